@@ -1,0 +1,64 @@
+"""The stage contract: what a stage is told (CALL.json) and what it leaves behind (result.json)."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+CALL_FILE = "CALL.json"
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True)
+class StageCall:
+    """One stage to run.
+
+    `params` is the dump of the stage's spec models (harness.spec.models) with every default filled in
+    and every path one that the stage can open. `inputs` maps a name (`data`, `model`, `outputs`) to
+    an input artefact's folder. The stage writes into `work`, finds there what an earlier, interrupted
+    run of the same call left, and goes on from it.
+    """
+
+    stage: str
+    key: str
+    params: dict[str, Any]
+    inputs: dict[str, str]
+    work: str
+    code_version: int = 1
+    environment: dict[str, Any] = field(default_factory=dict)
+    """The environment part of the key, which the stage compares with what it runs in."""
+    budget: dict[str, int | None] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.work)
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=2, sort_keys=True), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> "StageCall":
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
+@dataclass
+class StageResult:
+    """What came out.
+
+    metrics: name -> {"value", "standard_error", "judged", "expected", ...}; only the judge stage has
+    scores. counts: name -> int, counts that must fit together. used: what was resolved (served
+    models, data and model revisions). seeds: name -> int. cost: {"calls", "attempts",
+    "prompt_tokens", "completion_tokens", "gpu_seconds"}. simulated: what in this artefact came from
+    the simulated teacher or judge, or from random weights, in words; empty when nothing did.
+    keep: files and folders, relative to the work folder, that belong to the artefact; everything
+    else there (checkpoints, caches) is removed before it is sealed.
+    """
+
+    keep: list[str]
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    used: dict[str, Any] = field(default_factory=dict)
+    seeds: dict[str, int] = field(default_factory=dict)
+    cost: dict[str, float] = field(default_factory=dict)
+    simulated: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)

@@ -1,0 +1,169 @@
+"""Specs from files: every fault of every file at once, each with file, line and column."""
+
+import difflib
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from harness.errors import InputError
+from harness.spec.models import Row
+from harness.spec.source import Fault, Mark, Node, load_tree
+
+SPEC_FOLDER = Path("specs")
+
+
+@dataclass(frozen=True)
+class LoadedRow:
+    row: Row
+    path: Path
+    named: bool
+    """Whether the file itself was named, and not a folder above it."""
+
+
+class SpecFaults(InputError):
+    """The specs have faults; `faults` lists them all."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = sorted(set(faults))
+        count = f"{len(self.faults)} fault{'s' if len(self.faults) > 1 else ''} in the specs"
+        super().__init__("\n".join([*map(str, self.faults), count]))
+
+
+def spec_files(paths: Sequence[Path]) -> dict[Path, bool]:
+    """Spec files, and whether each was named itself; of a folder, every *.yaml below it whose name
+    does not begin with `_`."""
+    found: dict[Path, bool] = {}
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*.yaml") if not p.name.startswith("_"))
+            if not inside:
+                raise InputError(
+                    f"there is no spec in {path}", "Give a YAML file or a folder that holds some."
+                )
+            found.update({p: found.get(p, False) for p in inside})
+        else:
+            found[path] = True
+    return found
+
+
+def load_rows(paths: Sequence[Path]) -> list[LoadedRow]:
+    """Load and check rows.
+
+    Raises:
+        SpecFaults: with every fault of every file.
+    """
+    faults: list[Fault] = []
+    rows: list[LoadedRow] = []
+    first_seen: dict[str, Path] = {}
+    known: dict[Path, Node] = {}
+    for path, named in spec_files(paths).items():
+        tree = load_tree(path, faults, known)
+        if tree is None:
+            continue
+        try:
+            row = Row.model_validate(tree.plain())
+        except ValidationError as error:
+            faults.extend(_faults_of(error, tree))
+            continue
+        if row.row in first_seen:
+            _, mark = tree.at(("row",))
+            faults.append(
+                Fault(mark, f"row id {row.row!r} is already used in {first_seen[row.row]}")
+            )
+        first_seen.setdefault(row.row, path)
+        rows.append(LoadedRow(row, path, named))
+    if faults:
+        raise SpecFaults(faults)
+    return rows
+
+
+def _faults_of(error: ValidationError, tree: Node) -> Iterator[Fault]:
+    grouped: dict[tuple[Mark, str], list[str]] = {}
+    for item in error.errors(include_url=False):
+        path = item["loc"]
+        node, mark = tree.at(path)
+        name = _dotted(_written(tree, path))
+        if item["type"] == "extra_forbidden":
+            message = f"unknown key{_nearest(str(path[-1]), path)}"
+        elif item["type"] == "missing":
+            name = _dotted((*_written(tree, path), path[-1]))
+            message = "is missing"
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            message = message[0].lower() + message[1:]
+            if not isinstance(node.value, dict | list):
+                message += f" (here: {_short(node.value)})"
+        grouped.setdefault((mark, name), []).append(message)
+    for (mark, name), messages in grouped.items():
+        text = "; or ".join(dict.fromkeys(messages))
+        yield Fault(mark, f"{name}: {text}" if name else text)
+
+
+def _written(tree: Node, path: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The parts of pydantic's path that stand in the file."""
+    parts: list[Any] = []
+    node = tree
+    for part in path:
+        if part in node.children:
+            parts.append(part)
+            node = node.children[part]
+    return tuple(parts)
+
+
+def _dotted(path: tuple[Any, ...]) -> str:
+    return ".".join(str(p) for p in path)
+
+
+def _short(value: Any) -> str:
+    text = repr(str(value)) if isinstance(value, str) else "null" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _nearest(key: str, path: tuple[Any, ...]) -> str:
+    known = sorted({name for model in _models_at(path[:-1]) for name in model.model_fields})
+    near = difflib.get_close_matches(key, known, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known here: {', '.join(known)}" if known else ""
+
+
+def _models_at(path: tuple[Any, ...]) -> list[type[BaseModel]]:
+    """The spec models that may stand at pydantic's error path `path`."""
+    models: list[type[BaseModel]] = [Row]
+    for part in path:
+        inner = [
+            m for model in models if part in model.model_fields
+            for m in _models_in(model.model_fields[str(part)].annotation)
+        ]  # fmt: skip
+        if inner:
+            models = inner
+        elif tagged := [m for m in models if _has_tag(m, part)]:
+            models = tagged
+    return models
+
+
+def _has_tag(model: type[BaseModel], tag: Any) -> bool:
+    return any(f.default == tag for f in model.model_fields.values())
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for arg in typing.get_args(annotation) for m in _models_in(arg)]
+
+
+def json_schema() -> dict[str, Any]:
+    """The specs' JSON schema, for editors. Nothing is required: `extends` may bring any key."""
+    schema = Row.model_json_schema()
+    schema["title"] = "Row spec"
+    schema["properties"]["extends"] = {
+        "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+        "description": "A spec, or several, that this one is merged over; paths relative to this file.",
+    }
+    for definition in [schema, *schema.get("$defs", {}).values()]:
+        definition.pop("required", None)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -1,0 +1,201 @@
+"""Content keys: sha256 over everything that decides what a stage makes."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from harness.errors import DataAbsent, InputError
+from harness.spec.models import DATA_SCHEME, _Data
+
+KEY_FORMAT = 1
+
+
+def canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest_of(value: Any) -> str:
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Files:
+    """Finds the given files and folders that specs name, and knows their digests.
+
+    Digests are remembered in `cache` by size, time of change and inode, so that planning a hundred
+    rows reads no large file twice.
+    """
+
+    def __init__(self, inputs: Path | None, cache: Path | None) -> None:
+        self.inputs = inputs
+        self._cache_path = cache
+        self._cache: dict[str, str] = {}
+        self._known: dict[Path, str] = {}
+        self._dirty = False
+        if cache is not None:
+            try:
+                self._cache = json.loads(cache.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                self._cache = {}
+
+    def locate(self, data: _Data) -> Path:
+        """The file or folder itself.
+
+        Raises:
+            DataAbsent: it is not there, or the folder of given data was not named.
+        """
+        if not data.path.startswith(DATA_SCHEME):
+            path = Path(data.path)
+            if not path.exists():
+                raise DataAbsent(f"the given data {path} is not there")
+            return path.resolve()
+        name = data.path.removeprefix(DATA_SCHEME)
+        if self.inputs is None:
+            raise DataAbsent(
+                f"{data.path} is below the folder of given data, and that folder was not named",
+                "Name it with --data DIR, or in HARNESS_INPUTS.",
+            )
+        path = (self.inputs / name).resolve()
+        if not path.is_relative_to(self.inputs.resolve()):
+            raise InputError(f"{data.path} leads out of the folder of given data {self.inputs}")
+        if not path.exists():
+            wanted = f" (sha256 {data.sha256})" if data.sha256 else ""
+            raise DataAbsent(
+                f"{data.path} is not there: {self.inputs} holds no {name}{wanted}",
+                "Put it there, or name another folder with --data DIR or HARNESS_INPUTS.",
+            )
+        return path
+
+    def digest(self, data: _Data) -> str:
+        """sha256 of a file's bytes; of a folder, over its files' relative names and digests.
+
+        Raises:
+            InputError: the bytes are not those that the spec pins.
+        """
+        path = self.locate(data)
+        if path not in self._known:
+            self._known[path] = self._digest_path(path)
+        found = self._known[path]
+        if data.sha256 is not None and found != data.sha256:
+            raise InputError(
+                f"{path} is not the file that the spec means: its sha256 is {found}, the spec "
+                f"says {data.sha256}",
+                "Get the right file, or, if the new one is meant, write its sha256 into the spec.",
+            )
+        return found
+
+    def _digest_path(self, path: Path) -> str:
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.is_file())
+            return digest_of({str(p.relative_to(path)): self._digest_file(p) for p in files})
+        return self._digest_file(path)
+
+    def _digest_file(self, path: Path) -> str:
+        stat = path.stat()
+        stamp = f"{path}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}|{stat.st_ino}"
+        if stamp not in self._cache:
+            self._cache[stamp] = file_digest(path)
+            self._dirty = True
+        return self._cache[stamp]
+
+    def save(self) -> None:
+        """Keep what was learnt; a volume that cannot be written only costs the next plan time."""
+        if not self._dirty or self._cache_path is None:
+            return
+        try:
+            self._cache_path.parent.mkdir(parents=True, exist_ok=True)
+            part = self._cache_path.with_name(f"{self._cache_path.name}.{os.getpid()}")
+            part.write_text(json.dumps(self._cache), encoding="utf-8")
+            part.replace(self._cache_path)
+        except OSError:
+            return
+        self._dirty = False
+
+
+def key_view(value: Any, files: Files) -> Any:
+    """A spec model as it enters a key: defaults filled in, a prompt file's text, a file's digest."""
+    if isinstance(value, _Data):
+        return {"sha256": files.digest(value)}
+    if isinstance(value, BaseModel):
+        return {
+            name: key_view(getattr(value, name), files)
+            for name, field in type(value).model_fields.items()
+            if not (isinstance(field.json_schema_extra, dict) and "key" in field.json_schema_extra)
+        }
+    if isinstance(value, list | tuple):
+        return [key_view(v, files) for v in value]
+    if isinstance(value, dict):
+        return {k: key_view(v, files) for k, v in value.items()}
+    return value
+
+
+def iter_data(value: Any) -> Iterator[_Data]:
+    """Every given file or folder that a model names."""
+    if isinstance(value, _Data):
+        yield value
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from iter_data(getattr(value, name))
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from iter_data(item)
+
+
+def flatten(value: Any, at: str = "") -> dict[str, Any]:
+    """Nested mappings as one: {"train.seed": 1}."""
+    if not isinstance(value, dict):
+        return {at: value}
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        flat.update(flatten(item, f"{at}.{name}" if at else str(name)))
+    return flat
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What changed between two key documents, a line each, in words."""
+    before, after = flatten(old), flatten(new)
+    lines = []
+    for name in sorted({*before, *after}):
+        a, b = before.get(name), after.get(name)
+        if a != b:
+            lines.append(_change(name, a, b, name in before, name in after))
+    return lines
+
+
+def _change(name: str, a: Any, b: Any, had: bool, has: bool) -> str:
+    parts = name.split(".")
+    if parts[0] == "inputs":
+        return f"its input ({parts[-1]}) changed"
+    if parts[0] == "environment":
+        what = f"package {name.split('packages.', 1)[1]}" if "packages." in name else name
+        if parts[-1] == "lock":
+            what = "image lock"
+            a, b = str(a)[:12], str(b)[:12]
+        return f"{what}: {a} -> {b}"
+    name = name.removeprefix("params.")
+    if parts[-1] == "sha256":
+        return f"{name.removesuffix('.sha256')}: its bytes changed"
+    if isinstance(a, str) and isinstance(b, str) and ("\n" in a or "\n" in b):
+        return f"{name}: {_first_difference(a, b)}"
+    if not had:
+        return f"{name}: {b!r} is new"
+    if not has:
+        return f"{name}: {a!r} is gone"
+    return f"{name}: {a!r} -> {b!r}"
+
+
+def _first_difference(a: str, b: str) -> str:
+    ours, theirs = a.splitlines(), b.splitlines()
+    for number, (x, y) in enumerate(zip(ours, theirs, strict=False), 1):
+        if x != y:
+            return f"text changed in line {number}"
+    return f"text changed after line {min(len(ours), len(theirs))}"

@@ -1,0 +1,371 @@
+"""An OpenAI-compatible server on loopback that plays the teacher and the judge.
+
+`start` runs it in a background thread; `serve` runs it in the foreground.
+"""
+
+import asyncio
+import errno
+import hashlib
+import ipaddress
+import json
+import re
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from aiohttp import web
+
+from harness.errors import HarnessError, InputError
+from harness.sim import judge, teacher
+from harness.sim.grammar import fraction
+from harness.spec.models import Simulated
+
+RETRY_AFTER_S = 0.05
+SLOW_S = 1.0
+MAX_BODY_BYTES = 64 * 2**20
+START_TIMEOUT_S = 10.0
+NOT_ASKED = ("model", "max_tokens", "max_completion_tokens", "stop")
+
+_TOKEN = re.compile(r"\s*(?:\w{1,8}|[^\w\s])")
+
+
+class _Refused(Exception):
+    """A request that the server does not serve, answered the way OpenAI's API answers it."""
+
+    def __init__(self, status: int, message: str, kind: str = "invalid_request_error") -> None:
+        super().__init__(message)
+        self.status, self.kind = status, kind
+
+
+def _error(status: int, message: str, kind: str, **headers: str) -> web.Response:
+    body = {"error": {"message": message, "type": kind, "param": None, "code": None}}
+    return web.json_response({**body, "simulated": True}, status=status, headers=headers)
+
+
+def _digest(kind: str, body: dict[str, Any]) -> str:
+    """Identifies what is asked. Neither the model's name nor where to cut changes the reply."""
+    asked = {k: v for k, v in body.items() if k not in NOT_ASKED}
+    return hashlib.sha256(json.dumps([kind, asked], sort_keys=True).encode()).hexdigest()
+
+
+def _content(message: Any) -> str:
+    content = message.get("content") if isinstance(message, dict) else None
+    if isinstance(content, list):
+        content = "".join(p.get("text", "") for p in content if isinstance(p, dict))
+    if not isinstance(content, str):
+        raise _Refused(400, "each message needs a text as its content")
+    return content
+
+
+def _prompts(kind: str, body: dict[str, Any]) -> tuple[list[str], str]:
+    """The prompts to answer (one for a chat) and the whole text sent, for counting tokens."""
+    if kind == "chat":
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise _Refused(400, "messages must be a list with at least one message")
+        texts = [_content(m) for m in messages]
+        users = [t for t, m in zip(texts, messages, strict=True) if m.get("role") == "user"]
+        if not users:
+            raise _Refused(400, "messages must hold one of the role user")
+        return [users[-1].strip()], "\n".join(texts)
+    prompt = body.get("prompt")
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(prompts, list) or not all(isinstance(p, str) for p in prompts) or not prompts:
+        raise _Refused(400, "prompt must be a text or a list of texts")
+    return [p.strip() for p in prompts], "\n".join(prompts)
+
+
+def _check_options(body: dict[str, Any]) -> None:
+    if not isinstance(body.get("model"), str):
+        raise _Refused(400, "model must name a model")
+    for option in ("stream", "tools", "functions"):
+        if body.get(option):
+            raise _Refused(400, f"the simulated server does not support {option}")
+    if body.get("n") not in (None, 1):
+        raise _Refused(400, "the simulated server gives one choice per request: leave n at 1")
+    most = _most_tokens(body)
+    if most is not None and (not isinstance(most, int) or most < 1):
+        raise _Refused(400, "max_tokens must be a positive whole number")
+    if not all(isinstance(mark, str) and mark for mark in _stops(body)):
+        raise _Refused(400, "stop must be a text or a list of texts, none of them empty")
+
+
+def _most_tokens(body: dict[str, Any]) -> Any:
+    return body.get("max_completion_tokens", body.get("max_tokens"))
+
+
+def _stops(body: dict[str, Any]) -> list[Any]:
+    stop = body.get("stop") or []
+    return stop if isinstance(stop, list) else [stop]
+
+
+def _limit(text: str, body: dict[str, Any]) -> tuple[str, str, int]:
+    """The text as `stop` and `max_tokens` leave it, the finish reason, and its length in tokens."""
+    for mark in _stops(body):
+        text = text.partition(mark)[0]
+    tokens = _TOKEN.findall(text)
+    most = _most_tokens(body)
+    if most is not None and len(tokens) > most:
+        return "".join(tokens[:most]), "length", most
+    return text, "stop", len(tokens)
+
+
+class _App:
+    """The server's state: what it has been asked so far."""
+
+    def __init__(self, settings: Simulated, require_key: str | None) -> None:
+        self.settings, self.require_key = settings, require_key
+        self.requests = 0
+        self._attempts: Counter[str] = Counter()
+
+    def application(self) -> web.Application:
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.router.add_get("/v1/models", self.models)
+        app.router.add_post("/v1/chat/completions", self.chat)
+        app.router.add_post("/v1/completions", self.text)
+        return app
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._guarded(request, "chat")
+
+    async def text(self, request: web.Request) -> web.StreamResponse:
+        return await self._guarded(request, "text")
+
+    def _admit(self, request: web.Request) -> None:
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if self.require_key is not None and given != self.require_key:
+            raise _Refused(401, "the API key is not the right one", "authentication_error")
+
+    async def models(self, request: web.Request) -> web.Response:
+        try:
+            self._admit(request)
+        except _Refused as e:
+            return _error(e.status, str(e), e.kind)
+        model = {"id": "simulated", "object": "model", "created": 0, "owned_by": "harness"}
+        return web.json_response({"object": "list", "data": [model], "simulated": True})
+
+    async def _guarded(self, request: web.Request, kind: str) -> web.StreamResponse:
+        self.requests += 1
+        try:
+            self._admit(request)
+            return await self._complete(request, kind)
+        except _Refused as e:
+            return _error(e.status, str(e), e.kind)
+
+    async def _complete(self, request: web.Request, kind: str) -> web.StreamResponse:
+        try:
+            body = json.loads(await request.read())
+        except ValueError:
+            raise _Refused(400, "the request's body is not JSON") from None
+        if not isinstance(body, dict):
+            raise _Refused(400, "the request's body must be a JSON object")
+        _check_options(body)
+        prompts, sent = _prompts(kind, body)
+        digest = _digest(kind, body)
+        fault = self._fault(digest)
+        if fault == "429":
+            retry = {"Retry-After": str(RETRY_AFTER_S)}
+            return _error(429, "simulated: too many requests", "rate_limit_error", **retry)
+        if fault == "500":
+            return _error(500, "simulated: something broke", "server_error")
+        if fault == "html":
+            page = "<!doctype html><title>Gateway</title><p>simulated: sign in to go on</p>"
+            return web.Response(text=page, content_type="text/html")
+        if fault == "hang":
+            await asyncio.Event().wait()
+        if fault == "slow":
+            await asyncio.sleep(SLOW_S)
+        texts = [self._reply(prompt, digest, fault) for prompt in prompts]
+        reply = json.dumps(self._envelope(kind, body, digest, texts, sent), ensure_ascii=False)
+        data = reply.encode()
+        if fault == "cut":
+            data = data[: len(data) // 2]
+        return web.Response(body=data, content_type="application/json")
+
+    def _fault(self, digest: str) -> str | None:
+        """How this attempt at the request goes wrong. The faults' shares add up."""
+        attempt = self._attempts[digest]
+        self._attempts[digest] += 1
+        place = fraction("fault", self.settings.seed, digest, attempt)
+        for fault, share in sorted(self.settings.faults.items()):
+            if place < share:
+                return fault
+            place -= share
+        return None
+
+    def _reply(self, prompt: str, digest: str, fault: str | None) -> str:
+        if fault == "refuse":
+            return teacher.REFUSAL
+        seed, wrong = self.settings.seed, fault == "format"
+        question = judge.read_question(prompt)
+        if question is not None:
+            turned = fraction("error", seed, digest, prompt) < self.settings.error_rate
+            return judge.WRONG_FORMAT if wrong else judge.judge(question, seed, turned)
+        if teacher.is_task_request(prompt):
+            tell = teacher.more_tasks_in_wrong_format if wrong else teacher.more_tasks
+            return tell(prompt, seed, digest)
+        answer = teacher.answer(prompt, seed)
+        return json.dumps({"reply": answer}) if wrong else answer
+
+    def _envelope(
+        self, kind: str, body: dict[str, Any], digest: str, texts: list[str], sent: str
+    ) -> dict[str, Any]:
+        choices, completion_tokens = [], 0
+        for index, text in enumerate(texts):
+            text, reason, tokens = _limit(text, body)
+            completion_tokens += tokens
+            message = {"message": {"role": "assistant", "content": text, "refusal": None}}
+            part = message if kind == "chat" else {"text": text}
+            choices.append({"index": index, "finish_reason": reason, "logprobs": None, **part})
+        prompt_tokens = len(_TOKEN.findall(sent))
+        return {
+            "id": f"sim-{digest[:24]}",
+            "object": "chat.completion" if kind == "chat" else "text_completion",
+            # No clock: the same request gets the same bytes.
+            "created": 0,
+            "model": f"simulated:{body['model']}",
+            "choices": choices,
+            "usage": {
+                "prompt_tokens": prompt_tokens,
+                "completion_tokens": completion_tokens,
+                "total_tokens": prompt_tokens + completion_tokens,
+            },
+            "system_fingerprint": f"simulated-{self.settings.seed}",
+            "simulated": True,
+        }
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Server:
+    """A running server. Ends with `close()` or at the end of its `with` block."""
+
+    base_url: str
+    """Where a client finds it; ends in /v1."""
+
+    def __init__(
+        self, settings: Simulated, host: str, port: int, require_key: str | None = None
+    ) -> None:
+        self._app = _App(settings, require_key)
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._ready = threading.Event()
+        self._fault: OSError | None = None
+        self._thread = threading.Thread(
+            target=self._run, args=(host, port), name="simulated-server", daemon=True
+        )
+        self._thread.start()
+        if not self._ready.wait(START_TIMEOUT_S):
+            raise HarnessError(f"the simulated server did not start in {START_TIMEOUT_S:.0f} s")
+        if self._fault is not None:
+            raise _cannot_listen(host, port, self._fault)
+
+    def _run(self, host: str, port: int) -> None:
+        try:
+            self._loop.run_until_complete(self._listen(host, port))
+        finally:
+            self._loop.close()
+
+    async def _listen(self, host: str, port: int) -> None:
+        # A client that gives up on a hanging request frees its handler; closing waits for none.
+        runner = web.AppRunner(
+            self._app.application(),
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=0.05,
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as e:
+            self._fault = e
+        else:
+            shown = f"[{host}]" if ":" in host else host
+            self.base_url = f"http://{shown}:{runner.addresses[0][1]}/v1"
+            self._ready.set()
+            await self._stop.wait()
+        await runner.cleanup()
+        self._ready.set()
+
+    @property
+    def requests(self) -> int:
+        """Calls received so far, faulty and refused ones included."""
+        return self._app.requests
+
+    def close(self) -> None:
+        """Stop listening and end the thread; open requests are cut off."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _cannot_listen(host: str, port: int, fault: OSError) -> InputError:
+    if fault.errno == errno.EADDRINUSE:
+        return InputError(
+            f"port {port} on {host} is in use by another program",
+            "choose another with --port, or --port 0 for any free one",
+        )
+    reason = fault.strerror or str(fault)
+    return InputError(
+        f"the simulated server cannot listen on {host}, port {port}: {reason}",
+        "choose another with --host and --port; ports below 1024 are often reserved",
+    )
+
+
+def start(
+    settings: Simulated,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    require_key: str | None = None,
+    allow_remote: bool = False,
+) -> Server:
+    """Run the server in a background thread; port 0 takes a free one.
+
+    With `require_key`, every other key is answered 401. Raises InputError when the address cannot
+    be had, or is not on loopback and `allow_remote` is not given.
+    """
+    if not allow_remote and not _is_loopback(host):
+        raise InputError(
+            f"{host} is not a loopback address: other machines could reach the simulated server",
+            "use 127.0.0.1, or say with --allow-remote that they may",
+        )
+    return Server(settings, host, port, require_key)
+
+
+def serve(
+    settings: Simulated,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    allow_remote: bool = False,
+    announce: Callable[[str], None] = print,
+) -> None:
+    """Run the server in the foreground until SIGINT or SIGTERM; `announce` is given its base URL.
+
+    Raises InputError as `start` does.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with start(settings, host, port, allow_remote=allow_remote) as server:
+        announce(server.base_url)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            return

@@ -1,0 +1,22 @@
+"""Progress of many calls, told at a rate that a terminal can follow."""
+
+import time
+from typing import Any
+
+from harness import events
+
+SHORTEST_PAUSE_S = 0.2
+
+
+class Progress:
+    """`done` of `total` `unit`s of a task, told at most five times a second, and at the end."""
+
+    def __init__(self, task: str, total: int, unit: str) -> None:
+        self.task, self.total, self.unit = task, total, unit
+        self._told = -SHORTEST_PAUSE_S
+
+    def show(self, done: int, **info: Any) -> None:
+        now = time.monotonic()
+        if now - self._told >= SHORTEST_PAUSE_S or done >= self.total:
+            self._told = now
+            events.progress(self.task, done, self.total, self.unit, **info)

@@ -1,0 +1,93 @@
+"""What a teacher or judge model answered, and whether a response is one at all."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["chat", "completion"]
+
+REFUSED = "refused"
+"""`finish_reason` of a reply in place of which the server declined this one prompt."""
+
+PROMPT_REFUSALS = {
+    "content_filter",
+    "content_policy_violation",
+    "context_length_exceeded",
+    "invalid_prompt",
+    "string_above_max_length",
+}
+"""Error codes (OpenAI's and Azure's) that speak of the prompt's content, not of the set-up: asking
+again brings the same answer, and other prompts are not touched by it."""
+
+
+class BrokenReply(Exception):
+    """A response with status 200 that is not a model's answer: cut, HTML, or another shape."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answered call. `text` is the first choice's; "" when the server declined the prompt.
+
+    usage: the server's own figures ({} when it gives none). raw: the response's whole JSON.
+    simulated: whether the answer says that it is. reused: taken from the transcript, not asked.
+    """
+
+    text: str
+    finish_reason: str | None
+    served_model: str
+    usage: dict[str, Any]
+    raw: dict[str, Any]
+    simulated: bool
+    reused: bool
+
+
+def parse_response(text: str, kind: Kind) -> dict[str, Any]:
+    """The JSON object in a response's body.
+
+    Raises:
+        BrokenReply: it is not the JSON of a model's answer of this kind.
+    """
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError):
+        raise BrokenReply(f"not JSON: {_start(text)}") from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("choices"), list) or not raw["choices"]:
+        raise BrokenReply(f"no choices in it: {_start(text)}")
+    choice = raw["choices"][0]
+    part = "message" if kind == "chat" else "text"
+    expected = dict if kind == "chat" else str
+    if not isinstance(choice, dict) or not isinstance(choice.get(part), expected):
+        raise BrokenReply(f"no {part} in its first choice: {_start(text)}")
+    return raw
+
+
+def reply_from(raw: dict[str, Any], reused: bool) -> Reply:
+    """A reply from a response that `parse_response` accepted, or from a refusal's error body."""
+    simulated = raw.get("simulated") is True
+    if not raw.get("choices"):
+        return Reply("", REFUSED, "", {}, raw, simulated, reused)
+    choice = raw["choices"][0]
+    text = choice["text"] if "text" in choice else choice["message"].get("content")
+    return Reply(
+        text=text if isinstance(text, str) else "",
+        finish_reason=choice.get("finish_reason"),
+        served_model=str(raw.get("model") or ""),
+        usage=raw["usage"] if isinstance(raw.get("usage"), dict) else {},
+        raw=raw,
+        simulated=simulated,
+        reused=reused,
+    )
+
+
+def tokens_used(usage: dict[str, Any]) -> tuple[int, int]:
+    """(prompt tokens, completion tokens) that a response reports; 0 where it does not."""
+
+    def count(name: str) -> int:
+        value = usage.get(name)
+        return int(value) if isinstance(value, int | float) else 0
+
+    return count("prompt_tokens"), count("completion_tokens")
+
+
+def _start(text: str) -> str:
+    return repr(text[:80]) if text else "an empty body"

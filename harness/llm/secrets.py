@@ -1,0 +1,58 @@
+"""API keys: found by the name of an environment variable, never written down anywhere."""
+
+import os
+from pathlib import Path
+
+from harness.errors import InputError
+
+REDACTED = "[key]"
+
+
+def read_key(name: str, purpose: str) -> str:
+    """The key in environment variable `name`, or else in the file that `name`_FILE points to.
+
+    `purpose` says in an error's text what the key is for.
+
+    Raises:
+        InputError: neither is set, the file cannot be read, or what is there cannot be a key.
+    """
+    value = os.environ.get(name, "").strip()
+    origin = name
+    if not value:
+        file = os.environ.get(f"{name}_FILE", "").strip()
+        if not file:
+            raise InputError(
+                f"the environment variable {name} is not set; it holds the key for {purpose}",
+                hint=f"export {name}=..., or {name}_FILE=PATH of a file that holds the key",
+            )
+        origin = f"{name}_FILE"
+        value = _read_key_file(origin, file)
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise InputError(
+            f"what {origin} holds cannot be a key: it has spaces, line breaks or other characters "
+            "that an HTTP header may not carry",
+            hint=f"set {origin} again",
+        )
+    return value
+
+
+def redact(text: str, key: str) -> str:
+    """`text` with the key, should a server echo it, replaced."""
+    return text.replace(key, REDACTED) if key else text
+
+
+def _read_key_file(variable: str, file: str) -> str:
+    try:
+        value = Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "it is not text"
+        raise InputError(
+            f"the key file that {variable} names, {file}, cannot be read: {reason}",
+            hint=f"correct {variable} or the file's permissions",
+        ) from None
+    if not value:
+        raise InputError(
+            f"the key file that {variable} names, {file}, is empty",
+            hint="write the key into it",
+        )
+    return value

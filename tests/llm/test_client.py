@@ -1,0 +1,538 @@
+"""The client against a scripted server: what is retried, what is not, what is paid for."""
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from harness.errors import HarnessError, InputError
+from harness.llm import faults
+from harness.llm.client import Client
+from harness.llm.reply import Reply
+from harness.llm.transcript import digest_of
+from harness.spec.models import Endpoint, Simulated
+from tests.llm.fake_server import (
+    Answer,
+    FakeServer,
+    ask,
+    completion,
+    failure,
+    hang,
+    last_message,
+)
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults, "FIRST_BACKOFF_S", 0.01)
+
+
+def call(
+    endpoint: Endpoint,
+    transcript: Path,
+    bodies: list[dict[str, Any]],
+    budget: dict[str, int | None] | None = None,
+) -> tuple[Client, list[Reply]]:
+    async def run() -> tuple[Client, list[Reply]]:
+        async with Client(endpoint, transcript, budget) as client:
+            return client, await client.gather(bodies)
+
+    return asyncio.run(run())
+
+
+def records(transcript: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in transcript.read_text().splitlines()]
+
+
+def echo(body: dict[str, Any], seen: int) -> Answer:
+    return "re: " + last_message(body)
+
+
+def cut_json() -> web.Response:
+    whole = json.dumps(completion("whole"))
+    return web.Response(text=whole[: len(whole) // 2], content_type="application/json")
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        (lambda: failure(408), "408"),
+        (lambda: failure(409), "409"),
+        (lambda: failure(425), "425"),
+        (lambda: failure(429), "429"),
+        (lambda: failure(500), "500"),
+        (lambda: failure(503), "503"),
+        (lambda: failure(529), "529"),
+        (lambda: None, "no connection (ServerDisconnectedError)"),
+        (cut_json, "200, but not JSON"),
+        (lambda: web.Response(text="<html>", content_type="text/html"), "200, but not JSON"),
+        (lambda: web.Response(text=""), "200, but not JSON: an empty body"),
+        (lambda: web.json_response("text"), "200, but no choices"),
+        (lambda: web.json_response({"error": {"message": "busy"}}), "200, but no choices"),
+        (lambda: web.json_response({"choices": []}), "200, but no choices"),
+        (lambda: web.json_response({"choices": [{"text": "x"}]}), "200, but no message"),
+        (hang, "timeout"),
+    ],
+)
+def test_a_passing_fault_is_retried_and_noted(tmp_path: Path, fault: Any, outcome: str) -> None:
+    with FakeServer(lambda body, seen: fault() if seen == 0 else "fine") as server:
+        _, [reply] = call(server.endpoint(timeout_s=0.3), tmp_path / "t.jsonl", [ask("x")])
+    assert reply.text == "fine"
+    [record] = records(tmp_path / "t.jsonl")
+    first, second = record["attempts"]
+    assert first["outcome"].startswith(outcome)
+    assert 0 < first["waited"] < 0.1
+    assert second["outcome"] == "200"
+    assert "waited" not in second
+    assert record["ok"]
+
+
+@pytest.mark.parametrize("asked", ["0.4", formatdate(time.time() + 3600, usegmt=True), "600"])
+def test_retry_after_is_honoured_up_to_a_cap(
+    tmp_path: Path, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faults, "LONGEST_RETRY_AFTER_S", 0.5)
+    refuse_once = failure(429, Retry_After=asked)
+    with FakeServer(lambda body, seen: refuse_once if seen == 0 else "fine") as server:
+        started = time.monotonic()
+        call(server.endpoint(), tmp_path / "t.jsonl", [ask("x")])
+    waited = records(tmp_path / "t.jsonl")[0]["attempts"][0]["waited"]
+    assert waited == (0.4 if asked == "0.4" else 0.5)
+    assert time.monotonic() - started >= waited
+
+
+def test_without_a_usable_retry_after_the_waits_grow(tmp_path: Path) -> None:
+    with FakeServer(
+        lambda body, seen: failure(503, Retry_After="soon") if seen < 4 else "fine"
+    ) as server:
+        call(server.endpoint(), tmp_path / "t.jsonl", [ask("x")])
+    waits = [a["waited"] for a in records(tmp_path / "t.jsonl")[0]["attempts"][:4]]
+    for number, waited in enumerate(waits):
+        assert 0.005 * 2**number <= waited <= 0.01 * 2**number + 0.001
+
+
+def test_a_call_that_fails_for_good_is_recorded_and_asked_again_next_time(tmp_path: Path) -> None:
+    transcript = tmp_path / "t.jsonl"
+    with FakeServer(lambda body, seen: failure(500) if seen < 3 else "fine") as server:
+        endpoint = server.endpoint(max_attempts=3)
+        with pytest.raises(HarnessError, match=r"no answer in 3 attempts; the last: 500") as caught:
+            call(endpoint, transcript, [ask("x")])
+        assert caught.value.exit_code == 1
+        [record] = records(transcript)
+        assert not record["ok"]
+        assert len(record["attempts"]) == 3
+        client, [reply] = call(endpoint, transcript, [ask("x")])
+    assert (reply.text, reply.reused) == ("fine", False)
+    assert [r["ok"] for r in records(transcript)] == [False, True]
+    assert client.cost() == {
+        "calls": 1,
+        "attempts": 4,
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+    }
+
+
+def test_a_server_that_is_not_there_is_a_clear_failure(tmp_path: Path) -> None:
+    endpoint = Endpoint(model="m", base_url="http://127.0.0.1:9/v1", max_attempts=2)
+    with pytest.raises(HarnessError, match="no connection"):
+        call(endpoint, tmp_path / "t.jsonl", [ask("x")])
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (failure(401, "bad key"), r"does not accept the key in MY_KEY \(401: bad key\)"),
+        (failure(403), "does not accept the key in MY_KEY"),
+        (failure(404, "no such model"), r"does not know the model 'm' \(404: no such model\)"),
+        (failure(400, "Unsupported parameter: 'top_k'"), "Unsupported parameter: 'top_k'"),
+        (web.Response(status=405, text="<p>no</p>"), r"\(405: <p>no</p>\)"),
+    ],
+)
+def test_a_fault_in_the_set_up_ends_at_once(
+    tmp_path: Path, answer: Answer, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-secret-value")
+    with FakeServer(lambda body, seen: answer) as server:
+        endpoint = server.endpoint(api_key_env="MY_KEY", concurrency=1)
+        with pytest.raises(InputError, match=said) as caught:
+            call(endpoint, tmp_path / "t.jsonl", [ask("x"), ask("y")])
+        assert len(server.requests) == 1
+    assert server.base_url in str(caught.value)
+    assert "sk-secret" not in str(caught.value)
+
+
+def test_an_account_without_credit_is_not_asked_again(tmp_path: Path) -> None:
+    broke = failure(429, "quota", code="insufficient_quota")
+    with FakeServer(lambda body, seen: broke) as server:
+        with pytest.raises(HarnessError, match="no credit"):
+            call(server.endpoint(), tmp_path / "t.jsonl", [ask("x")])
+        assert len(server.requests) == 1
+
+
+def test_a_declined_prompt_is_an_answer_without_text_and_not_asked_again(tmp_path: Path) -> None:
+    def script(body: dict[str, Any], seen: int) -> Answer:
+        bad = last_message(body) == "bad"
+        return failure(400, "filtered", code="content_filter") if bad else "fine"
+
+    with FakeServer(script) as server:
+        for reused in (False, True):
+            _, replies = call(server.endpoint(), tmp_path / "t.jsonl", [ask("bad"), ask("good")])
+            assert [(r.text, r.finish_reason, r.reused) for r in replies] == [
+                ("", "refused", reused),
+                ("fine", "stop", reused),
+            ]
+        assert len(server.requests) == 2
+
+
+def test_an_answered_call_is_not_paid_for_twice(tmp_path: Path) -> None:
+    transcript = tmp_path / "t.jsonl"
+    with FakeServer(echo) as server:
+        call(server.endpoint(), transcript, [ask("a"), ask("b")])
+        client, replies = call(server.endpoint(), transcript, [ask("c"), ask("b"), ask("a")])
+        assert [last_message(r) for r in server.requests[2:]] == ["c"]
+    assert [(r.text, r.reused) for r in replies] == [
+        ("re: c", False),
+        ("re: b", True),
+        ("re: a", True),
+    ]
+    assert client.cost()["calls"] == 3
+    assert [last_message(r["request"]["body"]) for r in records(transcript)] == ["c", "b", "a"]
+
+
+def test_another_model_server_or_sampling_is_another_call(tmp_path: Path) -> None:
+    with FakeServer(echo) as server, FakeServer(echo) as other:
+        for endpoint, body in [
+            (server.endpoint(), ask("a")),
+            (server.endpoint(model="n"), ask("a")),
+            (other.endpoint(), ask("a")),
+            (server.endpoint(), ask("a", temperature=1.0)),
+        ]:
+            _, [reply] = call(endpoint, tmp_path / "t.jsonl", [body])
+            assert not reply.reused
+
+
+def test_how_a_call_is_made_does_not_make_it_another_call(tmp_path: Path) -> None:
+    with FakeServer(echo) as server:
+        call(server.endpoint(), tmp_path / "t.jsonl", [{"top_p": 1.0, **ask("a")}])
+        changed = server.endpoint(concurrency=3, timeout_s=5, max_attempts=2)
+        _, [reply] = call(changed, tmp_path / "t.jsonl", [ask("a", top_p=1.0)])
+    assert reply.reused
+
+
+def test_repeated_requests_keep_their_own_replies(tmp_path: Path) -> None:
+    transcript = tmp_path / "t.jsonl"
+    with FakeServer(lambda body, seen: f"answer {seen}") as server:
+        _, first = call(server.endpoint(concurrency=1), transcript, [ask("a"), ask("a")])
+        _, second = call(server.endpoint(), transcript, [ask("a"), ask("a"), ask("a")])
+    assert [r.text for r in first] == ["answer 0", "answer 1"]
+    assert [r.text for r in second] == ["answer 0", "answer 1", "answer 2"]
+    assert [r["occurrence"] for r in records(transcript)] == [0, 1, 2]
+
+
+def test_replies_and_transcript_follow_the_order_of_asking(tmp_path: Path) -> None:
+    def slow_first(body: dict[str, Any], seen: int) -> Answer:
+        # The earlier asked, the more attempts it takes.
+        return failure(500) if seen < 3 - int(last_message(body)) // 4 else last_message(body)
+
+    bodies = [ask(str(i)) for i in range(12)]
+    with FakeServer(slow_first) as server:
+        arrived: list[int] = []
+
+        async def run() -> list[Reply]:
+            async with Client(server.endpoint(), tmp_path / "t.jsonl") as client:
+                return await client.gather(bodies, lambda index, reply: arrived.append(index))
+
+        replies = asyncio.run(run())
+    assert arrived != sorted(arrived)
+    assert sorted(arrived) == list(range(12))
+    assert [r.text for r in replies] == [str(i) for i in range(12)]
+    in_file = [last_message(r["request"]["body"]) for r in records(tmp_path / "t.jsonl")]
+    assert in_file == [str(i) for i in range(12)]
+
+
+def test_no_more_calls_than_the_limit_are_in_flight(tmp_path: Path) -> None:
+    with FakeServer(echo, delay_s=0.02) as server:
+        call(server.endpoint(concurrency=4), tmp_path / "t.jsonl", [ask(str(i)) for i in range(20)])
+        assert server.most_in_flight == 4
+
+
+def test_a_failure_lets_the_calls_in_flight_be_recorded_and_begins_no_more(tmp_path: Path) -> None:
+    def script(body: dict[str, Any], seen: int) -> Answer:
+        return failure(401) if last_message(body) == "0" else "fine"
+
+    with FakeServer(script, delay_s=0.05) as server:
+        with pytest.raises(InputError):
+            call(
+                server.endpoint(concurrency=3),
+                tmp_path / "t.jsonl",
+                [ask(str(i)) for i in range(50)],
+            )
+        asked = len(server.requests)
+    assert asked <= 5
+    assert len(records(tmp_path / "t.jsonl")) == asked
+    assert sum(r["ok"] for r in records(tmp_path / "t.jsonl")) == asked - 1
+
+
+def test_a_record_holds_the_request_the_response_and_what_it_took(tmp_path: Path) -> None:
+    with FakeServer(lambda body, seen: web.json_response(completion("hi", extra=[1]))) as server:
+        client, [reply] = call(server.endpoint(), tmp_path / "t.jsonl", [ask("ü", seed=1)])
+    [record] = records(tmp_path / "t.jsonl")
+    assert record["request"] == {
+        "kind": "chat",
+        "model": "m",
+        "body": ask("ü", seed=1),
+        "endpoint": server.base_url,
+    }
+    assert record["digest"] == digest_of(record["request"])
+    assert record["response"] == completion("hi", extra=[1]) == reply.raw
+    assert record["served_model"] == "served-1"
+    assert record["usage"] == {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    assert record["started"].endswith("+00:00")
+    assert record["seconds"] >= record["attempts"][0]["seconds"] > 0
+    assert client.served_models == ["served-1"]
+    assert server.requests == [{"model": "m", **ask("ü", seed=1)}]
+
+
+def test_a_text_completion_is_a_call_of_its_own_kind(tmp_path: Path) -> None:
+    async def run() -> Reply:
+        async with Client(server.endpoint(), tmp_path / "t.jsonl") as client:
+            return await client.complete({"prompt": "once"})
+
+    with FakeServer(lambda body, seen: body["prompt"] + " more") as server:
+        assert asyncio.run(run()).text == "once more"
+    assert records(tmp_path / "t.jsonl")[0]["request"]["kind"] == "completion"
+
+
+def test_the_key_comes_from_the_variable_or_the_file_and_is_written_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "key"
+    secret.write_text("sk-from-file\n")
+    monkeypatch.setenv("MY_KEY_FILE", str(secret))
+
+    def leaky(body: dict[str, Any], seen: int) -> Answer:
+        if last_message(body) == "fail":
+            return failure(401, f"Incorrect API key provided: {key}")
+        return f"your key is {key}"
+
+    transcript = tmp_path / "t.jsonl"
+    with FakeServer(leaky) as server:
+        endpoint = server.endpoint(api_key_env="MY_KEY")
+        key = "sk-from-file"
+        call(endpoint, transcript, [ask("file")])
+        monkeypatch.setenv("MY_KEY", "sk-from-env")
+        key = "sk-from-env"
+        call(endpoint, transcript, [ask("env")])
+        with pytest.raises(InputError) as caught:
+            call(endpoint, transcript, [ask("fail")])
+        assert server.keys == ["Bearer sk-from-file", "Bearer sk-from-env", "Bearer sk-from-env"]
+    assert "sk-from" not in transcript.read_text()
+    assert "sk-from" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "file", "said"),
+    [
+        (None, None, "MY_KEY is not set"),
+        ("  ", None, "MY_KEY is not set"),
+        (None, "missing", "MY_KEY_FILE names.*cannot be read"),
+        (None, "empty", "is empty"),
+        ("two words", None, "MY_KEY holds cannot be a key"),
+        ("schlüssel", None, "MY_KEY holds cannot be a key"),
+    ],
+)
+def test_an_unusable_key_is_found_before_any_call(
+    tmp_path: Path,
+    value: str | None,
+    file: str | None,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "empty").write_text("\n")
+    monkeypatch.delenv("MY_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("MY_KEY", value)
+    if file is not None:
+        monkeypatch.setenv("MY_KEY_FILE", str(tmp_path / file))
+    with FakeServer(echo) as server:
+        with pytest.raises(InputError, match=said):
+            call(server.endpoint(api_key_env="MY_KEY"), tmp_path / "t.jsonl", [ask("x")])
+        assert server.requests == []
+
+
+def test_openai_and_proxy_variables_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-somebody")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer other")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with FakeServer(echo) as server:
+        call(server.endpoint(), tmp_path / "t.jsonl", [ask("x")])
+        assert server.keys == ["Bearer none"]
+    assert os.environ["OPENAI_API_KEY"] == "sk-of-somebody"
+
+
+def test_without_a_base_url_it_is_openai_whatever_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+
+    async def run() -> str:
+        async with Client(Endpoint(model="m"), tmp_path / "t.jsonl") as client:
+            return str(client._sdk.base_url)
+
+    assert asyncio.run(run()) == "https://api.openai.com/v1/"
+
+
+def test_a_base_url_that_is_none_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'localhost:8000' is not a URL"):
+        call(Endpoint(model="m", base_url="localhost:8000"), tmp_path / "t.jsonl", [ask("x")])
+
+
+def test_a_password_in_the_base_url_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    endpoint = Endpoint(model="m", base_url="https://me:hunter2@example.org/v1")
+    with pytest.raises(InputError, match="user name or a password") as caught:
+        call(endpoint, tmp_path / "t.jsonl", [ask("x")])
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_budget_stops_before_the_call_that_would_pass_it_and_a_higher_one_goes_on(
+    tmp_path: Path,
+) -> None:
+    transcript, bodies = tmp_path / "t.jsonl", [ask(str(i)) for i in range(10)]
+    with FakeServer(echo, delay_s=0.01) as server:
+        for limit in (4, 6):
+            with pytest.raises(HarnessError, match=f"budget of {limit} calls is used up") as caught:
+                call(server.endpoint(concurrency=3), transcript, bodies, {"calls": limit})
+            assert len(server.requests) == limit == sum(r["ok"] for r in records(transcript))
+        assert f"{limit} calls and {15 * limit} tokens" in caught.value.message
+        assert "budget.calls" in caught.value.hint
+        call(server.endpoint(), transcript, bodies, {"calls": 10, "tokens": None})
+        assert len(server.requests) == 10
+        call(server.endpoint(), transcript, bodies, {"calls": 0})
+        assert len(server.requests) == 10
+
+
+def test_the_token_budget_is_never_passed_and_not_stopped_short_by_calls_in_flight(
+    tmp_path: Path,
+) -> None:
+    # A call takes 15 tokens, and is let through while 8 for the reply and half its bytes are left.
+    bodies = [ask(f"{i:02}", max_tokens=8) for i in range(40)]
+    size = len(json.dumps(bodies[0]).encode())
+    limit = 300
+    with FakeServer(echo, delay_s=0.005) as server:
+        with pytest.raises(HarnessError, match="would pass the budget of 300 tokens"):
+            call(server.endpoint(), tmp_path / "t.jsonl", bodies, {"tokens": limit})
+        used = 15 * len(server.requests)
+    assert used <= limit
+    assert used + 8 + size / 2 > limit
+
+
+def test_a_line_that_its_writer_did_not_finish_is_dropped(tmp_path: Path) -> None:
+    transcript = tmp_path / "t.jsonl"
+    with FakeServer(echo) as server:
+        call(server.endpoint(), transcript, [ask("a"), ask("b")])
+        whole = transcript.read_bytes()
+        for cut in (1, 40, len(whole.splitlines()[1])):
+            transcript.write_bytes(whole[:-cut])
+            before = len(server.requests)
+            _, replies = call(server.endpoint(), transcript, [ask("a"), ask("b")])
+            assert [r.reused for r in replies] == [True, False]
+            assert len(server.requests) == before + 1
+            assert len(records(transcript)) == 2
+
+
+def test_a_damaged_line_in_the_middle_is_reported_with_its_place(tmp_path: Path) -> None:
+    transcript = tmp_path / "t.jsonl"
+    with FakeServer(echo) as server:
+        call(server.endpoint(), transcript, [ask("a"), ask("b")])
+        lines = transcript.read_text().splitlines()
+        transcript.write_text("\n".join([lines[0][:50], lines[1], ""]))
+        with pytest.raises(InputError, match=r"t\.jsonl:1: this line is not a transcript record"):
+            call(server.endpoint(), transcript, [ask("a"), ask("b")])
+
+
+def test_a_full_disk_is_one_clear_message_and_leaves_whole_records(tmp_path: Path) -> None:
+    transcript = tmp_path / "t.jsonl"
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with FakeServer(echo) as server:
+        call(server.endpoint(), transcript, [ask("a")])
+        room = transcript.stat().st_size + 100
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, unlimited[1]))
+        try:
+            with pytest.raises(HarnessError, match=r"t\.jsonl cannot be written: File too large"):
+                call(server.endpoint(), transcript, [ask("a"), ask("b")])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+        assert len(records(transcript)) == 1
+        _, replies = call(server.endpoint(), transcript, [ask("a"), ask("b")])
+    assert [r.reused for r in replies] == [True, False]
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_a_reply_that_says_it_is_simulated_marks_the_client(
+    tmp_path: Path, simulated: bool
+) -> None:
+    extra = {"simulated": True} if simulated else {}
+    with FakeServer(lambda body, seen: web.json_response(completion("x", **extra))) as server:
+        for _ in range(2):
+            client, [reply] = call(server.endpoint(), tmp_path / "t.jsonl", [ask("x")])
+            assert client.simulated is reply.simulated is simulated
+
+
+def test_a_simulated_endpoint_is_started_closed_and_known_again(tmp_path: Path) -> None:
+    endpoint = Endpoint(model="m", simulated=Simulated(seed=3), api_key_env="NOT_SET")
+    client, [first] = call(endpoint, tmp_path / "t.jsonl", [ask("hello")])
+    _, [second] = call(endpoint, tmp_path / "t.jsonl", [ask("hello")])
+    assert client.simulated
+    assert (first.simulated, first.reused, second.reused) == (True, False, True)
+    assert first.text == second.text != ""
+
+
+def test_an_interrupt_keeps_what_was_answered(tmp_path: Path) -> None:
+    program = """
+        import asyncio, sys
+        from pathlib import Path
+        from harness.llm.client import Client
+        from harness.spec.models import Endpoint
+
+        async def run():
+            endpoint = Endpoint(model="m", base_url=sys.argv[1], concurrency=2)
+            async with Client(endpoint, Path(sys.argv[2])) as client:
+                bodies = [{"messages": [{"role": "user", "content": str(i)}]} for i in range(40)]
+                await client.gather(bodies)
+
+        try:
+            asyncio.run(run())
+        except KeyboardInterrupt:
+            sys.exit(130)
+    """
+    transcript = tmp_path / "t.jsonl"
+    with FakeServer(echo, delay_s=0.05) as server:
+        child = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(program), server.base_url, str(transcript)],
+            cwd=Path(__file__).parents[2],
+        )
+        while len(server.requests) < 8 and child.poll() is None:
+            time.sleep(0.01)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(timeout=10) == 130
+        time.sleep(0.1)
+        asked, answered = len(server.requests), len(records(transcript))
+        assert 6 <= answered < 40
+        assert asked - 2 <= answered
+        call(server.endpoint(), transcript, [ask(str(i)) for i in range(40)])
+        assert len(server.requests) == asked + 40 - answered

@@ -1,0 +1,83 @@
+"""Task blocks: how a request shows its examples, and how a teacher's reply gives new ones.
+
+    ### 4. Instruction: Give the plural of the word.
+    Input: mouse
+    Output: mice
+
+Each label starts a line, an empty input is `<none>`, and a part may run over several lines.
+"""
+
+import re
+from typing import NamedTuple
+
+from harness.gen.seeds import Task
+
+NO_INPUT = "<none>"
+
+_HEADER = re.compile(r"^### *(\d+) *\.", re.MULTILINE)
+_BLOCK = re.compile(
+    r"### *\d+ *\. *Instruction:(?P<instruction>.*?)\n"
+    r"Input:(?P<input>.*?)\n"
+    r"Output:(?P<output>.*)",
+    re.DOTALL,
+)
+_LABEL = re.compile(r"^(Instruction|Input|Output):", re.MULTILINE)
+
+
+class Block(NamedTuple):
+    """A piece of a reply that should be a task. `task` is None where it cannot be read as one."""
+
+    text: str
+    task: Task | None
+
+
+def render(number: int, task: Task) -> str:
+    """The task as block `number`, without a newline at its end."""
+    return (
+        f"### {number}. Instruction: {task.instruction.strip()}\n"
+        f"Input: {task.input.strip() or NO_INPUT}\n"
+        f"Output: {task.output.strip()}"
+    )
+
+
+def split(reply: str) -> list[Block]:
+    """The blocks of a reply, in order; what stands before the first one does not count.
+
+    A reply without any block is one unreadable piece.
+    """
+    text = reply.replace("\r\n", "\n")
+    starts = _starts(text)
+    if not starts:
+        return [Block(text, None)]
+    ends = [*starts[1:], len(text)]
+    pieces = (text[start:end].strip() for start, end in zip(starts, ends, strict=True))
+    return [Block(piece, _parse(piece)) for piece in pieces]
+
+
+def _starts(text: str) -> list[int]:
+    """Where blocks begin: at `### N. Instruction:`, and at a `### N.` that goes on the numbering.
+
+    A numbered heading inside an output does neither, and stays a part of the output.
+    """
+    starts: list[int] = []
+    expected: int | None = None
+    for found in _HEADER.finditer(text):
+        number = int(found[1])
+        labelled = text[found.end() :].lstrip(" ").startswith("Instruction:")
+        if labelled or expected in (None, number):
+            starts.append(found.start())
+            expected = number + 1
+    return starts
+
+
+def _parse(piece: str) -> Task | None:
+    found = _BLOCK.fullmatch(piece)
+    # A label that comes twice leaves open which part is which.
+    if found is None or len(_LABEL.findall(piece)) != 2:
+        return None
+    given = found["input"].strip()
+    return Task(
+        instruction=found["instruction"].strip(),
+        input="" if given.lower() == NO_INPUT else given,
+        output=found["output"].strip(),
+    )

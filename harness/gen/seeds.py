@@ -1,0 +1,89 @@
+"""Seed tasks in Self-Instruct's JSONL format."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.errors import InputError
+
+FAULTS_SHOWN = 10
+
+
+class Task(NamedTuple):
+    """One example of a data set; `input` is "" where the instruction says everything."""
+
+    instruction: str
+    input: str
+    output: str
+
+
+class Seed(NamedTuple):
+    id: str
+    task: Task
+
+
+def read_seeds(path: Path) -> list[Seed]:
+    """The seed tasks, each with the first of its instances.
+
+    Raises:
+        InputError: the file cannot be read, holds no task, or has faulty lines; all of those are
+            named with their line numbers.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "it is not UTF-8 text"
+        raise InputError(
+            f"the seed tasks {path} cannot be read: {reason}", hint="correct gen.seeds"
+        ) from None
+    seeds: dict[str, tuple[int, Seed]] = {}
+    faults: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            seed = _parse(line)
+        except ValueError as e:
+            faults.append(f"{path}:{number}: {e}")
+            continue
+        if seed.id in seeds:
+            faults.append(f"{path}:{number}: the id {seed.id!r} is line {seeds[seed.id][0]}'s too")
+            continue
+        seeds[seed.id] = (number, seed)
+    if faults:
+        more = [f"... and {len(faults) - FAULTS_SHOWN} more"] if len(faults) > FAULTS_SHOWN else []
+        raise InputError(
+            "\n".join(faults[:FAULTS_SHOWN] + more), hint="correct these lines of the seed tasks"
+        )
+    if not seeds:
+        raise InputError(f"{path} holds no seed tasks", hint="correct gen.seeds")
+    return [seed for _, seed in seeds.values()]
+
+
+def _parse(line: str) -> Seed:
+    try:
+        row = json.loads(line)
+    except ValueError as e:
+        raise ValueError(f"not JSON: {e}") from None
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
+    instances = row.get("instances")
+    if not isinstance(instances, list) or not instances or not isinstance(instances[0], dict):
+        raise ValueError("`instances` must be a list with at least one object")
+    return Seed(
+        id=_text(row, "id"),
+        task=Task(
+            instruction=_text(row, "instruction"),
+            input=_text(instances[0], "input", may_be_empty=True),
+            output=_text(instances[0], "output"),
+        ),
+    )
+
+
+def _text(row: dict[str, Any], name: str, may_be_empty: bool = False) -> str:
+    value = row.get(name)
+    if not isinstance(value, str):
+        raise ValueError(f"`{name}` must be a text, not {json.dumps(value)[:40]}")
+    if not may_be_empty and not value.strip():
+        raise ValueError(f"`{name}` is empty")
+    return value

@@ -1,0 +1,1 @@
+"""The `answer` stage (model outputs) and the `judge` stage (scores)."""

@@ -1,0 +1,171 @@
+"""The harness's own pairwise judge: one call a prompt, which output is better, a or b.
+
+- The model's output is shown as a or as b, drawn for each instruction and replicate, so that a
+  judge that prefers a place cannot favour a model.
+- Identical outputs are a draw without a call.
+- A reply that does not begin with a verdict leaves its prompt unjudged, which is counted.
+- A replicate asks anew: besides the order, the request's `seed` is the replicate's number added to
+  `sampling.seed` (0 when left open), so that no request of one replicate is another one's.
+"""
+
+import asyncio
+import json
+import random
+import re
+from typing import Any, Literal
+
+from harness.call import StageCall, StageResult
+from harness.errors import HarnessError
+from harness.eval.judge_pairs import (
+    ANNOTATIONS,
+    KEPT_FILES,
+    LEADERBOARD,
+    TRANSCRIPT,
+    UNJUDGED,
+    Pair,
+    output_counts,
+    write_rows,
+)
+from harness.eval.judge_scores import (
+    BASELINE,
+    DRAW,
+    MODEL,
+    describe,
+    win_rate_metric,
+    write_leaderboard,
+)
+from harness.llm.client import Client
+from harness.llm.progress import Progress
+from harness.llm.prompt import fill
+from harness.llm.reply import Reply
+from harness.spec.models import PreferenceJudge
+
+Verdict = Literal["a", "b", "tie"]
+
+_VERDICT = re.compile(
+    r"""
+    [\W_]* (?: output [\W_]* )? (?P<verdict> a | b | tie )
+    (?= [\W_]* (?: $ | \n )                 # alone on its line
+      | [*_"”]* [)\].,:;!?]                 # a) or a. or a: ...
+      | [*_"”]* \s+ (?: is\b | [-–—:] \s )  # a is ... or a - ...
+    )
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_VERDICTS: dict[str, Verdict] = {"a": "a", "b": "b", "tie": "tie"}
+
+
+def run(call: StageCall, judge: PreferenceJudge, pairs: list[Pair], replicate: int) -> StageResult:
+    """Judge the pairs and write the artefact's files into the call's work folder."""
+    client, replies = asyncio.run(_ask(call, judge, pairs, replicate))
+    rows = [
+        _annotate(pair, reply, replicate, judge.judge.model)
+        for pair, reply in zip(pairs, replies, strict=True)
+    ]
+    unjudged = [
+        {
+            "instruction": row["instruction"],
+            "reply": reply.text,
+            "finish_reason": reply.finish_reason,
+        }
+        for row, reply in zip(rows, replies, strict=True)
+        if row["preference"] is None and reply is not None
+    ]
+    write_rows(call.folder / UNJUDGED, unjudged)
+    described = describe([row["preference"] for row in rows])
+    if described["n_total"] == 0:
+        raise HarnessError(
+            f"none of the judge's {len(pairs)} replies begins with a, b or tie; the first is "
+            f"{unjudged[0]['reply'][:80]!r}",
+            hint=f"see {call.folder / UNJUDGED}; does the prompt {judge.prompt.path} ask for it?",
+        )
+    (call.folder / ANNOTATIONS).write_text(json.dumps(rows, indent=2) + "\n", encoding="ascii")
+    outputs = [pair.output for pair in pairs]
+    write_leaderboard(call.folder / LEADERBOARD, pairs[0].generator, outputs, described)
+    return StageResult(
+        keep=KEPT_FILES,
+        metrics={"win_rate": win_rate_metric(described, len(pairs))},
+        counts={
+            **output_counts(pairs),
+            "judged": described["n_total"],
+            "unjudged": len(unjudged),
+            "shown_first": sum(row["is_switched"] for row in rows),
+        },
+        used={"served_models": client.served_models},
+        seeds={"replicate": replicate},
+        cost=client.cost(),
+        simulated=["judge"] if client.simulated else [],
+    )
+
+
+def is_switched(instruction: str, replicate: int) -> bool:
+    """Whether the model's output is shown as a, and the baseline's as b."""
+    return random.Random(f"order{instruction}{replicate}").choice([False, True])
+
+
+def read_verdict(reply: str) -> Verdict | None:
+    """The verdict that a reply begins with, None where it does not.
+
+    `b`, `**B.**`, `Output (a)`, `"tie", as ...` and `A is better` are verdicts. `A better answer
+    would ...` is not: punctuation or `is` has to follow, or nothing on that line. The same holds
+    for b, lest the two be read differently.
+    """
+    found = _VERDICT.match(reply)
+    return None if found is None else _VERDICTS[found["verdict"].lower()]
+
+
+async def _ask(
+    call: StageCall, judge: PreferenceJudge, pairs: list[Pair], replicate: int
+) -> tuple[Client, list[Reply | None]]:
+    """The replies in the order of the pairs, None for identical outputs."""
+    progress = Progress("judge", len(pairs), "prompts")
+    asked = [index for index, pair in enumerate(pairs) if pair.output != pair.baseline]
+    done, unread = len(pairs) - len(asked), 0
+
+    def count(index: int, reply: Reply) -> None:
+        nonlocal done, unread
+        done += 1
+        unread += read_verdict(reply.text) is None
+        progress.show(done, unjudged=unread)
+
+    async with Client(judge.judge, call.folder / TRANSCRIPT, call.budget) as client:
+        bodies = [_body(judge, pairs[index], replicate) for index in asked]
+        answered = dict(zip(asked, await client.gather(bodies, count), strict=True))
+    return client, [answered.get(index) for index in range(len(pairs))]
+
+
+def _body(judge: PreferenceJudge, pair: Pair, replicate: int) -> dict[str, Any]:
+    shown = [pair.baseline, pair.output]
+    if is_switched(pair.instruction, replicate):
+        shown.reverse()
+    asked = f"{pair.instruction}\n{pair.input}" if pair.input else pair.instruction
+    prompt = fill(
+        judge.prompt.text, {"instruction": asked, "output_a": shown[0], "output_b": shown[1]}
+    )
+    sampling = judge.sampling.model_dump(exclude_none=True)
+    if replicate > 0:
+        sampling["seed"] = sampling.get("seed", 0) + replicate
+    return {"messages": [{"role": "user", "content": prompt}], **sampling}
+
+
+def _annotate(pair: Pair, reply: Reply | None, replicate: int, model: str) -> dict[str, Any]:
+    """One row of annotations.json, in alpaca_eval's fields and `is_switched`."""
+    switched = is_switched(pair.instruction, replicate)
+    preference: float | None = DRAW
+    if reply is not None:
+        verdict = read_verdict(reply.text)
+        first, second = (MODEL, BASELINE) if switched else (BASELINE, MODEL)
+        preference = {"a": first, "b": second, "tie": DRAW, None: None}[verdict]
+    return {
+        "instruction": pair.instruction,
+        **({"input": pair.input} if pair.input else {}),
+        "output_1": pair.baseline,
+        "generator_1": pair.baseline_generator,
+        "dataset": pair.dataset,
+        "output_2": pair.output,
+        "generator_2": pair.generator,
+        "annotator": model,
+        "preference": preference,
+        "raw_completion": None if reply is None else reply.text,
+        "is_switched": switched,
+    }

@@ -1,0 +1,224 @@
+"""Models and their tokenizers, from where the row says: random weights, a folder, the hub's folder."""
+
+import difflib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import InputError
+from harness.spec.models import ModelSource, RandomModel
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+CONFIG = "config.json"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "vocab.txt")
+
+GENERAL_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
+
+PAD, END = "<pad>", "<eos>"
+
+_OLDER_NAMES = {"torch_dtype", "rope_theta", "rope_scaling"}
+"""Keys of older config.json files that transformers still understands under another name."""
+
+
+def load_tokenizer(source: ModelSource, inputs: dict[str, str]) -> "PreTrainedTokenizerBase":
+    """The source's tokenizer. Raises InputError where it is absent, unreadable or without an end."""
+    if source.random is not None:
+        if source.random.tokenizer == "bytes":
+            return bytes_tokenizer()
+        folder = Path(source.random.tokenizer.path)
+    else:
+        folder = _folder(source, inputs)
+    _check_files(folder, weights=False)
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    # AutoTokenizer prefers the model type's own class, even to a tokenizer.json of the general
+    # one: a byte tokenizer beside a Qwen2 model would gain a token and another way of splitting.
+    general = _tokenizer_class(folder) in GENERAL_TOKENIZERS
+    loader = PreTrainedTokenizerFast if general else AutoTokenizer
+    try:
+        tokenizer = loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as e:
+        raise InputError(f"the tokenizer in {folder} cannot be loaded: {_brief(e)}") from e
+    if tokenizer.eos_token_id is None:
+        raise InputError(
+            f"the tokenizer in {folder} names no end-of-sequence token",
+            "Set eos_token in its tokenizer_config.json.",
+        )
+    return tokenizer
+
+
+def load_model(
+    source: ModelSource,
+    inputs: dict[str, str],
+    tokenizer: "PreTrainedTokenizerBase",
+    precision: str,
+    device: str,
+) -> "PreTrainedModel":
+    """The model in evaluation mode, its weights in `precision` (`float32` or `bfloat16`).
+
+    Random weights are drawn in float32 on the CPU, so that they are the same whatever runs them.
+    Folders are read as safetensors only and no code in them is run. Raises InputError for files
+    that are missing or do not fit and for a configuration that makes no causal language model.
+    """
+    import torch
+
+    dtype = getattr(torch, precision)
+    if source.random is not None:
+        model = _random_model(source.random, tokenizer)
+    else:
+        model = _model_in(_folder(source, inputs), dtype)
+    _check_vocabulary(len(tokenizer), model.get_input_embeddings().num_embeddings)
+    model.to(device=device, dtype=dtype)
+    return model.eval()
+
+
+def available_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_name(device: str) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(0) if device == "cuda" else "cpu"
+
+
+def most_positions(model: "PreTrainedModel") -> int | None:
+    """The longest text, in tokens, that the model was made for; None where it names no limit."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
+def bytes_tokenizer() -> "PreTrainedTokenizerBase":
+    """256 tokens of one byte each, then `<pad>` and `<eos>`: any text, no file."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(letters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([PAD, END])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=END)
+
+
+def _random_model(source: RandomModel, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = _config(source.config, tokenizer)
+    torch.manual_seed(source.seed)
+    try:
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except (ValueError, TypeError, RuntimeError) as e:
+        raise InputError(f"model.random.config makes no causal language model: {_brief(e)}") from e
+
+
+def _config(given: dict[str, Any], tokenizer: "PreTrainedTokenizerBase") -> "PretrainedConfig":
+    """The configuration, with the vocabulary's size and the special tokens of this tokenizer."""
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    kind = given.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        near = difflib.get_close_matches(str(kind), list(CONFIG_MAPPING.keys()), n=1)
+        raise InputError(
+            f"model.random.config: model_type is {kind!r}, which transformers does not know",
+            f"Did you mean {near[0]}?" if near else "For example model_type: qwen2.",
+        )
+    known = AutoConfig.for_model(kind)
+    # transformers takes any key in silence: with one misspelt, a tiny model would be a huge one.
+    for key in given:
+        if not hasattr(known, key) and key not in _OLDER_NAMES:
+            near = difflib.get_close_matches(key, list(known.to_dict()), n=1)
+            raise InputError(
+                f"model.random.config: {kind} has no setting {key!r}",
+                f"Did you mean {near[0]}?" if near else "",
+            )
+    fitted = {
+        "vocab_size": len(tokenizer),
+        **given,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    if isinstance(fitted["vocab_size"], int):
+        _check_vocabulary(len(tokenizer), fitted["vocab_size"])
+    try:
+        return AutoConfig.for_model(**fitted)
+    except Exception as e:
+        raise InputError(f"model.random.config is not a {kind} configuration: {_brief(e)}") from e
+
+
+def _check_vocabulary(tokens: int, rows: int) -> None:
+    if tokens > rows:
+        raise InputError(
+            f"the tokenizer has {tokens} tokens, the model only {rows}",
+            "Give the model's own tokenizer, or a larger vocab_size.",
+        )
+
+
+def _model_in(folder: Path, dtype: Any) -> "PreTrainedModel":
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    _check_files(folder, weights=True)
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except Exception as e:
+        raise InputError(f"the model in {folder} cannot be loaded: {_brief(e)}") from e
+    if found["missing_keys"]:
+        missing = sorted(found["missing_keys"])
+        raise InputError(
+            f"the weights in {folder} lack {len(missing)} of the tensors that its {CONFIG} asks "
+            f"for, {missing[0]} among them"
+        )
+    return model
+
+
+def _folder(source: ModelSource, inputs: dict[str, str]) -> Path:
+    if source.path is not None:
+        return Path(source.path.path)
+    if "hub" not in inputs:
+        raise InputError("the call names a hub model but no folder that holds it (inputs.hub)")
+    return Path(inputs["hub"])
+
+
+def _check_files(folder: Path, weights: bool) -> None:
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}")
+    wanted = [(CONFIG,), WEIGHTS] if weights else [TOKENIZERS]
+    lacking = [names for names in wanted if not any((folder / name).is_file() for name in names)]
+    if not lacking:
+        return
+    hint = "It must hold config.json, weights as safetensors, and a tokenizer."
+    if list(folder.glob("pytorch_model*.bin")):
+        hint += " Weights in pytorch_model.bin are pickles, which can run code: convert them."
+    raise InputError(f"{folder} lacks {', '.join(' or '.join(names) for names in lacking)}", hint)
+
+
+def _tokenizer_class(folder: Path) -> str | None:
+    """The class that a folder with a whole tokenizer.json names."""
+    settings = folder / "tokenizer_config.json"
+    if not settings.is_file() or not (folder / "tokenizer.json").is_file():
+        return None
+    try:
+        named: str | None = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class")
+    except (ValueError, OSError, AttributeError) as e:
+        raise InputError(f"{settings} cannot be read: {e}") from e
+    return named
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

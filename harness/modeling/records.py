@@ -1,0 +1,95 @@
+"""Reading data sets and prompt sets: a JSON list or JSON lines of objects, faults with file:line."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.errors import InputError
+
+SHOWN_FAULTS = 5
+
+
+class Record(NamedTuple):
+    line: int
+    """Where the object starts, from 1."""
+    fields: dict[str, Any]
+
+
+def read_records(path: Path) -> list[Record]:
+    """Raises InputError for a file that is absent, unreadable, not JSON, or holds no objects."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}") from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(f"{path} cannot be read as UTF-8 text: {e}") from None
+    try:
+        found = _list_items(text) if text.lstrip().startswith("[") else _lines(text)
+    except json.JSONDecodeError as e:
+        raise InputError(
+            f"{path}:{e.lineno}: not valid JSON: {e.msg} (column {e.colno})",
+            "The file must hold one JSON list of objects, or one object a line.",
+        ) from None
+    records = []
+    for line, value in found:
+        if not isinstance(value, dict):
+            raise InputError(f"{path}:{line}: an object is wanted, not {json.dumps(value)[:60]}")
+        records.append(Record(line, value))
+    if not records:
+        raise InputError(f"{path} holds no records")
+    return records
+
+
+def text_field(path: Path, record: Record, name: str, default: str | None = None) -> str:
+    """Raises InputError where the field is missing (and has no default) or is not a text."""
+    value = record.fields.get(name, default)
+    if isinstance(value, str):
+        return value
+    if name not in record.fields:
+        has = ", ".join(record.fields) or "none"
+        raise InputError(f"{path}:{record.line}: no `{name}`; the fields here are: {has}")
+    raise InputError(f"{path}:{record.line}: `{name}` must be a text, not {json.dumps(value)[:60]}")
+
+
+def _lines(text: str) -> list[tuple[int, Any]]:
+    found = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                found.append((number, json.loads(line)))
+            except json.JSONDecodeError as e:
+                raise json.JSONDecodeError(e.msg, text, _offset(text, number) + e.pos) from None
+    return found
+
+
+def _offset(text: str, line: int) -> int:
+    return sum(len(part) + 1 for part in text.split("\n")[: line - 1])
+
+
+def _list_items(text: str) -> list[tuple[int, Any]]:
+    """Each item of the list with its line, which json.loads would lose."""
+    decoder = json.JSONDecoder()
+    found: list[tuple[int, Any]] = []
+    line, counted = 1, 0
+    at = _skip_space(text, text.index("[") + 1)
+    if not text.startswith("]", at):
+        while True:
+            line, counted = line + text.count("\n", counted, at), at
+            value, at = decoder.raw_decode(text, at)
+            found.append((line, value))
+            at = _skip_space(text, at)
+            if not text.startswith(",", at):
+                break
+            at = _skip_space(text, at + 1)
+    if not text.startswith("]", at):
+        raise json.JSONDecodeError("a comma or the list's end is wanted", text, at)
+    after = _skip_space(text, at + 1)
+    if after < len(text):
+        raise json.JSONDecodeError("text after the list's end", text, after)
+    return found
+
+
+def _skip_space(text: str, at: int) -> int:
+    while at < len(text) and text[at] in " \t\r\n":
+        at += 1
+    return at

@@ -1,0 +1,531 @@
+"""Both kinds of judge end to end against a scripted judge, and what they refuse to judge."""
+
+import csv
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.call import StageCall
+from harness.errors import HarnessError, InputError
+from harness.eval import judge
+from harness.eval.judge_preference import is_switched, read_verdict
+from harness.llm import faults
+from tests.llm.fake_server import Answer, FakeServer, failure, last_message
+
+TEMPLATE = "Which is better?\nI: {instruction}\nA: {output_a}\nB: {output_b}\n"
+
+Row = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults, "FIRST_BACKOFF_S", 0.01)
+
+
+def made_up(n: int) -> tuple[list[Row], list[Row]]:
+    """Outputs and baselines: the model's output says GOOD for every third prompt."""
+    texts = [f"Task {i} {{output_a}} of all." for i in range(n)]
+    outputs = [
+        {
+            "instruction": text,
+            "output": f"model {i} {'GOOD' if i % 3 == 0 else 'bad'}",
+            "generator": "model",
+            "finish_reason": "length" if i == 1 else "stop",
+        }
+        for i, text in enumerate(texts)
+    ]
+    baseline = [
+        {"instruction": t, "output": f"base {i}", "generator": "base", "dataset": "d"}
+        for i, t in enumerate(texts)
+    ]
+    return outputs, baseline
+
+
+def make_call(
+    folder: Path,
+    endpoint: Any,
+    outputs: list[Row],
+    baseline: list[Row],
+    kind: str = "preference",
+    replicate: int = 0,
+    prompts: list[Row] | None = None,
+    **settings: Any,
+) -> StageCall:
+    for name in ("work", "outputs"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "outputs/model_outputs.json").write_text(json.dumps(outputs))
+    (folder / "reference.json").write_text(json.dumps(baseline))
+    (folder / "prompts.json").write_text(json.dumps(prompts or outputs))
+    spec = {
+        "kind": kind,
+        "judge": endpoint.model_dump(mode="json"),
+        "reference": {"path": str(folder / "reference.json")},
+        **({"prompt": {"path": "p.txt", "text": TEMPLATE}} if kind == "preference" else {}),
+        **settings,
+    }
+    params = {
+        "judge": spec,
+        "prompts": {"file": {"path": str(folder / "prompts.json")}},
+        "replicate": replicate,
+    }
+    return StageCall(
+        "judge", "k", params, {"outputs": str(folder / "outputs")}, str(folder / "work")
+    )
+
+
+def read(call: StageCall, name: str) -> Any:
+    text = (call.folder / name).read_text()
+    if name.endswith(".jsonl"):
+        return [json.loads(line) for line in text.splitlines()]
+    return json.loads(text)
+
+
+def likes_good(body: Row, seen: int) -> Answer:
+    """A judge for both prompts: the output with GOOD in it, wherever it is shown."""
+    prompt = last_message(body)
+    if "## Output (a):" in prompt:
+        shown_a, _, shown_b = prompt.rpartition("# Task:")[2].partition("## Output (b):")
+        return (
+            "Output (a)"
+            if "GOOD" in shown_a and "GOOD" not in shown_b
+            else "Output (b)"
+            if "GOOD" in shown_b
+            else "Output (a)"
+            if "base" in shown_a
+            else "Output (b)"
+        )
+    shown_a, _, shown_b = prompt.partition("\nB: ")
+    if "GOOD" in prompt:
+        return "a" if "GOOD" in shown_a else "b"
+    return "A." if "base" in shown_a else "**B**"
+
+
+@pytest.mark.parametrize("kind", ["preference", "alpaca_eval"])
+def test_the_better_output_wins_wherever_it_is_shown(tmp_path: Path, kind: str) -> None:
+    outputs, baseline = made_up(12)
+    outputs[5]["output"] = baseline[5]["output"]
+    outputs[7]["output"] = ""
+    with FakeServer(likes_good) as server:
+        call = make_call(tmp_path, server.endpoint(), outputs, baseline, kind)
+        result = judge.run(call)
+        assert len(server.requests) == 11
+    metric = result.metrics["win_rate"]
+    assert metric["value"] == pytest.approx(100 * (4 + 0.5) / 12)
+    assert (metric["wins"], metric["draws"], metric["losses"]) == (4, 1, 7)
+    assert (metric["judged"], metric["expected"]) == (12, 12)
+    assert metric["lower_bound"] == pytest.approx(metric["value"])
+    expected = {
+        "prompts": 12,
+        "judged": 12,
+        "unjudged": 0,
+        "identical": 1,
+        "empty_outputs": 1,
+        "cut_outputs": 1,
+    }
+    assert expected.items() <= result.counts.items()
+    assert result.used["served_models"] == ["served-1"]
+    assert result.cost["calls"] == 11
+    rows = read(call, "annotations.json")
+    assert [row["instruction"] for row in rows] == [row["instruction"] for row in outputs]
+    assert [row["preference"] for row in rows] == [
+        1.5 if i == 5 else 2 if i % 3 == 0 else 1 for i in range(12)
+    ]
+    wanted = {
+        "output_1": "base 0",
+        "generator_1": "base",
+        "dataset": "d",
+        "output_2": "model 0 GOOD",
+        "generator_2": "model",
+    }
+    assert wanted.items() <= rows[0].items()
+    with (call.folder / "leaderboard.csv").open() as file:
+        [row] = csv.DictReader(file)
+    assert float(row["win_rate"]) == metric["value"]
+    assert float(row["standard_error"]) == metric["standard_error"]
+    assert row[""] == "model"
+    assert read(call, "unjudged.jsonl") == []
+    assert set(result.keep) == {
+        "annotations.json",
+        "leaderboard.csv",
+        "transcript.jsonl",
+        "unjudged.jsonl",
+    }
+    assert all((call.folder / name).exists() for name in result.keep)
+
+
+def test_the_order_is_drawn_for_each_instruction_and_seen_by_the_judge(tmp_path: Path) -> None:
+    outputs, baseline = made_up(30)
+    with FakeServer(likes_good) as server:
+        call = make_call(tmp_path, server.endpoint(), outputs, baseline)
+        result = judge.run(call)
+        prompts = [last_message(body) for body in server.requests]
+    switched = [is_switched(row["instruction"], 0) for row in outputs]
+    assert 5 < sum(switched) < 25
+    assert result.counts["shown_first"] == sum(switched)
+    for i, (row, is_first) in enumerate(zip(outputs, switched, strict=True)):
+        first, second = row["output"], f"base {i}"
+        if not is_first:
+            first, second = second, first
+        # Braces in an instruction are left alone.
+        assert (
+            f"Which is better?\nI: Task {i} {{output_a}} of all.\nA: {first}\nB: {second}"
+            in prompts
+        )
+
+
+def test_a_judge_that_only_looks_at_the_place_gives_every_model_the_same(tmp_path: Path) -> None:
+    outputs, baseline = made_up(30)
+    with FakeServer(lambda body, seen: "a") as server:
+        result = judge.run(make_call(tmp_path, server.endpoint(), outputs, baseline))
+    shown_first = sum(is_switched(row["instruction"], 0) for row in outputs)
+    assert result.metrics["win_rate"]["wins"] == shown_first
+
+
+@pytest.mark.parametrize("kind", ["preference", "alpaca_eval"])
+def test_a_replicate_asks_other_questions_and_a_repeat_asks_none(tmp_path: Path, kind: str) -> None:
+    outputs, baseline = made_up(10)
+    asked: list[set[str]] = []
+    with FakeServer(likes_good) as server:
+        for replicate in (0, 1, 2, 1):
+            server.requests.clear()
+            call = make_call(
+                tmp_path / str(replicate), server.endpoint(), outputs, baseline, kind, replicate
+            )
+            result = judge.run(call)
+            assert result.metrics["win_rate"]["wins"] == 4
+            asked.append({json.dumps(body, sort_keys=True) for body in server.requests})
+    assert [len(some) for some in asked] == [10, 10, 10, 0]
+    assert not asked[0] & asked[1]
+    assert not asked[1] & asked[2]
+    # Not the seed alone: the order is drawn again.
+    prompts = [{json.loads(text)["messages"][-1]["content"] for text in some} for some in asked]
+    assert prompts[0] != prompts[1] != prompts[2]
+
+
+@pytest.mark.parametrize("kind", ["preference", "alpaca_eval"])
+def test_an_unreadable_reply_is_unjudged_and_never_a_number(tmp_path: Path, kind: str) -> None:
+    outputs, baseline = made_up(12)
+
+    def script(body: Row, seen: int) -> Answer:
+        prompt = last_message(body)
+        if "Task 3 " in prompt:
+            return "Both have their merits."
+        if "Task 4 " in prompt:
+            return ""
+        if "Task 6 " in prompt:
+            return failure(400, "filtered", code="content_filter")
+        return likes_good(body, seen)
+
+    with FakeServer(script) as server:
+        call = make_call(tmp_path, server.endpoint(), outputs, baseline, kind)
+        result = judge.run(call)
+    metric = result.metrics["win_rate"]
+    assert (metric["wins"], metric["losses"], metric["judged"], metric["expected"]) == (2, 7, 9, 12)
+    assert metric["value"] == pytest.approx(100 * 2 / 9)
+    assert metric["lower_bound"] == pytest.approx(100 * 2 / 12)
+    assert metric["upper_bound"] == pytest.approx(100 * 5 / 12)
+    assert (result.counts["judged"], result.counts["unjudged"]) == (9, 3)
+    unjudged = read(call, "unjudged.jsonl")
+    assert [row["instruction"] for row in unjudged] == [
+        outputs[i]["instruction"] for i in (3, 4, 6)
+    ]
+    assert [row["reply"] for row in unjudged] == ["Both have their merits.", "", ""]
+    assert [row["finish_reason"] for row in unjudged] == ["stop", "stop", "refused"]
+    preferences = [row["preference"] for row in read(call, "annotations.json")]
+    assert [i for i, p in enumerate(preferences) if p is None] == [3, 4, 6]
+
+
+@pytest.mark.parametrize("kind", ["preference", "alpaca_eval"])
+def test_a_judge_that_never_gives_a_verdict_is_a_failure(tmp_path: Path, kind: str) -> None:
+    outputs, baseline = made_up(4)
+    with FakeServer(lambda body, seen: "I cannot say.") as server:
+        call = make_call(tmp_path, server.endpoint(), outputs, baseline, kind)
+        with pytest.raises(HarnessError, match=r"4 replies.*'I cannot say\.'"):
+            judge.run(call)
+    assert len(read(call, "unjudged.jsonl")) == 4
+
+
+def test_a_whole_chunk_of_unreadable_replies_does_not_stop_the_package(tmp_path: Path) -> None:
+    # alpaca_eval works in chunks of 128.
+    outputs, baseline = made_up(130)
+
+    def script(body: Row, seen: int) -> Answer:
+        late = any(f"Task {i} " in last_message(body) for i in (128, 129))
+        return "Output (a)" if late else "I cannot say."
+
+    with FakeServer(script) as server:
+        call = make_call(tmp_path, server.endpoint(), outputs, baseline, "alpaca_eval")
+        result = judge.run(call)
+    assert (result.counts["judged"], result.counts["unjudged"]) == (2, 128)
+
+
+@pytest.mark.parametrize("kind", ["preference", "alpaca_eval"])
+@pytest.mark.parametrize(
+    ("fault", "error", "said"),
+    [
+        (lambda: failure(401, "bad key"), InputError, "bad key"),
+        (lambda: failure(404, "no model"), InputError, "does not know the model 'm'"),
+        (lambda: failure(503), HarnessError, "no answer in 2 attempts"),
+    ],
+)
+def test_a_failing_endpoint_ends_the_stage_with_its_own_message_and_nothing_is_lost(
+    tmp_path: Path,
+    kind: str,
+    fault: Callable[[], Answer],
+    error: type[HarnessError],
+    said: str,
+) -> None:
+    outputs, baseline = made_up(10)
+    broken = True
+
+    def script(body: Row, seen: int) -> Answer:
+        return fault() if broken and "Task 7 " in last_message(body) else likes_good(body, seen)
+
+    with FakeServer(script) as server:
+        endpoint = server.endpoint(max_attempts=2, concurrency=2)
+        call = make_call(tmp_path, endpoint, outputs, baseline, kind)
+        with pytest.raises(error, match=said):
+            judge.run(call)
+        answered = sum(record["ok"] for record in read(call, "transcript.jsonl"))
+        assert answered > 0
+        broken = False
+        server.requests.clear()
+        result = judge.run(call)
+        assert len(server.requests) == 10 - answered
+    assert result.metrics["win_rate"]["judged"] == 10
+
+
+@pytest.mark.parametrize("kind", ["preference", "alpaca_eval"])
+def test_the_budget_ends_the_stage_cleanly(tmp_path: Path, kind: str) -> None:
+    outputs, baseline = made_up(10)
+    with FakeServer(likes_good) as server:
+        call = make_call(tmp_path, server.endpoint(), outputs, baseline, kind)
+        call.budget["calls"] = 6
+        with pytest.raises(HarnessError, match="budget of 6 calls is used up"):
+            judge.run(call)
+        call.budget["calls"] = 10
+        judge.run(call)
+        assert len(server.requests) == 10
+
+
+def without(rows: list[Row], index: int) -> list[Row]:
+    return rows[:index] + rows[index + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda o, b: (without(o, 2), b, o), "1 of 5 prompts have no output in .*'Task 2 "),
+        (
+            lambda o, b: (o, b, without(o, 2)),
+            "1 of 5 outputs in .* are for prompts that are not.*'Task 2 ",
+        ),
+        (lambda o, b: (o, b[:3], o), "2 of 5 prompts have no baseline output in .*'Task 3 "),
+        (lambda o, b: ([*o, o[1]], b, o), "1 instructions are in .* more than once.*'Task 1 "),
+        (lambda o, b: (o, [*b, b[1]], o), "1 instructions are in .*reference.json more than once"),
+        (
+            lambda o, b: ([{**o[0], "output": None}, *o[1:]], b, o),
+            "`output` must be a text, not null",
+        ),
+        (lambda o, b: (o, [{"instruction": o[0]["instruction"]}, *b[1:]], o), "no `output`"),
+    ],
+)
+def test_outputs_prompts_and_reference_must_fit_before_any_call(
+    tmp_path: Path, change: Callable[..., Any], said: str
+) -> None:
+    outputs, baseline, prompts = change(*made_up(5))
+    with FakeServer(likes_good) as server:
+        call = make_call(tmp_path, server.endpoint(), outputs, baseline, prompts=prompts)
+        with pytest.raises(InputError, match=said):
+            judge.run(call)
+        assert server.requests == []
+
+
+def test_a_reference_may_hold_more_than_the_prompts_and_prompts_more_than_the_first(
+    tmp_path: Path,
+) -> None:
+    outputs, baseline = made_up(20)
+    with FakeServer(likes_good) as server:
+        call = make_call(tmp_path, server.endpoint(), outputs[:6], baseline[::-1], prompts=outputs)
+        call.params["prompts"]["first"] = 6
+        result = judge.run(call)
+    assert result.metrics["win_rate"]["expected"] == 6
+    assert result.metrics["win_rate"]["wins"] == 2
+
+
+def test_the_judge_sees_a_prompts_input(tmp_path: Path) -> None:
+    outputs, baseline = made_up(3)
+    outputs[0]["input"] = "the input"
+    with FakeServer(likes_good) as server:
+        judge.run(make_call(tmp_path, server.endpoint(), outputs, baseline))
+        assert "I: Task 0 {output_a} of all.\nthe input\nA: " in last_message(server.requests[0])
+
+
+@pytest.mark.parametrize(
+    ("reply", "verdict"),
+    [
+        ("a", "a"),
+        ("B", "b"),
+        ("tie", "tie"),
+        ("Tie.", "tie"),
+        (" **b**\n\nIt is shorter.", "b"),
+        ("Output (a)", "a"),
+        ("Output (b) best matches it.", "b"),
+        ('"b", because', "b"),
+        ("(A) The first one", "a"),
+        ("a: it is right", "a"),
+        ("B - it is right", "b"),
+        ("A is better", "a"),
+        ("output_b", "b"),
+        ("a\nbecause b is wrong", "a"),
+        ("", None),
+        ("Both", None),
+        ("neither", None),
+        ("A better answer would be b", None),
+        ("B better answers it", None),
+        ("A's answer has errors", None),
+        ("An answer", None),
+        ("The better one is b", None),
+        ("tied", None),
+        ("c", None),
+        ("I cannot help with that.", None),
+    ],
+)
+def test_only_a_clear_verdict_at_the_start_is_one(reply: str, verdict: str | None) -> None:
+    assert read_verdict(reply) == verdict
+
+
+def test_alpaca_evals_own_prompt_model_and_order_reach_the_judge(tmp_path: Path) -> None:
+    import alpaca_eval
+
+    package = Path(alpaca_eval.__file__).parent / "evaluators_configs/chatgpt"
+    template = (package / "basic_prompt.txt").read_text()
+    user = template.partition("<|im_start|>user\n")[2].partition("\n<|im_end|>")[0]
+    outputs, baseline = made_up(8)
+    with FakeServer(likes_good) as server:
+        for replicate in (0, 1):
+            server.requests.clear()
+            folder = tmp_path / str(replicate)
+            endpoint = server.endpoint(model="some-instruct-model")
+            judge.run(make_call(folder, endpoint, outputs, baseline, "alpaca_eval", replicate))
+            asked = {last_message(body): body for body in server.requests}
+            for output, base in zip(outputs, baseline, strict=True):
+                text = output["instruction"]
+                switched = random.Random(f"is_switched_outputs{text}{replicate}").choices(
+                    [False, True], k=1
+                )[0]
+                shown = (base["output"], output["output"])[:: -1 if switched else 1]
+                prompt = user.replace("{output_1}", shown[0]).replace("{output_2}", shown[1])
+                body = asked[prompt.replace("{instruction}", text).strip()]
+                assert body["model"] == "some-instruct-model"
+                assert (body["max_tokens"], body["temperature"]) == (50, 0)
+                assert body.get("seed", 0) == replicate
+
+
+def test_a_probability_judge_keeps_the_packages_fractions(tmp_path: Path) -> None:
+    from aiohttp import web
+
+    from tests.llm.fake_server import completion
+
+    def weighs(body: Row, seen: int) -> Answer:
+        assert body["logprobs"] is True
+        raw = completion("m")
+        top = [{"token": "m", "logprob": -0.5}, {"token": "M", "logprob": -1.5}]
+        raw["choices"][0]["logprobs"] = {
+            "content": [{"token": "m", "logprob": -0.5, "top_logprobs": top}]
+        }
+        return web.json_response(raw)
+
+    outputs, baseline = made_up(6)
+    with FakeServer(weighs) as server:
+        call = make_call(
+            tmp_path,
+            server.endpoint(),
+            outputs,
+            baseline,
+            "alpaca_eval",
+            annotator="weighted_alpaca_eval_gpt4_turbo",
+        )
+        result = judge.run(call)
+    preferences = {round(row["preference"], 6) for row in read(call, "annotations.json")}
+    share = 0.6065306597126334 / (0.6065306597126334 + 0.22313016014842982)
+    assert preferences == {round(2 - share, 6), round(1 + share, 6)}
+    assert result.metrics["win_rate"]["judged"] == 6
+
+
+@pytest.mark.parametrize(
+    ("annotator", "said"),
+    [
+        ("chatgtp", "no annotator 'chatgtp'\nit has chatgpt"),
+        ("claude", "'claude' does not ask one OpenAI-compatible model"),
+        ("alpaca_farm", "'alpaca_farm' does not ask one"),
+    ],
+)
+def test_an_annotator_that_cannot_be_used_is_bad_input(
+    tmp_path: Path, annotator: str, said: str
+) -> None:
+    outputs, baseline = made_up(2)
+    with FakeServer(likes_good) as server:
+        call = make_call(
+            tmp_path, server.endpoint(), outputs, baseline, "alpaca_eval", annotator=annotator
+        )
+        with pytest.raises(InputError, match=said):
+            judge.run(call)
+
+
+def test_alpaca_eval_is_not_given_prompts_whose_input_it_would_hide(tmp_path: Path) -> None:
+    outputs, baseline = made_up(2)
+    outputs[0]["input"] = "the input"
+    with FakeServer(likes_good) as server:
+        call = make_call(tmp_path, server.endpoint(), outputs, baseline, "alpaca_eval")
+        with pytest.raises(InputError, match="1 of 2 prompts have an input"):
+            judge.run(call)
+
+
+def test_outputs_that_look_like_numbers_stay_texts(tmp_path: Path) -> None:
+    outputs, baseline = made_up(3)
+    for i, row in enumerate(outputs):
+        row["output"] = f"00{i}"
+    with FakeServer(likes_good) as server:
+        call = make_call(tmp_path, server.endpoint(), outputs, baseline, "alpaca_eval")
+        judge.run(call)
+        assert any("\n00" in last_message(body) for body in server.requests)
+    assert [row["output_2"] for row in read(call, "annotations.json")] == ["000", "001", "002"]
+
+
+@pytest.mark.parametrize("kind", ["preference", "alpaca_eval"])
+def test_real_prompts_and_baselines_with_the_simulated_judge(
+    tmp_path: Path, shared_data: Path, kind: str
+) -> None:
+    reference = shared_data / "alpaca_eval/gpt4_1106_preview_outputs.json"
+    baseline = json.loads(reference.read_text())[:12]
+    outputs = [
+        {"instruction": row["instruction"], "output": "x q" * i, "generator": "model"}
+        for i, row in enumerate(baseline)
+    ]
+    from harness.spec.models import Endpoint
+
+    faulty = {"429": 0.2, "cut": 0.1, "html": 0.1, "format": 0.2}
+    endpoint = Endpoint.model_validate({"model": "sim", "simulated": {"seed": 2, "faults": faulty}})
+    template = Path(__file__).parents[2] / "specs/smoke/prompts/judge.txt"
+    prompt = {"prompt": {"path": "judge.txt", "text": template.read_text()}}
+    call = make_call(
+        tmp_path,
+        endpoint,
+        outputs,
+        baseline,
+        kind,
+        reference={"path": str(reference)},
+        **(prompt if kind == "preference" else {}),
+    )
+    result = judge.run(call)
+    metric = result.metrics["win_rate"]
+    assert 0 < metric["judged"] < metric["expected"] == 12
+    assert metric["judged"] + len(read(call, "unjudged.jsonl")) == 12
+    assert (metric["value"], metric["wins"]) == (0.0, 0)
+    assert result.simulated == ["judge"]
+    assert result.cost["attempts"] > result.cost["calls"] == 12

@@ -1,0 +1,175 @@
+"""Making and loading models and tokenizers, and what is said of those that cannot be loaded."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.errors import InputError
+from harness.modeling.load import bytes_tokenizer, load_model, load_tokenizer
+from harness.spec.models import ModelSource
+from tests.modeling.calls import MODEL, random_model
+
+TEXT = "Ä b{}\n\t漢 <3 🙂"
+
+
+def source(**fields: Any) -> ModelSource:
+    return ModelSource.model_validate(fields)
+
+
+def loaded(src: ModelSource, inputs: dict[str, str] | None = None) -> Any:
+    tokenizer = load_tokenizer(src, inputs or {})
+    return load_model(src, inputs or {}, tokenizer, "float32", "cpu")
+
+
+def weights(model: Any) -> dict[str, torch.Tensor]:
+    return dict(model.state_dict())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A saved model, as the train stage leaves it."""
+    src = source(**random_model())
+    loaded(src).save_pretrained(tmp_path / "saved")
+    load_tokenizer(src, {}).save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def test_random_weights_depend_on_the_seed_and_on_nothing_else() -> None:
+    torch.manual_seed(123)
+    one, same = loaded(source(**random_model(1))), loaded(source(**random_model(1)))
+    other = loaded(source(**random_model(2)))
+    assert all(torch.equal(a, weights(same)[name]) for name, a in weights(one).items())
+    assert not torch.equal(one.model.embed_tokens.weight, other.model.embed_tokens.weight)
+    assert one.dtype == torch.float32
+    assert one.config.vocab_size == len(bytes_tokenizer()) == 258
+    assert one.config.eos_token_id == bytes_tokenizer().eos_token_id
+
+
+def test_the_byte_tokenizer_gives_one_token_a_byte_and_the_text_back() -> None:
+    tokenizer = bytes_tokenizer()
+    ids = tokenizer(TEXT)["input_ids"]
+    assert len(ids) == len(TEXT.encode())
+    assert tokenizer.decode(ids) == TEXT
+
+
+def test_a_saved_model_and_its_byte_tokenizer_come_back_the_same(folder: Path) -> None:
+    for src, inputs in (
+        (source(path=str(folder)), {}),
+        (source(hub={"id": "a/b", "revision": "0" * 40}), {"hub": str(folder)}),
+    ):
+        again = loaded(src, inputs)
+        first = weights(loaded(source(**random_model())))
+        assert all(torch.equal(a, first[name]) for name, a in weights(again).items())
+        tokenizer = load_tokenizer(src, inputs)
+        assert len(tokenizer) == 258
+        assert tokenizer(TEXT)["input_ids"] == bytes_tokenizer()(TEXT)["input_ids"]
+
+
+def test_bfloat16_is_what_the_model_then_computes_in(folder: Path) -> None:
+    src = source(path=str(folder))
+    model = load_model(src, {}, load_tokenizer(src, {}), "bfloat16", "cpu")
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+
+
+def test_a_random_model_can_have_a_real_tokenizer(shared_data: Path) -> None:
+    tokenizer = {"path": str(shared_data / "qwen1.5-0.5b")}
+    model = loaded(source(**random_model(tokenizer=tokenizer, vocab_size=151936)))
+    assert model.config.vocab_size == 151936
+    with pytest.raises(InputError, match="the tokenizer has 151646 tokens, the model only 1000"):
+        loaded(source(**random_model(tokenizer=tokenizer, vocab_size=1000)))
+
+
+@pytest.mark.parametrize(
+    ("config", "fault"),
+    [
+        ({"model_type": "qwen22"}, "'qwen22', which transformers does not know.*Did you mean qwen"),
+        ({"hidden_sizes": 8}, "qwen2 has no setting 'hidden_sizes'.*Did you mean hidden_size"),
+        ({"hidden_size": "big"}, "is not a qwen2 configuration.*hidden_size"),
+    ],
+)
+def test_a_faulty_configuration_is_refused_by_name(config: dict[str, Any], fault: str) -> None:
+    with pytest.raises(InputError) as caught:
+        loaded(source(**random_model(**config)))
+    import re
+
+    assert re.search(fault, str(caught.value), re.DOTALL)
+
+
+def test_a_model_that_is_not_causal_is_refused() -> None:
+    config = {"model_type": "t5", "d_model": 8, "d_ff": 8, "num_layers": 1, "num_heads": 1}
+    with pytest.raises(InputError, match="no causal language model"):
+        loaded(source(random={"config": config}))
+
+
+def test_a_folder_is_told_what_it_lacks(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no folder"):
+        loaded(source(path=str(tmp_path / "none")))
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"lacks model\.safetensors or.*\n.*pickles"):
+        loaded(source(path=str(folder)))
+    (folder / "config.json").unlink()
+    with pytest.raises(InputError, match=r"lacks config\.json, model\.safetensors"):
+        loaded(source(path=str(folder)))
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"lacks tokenizer\.json or tokenizer\.model"):
+        loaded(source(path=str(folder)))
+
+
+def test_weights_that_do_not_fit_the_configuration_are_refused_not_made_up(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"num_hidden_layers": 3, "layer_types": ["full_attention"] * 3}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"lack 12 of the tensors .*model\.layers\.2"):
+        loaded(source(path=str(folder)))
+
+
+def test_broken_weights_are_refused(folder: Path) -> None:
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="cannot be loaded"):
+        loaded(source(path=str(folder)))
+
+
+def test_code_in_a_model_folder_is_not_run(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {
+        "AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    trace = folder / "ran"
+    (folder / "own.py").write_text(f"open({str(trace)!r}, 'w')\nclass Config: pass\n")
+    with pytest.raises(InputError):
+        loaded(source(path=str(folder)))
+    assert not trace.exists()
+
+
+def test_a_tokenizer_without_an_end_token_is_refused(folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    del settings["eos_token"]
+    path.write_text(json.dumps(settings))
+    with pytest.raises(InputError, match="names no end-of-sequence token"):
+        load_tokenizer(source(path=str(folder)), {})
+
+
+def test_a_hub_model_without_its_folder_is_refused() -> None:
+    with pytest.raises(InputError, match="no folder that holds it"):
+        load_tokenizer(source(hub={"id": "a/b", "revision": "0" * 40}), {})
+
+
+def test_the_smoke_tokenizer_is_what_its_script_makes(tmp_path: Path) -> None:
+    import runpy
+
+    smoke = Path(__file__).parents[2] / "specs" / "smoke"
+    shutil.copytree(smoke / "prompts", tmp_path / "prompts")
+    runpy.run_path(str(smoke / "make_tokenizer.py"))["write"](tmp_path / "tokenizer")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        made = json.loads((tmp_path / "tokenizer" / name).read_text())
+        assert made == json.loads((smoke / "tokenizer" / name).read_text())
+
+
+def test_the_model_settings_of_these_tests_are_known_to_the_architecture() -> None:
+    assert loaded(source(random={"config": MODEL})).num_parameters() < 50_000

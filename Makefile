@@ -1,0 +1,51 @@
+# All set-up is in here: `make smoke` and `make test` need no more than Python 3.11 and make.
+
+HARNESS_DATA ?= ./runs
+export HARNESS_DATA
+SMOKE = specs/smoke/base.yaml specs/smoke/sft.yaml
+# The first that runs and is new enough; a version manager's stand-in may be there and not run.
+PYTHON ?= $(shell for p in python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help install smoke test test-docker lint lock images clean
+
+help: ## What there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: .venv/installed ## The development environment in .venv, from the lock that fits this machine
+
+.venv/installed: requirements/local-cpu.txt requirements/local-cuda.txt requirements/install.py pyproject.toml
+	@[ -n "$(PYTHON)" ] || { echo "There is no Python 3.11 or newer on PATH. On Debian or Ubuntu:" \
+		"apt install python3.11 python3.11-venv; or name one: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual" \
+		"environments. On Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python requirements/install.py local
+	@touch $@
+
+smoke: install ## Run the smoke table on this machine and print its matrix
+	.venv/bin/harness run $(SMOKE)
+	.venv/bin/harness table --out $(HARNESS_DATA)/results $(SMOKE) >/dev/null
+
+test: install ## Everything that needs neither Docker nor a GPU
+	.venv/bin/pytest -m "not docker and not gpu" -n 2
+
+test-docker: install ## Tests of and in the images; `make images` first
+	.venv/bin/pytest -m docker
+
+lint: install ## ruff and mypy
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+lock: ## Rewrite requirements/*.txt; needs WHEELHOUSE or TORCH_INDEX, see requirements/lock
+	PYTHON="$(PYTHON)" requirements/lock
+
+images: ## Build the three images; compose.yaml lists the settings
+	@grep -qs '^HARNESS_UID=' .env || printf 'HARNESS_UID=%s\nHARNESS_GID=%s\n' "$$(id -u)" "$$(id -g)" >>.env
+	docker compose build
+
+clean: ## Remove the environment and the tools' caches; runs stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	find harness tests -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,421 @@
+"""The command line: parse, call, print. Heavy imports stand inside the commands that need them."""
+
+import errno
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness import __version__
+from harness.errors import DataAbsent, HarnessError, InputError, Interrupted
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.plan import Planner, RowPlan
+    from harness.spec.load import LoadedRow
+    from harness.store import Store
+
+SPECS = click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=Path))
+VOLUME = click.option(
+    "--volume",
+    envvar="HARNESS_DATA",
+    default="runs",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of artefacts and transcripts, shared by all stages. Also: HARNESS_DATA.",
+)
+DATA = click.option(
+    "--data",
+    "inputs",
+    envvar="HARNESS_INPUTS",
+    type=click.Path(path_type=Path),
+    help="Folder of given data, `data:` in specs [default: inputs, if there]. "
+    "Also: HARNESS_INPUTS.",
+)
+EXECUTOR = click.option(
+    "--executor",
+    type=click.Choice(["local", "docker"]),
+    default="local",
+    show_default=True,
+    help="Where stages run: in this Python environment, or in the pinned images.",
+)
+
+
+class Group(click.Group):
+    """Ends every foreseeable fault in one message and the documented exit code."""
+
+    def invoke(self, context: click.Context) -> Any:
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            return super().invoke(context)
+        except HarnessError as e:
+            _complain(e.message, e.hint)
+            sys.exit(e.exit_code)
+        except KeyboardInterrupt:
+            _complain("stopped; what is finished stays.", "Run the same command again to go on.")
+            sys.exit(Interrupted.exit_code)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except OSError as e:
+            if e.errno in (errno.ENOSPC, errno.EDQUOT):
+                _complain(
+                    f"no space left on the device{f' for {e.filename}' if e.filename else ''}",
+                    "Free some (`harness gc` lists what no spec needs) and run the same command "
+                    "again; what is finished stays.",
+                )
+                sys.exit(1)
+            if isinstance(e, PermissionError):
+                _complain(f"{e.filename} cannot be accessed: {e.strerror}", "")
+                sys.exit(1)
+            raise
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _complain(message: str, hint: str) -> None:
+    from harness.progress import plain
+
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(plain(message), err=True)
+    if hint:
+        click.echo(plain(hint), err=True)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="harness")
+def main() -> None:
+    """Reproduce rows of instruction-tuning results tables.
+
+    A row is one YAML file below specs/. Its stages (gen, train, answer, judge) leave artefacts on a
+    volume, each under a key of everything that decided its content, and `harness table` fills the
+    results matrix from them.
+
+    Exit codes: 0 done, 1 a run failed, 2 the input is faulty, 130 stopped.
+    """
+
+
+@main.command()
+@SPECS
+def validate(specs: tuple[Path, ...]) -> None:
+    """Check specs and report every fault with file, line and column."""
+    rows = _load(specs)
+    click.echo(f"{len(rows)} row{'s' if len(rows) > 1 else ''}, no fault")
+
+
+@main.command()
+def schema() -> None:
+    """Print the specs' JSON schema, for editors."""
+    import json
+
+    from harness.spec.load import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@main.command()
+@SPECS
+@VOLUME
+@DATA
+@EXECUTOR
+def plan(specs: tuple[Path, ...], volume: Path, inputs: Path | None, executor: str) -> None:
+    """Show each stage: run, reuse, or stale and why; with the calls and tokens to expect."""
+    from harness.report.plans import show_plans
+
+    planner = _planner(volume, inputs, executor)
+    show_plans(_console(), _plan(specs, planner))
+
+
+@main.command()
+@SPECS
+@click.option(
+    "--only",
+    metavar="STAGES",
+    default="",
+    help="Run these stages alone, comma-separated; their inputs must be there.",
+)
+@VOLUME
+@DATA
+@EXECUTOR
+def run(
+    specs: tuple[Path, ...], only: str, volume: Path, inputs: Path | None, executor: str
+) -> None:
+    """Run what is not there yet. Interrupted, the same command goes on."""
+    from harness.environment import STAGES
+    from harness.executors import make
+    from harness.report.matrix import lines_of
+    from harness.report.terminal import show_matrix
+    from harness.run import Runner
+
+    stages = [s.strip() for s in only.split(",") if s.strip()]
+    unknown = [s for s in stages if s not in STAGES]
+    if unknown:
+        raise InputError(f"--only {unknown[0]!r} is no stage; there are {', '.join(STAGES)}")
+    planner = _planner(volume, inputs, executor)
+    console = _console()
+    rows = _load(specs)
+    planner.store.prepare()
+    plans = _plan_rows(rows, planner)
+    for row_plan in plans:
+        if stages and not any(s.stage in stages for s in row_plan.stages):
+            console.print(f"row {row_plan.row.row} has no {' or '.join(stages)} stage")
+    Runner(planner.store, planner.files, make(executor), console).run(plans, stages)
+    planner.files.save()
+    if not stages or "judge" in stages:
+        planned = {p.row.row for p in plans}
+        lines = [m for r in rows if r.row.row in planned for m in lines_of(r, [planner])]
+        show_matrix(console, lines)
+
+
+@main.command()
+@click.argument("specs", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder to write to [default: results, when no spec is named].",
+)
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "docker"]),
+    help="Whose artefacts to read [default: docker's where a row has them, else local].",
+)
+@VOLUME
+@DATA
+def table(
+    specs: tuple[Path, ...], out: Path | None, executor: str | None, volume: Path,
+    inputs: Path | None,
+) -> None:  # fmt: skip
+    """Rewrite the results matrix and the tables from manifests alone.
+
+    Without SPECS: every row below specs/, written to results/. With SPECS: those rows, printed, and
+    written where --out says.
+    """
+    from harness.report.matrix import lines_of, write_all
+    from harness.report.terminal import show_matrix
+
+    executors = [executor] if executor else ["docker", "local"]
+    rows = _load(specs or (_spec_folder(),))
+    planners = [_planner(volume, inputs, name) for name in executors]
+    planners = [planners[0], *(_sharing(planners[0], p) for p in planners[1:])]
+    lines = [line for row in rows for line in lines_of(row, planners)]
+    planners[0].files.save()
+    show_matrix(_console(), lines)
+    if out is None and not specs:
+        out = Path("results")
+    if out is not None:
+        write_all(lines, out)
+        click.echo(f"written: {out / 'matrix.md'}, matrix.csv and tables/", err=True)
+
+
+@main.command()
+@click.argument("name", metavar="ROW|KEY")
+@click.option("--json", "as_json", is_flag=True, help="The manifests as JSON.")
+@click.option("--check", is_flag=True, help="Compare every file with its digest.")
+@VOLUME
+@DATA
+@EXECUTOR
+def show(
+    name: str, as_json: bool, check: bool, volume: Path, inputs: Path | None, executor: str
+) -> None:
+    """Print the manifests of a row's artefacts, or of the one whose key begins with KEY."""
+    import json
+
+    from harness.report.terminal import show_artefact
+
+    artefacts = _find_artefacts(name, _planner(volume, inputs, executor))
+    for artefact in artefacts if check else []:
+        artefact.check()
+    if as_json:
+        click.echo(json.dumps([a.manifest for a in artefacts], indent=2, sort_keys=True))
+        return
+    for artefact in artefacts:
+        show_artefact(_console(), artefact, checked=check)
+
+
+@main.command()
+@click.argument("artefacts", nargs=-1, metavar="[STAGE/KEY]...")
+@click.option("--specs", default=None, type=click.Path(path_type=Path), help="[default: specs]")
+@click.option("--yes", is_flag=True, help="Remove what is listed.")
+@VOLUME
+@DATA
+def gc(
+    artefacts: tuple[str, ...], specs: Path | None, yes: bool, volume: Path, inputs: Path | None
+) -> None:
+    """List, and with --yes remove, what no spec refers to; or the artefacts named."""
+    from harness.gc import collect, named, remove
+
+    store = _store(volume)
+    if artefacts:
+        found = named(store, artefacts)
+    else:
+        planners = [_planner(volume, inputs, name) for name in ("docker", "local")]
+        found = collect(store, _load((specs or _spec_folder(),)), planners)
+    size = 0
+    for item in found:
+        size += item.size
+        click.echo(f"{item.name}  {item.size / 1e6:.1f} MB  {item.why}")
+    words = f"{len(found)} item{'' if len(found) == 1 else 's'}, {size / 1e6:.1f} MB"
+    if yes:
+        remove(store, found)
+        click.echo(f"removed {words}")
+    else:
+        click.echo(f"{words}" + ("; add --yes to remove them" if found else ""))
+
+
+@main.command()
+@VOLUME
+@DATA
+def doctor(volume: Path, inputs: Path | None) -> None:
+    """Say what is there (engine, images, GPU, disk, keys, data) and what each lack prevents."""
+    from harness.doctor import examine
+    from harness.report.terminal import show_findings
+
+    show_findings(_console(), examine(volume, _inputs(inputs)))
+
+
+@main.command()
+@click.option("--port", default=8008, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--allow-remote", is_flag=True, help="Let --host be other than this machine.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--error-rate", default=0.0, show_default=True, type=click.FloatRange(0, 1))
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="KIND=SHARE",
+    help="Misbehave: 429, 500, slow, hang, cut, html, refuse or format, for example 429=0.05.",
+)
+def sim(
+    port: int, host: str, allow_remote: bool, seed: int, error_rate: float, faults: tuple[str, ...]
+) -> None:
+    """Serve the simulated teacher and judge (OpenAI-compatible) until stopped."""
+    from pydantic import ValidationError
+
+    from harness.sim.server import serve
+    from harness.spec.models import Simulated
+
+    shares = dict(f.partition("=")[::2] for f in faults)
+    try:
+        settings = Simulated.model_validate(
+            {"seed": seed, "error_rate": error_rate, "faults": shares}
+        )
+    except ValidationError as e:
+        raise InputError(
+            f"--fault: {e.errors()[0]['msg']}", "Give KIND=SHARE, for example --fault 429=0.05."
+        ) from None
+    serve(settings, host=host, port=port, allow_remote=allow_remote)
+
+
+def _load(specs: tuple[Path, ...]) -> "list[LoadedRow]":
+    from harness.spec.load import load_rows
+
+    return load_rows(specs)
+
+
+def _spec_folder() -> Path:
+    folder = Path("specs")
+    if not folder.is_dir():
+        raise InputError("there is no specs/ folder here", "Name specs, or go to the checkout.")
+    return folder
+
+
+def _inputs(inputs: Path | None) -> Path | None:
+    if inputs is None:
+        return Path("inputs") if Path("inputs").is_dir() else None
+    if not inputs.is_dir():
+        raise InputError(
+            f"the folder of given data {inputs} is not there",
+            "Name one that is with --data or HARNESS_INPUTS.",
+        )
+    return inputs
+
+
+def _store(volume: Path) -> "Store":
+    from harness.store import Store
+
+    return Store(volume.resolve())
+
+
+def _planner(volume: Path, inputs: Path | None, executor: str) -> "Planner":
+    from harness.keys import Files
+    from harness.plan import Planner
+
+    store = _store(volume)
+    files: Files = Files(_inputs(inputs), store.root / "cache" / "digests.json")
+    return Planner(store, files, executor)
+
+
+def _sharing(first: "Planner", other: "Planner") -> "Planner":
+    other.files = first.files
+    return other
+
+
+def _plan(specs: tuple[Path, ...], planner: "Planner") -> "list[RowPlan]":
+    plans = _plan_rows(_load(specs), planner)
+    planner.files.save()
+    return plans
+
+
+def _plan_rows(rows: "list[LoadedRow]", planner: "Planner") -> "list[RowPlan]":
+    """Plans; of a folder of specs, a row whose given data is absent is left out, and said."""
+    plans = []
+    for loaded in rows:
+        try:
+            plans.append(planner.plan(loaded))
+        except HarnessError as e:
+            if isinstance(e, DataAbsent) and not loaded.named:
+                click.echo(f"left out: row {loaded.row.row}: {e.message}. {e.hint}", err=True)
+                continue
+            e.message = f"{loaded.path}: {e.message}"
+            raise
+    return plans
+
+
+def _find_artefacts(name: str, planner: "Planner") -> list[Any]:
+    """The artefacts of the row `name` below specs/, or those whose key begins with `name`."""
+    folder = Path("specs")
+    known: list[str] = []
+    if folder.is_dir():
+        for loaded in _load((folder,)):
+            known.append(loaded.row.row)
+            if loaded.row.row == name:
+                stages = planner.plan(loaded).stages
+                found = [s.artefact for s in stages if s.artefact is not None]
+                if found:
+                    return found
+                raise InputError(
+                    f"row {name} has no artefact on {planner.store.root} made by this executor",
+                    f"Make them: harness run {loaded.path}",
+                )
+    found = planner.store.match(name)
+    if not found:
+        import difflib
+
+        near = difflib.get_close_matches(name, known, n=3)
+        raise InputError(
+            f"{name!r} is neither a row below specs/ nor the beginning of a key on "
+            f"{planner.store.root}",
+            f"Near: {', '.join(near)}." if near else "`harness plan specs` lists rows and keys.",
+        )
+    return found
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200
+    return console
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Where a stage runs. Every executor takes the same Job and reports the same events."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness import environment
+from harness.call import CALL_FILE, StageCall
+from harness.errors import HarnessError, InputError, Interrupted
+from harness.keys import Files
+from harness.plan import dump
+from harness.spec.models import Budget, Limits, _Data
+
+LOG_TAIL = 12
+"""Lines of a failed stage's log that are shown."""
+STOP_SECONDS = 30
+"""How long a stage may take to stop cleanly before it is killed."""
+
+Event = dict[str, Any]
+
+
+@dataclass
+class Job:
+    """One stage to run, with the host's paths."""
+
+    stage: str
+    key: str
+    title: str
+    params: dict[str, Any]
+    inputs: dict[str, Path]
+    work: Path
+    log: Path
+    lock: int
+    """Descriptor of the held lock; a local stage inherits it."""
+    image_stage: str
+    """The stage whose image it runs in."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    network: bool = False
+    secrets: tuple[str, ...] = ()
+    """Names of environment variables that hold keys the stage needs."""
+    budget: Budget = field(default_factory=Budget)
+    limits: Limits = field(default_factory=Limits)
+
+    def call(self, work: str, inputs: dict[str, str], place: Callable[[_Data], str]) -> StageCall:
+        """The stage's call, with paths as the stage sees them."""
+        return StageCall(
+            stage=self.stage,
+            key=self.key,
+            params=dump(self.params, place),
+            inputs=inputs,
+            work=work,
+            code_version=environment.CODE_VERSIONS.get(self.stage, 1),
+            environment=self.environment,
+            budget=self.budget.model_dump(),
+        )
+
+    @property
+    def call_path(self) -> Path:
+        return self.work / CALL_FILE
+
+
+class Executor(Protocol):
+    name: str
+
+    def run(self, job: Job, files: Files, on_event: Callable[[Event], None]) -> None:
+        """Run the stage to its end.
+
+        Raises:
+            StageFailed: it ended with a fault; Interrupted: it was stopped.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """For the manifest: what ran the stage."""
+
+
+class StageFailed(HarnessError):
+    """A stage ended with a fault. Exit code 2 where the stage blames the input, else 1."""
+
+    def __init__(self, job: Job, message: str, hint: str, code: int) -> None:
+        parts = [hint] if hint else []
+        if code != InputError.exit_code:
+            tail = _tail(job.log)
+            if tail:
+                parts.append("The last lines of its log:\n" + "\n".join(f"  | {t}" for t in tail))
+        parts.append(f"The whole log: {job.log}")
+        super().__init__(f"{job.title} failed: {message}", "\n".join(parts))
+        self.exit_code = code
+
+
+class EventReader:
+    """Takes a stage's standard output apart: events go to a callback, all else to the log."""
+
+    def __init__(self, job: Job, on_event: Callable[[Event], None]) -> None:
+        self._job = job
+        self._on_event = on_event
+        self._rest = b""
+        self._error: Event | None = None
+
+    def feed(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._line(line)
+
+    def _line(self, line: bytes) -> None:
+        try:
+            event = json.loads(line)
+            kind = event["event"]
+        except (ValueError, KeyError, TypeError):
+            self.log(line + b"\n")
+            return
+        if kind == "error":
+            self._error = event
+        else:
+            self._on_event(event)
+
+    def log(self, data: bytes) -> None:
+        with self._job.log.open("ab") as file:
+            file.write(data)
+
+    def finish(self, code: int, killed: str = "") -> None:
+        """Raise what the stage's exit code and last error say."""
+        if self._rest:
+            self._line(self._rest)
+        if code == 0:
+            return
+        if self._error is not None:
+            if self._error["exit_code"] == Interrupted.exit_code:
+                raise stopped(self._job)
+            raise StageFailed(
+                self._job, self._error["message"], self._error["hint"], self._error["exit_code"]
+            )
+        why = killed or (f"it ended with exit code {code}")
+        raise StageFailed(self._job, why, "Run the same command again to go on.", 1)
+
+
+def stopped(job: Job) -> Interrupted:
+    return Interrupted(
+        f"{job.title} was stopped; what it has made so far is kept.",
+        "Run the same command again to go on.",
+    )
+
+
+def start_log(job: Job, executor: str) -> None:
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with job.log.open("a", encoding="utf-8") as file:
+        file.write(f"--- {job.title}, {executor} executor, key {job.key}\n")
+
+
+def _tail(log: Path) -> list[str]:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    begins = [i for i, line in enumerate(lines) if line.startswith("--- ")]
+    return lines[begins[-1] + 1 :][-LOG_TAIL:] if begins else lines[-LOG_TAIL:]
+
+
+def make(name: str) -> Executor:
+    if name == "docker":
+        if environment.current_image() is not None:
+            raise InputError("inside a container there is the local executor only")
+        from harness.executors.docker import DockerExecutor
+
+        return DockerExecutor()
+    from harness.executors.local import LocalExecutor
+
+    return LocalExecutor()
+
+
+def secret_there(name: str) -> bool:
+    return bool(os.environ.get(name) or os.environ.get(f"{name}_FILE"))

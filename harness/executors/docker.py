@@ -1,0 +1,222 @@
+"""Runs a stage in its pinned image: read-only, without capabilities, as the calling user."""
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+import requests.exceptions
+from docker.types import DeviceRequest, Mount
+
+from harness import environment
+from harness.errors import HarnessError, InputError
+from harness.executors import (
+    STOP_SECONDS,
+    Event,
+    EventReader,
+    Job,
+    secret_there,
+    start_log,
+    stopped,
+)
+from harness.keys import Files
+from harness.llm.secrets import read_key
+from harness.spec.models import _Data
+
+WORK, INPUTS, DATA, SECRETS = "/work", "/inputs", "/data", "/run/secrets"
+NO_ENGINE = (
+    docker.errors.DockerException,
+    requests.exceptions.ConnectionError,
+    requests.exceptions.ReadTimeout,
+)
+OUT_OF_MEMORY = 137
+
+
+def connect() -> Any:
+    """A client of the engine that DOCKER_HOST or the present context names.
+
+    Raises:
+        HarnessError: no engine answers.
+    """
+    try:
+        client = docker.from_env(timeout=600)
+        client.ping()
+    except NO_ENGINE as e:
+        raise HarnessError(
+            f"no Docker engine answers: {_first_line(e)}",
+            "Start it (for example `sudo systemctl start docker`), name it in DOCKER_HOST, or use "
+            "`--executor local`. `harness doctor` shows what is there.",
+        ) from None
+    return client
+
+
+class DockerExecutor:
+    name = "docker"
+
+    def __init__(self) -> None:
+        self._client = connect()
+        self._image: dict[str, str] = {}
+
+    def describe(self) -> dict[str, Any]:
+        return {"executor": self.name, "image": self._image}
+
+    def run(self, job: Job, files: Files, on_event: Callable[[Event], None]) -> None:
+        image = self._find_image(job.image_stage)
+        self._remove_left_over(job)
+        mounts = [Mount(WORK, str(job.work.resolve()), "bind")]
+        inputs = {}
+        for name, folder in job.inputs.items():
+            inputs[name] = f"{INPUTS}/{name}"
+            mounts.append(Mount(inputs[name], str(folder.resolve()), "bind", read_only=True))
+        places: dict[Path, str] = {}
+
+        def place(data: _Data) -> str:
+            path = files.locate(data)
+            if path not in places:
+                places[path] = f"{DATA}/{len(places)}/{path.name}"
+                mounts.append(Mount(places[path], str(path), "bind", read_only=True))
+            return places[path]
+
+        job.call(WORK, inputs, place).write(job.call_path)
+        start_log(job, self.name)
+        with _secret_files(job) as (secret_mounts, variables):
+            try:
+                container = self._client.containers.create(
+                    image.id,
+                    entrypoint=["python", "-m", "harness.stage"],
+                    command=[f"{WORK}/{job.call_path.name}"],
+                    **_settings(job, [*mounts, *secret_mounts], variables),
+                )
+            except NO_ENGINE as e:
+                raise HarnessError(f"{job.title} could not start: {_first_line(e)}") from None
+            try:
+                self._follow(container, job, on_event)
+            finally:
+                with contextlib.suppress(*NO_ENGINE):
+                    container.remove(force=True)
+
+    def _find_image(self, stage: str) -> Any:
+        tag = environment.image_tag(stage, environment.accelerator())
+        name = environment.image_name(stage, environment.accelerator())
+        build = f"Build it: docker compose build {environment.FAMILY[stage]}"
+        try:
+            image = self._client.images.get(tag)
+        except docker.errors.ImageNotFound:
+            raise InputError(f"there is no image {tag}", build) from None
+        except NO_ENGINE as e:
+            raise HarnessError(f"the Docker engine does not answer: {_first_line(e)}") from None
+        lock = image.labels.get("harness.lock", "")
+        if lock != environment.lock_digest(name):
+            raise InputError(
+                f"the image {tag} was built from another lock ({lock[:12] or 'none'}) than "
+                f"requirements/{name}.txt ({environment.lock_digest(name)[:12]})",
+                build,
+            )
+        self._image = {
+            "tag": tag,
+            "id": image.id,
+            "lock": lock,
+            "base": image.labels.get("harness.base", ""),
+        }
+        return image
+
+    def _remove_left_over(self, job: Job) -> None:
+        """Stop what a killed harness left running on this work folder."""
+        filters = {"label": [f"harness.key={job.key}", f"harness.work={job.work.resolve()}"]}
+        for container in self._client.containers.list(all=True, filters=filters):
+            with contextlib.suppress(docker.errors.NotFound):
+                container.remove(force=True)
+
+    def _follow(self, container: Any, job: Job, on_event: Callable[[Event], None]) -> None:
+        reader = EventReader(job, on_event)
+        stream = container.attach(stdout=True, stderr=True, stream=True, demux=True)
+        try:
+            container.start()
+            for out, err in stream:
+                if err:
+                    reader.log(err)
+                if out:
+                    reader.feed(out)
+            code = int(container.wait()["StatusCode"])
+        except KeyboardInterrupt:
+            _stop(container)
+            raise stopped(job) from None
+        except NO_ENGINE as e:
+            raise HarnessError(
+                f"{job.title}: the Docker engine stopped answering: {_first_line(e)}",
+                "Run the same command again to go on.",
+            ) from None
+        killed = ""
+        if code == OUT_OF_MEMORY:
+            container.reload()
+            memory = container.attrs["State"].get("OOMKilled")
+            killed = "it was killed" + (": it ran out of memory (limits.memory)" if memory else "")
+        reader.finish(code, killed)
+
+
+def _settings(job: Job, mounts: list[Mount], variables: dict[str, str]) -> dict[str, Any]:
+    limits = job.limits
+    gpus = environment.accelerator() == "cuda" and job.image_stage != "gen"
+    settings: dict[str, Any] = {
+        "mounts": mounts,
+        "environment": {
+            **variables,
+            "TOKENIZERS_PARALLELISM": "false",
+            **({} if job.network else {"HF_HUB_OFFLINE": "1"}),
+        },
+        "labels": {"harness.key": job.key, "harness.work": str(job.work.resolve())},
+        "user": f"{os.getuid()}:{os.getgid()}",
+        "working_dir": WORK,
+        "read_only": True,
+        "tmpfs": {"/tmp": "mode=1777"},
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "network_mode": "bridge" if job.network else "none",
+        "shm_size": limits.shm,
+        "pids_limit": limits.pids,
+        "init": True,
+    }
+    if limits.memory:
+        settings["mem_limit"] = limits.memory
+    if limits.cpus:
+        settings["nano_cpus"] = int(limits.cpus * 1e9)
+    if gpus:
+        settings["device_requests"] = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
+    return settings
+
+
+@contextlib.contextmanager
+def _secret_files(job: Job) -> Iterator[tuple[list[Mount], dict[str, str]]]:
+    """Keys as files in memory that only this user can read: the engine's records name them only."""
+    values = {n: read_key(n, job.title) for n in job.secrets if secret_there(n)}
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        mounts, variables = [], {}
+        for name, value in values.items():
+            path = Path(folder) / name
+            path.touch(mode=0o600)
+            path.write_text(value, encoding="utf-8")
+            mounts.append(Mount(f"{SECRETS}/{name}", str(path), "bind", read_only=True))
+            variables[f"{name}_FILE"] = f"{SECRETS}/{name}"
+        yield mounts, variables
+
+
+def _stop(container: Any) -> None:
+    with contextlib.suppress(*NO_ENGINE):
+        container.kill("SIGINT")
+        deadline = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < deadline:
+            container.reload()
+            if container.status != "running":
+                return
+            time.sleep(0.1)
+        container.kill()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,77 @@
+"""Runs a stage as a subprocess of the present Python environment (also inside an image)."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from harness import environment
+from harness.executors import STOP_SECONDS, Event, EventReader, Job, start_log, stopped
+from harness.keys import Files
+from harness.stage import PARENT_VARIABLE
+
+
+class LocalExecutor:
+    name = "local"
+
+    def describe(self) -> dict[str, Any]:
+        return {"executor": self.name, "image": environment.current_image()}
+
+    def run(self, job: Job, files: Files, on_event: Callable[[Event], None]) -> None:
+        inputs = {name: str(folder) for name, folder in job.inputs.items()}
+        call = job.call(str(job.work), inputs, lambda data: str(files.locate(data)))
+        call.write(job.call_path)
+        start_log(job, self.name)
+        variables = {
+            **os.environ,
+            PARENT_VARIABLE: str(os.getpid()),
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [str(environment.root()), os.environ.get("PYTHONPATH")])
+            ),
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        if not job.network:
+            variables["HF_HUB_OFFLINE"] = "1"
+        reader = EventReader(job, on_event)
+        with job.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "harness.stage", str(job.call_path)],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=variables,
+                pass_fds=(job.lock,),
+                # Ctrl-C reaches the harness alone, which then stops the stage in its own way.
+                start_new_session=True,
+            )
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    reader.feed(line)
+                code = process.wait()
+            except BaseException as e:
+                _stop(process)
+                if isinstance(e, KeyboardInterrupt):
+                    raise stopped(job) from None
+                raise
+            finally:
+                process.stdout.close()
+        killed = f"it was killed by signal {signal.Signals(-code).name}" if code < 0 else ""
+        if code == -signal.SIGKILL:
+            killed += " (most often: the machine ran out of memory)"
+        reader.finish(code, killed)
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    except KeyboardInterrupt:
+        process.kill()
+        process.wait()
+        raise

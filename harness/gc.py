@@ -1,0 +1,87 @@
+"""What on the volume no spec refers to any more."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import HarnessError, InputError
+from harness.plan import Planner
+from harness.spec.load import LoadedRow
+from harness.store import SHORT, Damaged, Store
+
+
+@dataclass(frozen=True)
+class Item:
+    name: str
+    folder: Path
+    size: int
+    """Bytes."""
+    why: str
+
+
+def collect(store: Store, rows: Sequence[LoadedRow], planners: Sequence[Planner]) -> list[Item]:
+    """Artefacts, unfinished work and what is left of removals that no row needs as it stands now.
+
+    What a row refers to is computed for each planner's environment. Of rows that cannot be planned
+    (their given data is absent), everything they ever made is kept.
+    """
+    needed: set[tuple[str, str]] = set()
+    unplanned: set[str] = set()
+    for loaded in rows:
+        for planner in planners:
+            try:
+                stages = planner.plan(loaded).stages
+            except Damaged:
+                raise
+            except HarnessError:
+                unplanned.add(loaded.row.row)
+                continue
+            needed.update((s.stage, s.key[:SHORT]) for s in stages)
+    items = []
+    for folder in store.all_folders():
+        if (folder.parent.name, folder.name) in needed:
+            continue
+        found = store.match(f"{folder.parent.name}/{folder.name}")
+        if found and found[0].manifest["row"] in unplanned:
+            continue
+        items.append(_item(store, folder, "no spec refers to it"))
+    for folder in sorted((store.root / "work").glob("*")):
+        stage, _, key = folder.name.partition("-")
+        if (stage, key) not in needed and not unplanned and not store.is_locked(stage, key):
+            items.append(_item(store, folder, "unfinished, and no spec refers to it"))
+    return items
+
+
+def named(store: Store, names: Sequence[str]) -> list[Item]:
+    """The artefacts called STAGE/KEY (whole or damaged)."""
+    items = []
+    for name in names:
+        stage, _, key = name.partition("/")
+        folders = sorted((store.root / "artefacts" / stage).glob(f"{key[:SHORT]}*")) if key else []
+        if not folders:
+            raise InputError(
+                f"there is no artefact {name} on {store.root}",
+                "Name it as STAGE/KEY, for example train/0123456789ab.",
+            )
+        items += [_item(store, folder, "named") for folder in folders]
+    return items
+
+
+def remove(store: Store, items: Sequence[Item]) -> None:
+    """Remove items; one that another process works on is refused before anything is removed."""
+    for item in items:
+        stage, key = item.name.split("/") if "/" in item.name else item.name.split("-", 1)
+        if store.is_locked(stage, key):
+            raise HarnessError(f"{item.name} is in use by another process", "Try again later.")
+    for item in items:
+        if item.folder.parent.name == "work":
+            shutil.rmtree(item.folder)
+        else:
+            store.remove(item.folder)
+
+
+def _item(store: Store, folder: Path, why: str) -> Item:
+    size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    name = folder.name if folder.parent.name == "work" else f"{folder.parent.name}/{folder.name}"
+    return Item(name, folder, size, why)

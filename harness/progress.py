@@ -1,0 +1,104 @@
+"""A stage's progress at the terminal: live bars, or plain lines where there is no terminal."""
+
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+PLAIN_SECONDS = 5.0
+"""Without a terminal, a task says how far it is at most this often."""
+
+
+def plain(text: str) -> str:
+    """Text from models or files without what could steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+
+
+class ProgressView:
+    """Shows one stage's events."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._console = console
+        self._title = title
+        self._started = time.monotonic()
+        self._live = console.is_terminal
+        self._tasks: dict[str, TaskID] = {}
+        self._said: dict[str, float] = {}
+        self._bars = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[info]}"),
+            console=console,
+            disable=not self._live,
+        )
+
+    def __enter__(self) -> "ProgressView":
+        self._console.print(f"[bold]{escape(self._title)}[/]", highlight=False)
+        self._bars.start()
+        if self._live:
+            self._tasks[""] = self._bars.add_task("starting", total=None, unit="", info="")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def show(self, event: dict[str, Any]) -> None:
+        if event.get("event") == "note":
+            self._console.print(f"  {escape(plain(str(event['message'])))}", highlight=False)
+        elif event.get("event") == "progress":
+            self._progress(event)
+
+    def _progress(self, event: dict[str, Any]) -> None:
+        task, done, total = str(event["task"]), event["done"], event["total"]
+        info = ", ".join(f"{k} {_figure(v)}" for k, v in event.get("info", {}).items())
+        unit = _plural(str(event["unit"]), total)
+        if self._live:
+            starting = self._tasks.pop("", None)
+            if starting is not None:
+                self._bars.remove_task(starting)
+            if task not in self._tasks:
+                self._tasks[task] = self._bars.add_task(
+                    escape(task), total=total, unit=unit, info=""
+                )
+            self._bars.update(
+                self._tasks[task], completed=done, total=total, unit=unit, info=escape(info)
+            )
+            return
+        now = time.monotonic()
+        last = self._said.get(task)
+        if last is None or done == total or now - last >= PLAIN_SECONDS:
+            self._said[task] = now
+            of = f" of {total}" if total is not None else ""
+            tail = f" ({info})" if info else ""
+            elapsed = now - self._started
+            self._console.print(
+                f"  {task}: {done}{of} {unit}, {elapsed:.0f} s{tail}", markup=False, highlight=False
+            )
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _plural(unit: str, count: int | None) -> str:
+    return unit if count == 1 or unit.endswith("s") or not unit else unit + "s"

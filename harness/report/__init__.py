@@ -1,0 +1,1 @@
+"""The results matrix and the tables, from manifests alone."""

@@ -1,0 +1,259 @@
+"""The results matrix: one line for each row and metric, read from specs and manifests alone."""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import environment
+from harness.errors import HarnessError, InputError
+from harness.keys import iter_data
+from harness.plan import Planner, RowPlan, StagePlan
+from harness.report.verdict import judge, pool
+from harness.spec.load import LoadedRow
+from harness.spec.models import Row
+from harness.store import Artefact, Damaged, write_atomically
+
+NUMBERS = frozenset(
+    """
+    reported reported_se reported_judged reported_expected reproduced standard_error judged expected
+    lower_bound upper_bound replicates replicates_planned replicate_sd calls prompt_tokens
+    completion_tokens env_wall_seconds
+    """.split()  # noqa: SIM905
+)
+"""Columns that hold numbers; all others are text and are escaped."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the matrix: column -> value; None where there is none."""
+
+    table: str
+    cells: dict[str, Any]
+
+
+def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[Line]:
+    """The matrix lines of a row, from the first planner's environment that has results.
+
+    Raises:
+        Damaged: an artefact that belongs to the row was changed.
+    """
+    plan, problem = _choose(loaded, planners)
+    row = loaded.row
+    judged = [s.artefact for s in plan.final() if s.artefact] if plan else []
+    for artefact in judged:
+        artefact.check()
+    made = sorted({name for a in judged for name in a.manifest["metrics"]})
+    names = list(dict.fromkeys([*row.reported, *made])) or [""]
+    return [Line(row.table, _cells(row, name, plan, judged, problem)) for name in names]
+
+
+def _choose(loaded: LoadedRow, planners: Sequence[Planner]) -> tuple[RowPlan | None, str]:
+    plan, problem = None, ""
+    for planner in planners:
+        try:
+            candidate = planner.plan(loaded)
+        except Damaged:
+            raise
+        except InputError as e:
+            problem = e.message
+            continue
+        if any(s.artefact for s in candidate.final()):
+            return candidate, ""
+        plan = plan or candidate
+    return plan, problem
+
+
+def _cells(
+    row: Row, metric: str, plan: RowPlan | None, judged: list[Artefact], problem: str
+) -> dict[str, Any]:
+    found = [a.manifest["metrics"][metric] for a in judged if metric in a.manifest["metrics"]]
+    simulated = sorted({s for a in judged for s in a.manifest["simulated"]})
+    reported = row.reported.get(metric)
+    pooled = pool(found) if found else None
+    verdict = judge(reported, pooled, simulated)
+    stages = _behind(plan, judged)
+    ours = pooled or {}
+    return {
+        "row": row.row,
+        "table": row.table,
+        "title": row.title,
+        "varied": "; ".join(f"{k}={v}" for k, v in row.varied.items()),
+        "metric": metric,
+        "reported": reported.value if reported else None,
+        "reported_se": reported.standard_error if reported else None,
+        "reported_judged": reported.judged if reported else None,
+        "reported_expected": reported.expected if reported else None,
+        "reproduced": ours.get("value"),
+        "standard_error": ours.get("standard_error"),
+        "judged": ours.get("judged"),
+        "expected": ours.get("expected"),
+        "lower_bound": ours.get("lower_bound"),
+        "upper_bound": ours.get("upper_bound"),
+        "replicates": len(found),
+        "replicates_planned": len(plan.final()) if plan else None,
+        "replicate_sd": ours.get("replicate_sd"),
+        "verdict": verdict.name,
+        "verdict_reason": verdict.reason or problem,
+        "simulated": "; ".join(simulated),
+        "random_weights": "yes" if any(a.manifest["random_weights"] for a in judged) else "",
+        "deviations": "; ".join(deviations(row)),
+        "calls": _sum(stages, "calls"),
+        "prompt_tokens": _sum(stages, "prompt_tokens"),
+        "completion_tokens": _sum(stages, "completion_tokens"),
+        "source": _source(row),
+        "env_environment": _environment(stages),
+        "env_wall_seconds": _sum(stages, "wall_seconds"),
+        "env_artefacts": " ".join(f"{s.stage}/{s.key[:12]}" for s in stages),
+    }
+
+
+def _behind(plan: RowPlan | None, judged: list[Artefact]) -> list[StagePlan]:
+    """The row's stages that have artefacts, once each, if the row has a result."""
+    if plan is None or not judged:
+        return []
+    return [s for s in plan.stages if s.artefact is not None]
+
+
+def _sum(stages: list[StagePlan], name: str) -> float | int | None:
+    found = [s.artefact.manifest["cost"].get(name) for s in stages if s.artefact]
+    numbers = [n for n in found if n is not None]
+    if not numbers:
+        return None
+    total = sum(numbers)
+    return round(total, 1) if isinstance(total, float) else total
+
+
+def _environment(stages: list[StagePlan]) -> str:
+    kinds = {environment.kind_of(s.document["environment"]) for s in stages}
+    return "; ".join(sorted(kinds))
+
+
+def deviations(row: Row) -> list[str]:
+    """The spec's own deviations, and what it leaves unpinned outside its own folder."""
+    unpinned = [d.path for d in iter_data(row) if d.path.startswith("data:") and d.sha256 is None]
+    return [*row.deviations, *(f"{path} is not pinned" for path in dict.fromkeys(unpinned))]
+
+
+def _source(row: Row) -> str:
+    source = row.source
+    if source is None:
+        return ""
+    line = f"line {source.line}" if source.line else None
+    return ", ".join(p for p in (source.document, source.table, line, source.url) if p)
+
+
+def to_csv(lines: Sequence[Line]) -> str:
+    """Full precision; text that a spreadsheet would take for a formula is quoted with `'`."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    columns = list(lines[0].cells) if lines else []
+    writer.writerow(columns)
+    for line in lines:
+        writer.writerow([_csv_cell(c, line.cells[c]) for c in columns])
+    return out.getvalue()
+
+
+def _csv_cell(column: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if column in NUMBERS:
+        return repr(value)
+    text = str(value)
+    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+HEADINGS = (
+    "row", "varied", "metric", "reported", "reproduced", "judged", "replicates", "verdict",
+    "deviations", "cost", "environment", "artefacts",
+)  # fmt: skip
+
+
+def display(line: Line) -> list[str]:
+    """A line as a person reads it, in the order of HEADINGS; not escaped."""
+    c = line.cells
+    reported = _with_error(c["reported"], c["reported_se"])
+    if c["reported_judged"] is not None:
+        reported += f" of {c['reported_judged']}/{c['reported_expected'] or '?'}"
+    judged = f"{c['judged']}/{c['expected']}" if c["expected"] is not None else ""
+    if c["expected"] is not None and c["judged"] < c["expected"]:
+        judged += f", bounds {c['lower_bound']:.2f} to {c['upper_bound']:.2f}"
+    planned = c["replicates_planned"]
+    replicates = f"{c['replicates']}/{planned}" if planned is not None else ""
+    if c["replicate_sd"] is not None:
+        replicates += f", sd {c['replicate_sd']:.2f}"
+    reproduced = _with_error(c["reproduced"], c["standard_error"])
+    marks = [m for m, on in (("simulated", c["simulated"]), ("random weights", c["random_weights"]))
+             if on]  # fmt: skip
+    if reproduced and marks:
+        reproduced += f" ({', '.join(marks)})"
+    verdict = str(c["verdict"])
+    if c["verdict_reason"] and c["verdict"] != "simulated":
+        verdict += f": {c['verdict_reason']}"
+    cost = ""
+    if c["calls"] is not None:
+        cost = f"{c['calls']} calls, {c['prompt_tokens']} + {c['completion_tokens']} tokens"
+    if c["env_wall_seconds"] is not None:
+        cost += f"{', ' if cost else ''}{c['env_wall_seconds']:.0f} s"
+    return [
+        c["row"], c["varied"], c["metric"], reported, reproduced, judged, replicates, verdict,
+        c["deviations"], cost, c["env_environment"], c["env_artefacts"],
+    ]  # fmt: skip
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f} ± {error:.2f}" if error is not None else f"{value:.2f}"
+
+
+EXPLANATION = (
+    "Win rates in percent, ± one standard error over prompts. Judged: prompts judged of those "
+    "expected, summed over replicates. Cost: calls to teacher and judge, prompt + completion tokens, "
+    "seconds of wall time."
+)
+SIMULATED = (
+    "**Rows marked simulated come from the harness's own simulated teacher or judge. They show that "
+    "the pipeline works, and say nothing about any real model.**"
+)
+
+
+def to_markdown(lines: Sequence[Line], title: str) -> str:
+    parts = [f"# {_md(title)}", "", EXPLANATION]
+    if any(line.cells["simulated"] for line in lines):
+        parts += ["", SIMULATED]
+    parts += ["", "| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
+    parts += ["| " + " | ".join(map(_md, display(line))) + " |" for line in lines]
+    return "\n".join(parts) + "\n"
+
+
+def _md(text: str) -> str:
+    """Text as markdown shows it literally, in one table cell."""
+    flat = " ".join(str(text).split())
+    flat = re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", flat)
+    return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def write_all(lines: Sequence[Line], folder: Path) -> list[Path]:
+    """Write matrix.{csv,md} and tables/TABLE.{csv,md}; files that would not change stay untouched."""
+    tables: dict[str, list[Line]] = {}
+    for line in lines:
+        tables.setdefault(line.table, []).append(line)
+    texts = {"matrix.csv": to_csv(lines), "matrix.md": to_markdown(lines, "Results matrix")}
+    for name, own in tables.items():
+        texts[f"tables/{name}.csv"] = to_csv(own)
+        texts[f"tables/{name}.md"] = to_markdown(own, f"Table {name}")
+    try:
+        (folder / "tables").mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            path = folder / name
+            if not path.is_file() or path.read_text(encoding="utf-8") != text:
+                write_atomically(path, text)
+    except PermissionError as e:
+        raise HarnessError(
+            f"{e.filename} cannot be written", "Name another folder with --out."
+        ) from None
+    return [folder / name for name in texts]

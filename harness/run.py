@@ -1,0 +1,219 @@
+"""Carries out a plan: each stage that is not there yet is run, sealed and remembered."""
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from harness import environment
+from harness.call import CALL_FILE, RESULT_FILE
+from harness.errors import HarnessError, InputError
+from harness.executors import Executor, Job, secret_there
+from harness.keys import Files
+from harness.plan import RowPlan, StagePlan, unique
+from harness.progress import ProgressView
+from harness.spec.models import HubModel
+from harness.store import Artefact, Store
+
+
+class Runner:
+    """Runs planned stages with one executor on one volume."""
+
+    def __init__(self, store: Store, files: Files, executor: Executor, console: Console) -> None:
+        self.store = store
+        self.files = files
+        self.executor = executor
+        self.console = console
+
+    def run(self, plans: Sequence[RowPlan], only: Sequence[str] = ()) -> None:
+        """Run every stage (or the stages named in `only`) that is not there yet.
+
+        Raises:
+            InputError: an input is missing and its stage is not among `only`, a key is not set.
+            HarnessError: a stage failed, an artefact is damaged, it was interrupted.
+        """
+        stages = [s for s in unique(plans) if not only or s.stage in only]
+        for stage in stages:
+            self._check_ready(stage, only)
+        for stage in stages:
+            self._run_stage(stage)
+            for plan in plans:
+                keys = {s.memory_name: s.key for s in plan.stages if s.key == stage.key}
+                if keys:
+                    self.store.remember(plan.row.row, keys)
+
+    def _check_ready(self, planned: StagePlan, only: Sequence[str]) -> None:
+        """What can be known before anything runs is said before anything runs."""
+        if planned.status == "reuse":
+            return
+        for name, source in planned.inputs.items():
+            if only and source.stage not in only and source.artefact is None:
+                raise InputError(
+                    f"row {planned.row}: its {name} ({source.stage} {source.key[:12]}) is not on "
+                    f"the volume {self.store.root}",
+                    f"Make it with: {_command(source, planned)}",
+                )
+        endpoint = planned.endpoint
+        if endpoint is None or endpoint.simulated is not None or endpoint.api_key_env is None:
+            return
+        if not secret_there(endpoint.api_key_env):
+            raise InputError(
+                f"row {planned.row}: the {planned.stage} stage calls {endpoint.model} with the key "
+                f"in {endpoint.api_key_env}, and that variable is not set",
+                f"export {endpoint.api_key_env}=..., or {endpoint.api_key_env}_FILE=PATH of a file "
+                "that holds the key.",
+            )
+
+    def _run_stage(self, planned: StagePlan) -> None:
+        stage, key, title = planned.stage, planned.key, _title(planned)
+        with self.store.lock(stage, key, lambda owner: self._waiting(title, owner)) as lock:
+            artefact = self.store.find(stage, key)
+            if artefact is not None:
+                planned.artefact = artefact
+                self.console.print(f"{title}: there already", highlight=False, markup=False)
+                return
+            inputs = {name: self._input(plan) for name, plan in planned.inputs.items()}
+            folders = {name: a.folder for name, a in inputs.items()}
+            source = planned.params.get("model")
+            if "model" not in inputs and source is not None and source.hub is not None:
+                folders["hub"] = self._fetch(source.hub, stage, lock)
+            work = self.store.work_folder(stage, key)
+            work.mkdir(exist_ok=True)
+            endpoint = planned.endpoint
+            job = Job(
+                stage=stage,
+                key=key,
+                title=title,
+                params=planned.params,
+                inputs=folders,
+                work=work,
+                log=self.store.log_path(stage, key),
+                lock=lock,
+                image_stage=stage,
+                environment=planned.document["environment"],
+                network=endpoint is not None and endpoint.simulated is None,
+                secrets=(endpoint.api_key_env,) if endpoint and endpoint.api_key_env else (),
+                budget=planned.owner.budget,
+                limits=planned.owner.limits,
+            )
+            started = time.monotonic()
+            planned.artefact = self._execute(job, planned, inputs, started)
+
+    def _execute(
+        self, job: Job, planned: StagePlan, inputs: dict[str, Artefact], started: float
+    ) -> Artefact:
+        with ProgressView(self.console, job.title) as view:
+            self.executor.run(job, self.files, view.show)
+        result = _read_result(job)
+        manifest = self._manifest(planned, result, inputs, time.monotonic() - started)
+        artefact = self.store.seal(manifest, result["keep"])
+        seconds = manifest["cost"]["wall_seconds"]
+        self.console.print(f"  done in {seconds:.1f} s", highlight=False)
+        for note in result["notes"]:
+            self.console.print(f"  note: {note}", highlight=False, markup=False)
+        return artefact
+
+    def _manifest(
+        self,
+        planned: StagePlan,
+        result: dict[str, Any],
+        inputs: dict[str, Artefact],
+        seconds: float,
+    ) -> dict[str, Any]:
+        """What was asked, what was used, what came out, what it cost. Simulation is inherited."""
+        inherited = {s for a in inputs.values() for s in a.manifest["simulated"]}
+        source = planned.params.get("model")
+        return {
+            "stage": planned.stage,
+            "key": planned.key,
+            "document": planned.document,
+            "row": planned.row,
+            "label": planned.label,
+            "inputs": {name: {"stage": a.stage, "key": a.key} for name, a in inputs.items()},
+            "executor": self.executor.describe(),
+            "used": result["used"],
+            "seeds": result["seeds"],
+            "metrics": result["metrics"],
+            "counts": result["counts"],
+            "cost": {**result["cost"], "wall_seconds": round(seconds, 3)},
+            "simulated": sorted(inherited | set(result["simulated"])),
+            "random_weights": any(a.manifest["random_weights"] for a in inputs.values())
+            or bool(source is not None and source.random is not None),
+            "notes": result["notes"],
+            "ran": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def _input(self, planned: StagePlan) -> Artefact:
+        """An input artefact whose files are what its manifest says."""
+        artefact = self.store.find(planned.stage, planned.key)
+        if artefact is None:
+            raise HarnessError(
+                f"the {planned.stage} artefact {planned.key[:12]} disappeared from the volume",
+                "Run the same command again to make it anew.",
+            )
+        artefact.check()
+        return artefact
+
+    def _fetch(self, hub: HubModel, stage: str, lock: int) -> Path:
+        """The hub model's snapshot on the volume, downloaded when it is not there."""
+        name = f"{hub.id.replace('/', '--')}-{hub.revision[:12]}"
+        final = self.store.root / "models" / name
+        title = f"fetch: {hub.id} at {hub.revision[:12]}"
+        with self.store.lock("fetch", name, lambda owner: self._waiting(title, owner)):
+            if final.is_dir():
+                return final
+            work = self.store.root / "work" / f"fetch-{name}"
+            work.mkdir(exist_ok=True)
+            job = Job(
+                stage="fetch",
+                key=name,
+                title=title,
+                params={"hub": hub},
+                inputs={},
+                work=work,
+                log=self.store.root / "logs" / f"fetch-{name}.log",
+                lock=lock,
+                image_stage=stage,
+                network=True,
+                secrets=("HF_TOKEN",),
+            )
+            with ProgressView(self.console, title) as view:
+                self.executor.run(job, self.files, view.show)
+            _read_result(job)
+            final.parent.mkdir(exist_ok=True)
+            (work / "snapshot").rename(final)
+            shutil.rmtree(work)
+            return final
+
+    def _waiting(self, title: str, owner: str) -> None:
+        self.console.print(f"{title}: waiting for {owner}", highlight=False, markup=False)
+
+
+def _title(planned: StagePlan) -> str:
+    label = f" ({planned.label})" if planned.label else ""
+    return f"{planned.stage}: {planned.row}{label} [{planned.key[:12]}]"
+
+
+def _command(source: StagePlan, needed_by: StagePlan) -> str:
+    if environment.current_image() is not None:
+        return f"docker compose run --rm {environment.FAMILY[source.stage]} {needed_by.spec}"
+    return f"harness run --only {source.stage} {needed_by.spec}"
+
+
+def _read_result(job: Job) -> dict[str, Any]:
+    path = job.work / RESULT_FILE
+    try:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise HarnessError(
+            f"{job.title} ended without saying what it made ({path} is missing)",
+            f"Its log: {job.log}",
+        ) from None
+    for name in (RESULT_FILE, CALL_FILE):
+        (job.work / name).unlink()
+    return result

@@ -1,0 +1,126 @@
+"""Runs one stage: `python -m harness.stage CALL.json`. The same in every executor and image.
+
+Events go to standard output, logs to standard error, the outcome to result.json in the work folder.
+"""
+
+import ctypes
+import errno
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from harness import environment, events
+from harness.call import RESULT_FILE, StageCall, StageResult
+from harness.errors import HarnessError, InputError, Interrupted
+
+MODULES = {
+    "gen": "harness.gen",
+    "train": "harness.train",
+    "answer": "harness.eval.answer",
+    "judge": "harness.eval.judge",
+    "fetch": "harness.modeling.fetch",
+}
+PARENT_VARIABLE = "HARNESS_PARENT"
+"""Process id of a local executor; a stage must not outlive it."""
+
+
+def main(argv: list[str]) -> int:
+    events.claim_stdout()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+    _end_with_parent()
+    call = StageCall.read(Path(argv[0]))
+    try:
+        _run(call)
+    except HarnessError as e:
+        return _fail(e.message, e.hint, e.exit_code)
+    except KeyboardInterrupt:
+        return _fail("stopped", "", Interrupted.exit_code)
+    except MemoryError:
+        return _fail("out of memory", "Give the stage more (limits.memory), or a smaller batch.", 1)
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _fail(
+                f"no space left on the device while writing {e.filename or 'into the work folder'}",
+                "Free some and run the same command again; what is finished stays.",
+                1,
+            )
+        return _unforeseen(call, e)
+    except Exception as e:
+        return _unforeseen(call, e)
+    return 0
+
+
+def _run(call: StageCall) -> None:
+    _check_environment(call)
+    started = time.monotonic()
+    result: StageResult = importlib.import_module(MODULES[call.stage]).run(call)
+    outcome: dict[str, Any] = asdict(result)
+    outcome["cost"]["stage_seconds"] = round(time.monotonic() - started, 3)
+    outcome["used"]["environment"] = environment.describe_here()
+    path = call.folder / RESULT_FILE
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(outcome, indent=2, sort_keys=True), encoding="utf-8")
+    part.replace(path)
+
+
+def _check_environment(call: StageCall) -> None:
+    """The key names an image, a lock and a code version; what runs must be these."""
+    version = environment.CODE_VERSIONS.get(call.stage, call.code_version)
+    image = environment.current_image()
+    build = f"docker compose build {environment.FAMILY.get(call.stage, 'train eval')}"
+    if version != call.code_version:
+        raise InputError(
+            f"the image holds version {version} of the {call.stage} stage's code, and "
+            f"version {call.code_version} was planned",
+            f"Build it anew: {build}",
+        )
+    wanted = call.environment
+    if "image" in wanted and (
+        image is None or (image["image"], image["lock"]) != (wanted["image"], wanted["lock"])
+    ):
+        here = f"{image['image']} with lock {image['lock'][:12]}" if image else "no pinned image"
+        raise InputError(
+            f"planned for {wanted['image']} with lock {wanted['lock'][:12]}, but this is {here}",
+            f"Build the image from this checkout: {build}",
+        )
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _end_with_parent() -> None:
+    """Have the kernel stop this process when the executor that started it is gone (Linux)."""
+    parent = os.environ.pop(PARENT_VARIABLE, None)
+    if parent is None:
+        return
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != int(parent):
+        sys.exit(Interrupted.exit_code)
+
+
+def _unforeseen(call: StageCall, error: Exception) -> int:
+    traceback.print_exc()
+    return _fail(
+        f"{type(error).__name__}: {error}",
+        "The log has the details. This may be a fault of the harness itself.",
+        1,
+    )
+
+
+def _fail(message: str, hint: str, code: int) -> int:
+    events.emit("error", message=message, hint=hint, exit_code=code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

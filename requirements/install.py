@@ -1,0 +1,174 @@
+"""Installs a lock into the environment of the Python that runs this, in three parts.
+
+    python requirements/install.py local                        the development environment
+    python requirements/install.py split LOCK FOLDER            FOLDER/{torch,wheels,sources}.txt
+    python requirements/install.py install PART.txt...          hands these to pip, hashes required
+    python requirements/install.py image NAME BASE LOCK DIGEST  checks DIGEST, writes image.json
+
+The parts are layers of the images: torch, which is large and seldom changes, then all other wheels,
+then the packages that exist only as source and are built with what the lock has installed (pip's
+isolated builds would fetch their build tools unchecked).
+
+What pip needs beyond its own settings: a folder of wheels in WHEELHOUSE (/wheels in a build), a PEM
+bundle in EXTRA_CA_BUNDLE (the secret extra_ca in a build), pip's own settings (there the secret
+pip_conf), and TORCH_INDEX, the address of an index that holds torch's CPU build.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+TORCH = re.compile(r"torch|triton|nvidia-.+|cuda-.+")
+SOURCES = {"deepspeed", "rouge-score", "sqlitedict", "word2number"}
+PARTS = ("torch", "wheels", "sources")
+
+NO_CPU_TORCH = """
+torch's CPU build could not be installed; pip says why above. The plain package index does not have
+it. Ways out (in brackets: with docker build in place of make or docker compose):
+  - WHEELHOUSE=FOLDER, a folder with the wheel that the lock names (--build-context wheels=FOLDER)
+  - TORCH_INDEX=URL, the CPU index that PyTorch's install page names (--build-arg TORCH_INDEX=URL)
+  - PIP_CONF=FILE, a pip.conf that names such an index (--secret id=pip_conf,src=FILE)
+  - the CUDA build, which runs without a GPU too and is some GB larger: ACCELERATOR=cuda for
+    make install, COMPOSE_FILE=compose.yaml:compose.cuda.yaml (--build-arg ACCELERATOR=cuda)
+"""
+
+
+def read_lock(lock: Path) -> dict[str, str]:
+    """Package name -> its requirement with hashes, comments left out."""
+    text = re.sub(r"^\s*#.*\n", "", lock.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    entries = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)
+    return {entry.split("==")[0].split("[")[0]: entry for entry in entries if entry.strip()}
+
+
+def part_of(package: str) -> str:
+    if package in SOURCES:
+        return "sources"
+    return "torch" if TORCH.fullmatch(package) else "wheels"
+
+
+def split(lock: Path, folder: Path) -> list[Path]:
+    """Writes the parts; the same torch in two locks gives the same bytes, and so the same layer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    packages = read_lock(lock)
+    for part in PARTS:
+        chosen = [entry for name, entry in packages.items() if part_of(name) == part]
+        (folder / f"{part}.txt").write_text("".join(chosen), encoding="utf-8")
+    return [folder / f"{part}.txt" for part in PARTS]
+
+
+def _given(*candidates: str | None) -> Path | None:
+    """The first of these that is a file or folder with something in it."""
+    for path in (Path(c) for c in candidates if c):
+        if any(path.iterdir()) if path.is_dir() else path.is_file() and path.stat().st_size:
+            return path
+    return None
+
+
+def _trusting(bundle: Path) -> dict[str, str]:
+    """Settings that make pip trust `bundle` beside what it trusts by itself."""
+    import pip._vendor.certifi as certifi
+
+    with tempfile.NamedTemporaryFile("wb", suffix=".pem", delete=False) as both:
+        both.write(Path(certifi.where()).read_bytes() + b"\n" + bundle.read_bytes())
+    return {"PIP_CERT": both.name, "SSL_CERT_FILE": both.name, "REQUESTS_CA_BUNDLE": both.name}
+
+
+def install(parts: list[Path]) -> int:
+    environment = {"DS_BUILD_OPS": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **os.environ}
+    if bundle := _given("/run/secrets/extra_ca", os.environ.get("EXTRA_CA_BUNDLE")):
+        environment |= _trusting(bundle)
+    if conf := _given("/run/secrets/pip_conf", os.environ.get("PIP_CONF")):
+        environment["PIP_CONFIG_FILE"] = str(conf)
+    wheels = _given("/wheels", os.environ.get("WHEELHOUSE"))
+    try:
+        for part in parts:
+            requirements = part.read_text(encoding="utf-8")
+            if not requirements:
+                continue
+            print(f"pip install: {part.stem}, {requirements.count('==')} packages", flush=True)
+            if code := subprocess.run(_pip(part, wheels), env=environment).returncode:
+                if part.stem == "torch" and "+cpu" in requirements:
+                    print(NO_CPU_TORCH, file=sys.stderr)
+                return code
+    finally:
+        if bundle:
+            Path(environment["PIP_CERT"]).unlink()
+    return 0
+
+
+def _pip(part: Path, wheels: Path | None) -> list[str]:
+    command = [sys.executable, "-m", "pip", "install", "--require-hashes", "--no-deps"]
+    command += ["--quiet", "--progress-bar", "off", "--no-warn-script-location", "-r", str(part)]
+    if part.stem == "sources":
+        command += ["--no-build-isolation", "--use-pep517"]
+    else:
+        command += ["--only-binary", ":all:"]
+    if part.stem == "torch" and (index := os.environ.get("TORCH_INDEX")):
+        command += ["--extra-index-url", index]
+    return command + (["--find-links", str(wheels)] if wheels else [])
+
+
+def local() -> int:
+    """Installs the lock that fits this machine, and the checkout itself."""
+    requirements = Path(__file__).parent
+    with tempfile.TemporaryDirectory() as scratch:
+        accelerator, why = _accelerator(requirements, Path(scratch))
+        print(f"using requirements/local-{accelerator}.txt: {why}", flush=True)
+        parts = split(requirements / f"local-{accelerator}.txt", Path(scratch))
+        if code := install(parts):
+            return code
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--no-build-isolation", "--editable", str(requirements.parent)]
+    return subprocess.run(command).returncode
+
+
+def _accelerator(requirements: Path, scratch: Path) -> tuple[str, str]:
+    """`cpu` or `cuda`, and why. Whether the CPU's torch can be had shows by installing it."""
+    if wanted := os.environ.get("ACCELERATOR"):
+        if wanted not in ("cpu", "cuda"):
+            raise SystemExit(f"ACCELERATOR is {wanted!r}: it can be cpu or cuda")
+        return wanted, "ACCELERATOR says so"
+    if shutil.which("nvidia-smi") and not subprocess.run(["nvidia-smi", "-L"]).returncode:
+        return "cuda", "there is an NVIDIA GPU"
+    if sys.version_info[:2] != (3, 11):
+        return "cuda", "the CPU lock holds torch for Python 3.11 only"
+    torch = split(requirements / "local-cpu.txt", scratch)[0]
+    if install([torch]):
+        return "cuda", "torch's CPU build cannot be had here, and this one runs without a GPU too"
+    return "cpu", "no NVIDIA GPU here, and torch's CPU build can be had"
+
+
+def image(name: str, base: str, lock: Path, digest: str) -> int:
+    """What the image says of itself; a label is only as good as this check."""
+    found = hashlib.sha256(lock.read_bytes()).hexdigest()
+    if digest != found:
+        print(f"LOCK_DIGEST is {digest}\nbut {lock.name} is {found}: make lock", file=sys.stderr)
+        return 1
+    facts = {"image": name, "lock": found, "base": base}
+    Path("image.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    match arguments:
+        case ["split", lock, folder]:
+            split(Path(lock), Path(folder))
+            return 0
+        case ["install", *parts] if parts:
+            return install([Path(part) for part in parts])
+        case ["local"]:
+            return local()
+        case ["image", name, base, lock, digest]:
+            return image(name, base, Path(lock), digest)
+    print(__doc__, file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,130 @@
+"""What the built images are and can do. `make images` first; for CUDA's set HARNESS_ACCELERATOR."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.docker
+
+ROOT = Path(__file__).parents[2]
+ACCELERATOR = os.environ.get("HARNESS_ACCELERATOR", "cpu")
+IMAGES = {
+    "gen": "harness-gen:latest",
+    f"train-{ACCELERATOR}": f"harness-train:{ACCELERATOR}",
+    f"eval-{ACCELERATOR}": f"harness-eval:{ACCELERATOR}",
+}
+CONFINED = (
+    *("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+    *("--user", "1234:1234", "--network", "none", "--tmpfs", "/tmp"),
+)
+STACK = {
+    "gen": "import openai, aiohttp, datasets, rapidfuzz, tenacity",
+    "train": "import torch, trl, peft, deepspeed, bitsandbytes; from trl import SFTTrainer",
+    "eval": "import torch, transformers, datasets, openai, alpaca_eval.main, lm_eval, flow_judge",
+}
+CODE_DIGEST = """
+import hashlib, pathlib
+root = pathlib.Path({root!r})
+files = sorted(p for p in root.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+text = b"".join(str(p.relative_to(root)).encode() + p.read_bytes() for p in files)
+print(hashlib.sha256(text).hexdigest())
+"""
+
+
+def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["docker", *arguments], check=check, capture_output=True, text=True, cwd=ROOT
+    )
+
+
+def python(image: str, code: str, *options: str) -> str:
+    done = docker("run", "--rm", *options, "--entrypoint", "python", image, "-c", code, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(params=IMAGES.items(), ids=IMAGES)
+def built(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """(lock's name, image's name)"""
+    lock, image = request.param
+    if docker("image", "inspect", image, check=False).returncode:
+        pytest.fail(f"there is no image {image}: make images")
+    return lock, image
+
+
+def test_an_image_says_which_lock_and_base_it_was_built_from(built: tuple[str, str]) -> None:
+    lock, image = built
+    digest = hashlib.sha256((ROOT / "requirements" / f"{lock}.txt").read_bytes()).hexdigest()
+    facts = json.loads(python(image, "print(open('/opt/harness/image.json').read())"))
+    assert facts.keys() == {"image", "lock", "base"}
+    assert (facts["image"], facts["lock"]) == (lock, digest), "built from another lock: make images"
+    (inspected,) = json.loads(docker("image", "inspect", image).stdout)
+    labels = {f"harness.{name}": value for name, value in facts.items()}
+    assert labels.items() <= inspected["Config"]["Labels"].items()
+
+
+def test_an_image_has_what_its_lock_has_and_nothing_else(built: tuple[str, str]) -> None:
+    lock, image = built
+    code = "from importlib.metadata import distributions as d; print(*{x.name for x in d()})"
+    installed = {name.lower().replace("_", "-") for name in python(image, code).split()}
+    text = (ROOT / "requirements" / f"{lock}.txt").read_text()
+    locked = {line.split("==")[0] for line in text.splitlines() if "==" in line}
+    assert installed - {"pip", "setuptools"} == locked - {"setuptools"}
+    assert docker("run", "--rm", "--entrypoint", "python", image, "-m", "pip", "check")
+
+
+def test_an_image_holds_this_checkouts_code(built: tuple[str, str]) -> None:
+    here = subprocess.run(
+        ["python3", "-c", CODE_DIGEST.format(root=str(ROOT / "harness"))],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    there = python(built[1], CODE_DIGEST.format(root="/opt/harness/harness"))
+    assert there == here.stdout, "built from other code: make images"
+
+
+def test_an_image_is_not_run_as_root_and_holds_nothing_of_its_build(built: tuple[str, str]) -> None:
+    _, image = built
+    assert python(image, "import os; print(os.getuid())") == "10001\n"
+    code = (
+        "import os; print([os.listdir(p) for p in ('/tmp', '/root', '/run') if os.path.isdir(p)])"
+    )
+    left = python(image, code, "--user", "0")
+    for trace in (".pem", "secrets", ".cache/", "pip"):
+        assert trace not in left
+
+
+def test_any_user_imports_the_whole_stack_on_a_read_only_file_system(
+    built: tuple[str, str],
+) -> None:
+    lock, image = built
+    code = f"{STACK[lock.split('-')[0]]}; import harness.stage; print('imported')"
+    assert python(image, code, *CONFINED).endswith("imported\n")
+
+
+def test_what_is_imported_was_compiled_at_build_time(built: tuple[str, str]) -> None:
+    """A read-only file system cannot keep what Python compiles at the first import."""
+    run = ("run", "--rm", *CONFINED, "--entrypoint", "python", built[1], "-v", "-c")
+    report = docker(*run, "import harness.call, pydantic.main, datasets").stderr
+    loaded = re.findall(r"code object from '?(/opt/\S+?)'?$", report, re.MULTILINE)
+    assert len(loaded) > 100
+    assert [path for path in loaded if not path.endswith(".pyc")] == []
+
+
+def test_a_wrong_lock_digest_stops_the_build() -> None:
+    base = os.environ.get("BASE_IMAGE")
+    arguments = ["--build-arg", f"LOCK_DIGEST={'0' * 64}", "--file", "Dockerfile.gen"]
+    arguments += ["--build-arg", f"BASE_IMAGE={base}"] if base else []
+    for name, secret in (("EXTRA_CA_BUNDLE", "extra_ca"), ("PIP_CONF", "pip_conf")):
+        if path := os.environ.get(name):
+            arguments += ["--secret", f"id={secret},src={path}"]
+    wheels = os.environ.get("WHEELHOUSE") or "requirements/wheels"
+    done = docker("build", *arguments, "--build-context", f"wheels={wheels}", ".", check=False)
+    assert done.returncode != 0
+    assert f"LOCK_DIGEST is {'0' * 64}" in done.stderr

@@ -1,0 +1,263 @@
+"""What the locks, Dockerfiles and compose.yaml must say, read as text: no engine needed."""
+
+import hashlib
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+IMAGE_LOCKS = ("gen", "train-cpu", "train-cuda", "eval-cpu", "eval-cuda")
+DOCKERFILES = ("gen", "train", "eval")
+STAGES = ("gen", "train", "eval")
+
+installer = runpy.run_path(str(ROOT / "requirements" / "install.py"))
+comparison = runpy.run_path(str(ROOT / "tests" / "docker" / "compare_matrices.py"))
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def lock(name: str) -> Path:
+    return ROOT / "requirements" / f"{name}.txt"
+
+
+def versions(name: str) -> dict[str, str]:
+    """Package -> the requirement itself, without its hashes."""
+    return {p: entry.split()[0] for p, entry in installer["read_lock"](lock(name)).items()}
+
+
+def test_there_is_a_lock_for_each_image_and_each_accelerator() -> None:
+    assert {path.stem for path in LOCKS} == {*IMAGE_LOCKS, "core", "local-cpu", "local-cuda"}
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda p: p.name)
+def test_every_requirement_of_a_lock_is_pinned_and_hashed(path: Path) -> None:
+    packages = installer["read_lock"](path)
+    assert len(packages) == path.read_text().count("==") >= 15
+    for name, entry in packages.items():
+        first, *hashes = entry.replace("\\\n", "").split()
+        assert re.fullmatch(rf"{re.escape(name)}(\[[\w,-]+\])?==[\w.+!]+", first)
+        assert hashes
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", each) for each in hashes)
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda p: p.name)
+def test_a_lock_names_no_index_and_no_path_of_the_machine_that_made_it(path: Path) -> None:
+    content = path.read_text()
+    assert "://" not in content
+    assert "/" not in content.replace("https://", "")
+    assert not re.search(r"^\s*-(?!-hash)", content, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", IMAGE_LOCKS)
+def test_an_image_holds_the_versions_that_the_local_environment_holds(name: str) -> None:
+    local = versions("local-cuda" if name.endswith("cuda") else "local-cpu")
+    assert versions(name).items() <= local.items()
+
+
+def test_cpu_and_cuda_locks_differ_in_torch_alone_where_both_have_a_package() -> None:
+    cpu, cuda = versions("local-cpu"), versions("local-cuda")
+    assert {p for p in cpu.keys() & cuda.keys() if cpu[p] != cuda[p]} == {"torch"}
+    assert cpu["torch"].endswith("+cpu")
+    assert not [p for p in cpu if p.startswith("nvidia-")]
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda p: p.name)
+def test_the_three_parts_together_are_the_lock(path: Path, tmp_path: Path) -> None:
+    parts = installer["split"](path, tmp_path)
+    read = [installer["read_lock"](part) for part in parts]
+    assert {k: v for part in read for k, v in part.items()} == installer["read_lock"](path)
+    assert sum(len(part) for part in read) == len(installer["read_lock"](path))
+    assert ("torch" in read[0]) == ("torch" in versions(path.stem))
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", "cuda"])
+def test_train_and_eval_can_share_the_torch_layer(accelerator: str, tmp_path: Path) -> None:
+    torch = [
+        installer["split"](lock(f"{image}-{accelerator}"), tmp_path / image)[0].read_bytes()
+        for image in ("train", "eval")
+    ]
+    assert torch[0] == torch[1] != b""
+    shared = [
+        re.search(r"^FROM \S+ AS packages$.*?torch\.txt$", text(f"Dockerfile.{image}"), re.M | re.S)
+        for image in ("train", "eval")
+    ]
+    assert shared[0]
+    assert shared[1]
+    assert shared[0].group() == shared[1].group()
+
+
+@pytest.mark.parametrize("image", DOCKERFILES)
+def test_a_dockerfile_pins_its_base_by_digest_and_names_no_registry(image: str) -> None:
+    dockerfile = text(f"Dockerfile.{image}")
+    bases = re.findall(r"^ARG BASE_IMAGE=(.+)$", dockerfile, re.M)
+    assert len(bases) == 1
+    assert re.fullmatch(r"python:3\.11-[a-z-]+@sha256:[0-9a-f]{64}", bases[0])
+    assert bases[0] in text("compose.yaml")
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)$", dockerfile, re.M))
+    sources = set(re.findall(r"^FROM (\S+)", dockerfile, re.M))
+    assert sources <= stages | {"scratch", "${BASE_IMAGE}", "${ACCELERATOR}"}
+    assert not dockerfile.startswith("# syntax")
+
+
+@pytest.mark.parametrize("image", DOCKERFILES)
+def test_a_dockerfile_states_the_digests_of_its_locks(image: str) -> None:
+    stated = re.findall(r"^ARG LOCK_DIGEST=(.+)$", text(f"Dockerfile.{image}"), re.M)
+    names = [name for name in IMAGE_LOCKS if name.split("-")[0] == image]
+    assert stated == [hashlib.sha256(lock(name).read_bytes()).hexdigest() for name in names]
+
+
+@pytest.mark.parametrize("image", DOCKERFILES)
+def test_every_pip_run_in_a_dockerfile_gets_the_proxy_settings_and_leaves_no_trace(
+    image: str,
+) -> None:
+    lines = text(f"Dockerfile.{image}").replace("\\\n", "").splitlines()
+    runs = [line for line in lines if line.startswith("RUN ")]
+    pip = [run for run in runs if "install.py install" in run]
+    assert pip
+    for run in pip:
+        for mount in ("from=wheels", "id=extra_ca", "id=pip_conf", "type=cache"):
+            assert mount in run
+    assert not [run for run in runs if re.search(r"\bpip install|-m pip\b", run)]
+
+
+def test_the_build_context_holds_the_package_and_the_locks_alone() -> None:
+    lines = [line for line in text(".dockerignore").splitlines() if not line.startswith("#")]
+    assert lines[0] == "*"
+    assert {line for line in lines if line.startswith("!")} == {"!harness", "!requirements"}
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, dict]:
+    return yaml.safe_load(text("compose.yaml"))["services"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_service_is_confined(services: dict[str, dict], stage: str) -> None:
+    service = services[stage]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["user"].startswith("${HARNESS_UID")
+    assert "privileged" not in service
+    assert "cap_add" not in service
+    writable = [v for v in service["volumes"] if not v.endswith(":ro")]
+    assert writable == ["${HARNESS_DATA:-./runs}:/work/runs"]
+
+
+def test_train_has_neither_network_nor_keys(services: dict[str, dict]) -> None:
+    assert services["train"]["network_mode"] == "none"
+    assert "secrets" not in services["train"]
+    assert not [name for name in services["train"]["environment"] if "KEY" in name]
+
+
+def test_keys_are_handed_on_by_name_never_by_value(services: dict[str, dict]) -> None:
+    for stage in ("gen", "eval"):
+        environment = services[stage]["environment"]
+        assert environment["OPENAI_API_KEY"] is None
+        assert "/run/secrets/openai_api_key" in environment["OPENAI_API_KEY_FILE"]
+        assert not [arg for arg in services[stage]["build"]["args"] if "KEY" in arg]
+
+
+def test_what_compose_mounts_when_nothing_is_set_is_in_the_checkout(
+    services: dict[str, dict],
+) -> None:
+    mounts = [mount for service in services.values() for mount in service["volumes"]]
+    mounts += [s["build"]["additional_contexts"]["wheels"] for s in services.values()]
+    folders = {re.sub(r"^\$\{\w+:-(.+?)\}", r"\1", mount).split(":")[0] for mount in mounts}
+    assert folders == {"./runs", "./specs", "./inputs", "./requirements/wheels"}
+    assert [folder for folder in folders if not (ROOT / folder).is_dir()] == []
+
+
+def test_a_wrong_lock_digest_is_refused_and_a_right_one_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert installer["main"](["image", "gen", "some-base", str(lock("gen")), "0" * 64]) == 1
+    right = hashlib.sha256(lock("gen").read_bytes()).hexdigest()
+    assert right in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert installer["main"](["image", "gen", "some-base", str(lock("gen")), right]) == 0
+    facts = yaml.safe_load((tmp_path / "image.json").read_text())
+    assert facts == {"image": "gen", "lock": right, "base": "some-base"}
+
+
+def test_where_torch_for_cpu_is_missing_the_ways_out_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    parts = installer["split"](lock("train-cpu"), tmp_path)
+    for name in ("PIP_FIND_LINKS", "WHEELHOUSE", "TORCH_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_DRY_RUN", "1")
+    parts[0].write_text(parts[0].read_text().replace("2.13.0+cpu", "99.13.0+cpu"))
+    assert installer["main"](["install", str(parts[0])]) != 0
+    message = capfd.readouterr().err
+    for way in ("WHEELHOUSE=", "TORCH_INDEX=", "ACCELERATOR=cuda"):
+        assert way in message
+
+
+@pytest.mark.parametrize(
+    ("installs", "wanted", "lock_used"),
+    [
+        (True, None, "local-cpu.txt"),
+        (False, None, "local-cuda.txt"),
+        (True, "cuda", "local-cuda.txt"),
+        (False, "cpu", "local-cpu.txt"),
+    ],
+    ids=["CPU torch can be had", "it cannot", "CUDA is asked for", "CPU is asked for"],
+)
+def test_the_local_lock_is_chosen_with_a_reason(
+    installs: bool,
+    wanted: str | None,
+    lock_used: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tried: list[str] = []
+
+    def install(parts: list[Path]) -> int:
+        tried.append("".join(part.read_text() for part in parts))
+        return 0 if installs and len(parts) == 1 else 1  # nothing goes on after all parts
+
+    functions = installer["local"].__globals__
+    monkeypatch.setitem(functions, "install", install)
+    monkeypatch.setitem(functions, "subprocess", None)  # whatever happens, this runs no pip
+    monkeypatch.setattr(functions["shutil"], "which", lambda name: None)
+    monkeypatch.delenv("ACCELERATOR", raising=False)
+    if wanted:
+        monkeypatch.setenv("ACCELERATOR", wanted)
+    assert installer["main"](["local"]) == 1
+    assert re.search(rf"using requirements/{lock_used}: \w+", capsys.readouterr().out)
+    assert ("+cpu" in tried[-1]) == (lock_used == "local-cpu.txt")
+
+
+def test_an_unknown_accelerator_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATOR", "tpu")
+    with pytest.raises(SystemExit, match=r"'tpu'.*cpu or cuda"):
+        installer["main"](["local"])
+
+
+def test_matrices_are_the_same_when_only_the_environment_differs(tmp_path: Path) -> None:
+    local, docker = tmp_path / "local.csv", tmp_path / "docker.csv"
+    local.write_text("row,win_rate,env_executor\nsft,81.5,local\n")
+    docker.write_text("row,win_rate,env_executor\nsft,81.5,docker\n")
+    assert comparison["main"]([str(local), str(docker)]) == 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["row,win_rate,env_x\nsft,81.6,a\n", "row,env_x\nsft,a\n", "row,win_rate,env_x\n"],
+    ids=["a number differs", "a column is missing", "a row is missing"],
+)
+def test_matrices_that_differ_are_told_apart(tmp_path: Path, other: str) -> None:
+    local, docker = tmp_path / "local.csv", tmp_path / "docker.csv"
+    local.write_text("row,win_rate,env_x\nsft,81.5,a\n")
+    docker.write_text(other)
+    assert comparison["main"]([str(local), str(docker)]) == 1

@@ -105,7 +105,10 @@ def main() -> None:
 @main.command()
 @SPECS
 def validate(specs: tuple[Path, ...]) -> None:
-    """Check specs and report every fault with file, line and column."""
+    """Check specs and report every fault.
+
+    With file, line and column, the value at hand and what is allowed.
+    """
     rows = _load(specs)
     click.echo(f"{len(rows)} row{'s' if len(rows) > 1 else ''}, no fault")
 
@@ -126,7 +129,10 @@ def schema() -> None:
 @DATA
 @EXECUTOR
 def plan(specs: tuple[Path, ...], volume: Path, inputs: Path | None, executor: str) -> None:
-    """Show each stage: run, reuse, or stale and why; with the calls and tokens to expect."""
+    """Show what would run, and why.
+
+    Each stage is to run, is reused, or is stale; with what changed, and calls and tokens to expect.
+    """
     from harness.report.plans import show_plans
 
     planner = _planner(volume, inputs, executor)
@@ -192,7 +198,9 @@ def table(
     specs: tuple[Path, ...], out: Path | None, executor: str | None, volume: Path,
     inputs: Path | None,
 ) -> None:  # fmt: skip
-    """Rewrite the results matrix and the tables from manifests alone.
+    """Rewrite the results matrix and the tables.
+
+    They come from specs and manifests alone.
 
     Without SPECS: every row below specs/, written to results/. With SPECS: those rows, printed, and
     written where --out says.
@@ -224,7 +232,10 @@ def table(
 def show(
     name: str, as_json: bool, check: bool, volume: Path, inputs: Path | None, executor: str
 ) -> None:
-    """Print the manifests of a row's artefacts, or of the one whose key begins with KEY."""
+    """Print the manifests of a row's artefacts.
+
+    Or of the artefact whose key begins with KEY (or STAGE/KEY).
+    """
     import json
 
     from harness.report.terminal import show_artefact
@@ -248,7 +259,10 @@ def show(
 def gc(
     artefacts: tuple[str, ...], specs: Path | None, yes: bool, volume: Path, inputs: Path | None
 ) -> None:
-    """List, and with --yes remove, what no spec refers to; or the artefacts named."""
+    """List, and with --yes remove, what is not needed.
+
+    That is what no spec below specs/ refers to as it stands now; or the artefacts named.
+    """
     from harness.gc import collect, named, remove
 
     store = _store(volume)
@@ -273,7 +287,10 @@ def gc(
 @VOLUME
 @DATA
 def doctor(volume: Path, inputs: Path | None) -> None:
-    """Say what is there (engine, images, GPU, disk, keys, data) and what each lack prevents."""
+    """Say what is there, and what each lack would prevent.
+
+    Looked for: engine, Compose, images, GPU, local packages, disk, keys (by name), given data.
+    """
     from harness.doctor import examine
     from harness.report.terminal import show_findings
 
@@ -296,7 +313,10 @@ def doctor(volume: Path, inputs: Path | None) -> None:
 def sim(
     port: int, host: str, allow_remote: bool, seed: int, error_rate: float, faults: tuple[str, ...]
 ) -> None:
-    """Serve the simulated teacher and judge (OpenAI-compatible) until stopped."""
+    """Serve the simulated teacher and judge.
+
+    OpenAI-compatible, on this machine alone, until stopped. What it answers is marked simulated.
+    """
     from pydantic import ValidationError
 
     from harness.sim.server import serve

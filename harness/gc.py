@@ -1,10 +1,12 @@
 """What on the volume no spec refers to any more."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.environment import STAGES
 from harness.errors import HarnessError, InputError
 from harness.plan import Planner
 from harness.spec.load import LoadedRow
@@ -58,13 +60,21 @@ def named(store: Store, names: Sequence[str]) -> list[Item]:
     items = []
     for name in names:
         stage, _, key = name.partition("/")
-        folders = sorted((store.root / "artefacts" / stage).glob(f"{key[:SHORT]}*")) if key else []
-        if not folders:
+        well_formed = stage in STAGES and re.fullmatch("[0-9a-f]+", key)
+        folders = (store.root / "artefacts" / stage).glob(f"{key[:SHORT]}*") if well_formed else ()
+        found = sorted(folders)
+        if not found:
             raise InputError(
                 f"there is no artefact {name} on {store.root}",
                 "Name it as STAGE/KEY, for example train/0123456789ab.",
             )
-        items += [_item(store, folder, "named") for folder in folders]
+        if len(found) > 1:
+            raise InputError(
+                f"{name} is the beginning of {len(found)} artefacts: "
+                + ", ".join(f"{stage}/{folder.name}" for folder in found),
+                "Name one of them with more of its key.",
+            )
+        items.append(_item(store, found[0], "named"))
     return items
 
 

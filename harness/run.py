@@ -11,10 +11,11 @@ from typing import Any
 from rich.console import Console
 
 from harness import environment
-from harness.call import CALL_FILE, RESULT_FILE
+from harness.call import RESULT_FILE
 from harness.errors import HarnessError, InputError
-from harness.executors import Executor, Job, secret_there
+from harness.executors import Executor, Job
 from harness.keys import Files
+from harness.llm.secrets import read_key
 from harness.plan import RowPlan, StagePlan, unique
 from harness.progress import ProgressView
 from harness.spec.models import HubModel
@@ -61,13 +62,10 @@ class Runner:
         endpoint = planned.endpoint
         if endpoint is None or endpoint.simulated is not None or endpoint.api_key_env is None:
             return
-        if not secret_there(endpoint.api_key_env):
-            raise InputError(
-                f"row {planned.row}: the {planned.stage} stage calls {endpoint.model} with the key "
-                f"in {endpoint.api_key_env}, and that variable is not set",
-                f"export {endpoint.api_key_env}=..., or {endpoint.api_key_env}_FILE=PATH of a file "
-                "that holds the key.",
-            )
+        read_key(
+            endpoint.api_key_env,
+            f"{endpoint.model}, which the {planned.stage} stage of row {planned.row} calls",
+        )
 
     def _run_stage(self, planned: StagePlan) -> None:
         stage, key, title = planned.stage, planned.key, _title(planned)
@@ -81,7 +79,7 @@ class Runner:
             folders = {name: a.folder for name, a in inputs.items()}
             source = planned.params.get("model")
             if "model" not in inputs and source is not None and source.hub is not None:
-                folders["hub"] = self._fetch(source.hub, stage, lock)
+                folders["hub"] = self._fetch(source.hub, stage)
             work = self.store.work_folder(stage, key)
             work.mkdir(exist_ok=True)
             endpoint = planned.endpoint
@@ -107,10 +105,19 @@ class Runner:
     def _execute(
         self, job: Job, planned: StagePlan, inputs: dict[str, Artefact], started: float
     ) -> Artefact:
-        with ProgressView(self.console, job.title) as view:
-            self.executor.run(job, self.files, view.show)
-        result = _read_result(job)
-        manifest = self._manifest(planned, result, inputs, time.monotonic() - started)
+        result = _result(job)
+        if result is None:
+            with ProgressView(self.console, job.title) as view:
+                self.executor.run(job, self.files, view.show)
+            result = _result(job)
+            if result is None:
+                raise _nothing_said(job)
+        else:
+            self.console.print(
+                f"{job.title}: an interrupted run had ended it", highlight=False, markup=False
+            )
+        seconds = max(time.monotonic() - started, result["cost"].get("stage_seconds", 0))
+        manifest = self._manifest(planned, result, inputs, seconds)
         artefact = self.store.seal(manifest, result["keep"])
         seconds = manifest["cost"]["wall_seconds"]
         self.console.print(f"  done in {seconds:.1f} s", highlight=False)
@@ -159,12 +166,12 @@ class Runner:
         artefact.check()
         return artefact
 
-    def _fetch(self, hub: HubModel, stage: str, lock: int) -> Path:
+    def _fetch(self, hub: HubModel, stage: str) -> Path:
         """The hub model's snapshot on the volume, downloaded when it is not there."""
         name = f"{hub.id.replace('/', '--')}-{hub.revision[:12]}"
         final = self.store.root / "models" / name
         title = f"fetch: {hub.id} at {hub.revision[:12]}"
-        with self.store.lock("fetch", name, lambda owner: self._waiting(title, owner)):
+        with self.store.lock("fetch", name, lambda owner: self._waiting(title, owner)) as lock:
             if final.is_dir():
                 return final
             work = self.store.root / "work" / f"fetch-{name}"
@@ -184,7 +191,8 @@ class Runner:
             )
             with ProgressView(self.console, title) as view:
                 self.executor.run(job, self.files, view.show)
-            _read_result(job)
+            if _result(job) is None:
+                raise _nothing_said(job)
             final.parent.mkdir(exist_ok=True)
             (work / "snapshot").rename(final)
             shutil.rmtree(work)
@@ -205,15 +213,17 @@ def _command(source: StagePlan, needed_by: StagePlan) -> str:
     return f"harness run --only {source.stage} {needed_by.spec}"
 
 
-def _read_result(job: Job) -> dict[str, Any]:
-    path = job.work / RESULT_FILE
+def _result(job: Job) -> dict[str, Any] | None:
+    """What the stage says it made, also where it said so before the harness was killed."""
     try:
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise HarnessError(
-            f"{job.title} ended without saying what it made ({path} is missing)",
-            f"Its log: {job.log}",
-        ) from None
-    for name in (RESULT_FILE, CALL_FILE):
-        (job.work / name).unlink()
+        result: dict[str, Any] = json.loads((job.work / RESULT_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
     return result
+
+
+def _nothing_said(job: Job) -> HarnessError:
+    return HarnessError(
+        f"{job.title} ended without saying what it made ({job.work / RESULT_FILE} is missing)",
+        f"Its log: {job.log}",
+    )

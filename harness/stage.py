@@ -20,6 +20,7 @@ from typing import Any
 from harness import environment, events
 from harness.call import RESULT_FILE, StageCall, StageResult
 from harness.errors import HarnessError, InputError, Interrupted
+from harness.store import files_below, sync
 
 MODULES = {
     "gen": "harness.gen",
@@ -63,6 +64,9 @@ def _run(call: StageCall) -> None:
     _check_environment(call)
     started = time.monotonic()
     result: StageResult = importlib.import_module(MODULES[call.stage]).run(call)
+    for path in filter(Path.exists, (call.folder / name for name in result.keep)):
+        for file in files_below(path) if path.is_dir() else [path]:
+            sync(file)
     outcome: dict[str, Any] = asdict(result)
     outcome["cost"]["stage_seconds"] = round(time.monotonic() - started, 3)
     outcome["used"]["environment"] = environment.describe_here()

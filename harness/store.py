@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from harness.call import RESULT_FILE
 from harness.errors import HarnessError, InputError
 from harness.keys import digest_of, file_digest
 
@@ -57,7 +58,7 @@ class Artefact:
             Damaged: a file is missing, changed, or was added.
         """
         files: dict[str, dict[str, Any]] = self.manifest["files"]
-        there = {str(p.relative_to(self.folder)) for p in _files_below(self.folder)} - {MANIFEST}
+        there = {str(p.relative_to(self.folder)) for p in files_below(self.folder)} - {MANIFEST}
         for name in sorted(there | set(files)):
             if name not in there:
                 raise Damaged(self.folder, f"{name} is missing")
@@ -70,7 +71,7 @@ class Artefact:
                 raise Damaged(self.folder, f"{name} does not have the bytes it was made with")
 
 
-def _files_below(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if not p.is_dir())
 
 
@@ -130,11 +131,11 @@ class Store:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             seal = manifest.pop("seal")
             whole = digest_of(manifest) == seal
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             if folder.exists():
                 raise Damaged(folder, "its manifest is missing") from None
             return None
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError, IsADirectoryError):
             raise Damaged(folder, "its manifest cannot be read") from None
         if not whole:
             raise Damaged(folder, "its manifest was edited")
@@ -187,19 +188,30 @@ class Store:
         """Turn a finished work folder into the artefact.
 
         What `keep` does not name is removed, every file is digested and synced, the manifest is
-        written last, and one rename makes the artefact appear.
+        written last, and one rename makes the artefact appear. The stage's result.json goes right
+        before that: until then a run that was cut short seals what is there, and repeats nothing.
+
+        Raises:
+            HarnessError: something that `keep` names is not there; then nothing is removed.
         """
         stage, key = manifest["stage"], manifest["key"]
         work, final = self.work_folder(stage, key), self.folder(stage, key)
-        for entry in list(work.iterdir()):
-            if entry.name not in keep:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         missing = [name for name in keep if not (work / name).exists()]
         if missing:
-            raise HarnessError(f"the {stage} stage did not leave {', '.join(missing)}")
+            (work / RESULT_FILE).unlink(missing_ok=True)
+            raise HarnessError(
+                f"the {stage} stage did not leave {', '.join(missing)}",
+                "Run the same command again; its unfinished work is in " + str(work),
+            )
+        kept = {Path(name).parts[0] for name in keep} | {RESULT_FILE}
+        for entry in list(work.iterdir()):
+            if entry.name not in kept:
+                _remove(entry)
         files = {}
-        for path in _files_below(work):
-            _sync(path)
+        for path in files_below(work):
+            if path == work / RESULT_FILE:
+                continue
+            sync(path)
             name = str(path.relative_to(work))
             files[name] = {"sha256": file_digest(path), "size": path.stat().st_size}
         manifest = {
@@ -211,10 +223,11 @@ class Store:
         sealed = {**manifest, "seal": digest_of(manifest)}
         write_atomically(work / MANIFEST, json.dumps(sealed, indent=2, sort_keys=True) + "\n")
         for folder in [p for p in work.rglob("*") if p.is_dir()]:
-            _sync(folder)
+            sync(folder)
         final.parent.mkdir(parents=True, exist_ok=True)
+        (work / RESULT_FILE).unlink(missing_ok=True)
         work.rename(final)
-        _sync(final.parent)
+        sync(final.parent)
         return Artefact(final, manifest)
 
     def remove(self, folder: Path) -> None:
@@ -248,7 +261,15 @@ def _try_lock(file: IO[str]) -> bool:
     return True
 
 
-def _sync(path: Path) -> None:
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()
+
+
+def sync(path: Path) -> None:
+    """Have a file's or a folder's present content reach the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -264,4 +285,4 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    _sync(path.parent)
+    sync(path.parent)

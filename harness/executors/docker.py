@@ -128,14 +128,22 @@ class DockerExecutor:
     def _remove_left_over(self, job: Job) -> None:
         """Stop what a killed harness left running on this work folder."""
         filters = {"label": [f"harness.key={job.key}", f"harness.work={job.work.resolve()}"]}
-        for container in self._client.containers.list(all=True, filters=filters):
-            with contextlib.suppress(docker.errors.NotFound):
-                container.remove(force=True)
+        try:
+            for container in self._client.containers.list(all=True, filters=filters):
+                with contextlib.suppress(docker.errors.NotFound):
+                    container.remove(force=True)
+        except NO_ENGINE as e:
+            raise HarnessError(
+                f"{job.title}: the container that a killed run left cannot be removed: "
+                f"{_first_line(e)}",
+                "Run the same command again, or remove it with `docker rm -f`; `docker ps -a "
+                f"--filter label=harness.key={job.key}` shows it.",
+            ) from None
 
     def _follow(self, container: Any, job: Job, on_event: Callable[[Event], None]) -> None:
         reader = EventReader(job, on_event)
-        stream = container.attach(stdout=True, stderr=True, stream=True, demux=True)
         try:
+            stream = container.attach(stdout=True, stderr=True, stream=True, demux=True)
             container.start()
             for out, err in stream:
                 if err:
@@ -143,6 +151,8 @@ class DockerExecutor:
                 if out:
                     reader.feed(out)
             code = int(container.wait()["StatusCode"])
+            if code == OUT_OF_MEMORY:
+                container.reload()
         except KeyboardInterrupt:
             _stop(container)
             raise stopped(job) from None
@@ -153,7 +163,6 @@ class DockerExecutor:
             ) from None
         killed = ""
         if code == OUT_OF_MEMORY:
-            container.reload()
             memory = container.attrs["State"].get("OOMKilled")
             killed = "it was killed" + (": it ran out of memory (limits.memory)" if memory else "")
         reader.finish(code, killed)
@@ -173,7 +182,8 @@ def _settings(job: Job, mounts: list[Mount], variables: dict[str, str]) -> dict[
         "user": f"{os.getuid()}:{os.getgid()}",
         "working_dir": WORK,
         "read_only": True,
-        "tmpfs": {"/tmp": "mode=1777"},
+        # Kernels compiled at run time are loaded from here.
+        "tmpfs": {"/tmp": "mode=1777,exec" if gpus else "mode=1777"},
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "network_mode": "bridge" if job.network else "none",

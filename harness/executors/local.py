@@ -1,5 +1,6 @@
 """Runs a stage as a subprocess of the present Python environment (also inside an image)."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -58,6 +59,7 @@ class LocalExecutor:
                 raise
             finally:
                 process.stdout.close()
+                _kill_group(process)
         killed = f"it was killed by signal {signal.Signals(-code).name}" if code < 0 else ""
         if code == -signal.SIGKILL:
             killed += " (most often: the machine ran out of memory)"
@@ -69,9 +71,11 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()
+        _kill_group(process)
         process.wait()
-    except KeyboardInterrupt:
-        process.kill()
-        process.wait()
-        raise
+
+
+def _kill_group(process: "subprocess.Popen[bytes]") -> None:
+    """End what is left of the stage and of what it started; it leads a process group of its own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,17 @@ from harness.spec.models import ModelSource, RandomModel
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+# Read by the libraries when they are imported, which is in the functions below: no stage with a
+# model reaches the network (a hub model arrives as a folder), and none compiles.
+for _name, _value in {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Some libraries call torch.compile when they are imported, at a cost of seconds.
+    "TORCHDYNAMO_DISABLE": "1",
+}.items():
+    os.environ.setdefault(_name, _value)
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")

@@ -1,6 +1,7 @@
 """Specs from files: every fault of every file at once, each with file, line and column."""
 
 import difflib
+import os
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ def spec_files(paths: Sequence[Path]) -> dict[Path, bool]:
     does not begin with `_`."""
     found: dict[Path, bool] = {}
     for path in paths:
-        if path.is_dir():
+        if _is_folder(path):
             inside = sorted(p for p in path.rglob("*.yaml") if not p.name.startswith("_"))
             if not inside:
                 raise InputError(
@@ -47,7 +48,23 @@ def spec_files(paths: Sequence[Path]) -> dict[Path, bool]:
             found.update({p: found.get(p, False) for p in inside})
         else:
             found[path] = True
-    return found
+    return _once(found)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _once(found: dict[Path, bool]) -> dict[Path, bool]:
+    """Every file once, by the first of the names that it was found under."""
+    first: dict[str, Path] = {}
+    for path in found:
+        first.setdefault(os.path.abspath(path), path)
+    named = {os.path.abspath(path) for path, was_named in found.items() if was_named}
+    return {path: place in named for place, path in first.items()}
 
 
 def load_rows(paths: Sequence[Path]) -> list[LoadedRow]:
@@ -64,21 +81,29 @@ def load_rows(paths: Sequence[Path]) -> list[LoadedRow]:
         tree = load_tree(path, faults, known)
         if tree is None:
             continue
+        faults.extend(_used_before(tree, path, first_seen))
         try:
             row = Row.model_validate(tree.plain())
         except ValidationError as error:
             faults.extend(_faults_of(error, tree))
             continue
-        if row.row in first_seen:
-            _, mark = tree.at(("row",))
-            faults.append(
-                Fault(mark, f"row id {row.row!r} is already used in {first_seen[row.row]}")
-            )
-        first_seen.setdefault(row.row, path)
         rows.append(LoadedRow(row, path, named))
     if faults:
         raise SpecFaults(faults)
     return rows
+
+
+def _used_before(tree: Node, path: Path, first_seen: dict[str, Path]) -> Iterator[Fault]:
+    node, mark = tree.at(("row",))
+    if node is tree or not isinstance(node.value, str):
+        return
+    if node.value in first_seen:
+        yield Fault(mark, f"row id {node.value!r} is already used in {first_seen[node.value]}")
+    first_seen.setdefault(node.value, path)
+
+
+NEED_THE_REST = ("missing", "value_error", "union_tag_not_found")
+"""Faults of a mapping that a file it extends, and that cannot be used, may take away."""
 
 
 def _faults_of(error: ValidationError, tree: Node) -> Iterator[Fault]:
@@ -86,6 +111,8 @@ def _faults_of(error: ValidationError, tree: Node) -> Iterator[Fault]:
     for item in error.errors(include_url=False):
         path = item["loc"]
         node, mark = tree.at(path)
+        if not tree.whole and item["type"] in NEED_THE_REST and isinstance(node.value, dict):
+            continue
         name = _dotted(_written(tree, path))
         if item["type"] == "extra_forbidden":
             message = f"unknown key{_nearest(str(path[-1]), path)}"

@@ -13,7 +13,11 @@ NOT_KEY: dict[str, Any] = {"key": False}
 
 class Spec(BaseModel):
     model_config = ConfigDict(
-        extra="forbid", frozen=True, protected_namespaces=(), defer_build=True
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+        defer_build=True,
+        allow_inf_nan=False,
     )
 
 
@@ -62,7 +66,11 @@ def _locate(value: Any) -> Any:
     if folder is None or value.startswith(DATA_SCHEME):
         return str(value) if isinstance(value, str) else value
     path = folder / value
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError:
+        there = False
+    if not there:
         raise ValueError(f"there is no file or folder {path}")
     return str(path)
 

@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.reader import Reader
 
 from harness.spec.models import SourceText
 
 EXTENDS = "extends"
+DEEPEST = 50
+"""Levels of nesting that a spec may have."""
+LARGEST = 100_000
+"""Values that a spec may hold, what its aliases repeat included."""
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -44,6 +49,8 @@ class Node:
     value: Any
     children: "dict[Any, Node]" = field(default_factory=dict)
     key_marks: dict[Any, Mark] = field(default_factory=dict)
+    whole: bool = True
+    """Whether everything that it extends could be read."""
 
     def plain(self) -> Any:
         """The value without its places, strings knowing their folder."""
@@ -71,16 +78,12 @@ class Node:
 
 def parse(path: Path, faults: list[Fault]) -> Node | None:
     """Read one YAML file; what is wrong with it is added to `faults`."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        faults.append(Fault(Mark(path), "there is no such file"))
-        return None
-    except (OSError, UnicodeDecodeError) as e:
-        faults.append(Fault(Mark(path), f"cannot be read as UTF-8 text: {e}"))
+    text = _read(path, faults)
+    if text is None:
         return None
     loader = _Loader(text)
     try:
+        _check_size(text)
         root = loader.get_single_node()
         node = _convert(root, path, loader, faults) if root is not None else None
     except yaml.MarkedYAMLError as e:
@@ -88,8 +91,13 @@ def parse(path: Path, faults: list[Fault]) -> Node | None:
         place = Mark(path, mark.line + 1, mark.column + 1) if mark else Mark(path)
         faults.append(Fault(place, f"not valid YAML: {e.problem or e.context}"))
         return None
-    except (yaml.YAMLError, RecursionError, ValueError) as e:
-        faults.append(Fault(Mark(path), f"not valid YAML: {e}"))
+    except yaml.YAMLError as e:
+        found = Reader.NON_PRINTABLE.search(text)
+        if found is None:
+            faults.append(Fault(Mark(path), f"not valid YAML: {e}"))
+        else:
+            place = _place(path, text[: found.start()])
+            faults.append(Fault(place, f"not valid YAML: it holds the character {found[0]!r}"))
         return None
     finally:
         loader.dispose()
@@ -100,10 +108,66 @@ def parse(path: Path, faults: list[Fault]) -> Node | None:
     return node
 
 
-def _convert(node: Any, path: Path, loader: Any, faults: list[Fault], depth: int = 0) -> Node:
+def _read(path: Path, faults: list[Fault]) -> str | None:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        faults.append(Fault(Mark(path), "there is no such file"))
+        return None
+    except OSError as e:
+        faults.append(Fault(Mark(path), f"cannot be read: {e.strerror}"))
+        return None
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as e:
+        place = _place(path, data[: e.start].decode("utf-8"))
+        faults.append(Fault(place, f"not UTF-8 text: {e.reason} {data[e.start]:#04x}"))
+        return None
+
+
+def _place(path: Path, before: str) -> Mark:
+    """The place of what follows the text `before`."""
+    return Mark(path, before.count("\n") + 1, len(before) - before.rfind("\n"))
+
+
+def _check_size(text: str) -> None:
+    """Refuse, before any tree is built, what would take the machine's stack or memory.
+
+    Raises:
+        yaml.MarkedYAMLError: with the place where it goes too far.
+    """
+    total = 0
+    sizes: dict[str | None, int] = {}
+    begun: list[tuple[str | None, int]] = []
+    for event in yaml.parse(text, _Loader):
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = begun.pop()
+            if anchor is not None:
+                sizes[anchor] = total - before
+            continue
+        if isinstance(event, yaml.AliasEvent):
+            if any(event.anchor == anchor for anchor, _ in begun):
+                raise _fault(f"the alias *{event.anchor} holds itself", event.start_mark)
+            total += sizes.get(event.anchor, 0)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            begun.append((event.anchor, total))
+            total += 1
+        elif isinstance(event, yaml.ScalarEvent):
+            total += 1
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
+        if len(begun) > DEEPEST:
+            raise _fault(f"nested more than {DEEPEST} levels deep", event.start_mark)
+        if total > LARGEST:
+            raise _fault(f"more than {LARGEST:,} values, aliases included", event.start_mark)
+
+
+def _fault(message: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=message, problem_mark=mark)
+
+
+def _convert(node: Any, path: Path, loader: Any, faults: list[Fault]) -> Node:
     mark = Mark(path, node.start_mark.line + 1, node.start_mark.column + 1)
-    if depth > 50:
-        raise ValueError("nested more than 50 levels deep")
     if isinstance(node, yaml.MappingNode):
         result = Node(mark, {})
         for key_node, value_node in node.value:
@@ -117,61 +181,75 @@ def _convert(node: Any, path: Path, loader: Any, faults: list[Fault], depth: int
             key = str(key_node.value)
             if key in result.children:
                 faults.append(Fault(key_mark, f"{key!r} is given twice in this mapping"))
-            result.children[key] = _convert(value_node, path, loader, faults, depth + 1)
+            result.children[key] = _convert(value_node, path, loader, faults)
             result.key_marks[key] = key_mark
         return result
     if isinstance(node, yaml.SequenceNode):
-        items = [_convert(n, path, loader, faults, depth + 1) for n in node.value]
+        items = [_convert(n, path, loader, faults) for n in node.value]
         return Node(mark, [], dict(enumerate(items)))
-    return Node(mark, loader.construct_object(node))
+    try:
+        return Node(mark, loader.construct_object(node))
+    except ValueError as e:
+        raise _fault(str(e), node.start_mark) from None
 
 
 def load_tree(
     path: Path, faults: list[Fault], known: dict[Path, Node], chain: tuple[Path, ...] = ()
 ) -> Node | None:
-    """The spec at `path` merged over what it extends; None when a file of it cannot be used.
+    """The spec at `path` merged over what it extends; None when it cannot be used itself.
 
-    `known` keeps the parents that were read, which many rows share.
+    It is not `whole` where a file that it extends cannot be used. `known` keeps the parents that
+    were read, which many rows share.
     """
     node = parse(path, faults)
     if node is None:
         return None
     parents = node.children.pop(EXTENDS, None)
-    parents_mark = node.key_marks.pop(EXTENDS, node.mark)
+    node.key_marks.pop(EXTENDS, None)
     chain = (*chain, path.resolve())
     merged: Node | None = None
-    for name, mark in _parent_names(parents, parents_mark, faults):
+    for name, mark in _parent_names(parents, faults):
         parent = path.parent / name
-        if parent.resolve() in chain:
+        tree = None
+        if not _is_file(parent):
+            faults.append(Fault(mark, f"extends {name!r}, but there is no file {parent}"))
+        elif parent.resolve() in chain:
             circle = " -> ".join(p.name for p in (*chain, parent.resolve()))
             faults.append(Fault(mark, f"extends goes in a circle: {circle}"))
-            return None
-        if not parent.is_file():
-            faults.append(Fault(mark, f"extends {name!r}, but there is no file {parent}"))
-            return None
-        tree = known.get(parent) or load_tree(parent, faults, known, chain)
+        else:
+            tree = known.get(parent) or load_tree(parent, faults, known, chain)
         if tree is None:
-            return None
+            node.whole = False
+            continue
         known[parent] = tree
         merged = tree if merged is None else merge(merged, tree)
     return node if merged is None else merge(merged, node)
 
 
-def _parent_names(node: Node | None, mark: Mark, faults: list[Fault]) -> Iterator[tuple[str, Mark]]:
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _parent_names(node: Node | None, faults: list[Fault]) -> Iterator[tuple[str, Mark]]:
     if node is None:
         return
     for item in node.children.values() if isinstance(node.value, list) else [node]:
         if isinstance(item.value, str):
             yield item.value, item.mark
         else:
-            faults.append(Fault(mark, "extends takes a file name or a list of file names"))
+            message = "extends takes a file name or a list of file names"
+            faults.append(Fault(item.mark, message))
 
 
 def merge(below: Node, above: Node) -> Node:
     """Mappings are merged key by key; any other value of `above` (null too) replaces the one below."""
     if not (isinstance(below.value, dict) and isinstance(above.value, dict)):
         return above
-    result = Node(above.mark, {}, dict(below.children), {**below.key_marks, **above.key_marks})
+    marks = {**below.key_marks, **above.key_marks}
+    result = Node(above.mark, {}, dict(below.children), marks, below.whole and above.whole)
     for key, child in above.children.items():
         result.children[key] = merge(below.children[key], child) if key in below.children else child
     return result

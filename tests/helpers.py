@@ -1,0 +1,251 @@
+"""What tests of the core share: small rows, fake stages, the command line in a process of its own."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+HARNESS = [sys.executable, "-m", "harness"]
+
+
+def write_row(folder: Path, row: str = "one", **changes: Any) -> Path:
+    """A spec `ROW.yaml` with gen and train; `changes` replace or (None) drop its parts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "prompt.txt").write_text("Q: {instruction}\nA:")
+    (folder / "tasks.txt").write_text("{count} {examples} {next}")
+    (folder / "seeds.jsonl").write_text('{"instruction": "Say yes.", "output": "yes"}\n')
+    spec: dict[str, Any] = {
+        "row": row,
+        "table": "tests",
+        "title": f"The row {row}",
+        "model": {"random": {"config": {"model_type": "qwen2"}}},
+        "template": {"prompt": "prompt.txt"},
+        "gen": {
+            "recipe": "alpaca",
+            "teacher": {"model": "teacher", "simulated": {}},
+            "seeds": "seeds.jsonl",
+            "prompt": "tasks.txt",
+            "examples": 3,
+        },
+        "train": {"steps": 1},
+        **changes,
+    }
+    path = folder / f"{row}.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in spec.items() if v is not None}))
+    return path
+
+
+def evaluation(folder: Path, judge: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The `eval` part of a row written in `folder`, with a simulated judge unless told."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "prompts.jsonl").write_text('{"instruction": "Say no.", "output": "no"}\n')
+    (folder / "judge.txt").write_text("{instruction} {output_a} {output_b}")
+    return {
+        "answer": {"prompts": {"file": "prompts.jsonl"}},
+        "judge": {
+            "kind": "preference",
+            "judge": judge or {"model": "judge", "simulated": {}},
+            "prompt": "judge.txt",
+            "reference": "prompts.jsonl",
+        },
+    }
+
+
+class FakeStages:
+    """Stages of tests/fake_stages.py in place of the real ones, for processes started with `env`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(
+            f"import sys\nsys.path.append({str(ROOT)!r})\n"
+            "from tests import fake_stages\nfake_stages.install()\n"
+        )
+        self.env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("HARNESS_")},
+            "PYTHONPATH": str(folder),
+            "FAKE_STAGES": str(folder),
+            "COLUMNS": "200",
+        }
+
+    def order(self, stage: str, what: str | None) -> None:
+        """What `stage` does from now on; None: only its normal work."""
+        (self.folder / "waiting").unlink(missing_ok=True)
+        (self.folder / "go").unlink(missing_ok=True)
+        if what is None:
+            (self.folder / stage).unlink()
+        else:
+            (self.folder / stage).write_text(what)
+
+    def runs(self, stage: str = "") -> list[str]:
+        """`STAGE KEY PID` of each run so far."""
+        try:
+            lines = (self.folder / "runs").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [line for line in lines if line.startswith(stage)]
+
+    def pid(self, stage: str = "") -> int:
+        """Process id of the last run."""
+        return int(self.runs(stage)[-1].split()[2])
+
+    def wait_until_waiting(self) -> None:
+        until((self.folder / "waiting").exists)
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait for a condition that must come true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "what the test waits for does not happen"
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process is there and has not ended (a zombie has)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def start(env: dict[str, str], *arguments: str | Path, cwd: Path = ROOT) -> "subprocess.Popen[str]":
+    """`harness ARGUMENTS` in the background; standard error comes with standard output."""
+    return subprocess.Popen(
+        [*HARNESS, *map(str, arguments)],
+        env=env,
+        cwd=cwd,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def harness(
+    env: dict[str, str], *arguments: str | Path, cwd: Path = ROOT
+) -> "subprocess.CompletedProcess[str]":
+    """`harness ARGUMENTS`, run to its end; standard error comes with standard output."""
+    process = start(env, *arguments, cwd=cwd)
+    output, _ = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+
+class InstantExecutor:
+    """Makes each artefact at once and in this process; `outcome` says what a stage's result holds."""
+
+    name = "instant"
+
+    def __init__(self, outcome: Callable[[Any], dict[str, Any]] = lambda job: {}) -> None:
+        self.outcome = outcome
+        self.made: list[str] = []
+
+    def describe(self) -> dict[str, Any]:
+        return {"executor": self.name, "image": None}
+
+    def run(self, job: Any, files: Any, on_event: Callable[[dict[str, Any]], None]) -> None:
+        from harness.call import RESULT_FILE, StageResult
+
+        self.made.append(job.stage)
+        (job.work / "made.txt").write_text(job.key)
+        result = StageResult(keep=["made.txt"], **self.outcome(job))
+        (job.work / RESULT_FILE).write_text(json.dumps(asdict(result)))
+
+
+def planner(volume: Path, inputs: Path | None = None, executor: str = "local") -> Any:
+    from harness.keys import Files
+    from harness.plan import Planner
+    from harness.store import Store
+
+    store = Store(volume)
+    return Planner(store, Files(inputs, store.root / "cache" / "digests.json"), executor)
+
+
+def planned(volume: Path, *specs: Path, **how: Any) -> list[Any]:
+    """The RowPlan of each spec, as `planner(volume, **how)` sees it now."""
+    from harness.spec.load import load_rows
+
+    plan = planner(volume, **how).plan
+    return [plan(loaded) for loaded in load_rows(specs)]
+
+
+def make(
+    volume: Path, *specs: Path, executor: InstantExecutor | None = None, **how: Any
+) -> InstantExecutor:
+    """Run every stage of the specs with an executor that takes no time."""
+    from rich.console import Console
+
+    from harness.keys import Files
+    from harness.run import Runner
+    from harness.store import Store
+
+    executor = executor or InstantExecutor()
+    store = Store(volume)
+    store.prepare()
+    console = Console(file=io.StringIO())
+    runner = Runner(store, Files(how.get("inputs"), None), executor, console)
+    runner.run(planned(volume, *specs, **how))
+    return executor
+
+
+def command(*arguments: str | Path) -> Any:
+    """`harness ARGUMENTS` in this process: click's result; what is not foreseen is raised."""
+    from click.testing import CliRunner
+
+    from harness.cli import main
+
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        result = CliRunner().invoke(main, [str(a) for a in arguments])
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+class Volume:
+    """A volume below `folder` whose stages are made at once; `jobs` are those that were run."""
+
+    def __init__(self, folder: Path) -> None:
+        from harness.store import Store
+
+        self.store = Store(folder / "volume")
+        self.store.prepare()
+        self.jobs: list[Any] = []
+        self.outcomes: dict[str, dict[str, Any]] = {}
+        """Stage -> what its result holds."""
+        self.output = io.StringIO()
+
+    def _outcome(self, job: Any) -> dict[str, Any]:
+        self.jobs.append(job)
+        return self.outcomes.get(job.stage, {})
+
+    @property
+    def ran(self) -> list[str]:
+        return [job.stage for job in self.jobs]
+
+    def run(self, *specs: Path, only: Sequence[str] = ()) -> None:
+        from rich.console import Console
+
+        from harness.keys import Files
+        from harness.run import Runner
+
+        executor, console = InstantExecutor(self._outcome), Console(file=self.output, width=200)
+        runner = Runner(self.store, Files(None, None), executor, console)
+        runner.run(planned(self.store.root, *specs), only)
+
+    def artefact(self, stage: str) -> Any:
+        """The only artefact of a stage."""
+        (found,) = self.store.match(f"{stage}/")
+        return found

@@ -70,10 +70,10 @@ class Group(click.Group):
                     "again; what is finished stays.",
                 )
                 sys.exit(1)
-            if isinstance(e, PermissionError):
-                _complain(f"{e.filename} cannot be accessed: {e.strerror}", "")
-                sys.exit(1)
-            raise
+            if e.filename is None:
+                raise
+            _complain(f"{e.filename} cannot be used: {e.strerror}", "")
+            sys.exit(1)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -162,8 +162,9 @@ def run(
 
     stages = [s.strip() for s in only.split(",") if s.strip()]
     unknown = [s for s in stages if s not in STAGES]
-    if unknown:
-        raise InputError(f"--only {unknown[0]!r} is no stage; there are {', '.join(STAGES)}")
+    if unknown or (only and not stages):
+        wrong = unknown[0] if unknown else only
+        raise InputError(f"--only {wrong!r} is no stage; there are {', '.join(STAGES)}")
     planner = _planner(volume, inputs, executor)
     console = _console()
     rows = _load(specs)
@@ -298,11 +299,23 @@ def doctor(volume: Path, inputs: Path | None) -> None:
 
 
 @main.command()
-@click.option("--port", default=8008, show_default=True, type=click.IntRange(0, 65535))
-@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option(
+    "--port",
+    default=8008,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0: any that is free.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--allow-remote", is_flag=True, help="Let --host be other than this machine.")
-@click.option("--seed", default=0, show_default=True)
-@click.option("--error-rate", default=0.0, show_default=True, type=click.FloatRange(0, 1))
+@click.option("--seed", default=0, show_default=True, help="Another seed, other replies.")
+@click.option(
+    "--error-rate",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Share of judgements that are turned round.",
+)
 @click.option(
     "--fault",
     "faults",
@@ -396,6 +409,8 @@ def _plan_rows(rows: "list[LoadedRow]", planner: "Planner") -> "list[RowPlan]":
                 continue
             e.message = f"{loaded.path}: {e.message}"
             raise
+    if rows and not plans:
+        raise InputError("no row is left: the given data of every one is absent")
     return plans
 
 
@@ -431,7 +446,7 @@ def _find_artefacts(name: str, planner: "Planner") -> list[Any]:
 def _console() -> "Console":
     from rich.console import Console
 
-    console = Console()
+    console = Console(emoji=False)
     if not console.is_terminal:
         console.width = 200
     return console

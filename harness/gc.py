@@ -38,14 +38,14 @@ def collect(store: Store, rows: Sequence[LoadedRow], planners: Sequence[Planner]
                 raise
             except HarnessError:
                 unplanned.add(loaded.row.row)
+                needed.update(_remembered(store, loaded.row.row))
                 continue
             needed.update((s.stage, s.key[:SHORT]) for s in stages)
     items = []
     for folder in store.all_folders():
         if (folder.parent.name, folder.name) in needed:
             continue
-        found = store.match(f"{folder.parent.name}/{folder.name}")
-        if found and found[0].manifest["row"] in unplanned:
+        if unplanned and _made_for(store, folder) in unplanned:
             continue
         items.append(_item(store, folder, "no spec refers to it"))
     for folder in sorted((store.root / "work").glob("*")):
@@ -53,6 +53,17 @@ def collect(store: Store, rows: Sequence[LoadedRow], planners: Sequence[Planner]
         if (stage, key) not in needed and not unplanned and not store.is_locked(stage, key):
             items.append(_item(store, folder, "unfinished, and no spec refers to it"))
     return items
+
+
+def _remembered(store: Store, row: str) -> set[tuple[str, str]]:
+    """What a row made or shared when it last ran: name -> key, `train-cpu: train (label)` -> key."""
+    names = store.remembered(row).items()
+    return {(name.partition(": ")[2].partition(" ")[0], str(key)[:SHORT]) for name, key in names}
+
+
+def _made_for(store: Store, folder: Path) -> str:
+    found = store.match(f"{folder.parent.name}/{folder.name}")
+    return str(found[0].manifest["row"]) if found else ""
 
 
 def named(store: Store, names: Sequence[str]) -> list[Item]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from harness.errors import DataAbsent, InputError
 from harness.spec.models import DATA_SCHEME, _Data
 
 KEY_FORMAT = 1
+SETTLED_NS = 1_000_000_000
+"""A file changed more recently may change once more under the same stamp, clocks being coarse."""
 
 
 def canonical(value: Any) -> str:
@@ -43,9 +46,10 @@ class Files:
         self._dirty = False
         if cache is not None:
             try:
-                self._cache = json.loads(cache.read_text(encoding="utf-8"))
+                found = json.loads(cache.read_text(encoding="utf-8"))
             except (OSError, ValueError):
-                self._cache = {}
+                found = None
+            self._cache = found if isinstance(found, dict) else {}
 
     def locate(self, data: _Data) -> Path:
         """The file or folder itself.
@@ -102,10 +106,13 @@ class Files:
     def _digest_file(self, path: Path) -> str:
         stat = path.stat()
         stamp = f"{path}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}|{stat.st_ino}"
-        if stamp not in self._cache:
-            self._cache[stamp] = file_digest(path)
+        if stamp in self._cache:
+            return self._cache[stamp]
+        digest = file_digest(path)
+        if time.time_ns() - stat.st_ctime_ns > SETTLED_NS:
+            self._cache[stamp] = digest
             self._dirty = True
-        return self._cache[stamp]
+        return digest
 
     def save(self) -> None:
         """Keep what was learnt; a volume that cannot be written only costs the next plan time."""

@@ -180,9 +180,13 @@ def planned(volume: Path, *specs: Path, **how: Any) -> list[Any]:
 
 
 def make(
-    volume: Path, *specs: Path, executor: InstantExecutor | None = None, **how: Any
+    volume: Path,
+    *specs: Path,
+    executor: InstantExecutor | None = None,
+    kind: str = "local",
+    inputs: Path | None = None,
 ) -> InstantExecutor:
-    """Run every stage of the specs with an executor that takes no time."""
+    """Run every stage of the specs with an executor that takes no time; `kind`: whose keys."""
     from rich.console import Console
 
     from harness.keys import Files
@@ -193,8 +197,8 @@ def make(
     store = Store(volume)
     store.prepare()
     console = Console(file=io.StringIO())
-    runner = Runner(store, Files(how.get("inputs"), None), executor, console)
-    runner.run(planned(volume, *specs, **how))
+    runner = Runner(store, Files(inputs, None), executor, console)
+    runner.run(planned(volume, *specs, inputs=inputs, executor=kind))
     return executor
 
 

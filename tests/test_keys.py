@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from harness import environment
+from harness.keys import Files, file_digest
 from harness.spec.load import _models_in
 from harness.spec.models import Row, _Data, _TextFile
 from tests.helpers import evaluation, planned, write_row
@@ -320,14 +322,46 @@ def test_a_changed_byte_of_a_file_changes_the_keys_from_its_stage_on(
     assert changed(before, keys(spec)) == downstream(first)
 
 
-def test_a_byte_that_changes_neither_size_nor_time_of_a_file_is_still_seen(spec: Path) -> None:
-    path = spec.parent / "seeds.jsonl"
+def test_a_byte_that_changes_neither_size_nor_time_of_a_file_is_seen_past_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.keys.SETTLED_NS", -1)
+    path = tmp_path / "data.json"
+    path.write_text("[1]")
     stat = path.stat()
-    before = keys(spec)
-    path.write_bytes(path.read_bytes().replace(b"yes", b"no!"))
+    files = Files(None, tmp_path / "cache" / "digests.json")
+    before = files.digest(_Data(path=str(path)))
+    files.save()
+    time.sleep(0.02)
+    path.write_text("[2]")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert path.stat().st_size == stat.st_size
-    assert changed(before, keys(spec)) == STAGES
+    again = Files(None, tmp_path / "cache" / "digests.json")
+    assert before != again.digest(_Data(path=str(path))) == file_digest(path)
+
+
+def test_a_file_that_was_just_written_is_not_remembered_by_its_stamp(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    path.write_text("[1]")
+    cache = tmp_path / "cache" / "digests.json"
+    files = Files(None, cache)
+    files.digest(_Data(path=str(path)))
+    files.save()
+    assert not cache.exists()
+
+
+def test_a_file_that_has_settled_is_read_once_for_all_plans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.keys.SETTLED_NS", -1)
+    path = tmp_path / "data.json"
+    path.write_text("[1]")
+    cache = tmp_path / "cache" / "digests.json"
+    files = Files(None, cache)
+    found = files.digest(_Data(path=str(path)))
+    files.save()
+    monkeypatch.setattr("harness.keys.file_digest", None)
+    assert Files(None, cache).digest(_Data(path=str(path))) == found
 
 
 @pytest.mark.parametrize("change", ["bytes", "name", "another file"])
@@ -390,8 +424,6 @@ def test_a_renamed_file_changes_no_key(spec: Path) -> None:
 def test_a_given_data_set_is_keyed_by_its_bytes_and_pinning_them_changes_nothing(
     spec: Path, tmp_path: Path
 ) -> None:
-    from harness.keys import file_digest
-
     tree = yaml.safe_load(spec.read_text())
     tree.pop("gen")
     (tmp_path / "given").mkdir()

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,8 @@ NO_ENGINE = (
     requests.exceptions.ReadTimeout,
 )
 OUT_OF_MEMORY = 137
+MEMORY, KEYS = Path("/dev/shm"), "harness-keys"
+"""Where keys stand as files while a container runs, and what their folders' names begin with."""
 
 
 def connect() -> Any:
@@ -204,8 +207,12 @@ def _settings(job: Job, mounts: list[Mount], variables: dict[str, str]) -> dict[
 def _secret_files(job: Job) -> Iterator[tuple[list[Mount], dict[str, str]]]:
     """Keys as files in memory that only this user can read: the engine's records name them only."""
     values = {n: read_key(n, job.title) for n in job.secrets if secret_there(n)}
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+    memory = MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
+    _remove_keys_of_killed(memory)
+    if not values:
+        yield [], {}
+        return
+    with tempfile.TemporaryDirectory(prefix=f"{KEYS}-{os.getpid()}-", dir=memory) as folder:
         mounts, variables = [], {}
         for name, value in values.items():
             path = Path(folder) / name
@@ -214,6 +221,15 @@ def _secret_files(job: Job) -> Iterator[tuple[list[Mount], dict[str, str]]]:
             mounts.append(Mount(f"{SECRETS}/{name}", str(path), "bind", read_only=True))
             variables[f"{name}_FILE"] = f"{SECRETS}/{name}"
         yield mounts, variables
+
+
+def _remove_keys_of_killed(memory: Path) -> None:
+    """A harness that was killed could not remove its keys."""
+    for folder in memory.glob(f"{KEYS}-*-*"):
+        owner = folder.name.removeprefix(f"{KEYS}-").split("-")[0]
+        with contextlib.suppress(FileNotFoundError):
+            if not Path("/proc", owner).exists() and folder.stat().st_uid == os.getuid():
+                shutil.rmtree(folder)
 
 
 def _stop(container: Any) -> None:

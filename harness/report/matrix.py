@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from harness import environment
-from harness.errors import HarnessError, InputError
+from harness.errors import DataAbsent, InputError
 from harness.keys import iter_data
 from harness.plan import Planner, RowPlan, StagePlan
+from harness.progress import plain
 from harness.report.verdict import judge, pool
 from harness.spec.load import LoadedRow
 from harness.spec.models import Row
@@ -59,7 +60,8 @@ def _choose(loaded: LoadedRow, planners: Sequence[Planner]) -> tuple[RowPlan | N
         except Damaged:
             raise
         except InputError as e:
-            problem = e.message
+            # Without the folder it was looked for in, which is the machine's own.
+            problem = "its given data is not there" if isinstance(e, DataAbsent) else e.message
             continue
         if any(s.artefact for s in candidate.final()):
             return candidate, ""
@@ -75,6 +77,8 @@ def _cells(
     reported = row.reported.get(metric)
     pooled = pool(found) if found else None
     verdict = judge(reported, pooled, simulated)
+    if judged and not found:
+        problem = f"the judge stage gives no {metric}"
     stages = _behind(plan, judged)
     ours = pooled or {}
     return {
@@ -162,8 +166,8 @@ def _csv_cell(column: str, value: Any) -> str:
         return ""
     if column in NUMBERS:
         return repr(value)
-    text = str(value)
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    text = plain(str(value))
+    return "'" + text if text[:1] in ("=", "+", "-", "@", "\n", "\ufffd") else text
 
 
 HEADINGS = (
@@ -222,7 +226,7 @@ SIMULATED = (
 
 
 def to_markdown(lines: Sequence[Line], title: str) -> str:
-    parts = [f"# {_md(title)}", "", EXPLANATION]
+    parts = [f"# {_md(title)}\n\n{EXPLANATION}"]
     if any(line.cells["simulated"] for line in lines):
         parts += ["", SIMULATED]
     parts += ["", "| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
@@ -230,15 +234,22 @@ def to_markdown(lines: Sequence[Line], title: str) -> str:
     return "\n".join(parts) + "\n"
 
 
+def _heading(table: str) -> str:
+    return f"# {_md(f'Table {table}')}\n\n{EXPLANATION}"
+
+
 def _md(text: str) -> str:
     """Text as markdown shows it literally, in one table cell."""
-    flat = " ".join(str(text).split())
+    flat = plain(" ".join(str(text).split()))
     flat = re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", flat)
     return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def write_all(lines: Sequence[Line], folder: Path) -> list[Path]:
-    """Write matrix.{csv,md} and tables/TABLE.{csv,md}; files that would not change stay untouched."""
+    """Write matrix.{csv,md} and tables/TABLE.{csv,md}; files that would not change stay untouched.
+
+    Files this wrote for a table that no row names any more are removed: their numbers are stale.
+    """
     tables: dict[str, list[Line]] = {}
     for line in lines:
         tables.setdefault(line.table, []).append(line)
@@ -252,8 +263,13 @@ def write_all(lines: Sequence[Line], folder: Path) -> list[Path]:
             path = folder / name
             if not path.is_file() or path.read_text(encoding="utf-8") != text:
                 write_atomically(path, text)
-    except PermissionError as e:
-        raise HarnessError(
-            f"{e.filename} cannot be written", "Name another folder with --out."
+        for path in (folder / "tables").glob("*.md"):
+            ours = path.read_text(encoding="utf-8").startswith(_heading(path.stem))
+            if ours and path.stem not in tables:
+                path.unlink()
+                path.with_suffix(".csv").unlink(missing_ok=True)
+    except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError) as e:
+        raise InputError(
+            f"{e.filename} cannot be written: {e.strerror}", "Name another folder with --out."
         ) from None
     return [folder / name for name in texts]

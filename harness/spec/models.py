@@ -216,7 +216,7 @@ class Template(Spec):
     prompt: Annotated[TextFile, _with_fields("instruction")]
     """Text with {instruction} and, where wanted, {input}; without {input}, a non-empty input
     follows the instruction on a line of its own. A newline at the file's very end does not count."""
-    stop: list[str] = []
+    stop: list[Annotated[str, Field(min_length=1)]] = []
     """Texts that end an answer, beside the tokenizer's end-of-sequence token."""
 
 
@@ -243,6 +243,12 @@ class Train(Spec):
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; the last bits of a float sum depend on it. Left open: what the machine has."""
     checkpoint_steps: Annotated[int, Field(ge=1)] = Field(default=100, json_schema_extra=NOT_KEY)
+
+    @model_validator(mode="after")
+    def _warmup_counts(self) -> "Train":
+        if self.scheduler == "constant" and self.warmup_steps:
+            raise ValueError("a constant schedule has no warm-up: say constant_with_warmup")
+        return self
 
 
 class PromptSet(Spec):

@@ -1,0 +1,142 @@
+"""The docker executor with a real engine and the gen image; `make images` first."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers import ROOT, harness, start, until, write_row
+
+pytestmark = pytest.mark.docker
+
+SMOKE = ROOT / "specs" / "smoke"
+SECRET = "sk-of-a-test-0123456789"
+NOWHERE = "http://192.0.2.1/v1"
+"""An address that no machine has (RFC 5737)."""
+
+
+@pytest.fixture
+def env() -> dict[str, str]:
+    if shutil.which("docker") is None or docker("image", "inspect", "harness-gen:latest") is None:
+        pytest.fail("there is no image harness-gen:latest: make images")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("HARNESS_")}
+    return {**kept, "HARNESS_ACCELERATOR": "cpu", "COLUMNS": "200", "ROW_TEST_KEY": SECRET}
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Iterator[Path]:
+    """A volume; what a failed test left running on it is removed."""
+    yield tmp_path / "volume"
+    for container in containers(tmp_path / "volume"):
+        docker("rm", "-f", container)
+
+
+def docker(*arguments: str) -> str | None:
+    """The command's output; None where it failed."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def containers(volume: Path, running: bool = False) -> list[str]:
+    """Ids of the containers that work on the volume."""
+    ids = docker("ps", "-q", *([] if running else ["-a"]), "--filter", "label=harness.work") or ""
+    found = []
+    for container in ids.split():
+        label = '{{index .Config.Labels "harness.work"}}'
+        work = docker("inspect", "--format", label, container)
+        if work is not None and Path(work).is_relative_to(volume):
+            found.append(container)
+    return found
+
+
+def gen_row(folder: Path, **teacher: Any) -> Path:
+    """A row with the smoke table's gen stage, made small, and nothing else."""
+    gen = {
+        "recipe": "alpaca",
+        "teacher": {"model": "teacher", **teacher},
+        "seeds": str(SMOKE / "seeds.jsonl"),
+        "prompt": str(SMOKE / "prompts" / "tasks.txt"),
+        "examples": 20,
+        "tasks_per_reply": 5,
+        "requests_per_round": 1,
+        "max_similarity": 1,
+    }
+    return write_row(folder, gen=gen, train=None)
+
+
+def run_command(spec: Path, volume: Path) -> list[str | Path]:
+    return ["run", "--executor", "docker", spec, "--volume", volume]
+
+
+def test_a_stage_runs_in_its_image_and_leaves_an_artefact_of_the_callers(
+    env: dict[str, str], tmp_path: Path, volume: Path
+) -> None:
+    spec = gen_row(tmp_path / "specs", simulated={})
+    done = harness(env, *run_command(spec, volume))
+    assert done.returncode == 0, done.stdout
+    (folder,) = volume.glob("artefacts/gen/*")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["executor"]["executor"] == "docker"
+    assert manifest["executor"]["image"]["id"] == docker(
+        "image", "inspect", "--format", "{{.Id}}", "harness-gen:latest"
+    )
+    assert manifest["used"]["environment"]["image"]["image"] == "gen"
+    assert manifest["document"]["environment"]["image"] == "gen"
+    assert len((folder / "data.jsonl").read_text().splitlines()) >= 20
+    assert {(p.stat().st_uid, p.stat().st_gid) for p in folder.rglob("*")} == {
+        (os.getuid(), os.getgid())
+    }
+    assert containers(volume) == []
+
+
+def test_stopped_a_container_ends_and_its_key_was_in_no_record_of_the_engine(
+    env: dict[str, str], tmp_path: Path, volume: Path
+) -> None:
+    spec = gen_row(tmp_path / "specs", base_url=NOWHERE, api_key_env="ROW_TEST_KEY")
+    process = start(env, *run_command(spec, volume))
+    until(lambda: containers(volume, running=True))
+    (container,) = containers(volume)
+    record = docker("inspect", container)
+    assert record is not None
+    assert "ROW_TEST_KEY_FILE=/run/secrets/ROW_TEST_KEY" in record
+    assert SECRET not in record
+    read = docker("exec", container, "cat", "/run/secrets/ROW_TEST_KEY")
+    assert read == SECRET
+    host = json.loads(record)[0]["HostConfig"]
+    assert (host["ReadonlyRootfs"], host["CapDrop"], host["NetworkMode"]) == (
+        True,
+        ["ALL"],
+        "bridge",
+    )
+
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=40)
+    assert process.returncode == 130, output
+    assert "was stopped; what it has made so far is kept" in output
+    assert containers(volume) == []
+    assert len(list(volume.glob("work/gen-*"))) == 1
+    written = [p for p in volume.rglob("*") if p.is_file()]
+    assert not [p for p in written if SECRET.encode() in p.read_bytes()]
+
+
+def test_the_container_of_a_killed_harness_is_removed_by_the_next_run_which_goes_on(
+    env: dict[str, str], tmp_path: Path, volume: Path
+) -> None:
+    spec = gen_row(tmp_path / "specs", simulated={"faults": {"slow": 1.0}})
+    process = start(env, *run_command(spec, volume))
+    until(lambda: containers(volume, running=True))
+    process.kill()
+    process.communicate()
+    (orphan,) = containers(volume, running=True)
+
+    done = harness(env, *run_command(spec, volume))
+    assert done.returncode == 0, done.stdout
+    assert docker("inspect", orphan) is None
+    assert containers(volume) == []
+    assert len(list(volume.glob("artefacts/gen/*"))) == 1

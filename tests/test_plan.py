@@ -1,0 +1,343 @@
+"""Run, reuse or stale, and the reasons in words; what happens when given data is not there."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness import environment
+from harness.errors import HarnessError
+from harness.keys import file_digest
+from tests.helpers import InstantExecutor, command, evaluation, make, planned, write_row
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("HARNESS_DATA", "HARNESS_INPUTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "specs"
+    return write_row(folder, eval=evaluation(folder))
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def states(volume: Path, *specs: Path, **how: Any) -> dict[str, str]:
+    """Stage (and label) -> its status and reasons."""
+    return {
+        f"{s.stage} {s.label}".strip(): f"{s.status}: {'; '.join(s.reasons)}"
+        for plan in planned(volume, *specs, **how)
+        for s in plan.stages
+    }
+
+
+def edit(spec: Path, **parts: Any) -> None:
+    """Merge parts (a level deep) into a spec."""
+    tree = yaml.safe_load(spec.read_text())
+    for name, value in parts.items():
+        merge = isinstance(value, dict) and isinstance(tree.get(name), dict)
+        tree[name] = {**tree[name], **value} if merge else value
+    spec.write_text(yaml.safe_dump(tree))
+
+
+def test_a_row_that_never_ran_is_to_be_run_and_a_row_that_ran_is_reused(
+    spec: Path, volume: Path
+) -> None:
+    stages = ("gen", "train", "answer", "judge")
+    assert states(volume, spec) == dict.fromkeys(stages, "run: not made yet")
+    assert make(volume, spec).made == list(stages)
+    assert states(volume, spec) == dict.fromkeys(stages, "reuse: ")
+    assert make(volume, spec).made == []
+
+
+def test_planning_writes_nothing_to_the_volume(spec: Path, volume: Path) -> None:
+    planned(volume, spec)
+    assert not volume.exists()
+
+
+def test_a_changed_parameter_makes_its_stage_stale_by_name_and_what_follows_by_its_input(
+    spec: Path, volume: Path
+) -> None:
+    make(volume, spec)
+    edit(spec, train={"steps": 2, "learning_rate": 0.001})
+    assert states(volume, spec) == {
+        "gen": "reuse: ",
+        "train": "stale: train.learning_rate: 2e-05 -> 0.001; train.steps: 1 -> 2",
+        "answer": "stale: its input (model) changed",
+        "judge": "stale: its input (outputs) changed",
+    }
+    assert make(volume, spec).made == ["train", "answer", "judge"]
+
+
+def test_a_parameter_that_goes_back_finds_its_old_artefacts_again(spec: Path, volume: Path) -> None:
+    make(volume, spec)
+    edit(spec, train={"steps": 2})
+    make(volume, spec)
+    edit(spec, train={"steps": 1})
+    assert set(states(volume, spec).values()) == {"reuse: "}
+
+
+def test_a_changed_prompt_is_stale_by_the_line_that_changed(spec: Path, volume: Path) -> None:
+    make(volume, spec)
+    (spec.parent / "prompt.txt").write_text("Q: {instruction}\nAnswer:")
+    found = states(volume, spec)
+    assert found["train"] == "stale: template.prompt.text: text changed in line 2"
+    (spec.parent / "prompt.txt").write_text("Q: {instruction}\nA:\nmore")
+    found = states(volume, spec)
+    assert found["train"] == "stale: template.prompt.text: text changed after line 2"
+
+
+def test_changed_bytes_of_a_data_set_are_said_to_have_changed(spec: Path, volume: Path) -> None:
+    make(volume, spec)
+    (spec.parent / "seeds.jsonl").write_text("{}\n")
+    assert states(volume, spec)["gen"] == "stale: gen.seeds: its bytes changed"
+
+
+def test_a_raised_code_version_is_the_reason(
+    spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(volume, spec)
+    old = environment.CODE_VERSIONS["judge"]
+    monkeypatch.setitem(environment.CODE_VERSIONS, "judge", old + 1)
+    found = states(volume, spec)
+    assert found["judge"] == f"stale: code_version: {old} -> {old + 1}"
+    assert found["answer"] == "reuse: "
+
+
+def test_a_changed_image_lock_is_the_reason(
+    spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = {"train-cpu": "a" * 64}
+    monkeypatch.setattr(environment, "accelerator", lambda: "cpu")
+    monkeypatch.setattr(environment, "lock_digest", lambda image: digest.get(image, "0" * 64))
+    environment.environment_of.cache_clear()
+    make(volume, spec, kind="docker")
+    digest["train-cpu"] = "b" * 64
+    environment.environment_of.cache_clear()
+    found = states(volume, spec, executor="docker")
+    environment.environment_of.cache_clear()
+    assert found["train"] == "stale: image lock: aaaaaaaaaaaa -> bbbbbbbbbbbb"
+    assert found["answer"] == "stale: its input (model) changed"
+
+
+def test_a_changed_local_package_is_the_reason(
+    spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(volume, spec)
+    was = environment.installed_packages()
+    monkeypatch.setattr(environment, "installed_packages", lambda: {**was, "trl": "99.0"})
+    environment.environment_of.cache_clear()
+    found = states(volume, spec)
+    environment.environment_of.cache_clear()
+    assert found["train"] == f"stale: package trl: {was['trl']} -> 99.0"
+    assert found["gen"] == "reuse: "
+
+
+def test_a_part_that_is_new_or_gone_is_said_to_be(spec: Path, volume: Path) -> None:
+    make(volume, spec)
+    edit(spec, model={"random": {"config": {"vocab_size": 8}}})
+    assert states(volume, spec)["train"] == (
+        "stale: model.random.config.model_type: 'qwen2' is gone; "
+        "model.random.config.vocab_size: 8 is new"
+    )
+
+
+def test_a_made_artefact_of_the_other_executor_is_not_reused_and_not_stale(
+    spec: Path, volume: Path
+) -> None:
+    make(volume, spec)
+    assert set(states(volume, spec, executor="docker").values()) == {"run: not made yet"}
+
+
+def test_an_artefact_that_was_removed_is_made_again_and_what_needs_it_is_reused(
+    spec: Path, volume: Path
+) -> None:
+    make(volume, spec)
+    shutil.rmtree(volume / "artefacts" / "train")
+    found = states(volume, spec)
+    assert found["train"] == "run: its artefact is gone"
+    assert found["judge"] == "reuse: "
+
+
+def test_of_a_stale_stage_whose_last_artefact_is_gone_the_change_is_not_guessed(
+    spec: Path, volume: Path
+) -> None:
+    make(volume, spec)
+    shutil.rmtree(volume / "artefacts" / "train")
+    edit(spec, train={"steps": 2})
+    assert states(volume, spec)["train"] == (
+        "stale: its last artefact is gone, so what changed is not known"
+    )
+
+
+def test_an_interrupted_run_is_said_to_go_on(spec: Path, volume: Path) -> None:
+    def stop_in_training(job: Any) -> dict[str, Any]:
+        if job.stage == "train":
+            raise HarnessError("stopped")
+        return {}
+
+    with pytest.raises(HarnessError, match="stopped"):
+        make(volume, spec, executor=InstantExecutor(stop_in_training))
+    found = states(volume, spec)
+    assert found["gen"] == "reuse: "
+    assert found["train"] == "run: an interrupted run is there and goes on"
+
+
+def test_two_rows_with_the_same_gen_make_it_once(spec: Path, volume: Path) -> None:
+    folder = spec.parent
+    other = write_row(folder, "other", train={"steps": 2}, eval=evaluation(folder))
+    assert sorted(make(volume, spec, other).made) == sorted(
+        ["gen", "train", "answer", "judge", "train", "answer", "judge"]
+    )
+
+
+def test_a_row_that_shares_an_artefact_still_says_what_changed_for_itself(
+    spec: Path, volume: Path
+) -> None:
+    other = write_row(spec.parent, "other", train={"steps": 2}, eval=evaluation(spec.parent))
+    make(volume, spec, other)
+    edit(other, gen={"examples": 5})
+    assert states(volume, other)["gen"] == "stale: gen.examples: 3 -> 5"
+
+
+def test_a_renamed_row_reuses_everything(spec: Path, volume: Path) -> None:
+    make(volume, spec)
+    edit(spec, row="new-name", title="New", table="other", reported={"win_rate": {"value": 3}})
+    assert set(states(volume, spec).values()) == {"reuse: "}
+
+
+def test_calls_are_estimated_from_examples_and_prompts(spec: Path, volume: Path) -> None:
+    prompts = [{"instruction": "x" * 40, "output": "y" * 80}] * 5
+    (spec.parent / "prompts.jsonl").write_text("".join(json.dumps(p) + "\n" for p in prompts))
+    edit(spec, gen={"examples": 41, "tasks_per_reply": 20})
+    (plan,) = planned(volume, spec)
+    calls = {s.stage: s.estimate.calls for s in plan.stages}
+    assert calls == {"gen": 3, "train": 0, "answer": 0, "judge": 5}
+    tree = yaml.safe_load(spec.read_text())
+    tree["eval"]["answer"]["prompts"]["first"] = 2
+    spec.write_text(yaml.safe_dump(tree))
+    (plan,) = planned(volume, spec)
+    (judge,) = plan.final()
+    template = len((spec.parent / "judge.txt").read_text())
+    assert judge.estimate.calls == 2
+    assert judge.estimate.prompt_tokens == (2 * template + 2 * 2 * 120) // 4
+
+
+def test_plan_prints_each_stage_with_its_state_reason_and_expected_calls(
+    spec: Path, volume: Path
+) -> None:
+    other = write_row(spec.parent, "other", train={"steps": 2}, eval=evaluation(spec.parent))
+    result = command("plan", spec, other)
+    assert result.exit_code == 0
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[0] == ["one", "The", "row", "one"]
+    assert lines[1][:2] == ["gen", "run"]
+    assert " ".join(lines[1][3:]).startswith("not made yet; about 1 calls, ")
+    assert " ".join(lines[6][3:]) == "shared with a row above"
+    assert result.stdout.splitlines()[-1].startswith("7 stages to run, about 3 calls, ")
+    make(volume, spec)
+    edit(spec, train={"steps": 3})
+    lines = command("plan", spec).stdout.splitlines()
+    assert [line.split()[1] for line in lines[1:5]] == ["reuse", "stale", "stale", "stale"]
+    assert "train.steps: 1 -> 3" in lines[2]
+
+
+def with_given_data(spec: Path, **pin: str) -> None:
+    tree = yaml.safe_load(spec.read_text())
+    tree["gen"]["seeds"] = {"path": "data:tasks/seeds.jsonl", **pin}
+    spec.write_text(yaml.safe_dump(tree))
+
+
+def test_a_row_that_is_named_and_lacks_its_data_is_refused_with_the_way_out(spec: Path) -> None:
+    with_given_data(spec)
+    result = command("plan", spec)
+    assert result.exit_code == 2
+    assert "specs/one.yaml: data:tasks/seeds.jsonl is below the folder of given data" in (
+        result.stderr
+    )
+    assert "--data DIR" in result.stderr
+    Path("inputs").mkdir()
+    result = command("run", spec)
+    assert result.exit_code == 2
+    assert "inputs holds no tasks/seeds.jsonl" in result.stderr
+    result = command("plan", "--data", "nowhere", spec)
+    assert result.exit_code == 2
+    assert "the folder of given data nowhere is not there" in result.stderr
+
+
+def test_of_a_folder_a_row_that_lacks_its_data_is_left_out_with_a_note(spec: Path) -> None:
+    with_given_data(spec)
+    write_row(spec.parent, "other")
+    result = command("plan", "specs")
+    assert result.exit_code == 0
+    assert "left out: row one: data:tasks/seeds.jsonl" in result.stderr
+    assert "--data DIR" in result.stderr
+    assert result.stdout.splitlines()[0].split()[0] == "other"
+    assert "2 stages to run" in result.stdout
+    assert command("plan", "specs", spec).exit_code == 2
+
+
+def test_a_folder_whose_rows_all_lack_their_data_is_refused(spec: Path) -> None:
+    with_given_data(spec)
+    result = command("plan", "specs")
+    assert result.exit_code == 2
+    assert "left out: row one" in result.stderr
+    assert "no row is left" in result.stderr
+
+
+def test_given_data_is_found_by_option_variable_or_in_the_folder_inputs(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_given_data(spec)
+    (tmp_path / "given" / "tasks").mkdir(parents=True)
+    (tmp_path / "given" / "tasks" / "seeds.jsonl").write_text("{}")
+    assert command("plan", spec, "--data", tmp_path / "given").exit_code == 0
+    monkeypatch.setenv("HARNESS_INPUTS", "given")
+    assert command("plan", spec).exit_code == 0
+    monkeypatch.delenv("HARNESS_INPUTS")
+    assert command("plan", spec).exit_code == 2
+    (tmp_path / "given").rename(tmp_path / "inputs")
+    assert command("plan", spec).exit_code == 0
+
+
+def test_given_data_with_other_bytes_than_pinned_is_refused_even_in_a_folder(
+    spec: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "inputs" / "tasks" / "seeds.jsonl"
+    data.parent.mkdir(parents=True)
+    data.write_text("{}")
+    digest = file_digest(data)
+    with_given_data(spec, sha256=digest)
+    assert command("plan", "specs").exit_code == 0
+    data.write_text("{ }")
+    result = command("plan", "specs")
+    assert result.exit_code == 2
+    assert file_digest(data) in result.stderr
+    assert digest in result.stderr
+    assert "write its sha256 into the spec" in result.stderr
+
+
+def test_given_data_cannot_lead_out_of_its_folder(spec: Path, tmp_path: Path) -> None:
+    (tmp_path / "inputs").mkdir()
+    (tmp_path / "secret").write_text("x")
+    tree = yaml.safe_load(spec.read_text())
+    tree["gen"]["seeds"] = "data:../secret"
+    spec.write_text(yaml.safe_dump(tree))
+    result = command("plan", "specs")
+    assert result.exit_code == 2
+    assert "leads out of the folder of given data" in result.stderr
+
+
+def test_a_damaged_cache_of_digests_costs_nothing_but_time(spec: Path, volume: Path) -> None:
+    before = states(volume, spec)
+    (volume / "cache").mkdir(parents=True)
+    for content in ("{not json", "[]", "null", '{"x": 1}'):
+        (volume / "cache" / "digests.json").write_text(content)
+        assert states(volume, spec) == before
+        assert command("plan", spec).exit_code == 0

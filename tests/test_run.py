@@ -1,0 +1,403 @@
+"""Carrying out plans: what is checked first, what is run once, what the manifests say."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import environment
+from harness.errors import HarnessError, InputError
+from harness.store import Damaged
+from tests.helpers import FakeStages, Volume, evaluation, harness, planned, write_row
+
+REAL = {"model": "gpt-4", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "ROW_TEST_KEY"}
+
+
+@pytest.fixture
+def specs(tmp_path: Path) -> Path:
+    return tmp_path / "specs"
+
+
+@pytest.fixture
+def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Volume:
+    for name in ("ROW_TEST_KEY", "ROW_TEST_KEY_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    return Volume(tmp_path)
+
+
+def test_stages_run_in_order_each_with_its_inputs_folder(specs: Path, volume: Volume) -> None:
+    spec = write_row(specs, eval=evaluation(specs))
+    volume.run(spec)
+    assert volume.ran == ["gen", "train", "answer", "judge"]
+    assert [
+        {name: folder.parent.name for name, folder in j.inputs.items()} for j in volume.jobs
+    ] == [{}, {"data": "gen"}, {"model": "train"}, {"outputs": "answer"}]
+    assert all(folder.is_dir() for job in volume.jobs for folder in job.inputs.values())
+
+
+def test_what_is_there_is_not_run_again(specs: Path, volume: Volume) -> None:
+    spec = write_row(specs, eval=evaluation(specs))
+    volume.run(spec)
+    volume.jobs.clear()
+    volume.run(spec)
+    assert volume.ran == []
+    assert "judge: one" in volume.output.getvalue()
+    assert volume.output.getvalue().count("there already") == 4
+
+
+def test_two_rows_with_the_same_gen_share_one_run_of_it(specs: Path, volume: Volume) -> None:
+    one = write_row(specs, "one")
+    two = write_row(specs, "two", train={"steps": 2})
+    volume.run(one, two)
+    assert volume.ran == ["gen", "train", "train"]
+    assert volume.jobs[1].inputs == volume.jobs[2].inputs
+    for row in ("one", "two"):
+        assert set(volume.store.remembered(row)) == {"local: gen", "local: train"}
+
+
+def test_each_replicate_is_run_and_shares_what_comes_before_it(specs: Path, volume: Volume) -> None:
+    spec = write_row(
+        specs,
+        eval=evaluation(specs),
+        replicates={"train_seeds": [1, 2], "sampling_seeds": [3, 4], "judge": 2},
+    )
+    volume.run(spec)
+    assert {stage: volume.ran.count(stage) for stage in environment.STAGES} == {
+        "gen": 1,
+        "train": 2,
+        "answer": 4,
+        "judge": 8,
+    }
+    assert [j.params["train"].seed for j in volume.jobs if j.stage == "train"] == [1, 2]
+    labels = [a.manifest["label"] for a in volume.store.match("judge/")]
+    assert "train seed 2, sampling seed 4, judging 2" in labels
+    assert len(set(labels)) == 8
+
+
+@pytest.mark.parametrize("where", ["gen", "judge"])
+def test_a_key_that_is_not_set_stops_the_run_before_anything_ran(
+    specs: Path, volume: Volume, where: str
+) -> None:
+    changes: dict[str, Any] = {"gen": gen_with(REAL)} if where == "gen" else {}
+    judge = REAL if where == "judge" else None
+    spec = write_row(specs, eval=evaluation(specs, judge), **changes)
+    with pytest.raises(InputError, match="ROW_TEST_KEY is not set") as caught:
+        volume.run(spec)
+    assert f"gpt-4, which the {where} stage of row one calls" in caught.value.message
+    assert "ROW_TEST_KEY_FILE=PATH" in caught.value.hint
+    assert volume.ran == []
+
+
+def gen_with(teacher: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "recipe": "alpaca",
+        "teacher": teacher,
+        "seeds": "seeds.jsonl",
+        "prompt": "tasks.txt",
+        "examples": 3,
+    }
+
+
+@pytest.mark.parametrize("content", [None, "", "two words\nand a line\n"])
+def test_a_key_file_that_cannot_be_used_stops_the_run_before_anything_ran(
+    specs: Path,
+    volume: Volume,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    content: str | None,
+) -> None:
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("ROW_TEST_KEY_FILE", str(file))
+    spec = write_row(specs, eval=evaluation(specs, REAL))
+    with pytest.raises(InputError, match="ROW_TEST_KEY_FILE"):
+        volume.run(spec)
+    assert volume.ran == []
+
+
+def test_a_key_is_asked_for_only_by_stages_that_will_run(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write_row(specs, eval=evaluation(specs, REAL))
+    volume.run(spec, only=["gen", "train", "answer"])
+    monkeypatch.setenv("ROW_TEST_KEY", "sk-1")
+    volume.run(spec)
+    monkeypatch.delenv("ROW_TEST_KEY")
+    volume.run(spec)
+    assert volume.ran == ["gen", "train", "answer", "judge"]
+
+
+def test_only_a_stage_with_a_real_endpoint_gets_the_network_and_the_key(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROW_TEST_KEY", "sk-very-secret")
+    simulated = write_row(specs, "simulated", eval=evaluation(specs))
+    volume.run(simulated)
+    assert {(j.network, j.secrets) for j in volume.jobs} == {(False, ())}
+
+    volume.jobs.clear()
+    volume.run(write_row(specs, "real", eval=evaluation(specs, REAL)))
+    assert [(j.stage, j.network, j.secrets) for j in volume.jobs] == [
+        ("judge", True, ("ROW_TEST_KEY",))
+    ]
+    written = [p for p in volume.store.root.rglob("*") if p.is_file()]
+    assert written
+    assert not [p for p in written if b"sk-very-secret" in p.read_bytes()]
+
+
+def test_the_manifest_says_what_was_asked_used_made_and_what_it_cost(
+    specs: Path, volume: Volume
+) -> None:
+    volume.outcomes["train"] = {
+        "metrics": {"train_loss": {"value": 1.25}},
+        "counts": {"steps": 1},
+        "used": {"device": "cpu"},
+        "seeds": {"train": 42},
+        "cost": {"gpu_seconds": 0.5},
+        "notes": ["a note"],
+    }
+    spec = write_row(specs)
+    volume.run(spec)
+    manifest = volume.artefact("train").manifest
+    (row,) = planned(volume.store.root, spec)
+    gen, train = row.stages
+    assert manifest["stage"] == "train"
+    assert manifest["key"] == train.key
+    assert manifest["row"] == "one"
+    assert manifest["document"] == json.loads(json.dumps(train.document))
+    assert manifest["document"]["params"]["train"]["batch_size"] == 8  # a default, filled in
+    assert "local" in manifest["document"]["environment"]
+    assert manifest["inputs"] == {"data": {"stage": "gen", "key": gen.key}}
+    assert manifest["executor"] == {"executor": "instant", "image": None}
+    assert manifest["metrics"] == {"train_loss": {"value": 1.25}}
+    assert manifest["counts"] == {"steps": 1}
+    assert manifest["used"] == {"device": "cpu"}
+    assert manifest["seeds"] == {"train": 42}
+    assert manifest["cost"]["gpu_seconds"] == 0.5
+    assert manifest["cost"]["wall_seconds"] >= 0
+    assert manifest["notes"] == ["a note"]
+    assert list(manifest["files"]) == ["made.txt"]
+    assert {"ran", "finished", "format"} <= set(manifest)
+    assert "note: a note" in volume.output.getvalue()
+
+
+def test_a_manifest_of_a_real_stage_process_says_what_it_ran_in(tmp_path: Path) -> None:
+    fake = FakeStages(tmp_path / "fake")
+    spec, volume = write_row(tmp_path / "specs", train=None), tmp_path / "volume"
+    assert harness(fake.env, "run", spec, "--volume", volume).returncode == 0
+    (path,) = volume.glob("artefacts/gen/*/manifest.json")
+    manifest = json.loads(path.read_text())
+    here = manifest["used"]["environment"]
+    assert "click" in here["packages"]
+    assert {"python", "image", "system", "cpus", "memory_bytes", "processor"} <= set(here)
+    assert manifest["used"]["offline"] is True
+    assert manifest["cost"] == {
+        "calls": 3,
+        "prompt_tokens": 5,
+        "completion_tokens": 7,
+        "stage_seconds": manifest["cost"]["stage_seconds"],
+        "wall_seconds": manifest["cost"]["wall_seconds"],
+    }
+    assert manifest["cost"]["wall_seconds"] >= manifest["cost"]["stage_seconds"]
+
+
+def test_what_was_simulated_is_inherited_by_all_that_is_made_of_it(
+    specs: Path, volume: Volume
+) -> None:
+    volume.outcomes = {"gen": {"simulated": ["teacher"]}, "judge": {"simulated": ["judge"]}}
+    volume.run(write_row(specs, eval=evaluation(specs)))
+    assert {
+        stage: volume.artefact(stage).manifest["simulated"] for stage in environment.STAGES
+    } == {
+        "gen": ["teacher"],
+        "train": ["teacher"],
+        "answer": ["teacher"],
+        "judge": ["judge", "teacher"],
+    }
+
+
+@pytest.mark.parametrize("random", [True, False])
+def test_random_weights_are_marked_in_all_that_is_made_of_them(
+    specs: Path, volume: Volume, random: bool
+) -> None:
+    (specs / "model").mkdir(parents=True)
+    (specs / "model" / "config.json").write_text("{}")
+    changes = {} if random else {"model": {"path": "model"}}
+    volume.run(write_row(specs, eval=evaluation(specs), **changes))
+    marked = {
+        stage: volume.artefact(stage).manifest["random_weights"] for stage in environment.STAGES
+    }
+    assert marked == {"gen": False, "train": random, "answer": random, "judge": random}
+
+
+def test_one_stage_alone_needs_its_inputs_and_names_the_command_that_makes_them(
+    specs: Path, volume: Volume
+) -> None:
+    spec = write_row(specs, eval=evaluation(specs))
+    for only, missing in (("train", "gen"), ("answer", "train"), ("judge", "answer")):
+        with pytest.raises(InputError) as caught:
+            volume.run(spec, only=[only])
+        assert "is not on the volume" in caught.value.message
+        assert caught.value.hint == f"Make it with: harness run --only {missing} {spec}"
+        assert volume.ran == []
+        volume.run(spec, only=[missing])
+        assert volume.ran == [missing]
+        volume.jobs.clear()
+    volume.run(spec, only=["judge"])
+    assert volume.ran == ["judge"]
+
+
+def test_stages_named_together_make_each_others_inputs(specs: Path, volume: Volume) -> None:
+    spec = write_row(specs, eval=evaluation(specs))
+    with pytest.raises(InputError, match=r"its model \(train"):
+        volume.run(spec, only=["gen", "answer"])
+    assert volume.ran == []
+    volume.run(spec, only=["gen", "train", "answer"])
+    assert volume.ran == ["gen", "train", "answer"]
+
+
+@pytest.mark.parametrize(
+    ("service", "only", "made_by"),
+    [
+        ("train-cpu", "train", "docker compose run --rm gen "),
+        ("eval-cpu", "answer,judge", "docker compose run --rm train "),
+    ],
+)
+def test_inside_an_image_the_missing_inputs_command_is_composes(
+    tmp_path: Path, service: str, only: str, made_by: str
+) -> None:
+    fake = FakeStages(tmp_path / "fake")
+    image = tmp_path / "image.json"
+    lock = environment.lock_digest(service)
+    image.write_text(json.dumps({"image": service, "lock": lock, "base": "b"}))
+    spec = write_row(tmp_path / "specs", eval=evaluation(tmp_path / "specs"))
+    done = harness(
+        {**fake.env, "HARNESS_IMAGE_FILE": str(image)},
+        *("run", "--only", only, spec, "--volume", tmp_path / "volume"),
+    )
+    assert done.returncode == 2, done.stdout
+    assert f"Make it with: {made_by}{spec}" in done.stdout
+    assert not fake.runs()
+
+
+def test_an_input_that_was_changed_is_found_out_before_it_is_used(
+    specs: Path, volume: Volume
+) -> None:
+    spec = write_row(specs)
+    volume.run(spec, only=["gen"])
+    (volume.artefact("gen").folder / "made.txt").write_text("changed")
+    with pytest.raises(Damaged, match=r"made\.txt does not have the bytes"):
+        volume.run(spec)
+    assert volume.ran == ["gen"]
+
+
+def test_a_row_whose_stage_fails_keeps_what_others_finished(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write_row(specs)
+
+    def fail(job: Any) -> dict[str, Any]:
+        volume.jobs.append(job)
+        if job.stage == "train":
+            raise HarnessError("it failed")
+        return {}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(volume, "_outcome", fail)
+        with pytest.raises(HarnessError, match="it failed"):
+            volume.run(spec)
+    (row,) = planned(volume.store.root, spec)
+    assert [s.status for s in row.stages] == ["reuse", "run"]
+    assert row.stages[1].reasons == ["an interrupted run is there and goes on"]
+    volume.run(spec)
+    assert volume.ran == ["gen", "train", "train"]
+
+
+HUB = {"model": {"hub": {"id": "some/model", "revision": "a" * 40}}}
+
+
+def with_snapshot(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fetch stage leaves a snapshot, as the real one does."""
+    plain: Callable[[Any], dict[str, Any]] = volume._outcome
+
+    def outcome(job: Any) -> dict[str, Any]:
+        if job.stage == "fetch":
+            (job.work / "snapshot").mkdir(exist_ok=True)
+            (job.work / "snapshot" / "config.json").write_text("{}")
+        return plain(job)
+
+    monkeypatch.setattr(volume, "_outcome", outcome)
+
+
+def test_a_hub_model_is_fetched_once_with_network_and_used_without(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_snapshot(volume, monkeypatch)
+    spec = write_row(specs, eval=evaluation(specs), **HUB)
+    volume.run(spec)
+    assert volume.ran == ["gen", "fetch", "train", "answer", "judge"]
+    fetch, train, answer = volume.jobs[1:4]
+    assert fetch.network
+    assert fetch.secrets == ("HF_TOKEN",)
+    assert fetch.image_stage == "train"
+    assert train.network is False
+    assert train.inputs["hub"] == volume.store.root / "models" / "some--model-aaaaaaaaaaaa"
+    assert (train.inputs["hub"] / "config.json").exists()
+    assert "hub" not in answer.inputs  # the trained model is its input
+    assert not list((volume.store.root / "work").iterdir())
+
+    volume.jobs.clear()
+    volume.run(write_row(specs, "untrained", gen=None, train=None, eval=evaluation(specs), **HUB))
+    assert volume.ran == ["answer", "judge"]
+    assert volume.jobs[0].inputs["hub"] == train.inputs["hub"]
+
+
+def test_a_fetch_that_was_cut_short_leaves_no_model(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(job: Any) -> dict[str, Any]:
+        (job.work / "snapshot").mkdir(exist_ok=True)
+        raise HarnessError("the network is gone")
+
+    spec = write_row(specs, gen=None, data="seeds.jsonl", **HUB)
+    with monkeypatch.context() as patch:
+        patch.setattr(volume, "_outcome", cut)
+        with pytest.raises(HarnessError, match="the network is gone"):
+            volume.run(spec)
+    assert not list((volume.store.root / "models").glob("*"))
+    with_snapshot(volume, monkeypatch)
+    volume.run(spec)
+    assert volume.ran == ["fetch", "train"]
+
+
+def test_the_lock_of_a_fetch_is_the_one_its_process_inherits(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+
+    def look(job: Any) -> dict[str, Any]:
+        held.append((job.stage, Path(f"/proc/self/fd/{job.lock}").readlink().name))
+        (job.work / "snapshot").mkdir(exist_ok=True)
+        return {}
+
+    monkeypatch.setattr(volume, "_outcome", look)
+    volume.run(write_row(specs, gen=None, data="seeds.jsonl", **HUB))
+    (fetch, fetch_lock), (train, train_lock) = held
+    assert fetch == "fetch"
+    assert fetch_lock.startswith("fetch-")
+    assert train == "train"
+    assert train_lock.startswith("train-")
+
+
+@pytest.mark.parametrize("only", ["training", "gen,fetch"])
+def test_a_stage_that_does_not_exist_is_refused_and_the_stages_are_named(
+    tmp_path: Path, only: str
+) -> None:
+    fake = FakeStages(tmp_path / "fake")
+    spec = write_row(tmp_path / "specs")
+    done = harness(fake.env, "run", "--only", only, spec, "--volume", tmp_path / "volume")
+    assert done.returncode == 2
+    assert "is no stage; there are gen, train, answer, judge" in done.stdout

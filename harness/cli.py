@@ -182,6 +182,25 @@ def run(
 
 
 @main.command()
+@SPECS
+@VOLUME
+@DATA
+@EXECUTOR
+def fetch(specs: tuple[Path, ...], volume: Path, inputs: Path | None, executor: str) -> None:
+    """Download the hub models that rows name.
+
+    `harness run` does this itself; the train service of compose, which has no network, cannot.
+    """
+    from harness.executors import make
+    from harness.run import Runner
+
+    planner = _planner(volume, inputs, executor)
+    planner.store.prepare()
+    plans = _plan(specs, planner)
+    Runner(planner.store, planner.files, make(executor), _console()).fetch(plans)
+
+
+@main.command()
 @click.argument("specs", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--out",

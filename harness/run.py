@@ -79,7 +79,7 @@ class Runner:
             folders = {name: a.folder for name, a in inputs.items()}
             source = planned.params.get("model")
             if "model" not in inputs and source is not None and source.hub is not None:
-                folders["hub"] = self._fetch(source.hub, stage)
+                folders["hub"] = self._model(source.hub, planned)
             work = self.store.work_folder(stage, key)
             work.mkdir(exist_ok=True)
             endpoint = planned.endpoint
@@ -166,10 +166,36 @@ class Runner:
         artefact.check()
         return artefact
 
+    def fetch(self, plans: Sequence[RowPlan]) -> None:
+        """Download the hub models that the rows name and the volume lacks."""
+        for plan in plans:
+            hub = plan.row.model.hub
+            if hub is None:
+                self.console.print(f"row {plan.row.row} names no hub model", highlight=False)
+            else:
+                folder = self._fetch(hub, "train")
+                self.console.print(f"{hub.id}: {folder}", highlight=False, markup=False)
+
+    def _model(self, hub: HubModel, planned: StagePlan) -> Path:
+        """The hub model's folder. Compose's train service has no network to download it."""
+        folder = self._model_folder(hub)
+        if environment.current_image() is not None and planned.stage == "train":
+            if not folder.is_dir():
+                raise InputError(
+                    f"row {planned.row}: the model {hub.id} is not on the volume, and the train "
+                    "service has no network",
+                    f"Download it with: docker compose run --rm fetch {planned.spec}",
+                )
+            return folder
+        return self._fetch(hub, planned.stage)
+
+    def _model_folder(self, hub: HubModel) -> Path:
+        return self.store.root / "models" / f"{hub.id.replace('/', '--')}-{hub.revision[:12]}"
+
     def _fetch(self, hub: HubModel, stage: str) -> Path:
         """The hub model's snapshot on the volume, downloaded when it is not there."""
-        name = f"{hub.id.replace('/', '--')}-{hub.revision[:12]}"
-        final = self.store.root / "models" / name
+        final = self._model_folder(hub)
+        name = final.name
         title = f"fetch: {hub.id} at {hub.revision[:12]}"
         with self.store.lock("fetch", name, lambda owner: self._waiting(title, owner)) as lock:
             if final.is_dir():

@@ -401,3 +401,18 @@ def test_a_stage_that_does_not_exist_is_refused_and_the_stages_are_named(
     done = harness(fake.env, "run", "--only", only, spec, "--volume", tmp_path / "volume")
     assert done.returncode == 2
     assert "is no stage; there are gen, train, answer, judge" in done.stdout
+
+
+def test_in_the_train_image_a_hub_model_must_be_there_already(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write_row(specs, gen=None, data="seeds.jsonl", **HUB)
+    image = {"image": "train-cpu", "lock": "0" * 64, "base": "x"}
+    monkeypatch.setattr("harness.run.environment.current_image", lambda: image)
+    with pytest.raises(InputError, match="some/model is not on the volume") as caught:
+        volume.run(spec)
+    assert caught.value.hint == f"Download it with: docker compose run --rm fetch {spec}"
+    assert volume.ran == []
+    (volume.store.root / "models" / "some--model-aaaaaaaaaaaa").mkdir(parents=True)
+    volume.run(spec)
+    assert volume.ran == ["train"]

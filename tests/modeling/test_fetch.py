@@ -117,7 +117,11 @@ def fetch(
     (patience / "sitecustomize.py").write_text(
         "import time\nsleep = time.sleep\ntime.sleep = lambda s: sleep(min(s, 0.01))\n"
     )
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HARNESS_"))}
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("HF_", "TRANSFORMERS_", "HARNESS_"))
+    }
     done = subprocess.run(
         [sys.executable, "-m", "harness.stage", str(path)],
         env={

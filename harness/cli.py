@@ -435,6 +435,8 @@ def _plan_rows(rows: "list[LoadedRow]", planner: "Planner") -> "list[RowPlan]":
 
 def _find_artefacts(name: str, planner: "Planner") -> list[Any]:
     """The artefacts of the row `name` below specs/, or those whose key begins with `name`."""
+    if not name.rpartition("/")[2]:
+        raise InputError("name a row, or the beginning of a key")
     folder = Path("specs")
     known: list[str] = []
     if folder.is_dir():

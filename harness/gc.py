@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.environment import STAGES
+from harness.environment import STAGES, accelerator, image_name
 from harness.errors import HarnessError, InputError
 from harness.plan import Planner
 from harness.spec.load import LoadedRow
@@ -26,8 +26,15 @@ def collect(store: Store, rows: Sequence[LoadedRow], planners: Sequence[Planner]
     """Artefacts, unfinished work and what is left of removals that no row needs as it stands now.
 
     What a row refers to is computed for each planner's environment. Of rows that cannot be planned
-    (their given data is absent), everything they ever made is kept.
+    (their given data is absent), everything they ever made is kept; so is what images for another
+    accelerator made, which another machine on this volume may need.
     """
+    here = {image_name(stage, accelerator()) for stage in STAGES}
+    elsewhere = {
+        (a.stage, a.folder.name)
+        for a in store.whole()
+        if a.manifest["document"]["environment"].get("image", "gen") not in here
+    }
     needed: set[tuple[str, str]] = set()
     unplanned: set[str] = set()
     for loaded in rows:
@@ -43,7 +50,7 @@ def collect(store: Store, rows: Sequence[LoadedRow], planners: Sequence[Planner]
             needed.update((s.stage, s.key[:SHORT]) for s in stages)
     items = []
     for folder in store.all_folders():
-        if (folder.parent.name, folder.name) in needed:
+        if (folder.parent.name, folder.name) in needed | elsewhere:
             continue
         if unplanned and _made_for(store, folder) in unplanned:
             continue
@@ -71,7 +78,7 @@ def named(store: Store, names: Sequence[str]) -> list[Item]:
     items = []
     for name in names:
         stage, _, key = name.partition("/")
-        well_formed = stage in STAGES and re.fullmatch("[0-9a-f]+", key)
+        well_formed = stage in STAGES and re.fullmatch(r"\w[\w.-]*", key)
         folders = (store.root / "artefacts" / stage).glob(f"{key[:SHORT]}*") if well_formed else ()
         found = sorted(folders)
         if not found:

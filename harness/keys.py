@@ -19,7 +19,7 @@ SETTLED_NS = 1_000_000_000
 
 
 def canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def digest_of(value: Any) -> str:
@@ -113,6 +113,13 @@ class Files:
             self._cache[stamp] = digest
             self._dirty = True
         return digest
+
+    def stamps(self, data: _Data) -> dict[str, tuple[int, ...]]:
+        """What changes about each file of `data` whenever it is written, put back or replaced."""
+        path = self.locate(data)
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        stats = {str(p): p.stat() for p in files}
+        return {n: (s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for n, s in stats.items()}
 
     def save(self) -> None:
         """Keep what was learnt; a volume that cannot be written only costs the next plan time."""

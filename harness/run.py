@@ -14,10 +14,10 @@ from harness import environment
 from harness.call import RESULT_FILE
 from harness.errors import HarnessError, InputError
 from harness.executors import Executor, Job
-from harness.keys import Files
+from harness.keys import Files, file_digest
 from harness.llm.secrets import read_key
 from harness.plan import RowPlan, StagePlan, unique
-from harness.progress import ProgressView
+from harness.progress import ProgressView, plain
 from harness.spec.models import HubModel
 from harness.store import Artefact, Store
 
@@ -100,10 +100,16 @@ class Runner:
                 limits=planned.owner.limits,
             )
             started = time.monotonic()
-            planned.artefact = self._execute(job, planned, inputs, started)
+            given = self._given(planned)
+            planned.artefact = self._execute(job, planned, inputs, started, given)
 
     def _execute(
-        self, job: Job, planned: StagePlan, inputs: dict[str, Artefact], started: float
+        self,
+        job: Job,
+        planned: StagePlan,
+        inputs: dict[str, Artefact],
+        started: float,
+        given: dict[str, tuple[int, ...]],
     ) -> Artefact:
         result = _result(job)
         if result is None:
@@ -117,12 +123,13 @@ class Runner:
                 f"{job.title}: an interrupted run had ended it", highlight=False, markup=False
             )
         seconds = max(time.monotonic() - started, result["cost"].get("stage_seconds", 0))
+        self._check_untouched(job, planned, given)
         manifest = self._manifest(planned, result, inputs, seconds)
         artefact = self.store.seal(manifest, result["keep"])
         seconds = manifest["cost"]["wall_seconds"]
         self.console.print(f"  done in {seconds:.1f} s", highlight=False)
         for note in result["notes"]:
-            self.console.print(f"  note: {note}", highlight=False, markup=False)
+            self.console.print(f"  note: {plain(note)}", highlight=False, markup=False)
         return artefact
 
     def _manifest(
@@ -133,7 +140,8 @@ class Runner:
         seconds: float,
     ) -> dict[str, Any]:
         """What was asked, what was used, what came out, what it cost. Simulation is inherited."""
-        inherited = {s for a in inputs.values() for s in a.manifest["simulated"]}
+        sources = [*inputs.values(), *self._made_here(planned)]
+        inherited = {s for a in sources for s in a.manifest["simulated"]}
         source = planned.params.get("model")
         return {
             "stage": planned.stage,
@@ -149,11 +157,58 @@ class Runner:
             "counts": result["counts"],
             "cost": {**result["cost"], "wall_seconds": round(seconds, 3)},
             "simulated": sorted(inherited | set(result["simulated"])),
-            "random_weights": any(a.manifest["random_weights"] for a in inputs.values())
+            "random_weights": any(a.manifest["random_weights"] for a in sources)
             or bool(source is not None and source.random is not None),
             "notes": result["notes"],
             "ran": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+    def _given(self, planned: StagePlan) -> dict[str, tuple[int, ...]]:
+        """The stamps of the given files a stage reads, which are the files that were planned.
+
+        Raises:
+            InputError: one has changed since.
+        """
+        fresh = Files(self.files.inputs, None)
+        stamps: dict[str, tuple[int, ...]] = {}
+        for data in planned.data():
+            stamps |= fresh.stamps(data)
+            if fresh.digest(data) != self.files.digest(data):
+                raise InputError(f"{data.path} has changed since this run began", "Run it again.")
+        return stamps
+
+    def _check_untouched(
+        self, job: Job, planned: StagePlan, given: dict[str, tuple[int, ...]]
+    ) -> None:
+        """Set aside what a stage made while a given file that it read was changed."""
+        now: dict[str, tuple[int, ...]] = {}
+        try:
+            for data in planned.data():
+                now |= self.files.stamps(data)
+        except InputError:
+            now = {}
+        changed = sorted({n for n in {*given, *now} if given.get(n) != now.get(n)})
+        if changed:
+            aside = job.work.with_name(f"{job.work.name}-aside-{time.time_ns()}")
+            job.work.rename(aside)
+            raise HarnessError(
+                f"{job.title}: {changed[0]} was changed while the stage ran, so what it made may "
+                "not be what its key says",
+                f"It stands in {aside}, its transcript with it. Run the same command again.",
+            )
+
+    def _made_here(self, planned: StagePlan) -> list[Artefact]:
+        """Artefacts on this volume that given files are copies of: their marks are inherited."""
+        digests = set()
+        for data in planned.data():
+            path = self.files.locate(data)
+            files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+            digests |= {file_digest(p) for p in files}
+        return [
+            artefact
+            for artefact in (self.store.whole() if digests else [])
+            if digests & {f["sha256"] for f in artefact.manifest["files"].values() if f["size"]}
+        ]
 
     def _input(self, planned: StagePlan) -> Artefact:
         """An input artefact whose files are what its manifest says."""

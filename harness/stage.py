@@ -3,8 +3,10 @@
 Events go to standard output, logs to standard error, the outcome to result.json in the work folder.
 """
 
+import contextlib
 import ctypes
 import errno
+import fcntl
 import importlib
 import json
 import os
@@ -12,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -29,6 +32,7 @@ MODULES = {
     "judge": "harness.eval.judge",
     "fetch": "harness.modeling.fetch",
 }
+LOCK_FILE = ".stage-lock"
 PARENT_VARIABLE = "HARNESS_PARENT"
 """Process id of a local executor; a stage must not outlive it."""
 
@@ -40,7 +44,8 @@ def main(argv: list[str]) -> int:
     _end_with_parent()
     call = StageCall.read(Path(argv[0]))
     try:
-        _run(call)
+        with _alone(call):
+            _run(call)
     except HarnessError as e:
         return _fail(e.message, e.hint, e.exit_code)
     except KeyboardInterrupt:
@@ -74,6 +79,21 @@ def _run(call: StageCall) -> None:
     part = path.with_suffix(".part")
     part.write_text(json.dumps(outcome, indent=2, sort_keys=True), encoding="utf-8")
     part.replace(path)
+
+
+@contextlib.contextmanager
+def _alone(call: StageCall) -> Iterator[None]:
+    """Hold the work folder: a container that a killed harness left behind may still write there."""
+    with (call.folder / LOCK_FILE).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise HarnessError(
+                "another process still works on this artefact",
+                "A killed run may have left its container: `docker ps` shows it. Wait for it or "
+                "stop it, then run the same command again.",
+            ) from None
+        yield
 
 
 def _check_environment(call: StageCall) -> None:

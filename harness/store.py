@@ -144,6 +144,16 @@ class Store:
     def all_folders(self) -> list[Path]:
         return sorted(p for p in (self.root / "artefacts").glob("*/*") if p.is_dir())
 
+    def whole(self) -> list[Artefact]:
+        """Every artefact whose manifest can be read; damaged ones are left out."""
+        found = []
+        for folder in self.all_folders():
+            with contextlib.suppress(Damaged):
+                artefact = self._read(folder)
+                if artefact is not None:
+                    found.append(artefact)
+        return found
+
     def match(self, prefix: str) -> list[Artefact]:
         """Artefacts whose key (or STAGE/KEY) begins with `prefix`."""
         stage, _, key = prefix.rpartition("/")

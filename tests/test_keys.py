@@ -530,6 +530,7 @@ def test_two_rows_with_the_same_gen_share_one_gen_key_and_no_other(spec: Path) -
 def test_replicates_are_every_combination_each_with_a_label_and_a_key_of_its_own(
     spec: Path,
 ) -> None:
+    setting(spec, "eval.answer.decoding", {"temperature": 0.7})
     setting(spec, "replicates", {"train_seeds": [1, 2], "sampling_seeds": [3, 4, 5], "judge": 2})
     found = keys(spec)
     assert len(found) == len(set(found.values())) == 1 + 2 + 2 * 3 + 2 * 3 * 2
@@ -538,6 +539,7 @@ def test_replicates_are_every_combination_each_with_a_label_and_a_key_of_its_own
 
 
 def test_a_replicate_with_the_rows_own_seed_has_the_rows_own_keys(spec: Path) -> None:
+    setting(spec, "eval.answer.decoding", {"temperature": 0.7})
     before = keys(spec)
     seeds = {"train_seeds": [41, 42], "sampling_seeds": [42, 43], "judge": 2}
     setting(spec, "replicates", seeds)

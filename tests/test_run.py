@@ -58,9 +58,11 @@ def test_two_rows_with_the_same_gen_share_one_run_of_it(specs: Path, volume: Vol
 
 
 def test_each_replicate_is_run_and_shares_what_comes_before_it(specs: Path, volume: Volume) -> None:
+    sampled = evaluation(specs)
+    sampled["answer"]["decoding"] = {"temperature": 0.7}
     spec = write_row(
         specs,
-        eval=evaluation(specs),
+        eval=sampled,
         replicates={"train_seeds": [1, 2], "sampling_seeds": [3, 4], "judge": 2},
     )
     volume.run(spec)
@@ -416,3 +418,35 @@ def test_in_the_train_image_a_hub_model_must_be_there_already(
     (volume.store.root / "models" / "some--model-aaaaaaaaaaaa").mkdir(parents=True)
     volume.run(spec)
     assert volume.ran == ["train"]
+
+
+def test_what_a_stage_made_of_a_file_that_was_changed_meanwhile_is_set_aside(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write_row(specs, train=None)
+    seeds = specs / "seeds.jsonl"
+
+    def edits_and_puts_back(job: Any) -> dict[str, Any]:
+        text = seeds.read_text()
+        seeds.write_text("another\n")
+        seeds.write_text(text)
+        return {}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(volume, "_outcome", edits_and_puts_back)
+        with pytest.raises(HarnessError, match="was changed while the stage ran"):
+            volume.run(spec)
+    assert volume.store.all_folders() == []
+    assert len(list((volume.store.root / "work").glob("gen-*-aside-*"))) == 1
+    volume.run(spec)
+    assert volume.ran == ["gen"]
+
+
+def test_a_copy_of_simulated_data_carries_its_mark(specs: Path, volume: Volume) -> None:
+    volume.outcomes["gen"] = {"simulated": ["teacher"]}
+    volume.run(write_row(specs, train=None))
+    gen = volume.artefact("gen")
+    (name,) = gen.manifest["files"]
+    (specs / "copied.jsonl").write_bytes((gen.folder / name).read_bytes())
+    volume.run(write_row(specs, "two", gen=None, data="copied.jsonl"))
+    assert volume.artefact("train").manifest["simulated"] == ["teacher"]

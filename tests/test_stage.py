@@ -203,3 +203,17 @@ def test_a_stage_whose_executor_is_gone_before_it_begins_does_nothing(
     fake.env[PARENT_VARIABLE] = str(os.getpid())
     assert run(fake, work).code == 0
     assert len(fake.runs()) == 1
+
+
+def test_a_work_folder_that_another_process_holds_is_left_alone(tmp_path: Path) -> None:
+    from harness import stage as stage_module
+    from harness.call import StageCall
+    from harness.errors import HarnessError
+
+    call = StageCall("gen", "k", {}, {}, str(tmp_path))
+    with (
+        stage_module._alone(call),
+        pytest.raises(HarnessError, match="another process still works"),
+        stage_module._alone(call),
+    ):
+        pass

@@ -29,7 +29,9 @@ from harness.eval.judge_pairs import (
     TRANSCRIPT,
     UNJUDGED,
     Pair,
+    ask_again,
     output_counts,
+    served_notes,
     write_rows,
 )
 from harness.eval.judge_scores import (
@@ -100,6 +102,7 @@ def run(call: StageCall, judge: AlpacaEvalJudge, pairs: list[Pair], replicate: i
         seeds={"replicate": replicate},
         cost=client.cost(),
         simulated=["judge"] if client.simulated else [],
+        notes=served_notes(client.served_models),
     )
 
 
@@ -306,7 +309,8 @@ def _package_failed(error: Exception, work: Path, pairs: list[Pair]) -> HarnessE
         return HarnessError(
             f"alpaca_eval could read none of the judge's {len(unjudged)} replies; the first is "
             f"{str(unjudged[0]['reply'])[:80]!r}",
-            hint=f"see {work / UNJUDGED}; does the judge follow this annotator's prompt?",
+            hint=f"see {work / UNJUDGED}; does the judge follow this annotator's prompt? "
+            + ask_again(work),
         )
     return HarnessError(
         f"alpaca-eval failed: {type(error).__name__}: {error}",

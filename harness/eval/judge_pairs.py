@@ -68,6 +68,19 @@ def output_counts(pairs: Sequence[Pair]) -> dict[str, int]:
     }
 
 
+def served_notes(models: Sequence[str]) -> list[str]:
+    """A note where the judge was not one and the same model throughout."""
+    return [f"the judge's replies came from {', '.join(models)}"] if len(models) > 1 else []
+
+
+def ask_again(work: Path) -> str:
+    """The way out where no reply is of use: the transcript would give the same ones again."""
+    return (
+        "The same command finds the same replies in the transcript: change the judge in the spec, "
+        f"or remove the work folder {work} to ask again"
+    )
+
+
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """JSON lines, in ASCII: any text a model makes can be written and read back."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="ascii")

@@ -23,7 +23,9 @@ from harness.eval.judge_pairs import (
     TRANSCRIPT,
     UNJUDGED,
     Pair,
+    ask_again,
     output_counts,
+    served_notes,
     write_rows,
 )
 from harness.eval.judge_scores import (
@@ -77,7 +79,8 @@ def run(call: StageCall, judge: PreferenceJudge, pairs: list[Pair], replicate: i
         raise HarnessError(
             f"none of the judge's {len(pairs)} replies begins with a, b or tie; the first is "
             f"{unjudged[0]['reply'][:80]!r}",
-            hint=f"see {call.folder / UNJUDGED}; does the prompt {judge.prompt.path} ask for it?",
+            hint=f"see {call.folder / UNJUDGED}; does the prompt {judge.prompt.path} ask for it? "
+            + ask_again(call.folder),
         )
     (call.folder / ANNOTATIONS).write_text(json.dumps(rows, indent=2) + "\n", encoding="ascii")
     outputs = [pair.output for pair in pairs]
@@ -95,6 +98,7 @@ def run(call: StageCall, judge: PreferenceJudge, pairs: list[Pair], replicate: i
         seeds={"replicate": replicate},
         cost=client.cost(),
         simulated=["judge"] if client.simulated else [],
+        notes=served_notes(client.served_models),
     )
 
 

@@ -29,7 +29,7 @@ from typing import Any
 from harness.call import StageCall, StageResult
 from harness.errors import HarnessError, InputError
 from harness.gen.blocks import Block, render, split
-from harness.gen.seeds import Seed, Task, read_seeds
+from harness.gen.seeds import Seed, Task, is_unicode, read_seeds
 from harness.gen.similarity import Pool
 from harness.llm.client import Client
 from harness.llm.progress import Progress
@@ -65,7 +65,9 @@ def run(call: StageCall, gen: AlpacaGen) -> StageResult:
         raise HarnessError(
             f"the teacher's {harvest.requests} replies held no task to keep: "
             + _tally(harvest.dropped),
-            hint=f"see {call.folder / TRANSCRIPT} and {call.folder / DROPPED}",
+            hint=f"see {call.folder / TRANSCRIPT} and {call.folder / DROPPED}. The same command "
+            "finds the same replies there: change the teacher, its prompt or its sampling in the "
+            f"spec, or remove the work folder {call.folder} to ask again",
         )
     seed_rows = [_seed_row(seed) for seed in seeds] if gen.include_seeds else []
     _write(call.folder / DATA, seed_rows + harvest.kept)
@@ -131,7 +133,7 @@ class Harvest:
 
     def _fault(self, task: Task | None) -> tuple[str | None, dict[str, Any]]:
         """The first rule that drops the task, and what there is to say about it."""
-        if task is None:
+        if task is None or not all(map(is_unicode, task)):
             return "unparsable", {}
         if not task.output:
             return "empty_output", {}

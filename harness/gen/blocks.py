@@ -14,13 +14,8 @@ from harness.gen.seeds import Task
 
 NO_INPUT = "<none>"
 
-_HEADER = re.compile(r"^### *(\d+) *\.", re.MULTILINE)
-_BLOCK = re.compile(
-    r"### *\d+ *\. *Instruction:(?P<instruction>.*?)\n"
-    r"Input:(?P<input>.*?)\n"
-    r"Output:(?P<output>.*)",
-    re.DOTALL,
-)
+_HEADER = re.compile(r"^### *(\d{1,9}) *\.", re.MULTILINE)
+_FIRST_LABEL = re.compile(r" *Instruction:")
 _LABEL = re.compile(r"^(Instruction|Input|Output):", re.MULTILINE)
 
 
@@ -63,7 +58,7 @@ def _starts(text: str) -> list[int]:
     expected: int | None = None
     for found in _HEADER.finditer(text):
         number = int(found[1])
-        labelled = text[found.end() :].lstrip(" ").startswith("Instruction:")
+        labelled = _FIRST_LABEL.match(text, found.end())
         if labelled or expected in (None, number):
             starts.append(found.start())
             expected = number + 1
@@ -71,13 +66,16 @@ def _starts(text: str) -> list[int]:
 
 
 def _parse(piece: str) -> Task | None:
-    found = _BLOCK.fullmatch(piece)
+    header = _HEADER.match(piece)
+    first = header and _FIRST_LABEL.match(piece, header.end())
+    labels = list(_LABEL.finditer(piece))
     # A label that comes twice leaves open which part is which.
-    if found is None or len(_LABEL.findall(piece)) != 2:
+    if not first or [label[1] for label in labels] != ["Input", "Output"]:
         return None
-    given = found["input"].strip()
+    second, third = labels
+    given = piece[second.end() : third.start()].strip()
     return Task(
-        instruction=found["instruction"].strip(),
+        instruction=piece[first.end() : second.start()].strip(),
         input="" if given.lower() == NO_INPUT else given,
-        output=found["output"].strip(),
+        output=piece[third.end() :].strip(),
     )

@@ -60,11 +60,22 @@ def read_seeds(path: Path) -> list[Seed]:
     return [seed for _, seed in seeds.values()]
 
 
+def is_unicode(text: str) -> bool:
+    """Whether the text can be written as UTF-8: JSON can also hold half a surrogate pair."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _parse(line: str) -> Seed:
     try:
         row = json.loads(line)
     except ValueError as e:
         raise ValueError(f"not JSON: {e}") from None
+    except RecursionError:
+        raise ValueError("not JSON that can be read: nested too deeply") from None
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
     instances = row.get("instances")
@@ -86,4 +97,6 @@ def _text(row: dict[str, Any], name: str, may_be_empty: bool = False) -> str:
         raise ValueError(f"`{name}` must be a text, not {json.dumps(value)[:40]}")
     if not may_be_empty and not value.strip():
         raise ValueError(f"`{name}` is empty")
+    if not is_unicode(value):
+        raise ValueError(f"`{name}` holds half of a surrogate pair, which is no character")
     return value

@@ -30,6 +30,7 @@ class Budget:
         self._transcript = transcript
         self._in_flight = 0
         self._reserved = 0
+        self._unusable = 0
         self._changed = asyncio.Condition()
 
     async def reserve(self, body: Mapping[str, Any]) -> int:
@@ -55,9 +56,25 @@ class Budget:
             self._reserved -= tokens
             self._changed.notify_all()
 
+    def note_unusable(self) -> None:
+        """An attempt of a call in flight was served, and its reply could not be used.
+
+        Raises:
+            HarnessError: another attempt would pass the limit of calls.
+        """
+        self._unusable += 1
+        served = self._transcript.calls + self._unusable
+        if self._calls is not None and served + self._in_flight > self._calls:
+            raise self._exhausted("calls", 0)
+
+    def note_recorded(self, unusable: int) -> None:
+        """So many of them are in the transcript from now on, which counts them."""
+        self._unusable -= unusable
+
     def _passed(self, tokens: int) -> str | None:
         used = self._transcript
-        if self._calls is not None and used.calls + self._in_flight + 1 > self._calls:
+        calls = used.calls + self._unusable + self._in_flight
+        if self._calls is not None and calls + 1 > self._calls:
             return "calls"
         spent = used.prompt_tokens + used.completion_tokens + self._reserved
         if self._tokens is not None and spent + tokens > self._tokens:
@@ -75,7 +92,7 @@ class Budget:
                 f"{self._tokens} tokens"
             )
         return HarnessError(
-            f"{message}: {used.calls} calls and {spent} tokens so far",
+            f"{message}: {used.calls + self._unusable} calls and {spent} tokens so far",
             hint=f"nothing is lost: raise budget.{passed} in the spec, and the same command goes "
             "on from here",
         )

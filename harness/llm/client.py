@@ -28,7 +28,7 @@ from harness.llm.faults import (
 )
 from harness.llm.reply import BrokenReply, Kind, Reply, parse_response, reply_from
 from harness.llm.secrets import read_key, redact
-from harness.llm.transcript import Place, Transcript, digest_of
+from harness.llm.transcript import UNUSABLE, Place, Transcript, digest_of, unusable_attempts
 from harness.spec.models import Endpoint
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -150,7 +150,10 @@ class Client:
         return sorted(self.transcript.served_models)
 
     def cost(self) -> dict[str, float]:
-        """What the transcript's calls took, earlier tries of the stage included."""
+        """What the transcript's calls took, earlier tries of the stage included.
+
+        calls: the answered ones and every served attempt whose reply could not be used.
+        """
         held = self.transcript
         return {
             "calls": held.calls,
@@ -228,6 +231,7 @@ class Client:
             "seconds": round(time.monotonic() - clock, 3),
             "ok": failure is None,
         }
+        self._budget.note_recorded(unusable_attempts(attempts))
         if failure is not None:
             self.transcript.append(record | {"error": failure.message})
             raise failure
@@ -262,7 +266,8 @@ class Client:
             note["outcome"] = str(http.status_code)
             return parse_response(redact(http.text, self._key), asked.kind)
         except BrokenReply as e:
-            note["outcome"] = f"{note['outcome']}, but {e}"
+            note["outcome"] = f"{note['outcome']}{UNUSABLE}{e}"
+            self._budget.note_unusable()
             raise Transient(note["outcome"]) from None
         except openai.APIStatusError as e:
             note["outcome"] = str(e.status_code)

@@ -71,7 +71,8 @@ def reply_from(raw: dict[str, Any], reused: bool) -> Reply:
     return Reply(
         text=text if isinstance(text, str) else "",
         finish_reason=choice.get("finish_reason"),
-        served_model=str(raw.get("model") or ""),
+        # JSON can hold half a surrogate pair, which UTF-8 cannot.
+        served_model=str(raw.get("model") or "").encode("utf-8", "replace").decode("utf-8"),
         usage=raw["usage"] if isinstance(raw.get("usage"), dict) else {},
         raw=raw,
         simulated=simulated,
@@ -80,11 +81,11 @@ def reply_from(raw: dict[str, Any], reused: bool) -> Reply:
 
 
 def tokens_used(usage: dict[str, Any]) -> tuple[int, int]:
-    """(prompt tokens, completion tokens) that a response reports; 0 where it does not."""
+    """(prompt tokens, completion tokens) that a response reports; 0 for what is no count."""
 
     def count(name: str) -> int:
         value = usage.get(name)
-        return int(value) if isinstance(value, int | float) else 0
+        return value if type(value) is int and value >= 0 else 0
 
     return count("prompt_tokens"), count("completion_tokens")
 

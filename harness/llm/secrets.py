@@ -1,11 +1,15 @@
 """API keys: found by the name of an environment variable, never written down anywhere."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from harness.errors import InputError
 
 REDACTED = "[key]"
+SHORTEST_REDACTED = 12
+"""Characters. A shorter key is a placeholder, and may be a word that a reply needs."""
 
 
 def read_key(name: str, purpose: str) -> str:
@@ -37,8 +41,30 @@ def read_key(name: str, purpose: str) -> str:
 
 
 def redact(text: str, key: str) -> str:
-    """`text` with the key, should a server echo it, replaced."""
-    return text.replace(key, REDACTED) if key else text
+    """A response's text with the key, should the server echo it, replaced.
+
+    In JSON the key is looked for in the strings themselves, however they are escaped.
+    """
+    if len(key) < SHORTEST_REDACTED:
+        return text
+    try:
+        value = json.loads(text)
+        redacted = _redact_value(value, key)
+        return text if redacted == value else json.dumps(redacted)
+    except (ValueError, RecursionError):
+        return text.replace(key, REDACTED).replace(json.dumps(key)[1:-1], REDACTED)
+
+
+def _redact_value(value: Any, key: str) -> Any:
+    if isinstance(value, str):
+        return value.replace(key, REDACTED)
+    if isinstance(value, list):
+        return [_redact_value(item, key) for item in value]
+    if isinstance(value, dict):
+        return {
+            name.replace(key, REDACTED): _redact_value(item, key) for name, item in value.items()
+        }
+    return value
 
 
 def _read_key_file(variable: str, file: str) -> str:

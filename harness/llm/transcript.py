@@ -9,6 +9,9 @@ from typing import Any
 from harness.errors import HarnessError, InputError
 from harness.llm.reply import tokens_used
 
+UNUSABLE = ", but "
+"""In an attempt's outcome: served, and most likely paid for, yet not a model's answer."""
+
 Place = tuple[str, int]
 """A request's digest and, for requests repeated word for word, which of them it is (0, 1, ...)."""
 
@@ -17,6 +20,11 @@ def digest_of(request: dict[str, Any]) -> str:
     """sha256 of a request's canonical JSON; the same on every machine."""
     canonical = json.dumps(request, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+def unusable_attempts(attempts: list[dict[str, Any]]) -> int:
+    """How many of a call's attempts were served without being of use."""
+    return sum(UNUSABLE in attempt["outcome"] for attempt in attempts)
 
 
 class Transcript:
@@ -130,6 +138,7 @@ class Transcript:
         place = (record["digest"], record["occurrence"])
         self._spans.append((place, start, length))
         self.attempts += len(record["attempts"])
+        self.calls += unusable_attempts(record["attempts"])
         if not record["ok"]:
             return
         self.calls += 1

@@ -1,12 +1,16 @@
 """Reading data sets and prompt sets: a JSON list or JSON lines of objects, faults with file:line."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.errors import InputError
 
 SHOWN_FAULTS = 5
+TOO_DEEP = "nested too deeply"
+TOO_LONG = "a number with too many digits"
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Record(NamedTuple):
@@ -31,9 +35,15 @@ def read_records(path: Path) -> list[Record]:
             "The file must hold one JSON list of objects, or one object a line.",
         ) from None
     records = []
+    may_hold_half = _SURROGATE.search(text) is not None
     for line, value in found:
         if not isinstance(value, dict):
-            raise InputError(f"{path}:{line}: an object is wanted, not {json.dumps(value)[:60]}")
+            raise InputError(f"{path}:{line}: an object is wanted, not {_shown(value)}")
+        if may_hold_half and not _is_unicode(value):
+            raise InputError(
+                f"{path}:{line}: a text here holds half of a surrogate pair, which is no character",
+                "Remove the lone \\ud800 to \\udfff escape from it.",
+            )
         records.append(Record(line, value))
     if not records:
         raise InputError(f"{path} holds no records")
@@ -48,7 +58,14 @@ def text_field(path: Path, record: Record, name: str, default: str | None = None
     if name not in record.fields:
         has = ", ".join(record.fields) or "none"
         raise InputError(f"{path}:{record.line}: no `{name}`; the fields here are: {has}")
-    raise InputError(f"{path}:{record.line}: `{name}` must be a text, not {json.dumps(value)[:60]}")
+    raise InputError(f"{path}:{record.line}: `{name}` must be a text, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    try:
+        return json.dumps(value)[:60]
+    except RecursionError:
+        return f"what is {TOO_DEEP}"
 
 
 def _lines(text: str) -> list[tuple[int, Any]]:
@@ -59,7 +76,22 @@ def _lines(text: str) -> list[tuple[int, Any]]:
                 found.append((number, json.loads(line)))
             except json.JSONDecodeError as e:
                 raise json.JSONDecodeError(e.msg, text, _offset(text, number) + e.pos) from None
+            except (ValueError, RecursionError) as e:
+                raise json.JSONDecodeError(_limit(e), text, _offset(text, number)) from None
     return found
+
+
+def _limit(error: Exception) -> str:
+    """Which of Python's own limits a value passed."""
+    return TOO_DEEP if isinstance(error, RecursionError) else TOO_LONG
+
+
+def _is_unicode(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
 
 
 def _offset(text: str, line: int) -> int:
@@ -75,7 +107,12 @@ def _list_items(text: str) -> list[tuple[int, Any]]:
     if not text.startswith("]", at):
         while True:
             line, counted = line + text.count("\n", counted, at), at
-            value, at = decoder.raw_decode(text, at)
+            try:
+                value, at = decoder.raw_decode(text, at)
+            except json.JSONDecodeError:
+                raise
+            except (ValueError, RecursionError) as e:
+                raise json.JSONDecodeError(_limit(e), text, at) from None
             found.append((line, value))
             at = _skip_space(text, at)
             if not text.startswith(",", at):

@@ -87,10 +87,25 @@ def load_rows(paths: Sequence[Path]) -> list[LoadedRow]:
         except ValidationError as error:
             faults.extend(_faults_of(error, tree))
             continue
+        faults.extend(_yes_for_a_number(tree, row))
         rows.append(LoadedRow(row, path, named))
     if faults:
         raise SpecFaults(faults)
     return rows
+
+
+def _yes_for_a_number(node: Node, value: Any, path: tuple[Any, ...] = ()) -> Iterator[Fault]:
+    """YAML reads a bare yes, no, on and off as true and false, which would pass for 1 and 0."""
+    if isinstance(node.value, bool) and isinstance(value, int | float):
+        if not isinstance(value, bool):
+            yield Fault(node.mark, f"{_dotted(path)}: a number is wanted (here: {node.value})")
+        return
+    for name, child in node.children.items():
+        if isinstance(value, BaseModel):
+            inner = getattr(value, name, None)
+        else:
+            inner = value[name] if isinstance(value, dict | list | tuple) else None
+        yield from _yes_for_a_number(child, inner, (*path, name))
 
 
 def _used_before(tree: Node, path: Path, first_seen: dict[str, Path]) -> Iterator[Fault]:

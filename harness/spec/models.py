@@ -3,12 +3,23 @@
 Fields marked with `NOT_KEY` say how a stage runs, not what it makes: changing them re-runs nothing.
 """
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 NOT_KEY: dict[str, Any] = {"key": False}
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]*$", max_length=100)]
 
 
 class Spec(BaseModel):
@@ -105,7 +116,7 @@ Data = Annotated[_Data, BeforeValidator(_data_shorthand, json_schema_input_type=
 class Simulated(Spec):
     """The harness's own teacher and judge in place of a real endpoint. Marked in every table."""
 
-    seed: int = 0
+    seed: Seed = 0
     error_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of judgements that are turned round, drawn from the request's digest."""
     faults: dict[
@@ -115,11 +126,25 @@ class Simulated(Spec):
     """Share of requests that misbehave in each way (on their first attempts), for tests."""
 
 
+def _server_url(value: str) -> str:
+    """Checked here, so that what a URL should not hold never leaves the spec."""
+    try:
+        url = urlsplit(value)
+        good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError as e:
+        raise ValueError(f"not a URL: {e}") from None
+    if url.username or url.password or url.query:
+        raise ValueError("a key or password does not belong in a URL: use api_key_env")
+    if not good:
+        raise ValueError("a server's URL looks like http://host:port/v1")
+    return value
+
+
 class Endpoint(Spec):
     """An OpenAI-compatible server and the model asked for."""
 
     model: str
-    base_url: str | None = None
+    base_url: Annotated[str, AfterValidator(_server_url)] | None = None
     """Left open: OpenAI's own, or the simulated server when `simulated` is given."""
     api_key_env: Annotated[str | None, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")] = Field(
         default=None, json_schema_extra=NOT_KEY
@@ -173,20 +198,28 @@ class AlpacaGen(Spec):
     sampling: Sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=3072)
     include_seeds: bool = True
     """Whether the seed tasks themselves stand in the data set."""
-    seed: int = 42
+    seed: Seed = 42
 
 
 Gen = AlpacaGen
 
 
+def _as_json(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"a configuration holds what JSON can hold: {e}") from None
+    return value
+
+
 class RandomModel(Spec):
     """A model with random weights: real architecture, no training. Marked in manifests and tables."""
 
-    config: dict[str, Any]
+    config: Annotated[dict[str, Any], AfterValidator(_as_json)]
     """A transformers configuration with `model_type`, as in config.json."""
     tokenizer: Literal["bytes"] | Data = "bytes"
     """`bytes`: one token a byte, made on the spot; or a folder that holds a tokenizer."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 class HubModel(Spec):
@@ -220,12 +253,15 @@ class Template(Spec):
     """Texts that end an answer, beside the tokenizer's end-of-sequence token."""
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Train(Spec):
     """Full supervised fine-tuning on the answer's tokens. Defaults are TRL 1.16's where it has one."""
 
     method: Literal["full"] = "full"
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
-    epochs: Annotated[float, Field(gt=0)] = 3.0
+    epochs: Annotated[float, Field(gt=0, le=100_000)] = 3.0
     steps: Annotated[int, Field(ge=1)] | None = None
     """Optimizer steps; overrides epochs."""
     batch_size: Annotated[int, Field(ge=1)] = 8
@@ -233,13 +269,13 @@ class Train(Spec):
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     cutoff_length: Annotated[int, Field(ge=2)] = 1024
     """Tokens; longer examples are cut at the end, counted and shown."""
     precision: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
-    seed: int = 42
+    seed: Seed = 42
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; the last bits of a float sum depend on it. Left open: what the machine has."""
     checkpoint_steps: Annotated[int, Field(ge=1)] = Field(default=100, json_schema_extra=NOT_KEY)
@@ -264,7 +300,7 @@ class Decoding(Spec):
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """0: greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    seed: int = 42
+    seed: Seed = 42
 
 
 class Answer(Spec):
@@ -328,11 +364,19 @@ class Reported(Spec):
     expected: Annotated[int, Field(ge=1)] | None = None
 
 
+def _distinct(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a seed given twice makes the same replicate twice")
+    return seeds
+
+
 class Replicates(Spec):
     """The same row again. Every combination of these is run."""
 
-    train_seeds: Annotated[list[int], Field(min_length=1)] | None = None
-    sampling_seeds: Annotated[list[int], Field(min_length=1)] | None = None
+    train_seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)] | None = None
+    sampling_seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)] | None = (
+        None
+    )
     judge: Annotated[int, Field(ge=1)] = 1
 
 
@@ -356,9 +400,9 @@ class Limits(Spec):
 class Row(Spec):
     """One line of a results table."""
 
-    row: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]*$")]
+    row: Name
     """The row's id, unique among all specs."""
-    table: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]*$")]
+    table: Name
     title: str
     varied: dict[str, str | int | float | bool] = {}
     """What sets this row apart from the others of its table."""
@@ -387,4 +431,12 @@ class Row(Spec):
             raise ValueError("replicates.train_seeds needs train")
         if (self.replicates.sampling_seeds or self.replicates.judge > 1) and self.eval is None:
             raise ValueError("these replicates need eval")
+        if (
+            self.replicates.sampling_seeds
+            and self.eval
+            and not self.eval.answer.decoding.temperature
+        ):
+            raise ValueError(
+                "replicates.sampling_seeds needs a temperature over 0: greedy answers are all the same"
+            )
         return self

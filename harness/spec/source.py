@@ -1,5 +1,6 @@
 """YAML files as trees in which every value knows where it was written, and `extends` between them."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from yaml.reader import Reader
 from harness.spec.models import SourceText
 
 EXTENDS = "extends"
+OLD_NUMBER = re.compile(r"[-+]?0[0-9_]+|.*:.*")
+"""What YAML 1.1 takes for octal or base-60 integers."""
 DEEPEST = 50
 """Levels of nesting that a spec may have."""
 LARGEST = 100_000
@@ -187,10 +190,16 @@ def _convert(node: Any, path: Path, loader: Any, faults: list[Fault]) -> Node:
     if isinstance(node, yaml.SequenceNode):
         items = [_convert(n, path, loader, faults) for n in node.value]
         return Node(mark, [], dict(enumerate(items)))
+    if node.tag.endswith(":int") and OLD_NUMBER.fullmatch(node.value):
+        raise _fault(
+            f"{node.value} would be read as an octal or base-60 number: write it otherwise, or in "
+            "quotes for a text",
+            node.start_mark,
+        )
     try:
         return Node(mark, loader.construct_object(node))
-    except ValueError as e:
-        raise _fault(str(e), node.start_mark) from None
+    except (ValueError, LookupError, AttributeError) as e:
+        raise _fault(f"{node.value!r} is not what its tag says: {e}", node.start_mark) from None
 
 
 def load_tree(

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from harness.call import StageCall
 from harness.errors import HarnessError, InputError
 from harness.eval import judge
 from harness.eval.judge_preference import is_switched, read_verdict
 from harness.llm import faults
-from tests.llm.fake_server import Answer, FakeServer, failure, last_message
+from tests.llm.fake_server import Answer, FakeServer, completion, failure, last_message
 
 TEMPLATE = "Which is better?\nI: {instruction}\nA: {output_a}\nB: {output_b}\n"
 
@@ -244,9 +245,24 @@ def test_a_judge_that_never_gives_a_verdict_is_a_failure(tmp_path: Path, kind: s
     outputs, baseline = made_up(4)
     with FakeServer(lambda body, seen: "I cannot say.") as server:
         call = make_call(tmp_path, server.endpoint(), outputs, baseline, kind)
-        with pytest.raises(HarnessError, match=r"4 replies.*'I cannot say\.'"):
+        with pytest.raises(HarnessError, match=r"4 replies.*'I cannot say\.'") as caught:
             judge.run(call)
+    assert f"remove the work folder {call.folder} to ask again" in caught.value.hint
     assert len(read(call, "unjudged.jsonl")) == 4
+
+
+@pytest.mark.parametrize("kind", ["preference", "alpaca_eval"])
+def test_a_judge_that_becomes_another_model_is_noted(tmp_path: Path, kind: str) -> None:
+    outputs, baseline = made_up(4)
+    names = iter("ABAA")
+
+    def changing(body: Row, seen: int) -> Answer:
+        answer = completion(str(likes_good(body, seen)), model=f"judge-{next(names)}")
+        return web.json_response(answer)
+
+    with FakeServer(changing) as server:
+        result = judge.run(make_call(tmp_path, server.endpoint(), outputs, baseline, kind))
+    assert result.notes == ["the judge's replies came from judge-A, judge-B"]
 
 
 def test_a_whole_chunk_of_unreadable_replies_does_not_stop_the_package(tmp_path: Path) -> None:
@@ -528,4 +544,7 @@ def test_real_prompts_and_baselines_with_the_simulated_judge(
     assert metric["judged"] + len(read(call, "unjudged.jsonl")) == 12
     assert (metric["value"], metric["wins"]) == (0.0, 0)
     assert result.simulated == ["judge"]
-    assert result.cost["attempts"] > result.cost["calls"] == 12
+    attempts = [a["outcome"] for r in read(call, "transcript.jsonl") for a in r["attempts"]]
+    unusable = sum(outcome.startswith("200, but") for outcome in attempts)
+    assert unusable > 0
+    assert result.cost["attempts"] > result.cost["calls"] == 12 + unusable

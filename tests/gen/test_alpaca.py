@@ -189,6 +189,8 @@ def test_the_data_do_not_depend_on_which_reply_comes_first(tmp_path: Path) -> No
             "repeated",
             1,
         ),
+        (block(4, "A task with half \ud800 of a pair."), {}, "unparsable", 1),
+        (block(4, "A fine new task here.", output="\udc00"), {}, "unparsable", 1),
         (block(4, "Seed instruction 9 of all."), {}, "similar", 1),
         (
             block(4, "One two three four five six.")
@@ -252,8 +254,9 @@ def test_a_teacher_that_runs_dry_leaves_a_note_and_true_counts(tmp_path: Path) -
 def test_nothing_kept_at_all_is_a_failure_that_says_why(tmp_path: Path) -> None:
     with FakeServer(lambda body, seen: "I would rather not.") as server:
         call = make_call(tmp_path, server.endpoint(), max_requests=3)
-        with pytest.raises(HarnessError, match="3 replies held no task to keep: 3 unparsable"):
+        with pytest.raises(HarnessError, match="3 replies held no task to keep: 3 unparsable") as e:
             gen.run(call)
+    assert f"remove the work folder {call.folder} to ask again" in e.value.hint
     assert rows(call.folder, "dropped.jsonl")[0]["text"] == "I would rather not."
 
 
@@ -340,3 +343,20 @@ def test_the_simulated_teacher_works_from_the_real_seeds(tmp_path: Path, shared_
     assert (result.counts["seeds"], result.counts["kept"]) == (175, 60)
     assert result.counts["dropped_unparsable"] > 0
     assert result.simulated == ["teacher"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (seed_line(6, instruction="half \ud800 of it"), ":7: `instruction` holds half"),
+        ('{"id": ' + "9" * 5000 + "}", ":7: not JSON"),
+        ("[" * 3000 + "]" * 3000, ":7: .*nested too deeply"),
+    ],
+)
+def test_a_seed_that_python_cannot_read_or_write_is_named(
+    tmp_path: Path, line: str, said: str
+) -> None:
+    with FakeServer(varied_tasks) as server:
+        call = make_call(tmp_path, server.endpoint(), [*(seed_line(i) for i in range(6)), line])
+        with pytest.raises(InputError, match=said):
+            gen.run(call)

@@ -1,5 +1,7 @@
 """Task blocks as a teacher writes them, well and badly."""
 
+import time
+
 import pytest
 
 from harness.gen.blocks import Block, render, split
@@ -78,3 +80,18 @@ def test_a_heading_inside_an_output_stays_in_it() -> None:
         Task("Give the plural.", "mouse", output),
         Task("Name a colour.", "", "red"),
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "### 4. Instruction: a" + "\nInput: x" * 20_000,
+        "### 4. Instruction: a" + "\nInput: x" * 20_000 + "\nOutput: y" * 20_000,
+        "\n".join(f"### {i}. Instruction: a" for i in range(20_000)),
+        "### " + "9" * 5000 + ". Instruction: a\nInput: b\nOutput: c",
+    ],
+)
+def test_a_degenerate_reply_is_read_at_once_and_holds_no_task(text: str) -> None:
+    started = time.process_time()
+    assert set(tasks(text)) == {None}
+    assert time.process_time() - started < 2

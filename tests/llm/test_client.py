@@ -331,12 +331,16 @@ def test_the_key_comes_from_the_variable_or_the_file_and_is_written_nowhere(
         endpoint = server.endpoint(api_key_env="MY_KEY")
         key = "sk-from-file"
         call(endpoint, transcript, [ask("file")])
-        monkeypatch.setenv("MY_KEY", "sk-from-env")
-        key = "sk-from-env"
+        monkeypatch.setenv("MY_KEY", "sk-from-the-env")
+        key = "sk-from-the-env"
         call(endpoint, transcript, [ask("env")])
         with pytest.raises(InputError) as caught:
             call(endpoint, transcript, [ask("fail")])
-        assert server.keys == ["Bearer sk-from-file", "Bearer sk-from-env", "Bearer sk-from-env"]
+        assert server.keys == [
+            "Bearer sk-from-file",
+            "Bearer sk-from-the-env",
+            "Bearer sk-from-the-env",
+        ]
     assert "sk-from" not in transcript.read_text()
     assert "sk-from" not in str(caught.value)
 
@@ -397,13 +401,18 @@ def test_without_a_base_url_it_is_openai_whatever_the_environment_says(
     assert asyncio.run(run()) == "https://api.openai.com/v1/"
 
 
+def unchecked(url: str) -> Endpoint:
+    """An endpoint that the spec's own check has not seen."""
+    return Endpoint(model="m").model_copy(update={"base_url": url})
+
+
 def test_a_base_url_that_is_none_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'localhost:8000' is not a URL"):
-        call(Endpoint(model="m", base_url="localhost:8000"), tmp_path / "t.jsonl", [ask("x")])
+        call(unchecked("localhost:8000"), tmp_path / "t.jsonl", [ask("x")])
 
 
 def test_a_password_in_the_base_url_is_refused_and_not_repeated(tmp_path: Path) -> None:
-    endpoint = Endpoint(model="m", base_url="https://me:hunter2@example.org/v1")
+    endpoint = unchecked("https://me:hunter2@example.org/v1")
     with pytest.raises(InputError, match="user name or a password") as caught:
         call(endpoint, tmp_path / "t.jsonl", [ask("x")])
     assert "hunter2" not in str(caught.value)
@@ -536,3 +545,84 @@ def test_an_interrupt_keeps_what_was_answered(tmp_path: Path) -> None:
         assert asked - 2 <= answered
         call(server.endpoint(), transcript, [ask(str(i)) for i in range(40)])
         assert len(server.requests) == asked + 40 - answered
+
+
+def test_usage_that_is_no_count_counts_as_nothing(tmp_path: Path) -> None:
+    figures = ["NaN", "Infinity", "-3", '"7"', "true", "null", "[]", "1e400", "6"]
+
+    def odd(body: dict[str, Any], seen: int) -> Answer:
+        usage = {"prompt_tokens": "X", "completion_tokens": 2}
+        text = json.dumps(completion("fine", usage=usage))
+        return web.Response(
+            text=text.replace('"X"', last_message(body)), content_type="application/json"
+        )
+
+    with FakeServer(odd) as server:
+        endpoint = server.endpoint()
+        client, _ = call(endpoint, tmp_path / "t.jsonl", [ask(f) for f in figures])
+        again, _ = call(endpoint, tmp_path / "t.jsonl", [ask(f) for f in figures])
+    assert again.cost() == client.cost()
+    assert (client.cost()["prompt_tokens"], client.cost()["completion_tokens"]) == (6, 18)
+
+
+def test_a_short_placeholder_key_leaves_the_replies_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeServer(lambda body, seen: "o 1 thing") as server:
+        for key in ("thing", "o", "1"):
+            monkeypatch.setenv("MY_KEY", key)
+            path = tmp_path / f"{key}.jsonl"
+            _, [reply] = call(server.endpoint(api_key_env="MY_KEY"), path, [ask("x")])
+            assert (reply.text, reply.raw["usage"]["prompt_tokens"]) == ("o 1 thing", 10)
+
+
+def test_a_key_that_json_escapes_is_written_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = 'sk-"quoted"\\and/slashed'
+    monkeypatch.setenv("MY_KEY", key)
+
+    def leaky(body: dict[str, Any], seen: int) -> Answer:
+        if last_message(body) == "fail":
+            return failure(401, f"Incorrect API key provided: {key}")
+        if seen == 0:
+            return web.Response(text=json.dumps({"said": key}) + "{")
+        escaped = "".join(f"\\u{ord(c):04x}" for c in key)
+        text = json.dumps(completion("your key is X", echo={key: [key]})).replace("X", escaped)
+        return web.Response(text=text, content_type="application/json")
+
+    transcript = tmp_path / "t.jsonl"
+    with FakeServer(leaky) as server:
+        endpoint = server.endpoint(api_key_env="MY_KEY")
+        _, [reply] = call(endpoint, transcript, [ask("x")])
+        with pytest.raises(InputError) as caught:
+            call(endpoint, transcript, [ask("fail")])
+    assert reply.text == "your key is [key]"
+    assert reply.raw["echo"] == {"[key]": ["[key]"]}
+    written = transcript.read_text() + str(caught.value)
+    assert "quoted" not in written
+    assert "slashed" not in written
+    assert "provided: [key]" in str(caught.value)
+
+
+def test_a_served_name_with_half_a_surrogate_pair_can_be_written(tmp_path: Path) -> None:
+    answer = completion("fine", model="served-\ud800")
+    with FakeServer(lambda body, seen: web.json_response(answer)) as server:
+        client, _ = call(server.endpoint(), tmp_path / "t.jsonl", [ask("x")])
+    assert client.served_models == ["served-?"]
+
+
+def test_served_replies_that_could_not_be_used_count_against_the_budget(tmp_path: Path) -> None:
+    transcript = tmp_path / "t.jsonl"
+    with FakeServer(lambda body, seen: cut_json() if seen < 4 else "fine") as server:
+        with pytest.raises(HarnessError, match="budget of 2 calls is used up: 2 calls and 0"):
+            call(server.endpoint(max_attempts=8), transcript, [ask("x")], {"calls": 2})
+        assert len(server.requests) == 2
+        endpoint = server.endpoint(max_attempts=2)
+        with pytest.raises(HarnessError, match="budget of 2 calls is used up"):
+            call(endpoint, transcript, [ask("x")], {"calls": 2})
+        assert len(server.requests) == 2
+        with pytest.raises(HarnessError, match="no answer in 2 attempts"):
+            call(endpoint, transcript, [ask("x")])
+        client, _ = call(endpoint, transcript, [ask("x")], {"calls": 5})
+    assert (client.cost()["calls"], client.cost()["attempts"]) == (5, 5)

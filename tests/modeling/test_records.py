@@ -60,3 +60,25 @@ def test_a_field_that_is_missing_or_no_text_is_named_with_its_line(tmp_path: Pat
     with pytest.raises(InputError, match="`none` must be a text, not null"):
         text_field(path, record, "none", default="")
     assert text_field(path, record, "input", default="") == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ("9" * 5000, "too many digits"),
+        ("[" * 3000 + "]" * 3000, "nested too deeply"),
+        (r'{"deep": ["\ud800"]}', "half of a surrogate pair"),
+        (r'"\uDC00\uD800"', "half of a surrogate pair"),
+    ],
+)
+def test_what_python_cannot_read_or_write_is_refused_with_file_and_line(
+    tmp_path: Path, value: str, fault: str
+) -> None:
+    path = tmp_path / "rows"
+    for text in ('{"a": 1}\n{"a": X}\n', '[{"a": 1},\n {"a": X}]', '[{"a": "\\ud83d\\ude00"},\nX]'):
+        wrong = "an object is wanted" if text.endswith("\nX]") and value[0] == '"' else fault
+        path.write_text(text.replace("X", value))
+        with pytest.raises(InputError, match=f"rows:2: .*{wrong}"):
+            read_records(path)
+    path.write_text('[{"a": "\\ud83d\\ude00"}]')
+    assert read_records(path)[0].fields == {"a": "\U0001f600"}

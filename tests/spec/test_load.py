@@ -1,7 +1,10 @@
 """Every fault of every spec at once, each with the file, line and column to blame."""
 
+import datetime
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -158,7 +161,8 @@ def test_an_endpoint_with_two_servers_is_refused(folder: Path) -> None:
         ("\n- row: one\n", "2:1: a spec is a mapping of keys to values; this file holds none"),
         ("row: one\ntitle: [a\n", "3:1: not valid YAML: did not find expected ',' or ']'"),
         ("row: one\n---\nrow: two\n", "2:1: not valid YAML: but found another document"),
-        ("row: one\ntitle: 2024-13-45\n", "2:8: not valid YAML: month must be in 1..12"),
+        ("row: one\ntitle: 2024-13-45\n", "2:8: not valid YAML: '2024-13-45' is not what its tag "
+         "says: month must be in 1..12"),
         ("row: one\ntitle: !!python/name:os.system x\n", "2:8: not valid YAML: could not determine "
          "a constructor for the tag 'tag:yaml.org,2002:python/name:os.system'"),
         ("row: one\ntitle: 'a\x07b'\n", "2:10: not valid YAML: it holds the character '\\x07'"),
@@ -367,3 +371,54 @@ def test_every_spec_begins_with_the_line_that_names_its_schema_to_editors(path: 
     assert first.startswith(EDITOR_COMMENT)
     schema = path.parent / first.removeprefix(EDITOR_COMMENT)
     assert schema.resolve() == ROOT / "specs" / "schema.json"
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"train": {"steps": True}}, "train.steps: a number is wanted (here: True)"),
+        ({"train": {"seed": -1}}, "train.seed: input should be greater than or equal to 0"),
+        ({"train": {"betas": [0.9, 2.0]}}, "train.betas.1: input should be less than 1"),
+        ({"replicates": {"train_seeds": [1, 1]}}, "a seed given twice makes the same replicate"),
+        ({"row": "a" * 101}, "row: string should have at most 100 characters"),
+        ({"model": {"random": {"config": {"d": datetime.date(2024, 1, 1)}}}}, "what JSON can hold"),
+    ],
+)
+def test_values_that_would_fail_or_mislead_later_are_refused(
+    folder: Path, changes: dict[str, Any], fault: str
+) -> None:
+    with pytest.raises(SpecFaults) as caught:
+        load_rows([write_row(folder, **changes) if "row" not in changes else _long(folder)])
+    assert fault in str(caught.value)
+
+
+def _long(folder: Path) -> Path:
+    path = write_row(folder)
+    path.write_text(path.read_text().replace("row: one", "row: " + "a" * 101))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("http://user:word@host/v1", "does not belong in a URL"),
+        ("http://host/v1?api-key=word", "does not belong in a URL"),
+        ("http://[bad/v1", "not a URL"),
+        ("http://host:99999/v1", "not a URL"),
+        ("host/v1", "looks like http://host:port/v1"),
+    ],
+)
+def test_a_servers_url_is_checked_before_it_is_written_anywhere(
+    folder: Path, url: str, fault: str
+) -> None:
+    spec = write_row(folder, eval=evaluation(folder, {"model": "judge", "base_url": url}))
+    with pytest.raises(SpecFaults, match=re.escape(fault)):
+        load_rows([spec])
+
+
+@pytest.mark.parametrize("number", ["012", "1:30"])
+def test_octal_and_base_60_numbers_are_refused(folder: Path, number: str) -> None:
+    path = write_row(folder)
+    path.write_text(path.read_text().replace("examples: 3", f"examples: {number}"))
+    with pytest.raises(SpecFaults, match=f"{number} would be read as an octal or base-60 number"):
+        load_rows([path])

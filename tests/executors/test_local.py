@@ -219,7 +219,12 @@ def test_a_killed_harness_takes_its_stage_with_it(fake: FakeStages, tmp_path: Pa
 def test_a_closed_terminal_ends_the_stage(fake: FakeStages, tmp_path: Path) -> None:
     spec, volume = write_row(tmp_path / "specs", train=None), tmp_path / "volume"
     fake.order("gen", "wait")
-    process = start(fake.env, "run", spec, "--volume", volume)
+    # Where the tests themselves run under nohup, the command would rightly ignore the signal.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        process = start(fake.env, "run", spec, "--volume", volume)
+    finally:
+        signal.signal(signal.SIGHUP, before)
     fake.wait_until_waiting()
     process.send_signal(signal.SIGHUP)
     process.communicate(timeout=20)

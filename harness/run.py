@@ -22,6 +22,10 @@ from harness.spec.models import HubModel
 from harness.store import Artefact, Store
 
 
+MADE = (".jsonl", ".safetensors", "model_outputs.json")
+"""Endings of files whose content a stage made; a model's tokenizer and configuration were given."""
+
+
 class Runner:
     """Runs planned stages with one executor on one volume."""
 
@@ -207,7 +211,12 @@ class Runner:
         return [
             artefact
             for artefact in (self.store.whole() if digests else [])
-            if digests & {f["sha256"] for f in artefact.manifest["files"].values() if f["size"]}
+            if digests
+            & {
+                file["sha256"]
+                for name, file in artefact.manifest["files"].items()
+                if name.endswith(MADE) and file["size"]
+            }
         ]
 
     def _input(self, planned: StagePlan) -> Artefact:

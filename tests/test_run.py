@@ -442,11 +442,19 @@ def test_what_a_stage_made_of_a_file_that_was_changed_meanwhile_is_set_aside(
     assert volume.ran == ["gen"]
 
 
-def test_a_copy_of_simulated_data_carries_its_mark(specs: Path, volume: Volume) -> None:
+def test_a_copy_of_simulated_data_carries_its_mark_and_a_file_they_share_does_not(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
     volume.outcomes["gen"] = {"simulated": ["teacher"]}
     volume.run(write_row(specs, train=None))
     gen = volume.artefact("gen")
     (name,) = gen.manifest["files"]
     (specs / "copied.jsonl").write_bytes((gen.folder / name).read_bytes())
-    volume.run(write_row(specs, "two", gen=None, data="copied.jsonl"))
-    assert volume.artefact("train").manifest["simulated"] == ["teacher"]
+    copy = {"gen": None, "data": "copied.jsonl"}
+    volume.run(write_row(specs, "two", **copy))
+    assert volume.artefact("train").manifest["simulated"] == []  # as a tokenizer's would be
+
+    monkeypatch.setattr("harness.run.MADE", (name,))
+    volume.run(write_row(specs, "three", **copy, train={"steps": 2}))
+    marks = [a.manifest["simulated"] for a in volume.store.match("train/")]
+    assert sorted(marks) == [[], ["teacher"]]

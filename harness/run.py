@@ -21,7 +21,6 @@ from harness.progress import ProgressView, plain
 from harness.spec.models import HubModel
 from harness.store import Artefact, Store
 
-
 MADE = (".jsonl", ".safetensors", "model_outputs.json")
 """Endings of files whose content a stage made; a model's tokenizer and configuration were given."""
 

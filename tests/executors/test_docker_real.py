@@ -18,7 +18,8 @@ pytestmark = pytest.mark.docker
 SMOKE = ROOT / "specs" / "smoke"
 SECRET = "sk-of-a-test-0123456789"
 NOWHERE = "http://192.0.2.1/v1"
-"""An address that no machine has (RFC 5737)."""
+"""An address that no machine has (RFC 5737). Whether a network refuses it or says nothing, asking it
+1,000 times outlasts a test."""
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 
 CALL_FILE = "CALL.json"
 RESULT_FILE = "result.json"
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,14 @@ class StageCall:
     code_version: int = 1
     environment: dict[str, Any] = field(default_factory=dict)
     """The environment part of the key, which the stage compares with what it runs in."""
-    budget: dict[str, int | None] = field(default_factory=dict)
+    budget: dict[str, float | None] = field(default_factory=dict)
+    """Limits: calls, tokens, usd."""
+    price: dict[str, Any] | None = None
+    """What the called model costs (harness.prices.Price); None where that is not known."""
+    replay: bool = False
+    """Take every reply from the transcript in the work folder and reach no network."""
+    tokenizer: dict[str, Any] | None = None
+    """A ModelSource with the row's tokenizer, for the lengths in a data card; decides nothing."""
 
     @property
     def folder(self) -> Path:

@@ -31,11 +31,18 @@ VOLUME = click.option(
 )
 DATA = click.option(
     "--data",
+    "--inputs",
     "inputs",
     envvar="HARNESS_INPUTS",
     type=click.Path(path_type=Path),
     help="Folder of given data, `data:` in specs [default: inputs, if there]. "
     "Also: HARNESS_INPUTS.",
+)
+INPUTS = click.option(
+    "--inputs",
+    envvar="HARNESS_INPUTS",
+    type=click.Path(path_type=Path),
+    help="Folder of given data; --data of the other commands. Also: HARNESS_INPUTS.",
 )
 EXECUTOR = click.option(
     "--executor",
@@ -178,7 +185,11 @@ def run(
     if not stages or "judge" in stages:
         planned = {p.row.row for p in plans}
         lines = [m for r in rows if r.row.row in planned for m in lines_of(r, [planner])]
-        show_matrix(console, lines)
+        if lines:
+            show_matrix(console, lines)
+    for row_plan in plans:
+        if row_plan.row.gen and not (row_plan.row.train or row_plan.row.eval):
+            console.print(f"its data card: harness show {row_plan.row.row} --data", markup=False)
 
 
 @main.command()
@@ -198,6 +209,48 @@ def fetch(specs: tuple[Path, ...], volume: Path, inputs: Path | None, executor: 
     planner.store.prepare()
     plans = _plan(specs, planner)
     Runner(planner.store, planner.files, make(executor), _console()).fetch(plans)
+
+
+@main.command()
+@click.argument("name", metavar="ROW")
+@click.option(
+    "--stage",
+    type=click.Choice(["gen"]),
+    default="gen",
+    show_default=True,
+    help="The stage to replay; of a chain of recipes, every step.",
+)
+@VOLUME
+@DATA
+@EXECUTOR
+def replay(name: str, stage: str, volume: Path, inputs: Path | None, executor: str) -> None:
+    """Rebuild a stage from its transcript, with no network.
+
+    ROW is a row below specs/ or a spec file. Says `exact` when every file has the digest that the
+    manifest says; else which do not, and exit code 1.
+    """
+    from harness.executors import make
+    from harness.replay import replay as rebuild
+    from harness.report.terminal import show_replayed
+    from harness.run import Runner
+
+    planner = _planner(volume, inputs, executor)
+    planner.store.prepare()
+    stages = [s for s in planner.plan(_row_named(name)).stages if s.stage == stage]
+    if not stages:
+        raise InputError(f"row {name} has no {stage} stage")
+    console = _console()
+    runner = Runner(planner.store, planner.files, make(executor), console)
+    different = 0
+    for planned in stages:
+        replayed = rebuild(runner, planned)
+        show_replayed(console, replayed)
+        different += not replayed.exact
+    if different:
+        raise HarnessError(
+            f"{different} of {len(stages)} {stage} artefacts came out different",
+            "The differing files are named above, with the folder that holds them.",
+        )
 
 
 @main.command()
@@ -246,23 +299,33 @@ def table(
 @click.argument("name", metavar="ROW|KEY")
 @click.option("--json", "as_json", is_flag=True, help="The manifests as JSON.")
 @click.option("--check", is_flag=True, help="Compare every file with its digest.")
+@click.option("--data", "card", is_flag=True, help="The data cards in place of the manifests.")
 @VOLUME
-@DATA
+@INPUTS
 @EXECUTOR
 def show(
-    name: str, as_json: bool, check: bool, volume: Path, inputs: Path | None, executor: str
+    name: str,
+    as_json: bool,
+    check: bool,
+    card: bool,
+    volume: Path,
+    inputs: Path | None,
+    executor: str,
 ) -> None:
-    """Print the manifests of a row's artefacts.
+    """Print the manifests of a row's artefacts, or its data sets' cards.
 
     Or of the artefact whose key begins with KEY (or STAGE/KEY).
     """
     import json
 
-    from harness.report.terminal import show_artefact
+    from harness.report.terminal import show_artefact, show_data
 
     artefacts = _find_artefacts(name, _planner(volume, inputs, executor))
     for artefact in artefacts if check else []:
         artefact.check()
+    if card:
+        show_data(_console(), artefacts, as_json)
+        return
     if as_json:
         click.echo(json.dumps([a.manifest for a in artefacts], indent=2, sort_keys=True))
         return
@@ -352,7 +415,7 @@ def sim(
     from pydantic import ValidationError
 
     from harness.sim.server import serve
-    from harness.spec.models import Simulated
+    from harness.spec.base import Simulated
 
     shares = dict(f.partition("=")[::2] for f in faults)
     try:
@@ -397,12 +460,13 @@ def _store(volume: Path) -> "Store":
 
 
 def _planner(volume: Path, inputs: Path | None, executor: str) -> "Planner":
+    from harness import prices
     from harness.keys import Files
     from harness.plan import Planner
 
     store = _store(volume)
     files: Files = Files(_inputs(inputs), store.root / "cache" / "digests.json")
-    return Planner(store, files, executor)
+    return Planner(store, files, executor, prices.load())
 
 
 def _sharing(first: "Planner", other: "Planner") -> "Planner":
@@ -431,6 +495,22 @@ def _plan_rows(rows: "list[LoadedRow]", planner: "Planner") -> "list[RowPlan]":
     if rows and not plans:
         raise InputError("no row is left: the given data of every one is absent")
     return plans
+
+
+def _row_named(name: str) -> "LoadedRow":
+    """The row with this id below specs/, or that of the spec file `name`."""
+    if name.endswith((".yaml", ".yml")):
+        return _load((Path(name),))[0]
+    rows = {loaded.row.row: loaded for loaded in _load((_spec_folder(),))}
+    if name not in rows:
+        import difflib
+
+        near = difflib.get_close_matches(name, rows, n=3)
+        raise InputError(
+            f"there is no row {name!r} below specs/",
+            f"Near: {', '.join(near)}." if near else "`harness plan specs` lists the rows.",
+        )
+    return rows[name]
 
 
 def _find_artefacts(name: str, planner: "Planner") -> list[Any]:

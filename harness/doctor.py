@@ -88,7 +88,7 @@ def _gpu() -> Finding:
 
 
 def _local() -> Finding:
-    needed = ("torch", "transformers", "trl", "openai", "alpaca_eval", "rapidfuzz", "aiohttp")
+    needed = ("torch", "transformers", "trl", "openai", "alpaca_eval", "numba", "aiohttp")
     lacking = [n for n in needed if importlib.util.find_spec(n) is None]
     if lacking:
         return Finding(

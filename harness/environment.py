@@ -7,18 +7,35 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, InputError
 
-CODE_VERSIONS = {"gen": 1, "train": 1, "answer": 1, "judge": 1}
-"""Raised whenever a stage's code comes to make other content from the same call.
+CODE_VERSIONS = {
+    "gen/alpaca": 2,
+    "gen/self_instruct": 1,
+    "gen/naive": 1,
+    "gen/expand": 1,
+    "gen/rate": 1,
+    "gen/select": 1,
+    "gen/random_k": 1,
+    "gen/longest_k": 1,
+    "gen/seeds_only": 1,
+    "gen/import": 1,
+    "train": 1,
+    "answer": 1,
+    "judge": 1,
+    "sim": 1,
+}
+"""Raised whenever the code of a stage, of one of gen's recipes, or of the simulated teacher and judge
+comes to make other content from the same call.
 
-tests/test_code_versions.py fails when a stage's code changes and this table does not.
+tests/test_code_versions.py fails when such code changes and this table does not.
 """
 
-STAGES = tuple(CODE_VERSIONS)
+STAGES = ("gen", "train", "answer", "judge")
 ACCELERATORS = ("cpu", "cuda")
 FAMILY = {"gen": "gen", "train": "train", "answer": "eval", "judge": "eval"}
 """Stage -> image family (and compose service)."""
@@ -36,6 +53,15 @@ def root() -> Path:
             "Run the harness from a checkout (`pip install -e .`) or in its images.",
         )
     return folder
+
+
+def code_name(stage: str, params: Mapping[str, Any]) -> str:
+    """The stage's name in CODE_VERSIONS: each of gen's recipes counts by itself, so that a change in
+    one makes no data stale that another one made, and that were perhaps paid for."""
+    gen = params.get("gen")
+    if stage != "gen" or gen is None:
+        return stage
+    return f"gen/{gen['recipe'] if isinstance(gen, Mapping) else gen.recipe}"
 
 
 def image_name(stage: str, accelerator: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from harness.errors import DataAbsent, InputError
-from harness.spec.models import DATA_SCHEME, _Data
+from harness.spec.base import DATA_SCHEME, _Data
 
 KEY_FORMAT = 1
 SETTLED_NS = 1_000_000_000
@@ -161,6 +161,9 @@ def iter_data(value: Any) -> Iterator[_Data]:
             yield from iter_data(getattr(value, name))
     elif isinstance(value, dict):
         for item in value.values():
+            yield from iter_data(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
             yield from iter_data(item)
 
 

@@ -1,43 +1,23 @@
 """Spec -> stage calls with keys, and for each: run, reuse or stale, and why."""
 
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from harness import environment
+from harness import environment, estimate
 from harness.errors import HarnessError
+from harness.estimate import Estimate
 from harness.keys import KEY_FORMAT, Files, differences, digest_of, iter_data, key_view
+from harness.prices import Price, Prices
+from harness.spec.base import Endpoint, _Data
 from harness.spec.load import LoadedRow
-from harness.spec.models import (
-    AlpacaEvalJudge,
-    Endpoint,
-    PreferenceJudge,
-    PromptSet,
-    Row,
-    _Data,
-)
+from harness.spec.models import ModelSource, Row
+from harness.spec.recipes import HubData, ImportGen
 from harness.store import Artefact, Store
-
-CHARACTERS_PER_TOKEN = 4
-"""A rule of thumb for English, for estimates only."""
-TOKENS_PER_TASK = 60
-"""A task of Self-Instruct's kind in a teacher's reply, for estimates only."""
-TOKENS_PER_VERDICT = 10
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Expected calls to a teacher or judge and their tokens; rough, and said to be so."""
-
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
 
 
 @dataclass
@@ -49,7 +29,8 @@ class StagePlan:
     spec: Path
     stage: str
     label: str
-    """Which replicate: `train seed 2, judging 1`; empty where there is one only."""
+    """Which replicate, or which step of a chain: `train seed 2, judging 1`, `step 2 rate`; empty
+    where there is one only."""
     params: dict[str, Any]
     """Name -> spec model (or plain value); see harness.call.StageCall."""
     inputs: "dict[str, StagePlan]"
@@ -59,7 +40,13 @@ class StagePlan:
     status: str = "run"
     """`reuse`, `run`, or `stale`: it was there, and what decides its content has changed."""
     reasons: list[str] = field(default_factory=list)
-    estimate: Estimate = Estimate()
+    estimate: Estimate = field(default_factory=Estimate)
+    """Of a stage that is there already: no calls, and the examples that it holds."""
+    price: Price | None = None
+    """Of the called model; None where there is none, or its price is not known."""
+    price_dated: str = ""
+    tokenizer: ModelSource | None = None
+    """The row's, for the lengths in a data card; it decides nothing else."""
     artefact: Artefact | None = None
 
     @property
@@ -74,17 +61,32 @@ class StagePlan:
 
     @property
     def endpoint(self) -> Endpoint | None:
-        """The teacher or judge that this stage calls."""
-        for value in self.params.values():
-            for name in ("teacher", "judge"):
-                found = getattr(value, name, None)
-                if isinstance(found, Endpoint):
-                    return found
-        return None
+        """The teacher or judge that this stage calls; None where recorded calls stand for it."""
+        return _endpoint_of(self.params)
+
+    @property
+    def hub_data(self) -> HubData | None:
+        """The hub data set that this step imports."""
+        gen = self.params.get("gen")
+        return gen.hub if isinstance(gen, ImportGen) else None
 
     def data(self) -> Iterator[_Data]:
         """Every given file or folder that the stage reads."""
-        return iter_data(self.params)
+        yield from iter_data(self.params)
+        yield from iter_data(self.tokenizer)
+
+    def usd(self) -> float | None:
+        """What its calls are expected to cost; None where the model's price is not known."""
+        endpoint, price = self.endpoint, self.price
+        if endpoint is None or price is None:
+            return 0.0 if endpoint is None else None
+        expected = self.estimate
+        batch = endpoint.mode == "batch"
+        return price.usd(expected.prompt_tokens, expected.completion_tokens, batch)
+
+    def call_price(self) -> dict[str, Any] | None:
+        """The price as the stage is told it."""
+        return {**self.price.model_dump(), "dated": self.price_dated} if self.price else None
 
 
 @dataclass
@@ -102,10 +104,13 @@ class RowPlan:
 class Planner:
     """Plans rows against one volume, for one executor."""
 
-    def __init__(self, store: Store, files: Files, executor: str) -> None:
+    def __init__(
+        self, store: Store, files: Files, executor: str, prices: Prices | None = None
+    ) -> None:
         self.store = store
         self.files = files
         self.executor = executor
+        self.prices = prices or Prices("", {})
 
     def plan(self, loaded: LoadedRow) -> RowPlan:
         """Every stage of a row, with its key and what is to be done.
@@ -124,7 +129,10 @@ class Planner:
             stages.append(planned)
             return planned
 
-        gen = add("gen", {"gen": row.gen}, {}, "") if row.gen else None
+        gen: StagePlan | None = None
+        for number, step in enumerate(row.gen or [], start=1):
+            chained = f"step {number} {step.recipe}" if len(row.gen or []) > 1 else ""
+            gen = add("gen", {"gen": step}, {"data": gen} if gen else {}, chained)
         replicates = row.replicates
         train_seeds: Sequence[int | None] = replicates.train_seeds or [None]
         sampling_seeds: Sequence[int | None] = replicates.sampling_seeds or [None]
@@ -171,23 +179,34 @@ class Planner:
         inputs: dict[str, StagePlan],
         label: str,
     ) -> StagePlan:
-        document = {
+        document: dict[str, Any] = {
             "format": KEY_FORMAT,
             "stage": stage,
-            "code_version": environment.CODE_VERSIONS[stage],
+            "code_version": environment.CODE_VERSIONS[environment.code_name(stage, params)],
             "params": key_view(params, self.files),
             "inputs": {name: plan.key for name, plan in inputs.items()},
             "environment": environment.environment_of(stage, self.executor),
         }
+        endpoint = _endpoint_of(params)
+        if endpoint is not None and endpoint.simulated is not None:
+            document["simulated_version"] = environment.CODE_VERSIONS["sim"]
         planned = StagePlan(
             loaded.row, loaded.path, stage, label, params, inputs, document, digest_of(document)
         )
         planned.artefact = self.store.find(stage, planned.key)
+        if stage == "gen":
+            planned.tokenizer = loaded.row.model
+        if endpoint is not None:
+            planned.price, planned.price_dated = self.prices.of(endpoint), self.prices.dated
         if planned.artefact is not None:
             planned.status = "reuse"
+            planned.estimate = Estimate(
+                examples=planned.artefact.manifest["counts"].get("examples", 0)
+            )
         else:
             self._say_why(planned)
-            planned.estimate = estimate(planned, self.files)
+            before = inputs["data"].estimate if "data" in inputs else None
+            planned.estimate = estimate.of_stage(stage, params, self.files, before)
         return planned
 
     def _say_why(self, planned: StagePlan) -> None:
@@ -210,6 +229,15 @@ class Planner:
         )
 
 
+def _endpoint_of(params: dict[str, Any]) -> Endpoint | None:
+    for value in params.values():
+        for name in ("teacher", "judge"):
+            found = getattr(value, name, None)
+            if isinstance(found, Endpoint) and getattr(value, "transcript", None) is None:
+                return found
+    return None
+
+
 def _with(model: Any, name: str, value: Any) -> Any:
     return model if value is None else model.model_copy(update={name: value})
 
@@ -229,47 +257,6 @@ def dump(value: Any, place: Callable[[_Data], str]) -> Any:
     if isinstance(value, list | tuple):
         return [dump(item, place) for item in value]
     return value
-
-
-def estimate(planned: StagePlan, files: Files) -> Estimate:
-    """Calls and tokens that a stage will need, from its parameters and its prompts' lengths."""
-    if planned.stage == "gen":
-        gen = planned.params["gen"]
-        calls = -(-gen.examples // gen.tasks_per_reply)
-        shown = len(gen.prompt.text) // CHARACTERS_PER_TOKEN + gen.shown * TOKENS_PER_TASK
-        per_reply = gen.tasks_per_reply * TOKENS_PER_TASK
-        most = gen.sampling.max_tokens or per_reply
-        return Estimate(calls, calls * shown, calls * min(per_reply, most))
-    if planned.stage == "judge":
-        judge: PreferenceJudge | AlpacaEvalJudge = planned.params["judge"]
-        prompts: PromptSet = planned.params["prompts"]
-        lengths = _text_lengths(files.locate(prompts.file))[: prompts.first]
-        baseline = _text_lengths(files.locate(judge.reference))[: prompts.first]
-        fixed = len(judge.prompt.text) if isinstance(judge, PreferenceJudge) else 1200
-        characters = fixed * len(lengths) + 2 * sum(baseline)
-        calls = len(lengths)
-        return Estimate(calls, characters // CHARACTERS_PER_TOKEN, calls * TOKENS_PER_VERDICT)
-    return Estimate()
-
-
-def _text_lengths(path: Path) -> list[int]:
-    stat = path.stat()
-    return _lengths_of(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=64)
-def _lengths_of(path: Path, changed: int, size: int) -> list[int]:
-    """Characters of each record; an empty list for a file that a stage will refuse."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        records = (
-            json.loads(text)
-            if text.lstrip()[:1] == "["
-            else [json.loads(line) for line in text.splitlines() if line.strip()]
-        )
-        return [sum(len(str(v)) for v in record.values()) for record in records]
-    except (OSError, ValueError, AttributeError):
-        return []
 
 
 def unique(plans: Sequence[RowPlan]) -> list[StagePlan]:

@@ -19,6 +19,7 @@ from harness.llm.secrets import read_key
 from harness.plan import RowPlan, StagePlan, unique
 from harness.progress import ProgressView, plain
 from harness.spec.models import HubModel
+from harness.spec.recipes import HubData
 from harness.store import Artefact, Store
 
 MADE = (".jsonl", ".safetensors", "model_outputs.json")
@@ -63,7 +64,15 @@ class Runner:
                     f"Make it with: {_command(source, planned)}",
                 )
         endpoint = planned.endpoint
-        if endpoint is None or endpoint.simulated is not None or endpoint.api_key_env is None:
+        if endpoint is None:
+            return
+        if planned.owner.budget.usd is not None and planned.price is None:
+            raise InputError(
+                f"row {planned.row} has a budget in dollars, and the price of {endpoint.model}, "
+                f"which its {planned.stage} stage calls, is not known",
+                "Add it to specs/prices.yaml, or to the file that HARNESS_PRICES names.",
+            )
+        if endpoint.simulated is not None or endpoint.api_key_env is None:
             return
         read_key(
             endpoint.api_key_env,
@@ -71,40 +80,62 @@ class Runner:
         )
 
     def _run_stage(self, planned: StagePlan) -> None:
-        stage, key, title = planned.stage, planned.key, _title(planned)
+        stage, key, title = planned.stage, planned.key, title_of(planned)
         with self.store.lock(stage, key, lambda owner: self._waiting(title, owner)) as lock:
             artefact = self.store.find(stage, key)
             if artefact is not None:
                 planned.artefact = artefact
                 self.console.print(f"{title}: there already", highlight=False, markup=False)
                 return
-            inputs = {name: self._input(plan) for name, plan in planned.inputs.items()}
+            inputs = {name: self.input(plan) for name, plan in planned.inputs.items()}
             folders = {name: a.folder for name, a in inputs.items()}
             source = planned.params.get("model")
             if "model" not in inputs and source is not None and source.hub is not None:
                 folders["hub"] = self._model(source.hub, planned)
+            if planned.hub_data is not None:
+                folders["hub"] = self._fetch(planned.hub_data, planned.stage)
             work = self.store.work_folder(stage, key)
             work.mkdir(exist_ok=True)
-            endpoint = planned.endpoint
-            job = Job(
-                stage=stage,
-                key=key,
-                title=title,
-                params=planned.params,
-                inputs=folders,
-                work=work,
-                log=self.store.log_path(stage, key),
-                lock=lock,
-                image_stage=stage,
-                environment=planned.document["environment"],
-                network=endpoint is not None and endpoint.simulated is None,
-                secrets=(endpoint.api_key_env,) if endpoint and endpoint.api_key_env else (),
-                budget=planned.owner.budget,
-                limits=planned.owner.limits,
-            )
+            job = self.job(planned, title, folders, work, lock)
             started = time.monotonic()
             given = self._given(planned)
             planned.artefact = self._execute(job, planned, inputs, started, given)
+
+    def job(
+        self,
+        planned: StagePlan,
+        title: str,
+        folders: dict[str, Path],
+        work: Path,
+        lock: int,
+        replay: bool = False,
+    ) -> Job:
+        """The stage as an executor is given it."""
+        endpoint = None if replay else planned.endpoint
+        tokenizer = planned.tokenizer
+        if tokenizer is not None and tokenizer.hub is not None:
+            snapshot = self.hub_folder(tokenizer.hub)
+            if snapshot.is_dir():
+                folders["tokenizer"] = snapshot
+        return Job(
+            stage=planned.stage,
+            key=planned.key,
+            title=title,
+            params=planned.params,
+            inputs=folders,
+            work=work,
+            log=self.store.log_path(planned.stage, planned.key),
+            lock=lock,
+            image_stage=planned.stage,
+            environment=planned.document["environment"],
+            network=endpoint is not None and endpoint.simulated is None,
+            secrets=(endpoint.api_key_env,) if endpoint and endpoint.api_key_env else (),
+            budget=planned.owner.budget,
+            price=planned.call_price(),
+            tokenizer=tokenizer,
+            replay=replay,
+            limits=planned.owner.limits,
+        )
 
     def _execute(
         self,
@@ -114,11 +145,11 @@ class Runner:
         started: float,
         given: dict[str, tuple[int, ...]],
     ) -> Artefact:
-        result = _result(job)
+        result = result_of(job)
         if result is None:
             with ProgressView(self.console, job.title) as view:
                 self.executor.run(job, self.files, view.show)
-            result = _result(job)
+            result = result_of(job)
             if result is None:
                 raise _nothing_said(job)
         else:
@@ -218,7 +249,7 @@ class Runner:
             }
         ]
 
-    def _input(self, planned: StagePlan) -> Artefact:
+    def input(self, planned: StagePlan) -> Artefact:
         """An input artefact whose files are what its manifest says."""
         artefact = self.store.find(planned.stage, planned.key)
         if artefact is None:
@@ -230,18 +261,23 @@ class Runner:
         return artefact
 
     def fetch(self, plans: Sequence[RowPlan]) -> None:
-        """Download the hub models that the rows name and the volume lacks."""
+        """Download the hub models and data sets that the rows name and the volume lacks."""
         for plan in plans:
-            hub = plan.row.model.hub
-            if hub is None:
-                self.console.print(f"row {plan.row.row} names no hub model", highlight=False)
-            else:
-                folder = self._fetch(hub, "train")
+            wanted: dict[str, HubModel | HubData] = {}
+            if plan.row.model.hub is not None:
+                wanted["train"] = plan.row.model.hub
+            for stage in plan.stages:
+                if stage.hub_data is not None:
+                    wanted["gen"] = stage.hub_data
+            if not wanted:
+                self.console.print(f"row {plan.row.row} names nothing on the hub", highlight=False)
+            for stage_name, hub in wanted.items():
+                folder = self._fetch(hub, stage_name)
                 self.console.print(f"{hub.id}: {folder}", highlight=False, markup=False)
 
     def _model(self, hub: HubModel, planned: StagePlan) -> Path:
         """The hub model's folder. Compose's train service has no network to download it."""
-        folder = self._model_folder(hub)
+        folder = self.hub_folder(hub)
         if environment.current_image() is not None and planned.stage == "train":
             if not folder.is_dir():
                 raise InputError(
@@ -252,13 +288,14 @@ class Runner:
             return folder
         return self._fetch(hub, planned.stage)
 
-    def _model_folder(self, hub: HubModel) -> Path:
-        return self.store.root / "models" / f"{hub.id.replace('/', '--')}-{hub.revision[:12]}"
+    def hub_folder(self, hub: HubModel | HubData) -> Path:
+        kind = "models" if isinstance(hub, HubModel) else "datasets"
+        return self.store.root / kind / f"{hub.id.replace('/', '--')}-{hub.revision[:12]}"
 
-    def _fetch(self, hub: HubModel, stage: str) -> Path:
-        """The hub model's snapshot on the volume, downloaded when it is not there."""
-        final = self._model_folder(hub)
-        name = final.name
+    def _fetch(self, hub: HubModel | HubData, stage: str) -> Path:
+        """The snapshot of a hub model or data set on the volume, downloaded when it is not there."""
+        final = self.hub_folder(hub)
+        name = f"{final.parent.name}-{final.name}"
         title = f"fetch: {hub.id} at {hub.revision[:12]}"
         with self.store.lock("fetch", name, lambda owner: self._waiting(title, owner)) as lock:
             if final.is_dir():
@@ -269,7 +306,7 @@ class Runner:
                 stage="fetch",
                 key=name,
                 title=title,
-                params={"hub": hub},
+                params={"hub" if isinstance(hub, HubModel) else "hub_data": hub},
                 inputs={},
                 work=work,
                 log=self.store.root / "logs" / f"fetch-{name}.log",
@@ -280,7 +317,7 @@ class Runner:
             )
             with ProgressView(self.console, title) as view:
                 self.executor.run(job, self.files, view.show)
-            if _result(job) is None:
+            if result_of(job) is None:
                 raise _nothing_said(job)
             final.parent.mkdir(exist_ok=True)
             (work / "snapshot").rename(final)
@@ -291,7 +328,7 @@ class Runner:
         self.console.print(f"{title}: waiting for {owner}", highlight=False, markup=False)
 
 
-def _title(planned: StagePlan) -> str:
+def title_of(planned: StagePlan) -> str:
     label = f" ({planned.label})" if planned.label else ""
     return f"{planned.stage}: {planned.row}{label} [{planned.key[:12]}]"
 
@@ -302,7 +339,7 @@ def _command(source: StagePlan, needed_by: StagePlan) -> str:
     return f"harness run --only {source.stage} {needed_by.spec}"
 
 
-def _result(job: Job) -> dict[str, Any] | None:
+def result_of(job: Job) -> dict[str, Any] | None:
     """What the stage says it made, also where it said so before the harness was killed."""
     try:
         result: dict[str, Any] = json.loads((job.work / RESULT_FILE).read_text(encoding="utf-8"))

@@ -67,6 +67,10 @@ def main(argv: list[str]) -> int:
 
 def _run(call: StageCall) -> None:
     _check_environment(call)
+    if call.replay:
+        from harness.llm.replay import refuse_network
+
+        refuse_network()
     started = time.monotonic()
     result: StageResult = importlib.import_module(MODULES[call.stage]).run(call)
     for path in filter(Path.exists, (call.folder / name for name in result.keep)):
@@ -98,12 +102,13 @@ def _alone(call: StageCall) -> Iterator[None]:
 
 def _check_environment(call: StageCall) -> None:
     """The key names an image, a lock and a code version; what runs must be these."""
-    version = environment.CODE_VERSIONS.get(call.stage, call.code_version)
+    code = environment.code_name(call.stage, call.params)
+    version = environment.CODE_VERSIONS.get(code, call.code_version)
     image = environment.current_image()
     build = f"docker compose build {environment.FAMILY.get(call.stage, 'train eval')}"
     if version != call.code_version:
         raise InputError(
-            f"the image holds version {version} of the {call.stage} stage's code, and "
+            f"the image holds version {version} of the {code} stage's code, and "
             f"version {call.code_version} was planned",
             f"Build it anew: {build}",
         )

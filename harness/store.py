@@ -14,11 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from harness.call import RESULT_FILE
+from harness.call import MANIFEST, RESULT_FILE
 from harness.errors import HarnessError, InputError
 from harness.keys import digest_of, file_digest
 
-MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1
 SHORT = 16
 """Characters of a key that name its folder."""

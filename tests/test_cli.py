@@ -26,7 +26,9 @@ from tests.helpers import (
     write_row,
 )
 
-COMMANDS = ("validate", "schema", "plan", "run", "fetch", "table", "show", "gc", "doctor", "sim")
+COMMANDS = (
+    "validate", "schema", "plan", "run", "fetch", "replay", "table", "show", "gc", "doctor", "sim",
+)  # fmt: skip
 STAGES = ("gen", "train", "answer", "judge")
 SCORE = {"value": 40.0, "standard_error": 2.0, "judged": 1, "expected": 1}
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import yaml
 from pydantic import BaseModel
 
 from harness import environment
-from harness.keys import Files, file_digest
+from harness.keys import Files, file_digest, flatten, key_view
+from harness.spec.base import _Data, _TextFile
 from harness.spec.load import _models_in
-from harness.spec.models import Row, _Data, _TextFile
+from harness.spec.models import Row
+from harness.spec.recipes import AlpacaGen, Gen
 from tests.helpers import evaluation, planned, write_row
 
 STAGES = ("gen", "train", "answer", "judge")
@@ -32,7 +35,11 @@ FROM_GEN = {
     "gen.tasks_per_reply": 19,
     "gen.requests_per_round": 4,
     "gen.max_requests": 99,
-    "gen.max_similarity": 0.6,
+    "gen.filter.fewest_words": 3,
+    "gen.filter.most_words": 99,
+    "gen.filter.blacklist": ["poem"],
+    "gen.filter.max_similarity": 0.6,
+    "gen.transcript": "other.jsonl",
     "gen.sampling.temperature": 0.9,
     "gen.sampling.top_p": 0.9,
     "gen.sampling.max_tokens": 3000,
@@ -122,13 +129,18 @@ NOT_KEYED = {
     "gen.teacher.concurrency": 1,
     "gen.teacher.timeout_s": 1,
     "gen.teacher.max_attempts": 1,
+    "gen.teacher.mode": "batch",
+    "gen.teacher.batch_poll_s": 1,
     "eval.judge.judge.api_key_env": "JUDGE_KEY",
     "eval.judge.judge.concurrency": 1,
     "eval.judge.judge.timeout_s": 1,
     "eval.judge.judge.max_attempts": 1,
+    "eval.judge.judge.mode": "batch",
+    "eval.judge.judge.batch_poll_s": 1,
     "train.checkpoint_steps": 1,
     "budget.calls": 1,
     "budget.tokens": 1,
+    "budget.usd": 1,
     "limits.cpus": 1,
     "limits.memory": "1g",
     "limits.shm": "2g",
@@ -207,8 +219,11 @@ def with_fresh_environment(spec: Path, **how: Any) -> Keys:
 
 
 def parameters(model: type[BaseModel], at: str = "") -> Iterator[str]:
+    """Of gen's recipes, those of one; a test of its own covers the others."""
     for name, field in model.model_fields.items():
         inner = [m for m in _models_in(field.annotation) if m not in (_Data, _TextFile)]
+        if at == "" and name == "gen":
+            inner = [AlpacaGen]
         if inner and name != "reported":
             for m in inner:
                 yield from parameters(m, f"{at}{name}.")
@@ -244,6 +259,42 @@ def test_a_changed_parameter_changes_the_keys_from_its_stage_on_and_no_other(
     else:
         setting(spec, name, yaml.safe_load(value))
     assert changed(before, keys(spec)) == downstream(KEYED[name, value])
+
+
+RECIPES = typing.get_args(typing.get_args(Gen)[0])
+HOW = {"api_key_env", "concurrency", "timeout_s", "max_attempts", "mode", "batch_poll_s", "path"}
+"""How calls are made, and what files are called."""
+
+
+class AnyFile:
+    def digest(self, data: _Data) -> str:
+        return "of its bytes"
+
+
+def built(model: type[BaseModel]) -> BaseModel:
+    """An instance with something in every field."""
+    values = {}
+    for name, field in model.model_fields.items():
+        inner = _models_in(field.annotation)
+        values[name] = built(inner[0]) if inner else "something"
+    return model.model_construct(**values)
+
+
+def leaves(model: type[BaseModel], at: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        inner = _models_in(field.annotation)
+        if inner:
+            yield from leaves(inner[0], f"{at}{name}.")
+        else:
+            yield at + name
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_parameter_of_a_recipe_stands_in_its_key_but_those_of_how_it_is_run(
+    recipe: type[BaseModel],
+) -> None:
+    keyed = set(flatten(key_view(built(recipe), AnyFile())))
+    assert keyed == {name for name in leaves(recipe) if name.rpartition(".")[2] not in HOW}
 
 
 @pytest.mark.parametrize("name", NOT_KEYED)
@@ -288,6 +339,8 @@ def test_a_changed_default_in_the_code_changes_the_key(
 
     def with_another_default(loaded: Any) -> Any:
         def replaced(value: Any) -> Any:
+            if isinstance(value, list):
+                return [replaced(item) for item in value]
             if not isinstance(value, BaseModel):
                 return value
             found = {n: replaced(getattr(value, n)) for n in type(value).model_fields}
@@ -454,8 +507,51 @@ def test_a_raised_code_version_changes_the_keys_from_its_stage_on(
 ) -> None:
     before = keys(spec)
     versions = environment.CODE_VERSIONS
-    monkeypatch.setitem(versions, stage, versions[stage] + 1)
+    code = "gen/alpaca" if stage == "gen" else stage
+    monkeypatch.setitem(versions, code, versions[code] + 1)
     assert changed(before, keys(spec)) == downstream(stage)
+
+
+def test_a_raised_version_of_another_recipe_changes_no_key(
+    spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = keys(spec)
+    monkeypatch.setitem(environment.CODE_VERSIONS, "gen/naive", 99)
+    assert changed(before, keys(spec)) == ()
+
+
+def test_the_version_of_the_simulation_is_in_the_keys_of_what_it_plays_a_part_in_alone(
+    spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = keys(spec)
+    setting(spec, "gen.teacher.base_url", "http://localhost:9")
+    real = keys(spec)
+    monkeypatch.setitem(environment.CODE_VERSIONS, "sim", 99)
+    assert changed(real, keys(spec)) == ("judge",)
+    setting(spec, "gen.teacher", {"model": "teacher", "simulated": {}})
+    assert changed(before, keys(spec)) == STAGES
+
+
+def test_a_change_in_one_step_of_a_chain_changes_the_keys_from_it_on(spec: Path) -> None:
+    (spec.parent / "data.jsonl").write_text('{"instruction": "Say so.", "output": "so"}\n')
+    chain = [{"recipe": "import", "file": "data.jsonl"}, {"recipe": "random_k", "k": 5},
+             {"recipe": "longest_k", "k": 3}]  # fmt: skip
+    setting(spec, "gen", chain)
+    before = keys(spec)
+    assert [label for stage, label in before if stage == "gen"] == [
+        "step 1 import", "step 2 random_k", "step 3 longest_k",
+    ]  # fmt: skip
+    chain[1]["k"] = 4
+    setting(spec, "gen", chain)
+    now = keys(spec)
+    labels = [label for place, label in before if before[place, label] != now[place, label]]
+    assert labels == ["step 2 random_k", "step 3 longest_k", "", "", ""]
+
+
+def test_one_step_alone_and_a_chain_of_one_have_the_same_key(spec: Path) -> None:
+    before = keys(spec)
+    setting(spec, "gen", [yaml.safe_load(spec.read_text())["gen"]])
+    assert changed(before, keys(spec)) == ()
 
 
 @pytest.mark.parametrize(

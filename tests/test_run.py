@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from harness import environment
 from harness.errors import HarnessError, InputError
@@ -355,6 +356,73 @@ def test_a_hub_model_is_fetched_once_with_network_and_used_without(
     volume.run(write_row(specs, "untrained", gen=None, train=None, eval=evaluation(specs), **HUB))
     assert volume.ran == ["answer", "judge"]
     assert volume.jobs[0].inputs["hub"] == train.inputs["hub"]
+
+
+def test_a_hub_data_set_is_fetched_once_with_network_and_imported_without(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_snapshot(volume, monkeypatch)
+    hub = {"id": "some/data", "revision": "b" * 40}
+    chain = [{"recipe": "import", "hub": hub}, {"recipe": "random_k", "k": 3}]
+    volume.run(write_row(specs, gen=chain, train=None))
+    assert volume.ran == ["fetch", "gen", "gen"]
+    fetch, imported, drawn = volume.jobs
+    assert (fetch.network, fetch.image_stage) == (True, "gen")
+    assert fetch.params["hub_data"].id == "some/data"
+    assert (imported.network, drawn.network) == (False, False)
+    assert imported.inputs["hub"] == volume.store.root / "datasets" / "some--data-bbbbbbbbbbbb"
+    assert set(drawn.inputs) == {"data"}
+    volume.jobs.clear()
+    chain[0]["kind"] = "preference"
+    volume.run(write_row(specs, gen=chain, train=None))
+    assert volume.ran == ["gen", "gen"]
+
+
+def test_the_last_step_of_a_chain_is_what_is_trained_on(specs: Path, volume: Volume) -> None:
+    chain = [{"recipe": "import", "file": "seeds.jsonl"}, {"recipe": "random_k", "k": 3}]
+    volume.run(write_row(specs, gen=chain))
+    assert volume.ran == ["gen", "gen", "train"]
+    imported, drawn, train = volume.jobs
+    assert "data" not in imported.inputs
+    assert drawn.inputs["data"].name == imported.key[:16]
+    assert train.inputs["data"].name == drawn.key[:16]
+
+
+def test_a_threshold_costs_no_rating(specs: Path, volume: Volume) -> None:
+    (specs / "rate.txt").parent.mkdir(exist_ok=True)
+    (specs / "rate.txt").write_text("{instruction} {output}")
+    rate = {"recipe": "rate", "prompt": "rate.txt", "judge": {"model": "m", "simulated": {}}}
+    chain = [{"recipe": "import", "file": "seeds.jsonl"}, rate, {"recipe": "select"}]
+    volume.run(write_row(specs, gen=chain, train=None))
+    volume.jobs.clear()
+    chain[2] = {"recipe": "select", "threshold": 4}
+    volume.run(write_row(specs, gen=chain, train=None))
+    assert [job.params["gen"].recipe for job in volume.jobs] == ["select"]
+
+
+def test_recorded_calls_that_stand_for_a_teacher_need_neither_network_nor_key(
+    specs: Path, volume: Volume
+) -> None:
+    spec = write_row(specs)
+    row = yaml.safe_load(spec.read_text())
+    (specs / "calls.jsonl").write_text("")
+    spec = write_row(
+        specs, train=None, gen={**row["gen"], "teacher": REAL, "transcript": "calls.jsonl"}
+    )
+    volume.run(spec)
+    (job,) = volume.jobs
+    assert (job.network, job.secrets) == (False, ())
+
+
+def test_a_hub_models_tokenizer_is_given_to_gen_where_the_volume_has_it(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_snapshot(volume, monkeypatch)
+    volume.run(write_row(specs, **HUB))
+    assert "tokenizer" not in volume.jobs[0].inputs
+    volume.jobs.clear()
+    volume.run(write_row(specs, "two", gen={"recipe": "seeds_only", "seeds": "seeds.jsonl"}, **HUB))
+    assert volume.jobs[0].inputs["tokenizer"].name == "some--model-aaaaaaaaaaaa"
 
 
 def test_a_fetch_that_was_cut_short_leaves_no_model(

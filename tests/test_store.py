@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.call import MANIFEST
 from harness.errors import HarnessError
 from harness.keys import digest_of
-from harness.store import MANIFEST, Damaged, Store, write_atomically
+from harness.store import Damaged, Store, write_atomically
 from tests.helpers import (
     FakeStages,
     Volume,

@@ -78,7 +78,9 @@ def run(call: StageCall, judge: AlpacaEvalJudge, pairs: list[Pair], replicate: i
         answered += 1
         progress.show(answered)
 
-    with Recorder(judge.judge, call.folder / TRANSCRIPT, call.budget, count) as recorder:
+    with Recorder(
+        judge.judge, call.folder / TRANSCRIPT, call.budget, count, call.price
+    ) as recorder:
         _write_client(call.folder / CLIENT, recorder.base_url)
         _write_annotator(call.folder / ANNOTATOR, judge, config, replicate)
         try:

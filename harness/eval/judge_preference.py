@@ -132,7 +132,9 @@ async def _ask(
         unread += read_verdict(reply.text) is None
         progress.show(done, unjudged=unread)
 
-    async with Client(judge.judge, call.folder / TRANSCRIPT, call.budget) as client:
+    async with Client(
+        judge.judge, call.folder / TRANSCRIPT, call.budget, call.price, call.replay
+    ) as client:
         bodies = [_body(judge, pairs[index], replicate) for index in asked]
         answered = dict(zip(asked, await client.gather(bodies, count), strict=True))
     return client, [answered.get(index) for index in range(len(pairs))]

@@ -12,7 +12,8 @@ from harness.call import CALL_FILE, StageCall
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.keys import Files
 from harness.plan import dump
-from harness.spec.models import Budget, Limits, _Data
+from harness.spec.base import _Data
+from harness.spec.models import Budget, Limits, ModelSource
 
 LOG_TAIL = 12
 """Lines of a failed stage's log that are shown."""
@@ -42,19 +43,27 @@ class Job:
     secrets: tuple[str, ...] = ()
     """Names of environment variables that hold keys the stage needs."""
     budget: Budget = field(default_factory=Budget)
+    price: dict[str, Any] | None = None
+    tokenizer: ModelSource | None = None
+    replay: bool = False
+    """Rebuild from the transcript in the work folder, without a network."""
     limits: Limits = field(default_factory=Limits)
 
     def call(self, work: str, inputs: dict[str, str], place: Callable[[_Data], str]) -> StageCall:
         """The stage's call, with paths as the stage sees them."""
+        code = environment.code_name(self.stage, self.params)
         return StageCall(
             stage=self.stage,
             key=self.key,
             params=dump(self.params, place),
             inputs=inputs,
             work=work,
-            code_version=environment.CODE_VERSIONS.get(self.stage, 1),
+            code_version=environment.CODE_VERSIONS.get(code, 1),
             environment=self.environment,
             budget=self.budget.model_dump(),
+            price=self.price,
+            replay=self.replay,
+            tokenizer=dump(self.tokenizer, place),
         )
 
     @property

@@ -27,7 +27,7 @@ from harness.executors import (
 )
 from harness.keys import Files
 from harness.llm.secrets import read_key
-from harness.spec.models import _Data
+from harness.spec.base import _Data
 
 WORK, INPUTS, DATA, SECRETS = "/work", "/inputs", "/data", "/run/secrets"
 NO_ENGINE = (

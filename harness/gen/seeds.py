@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.errors import InputError
+from harness.gen.dataset import Example, Lineage
 
 FAULTS_SHOWN = 10
 
@@ -18,12 +19,37 @@ class Task(NamedTuple):
 
 
 class Seed(NamedTuple):
+    """A seed task. `instances`: its (input, output) pairs, at least one."""
+
     id: str
-    task: Task
+    name: str
+    instruction: str
+    instances: list[tuple[str, str]]
+    is_classification: bool | None = None
+    """None where the file does not say."""
+
+    @property
+    def task(self) -> Task:
+        """The task with the first of its instances."""
+        return Task(self.instruction, *self.instances[0])
+
+    def example(self, recipe: str, instance: int = 0) -> Example:
+        """One instance as a row of a data set; the first has the seed's own id."""
+        given, output = self.instances[instance]
+        return Example(
+            id=self.id if instance == 0 else f"{self.id}_{instance}",
+            name=self.name,
+            instruction=self.instruction,
+            input=given,
+            output=output,
+            is_classification=self.is_classification,
+            origin="seed",
+            lineage=(Lineage(recipe, "seeds", seeds=(self.id,)),),
+        )
 
 
 def read_seeds(path: Path) -> list[Seed]:
-    """The seed tasks, each with the first of its instances.
+    """The seed tasks, in the file's order.
 
     Raises:
         InputError: the file cannot be read, holds no task, or has faulty lines; all of those are
@@ -79,15 +105,19 @@ def _parse(line: str) -> Seed:
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
     instances = row.get("instances")
-    if not isinstance(instances, list) or not instances or not isinstance(instances[0], dict):
+    if not isinstance(instances, list) or not instances:
         raise ValueError("`instances` must be a list with at least one object")
+    if not all(isinstance(i, dict) for i in instances):
+        raise ValueError("each of `instances` must be an object with input and output")
+    kind = row.get("is_classification")
+    if kind is not None and not isinstance(kind, bool):
+        raise ValueError("`is_classification` must be true or false")
     return Seed(
         id=_text(row, "id"),
-        task=Task(
-            instruction=_text(row, "instruction"),
-            input=_text(instances[0], "input", may_be_empty=True),
-            output=_text(instances[0], "output"),
-        ),
+        name=_text(row, "name", may_be_empty=True) if row.get("name") is not None else "",
+        instruction=_text(row, "instruction"),
+        instances=[(_text(i, "input", may_be_empty=True), _text(i, "output")) for i in instances],
+        is_classification=kind,
     )
 
 

@@ -2,48 +2,28 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import aiohttp
-import httpx2
-import openai
-import tenacity
-
+from harness import events
 from harness.errors import HarnessError, InputError
+from harness.llm.batch import BatchCalls
 from harness.llm.budget import Budget
+from harness.llm.calls import OPENAI_URL, Asked, Connection, request_of, server_of
 from harness.llm.connect import connect
-from harness.llm.faults import (
-    PromptRefused,
-    Transient,
-    fault_of_connection,
-    fault_of_status,
-    gave_up,
-    seconds_to_wait,
-)
-from harness.llm.reply import BrokenReply, Kind, Reply, parse_response, reply_from
-from harness.llm.secrets import read_key, redact
-from harness.llm.transcript import UNUSABLE, Place, Transcript, digest_of, unusable_attempts
-from harness.spec.models import Endpoint
-
-OPENAI_URL = "https://api.openai.com/v1"
-PATHS: dict[Kind, str] = {"chat": "/chat/completions", "completion": "/completions"}
+from harness.llm.ledger import Ledger, request_id
+from harness.llm.live import LiveCalls
+from harness.llm.replay import miss
+from harness.llm.reply import Kind, Reply, reply_from
+from harness.llm.secrets import read_key
+from harness.llm.transcript import Transcript, digest_of
+from harness.prices import Price
+from harness.spec.base import Endpoint
 
 OnDone = Callable[[int, Reply], None]
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A call whose place in the transcript is settled, whether or not it has been made."""
-
-    kind: Kind
-    body: Mapping[str, Any]
-    place: Place
 
 
 class Client:
@@ -52,30 +32,38 @@ class Client:
     A call that the transcript already holds is not made again. When the block ends without an
     error, the transcript is put in the order of asking and made durable.
 
+    budget: limits on calls, tokens and usd, None for no limit. price: what the model costs, a dump
+    of harness.prices.Price; None where that is not known. replay: every reply comes from the
+    transcript, which may be read-only and stays as it is; nothing is connected to, no key is needed.
+
     Raises, on entering:
-        InputError: no key where the endpoint names one, or a base URL that is none.
+        InputError: no key where the endpoint names one, a base URL that is none, or a budget in
+            dollars without a price.
     """
 
     def __init__(
         self,
         endpoint: Endpoint,
         transcript: Path,
-        budget: Mapping[str, int | None] | None = None,
+        budget: Mapping[str, float | None] | None = None,
+        price: Mapping[str, Any] | None = None,
+        replay: bool = False,
     ) -> None:
         self.endpoint = endpoint
-        self.transcript = Transcript(transcript)
-        self._budget = Budget(budget, self.transcript)
-        self._slots = asyncio.Semaphore(endpoint.concurrency)
+        self.replay = replay
+        self.price = None if price is None else _price_of(price)
+        self.transcript = Transcript(transcript, read_only=replay)
+        self._server = server_of(endpoint)
+        self._limits = budget or {}
+        self._replayed = 0
         self._close = contextlib.AsyncExitStack()
-        self._key = ""
-        self._url = ""
 
     async def __aenter__(self) -> Self:
+        if self.replay:
+            return self
         try:
-            self._url = self._start_server() or self.endpoint.base_url or OPENAI_URL
-            self._key = self._find_key()
-            sdk = connect(self._url, self._key, self.endpoint.timeout_s)
-            self._sdk = await self._close.enter_async_context(sdk)
+            self._check_price()
+            await self._connect()
         except BaseException:
             await self._leave()
             raise
@@ -96,6 +84,7 @@ class Client:
 
         Raises:
             InputError: the endpoint, its key or the request is not accepted.
+            ReplayMiss: in a replay, the transcript lacks it.
             HarnessError: no answer after the endpoint's `max_attempts`, or the budget is used up.
         """
         return await self._answer(self._ask("chat", body))
@@ -112,32 +101,26 @@ class Client:
     ) -> list[Reply]:
         """The replies to `bodies`, in their order; `on_done(index, reply)` is told of each.
 
-        When a call fails, no further one is begun, those in flight are awaited and recorded, and
-        the failure is raised as `chat` would.
+        So that many replies fit in memory, their `raw` is {}. When a call fails, no further one is
+        begun, those in flight are awaited and recorded, and the failure is raised as `chat` would.
+        A batch that is in flight then is left to the next try.
         """
         asked = [self._ask(kind, body) for body in bodies]
-        replies: dict[int, Reply] = {}
-        failures: list[HarnessError] = []
-        pending = iter(range(len(asked)))
+        replies: list[Reply | None] = [None] * len(asked)
 
-        async def work() -> None:
-            for index in pending:
-                if failures:
-                    return
-                try:
-                    reply = await self._answer(asked[index])
-                except HarnessError as e:
-                    failures.append(e)
-                    return
-                replies[index] = reply
-                if on_done is not None:
-                    on_done(index, reply)
+        def take(index: int, reply: Reply) -> None:
+            replies[index] = replace(reply, raw={})
+            if on_done is not None:
+                on_done(index, reply)
 
-        await _run_all([work() for _ in range(min(self.endpoint.concurrency, len(asked)))])
-        if failures:
-            # A fault in the set-up explains the others that came with it.
-            raise next((e for e in failures if isinstance(e, InputError)), failures[0])
-        return [replies[index] for index in range(len(asked))]
+        if self.replay:
+            for index, one in enumerate(asked):
+                take(index, self._replay(one))
+        elif self.endpoint.mode == "batch":
+            await self._gather_in_batches(asked, take)
+        else:
+            await self._gather_live(asked, take)
+        return [reply for reply in replies if reply is not None]
 
     @property
     def simulated(self) -> bool:
@@ -152,15 +135,49 @@ class Client:
     def cost(self) -> dict[str, float]:
         """What the transcript's calls took, earlier tries of the stage included.
 
-        calls: the answered ones and every served attempt whose reply could not be used.
+        calls: the answered ones and every served attempt whose reply could not be used. usd: what
+        the tokens that the replies report cost, where the price is known. A replay took nothing;
+        replayed_calls says how many replies it took from the transcript.
         """
-        held = self.transcript
-        return {
-            "calls": held.calls,
-            "attempts": held.attempts,
-            "prompt_tokens": held.prompt_tokens,
-            "completion_tokens": held.completion_tokens,
+        if self.replay:
+            nothing = ("calls", "attempts", "prompt_tokens", "completion_tokens", "usd")
+            return {**dict.fromkeys(nothing, 0), "replayed_calls": self._replayed}
+        totals = self.transcript.totals
+        cost: dict[str, float] = {
+            "calls": totals.calls,
+            "attempts": totals.attempts,
+            "prompt_tokens": totals.tokens.prompt,
+            "completion_tokens": totals.tokens.completion,
         }
+        if self.price is not None:
+            # Sums of floats end in digits that mean nothing.
+            cost["usd"] = round(totals.usd(self.price), 9)
+        return cost
+
+    def _check_price(self) -> None:
+        if self._limits.get("usd") is not None and self.price is None:
+            raise InputError(
+                f"there is a budget in dollars, and the price of {self.endpoint.model} is not known",
+                hint="add the model to specs/prices.yaml, or to the file that HARNESS_PRICES names",
+            )
+
+    async def _connect(self) -> None:
+        endpoint = self.endpoint
+        url = self._start_server() or endpoint.base_url or OPENAI_URL
+        key = ""
+        if endpoint.api_key_env is not None and endpoint.simulated is None:
+            key = read_key(endpoint.api_key_env, f"{endpoint.model} at {url}")
+        sdk, http = connect(url, key, endpoint.timeout_s)
+        await self._close.enter_async_context(sdk)
+        by_batch = endpoint.mode == "batch"
+        budget = Budget(self._limits, self.transcript.totals, self.price, by_batch)
+        self._line = Connection(
+            endpoint, url, self._server, key, sdk, http, self.transcript, budget
+        )
+        self._ledger = Ledger(self.transcript.path)
+        self._live = LiveCalls(self._line)
+        if not by_batch:
+            self._warn_of_batches()
 
     def _start_server(self) -> str | None:
         if self.endpoint.simulated is None:
@@ -171,120 +188,94 @@ class Client:
         self._close.callback(simulated.close)
         return str(simulated.base_url)
 
-    def _find_key(self) -> str:
-        if self.endpoint.api_key_env is None or self.endpoint.simulated is not None:
-            return ""
-        return read_key(self.endpoint.api_key_env, f"{self.endpoint.model} at {self._url}")
-
     async def _leave(self) -> None:
         try:
             await self._close.aclose()
         finally:
             self.transcript.close()
 
-    def _ask(self, kind: Kind, body: Mapping[str, Any]) -> _Asked:
-        return _Asked(kind, body, self.transcript.ask(digest_of(self._request(kind, body))))
+    def _ask(self, kind: Kind, body: Mapping[str, Any]) -> Asked:
+        request = request_of(self.endpoint, self._server, kind, body)
+        return Asked(kind, body, self.transcript.ask(digest_of(request)))
 
-    def _request(self, kind: Kind, body: Mapping[str, Any]) -> dict[str, Any]:
-        server = self.endpoint.base_url or OPENAI_URL
-        if self.endpoint.simulated is not None:
-            # Its port is another one each time.
-            server = "simulated:" + digest_of(self.endpoint.simulated.model_dump(mode="json"))
-        return {"kind": kind, "model": self.endpoint.model, "body": dict(body), "endpoint": server}
-
-    async def _answer(self, asked: _Asked) -> Reply:
+    def _find(self, asked: Asked) -> Reply | None:
         found = self.transcript.find(asked.place)
-        if found is not None:
-            return reply_from(found["response"], reused=True)
-        async with self._slots:
-            reserved = await self._budget.reserve(asked.body)
-            try:
-                response = await self._call(asked)
-            finally:
-                await self._budget.release(reserved)
-        return reply_from(response, reused=False)
+        if found is None:
+            return None
+        return reply_from(found["response"], True, self.transcript.number(asked.place))
 
-    async def _call(self, asked: _Asked) -> dict[str, Any]:
-        """Make the call, with retries, and record how it went."""
-        attempts: list[dict[str, Any]] = []
-        started, clock = datetime.now(UTC), time.monotonic()
-        response: dict[str, Any] = {}
-        failure: HarnessError | None = None
-        try:
-            response = await self._try(asked, attempts)
-        except PromptRefused as refusal:
-            response = refusal.response
-        except Transient as e:
-            failure = gave_up(e, len(attempts), self.endpoint, self._url)
-        except HarnessError as e:
-            failure = e
-        reply = reply_from(response, reused=False)
-        record = {
-            "digest": asked.place[0],
-            "occurrence": asked.place[1],
-            "request": self._request(asked.kind, asked.body),
-            "response": response,
-            "served_model": reply.served_model,
-            "usage": reply.usage,
-            "attempts": attempts,
-            "started": started.isoformat(timespec="milliseconds"),
-            "seconds": round(time.monotonic() - clock, 3),
-            "ok": failure is None,
-        }
-        self._budget.note_recorded(unusable_attempts(attempts))
-        if failure is not None:
-            self.transcript.append(record | {"error": failure.message})
-            raise failure
-        self.transcript.append(record)
-        return response
+    def _replay(self, asked: Asked) -> Reply:
+        reply = self._find(asked)
+        if reply is None:
+            request = request_of(self.endpoint, self._server, asked.kind, asked.body)
+            raise miss(self.transcript, asked, request)
+        self._replayed += 1
+        return reply
 
-    async def _try(self, asked: _Asked, attempts: list[dict[str, Any]]) -> dict[str, Any]:
-        def note_wait(state: tenacity.RetryCallState) -> None:
-            attempts[-1]["waited"] = round(state.upcoming_sleep, 3)
+    async def _answer(self, asked: Asked) -> Reply:
+        if self.replay:
+            return self._replay(asked)
+        reply = self._find(asked)
+        if reply is not None:
+            return reply
+        if self.endpoint.mode == "live":
+            return self._new(asked, await self._live.answer(asked))
+        answers: list[dict[str, Any]] = []
+        calls = BatchCalls(self._line, self._ledger, lambda index, answer: answers.append(answer))
+        await calls.answer([(0, asked)])
+        return self._new(asked, answers[0])
 
-        retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(self.endpoint.max_attempts),
-            wait=seconds_to_wait,
-            retry=tenacity.retry_if_exception_type(Transient),
-            before_sleep=note_wait,
-            reraise=True,
-        )
-        result: dict[str, Any] = await retrying(self._attempt, asked, attempts)
-        return result
+    def _new(self, asked: Asked, response: dict[str, Any]) -> Reply:
+        return reply_from(response, False, self.transcript.number(asked.place))
 
-    async def _attempt(self, asked: _Asked, attempts: list[dict[str, Any]]) -> dict[str, Any]:
-        clock = time.monotonic()
-        note: dict[str, Any] = {"outcome": "interrupted"}
-        attempts.append(note)
-        try:
-            async with asyncio.timeout(self.endpoint.timeout_s):
-                http = await self._sdk.post(
-                    PATHS[asked.kind],
-                    cast_to=httpx2.Response,
-                    body={"model": self.endpoint.model, **asked.body},
-                )
-            note["outcome"] = str(http.status_code)
-            return parse_response(redact(http.text, self._key), asked.kind)
-        except BrokenReply as e:
-            note["outcome"] = f"{note['outcome']}{UNUSABLE}{e}"
-            self._budget.note_unusable()
-            raise Transient(note["outcome"]) from None
-        except openai.APIStatusError as e:
-            note["outcome"] = str(e.status_code)
-            body = redact(e.response.text, self._key)
-            raise fault_of_status(e, body, self.endpoint, self._url) from None
-        # The SDK lets a few of its transport's own exceptions through.
-        except (
-            TimeoutError,
-            openai.APIConnectionError,
-            aiohttp.ClientError,
-            httpx2.HTTPError,
-        ) as e:
-            fault = fault_of_connection(e)
-            note["outcome"] = str(fault)
-            raise fault from None
-        finally:
-            note["seconds"] = round(time.monotonic() - clock, 3)
+    async def _gather_in_batches(self, asked: list[Asked], take: OnDone) -> None:
+        missing: list[tuple[int, Asked]] = []
+        for index, one in enumerate(asked):
+            reply = self._find(one)
+            if reply is None:
+                missing.append((index, one))
+            else:
+                take(index, reply)
+        if missing:
+            calls = BatchCalls(
+                self._line,
+                self._ledger,
+                lambda index, answer: take(index, self._new(asked[index], answer)),
+            )
+            await calls.answer(missing)
+
+    async def _gather_live(self, asked: list[Asked], take: OnDone) -> None:
+        failures: list[HarnessError] = []
+        pending = iter(range(len(asked)))
+
+        async def work() -> None:
+            for index in pending:
+                if failures:
+                    return
+                try:
+                    reply = await self._answer(asked[index])
+                except HarnessError as e:
+                    failures.append(e)
+                    return
+                take(index, reply)
+
+        await _run_all([work() for _ in range(min(self.endpoint.concurrency, len(asked)))])
+        if failures:
+            # A fault in the set-up explains the others that came with it.
+            raise next((e for e in failures if isinstance(e, InputError)), failures[0])
+
+    def _warn_of_batches(self) -> None:
+        answered = {request_id(place) for place in self.transcript.answered()}
+        waiting = {b for name, b in self._ledger.in_flight.items() if name not in answered}
+        if waiting:
+            events.note(
+                f"an earlier try sent {', '.join(sorted(waiting))}, which may still be answered: its "
+                "requests are now asked, and paid for, again; mode: batch waits for it"
+            )
+
+
+def _price_of(price: Mapping[str, Any]) -> Price:
+    return Price(**{name: price[name] for name in Price.model_fields if name in price})
 
 
 async def _run_all(workers: list[Coroutine[Any, Any, None]]) -> None:

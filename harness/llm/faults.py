@@ -1,24 +1,29 @@
 """What went wrong with an attempt: whether it is worth another, and how to tell the person."""
 
+import asyncio
 import json
 import math
+import random
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
+import aiohttp
 import httpx2
 import openai
-import tenacity
 
 from harness.errors import HarnessError, InputError
 from harness.llm.reply import PROMPT_REFUSALS
-from harness.spec.models import Endpoint
+from harness.spec.base import Endpoint
 
 RETRIED_STATUS = {408, 409, 425, 429}
 """Beside these, every status of 500 and above."""
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 LONGEST_RETRY_AFTER_S = 120.0
+
+T = TypeVar("T")
 
 
 class Transient(Exception):
@@ -37,14 +42,21 @@ class PromptRefused(Exception):
         self.response = response
 
 
+CONNECTION_FAULTS = (
+    TimeoutError,
+    openai.APIConnectionError,
+    aiohttp.ClientError,
+    httpx2.HTTPError,
+)
+
+
 def fault_of_status(
-    error: openai.APIStatusError, body: str, endpoint: Endpoint, url: str
+    status: int, headers: Mapping[str, str], body: str, endpoint: Endpoint, url: str
 ) -> Exception:
     """What an error status means for the call: again, never, or not for this prompt.
 
     `body` is the response's text, free of secrets.
     """
-    status = error.status_code
     code, message = _error_in(body)
     said = f"{status}: {message}" if message else str(status)
     if status in (401, 403):
@@ -60,7 +72,7 @@ def fault_of_status(
             hint="top it up and run the same command again: no answered call is lost",
         )
     if status in RETRIED_STATUS or status >= 500:
-        return Transient(said, _retry_after(error.response.headers))
+        return Transient(said, _retry_after(headers))
     if code in PROMPT_REFUSALS:
         return PromptRefused({"error": {"code": code, "message": message, "status": status}})
     return InputError(
@@ -87,14 +99,32 @@ def gave_up(last: Transient, attempts: int, endpoint: Endpoint, url: str) -> Har
     )
 
 
-def seconds_to_wait(state: tenacity.RetryCallState) -> float:
-    """Before the next attempt: what the server asked for, or else exponential with jitter."""
-    error = state.outcome.exception() if state.outcome is not None else None
-    if isinstance(error, Transient) and error.retry_after is not None:
+async def with_retries(
+    attempt: Callable[[], Awaitable[T]],
+    most: int,
+    on_wait: Callable[[float], None] = lambda seconds: None,
+) -> T:
+    """What `attempt` returns; after a Transient it is made again, up to `most` times in all.
+
+    `on_wait` is told the seconds before each further attempt. The last Transient is passed on.
+    """
+    for number in range(1, most):
+        try:
+            return await attempt()
+        except Transient as e:
+            seconds = _seconds_to_wait(number, e)
+        on_wait(seconds)
+        await asyncio.sleep(seconds)
+    return await attempt()
+
+
+def _seconds_to_wait(attempt: int, error: Transient) -> float:
+    """After attempt 1, 2, ...: what the server asked for, or else exponential with jitter."""
+    if error.retry_after is not None:
         return error.retry_after
+    backoff = min(FIRST_BACKOFF_S * 2.0 ** min(attempt - 1, 30), LONGEST_BACKOFF_S)
     # Jitter over the upper half: calls that failed together do not come back together.
-    backoff = tenacity.wait_exponential(FIRST_BACKOFF_S, LONGEST_BACKOFF_S)(state)
-    return backoff * tenacity.wait_random(0.5, 1.0)(state)
+    return backoff * random.uniform(0.5, 1.0)
 
 
 def _unauthorised(said: str, endpoint: Endpoint, url: str) -> InputError:
@@ -110,7 +140,7 @@ def _unauthorised(said: str, endpoint: Endpoint, url: str) -> InputError:
     )
 
 
-def _retry_after(headers: httpx2.Headers) -> float | None:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds, at most LONGEST_RETRY_AFTER_S; None when the server does not say."""
     try:
         seconds = float(headers["retry-after"])

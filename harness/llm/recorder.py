@@ -14,10 +14,10 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, InputError
 from harness.llm.client import Client
 from harness.llm.reply import REFUSED, Kind, Reply
-from harness.spec.models import Endpoint
+from harness.spec.base import Endpoint
 
 DUMMY_KEY = "recorder"
 LARGEST_REQUEST = 64 * 2**20
@@ -33,8 +33,8 @@ class Recorder:
     request is refused at once, and whoever runs the package raises it when the package has ended.
     on_call is told of each answered call, in the background thread.
 
-    Raises, on entering:
-        what Client raises on entering.
+    Raises:
+        InputError: the endpoint's mode is batch; and, on entering, what Client raises.
     """
 
     base_url: str
@@ -44,11 +44,18 @@ class Recorder:
         self,
         endpoint: Endpoint,
         transcript: Path,
-        budget: Mapping[str, int | None] | None = None,
+        budget: Mapping[str, float | None] | None = None,
         on_call: Callable[[Reply], None] | None = None,
+        price: Mapping[str, Any] | None = None,
     ) -> None:
+        if endpoint.mode == "batch":
+            raise InputError(
+                f"mode: batch does not go with {endpoint.model} here: a package makes these calls "
+                "one after the other, and each would wait for a batch of its own",
+                hint="set mode: live for this endpoint in the spec",
+            )
         self.error: HarnessError | None = None
-        self._settings = (endpoint, transcript, budget)
+        self._settings = (endpoint, transcript, budget, price)
         self._on_call = on_call
         self._ready = threading.Event()
         self._fault: BaseException | None = None

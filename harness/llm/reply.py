@@ -24,7 +24,7 @@ class BrokenReply(Exception):
     """A response with status 200 that is not a model's answer: cut, HTML, or another shape."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reply:
     """One answered call. `text` is the first choice's; "" when the server declined the prompt.
 
@@ -39,6 +39,8 @@ class Reply:
     raw: dict[str, Any]
     simulated: bool
     reused: bool
+    request: int = 0
+    """Its line in the finished transcript, from 0."""
 
 
 def parse_response(text: str, kind: Kind) -> dict[str, Any]:
@@ -51,6 +53,11 @@ def parse_response(text: str, kind: Kind) -> dict[str, Any]:
         raw = json.loads(text)
     except (ValueError, RecursionError):
         raise BrokenReply(f"not JSON: {_start(text)}") from None
+    return check_response(raw, kind, text)
+
+
+def check_response(raw: Any, kind: Kind, text: str) -> dict[str, Any]:
+    """The response `raw`, whose JSON is `text`, if it is a model's answer; raises as above."""
     if not isinstance(raw, dict) or not isinstance(raw.get("choices"), list) or not raw["choices"]:
         raise BrokenReply(f"no choices in it: {_start(text)}")
     choice = raw["choices"][0]
@@ -61,11 +68,11 @@ def parse_response(text: str, kind: Kind) -> dict[str, Any]:
     return raw
 
 
-def reply_from(raw: dict[str, Any], reused: bool) -> Reply:
+def reply_from(raw: dict[str, Any], reused: bool, request: int = 0) -> Reply:
     """A reply from a response that `parse_response` accepted, or from a refusal's error body."""
     simulated = raw.get("simulated") is True
     if not raw.get("choices"):
-        return Reply("", REFUSED, "", {}, raw, simulated, reused)
+        return Reply("", REFUSED, "", {}, raw, simulated, reused, request)
     choice = raw["choices"][0]
     text = choice["text"] if "text" in choice else choice["message"].get("content")
     return Reply(
@@ -77,6 +84,7 @@ def reply_from(raw: dict[str, Any], reused: bool) -> Reply:
         raw=raw,
         simulated=simulated,
         reused=reused,
+        request=request,
     )
 
 

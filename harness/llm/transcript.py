@@ -3,14 +3,12 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, InputError
-from harness.llm.reply import tokens_used
-
-UNUSABLE = ", but "
-"""In an attempt's outcome: served, and most likely paid for, yet not a model's answer."""
+from harness.llm.totals import Totals
 
 Place = tuple[str, int]
 """A request's digest and, for requests repeated word for word, which of them it is (0, 1, ...)."""
@@ -22,40 +20,40 @@ def digest_of(request: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
-def unusable_attempts(attempts: list[dict[str, Any]]) -> int:
-    """How many of a call's attempts were served without being of use."""
-    return sum(UNUSABLE in attempt["outcome"] for attempt in attempts)
-
-
 class Transcript:
     """A JSONL file of calls, found again by a later try of the same stage.
 
     A record: digest, occurrence, request, response, served_model, usage, attempts, started (ISO,
-    UTC), seconds, ok, and for a call that failed for good its error. Only where each record lies
-    is held in memory. What a killed writer left half-written at the end is dropped on opening.
+    UTC), seconds, ok, for a call made by the Batch API the batch's id, and for a call that failed
+    for good its error. Only where each record lies is held in memory. What a killed writer left
+    half-written at the end is dropped on opening.
+
+    read_only: the file is there, may be one that cannot be written, and stays as it is.
 
     Raises:
-        InputError: a line before the last one is not a record.
+        InputError: a line before the last one is not a record, or there is nothing to read.
         HarnessError: the file cannot be opened or written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
-        self.calls = 0
-        self.attempts = 0
-        self.prompt_tokens = 0
-        self.completion_tokens = 0
+        self.totals = Totals()
         self.served_models: list[str] = []
         self.simulated = False
+        self._read_only = read_only
         self._spans: list[tuple[Place, int, int]] = []
         self._answered: dict[Place, tuple[int, int]] = {}
+        self._lines: dict[Place, int] = {}
         self._asked: dict[Place, int] = {}
         self._occurrences: dict[str, int] = {}
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Unbuffered: a record is one write, so that an interrupt leaves no half of it in a
-            # buffer and what was answered is in the file before the next call is made.
-            self._file = path.open("a+b", buffering=0)
+            if read_only:
+                self._file = path.open("rb", buffering=0)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # Unbuffered: a record is one write, so that an interrupt leaves no half of it in a
+                # buffer and what was answered is in the file before the next call is made.
+                self._file = path.open("a+b", buffering=0)
             self._end = self._read_existing()
         except OSError as e:
             raise self._no_access(e) from None
@@ -67,6 +65,33 @@ class Transcript:
         place = (digest, occurrence)
         self._asked[place] = len(self._asked)
         return place
+
+    def number(self, place: Place) -> int:
+        """The line, from 0, on which this request stands once `finish` has been called."""
+        return self._lines[place] if self._read_only else self._asked[place]
+
+    def order(self, place: Place) -> int:
+        """How many requests were asked before this one."""
+        return self._asked[place]
+
+    def was_asked(self, place: Place) -> bool:
+        return place in self._asked
+
+    def is_answered(self, place: Place) -> bool:
+        return place in self._answered
+
+    def answered(self) -> Iterable[Place]:
+        """The places of the answered calls."""
+        return self._answered.keys()
+
+    def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Every record with its line, from 0."""
+        for line in range(len(self._spans)):
+            yield line, self.record(line)
+
+    def record(self, line: int) -> dict[str, Any]:
+        """The record on this line, from 0."""
+        return self._read(*self._spans[line][1:])
 
     def find(self, place: Place) -> dict[str, Any] | None:
         """The answered call at this place, or None when it has yet to be made."""
@@ -91,12 +116,22 @@ class Transcript:
     def finish(self) -> None:
         """Sort the file by the order in which the calls were asked, and make it durable."""
         self._file.close()
+        if self._read_only:
+            return
         sorted_path = self.path.with_name(self.path.name + ".sorted")
         try:
             with self.path.open("rb") as source, sorted_path.open("wb") as target:
-                # What this try did not ask for comes last, in the order in which it was written.
+                # What this try did not ask for, and what failed for good before a later try had an
+                # answer, comes last, in the order in which it was written.
                 last = len(self._asked)
-                in_order = sorted(self._spans, key=lambda span: self._asked.get(span[0], last))
+                in_order = sorted(
+                    self._spans,
+                    key=lambda span: (
+                        self._asked.get(span[0], last)
+                        if self._answered.get(span[0]) == span[1:]
+                        else last
+                    ),
+                )
                 for _, start, length in in_order:
                     source.seek(start)
                     target.write(source.read(length))
@@ -124,11 +159,9 @@ class Transcript:
                 if record is None:
                     # Only the last line can be one that its writer did not finish.
                     if lines.readline():
-                        raise InputError(
-                            f"{self.path}:{number}: this line is not a transcript record",
-                            hint="restore the file, or delete the line: its call is made again",
-                        )
-                    os.truncate(self.path, start)
+                        raise self._no_record(number)
+                    if not self._read_only:
+                        os.truncate(self.path, start)
                     break
                 self._note(record, start, len(line))
                 start += len(line)
@@ -137,19 +170,16 @@ class Transcript:
     def _note(self, record: dict[str, Any], start: int, length: int) -> None:
         place = (record["digest"], record["occurrence"])
         self._spans.append((place, start, length))
-        self.attempts += len(record["attempts"])
-        self.calls += unusable_attempts(record["attempts"])
+        self.totals.add(record)
         if not record["ok"]:
             return
-        self.calls += 1
-        prompt, completion = tokens_used(record["usage"])
-        self.prompt_tokens += prompt
-        self.completion_tokens += completion
         served = record["served_model"]
         if served and served not in self.served_models:
             self.served_models.append(served)
         self.simulated = self.simulated or record["response"].get("simulated") is True
         self._answered[place] = (start, length)
+        if self._read_only:
+            self._lines[place] = len(self._spans) - 1
 
     def _read(self, start: int, length: int) -> dict[str, Any]:
         record: dict[str, Any] = json.loads(os.pread(self._file.fileno(), length, start))
@@ -164,7 +194,19 @@ class Transcript:
             os.truncate(self.path, self._end)
             raise
 
+    def _no_record(self, line: int) -> InputError:
+        or_delete = "" if self._read_only else ", or delete the line: its call is made again"
+        return InputError(
+            f"{self.path}:{line}: this line is not a transcript record",
+            hint=f"restore the file{or_delete}",
+        )
+
     def _no_access(self, error: OSError) -> HarnessError:
+        if self._read_only:
+            return InputError(
+                f"the transcript {self.path} cannot be read: {error.strerror or error}",
+                hint="a replay takes every reply from it: restore it",
+            )
         return HarnessError(
             f"the transcript {self.path} cannot be written: {error.strerror or error}",
             hint="make room or correct the permissions, then run the same command again: every "
@@ -178,13 +220,39 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    if not isinstance(record, dict) or not record.keys() >= _FIELDS:
-        return None
-    if not isinstance(record["response"], dict) or not isinstance(record["usage"], dict):
-        return None
-    return record
+    return record if isinstance(record, dict) and _is_record(record) else None
 
 
-_FIELDS = {"digest", "occurrence", "response", "served_model", "usage", "attempts", "ok"}
+_TYPES: dict[str, type] = {
+    "digest": str,
+    "occurrence": int,
+    "response": dict,
+    "served_model": str,
+    "usage": dict,
+    "attempts": list,
+    "ok": bool,
+}
+
+
+def _is_record(record: dict[str, Any]) -> bool:
+    """Whether it has what is read of it; a transcript may come from somebody else."""
+    request = record.get("request", {})
+    return (
+        all(isinstance(record.get(name), kind) for name, kind in _TYPES.items())
+        and isinstance(request, dict)
+        and isinstance(request.get("body", {}), dict)
+        and all(
+            isinstance(a, dict) and isinstance(a.get("outcome"), str) for a in record["attempts"]
+        )
+        and _is_response(record["response"].get("choices"))
+    )
+
+
+def _is_response(choices: Any) -> bool:
+    """Of a response that has choices: whether its first one can be read."""
+    if not choices:
+        return True
+    first = choices[0] if isinstance(choices, list) else None
+    return isinstance(first, dict) and ("text" in first or isinstance(first.get("message"), dict))

@@ -1,25 +1,75 @@
-"""Downloads a model from the hub to the volume: the only step of training that needs a network."""
+"""Downloads a model or a data set from the hub to the volume: the only step that needs its network."""
 
 import os
+from pathlib import Path
+from typing import NamedTuple
 
 from harness.call import StageCall, StageResult
 from harness.errors import HarnessError, InputError
 from harness.spec.models import HubModel
+from harness.spec.recipes import HubData
 
-WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "LICENSE*", "README.md"]
-"""No pickle files, no code."""
 SNAPSHOT = "snapshot"
 
 
-def run(call: StageCall) -> StageResult:
-    """Download `call.params["hub"]`; files that an interrupted try left whole are not fetched again.
+class Wanted(NamedTuple):
+    """What is downloaded of one kind of repository, and how the spec speaks of it."""
 
-    A gated model needs HF_TOKEN (or HF_TOKEN_FILE, a file that holds it).
+    kind: str
+    repo_type: str
+    patterns: list[str]
+    field: str
+    """Where the spec names it."""
+    instead: str
+    """Where the spec would name a local copy."""
+
+
+MODEL = Wanted(
+    "model",
+    "model",
+    ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "LICENSE*", "README.md"],
+    "model.hub",
+    "model.path",
+)
+"""No pickle files, no code."""
+DATA_FILES = ("*.json", "*.jsonl", "*.parquet", "*.csv")
+DATA = Wanted("data set", "dataset", [*DATA_FILES, "LICENSE*", "README.md"], "gen.hub", "gen.file")
+"""No loading scripts. The README's head says which files make which config and split."""
+
+
+def run(call: StageCall) -> StageResult:
+    """Download the model `call.params["hub"]` or the data set `call.params["hub_data"]`; files that
+    an interrupted try left whole are not fetched again.
+
+    What is gated or private needs HF_TOKEN (or HF_TOKEN_FILE, a file that holds it).
 
     Raises:
-        InputError: there is no such model or revision, or it may not be read with this token.
+        InputError: there is no such repository or revision, it may not be read with this token, or
+            the data set has no data file of a known format.
         HarnessError: the hub cannot be reached.
     """
+    if "hub_data" in call.params:
+        data = HubData.model_validate(call.params["hub_data"])
+        _download(call, data, DATA)
+        if not _has_data(call.folder / SNAPSHOT):
+            raise InputError(
+                f"the data set {data.id} holds no {', '.join(DATA_FILES)} at revision "
+                f"{data.revision}",
+                "Convert it to one of these and name the file with gen.file.",
+            )
+        return StageResult(keep=[SNAPSHOT], used={"hub_data": data.model_dump()})
+    model = HubModel.model_validate(call.params["hub"])
+    _download(call, model, MODEL)
+    return StageResult(keep=[SNAPSHOT], used={"hub": model.model_dump()})
+
+
+def _has_data(snapshot: Path) -> bool:
+    """Whether there is a data file beside what the hub's client keeps for itself in .cache."""
+    found = (p.relative_to(snapshot) for pattern in DATA_FILES for p in snapshot.rglob(pattern))
+    return any(not p.parts[0].startswith(".") for p in found)
+
+
+def _download(call: StageCall, hub: HubModel | HubData, wanted: Wanted) -> None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -31,35 +81,37 @@ def run(call: StageCall) -> StageResult:
 
     from harness.llm.secrets import read_key
 
-    hub = HubModel.model_validate(call.params["hub"])
     named = any(os.environ.get(n) for n in ("HF_TOKEN", "HF_TOKEN_FILE"))
     token = read_key("HF_TOKEN", "the hub") if named else False
     try:
         snapshot_download(
             hub.id,
+            repo_type=wanted.repo_type,
             revision=hub.revision,
             local_dir=call.folder / SNAPSHOT,
-            allow_patterns=WANTED,
+            allow_patterns=wanted.patterns,
             token=token,
         )
     except GatedRepoError:
         raise InputError(
             f"the hub does not let this token read {hub.id}",
-            "Accept the model's terms on its page, and give a token in HF_TOKEN.",
+            f"Accept the {wanted.kind}'s terms on its page, and give a token in HF_TOKEN.",
         ) from None
     except RevisionNotFoundError:
-        raise InputError(f"{hub.id} has no revision {hub.revision} on the hub") from None
+        raise InputError(
+            f"{hub.id} has no revision {hub.revision} on the hub",
+            f"Correct {wanted.field}.revision: the full hash of a commit of this {wanted.kind}.",
+        ) from None
     except RepositoryNotFoundError:
         raise InputError(
-            f"there is no model {hub.id} on the hub, or it is private",
-            "Check model.hub.id; for a private model give a token in HF_TOKEN.",
+            f"there is no {wanted.kind} {hub.id} on the hub, or it is private",
+            f"Check {wanted.field}.id; for a private {wanted.kind} give a token in HF_TOKEN.",
         ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as e:
         if isinstance(e, OSError) and e.errno is not None:
             raise
         raise HarnessError(
             f"{hub.id} could not be downloaded from the hub: {e}",
-            "Run the same command again when the network is there; or name a local folder "
-            "with model.path.",
+            "Run the same command again when the network is there; or name a local copy with "
+            f"{wanted.instead}.",
         ) from None
-    return StageResult(keep=[SNAPSHOT], used={"hub": hub.model_dump()})

@@ -48,8 +48,7 @@ def load_tokenizer(source: ModelSource, inputs: dict[str, str]) -> "PreTrainedTo
 
     # AutoTokenizer prefers the model type's own class, even to a tokenizer.json of the general
     # one: a byte tokenizer beside a Qwen2 model would gain a token and another way of splitting.
-    general = _tokenizer_class(folder) in GENERAL_TOKENIZERS
-    loader = PreTrainedTokenizerFast if general else AutoTokenizer
+    loader = PreTrainedTokenizerFast if is_general(folder) else AutoTokenizer
     try:
         tokenizer = loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as e:
@@ -218,6 +217,11 @@ def _check_files(folder: Path, weights: bool) -> None:
     if list(folder.glob("pytorch_model*.bin")):
         hint += " Weights in pytorch_model.bin are pickles, which can run code: convert them."
     raise InputError(f"{folder} lacks {', '.join(' or '.join(names) for names in lacking)}", hint)
+
+
+def is_general(folder: Path) -> bool:
+    """Whether tokenizer.json says all there is to say about a folder's tokenizer."""
+    return _tokenizer_class(folder) in GENERAL_TOKENIZERS
 
 
 def _tokenizer_class(folder: Path) -> str | None:

@@ -1,7 +1,10 @@
 """Reading data sets and prompt sets: a JSON list or JSON lines of objects, faults with file:line."""
 
+import contextlib
+import gc
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +22,20 @@ class Record(NamedTuple):
     fields: dict[str, Any]
 
 
+@contextlib.contextmanager
+def without_collector() -> Iterator[None]:
+    """Keep the garbage collector from walking over what is only being built: it takes two thirds of
+    the time that a large file needs."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@without_collector()
 def read_records(path: Path) -> list[Record]:
     """Raises InputError for a file that is absent, unreadable, not JSON, or holds no objects."""
     try:

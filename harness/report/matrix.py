@@ -22,7 +22,7 @@ NUMBERS = frozenset(
     """
     reported reported_se reported_judged reported_expected reproduced standard_error judged expected
     lower_bound upper_bound replicates replicates_planned replicate_sd calls prompt_tokens
-    completion_tokens env_wall_seconds
+    completion_tokens usd env_wall_seconds
     """.split()  # noqa: SIM905
 )
 """Columns that hold numbers; all others are text and are escaped."""
@@ -39,11 +39,15 @@ class Line:
 def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[Line]:
     """The matrix lines of a row, from the first planner's environment that has results.
 
+    A row that makes a data set and no more has none.
+
     Raises:
         Damaged: an artefact that belongs to the row was changed.
     """
-    plan, problem = _choose(loaded, planners)
     row = loaded.row
+    plan, problem = _choose(loaded, planners)
+    if row.train is None and row.eval is None and not row.reported:
+        return []
     judged = [s.artefact for s in plan.final() if s.artefact] if plan else []
     for artefact in judged:
         artefact.check()
@@ -108,6 +112,7 @@ def _cells(
         "calls": _sum(stages, "calls"),
         "prompt_tokens": _sum(stages, "prompt_tokens"),
         "completion_tokens": _sum(stages, "completion_tokens"),
+        "usd": _usd(stages),
         "source": _source(row),
         "env_environment": _environment(stages),
         "env_wall_seconds": _sum(stages, "wall_seconds"),
@@ -129,6 +134,15 @@ def _sum(stages: list[StagePlan], name: str) -> float | int | None:
         return None
     total = sum(numbers)
     return round(total, 1) if isinstance(total, float) else total
+
+
+def _usd(stages: list[StagePlan]) -> float | None:
+    """What the calls cost, at the prices in the manifests; None where one of them is not known."""
+    costs = [s.artefact.manifest["cost"] for s in stages if s.artefact]
+    called = [cost for cost in costs if cost.get("calls")]
+    if not called or any("usd" not in cost for cost in called):
+        return None
+    return round(float(sum(cost["usd"] for cost in called)), 6)
 
 
 def _environment(stages: list[StagePlan]) -> str:
@@ -200,6 +214,7 @@ def display(line: Line) -> list[str]:
     cost = ""
     if c["calls"] is not None:
         cost = f"{c['calls']} calls, {c['prompt_tokens']} + {c['completion_tokens']} tokens"
+        cost += f", ${c['usd']:.2f}" if c["usd"] else ""
     if c["env_wall_seconds"] is not None:
         cost += f"{', ' if cost else ''}{c['env_wall_seconds']:.0f} s"
     return [
@@ -217,7 +232,7 @@ def _with_error(value: float | None, error: float | None) -> str:
 EXPLANATION = (
     "Win rates in percent, ± one standard error over prompts. Judged: prompts judged of those "
     "expected, summed over replicates. Cost: calls to teacher and judge, prompt + completion tokens, "
-    "seconds of wall time."
+    "dollars where prices are known, seconds of wall time."
 )
 SIMULATED = (
     "**Rows marked simulated come from the harness's own simulated teacher or judge. They show that "

@@ -2,16 +2,23 @@
 
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from harness.doctor import Finding
+from harness.errors import InputError
 from harness.progress import plain
+from harness.report.cards import show_card
 from harness.report.matrix import HEADINGS, Line, display
 from harness.store import Artefact
 
+if TYPE_CHECKING:
+    from harness.replay import Replayed
+
+CARD = "card.json"
 SHOWN = ("row", "varied", "metric", "reported", "reproduced", "judged", "replicates", "verdict")
 
 
@@ -49,6 +56,52 @@ def show_artefact(console: Console, artefact: Artefact, checked: bool) -> None:
         if text and text not in ("{}",):
             indented = plain(text).replace("\n", "\n" + " " * 13)
             console.print(f"  {name:<10} {escape(indented)}", highlight=False)
+
+
+def show_data(console: Console, artefacts: Sequence[Artefact], as_json: bool) -> None:
+    """The data cards among the artefacts, one after the other.
+
+    Raises:
+        InputError: there is none.
+    """
+    cards = []
+    for artefact in artefacts:
+        path = artefact.folder / CARD
+        if path.exists():
+            cards.append((artefact, json.loads(path.read_text(encoding="utf-8"))))
+    if not cards:
+        raise InputError(
+            "none of these artefacts has a data card",
+            "Data sets have one: what the gen stage makes.",
+        )
+    if as_json:
+        print(json.dumps([card for _, card in cards], indent=2, sort_keys=True))
+        return
+    for artefact, card in cards:
+        m = artefact.manifest
+        label = f" ({m['label']})" if m["label"] else ""
+        console.print(f"[bold]gen[/] {m['key']}  {m['row']}{label}", highlight=False)
+        if m["simulated"]:
+            console.print(f"[yellow]simulated: {escape(', '.join(m['simulated']))}[/]")
+        show_card(console, card)
+
+
+def show_replayed(console: Console, replayed: "Replayed") -> None:
+    """Whether a replay is exact, and which files are not."""
+    planned = replayed.planned
+    label = f" ({planned.label})" if planned.label else ""
+    count = len(replayed.same) + len(replayed.different)
+    word = "[green]exact[/]" if replayed.exact else "[red]different[/]"
+    console.print(
+        f"{planned.stage}{escape(label)} {planned.key[:12]}: {word}, {len(replayed.same)} of "
+        f"{count} files have the digest they were made with"
+        + (f"; {replayed.calls} replies from the transcript" if replayed.calls else ""),
+        highlight=False,
+    )
+    for line in [*replayed.different, *replayed.notes]:
+        console.print(f"  {plain(line)}", highlight=False, markup=False)
+    if replayed.folder is not None:
+        console.print(f"  what the replay made: {replayed.folder}", highlight=False, markup=False)
 
 
 def show_findings(console: Console, findings: Sequence[Finding]) -> None:

@@ -102,7 +102,7 @@ def _by_text() -> dict[str, Task]:
 
 
 def find(instruction: str, input: str = "") -> Task | None:
-    """x"""
+    """The task of the grammar that a text is, whatever its case and spacing; None for others."""
     return _by_text().get(_normal(f"{instruction}\n{input}"))
 
 

@@ -12,37 +12,28 @@ import re
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
 
 from aiohttp import web
 
 from harness.errors import HarnessError, InputError
-from harness.sim import judge, teacher
+from harness.sim import expand, judge, naive, rate, self_instruct, teacher
+from harness.sim.batches import DELAY_S, Batches
 from harness.sim.grammar import fraction
-from harness.spec.models import Simulated
+from harness.sim.refusal import Refused, error
+from harness.spec.base import Simulated
 
 RETRY_AFTER_S = 0.05
 SLOW_S = 1.0
-MAX_BODY_BYTES = 64 * 2**20
+MAX_BODY_BYTES = 256 * 2**20
+"""A batch's file may have 200 MB."""
 START_TIMEOUT_S = 10.0
 NOT_ASKED = ("model", "max_tokens", "max_completion_tokens", "stop")
 
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _TOKEN = re.compile(r"\s*(?:\w{1,8}|[^\w\s])")
-
-
-class _Refused(Exception):
-    """A request that the server does not serve, answered the way OpenAI's API answers it."""
-
-    def __init__(self, status: int, message: str, kind: str = "invalid_request_error") -> None:
-        super().__init__(message)
-        self.status, self.kind = status, kind
-
-
-def _error(status: int, message: str, kind: str, **headers: str) -> web.Response:
-    body = {"error": {"message": message, "type": kind, "param": None, "code": None}}
-    return web.json_response({**body, "simulated": True}, status=status, headers=headers)
 
 
 def _digest(kind: str, body: dict[str, Any]) -> str:
@@ -56,7 +47,7 @@ def _content(message: Any) -> str:
     if isinstance(content, list):
         content = "".join(p.get("text", "") for p in content if isinstance(p, dict))
     if not isinstance(content, str):
-        raise _Refused(400, "each message needs a text as its content")
+        raise Refused(400, "each message needs a text as its content")
     return content
 
 
@@ -65,32 +56,32 @@ def _prompts(kind: str, body: dict[str, Any]) -> tuple[list[str], str]:
     if kind == "chat":
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
-            raise _Refused(400, "messages must be a list with at least one message")
+            raise Refused(400, "messages must be a list with at least one message")
         texts = [_content(m) for m in messages]
         users = [t for t, m in zip(texts, messages, strict=True) if m.get("role") == "user"]
         if not users:
-            raise _Refused(400, "messages must hold one of the role user")
+            raise Refused(400, "messages must hold one of the role user")
         return [users[-1].strip()], "\n".join(texts)
     prompt = body.get("prompt")
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(prompts, list) or not all(isinstance(p, str) for p in prompts) or not prompts:
-        raise _Refused(400, "prompt must be a text or a list of texts")
+        raise Refused(400, "prompt must be a text or a list of texts")
     return [p.strip() for p in prompts], "\n".join(prompts)
 
 
 def _check_options(body: dict[str, Any]) -> None:
     if not isinstance(body.get("model"), str):
-        raise _Refused(400, "model must name a model")
+        raise Refused(400, "model must name a model")
     for option in ("stream", "tools", "functions"):
         if body.get(option):
-            raise _Refused(400, f"the simulated server does not support {option}")
+            raise Refused(400, f"the simulated server does not support {option}")
     if body.get("n") not in (None, 1):
-        raise _Refused(400, "the simulated server gives one choice per request: leave n at 1")
+        raise Refused(400, "the simulated server gives one choice per request: leave n at 1")
     most = _most_tokens(body)
     if most is not None and (not isinstance(most, int) or most < 1):
-        raise _Refused(400, "max_tokens must be a positive whole number")
+        raise Refused(400, "max_tokens must be a positive whole number")
     if not all(isinstance(mark, str) and mark for mark in _stops(body)):
-        raise _Refused(400, "stop must be a text or a list of texts, none of them empty")
+        raise Refused(400, "stop must be a text or a list of texts, none of them empty")
 
 
 def _most_tokens(body: dict[str, Any]) -> Any:
@@ -116,16 +107,28 @@ def _limit(text: str, body: dict[str, Any]) -> tuple[str, str, int]:
 class _App:
     """The server's state: what it has been asked so far."""
 
-    def __init__(self, settings: Simulated, require_key: str | None) -> None:
+    def __init__(self, settings: Simulated, require_key: str | None, batch_delay_s: float) -> None:
         self.settings, self.require_key = settings, require_key
         self.requests = 0
         self._attempts: Counter[str] = Counter()
+        self._batches = Batches(self._answer_batched, batch_delay_s)
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
-        app.router.add_get("/v1/models", self.models)
+        app.router.add_get("/v1/models", self._admitted(self.models))
         app.router.add_post("/v1/chat/completions", self.chat)
         app.router.add_post("/v1/completions", self.text)
+        batches = self._batches
+        for method, path, handler in (
+            ("POST", "/v1/files", batches.upload),
+            ("GET", "/v1/files/{id}", batches.describe_file),
+            ("GET", "/v1/files/{id}/content", batches.content),
+            ("POST", "/v1/batches", batches.create),
+            ("GET", "/v1/batches", batches.list_all),
+            ("GET", "/v1/batches/{id}", batches.retrieve),
+            ("POST", "/v1/batches/{id}/cancel", batches.cancel),
+        ):
+            app.router.add_route(method, path, self._admitted(handler))
         return app
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
@@ -137,13 +140,19 @@ class _App:
     def _admit(self, request: web.Request) -> None:
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if self.require_key is not None and given != self.require_key:
-            raise _Refused(401, "the API key is not the right one", "authentication_error")
+            raise Refused(401, "the API key is not the right one", "authentication_error")
 
-    async def models(self, request: web.Request) -> web.Response:
-        try:
-            self._admit(request)
-        except _Refused as e:
-            return _error(e.status, str(e), e.kind)
+    def _admitted(self, handler: _Handler) -> _Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            try:
+                self._admit(request)
+                return await handler(request)
+            except Refused as e:
+                return e.response()
+
+        return handle
+
+    async def models(self, request: web.Request) -> web.StreamResponse:
         model = {"id": "simulated", "object": "model", "created": 0, "owned_by": "harness"}
         return web.json_response({"object": "list", "data": [model], "simulated": True})
 
@@ -152,30 +161,45 @@ class _App:
         try:
             self._admit(request)
             return await self._complete(request, kind)
-        except _Refused as e:
-            return _error(e.status, str(e), e.kind)
+        except Refused as e:
+            return e.response()
 
     async def _complete(self, request: web.Request, kind: str) -> web.StreamResponse:
         try:
             body = json.loads(await request.read())
         except ValueError:
-            raise _Refused(400, "the request's body is not JSON") from None
+            raise Refused(400, "the request's body is not JSON") from None
+        response = await self._respond(kind, body)
+        if response is None:
+            await asyncio.Event().wait()
+            raise AssertionError
+        return response
+
+    async def _answer_batched(self, kind: str, body: Any) -> web.Response | None:
+        self.requests += 1
+        try:
+            return await self._respond(kind, body)
+        except Refused as e:
+            return e.response()
+
+    async def _respond(self, kind: str, body: Any) -> web.Response | None:
+        """The answer to a request; None for a request that is to hang."""
         if not isinstance(body, dict):
-            raise _Refused(400, "the request's body must be a JSON object")
+            raise Refused(400, "the request's body must be a JSON object")
         _check_options(body)
         prompts, sent = _prompts(kind, body)
         digest = _digest(kind, body)
         fault = self._fault(digest)
         if fault == "429":
             retry = {"Retry-After": str(RETRY_AFTER_S)}
-            return _error(429, "simulated: too many requests", "rate_limit_error", **retry)
+            return error(429, "simulated: too many requests", "rate_limit_error", **retry)
         if fault == "500":
-            return _error(500, "simulated: something broke", "server_error")
+            return error(500, "simulated: something broke", "server_error")
         if fault == "html":
             page = "<!doctype html><title>Gateway</title><p>simulated: sign in to go on</p>"
             return web.Response(text=page, content_type="text/html")
         if fault == "hang":
-            await asyncio.Event().wait()
+            return None
         if fault == "slow":
             await asyncio.sleep(SLOW_S)
         texts = [self._reply(prompt, digest, fault) for prompt in prompts]
@@ -204,6 +228,16 @@ class _App:
         if question is not None:
             turned = fraction("error", seed, digest, prompt) < self.settings.error_rate
             return judge.WRONG_FORMAT if wrong else judge.judge(question, seed, turned)
+        if naive.is_request(prompt):
+            return naive.reply(prompt, seed, digest, wrong)
+        if expand.is_request(prompt):
+            return expand.reply(prompt, seed, digest, wrong)
+        if rate.is_request(prompt):
+            turned = fraction("error", seed, digest, prompt) < self.settings.error_rate
+            return rate.reply(prompt, seed, turned, wrong)
+        taught = self_instruct.reply(prompt, seed, digest, wrong)
+        if taught is not None:
+            return taught
         if teacher.is_task_request(prompt):
             tell = teacher.more_tasks_in_wrong_format if wrong else teacher.more_tasks
             return tell(prompt, seed, digest)
@@ -252,9 +286,14 @@ class Server:
     """Where a client finds it; ends in /v1."""
 
     def __init__(
-        self, settings: Simulated, host: str, port: int, require_key: str | None = None
+        self,
+        settings: Simulated,
+        host: str,
+        port: int,
+        require_key: str | None = None,
+        batch_delay_s: float = DELAY_S,
     ) -> None:
-        self._app = _App(settings, require_key)
+        self._app = _App(settings, require_key, batch_delay_s)
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._ready = threading.Event()
@@ -337,18 +376,20 @@ def start(
     port: int = 0,
     require_key: str | None = None,
     allow_remote: bool = False,
+    batch_delay_s: float = DELAY_S,
 ) -> Server:
     """Run the server in a background thread; port 0 takes a free one.
 
-    With `require_key`, every other key is answered 401. Raises InputError when the address cannot
-    be had, or is not on loopback and `allow_remote` is not given.
+    With `require_key`, every other key is answered 401. A batch takes `batch_delay_s` beside the
+    time of its answers. Raises InputError when the address cannot be had, or is not on loopback
+    and `allow_remote` is not given.
     """
     if not allow_remote and not _is_loopback(host):
         raise InputError(
             f"{host} is not a loopback address: other machines could reach the simulated server",
             "use 127.0.0.1, or say with --allow-remote that they may",
         )
-    return Server(settings, host, port, require_key)
+    return Server(settings, host, port, require_key, batch_delay_s)
 
 
 def serve(

@@ -15,6 +15,8 @@ from harness.spec.models import Row
 from harness.spec.source import Fault, Mark, Node, load_tree
 
 SPEC_FOLDER = Path("specs")
+PRICES = "prices.yaml"
+"""The table of prices stands among the specs and is none."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,13 @@ class SpecFaults(InputError):
 
 def spec_files(paths: Sequence[Path]) -> dict[Path, bool]:
     """Spec files, and whether each was named itself; of a folder, every *.yaml below it whose name
-    does not begin with `_`."""
+    does not begin with `_` and that is not the table of prices."""
     found: dict[Path, bool] = {}
     for path in paths:
         if _is_folder(path):
-            inside = sorted(p for p in path.rglob("*.yaml") if not p.name.startswith("_"))
+            inside = sorted(
+                p for p in path.rglob("*.yaml") if not p.name.startswith("_") and p.name != PRICES
+            )
             if not inside:
                 raise InputError(
                     f"there is no spec in {path}", "Give a YAML file or a folder that holds some."
@@ -100,6 +104,8 @@ def _yes_for_a_number(node: Node, value: Any, path: tuple[Any, ...] = ()) -> Ite
         if not isinstance(value, bool):
             yield Fault(node.mark, f"{_dotted(path)}: a number is wanted (here: {node.value})")
         return
+    if isinstance(node.value, dict) and isinstance(value, list):
+        value = value[0]  # one recipe in place of a chain
     for name, child in node.children.items():
         if isinstance(value, BaseModel):
             inner = getattr(value, name, None)
@@ -189,7 +195,7 @@ def _models_at(path: tuple[Any, ...]) -> list[type[BaseModel]]:
 
 
 def _has_tag(model: type[BaseModel], tag: Any) -> bool:
-    return any(f.default == tag for f in model.model_fields.values())
+    return isinstance(tag, str) and any(f.default == tag for f in model.model_fields.values())
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -1,207 +1,27 @@
 """What a row says. Every default stands here, where it can be seen, and is part of the row's keys.
 
-Fields marked with `NOT_KEY` say how a stage runs, not what it makes: changing them re-runs nothing.
+The recipes of the gen stage are in harness.spec.recipes, what all share in harness.spec.base.
 """
 
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    model_validator,
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from harness.spec.base import (
+    HUB_ID,
+    NOT_KEY,
+    REVISION,
+    Data,
+    Endpoint,
+    Name,
+    Sampling,
+    Seed,
+    Spec,
+    TextFile,
+    with_fields,
 )
-
-NOT_KEY: dict[str, Any] = {"key": False}
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]*$", max_length=100)]
-
-
-class Spec(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        protected_namespaces=(),
-        defer_build=True,
-        allow_inf_nan=False,
-    )
-
-
-class SourceText(str):
-    """A string from a YAML file that knows the folder of the file it was written in."""
-
-    folder: Path | None = None
-
-    @classmethod
-    def at(cls, value: str, folder: Path) -> "SourceText":
-        text = cls(value)
-        text.folder = folder
-        return text
-
-
-def _read_text_file(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    folder = getattr(value, "folder", None) or Path()
-    path = folder / value
-    try:
-        return {"path": str(value), "text": path.read_text(encoding="utf-8")}
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
-    except (OSError, UnicodeDecodeError) as e:
-        raise ValueError(f"{path} cannot be read as UTF-8 text: {e}") from None
-
-
-class _TextFile(Spec):
-    path: Annotated[str, Field(json_schema_extra=NOT_KEY)]
-    text: str
-
-
-TextFile = Annotated[
-    _TextFile,
-    BeforeValidator(_read_text_file, json_schema_input_type=str),
-]
-"""A text file, named by its path relative to the YAML file; its text, not its name, is in the key."""
-
-
-DATA_SCHEME = "data:"
-
-
-def _locate(value: Any) -> Any:
-    folder = getattr(value, "folder", None)
-    if folder is None or value.startswith(DATA_SCHEME):
-        return str(value) if isinstance(value, str) else value
-    path = folder / value
-    try:
-        there = path.exists()
-    except OSError:
-        there = False
-    if not there:
-        raise ValueError(f"there is no file or folder {path}")
-    return str(path)
-
-
-class _Data(Spec):
-    path: Annotated[str, BeforeValidator(_locate), Field(json_schema_extra=NOT_KEY)]
-    """A path relative to the YAML file, or `data:PATH` below the folder given with --data."""
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    """What the bytes must be. Left open, it is computed, enters the key, and shows as not pinned."""
-
-
-def _data_shorthand(value: Any) -> Any:
-    return {"path": value} if isinstance(value, str) else value
-
-
-def _with_fields(*names: str) -> AfterValidator:
-    """A check that a template's text has a place for each of these."""
-
-    def check(file: _TextFile) -> _TextFile:
-        missing = [f"{{{n}}}" for n in names if f"{{{n}}}" not in file.text]
-        if missing:
-            raise ValueError(f"{file.path} has no place for {', '.join(missing)}")
-        return file
-
-    return AfterValidator(check)
-
-
-Data = Annotated[_Data, BeforeValidator(_data_shorthand, json_schema_input_type=str | _Data)]
-"""A given file or folder. Its bytes, not its name, are in the key."""
-
-
-class Simulated(Spec):
-    """The harness's own teacher and judge in place of a real endpoint. Marked in every table."""
-
-    seed: Seed = 0
-    error_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of judgements that are turned round, drawn from the request's digest."""
-    faults: dict[
-        Literal["429", "500", "slow", "hang", "cut", "refuse", "format", "html"],
-        Annotated[float, Field(ge=0, le=1)],
-    ] = {}
-    """Share of requests that misbehave in each way (on their first attempts), for tests."""
-
-
-def _server_url(value: str) -> str:
-    """Checked here, so that what a URL should not hold never leaves the spec."""
-    try:
-        url = urlsplit(value)
-        good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-    except ValueError as e:
-        raise ValueError(f"not a URL: {e}") from None
-    if url.username or url.password or url.query:
-        raise ValueError("a key or password does not belong in a URL: use api_key_env")
-    if not good:
-        raise ValueError("a server's URL looks like http://host:port/v1")
-    return value
-
-
-class Endpoint(Spec):
-    """An OpenAI-compatible server and the model asked for."""
-
-    model: str
-    base_url: Annotated[str, AfterValidator(_server_url)] | None = None
-    """Left open: OpenAI's own, or the simulated server when `simulated` is given."""
-    api_key_env: Annotated[str | None, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")] = Field(
-        default=None, json_schema_extra=NOT_KEY
-    )
-    """Name (never the value) of the environment variable that holds the key; NAME_FILE also works."""
-    simulated: Simulated | None = None
-    concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(default=16, json_schema_extra=NOT_KEY)
-    timeout_s: Annotated[float, Field(gt=0)] = Field(default=60.0, json_schema_extra=NOT_KEY)
-    max_attempts: Annotated[int, Field(ge=1)] = Field(default=6, json_schema_extra=NOT_KEY)
-
-    @model_validator(mode="after")
-    def _one_server(self) -> "Endpoint":
-        if self.simulated is not None and self.base_url is not None:
-            raise ValueError("give either base_url or simulated, not both")
-        return self
-
-
-class Sampling(Spec):
-    """Decoding parameters of a teacher or judge call; what is left open is not sent."""
-
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    stop: list[str] | None = None
-    seed: int | None = None
-
-
-class AlpacaGen(Spec):
-    """Data generation as Stanford Alpaca did it: each reply holds several whole tasks.
-
-    Defaults from stanford_alpaca 761dc5bf, but the teacher and the wording of the prompt.
-    """
-
-    recipe: Literal["alpaca"] = "alpaca"
-    teacher: Endpoint
-    seeds: Data
-    """Seed tasks in Self-Instruct's JSONL format."""
-    prompt: Annotated[TextFile, _with_fields("examples", "next")]
-    """Template with {count}, {shown}, {examples} and {next}; see specs/smoke/prompts/tasks.txt."""
-    examples: Annotated[int, Field(ge=1)]
-    """Machine-made examples to keep."""
-    shown: Annotated[int, Field(ge=1)] = 3
-    tasks_per_reply: Annotated[int, Field(ge=1)] = 20
-    requests_per_round: Annotated[int, Field(ge=1)] = 5
-    max_requests: Annotated[int, Field(ge=1)] | None = None
-    """Where to stop when too few replies hold anything new; left open: 20 + 4 times the ideal."""
-    max_similarity: Annotated[float, Field(ge=0, le=1)] = 0.7
-    """Highest ROUGE-L F-measure against seeds and kept instructions; 1: only exact repeats go."""
-    sampling: Sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=3072)
-    include_seeds: bool = True
-    """Whether the seed tasks themselves stand in the data set."""
-    seed: Seed = 42
-
-
-Gen = AlpacaGen
+from harness.spec.recipes import MAKERS, Gen
 
 
 def _as_json(value: dict[str, Any]) -> dict[str, Any]:
@@ -223,8 +43,8 @@ class RandomModel(Spec):
 
 
 class HubModel(Spec):
-    id: Annotated[str, Field(pattern="^[\\w.-]+/[\\w.-]+$")]
-    revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+    id: Annotated[str, Field(pattern=HUB_ID)]
+    revision: Annotated[str, Field(pattern=REVISION)]
     """The full commit hash; a branch name would let the row change under its key."""
 
 
@@ -246,7 +66,7 @@ class ModelSource(Spec):
 class Template(Spec):
     """How an instruction becomes the text the model sees. The answer follows it directly."""
 
-    prompt: Annotated[TextFile, _with_fields("instruction")]
+    prompt: Annotated[TextFile, with_fields("instruction")]
     """Text with {instruction} and, where wanted, {input}; without {input}, a non-empty input
     follows the instruction on a line of its own. A newline at the file's very end does not count."""
     stop: list[Annotated[str, Field(min_length=1)]] = []
@@ -319,7 +139,7 @@ class PreferenceJudge(Spec):
 
     kind: Literal["preference"] = "preference"
     judge: Endpoint
-    prompt: Annotated[TextFile, _with_fields("instruction", "output_a", "output_b")]
+    prompt: Annotated[TextFile, with_fields("instruction", "output_a", "output_b")]
     """Template with {instruction}, {output_a} and {output_b}; the reply must start with `a` or `b`,
     or `tie`."""
     reference: Data
@@ -381,10 +201,14 @@ class Replicates(Spec):
 
 
 class Budget(Spec):
-    """Stops a stage, cleanly and before the limit is passed. The same command with more goes on."""
+    """Stops a stage, cleanly and before the limit is passed. The same command with more goes on.
+
+    Each stage (and each step of a chain in gen) has the whole of it."""
 
     calls: Annotated[int, Field(ge=0)] | None = None
     tokens: Annotated[int, Field(ge=0)] | None = None
+    usd: Annotated[float, Field(ge=0)] | None = None
+    """US dollars, at the prices in specs/prices.yaml."""
 
 
 class Limits(Spec):
@@ -395,6 +219,31 @@ class Limits(Spec):
     """For example 8g."""
     shm: Annotated[str, Field(pattern="^[0-9]+[kmg]$")] = "1g"
     pids: Annotated[int, Field(ge=16)] = 4096
+
+
+def _steps(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
+
+
+Chain = Annotated[
+    list[Gen],
+    Field(min_length=1),
+    BeforeValidator(_steps, json_schema_input_type=Gen | list[Gen]),
+]
+
+
+def _check_chain(steps: list[Gen]) -> None:
+    """The first step makes examples, every later one works on them."""
+    for number, step in enumerate(steps):
+        if number == 0 and not isinstance(step, MAKERS):
+            raise ValueError(
+                f"gen: {step.recipe} works on a data set: put a step that makes one before it, "
+                "such as {recipe: import, file: ...}"
+            )
+        if number > 0 and isinstance(step, MAKERS):
+            raise ValueError(
+                f"gen: {step.recipe} makes a data set of its own, so it can only be the first step"
+            )
 
 
 class Row(Spec):
@@ -410,7 +259,8 @@ class Row(Spec):
     reported: dict[str, Reported] = {}
     model: ModelSource
     template: Template
-    gen: Gen | None = None
+    gen: Chain | None = None
+    """One recipe, or a chain of them: each works on what the one before it made."""
     data: Data | None = None
     """A given data set in place of gen: JSON or JSONL with instruction, input, output."""
     train: Train | None = None
@@ -425,6 +275,7 @@ class Row(Spec):
     def _fits_together(self) -> "Row":
         if self.gen is not None and self.data is not None:
             raise ValueError("give either gen or data, not both")
+        _check_chain(self.gen or [])
         if self.train is not None and self.gen is None and self.data is None:
             raise ValueError("train needs a data set: give gen or data")
         if self.replicates.train_seeds and self.train is None:

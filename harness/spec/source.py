@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from yaml.reader import Reader
 
-from harness.spec.models import SourceText
+from harness.spec.base import SourceText
 
 EXTENDS = "extends"
 OLD_NUMBER = re.compile(r"[-+]?0[0-9_]+|.*:.*")

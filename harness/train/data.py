@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from harness.call import StageCall
 from harness.errors import InputError
 from harness.modeling import text
-from harness.modeling.records import read_records, text_field
+from harness.modeling.records import Record, read_records, text_field
 from harness.spec.models import Template
 
 if TYPE_CHECKING:
@@ -54,9 +54,11 @@ def data_file(call: StageCall) -> Path:
 def encode(
     path: Path, template: Template, tokenizer: "PreTrainedTokenizerBase", cutoff: int
 ) -> Encoded:
-    """Raises InputError for a record without `instruction` or `output`, with file:line."""
+    """Raises InputError for a record without `instruction` or `output`, or of which the text would
+    lack a part (a system text, earlier turns), with file:line."""
     data = Encoded()
     for record in read_records(path):
+        _check_single_turn(path, record)
         instruction = text_field(path, record, "instruction")
         given = text_field(path, record, "input", default="")
         output = text_field(path, record, "output")
@@ -79,3 +81,23 @@ def encode(
             "Give a data set with outputs, or a larger cutoff_length.",
         )
     return data
+
+
+def _check_single_turn(path: Path, record: Record) -> None:
+    """Nothing of a record is left out in silence."""
+    fields = record.fields
+    if "output" not in fields and "chosen" in fields:
+        what = "preference data (chosen and rejected)"
+        way = "import the chosen answers alone, with columns: {messages: chosen}, or {instruction: "
+        way += "prompt, output: chosen} where they are texts"
+    elif fields.get("history"):
+        what, way = "earlier turns in `history`", "import it with turns: first, last or drop"
+    elif fields.get("system"):
+        what, way = "a `system` text", "leave these records out, or put the text into the template"
+    else:
+        return
+    raise InputError(
+        f"{path}:{record.line}: the record holds {what}; the train stage takes single-turn "
+        "instruction data",
+        f"To train on this data set, {way}.",
+    )

@@ -23,7 +23,7 @@ CONFINED = (
     *("--user", "1234:1234", "--network", "none", "--tmpfs", "/tmp"),
 )
 STACK = {
-    "gen": "import openai, aiohttp, datasets, rapidfuzz, tenacity",
+    "gen": "import openai, aiohttp, datasets, rapidfuzz, numba, matplotlib, lemminflect, transformers",
     "train": "import torch, trl, peft, deepspeed, bitsandbytes; from trl import SFTTrainer",
     "eval": "import torch, transformers, datasets, openai, alpaca_eval.main, lm_eval, flow_judge",
 }

@@ -523,7 +523,7 @@ def test_real_prompts_and_baselines_with_the_simulated_judge(
         {"instruction": row["instruction"], "output": "x q" * i, "generator": "model"}
         for i, row in enumerate(baseline)
     ]
-    from harness.spec.models import Endpoint
+    from harness.spec.base import Endpoint
 
     faulty = {"429": 0.2, "cut": 0.1, "html": 0.1, "format": 0.2}
     endpoint = Endpoint.model_validate({"model": "sim", "simulated": {"seed": 2, "faults": faulty}})

@@ -17,7 +17,8 @@ from harness.executors import Job, StageFailed
 from harness.executors import docker as docker_executor
 from harness.executors.docker import DockerExecutor
 from harness.keys import Files
-from harness.spec.models import Limits, _Data
+from harness.spec.base import _Data
+from harness.spec.models import Limits
 from tests.helpers import FakeStages, harness, write_row
 
 

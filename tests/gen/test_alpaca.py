@@ -14,11 +14,15 @@ from aiohttp import web
 from harness import gen
 from harness.call import StageCall, StageResult
 from harness.errors import HarnessError, InputError
-from harness.gen.alpaca import RULES
+from harness.gen.filters import RULES as WRITING
 from harness.llm import faults
-from harness.spec.models import AlpacaGen
+from harness.spec.recipes import AlpacaGen
 from tests.llm.fake_server import Answer, FakeServer, completion, last_message
 
+RULES = (
+    "refused", "empty_reply", "cut", "unparsable", "empty_output", *WRITING, "repeated", "similar",
+    "surplus",
+)  # fmt: skip
 TEMPLATE = "{shown} shown, {count} wanted from {next}. Braces {stay}.\n{examples}\n"
 
 WORDS = [a + b for a in "bcdfghjklm" for b in ["an", "el", "in", "os", "up"]]
@@ -89,7 +93,10 @@ def reply_once(text: str, **extra: Any) -> Callable[[dict[str, Any], int], Answe
 def check_counts(result: StageResult, folder: Path) -> None:
     counts = result.counts
     dropped = Counter(row["rule"] for row in rows(folder, "dropped.jsonl"))
-    assert {rule: counts[f"dropped_{rule}"] for rule in RULES} == {r: dropped[r] for r in RULES}
+    assert set(dropped) <= set(RULES)
+    assert {rule: counts.get(f"dropped_{rule}", 0) for rule in RULES} == {
+        rule: dropped[rule] for rule in RULES
+    }
     assert counts["proposed"] == counts["kept"] + dropped.total()
     data = rows(folder)
     assert counts["examples"] == len(data) == counts["kept"] + counts["seeds"]
@@ -110,15 +117,24 @@ def test_exactly_the_wanted_examples_are_kept_after_the_seeds(tmp_path: Path) ->
     data = rows(call.folder)
     assert data[0] == {
         "id": "seed_0",
+        "name": "",
         "instruction": "Seed instruction 0 of all.",
         "input": "",
         "output": "{count} 0",
+        "system": "",
+        "history": [],
+        "is_classification": None,
+        "rating": None,
         "origin": "seed",
-        "lineage": None,
+        "lineage": [{"recipe": "alpaca", "step": "seeds", "requests": [], "seeds": ["seed_0"]}],
     }
-    assert [row["lineage"] for row in data[6:]] == [
-        {"request": i // 4, "index": i % 4} for i in range(8)
-    ]
+    assert [row["lineage"][0]["requests"] for row in data[6:]] == [[i // 4] for i in range(8)]
+    for row in data[6:]:
+        [step] = row["lineage"]
+        request = rows(call.folder, "transcript.jsonl")[step["requests"][0]]["request"]
+        shown = [f"Output: {{count}} {name[-1]}" for name in step["seeds"]]
+        assert all(text in last_message(request["body"]) for text in shown)
+        assert len(shown) == 3
     assert len({row["id"] for row in data}) == 14
     assert result.used == {"served_models": ["served-1"]}
     assert result.cost["calls"] == 3
@@ -136,7 +152,11 @@ def test_seeds_can_be_left_out_of_the_data(tmp_path: Path) -> None:
 
 def test_a_request_shows_drawn_seeds_in_the_template_and_sends_the_sampling(tmp_path: Path) -> None:
     with FakeServer(varied_tasks) as server:
-        gen.run(make_call(tmp_path, server.endpoint(), sampling={"temperature": 0.5, "seed": 7}))
+        gen.run(
+            make_call(
+                tmp_path, server.endpoint(), sampling={"temperature": 0.5, "top_p": None, "seed": 7}
+            )
+        )
         bodies = sorted(server.requests, key=lambda body: body["seed"])
     prompts = [last_message(body) for body in bodies]
     assert prompts[0].startswith(
@@ -178,6 +198,13 @@ def test_the_data_do_not_depend_on_which_reply_comes_first(tmp_path: Path) -> No
             1,
         ),
         ("I am sorry, but I cannot help with that.", {}, "unparsable", 1),
+        (" ", {}, "empty_reply", 1),
+        (block(4, "Draw me a picture of it."), {}, "blacklisted", 1),
+        (block(4, "Describe the flowchart in short."), {}, "blacklisted", 1),
+        (block(4, "Write a program that adds."), {}, "asks_for_program", 1),
+        (block(4, "¿Qué hora es en Madrid?"), {}, "not_english", 1),
+        (block(4, "写一首关于春天的诗 给 我 看"), {}, "not_english", 1),
+        (block(4, "- a list item it seems"), {}, "starts_oddly", 1),
         (block(4, "A fine new task here.") + "\n\n### 5. Task: x", {}, "unparsable", 1),
         (block(4, "A task without answer.", output=""), {}, "empty_output", 1),
         (block(4, "Three words only."), {}, "too_short", 1),
@@ -209,7 +236,7 @@ def test_each_rule_drops_and_is_counted(
         call = make_call(tmp_path, server.endpoint())
         result = gen.run(call)
     check_counts(result, call.folder)
-    assert {r for r in RULES if result.counts[f"dropped_{r}"]} <= {rule, "surplus"}
+    assert {r for r in RULES if result.counts.get(f"dropped_{r}")} <= {rule, "surplus"}
     assert result.counts[f"dropped_{rule}"] == count
     assert result.counts["kept"] == 8
 
@@ -226,17 +253,26 @@ def test_the_same_instruction_with_another_input_is_another_task(tmp_path: Path)
     texts = ["amber birch cedar delta eagle", "fern grape heron iris jade"]
     reply = "\n\n".join(block(i, "Count the words in it.", text) for i, text in enumerate(texts, 4))
     with FakeServer(reply_once(reply)) as server:
-        call = make_call(tmp_path, server.endpoint())
+        call = make_call(tmp_path, server.endpoint(), filter={"max_similarity": 1})
         gen.run(call)
     assert [row["input"] for row in rows(call.folder)[6:] if row["input"]] == texts
+
+
+def test_as_upstream_similarity_is_that_of_the_instructions_alone(tmp_path: Path) -> None:
+    texts = ["amber birch cedar delta eagle", "fern grape heron iris jade"]
+    reply = "\n\n".join(block(i, "Count the words in it.", text) for i, text in enumerate(texts, 4))
+    with FakeServer(reply_once(reply)) as server:
+        call = make_call(tmp_path, server.endpoint())
+        assert gen.run(call).counts["dropped_similar"] == 1
 
 
 def test_with_similarity_one_only_exact_repeats_go(tmp_path: Path) -> None:
     reply = block(4, "seed instruction 0 of ALL!") + "\n\n" + block(5, "Seed instruction 0 of all.")
     with FakeServer(reply_once(reply)) as server:
-        call = make_call(tmp_path, server.endpoint(), max_similarity=1)
+        call = make_call(tmp_path, server.endpoint(), filter={"max_similarity": 1})
         result = gen.run(call)
-    assert (result.counts["dropped_similar"], result.counts["dropped_repeated"]) == (0, 1)
+    assert "dropped_similar" not in result.counts
+    assert result.counts["dropped_repeated"] == 1
     assert rows(call.folder)[6]["instruction"] == "seed instruction 0 of ALL!"
 
 
@@ -254,7 +290,9 @@ def test_a_teacher_that_runs_dry_leaves_a_note_and_true_counts(tmp_path: Path) -
 def test_nothing_kept_at_all_is_a_failure_that_says_why(tmp_path: Path) -> None:
     with FakeServer(lambda body, seen: "I would rather not.") as server:
         call = make_call(tmp_path, server.endpoint(), max_requests=3)
-        with pytest.raises(HarnessError, match="3 replies held no task to keep: 3 unparsable") as e:
+        with pytest.raises(
+            HarnessError, match=r"nothing to keep .*3 tasks, dropped 3 unparsable"
+        ) as e:
             gen.run(call)
     assert f"remove the work folder {call.folder} to ask again" in e.value.hint
     assert rows(call.folder, "dropped.jsonl")[0]["text"] == "I would rather not."
@@ -332,7 +370,7 @@ def test_the_simulated_teacher_works_from_the_real_seeds(tmp_path: Path, shared_
             "seeds": {"path": str(shared_data / "self_instruct/seed_tasks.jsonl")},
             "prompt": {"path": "tasks.txt", "text": template.read_text()},
             "examples": 60,
-            "max_similarity": 1,
+            "filter": {"max_similarity": 1},
         }
     )
     work = tmp_path / "work"

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from harness.spec.models import Endpoint
+from harness.spec.base import Endpoint
 
 Answer = web.Response | str | None
 """A response; a text to answer with; or None to drop the connection."""
@@ -82,7 +82,7 @@ class FakeServer:
     async def _serve(self, ready: threading.Event) -> None:
         self._stop = asyncio.Event()
         app = web.Application(client_max_size=2**26)
-        app.router.add_post("/v1/{path:.*}", self._answer)
+        self._add_routes(app)
         runner = web.AppRunner(
             app, access_log=None, shutdown_timeout=0.05, handler_cancellation=True
         )
@@ -92,6 +92,9 @@ class FakeServer:
         ready.set()
         await self._stop.wait()
         await runner.cleanup()
+
+    def _add_routes(self, app: web.Application) -> None:
+        app.router.add_post("/v1/{path:.*}", self._answer)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

@@ -1,6 +1,7 @@
 """The client against a scripted server: what is retried, what is not, what is paid for."""
 
 import asyncio
+import hashlib
 import json
 import os
 import resource
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import tracemalloc
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,9 @@ from harness.llm import faults
 from harness.llm.client import Client
 from harness.llm.reply import Reply
 from harness.llm.transcript import digest_of
-from harness.spec.models import Endpoint, Simulated
+from harness.sim import teacher
+from harness.sim.server import start
+from harness.spec.base import Endpoint, Simulated
 from tests.llm.fake_server import (
     Answer,
     FakeServer,
@@ -134,7 +138,7 @@ def test_a_call_that_fails_for_good_is_recorded_and_asked_again_next_time(tmp_pa
         assert len(record["attempts"]) == 3
         client, [reply] = call(endpoint, transcript, [ask("x")])
     assert (reply.text, reply.reused) == ("fine", False)
-    assert [r["ok"] for r in records(transcript)] == [False, True]
+    assert [r["ok"] for r in records(transcript)] == [True, False]
     assert client.cost() == {
         "calls": 1,
         "attempts": 4,
@@ -286,7 +290,7 @@ def test_a_failure_lets_the_calls_in_flight_be_recorded_and_begins_no_more(tmp_p
 
 def test_a_record_holds_the_request_the_response_and_what_it_took(tmp_path: Path) -> None:
     with FakeServer(lambda body, seen: web.json_response(completion("hi", extra=[1]))) as server:
-        client, [reply] = call(server.endpoint(), tmp_path / "t.jsonl", [ask("ü", seed=1)])
+        client, _ = call(server.endpoint(), tmp_path / "t.jsonl", [ask("ü", seed=1)])
     [record] = records(tmp_path / "t.jsonl")
     assert record["request"] == {
         "kind": "chat",
@@ -295,7 +299,7 @@ def test_a_record_holds_the_request_the_response_and_what_it_took(tmp_path: Path
         "endpoint": server.base_url,
     }
     assert record["digest"] == digest_of(record["request"])
-    assert record["response"] == completion("hi", extra=[1]) == reply.raw
+    assert record["response"] == completion("hi", extra=[1])
     assert record["served_model"] == "served-1"
     assert record["usage"] == {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
     assert record["started"].endswith("+00:00")
@@ -396,7 +400,7 @@ def test_without_a_base_url_it_is_openai_whatever_the_environment_says(
 
     async def run() -> str:
         async with Client(Endpoint(model="m"), tmp_path / "t.jsonl") as client:
-            return str(client._sdk.base_url)
+            return str(client._line.sdk.base_url)
 
     assert asyncio.run(run()) == "https://api.openai.com/v1/"
 
@@ -516,7 +520,7 @@ def test_an_interrupt_keeps_what_was_answered(tmp_path: Path) -> None:
         import asyncio, sys
         from pathlib import Path
         from harness.llm.client import Client
-        from harness.spec.models import Endpoint
+        from harness.spec.base import Endpoint
 
         async def run():
             endpoint = Endpoint(model="m", base_url=sys.argv[1], concurrency=2)
@@ -573,7 +577,7 @@ def test_a_short_placeholder_key_leaves_the_replies_as_they_are(
             monkeypatch.setenv("MY_KEY", key)
             path = tmp_path / f"{key}.jsonl"
             _, [reply] = call(server.endpoint(api_key_env="MY_KEY"), path, [ask("x")])
-            assert (reply.text, reply.raw["usage"]["prompt_tokens"]) == ("o 1 thing", 10)
+            assert (reply.text, reply.usage["prompt_tokens"]) == ("o 1 thing", 10)
 
 
 def test_a_key_that_json_escapes_is_written_nowhere(
@@ -598,7 +602,7 @@ def test_a_key_that_json_escapes_is_written_nowhere(
         with pytest.raises(InputError) as caught:
             call(endpoint, transcript, [ask("fail")])
     assert reply.text == "your key is [key]"
-    assert reply.raw["echo"] == {"[key]": ["[key]"]}
+    assert records(transcript)[0]["response"]["echo"] == {"[key]": ["[key]"]}
     written = transcript.read_text() + str(caught.value)
     assert "quoted" not in written
     assert "slashed" not in written
@@ -626,3 +630,191 @@ def test_served_replies_that_could_not_be_used_count_against_the_budget(tmp_path
             call(endpoint, transcript, [ask("x")])
         client, _ = call(endpoint, transcript, [ask("x")], {"calls": 5})
     assert (client.cost()["calls"], client.cost()["attempts"]) == (5, 5)
+
+
+PRICE = {"prompt": 1000.0, "completion": 2000.0, "batch_share": 0.5, "dated": "2026-01-01"}
+"""Dollars for a million tokens: a call of the scripted server (10 and 5 tokens) costs $0.02."""
+
+
+def priced(
+    endpoint: Endpoint, transcript: Path, bodies: list[dict[str, Any]], usd: float | None
+) -> Client:
+    async def run() -> Client:
+        async with Client(endpoint, transcript, {"usd": usd}, PRICE) as client:
+            await client.gather(bodies)
+            return client
+
+    return asyncio.run(run())
+
+
+def test_a_budget_in_dollars_stops_before_it_would_be_passed_and_a_higher_one_goes_on(
+    tmp_path: Path,
+) -> None:
+    # A call costs $0.02, and is let through while the most it may cost is left: half its bytes as
+    # prompt tokens and 8 tokens of reply.
+    transcript = tmp_path / "t.jsonl"
+    bodies = [ask(f"{i:02}", max_tokens=8) for i in range(40)]
+    most = (len(json.dumps(bodies[0]).encode()) / 2 * 1000 + 8 * 2000) / 1e6
+    with FakeServer(echo, delay_s=0.005) as server:
+        with pytest.raises(HarnessError, match=r"pass the budget of \$0\.3: ") as caught:
+            priced(server.endpoint(), transcript, bodies, 0.3)
+        spent = 0.02 * len(server.requests)
+        assert spent <= 0.3 < spent + most
+        assert f"{len(server.requests)} calls and ${spent:.4f} so far" in caught.value.message
+        assert "budget.usd" in caught.value.hint
+        client = priced(server.endpoint(), transcript, bodies, 40 * 0.02 + most)
+        assert len(server.requests) == 40
+    assert client.cost() == {
+        "calls": 40,
+        "attempts": 40,
+        "prompt_tokens": 400,
+        "completion_tokens": 200,
+        "usd": pytest.approx(0.8),
+    }
+
+
+def test_calls_in_flight_count_against_a_budget_in_dollars(tmp_path: Path) -> None:
+    bodies = [ask(f"{i:02}", max_tokens=8) for i in range(20)]
+    most = (len(json.dumps(bodies[0]).encode()) / 2 * 1000 + 8 * 2000) / 1e6
+    with FakeServer(echo, delay_s=0.05) as server:
+        priced(
+            server.endpoint(concurrency=20), tmp_path / "t.jsonl", bodies, 17 * 0.02 + 3.5 * most
+        )
+        assert len(server.requests) == 20
+        # At the beginning no more than these fit, at the most each may cost.
+        assert server.most_in_flight <= (17 * 0.02 + 3.5 * most) / most
+
+
+def test_a_budget_in_dollars_without_a_price_is_refused_before_any_call(tmp_path: Path) -> None:
+    with FakeServer(echo) as server:
+        with pytest.raises(InputError, match="the price of m is not known") as caught:
+            call(server.endpoint(), tmp_path / "t.jsonl", [ask("x")], {"usd": 5.0})
+        assert server.requests == []
+        client, _ = call(server.endpoint(), tmp_path / "t.jsonl", [ask("x")], {"usd": None})
+    assert "specs/prices.yaml" in caught.value.hint
+    assert "HARNESS_PRICES" in caught.value.hint
+    assert "usd" not in client.cost()
+
+
+def test_replies_that_could_not_be_used_count_at_their_most_against_a_budget_in_dollars(
+    tmp_path: Path,
+) -> None:
+    body = ask("x", max_tokens=8)
+    most = (len(json.dumps(body).encode()) / 2 * 1000 + 8 * 2000) / 1e6
+    with FakeServer(lambda body, seen: cut_json()) as server:
+        for tries in (2, 2):
+            with pytest.raises(HarnessError, match=r"which would pass the budget of \$"):
+                priced(server.endpoint(max_attempts=9), tmp_path / "t.jsonl", [body], 2.5 * most)
+            # The earlier try's count, too.
+            assert len(server.requests) == tries
+
+
+def test_a_reply_without_a_limit_sets_aside_as_much_as_the_longest_one_seen(
+    tmp_path: Path,
+) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 4000}
+    answer = completion("long", usage=usage)
+    with FakeServer(lambda body, seen: web.json_response(answer)) as server:
+        endpoint = server.endpoint(concurrency=1)
+        with pytest.raises(HarnessError, match="the next call may take 40"):
+            call(endpoint, tmp_path / "t.jsonl", [ask("a"), ask("b")], {"tokens": 8000})
+        assert len(server.requests) == 1
+
+
+def test_several_choices_are_set_aside_each(tmp_path: Path) -> None:
+    with FakeServer(echo) as server:
+        with pytest.raises(HarnessError, match="would pass the budget of 500 tokens"):
+            call(server.endpoint(), tmp_path / "t.jsonl", [ask("a", n=6, max_tokens=80)],
+                 {"tokens": 500})  # fmt: skip
+        assert server.requests == []
+
+
+def test_a_teacher_that_never_ends_is_cut_by_the_limit_or_by_the_timeout(tmp_path: Path) -> None:
+    simulated = Simulated()
+    endpoint = Endpoint(model="m", simulated=simulated)
+    _, [reply] = call(endpoint, tmp_path / "t.jsonl", [ask("Write a poem.", max_tokens=3)])
+    assert reply.finish_reason == "length"
+    assert reply.usage["completion_tokens"] == 3
+    hanging = Endpoint(
+        model="m", simulated=Simulated(faults={"hang": 1.0}), timeout_s=0.1, max_attempts=2
+    )
+    with pytest.raises(HarnessError, match="no answer in 2 attempts; the last: timeout"):
+        call(hanging, tmp_path / "u.jsonl", [ask("Write a poem.")])
+    assert [a["outcome"] for a in records(tmp_path / "u.jsonl")[0]["attempts"]] == ["timeout"] * 2
+
+
+@pytest.mark.parametrize("content", ["", None])
+def test_an_empty_reply_is_an_answer_and_not_asked_again(
+    tmp_path: Path, content: str | None
+) -> None:
+    empty = completion("x")
+    empty["choices"][0] = {"index": 0, "finish_reason": "stop", "message": {"content": content}}
+    with FakeServer(lambda body, seen: web.json_response(empty)) as server:
+        for _ in range(2):
+            client, [reply] = call(server.endpoint(), tmp_path / "t.jsonl", [ask("x")])
+            assert (reply.text, reply.finish_reason) == ("", "stop")
+        assert len(server.requests) == 1
+    assert client.cost()["calls"] == 1
+
+
+def test_a_refusal_in_words_is_an_answer_like_any_other(tmp_path: Path) -> None:
+    endpoint = Endpoint(model="m", simulated=Simulated(faults={"refuse": 1.0}))
+    _, [reply] = call(endpoint, tmp_path / "t.jsonl", [ask("Write a poem.")])
+    assert "cannot help" in reply.text
+    assert reply.finish_reason == "stop"
+
+
+def test_under_every_fault_at_once_each_answer_is_there_once(tmp_path: Path) -> None:
+    shares = {"429": 0.05, "500": 0.05, "cut": 0.05, "hang": 0.05}
+    settings = Simulated.model_validate({"faults": shares})
+    bodies = [ask(f"What is the meaning of the number {i}?") for i in range(400)]
+    with start(settings) as server:
+        endpoint = Endpoint(
+            model="m", base_url=server.base_url, concurrency=64, timeout_s=1, max_attempts=12
+        )
+        client, replies = call(endpoint, tmp_path / "t.jsonl", bodies)
+        # On a busy machine an attempt can time out before it has reached the server.
+        assert 430 < server.requests <= client.cost()["attempts"]
+    assert [r.text for r in replies] == [teacher.answer(last_message(b), 0) for b in bodies]
+    held = records(tmp_path / "t.jsonl")
+    assert [r["request"]["body"] for r in held] == bodies
+    assert all(r["ok"] for r in held)
+    outcomes = {a["outcome"].partition(",")[0] for r in held for a in r["attempts"]}
+    assert outcomes == {"200", "429", "500", "timeout"}
+
+
+def test_a_digest_made_by_an_earlier_version_is_still_found(tmp_path: Path) -> None:
+    endpoint = Endpoint(model="m", base_url="http://127.0.0.1:9/v1")
+    written = (
+        '{"body":{"messages":[{"content":"a","role":"user"}]},'
+        '"endpoint":"http://127.0.0.1:9/v1","kind":"chat","model":"m"}'
+    )
+    record = {
+        "digest": hashlib.sha256(written.encode()).hexdigest(),
+        "occurrence": 0,
+        "response": completion("kept"),
+        "served_model": "served-1",
+        "usage": {},
+        "attempts": [{"outcome": "200"}],
+        "ok": True,
+    }
+    (tmp_path / "t.jsonl").write_text(json.dumps(record) + "\n")
+    _, [reply] = call(endpoint, tmp_path / "t.jsonl", [ask("a")])
+    assert (reply.text, reply.reused) == ("kept", True)
+
+
+def test_the_replies_of_many_calls_take_no_more_memory_than_their_texts(tmp_path: Path) -> None:
+    with FakeServer(
+        lambda body, seen: web.json_response(completion("fine", extra="x" * 50_000))
+    ) as server:
+        tracemalloc.start()
+        try:
+            _, replies = call(
+                server.endpoint(), tmp_path / "t.jsonl", [ask(str(i)) for i in range(100)]
+            )
+            server.requests.clear()
+            held = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+    assert len(replies) == 100
+    assert held < 100 * 50_000 / 2

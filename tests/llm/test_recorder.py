@@ -166,3 +166,21 @@ def test_a_missing_key_is_raised_where_the_recorder_is_entered(tmp_path: Path) -
         with pytest.raises(InputError, match="NOT_SET is not set"), recorder:
             pass
     assert not any(thread.name == "recorder" for thread in threading.enumerate())
+
+
+def test_batches_are_refused_for_a_packages_calls(tmp_path: Path) -> None:
+    with FakeServer(echo) as server:
+        with pytest.raises(InputError, match="mode: batch does not go with m") as caught:
+            Recorder(server.endpoint(mode="batch"), tmp_path / "t.jsonl")
+        assert server.requests == []
+    assert "mode: live" in caught.value.hint
+
+
+def test_a_packages_calls_have_a_price(tmp_path: Path) -> None:
+    price = {"prompt": 1000.0, "completion": 2000.0, "batch_share": 0.5, "dated": "2026-01-01"}
+    with (
+        FakeServer(echo) as server,
+        Recorder(server.endpoint(), tmp_path / "t.jsonl", {"usd": 5.0}, price=price) as recorder,
+    ):
+        package(recorder).chat.completions.create(model="m", messages=ask("x")["messages"])
+    assert recorder.client.cost()["usd"] == pytest.approx(0.02)

@@ -1,4 +1,4 @@
-"""Downloading a model from the hub to the volume, against a small hub on loopback."""
+"""Downloading models and data sets from the hub to the volume, against a small hub on loopback."""
 
 import hashlib
 import json
@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from harness.call import CALL_FILE, RESULT_FILE, StageCall
+from harness.gen import importing
+from harness.spec.recipes import ImportGen
 
-MODEL, REVISION = "some/model", "a" * 40
+MODEL, DATA, REVISION = "some/model", "some/set", "a" * 40
 FILES = {
     "config.json": b'{"model_type": "qwen2"}',
     "model.safetensors": bytes(range(256)) * 64,
@@ -25,12 +27,31 @@ FILES = {
     "modeling_own.py": b"raise SystemExit('code from the hub was run')",
     "LICENSE": b"terms",
 }
+README = b"""---
+configs:
+- config_name: default
+  data_files: [{split: train, path: data/*.jsonl}, {split: test, path: test.jsonl}]
+---
+"""
+DATA_FILES = {
+    "README.md": README,
+    "LICENSE": b"terms",
+    "data/train-0.jsonl": b'{"instruction": "q", "output": "a"}\n' * 3,
+    "test.jsonl": b'{"instruction": "q", "output": "a"}\n',
+    "more.parquet": b"PAR1",
+    "more.csv": b"a,b\n",
+    "more.json": b"[]",
+    "set.py": b"raise SystemExit('code from the hub was run')",
+    "notes.txt": b"notes",
+    "data.zip": b"PK",
+}
 
 
 class Hub:
-    """One model at one revision, as the hub's HTTP interface shows it."""
+    """One model and one data set at one revision, as the hub's HTTP interface shows them."""
 
     def __init__(self) -> None:
+        self.data_files = dict(DATA_FILES)
         self.refusal: tuple[int, str] | None = None
         """Status and X-Error-Code of every answer."""
         self.tokens: dict[str, str | None] = {}
@@ -60,25 +81,24 @@ class Hub:
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         path = request.path.split("?")[0]
-        if MODEL in path:  # the client asks for lists of its own, too
+        if MODEL in path or DATA in path:  # the client asks for lists of its own, too
             self.tokens[f"{request.command} {path}"] = request.headers.get("Authorization")
-        resolve = f"/{MODEL}/resolve/{REVISION}/"
         if self.refusal:
             return self._send(request, self.refusal[0], b"", {"X-Error-Code": self.refusal[1]})
-        if path == f"/api/models/{MODEL}/tree/{REVISION}":
-            entries = [
-                {"type": "file", "path": name, "size": len(data), "oid": _blob_id(data)}
-                for name, data in FILES.items()
-            ]
-            return self._send(request, 200, json.dumps(entries).encode(), {})
-        if path.startswith(f"/api/models/{MODEL}/"):
-            return self._send(request, 404, b"", {"X-Error-Code": "RevisionNotFound"})
-        if path.startswith(resolve) and path.removeprefix(resolve) in FILES:
-            name = path.removeprefix(resolve)
-            if request.command == "GET":
-                self.fetched.append(name)
-            headers = {"X-Repo-Commit": REVISION, "ETag": f'"{_blob_id(FILES[name])}"'}
-            return self._send(request, 200, FILES[name], headers)
+        for api, page, files in (
+            (f"/api/models/{MODEL}/", f"/{MODEL}/resolve/", FILES),
+            (f"/api/datasets/{DATA}/", f"/datasets/{DATA}/resolve/", self.data_files),
+        ):
+            if path == f"{api}tree/{REVISION}":
+                return self._send(request, 200, json.dumps(_entries(files)).encode(), {})
+            if path.startswith(api):
+                return self._send(request, 404, b"", {"X-Error-Code": "RevisionNotFound"})
+            name = path.removeprefix(f"{page}{REVISION}/")
+            if name != path and name in files:
+                if request.command == "GET":
+                    self.fetched.append(name)
+                headers = {"X-Repo-Commit": REVISION, "ETag": f'"{_blob_id(files[name])}"'}
+                return self._send(request, 200, files[name], headers)
         return self._send(request, 401, b"", {"X-Error-Code": "RepoNotFound"})
 
     def _send(
@@ -90,6 +110,13 @@ class Hub:
         request.end_headers()
         if request.command == "GET":
             request.wfile.write(body)
+
+
+def _entries(files: dict[str, bytes]) -> list[dict[str, Any]]:
+    return [
+        {"type": "file", "path": name, "size": len(data), "oid": _blob_id(data)}
+        for name, data in files.items()
+    ]
 
 
 def _blob_id(data: bytes) -> str:
@@ -106,11 +133,24 @@ def hub() -> Iterator[Hub]:
 def fetch(
     work: Path, endpoint: str, revision: str = REVISION, model: str = MODEL, **variables: str
 ) -> tuple[int, dict[str, Any], str]:
-    """The stage's exit code, its error event (or its result) and its log."""
+    """Fetch a model: the stage's exit code, its error event (or its result) and its log."""
+    return run_stage(work, {"hub": {"id": model, "revision": revision}}, endpoint, **variables)
+
+
+def fetch_data(
+    work: Path, endpoint: str, revision: str = REVISION, name: str = DATA, **variables: str
+) -> tuple[int, dict[str, Any], str]:
+    """The same for a data set."""
+    hub = {"id": name, "revision": revision, "config": None, "split": "train"}
+    return run_stage(work, {"hub_data": hub}, endpoint, **variables)
+
+
+def run_stage(
+    work: Path, params: dict[str, Any], endpoint: str, **variables: str
+) -> tuple[int, dict[str, Any], str]:
     work.mkdir(exist_ok=True)
     path = work / CALL_FILE
-    hub = {"id": model, "revision": revision}
-    StageCall("fetch", "k", {"hub": hub}, {}, str(work)).write(path)
+    StageCall("fetch", "k", params, {}, str(work)).write(path)
     # The hub's client waits long between its attempts; the tests do not.
     patience = work.parent / "patience"
     patience.mkdir(exist_ok=True)
@@ -232,3 +272,73 @@ def test_a_token_file_that_is_not_there_is_named(hub: Hub, tmp_path: Path) -> No
     assert code == 2
     assert str(tmp_path / "none") in error["message"]
     assert not hub.tokens
+
+
+def test_of_a_data_set_the_data_files_and_their_configs_are_fetched_and_no_code(
+    hub: Hub, tmp_path: Path
+) -> None:
+    code, result, log = fetch_data(tmp_path / "work", hub.url)
+    assert code == 0, (result, log)
+    snapshot = tmp_path / "work" / "snapshot"
+    found = (p.relative_to(snapshot) for p in snapshot.rglob("*") if p.is_file())
+    there = {p.as_posix() for p in found if p.parts[0] != ".cache"}
+    assert there == set(DATA_FILES) - {"set.py", "notes.txt", "data.zip"}
+    assert (snapshot / "README.md").read_bytes() == README
+    assert result["used"]["hub_data"] == {
+        "id": DATA,
+        "revision": REVISION,
+        "config": None,
+        "split": "train",
+    }
+    assert set(hub.tokens.values()) == {None}
+
+
+def test_a_fetched_data_set_can_be_imported(hub: Hub, tmp_path: Path) -> None:
+    for name in ("more.parquet", "more.csv", "more.json"):
+        del hub.data_files[name]
+    fetch_data(tmp_path / "work", hub.url)
+    work = tmp_path / "gen"
+    work.mkdir()
+    inputs = {"hub": str(tmp_path / "work" / "snapshot")}
+    call = StageCall("gen", "k", {}, inputs, str(work))
+    for split, rows in (("train", 3), ("test", 1)):
+        spec = {"hub": {"id": DATA, "revision": REVISION, "split": split}}
+        made = importing.make(call, ImportGen.model_validate(spec), [])
+        assert len(made.examples) == rows
+
+
+def test_going_on_with_a_data_set_fetches_only_what_is_missing(hub: Hub, tmp_path: Path) -> None:
+    fetch_data(tmp_path / "work", hub.url)
+    (tmp_path / "work" / "snapshot" / "data" / "train-0.jsonl").unlink()
+    hub.fetched.clear()
+    code, result, log = fetch_data(tmp_path / "work", hub.url)
+    assert code == 0, (result, log)
+    assert hub.fetched == ["data/train-0.jsonl"]
+
+
+def test_faults_of_a_data_set_are_worded_for_it(hub: Hub, tmp_path: Path) -> None:
+    code, error, _ = fetch_data(tmp_path / "a", hub.url, revision="b" * 40)
+    assert (code, error["message"]) == (2, f"{DATA} has no revision {'b' * 40} on the hub")
+    assert "gen.hub.revision" in error["hint"]
+    # A model of this name is no data set.
+    code, error, log = fetch_data(tmp_path / "b", hub.url, name=MODEL)
+    assert code == 2
+    assert f"there is no data set {MODEL} on the hub, or it is private" in error["message"]
+    assert "gen.hub.id" in error["hint"]
+    hub.refusal = (403, "GatedRepo")
+    code, error, _ = fetch_data(tmp_path / "c", hub.url)
+    assert code == 2
+    assert "Accept the data set's terms" in error["hint"]
+    hub.refusal = (500, "")
+    code, error, _ = fetch_data(tmp_path / "d", hub.url)
+    assert code == 1
+    assert "gen.file" in error["hint"]
+    assert "Traceback" not in log
+
+
+def test_a_data_set_without_files_of_a_known_format_is_refused(hub: Hub, tmp_path: Path) -> None:
+    hub.data_files = {"README.md": README, "data.zip": b"PK", "set.py": b""}
+    code, error, _ = fetch_data(tmp_path / "work", hub.url)
+    assert code == 2
+    assert "the data set some/set holds no *.json, *.jsonl, *.parquet, *.csv" in error["message"]
+    assert "gen.file" in error["hint"]

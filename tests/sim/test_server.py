@@ -16,7 +16,7 @@ import pytest
 
 from harness.errors import InputError
 from harness.sim.server import Server, start
-from harness.spec.models import Simulated
+from harness.spec.base import Simulated
 
 PROMPTS = Path(__file__).parents[2] / "specs/smoke/prompts"
 QUESTION = "What is the opposite of hot?"
@@ -335,7 +335,7 @@ def test_all_addresses_are_served_when_asked() -> None:
 
 def test_the_foreground_server_answers_until_it_is_told_to_end() -> None:
     code = (
-        "from harness.sim.server import serve; from harness.spec.models import Simulated;"
+        "from harness.sim.server import serve; from harness.spec.base import Simulated;"
         "serve(Simulated(), announce=lambda url: print(url, flush=True))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

@@ -12,9 +12,11 @@ from click.testing import CliRunner
 
 from harness.cli import main
 from harness.errors import InputError
-from harness.spec.load import SpecFaults, load_rows
+from harness.spec.load import PRICES, SpecFaults, load_rows
+from harness.spec.recipes import AlpacaGen
 from tests.helpers import ROOT, command, evaluation, write_row
 
+SPECS = sorted(p for p in (ROOT / "specs").rglob("*.yaml") if p.name != PRICES)
 EDITOR_COMMENT = "# yaml-language-server: $schema="
 
 WHOLE = """\
@@ -356,7 +358,7 @@ def test_the_schema_beside_the_specs_is_what_the_command_prints() -> None:
 def test_the_schema_knows_every_key_of_every_spec_and_requires_none() -> None:
     schema = json.loads((ROOT / "specs" / "schema.json").read_text(encoding="utf-8"))
     assert "required" not in schema
-    for path in (ROOT / "specs").rglob("*.yaml"):
+    for path in SPECS:
         spec = yaml.safe_load(path.read_text(encoding="utf-8"))
         assert set(spec) <= set(schema["properties"]), path
 
@@ -365,7 +367,7 @@ def test_every_spec_in_the_repository_is_valid() -> None:
     assert len(load_rows([ROOT / "specs"])) >= 3
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "specs").rglob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", SPECS, ids=lambda p: p.name)
 def test_every_spec_begins_with_the_line_that_names_its_schema_to_editors(path: Path) -> None:
     first = path.read_text(encoding="utf-8").splitlines()[0]
     assert first.startswith(EDITOR_COMMENT)
@@ -422,3 +424,15 @@ def test_octal_and_base_60_numbers_are_refused(folder: Path, number: str) -> Non
     path.write_text(path.read_text().replace("examples: 3", f"examples: {number}"))
     with pytest.raises(SpecFaults, match=f"{number} would be read as an octal or base-60 number"):
         load_rows([path])
+
+
+def test_a_part_given_in_part_keeps_the_rest_of_its_default(tmp_path: Path) -> None:
+    spec = write_row(tmp_path)
+    tree = yaml.safe_load(spec.read_text())
+    tree["gen"] |= {"sampling": {"max_tokens": 9, "top_p": None}, "filter": {"most_words": 9}}
+    spec.write_text(yaml.safe_dump(tree))
+    (gen,) = load_rows([spec])[0].row.gen or []
+    assert isinstance(gen, AlpacaGen)
+    assert gen.sampling.model_dump(exclude_none=True) == {"temperature": 1.0, "max_tokens": 9}
+    assert gen.filter.most_words == 9
+    assert "flowchart" in gen.filter.blacklist

@@ -38,7 +38,7 @@ def trained(row: Row, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train_row(row: Row, folder: Path) -> Path:
     assert row.gen is not None
     assert row.train is not None
-    tasks = draw(teachable_tasks(), row.gen.examples, "smoke mistakes")
+    tasks = draw(teachable_tasks(), row.gen[0].examples, "smoke mistakes")
     fields = ("instruction", "input", "output")
     write_jsonl(folder / "data" / "data.jsonl", [{f: getattr(t, f) for f in fields} for t in tasks])
     (folder / "work").mkdir()

@@ -1,0 +1,200 @@
+"""What a stage will ask of a teacher or judge: calls and tokens, before it runs. Rough, and said so."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from harness.keys import Files
+from harness.spec.base import Data, _TextFile
+from harness.spec.models import AlpacaEvalJudge, PreferenceJudge, PromptSet
+from harness.spec.recipes import (
+    AlpacaGen,
+    ExpandGen,
+    ImportGen,
+    LongestGen,
+    NaiveGen,
+    RandomGen,
+    RateGen,
+    SeedsGen,
+    SelfInstructGen,
+)
+
+CHARACTERS_PER_TOKEN = 4
+"""A rule of thumb for English."""
+TOKENS_PER_INSTRUCTION = 15
+TOKENS_PER_TASK = 60
+"""Instruction, input and output of Self-Instruct's kind."""
+TOKENS_PER_EXPANDED = 200
+TOKENS_PER_RATING = 80
+TOKENS_PER_VERDICT = 10
+INSTRUCTIONS_PER_REPLY = 8
+"""Of Self-Instruct's requests, before its filters."""
+KEPT_SHARE = 0.5
+"""Of new instructions, after the filters."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Expected calls, their tokens, and how many examples a gen step leaves."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    examples: int = 0
+
+    def __add__(self, other: "Estimate") -> "Estimate":
+        """Both sets of calls; the second one's examples."""
+        return Estimate(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            other.examples,
+        )
+
+
+def of_stage(
+    stage: str, params: Mapping[str, Any], files: Files, given: Estimate | None = None
+) -> Estimate:
+    """What a stage will need, from its parameters and the sizes of what they name.
+
+    `given`: of the step before, in a chain of gen steps.
+    """
+    if stage == "gen":
+        step = params["gen"]
+        known = _GEN.get(type(step))
+        examples = given.examples if given else 0
+        return known(step, files, examples) if known else Estimate(examples=examples)
+    if stage == "judge":
+        return _judge(params["judge"], params["prompts"], files)
+    return Estimate()
+
+
+def _alpaca(gen: AlpacaGen, files: Files, given: int) -> Estimate:
+    calls = ceil(gen.examples / gen.tasks_per_reply)
+    per_reply = gen.tasks_per_reply * TOKENS_PER_TASK
+    most = gen.sampling.max_tokens or per_reply
+    prompt = _tokens(gen.prompt) + gen.shown * TOKENS_PER_TASK
+    seeds = _records(gen.seeds, files) if gen.include_seeds else 0
+    return _calls(calls, prompt, min(per_reply, most), gen.examples + seeds)
+
+
+def _self_instruct(gen: SelfInstructGen, files: Files, given: int) -> Estimate:
+    step = gen.instructions
+    rounds = ceil(step.count / (INSTRUCTIONS_PER_REPLY * KEPT_SHARE))
+    asked = _calls(
+        rounds,
+        _tokens(step.prompt) + step.shown * TOKENS_PER_INSTRUCTION,
+        INSTRUCTIONS_PER_REPLY * TOKENS_PER_INSTRUCTION,
+    )
+    kind = _calls(step.count, _tokens(gen.classification.prompt) + TOKENS_PER_INSTRUCTION, 1)
+    seeds = _records(gen.seeds, files) if gen.include_seeds else 0
+    filled = _calls(
+        step.count,
+        _tokens(gen.instances.input_first) + TOKENS_PER_INSTRUCTION,
+        2 * TOKENS_PER_TASK,
+        step.count + seeds,
+    )
+    return asked + kind + filled
+
+
+def _naive(gen: NaiveGen, files: Files, given: int) -> Estimate:
+    seeds = _records(gen.seeds, files)
+    new = round(gen.growth * seeds)
+    pairs = gen.shown * TOKENS_PER_INSTRUCTION
+    tasks = _calls(ceil(new / gen.shown), _tokens(gen.tasks_prompt) + pairs, pairs)
+    more = _calls(
+        seeds,
+        _tokens(gen.given_prompt) + TOKENS_PER_TASK,
+        (1 + gen.given_instances) * TOKENS_PER_TASK,
+    )
+    fresh = _calls(
+        new,
+        _tokens(gen.new_prompt) + TOKENS_PER_TASK + TOKENS_PER_INSTRUCTION,
+        gen.new_instances * TOKENS_PER_TASK,
+        seeds * (gen.include_seeds + gen.given_instances) + new * gen.new_instances,
+    )
+    return tasks + more + fresh
+
+
+def _expand(gen: ExpandGen, files: Files, given: int) -> Estimate:
+    return _calls(given, _tokens(gen.prompt) + 2 * TOKENS_PER_TASK, TOKENS_PER_EXPANDED, given)
+
+
+def _rate(gen: RateGen, files: Files, given: int) -> Estimate:
+    return _calls(given, _tokens(gen.prompt) + TOKENS_PER_TASK, TOKENS_PER_RATING, given)
+
+
+def _seeds_only(gen: SeedsGen, files: Files, given: int) -> Estimate:
+    return Estimate(examples=_records(gen.seeds, files))
+
+
+def _import(gen: ImportGen, files: Files, given: int) -> Estimate:
+    held = _records(gen.file, files) if gen.file else 0
+    wanted = gen.sample.k if gen.sample else held
+    return Estimate(examples=min(wanted, held) if held else wanted)
+
+
+def _first_k(gen: RandomGen | LongestGen, files: Files, given: int) -> Estimate:
+    return Estimate(examples=gen.k)
+
+
+_GEN: dict[type, Callable[[Any, Files, int], Estimate]] = {
+    AlpacaGen: _alpaca,
+    SelfInstructGen: _self_instruct,
+    NaiveGen: _naive,
+    ExpandGen: _expand,
+    RateGen: _rate,
+    SeedsGen: _seeds_only,
+    ImportGen: _import,
+    RandomGen: _first_k,
+    LongestGen: _first_k,
+}
+
+
+def _judge(judge: PreferenceJudge | AlpacaEvalJudge, prompts: PromptSet, files: Files) -> Estimate:
+    lengths = text_lengths(files.locate(prompts.file))[: prompts.first]
+    baseline = text_lengths(files.locate(judge.reference))[: prompts.first]
+    fixed = len(judge.prompt.text) if isinstance(judge, PreferenceJudge) else 1200
+    characters = fixed * len(lengths) + 2 * sum(baseline)
+    calls = len(lengths)
+    return Estimate(calls, characters // CHARACTERS_PER_TOKEN, calls * TOKENS_PER_VERDICT)
+
+
+def _calls(calls: int, prompt: int, completion: int, examples: int = 0) -> Estimate:
+    return Estimate(calls, calls * prompt, calls * completion, examples)
+
+
+def _tokens(template: _TextFile) -> int:
+    return len(template.text) // CHARACTERS_PER_TOKEN
+
+
+def _records(data: Data, files: Files) -> int:
+    return len(text_lengths(files.locate(data)))
+
+
+def text_lengths(path: Path) -> Sequence[int]:
+    """Characters of each record of a JSON or JSONL file; none for what cannot be counted so."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return []
+    return _lengths_of(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _lengths_of(path: Path, changed: int, size: int) -> Sequence[int]:
+    """Empty for a file that a stage will refuse, and for Parquet and folders."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        records = (
+            json.loads(text)
+            if text.lstrip()[:1] == "["
+            else [json.loads(line) for line in text.splitlines() if line.strip()]
+        )
+        return [sum(len(str(v)) for v in record.values()) for record in records]
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return []

@@ -1,0 +1,124 @@
+"""A data set: one schema for every recipe, one JSON line an example, each with its lineage.
+
+Instruction data has the fields id, name, instruction, input, output, system, history,
+is_classification, rating, origin, lineage. Preference data has chosen and rejected in place of
+output.
+"""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from harness.modeling.records import read_records, without_collector
+
+DATA, DROPPED, TRANSCRIPT = "data.jsonl", "dropped.jsonl", "transcript.jsonl"
+
+Origin = Literal["seed", "generated", "imported"]
+
+
+class Lineage(NamedTuple):
+    """What one step did for an example.
+
+    requests: lines of that step's transcript, from 0. seeds: ids of the examples that were shown.
+    """
+
+    recipe: str
+    step: str
+    requests: Sequence[int] = ()
+    seeds: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example. `chosen` and `rejected` are None in instruction data, `output` is "" in
+    preference data."""
+
+    id: str
+    instruction: str
+    input: str = ""
+    output: str = ""
+    chosen: str | None = None
+    rejected: str | None = None
+    name: str = ""
+    system: str = ""
+    history: Sequence[Sequence[str]] = ()
+    """Earlier turns: (user, assistant) pairs, oldest first."""
+    is_classification: bool | None = None
+    """None where it is not known."""
+    rating: float | None = None
+    origin: Origin = "generated"
+    lineage: Sequence[Lineage] = ()
+
+    @property
+    def is_preference(self) -> bool:
+        return self.chosen is not None
+
+    def after(self, step: Lineage, **changes: Any) -> "Example":
+        """The example as one more step left it."""
+        return dataclasses.replace(self, **changes, lineage=(*self.lineage, step))
+
+    def row(self) -> dict[str, Any]:
+        """The example as it stands in data.jsonl."""
+        answer: dict[str, Any] = {"output": self.output}
+        if self.is_preference:
+            answer = {"chosen": self.chosen, "rejected": self.rejected}
+        return {
+            "id": self.id,
+            "name": self.name,
+            "instruction": self.instruction,
+            "input": self.input,
+            **answer,
+            "system": self.system,
+            "history": [list(turn) for turn in self.history],
+            "is_classification": self.is_classification,
+            "rating": self.rating,
+            "origin": self.origin,
+            "lineage": [
+                {**step._asdict(), "requests": list(step.requests), "seeds": list(step.seeds)}
+                for step in self.lineage
+            ],
+        }
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> "Example":
+        return cls(**{**row, "lineage": tuple(Lineage(**step) for step in row["lineage"])})
+
+
+@dataclass
+class Filter:
+    """What one step did with its candidates: proposed = kept + everything dropped."""
+
+    step: str
+    unit: str
+    """What is counted: `instructions`, `tasks`, `examples`."""
+    proposed: int = 0
+    kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Rule -> how many it dropped; each candidate falls to the first rule that it breaks."""
+
+    def check(self) -> None:
+        assert self.proposed == self.kept + self.dropped.total(), self
+
+    def tally(self) -> str:
+        """What was dropped, in words."""
+        parts = (f"{n} {rule.replace('_', ' ')}" for rule, n in self.dropped.most_common())
+        return ", ".join(parts) or "nothing"
+
+
+@without_collector()
+def read(path: Path) -> list[Example]:
+    """The examples of a data set that a gen step wrote."""
+    return [Example.from_row(record.fields) for record in read_records(path)]
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write JSON lines; whoever finds the file finds all of it."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    part.replace(path)

@@ -1,0 +1,453 @@
+"""How other people's data sets are laid out, and what one of their rows says as an example.
+
+Whatever the layout, a row is first read as a conversation: texts of the user and the assistant in
+turn, after at most one system text.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.errors import InputError
+from harness.gen.dataset import Example
+from harness.gen.tables import Table
+from harness.spec.recipes import Columns
+
+Kind = Literal["instruction", "preference"]
+Turns = Literal["first", "last", "history", "drop"]
+
+USUAL = {
+    "instruction": ("instruction", "prompt", "question", "query"),
+    "output": ("output", "completion", "response", "answer"),
+    "messages": ("conversations", "messages", "conversation"),
+    "chosen": ("chosen",),
+    "rejected": ("rejected",),
+    "id": ("id",),
+    "name": ("name",),
+    "input": ("input", "context"),
+    "system": ("system", "system_prompt"),
+    "history": ("history",),
+    "rating": ("rating",),
+    "is_classification": ("is_classification",),
+}
+"""What each field's column is called where the spec does not say."""
+ABOUT = ("id", "name", "rating", "is_classification")
+"""Fields beside the texts. A column of the usual name that holds something else is left aside."""
+FIELDS = {
+    "pair": ("instruction", "output", "input", "system", "history", *ABOUT),
+    "conversation": ("messages", "system", *ABOUT),
+    "preference": ("chosen", "rejected", "instruction", "input", "system", "history", *ABOUT),
+}
+"""Layout -> the fields that it reads; those that it needs come first."""
+NEEDED = {"pair": 2, "conversation": 1, "preference": 2}
+
+USER, ASSISTANT, SYSTEM = "user", "assistant", "system"
+ROLES = {
+    "user": USER, "human": USER, "prompter": USER,
+    "assistant": ASSISTANT, "gpt": ASSISTANT, "chatgpt": ASSISTANT, "bot": ASSISTANT,
+    "model": ASSISTANT,
+    "system": SYSTEM,
+}  # fmt: skip
+
+OWN = "harness"
+"""The layout of a data.jsonl that the harness wrote."""
+OWN_FIELDS = {
+    "instruction": set(Example("", "").row()),
+    "preference": set(Example("", "", chosen="", rejected="").row()),
+}
+_OWN_ROW = TypeAdapter(Example)
+
+
+class Unusable(Exception):
+    """A row that is dropped; `rule` says why."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(rule)
+        self.rule = rule
+
+
+@dataclass(frozen=True)
+class Layout:
+    name: str
+    columns: dict[str, str]
+    """Field -> the column that holds it."""
+
+    def cell(self, fields: dict[str, Any], field: str) -> Any:
+        """None where there is no such column, or nothing in it."""
+        return fields.get(self.columns[field]) if field in self.columns else None
+
+
+class Draft(NamedTuple):
+    """A row read as an example that has no id and no lineage yet."""
+
+    example: Example
+    has_several: bool = False
+    """Whether the conversation had more than one exchange."""
+    is_unanswered: bool = False
+    """Whether a last question without an answer was left out."""
+
+
+def find(table: Table, asked: Columns, kind: Kind) -> Layout:
+    """Which columns of the table hold what.
+
+    Raises:
+        InputError: a named column is not there, or is of no use for this kind of data; no layout
+            fits, or more than one.
+    """
+    named = asked.model_dump(exclude_none=True)
+    _check_named(table, named)
+    if not named:
+        for own_kind, own in OWN_FIELDS.items():
+            if set(table.columns) == own:
+                _check_kind(table, kind, own_kind)
+                return Layout(OWN, {name: name for name in table.columns})
+    if kind == "preference":
+        layout = "preference"
+        if not all(_candidates(table, named, f) for f in ("chosen", "rejected")):
+            raise _no_preference(table, named)
+    else:
+        layout = _instruction_layout(table, named)
+    for field in named:
+        if field not in FIELDS[layout]:
+            raise InputError(
+                f"{table.name}: columns.{field} is of no use here: a {layout} is read from "
+                f"{', '.join(f for f in FIELDS[layout] if f in Columns.model_fields)}",
+                "Take it out of gen.columns"
+                + (", or say kind: preference." if field in ("chosen", "rejected") else "."),
+            )
+    columns = {}
+    for place, field in enumerate(FIELDS[layout]):
+        found = _candidates(table, named, field)
+        if place < NEEDED[layout] and len(found) > 1:
+            raise _ambiguous(table, {field: found})
+        if found:
+            columns[field] = found[0]
+    return Layout(layout, columns)
+
+
+def _candidates(table: Table, named: dict[str, str], field: str) -> list[str]:
+    if field in named:
+        return [named[field]]
+    return [name for name in USUAL[field] if name in table.columns]
+
+
+def _instruction_layout(table: Table, named: dict[str, str]) -> str:
+    pair = {f: _candidates(table, named, f) for f in ("instruction", "output")}
+    talk = {"messages": _candidates(table, named, "messages")}
+    is_pair, is_talk = all(pair.values()), all(talk.values())
+    if is_pair and is_talk:
+        if "messages" in named:
+            return "conversation"
+        if not named.keys().isdisjoint(pair):
+            return "pair"
+        raise _ambiguous(table, {**pair, **talk})
+    if is_pair or is_talk:
+        return "pair" if is_pair else "conversation"
+    if all(_candidates(table, named, f) for f in ("chosen", "rejected")):
+        raise _other_kind(table, "preference")
+    raise _no_layout(table, "an instruction and its output, or a conversation")
+
+
+def _check_named(table: Table, named: dict[str, str]) -> None:
+    wrong = {field: column for field, column in named.items() if column not in table.columns}
+    if not wrong:
+        return
+    faults, near = [], []
+    for field, column in wrong.items():
+        faults.append(f"columns.{field}: there is no column {column!r}")
+        near += difflib.get_close_matches(column, table.columns, n=2)
+    meant = f"Did you mean {' or '.join(map(repr, dict.fromkeys(near)))}? " if near else ""
+    raise InputError(
+        f"{table.name}: {'; '.join(faults)}; the columns are: {', '.join(table.columns)}",
+        f"{meant}Correct gen.columns.",
+    )
+
+
+def _check_kind(table: Table, asked: Kind, found: str) -> None:
+    if asked != found:
+        raise _other_kind(table, found)
+
+
+def _other_kind(table: Table, kind: str) -> InputError:
+    return InputError(
+        f"{table.name} holds {kind} data (its columns are: {', '.join(table.columns)})",
+        f"Say kind: {kind}.",
+    )
+
+
+def _no_preference(table: Table, named: dict[str, str]) -> InputError:
+    fits = all(_candidates(table, {}, f) for f in ("instruction", "output"))
+    if not named and (fits or _candidates(table, {}, "messages")):
+        return _other_kind(table, "instruction")
+    return _no_layout(table, "a chosen and a rejected answer")
+
+
+def _no_layout(table: Table, wanted: str) -> InputError:
+    return InputError(
+        f"{table.name}: no columns of the usual names hold {wanted}; the columns are: "
+        f"{', '.join(table.columns)}",
+        "Name them in gen.columns.",
+    )
+
+
+def _ambiguous(table: Table, found: dict[str, list[str]]) -> InputError:
+    parts = (f"{field}: {', '.join(names)}" for field, names in found.items())
+    return InputError(
+        f"{table.name}: more than one reading of its columns fits ({'; '.join(parts)})",
+        "Say in gen.columns which is meant.",
+    )
+
+
+def settle(layout: Layout, asked: Columns, table: Table) -> tuple[Layout, list[str]]:
+    """The layout without columns that only by their names look as if they said something about the
+    rows (an `id` that repeats, a `rating` in words), and a note on each."""
+    if layout.name == OWN:
+        return layout, []
+    columns, notes = dict(layout.columns), []
+    for field in ABOUT:
+        if field not in columns or getattr(asked, field) is not None:
+            continue
+        why = _misfit(field, (layout.cell(row.fields, field) for row in table.rows))
+        if why:
+            column = columns.pop(field)
+            notes.append(
+                f"the column {column!r} was left aside: {why}. To take it as the {field} all the "
+                f"same, say columns: {{{field}: {column}}}"
+            )
+    return Layout(layout.name, columns), notes
+
+
+def _misfit(field: str, cells: Iterable[Any]) -> str:
+    """Why the cells are not what the field holds; empty where they are."""
+    check = CHECKS[field]
+    seen = set()
+    for cell in cells:
+        try:
+            value = check(cell)
+        except Unusable:
+            shown = repr(cell)
+            return f"it holds {shown if len(shown) <= 40 else shown[:37] + '...'}"
+        if field == "id" and value in seen:
+            return f"it holds {value!r} twice"
+        seen.add(value)
+    return ""
+
+
+def read_row(layout: Layout, fields: dict[str, Any], turns: Turns) -> Draft:
+    """The example that a row holds.
+
+    Raises:
+        Unusable: it holds none; the rule is one of wrong_type, unknown_role, no_user_turn,
+            no_answer, not_alternating, several_turns, two_systems, empty_turn, empty_instruction,
+            empty_output, and for preference data empty_chosen, empty_rejected, different_prompts,
+            identical_answers, same_first_answer.
+    """
+    if layout.name == OWN:
+        draft = Draft(_own_example(fields))
+    elif layout.name == "preference":
+        draft = _preference(layout, fields, turns)
+    else:
+        draft = _instruction(layout, fields, turns)
+    _check_texts(draft)
+    return draft
+
+
+def _own_example(fields: dict[str, Any]) -> Example:
+    try:
+        example = _OWN_ROW.validate_python(fields)
+    except ValidationError:
+        raise Unusable("wrong_type") from None
+    if example.row() != fields:  # something was turned into what it should have been
+        raise Unusable("wrong_type")
+    return example
+
+
+def _instruction(layout: Layout, fields: dict[str, Any], turns: Turns) -> Draft:
+    if layout.name == "conversation":
+        said = _turns(layout.cell(fields, "messages"))
+    else:
+        said = _prompt(layout, fields) + _answer(layout.cell(fields, "output"))
+    exchange = _exchange(said, turns)
+    return _draft(layout, fields, exchange, turns, output=exchange.answer)
+
+
+def _preference(layout: Layout, fields: dict[str, Any], turns: Turns) -> Draft:
+    """Chosen and rejected are answers to the prompt, or whole conversations up to the answer."""
+    sides = []
+    for field in ("chosen", "rejected"):
+        said = _answer(layout.cell(fields, field))
+        if not any(role == USER for role, _ in said):
+            said = _prompt(layout, fields) + said
+        sides.append(_exchange(said, turns))
+    chosen, rejected = sides
+    if chosen.asked != rejected.asked:
+        raise Unusable("different_prompts")
+    return _draft(layout, fields, chosen, turns, chosen=chosen.answer, rejected=rejected.answer)
+
+
+class Exchange(NamedTuple):
+    """One question and its answer out of a conversation."""
+
+    system: str
+    before: tuple[tuple[str, str], ...]
+    user: str
+    answer: str
+    is_last: bool
+    has_several: bool
+    is_unanswered: bool
+
+    @property
+    def asked(self) -> tuple[Any, ...]:
+        """Everything up to the answer."""
+        return self.system, self.before, self.user
+
+
+def _exchange(said: Sequence[tuple[str, str]], turns: Turns) -> Exchange:
+    """The exchange that `turns` asks for. What comes after it may be as irregular as it likes."""
+    asked = sum(role == USER for role, _ in said)
+    if not asked:
+        raise Unusable("no_user_turn")
+    system = said[0][1] if said[0][0] == SYSTEM else ""
+    rest = said[1:] if said[0][0] == SYSTEM else said
+    if turns == "drop" and asked > 1:
+        raise Unusable("several_turns")
+    used = rest[:2] if turns == "first" else rest
+    if any(role != (USER, ASSISTANT)[i % 2] for i, (role, _) in enumerate(used)):
+        raise Unusable("not_alternating")
+    pairs = [(used[i][1], used[i + 1][1]) for i in range(0, len(used) - 1, 2)]
+    if not pairs:
+        raise Unusable("no_answer")
+    return Exchange(
+        system,
+        tuple(pairs[:-1]),
+        *pairs[-1],
+        is_last=len(pairs) == asked,
+        has_several=asked > 1,
+        is_unanswered=len(used) % 2 == 1,
+    )
+
+
+def _draft(
+    layout: Layout, fields: dict[str, Any], exchange: Exchange, turns: Turns, **answer: Any
+) -> Draft:
+    beside = _text(layout.cell(fields, "system"))
+    if exchange.system and beside and exchange.system != beside:
+        raise Unusable("two_systems")
+    example = Example(
+        id="",
+        instruction=exchange.user,
+        input=_text(layout.cell(fields, "input")) if exchange.is_last else "",
+        **answer,
+        system=exchange.system or beside,
+        history=exchange.before if turns == "history" else (),
+        name=_text(layout.cell(fields, "name")),
+        rating=as_rating(layout.cell(fields, "rating")),
+        is_classification=as_flag(layout.cell(fields, "is_classification")),
+        origin="imported",
+    )
+    return Draft(example, exchange.has_several, exchange.is_unanswered)
+
+
+def _check_texts(draft: Draft) -> None:
+    example = draft.example
+    if not example.instruction.strip():
+        raise Unusable("empty_instruction")
+    if not all(text.strip() for turn in example.history for text in turn):
+        raise Unusable("empty_turn")
+    if example.chosen is None or example.rejected is None:
+        if not example.output.strip():
+            raise Unusable("empty_output")
+        return
+    if not example.chosen.strip():
+        raise Unusable("empty_chosen")
+    if not example.rejected.strip():
+        raise Unusable("empty_rejected")
+    if example.chosen.strip() == example.rejected.strip():
+        raise Unusable("same_first_answer" if draft.has_several else "identical_answers")
+
+
+def _prompt(layout: Layout, fields: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was said before the answer: a text, after the turns in `history`, or messages."""
+    value = layout.cell(fields, "instruction")
+    if isinstance(value, list):
+        return _turns(value)
+    earlier = []
+    history = layout.cell(fields, "history")
+    for turn in [] if history is None else _list(history):
+        if not isinstance(turn, list) or len(turn) != 2:
+            raise Unusable("wrong_type")
+        earlier += [(USER, _text(turn[0])), (ASSISTANT, _text(turn[1]))]
+    return [*earlier, (USER, _text(value))]
+
+
+def _answer(value: Any) -> list[tuple[str, str]]:
+    return _turns(value) if isinstance(value, list) else [(ASSISTANT, _text(value))]
+
+
+def _turns(value: Any) -> list[tuple[str, str]]:
+    """(role, text) of each message: from and value (ShareGPT), or role and content."""
+    said = []
+    for message in [] if value is None else _list(value):
+        if not isinstance(message, dict):
+            raise Unusable("wrong_type")
+        role = message.get("from") or message.get("role")
+        text = message.get("content") if message.get("value") is None else message["value"]
+        if not isinstance(role, str) or not isinstance(text, str):
+            raise Unusable("wrong_type")
+        if role.lower() not in ROLES:
+            raise Unusable("unknown_role")
+        said.append((ROLES[role.lower()], text))
+    return said
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise Unusable("wrong_type")
+    return value
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise Unusable("wrong_type")
+    return value
+
+
+def as_rating(value: Any) -> float | None:
+    """Not rated where there is nothing, or the NaN that stands for nothing in some files."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Unusable("wrong_type")
+    try:
+        rating = float(value)
+    except OverflowError:
+        rating = math.inf
+    if math.isinf(rating):
+        raise Unusable("wrong_type")
+    return rating
+
+
+def as_flag(value: Any) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise Unusable("wrong_type")
+    return value
+
+
+def as_id(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise Unusable("wrong_type")
+    return str(value)
+
+
+CHECKS: dict[str, Callable[[Any], Any]] = {
+    "id": as_id,
+    "name": _text,
+    "rating": as_rating,
+    "is_classification": as_flag,
+}

@@ -1,0 +1,456 @@
+"""The naive method of study 003 (section 2.1): more tasks, then instances for old and new ones.
+
+Three steps, whose prompts are specs/mini_lima_paper/prompts/prompt1.txt to prompt3.txt:
+- `tasks`: prompts show `shown` seeds' names and instructions, drawn for each request from `seed`;
+  `requests_per_round` requests are out at a time, until there are `growth` new tasks for each seed
+  or `max_requests` were made. What was kept stands in tasks.jsonl;
+- `given_instances`: each seed's own line; at most `given_instances` new instances are taken from
+  the line that comes back;
+- `new_instances`: a seed's line, drawn for each new task, as the example, and the task's name and
+  instruction; at most `new_instances` instances are taken.
+
+Replies are taken in the order of the requests, so that nothing depends on which came first. A
+candidate is dropped when its reply is empty, a refusal, or cut within it; when it cannot be read; when
+a new task's instruction is not in Latin letters, repeats one, or is closer than `max_similarity` to
+one by ROUGE-L; when an instance belongs to another task, has no output, is one of those the prompt
+gave, or repeats one; and when there are enough. The study tells of no filter at all.
+
+`sampling.seed`, where given, grows by one with each request of the first step: a teacher that honours
+it would otherwise reply the same to the same pairs.
+
+Raises InputError for seeds that are faulty, too few or without names, and what harness.llm.client
+raises.
+"""
+
+import asyncio
+import json
+import math
+import random
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.call import StageCall
+from harness.errors import InputError
+from harness.gen.calls import open_client
+from harness.gen.dataset import Example, Filter, Lineage, write_rows
+from harness.gen.each import SHOWN
+from harness.gen.made import Made
+from harness.gen.objects import Piece, fields_of, find_objects, find_pairs, text_of
+from harness.gen.refusals import is_other_script, is_refusal
+from harness.gen.seeds import Seed, is_unicode, read_seeds
+from harness.gen.similarity import Pool
+from harness.llm.client import Client
+from harness.llm.progress import Progress
+from harness.llm.prompt import fill
+from harness.llm.reply import Reply
+from harness.spec.recipes import NaiveGen
+
+RECIPE = "naive"
+TASKS = "tasks.jsonl"
+NAMED = 5
+"""Seeds that a message about faulty ones names."""
+
+_NEW_ID = re.compile(r"new_\d+_\d+")
+
+
+class NewTask(NamedTuple):
+    """A task that step `tasks` kept. `shown`: ids of the seeds in the prompt that it answers."""
+
+    id: str
+    name: str
+    instruction: str
+    request: int
+    shown: Sequence[str]
+
+    def row(self) -> dict[str, Any]:
+        """The task as it stands in tasks.jsonl."""
+        return {**self._asdict(), "shown": list(self.shown)}
+
+
+Instance = tuple[str, str]
+"""Input and output."""
+
+
+def make(call: StageCall, gen: NaiveGen, given: list[Example]) -> Made:
+    """The seeds, where wanted, the new instances of their tasks, and those of the new tasks."""
+    seeds = read_seeds(Path(gen.seeds.path))
+    _check(gen, seeds)
+    tasks, old, new = Tasks(gen, seeds), Instances("given_instances"), Instances("new_instances")
+    client = asyncio.run(_ask(call, gen, seeds, tasks, old, new))
+    made = old.examples + new.examples
+    shown = [s.example(RECIPE, i) for s in seeds for i in range(len(s.instances))]
+    without = old.without + new.without
+    return Made(
+        examples=(shown if gen.include_seeds else []) + made if made else [],
+        filters=[step.filter for step in (tasks, old, new)],
+        dropped=[row for step in (tasks, old, new) for row in step.dropped],
+        files=[TASKS],
+        counts={
+            "wanted_tasks": tasks.wanted,
+            "new_tasks": len(tasks.kept),
+            "tasks_without_new_instances": without,
+            "task_requests": tasks.requests,
+            "seeds": len(shown) if gen.include_seeds else 0,
+        },
+        notes=_notes(tasks, without),
+        seeds={"gen": gen.seed},
+        client=client,
+    )
+
+
+class Sieve:
+    """What becomes of one step's candidates."""
+
+    def __init__(self, step: str, unit: str) -> None:
+        self.filter = Filter(step, unit)
+        self.dropped: list[dict[str, Any]] = []
+
+    def keep(self) -> None:
+        self.filter.proposed += 1
+        self.filter.kept += 1
+
+    def drop(self, rule: str, request: int, content: dict[str, Any]) -> None:
+        self.filter.proposed += 1
+        self.filter.dropped[rule] += 1
+        row = {"step": self.filter.step, "rule": rule, "request": request}
+        self.dropped.append(row | content)
+
+    def drop_reply(self, reply: Reply) -> None:
+        """A reply in which nothing can be read."""
+        if is_refusal(reply):
+            rule = "refused"
+        elif not reply.text.strip():
+            rule = "empty_reply"
+        else:
+            rule = "cut" if reply.finish_reason == "length" else "unparsable"
+        self.drop(rule, reply.request, {"text": reply.text[:SHOWN]})
+
+    def drop_piece(self, piece: Piece, reply: Reply) -> None:
+        rule = "cut" if _is_cut(piece, reply) else "unparsable"
+        self.drop(rule, reply.request, {"text": piece.text[:SHOWN]})
+
+
+class Tasks(Sieve):
+    """The first step: what its replies gave."""
+
+    def __init__(self, gen: NaiveGen, seeds: Sequence[Seed]) -> None:
+        super().__init__("tasks", "tasks")
+        self.gen, self.seeds = gen, seeds
+        self.wanted = round(gen.growth * len(seeds))
+        self.limit = gen.max_requests or 20 + 4 * math.ceil(self.wanted / gen.shown)
+        self.requests = 0
+        self.kept: list[NewTask] = []
+        self._ids = [seed.id for seed in seeds]
+        self._known = {_plain(seed.instruction) for seed in seeds}
+        self._pool = Pool()
+        for seed in seeds:
+            self._pool.add(seed.instruction)
+
+    @property
+    def go_on(self) -> bool:
+        return len(self.kept) < self.wanted and self.requests < self.limit
+
+    def take(self, reply: Reply) -> None:
+        """Sort the reply to the next request."""
+        shown = [seed.id for seed in _shown(self.gen, self.seeds, self.requests)]
+        self.requests += 1
+        pieces = find_objects(reply.text) or find_pairs(reply.text)
+        if not pieces:
+            self.drop_reply(reply)
+        for piece in pieces:
+            pair = _pair_of(piece, reply)
+            if pair is None:
+                self.drop_piece(piece, reply)
+                continue
+            rule, why = self._fault(pair[1])
+            if rule is None:
+                self._keep(*pair, reply.request, shown)
+            else:
+                self.drop(rule, reply.request, {**why, "name": pair[0], "instruction": pair[1]})
+
+    def _keep(self, name: str, instruction: str, request: int, shown: Sequence[str]) -> None:
+        task = NewTask(f"new_{len(self.kept)}", name, instruction, request, shown)
+        self.kept.append(task)
+        self._ids.append(task.id)
+        self._known.add(_plain(instruction))
+        self._pool.add(instruction)
+        self.keep()
+
+    def _fault(self, instruction: str) -> tuple[str | None, dict[str, Any]]:
+        """The first rule that drops a pair, and what there is to say about it."""
+        if is_other_script(instruction):
+            return "other_script", {}
+        if _plain(instruction) in self._known:
+            return "repeated", {}
+        if self.gen.max_similarity < 1:
+            found = self._pool.nearest_above(instruction, self.gen.max_similarity)
+            if found is not None:
+                return "similar", {"similarity": found[0], "similar_to": self._ids[found[1]]}
+        return ("surplus" if len(self.kept) == self.wanted else None), {}
+
+
+class Wanted(NamedTuple):
+    """One request of the second or third step: instances of a task.
+
+    ids: of the instances; so many are taken at most. shown: ids of the seeds in the prompt. given:
+    the task's own instances in the prompt. before: the lineage of the task.
+    """
+
+    prompt: str
+    ids: Sequence[str]
+    name: str
+    instruction: str
+    shown: Sequence[str]
+    given: Sequence[Instance] = ()
+    is_classification: bool | None = None
+    before: Sequence[Lineage] = ()
+
+
+class Instances(Sieve):
+    """The second or third step: what its replies gave. `without`: how many tasks got nothing."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__(step, "instances")
+        self.examples: list[Example] = []
+        self.without = 0
+
+    def take(self, reply: Reply, wanted: Wanted) -> None:
+        """Sort the reply to one task's request."""
+        taken: list[Instance] = []
+        pieces = find_objects(reply.text)
+        if not pieces:
+            self.drop_reply(reply)
+        for piece in pieces:
+            found = _instances_of(piece)
+            if not found:
+                self.drop_piece(piece, reply)
+            for instance in found:
+                rule = _fault(piece, instance, wanted, taken)
+                if rule is None:
+                    taken.append(instance)
+                    self.keep()
+                else:
+                    told = str((piece.fields or {}).get("instruction", wanted.instruction))
+                    content = {"input": instance[0], "output": instance[1]}
+                    self.drop(rule, reply.request, {"instruction": told, **content})
+        self.without += not taken
+        self.examples += _examples(wanted, taken, reply.request, self.filter.step)
+
+
+async def _ask(
+    call: StageCall,
+    gen: NaiveGen,
+    seeds: Sequence[Seed],
+    tasks: Tasks,
+    old: Instances,
+    new: Instances,
+) -> Client:
+    async with open_client(call, gen.teacher, gen.transcript) as client:
+        await _find_tasks(client, gen, tasks)
+        write_rows(call.folder / TASKS, (task.row() for task in tasks.kept))
+        await _find_instances(client, gen, old, [_of_seed(gen, seed) for seed in seeds])
+        examples = (_example_for(gen, seeds, number) for number in range(len(tasks.kept)))
+        wanted = [_of_new(gen, *pair) for pair in zip(tasks.kept, examples, strict=True)]
+        await _find_instances(client, gen, new, wanted)
+    return client
+
+
+async def _find_tasks(client: Client, gen: NaiveGen, tasks: Tasks) -> None:
+    progress = Progress("tasks", tasks.wanted, "tasks")
+    while tasks.go_on:
+        last = min(tasks.requests + gen.requests_per_round, tasks.limit)
+        bodies = [_task_body(gen, tasks.seeds, n) for n in range(tasks.requests, last)]
+        for reply in await client.gather(bodies):
+            tasks.take(reply)
+        dropped = tasks.filter.dropped.total()
+        progress.show(len(tasks.kept), requests=tasks.requests, dropped=dropped)
+
+
+async def _find_instances(
+    client: Client, gen: NaiveGen, step: Instances, wanted: Sequence[Wanted]
+) -> None:
+    progress, done = Progress(step.filter.step, len(wanted), "tasks"), 0
+
+    def show(index: int, reply: Reply) -> None:
+        nonlocal done
+        done += 1
+        progress.show(done)
+
+    sampling = gen.sampling.model_dump(exclude_none=True)
+    bodies = [_body(one.prompt, sampling) for one in wanted]
+    for reply, one in zip(await client.gather(bodies, show), wanted, strict=True):
+        step.take(reply, one)
+
+
+def _shown(gen: NaiveGen, seeds: Sequence[Seed], number: int) -> list[Seed]:
+    """The seeds that request `number` shows, whatever the requests before it brought."""
+    return random.Random(f"{gen.seed}/{number}").sample(seeds, gen.shown)
+
+
+def _example_for(gen: NaiveGen, seeds: Sequence[Seed], number: int) -> Seed:
+    """The seed that is the example for new task `number`."""
+    return random.Random(f"{gen.seed}/example/{number}").choice(seeds)
+
+
+def _task_body(gen: NaiveGen, seeds: Sequence[Seed], number: int) -> dict[str, Any]:
+    pairs = [_pair_line(seed.name, seed.instruction) for seed in _shown(gen, seeds, number)]
+    sampling = gen.sampling.model_dump(exclude_none=True)
+    if "seed" in sampling:
+        sampling["seed"] += number
+    return _body(_place(gen.tasks_prompt.text, {"examples": "\n".join(pairs)}), sampling)
+
+
+def _of_seed(gen: NaiveGen, seed: Seed) -> Wanted:
+    return Wanted(
+        prompt=_place(gen.given_prompt.text, {"task": _whole_line(seed)}),
+        ids=[f"{seed.id}_g{i}" for i in range(1, gen.given_instances + 1)],
+        name=seed.name,
+        instruction=seed.instruction,
+        shown=(seed.id,),
+        given=seed.instances,
+        is_classification=seed.is_classification,
+    )
+
+
+def _of_new(gen: NaiveGen, task: NewTask, example: Seed) -> Wanted:
+    lines = {"example": _whole_line(example), "task": _pair_line(task.name, task.instruction)}
+    return Wanted(
+        prompt=_place(gen.new_prompt.text, lines),
+        ids=[f"{task.id}_{i}" for i in range(gen.new_instances)],
+        name=task.name,
+        instruction=task.instruction,
+        shown=(example.id,),
+        before=(Lineage(RECIPE, "tasks", (task.request,), task.shown),),
+    )
+
+
+def _body(prompt: str, sampling: dict[str, Any]) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": prompt}], **sampling}
+
+
+def _place(template: str, data: dict[str, str]) -> str:
+    """The template with the data in their places; those without one follow, after an empty line."""
+    rest = [text for name, text in data.items() if f"{{{name}}}" not in template]
+    return "\n".join([fill(template, data), *(["", *rest] if rest else [])])
+
+
+def _pair_line(name: str, instruction: str) -> str:
+    return json.dumps({"name": name, "instruction": instruction}, ensure_ascii=False)
+
+
+def _whole_line(seed: Seed) -> str:
+    instances = [{"input": given, "output": output} for given, output in seed.instances]
+    line = {"name": seed.name, "instruction": seed.instruction, "instances": instances}
+    return json.dumps(line, ensure_ascii=False)
+
+
+def _pair_of(piece: Piece, reply: Reply) -> tuple[str, str] | None:
+    """Name and instruction, neither of them empty."""
+    if piece.fields is None or _is_cut(piece, reply):
+        return None
+    name, instruction = (text_of(piece.fields.get(field)) for field in ("name", "instruction"))
+    if not name or not instruction or not is_unicode(name + instruction):
+        return None
+    return name, instruction
+
+
+def _is_cut(piece: Piece, reply: Reply) -> bool:
+    return piece.is_open and reply.finish_reason == "length"
+
+
+def _instances_of(piece: Piece) -> list[Instance]:
+    """The instances in an object: a task's with `instances`, or an instance alone. One that cannot
+    be read makes the object unreadable."""
+    if piece.fields is None:
+        return []
+    held = piece.fields.get("instances", piece.fields)
+    found = [_instance(value) for value in (held if isinstance(held, list) else [held])]
+    instances = [instance for instance in found if instance is not None]
+    return instances if len(instances) == len(found) else []
+
+
+def _instance(value: Any) -> Instance | None:
+    fields = fields_of(value) or {}
+    given, output = text_of(fields.get("input") or ""), text_of(fields.get("output"))
+    if given is None or output is None or not is_unicode(given + output):
+        return None
+    return given, output
+
+
+def _fault(
+    piece: Piece, instance: Instance, wanted: Wanted, taken: Sequence[Instance]
+) -> str | None:
+    """The first rule that drops an instance."""
+    instruction = (piece.fields or {}).get("instruction")
+    if instruction is not None and _plain(str(instruction)) != _plain(wanted.instruction):
+        return "other_task"
+    if not instance[1]:
+        return "empty_output"
+    if _plain_instance(instance) in map(_plain_instance, wanted.given):
+        return "given"
+    if _plain_instance(instance) in map(_plain_instance, taken):
+        return "repeated"
+    return "surplus" if len(taken) == len(wanted.ids) else None
+
+
+def _examples(
+    wanted: Wanted, taken: Iterable[Instance], request: int, step: str
+) -> Iterator[Example]:
+    lineage = (*wanted.before, Lineage(RECIPE, step, (request,), wanted.shown))
+    for name, (given, output) in zip(wanted.ids, taken, strict=False):
+        yield Example(
+            id=name,
+            name=wanted.name,
+            instruction=wanted.instruction,
+            input=given,
+            output=output,
+            is_classification=wanted.is_classification,
+            lineage=lineage,
+        )
+
+
+def _plain(text: str) -> str:
+    """The text as it is compared: without regard to white space."""
+    return " ".join(text.split())
+
+
+def _plain_instance(instance: Instance) -> Instance:
+    return _plain(instance[0]), _plain(instance[1])
+
+
+def _check(gen: NaiveGen, seeds: Sequence[Seed]) -> None:
+    nameless = [seed.id for seed in seeds if not seed.name.strip()]
+    if nameless:
+        more = ", ..." if len(nameless) > NAMED else ""
+        raise InputError(
+            f"{len(nameless)} of {len(seeds)} seeds have no name, which the prompts show: "
+            f"{', '.join(nameless[:NAMED])}{more}",
+            hint="give each seed task a `name`",
+        )
+    if gen.growth and gen.shown > len(seeds):
+        raise InputError(
+            f"gen.shown asks for {gen.shown} pairs a request, and there are {len(seeds)} seeds",
+            hint="lower gen.shown or give more seed tasks",
+        )
+    ours = {name for seed in seeds for name in _of_seed(gen, seed).ids}
+    taken = [seed.id for seed in seeds if seed.id in ours or _NEW_ID.fullmatch(seed.id)]
+    if taken:
+        raise InputError(
+            f"the seed ids {', '.join(taken[:NAMED])} are ones that the recipe gives",
+            hint="rename these seed tasks",
+        )
+
+
+def _notes(tasks: Tasks, without: int) -> list[str]:
+    notes = []
+    if len(tasks.kept) < tasks.wanted:
+        notes.append(
+            f"{len(tasks.kept)} of {tasks.wanted} new tasks after {tasks.requests} requests, "
+            f"gen.max_requests' limit; dropped: {tasks.filter.tally()}"
+        )
+    if without:
+        every = len(tasks.seeds) + len(tasks.kept)
+        notes.append(f"{without} of {every} tasks got no new instance")
+    return notes

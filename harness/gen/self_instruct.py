@@ -1,0 +1,104 @@
+"""Self-Instruct's recipe (arXiv 2212.10560): a teacher grows a list of instructions from seeds, says
+of each whether it is a classification task, and writes instances for it.
+
+What it does, and the option of SelfInstructGen that governs it; each step leaves its own file:
+1. instructions.jsonl: each request shows `instructions.shown` instructions, at most
+   `machine_shown` of them from earlier rounds, and asks for more; a candidate is dropped by
+   harness.gen.filters' rules, as a repeat, or above `filter.max_similarity`. It ends with the round
+   that reaches `count`, or after `max_requests`. With `classification_seeds_only`, only the
+   classification tasks among the seeds are shown and compared with;
+2. classification.jsonl: what is neither yes nor no is counted as unclear and taken as no;
+3. instances.jsonl: the raw replies; `instances.tasks` restricts it to one kind of task;
+4. data.jsonl: replies taken apart, filtered, `prepare.max_instances` of a task drawn, shuffled;
+   prompts.jsonl where `prepare.encodings` are given.
+
+Requests of a round (of steps 2 and 3: all) go out together, and their replies are taken in the order
+of the requests. A stage that was stopped asks again for what it lacks only: the transcript has the
+rest. `instructions.sampling.seed`, where given, grows by one with each request.
+
+Raises InputError for faulty or too few seeds and what harness.llm.client raises.
+"""
+
+import asyncio
+from pathlib import Path
+
+from harness.call import StageCall
+from harness.errors import InputError
+from harness.gen.calls import open_client
+from harness.gen.dataset import Example, write_rows
+from harness.gen.made import Made
+from harness.gen.seeds import Seed, read_seeds
+from harness.gen.self_instruct_classification import classify
+from harness.gen.self_instruct_instances import instantiate
+from harness.gen.self_instruct_instructions import instruct
+from harness.gen.self_instruct_prepare import PROMPTS, encode, prepare
+from harness.gen.self_instruct_steps import RECIPE, Step
+from harness.llm.progress import Progress
+from harness.spec.recipes import SelfInstructGen
+
+
+def make(call: StageCall, gen: SelfInstructGen, given: list[Example]) -> Made:
+    """The seeds, where wanted, and the instances that the teacher wrote."""
+    seeds = read_seeds(Path(gen.seeds.path))
+    shown = _shown_seeds(gen, seeds)
+    made = Made([], seeds={"instructions": gen.instructions.seed, "prepare": gen.prepare.seed})
+    asyncio.run(_make(call, gen, shown, made))
+    if made.examples and gen.include_seeds:
+        instances = [seed.example(RECIPE, i) for seed in seeds for i in range(len(seed.instances))]
+        made.counts["seeds"] = len(instances)
+        made.examples = instances + made.examples
+    if gen.prepare.encodings is not None:
+        rows = encode(made.examples, gen.prepare.encodings, gen.prepare.seed)
+        made.counts["prompts"] = len(rows)
+        write_rows(call.folder / PROMPTS, rows)
+        made.files.append(PROMPTS)
+    return made
+
+
+async def _make(call: StageCall, gen: SelfInstructGen, seeds: list[Seed], made: Made) -> None:
+    """The four steps, one after the other; `seeds` are those to show."""
+    async with open_client(call, gen.teacher, gen.transcript) as made.client:
+        step, tasks = await instruct(made.client, gen, seeds)
+        _note(call, made, step)
+        if len(tasks) < gen.instructions.count:
+            made.notes.append(_short(gen, step))
+        if not tasks:
+            return
+        step, tasks = await classify(made.client, gen, tasks)
+        _note(call, made, step)
+        step, instances = await instantiate(made.client, gen, tasks)
+        _note(call, made, step)
+    step, made.examples = prepare(instances, gen.prepare)
+    Progress("prepare", step.filter.proposed, "instances").show(step.filter.proposed)
+    made.filters.append(step.filter)
+    made.dropped += step.dropped
+
+
+def _note(call: StageCall, made: Made, step: Step) -> None:
+    """Write a finished step's file, and put down what it did."""
+    write_rows(call.folder / step.file, step.rows)
+    made.files.append(step.file)
+    made.filters.append(step.filter)
+    made.dropped += step.dropped
+    made.counts |= step.counts
+
+
+def _shown_seeds(gen: SelfInstructGen, seeds: list[Seed]) -> list[Seed]:
+    if gen.classification_seeds_only:
+        seeds = [seed for seed in seeds if seed.is_classification]
+    if gen.instructions.shown > len(seeds):
+        which = "classification seeds" if gen.classification_seeds_only else "seeds"
+        raise InputError(
+            f"gen.instructions.shown asks for {gen.instructions.shown} instructions a request, and "
+            f"there are {len(seeds)} {which}",
+            hint="lower gen.instructions.shown or give more seed tasks",
+        )
+    return seeds
+
+
+def _short(gen: SelfInstructGen, step: Step) -> str:
+    return (
+        f"{step.filter.kept} of {gen.instructions.count} instructions after "
+        f"{step.counts['instruction_requests']} requests, gen.instructions.max_requests' limit; "
+        f"dropped: {step.filter.tally()}"
+    )

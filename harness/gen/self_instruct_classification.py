@@ -1,0 +1,62 @@
+"""Self-Instruct's second step: is a task a classification task?"""
+
+from collections.abc import Sequence
+
+from harness.gen.dataset import Filter, Lineage
+from harness.gen.self_instruct_parse import read_classification
+from harness.gen.self_instruct_steps import RECIPE, Request, Step, Task, gather
+from harness.llm.client import Client
+from harness.llm.progress import Progress
+from harness.llm.prompt import fill
+from harness.llm.reply import Reply
+from harness.spec.recipes import SelfInstructGen
+
+NAME = "classification"
+
+
+async def classify(
+    client: Client, gen: SelfInstructGen, tasks: Sequence[Task]
+) -> tuple[Step, list[Task]]:
+    """The tasks that `instances.tasks` asks for, with their kinds.
+
+    A reply that is neither yes nor no is counted as unclear and, as upstream, taken as no.
+    """
+    step = Step(f"{NAME}.jsonl", Filter(NAME, "tasks", proposed=len(tasks)))
+    step.counts = {"classification_tasks": 0, "unclear_classifications": 0}
+    progress = Progress(NAME, len(tasks), "tasks")
+    replies = await gather(client, gen, [_request(gen, task) for task in tasks], progress)
+    sorted_ = [_sort(gen, step, *both) for both in zip(tasks, replies, strict=True)]
+    wanted = [task for task in sorted_ if gen.instances.tasks in ("all", _kind(task))]
+    step.filter.kept = len(wanted)
+    return step, wanted
+
+
+def _request(gen: SelfInstructGen, task: Task) -> Request:
+    prompt = fill(gen.classification.prompt.text, {"instruction": task.instruction})
+    return Request(prompt, gen.classification.sampling.model_dump(exclude_none=True))
+
+
+def _sort(gen: SelfInstructGen, step: Step, task: Task, reply: Reply) -> Task:
+    said = read_classification(reply.text, gen.api == "chat")
+    lineage = (*task.lineage, Lineage(RECIPE, NAME, (reply.request,)))
+    task = task._replace(lineage=lineage, is_classification=said is True)
+    step.counts["classification_tasks"] += said is True
+    step.counts["unclear_classifications"] += said is None
+    step.rows.append(
+        {
+            "id": task.id,
+            "instruction": task.instruction,
+            "is_classification": task.is_classification,
+            "unclear": said is None,
+            "reply": reply.text,
+            "request": reply.request,
+        }
+    )
+    if gen.instances.tasks not in ("all", _kind(task)):
+        rule = f"{_kind(task)}_task"
+        step.drop(rule, reply.request, id=task.id, instruction=task.instruction)
+    return task
+
+
+def _kind(task: Task) -> str:
+    return "classification" if task.is_classification else "generation"

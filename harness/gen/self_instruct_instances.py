@@ -1,0 +1,80 @@
+"""Self-Instruct's third step: inputs and outputs for each instruction."""
+
+from collections.abc import Iterator, Sequence
+
+from harness.gen.dataset import Example, Filter, Lineage
+from harness.gen.self_instruct_parse import read_instances
+from harness.gen.self_instruct_steps import RECIPE, Request, Step, Task, gather
+from harness.llm.client import Client
+from harness.llm.progress import Progress
+from harness.llm.prompt import fill
+from harness.llm.reply import Reply
+from harness.spec.recipes import SelfInstructGen
+
+NAME = "instances"
+
+
+async def instantiate(
+    client: Client, gen: SelfInstructGen, tasks: Sequence[Task]
+) -> tuple[Step, list[list[Example]]]:
+    """The good instances of each task."""
+    step = Step(f"{NAME}.jsonl", Filter(NAME, NAME))
+    progress = Progress(NAME, len(tasks), "tasks")
+    replies = await gather(client, gen, _requests(gen, tasks), progress)
+    found = [
+        list(_examples(gen, step, task, reply)) for task, reply in zip(tasks, replies, strict=True)
+    ]
+    step.rows = [
+        {
+            "id": task.id,
+            "instruction": task.instruction,
+            "is_classification": task.is_classification,
+            "reply": reply.text,
+            "finish_reason": reply.finish_reason,
+            "request": reply.request,
+        }
+        for task, reply in zip(tasks, replies, strict=True)
+    ]
+    step.counts["tasks_without_instance"] = sum(not examples for examples in found)
+    return step, found
+
+
+def _requests(gen: SelfInstructGen, tasks: Sequence[Task]) -> Iterator[Request]:
+    settings = gen.instances
+    sampling = settings.sampling.model_dump(exclude_none=True)
+    for start in range(0, len(tasks), settings.batch):
+        batch = tasks[start : start + settings.batch]
+        most = settings.max_tokens
+        if any(task.is_classification for task in batch):
+            most = settings.max_tokens_classification
+        for task in batch:
+            template = settings.output_first if task.is_classification else settings.input_first
+            prompt = fill(template.text, {"instruction": task.instruction})
+            yield Request(prompt, {**sampling, "max_tokens": most})
+
+
+def _examples(gen: SelfInstructGen, step: Step, task: Task, reply: Reply) -> Iterator[Example]:
+    lineage = (*task.lineage, Lineage(RECIPE, NAME, (reply.request,)))
+    instances = read_instances(reply, task.is_classification, gen.api == "chat")
+    for index, (given, output, rule) in enumerate(instances):
+        name = f"{task.id}_{index}"
+        step.filter.proposed += 1
+        if rule is not None:
+            step.drop(
+                rule,
+                reply.request,
+                id=name,
+                instruction=task.instruction,
+                input=given,
+                output=output,
+            )
+            continue
+        step.filter.kept += 1
+        yield Example(
+            name,
+            task.instruction,
+            given,
+            output,
+            is_classification=task.is_classification,
+            lineage=lineage,
+        )

@@ -1,0 +1,101 @@
+"""Self-Instruct's fourth step: instances sorted out, sampled and shuffled; prompt encodings drawn.
+
+Facts from self-instruct 0b26ccaa.
+"""
+
+import random
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from harness.gen.dataset import Example, Filter
+from harness.gen.self_instruct_steps import Step
+from harness.llm.prompt import fill
+from harness.spec.recipes import Encodings, Prepare
+
+NAME = "prepare"
+PROMPTS = "prompts.jsonl"
+
+_FIELD = re.compile(r"(\w+):")
+
+
+def prepare(tasks: Sequence[Sequence[Example]], settings: Prepare) -> tuple[Step, list[Example]]:
+    """The instances that stay, shuffled; `tasks` holds the good instances of each task."""
+    rng = random.Random(settings.seed)
+    step = Step(PROMPTS, Filter(NAME, "instances", proposed=sum(map(len, tasks))))
+    kept: list[Example] = []
+    for instances in tasks:
+        kept += _choose(instances, settings.max_instances, rng, step)
+    rng.shuffle(kept)
+    step.filter.kept = len(kept)
+    return step, kept
+
+
+def _choose(
+    instances: Sequence[Example], most: int, rng: random.Random, step: Step
+) -> list[Example]:
+    """At most so many instances of one task; none where two of them contradict each other."""
+    contradict = _contradict(instances)
+    pairs: set[tuple[str, str]] = set()
+    good: list[Example] = []
+    for example in instances:
+        pair = (example.input, example.output)
+        if contradict:
+            _drop("contradictory", example, step)
+        elif pair in pairs:
+            _drop("repeated", example, step)
+        else:
+            pairs.add(pair)
+            good.append(example)
+    drawn = set(rng.sample(range(len(good)), min(most, len(good))))
+    for index, example in enumerate(good):
+        if index not in drawn:
+            _drop("surplus", example, step)
+    return [example for index, example in enumerate(good) if index in drawn]
+
+
+def _drop(rule: str, example: Example, step: Step) -> None:
+    row = example.row()
+    content = {name: row[name] for name in ("id", "instruction", "input", "output")}
+    step.drop(rule, example.lineage[-1].requests[0], **content)
+
+
+def _contradict(instances: Sequence[Example]) -> bool:
+    """Whether one input, not an empty one, has two different outputs."""
+    outputs: dict[str, str] = {}
+    return any(
+        example.input and outputs.setdefault(example.input, example.output) != example.output
+        for example in instances
+    )
+
+
+def encode(examples: Sequence[Example], encodings: Encodings, seed: int) -> list[dict[str, Any]]:
+    """Rows for prompts.jsonl: each example in one of the encodings, repeats removed.
+
+    `encoding` says which list and which of it, from 0. As upstream, half the inputs lose the name
+    of their only field (`Text: ...`) and their empty lines, and a completion begins with a space
+    unless its prompt ends with white space.
+    """
+    # A draw of its own, so that encodings change nothing in data.jsonl.
+    rng = random.Random(f"{seed}/encodings")
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for example in examples:
+        given = example.input.strip()
+        if rng.random() < 0.5:
+            given = _without_field(given).replace("\n\n", "\n")
+        name = "with_input" if given else "without_input"
+        forms = encodings.with_input if given else encodings.without_input
+        index = rng.randrange(len(forms))
+        parts = {"instruction": example.instruction.strip(), "input": given}
+        prompt = fill(forms[index].text, parts)
+        space = "" if prompt[-1:].isspace() else " "
+        row = {"id": example.id, "prompt": prompt, "completion": space + example.output.strip()}
+        row["encoding"] = f"{name}/{index}"
+        rows.setdefault((row["prompt"], row["completion"]), row)
+    return list(rows.values())
+
+
+def _without_field(text: str) -> str:
+    if len(set(_FIELD.findall(text))) != 1:
+        return text
+    return text.split(":", 1)[1].strip()

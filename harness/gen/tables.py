@@ -1,0 +1,181 @@
+"""What `import` reads: local JSON, JSONL and Parquet files, or a hub data set's downloaded folder."""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.errors import InputError
+from harness.gen.dataset import DATA
+from harness.modeling.records import read_records
+from harness.spec.recipes import HubData
+
+# Read by the library when it is imported, which is in read_hub: the data set is a folder by then.
+for _name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+    os.environ.setdefault(_name, "1")
+
+IGNORED = ("readme", "license", "licence")
+"""Beginnings of the names of files in a folder that hold no data."""
+PARQUET_MAGIC = b"PAR1"
+
+
+class Row(NamedTuple):
+    fields: dict[str, Any]
+    at: dict[str, Any]
+    """Where it stands, for a row of dropped.jsonl: `line` (from 1) in JSON, `row` (from 0) in what
+    has no lines, and `file` where there are several."""
+    place: str
+    """The same for a person."""
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    """What was read, for messages."""
+    columns: list[str]
+    rows: list[Row]
+    used: dict[str, Any]
+    """What was read, for the manifest; no machine's paths."""
+
+
+def read_files(path: Path) -> Table:
+    """A file, or every file of a folder in the order of their names.
+
+    Hidden files, README and LICENSE are left out; of an artefact's folder only its data.jsonl is
+    read. What a file holds is told by its content, not by its name.
+
+    Raises:
+        InputError: a file is neither JSON nor Parquet, is broken, or there is none.
+    """
+    files = _files_of(path)
+    rows: list[Row] = []
+    formats = set()
+    for file in files:
+        at = {"file": file.relative_to(path).as_posix()} if len(files) > 1 else {}
+        is_parquet = _is_parquet(file)
+        rows.extend(_parquet_rows(file, at) if is_parquet else _json_rows(file, at))
+        formats.add("parquet" if is_parquet else "json")
+    used = {"file": path.name, "format": " and ".join(sorted(formats)), "files": len(files)}
+    return Table(str(path), _columns(row.fields for row in rows), rows, used)
+
+
+def read_hub(folder: Path, hub: HubData, work: Path) -> Table:
+    """One split of a downloaded data set. No code of the data set's own is run.
+
+    `work` is where the library may write what it makes of the files; it is removed again.
+
+    Raises:
+        InputError: there is no such config or split, or the files cannot be read.
+    """
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    datasets.disable_progress_bars()
+    name = f"{hub.id} at {hub.revision[:12]}"
+    cache = work / "hub_cache"
+    shutil.rmtree(cache, ignore_errors=True)
+    configs: list[str] = []
+    try:
+        configs = datasets.get_dataset_config_names(str(folder))
+        _check_config(name, hub.config, configs)
+        splits = datasets.load_dataset(str(folder), name=hub.config, cache_dir=str(cache))
+        if hub.split not in splits:
+            of = f" of config {hub.config}" if hub.config else ""
+            raise InputError(
+                f"{name} has no split {hub.split!r}{of}; it has: {', '.join(splits)}",
+                "Name one of them in gen.hub.split.",
+            )
+        data = splits[hub.split]
+        values = {column: data[column][:] for column in data.column_names}
+    except (DatasetsError, FileNotFoundError, ValueError) as e:
+        cause = _cause(e)
+        if isinstance(cause, OSError) and cause.errno is not None:
+            raise cause from None
+        is_open = hub.config is None and len(configs) > 1
+        raise InputError(
+            f"{name} cannot be read: {_first_line(cause)}",
+            f"Name one of its configs in gen.hub.config: {', '.join(configs)}." if is_open else "",
+        ) from None
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
+    rows = list(_column_rows(values, {}, f"{hub.id}, split {hub.split}"))
+    return Table(name, list(values), rows, {"hub": hub.model_dump()})
+
+
+def _files_of(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    if (path / "manifest.json").is_file() and (path / DATA).is_file():
+        return [path / DATA]
+    inside = (p.relative_to(path) for p in path.rglob("*") if p.is_file())
+    wanted = [
+        p
+        for p in inside
+        if not any(part.startswith(".") for part in p.parts)
+        and not p.name.lower().startswith(IGNORED)
+    ]
+    if not wanted:
+        raise InputError(f"the folder {path} holds no data files", "Correct gen.file.")
+    return [path / p for p in sorted(wanted, key=lambda p: p.as_posix())]
+
+
+def _is_parquet(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
+    except OSError as e:
+        raise InputError(f"{file} cannot be read: {e.strerror}", "Correct gen.file.") from None
+
+
+def _json_rows(file: Path, at: dict[str, Any]) -> Iterator[Row]:
+    for record in read_records(file):
+        yield Row(record.fields, {**at, "line": record.line}, f"{file}:{record.line}")
+
+
+def _parquet_rows(file: Path, at: dict[str, Any]) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(file) as opened:
+            table = opened.read()
+        values = {name: table[name].to_pylist() for name in table.column_names}
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError) as e:
+        raise InputError(f"{file} is no Parquet file that can be read: {_first_line(e)}") from None
+    return _column_rows(values, at, str(file))
+
+
+def _column_rows(values: dict[str, list[Any]], at: dict[str, Any], name: str) -> Iterator[Row]:
+    for number, cells in enumerate(zip(*values.values(), strict=True)):
+        fields = dict(zip(values, cells, strict=True))
+        yield Row(fields, {**at, "row": number}, f"{name}, row {number}")
+
+
+def _columns(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Every column that a row has, in the order in which they are met."""
+    found: dict[str, None] = {}
+    for fields in rows:
+        if not fields.keys() <= found.keys():
+            found |= dict.fromkeys(fields)
+    return list(found)
+
+
+def _check_config(name: str, config: str | None, configs: list[str]) -> None:
+    if config is not None and config not in configs:
+        raise InputError(
+            f"{name} has no config {config!r}; it has: {', '.join(configs)}",
+            "Name one of them in gen.hub.config, or leave it out where there is only one.",
+        )
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong underneath."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,92 @@
+"""A call, and what live and batch calls share: the open endpoint and how a call is recorded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import httpx2
+import openai
+
+from harness.errors import HarnessError
+from harness.llm.budget import Amount, Budget
+from harness.llm.reply import Kind, reply_from
+from harness.llm.totals import unusable_attempts
+from harness.llm.transcript import Place, Transcript, digest_of
+from harness.spec.base import Endpoint
+
+OPENAI_URL = "https://api.openai.com/v1"
+PATHS: dict[Kind, str] = {"chat": "/chat/completions", "completion": "/completions"}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A call whose place in the transcript is settled, whether or not it has been made."""
+
+    kind: Kind
+    body: Mapping[str, Any]
+    place: Place
+
+
+@dataclass(frozen=True)
+class Connection:
+    """An endpoint that can be called, and where its calls are counted and written.
+
+    url: where the server is. server: what a request says of it.
+    """
+
+    endpoint: Endpoint
+    url: str
+    server: str
+    key: str
+    sdk: openai.AsyncOpenAI
+    http: httpx2.AsyncClient
+    transcript: Transcript
+    budget: Budget
+
+    def record(
+        self,
+        asked: Asked,
+        response: dict[str, Any],
+        attempts: list[dict[str, Any]],
+        reserved: Amount,
+        started: datetime,
+        seconds: float,
+        failure: HarnessError | None,
+        batch: str | None = None,
+    ) -> None:
+        """Write a call that is over into the transcript. `failure`: why it has no answer."""
+        reply = reply_from(response, reused=False)
+        record = {
+            "digest": asked.place[0],
+            "occurrence": asked.place[1],
+            "request": request_of(self.endpoint, self.server, asked.kind, asked.body),
+            "response": response,
+            "served_model": reply.served_model,
+            "usage": reply.usage,
+            "attempts": attempts,
+            "started": started.isoformat(timespec="milliseconds"),
+            "seconds": round(seconds, 3),
+            "ok": failure is None,
+        }
+        if batch is not None:
+            record["batch"] = batch
+        if failure is not None:
+            record["error"] = failure.message
+        self.budget.note_recorded(reserved, unusable_attempts(attempts))
+        self.transcript.append(record)
+
+
+def request_of(
+    endpoint: Endpoint, server: str, kind: Kind, body: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a call's digest is of. Whoever changes this makes every older transcript useless."""
+    return {"kind": kind, "model": endpoint.model, "body": dict(body), "endpoint": server}
+
+
+def server_of(endpoint: Endpoint) -> str:
+    """What a request says of its server."""
+    if endpoint.simulated is not None:
+        # Its port is another one each time.
+        return "simulated:" + digest_of(endpoint.simulated.model_dump(mode="json"))
+    return endpoint.base_url or OPENAI_URL

@@ -1,0 +1,112 @@
+"""Calls that are answered at once, each with its retries."""
+
+import asyncio
+import json
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.llm.budget import Amount
+from harness.llm.calls import PATHS, Asked, Connection
+from harness.llm.connect import NO_KEY
+from harness.llm.faults import (
+    CONNECTION_FAULTS,
+    PromptRefused,
+    Transient,
+    fault_of_connection,
+    fault_of_status,
+    gave_up,
+    with_retries,
+)
+from harness.llm.reply import BrokenReply, parse_response
+from harness.llm.secrets import redact
+from harness.llm.totals import UNUSABLE
+
+
+class LiveCalls:
+    """Makes one client's calls, no more of them at once than the endpoint allows."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._line = connection
+        self._slots = asyncio.Semaphore(connection.endpoint.concurrency)
+        self._urls = {kind: connection.url.rstrip("/") + path for kind, path in PATHS.items()}
+        self._headers = {
+            "Authorization": f"Bearer {connection.key or NO_KEY}",
+            "Content-Type": "application/json",
+        }
+
+    async def answer(self, asked: Asked) -> dict[str, Any]:
+        """The response to a call, which is in the transcript by then.
+
+        Raises:
+            HarnessError: as Client.chat does; the failure is recorded.
+        """
+        budget = self._line.budget
+        async with self._slots:
+            reserved = await budget.reserve(asked.body)
+            try:
+                return await self._call(asked, reserved)
+            finally:
+                await budget.release(reserved)
+
+    async def _call(self, asked: Asked, reserved: Amount) -> dict[str, Any]:
+        line = self._line
+        attempts: list[dict[str, Any]] = []
+        started, clock = datetime.now(UTC), time.monotonic()
+        response: dict[str, Any] = {}
+        failure: HarnessError | None = None
+
+        def note_wait(seconds: float) -> None:
+            attempts[-1]["waited"] = round(seconds, 3)
+
+        try:
+            response = await with_retries(
+                lambda: self._attempt(asked, attempts, reserved),
+                line.endpoint.max_attempts,
+                note_wait,
+            )
+        except PromptRefused as refusal:
+            response = refusal.response
+        except Transient as e:
+            failure = gave_up(e, len(attempts), line.endpoint, line.url)
+        except HarnessError as e:
+            failure = e
+        seconds = time.monotonic() - clock
+        line.record(asked, response, attempts, reserved, started, seconds, failure)
+        if failure is not None:
+            raise failure
+        return response
+
+    async def _attempt(
+        self, asked: Asked, attempts: list[dict[str, Any]], reserved: Amount
+    ) -> dict[str, Any]:
+        line = self._line
+        clock = time.monotonic()
+        note: dict[str, Any] = {"outcome": "interrupted"}
+        attempts.append(note)
+        request = {"model": line.endpoint.model, **asked.body}
+        try:
+            async with asyncio.timeout(line.endpoint.timeout_s):
+                http = await line.http.post(
+                    self._urls[asked.kind],
+                    # Escaped: texts of models can hold half a surrogate pair, which UTF-8 cannot.
+                    content=json.dumps(request, separators=(",", ":")),
+                    headers=self._headers,
+                    timeout=line.endpoint.timeout_s,
+                )
+            note["outcome"] = str(http.status_code)
+            text = redact(http.text, line.key)
+            if not http.is_success:
+                raise fault_of_status(http.status_code, http.headers, text, line.endpoint, line.url)
+            return parse_response(text, asked.kind)
+        except BrokenReply as e:
+            note["outcome"] = f"{note['outcome']}{UNUSABLE}{e}"
+            line.budget.note_unusable(reserved)
+            raise Transient(note["outcome"]) from None
+        except CONNECTION_FAULTS as e:
+            fault = fault_of_connection(e)
+            note["outcome"] = str(fault)
+            raise fault from None
+        finally:
+            note["seconds"] = round(time.monotonic() - clock, 3)

@@ -1,0 +1,217 @@
+"""Replay: every reply from a transcript, and no way to a network."""
+
+import difflib
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.llm.calls import Asked
+from harness.llm.transcript import Place, Transcript
+
+COMPARED_CHARACTERS = 20_000
+"""Of a request, when the nearest one is looked for."""
+FINALISTS = 8
+"""Requests compared word by word, after one look at which words all of them hold."""
+COMPARED_WORDS = 2_000
+COMPARED_LINES = 2_000
+GOOD = 0.5
+"""Similarity from which a request that nothing has asked for yet is taken for the one meant."""
+LONGEST_LINE = 160
+LONGEST_DIFF = 60
+LONGEST_CHANGE = 12
+"""Lines, of either side."""
+AROUND = 2
+"""Unchanged lines shown on either side of a change."""
+
+_WORD = re.compile(r"\w+")
+_LINE_END = re.compile(r"(?<!\\)((?:\\\\)*\\n)")
+_EVENTS = {
+    "socket.connect",
+    "socket.sendto",
+    "socket.sendmsg",
+    "socket.getaddrinfo",
+    "socket.gethostbyname",
+    "socket.gethostbyaddr",
+    "socket.getnameinfo",
+}
+
+
+class ReplayMiss(HarnessError):
+    """A replayed stage asks for what its transcript does not hold."""
+
+
+class NetworkRefused(HarnessError):
+    """Something tried to reach a network during a replay."""
+
+
+def miss(transcript: Transcript, asked: Asked, request: dict[str, Any]) -> ReplayMiss:
+    """The error for a request that the transcript lacks, with the nearest one that it holds."""
+    number = transcript.order(asked.place) + 1
+    lacking = f"the transcript {transcript.path} lacks request {number}, in the order of asking"
+    digest, occurrence = asked.place
+    if transcript.is_answered((digest, occurrence - 1)):
+        return ReplayMiss(
+            f"{lacking}: it is asked {occurrence + 1} times, and was answered {occurrence} times",
+            hint="the transcript is of another run, or was cut: it belongs to other parameters or "
+            "another version of this stage",
+        )
+    found = _nearest(transcript, asked.place, request)
+    if found is None:
+        return ReplayMiss(lacking, hint="it holds no request at all")
+    line, record = found
+    if record["digest"] == digest and not record["ok"]:
+        return ReplayMiss(
+            f"{lacking}: the call failed when it was made",
+            hint=f"line {line + 1} says: {_printable(str(record.get('error', '')))[:500]}",
+        )
+    shown = "\n".join(_diff(record["request"], request, line))
+    return ReplayMiss(
+        lacking, hint=f"the nearest request that it holds, against this one:\n{shown}"
+    )
+
+
+def refuse_network() -> None:
+    """From now on every attempt of this process to reach a network raises NetworkRefused.
+
+    Sockets of the machine's own (AF_UNIX) stay. There is no way back. Programs that this process
+    starts are not held to it.
+    """
+    sys.addaudithook(_refuse)
+
+
+def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
+    if event not in _EVENTS:
+        return
+    target: Any = arguments
+    if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
+        socket, target = arguments[0], arguments[-1]
+        if socket.family.name == "AF_UNIX" or target is None:
+            return
+    parts = target[:2] if isinstance(target, tuple) else (target,)
+    where = ":".join(str(part) for part in parts if part is not None)
+    raise NetworkRefused(
+        f"{_who()} tried to reach {_printable(where)[:200]} during a replay",
+        hint="a replay takes everything from the transcript and the stage's inputs; what needs a "
+        "network has to be recorded or fetched before",
+    )
+
+
+def _who() -> str:
+    """The innermost module that is not of the standard library."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", "?"))
+        if name.partition(".")[0] not in sys.stdlib_module_names and name != __name__:
+            return f"{name}, line {frame.f_lineno},"
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return "the program"
+
+
+def _nearest(
+    transcript: Transcript, place: Place, request: dict[str, Any]
+) -> tuple[int, dict[str, Any]] | None:
+    """(line, record) of the recorded request most like this one: of those that nothing has asked
+    for yet, unless none of them is much like it."""
+    wanted = _words(request)
+    held = Counter(wanted)
+    free: list[tuple[float, int]] = []
+    taken: list[tuple[float, int]] = []
+    for line, record in transcript.records():
+        if isinstance(record.get("request"), dict):
+            words = _words(record["request"])
+            common = sum((held & Counter(words)).values())
+            score = 2 * common / ((len(wanted) + len(words)) or 1)
+            known = (record["digest"], record["occurrence"])
+            is_free = known == place or not transcript.was_asked(known)
+            (free if is_free else taken).append((-score, line))
+    meant, other = (
+        max(
+            (
+                (_similarity(wanted, transcript.record(line)), -line)
+                for _, line in sorted(group)[:FINALISTS]
+            ),
+            default=(-1.0, 0),
+        )
+        for group in (free, taken)
+    )
+    best = other if meant[0] < min(GOOD, other[0]) else meant
+    return (-best[1], transcript.record(-best[1])) if free or taken else None
+
+
+def _words(request: dict[str, Any]) -> list[str]:
+    text = json.dumps(request.get("body"), sort_keys=True, ensure_ascii=False)
+    return _WORD.findall(text[:COMPARED_CHARACTERS])
+
+
+def _similarity(wanted: list[str], record: dict[str, Any]) -> float:
+    words = _words(record["request"])
+    matcher = difflib.SequenceMatcher(
+        None, wanted[:COMPARED_WORDS], words[:COMPARED_WORDS], autojunk=False
+    )
+    return matcher.ratio()
+
+
+def _diff(recorded: dict[str, Any], asked: dict[str, Any], line: int) -> Iterator[str]:
+    """A unified diff of the two requests' JSON, in which texts stand line by line."""
+    old, new = _pretty(recorded), _pretty(asked)
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+    yield f"--- recorded, line {line + 1}"
+    yield "+++ asked"
+    shown = 2
+    for group in matcher.get_grouped_opcodes(AROUND):
+        first, last = group[0], group[-1]
+        yield (f"@@ -{first[1] + 1},{last[2] - first[1]} +{first[3] + 1},{last[4] - first[3]} @@")
+        shown += 1
+        for change in _changes(old, new, group):
+            if shown >= LONGEST_DIFF:
+                yield "..."
+                return
+            yield change
+            shown += 1
+
+
+def _changes(
+    old: list[str], new: list[str], group: list[tuple[str, int, int, int, int]]
+) -> Iterator[str]:
+    for what, a, b, c, d in group:
+        if what == "equal":
+            yield from (f" {_shortened(text)}" for text in old[a:b])
+            continue
+        same = [_common_start(*pair) for pair in zip(old[a:b], new[c:d], strict=False)]
+        for sign, lines in (("-", old[a:b]), ("+", new[c:d])):
+            for number, text in enumerate(lines[:LONGEST_CHANGE]):
+                yield sign + _shortened(text, same[number] if number < len(same) else 0)
+            if len(lines) > LONGEST_CHANGE:
+                yield f"{sign}[{len(lines) - LONGEST_CHANGE} more lines]"
+
+
+def _pretty(request: dict[str, Any]) -> list[str]:
+    text = json.dumps(request, indent=2, sort_keys=True, ensure_ascii=False)
+    lines = _LINE_END.sub(r"\1" + "\n", text).split("\n")
+    return [_printable(line) for line in lines[:COMPARED_LINES]]
+
+
+def _printable(text: str) -> str:
+    """Without what a terminal would obey, or cannot show."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
+def _common_start(one: str, other: str) -> int:
+    """How many characters two lines share at their beginnings."""
+    most = min(len(one), len(other))
+    return next((i for i in range(most) if one[i] != other[i]), most)
+
+
+def _shortened(line: str, same: int = 0) -> str:
+    """At most LONGEST_LINE characters of a line, with those that follow its first `same` ones."""
+    begin = max(0, min(same - LONGEST_LINE // 4, len(line) - LONGEST_LINE))
+    end = begin + LONGEST_LINE
+    head = f"[{begin} characters]" if begin else ""
+    tail = f"[{len(line) - end} characters]" if end < len(line) else ""
+    return head + line[begin:end] + tail

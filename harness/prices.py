@@ -1,0 +1,84 @@
+"""Prices of calls: specs/prices.yaml, which is the user's to keep up to date."""
+
+import os
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field, ValidationError
+
+from harness.errors import InputError
+from harness.spec.base import Endpoint, Spec
+
+FILE = Path("specs/prices.yaml")
+PER = 1_000_000
+"""Tokens that a price is for."""
+BATCH_SHARE = 0.5
+"""What the Batch API charges of the usual price."""
+
+Usd = Annotated[float, Field(ge=0)]
+
+
+class Price(Spec):
+    """US dollars for a million tokens."""
+
+    prompt: Usd
+    completion: Usd
+    batch_share: Annotated[float, Field(ge=0, le=1)] = BATCH_SHARE
+
+    def usd(self, prompt_tokens: float, completion_tokens: float, batch: bool = False) -> float:
+        """What so many tokens cost."""
+        full = (prompt_tokens * self.prompt + completion_tokens * self.completion) / PER
+        return full * (self.batch_share if batch else 1)
+
+
+FREE = Price(prompt=0, completion=0)
+
+
+class _Table(Spec):
+    dated: date
+    source: str
+    models: dict[str, Price]
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Every known price; `dated` says when they were looked up."""
+
+    dated: str
+    models: dict[str, Price]
+
+    def of(self, endpoint: Endpoint) -> Price | None:
+        """What the endpoint's model costs; None when that is not known. A simulated one is free
+        unless the table prices its name."""
+        known = self.models.get(endpoint.model)
+        return FREE if known is None and endpoint.simulated is not None else known
+
+
+def load(path: Path | None = None) -> Prices:
+    """The table at `path`, in HARNESS_PRICES or in specs/prices.yaml; empty where there is none.
+
+    Raises:
+        InputError: a file that was named is not there, or is no table of prices.
+    """
+    named = path or (Path(os.environ["HARNESS_PRICES"]) if "HARNESS_PRICES" in os.environ else None)
+    path = named or FILE
+    try:
+        table = _Table.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        if named is None:
+            return Prices("", {})
+        raise InputError(f"the table of prices {path} is not there") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise InputError(f"the table of prices {path} cannot be read: {e}") from None
+    except ValidationError as e:
+        first = e.errors()[0]
+        at = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{path}: {at}: {first['msg']}",
+            "A table of prices has `dated`, `source` and, under `models`, for each model "
+            "{prompt: USD, completion: USD} for a million tokens.",
+        ) from None
+    return Prices(table.dated.isoformat(), table.models)

@@ -1,0 +1,194 @@
+"""What the parts of a spec are made of: text files, given data, endpoints, sampling.
+
+Fields marked with `NOT_KEY` say how a stage runs, not what it makes: changing them re-runs nothing.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+NOT_KEY: dict[str, Any] = {"key": False}
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]*$", max_length=100)]
+
+
+class Spec(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+        defer_build=True,
+        allow_inf_nan=False,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_the_rest_of_a_default(cls, value: Any) -> Any:
+        """A part that has a default and is given in part: what is not given stays as it was."""
+        if not isinstance(value, dict):
+            return value
+        whole = dict(value)
+        for name, field in cls.model_fields.items():
+            default, given = field.default, value.get(name)
+            if isinstance(default, Spec) and isinstance(given, dict):
+                whole[name] = {n: getattr(default, n) for n in default.model_fields_set} | given
+        return whole
+
+
+class SourceText(str):
+    """A string from a YAML file that knows the folder of the file it was written in."""
+
+    folder: Path | None = None
+
+    @classmethod
+    def at(cls, value: str, folder: Path) -> "SourceText":
+        text = cls(value)
+        text.folder = folder
+        return text
+
+
+def _read_text_file(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    folder = getattr(value, "folder", None) or Path()
+    path = folder / value
+    try:
+        return {"path": str(value), "text": path.read_text(encoding="utf-8")}
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {path}") from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise ValueError(f"{path} cannot be read as UTF-8 text: {e}") from None
+
+
+class _TextFile(Spec):
+    path: Annotated[str, Field(json_schema_extra=NOT_KEY)]
+    text: str
+
+
+TextFile = Annotated[
+    _TextFile,
+    BeforeValidator(_read_text_file, json_schema_input_type=str),
+]
+"""A text file, named by its path relative to the YAML file; its text, not its name, is in the key."""
+
+
+DATA_SCHEME = "data:"
+
+
+def _locate(value: Any) -> Any:
+    folder = getattr(value, "folder", None)
+    if folder is None or value.startswith(DATA_SCHEME):
+        return str(value) if isinstance(value, str) else value
+    path = folder / value
+    try:
+        there = path.exists()
+    except OSError:
+        there = False
+    if not there:
+        raise ValueError(f"there is no file or folder {path}")
+    return str(path)
+
+
+REVISION = "^[0-9a-f]{40}$"
+"""A full commit hash; a branch name would let content change under its key."""
+HUB_ID = "^[\\w.-]+/[\\w.-]+$"
+
+
+class _Data(Spec):
+    path: Annotated[str, BeforeValidator(_locate), Field(json_schema_extra=NOT_KEY)]
+    """A path relative to the YAML file, or `data:PATH` below the folder given with --data."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """What the bytes must be. Left open, it is computed, enters the key, and shows as not pinned."""
+
+
+def _data_shorthand(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+def with_fields(*names: str) -> AfterValidator:
+    """A check that a template's text has a place for each of these."""
+
+    def check(file: _TextFile) -> _TextFile:
+        missing = [f"{{{n}}}" for n in names if f"{{{n}}}" not in file.text]
+        if missing:
+            raise ValueError(f"{file.path} has no place for {', '.join(missing)}")
+        return file
+
+    return AfterValidator(check)
+
+
+Data = Annotated[_Data, BeforeValidator(_data_shorthand, json_schema_input_type=str | _Data)]
+"""A given file or folder. Its bytes, not its name, are in the key."""
+
+
+class Simulated(Spec):
+    """The harness's own teacher and judge in place of a real endpoint. Marked in every table."""
+
+    seed: Seed = 0
+    error_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of judgements that are turned round, drawn from the request's digest."""
+    faults: dict[
+        Literal["429", "500", "slow", "hang", "cut", "refuse", "format", "html"],
+        Annotated[float, Field(ge=0, le=1)],
+    ] = {}
+    """Share of requests that misbehave in each way (on their first attempts), for tests."""
+
+
+def _server_url(value: str) -> str:
+    """Checked here, so that what a URL should not hold never leaves the spec."""
+    try:
+        url = urlsplit(value)
+        good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError as e:
+        raise ValueError(f"not a URL: {e}") from None
+    if url.username or url.password or url.query:
+        raise ValueError("a key or password does not belong in a URL: use api_key_env")
+    if not good:
+        raise ValueError("a server's URL looks like http://host:port/v1")
+    return value
+
+
+class Endpoint(Spec):
+    """An OpenAI-compatible server and the model asked for."""
+
+    model: str
+    base_url: Annotated[str, AfterValidator(_server_url)] | None = None
+    """Left open: OpenAI's own, or the simulated server when `simulated` is given."""
+    api_key_env: Annotated[str | None, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")] = Field(
+        default=None, json_schema_extra=NOT_KEY
+    )
+    """Name (never the value) of the environment variable that holds the key; NAME_FILE also works."""
+    simulated: Simulated | None = None
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(default=16, json_schema_extra=NOT_KEY)
+    timeout_s: Annotated[float, Field(gt=0)] = Field(default=60.0, json_schema_extra=NOT_KEY)
+    max_attempts: Annotated[int, Field(ge=1)] = Field(default=6, json_schema_extra=NOT_KEY)
+    mode: Literal["live", "batch"] = Field(default="live", json_schema_extra=NOT_KEY)
+    """`batch`: through the server's Batch API, slower and at half price."""
+    batch_poll_s: Annotated[float, Field(gt=0)] = Field(default=30.0, json_schema_extra=NOT_KEY)
+
+    @model_validator(mode="after")
+    def _one_server(self) -> "Endpoint":
+        if self.simulated is not None and self.base_url is not None:
+            raise ValueError("give either base_url or simulated, not both")
+        return self
+
+
+class Sampling(Spec):
+    """Decoding parameters of a teacher or judge call; what is left open is not sent."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    stop: list[str] | None = None
+    seed: int | None = None

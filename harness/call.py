@@ -5,7 +5,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.errors import InputError
+
 CALL_FILE = "CALL.json"
+CALL_FORMAT = 2
+"""Raised whenever a field is added: an image built from another checkout then says so."""
 RESULT_FILE = "result.json"
 MANIFEST = "manifest.json"
 
@@ -42,11 +46,19 @@ class StageCall:
         return Path(self.work)
 
     def write(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self), indent=2, sort_keys=True), encoding="utf-8")
+        fields = {"format": CALL_FORMAT, **asdict(self)}
+        path.write_text(json.dumps(fields, indent=2, sort_keys=True), encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> "StageCall":
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+        """Raises InputError for a call that another version of the harness wrote."""
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if fields.pop("format", 1) != CALL_FORMAT:
+            raise InputError(
+                "the image was not built from this checkout: the two do not understand each other",
+                "Build it anew: docker compose build",
+            )
+        return cls(**fields)
 
 
 @dataclass

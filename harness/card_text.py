@@ -45,6 +45,7 @@ def sections(card: Card) -> list[Section]:
         )
     found = [
         _overview(card),
+        _counts(card),
         _filters(card),
         _words(card),
         _tokens(card),
@@ -95,8 +96,13 @@ def _overview(card: Card) -> Section:
             f"with a system prompt: {share(system['examples'], examples)}; "
             f"{system['distinct']:,} different ones"
         )
-    lines += [f"{name.replace('_', ' ')}: {n:,}" for name, n in sorted(card["counts"].items())]
     return Section("Overview", lines)
+
+
+def _counts(card: Card) -> Section | None:
+    """What the recipe counted on the way; its names may be those of parts of the data set."""
+    lines = [f"{name.replace('_', ' ')}: {n:,}" for name, n in sorted(card["counts"].items())]
+    return Section("Counts of the step", lines) if lines else None
 
 
 def _filters(card: Card) -> Section | None:

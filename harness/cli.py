@@ -30,8 +30,8 @@ VOLUME = click.option(
     help="Folder of artefacts and transcripts, shared by all stages. Also: HARNESS_DATA.",
 )
 DATA = click.option(
-    "--data",
     "--inputs",
+    "--data",
     "inputs",
     envvar="HARNESS_INPUTS",
     type=click.Path(path_type=Path),
@@ -42,7 +42,8 @@ INPUTS = click.option(
     "--inputs",
     envvar="HARNESS_INPUTS",
     type=click.Path(path_type=Path),
-    help="Folder of given data; --data of the other commands. Also: HARNESS_INPUTS.",
+    help="Folder of given data, `data:` in specs [default: inputs, if there]. "
+    "Also: HARNESS_INPUTS.",
 )
 EXECUTOR = click.option(
     "--executor",
@@ -188,8 +189,10 @@ def run(
         if lines:
             show_matrix(console, lines)
     for row_plan in plans:
-        if row_plan.row.gen and not (row_plan.row.train or row_plan.row.eval):
-            console.print(f"its data card: harness show {row_plan.row.row} --data", markup=False)
+        data = row_plan.stages[-1] if row_plan.stages else None
+        if data is not None and data.stage == "gen" and data.artefact is not None:
+            card = data.artefact.folder / "card.md"
+            console.print(f"row {row_plan.row.row}: its data card is {card}", markup=False)
 
 
 @main.command()
@@ -287,7 +290,10 @@ def table(
     planners = [planners[0], *(_sharing(planners[0], p) for p in planners[1:])]
     lines = [line for row in rows for line in lines_of(row, planners)]
     planners[0].files.save()
-    show_matrix(_console(), lines)
+    if lines:
+        show_matrix(_console(), lines)
+    else:
+        click.echo("none of these rows is evaluated")
     if out is None and not specs:
         out = Path("results")
     if out is not None:
@@ -448,7 +454,7 @@ def _inputs(inputs: Path | None) -> Path | None:
     if not inputs.is_dir():
         raise InputError(
             f"the folder of given data {inputs} is not there",
-            "Name one that is with --data or HARNESS_INPUTS.",
+            "Name one that is with --inputs or HARNESS_INPUTS.",
         )
     return inputs
 

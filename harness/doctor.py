@@ -33,12 +33,7 @@ def examine(volume: Path, inputs: Path | None) -> list[Finding]:
         _local(),
         _disk(volume),
         *_keys(),
-        Finding(
-            inputs is not None,
-            "given data",
-            str(inputs) if inputs else "no folder named",
-            "" if inputs else "rows that read `data:` files; name the folder with --data",
-        ),
+        given_data(inputs),
     ]
 
 
@@ -112,6 +107,15 @@ def _disk(volume: Path) -> Finding:
         enough, "volume", state,
         "" if enough else "any run" if not writable else "training of models of a billion parameters",
     )  # fmt: skip
+
+
+def given_data(inputs: Path | None) -> Finding:
+    if inputs is None:
+        prevents = "rows that read `data:` files; name the folder with --inputs"
+        return Finding(False, "given data", "no folder named", prevents)
+    files = sum(p.is_file() and not p.name.startswith((".", "README")) for p in inputs.rglob("*"))
+    state = f"{inputs}: {files:,} file{'' if files == 1 else 's'}"
+    return Finding(files > 0, "given data", state, "" if files else "rows that read `data:` files")
 
 
 def _keys() -> Iterator[Finding]:

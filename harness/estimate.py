@@ -61,13 +61,15 @@ def of_stage(
 ) -> Estimate:
     """What a stage will need, from its parameters and the sizes of what they name.
 
-    `given`: of the step before, in a chain of gen steps.
+    `given`: of the step before, in a chain of gen steps. Given transcripts leave nothing to call.
     """
     if stage == "gen":
         step = params["gen"]
         known = _GEN.get(type(step))
         examples = given.examples if given else 0
-        return known(step, files, examples) if known else Estimate(examples=examples)
+        expected = known(step, files, examples) if known else Estimate(examples=examples)
+        is_recorded = getattr(step, "transcript", None) is not None
+        return Estimate(examples=expected.examples) if is_recorded else expected
     if stage == "judge":
         return _judge(params["judge"], params["prompts"], files)
     return Estimate()

@@ -56,17 +56,18 @@ class Files:
 
         Raises:
             DataAbsent: it is not there, or the folder of given data was not named.
+            InputError: it is a pipe or another thing that need not end.
         """
         if not data.path.startswith(DATA_SCHEME):
             path = Path(data.path)
             if not path.exists():
                 raise DataAbsent(f"the given data {path} is not there")
-            return path.resolve()
+            return _readable(path.resolve())
         name = data.path.removeprefix(DATA_SCHEME)
         if self.inputs is None:
             raise DataAbsent(
                 f"{data.path} is below the folder of given data, and that folder was not named",
-                "Name it with --data DIR, or in HARNESS_INPUTS.",
+                "Name it with --inputs DIR, or in HARNESS_INPUTS.",
             )
         path = (self.inputs / name).resolve()
         if not path.is_relative_to(self.inputs.resolve()):
@@ -75,9 +76,9 @@ class Files:
             wanted = f" (sha256 {data.sha256})" if data.sha256 else ""
             raise DataAbsent(
                 f"{data.path} is not there: {self.inputs} holds no {name}{wanted}",
-                "Put it there, or name another folder with --data DIR or HARNESS_INPUTS.",
+                "Put it there, or name another folder with --inputs DIR or HARNESS_INPUTS.",
             )
-        return path
+        return _readable(path)
 
     def digest(self, data: _Data) -> str:
         """sha256 of a file's bytes; of a folder, over its files' relative names and digests.
@@ -133,6 +134,12 @@ class Files:
         except OSError:
             return
         self._dirty = False
+
+
+def _readable(path: Path) -> Path:
+    if not (path.is_file() or path.is_dir()):
+        raise InputError(f"the given data {path} is neither a regular file nor a folder")
+    return path
 
 
 def key_view(value: Any, files: Files) -> Any:

@@ -17,7 +17,7 @@ from harness.spec.base import Endpoint, _Data
 from harness.spec.load import LoadedRow
 from harness.spec.models import ModelSource, Row
 from harness.spec.recipes import HubData, ImportGen
-from harness.store import Artefact, Store
+from harness.store import FAILED, Artefact, Store
 
 
 @dataclass
@@ -147,6 +147,7 @@ class Planner:
             if not row.eval:
                 continue
             template = row.eval.answer.template or row.template
+            assert template is not None  # Row checks it
             answer = row.eval.answer.model_copy(update={"template": template})
             for seed in sampling_seeds:
                 decoding = _with(answer.decoding, "seed", seed)
@@ -210,8 +211,9 @@ class Planner:
         return planned
 
     def _say_why(self, planned: StagePlan) -> None:
-        if self.store.work_folder(planned.stage, planned.key).is_dir():
-            planned.reasons = ["an interrupted run is there and goes on"]
+        work = self.store.work_folder(planned.stage, planned.key)
+        if work.is_dir():
+            planned.reasons = [_left_behind(work)]
             return
         last = self.store.remembered(planned.row).get(planned.memory_name)
         if last is None or last == planned.key:
@@ -227,6 +229,14 @@ class Planner:
             if old
             else ["its last artefact is gone, so what changed is not known"]
         )
+
+
+def _left_behind(work: Path) -> str:
+    try:
+        reason = (work / FAILED).read_text(encoding="utf-8")
+    except OSError:
+        return "an interrupted run is there and goes on"
+    return f"failed last time: {reason.splitlines()[0][:200] if reason else 'see its log'}"
 
 
 def _endpoint_of(params: dict[str, Any]) -> Endpoint | None:

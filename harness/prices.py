@@ -6,11 +6,11 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import Field, ValidationError
 
 from harness.errors import InputError
 from harness.spec.base import Endpoint, Spec
+from harness.spec.source import Fault, parse
 
 FILE = Path("specs/prices.yaml")
 PER = 1_000_000
@@ -18,7 +18,10 @@ PER = 1_000_000
 BATCH_SHARE = 0.5
 """What the Batch API charges of the usual price."""
 
-Usd = Annotated[float, Field(ge=0)]
+MOST_USD = 10_000
+"""For a million tokens; what is above it was meant as something else."""
+
+Usd = Annotated[float, Field(ge=0, le=MOST_USD, strict=True)]
 
 
 class Price(Spec):
@@ -26,7 +29,7 @@ class Price(Spec):
 
     prompt: Usd
     completion: Usd
-    batch_share: Annotated[float, Field(ge=0, le=1)] = BATCH_SHARE
+    batch_share: Annotated[float, Field(ge=0, le=1, strict=True)] = BATCH_SHARE
 
     def usd(self, prompt_tokens: float, completion_tokens: float, batch: bool = False) -> float:
         """What so many tokens cost."""
@@ -35,6 +38,10 @@ class Price(Spec):
 
 
 FREE = Price(prompt=0, completion=0)
+WANTED = (
+    "A table of prices has `dated`, `source` and, under `models`, for each model "
+    "{prompt: USD, completion: USD} for a million tokens."
+)
 
 
 class _Table(Spec):
@@ -63,22 +70,24 @@ def load(path: Path | None = None) -> Prices:
     Raises:
         InputError: a file that was named is not there, or is no table of prices.
     """
-    named = path or (Path(os.environ["HARNESS_PRICES"]) if "HARNESS_PRICES" in os.environ else None)
+    set_to = os.environ.get("HARNESS_PRICES")
+    named = path or (Path(set_to) if set_to else None)
     path = named or FILE
-    try:
-        table = _Table.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    if not os.path.exists(path):
         if named is None:
             return Prices("", {})
-        raise InputError(f"the table of prices {path} is not there") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-        raise InputError(f"the table of prices {path} cannot be read: {e}") from None
+        raise InputError(f"the table of prices {path} is not there")
+    faults: list[Fault] = []
+    tree = parse(path, faults)
+    if tree is None or faults:
+        said = "; ".join(map(str, faults))
+        raise InputError(f"the table of prices {path} cannot be read: {said}", WANTED)
+    try:
+        table = _Table.model_validate(tree.plain())
     except ValidationError as e:
         first = e.errors()[0]
-        at = ".".join(map(str, first["loc"]))
+        _, mark = tree.at(first["loc"])
         raise InputError(
-            f"{path}: {at}: {first['msg']}",
-            "A table of prices has `dated`, `source` and, under `models`, for each model "
-            "{prompt: USD, completion: USD} for a million tokens.",
+            f"{mark}: {'.'.join(map(str, first['loc']))}: {first['msg']}", WANTED
         ) from None
     return Prices(table.dated.isoformat(), table.models)

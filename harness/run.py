@@ -13,14 +13,14 @@ from rich.console import Console
 from harness import environment
 from harness.call import RESULT_FILE
 from harness.errors import HarnessError, InputError
-from harness.executors import Executor, Job
+from harness.executors import Executor, Job, StageFailed
 from harness.keys import Files, file_digest
 from harness.llm.secrets import read_key
 from harness.plan import RowPlan, StagePlan, unique
 from harness.progress import ProgressView, plain
 from harness.spec.models import HubModel
 from harness.spec.recipes import HubData
-from harness.store import Artefact, Store
+from harness.store import FAILED, Artefact, Store
 
 MADE = (".jsonl", ".safetensors", "model_outputs.json")
 """Endings of files whose content a stage made; a model's tokenizer and configuration were given."""
@@ -147,8 +147,7 @@ class Runner:
     ) -> Artefact:
         result = result_of(job)
         if result is None:
-            with ProgressView(self.console, job.title) as view:
-                self.executor.run(job, self.files, view.show)
+            self._follow(job)
             result = result_of(job)
             if result is None:
                 raise _nothing_said(job)
@@ -165,6 +164,17 @@ class Runner:
         for note in result["notes"]:
             self.console.print(f"  note: {plain(note)}", highlight=False, markup=False)
         return artefact
+
+    def _follow(self, job: Job) -> None:
+        """Run the stage; why it failed is noted, so that a plan can say it."""
+        failed = job.work / FAILED
+        failed.unlink(missing_ok=True)
+        try:
+            with ProgressView(self.console, job.title) as view:
+                self.executor.run(job, self.files, view.show)
+        except StageFailed as e:
+            failed.write_text(e.reason, encoding="utf-8")
+            raise
 
     def _manifest(
         self,
@@ -221,14 +231,21 @@ class Runner:
                 now |= self.files.stamps(data)
         except InputError:
             now = {}
-        changed = sorted({n for n in {*given, *now} if given.get(n) != now.get(n)})
+        changed = sorted(n for n in {*given, *now} if _differs(given.get(n), now.get(n)))
+        # A file that was only given other rights, another name or a link has its bytes.
+        if not changed and given != now:
+            fresh = Files(self.files.inputs, None)
+            changed = [d.path for d in planned.data() if fresh.digest(d) != self.files.digest(d)]
         if changed:
             aside = job.work.with_name(f"{job.work.name}-aside-{time.time_ns()}")
             job.work.rename(aside)
+            job.work.mkdir()
+            for calls in aside.glob("*transcript*.jsonl"):
+                shutil.copyfile(calls, job.work / calls.name)
             raise HarnessError(
                 f"{job.title}: {changed[0]} was changed while the stage ran, so what it made may "
                 "not be what its key says",
-                f"It stands in {aside}, its transcript with it. Run the same command again.",
+                f"It stands in {aside}. Run the same command again: no answered call is made twice.",
             )
 
     def _made_here(self, planned: StagePlan) -> list[Artefact]:
@@ -264,7 +281,7 @@ class Runner:
         """Download the hub models and data sets that the rows name and the volume lacks."""
         for plan in plans:
             wanted: dict[str, HubModel | HubData] = {}
-            if plan.row.model.hub is not None:
+            if plan.row.model is not None and plan.row.model.hub is not None:
                 wanted["train"] = plan.row.model.hub
             for stage in plan.stages:
                 if stage.hub_data is not None:
@@ -326,6 +343,11 @@ class Runner:
 
     def _waiting(self, title: str, owner: str) -> None:
         self.console.print(f"{title}: waiting for {owner}", highlight=False, markup=False)
+
+
+def _differs(before: tuple[int, ...] | None, now: tuple[int, ...] | None) -> bool:
+    """Whether two stamps differ in more than the time of a file's last change of any kind."""
+    return before is None or now is None or before[:3] != now[:3]
 
 
 def title_of(planned: StagePlan) -> str:

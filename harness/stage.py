@@ -42,7 +42,10 @@ def main(argv: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     _end_with_parent()
-    call = StageCall.read(Path(argv[0]))
+    try:
+        call = StageCall.read(Path(argv[0]))
+    except HarnessError as e:
+        return _fail(e.message, e.hint, e.exit_code)
     try:
         with _alone(call):
             _run(call)

@@ -19,6 +19,8 @@ from harness.errors import HarnessError, InputError
 from harness.keys import digest_of, file_digest
 
 MANIFEST_FORMAT = 1
+FAILED = ".failed"
+"""In a work folder: why its stage failed."""
 SHORT = 16
 """Characters of a key that name its folder."""
 

@@ -35,7 +35,8 @@ DECIDE_NOTHING = frozenset(
     f"harness{name}"
     for name in (
         "", ".call", ".environment", ".errors", ".events", ".eval", ".llm", ".sim", ".spec",
-        ".llm.batch", ".llm.budget", ".llm.connect", ".llm.progress", ".llm.replay", ".llm.secrets",
+        ".llm.batch", ".llm.budget", ".llm.connect", ".llm.interrupts", ".llm.progress", ".llm.replay",
+        ".llm.secrets",
         ".spec.base", ".spec.models", ".spec.recipes", ".prices",
         ".gen.card", ".gen.plots", ".gen.verbs",
     )

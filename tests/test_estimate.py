@@ -72,6 +72,12 @@ def test_a_step_on_a_data_set_calls_once_for_each_example_of_the_step_before(rec
     assert found.prompt_tokens > 0 < found.completion_tokens
 
 
+def test_recorded_calls_that_stand_for_the_teacher_are_no_calls() -> None:
+    step = {"recipe": "rate", "judge": {"model": "m"}, "transcript": "t.jsonl",
+            "prompt": {**TEXT, "text": "{instruction} {output}"}}  # fmt: skip
+    assert expected(step, given=12) == Estimate(examples=12)
+
+
 def test_steps_that_call_no_model_pass_on_how_many_examples_there_will_be(seeds: str) -> None:
     assert expected({"recipe": "import", "file": seeds}) == Estimate(examples=20)
     assert expected({"recipe": "import", "file": seeds, "sample": {"k": 5}}).examples == 5

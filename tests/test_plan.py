@@ -261,7 +261,7 @@ def test_a_row_that_is_named_and_lacks_its_data_is_refused_with_the_way_out(spec
     assert "specs/one.yaml: data:tasks/seeds.jsonl is below the folder of given data" in (
         result.stderr
     )
-    assert "--data DIR" in result.stderr
+    assert "--inputs DIR" in result.stderr
     Path("inputs").mkdir()
     result = command("run", spec)
     assert result.exit_code == 2
@@ -277,7 +277,7 @@ def test_of_a_folder_a_row_that_lacks_its_data_is_left_out_with_a_note(spec: Pat
     result = command("plan", "specs")
     assert result.exit_code == 0
     assert "left out: row one: data:tasks/seeds.jsonl" in result.stderr
-    assert "--data DIR" in result.stderr
+    assert "--inputs DIR" in result.stderr
     assert result.stdout.splitlines()[0].split()[0] == "other"
     assert "2 stages to run" in result.stdout
     assert command("plan", "specs", spec).exit_code == 2
@@ -341,3 +341,16 @@ def test_a_damaged_cache_of_digests_costs_nothing_but_time(spec: Path, volume: P
         (volume / "cache" / "digests.json").write_text(content)
         assert states(volume, spec) == before
         assert command("plan", spec).exit_code == 0
+
+
+def test_a_stage_that_failed_says_why_until_it_runs_again(spec: Path, volume: Path) -> None:
+    from harness.executors import StageFailed
+
+    def fails(job: Any) -> dict[str, Any]:
+        raise StageFailed(job, "the teacher is on holiday", "", 1)
+
+    with pytest.raises(HarnessError):
+        make(volume, spec, executor=InstantExecutor(fails))
+    assert states(volume, spec)["gen"] == "run: failed last time: the teacher is on holiday"
+    make(volume, spec)
+    assert states(volume, spec)["gen"] == "reuse: "

@@ -178,3 +178,43 @@ def test_the_data_card_is_shown_with_its_mark(spec: Path) -> None:
     assert "simulated: teacher" in done.output
     cards = json.loads(command("show", "one", "--data", "--json").output)
     assert cards[0]["format"] == 1
+
+
+def test_a_copy_of_a_simulated_data_set_says_so_on_another_volume(
+    spec: Path, tmp_path: Path
+) -> None:
+    folder = run(spec)
+    copy = spec.parent / "copy.jsonl"
+    copy.write_text((folder / "data.jsonl").read_text() + "\n")
+    tree = yaml.safe_load(spec.read_text())
+    tree["gen"] = {"recipe": "import", "file": "copy.jsonl"}
+    spec.write_text(yaml.safe_dump(tree))
+    assert command("run", "--volume", tmp_path / "elsewhere", spec).exit_code == 0
+    (made,) = (tmp_path / "elsewhere" / "artefacts" / "gen").iterdir()
+    assert json.loads((made / "manifest.json").read_text())["simulated"] == ["teacher"]
+    assert "simulated" in (made / "card.md").read_text()
+    rows = [json.loads(line) for line in (made / "data.jsonl").read_text().splitlines()]
+    assert [r["simulated"] for r in rows] == [r["id"].startswith("generated") for r in rows]
+
+
+def test_a_card_that_was_changed_is_not_shown(spec: Path) -> None:
+    folder = run(spec)
+    (folder / "card.json").write_text("[]")
+    done = command("show", "one", "--data")
+    assert done.exit_code != 0
+    assert "card.json" in done.output
+
+
+def test_of_a_chain_the_last_card_is_shown_and_the_others_are_named(spec: Path) -> None:
+    tree = yaml.safe_load(spec.read_text())
+    tree["gen"] = [tree["gen"], {"recipe": "random_k", "k": 10}]
+    spec.write_text(yaml.safe_dump(tree))
+    assert command("run", spec).exit_code == 0
+    shown = command("show", "one", "--data").output
+    assert "one (step 2 random_k)" in shown
+    assert "10 examples of instruction data" in shown
+    (line,) = [
+        li for li in shown.splitlines() if li.startswith("one (step 1 alpaca): harness show")
+    ]
+    again = command(*line.split(": harness ")[1].split()).output
+    assert "50 examples of instruction data" in again

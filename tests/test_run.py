@@ -498,6 +498,7 @@ def test_what_a_stage_made_of_a_file_that_was_changed_meanwhile_is_set_aside(
         text = seeds.read_text()
         seeds.write_text("another\n")
         seeds.write_text(text)
+        (job.work / "transcript.jsonl").write_text("paid for\n")
         return {}
 
     with monkeypatch.context() as patch:
@@ -506,8 +507,30 @@ def test_what_a_stage_made_of_a_file_that_was_changed_meanwhile_is_set_aside(
             volume.run(spec)
     assert volume.store.all_folders() == []
     assert len(list((volume.store.root / "work").glob("gen-*-aside-*"))) == 1
+
+    def finds_the_calls(job: Any) -> dict[str, Any]:
+        assert (job.work / "transcript.jsonl").read_text() == "paid for\n"
+        return {}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(volume, "_outcome", finds_the_calls)
+        volume.run(spec)
+    assert len(volume.store.all_folders()) == 1
+
+
+def test_a_given_file_that_gets_other_rights_while_a_stage_runs_is_the_same_file(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write_row(specs, train=None)
+
+    def changes_rights(job: Any) -> dict[str, Any]:
+        (specs / "seeds.jsonl").chmod(0o600)
+        (specs / "another-name.jsonl").hardlink_to(specs / "seeds.jsonl")
+        return {}
+
+    monkeypatch.setattr(volume, "_outcome", changes_rights)
     volume.run(spec)
-    assert volume.ran == ["gen"]
+    assert len(volume.store.all_folders()) == 1
 
 
 def test_a_copy_of_simulated_data_carries_its_mark_and_a_file_they_share_does_not(

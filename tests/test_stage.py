@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import harness.call
 from harness import environment
 from harness.call import CALL_FILE, RESULT_FILE, StageCall
 from harness.stage import PARENT_VARIABLE
@@ -153,6 +154,17 @@ def test_a_signal_stops_the_stage_and_its_work_stays(
     again = run(fake, work)
     assert again.result is not None
     assert again.result["counts"] == {"tries": 2}
+
+
+def test_a_call_that_another_version_of_the_harness_wrote_is_refused_without_a_traceback(
+    fake: FakeStages, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(harness.call, "CALL_FORMAT", harness.call.CALL_FORMAT + 1)
+    ended = run(fake, work)
+    assert ended.code == 2
+    assert "not built from this checkout" in ended.error["message"]
+    assert ended.error["hint"] == "Build it anew: docker compose build"
+    assert not fake.runs()
 
 
 def test_another_version_of_the_stages_code_than_planned_is_refused(

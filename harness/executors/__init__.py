@@ -96,6 +96,7 @@ class StageFailed(HarnessError):
                 parts.append("The last lines of its log:\n" + "\n".join(f"  | {t}" for t in tail))
         parts.append(f"The whole log: {job.log}")
         super().__init__(f"{job.title} failed: {message}", "\n".join(parts))
+        self.reason = message
         self.exit_code = code
 
 

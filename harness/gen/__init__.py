@@ -4,6 +4,7 @@ A recipe is a module with `make(call, gen, given) -> Made`; here its result beco
 data.jsonl, dropped.jsonl, the transcript, the step's own files and the data card.
 """
 
+import dataclasses
 import importlib
 import json
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import TypeAdapter
 from harness.call import MANIFEST, StageCall, StageResult
 from harness.errors import HarnessError
 from harness.gen import dataset
-from harness.gen.dataset import DATA, DROPPED, TRANSCRIPT
+from harness.gen.dataset import DATA, DROPPED, TRANSCRIPT, Example
 from harness.gen.made import Made
 from harness.spec.recipes import Gen, RateGen
 
@@ -44,11 +45,14 @@ def run(call: StageCall) -> StageResult:
     dataset.write_rows(call.folder / DROPPED, made.dropped)
     if not made.examples:
         raise _nothing_kept(call, made)
-    dataset.write_rows(call.folder / DATA, (e.row() for e in made.examples))
     client = made.client
     simulated = _simulated_before(call)
     if client is not None and client.simulated:
         simulated.add("judge" if isinstance(gen, RateGen) else "teacher")
+        made.examples = [_marked(example) for example in made.examples]
+    if any(example.simulated for example in made.examples) and not simulated:
+        simulated.add("teacher")  # an imported file's rows say so
+    dataset.write_rows(call.folder / DATA, (e.row() for e in made.examples))
     cards = card.write(call, gen.recipe, made, bool(simulated))
     return StageResult(
         keep=[DATA, DROPPED, *([TRANSCRIPT] if client else []), *made.files, *cards],
@@ -59,6 +63,12 @@ def run(call: StageCall) -> StageResult:
         simulated=sorted(simulated),
         notes=made.notes + _notes(made),
     )
+
+
+def _marked(example: Example) -> Example:
+    """The example, said to be simulated where this step asked for it."""
+    asked = bool(example.lineage and example.lineage[-1].requests)
+    return dataclasses.replace(example, simulated=True) if asked else example
 
 
 def _simulated_before(call: StageCall) -> set[str]:

@@ -14,11 +14,16 @@ def open_client(call: StageCall, endpoint: Endpoint, given: Data | None) -> Clie
 
     `given`: recorded calls that the spec names in place of the model. A request that they lack then
     fails, and nothing is asked. So it is where the whole stage is replayed.
+
+    Raises:
+        InputError: the given file cannot be read, or is not a transcript.
     """
     path = call.folder / TRANSCRIPT
-    if given is not None and not path.exists():
-        part = path.with_name(path.name + ".part")
-        shutil.copyfile(Path(given.path), part)
-        part.replace(path)
-    replay = call.replay or given is not None
-    return Client(endpoint, path, call.budget, price=call.price, replay=replay)
+    if given is None or call.replay:
+        return Client(endpoint, path, call.budget, price=call.price, replay=call.replay)
+    # It is read where the spec says that it is, which errors then name; the copy is the artefact's.
+    client = Client(endpoint, Path(given.path), call.budget, price=call.price, replay=True)
+    part = path.with_name(path.name + ".part")
+    shutil.copyfile(client.transcript.path, part)
+    part.replace(path)
+    return client

@@ -1,8 +1,8 @@
 """A data set: one schema for every recipe, one JSON line an example, each with its lineage.
 
 Instruction data has the fields id, name, instruction, input, output, system, history,
-is_classification, rating, origin, lineage. Preference data has chosen and rejected in place of
-output.
+is_classification, rating, origin, simulated, lineage. Preference data has chosen and rejected in
+place of output.
 """
 
 import dataclasses
@@ -51,6 +51,8 @@ class Example:
     """None where it is not known."""
     rating: float | None = None
     origin: Origin = "generated"
+    simulated: bool = False
+    """Whether a simulated teacher or judge had a hand in it; a copy of the file says so too."""
     lineage: Sequence[Lineage] = ()
 
     @property
@@ -77,6 +79,7 @@ class Example:
             "is_classification": self.is_classification,
             "rating": self.rating,
             "origin": self.origin,
+            "simulated": self.simulated,
             "lineage": [
                 {**step._asdict(), "requests": list(step.requests), "seeds": list(step.seeds)}
                 for step in self.lineage

@@ -8,6 +8,7 @@ was read, so that an example is found again in its file.
 import json
 import random
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,14 @@ def make(call: StageCall, gen: ImportGen, given: list[Example]) -> Made:
 
 
 def _read(call: StageCall, gen: ImportGen) -> Table:
+    wanted = {
+        *gen.columns.model_dump(exclude_none=True).values(),
+        *chain(*layouts.USUAL.values(), *layouts.OWN_FIELDS.values()),
+    }
     if gen.hub is not None:
-        return tables.read_hub(Path(call.inputs["hub"]), gen.hub, call.folder)
+        return tables.read_hub(Path(call.inputs["hub"]), gen.hub, call.folder, wanted)
     assert gen.file is not None
-    return tables.read_files(Path(gen.file.path))
+    return tables.read_files(Path(gen.file.path), wanted)
 
 
 def _take(table: Table, layout: Layout, gen: ImportGen) -> Made:

@@ -1,8 +1,9 @@
 """What `import` reads: local JSON, JSONL and Parquet files, or a hub data set's downloaded folder."""
 
+import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,31 +41,37 @@ class Table:
     """What was read, for the manifest; no machine's paths."""
 
 
-def read_files(path: Path) -> Table:
+def read_files(path: Path, wanted: Container[str]) -> Table:
     """A file, or every file of a folder in the order of their names.
 
     Hidden files, README and LICENSE are left out; of an artefact's folder only its data.jsonl is
-    read. What a file holds is told by its content, not by its name.
+    read. What a file holds is told by its content, not by its name. Of a Parquet file's columns
+    only the `wanted` ones are in the rows.
 
     Raises:
         InputError: a file is neither JSON nor Parquet, is broken, or there is none.
     """
     files = _files_of(path)
     rows: list[Row] = []
+    columns: dict[str, None] = {}
+    """In the order in which they are met."""
     formats = set()
     for file in files:
         at = {"file": file.relative_to(path).as_posix()} if len(files) > 1 else {}
         is_parquet = _is_parquet(file)
-        rows.extend(_parquet_rows(file, at) if is_parquet else _json_rows(file, at))
+        names, found = _parquet_rows(file, at, wanted) if is_parquet else _json_rows(file, at)
+        columns |= dict.fromkeys(names)
+        rows += found
         formats.add("parquet" if is_parquet else "json")
     used = {"file": path.name, "format": " and ".join(sorted(formats)), "files": len(files)}
-    return Table(str(path), _columns(row.fields for row in rows), rows, used)
+    return Table(str(path), list(columns), rows, used)
 
 
-def read_hub(folder: Path, hub: HubData, work: Path) -> Table:
+def read_hub(folder: Path, hub: HubData, work: Path, wanted: Container[str]) -> Table:
     """One split of a downloaded data set. No code of the data set's own is run.
 
-    `work` is where the library may write what it makes of the files; it is removed again.
+    Only the `wanted` columns are in the rows. `work` is where the library may write what it makes
+    of the files; it is removed again.
 
     Raises:
         InputError: there is no such config or split, or the files cannot be read.
@@ -88,7 +95,11 @@ def read_hub(folder: Path, hub: HubData, work: Path) -> Table:
                 "Name one of them in gen.hub.split.",
             )
         data = splits[hub.split]
-        values = {column: data[column][:] for column in data.column_names}
+        columns, count = data.column_names, len(data)
+        values: dict[str, list[Any]] = {}
+        for column in (c for c in columns if c in wanted):
+            with _naming(column, name):
+                values[column] = data[column][:]
     except (DatasetsError, FileNotFoundError, ValueError) as e:
         cause = _cause(e)
         if isinstance(cause, OSError) and cause.errno is not None:
@@ -100,11 +111,13 @@ def read_hub(folder: Path, hub: HubData, work: Path) -> Table:
         ) from None
     finally:
         shutil.rmtree(cache, ignore_errors=True)
-    rows = list(_column_rows(values, {}, f"{hub.id}, split {hub.split}"))
-    return Table(name, list(values), rows, {"hub": hub.model_dump()})
+    rows = list(_column_rows(values, count, {}, f"{hub.id}, split {hub.split}"))
+    return Table(name, columns, rows, {"hub": hub.model_dump()})
 
 
 def _files_of(path: Path) -> list[Path]:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path} is neither a regular file nor a folder", "Correct gen.file.")
     if not path.is_dir():
         return [path]
     if (path / "manifest.json").is_file() and (path / DATA).is_file():
@@ -129,27 +142,51 @@ def _is_parquet(file: Path) -> bool:
         raise InputError(f"{file} cannot be read: {e.strerror}", "Correct gen.file.") from None
 
 
-def _json_rows(file: Path, at: dict[str, Any]) -> Iterator[Row]:
-    for record in read_records(file):
-        yield Row(record.fields, {**at, "line": record.line}, f"{file}:{record.line}")
+def _json_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[Row]]:
+    rows = [
+        Row(record.fields, {**at, "line": record.line}, f"{file}:{record.line}")
+        for record in read_records(file)
+    ]
+    return _columns(row.fields for row in rows), rows
 
 
-def _parquet_rows(file: Path, at: dict[str, Any]) -> Iterator[Row]:
+def _parquet_rows(
+    file: Path, at: dict[str, Any], wanted: Container[str]
+) -> tuple[list[str], list[Row]]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(file) as opened:
-            table = opened.read()
-        values = {name: table[name].to_pylist() for name in table.column_names}
+            columns = opened.schema_arrow.names
+            table = opened.read([c for c in columns if c in wanted])
+        found = {name: table[name] for name in columns if name in wanted}
     except (pyarrow.ArrowException, OSError, ValueError, KeyError) as e:
         raise InputError(f"{file} is no Parquet file that can be read: {_first_line(e)}") from None
-    return _column_rows(values, at, str(file))
+    values: dict[str, list[Any]] = {}
+    for column, cells in found.items():
+        with _naming(column, str(file)):
+            values[column] = cells.to_pylist()
+    return columns, list(_column_rows(values, table.num_rows, at, str(file)))
 
 
-def _column_rows(values: dict[str, list[Any]], at: dict[str, Any], name: str) -> Iterator[Row]:
-    for number, cells in enumerate(zip(*values.values(), strict=True)):
-        fields = dict(zip(values, cells, strict=True))
+@contextlib.contextmanager
+def _naming(column: str, file: str) -> Iterator[None]:
+    """Names the column in which a value is nothing that Python can hold."""
+    try:
+        yield
+    except (ValueError, KeyError, OverflowError) as e:
+        raise InputError(
+            f"{file}: a value in the column {column!r} cannot be read: {_first_line(e)}",
+            "Mend it, or give the file without this column.",
+        ) from None
+
+
+def _column_rows(
+    values: dict[str, list[Any]], count: int, at: dict[str, Any], name: str
+) -> Iterator[Row]:
+    for number in range(count):
+        fields = {column: cells[number] for column, cells in values.items()}
         yield Row(fields, {**at, "row": number}, f"{name}, row {number}")
 
 

@@ -15,21 +15,29 @@ from typing import IO, Any
 
 from harness import events
 from harness.errors import HarnessError, InputError
-from harness.llm.batch_api import Absent, BatchApi
+from harness.llm.batch_api import Absent, BatchApi, Unlisted
 from harness.llm.budget import Amount
 from harness.llm.calls import PATHS, Asked, Connection
-from harness.llm.faults import PromptRefused, Transient, fault_of_status, gave_up
+from harness.llm.faults import (
+    PromptRefused,
+    Transient,
+    fault_of_status,
+    gave_up,
+    with_retries,
+)
 from harness.llm.ledger import Ledger, request_id
 from harness.llm.progress import Progress
 from harness.llm.reply import BrokenReply, check_response
 from harness.llm.secrets import redact
-from harness.llm.totals import UNUSABLE
+from harness.llm.totals import UNUSABLE, unusable_attempts
 
 MOST_REQUESTS = 50_000
 MOST_BYTES = 200_000_000
 """Of one batch (OpenAI's limits)."""
 SMALLEST_ROUND = 0.1
 """Share of the calls left. A budget that covers no more of them is not worth another day's batch."""
+SIMULATED_POLL_S = 0.2
+"""At most; a simulated server has no queue."""
 ENDED = ("completed", "failed", "expired", "cancelled")
 TOO_MUCH_AT_ONCE = "token_limit_exceeded"
 """Error code of a batch that would pass what an account may have in flight."""
@@ -83,10 +91,18 @@ class BatchCalls:
             while self._todo or self._flights:
                 await self._send_what_fits()
                 if not await self._look():
-                    await asyncio.sleep(self._line.endpoint.batch_poll_s)
+                    await asyncio.sleep(self._pause_s())
         finally:
             for pending in calls:
+                self._record_stopped(pending)
+            for pending in calls:
                 await self._release(pending)
+
+    def _pause_s(self) -> float:
+        endpoint = self._line.endpoint
+        if endpoint.simulated is None:
+            return endpoint.batch_poll_s
+        return min(endpoint.batch_poll_s, SIMULATED_POLL_S)
 
     async def _find_again(self) -> None:
         """Take up the batches in flight from an earlier try."""
@@ -95,7 +111,11 @@ class BatchCalls:
             if wanted.keys().isdisjoint(requests):
                 continue
             # The try was stopped somewhere between these two.
-            if batch := await self._api.find(file):
+            try:
+                batch = await self._api.find(file)
+            except Unlisted:
+                raise self._unlisted(file) from None
+            if batch is not None:
                 self._ledger.note_batch(batch, file, _now())
             else:
                 self._ledger.note_upload(file, [])
@@ -105,8 +125,9 @@ class BatchCalls:
                 pending.held = True
                 self._flights.setdefault(batch, {})[name] = pending
         self._todo = deque(p for p in self._todo if p.reserved is None)
-        for batch in self._flights:
-            events.note(f"batch {batch}, which an earlier try sent, is awaited")
+        if self._line.endpoint.simulated is None:
+            for batch in self._flights:
+                events.note(f"batch {batch}, which an earlier try sent, is awaited")
 
     async def _send_what_fits(self) -> None:
         while self._todo and not self._full:
@@ -115,7 +136,13 @@ class BatchCalls:
                 return
             file = await self._api.upload(b"".join(lines))
             self._ledger.note_upload(file, [pending.id for pending in chunk])
-            batch = await self._api.create(file, chunk[0].asked.kind)
+            try:
+                batch = await self._api.create(file, chunk[0].asked.kind)
+            except Unlisted:
+                raise self._unlisted(file) from None
+            except InputError:
+                self._ledger.note_upload(file, [])  # refused, so that no batch is under way
+                raise
             self._ledger.note_batch(batch, file, _now())
             self._flights[batch] = {pending.id: pending for pending in chunk}
             self._sent += len(chunk)
@@ -136,7 +163,9 @@ class BatchCalls:
                 break
             if not await self._reserve(pending, first=not chunk):
                 left = len(chunk) + len(self._todo)
-                if self._sent and not self._flights and len(chunk) < SMALLEST_ROUND * left:
+                if self._line.budget.is_first_unlimited(pending.asked.body):
+                    self._note_first(left)
+                elif self._sent and not self._flights and len(chunk) < SMALLEST_ROUND * left:
                     raise self._line.budget.too_small(pending.asked.body, len(chunk), left)
                 break
             self._todo.popleft()
@@ -144,6 +173,13 @@ class BatchCalls:
             lines.append(line)
             size += len(line)
         return chunk, lines
+
+    def _note_first(self, left: int) -> None:
+        if not self._flights:
+            events.note(
+                f"one of {left} requests goes first, in a batch of its own: they name no max_tokens, "
+                "and the budget has to know how long a reply may be"
+            )
 
     async def _reserve(self, pending: _Pending, first: bool) -> bool:
         budget, body = self._line.budget, pending.asked.body
@@ -188,7 +224,20 @@ class BatchCalls:
                 hint="use a key of the same account and project; or delete "
                 f"{self._ledger.path}: its requests are then asked, and paid for, again",
             )
+        events.note(
+            f"batch {batch}, which an earlier try sent, is lost: its simulated server ended with "
+            "that try. Its requests are sent again"
+        )
         await self._send_again(batch, list(self._flights.pop(batch).values()))
+
+    def _unlisted(self, file: str) -> HarnessError:
+        return HarnessError(
+            f"a batch of the uploaded file {file} may be under way at {self._line.url}: the request "
+            "for it had no answer, or was made by a try that was stopped, and the server does not "
+            "list its batches",
+            hint="see there whether one is. To send its requests, and pay for them, in any case, "
+            f"delete the line that names {file} from {self._ledger.path}",
+        )
 
     async def _take_in(self, batch: str, state: dict[str, Any]) -> None:
         """Record what an ended batch answered, and see to the rest."""
@@ -200,15 +249,21 @@ class BatchCalls:
         flight = self._flights[batch]
         again: list[_Pending] = []
         failures: list[HarnessError] = []
-        for name in ("output_file_id", "error_file_id"):
-            if isinstance(file := state.get(name), str):
-                for result in await self._results(batch, file):
-                    pending = flight.pop(str(result.get("custom_id")), None)
-                    if pending is not None:
-                        await self._settle(pending, batch, result, again, failures)
+        files = [state.get(name) for name in ("output_file_id", "error_file_id")]
+        if status == "completed" and files == [None, None]:
+            raise self._unreadable(batch, "no file of them is named")
+        for file in files:
+            if isinstance(file, str):
+                with await self._results(batch, file) as results:
+                    for result in _read_results(results, self._line.key):
+                        pending = flight.pop(str(result.get("custom_id")), None)
+                        if pending is not None:
+                            await self._settle(pending, batch, result, again, failures)
+        # What a completed batch was asked was served, though its result got lost.
+        lost = f"completed{UNUSABLE}there is no result"
+        code = lost if status == "completed" else f"no result: batch {status}"
         for pending in list(flight.values()):
-            nothing = {"error": {"code": f"no result: batch {status}"}}
-            await self._settle(pending, batch, nothing, again, failures)
+            await self._settle(pending, batch, {"error": {"code": code}}, again, failures)
         del self._flights[batch]
         await self._send_again(batch, again)
         if failures:
@@ -221,12 +276,36 @@ class BatchCalls:
                 hint="nothing that was answered is lost: the same command sends the rest again",
             )
 
-    async def _results(self, batch: str, file: str) -> Iterator[dict[str, Any]]:
+    async def _results(self, batch: str, file: str) -> IO[bytes]:
+        """A result file, with at least one result in it.
+
+        Raises:
+            HarnessError: it cannot be read. The batch stays in the ledger.
+        """
+
+        async def once() -> IO[bytes]:
+            try:
+                data = await self._api.download(file)
+            except Absent:
+                raise Transient(f"there is no file {file}") from None
+            found = _read_results(data, self._line.key)
+            if not any(isinstance(result.get("custom_id"), str) for result in found):
+                data.close()
+                raise Transient(f"no result is in the file {file}")
+            return data
+
         try:
-            return _read_results(await self._api.download(file), self._line.key)
-        except Absent:
-            events.note(f"a file of batch {batch}'s results is no longer at the server")
-            return iter(())
+            return await with_retries(once, self._line.endpoint.max_attempts)
+        except Transient as e:
+            raise self._unreadable(batch, str(e)) from None
+
+    def _unreadable(self, batch: str, why: str) -> HarnessError:
+        return HarnessError(
+            f"the results of batch {batch} cannot be read from {self._line.url}: {why}",
+            hint="its requests were served, and most likely paid for: run the same command again, "
+            "which tries to read them again. If they are lost, delete "
+            f"{self._ledger.path}: they are then asked, and paid for, again",
+        )
 
     async def _settle(
         self,
@@ -266,6 +345,7 @@ class BatchCalls:
             failure,
             batch,
         )
+        pending.attempts = []
         await self._release(pending)
         if failure is not None:
             failures.append(failure)
@@ -273,6 +353,20 @@ class BatchCalls:
             return
         self._answered += 1
         self._on_answer(pending.index, response)
+
+    def _record_stopped(self, pending: _Pending) -> None:
+        """Have what a call that is not to be answered by this try took counted by the next one."""
+        if not unusable_attempts(pending.attempts):
+            return
+        batch = pending.attempts[-1]["batch"]
+        started = _time(self._ledger.started[batch])
+        stopped = HarnessError("the call was stopped before it had an answer")
+        reserved = pending.reserved or Amount()
+        seconds = pending.attempts[-1]["seconds"]
+        self._line.record(
+            pending.asked, {}, pending.attempts, reserved, started, seconds, stopped, batch
+        )
+        pending.attempts = []
 
     def _response_in(
         self, result: dict[str, Any], pending: _Pending, note: dict[str, Any]
@@ -283,6 +377,8 @@ class BatchCalls:
             error = result.get("error")
             code = error.get("code") if isinstance(error, dict) else None
             note["outcome"] = str(code or "no response")
+            if unusable_attempts([note]):
+                self._note_unusable(pending)
             raise Transient(note["outcome"])
         status, body = http["status_code"], http.get("body")
         note["outcome"] = str(status)
@@ -293,9 +389,12 @@ class BatchCalls:
             return check_response(body, pending.asked.kind, text)
         except BrokenReply as e:
             note["outcome"] += f"{UNUSABLE}{e}"
-            assert pending.reserved is not None
-            self._line.budget.note_unusable(pending.reserved)
+            self._note_unusable(pending)
             raise Transient(note["outcome"]) from None
+
+    def _note_unusable(self, pending: _Pending) -> None:
+        assert pending.reserved is not None
+        self._line.budget.note_unusable(pending.reserved)
 
     async def _see_to_failed(self, batch: str, state: dict[str, Any]) -> None:
         """A batch that the server did not begin: nothing of it was answered or paid for."""
@@ -350,14 +449,14 @@ class BatchCalls:
 
 def _read_results(file: IO[bytes], key: str) -> Iterator[dict[str, Any]]:
     """The objects in a result file, without secrets; a line that is none is passed over."""
-    with file:
-        for line in file:
-            try:
-                result = json.loads(redact(line.decode("utf-8", "replace"), key))
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(result, dict):
-                yield result
+    file.seek(0)
+    for line in file:
+        try:
+            result = json.loads(redact(line.decode("utf-8", "replace"), key))
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(result, dict):
+            yield result
 
 
 def _errors_of(state: dict[str, Any]) -> list[dict[str, Any]]:

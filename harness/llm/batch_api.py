@@ -41,6 +41,10 @@ class Absent(Exception):
     """The server does not have what was asked for."""
 
 
+class Unlisted(Exception):
+    """The server does not say which batches there are."""
+
+
 class BatchApi:
     """The Batch API at an open endpoint.
 
@@ -77,6 +81,7 @@ class BatchApi:
 
         Raises:
             InputError: the server has no Batch API.
+            Unlisted: the request had no answer, and there may or may not be a batch.
         """
         sent = False
 
@@ -98,11 +103,12 @@ class BatchApi:
         return await self._needed(once)
 
     async def find(self, file: str) -> str | None:
-        """The id of the batch that was made of an uploaded file, if one was."""
-        try:
-            return await self._tried(lambda: self._search(file))
-        except Absent:
-            return None
+        """The id of the batch that was made of an uploaded file, if one was.
+
+        Raises:
+            Unlisted: nobody can know.
+        """
+        return await self._tried(lambda: self._search(file))
 
     async def retrieve(self, batch: str) -> dict[str, Any]:
         """How a batch stands: the API's batch object.
@@ -142,9 +148,14 @@ class BatchApi:
         return target
 
     async def _search(self, file: str) -> str | None:
-        async for batch in self._listed():
-            if batch.get("input_file_id") == file:
-                return _id_in(batch)
+        try:
+            async for batch in self._listed():
+                if batch.get("input_file_id") == file:
+                    return _id_in(batch)
+        except openai.APIStatusError as e:
+            if e.status_code in _ABSENT:
+                raise Unlisted from None
+            raise
         return None
 
     async def _listed(self) -> AsyncIterator[dict[str, Any]]:

@@ -1,11 +1,12 @@
 """Keeps a stage within its budget of calls, tokens and dollars."""
 
 import asyncio
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from harness.errors import HarnessError
-from harness.llm.totals import Totals, most_tokens
+from harness.llm.totals import Totals, most_tokens, reply_limit
 from harness.prices import Price
 
 ROUNDING_USD = 1e-9
@@ -35,7 +36,15 @@ class Budget:
     A call is let through only when everything already used, what the calls in flight may still use
     and what this one may use stay within the limits; a call's tokens are the most its prompt and
     `max_tokens` can come to. While that fails only because of calls in flight, the call waits.
-    A reply that could not be used counts with the most it can have taken.
+    What was served without a usable reply, may have been served (a timeout, an interrupt), or came
+    without a report of its tokens counts with the most it can have taken.
+
+    So no limit is passed as long as the requests name `max_tokens` and the server keeps to it. For
+    requests without it, a limit in tokens or dollars is kept only as far as replies resemble each
+    other. Live, no more of them are in flight than replies have been seen (at first, one), each
+    with UNLIMITED_TIMES the longest reply set aside; of batches, the first is of one request. The
+    limit may be passed by what the replies in flight exceed that: by the first reply, whatever its
+    length, and later by replies that are so many times as long as all before. No call is made then.
 
     price: needed for a limit in dollars. batch: calls are priced as the Batch API's.
     """
@@ -62,22 +71,34 @@ class Budget:
         Raises:
             HarnessError: the call would pass a limit.
         """
-        most = self._most(body)
+        unlimited = self._is_unlimited(body)
         async with self._changed:
-            while passed := self._passed(most):
+            longest, most = self._totals.longest_reply, self._most(body)
+            while (passed := self._passed(most)) or self._reserved.calls >= self._most_at_once(
+                unlimited
+            ):
                 if self._reserved.calls == 0:
-                    raise self._exhausted(passed, most)
+                    assert passed is not None
+                    raise self._exhausted(passed, most, unlimited)
                 await self._changed.wait()
+                if unlimited and self._totals.longest_reply != longest:
+                    longest, most = self._totals.longest_reply, self._most(body)
             self._reserved = self._reserved.plus(most)
         return most
 
     def reserve_now(self, body: Mapping[str, Any]) -> Amount | None:
-        """As `reserve`; None where it would have to wait or raise."""
+        """As `reserve`, for one more call of a batch; None where it would have to wait or raise."""
+        if self.is_first_unlimited(body) and self._reserved.calls:
+            return None
         most = self._most(body)
         if self._passed(most):
             return None
         self._reserved = self._reserved.plus(most)
         return most
+
+    def is_first_unlimited(self, body: Mapping[str, Any]) -> bool:
+        """Whether a limit depends on how long the reply to it is, of which nothing is known."""
+        return self._is_unlimited(body) and self._totals.longest_reply == 0
 
     def hold(self, body: Mapping[str, Any]) -> Amount:
         """Set aside a call that is in flight already, whatever the limits say."""
@@ -92,14 +113,15 @@ class Budget:
             self._changed.notify_all()
 
     def note_unusable(self, reserved: Amount) -> None:
-        """An attempt of a call in flight was served, and its reply could not be used.
+        """An attempt of a call in flight was served, or may have been, without a reply of use.
 
         Raises:
             HarnessError: another attempt would pass a limit.
         """
         self._unusable = self._unusable.plus(reserved)
         if passed := self._passed(Amount()):
-            raise self._exhausted(passed, reserved)
+            in_flight = self._reserved.calls - reserved.calls
+            raise self._exhausted(passed, reserved, unlimited=False, in_flight=in_flight)
 
     def note_recorded(self, reserved: Amount, unusable: int) -> None:
         """So many of them are in the transcript from now on, which counts them."""
@@ -117,6 +139,14 @@ class Budget:
             hint=_goes_on(passed),
         )
 
+    def _is_unlimited(self, body: Mapping[str, Any]) -> bool:
+        counts_tokens = self._tokens is not None or self._usd is not None
+        return counts_tokens and reply_limit(body) is None
+
+    def _most_at_once(self, unlimited: bool) -> float:
+        """Calls in flight. Each reply seen makes it likelier that the longest is known."""
+        return max(1, self._totals.answered) if unlimited else math.inf
+
     def _most(self, body: Mapping[str, Any]) -> Amount:
         if self._tokens is None and self._usd is None:
             return Amount(1)
@@ -132,7 +162,9 @@ class Budget:
     def _passed(self, more: Amount) -> Limit | None:
         if self._calls is None and self._tokens is None and self._usd is None:
             return None
-        total = self._spent().plus(self._reserved).plus(more)
+        return self._over(self._spent().plus(self._reserved).plus(more))
+
+    def _over(self, total: Amount) -> Limit | None:
         if self._calls is not None and total.calls > self._calls:
             return "calls"
         if self._tokens is not None and total.tokens > self._tokens:
@@ -141,10 +173,13 @@ class Budget:
             return "usd"
         return None
 
-    def _exhausted(self, passed: Limit, most: Amount) -> HarnessError:
+    def _exhausted(
+        self, passed: Limit, most: Amount, unlimited: bool, in_flight: int = 0
+    ) -> HarnessError:
         spent = self._spent()
-        if passed == "calls":
-            message = f"the budget of {self._calls} calls is used up"
+        hint = _goes_on(passed)
+        if passed in ("calls", self._over(spent)):
+            message = f"the budget of {self._limit(passed)} is used up"
         elif passed == "tokens":
             message = (
                 f"the next call may take {most.tokens} tokens, which would pass the budget of "
@@ -155,7 +190,15 @@ class Budget:
                 f"the next call may cost ${most.usd:.4f}, which would pass the budget of "
                 f"${self._usd:g}"
             )
-        return HarnessError(f"{message}: {self._told(passed, spent)} so far", _goes_on(passed))
+        if unlimited and passed != "calls":
+            hint += (
+                ". The requests do not say how long a reply may be, so that this is an estimate: "
+                "give max_tokens in the spec for a budget that is used up and never passed"
+            )
+        told = f"{self._told(passed, spent)} so far"
+        if in_flight:
+            told += f", and {in_flight} calls in flight"
+        return HarnessError(f"{message}: {told}", hint)
 
     def _told(self, passed: Limit, spent: Amount) -> str:
         up_to = "up to " if spent.tokens > sum(self._totals.tokens) else ""

@@ -14,6 +14,7 @@ from harness.llm.batch import BatchCalls
 from harness.llm.budget import Budget
 from harness.llm.calls import OPENAI_URL, Asked, Connection, request_of, server_of
 from harness.llm.connect import connect
+from harness.llm.interrupts import Interrupts
 from harness.llm.ledger import Ledger, request_id
 from harness.llm.live import LiveCalls
 from harness.llm.replay import miss
@@ -30,7 +31,8 @@ class Client:
     """An endpoint's calls, as an async context manager.
 
     A call that the transcript already holds is not made again. When the block ends without an
-    error, the transcript is put in the order of asking and made durable.
+    error, the transcript is put in the order of asking and made durable. An interrupt
+    while calls are in flight lets these be answered first: see harness.llm.interrupts.
 
     budget: limits on calls, tokens and usd, None for no limit. price: what the model costs, a dump
     of harness.prices.Price; None where that is not known. replay: every reply comes from the
@@ -56,6 +58,7 @@ class Client:
         self._server = server_of(endpoint)
         self._limits = budget or {}
         self._replayed = 0
+        self._interrupts: Interrupts | None = None
         self._close = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -76,6 +79,9 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         await self._leave()
+        stopped = self._interrupts is not None and self._interrupts.came
+        if stopped and (error is None or isinstance(error, asyncio.CancelledError)):
+            raise KeyboardInterrupt
         if error is None:
             self.transcript.finish()
 
@@ -135,8 +141,9 @@ class Client:
     def cost(self) -> dict[str, float]:
         """What the transcript's calls took, earlier tries of the stage included.
 
-        calls: the answered ones and every served attempt whose reply could not be used. usd: what
-        the tokens that the replies report cost, where the price is known. A replay took nothing;
+        calls: the answered ones and every attempt that was served, or may have been, without a
+        reply of use. usd: what the tokens that the replies report cost, where the price is known
+        and every reply reports them; calls_without_usage: how many do not. A replay took nothing;
         replayed_calls says how many replies it took from the transcript.
         """
         if self.replay:
@@ -149,7 +156,9 @@ class Client:
             "prompt_tokens": totals.tokens.prompt,
             "completion_tokens": totals.tokens.completion,
         }
-        if self.price is not None:
+        if totals.without_usage:
+            cost["calls_without_usage"] = totals.without_usage
+        elif self.price is not None:
             # Sums of floats end in digits that mean nothing.
             cost["usd"] = round(totals.usd(self.price), 9)
         return cost
@@ -176,6 +185,8 @@ class Client:
         )
         self._ledger = Ledger(self.transcript.path)
         self._live = LiveCalls(self._line)
+        self._interrupts = Interrupts(self._live)
+        self._close.callback(self._interrupts.close)
         if not by_batch:
             self._warn_of_batches()
 

@@ -154,7 +154,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 def _seconds_until(date: str) -> float:
     try:
         return parsedate_to_datetime(date).timestamp() - time.time()
-    except ValueError:
+    except (ValueError, OverflowError):
         return math.nan
 
 
@@ -162,7 +162,7 @@ def _error_in(body: str) -> tuple[str | None, str]:
     """(code, message) of an OpenAI-style error body; of another one, its start as the message."""
     try:
         error = json.loads(body)["error"]
-        code, message = error.get("code"), error.get("message")
-    except (ValueError, KeyError, TypeError, AttributeError):
+        code, message = error.get("code"), str(error.get("message") or "")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None, " ".join(body[:200].split())
-    return (code if isinstance(code, str) else None), str(message or "")
+    return (code if isinstance(code, str) else None), message

@@ -1,10 +1,14 @@
 """Calls that are answered at once, each with its retries."""
 
 import asyncio
+import contextlib
 import json
 import time
 from datetime import UTC, datetime
 from typing import Any
+
+import aiohttp
+import httpx2
 
 from harness.errors import HarnessError
 from harness.llm.budget import Amount
@@ -21,7 +25,11 @@ from harness.llm.faults import (
 )
 from harness.llm.reply import BrokenReply, parse_response
 from harness.llm.secrets import redact
-from harness.llm.totals import UNUSABLE
+from harness.llm.totals import INTERRUPTED, TIMEOUT, UNUSABLE
+
+DRAIN_LOOK_S = 0.02
+CONNECT_SHARE = 0.9
+"""Of timeout_s. A call that finds no connection for so long was not sent, and is known not to be."""
 
 
 class LiveCalls:
@@ -29,7 +37,11 @@ class LiveCalls:
 
     def __init__(self, connection: Connection) -> None:
         self._line = connection
+        self.in_flight = 0
+        self._stopping = False
         self._slots = asyncio.Semaphore(connection.endpoint.concurrency)
+        seconds = connection.endpoint.timeout_s
+        self._timeout = httpx2.Timeout(seconds, connect=CONNECT_SHARE * seconds)
         self._urls = {kind: connection.url.rstrip("/") + path for kind, path in PATHS.items()}
         self._headers = {
             "Authorization": f"Bearer {connection.key or NO_KEY}",
@@ -49,6 +61,17 @@ class LiveCalls:
                 return await self._call(asked, reserved)
             finally:
                 await budget.release(reserved)
+
+    async def drain(self, seconds: float) -> None:
+        """Begin no attempt any more, and wait for those in flight, but no longer than `seconds`.
+
+        What would begin one waits to be cancelled.
+        """
+        self._stopping = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.in_flight:
+                    await asyncio.sleep(DRAIN_LOOK_S)
 
     async def _call(self, asked: Asked, reserved: Amount) -> dict[str, Any]:
         line = self._line
@@ -72,6 +95,12 @@ class LiveCalls:
             failure = gave_up(e, len(attempts), line.endpoint, line.url)
         except HarnessError as e:
             failure = e
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            if attempts:
+                stopped = HarnessError("the call was stopped before its answer came")
+                seconds = time.monotonic() - clock
+                line.record(asked, {}, attempts, reserved, started, seconds, stopped)
+            raise
         seconds = time.monotonic() - clock
         line.record(asked, response, attempts, reserved, started, seconds, failure)
         if failure is not None:
@@ -82,9 +111,12 @@ class LiveCalls:
         self, asked: Asked, attempts: list[dict[str, Any]], reserved: Amount
     ) -> dict[str, Any]:
         line = self._line
+        if self._stopping:
+            await asyncio.Event().wait()
         clock = time.monotonic()
-        note: dict[str, Any] = {"outcome": "interrupted"}
+        note: dict[str, Any] = {"outcome": INTERRUPTED}
         attempts.append(note)
+        self.in_flight += 1
         request = {"model": line.endpoint.model, **asked.body}
         try:
             async with asyncio.timeout(line.endpoint.timeout_s):
@@ -93,7 +125,7 @@ class LiveCalls:
                     # Escaped: texts of models can hold half a surrogate pair, which UTF-8 cannot.
                     content=json.dumps(request, separators=(",", ":")),
                     headers=self._headers,
-                    timeout=line.endpoint.timeout_s,
+                    timeout=self._timeout,
                 )
             note["outcome"] = str(http.status_code)
             text = redact(http.text, line.key)
@@ -106,7 +138,16 @@ class LiveCalls:
             raise Transient(note["outcome"]) from None
         except CONNECTION_FAULTS as e:
             fault = fault_of_connection(e)
+            if isinstance(e.__cause__, aiohttp.ConnectionTimeoutError):
+                fault = Transient("no connection (timeout)")
             note["outcome"] = str(fault)
+            if note["outcome"] == TIMEOUT:
+                line.budget.note_unusable(reserved)
             raise fault from None
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            with contextlib.suppress(HarnessError):
+                line.budget.note_unusable(reserved)
+            raise
         finally:
+            self.in_flight -= 1
             note["seconds"] = round(time.monotonic() - clock, 3)

@@ -50,8 +50,13 @@ class NetworkRefused(HarnessError):
 
 def miss(transcript: Transcript, asked: Asked, request: dict[str, Any]) -> ReplayMiss:
     """The error for a request that the transcript lacks, with the nearest one that it holds."""
-    number = transcript.order(asked.place) + 1
-    lacking = f"the transcript {transcript.path} lacks request {number}, in the order of asking"
+    number = transcript.order(asked.place)
+    lacking = (
+        f"the transcript {transcript.path} lacks the answer to request {number} (line {number + 1} "
+        "in the order of asking)"
+    )
+    if transcript.cut is not None:
+        lacking += f"; its last line, {_line(transcript.cut - 1)}, is cut"
     digest, occurrence = asked.place
     if transcript.is_answered((digest, occurrence - 1)):
         return ReplayMiss(
@@ -66,12 +71,20 @@ def miss(transcript: Transcript, asked: Asked, request: dict[str, Any]) -> Repla
     if record["digest"] == digest and not record["ok"]:
         return ReplayMiss(
             f"{lacking}: the call failed when it was made",
-            hint=f"line {line + 1} says: {_printable(str(record.get('error', '')))[:500]}",
+            hint=f"{_line(line)} says: {_printable(str(record.get('error', '')))[:500]}",
         )
     shown = "\n".join(_diff(record["request"], request, line))
     return ReplayMiss(
-        lacking, hint=f"the nearest request that it holds, against this one:\n{shown}"
+        lacking,
+        hint="a request is its prompt, its sampling parameters with their seed, its model and its "
+        "base_url: the spec has to give all of them as they were. The nearest request that the "
+        f"transcript holds, against this one:\n{shown}",
     )
+
+
+def _line(line: int) -> str:
+    """A line, from 0, as an editor counts it and as Reply.request and a Lineage do."""
+    return f"line {line + 1} (request {line})"
 
 
 def refuse_network() -> None:
@@ -161,7 +174,7 @@ def _diff(recorded: dict[str, Any], asked: dict[str, Any], line: int) -> Iterato
     """A unified diff of the two requests' JSON, in which texts stand line by line."""
     old, new = _pretty(recorded), _pretty(asked)
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
-    yield f"--- recorded, line {line + 1}"
+    yield f"--- recorded, {_line(line)}"
     yield "+++ asked"
     shown = 2
     for group in matcher.get_grouped_opcodes(AROUND):

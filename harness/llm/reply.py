@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 Kind = Literal["chat", "completion"]
 
+TOKENS = ("prompt_tokens", "completion_tokens")
+
 REFUSED = "refused"
 """`finish_reason` of a reply in place of which the server declined this one prompt."""
 
@@ -18,6 +20,12 @@ PROMPT_REFUSALS = {
 }
 """Error codes (OpenAI's and Azure's) that speak of the prompt's content, not of the set-up: asking
 again brings the same answer, and other prompts are not touched by it."""
+
+MOST_NESTED = 100
+"""Lists and objects within each other in a response; a model's answer has fewer than ten."""
+_TOO_DEEP = "nested too deeply"
+MOST_TOKENS = 10**9
+"""What a response reports beyond it is no count of one call's tokens."""
 
 
 class BrokenReply(Exception):
@@ -51,13 +59,17 @@ def parse_response(text: str, kind: Kind) -> dict[str, Any]:
     """
     try:
         raw = json.loads(text)
-    except (ValueError, RecursionError):
+    except ValueError:
         raise BrokenReply(f"not JSON: {_start(text)}") from None
+    except RecursionError:
+        raise BrokenReply(_TOO_DEEP) from None
     return check_response(raw, kind, text)
 
 
 def check_response(raw: Any, kind: Kind, text: str) -> dict[str, Any]:
     """The response `raw`, whose JSON is `text`, if it is a model's answer; raises as above."""
+    if is_nested_deeper(raw, MOST_NESTED):
+        raise BrokenReply(_TOO_DEEP)
     if not isinstance(raw, dict) or not isinstance(raw.get("choices"), list) or not raw["choices"]:
         raise BrokenReply(f"no choices in it: {_start(text)}")
     choice = raw["choices"][0]
@@ -68,6 +80,17 @@ def check_response(raw: Any, kind: Kind, text: str) -> dict[str, Any]:
     return raw
 
 
+def is_nested_deeper(value: Any, most: int) -> bool:
+    """Whether a JSON value has more than `most` lists and objects within each other."""
+    level = [value]
+    for _ in range(most + 1):
+        inner = [v for v in level if isinstance(v, (dict, list))]
+        if not inner:
+            return False
+        level = [item for v in inner for item in (v.values() if isinstance(v, dict) else v)]
+    return True
+
+
 def reply_from(raw: dict[str, Any], reused: bool, request: int = 0) -> Reply:
     """A reply from a response that `parse_response` accepted, or from a refusal's error body."""
     simulated = raw.get("simulated") is True
@@ -75,9 +98,10 @@ def reply_from(raw: dict[str, Any], reused: bool, request: int = 0) -> Reply:
         return Reply("", REFUSED, "", {}, raw, simulated, reused, request)
     choice = raw["choices"][0]
     text = choice["text"] if "text" in choice else choice["message"].get("content")
+    finish_reason = choice.get("finish_reason")
     return Reply(
         text=text if isinstance(text, str) else "",
-        finish_reason=choice.get("finish_reason"),
+        finish_reason=finish_reason if isinstance(finish_reason, str) else None,
         # JSON can hold half a surrogate pair, which UTF-8 cannot.
         served_model=str(raw.get("model") or "").encode("utf-8", "replace").decode("utf-8"),
         usage=raw["usage"] if isinstance(raw.get("usage"), dict) else {},
@@ -90,12 +114,18 @@ def reply_from(raw: dict[str, Any], reused: bool, request: int = 0) -> Reply:
 
 def tokens_used(usage: dict[str, Any]) -> tuple[int, int]:
     """(prompt tokens, completion tokens) that a response reports; 0 for what is no count."""
+    prompt, completion = (_count(usage.get(name)) for name in TOKENS)
+    return prompt or 0, completion or 0
 
-    def count(name: str) -> int:
-        value = usage.get(name)
-        return value if type(value) is int and value >= 0 else 0
 
-    return count("prompt_tokens"), count("completion_tokens")
+def usage_is_known(usage: dict[str, Any]) -> bool:
+    """Whether a response reports both; some servers fill in 0 for what they do not count."""
+    counts = [_count(usage.get(name)) for name in TOKENS]
+    return None not in counts and any(counts)
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
 
 
 def _start(text: str) -> str:

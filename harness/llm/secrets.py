@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from harness.errors import InputError
 REDACTED = "[key]"
 SHORTEST_REDACTED = 12
 """Characters. A shorter key is a placeholder, and may be a word that a reply needs."""
+
+_ESCAPE = re.compile(r"(?<!\\)\\+u([0-9a-fA-F]{4})")
 
 
 def read_key(name: str, purpose: str) -> str:
@@ -43,21 +46,37 @@ def read_key(name: str, purpose: str) -> str:
 def redact(text: str, key: str) -> str:
     """A response's text with the key, should the server echo it, replaced.
 
-    In JSON the key is looked for in the strings themselves, however they are escaped.
+    JSON that holds the key, however it is escaped and wherever it stands, is written anew from its
+    redacted strings. A text from which the key cannot be taken out is replaced by a JSON object
+    that says so.
     """
-    if len(key) < SHORTEST_REDACTED:
+    if len(key) < SHORTEST_REDACTED or not _holds(text, key):
         return text
     try:
-        value = json.loads(text)
-        redacted = _redact_value(value, key)
-        return text if redacted == value else json.dumps(redacted)
+        safe = json.dumps(_redact_value(json.loads(text), key))
     except (ValueError, RecursionError):
-        return text.replace(key, REDACTED).replace(json.dumps(key)[1:-1], REDACTED)
+        safe = text.replace(key, REDACTED)
+    if _holds(safe, key):
+        return json.dumps({"withheld": f"{len(text)} characters that hold the key"})
+    return safe
+
+
+def _holds(text: str, key: str) -> bool:
+    """Whether the key is in a text, as it stands or escaped as JSON allows, even repeatedly.
+
+    Backslashes themselves do not count, neither the key's nor the text's.
+    """
+    return key in text or ("\\" in text and _unescaped(key) in _unescaped(text))
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text).replace("\\", "")
 
 
 def _redact_value(value: Any, key: str) -> Any:
     if isinstance(value, str):
-        return value.replace(key, REDACTED)
+        value = value.replace(key, REDACTED)
+        return REDACTED if _holds(value, key) else value
     if isinstance(value, list):
         return [_redact_value(item, key) for item in value]
     if isinstance(value, dict):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from harness.llm.reply import tokens_used
+from harness.llm.reply import MOST_TOKENS, tokens_used, usage_is_known
 from harness.prices import Price
 
 UNUSABLE = ", but "
@@ -14,8 +14,12 @@ UNUSABLE = ", but "
 BYTES_PER_TOKEN = 2
 """For the most that a prompt may take before it is sent: real text has 3 to 5 bytes a token."""
 
-UNLIMITED_REPLY = 1024
-"""Tokens set aside for a reply whose request names no limit, unless a longer one has been seen."""
+TIMEOUT, INTERRUPTED = "timeout", "interrupted"
+"""Outcomes of attempts that nobody waited for to their ends: the server may serve them all the same."""
+
+UNLIMITED_REPLY, UNLIMITED_TIMES = 1024, 4
+"""Tokens set aside for a reply whose request names no limit: so many, or so many times the longest
+reply seen, where that is more."""
 
 
 class Tokens(NamedTuple):
@@ -37,13 +41,16 @@ NO_TOKENS = Tokens()
 class Totals:
     """Sums over a transcript's calls.
 
-    calls: the answered ones and every served attempt whose reply could not be used. live, batch:
+    calls: the answered ones and every served attempt that brought no reply of use. answered: the
+    answered ones. without_usage: those of them whose reply does not report its tokens. live, batch:
     tokens that replies report, by how they were asked for. unknown_live, unknown_batch: the most
-    that unusable replies, which report none, can have taken.
+    that all others can have taken. longest_reply: in tokens, reported or at most.
     """
 
     calls: int = 0
     attempts: int = 0
+    answered: int = 0
+    without_usage: int = 0
     live: Tokens = NO_TOKENS
     batch: Tokens = NO_TOKENS
     unknown_live: Tokens = NO_TOKENS
@@ -53,24 +60,33 @@ class Totals:
     def add(self, record: Mapping[str, Any]) -> None:
         """Count one call's record."""
         by_batch = record.get("batch") is not None
+        body = record.get("request", {}).get("body", {})
         unusable = unusable_attempts(record["attempts"])
         self.attempts += len(record["attempts"])
         self.calls += unusable
         if unusable:
-            most = most_tokens(record.get("request", {}).get("body", {}), self.longest_reply)
-            if by_batch:
-                self.unknown_batch = self.unknown_batch.plus(most, unusable)
-            else:
-                self.unknown_live = self.unknown_live.plus(most, unusable)
+            self._add_unknown(most_tokens(body, self.longest_reply), unusable, by_batch)
         if not record["ok"]:
             return
         self.calls += 1
+        self.answered += 1
         used = Tokens(*tokens_used(record["usage"]))
-        self.longest_reply = max(self.longest_reply, used.completion)
         if by_batch:
             self.batch = self.batch.plus(used)
         else:
             self.live = self.live.plus(used)
+        if record["response"].get("choices") and not usage_is_known(record["usage"]):
+            self.without_usage += 1
+            most = Tokens(*map(max, _most_of_reply(body, record["response"]), used))
+            self._add_unknown(most.plus(used, -1), 1, by_batch)
+            used = most
+        self.longest_reply = max(self.longest_reply, used.completion)
+
+    def _add_unknown(self, most: Tokens, times: int, by_batch: bool) -> None:
+        if by_batch:
+            self.unknown_batch = self.unknown_batch.plus(most, times)
+        else:
+            self.unknown_live = self.unknown_live.plus(most, times)
 
     @property
     def tokens(self) -> Tokens:
@@ -79,7 +95,7 @@ class Totals:
 
     @property
     def most_tokens(self) -> int:
-        """`tokens`, and the most that unusable replies can have taken."""
+        """`tokens`, and the most that all else can have taken."""
         return sum(self.tokens.plus(self.unknown_live).plus(self.unknown_batch))
 
     def usd(self, price: Price) -> float:
@@ -93,18 +109,41 @@ class Totals:
 
 
 def unusable_attempts(attempts: list[dict[str, Any]]) -> int:
-    """How many of a call's attempts were served without being of use."""
-    return sum(UNUSABLE in attempt["outcome"] for attempt in attempts)
+    """How many of a call's attempts were served, or may have been, without being of use."""
+    outcomes = [attempt["outcome"] for attempt in attempts]
+    return sum(UNUSABLE in outcome or outcome in (TIMEOUT, INTERRUPTED) for outcome in outcomes)
+
+
+def reply_limit(body: Mapping[str, Any]) -> int | None:
+    """Tokens of one choice that the request allows; None where it names no limit."""
+    for name in ("max_completion_tokens", "max_tokens"):
+        limit = body.get(name)
+        if isinstance(limit, int) and limit > 0:
+            return min(limit, MOST_TOKENS)
+    return None
 
 
 def most_tokens(body: Mapping[str, Any], longest_reply: int = 0) -> Tokens:
     """The most that a request may take.
 
-    Without `max_tokens` no such figure exists: UNLIMITED_REPLY, or the longest reply seen so far.
+    Without a limit on the reply no such figure exists: see UNLIMITED_REPLY.
     """
-    size = len(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
-    reply = limit if isinstance(limit, int) else max(UNLIMITED_REPLY, longest_reply)
+    limit = reply_limit(body)
+    reply = limit or max(UNLIMITED_REPLY, UNLIMITED_TIMES * longest_reply)
     choices = [body.get(name) for name in ("n", "best_of")]
-    most = max((n for n in choices if isinstance(n, int)), default=1)
-    return Tokens(-(-size // BYTES_PER_TOKEN), reply * most)
+    most = max((n for n in choices if isinstance(n, int) and n > 0), default=1)
+    return Tokens(_tokens_in(body), reply * min(most, MOST_TOKENS))
+
+
+def _most_of_reply(body: Mapping[str, Any], response: Mapping[str, Any]) -> Tokens:
+    """The most that an answered call took whose reply does not say it."""
+    most = most_tokens(body)
+    if reply_limit(body) is not None:
+        return most
+    return Tokens(most.prompt, _tokens_in(response["choices"]))
+
+
+def _tokens_in(value: Any) -> int:
+    """The most tokens that a JSON value's text comes to."""
+    size = len(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    return -(-size // BYTES_PER_TOKEN)

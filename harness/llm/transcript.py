@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, InputError
+from harness.llm.reply import MOST_NESTED, is_nested_deeper
 from harness.llm.totals import Totals
 
 Place = tuple[str, int]
@@ -28,10 +29,11 @@ class Transcript:
     for good its error. Only where each record lies is held in memory. What a killed writer left
     half-written at the end is dropped on opening.
 
-    read_only: the file is there, may be one that cannot be written, and stays as it is.
+    read_only: the file is there, may be one that cannot be written, and stays as it is; its last
+    line needs no line end. cut: the number, from 1, of a last line that was dropped there.
 
     Raises:
-        InputError: a line before the last one is not a record, or there is nothing to read.
+        InputError: a line that was not cut is not a record, or there is nothing to read.
         HarnessError: the file cannot be opened or written.
     """
 
@@ -40,6 +42,7 @@ class Transcript:
         self.totals = Totals()
         self.served_models: list[str] = []
         self.simulated = False
+        self.cut: int | None = None
         self._read_only = read_only
         self._spans: list[tuple[Place, int, int]] = []
         self._answered: dict[Place, tuple[int, int]] = {}
@@ -155,17 +158,32 @@ class Transcript:
         start = 0
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                record = _parse(line)
+                is_whole = line.endswith(b"\n")
+                record = _parse(line) if is_whole or self._read_only else None
                 if record is None:
+                    if self._read_only:
+                        self._check_cut(number, is_whole, lines)
                     # Only the last line can be one that its writer did not finish.
-                    if lines.readline():
+                    elif lines.readline():
                         raise self._no_record(number)
-                    if not self._read_only:
+                    else:
                         os.truncate(self.path, start)
                     break
                 self._note(record, start, len(line))
                 start += len(line)
         return start
+
+    def _check_cut(self, line: int, is_whole: bool, rest: Iterable[bytes]) -> None:
+        """Note a line of no record as cut; raises InputError where it, or the file, is no such."""
+        if not self._spans and not any(map(_parse, rest)):
+            raise InputError(
+                f"{self.path} is not a transcript: no line of it is the record of a call",
+                hint="a transcript is the file transcript.jsonl of an artefact; if this is one, "
+                "restore it",
+            )
+        if is_whole:
+            raise self._no_record(line)
+        self.cut = line
 
     def _note(self, record: dict[str, Any], start: int, length: int) -> None:
         place = (record["digest"], record["occurrence"])
@@ -215,9 +233,7 @@ class Transcript:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """The record in a whole line; None when the line was cut or is something else."""
-    if not line.endswith(b"\n"):
-        return None
+    """The record in a line; None when the line was cut or is something else."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -239,6 +255,10 @@ _TYPES: dict[str, type] = {
 def _is_record(record: dict[str, Any]) -> bool:
     """Whether it has what is read of it; a transcript may come from somebody else."""
     request = record.get("request", {})
+    # Beside the response's own levels there is the record's. What is deeper parses here and not
+    # where it is read again, further down the stack.
+    if is_nested_deeper(record, MOST_NESTED + 1):
+        return False
     return (
         all(isinstance(record.get(name), kind) for name, kind in _TYPES.items())
         and isinstance(request, dict)

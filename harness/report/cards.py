@@ -1,5 +1,6 @@
 """A data card at the terminal. All text is escaped: rules and names may come from anywhere."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -7,9 +8,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.card_text import SIMULATED, Section, sections
+from harness.errors import HarnessError
 from harness.progress import plain
 
 BAR_WIDTH = 24
+DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What comes of rendering a card whose values are missing or of another kind."""
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -17,17 +21,30 @@ def show_card(console: Console, card: dict[str, Any]) -> None:
     """Print what card.json says.
 
     Raises:
-        HarnessError: the card has a format that this version does not read.
+        HarnessError: the card has a format that this version does not read, or is damaged.
     """
+    try:
+        shown = list(_parts(card))
+    except DAMAGE:
+        raise HarnessError(
+            "the data card is damaged: card.json does not hold what its format says",
+            "Remove its artefact with `harness gc --yes gen/KEY`, then run the row again to make it "
+            "anew.",
+        ) from None
+    for part in shown:
+        console.print(part, highlight=False)
+
+
+def _parts(card: dict[str, Any]) -> Iterator[str | Table]:
     parts = sections(card)
     if card["simulated"]:
-        console.print(f"[yellow]{escape(SIMULATED)}[/]", highlight=False)
+        yield f"[yellow]{escape(SIMULATED)}[/]"
     for part in parts:
-        console.print(f"\n[bold]{escape(part.title)}[/]", highlight=False)
+        yield f"\n[bold]{escape(part.title)}[/]"
         for line in part.lines:
-            console.print(f"  {escape(plain(line))}", highlight=False)
+            yield f"  {escape(plain(line))}"
         if part.rows:
-            console.print(_table(part))
+            yield _table(part)
 
 
 def _table(part: Section) -> Table:
@@ -49,6 +66,8 @@ def _is_text(cell: str) -> bool:
 
 def _bar(share: float) -> str:
     """A bar of at most BAR_WIDTH characters; what is there at all shows at least a line."""
+    if not 0 <= share <= 1:
+        raise ValueError("a part is larger than its whole")
     eighths = round(share * BAR_WIDTH * 8)
     if share > 0:
         eighths = max(eighths, 1)

@@ -19,17 +19,21 @@ def show_plans(console: Console, plans: Sequence[RowPlan]) -> None:
         console.print(f"[bold]{plan.row.row}[/]  {escape(plain(plan.row.title))}", highlight=False)
         for stage in plan.stages:
             label = f" ({stage.label})" if stage.label else ""
-            words = "; ".join(stage.reasons)
+            words, over = "; ".join(stage.reasons), ""
             shared = (stage.stage, stage.key) in counted and stage.status != "reuse"
             counted.add((stage.stage, stage.key))
             if shared:
                 words = "shared with a row above"
             elif stage.estimate.calls:
                 words += f"; about {_calls(stage.estimate)}, {_dollars(stage)}"
+                over = _over_budget(stage)
+            elif stage.status != "reuse" and _is_recorded(stage):
+                words += "; replies from a given transcript"
             colour = COLOURS[stage.status]
             console.print(
                 f"  {stage.stage + label:<26} [{colour}]{stage.status:<5}[/] {stage.key[:12]}"
-                + (f"  [dim]{escape(plain(words))}[/]" if words else ""),
+                + (f"  [dim]{escape(plain(words))}[/]" if words else "")
+                + (f"[dim];[/] [yellow]{over}[/]" if over else ""),
                 highlight=False,
             )
     _show_total(console, [s for s in unique(plans) if s.status != "reuse"])
@@ -48,6 +52,24 @@ def _show_total(console: Console, todo: Sequence[StagePlan]) -> None:
         if dated:
             text += f" (prices dated {dated})"
     console.print(text, highlight=False, markup=False)
+
+
+def _over_budget(stage: StagePlan) -> str:
+    """`exceeds the budget of $0.05 for a stage`; empty where the estimate stays within it."""
+    limits, expected = stage.owner.budget, stage.estimate
+    usd, tokens = stage.usd(), expected.prompt_tokens + expected.completion_tokens
+    passed = []
+    if limits.calls is not None and expected.calls > limits.calls:
+        passed.append(f"{limits.calls:,} calls")
+    if limits.tokens is not None and tokens > limits.tokens:
+        passed.append(f"{limits.tokens:,} tokens")
+    if limits.usd is not None and usd is not None and usd > limits.usd:
+        passed.append(f"${limits.usd:g}")
+    return f"exceeds the budget of {' and '.join(passed)} for a stage" if passed else ""
+
+
+def _is_recorded(stage: StagePlan) -> bool:
+    return getattr(stage.params.get("gen"), "transcript", None) is not None
 
 
 def _dollars(stage: StagePlan) -> str:

@@ -59,31 +59,42 @@ def show_artefact(console: Console, artefact: Artefact, checked: bool) -> None:
 
 
 def show_data(console: Console, artefacts: Sequence[Artefact], as_json: bool) -> None:
-    """The data cards among the artefacts, one after the other.
+    """The data card of the last data set among the artefacts; the others are named.
+
+    With `as_json` all cards, in the order of the steps.
 
     Raises:
         InputError: there is none.
+        Damaged: a file of the data set is not what its manifest says.
     """
-    cards = []
-    for artefact in artefacts:
-        path = artefact.folder / CARD
-        if path.exists():
-            cards.append((artefact, json.loads(path.read_text(encoding="utf-8"))))
-    if not cards:
+    made = [a for a in artefacts if CARD in a.manifest["files"]]
+    if not made:
         raise InputError(
             "none of these artefacts has a data card",
             "Data sets have one: what the gen stage makes.",
         )
+    shown = made if as_json else made[-1:]
+    for artefact in shown:
+        artefact.check()
+    cards = [json.loads((a.folder / CARD).read_text(encoding="utf-8")) for a in shown]
     if as_json:
-        print(json.dumps([card for _, card in cards], indent=2, sort_keys=True))
+        print(json.dumps(cards, indent=2, sort_keys=True))
         return
-    for artefact, card in cards:
-        m = artefact.manifest
-        label = f" ({m['label']})" if m["label"] else ""
-        console.print(f"[bold]gen[/] {m['key']}  {m['row']}{label}", highlight=False)
-        if m["simulated"]:
-            console.print(f"[yellow]simulated: {escape(', '.join(m['simulated']))}[/]")
-        show_card(console, card)
+    last = made[-1]
+    console.print(f"[bold]gen[/] {last.key}  {_whose(last)}", highlight=False)
+    console.print(f"card.md and plots/ in {last.folder}", highlight=False, markup=False)
+    if last.manifest["simulated"]:
+        console.print(f"[yellow]simulated: {escape(', '.join(last.manifest['simulated']))}[/]")
+    show_card(console, cards[0])
+    for earlier in made[:-1]:
+        command = f"harness show gen/{earlier.key[:12]} --data"
+        console.print(f"{_whose(earlier)}: {command}", highlight=False)
+
+
+def _whose(artefact: Artefact) -> str:
+    """The row that an artefact was made for, and which of its stages it is."""
+    m = artefact.manifest
+    return escape(plain(m["row"] + (f" ({m['label']})" if m["label"] else "")))
 
 
 def show_replayed(console: Console, replayed: "Replayed") -> None:

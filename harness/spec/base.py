@@ -105,7 +105,7 @@ HUB_ID = "^[\\w.-]+/[\\w.-]+$"
 
 class _Data(Spec):
     path: Annotated[str, BeforeValidator(_locate), Field(json_schema_extra=NOT_KEY)]
-    """A path relative to the YAML file, or `data:PATH` below the folder given with --data."""
+    """A path relative to the YAML file, or `data:PATH` below the folder given with --inputs."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     """What the bytes must be. Left open, it is computed, enters the key, and shows as not pinned."""
 

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import InputError
+from harness.spec.base import REVISION
 from harness.spec.models import Row
 from harness.spec.source import Fault, Mark, Node, load_tree
 
@@ -137,6 +138,10 @@ def _faults_of(error: ValidationError, tree: Node) -> Iterator[Fault]:
         name = _dotted(_written(tree, path))
         if item["type"] == "extra_forbidden":
             message = f"unknown key{_nearest(str(path[-1]), path)}"
+        elif item["type"] == "union_tag_invalid":
+            message = _unknown_tag(item["ctx"])
+        elif item.get("ctx", {}).get("pattern") == REVISION:
+            message = f"40 hex digits are wanted: the full commit hash (here: {_short(node.value)})"
         elif item["type"] == "missing":
             name = _dotted((*_written(tree, path), path[-1]))
             message = "is missing"
@@ -169,6 +174,14 @@ def _dotted(path: tuple[Any, ...]) -> str:
 def _short(value: Any) -> str:
     text = repr(str(value)) if isinstance(value, str) else "null" if value is None else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _unknown_tag(context: dict[str, Any]) -> str:
+    key, tag = context["discriminator"].strip("'"), context["tag"]
+    known = [name.strip("'") for name in context["expected_tags"].split(", ")]
+    near = difflib.get_close_matches(tag, known, n=1)
+    among = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(map(repr, known))}"
+    return f"unknown {key} {_short(tag)}; {among}"
 
 
 def _nearest(key: str, path: tuple[Any, ...]) -> str:

@@ -257,8 +257,9 @@ class Row(Spec):
     """What sets this row apart from the others of its table."""
     source: Source | None = None
     reported: dict[str, Reported] = {}
-    model: ModelSource
-    template: Template
+    model: ModelSource | None = None
+    """The base model. A row that only makes data can do without it."""
+    template: Template | None = None
     gen: Chain | None = None
     """One recipe, or a chain of them: each works on what the one before it made."""
     data: Data | None = None
@@ -276,6 +277,12 @@ class Row(Spec):
         if self.gen is not None and self.data is not None:
             raise ValueError("give either gen or data, not both")
         _check_chain(self.gen or [])
+        if self.model is None and (self.train or self.eval):
+            raise ValueError("model is missing: train and eval need one")
+        if self.template is None and (
+            self.train or (self.eval and self.eval.answer.template is None)
+        ):
+            raise ValueError("template is missing: train and eval need one")
         if self.train is not None and self.gen is None and self.data is None:
             raise ValueError("train needs a data set: give gen or data")
         if self.replicates.train_seeds and self.train is None:

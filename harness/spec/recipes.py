@@ -189,7 +189,7 @@ class NaiveGen(Taught):
     """Prompt 2; {task} stands for the task's line, which else follows it."""
     new_prompt: TextFile
     """Prompt 3; {example} and {task} stand for the lines, which else follow it."""
-    growth: Annotated[float, Field(ge=0)] = 1.0
+    growth: Annotated[float, Field(ge=0, le=1000)] = 1.0
     """New tasks for each given one; 1 doubles them, as the study did. 0: none."""
     shown: Count = 10
     """Pairs that prompt 1 shows."""

@@ -198,8 +198,9 @@ def _convert(node: Any, path: Path, loader: Any, faults: list[Fault]) -> Node:
         )
     try:
         return Node(mark, loader.construct_object(node))
-    except (ValueError, LookupError, AttributeError) as e:
-        raise _fault(f"{node.value!r} is not what its tag says: {e}", node.start_mark) from None
+    except (ValueError, LookupError, AttributeError, OverflowError) as e:
+        said = f"{node.value[:60]!r} is not what its tag says: {e}"
+        raise _fault(said, node.start_mark) from None
 
 
 def load_tree(

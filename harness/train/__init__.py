@@ -84,6 +84,7 @@ def run(call: StageCall) -> StageResult:
         cost={"gpu_seconds": round(watch.seconds(), 3) if device == "cuda" else 0.0},
         seeds={"train": params.seed}
         | ({"model": source.random.seed} if source.random is not None else {}),
+        simulated=["teacher"] if data.simulated else [],
         notes=notes,
     )
 

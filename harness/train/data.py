@@ -30,6 +30,8 @@ class Encoded:
     """Records of which the cut left no token of the answer."""
     truncated: int = 0
     """Examples that were cut at the end and kept."""
+    simulated: bool = False
+    """Whether a record says that a simulated teacher or judge had a hand in it."""
 
     def label_tokens(self) -> int:
         """What one epoch trains on. The first token of a text has nothing before it to predict it."""
@@ -63,6 +65,7 @@ def encode(
         given = text_field(path, record, "input", default="")
         output = text_field(path, record, "output")
         data.records += 1
+        data.simulated = data.simulated or record.fields.get("simulated") is True
         if not output.strip():
             data.dropped_empty += 1
             continue

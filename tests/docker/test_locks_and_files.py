@@ -146,7 +146,10 @@ def test_a_service_is_confined(services: dict[str, dict], stage: str) -> None:
     assert service["user"].startswith("${HARNESS_UID")
     assert "privileged" not in service
     assert "cap_add" not in service
-    writable = [v for v in service["volumes"] if not v.endswith(":ro")]
+    volumes = service["volumes"]
+    named = [v for v in volumes if isinstance(v, dict)]
+    assert all(v["read_only"] for v in named)
+    writable = [v for v in volumes if v not in named and not v.endswith(":ro")]
     assert writable == ["${HARNESS_DATA:-./runs}:/work/runs"]
 
 
@@ -167,13 +170,19 @@ def test_keys_are_handed_on_by_name_never_by_value(services: dict[str, dict]) ->
 def test_what_compose_mounts_when_nothing_is_set_is_in_the_checkout(
     services: dict[str, dict],
 ) -> None:
-    mounts = [mount for service in services.values() for mount in service["volumes"]]
+    mounts = [
+        mount["source"] if isinstance(mount, dict) else mount
+        for service in services.values()
+        for mount in service["volumes"]
+    ]
     mounts += [
         s["build"]["additional_contexts"]["wheels"] for s in services.values() if "build" in s
     ]
-    folders = {re.sub(r"^\$\{\w+:-(.+?)\}", r"\1", mount).split(":")[0] for mount in mounts}
-    assert folders == {"./runs", "./specs", "./inputs", "./requirements/wheels"}
-    assert [folder for folder in folders if not (ROOT / folder).is_dir()] == []
+    places = {re.sub(r"^\$\{\w+:-(.+?)\}", r"\1", mount).split(":")[0] for mount in mounts}
+    table = "./specs/prices.yaml"
+    assert places == {"./runs", "./specs", "./inputs", "./requirements/wheels", table}
+    assert [place for place in places - {table} if not (ROOT / place).is_dir()] == []
+    assert (ROOT / table).is_file()
 
 
 def test_a_wrong_lock_digest_is_refused_and_a_right_one_recorded(

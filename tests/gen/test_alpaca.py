@@ -126,6 +126,7 @@ def test_exactly_the_wanted_examples_are_kept_after_the_seeds(tmp_path: Path) ->
         "is_classification": None,
         "rating": None,
         "origin": "seed",
+        "simulated": False,
         "lineage": [{"recipe": "alpaca", "step": "seeds", "requests": [], "seeds": ["seed_0"]}],
     }
     assert [row["lineage"][0]["requests"] for row in data[6:]] == [[i // 4] for i in range(8)]

@@ -1,6 +1,7 @@
 """What an import takes from files in other people's layouts, and what it says of the rest."""
 
 import json
+import os
 import random
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,7 @@ from harness.errors import InputError
 from harness.gen import dataset, importing, layouts
 from harness.gen.dataset import Example, Lineage
 from harness.gen.made import Made
+from harness.keys import Files
 from harness.spec.recipes import ImportGen
 
 Rows = list[dict[str, Any]]
@@ -505,6 +507,58 @@ def test_a_broken_parquet_file_is_an_error_that_names_it(tmp_path: Path) -> None
     assert "cannot be read" in refusal(tmp_path / "none.json", tmp_path).message
 
 
+def beyond_dates(column: str) -> pa.Table:
+    """Two rows whose `column` holds a time that Python's dates do not reach."""
+    times = pa.array([2**62, 0], pa.timestamp("us"))
+    return pa.table({"instruction": ["q", "r"], "output": ["a", "b"], column: times})
+
+
+def test_columns_that_say_nothing_about_an_example_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(beyond_dates("crawled"), path)
+    made = take(path, tmp_path)
+    assert texts(made) == [("q", "", "a"), ("r", "", "b")]
+    assert made.used["columns_unused"] == ["crawled"]
+
+
+def test_a_value_that_cannot_be_read_is_an_error_with_file_and_column(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(beyond_dates("input"), path)
+    assert (
+        "a.parquet: a value in the column 'input' cannot be read" in refusal(path, tmp_path).message
+    )
+    pyarrow.parquet.write_table(beyond_dates("crawled"), path)
+    columns = {"name": "crawled"}
+    assert "the column 'crawled'" in refusal(path, tmp_path, columns=columns).message
+
+
+def test_rows_of_a_file_that_has_none_of_the_columns_are_dropped_and_not_lost(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "set" / "a.parquet", ALPACA)
+    write(tmp_path / "set" / "b.parquet", [{"note": "x"}, {"note": "y"}])
+    made = take(tmp_path / "set", tmp_path)
+    assert made.filters[0].proposed == 5
+    assert [row["rule"] for row in made.dropped] == ["empty_instruction"] * 2
+
+
+def test_a_parquet_file_without_rows_is_read_as_its_columns_say(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    empty = pa.array([], pa.string())
+    pyarrow.parquet.write_table(pa.table({"instruction": empty, "output": empty}), path)
+    assert take(path, tmp_path).filters[0].proposed == 0
+
+
+def test_what_is_neither_a_file_nor_a_folder_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
+    assert "is neither a regular file nor a folder" in refusal(pipe, tmp_path).message
+    given = ImportGen.model_validate({"file": {"path": str(pipe)}}).file
+    assert given is not None
+    with pytest.raises(InputError, match="is neither a regular file nor a folder"):
+        Files(None, None).digest(given)
+
+
 OWN = [
     Example(
         "t_0",
@@ -617,6 +671,18 @@ def test_one_config_and_split_of_a_hub_data_set_is_read_and_no_cache_stays(
     assert made.dropped[0]["row"] == 0
     made = take_hub(snapshot, tmp_path, config="two")
     assert texts(made) == [("q", "", "a")]
+
+
+def test_of_a_hub_data_set_too_only_columns_of_use_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    pyarrow.parquet.write_table(beyond_dates("crawled"), folder / "train.parquet")
+    made = take_hub(folder, tmp_path)
+    assert texts(made) == [("q", "", "a"), ("r", "", "b")]
+    assert made.used["columns_unused"] == ["crawled"]
+    pyarrow.parquet.write_table(beyond_dates("input"), folder / "train.parquet")
+    with pytest.raises(InputError, match=r"some/set at a+: a value in the column 'input'"):
+        take_hub(folder, tmp_path)
 
 
 def test_a_hub_data_set_of_csv_files_is_read(tmp_path: Path) -> None:

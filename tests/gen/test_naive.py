@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from pydantic import ValidationError
 
 from harness.call import StageCall
 from harness.errors import HarnessError, InputError
@@ -28,6 +29,12 @@ WORDS = [a + b for a in "bcdfghjklm" for b in ["an", "el", "in", "os", "up"]]
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faults, "FIRST_BACKOFF_S", 0.01)
+
+
+@pytest.mark.parametrize("growth", [-1, 1001, 1e300])
+def test_a_growth_that_no_run_could_reach_is_refused(growth: float) -> None:
+    with pytest.raises(ValidationError, match="growth"):
+        NaiveGen.model_validate({"growth": growth})
 
 
 def seed_row(i: int, **changes: Any) -> dict[str, Any]:

@@ -460,19 +460,177 @@ def test_a_passing_fault_of_the_api_itself_is_tried_again(
         assert server.created == 1
 
 
-def test_results_that_are_gone_are_asked_for_again(
-    tmp_path: Path, told: list[dict[str, Any]]
+@pytest.mark.parametrize(
+    "instead",
+    [
+        lambda: web.json_response({}, status=404),
+        lambda: web.Response(text="<html>oops</html>"),
+        lambda: web.Response(text=""),
+    ],
+)
+def test_results_that_cannot_be_read_are_not_paid_for_again_and_read_by_the_next_try(
+    tmp_path: Path, instead: Any
 ) -> None:
     async def gone(request: web.Request, go_on: Next) -> web.StreamResponse | None:
-        if server.created == 1 and request.path.endswith("/content"):
-            return web.json_response({}, status=404)
-        return None
+        other: web.StreamResponse | None = None
+        if request.path.endswith("/content"):
+            other = instead()
+        return other
 
     with BatchServer(echo) as server:
         server.intercept = gone
+        for _ in range(2):
+            with pytest.raises(HarnessError, match=r"results of batch .* cannot be") as caught:
+                call(server.endpoint(max_attempts=2), tmp_path / "t.jsonl", bodies(2))
+            assert "which tries to read them again" in caught.value.hint
+        server.intercept = None
         _, replies = call(server.endpoint(), tmp_path / "t.jsonl", bodies(2))
+        assert (server.created, len(server.requests)) == (1, 2)
     assert [reply.text for reply in replies] == ["re: 0", "re: 1"]
-    assert any("no longer at the server" in e.get("message", "") for e in told)
+
+
+def test_a_result_file_that_is_there_a_little_later_is_read(tmp_path: Path) -> None:
+    late = 0
+
+    async def intercept(request: web.Request, go_on: Next) -> web.StreamResponse | None:
+        nonlocal late
+        late += request.path.endswith("/content")
+        return failure(404) if late == 1 and request.path.endswith("/content") else None
+
+    with BatchServer(echo) as server:
+        server.intercept = intercept
+        _, replies = call(server.endpoint(), tmp_path / "t.jsonl", bodies(2))
+        assert server.created == 1
+    assert [reply.text for reply in replies] == ["re: 0", "re: 1"]
+
+
+def test_results_missing_from_a_completed_batch_count_as_served_before_they_are_asked_again(
+    tmp_path: Path,
+) -> None:
+    async def lose(request: web.Request, go_on: Next) -> web.StreamResponse | None:
+        if not request.path.endswith("/content"):
+            return None
+        whole = await go_on()
+        assert isinstance(whole, web.Response)
+        assert isinstance(whole.body, bytes)
+        return web.Response(body=b"".join(whole.body.splitlines(keepends=True)[::2]))
+
+    transcript = tmp_path / "t.jsonl"
+    with BatchServer(echo) as server:
+        server.intercept = lose
+        for _ in range(2):
+            with pytest.raises(HarnessError, match="budget of 12 calls is used up"):
+                call(server.endpoint(), transcript, bodies(10), {"calls": 12})
+            assert len(server.requests) <= 12
+        served = len(server.requests)
+        client, replies = call(server.endpoint(), transcript, bodies(10))
+        assert client.cost()["calls"] == len(server.requests) > served
+    assert [reply.text for reply in replies] == [f"re: {i}" for i in range(10)]
+
+
+def test_a_try_stopped_before_lost_results_are_asked_again_counts_them(tmp_path: Path) -> None:
+    async def lose_and_fail(request: web.Request, go_on: Next) -> web.StreamResponse | None:
+        if request.path.endswith("/content"):
+            whole = await go_on()
+            assert isinstance(whole, web.Response)
+            assert isinstance(whole.body, bytes)
+            return web.Response(body=whole.body.splitlines(keepends=True)[0])
+        again = server.created and (request.method, request.path) == ("POST", "/v1/files")
+        return failure(401) if again else None
+
+    with BatchServer(echo) as server:
+        server.intercept = lose_and_fail
+        with pytest.raises(InputError, match="401"):
+            call(server.endpoint(), tmp_path / "t.jsonl", bodies(3), {"calls": 9})
+        server.intercept = None
+        client, _ = call(server.endpoint(), tmp_path / "t.jsonl", bodies(3), {"calls": 9})
+        assert client.cost()["calls"] == 5 == len(server.requests)
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_batch_that_may_be_under_way_is_not_sent_again_unasked(
+    tmp_path: Path, killed: bool
+) -> None:
+    async def no_list(request: web.Request, go_on: Next) -> web.StreamResponse | None:
+        if (request.method, request.path) == ("GET", "/v1/batches"):
+            return failure(404)
+        if not killed and request.method == "POST" and request.path == "/v1/batches":
+            await go_on()
+            return failure(502)
+        return None
+
+    transcript = tmp_path / "t.jsonl"
+    with BatchServer(echo) as server:
+        server.intercept = no_list
+        if killed:
+            call(server.endpoint(), transcript, bodies(2))
+            transcript.unlink()
+            ledger = Ledger(transcript).path
+            # As it was before the batch's line was written.
+            ledger.write_bytes(ledger.read_bytes().splitlines(keepends=True)[0])
+        for _ in range(2):
+            with pytest.raises(HarnessError, match="may be under way") as caught:
+                call(server.endpoint(), transcript, bodies(2))
+            assert (server.created, len(server.requests)) == (1, 2)
+        ledger = Ledger(transcript).path
+        [line] = ledger.read_text().splitlines()
+        assert json.loads(line)["file"] in caught.value.message
+        assert f"delete the line that names {json.loads(line)['file']} from {ledger}" in str(
+            caught.value.hint
+        )
+        ledger.write_text("")
+        killed = True
+        _, replies = call(server.endpoint(), transcript, bodies(2))
+        assert [reply.text for reply in replies] == ["re: 0", "re: 1"]
+        assert server.created == 2
+
+
+def test_a_refused_batch_is_not_taken_for_one_that_may_be_under_way(tmp_path: Path) -> None:
+    async def refuse(request: web.Request, go_on: Next) -> web.StreamResponse | None:
+        if request.path != "/v1/batches":
+            return None
+        return failure(400 if request.method == "POST" and first else 404) if first else None
+
+    first = True
+    with BatchServer(echo) as server:
+        server.intercept = refuse
+        with pytest.raises(InputError, match="400"):
+            call(server.endpoint(), tmp_path / "t.jsonl", bodies(2))
+        first = False
+        call(server.endpoint(), tmp_path / "t.jsonl", bodies(2))
+        assert server.created == 1
+
+
+def test_requests_without_max_tokens_send_one_ahead_where_the_budget_is_in_tokens(
+    tmp_path: Path, told: list[dict[str, Any]]
+) -> None:
+    def totals() -> list[int]:
+        return [b["request_counts"]["total"] for b in server.batches._batches.values()]
+
+    with BatchServer(echo) as server:
+        call(server.endpoint(), tmp_path / "t.jsonl", bodies(10), {"tokens": 100_000})
+        assert totals() == [1, 9]
+    assert any("one of 10 requests goes first" in e.get("message", "") for e in told)
+    limited = [ask(str(i), max_tokens=8) for i in range(10)]
+    with BatchServer(echo) as server:
+        call(server.endpoint(), tmp_path / "u.jsonl", limited, {"tokens": 100_000})
+        assert totals() == [10]
+
+
+def test_a_batch_that_a_simulated_server_forgot_is_sent_again_and_told(
+    tmp_path: Path, told: list[dict[str, Any]]
+) -> None:
+    endpoint = Endpoint(model="m", simulated=Simulated(), mode="batch", batch_poll_s=3600)
+    _, first = call(endpoint, tmp_path / "t.jsonl", bodies(2))
+    (tmp_path / "t.jsonl").unlink()
+    told.clear()
+    started = time.monotonic()
+    _, second = call(endpoint, tmp_path / "t.jsonl", bodies(2))
+    assert time.monotonic() - started < 5
+    assert second == first
+    notes = [e["message"] for e in told if e["event"] == "note"]
+    assert "is lost: its simulated server ended with that try" in notes[0]
+    assert not any("which an earlier try sent, is awaited" in note for note in notes)
 
 
 def test_a_batch_of_another_account_is_not_paid_for_twice_in_silence(tmp_path: Path) -> None:
@@ -623,7 +781,9 @@ def test_hostile_results_are_passed_over(tmp_path: Path) -> None:
         if server.created > 1 or not request.path.endswith("/content"):
             return None
         good = {"custom_id": None, "response": {"status_code": 200, "body": completion("x")}}
-        lines = ["[]", "null", "{", "{}", '{"custom_id": []}', json.dumps(good), "[" * 5000]
+        other = {**good, "custom_id": "of another batch"}
+        lines = ["[]", "null", "{", "{}", '{"custom_id": []}', "[" * 5000]
+        lines += [json.dumps(good), json.dumps(other)]
         return web.Response(text="\n".join(lines) + "\n")
 
     with BatchServer(echo) as server:
@@ -631,4 +791,4 @@ def test_hostile_results_are_passed_over(tmp_path: Path) -> None:
         _, replies = call(server.endpoint(), tmp_path / "t.jsonl", bodies(2))
     assert [reply.text for reply in replies] == ["re: 0", "re: 1"]
     first = records(tmp_path / "t.jsonl")[0]["attempts"][0]
-    assert first["outcome"] == "no result: batch completed"
+    assert first["outcome"] == "completed, but there is no result"

@@ -1,11 +1,13 @@
 """The client against a scripted server: what is retried, what is not, what is paid for."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -515,40 +517,94 @@ def test_a_simulated_endpoint_is_started_closed_and_known_again(tmp_path: Path) 
     assert first.text == second.text != ""
 
 
-def test_an_interrupt_keeps_what_was_answered(tmp_path: Path) -> None:
-    program = """
-        import asyncio, sys
-        from pathlib import Path
-        from harness.llm.client import Client
-        from harness.spec.base import Endpoint
+INTERRUPTED_PROGRAM = """
+    import asyncio, signal, sys
+    from pathlib import Path
+    from harness import stage
+    from harness.llm import interrupts
+    from harness.llm.client import Client
+    from harness.spec.base import Endpoint
 
-        async def run():
-            endpoint = Endpoint(model="m", base_url=sys.argv[1], concurrency=2)
-            async with Client(endpoint, Path(sys.argv[2])) as client:
-                bodies = [{"messages": [{"role": "user", "content": str(i)}]} for i in range(40)]
-                await client.gather(bodies)
+    async def run():
+        endpoint = Endpoint(model="m", base_url=sys.argv[1], concurrency=8)
+        async with Client(endpoint, Path(sys.argv[2])) as client:
+            bodies = [{"messages": [{"role": "user", "content": str(i)}]} for i in range(40)]
+            await client.gather(bodies)
 
-        try:
-            asyncio.run(run())
-        except KeyboardInterrupt:
-            sys.exit(130)
-    """
-    transcript = tmp_path / "t.jsonl"
-    with FakeServer(echo, delay_s=0.05) as server:
-        child = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(program), server.base_url, str(transcript)],
-            cwd=Path(__file__).parents[2],
-        )
-        while len(server.requests) < 8 and child.poll() is None:
-            time.sleep(0.01)
+    if sys.argv[3] == "as a stage":
+        signal.signal(signal.SIGINT, stage._interrupt)
+    interrupts.GRACE_S = float(sys.argv[4])
+    try:
+        asyncio.run(run())
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def interrupted(
+    server: FakeServer, transcript: Path, how: str, grace_s: float, signals: int = 1
+) -> str:
+    """What a program said that made eight calls at once and was interrupted."""
+    arguments = [server.base_url, str(transcript), how, str(grace_s)]
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(INTERRUPTED_PROGRAM), *arguments],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    before = len(server.requests)
+    while len(server.requests) < before + 8 and child.poll() is None:
+        time.sleep(0.01)
+    for _ in range(signals):
         child.send_signal(signal.SIGINT)
-        assert child.wait(timeout=10) == 130
         time.sleep(0.1)
-        asked, answered = len(server.requests), len(records(transcript))
-        assert 6 <= answered < 40
-        assert asked - 2 <= answered
-        call(server.endpoint(), transcript, [ask(str(i)) for i in range(40)])
-        assert len(server.requests) == asked + 40 - answered
+    said = child.communicate(timeout=10)[0]
+    assert child.returncode == 130
+    return said
+
+
+HOW = pytest.mark.parametrize("how", ["as a stage", "by itself"])
+
+
+@HOW
+def test_calls_in_flight_at_an_interrupt_are_answered_and_not_paid_for_again(
+    tmp_path: Path, how: str
+) -> None:
+    transcript = tmp_path / "t.jsonl"
+    with FakeServer(echo, delay_s=0.5) as server:
+        for _ in range(2):
+            said = interrupted(server, transcript, how, grace_s=9)
+        assert "the 8 calls in flight are awaited for up to 9 s" in said
+        assert len(server.requests) == 16 == sum(r["ok"] for r in records(transcript))
+        call(server.endpoint(concurrency=40), transcript, [ask(str(i)) for i in range(40)])
+        assert len(server.requests) == 40
+
+
+@HOW
+@pytest.mark.parametrize(("grace_s", "signals"), [(0.2, 1), (9, 2)])
+def test_calls_dropped_by_the_end_of_the_grace_or_a_second_interrupt_count_as_calls(
+    tmp_path: Path, how: str, grace_s: float, signals: int
+) -> None:
+    transcript = tmp_path / "t.jsonl"
+    with FakeServer(lambda body, seen: hang(), delay_s=0) as server:
+        started = time.monotonic()
+        interrupted(server, transcript, how, grace_s, signals)
+        assert time.monotonic() - started < 8
+    dropped = records(transcript)
+    assert [[a["outcome"] for a in r["attempts"]] for r in dropped] == [["interrupted"]] * 8
+    assert not any(r["ok"] for r in dropped)
+    asked = [ask(str(i)) for i in range(40)]
+    endpoint = Endpoint(model="m", base_url=server.base_url)
+    with pytest.raises(HarnessError, match="budget of 8 calls is used up: 8 calls and"):
+        call(endpoint, transcript, asked, {"calls": 8})
+
+
+def test_an_interrupt_begins_no_further_attempt(tmp_path: Path) -> None:
+    transcript = tmp_path / "t.jsonl"
+    with FakeServer(lambda body, seen: failure(500), delay_s=0.5) as server:
+        interrupted(server, transcript, "as a stage", grace_s=2)
+        assert len(server.requests) == 8
+    assert [a["outcome"] for r in records(transcript) for a in r["attempts"]] == ["500"] * 8
 
 
 def test_usage_that_is_no_count_counts_as_nothing(tmp_path: Path) -> None:
@@ -709,16 +765,132 @@ def test_replies_that_could_not_be_used_count_at_their_most_against_a_budget_in_
             assert len(server.requests) == tries
 
 
-def test_a_reply_without_a_limit_sets_aside_as_much_as_the_longest_one_seen(
+def test_a_reply_without_a_limit_sets_aside_four_times_the_longest_one_seen(
     tmp_path: Path,
 ) -> None:
     usage = {"prompt_tokens": 10, "completion_tokens": 4000}
     answer = completion("long", usage=usage)
     with FakeServer(lambda body, seen: web.json_response(answer)) as server:
         endpoint = server.endpoint(concurrency=1)
-        with pytest.raises(HarnessError, match="the next call may take 40"):
+        with pytest.raises(HarnessError, match="the next call may take 160") as caught:
             call(endpoint, tmp_path / "t.jsonl", [ask("a"), ask("b")], {"tokens": 8000})
         assert len(server.requests) == 1
+    assert "max_tokens" in caught.value.hint
+
+
+def of_length(tokens: int) -> web.Response:
+    usage = {"prompt_tokens": 10, "completion_tokens": tokens}
+    return web.json_response(completion("long", usage=usage))
+
+
+@pytest.mark.parametrize("budget", [{"tokens": 20_000}, {"usd": 30.0}])
+def test_calls_without_max_tokens_stop_at_the_first_reply_that_passes_the_budget(
+    tmp_path: Path, budget: dict[str, float]
+) -> None:
+    async def run() -> None:
+        endpoint = server.endpoint(concurrency=64)
+        async with Client(endpoint, tmp_path / "t.jsonl", budget, PRICE) as client:
+            await client.gather([ask(str(i)) for i in range(64)])
+
+    with FakeServer(lambda body, seen: of_length(20_000), delay_s=0.05) as server:
+        with pytest.raises(HarnessError, match=r"is used up: 1 calls and .* so far"):
+            asyncio.run(run())
+        assert len(server.requests) == 1
+
+
+def test_calls_without_max_tokens_are_as_many_at_once_as_replies_were_seen(tmp_path: Path) -> None:
+    in_flight: list[int] = []
+
+    def script(body: dict[str, Any], seen: int) -> Answer:
+        in_flight.append(server.in_flight)
+        return "fine"
+
+    asked = [ask(str(i)) for i in range(60)]
+    with FakeServer(script, delay_s=0.02) as server:
+        endpoint = server.endpoint(concurrency=16)
+        call(endpoint, tmp_path / "t.jsonl", asked, {"tokens": 100_000})
+        assert in_flight[:2] == [1, 1]
+        assert all(count <= max(1, before) for before, count in enumerate(in_flight))
+        assert server.most_in_flight == 16
+
+
+def test_replies_that_do_not_report_their_tokens_count_at_their_most(tmp_path: Path) -> None:
+    answers = {
+        "none": {"usage": None},
+        "words": {"usage": {"prompt_tokens": "50", "completion_tokens": 20.0}},
+        "zero": {"usage": {"prompt_tokens": 0, "completion_tokens": 0}},
+        "half": {"usage": {"prompt_tokens": 10}},
+    }
+
+    def script(body: dict[str, Any], seen: int) -> Answer:
+        return web.json_response(completion("fine", **answers[last_message(body)]))
+
+    for name in answers:
+        body = ask(name, max_tokens=8)
+        most = -(-len(json.dumps(body).encode()) // 2) + 8
+        asked, path = [body] * 9, tmp_path / f"{name}.jsonl"
+        with FakeServer(script) as server:
+            for limit, made in ((4 * most, 4), (4 * most, 4), (6 * most, 6)):
+                with pytest.raises(HarnessError, match=f"{made} calls and up to {made * most} "):
+                    call(server.endpoint(concurrency=1), path, asked, {"tokens": limit})
+                assert len(server.requests) == made
+
+
+def test_a_reply_of_unknown_length_without_max_tokens_counts_by_its_bytes(tmp_path: Path) -> None:
+    answer = web.json_response(completion("x" * 5000, usage=None))
+    # Its text is there twice.
+    with (
+        FakeServer(lambda body, seen: answer) as server,
+        pytest.raises(HarnessError, match=r"1 calls and up to 5\d\d\d tokens so far"),
+    ):
+        call(server.endpoint(), tmp_path / "t.jsonl", [ask("a"), ask("b")], {"tokens": 4000})
+
+
+def test_a_cost_in_dollars_is_not_stated_when_a_reply_does_not_report_its_tokens(
+    tmp_path: Path,
+) -> None:
+    def script(body: dict[str, Any], seen: int) -> Answer:
+        return web.json_response(completion("x", usage=None)) if last_message(body) == "0" else "y"
+
+    with FakeServer(script) as server:
+        for _ in range(2):
+            client = priced(
+                server.endpoint(), tmp_path / "t.jsonl", [ask("0"), ask("1"), ask("0")], None
+            )
+            assert client.cost() == {
+                "calls": 3,
+                "attempts": 3,
+                "prompt_tokens": 10,
+                "completion_tokens": 5,
+                "calls_without_usage": 2,
+            }
+
+
+def test_attempts_that_timed_out_count_against_the_budget(tmp_path: Path) -> None:
+    asked = [ask(str(i), max_tokens=8) for i in range(10)]
+    with FakeServer(lambda body, seen: hang()) as server:
+        endpoint = server.endpoint(timeout_s=0.2, max_attempts=3)
+        for said in ("1 calls and 0 tokens so far, and 9 calls in flight", "10 calls and up to"):
+            with pytest.raises(HarnessError, match=f"budget of 10 calls is used up: {said}"):
+                call(endpoint, tmp_path / "t.jsonl", asked, {"calls": 10})
+            assert len(server.requests) == 10
+        with pytest.raises(HarnessError, match="would pass the budget of 250 tokens"):
+            call(endpoint, tmp_path / "u.jsonl", asked, {"tokens": 250})
+        assert 10 < len(server.requests) <= 10 + 250 // (8 + 20)
+
+
+def test_a_server_that_cannot_be_reached_is_no_call_that_was_served(tmp_path: Path) -> None:
+    with socket.socket() as deaf, contextlib.ExitStack() as others:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(3):
+            other = others.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(deaf.getsockname())
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/v1"
+        endpoint = Endpoint(model="m", base_url=url, timeout_s=0.3, max_attempts=2)
+        with pytest.raises(HarnessError, match=r"in 2 attempts; the last: no connection \(timeout"):
+            call(endpoint, tmp_path / "t.jsonl", [ask("x")], {"calls": 1})
 
 
 def test_several_choices_are_set_aside_each(tmp_path: Path) -> None:

@@ -171,10 +171,18 @@ def test_a_missing_request_is_numbered_and_shown_against_the_nearest(tmp_path: P
     asked = [bodies[0], bodies[2], ask(prompt.format("Dance badly."))]
     error = missed(tmp_path / "t.jsonl", asked)
     assert error.exit_code == 1
-    assert "lacks request 3, in the order of asking" in error.message
-    assert "--- recorded, line 2\n+++ asked\n" in error.hint
+    assert "lacks the answer to request 2 (line 3 in the order of asking)" in error.message
+    assert "--- recorded, line 2 (request 1)\n+++ asked\n" in error.hint
     assert "-1. Dance well.\\n\n+1. Dance badly.\\n\n" in error.hint
     assert len(error.hint.splitlines()) < 12
+
+
+def test_a_miss_says_what_a_request_is_made_of(tmp_path: Path) -> None:
+    write(tmp_path / "t.jsonl", [record(ask("a", seed=1))])
+    hint = missed(tmp_path / "t.jsonl", [ask("a", seed=2)]).hint
+    first = hint.partition("\n")[0]
+    assert all(part in first for part in ("prompt", "sampling", "seed", "model", "base_url"))
+    assert '-    "seed": 1\n+    "seed": 2' in hint
 
 
 def test_the_nearest_is_looked_for_among_what_is_not_asked_for_first(tmp_path: Path) -> None:
@@ -208,7 +216,7 @@ def test_a_call_that_failed_when_it_was_made_says_so(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", [failed])
     error = missed(tmp_path / "t.jsonl", [ask("a")])
     assert "the call failed when it was made" in error.message
-    assert "line 1 says: no answer\\u001b[2J in 6 attempts" in error.hint
+    assert "line 1 (request 0) says: no answer\\u001b[2J in 6 attempts" in error.hint
 
 
 def test_a_diff_is_short_and_cannot_write_to_the_terminal(tmp_path: Path) -> None:
@@ -264,6 +272,52 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path, change: dict[str, Any
     with pytest.raises(InputError, match=r"t\.jsonl:1: this line is not a transcript record") as e:
         replay(tmp_path / "t.jsonl", [ask("a")])
     assert "delete" not in e.value.hint
+
+
+def test_a_last_line_without_its_line_end_counts(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    whole = write(path, [record(ask("a"), "A"), record(ask("b"), "B")])
+    path.write_bytes(whole[:-1])
+    _, replies = replay(path, [ask("a"), ask("b")])
+    assert [r.text for r in replies] == ["A", "B"]
+    assert path.read_bytes() == whole[:-1]
+
+
+def test_a_miss_says_that_the_last_line_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    whole = write(path, [record(ask("a"), "A"), record(ask("b"), "B")])
+    path.write_bytes(whole[:-9])
+    message = missed(path, [ask("a"), ask("b")]).message
+    assert "request 1 (line 2 in the order of asking); its last line, line 2" in message
+    assert message.endswith("is cut")
+    path.write_bytes(whole)
+    assert "cut" not in missed(path, [ask("c")]).message
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"garbage",
+        b"garbage\n",
+        bytes(range(256)) * 9,
+        b'{"instruction": "a", "output": "b"}\n' * 3,
+        b'[{"instruction": "a"}]',
+        b'{"digest": "cut',
+    ],
+)
+def test_a_file_without_any_record_is_said_not_to_be_a_transcript(
+    tmp_path: Path, data: bytes
+) -> None:
+    (tmp_path / "t.jsonl").write_bytes(data)
+    with pytest.raises(InputError, match=r"t\.jsonl is not a transcript"):
+        replay(tmp_path / "t.jsonl", [ask("a")])
+
+
+def test_a_whole_last_line_that_is_no_record_is_named(tmp_path: Path) -> None:
+    data = write(tmp_path / "t.jsonl", [record(ask("a"))])
+    (tmp_path / "t.jsonl").write_bytes(data + b"{}\n")
+    with pytest.raises(InputError, match=r"t\.jsonl:2: this line is not a transcript record"):
+        replay(tmp_path / "t.jsonl", [ask("a")])
 
 
 def test_a_transcript_that_is_not_there_is_bad_input(tmp_path: Path) -> None:

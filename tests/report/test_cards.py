@@ -1,9 +1,12 @@
 """The data card at the terminal: what it says, its denominators, and text that steers nothing."""
 
+import contextlib
 import io
+import math
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +79,61 @@ def test_simulated_replies_are_marked(tmp_path: Path) -> None:
 def test_a_card_of_another_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="has format 2"):
         shown({**a_card(tmp_path), "format": 2})
+
+
+DAMAGES: dict[str, Callable[[Any], Any]] = {
+    "nulls": lambda leaf: None,
+    "texts": lambda leaf: "\x1b[31m[bold]",
+    "lists": lambda leaf: [1],
+    "not a number": lambda leaf: math.nan,
+    "infinite": lambda leaf: math.inf,
+    "huge": lambda leaf: 10**400,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_card_whose_values_were_replaced_is_called_damaged(tmp_path: Path, damage: str) -> None:
+    card = a_card(tmp_path)
+    for name in card.keys() - {"format"}:
+        broken = {**card, name: replaced(card[name], DAMAGES[damage])}
+        with contextlib.suppress(HarnessError):  # what can be shown all the same steers nothing
+            assert "\x1b" not in shown(broken)
+    changed = {**replaced(card, DAMAGES[damage]), "format": card["format"]}
+    with pytest.raises(HarnessError, match="the data card is damaged") as caught:
+        shown(changed)
+    assert "harness gc --yes" in caught.value.hint
+
+
+def test_a_card_that_lacks_a_part_or_is_none_is_called_damaged(tmp_path: Path) -> None:
+    card = a_card(tmp_path)
+    for name in card.keys() - {"format", "kind", "recipe"}:
+        with pytest.raises(HarnessError, match="the data card is damaged"):
+            shown({key: part for key, part in card.items() if key != name})
+    for other in (None, [], "text", 5):
+        with pytest.raises(HarnessError, match="the data card is damaged"):
+            shown(other)  # type: ignore[arg-type]
+
+
+def test_nothing_of_a_damaged_card_is_shown(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    with pytest.raises(HarnessError):
+        show_card(Console(file=stream), {**a_card(tmp_path), "ratings": {"rated": "x"}})
+    assert stream.getvalue() == ""
+
+
+def replaced(value: Any, leaf: Callable[[Any], Any]) -> Any:
+    if isinstance(value, dict):
+        return {key: replaced(item, leaf) for key, item in value.items()}
+    return [replaced(item, leaf) for item in value] if isinstance(value, list) else leaf(value)
+
+
+def test_what_the_step_counted_stands_apart_from_what_the_data_set_holds(tmp_path: Path) -> None:
+    card = a_card(tmp_path)
+    text = shown({**card, "counts": {"classification_tasks": 17}})
+    overview, counts = text.split("\nCounts of the step\n")
+    assert "classification tasks: not known" in overview
+    assert counts.split("\n\n")[0].strip() == "classification tasks: 17"
+    assert "Counts of the step" not in shown({**card, "counts": {}})
 
 
 def test_it_needs_none_of_the_stages_libraries() -> None:

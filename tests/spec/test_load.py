@@ -117,7 +117,7 @@ def test_a_fault_names_the_place_the_value_and_what_is_allowed(
         ("  random: {config: {model_type: qwen2}}", "  {}", "4:1: model: give exactly one of "
          "random, path, hub"),
         ("random: {config: {model_type: qwen2}}", "hub: {id: a/b, revision: main}", "5:18: "
-         "model.hub.revision: string should match pattern '^[0-9a-f]{40}$' (here: 'main')"),
+         "model.hub.revision: 40 hex digits are wanted: the full commit hash (here: 'main')"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_of_a_required_key_is_blamed_where_it_stands(
@@ -126,6 +126,24 @@ def test_a_wrong_value_of_a_required_key_is_blamed_where_it_stands(
     (folder / "bytes.txt").write_bytes(b"\xff")
     assert was in WHOLE
     assert faults_of(WHOLE.replace(was, is_now)) == [fault]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("rat", "did you mean 'rate'?"),
+        ("self-instruct", "did you mean 'self_instruct'?"),
+        ("zzz", "known here: 'alpaca', 'self_instruct', "),
+        ("5", "known here: "),
+    ],
+)
+def test_a_recipe_with_a_wrong_name_is_told_the_nearest_one(
+    folder: Path, recipe: str, said: str
+) -> None:
+    (fault,) = faults_of(WHOLE + f"gen: {{recipe: {recipe}, seeds: prompt.txt}}\n")
+    assert "gen.0: unknown recipe " in fault or "gen: unknown recipe " in fault
+    assert said in fault
+    assert "\n" not in fault
 
 
 def test_a_judge_of_an_unknown_kind_is_told_the_kinds_there_are(folder: Path) -> None:
@@ -436,3 +454,15 @@ def test_a_part_given_in_part_keeps_the_rest_of_its_default(tmp_path: Path) -> N
     assert gen.sampling.model_dump(exclude_none=True) == {"temperature": 1.0, "max_tokens": 9}
     assert gen.filter.most_words == 9
     assert "flowchart" in gen.filter.blacklist
+
+
+def test_a_row_that_only_makes_data_needs_neither_model_nor_template(tmp_path: Path) -> None:
+    spec = write_row(tmp_path, model=None, template=None, train=None)
+    assert load_rows([spec])[0].row.model is None
+
+
+@pytest.mark.parametrize("part", ["model", "template"])
+def test_a_row_that_trains_needs_both(tmp_path: Path, part: str) -> None:
+    spec = write_row(tmp_path, **{part: None})
+    with pytest.raises(SpecFaults, match=f"{part} is missing: train and eval need one"):
+        load_rows([spec])

@@ -66,7 +66,7 @@ def gen_row(folder: Path, **teacher: Any) -> Path:
         "examples": 20,
         "tasks_per_reply": 5,
         "requests_per_round": 1,
-        "max_similarity": 1,
+        "filter": {"max_similarity": 1},
     }
     return write_row(folder, gen=gen, train=None)
 

@@ -42,16 +42,6 @@ def ask(
 
     `transcript`: as for `open_client`. Raises what harness.llm.client raises.
     """
-    return asyncio.run(_ask(call, endpoint, transcript, bodies, task))
-
-
-async def _ask(
-    call: StageCall,
-    endpoint: Endpoint,
-    transcript: Data | None,
-    bodies: Sequence[dict[str, Any]],
-    task: str,
-) -> tuple[Client, list[Reply]]:
     progress, done = Progress(task, len(bodies), "examples"), 0
 
     def show(index: int, reply: Reply) -> None:
@@ -59,9 +49,12 @@ async def _ask(
         done += 1
         progress.show(done)
 
-    async with open_client(call, endpoint, transcript) as client:
-        replies = await client.gather(bodies, show)
-    return client, replies
+    async def answered() -> tuple[Client, list[Reply]]:
+        async with open_client(call, endpoint, transcript) as client:
+            replies = await client.gather(bodies, show)
+        return client, replies
+
+    return asyncio.run(answered())
 
 
 def unseen(given: Sequence[Example]) -> list[str]:

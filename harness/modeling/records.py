@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from harness.errors import InputError
 
-SHOWN_FAULTS = 5
 TOO_DEEP = "nested too deeply"
 TOO_LONG = "a number with too many digits"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")

@@ -15,7 +15,6 @@ from harness.spec.base import REVISION
 from harness.spec.models import Row
 from harness.spec.source import Fault, Mark, Node, load_tree
 
-SPEC_FOLDER = Path("specs")
 PRICES = "prices.yaml"
 """The table of prices stands among the specs and is none."""
 

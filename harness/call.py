@@ -8,7 +8,7 @@ from typing import Any
 from harness.errors import InputError
 
 CALL_FILE = "CALL.json"
-CALL_FORMAT = 2
+CALL_FORMAT = 3
 """Raised whenever a field is added: an image built from another checkout then says so."""
 RESULT_FILE = "result.json"
 MANIFEST = "manifest.json"
@@ -40,6 +40,8 @@ class StageCall:
     """Take every reply from the transcript in the work folder and reach no network."""
     tokenizer: dict[str, Any] | None = None
     """A ModelSource with the row's tokenizer, for the lengths in a data card; decides nothing."""
+    cache: str | None = None
+    """A folder of the volume where tokenised data sets are kept for other runs."""
 
     @property
     def folder(self) -> Path:

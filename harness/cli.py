@@ -183,7 +183,7 @@ def run(
             console.print(f"row {row_plan.row.row} has no {' or '.join(stages)} stage")
     Runner(planner.store, planner.files, make(executor), console).run(plans, stages)
     planner.files.save()
-    if not stages or "judge" in stages:
+    if not stages or {"judge", "train"} & set(stages):
         planned = {p.row.row for p in plans}
         lines = [m for r in rows if r.row.row in planned for m in lines_of(r, [planner])]
         if lines:
@@ -193,6 +193,23 @@ def run(
         if data is not None and data.stage == "gen" and data.artefact is not None:
             card = data.artefact.folder / "card.md"
             console.print(f"row {row_plan.row.row}: its data card is {card}", markup=False)
+
+
+@main.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--label", default="", help="Which replicate, such as 'train seed 2'.")
+@VOLUME
+@DATA
+def join(spec: Path, label: str, volume: Path, inputs: Path | None) -> None:
+    """Take part, as another machine, in a row's training.
+
+    For rows with train.launch.machines over 1: `harness run SPEC` on the first machine, this on each
+    of the others, with the same volume and the same HARNESS_RENDEZVOUS=HOST:PORT.
+    """
+    from harness.join import join_row
+
+    planner = _planner(volume, inputs, "local")
+    join_row(planner.plan(_load((spec,))[0]), planner.store, label)
 
 
 @main.command()
@@ -212,6 +229,73 @@ def fetch(specs: tuple[Path, ...], volume: Path, inputs: Path | None, executor: 
     planner.store.prepare()
     plans = _plan(specs, planner)
     Runner(planner.store, planner.files, make(executor), _console()).fetch(plans)
+
+
+@main.command()
+@click.argument("name", metavar="ROW")
+@click.option("--to", required=True, metavar="hub:OWNER/NAME|DIR", help="Where to.")
+@click.option("--public", is_flag=True, help="Make the model on the hub public [default: private].")
+@click.option(
+    "--revision", default="main", show_default=True, metavar="BRANCH", help="The hub's branch."
+)
+@click.option("--label", default="", help='Which of several models, for example "train seed 1".')
+@click.option(
+    "--simulated", is_flag=True, help="Upload a model whose data or weights are no real one's."
+)
+@VOLUME
+@DATA
+@EXECUTOR
+def export(name: str, volume: Path, inputs: Path | None, executor: str, **target: Any) -> None:
+    """Upload a row's trained model to the hub, or copy it.
+
+    ROW is a row below specs/ or a spec file. The model goes with its card, its log and its template.
+    The token is in HF_TOKEN, or in the file that HF_TOKEN_FILE names. In a container: docker compose
+    run --rm --entrypoint "python -m harness export" fetch ROW --to hub:OWNER/NAME
+    """
+    from harness.executors import make
+    from harness.export import Target
+    from harness.export import export as export_model
+    from harness.run import Runner
+
+    planner = _planner(volume, inputs, executor)
+    planner.store.prepare()
+    plan = planner.plan(_row_named(name))
+    console = _console()
+    runner = Runner(planner.store, planner.files, make(executor), console)
+    for line in export_model(runner, plan, Target(**target)):
+        console.print(line, highlight=False, markup=False)
+
+
+@main.command()
+@click.argument("name", metavar="ROW")
+@click.option("--seed", type=click.IntRange(0), help="Of the sampling [default: the row's].")
+@click.option(
+    "--temperature", type=click.FloatRange(0), help="0: greedy [default: the row's, else 0]."
+)
+@click.option(
+    "--max-new-tokens", type=click.IntRange(1), help="Of an answer [default: the row's, else 2048]."
+)
+@click.option("--system", default="", help="A system message [default: the template's].")
+@click.option("--once", metavar="TEXT", help="Answer this alone, and leave.")
+@click.option("--label", default="", help='Which of several models, for example "train seed 1".')
+@VOLUME
+@DATA
+@EXECUTOR
+def chat(name: str, volume: Path, inputs: Path | None, executor: str, **wishes: Any) -> None:
+    """Talk to a row's model, in the row's own template.
+
+    To its trained model, or to its base model where it trains none. It runs in this Python
+    environment; --executor says whose model. In a container: docker compose run --rm -it --entrypoint
+    "python -m harness chat" eval ROW
+    """
+    from harness.chat import Wishes
+    from harness.chat import chat as talk
+    from harness.executors.local import LocalExecutor
+    from harness.run import Runner
+
+    planner = _planner(volume, inputs, executor)
+    plan = planner.plan(_row_named(name))
+    talk(Runner(planner.store, planner.files, LocalExecutor(), _console()), plan, Wishes(**wishes))
 
 
 @main.command()
@@ -293,7 +377,7 @@ def table(
     if lines:
         show_matrix(_console(), lines)
     else:
-        click.echo("none of these rows is evaluated")
+        click.echo("none of these rows is trained or evaluated")
     if out is None and not specs:
         out = Path("results")
     if out is not None:
@@ -306,6 +390,7 @@ def table(
 @click.option("--json", "as_json", is_flag=True, help="The manifests as JSON.")
 @click.option("--check", is_flag=True, help="Compare every file with its digest.")
 @click.option("--data", "card", is_flag=True, help="The data cards in place of the manifests.")
+@click.option("--prompt", is_flag=True, help="The row's template, filled, and what is trained on.")
 @VOLUME
 @INPUTS
 @EXECUTOR
@@ -314,11 +399,12 @@ def show(
     as_json: bool,
     check: bool,
     card: bool,
+    prompt: bool,
     volume: Path,
     inputs: Path | None,
     executor: str,
 ) -> None:
-    """Print the manifests of a row's artefacts, or its data sets' cards.
+    """Print the manifests of a row's artefacts, its data sets' cards, or its prompts.
 
     Or of the artefact whose key begins with KEY (or STAGE/KEY).
     """
@@ -326,6 +412,11 @@ def show(
 
     from harness.report.terminal import show_artefact, show_data
 
+    if prompt:
+        from harness.report.prompts import show_prompts
+
+        show_prompts(_console(), _row_named(name), _planner(volume, inputs, executor))
+        return
     artefacts = _find_artefacts(name, _planner(volume, inputs, executor))
     for artefact in artefacts if check else []:
         artefact.check()

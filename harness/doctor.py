@@ -11,6 +11,7 @@ from pathlib import Path
 from harness import environment
 from harness.errors import HarnessError
 from harness.executors import secret_there
+from harness.fitting import gib, gpus
 
 KEYS = ("OPENAI_API_KEY", "MISTRAL_API_KEY", "HF_TOKEN")
 LOW_DISK_BYTES = 20e9
@@ -73,12 +74,9 @@ def _image(client: object, stage: str) -> Finding:
 
 
 def _gpu() -> Finding:
-    tool = shutil.which("nvidia-smi")
-    if tool:
-        query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
-        answer = subprocess.run(query, capture_output=True, text=True, check=False)
-        if answer.returncode == 0 and answer.stdout.strip():
-            return Finding(True, "GPU", "; ".join(answer.stdout.strip().splitlines()))
+    devices = gpus()
+    if devices:
+        return Finding(True, "GPU", "; ".join(f"{gpu.name}, {gib(gpu.size)}" for gpu in devices))
     return Finding(False, "GPU", "none", "training of real models in reasonable time")
 
 

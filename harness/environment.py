@@ -24,8 +24,8 @@ CODE_VERSIONS = {
     "gen/longest_k": 1,
     "gen/seeds_only": 1,
     "gen/import": 1,
-    "train": 1,
-    "answer": 1,
+    "train": 2,
+    "answer": 2,
     "judge": 1,
     "sim": 1,
 }

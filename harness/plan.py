@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from harness import environment, estimate
+from harness import environment, estimate, memory
 from harness.errors import HarnessError
 from harness.estimate import Estimate
 from harness.keys import KEY_FORMAT, Files, differences, digest_of, iter_data, key_view
@@ -48,6 +48,8 @@ class StagePlan:
     tokenizer: ModelSource | None = None
     """The row's, for the lengths in a data card; it decides nothing else."""
     artefact: Artefact | None = None
+    need: memory.Need | str | None = None
+    """The memory that a train stage will need, or why that is not known."""
 
     @property
     def row(self) -> str:
@@ -208,7 +210,15 @@ class Planner:
             self._say_why(planned)
             before = inputs["data"].estimate if "data" in inputs else None
             planned.estimate = estimate.of_stage(stage, params, self.files, before)
+            if stage == "train":
+                planned.need = self._need(params, inputs)
         return planned
+
+    def _need(self, params: dict[str, Any], inputs: dict[str, StagePlan]) -> memory.Need | str:
+        hub = params["model"].hub
+        data = inputs["data"].artefact if "data" in inputs else None
+        snapshot = memory.hub_folder(self.store.root, hub) if hub else None
+        return memory.of_stage(params, self.files, snapshot, data.folder if data else None)
 
     def _say_why(self, planned: StagePlan) -> None:
         work = self.store.work_folder(planned.stage, planned.key)

@@ -18,10 +18,12 @@ from harness.keys import Files, file_digest
 from harness.llm.secrets import read_key
 from harness.plan import RowPlan, StagePlan, unique
 from harness.progress import ProgressView, plain
-from harness.spec.models import HubModel
+from harness.spec.models import HubModel, ModelSource
 from harness.spec.recipes import HubData
 from harness.store import FAILED, Artefact, Store
 
+ADAPTER = "model/adapter_config.json"
+"""In a train artefact whose model is an adapter to the row's base model."""
 MADE = (".jsonl", ".safetensors", "model_outputs.json")
 """Endings of files whose content a stage made; a model's tokenizer and configuration were given."""
 
@@ -90,8 +92,9 @@ class Runner:
             inputs = {name: self.input(plan) for name, plan in planned.inputs.items()}
             folders = {name: a.folder for name, a in inputs.items()}
             source = planned.params.get("model")
-            if "model" not in inputs and source is not None and source.hub is not None:
-                folders["hub"] = self._model(source.hub, planned)
+            trained = inputs.get("model")
+            if source is not None and source.hub is not None and needs_base(trained):
+                folders["hub"] = self._model(source, planned)
             if planned.hub_data is not None:
                 folders["hub"] = self._fetch(planned.hub_data, planned.stage)
             work = self.store.work_folder(stage, key)
@@ -114,7 +117,7 @@ class Runner:
         endpoint = None if replay else planned.endpoint
         tokenizer = planned.tokenizer
         if tokenizer is not None and tokenizer.hub is not None:
-            snapshot = self.hub_folder(tokenizer.hub)
+            snapshot = self.hub_folder(tokenizer.hub, tokenizer.trust_remote_code)
             if snapshot.is_dir():
                 folders["tokenizer"] = snapshot
         return Job(
@@ -135,7 +138,13 @@ class Runner:
             tokenizer=tokenizer,
             replay=replay,
             limits=planned.owner.limits,
+            cache=self._cache() if planned.stage == "train" else None,
         )
+
+    def _cache(self) -> Path:
+        folder = self.store.root / "cache" / "tokens"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def _execute(
         self,
@@ -150,7 +159,7 @@ class Runner:
             self._follow(job)
             result = result_of(job)
             if result is None:
-                raise _nothing_said(job)
+                raise nothing_said(job)
         else:
             self.console.print(
                 f"{job.title}: an interrupted run had ended it", highlight=False, markup=False
@@ -281,20 +290,24 @@ class Runner:
         """Download the hub models and data sets that the rows name and the volume lacks."""
         for plan in plans:
             wanted: dict[str, HubModel | HubData] = {}
-            if plan.row.model is not None and plan.row.model.hub is not None:
-                wanted["train"] = plan.row.model.hub
+            source = plan.row.model
+            if source is not None and source.hub is not None:
+                wanted["train"] = source.hub
             for stage in plan.stages:
                 if stage.hub_data is not None:
                     wanted["gen"] = stage.hub_data
             if not wanted:
                 self.console.print(f"row {plan.row.row} names nothing on the hub", highlight=False)
             for stage_name, hub in wanted.items():
-                folder = self._fetch(hub, stage_name)
+                code = source is not None and source.trust_remote_code and hub is source.hub
+                folder = self._fetch(hub, stage_name, code)
                 self.console.print(f"{hub.id}: {folder}", highlight=False, markup=False)
 
-    def _model(self, hub: HubModel, planned: StagePlan) -> Path:
+    def _model(self, source: ModelSource, planned: StagePlan) -> Path:
         """The hub model's folder. Compose's train service has no network to download it."""
-        folder = self.hub_folder(hub)
+        hub, code = source.hub, source.trust_remote_code
+        assert hub is not None
+        folder = self.hub_folder(hub, code)
         if environment.current_image() is not None and planned.stage == "train":
             if not folder.is_dir():
                 raise InputError(
@@ -303,15 +316,17 @@ class Runner:
                     f"Download it with: docker compose run --rm fetch {planned.spec}",
                 )
             return folder
-        return self._fetch(hub, planned.stage)
+        return self._fetch(hub, planned.stage, code)
 
-    def hub_folder(self, hub: HubModel | HubData) -> Path:
+    def hub_folder(self, hub: HubModel | HubData, code: bool = False) -> Path:
+        """Where a snapshot stands; one with the model's own code stands apart."""
         kind = "models" if isinstance(hub, HubModel) else "datasets"
-        return self.store.root / kind / f"{hub.id.replace('/', '--')}-{hub.revision[:12]}"
+        name = f"{hub.id.replace('/', '--')}-{hub.revision[:12]}"
+        return self.store.root / kind / (f"{name}-code" if code else name)
 
-    def _fetch(self, hub: HubModel | HubData, stage: str) -> Path:
+    def _fetch(self, hub: HubModel | HubData, stage: str, code: bool = False) -> Path:
         """The snapshot of a hub model or data set on the volume, downloaded when it is not there."""
-        final = self.hub_folder(hub)
+        final = self.hub_folder(hub, code)
         name = f"{final.parent.name}-{final.name}"
         title = f"fetch: {hub.id} at {hub.revision[:12]}"
         with self.store.lock("fetch", name, lambda owner: self._waiting(title, owner)) as lock:
@@ -323,7 +338,10 @@ class Runner:
                 stage="fetch",
                 key=name,
                 title=title,
-                params={"hub" if isinstance(hub, HubModel) else "hub_data": hub},
+                params={
+                    "hub" if isinstance(hub, HubModel) else "hub_data": hub,
+                    **({"code": True} if code else {}),
+                },
                 inputs={},
                 work=work,
                 log=self.store.root / "logs" / f"fetch-{name}.log",
@@ -335,7 +353,7 @@ class Runner:
             with ProgressView(self.console, title) as view:
                 self.executor.run(job, self.files, view.show)
             if result_of(job) is None:
-                raise _nothing_said(job)
+                raise nothing_said(job)
             final.parent.mkdir(exist_ok=True)
             (work / "snapshot").rename(final)
             shutil.rmtree(work)
@@ -343,6 +361,11 @@ class Runner:
 
     def _waiting(self, title: str, owner: str) -> None:
         self.console.print(f"{title}: waiting for {owner}", highlight=False, markup=False)
+
+
+def needs_base(trained: Artefact | None) -> bool:
+    """Whether the base model is needed: nothing was trained, or only an adapter to it."""
+    return trained is None or ADAPTER in trained.manifest["files"]
 
 
 def _differs(before: tuple[int, ...] | None, now: tuple[int, ...] | None) -> bool:
@@ -370,7 +393,7 @@ def result_of(job: Job) -> dict[str, Any] | None:
     return result
 
 
-def _nothing_said(job: Job) -> HarnessError:
+def nothing_said(job: Job) -> HarnessError:
     return HarnessError(
         f"{job.title} ended without saying what it made ({job.work / RESULT_FILE} is missing)",
         f"Its log: {job.log}",

@@ -31,6 +31,7 @@ MODULES = {
     "answer": "harness.eval.answer",
     "judge": "harness.eval.judge",
     "fetch": "harness.modeling.fetch",
+    "export": "harness.modeling.upload",
 }
 LOCK_FILE = ".stage-lock"
 PARENT_VARIABLE = "HARNESS_PARENT"

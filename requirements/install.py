@@ -62,7 +62,7 @@ def split(lock: Path, folder: Path) -> list[Path]:
     return [folder / f"{part}.txt" for part in PARTS]
 
 
-def _given(*candidates: str | None) -> Path | None:
+def given(*candidates: str | None) -> Path | None:
     """The first of these that is a file or folder with something in it."""
     for path in (Path(c) for c in candidates if c):
         if any(path.iterdir()) if path.is_dir() else path.is_file() and path.stat().st_size:
@@ -70,7 +70,7 @@ def _given(*candidates: str | None) -> Path | None:
     return None
 
 
-def _trusting(bundle: Path) -> dict[str, str]:
+def trusting(bundle: Path) -> dict[str, str]:
     """Settings that make pip trust `bundle` beside what it trusts by itself."""
     import pip._vendor.certifi as certifi
 
@@ -81,11 +81,11 @@ def _trusting(bundle: Path) -> dict[str, str]:
 
 def install(parts: list[Path]) -> int:
     environment = {"DS_BUILD_OPS": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **os.environ}
-    if bundle := _given("/run/secrets/extra_ca", os.environ.get("EXTRA_CA_BUNDLE")):
-        environment |= _trusting(bundle)
-    if conf := _given("/run/secrets/pip_conf", os.environ.get("PIP_CONF")):
+    if bundle := given("/run/secrets/extra_ca", os.environ.get("EXTRA_CA_BUNDLE")):
+        environment |= trusting(bundle)
+    if conf := given("/run/secrets/pip_conf", os.environ.get("PIP_CONF")):
         environment["PIP_CONFIG_FILE"] = str(conf)
-    wheels = _given("/wheels", os.environ.get("WHEELHOUSE"))
+    wheels = given("/wheels", os.environ.get("WHEELHOUSE"))
     try:
         for part in parts:
             requirements = part.read_text(encoding="utf-8")

@@ -27,7 +27,8 @@ from tests.helpers import (
 )
 
 COMMANDS = (
-    "validate", "schema", "plan", "run", "fetch", "replay", "table", "show", "gc", "doctor", "sim",
+    "validate", "schema", "plan", "run", "fetch", "join", "chat", "export", "replay", "table", "show",
+    "gc", "doctor", "sim",
 )  # fmt: skip
 STAGES = ("gen", "train", "answer", "judge")
 SCORE = {"value": 40.0, "standard_error": 2.0, "judged": 1, "expected": 1}

@@ -37,8 +37,9 @@ DECIDE_NOTHING = frozenset(
         "", ".call", ".environment", ".errors", ".events", ".eval", ".llm", ".sim", ".spec",
         ".llm.batch", ".llm.budget", ".llm.connect", ".llm.interrupts", ".llm.progress", ".llm.replay",
         ".llm.secrets",
-        ".spec.base", ".spec.models", ".spec.recipes", ".prices",
+        ".spec.base", ".spec.models", ".spec.recipes", ".spec.template", ".spec.train", ".prices",
         ".gen.card", ".gen.plots", ".gen.verbs",
+        ".model_card", ".train.card", ".train.ops", ".fitting", ".progress",
     )
 )  # fmt: skip
 """What the stages import that can stop them or show how far they are, but not change what they make.

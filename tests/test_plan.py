@@ -1,5 +1,6 @@
 """Run, reuse or stale, and the reasons in words; what happens when given data is not there."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -7,10 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from harness import environment
 from harness.errors import HarnessError
+from harness.fitting import Gpu
 from harness.keys import file_digest
+from harness.report.plans import show_plans
 from tests.helpers import InstantExecutor, command, evaluation, make, planned, write_row
 
 
@@ -235,7 +239,7 @@ def test_plan_prints_each_stage_with_its_state_reason_and_expected_calls(
     other = write_row(spec.parent, "other", train={"steps": 2}, eval=evaluation(spec.parent))
     result = command("plan", spec, other)
     assert result.exit_code == 0
-    lines = [line.split() for line in result.stdout.splitlines()]
+    lines = [line.split() for line in result.stdout.splitlines() if "memory:" not in line]
     assert lines[0] == ["one", "The", "row", "one"]
     assert lines[1][:2] == ["gen", "run"]
     assert " ".join(lines[1][3:]).startswith("not made yet; about 1 calls, ")
@@ -243,7 +247,7 @@ def test_plan_prints_each_stage_with_its_state_reason_and_expected_calls(
     assert result.stdout.splitlines()[-1].startswith("7 stages to run, about 3 calls, ")
     make(volume, spec)
     edit(spec, train={"steps": 3})
-    lines = command("plan", spec).stdout.splitlines()
+    lines = [x for x in command("plan", spec).stdout.splitlines() if "memory:" not in x]
     assert [line.split()[1] for line in lines[1:5]] == ["reuse", "stale", "stale", "stale"]
     assert "train.steps: 1 -> 3" in lines[2]
 
@@ -354,3 +358,60 @@ def test_a_stage_that_failed_says_why_until_it_runs_again(spec: Path, volume: Pa
     assert states(volume, spec)["gen"] == "run: failed last time: the teacher is on holiday"
     make(volume, spec)
     assert states(volume, spec)["gen"] == "reuse: "
+
+
+def shown(volume: Path, *specs: Path, **how: Any) -> str:
+    """The plan as the terminal shows it."""
+    out = io.StringIO()
+    show_plans(Console(file=out, width=1000), planned(volume, *specs, **how))
+    return out.getvalue()
+
+
+GPU_MODEL = {
+    "model_type": "qwen2", "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 24,
+    "num_attention_heads": 16, "num_key_value_heads": 16, "tie_word_embeddings": True,
+    "vocab_size": 151936,
+}  # fmt: skip
+
+
+def test_a_training_to_run_shows_the_memory_it_will_need_and_one_that_is_there_does_not(
+    spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "accelerator", lambda: "cpu")
+    edit(spec, model={"random": {"config": GPU_MODEL}}, train={"batch_size": 1})
+    (line,) = [x for x in shown(volume, spec).splitlines() if "memory:" in x]
+    assert "(weights 1.7, gradients 1.7, optimizer 3.5, activations " in line
+    assert "there is no GPU;" in line
+    assert "this machine's memory" in line
+    make(volume, spec)
+    assert "memory:" not in shown(volume, spec)
+
+
+@pytest.mark.parametrize(
+    ("gibibytes", "verdict"),
+    [
+        (80, "; fits NVIDIA X (80.0 GiB)"),
+        (12, "; does not fit NVIDIA X (12.0 GiB): would fit with gradient_checkpointing: true"),
+        (1, "; does not fit NVIDIA X (1.0 GiB): "),
+    ],
+)
+def test_with_a_gpu_a_plan_says_whether_the_training_fits_it_and_what_would(
+    spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch, gibibytes: int, verdict: str
+) -> None:
+    monkeypatch.setattr(environment, "accelerator", lambda: "cuda")
+    devices = (Gpu("NVIDIA Y", 90 * 2**30), Gpu("NVIDIA X", gibibytes * 2**30))
+    monkeypatch.setattr("harness.report.plans.gpus", lambda: devices)
+    edit(spec, model={"random": {"config": GPU_MODEL}})
+    assert verdict in shown(volume, spec)
+
+
+def test_a_hub_model_that_was_not_downloaded_leaves_the_memory_unknown_and_says_why(
+    spec: Path, volume: Path
+) -> None:
+    edit(spec, model=None)
+    edit(spec, model={"hub": {"id": "owner/name", "revision": "0" * 40}})
+    assert "memory: not known: the model is not on the volume yet" in shown(volume, spec)
+    folder = volume / "models" / f"owner--name-{'0' * 12}"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(GPU_MODEL))
+    assert "memory: about" in shown(volume, spec)

@@ -443,6 +443,40 @@ def test_a_fetch_that_was_cut_short_leaves_no_model(
     assert volume.ran == ["fetch", "train"]
 
 
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_base_model_goes_to_the_answers_with_an_adapter_alone(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch, adapter: bool
+) -> None:
+    def make(job: Any) -> dict[str, Any]:
+        volume.jobs.append(job)
+        if job.stage == "fetch":
+            (job.work / "snapshot").mkdir()
+        if job.stage == "train" and adapter:
+            # In the place of the file that every stage here keeps.
+            monkeypatch.setattr("harness.run.ADAPTER", "made.txt")
+        return {}
+
+    monkeypatch.setattr(volume, "_outcome", make)
+    spec = write_row(specs, gen=None, data="seeds.jsonl", eval=evaluation(specs), **HUB)
+    volume.run(spec, only=["train", "answer"])
+    assert volume.ran == ["fetch", "train", "answer"]
+    assert set(volume.jobs[-1].inputs) == ({"model", "hub"} if adapter else {"model"})
+
+
+def test_code_beside_a_model_is_fetched_for_the_rows_that_trust_it_and_stands_apart(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_snapshot(volume, monkeypatch)
+    volume.run(write_row(specs, gen=None, data="seeds.jsonl", **HUB))
+    trusting = {"model": {**HUB["model"], "trust_remote_code": True}}
+    volume.run(write_row(specs, "two", gen=None, data="seeds.jsonl", **trusting))
+    assert volume.ran == ["fetch", "train", "fetch", "train"]
+    plain, _, trusted, train = volume.jobs
+    assert "code" not in plain.params
+    assert trusted.params["code"] is True
+    assert train.inputs["hub"].name == "some--model-aaaaaaaaaaaa-code"
+
+
 def test_the_lock_of_a_fetch_is_the_one_its_process_inherits(
     specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,7 +50,15 @@ class Ended:
 def start(fake: FakeStages, work: Path, **call: Any) -> "subprocess.Popen[str]":
     path = work / CALL_FILE
     StageCall(
-        **{"stage": "train", "key": "k", "params": {}, "inputs": {}, "work": str(work), **call}
+        **{
+            "stage": "train",
+            "key": "k",
+            "params": {},
+            "inputs": {},
+            "work": str(work),
+            "code_version": environment.CODE_VERSIONS["train"],
+            **call,
+        }
     ).write(path)
     return subprocess.Popen(
         [sys.executable, "-m", "harness.stage", str(path)],

@@ -23,9 +23,11 @@ from harness.modeling.load import (
     load_model,
     load_tokenizer,
     most_positions,
+    trained_folder,
 )
 from harness.modeling.records import read_records, text_field
-from harness.spec.models import Answer, Decoding, ModelSource, PromptSet, Template
+from harness.spec.models import Answer, Decoding, ModelSource, PromptSet
+from harness.spec.template import Template
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +63,7 @@ def run(call: StageCall) -> StageResult:
     Raises InputError for a prompt set, a template or a model that cannot be used as it stands.
     """
     params = Answer.model_validate(call.params["answer"])
-    source = _source(call)
+    source = ModelSource.model_validate(call.params["model"])
     prompts = read_prompts(params.prompts)
 
     import torch
@@ -88,7 +90,7 @@ def run(call: StageCall) -> StageResult:
     notes, seeds = [], {}
     if params.decoding.temperature > 0:
         seeds["sampling"] = params.decoding.seed
-    if source.random is not None:
+    if source.random is not None and trained_folder(call.inputs) is None:
         used["base_model"] = "random"
         seeds["model"] = source.random.seed
         notes.append("the model had random weights and no training")
@@ -124,26 +126,22 @@ def read_prompts(prompt_set: PromptSet) -> list[Prompt]:
     return prompts
 
 
-def _source(call: StageCall) -> ModelSource:
-    """The trained model where the row trains, else the row's base model."""
-    if "model" in call.inputs:
-        return ModelSource.model_validate({"path": str(Path(call.inputs["model"]) / "model")})
-    return ModelSource.model_validate(call.params["model"])
-
-
 def _encode(
     prompts: list[Prompt], template: Template | None, tokenizer: "PreTrainedTokenizerBase"
 ) -> "Encoded":
     if template is None:
         raise InputError("the answer stage was given no template")
-    rendered = (text.render(template, prompt.instruction, prompt.input) for prompt in prompts)
-    return Encoded([text.encode_prompt(tokenizer, prompt) for prompt in rendered], template.stop)
+    encoder = text.Encoder(tokenizer, template)
+    ids = [encoder.prompt(prompt.instruction, prompt.input) for prompt in prompts]
+    return Encoded(ids, encoder.end_ids, encoder.stop)
 
 
 @dataclass(frozen=True)
 class Encoded:
     ids: list[list[int]]
     """One list of tokens a prompt."""
+    ends: list[int]
+    """The tokens that end an answer in the template."""
     stop: list[str]
 
 
@@ -221,7 +219,7 @@ def _answer_batch(
     mask = torch.tensor(
         [[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device
     )
-    settings = generation_settings(model, tokenizer, decoding, width)
+    settings = generation_settings(model, tokenizer, decoding, width, encoded.ends)
     stops = StopTexts(tokenizer, encoded.stop, width)
     torch.manual_seed(_batch_seed(decoding.seed, number))
     with torch.inference_mode():
@@ -238,9 +236,14 @@ def _answer_batch(
 
 
 def generation_settings(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", decoding: Decoding, width: int
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    decoding: Decoding,
+    width: int,
+    template_ends: Sequence[int] = (),
 ) -> "GenerationConfig":
-    """The decoding that the row asks for and nothing else.
+    """The decoding that the row asks for and nothing else. An answer ends with the tokenizer's end
+    token, with one that the model's own configuration names, or with the template's.
 
     generate() fills what is left open from the model folder's generation_config.json (repetition
     penalties, top_k) and then from its own defaults (top_k 50): both would go unseen.
@@ -249,7 +252,7 @@ def generation_settings(
 
     ends = model.generation_config.eos_token_id
     ends = {ends} if isinstance(ends, int) else set(ends or ())
-    ends.add(tokenizer.eos_token_id)
+    ends |= {tokenizer.eos_token_id, *template_ends}
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     limit = most_positions(model)
     room = decoding.max_new_tokens if limit is None else limit - width

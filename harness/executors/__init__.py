@@ -48,8 +48,16 @@ class Job:
     replay: bool = False
     """Rebuild from the transcript in the work folder, without a network."""
     limits: Limits = field(default_factory=Limits)
+    cache: Path | None = None
+    """What runs of several stages share; whatever is in it can be made anew."""
 
-    def call(self, work: str, inputs: dict[str, str], place: Callable[[_Data], str]) -> StageCall:
+    def call(
+        self,
+        work: str,
+        inputs: dict[str, str],
+        place: Callable[[_Data], str],
+        cache: str | None = None,
+    ) -> StageCall:
         """The stage's call, with paths as the stage sees them."""
         code = environment.code_name(self.stage, self.params)
         return StageCall(
@@ -64,6 +72,7 @@ class Job:
             price=self.price,
             replay=self.replay,
             tokenizer=dump(self.tokenizer, place),
+            cache=cache,
         )
 
     @property

@@ -29,7 +29,7 @@ from harness.keys import Files
 from harness.llm.secrets import read_key
 from harness.spec.base import _Data
 
-WORK, INPUTS, DATA, SECRETS = "/work", "/inputs", "/data", "/run/secrets"
+WORK, INPUTS, DATA, CACHE, SECRETS = "/work", "/inputs", "/data", "/cache", "/run/secrets"
 NO_ENGINE = (
     docker.errors.DockerException,
     requests.exceptions.ConnectionError,
@@ -85,7 +85,10 @@ class DockerExecutor:
                 mounts.append(Mount(places[path], str(path), "bind", read_only=True))
             return places[path]
 
-        job.call(WORK, inputs, place).write(job.call_path)
+        if job.cache is not None:
+            mounts.append(Mount(CACHE, str(job.cache.resolve()), "bind"))
+        call = job.call(WORK, inputs, place, CACHE if job.cache else None)
+        call.write(job.call_path)
         start_log(job, self.name)
         with _secret_files(job) as (secret_mounts, variables):
             try:

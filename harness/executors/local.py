@@ -22,7 +22,8 @@ class LocalExecutor:
 
     def run(self, job: Job, files: Files, on_event: Callable[[Event], None]) -> None:
         inputs = {name: str(folder) for name, folder in job.inputs.items()}
-        call = job.call(str(job.work), inputs, lambda data: str(files.locate(data)))
+        cache = str(job.cache) if job.cache else None
+        call = job.call(str(job.work), inputs, lambda data: str(files.locate(data)), cache)
         call.write(job.call_path)
         start_log(job, self.name)
         variables = {

@@ -32,6 +32,8 @@ MODEL = Wanted(
     "model.path",
 )
 """No pickle files, no code."""
+CODE = MODEL._replace(patterns=[*MODEL.patterns, "*.py"])
+"""Of a model whose row says trust_remote_code."""
 DATA_FILES = ("*.json", "*.jsonl", "*.parquet", "*.csv")
 DATA = Wanted("data set", "dataset", [*DATA_FILES, "LICENSE*", "README.md"], "gen.hub", "gen.file")
 """No loading scripts. The README's head says which files make which config and split."""
@@ -59,7 +61,7 @@ def run(call: StageCall) -> StageResult:
             )
         return StageResult(keep=[SNAPSHOT], used={"hub_data": data.model_dump()})
     model = HubModel.model_validate(call.params["hub"])
-    _download(call, model, MODEL)
+    _download(call, model, CODE if call.params.get("code") else MODEL)
     return StageResult(keep=[SNAPSHOT], used={"hub": model.model_dump()})
 
 

@@ -1,4 +1,7 @@
-"""Models and their tokenizers, from where the row says: random weights, a folder, the hub's folder."""
+"""Models and their tokenizers, from where the row says: random weights, a folder, the hub's folder.
+
+What the train stage left takes their place: a whole model, or an adapter that is put on the row's own.
+"""
 
 import difflib
 import json
@@ -23,7 +26,11 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
+TRAINED = "model"
+"""Of the call's inputs, the train artefact; and in that, the folder of its model."""
 CONFIG = "config.json"
+ADAPTER = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "vocab.txt")
 
@@ -31,18 +38,25 @@ GENERAL_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 PAD, END = "<pad>", "<eos>"
 
+_ADAPTER_HINT = "An adapter goes with the base model that it was trained on: the row's own."
 _OLDER_NAMES = {"torch_dtype", "rope_theta", "rope_scaling"}
 """Keys of older config.json files that transformers still understands under another name."""
 
 
 def load_tokenizer(source: ModelSource, inputs: dict[str, str]) -> "PreTrainedTokenizerBase":
-    """The source's tokenizer. Raises InputError where it is absent, unreadable or without an end."""
-    if source.random is not None:
+    """The tokenizer of the trained model where there is one (`inputs["model"]`), else the source's.
+
+    Raises InputError where it is absent, unreadable or without an end.
+    """
+    trained = trained_folder(inputs)
+    if trained is not None:
+        folder = trained
+    elif source.random is not None:
         if source.random.tokenizer == "bytes":
             return bytes_tokenizer()
         folder = Path(source.random.tokenizer.path)
     else:
-        folder = _folder(source, inputs)
+        folder = model_folder(source, inputs)
     _check_files(folder, weights=False)
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -50,9 +64,11 @@ def load_tokenizer(source: ModelSource, inputs: dict[str, str]) -> "PreTrainedTo
     # one: a byte tokenizer beside a Qwen2 model would gain a token and another way of splitting.
     loader = PreTrainedTokenizerFast if is_general(folder) else AutoTokenizer
     try:
-        tokenizer = loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = loader.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=source.trust_remote_code
+        )
     except Exception as e:
-        raise InputError(f"the tokenizer in {folder} cannot be loaded: {_brief(e)}") from e
+        raise _unloadable("tokenizer", folder, source, e) from e
     if tokenizer.eos_token_id is None:
         raise InputError(
             f"the tokenizer in {folder} names no end-of-sequence token",
@@ -70,20 +86,39 @@ def load_model(
 ) -> "PreTrainedModel":
     """The model in evaluation mode, its weights in `precision` (`float32` or `bfloat16`).
 
+    Where `inputs["model"]` names a train artefact, its whole model takes the source's place, and its
+    adapter is added to the weights of the source's model.
+
     Random weights are drawn in float32 on the CPU, so that they are the same whatever runs them.
-    Folders are read as safetensors only and no code in them is run. Raises InputError for files
-    that are missing or do not fit and for a configuration that makes no causal language model.
+    Folders are read as safetensors only, and no code in them is run unless the source trusts it.
+    Raises InputError for files that are missing or do not fit and for a configuration that makes no
+    causal language model.
     """
     import torch
 
     dtype = getattr(torch, precision)
-    if source.random is not None:
+    trained = trained_folder(inputs)
+    if trained is not None and not is_adapter(trained):
+        model = _model_in(trained, source, dtype)
+    elif source.random is not None:
         model = _random_model(source.random, tokenizer)
     else:
-        model = _model_in(_folder(source, inputs), dtype)
+        model = _model_in(model_folder(source, inputs), source, dtype)
     _check_vocabulary(len(tokenizer), model.get_input_embeddings().num_embeddings)
     model.to(device=device, dtype=dtype)
+    if trained is not None and is_adapter(trained):
+        model = _with_adapter(model, trained)
     return model.eval()
+
+
+def trained_folder(inputs: dict[str, str]) -> Path | None:
+    """The folder of the model, or adapter, that the row's train stage made."""
+    return Path(inputs[TRAINED]) / TRAINED if TRAINED in inputs else None
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether the folder holds an adapter, and not a whole model."""
+    return (folder / ADAPTER).is_file()
 
 
 def available_device() -> str:
@@ -172,7 +207,41 @@ def _check_vocabulary(tokens: int, rows: int) -> None:
         )
 
 
-def _model_in(folder: Path, dtype: Any) -> "PreTrainedModel":
+def _with_adapter(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
+    """The model with the folder's LoRA adapter added to its weights.
+
+    The base model is the one given: whatever the adapter's configuration says of it is not read.
+    """
+    from peft import PeftConfig, PeftModel, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise InputError(f"{folder} lacks {ADAPTER_WEIGHTS}", "Only safetensors are read.")
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        config.base_model_name_or_path = None
+        config.inference_mode = True
+        weights = load_file(folder / ADAPTER_WEIGHTS, device=str(model.device))
+        adapted = PeftModel(model, config)
+        found: Any = set_peft_model_state_dict(adapted, weights)
+    except Exception as e:
+        raise InputError(
+            f"the adapter in {folder} does not fit the base model: {_brief(e)}", _ADAPTER_HINT
+        ) from e
+    prefix = adapted.base_model.prefix
+    wrong = [f"it lacks {name}" for name in sorted(found.missing_keys) if prefix in name]
+    wrong += [f"it holds {name}" for name in sorted(found.unexpected_keys)]
+    if wrong:
+        raise InputError(
+            f"the adapter in {folder} does not fit the base model: {wrong[0]}", _ADAPTER_HINT
+        )
+    try:
+        return adapted.merge_and_unload(safe_merge=True)
+    except ValueError as e:
+        raise InputError(f"the adapter in {folder} cannot be added: {_brief(e)}") from e
+
+
+def _model_in(folder: Path, source: ModelSource, dtype: Any) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -184,11 +253,11 @@ def _model_in(folder: Path, dtype: Any) -> "PreTrainedModel":
             dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
-            trust_remote_code=False,
+            trust_remote_code=source.trust_remote_code,
             output_loading_info=True,
         )
     except Exception as e:
-        raise InputError(f"the model in {folder} cannot be loaded: {_brief(e)}") from e
+        raise _unloadable("model", folder, source, e) from e
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
         raise InputError(
@@ -198,7 +267,7 @@ def _model_in(folder: Path, dtype: Any) -> "PreTrainedModel":
     return model
 
 
-def _folder(source: ModelSource, inputs: dict[str, str]) -> Path:
+def model_folder(source: ModelSource, inputs: dict[str, str]) -> Path:
     if source.path is not None:
         return Path(source.path.path)
     if "hub" not in inputs:
@@ -214,6 +283,8 @@ def _check_files(folder: Path, weights: bool) -> None:
     if not lacking:
         return
     hint = "It must hold config.json, weights as safetensors, and a tokenizer."
+    if is_adapter(folder):
+        hint = f"It holds an adapter ({ADAPTER}), and a base model is wanted. " + hint
     if list(folder.glob("pytorch_model*.bin")):
         hint += " Weights in pytorch_model.bin are pickles, which can run code: convert them."
     raise InputError(f"{folder} lacks {', '.join(' or '.join(names) for names in lacking)}", hint)
@@ -234,6 +305,26 @@ def _tokenizer_class(folder: Path) -> str | None:
     except (ValueError, OSError, AttributeError) as e:
         raise InputError(f"{settings} cannot be read: {e}") from e
     return named
+
+
+def _unloadable(what: str, folder: Path, source: ModelSource, error: Exception) -> InputError:
+    """The fault, and where the folder brings code that was not run, how to have it run."""
+    if source.trust_remote_code or not _brings_code(folder):
+        return InputError(f"the {what} in {folder} cannot be loaded: {_brief(error)}")
+    return InputError(
+        f"the {what} in {folder} needs code of its own (auto_map), which is not run",
+        "Read that code; if you trust it, set model.trust_remote_code: true. It shows as a deviation.",
+    )
+
+
+def _brings_code(folder: Path) -> bool:
+    for name in (CONFIG, "tokenizer_config.json"):
+        try:
+            if "auto_map" in json.loads((folder / name).read_text(encoding="utf-8")):
+                return True
+        except (OSError, ValueError, TypeError):
+            continue
+    return False
 
 
 def _brief(error: Exception) -> str:

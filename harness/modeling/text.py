@@ -1,48 +1,196 @@
-"""From an instruction to tokens: the template's text, and where the loss begins."""
+"""From an instruction to tokens: the template's text, where the loss begins, what ends an answer."""
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-from harness.spec.models import Template
+from harness.errors import InputError
+from harness.modeling.pieces import MASKED, History, Piece, ending, pieces, render
+from harness.modeling.tokenizer_template import TokenizerTemplate, special_tokens
+from harness.spec.template import TOKENIZER, Template, load_template, template_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100
-"""The label of a token that the loss leaves out."""
+__all__ = ["Encoder", "Example", "Tokens", "encode_prompt", "render"]
 
-_PLACE = re.compile(r"\{(instruction|input)\}")
+CHUNK = 1000
+"""Examples tokenized in one call."""
 
 
-def render(template: Template, instruction: str, input: str = "") -> str:
-    """The text the model sees; its answer follows directly.
+class Example(NamedTuple):
+    """`system` "" is the template's own; `history` is earlier (user, assistant) pairs, oldest first."""
 
-    A newline at the very end of the template does not count. Where the template has no {input}, a
-    non-empty input follows the instruction on a line of its own. Braces in the data are left alone.
-    """
-    text = template.prompt.text.removesuffix("\n").removesuffix("\r")
-    if input and "{input}" not in text:
-        instruction = f"{instruction}\n{input}"
-    values = {"instruction": instruction, "input": input}
-    return _PLACE.sub(lambda place: values[place[1]], text)
+    instruction: str
+    input: str
+    output: str
+    system: str = ""
+    history: History = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    ids: list[int]
+    answers: list[tuple[int, int]]
+    """Where each assistant turn with its end begins and ends (the end not included), oldest first."""
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> list[int]:
     """The prompt's tokens, with whatever this tokenizer puts at a text's start and no end token."""
     ids: list[int] = tokenizer(prompt)["input_ids"]
-    if ids and ids[-1] == tokenizer.eos_token_id and not prompt.endswith(tokenizer.eos_token):
-        ids = ids[:-1]
-    return ids
+    return _without_end(tokenizer, prompt, ids)
 
 
-def encode_example(
-    tokenizer: "PreTrainedTokenizerBase", prompt: str, answer: str
-) -> tuple[list[int], list[int]]:
-    """`input_ids` and `labels`, equally long: the prompt (ignored), the answer and the end token.
+class Encoder:
+    """A template with a tokenizer.
 
-    The two texts are tokenized apart, so that no token holds the end of one and the start of the
-    other, and the model is trained on the very prompt tokens that it is later asked with.
+    The parts of an example are tokenized apart: prompt tokens and answer tokens together are the whole,
+    and the prompt tokens are those that the model is asked with. Raises InputError where the tokenizer
+    lacks a token that the template needs.
     """
-    asked = encode_prompt(tokenizer, prompt)
-    answered = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-    return asked + answered, [IGNORED] * len(asked) + answered
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", template: Template) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+        self._own = TokenizerTemplate(tokenizer) if template.from_tokenizer else None
+        if self._own is None:
+            _check_tokens(tokenizer, template)
+        specials = special_tokens(tokenizer) + template.special
+        self._special = re.compile("|".join(map(re.escape, specials)) or r"(?!)")
+        self.end_ids: list[int] = []
+        """The ids that end an answer: a model that has learnt the template makes one of them."""
+        self.stop = list(template.stop)
+        """Texts that end an answer; among them the template's end where that is no special token."""
+        self._find_end()
+
+    def prompt(
+        self, instruction: str, input: str = "", system: str = "", history: History = ()
+    ) -> list[int]:
+        return self.encode(self.pieces(instruction, input, None, system, history)).ids
+
+    def example(
+        self,
+        instruction: str,
+        input: str,
+        output: str,
+        system: str = "",
+        history: History = (),
+    ) -> Tokens:
+        return self.examples([Example(instruction, input, output, system, history)])[0]
+
+    def examples(self, examples: Sequence[Example]) -> list[Tokens]:
+        found: list[Tokens] = []
+        for at in range(0, len(examples), CHUNK):
+            chunk = examples[at : at + CHUNK]
+            found += self._encode([self.pieces(*example) for example in chunk])
+        return found
+
+    def injected(self, text: str) -> bool:
+        """Whether a text holds what the tokenizer takes for a special token: it could end a turn."""
+        return self._special.search(text) is not None
+
+    def pieces(
+        self,
+        instruction: str,
+        input: str = "",
+        output: str | None = None,
+        system: str = "",
+        history: History = (),
+    ) -> list[Piece]:
+        """The texts that are tokenized apart; without an output, those of the prompt."""
+        if self._own is None:
+            return pieces(self._template, instruction, input, output, system, history)
+        system = system or self._template.system
+        return self._own.pieces(instruction, input, output, system, history)
+
+    def encode(self, parts: Sequence[Piece]) -> Tokens:
+        return self._encode([parts])[0]
+
+    def _encode(self, examples: Sequence[Sequence[Piece]]) -> list[Tokens]:
+        """Every text that occurs, once, in one call: the template's own parts cost nothing."""
+        texts = dict.fromkeys((p.text, p.opens) for e in examples for p in e if not p.token)
+        known = self._tokenize([text for text, opens in texts if not opens], opens=False)
+        opened = self._tokenize([text for text, opens in texts if opens], opens=True)
+        marks = {"bos": self._tokenizer.bos_token_id, "eos": self._tokenizer.eos_token_id}
+        found = []
+        for example in examples:
+            ids: list[int] = []
+            spans: dict[int, tuple[int, int]] = {}
+            for piece in example:
+                begin = len(ids)
+                mark = marks.get(piece.token)
+                if mark is None:
+                    ids += (opened if piece.opens else known)[piece.text]
+                else:
+                    ids.append(mark)
+                if piece.answer != MASKED:
+                    spans[piece.answer] = (spans.get(piece.answer, (begin, 0))[0], len(ids))
+            found.append(Tokens(ids, list(spans.values())))
+        return found
+
+    def _tokenize(self, texts: list[str], opens: bool) -> dict[str, list[int]]:
+        if not texts:
+            return {}
+        made = self._tokenizer(
+            texts, add_special_tokens=opens, return_attention_mask=False, verbose=False
+        )["input_ids"]
+        if opens:
+            made = [
+                _without_end(self._tokenizer, t, ids) for t, ids in zip(texts, made, strict=True)
+            ]
+        return dict(zip(texts, made, strict=True))
+
+    def _find_end(self) -> None:
+        ends = ending(self._template) if self._own is None else [Piece(self._own.end_token)]
+        specials = set(
+            self._tokenizer.convert_tokens_to_ids(
+                special_tokens(self._tokenizer) + self._template.special
+            )
+        )
+        ids = self.encode(ends).ids
+        marked = any(piece.token for piece in ends)
+        self.end_ids = ids[:1] if marked else [i for i in ids if i in specials][:1]
+        if not self.end_ids:
+            self.stop.append("".join(piece.text for piece in ends))
+
+
+def missing_tokens(tokenizer: "PreTrainedTokenizerBase", template: Template) -> list[str]:
+    """What the template needs as one token and the tokenizer has not."""
+    missing = [text for text in template.special if not _is_token(tokenizer, text)]
+    marks = {piece.token for piece in pieces(template, "", output="", system=_any_system(template))}
+    if "bos" in marks and tokenizer.bos_token_id is None:
+        missing.append("a beginning-of-sequence token (bos)")
+    if "eos" in marks and tokenizer.eos_token_id is None:
+        missing.append("an end-of-sequence token (eos)")
+    return missing
+
+
+def _any_system(template: Template) -> str:
+    return "" if template.system_layout is None else "any"
+
+
+def _is_token(tokenizer: "PreTrainedTokenizerBase", text: str) -> bool:
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return len(ids) == 1 and ids[0] != tokenizer.unk_token_id
+
+
+def _check_tokens(tokenizer: "PreTrainedTokenizerBase", template: Template) -> None:
+    missing = missing_tokens(tokenizer, template)
+    if not missing:
+        return
+    others = [load_template(name) for name in template_names() if name != TOKENIZER]
+    fitting = [str(o.name) for o in others if not missing_tokens(tokenizer, o)]
+    fitting += [TOKENIZER] if tokenizer.chat_template else []
+    raise InputError(
+        f"the template {template.name or 'of the spec'} needs what the model's tokenizer does not know "
+        f"as one token: {', '.join(missing)}",
+        "Take a base model that has been given these tokens, or a template that fits this one: "
+        f"{', '.join(fitting)}.",
+    )
+
+
+def _without_end(tokenizer: "PreTrainedTokenizerBase", prompt: str, ids: list[int]) -> list[int]:
+    if ids and ids[-1] == tokenizer.eos_token_id and not prompt.endswith(tokenizer.eos_token):
+        return ids[:-1]
+    return ids

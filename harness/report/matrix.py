@@ -13,6 +13,7 @@ from harness.errors import DataAbsent, InputError
 from harness.keys import iter_data
 from harness.plan import Planner, RowPlan, StagePlan
 from harness.progress import plain
+from harness.report import losses
 from harness.report.verdict import judge, pool
 from harness.spec.load import LoadedRow
 from harness.spec.models import Row
@@ -21,8 +22,8 @@ from harness.store import Artefact, Damaged, write_atomically
 NUMBERS = frozenset(
     """
     reported reported_se reported_judged reported_expected reproduced standard_error judged expected
-    lower_bound upper_bound replicates replicates_planned replicate_sd calls prompt_tokens
-    completion_tokens usd env_wall_seconds
+    lower_bound upper_bound examples tokens bytes steps replicates replicates_planned replicate_sd
+    calls prompt_tokens completion_tokens usd env_wall_seconds
     """.split()  # noqa: SIM905
 )
 """Columns that hold numbers; all others are text and are escaped."""
@@ -34,12 +35,16 @@ class Line:
 
     table: str
     cells: dict[str, Any]
+    held_out: str = ""
+    """Of a loss: see harness.report.losses.held_out_set."""
 
 
 def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[Line]:
     """The matrix lines of a row, from the first planner's environment that has results.
 
-    A row that makes a data set and no more has none.
+    A judged row has its scores, a row that trains its losses. A row that makes a data set and no more
+    has none. Of a judged artefact every file is checked; a model's weights are not, for the losses
+    stand in its manifest, which has a seal.
 
     Raises:
         Damaged: an artefact that belongs to the row was changed.
@@ -48,16 +53,22 @@ def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[Line]:
     plan, problem = _choose(loaded, planners)
     if row.train is None and row.eval is None and not row.reported:
         return []
-    judged = [s.artefact for s in plan.final() if s.artefact] if plan else []
-    for artefact in judged:
-        artefact.check()
-    made = sorted({name for a in judged for name in a.manifest["metrics"]})
-    names = list(dict.fromkeys([*row.reported, *made])) or [""]
-    return [Line(row.table, _cells(row, name, plan, judged, problem)) for name in names]
+    judged = [s for s in plan.final() if s.artefact] if plan else []
+    for stage in judged:
+        if stage.artefact:
+            stage.artefact.check()
+    made = sorted({name for s in judged for name in _metrics(s)})
+    names = list(dict.fromkeys([*row.reported, *made]))
+    if not names and (losses.is_judged(row) or row.train is None):
+        names = [""]
+    names += [name for name in losses.metrics_of(row) if name not in names]
+    held_out = losses.held_out_set(losses.trainings(plan))
+    return [Line(row.table, _cells(row, name, plan, problem), held_out) for name in names]
 
 
 def _choose(loaded: LoadedRow, planners: Sequence[Planner]) -> tuple[RowPlan | None, str]:
-    plan, problem = None, ""
+    """The first plan with a judged artefact, else with a trained model, else the first there is."""
+    plan, trained, problem = None, None, ""
     for planner in planners:
         try:
             candidate = planner.plan(loaded)
@@ -69,22 +80,34 @@ def _choose(loaded: LoadedRow, planners: Sequence[Planner]) -> tuple[RowPlan | N
             continue
         if any(s.artefact for s in candidate.final()):
             return candidate, ""
+        if trained is None and any(s.artefact for s in losses.trainings(candidate)):
+            trained = candidate
         plan = plan or candidate
-    return plan, problem
+    return trained or plan, problem
 
 
-def _cells(
-    row: Row, metric: str, plan: RowPlan | None, judged: list[Artefact], problem: str
-) -> dict[str, Any]:
-    found = [a.manifest["metrics"][metric] for a in judged if metric in a.manifest["metrics"]]
-    simulated = sorted({s for a in judged for s in a.manifest["simulated"]})
+def _metrics(stage: StagePlan) -> dict[str, Any]:
+    metrics: dict[str, Any] = stage.artefact.manifest["metrics"] if stage.artefact else {}
+    return metrics
+
+
+def _cells(row: Row, metric: str, plan: RowPlan | None, problem: str) -> dict[str, Any]:
+    is_loss = metric in losses.LOSSES
+    planned = losses.trainings(plan) if is_loss else plan.final() if plan else []
+    made = [s.artefact for s in planned if s.artefact]
+    found = [a.manifest["metrics"][metric] for a in made if metric in a.manifest["metrics"]]
+    simulated = sorted({s for a in made for s in a.manifest["simulated"]})
     reported = row.reported.get(metric)
     pooled = pool(found) if found else None
     verdict = judge(reported, pooled, simulated)
-    if judged and not found:
-        problem = f"the judge stage gives no {metric}"
-    stages = _behind(plan, judged)
+    if is_loss and pooled:
+        verdict = losses.verdict_of(reported, pooled, verdict)
+    if made and not found:
+        problem = f"the {made[0].stage} stage gives no {metric}"
+        problem += " without train.validation" if is_loss else ""
+    stages = _behind(plan, made)
     ours = pooled or {}
+    counts = losses.counts_of(found) if is_loss else {}
     return {
         "row": row.row,
         "table": row.table,
@@ -101,13 +124,15 @@ def _cells(
         "expected": ours.get("expected"),
         "lower_bound": ours.get("lower_bound"),
         "upper_bound": ours.get("upper_bound"),
+        **{name: counts.get(name) for name in losses.COUNTS},
+        "steps": losses.steps_of(planned) if is_loss else None,
         "replicates": len(found),
-        "replicates_planned": len(plan.final()) if plan else None,
+        "replicates_planned": len(planned) if plan else None,
         "replicate_sd": ours.get("replicate_sd"),
         "verdict": verdict.name,
         "verdict_reason": verdict.reason or problem,
         "simulated": "; ".join(simulated),
-        "random_weights": "yes" if any(a.manifest["random_weights"] for a in judged) else "",
+        "random_weights": "yes" if any(a.manifest["random_weights"] for a in made) else "",
         "deviations": "; ".join(deviations(row)),
         "calls": _sum(stages, "calls"),
         "prompt_tokens": _sum(stages, "prompt_tokens"),
@@ -120,11 +145,13 @@ def _cells(
     }
 
 
-def _behind(plan: RowPlan | None, judged: list[Artefact]) -> list[StagePlan]:
-    """The row's stages that have artefacts, once each, if the row has a result."""
-    if plan is None or not judged:
+def _behind(plan: RowPlan | None, made: list[Artefact]) -> list[StagePlan]:
+    """The row's stages that have artefacts and that a result comes of, once each."""
+    if plan is None or not made:
         return []
-    return [s for s in plan.stages if s.artefact is not None]
+    there = [s for s in plan.stages if s.artefact is not None]
+    is_model = made[0].stage == "train"
+    return [s for s in there if s.stage in ("gen", "train")] if is_model else there
 
 
 def _sum(stages: list[StagePlan], name: str) -> float | int | None:
@@ -151,9 +178,14 @@ def _environment(stages: list[StagePlan]) -> str:
 
 
 def deviations(row: Row) -> list[str]:
-    """The spec's own deviations, and what it leaves unpinned outside its own folder."""
+    """The spec's own deviations, what it leaves unpinned outside its own folder, code that it runs."""
     unpinned = [d.path for d in iter_data(row) if d.path.startswith("data:") and d.sha256 is None]
-    return [*row.deviations, *(f"{path} is not pinned" for path in dict.fromkeys(unpinned))]
+    trusted = row.model is not None and row.model.trust_remote_code
+    return [
+        *row.deviations,
+        *(f"{path} is not pinned" for path in dict.fromkeys(unpinned)),
+        *["the code that comes with the model is run (trust_remote_code)"] * trusted,
+    ]
 
 
 def _source(row: Row) -> str:
@@ -185,7 +217,7 @@ def _csv_cell(column: str, value: Any) -> str:
 
 
 HEADINGS = (
-    "row", "varied", "metric", "reported", "reproduced", "judged", "replicates", "verdict",
+    "row", "varied", "metric", "reported", "reproduced", "over", "replicates", "verdict",
     "deviations", "cost", "environment", "artefacts",
 )  # fmt: skip
 
@@ -193,21 +225,25 @@ HEADINGS = (
 def display(line: Line) -> list[str]:
     """A line as a person reads it, in the order of HEADINGS; not escaped."""
     c = line.cells
-    reported = _with_error(c["reported"], c["reported_se"])
+    is_loss = c["metric"] in losses.LOSSES
+    digits = 4 if is_loss else 2
+    reported = _with_error(c["reported"], c["reported_se"], digits)
     if c["reported_judged"] is not None:
         reported += f" of {c['reported_judged']}/{c['reported_expected'] or '?'}"
-    judged = f"{c['judged']}/{c['expected']}" if c["expected"] is not None else ""
-    if c["expected"] is not None and c["judged"] < c["expected"]:
-        judged += f", bounds {c['lower_bound']:.2f} to {c['upper_bound']:.2f}"
+    over = losses.over(c) if is_loss else ""
+    if c["expected"] is not None:
+        over = f"{c['judged']}/{c['expected']}"
+        if c["judged"] < c["expected"]:
+            over += f", bounds {c['lower_bound']:.2f} to {c['upper_bound']:.2f}"
     planned = c["replicates_planned"]
     replicates = f"{c['replicates']}/{planned}" if planned is not None else ""
     if c["replicate_sd"] is not None:
-        replicates += f", sd {c['replicate_sd']:.2f}"
-    reproduced = _with_error(c["reproduced"], c["standard_error"])
-    marks = [m for m, on in (("simulated", c["simulated"]), ("random weights", c["random_weights"]))
-             if on]  # fmt: skip
-    if reproduced and marks:
-        reproduced += f" ({', '.join(marks)})"
+        replicates += f"{' training seeds' * is_loss}, sd {c['replicate_sd']:.{digits}f}"
+    elif is_loss and c["replicates"] == 1:
+        replicates += f", {losses.ONE_SEED}"
+    reproduced = _with_error(c["reproduced"], c["standard_error"], digits)
+    if reproduced:
+        reproduced += losses.marks(c)
     verdict = str(c["verdict"])
     if c["verdict_reason"] and c["verdict"] != "simulated":
         verdict += f": {c['verdict_reason']}"
@@ -218,21 +254,26 @@ def display(line: Line) -> list[str]:
     if c["env_wall_seconds"] is not None:
         cost += f"{', ' if cost else ''}{c['env_wall_seconds']:.0f} s"
     return [
-        c["row"], c["varied"], c["metric"], reported, reproduced, judged, replicates, verdict,
+        c["row"], c["varied"], c["metric"], reported, reproduced, over, replicates, verdict,
         c["deviations"], cost, c["env_environment"], c["env_artefacts"],
     ]  # fmt: skip
 
 
-def _with_error(value: float | None, error: float | None) -> str:
+def _with_error(value: float | None, error: float | None, digits: int) -> str:
     if value is None:
         return ""
-    return f"{value:.2f} ± {error:.2f}" if error is not None else f"{value:.2f}"
+    return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if error is not None else "")
 
 
 EXPLANATION = (
-    "Win rates in percent, ± one standard error over prompts. Judged: prompts judged of those "
+    "Win rates in percent, ± one standard error over prompts. Over: prompts judged of those "
     "expected, summed over replicates. Cost: calls to teacher and judge, prompt + completion tokens, "
     "dollars where prices are known, seconds of wall time."
+)
+LOSSES = (
+    "Losses: lower is better. Nats per token depend on the tokenizer; bits per byte compare across "
+    "tokenizers. Over: held-out examples, and their answers' tokens or bytes. With several training "
+    "seeds their mean, and sd, the standard deviation between them; with one, no uncertainty is known."
 )
 SIMULATED = (
     "**Rows marked simulated come from the harness's own simulated teacher or judge. They show that "
@@ -240,17 +281,27 @@ SIMULATED = (
 )
 
 
+def lowest(lines: Sequence[Line]) -> list[str]:
+    """For each table in which several models were measured on the same held-out answers: the best."""
+    return losses.lowest([(line.held_out, line.cells) for line in lines])
+
+
 def to_markdown(lines: Sequence[Line], title: str) -> str:
     parts = [f"# {_md(title)}\n\n{EXPLANATION}"]
+    if any(line.cells["metric"] in losses.LOSSES for line in lines):
+        parts += ["", LOSSES]
     if any(line.cells["simulated"] for line in lines):
         parts += ["", SIMULATED]
     parts += ["", "| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
     parts += ["| " + " | ".join(map(_md, display(line))) + " |" for line in lines]
+    for sentence in lowest(lines):
+        parts += ["", _md(sentence)]
     return "\n".join(parts) + "\n"
 
 
 def _heading(table: str) -> str:
-    return f"# {_md(f'Table {table}')}\n\n{EXPLANATION}"
+    """What a table's file begins with, whichever version wrote it."""
+    return f"# {_md(f'Table {table}')}\n\n{EXPLANATION.partition('.')[0]}"
 
 
 def _md(text: str) -> str:

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.markup import escape
 
+from harness import environment
 from harness.estimate import Estimate
+from harness.fitting import USABLE, gib, gpus, in_unit_of, machine_memory, what_fits, would_fit
+from harness.memory import Need
 from harness.plan import RowPlan, StagePlan, unique
 from harness.progress import plain
 
@@ -36,6 +39,10 @@ def show_plans(console: Console, plans: Sequence[RowPlan]) -> None:
                 + (f"[dim];[/] [yellow]{over}[/]" if over else ""),
                 highlight=False,
             )
+            if stage.need is not None and not shared:
+                kind = environment.kind_of(stage.document["environment"])
+                words = escape(plain(_memory(stage.need, kind)))
+                console.print(f"    [dim]{words}[/]", highlight=False, soft_wrap=True)
     _show_total(console, [s for s in unique(plans) if s.status != "reuse"])
 
 
@@ -52,6 +59,56 @@ def _show_total(console: Console, todo: Sequence[StagePlan]) -> None:
         if dated:
             text += f" (prices dated {dated})"
     console.print(text, highlight=False, markup=False)
+
+
+def _memory(need: Need | str, kind: str) -> str:
+    """`memory: about 7.9 GiB (weights 1.9, ...); fits NVIDIA X (24.0 GiB)`. `kind`: `local`, or the
+    image's name."""
+    if isinstance(need, str):
+        return f"memory: not known: {need}"
+    text = f"memory: {_parts(need)}"
+    on_gpu = environment.accelerator() == "cuda" and not kind.endswith("-cpu")
+    devices = gpus() if on_gpu else ()
+    if not devices:
+        return f"{text}; {_on_cpu(need)}" if kind == "local" else text
+    smallest = min(devices, key=lambda gpu: gpu.size)
+    where = f"{smallest.name} ({gib(smallest.size)})"
+    if need.memory.needed <= USABLE * smallest.size:
+        return f"{text}; fits {where}"
+    found = what_fits(
+        need.train, need.shape, smallest.size, need.lengths, cpu_bytes=machine_memory()
+    )
+    return f"{text}; does not fit {where}: {would_fit(found)}"
+
+
+def _parts(need: Need) -> str:
+    memory = need.memory
+    parts = {
+        "weights": memory.weights,
+        "gradients": memory.gradients,
+        "optimizer": memory.optimizer,
+        "activations": memory.activations,
+    }
+    total = memory.total
+    each = ", ".join(f"{name} {in_unit_of(total, size)[0]}" for name, size in parts.items())
+    text = f"about {gib(total)} ({each}"
+    if need.lengths is None:
+        text += ", as if every example were as long as the cutoff"
+    elif need.most.activations > 1.05 * memory.activations:
+        most = in_unit_of(total, need.most.activations)[0]
+        text += f", or {most} were every example as long as the cutoff"
+    text += ")"
+    if need.train.launch.processes * need.train.launch.machines > 1:
+        text += " for each process"
+    return text + (f" and {gib(memory.cpu)} of the CPU's" if memory.cpu else "")
+
+
+def _on_cpu(need: Need) -> str:
+    """Without a GPU every process of a machine trains in its memory."""
+    needed = need.memory.needed * need.train.launch.processes + need.memory.cpu
+    machine = machine_memory()
+    fits = "fits" if needed <= USABLE * machine else "does not fit"
+    return f"there is no GPU; {fits} this machine's memory ({gib(machine)})"
 
 
 def _over_budget(stage: StagePlan) -> str:

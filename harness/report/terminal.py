@@ -12,14 +12,14 @@ from harness.doctor import Finding
 from harness.errors import InputError
 from harness.progress import plain
 from harness.report.cards import show_card
-from harness.report.matrix import HEADINGS, Line, display
+from harness.report.matrix import HEADINGS, Line, display, lowest
 from harness.store import Artefact
 
 if TYPE_CHECKING:
     from harness.replay import Replayed
 
 CARD = "card.json"
-SHOWN = ("row", "varied", "metric", "reported", "reproduced", "judged", "replicates", "verdict")
+SHOWN = ("row", "varied", "metric", "reported", "reproduced", "over", "replicates", "verdict")
 
 
 def show_matrix(console: Console, lines: Sequence[Line]) -> None:
@@ -30,6 +30,8 @@ def show_matrix(console: Console, lines: Sequence[Line]) -> None:
         cells = dict(zip(HEADINGS, display(line), strict=True))
         table.add_row(*(escape(plain(cells[h])) for h in SHOWN))
     console.print(table)
+    for sentence in lowest(lines):
+        console.print(escape(plain(sentence)), highlight=False)
 
 
 def show_artefact(console: Console, artefact: Artefact, checked: bool) -> None:

@@ -10,7 +10,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from harness.spec.base import (
     HUB_ID,
-    NOT_KEY,
     REVISION,
     Data,
     Endpoint,
@@ -22,6 +21,8 @@ from harness.spec.base import (
     with_fields,
 )
 from harness.spec.recipes import MAKERS, Gen
+from harness.spec.template import Template
+from harness.spec.train import Train
 
 
 def _as_json(value: dict[str, Any]) -> dict[str, Any]:
@@ -55,55 +56,13 @@ class ModelSource(Spec):
     path: Data | None = None
     """A local folder with config.json, safetensors weights and a tokenizer."""
     hub: HubModel | None = None
+    trust_remote_code: bool = False
+    """Run the Python code that stands beside the weights. Shows as a deviation."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "ModelSource":
         if sum(s is not None for s in (self.random, self.path, self.hub)) != 1:
             raise ValueError("give exactly one of random, path, hub")
-        return self
-
-
-class Template(Spec):
-    """How an instruction becomes the text the model sees. The answer follows it directly."""
-
-    prompt: Annotated[TextFile, with_fields("instruction")]
-    """Text with {instruction} and, where wanted, {input}; without {input}, a non-empty input
-    follows the instruction on a line of its own. A newline at the file's very end does not count."""
-    stop: list[Annotated[str, Field(min_length=1)]] = []
-    """Texts that end an answer, beside the tokenizer's end-of-sequence token."""
-
-
-Beta = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Train(Spec):
-    """Full supervised fine-tuning on the answer's tokens. Defaults are TRL 1.16's where it has one."""
-
-    method: Literal["full"] = "full"
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
-    epochs: Annotated[float, Field(gt=0, le=100_000)] = 3.0
-    steps: Annotated[int, Field(ge=1)] | None = None
-    """Optimizer steps; overrides epochs."""
-    batch_size: Annotated[int, Field(ge=1)] = 8
-    accumulation: Annotated[int, Field(ge=1)] = 1
-    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    cutoff_length: Annotated[int, Field(ge=2)] = 1024
-    """Tokens; longer examples are cut at the end, counted and shown."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    gradient_checkpointing: bool = False
-    seed: Seed = 42
-    threads: Annotated[int, Field(ge=1)] | None = None
-    """CPU threads; the last bits of a float sum depend on it. Left open: what the machine has."""
-    checkpoint_steps: Annotated[int, Field(ge=1)] = Field(default=100, json_schema_extra=NOT_KEY)
-
-    @model_validator(mode="after")
-    def _warmup_counts(self) -> "Train":
-        if self.scheduler == "constant" and self.warmup_steps:
-            raise ValueError("a constant schedule has no warm-up: say constant_with_warmup")
         return self
 
 

@@ -1,127 +1,71 @@
-"""The `train` stage: full supervised fine-tuning of a causal language model on answers.
+"""The `train` stage: supervised fine-tuning and ORPO of a causal language model.
 
-Every parameter is a field of harness.spec.models.Train. What decides the weights beside them: the
+Every parameter is a field of harness.spec.train.Train. What decides the weights beside them: the
 data's bytes, the tokenizer, the library versions, the kind of device and (on a CPU) the number of
-threads. `bfloat16` is mixed precision: the weights and the optimizer stay in float32.
+threads. `bfloat16` is mixed precision: the weights that are trained stay in float32.
 
-Raises InputError for a data set, a model or a template that cannot be used as it stands,
-HarnessError where the loss is no longer a number, and OSError for a full disk.
+Several processes, and DeepSpeed, run under torchrun (harness.train.launch); else the model is trained
+in this process. Raises InputError for a data set, a model or a template that cannot be used as it
+stands, HarnessError where the loss is no longer a number or the device is too small, and OSError for
+a full disk.
 """
 
 import json
-import os
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.call import StageCall, StageResult
-from harness.errors import HarnessError, InputError
-from harness.modeling.load import (
-    available_device,
-    device_name,
-    load_model,
-    load_tokenizer,
-    most_positions,
-)
-from harness.spec.models import ModelSource, Template, Train
+from harness.modeling.load import load_tokenizer
+from harness.spec.models import ModelSource
+from harness.spec.template import Template
+from harness.spec.train import Train
 from harness.train import checkpoints
-from harness.train.data import Encoded, data_file, encode
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from harness.train.data import load_data
 
 MODEL = "model"
 LOG = "trainer_log.jsonl"
+CURVE = "loss_curve.png"
+CARD = "README.md"
+TEMPLATE = "template.json"
 
 
 def run(call: StageCall) -> StageResult:
     """Train, or go on training from the last finished checkpoint in the work folder."""
     params = Train.model_validate(call.params["train"])
-    source = ModelSource.model_validate(call.params["model"])
     template = Template.model_validate(call.params["template"])
-
+    source = ModelSource.model_validate(call.params["model"])
     tokenizer = load_tokenizer(source, call.inputs)
-    data = encode(data_file(call), template, tokenizer, params.cutoff_length)
+    data = load_data(call, params, template, tokenizer)
+    checkpoints.resume(call.folder / "checkpoints", call.folder / LOG)
+    if params.deepspeed is None and params.launch.processes * params.launch.machines == 1:
+        from harness.train.work import train_here
 
-    device = available_device()
-    threads = _make_repeatable(device, params.threads)
-    model = load_model(source, call.inputs, tokenizer, "float32", device)
-    _check_lengths(data, most_positions(model))
+        result = train_here(call, params, source, tokenizer, data)
+    else:
+        from harness.train.launch import train_under_torchrun
 
-    from transformers.utils import logging
+        result = train_under_torchrun(call, params)
+    _describe(call, template, result)
+    return result
 
-    from harness.train.loop import train
 
-    logging.disable_progress_bar()
-    log = call.folder / LOG
-    watch = train(model, tokenizer, data, params, call.folder, log, use_cpu=device == "cpu")
-    _save(model, tokenizer, call.folder / MODEL)
+def _describe(call: StageCall, template: Template, result: StageResult) -> None:
+    """The template (its texts, not where they were read), the loss curve and the model card."""
+    from harness import model_card
+    from harness.train.card import facts_of, plot_losses, write_card
 
-    used = {
-        "parameters": model.num_parameters(),
-        "device": device_name(device),
-        "threads": threads,
-        "tokens_per_second": round(watch.tokens_per_second(), 1),
-    }
-    notes = []
-    if source.random is not None:
-        used["base_model"] = "random"
-        notes.append("the base model had random weights")
-    return StageResult(
-        keep=[MODEL, LOG],
-        metrics={"train_loss": {"value": _last_loss(log)}},
-        counts={
-            "records": data.records,
-            "examples": len(data.input_ids),
-            "dropped_empty": data.dropped_empty,
-            "dropped_cut": data.dropped_cut,
-            "truncated": data.truncated,
-            "steps": watch.steps,
-            "tokens": watch.tokens,
-            "prompt_tokens": watch.prompt_tokens,
-        },
-        used=used,
-        cost={"gpu_seconds": round(watch.seconds(), 3) if device == "cuda" else 0.0},
-        seeds={"train": params.seed}
-        | ({"model": source.random.seed} if source.random is not None else {}),
-        simulated=["teacher"] if data.simulated else [],
-        notes=notes,
+    texts = template.model_dump(mode="json")
+    for name, value in texts.items():
+        if isinstance(value, dict) and "text" in value:
+            texts[name] = value["text"]
+    (call.folder / TEMPLATE).write_text(
+        json.dumps(texts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
+    facts = facts_of(call, result)
+    plot_losses(call.folder / LOG, call.folder / CURVE, "; ".join(model_card.marks(facts)))
+    write_card(call.folder, facts)
+    result.keep += [TEMPLATE, CURVE, CARD]
 
 
-def _make_repeatable(device: str, threads: int | None) -> int:
-    """The same call gives the same weights on the same machine. Returns the number of threads."""
-    import torch
-
-    if device == "cuda":
-        if torch.cuda.device_count() > 1:
-            raise HarnessError(
-                f"there are {torch.cuda.device_count()} GPUs and training runs on one",
-                "Choose it: set CUDA_VISIBLE_DEVICES=0.",
-            )
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return int(torch.get_num_threads())
-
-
-def _check_lengths(data: Encoded, limit: int | None) -> None:
-    longest = max(len(ids) for ids in data.input_ids)
-    if limit is not None and longest > limit:
-        raise InputError(
-            f"the longest example has {longest} tokens, the model takes {limit}",
-            f"Set train.cutoff_length to {limit} or less.",
-        )
-
-
-def _save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
-    with checkpoints.honest_disk_faults(folder.parent):
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-
-
-def _last_loss(log: Path) -> float:
-    return float(json.loads(log.read_text(encoding="utf-8").splitlines()[-1])["loss"])
+def last_loss(log: Path) -> float:
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return float(next(line["loss"] for line in reversed(lines) if "loss" in line))

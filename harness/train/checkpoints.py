@@ -4,12 +4,16 @@ import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 MARKER = "finished.json"
+STATES = 3
+"""Copies of what is trained: the weights and, usually, two states of the optimizer."""
+PROBE_BYTES = 32 * 2**20
 KEPT = 2
 FULL_BELOW = 64 * 2**20
 """Bytes. With less than this left after a failed write, the disk is taken to be full."""
@@ -36,13 +40,47 @@ def seal(folder: Path, step: int, log: Path) -> None:
         shutil.rmtree(old.folder)
 
 
-def last_finished(parent: Path) -> Finished | None:
-    """The newest finished checkpoint below `parent`; the unfinished ones are removed."""
+def resume(parent: Path, log: Path) -> Finished | None:
+    """The newest finished checkpoint below `parent`, as the log now stands too: what is unfinished
+    goes, and what the log says of steps that will be run again."""
     finished = _all_finished(parent)
     for folder in parent.glob("checkpoint-*"):
         if folder not in {f.folder for f in finished}:
             shutil.rmtree(folder)
+    last = finished[-1] if finished else None
+    if log.exists():
+        with log.open("r+b") as file:
+            file.truncate(last.log_bytes if last else 0)
+    return last
+
+
+def newest(parent: Path) -> Finished | None:
+    """The newest finished checkpoint below `parent`."""
+    finished = _all_finished(parent)
     return finished[-1] if finished else None
+
+
+def expected_seconds(model: Any, folder: Path) -> float:
+    """What a checkpoint of this model will take on the disk of `folder`, by a trial."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    size = STATES * sum(p.numel() * p.element_size() for p in trained)
+    if size < PROBE_BYTES:
+        return 0.0
+    probe = folder / ".disk-probe"
+    started = time.monotonic()
+    try:
+        probe.write_bytes(os.urandom(2**20) * (PROBE_BYTES // 2**20))
+        _to_disk(probe)
+    finally:
+        probe.unlink(missing_ok=True)
+    return float(size / PROBE_BYTES * (time.monotonic() - started))
+
+
+def drop_from(parent: Path, step: int) -> None:
+    """Remove the checkpoints of this step and of later ones."""
+    for finished in _all_finished(parent):
+        if finished.step >= step:
+            shutil.rmtree(finished.folder)
 
 
 @contextmanager

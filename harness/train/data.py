@@ -1,45 +1,130 @@
 """The training set: records read, rendered, turned into tokens and labels, every loss counted."""
 
+import hashlib
+import json
+import os
+import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+import numpy.typing as npt
+
+from harness import events
 from harness.call import StageCall
 from harness.errors import InputError
-from harness.modeling import text
+from harness.keys import digest_of, file_digest
 from harness.modeling.records import Record, read_records, text_field
-from harness.spec.models import Template
+from harness.modeling.text import Encoder, Example, Tokens
+from harness.spec.template import Template
+from harness.spec.train import Train
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DATA_FILE = "data.jsonl"
+ANSWER, COUNTED = 1, 2
+"""Bits of a token's mark: part of the answer; its prediction enters the likelihood."""
+CACHE_FORMAT = 1
+ARRAYS = ("ids", "marks", "bounds", "answer_bytes")
+CHUNK = 1000
+"""Examples tokenised between two notes of progress."""
+CACHED = 32
+"""Tokenised data sets that the volume keeps."""
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class Counts:
+    """records = examples + held_out + dropped_empty + dropped_cut."""
+
+    records: int = 0
+    examples: int = 0
+    held_out: int = 0
+    dropped_empty: int = 0
+    """Records with an empty answer."""
+    dropped_cut: int = 0
+    """Records of which the cut left no token of an answer."""
+    truncated: int = 0
+    """Examples that were cut and kept."""
+    special_tokens: int = 0
+    """Examples whose own text holds one of the tokenizer's special tokens, which is read as one."""
 
 
 @dataclass
 class Encoded:
-    """`input_ids` and `labels` hold one list an example; records = examples + both kinds dropped."""
+    """Tokenised sequences, end to end. Preference data has two a pair: chosen, then rejected.
 
-    input_ids: list[list[int]] = field(default_factory=list)
-    labels: list[list[int]] = field(default_factory=list)
-    records: int = 0
-    dropped_empty: int = 0
-    """Records with an empty output."""
-    dropped_cut: int = 0
-    """Records of which the cut left no token of the answer."""
-    truncated: int = 0
-    """Examples that were cut at the end and kept."""
+    ids: int32, (tokens,). marks: uint8, (tokens,). bounds: int64, (sequences + 1,).
+    answer_bytes: int64, (sequences,), the UTF-8 bytes of each answer's text.
+    """
+
+    ids: Array
+    marks: Array
+    bounds: Array
+    answer_bytes: Array
+    pairs: bool = False
+
+    def __len__(self) -> int:
+        """Examples: sequences, or pairs of them."""
+        return (len(self.bounds) - 1) // self.each
+
+    @property
+    def each(self) -> int:
+        """Sequences an example."""
+        return 2 if self.pairs else 1
+
+    def sequences(self, example: int) -> list[tuple[Array, Array]]:
+        """The ids and marks of each of an example's sequences."""
+        first = example * self.each
+        cuts = self.bounds[first : first + self.each + 1]
+        return [(self.ids[a:b], self.marks[a:b]) for a, b in pairwise(cuts)]
+
+    def sizes(self) -> Array:
+        """Tokens of each example."""
+        return np.diff(self.bounds[:: self.each])
+
+    def longest(self) -> int:
+        return int(np.diff(self.bounds).max())
+
+    def counted(self) -> Array:
+        """Of each example, the tokens that enter the likelihood."""
+        totals = np.concatenate([[0], np.cumsum(self._counted_marks())])
+        starts = self.bounds[:-1]
+        per_sequence = totals[self.bounds[1:]] - totals[starts]
+        return cast(Array, per_sequence.reshape(-1, self.each)[:, 0])
+
+    def _counted_marks(self) -> Array:
+        """The first token of a text has nothing before it to predict it."""
+        counted = (self.marks & COUNTED) > 0
+        counted[self.bounds[:-1]] = False
+        return counted
+
+
+@dataclass
+class Data:
+    train: Encoded
+    held_out: Encoded | None
+    counts: Counts
     simulated: bool = False
     """Whether a record says that a simulated teacher or judge had a hand in it."""
 
-    def label_tokens(self) -> int:
-        """What one epoch trains on. The first token of a text has nothing before it to predict it."""
-        return sum(label_count(labels) for labels in self.labels)
 
+@dataclass(frozen=True)
+class Task:
+    """One record as it is rendered; `answers`: the output, or the chosen and the rejected one."""
 
-def label_count(labels: Sequence[int]) -> int:
-    return sum(label != text.IGNORED for label in labels[1:])
+    where: str
+    """FILE:LINE"""
+    instruction: str
+    input: str
+    system: str
+    history: Sequence[tuple[str, str]]
+    answers: tuple[str, ...]
 
 
 def data_file(call: StageCall) -> Path:
@@ -49,58 +134,258 @@ def data_file(call: StageCall) -> Path:
     given = call.params.get("data")
     if not given:
         raise InputError("the call names no data set (neither inputs.data nor params.data)")
-    path = Path(given["path"])
-    return path / DATA_FILE if path.is_dir() else path
+    return _file_of(Path(given["path"]))
 
 
-def encode(
-    path: Path, template: Template, tokenizer: "PreTrainedTokenizerBase", cutoff: int
-) -> Encoded:
-    """Raises InputError for a record without `instruction` or `output`, or of which the text would
-    lack a part (a system text, earlier turns), with file:line."""
-    data = Encoded()
-    for record in read_records(path):
-        _check_single_turn(path, record)
-        instruction = text_field(path, record, "instruction")
-        given = text_field(path, record, "input", default="")
-        output = text_field(path, record, "output")
-        data.records += 1
-        data.simulated = data.simulated or record.fields.get("simulated") is True
-        if not output.strip():
-            data.dropped_empty += 1
-            continue
-        prompt = text.render(template, instruction, given)
-        ids, labels = text.encode_example(tokenizer, prompt, output)
-        if not label_count(labels[:cutoff]):
-            data.dropped_cut += 1
-            continue
-        data.truncated += len(ids) > cutoff
-        data.input_ids.append(ids[:cutoff])
-        data.labels.append(labels[:cutoff])
-    if not data.input_ids:
-        raise InputError(
-            f"{path}: none of the {data.records} records can be trained on "
-            f"({data.dropped_empty} have no output, of {data.dropped_cut} the cut leaves no answer)",
-            "Give a data set with outputs, or a larger cutoff_length.",
-        )
+def load_data(
+    call: StageCall, params: Train, template: Template, tokenizer: "PreTrainedTokenizerBase"
+) -> Data:
+    """The tokenised data set, from the volume's cache where another run left it there."""
+    path = data_file(call)
+    held_out = params.validation and params.validation.file
+    folder = Path(call.cache) if call.cache else call.folder / "tokens"
+    cached = folder / f"{_cache_key(path, held_out, params, template, tokenizer)}.npz"
+    try:
+        data = _read_cache(cached)
+    except (OSError, ValueError, KeyError):
+        data = encode(path, params, template, tokenizer)
+        _write_cache(cached, data)
     return data
 
 
-def _check_single_turn(path: Path, record: Record) -> None:
-    """Nothing of a record is left out in silence."""
-    fields = record.fields
-    if "output" not in fields and "chosen" in fields:
-        what = "preference data (chosen and rejected)"
-        way = "import the chosen answers alone, with columns: {messages: chosen}, or {instruction: "
-        way += "prompt, output: chosen} where they are texts"
-    elif fields.get("history"):
-        what, way = "earlier turns in `history`", "import it with turns: first, last or drop"
-    elif fields.get("system"):
-        what, way = "a `system` text", "leave these records out, or put the text into the template"
-    else:
-        return
-    raise InputError(
-        f"{path}:{record.line}: the record holds {what}; the train stage takes single-turn "
-        "instruction data",
-        f"To train on this data set, {way}.",
+def encode(
+    path: Path, params: Train, template: Template, tokenizer: "PreTrainedTokenizerBase"
+) -> Data:
+    """Raises InputError, with file:line, for a record that is not what the objective is trained on
+    or lacks a part, and for a data set of which nothing is left."""
+    pairs = params.objective == "orpo"
+    counts = Counts()
+    examples, simulated = _read(path, pairs, counts)
+    held_out = _split_off(examples, params)
+    encoder = Encoder(tokenizer, template)
+    counts.special_tokens = sum(_is_injected(encoder, e) for e in examples)
+    train = _tokenise(encoder, examples, params, params.cutoff_length, counts)
+    if not len(train):
+        raise InputError(
+            f"{path}: none of the {counts.records} records can be trained on "
+            f"({counts.dropped_empty} have no answer, of {counts.dropped_cut} the cut leaves none)",
+            "Give a data set with answers, or a larger cutoff_length.",
+        )
+    counts.examples = len(train)
+    other = None
+    if params.validation is not None:
+        if params.validation.file is not None:
+            given = _file_of(Path(params.validation.file.path))
+            held_out, _ = _read(given, pairs, Counts())
+            held_out = held_out[: params.validation.first]
+        other = _tokenise(encoder, held_out, params, None, Counts())
+        if params.validation.share is not None:
+            counts.held_out = len(other)
+        if not len(other):
+            raise InputError(
+                f"{path}: no example is left to hold out", "Give a larger validation.share."
+            )
+    return Data(train, other, counts, simulated)
+
+
+def _file_of(path: Path) -> Path:
+    return path / DATA_FILE if path.is_dir() else path
+
+
+def _read(path: Path, pairs: bool, counts: Counts) -> tuple[list[Task], bool]:
+    """The records that have an answer."""
+    examples, simulated = [], False
+    for record in read_records(path):
+        counts.records += 1
+        simulated = simulated or record.fields.get("simulated") is True
+        example = _example(path, record, pairs)
+        if all(answer.strip() for answer in example.answers):
+            examples.append(example)
+        else:
+            counts.dropped_empty += 1
+    return examples, simulated
+
+
+def _example(path: Path, record: Record, pairs: bool) -> Task:
+    is_pair = "chosen" in record.fields and "output" not in record.fields
+    if is_pair != pairs:
+        raise InputError(
+            f"{path}:{record.line}: "
+            + ("the record holds chosen and rejected answers" if is_pair
+               else "the record has no chosen and rejected answers"),
+            "To train on the chosen answers alone, import them as outputs; objective: orpo trains "
+            "on both." if is_pair else "objective: orpo takes preference data.",
+        )  # fmt: skip
+    names = ("chosen", "rejected") if pairs else ("output",)
+    return Task(
+        f"{path}:{record.line}",
+        text_field(path, record, "instruction"),
+        text_field(path, record, "input", default=""),
+        text_field(path, record, "system") if record.fields.get("system") is not None else "",
+        _history(path, record),
+        tuple(text_field(path, record, name) for name in names),
+    )
+
+
+def _history(path: Path, record: Record) -> Sequence[tuple[str, str]]:
+    turns = record.fields.get("history") or []
+    good = isinstance(turns, list) and all(
+        isinstance(t, list) and len(t) == 2 and all(isinstance(x, str) for x in t) for t in turns
+    )
+    if not good:
+        raise InputError(
+            f"{path}:{record.line}: `history` must be a list of [user, assistant] pairs of texts"
+        )
+    return [(user, assistant) for user, assistant in turns]
+
+
+def _split_off(examples: list[Task], params: Train) -> list[Task]:
+    """Take the held-out share out of `examples`: by place alone, so for every tokenizer the same."""
+    if params.validation is None or params.validation.share is None:
+        return []
+    count = min(max(1, round(params.validation.share * len(examples))), len(examples) - 1)
+    drawn = set(random.Random(params.validation.seed).sample(range(len(examples)), max(count, 0)))
+    held_out = [e for i, e in enumerate(examples) if i in drawn]
+    examples[:] = [e for i, e in enumerate(examples) if i not in drawn]
+    return held_out
+
+
+def _is_injected(encoder: Encoder, example: Task) -> bool:
+    texts = (example.instruction, example.input, example.system, *example.answers)
+    return any(encoder.injected(text) for text in texts)
+
+
+def _tokenise(
+    encoder: Encoder, examples: list[Task], params: Train, cutoff: int | None, counts: Counts
+) -> Encoded:
+    """All sequences, cut to `cutoff` tokens. An example with one that has no answer left is dropped."""
+    each = 2 if params.objective == "orpo" else 1
+    made = _encode_all(encoder, examples)
+    ids: list[Array] = []
+    marks: list[Array] = []
+    sizes: list[int] = []
+    for number, example in enumerate(examples):
+        parts = made[number * each : (number + 1) * each]
+        cut = [_cut(_marked(t, params), cutoff, params.truncation_side) for t in parts]
+        if not all((m[1:] & ANSWER).any() for _, m in cut):
+            counts.dropped_cut += 1
+            continue
+        counts.truncated += any(len(m) < len(t.ids) for (_, m), t in zip(cut, parts, strict=True))
+        for (i, m), answer in zip(cut, example.answers, strict=True):
+            ids.append(i)
+            marks.append(m)
+            sizes.append(len(answer.encode()))
+    bounds = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+    return Encoded(
+        np.concatenate(ids) if ids else np.zeros(0, np.int32),
+        np.concatenate(marks) if marks else np.zeros(0, np.uint8),
+        bounds,
+        np.array(sizes, dtype=np.int64),
+        each == 2,
+    )
+
+
+def _encode_all(encoder: Encoder, tasks: list[Task]) -> list[Tokens]:
+    """One after the other, with progress; a task that the template cannot hold is named."""
+    made: list[Tokens] = []
+    for at in range(0, len(tasks), CHUNK):
+        chunk = tasks[at : at + CHUNK]
+        try:
+            made += encoder.examples([e for task in chunk for e in _rendered(task)])
+        except InputError:
+            for task in chunk:
+                try:
+                    encoder.examples(_rendered(task))
+                except InputError as e:
+                    e.message = f"{task.where}: {e.message}"
+                    raise
+            raise
+        if len(tasks) > CHUNK:
+            events.progress("tokenise", at + len(chunk), len(tasks), "examples")
+    return made
+
+
+def _rendered(task: Task) -> list[Example]:
+    return [
+        Example(task.instruction, task.input, answer, task.system, task.history)
+        for answer in task.answers
+    ]
+
+
+def _marked(tokens: Tokens, params: Train) -> tuple[Array, Array]:
+    marks = np.full(len(tokens.ids), COUNTED if params.train_on_prompt else 0, dtype=np.uint8)
+    for start, stop in tokens.answers[:-1]:
+        marks[start:stop] |= COUNTED if params.train_on_history else 0
+    start, stop = tokens.answers[-1]
+    marks[start:stop] |= ANSWER | COUNTED
+    return np.array(tokens.ids, dtype=np.int32), marks
+
+
+def _cut(sequence: tuple[Array, Array], cutoff: int | None, side: str) -> tuple[Array, Array]:
+    if cutoff is None or len(sequence[0]) <= cutoff:
+        return sequence
+    kept = slice(None, cutoff) if side == "right" else slice(-cutoff, None)
+    return sequence[0][kept], sequence[1][kept]
+
+
+def _cache_key(
+    path: Path,
+    held_out: Any,
+    params: Train,
+    template: Template,
+    tokenizer: "PreTrainedTokenizerBase",
+) -> str:
+    import tokenizers
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    known = backend.to_str() if backend is not None else tokenizer.__getstate__().__repr__()
+    names = ("objective", "train_on_prompt", "train_on_history", "cutoff_length", "truncation_side")
+    validation = params.validation.model_dump(mode="json") if params.validation else None
+    return digest_of(
+        {
+            "format": CACHE_FORMAT,
+            "data": file_digest(path),
+            "held_out": file_digest(_file_of(Path(held_out.path))) if held_out else None,
+            "validation": validation and {n: validation[n] for n in ("share", "first", "seed")},
+            "template": template.model_dump(mode="json"),
+            "tokenizer": hashlib.sha256(known.encode()).hexdigest(),
+            "special": {k: str(v) for k, v in sorted(tokenizer.special_tokens_map.items())},
+            "chat_template": str(tokenizer.chat_template),
+            "version": tokenizers.__version__,
+            "params": {name: getattr(params, name) for name in names},
+        }
+    )
+
+
+def _write_cache(path: Path, data: Data) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"counts": asdict(data.counts), "simulated": data.simulated, "pairs": data.train.pairs}
+    parts = {"train": data.train} | ({"held_out": data.held_out} if data.held_out else {})
+    arrays = {f"{p}.{n}": getattr(e, n) for p, e in parts.items() for n in ARRAYS}
+    part = path.with_suffix(f".{os.getpid()}.part")
+    with part.open("wb") as file:
+        np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
+    part.replace(path)
+    kept = sorted(path.parent.glob("*.npz"), key=lambda p: p.stat().st_mtime, reverse=True)
+    for old in kept[CACHED:]:
+        old.unlink(missing_ok=True)
+
+
+def _read_cache(path: Path) -> Data:
+    """Raises OSError, ValueError or KeyError where there is none, or it is broken."""
+    import zipfile
+
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            facts = json.loads(str(found["facts"]))
+            encoded = {}
+            for part in ("train", "held_out"):
+                if f"{part}.ids" in found:
+                    arrays = {n: found[f"{part}.{n}"] for n in ARRAYS}
+                    encoded[part] = Encoded(**arrays, pairs=facts["pairs"])
+    except (zipfile.BadZipFile, EOFError) as e:
+        raise ValueError(str(e)) from e
+    os.utime(path)
+    return Data(
+        encoded["train"], encoded.get("held_out"), Counts(**facts["counts"]), facts["simulated"]
     )

@@ -1,47 +1,83 @@
-"""TRL's SFTTrainer, fed with our own tokens and labels, logged and checkpointed our way."""
+"""TRL's SFTTrainer, fed with our own micro-batches and loss, logged and checkpointed our way."""
 
-import json
-import math
-import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+import torch
 from datasets import Dataset
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from harness import events
-from harness.errors import HarnessError
-from harness.spec.models import Train
-from harness.train import checkpoints
-from harness.train.data import Encoded, label_count
+from harness.spec.train import Train
+from harness.train import checkpoints, deepspeed
+from harness.train import model as models
+from harness.train.batches import Batch, Schedule
+from harness.train.data import Data, Encoded
+from harness.train.held_out import held_out_loss
+from harness.train.objectives import loss_parts
+from harness.train.schedule import Step, plan_steps
+from harness.train.watch import Watch
 
-PROGRESS_S = 0.2
+OPTIMIZERS = {
+    "adamw": "adamw_torch_fused",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "paged_adamw": "paged_adamw_32bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+    "adafactor": "adafactor",
+    "sgd": "sgd",
+}
+"""The specs' names -> transformers' own."""
+GPU_LOG_STEPS = 10
+"""On a GPU the losses stay there for so many steps: each fetch waits for the device."""
 
 
 class Trainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer that counts the tokens of each optimizer step and sends nothing anywhere."""
+    """SFTTrainer on planned micro-batches; it sends nothing anywhere.
 
-    step_tokens = 0
-    """Tokens of the present step that enter the loss."""
-    step_prompt_tokens = 0
-    """The present step's other tokens, padding apart."""
+    Each process's loss is its share of the step's, times the number of processes, since the
+    gradients of processes are averaged.
+    """
 
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        batches, items = super().get_batch_samples(*args, **kwargs)
-        self.step_tokens = sum(label_count(row) for b in batches for row in b["labels"].tolist())
-        real = sum(int(b["attention_mask"].sum()) for b in batches)
-        self.step_prompt_tokens = real - self.step_tokens
-        return batches, items
+    loss_is_scaled_for_ga = True
+    """The loss is a share of the whole step's already."""
+
+    def __init__(self, schedule: Schedule, params: Train, **settings: Any) -> None:
+        self.schedule, self.params = schedule, params
+        self.parts: list[Tensor] = []
+        """Of each micro-batch since the last log: its share of the step's loss and its parts."""
+        super().__init__(**settings)
+
+    def get_train_dataloader(self) -> "DataLoader[Batch]":
+        return self.schedule.loader()
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Batch]], None]:
+        return [{"batch": next(epoch_iterator)} for _ in range(num_batches)], None
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        batch = inputs["batch"].to(self.args.device)
+        parts = loss_parts(model, batch, self.params)
+        self.parts.append(parts.detach())
+        return parts[0] * self.args.world_size
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.params.scheduler == "warmup_lr":
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                self.optimizer if optimizer is None else optimizer,
+                partial(
+                    deepspeed.warmup_lr,
+                    warmup_steps=self.args.get_warmup_steps(num_training_steps),
+                ),
+            )
+            return self.lr_scheduler
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def _send_telemetry(self) -> None:
         pass
@@ -50,180 +86,117 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         pass
 
 
-class Watch(TrainerCallback):  # type: ignore[misc]
-    """Writes trainer_log.jsonl, tells the progress, stops on a loss that is no number, and marks
-    each checkpoint once it is finished."""
-
-    def __init__(
-        self, trainer: Trainer, log: Path, steps: int, resumed: checkpoints.Finished | None
-    ):
-        self.trainer, self.path, self.steps = trainer, log, steps
-        self.tokens, self.prompt_tokens = _last_counts(log, resumed)
-        self.seen_before = self.tokens + self.prompt_tokens
-        self.file: TextIO = log.open("a", encoding="utf-8")
-        self.started = time.monotonic()
-        self.ended: float | None = None
-        self.told = 0.0
-
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        self.started = time.monotonic()
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.tokens += self.trainer.step_tokens
-        self.prompt_tokens += self.trainer.step_prompt_tokens
-        if state.global_step >= self.steps:
-            # The model itself is written next. Going on from a last checkpoint would train on.
-            control.should_save = False
-            self.ended = time.monotonic()
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float],
-        **kwargs: Any,
-    ) -> None:
-        if "loss" not in logs:
-            return
-        for what, value in (
-            ("loss", logs["loss"]),
-            ("gradient's norm", logs.get("grad_norm", 0.0)),
-        ):
-            if not math.isfinite(value):
-                raise HarnessError(
-                    f"training diverged: the {what} is {value} "
-                    f"at step {state.global_step} of {self.steps}",
-                    "Lower train.learning_rate, or add train.warmup_steps.",
-                )
-        line = {
-            "step": state.global_step,
-            "epoch": state.epoch,
-            "loss": logs["loss"],
-            "learning_rate": logs["learning_rate"],
-            "tokens": self.tokens,
-            "prompt_tokens": self.prompt_tokens,
-        }
-        self.file.write(json.dumps(line) + "\n")
-        self.file.flush()
-        self._tell(state.global_step, logs["loss"])
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        checkpoints.seal(folder, state.global_step, self.path)
-
-    def tokens_per_second(self) -> float:
-        """Of this run alone, prompts included, padding left out."""
-        seen = self.tokens + self.prompt_tokens - self.seen_before
-        return seen / max(self.seconds(), 1e-9)
-
-    def seconds(self) -> float:
-        """Since this run's first step began; until the last step, once it is done."""
-        return (self.ended or time.monotonic()) - self.started
-
-    def _tell(self, step: int, loss: float) -> None:
-        now = time.monotonic()
-        if now - self.told >= PROGRESS_S or step == self.steps:
-            self.told = now
-            info = {"loss": round(loss, 4), "tokens_per_second": round(self.tokens_per_second())}
-            events.progress("train", step, self.steps, "steps", **info)
-
-
 def train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    data: Encoded,
+    data: Data,
     params: Train,
     work: Path,
     log: Path,
-    use_cpu: bool,
-) -> Watch:
+    device: str,
+    rank: int = 0,
+    processes: int = 1,
+) -> tuple[Trainer, Watch]:
     """Train `model` in place, from the last finished checkpoint in `work` where there is one."""
     folder = work / "checkpoints"
-    steps = expected_steps(params, len(data.input_ids))
-    resumed = checkpoints.last_finished(folder)
-    _shorten(log, resumed.log_bytes if resumed else 0)
-    if resumed:
-        events.note(f"going on from the checkpoint at step {resumed.step} of {steps}")
+    packed = models.choose_path(model, params.packing)
+    if params.packing and not packed and rank == 0:
+        events.note("this model's attention cannot be packed: batches are padded")
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    deal = params.model_copy(update={"packing": packed})
+    sizes, counted = data.train.sizes().tolist(), data.train.counted().tolist()
+    steps = plan_steps(deal, sizes, counted, processes)
+    resumed = checkpoints.newest(folder)
+    if resumed and rank == 0:
+        events.note(f"going on from the checkpoint at step {resumed.step} of {len(steps)}")
     trainer = Trainer(
+        schedule=Schedule(data.train, steps, packed, pad, rank, processes),
+        params=params,
         model=model,
-        args=_arguments(params, folder, use_cpu),
-        # Labels given and preparation skipped: TRL takes the mask as it is.
-        train_dataset=Dataset.from_dict({"input_ids": data.input_ids, "labels": data.labels}),
+        args=_arguments(params, folder, device, steps, processes),
+        # Never read: it only tells SFTTrainer that labels are given and nothing is to be prepared.
+        train_dataset=Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]}),
         processing_class=tokenizer,
+        peft_config=models.lora_config(model, params),
     )
+    _keep_trained_weights_whole(trainer.model)
     trainer.remove_callback(PrinterCallback)
-    watch = Watch(trainer, log, steps, resumed)
+    held_out = data.held_out
+    measure = None if held_out is None else partial(_measure, data=held_out, packed=packed, pad=pad)
+    watch = Watch(trainer, log, steps, data.train, resumed, rank, measure)
     trainer.add_callback(watch)
-    with watch.file, checkpoints.honest_disk_faults(work):
+    with watch, checkpoints.honest_disk_faults(work):
         trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
-    _check_counts(trainer.state.global_step, steps, watch, params, data)
-    return watch
+    watch.check_counts(params, data)
+    return trainer, watch
 
 
-def expected_steps(params: Train, examples: int) -> int:
-    """Optimizer steps; an epoch's last batch and its last accumulation may be smaller."""
-    batches = math.ceil(examples / params.batch_size)
-    return params.steps or math.ceil(params.epochs * math.ceil(batches / params.accumulation))
+def _measure(
+    trainer: Trainer, data: Encoded, packed: bool, pad: int
+) -> tuple[float, float, int, int]:
+    """The held-out loss. The processes share the work, but where each holds a part of the weights
+    only (ZeRO-3): there all take every batch, in step."""
+    deepspeed_settings = trainer.params.deepspeed
+    if deepspeed_settings is not None and deepspeed_settings.stage == 3:
+        return held_out_loss(trainer.model_wrapped, data, packed, pad)
+    # Not the wrapped model: it would wait for the others in each forward pass.
+    model = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=True)
+    rank, processes = trainer.args.process_index, trainer.args.world_size
+    return held_out_loss(model, data, packed, pad, rank, processes)
 
 
-def _arguments(params: Train, folder: Path, use_cpu: bool) -> SFTConfig:
+def _keep_trained_weights_whole(model: Any) -> None:
+    """In float32: TRL puts the adapters of a quantised base into half precision, where a small
+    update is lost."""
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
+
+
+def _arguments(
+    params: Train, folder: Path, device: str, steps: list[Step], processes: int
+) -> SFTConfig:
     return SFTConfig(
         output_dir=str(folder),
         learning_rate=params.learning_rate,
-        num_train_epochs=params.epochs,
-        max_steps=params.steps or -1,
-        per_device_train_batch_size=params.batch_size,
+        max_steps=len(steps),
+        per_device_train_batch_size=1,
         gradient_accumulation_steps=params.accumulation,
-        lr_scheduler_type=params.scheduler,
-        warmup_steps=params.warmup_steps,
+        optim=OPTIMIZERS[params.optimizer],
+        lr_scheduler_type="constant" if params.scheduler == "warmup_lr" else params.scheduler,
+        warmup_steps=_warmup_steps(params, len(steps)),
         weight_decay=params.weight_decay,
         adam_beta1=params.betas[0],
         adam_beta2=params.betas[1],
-        max_grad_norm=params.max_grad_norm,
+        adam_epsilon=params.epsilon,
+        max_grad_norm=params.max_grad_norm or 0.0,
         bf16=params.precision == "bfloat16",
         activation_checkpointing=params.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        use_liger_kernel=params.liger_kernels,
+        liger_kernel_config={"fused_linear_cross_entropy": False} if params.liger_kernels else None,
+        deepspeed=deepspeed.config(params),
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
+        ddp_backend=("gloo" if device == "cpu" else "nccl") if processes > 1 else None,
         seed=params.seed,
         data_seed=params.seed,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_num_workers=0,
-        dataloader_pin_memory=not use_cpu,
-        use_cpu=use_cpu,
-        logging_steps=1,
+        dataloader_pin_memory=False,
+        use_cpu=device == "cpu",
+        logging_steps=1 if device == "cpu" else GPU_LOG_STEPS,
         logging_nan_inf_filter=False,
         save_strategy="steps",
-        save_steps=params.checkpoint_steps,
+        save_steps=params.checkpoint_steps or len(steps) + 1,
         report_to="none",
         disable_tqdm=True,
     )
 
 
-def _check_counts(steps_done: int, steps: int, watch: Watch, params: Train, data: Encoded) -> None:
-    """Steps and tokens must be what batch size, epochs and the data set say."""
-    if steps_done != steps:
-        raise HarnessError(f"{steps_done} optimizer steps were run; the parameters say {steps}")
-    whole_epochs = params.steps is None and params.epochs == int(params.epochs)
-    if whole_epochs and watch.tokens != int(params.epochs) * data.label_tokens():
-        raise HarnessError(
-            f"{watch.tokens} tokens were trained on; {params.epochs:g} epochs of "
-            f"{data.label_tokens()} are {int(params.epochs) * data.label_tokens()}"
-        )
-
-
-def _shorten(log: Path, length: int) -> None:
-    """Drop what the log says of steps that will be run again."""
-    if log.exists():
-        with log.open("r+b") as file:
-            file.truncate(length)
-
-
-def _last_counts(log: Path, resumed: checkpoints.Finished | None) -> tuple[int, int]:
-    if resumed is None:
-        return 0, 0
-    line = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
-    return line["tokens"], line["prompt_tokens"]
+def _warmup_steps(params: Train, steps: int) -> int:
+    """A share of the steps is rounded up."""
+    if params.warmup_ratio is None:
+        return params.warmup_steps
+    return -int(-params.warmup_ratio * steps // 1)

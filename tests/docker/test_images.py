@@ -20,13 +20,33 @@ IMAGES = {
 }
 CONFINED = (
     *("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
-    *("--user", "1234:1234", "--network", "none", "--tmpfs", "/tmp"),
+    *("--user", "12345:12345", "--network", "none", "--tmpfs", "/tmp"),
 )
 STACK = {
     "gen": "import openai, aiohttp, datasets, rapidfuzz, numba, matplotlib, lemminflect, transformers",
     "train": "import torch, trl, peft, deepspeed, bitsandbytes; from trl import SFTTrainer",
     "eval": "import torch, transformers, datasets, openai, alpaca_eval.main, lm_eval, flow_judge",
 }
+CPU_ADAM = """
+import torch
+from deepspeed.ops.adam import DeepSpeedCPUAdam
+torch.manual_seed(0)
+ours, theirs = torch.nn.Linear(300, 77), torch.nn.Linear(300, 77)
+theirs.load_state_dict(ours.state_dict())
+settings = dict(lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
+optimizers = [
+    (ours, DeepSpeedCPUAdam(ours.parameters(), **settings)),
+    (theirs, torch.optim.AdamW(theirs.parameters(), **settings)),
+]
+for step in range(5):
+    x = torch.randn(8, 300)
+    for model, optimizer in optimizers:
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+pairs = zip(ours.parameters(), theirs.parameters())
+print(max((a - b).abs().max().item() for a, b in pairs))
+"""
 CODE_DIGEST = """
 import hashlib, pathlib
 root = pathlib.Path({root!r})
@@ -115,6 +135,35 @@ def test_what_is_imported_was_compiled_at_build_time(built: tuple[str, str]) -> 
     loaded = re.findall(r"code object from '?(/opt/\S+?)'?$", report, re.MULTILINE)
     assert len(loaded) > 100
     assert [path for path in loaded if not path.endswith(".pyc")] == []
+
+
+@pytest.fixture(scope="module")
+def train_image() -> str:
+    image = IMAGES[f"train-{ACCELERATOR}"]
+    if docker("image", "inspect", image, check=False).returncode:
+        pytest.fail(f"there is no image {image}: make images")
+    return image
+
+
+def test_any_user_of_the_train_image_has_deepspeeds_cpu_optimizer_without_a_compiler(
+    train_image: str,
+) -> None:
+    code = "import shutil; print(shutil.which('c++'), shutil.which('gcc'))"
+    assert python(train_image, code) == "None None\n"
+    difference = float(python(train_image, CPU_ADAM, *CONFINED).splitlines()[-1])
+    assert 0 < difference < 1e-6, "it should be AdamW, but not torch's own"
+
+
+def test_two_processes_train_with_zero_2_and_offload_without_a_network(train_image: str) -> None:
+    program = Path(__file__).parent / "train_zero2.py"
+    mount = ("--mount", f"type=bind,source={program},target=/program.py,readonly")
+    launch = ("--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2")
+    run = ("run", "--rm", *CONFINED, *mount, "--entrypoint", "timeout", train_image, "200")
+    done = docker(*run, "torchrun", *launch, "/program.py", "/tmp/out", check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert (report["processes"], report["optimizer"]) == (2, "DeepSpeedCPUAdam")
+    assert report["losses"][-1] < report["losses"][0] - 1
 
 
 def test_a_wrong_lock_digest_stops_the_build() -> None:

@@ -3,6 +3,8 @@
 import hashlib
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,17 @@ DOCKERFILES = ("gen", "train", "eval")
 STAGES = ("gen", "train", "eval")
 
 installer = runpy.run_path(str(ROOT / "requirements" / "install.py"))
+sys.path.insert(0, str(ROOT / "requirements"))  # as for a script that is run from there
+compiler = runpy.run_path(str(ROOT / "requirements" / "extensions.py"))
+sys.path.pop(0)
 comparison = runpy.run_path(str(ROOT / "tests" / "docker" / "compare_matrices.py"))
+
+
+class _Compose(yaml.SafeLoader):
+    """Reads compose's own tags too."""
+
+
+_Compose.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))
 
 
 def text(name: str) -> str:
@@ -126,6 +138,48 @@ def test_every_pip_run_in_a_dockerfile_gets_the_proxy_settings_and_leaves_no_tra
     assert not [run for run in runs if re.search(r"\bpip install|-m pip\b", run)]
 
 
+def test_the_compiler_stays_in_the_build_and_its_work_is_for_any_avx2_cpu() -> None:
+    final = text("Dockerfile.train").rpartition("\nFROM ")[2]
+    assert "COPY --from=extensions /extensions /opt/venv" in final
+    assert "extensions.py" not in final
+    assert compiler["PORTABLE"] == {"cpu_arch": "-march=x86-64-v3", "simd_width": "-D__AVX256__"}
+
+
+def test_the_compiler_is_installed_through_the_proxy_and_trusts_the_given_certificates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "extra.pem").write_text("an extra certificate\n")
+    monkeypatch.setenv("EXTRA_CA_BUNDLE", str(tmp_path / "extra.pem"))
+    monkeypatch.setenv("HTTPS_PROXY", "proxy:3128")
+    monkeypatch.delenv("https_proxy", raising=False)
+    runs: list[list[str]] = []
+
+    def run(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        runs.append(command)
+        assert env["https_proxy"] == "proxy:3128"
+        (option,) = [o for o in command if o.startswith("Acquire::https::CAInfo=")]
+        bundle = Path(option.partition("=")[2])
+        assert "an extra certificate" in bundle.read_text()
+        assert bundle.stat().st_mode & 0o004
+        return subprocess.CompletedProcess(command, 0)
+
+    functions = compiler["install_compiler"].__globals__
+    monkeypatch.setattr(functions["subprocess"], "run", run)
+    monkeypatch.setattr(functions["shutil"], "which", lambda name: None)
+    assert compiler["main"](["compiler"]) == 0
+    update, install = runs
+    assert update[-1] == "update"
+    assert "g++" in install
+
+
+def test_a_base_that_has_a_compiler_needs_no_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    functions = compiler["install_compiler"].__globals__
+    monkeypatch.setattr(functions["subprocess"], "run", None)  # whatever happens, this runs no apt
+    monkeypatch.setattr(functions["shutil"], "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(functions["Path"], "exists", lambda path: True)
+    assert compiler["main"](["compiler"]) == 0
+
+
 def test_the_build_context_holds_the_package_and_the_locks_alone() -> None:
     lines = [line for line in text(".dockerignore").splitlines() if not line.startswith("#")]
     assert lines[0] == "*"
@@ -137,7 +191,7 @@ def services() -> dict[str, dict]:
     return yaml.safe_load(text("compose.yaml"))["services"]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [*STAGES, "train-node", "fetch"])
 def test_a_service_is_confined(services: dict[str, dict], stage: str) -> None:
     service = services[stage]
     assert service["read_only"] is True
@@ -157,6 +211,27 @@ def test_train_has_neither_network_nor_keys(services: dict[str, dict]) -> None:
     assert services["train"]["network_mode"] == "none"
     assert "secrets" not in services["train"]
     assert not [name for name in services["train"]["environment"] if "KEY" in name]
+
+
+def test_a_node_of_a_training_has_a_network_but_no_keys_and_is_started_only_by_name(
+    services: dict[str, dict],
+) -> None:
+    node = services["train-node"]
+    assert node["network_mode"] == "host"
+    assert node["profiles"] == ["train-node"]
+    assert node["image"] == services["train"]["image"]
+    assert "secrets" not in node
+    assert not [name for name in node["environment"] if "KEY" in name or "TOKEN" in name]
+    assert node["environment"].items() >= services["train"]["environment"].items()
+
+
+@pytest.mark.parametrize("service", ["train", "train-node", "fetch"])
+def test_every_service_of_the_train_image_takes_the_cuda_image_where_there_is_a_gpu(
+    service: str,
+) -> None:
+    laid_over = yaml.load(text("compose.cuda.yaml"), Loader=_Compose)["services"]
+    assert laid_over[service]["image"] == "harness-train:cuda"
+    assert laid_over[service]["environment"]["HARNESS_ACCELERATOR"] == "cuda"
 
 
 def test_keys_are_handed_on_by_name_never_by_value(services: dict[str, dict]) -> None:

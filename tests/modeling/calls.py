@@ -5,6 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.call import StageCall
+from harness.environment import CODE_VERSIONS
+from harness.modeling.text import encode_prompt
+
+IGNORED = -100
+"""The label of a token that the loss leaves out."""
 
 MODEL: dict[str, Any] = {
     "model_type": "qwen2",
@@ -40,6 +45,13 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def encode_example(tokenizer: Any, prompt: str, answer: str) -> tuple[list[int], list[int]]:
+    """`input_ids` and `labels` of a plain prompt's example: the prompt (ignored), answer and end."""
+    asked = encode_prompt(tokenizer, prompt)
+    answered = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    return asked + answered, [IGNORED] * len(asked) + answered
+
+
 def train_call(
     folder: Path,
     rows: list[dict[str, Any]] | None = None,
@@ -50,7 +62,9 @@ def train_call(
     """A call whose work folder is `folder`/work and whose data set is `folder`/data/data.jsonl."""
     data = write_jsonl(folder / "data" / "data.jsonl", EXAMPLES if rows is None else rows)
     (folder / "work").mkdir(exist_ok=True)
-    settings = {"learning_rate": 5e-3, "batch_size": 4, "epochs": 2, "threads": 1} | train
+    settings = {"learning_rate": 5e-3, "batch_size": 4, "threads": 1} | train
+    if "steps" not in train:
+        settings.setdefault("epochs", 2)
     return StageCall(
         stage="train",
         key="0" * 64,
@@ -61,6 +75,7 @@ def train_call(
         },
         inputs={"data": str(data.parent)},
         work=str(folder / "work"),
+        code_version=CODE_VERSIONS["train"],
     )
 
 

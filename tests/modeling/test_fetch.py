@@ -193,6 +193,14 @@ def test_weights_and_texts_are_fetched_and_neither_pickles_nor_code(
     assert set(hub.tokens.values()) == {None}
 
 
+def test_a_models_own_code_is_fetched_where_the_row_trusts_it(hub: Hub, tmp_path: Path) -> None:
+    params = {"hub": {"id": MODEL, "revision": REVISION}, "code": True}
+    code, result, log = run_stage(tmp_path / "work", params, hub.url)
+    assert code == 0, (result, log)
+    there = {p.name for p in (tmp_path / "work" / "snapshot").iterdir() if p.is_file()}
+    assert there == set(FILES) - {"pytorch_model.bin"}
+
+
 def test_going_on_fetches_only_what_is_missing(hub: Hub, tmp_path: Path) -> None:
     fetch(tmp_path / "work", hub.url)
     (tmp_path / "work" / "snapshot" / "tokenizer.json").unlink()

@@ -149,6 +149,159 @@ def test_code_in_a_model_folder_is_not_run(folder: Path) -> None:
     assert not trace.exists()
 
 
+def adapted(base: dict[str, Any], folder: Path, **lora: Any) -> Any:
+    """Leaves in `folder`/model an adapter with weights that matter, as the train stage does; returns
+    the base model with it, not merged."""
+    from peft import LoraConfig, get_peft_model
+
+    src = source(**base)
+    model = get_peft_model(loaded(src), LoraConfig(target_modules=["q_proj", "up_proj"], **lora))
+    torch.manual_seed(7)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(folder / "model")
+    load_tokenizer(src, {}).save_pretrained(folder / "model")
+    return model.eval()
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(torch.arange(40)[None]).logits
+
+
+def test_an_adapter_is_added_to_the_rows_own_model(folder: Path, tmp_path: Path) -> None:
+    hub = {"hub": {"id": "a/b", "revision": "0" * 40}}
+    expected = logits(adapted(random_model(), tmp_path / "made", r=4, lora_alpha=32))
+    for base, inputs in (
+        (random_model(), {}),
+        ({"path": str(folder)}, {}),
+        (hub, {"hub": str(folder)}),
+    ):
+        inputs["model"] = str(tmp_path / "made")
+        model = loaded(source(**base), inputs)
+        assert type(model).__name__ == "Qwen2ForCausalLM"
+        assert not [name for name in weights(model) if "lora" in name]
+        assert torch.allclose(logits(model), expected, atol=1e-5)
+    assert not torch.allclose(logits(loaded(source(**random_model()))), expected, atol=1e-2)
+
+
+def test_an_adapter_is_merged_in_the_precision_asked_for(tmp_path: Path) -> None:
+    expected = logits(adapted(random_model(), tmp_path))
+    src, inputs = source(**random_model()), {"model": str(tmp_path)}
+    model = load_model(src, inputs, load_tokenizer(src, inputs), "bfloat16", "cpu")
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    far = (logits(model).float() - expected).abs().max()
+    assert far < 0.05 * expected.abs().max()
+
+
+def test_what_an_adapter_says_of_its_base_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import file_download
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(file_download, "hf_hub_download", refuse)
+    expected = logits(adapted(random_model(), tmp_path))
+    path = tmp_path / "model" / "adapter_config.json"
+    for name in ("someone/else", "", None):
+        path.write_text(
+            json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": name})
+        )
+        model = loaded(source(**random_model()), {"model": str(tmp_path)})
+        assert torch.allclose(logits(model), expected, atol=1e-5)
+
+
+def test_a_whole_trained_model_takes_the_place_of_the_rows(folder: Path, tmp_path: Path) -> None:
+    folder.rename(tmp_path / "model")
+    model = loaded(source(**random_model(seed=9)), {"model": str(tmp_path)})
+    first = weights(loaded(source(**random_model(seed=0))))
+    assert all(torch.equal(a, first[name]) for name, a in weights(model).items())
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "fault"),
+    [
+        ({"hidden_size": 16}, "size mismatch"),
+        ({"num_hidden_layers": 3}, "holds .*layers.2"),
+        ({"num_hidden_layers": 1}, "lacks .*layers.1"),
+        ({"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2}, "Target modules"),
+    ],
+)
+def test_an_adapter_to_another_model_is_refused(
+    trained_on: dict[str, Any], fault: str, tmp_path: Path
+) -> None:
+    gpt2 = "model_type" in trained_on
+    adapted(random_model() if gpt2 else random_model(**trained_on), tmp_path)
+    base = {"random": {"config": trained_on}} if gpt2 else random_model()
+    with pytest.raises(InputError, match="does not fit the base model.*" + fault) as caught:
+        loaded(source(**base), {"model": str(tmp_path)})
+    assert "the row's own" in caught.value.hint
+
+
+def test_an_adapter_as_a_pickle_is_not_read(tmp_path: Path) -> None:
+    adapted(random_model(), tmp_path)
+    (tmp_path / "model" / "adapter_model.safetensors").rename(
+        tmp_path / "model" / "adapter_model.bin"
+    )
+    with pytest.raises(InputError, match=r"lacks adapter_model\.safetensors"):
+        loaded(source(**random_model()), {"model": str(tmp_path)})
+
+
+def test_an_adapter_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    adapted(random_model(), tmp_path)
+    path = tmp_path / "model" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    next(iter(tensors.values()))[0, 0] = float("nan")
+    save_file(tensors, path)
+    with pytest.raises(InputError, match="cannot be added"):
+        loaded(source(**random_model()), {"model": str(tmp_path)})
+
+
+def test_an_adapter_named_as_the_base_model_is_told_apart(tmp_path: Path) -> None:
+    adapted(random_model(), tmp_path)
+    with pytest.raises(InputError, match="holds an adapter"):
+        loaded(source(path=str(tmp_path / "model")))
+
+
+OWN_CODE = """
+from pathlib import Path
+from transformers import Qwen2Config, Qwen2ForCausalLM
+class Config(Qwen2Config):
+    model_type = "own"
+class Model(Qwen2ForCausalLM):
+    config_class = Config
+    said = "own code"
+"""
+
+
+def test_code_beside_the_weights_runs_where_the_row_trusts_it_and_only_there(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "hf"))
+    monkeypatch.syspath_prepend(tmp_path / "hf")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {
+        "AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text(OWN_CODE)
+    with pytest.raises(InputError, match="needs code of its own") as caught:
+        loaded(source(path=str(folder)))
+    assert "model.trust_remote_code: true" in caught.value.hint
+    assert not (tmp_path / "hf").exists()
+    model = loaded(source(path=str(folder), trust_remote_code=True))
+    assert model.said == "own code"
+    folder.rename(tmp_path / "model")
+    trained = {"model": str(tmp_path)}
+    assert loaded(source(**random_model(), trust_remote_code=True), trained).said == "own code"
+    with pytest.raises(InputError, match="needs code of its own"):
+        loaded(source(**random_model()), trained)
+
+
 def test_a_tokenizer_without_an_end_token_is_refused(folder: Path) -> None:
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text())

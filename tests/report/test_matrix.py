@@ -97,7 +97,7 @@ def test_a_row_that_did_not_run_stands_in_the_matrix_with_its_reported_number(
     (line,) = lines(volume, spec)
     assert shown(line)["reported"] == "41.50 ± 1.70 of 804/805"
     assert shown(line)["replicates"] == "0/1"
-    assert shown(line)["judged"] == ""
+    assert shown(line)["over"] == ""
 
 
 def test_a_row_that_ran_shows_score_counts_replicates_verdict_cost_and_keys(
@@ -114,7 +114,7 @@ def test_a_row_that_ran_shows_score_counts_replicates_verdict_cost_and_keys(
     seen = shown(line)
     assert seen["varied"] == "k=3; training=full SFT"
     assert seen["reproduced"] == "40.00 ± 0.50 (random weights)"
-    assert seen["judged"] == "3/3"
+    assert seen["over"] == "3/3"
     assert seen["replicates"] == "1/1"
     assert seen["cost"].startswith("4 calls, 60 + 8 tokens, ")
     assert seen["environment"] == "local"
@@ -127,7 +127,7 @@ def test_unjudged_prompts_show_as_judged_of_expected_with_both_bounds(
     holes = {**SCORE, "value": 50.0, "judged": 2, "lower_bound": 33.333, "upper_bound": 66.667}
     make(volume, spec, executor=scored(holes))
     (line,) = lines(volume, spec)
-    assert shown(line)["judged"] == "2/3, bounds 33.33 to 66.67"
+    assert shown(line)["over"] == "2/3, bounds 33.33 to 66.67"
 
 
 def test_replicates_are_pooled_and_those_not_run_yet_are_counted(
@@ -138,7 +138,7 @@ def test_replicates_are_pooled_and_those_not_run_yet_are_counted(
     (line,) = lines(volume, spec)
     assert shown(line)["replicates"] == "2/2, sd 2.83"
     assert shown(line)["reproduced"].startswith("42.00 ± 2.00")
-    assert shown(line)["judged"] == "6/6"
+    assert shown(line)["over"] == "6/6"
     more = row(replicates={"judge": 3})
     (line,) = lines(volume, more)
     assert shown(line)["replicates"] == "2/3, sd 2.83"
@@ -196,6 +196,13 @@ def test_stated_deviations_and_unpinned_data_stand_in_the_matrix(
         deviations=["another GPU", "a retired model"],
     )
     assert cells(volume, spec)["deviations"] == "another GPU; a retired model"
+
+
+def test_running_a_models_own_code_is_a_deviation(row: Callable[..., Path], volume: Path) -> None:
+    model = {"random": {"config": {"model_type": "qwen2"}}, "trust_remote_code": True}
+    assert cells(volume, row())["deviations"] == ""
+    found = cells(volume, row("two", model=model))["deviations"]
+    assert found == "the code that comes with the model is run (trust_remote_code)"
 
 
 def test_results_of_the_first_environment_that_has_some_are_shown(
@@ -376,3 +383,177 @@ def test_the_manifest_says_what_the_table_says(row: Callable[..., Path], volume:
     assert written["metrics"]["win_rate"]["value"] == cells(volume, spec)["reproduced"]
     assert written["simulated"] == ["teacher"]
     assert written["random_weights"] is True
+
+
+HELD_OUT = {"held_out_loss": {"value": 2.5, "examples": 12, "tokens": 1500},
+            "bits_per_byte": {"value": 1.25, "examples": 12, "tokens": 1500, "bytes": 4500},
+            "train_loss": {"value": 1.5}}  # fmt: skip
+VALIDATED = {"steps": 60, "validation": {"share": 0.1}}
+
+
+def trained(*losses: dict[str, Any], simulated: bool = False) -> InstantExecutor:
+    """Gives each training the next metrics; the judge always SCORE."""
+    left = list(losses)
+
+    def outcome(job: Any) -> dict[str, Any]:
+        if job.stage == "train":
+            return {"metrics": left.pop(0), "counts": {"steps": 60, "examples": 100},
+                    "simulated": ["teacher"] if simulated else []}  # fmt: skip
+        return {"metrics": {"win_rate": SCORE}} if job.stage == "judge" else {}
+
+    return InstantExecutor(outcome)
+
+
+def scaled(by: float) -> dict[str, Any]:
+    return {name: {**metric, "value": metric["value"] * by} for name, metric in HELD_OUT.items()}
+
+
+def by_metric(volume: Path, *specs: Path) -> dict[str, dict[str, str]]:
+    return {line.cells["metric"]: shown(line) for line in lines(volume, *specs)}
+
+
+def test_a_row_that_trains_and_is_not_judged_shows_its_held_out_losses_and_over_what(
+    row: Callable[..., Path], volume: Path
+) -> None:
+    spec = row(eval=None, train=VALIDATED)
+    make(volume, spec, executor=trained(HELD_OUT))
+    found = by_metric(volume, spec)
+    assert list(found) == ["held_out_loss", "bits_per_byte"]
+    assert found["held_out_loss"]["reproduced"] == "2.5000 (random weights)"
+    assert found["held_out_loss"]["over"] == "12 held-out examples, 1,500 tokens"
+    assert found["bits_per_byte"]["over"] == "12 held-out examples, 4,500 bytes"
+    assert found["bits_per_byte"]["replicates"] == "1/1, one training seed"
+    assert found["bits_per_byte"]["verdict"] == "not comparable: no number was reported"
+    (record, _) = csv.DictReader(io.StringIO(to_csv(lines(volume, spec))))
+    assert (record["examples"], record["tokens"], record["bytes"]) == ("12", "1500", "")
+    assert (record["steps"], record["standard_error"], record["replicate_sd"]) == ("60", "", "")
+
+
+def test_the_losses_of_several_training_seeds_are_their_mean_and_the_spread_between_them(
+    row: Callable[..., Path], volume: Path
+) -> None:
+    spec = row(eval=None, train=VALIDATED, replicates={"train_seeds": [1, 2]})
+    make(volume, spec, executor=trained(scaled(1), scaled(1.2)))
+    found = by_metric(volume, spec)["held_out_loss"]
+    assert found["reproduced"] == "2.7500 (random weights)"
+    assert found["replicates"] == "2/2 training seeds, sd 0.3536"
+    assert found["over"] == "12 held-out examples, 1,500 tokens"
+    more = row(eval=None, train=VALIDATED, replicates={"train_seeds": [1, 3]})
+    assert by_metric(volume, more)["held_out_loss"]["replicates"] == "1/2, one training seed"
+
+
+def test_a_training_that_did_not_run_stands_as_not_run(
+    row: Callable[..., Path], volume: Path
+) -> None:
+    spec = row(eval=None, train=VALIDATED)
+    found = by_metric(volume, spec)
+    assert [line["verdict"] for line in found.values()] == ["not run", "not run"]
+    assert found["bits_per_byte"]["replicates"] == "0/1"
+    assert (found["bits_per_byte"]["reproduced"], found["bits_per_byte"]["over"]) == ("", "")
+
+
+def test_the_training_loss_stands_alone_where_nothing_was_held_out(
+    row: Callable[..., Path], volume: Path
+) -> None:
+    spec = row(eval=None)
+    make(volume, spec, executor=trained({"train_loss": {"value": 1.5}}))
+    found = by_metric(volume, spec)
+    assert list(found) == ["train_loss"]
+    assert found["train_loss"]["reproduced"] == "1.5000 (random weights)"
+    assert found["train_loss"]["over"] == "the last of 60 steps"
+
+
+def test_a_training_on_simulated_data_is_marked_and_gets_no_other_verdict(
+    row: Callable[..., Path], volume: Path
+) -> None:
+    spec = row(eval=None, train=VALIDATED, reported={"held_out_loss": {"value": 2.5}})
+    make(volume, spec, executor=trained(HELD_OUT, simulated=True))
+    found = by_metric(volume, spec)["held_out_loss"]
+    assert found["reproduced"] == "2.5000 (simulated, random weights)"
+    assert found["verdict"] == "simulated"
+
+
+def test_a_reported_loss_is_shown_beside_ours_with_the_difference_and_no_verdict(
+    row: Callable[..., Path], volume: Path
+) -> None:
+    spec = row(eval=None, train=VALIDATED, reported={"train_loss": {"value": 1.75}})
+    make(volume, spec, executor=trained(HELD_OUT))
+    found = by_metric(volume, spec)
+    assert list(found) == ["train_loss", "held_out_loss", "bits_per_byte"]
+    assert found["train_loss"]["reported"] == "1.7500"
+    assert found["train_loss"]["verdict"].startswith(
+        "not comparable: 0.2500 below the reported loss"
+    )
+
+
+def test_a_reported_held_out_loss_of_a_row_that_holds_nothing_out_says_what_is_missing(
+    row: Callable[..., Path], volume: Path
+) -> None:
+    spec = row(eval=None, reported={"held_out_loss": {"value": 2}})
+    make(volume, spec, executor=trained({"train_loss": {"value": 1.5}}))
+    found = by_metric(volume, spec)["held_out_loss"]
+    assert found["verdict"] == (
+        "not run: the train stage gives no held_out_loss without train.validation"
+    )
+
+
+def test_a_judged_row_keeps_its_score_and_shows_a_loss_only_where_one_is_held_out(
+    row: Callable[..., Path], volume: Path
+) -> None:
+    plain, validated = row("one"), row("two", train=VALIDATED)
+    make(volume, plain, validated, executor=trained(HELD_OUT, HELD_OUT))
+    assert list(by_metric(volume, plain)) == ["win_rate"]
+    assert list(by_metric(volume, validated)) == ["win_rate", "held_out_loss", "bits_per_byte"]
+    score, loss, _ = lines(volume, validated)
+    assert "judge/" in score.cells["env_artefacts"]
+    assert "train/" in loss.cells["env_artefacts"]
+    assert "judge/" not in loss.cells["env_artefacts"]
+
+
+def test_a_loss_edited_in_the_manifest_is_refused(row: Callable[..., Path], volume: Path) -> None:
+    spec = row(eval=None, train=VALIDATED)
+    make(volume, spec, executor=trained(HELD_OUT))
+    (manifest,) = (volume / "artefacts" / "train").glob("*/manifest.json")
+    manifest.write_text(manifest.read_text().replace("2.5", "1.5"))
+    with pytest.raises(Damaged, match="its manifest was edited"):
+        lines(volume, spec)
+
+
+def test_the_base_model_with_the_fewest_bits_per_byte_is_named_under_the_table(
+    row: Callable[..., Path], volume: Path, tmp_path: Path
+) -> None:
+    other = {"random": {"config": {"model_type": "llama"}}}
+    specs = [row("one", eval=None, train=VALIDATED),
+             row("two", eval=None, train=VALIDATED, model=other)]  # fmt: skip
+    # The second has more nats a token and fewer bits a byte.
+    better = {**scaled(1.5), "bits_per_byte": {**HELD_OUT["bits_per_byte"], "value": 1.1}}
+    make(volume, *specs, executor=trained(HELD_OUT, better))
+    text = to_markdown(lines(volume, *specs), "T")
+    assert text.endswith(
+        "\nTable tests: of 2 rows, after 60 steps and over the same held-out answers (12 held-out "
+        "examples, 4,500 bytes), two has the fewest bits per byte, 1.1000 (random weights); next is "
+        "one with 1.2500 (random weights); one training seed each.\n"
+    )
+    paths = write_all(lines(volume, *specs), tmp_path)
+    before = {p: (p.read_bytes(), p.stat().st_ino) for p in paths}
+    write_all(lines(volume, *specs), tmp_path)
+    assert {p: (p.read_bytes(), p.stat().st_ino) for p in paths} == before
+
+
+def test_models_measured_on_other_held_out_answers_are_not_ranked(
+    row: Callable[..., Path], volume: Path
+) -> None:
+    drawn = {**VALIDATED, "validation": {"share": 0.1, "seed": 7}}
+    specs = [row("one", eval=None, train=VALIDATED), row("two", eval=None, train=drawn)]
+    make(volume, *specs, executor=trained(HELD_OUT, HELD_OUT))
+    assert "fewest" not in to_markdown(lines(volume, *specs), "T")
+
+
+def test_a_table_of_scores_alone_says_nothing_of_losses(
+    row: Callable[..., Path], volume: Path
+) -> None:
+    spec = row()
+    make(volume, spec, executor=scored(SCORE))
+    assert "Losses:" not in to_markdown(lines(volume, spec), "T")
+    losses = row("two", eval=None, train=VALIDATED)
+    assert "Losses: lower is better." in to_markdown(lines(volume, losses), "T")

@@ -1,55 +1,202 @@
-"""What the train stage refuses to leave out of a record in silence."""
+"""What becomes of each record: rendered, marked, cut, held out, dropped and counted; and the cache."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.errors import InputError
-from harness.spec.models import Template
-from harness.train.data import encode
+from harness.modeling.load import bytes_tokenizer
+from harness.spec.template import Template
+from harness.spec.train import Train
+from harness.train import data as data_module
+from harness.train.data import ANSWER, COUNTED, Data, encode, load_data
+from tests.modeling.calls import EXAMPLES, train_call, write_jsonl
 
-TEMPLATE = Template.model_validate({"prompt": {"path": "p.txt", "text": "{instruction}"}})
+PLAIN = Template.model_validate({"prompt": {"path": "p.txt", "text": "{instruction}"}})
+TURNS = Template.model_validate("default@2024-04")
 GOOD = {"instruction": "q", "input": "", "output": "a", "system": "", "history": []}
+PAIR = {"instruction": "q", "chosen": "yes", "rejected": "never"}
 
 
-class Words:
-    """A tokenizer of one token a word."""
-
-    eos_token, eos_token_id = "<end>", 0
-
-    def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
-        return {"input_ids": [len(word) for word in text.split()]}
+def read(
+    tmp_path: Path, *records: dict[str, Any], template: Template = PLAIN, **train: Any
+) -> Data:
+    path = write_jsonl(tmp_path / "data.jsonl", list(records))
+    return encode(path, Train.model_validate(train), template, bytes_tokenizer())
 
 
-def read(tmp_path: Path, *records: dict[str, Any]) -> Any:
-    path = tmp_path / "data.jsonl"
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    tokenizer: Any = Words()
-    return encode(path, TEMPLATE, tokenizer, 100)
+def text(ids: Any) -> str:
+    return str(bytes_tokenizer().decode(ids))
+
+
+def marked(data: Data, mark: int, sequence: int = 0) -> str:
+    """The text whose tokens have this mark."""
+    a, b = data.train.bounds[sequence : sequence + 2]
+    return text(data.train.ids[a:b][(data.train.marks[a:b] & mark) > 0])
+
+
+def test_the_answer_with_its_end_is_what_counts(tmp_path: Path) -> None:
+    data = read(tmp_path, GOOD)
+    assert text(data.train.ids) == "qa<eos>"
+    assert marked(data, ANSWER) == marked(data, COUNTED) == "a<eos>"
+    assert data.train.counted().tolist() == [2]
+
+
+def test_the_prompt_counts_when_asked_but_never_the_first_token(tmp_path: Path) -> None:
+    data = read(tmp_path, {**GOOD, "instruction": "why"}, train_on_prompt=True)
+    assert marked(data, COUNTED) == "whya<eos>"
+    assert marked(data, ANSWER) == "a<eos>"
+    assert data.train.counted().tolist() == [4]
+
+
+def test_earlier_turns_are_read_and_count_when_asked(tmp_path: Path) -> None:
+    record = {**GOOD, "history": [["q0", "a0"]], "system": "Be brief."}
+    masked = read(tmp_path, record, template=TURNS)
+    whole = text(masked.train.ids)
+    assert whole.index("Be brief.") < whole.index("q0") < whole.index("a0") < whole.index("q\n")
+    assert marked(masked, COUNTED) == "a<eos>"
+    counted = read(tmp_path, record, template=TURNS, train_on_history=True)
+    assert marked(counted, COUNTED) == "a0<eos>a<eos>"
+    assert marked(counted, ANSWER) == "a<eos>"
+
+
+def test_a_pair_is_two_sequences_with_the_same_prompt(tmp_path: Path) -> None:
+    data = read(tmp_path, PAIR, {**PAIR, "chosen": "c"}, objective="orpo")
+    assert len(data.train) == 2
+    assert [text(ids) for ids, _ in data.train.sequences(1)] == ["qc<eos>", "qnever<eos>"]
+    assert data.train.sizes().tolist() == [5 + 7, 3 + 7]
+    assert data.train.counted().tolist() == [4, 2], "only the chosen answer is in the likelihood"
 
 
 @pytest.mark.parametrize(
-    ("record", "holds", "way"),
+    ("record", "train", "said"),
     [
-        ({**GOOD, "history": [["q0", "a0"]]}, "earlier turns in `history`", "turns: first"),
-        ({**GOOD, "system": "Be brief."}, "a `system` text", "template"),
-        ({"instruction": "q", "chosen": "a", "rejected": "b"}, "preference data", "chosen"),
+        (PAIR, {}, "holds chosen and rejected answers"),
+        (GOOD, {"objective": "orpo"}, "no chosen and rejected answers"),
+        ({**GOOD, "history": "before"}, {}, "`history` must be a list"),
+        ({**GOOD, "history": [["only one"]]}, {}, "`history` must be a list"),
+        ({**GOOD, "system": ["x"]}, {}, "`system` must be a text"),
+        ({**GOOD, "history": [["q0", "a0"]]}, {}, "history|earlier turns"),
+        ({**GOOD, "system": "Be brief."}, {}, "system"),
     ],
 )
-def test_a_record_of_which_a_part_would_be_lost_is_refused_with_its_line(
-    tmp_path: Path, record: dict[str, Any], holds: str, way: str
+def test_a_record_that_cannot_be_trained_on_as_it_is_is_named_with_its_line(
+    tmp_path: Path, record: dict[str, Any], train: dict[str, Any], said: str
 ) -> None:
-    with pytest.raises(InputError) as caught:
-        read(tmp_path, GOOD, record)
-    assert f"data.jsonl:2: the record holds {holds}" in caught.value.message
-    assert "single-turn instruction data" in caught.value.message
-    assert way in caught.value.hint
+    first = PAIR if train else GOOD
+    with pytest.raises(InputError, match=said) as caught:
+        read(tmp_path, first, record, **train)
+    assert "data.jsonl:2: " in caught.value.message
+    assert caught.value.hint or "history" in said or "system" in said
 
 
 def test_empty_system_and_history_stop_nothing(tmp_path: Path) -> None:
     absent = {"instruction": "q", "output": "a"}
     null = {**absent, "system": None, "history": None}
     data = read(tmp_path, GOOD, absent, null)
-    assert data.records == len(data.input_ids) == 3
+    assert data.counts.records == len(data.train) == 3
+
+
+@pytest.mark.parametrize(("side", "left"), [("right", "qlong ans"), ("left", "g answer<eos>")])
+def test_a_long_example_is_cut_on_the_side_that_is_said(
+    tmp_path: Path, side: str, left: str
+) -> None:
+    record = {**GOOD, "output": "long answer"}
+    data = read(tmp_path, record, cutoff_length=9, truncation_side=side)
+    assert text(data.train.ids) == left
+    assert data.counts.truncated == 1
+
+
+def test_a_pair_of_which_the_cut_leaves_one_side_no_answer_goes_as_a_whole(tmp_path: Path) -> None:
+    long = {**PAIR, "instruction": "x" * 8}
+    data = read(tmp_path, PAIR, long, objective="orpo", cutoff_length=8)
+    assert (data.counts.examples, data.counts.dropped_cut) == (1, 1)
+
+
+def test_records_with_special_tokens_in_their_text_are_counted(tmp_path: Path) -> None:
+    data = read(tmp_path, GOOD, {**GOOD, "instruction": "stop<eos>now"})
+    assert data.counts.special_tokens == 1
+
+
+def test_a_share_is_held_out_and_never_cut_or_trained_on(tmp_path: Path) -> None:
+    records = [
+        {**GOOD, "instruction": f"question {i}", "output": f"answer {i}" * 9} for i in range(20)
+    ]
+    data = read(tmp_path, *records, validation={"share": 0.25}, cutoff_length=20)
+    assert data.held_out is not None
+    assert (data.counts.examples, data.counts.held_out, len(data.held_out)) == (15, 5, 5)
+    held = {text(ids)[:11] for n in range(5) for ids, _ in data.held_out.sequences(n)}
+    trained = {text(ids)[:11] for n in range(15) for ids, _ in data.train.sequences(n)}
+    assert not held & trained
+    assert data.held_out.sizes().min() > 20
+    assert data.held_out.answer_bytes.tolist() == [
+        len(text(ids[(marks & ANSWER) > 0]).removesuffix("<eos>").encode())
+        for n in range(5)
+        for ids, marks in data.held_out.sequences(n)
+    ]
+
+
+def test_another_seed_holds_out_others_and_the_same_seed_the_same(tmp_path: Path) -> None:
+    records = [{**GOOD, "instruction": f"{i}"} for i in range(30)]
+    drawn = []
+    for seed in (1, 1, 2):
+        data = read(tmp_path, *records, validation={"share": 0.2, "seed": seed})
+        assert data.held_out is not None
+        drawn.append(text(data.held_out.ids))
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_held_out_examples_may_be_a_file_of_their_own(tmp_path: Path) -> None:
+    other = write_jsonl(tmp_path / "other.jsonl", [GOOD, {**GOOD, "output": "bb"}, GOOD])
+    data = read(tmp_path, GOOD, validation={"file": str(other), "first": 2})
+    assert data.held_out is not None
+    assert text(data.held_out.ids) == "qa<eos>qbb<eos>"
+    assert (data.counts.examples, data.counts.held_out) == (1, 0)
+
+
+def test_tokens_are_taken_from_the_cache_when_nothing_that_decides_them_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Path] = []
+    real = data_module.encode
+
+    def counting(path: Path, *rest: Any) -> Data:
+        calls.append(path)
+        return real(path, *rest)
+
+    monkeypatch.setattr(data_module, "encode", counting)
+    call = train_call(tmp_path)
+
+    def load(template: Template = PLAIN, **train: Any) -> Data:
+        return load_data(call, Train.model_validate(train), template, bytes_tokenizer())
+
+    first, again = load(), load()
+    assert len(calls) == 1
+    assert np.array_equal(first.train.ids, again.train.ids)
+    assert np.array_equal(first.train.marks, again.train.marks)
+    assert (first.counts, first.simulated) == (again.counts, again.simulated)
+    load(learning_rate=1.0, seed=7, batch_size=1)
+    assert len(calls) == 1, "what decides no token makes no difference"
+    for changed in (
+        {"cutoff_length": 24},
+        {"train_on_prompt": True},
+        {"validation": {"share": 0.5}},
+    ):
+        load(**changed)
+    load(TURNS)
+    assert len(calls) == 5
+    write_jsonl(tmp_path / "data" / "data.jsonl", EXAMPLES[:3])
+    assert len(load().train) == 3
+
+
+def test_a_broken_cache_is_made_anew(tmp_path: Path) -> None:
+    call = train_call(tmp_path)
+    first = load_data(call, Train(), PLAIN, bytes_tokenizer())
+    (cached,) = (call.folder / "tokens").glob("*.npz")
+    for broken in (b"", b"PK\x03\x04 half", json.dumps({}).encode()):
+        cached.write_bytes(broken)
+        again = load_data(call, Train(), PLAIN, bytes_tokenizer())
+        assert np.array_equal(first.train.ids, again.train.ids)

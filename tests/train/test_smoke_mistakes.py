@@ -8,16 +8,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness import train
 from harness.call import StageCall
 from harness.eval import answer
-from harness.modeling import text
-from harness.modeling.text import IGNORED
 from harness.sim.grammar import draw, held_out_tasks, is_right, teachable_tasks
 from harness.spec.load import load_rows
 from harness.spec.models import Row
+from harness.train import data
 from tests.modeling.calls import outputs, write_jsonl
 
 ROW = Path(__file__).parents[2] / "specs" / "smoke" / "sft.yaml"
@@ -61,7 +61,9 @@ def right_answers(row: Row, model: Path, folder: Path, template: str | None = No
     if template is not None:
         params["template"]["prompt"]["text"] = template
     folder.mkdir(exist_ok=True)
-    call = StageCall("answer", "0" * 64, {"answer": params}, {"model": str(model)}, str(folder))
+    assert row.model is not None
+    given = {"answer": params, "model": row.model.model_dump(mode="json")}
+    call = StageCall("answer", "0" * 64, given, {"model": str(model)}, str(folder))
     answer.run(call)
     tasks = {task.text: task for task in held_out_tasks()}
     rows = outputs(call)
@@ -83,23 +85,26 @@ def test_another_template_than_in_training_breaks_the_row(
     assert right_answers(row, trained, tmp_path / "work", mistaken) < BROKEN
 
 
-def end_left_out(real: Any, *args: Any) -> tuple[list[int], list[int]]:
-    ids, labels = real(*args)
-    return ids, [*labels[:-1], IGNORED]
+def end_left_out(marks: Any) -> None:
+    marks[-1] = 0
 
 
-def first_token_left_out(real: Any, *args: Any) -> tuple[list[int], list[int]]:
-    ids, labels = real(*args)
-    first = next(at for at, label in enumerate(labels) if label != IGNORED)
-    return ids, [*labels[:first], IGNORED, *labels[first + 1 :]]
+def first_token_left_out(marks: Any) -> None:
+    marks[np.flatnonzero(marks)[0]] = 0
 
 
 @pytest.mark.parametrize("mistake", [end_left_out, first_token_left_out])
 def test_a_mistake_in_the_loss_mask_breaks_the_row(
     row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: Any
 ) -> None:
-    real = text.encode_example
-    monkeypatch.setattr(text, "encode_example", lambda *args: mistake(real, *args))
+    real = data._marked
+
+    def mistaken(*given: Any) -> Any:
+        ids, marks = real(*given)
+        mistake(marks)
+        return ids, marks
+
+    monkeypatch.setattr(data, "_marked", mistaken)
     model = train_row(row, tmp_path)
     logged = [json.loads(line) for line in (model / "trainer_log.jsonl").open()]
     assert logged[-1]["loss"] < 0.5, "the mistake must be one that the loss does not show"

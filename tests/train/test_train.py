@@ -14,11 +14,20 @@ import torch
 from harness.call import StageCall, StageResult
 from harness.errors import HarnessError, InputError
 from harness.modeling.load import bytes_tokenizer, load_model
-from harness.modeling.text import IGNORED, encode_example
-from harness.spec.models import ModelSource, Train
+from harness.spec.models import ModelSource
+from harness.spec.train import Train
 from harness.train import checkpoints, run
-from harness.train.loop import Trainer, expected_steps
-from tests.modeling.calls import EXAMPLES, random_model, template, train_call, write_jsonl
+from harness.train.loop import Trainer
+from harness.train.schedule import expected_steps
+from tests.modeling.calls import (
+    EXAMPLES,
+    IGNORED,
+    encode_example,
+    random_model,
+    template,
+    train_call,
+    write_jsonl,
+)
 
 
 def log_of(call: StageCall) -> list[dict[str, Any]]:
@@ -158,7 +167,8 @@ def test_an_interrupted_training_ends_with_the_very_weights_of_an_uninterrupted_
         patched.setattr(where, name, Stop(getattr(where, name), nth, after))
         with pytest.raises(KeyboardInterrupt):
             run(call)
-    last = checkpoints.last_finished(call.folder / "checkpoints")
+    log = call.folder / "trainer_log.jsonl"
+    last = checkpoints.resume(call.folder / "checkpoints", log)
     assert (last.step if last else None) == goes_on_from
     for folder in (call.folder / "checkpoints").glob("*"):
         assert (folder / checkpoints.MARKER).exists(), "what was not finished is removed"
@@ -207,7 +217,7 @@ def test_an_interruption_after_the_last_step_trains_no_step_more(
         call = train_call(tmp_path / name, epochs=1.5, batch_size=3, checkpoint_steps=2)
         if name == "cut":
             with monkeypatch.context() as patched:
-                patched.setattr("harness.train._save", Stop(len, 1))
+                patched.setattr("harness.train.work._save", Stop(len, 1))
                 with pytest.raises(KeyboardInterrupt):
                     run(call)
         assert run(call).counts["steps"] == 6
@@ -236,9 +246,11 @@ def test_the_counts_fit_together_and_say_what_was_dropped_and_cut(tmp_path: Path
     assert result.counts == {
         "records": 5,
         "examples": 2,
+        "held_out": 0,
         "dropped_empty": 2,
         "dropped_cut": 1,
         "truncated": 1,
+        "special_tokens": 0,
         "steps": 6,
         "tokens": 3 * ((16 - prompt) + len("short") + 1),
         "prompt_tokens": 3 * 2 * prompt,
@@ -255,7 +267,7 @@ def test_the_counts_fit_together_and_say_what_was_dropped_and_cut(tmp_path: Path
         ({"epochs": 3, "batch_size": 5, "accumulation": 2}, 12, 6),
         ({"epochs": 0.5, "batch_size": 5}, 12, 2),
         ({"epochs": 1.25, "batch_size": 2}, 12, 8),
-        ({"epochs": 9, "steps": 7}, 12, 7),
+        ({"steps": 7}, 12, 7),
     ],
 )
 def test_as_many_steps_are_run_as_the_parameters_say(
@@ -268,7 +280,10 @@ def test_as_many_steps_are_run_as_the_parameters_say(
 def test_the_artefact_is_a_model_a_log_and_what_is_said_of_them(tmp_path: Path) -> None:
     call = train_call(tmp_path, warmup_steps=2, learning_rate=1e-3, seed=7)
     result = run(call)
-    assert result.keep == ["model", "trainer_log.jsonl"]
+    assert result.keep == [
+        "model", "trainer_log.jsonl", "template.json", "loss_curve.png", "README.md",
+    ]  # fmt: skip
+    assert all((call.folder / name).exists() for name in result.keep)
     assert {p.name for p in (call.folder / "model").iterdir()} == {
         "config.json",
         "generation_config.json",

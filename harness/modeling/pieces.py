@@ -1,0 +1,129 @@
+"""A template filled: an example part by part. Each part is tokenized by itself."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from harness.errors import InputError
+from harness.spec.template import Template
+
+MASKED = -1
+History = Sequence[Sequence[str]]
+"""Earlier turns: (user, assistant) pairs, oldest first."""
+_PLACE = re.compile(r"\{(\w+)\}")
+_MARK = re.compile(r"\{(bos|eos)\}")
+
+
+class Piece(NamedTuple):
+    text: str
+    answer: int = MASKED
+    """Which of the example's answers it belongs to, from 0; MASKED: to none."""
+    token: str = ""
+    """`bos` or `eos`: the tokenizer's own, in place of a text."""
+    opens: bool = False
+    """Whether the tokenizer adds what it puts at a text's start."""
+
+
+def render(template: Template, instruction: str, input: str = "") -> str:
+    """The text the model sees; its answer follows directly.
+
+    A newline at the very end of the template does not count. Where the template has no {input}, a
+    non-empty input follows the instruction on a line of its own. Braces in the data are left alone.
+    """
+    layout = _layout(template, input)
+    return _filled(layout, _values(layout, instruction, input))
+
+
+def pieces(
+    template: Template,
+    instruction: str,
+    input: str = "",
+    output: str | None = None,
+    system: str = "",
+    history: History = (),
+) -> list[Piece]:
+    """An example, or without an output its prompt: the text up to where the answer begins.
+
+    `system` "" is the template's own. Raises InputError for a system text or earlier turns where the
+    template has no place for them.
+    """
+    _check_places(template, system, history)
+    system = system or template.system
+    block = ""
+    found = _marked(template.start or "", {})
+    if system and has_system_place(template):
+        block = _filled(template.system_layout or "", {"system": system})
+    elif system:
+        found += _marked(template.system_layout or "", {"system": system})
+    turns = [*((user, "", said) for user, said in history), (instruction, input, output)]
+    for number, (asked, given, said) in enumerate(turns):
+        if number:
+            found += _marked(template.separator or "", {})
+        found += _turn(template, asked, given, "" if number else block)
+        if said is not None:
+            found.append(Piece(_filled(template.answer, {"output": said}), number))
+            found += [piece._replace(answer=number) for piece in ending(template)]
+    if template.start is None and not found[0].token:
+        found[0] = found[0]._replace(opens=True)
+    return found
+
+
+def ending(template: Template) -> list[Piece]:
+    """What ends an answer."""
+    return _marked(template.end or "{eos}", {})
+
+
+def has_system_place(template: Template) -> bool:
+    """Whether a system text stands inside the first turn, and not before it."""
+    return template.start is not None and "{system}" in _layout(template, "")
+
+
+def _check_places(template: Template, system: str, history: History) -> None:
+    called = f"the template {template.name}" if template.name else "the template"
+    if system and template.system_layout is None:
+        raise InputError(
+            f"{called} has no place for an example's system text",
+            "Give it one (template.system_layout, text with {system}), or leave the texts out.",
+        )
+    if history and template.separator is None:
+        raise InputError(
+            f"{called} has no earlier turns",
+            "Say what stands between turns (template.separator), or leave the earlier turns out.",
+        )
+
+
+def _turn(template: Template, instruction: str, input: str, system: str) -> list[Piece]:
+    layout = _layout(template, input)
+    values = _values(layout, instruction, input)
+    if template.start is None:
+        return [Piece(_filled(layout, values))]
+    return _marked(layout, values | {"system": system})
+
+
+def _layout(template: Template, input: str) -> str:
+    file = template.prompt_with_input if input and template.prompt_with_input else template.prompt
+    assert file is not None, "the tokenizer's own template is not made of pieces"
+    return file.text.removesuffix("\n").removesuffix("\r")
+
+
+def _values(layout: str, instruction: str, input: str) -> dict[str, str]:
+    if input and "{input}" not in layout:
+        instruction = f"{instruction}\n{input}"
+    return {"instruction": instruction, "input": input}
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    """Filled once: what the values hold is left alone, and so are braces around other words."""
+    return _PLACE.sub(lambda place: values.get(place[1], place[0]), text)
+
+
+def _marked(text: str, values: Mapping[str, str]) -> list[Piece]:
+    """The text filled, and apart from it {bos} and {eos} of the layout (never of the values)."""
+    parts = _MARK.split(text)
+    found = []
+    for number, part in enumerate(parts):
+        if number % 2:
+            found.append(Piece("", token=part))
+        elif part:
+            found.append(Piece(_filled(part, values)))
+    return found

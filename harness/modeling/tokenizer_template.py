@@ -1,0 +1,107 @@
+"""The chat template that a tokenizer brings, taken apart: prompts, answers, and what ends them."""
+
+import re
+from typing import TYPE_CHECKING
+
+from harness.errors import InputError
+from harness.modeling.pieces import History, Piece
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PROBE = "the answer ends here"
+_HINT = "Name a template in the spec, or write one (template.prompt, with end and special)."
+
+
+def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    """Every text that this tokenizer takes for a special token, the longest first."""
+    added = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
+    return sorted(added | set(tokenizer.all_special_tokens), key=lambda t: (-len(t), t))
+
+
+class TokenizerTemplate:
+    """Raises InputError where the tokenizer has no chat template, or one that ends no answer."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self._tokenizer = tokenizer
+        if not tokenizer.chat_template:
+            raise InputError("the tokenizer brings no chat template (template: tokenizer)", _HINT)
+        shown = self._render([_said("user", "question"), _said("assistant", PROBE)], asks=False)
+        after = shown.partition(PROBE)[2]
+        specials = "|".join(map(re.escape, special_tokens(tokenizer)))
+        found = re.search(specials, after) if specials else None
+        if PROBE not in shown or found is None:
+            raise InputError(
+                "the tokenizer's chat template puts no special token after an answer, so that a model "
+                "would not learn where to stop",
+                _HINT,
+            )
+        self._after = after
+        self.end = after[: found.end()]
+        """What ends an answer: a special token and what stands before it, mostly nothing."""
+        self.end_token = found[0]
+
+    def pieces(
+        self,
+        instruction: str,
+        input: str = "",
+        output: str | None = None,
+        system: str = "",
+        history: History = (),
+    ) -> list[Piece]:
+        """As harness.modeling.pieces.pieces. The prompt is what the chat template makes of it.
+
+        Raises InputError where it refuses a role, or writes earlier turns or the answer in another way
+        once more text follows, so that no part of the whole is the prompt.
+        """
+        messages = [_said("system", system)] if system else []
+        question = f"{instruction}\n{input}" if input else instruction
+        turns: list[tuple[str, str | None]] = [(user, said) for user, said in history]
+        asked, told = [], []
+        for user, said in [*turns, (question, output)]:
+            messages.append(_said("user", user))
+            asked.append(self._render(messages, asks=True))
+            if said is not None:
+                messages.append(_said("assistant", said))
+                told.append(self._render(messages, asks=False))
+        whole = asked[-1] if output is None else told[-1]
+        if not all(whole.startswith(begin) for begin in (*asked, *told)):
+            raise InputError(
+                "the tokenizer's chat template writes a prompt or an earlier turn in another way once "
+                "more follows, so that a model would not be trained on what it is asked with",
+                "Leave earlier turns out, or name a template in the spec.",
+            )
+        return self._apart(whole, asked, told)
+
+    def _apart(self, whole: str, asked: list[str], told: list[str]) -> list[Piece]:
+        """`asked` and `told` are beginnings of the whole: up to each answer, and with it."""
+        found: list[Piece] = []
+        at = 0
+        for number, before in enumerate(asked):
+            found.append(Piece(whole[at : len(before)]))
+            if number == len(told):
+                break
+            if not told[number].endswith(self._after):
+                raise InputError(
+                    "the tokenizer's chat template does not end every answer in the same way", _HINT
+                )
+            ended = len(told[number]) - len(self._after)
+            found += [Piece(whole[len(before) : ended], number), Piece(self.end, number)]
+            at = ended + len(self.end)
+        return found
+
+    def _render(self, messages: list[dict[str, str]], asks: bool) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=asks
+                )
+            )
+        except (TemplateError, TypeError, ValueError) as e:
+            raise InputError(f"the tokenizer's chat template cannot be filled: {e}", _HINT) from e
+
+
+def _said(role: str, text: str) -> dict[str, str]:
+    return {"role": role, "content": text}

@@ -1,0 +1,139 @@
+"""Several processes or machines, and DeepSpeed: the same training as workers under torchrun."""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness import events
+from harness.call import CALL_FILE, StageCall, StageResult
+from harness.errors import HarnessError, InputError, Interrupted
+from harness.spec.train import Launch, Train
+
+OUTCOME = "train_outcome.json"
+FAULT = "train_fault.json"
+"""What the first worker that failed says, so that it is not lost in torchrun's own report."""
+RENDEZVOUS = "HARNESS_RENDEZVOUS"
+STOP_S = 20
+
+
+def train_under_torchrun(call: StageCall, params: Train) -> StageResult:
+    """Run the workers to their end; on several machines, this one's, and wait for the others."""
+    if params.deepspeed is not None:
+        from harness.train.ops import prepare_deepspeed
+
+        prepare_deepspeed(params.deepspeed.offload_optimizer)
+    for name in (OUTCOME, FAULT):
+        (call.folder / name).unlink(missing_ok=True)
+    if params.launch.machines > 1:
+        events.note(
+            f"waiting for {params.launch.machines - 1} more machines at {rendezvous(params.launch)}; "
+            "on each: harness join with the same spec and volume"
+        )
+    code = run_workers(call.folder / CALL_FILE, params.launch, call.key)
+    outcome = call.folder / OUTCOME
+    if code == 0 and outcome.is_file():
+        return StageResult(**json.loads(outcome.read_text(encoding="utf-8")))
+    raise _fault(call.folder / FAULT, code)
+
+
+def run_workers(call_file: Path, launch: Launch, key: str) -> int:
+    """torchrun with this machine's workers; its exit code. They write their events to our own
+    standard output."""
+    command = [sys.executable, "-m", "torch.distributed.run", *_meeting(launch, key)]
+    command += ["--nproc-per-node", str(launch.processes), "--max-restarts", "0"]
+    command += ["-m", "harness.train.worker", str(call_file)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, env=worker_environment(), preexec_fn=_die_with_parent
+    )
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
+        raise
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _die_with_parent() -> None:
+    """torchrun ends, and with it the workers, when the stage's process is gone."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def join(work: Path, launch: Launch, key: str) -> int:
+    """Another machine's part: wait for the call in the shared work folder, run its workers."""
+    told = False
+    while not (work / CALL_FILE).is_file():
+        if not told:
+            events.note(f"waiting for the first machine to begin (for {work / CALL_FILE})")
+            told = True
+        time.sleep(1)
+    return run_workers(work / CALL_FILE, launch, key)
+
+
+def rendezvous(launch: Launch, environ: Mapping[str, str] = os.environ) -> str:
+    """HOST:PORT where several machines meet. Raises InputError where it is not said."""
+    address = environ.get(RENDEZVOUS, "")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError(
+            f"train.launch asks for {launch.machines} machines, and {RENDEZVOUS} does not say where "
+            "they meet",
+            f"Set it on each machine to an address of one of them: {RENDEZVOUS}=10.0.0.1:29500.",
+        )
+    return address
+
+
+def _meeting(launch: Launch, key: str) -> list[str]:
+    if launch.machines == 1:
+        # By name, torchrun would look up an address that a container without a network lacks.
+        return ["--standalone", "--local-addr", "127.0.0.1"]
+    return [
+        "--nnodes", str(launch.machines), "--rdzv-backend", "c10d", "--rdzv-id", key[:16],
+        "--rdzv-endpoint", rendezvous(launch),
+    ]  # fmt: skip
+
+
+def worker_environment() -> dict[str, str]:
+    """torchrun's workers find the package, the tools beside this Python, and their parent."""
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return {**os.environ, "PYTHONPATH": path, "PATH": tools, "OMP_NUM_THREADS": threads or "1"}
+
+
+def _fault(path: Path, code: int) -> HarnessError:
+    try:
+        said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return HarnessError(
+            f"a training process ended with exit code {code} and did not say why",
+            "Run the same command again to go on from the last checkpoint.",
+        )
+    if said["exit_code"] == Interrupted.exit_code:
+        raise KeyboardInterrupt
+    kind = InputError if said["exit_code"] == InputError.exit_code else HarnessError
+    return kind(said["message"], said["hint"])
+
+
+def leave_outcome(folder: Path, result: StageResult) -> None:
+    (folder / OUTCOME).write_text(json.dumps(asdict(result)), encoding="utf-8")
+
+
+def leave_fault(folder: Path, message: str, hint: str, exit_code: int) -> None:
+    """The first one counts: the others fail because of it."""
+    said = json.dumps({"message": message, "hint": hint, "exit_code": exit_code})
+    with contextlib.suppress(FileExistsError), (folder / FAULT).open("x", encoding="utf-8") as file:
+        file.write(said)

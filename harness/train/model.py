@@ -1,0 +1,250 @@
+"""The model that is trained: loaded, quantised, given adapters; and how it is written afterwards."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from harness.errors import InputError
+from harness.modeling.load import load_model, model_folder
+from harness.spec.models import ModelSource
+from harness.spec.train import Train
+from harness.train.packing import ATTENTION, TOLERANCE, Lengths, add_label_loss
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+ADAPTER_CONFIG = "adapter_config.json"
+QUANTISED = "Linear4bit"
+HALF_TOLERANCE = 0.1
+"""Of a loss in nats, where the arithmetic is in half precision."""
+
+
+def load(
+    source: ModelSource,
+    inputs: dict[str, str],
+    tokenizer: PreTrainedTokenizerBase,
+    params: Train,
+    device: str,
+) -> PreTrainedModel:
+    """The base model on its device, with a forward that returns losses (see harness.train.packing).
+
+    What is trained is in float32. A frozen base is in the precision of the arithmetic, or quantised.
+    """
+    if params.method == "qlora":
+        model = _quantised(source, inputs, tokenizer, params, device)
+    else:
+        precision = "float32" if params.method == "full" else params.precision
+        model = load_model(source, inputs, tokenizer, precision, device)
+    add_label_loss(model)
+    return model
+
+
+def _quantised(
+    source: ModelSource,
+    inputs: dict[str, str],
+    tokenizer: PreTrainedTokenizerBase,
+    params: Train,
+    device: str,
+) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    assert params.quantization is not None  # Train fills it in
+    dtype = getattr(torch, params.precision)
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=params.quantization.type,
+        bnb_4bit_use_double_quant=params.quantization.double,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        if source.random is not None:
+            load_model(source, inputs, tokenizer, "float32", "cpu").save_pretrained(scratch)
+            folder = Path(scratch)
+        else:
+            # Reads and checks the whole model once, for its errors in plain words.
+            folder = model_folder(source, inputs)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder,
+            quantization_config=settings,
+            dtype=dtype,
+            device_map={"": device if device == "cpu" else 0},
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=source.trust_remote_code,
+        )
+    if not any(type(m).__name__ == QUANTISED for m in model.modules()):
+        raise InputError(
+            "no layer of this model can be quantised by bitsandbytes", "Take method: lora."
+        )
+    return model
+
+
+def lora_config(model: PreTrainedModel, params: Train) -> "LoraConfig | None":
+    """Raises InputError for target modules that the model lacks."""
+    if params.lora is None:
+        return None
+    from peft import LoraConfig
+
+    lora = params.lora
+    targets = lora.target_modules
+    if targets != "all-linear":
+        names = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if _is_linear(m)}
+        lacking = sorted(set(targets) - names)
+        if lacking:
+            raise InputError(
+                f"train.lora.target_modules: the model has no linear layer {', '.join(lacking)}",
+                f"Its linear layers are {', '.join(sorted(names))}.",
+            )
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or type(module).__name__.startswith("Linear")
+
+
+def choose_path(model: PreTrainedModel, packing: bool) -> bool:
+    """Whether batches can go without padding; set up the model for the way that is right for it.
+
+    Nothing is taken on trust: the losses of two short texts laid end to end must be those of each
+    alone, and must not change with the text before. The way of computing logits is tried likewise.
+    """
+    set_evaluating(model)
+    usual = model.config._attn_implementation
+    texts = _texts(model)
+    alone = torch.cat([_own_loss(model, text) for text in texts])
+    for plain_head in (False, True):
+        model.harness_plain_head = plain_head
+        if packing and _packed_is_right(model, texts, alone, usual):
+            return True
+    model.set_attn_implementation(usual)
+    for plain_head in (False, True):
+        model.harness_plain_head = plain_head
+        losses = [_attempt(model, {"input_ids": text}, [text.shape[1]]) for text in texts]
+        if all(x is not None for x in losses) and _close(model, torch.cat(losses), alone):
+            return False
+    raise InputError("this model's own loss and ours differ: it cannot be trained here")
+
+
+def set_evaluating(model: Any) -> None:
+    """Like model.eval(), but for layers in 4 bits: on a CPU bitsandbytes then lays their weights out
+    for inference, and does not take them back for training."""
+    for module in model.modules():
+        module.training = type(module).__name__ == QUANTISED
+
+
+def _texts(model: PreTrainedModel) -> list[Tensor]:
+    rows = model.get_input_embeddings().num_embeddings
+    draw = torch.Generator().manual_seed(0)
+    return [torch.randint(rows, (1, n), generator=draw).to(model.device) for n in (7, 5)]
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def _own_loss(model: PreTrainedModel, text: Tensor) -> Tensor:
+    logits = model(input_ids=text, use_cache=False).logits[0, :-1]
+    return nn.functional.cross_entropy(logits.float(), text[0, 1:], reduction="none")
+
+
+def _packed_is_right(
+    model: PreTrainedModel, texts: list[Tensor], alone: Tensor, usual: str
+) -> bool:
+    try:
+        model.set_attn_implementation(ATTENTION)
+    except (ValueError, NotImplementedError):
+        return False
+    lengths = [text.shape[1] for text in texts]
+    first, second = texts
+    together = _attempt(model, _end_to_end([first, second], lengths), lengths)
+    swapped = _attempt(model, _end_to_end([first.flip(1), second], lengths), lengths)
+    good = together is not None and swapped is not None and _close(model, together, alone)
+    seen = lengths[0] - 1
+    if good and torch.allclose(together[seen:], swapped[seen:], rtol=0, atol=1e-6):
+        return True
+    model.set_attn_implementation(usual)
+    return False
+
+
+def _end_to_end(texts: list[Tensor], lengths: list[int]) -> dict[str, Any]:
+    device = texts[0].device
+    positions = torch.cat([torch.arange(n, device=device) for n in lengths])
+    return {
+        "input_ids": torch.cat(texts, dim=1),
+        "position_ids": positions[None],
+        "packed": Lengths.of(lengths).to(device),
+    }
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def _attempt(model: PreTrainedModel, inputs: dict[str, Any], lengths: list[int]) -> Any:
+    """The losses, one for each label; None where the model takes the call otherwise."""
+    at = torch.arange(sum(lengths), device=model.device)
+    ends = torch.tensor(lengths).cumsum(0)
+    at = at[torch.isin(at.cpu(), ends - 1, invert=True).to(at.device)]
+    targets = inputs["input_ids"].flatten()[at + 1]
+    try:
+        return model(**inputs, label_at=at, targets=targets, each=True).float()
+    except (TypeError, ValueError, RuntimeError, AttributeError):
+        return None
+
+
+def _close(model: PreTrainedModel, ours: Tensor, theirs: Tensor) -> bool:
+    is_half = any(p.dtype in (torch.bfloat16, torch.float16) for p in model.parameters())
+    limit = HALF_TOLERANCE if is_half else TOLERANCE
+    same_shape = ours.shape == theirs.shape
+    return same_shape and bool(torch.allclose(ours, theirs, rtol=limit, atol=limit))
+
+
+def write(
+    model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, state: dict[str, Tensor] | None
+) -> None:
+    """A whole model, or an adapter without its base, as safetensors; and the tokenizer.
+
+    state: the gathered weights, where the model itself holds a share of them only.
+    """
+    if folder.exists():
+        shutil.rmtree(folder)
+    if state is not None and model.config.tie_word_embeddings:
+        # Gathered, the head no longer shares the embedding's memory and would be written too.
+        tied = tuple(getattr(model, "_tied_weights_keys", None) or ())
+        state = {
+            name: weight for name, weight in state.items() if not name.endswith(tied or ("\0",))
+        }
+    model.save_pretrained(folder, **({} if state is None else {"state_dict": state}))
+    tokenizer.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    settings = folder / ADAPTER_CONFIG
+    if settings.is_file():
+        # The path of the machine it was trained on says nothing; the row says what the base is.
+        found = json.loads(settings.read_text(encoding="utf-8"))
+        found["base_model_name_or_path"] = ""
+        settings.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def merge(
+    source: ModelSource,
+    inputs: dict[str, str],
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    precision: str,
+) -> None:
+    """Replace the adapter in `folder` by the whole model, the adapter added to the unquantised base.
+
+    The sum is made in float32 and then written in `precision`.
+    """
+    from peft import PeftModel
+
+    base = load_model(source, inputs, tokenizer, "float32", "cpu")
+    whole = PeftModel.from_pretrained(base, folder).merge_and_unload()
+    write(whole.to(getattr(torch, precision)), tokenizer, folder, None)

@@ -1,0 +1,66 @@
+"""What training minimises: the answers' negative log-likelihood, or ORPO's sum of it and the odds."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.spec.train import Train
+from harness.train.batches import Batch
+
+SFT_PARTS = ("loss",)
+ORPO_PARTS = (
+    "loss", "nll", "log_odds_ratio", "rewards_chosen", "rewards_rejected", "rewards_margin",
+    "rewards_accuracy",
+)  # fmt: skip
+
+
+def parts_of(params: Train) -> tuple[str, ...]:
+    """Names of what `loss_parts` returns, as they stand in the training log."""
+    return ORPO_PARTS if params.objective == "orpo" else SFT_PARTS
+
+
+def loss_parts(model: Any, batch: Batch, params: Train) -> Tensor:
+    """This micro-batch's share of the step's loss, and of what else is logged; in nats.
+
+    Shares add up over a step's micro-batches and processes. Shape: (parts,); only the first has a
+    gradient.
+    """
+    if params.objective == "sft":
+        total = model(**batch.inputs, label_at=batch.label_at, targets=batch.targets)
+        return (total * (batch.weight / batch.step_tokens)).reshape(1)
+    assert params.orpo is not None  # Train fills it in
+    nll = model(**batch.inputs, label_at=batch.label_at, targets=batch.targets, each=True)
+    return _orpo(nll, batch, params.orpo.weight)
+
+
+def _orpo(nll: Tensor, batch: Batch, weight: float) -> Tensor:
+    """ORPO's objective (arXiv 2403.07691, equations 6 and 7), the odds by TRL's own formula.
+
+    nll: (labels,). The likelihood of an answer is the mean over its tokens, as in the paper.
+    """
+    from trl.experimental.orpo import ORPOTrainer
+
+    likelihood = torch.where(batch.counted, nll, 0.0).sum() / batch.step_tokens
+    answer = batch.answer.to(nll.dtype)
+    zeros = nll.new_zeros(batch.sequences)
+    sums = zeros.index_add(0, batch.sequence, -nll * answer)
+    means = sums / zeros.index_add(0, batch.sequence, answer)
+    chosen, rejected = means[0::2], means[1::2]
+    settings: Any = SimpleNamespace(beta=weight, accelerator=SimpleNamespace(device=nll.device))
+    odds, reward_chosen, reward_rejected, _, _ = ORPOTrainer.odds_ratio_loss(
+        settings, chosen, rejected
+    )
+    share = 1 / batch.step_examples
+    ratio = odds.sum() * share
+    margin = reward_chosen - reward_rejected
+    logged = [
+        likelihood.detach(),
+        ratio.detach() / weight if weight else ratio.detach() * 0,
+        reward_chosen.sum() * share,
+        reward_rejected.sum() * share,
+        margin.sum() * share,
+        (margin > 0).sum() * share,
+    ]
+    return torch.stack([likelihood - ratio, *logged]) * batch.weight

@@ -1,0 +1,140 @@
+"""Padding-free batches: examples end to end in one row, none of which sees another.
+
+All layers but attention work on each token by itself, so a flat row of tokens costs no padding. In
+attention each example is a call of its own (on a GPU in half precision, one call of a kernel for
+sequences of various lengths), and position ids begin anew with every example.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+ATTENTION = "harness_packed"
+LABELS_AT_ONCE = 512
+"""So many labels' logits are there at a time; harness.memory counts on it."""
+CHUNKED = nn.LinearCrossEntropyOptions(chunking_method=None, batch_chunk_size=LABELS_AT_ONCE)
+"""torch's own choice, one or two labels for a large vocabulary, takes seven times as long on a CPU."""
+TOLERANCE = 1e-3
+"""Relative difference of a loss that two orders of float32 sums may leave."""
+
+
+@dataclass
+class Lengths:
+    """Where the examples of a flat row end. `bounds`: int32, (examples + 1,), from 0."""
+
+    each: list[int]
+    bounds: Tensor
+
+    @classmethod
+    def of(cls, lengths: Sequence[int]) -> "Lengths":
+        ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+        return cls(list(lengths), ends)
+
+    def to(self, device: torch.device) -> "Lengths":
+        return Lengths(self.each, self.bounds.to(device, non_blocking=True))
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    packed: Lengths | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention within each example. Shapes as transformers gives them: (1, heads, tokens,
+    head size); the output is (1, tokens, heads, head size).
+
+    Raises ValueError for what it does not compute: without `packed`, with capped scores or sinks.
+    """
+    if packed is None or kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+        raise ValueError("packed attention does not compute what this model asks for")
+    grouped = query.shape[1] != key.shape[1]
+    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and not dropout:
+        from torch.nn.attention.varlen import varlen_attn
+
+        longest = max(packed.each)
+        out = varlen_attn(
+            *(t[0].transpose(0, 1) for t in (query, key, value)),
+            packed.bounds, packed.bounds, longest, longest,
+            scale=scaling,
+            window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
+            enable_gqa=grouped,
+        )  # fmt: skip
+        return out.unsqueeze(0), None
+    # split's gradient is one concatenation; slices would each cost a gradient as long as the row.
+    parts = zip(*(t.split(packed.each, dim=2) for t in (query, key, value)), strict=True)
+    outs = []
+    for q, k, v in parts:
+        window = _window(q, sliding_window)
+        outs.append(
+            nn.functional.scaled_dot_product_attention(
+                q, k, v,
+                attn_mask=window,
+                dropout_p=dropout,
+                is_causal=window is None,
+                scale=scaling,
+                enable_gqa=grouped,
+            )
+        )  # fmt: skip
+    return torch.cat(outs, dim=2).transpose(1, 2), None
+
+
+def _window(query: Tensor, size: int | None) -> Tensor | None:
+    """Which keys a query sees where a sliding window is shorter than the example; else None."""
+    length = query.shape[2]
+    if size is None or length <= size:
+        return None
+    back = torch.arange(length, device=query.device)
+    behind = back[:, None] - back[None, :]
+    return (behind >= 0) & (behind < size)
+
+
+ALL_ATTENTION_FUNCTIONS.register(ATTENTION, packed_attention)
+
+
+def add_label_loss(model: PreTrainedModel) -> None:
+    """Give a causal language model a forward that takes `label_at` (places in the flattened batch,
+    each before its label's) and `targets`, and returns the negative log-likelihoods in nats: their
+    sum, or with `each=True` one for every label. Logits are made for these places alone.
+
+    To be called before PEFT wraps the model. Other calls go to the model's own forward.
+    """
+    original: Callable[..., Any] = model.forward
+
+    def forward(
+        *args: Any,
+        label_at: Tensor | None = None,
+        targets: Tensor | None = None,
+        each: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        if label_at is None:
+            return original(*args, **kwargs)
+        kwargs["use_cache"] = False
+        reduction = "none" if each else "sum"
+        head = model.get_output_embeddings()
+        if getattr(model, "harness_plain_head", False) or type(head) is not nn.Linear:
+            logits = original(*args, **kwargs).logits.flatten(0, 1).index_select(0, label_at)
+            return nn.functional.cross_entropy(logits.float(), targets, reduction=reduction)
+        hidden = model.base_model(*args, **kwargs).last_hidden_state.flatten(0, 1)
+        hidden = hidden.index_select(0, label_at)
+        return nn.functional.linear_cross_entropy(
+            hidden,
+            head.weight.to(hidden.dtype),
+            targets,
+            linear_bias=None if head.bias is None else head.bias.to(hidden.dtype),
+            reduction=reduction,
+            options=CHUNKED,
+        )
+
+    model.forward = forward

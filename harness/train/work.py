@@ -1,0 +1,192 @@
+"""One process's part of a training: its model, the loop, and (the first process) what comes out."""
+
+import os
+import resource
+import time
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from harness import events
+from harness.call import StageCall, StageResult
+from harness.errors import HarnessError, InputError
+from harness.modeling.load import available_device, device_name, most_positions
+from harness.spec.models import ModelSource
+from harness.spec.train import Train
+from harness.train import LOG, MODEL, checkpoints, last_loss
+from harness.train import model as models
+from harness.train.data import Data
+from harness.train.loop import Trainer, train
+from harness.train.watch import Watch
+
+
+def train_here(
+    call: StageCall,
+    params: Train,
+    source: ModelSource,
+    tokenizer: PreTrainedTokenizerBase,
+    data: Data,
+    rank: int = 0,
+    processes: int = 1,
+) -> StageResult:
+    """Train in this process, as one of `processes`; all of them leave what the first one says."""
+    logging.disable_progress_bar()
+    device = available_device()
+    if params.liger_kernels and device != "cuda":
+        raise InputError("train.liger_kernels: they run on a GPU, and there is none here")
+    threads = _make_repeatable(device, params, processes)
+    model = models.load(source, call.inputs, tokenizer, params, device)
+    parameters = model.num_parameters()
+    _check_lengths(data, most_positions(model))
+    try:
+        trainer, watch = train(
+            model, tokenizer, data, params, call.folder, call.folder / LOG, device, rank, processes
+        )
+    except torch.cuda.OutOfMemoryError as e:
+        raise _too_small(params, model, data) from e
+    _save(trainer, tokenizer, call, params, source, rank)
+    used = {
+        "parameters": parameters,
+        "trained_parameters": _trained(trainer.model),
+        "device": device_name(device),
+        "processes": processes,
+        "threads": threads,
+        "packed": trainer.schedule.packed,
+        "deterministic": torch.are_deterministic_algorithms_enabled() or device == "cpu",
+        "tokens_per_second": round(watch.tokens_per_second(), 1),
+        "peak_memory_bytes": _peak_memory(device),
+        "checkpoints": watch.saves,
+        "checkpoint_seconds": round(watch.save_seconds, 3),
+        "train_seconds": round(watch.seconds(), 3),
+    }
+    return _result(call, params, source, data, watch, used, device)
+
+
+def _result(
+    call: StageCall,
+    params: Train,
+    source: ModelSource,
+    data: Data,
+    watch: Watch,
+    used: dict[str, Any],
+    device: str,
+) -> StageResult:
+    metrics: dict[str, dict[str, Any]] = {"train_loss": {"value": last_loss(call.folder / LOG)}}
+    if watch.held_out is not None and data.held_out is not None:
+        nats, bits, tokens, size = watch.held_out
+        shared = {"examples": len(data.held_out), "tokens": tokens}
+        metrics["held_out_loss"] = {"value": nats, **shared}
+        metrics["bits_per_byte"] = {"value": bits, **shared, "bytes": size}
+    seeds, notes = {"train": params.seed}, []
+    if source.random is not None:
+        seeds["model"] = source.random.seed
+        used["base_model"] = "random"
+        notes.append("the base model had random weights")
+    if data.counts.truncated:
+        notes.append(
+            f"{data.counts.truncated} of {data.counts.examples} examples were cut to "
+            f"{params.cutoff_length} tokens"
+        )
+    return StageResult(
+        keep=[MODEL, LOG],
+        metrics=metrics,
+        counts={
+            **asdict(data.counts),
+            "steps": len(watch.steps),
+            "tokens": watch.tokens,
+            "prompt_tokens": watch.prompt_tokens,
+        },
+        used=used,
+        cost={"gpu_seconds": round(watch.seconds(), 3) if device == "cuda" else 0.0},
+        seeds=seeds,
+        simulated=["teacher"] if data.simulated else [],
+        notes=notes,
+    )
+
+
+def _make_repeatable(device: str, params: Train, processes: int) -> int:
+    """The same call gives the same weights on the same machine. Returns the number of threads."""
+    if device == "cuda":
+        if processes == 1 and torch.cuda.device_count() > 1:
+            raise HarnessError(
+                f"there are {torch.cuda.device_count()} GPUs and this row trains on one",
+                "Choose it: set CUDA_VISIBLE_DEVICES=0. Or train on all of them: "
+                f"train.launch: {{processes: {torch.cuda.device_count()}}}.",
+            )
+        if params.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.manual_seed(params.seed)
+    if params.threads is not None:
+        torch.set_num_threads(params.threads)
+    elif processes > 1:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // params.launch.processes))
+    return int(torch.get_num_threads())
+
+
+def _check_lengths(data: Data, limit: int | None) -> None:
+    longest = data.train.longest()
+    if limit is not None and longest > limit:
+        raise InputError(
+            f"the longest example has {longest} tokens, the model takes {limit}",
+            f"Set train.cutoff_length to {limit} or less.",
+        )
+    if limit is not None and data.held_out is not None and data.held_out.longest() > limit:
+        raise InputError(
+            f"the longest held-out example has {data.held_out.longest()} tokens, the model takes "
+            f"{limit}, and held-out examples are never cut",
+            "Leave it out of the data set, or hold out others with train.validation.seed.",
+        )
+
+
+def _trained(model: Any) -> int:
+    return sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad)
+
+
+def _peak_memory(device: str) -> int:
+    """On a GPU what torch had in use there at the peak; else the process's resident memory."""
+    if device == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _too_small(params: Train, model: Any, data: Data) -> HarnessError:
+    """What to do where the GPU's memory did not suffice."""
+    from harness.fitting import describe, machine_memory
+
+    total = torch.cuda.mem_get_info()[1]
+    lengths = data.train.sizes().tolist()
+    return HarnessError(
+        f"the GPU's {total / 2**30:.1f} GiB are too few for this training",
+        describe(
+            params, model.config.to_dict(), total, lengths, ran_out=True, cpu_bytes=machine_memory()
+        ),
+    )
+
+
+def _save(
+    trainer: Trainer,
+    tokenizer: PreTrainedTokenizerBase,
+    call: StageCall,
+    params: Train,
+    source: ModelSource,
+    rank: int,
+) -> None:
+    started = time.monotonic()
+    state = None
+    if params.deepspeed is not None:
+        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if rank != 0:
+        return
+    folder = call.folder / MODEL
+    with checkpoints.honest_disk_faults(call.folder):
+        models.write(trainer.accelerator.unwrap_model(trainer.model), tokenizer, folder, state)
+        if params.lora is not None and params.lora.merge:
+            events.note("adding the adapter to the base model")
+            del trainer
+            models.merge(source, call.inputs, tokenizer, folder, params.precision)
+    if time.monotonic() - started > 2:
+        events.note(f"the model was written in {time.monotonic() - started:.0f} s")

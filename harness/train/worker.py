@@ -1,0 +1,69 @@
+"""One of several training processes, started by torchrun: `-m harness.train.worker CALL.json`."""
+
+import ctypes
+import errno
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from harness import events
+from harness.call import StageCall
+from harness.errors import HarnessError, Interrupted
+from harness.train import launch
+
+
+def main(argv: list[str]) -> int:
+    events.claim_stdout()
+    # Nothing is lost by dying at once, and a process that waits for another hears no signal.
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: never outlive torchrun
+    call = StageCall.read(Path(argv[0]))
+    try:
+        _work(call)
+        return 0
+    except HarnessError as e:
+        fault = e.message, e.hint, e.exit_code
+    except KeyboardInterrupt:
+        fault = "stopped", "", Interrupted.exit_code
+    except OSError as e:
+        full = e.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "no space left on the device" if full else f"{type(e).__name__}: {e}"
+        fault = what, "Run the same command again; what is finished stays.", 1
+        traceback.print_exc()
+    except Exception as e:
+        fault = f"{type(e).__name__}: {e}", "The log has the details.", 1
+        traceback.print_exc()
+    launch.leave_fault(call.folder, *fault)
+    sys.stderr.flush()
+    # Without waiting for the others, which wait for this one.
+    os._exit(fault[2])
+
+
+def _work(call: StageCall) -> None:
+    import torch
+
+    from harness.modeling.load import load_tokenizer
+    from harness.spec.models import ModelSource
+    from harness.spec.template import Template
+    from harness.spec.train import Train
+    from harness.train.data import load_data
+    from harness.train.work import train_here
+
+    rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    params = Train.model_validate(call.params["train"])
+    template = Template.model_validate(call.params["template"])
+    source = ModelSource.model_validate(call.params["model"])
+    tokenizer = load_tokenizer(source, call.inputs)
+    data = load_data(call, params, template, tokenizer)
+    result = train_here(call, params, source, tokenizer, data, rank, processes)
+    if rank == 0:
+        launch.leave_outcome(call.folder, result)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

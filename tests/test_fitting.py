@@ -1,0 +1,151 @@
+"""What would make a training fit: the least intrusive way first, and only ways that do fit."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import fitting, shapes
+from harness.fitting import GIB, USABLE, describe, what_fits
+from harness.memory import of_training
+from harness.spec.train import Train
+
+QWEN = {
+    "model_type": "qwen2", "hidden_size": 1024, "intermediate_size": 2816,
+    "num_hidden_layers": 24, "num_attention_heads": 16, "num_key_value_heads": 16,
+    "tie_word_embeddings": True,
+}  # fmt: skip
+LLAMA = {"model_type": "llama"}
+
+
+def training(**settings: Any) -> Train:
+    return Train.model_validate(settings)
+
+
+def changed(train: Train, changes: Any) -> Train:
+    return Train.model_validate({**train.model_dump(), **changes})
+
+
+@pytest.mark.parametrize("gibibytes", [2, 4, 8, 16, 24, 80])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {}, {"batch_size": 12, "accumulation": 5}, {"method": "lora"}, {"objective": "orpo"},
+        {"optimizer": "sgd"}, {"deepspeed": {"stage": 2}}, {"method": "qlora"},
+        {"launch": {"processes": 2}, "batch_size": 6},
+    ],
+)  # fmt: skip
+def test_every_way_fits_by_the_estimate_and_is_a_training_that_a_spec_can_state(
+    gibibytes: int, settings: dict[str, Any]
+) -> None:
+    train = training(**settings)
+    for config in (QWEN, LLAMA):
+        shape = shapes.from_config(config)
+        assert shape is not None
+        for fit in what_fits(train, config, gibibytes * GIB):
+            then = changed(train, fit.changes)
+            assert then != train
+            assert of_training(then, shape).needed <= USABLE * gibibytes * GIB
+            examples = then.batch_size * then.accumulation
+            assert examples == train.batch_size * train.accumulation
+            assert then.batch_size % train.launch.processes == 0
+            free = {"gradient_checkpointing", "batch_size", "accumulation"}
+            assert fit.deviates == bool(set(fit.changes) - free)
+
+
+def test_what_leaves_the_result_as_it_is_comes_first_and_as_little_of_it_as_will_do() -> None:
+    found = what_fits(training(batch_size=16), QWEN, 24 * GIB)
+    ways = [dict(fit.changes) for fit in found if not fit.deviates]
+    assert ways == [{"gradient_checkpointing": True}, {"batch_size": 4, "accumulation": 4}]
+    deviates = [fit.deviates for fit in found]
+    assert deviates == sorted(deviates)
+    words = describe(training(batch_size=16), QWEN, 24 * GIB)
+    assert "would fit with gradient_checkpointing: true (about 1" in words
+    assert "or batch_size: 4, accumulation: 4 (about 1" in words
+    assert "the same result but for rounding" in words
+    assert "deviation" not in words
+
+
+def test_both_harmless_changes_together_are_offered_where_neither_alone_will_do() -> None:
+    first = what_fits(training(batch_size=64, cutoff_length=4096), QWEN, 12 * GIB)[0]
+    assert not first.deviates
+    assert set(first.changes) == {"gradient_checkpointing", "batch_size", "accumulation"}
+
+
+def test_where_only_another_result_fits_it_is_said_to_be_a_deviation() -> None:
+    train = training(gradient_checkpointing=True, batch_size=1)
+    found = what_fits(train, LLAMA, 24 * GIB)
+    assert found
+    assert all(fit.deviates for fit in found)
+    methods = [fit.changes.get("method") for fit in found]
+    assert methods[-1] in ("lora", "qlora")
+    assert "as a deviation in the result" in describe(train, LLAMA, 24 * GIB)
+
+
+def test_offloading_is_offered_only_where_the_cpu_has_room_for_it_and_says_how_much() -> None:
+    def offloads(cpu: float) -> list[str]:
+        found = what_fits(training(), LLAMA, 24 * GIB, cpu_bytes=cpu)
+        return [str(fit) for fit in found if "deepspeed" in fit.changes]
+
+    assert offloads(64 * GIB) == []
+    assert "GiB of the CPU's" in offloads(512 * GIB)[0]
+
+
+def test_processes_that_can_share_the_states_are_told_to_before_anything_is_offloaded() -> None:
+    train = training(launch={"processes": 8}, gradient_checkpointing=True)
+    stages = [
+        fit.changes["deepspeed"]
+        for fit in what_fits(train, LLAMA, 80 * GIB)
+        if "deepspeed" in fit.changes
+    ]
+    assert stages[0] == {"stage": 2}
+    alone = what_fits(training(gradient_checkpointing=True), LLAMA, 80 * GIB)
+    assert all(fit.changes.get("deepspeed") != {"stage": 2} for fit in alone)
+
+
+def test_a_model_too_large_for_all_of_it_is_said_to_be() -> None:
+    assert what_fits(training(), LLAMA, 2 * GIB, cpu_bytes=GIB) == []
+    assert "smaller model or a larger GPU" in describe(training(), LLAMA, 2 * GIB, cpu_bytes=GIB)
+    assert "cannot be estimated" in describe(training(), {"model_type": "mamba"}, GIB)
+
+
+def test_after_a_run_out_of_memory_nothing_is_offered_that_would_hardly_need_less() -> None:
+    train = training(method="qlora", precision="bfloat16")
+    shape = shapes.from_config(QWEN)
+    assert shape is not None
+    before = of_training(train, shape).needed
+    found = what_fits(train, QWEN, 80 * GIB, ran_out=True)
+    assert found
+    assert all(fit.memory.needed <= 0.8 * before for fit in found)
+    assert describe(train, QWEN, 80 * GIB, ran_out=True).startswith("It needs about ")
+
+
+def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> tuple[fitting.Gpu, ...]:
+    tool = folder / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    fitting.gpus.cache_clear()
+    try:
+        return fitting.gpus()
+    finally:
+        fitting.gpus.cache_clear()
+
+
+def test_gpus_are_what_nvidia_smi_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = smi(tmp_path, monkeypatch, "echo 'NVIDIA A, B, 24564'; echo 'NVIDIA C, 8192'")
+    assert found == (fitting.Gpu("NVIDIA A, B", 24564 * 2**20), fitting.Gpu("NVIDIA C", 8 * GIB))
+
+
+@pytest.mark.parametrize("script", ["echo no devices; exit 9", "echo 'Failed, to talk'", "echo x"])
+def test_a_broken_driver_is_no_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    assert smi(tmp_path, monkeypatch, script) == ()
+
+
+def test_a_gpu_that_shares_the_machines_memory_has_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (found,) = smi(tmp_path, monkeypatch, "echo 'NVIDIA GB10, [N/A]'")
+    assert found.size == fitting.machine_memory()

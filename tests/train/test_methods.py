@@ -1,0 +1,214 @@
+"""What is trained with each method, and that what comes out loads and says so."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from harness.call import StageCall
+from harness.errors import HarnessError, InputError
+from harness.modeling.load import bytes_tokenizer, load_model
+from harness.spec.models import ModelSource
+from harness.spec.train import Train
+from harness.train import run
+from harness.train.deepspeed import config, warmup_lr
+from tests.modeling.calls import EXAMPLES, random_model, train_call
+
+WIDE = {"hidden_size": 64, "intermediate_size": 128, "attention_dropout": 0.0}
+"""Wide enough for bitsandbytes to quantise."""
+PAIRS = [
+    {"instruction": r["instruction"], "chosen": r["output"], "rejected": "no" + r["output"][::-1]}
+    for r in EXAMPLES
+]
+
+
+def log_of(call: StageCall) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (call.folder / "trainer_log.jsonl").open()]
+
+
+def files_of(call: StageCall) -> set[str]:
+    return {path.name for path in (call.folder / "model").iterdir()}
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_adapters_are_trained_and_the_base_stays(tmp_path: Path, method: str) -> None:
+    base = random_model(**WIDE)
+    lora = {"rank": 4, "alpha": 8, "target_modules": ["q_proj", "v_proj"]}
+    call = train_call(tmp_path, model=base, method=method, lora=lora, epochs=10, learning_rate=2e-2)
+    result = run(call)
+    log = log_of(call)
+    assert log[-1]["loss"] < log[0]["loss"] - 0.5
+    # rank * (in + out) for q (64 x 64) and v (64 x 32) in each of two layers
+    heads = result.used["trained_parameters"] / 2
+    assert heads == 4 * (64 + 64) + 4 * (64 + 32) or heads == 4 * (64 + 64) * 2
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= files_of(call)
+    assert "model.safetensors" not in files_of(call)
+    settings = json.loads((call.folder / "model" / "adapter_config.json").read_text())
+    assert (settings["r"], settings["lora_alpha"]) == (4, 8)
+    assert sorted(settings["target_modules"]) == ["q_proj", "v_proj"]
+    assert str(tmp_path) not in json.dumps(settings)
+
+
+def test_a_merged_adapter_is_a_whole_model_with_the_same_answers(tmp_path: Path) -> None:
+    base = random_model(**WIDE)
+    losses = []
+    for merge in (False, True):
+        (tmp_path / str(merge)).mkdir()
+        call = train_call(
+            tmp_path / str(merge), model=base, method="lora", lora={"merge": merge}, epochs=4
+        )
+        run(call)
+        losses.append(log_of(call)[-1]["loss"])
+        if merge:
+            assert "model.safetensors" in files_of(call)
+            assert "adapter_config.json" not in files_of(call)
+            whole = ModelSource.model_validate({"path": str(call.folder / "model")})
+            after = load_model(whole, {}, bytes_tokenizer(), "float32", "cpu").state_dict()
+    assert losses[0] == losses[1]
+    source = ModelSource.model_validate(base)
+    before = load_model(source, {}, bytes_tokenizer(), "float32", "cpu").state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all("proj" in name for name in moved), "norms and embeddings have no adapter"
+
+
+def test_an_adapter_for_layers_that_are_not_there_is_refused(tmp_path: Path) -> None:
+    call = train_call(tmp_path, method="lora", lora={"target_modules": ["q_proj", "qkv"]})
+    with pytest.raises(InputError, match="no linear layer qkv") as caught:
+        run(call)
+    assert "q_proj" in caught.value.hint
+
+
+def test_orpo_is_logged_with_its_parts_that_add_up(tmp_path: Path) -> None:
+    call = train_call(
+        tmp_path, PAIRS, objective="orpo", orpo={"weight": 0.5}, epochs=15,
+        model=random_model(attention_dropout=0.0),
+    )  # fmt: skip
+    run(call)
+    log = log_of(call)
+    for line in log:
+        assert line["loss"] == pytest.approx(line["nll"] - 0.5 * line["log_odds_ratio"], rel=1e-4)
+        margin = line["rewards_chosen"] - line["rewards_rejected"]
+        assert line["rewards_margin"] == pytest.approx(margin, abs=1e-5)
+    assert log[-1]["rewards_margin"] > log[0]["rewards_margin"]
+    assert log[-1]["rewards_accuracy"] == 1.0
+
+
+def test_training_on_preference_pairs_wants_orpo_and_the_other_way_round(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="chosen and rejected") as caught:
+        run(train_call(tmp_path, PAIRS))
+    assert "orpo" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "optimizer", ["adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "sgd"]
+)
+def test_every_optimizer_moves_the_weights_its_own_way(tmp_path: Path, optimizer: str) -> None:
+    losses = []
+    for name in ("adamw", optimizer):
+        (tmp_path / name).mkdir()
+        model = random_model(**WIDE | {"hidden_size": 128})
+        call = train_call(tmp_path / name, optimizer=name, model=model, steps=4)
+        run(call)
+        losses.append([line["loss"] for line in log_of(call)])
+    assert losses[0][0] == losses[1][0]
+    if optimizer != "paged_adamw":  # the same arithmetic, elsewhere
+        assert losses[0][2:] != losses[1][2:]
+
+
+def test_the_held_out_loss_is_the_models_own_on_examples_it_never_saw(tmp_path: Path) -> None:
+    call = train_call(
+        tmp_path, validation={"share": 0.25, "every_steps": 2}, batch_size=3, epochs=2
+    )
+    result = run(call)
+    assert result.counts["held_out"] == 3
+    assert result.counts["examples"] == 9
+    lines = [line for line in log_of(call) if "held_out_loss" in line]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    final = result.metrics["held_out_loss"]
+    assert final["value"] == lines[-1]["held_out_loss"]
+    assert final["examples"] == 3
+    bits = result.metrics["bits_per_byte"]
+    # One byte a token here, but the end tokens, which have nats and no byte.
+    assert bits["bytes"] == final["tokens"] - 3
+    assert bits["value"] * bits["bytes"] == pytest.approx(
+        final["value"] * final["tokens"] / 0.6931471805599453
+    )
+
+
+def test_measuring_held_out_examples_changes_no_weight(tmp_path: Path) -> None:
+    digests = []
+    for every in (None, 1):
+        (tmp_path / str(every)).mkdir()
+        call = train_call(
+            tmp_path / str(every), validation={"share": 0.25, "every_steps": every}, method="qlora",
+            model=random_model(**WIDE),
+        )  # fmt: skip
+        run(call)
+        digests.append((call.folder / "model" / "adapter_model.safetensors").read_bytes())
+    assert digests[0] == digests[1]
+
+
+def test_a_warm_up_share_is_rounded_up_to_whole_steps(tmp_path: Path) -> None:
+    call = train_call(tmp_path, warmup_ratio=0.3, scheduler="constant_with_warmup", steps=5)
+    run(call)
+    rates = [round(line["learning_rate"] / 5e-3, 3) for line in log_of(call)]
+    assert rates == [0, 0.5, 1, 1, 1]
+
+
+@pytest.mark.parametrize("warmup_steps", [1, 2, 10, 100])
+def test_warmup_lr_gives_the_rates_of_deepspeeds_class(warmup_steps: int) -> None:
+    from deepspeed.runtime.lr_schedules import WarmupLR
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = WarmupLR(optimizer, warmup_max_lr=1.0, warmup_num_steps=warmup_steps)
+    for step in range(warmup_steps + 5):
+        assert warmup_lr(step, warmup_steps) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+
+
+def test_warmup_lr_is_what_the_log_shows(tmp_path: Path) -> None:
+    call = train_call(tmp_path, scheduler="warmup_lr", warmup_steps=4, steps=6)
+    run(call)
+    rates = [line["learning_rate"] / 5e-3 for line in log_of(call)]
+    assert rates == pytest.approx([warmup_lr(step, 4) for step in range(6)])
+
+
+def test_study_003s_deepspeed_set_up_is_told_as_it_stands() -> None:
+    params = Train.model_validate(
+        {
+            "learning_rate": 1e-5, "weight_decay": 3e-7, "betas": [0.8, 0.999],
+            "scheduler": "warmup_lr", "warmup_steps": 100, "batch_size": 8, "accumulation": 2,
+            "deepspeed": {"stage": 2, "offload_optimizer": True},
+        }
+    )  # fmt: skip
+    told = config(params)
+    assert told is not None
+    assert told["zero_optimization"] == {"stage": 2, "offload_optimizer": {"device": "cpu"}}
+    assert told["optimizer"] == {
+        "type": "AdamW",
+        "params": {
+            "lr": 1e-5, "betas": [0.8, 0.999], "eps": 1e-8, "weight_decay": 3e-7,
+            "torch_adam": False,
+        },
+    }  # fmt: skip
+    assert told["gradient_accumulation_steps"] == 2
+
+
+def test_a_diverged_training_keeps_and_names_the_last_good_checkpoint(tmp_path: Path) -> None:
+    """The second step's update breaks the weights, which the third step's loss shows."""
+    call = train_call(
+        tmp_path, learning_rate=1e30, max_grad_norm=None, scheduler="constant_with_warmup",
+        warmup_steps=1, checkpoint_steps=1, steps=9,
+    )  # fmt: skip
+    with pytest.raises(HarnessError, match=r"diverged: .* at step 3 of 9") as caught:
+        run(call)
+    assert "The checkpoint at step 1 is kept" in caught.value.message
+    (kept,) = (call.folder / "checkpoints").iterdir()
+    assert kept.name == "checkpoint-1"
+    weights = load_file(kept / "model.safetensors")
+    assert all(torch.isfinite(w).all() for w in weights.values())

@@ -1,0 +1,165 @@
+"""Batches without padding: the same losses and gradients as each example by itself."""
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from harness.spec.train import Train
+from harness.train.batches import collate
+from harness.train.data import ANSWER, COUNTED, Encoded
+from harness.train.model import choose_path
+from harness.train.objectives import loss_parts
+from harness.train.packing import ATTENTION, add_label_loss
+
+VOCABULARY = 97
+
+
+def a_model(kind: str = "qwen2", **changes: Any) -> Any:
+    settings = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.3,
+        "pad_token_id": 0,
+    }
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings | changes))
+    add_label_loss(model)
+    return model
+
+
+def sequences(*lengths: int, pairs: bool = False) -> Encoded:
+    """Random tokens; the first third of each is its prompt."""
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    marks = [np.where(np.arange(n) < n // 3, 0, ANSWER | COUNTED).astype(np.uint8) for n in lengths]
+    return Encoded(
+        draw.integers(0, VOCABULARY, sum(lengths)).astype(np.int32),
+        np.concatenate(marks),
+        np.cumsum([0, *lengths]),
+        np.array(lengths),
+        pairs,
+    )
+
+
+def gradients(model: Any) -> torch.Tensor:
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+def one_by_one(model: Any, data: Encoded) -> tuple[float, torch.Tensor]:
+    """The mean loss and its gradient from the model's own forward, one text at a time."""
+    model.zero_grad()
+    total, count = torch.zeros(()), 0
+    for example in range(len(data)):
+        for ids, marks in data.sequences(example):
+            labels = torch.from_numpy(ids.astype("int64"))
+            counted = torch.from_numpy((marks & COUNTED) > 0)[1:]
+            logits = model(labels[None], use_cache=False).logits[0, :-1].float()
+            losses = torch.nn.functional.cross_entropy(logits, labels[1:], reduction="none")
+            total = total + losses[counted].sum()
+            count += int(counted.sum())
+    (total / count).backward()
+    return float(total / count), gradients(model)
+
+
+def together(model: Any, data: Encoded, packed: bool) -> tuple[float, torch.Tensor]:
+    model.zero_grad()
+    batch = collate(data, range(len(data)), packed, pad=0)
+    batch.step_tokens, batch.step_examples = int(data.counted().sum()), len(data)
+    loss = loss_parts(model, batch, Train())[0]
+    loss.backward()
+    return float(loss), gradients(model)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama", "mistral", "phi3", "gemma", "qwen3"])
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_batch_has_the_loss_and_the_gradients_of_its_examples_one_by_one(
+    kind: str, packing: bool
+) -> None:
+    model, data = a_model(kind), sequences(9, 4, 17, 6)
+    expected = one_by_one(model, data)
+    assert choose_path(model, packing) is packing
+    loss, found = together(model, data, packing)
+    assert loss == pytest.approx(expected[0], rel=1e-5)
+    assert torch.allclose(found, expected[1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_sliding_window_shorter_than_the_examples_is_kept() -> None:
+    model = a_model("mistral", sliding_window=4)
+    data = sequences(20, 11)
+    expected = one_by_one(model, data)
+    whole = a_model("mistral", sliding_window=None)
+    assert one_by_one(whole, data)[0] != pytest.approx(expected[0], rel=1e-4)
+    assert choose_path(model, packing=True)
+    loss, found = together(model, data, True)
+    assert loss == pytest.approx(expected[0], rel=1e-5)
+    assert torch.allclose(found, expected[1], rtol=1e-4, atol=1e-6)
+
+
+def test_no_example_sees_another() -> None:
+    """With another first example the second one's gradient stays, bit for bit."""
+    model = a_model()
+    assert choose_path(model, packing=True)
+    first, data = [], sequences(9, 9)
+    for change in (0, 1):
+        ids = data.ids.copy()
+        ids[:9] = (ids[:9] + change) % VOCABULARY
+        changed = Encoded(ids, data.marks.copy(), data.bounds, data.answer_bytes)
+        changed.marks[:9] = 0
+        model.zero_grad()
+        first.append(together(model, changed, True))
+    assert first[0][0] == first[1][0]
+    assert torch.equal(first[0][1], first[1][1])
+
+
+def test_a_model_whose_layers_leak_between_examples_is_padded() -> None:
+    """Its attention ignores where examples end; the losses of two texts laid end to end show it."""
+    model = a_model()
+    layer = model.model.layers[0]
+    inner = layer.self_attn.forward
+
+    def leaking(hidden_states: torch.Tensor, **kwargs: Any) -> Any:
+        out, weights = inner(hidden_states=hidden_states, **kwargs)
+        return out + hidden_states.cumsum(1), weights
+
+    layer.self_attn.forward = leaking
+    assert choose_path(model, packing=True) is False
+    assert model.config._attn_implementation != ATTENTION
+
+
+def test_a_model_that_caps_its_scores_is_padded_and_right() -> None:
+    model = a_model("gemma2", attn_logit_softcapping=5.0, head_dim=8, query_pre_attn_scalar=8)
+    model.set_attn_implementation("eager")
+    data = sequences(9, 4)
+    expected = one_by_one(model, data)
+    packed = choose_path(model, packing=True)
+    loss, found = together(model, data, packed)
+    assert not packed
+    assert loss == pytest.approx(expected[0], rel=1e-5)
+    assert torch.allclose(found, expected[1], rtol=1e-4, atol=1e-6)
+
+
+def test_logits_that_the_model_scales_are_not_computed_past_it() -> None:
+    """Granite divides its logits: the hidden states times the head's weights are not its logits."""
+    model = a_model("granite", logits_scaling=4.0)
+    data = sequences(9, 4)
+    expected = one_by_one(model, data)
+    assert choose_path(model, packing=True)
+    assert model.harness_plain_head
+    assert together(model, data, True)[0] == pytest.approx(expected[0], rel=1e-5)
+
+
+def test_dropout_of_a_quantised_layers_neighbours_is_off_while_measuring() -> None:
+    from harness.train.model import set_evaluating
+
+    model = a_model()
+    model.train()
+    set_evaluating(model)
+    assert not any(module.training for module in model.modules())

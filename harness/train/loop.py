@@ -99,7 +99,7 @@ def train(
 ) -> tuple[Trainer, Watch]:
     """Train `model` in place, from the last finished checkpoint in `work` where there is one."""
     folder = work / "checkpoints"
-    packed = models.choose_path(model, params.packing)
+    packed = models.choose_path(model, params.packing, params.precision)
     if params.packing and not packed and rank == 0:
         events.note("this model's attention cannot be packed: batches are padded")
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

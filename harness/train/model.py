@@ -14,7 +14,7 @@ from harness.errors import InputError
 from harness.modeling.load import load_model, model_folder
 from harness.spec.models import ModelSource
 from harness.spec.train import Train
-from harness.train.packing import ATTENTION, TOLERANCE, Lengths, add_label_loss
+from harness.train.packing import ATTENTION, SPLIT_ATTENTION, TOLERANCE, Lengths, add_label_loss
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -73,7 +73,7 @@ def _quantised(
             folder,
             quantization_config=settings,
             dtype=dtype,
-            device_map={"": device if device == "cpu" else 0},
+            device_map={"": device if device == "cpu" else torch.cuda.current_device()},
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=source.trust_remote_code,
@@ -115,25 +115,33 @@ def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or type(module).__name__.startswith("Linear")
 
 
-def choose_path(model: PreTrainedModel, packing: bool) -> bool:
+def choose_path(model: PreTrainedModel, packing: bool, precision: str = "float32") -> bool:
     """Whether batches can go without padding; set up the model for the way that is right for it.
 
     Nothing is taken on trust: the losses of two short texts laid end to end must be those of each
-    alone, and must not change with the text before. The way of computing logits is tried likewise.
+    alone, and must not change with the text before. The way of computing logits is tried likewise,
+    all in the precision of the training's arithmetic.
     """
     set_evaluating(model)
+    half = precision == "bfloat16"
+    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=half):
+        return _choose(model, packing, HALF_TOLERANCE if half else TOLERANCE)
+
+
+def _choose(model: PreTrainedModel, packing: bool, limit: float) -> bool:
     usual = model.config._attn_implementation
     texts = _texts(model)
     alone = torch.cat([_own_loss(model, text) for text in texts])
-    for plain_head in (False, True):
-        model.harness_plain_head = plain_head
-        if packing and _packed_is_right(model, texts, alone, usual):
-            return True
+    for attention in (ATTENTION, SPLIT_ATTENTION) if packing else ():
+        for plain_head in (False, True):
+            model.harness_plain_head = plain_head
+            if _packed_is_right(model, texts, alone, attention, limit):
+                return True
     model.set_attn_implementation(usual)
     for plain_head in (False, True):
         model.harness_plain_head = plain_head
         losses = [_attempt(model, {"input_ids": text}, [text.shape[1]]) for text in texts]
-        if all(x is not None for x in losses) and _close(model, torch.cat(losses), alone):
+        if all(x is not None for x in losses) and _close(torch.cat(losses), alone, limit):
             return False
     raise InputError("this model's own loss and ours differ: it cannot be trained here")
 
@@ -158,22 +166,19 @@ def _own_loss(model: PreTrainedModel, text: Tensor) -> Tensor:
 
 
 def _packed_is_right(
-    model: PreTrainedModel, texts: list[Tensor], alone: Tensor, usual: str
+    model: PreTrainedModel, texts: list[Tensor], alone: Tensor, attention: str, limit: float
 ) -> bool:
     try:
-        model.set_attn_implementation(ATTENTION)
+        model.set_attn_implementation(attention)
     except (ValueError, NotImplementedError):
         return False
     lengths = [text.shape[1] for text in texts]
     first, second = texts
     together = _attempt(model, _end_to_end([first, second], lengths), lengths)
     swapped = _attempt(model, _end_to_end([first.flip(1), second], lengths), lengths)
-    good = together is not None and swapped is not None and _close(model, together, alone)
+    good = together is not None and swapped is not None and _close(together, alone, limit)
     seen = lengths[0] - 1
-    if good and torch.allclose(together[seen:], swapped[seen:], rtol=0, atol=1e-6):
-        return True
-    model.set_attn_implementation(usual)
-    return False
+    return good and bool(torch.allclose(together[seen:], swapped[seen:], rtol=0, atol=1e-6))
 
 
 def _end_to_end(texts: list[Tensor], lengths: list[int]) -> dict[str, Any]:
@@ -199,9 +204,7 @@ def _attempt(model: PreTrainedModel, inputs: dict[str, Any], lengths: list[int])
         return None
 
 
-def _close(model: PreTrainedModel, ours: Tensor, theirs: Tensor) -> bool:
-    is_half = any(p.dtype in (torch.bfloat16, torch.float16) for p in model.parameters())
-    limit = HALF_TOLERANCE if is_half else TOLERANCE
+def _close(ours: Tensor, theirs: Tensor, limit: float) -> bool:
     same_shape = ours.shape == theirs.shape
     return same_shape and bool(torch.allclose(ours, theirs, rtol=limit, atol=limit))
 

@@ -7,6 +7,7 @@ sequences of various lengths), and position ids begin anew with every example.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-ATTENTION = "harness_packed"
+ATTENTION, SPLIT_ATTENTION = "harness_packed", "harness_packed_split"
+"""Names in transformers' table of attention functions; the second for GPUs whose kernel for sequences
+of various lengths fails."""
 LABELS_AT_ONCE = 512
 """So many labels' logits are there at a time; harness.memory counts on it."""
 CHUNKED = nn.LinearCrossEntropyOptions(chunking_method=None, batch_chunk_size=LABELS_AT_ONCE)
@@ -49,17 +52,20 @@ def packed_attention(
     dropout: float = 0.0,
     packed: Lengths | None = None,
     sliding_window: int | None = None,
+    whole: bool = True,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each example. Shapes as transformers gives them: (1, heads, tokens,
     head size); the output is (1, tokens, heads, head size).
 
-    Raises ValueError for what it does not compute: without `packed`, with capped scores or sinks.
+    whole: use the GPU's kernel for all examples at once, where it can be. Raises ValueError for what is
+    not computed: a call without `packed`, with capped scores or sinks.
     """
     if packed is None or kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
         raise ValueError("packed attention does not compute what this model asks for")
     grouped = query.shape[1] != key.shape[1]
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and not dropout:
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    if whole and query.is_cuda and half and not dropout:
         from torch.nn.attention.varlen import varlen_attn
 
         longest = max(packed.each)
@@ -100,6 +106,7 @@ def _window(query: Tensor, size: int | None) -> Tensor | None:
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, packed_attention)
+ALL_ATTENTION_FUNCTIONS.register(SPLIT_ATTENTION, partial(packed_attention, whole=False))
 
 
 def add_label_loss(model: PreTrainedModel) -> None:

@@ -11,7 +11,7 @@ from harness.train.batches import collate
 from harness.train.data import ANSWER, COUNTED, Encoded
 from harness.train.model import choose_path
 from harness.train.objectives import loss_parts
-from harness.train.packing import ATTENTION, add_label_loss
+from harness.train.packing import ATTENTION, SPLIT_ATTENTION, add_label_loss
 
 VOCABULARY = 97
 
@@ -50,32 +50,32 @@ def sequences(*lengths: int, pairs: bool = False) -> Encoded:
 
 
 def gradients(model: Any) -> torch.Tensor:
-    return torch.cat([p.grad.flatten() for p in model.parameters()])
+    return torch.cat([p.grad.flatten().cpu() for p in model.parameters()])
 
 
 def one_by_one(model: Any, data: Encoded) -> tuple[float, torch.Tensor]:
     """The mean loss and its gradient from the model's own forward, one text at a time."""
     model.zero_grad()
-    total, count = torch.zeros(()), 0
+    total, count = torch.zeros((), device=model.device), 0
     for example in range(len(data)):
         for ids, marks in data.sequences(example):
-            labels = torch.from_numpy(ids.astype("int64"))
-            counted = torch.from_numpy((marks & COUNTED) > 0)[1:]
+            labels = torch.from_numpy(ids.astype("int64")).to(model.device)
+            counted = torch.from_numpy((marks & COUNTED) > 0)[1:].to(model.device)
             logits = model(labels[None], use_cache=False).logits[0, :-1].float()
             losses = torch.nn.functional.cross_entropy(logits, labels[1:], reduction="none")
             total = total + losses[counted].sum()
             count += int(counted.sum())
     (total / count).backward()
-    return float(total / count), gradients(model)
+    return float(total.detach() / count), gradients(model)
 
 
 def together(model: Any, data: Encoded, packed: bool) -> tuple[float, torch.Tensor]:
     model.zero_grad()
-    batch = collate(data, range(len(data)), packed, pad=0)
+    batch = collate(data, range(len(data)), packed, pad=0).to(model.device)
     batch.step_tokens, batch.step_examples = int(data.counted().sum()), len(data)
     loss = loss_parts(model, batch, Train())[0]
     loss.backward()
-    return float(loss), gradients(model)
+    return float(loss.detach()), gradients(model)
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "llama", "mistral", "phi3", "gemma", "qwen3"])
@@ -163,3 +163,36 @@ def test_dropout_of_a_quantised_layers_neighbours_is_off_while_measuring() -> No
     model.train()
     set_evaluating(model)
     assert not any(module.training for module in model.modules())
+
+
+def test_the_way_is_tried_in_the_precision_of_the_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = a_model()
+    seen = []
+    inner = model.model.layers[0].self_attn.q_proj.forward
+
+    def watching(x: torch.Tensor) -> torch.Tensor:
+        out = inner(x)
+        seen.append(out.dtype)
+        return out
+
+    model.model.layers[0].self_attn.q_proj.forward = watching
+    assert choose_path(model, packing=True, precision="bfloat16")
+    assert set(seen) == {torch.bfloat16}
+
+
+def test_where_the_whole_kernel_fails_each_example_is_a_call_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    def failing(*given: Any, **more: Any) -> Any:
+        raise RuntimeError("no kernel for this device")
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, ATTENTION, failing)
+    model, data = a_model(), sequences(9, 4, 17)
+    expected = one_by_one(model, data)
+    assert choose_path(model, packing=True)
+    assert model.config._attn_implementation == SPLIT_ATTENTION
+    assert together(model, data, True)[0] == pytest.approx(expected[0], rel=1e-5)

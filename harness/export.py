@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,11 +106,10 @@ def _copy(artefact: Artefact, card: str, folder: Path) -> list[str]:
         raise InputError(
             f"{folder} is there already", "Name a folder that is not, or hub:OWNER/NAME."
         )
-    part = folder.with_name(f".{folder.name}.part")
-    if part.exists():
-        shutil.rmtree(part)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        part.mkdir(parents=True)
+        part.chmod(0o755)
         for name, path in contents(artefact.folder).items():
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, part / name)

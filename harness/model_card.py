@@ -157,7 +157,10 @@ def _data(facts: Facts) -> Iterator[str]:
 
 
 def _results(facts: Facts) -> Iterator[str]:
-    rows = [(FIGURES.get(n, escaped(n.replace("_", " "))), f"{m['value']:.4f}")
+    figures = dict(FIGURES)
+    if _params(facts)["train"].get("objective") == "orpo":
+        figures["train_loss"] = "ORPO's objective at the end (nats)"
+    rows = [(figures.get(n, escaped(n.replace("_", " "))), f"{m['value']:.4f}")
             for n, m in facts["metrics"].items() if "value" in m]  # fmt: skip
     counts = {"steps": "optimizer steps", "tokens": "tokens in the loss", "prompt_tokens":
               "tokens beside them (prompts)"}  # fmt: skip
@@ -183,6 +186,8 @@ def _template(facts: Facts) -> Iterator[str]:
     fields = {name: value["text"] if isinstance(value, Mapping) and "text" in value else value
               for name, value in _params(facts)["template"].items()}  # fmt: skip
     prompt = fields.pop("prompt", None)
+    if isinstance(prompt, str):
+        prompt = prompt.removesuffix("\n")
     rest = {name: value for name, value in fields.items() if value not in (None, [], {}, "")}
     yield "What the model is asked with, and what ends its answer, as a row's spec says it:"
     yield ""

@@ -99,12 +99,12 @@ def load_model(
     dtype = getattr(torch, precision)
     trained = trained_folder(inputs)
     if trained is not None and not is_adapter(trained):
-        model = _model_in(trained, source, dtype)
+        model = model_in(trained, source, dtype)
     elif source.random is not None:
         model = _random_model(source.random, tokenizer)
     else:
-        model = _model_in(model_folder(source, inputs), source, dtype)
-    _check_vocabulary(len(tokenizer), model.get_input_embeddings().num_embeddings)
+        model = model_in(model_folder(source, inputs), source, dtype)
+    check_vocabulary(len(tokenizer), model.get_input_embeddings().num_embeddings)
     model.to(device=device, dtype=dtype)
     if trained is not None and is_adapter(trained):
         model = _with_adapter(model, trained)
@@ -192,14 +192,14 @@ def _config(given: dict[str, Any], tokenizer: "PreTrainedTokenizerBase") -> "Pre
         "pad_token_id": tokenizer.pad_token_id,
     }
     if isinstance(fitted["vocab_size"], int):
-        _check_vocabulary(len(tokenizer), fitted["vocab_size"])
+        check_vocabulary(len(tokenizer), fitted["vocab_size"])
     try:
         return AutoConfig.for_model(**fitted)
     except Exception as e:
         raise InputError(f"model.random.config is not a {kind} configuration: {_brief(e)}") from e
 
 
-def _check_vocabulary(tokens: int, rows: int) -> None:
+def check_vocabulary(tokens: int, rows: int) -> None:
     if tokens > rows:
         raise InputError(
             f"the tokenizer has {tokens} tokens, the model only {rows}",
@@ -241,7 +241,11 @@ def _with_adapter(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
         raise InputError(f"the adapter in {folder} cannot be added: {_brief(e)}") from e
 
 
-def _model_in(folder: Path, source: ModelSource, dtype: Any) -> "PreTrainedModel":
+def model_in(folder: Path, source: ModelSource, dtype: Any, **settings: Any) -> "PreTrainedModel":
+    """The whole model in a folder; settings go to transformers (quantization_config, device_map).
+
+    Raises InputError for a folder whose files are missing, broken, or lack tensors.
+    """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -255,6 +259,7 @@ def _model_in(folder: Path, source: ModelSource, dtype: Any) -> "PreTrainedModel
             local_files_only=True,
             trust_remote_code=source.trust_remote_code,
             output_loading_info=True,
+            **settings,
         )
     except Exception as e:
         raise _unloadable("model", folder, source, e) from e

@@ -148,9 +148,8 @@ class Encoder:
                 special_tokens(self._tokenizer) + self._template.special
             )
         )
-        ids = self.encode(ends).ids
-        marked = any(piece.token for piece in ends)
-        self.end_ids = ids[:1] if marked else [i for i in ids if i in specials][:1]
+        marks = {self.encode([piece]).ids[0] for piece in ends if piece.token}
+        self.end_ids = [i for i in self.encode(ends).ids if i in specials | marks][:1]
         if not self.end_ids:
             self.stop.append("".join(piece.text for piece in ends))
 

@@ -85,13 +85,13 @@ def _lowest(same: list[dict[str, Any]]) -> str:
     best, second = sorted(same, key=lambda c: (c["reproduced"], c["row"]))[:2]
     steps = sorted({c["steps"] for c in same})
     after = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
-    alone = all(c["replicates"] == 1 for c in same)
+    alone = any(c["replicates"] == 1 for c in same)
     return (
         f"Table {best['table']}: of {len(same)} rows, after {after} steps and over the same held-out "
         f"answers ({over(best)}), {best['row']} has the fewest bits per byte, "
         f"{best['reproduced']:.4f}{marks(best)}; next is {second['row']} with "
         f"{second['reproduced']:.4f}{marks(second)}"
-        + ("; one training seed each" if alone else "")
+        + ("; of a row with one training seed the spread is not known" if alone else "")
         + "."
     )
 

@@ -82,6 +82,11 @@ class Template(Spec):
             )
         if self.system and self.system_layout is None and not self.from_tokenizer:
             raise ValueError("a system text needs a place: give system_layout, text with {system}")
+        prompts = [p.text for p in (self.prompt, self.prompt_with_input) if p is not None]
+        if self.start is not None and len({"{system}" in text for text in prompts}) > 1:
+            raise ValueError(
+                "give both prompt and prompt_with_input a place for {system}, or neither"
+            )
         for name, place in (("system_layout", "{system}"), ("answer", "{output}")):
             layout = getattr(self, name)
             if layout is not None and layout.count(place) != 1:

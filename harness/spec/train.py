@@ -36,7 +36,7 @@ class Orpo(Spec):
     """Odds ratio preference optimization (arXiv 2403.07691)."""
 
     weight: Annotated[float, Field(ge=0)] = 0.1
-    """The paper's lambda, TRL's beta: loss = NLL(chosen) - weight * log sigmoid(log odds ratio)."""
+    """The paper's lambda, TRL's beta: loss = NLL(chosen) + weight * odds_loss."""
 
 
 class DeepSpeed(Spec):

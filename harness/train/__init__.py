@@ -56,7 +56,7 @@ def _describe(call: StageCall, template: Template, result: StageResult) -> None:
     texts = template.model_dump(mode="json")
     for name, value in texts.items():
         if isinstance(value, dict) and "text" in value:
-            texts[name] = value["text"]
+            texts[name] = value["text"].removesuffix("\n")
     (call.folder / TEMPLATE).write_text(
         json.dumps(texts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )

@@ -1,6 +1,7 @@
 """The trained model's card and its loss curve, from what the stage knows at its end."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ STYLE = {
     "text.parse_math": False,
 }
 DPI = 120
+TITLE_WIDTH = 100
+"""Characters of a line above the picture."""
 HELD_OUT = "held_out_loss"
 
 
@@ -88,7 +91,7 @@ def plot_losses(log: Path, picture: Path, mark: str = "") -> None:
             axes.legend(frameon=False)
         drawn[-1].set_xlabel("optimizer steps")
         if mark:
-            figure.suptitle(plain(mark), color=RED, fontsize=9)
+            figure.suptitle(textwrap.fill(plain(mark), TITLE_WIDTH), color=RED, fontsize=9)
         # Without its own name and version in the file.
         figure.savefig(picture, format="png", metadata={"Software": None})
 
@@ -98,7 +101,9 @@ def _panels(lines: list[dict[str, Any]]) -> dict[str, list[str]]:
     fields = dict.fromkeys(name for line in lines for name in line if line[name] is not None)
     rewards = [n for n in fields if n.startswith("rewards") and "accurac" not in n]
     found = {
-        "loss (nats per token)": [n for n in ("loss", "nll", HELD_OUT) if n in fields],
+        "loss (nats)" if "nll" in fields else "loss (nats per token)": [
+            n for n in ("loss", "nll", "odds_loss", HELD_OUT) if n in fields
+        ],
         "log odds ratio": [n for n in ("log_odds_ratio",) if n in fields],
         "rewards": rewards,
     }

@@ -28,10 +28,12 @@ class Finished(NamedTuple):
 
 def seal(folder: Path, step: int, log: Path) -> None:
     """Mark the checkpoint as finished, once its files and the log are on the disk; drop older ones."""
-    for path in [log, *(p for p in folder.rglob("*") if p.is_file())]:
+    for path in [log, *_files(folder)]:
         _to_disk(path)
     unfinished = folder / f"{MARKER}.tmp"
-    unfinished.write_text(json.dumps({"step": step, "log_bytes": log.stat().st_size}))
+    sizes = {str(p.relative_to(folder)): p.stat().st_size for p in _files(folder)}
+    said = {"step": step, "log_bytes": log.stat().st_size, "files": sizes}
+    unfinished.write_text(json.dumps(said))
     _to_disk(unfinished)
     unfinished.rename(folder / MARKER)
     _to_disk(folder)
@@ -43,7 +45,8 @@ def seal(folder: Path, step: int, log: Path) -> None:
 def resume(parent: Path, log: Path) -> Finished | None:
     """The newest finished checkpoint below `parent`, as the log now stands too: what is unfinished
     goes, and what the log says of steps that will be run again."""
-    finished = _all_finished(parent)
+    there = log.stat().st_size if log.exists() else 0
+    finished = [f for f in _all_finished(parent) if f.log_bytes <= there]
     for folder in parent.glob("checkpoint-*"):
         if folder not in {f.folder for f in finished}:
             shutil.rmtree(folder)
@@ -103,12 +106,24 @@ def honest_disk_faults(folder: Path) -> Iterator[None]:
 
 
 def _all_finished(parent: Path) -> list[Finished]:
-    """Oldest first."""
+    """Those whose files are all there and as long as they were. Oldest first."""
     found = []
     for marker in parent.glob(f"checkpoint-*/{MARKER}"):
-        said = json.loads(marker.read_text())
-        found.append(Finished(marker.parent, said["step"], said["log_bytes"]))
+        try:
+            said = json.loads(marker.read_text())
+            whole = all(
+                (marker.parent / name).stat().st_size == size
+                for name, size in said["files"].items()
+            )
+        except (OSError, ValueError, KeyError):
+            continue
+        if whole:
+            found.append(Finished(marker.parent, said["step"], said["log_bytes"]))
     return sorted(found, key=lambda f: f.step)
+
+
+def _files(folder: Path) -> list[Path]:
+    return [p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(MARKER)]
 
 
 def _to_disk(path: Path) -> None:

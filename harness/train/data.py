@@ -147,7 +147,9 @@ def load_data(
     cached = folder / f"{_cache_key(path, held_out, params, template, tokenizer)}.npz"
     try:
         data = _read_cache(cached)
-    except (OSError, ValueError, KeyError):
+        if params.validation is not None and data.held_out is None:
+            raise ValueError("the cached data set lacks its held-out part")
+    except (OSError, ValueError, KeyError, NotImplementedError):
         data = encode(path, params, template, tokenizer)
         _write_cache(cached, data)
     return data
@@ -176,14 +178,17 @@ def encode(
     if params.validation is not None:
         if params.validation.file is not None:
             given = _file_of(Path(params.validation.file.path))
-            held_out, _ = _read(given, pairs, Counts())
+            held_out, is_simulated = _read(given, pairs, Counts())
             held_out = held_out[: params.validation.first]
+            simulated = simulated or is_simulated
         other = _tokenise(encoder, held_out, params, None, Counts())
         if params.validation.share is not None:
             counts.held_out = len(other)
         if not len(other):
+            which = params.validation.file.path if params.validation.file else path
             raise InputError(
-                f"{path}: no example is left to hold out", "Give a larger validation.share."
+                f"{which}: it has no example with an answer to hold out",
+                "Give a larger train.validation.share, or another train.validation.file.",
             )
     return Data(train, other, counts, simulated)
 
@@ -251,7 +256,8 @@ def _split_off(examples: list[Task], params: Train) -> list[Task]:
 
 
 def _is_injected(encoder: Encoder, example: Task) -> bool:
-    texts = (example.instruction, example.input, example.system, *example.answers)
+    turns = [text for turn in example.history for text in turn]
+    texts = (example.instruction, example.input, example.system, *turns, *example.answers)
     return any(encoder.injected(text) for text in texts)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from harness.train.batches import collate
-from harness.train.data import ANSWER, Encoded
+from harness.train.data import Encoded
 from harness.train.model import set_evaluating
 
 BATCH_TOKENS = 4096
@@ -31,19 +31,18 @@ def _measured(
 ) -> tuple[float, float, int, int]:
     was_training = model.training
     set_evaluating(model)
-    nats = torch.zeros((), dtype=torch.float64, device=_device(model))
+    nats = torch.zeros(2, dtype=torch.float64, device=_device(model))
     for examples in _batches(data)[rank::processes]:
         batch = collate(_chosen(data), examples, packed, pad).to(nats.device)
         losses = model(**batch.inputs, label_at=batch.label_at, targets=batch.targets, each=True)
-        nats += losses[batch.answer].double().sum()
+        nats += torch.stack([losses[batch.answer].double().sum(), batch.answer.sum().double()])
     if processes > 1:
         torch.distributed.all_reduce(nats)
     if was_training:
         model.train()
     chosen = _chosen(data)
-    tokens = int(((chosen.marks & ANSWER) > 0).sum())
     size = int(chosen.answer_bytes.sum())
-    total = float(nats)
+    total, tokens = float(nats[0]), int(nats[1])
     return total / tokens, total / math.log(2) / max(size, 1), tokens, size
 
 

@@ -42,7 +42,7 @@ def train_under_torchrun(call: StageCall, params: Train) -> StageResult:
     outcome = call.folder / OUTCOME
     if code == 0 and outcome.is_file():
         return StageResult(**json.loads(outcome.read_text(encoding="utf-8")))
-    raise _fault(call.folder / FAULT, code)
+    raise _fault(call.folder / FAULT, code, params.launch)
 
 
 def run_workers(call_file: Path, launch: Launch, key: str) -> int:
@@ -86,7 +86,7 @@ def rendezvous(launch: Launch, environ: Mapping[str, str] = os.environ) -> str:
     """HOST:PORT where several machines meet. Raises InputError where it is not said."""
     address = environ.get(RENDEZVOUS, "")
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise InputError(
             f"train.launch asks for {launch.machines} machines, and {RENDEZVOUS} does not say where "
             "they meet",
@@ -114,12 +114,13 @@ def worker_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "PATH": tools, "OMP_NUM_THREADS": threads or "1"}
 
 
-def _fault(path: Path, code: int) -> HarnessError:
+def _fault(path: Path, code: int, launch: Launch) -> HarnessError:
     try:
         said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        where = f" (the machines meet at {rendezvous(launch)})" if launch.machines > 1 else ""
         return HarnessError(
-            f"a training process ended with exit code {code} and did not say why",
+            f"a training process ended with exit code {code} and did not say why{where}",
             "Run the same command again to go on from the last checkpoint.",
         )
     if said["exit_code"] == Interrupted.exit_code:

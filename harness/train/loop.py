@@ -14,6 +14,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from harness import events
+from harness.errors import InputError
 from harness.spec.train import Train
 from harness.train import checkpoints, deepspeed
 from harness.train import model as models
@@ -99,7 +100,7 @@ def train(
 ) -> tuple[Trainer, Watch]:
     """Train `model` in place, from the last finished checkpoint in `work` where there is one."""
     folder = work / "checkpoints"
-    packed = models.choose_path(model, params.packing, params.precision)
+    packed = models.choose_path(model, params.packing, params.precision, data.train.longest())
     if params.packing and not packed and rank == 0:
         events.note("this model's attention cannot be packed: batches are padded")
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -109,7 +110,7 @@ def train(
     resumed = checkpoints.newest(folder)
     if resumed and rank == 0:
         events.note(f"going on from the checkpoint at step {resumed.step} of {len(steps)}")
-    trainer = Trainer(
+    trainer = _trainer(
         schedule=Schedule(data.train, steps, packed, pad, rank, processes),
         params=params,
         model=model,
@@ -129,6 +130,18 @@ def train(
         trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
     watch.check_counts(params, data)
     return trainer, watch
+
+
+def _trainer(**settings: Any) -> Trainer:
+    try:
+        return Trainer(**settings)
+    except ValueError as e:
+        if settings["peft_config"] is None:
+            raise
+        raise InputError(
+            f"this model takes no such adapters: {e}",
+            "Name the layers in train.lora.target_modules.",
+        ) from e
 
 
 def _measure(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import InputError
-from harness.modeling.load import load_model, model_folder
+from harness.modeling.load import check_vocabulary, load_model, model_folder, model_in
 from harness.spec.models import ModelSource
 from harness.spec.train import Train
 from harness.train.packing import ATTENTION, SPLIT_ATTENTION, TOLERANCE, Lengths, add_label_loss
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 ADAPTER_CONFIG = "adapter_config.json"
 QUANTISED = "Linear4bit"
+SHORT = (7, 5)
+"""Tokens of the texts that a model is tried with."""
+WINDOWS = ("sliding_window", "attention_chunk_size")
+"""Where configurations say how far attention reaches."""
 HALF_TOLERANCE = 0.1
 """Of a loss in nats, where the arithmetic is in half precision."""
 
@@ -52,7 +56,7 @@ def _quantised(
     params: Train,
     device: str,
 ) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
     assert params.quantization is not None  # Train fills it in
     dtype = getattr(torch, params.precision)
@@ -67,17 +71,12 @@ def _quantised(
             load_model(source, inputs, tokenizer, "float32", "cpu").save_pretrained(scratch)
             folder = Path(scratch)
         else:
-            # Reads and checks the whole model once, for its errors in plain words.
             folder = model_folder(source, inputs)
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder,
-            quantization_config=settings,
-            dtype=dtype,
-            device_map={"": device if device == "cpu" else torch.cuda.current_device()},
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=source.trust_remote_code,
+        place = device if device == "cpu" else torch.cuda.current_device()
+        model = model_in(
+            folder, source, dtype, quantization_config=settings, device_map={"": place}
         )
+    check_vocabulary(len(tokenizer), model.get_input_embeddings().num_embeddings)
     if not any(type(m).__name__ == QUANTISED for m in model.modules()):
         raise InputError(
             "no layer of this model can be quantised by bitsandbytes", "Take method: lora."
@@ -95,10 +94,13 @@ def lora_config(model: PreTrainedModel, params: Train) -> "LoraConfig | None":
     targets = lora.target_modules
     if targets != "all-linear":
         names = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if _is_linear(m)}
+        if model.get_output_embeddings() is not None:
+            names -= {n for n, m in model.named_modules() if m is model.get_output_embeddings()}
         lacking = sorted(set(targets) - names)
         if lacking:
             raise InputError(
-                f"train.lora.target_modules: the model has no linear layer {', '.join(lacking)}",
+                f"train.lora.target_modules: the model has no linear layer {', '.join(lacking)}"
+                " that could get an adapter",
                 f"Its linear layers are {', '.join(sorted(names))}.",
             )
     return LoraConfig(
@@ -112,26 +114,32 @@ def lora_config(model: PreTrainedModel, params: Train) -> "LoraConfig | None":
 
 
 def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or type(module).__name__.startswith("Linear")
+    return isinstance(module, nn.Linear) or type(module).__name__ in (QUANTISED, "Conv1D")
 
 
-def choose_path(model: PreTrainedModel, packing: bool, precision: str = "float32") -> bool:
+def choose_path(
+    model: PreTrainedModel, packing: bool, precision: str = "float32", longest: int = 0
+) -> bool:
     """Whether batches can go without padding; set up the model for the way that is right for it.
 
     Nothing is taken on trust: the losses of two short texts laid end to end must be those of each
     alone, and must not change with the text before. The way of computing logits is tried likewise,
-    all in the precision of the training's arithmetic.
+    all in the precision of the training's arithmetic. longest: tokens of the longest example; where
+    that is over the model's attention window, the first text is too.
     """
     set_evaluating(model)
     half = precision == "bfloat16"
     with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=half):
-        return _choose(model, packing, HALF_TOLERANCE if half else TOLERANCE)
+        return _choose(model, packing, HALF_TOLERANCE if half else TOLERANCE, longest)
 
 
-def _choose(model: PreTrainedModel, packing: bool, limit: float) -> bool:
+def _choose(model: PreTrainedModel, packing: bool, limit: float, longest: int) -> bool:
     usual = model.config._attn_implementation
-    texts = _texts(model)
-    alone = torch.cat([_own_loss(model, text) for text in texts])
+    texts = _texts(model, longest)
+    try:
+        alone = torch.cat([_own_loss(model, text) for text in texts])
+    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as e:
+        raise InputError(f"this model cannot compute a loss: {e}") from e
     for attention in (ATTENTION, SPLIT_ATTENTION) if packing else ():
         for plain_head in (False, True):
             model.harness_plain_head = plain_head
@@ -153,10 +161,15 @@ def set_evaluating(model: Any) -> None:
         module.training = type(module).__name__ == QUANTISED
 
 
-def _texts(model: PreTrainedModel) -> list[Tensor]:
+def _texts(model: PreTrainedModel, longest: int) -> list[Tensor]:
+    """Two texts of random tokens; the first passes the attention window if an example does."""
+    config = model.config.get_text_config()
+    sizes = [getattr(config, name, None) for name in WINDOWS]
+    passed = [size for size in sizes if isinstance(size, int) and size < longest]
+    first = min([max(passed, default=0) + SHORT[0], max(longest, SHORT[0])])
     rows = model.get_input_embeddings().num_embeddings
     draw = torch.Generator().manual_seed(0)
-    return [torch.randint(rows, (1, n), generator=draw).to(model.device) for n in (7, 5)]
+    return [torch.randint(rows, (1, n), generator=draw).to(model.device) for n in (first, SHORT[1])]
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]

@@ -11,8 +11,8 @@ from harness.train.batches import Batch
 
 SFT_PARTS = ("loss",)
 ORPO_PARTS = (
-    "loss", "nll", "log_odds_ratio", "rewards_chosen", "rewards_rejected", "rewards_margin",
-    "rewards_accuracy",
+    "loss", "nll", "odds_loss", "log_odds_ratio", "rewards_chosen", "rewards_rejected",
+    "rewards_margin", "rewards_accuracy",
 )  # fmt: skip
 
 
@@ -48,19 +48,17 @@ def _orpo(nll: Tensor, batch: Batch, weight: float) -> Tensor:
     sums = zeros.index_add(0, batch.sequence, -nll * answer)
     means = sums / zeros.index_add(0, batch.sequence, answer)
     chosen, rejected = means[0::2], means[1::2]
-    settings: Any = SimpleNamespace(beta=weight, accelerator=SimpleNamespace(device=nll.device))
-    odds, reward_chosen, reward_rejected, _, _ = ORPOTrainer.odds_ratio_loss(
-        settings, chosen, rejected
-    )
+    settings: Any = SimpleNamespace(beta=1.0, accelerator=SimpleNamespace(device=nll.device))
+    odds, better, worse, _, log_odds_ratio = ORPOTrainer.odds_ratio_loss(settings, chosen, rejected)
     share = 1 / batch.step_examples
-    ratio = odds.sum() * share
-    margin = reward_chosen - reward_rejected
+    odds_loss = -odds.sum() * share
     logged = [
         likelihood.detach(),
-        ratio.detach() / weight if weight else ratio.detach() * 0,
-        reward_chosen.sum() * share,
-        reward_rejected.sum() * share,
-        margin.sum() * share,
-        (margin > 0).sum() * share,
+        odds_loss.detach(),
+        log_odds_ratio.detach() * len(chosen) * share,
+        weight * better.sum() * share,
+        weight * worse.sum() * share,
+        weight * (better - worse).sum() * share,
+        (better > worse).sum() * share,
     ]
-    return torch.stack([likelihood - ratio, *logged]) * batch.weight
+    return torch.stack([likelihood + weight * odds_loss, *logged]) * batch.weight

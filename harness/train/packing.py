@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -109,6 +110,21 @@ ALL_ATTENTION_FUNCTIONS.register(ATTENTION, packed_attention)
 ALL_ATTENTION_FUNCTIONS.register(SPLIT_ATTENTION, partial(packed_attention, whole=False))
 
 
+def _half_losses(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor | None
+) -> Tensor:
+    """Losses in float32 from logits in half precision, as transformers has them. torch's own fused
+    loss would round each of them, and their sum, to half precision."""
+    assert targets is not None
+
+    def piece(part: Tensor, labels: Tensor) -> Tensor:
+        logits = nn.functional.linear(part, weight, bias).float()
+        return nn.functional.cross_entropy(logits, labels, reduction="none")
+
+    pieces = zip(hidden.split(LABELS_AT_ONCE), targets.split(LABELS_AT_ONCE), strict=True)
+    return torch.cat([checkpoint(piece, *both, use_reentrant=False) for both in pieces])
+
+
 def add_label_loss(model: PreTrainedModel) -> None:
     """Give a causal language model a forward that takes `label_at` (places in the flattened batch,
     each before its label's) and `targets`, and returns the negative log-likelihoods in nats: their
@@ -135,13 +151,15 @@ def add_label_loss(model: PreTrainedModel) -> None:
             return nn.functional.cross_entropy(logits.float(), targets, reduction=reduction)
         hidden = model.base_model(*args, **kwargs).last_hidden_state.flatten(0, 1)
         hidden = hidden.index_select(0, label_at)
+        if torch.is_autocast_enabled(hidden.device.type):
+            hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+        weight = head.weight.to(hidden.dtype)
+        bias = None if head.bias is None else head.bias.to(hidden.dtype)
+        if hidden.dtype != torch.float32:
+            losses = _half_losses(hidden, weight, bias, targets)
+            return losses if each else losses.sum()
         return nn.functional.linear_cross_entropy(
-            hidden,
-            head.weight.to(hidden.dtype),
-            targets,
-            linear_bias=None if head.bias is None else head.bias.to(hidden.dtype),
-            reduction=reduction,
-            options=CHUNKED,
+            hidden, weight, targets, linear_bias=bias, reduction=reduction, options=CHUNKED
         )
 
     model.forward = forward

@@ -25,7 +25,8 @@ def expected_steps(params: Train, examples: int) -> int:
     if params.steps is not None:
         return params.steps
     assert params.epochs is not None  # Train checks it
-    return math.ceil(params.epochs * math.ceil(examples / _per_step(params)))
+    each = math.ceil(examples / _per_step(params))
+    return max(1, math.ceil(round(params.epochs * each, 9)))
 
 
 def plan_steps(

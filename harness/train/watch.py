@@ -2,9 +2,12 @@
 
 import json
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
@@ -63,18 +66,35 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         )
         """Seconds: of a checkpoint, expected and then as the last one was."""
         self.held_out: tuple[float, float, int, int] | None = None
+        self.stopping = False
+        """Whether a signal asked to stop: after the present step, with a checkpoint."""
         self.rates: list[float] = []
         """The learning rate of each step since the last log."""
         self.file: TextIO | None = None
+        self.handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "Watch":
         if self.rank == 0:
             self.file = self.path.open("a", encoding="utf-8")
+        if (
+            self.trainer.args.world_size == 1
+            and threading.current_thread() is threading.main_thread()
+        ):
+            numbers = (signal.SIGINT, signal.SIGTERM)
+            self.handlers = {n: signal.signal(n, self._stop) for n in numbers}
         return self
 
     def __exit__(self, *args: object) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
         if self.file is not None:
             self.file.close()
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.stopping:
+            raise KeyboardInterrupt
+        self.stopping = True
+        events.note("stopping after this step, with a checkpoint")
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         self.started = self.saved = time.monotonic()
@@ -87,7 +107,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         last = state.global_step >= len(self.steps)
         # The model itself is written after the last step. Going on from there would train on.
-        control.should_save = not last and (control.should_save or self._is_due(args, state))
+        control.should_save = not last and (
+            control.should_save or self.stopping or self._is_due(args, state)
+        )
         if last or control.should_save or self._is_measured(state):
             control.should_log = True
         if control.should_save:
@@ -122,11 +144,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.save_costs = self.saved - self.saving
         self.save_seconds += self.save_costs
         self.saves += 1
+        if self.stopping:
+            raise KeyboardInterrupt
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any
     ) -> None:
         self.ended = time.monotonic()
+        self.check_weights()
         self._measure(state.global_step)
 
     def tokens_per_second(self) -> float:
@@ -137,6 +162,13 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def seconds(self) -> float:
         """Since this run's first step began; until the last step, once it is done."""
         return (self.ended or time.monotonic()) - self.started
+
+    def check_weights(self) -> None:
+        """The last update shows in no loss; with weights that are no numbers nothing is written."""
+        step = len(self.steps)
+        for weight in self.trainer.model.parameters():
+            if weight.requires_grad and not bool(torch.isfinite(weight).all()):
+                raise self._diverged("trained weights' value", math.nan, step, step)
 
     def check_counts(self, params: Train, data: Data) -> None:
         """Steps, examples and tokens must be what batch size, epochs and the data set say."""

@@ -22,6 +22,9 @@ from harness.train.data import Data
 from harness.train.loop import Trainer, train
 from harness.train.watch import Watch
 
+FEW = 30
+"""Held-out examples, below which a note says that they are few."""
+
 
 def train_here(
     call: StageCall,
@@ -85,6 +88,8 @@ def _result(
         seeds["model"] = source.random.seed
         used["base_model"] = "random"
         notes.append("the base model had random weights")
+    if data.held_out is not None and len(data.held_out) < FEW:
+        notes.append(f"only {len(data.held_out)} held-out examples: their loss says little")
     if data.counts.truncated:
         notes.append(
             f"{data.counts.truncated} of {data.counts.examples} examples were cut to "

@@ -402,3 +402,9 @@ def test_generation_stops_at_the_templates_end_token(
     [made] = outputs(call)
     assert (made["output"], made["finish_reason"], made["tokens"]) == ("yyy", "stop", 3)
     assert len(steps) == 4, "it went on after the end"
+
+
+def test_an_end_of_more_than_a_token_ends_an_answer_with_its_mark_and_not_its_newline() -> None:
+    layout = {"prompt": {"path": "p.txt", "text": "{instruction}"}, "start": "", "end": "\n{eos}"}
+    encoder = Encoder(bytes_tokenizer(), Template.model_validate(layout))
+    assert encoder.end_ids == [bytes_tokenizer().eos_token_id]

@@ -532,7 +532,7 @@ def test_the_base_model_with_the_fewest_bits_per_byte_is_named_under_the_table(
     assert text.endswith(
         "\nTable tests: of 2 rows, after 60 steps and over the same held-out answers (12 held-out "
         "examples, 4,500 bytes), two has the fewest bits per byte, 1.1000 (random weights); next is "
-        "one with 1.2500 (random weights); one training seed each.\n"
+        "one with 1.2500 (random weights); of a row with one training seed the spread is not known.\n"
     )
     paths = write_all(lines(volume, *specs), tmp_path)
     before = {p: (p.read_bytes(), p.stat().st_ino) for p in paths}

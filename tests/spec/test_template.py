@@ -110,3 +110,11 @@ def test_the_schema_lets_editors_complete_the_names() -> None:
     shapes = json_schema()["$defs"]["Template"]["anyOf"]
     assert shapes[0]["enum"] == template_names()
     assert "system_layout" in shapes[1]["properties"]
+
+
+def test_a_system_text_that_only_one_of_two_prompts_has_a_place_for_is_refused() -> None:
+    with_system = {"path": "a.txt", "text": "{system} {instruction}"}
+    without = {"path": "b.txt", "text": "{instruction} {input}"}
+    layout = {"start": "", "system_layout": "[{system}]"}
+    with pytest.raises(ValidationError, match="or neither"):
+        Template.model_validate({"prompt": with_system, "prompt_with_input": without, **layout})

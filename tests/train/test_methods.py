@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from harness.call import StageCall
 from harness.errors import HarnessError, InputError
@@ -90,7 +90,7 @@ def test_orpo_is_logged_with_its_parts_that_add_up(tmp_path: Path) -> None:
     run(call)
     log = log_of(call)
     for line in log:
-        assert line["loss"] == pytest.approx(line["nll"] - 0.5 * line["log_odds_ratio"], rel=1e-4)
+        assert line["loss"] == pytest.approx(line["nll"] + 0.5 * line["odds_loss"], rel=1e-4)
         margin = line["rewards_chosen"] - line["rewards_rejected"]
         assert line["rewards_margin"] == pytest.approx(margin, abs=1e-5)
     assert log[-1]["rewards_margin"] > log[0]["rewards_margin"]
@@ -212,3 +212,118 @@ def test_a_diverged_training_keeps_and_names_the_last_good_checkpoint(tmp_path: 
     assert kept.name == "checkpoint-1"
     weights = load_file(kept / "model.safetensors")
     assert all(torch.isfinite(w).all() for w in weights.values())
+
+
+def a_folder(tmp_path: Path) -> Path:
+    """A local model that bitsandbytes can quantise."""
+    source = ModelSource.model_validate(random_model(**WIDE))
+    tokenizer = bytes_tokenizer()
+    model = load_model(source, {}, tokenizer, "float32", "cpu")
+    model.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+@pytest.mark.parametrize("lacking", ["layernorm", "q_proj.bias", "down_proj.weight"])
+def test_a_base_that_lacks_tensors_is_not_quantised(tmp_path: Path, lacking: str) -> None:
+    base = a_folder(tmp_path)
+    weights = load_file(base / "model.safetensors")
+    left = {name: weight for name, weight in weights.items() if lacking not in name}
+    assert len(left) < len(weights)
+    save_file(left, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"lack|cannot be loaded"):
+        run(train_call(tmp_path, model={"path": str(base)}, method="qlora"))
+
+
+def test_a_broken_base_is_told_in_a_sentence_under_qlora_too(tmp_path: Path) -> None:
+    base = a_folder(tmp_path)
+    (base / "model.safetensors").write_bytes(b"half a file")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        run(train_call(tmp_path, model={"path": str(base)}, method="qlora"))
+
+
+def test_a_last_update_that_breaks_the_weights_leaves_no_model(tmp_path: Path) -> None:
+    call = train_call(tmp_path, steps=1, learning_rate=3e38, validation={"share": 0.2})
+    with pytest.raises(HarnessError, match="diverged: the trained weights' value is nan"):
+        run(call)
+    assert not (call.folder / "model").exists()
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_loss_in_bfloat16_is_summed_in_float32(tmp_path: Path, method: str) -> None:
+    found = []
+    for precision in ("float32", "bfloat16"):
+        (tmp_path / precision).mkdir()
+        rows = [{"instruction": f"{n}", "output": f"answer {n} " * 9} for n in range(64)]
+        call = train_call(
+            tmp_path / precision, rows, model=random_model(**WIDE), method=method,
+            precision=precision, steps=1, batch_size=64,
+        )  # fmt: skip
+        run(call)
+        found.append(log_of(call)[0]["loss"])
+    assert found[1] == pytest.approx(found[0], rel=5e-4)
+    assert found[1] != found[0]
+
+
+def test_the_output_head_gets_no_adapter(tmp_path: Path) -> None:
+    model = random_model(tie_word_embeddings=False)
+    call = train_call(tmp_path, model=model, method="lora", lora={"target_modules": ["lm_head"]})
+    with pytest.raises(InputError, match="no linear layer lm_head") as caught:
+        run(call)
+    assert "lm_head" not in caught.value.hint
+
+
+def test_a_signal_leaves_a_checkpoint_at_the_present_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+    import signal
+
+    from harness.train import checkpoints
+    from harness.train.loop import Trainer
+
+    whole = train_call(tmp_path, batch_size=2, epochs=3)
+    run(whole)
+    expected = (whole.folder / "model" / "model.safetensors").read_bytes()
+    (tmp_path / "cut").mkdir()
+    call = train_call(tmp_path / "cut", batch_size=2, epochs=3)
+    steps = []
+    real = Trainer.compute_loss
+
+    def interrupted(self: Any, *given: Any, **more: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, *given, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "compute_loss", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(call)
+    kept = checkpoints.newest(call.folder / "checkpoints")
+    assert kept is not None
+    assert kept.step == 7
+    run(call)
+    assert (call.folder / "model" / "model.safetensors").read_bytes() == expected
+
+
+@pytest.mark.parametrize("damaged", ["optimizer.pt", "trainer_state.json", "model.safetensors"])
+@pytest.mark.parametrize("how", ["gone", "cut"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_older_one(
+    tmp_path: Path, damaged: str, how: str
+) -> None:
+    from harness.train import checkpoints
+
+    call = train_call(tmp_path, batch_size=2, checkpoint_steps=2)
+    run(call)
+    expected = (call.folder / "model" / "model.safetensors").read_bytes()
+    file = call.folder / "checkpoints" / "checkpoint-10" / damaged
+    if how == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-9])
+    kept = checkpoints.newest(call.folder / "checkpoints")
+    assert kept is not None
+    assert kept.step == 8
+    run(call)
+    assert (call.folder / "model" / "model.safetensors").read_bytes() == expected

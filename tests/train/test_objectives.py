@@ -64,13 +64,15 @@ def test_orpo_with_the_prompt_counted_is_trls(packed: bool) -> None:
     for name, theirs_name in (
         ("loss", "loss"),
         ("nll", "nll_loss"),
-        ("log_odds_ratio", "log_odds_ratio"),
+        ("log_odds_ratio", "log_odds_chosen"),
         ("rewards_chosen", "rewards/chosen"),
         ("rewards_rejected", "rewards/rejected"),
         ("rewards_margin", "rewards/margins"),
         ("rewards_accuracy", "rewards/accuracies"),
     ):
         assert ours[name] == pytest.approx(theirs[theirs_name], rel=1e-5), name
+    # TRL's log_odds_ratio is the log sigmoid of it.
+    assert ours["odds_loss"] == pytest.approx(-theirs["log_odds_ratio"], rel=1e-5)
 
 
 def test_by_default_the_prompt_is_left_out_of_orpos_likelihood() -> None:

@@ -196,3 +196,16 @@ def test_where_the_whole_kernel_fails_each_example_is_a_call_of_its_own(
     assert choose_path(model, packing=True)
     assert model.config._attn_implementation == SPLIT_ATTENTION
     assert together(model, data, True)[0] == pytest.approx(expected[0], rel=1e-5)
+
+
+@pytest.mark.parametrize(("longest", "packed"), [(8, True), (40, False)])
+def test_a_window_that_is_computed_wrongly_is_seen_where_an_example_is_longer(
+    longest: int, packed: bool
+) -> None:
+    """Llama 4 looks at chunks of its text, which attention by examples knows nothing of."""
+    model = a_model(
+        "llama4_text", attention_chunk_size=8, head_dim=8, num_local_experts=1,
+        intermediate_size_mlp=64, interleave_moe_layer_step=1, no_rope_layers=[1, 1],
+        layer_types=["chunked_attention", "chunked_attention"],
+    )  # fmt: skip
+    assert choose_path(model, packing=True, longest=longest) is packed

@@ -1,5 +1,6 @@
 """One of several training processes, started by torchrun: `-m harness.train.worker CALL.json`."""
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -21,7 +22,9 @@ def main(argv: list[str]) -> int:
     call = StageCall.read(Path(argv[0]))
     try:
         _work(call)
-        return 0
+        sys.stderr.flush()
+        # Threads that still talk to the other processes would abort an orderly end now and then.
+        os._exit(0)
     except HarnessError as e:
         fault = e.message, e.hint, e.exit_code
     except KeyboardInterrupt:
@@ -62,7 +65,8 @@ def _work(call: StageCall) -> None:
     if rank == 0:
         launch.leave_outcome(call.folder, result)
     if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+        with contextlib.suppress(RuntimeError):
+            torch.distributed.barrier()
 
 
 if __name__ == "__main__":

@@ -294,7 +294,7 @@ def _model_of(runner: "Runner", plan: RowPlan, label: str) -> tuple[dict[str, st
         if row.model.random is not None:
             words += ["NOTE: random weights and no training: what it says means nothing"]
     if row.model.hub is not None and needs_base(artefact):
-        folder = runner.hub_folder(row.model.hub, row.model.trust_remote_code)
+        folder = runner.store.hub_folder(row.model.hub, row.model.trust_remote_code)
         if not folder.is_dir():
             raise InputError(
                 f"the model {row.model.hub.id} is not on the volume",

@@ -17,7 +17,7 @@ from harness import estimate, shapes
 from harness.errors import DataAbsent
 from harness.keys import Files
 from harness.shapes import Shape
-from harness.spec.models import HubModel, ModelSource
+from harness.spec.models import ModelSource
 from harness.spec.train import Lora, Train
 
 FLOAT32, BFLOAT16 = 4, 2
@@ -92,11 +92,6 @@ def of_stage(
             return "the model is not on the volume yet"
         return "the model's configuration does not say enough"
     return Need(train, shape, _tokens(params, files, made))
-
-
-def hub_folder(volume: Path, hub: HubModel) -> Path:
-    """Where the volume keeps the snapshot of a hub model."""
-    return volume / "models" / f"{hub.id.replace('/', '--')}-{hub.revision[:12]}"
 
 
 def _shape_of(source: ModelSource, files: Files, hub_folder: Path | None) -> Shape | None:

@@ -215,9 +215,10 @@ class Planner:
         return planned
 
     def _need(self, params: dict[str, Any], inputs: dict[str, StagePlan]) -> memory.Need | str:
-        hub = params["model"].hub
+        source = params["model"]
+        hub = source.hub
         data = inputs["data"].artefact if "data" in inputs else None
-        snapshot = memory.hub_folder(self.store.root, hub) if hub else None
+        snapshot = self.store.hub_folder(hub, source.trust_remote_code) if hub else None
         return memory.of_stage(params, self.files, snapshot, data.folder if data else None)
 
     def _say_why(self, planned: StagePlan) -> None:

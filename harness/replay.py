@@ -87,7 +87,7 @@ def replay(runner: Runner, planned: StagePlan) -> Replayed:
 
 def _snapshot(runner: Runner, planned: StagePlan) -> Path:
     assert planned.hub_data is not None
-    folder = runner.hub_folder(planned.hub_data)
+    folder = runner.store.hub_folder(planned.hub_data)
     if not folder.is_dir():
         raise InputError(
             f"row {planned.row}: the data set {planned.hub_data.id} is not on the volume, and a "

@@ -117,7 +117,7 @@ class Runner:
         endpoint = None if replay else planned.endpoint
         tokenizer = planned.tokenizer
         if tokenizer is not None and tokenizer.hub is not None:
-            snapshot = self.hub_folder(tokenizer.hub, tokenizer.trust_remote_code)
+            snapshot = self.store.hub_folder(tokenizer.hub, tokenizer.trust_remote_code)
             if snapshot.is_dir():
                 folders["tokenizer"] = snapshot
         return Job(
@@ -307,7 +307,7 @@ class Runner:
         """The hub model's folder. Compose's train service has no network to download it."""
         hub, code = source.hub, source.trust_remote_code
         assert hub is not None
-        folder = self.hub_folder(hub, code)
+        folder = self.store.hub_folder(hub, code)
         if environment.current_image() is not None and planned.stage == "train":
             if not folder.is_dir():
                 raise InputError(
@@ -318,15 +318,9 @@ class Runner:
             return folder
         return self._fetch(hub, planned.stage, code)
 
-    def hub_folder(self, hub: HubModel | HubData, code: bool = False) -> Path:
-        """Where a snapshot stands; one with the model's own code stands apart."""
-        kind = "models" if isinstance(hub, HubModel) else "datasets"
-        name = f"{hub.id.replace('/', '--')}-{hub.revision[:12]}"
-        return self.store.root / kind / (f"{name}-code" if code else name)
-
     def _fetch(self, hub: HubModel | HubData, stage: str, code: bool = False) -> Path:
         """The snapshot of a hub model or data set on the volume, downloaded when it is not there."""
-        final = self.hub_folder(hub, code)
+        final = self.store.hub_folder(hub, code)
         name = f"{final.parent.name}-{final.name}"
         title = f"fetch: {hub.id} at {hub.revision[:12]}"
         with self.store.lock("fetch", name, lambda owner: self._waiting(title, owner)) as lock:

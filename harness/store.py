@@ -17,6 +17,8 @@ from typing import IO, Any
 from harness.call import MANIFEST, RESULT_FILE
 from harness.errors import HarnessError, InputError
 from harness.keys import digest_of, file_digest
+from harness.spec.models import HubModel
+from harness.spec.recipes import HubData
 
 MANIFEST_FORMAT = 1
 FAILED = ".failed"
@@ -91,6 +93,12 @@ class Store:
 
     def work_folder(self, stage: str, key: str) -> Path:
         return self.root / "work" / f"{stage}-{key[:SHORT]}"
+
+    def hub_folder(self, hub: HubModel | HubData, code: bool = False) -> Path:
+        """Where a snapshot stands; one with the model's own code stands apart."""
+        kind = "models" if isinstance(hub, HubModel) else "datasets"
+        name = f"{hub.id.replace('/', '--')}-{hub.revision[:12]}"
+        return self.root / kind / (f"{name}-code" if code else name)
 
     def log_path(self, stage: str, key: str) -> Path:
         return self.root / "logs" / f"{stage}-{key[:SHORT]}.log"

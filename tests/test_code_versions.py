@@ -39,7 +39,7 @@ DECIDE_NOTHING = frozenset(
         ".llm.secrets",
         ".spec.base", ".spec.models", ".spec.recipes", ".spec.template", ".spec.train", ".prices",
         ".gen.card", ".gen.plots", ".gen.verbs",
-        ".model_card", ".train.card", ".train.ops", ".fitting", ".progress",
+        ".model_card", ".plot_style", ".train.card", ".train.ops", ".fitting", ".progress",
     )
 )  # fmt: skip
 """What the stages import that can stop them or show how far they are, but not change what they make.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.card_text import Card
+from harness.plot_style import DPI, STYLE
 
 COLOURS = {
     "instruction": "#0072B2",
@@ -21,19 +22,6 @@ COLOURS = {
 apart (Okabe and Ito 2008)."""
 NOUN_SHADES = ("#0072B2", "#3D94C6", "#7AB5DA", "#B3D5EC")
 OTHERS = "#DDDDDD"
-STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": "#DDDDDD",
-    "text.parse_math": False,
-}
-DPI = 120
 _MARK = "simulated: not a model's replies"
 _GROWING = "in ranges that grow"
 

@@ -290,7 +290,7 @@ def _tokenizer(row: Row, planner: Planner) -> tuple[Any, str]:
             from harness.run import Runner
 
             runner = Runner(planner.store, planner.files, LocalExecutor(), Console())
-            folder = runner.hub_folder(row.model.hub)
+            folder = runner.store.hub_folder(row.model.hub, row.model.trust_remote_code)
             if not folder.is_dir():
                 return None, f"{row.model.hub.id} is not on the volume (harness fetch)"
             inputs["hub"] = str(folder)

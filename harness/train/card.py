@@ -8,27 +8,14 @@ from typing import Any
 from harness import environment
 from harness.call import MANIFEST, StageCall, StageResult
 from harness.model_card import Facts, text_of
+from harness.plot_style import DPI, STYLE
 from harness.progress import plain
 from harness.spec.models import ModelSource
 from harness.spec.train import Train
 
 CARD, CURVE = "README.md", "loss_curve.png"
-# Colours and style are those of harness.gen.plots: a palette that colour-blind readers can tell apart
-# (Okabe and Ito 2008), the font that comes with matplotlib.
+# A palette that colour-blind readers can tell apart (Okabe and Ito 2008).
 BLUE, GREEN, ORANGE, RED = "#0072B2", "#009E73", "#E69F00", "#D55E00"
-STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": "#DDDDDD",
-    "text.parse_math": False,
-}
-DPI = 120
 TITLE_WIDTH = 100
 """Characters of a line above the picture."""
 HELD_OUT = "held_out_loss"

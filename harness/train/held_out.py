@@ -30,17 +30,17 @@ def _measured(
     model: Any, data: Encoded, packed: bool, pad: int, rank: int, processes: int
 ) -> tuple[float, float, int, int]:
     was_training = model.training
+    chosen = _chosen(data)
     set_evaluating(model)
     nats = torch.zeros(2, dtype=torch.float64, device=_device(model))
-    for examples in _batches(data)[rank::processes]:
-        batch = collate(_chosen(data), examples, packed, pad).to(nats.device)
+    for examples in _batches(chosen)[rank::processes]:
+        batch = collate(chosen, examples, packed, pad).to(nats.device)
         losses = model(**batch.inputs, label_at=batch.label_at, targets=batch.targets, each=True)
         nats += torch.stack([losses[batch.answer].double().sum(), batch.answer.sum().double()])
     if processes > 1:
         torch.distributed.all_reduce(nats)
     if was_training:
         model.train()
-    chosen = _chosen(data)
     size = int(chosen.answer_bytes.sum())
     total, tokens = float(nats[0]), int(nats[1])
     return total / tokens, total / math.log(2) / max(size, 1), tokens, size

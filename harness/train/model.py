@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import InputError
-from harness.modeling.load import check_vocabulary, load_model, model_folder, model_in
+from harness.modeling.load import ADAPTER, check_vocabulary, load_model, model_folder, model_in
 from harness.spec.models import ModelSource
 from harness.spec.train import Train
 from harness.train.packing import ATTENTION, SPLIT_ATTENTION, TOLERANCE, Lengths, add_label_loss
@@ -19,7 +19,6 @@ from harness.train.packing import ATTENTION, SPLIT_ATTENTION, TOLERANCE, Lengths
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-ADAPTER_CONFIG = "adapter_config.json"
 QUANTISED = "Linear4bit"
 SHORT = (7, 5)
 """Tokens of the texts that a model is tried with."""
@@ -240,7 +239,7 @@ def write(
     model.save_pretrained(folder, **({} if state is None else {"state_dict": state}))
     tokenizer.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
-    settings = folder / ADAPTER_CONFIG
+    settings = folder / ADAPTER
     if settings.is_file():
         # The path of the machine it was trained on says nothing; the row says what the base is.
         found = json.loads(settings.read_text(encoding="utf-8"))

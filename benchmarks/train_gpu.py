@@ -37,7 +37,7 @@ from harness.keys import Files
 from harness.modeling.load import available_device, device_name, load_tokenizer
 from harness.shapes import Shape
 from harness.spec.base import Data
-from harness.spec.models import ModelSource
+from harness.spec.model_source import ModelSource
 from harness.spec.template import load_template
 from harness.spec.train import Train
 

@@ -8,10 +8,12 @@ from typing import Any
 from harness.errors import InputError
 
 CALL_FILE = "CALL.json"
-CALL_FORMAT = 3
+CALL_FORMAT = 4
 """Raised whenever a field is added: an image built from another checkout then says so."""
 RESULT_FILE = "result.json"
 MANIFEST = "manifest.json"
+TRANSCRIPT = "transcript.jsonl"
+"""Of an artefact, its calls."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,10 @@ class StageCall:
     price: dict[str, Any] | None = None
     """What the called model costs (harness.prices.Price); None where that is not known."""
     replay: bool = False
-    """Take every reply from the transcript in the work folder and reach no network."""
+    """Make the artefact in `inputs["recorded"]` again: every reply comes from the transcript in the
+    work folder, what a model made from the recorded files; no network is reached."""
+    server: dict[str, str] | None = None
+    """`base_url` and `model` of the server that the executor started beside the stage."""
     tokenizer: dict[str, Any] | None = None
     """A ModelSource with the row's tokenizer, for the lengths in a data card; decides nothing."""
     cache: str | None = None
@@ -72,8 +77,10 @@ class StageResult:
     models, data and model revisions). seeds: name -> int. cost: {"calls", "attempts",
     "prompt_tokens", "completion_tokens", "gpu_seconds"}. simulated: what in this artefact came from
     the simulated teacher or judge, or from random weights, in words; empty when nothing did.
-    keep: files and folders, relative to the work folder, that belong to the artefact; everything
-    else there (checkpoints, caches) is removed before it is sealed.
+    findings: what a reader of the numbers should know, {"kind", "severity" (error, warning, info),
+    "message", "evidence"}. deviations: from the published set-up, as far as only the stage can know
+    them. keep: files and folders, relative to the work folder, that belong to the
+    artefact; everything else there (checkpoints, caches) is removed before it is sealed.
     """
 
     keep: list[str]
@@ -84,3 +91,5 @@ class StageResult:
     cost: dict[str, float] = field(default_factory=dict)
     simulated: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    deviations: list[str] = field(default_factory=list)

@@ -19,7 +19,9 @@ from harness.export import trained
 from harness.plan import RowPlan, dump
 from harness.progress import plain
 from harness.run import needs_base
-from harness.spec.models import Decoding, ModelSource, Row
+from harness.spec.answer import Decoding, LocalEngine
+from harness.spec.model_source import ModelSource
+from harness.spec.models import Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -137,7 +139,7 @@ class Chat:
         """Write the answer as it comes. What Ctrl-C leaves of it counts as said."""
         import torch
 
-        from harness.eval.answer import generation_settings
+        from harness.eval.decode import generation_settings
 
         ids = self._prompt(question)
         settings = generation_settings(
@@ -248,7 +250,8 @@ def _asker() -> Callable[[], str | None]:
 
 def _load(runner: "Runner", plan: RowPlan, wishes: Wishes) -> Chat:
     row = plan.row
-    template = row.template or (row.eval.answer.template if row.eval else None)
+    answer = row.eval.answer if row.eval else None
+    template = row.template or (answer.template if answer else None)
     if row.model is None or template is None:
         raise InputError(f"row {row.row} has no model to talk to")
     inputs, words = _model_of(runner, plan, wishes.label)
@@ -256,7 +259,8 @@ def _load(runner: "Runner", plan: RowPlan, wishes: Wishes) -> Chat:
     for line in words:
         _tell(line)
     source = ModelSource.model_validate(dump(row.model, lambda d: str(runner.files.locate(d))))
-    precision = row.eval.answer.precision if row.eval else "float32"
+    engine = answer.engine if answer else None
+    precision = engine.precision if isinstance(engine, LocalEngine) else "float32"
     decoding = _decoding(row, wishes)
     load, text = _libraries()
     device = load.available_device()
@@ -305,7 +309,8 @@ def _model_of(runner: "Runner", plan: RowPlan, label: str) -> tuple[dict[str, st
 
 
 def _decoding(row: Row, wishes: Wishes) -> Decoding:
-    given = row.eval.answer.decoding if row.eval else Decoding()
+    answer = row.eval.answer if row.eval else None
+    given = answer.decoding if answer else Decoding()
     said = {"seed": wishes.seed, "temperature": wishes.temperature,
             "max_new_tokens": wishes.max_new_tokens}  # fmt: skip
     return given.model_copy(update={n: v for n, v in said.items() if v is not None})

@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Heavy imports stand inside the commands that need them."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -164,7 +165,8 @@ def run(
     """Run what is not there yet. Interrupted, the same command goes on."""
     from harness.environment import STAGES
     from harness.executors import make
-    from harness.report.matrix import lines_of
+    from harness.report.agreement import show_agreement
+    from harness.report.matrix import agreements_of, lines_of
     from harness.report.terminal import show_matrix
     from harness.run import Runner
 
@@ -188,6 +190,8 @@ def run(
         lines = [m for r in rows if r.row.row in planned for m in lines_of(r, [planner])]
         if lines:
             show_matrix(console, lines)
+        ours = [r for r in rows if r.row.row in planned]
+        show_agreement(console, [a for r in ours for a in agreements_of(r, [planner])])
     for row_plan in plans:
         data = row_plan.stages[-1] if row_plan.stages else None
         if data is not None and data.stage == "gen" and data.artefact is not None:
@@ -302,41 +306,54 @@ def chat(name: str, volume: Path, inputs: Path | None, executor: str, **wishes: 
 @click.argument("name", metavar="ROW")
 @click.option(
     "--stage",
-    type=click.Choice(["gen"]),
-    default="gen",
-    show_default=True,
-    help="The stage to replay; of a chain of recipes, every step.",
+    "kinds",
+    type=click.Choice(["gen", "train", "answer", "judge"]),
+    multiple=True,
+    help="Only this stage; of a chain of recipes, every step [default: all].",
 )
 @VOLUME
 @DATA
 @EXECUTOR
-def replay(name: str, stage: str, volume: Path, inputs: Path | None, executor: str) -> None:
-    """Rebuild a stage from its transcript, with no network.
+def replay(
+    name: str, kinds: tuple[str, ...], volume: Path, inputs: Path | None, executor: str
+) -> None:
+    """Recompute every number of a row from its artefacts, with no network.
 
-    ROW is a row below specs/ or a spec file. Says `exact` when every file has the digest that the
-    manifest says; else which do not, and exit code 1.
+    ROW is a row below specs/ or a spec file. Data sets are made again from their transcripts, scores
+    from outputs, judges' replies and recorded results. Says `exact` of an artefact when every file
+    has the digest, and every metric and count the value, that its manifest says; else which have not,
+    and exit code 1. A training is not run again: its files are checked, and its losses read from its
+    log.
     """
     from harness.executors import make
+    from harness.replay import STAGES, to_replay
     from harness.replay import replay as rebuild
-    from harness.report.terminal import show_replayed
+    from harness.report.terminal import show_replayed, show_row_replayed
     from harness.run import Runner
 
     planner = _planner(volume, inputs, executor)
     planner.store.prepare()
-    stages = [s for s in planner.plan(_row_named(name)).stages if s.stage == stage]
-    if not stages:
-        raise InputError(f"row {name} has no {stage} stage")
+    plan = planner.plan(_row_named(name))
+    stages = to_replay(plan, kinds or STAGES)
     console = _console()
     runner = Runner(planner.store, planner.files, make(executor), console)
-    different = 0
+    done = []
     for planned in stages:
-        replayed = rebuild(runner, planned)
-        show_replayed(console, replayed)
-        different += not replayed.exact
+        if planned.artefact is not None:
+            done.append(rebuild(runner, planned))
+            show_replayed(console, done[-1])
+    show_row_replayed(console, plan, stages, done)
+    different = [r for r in done if not r.exact]
     if different:
         raise HarnessError(
-            f"{different} of {len(stages)} {stage} artefacts came out different",
-            "The differing files are named above, with the folder that holds them.",
+            f"{len(different)} of {len(done)} artefacts came out different",
+            "What differs is named above, with the folder that holds it.",
+        )
+    if len(done) < len(stages):
+        raise InputError(
+            f"{len(stages) - len(done)} of {len(stages)} artefacts are not on the volume, so the row "
+            "is not replayed whole",
+            f"Make them with harness run {plan.spec}, or name the stages that are there: --stage.",
         )
 
 
@@ -365,7 +382,8 @@ def table(
     Without SPECS: every row below specs/, written to results/. With SPECS: those rows, printed, and
     written where --out says.
     """
-    from harness.report.matrix import lines_of, write_all
+    from harness.report.agreement import show_agreement
+    from harness.report.matrix import agreements_of, lines_of, write_all
     from harness.report.terminal import show_matrix
 
     executors = [executor] if executor else ["docker", "local"]
@@ -373,15 +391,17 @@ def table(
     planners = [_planner(volume, inputs, name) for name in executors]
     planners = [planners[0], *(_sharing(planners[0], p) for p in planners[1:])]
     lines = [line for row in rows for line in lines_of(row, planners)]
+    agreements = [agreement for row in rows for agreement in agreements_of(row, planners)]
     planners[0].files.save()
     if lines:
         show_matrix(_console(), lines)
     else:
         click.echo("none of these rows is trained or evaluated")
+    show_agreement(_console(), agreements)
     if out is None and not specs:
         out = Path("results")
     if out is not None:
-        write_all(lines, out)
+        write_all(lines, out, agreements)
         click.echo(f"written: {out / 'matrix.md'}, matrix.csv and tables/", err=True)
 
 
@@ -391,6 +411,21 @@ def table(
 @click.option("--check", is_flag=True, help="Compare every file with its digest.")
 @click.option("--data", "card", is_flag=True, help="The data cards in place of the manifests.")
 @click.option("--prompt", is_flag=True, help="The row's template, filled, and what is trained on.")
+@click.option("--outputs", is_flag=True, help="Its answers, baseline's answers and judge's words.")
+@click.option("--worst", is_flag=True, help="Of outputs: the lowest preference or score first.")
+@click.option("--best", is_flag=True, help="Of outputs: the highest first.")
+@click.option("--flagged", is_flag=True, help="Of outputs: flagged or unjudged ones alone.")
+@click.option("--grep", default="", metavar="TEXT", help="Of outputs: those where it stands.")
+@click.option(
+    "-n",
+    "--count",
+    default=10,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Of outputs: how many; 0: all.",
+)
+@click.option("--full", is_flag=True, help="Of outputs: long texts whole.")
+@click.option("--label", default="", help="Which of several outputs, such as 'train seed 2'.")
 @VOLUME
 @INPUTS
 @EXECUTOR
@@ -400,13 +435,16 @@ def show(
     check: bool,
     card: bool,
     prompt: bool,
+    outputs: bool,
     volume: Path,
     inputs: Path | None,
     executor: str,
+    **wishes: Any,
 ) -> None:
-    """Print the manifests of a row's artefacts, its data sets' cards, or its prompts.
+    """Print the manifests of a row's artefacts, its data sets' cards, prompts or outputs.
 
-    Or of the artefact whose key begins with KEY (or STAGE/KEY).
+    Or of the artefact whose key begins with KEY (or STAGE/KEY). Of a row whose judge judged the same
+    outputs again, also how far it agrees with itself.
     """
     import json
 
@@ -417,7 +455,16 @@ def show(
 
         show_prompts(_console(), _row_named(name), _planner(volume, inputs, executor))
         return
-    artefacts = _find_artefacts(name, _planner(volume, inputs, executor))
+    # What narrows outputs down asks for them.
+    if outputs or any(value for option, value in wishes.items() if option != "count"):
+        from harness.report.outputs import Wishes
+        from harness.report.outputs_view import show_outputs
+
+        plan = _planner(volume, inputs, executor).plan(_row_named(name))
+        show_outputs(_console(), plan, Wishes(**wishes), as_json)
+        return
+    planner = _planner(volume, inputs, executor)
+    artefacts = _find_artefacts(name, planner)
     for artefact in artefacts if check else []:
         artefact.check()
     if card:
@@ -428,6 +475,12 @@ def show(
         return
     for artefact in artefacts:
         show_artefact(_console(), artefact, checked=check)
+    if sum(artefact.stage == "judge" for artefact in artefacts) > 1:
+        from harness.report.agreement import show_agreement
+        from harness.report.matrix import agreements_of
+
+        with contextlib.suppress(InputError):  # not a row, but the beginning of several keys
+            show_agreement(_console(), agreements_of(_row_named(name), [planner]))
 
 
 @main.command()

@@ -25,12 +25,21 @@ CODE_VERSIONS = {
     "gen/seeds_only": 1,
     "gen/import": 1,
     "train": 2,
-    "answer": 2,
-    "judge": 1,
-    "sim": 1,
+    "answer/transformers": 3,
+    "answer/endpoint": 1,
+    "answer/vllm": 1,
+    "answer/null": 1,
+    "answer/reference": 1,
+    "judge/preference": 2,
+    "judge/alpaca_eval": 2,
+    "judge/grading": 1,
+    "judge/flow_judge": 1,
+    "judge/lm_eval": 1,
+    "judge/held_out_loss": 1,
+    "sim": 2,
 }
-"""Raised whenever the code of a stage, of one of gen's recipes, or of the simulated teacher and judge
-comes to make other content from the same call.
+"""Raised whenever the code of a stage (of one of gen's recipes, one of answer's engines, one of the
+judges), or of the simulated teacher and judge, comes to make other content from the same call.
 
 tests/test_code_versions.py fails when such code changes and this table does not.
 """
@@ -56,12 +65,24 @@ def root() -> Path:
 
 
 def code_name(stage: str, params: Mapping[str, Any]) -> str:
-    """The stage's name in CODE_VERSIONS: each of gen's recipes counts by itself, so that a change in
-    one makes no data stale that another one made, and that were perhaps paid for."""
-    gen = params.get("gen")
-    if stage != "gen" or gen is None:
+    """The stage's name in CODE_VERSIONS: each of gen's recipes, of answer's engines and of the judges
+    counts by itself, so that a change in one makes nothing stale that another one made, and that was
+    perhaps paid for."""
+    part, name = _VARIANTS.get(stage, ("", ""))
+    value = params.get(part)
+    if value is None:
         return stage
-    return f"gen/{gen['recipe'] if isinstance(gen, Mapping) else gen.recipe}"
+    if stage == "answer":
+        value = _part(value, "engine")
+    return f"{stage}/{_part(value, name)}"
+
+
+_VARIANTS = {"gen": ("gen", "recipe"), "answer": ("answer", "kind"), "judge": ("judge", "kind")}
+
+
+def _part(value: Any, name: str) -> Any:
+    """Of a spec model, or of its dump."""
+    return value[name] if isinstance(value, Mapping) else getattr(value, name)
 
 
 def image_name(stage: str, accelerator: str) -> str:

@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from harness.keys import Files
+from harness.spec.answer import Answer, EndpointEngine, PromptSet
 from harness.spec.base import Data, _TextFile
-from harness.spec.models import AlpacaEvalJudge, PreferenceJudge, PromptSet
+from harness.spec.judges import (
+    AlpacaEvalJudge,
+    GradingJudge,
+    Judge,
+    ModelJudge,
+    PreferenceJudge,
+    RowOutputs,
+    RubricJudge,
+)
 from harness.spec.recipes import (
     AlpacaGen,
     ExpandGen,
@@ -31,6 +40,14 @@ TOKENS_PER_TASK = 60
 TOKENS_PER_EXPANDED = 200
 TOKENS_PER_RATING = 80
 TOKENS_PER_VERDICT = 10
+TOKENS_PER_GRADING = 150
+TOKENS_PER_FEEDBACK = 200
+TOKENS_PER_ANSWER = 300
+ANNOTATOR_CHARACTERS = 1200
+"""Of an alpaca_eval annotator's prompt."""
+RUBRIC_CHARACTERS = 3000
+ANSWER_CHARACTERS = 1200
+"""Of an answer that is not there to be counted."""
 INSTRUCTIONS_PER_REPLY = 8
 """Of Self-Instruct's requests, before its filters."""
 KEPT_SHARE = 0.5
@@ -70,8 +87,10 @@ def of_stage(
         expected = known(step, files, examples) if known else Estimate(examples=examples)
         is_recorded = getattr(step, "transcript", None) is not None
         return Estimate(examples=expected.examples) if is_recorded else expected
+    if stage == "answer":
+        return _answer(params["answer"], files)
     if stage == "judge":
-        return _judge(params["judge"], params["prompts"], files)
+        return _judge(params["judge"], params.get("prompts"), files)
     return Estimate()
 
 
@@ -157,13 +176,57 @@ _GEN: dict[type, Callable[[Any, Files, int], Estimate]] = {
 }
 
 
-def _judge(judge: PreferenceJudge | AlpacaEvalJudge, prompts: PromptSet, files: Files) -> Estimate:
-    lengths = text_lengths(files.locate(prompts.file))[: prompts.first]
-    baseline = text_lengths(files.locate(judge.reference))[: prompts.first]
-    fixed = len(judge.prompt.text) if isinstance(judge, PreferenceJudge) else 1200
-    characters = fixed * len(lengths) + 2 * sum(baseline)
+def _answer(answer: Answer, files: Files) -> Estimate:
+    """Of a served model; none where the row's own answers."""
+    engine = answer.engine
+    if not isinstance(engine, EndpointEngine) or engine.transcript is not None:
+        return Estimate()
+    lengths = _prompt_lengths(answer.prompts, files)
+    most = min(TOKENS_PER_ANSWER, answer.decoding.max_new_tokens)
+    return Estimate(len(lengths), sum(lengths) // CHARACTERS_PER_TOKEN, len(lengths) * most)
+
+
+def _judge(judge: Judge, prompts: PromptSet | None, files: Files) -> Estimate:
+    if isinstance(judge, ModelJudge) or prompts is None or _recorded(judge):
+        return Estimate()
+    lengths = _prompt_lengths(prompts, files)
     calls = len(lengths)
+    if isinstance(judge, RubricJudge):
+        if not isinstance(judge.engine, EndpointEngine):
+            return Estimate()
+        shown = RUBRIC_CHARACTERS + ANSWER_CHARACTERS
+        characters = sum(lengths) + calls * shown
+        return Estimate(calls, characters // CHARACTERS_PER_TOKEN, calls * TOKENS_PER_FEEDBACK)
+    fixed = ANNOTATOR_CHARACTERS
+    if not isinstance(judge, AlpacaEvalJudge):
+        fixed = len(judge.prompt.text)
+    characters = calls * fixed + 2 * _answer_characters(judge, lengths, files)
+    if isinstance(judge, GradingJudge):
+        both = 2 * characters // CHARACTERS_PER_TOKEN
+        return Estimate(2 * calls, both, 2 * calls * TOKENS_PER_GRADING)
     return Estimate(calls, characters // CHARACTERS_PER_TOKEN, calls * TOKENS_PER_VERDICT)
+
+
+def _recorded(judge: Judge) -> bool:
+    holder = judge.engine if isinstance(judge, RubricJudge) else judge
+    return getattr(holder, "transcript", None) is not None
+
+
+def _prompt_lengths(prompts: PromptSet, files: Files) -> Sequence[int]:
+    """Characters of each prompt; none for a set on the hub, which is not there yet."""
+    given = list((prompts.files or {}).values())
+    given += [prompts.file] if prompts.file else []
+    most = prompts.sample.k if prompts.sample else prompts.first
+    return [n for data in given for n in text_lengths(files.locate(data))[:most]]
+
+
+def _answer_characters(
+    judge: PreferenceJudge | AlpacaEvalJudge | GradingJudge, lengths: Sequence[int], files: Files
+) -> int:
+    """Of the baseline's answers with their instructions; the model's are taken to be as long."""
+    if isinstance(judge.reference, RowOutputs):
+        return sum(lengths) + len(lengths) * ANSWER_CHARACTERS
+    return sum(text_lengths(files.locate(judge.reference))[: len(lengths)])
 
 
 def _calls(calls: int, prompt: int, completion: int, examples: int = 0) -> Estimate:

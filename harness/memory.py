@@ -17,7 +17,7 @@ from harness import estimate, shapes
 from harness.errors import DataAbsent
 from harness.keys import Files
 from harness.shapes import Shape
-from harness.spec.models import ModelSource
+from harness.spec.model_source import ModelSource
 from harness.spec.train import Lora, Train
 
 FLOAT32, BFLOAT16 = 4, 2

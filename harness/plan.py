@@ -9,13 +9,24 @@ from typing import Any
 from pydantic import BaseModel
 
 from harness import environment, estimate, memory
-from harness.errors import HarnessError
+from harness.errors import HarnessError, InputError
 from harness.estimate import Estimate
 from harness.keys import KEY_FORMAT, Files, differences, digest_of, iter_data, key_view
 from harness.prices import Price, Prices
+from harness.spec.answer import PromptSet, VllmEngine
 from harness.spec.base import Endpoint, _Data
-from harness.spec.load import LoadedRow
-from harness.spec.models import ModelSource, Row
+from harness.spec.judges import (
+    AlpacaEvalJudge,
+    LossJudge,
+    ModelJudge,
+    OutputJudge,
+    RowOutputs,
+    RubricJudge,
+    TasksJudge,
+)
+from harness.spec.load import LoadedRow, load_rows
+from harness.spec.model_source import ModelSource
+from harness.spec.models import Row
 from harness.spec.recipes import HubData, ImportGen
 from harness.store import FAILED, Artefact, Store
 
@@ -72,6 +83,41 @@ class StagePlan:
         gen = self.params.get("gen")
         return gen.hub if isinstance(gen, ImportGen) else None
 
+    @property
+    def base(self) -> ModelSource | None:
+        """The row's base model, where the stage reads it or what was trained of it."""
+        return self.params.get("model")
+
+    def hub_sets(self) -> dict[str, HubData]:
+        """Input's name -> the hub data set that the stage reads under it."""
+        found = {"hub": self.hub_data, "prompts": _prompts_of(self.params).hub}
+        judge = self.params.get("judge")
+        if isinstance(judge, AlpacaEvalJudge) and judge.length_control is not None:
+            found["length_control"] = judge.length_control.hub
+        if isinstance(judge, TasksJudge):
+            found |= {f"task-{name}": data.hub for name, data in judge.tasks.items()}
+        return {
+            # Without what only the reader of a prompt set has to know.
+            name: HubData(id=hub.id, revision=hub.revision, config=hub.config, split=hub.split)
+            for name, hub in found.items()
+            if hub is not None
+        }
+
+    @property
+    def judge_model(self) -> ModelSource | None:
+        """The model that a local judge is."""
+        judge = self.params.get("judge")
+        return judge.model if isinstance(judge, RubricJudge) else None
+
+    @property
+    def served(self) -> VllmEngine | None:
+        """How a model is served beside the stage."""
+        for name in ("answer", "judge"):
+            engine = getattr(self.params.get(name), "engine", None)
+            if isinstance(engine, VllmEngine):
+                return engine
+        return None
+
     def data(self) -> Iterator[_Data]:
         """Every given file or folder that the stage reads."""
         yield from iter_data(self.params)
@@ -96,11 +142,16 @@ class RowPlan:
     row: Row
     spec: Path
     stages: list[StagePlan]
-    """In the order in which they must run."""
+    """In the order in which they must run; another row's, where its outputs are the baseline, too."""
+
+    @property
+    def own(self) -> list[StagePlan]:
+        """The stages of the row itself."""
+        return [s for s in self.stages if s.row == self.row.row]
 
     def final(self) -> list[StagePlan]:
         """The judge stage of each replicate; empty for a row without one."""
-        return [s for s in self.stages if s.stage == "judge"]
+        return [s for s in self.own if s.stage == "judge"]
 
 
 class Planner:
@@ -123,6 +174,39 @@ class Planner:
         """
         row = loaded.row
         stages: list[StagePlan] = []
+        for model, answer, label in self._outputs(loaded, stages):
+            judge = row.eval.judge if row.eval else None
+            if judge is None:
+                continue
+            inputs = {"outputs": answer} if answer else {"model": model} if model else {}
+            if isinstance(judge, ModelJudge):
+                if isinstance(judge, LossJudge):
+                    judge = _with(judge, "template", judge.template or row.template)
+                params: dict[str, Any] = {"judge": judge, "model": row.model}
+                stages.append(self._stage(loaded, "judge", params, inputs, label))
+                continue
+            baseline = self._baseline(loaded, judge, stages)
+            if baseline is not None:
+                inputs["baseline"] = baseline
+            assert row.eval is not None
+            assert row.eval.answer is not None
+            count = row.replicates.judge
+            for replicate in range(count):
+                params = {
+                    "judge": judge,
+                    "prompts": row.eval.answer.prompts,
+                    "replicate": replicate,
+                }
+                named = _join(label, f"judging {replicate + 1}" if count > 1 else "")
+                stages.append(self._stage(loaded, "judge", params, inputs, named))
+        return RowPlan(row, loaded.path, stages)
+
+    def _outputs(
+        self, loaded: LoadedRow, stages: list[StagePlan]
+    ) -> Iterator[tuple[StagePlan | None, StagePlan | None, str]]:
+        """Plan all that comes before a judge, into `stages`; of each replicate the stage that trains
+        the model and the one that answers (None where there is none), and its label."""
+        row = loaded.row
 
         def add(
             stage: str, params: dict[str, Any], inputs: dict[str, StagePlan], label: str
@@ -135,9 +219,8 @@ class Planner:
         for number, step in enumerate(row.gen or [], start=1):
             chained = f"step {number} {step.recipe}" if len(row.gen or []) > 1 else ""
             gen = add("gen", {"gen": step}, {"data": gen} if gen else {}, chained)
-        replicates = row.replicates
-        train_seeds: Sequence[int | None] = replicates.train_seeds or [None]
-        sampling_seeds: Sequence[int | None] = replicates.sampling_seeds or [None]
+        train_seeds: Sequence[int | None] = row.replicates.train_seeds or [None]
+        sampling_seeds: Sequence[int | None] = row.replicates.sampling_seeds or [None]
         for train_seed in train_seeds:
             model = None
             label = f"train seed {train_seed}" if train_seed is not None else ""
@@ -146,33 +229,53 @@ class Planner:
                 params = {"train": train, "model": row.model, "template": row.template}
                 params["data"] = None if gen else row.data
                 model = add("train", params, {"data": gen} if gen else {}, label)
-            if not row.eval:
+            answer = row.eval.answer if row.eval else None
+            if answer is None:
+                yield model, None, label
                 continue
-            template = row.eval.answer.template or row.template
-            assert template is not None  # Row checks it
-            answer = row.eval.answer.model_copy(update={"template": template})
+            template = answer.template or row.template if answer.uses_template else None
+            answer = answer.model_copy(update={"template": template})
             for seed in sampling_seeds:
                 decoding = _with(answer.decoding, "seed", seed)
                 seeded = answer.model_copy(update={"decoding": decoding})
                 named = _join(label, f"sampling seed {seed}" if seed is not None else "")
-                outputs = add(
-                    "answer",
-                    {"answer": seeded, "model": row.model},
-                    {"model": model} if model else {},
-                    named,
-                )
-                for replicate in range(replicates.judge if row.eval.judge else 0):
-                    add(
-                        "judge",
-                        {
-                            "judge": row.eval.judge,
-                            "prompts": answer.prompts,
-                            "replicate": replicate,
-                        },
-                        {"outputs": outputs},
-                        _join(named, f"judging {replicate + 1}" if replicates.judge > 1 else ""),
-                    )
-        return RowPlan(row, loaded.path, stages)
+                params = {"answer": seeded, "model": row.model if answer.uses_template else None}
+                inputs = {"model": model} if model and answer.uses_model else {}
+                yield model, add("answer", params, inputs, named), named
+
+    def _baseline(
+        self, loaded: LoadedRow, judge: OutputJudge, stages: list[StagePlan]
+    ) -> StagePlan | None:
+        """The stage that answers for the row that the judge's reference names, planned into `stages`
+        once; None where the reference is a file.
+
+        Raises:
+            InputError: that row has no answers of its own.
+        """
+        reference = getattr(judge, "reference", None)
+        if not isinstance(reference, RowOutputs):
+            return None
+        other = load_rows([Path(reference.spec)])[0]
+        if other.row.row == loaded.row.row:
+            raise InputError(
+                f"row {loaded.row.row}: its judge's reference is the row itself",
+                "Name another row's spec. A control whose answers are the baseline's own has the "
+                "engine reference.",
+            )
+        theirs: list[StagePlan] = []
+        _, answer, _ = next(self._outputs(other, theirs))
+        if answer is None:
+            raise InputError(
+                f"row {loaded.row.row}: its judge's reference is row {other.row.row}, which has no "
+                "eval.answer",
+                f"Name a row that answers prompts, or give {other.path} an eval.answer.",
+            )
+        known = {(s.stage, s.key): s for s in stages}
+        for stage in theirs:
+            if (stage.stage, stage.key) not in known:
+                stage.label = _join(f"of {other.row.row}", stage.label)
+                stages.append(stage)
+        return known.get(("answer", answer.key), answer)
 
     def _stage(
         self,
@@ -252,11 +355,21 @@ def _left_behind(work: Path) -> str:
 
 def _endpoint_of(params: dict[str, Any]) -> Endpoint | None:
     for value in params.values():
-        for name in ("teacher", "judge"):
-            found = getattr(value, name, None)
-            if isinstance(found, Endpoint) and getattr(value, "transcript", None) is None:
-                return found
+        for holder in (value, getattr(value, "engine", None)):
+            for name in ("teacher", "judge", "endpoint"):
+                found = getattr(holder, name, None)
+                if isinstance(found, Endpoint) and getattr(holder, "transcript", None) is None:
+                    return found
     return None
+
+
+def _prompts_of(params: dict[str, Any]) -> PromptSet:
+    """The prompt set that a stage reads; an empty stand-in where it reads none."""
+    judge = params.get("judge")
+    if isinstance(judge, LossJudge):
+        return judge.examples
+    found = params.get("prompts") or getattr(params.get("answer"), "prompts", None)
+    return found if isinstance(found, PromptSet) else PromptSet.model_construct(hub=None)
 
 
 def _with(model: Any, name: str, value: Any) -> Any:

@@ -1,24 +1,37 @@
-"""Replay: a stage made once more from its artefact's transcript, with no network, and compared.
+"""Replay: a row's artefacts made once more from what was recorded, with no network, and compared.
 
-A replay is exact or it is not: every file must have the digest that the manifest says.
+A replay is exact or it is not: every file must have the digest, and every metric and count the value,
+that the manifest says. A training is not run again: its files are checked, and its losses read from
+its log.
 """
 
 import json
+import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError, InputError
+from harness.call import TRANSCRIPT
+from harness.errors import InputError
 from harness.keys import file_digest
-from harness.plan import StagePlan
+from harness.plan import RowPlan, StagePlan
 from harness.progress import ProgressView
-from harness.run import Runner, result_of, title_of
+from harness.run import Runner, nothing_said, result_of, title_of
+from harness.spec.recipes import HubData
 from harness.store import Artefact, files_below
 
-TRANSCRIPT = "transcript.jsonl"
+STAGES = ("gen", "train", "answer", "judge")
+LOG = "trainer_log.jsonl"
 CARD = ("card.json", "card.md", "plots/")
 """Describes the data set; its lengths in tokens are those of one row's tokenizer."""
+NEEDED = ("hub", "prompts", "length_control")
+"""Hub data sets that a replay reads. A model it does not, nor a task's questions: what they gave was
+recorded."""
+FROM_LOG = ("steps", "tokens", "prompt_tokens")
+"""Counts of a training that its log has."""
+NOT_TRAINED = "the weights were not made again: a replay checks a training's files and its log"
 
 
 @dataclass
@@ -27,10 +40,17 @@ class Replayed:
 
     planned: StagePlan
     artefact: Artefact
+    files: int = 0
+    """Files that were compared."""
     same: list[str] = field(default_factory=list)
     different: list[str] = field(default_factory=list)
-    """Files that are missing, new, or have other bytes; with a word on which."""
+    """Files that are missing, new, or have other bytes; metrics and counts with another value. With a
+    word on which."""
     notes: list[str] = field(default_factory=list)
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """As they came out of the replay."""
+    numbers: int = 0
+    """Metrics' figures and counts that are the manifest's."""
     calls: int = 0
     """Replies taken from the transcript."""
     folder: Path | None = None
@@ -41,8 +61,24 @@ class Replayed:
         return not self.different
 
 
+def to_replay(plan: RowPlan, stages: Sequence[str]) -> list[StagePlan]:
+    """The row's own stages of these kinds, once each, in the order in which they ran.
+
+    Raises:
+        InputError: there is none, or none of them is on the volume.
+    """
+    wanted = list({(s.stage, s.key): s for s in plan.own if s.stage in stages}.values())
+    if not wanted:
+        kinds = ", ".join(stages[:-1]) + f" or {stages[-1]}" if len(stages) > 1 else stages[0]
+        raise InputError(f"row {plan.row.row} has no {kinds} stage")
+    if all(s.artefact is None for s in wanted):
+        raise _absent(wanted[-1])
+    return wanted
+
+
 def replay(runner: Runner, planned: StagePlan) -> Replayed:
-    """Make a stage's artefact again from its own transcript and inputs, and compare every file.
+    """Make a stage's artefact again from what it recorded and its inputs, and compare every file and
+    number.
 
     Raises:
         InputError: there is nothing to replay, or an input is not on the volume.
@@ -51,16 +87,11 @@ def replay(runner: Runner, planned: StagePlan) -> Replayed:
     """
     store, artefact = runner.store, planned.artefact
     if artefact is None:
-        raise InputError(
-            f"row {planned.row}: its {planned.stage} {planned.key[:12]} is not on the volume "
-            f"{store.root}, so there is nothing to replay",
-            f"Make it: harness run --only {planned.stage} {planned.spec}; or, if it was made by "
-            "the other executor, name that with --executor.",
-        )
+        raise _absent(planned)
     artefact.check()
-    folders = {name: runner.input(plan).folder for name, plan in planned.inputs.items()}
-    if planned.hub_data is not None:
-        folders["hub"] = _snapshot(runner, planned)
+    if planned.stage == "train":
+        return _read_training(planned, artefact)
+    folders = {"recorded": artefact.folder, **_inputs(runner, planned)}
     name = f"replay-{planned.key}"
     work = store.root / "work" / f"{planned.stage}-replay-{artefact.folder.name}"
     with store.lock(f"{planned.stage}-replay", planned.key) as lock:
@@ -76,7 +107,7 @@ def replay(runner: Runner, planned: StagePlan) -> Replayed:
             runner.executor.run(job, runner.files, view.show)
         result = result_of(job)
         if result is None:
-            raise HarnessError(f"{title} ended without saying what it made", f"Its log: {job.log}")
+            raise nothing_said(job)
         replayed = _compare(planned, artefact, work, result)
         if replayed.exact:
             shutil.rmtree(work)
@@ -85,16 +116,44 @@ def replay(runner: Runner, planned: StagePlan) -> Replayed:
     return replayed
 
 
-def _snapshot(runner: Runner, planned: StagePlan) -> Path:
-    assert planned.hub_data is not None
-    folder = runner.store.hub_folder(planned.hub_data)
-    if not folder.is_dir():
-        raise InputError(
-            f"row {planned.row}: the data set {planned.hub_data.id} is not on the volume, and a "
-            "replay reaches no network",
-            f"Download it: harness fetch {planned.spec}",
-        )
-    return folder
+def _absent(planned: StagePlan) -> InputError:
+    label = f" ({planned.label})" if planned.label else ""
+    return InputError(
+        f"row {planned.row}: its {planned.stage}{label} {planned.key[:12]} is not on the volume, so "
+        "there is nothing to replay",
+        f"Make it: harness run {planned.spec}; or, if it was made by the other executor, name that "
+        "with --executor.",
+    )
+
+
+def _inputs(runner: Runner, planned: StagePlan) -> dict[str, Path]:
+    """Input's name -> folder. Models, given or trained, may be absent."""
+    folders: dict[str, Path] = {}
+    for name, source in planned.inputs.items():
+        if name == "model":
+            trained = runner.store.find(source.stage, source.key)
+            folders |= {name: trained.folder} if trained is not None else {}
+        else:
+            folders[name] = runner.input(source).folder
+    for name, model in (("hub", planned.base), ("judge_hub", planned.judge_model)):
+        if model is not None and model.hub is not None:
+            folder = runner.store.hub_folder(model.hub, model.trust_remote_code)
+            folders |= {name: folder} if folder.is_dir() else {}
+    for name, hub in planned.hub_sets().items():
+        folder = runner.store.hub_folder(hub)
+        if folder.is_dir():
+            folders[name] = folder
+        elif name in NEEDED:
+            raise _not_fetched(planned, hub)
+    return folders
+
+
+def _not_fetched(planned: StagePlan, hub: HubData) -> InputError:
+    return InputError(
+        f"row {planned.row}: the data set {hub.id} is not on the volume, and a replay reaches no "
+        "network",
+        f"Download it: harness fetch {planned.spec}",
+    )
 
 
 def _compare(
@@ -103,9 +162,11 @@ def _compare(
     made: dict[str, Path] = {}
     for name in result["keep"]:
         path = work / name
+        if not path.exists():
+            continue
         found = files_below(path) if path.is_dir() else [path]
         made |= {str(p.relative_to(work)): p for p in found}
-    replayed = Replayed(planned, artefact)
+    replayed = Replayed(planned, artefact, metrics=result["metrics"])
     replayed.calls = int(result["cost"].get("replayed_calls", 0))
     recorded = artefact.manifest["files"]
     other_tokenizer = _tokenizer(artefact.folder) != _tokenizer(work)
@@ -121,11 +182,81 @@ def _compare(
             replayed.different.append(f"{name} (other bytes)")
         else:
             replayed.same.append(name)
+    replayed.files = len(replayed.same) + len(replayed.different)
     if skipped:
         replayed.notes.append(
             "the data card was not compared: it was counted with another row's tokenizer"
         )
+    _compare_numbers(replayed, artefact.manifest["metrics"], result["metrics"], "metric")
+    _compare_numbers(replayed, artefact.manifest["counts"], result["counts"], "count")
     return replayed
+
+
+def _compare_numbers(
+    replayed: Replayed, recorded: dict[str, Any], made: dict[str, Any], kind: str
+) -> None:
+    """Every figure, to the last digit."""
+    old, new = _flat(recorded), _flat(made)
+    for name in sorted({*old, *new}):
+        if name not in new:
+            replayed.different.append(f"{kind} {name} (the replay gives none)")
+        elif name not in old:
+            replayed.different.append(f"{kind} {name} (only the replay gives it: {new[name]!r})")
+        elif old[name] != new[name]:
+            replayed.different.append(f"{kind} {name} (recorded {old[name]!r}, now {new[name]!r})")
+        else:
+            replayed.numbers += 1
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """`win_rate: {value: 1}` as `win_rate.value: 1`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": v for inner, v in _flat(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _read_training(planned: StagePlan, artefact: Artefact) -> Replayed:
+    """A training, whose files have been checked: its numbers once more, from its log."""
+    files = sorted(artefact.manifest["files"])
+    replayed = Replayed(planned, artefact, len(files), files)
+    replayed.notes.append(NOT_TRAINED)
+    recorded = artefact.manifest["metrics"]
+    counts = artefact.manifest["counts"]
+    metrics, counted = _logged(artefact.folder / LOG, counts.get("held_out"))
+    _compare_numbers(replayed, recorded, metrics, "metric")
+    known = {name: counts[name] for name in FROM_LOG if name in counts}
+    _compare_numbers(replayed, known, counted, "count")
+    replayed.metrics = metrics
+    return replayed
+
+
+def _logged(log: Path, held_out: int | None) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
+    """The metrics and counts that a training's log gives; none where there is no log.
+
+    The bytes of the held-out answers follow from nats a token, tokens and bits a byte.
+    """
+    if not log.is_file():
+        return {}, {}
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    measured = [line for line in lines if "held_out_loss" in line]
+    metrics: dict[str, dict[str, Any]] = {}
+    counts: dict[str, int] = {}
+    if steps:
+        metrics["train_loss"] = {"value": steps[-1]["loss"]}
+        counts = {name: steps[-1][name] for name in FROM_LOG[1:]} | {"steps": len(steps)}
+    if measured:
+        last = measured[-1]
+        nats, bits, tokens = last["held_out_loss"], last["bits_per_byte"], last["held_out_tokens"]
+        size = round(nats * tokens / math.log(2) / bits) if bits else 0
+        shared = {"examples": held_out, "tokens": tokens}
+        metrics["held_out_loss"] = {"value": nats, **shared}
+        metrics["bits_per_byte"] = {"value": bits, **shared, "bytes": size}
+    return metrics, counts
 
 
 def _tokenizer(folder: Path) -> Any:

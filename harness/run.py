@@ -13,16 +13,18 @@ from rich.console import Console
 from harness import environment
 from harness.call import RESULT_FILE
 from harness.errors import HarnessError, InputError
-from harness.executors import Executor, Job, StageFailed
+from harness.executors import Executor, Job, Serve, StageFailed
 from harness.keys import Files, file_digest
 from harness.llm.secrets import read_key
 from harness.plan import RowPlan, StagePlan, unique
 from harness.progress import ProgressView, plain
-from harness.spec.models import HubModel, ModelSource
+from harness.spec.model_source import HubModel, ModelSource
 from harness.spec.recipes import HubData
 from harness.store import FAILED, Artefact, Store
 
-ADAPTER = "model/adapter_config.json"
+TRAINED = "model"
+"""In a train artefact, the folder of its model or adapter."""
+ADAPTER = f"{TRAINED}/adapter_config.json"
 """In a train artefact whose model is an adapter to the row's base model."""
 MADE = (".jsonl", ".safetensors", "model_outputs.json")
 """Endings of files whose content a stage made; a model's tokenizer and configuration were given."""
@@ -91,12 +93,13 @@ class Runner:
                 return
             inputs = {name: self.input(plan) for name, plan in planned.inputs.items()}
             folders = {name: a.folder for name, a in inputs.items()}
-            source = planned.params.get("model")
-            trained = inputs.get("model")
-            if source is not None and source.hub is not None and needs_base(trained):
+            source, judge = planned.base, planned.judge_model
+            if source is not None and source.hub is not None and needs_base(inputs.get("model")):
                 folders["hub"] = self._model(source, planned)
-            if planned.hub_data is not None:
-                folders["hub"] = self._fetch(planned.hub_data, planned.stage)
+            if judge is not None and judge.hub is not None:
+                folders["judge_hub"] = self._model(judge, planned)
+            for name, hub in planned.hub_sets().items():
+                folders[name] = self._fetch(hub, planned.stage)
             work = self.store.work_folder(stage, key)
             work.mkdir(exist_ok=True)
             job = self.job(planned, title, folders, work, lock)
@@ -139,7 +142,32 @@ class Runner:
             replay=replay,
             limits=planned.owner.limits,
             cache=self._cache() if planned.stage == "train" else None,
+            serve=None if replay else self._served(planned, folders),
         )
+
+    def _served(self, planned: StagePlan, folders: dict[str, Path]) -> Serve | None:
+        """What a server beside the stage has to serve: the row's model, or the judge's."""
+        engine = planned.served
+        if engine is None:
+            return None
+        source, hub, trained = planned.base, folders.get("hub"), folders.get("model")
+        if planned.judge_model is not None:
+            source, hub, trained = planned.judge_model, folders.get("judge_hub"), None
+        assert source is not None
+        whole = hub or (self.files.locate(source.path) if source.path is not None else None)
+        adapter = None
+        if trained is not None and is_adapter(trained):
+            adapter = trained / TRAINED
+        elif trained is not None:
+            whole = trained / TRAINED
+        if whole is None:
+            raise InputError(
+                f"row {planned.row}: vLLM serves a model from a folder, and this one has random "
+                "weights that are drawn anew for each stage",
+                "Use the engine transformers, or a model from a folder or the hub.",
+            )
+        name = f"harness-{planned.key[:12]}"
+        return Serve(engine, name, whole, adapter, source.trust_remote_code)
 
     def _cache(self) -> Path:
         folder = self.store.root / "cache" / "tokens"
@@ -172,6 +200,12 @@ class Runner:
         self.console.print(f"  done in {seconds:.1f} s", highlight=False)
         for note in result["notes"]:
             self.console.print(f"  note: {plain(note)}", highlight=False, markup=False)
+        for deviation in result["deviations"]:
+            told = f"  deviation: {plain(deviation)}"
+            self.console.print(told, highlight=False, markup=False)
+        for found in result["findings"]:
+            told = f"  finding: {found['kind']}: {plain(found['message'])}"
+            self.console.print(told, highlight=False, markup=False, style="yellow")
         return artefact
 
     def _follow(self, job: Job) -> None:
@@ -213,6 +247,8 @@ class Runner:
             "random_weights": any(a.manifest["random_weights"] for a in sources)
             or bool(source is not None and source.random is not None),
             "notes": result["notes"],
+            "findings": result["findings"],
+            "deviations": result["deviations"],
             "ran": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
@@ -289,17 +325,17 @@ class Runner:
     def fetch(self, plans: Sequence[RowPlan]) -> None:
         """Download the hub models and data sets that the rows name and the volume lacks."""
         for plan in plans:
-            wanted: dict[str, HubModel | HubData] = {}
-            source = plan.row.model
-            if source is not None and source.hub is not None:
-                wanted["train"] = source.hub
+            # Which image downloads: any that holds the hub's client.
+            wanted: list[tuple[HubModel | HubData, str, bool]] = []
             for stage in plan.stages:
-                if stage.hub_data is not None:
-                    wanted["gen"] = stage.hub_data
+                sources = [s for s in (stage.base, stage.judge_model) if s is not None]
+                wanted += [(s.hub, "train", s.trust_remote_code) for s in sources if s.hub]
+                wanted += [(hub, stage.stage, False) for hub in stage.hub_sets().values()]
             if not wanted:
                 self.console.print(f"row {plan.row.row} names nothing on the hub", highlight=False)
-            for stage_name, hub in wanted.items():
-                code = source is not None and source.trust_remote_code and hub is source.hub
+            for number, (hub, stage_name, code) in enumerate(wanted):
+                if (hub, code) in [(h, c) for h, _, c in wanted[:number]]:
+                    continue
                 folder = self._fetch(hub, stage_name, code)
                 self.console.print(f"{hub.id}: {folder}", highlight=False, markup=False)
 
@@ -360,6 +396,10 @@ class Runner:
 def needs_base(trained: Artefact | None) -> bool:
     """Whether the base model is needed: nothing was trained, or only an adapter to it."""
     return trained is None or ADAPTER in trained.manifest["files"]
+
+
+def is_adapter(trained: Path) -> bool:
+    return (trained / ADAPTER).is_file()
 
 
 def _differs(before: tuple[int, ...] | None, now: tuple[int, ...] | None) -> bool:

@@ -17,7 +17,7 @@ from typing import IO, Any
 from harness.call import MANIFEST, RESULT_FILE
 from harness.errors import HarnessError, InputError
 from harness.keys import digest_of, file_digest
-from harness.spec.models import HubModel
+from harness.spec.model_source import HubModel
 from harness.spec.recipes import HubData
 
 MANIFEST_FORMAT = 1

@@ -19,7 +19,8 @@ from harness.chat import Chat, Shown
 from harness.errors import InputError
 from harness.modeling.load import bytes_tokenizer, load_model
 from harness.modeling.text import Encoder
-from harness.spec.models import Decoding, ModelSource
+from harness.spec.answer import Decoding
+from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
 from tests.helpers import HARNESS, ROOT, InstantExecutor, command, make, write_row
 from tests.modeling.calls import random_model, template

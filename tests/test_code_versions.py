@@ -17,27 +17,38 @@ from typing import Any
 
 import pytest
 
+from harness.eval import judge
 from harness.gen import MODULES
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = Path(__file__).with_name("code_digests.json")
 
+JUDGES = {f"judge/{kind}": module for kind, module in judge.MODULES.items()}
+OTHER_ENGINES = {
+    "transformers": {"harness.eval.served"},
+    "endpoint": {"harness.eval.local"},
+    "vllm": {"harness.eval.local"},
+    "null": {"harness.eval.local", "harness.eval.served"},
+    "reference": {"harness.eval.local", "harness.eval.served"},
+}
+"""Engine of the answer stage -> modules of others, which the stage imports when they are wanted."""
 RECIPE_MODULES = {f"gen/{recipe}": f"harness.gen.{name}" for recipe, name in MODULES.items()}
 ENTRY = {
     **{code: ("harness.gen", module) for code, module in RECIPE_MODULES.items()},
     "train": ("harness.train",),
-    "answer": ("harness.eval.answer",),
-    "judge": ("harness.eval.judge",),
+    **{f"answer/{engine}": ("harness.eval.answer",) for engine in OTHER_ENGINES},
+    **{code: ("harness.eval.judge", module) for code, module in JUDGES.items()},
     "sim": ("harness.sim.server",),
 }
-"""Code -> the modules that its imports are followed from. The recipes are imported by name."""
+"""Code -> the modules that its imports are followed from. Recipes and judges are imported by name."""
 DECIDE_NOTHING = frozenset(
     f"harness{name}"
     for name in (
         "", ".call", ".environment", ".errors", ".events", ".eval", ".llm", ".sim", ".spec",
         ".llm.batch", ".llm.budget", ".llm.connect", ".llm.interrupts", ".llm.progress", ".llm.replay",
         ".llm.secrets",
-        ".spec.base", ".spec.models", ".spec.recipes", ".spec.template", ".spec.train", ".prices",
+        ".spec.answer", ".spec.base", ".spec.judges", ".spec.model_source", ".spec.models",
+        ".spec.recipes", ".spec.template", ".spec.train", ".prices",
         ".gen.card", ".gen.plots", ".gen.verbs",
         ".model_card", ".plot_style", ".train.card", ".train.ops", ".fitting", ".progress",
     )
@@ -52,10 +63,11 @@ def modules_of(stage: str) -> dict[str, Path]:
     """Name -> file of every module of ours that decides what a stage makes, found by its imports."""
     found: dict[str, Path] = {}
     waiting = list(ENTRY[stage])
+    aside = OTHER_ENGINES.get(stage.removeprefix("answer/"), set())
     while waiting:
         name = waiting.pop()
         path = file_of(name)
-        if path is None or name in found or name in DECIDE_NOTHING:
+        if path is None or name in found or name in DECIDE_NOTHING or name in aside:
             continue
         if stage != "sim" and name.startswith("harness.sim."):
             continue  # a version of its own, in the keys of what it plays a part in
@@ -147,8 +159,13 @@ def test_the_modules_of_each_stage_are_found_through_their_imports() -> None:
     assert {"harness.gen.choose", "harness.gen.dataset"} <= found["gen/select"]
     assert "harness.llm.client" not in found["gen/random_k"]
     assert {"harness.train.loop", "harness.modeling.text"} <= found["train"]
-    assert {"harness.eval.answer", "harness.modeling.load"} <= found["answer"]
-    assert {"harness.eval.judge_scores", "harness.eval.judge_alpaca_eval"} <= found["judge"]
+    answers = {stage: found[f"answer/{stage}"] for stage in OTHER_ENGINES}
+    assert {"harness.eval.decode", "harness.modeling.load"} <= answers["transformers"]
+    assert {"harness.eval.served", "harness.llm.client"} <= answers["endpoint"]
+    assert not {"harness.eval.decode", "harness.llm.client"} & answers["null"]
+    assert {"harness.eval.judge_scores", "harness.llm.client"} <= found["judge/preference"]
+    assert "harness.eval.judge_alpaca_eval" not in found["judge/preference"]
+    assert {"harness.eval.grades", "harness.eval.judge_scores"} <= found["judge/grading"]
     assert {"harness.sim.server", "harness.sim.judge", "harness.sim.teacher"} <= found["sim"]
     assert not any(n.startswith("harness.sim") for s in ENTRY if s != "sim" for n in found[s])
 

@@ -14,7 +14,9 @@ from pydantic import BaseModel
 
 from harness import environment
 from harness.keys import Files, file_digest, flatten, key_view
+from harness.spec.answer import VllmEngine, _Engine
 from harness.spec.base import _Data, _TextFile
+from harness.spec.judges import ModelJudge, OutputJudge, RowOutputs
 from harness.spec.load import _models_in
 from harness.spec.models import Row
 from harness.spec.recipes import AlpacaGen, Gen
@@ -29,6 +31,7 @@ FROM_GEN = {
     "gen.teacher.base_url": "http://localhost:9",
     "gen.teacher.simulated.seed": 1,
     "gen.teacher.simulated.error_rate": 0.5,
+    "gen.teacher.simulated.position_bias": 0.5,
     "gen.teacher.simulated.faults": {"429": 0.1},
     "gen.seeds": "other.jsonl",
     "gen.prompt": "other.txt",
@@ -87,9 +90,11 @@ FROM_ANSWER = {
     "eval.answer.decoding.temperature": 0.7,
     "eval.answer.decoding.top_p": 0.9,
     "eval.answer.decoding.seed": 43,
-    "eval.answer.batch_size": 8,
-    "eval.answer.precision": "bfloat16",
-    "eval.answer.threads": 1,
+    "eval.answer.decoding.stop": ["###"],
+    "eval.answer.engine.batch_size": 8,
+    "eval.answer.engine.batching": "continuous",
+    "eval.answer.engine.precision": "bfloat16",
+    "eval.answer.engine.threads": 1,
 }
 FROM_JUDGE = {
     "eval.judge.kind": "alpaca_eval",
@@ -97,9 +102,13 @@ FROM_JUDGE = {
     "eval.judge.judge.base_url": "http://localhost:9",
     "eval.judge.judge.simulated.seed": 1,
     "eval.judge.judge.simulated.error_rate": 0.5,
+    "eval.judge.judge.simulated.position_bias": 0.5,
     "eval.judge.judge.simulated.faults": {"429": 0.1},
     "eval.judge.prompt": "other.txt",
     "eval.judge.reference": "other.jsonl",
+    "eval.judge.asks": 3,
+    "eval.judge.on_model_change": "stop",
+    "eval.judge.transcript": "other.jsonl",
     "eval.judge.annotator": "another",
     "eval.judge.sampling.temperature": 0.5,
     "eval.judge.sampling.top_p": 0.9,
@@ -150,7 +159,7 @@ NOT_KEYED = {
     "limits.pids": 100,
     "deviations": ["the teacher is retired"],
 }
-ONE_VALUE = {"gen.recipe", "eval.judge.metric"}
+ONE_VALUE = {"gen.recipe"}
 """Parameters that can only be what they are."""
 ELSEWHERE = {
     "data",
@@ -226,7 +235,8 @@ def with_fresh_environment(spec: Path, **how: Any) -> Keys:
 def parameters(model: type[BaseModel], at: str = "") -> Iterator[str]:
     """Of gen's recipes, those of one; a test of its own covers the others."""
     for name, field in model.model_fields.items():
-        inner = [m for m in _models_in(field.annotation) if m not in (_Data, _TextFile)]
+        aside = (_Data, _TextFile, RowOutputs)
+        inner = [m for m in _models_in(field.annotation) if m not in aside]
         if at == "" and name == "gen":
             inner = [AlpacaGen]
         if inner and name != "reported":
@@ -237,13 +247,13 @@ def parameters(model: type[BaseModel], at: str = "") -> Iterator[str]:
 
 
 def test_every_parameter_is_said_to_decide_a_key_or_not_to() -> None:
-    """Those of training and of templates stand in a test of their own, and some of them here too."""
+    """Those of training, templates, engines and judges stand in a test of their own, and some of them
+    here too."""
     tables = {name for name, _ in KEYED}, set(NOT_KEYED), ONE_VALUE, ELSEWHERE
     said, there = set().union(*tables), set(parameters(Row))
     assert said <= there
-    assert not [
-        n for n in there - said if not n.startswith(("train.", "template.", "eval.answer.t"))
-    ]
+    elsewhere = ("train.", "template.", "eval.answer.", "eval.judge.")
+    assert not [name for name in there - said if not name.startswith(elsewhere)]
     assert sum(map(len, tables)) == len(said)
 
 
@@ -306,6 +316,49 @@ def test_every_parameter_of_training_and_templates_stands_in_the_key_but_names_a
     keyed = set(flatten(key_view(built(part), AnyFile())))
     aside = {"path", "name", "checkpoint_steps"}
     assert keyed == {name for name in leaves(part) if name.rpartition(".")[2] not in aside}
+
+
+SERVED = {"base_url", "gpu_memory", "concurrency", "start_timeout_s"}
+"""Where and how a vLLM server runs."""
+
+
+@pytest.mark.parametrize("engine", typing.get_args(typing.get_args(_Engine)[0]))
+def test_every_parameter_of_an_engine_stands_in_the_key_but_those_of_how_it_is_run(
+    engine: type[BaseModel],
+) -> None:
+    keyed = set(flatten(key_view(built(engine), AnyFile())))
+    aside = SERVED if engine is VllmEngine else HOW
+    assert keyed == {name for name in leaves(engine) if name.rpartition(".")[2] not in aside}
+
+
+@pytest.mark.parametrize("judge", [*typing.get_args(OutputJudge), *typing.get_args(ModelJudge)])
+def test_every_parameter_of_a_judge_stands_in_the_key_but_those_of_how_it_is_asked(
+    judge: type[BaseModel],
+) -> None:
+    keyed = set(flatten(key_view(built(judge), AnyFile())))
+    aside = HOW | {"name"}  # of a template; its content decides
+    assert {name for name in keyed if name.rpartition(".")[2] not in aside} == {
+        name for name in leaves(judge) if name.rpartition(".")[2] not in aside
+    }
+
+
+def test_another_rows_outputs_decide_a_key_by_their_own_key_alone(spec: Path) -> None:
+    other = spec.with_name("other.yaml")
+    tree = yaml.safe_load(spec.read_text())
+    other.write_text(
+        yaml.safe_dump({**tree, "row": "other", "eval": dict(tree["eval"], judge=None)})
+    )
+    setting(spec, "eval.judge.reference", {"spec": "other.yaml"})
+    before = keys(spec)
+    assert [stage for stage, label in before if not label] == list(STAGES)
+    shutil.copyfile(other, other.with_name("renamed.yaml"))
+    setting(spec, "eval.judge.reference", {"spec": "renamed.yaml"})
+    assert changed(before, keys(spec)) == ()
+    setting(other, "eval.answer.decoding.max_new_tokens", 7)
+    setting(spec, "eval.judge.reference", {"spec": "other.yaml"})
+    after = keys(spec)
+    assert before["answer", ""] == after["answer", ""]
+    assert before["judge", ""] != after["judge", ""]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -526,7 +579,8 @@ def test_a_raised_code_version_changes_the_keys_from_its_stage_on(
 ) -> None:
     before = keys(spec)
     versions = environment.CODE_VERSIONS
-    code = "gen/alpaca" if stage == "gen" else stage
+    variants = {"gen": "alpaca", "answer": "transformers", "judge": "preference"}
+    code = f"{stage}/{variants[stage]}" if stage in variants else stage
     monkeypatch.setitem(versions, code, versions[code] + 1)
     assert changed(before, keys(spec)) == downstream(stage)
 

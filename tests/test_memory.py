@@ -9,7 +9,7 @@ import pytest
 from harness import memory, shapes
 from harness.keys import Files
 from harness.memory import Need, of_training
-from harness.spec.models import ModelSource
+from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
 
 CONFIG = {

@@ -107,8 +107,8 @@ def test_a_raised_code_version_is_the_reason(
     spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(volume, spec)
-    old = environment.CODE_VERSIONS["judge"]
-    monkeypatch.setitem(environment.CODE_VERSIONS, "judge", old + 1)
+    old = environment.CODE_VERSIONS["judge/preference"]
+    monkeypatch.setitem(environment.CODE_VERSIONS, "judge/preference", old + 1)
     found = states(volume, spec)
     assert found["judge"] == f"stale: code_version: {old} -> {old + 1}"
     assert found["answer"] == "reuse: "

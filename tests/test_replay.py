@@ -1,6 +1,8 @@
-"""Replay: a data set made again from its transcript is the same to the byte, or it is not exact."""
+"""Replay: what is made again from its record is the same to the byte and digit, or it is not exact."""
 
+import io
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,17 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.helpers import ROOT, command
+from harness.errors import InputError
+from tests.helpers import (
+    ROOT,
+    InstantExecutor,
+    command,
+    evaluation,
+    make,
+    planned,
+    planner,
+    write_row,
+)
 
 SMOKE = ROOT / "specs" / "smoke"
 
@@ -62,6 +74,7 @@ def test_a_replay_is_exact_and_leaves_nothing_behind(spec: Path) -> None:
     assert {"data.jsonl", "dropped.jsonl", "transcript.jsonl", "card.json"} <= set(files)
     assert f"exact, {len(files)} of {len(files)} files" in done.output
     assert "5 replies from the transcript" in done.output
+    assert "one: 1 of 1 artefacts exact" in done.output
     assert list(Path("runs/work").iterdir()) == []
 
 
@@ -89,7 +102,7 @@ def test_a_file_that_comes_out_otherwise_is_named_and_the_replay_fails(
     done = command("replay", "one")
     assert done.exit_code == 1
     assert "data.jsonl (other bytes)" in done.output
-    assert "1 of 1 gen artefacts came out different" in done.output
+    assert "1 of 1 artefacts came out different" in done.output
     (work,) = Path("runs/work").iterdir()
     assert "Please, " in (work / "data.jsonl").read_text()
 
@@ -150,15 +163,21 @@ def test_every_step_of_a_chain_is_replayed(spec: Path) -> None:
     assert command("run", spec).exit_code == 0
     done = command("replay", spec)
     assert done.exit_code == 0, done.output
-    assert done.output.count("exact") == 3
+    assert done.output.count(": exact, ") == 3
+    assert "one: 3 of 3 artefacts exact" in done.output
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("one", "there is nothing to replay"), ("on", "Near: one"), ("zzz", "no row 'zzz'")],
+    [
+        ("one", "there is nothing to replay"),
+        ("--stage=judge one", "row one has no judge stage"),
+        ("on", "Near: one"),
+        ("zzz", "no row 'zzz'"),
+    ],
 )
 def test_what_cannot_be_replayed_is_said(spec: Path, name: str, said: str) -> None:
-    done = command("replay", name)
+    done = command("replay", *name.split())
     assert done.exit_code == 2
     assert said in " ".join(done.output.split())
 
@@ -218,3 +237,237 @@ def test_of_a_chain_the_last_card_is_shown_and_the_others_are_named(spec: Path) 
     ]
     again = command(*line.split(": harness ")[1].split()).output
     assert "50 examples of instruction data" in again
+
+
+SCORE = {"value": 94.0, "standard_error": 0.1, "judged": 2, "expected": 2}
+LOG_LINES = [
+    {"step": 1, "loss": 2.5, "tokens": 10, "prompt_tokens": 4},
+    {"step": 2, "loss": 0.1 + 0.2, "tokens": 21, "prompt_tokens": 9},
+    {"step": 2, "held_out_loss": 1.7, "bits_per_byte": 1.7 * 40 / math.log(2) / 123,
+     "held_out_tokens": 40},
+]  # fmt: skip
+HELD_OUT = {"examples": 3, "tokens": 40}
+TRAINED = {
+    "train_loss": {"value": 0.1 + 0.2},
+    "held_out_loss": {"value": 1.7, **HELD_OUT},
+    "bits_per_byte": {"value": 1.7 * 40 / math.log(2) / 123, **HELD_OUT, "bytes": 123},
+}
+
+
+class Recorded(InstantExecutor):
+    """Makes `text` and `result` of each stage; keeps the jobs."""
+
+    def __init__(self, text: str = "", **result: Any) -> None:
+        super().__init__()
+        self.text, self.result, self.jobs = text, result, []
+
+    def run(self, job: Any, files: Any, on_event: Any) -> None:
+        from dataclasses import asdict
+
+        from harness.call import RESULT_FILE, StageResult
+
+        self.jobs.append(job)
+        kept = {"made.txt": self.text or job.stage}
+        result: dict[str, Any] = {}
+        if job.stage == "judge":
+            result = {"metrics": {"win_rate": SCORE}, "counts": {"judged": 2}}
+        if job.stage == "train":
+            kept |= {"trainer_log.jsonl": "".join(json.dumps(one) + "\n" for one in LOG_LINES)}
+            counts = {"examples": 7, "held_out": 3, "steps": 2, "tokens": 21, "prompt_tokens": 9}
+            result = {"metrics": TRAINED, "counts": counts}
+        for name, text in kept.items():
+            (job.work / name).write_text(text)
+        outcome = StageResult(keep=list(kept), **{**result, **self.result})
+        (job.work / RESULT_FILE).write_text(json.dumps(asdict(outcome)))
+
+
+def whole_row(folder: Path, **changes: Any) -> Path:
+    """A row that trains on given data, answers and is judged; made."""
+    parts = evaluation(folder / "specs")
+    return write_row(
+        folder / "specs", gen=None, data="seeds.jsonl", eval=parts,
+        train={"steps": 2, "validation": {"share": 0.5}}, **changes,
+    )  # fmt: skip
+
+
+def replays(folder: Path, spec: Path, executor: Any, *stages: str) -> list[Any]:
+    """The Replayed of each stage, by an executor in place of the stages."""
+    from rich.console import Console
+
+    from harness.replay import STAGES, replay, to_replay
+    from harness.run import Runner
+
+    plan = planner(folder)
+    runner = Runner(plan.store, plan.files, executor, Console(file=io.StringIO()))
+    (row,) = planned(folder, spec)
+    return [replay(runner, stage) for stage in to_replay(row, stages or STAGES)]
+
+
+def test_every_stage_of_a_row_is_replayed_but_nothing_is_trained(tmp_path: Path) -> None:
+    volume = tmp_path / "runs"
+    spec = whole_row(tmp_path)
+    make(volume, spec, executor=Recorded())
+    again = Recorded()
+    train, answer, judge = replays(volume, spec, again)
+    assert [job.stage for job in again.jobs] == ["answer", "judge"]
+    assert all(job.replay for job in again.jobs)
+    assert train.exact
+    assert "not made again" in train.notes[0]
+    assert answer.exact
+    assert (judge.exact, judge.numbers) == (True, 5)
+    assert list((volume / "work").iterdir()) == []
+
+
+def test_a_stage_is_given_its_own_artefact_and_its_inputs(tmp_path: Path) -> None:
+    volume = tmp_path / "runs"
+    spec = whole_row(tmp_path)
+    make(volume, spec, executor=Recorded())
+    again = Recorded()
+    train, answer, judge = replays(volume, spec, again)
+    asked, judged = again.jobs
+    assert asked.inputs["recorded"] == answer.artefact.folder
+    assert asked.inputs["model"] == train.artefact.folder
+    assert judged.inputs["recorded"] == judge.artefact.folder
+    assert judged.inputs["outputs"] == answer.artefact.folder
+
+
+def test_answers_are_replayed_without_the_model(tmp_path: Path) -> None:
+    volume = tmp_path / "runs"
+    hub = {"id": "some/model", "revision": "0" * 40}
+    spec = whole_row(tmp_path, model={"hub": hub})
+    (volume / "models" / f"some--model-{'0' * 12}").mkdir(parents=True)
+    make(volume, spec, executor=Recorded())
+    shutil.rmtree(volume / "models")
+    shutil.rmtree(volume / "artefacts" / "train")
+    again = Recorded()
+    answer, judge = replays(volume, spec, again, "answer", "judge")
+    assert answer.exact
+    assert judge.exact
+    assert set(again.jobs[0].inputs) == {"recorded"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "changed", "said"),
+    [
+        (
+            "judge",
+            {"metrics": {"win_rate": {**SCORE, "value": math.nextafter(94.0, 95)}}},
+            "metric win_rate.value (recorded 94.0, now 94.00000000000001)",
+        ),
+        ("judge", {"metrics": {}}, "metric win_rate.judged (the replay gives none)"),
+        (
+            "judge",
+            {"metrics": {"win_rate": SCORE, "other": {"value": 1}}},
+            "metric other.value (only the replay gives it: 1)",
+        ),
+        ("judge", {"counts": {"judged": 1}}, "count judged (recorded 2, now 1)"),
+        ("answer", {"text": "another answer"}, "made.txt (other bytes)"),
+    ],
+)
+def test_what_comes_out_otherwise_is_named(
+    tmp_path: Path, stage: str, changed: dict[str, Any], said: str
+) -> None:
+    volume = tmp_path / "runs"
+    spec = whole_row(tmp_path)
+    make(volume, spec, executor=Recorded())
+    (replayed,) = replays(volume, spec, Recorded(**changed), stage)
+    assert not replayed.exact
+    assert said in replayed.different
+    assert replayed.folder is not None
+    assert (replayed.folder / "made.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("metric", "figure", "said"),
+    [
+        ("train_loss", "value", "train_loss.value (recorded 9, now 0.30000000000000004)"),
+        ("held_out_loss", "value", "held_out_loss.value (recorded 9, now 1.7)"),
+        ("held_out_loss", "examples", "held_out_loss.examples (recorded 9, now 3)"),
+        ("bits_per_byte", "tokens", "bits_per_byte.tokens (recorded 9, now 40)"),
+        ("bits_per_byte", "bytes", "bits_per_byte.bytes (recorded 9, now 123)"),
+    ],
+)
+def test_a_training_whose_log_says_another_number_is_not_exact(
+    tmp_path: Path, metric: str, figure: str, said: str
+) -> None:
+    volume = tmp_path / "runs"
+    spec = whole_row(tmp_path)
+    wrong = {**TRAINED, metric: {**TRAINED[metric], figure: 9}}
+    make(volume, spec, executor=Recorded(metrics=wrong))
+    (train,) = replays(volume, spec, Recorded(), "train")
+    assert train.different == [f"metric {said}"]
+
+
+def test_counts_of_a_training_are_those_of_its_log(tmp_path: Path) -> None:
+    volume = tmp_path / "runs"
+    spec = whole_row(tmp_path)
+    counts = {"held_out": 3, "steps": 3, "tokens": 21, "prompt_tokens": 9}
+    make(volume, spec, executor=Recorded(counts=counts))
+    (train,) = replays(volume, spec, Recorded(), "train")
+    assert train.different == ["count steps (recorded 3, now 2)"]
+
+
+def test_the_row_is_summed_up_with_its_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.executors import local
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+    spec = whole_row(tmp_path, replicates={"judge": 2})
+    make(tmp_path / "runs", spec, executor=Recorded())
+    monkeypatch.setattr(local.LocalExecutor, "run", Recorded().run)
+    done = command("replay", "one")
+    assert done.exit_code == 0, done.output
+    assert "one: 4 of 4 artefacts exact; train_loss 0.30000000000000004" in done.output
+    assert "win_rate 94.0 (mean of 2) recomputed" in done.output
+    shutil.rmtree(next(Path("runs/artefacts/judge").iterdir()))
+    done = command("replay", "one")
+    assert done.exit_code == 2
+    assert "one: 3 of 4 artefacts exact; not on the volume: judge (judging" in done.output
+    assert "1 of 4 artefacts are not on the volume" in done.output
+    assert command("replay", "one", "--stage", "train", "--stage", "answer").exit_code == 0
+
+
+def test_no_metric_is_called_recomputed_where_an_artefact_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.executors import local
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+    spec = whole_row(tmp_path)
+    make(tmp_path / "runs", spec, executor=Recorded())
+    monkeypatch.setattr(local.LocalExecutor, "run", Recorded("other").run)
+    done = command("replay", "one")
+    assert done.exit_code == 1
+    assert "one: 1 of 3 artefacts exact" in done.output
+    assert "recomputed" not in done.output
+
+
+def test_a_judge_is_replayed_only_with_the_outputs_it_judged(tmp_path: Path) -> None:
+    volume = tmp_path / "runs"
+    spec = whole_row(tmp_path)
+    make(volume, spec, executor=Recorded())
+    (outputs,) = (volume / "artefacts" / "answer").glob("*/made.txt")
+    outputs.write_text("others")
+    with pytest.raises(Exception, match="changed after it was made"):
+        replays(volume, spec, Recorded(), "judge")
+
+
+def test_a_prompt_set_of_the_hub_has_to_be_there(tmp_path: Path) -> None:
+    volume = tmp_path / "runs"
+    spec = whole_row(tmp_path)
+    tree = yaml.safe_load(spec.read_text())
+    hub = {"id": "some/prompts", "revision": "1" * 40, "file": "a.jsonl"}
+    tree["eval"]["answer"]["prompts"] = {"hub": hub}
+    spec.write_text(yaml.safe_dump(tree))
+    folder = volume / "datasets" / f"some--prompts-{'1' * 12}"
+    folder.mkdir(parents=True)
+    make(volume, spec, executor=Recorded())
+    again = Recorded()
+    replays(volume, spec, again, "answer", "judge")
+    assert [job.inputs["prompts"] for job in again.jobs] == [folder, folder]
+    shutil.rmtree(folder)
+    with pytest.raises(InputError, match="some/prompts is not on the volume"):
+        replays(volume, spec, Recorded(), "judge")

@@ -378,6 +378,126 @@ def test_a_hub_data_set_is_fetched_once_with_network_and_imported_without(
     assert volume.ran == ["gen", "gen"]
 
 
+def test_prompt_sets_task_data_and_a_judges_model_on_the_hub_are_fetched_under_their_names(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_snapshot(volume, monkeypatch)
+    parts = evaluation(specs)
+    data = {"id": "some/prompts", "revision": "b" * 40, "file": "set.json"}
+    parts["answer"]["prompts"] = {"hub": data}
+    parts["judge"] = {
+        "kind": "flow_judge",
+        "rubric": "response_correctness_binary",
+        "model": {"hub": {"id": "some/judge", "revision": "c" * 40}},
+    }
+    volume.run(write_row(specs, gen=None, train=None, eval=parts))
+    assert volume.ran == ["fetch", "answer", "fetch", "judge"]
+    root = volume.store.root
+    prompts = root / "datasets" / "some--prompts-bbbbbbbbbbbb"
+    assert volume.jobs[0].call("", {}, str).params["hub_data"]["id"] == "some/prompts"
+    assert "file" not in volume.jobs[0].call("", {}, str).params["hub_data"]
+    assert volume.jobs[1].inputs == {"prompts": prompts}
+    judging = volume.jobs[3].inputs
+    assert judging["prompts"] == prompts
+    assert judging["judge_hub"] == root / "models" / "some--judge-cccccccccccc"
+
+    volume.jobs.clear()
+    hub = {"id": "some/questions", "revision": "d" * 40}
+    judge = {"kind": "lm_eval", "tasks": {"arc_challenge": {"hub": hub}}}
+    volume.run(write_row(specs, "tasks", gen=None, train=None, eval={"judge": judge}))
+    assert volume.ran == ["fetch", "judge"]
+    folder = root / "datasets" / "some--questions-dddddddddddd"
+    assert volume.jobs[1].inputs == {"task-arc_challenge": folder}
+
+
+def test_another_rows_answers_are_made_first_and_are_the_judges_baseline(
+    specs: Path, volume: Volume
+) -> None:
+    parts = evaluation(specs)
+    other = write_row(specs, "other", train=None, eval=parts)
+    parts["judge"]["reference"] = {"spec": "other.yaml"}
+    spec = write_row(specs, "one", eval=parts)
+    volume.run(spec)
+    assert volume.ran == ["gen", "train", "answer", "answer", "judge"]
+    ours, theirs = volume.jobs[2].key, volume.jobs[3].key
+    assert ours != theirs
+    assert {name: folder.name for name, folder in volume.jobs[4].inputs.items()} == {
+        "outputs": ours[:16],
+        "baseline": theirs[:16],
+    }
+    volume.jobs.clear()
+    volume.run(other, only=["answer"])
+    assert volume.ran == []
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [("one.yaml", "its judge's reference is the row itself"), ("none.yaml", "has no eval.answer")],
+)
+def test_a_row_without_answers_of_its_own_is_no_baseline(
+    specs: Path, volume: Volume, reference: str, message: str
+) -> None:
+    parts = evaluation(specs)
+    parts["judge"]["reference"] = {"spec": reference}
+    write_row(specs, "none")
+    spec = write_row(specs, "one")
+    spec = write_row(specs, "one", eval=parts)
+    with pytest.raises(InputError, match=message):
+        volume.run(spec)
+
+
+def test_a_judge_of_the_model_itself_needs_no_answers(specs: Path, volume: Volume) -> None:
+    evaluation(specs)
+    judge = {"kind": "held_out_loss", "examples": {"file": "prompts.jsonl"}}
+    volume.run(write_row(specs, eval={"judge": judge}))
+    assert volume.ran == ["gen", "train", "judge"]
+    asked = volume.jobs[2]
+    assert set(asked.inputs) == {"model"}
+    assert asked.params["judge"].template.prompt.text == "Q: {instruction}\nA:"
+    assert asked.params["model"].random is not None
+
+
+def test_a_control_that_needs_no_model_is_given_none(specs: Path, volume: Volume) -> None:
+    parts = evaluation(specs)
+    parts["answer"]["engine"] = {"kind": "null", "output": "no"}
+    volume.run(write_row(specs, model=None, template=None, gen=None, train=None, eval=parts))
+    assert volume.ran == ["answer", "judge"]
+    assert volume.jobs[0].params["model"] is None
+    assert volume.jobs[0].inputs == {}
+
+
+def test_vllm_is_given_the_trained_model_or_the_adapter_with_its_base(
+    specs: Path, volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    parts = evaluation(specs)
+    parts["answer"]["engine"] = {"kind": "vllm"}
+    volume.run(write_row(specs, "whole", model={"path": str(base)}, eval=parts))
+    serve = volume.jobs[2].serve
+    assert serve.name == f"harness-{volume.jobs[2].key[:12]}"
+    assert serve.model == volume.jobs[2].inputs["model"] / "model"
+    assert serve.adapter is None
+    assert volume.jobs[3].serve is None
+    assert volume.jobs[2].network is False
+
+    monkeypatch.setattr("harness.run.is_adapter", lambda trained: True)
+    volume.jobs.clear()
+    row = write_row(specs, "adapter", model={"path": str(base)}, eval=parts, train={"steps": 2})
+    volume.run(row)
+    serve = volume.jobs[1].serve
+    assert serve.model == base
+    assert serve.adapter == volume.jobs[1].inputs["model"] / "model"
+
+
+def test_random_weights_are_not_served(specs: Path, volume: Volume) -> None:
+    parts = evaluation(specs)
+    parts["answer"]["engine"] = {"kind": "vllm"}
+    with pytest.raises(InputError, match="vLLM serves a model from a folder"):
+        volume.run(write_row(specs, gen=None, train=None, eval=parts))
+
+
 def test_the_last_step_of_a_chain_is_what_is_trained_on(specs: Path, volume: Volume) -> None:
     chain = [{"recipe": "import", "file": "seeds.jsonl"}, {"recipe": "random_k", "k": 3}]
     volume.run(write_row(specs, gen=chain))

@@ -1,344 +1,172 @@
 """The `answer` stage: a model's outputs for a set of prompts, in alpaca_eval's format.
 
-Prompts are answered in batches of like length, padded on the left. Greedy outputs do not depend on
-the batches but for the last bits of float sums. Sampling is seeded for each batch, so that an
-interrupted run goes on to the same outputs.
+What answers is the spec's `engine`: the row's model in this process (harness.eval.local), a server
+(harness.eval.served), or a control: `null`, the same answer always, and `reference`, a baseline's own.
+A prompt that stands more than once in the set is answered once. An interrupted run goes on from the
+answers that it finds. A replay makes the file again from the recorded answers or calls.
 """
 
-import hashlib
-import json
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness import events
 from harness.call import StageCall, StageResult
 from harness.errors import InputError
-from harness.modeling import text
-from harness.modeling.load import (
-    available_device,
-    device_name,
-    load_model,
-    load_tokenizer,
-    most_positions,
-    trained_folder,
-)
+from harness.eval import hygiene, prompt_mismatch
+from harness.eval.outputs import OUTPUTS, Output, count, read_recorded, write_outputs
+from harness.eval.prompts import Prompt, once, read_prompts
 from harness.modeling.records import read_records, text_field
-from harness.spec.models import Answer, Decoding, ModelSource, PromptSet
-from harness.spec.template import Template
+from harness.spec.answer import (
+    Answer,
+    EndpointEngine,
+    NullEngine,
+    ReferenceEngine,
+    TransformersEngine,
+    VllmEngine,
+)
+from harness.spec.base import Data
+from harness.spec.model_source import ModelSource
 
-if TYPE_CHECKING:
-    import torch
-    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-OUTPUTS = "model_outputs.json"
-DONE = "outputs.jsonl"
-GENERATOR = "model"
-"""The name in the outputs; the same everywhere, so that the file depends on the outputs alone."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    instruction: str
-    input: str
-    dataset: str | None
+MOST_NAMED = 3
 
 
-@dataclass(frozen=True)
-class Output:
-    """`index` is the prompt's place in the set; `tokens` those made, without the end token."""
+@dataclass
+class Answered:
+    """What an engine gives back: an output for each prompt it was given, and what is to be told."""
 
-    index: int
-    output: str
-    finish_reason: str
-    """`stop` (the end token or a stop text) or `length` (cut at the limit)."""
-    tokens: int
+    outputs: list[Output]
+    used: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    seeds: dict[str, int] = field(default_factory=dict)
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    simulated: list[str] = field(default_factory=list)
+    keep: list[str] = field(default_factory=list)
 
 
 def run(call: StageCall) -> StageResult:
     """Answer every prompt, or those that an interrupted run of the same call left.
 
-    Raises InputError for a prompt set, a template or a model that cannot be used as it stands.
+    Raises InputError for a prompt set, a template, a model or a server that cannot be used as it
+    stands, and HarnessError where a server fails, a budget is used up or a device is too small.
     """
     params = Answer.model_validate(call.params["answer"])
-    source = ModelSource.model_validate(call.params["model"])
-    prompts = read_prompts(params.prompts)
+    given = call.params.get("model")
+    source = None if given is None else ModelSource.model_validate(given)
+    prompts = read_prompts(params.prompts, call.inputs.get("prompts"))
+    firsts = once(prompts)
+    wanted = sorted(set(firsts))
 
-    import torch
+    answered = _answer(call, params, source, [prompts[number] for number in wanted], prompts)
+    place = {number: at for at, number in enumerate(wanted)}
+    outputs = [
+        replace(answered.outputs[place[first]], index=index) for index, first in enumerate(firsts)
+    ]
+    write_outputs(call.folder / OUTPUTS, prompts, outputs)
 
-    if params.threads is not None:
-        torch.set_num_threads(params.threads)
-    device = available_device()
-    tokenizer = load_tokenizer(source, call.inputs)
-    encoded = _encode(prompts, params.template, tokenizer)
-    model = load_model(source, call.inputs, tokenizer, params.precision, device)
-    _check_lengths(prompts, encoded, most_positions(model))
-
-    started = time.monotonic()
-    outputs, made = _answer_all(call.folder / DONE, model, tokenizer, encoded, params)
-    seconds = time.monotonic() - started
-    _write(call.folder / OUTPUTS, prompts, outputs)
-
-    used = {
-        "parameters": model.num_parameters(),
-        "device": device_name(device),
-        "threads": torch.get_num_threads(),
-        "tokens_per_second": round(made / max(seconds, 1e-9), 1),
-    }
-    notes, seeds = [], {}
-    if params.decoding.temperature > 0:
-        seeds["sampling"] = params.decoding.seed
-    if source.random is not None and trained_folder(call.inputs) is None:
-        used["base_model"] = "random"
-        seeds["model"] = source.random.seed
-        notes.append("the model had random weights and no training")
-    return StageResult(
-        keep=[OUTPUTS],
-        counts=_counts(outputs),
-        used=used,
-        seeds=seeds,
-        cost={"gpu_seconds": round(seconds, 3) if device == "cuda" else 0.0},
-        notes=notes,
-    )
-
-
-def read_prompts(prompt_set: PromptSet) -> list[Prompt]:
-    """Raises InputError for an instruction that is missing, empty, or there twice."""
-    path = Path(prompt_set.file.path)
-    seen: dict[tuple[str, str], int] = {}
-    prompts = []
-    for index, record in enumerate(read_records(path)[: prompt_set.first]):
-        instruction = text_field(path, record, "instruction")
-        given = text_field(path, record, "input", default="")
-        where = f"{path}:{record.line}: prompt {index}"
-        if not instruction.strip():
-            raise InputError(f"{where} has an empty instruction")
-        first = seen.setdefault((instruction, given), index)
-        if first != index:
-            raise InputError(
-                f"{where} is the same as prompt {first}",
-                "Outputs are matched with judgements by their instruction: give each only once.",
-            )
-        dataset = record.fields.get("dataset")
-        prompts.append(Prompt(instruction, given, None if dataset is None else str(dataset)))
-    return prompts
-
-
-def _encode(
-    prompts: list[Prompt], template: Template | None, tokenizer: "PreTrainedTokenizerBase"
-) -> "Encoded":
-    if template is None:
-        raise InputError("the answer stage was given no template")
-    encoder = text.Encoder(tokenizer, template)
-    ids = [encoder.prompt(prompt.instruction, prompt.input) for prompt in prompts]
-    return Encoded(ids, encoder.end_ids, encoder.stop)
-
-
-@dataclass(frozen=True)
-class Encoded:
-    ids: list[list[int]]
-    """One list of tokens a prompt."""
-    ends: list[int]
-    """The tokens that end an answer in the template."""
-    stop: list[str]
-
-
-def _check_lengths(prompts: list[Prompt], encoded: Encoded, limit: int | None) -> None:
-    for index, ids in enumerate(encoded.ids):
-        if not ids:
-            raise InputError(f"prompt {index} has no tokens")
-        if limit is not None and len(ids) >= limit:
-            raise InputError(
-                f"prompt {index} has {len(ids)} tokens, the model takes {limit} with the answer: "
-                f"{prompts[index].instruction[:60]!r}",
-                "Leave the prompt out, or take a model for longer texts.",
-            )
-
-
-def batches(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Indices in batches of like length, the longest first: what does not fit shows at once."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    return [order[at : at + size] for at in range(0, len(order), size)]
-
-
-def _answer_all(
-    done_file: Path,
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    encoded: Encoded,
-    params: Answer,
-) -> tuple[list[Output], int]:
-    """The outputs in the prompts' order, and the number of tokens that this run made."""
-    done = _read_done(done_file)
-    made = 0
-    started = time.monotonic()
-    with done_file.open("a", encoding="utf-8") as file:
-        for number, batch in enumerate(batches([len(i) for i in encoded.ids], params.batch_size)):
-            if all(index in done for index in batch):
-                continue
-            for output in _answer_batch(model, tokenizer, encoded, batch, number, params.decoding):
-                done[output.index] = output
-                made += output.tokens
-                file.write(json.dumps(asdict(output)) + "\n")
-            file.flush()
-            rate = made / max(time.monotonic() - started, 1e-9)
-            events.progress(
-                "answer", len(done), len(encoded.ids), "prompts", tokens_per_second=round(rate)
-            )
-    return [done[index] for index in range(len(encoded.ids))], made
-
-
-def _read_done(path: Path) -> dict[int, Output]:
-    """What an interrupted run left. Its last line may be half a line: it is cut off."""
-    if not path.exists():
-        return {}
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if whole != data:
-        path.write_bytes(whole)
-    outputs = (Output(**json.loads(line)) for line in whole.decode("utf-8").splitlines())
-    return {output.index: output for output in outputs}
-
-
-def _answer_batch(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    encoded: Encoded,
-    batch: list[int],
-    number: int,
-    decoding: Decoding,
-) -> Iterator[Output]:
-    import torch
-
-    prompts = [encoded.ids[index] for index in batch]
-    width = max(len(ids) for ids in prompts)
-    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
-    mask = torch.tensor(
-        [[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device
-    )
-    settings = generation_settings(model, tokenizer, decoding, width, encoded.ends)
-    stops = StopTexts(tokenizer, encoded.stop, width)
-    torch.manual_seed(_batch_seed(decoding.seed, number))
-    with torch.inference_mode():
-        made = model.generate(
-            ids,
-            attention_mask=mask,
-            generation_config=settings,
-            stopping_criteria=[stops] if encoded.stop else None,
+    notes = list(answered.notes)
+    if len(wanted) < len(prompts):
+        notes.append(
+            f"{len(prompts) - len(wanted)} of {len(prompts)} prompts stand in the set before: each "
+            "was answered once, and the answer stands in all of its places"
         )
-    ends = set(settings.eos_token_id)
-    for row, index in enumerate(batch):
-        tokens = made[row, width:].tolist()
-        yield finish(index, tokens, ends, tokenizer, encoded.stop, stops.stopped.get(row))
-
-
-def generation_settings(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    decoding: Decoding,
-    width: int,
-    template_ends: Sequence[int] = (),
-) -> "GenerationConfig":
-    """The decoding that the row asks for and nothing else. An answer ends with the tokenizer's end
-    token, with one that the model's own configuration names, or with the template's.
-
-    generate() fills what is left open from the model folder's generation_config.json (repetition
-    penalties, top_k) and then from its own defaults (top_k 50): both would go unseen.
-    """
-    from transformers import GenerationConfig
-
-    ends = model.generation_config.eos_token_id
-    ends = {ends} if isinstance(ends, int) else set(ends or ())
-    ends |= {tokenizer.eos_token_id, *template_ends}
-    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    limit = most_positions(model)
-    room = decoding.max_new_tokens if limit is None else limit - width
-    sampled = decoding.temperature > 0
-    model.generation_config = GenerationConfig(eos_token_id=sorted(ends), pad_token_id=pad)
-    return GenerationConfig(
-        max_new_tokens=min(decoding.max_new_tokens, room),
-        do_sample=sampled,
-        eos_token_id=sorted(ends),
-        pad_token_id=pad,
-        **({"temperature": decoding.temperature, "top_p": decoding.top_p} if sampled else {}),
-        **({"top_k": 0} if sampled else {}),
+    flagged = [hygiene.flags(output.output, output.finish_reason) for output in outputs]
+    seeds = dict(answered.seeds)
+    if params.is_sampled:
+        seeds["sampling"] = params.decoding.seed
+    return StageResult(
+        keep=[OUTPUTS, *answered.keep],
+        counts=count(outputs),
+        used={"engine": params.engine.kind, **answered.used},
+        seeds=seeds,
+        cost=answered.cost,
+        simulated=answered.simulated,
+        notes=notes,
+        findings=prompt_mismatch.findings(call, params, source)
+        + answered.findings
+        + hygiene.findings(flagged),
     )
 
 
-class StopTexts:
-    """A stopping criterion for generate(): ends a row once its answer holds one of the stop texts."""
+def _answer(
+    call: StageCall,
+    params: Answer,
+    source: ModelSource | None,
+    prompts: list[Prompt],
+    every: list[Prompt],
+) -> Answered:
+    """By the engine that the spec names. `every`: the whole set, with what stands there twice."""
+    match params.engine:
+        case NullEngine(output=output):
+            return Answered(
+                [Output(i, output, "stop", None, None) for i in range(len(prompts))],
+                notes=["a control: the same constant answer to every prompt"],
+            )
+        case ReferenceEngine(outputs=data):
+            return Answered(
+                _reference(data, prompts),
+                notes=["a control: the outputs of a baseline, and no model's of this row"],
+            )
+        case TransformersEngine() if call.replay:
+            recorded = read_recorded(Path(call.inputs["recorded"]), every)
+            by_prompt = {p.key: output for p, output in zip(every, recorded, strict=True)}
+            return Answered([by_prompt[prompt.key] for prompt in prompts])
+        case TransformersEngine() as engine:
+            from harness.eval.local import answer_here
 
-    def __init__(
-        self, tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], prompt_width: int
-    ):
-        self.tokenizer, self.texts, self.width = tokenizer, texts, prompt_width
-        # A token holds at least a byte, so this many last tokens hold any stop text they complete.
-        self.window = max((len(t.encode()) for t in texts), default=0) + 4
-        self.stopped: dict[int, int] = {}
-        """Row -> tokens made when the stop text was complete."""
+            return answer_here(call, params, engine, _needed(source), prompts)
+        case EndpointEngine() as engine:
+            from harness.eval.served import answer_by_endpoint
 
-    def __call__(self, ids: "torch.Tensor", scores: Any, **kwargs: Any) -> "torch.Tensor":
-        import torch
+            return answer_by_endpoint(call, params, engine, source, prompts)
+        case VllmEngine() as engine:
+            from harness.eval.served import answer_by_vllm
 
-        length = ids.shape[1]
-        tails = ids[:, max(self.width, length - self.window) :].tolist()
-        for row, tail in enumerate(tails):
-            if row not in self.stopped:
-                said = self.tokenizer.decode(
-                    tail, skip_special_tokens=True, clean_up_tokenization_spaces=False
-                )
-                if any(text in said for text in self.texts):
-                    self.stopped[row] = length - self.width
-        done = [row in self.stopped for row in range(len(tails))]
-        return torch.tensor(done, dtype=torch.bool, device=ids.device)
-
-
-def finish(
-    index: int,
-    tokens: list[int],
-    ends: set[int],
-    tokenizer: "PreTrainedTokenizerBase",
-    stop: Sequence[str],
-    stopped_at: int | None,
-) -> Output:
-    """One row of a batch, without what follows its end: the end token, stop text and padding."""
-    if stopped_at is not None:
-        tokens = tokens[:stopped_at]
-    end = next((i for i, token in enumerate(tokens) if token in ends), None)
-    kept = tokens[:end]
-    answer = tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    cuts = [answer.find(text) for text in stop if text in answer]
-    reason = "stop" if cuts or end is not None or stopped_at is not None else "length"
-    return Output(index, answer[: min(cuts, default=len(answer))], reason, len(kept))
+            return answer_by_vllm(call, params, engine, _needed(source), prompts)
 
 
-def _batch_seed(seed: int, number: int) -> int:
-    digest = hashlib.sha256(f"{seed} {number}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+def _needed(source: ModelSource | None) -> ModelSource:
+    if source is None:
+        raise InputError(
+            "the row has no model that could answer",
+            "Name one in the spec (model), or an engine that needs none (endpoint).",
+        )
+    return source
 
 
-def _write(path: Path, prompts: list[Prompt], outputs: list[Output]) -> None:
-    rows = []
-    for prompt, output in zip(prompts, outputs, strict=True):
-        row: dict[str, Any] = {"instruction": prompt.instruction}
-        if prompt.input:
-            row["input"] = prompt.input
-        row |= {"output": output.output, "generator": GENERATOR}
-        if prompt.dataset is not None:
-            row["dataset"] = prompt.dataset
-        rows.append(row | {"finish_reason": output.finish_reason, "tokens": output.tokens})
-    path.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def _reference(data: Data, prompts: Sequence[Prompt]) -> list[Output]:
+    """The baseline's output for each prompt, by instruction and input.
+
+    Raises InputError where one is missing, or two differ.
+    """
+    path = Path(data.path)
+    found: dict[tuple[str, str], Output] = {}
+    for record in read_records(path):
+        key = text_field(path, record, "instruction"), text_field(path, record, "input", default="")
+        row = record.fields
+        output = Output(
+            0,
+            text_field(path, record, "output"),
+            _as(str, row.get("finish_reason")),
+            _as(int, row.get("tokens")),
+            _as(int, row.get("prompt_tokens")),
+        )
+        if found.setdefault(key, output) != output:
+            raise InputError(
+                f"{path}:{record.line}: a second, other output for the same prompt: {key[0][:60]!r}",
+                "A reference has one output for each prompt.",
+            )
+    missing = [prompt for prompt in prompts if prompt.key not in found]
+    if missing:
+        named = "; ".join(repr(prompt.instruction[:60]) for prompt in missing[:MOST_NAMED])
+        raise InputError(
+            f"{path} lacks outputs for {len(missing)} of {len(prompts)} prompts: {named}",
+            "Give the outputs of a baseline on this prompt set (eval.answer.engine.outputs), or "
+            "prompts that it has answered.",
+        )
+    return [replace(found[prompt.key], index=i) for i, prompt in enumerate(prompts)]
 
 
-def _counts(outputs: list[Output]) -> dict[str, int]:
-    empty = sum(not output.output.strip() for output in outputs)
-    return {
-        "prompts": len(outputs),
-        "answered": len(outputs) - empty,
-        "empty": empty,
-        "cut_at_limit": sum(output.finish_reason == "length" for output in outputs),
-        "tokens": sum(output.tokens for output in outputs),
-    }
+def _as(kind: type, value: Any) -> Any:
+    return value if type(value) is kind else None

@@ -1,37 +1,44 @@
-"""The alpaca-eval package as the judge, its calls passing through the harness's recorder.
+"""The alpaca-eval package as the judge, its calls made by the harness's client.
 
-The package reads the annotator's configuration and prompt as it ships them; only the model's name
-and the address are the spec's. Its annotations.json and leaderboard.csv are kept as it writes them,
-and the metrics are read from them and computed again for comparison. A replicate is the package's
-own `seed`, which draws the order of the outputs, and the same number as the requests' `seed`.
+Its annotations.json and leaderboard.csv are kept as it writes them, without the two columns that say
+when and how fast (the transcript does, and a replay has no such times of its own). The metrics are
+read from them and computed again for comparison. A replicate is the package's own `seed`, which draws
+the order of the outputs, and the same number as the requests' `seed`.
 """
 
-import contextlib
-import difflib
+import asyncio
 import json
 import logging
 import os
-import shutil
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness.call import StageCall, StageResult
 from harness.errors import HarnessError, InputError
+from harness.eval import length_control
+from harness.eval.alpaca_annotators import (
+    Config,
+    Read,
+    Said,
+    annotator_class,
+    deviations,
+    has_log_probs,
+    needs_log_probs,
+    read_annotators,
+)
+from harness.eval.alpaca_readings import shows_model_first
+from harness.eval.asking import ServedModels, ask_until_read
 from harness.eval.judge_pairs import (
     ANNOTATIONS,
     KEPT_FILES,
     LEADERBOARD,
-    TRANSCRIPT,
     UNJUDGED,
     Pair,
     ask_again,
     output_counts,
-    served_notes,
+    read_pairs,
     write_rows,
 )
 from harness.eval.judge_scores import (
@@ -41,19 +48,32 @@ from harness.eval.judge_scores import (
     describe,
     differences,
     is_judgement,
+    metrics_of_sets,
+    position_bias,
+    position_findings,
+    position_note,
     read_leaderboard,
     win_rate_metric,
 )
+from harness.llm.client import Client
 from harness.llm.progress import Progress
-from harness.llm.recorder import DUMMY_KEY, Recorder
-from harness.llm.reply import Reply, reply_from
-from harness.spec.models import AlpacaEvalJudge
+from harness.llm.reply import REFUSED, Kind, Reply
+from harness.llm.stage_calls import open_client
+from harness.spec.answer import PromptSet
+from harness.spec.judges import AlpacaEvalJudge
 
 TOLERANCE = 1e-9
 """Between the package's figures, in percent, and ours from the same annotations."""
 ROUNDED_TOLERANCE = 1e-7
 """The same where preferences are probabilities, of which annotations.json keeps ten decimals."""
-ANNOTATOR, CLIENT = "annotator", "client.yaml"
+CHUNK = 128
+"""Prompts that the package works on at a time. Annotators that are shown several prompts at once get
+other companies of prompts in other chunks."""
+REPLIES_WITHOUT = 20
+"""So many first replies without log-probs, and not one with them: there will be none."""
+KEPT_COLUMNS = tuple(
+    "{annotation_key}_" + name for name in ("price_per_example", "version", "raw_completion")
+)
 
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -63,52 +83,127 @@ OFFLINE = {
 }
 
 
-def run(call: StageCall, judge: AlpacaEvalJudge, pairs: list[Pair], replicate: int) -> StageResult:
-    """Have the package judge the pairs, in the call's work folder."""
-    _check_inputs(pairs)
+class _Watch(ServedModels):
+    """Counts replies without the log-probs that an annotator computes preferences from, too."""
+
+    def __init__(self, judge: AlpacaEvalJudge, needs_log_probs: bool) -> None:
+        super().__init__(judge.on_model_change)
+        self.judge, self.needs_log_probs = judge, needs_log_probs
+        self.with_log_probs = self.without_log_probs = 0
+
+    def note(self, reply: Reply) -> None:
+        super().note(reply)
+        if self.needs_log_probs and reply.finish_reason != REFUSED:
+            if all(map(has_log_probs, reply.raw["choices"])):
+                self.with_log_probs += 1
+            else:
+                self.without_log_probs += 1
+                if self.without_log_probs == REPLIES_WITHOUT:
+                    self.check()
+
+    def check(self) -> None:
+        """Raises HarnessError where no reply had log-probs."""
+        if self.without_log_probs and not self.with_log_probs:
+            raise HarnessError(
+                f"none of {self.without_log_probs} replies of {self.judge.judge.model} holds "
+                f"log-probs (logprobs.content with top_logprobs), from which alpaca_eval's annotator "
+                f"{self.judge.annotator} computes its preferences",
+                hint="ask a server that gives them, or choose an annotator that reads the reply's "
+                "text, such as chatgpt or alpaca_eval_gpt4",
+            )
+
+    def notes(self) -> list[str]:
+        notes = super().notes()
+        if self.without_log_probs:
+            some = self.with_log_probs + self.without_log_probs
+            notes.append(f"{self.without_log_probs} of {some} replies came without log-probs")
+        return notes
+
+
+def run(call: StageCall, judge: AlpacaEvalJudge, prompts: PromptSet, replicate: int) -> StageResult:
+    """Have the package judge the outputs, in the call's work folder.
+
+    Raises:
+        InputError: the prompts, the annotator or the files for length control cannot be used.
+        HarnessError: a call failed for good, no judgement could be read, or no reply has the
+            log-probs that the annotator needs.
+    """
+    pairs = read_pairs(call, prompts, judge.reference)
+    _check(pairs)
+    if judge.length_control is not None:
+        length_control.check(_length_files(call, judge), [pair.instruction for pair in pairs])
     _go_offline()
     evaluate = _import_evaluate()
-    config = _read_annotator(judge.annotator)
-    batch = config.get("batch_size", 1)
-    progress = Progress("judge", -(-sum(p.output != p.baseline for p in pairs) // batch), "calls")
-    answered = 0
+    configs = read_annotators(judge.annotator)
+    watch = _Watch(judge, needs_log_probs(configs))
+    said: Said = {}
+    client = open_client(call, judge.judge, judge.transcript)
+    try:
+        asyncio.run(
+            _judge(client, evaluate, call.folder, judge, configs, pairs, replicate, watch, said)
+        )
+        # Draws of identical outputs are judgements too.
+        watch.check()
+    except HarnessError:
+        raise
+    except _NoJudgement:
+        watch.check()
+        raise _no_judgement(call.folder, pairs, said) from None
+    except Exception as e:
+        raise HarnessError(
+            f"alpaca-eval failed: {type(e).__name__}: {e}",
+            hint="its log is above. No answered call is lost: the same command goes on from there",
+        ) from e
 
-    def count(reply: Reply) -> None:
-        nonlocal answered
-        answered += 1
-        progress.show(answered)
-
-    with Recorder(
-        judge.judge, call.folder / TRANSCRIPT, call.budget, count, call.price
-    ) as recorder:
-        _write_client(call.folder / CLIENT, recorder.base_url)
-        _write_annotator(call.folder / ANNOTATOR, judge, config, replicate)
-        try:
-            with _one_client():
-                _evaluate(evaluate, call.folder, judge, pairs, replicate)
-        except Exception as e:
-            raise recorder.error or _package_failed(e, call.folder, pairs) from None
-    if recorder.error is not None:
-        raise recorder.error
-    described, unjudged = _read_results(call.folder, pairs)
-    client = recorder.client
+    rows = json.loads((call.folder / ANNOTATIONS).read_text(encoding="utf-8"))
+    unjudged = _unjudged([row["instruction"] for row in rows if _preference(row) is None], said)
+    write_rows(call.folder / UNJUDGED, unjudged)
+    described = _checked(call.folder, rows, pairs, len(unjudged))
+    by_instruction = {row["instruction"]: _preference(row) for row in rows}
+    preferences = [by_instruction.get(pair.instruction) for pair in pairs]
+    bias = position_bias(
+        (shows_model_first(judge.annotator, pair.instruction, replicate), preference)
+        for pair, preference in zip(pairs, preferences, strict=True)
+        if pair.output != pair.baseline
+    )
+    metrics = {
+        "win_rate": win_rate_metric(described, len(pairs)),
+        **metrics_of_sets([pair.set for pair in pairs], preferences),
+    }
+    if judge.length_control is not None:
+        metrics["length_controlled_win_rate"] = length_control.metric(
+            _length_files(call, judge), rows, len(pairs)
+        )
     return StageResult(
         keep=KEPT_FILES,
-        metrics={"win_rate": win_rate_metric(described, len(pairs))},
+        metrics=metrics,
         counts={
             **output_counts(pairs),
             "judged": described["n_total"],
             "unjudged": len(unjudged),
+            **({"without_log_probs": watch.without_log_probs} if watch.needs_log_probs else {}),
         },
-        used={"served_models": client.served_models, "alpaca_eval": version("alpaca-eval")},
+        used={
+            "served_models": sorted(watch.counts),
+            "alpaca_eval": version("alpaca-eval"),
+            "position_bias": bias,
+        },
         seeds={"replicate": replicate},
         cost=client.cost(),
         simulated=["judge"] if client.simulated else [],
-        notes=served_notes(client.served_models),
+        notes=[*watch.notes(), *filter(None, [position_note(bias)])],
+        deviations=deviations(judge.annotator, configs, judge.judge.model),
+        findings=[*watch.findings(), *position_findings(bias)],
     )
 
 
-def _check_inputs(pairs: list[Pair]) -> None:
+def _length_files(call: StageCall, judge: AlpacaEvalJudge) -> Path:
+    assert judge.length_control is not None
+    folder = judge.length_control.folder
+    return Path(call.inputs["length_control"] if folder is None else folder.path)
+
+
+def _check(pairs: list[Pair]) -> None:
     with_input = [pair for pair in pairs if pair.input]
     if with_input:
         raise InputError(
@@ -116,138 +211,81 @@ def _check_inputs(pairs: list[Pair]) -> None:
             "annotators do not show to the judge",
             hint="put the input into the instruction, or use the judge of kind preference",
         )
+    twice = len(pairs) - len({pair.instruction for pair in pairs})
+    if twice:
+        raise InputError(
+            f"{twice} of {len(pairs)} prompts are there twice, and alpaca_eval tells prompts apart by "
+            "their instruction",
+            hint="give each prompt only once, or use the judge of kind preference",
+        )
 
 
 def _go_offline() -> None:
     os.environ.update(OFFLINE)
-    # The recorder is on loopback, whatever proxy the machine has for the rest.
-    for name in ("NO_PROXY", "no_proxy"):
-        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
 
 
 def _import_evaluate() -> Callable[..., Any]:
-    root = logging.getLogger()
-    level = root.level
     from alpaca_eval.main import evaluate
 
     # Importing it turns the root logger to INFO: a line of log for every request.
-    root.setLevel(level)
+    root = logging.getLogger()
+    root.setLevel(max(root.level, logging.WARNING))
     result: Callable[..., Any] = evaluate
     return result
 
 
-def _read_annotator(name: str) -> dict[str, Any]:
-    """The package's configuration of one annotator.
-
-    Raises:
-        InputError: there is none of this name, or not one that calls a single OpenAI model.
-    """
-    from alpaca_eval.constants import EVALUATORS_CONFIG_DIR as folder
-
-    names = sorted(path.parent.name for path in folder.glob("*/configs.yaml"))
-    if name not in names:
-        near = difflib.get_close_matches(name, names, 3) or names
-        raise InputError(f"alpaca_eval has no annotator {name!r}", hint=f"it has {', '.join(near)}")
-    configs = yaml.safe_load((folder / name / "configs.yaml").read_text(encoding="utf-8"))
-    config: dict[str, Any] = next(iter(configs.values()))
-    if len(configs) > 1 or config["fn_completions"] != "openai_completions":
-        raise InputError(
-            f"alpaca_eval's annotator {name!r} does not ask one OpenAI-compatible model",
-            hint="choose one that does, such as chatgpt or alpaca_eval_gpt4",
-        )
-    return config
-
-
-def _write_annotator(
-    folder: Path, judge: AlpacaEvalJudge, config: dict[str, Any], replicate: int
-) -> None:
-    """The annotator with another model's name, and its prompt byte by byte."""
-    from alpaca_eval.constants import EVALUATORS_CONFIG_DIR
-    from alpaca_eval.decoders.openai import _get_price_per_token, _requires_chatml
-
-    folder.mkdir(exist_ok=True)
-    shutil.copyfile(EVALUATORS_CONFIG_DIR / config["prompt_template"], folder / "prompt.txt")
-    options = config.get("completions_kwargs", {})
-    options = {
-        # The package tells a chat model by its name, which is another one now.
-        "requires_chatml": _requires_chatml(options["model_name"]),
-        # Looked up here, for it warns each time that it does not know the model.
-        "price_per_token": _get_price_per_token(judge.judge.model),
-        **options,
-        "model_name": judge.judge.model,
-        "num_procs": judge.judge.concurrency,
-        "client_config_path": str(folder.parent / CLIENT),
-        **({"seed": replicate} if replicate else {}),
-    }
-    changed = config | {
-        "prompt_template": f"{folder.name}/prompt.txt",
-        "completions_kwargs": options,
-    }
-    text = yaml.safe_dump({judge.annotator: changed}, sort_keys=False)
-    (folder / "configs.yaml").write_text(text, encoding="utf-8")
-
-
-def _write_client(path: Path, base_url: str) -> None:
-    # Retries and time limits are the recorder's; a second request for a slow one would be paid for.
-    settings = {"api_key": DUMMY_KEY, "base_url": base_url, "max_retries": 0, "timeout": 86400.0}
-    path.write_text(yaml.safe_dump({"default": [settings]}), encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _one_client() -> Iterator[None]:
-    """Let the package make its OpenAI client once: for each request anew, as it does, takes ten
-    times the processor time of the request itself."""
-    from alpaca_eval import utils
-
-    make, lock = utils.get_all_clients, threading.Lock()
-    made: list[Any] = []
-
-    def get_all_clients(*args: Any, **kwargs: Any) -> list[Any]:
-        with lock:
-            if not made:
-                made.extend(make(*args, **kwargs))
-        return made
-
-    utils.get_all_clients = get_all_clients
-    try:
-        yield
-    finally:
-        utils.get_all_clients = make
-        for client in made:
-            client.close()
-
-
-def _evaluate(
+async def _judge(
+    client: Client,
     evaluate: Callable[..., Any],
     work: Path,
     judge: AlpacaEvalJudge,
+    configs: dict[str, Config],
     pairs: list[Pair],
     replicate: int,
+    watch: _Watch,
+    said: Said,
 ) -> None:
-    from alpaca_eval import metrics
+    """Run the package in a thread, and its calls in this one, where interrupts are handled."""
+    loop = asyncio.get_running_loop()
+    done, total = 0, sum(pair.output != pair.baseline for pair in pairs)
+    progress = Progress("judge", total, "prompts")
 
-    def metric(annotations: list[dict[str, Any]]) -> Any:
-        # Without a single one the package's own function ends in a TypeError.
-        if not any(is_judgement(row["preference"]) for row in annotations):
-            raise _NoJudgement
-        return getattr(metrics, judge.metric)(annotations)
+    def ask(bodies: Sequence[dict[str, Any]], kind: Kind, read: Read) -> list[Reply]:
+        def count(index: int, reply: Reply) -> None:
+            nonlocal done
+            done += 1
+            progress.show(min(done, total))
 
-    # Handed over as data, not as files: reading files the package would turn outputs such as "007"
-    # into numbers. Without a cache, as the transcript is one; in it, unread replies stay unread.
-    evaluate(
-        model_outputs=[_row(p, p.output, p.generator) for p in pairs],
-        reference_outputs=[_row(p, p.baseline, p.baseline_generator) for p in pairs],
-        annotators_config=str(work / ANNOTATOR),
-        name=pairs[0].generator,
-        output_path=str(work),
-        precomputed_leaderboard=None,
-        is_cache_leaderboard=False,
-        is_return_instead_of_print=True,
-        fn_metric=metric,
-        sort_by="win_rate",
-        caching_path=None,
-        seed=replicate,
-    )
+        replies = ask_until_read(client, bodies, read, judge.asks, count, kind, watch)
+        return asyncio.run_coroutine_threadsafe(replies, loop).result()
+
+    annotator = annotator_class(judge.judge.model, ask, replicate, said)
+    by_chunks = any((config.get("batch_size") or 1) > 1 for config in configs.values())
+
+    def work_of_the_package() -> None:
+        # Handed over as data, not as files: reading files the package would turn outputs such as
+        # "007" into numbers. Without a cache, as the transcript is one; in it, unread replies stay
+        # unread.
+        evaluate(
+            model_outputs=[_row(p, p.output, p.generator) for p in pairs],
+            reference_outputs=[_row(p, p.baseline, p.baseline_generator) for p in pairs],
+            annotators_config=f"{judge.annotator}/configs.yaml",
+            Annotator=annotator,
+            name=pairs[0].generator,
+            output_path=str(work),
+            precomputed_leaderboard=None,
+            is_cache_leaderboard=False,
+            is_return_instead_of_print=True,
+            fn_metric=_win_rate,
+            sort_by="win_rate",
+            annotation_kwargs={"chunksize": CHUNK if by_chunks else None},
+            caching_path=None,
+            seed=replicate,
+            other_output_keys_to_keep=KEPT_COLUMNS,
+        )
+
+    async with client:
+        await asyncio.to_thread(work_of_the_package)
 
 
 def _row(pair: Pair, output: str, generator: str) -> dict[str, Any]:
@@ -259,62 +297,59 @@ def _row(pair: Pair, output: str, generator: str) -> dict[str, Any]:
     }
 
 
-def _read_results(work: Path, pairs: list[Pair]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The leaderboard's figures, checked against the annotations, and the unjudged prompts."""
-    rows = json.loads((work / ANNOTATIONS).read_text(encoding="utf-8"))
+class _NoJudgement(Exception):
+    """Not one reply could be read."""
+
+
+def _win_rate(annotations: list[dict[str, Any]]) -> Any:
+    from alpaca_eval import metrics
+
+    # Without a single one the package's own function ends in a TypeError.
+    if not any(is_judgement(row["preference"]) for row in annotations):
+        raise _NoJudgement
+    return metrics.get_winrate(annotations)
+
+
+def _preference(row: dict[str, Any]) -> float | None:
+    return row["preference"] if is_judgement(row["preference"]) else None
+
+
+def _checked(
+    work: Path, rows: list[dict[str, Any]], pairs: list[Pair], unjudged: int
+) -> dict[str, Any]:
+    """The leaderboard's figures, which must be those of the annotations."""
     ours = describe([row["preference"] for row in rows])
-    judged = {row["instruction"] for row in rows if is_judgement(row["preference"])}
-    unjudged = _find_replies(
-        work / TRANSCRIPT, [pair for pair in pairs if pair.instruction not in judged]
-    )
-    write_rows(work / UNJUDGED, unjudged)
     theirs = read_leaderboard(work / LEADERBOARD, pairs[0].generator)
     is_exact = all(row["preference"] in (None, BASELINE, DRAW, MODEL) for row in rows)
     differing = differences(ours, theirs, TOLERANCE if is_exact else ROUNDED_TOLERANCE)
-    if differing or ours["n_total"] + len(unjudged) != len(pairs):
+    if differing or ours["n_total"] + unjudged != len(pairs):
         raise HarnessError(
             "alpaca_eval's leaderboard and its annotations do not say the same: "
             + ("; ".join(differing) or f"{len(rows)} annotations of {len(pairs)} prompts"),
             hint=f"see {work / LEADERBOARD} and {work / ANNOTATIONS}",
         )
-    return theirs, unjudged
+    return theirs
 
 
-def _find_replies(transcript: Path, pairs: list[Pair]) -> list[dict[str, Any]]:
-    """The replies about these pairs: the package throws away those that it cannot read."""
-    found: dict[str, Reply] = {}
-    with transcript.open(encoding="ascii") as lines:
-        for record in map(json.loads, lines):
-            body = record["request"]["body"]
-            asked = "".join([m["content"] for m in body.get("messages", [])]) or body["prompt"]
-            for pair in pairs if record["ok"] else []:
-                if all(part in asked for part in (pair.instruction, pair.baseline, pair.output)):
-                    found[pair.instruction] = reply_from(record["response"], reused=True)
-    return [
-        {
-            "instruction": pair.instruction,
-            "reply": reply.text if reply else None,
-            "finish_reason": reply.finish_reason if reply else None,
-        }
-        for pair, reply in ((pair, found.get(pair.instruction)) for pair in pairs)
-    ]
-
-
-class _NoJudgement(Exception):
-    """Not one reply could be read."""
-
-
-def _package_failed(error: Exception, work: Path, pairs: list[Pair]) -> HarnessError:
-    if isinstance(error, _NoJudgement):
-        unjudged = _find_replies(work / TRANSCRIPT, pairs)
-        write_rows(work / UNJUDGED, unjudged)
-        return HarnessError(
-            f"alpaca_eval could read none of the judge's {len(unjudged)} replies; the first is "
-            f"{str(unjudged[0]['reply'])[:80]!r}",
-            hint=f"see {work / UNJUDGED}; does the judge follow this annotator's prompt? "
-            + ask_again(work),
+def _unjudged(instructions: Iterable[str], said: Said) -> list[dict[str, Any]]:
+    """What was said of these instructions: the package throws away what it cannot read."""
+    found = []
+    for instruction in instructions:
+        choice, reply = said[instruction]
+        # A choice's text is a function's arguments where the reply is a call of one.
+        text = reply.text or choice["text"].strip()
+        found.append(
+            {"instruction": instruction, "reply": text, "finish_reason": reply.finish_reason}
         )
+    return found
+
+
+def _no_judgement(work: Path, pairs: list[Pair], said: Said) -> HarnessError:
+    unjudged = _unjudged([p.instruction for p in pairs if p.instruction in said], said)
+    write_rows(work / UNJUDGED, unjudged)
     return HarnessError(
-        f"alpaca-eval failed: {type(error).__name__}: {error}",
-        hint="its log is above. No answered call is lost: the same command goes on from there",
+        f"alpaca_eval could read none of the judge's {len(unjudged)} replies; the first is "
+        f"{unjudged[0]['reply'][:80]!r}",
+        hint=f"see {work / UNJUDGED}; does the judge follow this annotator's prompt? "
+        + ask_again(work),
     )

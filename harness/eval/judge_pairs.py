@@ -7,20 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.call import TRANSCRIPT, StageCall
 from harness.errors import InputError
-from harness.eval.answer import OUTPUTS, read_prompts
+from harness.eval.outputs import OUTPUTS
+from harness.eval.prompts import Prompt, read_prompts
 from harness.modeling.records import Record, read_records, text_field
-from harness.spec.models import PromptSet
+from harness.spec.answer import PromptSet
+from harness.spec.judges import Reference, RowOutputs
 
-ANNOTATIONS, LEADERBOARD = "annotations.json", "leaderboard.csv"
-TRANSCRIPT, UNJUDGED = "transcript.jsonl", "unjudged.jsonl"
+ANNOTATIONS, LEADERBOARD, UNJUDGED = "annotations.json", "leaderboard.csv", "unjudged.jsonl"
 KEPT_FILES = [ANNOTATIONS, LEADERBOARD, TRANSCRIPT, UNJUDGED]
-"""What a judge artefact holds, whatever the kind of judge."""
+"""What an artefact of a pairwise judge holds."""
+
+Key = tuple[str, str]
+"""An instruction and its input."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One prompt with both outputs; `cut` is whether the model's ended at the token limit."""
+    """One prompt with both outputs. `set`: which of several prompt sets it is of. `cut`: whether the
+    model's output ended at the token limit."""
 
     instruction: str
     input: str
@@ -30,32 +36,95 @@ class Pair:
     output: str
     generator: str
     cut: bool
+    set: str | None = None
+
+    @property
+    def key(self) -> Key:
+        return self.instruction, self.input
 
 
-def read_pairs(outputs_folder: str, prompts: PromptSet, reference: str) -> list[Pair]:
-    """One pair for each prompt, in the prompts' order, matched by instruction.
+def read_pairs(call: StageCall, prompt_set: PromptSet, reference: Reference) -> list[Pair]:
+    """One pair for each prompt, in the prompts' order.
+
+    Outputs are matched by instruction and input; the baseline's as well where its file has inputs,
+    and else by the instruction alone. A prompt that several of the set's files hold is a pair in
+    each of them.
 
     Raises:
-        InputError: a file cannot be read, an instruction is there twice, an output is missing or
-            is for another prompt, or a prompt has no baseline.
+        InputError: a file cannot be read, an instruction is there twice, an output is missing or is
+            for another prompt, or a prompt has no baseline.
     """
-    outputs_file, reference_file = Path(outputs_folder) / OUTPUTS, Path(reference)
-    wanted = [prompt.instruction for prompt in read_prompts(prompts)]
-    _check_once(wanted, f"the prompts {prompts.file.path}")
-    outputs = _by_instruction(outputs_file, None)
-    baseline = _by_instruction(reference_file, set(wanted))
+    prompts = read_prompts(prompt_set, call.inputs.get("prompts"))
+    places = Counter(prompt.key for prompt in prompts)
+    outputs_file = Path(call.inputs["outputs"]) / OUTPUTS
+    outputs = _by_key(outputs_file, places)
+    reference_file = _reference_file(call, reference)
+    baselines = _baselines(reference_file, places)
     faults = [
-        _missing(wanted, outputs, "prompts have no output", f"in {outputs_file}"),
-        _missing(outputs, wanted, f"outputs in {outputs_file} are for prompts that are not", ""),
-        _missing(wanted, baseline, "prompts have no baseline output", f"in {reference_file}"),
+        _missing(places, outputs, "prompts have no output", f"in {outputs_file}"),
+        _missing(outputs, places, f"outputs in {outputs_file} are for prompts that are not", ""),
+        _missing(places, baselines, "prompts have no baseline output", f"in {reference_file}"),
     ]
     if any(faults):
         raise InputError(
             "\n".join(filter(None, faults)),
             hint="prompts, outputs and reference must be of one set; they are matched by "
-            "instruction, letter by letter",
+            "instruction and input, letter by letter",
         )
-    return [_pair(outputs_file, outputs[one], reference_file, baseline[one]) for one in wanted]
+    several = prompt_set.files is not None
+    return [
+        _pair(
+            prompt,
+            several,
+            (outputs_file, outputs[prompt.key]),
+            (reference_file, baselines[prompt.key]),
+        )
+        for prompt in prompts
+    ]
+
+
+@dataclass(frozen=True)
+class Output:
+    """A model's output for a prompt, where nothing stands beside it."""
+
+    output: str
+    generator: str
+    cut: bool
+
+
+def read_outputs(call: StageCall, prompts: Sequence[Prompt]) -> list[Output]:
+    """The model's output for each prompt, in their order, matched by instruction and input.
+
+    Raises:
+        InputError: as `read_pairs` does of the outputs.
+    """
+    places = Counter(prompt.key for prompt in prompts)
+    path = Path(call.inputs["outputs"]) / OUTPUTS
+    found = _by_key(path, places)
+    faults = [
+        _missing(places, found, "prompts have no output", f"in {path}"),
+        _missing(found, places, f"outputs in {path} are for prompts that are not", ""),
+    ]
+    if any(faults):
+        raise InputError(
+            "\n".join(filter(None, faults)),
+            hint="prompts and outputs must be of one set; they are matched by instruction and input, "
+            "letter by letter",
+        )
+    return [
+        Output(
+            text_field(path, found[prompt.key], "output"),
+            str(found[prompt.key].fields.get("generator") or "model"),
+            found[prompt.key].fields.get("finish_reason") == "length",
+        )
+        for prompt in prompts
+    ]
+
+
+def firsts(pairs: Sequence[Pair]) -> list[int]:
+    """For each pair the number of the first that is the same: the one that is asked about."""
+    first: dict[Key, int] = {}
+    return [first.setdefault(pair.key, number) for number, pair in enumerate(pairs)]
 
 
 def output_counts(pairs: Sequence[Pair]) -> dict[str, int]:
@@ -66,11 +135,6 @@ def output_counts(pairs: Sequence[Pair]) -> dict[str, int]:
         "empty_outputs": sum(not pair.output.strip() for pair in pairs),
         "cut_outputs": sum(pair.cut for pair in pairs),
     }
-
-
-def served_notes(models: Sequence[str]) -> list[str]:
-    """A note where the judge was not one and the same model throughout."""
-    return [f"the judge's replies came from {', '.join(models)}"] if len(models) > 1 else []
 
 
 def ask_again(work: Path) -> str:
@@ -86,45 +150,101 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="ascii")
 
 
-def _by_instruction(path: Path, wanted: set[str] | None) -> dict[str, Record]:
-    """Records by instruction; of a larger file only the wanted ones."""
-    records = [(text_field(path, record, "instruction"), record) for record in read_records(path)]
-    if wanted is not None:
-        records = [(text, record) for text, record in records if text in wanted]
-    _check_once([text for text, _ in records], str(path))
-    return dict(records)
+def _reference_file(call: StageCall, reference: Reference) -> Path:
+    if isinstance(reference, RowOutputs):
+        if "baseline" not in call.inputs:
+            raise InputError("the stage was not given the outputs of the row that is the reference")
+        return Path(call.inputs["baseline"]) / OUTPUTS
+    return Path(reference.path)
 
 
-def _check_once(instructions: Iterable[str], where: str) -> None:
-    repeated = [text for text, count in Counter(instructions).items() if count > 1]
+def _by_key(path: Path, places: Counter[Key]) -> dict[Key, Record]:
+    """The model's outputs. One may stand as often as its prompt does, with the same text."""
+    keyed = [
+        ((text_field(path, record, "instruction"), _input(path, record)), record)
+        for record in read_records(path)
+    ]
+    return _each_once(path, keyed, places)
+
+
+def _baselines(path: Path, places: Counter[Key]) -> dict[Key, Record]:
+    """The reference's outputs for these prompts; it may have others."""
+    records = read_records(path)
+    if any(_input(path, record) for record in records):
+        wanted = {key: [key] for key in places}
+        keys = [
+            (text_field(path, record, "instruction"), _input(path, record)) for record in records
+        ]
+    else:
+        wanted = {}
+        for key in places:
+            wanted.setdefault((key[0], ""), []).append(key)
+        keys = [(text_field(path, record, "instruction"), "") for record in records]
+        shared = [key for key, some in wanted.items() if len(some) > 1 and key in set(keys)]
+        if shared:
+            raise InputError(
+                f"{path} has no inputs, and {len(shared)} of the prompts' instructions come with "
+                f"several, for example {_short(shared[0][0])}",
+                hint="give the reference's records the input that each was answered with",
+            )
+    keyed = [
+        (prompt, record)
+        for key, record in zip(keys, records, strict=True)
+        for prompt in wanted.get(key, [])
+    ]
+    return _each_once(path, keyed, places)
+
+
+def _input(path: Path, record: Record) -> str:
+    return "" if record.fields.get("input") is None else text_field(path, record, "input")
+
+
+def _each_once(
+    path: Path, keyed: Iterable[tuple[Key, Record]], places: Counter[Key]
+) -> dict[Key, Record]:
+    """Raises InputError for a key that comes more often than its prompt, or with several outputs."""
+    found: dict[Key, Record] = {}
+    times: Counter[Key] = Counter()
+    repeated = []
+    for key, record in keyed:
+        first = found.setdefault(key, record)
+        times[key] += 1
+        same = first.fields.get("output") == record.fields.get("output")
+        if times[key] > 1 and (not same or times[key] > places[key]):
+            repeated.append(key)
     if repeated:
         raise InputError(
-            f"{len(repeated)} instructions are in {where} more than once, for example "
-            f"{_short(repeated[0])}",
-            hint="outputs are matched by instruction: give each only once",
+            f"{len(set(repeated))} instructions are in {path} more than once, for example "
+            f"{_short(repeated[0][0])}",
+            hint="outputs are matched by instruction and input: give each only once",
         )
+    return found
 
 
-def _missing(some: Iterable[str], others: Iterable[str], what: str, where: str) -> str:
+def _missing(some: Iterable[Key], others: Iterable[Key], what: str, where: str) -> str:
     some, known = list(some), set(others)
-    missing = [text for text in some if text not in known]
+    missing = [key for key in some if key not in known]
     if not missing:
         return ""
     counts = f"{len(missing)} of {len(some)} {what}"
-    return f"{counts} {where}".rstrip() + f", for example {_short(missing[0])}"
+    return f"{counts} {where}".rstrip() + f", for example {_short(missing[0][0])}"
 
 
-def _pair(outputs_file: Path, output: Record, reference_file: Path, baseline: Record) -> Pair:
-    dataset = baseline.fields.get("dataset", output.fields.get("dataset"))
+def _pair(
+    prompt: Prompt, several: bool, output: tuple[Path, Record], baseline: tuple[Path, Record]
+) -> Pair:
+    ours, theirs = output[1].fields, baseline[1].fields
+    dataset = prompt.dataset or theirs.get("dataset", ours.get("dataset"))
     return Pair(
-        instruction=output.fields["instruction"],
-        input=text_field(outputs_file, output, "input", default=""),
+        instruction=prompt.instruction,
+        input=prompt.input,
         dataset=None if dataset is None else str(dataset),
-        baseline=text_field(reference_file, baseline, "output"),
-        baseline_generator=str(baseline.fields.get("generator") or "baseline"),
-        output=text_field(outputs_file, output, "output"),
-        generator=str(output.fields.get("generator") or "model"),
-        cut=output.fields.get("finish_reason") == "length",
+        baseline=text_field(*baseline, "output"),
+        baseline_generator=str(theirs.get("generator") or "baseline"),
+        output=text_field(*output, "output"),
+        generator=str(ours.get("generator") or "model"),
+        cut=ours.get("finish_reason") == "length",
+        set=prompt.dataset if several else None,
     )
 
 

@@ -3,7 +3,9 @@
 - The model's output is shown as a or as b, drawn for each instruction and replicate, so that a
   judge that prefers a place cannot favour a model.
 - Identical outputs are a draw without a call.
-- A reply that does not begin with a verdict leaves its prompt unjudged, which is counted.
+- A reply that does not begin with a verdict is asked for again, `asks` times at most; after that its
+  prompt is unjudged, which is counted.
+- A prompt that is in several prompt sets is judged once.
 - A replicate asks anew: besides the order, the request's `seed` is the replicate's number added to
   `sampling.seed` (0 when left open), so that no request of one replicate is another one's.
 """
@@ -16,16 +18,17 @@ from typing import Any, Literal
 
 from harness.call import StageCall, StageResult
 from harness.errors import HarnessError
+from harness.eval.asking import ServedModels, ask_until_read
 from harness.eval.judge_pairs import (
     ANNOTATIONS,
     KEPT_FILES,
     LEADERBOARD,
-    TRANSCRIPT,
     UNJUDGED,
     Pair,
     ask_again,
+    firsts,
     output_counts,
-    served_notes,
+    read_pairs,
     write_rows,
 )
 from harness.eval.judge_scores import (
@@ -33,6 +36,10 @@ from harness.eval.judge_scores import (
     DRAW,
     MODEL,
     describe,
+    metrics_of_sets,
+    position_bias,
+    position_findings,
+    position_note,
     win_rate_metric,
     write_leaderboard,
 )
@@ -40,7 +47,9 @@ from harness.llm.client import Client
 from harness.llm.progress import Progress
 from harness.llm.prompt import fill
 from harness.llm.reply import Reply
-from harness.spec.models import PreferenceJudge
+from harness.llm.stage_calls import open_client
+from harness.spec.answer import PromptSet
+from harness.spec.judges import PreferenceJudge
 
 Verdict = Literal["a", "b", "tie"]
 
@@ -57,9 +66,17 @@ _VERDICT = re.compile(
 _VERDICTS: dict[str, Verdict] = {"a": "a", "b": "b", "tie": "tie"}
 
 
-def run(call: StageCall, judge: PreferenceJudge, pairs: list[Pair], replicate: int) -> StageResult:
-    """Judge the pairs and write the artefact's files into the call's work folder."""
-    client, replies = asyncio.run(_ask(call, judge, pairs, replicate))
+def run(call: StageCall, judge: PreferenceJudge, prompts: PromptSet, replicate: int) -> StageResult:
+    """Judge the outputs and write the artefact's files into the call's work folder.
+
+    Raises:
+        InputError: outputs and baseline do not fit the prompts, or the judge cannot be asked.
+        HarnessError: a call failed for good, or no reply has a verdict.
+    """
+    pairs = read_pairs(call, prompts, judge.reference)
+    served = ServedModels(judge.on_model_change)
+    client = open_client(call, judge.judge, judge.transcript)
+    replies = asyncio.run(_ask(client, judge, pairs, replicate, served))
     rows = [
         _annotate(pair, reply, replicate, judge.judge.model)
         for pair, reply in zip(pairs, replies, strict=True)
@@ -67,6 +84,7 @@ def run(call: StageCall, judge: PreferenceJudge, pairs: list[Pair], replicate: i
     unjudged = [
         {
             "instruction": row["instruction"],
+            **({"input": row["input"]} if "input" in row else {}),
             "reply": reply.text,
             "finish_reason": reply.finish_reason,
         }
@@ -74,7 +92,8 @@ def run(call: StageCall, judge: PreferenceJudge, pairs: list[Pair], replicate: i
         if row["preference"] is None and reply is not None
     ]
     write_rows(call.folder / UNJUDGED, unjudged)
-    described = describe([row["preference"] for row in rows])
+    preferences = [row["preference"] for row in rows]
+    described = describe(preferences)
     if described["n_total"] == 0:
         raise HarnessError(
             f"none of the judge's {len(pairs)} replies begins with a, b or tie; the first is "
@@ -85,20 +104,29 @@ def run(call: StageCall, judge: PreferenceJudge, pairs: list[Pair], replicate: i
     (call.folder / ANNOTATIONS).write_text(json.dumps(rows, indent=2) + "\n", encoding="ascii")
     outputs = [pair.output for pair in pairs]
     write_leaderboard(call.folder / LEADERBOARD, pairs[0].generator, outputs, described)
+    bias = position_bias(
+        (row["is_switched"], row["preference"])
+        for row, reply in zip(rows, replies, strict=True)
+        if reply is not None
+    )
     return StageResult(
         keep=KEPT_FILES,
-        metrics={"win_rate": win_rate_metric(described, len(pairs))},
+        metrics={
+            "win_rate": win_rate_metric(described, len(pairs)),
+            **metrics_of_sets([pair.set for pair in pairs], preferences),
+        },
         counts={
             **output_counts(pairs),
             "judged": described["n_total"],
             "unjudged": len(unjudged),
             "shown_first": sum(row["is_switched"] for row in rows),
         },
-        used={"served_models": client.served_models},
+        used={"served_models": sorted(served.counts), "position_bias": bias},
         seeds={"replicate": replicate},
         cost=client.cost(),
         simulated=["judge"] if client.simulated else [],
-        notes=served_notes(client.served_models),
+        notes=[*served.notes(), *filter(None, [position_note(bias)])],
+        findings=[*served.findings(), *position_findings(bias)],
     )
 
 
@@ -119,11 +147,16 @@ def read_verdict(reply: str) -> Verdict | None:
 
 
 async def _ask(
-    call: StageCall, judge: PreferenceJudge, pairs: list[Pair], replicate: int
-) -> tuple[Client, list[Reply | None]]:
+    client: Client,
+    judge: PreferenceJudge,
+    pairs: list[Pair],
+    replicate: int,
+    served: ServedModels,
+) -> list[Reply | None]:
     """The replies in the order of the pairs, None for identical outputs."""
     progress = Progress("judge", len(pairs), "prompts")
-    asked = [index for index, pair in enumerate(pairs) if pair.output != pair.baseline]
+    first = firsts(pairs)
+    asked = [i for i, p in enumerate(pairs) if first[i] == i and p.output != p.baseline]
     done, unread = len(pairs) - len(asked), 0
 
     def count(index: int, reply: Reply) -> None:
@@ -132,12 +165,18 @@ async def _ask(
         unread += read_verdict(reply.text) is None
         progress.show(done, unjudged=unread)
 
-    async with Client(
-        judge.judge, call.folder / TRANSCRIPT, call.budget, call.price, call.replay
-    ) as client:
+    async with client:
         bodies = [_body(judge, pairs[index], replicate) for index in asked]
-        answered = dict(zip(asked, await client.gather(bodies, count), strict=True))
-    return client, [answered.get(index) for index in range(len(pairs))]
+        replies = await ask_until_read(
+            client,
+            bodies,
+            lambda reply: read_verdict(reply.text),
+            judge.asks,
+            on_done=count,
+            served=served,
+        )
+    answered = dict(zip(asked, replies, strict=True))
+    return [answered.get(index) for index in first]
 
 
 def _body(judge: PreferenceJudge, pair: Pair, replicate: int) -> dict[str, Any]:

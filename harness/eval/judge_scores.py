@@ -1,8 +1,9 @@
-"""The win rate as AlpacaEval defines it, and what unjudged prompts leave open about it."""
+"""The win rate as AlpacaEval defines it, what unjudged prompts leave open about it, and whether it
+hangs on the place in which an output was shown. Nothing here needs more than Python."""
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ COLUMNS = (
     "discrete_win_rate",
 )
 """Of alpaca_eval 0.6.6's leaderboard.csv, after the generator's name."""
+
+SIGNIFICANT, LARGE = 0.01, 10.0
+"""A position bias worth a finding: p below the one, and percentage points from the other on."""
 
 BASELINE, DRAW, MODEL = 1.0, 1.5, 2.0
 """A preference: 1 where the baseline's output is better, 2 where the model's is; judges that give
@@ -64,7 +68,7 @@ def win_rate_metric(described: dict[str, Any], expected: int) -> dict[str, Any]:
     judged = described["n_total"]
     if judged > expected:
         raise HarnessError(f"{judged} judgements of {expected} prompts")
-    won = described["win_rate"] * judged
+    won = described["win_rate"] * judged if judged else 0.0
     return {
         "value": described["win_rate"],
         "standard_error": described["standard_error"],
@@ -76,6 +80,79 @@ def win_rate_metric(described: dict[str, Any], expected: int) -> dict[str, Any]:
         "lower_bound": won / expected,
         "upper_bound": (won + 100 * (expected - judged)) / expected,
     }
+
+
+def metrics_of_sets(
+    sets: Sequence[str | None], preferences: Sequence[float | None]
+) -> dict[str, dict[str, Any]]:
+    """`win_rate/SET` for each of the prompt sets in `sets`, one a preference; None is no set."""
+    metrics = {}
+    for name in dict.fromkeys(s for s in sets if s is not None):
+        some = [p for p, s in zip(preferences, sets, strict=True) if s == name]
+        metrics[f"win_rate/{name}"] = win_rate_metric(describe(some), len(some))
+    return metrics
+
+
+def position_bias(rows: Iterable[tuple[bool, float | None]]) -> dict[str, Any]:
+    """How a model fares where it is shown first and where it is shown second.
+
+    rows: of each prompt that a judge was shown, whether the model's output came first, and the
+    preference (None: unjudged). Identical outputs, which no judge is shown, are to be left out.
+
+    Returns shown_first and shown_second, each with win_rate and standard_error in percent (None where
+    there are too few) and judged; their difference in percentage points; and p_value of Fisher's
+    exact test, two-sided, on wins and losses, draws left out. The last two are None where one of the
+    places was never judged. The order is drawn for each prompt, so that without a bias only chance
+    tells the two apart.
+    """
+    by_place: dict[bool, list[float | None]] = {True: [], False: []}
+    for is_first, preference in rows:
+        by_place[is_first].append(preference)
+    first, second = describe(by_place[True]), describe(by_place[False])
+    shown = {
+        name: {
+            "win_rate": found["win_rate"],
+            "standard_error": found["standard_error"],
+            "judged": found["n_total"],
+        }
+        for name, found in (("shown_first", first), ("shown_second", second))
+    }
+    if first["n_total"] == 0 or second["n_total"] == 0:
+        return {**shown, "difference": None, "p_value": None}
+    return {
+        **shown,
+        "difference": first["win_rate"] - second["win_rate"],
+        "p_value": _fisher(
+            first["n_wins"], first["n_wins_base"], second["n_wins"], second["n_wins_base"]
+        ),
+    }
+
+
+def position_note(bias: dict[str, Any]) -> str:
+    """The same in words; empty where nothing was judged in an order."""
+    if not bias["shown_first"]["judged"] and not bias["shown_second"]["judged"]:
+        return ""
+
+    def told(place: dict[str, Any]) -> str:
+        if not place["judged"]:
+            return "was never judged"
+        error = place["standard_error"]
+        spread = "" if error is None else f" ± {error:.1f}"
+        return f"wins {place['win_rate']:.1f}{spread} % of {place['judged']}"
+
+    text = f"shown first the model {told(bias['shown_first'])}, "
+    text += f"shown second {told(bias['shown_second'])}"
+    if bias["p_value"] is not None:
+        text += f" (difference {bias['difference']:+.1f} points, p = {bias['p_value']:.2g})"
+    return text
+
+
+def position_findings(bias: dict[str, Any]) -> list[dict[str, Any]]:
+    """A finding where the bias is both significant and large."""
+    if bias["p_value"] is None or bias["p_value"] >= SIGNIFICANT or abs(bias["difference"]) < LARGE:
+        return []
+    message = f"the judge favours a place: {position_note(bias)}"
+    return [{"kind": "position_bias", "severity": "warning", "message": message, "evidence": bias}]
 
 
 def write_leaderboard(
@@ -134,3 +211,20 @@ def _discrete(wins: Sequence[float]) -> float | None:
     if not wins:
         return None
     return 100 * sum(win if win == 0.5 else round(win) for win in wins) / len(wins)
+
+
+def _fisher(wins: int, losses: int, other_wins: int, other_losses: int) -> float:
+    """Two-sided p of Fisher's exact test: the share of all tables with these margins that are no more
+    likely than this one."""
+    n, others, total = wins + losses, other_wins + other_losses, wins + other_wins
+
+    def log_choose(a: int, b: int) -> float:
+        return math.lgamma(a + 1) - math.lgamma(b + 1) - math.lgamma(a - b + 1)
+
+    def log_share(k: int) -> float:
+        return log_choose(n, k) + log_choose(others, total - k) - log_choose(n + others, total)
+
+    # Tables that mirror each other are equally likely but for the last bits.
+    most = log_share(wins) + 1e-7
+    possible = range(max(0, total - others), min(n, total) + 1)
+    return min(1.0, math.fsum(math.exp(log_share(k)) for k in possible if log_share(k) <= most))

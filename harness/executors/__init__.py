@@ -12,8 +12,10 @@ from harness.call import CALL_FILE, StageCall
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.keys import Files
 from harness.plan import dump
+from harness.spec.answer import VllmEngine
 from harness.spec.base import _Data
-from harness.spec.models import Budget, Limits, ModelSource
+from harness.spec.model_source import ModelSource
+from harness.spec.models import Budget, Limits
 
 LOG_TAIL = 12
 """Lines of a failed stage's log that are shown."""
@@ -21,6 +23,20 @@ STOP_SECONDS = 30
 """How long a stage may take to stop cleanly before it is killed."""
 
 Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Serve:
+    """A model to be served beside a stage."""
+
+    engine: VllmEngine
+    name: str
+    """What the server calls it."""
+    model: Path
+    """The host's folder of the whole model."""
+    adapter: Path | None
+    """The host's folder of a LoRA adapter to it."""
+    trust_remote_code: bool
 
 
 @dataclass
@@ -50,6 +66,7 @@ class Job:
     limits: Limits = field(default_factory=Limits)
     cache: Path | None = None
     """What runs of several stages share; whatever is in it can be made anew."""
+    serve: Serve | None = None
 
     def call(
         self,
@@ -57,8 +74,9 @@ class Job:
         inputs: dict[str, str],
         place: Callable[[_Data], str],
         cache: str | None = None,
+        base_url: str | None = None,
     ) -> StageCall:
-        """The stage's call, with paths as the stage sees them."""
+        """The stage's call, with paths as the stage sees them; `base_url`: of the server beside it."""
         code = environment.code_name(self.stage, self.params)
         return StageCall(
             stage=self.stage,
@@ -73,6 +91,9 @@ class Job:
             replay=self.replay,
             tokenizer=dump(self.tokenizer, place),
             cache=cache,
+            server={"base_url": base_url, "model": self.serve.name}
+            if self.serve and base_url
+            else None,
         )
 
     @property

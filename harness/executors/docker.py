@@ -24,6 +24,7 @@ from harness.executors import (
     secret_there,
     start_log,
     stopped,
+    vllm,
 )
 from harness.keys import Files
 from harness.llm.secrets import read_key
@@ -87,16 +88,22 @@ class DockerExecutor:
 
         if job.cache is not None:
             mounts.append(Mount(CACHE, str(job.cache.resolve()), "bind"))
-        call = job.call(WORK, inputs, place, CACHE if job.cache else None)
-        call.write(job.call_path)
         start_log(job, self.name)
-        with _secret_files(job) as (secret_mounts, variables):
+        with contextlib.ExitStack() as stack:
+            network, base_url = None, None
+            if job.serve is not None and job.serve.engine.base_url is None:
+                network, base_url = stack.enter_context(vllm.serving(self._client, job, on_event))
+            elif job.serve is not None:
+                network, base_url = "bridge", job.serve.engine.base_url
+            call = job.call(WORK, inputs, place, CACHE if job.cache else None, base_url)
+            call.write(job.call_path)
+            secret_mounts, variables = stack.enter_context(_secret_files(job))
             try:
                 container = self._client.containers.create(
                     image.id,
                     entrypoint=["python", "-m", "harness.stage"],
                     command=[f"{WORK}/{job.call_path.name}"],
-                    **_settings(job, [*mounts, *secret_mounts], variables),
+                    **_settings(job, [*mounts, *secret_mounts], variables, network),
                 )
             except NO_ENGINE as e:
                 raise HarnessError(f"{job.title} could not start: {_first_line(e)}") from None
@@ -174,7 +181,10 @@ class DockerExecutor:
         reader.finish(code, killed)
 
 
-def _settings(job: Job, mounts: list[Mount], variables: dict[str, str]) -> dict[str, Any]:
+def _settings(
+    job: Job, mounts: list[Mount], variables: dict[str, str], network: str | None
+) -> dict[str, Any]:
+    """`network`: one that the stage shares with a server; None for the job's own choice."""
     limits = job.limits
     gpus = environment.accelerator() == "cuda" and job.image_stage != "gen"
     settings: dict[str, Any] = {
@@ -192,7 +202,7 @@ def _settings(job: Job, mounts: list[Mount], variables: dict[str, str]) -> dict[
         "tmpfs": {"/tmp": "mode=1777,exec" if gpus else "mode=1777"},
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
-        "network_mode": "bridge" if job.network else "none",
+        "network_mode": network or ("bridge" if job.network else "none"),
         "shm_size": limits.shm,
         "pids_limit": limits.pids,
         "init": True,

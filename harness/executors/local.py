@@ -10,6 +10,7 @@ from typing import Any
 
 from harness import environment
 from harness.executors import STOP_SECONDS, Event, EventReader, Job, start_log, stopped
+from harness.executors.serving import running_url
 from harness.keys import Files
 from harness.stage import PARENT_VARIABLE
 
@@ -23,7 +24,10 @@ class LocalExecutor:
     def run(self, job: Job, files: Files, on_event: Callable[[Event], None]) -> None:
         inputs = {name: str(folder) for name, folder in job.inputs.items()}
         cache = str(job.cache) if job.cache else None
-        call = job.call(str(job.work), inputs, lambda data: str(files.locate(data)), cache)
+        base_url = running_url(job.serve) if job.serve else None
+        call = job.call(
+            str(job.work), inputs, lambda data: str(files.locate(data)), cache, base_url
+        )
         call.write(job.call_path)
         start_log(job, self.name)
         variables = {

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from harness.call import MANIFEST, StageCall, StageResult
+from harness.call import MANIFEST, TRANSCRIPT, StageCall, StageResult
 from harness.errors import HarnessError
 from harness.gen import dataset
-from harness.gen.dataset import DATA, DROPPED, TRANSCRIPT, Example
+from harness.gen.dataset import DATA, DROPPED, Example
 from harness.gen.made import Made
 from harness.spec.recipes import Gen, RateGen
 

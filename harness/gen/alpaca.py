@@ -26,7 +26,6 @@ from harness.call import StageCall
 from harness.errors import InputError
 from harness.gen import filters
 from harness.gen.blocks import Block, render, split
-from harness.gen.calls import open_client
 from harness.gen.dataset import Example, Filter, Lineage
 from harness.gen.made import Made
 from harness.gen.seeds import Seed, Task, is_unicode, read_seeds
@@ -35,6 +34,7 @@ from harness.llm.client import Client
 from harness.llm.progress import Progress
 from harness.llm.prompt import fill
 from harness.llm.reply import REFUSED, Reply
+from harness.llm.stage_calls import open_client
 from harness.spec.recipes import AlpacaGen
 
 RECIPE = "alpaca"

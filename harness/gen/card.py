@@ -46,7 +46,7 @@ from harness.gen.made import Made
 from harness.gen.similarity import Pool
 from harness.llm.progress import Progress
 from harness.modeling.load import END, PAD, is_general, load_tokenizer
-from harness.spec.models import ModelSource
+from harness.spec.model_source import ModelSource
 
 CARD_JSON, CARD_MD, PLOTS = "card.json", "card.md", "plots"
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from harness.modeling.records import read_records, without_collector
 
-DATA, DROPPED, TRANSCRIPT = "data.jsonl", "dropped.jsonl", "transcript.jsonl"
+DATA, DROPPED = "data.jsonl", "dropped.jsonl"
 
 Origin = Literal["seed", "generated", "imported"]
 

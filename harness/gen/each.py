@@ -6,11 +6,11 @@ from typing import Any
 
 from harness.call import StageCall
 from harness.errors import InputError
-from harness.gen.calls import open_client
 from harness.gen.dataset import Example
 from harness.llm.client import Client
 from harness.llm.progress import Progress
 from harness.llm.reply import Reply
+from harness.llm.stage_calls import open_client
 from harness.spec.base import Data, Endpoint
 
 SHOWN = 200

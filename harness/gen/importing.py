@@ -14,11 +14,12 @@ from typing import Any
 
 from harness.call import StageCall
 from harness.errors import InputError
-from harness.gen import layouts, tables
+from harness.gen import layouts
 from harness.gen.dataset import Example, Filter, Lineage
 from harness.gen.layouts import Layout, Unusable
 from harness.gen.made import Made
-from harness.gen.tables import Row, Table
+from harness.modeling import tables
+from harness.modeling.tables import Row, Table
 from harness.spec.recipes import ImportGen, Sample
 
 RECIPE = "import"

@@ -14,7 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import InputError
 from harness.gen.dataset import Example
-from harness.gen.tables import Table
+from harness.modeling.conversations import ASSISTANT, SYSTEM, USER, read_message
+from harness.modeling.tables import Table
 from harness.spec.recipes import Columns
 
 Kind = Literal["instruction", "preference"]
@@ -44,14 +45,6 @@ FIELDS = {
 }
 """Layout -> the fields that it reads; those that it needs come first."""
 NEEDED = {"pair": 2, "conversation": 1, "preference": 2}
-
-USER, ASSISTANT, SYSTEM = "user", "assistant", "system"
-ROLES = {
-    "user": USER, "human": USER, "prompter": USER,
-    "assistant": ASSISTANT, "gpt": ASSISTANT, "chatgpt": ASSISTANT, "bot": ASSISTANT,
-    "model": ASSISTANT,
-    "system": SYSTEM,
-}  # fmt: skip
 
 OWN = "harness"
 """The layout of a data.jsonl that the harness wrote."""
@@ -392,15 +385,10 @@ def _turns(value: Any) -> list[tuple[str, str]]:
     """(role, text) of each message: from and value (ShareGPT), or role and content."""
     said = []
     for message in [] if value is None else _list(value):
-        if not isinstance(message, dict):
-            raise Unusable("wrong_type")
-        role = message.get("from") or message.get("role")
-        text = message.get("content") if message.get("value") is None else message["value"]
-        if not isinstance(role, str) or not isinstance(text, str):
-            raise Unusable("wrong_type")
-        if role.lower() not in ROLES:
-            raise Unusable("unknown_role")
-        said.append((ROLES[role.lower()], text))
+        try:
+            said.append(read_message(message))
+        except ValueError as e:
+            raise Unusable(str(e)) from None
     return said
 
 

@@ -33,7 +33,6 @@ from typing import Any, NamedTuple
 
 from harness.call import StageCall
 from harness.errors import InputError
-from harness.gen.calls import open_client
 from harness.gen.dataset import Example, Filter, Lineage, write_rows
 from harness.gen.each import SHOWN
 from harness.gen.made import Made
@@ -45,6 +44,7 @@ from harness.llm.client import Client
 from harness.llm.progress import Progress
 from harness.llm.prompt import fill
 from harness.llm.reply import Reply
+from harness.llm.stage_calls import open_client
 from harness.spec.recipes import NaiveGen
 
 RECIPE = "naive"

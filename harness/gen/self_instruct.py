@@ -24,7 +24,6 @@ from pathlib import Path
 
 from harness.call import StageCall
 from harness.errors import InputError
-from harness.gen.calls import open_client
 from harness.gen.dataset import Example, write_rows
 from harness.gen.made import Made
 from harness.gen.seeds import Seed, read_seeds
@@ -34,6 +33,7 @@ from harness.gen.self_instruct_instructions import instruct
 from harness.gen.self_instruct_prepare import PROMPTS, encode, prepare
 from harness.gen.self_instruct_steps import RECIPE, Step
 from harness.llm.progress import Progress
+from harness.llm.stage_calls import open_client
 from harness.spec.recipes import SelfInstructGen
 
 

@@ -1,1 +1,1 @@
-"""Calls to teacher and judge models: client, retries, budget, transcript, recorder."""
+"""Calls to teacher and judge models: client, retries, budget, transcript."""

@@ -32,7 +32,7 @@ class Asked:
 class Connection:
     """An endpoint that can be called, and where its calls are counted and written.
 
-    url: where the server is. server: what a request says of it.
+    url: where the server is. server: what a request says of it. model: what it is asked for.
     """
 
     endpoint: Endpoint
@@ -43,6 +43,7 @@ class Connection:
     http: httpx2.AsyncClient
     transcript: Transcript
     budget: Budget
+    model: str
 
     def record(
         self,

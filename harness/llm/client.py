@@ -37,6 +37,8 @@ class Client:
     budget: limits on calls, tokens and usd, None for no limit. price: what the model costs, a dump
     of harness.prices.Price; None where that is not known. replay: every reply comes from the
     transcript, which may be read-only and stays as it is; nothing is connected to, no key is needed.
+    at: (base URL, model's name) where the calls really go, for a server that stands elsewhere each
+    time: the transcript then knows them by what `endpoint` says.
 
     Raises, on entering:
         InputError: no key where the endpoint names one, a base URL that is none, or a budget in
@@ -50,8 +52,10 @@ class Client:
         budget: Mapping[str, float | None] | None = None,
         price: Mapping[str, Any] | None = None,
         replay: bool = False,
+        at: tuple[str, str] | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self._at = at
         self.replay = replay
         self.price = None if price is None else _price_of(price)
         self.transcript = Transcript(transcript, read_only=replay)
@@ -107,9 +111,10 @@ class Client:
     ) -> list[Reply]:
         """The replies to `bodies`, in their order; `on_done(index, reply)` is told of each.
 
-        So that many replies fit in memory, their `raw` is {}. When a call fails, no further one is
-        begun, those in flight are awaited and recorded, and the failure is raised as `chat` would.
-        A batch that is in flight then is left to the next try.
+        So that many replies fit in memory, their `raw` is {}; `on_done` is told it. When a call
+        fails, or `on_done` raises a HarnessError, no further one is begun, those in flight are
+        awaited and recorded, and the failure is raised as `chat` would. A batch that is in flight
+        when a call fails is left to the next try.
         """
         asked = [self._ask(kind, body) for body in bodies]
         replies: list[Reply | None] = [None] * len(asked)
@@ -173,6 +178,7 @@ class Client:
     async def _connect(self) -> None:
         endpoint = self.endpoint
         url = self._start_server() or endpoint.base_url or OPENAI_URL
+        url, model = self._at or (url, endpoint.model)
         key = ""
         if endpoint.api_key_env is not None and endpoint.simulated is None:
             key = read_key(endpoint.api_key_env, f"{endpoint.model} at {url}")
@@ -181,7 +187,7 @@ class Client:
         by_batch = endpoint.mode == "batch"
         budget = Budget(self._limits, self.transcript.totals, self.price, by_batch)
         self._line = Connection(
-            endpoint, url, self._server, key, sdk, http, self.transcript, budget
+            endpoint, url, self._server, key, sdk, http, self.transcript, budget, model
         )
         self._ledger = Ledger(self.transcript.path)
         self._live = LiveCalls(self._line)
@@ -241,19 +247,25 @@ class Client:
 
     async def _gather_in_batches(self, asked: list[Asked], take: OnDone) -> None:
         missing: list[tuple[int, Asked]] = []
+        failures: list[HarnessError] = []
         for index, one in enumerate(asked):
             reply = self._find(one)
             if reply is None:
                 missing.append((index, one))
             else:
                 take(index, reply)
+
+        def note(index: int, answer: dict[str, Any]) -> None:
+            # The rest of a batch is paid for, whatever is made of one of its replies.
+            try:
+                take(index, self._new(asked[index], answer))
+            except HarnessError as e:
+                failures.append(e)
+
         if missing:
-            calls = BatchCalls(
-                self._line,
-                self._ledger,
-                lambda index, answer: take(index, self._new(asked[index], answer)),
-            )
-            await calls.answer(missing)
+            await BatchCalls(self._line, self._ledger, note).answer(missing)
+        if failures:
+            raise failures[0]
 
     async def _gather_live(self, asked: list[Asked], take: OnDone) -> None:
         failures: list[HarnessError] = []
@@ -264,11 +276,10 @@ class Client:
                 if failures:
                     return
                 try:
-                    reply = await self._answer(asked[index])
+                    take(index, await self._answer(asked[index]))
                 except HarnessError as e:
                     failures.append(e)
                     return
-                take(index, reply)
 
         await _run_all([work() for _ in range(min(self.endpoint.concurrency, len(asked)))])
         if failures:

@@ -117,7 +117,7 @@ class LiveCalls:
         note: dict[str, Any] = {"outcome": INTERRUPTED}
         attempts.append(note)
         self.in_flight += 1
-        request = {"model": line.endpoint.model, **asked.body}
+        request = {"model": line.model, **asked.body}
         try:
             async with asyncio.timeout(line.endpoint.timeout_s):
                 http = await line.http.post(

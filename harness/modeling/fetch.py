@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from harness.call import StageCall, StageResult
 from harness.errors import HarnessError, InputError
-from harness.spec.models import HubModel
+from harness.spec.model_source import HubModel
 from harness.spec.recipes import HubData
 
 SNAPSHOT = "snapshot"
@@ -35,7 +35,9 @@ MODEL = Wanted(
 CODE = MODEL._replace(patterns=[*MODEL.patterns, "*.py"])
 """Of a model whose row says trust_remote_code."""
 DATA_FILES = ("*.json", "*.jsonl", "*.parquet", "*.csv")
-DATA = Wanted("data set", "dataset", [*DATA_FILES, "LICENSE*", "README.md"], "gen.hub", "gen.file")
+DATA = Wanted(
+    "data set", "dataset", [*DATA_FILES, "LICENSE*", "README.md"], "hub", "file or folder"
+)
 """No loading scripts. The README's head says which files make which config and split."""
 
 
@@ -57,7 +59,7 @@ def run(call: StageCall) -> StageResult:
             raise InputError(
                 f"the data set {data.id} holds no {', '.join(DATA_FILES)} at revision "
                 f"{data.revision}",
-                "Convert it to one of these and name the file with gen.file.",
+                "Convert it to one of these and name the file in the spec in place of hub.",
             )
         return StageResult(keep=[SNAPSHOT], used={"hub_data": data.model_dump()})
     model = HubModel.model_validate(call.params["hub"])

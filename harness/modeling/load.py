@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import InputError
-from harness.spec.models import ModelSource, RandomModel
+from harness.spec.model_source import ModelSource, RandomModel
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -135,7 +135,11 @@ def device_name(device: str) -> str:
 
 def most_positions(model: "PreTrainedModel") -> int | None:
     """The longest text, in tokens, that the model was made for; None where it names no limit."""
-    limit = getattr(model.config, "max_position_embeddings", None)
+    return most_positions_of(model.config)
+
+
+def most_positions_of(config: "PretrainedConfig") -> int | None:
+    limit = getattr(config, "max_position_embeddings", None)
     return limit if isinstance(limit, int) and limit > 0 else None
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.plan import RowPlan, StagePlan
 from harness.report.verdict import MARGIN, Verdict
+from harness.spec.judges import LossJudge
 from harness.spec.models import Reported, Row
 
 LOSS, BITS, LAST = "held_out_loss", "bits_per_byte", "train_loss"
@@ -18,6 +19,8 @@ ONE_SEED = "one training seed"
 
 def metrics_of(row: Row) -> list[str]:
     """The losses that a row has lines for beside the reported ones, whether it ran or not."""
+    if judges_loss(row):
+        return [LOSS, BITS]
     if row.train is None:
         return []
     if row.train.validation is not None:
@@ -29,9 +32,21 @@ def is_judged(row: Row) -> bool:
     return row.eval is not None and row.eval.judge is not None
 
 
+def judges_loss(row: Row) -> bool:
+    """Whether the row's losses are those of its judge stage, and not of its training."""
+    return row.eval is not None and isinstance(row.eval.judge, LossJudge)
+
+
+def stages_of(plan: RowPlan | None) -> list[StagePlan]:
+    """The stages that the row's losses come from, one for each replicate."""
+    if plan is None:
+        return []
+    return plan.final() if judges_loss(plan.row) else trainings(plan)
+
+
 def trainings(plan: RowPlan | None) -> list[StagePlan]:
     """The train stage of each replicate."""
-    return [s for s in plan.stages if s.stage == "train"] if plan else []
+    return [s for s in plan.own if s.stage == "train"] if plan else []
 
 
 def counts_of(found: Sequence[dict[str, Any]]) -> dict[str, int]:
@@ -58,10 +73,12 @@ def verdict_of(reported: Reported | None, pooled: dict[str, Any], rule: Verdict)
     return Verdict("not comparable", f"{words}; the margin of {MARGIN:g} points is of win rates")
 
 
-def held_out_set(trained: Sequence[StagePlan]) -> str:
+def held_out_set(measured: Sequence[StagePlan]) -> str:
     """What tells held-out sets apart: the data set, and how they were drawn from it. Rows that have
     it in common have the same, whatever their tokenizers; empty where nothing is held out."""
-    for stage in trained:
+    for stage in measured:
+        if stage.stage == "judge":
+            return json.dumps(stage.document["params"]["judge"]["examples"], sort_keys=True)
         train = stage.document["params"]["train"]
         if train["validation"] is not None:
             drawn = {n: v for n, v in train["validation"].items() if n != "every_steps"}
@@ -83,11 +100,14 @@ def lowest(lines: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
 
 def _lowest(same: list[dict[str, Any]]) -> str:
     best, second = sorted(same, key=lambda c: (c["reproduced"], c["row"]))[:2]
-    steps = sorted({c["steps"] for c in same})
-    after = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
+    steps = sorted({c["steps"] for c in same if c["steps"] is not None})
+    after = ""
+    if steps:
+        count = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
+        after = f"after {count} steps and "
     alone = any(c["replicates"] == 1 for c in same)
     return (
-        f"Table {best['table']}: of {len(same)} rows, after {after} steps and over the same held-out "
+        f"Table {best['table']}: of {len(same)} rows, {after}over the same held-out "
         f"answers ({over(best)}), {best['row']} has the fewest bits per byte, "
         f"{best['reproduced']:.4f}{marks(best)}; next is {second['row']} with "
         f"{second['reproduced']:.4f}{marks(second)}"

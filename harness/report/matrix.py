@@ -13,8 +13,9 @@ from harness.errors import DataAbsent, InputError
 from harness.keys import iter_data
 from harness.plan import Planner, RowPlan, StagePlan
 from harness.progress import plain
-from harness.report import losses
-from harness.report.verdict import judge, pool
+from harness.report import agreement, losses
+from harness.report.verdict import MARGIN, Verdict, judge, pool
+from harness.spec.judges import TasksJudge
 from harness.spec.load import LoadedRow
 from harness.spec.models import Row
 from harness.store import Artefact, Damaged, write_atomically
@@ -27,6 +28,8 @@ NUMBERS = frozenset(
     """.split()  # noqa: SIM905
 )
 """Columns that hold numbers; all others are text and are escaped."""
+POINTS = ("rubric_score", "winning_score")
+"""Metrics that are no percentages."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Line:
     cells: dict[str, Any]
     held_out: str = ""
     """Of a loss: see harness.report.losses.held_out_set."""
+    findings: tuple[str, ...] = ()
+    """`kind: message` of each finding of the stages behind the line."""
 
 
 def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[Line]:
@@ -62,8 +67,16 @@ def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[Line]:
     if not names and (losses.is_judged(row) or row.train is None):
         names = [""]
     names += [name for name in losses.metrics_of(row) if name not in names]
-    held_out = losses.held_out_set(losses.trainings(plan))
-    return [Line(row.table, _cells(row, name, plan, problem), held_out) for name in names]
+    held_out = losses.held_out_set(losses.stages_of(plan))
+    return [_line(row, name, plan, problem, held_out) for name in names]
+
+
+def agreements_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[agreement.Agreement]:
+    """How the row's judge agrees with itself, in the plan that `lines_of` reads."""
+    if loaded.row.replicates.judge < 2:
+        return []
+    plan, _ = _choose(loaded, planners)
+    return agreement.agreement_of(plan) if plan is not None else []
 
 
 def _choose(loaded: LoadedRow, planners: Sequence[Planner]) -> tuple[RowPlan | None, str]:
@@ -91,24 +104,29 @@ def _metrics(stage: StagePlan) -> dict[str, Any]:
     return metrics
 
 
-def _cells(row: Row, metric: str, plan: RowPlan | None, problem: str) -> dict[str, Any]:
+def _line(row: Row, metric: str, plan: RowPlan | None, problem: str, held_out: str) -> Line:
     is_loss = metric in losses.LOSSES
-    planned = losses.trainings(plan) if is_loss else plan.final() if plan else []
+    planned = losses.stages_of(plan) if is_loss else plan.final() if plan else []
     made = [s.artefact for s in planned if s.artefact]
-    found = [a.manifest["metrics"][metric] for a in made if metric in a.manifest["metrics"]]
+    told = [a.manifest["metrics"].get(metric) for a in made]
+    # Of a prompt set of which nothing was judged there is no number.
+    found = [one for one in told if one is not None and one["value"] is not None]
     simulated = sorted({s for a in made for s in a.manifest["simulated"]})
     reported = row.reported.get(metric)
     pooled = pool(found) if found else None
     verdict = judge(reported, pooled, simulated)
     if is_loss and pooled:
         verdict = losses.verdict_of(reported, pooled, verdict)
+    elif metric in POINTS and pooled and reported and not simulated:
+        verdict = Verdict("not comparable", f"the margin of {MARGIN:g} points is of percentages")
     if made and not found:
         problem = f"the {made[0].stage} stage gives no {metric}"
         problem += " without train.validation" if is_loss else ""
     stages = _behind(plan, made)
     ours = pooled or {}
     counts = losses.counts_of(found) if is_loss else {}
-    return {
+    findings = tuple(f"{one['kind']}: {one['message']}" for one in _told(stages, "findings"))
+    cells = {
         "row": row.row,
         "table": row.table,
         "title": row.title,
@@ -125,7 +143,7 @@ def _cells(row: Row, metric: str, plan: RowPlan | None, problem: str) -> dict[st
         "lower_bound": ours.get("lower_bound"),
         "upper_bound": ours.get("upper_bound"),
         **{name: counts.get(name) for name in losses.COUNTS},
-        "steps": losses.steps_of(planned) if is_loss else None,
+        "steps": losses.steps_of(losses.trainings(plan)) if is_loss else None,
         "replicates": len(found),
         "replicates_planned": len(planned) if plan else None,
         "replicate_sd": ours.get("replicate_sd"),
@@ -133,7 +151,8 @@ def _cells(row: Row, metric: str, plan: RowPlan | None, problem: str) -> dict[st
         "verdict_reason": verdict.reason or problem,
         "simulated": "; ".join(simulated),
         "random_weights": "yes" if any(a.manifest["random_weights"] for a in made) else "",
-        "deviations": "; ".join(deviations(row)),
+        "deviations": "; ".join([*deviations(row), *_told(stages, "deviations")]),
+        "findings": "; ".join(findings),
         "calls": _sum(stages, "calls"),
         "prompt_tokens": _sum(stages, "prompt_tokens"),
         "completion_tokens": _sum(stages, "completion_tokens"),
@@ -143,15 +162,22 @@ def _cells(row: Row, metric: str, plan: RowPlan | None, problem: str) -> dict[st
         "env_wall_seconds": _sum(stages, "wall_seconds"),
         "env_artefacts": " ".join(f"{s.stage}/{s.key[:12]}" for s in stages),
     }
+    return Line(row.table, cells, held_out, findings)
 
 
 def _behind(plan: RowPlan | None, made: list[Artefact]) -> list[StagePlan]:
     """The row's stages that have artefacts and that a result comes of, once each."""
     if plan is None or not made:
         return []
-    there = [s for s in plan.stages if s.artefact is not None]
+    there = [s for s in plan.own if s.artefact is not None]
     is_model = made[0].stage == "train"
     return [s for s in there if s.stage in ("gen", "train")] if is_model else there
+
+
+def _told(stages: list[StagePlan], name: str) -> list[Any]:
+    """What the manifests of these stages list under a name, each once."""
+    listed = [one for s in stages if s.artefact for one in s.artefact.manifest.get(name, [])]
+    return [one for number, one in enumerate(listed) if one not in listed[:number]]
 
 
 def _sum(stages: list[StagePlan], name: str) -> float | int | None:
@@ -181,10 +207,13 @@ def deviations(row: Row) -> list[str]:
     """The spec's own deviations, what it leaves unpinned outside its own folder, code that it runs."""
     unpinned = [d.path for d in iter_data(row) if d.path.startswith("data:") and d.sha256 is None]
     trusted = row.model is not None and row.model.trust_remote_code
+    judge = row.eval.judge if row.eval else None
+    partly = isinstance(judge, TasksJudge) and judge.first is not None
     return [
         *row.deviations,
         *(f"{path} is not pinned" for path in dict.fromkeys(unpinned)),
         *["the code that comes with the model is run (trust_remote_code)"] * trusted,
+        *["only a part of each task's questions"] * partly,
     ]
 
 
@@ -231,15 +260,15 @@ def display(line: Line) -> list[str]:
     if c["reported_judged"] is not None:
         reported += f" of {c['reported_judged']}/{c['reported_expected'] or '?'}"
     over = losses.over(c) if is_loss else ""
-    if c["expected"] is not None:
-        over = f"{c['judged']}/{c['expected']}"
-        if c["judged"] < c["expected"]:
+    if c["expected"] is not None and (not over or c["judged"] < c["expected"]):
+        over = f"{c['judged']}/{c['expected']}" + f" examples: {over}" * bool(over)
+        if c["judged"] < c["expected"] and c["lower_bound"] is not None:
             over += f", bounds {c['lower_bound']:.2f} to {c['upper_bound']:.2f}"
     planned = c["replicates_planned"]
     replicates = f"{c['replicates']}/{planned}" if planned is not None else ""
     if c["replicate_sd"] is not None:
         replicates += f"{' training seeds' * is_loss}, sd {c['replicate_sd']:.{digits}f}"
-    elif is_loss and c["replicates"] == 1:
+    elif is_loss and c["replicates"] == 1 and c["steps"] is not None:
         replicates += f", {losses.ONE_SEED}"
     reproduced = _with_error(c["reproduced"], c["standard_error"], digits)
     if reproduced:
@@ -247,6 +276,10 @@ def display(line: Line) -> list[str]:
     verdict = str(c["verdict"])
     if c["verdict_reason"] and c["verdict"] != "simulated":
         verdict += f": {c['verdict_reason']}"
+    noted = [
+        c["deviations"],
+        *dict.fromkeys(f"finding: {one.partition(':')[0]}" for one in line.findings),
+    ]
     cost = ""
     if c["calls"] is not None:
         cost = f"{c['calls']} calls, {c['prompt_tokens']} + {c['completion_tokens']} tokens"
@@ -255,7 +288,7 @@ def display(line: Line) -> list[str]:
         cost += f"{', ' if cost else ''}{c['env_wall_seconds']:.0f} s"
     return [
         c["row"], c["varied"], c["metric"], reported, reproduced, over, replicates, verdict,
-        c["deviations"], cost, c["env_environment"], c["env_artefacts"],
+        "; ".join(filter(None, noted)), cost, c["env_environment"], c["env_artefacts"],
     ]  # fmt: skip
 
 
@@ -266,7 +299,8 @@ def _with_error(value: float | None, error: float | None, digits: int) -> str:
 
 
 EXPLANATION = (
-    "Win rates in percent, ± one standard error over prompts. Over: prompts judged of those "
+    "Win rates in percent, ± one standard error over prompts. Task scores are in percent too, over "
+    "questions; rubric scores in the rubric's points. Over: prompts judged of those "
     "expected, summed over replicates. Cost: calls to teacher and judge, prompt + completion tokens, "
     "dollars where prices are known, seconds of wall time."
 )
@@ -275,6 +309,7 @@ LOSSES = (
     "tokenizers. Over: held-out examples, and their answers' tokens or bytes. With several training "
     "seeds their mean, and sd, the standard deviation between them; with one, no uncertainty is known."
 )
+AGREEMENT = "agreement.csv"
 SIMULATED = (
     "**Rows marked simulated come from the harness's own simulated teacher or judge. They show that "
     "the pipeline works, and say nothing about any real model.**"
@@ -296,6 +331,11 @@ def to_markdown(lines: Sequence[Line], title: str) -> str:
     parts += ["| " + " | ".join(map(_md, display(line))) + " |" for line in lines]
     for sentence in lowest(lines):
         parts += ["", _md(sentence)]
+    told = dict.fromkeys(
+        f"- {_md(line.cells['row'])}: {_md(one)}" for line in lines for one in line.findings
+    )
+    if told:
+        parts += ["", "## Findings", "", *told]
     return "\n".join(parts) + "\n"
 
 
@@ -311,8 +351,17 @@ def _md(text: str) -> str:
     return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def write_all(lines: Sequence[Line], folder: Path) -> list[Path]:
-    """Write matrix.{csv,md} and tables/TABLE.{csv,md}; files that would not change stay untouched.
+def _is_agreement(path: Path) -> bool:
+    """Whether this is a file that `write_all` wrote."""
+    heading = ",".join(agreement.COLUMNS)
+    return path.is_file() and path.read_text(encoding="utf-8").startswith(heading)
+
+
+def write_all(
+    lines: Sequence[Line], folder: Path, agreements: Sequence[agreement.Agreement] = ()
+) -> list[Path]:
+    """Write matrix.{csv,md} and tables/TABLE.{csv,md}, and, where a judge judged outputs again,
+    agreement.csv and a section of matrix.md; files that would not change stay untouched.
 
     Files this wrote for a table that no row names any more are removed: their numbers are stale.
     """
@@ -320,6 +369,9 @@ def write_all(lines: Sequence[Line], folder: Path) -> list[Path]:
     for line in lines:
         tables.setdefault(line.table, []).append(line)
     texts = {"matrix.csv": to_csv(lines), "matrix.md": to_markdown(lines, "Results matrix")}
+    texts["matrix.md"] += agreement.to_markdown(agreements)
+    if agreements:
+        texts[AGREEMENT] = agreement.to_csv(agreements)
     for name, own in tables.items():
         texts[f"tables/{name}.csv"] = to_csv(own)
         texts[f"tables/{name}.md"] = to_markdown(own, f"Table {name}")
@@ -329,6 +381,8 @@ def write_all(lines: Sequence[Line], folder: Path) -> list[Path]:
             path = folder / name
             if not path.is_file() or path.read_text(encoding="utf-8") != text:
                 write_atomically(path, text)
+        if not agreements and _is_agreement(folder / AGREEMENT):
+            (folder / AGREEMENT).unlink()
         for path in (folder / "tables").glob("*.md"):
             ours = path.read_text(encoding="utf-8").startswith(_heading(path.stem))
             if ours and path.stem not in tables:

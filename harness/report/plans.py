@@ -126,7 +126,9 @@ def _over_budget(stage: StagePlan) -> str:
 
 
 def _is_recorded(stage: StagePlan) -> bool:
-    return getattr(stage.params.get("gen"), "transcript", None) is not None
+    parts = [stage.params.get(name) for name in ("gen", "answer", "judge")]
+    holders = [*parts, *(getattr(part, "engine", None) for part in parts)]
+    return any(getattr(holder, "transcript", None) is not None for holder in holders)
 
 
 def _dollars(stage: StagePlan) -> str:

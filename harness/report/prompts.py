@@ -16,8 +16,10 @@ from harness.modeling.records import read_records
 from harness.modeling.text import Encoder
 from harness.plan import Planner, dump
 from harness.progress import plain
+from harness.spec.judges import LossJudge
 from harness.spec.load import LoadedRow
-from harness.spec.models import ModelSource, Row
+from harness.spec.model_source import ModelSource
+from harness.spec.models import Row
 from harness.spec.template import Template, variant
 
 DATA_FILE = "data.jsonl"
@@ -80,12 +82,20 @@ def show_prompts(console: Console, loaded: LoadedRow, planner: Planner) -> None:
 def _templates(row: Row) -> list[tuple[str, Template]]:
     """The stages and the template that they use; one entry where it is the same for both."""
     trained = row.template if row.train is not None else None
-    asked = (row.eval.answer.template or row.template) if row.eval is not None else None
+    asked = _asked(row)
     if trained is not None and asked is not None and _content(trained) == _content(asked):
         return [("train and answer", trained)]
     found = [("train", trained), ("answer", asked)]
     used = [(stage, template) for stage, template in found if template is not None]
     return used or ([("no stage", row.template)] if row.template is not None else [])
+
+
+def _asked(row: Row) -> Template | None:
+    """The template that the model is evaluated with; None where it is given no prompts."""
+    answer, judge = (row.eval.answer, row.eval.judge) if row.eval else (None, None)
+    if answer is not None and answer.uses_template:
+        return answer.template or row.template
+    return judge.template or row.template if isinstance(judge, LossJudge) else None
 
 
 def _content(template: Template) -> dict[str, Any]:

@@ -10,9 +10,11 @@ from rich.table import Table
 
 from harness.doctor import Finding
 from harness.errors import InputError
+from harness.plan import RowPlan, StagePlan
 from harness.progress import plain
 from harness.report.cards import show_card
 from harness.report.matrix import HEADINGS, Line, display, lowest
+from harness.report.verdict import pool
 from harness.store import Artefact
 
 if TYPE_CHECKING:
@@ -100,14 +102,14 @@ def _whose(artefact: Artefact) -> str:
 
 
 def show_replayed(console: Console, replayed: "Replayed") -> None:
-    """Whether a replay is exact, and which files are not."""
+    """Whether a replay is exact, and which files and numbers are not."""
     planned = replayed.planned
     label = f" ({planned.label})" if planned.label else ""
-    count = len(replayed.same) + len(replayed.different)
     word = "[green]exact[/]" if replayed.exact else "[red]different[/]"
     console.print(
-        f"{planned.stage}{escape(label)} {planned.key[:12]}: {word}, {len(replayed.same)} of "
-        f"{count} files have the digest they were made with"
+        f"{planned.stage}{escape(plain(label))} {planned.key[:12]}: {word}, {len(replayed.same)} of "
+        f"{replayed.files} files have the digest they were made with"
+        + (f"; {replayed.numbers} numbers are the manifest's" if replayed.numbers else "")
         + (f"; {replayed.calls} replies from the transcript" if replayed.calls else ""),
         highlight=False,
     )
@@ -115,6 +117,33 @@ def show_replayed(console: Console, replayed: "Replayed") -> None:
         console.print(f"  {plain(line)}", highlight=False, markup=False)
     if replayed.folder is not None:
         console.print(f"  what the replay made: {replayed.folder}", highlight=False, markup=False)
+
+
+def show_row_replayed(
+    console: Console, plan: RowPlan, stages: Sequence[StagePlan], done: Sequence["Replayed"]
+) -> None:
+    """The row's outcome in one line: how many artefacts are exact, and the numbers recomputed."""
+    exact = sum(r.exact for r in done)
+    text = f"{plan.row.row}: {exact} of {len(stages)} artefacts exact"
+    absent = [s.stage + (f" ({s.label})" if s.label else "") for s in stages if s.artefact is None]
+    if absent:
+        text += f"; not on the volume: {', '.join(absent)}"
+    if exact == len(done):
+        figures = _recomputed(done)
+        text += f"; {', '.join(figures)} recomputed" if figures else ""
+    console.print(plain(text), highlight=False, markup=False)
+
+
+def _recomputed(done: Sequence["Replayed"]) -> list[str]:
+    """Each metric with its value; of replicates the mean, as the matrix has it."""
+    names = dict.fromkeys(name for r in done for name in r.metrics)
+    figures = []
+    for name in names:
+        found = [r.metrics[name] for r in done if r.metrics.get(name, {}).get("value") is not None]
+        if found:
+            mean = f" (mean of {len(found)})" if len(found) > 1 else ""
+            figures.append(f"{name} {pool(found)['value']!r}{mean}")
+    return figures
 
 
 def show_findings(console: Console, findings: Sequence[Finding]) -> None:

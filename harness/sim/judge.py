@@ -1,8 +1,9 @@
 """The simulated judge: knows the grammar's right answers, and can tell readable text from noise.
 
 A verdict depends on the instruction and the two outputs alone, and swapping the outputs swaps it.
-Understands the harness's own prompt (specs/smoke/prompts/judge.txt) and that of alpaca_eval's
-`chatgpt` annotator. Text in other languages than English counts as hard to read.
+Understands the harness's own prompt (specs/smoke/prompts/judge.txt) and those of alpaca_eval's
+annotators `chatgpt`, `alpaca_eval_gpt4` and `weighted_alpaca_eval_gpt4_turbo`. Text in other languages
+than English counts as hard to read.
 """
 
 import re
@@ -46,6 +47,29 @@ ALPACA_EVAL = Format(
     "\n\n## Which is best, Output (a) or Output (b)?",
     {"a": "Output (a)", "b": "Output (b)"},
 )
+RANKING = Format(
+    "Here is the prompt:\n",
+    '"instruction": """',
+    '""",\n}\n\nHere are the outputs of the models:\n[\n    {\n        "model": "model_1",\n'
+    '        "answer": """',
+    '"""\n    },\n    {\n        "model": "model_2",\n        "answer": """',
+    '"""\n    }\n]\n\nNow please rank the models',
+    {
+        "a": "[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 2}]",
+        "b": "[{'model': 'model_1', 'rank': 2}, {'model': 'model_2', 'rank': 1}]",
+    },
+)
+WEIGHTED = Format(
+    "## Instruction\n",
+    '"instruction": """',
+    '""",\n}\n\n## Model Outputs\n\nHere are the unordered outputs from the models. Each output is '
+    "associated with a specific model, identified by a unique model identifier.\n\n{\n    {\n        "
+    '"model_identifier": "m",\n        "output": """',
+    '"""\n    },\n    {\n        "model_identifier": "M",\n        "output": """',
+    '"""\n    }\n}\n\n## Task\n',
+    {"a": "m", "b": "M"},
+)
+FORMATS = (OWN, ALPACA_EVAL, RANKING, WEIGHTED)
 
 
 class Question(NamedTuple):
@@ -59,7 +83,7 @@ class Question(NamedTuple):
 
 def read_question(prompt: str) -> Question | None:
     """The parts of a judge's prompt; None for a prompt that is not a judge's."""
-    for form in (OWN, ALPACA_EVAL):
+    for form in FORMATS:
         _, _, task = prompt.partition(form.head) if form.head else ("", "", prompt)
         _, start, task = task.partition(form.before_instruction)
         task, end, _ = task.rpartition(form.after)

@@ -19,7 +19,7 @@ from typing import Any
 from aiohttp import web
 
 from harness.errors import HarnessError, InputError
-from harness.sim import expand, judge, naive, rate, self_instruct, teacher
+from harness.sim import expand, grade, judge, naive, rate, rubric, self_instruct, teacher, weigh
 from harness.sim.batches import DELAY_S, Batches
 from harness.sim.grammar import fraction
 from harness.sim.refusal import Refused, error
@@ -235,6 +235,12 @@ class _App:
         if rate.is_request(prompt):
             turned = fraction("error", seed, digest, prompt) < self.settings.error_rate
             return rate.reply(prompt, seed, turned, wrong)
+        if rubric.is_request(prompt):
+            turned = fraction("error", seed, digest, prompt) < self.settings.error_rate
+            return rubric.reply(prompt, seed, turned, wrong)
+        if grade.is_request(prompt):
+            turned = fraction("error", seed, digest, prompt) < self.settings.error_rate
+            return grade.reply(prompt, seed, turned, wrong, self._favoured(digest))
         taught = self_instruct.reply(prompt, seed, digest, wrong)
         if taught is not None:
             return taught
@@ -243,6 +249,13 @@ class _App:
             return tell(prompt, seed, digest)
         answer = teacher.answer(prompt, seed)
         return json.dumps({"reply": answer}) if wrong else answer
+
+    def _favoured(self, digest: str) -> grade.Place | None:
+        """The place that a grading favours, as often as the settings say."""
+        bias = self.settings.position_bias
+        if fraction("place", self.settings.seed, digest) >= abs(bias):
+            return None
+        return "first" if bias > 0 else "second"
 
     def _envelope(
         self, kind: str, body: dict[str, Any], digest: str, texts: list[str], sent: str
@@ -253,7 +266,9 @@ class _App:
             completion_tokens += tokens
             message = {"message": {"role": "assistant", "content": text, "refusal": None}}
             part = message if kind == "chat" else {"text": text}
-            choices.append({"index": index, "finish_reason": reason, "logprobs": None, **part})
+            seed = self.settings.seed
+            weights = weigh.log_probs(text, body, seed, digest) if kind == "chat" else None
+            choices.append({"index": index, "finish_reason": reason, "logprobs": weights, **part})
         prompt_tokens = len(_TOKEN.findall(sent))
         return {
             "id": f"sim-{digest[:24]}",

@@ -98,6 +98,9 @@ def _locate(value: Any) -> Any:
     return str(path)
 
 
+SpecFile = Annotated[str, BeforeValidator(_locate)]
+"""Another YAML file, named by its path relative to this one."""
+
 REVISION = "^[0-9a-f]{40}$"
 """A full commit hash; a branch name would let content change under its key."""
 HUB_ID = "^[\\w.-]+/[\\w.-]+$"
@@ -136,6 +139,8 @@ class Simulated(Spec):
     seed: Seed = 0
     error_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of judgements that are turned round, drawn from the request's digest."""
+    position_bias: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    """Share of gradings that favour the answer shown first, below 0 the one shown second."""
     faults: dict[
         Literal["429", "500", "slow", "hang", "cut", "refuse", "format", "html"],
         Annotated[float, Field(ge=0, le=1)],

@@ -1,128 +1,39 @@
 """What a row says. Every default stands here, where it can be seen, and is part of the row's keys.
 
-The recipes of the gen stage are in harness.spec.recipes, what all share in harness.spec.base.
+The parts have modules of their own: recipes (gen), train, answer, judges, template, model_source; and
+base for what all share.
 """
 
-import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from harness.spec.base import (
-    HUB_ID,
-    REVISION,
-    Data,
-    Endpoint,
-    Name,
-    Sampling,
-    Seed,
-    Spec,
-    TextFile,
-    with_fields,
-)
+from harness.spec.answer import Answer
+from harness.spec.base import Data, Name, Seed, Spec
+from harness.spec.judges import Judge, LossJudge, ModelJudge, OutputJudge
+from harness.spec.model_source import ModelSource
 from harness.spec.recipes import MAKERS, Gen
 from harness.spec.template import Template
 from harness.spec.train import Train
 
 
-def _as_json(value: dict[str, Any]) -> dict[str, Any]:
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as e:
-        raise ValueError(f"a configuration holds what JSON can hold: {e}") from None
-    return value
+class Eval(Spec):
+    """How the row's model is scored: by its answers to prompts, or (lm_eval, held_out_loss) itself."""
 
-
-class RandomModel(Spec):
-    """A model with random weights: real architecture, no training. Marked in manifests and tables."""
-
-    config: Annotated[dict[str, Any], AfterValidator(_as_json)]
-    """A transformers configuration with `model_type`, as in config.json."""
-    tokenizer: Literal["bytes"] | Data = "bytes"
-    """`bytes`: one token a byte, made on the spot; or a folder that holds a tokenizer."""
-    seed: Seed = 0
-
-
-class HubModel(Spec):
-    id: Annotated[str, Field(pattern=HUB_ID)]
-    revision: Annotated[str, Field(pattern=REVISION)]
-    """The full commit hash; a branch name would let the row change under its key."""
-
-
-class ModelSource(Spec):
-    """Where the base model comes from: exactly one of these."""
-
-    random: RandomModel | None = None
-    path: Data | None = None
-    """A local folder with config.json, safetensors weights and a tokenizer."""
-    hub: HubModel | None = None
-    trust_remote_code: bool = False
-    """Run the Python code that stands beside the weights. Shows as a deviation."""
+    answer: Answer | None = None
+    judge: Judge | None = None
 
     @model_validator(mode="after")
-    def _one_source(self) -> "ModelSource":
-        if sum(s is not None for s in (self.random, self.path, self.hub)) != 1:
-            raise ValueError("give exactly one of random, path, hub")
+    def _fits_together(self) -> "Eval":
+        judges_outputs = isinstance(self.judge, OutputJudge)
+        if self.answer is None and (self.judge is None or judges_outputs):
+            raise ValueError("answer is missing: this judge reads the model's answers to prompts")
+        if self.answer is not None and isinstance(self.judge, ModelJudge):
+            raise ValueError(
+                f"a judge of kind {self.judge.kind} scores the model itself: leave answer out, or "
+                "write a row of its own (both rows share the trained model)"
+            )
         return self
-
-
-class PromptSet(Spec):
-    """Instructions to answer: a JSON list or JSONL with `instruction` and, where there, `input`."""
-
-    file: Data
-    first: Annotated[int, Field(ge=1)] | None = None
-    """Only the first so many."""
-
-
-class Decoding(Spec):
-    max_new_tokens: Annotated[int, Field(ge=1)] = 2048
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    """0: greedy."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    seed: Seed = 42
-
-
-class Answer(Spec):
-    prompts: PromptSet
-    template: Template | None = None
-    """Left open: the row's own template."""
-    decoding: Decoding = Decoding()
-    batch_size: Annotated[int, Field(ge=1)] = 16
-    precision: Literal["float32", "bfloat16"] = "float32"
-    threads: Annotated[int, Field(ge=1)] | None = None
-
-
-class PreferenceJudge(Spec):
-    """The harness's own pairwise judge: one call a prompt, the order of the two outputs drawn per
-    instruction, win rate and standard error as AlpacaEval defines them."""
-
-    kind: Literal["preference"] = "preference"
-    judge: Endpoint
-    prompt: Annotated[TextFile, with_fields("instruction", "output_a", "output_b")]
-    """Template with {instruction}, {output_a} and {output_b}; the reply must start with `a` or `b`,
-    or `tie`."""
-    reference: Data
-    """The baseline's outputs, in alpaca_eval's format, one for each instruction."""
-    sampling: Sampling = Sampling(temperature=0.0, max_tokens=50)
-
-
-class AlpacaEvalJudge(Spec):
-    """The alpaca-eval package itself, its calls passing through the harness's recorder."""
-
-    kind: Literal["alpaca_eval"] = "alpaca_eval"
-    judge: Endpoint
-    annotator: str = "chatgpt"
-    """One of the package's annotator configurations."""
-    reference: Data
-    metric: Literal["get_winrate"] = "get_winrate"
-
-
-Judge = Annotated[PreferenceJudge | AlpacaEvalJudge, Field(discriminator="kind")]
-
-
-class Eval(Spec):
-    answer: Answer
-    judge: Judge | None = None
 
 
 class Source(Spec):
@@ -236,24 +147,54 @@ class Row(Spec):
         if self.gen is not None and self.data is not None:
             raise ValueError("give either gen or data, not both")
         _check_chain(self.gen or [])
-        if self.model is None and (self.train or self.eval):
-            raise ValueError("model is missing: train and eval need one")
-        if self.template is None and (
-            self.train or (self.eval and self.eval.answer.template is None)
-        ):
-            raise ValueError("template is missing: train and eval need one")
+        needs = self._needing_model()
+        if self.model is None and needs:
+            raise ValueError(f"model is missing: {needs} needs one")
+        needs = self._needing_template()
+        if self.template is None and needs:
+            raise ValueError(f"template is missing: {needs} needs one")
         if self.train is not None and self.gen is None and self.data is None:
             raise ValueError("train needs a data set: give gen or data")
         if self.replicates.train_seeds and self.train is None:
             raise ValueError("replicates.train_seeds needs train")
-        if (self.replicates.sampling_seeds or self.replicates.judge > 1) and self.eval is None:
-            raise ValueError("these replicates need eval")
-        if (
-            self.replicates.sampling_seeds
-            and self.eval
-            and not self.eval.answer.decoding.temperature
-        ):
+        answer = self.eval.answer if self.eval else None
+        if self.replicates.sampling_seeds and (answer is None or not answer.is_sampled):
             raise ValueError(
-                "replicates.sampling_seeds needs a temperature over 0: greedy answers are all the same"
+                "replicates.sampling_seeds needs answers sampled at a temperature over 0: others are "
+                "all the same"
             )
+        if self.replicates.judge > 1 and not (
+            self.eval and isinstance(self.eval.judge, OutputJudge)
+        ):
+            raise ValueError("replicates.judge needs a judge of outputs; others say the same again")
         return self
+
+    def _needing_model(self) -> str:
+        if self.train:
+            return "train"
+        if self.eval is None:
+            return ""
+        answer, judge = self.eval.answer, self.eval.judge
+        if answer is not None and answer.uses_model:
+            return f"eval.answer with the engine {answer.engine.kind}"
+        if isinstance(judge, ModelJudge):
+            return f"the judge {judge.kind}"
+        by_text = answer is not None and answer.uses_template
+        return "the tokenizer of a text prompt" if by_text and self._is_tokenizers() else ""
+
+    def _is_tokenizers(self) -> bool:
+        """Whether the prompts are made by the tokenizer's own template."""
+        assert self.eval is not None
+        assert self.eval.answer is not None
+        template = self.eval.answer.template or self.template
+        return template is not None and template.from_tokenizer
+
+    def _needing_template(self) -> str:
+        if self.train:
+            return "train"
+        answer, judge = (self.eval.answer, self.eval.judge) if self.eval else (None, None)
+        if answer is not None and answer.uses_template and answer.template is None:
+            return "eval.answer"
+        if isinstance(judge, LossJudge) and judge.template is None:
+            return "the judge held_out_loss"
+        return ""

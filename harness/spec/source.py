@@ -12,6 +12,8 @@ from yaml.reader import Reader
 from harness.spec.base import SourceText
 
 EXTENDS = "extends"
+KINDS = ("kind", "recipe")
+"""Keys that say which of several things a mapping is."""
 OLD_NUMBER = re.compile(r"[-+]?0[0-9_]+|.*:.*")
 """What YAML 1.1 takes for octal or base-60 integers."""
 DEEPEST = 50
@@ -254,9 +256,16 @@ def _parent_names(node: Node | None, faults: list[Fault]) -> Iterator[tuple[str,
             faults.append(Fault(item.mark, message))
 
 
+def _plain(node: Node, key: str) -> Any:
+    return node.children[key].plain() if key in node.children else ...
+
+
 def merge(below: Node, above: Node) -> Node:
-    """Mappings are merged key by key; any other value of `above` (null too) replaces the one below."""
+    """Mappings are merged key by key; any other value of `above` (null too) replaces the one below,
+    and so does a mapping that names another kind of thing: its settings are other ones."""
     if not (isinstance(below.value, dict) and isinstance(above.value, dict)):
+        return above
+    if any(k in above.children and _plain(above, k) != _plain(below, k) for k in KINDS):
         return above
     marks = {**below.key_marks, **above.key_marks}
     result = Node(above.mark, {}, dict(below.children), marks, below.whole and above.whole)

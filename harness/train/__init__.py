@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.call import StageCall, StageResult
 from harness.modeling.load import load_tokenizer
-from harness.spec.models import ModelSource
+from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
 from harness.spec.train import Train
 from harness.train import checkpoints

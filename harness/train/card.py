@@ -10,7 +10,7 @@ from harness.call import MANIFEST, StageCall, StageResult
 from harness.model_card import Facts, text_of
 from harness.plot_style import DPI, STYLE
 from harness.progress import plain
-from harness.spec.models import ModelSource
+from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
 
 CARD, CURVE = "README.md", "loss_curve.png"

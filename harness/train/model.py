@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import InputError
 from harness.modeling.load import ADAPTER, check_vocabulary, load_model, model_folder, model_in
-from harness.spec.models import ModelSource
+from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
 from harness.train.packing import ATTENTION, SPLIT_ATTENTION, TOLERANCE, Lengths, add_label_loss
 

@@ -14,7 +14,7 @@ from harness import events
 from harness.call import StageCall, StageResult
 from harness.errors import HarnessError, InputError
 from harness.modeling.load import available_device, device_name, most_positions
-from harness.spec.models import ModelSource
+from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
 from harness.train import LOG, MODEL, checkpoints, last_loss
 from harness.train import model as models

@@ -47,7 +47,7 @@ def _work(call: StageCall) -> None:
     import torch
 
     from harness.modeling.load import load_tokenizer
-    from harness.spec.models import ModelSource
+    from harness.spec.model_source import ModelSource
     from harness.spec.template import Template
     from harness.spec.train import Train
     from harness.train.data import load_data

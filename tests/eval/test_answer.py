@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +12,13 @@ import pytest
 import torch
 
 from harness import train
-from harness.errors import InputError
-from harness.eval import answer
-from harness.eval.answer import batches, finish, generation_settings, run
+from harness.errors import HarnessError, InputError
+from harness.eval.answer import run
+from harness.eval.decode import Decoder, Made, end_tokens, generation_settings, sample
+from harness.eval.local import finish
 from harness.modeling.load import bytes_tokenizer, load_model
-from harness.spec.models import Decoding, ModelSource
+from harness.spec.answer import Decoding
+from harness.spec.model_source import ModelSource
 from tests.modeling.calls import (
     EXAMPLES,
     answer_call,
@@ -110,17 +115,30 @@ def test_a_base_model_with_random_weights_answers_and_says_what_it_is(tmp_path: 
     assert result.notes == ["the model had random weights and no training"]
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 8])
-def test_greedy_outputs_do_not_depend_on_the_batches(
-    tmp_path: Path, trained: Path, batch_size: int
+@pytest.mark.parametrize("decoding", [GREEDY, SAMPLED])
+def test_outputs_depend_neither_on_the_batches_nor_on_the_order_of_prompts(
+    tmp_path: Path, trained: Path, decoding: dict[str, Any]
 ) -> None:
-    one = answered(tmp_path / "one", trained, batch_size=3)
-    assert answered(tmp_path / "other", trained, batch_size=batch_size) == one
+    one = answered(tmp_path / "one", trained, batch_size=3, decoding=decoding)
+    for batch_size in (1, 2, 8):
+        for batching in ("sorted", "continuous"):
+            folder = tmp_path / f"{batching} {batch_size}"
+            settings = {"batch_size": batch_size, "batching": batching, "decoding": decoding}
+            assert answered(folder, trained, **settings) == one
+    turned = tmp_path / "turned"
+    turned.mkdir()
+    call = answer_call(
+        turned, PROMPTS[::-1], trained=trained, decoding=decoding, batching="continuous"
+    )
+    run(call)
+    assert [row["output"] for row in outputs(call)][::-1] == one
 
 
-def test_batches_hold_each_prompt_once_and_are_of_like_length() -> None:
-    made = batches([5, 9, 5, 1, 7], 2)
-    assert made == [[1, 4], [0, 2], [3]]
+def test_a_subset_is_answered_as_the_whole_set_is(tmp_path: Path, trained: Path) -> None:
+    whole = answered(tmp_path / "whole", trained, decoding=SAMPLED)
+    call = answer_call(tmp_path, PROMPTS[2:5], trained=trained, decoding=SAMPLED)
+    run(call)
+    assert [row["output"] for row in outputs(call)] == whole[2:5]
 
 
 def test_sampling_depends_on_its_seed_and_greedy_does_not(tmp_path: Path, trained: Path) -> None:
@@ -146,18 +164,21 @@ def test_an_interrupted_run_goes_on_to_the_same_file_and_answers_nothing_twice(
     run(whole)
     (tmp_path / "cut").mkdir()
     cut = answer_call(tmp_path / "cut", PROMPTS, **settings)
-    real, asked = answer._answer_batch, []
+    real, asked = Decoder.answers, []
 
-    def third_fails(*args: Any) -> Any:
-        asked.append(args[3])
-        if len(asked) == 3:
-            raise KeyboardInterrupt
-        return real(*args)
+    def three(self: Decoder, prompts: Any) -> Iterator[Made]:
+        asked.append([one.index for one in prompts])
+        for number, made in enumerate(real(self, prompts)):
+            if number == 3 and len(asked) == 1:
+                raise KeyboardInterrupt
+            yield made
 
-    monkeypatch.setattr(answer, "_answer_batch", third_fails)
+    monkeypatch.setattr(Decoder, "answers", three)
     with pytest.raises(KeyboardInterrupt):
         run(cut)
     assert not (cut.folder / "model_outputs.json").exists()
+    kept = [json.loads(line)["index"] for line in (cut.folder / "outputs.jsonl").open()]
+    assert len(kept) == 3
     with (cut.folder / "outputs.jsonl").open("ab") as file:
         file.write(torn)
     torch.manual_seed(99)  # A new process knows nothing of the old one's generator.
@@ -165,10 +186,7 @@ def test_an_interrupted_run_goes_on_to_the_same_file_and_answers_nothing_twice(
     assert (cut.folder / "model_outputs.json").read_bytes() == (
         whole.folder / "model_outputs.json"
     ).read_bytes()
-    for line in (cut.folder / "outputs.jsonl").open():
-        json.loads(line)
-    assert len(asked) == 4
-    assert asked[3] == asked[2], "only the batch that was not finished is answered again"
+    assert sorted(kept + asked[1]) == list(range(len(PROMPTS))), "each is answered once"
 
 
 def test_an_answer_ends_at_the_first_stop_text_which_is_left_out(
@@ -197,19 +215,15 @@ def test_an_answer_ends_at_the_first_stop_text_which_is_left_out(
 def test_an_ended_row_keeps_nothing_of_what_follows_its_end() -> None:
     tokenizer = bytes_tokenizer()
     a, b = tokenizer("ab")["input_ids"]
-    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
 
-    def row(tokens: list[int], stop: list[str] | None = None, at: int | None = None) -> Any:
-        made = finish(0, tokens, {end}, tokenizer, stop or [], at)
-        return made.output, made.finish_reason, made.tokens
+    def row(tokens: list[int], stop: list[str]) -> Any:
+        made = finish(Made(0, tokens, "stop"), tokenizer, stop, 4)
+        return made.output, made.tokens, made.prompt_tokens
 
-    assert row([a, b, end, pad]) == ("ab", "stop", 2)
-    assert row([end, pad, pad]) == ("", "stop", 0)
-    assert row([a, b, a]) == ("aba", "length", 3)
-    assert row([a, b, end, a]) == ("ab", "stop", 2)
-    assert row([a, b, a, pad], ["b"], 2) == ("a", "stop", 2)
-    assert row([a, a, b], ["b"], 3) == ("aa", "stop", 3)
-    assert row([a, b, a], ["ba", "b"], 2) == ("a", "stop", 2)
+    assert row([a, b], []) == ("ab", 2, 4)
+    assert row([], []) == ("", 0, 4)
+    assert row([a, b], ["b"]) == ("a", 2, 4)
+    assert row([a, b, a], ["ba", "b"]) == ("a", 3, 4)
 
 
 def test_decoding_is_what_the_row_says_whatever_the_model_folder_says(
@@ -227,15 +241,34 @@ def test_decoding_is_what_the_row_says_whatever_the_model_folder_says(
 
 
 def test_sampling_is_from_the_whole_distribution_and_not_from_its_top() -> None:
-    tokenizer = bytes_tokenizer()
-    flat = random_model(initializer_range=1e-6)
-    model = load_model(ModelSource.model_validate(flat), {}, tokenizer, "float32", "cpu")
-    settings = generation_settings(
-        model, tokenizer, Decoding.model_validate(SAMPLED | {"max_new_tokens": 1}), width=1
-    )
-    torch.manual_seed(0)
-    made = model.generate(torch.tensor([[1]] * 2000), generation_config=settings)
-    assert len(set(made[:, 1].tolist())) > 200, "a default top_k of 50 was at work"
+    logits = torch.zeros(4000, 256)
+    drawn = sample(logits, 1.0, 1.0, torch.linspace(0, 1 - 1e-9, 4000).double())
+    assert torch.bincount(drawn, minlength=256).min() >= 15, "a top_k was at work"
+
+
+def test_sampled_shares_are_those_of_the_softmax_at_this_temperature() -> None:
+    logits = torch.tensor([[2.0, 0.0, -1.0, 1.0]])
+    draws = torch.linspace(0, 1 - 1e-9, 20000).double()
+    for temperature in (0.5, 1.0, 2.0):
+        drawn = sample(logits.expand(20000, 4), temperature, 1.0, draws)
+        shares = torch.bincount(drawn, minlength=4) / 20000
+        assert torch.allclose(shares, (logits[0] / temperature).softmax(-1), atol=1e-3)
+
+
+def test_top_p_keeps_the_smallest_set_that_has_its_probability_whatever_the_tokens_order() -> None:
+    logits = torch.tensor([[0.1, 0.5, 0.05, 0.35]]).log()
+    draws = torch.linspace(0, 1 - 1e-9, 8500).double()
+    for top_p, kept in (
+        (0.3, {1}),
+        (0.5, {1}),
+        (0.51, {1, 3}),
+        (0.86, {0, 1, 3}),
+        (1.0, {0, 1, 2, 3}),
+    ):
+        drawn = sample(logits.expand(8500, 4), 1.0, top_p, draws)
+        assert set(drawn.tolist()) == kept, top_p
+        if top_p == 0.51:
+            assert abs((drawn == 1).sum() / 8500 - 0.5 / 0.85) < 1e-3, "what is kept sums to 1"
 
 
 def test_all_ends_that_the_model_knows_end_an_answer(trained: Path) -> None:
@@ -243,6 +276,7 @@ def test_all_ends_that_the_model_knows_end_an_answer(trained: Path) -> None:
     model.generation_config.eos_token_id = [7, 9]
     settings = generation_settings(model, tokenizer, Decoding(), width=28)
     assert settings.eos_token_id == sorted([7, 9, tokenizer.eos_token_id])
+    assert end_tokens(model, tokenizer, [3]) == sorted([3, *settings.eos_token_id])
     assert settings.max_new_tokens == 100, "no more than the model has positions for"
 
 
@@ -250,9 +284,10 @@ def test_all_ends_that_the_model_knows_end_an_answer(trained: Path) -> None:
     ("rows", "fault"),
     [
         ([{"instruction": "a"}, {"instruction": "b"}, {"instruction": "a"}],
-         r"prompts\.jsonl:3: prompt 2 is the same as prompt 0"),
-        ([{"instruction": "a"}, {"instruction": " "}], "prompt 1 has an empty instruction"),
-        ([{"instruction": "a"}, {"prompt": "b"}], r"prompts\.jsonl:2: no `instruction`"),
+         r"prompts\.jsonl:3: prompt 2 is the same as prompt 0 \(.*prompts\.jsonl:1\)"),
+        ([{"instruction": "a"}, {"instruction": " "}], r"prompts\.jsonl:2: an empty instruction"),
+        ([{"instruction": "a"}, {"instruction": None, "x": 1}],
+         r"prompts\.jsonl:2: `instruction` must be a text"),
         ([{"instruction": "a"}, {"instruction": "b" * 122}],
          "prompt 1 has 128 tokens, the model takes 128 with the answer: 'bbb"),
     ],
@@ -285,3 +320,150 @@ def test_a_prompt_set_may_be_a_json_list(tmp_path: Path) -> None:
 
 def test_bfloat16_answers_too(tmp_path: Path) -> None:
     assert run(answer_call(tmp_path, PROMPTS, precision="bfloat16")).counts["prompts"] == 8
+
+
+@pytest.mark.parametrize("batching", ["sorted", "continuous"])
+def test_the_last_position_is_used_and_none_beyond_it(
+    tmp_path: Path, trained: Path, batching: str
+) -> None:
+    rows = [{"instruction": "b" * n} for n in (120, 100, 60, 119, 20)]
+    call = answer_call(
+        tmp_path, rows, trained=trained, batching=batching, batch_size=2,
+        decoding={"max_new_tokens": 500, "temperature": 5.0},
+    )  # fmt: skip
+    run(call)
+    for row in outputs(call):
+        assert row["prompt_tokens"] == len(row["instruction"]) + 6
+        if row["finish_reason"] == "length":
+            assert row["tokens"] + row["prompt_tokens"] == 128, "a prompt's room is its own"
+    assert "length" in {row["finish_reason"] for row in outputs(call)}
+
+
+def test_flags_stand_beside_each_output_and_are_counted(tmp_path: Path) -> None:
+    rows = [{"instruction": str(n)} for n in range(4)]
+    call = answer_call(tmp_path, rows, decoding={"max_new_tokens": 4})
+    result = run(call)
+    cut = [row["finish_reason"] == "length" for row in outputs(call)]
+    assert any(cut)
+    assert [("cut" in row["flags"]) for row in outputs(call)] == cut
+    assert result.counts["flag_cut"] == result.counts["cut_at_limit"] == sum(cut)
+    (found,) = (f for f in result.findings if f["kind"] == "empty_or_truncated")
+    assert found["evidence"]["cut"] == sum(cut)
+
+
+def with_engine(folder: Path, rows: list[dict[str, Any]], engine: dict[str, Any]) -> Any:
+    call = answer_call(folder, rows)
+    call.params["answer"]["engine"] = engine
+    call.params["model"] = None
+    call.params["answer"]["template"] = None
+    return call
+
+
+def test_a_null_model_says_the_same_to_every_prompt(tmp_path: Path) -> None:
+    call = with_engine(tmp_path, PROMPTS, {"kind": "null", "output": "42"})
+    result = run(call)
+    assert {row["output"] for row in outputs(call)} == {"42"}
+    assert len(outputs(call)) == result.counts["answered"] == len(PROMPTS)
+    assert "control" in result.notes[0]
+
+
+def test_a_reference_gives_the_baselines_outputs_by_instruction_and_input(tmp_path: Path) -> None:
+    rows = [{"instruction": "Add.", "input": "1"}, {"instruction": "Add."}]
+    given = tmp_path / "baseline.json"
+    told = [
+        {"instruction": "Other", "output": "x"},
+        {"instruction": "Add.", "output": "nothing", "finish_reason": "stop"},
+        {"instruction": "Add.", "input": "1", "output": "one"},
+    ]
+    given.write_text(json.dumps(told))
+    call = with_engine(tmp_path, rows, {"kind": "reference", "outputs": str(given)})
+    run(call)
+    assert [row["output"] for row in outputs(call)] == ["one", "nothing"]
+    given.write_text(json.dumps(told[:2]))
+    with pytest.raises(InputError, match=r"lacks outputs for 1 of 2 prompts: 'Add\.'"):
+        run(call)
+    given.write_text(json.dumps([*told, {"instruction": "Add.", "output": "else"}]))
+    with pytest.raises(InputError, match="a second, other output"):
+        run(call)
+
+
+def test_the_controls_need_no_torch(tmp_path: Path) -> None:
+    given = tmp_path / "baseline.json"
+    given.write_text(json.dumps([p | {"output": "said"} for p in PROMPTS]))
+    for name, engine in (
+        ("null", {"kind": "null"}),
+        ("reference", {"kind": "reference", "outputs": str(given)}),
+    ):
+        (tmp_path / name).mkdir()
+        call = with_engine(tmp_path / name, PROMPTS, engine)
+        call.write(tmp_path / "CALL.json")
+        code = (
+            "import sys; from pathlib import Path; from harness.call import StageCall\n"
+            "from harness.eval.answer import run\n"
+            f"run(StageCall.read(Path({str(tmp_path / 'CALL.json')!r})))\n"
+            "assert not {'torch', 'transformers'} & set(sys.modules)"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+        assert len(outputs(call)) == len(PROMPTS)
+
+
+def replayed(call: Any, folder: Path) -> Any:
+    """The call again as a replay of its own artefact."""
+    import dataclasses
+
+    folder.mkdir()
+    inputs = {**call.inputs, "recorded": call.work}
+    return dataclasses.replace(call, work=str(folder), inputs=inputs, replay=True)
+
+
+def test_a_replay_needs_no_model_and_makes_the_file_again(
+    tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = answer_call(tmp_path, PROMPTS, trained=trained, decoding=SAMPLED)
+    result = run(call)
+    monkeypatch.setattr("harness.eval.local.load_model", None)
+    again = replayed(call, tmp_path / "again")
+    repeated = run(again)
+    assert (again.folder / "model_outputs.json").read_bytes() == (
+        call.folder / "model_outputs.json"
+    ).read_bytes()
+    assert repeated.counts == result.counts
+    assert repeated.findings == result.findings
+
+
+def test_a_replay_computes_flags_anew_and_refuses_other_prompts(
+    tmp_path: Path, trained: Path
+) -> None:
+    call = answer_call(tmp_path, PROMPTS, trained=trained, decoding=GREEDY)
+    run(call)
+    path = call.folder / "model_outputs.json"
+    rows = outputs(call)
+    rows[0]["flags"] = ["loop"]
+    path.write_text(json.dumps(rows))
+    again = replayed(call, tmp_path / "again")
+    run(again)
+    assert "loop" not in outputs(again)[0]["flags"]
+    rows[1]["instruction"] = "Another."
+    path.write_text(json.dumps(rows))
+    with pytest.raises(HarnessError, match="output 1 is of another prompt"):
+        run(again)
+
+
+def test_a_prompt_of_two_sets_is_answered_once_and_stands_in_both(
+    tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = answer_call(tmp_path, PROMPTS[:3], trained=trained, decoding=GREEDY)
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps(PROMPTS[5]) + "\n" + json.dumps(PROMPTS[0]) + "\n")
+    files = {"one": call.params["answer"]["prompts"]["file"], "two": str(other)}
+    call.params["answer"]["prompts"] = {"files": files}
+    asked = []
+    real = Decoder.answers
+    monkeypatch.setattr(Decoder, "answers", lambda self, p: asked.extend(p) or real(self, p))
+    result = run(call)
+    rows = outputs(call)
+    assert [row["dataset"] for row in rows] == ["one"] * 3 + ["two"] * 2
+    assert rows[4]["output"] == rows[0]["output"]
+    assert len(asked) == 4
+    assert result.counts["prompts"] == 5
+    assert any("was answered once" in note for note in result.notes)

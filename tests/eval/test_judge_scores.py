@@ -1,6 +1,5 @@
-"""The win rate against published leaderboards and their own annotations."""
+"""The win rate and its bounds, leaderboards, and the bias for a place."""
 
-import csv
 import json
 import math
 from pathlib import Path
@@ -12,42 +11,14 @@ from harness.errors import HarnessError
 from harness.eval.judge_scores import (
     describe,
     differences,
+    metrics_of_sets,
+    position_bias,
+    position_findings,
+    position_note,
     read_leaderboard,
     win_rate_metric,
     write_leaderboard,
 )
-
-
-@pytest.mark.parametrize("folder", ["338-default-prompt-results1", "338-qwen-prompt1-results"])
-def test_mini_limas_leaderboards_follow_from_their_annotations(
-    shared_data: Path, folder: str
-) -> None:
-    study = shared_data.parent / "oracles/mini_lima" / folder
-    annotations = json.loads((study / "annotations.json").read_text())
-    ours = describe([row["preference"] for row in annotations])
-    theirs = read_leaderboard(study / "leaderboard.csv", "mini_lima")
-    assert theirs["n_total"] in (713, 803)
-    assert differences(ours, theirs, 1e-9) == []
-
-
-@pytest.mark.parametrize(
-    ("model", "annotator"),
-    [
-        ("alpaca-7b", "alpaca_eval_gpt4"),
-        ("NullModel", "weighted_alpaca_eval_gpt4_turbo"),
-        ("Qwen-14B-Chat", "weighted_alpaca_eval_gpt4_turbo"),
-    ],
-)
-def test_alpaca_evals_published_figures_follow_from_the_annotations(
-    shared_data: Path, model: str, annotator: str
-) -> None:
-    oracles = shared_data.parent / "oracles/alpaca_eval"
-    annotations = json.loads((oracles / model / annotator / "annotations.json").read_text())
-    with (oracles / f"leaderboards/{annotator}_leaderboard.csv").open() as file:
-        published = next(row for row in csv.DictReader(file) if row[""] == model)
-    ours = describe([row["preference"] for row in annotations])
-    for name in ("win_rate", "standard_error", "n_wins", "n_wins_base", "n_draws", "n_total"):
-        assert ours[name] == pytest.approx(float(published[name]), abs=1e-9), name
 
 
 def test_a_leaderboard_has_the_packages_columns_and_reads_back(
@@ -114,3 +85,63 @@ def test_differences_name_the_figures() -> None:
         "n_draws",
         "discrete_win_rate",
     ]
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "other_wins", "other_losses"),
+    [
+        (30, 20, 10, 40),
+        (3, 1, 1, 3),
+        (0, 5, 5, 0),
+        (200, 180, 190, 195),
+        (8, 2, 1, 5),
+        (5, 5, 5, 5),
+    ],
+)
+def test_the_bias_for_a_place_is_tested_as_fishers_exact_test_does(
+    wins: int, losses: int, other_wins: int, other_losses: int
+) -> None:
+    from scipy.stats import fisher_exact
+
+    rows = [(True, 2.0)] * wins + [(True, 1.0)] * losses
+    rows += [(False, 2.0)] * other_wins + [(False, 1.0)] * other_losses
+    bias = position_bias([*rows, (True, 1.5), (False, 1.5), (True, None), (False, -1.0)])
+    theirs = fisher_exact([[wins, losses], [other_wins, other_losses]])[1]
+    assert bias["p_value"] == pytest.approx(theirs, rel=1e-6)
+    first, second = bias["shown_first"], bias["shown_second"]
+    assert first["judged"] == wins + losses + 1
+    assert first["win_rate"] == pytest.approx(100 * (wins + 0.5) / (wins + losses + 1))
+    assert bias["difference"] == pytest.approx(first["win_rate"] - second["win_rate"])
+    found = position_findings(bias)
+    assert bool(found) == (theirs < 0.01 and abs(bias["difference"]) >= 10)
+
+
+def test_a_place_that_was_never_judged_is_no_ground_for_a_bias() -> None:
+    bias = position_bias([(True, 2.0), (True, 1.0), (False, None)])
+    assert (bias["p_value"], bias["difference"]) == (None, None)
+    assert bias["shown_second"] == {"win_rate": None, "standard_error": None, "judged": 0}
+    assert position_findings(bias) == []
+    note = position_note(bias)
+    assert note == "shown first the model wins 50.0 ± 50.0 % of 2, shown second was never judged"
+
+
+def test_a_small_bias_is_no_finding_however_sure_it_is() -> None:
+    def rows(is_first: bool, wins: int) -> list[tuple[bool, float]]:
+        return [(is_first, 2.0)] * wins + [(is_first, 1.0)] * (10_000 - wins)
+
+    bias = position_bias(rows(True, 5500) + rows(False, 4800))
+    assert bias["p_value"] < 1e-6
+    assert position_findings(bias) == []
+    note = "wins 55.0 ± 0.5 % of 10000, shown second wins 48.0 ± 0.5 % of 10000 (difference +7.0 points"
+    assert note in position_note(bias)
+
+
+def test_each_prompt_set_has_its_own_denominator() -> None:
+    sets = ["koala", "koala", "vicuna", None, "empty"]
+    metrics = metrics_of_sets(sets, [2.0, None, 1.0, 2.0, None])
+    assert list(metrics) == ["win_rate/koala", "win_rate/vicuna", "win_rate/empty"]
+    koala, vicuna, empty = metrics.values()
+    assert (koala["value"], koala["judged"], koala["expected"]) == (100, 1, 2)
+    assert (koala["lower_bound"], koala["upper_bound"]) == (50, 100)
+    assert vicuna["value"] == 0
+    assert (empty["value"], empty["lower_bound"], empty["upper_bound"]) == (None, 0, 100)

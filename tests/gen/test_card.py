@@ -356,7 +356,7 @@ def test_card_md_is_made_from_card_json_alone(tmp_path: Path) -> None:
 def test_a_tokenizer_that_is_all_in_its_file_counts_as_transformers_does(tmp_path: Path) -> None:
     from harness.gen.card import _plain_encoder, _token_counter
     from harness.modeling.load import load_tokenizer
-    from harness.spec.models import ModelSource
+    from harness.spec.model_source import ModelSource
 
     folder = Path(__file__).parents[2] / "specs" / "smoke" / "tokenizer"
     source = ModelSource.model_validate(

@@ -8,6 +8,8 @@ from harness.call import StageCall
 from harness.environment import CODE_VERSIONS
 from harness.modeling.text import encode_prompt
 
+ENGINE = ("batch_size", "batching", "precision", "threads")
+
 IGNORED = -100
 """The label of a token that the loss leaves out."""
 
@@ -87,10 +89,15 @@ def answer_call(
     prompt: dict[str, Any] | None = None,
     **answer: Any,
 ) -> StageCall:
-    """A call for the prompts `rows`, of the base model or of a trained artefact's folder."""
+    """A call for the prompts `rows`, of the base model or of a trained artefact's folder.
+
+    Settings of the transformers engine may stand beside the others in `answer`.
+    """
     prompts = write_jsonl(folder / "prompts.jsonl", rows)
     (folder / "work").mkdir(exist_ok=True)
-    settings = {"threads": 1, "decoding": {"max_new_tokens": 12}} | answer
+    engine = {"kind": "transformers", "threads": 1}
+    engine |= {name: answer.pop(name) for name in ENGINE if name in answer}
+    settings = {"engine": engine, "decoding": {"max_new_tokens": 12}} | answer
     return StageCall(
         stage="answer",
         key="0" * 64,

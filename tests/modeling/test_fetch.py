@@ -327,12 +327,12 @@ def test_going_on_with_a_data_set_fetches_only_what_is_missing(hub: Hub, tmp_pat
 def test_faults_of_a_data_set_are_worded_for_it(hub: Hub, tmp_path: Path) -> None:
     code, error, _ = fetch_data(tmp_path / "a", hub.url, revision="b" * 40)
     assert (code, error["message"]) == (2, f"{DATA} has no revision {'b' * 40} on the hub")
-    assert "gen.hub.revision" in error["hint"]
+    assert "hub.revision" in error["hint"]
     # A model of this name is no data set.
     code, error, log = fetch_data(tmp_path / "b", hub.url, name=MODEL)
     assert code == 2
     assert f"there is no data set {MODEL} on the hub, or it is private" in error["message"]
-    assert "gen.hub.id" in error["hint"]
+    assert "hub.id" in error["hint"]
     hub.refusal = (403, "GatedRepo")
     code, error, _ = fetch_data(tmp_path / "c", hub.url)
     assert code == 2
@@ -340,7 +340,7 @@ def test_faults_of_a_data_set_are_worded_for_it(hub: Hub, tmp_path: Path) -> Non
     hub.refusal = (500, "")
     code, error, _ = fetch_data(tmp_path / "d", hub.url)
     assert code == 1
-    assert "gen.file" in error["hint"]
+    assert "file or folder" in error["hint"]
     assert "Traceback" not in log
 
 
@@ -349,4 +349,4 @@ def test_a_data_set_without_files_of_a_known_format_is_refused(hub: Hub, tmp_pat
     code, error, _ = fetch_data(tmp_path / "work", hub.url)
     assert code == 2
     assert "the data set some/set holds no *.json, *.jsonl, *.parquet, *.csv" in error["message"]
-    assert "gen.file" in error["hint"]
+    assert "in place of hub" in error["hint"]

@@ -15,7 +15,7 @@ import torch
 
 from harness.errors import InputError
 from harness.modeling.load import bytes_tokenizer, load_model, load_tokenizer
-from harness.spec.models import ModelSource
+from harness.spec.model_source import ModelSource
 from tests.modeling.calls import MODEL, random_model
 
 TEXT = "Ä b{}\n\t漢 <3 🙂"

@@ -198,6 +198,66 @@ def test_stated_deviations_and_unpinned_data_stand_in_the_matrix(
     assert cells(volume, spec)["deviations"] == "another GPU; a retired model"
 
 
+def test_what_a_stage_found_and_how_it_departs_stand_in_the_matrix(
+    row: Callable[..., Path], volume: Path
+) -> None:
+    finding = {
+        "kind": "prompt_mismatch",
+        "severity": "warning",
+        "message": "another system text; and *more*",
+        "evidence": {},
+    }
+
+    def outcome(job: Any) -> dict[str, Any]:
+        if job.stage == "answer":
+            return {"findings": [finding, finding]}
+        if job.stage == "judge":
+            return {"metrics": {"win_rate": SCORE}, "deviations": ["another judge model"]}
+        return {}
+
+    spec = row(deviations=["another GPU"])
+    make(volume, spec, executor=InstantExecutor(outcome))
+    (line,) = lines(volume, spec)
+    assert line.cells["deviations"] == "another GPU; another judge model"
+    assert line.cells["findings"] == "prompt_mismatch: another system text; and *more*"
+    assert shown(line)["deviations"] == "another GPU; another judge model; finding: prompt_mismatch"
+    text = to_markdown([line], "T")
+    assert "## Findings\n\n- one: prompt\\_mismatch: another system text; and \\*more\\*\n" in text
+
+
+def test_a_row_judged_by_its_loss_shows_the_judges_and_not_the_trainings(
+    row: Callable[..., Path], volume: Path
+) -> None:
+    def outcome(job: Any) -> dict[str, Any]:
+        loss = {"train": 3.0, "judge": 2.0}.get(job.stage)
+        metric = {"value": loss, "standard_error": 0.1, "judged": 4, "expected": 5}
+        metric |= {"examples": 4, "tokens": 60}
+        return {"metrics": {"held_out_loss": metric}} if loss else {}
+
+    judge = {"kind": "held_out_loss", "examples": {"file": "prompts.jsonl"}}
+    spec = row(eval={"judge": judge}, train={"steps": 1, "validation": {"share": 0.1}})
+    make(volume, spec, executor=InstantExecutor(outcome))
+    found = {line.cells["metric"]: shown(line) for line in lines(volume, spec)}
+    assert found["held_out_loss"]["reproduced"] == "2.0000 ± 0.1000 (random weights)"
+    assert found["held_out_loss"]["over"] == "4/5 examples: 4 held-out examples, 60 tokens"
+
+
+def test_a_set_of_which_nothing_was_judged_has_no_number(
+    row: Callable[..., Path], volume: Path
+) -> None:
+    nothing = {"value": None, "standard_error": None, "judged": 0, "expected": 3}
+
+    def outcome(job: Any) -> dict[str, Any]:
+        metrics = {"win_rate": SCORE, "win_rate/koala": nothing}
+        return {"metrics": metrics} if job.stage == "judge" else {}
+
+    spec = row()
+    make(volume, spec, executor=InstantExecutor(outcome))
+    found = {line.cells["metric"]: shown(line) for line in lines(volume, spec)}
+    assert found["win_rate/koala"]["reproduced"] == ""
+    assert found["win_rate"]["reproduced"].startswith("40.00")
+
+
 def test_running_a_models_own_code_is_a_deviation(row: Callable[..., Path], volume: Path) -> None:
     model = {"random": {"config": {"model_type": "qwen2"}}, "trust_remote_code": True}
     assert cells(volume, row())["deviations"] == ""

@@ -158,7 +158,9 @@ def test_an_unknown_key_of_a_judge_is_held_against_the_keys_of_its_kind(folder: 
     part["judge"]["anotator"] = "chatgpt"
     write_row(folder, "a", eval=part)
     (fault,) = faults("a.yaml")
-    assert "eval.judge.anotator: unknown key; known here: judge, kind, prompt, reference" in fault
+    assert (
+        "eval.judge.anotator: unknown key; known here: asks, judge, kind, on_model_change" in fault
+    )
     part["judge"] = {"kind": "alpaca_eval", "judge": {"model": "m"}, "reference": "prompts.jsonl"}
     part["judge"]["anotator"] = "chatgpt"
     write_row(folder, "a", eval=part)
@@ -464,5 +466,21 @@ def test_a_row_that_only_makes_data_needs_neither_model_nor_template(tmp_path: P
 @pytest.mark.parametrize("part", ["model", "template"])
 def test_a_row_that_trains_needs_both(tmp_path: Path, part: str) -> None:
     spec = write_row(tmp_path, **{part: None})
-    with pytest.raises(SpecFaults, match=f"{part} is missing: train and eval need one"):
+    with pytest.raises(SpecFaults, match=f"{part} is missing: train needs one"):
         load_rows([spec])
+
+
+def test_a_part_of_another_kind_replaces_the_one_it_extends_whole(folder: Path) -> None:
+    write_row(folder, "a", eval=evaluation(folder))
+    engine = {"kind": None, "output": "no"}
+    judge = {"kind": "held_out_loss", "examples": {"file": "prompts.jsonl"}}
+    (folder / "b.yaml").write_text(
+        yaml.safe_dump({"extends": "a.yaml", "row": "b", "eval": {"answer": {"engine": engine}}})
+    )
+    (folder / "c.yaml").write_text(
+        yaml.safe_dump({"extends": "a.yaml", "row": "c", "eval": {"answer": None, "judge": judge}})
+    )
+    b, c = (load_rows([folder / name])[0].row for name in ("b.yaml", "c.yaml"))
+    assert b.eval.answer.engine.kind == "null"
+    assert b.eval.judge.kind == "preference"
+    assert c.eval.judge.kind == "held_out_loss"

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from harness.call import StageCall
 from harness.errors import HarnessError, InputError
 from harness.modeling.load import bytes_tokenizer, load_model
-from harness.spec.models import ModelSource
+from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
 from harness.train import run
 from harness.train.deepspeed import config, warmup_lr

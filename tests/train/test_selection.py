@@ -8,7 +8,7 @@ import pytest
 
 from harness.modeling.load import bytes_tokenizer, load_tokenizer
 from harness.spec.load import load_rows
-from harness.spec.models import ModelSource
+from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
 from harness.spec.train import Train
 from harness.train.data import ANSWER, Encoded, encode

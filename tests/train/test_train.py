@@ -14,7 +14,7 @@ import torch
 from harness.call import StageCall, StageResult
 from harness.errors import HarnessError, InputError
 from harness.modeling.load import bytes_tokenizer, load_model
-from harness.spec.models import ModelSource
+from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
 from harness.train import checkpoints, run
 from harness.train.loop import Trainer

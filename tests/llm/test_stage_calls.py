@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from harness.call import StageCall
+from harness.call import TRANSCRIPT, StageCall
 from harness.errors import InputError
-from harness.gen.calls import open_client
-from harness.gen.dataset import TRANSCRIPT
 from harness.llm.replay import ReplayMiss
 from harness.llm.reply import Reply
+from harness.llm.stage_calls import open_client
 from harness.llm.transcript import digest_of
 from harness.spec.base import Data, Endpoint
 from tests.llm.fake_server import ask, completion

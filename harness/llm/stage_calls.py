@@ -1,16 +1,15 @@
-"""The client that a recipe asks its teacher or judge with."""
+"""The client that a stage asks its teacher, its judge or a served model with."""
 
 import shutil
 from pathlib import Path
 
-from harness.call import StageCall
-from harness.gen.dataset import TRANSCRIPT
+from harness.call import TRANSCRIPT, StageCall
 from harness.llm.client import Client
 from harness.spec.base import Data, Endpoint
 
 
 def open_client(call: StageCall, endpoint: Endpoint, given: Data | None) -> Client:
-    """The client for a recipe's calls, an async context manager.
+    """The client for a stage's calls, an async context manager; its transcript is the artefact's.
 
     `given`: recorded calls that the spec names in place of the model. A request that they lack then
     fails, and nothing is asked. So it is where the whole stage is replayed.

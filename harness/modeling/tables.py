@@ -1,4 +1,4 @@
-"""What `import` reads: local JSON, JSONL and Parquet files, or a hub data set's downloaded folder."""
+"""Tables of records: local JSON, JSONL and Parquet files, or a hub data set's downloaded folder."""
 
 import contextlib
 import os
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.errors import InputError
-from harness.gen.dataset import DATA
 from harness.modeling.records import read_records
 from harness.spec.recipes import HubData
 
@@ -20,6 +19,10 @@ for _name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
 IGNORED = ("readme", "license", "licence")
 """Beginnings of the names of files in a folder that hold no data."""
 PARQUET_MAGIC = b"PAR1"
+DATA = "data.jsonl"
+"""Of a data set that the gen stage made, the file with its examples."""
+FILE, HUB = "gen.file", "gen.hub"
+"""What `import` calls these in a spec; other stages say how theirs are called."""
 
 
 class Row(NamedTuple):
@@ -41,24 +44,31 @@ class Table:
     """What was read, for the manifest; no machine's paths."""
 
 
-def read_files(path: Path, wanted: Container[str]) -> Table:
+class Every(Container[str]):
+    """For `wanted`: all columns."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+def read_files(path: Path, wanted: Container[str], told: str = FILE) -> Table:
     """A file, or every file of a folder in the order of their names.
 
     Hidden files, README and LICENSE are left out; of an artefact's folder only its data.jsonl is
     read. What a file holds is told by its content, not by its name. Of a Parquet file's columns
-    only the `wanted` ones are in the rows.
+    only the `wanted` ones are in the rows. `told`: what the spec calls the path, for messages.
 
     Raises:
         InputError: a file is neither JSON nor Parquet, is broken, or there is none.
     """
-    files = _files_of(path)
+    files = _files_of(path, told)
     rows: list[Row] = []
     columns: dict[str, None] = {}
     """In the order in which they are met."""
     formats = set()
     for file in files:
         at = {"file": file.relative_to(path).as_posix()} if len(files) > 1 else {}
-        is_parquet = _is_parquet(file)
+        is_parquet = _is_parquet(file, told)
         names, found = _parquet_rows(file, at, wanted) if is_parquet else _json_rows(file, at)
         columns |= dict.fromkeys(names)
         rows += found
@@ -67,11 +77,13 @@ def read_files(path: Path, wanted: Container[str]) -> Table:
     return Table(str(path), list(columns), rows, used)
 
 
-def read_hub(folder: Path, hub: HubData, work: Path, wanted: Container[str]) -> Table:
+def read_hub(
+    folder: Path, hub: HubData, work: Path, wanted: Container[str], told: str = HUB
+) -> Table:
     """One split of a downloaded data set. No code of the data set's own is run.
 
     Only the `wanted` columns are in the rows. `work` is where the library may write what it makes
-    of the files; it is removed again.
+    of the files; it is removed again. `told`: what the spec calls `hub`, for messages.
 
     Raises:
         InputError: there is no such config or split, or the files cannot be read.
@@ -86,13 +98,13 @@ def read_hub(folder: Path, hub: HubData, work: Path, wanted: Container[str]) -> 
     configs: list[str] = []
     try:
         configs = datasets.get_dataset_config_names(str(folder))
-        _check_config(name, hub.config, configs)
+        _check_config(name, hub.config, configs, told)
         splits = datasets.load_dataset(str(folder), name=hub.config, cache_dir=str(cache))
         if hub.split not in splits:
             of = f" of config {hub.config}" if hub.config else ""
             raise InputError(
                 f"{name} has no split {hub.split!r}{of}; it has: {', '.join(splits)}",
-                "Name one of them in gen.hub.split.",
+                f"Name one of them in {told}.split.",
             )
         data = splits[hub.split]
         columns, count = data.column_names, len(data)
@@ -107,7 +119,7 @@ def read_hub(folder: Path, hub: HubData, work: Path, wanted: Container[str]) -> 
         is_open = hub.config is None and len(configs) > 1
         raise InputError(
             f"{name} cannot be read: {_first_line(cause)}",
-            f"Name one of its configs in gen.hub.config: {', '.join(configs)}." if is_open else "",
+            f"Name one of its configs in {told}.config: {', '.join(configs)}." if is_open else "",
         ) from None
     finally:
         shutil.rmtree(cache, ignore_errors=True)
@@ -115,9 +127,9 @@ def read_hub(folder: Path, hub: HubData, work: Path, wanted: Container[str]) -> 
     return Table(name, columns, rows, {"hub": hub.model_dump()})
 
 
-def _files_of(path: Path) -> list[Path]:
+def _files_of(path: Path, told: str) -> list[Path]:
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise InputError(f"{path} is neither a regular file nor a folder", "Correct gen.file.")
+        raise InputError(f"{path} is neither a regular file nor a folder", f"Correct {told}.")
     if not path.is_dir():
         return [path]
     if (path / "manifest.json").is_file() and (path / DATA).is_file():
@@ -130,16 +142,16 @@ def _files_of(path: Path) -> list[Path]:
         and not p.name.lower().startswith(IGNORED)
     ]
     if not wanted:
-        raise InputError(f"the folder {path} holds no data files", "Correct gen.file.")
+        raise InputError(f"the folder {path} holds no data files", f"Correct {told}.")
     return [path / p for p in sorted(wanted, key=lambda p: p.as_posix())]
 
 
-def _is_parquet(file: Path) -> bool:
+def _is_parquet(file: Path, told: str) -> bool:
     try:
         with file.open("rb") as opened:
             return opened.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
     except OSError as e:
-        raise InputError(f"{file} cannot be read: {e.strerror}", "Correct gen.file.") from None
+        raise InputError(f"{file} cannot be read: {e.strerror}", f"Correct {told}.") from None
 
 
 def _json_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[Row]]:
@@ -199,11 +211,11 @@ def _columns(rows: Iterable[dict[str, Any]]) -> list[str]:
     return list(found)
 
 
-def _check_config(name: str, config: str | None, configs: list[str]) -> None:
+def _check_config(name: str, config: str | None, configs: list[str], told: str) -> None:
     if config is not None and config not in configs:
         raise InputError(
             f"{name} has no config {config!r}; it has: {', '.join(configs)}",
-            "Name one of them in gen.hub.config, or leave it out where there is only one.",
+            f"Name one of them in {told}.config, or leave it out where there is only one.",
         )
 
 

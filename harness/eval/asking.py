@@ -1,0 +1,99 @@
+"""How the stages of the eval image ask a model: again where a reply cannot be read, and with an eye on
+who answers."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+from harness.errors import HarnessError
+from harness.llm.client import Client, OnDone
+from harness.llm.reply import REFUSED, Kind, Reply
+
+OnModelChange = Literal["flag", "stop"]
+T = TypeVar("T")
+
+
+class ServedModels:
+    """Counts the models that replies say they came from.
+
+    on_change: `stop` makes `note` raise a HarnessError at the first reply of another model than the
+    ones before; `flag` leaves it to `notes` and `findings`.
+    """
+
+    def __init__(self, on_change: OnModelChange = "flag") -> None:
+        self.on_change = on_change
+        self.counts: Counter[str] = Counter()
+
+    def note(self, reply: Reply) -> None:
+        if not reply.served_model:
+            return
+        self.counts[reply.served_model] += 1
+        if self.on_change == "stop" and len(self.counts) > 1:
+            before, after = self.counts
+            raise HarnessError(
+                f"after {self.counts[before]} replies of the model {before} the server answered as "
+                f"{after}, and the spec says on_model_change: stop",
+                hint="every answered call is kept, but a number over both would be of neither: name "
+                "a dated version of the model in the spec, or set on_model_change: flag",
+            )
+
+    def notes(self) -> list[str]:
+        models = sorted(self.counts)
+        return [f"the replies came from {', '.join(models)}"] if len(models) > 1 else []
+
+    def findings(self) -> list[dict[str, Any]]:
+        if len(self.counts) < 2:
+            return []
+        counts = dict(sorted(self.counts.items()))
+        told = ", ".join(f"{model} ({count} replies)" for model, count in counts.items())
+        return [
+            {
+                "kind": "model_changed",
+                "severity": "warning",
+                "message": f"the server answered as more than one model: {told}",
+                "evidence": counts,
+            }
+        ]
+
+
+async def ask_until_read(
+    client: Client,
+    bodies: Sequence[Mapping[str, Any]],
+    read: Callable[[Reply], T | None],
+    asks: int,
+    on_done: OnDone | None = None,
+    kind: Kind = "chat",
+    served: ServedModels | None = None,
+) -> list[Reply]:
+    """The replies to `bodies`, in their order: each one's first that can be read, or else its last.
+
+    A body whose reply `read` makes None of is asked again, the same to the letter, up to `asks` times
+    in all; not where the server declined the prompt, which it would do again. Replies keep their
+    `raw`. `on_done(index, reply)` is told of each body once: when nothing more is asked about it.
+
+    Raises:
+        HarnessError: as Client.gather does, and what `served` raises.
+    """
+    replies: list[Reply | None] = [None] * len(bodies)
+
+    async def ask(indices: list[int], is_last: bool) -> list[int]:
+        unread = []
+
+        def take(at: int, reply: Reply) -> None:
+            index = indices[at]
+            replies[index] = reply
+            if served is not None:
+                served.note(reply)
+            if not is_last and reply.finish_reason != REFUSED and read(reply) is None:
+                unread.append(index)
+            elif on_done is not None:
+                on_done(index, reply)
+
+        await client.gather([bodies[index] for index in indices], take, kind)
+        # They come in any order, and the transcript counts how often the same body is asked.
+        return sorted(unread)
+
+    waiting = list(range(len(bodies)))
+    for number in range(1, asks + 1):
+        waiting = await ask(waiting, is_last=number == asks)
+    return [reply for reply in replies if reply is not None]

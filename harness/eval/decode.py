@@ -1,0 +1,340 @@
+"""Decoding with a model in this process: greedy or sampled, many answers at a time, each as if alone.
+
+One loop makes one token for every answer in each step. `sorted`: batches of prompts of like length,
+which answers leave as they end. `continuous`: a waiting prompt takes the place of each that ended.
+
+Each prompt has random numbers of its own, from the seed, its instruction and its input, one a token.
+So neither the order of prompts nor their batch mates nor an interruption changes an answer, **as far
+as the numerics allow**: a sum of floats has other last bits in a matrix of another shape. Where the two
+likeliest tokens of a greedy step are no further apart than these, or a random number falls as close to
+the border between two tokens, the answer can differ from there on. In float32, of seven digits, that is
+rare; in bfloat16, of fewer than three, it is to be expected of long answers.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy
+import torch
+
+from harness.errors import HarnessError
+from harness.eval.batch import Answering, Asked, Batch, random_numbers, sample
+from harness.eval.cache import Places, why_not_joined
+from harness.eval.prompts import prompt_seed
+from harness.modeling.load import most_positions
+from harness.spec.answer import Decoding
+
+__all__ = [
+    "Asked",
+    "Decoder",
+    "Made",
+    "end_tokens",
+    "generation_settings",
+    "prompt_seed",
+    "sample",
+    "text_of",
+]
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+STEPS_UNSEEN = 8
+"""Tokens made on a GPU before the answers are looked at: each look waits for the GPU. What an answer
+that ended got too much is thrown away."""
+PLACES_AT_ONCE = 8
+"""On a GPU a prompt waits until one place in so many is free, and several begin together."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """An answer's tokens, without the end token; `finish_reason` is `stop` or `length`."""
+
+    index: int
+    tokens: list[int]
+    finish_reason: str
+
+
+def end_tokens(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", template_ends: Sequence[int]
+) -> list[int]:
+    """An answer ends with the tokenizer's end token, with one that the model's own configuration
+    names, or with the template's."""
+    ends = model.generation_config.eos_token_id
+    ends = {ends} if isinstance(ends, int) else set(ends or ())
+    return sorted(ends | {tokenizer.eos_token_id, *template_ends})
+
+
+class Stops:
+    """Says where an answer holds one of the stop texts. Only its last tokens are read each time."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> None:
+        self._tokenizer, self.texts = tokenizer, list(texts)
+        # A token holds at least a byte, so this many last tokens hold any stop text they complete.
+        self._window = max((len(t.encode()) for t in texts), default=0) + 4
+
+    def complete(self, tokens: Sequence[int]) -> bool:
+        """Whether the last of the tokens completes a stop text."""
+        if not self.texts:
+            return False
+        said = text_of(self._tokenizer, tokens[-self._window :])
+        return any(text in said for text in self.texts)
+
+
+def text_of(tokenizer: "PreTrainedTokenizerBase", tokens: Sequence[int]) -> str:
+    text: str = tokenizer.decode(
+        list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return text
+
+
+class Decoder:
+    """Makes answers. `ends`: tokens that end one. `batch_size`: answers in the making at a time.
+
+    `note` says why answers are made one at a time, by generate(): the model's cache is of a kind that
+    batches cannot be made of, or its answers to two short probes came out otherwise; "" mostly.
+    """
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        decoding: Decoding,
+        ends: Sequence[int],
+        stop: Sequence[str],
+        batch_size: int,
+        batching: str = "sorted",
+    ) -> None:
+        self.model, self.tokenizer, self.decoding = model, tokenizer, decoding
+        self.ends, self.stops = set(ends), Stops(tokenizer, stop)
+        self.batch_size, self.batching = batch_size, batching
+        on_gpu = model.device.type != "cpu"
+        self._steps = STEPS_UNSEEN if on_gpu else 1
+        self._free_before_filling = max(1, batch_size // PLACES_AT_ONCE) if on_gpu else 1
+        import inspect
+
+        keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._last_only: dict[str, Any] = {"logits_to_keep": 1} if keeps else {}
+        reason = why_not_joined(model) or self._probe()
+        self.note = f"answers were made one at a time, by generate(): {reason}" if reason else ""
+
+    def answers(self, asked: Sequence[Asked]) -> Iterator[Made]:
+        """Every answer as it ends. The longest prompts come first: what does not fit shows at once.
+
+        Raises HarnessError where the device's memory is too small.
+        """
+        order = sorted(asked, key=lambda one: (-len(one.ids), one.index))
+        try:
+            with torch.inference_mode():
+                yield from (self._alone(order) if self.note else self._together(order))
+        except torch.OutOfMemoryError:
+            raise HarnessError(
+                f"the GPU has not enough memory for {self.batch_size} answers at a time",
+                "Lower eval.answer.engine.batch_size; what is answered already is kept.",
+            ) from None
+
+    def _together(self, order: Sequence[Asked]) -> Iterator[Made]:
+        waiting = deque(order)
+        batch = Batch.empty(self.model.device)
+        while waiting or batch.alive:
+            free = self.batch_size - batch.alive
+            fills = self.batching == "continuous" and free >= self._free_before_filling
+            if waiting and (fills or not batch.alive):
+                new = [waiting.popleft() for _ in range(min(free, len(waiting)))]
+                batch = self._begin(new, batch)
+            else:
+                self._step(batch)
+            for place, answer in enumerate(batch.answers):
+                if answer is not None and (ended := self._ended(answer)) is not None:
+                    batch.answers[place] = None
+                    yield ended
+            if not (waiting and self.batching == "continuous"):
+                batch.close_up()
+
+    def _begin(self, new: list[Asked], batch: Batch) -> Batch:
+        """Read the new prompts, give each a place and make the first token of each."""
+        from transformers.cache_utils import DynamicCache
+
+        made = DynamicCache()
+        logits = self._read([one.ids for one in new], made)
+        if not batch.alive:
+            batch = Batch.empty(self.model.device)
+        begun = [Answering(one, random_numbers(one.seed)) for one in new]
+        first = self._choose(logits, self._draw(begun, 1)[:, 0])
+        batch.join(begun, made, first)
+        for one, token in zip(begun, first.tolist(), strict=True):
+            self._take(one, [token])
+        return batch
+
+    def _read(self, prompts: Sequence[list[int]], cache: Any) -> torch.Tensor:
+        """The logits after each prompt, of (prompts, tokens of the vocabulary)."""
+        width, device = max(map(len, prompts)), self.model.device
+        ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        out = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            **self._last_only,
+        )
+        logits: torch.Tensor = out.logits[:, -1]
+        return logits
+
+    def _step(self, batch: Batch) -> None:
+        """A few more tokens for every answer."""
+        steps = min(self._steps, *(one.left for one in batch.answers if one is not None))
+        draws = self._draw(batch.answers, steps)
+        batch.forget()
+        made = []
+        for step in range(steps):
+            batch.make_room()
+            logits = self._next(batch.places, batch.starts, batch.last)
+            batch.last = self._choose(logits, draws[:, step])
+            made.append(batch.last)
+        for answer, tokens in zip(batch.answers, torch.stack(made, 1).tolist(), strict=True):
+            if answer is not None:
+                self._take(answer, tokens)
+
+    def _next(self, places: Places, starts: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        columns = torch.arange(places.begin, places.end + 1, device=last.device)
+        out = self.model(
+            input_ids=last[:, None],
+            attention_mask=(columns >= starts[:, None]).long(),
+            position_ids=(places.end - starts)[:, None],
+            past_key_values=places.cache,
+            use_cache=True,
+        )
+        places.advance()
+        logits: torch.Tensor = out.logits[:, -1]
+        return logits
+
+    def _draw(self, answers: Sequence[Answering | None], steps: int) -> torch.Tensor:
+        """The next random numbers of each, of (answers, steps), in [0, 1)."""
+        if self.decoding.temperature == 0:
+            return torch.empty(len(answers), steps)
+        drawn = [one.random.random(steps) if one else numpy.zeros(steps) for one in answers]
+        return torch.from_numpy(numpy.stack(drawn)).to(self.model.device)
+
+    def _choose(self, logits: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+        if self.decoding.temperature == 0:
+            return logits.argmax(-1)
+        return sample(logits, self.decoding.temperature, self.decoding.top_p, draws)
+
+    def _take(self, answer: Answering, tokens: Sequence[int]) -> None:
+        """Add tokens up to where the answer ends."""
+        for token in tokens:
+            answer.made.append(token)
+            if self._reason(answer) is not None:
+                # What was drawn for tokens after the end is nobody's.
+                return
+
+    def _reason(self, answer: Answering) -> str | None:
+        if answer.made[-1] in self.ends or self.stops.complete(answer.made):
+            return "stop"
+        return "length" if answer.left <= 0 else None
+
+    def _ended(self, answer: Answering) -> Made | None:
+        reason = self._reason(answer)
+        if reason is None:
+            return None
+        kept = answer.made[:-1] if answer.made[-1] in self.ends else answer.made
+        return Made(answer.asked.index, kept, reason)
+
+    def _alone(self, order: Sequence[Asked]) -> Iterator[Made]:
+        """By the library's own decoding, one prompt at a time."""
+        for one in order:
+            settings = generation_settings(
+                self.model, self.tokenizer, self.decoding, len(one.ids), sorted(self.ends)
+            )
+            settings.max_new_tokens = one.limit
+            answer, width = Answering(one, random_numbers(one.seed)), len(one.ids)
+
+            def has_ended(
+                ids: torch.Tensor, scores: Any, width: int = width, **given: Any
+            ) -> torch.Tensor:
+                done = self.stops.complete(ids[0, width:].tolist())
+                return torch.tensor([done], device=ids.device)
+
+            torch.manual_seed(one.seed)
+            given = torch.tensor([one.ids], device=self.model.device)
+            made: Any = self.model.generate(
+                given,
+                attention_mask=torch.ones_like(given),
+                generation_config=settings,
+                stopping_criteria=[has_ended] if self.stops.texts else None,
+            )
+            self._take(answer, made[0, width:].tolist())
+            ended = self._ended(answer)
+            assert ended is not None, "generate() ended before its limit and without an end"
+            yield ended
+
+    def _probe(self) -> str:
+        """Two short prompts together, a step further, against each alone and without a cache."""
+        rows = self.model.get_input_embeddings().num_embeddings
+        long = [number * 7919 % rows for number in range(1, 8)]
+        short = long[:3]
+        room = most_positions(self.model)
+        if room is not None and room <= len(long) + 1:
+            return ""
+        try:
+            with torch.inference_mode():
+                return self._compare([long, short])
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as e:
+            return f"its cache cannot be joined ({type(e).__name__}: {str(e)[:100]})"
+
+    def _compare(self, prompts: list[list[int]]) -> str:
+        from transformers.cache_utils import DynamicCache
+
+        made, places = DynamicCache(), Places()
+        first = self._read(prompts, made).argmax(-1)
+        places.arrange([], len(prompts), made.get_seq_length())
+        places.put(range(len(prompts)), made)
+        places.see_from(0)
+        starts = places.end - torch.tensor([len(p) for p in prompts], device=first.device)
+        together = self._next(places, starts, first).float()
+        for row, prompt in enumerate(prompts):
+            whole = torch.tensor([[*prompt, int(first[row])]], device=first.device)
+            alone = self.model(input_ids=whole, use_cache=False).logits[0, -1].float()
+            off = float((together[row] - alone).abs().max() / alone.std().clamp(min=1e-12))
+            if not off <= PROBE_TOLERANCE[self.model.dtype == torch.float32]:
+                return "in a batch with another prompt its logits are others than alone"
+        return ""
+
+
+PROBE_TOLERANCE = {True: 1e-2, False: 0.5}
+"""In float32 or not: of a logit, in standard deviations of the logits; last bits make far less."""
+
+
+def generation_settings(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    decoding: Decoding,
+    width: int,
+    template_ends: Sequence[int] = (),
+) -> "GenerationConfig":
+    """For generate(): the decoding that the row asks for and nothing else.
+
+    generate() fills what is left open from the model folder's generation_config.json (repetition
+    penalties, top_k) and then from its own defaults (top_k 50): both would go unseen.
+    """
+    from transformers import GenerationConfig
+
+    ends = end_tokens(model, tokenizer, template_ends)
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    limit = most_positions(model)
+    room = decoding.max_new_tokens if limit is None else limit - width
+    sampled = decoding.temperature > 0
+    model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=pad)
+    return GenerationConfig(
+        max_new_tokens=min(decoding.max_new_tokens, room),
+        do_sample=sampled,
+        eos_token_id=ends,
+        pad_token_id=pad,
+        **({"temperature": decoding.temperature, "top_p": decoding.top_p} if sampled else {}),
+        **({"top_k": 0} if sampled else {}),
+    )

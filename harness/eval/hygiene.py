@@ -1,0 +1,142 @@
+"""What is wrong with an answer whatever a judge makes of it: flags, recomputed from the text alone.
+
+Each flag is defined by one function below, on the output as it stands in model_outputs.json. A flag
+is a sign and no verdict: an instruction may ask for a dialogue, or for one word a hundred times.
+"""
+
+import operator
+import re
+from collections.abc import Sequence
+from typing import Any
+
+EMPTY, ROLE_WORD, EXTRA_TURNS, CUT, LOOP = FLAGS = (
+    "empty",
+    "role_word",
+    "extra_turns",
+    "cut",
+    "loop",
+)
+
+ROLE = r"(?:assistant|user|human|system|chatgpt|gpt|bot|ai)"
+_MARK = r"(?:<\|[\w ]+\|>|\[/?INST\]|<</?SYS>>|</?s>)"
+"""Special tokens of chat layouts, written out."""
+_DRESS = r"[#*_>\[\(\s]*"
+"""What a role word may be dressed in: `### Assistant:`, `**User**:`."""
+_COLON = rf"{ROLE}[\]\)*_]*[ \t]*[:\uff1a]"
+_ALONE = r"(?-i:assistant|user|human|system)[ \t]*(?:\n|$)"
+"""Chat layouts write it in small letters; `User` alone on a line is a heading."""
+_FIRST = re.compile(rf"\s*(?:{_MARK}\s*)*(?:{_DRESS}{_COLON}|{_ALONE})", re.IGNORECASE)
+_FURTHER = re.compile(
+    rf"\n[ \t]*(?:{_MARK}\s*)*(?:[#*_>]*[ \t]*{_COLON}|{_ALONE})"
+    rf"|\n[ \t]*#+[ \t]*(?:instruction|response|input|human|user|assistant)[ \t]*:"
+    rf"|{_MARK}",
+    re.IGNORECASE,
+)
+
+LOOP_REPEATS = 4
+"""So often must a block of words stand in a row."""
+LOOP_WORDS = 20
+"""So many words must all of its repeats have together."""
+LONGEST_BLOCK = 50
+"""Words of the longest block that is looked for."""
+_LETTER = re.compile(r"[^\W\d_]")
+_DIGITS = re.compile(r"\d+")
+_CHARACTERS = re.compile(r"(?P<block>\S{1,20}?)(?P=block){9,}")
+"""The same for what has no spaces between its words: a block of up to 20 characters ten times."""
+LOOP_CHARACTERS = 40
+
+NOTICEABLE = 0.05
+"""A share of empty or cut answers from which a reader of the scores must know of them."""
+
+
+def flags(output: str, finish_reason: str | None) -> list[str]:
+    """Those of FLAGS that hold, in their order."""
+    found = {
+        EMPTY: is_empty(output),
+        ROLE_WORD: begins_with_role(output),
+        EXTRA_TURNS: has_extra_turns(output),
+        CUT: finish_reason == "length",
+        LOOP: has_loop(output),
+    }
+    return [flag for flag in FLAGS if found[flag]]
+
+
+def is_empty(output: str) -> bool:
+    """Nothing but white space."""
+    return not output.strip()
+
+
+def begins_with_role(output: str) -> bool:
+    """The answer begins with the name of a role as a header: in small letters alone on its line, or
+    before a colon.
+
+    So `assistant\\nSure`, `### Human: hi` and `<|im_start|>user`, and not `Human rights are`. It
+    is what a model says first when its prompt lacks the assistant's header.
+    """
+    return _FIRST.match(output) is not None
+
+
+def has_extra_turns(output: str) -> bool:
+    """After its first line the answer opens another turn: a role's name as a header (see above) at the
+    beginning of a line, `### Instruction:`, or anywhere a chat layout's special token written out.
+    """
+    return _FURTHER.search(output.lstrip()) is not None
+
+
+def has_loop(output: str) -> bool:
+    """The same block of up to 50 words stands 4 times in a row or more, in all at least 20 words.
+
+    Digits do not count, so that a numbered list of one item is a loop and counting is not. A block
+    holds at least one letter. In text without spaces: a block of up to 20 characters ten times.
+    """
+    words = [_DIGITS.sub("", word) for word in output.split()]
+    for size in range(1, min(LONGEST_BLOCK, len(words) // LOOP_REPEATS) + 1):
+        wanted = max((LOOP_REPEATS - 1) * size, LOOP_WORDS - size)
+        same = bytes(map(operator.eq, words, words[size:]))
+        at = same.find(b"\x01" * wanted)
+        while at >= 0:
+            if any(_LETTER.search(word) for word in words[at : at + size]):
+                return True
+            # Dots, rules and bare numbers repeat: go on behind them.
+            at = same.find(b"\x00", at)
+            at = same.find(b"\x01" * wanted, at) if at >= 0 else -1
+    return any(
+        _LETTER.search(found["block"]) and len(found[0]) >= LOOP_CHARACTERS
+        for found in _CHARACTERS.finditer(output)
+    )
+
+
+def count_flags(flagged: Sequence[Sequence[str]]) -> dict[str, int]:
+    """`flag_NAME` -> in how many answers it stands; every flag is there, also with 0."""
+    return {f"flag_{name}": sum(name in found for found in flagged) for name in FLAGS}
+
+
+def findings(flagged: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """A finding `empty_or_truncated` where a twentieth of the answers or more is empty or cut, and
+    `role_words` where as many begin with a role's name or invent turns."""
+    total, counts = len(flagged), count_flags(flagged)
+    found = []
+    kinds = {
+        "empty_or_truncated": ((EMPTY, CUT), "{0} are empty and {1} cut at the token limit"),
+        "role_words": (
+            (ROLE_WORD, EXTRA_TURNS),
+            "{0} begin with the name of a role and {1} go on into invented turns",
+        ),
+    }
+    for kind, (names, words) in kinds.items():
+        touched = sum(any(name in one for name in names) for one in flagged)
+        if total and touched / total >= NOTICEABLE:
+            told = words.format(*(counts[f"flag_{name}"] for name in names))
+            found.append(
+                {
+                    "kind": kind,
+                    "severity": "warning",
+                    "message": f"of {total} answers {told}",
+                    "evidence": {
+                        "answers": total,
+                        **{name: counts[f"flag_{name}"] for name in names},
+                        "share": round(touched / total, 4),
+                    },
+                }
+            )
+    return found

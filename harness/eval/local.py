@@ -1,0 +1,134 @@
+"""Answers of the row's own model in this process."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.call import StageCall
+from harness.eval.answer import Answered
+from harness.eval.decode import Asked, Decoder, Made, end_tokens, text_of
+from harness.eval.encode import check_lengths, encode, limit_of
+from harness.eval.outputs import Output
+from harness.eval.prompts import Prompt, prompt_seed
+from harness.llm.progress import Progress
+from harness.modeling.load import (
+    available_device,
+    device_name,
+    load_model,
+    load_tokenizer,
+    most_positions,
+    trained_folder,
+)
+from harness.spec.answer import Answer, TransformersEngine
+from harness.spec.model_source import ModelSource
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+DONE = "outputs.jsonl"
+"""The answers as they ended, from which an interrupted run goes on."""
+
+
+def answer_here(
+    call: StageCall,
+    params: Answer,
+    engine: TransformersEngine,
+    source: ModelSource,
+    prompts: list[Prompt],
+) -> Answered:
+    """Answer those prompts that an earlier try left. Raises as harness.eval.answer.run."""
+    import torch
+
+    if engine.threads is not None:
+        torch.set_num_threads(engine.threads)
+    device = available_device()
+    tokenizer = load_tokenizer(source, call.inputs)
+    encoded = encode(prompts, params.template, tokenizer)
+    model = load_model(source, call.inputs, tokenizer, engine.precision, device)
+    room = most_positions(model)
+    check_lengths(prompts, encoded.ids, room)
+
+    decoding = params.decoding
+    stop = list(dict.fromkeys([*encoded.stop, *decoding.stop]))
+    ends = end_tokens(model, tokenizer, encoded.ends)
+    decoder = Decoder(model, tokenizer, decoding, ends, stop, engine.batch_size, engine.batching)
+    done = _read_done(call.folder / DONE)
+    asked = [
+        Asked(
+            index,
+            ids,
+            limit_of(len(ids), decoding.max_new_tokens, room),
+            prompt_seed(decoding.seed, prompts[index].instruction, prompts[index].input),
+        )
+        for index, ids in enumerate(encoded.ids)
+        if index not in done
+    ]
+    seconds, made = _make(call.folder / DONE, decoder, asked, done, stop)
+
+    used = {
+        "parameters": model.num_parameters(),
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "tokens_per_second": round(made / max(seconds, 1e-9), 1),
+    }
+    notes, seeds = [decoder.note] if decoder.note else [], {}
+    if source.random is not None and trained_folder(call.inputs) is None:
+        used["base_model"] = "random"
+        seeds["model"] = source.random.seed
+        notes.append("the model had random weights and no training")
+    return Answered(
+        [done[index] for index in range(len(prompts))],
+        used=used,
+        seeds=seeds,
+        notes=notes,
+        cost={"gpu_seconds": round(seconds, 3) if device == "cuda" else 0.0},
+    )
+
+
+def _make(
+    path: Path, decoder: Decoder, asked: Sequence[Asked], done: dict[int, Output], stop: list[str]
+) -> tuple[float, int]:
+    """Add the answers to `done` and to the file as each ends; returns the seconds and tokens taken."""
+    lengths = {one.index: len(one.ids) for one in asked}
+    total, before = len(done) + len(asked), len(done)
+    progress = Progress("answer", total, "prompts")
+    started, tokens = time.monotonic(), 0
+    with path.open("a", encoding="ascii") as file:
+        for made in decoder.answers(asked):
+            output = finish(made, decoder.tokenizer, stop, lengths[made.index])
+            done[made.index] = output
+            file.write(json.dumps(asdict(output)) + "\n")
+            file.flush()
+            tokens += len(made.tokens)
+            seconds = time.monotonic() - started
+            new = len(done) - before
+            progress.show(
+                len(done),
+                tokens_per_second=round(tokens / max(seconds, 1e-9)),
+                seconds_left=round(seconds / new * (total - len(done))),
+            )
+    return time.monotonic() - started, tokens
+
+
+def finish(
+    made: Made, tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str], prompt_tokens: int
+) -> Output:
+    """The answer as a text, up to the first stop text in it."""
+    answer = text_of(tokenizer, made.tokens)
+    cut = min((answer.find(text) for text in stop if text in answer), default=len(answer))
+    return Output(made.index, answer[:cut], made.finish_reason, len(made.tokens), prompt_tokens)
+
+
+def _read_done(path: Path) -> dict[int, Output]:
+    """What an interrupted run left. Its last line may be half a line: it is cut off."""
+    if not path.exists():
+        return {}
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if whole != data:
+        path.write_bytes(whole)
+    outputs = (Output(**json.loads(line)) for line in whole.decode("ascii").splitlines())
+    return {output.index: output for output in outputs}

@@ -1,0 +1,277 @@
+"""Answers of a served model: any OpenAI-compatible endpoint, or vLLM with the row's own model.
+
+Every call is in the artefact's transcript.jsonl, from which an interrupted run and a replay go on.
+"""
+
+import asyncio
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from typing import Any
+
+from harness.call import TRANSCRIPT, StageCall
+from harness.errors import InputError
+from harness.eval.answer import Answered
+from harness.eval.asking import ServedModels
+from harness.eval.outputs import Output
+from harness.eval.prompts import Prompt, prompt_seed
+from harness.llm.client import Client
+from harness.llm.progress import Progress
+from harness.llm.reply import REFUSED, Kind, Reply, tokens_used, usage_is_known
+from harness.llm.stage_calls import open_client
+from harness.modeling.load import is_adapter, load_tokenizer, trained_folder
+from harness.spec.answer import Answer, Decoding, EndpointEngine, VllmEngine
+from harness.spec.base import Endpoint
+from harness.spec.model_source import ModelSource
+
+VLLM_URL = "HARNESS_VLLM_URL"
+"""The environment variable that names a running vLLM server."""
+VLLM_KNOWN_AS = Endpoint(model="vllm", base_url="http://vllm/v1")
+"""How a transcript knows it: neither its address nor the name it gives the model are the same in the
+next run, which must find the calls again."""
+VLLM_TIMEOUT_S = 3600.0
+"""Of one answer: with many at a time, the longest take minutes."""
+LOOK_TIMEOUT_S = 10.0
+
+
+def answer_by_endpoint(
+    call: StageCall,
+    params: Answer,
+    engine: EndpointEngine,
+    source: ModelSource | None,
+    prompts: Sequence[Prompt],
+) -> Answered:
+    """Raises what harness.llm.client raises, and InputError for a template that is no plain text."""
+    kind: Kind = engine.api
+    if kind == "chat":
+        bodies = [chat_body(prompt, engine, params.decoding) for prompt in prompts]
+        stop = params.decoding.stop
+    else:
+        texts, stop = _texts(call, params, source, prompts)
+        bodies = [
+            {"prompt": text, **sampling_of(params.decoding, prompt)}
+            | ({"stop": stop} if stop else {})
+            for text, prompt in zip(texts, prompts, strict=True)
+        ]
+    client = open_client(call, engine.endpoint, engine.transcript)
+    answered = _asked(client, bodies, kind, stop)
+    answered.used["model"] = engine.endpoint.model
+    return answered
+
+
+def answer_by_vllm(
+    call: StageCall,
+    params: Answer,
+    engine: VllmEngine,
+    source: ModelSource,
+    prompts: Sequence[Prompt],
+) -> Answered:
+    """With the template's tokens, so that no server's template has a say.
+
+    Raises InputError where no server is named, or it does not serve the model.
+    """
+    from harness.eval.encode import check_lengths, encode, limit_of, positions_in
+
+    trained = trained_folder(call.inputs)
+    if source.random is not None and (trained is None or is_adapter(trained)):
+        raise InputError(
+            "vLLM serves a model from its files, and one with random weights has none",
+            "Take eval.answer.engine.kind: transformers for it.",
+        )
+    tokenizer = load_tokenizer(source, call.inputs)
+    encoded = encode(prompts, params.template, tokenizer)
+    limits = [positions_in(source, call.inputs), engine.max_model_length]
+    room = min((limit for limit in limits if limit is not None), default=None)
+    check_lengths(prompts, encoded.ids, room)
+    stop = list(dict.fromkeys([*encoded.stop, *params.decoding.stop]))
+    bodies = []
+    for ids, prompt in zip(encoded.ids, prompts, strict=True):
+        limit = limit_of(len(ids), params.decoding.max_new_tokens, room)
+        bodies.append(
+            {
+                "prompt": ids,
+                **sampling_of(params.decoding, prompt),
+                "max_tokens": limit,
+                # What is left open, the server takes from the model folder's generation_config.json.
+                "top_p": params.decoding.top_p,
+                "top_k": 0,
+                "min_p": 0.0,
+                "repetition_penalty": 1.0,
+                "stop": stop,
+                "stop_token_ids": sorted({tokenizer.eos_token_id, *encoded.ends}),
+                "skip_special_tokens": True,
+            }
+        )
+    settings = {"concurrency": engine.concurrency, "timeout_s": VLLM_TIMEOUT_S}
+    known_as = VLLM_KNOWN_AS.model_copy(update=settings)
+    at = None if call.replay else find_vllm(call.server, engine)
+    # Its calls cost no money, and no budget holds for them.
+    client = Client(known_as, call.folder / TRANSCRIPT, replay=call.replay, at=at)
+    started = time.monotonic()
+    answered = _asked(client, bodies, "completion", stop)
+    answered.cost["gpu_seconds"] = 0.0 if call.replay else round(time.monotonic() - started, 3)
+    return answered
+
+
+def find_vllm(server: dict[str, str] | None, engine: VllmEngine) -> tuple[str, str]:
+    """(base URL, the model's name there) of the server beside the stage, or of a running one.
+
+    Raises InputError where none is named or reached, or it serves another model.
+    """
+    if server is not None:
+        url, wanted = server["base_url"], server.get("model")
+    else:
+        url, wanted = engine.base_url or os.environ.get(VLLM_URL, ""), None
+    if not url:
+        raise InputError(
+            "no vLLM server is named that could answer",
+            "Run the row with the docker executor, which starts one; or start one with the row's model "
+            f"and name it: {VLLM_URL}=http://127.0.0.1:8000/v1 (or eval.answer.engine.base_url).",
+        )
+    url = url.rstrip("/")
+    served = _served_by(url)
+    if wanted is None and len(served) > 1:
+        raise InputError(
+            f"the vLLM server at {url} serves several models: {', '.join(served)}",
+            "Start one that serves the row's model alone.",
+        )
+    if not served or (wanted is not None and wanted not in served):
+        raise InputError(
+            f"the vLLM server at {url} does not serve {wanted or 'a model'}, but "
+            f"{', '.join(served) or 'none'}",
+            "Stop it, and start one with the row's model.",
+        )
+    return url, wanted or served[0]
+
+
+def _served_by(url: str) -> list[str]:
+    # A proxy of the environment has no business between a stage and a server that runs beside it.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url}/models", timeout=LOOK_TIMEOUT_S) as response:
+            return [str(model["id"]) for model in json.load(response)["data"]]
+    except (OSError, urllib.error.URLError) as e:
+        raise InputError(
+            f"the vLLM server at {url} cannot be reached: {getattr(e, 'reason', e)}",
+            "Start it, and wait until it has loaded the model: GET /health then answers.",
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{url}/models is no answer of an OpenAI-compatible server") from None
+
+
+def chat_body(prompt: Prompt, engine: EndpointEngine, decoding: Decoding) -> dict[str, Any]:
+    """The request: the set's system text, or else the engine's, and the instruction with its input."""
+    system = prompt.system or engine.system
+    said = f"{prompt.instruction}\n{prompt.input}" if prompt.input else prompt.instruction
+    messages = [{"role": "system", "content": system}] if system else []
+    body = {
+        "messages": [*messages, {"role": "user", "content": said}],
+        **sampling_of(decoding, prompt),
+    }
+    return body | ({"stop": decoding.stop} if decoding.stop else {})
+
+
+def sampling_of(decoding: Decoding, prompt: Prompt) -> dict[str, Any]:
+    """The decoding in a request's words; a sampled one with the prompt's own seed."""
+    body: dict[str, Any] = {
+        "max_tokens": decoding.max_new_tokens,
+        "temperature": decoding.temperature,
+    }
+    if decoding.temperature > 0:
+        body["top_p"] = decoding.top_p
+        # Servers take 32 bits at least.
+        body["seed"] = prompt_seed(decoding.seed, prompt.instruction, prompt.input) % 2**31
+    return body
+
+
+def _texts(
+    call: StageCall, params: Answer, source: ModelSource | None, prompts: Sequence[Prompt]
+) -> tuple[list[str], list[str]]:
+    """The prompts as the template writes them, and the texts that end an answer.
+
+    Raises InputError where it needs a tokenizer's tokens, and the row has no model.
+    """
+    from harness.modeling.pieces import ending, pieces
+    from harness.modeling.text import Encoder
+
+    template = params.template
+    if template is None:
+        raise InputError("the answer stage was given no template")
+    tokens: dict[str, str] = {}
+    if source is not None:
+        tokenizer = load_tokenizer(source, call.inputs)
+        tokens = {"bos": tokenizer.bos_token or "", "eos": tokenizer.eos_token or ""}
+        encoder = Encoder(tokenizer, template)
+        made = [encoder.pieces(p.instruction, p.input, None, p.system) for p in prompts]
+        ends = list(encoder.stop)
+    elif template.from_tokenizer:
+        raise InputError(
+            "the tokenizer's own template is wanted, and the row has no model with a tokenizer",
+            "Name the model in the spec, another template, or api: chat.",
+        )
+    else:
+        made = [pieces(template, p.instruction, p.input, None, p.system) for p in prompts]
+        ends = list(template.stop)
+    end = [] if template.from_tokenizer else ending(template)
+    if end and not any(piece.token for piece in end):
+        ends.append("".join(piece.text for piece in end))
+    if any(piece.token and piece.token not in tokens for parts in made for piece in parts):
+        raise InputError(
+            f"the template {template.name or 'of the spec'} has tokens of the tokenizer's own in its "
+            "prompt, and the row has no model with one",
+            "Name the model in the spec, a template of text alone, or api: chat.",
+        )
+    texts = ["".join(tokens.get(piece.token, piece.text) for piece in parts) for parts in made]
+    return texts, list(dict.fromkeys([*ends, *params.decoding.stop]))
+
+
+def _asked(
+    client: Client, bodies: Sequence[dict[str, Any]], kind: Kind, stop: Sequence[str]
+) -> Answered:
+    progress, done = Progress("answer", len(bodies), "prompts"), 0
+    started, tokens = time.monotonic(), 0
+    served = ServedModels()
+
+    def show(index: int, reply: Reply) -> None:
+        nonlocal done, tokens
+        served.note(reply)
+        done += 1
+        tokens += tokens_used(reply.usage)[1]
+        seconds = time.monotonic() - started
+        progress.show(
+            done,
+            tokens_per_second=round(tokens / max(seconds, 1e-9)),
+            seconds_left=round(seconds / done * (len(bodies) - done)),
+        )
+
+    async def ask() -> list[Reply]:
+        async with client:
+            return await client.gather(bodies, show, kind)
+
+    replies = asyncio.run(ask())
+    notes, unknown = served.notes(), sum(not usage_is_known(reply.usage) for reply in replies)
+    if unknown:
+        notes.append(f"of {unknown} of {len(replies)} answers the server did not count the tokens")
+    return Answered(
+        [_output(index, reply, stop) for index, reply in enumerate(replies)],
+        used={"served_models": client.served_models},
+        cost=client.cost(),
+        notes=notes,
+        findings=served.findings(),
+        simulated=["answers"] if client.simulated else [],
+        keep=[TRANSCRIPT],
+    )
+
+
+def _output(index: int, reply: Reply, stop: Sequence[str]) -> Output:
+    known = usage_is_known(reply.usage)
+    prompt, made = tokens_used(reply.usage) if known else (None, None)
+    # Some servers leave the stop text in.
+    cut = min((reply.text.find(s) for s in stop if s in reply.text), default=len(reply.text))
+    reason = reply.finish_reason
+    if reason == REFUSED:
+        return Output(index, "", REFUSED, made, prompt)
+    return Output(index, reply.text[:cut], reason, made, prompt)

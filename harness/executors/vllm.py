@@ -1,0 +1,155 @@
+"""A model served by vLLM beside a stage, on a network that the two share and nothing else is on."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import docker.errors
+from docker.types import DeviceRequest, Mount
+
+from harness import environment
+from harness.errors import HarnessError, InputError
+from harness.executors import Event, Job, Serve
+from harness.executors.serving import ADAPTER, HOST, MODEL, PORT, arguments
+
+LOG_LINES = 15
+_ALIVE = (
+    "import urllib.request as r; r.build_opener(r.ProxyHandler({}))"
+    f".open('http://127.0.0.1:{PORT}/health', timeout=5)"
+)
+_SECOND = 10**9
+
+
+@contextlib.contextmanager
+def serving(client: Any, job: Job, on_event: Callable[[Event], None]) -> Iterator[tuple[str, str]]:
+    """The network's name and the server's base URL on it, while the server runs.
+
+    Raises:
+        InputError: the image is not there, or there is no GPU.
+        HarnessError: the server did not come up in `start_timeout_s`.
+    """
+    serve = job.serve
+    assert serve is not None
+    labels = {"harness.key": job.key, "harness.work": str(job.work.resolve())}
+    try:
+        image = client.images.get(serve.engine.image)
+    except docker.errors.ImageNotFound:
+        raise InputError(
+            f"the image of vLLM is not there: {serve.engine.image}",
+            f"Get it (about 10 GB): docker pull {serve.engine.image}",
+        ) from None
+    name = f"harness-vllm-{job.key[:12]}"
+    _remove_networks(client, name)
+    network = container = None
+    try:
+        with _uninterrupted():
+            network = client.networks.create(name, driver="bridge", internal=True, labels=labels)
+            container = client.containers.create(
+                image.id,
+                command=arguments(serve),
+                network=name,
+                networking_config={name: client.api.create_endpoint_config(aliases=[HOST])},
+                **_settings(job, serve, labels),
+            )
+        container.start()
+        _wait(container, job, serve, on_event)
+        yield name, f"http://{HOST}:{PORT}/v1"
+    except docker.errors.APIError as e:
+        raise HarnessError(
+            f"{job.title}: vLLM could not be started: {e.explanation or e}",
+            "It needs an NVIDIA GPU that Docker can pass on (`harness doctor` shows it); without one "
+            "use the engine transformers.",
+        ) from None
+    finally:
+        with contextlib.suppress(docker.errors.APIError):
+            if container is not None:
+                container.remove(force=True)
+        with contextlib.suppress(docker.errors.APIError):
+            if network is not None:
+                network.remove()
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold a Ctrl-C back until what is being made is known, and can be removed."""
+    stops = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _remove_networks(client: Any, name: str) -> None:
+    """What a killed harness left; its containers were removed before."""
+    for network in client.networks.list(names=[f"^{name}$"]):
+        with contextlib.suppress(docker.errors.APIError):
+            network.remove()
+
+
+def _settings(job: Job, serve: Serve, labels: dict[str, str]) -> dict[str, Any]:
+    mounts = [Mount(MODEL, str(serve.model.resolve()), "bind", read_only=True)]
+    if serve.adapter is not None:
+        mounts.append(Mount(ADAPTER, str(serve.adapter.resolve()), "bind", read_only=True))
+    settings: dict[str, Any] = {
+        "mounts": mounts,
+        "labels": labels,
+        "environment": {
+            "HOME": "/tmp",
+            "HF_HUB_OFFLINE": "1",
+            "VLLM_NO_USAGE_STATS": "1",
+            "DO_NOT_TRACK": "1",
+        },
+        "user": f"{os.getuid()}:{os.getgid()}",
+        "read_only": True,
+        # Kernels compiled at run time are loaded from here.
+        "tmpfs": {"/tmp": "mode=1777,exec"},
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "shm_size": job.limits.shm,
+        "init": True,
+        "healthcheck": {
+            "test": ["CMD", "python3", "-c", _ALIVE],
+            "interval": 2 * _SECOND,
+            "timeout": 10 * _SECOND,
+            "retries": 1_000_000,
+        },
+    }
+    if environment.accelerator() == "cuda":
+        settings["device_requests"] = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
+    return settings
+
+
+def _wait(container: Any, job: Job, serve: Serve, on_event: Callable[[Event], None]) -> None:
+    began = time.monotonic()
+    limit = serve.engine.start_timeout_s
+    while (spent := time.monotonic() - began) < limit:
+        container.reload()
+        state = container.attrs["State"]
+        if state.get("Health", {}).get("Status") == "healthy":
+            return
+        if state["Status"] in ("exited", "dead"):
+            break
+        on_event(
+            {
+                "event": "progress",
+                "task": "vLLM starts",
+                "done": int(spent),
+                "total": int(limit),
+                "unit": "s at most",
+                "info": {},
+            }
+        )
+        time.sleep(0.5)
+    log = container.logs(tail=200).decode("utf-8", "replace")
+    with job.log.open("a", encoding="utf-8") as file:
+        file.write(f"vLLM's log:\n{log}\n")
+    last = "\n".join(f"  | {line}" for line in log.splitlines()[-LOG_LINES:])
+    raise HarnessError(
+        f"{job.title}: vLLM did not come up"
+        + (f" in {limit:.0f} s" if spent >= limit else ": it ended"),
+        f"The last lines of its log:\n{last}\nThe whole log: {job.log}",
+    )

@@ -1,0 +1,49 @@
+"""Where a model comes from: random weights, a folder, the hub."""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from harness.spec.base import HUB_ID, REVISION, Data, Seed, Spec
+
+
+def _as_json(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"a configuration holds what JSON can hold: {e}") from None
+    return value
+
+
+class RandomModel(Spec):
+    """A model with random weights: real architecture, no training. Marked in manifests and tables."""
+
+    config: Annotated[dict[str, Any], AfterValidator(_as_json)]
+    """A transformers configuration with `model_type`, as in config.json."""
+    tokenizer: Literal["bytes"] | Data = "bytes"
+    """`bytes`: one token a byte, made on the spot; or a folder that holds a tokenizer."""
+    seed: Seed = 0
+
+
+class HubModel(Spec):
+    id: Annotated[str, Field(pattern=HUB_ID)]
+    revision: Annotated[str, Field(pattern=REVISION)]
+    """The full commit hash; a branch name would let the row change under its key."""
+
+
+class ModelSource(Spec):
+    """Where the base model comes from: exactly one of these."""
+
+    random: RandomModel | None = None
+    path: Data | None = None
+    """A local folder with config.json, safetensors weights and a tokenizer."""
+    hub: HubModel | None = None
+    trust_remote_code: bool = False
+    """Run the Python code that stands beside the weights. Shows as a deviation."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ModelSource":
+        if sum(s is not None for s in (self.random, self.path, self.hub)) != 1:
+            raise ValueError("give exactly one of random, path, hub")
+        return self

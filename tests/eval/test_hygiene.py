@@ -1,0 +1,76 @@
+"""Flags: what they find in real outputs of a faulty study, and what they leave alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.eval.hygiene import count_flags, findings, flags
+
+
+def found_in(path: Path) -> list[list[str]]:
+    return [flags(row["output"], None) for row in json.loads(path.read_text())]
+
+
+def test_the_outputs_of_a_prompt_without_assistant_header_begin_with_the_role(
+    shared_data: Path,
+) -> None:
+    folder = shared_data.parent / "oracles" / "mini_lima"
+    faulty = found_in(folder / "338-default-prompt-results1" / "model_outputs.json")
+    counts = count_flags(faulty)
+    assert counts["flag_role_word"] == len(faulty) == 805
+    assert counts["flag_extra_turns"] > 700
+    assert [f["kind"] for f in findings(faulty)] == ["role_words"]
+    sound = count_flags(found_in(folder / "338-qwen-prompt1-results" / "model_outputs.json"))
+    assert sound["flag_role_word"] == 0
+    assert sound["flag_extra_turns"] < 5
+
+
+def test_a_strong_models_answers_have_no_flags(shared_data: Path) -> None:
+    found = found_in(shared_data / "alpaca_eval" / "gpt4_1106_preview_outputs.json")
+    assert not any(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (" \n", ["empty"]),
+        ("Sure.", []),
+        ("assistant\nSure.", ["role_word"]),
+        ("Assistant: Sure.", ["role_word"]),
+        ("### Human: hi", ["role_word"]),
+        ("**User**: hi", ["role_word"]),
+        ("Human rights are universal.", []),
+        ("System design is hard.", []),
+        ("assistants help", []),
+        ("Yes.\nHuman: and now?", ["extra_turns"]),
+        ("Yes.\nuser\nand now?\nassistant\nNo.", ["extra_turns"]),
+        ("Yes.<|im_end|>\n<|im_start|>user\nhi", ["extra_turns"]),
+        ("Yes.\n\n### Instruction:\nSay no.", ["extra_turns"]),
+        ("The parties:\nUser\nThe user is a person.", []),
+        ("no " * 20, ["loop"]),
+        ("no " * 19, []),
+        ("one two three four five six " * 4, ["loop"]),
+        ("one two three four five six " * 3, []),
+        ("".join(f"{n}. Eat an apple a day.\n" for n in range(5)), ["loop"]),
+        ("".join(f"{n} " for n in range(200)), []),
+        ("- " * 100, []),
+        ("=" * 200, []),
+        ("哈哈" * 30, ["loop"]),
+    ],
+)
+def test_each_flag_is_what_its_definition_says(text: str, expected: list[str]) -> None:
+    assert flags(text, "stop") == expected
+
+
+def test_a_cut_answer_is_flagged_by_its_finish_reason() -> None:
+    assert flags("Yes", "length") == ["cut"]
+    assert flags("", "length") == ["empty", "cut"]
+
+
+def test_a_finding_is_made_from_a_twentieth_of_the_answers_on() -> None:
+    assert findings([["cut"]] + [[]] * 20) == []
+    (found,) = findings([["cut", "empty"]] + [[]] * 19)
+    assert found["kind"] == "empty_or_truncated"
+    assert found["evidence"] == {"answers": 20, "empty": 1, "cut": 1, "share": 0.05}
+    assert findings([]) == []

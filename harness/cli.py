@@ -1,6 +1,5 @@
 """The command line: parse, call, print. Heavy imports stand inside the commands that need them."""
 
-import contextlib
 import errno
 import os
 import signal
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.plan import Planner, RowPlan
-    from harness.spec.load import LoadedRow
-    from harness.store import Store
+    from harness.spec.load import LoadedRow, Usable
+    from harness.store import Artefact, Store
 
 SPECS = click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=Path))
 VOLUME = click.option(
@@ -142,10 +141,14 @@ def plan(specs: tuple[Path, ...], volume: Path, inputs: Path | None, executor: s
 
     Each stage is to run, is reused, or is stale; with what changed, and calls and tokens to expect.
     """
+    from harness.preflight import check
     from harness.report.plans import show_plans
 
     planner = _planner(volume, inputs, executor)
-    show_plans(_console(), _plan(specs, planner))
+    plans = _plan(specs, planner)
+    show_plans(_console(), plans)
+    for row_plan in plans:
+        check(row_plan, planner.files)
 
 
 @main.command()
@@ -168,7 +171,7 @@ def run(
     from harness.report.agreement import show_agreement
     from harness.report.matrix import agreements_of, lines_of
     from harness.report.terminal import show_matrix
-    from harness.run import Runner
+    from harness.run import Runner, StagesFailed
 
     stages = [s.strip() for s in only.split(",") if s.strip()]
     unknown = [s for s in stages if s not in STAGES]
@@ -183,7 +186,11 @@ def run(
     for row_plan in plans:
         if stages and not any(s.stage in stages for s in row_plan.stages):
             console.print(f"row {row_plan.row.row} has no {' or '.join(stages)} stage")
-    Runner(planner.store, planner.files, make(executor), console).run(plans, stages)
+    failed = None
+    try:
+        Runner(planner.store, planner.files, make(executor), console).run(plans, stages)
+    except StagesFailed as e:
+        failed = e
     planner.files.save()
     if not stages or {"judge", "train"} & set(stages):
         planned = {p.row.row for p in plans}
@@ -197,6 +204,8 @@ def run(
         if data is not None and data.stage == "gen" and data.artefact is not None:
             card = data.artefact.folder / "card.md"
             console.print(f"row {row_plan.row.row}: its data card is {card}", markup=False)
+    if failed is not None:
+        raise failed
 
 
 @main.command()
@@ -323,10 +332,10 @@ def replay(
     from outputs, judges' replies and recorded results. Says `exact` of an artefact when every file
     has the digest, and every metric and count the value, that its manifest says; else which have not,
     and exit code 1. A training is not run again: its files are checked, and its losses read from its
-    log.
+    log. Inside an image, those stages alone are made again that run in it.
     """
     from harness.executors import make
-    from harness.replay import STAGES, to_replay
+    from harness.replay import STAGES, left_to_others, to_replay, where_replayed
     from harness.replay import replay as rebuild
     from harness.report.terminal import show_replayed, show_row_replayed
     from harness.run import Runner
@@ -335,6 +344,13 @@ def replay(
     planner.store.prepare()
     plan = planner.plan(_row_named(name))
     stages = to_replay(plan, kinds or STAGES)
+    left_out = left_to_others(stages)
+    stages = [s for s in stages if s not in left_out]
+    if not stages:
+        raise InputError(
+            f"row {plan.row.row}: none of its stages is replayed in this image",
+            where_replayed(left_out, name),
+        )
     console = _console()
     runner = Runner(planner.store, planner.files, make(executor), console)
     done = []
@@ -343,6 +359,13 @@ def replay(
             done.append(rebuild(runner, planned))
             show_replayed(console, done[-1])
     show_row_replayed(console, plan, stages, done)
+    if left_out:
+        console.print(
+            f"left out, for they are not replayed in this image:\n{where_replayed(left_out, name)}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     different = [r for r in done if not r.exact]
     if different:
         raise HarnessError(
@@ -379,15 +402,23 @@ def table(
 
     They come from specs and manifests alone.
 
-    Without SPECS: every row below specs/, written to results/. With SPECS: those rows, printed, and
-    written where --out says.
+    Without SPECS: every row below specs/ whose spec has no fault, written to results/. With SPECS:
+    those rows, printed, and written where --out says.
     """
     from harness.report.agreement import show_agreement
     from harness.report.matrix import agreements_of, lines_of, write_all
     from harness.report.terminal import show_matrix
+    from harness.spec.load import SpecFaults
 
     executors = [executor] if executor else ["docker", "local"]
-    rows = _load(specs or (_spec_folder(),))
+    if specs:
+        rows = _load(specs)
+    else:
+        found = _usable()
+        if not found.rows:
+            raise SpecFaults(found.faults)
+        _tell_faulty(found)
+        rows = found.rows
     planners = [_planner(volume, inputs, name) for name in executors]
     planners = [planners[0], *(_sharing(planners[0], p) for p in planners[1:])]
     lines = [line for row in rows for line in lines_of(row, planners)]
@@ -464,7 +495,7 @@ def show(
         show_outputs(_console(), plan, Wishes(**wishes), as_json)
         return
     planner = _planner(volume, inputs, executor)
-    artefacts = _find_artefacts(name, planner)
+    artefacts, loaded = _find_artefacts(name, planner)
     for artefact in artefacts if check else []:
         artefact.check()
     if card:
@@ -475,12 +506,11 @@ def show(
         return
     for artefact in artefacts:
         show_artefact(_console(), artefact, checked=check)
-    if sum(artefact.stage == "judge" for artefact in artefacts) > 1:
+    if loaded is not None and sum(artefact.stage == "judge" for artefact in artefacts) > 1:
         from harness.report.agreement import show_agreement
         from harness.report.matrix import agreements_of
 
-        with contextlib.suppress(InputError):  # not a row, but the beginning of several keys
-            show_agreement(_console(), agreements_of(_row_named(name), [planner]))
+        show_agreement(_console(), agreements_of(loaded, [planner]))
 
 
 @main.command()
@@ -585,6 +615,19 @@ def _load(specs: tuple[Path, ...]) -> "list[LoadedRow]":
     return load_rows(specs)
 
 
+def _usable() -> "Usable":
+    from harness.spec.load import load_usable
+
+    return load_usable((_spec_folder(),))
+
+
+def _tell_faulty(found: "Usable") -> None:
+    count = len(found.faulty)
+    if count:
+        said = f"{count} spec{'s have' if count > 1 else ' has'} faults"
+        click.echo(f"warning: {said}: `harness validate specs` lists them", err=True)
+
+
 def _spec_folder() -> Path:
     folder = Path("specs")
     if not folder.is_dir():
@@ -651,47 +694,51 @@ def _row_named(name: str) -> "LoadedRow":
     """The row with this id below specs/, or that of the spec file `name`."""
     if name.endswith((".yaml", ".yml")):
         return _load((Path(name),))[0]
-    rows = {loaded.row.row: loaded for loaded in _load((_spec_folder(),))}
-    if name not in rows:
-        import difflib
-
-        near = difflib.get_close_matches(name, rows, n=3)
-        raise InputError(
-            f"there is no row {name!r} below specs/",
-            f"Near: {', '.join(near)}." if near else "`harness plan specs` lists the rows.",
-        )
-    return rows[name]
+    usable = _usable()
+    for loaded in usable.rows:
+        if loaded.row.row == name:
+            _tell_faulty(usable)
+            return loaded
+    raise _unknown(name, f"there is no row {name!r} below specs/", usable)
 
 
-def _find_artefacts(name: str, planner: "Planner") -> list[Any]:
-    """The artefacts of the row `name` below specs/, or those whose key begins with `name`."""
+def _unknown(name: str, message: str, usable: "Usable | None") -> InputError:
+    """No usable spec has the row: the faults of the others are the error, where there are any."""
+    import difflib
+
+    from harness.spec.load import SpecFaults
+
+    if usable is not None and usable.faults:
+        return SpecFaults(usable.faults, f"Of the specs without faults: {message}.")
+    near = difflib.get_close_matches(name, [r.row.row for r in usable.rows] if usable else [], n=3)
+    hint = f"Near: {', '.join(near)}." if near else "`harness plan specs` lists rows and keys."
+    return InputError(message, hint)
+
+
+def _find_artefacts(name: str, planner: "Planner") -> "tuple[list[Artefact], LoadedRow | None]":
+    """The artefacts of the row `name` below specs/, and that row; or those whose key begins so."""
     if not name.rpartition("/")[2]:
         raise InputError("name a row, or the beginning of a key")
-    folder = Path("specs")
-    known: list[str] = []
-    if folder.is_dir():
-        for loaded in _load((folder,)):
-            known.append(loaded.row.row)
-            if loaded.row.row == name:
-                stages = planner.plan(loaded).stages
-                found = [s.artefact for s in stages if s.artefact is not None]
-                if found:
-                    return found
-                raise InputError(
-                    f"row {name} has no artefact on {planner.store.root} made by this executor",
-                    f"Make them: harness run {loaded.path}",
-                )
-    found = planner.store.match(name)
-    if not found:
-        import difflib
-
-        near = difflib.get_close_matches(name, known, n=3)
-        raise InputError(
-            f"{name!r} is neither a row below specs/ nor the beginning of a key on "
-            f"{planner.store.root}",
-            f"Near: {', '.join(near)}." if near else "`harness plan specs` lists rows and keys.",
-        )
-    return found
+    usable = _usable() if Path("specs").is_dir() else None
+    loaded = next((r for r in usable.rows if r.row.row == name), None) if usable else None
+    if loaded is not None:
+        found = [s.artefact for s in planner.plan(loaded).stages if s.artefact is not None]
+        if not found:
+            raise InputError(
+                f"row {name} has no artefact on {planner.store.root} made by this executor",
+                f"Make them: harness run {loaded.path}",
+            )
+    else:
+        found = planner.store.match(name)
+        if not found:
+            message = (
+                f"{name!r} is neither a row below specs/ nor the beginning of a key on "
+                f"{planner.store.root}"
+            )
+            raise _unknown(name, message, usable)
+    if usable is not None:
+        _tell_faulty(usable)
+    return found, loaded
 
 
 def _console() -> "Console":

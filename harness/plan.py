@@ -13,7 +13,7 @@ from harness.errors import HarnessError, InputError
 from harness.estimate import Estimate
 from harness.keys import KEY_FORMAT, Files, differences, digest_of, iter_data, key_view
 from harness.prices import Price, Prices
-from harness.spec.answer import PromptSet, VllmEngine
+from harness.spec.answer import Decoding, PromptSet, VllmEngine
 from harness.spec.base import Endpoint, _Data
 from harness.spec.judges import (
     AlpacaEvalJudge,
@@ -235,6 +235,8 @@ class Planner:
                 continue
             template = answer.template or row.template if answer.uses_template else None
             answer = answer.model_copy(update={"template": template})
+            if not answer.decodes:
+                answer = answer.model_copy(update={"decoding": Decoding()})
             for seed in sampling_seeds:
                 decoding = _with(answer.decoding, "seed", seed)
                 seeded = answer.model_copy(update={"decoding": decoding})

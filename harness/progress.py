@@ -10,19 +10,28 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 PLAIN_SECONDS = 5.0
 """Without a terminal, a task says how far it is at most this often."""
+OWN_GUESS = "seconds_left"
+"""A stage that has this among its figures, None while it cannot be said, guesses better than a bar."""
 
 
 def plain(text: str) -> str:
     """Text from models or files without what could steer a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+
+
+class _TimeRemaining(TimeRemainingColumn):
+    def render(self, task: Task) -> Text:
+        return Text() if task.fields["guesses"] else super().render(task)
 
 
 class ProgressView:
@@ -41,7 +50,7 @@ class ProgressView:
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            _TimeRemaining(),
             TextColumn("[dim]{task.fields[info]}"),
             console=console,
             disable=not self._live,
@@ -51,7 +60,9 @@ class ProgressView:
         self._console.print(f"[bold]{escape(self._title)}[/]", highlight=False)
         self._bars.start()
         if self._live:
-            self._tasks[""] = self._bars.add_task("starting", total=None, unit="", info="")
+            self._tasks[""] = self._bars.add_task(
+                "starting", total=None, unit="", info="", guesses=False
+            )
         return self
 
     def __exit__(
@@ -70,7 +81,8 @@ class ProgressView:
 
     def _progress(self, event: dict[str, Any]) -> None:
         task, done, total = str(event["task"]), event["done"], event["total"]
-        info = ", ".join(f"{k} {_figure(v)}" for k, v in event.get("info", {}).items())
+        figures = event.get("info", {})
+        info = ", ".join(f"{k} {_figure(v)}" for k, v in figures.items() if v is not None)
         unit = _plural(str(event["unit"]), total)
         if self._live:
             starting = self._tasks.pop("", None)
@@ -78,7 +90,7 @@ class ProgressView:
                 self._bars.remove_task(starting)
             if task not in self._tasks:
                 self._tasks[task] = self._bars.add_task(
-                    escape(task), total=total, unit=unit, info=""
+                    escape(task), total=total, unit=unit, info="", guesses=OWN_GUESS in figures
                 )
             self._bars.update(
                 self._tasks[task], completed=done, total=total, unit=unit, info=escape(info)

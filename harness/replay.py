@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness import environment
 from harness.call import TRANSCRIPT
 from harness.errors import InputError
 from harness.keys import file_digest
@@ -74,6 +75,29 @@ def to_replay(plan: RowPlan, stages: Sequence[str]) -> list[StagePlan]:
     if all(s.artefact is None for s in wanted):
         raise _absent(wanted[-1])
     return wanted
+
+
+def left_to_others(stages: Sequence[StagePlan]) -> list[StagePlan]:
+    """Inside an image: the stages that run in another. A training's check runs anywhere."""
+    image = environment.current_image()
+    if image is None:
+        return []
+    family = image["image"].split("-")[0]
+    return [s for s in stages if s.stage != "train" and environment.FAMILY[s.stage] != family]
+
+
+def where_replayed(stages: Sequence[StagePlan], name: str) -> str:
+    """How each of these stages of the row `name` is replayed in its own image, a line per image."""
+    lines = []
+    for service in dict.fromkeys(environment.FAMILY[s.stage] for s in stages):
+        kinds = list(
+            dict.fromkeys(s.stage for s in stages if environment.FAMILY[s.stage] == service)
+        )
+        lines.append(
+            f"{', '.join(kinds)}: docker compose run --rm --entrypoint "
+            f'"python -m harness replay" {service} {name}'
+        )
+    return "\n".join(lines)
 
 
 def replay(runner: Runner, planned: StagePlan) -> Replayed:
@@ -189,7 +213,19 @@ def _compare(
         )
     _compare_numbers(replayed, artefact.manifest["metrics"], result["metrics"], "metric")
     _compare_numbers(replayed, artefact.manifest["counts"], result["counts"], "count")
+    _compare_marks(replayed, artefact.manifest, result)
     return replayed
+
+
+def _compare_marks(replayed: Replayed, manifest: dict[str, Any], result: dict[str, Any]) -> None:
+    """What must stand beside the numbers: that they are simulated, and what was found."""
+    inputs = [source.artefact for source in replayed.planned.inputs.values() if source.artefact]
+    inherited = {mark for artefact in inputs for mark in artefact.manifest["simulated"]}
+    for mark in sorted((inherited | set(result["simulated"])) - set(manifest["simulated"])):
+        replayed.different.append(f"mark simulated (the manifest does not say so of the {mark})")
+    for name in ("findings", "deviations"):
+        if manifest.get(name, []) != result.get(name, []):
+            replayed.different.append(f"{name} (others than the manifest says)")
 
 
 def _compare_numbers(

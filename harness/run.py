@@ -1,19 +1,23 @@
 """Carries out a plan: each stage that is not there yet is run, sealed and remembered."""
 
+import contextlib
 import json
 import shutil
+import socket
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
 from harness import environment
 from harness.call import RESULT_FILE
 from harness.errors import HarnessError, InputError
-from harness.executors import Executor, Job, Serve, StageFailed
+from harness.executors import HOST, Executor, Job, Serve, StageFailed
 from harness.keys import Files, file_digest
 from harness.llm.secrets import read_key
 from harness.plan import RowPlan, StagePlan, unique
@@ -30,6 +34,22 @@ MADE = (".jsonl", ".safetensors", "model_outputs.json")
 """Endings of files whose content a stage made; a model's tokenizer and configuration were given."""
 
 
+class StagesFailed(HarnessError):
+    """Stages ended with a fault; whatever did not need what they make was run."""
+
+    def __init__(self, failures: Sequence[StageFailed], not_run: Sequence[StagePlan]) -> None:
+        first = failures[0]
+        message, hint = first.message, first.hint
+        if len(failures) > 1:
+            told = [_indented(e.message, e.advice, f"The whole log: {e.log}") for e in failures]
+            message, hint = "\n".join([f"{len(failures)} stages failed", *told]), ""
+        if not_run:
+            titles = ", ".join(title_of(s) for s in not_run)
+            hint = "\n".join(filter(None, [hint, f"Not run because of it: {titles}"]))
+        super().__init__(message, hint)
+        self.exit_code = first.exit_code
+
+
 class Runner:
     """Runs planned stages with one executor on one volume."""
 
@@ -43,18 +63,40 @@ class Runner:
         """Run every stage (or the stages named in `only`) that is not there yet.
 
         Raises:
-            InputError: an input is missing and its stage is not among `only`, a key is not set.
-            HarnessError: a stage failed, an artefact is damaged, it was interrupted.
+            InputError: an input is missing and its stage is not among `only`, a key is not set, a
+                server cannot be reached from where its stage runs.
+            StagesFailed: stages failed; all that does not depend on them was run.
+            HarnessError: no stage can run, an artefact is damaged, it was interrupted.
         """
+        from harness import preflight
+
         stages = [s for s in unique(plans) if not only or s.stage in only]
+        for plan in plans:
+            preflight.check(plan, self.files, only)
         for stage in stages:
             self._check_ready(stage, only)
+        failures: list[StageFailed] = []
+        failed: set[tuple[str, str]] = set()
+        not_run: list[StagePlan] = []
         for stage in stages:
-            self._run_stage(stage)
+            needed = {(s.stage, s.key) for s in stage.inputs.values()}
+            if stage.artefact is None and needed & failed:
+                failed.add((stage.stage, stage.key))
+                not_run.append(stage)
+                continue
+            try:
+                self._run_stage(stage)
+            except StageFailed as e:
+                failures.append(e)
+                failed.add((stage.stage, stage.key))
+                self.console.print(f"  failed: {plain(e.reason)}", highlight=False, markup=False)
+                continue
             for plan in plans:
                 keys = {s.memory_name: s.key for s in plan.stages if s.key == stage.key}
                 if keys:
                     self.store.remember(plan.row.row, keys)
+        if failures:
+            raise StagesFailed(failures, not_run)
 
     def _check_ready(self, planned: StagePlan, only: Sequence[str]) -> None:
         """What can be known before anything runs is said before anything runs."""
@@ -68,6 +110,9 @@ class Runner:
                     f"Make it with: {_command(source, planned)}",
                 )
         endpoint = planned.endpoint
+        for called in (endpoint, planned.served):
+            if called is not None and called.base_url is not None:
+                self._check_reachable(planned, called.base_url)
         if endpoint is None:
             return
         if planned.owner.budget.usd is not None and planned.price is None:
@@ -81,6 +126,30 @@ class Runner:
         read_key(
             endpoint.api_key_env,
             f"{endpoint.model}, which the {planned.stage} stage of row {planned.row} calls",
+        )
+
+    def _check_reachable(self, planned: StagePlan, url: str) -> None:
+        """Refuse a server on this machine's loopback address for a stage in a container, where that
+        is the container itself."""
+        inside = environment.current_image() is not None
+        if not (inside or self.executor.name == "docker") or not _on_loopback(url):
+            return
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        if inside and _answers(parts.hostname or "", port):
+            return  # it shares the network of the machine, or of the server
+        other = parts._replace(netloc=f"{HOST}:{port}").geturl()
+        if inside:
+            named = " (compose.yaml names it under extra_hosts; add it where another file does not)"
+            outside = f"outside of the images: harness run {planned.spec}"
+        else:
+            named, outside = "", "with --executor local"
+        raise InputError(
+            f"row {planned.row}: the server {url}, which its {planned.stage} stage calls, is on a "
+            "loopback address; inside a container that is the container itself, not this machine",
+            f"Have the server listen on this machine's address on Docker's bridge (`ip -4 addr show "
+            f"docker0`, often 172.17.0.1) and write base_url: {other}{named}. Or run the stage "
+            f"{outside}",
         )
 
     def _run_stage(self, planned: StagePlan) -> None:
@@ -396,6 +465,25 @@ class Runner:
 def needs_base(trained: Artefact | None) -> bool:
     """Whether the base model is needed: nothing was trained, or only an adapter to it."""
     return trained is None or ADAPTER in trained.manifest["files"]
+
+
+def _on_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _answers(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
+        return True
+    return False
+
+
+def _indented(*parts: str) -> str:
+    lines = [line for part in parts for line in part.splitlines()]
+    return "\n".join(["- " + lines[0], *("  " + line for line in lines[1:])])
 
 
 def is_adapter(trained: Path) -> bool:

@@ -187,7 +187,7 @@ class Store:
         with path.open("a+", encoding="utf-8") as file:
             if not _try_lock(file):
                 file.seek(0)
-                waiting(file.read().strip() or "another process")
+                waiting(_holder(file.read().strip()))
                 while not _try_lock(file):
                     time.sleep(0.2)
             file.seek(0)
@@ -268,6 +268,18 @@ class Store:
         write_atomically(
             self.root / "rows" / f"{row}.json", json.dumps(merged, indent=2, sort_keys=True) + "\n"
         )
+
+
+def _holder(owner: str) -> str:
+    """Who holds a lock, for what its owner wrote into it: a killed owner's stage may live on."""
+    words = owner.split()
+    if (
+        len(words) == 4
+        and words[3] == socket.gethostname()
+        and not Path("/proc", words[1]).exists()
+    ):
+        return "what a killed run left (see `ps`)"
+    return owner or "another process"
 
 
 def _try_lock(file: IO[str]) -> bool:

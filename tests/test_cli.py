@@ -287,6 +287,93 @@ def test_show_with_check_finds_a_file_that_was_changed_and_names_the_way_out(pla
     assert command("show", "--check", "one").exit_code == 0
 
 
+FAULTY = "warning: 2 specs have faults: `harness validate specs` lists them\n"
+
+
+@pytest.fixture
+def faulty(place: Path) -> Path:
+    """`place`, run, with two specs beside it that have faults."""
+    assert command("run", "specs/one.yaml").exit_code == 0
+    write_row(place / "specs", "bad", oops=1)
+    (place / "specs" / "worse.yaml").write_text("row: [")
+    return place
+
+
+def test_faulty_specs_do_not_keep_other_rows_from_being_shown_replayed_or_tabled(
+    faulty: Path,
+) -> None:
+    for arguments in (("show", "one"), ("show", "one", "--prompt"), ("replay", "one"), ("table",)):
+        result = command(*arguments)
+        assert result.exit_code == 0, result.output
+        assert result.stderr.count(FAULTY) == 1
+    (train,) = (name for name in artefacts() if name.startswith("train/"))
+    assert command("show", train).exit_code == 0
+    assert Path("results/matrix.csv").read_text().count("The row one") == 1
+
+
+@pytest.mark.parametrize("name", ["chat", "export"])
+def test_faulty_specs_do_not_keep_a_rows_model_from_being_used(
+    faulty: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    rows: list[str] = []
+
+    def use(runner: Any, plan: Any, wishes: Any) -> list[str]:
+        rows.append(plan.row.row)
+        return []
+
+    monkeypatch.setattr(f"harness.{name}.{name}", use)
+    result = command(name, "one", *(["--to", "there"] if name == "export" else []))
+    assert (result.exit_code, result.stderr) == (0, FAULTY)
+    assert rows == ["one"]
+
+
+@pytest.mark.parametrize("arguments", [("show", "bad"), ("replay", "bad"), ("show", "--best", "x")])
+def test_a_row_that_no_usable_spec_has_ends_with_the_faults(
+    faulty: Path, arguments: tuple[str, ...]
+) -> None:
+    result = command(*arguments)
+    assert result.exit_code == 2
+    assert "specs/bad.yaml:" in result.stderr
+    assert "2 faults in the specs" in result.stderr
+    assert re.search(rf"Of the specs without faults: .*'{arguments[-1]}'", result.stderr)
+
+
+def test_where_every_spec_is_faulty_the_table_is_not_written(faulty: Path) -> None:
+    Path("specs/one.yaml").unlink()
+    result = command("table")
+    assert result.exit_code == 2
+    assert "2 faults in the specs" in result.stderr
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("name", ["validate", "plan", "run", "table"])
+def test_named_specs_have_to_be_without_faults(faulty: Path, name: str) -> None:
+    result = command(name, "specs")
+    assert result.exit_code == 2
+    assert "2 faults in the specs" in result.stderr
+
+
+def test_where_a_row_fails_the_matrix_of_the_others_is_printed_before_the_error(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.executors import StageFailed
+
+    def outcome(job: Any) -> dict[str, Any]:
+        if job.stage == "train" and "two" in job.title:
+            raise StageFailed(job, "no loss", "Lower the rate.", 1)
+        return score_judgings(job)
+
+    monkeypatch.setattr("harness.executors.make", lambda name: InstantExecutor(outcome))
+    write_row(place / "specs", "two", train={"steps": 2})
+    write_row(place / "specs", "three", train={"steps": 3}, eval=evaluation(place / "specs"))
+    result = command("run", "specs/two.yaml", "specs/one.yaml", "specs/three.yaml")
+    assert result.exit_code == 1
+    assert result.stdout.count("40.00 ± 2.00") == 2
+    assert "  failed: no loss" in result.stdout
+    assert re.match(r"error: train: two \[\w+\] failed: no loss\nLower the rate\.", result.stderr)
+    assert "Not run" not in result.stderr
+
+
 def test_gc_lists_and_with_yes_removes_exactly_what_no_spec_refers_to(place: Path) -> None:
     write_row(place / "specs", "two", train={"steps": 2})
     command("run", "specs")

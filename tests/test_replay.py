@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from harness import environment
 from harness.errors import InputError
 from tests.helpers import (
     ROOT,
@@ -471,3 +472,63 @@ def test_a_prompt_set_of_the_hub_has_to_be_there(tmp_path: Path) -> None:
     shutil.rmtree(folder)
     with pytest.raises(InputError, match="some/prompts is not on the volume"):
         replays(volume, spec, Recorded(), "judge")
+
+
+@pytest.fixture
+def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A row with every stage, made in the images; its folder is the working directory."""
+    from harness.executors import local
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+    monkeypatch.setenv("HARNESS_ACCELERATOR", "cpu")
+    environment.accelerator.cache_clear()
+    spec = write_row(tmp_path / "specs", eval=evaluation(tmp_path / "specs"))
+    make(tmp_path / "runs", spec, executor=Recorded(), kind="docker")
+    environment.environment_of.cache_clear()
+    monkeypatch.setattr(local.LocalExecutor, "run", Recorded().run)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("image", "here", "left_out"),
+    [
+        ("gen", ["gen", "train"], {"eval": "answer, judge"}),
+        ("train-cpu", ["train"], {"gen": "gen", "eval": "answer, judge"}),
+        ("eval-cpu", ["train", "answer", "judge"], {"gen": "gen"}),
+    ],
+)
+def test_an_image_replays_what_runs_in_it_and_says_what_replays_the_rest(
+    judged: Path, in_image: Any, image: str, here: list[str], left_out: dict[str, str]
+) -> None:
+    in_image(image)
+    done = command("replay", "one")
+    assert done.exit_code == 0, done.output
+    assert f"one: {len(here)} of {len(here)} artefacts exact" in done.output
+    said = [line for line in done.output.splitlines() if "docker compose" in line]
+    assert said == [
+        f'{stages}: docker compose run --rm --entrypoint "python -m harness replay" {service} one'
+        for service, stages in left_out.items()
+    ]
+
+
+def test_a_stage_of_another_image_that_is_asked_for_is_refused(judged: Path, in_image: Any) -> None:
+    in_image("gen")
+    done = command("replay", "one", "--stage", "judge")
+    assert done.exit_code == 2
+    assert "none of its stages is replayed in this image" in done.output
+    assert '"python -m harness replay" eval one' in done.output
+
+
+@pytest.fixture
+def in_image(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets the image that the harness takes itself to be in."""
+
+    def set_to(name: str) -> None:
+        image = {"image": name, "lock": environment.lock_digest(name), "base": "x"}
+        monkeypatch.setattr(environment, "current_image", lambda: image)
+        environment.environment_of.cache_clear()
+
+    yield set_to
+    environment.environment_of.cache_clear()
+    environment.accelerator.cache_clear()

@@ -1,6 +1,8 @@
 """Carrying out plans: what is checked first, what is run once, what the manifests say."""
 
 import json
+import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,19 @@ import pytest
 import yaml
 
 from harness import environment
-from harness.errors import HarnessError, InputError
+from harness.errors import HarnessError, InputError, Interrupted
+from harness.executors import StageFailed
+from harness.run import StagesFailed
 from harness.store import Damaged
-from tests.helpers import FakeStages, Volume, evaluation, harness, planned, write_row
+from tests.helpers import (
+    FakeStages,
+    InstantExecutor,
+    Volume,
+    evaluation,
+    harness,
+    planned,
+    write_row,
+)
 
 REAL = {"model": "gpt-4", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "ROW_TEST_KEY"}
 
@@ -317,6 +329,166 @@ def test_a_row_whose_stage_fails_keeps_what_others_finished(
     assert row.stages[1].reasons == ["an interrupted run is there and goes on"]
     volume.run(spec)
     assert volume.ran == ["gen", "train", "train"]
+
+
+def failing(volume: Volume, **messages: str) -> Callable[[Any], dict[str, Any]]:
+    """Stages of which those fail whose kind and row, `STAGE_ROW`, have a message."""
+
+    def outcome(job: Any) -> dict[str, Any]:
+        volume.jobs.append(job)
+        row = job.title.split()[1]
+        if f"{job.stage}_{row}" in messages:
+            code = 2 if job.stage == "gen" else 1
+            raise StageFailed(job, messages[f"{job.stage}_{row}"], f"Mend {row}.", code)
+        return {}
+
+    return outcome
+
+
+def test_a_failing_stage_keeps_only_what_depends_on_it_from_running(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = write_row(specs, "bad", eval=evaluation(specs))
+    good = write_row(specs, "good", train={"steps": 2}, eval=evaluation(specs))
+    with monkeypatch.context() as patch:
+        patch.setattr(volume, "_outcome", failing(volume, train_bad="no loss"))
+        with pytest.raises(StagesFailed) as caught:
+            volume.run(bad, good)
+    assert volume.ran == ["gen", "train", "train", "answer", "judge"]
+    error = caught.value
+    assert error.exit_code == 1
+    assert re.fullmatch(r"train: bad \[\w+\] failed: no loss", error.message)
+    assert re.fullmatch(
+        r"Mend bad\.\nThe whole log: \S+\n"
+        r"Not run because of it: answer: bad \[\w+\], judge: bad \[\w+\]",
+        error.hint,
+    )
+    rows = planned(volume.store.root, bad, good)
+    assert [[s.status for s in row.stages] for row in rows] == [
+        ["reuse", "run", "run", "run"],
+        ["reuse"] * 4,
+    ]
+    assert set(volume.store.remembered("bad")) == {"local: gen"}
+    volume.jobs.clear()
+    volume.run(bad, good)
+    assert volume.ran == ["train", "answer", "judge"]
+
+
+def test_every_failure_is_named_with_what_was_not_run_and_the_first_ones_exit_code(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = write_row(specs, "one")
+    shares = write_row(specs, "shares", train={"steps": 2})
+    other = write_row(specs, "other", gen=None, data="seeds.jsonl")
+    fine = write_row(specs, "fine", gen=None, data="seeds.jsonl", train={"steps": 4})
+    faults = failing(volume, gen_one="no teacher", train_other="no loss")
+    monkeypatch.setattr(volume, "_outcome", faults)
+    with pytest.raises(StagesFailed) as caught:
+        volume.run(one, shares, other, fine)
+    assert volume.ran == ["gen", "train", "train"]
+    error = caught.value
+    assert error.exit_code == 2
+    assert re.fullmatch(
+        r"2 stages failed\n"
+        r"- gen: one \[\w+\] failed: no teacher\n  Mend one\.\n  The whole log: \S+\n"
+        r"- train: other \[\w+\] failed: no loss\n  Mend other\.\n  The whole log: \S+",
+        error.message,
+    )
+    assert re.fullmatch(
+        r"Not run because of it: train: one \[\w+\], train: shares \[\w+\]", error.hint
+    )
+
+
+def test_what_is_there_is_used_though_what_it_was_made_of_fails_to_be_made_again(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write_row(specs, eval=evaluation(specs))
+    volume.run(spec, only=["gen", "train"])
+    volume.store.remove(volume.artefact("gen").folder)
+    volume.jobs.clear()
+    monkeypatch.setattr(volume, "_outcome", failing(volume, gen_one="no teacher"))
+    with pytest.raises(StagesFailed, match="no teacher") as caught:
+        volume.run(spec)
+    assert volume.ran == ["gen", "answer", "judge"]
+    assert "Not run" not in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "error", [HarnessError("no engine"), Interrupted("stopped"), OSError(28, "no space")]
+)
+def test_what_would_hit_every_row_stops_at_once(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def outcome(job: Any) -> dict[str, Any]:
+        volume.jobs.append(job)
+        raise error
+
+    monkeypatch.setattr(volume, "_outcome", outcome)
+    rows = [write_row(specs, n, gen=None, data="seeds.jsonl", train={"steps": s})
+            for s, n in enumerate(("one", "two"), start=1)]  # fmt: skip
+    with pytest.raises(type(error)) as caught:
+        volume.run(*rows)
+    assert caught.value is error
+    assert volume.ran == ["train"]
+
+
+GEN_IMAGE = {"image": "gen", "lock": "0" * 64, "base": "x"}
+LOCAL_SERVER = {"model": "gpt-4", "base_url": "http://localhost:9/v1"}
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "[::1]", "127.1.2.3"])
+def test_a_docker_stage_cannot_call_a_server_on_loopback(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    url = f"http://{address}:9/v1"
+    spec = write_row(specs, eval=evaluation(specs, {"model": "gpt-4", "base_url": url}))
+    monkeypatch.setattr(InstantExecutor, "name", "docker")
+    with pytest.raises(InputError, match="inside a container that is the container") as caught:
+        volume.run(spec)
+    assert f"row one: the server {url}, which its judge stage calls" in caught.value.message
+    assert "base_url: http://host.docker.internal:9/v1. Or" in caught.value.hint
+    assert caught.value.hint.endswith("--executor local")
+    assert volume.ran == []
+    for good in ("http://host.docker.internal:9/v1", "https://127.example/v1"):
+        judge = {"model": "gpt-4", "base_url": good}
+        volume.run(write_row(specs, eval=evaluation(specs, judge)))
+    assert volume.ran == ["gen", "train", "answer", "judge", "judge"]
+
+
+def test_a_vllm_server_on_loopback_is_refused_too(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = evaluation(specs)
+    parts["answer"]["engine"] = {"kind": "vllm", "base_url": "http://127.0.0.1:8000/v1"}
+    spec = write_row(specs, eval=parts)
+    monkeypatch.setattr(InstantExecutor, "name", "docker")
+    with pytest.raises(InputError, match="which its answer stage calls, is on a loopback address"):
+        volume.run(spec)
+    assert volume.ran == []
+
+
+def test_a_server_on_loopback_is_called_where_the_stage_runs_beside_it(
+    specs: Path, volume: Volume
+) -> None:
+    volume.run(write_row(specs, train=None, gen=gen_with(LOCAL_SERVER)))
+    assert volume.ran == ["gen"]
+
+
+def test_inside_an_image_a_server_on_loopback_has_to_answer_there(
+    specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.run.environment.current_image", lambda: GEN_IMAGE)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+        spec = write_row(specs, train=None, gen=gen_with({"model": "gpt-4", "base_url": url}))
+        volume.run(spec)  # the container shares the server's network
+    assert volume.ran == ["gen"]
+    spec = write_row(specs, train=None, gen=gen_with(LOCAL_SERVER))
+    with pytest.raises(InputError, match="on a loopback address") as caught:
+        volume.run(spec)
+    assert "compose.yaml names it under extra_hosts" in caught.value.hint
+    assert caught.value.hint.endswith(f"harness run {spec}")
+    assert volume.ran == ["gen"]
 
 
 HUB = {"model": {"hub": {"id": "some/model", "revision": "a" * 40}}}

@@ -466,7 +466,7 @@ def test_a_second_run_waits_while_the_stage_of_a_killed_run_still_lives(
 
     second = start(fake.env, "run", spec, "--volume", volume)
     assert second.stdout is not None
-    assert f"waiting for process {first.pid}" in second.stdout.readline()
+    assert "waiting for what a killed run left (see `ps`)" in second.stdout.readline()
     assert len(fake.runs("gen")) == 1
     (fake.folder / "go").touch()
     output, _ = second.communicate(timeout=60)

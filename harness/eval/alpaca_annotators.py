@@ -16,7 +16,10 @@ from typing import Any
 import yaml
 
 from harness.errors import InputError
-from harness.llm.reply import Kind, Reply
+from harness.eval.alpaca_chat import NO_PROMPT, broken_prompts, can_be_chat
+from harness.llm.faults import RequestRefused
+from harness.llm.replay import ReplayMiss
+from harness.llm.reply import REFUSED, Kind, Reply
 
 Read = Callable[[Reply], Any]
 """None for a reply that cannot be read."""
@@ -147,8 +150,12 @@ def annotator_class(model: str, ask: Ask, replicate: int, said: Said) -> type[An
 
         def _complete(self, prompts: Sequence[str], **options: Any) -> dict[str, list[Any]]:
             kind: Kind = "chat" if _is_chat(options) else "completion"
+            template = _as_chat(self.prompt_template)
+            broken = broken_prompts(prompts, template) if kind == "chat" else set()
+            unmade = {i for i in broken if not can_be_chat(prompts[i])}
+            prompts = [NO_PROMPT if i in unmade else prompt for i, prompt in enumerate(prompts)]
             bodies = _bodies(prompts, options)
-            replies = ask(bodies, kind, lambda reply: self._read_reply(reply, kind))
+            replies = self._ask(bodies, broken, unmade, kind)
             answers = [
                 [*_choices(reply, kind, self._is_whole), *[_EMPTY] * _width(body)][: _width(body)]
                 for body, reply in zip(bodies, replies, strict=True)
@@ -163,6 +170,26 @@ def annotator_class(model: str, ask: Ask, replicate: int, said: Said) -> type[An
             in_turn = iter(answers)
             with _calls_of_the_package(lambda given, **more: next(in_turn)):
                 return _openai_completions(prompts, options)
+
+        def _ask(
+            self, bodies: Sequence[dict[str, Any]], broken: set[int], unmade: set[int], kind: Kind
+        ) -> list[Reply]:
+            """One reply for each; as of a declined prompt for what cannot be sent (`unmade`), and for
+            a broken one that the server does not accept."""
+
+            def asked(some: Sequence[dict[str, Any]]) -> list[Reply]:
+                return ask(some, kind, lambda reply: self._read_reply(reply, kind))
+
+            sound = [i for i in range(len(bodies)) if i not in broken]
+            found = dict(zip(sound, asked([bodies[i] for i in sound]), strict=True))
+            for i in sorted(broken):
+                found[i] = Reply("", REFUSED, "", {}, {}, simulated=False, reused=False)
+                # Each by itself, for a call that fails for good stops those beside it. A replay
+                # finds that it failed.
+                with contextlib.suppress(RequestRefused, ReplayMiss):
+                    if i not in unmade:
+                        [found[i]] = asked([bodies[i]])
+            return [found[i] for i in range(len(bodies))]
 
         def _read_reply(self, reply: Reply, kind: Kind) -> list[list[Any]] | None:
             """The readings of a reply's choices, None unless every one can be read."""

@@ -6,7 +6,6 @@ A prompt that stands more than once in the set is answered once. An interrupted 
 answers that it finds. A replay makes the file again from the recorded answers or calls.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ from typing import Any
 from harness.call import StageCall, StageResult
 from harness.errors import InputError
 from harness.eval import hygiene, prompt_mismatch
-from harness.eval.outputs import OUTPUTS, Output, count, read_recorded, write_outputs
+from harness.eval.outputs import OUTPUTS, Output, count, given_outputs, read_recorded, write_outputs
 from harness.eval.prompts import Prompt, once, read_prompts
-from harness.modeling.records import read_records, text_field
 from harness.spec.answer import (
     Answer,
     EndpointEngine,
@@ -25,10 +23,10 @@ from harness.spec.answer import (
     TransformersEngine,
     VllmEngine,
 )
-from harness.spec.base import Data
 from harness.spec.model_source import ModelSource
 
-MOST_NAMED = 3
+NO_ANSWER = "no_answer"
+"""The count, and the finding, of replies without any text; an empty text is an answer."""
 
 
 @dataclass
@@ -43,6 +41,8 @@ class Answered:
     findings: list[dict[str, Any]] = field(default_factory=list)
     simulated: list[str] = field(default_factory=list)
     keep: list[str] = field(default_factory=list)
+    without_text: set[int] | None = None
+    """Of a server's replies, those that hold no text at all; their outputs are empty."""
 
 
 def run(call: StageCall) -> StageResult:
@@ -63,7 +63,8 @@ def run(call: StageCall) -> StageResult:
     outputs = [
         replace(answered.outputs[place[first]], index=index) for index, first in enumerate(firsts)
     ]
-    write_outputs(call.folder / OUTPUTS, prompts, outputs)
+    flagged = [hygiene.flags(output.output, output.finish_reason) for output in outputs]
+    write_outputs(call.folder / OUTPUTS, prompts, outputs, flagged)
 
     notes = list(answered.notes)
     if len(wanted) < len(prompts):
@@ -71,13 +72,15 @@ def run(call: StageCall) -> StageResult:
             f"{len(prompts) - len(wanted)} of {len(prompts)} prompts stand in the set before: each "
             "was answered once, and the answer stands in all of its places"
         )
-    flagged = [hygiene.flags(output.output, output.finish_reason) for output in outputs]
+    counts = count(outputs, flagged)
+    if answered.without_text is not None:
+        counts[NO_ANSWER] = sum(place[first] in answered.without_text for first in firsts)
     seeds = dict(answered.seeds)
     if params.is_sampled:
         seeds["sampling"] = params.decoding.seed
     return StageResult(
         keep=[OUTPUTS, *answered.keep],
-        counts=count(outputs),
+        counts=counts,
         used={"engine": params.engine.kind, **answered.used},
         seeds=seeds,
         cost=answered.cost,
@@ -105,8 +108,8 @@ def _answer(
             )
         case ReferenceEngine(outputs=data):
             return Answered(
-                _reference(data, prompts),
-                notes=["a control: the outputs of a baseline, and no model's of this row"],
+                given_outputs(data, prompts),
+                notes=["the answers are given outputs, and no model's of this row"],
             )
         case TransformersEngine() if call.replay:
             recorded = read_recorded(Path(call.inputs["recorded"]), every)
@@ -133,40 +136,3 @@ def _needed(source: ModelSource | None) -> ModelSource:
             "Name one in the spec (model), or an engine that needs none (endpoint).",
         )
     return source
-
-
-def _reference(data: Data, prompts: Sequence[Prompt]) -> list[Output]:
-    """The baseline's output for each prompt, by instruction and input.
-
-    Raises InputError where one is missing, or two differ.
-    """
-    path = Path(data.path)
-    found: dict[tuple[str, str], Output] = {}
-    for record in read_records(path):
-        key = text_field(path, record, "instruction"), text_field(path, record, "input", default="")
-        row = record.fields
-        output = Output(
-            0,
-            text_field(path, record, "output"),
-            _as(str, row.get("finish_reason")),
-            _as(int, row.get("tokens")),
-            _as(int, row.get("prompt_tokens")),
-        )
-        if found.setdefault(key, output) != output:
-            raise InputError(
-                f"{path}:{record.line}: a second, other output for the same prompt: {key[0][:60]!r}",
-                "A reference has one output for each prompt.",
-            )
-    missing = [prompt for prompt in prompts if prompt.key not in found]
-    if missing:
-        named = "; ".join(repr(prompt.instruction[:60]) for prompt in missing[:MOST_NAMED])
-        raise InputError(
-            f"{path} lacks outputs for {len(missing)} of {len(prompts)} prompts: {named}",
-            "Give the outputs of a baseline on this prompt set (eval.answer.engine.outputs), or "
-            "prompts that it has answered.",
-        )
-    return [replace(found[prompt.key], index=i) for i, prompt in enumerate(prompts)]
-
-
-def _as(kind: type, value: Any) -> Any:
-    return value if type(value) is kind else None

@@ -3,6 +3,7 @@ who answers."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from harness.errors import HarnessError
@@ -17,11 +18,11 @@ class ServedModels:
     """Counts the models that replies say they came from.
 
     on_change: `stop` makes `note` raise a HarnessError at the first reply of another model than the
-    ones before; `flag` leaves it to `notes` and `findings`.
+    ones before; `flag` leaves it to `notes` and `findings`. work: the folder that holds the calls.
     """
 
-    def __init__(self, on_change: OnModelChange = "flag") -> None:
-        self.on_change = on_change
+    def __init__(self, on_change: OnModelChange = "flag", work: Path | None = None) -> None:
+        self.on_change, self.work = on_change, work
         self.counts: Counter[str] = Counter()
 
     def note(self, reply: Reply) -> None:
@@ -29,12 +30,15 @@ class ServedModels:
             return
         self.counts[reply.served_model] += 1
         if self.on_change == "stop" and len(self.counts) > 1:
-            before, after = self.counts
+            # Which reply comes first is another one each time.
             raise HarnessError(
-                f"after {self.counts[before]} replies of the model {before} the server answered as "
-                f"{after}, and the spec says on_model_change: stop",
-                hint="every answered call is kept, but a number over both would be of neither: name "
-                "a dated version of the model in the spec, or set on_model_change: flag",
+                f"the server answered as {' and as '.join(sorted(self.counts))}, and the spec says "
+                "on_model_change: stop",
+                hint="A number over both would be of neither. The same command finds the same "
+                "replies in the transcript: name a dated version of the model in the spec, set "
+                "on_model_change: flag there, or remove the work folder"
+                + (f" {self.work}" if self.work else "")
+                + " to ask for all of them again.",
             )
 
     def notes(self) -> list[str]:

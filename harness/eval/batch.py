@@ -108,7 +108,10 @@ def sample(
     logits: (rows, vocabulary). draws: (rows,), in [0, 1). top_p: only from the smallest set of the
     likeliest tokens that have at least this probability (Holtzman et al. 2020, nucleus sampling).
     """
-    probabilities = (logits.float() / temperature).softmax(-1).double()
+    logits = logits.double()
+    # The largest is 0 then, at any temperature; the others go to minus infinity where it is tiny.
+    scaled = (logits - logits.amax(-1, keepdim=True)) / temperature
+    probabilities = scaled.float().softmax(-1).double()
     if top_p < 1:
         ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
         before = ranked.cumsum(-1) - ranked
@@ -118,4 +121,5 @@ def sample(
     total = sums[:, -1:].contiguous()
     found = torch.searchsorted(sums, draws[:, None].to(sums.dtype) * total, right=True)
     # A product may be rounded up to the total: then the last token with any probability.
-    return torch.minimum(found, torch.searchsorted(sums, total))[:, 0]
+    last = torch.searchsorted(sums, total).clamp(max=logits.shape[-1] - 1)
+    return torch.minimum(found, last)[:, 0]

@@ -12,7 +12,7 @@ rare; in bfloat16, of fewer than three, it is to be expected of long answers.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,9 @@ STEPS_UNSEEN = 8
 that ended got too much is thrown away."""
 PLACES_AT_ONCE = 8
 """On a GPU a prompt waits until one place in so many is free, and several begin together."""
+
+OnStep = Callable[[Mapping[int, int]], None]
+"""Is given prompt's number -> tokens so far, of the answers in the making."""
 
 
 @dataclass(frozen=True)
@@ -119,22 +122,24 @@ class Decoder:
         reason = why_not_joined(model) or self._probe()
         self.note = f"answers were made one at a time, by generate(): {reason}" if reason else ""
 
-    def answers(self, asked: Sequence[Asked]) -> Iterator[Made]:
+    def answers(self, asked: Sequence[Asked], on_step: OnStep | None = None) -> Iterator[Made]:
         """Every answer as it ends. The longest prompts come first: what does not fit shows at once.
+        `on_step` is told after each step how many tokens the answers in the making have.
 
         Raises HarnessError where the device's memory is too small.
         """
         order = sorted(asked, key=lambda one: (-len(one.ids), one.index))
         try:
             with torch.inference_mode():
-                yield from (self._alone(order) if self.note else self._together(order))
+                decode = self._alone if self.note else self._together
+                yield from decode(order, on_step or (lambda making: None))
         except torch.OutOfMemoryError:
             raise HarnessError(
                 f"the GPU has not enough memory for {self.batch_size} answers at a time",
                 "Lower eval.answer.engine.batch_size; what is answered already is kept.",
             ) from None
 
-    def _together(self, order: Sequence[Asked]) -> Iterator[Made]:
+    def _together(self, order: Sequence[Asked], on_step: OnStep) -> Iterator[Made]:
         waiting = deque(order)
         batch = Batch.empty(self.model.device)
         while waiting or batch.alive:
@@ -149,6 +154,7 @@ class Decoder:
                 if answer is not None and (ended := self._ended(answer)) is not None:
                     batch.answers[place] = None
                     yield ended
+            on_step({one.asked.index: len(one.made) for one in batch.answers if one is not None})
             if not (waiting and self.batching == "continuous"):
                 batch.close_up()
 
@@ -243,7 +249,7 @@ class Decoder:
         kept = answer.made[:-1] if answer.made[-1] in self.ends else answer.made
         return Made(answer.asked.index, kept, reason)
 
-    def _alone(self, order: Sequence[Asked]) -> Iterator[Made]:
+    def _alone(self, order: Sequence[Asked], on_step: OnStep) -> Iterator[Made]:
         """By the library's own decoding, one prompt at a time."""
         for one in order:
             settings = generation_settings(
@@ -253,9 +259,15 @@ class Decoder:
             answer, width = Answering(one, random_numbers(one.seed)), len(one.ids)
 
             def has_ended(
-                ids: torch.Tensor, scores: Any, width: int = width, **given: Any
+                ids: torch.Tensor,
+                scores: Any,
+                index: int = one.index,
+                width: int = width,
+                **given: Any,
             ) -> torch.Tensor:
-                done = self.stops.complete(ids[0, width:].tolist())
+                made = ids[0, width:].tolist()
+                on_step({index: len(made)})
+                done = self.stops.complete(made)
                 return torch.tensor([done], device=ids.device)
 
             torch.manual_seed(one.seed)
@@ -264,12 +276,13 @@ class Decoder:
                 given,
                 attention_mask=torch.ones_like(given),
                 generation_config=settings,
-                stopping_criteria=[has_ended] if self.stops.texts else None,
+                stopping_criteria=[has_ended],
             )
             self._take(answer, made[0, width:].tolist())
             ended = self._ended(answer)
             assert ended is not None, "generate() ended before its limit and without an end"
             yield ended
+            on_step({})
 
     def _probe(self) -> str:
         """Two short prompts together, a step further, against each alone and without a cache."""

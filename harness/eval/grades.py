@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from harness.eval.judge_scores import BASELINE, DRAW, MODEL, describe, position_note
+from harness.eval.judge_scores import BASELINE, DRAW, MODEL, describe, position_notes
 
 Scores = tuple[float, float]
 """Of the answer shown first, and of the one shown second."""
@@ -65,11 +65,12 @@ def position_bias(graded: Sequence[Orders]) -> dict[str, Any]:
     counts is the difference between a prompt's two orders.
 
     Under the names of judge_scores.position_bias: shown_first and shown_second, the model's win rate
-    by one order's verdicts alone; their difference in percentage points; and the two-sided p_value of
-    the mean difference (normal approximation). Beside these first_wins, ties, second_wins: gradings
-    that the answer in this place won. first_minus_second: mean difference of the scores by place, with
-    its standard error. orders_differ, orders_opposed: percent of prompts that got another, or the
-    opposite, verdict in the other order. Without a prompt the figures are None.
+    by one order's verdicts alone; their difference in percentage points; and the p_value of an
+    exact sign test, two-sided, on the prompts whose orders favour one of the places. Beside these
+    first_wins, ties, second_wins: gradings that the answer in this place won. first_minus_second:
+    mean difference of the scores by place, with its standard error. orders_differ, orders_opposed:
+    percent of prompts that got another, or the opposite, verdict in the other order. Without a
+    prompt the figures are None.
     """
     told = [verdicts(orders) for orders in graded]
     signs = [_sign(first - second) for orders in graded for first, second in orders]
@@ -82,7 +83,7 @@ def position_bias(graded: Sequence[Orders]) -> dict[str, Any]:
         "shown_first": {name: shown[0][theirs] for name, theirs in names.items()},
         "shown_second": {name: shown[1][theirs] for name, theirs in names.items()},
         "difference": _mean(shifts),
-        "p_value": _p_value(shifts),
+        "p_value": _sign_test(shifts),
         "first_wins": signs.count(1),
         "ties": signs.count(0),
         "second_wins": signs.count(-1),
@@ -93,18 +94,18 @@ def position_bias(graded: Sequence[Orders]) -> dict[str, Any]:
     }
 
 
-def bias_note(bias: dict[str, Any]) -> str:
-    """Position bias in words; "" where nothing was graded."""
+def bias_notes(bias: dict[str, Any]) -> list[str]:
+    """Position bias in words, without those that a finding has; none where nothing was graded."""
     if bias["difference"] is None:
-        return ""
+        return []
     error = bias["first_minus_second_standard_error"]
     within = "" if error is None else f" ± {error:.2f}"
-    return (
-        f"{position_note(bias)}; the answer shown first scored {bias['first_minus_second']:+.2f}"
-        f"{within} against the other and won {bias['first_wins']} gradings, lost "
-        f"{bias['second_wins']}; {bias['orders_differ']:.1f} % of the prompts got another verdict in "
-        "the other order"
-    )
+    return [
+        *position_notes(bias),
+        f"the answer shown first scored {bias['first_minus_second']:+.2f}{within} against the other "
+        f"and won {bias['first_wins']} gradings, lost {bias['second_wins']}; "
+        f"{bias['orders_differ']:.1f} % of the prompts got another verdict in the other order",
+    ]
 
 
 def winning_score(win_rate: dict[str, Any]) -> dict[str, Any]:
@@ -135,11 +136,12 @@ def _error(values: Sequence[float]) -> float | None:
     return math.sqrt(spread / len(values))
 
 
-def _p_value(values: Sequence[float]) -> float | None:
-    """Two-sided, of a mean of 0."""
-    mean, error = _mean(values), _error(values)
-    if mean is None or error is None:
+def _sign_test(values: Sequence[float]) -> float | None:
+    """Two-sided exact p of as many positive values as negative ones, zeros left out; None of none."""
+    if not values:
         return None
-    if error == 0:
-        return 1.0 if mean == 0 else 0.0
-    return math.erfc(abs(mean) / error / math.sqrt(2))
+    above, below = sum(value > 0 for value in values), sum(value < 0 for value in values)
+    n = above + below
+    tail = sum(math.comb(n, k) for k in range(min(above, below) + 1))
+    p_value: float = 2 * tail / 2**n
+    return min(1.0, p_value)

@@ -25,10 +25,11 @@ _DRESS = r"[#*_>\[\(\s]*"
 _COLON = rf"{ROLE}[\]\)*_]*[ \t]*[:\uff1a]"
 _ALONE = r"(?-i:assistant|user|human|system)[ \t]*(?:\n|$)"
 """Chat layouts write it in small letters; `User` alone on a line is a heading."""
-_FIRST = re.compile(rf"\s*(?:{_MARK}\s*)*(?:{_DRESS}{_COLON}|{_ALONE})", re.IGNORECASE)
+# Possessive (*+), so that a long run of white space is read once and not once for each of its places.
+_FIRST = re.compile(rf"\s*+(?:{_MARK}\s*+)*+(?:{_DRESS}+{_COLON}|{_ALONE})", re.IGNORECASE)
 _FURTHER = re.compile(
-    rf"\n[ \t]*(?:{_MARK}\s*)*(?:[#*_>]*[ \t]*{_COLON}|{_ALONE})"
-    rf"|\n[ \t]*#+[ \t]*(?:instruction|response|input|human|user|assistant)[ \t]*:"
+    rf"\n[ \t]*+(?:{_MARK}\s*+)*+(?:[#*_>]*+[ \t]*+{_COLON}|{_ALONE})"
+    rf"|\n[ \t]*+#++[ \t]*+(?:instruction|response|input|human|user|assistant)[ \t]*+:"
     rf"|{_MARK}",
     re.IGNORECASE,
 )
@@ -88,6 +89,8 @@ def has_loop(output: str) -> bool:
 
     Digits do not count, so that a numbered list of one item is a loop and counting is not. A block
     holds at least one letter. In text without spaces: a block of up to 20 characters ten times.
+    White space is no word: an answer of newlines alone is `empty`, and `cut` where they go on to the
+    limit, and no loop.
     """
     words = [_DIGITS.sub("", word) for word in output.split()]
     for size in range(1, min(LONGEST_BLOCK, len(words) // LOOP_REPEATS) + 1):

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +29,7 @@ from harness.eval.alpaca_annotators import (
     needs_log_probs,
     read_annotators,
 )
+from harness.eval.alpaca_chat import broken_findings, broken_pairs
 from harness.eval.alpaca_readings import shows_model_first
 from harness.eval.asking import ServedModels, ask_until_read
 from harness.eval.judge_pairs import (
@@ -37,6 +39,7 @@ from harness.eval.judge_pairs import (
     UNJUDGED,
     Pair,
     ask_again,
+    identical_notes,
     output_counts,
     read_pairs,
     write_rows,
@@ -51,7 +54,7 @@ from harness.eval.judge_scores import (
     metrics_of_sets,
     position_bias,
     position_findings,
-    position_note,
+    position_notes,
     read_leaderboard,
     win_rate_metric,
 )
@@ -86,8 +89,8 @@ OFFLINE = {
 class _Watch(ServedModels):
     """Counts replies without the log-probs that an annotator computes preferences from, too."""
 
-    def __init__(self, judge: AlpacaEvalJudge, needs_log_probs: bool) -> None:
-        super().__init__(judge.on_model_change)
+    def __init__(self, judge: AlpacaEvalJudge, work: Path, needs_log_probs: bool) -> None:
+        super().__init__(judge.on_model_change, work)
         self.judge, self.needs_log_probs = judge, needs_log_probs
         self.with_log_probs = self.without_log_probs = 0
 
@@ -135,7 +138,7 @@ def run(call: StageCall, judge: AlpacaEvalJudge, prompts: PromptSet, replicate: 
     _go_offline()
     evaluate = _import_evaluate()
     configs = read_annotators(judge.annotator)
-    watch = _Watch(judge, needs_log_probs(configs))
+    watch = _Watch(judge, call.folder, needs_log_probs(configs))
     said: Said = {}
     client = open_client(call, judge.judge, judge.transcript)
     try:
@@ -181,6 +184,7 @@ def run(call: StageCall, judge: AlpacaEvalJudge, prompts: PromptSet, replicate: 
             **output_counts(pairs),
             "judged": described["n_total"],
             "unjudged": len(unjudged),
+            "special_tokens": len(broken_pairs(pairs)),
             **({"without_log_probs": watch.without_log_probs} if watch.needs_log_probs else {}),
         },
         used={
@@ -191,9 +195,13 @@ def run(call: StageCall, judge: AlpacaEvalJudge, prompts: PromptSet, replicate: 
         seeds={"replicate": replicate},
         cost=client.cost(),
         simulated=["judge"] if client.simulated else [],
-        notes=[*watch.notes(), *filter(None, [position_note(bias)])],
+        notes=[*watch.notes(), *identical_notes(pairs), *position_notes(bias)],
         deviations=deviations(judge.annotator, configs, judge.judge.model),
-        findings=[*watch.findings(), *position_findings(bias)],
+        findings=[
+            *watch.findings(),
+            *position_findings(bias),
+            *broken_findings(pairs, {row["instruction"] for row in unjudged}),
+        ],
     )
 
 
@@ -225,7 +233,10 @@ def _go_offline() -> None:
 
 
 def _import_evaluate() -> Callable[..., Any]:
-    from alpaca_eval.main import evaluate
+    with warnings.catch_warnings():
+        # It imports what setuptools is about to give up, and says so in every log.
+        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+        from alpaca_eval.main import evaluate
 
     # Importing it turns the root logger to INFO: a line of log for every request.
     root = logging.getLogger()

@@ -22,7 +22,7 @@ from harness.errors import HarnessError
 from harness.eval.asking import ServedModels, ask_until_read
 from harness.eval.grades import (
     Scores,
-    bias_note,
+    bias_notes,
     position_bias,
     preference,
     read_scores,
@@ -37,6 +37,7 @@ from harness.eval.judge_pairs import (
     Pair,
     ask_again,
     firsts,
+    identical_notes,
     output_counts,
     read_pairs,
     write_rows,
@@ -74,7 +75,7 @@ def run(
         HarnessError: a call failed for good, or no prompt could be judged.
     """
     pairs = read_pairs(call, prompts, judge.reference)
-    served = ServedModels(judge.on_model_change)
+    served = ServedModels(judge.on_model_change, call.folder)
     client, replies = asyncio.run(_ask(call, judge, pairs, replicate, served))
     rows = [_annotate(judge, *parts) for parts in zip(pairs, replies, strict=True)]
     unjudged = [
@@ -100,10 +101,10 @@ def run(
     preferences = [row["preference"] for row in rows]
     rates = {"win_rate": win_rate_metric(described, len(pairs))}
     rates |= metrics_of_sets([pair.set for pair in pairs], preferences)
-    scores = {name.replace("win_rate", SCORE, 1): winning_score(m) for name, m in rates.items()}
     return StageResult(
         keep=[*KEPT_FILES, *REVIEWS],
-        metrics=rates | scores,
+        # A set's winning score is its win rate on another scale.
+        metrics=rates | {SCORE: winning_score(rates["win_rate"])},
         counts={
             **output_counts(pairs),
             "judged": described["n_total"],
@@ -114,7 +115,7 @@ def run(
         seeds={"replicate": replicate},
         cost=client.cost(),
         simulated=["judge"] if client.simulated else [],
-        notes=[*served.notes(), *filter(None, [bias_note(bias)])],
+        notes=[*served.notes(), *identical_notes(pairs), *bias_notes(bias)],
         findings=[*served.findings(), *position_findings(bias)],
     )
 

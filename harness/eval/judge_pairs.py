@@ -21,6 +21,10 @@ KEPT_FILES = [ANNOTATIONS, LEADERBOARD, TRANSCRIPT, UNJUDGED]
 
 Key = tuple[str, str]
 """An instruction and its input."""
+_MATCHED = (
+    "prompts, outputs and reference must be of one set; they are matched by instruction and input, "
+    "letter by letter"
+)
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,7 @@ def read_pairs(call: StageCall, prompt_set: PromptSet, reference: Reference) -> 
     if any(faults):
         raise InputError(
             "\n".join(filter(None, faults)),
-            hint="prompts, outputs and reference must be of one set; they are matched by "
-            "instruction and input, letter by letter",
+            hint=_MATCHED,
         )
     several = prompt_set.files is not None
     return [
@@ -81,6 +84,16 @@ def read_pairs(call: StageCall, prompt_set: PromptSet, reference: Reference) -> 
         )
         for prompt in prompts
     ]
+
+
+def check_baselines(path: Path, prompts: Sequence[Prompt]) -> None:
+    """Raises InputError where the reference file cannot be read or lacks an output for a prompt."""
+    places = Counter(prompt.key for prompt in prompts)
+    fault = _missing(
+        places, _baselines(path, places), "prompts have no baseline output", f"in {path}"
+    )
+    if fault:
+        raise InputError(fault, hint=_MATCHED)
 
 
 @dataclass(frozen=True)
@@ -135,6 +148,15 @@ def output_counts(pairs: Sequence[Pair]) -> dict[str, int]:
         "empty_outputs": sum(not pair.output.strip() for pair in pairs),
         "cut_outputs": sum(pair.cut for pair in pairs),
     }
+
+
+def identical_notes(pairs: Sequence[Pair]) -> list[str]:
+    """A note on the outputs that no judge was shown."""
+    same = sum(pair.output == pair.baseline for pair in pairs)
+    if not same:
+        return []
+    are = "is" if same == 1 else "are"
+    return [f"{same} of {len(pairs)} outputs {are} the baseline's own: draws, not asked"]
 
 
 def ask_again(work: Path) -> str:

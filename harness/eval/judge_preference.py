@@ -1,7 +1,7 @@
 """The harness's own pairwise judge: one call a prompt, which output is better, a or b.
 
-- The model's output is shown as a or as b, drawn for each instruction and replicate, so that a
-  judge that prefers a place cannot favour a model.
+- The model's output is shown as a or as b, drawn for each prompt and replicate, so that a judge
+  that prefers a place cannot favour a model.
 - Identical outputs are a draw without a call.
 - A reply that does not begin with a verdict is asked for again, `asks` times at most; after that its
   prompt is unjudged, which is counted.
@@ -27,6 +27,7 @@ from harness.eval.judge_pairs import (
     Pair,
     ask_again,
     firsts,
+    identical_notes,
     output_counts,
     read_pairs,
     write_rows,
@@ -39,7 +40,7 @@ from harness.eval.judge_scores import (
     metrics_of_sets,
     position_bias,
     position_findings,
-    position_note,
+    position_notes,
     win_rate_metric,
     write_leaderboard,
 )
@@ -55,14 +56,37 @@ Verdict = Literal["a", "b", "tie"]
 
 _VERDICT = re.compile(
     r"""
-    [\W_]* (?: output [\W_]* )? (?P<verdict> a | b | tie )
-    (?= [\W_]* (?: $ | \n )                 # alone on its line
-      | [*_"”]* [)\].,:;!?]                 # a) or a. or a: ...
-      | [*_"”]* \s+ (?: is\b | [-–—:] \s )  # a is ... or a - ...
+    [\W_]* (?: output [\W_]* )? (?P<verdict> a | b | tie ) \b [*_"'`”’)\]]*
+    (?P<more>
+        [*_"'`”’)\].!\s]* (?: $ | \n )              # alone on its line
+      | \s* [.,:;!–—-]+ [*_"'`”’]* \s              # a: ... or a, ...
+      | \s+ is \s+ (?: (?:clearly | much | far | slightly | the) \s+ )*
+            (?: better | best | preferred | preferable | superior | winner | right | correct ) \b
     )
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_MAY_REVERSE = re.compile(
+    r"\b(?:but|however|yet|although|though|while|whereas|only|if|unless|except|not|no|\w+n['’]t"
+    r"|both|neither|equally|wrong|worse|worst|incorrect|bad|poor|fails?|lacks?|miss(?:es|ing))\b",
+    re.IGNORECASE,
+)
+"""Words of an explanation on the verdict's line that may be the opposite's."""
+_REASON = re.compile(r"\s*(?:because|since)\b", re.IGNORECASE)
+_CLAUSE = (
+    r"(?<![\W_])(?>[\W_]*[\n.,:;!?–—-])[\W_]*+"
+    r"(?:(?:so|and|but|then|thus|while|whereas|therefore)\b[\W_]*+)?"
+)
+_CLAIM = r"(?:wins\b|is\s+(?:\w+\s+){0,2}(?:better|best|preferred|preferable|superior)\b)"
+_OTHERS = {
+    # A small a before a word that is no verb is an article.
+    letter: re.compile(
+        rf"{_CLAUSE}(?:output[\W_]*{letter}\b|{letter}{after})|\b{letter}[\W_]+{_CLAIM}",
+        re.IGNORECASE,
+    )
+    for letter, after in (("a", r"(?=[\W_]*(?:[^\w\s_]|$|\n)|\s+(?:\w+s|was|had)\b)"), ("b", r"\b"))
+}
+"""What says something of this output that a verdict for the other one does not go with."""
 _VERDICTS: dict[str, Verdict] = {"a": "a", "b": "b", "tie": "tie"}
 
 
@@ -74,7 +98,7 @@ def run(call: StageCall, judge: PreferenceJudge, prompts: PromptSet, replicate: 
         HarnessError: a call failed for good, or no reply has a verdict.
     """
     pairs = read_pairs(call, prompts, judge.reference)
-    served = ServedModels(judge.on_model_change)
+    served = ServedModels(judge.on_model_change, call.folder)
     client = open_client(call, judge.judge, judge.transcript)
     replies = asyncio.run(_ask(client, judge, pairs, replicate, served))
     rows = [
@@ -125,25 +149,37 @@ def run(call: StageCall, judge: PreferenceJudge, prompts: PromptSet, replicate: 
         seeds={"replicate": replicate},
         cost=client.cost(),
         simulated=["judge"] if client.simulated else [],
-        notes=[*served.notes(), *filter(None, [position_note(bias)])],
+        notes=[*served.notes(), *identical_notes(pairs), *position_notes(bias)],
         findings=[*served.findings(), *position_findings(bias)],
     )
 
 
-def is_switched(instruction: str, replicate: int) -> bool:
-    """Whether the model's output is shown as a, and the baseline's as b."""
-    return random.Random(f"order{instruction}{replicate}").choice([False, True])
+def is_switched(instruction: str, replicate: int, given: str = "") -> bool:
+    """Whether the model's output is shown as a, and the baseline's as b; `given`: the prompt's
+    input."""
+    asked = f"{instruction}\n{given}" if given else instruction
+    return random.Random(f"order{asked}{replicate}").choice([False, True])
 
 
 def read_verdict(reply: str) -> Verdict | None:
-    """The verdict that a reply begins with, None where it does not.
+    """The verdict that a reply begins with, None where it does not, or may be taken back.
 
     `b`, `**B.**`, `Output (a)`, `"tie", as ...` and `A is better` are verdicts. `A better answer
-    would ...` is not: punctuation or `is` has to follow, or nothing on that line. The same holds
-    for b, lest the two be read differently.
+    would ...` and `B is wrong` are not: nothing has to follow on that line, or `is` with a word for
+    better, or punctuation with an explanation without words such as `but` and `wrong`, unless it is
+    a reason (`b, because a is wrong`). Nor is it one where a clause begins with the other output
+    (`a: short. b: right`), or says that it wins.
     """
     found = _VERDICT.match(reply)
-    return None if found is None else _VERDICTS[found["verdict"].lower()]
+    if found is None:
+        return None
+    verdict, rest = _VERDICTS[found["verdict"].lower()], reply[found.end() :]
+    line = "" if found["more"].endswith("\n") else rest.partition("\n")[0]
+    if not _REASON.match(line) and verdict != "tie" and _MAY_REVERSE.search(line):
+        return None
+    others = [other for letter, other in _OTHERS.items() if letter != verdict]
+    after = reply[found.end("verdict") :]
+    return None if any(other.search(after) for other in others) else verdict
 
 
 async def _ask(
@@ -181,7 +217,7 @@ async def _ask(
 
 def _body(judge: PreferenceJudge, pair: Pair, replicate: int) -> dict[str, Any]:
     shown = [pair.baseline, pair.output]
-    if is_switched(pair.instruction, replicate):
+    if is_switched(pair.instruction, replicate, pair.input):
         shown.reverse()
     asked = f"{pair.instruction}\n{pair.input}" if pair.input else pair.instruction
     prompt = fill(
@@ -195,7 +231,7 @@ def _body(judge: PreferenceJudge, pair: Pair, replicate: int) -> dict[str, Any]:
 
 def _annotate(pair: Pair, reply: Reply | None, replicate: int, model: str) -> dict[str, Any]:
     """One row of annotations.json, in alpaca_eval's fields and `is_switched`."""
-    switched = is_switched(pair.instruction, replicate)
+    switched = is_switched(pair.instruction, replicate, pair.input)
     preference: float | None = DRAW
     if reply is not None:
         verdict = read_verdict(reply.text)

@@ -171,7 +171,7 @@ async def _served(
     replicate: int,
 ) -> Replies:
     bodies = [_body(judge, engine, text, replicate) for text in texts]
-    served = ServedModels(judge.on_model_change)
+    served = ServedModels(judge.on_model_change, call.folder)
     progress = Progress("judge", len(bodies), "prompts")
     done = unparsed = 0
 

@@ -155,6 +155,12 @@ def position_findings(bias: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"kind": "position_bias", "severity": "warning", "message": message, "evidence": bias}]
 
 
+def position_notes(bias: dict[str, Any]) -> list[str]:
+    """`position_note`, where no finding says the same."""
+    note = position_note(bias)
+    return [note] if note and not position_findings(bias) else []
+
+
 def write_leaderboard(
     path: Path, name: str, outputs: Sequence[str], described: dict[str, Any]
 ) -> None:

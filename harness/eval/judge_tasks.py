@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness import events
 from harness.call import StageCall, StageResult
 from harness.errors import HarnessError
-from harness.eval.tasks.benchmarks import BENCHMARKS, MMLU, SUBJECTS, benchmark_of, subject_of
+from harness.eval.tasks.benchmarks import BENCHMARKS, MMLU, SUBJECTS, benchmark_of
 from harness.eval.tasks.data import Questions, read_task
 from harness.eval.tasks.scores import (
     AVERAGE,
@@ -245,16 +245,6 @@ def _findings(samples: dict[str, list[Sample]], metrics: dict[str, Any]) -> list
                 "so little probability that lm-eval's own formula has no number for them; the same "
                 "formula with a common factor taken out was used",
                 "evidence": {"task": "truthfulqa_mc2", "questions": unlikely},
-            }
-        )
-    subjects = [subject_of(unit) for unit in samples if benchmark_of(unit) == MMLU]
-    if 0 < len(subjects) < SUBJECTS:
-        found.append(
-            {
-                "kind": "missing_subjects",
-                "severity": "warning",
-                "message": f"mmlu is over {len(subjects)} of the {SUBJECTS} subjects",
-                "evidence": {"subjects": sorted(subjects)},
             }
         )
     return found

@@ -1,8 +1,7 @@
 """Answers of the row's own model in this process."""
 
 import json
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from harness.eval.answer import Answered
 from harness.eval.decode import Asked, Decoder, Made, end_tokens, text_of
 from harness.eval.encode import check_lengths, encode, limit_of
 from harness.eval.outputs import Output
+from harness.eval.pace import Pace
 from harness.eval.prompts import Prompt, prompt_seed
 from harness.llm.progress import Progress
 from harness.modeling.load import (
@@ -93,24 +93,22 @@ def _make(
 ) -> tuple[float, int]:
     """Add the answers to `done` and to the file as each ends; returns the seconds and tokens taken."""
     lengths = {one.index: len(one.ids) for one in asked}
-    total, before = len(done) + len(asked), len(done)
-    progress = Progress("answer", total, "prompts")
-    started, tokens = time.monotonic(), 0
+    progress = Progress("answer", len(done) + len(asked), "prompts")
+    pace = Pace({one.index: one.limit for one in asked})
+
+    def show(making: Mapping[int, int]) -> None:
+        if progress.is_due(len(done)):
+            progress.show(len(done), **pace.info(making))
+
+    show({})
     with path.open("a", encoding="ascii") as file:
-        for made in decoder.answers(asked):
+        for made in decoder.answers(asked, show):
             output = finish(made, decoder.tokenizer, stop, lengths[made.index])
             done[made.index] = output
             file.write(json.dumps(asdict(output)) + "\n")
             file.flush()
-            tokens += len(made.tokens)
-            seconds = time.monotonic() - started
-            new = len(done) - before
-            progress.show(
-                len(done),
-                tokens_per_second=round(tokens / max(seconds, 1e-9)),
-                seconds_left=round(seconds / new * (total - len(done))),
-            )
-    return time.monotonic() - started, tokens
+            pace.end(made.index, len(made.tokens))
+    return pace.seconds, pace.tokens
 
 
 def finish(

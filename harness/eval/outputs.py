@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, InputError
 from harness.eval import hygiene
 from harness.eval.prompts import Prompt
 from harness.llm.reply import REFUSED
-from harness.modeling.records import read_records
+from harness.modeling.records import read_records, text_field
+from harness.spec.base import Data
 
 OUTPUTS = "model_outputs.json"
+MOST_NAMED = 3
 GENERATOR = "model"
 """The name in the outputs; the same everywhere, so that the file depends on the outputs alone."""
 
@@ -31,11 +33,16 @@ class Output:
     prompt_tokens: int | None
 
 
-def write_outputs(path: Path, prompts: Sequence[Prompt], outputs: Sequence[Output]) -> None:
+def write_outputs(
+    path: Path,
+    prompts: Sequence[Prompt],
+    outputs: Sequence[Output],
+    flagged: Sequence[list[str]],
+) -> None:
     """A list of objects in the prompts' order: instruction, input (where there is one), output,
-    generator, dataset (where there is one), finish_reason, tokens, prompt_tokens, flags."""
+    generator, dataset (where there is one), finish_reason, tokens, prompt_tokens, flags (`flagged`)."""
     rows = []
-    for prompt, output in zip(prompts, outputs, strict=True):
+    for prompt, output, flags in zip(prompts, outputs, flagged, strict=True):
         row: dict[str, Any] = {"instruction": prompt.instruction}
         if prompt.input:
             row["input"] = prompt.input
@@ -48,7 +55,7 @@ def write_outputs(path: Path, prompts: Sequence[Prompt], outputs: Sequence[Outpu
                 "finish_reason": output.finish_reason,
                 "tokens": output.tokens,
                 "prompt_tokens": output.prompt_tokens,
-                "flags": hygiene.flags(output.output, output.finish_reason),
+                "flags": flags,
             }
         )
     # Escaped only where it must be: half a surrogate pair, which servers can send, is no UTF-8.
@@ -79,10 +86,9 @@ def read_recorded(folder: Path, prompts: Sequence[Prompt]) -> list[Output]:
     return found
 
 
-def count(outputs: Sequence[Output]) -> dict[str, int]:
+def count(outputs: Sequence[Output], flagged: Sequence[list[str]]) -> dict[str, int]:
     """prompts = answered + empty. `tokens`: of the outputs whose number is known."""
     empty = sum(hygiene.is_empty(output.output) for output in outputs)
-    found = [hygiene.flags(output.output, output.finish_reason) for output in outputs]
     return {
         "prompts": len(outputs),
         "answered": len(outputs) - empty,
@@ -90,5 +96,42 @@ def count(outputs: Sequence[Output]) -> dict[str, int]:
         "refused": sum(output.finish_reason == REFUSED for output in outputs),
         "cut_at_limit": sum(output.finish_reason == "length" for output in outputs),
         "tokens": sum(output.tokens or 0 for output in outputs),
-        **hygiene.count_flags(found),
+        **hygiene.count_flags(flagged),
     }
+
+
+def given_outputs(data: Data, prompts: Sequence[Prompt]) -> list[Output]:
+    """The file's output for each prompt, by instruction and input.
+
+    Raises InputError where one is missing, or two differ.
+    """
+    path = Path(data.path)
+    found: dict[tuple[str, str], Output] = {}
+    for record in read_records(path):
+        key = text_field(path, record, "instruction"), text_field(path, record, "input", default="")
+        row = record.fields
+        output = Output(
+            0,
+            text_field(path, record, "output"),
+            _as(str, row.get("finish_reason")),
+            _as(int, row.get("tokens")),
+            _as(int, row.get("prompt_tokens")),
+        )
+        if found.setdefault(key, output) != output:
+            raise InputError(
+                f"{path}:{record.line}: a second, other output for the same prompt: {key[0][:60]!r}",
+                "A reference has one output for each prompt.",
+            )
+    missing = [prompt for prompt in prompts if prompt.key not in found]
+    if missing:
+        named = "; ".join(repr(prompt.instruction[:60]) for prompt in missing[:MOST_NAMED])
+        raise InputError(
+            f"{path} lacks outputs for {len(missing)} of {len(prompts)} prompts: {named}",
+            "Give the outputs of a baseline on this prompt set (eval.answer.engine.outputs), or "
+            "prompts that it has answered.",
+        )
+    return [replace(found[prompt.key], index=i) for i, prompt in enumerate(prompts)]
+
+
+def _as(kind: type, value: Any) -> Any:
+    return value if type(value) is kind else None

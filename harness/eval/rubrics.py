@@ -1,12 +1,13 @@
 """Flow Judge's rubrics: which there are, the prompt that one makes, and what a reply scores.
 
 The prompt's wording and the reply's tags are the flow-judge package's own. What it does not do is done
-here: it writes -1 for a reply that it cannot read, takes any whole number for a score, and shows a
-judge empty inputs.
+here: it writes -1 for a reply that it cannot read, takes any whole number for a score and the
+first of several, also one that the feedback quotes, and shows a judge empty inputs.
 """
 
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ QUERY = "query"
 OUTPUT = "response"
 """What the package's own rubrics call the output that is scored."""
 _PARTS = ("metrics.presets", "utils.prompt_formatter", "eval_data_types")
+_FEEDBACK = re.compile(r"<feedback>.*?</feedback>", re.DOTALL)
+_SCORE = re.compile(r"<score>\s*(.*?)\s*</score>", re.DOTALL)
 _OWN_FIELDS = ("instruction", "input", "system", "output")
 """Of a prompt, whatever the columns of its record are called."""
 
@@ -101,15 +104,19 @@ def prompt_of(rubric: Rubric, inputs: Mapping[str, str], output: str) -> str:
 
 def read_reply(rubric: Rubric, reply: str) -> Scored | None:
     """The score and the feedback of a reply; None where it lacks one of their tags, or where the score
-    is none of the rubric's."""
+    is none of the rubric's, or there are several different ones.
+
+    What a model thinks before (`<think>`) is not read, nor a score that stands in the feedback.
+    """
+    said = reply.rpartition("</think>")[2].partition("<think>")[0]
+    scores = set(_SCORE.findall(_FEEDBACK.sub("", said)))
     parse = _package()["eval_data_types"].EvalOutput.parse
     try:
-        parsed = parse(reply, fail_on_parse_error=True)
+        feedback = parse(said, fail_on_parse_error=True).feedback
+        [score] = map(int, scores)
     except ValueError:
         return None
-    if parsed.score not in {line.score for line in rubric.scores}:
-        return None
-    return Scored(parsed.score, parsed.feedback)
+    return Scored(score, feedback) if score in {line.score for line in rubric.scores} else None
 
 
 def inputs_for(

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.call import TRANSCRIPT, StageCall
 from harness.errors import InputError
-from harness.eval.answer import Answered
+from harness.eval.answer import NO_ANSWER, Answered
 from harness.eval.asking import ServedModels
 from harness.eval.outputs import Output
 from harness.eval.prompts import Prompt, prompt_seed
@@ -35,6 +35,8 @@ next run, which must find the calls again."""
 VLLM_TIMEOUT_S = 3600.0
 """Of one answer: with many at a time, the longest take minutes."""
 LOOK_TIMEOUT_S = 10.0
+SIGN_OF_LIFE_S = 2.0
+"""Between two looks at how far the answers are, where none has come."""
 
 
 def answer_by_endpoint(
@@ -232,24 +234,42 @@ def _asked(
     client: Client, bodies: Sequence[dict[str, Any]], kind: Kind, stop: Sequence[str]
 ) -> Answered:
     progress, done = Progress("answer", len(bodies), "prompts"), 0
-    started, tokens = time.monotonic(), 0
+    started, new, tokens = time.monotonic(), 0, 0
     served = ServedModels()
+    without_text: set[int] = set()
+    # A batch's answers come all at once; of the others the first ones are the shortest.
+    enough = client.endpoint.concurrency if client.endpoint.mode == "live" else len(bodies)
 
-    def show(index: int, reply: Reply) -> None:
-        nonlocal done, tokens
-        served.note(reply)
-        done += 1
-        tokens += tokens_used(reply.usage)[1]
-        seconds = time.monotonic() - started
+    def show() -> None:
+        seconds = max(time.monotonic() - started, 1e-9)
+        left = round(seconds / new * (len(bodies) - done)) if new and new >= enough else None
         progress.show(
-            done,
-            tokens_per_second=round(tokens / max(seconds, 1e-9)),
-            seconds_left=round(seconds / done * (len(bodies) - done)),
+            done, tokens=tokens, tokens_per_second=round(tokens / seconds), seconds_left=left
         )
+
+    def take(index: int, reply: Reply) -> None:
+        nonlocal done, new, tokens
+        served.note(reply)
+        if _has_no_text(reply):
+            without_text.add(index)
+        done += 1
+        if not reply.reused:
+            new += 1
+            tokens += tokens_used(reply.usage)[1]
+        show()
+
+    async def keep_showing() -> None:
+        while True:
+            show()
+            await asyncio.sleep(SIGN_OF_LIFE_S)
 
     async def ask() -> list[Reply]:
         async with client:
-            return await client.gather(bodies, show, kind)
+            showing = asyncio.create_task(keep_showing())
+            try:
+                return await client.gather(bodies, take, kind)
+            finally:
+                showing.cancel()
 
     replies = asyncio.run(ask())
     notes, unknown = served.notes(), sum(not usage_is_known(reply.usage) for reply in replies)
@@ -260,10 +280,36 @@ def _asked(
         used={"served_models": client.served_models},
         cost=client.cost(),
         notes=notes,
-        findings=served.findings(),
+        findings=served.findings() + _no_answer_findings(len(replies), len(without_text)),
         simulated=["answers"] if client.simulated else [],
         keep=[TRANSCRIPT],
+        without_text=without_text,
     )
+
+
+def _has_no_text(reply: Reply) -> bool:
+    """Whether a chat's message has no content, or an empty one beside calls of tools."""
+    if reply.finish_reason == REFUSED:
+        return False
+    message = reply.raw["choices"][0].get("message")
+    if reply.text or message is None:
+        return False
+    calls = message.get("tool_calls") or message.get("function_call")
+    return bool(calls) or not isinstance(message.get("content"), str)
+
+
+def _no_answer_findings(asked: int, without_text: int) -> list[dict[str, Any]]:
+    if not without_text:
+        return []
+    return [
+        {
+            "kind": NO_ANSWER,
+            "severity": "warning",
+            "message": f"{without_text} of {asked} replies hold no text (no content, or calls of tools "
+            "alone): they stand as empty outputs, which a judge takes for answers",
+            "evidence": {"replies": asked, NO_ANSWER: without_text},
+        }
+    ]
 
 
 def _output(index: int, reply: Reply, stop: Sequence[str]) -> Output:

@@ -1,5 +1,6 @@
 """Where a stage runs. Every executor takes the same Job and reports the same events."""
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -21,6 +22,9 @@ LOG_TAIL = 12
 """Lines of a failed stage's log that are shown."""
 STOP_SECONDS = 30
 """How long a stage may take to stop cleanly before it is killed."""
+
+HOST = "host.docker.internal"
+"""What this machine is called inside a container that has a network."""
 
 Event = dict[str, Any]
 
@@ -126,8 +130,16 @@ class StageFailed(HarnessError):
                 parts.append("The last lines of its log:\n" + "\n".join(f"  | {t}" for t in tail))
         parts.append(f"The whole log: {job.log}")
         super().__init__(f"{job.title} failed: {message}", "\n".join(parts))
-        self.reason = message
+        self.reason, self.advice, self.log = message, hint, job.log
         self.exit_code = code
+
+
+def tell_stopping(on_event: Callable[[Event], None]) -> None:
+    """An interrupt came: say so before the stage has ended, which can take a while."""
+    message = f"stopping: the stage gets {STOP_SECONDS} s to end in order"
+    # Ctrl-C ends what the output is piped into as well; rich makes a SystemExit of that.
+    with contextlib.suppress(OSError, SystemExit):
+        on_event({"event": "note", "message": message})
 
 
 class EventReader:

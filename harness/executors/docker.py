@@ -17,6 +17,7 @@ from docker.types import DeviceRequest, Mount
 from harness import environment
 from harness.errors import HarnessError, InputError
 from harness.executors import (
+    HOST,
     STOP_SECONDS,
     Event,
     EventReader,
@@ -24,6 +25,7 @@ from harness.executors import (
     secret_there,
     start_log,
     stopped,
+    tell_stopping,
     vllm,
 )
 from harness.keys import Files
@@ -167,6 +169,7 @@ class DockerExecutor:
             if code == OUT_OF_MEMORY:
                 container.reload()
         except KeyboardInterrupt:
+            tell_stopping(on_event)
             _stop(container)
             raise stopped(job) from None
         except NO_ENGINE as e:
@@ -187,6 +190,7 @@ def _settings(
     """`network`: one that the stage shares with a server; None for the job's own choice."""
     limits = job.limits
     gpus = environment.accelerator() == "cuda" and job.image_stage != "gen"
+    mode = network or ("bridge" if job.network else "none")
     settings: dict[str, Any] = {
         "mounts": mounts,
         "environment": {
@@ -202,11 +206,13 @@ def _settings(
         "tmpfs": {"/tmp": "mode=1777,exec" if gpus else "mode=1777"},
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
-        "network_mode": network or ("bridge" if job.network else "none"),
+        "network_mode": mode,
         "shm_size": limits.shm,
         "pids_limit": limits.pids,
         "init": True,
     }
+    if mode == "bridge":
+        settings["extra_hosts"] = {HOST: "host-gateway"}
     if limits.memory:
         settings["mem_limit"] = limits.memory
     if limits.cpus:

@@ -9,7 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from harness import environment
-from harness.executors import STOP_SECONDS, Event, EventReader, Job, start_log, stopped
+from harness.executors import (
+    STOP_SECONDS,
+    Event,
+    EventReader,
+    Job,
+    start_log,
+    stopped,
+    tell_stopping,
+)
 from harness.executors.serving import running_url
 from harness.keys import Files
 from harness.stage import PARENT_VARIABLE
@@ -57,10 +65,12 @@ class LocalExecutor:
                 for line in process.stdout:
                     reader.feed(line)
                 code = process.wait()
-            except BaseException as e:
+            except KeyboardInterrupt:
+                tell_stopping(on_event)
                 _stop(process)
-                if isinstance(e, KeyboardInterrupt):
-                    raise stopped(job) from None
+                raise stopped(job) from None
+            except BaseException:
+                _stop(process)
                 raise
             finally:
                 process.stdout.close()

@@ -34,6 +34,10 @@ class Transient(Exception):
         self.retry_after = retry_after
 
 
+class RequestRefused(InputError):
+    """The server does not accept a request as it stands."""
+
+
 class PromptRefused(Exception):
     """The server declines this prompt for what is in it."""
 
@@ -75,7 +79,7 @@ def fault_of_status(
         return Transient(said, _retry_after(headers))
     if code in PROMPT_REFUSALS:
         return PromptRefused({"error": {"code": code, "message": message, "status": status}})
-    return InputError(
+    return RequestRefused(
         f"{url} does not accept the request for {endpoint.model} ({said})",
         hint="correct the sampling parameters or the model in the spec",
     )

@@ -15,8 +15,11 @@ class Progress:
         self.task, self.total, self.unit = task, total, unit
         self._told = -SHORTEST_PAUSE_S
 
+    def is_due(self, done: int) -> bool:
+        """Whether `show` would tell it; for figures that take time to work out."""
+        return time.monotonic() - self._told >= SHORTEST_PAUSE_S or done >= self.total
+
     def show(self, done: int, **info: Any) -> None:
-        now = time.monotonic()
-        if now - self._told >= SHORTEST_PAUSE_S or done >= self.total:
-            self._told = now
+        if self.is_due(done):
+            self._told = time.monotonic()
             events.progress(self.task, done, self.total, self.unit, **info)

@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +22,8 @@ from harness.store import Artefact
 
 ANNOTATIONS = "annotations.json"
 Verdict = Literal["win", "draw", "lose"]
+Place = tuple[str, str, int]
+"""Instruction, input, and which time they stand in the prompt set, from 0."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ def _agreement(plan: RowPlan, stages: list[StagePlan], made: list[Artefact]) -> 
     known = [{k: v for k, v in grades.items() if v is not None} for _, grades in judgings]
     prompts = list(dict.fromkeys(itertools.chain.from_iterable(g for _, g in judgings)))
     in_all = [p for p in prompts if all(p in grades for grades in known)]
-    means = [_mean(metric, list(grades.values())) for grades in known]
-    values = [value for value, _ in means]
+    means = [_score_of(a, metric, grades) for a, grades in zip(made, known, strict=True)]
+    values = [score["value"] for score in means]
     aligned = [[grades[p] for p in in_all] for grades in known]
     verdicts: list[list[Any]] = (
         aligned if metric == "score" else [[verdict_of(g) for g in grades] for grades in aligned]
@@ -102,8 +104,8 @@ def _agreement(plan: RowPlan, stages: list[StagePlan], made: list[Artefact]) -> 
         prompts=max(len(prompts), counted),
         judged_in_all=len(in_all),
         values=values,
-        standard_errors=[error for _, error in means],
-        judged=[len(grades) for grades in known],
+        standard_errors=[score["standard_error"] for score in means],
+        judged=[score["judged"] for score in means],
         spread=_deviation([v for v in values if v is not None]),
         flipped=sum(len(set(said)) > 1 for said in zip(*verdicts, strict=True)),
         pairwise_flip_rate=_average([_share_different(a, b) for a, b in pairs]),
@@ -116,16 +118,19 @@ def _agreement(plan: RowPlan, stages: list[StagePlan], made: list[Artefact]) -> 
     )
 
 
-def _grades(artefact: Artefact) -> tuple[bool, dict[tuple[str, str], float | None]]:
-    """Whether they are scores, and each prompt's preference or score; None: unjudged."""
+def _grades(artefact: Artefact) -> tuple[bool, dict[Place, float | None]]:
+    """Whether they are scores, and the preference or score in each place; None: unjudged."""
     artefact.check()
     rows = json.loads((artefact.folder / ANNOTATIONS).read_text(encoding="utf-8"))
     is_score = any("score" in row and "preference" not in row for row in rows)
-    grades: dict[tuple[str, str], float | None] = {}
+    grades: dict[Place, float | None] = {}
+    places: Counter[tuple[str, str]] = Counter()
     for row in rows:
         grade = row.get("score") if is_score else row.get("preference")
         known = grade is not None and (is_score or is_judgement(grade))
-        grades[row["instruction"], row.get("input") or ""] = grade if known else None
+        prompt = row["instruction"], row.get("input") or ""
+        grades[*prompt, places[prompt]] = grade if known else None
+        places[prompt] += 1
     return is_score, grades
 
 
@@ -133,6 +138,16 @@ def verdict_of(preference: float) -> Verdict:
     """The discrete verdict for the model; older annotations write a draw as 0."""
     preference = preference or DRAW
     return "draw" if preference == DRAW else "win" if preference > DRAW else "lose"
+
+
+def _score_of(artefact: Artefact, metric: str, grades: Mapping[Place, float]) -> dict[str, Any]:
+    """What the matrix says of one judging; from its annotations where its manifest has no score."""
+    name = "rubric_score" if metric == "score" else metric
+    told: dict[str, Any] | None = artefact.manifest["metrics"].get(name)
+    if told is not None:
+        return told
+    value, error = _mean(metric, list(grades.values()))
+    return {"value": value, "standard_error": error, "judged": len(grades)}
 
 
 def _mean(metric: str, grades: list[float]) -> tuple[float | None, float | None]:

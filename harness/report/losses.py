@@ -126,9 +126,10 @@ def marks(cells: dict[str, Any]) -> str:
 
 def over(cells: dict[str, Any]) -> str:
     """What a loss was measured over, in words; of bits per byte the bytes, else the tokens."""
-    if cells["metric"] == LAST:
+    metric = cells["metric"].partition("/")[0]
+    if metric == LAST:
         return f"the last of {cells['steps']} steps" if cells["steps"] else ""
-    unit = "bytes" if cells["metric"] == BITS else "tokens"
+    unit = "bytes" if metric == BITS else "tokens"
     if cells["examples"] is None:
         return ""
     return f"{cells['examples']:,} held-out examples, {cells[unit]:,} {unit}"

@@ -15,16 +15,16 @@ from harness.plan import Planner, RowPlan, StagePlan
 from harness.progress import plain
 from harness.report import agreement, losses
 from harness.report.verdict import MARGIN, Verdict, judge, pool
-from harness.spec.judges import TasksJudge
+from harness.spec.judges import RubricJudge, TasksJudge
 from harness.spec.load import LoadedRow
 from harness.spec.models import Row
 from harness.store import Artefact, Damaged, write_atomically
 
 NUMBERS = frozenset(
     """
-    reported reported_se reported_judged reported_expected reproduced standard_error judged expected
-    lower_bound upper_bound examples tokens bytes steps replicates replicates_planned replicate_sd
-    calls prompt_tokens completion_tokens usd env_wall_seconds
+    reported reported_se reported_judged reported_expected reproduced standard_error judged
+    expected lower_bound upper_bound lowest highest examples tokens bytes steps replicates
+    replicates_planned replicate_sd calls prompt_tokens completion_tokens usd env_wall_seconds
     """.split()  # noqa: SIM905
 )
 """Columns that hold numbers; all others are text and are escaped."""
@@ -105,7 +105,9 @@ def _metrics(stage: StagePlan) -> dict[str, Any]:
 
 
 def _line(row: Row, metric: str, plan: RowPlan | None, problem: str, held_out: str) -> Line:
-    is_loss = metric in losses.LOSSES
+    # `win_rate/koala` is the win rate on one of several prompt sets.
+    kind = metric.partition("/")[0]
+    is_loss = kind in losses.LOSSES
     planned = losses.stages_of(plan) if is_loss else plan.final() if plan else []
     made = [s.artefact for s in planned if s.artefact]
     told = [a.manifest["metrics"].get(metric) for a in made]
@@ -117,7 +119,7 @@ def _line(row: Row, metric: str, plan: RowPlan | None, problem: str, held_out: s
     verdict = judge(reported, pooled, simulated)
     if is_loss and pooled:
         verdict = losses.verdict_of(reported, pooled, verdict)
-    elif metric in POINTS and pooled and reported and not simulated:
+    elif kind in POINTS and pooled and reported and not simulated:
         verdict = Verdict("not comparable", f"the margin of {MARGIN:g} points is of percentages")
     if made and not found:
         problem = f"the {made[0].stage} stage gives no {metric}"
@@ -125,6 +127,7 @@ def _line(row: Row, metric: str, plan: RowPlan | None, problem: str, held_out: s
     stages = _behind(plan, made)
     ours = pooled or {}
     counts = losses.counts_of(found) if is_loss else {}
+    scale = _scale(row, kind)
     findings = tuple(f"{one['kind']}: {one['message']}" for one in _told(stages, "findings"))
     cells = {
         "row": row.row,
@@ -142,6 +145,8 @@ def _line(row: Row, metric: str, plan: RowPlan | None, problem: str, held_out: s
         "expected": ours.get("expected"),
         "lower_bound": ours.get("lower_bound"),
         "upper_bound": ours.get("upper_bound"),
+        "lowest": scale[0],
+        "highest": scale[1],
         **{name: counts.get(name) for name in losses.COUNTS},
         "steps": losses.steps_of(losses.trainings(plan)) if is_loss else None,
         "replicates": len(found),
@@ -172,6 +177,16 @@ def _behind(plan: RowPlan | None, made: list[Artefact]) -> list[StagePlan]:
     there = [s for s in plan.own if s.artefact is not None]
     is_model = made[0].stage == "train"
     return [s for s in there if s.stage in ("gen", "train")] if is_model else there
+
+
+def _scale(row: Row, metric: str) -> tuple[int | None, int | None]:
+    """The lowest and the highest that a score of points can be."""
+    judge = row.eval.judge if row.eval else None
+    if metric == "winning_score":
+        return 0, 2
+    if metric == "rubric_score" and isinstance(judge, RubricJudge):
+        return judge.scale
+    return None, None
 
 
 def _told(stages: list[StagePlan], name: str) -> list[Any]:
@@ -254,7 +269,8 @@ HEADINGS = (
 def display(line: Line) -> list[str]:
     """A line as a person reads it, in the order of HEADINGS; not escaped."""
     c = line.cells
-    is_loss = c["metric"] in losses.LOSSES
+    kind = c["metric"].partition("/")[0]
+    is_loss = kind in losses.LOSSES
     digits = 4 if is_loss else 2
     reported = _with_error(c["reported"], c["reported_se"], digits)
     if c["reported_judged"] is not None:
@@ -264,6 +280,8 @@ def display(line: Line) -> list[str]:
         over = f"{c['judged']}/{c['expected']}" + f" examples: {over}" * bool(over)
         if c["judged"] < c["expected"] and c["lower_bound"] is not None:
             over += f", bounds {c['lower_bound']:.2f} to {c['upper_bound']:.2f}"
+    if over and c["lowest"] is not None:
+        over += f", scores {c['lowest']} to {c['highest']}"
     planned = c["replicates_planned"]
     replicates = f"{c['replicates']}/{planned}" if planned is not None else ""
     if c["replicate_sd"] is not None:
@@ -307,7 +325,8 @@ EXPLANATION = (
 LOSSES = (
     "Losses: lower is better. Nats per token depend on the tokenizer; bits per byte compare across "
     "tokenizers. Over: held-out examples, and their answers' tokens or bytes. With several training "
-    "seeds their mean, and sd, the standard deviation between them; with one, no uncertainty is known."
+    "seeds their mean, and sd, the standard deviation between them; with one, the spread between "
+    "trainings is not known. ±, where it stands: one standard error over the held-out examples."
 )
 AGREEMENT = "agreement.csv"
 SIMULATED = (
@@ -323,7 +342,7 @@ def lowest(lines: Sequence[Line]) -> list[str]:
 
 def to_markdown(lines: Sequence[Line], title: str) -> str:
     parts = [f"# {_md(title)}\n\n{EXPLANATION}"]
-    if any(line.cells["metric"] in losses.LOSSES for line in lines):
+    if any(line.cells["metric"].partition("/")[0] in losses.LOSSES for line in lines):
         parts += ["", LOSSES]
     if any(line.cells["simulated"] for line in lines):
         parts += ["", SIMULATED]

@@ -12,7 +12,8 @@ from harness.eval.alpaca_readings import shows_model_first
 from harness.eval.judge_scores import DRAW, is_judgement
 from harness.plan import RowPlan, StagePlan
 from harness.report.agreement import verdict_of
-from harness.spec.judges import AlpacaEvalJudge
+from harness.spec.judges import AlpacaEvalJudge, RowOutputs
+from harness.spec.load import load_rows
 
 OUTPUTS, ANNOTATIONS, UNJUDGED = "model_outputs.json", "annotations.json", "unjudged.jsonl"
 WORDS = {"win": "won", "draw": "draw", "lose": "lost"}
@@ -140,7 +141,7 @@ def _read(chosen: StagePlan, judgings: list[StagePlan]) -> list[Shown]:
     prompts = [Shown(index, row) for index, row in enumerate(rows)]
     for planned in judgings:
         label = planned.label.split(", ")[-1] if len(judgings) > 1 else ""
-        folder = _checked(planned)
+        folder, named = _checked(planned), _baseline_row(planned)
         annotations = json.loads((folder / ANNOTATIONS).read_text(encoding="utf-8"))
         by_prompt = {_key(row): row for row in annotations}
         by_instruction = {row["instruction"]: row for row in annotations}
@@ -151,7 +152,7 @@ def _read(chosen: StagePlan, judgings: list[StagePlan]) -> list[Shown]:
             shown_first = _is_shown_first(planned, instruction)
             judged = _judged(row, label, unread.get(instruction), shown_first)
             baseline = prompt.baseline if prompt.baseline is not None else row.get("output_1")
-            generator = prompt.baseline_generator or str(row.get("generator_1") or "")
+            generator = prompt.baseline_generator or named or str(row.get("generator_1") or "")
             prompts[place] = Shown(
                 prompt.index,
                 prompt.fields,
@@ -161,6 +162,15 @@ def _read(chosen: StagePlan, judgings: list[StagePlan]) -> list[Shown]:
                 [*prompt.judged, judged],
             )
     return prompts
+
+
+def _baseline_row(planned: StagePlan) -> str:
+    """The row whose outputs are the judge's reference; "" where that is a file, or nothing."""
+    reference = getattr(planned.params["judge"], "reference", None)
+    if not isinstance(reference, RowOutputs):
+        return ""
+    # Not the planned stage's: rows may share it.
+    return load_rows([Path(reference.spec)])[0].row.row
 
 
 def _checked(planned: StagePlan) -> Path:

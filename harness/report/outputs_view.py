@@ -14,14 +14,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from harness.eval.outputs import GENERATOR
 from harness.plan import RowPlan
 from harness.report.agreement import agreement_of, show_agreement
 from harness.report.outputs import Chosen, Judged, Shown, Wishes, as_dict, read_outputs, select
 
 SIDE_BY_SIDE = 100
 """Columns of a terminal from which answer and baseline stand side by side."""
-LINES = 40
-"""Of a text at a terminal, unless --full."""
+LINES = 15
+"""Of a text, unless --full."""
 COLOURS = {"won": "green", "lost": "red", "draw": "yellow", "unjudged": "magenta"}
 
 
@@ -41,7 +42,7 @@ def show_outputs(console: Console, plan: RowPlan, wishes: Wishes, as_json: bool)
         return
     heading = [*_heading(plan, chosen), counted]
     parts: list[ConsoleRenderable] = [Text("\n".join(map(visible, heading)))]
-    parts += [_prompt(console, prompt, wishes) for prompt in shown]
+    parts += [_prompt(console, prompt, wishes, plan.row.row) for prompt in shown]
     if not console.is_terminal:
         _print(console, parts, plan)
         return
@@ -82,26 +83,33 @@ def _counted(shown: int, found: Sequence[Shown], all_: Sequence[Shown], wishes: 
     of = f"{shown} of {len(found)} shown"
     if wishes.flagged or wishes.grep:
         of += f", of {len(all_)} prompts"
-    return of + ("; -n 0 for all" if shown < len(found) else "")
+    of += "; -n 0 for all" if shown < len(found) else ""
+    if (wishes.worst or wishes.best) and 0 < shown < len(found):
+        last = found[shown - 1].grade
+        equal = [at for at, prompt in enumerate(found) if prompt.grade == last]
+        if equal[-1] >= shown:
+            there = sum(at < shown for at in equal)
+            of += f"; of the {len(equal)} that are equal to the last one, the first {there}"
+    return of
 
 
-def _prompt(console: Console, prompt: Shown, wishes: Wishes) -> ConsoleRenderable:
+def _prompt(console: Console, prompt: Shown, wishes: Wishes, row: str) -> ConsoleRenderable:
     """One prompt: a line on it, what was asked, both answers, and what each judging says."""
     fields, is_live = prompt.fields, console.is_terminal
     wide = is_live and console.width >= SIDE_BY_SIDE
-    limit = None if wishes.full or not is_live else LINES
 
     def block(title: str, text: str, width: int) -> ConsoleRenderable:
         body = Text(visible(text) if text else "(empty)", style="" if text else "dim")
         if wishes.grep:
             body.highlight_regex(f"(?i){re.escape(visible(wishes.grep))}", "black on yellow")
-        if limit is not None:
-            body = _cut(console, body, width - 2, limit)
+        if not wishes.full:
+            body = _cut(console, body, width - 2, LINES)
         if not is_live:  # where lines are not wrapped, padding would cut them off
             return Group(Text(visible(title)), Text("  ") + Text("\n  ").join(body.split("\n")))
         return Group(Text(visible(title), style="cyan"), Padding(body, (0, 0, 0, 2)))
 
-    own = str(fields.get("generator") or "model")
+    own = str(fields.get("generator") or GENERATOR)
+    own = row if own == GENERATOR else own
     parts: list[ConsoleRenderable] = [Text(), _line(prompt)]
     parts.append(block("instruction", str(fields["instruction"]), console.width))
     if fields.get("input"):

@@ -122,6 +122,8 @@ def _over_budget(stage: StagePlan) -> str:
         passed.append(f"{limits.tokens:,} tokens")
     if limits.usd is not None and usd is not None and usd > limits.usd:
         passed.append(f"${limits.usd:g}")
+    if limits.usd is not None and usd is None:
+        return "has a budget in dollars and no known price: add it to specs/prices.yaml to run this"
     return f"exceeds the budget of {' and '.join(passed)} for a stage" if passed else ""
 
 

@@ -2,13 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from harness.spec.base import NOT_KEY, Data, Endpoint, Name, Seed, Spec
 from harness.spec.recipes import HubData, Sample
 from harness.spec.template import Template
 
 Count = Annotated[int, Field(ge=1)]
+
+LEAST_TEMPERATURE = 1e-3
+"""Below it logits overflow when they are divided."""
 
 VLLM_IMAGE = (
     "vllm/vllm-openai:v0.14.0"
@@ -57,15 +60,23 @@ class PromptSet(Spec):
     @model_validator(mode="after")
     def _one_place(self) -> "PromptSet":
         if sum(s is not None for s in (self.file, self.files, self.hub)) != 1:
-            raise ValueError("give exactly one of file, files, hub")
+            raise ValueError(
+                "give exactly one of file, files, hub (one that an extended file gives goes with null)"
+            )
         if self.first is not None and self.sample is not None:
             raise ValueError("give either first or sample, not both")
         return self
 
 
+def _not_next_to_zero(temperature: float) -> float:
+    if 0 < temperature < LEAST_TEMPERATURE:
+        raise ValueError(f"a temperature below {LEAST_TEMPERATURE:g} is greedy decoding: write 0")
+    return temperature
+
+
 class Decoding(Spec):
     max_new_tokens: Count = 2048
-    temperature: Annotated[float, Field(ge=0)] = 0.0
+    temperature: Annotated[float, Field(ge=0), AfterValidator(_not_next_to_zero)] = 0.0
     """0: greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Seed = 42
@@ -128,7 +139,8 @@ class NullEngine(Spec):
 
 
 class ReferenceEngine(Spec):
-    """A control: a baseline's own outputs. Judged against the same baseline they win 50 %."""
+    """Given outputs in place of a model's: the baseline's own as a control, whose win rate must be
+    50 %; or a published model_outputs.json, to be judged again."""
 
     kind: Literal["reference"] = "reference"
     outputs: Data
@@ -172,7 +184,11 @@ class Answer(Spec):
         return self.uses_model or by_text
 
     @property
+    def decodes(self) -> bool:
+        """Whether anything is decoded: the outputs of a control depend on no setting of it."""
+        return not isinstance(self.engine, NullEngine | ReferenceEngine)
+
+    @property
     def is_sampled(self) -> bool:
         """Whether another sampling seed could give other outputs."""
-        fixed = isinstance(self.engine, NullEngine | ReferenceEngine)
-        return self.decoding.temperature > 0 and not fixed
+        return self.decodes and self.decoding.temperature > 0

@@ -183,7 +183,10 @@ class Endpoint(Spec):
     @model_validator(mode="after")
     def _one_server(self) -> "Endpoint":
         if self.simulated is not None and self.base_url is not None:
-            raise ValueError("give either base_url or simulated, not both")
+            raise ValueError(
+                "give either base_url or simulated, not both (one that an extended file gives goes "
+                "with null)"
+            )
         return self
 
 

@@ -1,8 +1,9 @@
 """What the judge stage is told: every way in which the studies scored their models."""
 
+import difflib
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from harness.spec.answer import (
     Count,
@@ -107,6 +108,31 @@ class GradingJudge(AskingJudge):
     """A score outside of these is none."""
     sampling: Sampling = Sampling(temperature=0.0, max_tokens=256)
 
+    @model_validator(mode="after")
+    def _in_order(self) -> "GradingJudge":
+        if self.lowest >= self.highest:
+            raise ValueError("lowest must be below highest")
+        return self
+
+
+PRESETS = {
+    f"response_{what}_{points}": scale
+    for what in ("correctness", "faithfulness", "relevance")
+    for points, scale in (("binary", (0, 1)), ("3point", (1, 3)), ("5point", (1, 5)))
+}
+"""Flow Judge's own rubrics, and the lowest and highest score of each."""
+
+
+def _preset(value: str) -> str:
+    if value.lower() not in PRESETS:
+        near = difflib.get_close_matches(value.lower(), PRESETS, n=1)
+        did_you_mean = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(
+            f"there is no rubric of this name; {did_you_mean}known here: {', '.join(PRESETS)}; or "
+            "write one of your own: name, criteria, scores, inputs"
+        )
+    return value.lower()
+
 
 class RubricLine(Spec):
     score: int
@@ -138,7 +164,7 @@ class RubricJudge(Spec):
     template: Template | None = None
     """Of the judge model; left open: the one that its tokenizer brings."""
     engine: Engine = TransformersEngine()
-    rubric: str | Rubric
+    rubric: Annotated[str, AfterValidator(_preset)] | Rubric
     """A name of the package's (`response_faithfulness_5point`), or a rubric of one's own."""
     fields: dict[str, str] = {}
     """Input's name -> field of the prompt set's records. Left open: `query` is the instruction with
@@ -147,6 +173,14 @@ class RubricJudge(Spec):
     seed: Seed = 42
     asks: Count = 2
     on_model_change: Literal["flag", "stop"] = "flag"
+
+    @property
+    def scale(self) -> tuple[int, int]:
+        """The rubric's lowest and highest score."""
+        if isinstance(self.rubric, str):
+            return PRESETS[self.rubric]
+        scores = [line.score for line in self.rubric.scores]
+        return min(scores), max(scores)
 
     @model_validator(mode="after")
     def _fits_together(self) -> "RubricJudge":

@@ -30,10 +30,21 @@ class LoadedRow:
 class SpecFaults(InputError):
     """The specs have faults; `faults` lists them all."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
+    def __init__(self, faults: Sequence[Fault], hint: str = "") -> None:
         self.faults = sorted(set(faults))
         count = f"{len(self.faults)} fault{'s' if len(self.faults) > 1 else ''} in the specs"
-        super().__init__("\n".join([*map(str, self.faults), count]))
+        super().__init__("\n".join([*map(str, self.faults), count]), hint)
+
+
+@dataclass(frozen=True)
+class Usable:
+    """What can be used of some specs, and what cannot."""
+
+    rows: list[LoadedRow]
+    faulty: list[Path]
+    """The other specs."""
+    faults: list[Fault]
+    """Theirs, which may stand in a file that they extend."""
 
 
 def spec_files(paths: Sequence[Path]) -> dict[Path, bool]:
@@ -77,25 +88,39 @@ def load_rows(paths: Sequence[Path]) -> list[LoadedRow]:
     Raises:
         SpecFaults: with every fault of every file.
     """
+    found = load_usable(paths)
+    if found.faults:
+        raise SpecFaults(found.faults)
+    return found.rows
+
+
+def load_usable(paths: Sequence[Path]) -> Usable:
+    """Load the rows that have no fault. Of two with the same id none is usable: which is meant is
+    not known."""
     faults: list[Fault] = []
-    rows: list[LoadedRow] = []
+    rows: dict[Path, LoadedRow] = {}
+    faulty: list[Path] = []
     first_seen: dict[str, Path] = {}
     known: dict[Path, Node] = {}
     for path, named in spec_files(paths).items():
-        tree = load_tree(path, faults, known)
-        if tree is None:
-            continue
-        faults.extend(_used_before(tree, path, first_seen))
-        try:
-            row = Row.model_validate(tree.plain())
-        except ValidationError as error:
-            faults.extend(_faults_of(error, tree))
-            continue
-        faults.extend(_yes_for_a_number(tree, row))
-        rows.append(LoadedRow(row, path, named))
-    if faults:
-        raise SpecFaults(faults)
-    return rows
+        before = len(faults)
+        # Once there are faults, parents are read anew: theirs are those of every spec on them.
+        tree = load_tree(path, faults, {} if faults else known)
+        if tree is not None:
+            if (same := _used_before(tree, path, first_seen, faults)) in rows:
+                del rows[same]
+                faulty.append(same)
+            try:
+                row = Row.model_validate(tree.plain())
+            except ValidationError as error:
+                faults.extend(_faults_of(error, tree))
+            else:
+                faults.extend(_yes_for_a_number(tree, row))
+                rows[path] = LoadedRow(row, path, named)
+        if len(faults) > before:
+            rows.pop(path, None)
+            faulty.append(path)
+    return Usable(list(rows.values()), faulty, faults)
 
 
 def _yes_for_a_number(node: Node, value: Any, path: tuple[Any, ...] = ()) -> Iterator[Fault]:
@@ -114,13 +139,18 @@ def _yes_for_a_number(node: Node, value: Any, path: tuple[Any, ...] = ()) -> Ite
         yield from _yes_for_a_number(child, inner, (*path, name))
 
 
-def _used_before(tree: Node, path: Path, first_seen: dict[str, Path]) -> Iterator[Fault]:
+def _used_before(
+    tree: Node, path: Path, first_seen: dict[str, Path], faults: list[Fault]
+) -> Path | None:
+    """The spec, if any, that has the same row id; a fault then says so."""
     node, mark = tree.at(("row",))
     if node is tree or not isinstance(node.value, str):
-        return
-    if node.value in first_seen:
-        yield Fault(mark, f"row id {node.value!r} is already used in {first_seen[node.value]}")
-    first_seen.setdefault(node.value, path)
+        return None
+    first = first_seen.setdefault(node.value, path)
+    if first is path:
+        return None
+    faults.append(Fault(mark, f"row id {node.value!r} is already used in {first}"))
+    return first
 
 
 NEED_THE_REST = ("missing", "value_error", "union_tag_not_found")

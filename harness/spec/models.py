@@ -116,6 +116,13 @@ def _check_chain(steps: list[Gen]) -> None:
             )
 
 
+def _null_as_a_word(value: Any) -> Any:
+    """YAML reads `answers: null` as no value; here the word is meant."""
+    if not isinstance(value, dict):
+        return value
+    return {name: "null" if said is None else said for name, said in value.items()}
+
+
 class Row(Spec):
     """One line of a results table."""
 
@@ -123,7 +130,7 @@ class Row(Spec):
     """The row's id, unique among all specs."""
     table: Name
     title: str
-    varied: dict[str, str | int | float | bool] = {}
+    varied: Annotated[dict[str, str | int | float | bool], BeforeValidator(_null_as_a_word)] = {}
     """What sets this row apart from the others of its table."""
     source: Source | None = None
     reported: dict[str, Reported] = {}

@@ -213,6 +213,11 @@ def test_train_has_neither_network_nor_keys(services: dict[str, dict]) -> None:
     assert not [name for name in services["train"]["environment"] if "KEY" in name]
 
 
+def test_gen_and_eval_can_call_a_server_on_this_machine(services: dict[str, dict]) -> None:
+    for stage in ("gen", "eval"):
+        assert services[stage]["extra_hosts"] == ["host.docker.internal:host-gateway"]
+
+
 def test_a_node_of_a_training_has_a_network_but_no_keys_and_is_started_only_by_name(
     services: dict[str, dict],
 ) -> None:

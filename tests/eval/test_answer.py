@@ -166,9 +166,9 @@ def test_an_interrupted_run_goes_on_to_the_same_file_and_answers_nothing_twice(
     cut = answer_call(tmp_path / "cut", PROMPTS, **settings)
     real, asked = Decoder.answers, []
 
-    def three(self: Decoder, prompts: Any) -> Iterator[Made]:
+    def three(self: Decoder, prompts: Any, on_step: Any) -> Iterator[Made]:
         asked.append([one.index for one in prompts])
-        for number, made in enumerate(real(self, prompts)):
+        for number, made in enumerate(real(self, prompts, on_step)):
             if number == 3 and len(asked) == 1:
                 raise KeyboardInterrupt
             yield made
@@ -351,6 +351,23 @@ def test_flags_stand_beside_each_output_and_are_counted(tmp_path: Path) -> None:
     assert found["evidence"]["cut"] == sum(cut)
 
 
+def test_progress_is_told_before_the_first_answer_has_ended(
+    tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, dict[str, Any]]] = []
+    monkeypatch.setattr("harness.llm.progress.SHORTEST_PAUSE_S", 0.0)
+    monkeypatch.setattr(
+        "harness.events.progress", lambda _, done, *a, **info: told.append((done, info))
+    )
+    answered(tmp_path, trained, decoding=GREEDY)
+    before = [info["tokens"] for done, info in told if done == 0]
+    assert len(before) > 2
+    assert before == sorted(before)
+    assert before[-1] > before[0] == 0
+    assert all(info["seconds_left"] is None for _, info in told), "8 answers are not enough"
+    assert [done for done, _ in told].count(len(PROMPTS)) == 1
+
+
 def with_engine(folder: Path, rows: list[dict[str, Any]], engine: dict[str, Any]) -> Any:
     call = answer_call(folder, rows)
     call.params["answer"]["engine"] = engine
@@ -377,7 +394,7 @@ def test_a_reference_gives_the_baselines_outputs_by_instruction_and_input(tmp_pa
     ]
     given.write_text(json.dumps(told))
     call = with_engine(tmp_path, rows, {"kind": "reference", "outputs": str(given)})
-    run(call)
+    assert run(call).notes == ["the answers are given outputs, and no model's of this row"]
     assert [row["output"] for row in outputs(call)] == ["one", "nothing"]
     given.write_text(json.dumps(told[:2]))
     with pytest.raises(InputError, match=r"lacks outputs for 1 of 2 prompts: 'Add\.'"):
@@ -459,7 +476,7 @@ def test_a_prompt_of_two_sets_is_answered_once_and_stands_in_both(
     call.params["answer"]["prompts"] = {"files": files}
     asked = []
     real = Decoder.answers
-    monkeypatch.setattr(Decoder, "answers", lambda self, p: asked.extend(p) or real(self, p))
+    monkeypatch.setattr(Decoder, "answers", lambda self, p, _: asked.extend(p) or real(self, p))
     result = run(call)
     rows = outputs(call)
     assert [row["dataset"] for row in rows] == ["one"] * 3 + ["two"] * 2

@@ -130,8 +130,11 @@ def test_a_change_of_model_is_counted_or_stops_the_calls(tmp_path: Path, mode: s
         assert "late (35 replies)" in finding["message"]
         server.requests.clear()
         call = stage(tmp_path / ("a" if mode == "replay" else "b"), replay=mode == "replay")
-        with pytest.raises(HarnessError, match=r"after 5 replies of the model early .* as late"):
-            asked(call, server, texts, 1, served=ServedModels("stop"), concurrency=1)
+        served = ServedModels("stop", call.folder)
+        with pytest.raises(HarnessError, match="answered as early and as late, and the") as stop:
+            asked(call, server, texts, 1, served=served, concurrency=1)
+        assert "dated version" in stop.value.hint
+        assert f"remove the work folder {call.folder} to ask" in stop.value.hint
         if mode == "live":
             lines = (call.folder / "transcript.jsonl").read_text().splitlines()
             assert len(server.requests) == 6
@@ -146,6 +149,18 @@ def test_a_batch_is_recorded_whole_before_a_change_of_model_stops_the_calls(tmp_
         with pytest.raises(HarnessError, match="on_model_change: stop"):
             asked(call, server, texts, 1, served=ServedModels("stop"))
         assert len((call.folder / "transcript.jsonl").read_text().splitlines()) == 10
+
+
+def test_a_change_of_model_is_told_the_same_whichever_reply_comes_first() -> None:
+    def message(*models: str) -> str:
+        served = ServedModels("stop")
+        for model in models[:-1]:
+            served.note(Reply("x", "stop", model, {}, {}, False, False))
+        with pytest.raises(HarnessError) as stop:
+            served.note(Reply("x", "stop", models[-1], {}, {}, False, False))
+        return stop.value.message
+
+    assert message("a", "b") == message("b", "b", "b", "a")
 
 
 def test_one_model_throughout_is_neither_noted_nor_found() -> None:

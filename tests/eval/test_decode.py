@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from harness.eval.batch import sample
 from harness.eval.decode import Asked, Decoder
 from harness.modeling.load import bytes_tokenizer
 from harness.spec.answer import Decoding
@@ -112,6 +113,24 @@ def test_sampled_answers_are_the_same_in_any_company(top_p: float) -> None:
     assert found[0] != answers(decoder(model, batch_size=4), asked)
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-38, 5e-324])
+@pytest.mark.parametrize("top_p", [1.0, 0.5])
+def test_at_the_lowest_temperatures_the_likeliest_token_is_drawn(
+    temperature: float, top_p: float
+) -> None:
+    logits = torch.tensor([[1.0, 30.0, -8.0, 29.0], [-90.0, -float("inf"), -95.0, -float("inf")]])
+    for draw in (0.0, 0.5, 1 - 2**-53):
+        draws = torch.full((2,), draw, dtype=torch.float64)
+        assert sample(logits, temperature, top_p, draws).tolist() == [1, 0]
+
+
+def test_no_token_outside_the_vocabulary_is_drawn() -> None:
+    broken = torch.tensor([[float("nan")] * 4, [float("inf"), 0.0, 1.0, 2.0], [-float("inf")] * 4])
+    for top_p in (1.0, 0.5):
+        drawn = sample(broken, 1.0, top_p, torch.full((3,), 0.9, dtype=torch.float64))
+        assert all(0 <= token < 4 for token in drawn.tolist())
+
+
 def test_a_place_that_becomes_free_is_taken_before_the_others_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -134,6 +153,23 @@ def test_a_place_that_becomes_free_is_taken_before_the_others_end(
         forwards[batching] = len(sizes)
         assert 1 in sizes, "an answer that ended leaves the batch"
     assert forwards == {"continuous": 19, "sorted": 19 + 1 + 1}
+
+
+@pytest.mark.parametrize("one_at_a_time", [False, True])
+def test_tokens_are_told_while_no_answer_has_ended(one_at_a_time: bool) -> None:
+    asked = [Asked(n, [n + 1, 2, 3], 12) for n in range(2)]
+    made = decoder(model_of(*MODELS["qwen2"]), batch_size=2)
+    made.ends, made.note = {END + 1}, "alone" if one_at_a_time else ""
+    told: list[dict[int, int]] = []
+    ended = list(made.answers(asked, lambda making: told.append(dict(making))))
+    assert [one.finish_reason for one in ended] == ["length", "length"]
+    steps = range(1, 12)
+    if one_at_a_time:
+        assert told[:11] == [{0: n} for n in steps]
+        assert {1: 5} in told
+    else:
+        assert told[:11] == [{0: n, 1: n} for n in steps]
+    assert told[-1] == {}
 
 
 def test_an_answer_ends_where_a_stop_text_over_several_tokens_is_complete() -> None:

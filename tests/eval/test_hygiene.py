@@ -1,6 +1,7 @@
 """Flags: what they find in real outputs of a faulty study, and what they leave alone."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,23 @@ def test_a_strong_models_answers_have_no_flags(shared_data: Path) -> None:
 )
 def test_each_flag_is_what_its_definition_says(text: str, expected: list[str]) -> None:
     assert flags(text, "stop") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (" " * 200_000 + "x", []),
+        ("\n" * 100_000 + "x", []),
+        ("Yes.\n" + " " * 200_000 + "no", []),
+        ("Yes." + "\n" * 100_000 + "user:", ["extra_turns"]),
+        (" " * 200_000 + "### user" + " " * 200_000 + ": x", ["role_word"]),
+        ("[ " * 100_000, []),
+    ],
+)
+def test_an_answer_of_white_space_is_read_at_once(text: str, expected: list[str]) -> None:
+    started = time.perf_counter()
+    assert flags(text, "stop") == expected
+    assert time.perf_counter() - started < 0.9
 
 
 def test_a_cut_answer_is_flagged_by_its_finish_reason() -> None:

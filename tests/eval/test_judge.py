@@ -3,6 +3,9 @@
 import csv
 import json
 import random
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -129,6 +132,7 @@ def test_the_better_output_wins_wherever_it_is_shown(tmp_path: Path, kind: str) 
         "cut_outputs": 1,
     }
     assert expected.items() <= result.counts.items()
+    assert "1 of 12 outputs is the baseline's own: draws, not asked" in result.notes
     assert result.used["served_models"] == ["served-1"]
     assert result.cost["calls"] == 11
     rows = read(call, "annotations.json")
@@ -185,6 +189,30 @@ def test_a_judge_that_only_looks_at_the_place_gives_every_model_the_same(tmp_pat
         result = judge.run(make_call(tmp_path, server.endpoint(), outputs, baseline))
     shown_first = sum(is_switched(row["instruction"], 0) for row in outputs)
     assert result.metrics["win_rate"]["wins"] == shown_first
+
+
+def test_prompts_that_share_an_instruction_have_orders_of_their_own(tmp_path: Path) -> None:
+    def rows(words: str) -> list[Row]:
+        return [
+            {
+                "instruction": "Sum up.",
+                "input": f"{i}",
+                "output": f"{words} {i}",
+                "generator": words,
+            }
+            for i in range(16)
+        ]
+
+    with FakeServer(lambda body, seen: "a") as server:
+        call = make_call(tmp_path, server.endpoint(), rows("model"), rows("base"))
+        result = judge.run(call)
+    switched = [is_switched("Sum up.", 0, f"{i}") for i in range(16)]
+    assert 3 < sum(switched) < 13
+    assert result.metrics["win_rate"]["wins"] == result.counts["shown_first"] == sum(switched)
+    assert [row["is_switched"] for row in read(call, "annotations.json")] == switched
+    # Orders of artefacts that were made before, whose prompts have no input.
+    drawn = [random.Random(f"orderTask {i}1").choice([False, True]) for i in range(16)]
+    assert [is_switched(f"Task {i}", 1) for i in range(16)] == drawn
 
 
 @pytest.mark.parametrize("kind", ["preference", "alpaca_eval"])
@@ -278,7 +306,7 @@ def test_a_judge_that_becomes_another_model_stops_the_stage_where_the_spec_says_
         call = make_call(
             tmp_path, endpoint, outputs, baseline, kind, on_model_change="stop", asks=1
         )
-        with pytest.raises(HarnessError, match=r"the model judge-.*on_model_change: stop"):
+        with pytest.raises(HarnessError, match=r"judge-A and as judge-B.*on_model_change: stop"):
             judge.run(call)
         # What was answered is kept, and nothing was asked after it.
         assert len(read(call, "transcript.jsonl")) == len(server.requests) < 30
@@ -367,6 +395,7 @@ def test_a_judge_that_favours_a_place_is_found_out(tmp_path: Path, kind: str) ->
     assert bias["p_value"] < 1e-9
     [finding] = result.findings
     assert (finding["kind"], finding["evidence"]) == ("position_bias", bias)
+    assert not any("shown first" in note for note in result.notes)
     # By the order as it is drawn such a judge lets every model win about half.
     assert 25 < result.metrics["win_rate"]["value"] < 75
     assert fair_result.findings == []
@@ -396,6 +425,7 @@ def test_the_reference_against_itself_wins_half_without_a_call(tmp_path: Path, k
     metric = result.metrics["win_rate"]
     assert (metric["value"], metric["draws"], metric["judged"]) == (50.0, 7, 7)
     assert result.counts["identical"] == 7
+    assert result.notes == ["7 of 7 outputs are the baseline's own: draws, not asked"]
     assert result.used["position_bias"]["p_value"] is None
 
 
@@ -581,14 +611,37 @@ def test_the_judge_sees_a_prompts_input(tmp_path: Path) -> None:
         ("Tie.", "tie"),
         (" **b**\n\nIt is shorter.", "b"),
         ("Output (a)", "a"),
-        ("Output (b) best matches it.", "b"),
+        ("`b`", "b"),
+        ("A is better than B.", "a"),
+        ("B is the better one.", "b"),
+        ("b, because a is wrong", "b"),
+        ("B — a clear answer", "b"),
+        ("Tie. Both are equally good.", "tie"),
         ('"b", because', "b"),
-        ("(A) The first one", "a"),
         ("a: it is right", "a"),
         ("B - it is right", "b"),
         ("A is better", "a"),
         ("output_b", "b"),
         ("a\nbecause b is wrong", "a"),
+        ("A is worse than B.", None),
+        ("B is wrong", None),
+        ("B is better only in tone", None),
+        ("Output (a) is not as good as output (b)", None),
+        ("Output (b) best matches it.", None),
+        ("A - fails. B - good.", None),
+        ("a - weak; b - strong", None),
+        ("a: worse", None),
+        ("b: the answer is not complete", None),
+        ("a: correct but terse\nb: correct and detailed\nSo b wins", None),
+        ("a: short, correct\nb: correct and detailed", None),
+        ("a\nSo b wins", None),
+        ("b\n\nOutput (a) is better written", None),
+        ("A. On reflection, output b is better", None),
+        ("A, B: both are equally bad", None),
+        ("a, whereas b is good", None),
+        ("tie, but b", None),
+        ("a/b", None),
+        ("a?", None),
         ("", None),
         ("Both", None),
         ("neither", None),
@@ -604,6 +657,18 @@ def test_the_judge_sees_a_prompts_input(tmp_path: Path) -> None:
 )
 def test_only_a_clear_verdict_at_the_start_is_one(reply: str, verdict: str | None) -> None:
     assert read_verdict(reply) == verdict
+
+
+def test_a_long_run_of_white_space_is_read_at_once() -> None:
+    started = time.perf_counter()
+    assert read_verdict("a\n" + "\n" * 100_000 + "x" + ". " * 50_000) == "a"
+    assert time.perf_counter() - started < 1
+
+
+def test_what_alpaca_eval_says_of_its_own_imports_is_in_no_log() -> None:
+    code = "from harness.eval import judge_alpaca_eval as j; j._go_offline(); j._import_evaluate()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pkg_resources" not in done.stderr
 
 
 def test_alpaca_evals_own_prompt_model_and_order_reach_the_judge(tmp_path: Path) -> None:

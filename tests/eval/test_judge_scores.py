@@ -15,6 +15,7 @@ from harness.eval.judge_scores import (
     position_bias,
     position_findings,
     position_note,
+    position_notes,
     read_leaderboard,
     win_rate_metric,
     write_leaderboard,
@@ -134,6 +135,14 @@ def test_a_small_bias_is_no_finding_however_sure_it_is() -> None:
     assert position_findings(bias) == []
     note = "wins 55.0 ± 0.5 % of 10000, shown second wins 48.0 ± 0.5 % of 10000 (difference +7.0 points"
     assert note in position_note(bias)
+    assert position_notes(bias) == [position_note(bias)]
+
+
+def test_what_a_finding_says_is_no_note_too() -> None:
+    bias = position_bias([(True, 2.0)] * 20 + [(False, 1.0)] * 20)
+    assert len(position_findings(bias)) == 1
+    assert position_notes(bias) == []
+    assert position_notes(position_bias([])) == []
 
 
 def test_each_prompt_set_has_its_own_denominator() -> None:

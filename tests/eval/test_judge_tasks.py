@@ -184,6 +184,7 @@ def test_what_the_score_is_over_and_that_prompts_were_cut_is_said(
     }  # fmt: skip
     assert (metrics["mmlu"]["subjects"], metrics["mmlu"]["expected_subjects"]) == (3, 57)
     assert "mmlu is over 3 of the 57 subjects: it is not MMLU's score" in result.deviations
+    assert not any("subjects" in finding["message"] for finding in result.findings)
     assert "the model had random weights and no training" in result.notes
     cut = {f["evidence"]["task"]: f for f in result.findings if f["kind"] == "empty_or_truncated"}
     assert cut["arc_challenge"]["evidence"]["cut"] == 10

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -103,6 +104,30 @@ def test_a_chat_is_asked_with_the_instruction_and_what_comes_back_is_counted(
     assert result.simulated == []
 
 
+def test_there_is_a_sign_of_life_before_the_first_answer_and_no_guess(
+    tmp_path: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, Any]] = []
+    monkeypatch.setattr("harness.llm.progress.SHORTEST_PAUSE_S", 0.0)
+    monkeypatch.setattr("harness.eval.served.SIGN_OF_LIFE_S", 0.01)
+    monkeypatch.setattr(
+        "harness.events.progress",
+        lambda _, done, *a, **info: told.append((done, info["seconds_left"])),
+    )
+
+    def late(body: dict[str, Any]) -> Any:
+        time.sleep(0.2)
+        return server.said(body)
+
+    server.reply = late
+    call = endpoint_call(tmp_path, server.url)
+    call.params["answer"]["engine"]["endpoint"]["concurrency"] = 2
+    run(call)
+    assert told.count((0, None)) > 3
+    assert (1, None) in told, "the first of two at a time says nothing of the others"
+    assert told[-1] == (2, 0)
+
+
 def test_a_sampled_answer_has_a_seed_of_its_own_prompt(tmp_path: Path, server: FakeServer) -> None:
     decoding = {"max_new_tokens": 5, "temperature": 0.7, "seed": 3, "stop": ["\n\n"]}
     run(endpoint_call(tmp_path, server.url, decoding=decoding))
@@ -137,6 +162,41 @@ def test_a_declined_prompt_is_an_empty_answer_and_counted(
     result = run(call)
     assert [row["finish_reason"] for row in outputs(call)] == ["refused", "stop"]
     assert result.counts["refused"] == result.counts["empty"] == result.counts["flag_empty"] == 1
+
+
+def test_a_reply_without_text_is_an_empty_answer_and_counted(
+    tmp_path: Path, server: FakeServer
+) -> None:
+    call_of_a_tool = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    messages = {
+        "null": {"content": None},
+        "tool": {"content": "", "tool_calls": call_of_a_tool},
+        "empty": {"content": ""},
+        "both": {"content": "Yes.", "tool_calls": call_of_a_tool},
+    }
+
+    def reply(body: dict[str, Any]) -> Any:
+        status, raw = server.said(body)
+        raw["choices"][0]["message"] = messages[body["messages"][0]["content"]]
+        return status, raw
+
+    server.reply = reply
+    call = endpoint_call(tmp_path, server.url)
+    # A prompt that stands twice is asked once, and its answer counts twice.
+    rows = [{"id": str(i), "instruction": text} for i, text in enumerate([*messages, "null"])]
+    file = Path(call.params["answer"]["prompts"]["file"])
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = run(call)
+    assert [row["output"] for row in outputs(call)] == ["", "", "", "Yes.", ""]
+    assert (result.counts["no_answer"], result.counts["empty"]) == (3, 4)
+    [finding] = [found for found in result.findings if found["kind"] == "no_answer"]
+    assert finding["severity"] == "warning"
+    assert finding["evidence"] == {"replies": 4, "no_answer": 2}
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / "transcript.jsonl").write_bytes((call.folder / "transcript.jsonl").read_bytes())
+    repeated = run(replace(call, work=str(again), replay=True, inputs={"recorded": call.work}))
+    assert repeated.counts == result.counts
 
 
 def test_a_run_goes_on_from_its_transcript_and_a_replay_needs_nothing_else(

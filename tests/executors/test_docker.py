@@ -197,6 +197,9 @@ def test_the_network_is_there_only_for_a_stage_that_needs_it(
     made = settings(engine, job)
     assert made["network_mode"] == mode
     assert ("HF_HUB_OFFLINE" in made["environment"]) != network
+    assert made.get("extra_hosts") == (
+        {"host.docker.internal": "host-gateway"} if network else None
+    )
 
 
 def test_the_specs_limits_are_the_containers(engine: Engine, job: Job) -> None:

@@ -145,6 +145,9 @@ def test_a_stage_that_does_not_stop_is_killed_with_all_it_started(
     fake.order("train", "ignore and wait")
 
     def interrupt(event: dict[str, Any]) -> None:
+        if event.get("message", "").startswith("stopping"):
+            # The terminal went with the same Ctrl-C.
+            raise BrokenPipeError
         fake.wait_until_waiting()
         raise KeyboardInterrupt
 
@@ -179,6 +182,7 @@ def test_stopped_the_stage_ends_cleanly_and_the_same_command_goes_on(
     output, _ = process.communicate(timeout=20)
 
     assert process.returncode == 130, output
+    assert "  stopping: the stage gets 30 s" in output
     assert re.search(r"train: one \[\w+\] was stopped; what it has made so far is kept", output)
     assert "Run the same command again to go on." in output
     assert "Traceback" not in output

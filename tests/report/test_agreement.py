@@ -211,3 +211,15 @@ def test_csv_has_full_precision(tmp_path: Path) -> None:
     assert found.kappa is not None
     assert float(row["cohens_kappa"]) == found.kappa
     assert row["weighted_kappa"] == ""
+
+
+def test_a_prompt_that_stands_in_two_sets_counts_in_each_place(tmp_path: Path) -> None:
+    first = [annotations(WIN)[0], *annotations(WIN, LOSE)]
+    second = [annotations(WIN)[0], *annotations(LOSE, LOSE)]
+    spec = judged_row(tmp_path, answers(2), first, second)
+    (plan,) = planned(tmp_path / "runs", spec)
+    (agreement,) = agreement_of(plan)
+    assert agreement.judged == [3, 3]
+    assert agreement.judged_in_all == 3
+    assert agreement.flipped == 1
+    assert agreement.values == [pytest.approx(200 / 3), pytest.approx(100 / 3)]

@@ -242,6 +242,31 @@ def test_a_row_judged_by_its_loss_shows_the_judges_and_not_the_trainings(
     assert found["held_out_loss"]["over"] == "4/5 examples: 4 held-out examples, 60 tokens"
 
 
+@pytest.mark.parametrize(
+    ("metric", "ours", "words"),
+    [
+        ("winning_score/koala", 1.0, "1.00 ± 0.10"),
+        ("rubric_score/koala", 4.5, "4.50 ± 0.10"),
+        ("bits_per_byte/koala", 2.0, "2.0000 ± 0.1000"),
+    ],
+)
+def test_a_metric_of_one_prompt_set_is_no_percentage_where_the_whole_one_is_none(
+    row: Callable[..., Path], volume: Path, metric: str, ours: float, words: str
+) -> None:
+    score = {"value": ours, "standard_error": 0.1, "judged": 9, "expected": 9}
+
+    def outcome(job: Any) -> dict[str, Any]:
+        return {"metrics": {metric: score}} if job.stage == "judge" else {}
+
+    judge = {"kind": "held_out_loss", "examples": {"file": "prompts.jsonl"}}
+    changes = {"eval": {"judge": judge}} if "bits" in metric else {}
+    spec = row(gen=None, train=None, reported={metric: {"value": ours}}, **changes)
+    make(volume, spec, executor=InstantExecutor(outcome))
+    found = {line.cells["metric"]: line for line in lines(volume, spec)}
+    assert found[metric].cells["verdict"] == "not comparable"
+    assert shown(found[metric])["reproduced"].startswith(words)
+
+
 def test_a_set_of_which_nothing_was_judged_has_no_number(
     row: Callable[..., Path], volume: Path
 ) -> None:

@@ -13,8 +13,8 @@ from harness.report import outputs_view
 from harness.report.outputs import Wishes, read_outputs, select
 from harness.report.outputs_view import show_outputs, visible
 from harness.spec.judges import AlpacaEvalJudge
-from tests.helpers import command, planned
-from tests.report.judged_rows import annotations, answers, judged_row
+from tests.helpers import command, make, planned
+from tests.report.judged_rows import Written, annotations, answers, judged_row
 
 LOST, DRAW, WON = 1.0, 1.5, 2.0
 
@@ -76,14 +76,22 @@ def test_outputs_stand_side_by_side_where_there_is_room(place: Path) -> None:
     assert lines.index("the baseline's") > lines.index("answer 0")
 
 
-def test_what_is_piped_has_each_text_whole_and_no_colours(place: Path) -> None:
+def test_what_is_piped_has_no_colours_and_with_full_each_text_whole(place: Path) -> None:
     words = " ".join(f"word{n}" for n in range(3000))
     lines = "\n".join(f"line {n}" for n in range(300))
     judged_row(place, [{"instruction": words, "output": lines}])
-    shown = command("show", "one", "--outputs").output
+    shown = command("show", "one", "--outputs", "--full").output
     assert words in shown
     assert "  line 299\n" in shown
     assert "\x1b" not in shown
+    assert "more lines" not in shown
+    cut = command("show", "one", "--outputs").output
+    assert "\x1b" not in cut
+    assert "  line 14\n  [285 more lines; --full]\n" in cut
+    assert "line 15" not in cut
+    # One long line counts as what it would be at a terminal.
+    assert len(cut.splitlines()) < 50
+    assert cut.count("more lines; --full]") == 2
 
 
 def test_a_long_text_is_cut_at_the_terminal_and_says_by_how_much(place: Path) -> None:
@@ -128,6 +136,37 @@ def test_worst_and_best_sort_by_the_judgement_and_leave_the_unjudged_for_last(pl
     assert order(plan) == [0, 1, 2, 3, 4, 5]
     assert order(plan, worst=True) == [3, 4, 0, 1, 5, 2]
     assert order(plan, best=True) == [1, 5, 0, 4, 3, 2]
+
+
+def test_where_equal_ones_are_left_out_it_is_said(place: Path) -> None:
+    judged_row(place, answers(7), annotations(WON, LOST, WON, LOST, DRAW, WON, LOST))
+    worst = command("show", "one", "--worst", "-n", "2").output
+    assert (
+        "2 of 7 shown; -n 0 for all; of the 3 that are equal to the last one, the first 2" in worst
+    )
+    assert "equal" not in command("show", "one", "--worst", "-n", "3").output
+    five = command("show", "one", "--worst", "-n", "5").output
+    assert "of the 3 that are equal to the last one, the first 1" in five
+    assert "equal" not in command("show", "one", "--outputs", "-n", "2").output
+    assert "equal" not in command("show", "one", "--best", "-n", "0").output
+
+
+def test_answers_of_another_row_as_the_baseline_stand_under_its_name(place: Path) -> None:
+    import yaml
+
+    outputs = [row | {"generator": "model"} for row in answers(1)]
+    judged = [{"instruction": "prompt 0", "output_1": "theirs", "generator_1": "model",
+               "preference": 1}]  # fmt: skip
+    other = judged_row(place, outputs)
+    one = yaml.safe_load(other.read_text())
+    (place / "specs" / "two.yaml").write_text(yaml.safe_dump(one | {"row": "two"}))
+    spec = judged_row(place, outputs, judged)
+    tree = yaml.safe_load(spec.read_text())
+    tree["eval"]["judge"]["reference"] = {"spec": "two.yaml"}
+    spec.write_text(yaml.safe_dump(tree))
+    make(place / "runs", spec, executor=Written(outputs, judged))
+    shown = command("show", "one", "--outputs").output
+    assert "answer of one\n  answer 0\nbaseline two\n  theirs" in shown
 
 
 def test_flagged_are_those_with_a_flag_and_the_unjudged(place: Path) -> None:
@@ -293,9 +332,6 @@ def test_of_several_outputs_the_first_is_shown_and_the_others_are_named(place: P
     spec = place / "specs" / "one.yaml"
     judged_row(place, answers(1))
     import yaml
-
-    from tests.helpers import make
-    from tests.report.judged_rows import Written
 
     tree = yaml.safe_load(spec.read_text())
     tree["eval"]["answer"]["decoding"] = {"temperature": 0.7}

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from harness.cli import main
 from harness.errors import InputError
-from harness.spec.load import PRICES, SpecFaults, load_rows
+from harness.spec.load import PRICES, SpecFaults, load_rows, load_usable
 from harness.spec.recipes import AlpacaGen
 from tests.helpers import ROOT, command, evaluation, write_row
 
@@ -248,6 +248,33 @@ def test_a_row_id_used_in_two_files_is_a_fault_of_the_second(folder: Path) -> No
         "b.yaml:2:1: row id 'one' is already used in a.yaml",
         f"b.yaml:9:1: oops: unknown key; known here: {KNOWN}",
     ]
+
+
+def test_of_several_specs_those_without_faults_are_usable(folder: Path) -> None:
+    (folder / "_good.yaml").write_text(WHOLE)
+    (folder / "_twice.yaml").write_text(WHOLE + "title: Again\n")
+    for name, text in {
+        "a": WHOLE,
+        "b": "row: [",
+        "c": "extends: _twice.yaml\nrow: c\n",
+        "d": "extends: _twice.yaml\nrow: d\n",
+        "e": "extends: _good.yaml\nrow: e\n",
+        "f": WHOLE.replace("one", "f") + "oops: 1\n",
+    }.items():
+        (folder / f"{name}.yaml").write_text(text)
+    found = load_usable([Path(".")])
+    assert [loaded.row.row for loaded in found.rows] == ["one", "e"]
+    assert [path.name for path in found.faulty] == ["b.yaml", "c.yaml", "d.yaml", "f.yaml"]
+    assert [str(fault) for fault in sorted(set(found.faults))] == faults(".")
+
+
+def test_of_specs_with_the_same_row_id_none_is_usable(folder: Path) -> None:
+    for name in ("a", "b", "c"):
+        (folder / f"{name}.yaml").write_text(WHOLE)
+    (folder / "d.yaml").write_text(WHOLE.replace("one", "d"))
+    found = load_usable([Path(".")])
+    assert [loaded.row.row for loaded in found.rows] == ["d"]
+    assert sorted(path.name for path in found.faulty) == ["a.yaml", "b.yaml", "c.yaml"]
 
 
 def test_a_file_named_twice_is_one_row_and_counts_as_named(folder: Path) -> None:

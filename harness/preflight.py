@@ -1,0 +1,113 @@
+"""What can be known of a row's evaluation before anything runs: a prompt set that cannot be read, a
+baseline that lacks prompts, an annotator that does not exist. A training is not to end in these.
+
+The stages check the same, and more, with the same functions.
+"""
+
+import difflib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from harness.errors import InputError
+from harness.eval import length_control
+from harness.eval.judge_pairs import check_baselines
+from harness.eval.outputs import given_outputs
+from harness.eval.prompts import Prompt, read_prompts
+from harness.eval.rubrics import inputs_for
+from harness.keys import Files
+from harness.plan import RowPlan, StagePlan, dump
+from harness.spec.answer import Answer, PromptSet, ReferenceEngine
+from harness.spec.judges import (
+    AlpacaEvalJudge,
+    Judge,
+    LossJudge,
+    OutputJudge,
+    RowOutputs,
+    Rubric,
+    RubricJudge,
+    RubricLine,
+)
+
+EVALUATION = {"answer", "judge"}
+_SHOWN = {"correctness": ["query", "reference_answer"]}
+_SHOWN_ELSE = ["query", "context"]
+"""What flow-judge's own rubrics show the judge, by the second word of their names."""
+
+
+def check(plan: RowPlan, files: Files, only: Sequence[str] = ()) -> None:
+    """Look at the stages of a row's evaluation that are to run (of those in `only`, if any), as far as
+    their data is here.
+
+    What is on the hub is not looked at, and neither are files that only a package reads which is not
+    installed here.
+
+    Raises:
+        InputError: a stage could only fail.
+    """
+    for stage in plan.own:
+        if stage.status == "reuse" or stage.stage not in (set(only or EVALUATION) & EVALUATION):
+            continue
+        try:
+            _check(stage, files)
+        except InputError as e:
+            raise InputError(f"row {stage.row}: {e.message}", e.hint) from None
+        except ImportError:
+            continue
+
+
+def _check(stage: StagePlan, files: Files) -> None:
+    told = dump(stage.params, lambda data: str(files.locate(data)))
+    if stage.stage == "answer":
+        answer = Answer.model_validate(told["answer"])
+        prompts = _read(answer.prompts)
+        if isinstance(answer.engine, ReferenceEngine) and prompts:
+            given_outputs(answer.engine.outputs, prompts)
+        return
+    judge: Judge = TypeAdapter(Judge).validate_python(told["judge"])
+    if isinstance(judge, LossJudge):
+        _read(judge.examples)
+    elif isinstance(judge, OutputJudge):
+        _check_judge(judge, _read(PromptSet.model_validate(told["prompts"])))
+
+
+def _read(prompts: PromptSet) -> list[Prompt]:
+    """Empty for a set on the hub."""
+    return [] if prompts.hub is not None else read_prompts(prompts, None)
+
+
+def _check_judge(judge: OutputJudge, prompts: Sequence[Prompt]) -> None:
+    if isinstance(judge, AlpacaEvalJudge):
+        _check_annotator(judge.annotator)
+        control = judge.length_control
+        if control is not None and control.folder is not None and prompts:
+            given = [prompt.instruction for prompt in prompts]
+            length_control.check(Path(control.folder.path), given)
+    if isinstance(judge, RubricJudge):
+        if prompts:
+            inputs_for(_rubric(judge), prompts, judge.fields)
+    elif not isinstance(judge.reference, RowOutputs) and prompts:
+        check_baselines(Path(judge.reference.path), prompts)
+
+
+def _rubric(judge: RubricJudge) -> Rubric:
+    """The rubric; of one of the package's only what it shows, as the package may not be here."""
+    if isinstance(judge.rubric, Rubric):
+        return judge.rubric
+    shown = _SHOWN.get(judge.rubric.split("_")[1], _SHOWN_ELSE)
+    lines = [RubricLine(score=score, description="the package's own") for score in judge.scale]
+    return Rubric(name=judge.rubric, criteria="the package's own", scores=lines, inputs=shown)
+
+
+def _check_annotator(name: str) -> None:
+    """Looked up in the package's folder: importing the package takes seconds."""
+    package = importlib.util.find_spec("alpaca_eval")
+    if package is None or not package.submodule_search_locations:
+        return
+    folder = Path(package.submodule_search_locations[0]) / "evaluators_configs"
+    names = sorted(path.parent.name for path in folder.glob("*/configs.yaml"))
+    if names and name not in names:
+        near = difflib.get_close_matches(name, names, 3) or names
+        raise InputError(f"alpaca_eval has no annotator {name!r}", f"it has {', '.join(near)}")

@@ -21,9 +21,8 @@ WRONG, HALF_RIGHT = 0.3, 0.5
 WRONG_FORMAT = "Both assistants gave answers that have their merits."
 
 _ASKED = re.compile(
-    r"\[Question\]\n(?P<question>.*)\n\n\[The Start of Assistant 1's Answer\]\n(?P<first>.*)\n\n"
-    r"\[The End of Assistant 1's Answer\]\n\n\[The Start of Assistant 2's Answer\]\n(?P<second>.*)"
-    r"\n\n\[The End of Assistant 2's Answer\]\n\n\[System\]\n",
+    r".*?<question>\n(?P<question>.*)\n</question>\n\n<answer_1>\n(?P<first>.*)\n</answer_1>\n\n"
+    r"<answer_2>\n(?P<second>.*)\n</answer_2>\n",
     re.DOTALL,
 )
 

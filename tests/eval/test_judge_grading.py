@@ -192,8 +192,8 @@ def test_the_bias_of_scores_is_the_mean_over_prompts_with_its_standard_error() -
 
 
 SHOWN = re.compile(
-    r"\[Question\]\n(.*)\n\n\[The Start of Assistant 1's Answer\]\n(.*)\n\n\[The End of Assistant 1's "
-    r"Answer\]\n\n\[The Start of Assistant 2's Answer\]\n(.*)\n\n\[The End of Assistant 2's Answer\]",
+    r".*?<question>\n(.*)\n</question>\n\n<answer_1>\n(.*)\n</answer_1>\n\n"
+    r"<answer_2>\n(.*)\n</answer_2>\n",
     re.DOTALL,
 )
 
@@ -271,11 +271,9 @@ def test_both_orders_are_asked_and_the_longer_answer_wins_by_a_tenth(tmp_path: P
         result = judge.run(call)
         assert len(server.requests) == 8
         body = server.requests[0]
-    assert body["messages"][0] == {
-        "role": "system",
-        "content": "You are a helpful and precise assistant for checking the quality of the answer.",
-    }
-    assert body["messages"][1]["content"].endswith("does not affect your judgment.\n\n")
+    system = (PROMPTS / "grade_system.txt").read_text().removesuffix("\n")
+    assert body["messages"][0] == {"role": "system", "content": system}
+    assert body["messages"][1]["content"].endswith("stands first means nothing.")
     assert (body["temperature"], body["max_tokens"]) == (0, 256)
     metric = result.metrics["win_rate"]
     assert (metric["wins"], metric["draws"], metric["losses"]) == (2, 1, 1)

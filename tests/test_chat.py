@@ -275,13 +275,20 @@ def test_without_a_terminal_lines_are_questions(tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
-def read_until(terminal: int, words: str, seconds: float = 90) -> str:
-    found, end = "", time.monotonic() + seconds
-    while words not in found:
-        ready, _, _ = select.select([terminal], [], [], max(0, end - time.monotonic()))
-        assert ready, f"{words!r} does not come: {found[-500:]!r}"
-        found += os.read(terminal, 1000).decode(errors="replace")
-    return found
+class Screen:
+    """What a terminal shows, read up to where a text stands and no further."""
+
+    def __init__(self, terminal: int) -> None:
+        self.terminal, self.rest = terminal, ""
+
+    def until(self, words: str, seconds: float = 90) -> str:
+        end = time.monotonic() + seconds
+        while words not in self.rest:
+            ready, _, _ = select.select([self.terminal], [], [], max(0, end - time.monotonic()))
+            assert ready, f"{words!r} does not come: {self.rest[-500:]!r}"
+            self.rest += os.read(self.terminal, 1000).decode(errors="replace")
+        before, found, self.rest = self.rest.partition(words)
+        return before + found
 
 
 def test_ctrl_c_stops_the_answer_and_ctrl_d_ends_the_chat(tmp_path: Path) -> None:
@@ -294,17 +301,18 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_ends_the_chat(tmp_path: Path) -> Non
         stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, start_new_session=True,
     )  # fmt: skip
     os.close(theirs)
+    screen = Screen(ours)
     try:
-        read_until(ours, "> ")
+        screen.until("> ")
         os.write(ours, b"one\n")
-        read_until(ours, "gggg")
+        screen.until("gggg")
         process.send_signal(signal.SIGINT)
-        assert "(stopped)" in read_until(ours, "(stopped)")
-        read_until(ours, "> ")
+        assert "(stopped)" in screen.until("(stopped)")
+        screen.until("> ")
         time.sleep(1)  # readline hears no signal between its prompt and its wait
         process.send_signal(signal.SIGINT)
-        assert "Ctrl-D leaves" in read_until(ours, "Ctrl-D leaves")
-        read_until(ours, "> ")
+        assert "Ctrl-D leaves" in screen.until("Ctrl-D leaves")
+        screen.until("> ")
         os.write(ours, b"\x04")
         assert process.wait(20) == 0
     finally:

@@ -334,8 +334,9 @@ def replay(
     and exit code 1. A training is not run again: its files are checked, and its losses read from its
     log. Inside an image, those stages alone are made again that run in it.
     """
+    from harness.environment import STAGES
     from harness.executors import make
-    from harness.replay import STAGES, left_to_others, to_replay, where_replayed
+    from harness.replay import left_to_others, to_replay, where_replayed
     from harness.replay import replay as rebuild
     from harness.report.terminal import show_replayed, show_row_replayed
     from harness.run import Runner

@@ -4,8 +4,6 @@ baseline that lacks prompts, an annotator that does not exist. A training is not
 The stages check the same, and more, with the same functions.
 """
 
-import difflib
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from pydantic import TypeAdapter
 
 from harness.errors import InputError
 from harness.eval import length_control
+from harness.eval.alpaca_readings import check_annotator
 from harness.eval.judge_pairs import check_baselines
 from harness.eval.outputs import given_outputs
 from harness.eval.prompts import Prompt, read_prompts
@@ -80,7 +79,7 @@ def _read(prompts: PromptSet) -> list[Prompt]:
 
 def _check_judge(judge: OutputJudge, prompts: Sequence[Prompt]) -> None:
     if isinstance(judge, AlpacaEvalJudge):
-        _check_annotator(judge.annotator)
+        check_annotator(judge.annotator)
         control = judge.length_control
         if control is not None and control.folder is not None and prompts:
             given = [prompt.instruction for prompt in prompts]
@@ -99,15 +98,3 @@ def _rubric(judge: RubricJudge) -> Rubric:
     shown = _SHOWN.get(judge.rubric.split("_")[1], _SHOWN_ELSE)
     lines = [RubricLine(score=score, description="the package's own") for score in judge.scale]
     return Rubric(name=judge.rubric, criteria="the package's own", scores=lines, inputs=shown)
-
-
-def _check_annotator(name: str) -> None:
-    """Looked up in the package's folder: importing the package takes seconds."""
-    package = importlib.util.find_spec("alpaca_eval")
-    if package is None or not package.submodule_search_locations:
-        return
-    folder = Path(package.submodule_search_locations[0]) / "evaluators_configs"
-    names = sorted(path.parent.name for path in folder.glob("*/configs.yaml"))
-    if names and name not in names:
-        near = difflib.get_close_matches(name, names, 3) or names
-        raise InputError(f"alpaca_eval has no annotator {name!r}", f"it has {', '.join(near)}")

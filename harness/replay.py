@@ -23,7 +23,6 @@ from harness.run import Runner, nothing_said, result_of, title_of
 from harness.spec.recipes import HubData
 from harness.store import Artefact, files_below
 
-STAGES = ("gen", "train", "answer", "judge")
 LOG = "trainer_log.jsonl"
 CARD = ("card.json", "card.md", "plots/")
 """Describes the data set; its lengths in tokens are those of one row's tokenizer."""

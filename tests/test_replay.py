@@ -295,7 +295,8 @@ def replays(folder: Path, spec: Path, executor: Any, *stages: str) -> list[Any]:
     """The Replayed of each stage, by an executor in place of the stages."""
     from rich.console import Console
 
-    from harness.replay import STAGES, replay, to_replay
+    from harness.environment import STAGES
+    from harness.replay import replay, to_replay
     from harness.run import Runner
 
     plan = planner(folder)

@@ -7,7 +7,6 @@ client for each of them in turn.
 """
 
 import contextlib
-import difflib
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ import yaml
 
 from harness.errors import InputError
 from harness.eval.alpaca_chat import NO_PROMPT, broken_prompts, can_be_chat
+from harness.eval.alpaca_readings import check_annotator
 from harness.llm.faults import RequestRefused
 from harness.llm.replay import ReplayMiss
 from harness.llm.reply import REFUSED, Kind, Reply
@@ -61,10 +61,7 @@ def read_annotators(name: str) -> dict[str, Config]:
     """
     from alpaca_eval.constants import EVALUATORS_CONFIG_DIR as folder
 
-    names = sorted(path.parent.name for path in folder.glob("*/configs.yaml"))
-    if name not in names:
-        near = difflib.get_close_matches(name, names, 3) or names
-        raise InputError(f"alpaca_eval has no annotator {name!r}", hint=f"it has {', '.join(near)}")
+    check_annotator(name)
     text = (folder / name / "configs.yaml").read_text(encoding="utf-8")
     configs: dict[str, Config] = yaml.safe_load(text)
     for config in configs.values():

@@ -5,13 +5,17 @@ outputs were shown, and the preference in a raw completion.
 """
 
 import ast
+import difflib
+import importlib.util
 import json
 import math
 import random
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from harness.errors import InputError
 from harness.eval.judge_scores import BASELINE, MODEL
 
 FIRST, SECOND = 1.0, 2.0
@@ -191,3 +195,16 @@ READERS: Mapping[str, Reader] = {
 
 UNSWITCHED = frozenset({"aviary_gpt4", "lmsys_gpt4"})
 """Those that show the baseline's output first, always."""
+
+
+def check_annotator(name: str) -> None:
+    """Raises InputError where the package has no annotator of this name. Looked up in its folder, as
+    importing it takes seconds; without the package nothing is said."""
+    package = importlib.util.find_spec("alpaca_eval")
+    if package is None or not package.submodule_search_locations:
+        return
+    folder = Path(package.submodule_search_locations[0]) / "evaluators_configs"
+    names = sorted(path.parent.name for path in folder.glob("*/configs.yaml"))
+    if names and name not in names:
+        near = difflib.get_close_matches(name, names, 3) or names
+        raise InputError(f"alpaca_eval has no annotator {name!r}", f"it has {', '.join(near)}")

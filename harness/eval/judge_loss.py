@@ -16,6 +16,7 @@ from harness.call import StageCall, StageResult
 from harness.errors import HarnessError, InputError
 from harness.eval.logits import last_logits
 from harness.eval.prompts import Prompt, read_prompts
+from harness.eval.resume import whole_lines
 from harness.llm.progress import Progress
 from harness.modeling.load import (
     available_device,
@@ -243,14 +244,8 @@ def _batch_nats(model: "PreTrainedModel", batch: list[Encoded]) -> list[float]:
 
 
 def _read_measured(path: Path) -> dict[int, float]:
-    """What an interrupted run measured; a last line that it tore is cut off."""
-    if not path.exists():
-        return {}
-    text = path.read_text(encoding="ascii")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole, encoding="ascii")
-    return {index: nats for line in whole.splitlines() for index, nats in json.loads(line)}
+    """What an interrupted run measured."""
+    return {index: nats for line in whole_lines(path) for index, nats in json.loads(line)}
 
 
 def _result(call: StageCall, judge: LossJudge, rows: list[Row]) -> StageResult:

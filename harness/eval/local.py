@@ -13,6 +13,7 @@ from harness.eval.encode import check_lengths, encode, limit_of
 from harness.eval.outputs import Output
 from harness.eval.pace import Pace
 from harness.eval.prompts import Prompt, prompt_seed
+from harness.eval.resume import whole_lines
 from harness.llm.progress import Progress
 from harness.modeling.load import (
     available_device,
@@ -121,12 +122,6 @@ def finish(
 
 
 def _read_done(path: Path) -> dict[int, Output]:
-    """What an interrupted run left. Its last line may be half a line: it is cut off."""
-    if not path.exists():
-        return {}
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if whole != data:
-        path.write_bytes(whole)
-    outputs = (Output(**json.loads(line)) for line in whole.decode("ascii").splitlines())
+    """What an interrupted run left."""
+    outputs = (Output(**json.loads(line)) for line in whole_lines(path))
     return {output.index: output for output in outputs}

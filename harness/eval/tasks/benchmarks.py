@@ -32,7 +32,3 @@ SUBJECTS = 57
 def benchmark_of(unit: str) -> str:
     """The leaderboard's task that one of lm-eval's tasks is (a part) of."""
     return MMLU if unit.startswith(PREFIX) else unit
-
-
-def subject_of(unit: str) -> str:
-    return unit.removeprefix(PREFIX)

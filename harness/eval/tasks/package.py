@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, InputError
 from harness.eval.logits import last_logits
+from harness.eval.resume import whole_lines
 from harness.eval.tasks.benchmarks import PREFIX
 from harness.eval.tasks.data import Questions
 from harness.eval.tasks.scores import TOLERANCE, Sample, mean_and_error, rescored, underflows
@@ -167,14 +168,8 @@ def _steps(requests: list[Any], questions: int) -> list[list[list[int]]]:
 
 
 def _read_kept(path: Path) -> dict[int, tuple[float, bool]]:
-    """What an interrupted run recorded; a last line that it tore is cut off."""
-    if not path.exists():
-        return {}
-    text = path.read_text(encoding="ascii")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole, encoding="ascii")
-    return {number: (ll, greedy) for number, ll, greedy in map(json.loads, whole.splitlines())}
+    """What an interrupted run recorded."""
+    return {number: (ll, greedy) for number, ll, greedy in map(json.loads, whole_lines(path))}
 
 
 def _check_number(ll: float, task: str) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import setuptools  # noqa: F401  # requirements/install.py imports pip, after which this cannot be imported
 import yaml
 
 ROOT = Path(__file__).parents[2]

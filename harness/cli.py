@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.plan import Planner, RowPlan
+    from harness.report.agreement import Agreement
+    from harness.report.matrix import Line
     from harness.spec.load import LoadedRow, Usable
     from harness.store import Artefact, Store
 
@@ -51,6 +53,19 @@ EXECUTOR = click.option(
     default="local",
     show_default=True,
     help="Where stages run: in this Python environment, or in the pinned images.",
+)
+SCALE = click.option(
+    "--scale",
+    type=click.Choice(["full", "tiny"]),
+    default="full",
+    show_default=True,
+    help="tiny: the row's scaled-down twin, with a tiny random model, few prompts, and the simulated "
+    "teacher and judge.",
+)
+ANY_EXECUTOR = click.option(
+    "--executor",
+    type=click.Choice(["local", "docker"]),
+    help="Whose artefacts to read [default: docker's where a row has them, else local].",
 )
 
 
@@ -133,10 +148,13 @@ def schema() -> None:
 
 @main.command()
 @SPECS
+@SCALE
 @VOLUME
 @DATA
 @EXECUTOR
-def plan(specs: tuple[Path, ...], volume: Path, inputs: Path | None, executor: str) -> None:
+def plan(
+    specs: tuple[Path, ...], scale: str, volume: Path, inputs: Path | None, executor: str
+) -> None:
     """Show what would run, and why.
 
     Each stage is to run, is reused, or is stale; with what changed, and calls and tokens to expect.
@@ -145,7 +163,7 @@ def plan(specs: tuple[Path, ...], volume: Path, inputs: Path | None, executor: s
     from harness.report.plans import show_plans
 
     planner = _planner(volume, inputs, executor)
-    plans = _plan(specs, planner)
+    plans = _plan(specs, planner, scale)
     show_plans(_console(), plans)
     for row_plan in plans:
         check(row_plan, planner.files)
@@ -159,11 +177,17 @@ def plan(specs: tuple[Path, ...], volume: Path, inputs: Path | None, executor: s
     default="",
     help="Run these stages alone, comma-separated; their inputs must be there.",
 )
+@SCALE
 @VOLUME
 @DATA
 @EXECUTOR
 def run(
-    specs: tuple[Path, ...], only: str, volume: Path, inputs: Path | None, executor: str
+    specs: tuple[Path, ...],
+    only: str,
+    scale: str,
+    volume: Path,
+    inputs: Path | None,
+    executor: str,
 ) -> None:
     """Run what is not there yet. Interrupted, the same command goes on."""
     from harness.environment import STAGES
@@ -180,7 +204,7 @@ def run(
         raise InputError(f"--only {wrong!r} is no stage; there are {', '.join(STAGES)}")
     planner = _planner(volume, inputs, executor)
     console = _console()
-    rows = _load(specs)
+    rows = _load(specs, scale)
     planner.store.prepare()
     plans = _plan_rows(rows, planner)
     for row_plan in plans:
@@ -320,11 +344,17 @@ def chat(name: str, volume: Path, inputs: Path | None, executor: str, **wishes: 
     multiple=True,
     help="Only this stage; of a chain of recipes, every step [default: all].",
 )
+@SCALE
 @VOLUME
 @DATA
 @EXECUTOR
 def replay(
-    name: str, kinds: tuple[str, ...], volume: Path, inputs: Path | None, executor: str
+    name: str,
+    kinds: tuple[str, ...],
+    scale: str,
+    volume: Path,
+    inputs: Path | None,
+    executor: str,
 ) -> None:
     """Recompute every number of a row from its artefacts, with no network.
 
@@ -343,7 +373,7 @@ def replay(
 
     planner = _planner(volume, inputs, executor)
     planner.store.prepare()
-    plan = planner.plan(_row_named(name))
+    plan = planner.plan(_row_named(name, scale))
     stages = to_replay(plan, kinds or STAGES)
     left_out = left_to_others(stages)
     stages = [s for s in stages if s not in left_out]
@@ -382,59 +412,193 @@ def replay(
 
 
 @main.command()
-@click.argument("specs", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("specs", nargs=-1, metavar="[SPEC|TABLE]...")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Folder to write to [default: results, when no spec is named].",
 )
 @click.option(
-    "--executor",
-    type=click.Choice(["local", "docker"]),
-    help="Whose artefacts to read [default: docker's where a row has them, else local].",
+    "--format",
+    "form",
+    type=click.Choice(["md", "csv", "latex", "html"]),
+    help="Print the tables alone, in this form.",
 )
+@click.option(
+    "--layout",
+    type=click.Choice(["matrix", "study"]),
+    default="matrix",
+    show_default=True,
+    help="With --format: the harness's columns, or a table like the study's own.",
+)
+@SCALE
+@ANY_EXECUTOR
 @VOLUME
 @DATA
 def table(
-    specs: tuple[Path, ...], out: Path | None, executor: str | None, volume: Path,
+    specs: tuple[str, ...],
+    out: Path | None,
+    form: str | None,
+    layout: str,
+    scale: str,
+    executor: str | None,
+    volume: Path,
     inputs: Path | None,
-) -> None:  # fmt: skip
-    """Rewrite the results matrix and the tables.
+) -> None:
+    """Rewrite the results matrix and the tables, or print them.
 
     They come from specs and manifests alone.
 
-    Without SPECS: every row below specs/ whose spec has no fault, written to results/. With SPECS:
-    those rows, printed, and written where --out says.
+    Without SPEC or TABLE: every row below specs/ whose spec has no fault, written to results/. With
+    them: the rows of those specs and tables, printed, and written where --out says.
     """
     from harness.report.agreement import show_agreement
-    from harness.report.matrix import agreements_of, lines_of, write_all
+    from harness.report.formats import render
+    from harness.report.matrix import write_all
     from harness.report.terminal import show_matrix
-    from harness.spec.load import SpecFaults
 
-    executors = [executor] if executor else ["docker", "local"]
-    if specs:
-        rows = _load(specs)
-    else:
-        found = _usable()
-        if not found.rows:
-            raise SpecFaults(found.faults)
-        _tell_faulty(found)
-        rows = found.rows
-    planners = [_planner(volume, inputs, name) for name in executors]
-    planners = [planners[0], *(_sharing(planners[0], p) for p in planners[1:])]
-    lines = [line for row in rows for line in lines_of(row, planners)]
-    agreements = [agreement for row in rows for agreement in agreements_of(row, planners)]
-    planners[0].files.save()
-    if lines:
+    rows = _rows_of(specs, scale)
+    planners = _planners(volume, inputs, executor)
+    lines, agreements = _lines(rows, planners)
+    if form is not None:
+        click.echo(render(lines, agreements, form, layout), nl=False)
+    elif lines:
         show_matrix(_console(), lines)
     else:
         click.echo("none of these rows is trained or evaluated")
-    show_agreement(_console(), agreements)
-    if out is None and not specs:
+    if form is None:
+        show_agreement(_console(), agreements)
+    if out is None and not specs and form is None:
         out = Path("results")
     if out is not None:
         write_all(lines, out, agreements)
         click.echo(f"written: {out / 'matrix.md'}, matrix.csv and tables/", err=True)
+
+
+@main.command()
+@click.argument("name", metavar="ROW")
+@click.option("--json", "as_json", is_flag=True, help="The verdict as JSON.")
+@SCALE
+@ANY_EXECUTOR
+@VOLUME
+@DATA
+def verify(
+    name: str,
+    as_json: bool,
+    scale: str,
+    executor: str | None,
+    volume: Path,
+    inputs: Path | None,
+) -> None:
+    """Say whether a row's reported number was reproduced, and why.
+
+    Exit codes: 0 reproduced, 3 not reproduced, 4 everything else: inconclusive, not comparable, not
+    run, simulated.
+    """
+    from harness.report.verify import show_verification
+
+    planners = _planners(volume, inputs, executor)
+    sys.exit(show_verification(_console(), _row_named(name, scale), planners, as_json))
+
+
+@main.command()
+@click.argument("first", metavar="ROW")
+@click.argument("second", metavar="ROW")
+@click.option("--json", "as_json", is_flag=True, help="The comparison as JSON.")
+@SCALE
+@ANY_EXECUTOR
+@VOLUME
+@DATA
+def compare(
+    first: str,
+    second: str,
+    as_json: bool,
+    scale: str,
+    executor: str | None,
+    volume: Path,
+    inputs: Path | None,
+) -> None:
+    """Compare two rows, prompt by prompt.
+
+    The difference with its interval, how many prompts changed their verdict, the smallest difference
+    that could have been seen, and every setting in which the rows differ beside the studied ones.
+    """
+    from harness.report.compare import show_comparison
+
+    planners = _planners(volume, inputs, executor)
+    show_comparison(
+        _console(), _row_named(first, scale), _row_named(second, scale), planners, as_json
+    )
+
+
+@main.command()
+@click.argument(
+    "paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path)
+)
+@click.option("--json", "as_json", is_flag=True, help="A JSON list, one object for each result.")
+@click.option(
+    "--data",
+    "training_data",
+    type=click.Path(path_type=Path),
+    help="The data set that a trainer's log is compared with [default: one found beside the log].",
+)
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    help="The prompt set or baseline outputs: how many prompts are expected, and which.",
+)
+def audit(
+    paths: tuple[Path, ...], as_json: bool, training_data: Path | None, reference: Path | None
+) -> None:
+    """Recompute the numbers of result folders, ours or others', and look for faults.
+
+    Reads alpaca_eval folders, AlpaGasus review files, lm-eval results, trainer logs, and this harness's
+    artefacts. Exit codes: 0 no finding, 1 some, 2 nothing that could be read.
+    """
+    from harness.audit import audit_paths
+    from harness.audit.view import show_audits, to_json
+
+    results = audit_paths(paths, training_data=training_data, reference=reference)
+    if as_json:
+        click.echo(to_json(results))
+    else:
+        show_audits(_console(), results)
+    sys.exit(1 if any(result.findings or result.matches is False for result in results) else 0)
+
+
+@main.command()
+@click.argument("specs", nargs=-1, metavar="[SPEC|TABLE]...")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("results/report.html"),
+    show_default=True,
+    help="File to write.",
+)
+@click.option("--outputs", default=100, show_default=True, type=click.IntRange(0),
+              help="Outputs of each row in the reader; 0: none.")  # fmt: skip
+@SCALE
+@ANY_EXECUTOR
+@VOLUME
+@DATA
+def report(
+    specs: tuple[str, ...],
+    out: Path,
+    outputs: int,
+    scale: str,
+    executor: str | None,
+    volume: Path,
+    inputs: Path | None,
+) -> None:
+    """Write one self-contained HTML page of the rows: matrix, each row's story, outputs.
+
+    It asks for nothing over a network, and can be mailed as it is.
+    """
+    from harness.report.html import write_report
+
+    planners = _planners(volume, inputs, executor)
+    written = write_report(_rows_of(specs, scale), planners, out, outputs)
+    click.echo(written)
 
 
 @main.command()
@@ -458,6 +622,7 @@ def table(
 )
 @click.option("--full", is_flag=True, help="Of outputs: long texts whole.")
 @click.option("--label", default="", help="Which of several outputs, such as 'train seed 2'.")
+@SCALE
 @VOLUME
 @INPUTS
 @EXECUTOR
@@ -468,6 +633,7 @@ def show(
     card: bool,
     prompt: bool,
     outputs: bool,
+    scale: str,
     volume: Path,
     inputs: Path | None,
     executor: str,
@@ -485,18 +651,18 @@ def show(
     if prompt:
         from harness.report.prompts import show_prompts
 
-        show_prompts(_console(), _row_named(name), _planner(volume, inputs, executor))
+        show_prompts(_console(), _row_named(name, scale), _planner(volume, inputs, executor))
         return
     # What narrows outputs down asks for them.
     if outputs or any(value for option, value in wishes.items() if option != "count"):
         from harness.report.outputs import Wishes
         from harness.report.outputs_view import show_outputs
 
-        plan = _planner(volume, inputs, executor).plan(_row_named(name))
+        plan = _planner(volume, inputs, executor).plan(_row_named(name, scale))
         show_outputs(_console(), plan, Wishes(**wishes), as_json)
         return
     planner = _planner(volume, inputs, executor)
-    artefacts, loaded = _find_artefacts(name, planner)
+    artefacts, loaded = _find_artefacts(name, planner, scale)
     for artefact in artefacts if check else []:
         artefact.check()
     if card:
@@ -610,10 +776,62 @@ def sim(
     serve(settings, host=host, port=port, allow_remote=allow_remote)
 
 
-def _load(specs: tuple[Path, ...]) -> "list[LoadedRow]":
+def _rows_of(names: tuple[str, ...], scale: str) -> "list[LoadedRow]":
+    """The rows of spec files, folders and tables; without any, every row below specs/ that has no
+    fault."""
+    from harness.spec.load import SpecFaults
+
+    paths = [name for name in names if name.endswith((".yaml", ".yml")) or Path(name).is_dir()]
+    tables = [name for name in names if name not in paths]
+    rows = _load(tuple(map(Path, paths)), scale) if paths else []
+    if names and not tables:
+        return rows
+    found = _usable()
+    if not found.rows:
+        raise SpecFaults(found.faults)
+    _tell_faulty(found)
+    known = sorted({row.row.table for row in found.rows})
+    for name in tables:
+        if name not in known:
+            raise InputError(
+                f"there is no table {name!r} below specs/, and no spec of this name",
+                f"Tables: {', '.join(known)}.",
+            )
+    wanted = [row for row in found.rows if not names or row.row.table in tables]
+    there = {row.path for row in rows}
+    return rows + _scaled([row for row in wanted if row.path not in there], scale)
+
+
+def _planners(volume: Path, inputs: Path | None, executor: str | None) -> "list[Planner]":
+    """One for each executor whose artefacts are read; they share what they know of files."""
+    names = [executor] if executor else ["docker", "local"]
+    planners = [_planner(volume, inputs, name) for name in names]
+    return [planners[0], *(_sharing(planners[0], p) for p in planners[1:])]
+
+
+def _lines(
+    rows: "list[LoadedRow]", planners: "list[Planner]"
+) -> "tuple[list[Line], list[Agreement]]":
+    from harness.report.matrix import agreements_of, lines_of
+
+    lines = [line for row in rows for line in lines_of(row, planners)]
+    agreements = [agreement for row in rows for agreement in agreements_of(row, planners)]
+    planners[0].files.save()
+    return lines, agreements
+
+
+def _load(specs: tuple[Path, ...], scale: str = "full") -> "list[LoadedRow]":
     from harness.spec.load import load_rows
 
-    return load_rows(specs)
+    return _scaled(load_rows(specs), scale)
+
+
+def _scaled(rows: "list[LoadedRow]", scale: str) -> "list[LoadedRow]":
+    if scale == "full":
+        return rows
+    from harness.spec.scale import scaled
+
+    return [scaled(row) for row in rows]
 
 
 def _usable() -> "Usable":
@@ -668,8 +886,8 @@ def _sharing(first: "Planner", other: "Planner") -> "Planner":
     return other
 
 
-def _plan(specs: tuple[Path, ...], planner: "Planner") -> "list[RowPlan]":
-    plans = _plan_rows(_load(specs), planner)
+def _plan(specs: tuple[Path, ...], planner: "Planner", scale: str = "full") -> "list[RowPlan]":
+    plans = _plan_rows(_load(specs, scale), planner)
     planner.files.save()
     return plans
 
@@ -691,15 +909,15 @@ def _plan_rows(rows: "list[LoadedRow]", planner: "Planner") -> "list[RowPlan]":
     return plans
 
 
-def _row_named(name: str) -> "LoadedRow":
-    """The row with this id below specs/, or that of the spec file `name`."""
+def _row_named(name: str, scale: str = "full") -> "LoadedRow":
+    """The row with this id below specs/, or that of the spec file `name`; or its twin."""
     if name.endswith((".yaml", ".yml")):
-        return _load((Path(name),))[0]
+        return _load((Path(name),), scale)[0]
     usable = _usable()
     for loaded in usable.rows:
         if loaded.row.row == name:
             _tell_faulty(usable)
-            return loaded
+            return _scaled([loaded], scale)[0]
     raise _unknown(name, f"there is no row {name!r} below specs/", usable)
 
 
@@ -716,12 +934,16 @@ def _unknown(name: str, message: str, usable: "Usable | None") -> InputError:
     return InputError(message, hint)
 
 
-def _find_artefacts(name: str, planner: "Planner") -> "tuple[list[Artefact], LoadedRow | None]":
+def _find_artefacts(
+    name: str, planner: "Planner", scale: str
+) -> "tuple[list[Artefact], LoadedRow | None]":
     """The artefacts of the row `name` below specs/, and that row; or those whose key begins so."""
     if not name.rpartition("/")[2]:
         raise InputError("name a row, or the beginning of a key")
     usable = _usable() if Path("specs").is_dir() else None
     loaded = next((r for r in usable.rows if r.row.row == name), None) if usable else None
+    if loaded is not None:
+        loaded = _scaled([loaded], scale)[0]
     if loaded is not None:
         found = [s.artefact for s in planner.plan(loaded).stages if s.artefact is not None]
         if not found:

@@ -4,7 +4,7 @@ The parts have modules of their own: recipes (gen), train, answer, judges, templ
 base for what all share.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -45,13 +45,27 @@ class Source(Spec):
     url: str | None = None
 
 
+UNREPORTED = "unreported"
+
+
+def _empty_cell(value: Any) -> Any:
+    return {"value": None} if value == UNREPORTED else value
+
+
 class Reported(Spec):
     """A published metric. Counts are of prompts."""
 
-    value: float
+    value: float | None
+    """None, written `unreported`: the study's table has the cell and leaves it empty."""
     standard_error: Annotated[float, Field(ge=0)] | None = None
     judged: Annotated[int, Field(ge=0)] | None = None
     expected: Annotated[int, Field(ge=1)] | None = None
+
+
+ReportedCell = Annotated[
+    Reported, BeforeValidator(_empty_cell, json_schema_input_type=str | Reported)
+]
+"""A published metric; or the word `unreported`, where the study leaves the cell empty."""
 
 
 def _distinct(seeds: list[int]) -> list[int]:
@@ -132,8 +146,17 @@ class Row(Spec):
     title: str
     varied: Annotated[dict[str, str | int | float | bool], BeforeValidator(_null_as_a_word)] = {}
     """What sets this row apart from the others of its table."""
+    studied: list[str] | None = None
+    """Parts of the spec, as dotted paths (`train`, `eval.answer.template`), that the table's rows are
+    meant to differ in. What differs beside them is marked as confounded. Left open: everything but
+    eval."""
+    scale: Literal["full", "tiny"] = "full"
+    """`tiny`: the scaled-down twin that `--scale tiny` makes of a row. It decides no key."""
     source: Source | None = None
-    reported: dict[str, Reported] = {}
+    reported: dict[str, ReportedCell] = {}
+    margins: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """Metric -> the largest difference within which two numbers count as the same, in the metric's own
+    units. Left open: 3 points for percentages; other metrics have none."""
     model: ModelSource | None = None
     """The base model. A row that only makes data can do without it."""
     template: Template | None = None
@@ -148,6 +171,8 @@ class Row(Spec):
     limits: Limits = Limits()
     deviations: list[str] = []
     """Stated differences between the published set-up and this one."""
+    assumptions: list[str] = []
+    """What the document leaves unsaid, and what stands for it here."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Row":

@@ -1,0 +1,265 @@
+"""`harness export ROW --to DIR|FILE.zip`: everything that a replay of the row needs, in one folder."""
+
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import __version__
+from harness.crate import CRATE_FILE, CRATE_FORMAT, METADATA, WEIGHTS
+from harness.crate.metadata import metadata_of
+from harness.crate.readme import readme_of
+from harness.errors import InputError
+from harness.keys import Files
+from harness.plan import RowPlan, StagePlan, dump, unique
+from harness.progress import plain
+from harness.spec.base import _Data
+from harness.spec.source import Fault, Node, load_tree
+from harness.store import Artefact, Store, files_below
+
+EARLIEST = (1980, 1, 1, 0, 0, 0)
+"""The date of every file in an archive: the same artefacts then give the same bytes."""
+SAID = {
+    "row",
+    "table",
+    "title",
+    "varied",
+    "source",
+    "reported",
+    "deviations",
+    "assumptions",
+    "limits",
+}
+"""What a crate tells of a row beside its stages."""
+
+
+@dataclass
+class Crate:
+    """What is being packed."""
+
+    plan: RowPlan
+    store: Store
+    files: Files
+    folder: Path
+    weights: bool
+    given: dict[Path, str] = field(default_factory=dict)
+    """A given file or folder -> its name in the crate."""
+    left_out: list[str] = field(default_factory=list)
+    """Weights that are not in the crate, relative to its root."""
+
+
+def pack(
+    store: Store,
+    files: Files,
+    plan: RowPlan,
+    tables: dict[str, str],
+    to: Path,
+    weights: bool = False,
+) -> list[str]:
+    """Write the crate into a folder that appears when it is whole, or into one archive (.zip).
+
+    Args:
+        tables: file's name -> text, the row's lines of the matrix.
+        weights: whether the trained models' weights go with it.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        InputError: the row is not finished, or the target is there already.
+        Damaged: an artefact is not what its manifest says.
+    """
+    if to.exists() or to.is_symlink():
+        raise InputError(f"{to} is there already", "Name a folder or a .zip file that is not.")
+    absent = [s for s in plan.stages if s.artefact is None]
+    if absent:
+        raise InputError(
+            f"row {plan.row.row} is not finished: its {absent[0].stage} "
+            f"{absent[0].key[:12]} is not on the volume",
+            f"Make it: harness run {plan.spec}; or, if it was made by the other executor, name that "
+            "with --executor.",
+        )
+    to.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
+    try:
+        part.chmod(0o755)
+        crate = Crate(plan, store, files, part / "crate", weights)
+        crate.folder.mkdir()
+        _fill(crate, tables)
+        size = sum(p.stat().st_size for p in files_below(crate.folder))
+        if to.suffix == ".zip":
+            _zip(crate.folder, part / to.name)
+            (part / to.name).rename(to)
+            size = to.stat().st_size
+        else:
+            crate.folder.rename(to)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    said = [f"packed into {to}: {size / 1e6:.1f} MB; anyone can run: harness replay {to}"]
+    if crate.left_out:
+        said.append(
+            f"left out, for a replay does not read them: {len(crate.left_out)} files of weights "
+            "(--weights takes them along)"
+        )
+    return [plain(line) for line in said]
+
+
+def _fill(crate: Crate, tables: dict[str, str]) -> None:
+    stages = unique([crate.plan])
+    for planned in stages:
+        assert planned.artefact is not None
+        planned.artefact.check()
+        _copy_artefact(crate, planned.artefact)
+    snapshots = _copy_snapshots(crate, stages)
+    dumped = [_dumped(crate, planned, stages) for planned in stages]
+    specs = _copy_specs(crate)
+    for name, text in tables.items():
+        _write(crate.folder / "tables" / name, text)
+    owners = {s.row: s.owner.model_dump(mode="json", include=SAID) for s in stages}
+    held = {
+        "format": CRATE_FORMAT,
+        "harness": __version__,
+        "row": crate.plan.row.row,
+        "spec": specs[0],
+        "rows": owners,
+        "stages": dumped,
+        "left_out": crate.left_out,
+    }
+    _write(crate.folder / CRATE_FILE, _json(held))
+    _write(crate.folder / "README.md", readme_of(crate.plan, stages, specs, crate.left_out))
+    described = metadata_of(crate.plan, stages, specs, snapshots, crate.folder)
+    _write(crate.folder / METADATA, _json(described))
+
+
+def _dumped(crate: Crate, planned: StagePlan, stages: Sequence[StagePlan]) -> dict[str, Any]:
+    """A stage as `unpack` reads it; its inputs by their place among the stages."""
+    places = {(s.stage, s.key): number for number, s in enumerate(stages)}
+    return {
+        "stage": planned.stage,
+        "row": planned.row,
+        "label": planned.label,
+        "key": planned.key,
+        "params": dump(planned.params, _placer(crate)),
+        "inputs": {name: places[s.stage, s.key] for name, s in planned.inputs.items()},
+        "tokenizer": dump(planned.tokenizer, _placer(crate)),
+    }
+
+
+def _placer(crate: Crate) -> Callable[[_Data], str]:
+    """Copies each given file into the crate, once, and says where it stands there."""
+
+    def place(data: _Data) -> str:
+        path = crate.files.locate(data)
+        if path not in crate.given:
+            name = f"given/{len(crate.given) + 1:02d}/{path.name}"
+            crate.given[path] = name
+            for file in files_below(path) if path.is_dir() else [path]:
+                inside = Path(name, file.relative_to(path)) if path.is_dir() else Path(name)
+                if path.is_dir() and _is_weights(file) and not crate.weights:
+                    crate.left_out.append(str(inside))
+                else:
+                    _copy(file, crate.folder / inside)
+        return crate.given[path]
+
+    return place
+
+
+def _copy_artefact(crate: Crate, artefact: Artefact) -> None:
+    inside = Path("artefacts", artefact.stage, artefact.folder.name)
+    for file in files_below(artefact.folder):
+        name = inside / file.relative_to(artefact.folder)
+        if artefact.stage == "train" and _is_weights(file) and not crate.weights:
+            crate.left_out.append(str(name))
+        else:
+            _copy(file, crate.folder / name)
+
+
+def _is_weights(file: Path) -> bool:
+    return file.suffix in WEIGHTS
+
+
+def _copy_snapshots(crate: Crate, stages: Sequence[StagePlan]) -> list[str]:
+    """Data sets of the hub that a replay reads; their names in the crate."""
+    from harness.replay import NEEDED
+
+    copied = []
+    for planned in stages:
+        for name, hub in planned.hub_sets().items():
+            folder = crate.store.hub_folder(hub)
+            inside = f"datasets/{folder.name}"
+            if name in NEEDED and folder.is_dir() and inside not in copied:
+                shutil.copytree(folder, crate.folder / inside)
+                copied.append(inside)
+    return copied
+
+
+def _copy_specs(crate: Crate) -> list[str]:
+    """The row's spec, what it extends and the texts it names, as they were written, for reading.
+
+    Returns their names in the crate, the row's own first.
+    """
+    files = list(dict.fromkeys(_spec_files(crate.plan.spec)))
+    base = Path(*_common([p.parent for p in files]))
+    names = [f"spec/{path.relative_to(base)}" for path in files]
+    for path, name in zip(files, names, strict=True):
+        _copy(path, crate.folder / name)
+    return names
+
+
+def _spec_files(spec: Path) -> Iterator[Path]:
+    faults: list[Fault] = []
+    known: dict[Path, Node] = {}
+    tree = load_tree(spec, faults, known)
+    yield spec.resolve()
+    for path in known:
+        yield path.resolve()
+    for text in _texts(tree) if tree is not None else []:
+        folder = getattr(text, "folder", None)
+        if folder is not None and text.endswith((".txt", ".yaml", ".yml")):
+            path = folder / text
+            if path.is_file():
+                yield path.resolve()
+
+
+def _texts(node: Node) -> Iterator[Any]:
+    if isinstance(node.value, str):
+        yield node.plain()
+    for child in node.children.values():
+        yield from _texts(child)
+
+
+def _common(folders: list[Path]) -> tuple[str, ...]:
+    shared = []
+    for parts in zip(*(f.parts for f in folders), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return tuple(shared)
+
+
+def _copy(file: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, to)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _zip(folder: Path, archive: Path) -> None:
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as out:
+        for file in files_below(folder):
+            entry = zipfile.ZipInfo(str(file.relative_to(folder)), EARLIEST)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            with out.open(entry, "w") as into, file.open("rb") as source:
+                shutil.copyfileobj(source, into)

@@ -1,0 +1,67 @@
+"""The page that a person reads first in a crate."""
+
+from collections.abc import Sequence
+
+from harness.environment import kind_of
+from harness.plan import RowPlan, StagePlan
+from harness.report.matrix import _md
+
+
+def readme_of(
+    plan: RowPlan, stages: Sequence[StagePlan], specs: Sequence[str], left_out: Sequence[str]
+) -> str:
+    """Markdown: what the row is, how to replay it, how it was made."""
+    row = plan.row
+    parts = [f"# {_md(row.row)}: {_md(row.title)}", ""]
+    if row.source is not None:
+        where = ", ".join(filter(None, (row.source.document, row.source.table)))
+        parts += [f"A row of {_md(where)}.", ""]
+    parts += [
+        "## Replay",
+        "",
+        "Every number of this row can be computed anew from what is here, with no key, no GPU and no "
+        "network, to the last digit. With the harness installed, in the folder (or on the archive):",
+        "",
+        "    harness replay .",
+        "",
+        "Or in its image, which brings all packages:",
+        "",
+        '    docker compose run --rm -v "$PWD:/crate:ro" --entrypoint '
+        '"python -m harness replay /crate" eval',
+        "",
+        "A training is not run again: its files are checked, and its losses read from its log.",
+        "",
+        "## How it was made",
+        "",
+        f"    {_run_command(stages[-1], specs[0], row.scale)}",
+        "",
+        "| stage | artefact | ran in | made |",
+        "| --- | --- | --- | --- |",
+    ]
+    for planned in stages:
+        assert planned.artefact is not None
+        manifest = planned.artefact.manifest
+        named = f"{planned.stage} ({planned.label})" if planned.label else planned.stage
+        environment = manifest["document"]["environment"]
+        where = kind_of(environment)
+        if "lock" in environment:
+            where += f", lock {environment['lock'][:12]}"
+        place = f"artefacts/{planned.stage}/{planned.artefact.folder.name}"
+        parts.append(f"| {_md(named)} | {place} | {where} | {manifest['finished']} |")
+    for heading, said in (("Deviations", row.deviations), ("Assumptions", row.assumptions)):
+        if said:
+            parts += ["", f"## {heading}", "", *(f"- {_md(one)}" for one in said)]
+    if left_out:
+        parts += ["", "## Left out", "", "Weights, which a replay does not read:", ""]
+        parts += [f"- {_md(name)}" for name in left_out]
+    parts += [
+        "",
+        "Data under `given/` and `datasets/` is others': their licences hold for it.",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _run_command(last: StagePlan, spec: str, scale: str) -> str:
+    executor = " --executor docker" if kind_of(last.document["environment"]) != "local" else ""
+    twin = f" --scale {scale}" if scale != "full" else ""
+    return f"harness run{executor}{twin} {spec.replace('spec/', 'specs/', 1)}"

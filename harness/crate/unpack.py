@@ -1,0 +1,230 @@
+"""A crate as a volume and a plan again, for `harness replay DIR|FILE.zip`."""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness import environment
+from harness.crate import CRATE_FILE, CRATE_FORMAT
+from harness.errors import InputError
+from harness.keys import Files, key_view
+from harness.plan import RowPlan, StagePlan
+from harness.spec.answer import Answer, PromptSet
+from harness.spec.base import Data, _Data
+from harness.spec.judges import Judge
+from harness.spec.model_source import ModelSource
+from harness.spec.models import Row
+from harness.spec.recipes import Gen
+from harness.spec.template import Template
+from harness.spec.train import Train
+from harness.store import Artefact, Store
+
+MOST_BYTES = 64 * 2**30
+"""Of an archive's content: more is a mistake or worse."""
+PARAMS: dict[str, Any] = {
+    "gen": Gen,
+    "train": Train,
+    "model": ModelSource | None,
+    "template": Template | None,
+    "data": Data | None,
+    "answer": Answer,
+    "judge": Judge,
+    "prompts": PromptSet,
+    "replicate": int,
+}
+"""A stage's parameters (harness.plan): name -> spec model."""
+
+
+@dataclass
+class Opened:
+    """A crate, laid out as a volume in a folder of its own."""
+
+    plan: RowPlan
+    store: Store
+    files: Files
+    notes: list[str]
+    """How this harness differs from the one that made the artefacts."""
+
+
+class CrateFiles(Files):
+    """Given files in a crate; a model whose weights were left out is where it would be."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(None, None)
+        self.folder = folder
+
+    def locate(self, data: _Data) -> Path:
+        path = self.folder / data.path
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise InputError(f"{data.path} leads out of the crate")
+        return path
+
+
+class CrateStore(Store):
+    """A volume without the weights that a replay does not read."""
+
+    def __init__(self, root: Path, left_out: frozenset[str]) -> None:
+        super().__init__(root)
+        self.left_out = left_out
+
+    def _read(self, folder: Path) -> Artefact | None:
+        artefact = super()._read(folder)
+        if artefact is None:
+            return None
+        inside = f"artefacts/{folder.parent.name}/{folder.name}/"
+        absent = {n.removeprefix(inside) for n in self.left_out if n.startswith(inside)}
+        return replace(artefact, left_out=frozenset(absent))
+
+
+def is_crate(name: str) -> bool:
+    path = Path(name)
+    return path.suffix == ".zip" or (path / CRATE_FILE).is_file()
+
+
+@contextmanager
+def opened(path: Path, executor: str) -> Iterator[Opened]:
+    """Lay a crate out in a temporary folder. The crate itself is only read.
+
+    Raises:
+        InputError: it is no crate of this harness, or what it holds does not fit together.
+        Damaged: an artefact is not what its manifest says.
+    """
+    with TemporaryDirectory(prefix="harness-crate-") as temporary:
+        root = Path(temporary).resolve() / "volume"
+        try:
+            _lay_out(path, root)
+            held = json.loads((root / CRATE_FILE).read_text(encoding="utf-8"))
+            if held.get("format") != CRATE_FORMAT:
+                raise InputError(
+                    f"{path} is a crate of the format {held.get('format')!r}, and this harness reads "
+                    f"{CRATE_FORMAT}",
+                    "Take the version of the harness that wrote it.",
+                )
+            plan, store, files = _plan(held, root, executor)
+        except (zipfile.BadZipFile, FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
+            raise InputError(f"{path} is no crate of the harness: {_said(e)}") from None
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as e:
+            if isinstance(e, InputError):
+                raise
+            raise InputError(
+                f"{path}: its {CRATE_FILE} cannot be read: {_said(e)}",
+                "It was changed after it was made. Get it anew.",
+            ) from None
+        yield Opened(plan, store, files, _notes(plan))
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    if isinstance(error, OSError):
+        return f"{Path(error.filename).name if error.filename else ''}: {error.strerror}"
+    return str(error)
+
+
+def _lay_out(path: Path, root: Path) -> None:
+    if path.is_dir():
+        shutil.copytree(path, root, symlinks=True)
+        return
+    root.mkdir(parents=True)
+    with zipfile.ZipFile(path) as archive:
+        total = 0
+        for entry in archive.infolist():
+            target = (root / entry.filename).resolve()
+            total += entry.file_size
+            if not target.is_relative_to(root) or total > MOST_BYTES:
+                raise InputError(f"{path} is no crate: it holds {entry.filename[:80]!r}")
+        archive.extractall(root)
+
+
+def _plan(held: dict[str, Any], root: Path, executor: str) -> tuple[RowPlan, Store, Files]:
+    store = CrateStore(root, frozenset(held["left_out"]))
+    store.prepare()
+    files = CrateFiles(root)
+    rows = {name: Row.model_validate(row) for name, row in held["rows"].items()}
+    stages: list[StagePlan] = []
+    for one in held["stages"]:
+        params = {
+            name: TypeAdapter(PARAMS[name]).validate_python(value)
+            for name, value in one["params"].items()
+        }
+        artefact = store.find(one["stage"], one["key"])
+        if artefact is None:
+            raise InputError(f"the crate lacks its artefact {one['stage']}/{one['key'][:12]}")
+        document = artefact.manifest["document"]
+        _check_params(document["params"], key_view(params, _Recorded(files, store.left_out)), one)
+        stages.append(
+            StagePlan(
+                owner=rows[one["row"]],
+                spec=Path(held["spec"]),
+                stage=one["stage"],
+                label=one["label"],
+                params=params,
+                inputs={name: stages[number] for name, number in one["inputs"].items()},
+                document={
+                    **document,
+                    "environment": environment.environment_of(one["stage"], executor),
+                },
+                key=one["key"],
+                status="reuse",
+                artefact=artefact,
+                tokenizer=TypeAdapter(ModelSource | None).validate_python(one["tokenizer"]),
+            )
+        )
+    return RowPlan(rows[held["row"]], Path(held["spec"]), stages), store, files
+
+
+class _Recorded(Files):
+    """Digests of the given files that are whole in the crate; of others none."""
+
+    def __init__(self, files: CrateFiles, left_out: frozenset[str]) -> None:
+        super().__init__(None, None)
+        self._files, self._left_out = files, left_out
+
+    def digest(self, data: _Data) -> str:
+        path = self._files.locate(data)
+        if any(name.startswith(f"{data.path}/") for name in self._left_out):
+            return "left out"
+        return self._digest_path(path)
+
+
+def _check_params(recorded: Any, found: Any, one: dict[str, Any]) -> None:
+    """What the crate says of a stage must be what its artefact was made from."""
+    from harness.keys import flatten
+
+    old, new = flatten(_plain(recorded)), flatten(_plain(found))
+    for name in sorted({*old, *new}):
+        if old.get(name) != new.get(name) and new.get(name) != "left out":
+            raise InputError(
+                f"the crate's {one['stage']} {one['key'][:12]} was not made from what stands here: "
+                f"{name} is another",
+                "It was changed after it was made. Get it anew.",
+            )
+
+
+def _plain(value: Any) -> Any:
+    """As JSON reads it back: tuples as lists."""
+    return json.loads(json.dumps(value))
+
+
+def _notes(plan: RowPlan) -> list[str]:
+    notes = []
+    for planned in plan.stages:
+        assert planned.artefact is not None
+        document = planned.artefact.manifest["document"]
+        code = environment.code_name(planned.stage, planned.params)
+        here = environment.CODE_VERSIONS.get(code)
+        if here != document["code_version"]:
+            notes.append(
+                f"{planned.stage} {planned.key[:12]} was made by version "
+                f"{document['code_version']} of the {code} stage's code; here it is version {here}"
+            )
+    return notes

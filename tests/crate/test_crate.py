@@ -1,0 +1,275 @@
+"""Crates: a row that one machine packs, another replays without its volume, specs or data."""
+
+import hashlib
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.environment import CODE_VERSIONS
+from tests.helpers import ROOT, command
+
+SMOKE = ROOT / "specs" / "smoke"
+ROW: dict[str, Any] = {
+    "row": "one",
+    "table": "tests",
+    "title": "One | <b>row</b>",
+    "source": {"document": "A study", "table": "Table 1", "line": 2},
+    "reported": {"win_rate": {"value": 50}},
+    "deviations": ["another judge"],
+    "assumptions": ["one epoch"],
+    "model": {
+        "random": {
+            "config": {
+                "model_type": "qwen2",
+                "hidden_size": 32,
+                "intermediate_size": 64,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 2,
+                "max_position_embeddings": 512,
+                "tie_word_embeddings": True,
+            },
+            "tokenizer": "tokenizer",
+        }
+    },
+    "template": {"prompt": "prompts/qa.txt"},
+    "gen": {
+        "recipe": "alpaca",
+        "teacher": {"model": "teacher", "simulated": {}},
+        "seeds": "data:seeds.jsonl",
+        "prompt": "prompts/tasks.txt",
+        "examples": 20,
+        "filter": {"max_similarity": 1},
+    },
+    "train": {"steps": 2, "batch_size": 4, "cutoff_length": 128, "threads": 1},
+    "eval": {
+        "answer": {
+            "prompts": {"file": "prompts.jsonl", "first": 6},
+            "decoding": {"max_new_tokens": 4},
+            "engine": {"threads": 1},
+        },
+        "judge": {
+            "kind": "preference",
+            "judge": {"model": "judge", "simulated": {}},
+            "prompt": "prompts/judge.txt",
+            "reference": "prompts.jsonl",
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with specs/one.yaml, inputs/ and runs/, where the row is finished."""
+    home = tmp_path_factory.mktemp("made")
+    shutil.copytree(SMOKE, home / "specs", ignore=shutil.ignore_patterns("*.yaml"))
+    (home / "inputs").mkdir()
+    (home / "specs" / "seeds.jsonl").rename(home / "inputs" / "seeds.jsonl")
+    (home / "specs" / "_base.yaml").write_text(
+        yaml.safe_dump({k: v for k, v in ROW.items() if k != "row"})
+    )
+    (home / "specs" / "one.yaml").write_text("extends: _base.yaml\nrow: one\n")
+    with pytest.MonkeyPatch.context() as patch:
+        settle(patch, home)
+        done = command("run", "specs/one.yaml")
+        assert done.exit_code == 0, done.output
+    return home
+
+
+def settle(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    for name in ("HARNESS_DATA", "HARNESS_INPUTS"):
+        patch.delenv(name, raising=False)
+    patch.chdir(folder)
+
+
+@pytest.fixture
+def home(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    settle(monkeypatch, made)
+    return made
+
+
+def export(to: Path, *options: str) -> Any:
+    done = command("export", "specs/one.yaml", "--to", to, *options)
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def unzip(archive: Path, folder: Path) -> Path:
+    with zipfile.ZipFile(archive) as crate:
+        crate.extractall(folder)
+    return folder
+
+
+def tree(folder: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in folder.rglob("*")
+        if p.is_file()
+    }
+
+
+@pytest.mark.parametrize("name", ["crate.zip", "crate"])
+def test_elsewhere_a_crate_is_replayed_with_nothing_beside_it(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    export(tmp_path / name)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    before = tree(tmp_path)
+    done = command("replay", tmp_path / name)
+    assert done.exit_code == 0, done.output
+    assert "one: 4 of 4 artefacts exact" in done.output
+    assert "win_rate" in done.output
+    assert tree(tmp_path) == before  # a crate is only read
+
+
+def test_weights_stay_behind_unless_they_are_asked_for(home: Path, tmp_path: Path) -> None:
+    said = export(tmp_path / "light").output
+    assert "1 files of weights" in said
+    assert not list((tmp_path / "light").rglob("*.safetensors"))
+    assert "1 files" not in export(tmp_path / "whole", "--weights").output
+    assert list((tmp_path / "whole").rglob("*.safetensors"))
+    assert command("replay", tmp_path / "whole").exit_code == 0
+
+
+def test_the_same_row_gives_the_same_archive(home: Path, tmp_path: Path) -> None:
+    export(tmp_path / "a.zip")
+    export(tmp_path / "b.zip")
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
+def test_no_place_of_this_machine_is_in_what_describes_a_crate(home: Path, tmp_path: Path) -> None:
+    export(tmp_path / "crate")
+    for name in ("harness.json", "README.md", "ro-crate-metadata.json"):
+        text = (tmp_path / "crate" / name).read_text()
+        assert str(home) not in text
+        assert str(tmp_path) not in text
+
+
+def test_the_metadata_describes_every_file_and_what_made_it(home: Path, tmp_path: Path) -> None:
+    crate = tmp_path / "crate"
+    export(crate)
+    document = json.loads((crate / "ro-crate-metadata.json").read_text())
+    entities = {e["@id"]: e for e in document["@graph"]}
+    assert len(entities) == len(document["@graph"])
+    digests = tree(crate)
+    digests.pop("ro-crate-metadata.json")
+    files = {i: e for i, e in entities.items() if "File" in e["@type"]}
+    assert {name: e["sha256"] for name, e in files.items()} == digests
+    assert all(e["contentSize"] == str((crate / n).stat().st_size) for n, e in files.items())
+    root = entities["./"]
+    workflow = entities[root["mainEntity"]["@id"]]
+    assert workflow["@id"] == "spec/one.yaml"
+    assert {"SoftwareSourceCode", "ComputationalWorkflow"} <= set(workflow["@type"])
+    profiles = {one["@id"] for one in root["conformsTo"]}
+    assert "https://w3id.org/ro/wfrun/workflow/0.5" in profiles
+    actions = [e for e in entities.values() if e["@type"] == "CreateAction"]
+    assert {a["name"] for a in actions} == {"Run of the row one", "gen", "train", "answer", "judge"}
+    for action in actions:
+        assert action["instrument"]["@id"] in entities
+        assert action["startTime"] <= action["endTime"]
+    judge = next(a for a in actions if a["name"] == "judge")
+    answer = next(a for a in actions if a["name"] == "answer")
+    assert judge["object"] == answer["result"]
+    assert "Simulated" in root["description"]
+    references = [r["@id"] for e in entities.values() for r in _references(e)]
+    known = {*entities, "https://w3id.org/ro/crate/1.1"}
+    assert not [r for r in references if r not in known]
+
+
+def _references(value: Any) -> list[dict[str, str]]:
+    if isinstance(value, dict):
+        if set(value) == {"@id"}:
+            return [value]
+        return [r for v in value.values() for r in _references(v)]
+    return [r for v in value for r in _references(v)] if isinstance(value, list) else []
+
+
+def test_the_readme_says_what_it_is_and_how_to_replay_it(home: Path, tmp_path: Path) -> None:
+    export(tmp_path / "crate")
+    text = (tmp_path / "crate" / "README.md").read_text()
+    assert "harness replay ." in text
+    assert "harness run specs/one.yaml" in text
+    assert "another judge" in text
+    assert "one epoch" in text
+    assert "<b>" not in text
+    assert (tmp_path / "crate" / "spec" / "prompts" / "qa.txt").is_file()
+    assert "simulated" in (tmp_path / "crate" / "tables" / "row.csv").read_text()
+
+
+def changed(crate: Path, name: str, old: str, new: str) -> None:
+    (path,) = crate.rglob(name)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "words"),
+    [
+        ("annotations.json", "preference", "Preference", "does not have the bytes"),
+        ("seeds.jsonl", "What", "Who", "was not made from what stands here"),
+        ("harness.json", '"max_new_tokens": 4', '"max_new_tokens": 5', "was not made from"),
+        ("harness.json", '"format": 1', '"format": 99', "format 99"),
+        ("harness.json", '"stages"', '"stagez"', "cannot be read"),
+        ("harness.json", '"kind": "preference"', '"kind": "other"', "cannot be read"),
+        ("harness.json", '"path": "given/', '"path": "../', "leads out of the crate"),
+    ],
+)
+def test_what_was_changed_in_a_crate_is_told(
+    home: Path, tmp_path: Path, name: str, old: str, new: str, words: str
+) -> None:
+    export(tmp_path / "crate")
+    changed(tmp_path / "crate", name, old, new)
+    done = command("replay", tmp_path / "crate")
+    assert done.exit_code in (1, 2)
+    assert words in done.output
+
+
+def test_an_archive_that_is_none_or_writes_elsewhere_is_refused(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.zip").write_text("no archive")
+    done = command("replay", tmp_path / "text.zip")
+    assert done.exit_code == 2
+    assert "is no crate" in done.output
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        archive.writestr("../../outside.txt", "boo")
+    done = command("replay", tmp_path / "evil.zip")
+    assert done.exit_code == 2
+    assert "is no crate" in done.output
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("a.txt", "boo")
+    assert "is no crate" in command("replay", tmp_path / "other.zip").output
+    assert command("replay", tmp_path / "absent.zip").exit_code == 2
+
+
+def test_another_version_of_the_code_is_noted(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(tmp_path / "crate")
+    monkeypatch.setitem(CODE_VERSIONS, "train", 99)
+    done = command("replay", tmp_path / "crate", "--stage", "train")
+    assert done.exit_code == 0, done.output
+    assert "here it is version 99" in done.output
+
+
+def test_a_target_that_is_there_is_left_alone(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    done = command("export", "specs/one.yaml", "--to", tmp_path / "there")
+    assert done.exit_code == 2
+    assert "is there already" in done.output
+    assert list(tmp_path.iterdir()) == [tmp_path / "there"]
+
+
+def test_a_row_that_is_not_finished_is_not_packed(home: Path, tmp_path: Path) -> None:
+    done = command(
+        "export", "specs/one.yaml", "--to", tmp_path / "crate", "--volume", tmp_path / "empty"
+    )
+    assert done.exit_code == 2
+    assert "is not finished" in done.output
+    assert not (tmp_path / "crate").exists()

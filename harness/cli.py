@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness.plan import Planner, RowPlan
     from harness.report.agreement import Agreement
     from harness.report.matrix import Line
+    from harness.run import Runner
     from harness.spec.load import LoadedRow, Usable
     from harness.store import Artefact, Store
 
@@ -132,7 +133,11 @@ def validate(specs: tuple[Path, ...]) -> None:
 
     With file, line and column, the value at hand and what is allowed.
     """
+    from harness.report.layout import layouts_beside
+
     rows = _load(specs)
+    for folder in dict.fromkeys(row.path.parent for row in rows):
+        layouts_beside(folder)
     click.echo(f"{len(rows)} row{'s' if len(rows) > 1 else ''}, no fault")
 
 
@@ -193,7 +198,7 @@ def run(
     from harness.environment import STAGES
     from harness.executors import make
     from harness.report.agreement import show_agreement
-    from harness.report.matrix import agreements_of, lines_of
+    from harness.report.matrix import agreements_of, lines_of, together
     from harness.report.terminal import show_matrix
     from harness.run import Runner, StagesFailed
 
@@ -218,7 +223,7 @@ def run(
     planner.files.save()
     if not stages or {"judge", "train"} & set(stages):
         planned = {p.row.row for p in plans}
-        lines = [m for r in rows if r.row.row in planned for m in lines_of(r, [planner])]
+        lines = together([m for r in rows if r.row.row in planned for m in lines_of(r, [planner])])
         if lines:
             show_matrix(console, lines)
         ours = [r for r in rows if r.row.row in planned]
@@ -269,8 +274,31 @@ def fetch(specs: tuple[Path, ...], volume: Path, inputs: Path | None, executor: 
 
 
 @main.command()
+@SPECS
+def pin(specs: tuple[Path, ...]) -> None:
+    """Write the revisions that specs leave open.
+
+    Of every model and data set on the hub without a `revision`, the commit that it is at now is written
+    into the file that names it, also where rows share that file. The rows' keys then are other ones.
+    A private or gated one needs HF_TOKEN, or HF_TOKEN_FILE.
+    """
+    from harness.pin import pin as write_revisions
+
+    done = write_revisions(specs)
+    for pinned in done:
+        place = pinned.place
+        click.echo(f"{place.mark.file}:{place.mark.line}: {place.id} at {pinned.revision}")
+    if not done:
+        click.echo("no revision is open")
+
+
+@main.command()
 @click.argument("name", metavar="ROW")
-@click.option("--to", required=True, metavar="hub:OWNER/NAME|DIR", help="Where to.")
+@click.option("--to", required=True, metavar="DIR|FILE.zip|hub:OWNER/NAME", help="Where to.")
+@click.option("--weights", is_flag=True, help="Of a crate: the models' weights too.")
+@click.option(
+    "--model", is_flag=True, help="Copy the trained model alone, with its card, into DIR."
+)
 @click.option("--public", is_flag=True, help="Make the model on the hub public [default: private].")
 @click.option(
     "--revision", default="main", show_default=True, metavar="BRANCH", help="The hub's branch."
@@ -279,28 +307,51 @@ def fetch(specs: tuple[Path, ...], volume: Path, inputs: Path | None, executor: 
 @click.option(
     "--simulated", is_flag=True, help="Upload a model whose data or weights are no real one's."
 )
+@SCALE
 @VOLUME
 @DATA
 @EXECUTOR
-def export(name: str, volume: Path, inputs: Path | None, executor: str, **target: Any) -> None:
-    """Upload a row's trained model to the hub, or copy it.
+def export(
+    name: str,
+    weights: bool,
+    model: bool,
+    scale: str,
+    volume: Path,
+    inputs: Path | None,
+    executor: str,
+    **target: Any,
+) -> None:
+    """Pack a row for others to replay, or give its trained model away.
 
-    ROW is a row below specs/ or a spec file. The model goes with its card, its log and its template.
-    The token is in HF_TOKEN, or in the file that HF_TOKEN_FILE names. In a container: docker compose
-    run --rm --entrypoint "python -m harness export" fetch ROW --to hub:OWNER/NAME
+    ROW is a row below specs/ or a spec file. To a folder or an archive (.zip): an RO-Crate with spec,
+    manifests, transcripts, tables and the commands, of which `harness replay DIR|FILE.zip` computes
+    every number anew with no key, GPU or network. To the hub, or with --model: the model with its
+    card, log and template; the token is in HF_TOKEN, or in the file that HF_TOKEN_FILE names. In a
+    container: docker compose run --rm --entrypoint "python -m harness export" fetch ROW --to ...
     """
     from harness.executors import make
-    from harness.export import Target
+    from harness.export import HUB, Target
     from harness.export import export as export_model
     from harness.run import Runner
 
     planner = _planner(volume, inputs, executor)
     planner.store.prepare()
-    plan = planner.plan(_row_named(name))
+    loaded = _row_named(name, scale)
+    plan = planner.plan(loaded)
     console = _console()
-    runner = Runner(planner.store, planner.files, make(executor), console)
-    for line in export_model(runner, plan, Target(**target)):
-        console.print(line, highlight=False, markup=False)
+    if model or target["to"].startswith(HUB):
+        runner = Runner(planner.store, planner.files, make(executor), console)
+        said = export_model(runner, plan, Target(**target))
+    else:
+        from harness.crate.pack import pack
+        from harness.report.formats import to_csv, to_markdown
+
+        lines, _ = _lines([loaded], [planner])
+        title = f"Row {plan.row.row}"
+        tables = {"row.csv": to_csv(lines), "row.md": to_markdown(lines, title)} if lines else {}
+        said = pack(planner.store, planner.files, plan, tables, Path(target["to"]), weights)
+    for line in said:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @main.command()
@@ -336,7 +387,7 @@ def chat(name: str, volume: Path, inputs: Path | None, executor: str, **wishes: 
 
 
 @main.command()
-@click.argument("name", metavar="ROW")
+@click.argument("name", metavar="ROW|CRATE")
 @click.option(
     "--stage",
     "kinds",
@@ -358,22 +409,36 @@ def replay(
 ) -> None:
     """Recompute every number of a row from its artefacts, with no network.
 
-    ROW is a row below specs/ or a spec file. Data sets are made again from their transcripts, scores
-    from outputs, judges' replies and recorded results. Says `exact` of an artefact when every file
+    ROW is a row below specs/ or a spec file; CRATE the folder or archive that `harness export` made
+    of one, with no volume, specs or given data beside it. Data sets are made again from their
+    transcripts, scores from outputs, judges' replies and recorded results. Says `exact` of an artefact when every file
     has the digest, and every metric and count the value, that its manifest says; else which have not,
     and exit code 1. A training is not run again: its files are checked, and its losses read from its
     log. Inside an image, those stages alone are made again that run in it.
     """
-    from harness.environment import STAGES
+    from harness.crate.unpack import is_crate, opened
     from harness.executors import make
-    from harness.replay import left_to_others, to_replay, where_replayed
-    from harness.replay import replay as rebuild
-    from harness.report.terminal import show_replayed, show_row_replayed
     from harness.run import Runner
 
+    if is_crate(name):
+        with opened(Path(name), executor) as crate:
+            for note in crate.notes:
+                click.echo(f"note: {note}", err=True)
+            runner = Runner(crate.store, crate.files, make(executor), _console())
+            _replay(runner, crate.plan, kinds, name)
+        return
     planner = _planner(volume, inputs, executor)
     planner.store.prepare()
     plan = planner.plan(_row_named(name, scale))
+    _replay(Runner(planner.store, planner.files, make(executor), _console()), plan, kinds, name)
+
+
+def _replay(runner: "Runner", plan: "RowPlan", kinds: tuple[str, ...], name: str) -> None:
+    from harness.environment import STAGES
+    from harness.replay import left_to_others, to_replay, where_replayed
+    from harness.replay import replay as rebuild
+    from harness.report.terminal import show_replayed, show_row_replayed
+
     stages = to_replay(plan, kinds or STAGES)
     left_out = left_to_others(stages)
     stages = [s for s in stages if s not in left_out]
@@ -382,8 +447,7 @@ def replay(
             f"row {plan.row.row}: none of its stages is replayed in this image",
             where_replayed(left_out, name),
         )
-    console = _console()
-    runner = Runner(planner.store, planner.files, make(executor), console)
+    console = runner.console
     done = []
     for planned in stages:
         if planned.artefact is not None:
@@ -407,7 +471,7 @@ def replay(
         raise InputError(
             f"{len(stages) - len(done)} of {len(stages)} artefacts are not on the volume, so the row "
             "is not replayed whole",
-            f"Make them with harness run {plan.spec}, or name the stages that are there: --stage.",
+            f"Make them with harness run {plan.target}, or name the stages that are there: --stage.",
         )
 
 
@@ -453,8 +517,8 @@ def table(
     them: the rows of those specs and tables, printed, and written where --out says.
     """
     from harness.report.agreement import show_agreement
+    from harness.report.files import write_all
     from harness.report.formats import render
-    from harness.report.matrix import write_all
     from harness.report.terminal import show_matrix
 
     rows = _rows_of(specs, scale)
@@ -812,9 +876,9 @@ def _planners(volume: Path, inputs: Path | None, executor: str | None) -> "list[
 def _lines(
     rows: "list[LoadedRow]", planners: "list[Planner]"
 ) -> "tuple[list[Line], list[Agreement]]":
-    from harness.report.matrix import agreements_of, lines_of
+    from harness.report.matrix import agreements_of, lines_of, together
 
-    lines = [line for row in rows for line in lines_of(row, planners)]
+    lines = together([line for row in rows for line in lines_of(row, planners)])
     agreements = [agreement for row in rows for agreement in agreements_of(row, planners)]
     planners[0].files.save()
     return lines, agreements
@@ -938,6 +1002,8 @@ def _find_artefacts(
     name: str, planner: "Planner", scale: str
 ) -> "tuple[list[Artefact], LoadedRow | None]":
     """The artefacts of the row `name` below specs/, and that row; or those whose key begins so."""
+    from harness.plan import target
+
     if not name.rpartition("/")[2]:
         raise InputError("name a row, or the beginning of a key")
     usable = _usable() if Path("specs").is_dir() else None
@@ -949,7 +1015,7 @@ def _find_artefacts(
         if not found:
             raise InputError(
                 f"row {name} has no artefact on {planner.store.root} made by this executor",
-                f"Make them: harness run {loaded.path}",
+                f"Make them: harness run {target(loaded.row, loaded.path)}",
             )
     else:
         found = planner.store.match(name)

@@ -10,6 +10,7 @@ from harness.environment import STAGES, accelerator, image_name
 from harness.errors import HarnessError, InputError
 from harness.plan import Planner
 from harness.spec.load import LoadedRow
+from harness.spec.scale import scaled
 from harness.store import SHORT, Damaged, Store
 
 
@@ -23,7 +24,8 @@ class Item:
 
 
 def collect(store: Store, rows: Sequence[LoadedRow], planners: Sequence[Planner]) -> list[Item]:
-    """Artefacts, unfinished work and what is left of removals that no row needs as it stands now.
+    """Artefacts, unfinished work and what is left of removals that no row needs as it stands now, nor its
+    twin (`--scale tiny`).
 
     What a row refers to is computed for each planner's environment. Of rows that cannot be planned
     (their given data is absent), everything they ever made is kept; so is what images for another
@@ -37,7 +39,7 @@ def collect(store: Store, rows: Sequence[LoadedRow], planners: Sequence[Planner]
     }
     needed: set[tuple[str, str]] = set()
     unplanned: set[str] = set()
-    for loaded in rows:
+    for loaded in [*rows, *_twins(rows)]:
         for planner in planners:
             try:
                 stages = planner.plan(loaded).stages
@@ -60,6 +62,14 @@ def collect(store: Store, rows: Sequence[LoadedRow], planners: Sequence[Planner]
         if (stage, key) not in needed and not unplanned and not store.is_locked(stage, key):
             items.append(_item(store, folder, "unfinished, and no spec refers to it"))
     return items
+
+
+def _twins(rows: Sequence[LoadedRow]) -> list[LoadedRow]:
+    """The rows' twins; none where the files are absent that they are made with."""
+    try:
+        return [scaled(loaded) for loaded in rows]
+    except InputError:
+        return []
 
 
 def _remembered(store: Store, row: str) -> set[tuple[str, str]]:

@@ -6,14 +6,15 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from harness.errors import DataAbsent, InputError
-from harness.spec.base import DATA_SCHEME, _Data
+from harness.spec.base import DATA_SCHEME, Hub, _Data
 
 KEY_FORMAT = 1
+Part = TypeVar("Part", bound=BaseModel)
 SETTLED_NS = 1_000_000_000
 """A file changed more recently may change once more under the same stamp, clocks being coarse."""
 
@@ -161,17 +162,27 @@ def key_view(value: Any, files: Files) -> Any:
 
 def iter_data(value: Any) -> Iterator[_Data]:
     """Every given file or folder that a model names."""
-    if isinstance(value, _Data):
+    yield from _parts(value, _Data)
+
+
+def open_hubs(value: Any) -> list[str]:
+    """The ids of the models and data sets on the hub that a model names without a revision."""
+    return list(dict.fromkeys(hub.id for hub in _parts(value, Hub) if hub.revision is None))
+
+
+def _parts(value: Any, kind: type[Part]) -> Iterator[Part]:
+    """Every model of a kind within a value."""
+    if isinstance(value, kind):
         yield value
     elif isinstance(value, BaseModel):
         for name in type(value).model_fields:
-            yield from iter_data(getattr(value, name))
+            yield from _parts(getattr(value, name), kind)
     elif isinstance(value, dict):
         for item in value.values():
-            yield from iter_data(item)
+            yield from _parts(item, kind)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from iter_data(item)
+            yield from _parts(item, kind)
 
 
 def flatten(value: Any, at: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from harness import environment, estimate, memory
 from harness.errors import HarnessError, InputError
 from harness.estimate import Estimate
-from harness.keys import KEY_FORMAT, Files, differences, digest_of, iter_data, key_view
+from harness.keys import KEY_FORMAT, Files, differences, digest_of, iter_data, key_view, open_hubs
 from harness.prices import Price, Prices
 from harness.spec.answer import Decoding, PromptSet, VllmEngine
 from harness.spec.base import Endpoint, _Data
@@ -28,6 +28,7 @@ from harness.spec.load import LoadedRow, load_rows
 from harness.spec.model_source import ModelSource
 from harness.spec.models import Row
 from harness.spec.recipes import HubData, ImportGen
+from harness.spec.scale import scaled
 from harness.store import FAILED, Artefact, Store
 
 
@@ -67,6 +68,11 @@ class StagePlan:
         return self.owner.row
 
     @property
+    def target(self) -> str:
+        """What a command is told to mean this row."""
+        return target(self.owner, self.spec)
+
+    @property
     def memory_name(self) -> str:
         """Where the row remembers this stage's last key, apart for each kind of environment."""
         kind = environment.kind_of(self.document["environment"])
@@ -102,6 +108,10 @@ class StagePlan:
             for name, hub in found.items()
             if hub is not None
         }
+
+    def open_hubs(self) -> list[str]:
+        """The ids of what it reads from the hub whose revision is open."""
+        return open_hubs([self.params, self.tokenizer])
 
     @property
     def judge_model(self) -> ModelSource | None:
@@ -143,6 +153,11 @@ class RowPlan:
     spec: Path
     stages: list[StagePlan]
     """In the order in which they must run; another row's, where its outputs are the baseline, too."""
+
+    @property
+    def target(self) -> str:
+        """What a command is told to mean this row."""
+        return target(self.row, self.spec)
 
     @property
     def own(self) -> list[StagePlan]:
@@ -258,6 +273,8 @@ class Planner:
         if not isinstance(reference, RowOutputs):
             return None
         other = load_rows([Path(reference.spec)])[0]
+        if loaded.row.scale == "tiny":
+            other = scaled(other)
         if other.row.row == loaded.row.row:
             raise InputError(
                 f"row {loaded.row.row}: its judge's reference is the row itself",
@@ -345,6 +362,11 @@ class Planner:
             if old
             else ["its last artefact is gone, so what changed is not known"]
         )
+
+
+def target(row: Row, spec: Path) -> str:
+    """`SPEC`, or `SPEC --scale tiny`."""
+    return f"{spec} --scale {row.scale}" if row.scale != "full" else str(spec)
 
 
 def _left_behind(work: Path) -> str:

@@ -144,7 +144,7 @@ def _absent(planned: StagePlan) -> InputError:
     return InputError(
         f"row {planned.row}: its {planned.stage}{label} {planned.key[:12]} is not on the volume, so "
         "there is nothing to replay",
-        f"Make it: harness run {planned.spec}; or, if it was made by the other executor, name that "
+        f"Make it: harness run {planned.target}; or, if it was made by the other executor, name that "
         "with --executor.",
     )
 

@@ -64,13 +64,14 @@ class Runner:
 
         Raises:
             InputError: an input is missing and its stage is not among `only`, a key is not set, a
-                server cannot be reached from where its stage runs.
+                server cannot be reached from where its stage runs, a revision on the hub is open.
             StagesFailed: stages failed; all that does not depend on them was run.
             HarnessError: no stage can run, an artefact is damaged, it was interrupted.
         """
         from harness import preflight
 
         stages = [s for s in unique(plans) if not only or s.stage in only]
+        _check_pinned(plans)
         for plan in plans:
             preflight.check(plan, self.files, only)
         for stage in stages:
@@ -392,7 +393,12 @@ class Runner:
         return artefact
 
     def fetch(self, plans: Sequence[RowPlan]) -> None:
-        """Download the hub models and data sets that the rows name and the volume lacks."""
+        """Download the hub models and data sets that the rows name and the volume lacks.
+
+        Raises:
+            InputError: a revision is open.
+        """
+        _check_pinned(plans)
         for plan in plans:
             # Which image downloads: any that holds the hub's client.
             wanted: list[tuple[HubModel | HubData, str, bool]] = []
@@ -424,10 +430,16 @@ class Runner:
         return self._fetch(hub, planned.stage, code)
 
     def _fetch(self, hub: HubModel | HubData, stage: str, code: bool = False) -> Path:
-        """The snapshot of a hub model or data set on the volume, downloaded when it is not there."""
+        """The snapshot of a hub model or data set on the volume, downloaded when it is not there.
+
+        Raises:
+            InputError: its revision is open.
+        """
+        if hub.revision is None:
+            raise InputError(f"the revision of {hub.id} is open", "Write it: harness pin SPEC")
         final = self.store.hub_folder(hub, code)
         name = f"{final.parent.name}-{final.name}"
-        title = f"fetch: {hub.id} at {hub.revision[:12]}"
+        title = f"fetch: {hub.id} at {hub.commit}"
         with self.store.lock("fetch", name, lambda owner: self._waiting(title, owner)) as lock:
             if final.is_dir():
                 return final
@@ -460,6 +472,19 @@ class Runner:
 
     def _waiting(self, title: str, owner: str) -> None:
         self.console.print(f"{title}: waiting for {owner}", highlight=False, markup=False)
+
+
+def _check_pinned(plans: Sequence[RowPlan]) -> None:
+    """What the hub holds changes: only a commit can be asked for again."""
+    stages = [s for plan in plans for s in plan.stages]
+    found = {s.spec: s.open_hubs() for s in stages if s.open_hubs()}
+    if not found:
+        return
+    names = dict.fromkeys(name for ids in found.values() for name in ids)
+    raise InputError(
+        f"the revision of {', '.join(names)} is open",
+        f"Ask the hub for it and write it into the spec: harness pin {' '.join(map(str, found))}",
+    )
 
 
 def needs_base(trained: Artefact | None) -> bool:
@@ -502,8 +527,8 @@ def title_of(planned: StagePlan) -> str:
 
 def _command(source: StagePlan, needed_by: StagePlan) -> str:
     if environment.current_image() is not None:
-        return f"docker compose run --rm {environment.FAMILY[source.stage]} {needed_by.spec}"
-    return f"harness run --only {source.stage} {needed_by.spec}"
+        return f"docker compose run --rm {environment.FAMILY[source.stage]} {needed_by.target}"
+    return f"harness run --only {source.stage} {needed_by.target}"
 
 
 def result_of(job: Job) -> dict[str, Any] | None:

@@ -99,9 +99,10 @@ class Store:
         return self.root / "work" / f"{stage}-{key[:SHORT]}"
 
     def hub_folder(self, hub: HubModel | HubData, code: bool = False) -> Path:
-        """Where a snapshot stands; one with the model's own code stands apart."""
+        """Where a snapshot stands; one with the model's own code stands apart. There is none of an open
+        revision."""
         kind = "models" if isinstance(hub, HubModel) else "datasets"
-        name = f"{hub.id.replace('/', '--')}-{hub.revision[:12]}"
+        name = f"{hub.id.replace('/', '--')}-{(hub.revision or 'open')[:12]}"
         return self.root / kind / (f"{name}-code" if code else name)
 
     def log_path(self, stage: str, key: str) -> Path:

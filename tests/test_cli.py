@@ -28,7 +28,7 @@ from tests.helpers import (
 
 COMMANDS = (
     "validate", "schema", "plan", "run", "fetch", "join", "chat", "export", "replay", "table", "show",
-    "gc", "doctor", "sim",
+    "gc", "doctor", "sim", "verify", "compare", "audit", "report", "pin",
 )  # fmt: skip
 STAGES = ("gen", "train", "answer", "judge")
 SCORE = {"value": 40.0, "standard_error": 2.0, "judged": 1, "expected": 1}
@@ -322,7 +322,7 @@ def test_faulty_specs_do_not_keep_a_rows_model_from_being_used(
         return []
 
     monkeypatch.setattr(f"harness.{name}.{name}", use)
-    result = command(name, "one", *(["--to", "there"] if name == "export" else []))
+    result = command(name, "one", *(["--model", "--to", "there"] if name == "export" else []))
     assert (result.exit_code, result.stderr) == (0, FAULTY)
     assert rows == ["one"]
 
@@ -472,10 +472,37 @@ def test_table_of_all_specs_is_written_to_results(place: Path) -> None:
     assert sorted(str(p) for p in Path("results").rglob("*") if p.is_file()) == [
         "results/matrix.csv",
         "results/matrix.md",
-        "results/tables/tests.csv",
-        "results/tables/tests.md",
+        *(f"results/tables/tests.{ending}" for ending in ("csv", "html", "md", "tex")),
     ]
     assert "40.00 ± 2.00" in Path("results/matrix.md").read_text()
+
+
+@pytest.mark.parametrize("layout", ["matrix", "study"])
+@pytest.mark.parametrize(
+    ("form", "begins"),
+    [("md", "# "), ("csv", "row,"), ("latex", "% Needs"), ("html", "<table ")],
+)
+def test_table_prints_a_form_alone_and_writes_nothing(
+    place: Path, form: str, begins: str, layout: str
+) -> None:
+    result = command("table", "tests", "--format", form, "--layout", layout)
+    assert result.exit_code == 0
+    assert result.stdout.startswith(begins)
+    assert not Path("results").exists()
+
+
+def test_a_faulty_layout_of_a_study_is_told_by_table_and_by_validate(place: Path) -> None:
+    Path("specs/_tables.yaml").write_text("tables:\n  tests: {caption: c, source: s}\n")
+    for arguments in (
+        ["validate", "specs"],
+        ["table"],
+        ["table", "--format", "md", "--layout", "study"],
+    ):
+        result = command(*arguments)
+        assert result.exit_code == 2
+        assert (
+            "specs/_tables.yaml:2:3: tables.tests: give exactly one of list, grid" in result.stderr
+        )
 
 
 def test_table_of_named_specs_is_printed_and_written_only_where_out_says(place: Path) -> None:

@@ -15,9 +15,8 @@ from pydantic import BaseModel
 from harness import environment
 from harness.keys import Files, file_digest, flatten, key_view
 from harness.spec.answer import VllmEngine, _Engine
-from harness.spec.base import _Data, _TextFile
+from harness.spec.base import _Data, _TextFile, models_in
 from harness.spec.judges import ModelJudge, OutputJudge, RowOutputs
-from harness.spec.load import _models_in
 from harness.spec.models import Row
 from harness.spec.recipes import AlpacaGen, Gen
 from harness.spec.template import Template
@@ -158,6 +157,10 @@ NOT_KEYED = {
     "limits.shm": "2g",
     "limits.pids": 100,
     "deviations": ["the teacher is retired"],
+    "assumptions": ["greedy decoding"],
+    "margins": {"win_rate": 2.0},
+    "studied": ["train"],
+    "scale": "tiny",
 }
 ONE_VALUE = {"gen.recipe"}
 """Parameters that can only be what they are."""
@@ -236,7 +239,7 @@ def parameters(model: type[BaseModel], at: str = "") -> Iterator[str]:
     """Of gen's recipes, those of one; a test of its own covers the others."""
     for name, field in model.model_fields.items():
         aside = (_Data, _TextFile, RowOutputs)
-        inner = [m for m in _models_in(field.annotation) if m not in aside]
+        inner = [m for m in models_in(field.annotation) if m not in aside]
         if at == "" and name == "gen":
             inner = [AlpacaGen]
         if inner and name != "reported":
@@ -295,14 +298,14 @@ def built(model: type[BaseModel]) -> BaseModel:
     """An instance with something in every field."""
     values = {}
     for name, field in model.model_fields.items():
-        inner = _models_in(field.annotation)
+        inner = models_in(field.annotation)
         values[name] = built(inner[0]) if inner else "something"
     return model.model_construct(**values)
 
 
 def leaves(model: type[BaseModel], at: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
-        inner = _models_in(field.annotation)
+        inner = models_in(field.annotation)
         if inner:
             yield from leaves(inner[0], f"{at}{name}.")
         else:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from harness.environment import kind_of
 from harness.plan import RowPlan, StagePlan
-from harness.report.matrix import _md
+from harness.report.escape import markdown
 
 
 def readme_of(
@@ -12,10 +12,10 @@ def readme_of(
 ) -> str:
     """Markdown: what the row is, how to replay it, how it was made."""
     row = plan.row
-    parts = [f"# {_md(row.row)}: {_md(row.title)}", ""]
+    parts = [f"# {markdown(row.row)}: {markdown(row.title)}", ""]
     if row.source is not None:
         where = ", ".join(filter(None, (row.source.document, row.source.table)))
-        parts += [f"A row of {_md(where)}.", ""]
+        parts += [f"A row of {markdown(where)}.", ""]
     parts += [
         "## Replay",
         "",
@@ -47,13 +47,13 @@ def readme_of(
         if "lock" in environment:
             where += f", lock {environment['lock'][:12]}"
         place = f"artefacts/{planned.stage}/{planned.artefact.folder.name}"
-        parts.append(f"| {_md(named)} | {place} | {where} | {manifest['finished']} |")
+        parts.append(f"| {markdown(named)} | {place} | {where} | {manifest['finished']} |")
     for heading, said in (("Deviations", row.deviations), ("Assumptions", row.assumptions)):
         if said:
-            parts += ["", f"## {heading}", "", *(f"- {_md(one)}" for one in said)]
+            parts += ["", f"## {heading}", "", *(f"- {markdown(one)}" for one in said)]
     if left_out:
         parts += ["", "## Left out", "", "Weights, which a replay does not read:", ""]
-        parts += [f"- {_md(name)}" for name in left_out]
+        parts += [f"- {markdown(name)}" for name in left_out]
     parts += [
         "",
         "Data under `given/` and `datasets/` is others': their licences hold for it.",

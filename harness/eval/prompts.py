@@ -117,7 +117,7 @@ def _hub_table(hub: HubPrompts, folder: Path) -> Table:
             if p.is_file() and not p.name.startswith(".")
         )
         raise InputError(
-            f"{hub.id} at {hub.revision[:12]} has no file {hub.file}",
+            f"{hub.id} at {hub.commit} has no file {hub.file}",
             f"Name one of its files in prompts.hub.file: {', '.join(has[:20])}.",
         )
     return read_files(path, Every(), "prompts.hub.file")

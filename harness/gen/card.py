@@ -223,7 +223,7 @@ def _texts_in(examples: Sequence[Example]) -> int:
 def _named(source: ModelSource, inputs: dict[str, str]) -> tuple[str, str | None]:
     """The tokenizer's name, the same on every machine, and its folder here."""
     if source.hub is not None:
-        return f"{source.hub.id} at revision {source.hub.revision[:12]}", inputs.get("tokenizer")
+        return f"{source.hub.id} at revision {source.hub.commit}", inputs.get("tokenizer")
     given = source.path
     if source.random is not None:
         if source.random.tokenizer == "bytes":

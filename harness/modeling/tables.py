@@ -92,7 +92,7 @@ def read_hub(
     from datasets.exceptions import DatasetsError
 
     datasets.disable_progress_bars()
-    name = f"{hub.id} at {hub.revision[:12]}"
+    name = f"{hub.id} at {hub.commit}"
     cache = work / "hub_cache"
     shutil.rmtree(cache, ignore_errors=True)
     configs: list[str] = []

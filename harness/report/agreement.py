@@ -81,7 +81,7 @@ def agreement_of(plan: RowPlan) -> list[Agreement]:
 
 
 def _agreement(plan: RowPlan, stages: list[StagePlan], made: list[Artefact]) -> Agreement:
-    judgings = [_grades(artefact) for artefact in made]
+    judgings = [read_grades(artefact) for artefact in made]
     metric = "score" if any(is_score for is_score, _ in judgings) else "win_rate"
     known = [{k: v for k, v in grades.items() if v is not None} for _, grades in judgings]
     prompts = list(dict.fromkeys(itertools.chain.from_iterable(g for _, g in judgings)))
@@ -118,7 +118,7 @@ def _agreement(plan: RowPlan, stages: list[StagePlan], made: list[Artefact]) -> 
     )
 
 
-def _grades(artefact: Artefact) -> tuple[bool, dict[Place, float | None]]:
+def read_grades(artefact: Artefact) -> tuple[bool, dict[Place, float | None]]:
     """Whether they are scores, and the preference or score in each place; None: unjudged."""
     artefact.check()
     rows = json.loads((artefact.folder / ANNOTATIONS).read_text(encoding="utf-8"))

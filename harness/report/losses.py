@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.plan import RowPlan, StagePlan
-from harness.report.verdict import MARGIN, Verdict
 from harness.spec.judges import LossJudge
-from harness.spec.models import Reported, Row
+from harness.spec.models import Row
 
 LOSS, BITS, LAST = "held_out_loss", "bits_per_byte", "train_loss"
 LOSSES = (LOSS, BITS, LAST)
 """The train stage's metrics. Lower is better for each."""
 COUNTS = ("examples", "tokens", "bytes")
 """What a held-out loss is over: held-out examples, and their answers' tokens and bytes."""
+SCALED_DOWN = "scaled down"
+"""Among what makes a number simulated: the row's twin is tiny."""
 ONE_SEED = "one training seed"
 
 
@@ -60,19 +61,6 @@ def steps_of(trained: Sequence[StagePlan]) -> int | None:
     return steps[0] if steps else None
 
 
-def verdict_of(reported: Reported | None, pooled: dict[str, Any], rule: Verdict) -> Verdict:
-    """A loss has no margin within which two count as the same: the difference is shown.
-
-    `rule`: what harness.report.verdict says, which holds where a number is simulated or none was
-    reported.
-    """
-    if reported is None or rule.name == "simulated":
-        return rule
-    difference = pooled["value"] - reported.value
-    words = f"{abs(difference):.4f} {'above' if difference > 0 else 'below'} the reported loss"
-    return Verdict("not comparable", f"{words}; the margin of {MARGIN:g} points is of win rates")
-
-
 def held_out_set(measured: Sequence[StagePlan]) -> str:
     """What tells held-out sets apart: the data set, and how they were drawn from it. Rows that have
     it in common have the same, whatever their tokenizers; empty where nothing is held out."""
@@ -117,9 +105,10 @@ def _lowest(same: list[dict[str, Any]]) -> str:
 
 
 def marks(cells: dict[str, Any]) -> str:
-    """What a number must never stand without, in brackets: that it is simulated, or of weights that
-    began random."""
+    """What a number must never stand without, in brackets: that it is simulated, of a scaled-down row,
+    or of weights that began random."""
     found = ["simulated"] * bool(cells["simulated"])
+    found += [SCALED_DOWN] * (SCALED_DOWN in cells["simulated"].split("; "))
     found += ["random weights"] * bool(cells["random_weights"])
     return f" ({', '.join(found)})" if found else ""
 

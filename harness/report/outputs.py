@@ -122,7 +122,7 @@ def read_outputs(plan: RowPlan, label: str) -> Chosen:
     if not made:
         raise InputError(
             f"row {row} has no outputs yet on this volume, by this executor",
-            f"Make them: harness run {plan.spec}; or name the other executor with --executor.",
+            f"Make them: harness run {plan.target}; or name the other executor with --executor.",
         )
     chosen = made[0]
     judgings = [

@@ -43,6 +43,9 @@ def show_plans(console: Console, plans: Sequence[RowPlan]) -> None:
                 kind = environment.kind_of(stage.document["environment"])
                 words = escape(plain(_memory(stage.need, kind)))
                 console.print(f"    [dim]{words}[/]", highlight=False, soft_wrap=True)
+        for name in dict.fromkeys(n for stage in plan.stages for n in stage.open_hubs()):
+            words = f"{name}: revision open: `harness pin {plan.spec}` resolves and writes it"
+            console.print(f"  [yellow]{escape(plain(words))}[/]", highlight=False, soft_wrap=True)
     _show_total(console, [s for s in unique(plans) if s.status != "reuse"])
 
 

@@ -13,7 +13,8 @@ from harness.errors import InputError
 from harness.plan import RowPlan, StagePlan
 from harness.progress import plain
 from harness.report.cards import show_card
-from harness.report.matrix import HEADINGS, Line, display, lowest
+from harness.report.cells import HEADINGS, display
+from harness.report.matrix import CONFOUNDED, Line, lowest
 from harness.report.verdict import pool
 from harness.store import Artefact
 
@@ -21,19 +22,42 @@ if TYPE_CHECKING:
     from harness.replay import Replayed
 
 CARD = "card.json"
-SHOWN = ("row", "varied", "metric", "reported", "reproduced", "over", "replicates", "verdict")
+SHOWN = (
+    "row", "varied", "metric", "reported", "reproduced", "95 % interval", "over", "replicates",
+    "verdict",
+)  # fmt: skip
+WIDE = 130
+"""Columns of a terminal from which on a line of the matrix is a line of a table."""
 
 
 def show_matrix(console: Console, lines: Sequence[Line]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in SHOWN:
-        table.add_column(heading, overflow="fold")
-    for line in lines:
-        cells = dict(zip(HEADINGS, display(line), strict=True))
-        table.add_row(*(escape(plain(cells[h])) for h in SHOWN))
-    console.print(table)
-    for sentence in lowest(lines):
+    """A table; on a narrow terminal a block for each line, as no column would be readable."""
+    shown = [dict(zip(HEADINGS, display(line), strict=True)) for line in lines]
+    if console.width < WIDE:
+        _show_blocks(console, shown)
+    else:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in SHOWN:
+            table.add_column(heading, overflow="fold")
+        for cells in shown:
+            table.add_row(*(escape(plain(cells[h])) for h in SHOWN))
+        console.print(table)
+    told = [
+        f"{line.cells['row']}: {one}"
+        for line in lines
+        for one in line.findings
+        if one.startswith(f"{CONFOUNDED}:")
+    ]
+    for sentence in [*lowest(lines), *dict.fromkeys(told)]:
         console.print(escape(plain(sentence)), highlight=False)
+
+
+def _show_blocks(console: Console, shown: Sequence[dict[str, str]]) -> None:
+    for cells in shown:
+        console.print(f"[bold]{escape(plain(cells['row']))}[/] {escape(plain(cells['metric']))}")
+        for heading in SHOWN:
+            if heading not in ("row", "metric") and cells[heading]:
+                console.print(f"  {heading:<13} {escape(plain(cells[heading]))}", highlight=False)
 
 
 def show_artefact(console: Console, artefact: Artefact, checked: bool) -> None:

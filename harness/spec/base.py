@@ -4,7 +4,7 @@ Fields marked with `NOT_KEY` say how a stage runs, not what it makes: changing t
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -42,6 +42,13 @@ class Spec(BaseModel):
             if isinstance(default, Spec) and isinstance(given, dict):
                 whole[name] = {n: getattr(default, n) for n in default.model_fields_set} | given
         return whole
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a field of this annotation may hold."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for arg in get_args(annotation) for m in models_in(arg)]
 
 
 class SourceText(str):
@@ -104,6 +111,20 @@ SpecFile = Annotated[str, BeforeValidator(_locate)]
 REVISION = "^[0-9a-f]{40}$"
 """A full commit hash; a branch name would let content change under its key."""
 HUB_ID = "^[\\w.-]+/[\\w.-]+$"
+
+
+class Hub(Spec):
+    """What a repository on the hub is called, and which commit of it is meant."""
+
+    id: Annotated[str, Field(pattern=HUB_ID)]
+    revision: Annotated[str, Field(pattern=REVISION)] | None = None
+    """The full commit hash; a branch name would let content change under its key. Left open, nothing
+    runs: `harness pin SPEC` asks the hub and writes it. The key has what is written."""
+
+    @property
+    def commit(self) -> str:
+        """The beginning of the revision."""
+        return self.revision[:12] if self.revision else "an open revision"
 
 
 class _Data(Spec):

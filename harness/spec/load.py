@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import InputError
-from harness.spec.base import REVISION
+from harness.spec.base import REVISION, models_in
 from harness.spec.models import Row
 from harness.spec.source import Fault, Mark, Node, load_tree
 
@@ -227,7 +226,7 @@ def _models_at(path: tuple[Any, ...]) -> list[type[BaseModel]]:
     for part in path:
         inner = [
             m for model in models if part in model.model_fields
-            for m in _models_in(model.model_fields[str(part)].annotation)
+            for m in models_in(model.model_fields[str(part)].annotation)
         ]  # fmt: skip
         if inner:
             models = inner
@@ -238,12 +237,6 @@ def _models_at(path: tuple[Any, ...]) -> list[type[BaseModel]]:
 
 def _has_tag(model: type[BaseModel], tag: Any) -> bool:
     return isinstance(tag, str) and any(f.default == tag for f in model.model_fields.values())
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for arg in typing.get_args(annotation) for m in _models_in(arg)]
 
 
 def json_schema() -> dict[str, Any]:

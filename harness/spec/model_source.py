@@ -3,9 +3,9 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, model_validator
 
-from harness.spec.base import HUB_ID, REVISION, Data, Seed, Spec
+from harness.spec.base import Data, Hub, Seed, Spec
 
 
 def _as_json(value: dict[str, Any]) -> dict[str, Any]:
@@ -26,10 +26,8 @@ class RandomModel(Spec):
     seed: Seed = 0
 
 
-class HubModel(Spec):
-    id: Annotated[str, Field(pattern=HUB_ID)]
-    revision: Annotated[str, Field(pattern=REVISION)]
-    """The full commit hash; a branch name would let the row change under its key."""
+class HubModel(Hub):
+    """A model on the hub."""
 
 
 class ModelSource(Spec):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from harness.spec.answer import Answer
-from harness.spec.base import Data, Name, Seed, Spec
+from harness.spec.base import Data, Name, Seed, Spec, models_in
 from harness.spec.judges import Judge, LossJudge, ModelJudge, OutputJudge
 from harness.spec.model_source import ModelSource
 from harness.spec.recipes import MAKERS, Gen
@@ -137,6 +137,23 @@ def _null_as_a_word(value: Any) -> Any:
     return {name: "null" if said is None else said for name, said in value.items()}
 
 
+STUDIED = ("model", "template", "gen", "data", "train", "eval")
+"""The parts of a spec that decide a result."""
+
+
+def _part_of_a_spec(path: str) -> str:
+    """A dotted path of field names, such as `eval.answer.template`."""
+    known: list[Any] = [Row]
+    names = list(STUDIED)
+    for part in path.split("."):
+        if part not in names:
+            raise ValueError(f"specs have no such part; known at {part!r}: {', '.join(names)}")
+        fields = [m.model_fields[part].annotation for m in known if part in m.model_fields]
+        known = [m for annotation in fields for m in models_in(annotation)]
+        names = sorted({name for m in known for name in m.model_fields})
+    return path
+
+
 class Row(Spec):
     """One line of a results table."""
 
@@ -146,7 +163,7 @@ class Row(Spec):
     title: str
     varied: Annotated[dict[str, str | int | float | bool], BeforeValidator(_null_as_a_word)] = {}
     """What sets this row apart from the others of its table."""
-    studied: list[str] | None = None
+    studied: list[Annotated[str, AfterValidator(_part_of_a_spec)]] | None = None
     """Parts of the spec, as dotted paths (`train`, `eval.answer.template`), that the table's rows are
     meant to differ in. What differs beside them is marked as confounded. Left open: everything but
     eval."""

@@ -8,10 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from harness.spec.base import (
-    HUB_ID,
-    REVISION,
     Data,
     Endpoint,
+    Hub,
     Sampling,
     Seed,
     Spec,
@@ -292,12 +291,9 @@ class SeedsGen(Spec):
     all_instances: bool = False
 
 
-class HubData(Spec):
+class HubData(Hub):
     """A data set on the hub."""
 
-    id: Annotated[str, Field(pattern=HUB_ID)]
-    revision: Annotated[str, Field(pattern=REVISION)]
-    """The full commit hash; a branch name would let the data change under its key."""
     config: str | None = None
     split: Annotated[str, Field(pattern="^[\\w.-]+$")] = "train"
 

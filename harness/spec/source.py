@@ -14,6 +14,8 @@ from harness.spec.base import SourceText
 EXTENDS = "extends"
 KINDS = ("kind", "recipe")
 """Keys that say which of several things a mapping is."""
+ADDED_TO = ("assumptions", "deviations")
+"""Lists that a spec adds to: what is said of the file that it extends holds for it too."""
 OLD_NUMBER = re.compile(r"[-+]?0[0-9_]+|.*:.*")
 """What YAML 1.1 takes for octal or base-60 integers."""
 DEEPEST = 50
@@ -261,8 +263,9 @@ def _plain(node: Node, key: str) -> Any:
 
 
 def merge(below: Node, above: Node) -> Node:
-    """Mappings are merged key by key; any other value of `above` (null too) replaces the one below,
-    and so does a mapping that names another kind of thing: its settings are other ones."""
+    """Mappings are merged key by key, and `ADDED_TO` are added to; any other value of `above` (null
+    too) replaces the one below, and so does a mapping that names another kind of thing: its settings
+    are other ones."""
     if not (isinstance(below.value, dict) and isinstance(above.value, dict)):
         return above
     if any(k in above.children and _plain(above, k) != _plain(below, k) for k in KINDS):
@@ -270,5 +273,16 @@ def merge(below: Node, above: Node) -> Node:
     marks = {**below.key_marks, **above.key_marks}
     result = Node(above.mark, {}, dict(below.children), marks, below.whole and above.whole)
     for key, child in above.children.items():
-        result.children[key] = merge(below.children[key], child) if key in below.children else child
+        how = _added if key in ADDED_TO else merge
+        result.children[key] = how(below.children[key], child) if key in below.children else child
     return result
+
+
+def _added(below: Node, above: Node) -> Node:
+    """Both lists in one, the lower first; what both say, once."""
+    if not (isinstance(below.value, list) and isinstance(above.value, list)):
+        return above
+    items = list(below.children.values())
+    said = [item.plain() for item in items]
+    items += [item for item in above.children.values() if item.plain() not in said]
+    return Node(above.mark, [], dict(enumerate(items)))

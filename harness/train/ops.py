@@ -36,9 +36,12 @@ def prepare_deepspeed(offload: bool) -> None:
 
 
 def find_ninja() -> None:
-    """Put this environment's programs on PATH, also for the processes started from here on."""
-    if shutil.which("ninja") is None:
-        programs = Path(sys.executable).parent
+    """Put this environment's programs on PATH, also for the processes started from here on.
+
+    In front: what one ninja has built, another of an older or newer version builds anew.
+    """
+    programs = Path(sys.executable).parent
+    if shutil.which("ninja") is None or (programs / "ninja").exists():
         os.environ["PATH"] = os.pathsep.join(filter(None, (str(programs), os.environ.get("PATH"))))
 
 

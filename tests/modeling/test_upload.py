@@ -284,7 +284,7 @@ def test_of_several_models_it_asks_which(tmp_path: Path, hub: UploadHub) -> None
 
 def test_a_copy_in_a_folder_is_what_the_hub_would_get(place: Place, hub: UploadHub) -> None:
     folder = place.folder / "out" / "copy"
-    done = place.export(to=str(folder), HF_TOKEN=None)
+    done = place.export("--model", to=str(folder), HF_TOKEN=None)
     assert done.exit_code == 0, done.output
     place.export()
     files = hub.repos[NAME].branches["main"].files
@@ -293,7 +293,7 @@ def test_a_copy_in_a_folder_is_what_the_hub_would_get(place: Place, hub: UploadH
     assert there["model.safetensors"] == files["model.safetensors"]
     assert "from_pretrained('.')" in there["README.md"].decode()
     assert [p.name for p in folder.parent.iterdir()] == ["copy"]
-    done = place.export(to=str(folder))
+    done = place.export("--model", to=str(folder))
     assert done.exit_code == 2
     assert "is there already" in done.output
 
@@ -324,12 +324,12 @@ def test_a_target_that_cannot_be_is_refused(
 
 def test_a_row_without_a_model_of_its_own_is_told_so(tmp_path: Path) -> None:
     spec = write_row(tmp_path / "specs")
-    done = command("export", spec, "--to", str(tmp_path / "x"), "--volume", tmp_path / "runs")
+    done = command("export", spec, "--model", "--to", tmp_path / "x", "--volume", tmp_path / "runs")
     assert done.exit_code == 2
     assert "is not trained yet" in done.output
     assert f"harness run {spec}" in done.output
     spec = write_row(tmp_path / "specs", "two", train=None)
-    done = command("export", spec, "--to", str(tmp_path / "x"), "--volume", tmp_path / "runs")
+    done = command("export", spec, "--model", "--to", tmp_path / "x", "--volume", tmp_path / "runs")
     assert "row two trains no model" in done.output
 
 

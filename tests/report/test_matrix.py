@@ -1,84 +1,32 @@
-"""The matrix: denominators, marks, escaping, and files that change only when the results do."""
+"""The matrix: denominators, marks, verdicts, and which artefacts a line is read from."""
 
 import csv
 import io
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from harness.errors import InputError
-from harness.report.matrix import (
-    HEADINGS,
-    NUMBERS,
-    Line,
-    display,
-    lines_of,
-    to_csv,
-    to_markdown,
-    write_all,
-)
-from harness.report.plans import show_plans
-from harness.report.terminal import show_artefact, show_matrix
+from harness.report.files import write_all
+from harness.report.formats import to_csv, to_markdown
+from harness.report.matrix import lines_of
 from harness.spec.load import load_rows
 from harness.store import Damaged
-from tests.helpers import InstantExecutor, evaluation, make, planned, planner, write_row
-
-HOSTILE = (
-    'a|b\n<script>alert("x")</script> [link](http://x) `code` *bold* _it_ ~no~ $x$ \\ & &lt; '
-    "\x1b[31mred\x1b]0;title\x07 \u202e"
+from tests.helpers import InstantExecutor, make, planned, planner
+from tests.report.matrix_rows import (
+    HELD_OUT,
+    SCORE,
+    VALIDATED,
+    by_metric,
+    cells,
+    lines,
+    scaled,
+    scored,
+    shown,
+    trained,
 )
-SCORE = {"value": 40.0, "standard_error": 2.0, "judged": 3, "expected": 3,
-         "lower_bound": 40.0, "upper_bound": 40.0}  # fmt: skip
-
-
-@pytest.fixture
-def volume(tmp_path: Path) -> Path:
-    return tmp_path / "runs"
-
-
-@pytest.fixture
-def row(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a row with all four stages whose teacher and judge are (so the spec says) real."""
-    folder = tmp_path / "specs"
-
-    def write(name: str = "one", **changes: Any) -> Path:
-        judge = {"model": "judge"}
-        return write_row(folder, name, **{"eval": evaluation(folder, judge=judge), **changes})
-
-    return write
-
-
-def scored(*scores: dict[str, Any], simulated: str = "", cost: Any = None) -> InstantExecutor:
-    """Gives each judging the next score; `simulated`: the stage that says it is."""
-    left = list(scores)
-
-    def outcome(job: Any) -> dict[str, Any]:
-        result: dict[str, Any] = {"simulated": ["teacher"] if job.stage == simulated else []}
-        if job.stage == "judge":
-            result["metrics"] = {"win_rate": left.pop(0)}
-        if job.stage in ("gen", "judge"):
-            result["cost"] = {"calls": 2, "prompt_tokens": 30, "completion_tokens": 4}
-        return result
-
-    return InstantExecutor(outcome)
-
-
-def lines(volume: Path, *specs: Path) -> list[Line]:
-    return [m for row in load_rows(specs) for m in lines_of(row, [planner(volume)])]
-
-
-def cells(volume: Path, spec: Path) -> dict[str, Any]:
-    (line,) = lines(volume, spec)
-    return line.cells
-
-
-def shown(line: Line) -> dict[str, str]:
-    return dict(zip(HEADINGS, display(line), strict=True))
 
 
 def test_a_row_that_did_not_run_stands_in_the_matrix_with_its_reported_number(
@@ -106,7 +54,8 @@ def test_a_row_that_ran_shows_score_counts_replicates_verdict_cost_and_keys(
     spec = row(reported={"win_rate": {"value": 40}}, varied={"training": "full SFT", "k": 3})
     make(volume, spec, executor=scored({**SCORE, "standard_error": 0.5}))
     found = cells(volume, spec)
-    assert found["verdict"] == "reproduced"
+    assert found["verdict"] == "inconclusive"
+    assert "one training" in found["verdict_reason"]
     assert (found["calls"], found["prompt_tokens"], found["completion_tokens"]) == (4, 60, 8)
     (plan,) = planned(volume, spec)
     assert found["env_artefacts"] == " ".join(f"{s.stage}/{s.key[:12]}" for s in plan.stages)
@@ -220,9 +169,10 @@ def test_what_a_stage_found_and_how_it_departs_stand_in_the_matrix(
     (line,) = lines(volume, spec)
     assert line.cells["deviations"] == "another GPU; another judge model"
     assert line.cells["findings"] == "prompt_mismatch: another system text; and *more*"
-    assert shown(line)["deviations"] == "another GPU; another judge model; finding: prompt_mismatch"
+    assert shown(line)["notes"] == "another GPU; another judge model; finding: prompt_mismatch"
     text = to_markdown([line], "T")
-    assert "## Findings\n\n- one: prompt\\_mismatch: another system text; and \\*more\\*\n" in text
+    assert "- Finding: prompt\\_mismatch: another system text; and \\*more\\*\n" in text
+    assert "- Deviation: another judge model\n" in text
 
 
 def test_a_row_judged_by_its_loss_shows_the_judges_and_not_the_trainings(
@@ -325,141 +275,6 @@ def test_a_score_edited_in_the_manifest_is_refused(row: Callable[..., Path], vol
         lines(volume, spec)
 
 
-def hostile_lines(row: Callable[..., Path], volume: Path) -> list[Line]:
-    spec = row(
-        title=HOSTILE,
-        varied={"|": HOSTILE},
-        deviations=["=HYPERLINK(1)", HOSTILE],
-        source={"document": "=cmd|' /C calc'!A0"},
-    )
-    make(volume, spec, executor=scored(SCORE))
-    return lines(volume, spec)
-
-
-def test_hostile_text_stays_in_its_markdown_cell_and_is_shown_literally(
-    row: Callable[..., Path], volume: Path
-) -> None:
-    text = to_markdown(hostile_lines(row, volume), HOSTILE)
-    head, rule, body = text.splitlines()[-3:]
-    for line in (head, rule, body):
-        assert len(re.split(r"(?<!\\)\|", line)) == len(HEADINGS) + 2
-    assert "<script" not in text
-    assert "&lt;script&gt;" in body
-    assert (
-        "\\[link\\](http://x) \\`code\\` \\*bold\\* \\_it\\_ \\~no\\~ \\$x\\$ \\\\ &amp; " in body
-    )
-    assert "&amp;lt;" in body
-    assert not set("\x1b\x07\u202e") & set(text)
-
-
-def test_hostile_text_comes_back_out_of_the_csv_as_one_cell_that_is_no_formula(
-    row: Callable[..., Path], volume: Path
-) -> None:
-    text = to_csv(hostile_lines(row, volume))
-    (record,) = csv.DictReader(io.StringIO(text))
-    assert record["title"].startswith('a|b\n<script>alert("x")</script>')
-    assert record["source"] == "'=cmd|' /C calc'!A0"
-    assert record["deviations"].startswith("'=HYPERLINK(1); a|b")
-    assert not set("\x1b\x07\u202e") & set(text)
-
-
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r=", "\n="])
-def test_text_that_a_spreadsheet_would_run_is_quoted(
-    row: Callable[..., Path], volume: Path, start: str
-) -> None:
-    (record,) = csv.DictReader(io.StringIO(to_csv(lines(volume, row(title=start + "1+1")))))
-    assert record["title"][0] == "'"
-
-
-def test_negative_numbers_stay_numbers_in_full_precision(
-    row: Callable[..., Path], volume: Path
-) -> None:
-    spec = row(reported={"win_rate": {"value": -0.1}})
-    make(volume, spec, executor=scored({**SCORE, "value": 1 / 3}))
-    (record,) = csv.DictReader(io.StringIO(to_csv(lines(volume, spec))))
-    assert record["reported"] == "-0.1"
-    assert float(record["reproduced"]) == 1 / 3
-    assert record["reported_se"] == ""
-    assert set(record) >= NUMBERS
-
-
-def test_the_terminal_shows_hostile_text_without_obeying_it(
-    row: Callable[..., Path], volume: Path
-) -> None:
-    found = hostile_lines(row, volume)
-    (plan,) = planned(volume, row(title=HOSTILE + " [bold]x[/nothing] :smile:", varied={}))
-    out = io.StringIO()
-    console = Console(file=out, width=400, force_terminal=True, color_system=None, emoji=False)
-    show_matrix(console, found)
-    show_plans(console, [plan])
-    for stage in plan.stages:
-        show_artefact(console, stage.artefact, checked=False)
-    assert not set("\x1b\x07\u202e") & set(out.getvalue())
-    assert "[bold]x[/nothing] :smile:" in out.getvalue()
-    assert '"model_type": "qwen2"' in out.getvalue()
-
-
-def test_written_again_with_the_same_results_every_file_stays_untouched(
-    row: Callable[..., Path], volume: Path, tmp_path: Path
-) -> None:
-    specs = [row("one", reported={"win_rate": {"value": 1}}), row("two", table="others")]
-    make(volume, *specs, executor=scored(SCORE, SCORE))
-    out = tmp_path / "results"
-    paths = write_all(lines(volume, *specs), out)
-    assert sorted(str(p.relative_to(out)) for p in paths) == [
-        "matrix.csv", "matrix.md", "tables/others.csv", "tables/others.md", "tables/tests.csv",
-        "tables/tests.md",
-    ]  # fmt: skip
-    before = {p: (p.read_bytes(), p.stat().st_mtime_ns, p.stat().st_ino) for p in paths}
-    write_all(lines(volume, *specs), out)
-    assert {p: (p.read_bytes(), p.stat().st_mtime_ns, p.stat().st_ino) for p in paths} == before
-    assert sorted(p for p in out.rglob("*") if p.is_file()) == sorted(paths)
-
-
-def test_a_result_that_changed_rewrites_its_table_and_the_matrix_alone(
-    row: Callable[..., Path], volume: Path, tmp_path: Path
-) -> None:
-    one, two = row("one"), row("two", table="others", train={"steps": 2})
-    make(volume, one, executor=scored(SCORE))
-    out = tmp_path / "results"
-    paths = write_all(lines(volume, one, two), out)
-    before = {p: p.stat().st_ino for p in paths}
-    make(volume, two, executor=scored(SCORE))
-    write_all(lines(volume, one, two), out)
-    changed = {p.name for p in paths if p.stat().st_ino != before[p]}
-    assert changed == {"matrix.csv", "matrix.md", "others.csv", "others.md"}
-
-
-def test_each_table_file_holds_its_own_rows(
-    row: Callable[..., Path], volume: Path, tmp_path: Path
-) -> None:
-    write_all(lines(volume, row("one"), row("two", table="others")), tmp_path)
-    for name, rows in {"matrix": ["one", "two"], "tables/others": ["two"]}.items():
-        with (tmp_path / f"{name}.csv").open(newline="") as file:
-            assert [r["row"] for r in csv.DictReader(file)] == rows
-
-
-def test_files_of_a_table_that_is_gone_are_removed_and_a_persons_own_are_not(
-    row: Callable[..., Path], volume: Path, tmp_path: Path
-) -> None:
-    old = [line for r in load_rows([row(table="old")]) for line in lines_of(r, [planner(volume)])]
-    write_all(old, tmp_path / "out")
-    own = tmp_path / "out" / "tables" / "notes.md"
-    own.write_text("# Table notes, by hand")
-    new = [line for r in load_rows([row(table="new")]) for line in lines_of(r, [planner(volume)])]
-    write_all(new, tmp_path / "out")
-    left = {p.name for p in (tmp_path / "out" / "tables").iterdir()}
-    assert left == {"new.csv", "new.md", "notes.md"}
-
-
-def test_a_results_folder_that_cannot_be_made_is_one_clear_fault(
-    row: Callable[..., Path], volume: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="--out"):
-        write_all(lines(volume, row()), tmp_path / "file")
-
-
 def test_the_manifest_says_what_the_table_says(row: Callable[..., Path], volume: Path) -> None:
     spec = row()
     make(volume, spec, executor=scored(SCORE, simulated="gen"))
@@ -468,33 +283,6 @@ def test_the_manifest_says_what_the_table_says(row: Callable[..., Path], volume:
     assert written["metrics"]["win_rate"]["value"] == cells(volume, spec)["reproduced"]
     assert written["simulated"] == ["teacher"]
     assert written["random_weights"] is True
-
-
-HELD_OUT = {"held_out_loss": {"value": 2.5, "examples": 12, "tokens": 1500},
-            "bits_per_byte": {"value": 1.25, "examples": 12, "tokens": 1500, "bytes": 4500},
-            "train_loss": {"value": 1.5}}  # fmt: skip
-VALIDATED = {"steps": 60, "validation": {"share": 0.1}}
-
-
-def trained(*losses: dict[str, Any], simulated: bool = False) -> InstantExecutor:
-    """Gives each training the next metrics; the judge always SCORE."""
-    left = list(losses)
-
-    def outcome(job: Any) -> dict[str, Any]:
-        if job.stage == "train":
-            return {"metrics": left.pop(0), "counts": {"steps": 60, "examples": 100},
-                    "simulated": ["teacher"] if simulated else []}  # fmt: skip
-        return {"metrics": {"win_rate": SCORE}} if job.stage == "judge" else {}
-
-    return InstantExecutor(outcome)
-
-
-def scaled(by: float) -> dict[str, Any]:
-    return {name: {**metric, "value": metric["value"] * by} for name, metric in HELD_OUT.items()}
-
-
-def by_metric(volume: Path, *specs: Path) -> dict[str, dict[str, str]]:
-    return {line.cells["metric"]: shown(line) for line in lines(volume, *specs)}
 
 
 def test_a_row_that_trains_and_is_not_judged_shows_its_held_out_losses_and_over_what(
@@ -567,7 +355,7 @@ def test_a_reported_loss_is_shown_beside_ours_with_the_difference_and_no_verdict
     assert list(found) == ["train_loss", "held_out_loss", "bits_per_byte"]
     assert found["train_loss"]["reported"] == "1.7500"
     assert found["train_loss"]["verdict"].startswith(
-        "not comparable: 0.2500 below the reported loss"
+        "not comparable: 0.2500 below the reported number"
     )
 
 
@@ -614,11 +402,11 @@ def test_the_base_model_with_the_fewest_bits_per_byte_is_named_under_the_table(
     better = {**scaled(1.5), "bits_per_byte": {**HELD_OUT["bits_per_byte"], "value": 1.1}}
     make(volume, *specs, executor=trained(HELD_OUT, better))
     text = to_markdown(lines(volume, *specs), "T")
-    assert text.endswith(
+    assert (
         "\nTable tests: of 2 rows, after 60 steps and over the same held-out answers (12 held-out "
         "examples, 4,500 bytes), two has the fewest bits per byte, 1.1000 (random weights); next is "
         "one with 1.2500 (random weights); of a row with one training seed the spread is not known.\n"
-    )
+    ) in text
     paths = write_all(lines(volume, *specs), tmp_path)
     before = {p: (p.read_bytes(), p.stat().st_ino) for p in paths}
     write_all(lines(volume, *specs), tmp_path)
@@ -634,11 +422,31 @@ def test_models_measured_on_other_held_out_answers_are_not_ranked(
     assert "fewest" not in to_markdown(lines(volume, *specs), "T")
 
 
-def test_a_table_of_scores_alone_says_nothing_of_losses(
+def test_lines_stand_by_table_then_as_the_study_has_them_then_by_their_files(
     row: Callable[..., Path], volume: Path
 ) -> None:
-    spec = row()
-    make(volume, spec, executor=scored(SCORE))
-    assert "Losses:" not in to_markdown(lines(volume, spec), "T")
-    losses = row("two", eval=None, train=VALIDATED)
-    assert "Losses: lower is better." in to_markdown(lines(volume, losses), "T")
+    at = {name: {"document": "d", "line": n} for name, n in {"z": 1, "m": 10, "k": 9}.items()}
+    specs = [row(name, source=at.get(name)) for name in ("b", "m", "a", "z", "k")]
+    specs += [row("y", table="another")]
+    assert [m.cells["row"] for m in lines(volume, *specs)] == ["y", "z", "k", "m", "a", "b"]
+
+
+def test_a_cell_that_the_study_leaves_empty_is_unreported_and_one_without_a_cell_is_not(
+    row: Callable[..., Path], volume: Path
+) -> None:
+    empty, without = row("one", reported={"win_rate": "unreported"}), row("two", train={"steps": 2})
+    make(volume, empty, without, executor=scored(SCORE, SCORE))
+    first, second = lines(volume, empty, without)
+    assert (shown(first)["reported"], shown(second)["reported"]) == ("unreported", "")
+    assert (first.cells["reported"], first.cells["unreported"]) == (None, "yes")
+    assert first.cells["reproduced"] == 40.0
+    assert first.cells["verdict"] == "not comparable"
+
+
+def test_what_a_document_leaves_unsaid_stands_in_a_column_of_its_own(
+    row: Callable[..., Path], volume: Path
+) -> None:
+    spec = row(assumptions=["no warm-up", "the base model"], deviations=["another GPU"])
+    found = cells(volume, spec)
+    assert found["assumptions"] == "no warm-up; the base model"
+    assert found["deviations"] == "another GPU"

@@ -16,7 +16,8 @@ from harness.spec.load import PRICES, SpecFaults, load_rows, load_usable
 from harness.spec.recipes import AlpacaGen
 from tests.helpers import ROOT, command, evaluation, write_row
 
-SPECS = sorted(p for p in (ROOT / "specs").rglob("*.yaml") if p.name != PRICES)
+NO_SPECS = (PRICES, "_tables.yaml")
+SPECS = sorted(p for p in (ROOT / "specs").rglob("*.yaml") if p.name not in NO_SPECS)
 EDITOR_COMMENT = "# yaml-language-server: $schema="
 
 WHOLE = """\
@@ -30,8 +31,8 @@ template:
 """
 
 KNOWN = (
-    "budget, data, deviations, eval, gen, limits, model, replicates, reported, row, source, table, "
-    "template, title, train, varied"
+    "assumptions, budget, data, deviations, eval, gen, limits, margins, model, replicates, reported, "
+    "row, scale, source, studied, table, template, title, train, varied"
 )
 
 
@@ -321,8 +322,30 @@ def test_a_child_is_merged_over_its_parents_the_last_of_a_list_winning(folder: P
     assert row.train is not None
     assert (row.train.epochs, row.train.batch_size, row.train.seed) == (5.0, 2, 3)
     assert row.varied == {"a": 1, "b": 2}
-    assert row.deviations == ["z"]
+    assert row.deviations == ["x", "y", "z"]  # a child adds its own
     assert row.template.prompt.text == "shared {instruction}"
+
+
+@pytest.mark.parametrize("name", ["assumptions", "deviations"])
+def test_what_is_said_of_the_parents_holds_for_the_child_too_and_is_said_once(
+    folder: Path, name: str
+) -> None:
+    (folder / "_base.yaml").write_text(WHOLE + f"{name}: [a, b]\n")
+    (folder / "_other.yaml").write_text(f"extends: _base.yaml\n{name}: [c]\n")
+    (folder / "child.yaml").write_text(
+        f"extends: [_base.yaml, _other.yaml]\nrow: child\n{name}: [b, d]\n"
+    )
+    (loaded,) = load_rows([Path("child.yaml")])
+    assert getattr(loaded.row, name) == ["a", "b", "c", "d"]
+
+
+def test_a_fault_in_a_list_that_is_added_to_is_blamed_on_its_own_line(folder: Path) -> None:
+    (folder / "_base.yaml").write_text(WHOLE + "deviations: [a, 2]\n")
+    (folder / "child.yaml").write_text("extends: _base.yaml\nrow: child\ndeviations:\n  - 3\n")
+    assert faults("child.yaml") == [
+        "_base.yaml:8:17: deviations.1: input should be a valid string (here: 2)",
+        "child.yaml:4:5: deviations.2: input should be a valid string (here: 3)",
+    ]
 
 
 def test_null_takes_an_inherited_part_away(folder: Path) -> None:

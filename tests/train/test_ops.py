@@ -162,3 +162,16 @@ def test_this_environments_ninja_is_found_when_its_programs_are_not_on_the_path(
     found = shutil.which("ninja")
     assert found == str(Path(sys.executable).parent / "ninja")
     assert os.environ["PATH"].endswith(str(tmp_path))
+
+
+def test_this_environments_ninja_comes_before_the_systems_which_would_build_all_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not (Path(sys.executable).parent / "ninja").exists():
+        pytest.skip("ninja is not installed in this environment")
+    other = tmp_path / "ninja"
+    other.write_text("#!/bin/sh\n")
+    other.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ops.find_ninja()
+    assert shutil.which("ninja") == str(Path(sys.executable).parent / "ninja")

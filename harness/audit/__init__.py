@@ -1,0 +1,90 @@
+"""Reads result folders, ours or other people's, recomputes their numbers and looks for faults.
+
+A reader is a module of this package with
+
+    LOOKS_FOR: str                              what it reads, in words, for who gave something else
+    find(given: Given) -> list[Result]          a Result for each result set below given.root
+
+`find` looks through `given.files` (or `given.named("annotations.json")`), reads with the functions of
+harness/audit/files.py, calls `given.skip(path, why)` for a file of its own that it cannot use
+(Unreadable) and goes on, and `given.claim(path, ...)` for what no later reader should take. It fills a
+Result's metrics, published, findings (`result.add`), and calls `compare(result)`. It raises nothing
+but InputError for a fault in the command's options.
+
+Checks across results (ACROSS) take all the results of one call and add findings to them. They read
+`Result.material`, of which every part may be absent:
+
+    outputs     {instruction: output}           what the model answered
+    judgements  [(instruction, preference, raw completion or None)], in the file's order
+    judge       the annotator's name
+    settings    {setting: value}                how the outputs were made, such as temperature
+    files       {file name: sha256}             of outputs and annotations
+"""
+
+import importlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from harness.audit.files import Given
+from harness.audit.model import Finding, Result
+from harness.errors import InputError
+
+__all__ = ["ACROSS", "READERS", "Finding", "Result", "audit_paths"]
+
+READERS = [
+    "harness.audit.artefacts",
+    "harness.audit.alpaca_eval",
+    "harness.audit.alpagasus",
+    "harness.audit.trainer_logs",
+    "harness.audit.lm_eval",
+    "harness.audit.rubrics",
+    "harness.audit.histories",
+]
+"""In the order in which they look; each may claim files. Imported when an audit begins."""
+
+ACROSS = ["harness.audit.across"]
+"""Modules with `check(results: list[Result]) -> None`."""
+
+
+def audit_paths(
+    paths: Iterable[Path], training_data: Path | None = None, reference: Path | None = None
+) -> list[Result]:
+    """The results below the paths (files or folders), in the order given and then by path.
+
+    training_data: the data set that logs were trained on. reference: the prompt set or baseline
+    outputs that say how many prompts are expected. What was passed by stands in the notes of the first
+    result of a path.
+
+    Raises:
+        InputError: a path does not exist, an option's file is faulty, or nothing could be read.
+    """
+    readers = [importlib.import_module(name) for name in READERS]
+    results: list[Result] = []
+    skipped: list[str] = []
+    for path in dict.fromkeys(paths):
+        given = Given(path, training_data, reference)
+        found = [result for reader in readers for result in reader.find(given)]
+        found.sort(key=lambda result: result.path)
+        if not found:
+            given.skipped.append(f"{path}: no results were found in it")
+        skipped += given.skipped
+        results += found
+    if not results:
+        wanted = "; ".join(str(reader.LOOKS_FOR) for reader in readers)
+        raise InputError(
+            "there is nothing that could be audited: " + "; ".join(skipped),
+            f"Looked for: {wanted}.",
+        )
+    results = _once(results)
+    for name in ACROSS:
+        check: Callable[[list[Result]], None] = importlib.import_module(name).check
+        check(results)
+    results[0].notes += skipped
+    return results
+
+
+def _once(results: list[Result]) -> list[Result]:
+    """A result that two of the paths lead to, once."""
+    return list({(str(Path(r.path).resolve()), r.kind): r for r in reversed(results)}.values())[
+        ::-1
+    ]

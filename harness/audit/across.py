@@ -1,0 +1,255 @@
+"""Checks across the results of one call: the same outputs under several names, copied judgements, and
+runs that differ in how they were made or judged."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from typing import Any
+
+from harness.audit.model import Result, Severity, short
+
+SAME_SHARE = 0.95
+"""So large a share of two runs' outputs must be the same texts: greedy decoding of related models makes
+some the same."""
+FEWEST = 10
+"""So many different texts, or judgements of the rarer outcome, before sameness means anything: empty
+answers and sweeps coincide by themselves."""
+COMPARED = ("alpaca_eval", "alpagasus", "artefact")
+"""Kinds of results whose win rates stand side by side in a table."""
+
+
+def check(results: list[Result]) -> None:
+    """shared_outputs, copied_results and confounded, on the results concerned."""
+    _check_shared(results)
+    _check_copied(results)
+    _check_settings(results)
+    _check_judges(results)
+
+
+def _check_shared(results: Sequence[Result]) -> None:
+    """Results that are told apart as runs, with the same outputs.
+
+    Several judges of one run's outputs, which lie in one folder, are as it should be.
+    """
+    for group in _groups([r for r in results if r.material.get("outputs")], _share_outputs):
+        runs = list(dict.fromkeys(r.material.get("run") for r in group))
+        if len(runs) < 2:
+            continue
+        rates = {r.path: r.metrics.get("win_rate") for r in group}
+        known = [rate for rate in rates.values() if rate is not None]
+        judges = {r.material.get("judge") for r in group if r.material.get("judge")}
+        spread = max(known) - min(known) if len(known) > 1 else None
+        names = ", ".join(r.path for r in group[:6])
+        message = f"{len(group)} results share the same outputs ({names})"
+        if spread is not None:
+            message += (
+                f": their win rates, {min(known):.1f} to {max(known):.1f}, differ by judging alone"
+            )
+        for result in group:
+            result.add(
+                "shared_outputs",
+                "error",
+                message,
+                {
+                    "results": [r.path for r in group],
+                    "win_rates": rates,
+                    "spread": spread,
+                    "judges": sorted(judges),
+                    "outputs": len(result.material["outputs"]),
+                    "same": _same(group[0], group[1]),
+                },
+            )
+
+
+def _share_outputs(one: Result, other: Result) -> bool:
+    if one.kind == "artefact" and other.kind == "artefact":
+        # Their manifests say themselves whose answers they judge.
+        return False
+    mine, theirs = one.material["outputs"], other.material["outputs"]
+    if abs(len(mine) - len(theirs)) > (1 - SAME_SHARE) * max(len(mine), len(theirs)):
+        return False
+    same = _same(one, other)
+    if same < SAME_SHARE * max(len(mine), len(theirs)):
+        return False
+    texts = {text for key, text in mine.items() if text and theirs.get(key) == text}
+    return len(texts) >= min(FEWEST, max(3, len(mine) // 2))
+
+
+def _same(one: Result, other: Result) -> int:
+    theirs = other.material["outputs"]
+    return sum(theirs.get(key) == text for key, text in one.material["outputs"].items())
+
+
+def _check_copied(results: Sequence[Result]) -> None:
+    for one, other in combinations([r for r in results if r.material.get("judgements")], 2):
+        if one.kind == "artefact" and other.kind == "artefact":
+            # Their keys and seals say what is a copy; a judge at temperature 0 says the same twice.
+            continue
+        how = _copied(one, other)
+        if not how:
+            continue
+        for result, twin in ((one, other), (other, one)):
+            result.add(
+                "copied_results",
+                "error",
+                f"{how} in {twin.path}{_told_apart(result, twin)}",
+                {
+                    "other": twin.path,
+                    "judge": result.material.get("judge"),
+                    "other_judge": twin.material.get("judge"),
+                    "judgements": len(result.material["judgements"]),
+                    "files": result.material.get("files", {}),
+                    "win_rates": {r.path: r.metrics.get("win_rate") for r in (result, twin)},
+                },
+            )
+
+
+def _copied(one: Result, other: Result) -> str:
+    """How one set of judgements is another's copy; "" where it is none."""
+    mine, theirs = one.material, other.material
+    shared = set(mine.get("files", {}).values()) & set(theirs.get("files", {}).values())
+    if (
+        shared
+        and mine.get("model") == theirs.get("model")
+        and mine.get("judge") == theirs.get("judge")
+    ):
+        return "the same bytes as the annotations stand"
+    if shared:
+        return ""  # One file with several models.
+    if len(mine["judgements"]) != len(theirs["judgements"]):
+        return ""
+    times = mine.get("times", [])
+    if len(times) >= FEWEST and times == theirs.get("times") and len(set(times)) >= FEWEST:
+        return "the same judgements, to the time that each call took, stand"
+    if mine["judgements"] != theirs["judgements"]:
+        return ""
+    same_outputs = mine.get("outputs") == theirs.get("outputs")
+    if mine.get("judge") == theirs.get("judge") and same_outputs:
+        # A judge at temperature 0 may say the same of the same outputs twice.
+        return ""
+    counted = Counter(preference for _, preference in mine["judgements"])
+    rarer = sum(counted.values()) - max(counted.values(), default=0)
+    return "the same judgements stand" if rarer >= FEWEST else ""
+
+
+def _told_apart(one: Result, other: Result) -> str:
+    mine, theirs = one.material.get("judge"), other.material.get("judge")
+    if mine != theirs:
+        return f", though these are said to be of {mine or 'one judge'}, those of {theirs or 'another'}"
+    if one.material.get("outputs") != other.material.get("outputs"):
+        return ", though the judged outputs are others"
+    return ""
+
+
+def _check_settings(results: Sequence[Result]) -> None:
+    """confounded: runs whose configurations differ in more than the model."""
+    runs = [r for r in results if r.material.get("settings")]
+    for result, differing in _minorities(runs, lambda r: r.material["settings"]):
+        _confounded(result, differing, "was made")
+
+
+def _check_judges(results: Sequence[Result]) -> None:
+    """confounded: a run that no judge has judged whom the others share, or against another baseline."""
+    compared = [r for r in results if r.kind in COMPARED and r.material.get("judge")]
+    for kind in COMPARED:
+        some = [r for r in compared if r.kind == kind and r.kind != "artefact"]
+        by_run: dict[Any, list[Result]] = {}
+        for result in some:
+            by_run.setdefault(result.material.get("run"), []).append(result)
+        judged = {
+            run: {(r.material["judge"], r.material.get("baseline")) for r in group}
+            for run, group in by_run.items()
+        }
+        if len(judged) < 2 or set.intersection(*judged.values()):
+            continue
+        if not _same_prompts(some):
+            continue
+        common = Counter(pair for pairs in judged.values() for pair in pairs).most_common(1)[0][0]
+        for run, pairs in judged.items():
+            if common in pairs:
+                continue
+            result = by_run[run][0]
+            theirs = next(r for r in some if _judged_by(r) == common)
+            names = ("judge", "baseline")
+            differing = {
+                name: {"this": result.material.get(name), "others": value, "example": theirs.path}
+                for name, value in zip(names, common, strict=True)
+                if result.material.get(name) != value
+            }
+            _confounded(result, differing, "was judged", "info")
+
+
+def _same_prompts(results: Sequence[Result]) -> bool:
+    """Whether all were asked nearly the same: else nobody compares them."""
+    asked = [{prompt for prompt, _ in r.material.get("judgements", ())} for r in results]
+    return all(len(one & asked[0]) >= SAME_SHARE * len(asked[0]) for one in asked)
+
+
+def _judged_by(result: Result) -> tuple[Any, Any]:
+    return result.material["judge"], result.material.get("baseline")
+
+
+def _minorities(
+    runs: Sequence[Result], settings_of: Any
+) -> Iterable[tuple[Result, dict[str, Any]]]:
+    """Each run that differs from the commonest value of a setting that it and others name."""
+    names = sorted({name for r in runs for name in settings_of(r)})
+    found: dict[int, dict[str, Any]] = {}
+    for name in names:
+        having = [r for r in runs if name in settings_of(r)]
+        counted = Counter(_plain(settings_of(r)[name]) for r in having)
+        if len(counted) < 2:
+            continue
+        common, often = counted.most_common(1)[0]
+        if often == 1 and len(having) > 2:
+            # Each has its own: that is what the runs are about.
+            continue
+        example = next(r for r in having if _plain(settings_of(r)[name]) == common)
+        for n, result in enumerate(runs):
+            mine = settings_of(result).get(name)
+            if mine is not None and _plain(mine) != common:
+                found.setdefault(n, {})[name] = {
+                    "this": _short(mine), "others": _short(settings_of(example)[name]),
+                    "example": example.path,
+                }  # fmt: skip
+    return [(runs[n], differing) for n, differing in found.items()]
+
+
+def _confounded(
+    result: Result, differing: dict[str, Any], how: str, severity: Severity = "warning"
+) -> None:
+    told = "; ".join(
+        f"{name} {_quoted(d['this'])}, {d['example']} has {_quoted(d['others'])}"
+        for name, d in differing.items()
+    )
+    result.add(
+        "confounded",
+        severity,
+        f"it {how} in another way than what it is compared with: {told}. Their scores differ by this "
+        "as well as by the model",
+        {"settings": differing},
+    )
+
+
+def _groups(results: Sequence[Result], same: Any) -> list[list[Result]]:
+    """Groups of two and more that are the same as their first."""
+    left, groups = list(results), []
+    while left:
+        first, *rest = left
+        group = [first, *(r for r in rest if same(first, r))]
+        left = [r for r in rest if r not in group]
+        if len(group) > 1:
+            groups.append(group)
+    return groups
+
+
+def _plain(value: Any) -> str:
+    return repr(float(value)) if isinstance(value, int | float) else str(value)
+
+
+def _short(value: Any) -> Any:
+    return short(value) if isinstance(value, str) else value
+
+
+def _quoted(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else str(value)

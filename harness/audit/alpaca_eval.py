@@ -1,0 +1,396 @@
+"""Result folders of alpaca_eval: annotations.json, leaderboard.csv, model_outputs.json, in whatever
+layout they stand below a path.
+
+Each model under each annotator is one result. Its line in a leaderboard is looked for in its own
+folder, in those above, and in ANNOTATOR_leaderboard.csv anywhere below the path; its outputs in its
+own folder and in those above.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.audit.alpaca_rows import (
+    Annotations,
+    check_replies,
+    is_annotations,
+    key_of,
+    split,
+    text,
+)
+from harness.audit.files import Given, Unreadable, read_json, read_rows
+from harness.audit.judged import Judged, check_dropped, check_length, check_position, scores
+from harness.audit.leaderboards import (
+    ALPACA_EVAL_PROMPTS,
+    NEARLY_ALL,
+    Line,
+    bounds,
+    check_lines,
+    expected_by,
+    published_of,
+    read_lines_of,
+    recomputed,
+)
+from harness.audit.model import EXAMPLES, Result, compare, short
+from harness.audit.published import check_claims, check_published
+from harness.audit.reference import Reference, read_reference
+from harness.audit.runs import settings_near
+from harness.audit.texts import Output, check_texts
+from harness.keys import file_digest
+
+LOOKS_FOR = "alpaca_eval's annotations.json, leaderboard.csv and model_outputs.json"
+ANNOTATIONS, OUTPUTS = "annotations.json", "model_outputs.json"
+ALPACA_EVAL_SETS = frozenset({"helpful_base", "koala", "oasst", "selfinstruct", "vicuna"})
+"""What AlpacaEval's rows have as `dataset`."""
+FEW_LINES = 3
+"""A leaderboard with more lines than this, and no annotations, is one result."""
+
+
+@dataclass
+class _Outputs:
+    path: Path
+    rows: list[dict[str, Any]]
+    used: bool = False
+
+    @property
+    def generators(self) -> set[str]:
+        return {text(row.get("generator")) for row in self.rows}
+
+
+@dataclass
+class _Found:
+    """All that is below one path. Lines of leaderboards that a result took are in `taken`."""
+
+    given: Given
+    reference: Reference | None
+    lines: dict[Path, list[Line]] = field(default_factory=dict)
+    outputs: dict[Path, _Outputs] = field(default_factory=dict)
+    taken: set[tuple[Path, str]] = field(default_factory=set)
+    unreadable: dict[Path, str] = field(default_factory=dict)
+    """Folder -> why its annotations.json is none."""
+
+
+def find(given: Given) -> list[Result]:
+    found = _Found(given, read_reference(given.reference))
+    for path in given.files:
+        name = path.name.lower()
+        if name == "leaderboard.csv" or name.endswith("_leaderboard.csv"):
+            try:
+                found.lines[path] = read_lines_of(path)
+            except Unreadable as e:
+                given.skip(path, str(e))
+    for path in given.named(OUTPUTS):
+        try:
+            rows = read_rows(path)
+            if rows and all("output" in row and "instruction" in row for row in rows):
+                found.outputs[path.parent] = _Outputs(path, rows)
+            elif not rows:
+                given.skip(path, "it is an empty list")
+        except Unreadable as e:
+            given.skip(path, str(e))
+    results = []
+    for path in given.named(ANNOTATIONS):
+        try:
+            values = read_json(path)
+        except Unreadable as e:
+            found.unreadable[path.parent] = str(e)
+            given.skip(path, str(e))
+            continue
+        if is_annotations(values):
+            sets = split(values, path.parent.name)
+            several = len(sets) > 1
+            results += [_judged(found, path, one, several) for one in sets]
+            given.claim(path)
+        elif values == []:
+            found.unreadable[path.parent] = "it is an empty list"
+            given.skip(path, "it is an empty list")
+    return results + _boards_alone(found) + _outputs_alone(found)
+
+
+def _judged(found: _Found, path: Path, one: Annotations, several: bool) -> Result:
+    name = f"{path.parent}#{one.model}" if several else str(path.parent)
+    result = Result(name, "alpaca_eval")
+    line = _line_of(found, path.parent, one, several)
+    stored = _outputs_of(found, path.parent, one)
+    result.material = {
+        "outputs": {row.instruction: row.output for row in one.rows if row.output is not None},
+        "judgements": [(row.instruction, row.preference) for row in one.rows],
+        "judge": one.annotator,
+        "baseline": one.baseline,
+        "model": one.model,
+        "run": _run_of((stored.path if stored else path).parent, one.annotator),
+        "settings": settings_near(path.parent, found.given),
+        "files": {path.name: file_digest(path)},
+        "times": [t for row in one.stored if isinstance(t := row.get("time_per_example"), float)],
+    }
+    expected, why = _expected(found, one, stored)
+    result.metrics = scores(one.rows, expected)
+    lengths = _lengths(one, stored)
+    result.metrics["avg_length"] = lengths[0] if lengths else None
+    if line is not None:
+        result.published = published_of(line)
+        if len(lengths) > 1 and result.published.get("avg_length") == lengths[1]:
+            result.metrics["avg_length"] = lengths[1]
+        compare(result, line.decimals)
+        check_lines(result, [line])
+    check_replies(result, one)
+    check_published(result, line.path.name if line else "")
+    check_claims(result, path.parent, found.given, one.model)
+    known = {row.instruction for row in one.rows}
+    missing = (
+        [text(r.get("output")) for r in stored.rows if key_of(r) not in known] if stored else []
+    )
+    check_dropped(result, one.rows, missing, why)
+    if stored is not None:
+        _check_outputs(result, one, stored)
+    check_position(result, one.rows, one.order_from)
+    check_length(result, one.rows)
+    check_texts(result, _texts(one.rows, stored))
+    return result
+
+
+def _run_of(folder: Path, annotator: str) -> str:
+    """The folder of a run: MODEL of MODEL/ANNOTATOR."""
+    is_judge = folder.name.lower() == annotator.lower()
+    return str((folder.parent if is_judge else folder).resolve())
+
+
+def _expected(found: _Found, one: Annotations, stored: _Outputs | None) -> tuple[int, str]:
+    """How many prompts there were to judge, and how one knows."""
+    reference = found.reference
+    if reference is not None and reference.fits(row.instruction for row in one.rows):
+        return reference.prompts, f"{reference.path.name} has {reference.prompts}"
+    ways = [(len(one.rows), f"{ANNOTATIONS} has {len(one.rows)}")]
+    if stored is not None:
+        ways.append((len(stored.rows), f"{stored.path.name} has {len(stored.rows)}"))
+    sets = {text(row.get("dataset")) for row in one.stored}
+    if len(one.rows) >= NEARLY_ALL and sets <= ALPACA_EVAL_SETS and len(sets) > 1:
+        ways.append((ALPACA_EVAL_PROMPTS, f"AlpacaEval's set has {ALPACA_EVAL_PROMPTS}"))
+    # The first of the largest: the nearest source.
+    return max(ways, key=lambda way: way[0])
+
+
+def _line_of(found: _Found, folder: Path, one: Annotations, several: bool) -> Line | None:
+    """The leaderboard's line of a result: the nearest leaderboard that has it."""
+    names = [one.model, *(p.name for p in (folder, *folder.parents) if p.name)]
+    for place in (folder, *folder.parents):
+        for path, lines in found.lines.items():
+            if path.parent != place or path.name.lower() != "leaderboard.csv":
+                continue
+            line = _named(lines, names)
+            if line is None and place == folder and len(lines) == 1 and not several:
+                line = lines[0]
+            if line is not None:
+                found.taken.add((path, line.name))
+                return line
+        if place == found.given.root:
+            break
+    for path, lines in found.lines.items():
+        if path.name.lower() == f"{one.annotator}_leaderboard.csv".lower():
+            line = _named(lines, names)
+            if line is not None:
+                found.taken.add((path, line.name))
+                return line
+    return None
+
+
+def _named(lines: Sequence[Line], names: Sequence[str]) -> Line | None:
+    by_name = {line.name: line for line in lines}
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
+def _outputs_of(found: _Found, folder: Path, one: Annotations) -> _Outputs | None:
+    for place in (folder, *folder.parents):
+        outputs = found.outputs.get(place)
+        if outputs is not None and (place == folder or one.model in outputs.generators):
+            outputs.used = True
+            mine = [r for r in outputs.rows if text(r.get("generator")) == one.model]
+            return _Outputs(outputs.path, mine or outputs.rows)
+        if place == found.given.root:
+            break
+    return None
+
+
+def _lengths(one: Annotations, stored: _Outputs | None) -> list[int]:
+    """alpaca_eval's avg_length, over the rows of annotations.json and over those of the outputs."""
+    judged = [len(row.output) for row in one.rows if row.output is not None]
+    there = [len(text(row.get("output"))) for row in stored.rows] if stored else []
+    return [int(sum(some) / len(some)) for some in (judged, there) if some]
+
+
+def _check_outputs(result: Result, one: Annotations, stored: _Outputs) -> None:
+    """count_mismatch: the judged outputs are not the stored ones."""
+    times = Counter(key_of(row) for row in stored.rows)
+    more = Counter(row.instruction for row in one.rows)
+    twice = [key for key, n in more.items() if times[key] and n > times[key]]
+    unknown = [key for key in more if key not in times]
+    texts = {key_of(row): row.get("output") for row in stored.rows}
+    other = [
+        row
+        for row in one.rows
+        if row.output is not None and times[row.instruction] == 1
+        and texts[row.instruction] != row.output
+    ]  # fmt: skip
+    what = [
+        f"{len(some)} {words}"
+        for some, words in (
+            (twice, "prompts were judged more than once"),
+            (unknown, f"judged prompts are not in {stored.path.name}"),
+            (other, f"judged outputs are not those in {stored.path.name}"),
+        )
+        if some
+    ]
+    if what:
+        result.add(
+            "count_mismatch",
+            "error",
+            f"{ANNOTATIONS} has {len(one.rows)} rows, {stored.path.name} {len(stored.rows)}: "
+            + "; ".join(what),
+            {
+                "annotations": len(one.rows),
+                "outputs": len(stored.rows),
+                "judged_twice": len(twice),
+                "unknown_prompts": len(unknown),
+                "other_outputs": len(other),
+                "examples": [
+                    short(p) for p in [*twice, *unknown, *(row.instruction for row in other)]
+                ][:EXAMPLES],
+            },
+        )
+
+
+def _texts(rows: Sequence[Judged], stored: _Outputs | None) -> list[Output]:
+    """Every output that is stored, with what it scored."""
+    cut = {}
+    texts: list[Output] = []
+    known = set()
+    if stored is not None:
+        cut = {key_of(r): r.get("finish_reason") == "length" for r in stored.rows}
+    for row in rows:
+        known.add(row.instruction)
+        if row.output is not None:
+            share = None if row.preference is None else row.share
+            was_cut = cut.get(row.instruction, False)
+            texts.append(Output(row.instruction, row.output, share, row.baseline, was_cut))
+    if stored is not None:
+        texts += [_bare(row) for row in stored.rows if key_of(row) not in known]
+    return texts
+
+
+def _bare(row: dict[str, Any]) -> Output:
+    return Output(key_of(row), text(row.get("output")), cut=row.get("finish_reason") == "length")
+
+
+def _boards_alone(found: _Found) -> list[Result]:
+    """Lines of leaderboards of which nothing else is stored."""
+    results = []
+    for path, lines in found.lines.items():
+        rest = [line for line in lines if (path, line.name) not in found.taken]
+        if len(rest) > FEW_LINES or (rest and path.name.lower() != "leaderboard.csv"):
+            results.append(_whole_board(path, lines, rest))
+            continue
+        for line in rest:
+            folder = str(path.parent) if len(lines) == 1 else f"{path.parent}#{line.name}"
+            result = Result(folder, "alpaca_eval", published=published_of(line))
+            ours = recomputed(line)
+            result.metrics = {n: v for n, v in ours.items() if v is not None}
+            if "win_rate" in ours:
+                expected, why = expected_by(line) or (ours["n_judged"], "")
+                if found.reference is not None:
+                    expected = found.reference.prompts
+                    why = f"{found.reference.path.name} has {expected}"
+                result.metrics |= bounds(ours, expected)
+                check_dropped(result, [], [], why)
+            compare(result, line.decimals)
+            check_lines(result, [line])
+            check_published(result, path.name)
+            check_length(result, [])
+            why_not = found.unreadable.get(path.parent)
+            if why_not:
+                result.add(
+                    "count_mismatch",
+                    "error",
+                    f"{ANNOTATIONS} cannot be read ({why_not}): what is published cannot be known",
+                    {"file": ANNOTATIONS, "why": why_not},
+                )
+            result.notes.append(
+                "no annotations could be read: the figures were only held against the line's own "
+                "counts"
+            )
+            outputs = found.outputs.get(path.parent)
+            if outputs is not None and not outputs.used and len(lines) == 1:
+                outputs.used = True
+                check_texts(result, [_bare(row) for row in outputs.rows])
+                result.material["outputs"] = _by_prompt(outputs)
+            result.material |= {"model": line.name, "run": str(path.parent.resolve())}
+            results.append(result)
+    return results
+
+
+def _whole_board(path: Path, lines: Sequence[Line], rest: Sequence[Line]) -> Result:
+    """A leaderboard of many models, as one result."""
+    result = Result(str(path), "leaderboard")
+    result.metrics = {"lines": len(lines), "lines_without_annotations": len(rest)}
+    check_lines(result, list(rest))
+    result.matches = not result.findings
+    few = [
+        (line, wanted[0])
+        for line in rest
+        if (wanted := expected_by(line)) and line.figures["n_judged"] < wanted[0]
+    ]
+    if few:
+        least = min(line.figures["n_judged"] for line, _ in few)
+        share = 1 - least / ALPACA_EVAL_PROMPTS
+        result.add(
+            "dropped_rows",
+            "warning" if share >= 0.01 else "info",
+            f"{len(few)} of {len(rest)} lines are over fewer than {ALPACA_EVAL_PROMPTS} prompts, the "
+            f"fewest over {least:g}",
+            {
+                "lines": {line.name: line.figures["n_judged"] for line, _ in few},
+                "expected": ALPACA_EVAL_PROMPTS,
+            },
+        )
+    result.notes.append(
+        "of its lines without annotations only what the counts say could be recomputed; length bias "
+        "was not looked for"
+    )
+    return result
+
+
+def _outputs_alone(found: _Found) -> list[Result]:
+    results = []
+    for folder, outputs in found.outputs.items():
+        if outputs.used:
+            continue
+        result = Result(str(folder), "model_outputs")
+        texts = [_bare(row) for row in outputs.rows]
+        length = int(sum(len(o.text) for o in texts) / len(texts))
+        result.metrics = {"n_outputs": len(texts), "avg_length": length}
+        result.material = {
+            "outputs": _by_prompt(outputs),
+            "model": next(iter(outputs.generators)),
+            "run": str(folder.resolve()),
+            "settings": settings_near(folder, found.given),
+        }
+        reference = found.reference
+        if (
+            reference is not None
+            and len(texts) < reference.prompts
+            and reference.fits(o.instruction for o in texts)
+        ):
+            result.add(
+                "dropped_rows",
+                "warning",
+                f"{len(texts)} of the {reference.prompts} prompts have an output",
+                {"outputs": len(texts), "expected": reference.prompts},
+            )
+        check_texts(result, texts)
+        results.append(result)
+    return results
+
+
+def _by_prompt(outputs: _Outputs) -> dict[str, str]:
+    return {key_of(row): text(row.get("output")) for row in outputs.rows}

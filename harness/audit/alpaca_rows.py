@@ -1,0 +1,246 @@
+"""Rows of an alpaca_eval annotations.json, and whether their preferences are what the judge said."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from harness.audit.judged import Judged, as_preference, check_stored
+from harness.audit.model import EXAMPLES, Result, short
+from harness.eval.alpaca_readings import READERS, shows_model_first
+from harness.eval.judge_scores import BASELINE, DRAW, MODEL
+
+STORED_DECIMALS = 1e-6
+"""annotations.json keeps ten decimals of a probability; some copies keep fewer."""
+GUESSED = ("chatgpt", "weighted_alpaca_eval_gpt4_turbo", "alpaca_eval_gpt4")
+"""Annotators as which another one's replies are read, where nearly all of them can be."""
+NEARLY_ALL = 0.9
+FOLLOWS = 0.8
+"""So large a share of the replies must fit the order that alpaca_eval draws before the rest are faults:
+below, the order was drawn in another way."""
+RAW = ("raw_completion", "preference_raw_completion")
+
+
+@dataclass
+class Annotations:
+    """The rows of one model under one annotator, as they stand and as they are read."""
+
+    model: str
+    annotator: str
+    baseline: str
+    stored: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Judged] = field(default_factory=list)
+    readings: list[float | None] = field(default_factory=list)
+    """Of each row that has a reply: 1 to 2, the place of the better output; None: it does not parse, or
+    there is no reply, or nothing is known of the annotator."""
+    drawn: list[bool] = field(default_factory=list)
+    """Whether alpaca_eval would show the model's output first."""
+    reader: str = ""
+    """The annotator of alpaca_eval as which the replies are read; "" where that is not known."""
+    order_from: str = ""
+    order_is_known: bool = True
+
+
+def is_annotations(values: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and bool(values)
+        and all(isinstance(v, dict) for v in values)
+        and any("preference" in v and "instruction" in v for v in values)
+    )
+
+
+def split(stored: Sequence[dict[str, Any]], folder: str = "") -> list[Annotations]:
+    """By model and annotator, in the order in which they appear.
+
+    folder: the name of the folder, which is the annotator's where the rows do not name one.
+    """
+    default = folder if folder in READERS else ""
+    sets: dict[tuple[str, str], Annotations] = {}
+    for row in stored:
+        model, judge = text(row.get("generator_2")), text(row.get("annotator")) or default
+        one = sets.setdefault(
+            (model, judge), Annotations(model, judge, text(row.get("generator_1")))
+        )
+        one.stored.append(row)
+    for one in sets.values():
+        _read(one)
+    return list(sets.values())
+
+
+def text(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else str(value)
+
+
+def key_of(row: dict[str, Any]) -> str:
+    """The prompt: the instruction, and the input where there is one."""
+    given = text(row.get("input"))
+    return text(row.get("instruction")) + (f"\n{given}" if given else "")
+
+
+def raw_of(row: dict[str, Any]) -> Any:
+    return next((row[name] for name in RAW if row.get(name)), None)
+
+
+def _read(one: Annotations) -> None:
+    one.reader = one.annotator if one.annotator in READERS else _guess(one.stored)
+    fits = []
+    for row in one.stored:
+        preference, _ = as_preference(row.get("preference"))
+        raw = raw_of(row)
+        reading = _reading(one.reader, raw) if one.reader and raw is not None else None
+        one.readings.append(reading)
+        drawn = _drawn(one.annotator, row)
+        one.drawn.append(drawn)
+        if reading is not None and preference is not None and reading != DRAW:
+            fits.append(abs(_in_order(reading, drawn) - preference) <= STORED_DECIMALS)
+    # Without a reply the draw is right or, for another package's annotator, a division by chance, in
+    # which no bias can show.
+    one.order_is_known = not fits or fmean(fits) >= FOLLOWS
+    one.order_from = "alpaca_eval's draw" if one.order_is_known else "the replies"
+    for row, reading, drawn in zip(one.stored, one.readings, one.drawn, strict=True):
+        preference, number = as_preference(row.get("preference"))
+        output, baseline = (_or_none(row.get(name)) for name in ("output_2", "output_1"))
+        first: bool | None = None
+        if output is not None and output == baseline:
+            first = None
+        elif isinstance(row.get("is_switched"), bool):
+            first = row["is_switched"]
+        elif one.order_is_known:
+            first = drawn
+        elif reading is not None and preference is not None and reading != DRAW:
+            first = _order(reading, preference)
+        one.rows.append(Judged(key_of(row), output, baseline, preference, first, number))
+
+
+def check_replies(result: Result, one: Annotations) -> None:
+    """Whether each stored preference is what the reply says: unparsed_scored, truncated_scores, and
+    count_mismatch for others."""
+    unread: list[int] = []
+    wrong: list[tuple[int, float]] = []
+    right: list[tuple[int, float]] = []
+    known = bool(one.reader)
+    for n, (row, stored, reading) in enumerate(
+        zip(one.rows, one.stored, one.readings, strict=True)
+    ):
+        if row.preference is None:
+            continue
+        has_reply = raw_of(stored) is not None
+        if known and has_reply and reading is None:
+            unread.append(n)
+        elif not has_reply and stored.get("preference") == 0 and row.output != row.baseline:
+            # Older annotations write the draw of identical outputs as 0; here nothing was said.
+            unread.append(n)
+        elif reading is not None:
+            said = _said(one, n, reading)
+            (right if abs(said - row.preference) <= STORED_DECIMALS else wrong).append((n, said))
+    check_stored(result, one.rows, unread, lambda n: text(raw_of(one.stored[n])))
+    _check_wrong(result, one, wrong, right)
+    if known and not one.order_is_known:
+        result.notes.append(
+            "the outputs were not shown in the order that alpaca_eval draws with seed 0; the order was "
+            "read from the replies"
+        )
+
+
+def _check_wrong(
+    result: Result,
+    one: Annotations,
+    wrong: Sequence[tuple[int, float]],
+    right: Sequence[tuple[int, float]],
+) -> None:
+    if not wrong:
+        return
+    both = [*wrong, *right]
+    stored = 100 * fmean(one.rows[n].share for n, _ in both)
+    said = 100 * fmean(preference - 1 for _, preference in both)
+    cut = all(
+        one.rows[n].number == int(preference) or one.rows[n].number == round(preference)
+        for n, preference in wrong
+    ) and any(preference not in (BASELINE, DRAW, MODEL) for _, preference in wrong)
+    evidence = {
+        "rows": len(wrong),
+        "of": len(both),
+        "win_rate_stored": stored,
+        "win_rate_from_replies": said,
+        "effect": stored - said,
+        "examples": [
+            {"instruction": short(one.rows[n].instruction), "stored": one.rows[n].number,
+             "from_reply": preference}
+            for n, preference in wrong[:EXAMPLES]
+        ],
+    }  # fmt: skip
+    tail = (
+        f"over the {len(both)} that have a reply the win rate is {stored:.2f} as stored, {said:.2f} "
+        "by the replies"
+    )
+    if cut:
+        result.add(
+            "truncated_scores", "error",
+            f"{len(wrong)} preferences between 1 and 2 are stored as whole numbers: {tail}", evidence,
+        )  # fmt: skip
+    else:
+        result.add(
+            "count_mismatch", "error",
+            f"{len(wrong)} stored preferences are not what the judge's reply says: {tail}", evidence,
+        )  # fmt: skip
+
+
+def _guess(stored: Sequence[dict[str, Any]]) -> str:
+    """The first annotator as which nearly all replies can be read, and say what is stored."""
+    replies = [
+        (raw, preference)
+        for row in stored
+        if (raw := raw_of(row)) is not None
+        and (preference := as_preference(row.get("preference"))[0]) is not None
+    ]
+    for name in GUESSED:
+        right = sum(
+            (reading := _reading(name, raw)) is not None and _order(reading, preference) is not None
+            for raw, preference in replies
+        )
+        if replies and right >= NEARLY_ALL * len(replies):
+            return name
+    return ""
+
+
+def _drawn(annotator: str, row: dict[str, Any]) -> bool:
+    """Whether alpaca_eval would show the model's output first."""
+    try:
+        return shows_model_first(annotator, text(row.get("instruction")))
+    except UnicodeEncodeError:
+        return False  # Half a character, of which no seed can be made.
+
+
+def _reading(annotator: str, raw: Any) -> float | None:
+    """The place of the better output, 1 or 2 or between, whatever the order was."""
+    try:
+        return READERS[annotator](raw)
+    except (TypeError, ValueError, AttributeError, OverflowError, MemoryError):
+        return None
+
+
+def _in_order(reading: float, model_first: bool) -> float:
+    return BASELINE + MODEL - reading if model_first else reading
+
+
+def _order(reading: float, preference: float) -> bool | None:
+    """Whether the model was shown first, from a reply and what was stored of it."""
+    if abs(reading - preference) <= STORED_DECIMALS:
+        return False
+    return True if abs(BASELINE + MODEL - reading - preference) <= STORED_DECIMALS else None
+
+
+def _said(one: Annotations, n: int, reading: float) -> float:
+    """The preference that row n's reply comes to; where the order is not known, the fitting one."""
+    switched = one.stored[n].get("is_switched")
+    if isinstance(switched, bool):
+        return _in_order(reading, switched)
+    if one.order_is_known:
+        return _in_order(reading, one.drawn[n])
+    stored = one.rows[n].preference or DRAW
+    return min((reading, BASELINE + MODEL - reading), key=lambda said: abs(said - stored))
+
+
+def _or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

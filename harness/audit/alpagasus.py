@@ -1,0 +1,394 @@
+"""AlpaGasus's review files: FIRST-SECOND-SET.json, in both orders of two models, and SET_result.json
+with the counts that were published.
+
+A prompt's verdict is the sign of the sum of its two orders' verdicts (harness/eval/grades.py). The
+published code cuts scores to whole numbers before it compares them, and keeps a reply that it could not
+read as [-1, -1], which counts as a tie.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.audit.files import Given, Unreadable, read_json
+from harness.audit.judged import (
+    FEWEST,
+    POSITION_POINTS,
+    Judged,
+    check_dropped,
+    check_length,
+    scores,
+)
+from harness.audit.model import EXAMPLES, SURE, Result, compare, short
+from harness.audit.reference import Reference, read_reference
+from harness.audit.texts import Output, check_texts
+from harness.eval.grades import position_bias, preference, read_scores
+from harness.eval.judge_scores import DRAW, position_note
+from harness.keys import file_digest
+
+LOOKS_FOR = "AlpaGasus's review files (FIRST-SECOND-SET.json) with SET_result.json"
+LOWEST, HIGHEST = 0.0, 100.0
+"""Of a score; the prompt asks for 1 to 10."""
+LARGEST = 1e9
+"""A number beyond this, or NaN, is none."""
+OTHERS = frozenset({"question_id", "id", "text", "question", "review", "score", "review_id",
+                    "instruction", "input", "category", "metadata"})  # fmt: skip
+PUBLISHED = {"win": "n_wins", "wins": "n_wins", "draw": "n_draws", "tie": "n_draws",
+             "ties": "n_draws", "lose": "n_wins_base", "loss": "n_wins_base",
+             "losses": "n_wins_base"}  # fmt: skip
+
+Two = tuple[float, float]
+
+
+@dataclass
+class _Reviews:
+    """One file: the models in the order in which they were shown, the prompt set, rows by prompt."""
+
+    path: Path
+    first: str
+    second: str
+    set: str
+    model: str
+    rows: dict[str, dict[str, Any]]
+
+
+@dataclass
+class _Graded:
+    """One prompt. exact: both orders' scores by the replies (or, without one, the file), None where an
+    order was not read; stored: as the file has them. The model's answer stands first in the first."""
+
+    key: str
+    row: dict[str, Any]
+    exact: tuple[Two, Two] | None
+    stored: tuple[Two, Two] | None
+    unread: bool
+    cut: bool
+    other: bool
+    example: dict[str, Any] = field(default_factory=dict)
+
+
+def find(given: Given) -> list[Result]:
+    reference = read_reference(given.reference)
+    files: dict[tuple[Path, str, frozenset[str]], list[_Reviews]] = {}
+    for path in given.files:
+        if path.suffix.lower() != ".json" or path.stem.count("-") < 2:
+            continue
+        try:
+            one = _read(path)
+        except Unreadable as e:
+            given.skip(path, str(e))
+            continue
+        if one is not None:
+            given.claim(path)
+            names = frozenset((one.first, one.second))
+            files.setdefault((path.parent, one.set, names), []).append(one)
+    return [_result(given, both, reference) for both in files.values()]
+
+
+def _read(path: Path) -> _Reviews | None:
+    values = read_json(path)
+    if not isinstance(values, list) or not values or not all(isinstance(v, dict) for v in values):
+        return None
+    if not all("review" in v and "score" in v for v in values):
+        return None
+    columns = [name for name in values[0] if name not in OTHERS]
+    for first in columns:
+        for second in columns:
+            beginning = f"{first}-{second}-"
+            if first != second and path.stem.startswith(beginning):
+                rows = {}
+                for n, value in enumerate(values):
+                    key = value.get("question_id", value.get("text", value.get("question", n)))
+                    rows[str(key) if str(key) not in rows else f"{key} ({n})"] = value
+                return _Reviews(path, first, second, path.stem[len(beginning) :], columns[0], rows)
+    return None
+
+
+def _result(given: Given, both: Sequence[_Reviews], reference: Reference | None) -> Result:
+    model = both[0].model
+    orders = {one.first == model: one for one in both}
+    ours, theirs = orders.get(True), orders.get(False)
+    one = ours or theirs
+    assert one is not None
+    baseline = one.second if one.first == model else one.first
+    result = Result(str(one.path.parent), "alpagasus")
+    if len({o.path for o in both}) and _several(given, one.path.parent, both):
+        result.path += f"#{one.set}"
+    graded = _grade(ours, theirs, model)
+    published, counted_in = _published(given, one)
+    rows = [_judged(g, model, baseline) for g in graded]
+    expected, why = len(graded), f"the reviews have {len(graded)}"
+    if reference is not None and reference.fits(_text(g.row) for g in graded):
+        expected, why = reference.prompts, f"{reference.path.name} has {reference.prompts}"
+    result.metrics = scores(rows, expected)
+    result.published = published
+    if _other_way(result):
+        model, baseline = baseline, model
+        graded = [_turned(g) for g in graded]
+        rows = [_judged(g, model, baseline) for g in graded]
+        result.metrics = scores(rows, expected)
+    rate = result.metrics["win_rate"]
+    result.metrics["winning_score"] = None if rate is None else rate / 50
+    compare(result)
+    result.notes.append(f"wins are those of {model} over {baseline}, prompt set {one.set}")
+    if len(orders) < 2:
+        result.notes.append(
+            "only one order of the answers is stored: position cannot be told apart"
+        )
+    _check_counts(result, graded, counted_in)
+    _check_scores(result, graded)
+    check_dropped(result, rows, [], why)
+    if len(orders) == 2:
+        _check_position(result, graded)
+    if len(rows) >= FEWEST:
+        check_length(result, rows)
+    check_texts(result, _outputs(rows))
+    result.material = {
+        "outputs": {row.instruction: row.output for row in rows if row.output is not None},
+        "judgements": [(row.instruction, row.preference) for row in rows],
+        "judge": "grading", "baseline": baseline, "model": model,
+        "run": str(one.path.parent.resolve()),
+        "files": {o.path.name: file_digest(o.path) for o in both},
+        "grades": [g.exact for g in graded],
+    }  # fmt: skip
+    return result
+
+
+def _several(given: Given, folder: Path, both: Sequence[_Reviews]) -> bool:
+    """Whether a folder holds the counts or reviews of other sets too."""
+    mine = {one.path for one in both}
+    return any(
+        p.parent == folder and p not in mine and p.suffix == ".json" and p.stem.count("-") >= 2
+        for p in given.all_files
+    )
+
+
+def _grade(ours: _Reviews | None, theirs: _Reviews | None, model: str) -> list[_Graded]:
+    """ours: the file with the model shown first. With one order alone, it stands for both."""
+    keys = dict.fromkeys([*(ours.rows if ours else ()), *(theirs.rows if theirs else ())])
+    graded = []
+    for key in keys:
+        sides = []
+        for one in (ours, theirs):
+            if one is None:
+                continue
+            row = one.rows.get(key)
+            sides.append((row, one.first == model))
+        rows = [row for row, _ in sides if row is not None]
+        exact = [_exact(row) if row is not None else None for row, _ in sides]
+        stored = [_stored(row) if row is not None else None for row, _ in sides]
+        unread = any(s is not None and e is None for s, e in zip(stored, exact, strict=True))
+        pairs = [
+            (s, e) for s, e in zip(stored, exact, strict=True) if s is not None and e is not None
+        ]
+        cut = any(s != e and s == (float(int(e[0])), float(int(e[1]))) for s, e in pairs)
+        other = any(s != e and s != (float(int(e[0])), float(int(e[1]))) for s, e in pairs)
+        bad = next((r for (r, _), s, e in zip(sides, stored, exact, strict=True) if s != e), None)
+        example = {} if bad is None else {
+            "prompt": short(_text(bad)), "stored": bad.get("score"), "review": short(bad["review"]),
+        }  # fmt: skip
+        graded.append(
+            _Graded(key, rows[0], _both(exact), _both(stored), unread, cut, other, example)
+        )
+    return graded
+
+
+def _both(sides: Sequence[Two | None]) -> tuple[Two, Two] | None:
+    """Both orders in the form of grades.Orders; a single one is turned round to stand for the other."""
+    known = [side for side in sides if side is not None]
+    if len(known) < len(sides):
+        return None
+    if len(known) == 2:
+        return known[0], known[1]
+    return (known[0], (known[0][1], known[0][0]))
+
+
+def _turned(g: _Graded) -> _Graded:
+    """The same with the other model as the model."""
+
+    def turn(orders: tuple[Two, Two] | None) -> tuple[Two, Two] | None:
+        return None if orders is None else (orders[1], orders[0])
+
+    return _Graded(g.key, g.row, turn(g.exact), turn(g.stored), g.unread, g.cut, g.other, g.example)
+
+
+def _stored(row: dict[str, Any]) -> Two | None:
+    value = row.get("score")
+    if not isinstance(value, list) or len(value) != 2:
+        return None
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
+        return None
+    if not all(abs(v) < LARGEST for v in value):
+        return None
+    return float(value[0]), float(value[1])
+
+
+def _exact(row: dict[str, Any]) -> Two | None:
+    """The scores of a review's words; of a file without words those that are stored, in range."""
+    review = row.get("review")
+    if isinstance(review, str) and review.strip():
+        return read_scores(review, LOWEST, HIGHEST)
+    stored = _stored(row)
+    return stored if stored is not None and min(stored) >= LOWEST else None
+
+
+def _published(given: Given, one: _Reviews) -> tuple[dict[str, Any], str]:
+    """The counts of SET_result.json beside the reviews, and the file's name."""
+    for path in given.all_files:
+        if path.parent != one.path.parent or not path.stem.lower().endswith("_result"):
+            continue
+        try:
+            value = read_json(path)
+        except Unreadable as e:
+            given.skip(path, str(e))
+            continue
+        if not isinstance(value, dict):
+            continue
+        if one.set not in (value.get("test_name"), path.stem[: -len("_result")]):
+            continue
+        given.claim(path)
+        counts = {
+            PUBLISHED[name.lower()]: n
+            for name, n in value.items()
+            if name.lower() in PUBLISHED and isinstance(n, int) and 0 <= n < LARGEST
+        }
+        if counts:
+            if len(set(PUBLISHED.values()) - set(counts)) == 0:
+                counts["n_judged"] = sum(counts.values())
+            return counts, path.name
+    return {}, ""
+
+
+def _other_way(result: Result) -> bool:
+    """Whether the published counts are those of the other model."""
+    p, m = result.published, result.metrics
+    return bool(p) and (p.get("n_wins"), p.get("n_wins_base")) != (m["n_wins"], m["n_wins_base"]) and (
+        p.get("n_wins"), p.get("n_wins_base")
+    ) == (m["n_wins_base"], m["n_wins"])  # fmt: skip
+
+
+def _judged(g: _Graded, model: str, baseline: str) -> Judged:
+    judgement = None if g.exact is None else preference(g.exact)
+    return Judged(_text(g.row), _words(g.row, model), _words(g.row, baseline), judgement)
+
+
+def _text(row: dict[str, Any]) -> str:
+    return str(row.get("text", row.get("question", row.get("instruction", ""))))
+
+
+def _words(row: dict[str, Any], name: str) -> str | None:
+    value = row.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _counts(verdicts: Sequence[float]) -> dict[str, int]:
+    counted = Counter(verdicts)
+    wins, draws = counted[2.0], counted[DRAW]
+    return {"n_wins": wins, "n_draws": draws, "n_wins_base": len(verdicts) - wins - draws}
+
+
+def _count_with(
+    graded: Sequence[_Graded], how: Callable[[_Graded], float | None]
+) -> dict[str, int]:
+    return _counts([v for g in graded if (v := how(g)) is not None])
+
+
+def _verdict(orders: tuple[Two, Two] | None) -> float | None:
+    return None if orders is None else preference(orders)
+
+
+def _whole(orders: tuple[Two, Two]) -> tuple[Two, Two]:
+    (a, b), (c, d) = orders
+    return (float(int(a)), float(int(b))), (float(int(c)), float(int(d)))
+
+
+def _check_counts(result: Result, graded: Sequence[_Graded], where: str) -> None:
+    """unparsed_scored, truncated_scores and count_mismatch: how the published counts come about."""
+    exact = _count_with(graded, lambda g: _verdict(g.exact))
+    cut = _count_with(graded, lambda g: _verdict(_whole(g.exact) if g.exact else None))
+    tied = _count_with(graded, lambda g: _verdict(g.stored if g.unread else g.exact))
+    tied_cut = _count_with(
+        graded,
+        lambda g: _verdict(_whole(some) if (some := g.stored if g.unread else g.exact) else None),
+    )
+    said = {n: result.published.get(n) for n in exact}
+    unread = [g for g in graded if g.unread and g.stored is not None]
+    if unread:
+        result.add(
+            "unparsed_scored",
+            "error" if len(unread) >= 0.01 * len(graded) else "warning",
+            f"the reviews of {len(unread)} of {len(graded)} prompts hold no two scores, yet scores are "
+            f"stored for them ({_scores_of(unread)}); a score of [-1, -1] counts as a tie: "
+            f"{_words_of(tied)} with them, {_words_of(exact)} without",
+            {"rows": len(unread), "of": len(graded), "with": tied, "without": exact,
+             "published": said if where else None,
+             "examples": [g.example for g in unread[:EXAMPLES]]},
+        )  # fmt: skip
+    stored_cut = [g for g in graded if g.cut]
+    if stored_cut or (cut != exact and where and said in (cut, tied_cut) and said != exact):
+        n = len(stored_cut) or sum(
+            g.exact is not None and preference(_whole(g.exact)) != preference(g.exact)
+            for g in graded
+        )
+        result.add(
+            "truncated_scores",
+            "error" if cut != exact else "warning",
+            f"{'stored scores of' if stored_cut else 'verdicts on'} {n} prompts are cut to whole "
+            f"numbers{'' if stored_cut else ' before they are compared'}: {_words_of(cut)} cut, "
+            f"{_words_of(exact)} with the scores as the judge gave them",
+            {"rows": n, "of": len(graded), "cut": cut, "exact": exact,
+             "published": said if where else None,
+             "examples": [g.example for g in stored_cut[:EXAMPLES]]},
+        )  # fmt: skip
+    if where and any(v is not None and v != exact[n] for n, v in said.items()):
+        result.matches = False
+        if said not in (tied, cut, tied_cut):
+            result.add(
+                "count_mismatch", "error",
+                f"{where} says {_words_of(said)}; the stored reviews give {_words_of(exact)}",
+                {"published": said, "recomputed": exact},
+            )  # fmt: skip
+
+
+def _check_scores(result: Result, graded: Sequence[_Graded]) -> None:
+    other = [g for g in graded if g.other and not g.cut]
+    if other:
+        result.add(
+            "count_mismatch", "error",
+            f"of {len(other)} prompts the stored scores are not those of the review's words",
+            {"rows": len(other), "of": len(graded),
+             "examples": [g.example for g in other[:EXAMPLES]]},
+        )  # fmt: skip
+
+
+def _check_position(result: Result, graded: Sequence[_Graded]) -> None:
+    bias = position_bias([g.exact for g in graded if g.exact is not None])
+    p, gap = bias["p_value"], bias["difference"]
+    if p is None or p >= SURE or abs(gap) < POSITION_POINTS:
+        return
+    result.add(
+        "position_bias",
+        "warning",
+        f"the judge favours a place: {position_note(bias)}; {bias['orders_differ']:.1f} % of the "
+        "prompts got another verdict in the other order",
+        bias,
+    )
+
+
+def _outputs(rows: Sequence[Judged]) -> list[Output]:
+    return [
+        Output(r.instruction, r.output, None if r.preference is None else r.share, r.baseline)
+        for r in rows
+        if r.output is not None
+    ]
+
+
+def _scores_of(graded: Sequence[_Graded]) -> str:
+    values = {str(g.example.get("stored")) for g in graded}
+    return ", ".join(sorted(values)[:3])
+
+
+def _words_of(counts: dict[str, Any]) -> str:
+    return f"{counts['n_wins']} wins, {counts['n_draws']} ties, {counts['n_wins_base']} losses"

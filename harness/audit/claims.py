@@ -1,0 +1,189 @@
+"""What a README claims: its tables, line by line, and the counts of training examples in its text."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.audit.files import Unreadable, read_text
+
+_LINK = re.compile(r"!?\[([^\]]*)\]\(\s*<?([^)>\s]*)>?[^)]*\)")
+_RULE = re.compile(r"^:?-{1,}:?$")
+_COUNT = re.compile(r"^[~≈]?\s*(\d{1,3}(?:,\d{3})+|\d+)(?![\d.,%]*[.%\d])")
+_COUNTED = re.compile(
+    r"\b(rows?|examples?|samples?|instances?|records?|instructions?|sum|count|data ?set size)\b",
+    re.IGNORECASE,
+)
+_NOT_ROWS = re.compile(
+    r"\b(batch|token|tokens|step|steps|epoch|epochs|param\w*|seed|seeds only|per|eval\w*|test|judged?|"
+    r"prompts?|rate|win|loss|score|length|link|model|s|second|seconds|hours?)\b",
+    re.IGNORECASE,
+)
+_SAID = re.compile(
+    r"(?P<about>about|around|approximately|approx\.?|roughly|nearly|almost|over|some|~|≈|circa|ca\.)?"
+    r"\s*(?<![\w.,/$-])(?P<count>\d{1,3}(?:,\d{3})+|\d{2,7})\s*(?P<thousand>k\b)?\+?\s+"
+    r"(?:[a-z-]+\s+){0,3}?(?:rows|examples|samples|instances|records|instructions|entries|pairs|"
+    r"data points|instruction data)\b",
+    re.IGNORECASE,
+)
+_ON_TRAINING = re.compile(
+    r"\b(train\w*|fine-?tun\w*|sft|data ?set|generated?|instruction data)\b", re.IGNORECASE
+)
+_ON_OTHER = re.compile(
+    r"\b(eval\w*|test|tests|tested|benchmark\w*|validat\w*|held.?out|seeds?|filter\w*|from|out of|"
+    r"subset|judge\w*|prompts|alpaca_?eval|original\w*|per)\b",
+    re.IGNORECASE,
+)
+ROUGH = 0.1
+"""How far a count may be off that is said to be about so many."""
+_NAMED = re.compile(r"^(\d{2,6})[-_. ]+([A-Za-z]+)")
+_NO_COUNT = frozenset(
+    """
+    b m k x steps step epoch epochs ep shot shots len length bs lr batch tokens tok bit bits layers gpu
+    gpus h hours days jan feb mar apr may jun jul aug sep oct nov dec run seed th st nd rd v checkpoint
+    ckpt dim rank r warmup warm max min percent pct char chars words
+    """.split()  # noqa: SIM905
+)
+"""What a number at the beginning of a name may be about instead."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table: heading -> cell's text; `links`: where its cells point to."""
+
+    path: Path
+    number: int
+    text: str
+    cells: dict[str, str]
+    links: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Count:
+    """So many training examples are claimed; `low` to `high` where it is a rough number."""
+
+    low: float
+    high: float
+    where: str
+    """`README.md, line 12`"""
+    quote: str
+
+
+def readmes(folder: Path, root: Path) -> list[Path]:
+    """The READMEs from a folder up to `root`, the nearest first."""
+    found: list[Path] = []
+    top = root if root.is_dir() else root.parent
+    for place in (folder, *folder.parents):
+        if place != top and top not in place.parents:
+            break
+        try:
+            found += sorted(p for p in place.iterdir() if p.name.lower() == "readme.md")
+        except OSError:
+            break
+    return found
+
+
+def read_claims(path: Path) -> tuple[list[Line], str]:
+    """The lines of a README's tables, and its text. One that cannot be read claims nothing."""
+    try:
+        text = read_text(path)
+    except Unreadable:
+        return [], ""
+    return table_lines(path, text), text
+
+
+def table_lines(path: Path, text: str) -> list[Line]:
+    """Every line of every pipe table of a markdown text; code blocks are left out."""
+    found: list[Line] = []
+    heading: list[str] = []
+    before: list[str] = []
+    fenced = False
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.lstrip().startswith(("```", "~~~")):
+            fenced = not fenced
+        cells = _cells(line) if not fenced and "|" in line else []
+        if not cells:
+            heading, before = [], []
+        elif all(_RULE.match(cell) for cell in cells):
+            heading = before if len(before) == len(cells) else []
+        elif heading:
+            plain = {h: _LINK.sub(r"\1", c) for h, c in zip(heading, cells, strict=False)}
+            links = tuple(target for _, target in _LINK.findall(line) if target)
+            found.append(Line(path, number, line.strip(), plain, links))
+        else:
+            before = [_LINK.sub(r"\1", cell) for cell in cells]
+    return found
+
+
+def _cells(line: str) -> list[str]:
+    inner = line.strip().removeprefix("|").removesuffix("|")
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", inner)]
+
+
+def lines_about(lines: Iterable[Line], target: Path) -> list[Line]:
+    """The lines one of whose links leads to `target`, or to something below or around it."""
+    wanted = target.resolve()
+    found = []
+    for line in lines:
+        for link in line.links:
+            if "://" in link or link.startswith("#"):
+                continue
+            try:
+                leads = (line.path.parent / link).resolve()
+            except (OSError, ValueError, RuntimeError):
+                continue
+            if wanted == leads or wanted in leads.parents:
+                found.append(line)
+                break
+    return found
+
+
+def count_in(line: Line) -> Count | None:
+    """The number of examples in a table's line, where one of its headings says that it is one."""
+    for heading, cell in line.cells.items():
+        if not _COUNTED.search(heading) or _NOT_ROWS.search(re.sub(r"\(.*?\)", "", heading)):
+            continue
+        found = _COUNT.match(cell.strip("*_` "))
+        if found:
+            value = int(found[1].replace(",", ""))
+            return Count(value, value, f"{line.path.name}, line {line.number}", line.text)
+    return None
+
+
+def counts_said(path: Path, text: str) -> list[Count]:
+    """Numbers of training examples that the text speaks of, outside tables and code."""
+    found = []
+    fenced = False
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.lstrip().startswith(("```", "~~~")):
+            fenced = not fenced
+        if fenced or line.count("|") > 1 or not _ON_TRAINING.search(line):
+            continue
+        for said in _SAID.finditer(line):
+            near = line[max(0, said.start() - 40) : said.end() + 40]
+            if _ON_OTHER.search(near):
+                continue
+            value = int(said["count"].replace(",", "")) * (1000 if said["thousand"] else 1)
+            slack = ROUGH if said["about"] or said["thousand"] else 0.0
+            found.append(
+                Count(value * (1 - slack), value * (1 + slack), f"{path.name}, line {number}",
+                      line.strip())
+            )  # fmt: skip
+    return found
+
+
+def count_in_name(folder: Path, root: Path) -> Count | None:
+    """A count at the beginning of the folder's name, or of one above it up to `root`, such as
+    `1735-default-prompt`."""
+    for place in (folder, *folder.parents):
+        found = _NAMED.match(place.name)
+        if found and found[2].lower() not in _NO_COUNT and not _is_year(found[1]):
+            value = int(found[1])
+            return Count(value, value, "the folder's name", place.name)
+        if place == root:
+            break
+    return None
+
+
+def _is_year(text: str) -> bool:
+    return len(text) == 4 and 1990 <= int(text) <= 2100

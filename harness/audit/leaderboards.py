@@ -1,0 +1,147 @@
+"""alpaca_eval's leaderboard.csv: its lines, and whether a line's figures follow from one another."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.audit.files import Unreadable, read_table
+from harness.audit.model import MOST_DIGITS, Result, agreeing_digits
+from harness.eval.judge_scores import BASELINE, DRAW, MODEL, describe
+
+NAMES = {"n_total": "n_judged"}
+"""What alpaca_eval calls it -> what it is called here."""
+WHOLE = frozenset({"n_judged", "n_wins", "n_wins_base", "n_draws", "avg_length"})
+ALPACA_EVAL_PROMPTS = 805
+NEARLY_ALL = 700
+"""From so many judgements on a set of AlpacaEval's is all of it, and not a subset chosen on purpose."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model's figures. decimals: of each as it is printed."""
+
+    path: Path
+    name: str
+    figures: dict[str, float]
+    decimals: dict[str, int]
+
+
+def read_lines_of(path: Path) -> list[Line]:
+    """The lines of a leaderboard. Raises Unreadable: it is none."""
+    table = read_table(path)
+    if not table or "win_rate" not in table[0]:
+        raise Unreadable("it has no column win_rate")
+    named = "" if "" in table[0] else next(iter(table[0]))
+    lines = []
+    for row in table:
+        figures, decimals = {}, {}
+        for column, cell in row.items():
+            number = _number(cell) if column != named else None
+            if number is not None:
+                name = NAMES.get(column, column)
+                figures[name] = number
+                decimals[name] = _decimals(cell)
+        lines.append(Line(path, row[named].strip(), figures, decimals))
+    return lines
+
+
+def published_of(line: Line) -> dict[str, Any]:
+    """The figures, counts as whole numbers."""
+    return {
+        name: int(value) if name in WHOLE and value == int(value) else value
+        for name, value in line.figures.items()
+    }
+
+
+def recomputed(line: Line) -> dict[str, Any]:
+    """What a line's counts of wins, losses and draws say of its other figures.
+
+    The discrete win rate always, and where it is the win rate (a judge that only knows wins, losses and
+    draws) the win rate and its standard error too.
+    """
+    counts = [line.figures.get(n) for n in ("n_wins", "n_wins_base", "n_draws")]
+    if any(c is None or c < 0 or c != int(c) or c > 1e6 for c in counts):
+        return {}
+    wins, losses, draws = (int(c) for c in counts if c is not None)
+    if wins + losses + draws == 0:
+        return {}
+    described = describe([MODEL] * wins + [BASELINE] * losses + [DRAW] * draws)
+    found = {"n_judged": described["n_total"], "discrete_win_rate": described["discrete_win_rate"]}
+    rate = line.figures.get("win_rate")
+    if rate is not None and agreeing_digits(rate, described["win_rate"]) >= 6:
+        found |= {
+            "win_rate": described["win_rate"], "standard_error": described["standard_error"],
+        }  # fmt: skip
+    return found
+
+
+def faults(line: Line) -> list[str]:
+    """Where a line's figures contradict one another, in words."""
+    found = []
+    ours = recomputed(line)
+    f = line.figures
+    if not ours:
+        return []
+    for name in ("n_judged", "discrete_win_rate", "standard_error"):
+        if name in f and name in ours and ours[name] is not None:
+            wanted = min(line.decimals[name], 8)
+            if agreeing_digits(f[name], ours[name]) < wanted:
+                found.append(f"{name} is {f[name]:g}, by the counts {ours[name]:g}")
+    total = ours["n_judged"]
+    wins, draws = f["n_wins"], f["n_draws"]
+    losses = total - wins - draws
+    # A win is worth more than a half and at most one, a loss at least nothing and less than a half.
+    least, most = 50 * (wins + draws) / total, 50 * (2 * wins + losses + draws) / total
+    rate = f.get("win_rate")
+    if rate is not None and not least - 0.01 <= rate <= most + 0.01:
+        found.append(f"win_rate is {rate:g}, by the counts between {least:g} and {most:g}")
+    return found
+
+
+def expected_by(line: Line) -> tuple[int, str] | None:
+    """AlpacaEval's 805 where a line is surely of that set: the length-controlled win rate is for it."""
+    judged = line.figures.get("n_judged")
+    if judged is None or "length_controlled_winrate" not in line.figures:
+        return None
+    if NEARLY_ALL <= judged <= ALPACA_EVAL_PROMPTS:
+        return ALPACA_EVAL_PROMPTS, f"AlpacaEval's set has {ALPACA_EVAL_PROMPTS}"
+    return None
+
+
+def bounds(metrics: dict[str, Any], expected: int) -> dict[str, Any]:
+    """n_expected and the bounds, for a win rate over n_judged."""
+    judged, rate = metrics["n_judged"], metrics["win_rate"]
+    expected = max(expected, judged)
+    return {
+        "n_expected": expected,
+        "lower_bound": rate * judged / expected,
+        "upper_bound": (rate * judged + 100 * (expected - judged)) / expected,
+    }
+
+
+def check_lines(result: Result, lines: list[Line]) -> None:
+    """count_mismatch for each line whose figures do not fit together."""
+    for line in lines:
+        wrong = faults(line)
+        if wrong:
+            result.add(
+                "count_mismatch",
+                "error",
+                f"{line.name or 'a line'} of {line.path.name}: {'; '.join(wrong)}",
+                {"name": line.name, "file": line.path.name, "figures": line.figures},
+            )
+
+
+def _number(cell: str | None) -> float | None:
+    try:
+        value = float(cell) if cell else math.nan
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _decimals(cell: str) -> int:
+    if "e" in cell.lower():
+        return MOST_DIGITS
+    return len(cell.strip().partition(".")[2])

@@ -1,0 +1,296 @@
+"""lm-eval's results: means, errors and groups recomputed, from the questions where they are kept, and
+questions, shots and claimed averages checked. Scores are shares of 1, as lm-eval writes them."""
+
+import hashlib
+import math
+from typing import Any
+
+from harness.audit.files import Given, Unreadable, read_json
+from harness.audit.lm_eval_files import (
+    MEANS,
+    Run,
+    Task,
+    find_samples,
+    is_results,
+    main_score,
+    read_run,
+    read_samples,
+    repeated,
+    values_of,
+    wrong_answers,
+)
+from harness.audit.lm_eval_own import audit_own, is_own
+from harness.audit.lm_eval_tables import check_readmes, compare_runs
+from harness.audit.model import MOST_DIGITS, Result, agreeing_digits
+from harness.eval.tasks.benchmarks import MMLU, SUBJECTS
+from harness.eval.tasks.scores import mean_and_error, pooled
+
+LOOKS_FOR = "lm-eval's results (results_*.json, with samples_*.jsonl)"
+KIND = "lm_eval"
+DIGITS = 8
+"""Decimals of a share of 1 to which a recomputed number must agree."""
+SIZES = {
+    "arc_challenge": 1172,
+    "hellaswag": 10042,
+    "truthfulqa_mc2": 817,
+    "winogrande": 1267,
+    "gsm8k": 1319,
+}
+"""Questions of the leaderboard's sets: ARC (Challenge, test), HellaSwag (validation), TruthfulQA
+(validation), WinoGrande (xl, validation), GSM8K (test)."""
+RIGHT_OR_WRONG = ("arc_challenge", "hellaswag", MMLU, "winogrande", "gsm8k")
+"""Tasks whose acc, acc_norm and exact_match are 1 or 0 for each question."""
+
+
+def find(given: Given) -> list[Result]:
+    """A result for each results file below the path."""
+    runs: list[tuple[Result, Run]] = []
+    own = []
+    for path in [
+        p for p in given.files if p.suffix.lower() == ".json" and "results" in p.name.lower()
+    ]:
+        try:
+            value = read_json(path)
+            if is_own(value):
+                own.append(audit_own(path, value, KIND))
+                given.claim(path.parent)
+                continue
+            if not is_results(path, value):
+                continue
+            run = read_run(path, value)
+        except Unreadable as e:
+            if path.name.lower().startswith("results"):
+                given.skip(path, str(e))
+            continue
+        find_samples(run, given.files)
+        runs.append((_audit(run, given), run))
+        given.claim(path, *run.samples.values())
+    compare_runs(runs)
+    check_readmes(runs, given)
+    return [*own, *(result for result, _ in runs)]
+
+
+def _audit(run: Run, given: Given) -> Result:
+    result = Result(str(run.path), KIND)
+    result.material["files"] = {}
+    for task in run.tasks.values():
+        # A group's own numbers are its tasks'.
+        if task.name not in run.groups:
+            _check_task(result, run, task, given)
+    _check_numbers(result, run)
+    _check_groups(result, run)
+    judged = [t.judged for n, t in run.tasks.items() if n not in run.groups and t.judged]
+    expected = [t.expected or t.judged or 0 for n, t in run.tasks.items() if n not in run.groups]
+    result.metrics["n_judged"] = sum(judged) if judged else None
+    result.metrics["n_expected"] = sum(expected) if any(expected) else None
+    _match(result)
+    return result
+
+
+def _check_task(result: Result, run: Run, task: Task, given: Given) -> None:
+    rows = _rows(result, run, task, given)
+    for (metric, kept), score in task.scores.items():
+        if metric not in task.means:
+            continue
+        name = f"{task.name} {metric}" + ("" if kept == "none" else f" ({kept})")
+        result.published[name] = score
+        error = task.errors.get((metric, kept))
+        if error is not None:
+            result.published[f"{name}_stderr"] = error
+        values = values_of(rows, metric, kept) if rows else None
+        if values is not None:
+            mean, ours = mean_and_error(values)
+            result.metrics[name] = mean
+            if ours is not None and error is not None:
+                result.metrics[f"{name}_stderr"] = ours
+            if task.judged is None:
+                task.judged = len(values)
+        elif task.benchmark in RIGHT_OR_WRONG:
+            _check_sums(result, task, name, score, error)
+
+
+def _rows(result: Result, run: Run, task: Task, given: Given) -> list[dict[str, Any]]:
+    """The questions that were kept of a task, after a look at whether they are all and each once."""
+    path = run.samples.get(task.name)
+    if path is None:
+        return []
+    try:
+        rows = read_samples(path)
+    except Unreadable as e:
+        given.skip(path, str(e))
+        return []
+    result.material["files"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    scored = [(f"{task.name}/{row.get('doc_id')}", row.get("acc")) for row in rows]
+    result.material.setdefault("judgements", []).extend(scored)
+    twice = repeated(rows)
+    questions = len({str(row.get("doc_id")) for row in rows}) if "doc_id" in rows[0] else len(rows)
+    if twice:
+        result.add(
+            "count_mismatch",
+            "warning",
+            f"{task.name}: {twice:,} of the {len(rows):,} lines of {path.name} are about a question "
+            "that another line is about",
+            {"task": task.name, "lines": len(rows), "repeated": twice},
+        )
+    elif task.judged is not None and questions != task.judged:
+        result.add(
+            "count_mismatch",
+            "warning",
+            f"{task.name}: {path.name} has {questions:,} questions, and the results are of "
+            f"{task.judged:,}",
+            {"task": task.name, "questions": questions, "judged": task.judged},
+        )
+    wrong = wrong_answers(rows)
+    if wrong:
+        result.matches = False
+        result.add(
+            "count_mismatch",
+            "error",
+            f"{task.name}: of {len(wrong):,} of {len(rows):,} questions the stored acc is not what "
+            "their log-likelihoods say",
+            {
+                "task": task.name,
+                "questions": len(rows),
+                "wrong": len(wrong),
+                "examples": wrong[:3],
+                "effect": len(wrong) / len(rows),
+            },
+        )
+    return rows
+
+
+def _check_sums(result: Result, task: Task, name: str, score: float, error: float | None) -> None:
+    """Without the questions: right answers must be whole, and an error tells of how many it is."""
+    implied = None
+    if error is not None and error > 1e-9 and 0 < score < 1:
+        implied = score * (1 - score) / error**2 + 1
+        if task.judged is None and implied < 1e7 and abs(implied - round(implied)) < 0.01:
+            task.judged = round(implied)
+    if task.judged is None:
+        return
+    right = score * task.judged
+    # Printed in full, a share of right answers is a whole number of them.
+    if len(repr(score).partition(".")[2]) > DIGITS and abs(right - round(right)) > 1e-4:
+        result.matches = False
+        result.add(
+            "count_mismatch",
+            "error",
+            f"{name} of {score:.6f} is no whole number of right answers of {task.judged:,}: "
+            f"{right:.3f}",
+            {"task": task.name, "score": score, "judged": task.judged, "right": right},
+        )
+    elif implied is not None and abs(implied - task.judged) > max(0.01 * task.judged, 1):
+        result.add(
+            "count_mismatch",
+            "error",
+            f"{name}: its standard error of {error:.5f} is that of {round(implied):,} questions, and "
+            f"{task.judged:,} are said to have been asked",
+            {"task": task.name, "implied": round(implied), "judged": task.judged},
+        )
+
+
+def _check_numbers(result: Result, run: Run) -> None:
+    """dropped_rows: fewer questions asked than there are; MMLU's subjects together."""
+    parts: dict[str, list[Task]] = {}
+    for task in run.tasks.values():
+        if task.name in run.groups:
+            continue
+        if task.expected is None and task.benchmark in SIZES:
+            task.expected = SIZES[task.benchmark]
+        parts.setdefault(task.benchmark, []).append(task)
+    for name, tasks in parts.items():
+        known = [t for t in tasks if t.judged is not None and t.expected is not None]
+        judged, expected = sum(t.judged or 0 for t in known), sum(t.expected or 0 for t in known)
+        if judged < expected:
+            _dropped(result, run, name, known, judged, expected)
+        elif run.limit is not None and not known:
+            result.add(
+                "dropped_rows",
+                "warning",
+                f"{name}: run with a limit of {run.limit:g}, so over a part of its questions",
+                {"task": name, "limit": run.limit},
+            )
+
+
+def _dropped(
+    result: Result, run: Run, name: str, tasks: list[Task], judged: int, expected: int
+) -> None:
+    metric = main_score(tasks[0])[0]
+    right = math.fsum(main_score(t)[1] * (t.judged or 0) for t in tasks)
+    score, low, high = right / judged, right / expected, (right + expected - judged) / expected
+    result.add(
+        "dropped_rows",
+        "warning",
+        f"{name}: {judged:,} of the {expected:,} questions were asked"
+        + (f" (limit {run.limit:g})" if run.limit is not None else "")
+        + f"; over all of them {metric} lies between {low:.3f} and {high:.3f}, over those it is "
+        f"{score:.3f}",
+        {
+            "task": name,
+            "judged": judged,
+            "expected": expected,
+            "limit": run.limit,
+            "score": score,
+            "lower_bound": low,
+            "upper_bound": high,
+        },
+    )
+
+
+def _check_groups(result: Result, run: Run) -> None:
+    """A group's mean, over questions and over tasks; MMLU also where only its subjects are there."""
+    groups = dict(run.groups)
+    subjects = [name for name, t in run.tasks.items() if t.benchmark == MMLU and name not in groups]
+    if subjects and MMLU not in groups:
+        groups[MMLU] = subjects
+    for group, names in groups.items():
+        members = [run.tasks[n] for n in names if n in run.tasks and n not in run.groups]
+        whole = run.tasks.get(group)
+        kept_metrics = (
+            whole.scores if whole else {("acc", "none"): math.nan} if group == MMLU else {}
+        )
+        for (metric, kept), printed in kept_metrics.items():
+            parts = [(t, t.scores[metric, kept]) for t in members if (metric, kept) in t.scores]
+            if len(parts) < 2 or metric not in MEANS:
+                continue
+            values = [result.metrics.get(f"{t.name} {metric}", score) for t, score in parts]
+            by_task = math.fsum(values) / len(values)
+            sizes = [t.judged for t, _ in parts if t.judged]
+            name = f"{group} {metric}"
+            by_question = None
+            if len(sizes) == len(parts):
+                weighted = math.fsum(v * n for v, n in zip(values, sizes, strict=True))
+                by_question = weighted / sum(sizes)
+                errors = [t.errors.get((metric, kept)) for t, _ in parts]
+                result.metrics[f"{name} by questions"] = by_question
+                if len(sizes) < sum(sizes):
+                    result.metrics[f"{name} by questions_stderr"] = pooled(errors, sizes)
+            result.metrics[f"{name} by tasks"] = by_task
+            if math.isfinite(printed):
+                result.published[name] = printed
+                ours = [v for v in (by_question, by_task) if v is not None]
+                result.metrics[name] = min(ours, key=lambda v: abs(v - printed))
+        if group == MMLU and len(members) < SUBJECTS and whole is not None:
+            result.add(
+                "count_mismatch",
+                "warning",
+                f"mmlu is over {len(members)} of the {SUBJECTS} subjects: it is not MMLU's score",
+                {"subjects": len(members), "expected": SUBJECTS},
+            )
+
+
+def _match(result: Result) -> None:
+    """Set matches and digits; an already found contradiction stays."""
+    same = [] if result.matches is None else [result.matches]
+    for name, published in result.published.items():
+        ours = result.metrics.get(name)
+        if isinstance(ours, float) and isinstance(published, float):
+            agree = agreeing_digits(published, ours)
+            result.digits[name] = agree
+            printed = (
+                len(repr(published).partition(".")[2])
+                if "e" not in repr(published)
+                else MOST_DIGITS
+            )
+            same.append(agree >= min(DIGITS, printed))
+    result.matches = all(same) if same else None

@@ -1,0 +1,273 @@
+"""lm-eval's files, of its present and its old form and of the first Open LLM Leaderboard, as one."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.audit.files import Unreadable, read_lines
+from harness.audit.settings import number
+from harness.eval.tasks.benchmarks import BENCHMARKS, MMLU, PREFIX
+
+_DATE = r"\d{4}-\d{2}-\d{2}T[\d.:+-]+"
+_RESULTS = re.compile(rf"results(?:_({_DATE}))?\.json$", re.IGNORECASE)
+_SAMPLES = re.compile(rf"^samples_(.+?)(?:_({_DATE}))?\.jsonl$", re.IGNORECASE)
+_BOARD = re.compile(r"^harness\|(.+)\|(\d+)$")
+_OLD_MMLU = re.compile(r"^(?:hendrycksTest[-_]|mmlu[:_-])(.+)$")
+MMLU_PARTS = ("mmlu_stem", "mmlu_other", "mmlu_social_sciences", "mmlu_humanities")
+"""Groups of MMLU's subjects, named like subjects."""
+OLD_NAMES = {"arc:challenge": "arc_challenge", "truthfulqa:mc": "truthfulqa_mc"}
+MEANS = ("acc", "acc_norm", "mc1", "mc2", "exact_match")
+"""Metrics that are means over questions, whatever the task."""
+
+
+@dataclass
+class Task:
+    """One task's numbers. scores: (metric, filter) -> its mean; errors: their standard errors.
+    judged: questions that were asked; expected: those that there are; shots: examples shown."""
+
+    name: str
+    scores: dict[tuple[str, str], float] = field(default_factory=dict)
+    errors: dict[tuple[str, str], float] = field(default_factory=dict)
+    judged: int | None = None
+    expected: int | None = None
+    shots: int | None = None
+    version: Any = None
+    means: frozenset[str] = frozenset(MEANS)
+    """Metrics that are plain means, by the task's own configuration."""
+
+    @property
+    def benchmark(self) -> str:
+        """The leaderboard's name of what this is, or is a part of."""
+        if self.name.startswith(PREFIX):
+            return MMLU
+        return "truthfulqa_mc2" if self.name == "truthfulqa_mc" else self.name
+
+
+@dataclass
+class Run:
+    """One results file. groups: group -> its tasks, all the way down. settings: how it was run."""
+
+    path: Path
+    tasks: dict[str, Task]
+    groups: dict[str, list[str]]
+    limit: float | None
+    model: str
+    settings: dict[str, Any]
+    samples: dict[str, Path] = field(default_factory=dict)
+
+
+def is_results(path: Path, value: Any) -> bool:
+    if not _RESULTS.search(path.name) or not isinstance(value, dict):
+        return False
+    results = value.get("results")
+    if not isinstance(results, dict) or not results:
+        return False
+    known = value.keys() & {"versions", "configs", "config", "n-shot", "config_general"}
+    return bool(known) and any(
+        isinstance(r, dict) and any(_split(k)[0] in MEANS or "_stderr" in k for k in r)
+        for r in results.values()
+    )
+
+
+def read_run(path: Path, value: dict[str, Any]) -> Run:
+    """Raises Unreadable: no task of it has a number."""
+    shots, counts = _dict(value, "n-shot"), _dict(value, "n-samples")
+    configs, versions = _dict(value, "configs"), _dict(value, "versions")
+    config = _dict(value, "config") or _dict(value, "config_general")
+    groups = {
+        name: list(_leaves(name, _dict(value, "group_subtasks"), set()))
+        for name, parts in _dict(value, "group_subtasks").items()
+        if isinstance(parts, list) and parts
+    }
+    tasks = {}
+    for name, numbers in value["results"].items():
+        if not isinstance(numbers, dict):
+            continue
+        plain, told = _plain_name(str(name))
+        task = Task(plain, version=versions.get(name))
+        for key, stored in numbers.items():
+            (metric, kept), found = _split(key), number(stored)
+            if found is None:
+                continue
+            if metric.endswith("_stderr"):
+                task.errors[metric.removesuffix("_stderr"), kept] = found
+            elif metric not in ("alias", "name", "sample_len", "sample_count"):
+                task.scores[metric, kept] = found
+        count = _dict(counts, name)
+        task.judged = _count(count.get("effective", numbers.get("sample_len")))
+        task.expected = _count(count.get("original"))
+        own = _dict(configs, name)
+        given = shots.get(name, own.get("num_fewshot", config.get("num_fewshot")))
+        task.shots = told if told is not None else _count(given, 0)
+        task.means |= _means(own)
+        if task.scores:
+            tasks[plain] = task
+    if not tasks:
+        raise Unreadable("none of its tasks has a number")
+    _complete_groups(groups, tasks, value)
+    limit = number(config.get("limit"))
+    return Run(path, tasks, groups, limit, _model(value, config), _settings(value, config))
+
+
+def _complete_groups(
+    groups: dict[str, list[str]], tasks: dict[str, Task], value: dict[str, Any]
+) -> None:
+    """Groups that older files do not list as such."""
+    for name in (*_dict(value, "groups"), *MMLU_PARTS):
+        if name in tasks:
+            groups.setdefault(name, [])
+    if MMLU in tasks and not groups.get(MMLU):
+        subjects = [n for n, t in tasks.items() if t.benchmark == MMLU and n not in groups]
+        groups[MMLU] = [n for n in subjects if n != MMLU]
+
+
+def find_samples(run: Run, files: Sequence[Path]) -> None:
+    """The files with the run's questions: in its folder, and of its time where there are several."""
+    match = _RESULTS.search(run.path.name)
+    date = match[1] if match else None
+    is_one_of_several = (
+        sum(p.parent == run.path.parent and _RESULTS.search(p.name) is not None for p in files) > 1
+    )
+    found: dict[str, list[tuple[Path, str | None]]] = {}
+    for path in files:
+        named = _SAMPLES.match(path.name)
+        if named and path.parent == run.path.parent:
+            found.setdefault(named[1], []).append((path, named[2]))
+    for name, paths in found.items():
+        same = [p for p, when in paths if when == date]
+        if same or (len(paths) == 1 and not is_one_of_several):
+            run.samples[_plain_name(name)[0]] = same[0] if same else paths[0][0]
+
+
+def read_samples(path: Path) -> list[dict[str, Any]]:
+    """Raises Unreadable."""
+    rows = read_lines(path)
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise Unreadable("it holds no questions")
+    return rows
+
+
+def values_of(rows: Sequence[dict[str, Any]], metric: str, kept: str) -> list[float] | None:
+    """A metric's value of each question; None where one has none, or a question comes twice."""
+    some = [row for row in rows if row.get("filter", kept) == kept]
+    found = [number(float(row[metric]) if isinstance(row.get(metric), bool) else row.get(metric))
+             for row in some]  # fmt: skip
+    numbers = [value for value in found if value is not None]
+    return numbers if numbers and len(numbers) == len(found) else None
+
+
+def main_score(task: Task) -> tuple[str, float]:
+    """The leaderboard's metric of a task, else its first."""
+    known = BENCHMARKS.get(task.benchmark)
+    for (metric, _), score in task.scores.items():
+        if known and metric == known.metric:
+            return metric, score
+    (metric, _), score = next(iter(task.scores.items()))
+    return metric, score
+
+
+def repeated(rows: Sequence[dict[str, Any]]) -> int:
+    """Lines about a question that another line is about (by its number and filter)."""
+    keys = [(row.get("doc_id"), row.get("filter")) for row in rows if "doc_id" in row]
+    return len(keys) - len(set(map(str, keys)))
+
+
+def wrong_answers(rows: Sequence[dict[str, Any]]) -> list[Any]:
+    """Numbers of questions whose stored `acc` is not what their log-likelihoods say: 1 where the
+    right choice is the likeliest. Only where the right choice is a number."""
+    wrong = []
+    for row in rows:
+        target, replies, acc = number(row.get("target")), row.get("filtered_resps"), row.get("acc")
+        if target is None or acc not in (0, 1) or not isinstance(replies, list) or len(replies) < 2:
+            continue
+        found = [number(r[0]) if isinstance(r, list) and len(r) == 2 else None for r in replies]
+        likely = [ll for ll in found if ll is not None]
+        if len(likely) != len(replies) or not 0 <= target < len(likely):
+            continue
+        best = max(likely)
+        # A tie may be broken either way.
+        if likely.count(best) == 1 and (likely.index(best) == int(target)) != bool(acc):
+            wrong.append(row.get("doc_id"))
+    return wrong
+
+
+def _split(key: str) -> tuple[str, str]:
+    metric, _, kept = str(key).partition(",")
+    return metric, kept or "none"
+
+
+def _plain_name(name: str) -> tuple[str, int | None]:
+    """`harness|arc:challenge|25`: arc_challenge with 25 shots; MMLU's subjects as lm-eval has them."""
+    board = _BOARD.match(name)
+    plain, shots = (board[1], int(board[2])) if board else (name, None)
+    plain = OLD_NAMES.get(plain, plain)
+    subject = _OLD_MMLU.match(plain)
+    return (f"{PREFIX}{subject[1]}" if subject else plain), shots
+
+
+def _leaves(name: str, groups: dict[str, Any], seen: set[str]) -> Iterator[str]:
+    parts = groups.get(name)
+    if not isinstance(parts, list) or not parts:
+        yield _plain_name(name)[0]
+        return
+    for part in parts:
+        if isinstance(part, str) and part not in seen:
+            seen.add(part)
+            yield from _leaves(part, groups, seen)
+
+
+def _means(config: dict[str, Any]) -> frozenset[str]:
+    listed = config.get("metric_list")
+    return frozenset(
+        str(m["metric"])
+        for m in (listed if isinstance(listed, list) else ())
+        if isinstance(m, dict) and m.get("aggregation") == "mean" and "metric" in m
+    )
+
+
+def _settings(value: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """What else may differ between two runs that are compared."""
+    arguments = config.get("model_args")
+    if isinstance(arguments, str):
+        pairs = (part.partition("=") for part in arguments.split(","))
+        arguments = {name.strip(): told.strip() for name, _, told in pairs}
+    arguments = arguments if isinstance(arguments, dict) else {}
+    found = {
+        "precision": config.get("model_dtype") or arguments.get("dtype"),
+        "quantisation": next(
+            (n for n in ("load_in_4bit", "load_in_8bit") if arguments.get(n)), None
+        ),
+        # Each model has its own: what differs is whether it was used.
+        "chat template": ("used" if value["chat_template"] else "not used")
+        if "chat_template" in value
+        else None,
+        "system prompt": value.get("system_instruction_sha"),
+        "few-shot seed": config.get("fewshot_seed"),
+    }
+    return {name: told for name, told in found.items() if told is not None}
+
+
+def _model(value: dict[str, Any], config: dict[str, Any]) -> str:
+    name = value.get("model_name") or config.get("model_name")
+    if isinstance(name, str) and name:
+        return name
+    arguments = config.get("model_args")
+    if isinstance(arguments, dict):
+        arguments = ",".join(f"{k}={v}" for k, v in arguments.items())
+    for key in ("peft", "pretrained", "model"):
+        found = re.search(rf"(?:^|,){key}=([^,]+)", str(arguments or ""))
+        if found:
+            return found[1]
+    return str(config.get("model") or "")
+
+
+def _count(value: Any, least: int = 1) -> int | None:
+    found = number(value)
+    return int(found) if found is not None and found >= least and found == int(found) else None
+
+
+def _dict(value: dict[str, Any], name: str) -> dict[str, Any]:
+    found = value.get(name)
+    return found if isinstance(found, dict) else {}

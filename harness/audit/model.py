@@ -1,0 +1,162 @@
+"""What an audit says: a result set's numbers, those published of it, and the faults that were found."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Severity = Literal["error", "warning", "info"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+"""error: a published number is wrong, or cannot be known; warning: it may mislead; info: neither, but
+a reader should know."""
+
+KINDS = (
+    "dropped_rows",
+    "shared_outputs",
+    "copied_results",
+    "position_bias",
+    "prompt_mismatch",
+    "confounded",
+    "count_mismatch",
+    "unparsed_scored",
+    "missing_context",
+    "unknown_checkpoint",
+    "empty_or_truncated",
+    "truncated_scores",
+    "length_bias",
+)
+
+SURE = 0.001
+"""A statistical finding needs a p below this; with a few tests a folder, a clean one is then accused
+less than once in a hundred, and the practical size that each check asks for as well makes it rarer."""
+
+EXAMPLES, EXAMPLE_LENGTH = 3, 160
+"""How many examples a finding shows, and how many characters of each."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault. `evidence` is JSON: counts, examples (short texts), the effect on the score."""
+
+    kind: str
+    severity: Severity
+    message: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or self.severity not in SEVERITIES:
+            raise ValueError(f"no such finding: {self.kind}, {self.severity}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "severity": self.severity,
+            "message": self.message,
+            "evidence": self.evidence,
+        }
+
+
+@dataclass
+class Result:
+    """One result set: the scores of one model under one judge, one training's log, one benchmark run.
+
+    path: the folder or file, as the user named it. kind: its reader's word, such as `alpaca_eval`.
+    metrics: recomputed; published: what the files themselves claim, under the same names. matches:
+    whether all that could be compared is the same, None where nothing could be. digits: of each number
+    that was compared, to how many decimals the two agree (`agreeing_digits`). notes: for the reader,
+    and no fault. material: for the checks across results, not shown (see harness/audit/__init__.py).
+    """
+
+    path: str
+    kind: str
+    metrics: dict[str, Any] = field(default_factory=dict)
+    published: dict[str, Any] = field(default_factory=dict)
+    matches: bool | None = None
+    digits: dict[str, int] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    material: dict[str, Any] = field(default_factory=dict, repr=False)
+    wanted: dict[str, int] = field(default_factory=dict, repr=False)
+    """Of each number that was compared, to how many decimals it must agree."""
+
+    def add(
+        self, kind: str, severity: Severity, message: str, evidence: dict[str, Any] | None = None
+    ) -> None:
+        self.findings.append(Finding(kind, severity, message, evidence or {}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON: finite numbers alone, findings from error to info."""
+        order = {severity: n for n, severity in enumerate(SEVERITIES)}
+        found = sorted(self.findings, key=lambda f: order[f.severity])
+        told: dict[str, Any] = finite(
+            {
+                "path": self.path,
+                "kind": self.kind,
+                "metrics": self.metrics,
+                "published": self.published,
+                "matches": self.matches,
+                "digits": self.digits,
+                "findings": [f.to_dict() for f in found],
+                "notes": self.notes,
+            }
+        )
+        return told
+
+
+def finite(value: Any) -> Any:
+    """The same with None for NaN and infinities, which JSON lacks, and texts as keys."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return value
+
+
+MOST_DIGITS = 15
+"""Decimals that a comparison looks at."""
+
+
+def agreeing_digits(published: float, ours: float) -> int:
+    """To how many decimals two numbers agree, at most 15; -1 where not even the units do.
+
+    They agree to n decimals when they are no more than half a unit of the nth apart.
+    """
+    if not (math.isfinite(published) and math.isfinite(ours)):
+        return MOST_DIGITS if published == ours else -1
+    apart = abs(published - ours)
+    # The last bits of doubles are nobody's claim.
+    slack = 4 * max(math.ulp(published), math.ulp(ours))
+    for decimals in range(MOST_DIGITS, -1, -1):
+        if apart <= 0.5 * 10.0**-decimals + slack:
+            return decimals
+    return -1
+
+
+def compare(result: Result, decimals: dict[str, int] | None = None) -> None:
+    """Set `matches` and `digits` from the numbers that metrics and published share.
+
+    decimals: of each published number as it was printed, how many decimals it has; two numbers match
+    when they agree to these, and by default to 8, or all but the last four of a double.
+    """
+    same = []
+    for name, published in result.published.items():
+        ours = result.metrics.get(name)
+        if ours is None or not (_is_number(published) and _is_number(ours)):
+            continue
+        agree = agreeing_digits(float(published), float(ours))
+        result.wanted[name] = min((decimals or {}).get(name, 8), 8)
+        result.digits[name] = agree
+        same.append(agree >= result.wanted[name])
+    result.matches = all(same) if same else None
+
+
+def short(text: Any, length: int = EXAMPLE_LENGTH) -> str:
+    """The beginning of a text, on one line, for an example."""
+    flat = " ".join(str(text).split())
+    return flat if len(flat) <= length else flat[: length - 1] + "\u2026"
+
+
+def _is_number(value: Any) -> bool:
+    """Also not one that no float holds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

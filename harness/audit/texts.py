@@ -1,0 +1,236 @@
+"""Checks on what a model wrote, whatever a judge makes of it."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from harness.audit.chance import fisher
+from harness.audit.model import EXAMPLES, SURE, Result, short
+from harness.eval.hygiene import (
+    LOOP_CHARACTERS,
+    begins_with_role,
+    has_extra_turns,
+    has_loop,
+    is_empty,
+)
+
+ROLE_SHARE, ROLE_FEWEST = 0.02, 3
+"""Outputs that begin with a role's name or invent turns: beside a prompt that asks for a dialogue, a
+single one means nothing."""
+EMPTY_SHARE, CUT_SHARE = 0.01, 0.05
+FEWEST = 2
+PILED = 0.01
+"""A share of outputs of exactly the greatest length that a limit would make."""
+PILE_RATIO = 5.0
+"""They must be so many times as many as lengths just below have."""
+SHORTEST_LIMIT = {"characters": 80, "words": 15}
+TOP = 10
+"""A token limit shows among the longest tenth."""
+BROKEN_OFF = 0.5
+LOOP_RUNS, LOOP_REPEATED, LOOP_TIMES = 18, 13, 3
+_DIGITS = re.compile(r"\d+")
+_NUMBERS = re.compile(r"(?<!\S)\d+(?!\S)")
+_ENDED = re.compile(r"[^\w\s,;\-\u2013\u2014(\[{<&+=/]$")
+"""The last character of a text that came to its end."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """share: what it adds to the win rate, None where it was not judged. baseline: the other output,
+    if stored. cut: whether the files say that it ended at the token limit."""
+
+    instruction: str
+    text: str
+    share: float | None = None
+    baseline: str | None = None
+    cut: bool = False
+
+
+def check_texts(result: Result, outputs: Sequence[Output]) -> None:
+    """prompt_mismatch and empty_or_truncated."""
+    if outputs:
+        _check_roles(result, outputs)
+        _check_ends(result, outputs)
+
+
+def _check_roles(result: Result, outputs: Sequence[Output]) -> None:
+    starts = [o for o in outputs if begins_with_role(o.text)]
+    turns = [o for o in outputs if has_extra_turns(o.text)]
+    touched = list({id(o): o for o in [*starts, *turns]}.values())
+    # Where the baseline does the same, the instruction asks for it.
+    asked = sum(
+        o.baseline is not None and (begins_with_role(o.baseline) or has_extra_turns(o.baseline))
+        for o in touched
+    )
+    share = (len(touched) - asked) / len(outputs)
+    if len(touched) - asked < ROLE_FEWEST or share < ROLE_SHARE:
+        return
+    words = Counter(_first_word(o.text) for o in starts)
+    what = []
+    if starts:
+        word = words.most_common(1)[0][0]
+        what.append(f"{len(starts)} begin with the name of a role (mostly {word!r})")
+    if turns:
+        what.append(f"{len(turns)} run on into invented turns or template tokens")
+    result.add(
+        "prompt_mismatch",
+        "error" if share >= 0.5 else "warning",
+        f"of {len(outputs)} outputs {' and '.join(what)}: the prompt was not the one that the model "
+        f"was trained with{_effect(touched, outputs)[0]}",
+        {
+            "outputs": len(outputs),
+            "role_word": len(starts),
+            "extra_turns": len(turns),
+            "share": share,
+            "baseline_does_so_too": asked,
+            "first_words": dict(words.most_common(5)),
+            **_effect(touched, outputs)[1],
+            "examples": [short(o.text) for o in touched[:EXAMPLES]],
+        },
+    )
+
+
+def _check_ends(result: Result, outputs: Sequence[Output]) -> None:
+    total = len(outputs)
+    empty = [o for o in outputs if is_empty(o.text)]
+    asked = sum(o.baseline is not None and is_empty(o.baseline) for o in empty)
+    cut, how = _cut(outputs)
+    loops = [o for o in outputs if may_loop(o.text) and has_loop(o.text)]
+    loops_asked = sum(o.baseline is not None and has_loop(o.baseline) for o in loops)
+    what, touched = [], []
+    if len(empty) - asked >= max(FEWEST, EMPTY_SHARE * total):
+        what.append(f"{len(empty)} are empty")
+        touched += empty
+    if how:
+        what.append(f"{len(cut)} {how}")
+        touched += cut
+    if len(loops) - loops_asked >= max(FEWEST, CUT_SHARE * total):
+        what.append(f"{len(loops)} repeat themselves in a loop")
+        touched += loops
+    if not what:
+        return
+    touched = list({id(o): o for o in touched}.values())
+    words, effect = _effect(touched, outputs)
+    result.add(
+        "empty_or_truncated",
+        "warning",
+        f"of {total} outputs {', '.join(what)}; they were counted like any other{words}",
+        {
+            "outputs": total,
+            "empty": len(empty),
+            "truncated": len(cut) if how else 0,
+            "loops": len(loops),
+            "share": len(touched) / total,
+            **effect,
+            "examples": [
+                {"instruction": short(o.instruction), "end": short(o.text[-160:])}
+                for o in touched[:EXAMPLES]
+            ],
+        },
+    )
+
+
+def _cut(outputs: Sequence[Output]) -> tuple[list[Output], str]:
+    """Those that a limit cut off, and how one knows; none and "" where nothing says so."""
+    total = len(outputs)
+    said = [o for o in outputs if o.cut]
+    if len(said) >= max(FEWEST, PILED * total):
+        return said, "ended at the token limit, as the files say"
+    for unit, length in (("characters", _characters), ("words", _words)):
+        piled = _piled(outputs, {id(o): length(o.text) for o in outputs}, SHORTEST_LIMIT[unit])
+        if piled:
+            return piled, f"break off at exactly {length(piled[0].text):,} {unit}"
+    by_length = sorted(outputs, key=lambda o: (-len(o.text), o.text))
+    top, rest = by_length[: total // TOP], by_length[total // TOP :]
+    if len(top) < TOP or len({o.text for o in outputs}) < total / 2:
+        return [], ""
+    broken, others = ([o for o in some if breaks_off(o.text)] for some in (top, rest))
+    share, other = len(broken) / len(top), len(others) / len(rest)
+    p = fisher(len(broken), len(top) - len(broken), len(others), len(rest) - len(others))
+    if p < SURE and share >= BROKEN_OFF and share >= other + 0.2:
+        return broken, (
+            f"of the longest {len(top)} break off in the middle (elsewhere "
+            f"{100 * other:.0f} %, p = {p:.1g}), as at a token limit"
+        )
+    return [], ""
+
+
+def _piled(outputs: Sequence[Output], lengths: Mapping[int, int], shortest: int) -> list[Output]:
+    """Outputs of exactly the greatest length, where they are too many for chance, break off, and are
+    different texts."""
+    longest = max(lengths.values())
+    if longest < shortest:
+        return []
+    at = list({o.text: o for o in outputs if lengths[id(o)] == longest}.values())
+    below = sum(0.8 * longest <= n < longest for n in lengths.values())
+    expected = below / max(1, longest - int(0.8 * longest))
+    beginnings = {o.text.strip()[:20] for o in at}
+    if (
+        len(at) < max(3, PILED * len(outputs))
+        or len(at) < PILE_RATIO * max(expected, 0.2)
+        or len(beginnings) < len(at) / 2
+        or sum(breaks_off(o.text) for o in at) < BROKEN_OFF * len(at)
+    ):
+        return []
+    return [o for o in outputs if lengths[id(o)] == longest]
+
+
+def may_loop(text: str) -> bool:
+    """False only where `has_loop` is: at a fraction of its cost.
+
+    A block of s words, r times in a row, makes r s - 2 runs of three words of which s are different,
+    each at least r - 1 times. With four repeats and twenty words thirteen of eighteen are repeats.
+    """
+    if _DIGITS.search(text):
+        text = _DIGITS.sub("", _NUMBERS.sub("\0", text))
+    words = text.split()
+    if not words:
+        return False
+    if max(map(len, words)) >= LOOP_CHARACTERS:
+        return True
+    runs = list(zip(words, words[1:], words[2:], strict=False))
+    if len(runs) - len(set(runs)) < LOOP_REPEATED:
+        return False
+    return sum(n for n in Counter(runs).values() if n >= LOOP_TIMES) >= LOOP_RUNS
+
+
+def breaks_off(text: str) -> bool:
+    """Whether a text ends in the middle: after a letter, a digit, a comma or an open bracket."""
+    end = text.rstrip()
+    return bool(end) and _ENDED.search(end) is None
+
+
+def _characters(text: str) -> int:
+    return len(text)
+
+
+def _words(text: str) -> int:
+    return len(text.split())
+
+
+def _effect(touched: Sequence[Output], outputs: Sequence[Output]) -> tuple[str, dict[str, Any]]:
+    """The win rate of some outputs and that of the others, in words and as evidence."""
+    some = {id(o) for o in touched}
+    theirs = [o.share for o in outputs if id(o) in some and o.share is not None]
+    others = [o.share for o in outputs if id(o) not in some and o.share is not None]
+    evidence: dict[str, Any] = {
+        "win_rate_of_these": 100 * fmean(theirs) if theirs else None,
+        "win_rate_of_others": 100 * fmean(others) if others else None,
+        "judged_of_these": len(theirs),
+        "judged_of_others": len(others),
+    }
+    if not theirs or not others:
+        return "", evidence
+    return (
+        f" (win rate {100 * fmean(theirs):.1f} % over {len(theirs)} of them, "
+        f"{100 * fmean(others):.1f} % over {len(others)} others)",
+        evidence,
+    )
+
+
+def _first_word(text: str) -> str:
+    words = text.split(maxsplit=1)
+    return short(words[0], 40) if words else ""

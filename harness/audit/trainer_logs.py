@@ -1,0 +1,239 @@
+"""Trainings' logs: whether steps, batch and epochs fit the data set and the counts that are claimed,
+and whether the training came to its end with a loss that is a number.
+
+Nothing is claimed where packing is on. Where nothing beside the log says how large its batches were,
+all that is sure is the least that its steps make: more examples than there are rows cannot be.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.audit.claims import (
+    Count,
+    count_in,
+    count_in_name,
+    read_claims,
+)
+from harness.audit.files import Given, Unreadable
+from harness.audit.model import Result, compare
+from harness.audit.settings import Settings
+from harness.audit.steps import ANY, Ranges, shown
+from harness.audit.training_counts import (
+    check_claims,
+    check_data,
+    check_repeats,
+    claim_finding,
+    may_be_true,
+)
+from harness.audit.training_data import (
+    NOT_DATA,
+    TrainingData,
+    data_beside,
+    given_data,
+    read_training_data,
+)
+from harness.audit.training_examples import (
+    Known,
+    examples_of_log,
+    known,
+    own_training,
+    settings_near,
+)
+from harness.audit.training_log import SUMMARIES, Log, read_logs
+
+LOOKS_FOR = (
+    "trainings' logs (trainer_state.json, trainer_log.jsonl), and data sets that a README's table "
+    "links to"
+)
+KIND, DATA_KIND = "training", "data_set"
+
+
+def find(given: Given) -> list[Result]:
+    """A result for each training below the path; without one, for the data set that was given."""
+    results = []
+    read: list[Path] = []
+    data = None if given.training_data is None else given_data(given.training_data)
+    for path, log in list(read_logs(given.files)):
+        if isinstance(log, str):
+            given.skip(path, log)
+            continue
+        results.append(audit_training(log, given, data))
+        read += [*log.files, *(path.parent / name for name in SUMMARIES)]
+    given.claim(*read)
+    if data is not None and not results:
+        results.append(_audit_data(data, [], _only_name(given), given))
+    results += _linked_data(given, {r.material.get("data") for r in results})
+    return results
+
+
+def audit_training(log: Log, given: Given, data: TrainingData | None) -> Result:
+    """The checks of one training. `data`: what the user says it was trained on."""
+    result = Result(str(log.files[0]), KIND)
+    own = own_training(log)
+    settings = [] if own else settings_near(log.folder, given.root)
+    facts = own[0] if own else known(log, settings)
+    sets = [data] if data else own[1] if own else data_beside(log.folder, facts.data, given.files)
+    if len(facts.data) > 1 or any("," in name for name in facts.data):
+        # Trained on several: one of them does not say how many.
+        sets = []
+    ranges = examples_of_log(log, facts)
+    _measure(result, log, facts, settings, ranges, sets, own is not None)
+    if facts.packing is not False:
+        # Packing makes fewer of them: of unknown settings the least is left.
+        ranges = [] if facts.packing or not ranges else [(ranges[0][0], ANY)]
+    if own:
+        result.published |= own[2]
+        compare(result)
+    _check_losses(result, log)
+    _check_end(result, log)
+    if ranges:
+        check_data(result, log, facts, ranges, sets)
+    check_claims(result, log, facts, ranges, sets, given)
+    for one in sets:
+        check_repeats(result, one)
+    return result
+
+
+def _measure(
+    result: Result,
+    log: Log,
+    facts: Known,
+    settings: Sequence[Settings],
+    ranges: Ranges,
+    sets: Sequence[TrainingData],
+    own: bool,
+) -> None:
+    losses = [loss for _, loss in log.losses if math.isfinite(loss)]
+    result.metrics |= {
+        "steps": log.step or None,
+        "steps_planned": log.planned,
+        "epochs": max((e for _, e in log.seen), default=None),
+        "logged_losses": len(log.losses),
+        "last_loss": losses[-1] if losses else None,
+    }
+    for name, values in (
+        ("batch_size", facts.batches),
+        ("accumulation", facts.accumulations),
+        ("devices", facts.devices),
+    ):
+        if len(values) == 1 and not own:
+            result.metrics[name] = values[0]
+    if own:
+        result.metrics["batch_size"] = facts.batches[0] * facts.accumulations[0]
+    if ranges:
+        low, high = ranges[0][0], ranges[-1][1]
+        result.metrics |= (
+            {"examples": low} if low == high else {"examples_lowest": low, "examples_highest": high}
+        )
+    if len(sets) == 1:
+        result.metrics["rows"] = sets[0].rows
+        result.material["data"] = str(sets[0].path.resolve())
+    if facts.packing:
+        result.notes.append("examples were packed together, so steps count none")
+    elif ranges and facts.packing is None:
+        result.notes.append(
+            "no file beside the log says how large its batches were, or whether examples "
+            f"were packed: {shown(ranges)} examples an epoch are possible"
+        )
+    if settings:
+        read = ", ".join(s.path.name for s in settings)
+        result.notes.append(f"settings were read from {read}")
+    if log.runs > 1:
+        result.notes.append(f"the log begins {log.runs} times; its last run was read")
+
+
+def _check_losses(result: Result, log: Log) -> None:
+    if not log.bad:
+        return
+    last = log.losses[-1][0] in log.bad
+    result.add(
+        "count_mismatch",
+        "error" if last else "warning",
+        f"{len(log.bad)} of {len(log.losses)} logged losses are no numbers, the first at step "
+        f"{log.bad[0]:,}" + (": the training diverged, and ended so" if last else ""),
+        {
+            "logged": len(log.losses),
+            "not_numbers": len(log.bad),
+            "first_step": log.bad[0],
+            "at_the_end": last,
+        },
+    )
+
+
+def _check_end(result: Result, log: Log) -> None:
+    if log.planned is None or log.snapshot or not log.step:
+        return
+    left = log.planned - log.step
+    # The last lines before the end may be due and not written.
+    if left <= log.interval():
+        return
+    result.add(
+        "count_mismatch",
+        "info" if log.stops_early else "warning",
+        f"the training ended after {log.step:,} of {log.planned:,} planned steps "
+        f"({100 * log.step / log.planned:.0f} %)"
+        + (
+            "; it kept a best checkpoint, so it may have been told to stop"
+            if log.stops_early
+            else ""
+        ),
+        {"steps": log.step, "planned": log.planned, "missing": left},
+    )
+
+
+def _audit_data(
+    data: TrainingData, about: Sequence[Count], named: Count | None, given: Given
+) -> Result:
+    """A data set that no log was found of, against what is claimed of it."""
+    result = Result(str(data.path), DATA_KIND)
+    result.metrics |= {
+        "rows": data.rows,
+        "empty_rows": data.empty,
+        "different_rows": data.different,
+    }
+    result.material["data"] = str(data.path.resolve())
+    claimed = [*about, *([named] if named else [])]
+    if len({c.low for c in claimed}) == 1:
+        result.published["rows"] = int(claimed[0].low)
+        result.matches = may_be_true(claimed[0], [], [], [data])
+        result.digits["rows"] = 0 if result.matches else -1
+    for counts, severity in ((about, "error"), ([named] if named else [], "warning")):
+        if counts and not any(may_be_true(c, [], [], [data]) for c in counts):
+            claim_finding(result, counts[0], severity, Log([data.path]), _NOTHING, [], [data])
+    check_repeats(result, data)
+    return result
+
+
+_NOTHING = Known((), (), (), None, None, None, None, (), (), ())
+
+
+def _only_name(given: Given) -> Count | None:
+    """The count that folders below the path have in their names, where there is but one."""
+    folders = {path.parent for path in given.files} | {given.root}
+    named = [count_in_name(folder, given.root) for folder in folders]
+    counts = {count.low: count for count in named if count}
+    return next(iter(counts.values())) if len(counts) == 1 else None
+
+
+def _linked_data(given: Given, known_already: set[object]) -> list[Result]:
+    """Data sets that a line of a README's table links to, with their number of rows."""
+    claims: dict[Path, list[Count]] = {}
+    for readme in (p for p in given.files if p.name.lower() == "readme.md"):
+        for line in read_claims(readme)[0]:
+            count = count_in(line)
+            for link in line.links if count else ():
+                target = readme.parent / link
+                if target in given.files and count:
+                    claims.setdefault(target, []).append(count)
+    results = []
+    for path, counts in sorted(claims.items()):
+        if path.suffix.lower() not in (".json", ".jsonl", ".csv") or NOT_DATA.search(path.name):
+            continue
+        try:
+            data = read_training_data(path)
+        except (Unreadable, OSError):
+            continue
+        if str(path.resolve()) not in known_already:
+            results.append(_audit_data(data, counts, None, given))
+    return results

@@ -1,0 +1,234 @@
+"""Whether a training's number of examples fits its data set, and what is claimed of both."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.audit.claims import (
+    Count,
+    Line,
+    count_in,
+    count_in_name,
+    counts_said,
+    lines_about,
+    read_claims,
+    readmes,
+)
+from harness.audit.files import Given
+from harness.audit.model import Result, short
+from harness.audit.steps import ANY, Ranges, meet, shown
+from harness.audit.training_data import TrainingData
+from harness.audit.training_examples import Known
+from harness.audit.training_log import LINES, STATE, Log
+
+SLACK = 0.02
+"""The share of a data set that a trainer may have left out for its own reasons."""
+REPEATED = 0.1
+"""From this share of repeated rows on, a data set's size says little of what is in it."""
+
+
+def check_data(
+    result: Result, log: Log, facts: Known, ranges: Ranges, sets: Sequence[TrainingData]
+) -> None:
+    """Against the data set: more examples than rows cannot be; fewer by more than a trainer leaves
+    out means that the file is another one's."""
+    expected = [(one, *_expected(one, log, facts)) for one in sets]
+    if not expected or any(meet(ranges, low, high) for _, low, high in expected):
+        return
+    one, low, high = expected[0]
+    seen = _several(ranges, facts)
+    what = f"{one.rows:,} rows" if len(expected) == 1 else _each(sets)
+    ratio = ranges[0][0] / max(high, 1) if ranges[0][0] > high else ranges[-1][1] / max(low, 1)
+    result.add(
+        "count_mismatch",
+        "error" if ranges[0][0] > high else "warning",
+        f"the log makes {seen} examples an epoch ({_reckoning(log, facts)}), and {what} "
+        f"are in {_names(sets)}: {ratio:.2f} times as many examples as rows",
+        {
+            "examples": [list(r) for r in ranges[:5]],
+            "rows": {str(s.path): s.rows for s in sets},
+            "expected_low": math.floor(low),
+            "expected_high": math.ceil(high),
+            "ratio": round(ratio, 4),
+            **_setting_evidence(log, facts),
+        },
+    )
+
+
+def _expected(data: TrainingData, log: Log, facts: Known) -> tuple[float, float]:
+    """Examples of an epoch that the file can make."""
+    low, high = (data.rows - data.empty) * (1 - SLACK), float(data.rows)
+    if facts.most:
+        low, high = min(low, facts.most[0]), min(high, facts.most[-1])
+    shares = _held_out(log, facts)
+    lows = [low * (1 - v) - 1 if v < 1 else low - v for v in shares]
+    highs = [high * (1 - v) + (1 if v else 0) if v < 1 else high - v for v in shares]
+    return max(min(lows), 1), max(*highs, 1)
+
+
+def _held_out(log: Log, facts: Known) -> tuple[float, ...]:
+    """What may have been kept back: where it was measured and no file says of how many, up to half."""
+    return facts.held_out or ((0.0, 0.5) if log.has_held_out else (0.0,))
+
+
+def _rows_behind(log: Log, facts: Known, ranges: Ranges) -> Ranges:
+    """How many rows a data set may have of which the log's examples were taken."""
+    if facts.most:
+        # Cut to so many: the file may have any number beyond.
+        return [(ranges[0][0], ANY)] if meet(ranges, facts.most[0], facts.most[-1]) else ranges
+    shares = _held_out(log, facts)
+    found = []
+    for low, high in ranges:
+        if high == ANY:
+            found.append((low, ANY))
+            continue
+        tops = [high / (1 - v) + 1 if 0 < v < 1 else high + v for v in shares]
+        bottoms = [low / (1 - v) - 1 if 0 < v < 1 else low + v for v in shares]
+        found.append((math.floor(min(bottoms)), math.ceil(max(tops) * (1 + SLACK))))
+    return found
+
+
+def check_claims(
+    result: Result,
+    log: Log,
+    facts: Known,
+    ranges: Ranges,
+    sets: Sequence[TrainingData],
+    given: Given,
+) -> None:
+    """Against a README's table, its text, and the folder's name; each alone."""
+    folder = log.folder
+    lines: list[Line] = []
+    said: list[Count] = []
+    for readme in readmes(folder, given.root):
+        found, text = read_claims(readme)
+        lines += found
+        if readme.parent in (folder, folder.parent) and _trainings_below(readme.parent, given) == 1:
+            said += counts_said(readme, text)
+    about = [c for c in map(count_in, lines_about(lines, folder)) if c]
+    named = count_in_name(folder, given.root)
+    behind = _rows_behind(log, facts, ranges) if ranges else []
+    if len(sets) > 1:
+        sets = []
+    for counts, severity in (
+        (about, "error"),
+        (said, "warning"),
+        ([named] if named else [], "warning"),
+    ):
+        if not counts or not (sets or behind):
+            continue
+        result.published.setdefault("examples", round((counts[0].low + counts[0].high) / 2))
+        fits = any(may_be_true(count, behind, ranges, sets) for count in counts)
+        result.matches = fits and result.matches is not False
+        if not fits:
+            claim_finding(result, counts[0], severity, log, facts, ranges, sets)
+
+
+def _trainings_below(folder: Path, given: Given) -> int:
+    """Of several, no text says which one it speaks of."""
+    logs = {p.parent for p in given.files if p.name in (STATE, LINES) and folder in p.parents}
+    return len({p.parent if p.name.startswith("checkpoint-") else p for p in logs})
+
+
+def may_be_true(count: Count, behind: Ranges, ranges: Ranges, sets: Sequence[TrainingData]) -> bool:
+    """Whether a claim may be true. An exact one must be the file's rows (all, usable, or different
+    ones), where there is a file; else it must fit the log."""
+    if sets:
+        one = sets[0]
+        return any(
+            count.low <= n <= count.high for n in (one.rows, one.rows - one.empty, one.different)
+        )
+    if behind:
+        return meet(behind, count.low, count.high) or meet(ranges, count.low, count.high)
+    return True
+
+
+def claim_finding(
+    result: Result,
+    count: Count,
+    severity: str,
+    log: Log,
+    facts: Known,
+    ranges: Ranges,
+    sets: Sequence[TrainingData],
+) -> None:
+    told = _told(count)
+    parts = []
+    if sets:
+        parts.append(f"{sets[0].path.name} has {sets[0].rows:,}")
+    if ranges:
+        parts.append(f"the log makes {_several(ranges, facts)} an epoch ({_reckoning(log, facts)})")
+    result.add(
+        "count_mismatch",
+        "error" if severity == "error" else "warning",
+        f"{count.where} says {told} training examples, and " + "; ".join(parts),
+        {
+            "claimed": [count.low, count.high],
+            "where": count.where,
+            "quote": short(count.quote),
+            "rows": sets[0].rows if sets else None,
+            "different_rows": sets[0].different if sets else None,
+            "examples": [list(r) for r in ranges[:5]],
+            **(_setting_evidence(log, facts) if ranges else {}),
+        },
+    )
+
+
+def _told(count: Count) -> str:
+    if count.low == count.high:
+        return f"{int(count.low):,}"
+    return f"about {round((count.low + count.high) / 2):,}"
+
+
+def _several(ranges: Ranges, facts: Known) -> str:
+    """The numbers in words; of an unknown number of devices those of one."""
+    if len(facts.devices) > 1 and ranges[0][1] < ANY:
+        return f"{shown(ranges[:1])}, or on several devices a multiple of it,"
+    return shown(ranges)
+
+
+def _reckoning(log: Log, facts: Known) -> str:
+    """How the log's number came about, in words."""
+    if log.examples is not None:
+        return "its summary counts them"
+
+    epochs = max((e for _, e in log.seen), default=facts.epochs or log.epochs or 0)
+    step = log.step or log.planned or 0
+    parts = {"batch": facts.batches, "accumulation": facts.accumulations, "devices": facts.devices}
+    known = {name: values[0] for name, values in parts.items() if len(values) == 1}
+    told = [f"{value} {name}" if name == "devices" else f"{name} {value}"
+            for name, value in known.items() if value > 1]  # fmt: skip
+    if len(known) < len(parts):
+        told.append(f"unknown {' and '.join(name for name in parts if name not in known)}")
+    return f"{step:,} steps in {epochs:g} epochs, {', '.join(told) or 'batch 1'}"
+
+
+def _setting_evidence(log: Log, facts: Known) -> dict[str, object]:
+    return {
+        "steps": log.step or log.planned,
+        "epochs": max((e for _, e in log.seen), default=None),
+        "batch_sizes": list(facts.batches),
+        "accumulations": list(facts.accumulations),
+        "devices": list(facts.devices),
+    }
+
+
+def check_repeats(result: Result, data: TrainingData) -> None:
+    repeated = data.rows - data.different
+    if repeated < max(REPEATED * data.rows, 10):
+        return
+    result.add(
+        "count_mismatch",
+        "info",
+        f"{repeated:,} of the {data.rows:,} rows of {data.path.name} repeat another one: it holds "
+        f"{data.different:,} different examples",
+        {"rows": data.rows, "different": data.different, "repeated": repeated},
+    )
+
+
+def _names(sets: Sequence[TrainingData]) -> str:
+    return " or ".join(s.path.name for s in sets[:3])
+
+
+def _each(sets: Sequence[TrainingData]) -> str:
+    return " or ".join(f"{s.rows:,}" for s in sets[:3]) + " rows"

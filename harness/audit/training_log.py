@@ -1,0 +1,201 @@
+"""The log of one training: transformers' trainer_state.json and summaries, LLaMA-Factory's and this
+harness's trainer_log.jsonl."""
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.audit.files import Unreadable, read_json, read_text
+from harness.audit.settings import number
+
+STATE, LINES = "trainer_state.json", "trainer_log.jsonl"
+SUMMARIES = ("train_results.json", "all_results.json")
+_CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
+
+
+@dataclass
+class Log:
+    """One training's log. `files`: those it was read from, the main one first.
+
+    seen: (step, epoch) lines; planned: optimizer steps that were to be made; epochs: those that were
+    to be made, rounded up; batch: examples of one micro-batch, of all devices of one process;
+    runtime, per_second, steps_per_second: the trainer's own summary; examples: its own count;
+    losses: (step, loss); bad: steps whose loss is no number; snapshot: a checkpoint's, which says
+    nothing of the training's end.
+    """
+
+    files: list[Path]
+    seen: list[tuple[int, float]] = field(default_factory=list)
+    planned: int | None = None
+    epochs: float | None = None
+    batch: float | None = None
+    runtime: float | None = None
+    per_second: float | None = None
+    steps_per_second: float | None = None
+    examples: int | None = None
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    bad: list[int] = field(default_factory=list)
+    has_held_out: bool = False
+    stops_early: bool = False
+    """Whether the trainer kept a best checkpoint, so may have been told to stop early."""
+    snapshot: bool = False
+    runs: int = 1
+    """How often the log begins anew."""
+
+    @property
+    def folder(self) -> Path:
+        return self.files[0].parent
+
+    @property
+    def step(self) -> int:
+        return max((step for step, _ in self.seen), default=0)
+
+    def interval(self) -> int:
+        """Steps between two lines, at most; the first line is one interval after the beginning."""
+        steps = [0, *sorted({step for step, _ in self.seen})]
+        return max((b - a for a, b in itertools.pairwise(steps)), default=1)
+
+
+def read_logs(files: Sequence[Path]) -> Iterator[tuple[Path, Log | str]]:
+    """Of each folder with logs: its log, or why there is none. Of several checkpoints without a log
+    above them, the last one's."""
+    by_folder: dict[Path, list[Path]] = {}
+    for path in files:
+        if path.name in (STATE, LINES, *SUMMARIES):
+            by_folder.setdefault(path.parent, []).append(path)
+    snapshots: dict[Path, list[Path]] = {}
+    for folder in list(by_folder):
+        if _CHECKPOINT.match(folder.name):
+            snapshots.setdefault(folder.parent, []).append(folder)
+    for parent, folders in snapshots.items():
+        above = {p.name for p in by_folder.get(parent, ())} & {STATE, LINES}
+        folders.sort(key=_checkpoint_step)
+        for folder in folders if above else folders[:-1]:
+            del by_folder[folder]
+    for folder, paths in sorted(by_folder.items()):
+        names = {p.name: p for p in paths}
+        if STATE not in names and LINES not in names:
+            continue
+        ordered = [names[n] for n in (STATE, LINES, *SUMMARIES) if n in names]
+        try:
+            log = Log(ordered, snapshot=_CHECKPOINT.match(folder.name) is not None)
+            for path in ordered:
+                _read(log, path)
+        except Unreadable as e:
+            yield path, str(e)
+            continue
+        if log.seen or log.planned:
+            yield ordered[0], log
+        else:
+            yield ordered[0], "it has no steps"
+
+
+def _checkpoint_step(folder: Path) -> int:
+    found = _CHECKPOINT.match(folder.name)
+    return int(found[1]) if found else -1
+
+
+def _read(log: Log, path: Path) -> None:
+    if path.name == LINES:
+        _read_lines(log, path)
+        return
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise Unreadable("it is no object")
+    if path.name == STATE:
+        _read_state(log, value)
+    else:
+        _summary(log, value)
+
+
+def _read_state(log: Log, state: dict[str, Any]) -> None:
+    history = state.get("log_history")
+    if not isinstance(history, list):
+        raise Unreadable("it has no log_history")
+    for line in history:
+        if isinstance(line, dict):
+            _line(log, line, "step")
+    step, epoch = number(state.get("global_step")), number(state.get("epoch"))
+    if step and epoch and _is_step(step):
+        log.seen.append((int(step), epoch))
+    planned, epochs = number(state.get("max_steps")), number(state.get("num_train_epochs"))
+    if planned and _is_step(planned):
+        log.planned = int(planned)
+    # Without a length the trainer has a huge number of epochs.
+    if epochs and 0 < epochs < 1e6:
+        log.epochs = epochs
+    batch = number(state.get("train_batch_size"))
+    if batch and batch >= 1:
+        log.batch = batch
+    log.stops_early = state.get("best_metric") is not None
+
+
+def _read_lines(log: Log, path: Path) -> None:
+    """A line that an interrupted run left unfinished at the end is no fault."""
+    found: list[dict[str, Any]] = []
+    lines = [line for line in read_text(path).split("\n") if line.strip()]
+    for place, text in enumerate(lines):
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            if place == len(lines) - 1 and found:
+                break
+            raise Unreadable(f"line {place + 1} is not JSON") from None
+        if isinstance(value, dict):
+            found.append(value)
+    last = -1.0
+    own = Log(log.files)
+    for line in found:
+        step = number(line.get("current_steps", line.get("step")))
+        if step is not None and step < last:
+            own = Log(log.files, runs=own.runs + 1)
+        last = step if step is not None else last
+        _line(own, line, "current_steps" if "current_steps" in line else "step")
+        planned = number(line.get("total_steps"))
+        if planned and _is_step(planned):
+            own.planned = int(planned)
+    log.runs = own.runs
+    log.planned = log.planned or own.planned
+    log.has_held_out |= own.has_held_out
+    # trainer_state.json has the same lines, with more digits.
+    if not log.seen:
+        log.seen, log.losses, log.bad = own.seen, own.losses, own.bad
+
+
+def _line(log: Log, line: dict[str, Any], step_name: str) -> None:
+    step, epoch = number(line.get(step_name)), number(line.get("epoch"))
+    if step is None or not _is_step(step):
+        return
+    if epoch is not None:
+        log.seen.append((int(step), epoch))
+    if "loss" in line and line["loss"] is not None:
+        loss = line["loss"]
+        value = number(loss)
+        vanished = value == 0 and "grad_norm" in line and number(line["grad_norm"]) is None
+        if value is None or vanished:
+            log.bad.append(int(step))
+        log.losses.append((int(step), math.nan if value is None else value))
+    log.has_held_out |= any(n in line for n in ("eval_loss", "eval_runtime", "held_out_loss"))
+    _summary(log, line)
+
+
+def _summary(log: Log, found: dict[str, Any]) -> None:
+    runtime, rate = (
+        number(found.get("train_runtime")),
+        number(found.get("train_samples_per_second")),
+    )
+    if runtime and rate and runtime > 0 and rate > 0:
+        log.runtime, log.per_second = runtime, rate
+        log.steps_per_second = number(found.get("train_steps_per_second"))
+    examples = number(found.get("train_samples"))
+    if examples and examples >= 1:
+        log.examples = int(examples)
+
+
+def _is_step(value: float) -> bool:
+    return 1 <= value < 1e12 and value == int(value)

@@ -1,0 +1,381 @@
+"""`harness compare`: two rows, prompt by prompt."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from harness.errors import InputError
+from harness.plan import Planner, RowPlan
+from harness.progress import plain
+from harness.report import losses
+from harness.report.comparability import Difference, differences
+from harness.report.evidence import GRADED, Evidence, gather, grades_of, strata_of
+from harness.report.matrix import choose_plan
+from harness.report.verdict import pool
+from harness.spec.load import LoadedRow
+from harness.spec.models import Row
+from harness.stats.paired import POWER, Paired, flips, paired, sign_test
+
+VERDICTS = ("win", "draw", "lose")
+FLIPPED = ("win_rate", "winning_score")
+"""Metrics of which a grade is a win, a draw or a loss."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A row with the runs that gave a metric."""
+
+    row: Row
+    evidence: Evidence
+    value: float
+    judged: int | None
+    """Over all runs, as `expected`."""
+    expected: int | None
+    simulated: frozenset[str]
+    places: dict[Any, float]
+    """Prompt -> its mean grade over the runs; only what was judged in every run."""
+    asked: set[Any]
+    """All prompts, the unjudged ones too."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two rows on one metric. Without grades of each prompt there is a difference and no more."""
+
+    metric: str
+    first: Side
+    second: Side
+    result: Paired | None
+    both: int = 0
+    """Prompts that were judged in every run of both."""
+    only_first: int = 0
+    """Prompts judged in the first alone: unjudged in the second, or no prompt of it."""
+    only_second: int = 0
+    table: list[list[int]] | None = None
+    """Of win, draw, lose: prompts by the first's verdict (lines) and the second's (columns)."""
+    above: int = 0
+    """Prompts on which the first has the higher grade."""
+    below: int = 0
+    p_value: float | None = None
+    lowest: float | None = None
+    highest: float | None = None
+    """The difference over the prompts of both, with what went unjudged all against the first, and all
+    for it; None where nothing is open."""
+
+
+def show_comparison(
+    console: Console,
+    first: LoadedRow,
+    second: LoadedRow,
+    planners: Sequence[Planner],
+    as_json: bool,
+) -> None:
+    """Print the comparison on every metric that both rows have.
+
+    Raises:
+        InputError: a row has no score yet, or they have no metric in common.
+        Damaged: an artefact of a row was changed.
+    """
+    plans = [_plan(loaded, planners) for loaded in (first, second)]
+    compared = compare(plans[0], plans[1])
+    apart = differences(plans[0], plans[1])
+    if as_json:
+        told = {
+            "rows": [first.row.row, second.row.row],
+            "confounded": bool(apart),
+            "settings": [asdict(one) for one in apart],
+            "metrics": [to_dict(one) for one in compared],
+        }
+        console.file.write(json.dumps(told, indent=2, allow_nan=False) + "\n")
+        return
+    for one in compared:
+        heading, *lines = sentences(one)
+        console.print(f"[bold]{escape(plain(heading))}[/]", highlight=False)
+        for line in lines:
+            console.print(f"  {escape(plain(line))}", highlight=False, soft_wrap=True)
+    _show_settings(console, apart)
+
+
+def _show_settings(console: Console, apart: Sequence[Difference]) -> None:
+    if not apart:
+        console.print("The rows differ in nothing but what is studied.", highlight=False)
+        return
+    console.print(
+        "[bold yellow]confounded[/]: the rows differ in more than what is studied, and the difference "
+        "may come of any of it",
+        highlight=False,
+    )
+    for one in apart:
+        console.print(f"  - {escape(plain(str(one)))}", highlight=False, soft_wrap=True)
+
+
+def _plan(loaded: LoadedRow, planners: Sequence[Planner]) -> RowPlan:
+    plan, problem = choose_plan(loaded, planners)
+    if plan is None:
+        raise InputError(f"row {loaded.row.row} cannot be compared: {problem}")
+    return plan
+
+
+def compare(first: RowPlan, second: RowPlan) -> list[Compared]:
+    """One for each metric that both rows have, graded ones first.
+
+    Raises:
+        InputError: a row has no score, or none that the other has too.
+        Damaged: an artefact was changed.
+    """
+    measured = [_metrics(plan) for plan in (first, second)]
+    for plan, names in zip((first, second), measured, strict=True):
+        if not names:
+            raise InputError(
+                f"row {plan.row.row} has no score yet", f"Run it: harness run {plan.target}"
+            )
+    common = [name for name in measured[0] if name in measured[1]]
+    if "win_rate" in common and "winning_score" in common:
+        # The same verdicts on another scale.
+        common.remove("winning_score")
+    if not common:
+        told = [f"{plan.row.row} has {', '.join(names)}"
+                for plan, names in zip((first, second), measured, strict=True)]  # fmt: skip
+        raise InputError(
+            f"the rows have no metric in common: {'; '.join(told)}",
+            "Rows can be compared where the same kind of judge has judged both.",
+        )
+    found = [_compared(name, _side(first, name), _side(second, name)) for name in common]
+    return sorted(found, key=lambda one: one.result is None)
+
+
+def _metrics(plan: RowPlan) -> list[str]:
+    made = [stage.artefact for stage in [*plan.final(), *losses.trainings(plan)]]
+    names = [name for artefact in made if artefact for name in artefact.manifest["metrics"]]
+    judged = losses.is_judged(plan.row) and not losses.judges_loss(plan.row)
+    return [
+        name
+        for name in dict.fromkeys(names)
+        # The training's losses of rows that are judged by something else are no result.
+        if not (judged and name.partition("/")[0] in losses.LOSSES)
+    ]
+
+
+def _side(plan: RowPlan, metric: str) -> Side:
+    is_loss = metric.partition("/")[0] in losses.LOSSES
+    planned = losses.stages_of(plan) if is_loss else plan.final()
+    evidence = gather(plan.row, metric, planned, every_grade=True)
+    if evidence is None:
+        raise InputError(f"row {plan.row.row} gives no number for {metric}")
+    runs = [run for run in evidence.runs.values() if run.stage.artefact is not None]
+    pooled = pool([run.metric for run in runs])
+    grades = list(evidence.grades.values())
+    in_all = [p for p in grades[0] if all(p in g for g in grades)] if grades else []
+    asked: set[Any] = set()
+    if metric in GRADED:
+        for run in runs:
+            assert run.stage.artefact is not None
+            asked |= set(grades_of(run.stage.artefact, metric))
+    marks = {
+        m for run in runs if run.stage.artefact for m in run.stage.artefact.manifest["simulated"]
+    }
+    return Side(
+        plan.row,
+        evidence,
+        pooled["value"],
+        pooled.get("judged"),
+        pooled.get("expected"),
+        frozenset(marks),
+        {p: math.fsum(g[p] for g in grades) / len(grades) for p in in_all},
+        asked,
+    )
+
+
+def _compared(metric: str, first: Side, second: Side) -> Compared:
+    both = [place for place in first.places if place in second.places]
+    if not both:
+        return Compared(metric, first, second, None, 0, len(first.places), len(second.places))
+    bounds = first.evidence.bounds
+    result = paired(_rows(first, both), _rows(second, both), bounds, strata_of(metric, both))
+    above = sum(first.places[p] > second.places[p] for p in both)
+    below = sum(first.places[p] < second.places[p] for p in both)
+    table = None
+    if metric in FLIPPED and bounds is not None:
+        middle = (bounds[0] + bounds[1]) / 2
+        sides = [{p: _verdict(side.places[p], middle) for p in both} for side in (first, second)]
+        table = flips(sides[0], sides[1], VERDICTS)
+    lowest, highest = _bounds(metric, first, second)
+    return Compared(
+        metric,
+        first,
+        second,
+        result,
+        len(both),
+        len(first.places) - len(both),
+        len(second.places) - len(both),
+        table,
+        above,
+        below,
+        sign_test(above, below),
+        lowest,
+        highest,
+    )
+
+
+def _verdict(grade: float, middle: float) -> str:
+    """Of the mean over runs."""
+    return "draw" if grade == middle else "win" if grade > middle else "lose"
+
+
+def _rows(side: Side, places: Sequence[Any]) -> list[list[float]]:
+    """The trainings' mean grades where there are several trainings, else the mean over all runs."""
+    trainings = sorted({index[0] for index in side.evidence.grades})
+    if len(trainings) == 1:
+        return [[side.places[place] for place in places]]
+    rows = []
+    for number in trainings:
+        own = [grades for index, grades in side.evidence.grades.items() if index[0] == number]
+        rows.append([math.fsum(g[place] for g in own) / len(own) for place in places])
+    return rows
+
+
+def _bounds(metric: str, first: Side, second: Side) -> tuple[float | None, float | None]:
+    """Over the prompts that both were asked, what went unjudged all one way and all the other."""
+    bounds = first.evidence.bounds
+    asked = first.asked & second.asked
+    open_ = [p for p in asked if p not in first.places or p not in second.places]
+    if bounds is None or not open_ or strata_of(metric, []) is not None:
+        return None, None
+    ends = []
+    for ours, theirs in (bounds, bounds[::-1]):
+        apart = [first.places.get(p, ours) - second.places.get(p, theirs) for p in asked]
+        ends.append(math.fsum(apart) / len(asked))
+    return ends[0], ends[1]
+
+
+def sentences(one: Compared) -> list[str]:
+    """What a person reads of it, the first line naming what it is about; not escaped."""
+    first, second = one.first, one.second
+    unit = "points" if first.evidence.bounds == (0, 100) else ""
+    marks = sorted(first.simulated | second.simulated)
+    heading = f"{first.row.row} and {second.row.row}, {one.metric}"
+    if marks:
+        heading += f" (simulated: {', '.join(marks)})"
+    lines = [heading, *(_told(side, one.metric) for side in (first, second))]
+    if one.result is None:
+        gap = f"difference {first.value - second.value:+.4g} {unit}".rstrip()
+        why = (
+            "no prompt was judged in both"
+            if first.places and second.places
+            else "no grade of each prompt is kept, so there is no test"
+        )
+        return [*lines, f"{gap}; {why}"]
+    lines.append(_difference(one, unit))
+    if one.table is not None:
+        several = any(len(side.evidence.runs) > 1 for side in (first, second))
+        lines.append(_flips(one.table) + "; of the means over a row's runs" * several)
+    lines.append(_signs(one))
+    if one.only_first or one.only_second:
+        lines.append(
+            f"left out: {one.only_first} prompts judged in {first.row.row} alone, "
+            f"{one.only_second} in {second.row.row} alone"
+        )
+    if one.lowest is not None and one.highest is not None:
+        lines.append(
+            "over all prompts of both, with what went unjudged all against or all for "
+            f"{first.row.row}: {one.lowest:+.2f} to {one.highest:+.2f} {unit}".rstrip()
+        )
+    return lines + _once(one)
+
+
+def _told(side: Side, metric: str) -> str:
+    over = f", judged {side.judged} of {side.expected}" if side.expected is not None else ""
+    digits = 4 if metric.partition("/")[0] in losses.LOSSES else 2
+    runs = len(side.evidence.runs)
+    return f"{side.row.row}: {side.value:.{digits}f}{over}, {runs} run{'s' * (runs > 1)}"
+
+
+def _difference(one: Compared, unit: str) -> str:
+    result = one.result
+    assert result is not None
+    text = f"difference {result.difference:+.2f} {unit}".rstrip()
+    if result.low is None or result.high is None or result.smallest_seen is None:
+        return f"{text} over {one.both} prompts judged in both; too few for an interval"
+    return (
+        f"{text}, 95 % interval {result.low:+.2f} to {result.high:+.2f}, over {one.both} prompts "
+        f"judged in both; the smallest difference that would have been seen with a probability of "
+        f"{100 * POWER:.0f} % is {result.smallest_seen:.2f}"
+    )
+
+
+def _flips(table: list[list[int]]) -> str:
+    kept = sum(table[i][i] for i in range(len(VERDICTS)))
+    total = sum(map(sum, table))
+    changed = [
+        f"{VERDICTS[i]} to {VERDICTS[j]} {table[i][j]}"
+        for i in range(len(VERDICTS))
+        for j in range(len(VERDICTS))
+        if i != j and table[i][j]
+    ]
+    text = f"verdicts: {total - kept} of {total} differ"
+    return text + (f" (first to second: {', '.join(changed)})" if changed else "")
+
+
+def _signs(one: Compared) -> str:
+    alike = one.both - one.above - one.below
+    text = f"{one.above} prompts are better in the first, {one.below} in the second, {alike} alike"
+    return text + (
+        f"; exact sign test of these runs, p = {one.p_value:.2g}" if one.p_value is not None else ""
+    )
+
+
+def _once(one: Compared) -> list[str]:
+    if one.first.evidence.trainings == one.second.evidence.trainings:
+        # Of one and the same model.
+        return []
+    alone = [s.row.row for s in (one.first, one.second)
+             if s.evidence.trains and s.evidence.count(0) == 1]  # fmt: skip
+    if not alone:
+        return []
+    which = " and ".join(dict.fromkeys(alone))
+    return [
+        f"{which}: one training. The interval is about the models at hand; what another training of "
+        "the same set-up would change is not in it"
+    ]
+
+
+def to_dict(one: Compared) -> dict[str, Any]:
+    """The same as data."""
+    return {
+        "metric": one.metric,
+        "rows": {
+            name: {
+                "row": side.row.row,
+                "value": side.value,
+                "judged": side.judged,
+                "expected": side.expected,
+                "runs": len(side.evidence.runs),
+                "trainings": side.evidence.count(0) if side.evidence.trains else 0,
+                "simulated": sorted(side.simulated),
+            }
+            for name, side in (("first", one.first), ("second", one.second))
+        },
+        "difference": one.first.value - one.second.value if one.result is None else None,
+        "paired": asdict(one.result) if one.result else None,
+        "prompts": {
+            "both": one.both,
+            "only_first": one.only_first,
+            "only_second": one.only_second,
+            "first_better": one.above,
+            "second_better": one.below,
+        },
+        "flips": None
+        if one.table is None
+        else {
+            a: dict(zip(VERDICTS, row, strict=True))
+            for a, row in zip(VERDICTS, one.table, strict=True)
+        },
+        "sign_test_p": one.p_value,
+        "lower_bound": one.lowest,
+        "upper_bound": one.highest,
+    }

@@ -1,0 +1,279 @@
+"""Tables as markdown, CSV, LaTeX and HTML. All text is escaped: it may be a model's or a stranger's."""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from harness.report import agreement, layout
+from harness.report.escape import as_html, csv_text, latex, markdown
+from harness.report.matrix import NUMBERS, Line
+from harness.report.sheet import Cell, Sheet, matrix_sheet, ranges
+
+NOT_IN_LATEX = ("cost", "environment", "artefacts")
+"""Columns of the matrix that no page is wide enough for; what is empty throughout goes, too."""
+ALL = "Of every result"
+
+
+def render(
+    lines: Sequence[Line], agreements: Sequence[agreement.Agreement], form: str, layout_name: str
+) -> str:
+    """All tables of the lines, each by itself, in one text. The same lines give the same bytes.
+
+    `form`: md, csv, latex or html; `layout_name`: `matrix`, the harness's own columns, or `study`, as
+    the study lays its table out (harness.report.layout). A table whose study gives no layout has the
+    matrix's in both, and says so.
+
+    Raises:
+        SpecFaults: a study's `_tables.yaml` is faulty.
+    """
+    if form == "csv" and layout_name == "matrix":
+        return to_csv(lines)
+    write = WRITERS[form]
+    text = "\n".join(write(sheet) for sheet in sheets_of(lines, layout_name))
+    if form == "md" and layout_name == "matrix":
+        text += agreement.to_markdown(agreements)
+    return text
+
+
+def sheets_of(lines: Sequence[Line], layout_name: str) -> list[Sheet]:
+    """One for each table, in the lines' order."""
+    tables: dict[str, list[Line]] = {}
+    for line in lines:
+        tables.setdefault(line.table, []).append(line)
+    layouts = layout.layouts_of(lines) if layout_name == "study" else {}
+    sheets = []
+    for name, own in tables.items():
+        known = layouts.get(name)
+        if known is not None:
+            sheets.append(layout.study_sheet(name, known, lines))
+            continue
+        sheet = matrix_sheet(own, name, f"Table {name}")
+        if layout_name == "study":
+            sheet = layout.without(sheet)
+        sheets.append(sheet)
+    return sheets
+
+
+def to_csv(lines: Sequence[Line]) -> str:
+    """The matrix with all its columns, in full precision."""
+    columns = list(lines[0].cells) if lines else []
+    return _csv(columns, ([_csv_cell(c, line.cells[c]) for c in columns] for line in lines))
+
+
+def _csv_cell(column: str, value: Any) -> str:
+    if value is None:
+        return ""
+    return repr(value) if column in NUMBERS else csv_text(str(value))
+
+
+def _csv(headings: Sequence[str], rows: Any) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(headings)
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def sheet_to_csv(sheet: Sheet) -> str:
+    """A sheet as it is read; the notes of a line stand in a last column."""
+    rows = []
+    for row in sheet.rows:
+        numbers = dict.fromkeys(n for cell in row for n in cell.notes)
+        noted = "; ".join([*(sheet.notes[n - 1] for n in numbers), *sheet.general])
+        rows.append([csv_text(text) for text in (*(cell.text for cell in row), noted)])
+    return _csv([csv_text(h) for h in (*sheet.headings, "notes")], rows)
+
+
+def to_markdown(lines: Sequence[Line], title: str) -> str:
+    """A page of the matrix of these lines."""
+    return sheet_to_markdown(matrix_sheet(lines, "matrix", title))
+
+
+def sheet_to_markdown(sheet: Sheet, level: int = 1) -> str:
+    parts = [f"{'#' * level} {markdown(sheet.title)}"]
+    parts += [part for sentence in sheet.about for part in ("", markdown(sentence))]
+    if sheet.warning:
+        parts += ["", f"**{markdown(sheet.warning)}**"]
+    parts += ["", _pipes(map(markdown, sheet.headings)), "|" + " --- |" * len(sheet.headings)]
+    parts += [_pipes(map(_markdown_cell, row)) for row in sheet.rows]
+    parts += [part for sentence in sheet.after for part in ("", markdown(sentence))]
+    if sheet.notes or sheet.general:
+        parts += ["", f"{'#' * (level + 1)} Notes"]
+    if sheet.notes:
+        parts += ["", *(f"{n}. {markdown(note)}" for n, note in enumerate(sheet.notes, 1))]
+    if sheet.general:
+        parts += ["", f"{ALL}:", "", *(f"- {markdown(note)}" for note in sheet.general)]
+    return "\n".join(parts) + "\n"
+
+
+def _pipes(cells: Any) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _markdown_cell(cell: Cell) -> str:
+    return _noted(markdown(cell.text), cell, lambda n: f"<sup>{n}</sup>")
+
+
+def _noted(text: str, cell: Cell, mark: Callable[[str], str], dash: str = "–") -> str:
+    runs = ranges(cell.notes)
+    numbers = ", ".join(str(a) if a == b else f"{a}{dash}{b}" for a, b in runs)
+    if not numbers:
+        return text
+    return text + mark(numbers) if text else numbers
+
+
+def sheet_to_latex(sheet: Sheet) -> str:
+    """A table for pdflatex with booktabs and no other package, in as many parts as it takes pages. The
+    notes stand below the last part, or, where its page has no room for them, in the text after it."""
+    kept = [
+        n
+        for n, heading in enumerate(sheet.headings)
+        if heading not in NOT_IN_LATEX and any(row[n].text or row[n].notes for row in sheet.rows)
+    ]
+    below = [latex(one) for one in (*sheet.after, *sheet.about)]
+    if sheet.warning:
+        below.insert(0, f"\\textbf{{{latex(sheet.warning)}}}")
+    below += [f"\\textsuperscript{{{n}}} {latex(one)}" for n, one in enumerate(sheet.notes, 1)]
+    if sheet.general:
+        below.append(f"{ALL}: {'; '.join(map(latex, sheet.general))}")
+    listed = [f"\\par\\noindent {one}" for one in below]
+    widths = _widths(sheet, kept)
+    parts = _pages(sheet, kept, widths)
+    label = f"\\label{{tab:{sheet.name}}}"
+    text = ["% Needs \\usepackage{booktabs} and nothing else."]
+    for number, (rows, _) in enumerate(parts):
+        text += _tabular(sheet, kept, widths, rows, "" if number else label)
+        if number < len(parts) - 1:
+            text.append("\\end{table}")
+    small = "{\\scriptsize\\raggedright"
+    if parts[-1][1] + sum(math.ceil(len(one) / LINE) for one in below) <= PAGE:
+        text += [f"\\par\\medskip{small}", *listed, "\\par}", "\\end{table}"]
+    else:
+        told = f"\\par\\noindent\\textbf{{Notes to Table~\\ref{{tab:{sheet.name}}}}}"
+        text += ["\\end{table}", small, told, *listed, "\\par}"]
+    return "\n".join(text) + "\n"
+
+
+LINE = 95
+"""Characters of the smallest type that a line of the page holds, roughly."""
+PAGE = 52
+"""Lines of it that a page holds beside a caption."""
+
+
+def _widths(sheet: Sheet, kept: Sequence[int]) -> list[float]:
+    """Each column's share of the line: its longest word, and of what is left by its longest text.
+    Empty where all fit as they are."""
+    texts = [[sheet.headings[n], *(row[n].text for row in sheet.rows)] for n in kept]
+    longest = [min(max(map(len, column)), 60) + 2 for column in texts]
+    if sum(longest) <= 80:
+        return []
+    words = [
+        2.5 + 1.1 * max(len(word) for text in column for word in re.split(r"[\s/=_-]", text))
+        for column in texts
+    ]
+    left = max(LINE - sum(words), 0.0)
+    asked = [max(text - word, 0.0) for text, word in zip(longest, words, strict=True)]
+    whole = [w + left * a / max(sum(asked), 1) for w, a in zip(words, asked, strict=True)]
+    return [0.94 * one / sum(whole) for one in whole]
+
+
+def _pages(
+    sheet: Sheet, kept: Sequence[int], widths: Sequence[float]
+) -> list[tuple[list[Sequence[Cell]], int]]:
+    """The rows of each part, and how many lines they take."""
+    parts: list[tuple[list[Sequence[Cell]], int]] = [([], 3)]
+    for row in sheet.rows:
+        lines = 1
+        for n, width in zip(kept, widths, strict=bool(widths)):
+            # A fifth more, for words are not cut to fill a line.
+            lines = max(lines, math.ceil(1.2 * len(row[n].text) / (width * LINE)))
+        rows, taken = parts[-1]
+        if rows and taken + lines > PAGE:
+            parts.append(([row], 3 + lines))
+        else:
+            parts[-1] = [*rows, row], taken + lines
+    return parts
+
+
+def _tabular(
+    sheet: Sheet,
+    kept: Sequence[int],
+    widths: Sequence[float],
+    rows: Iterable[Sequence[Cell]],
+    label: str,
+) -> list[str]:
+    """A table up to the end of its tabular."""
+    columns = "".join(f"p{{{one:.3f}\\linewidth}}" for one in widths) or "l" * len(kept)
+    return [
+        "\\begin{table}[!htbp]",
+        f"\\centering\\{'scriptsize' if widths else 'footnotesize'}\\setlength{{\\tabcolsep}}{{2pt}}",
+        f"\\caption{{{latex(sheet.title)}{'' if label else ' (continued)'}}}",
+        *([label] if label else []),
+        f"\\begin{{tabular}}{{{columns}}}",
+        "\\toprule",
+        _row((latex(sheet.headings[n]) for n in kept), bool(widths)),
+        "\\midrule",
+        *(_row((_latex_cell(row[n]) for n in kept), bool(widths)) for row in rows),
+        "\\bottomrule",
+        "\\end{tabular}",
+    ]
+
+
+def _row(cells: Iterable[str], is_paragraph: bool) -> str:
+    # The glue sets a cell ragged and, unlike \raggedright, leaves the row's own \\ alone; \hspace lets
+    # TeX break a first word. {} keeps a cell that begins with [ from being taken for an option.
+    before = "\\rightskip=0pt plus 1fil\\hspace{0pt}" if is_paragraph else "{}"
+    return " & ".join(before + cell if cell else "" for cell in cells) + r" \\"
+
+
+def _latex_cell(cell: Cell) -> str:
+    return _noted(latex(cell.text), cell, lambda n: f"\\textsuperscript{{{n}}}", "--")
+
+
+def sheet_to_html(sheet: Sheet) -> str:
+    """One `<table>` with caption, and notes in its foot; it refers to nothing outside itself."""
+    name = as_html(sheet.name)
+    heads = "".join(f'<th scope="col">{as_html(h)}</th>' for h in sheet.headings)
+    parts = [f'<table class="results" id="table-{name}">']
+    caption = f"<strong>{as_html(sheet.title)}</strong>"
+    caption += f" <em>{as_html(sheet.warning)}</em>" if sheet.warning else ""
+    parts += [f"<caption>{caption}</caption>", f"<thead><tr>{heads}</tr></thead>", "<tbody>"]
+    for row in sheet.rows:
+        cells = [_html_cell(cell, name) for cell in row]
+        first = f'<th scope="row">{cells[0]}</th>' if cells else ""
+        parts.append(f"<tr>{first}{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>")
+    parts.append("</tbody>")
+    said = [f"<p>{as_html(sentence)}</p>" for sentence in (*sheet.after, *sheet.about)]
+    if sheet.notes:
+        items = [
+            f'<li id="table-{name}-note-{number}">{as_html(note)}</li>'
+            for number, note in enumerate(sheet.notes, 1)
+        ]
+        said += ["<ol>", *items, "</ol>"]
+    if sheet.general:
+        items = [f"<li>{as_html(note)}</li>" for note in sheet.general]
+        said += [f"<p>{ALL}:</p>", "<ul>", *items, "</ul>"]
+    if said:
+        span = f'<td colspan="{len(sheet.headings)}">'
+        parts += [f"<tfoot><tr>{span}", *said, "</td></tr></tfoot>"]
+    return "\n".join([*parts, "</table>"]) + "\n"
+
+
+def _html_cell(cell: Cell, name: str) -> str:
+    link = '<a href="#table-{}-note-{}">{}</a>'
+    marks = ", ".join(
+        "–".join(link.format(name, n, n) for n in dict.fromkeys(run)) for run in ranges(cell.notes)
+    )
+    text = as_html(cell.text)
+    return text + (f"<sup>{marks}</sup>" if text and marks else marks)
+
+
+WRITERS: dict[str, Callable[[Sheet], str]] = {
+    "md": sheet_to_markdown,
+    "csv": sheet_to_csv,
+    "latex": sheet_to_latex,
+    "html": sheet_to_html,
+}

@@ -1,0 +1,113 @@
+"""The report: one HTML page that holds all it needs and asks for nothing over a network.
+
+page.html, style.css and script.js stand beside this file; style and script are named by their digests
+in the page's Content-Security-Policy, so that nothing else on it can run, whatever a model wrote.
+"""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from harness.errors import InputError
+from harness.plan import Planner
+from harness.report.html import overview
+from harness.report.html.collect import story_of
+from harness.report.html.made import Shared
+from harness.report.html.markup import Html, join, tag
+from harness.report.html.story import story
+from harness.report.matrix import Line, lines_of, together
+from harness.spec.load import LoadedRow
+from harness.store import write_atomically
+
+
+def write_report(
+    rows: Sequence[LoadedRow], planners: Sequence[Planner], out: Path, outputs: int
+) -> str:
+    """Write the page of these rows to `out`; `outputs`: most of each row's in its reader.
+
+    Returns what was written, in words. The same artefacts give the same bytes.
+
+    Raises:
+        Damaged: an artefact of a row was changed.
+        InputError: the file cannot be written.
+    """
+    page = render(rows, planners, outputs)
+    for planner in planners[:1]:
+        planner.files.save()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, page)
+    except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError) as e:
+        raise InputError(
+            f"{e.filename} cannot be written: {e.strerror}", "Name another file with --out."
+        ) from None
+    size = len(page.encode()) / 1e6
+    return f"written: {out}, {len(rows)} row{'s' * (len(rows) != 1)}, {size:.1f} MB"
+
+
+def render(rows: Sequence[LoadedRow], planners: Sequence[Planner], outputs: int) -> str:
+    """The page's text."""
+    lines = together([line for loaded in rows for line in lines_of(loaded, planners)])
+    own: dict[str, list[Line]] = {}
+    for line in lines:
+        own.setdefault(line.cells["row"], []).append(line)
+    shared = Shared()
+    # As the matrix has them; rows without a line come after their table's others.
+    tables: dict[str, list[Html]] = {line.table: [] for line in lines}
+    places = {row: place for place, row in enumerate(own)}
+    for loaded in sorted(rows, key=lambda one: places.get(one.row.row, len(places))):
+        told = story_of(loaded, planners, own.get(loaded.row.row, []))
+        tables.setdefault(loaded.row.table, []).append(story(told, shared, outputs))
+    style, script = _asset("style.css"), _asset("script.js")
+    return Template(_asset("page.html")).substitute(
+        style=style,
+        script=script,
+        style_digest=_digest(style),
+        script_digest=_digest(script),
+        count=_count(rows, len(lines)),
+        tally=overview.tally(lines),
+        notice=overview.notice(lines) or "",
+        matrix=overview.matrix(lines) if lines else tag("p", "None of these rows has a number."),
+        stories=join([_table(name, stories) for name, stories in tables.items()]),
+        explanation=overview.explanation(lines),
+        appendix=_appendix(shared),
+    )
+
+
+def _asset(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    """As a Content-Security-Policy names what stands between the tags."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _count(rows: Sequence[LoadedRow], lines: int) -> Html:
+    row, number = "row" + "s" * (len(rows) != 1), "line" + "s" * (lines != 1)
+    return join(f"{len(rows)} {row}, {lines} {number} in the matrix.")
+
+
+def _table(name: str, stories: Sequence[Html]) -> Html:
+    heading = tag("h2", "Table ", tag("span", name), id=f"table-{name}")
+    return tag("section", heading, *stories, aria_labelledby=f"table-{name}", class_="table")
+
+
+def _appendix(shared: Shared) -> Html:
+    specs = [
+        tag("details", tag("summary", tag("code", text.name)),
+            tag("div", text.text, class_="text code", tabindex=0, role="region",
+                aria_label=f"Text of {text.name}"), id=id_)
+        for text, id_ in shared.specs.items()
+    ]  # fmt: skip
+    environments = [
+        tag("details", tag("summary", f"Environment {number}: {len(packages)} packages"),
+            tag("p", ", ".join(f"{name} {version}" for name, version in packages), class_="text"),
+            id=id_)
+        for number, (packages, id_) in enumerate(shared.environments.items(), start=1)
+    ]  # fmt: skip
+    parts = [("Specs that rows extend", specs), ("Packages that stages ran with", environments)]
+    return join([[tag("h3", title), found] for title, found in parts if found])

@@ -1,0 +1,239 @@
+"""What the page tells of a row, read from its spec and its artefacts and nothing else."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.card_text import Section, sections
+from harness.errors import HarnessError, InputError
+from harness.keys import file_digest
+from harness.plan import Planner, RowPlan, StagePlan
+from harness.report import losses
+from harness.report.agreement import Agreement, agreement_of
+from harness.report.html.charts import Curve
+from harness.report.matrix import Line, choose_plan
+from harness.report.outputs import ANNOTATIONS, OUTPUTS, Chosen, read_outputs
+from harness.report.verdict import assess
+from harness.report.verify import Verified, sentences
+from harness.spec.load import LoadedRow
+from harness.store import Artefact, Damaged
+
+LOG, CARD = "trainer_log.jsonl", "card.json"
+Reasons = Sequence[tuple[str, str]]
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What comes of reading an artefact's file whose values are missing or of another kind."""
+
+
+@dataclass(frozen=True)
+class SpecText:
+    """A spec file as it is written; `name` from the folder specs/ on, or alone."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training's log."""
+
+    label: str
+    loss: Curve
+    held_out: Curve
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set that a step of `gen` made, and what its card says."""
+
+    label: str
+    parts: Sequence[Section]
+    bins: Sequence[tuple[str, int]]
+    """Words of the outputs: a bin's label, and how many have so many."""
+    simulated: bool
+
+
+@dataclass(frozen=True)
+class Story:
+    """All that the page tells of one row."""
+
+    loaded: LoadedRow
+    plan: RowPlan | None
+    """None: it cannot be planned here, and `problem` says why."""
+    problem: str
+    lines: Sequence[Line]
+    agreements: Sequence[Agreement]
+    spec: SpecText
+    parents: Sequence[SpecText]
+    """What the spec extends, directly or not."""
+    trainings: Sequence[Training] = ()
+    data: Sequence[DataSet] = ()
+    outputs: Chosen | None = None
+    findings: Sequence[dict[str, Any]] = ()
+    reasons: Sequence[Reasons] = ()
+    """For each of `lines` what its verdict rests on: heading and text."""
+
+    @property
+    def row(self) -> str:
+        return self.loaded.row.row
+
+    @property
+    def stages(self) -> list[StagePlan]:
+        """The row's own."""
+        return self.plan.own if self.plan else []
+
+
+def story_of(loaded: LoadedRow, planners: Sequence[Planner], lines: Sequence[Line]) -> Story:
+    """Read all that the page tells of a row; `lines`: its own of the matrix.
+
+    Raises:
+        Damaged: an artefact that belongs to the row was changed.
+        HarnessError: one of its files does not hold what its format says.
+    """
+    plan, problem = choose_plan(loaded, planners)
+    own, *parents = _spec_texts(loaded.path)
+    made = [s for s in plan.own if s.artefact is not None] if plan else []
+    return Story(
+        loaded,
+        plan,
+        problem,
+        lines,
+        agreement_of(plan) if plan and loaded.row.replicates.judge > 1 else [],
+        own,
+        parents,
+        [t for s in made if s.stage == "train" for t in _training(s)],
+        [d for s in made if s.stage == "gen" for d in _data_set(s)],
+        _outputs(plan) if plan else None,
+        _findings(made, lines),
+        [_reasons(loaded, plan, line) for line in lines],
+    )
+
+
+def _reasons(loaded: LoadedRow, plan: RowPlan | None, line: Line) -> Reasons:
+    metric = line.cells["metric"]
+    is_loss = metric.partition("/")[0] in losses.LOSSES
+    planned = losses.stages_of(plan) if is_loss else plan.final() if plan else []
+    return sentences(Verified(loaded.row, line, assess(loaded.row, metric, planned)))
+
+
+def _spec_texts(path: Path, seen: tuple[Path, ...] = ()) -> list[SpecText]:
+    """The spec, then each that it extends, once."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    found = [SpecText(_name(path), text)]
+    extends = yaml.safe_load(text).get("extends") or []
+    for name in [extends] if isinstance(extends, str) else extends:
+        parent = (path.parent / name).resolve()
+        if parent not in seen:
+            found += _spec_texts(parent, (*seen, path.resolve()))
+    return list(dict.fromkeys(found))
+
+
+def _name(path: Path) -> str:
+    """Without the folders above specs/, which are the machine's own."""
+    parts = path.resolve().parts
+    at = max((i for i, part in enumerate(parts) if part == "specs"), default=len(parts) - 1)
+    return "/".join(parts[at:])
+
+
+def _checked(artefact: Artefact, name: str) -> str | None:
+    """The text of a file, None where the artefact has none of this name.
+
+    The file alone is compared with its digest: beside a log may stand gigabytes of weights.
+    """
+    known = artefact.manifest["files"].get(name)
+    if known is None:
+        return None
+    path = artefact.folder / name
+    if not path.is_file():
+        raise Damaged(artefact.folder, f"{name} is missing")
+    if file_digest(path) != known["sha256"]:
+        raise Damaged(artefact.folder, f"{name} does not have the bytes it was made with")
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _unreadable(artefact: Artefact, name: str) -> HarnessError:
+    short = f"{artefact.stage}/{artefact.key[:12]}"
+    return HarnessError(
+        f"{name} of the artefact {short} does not hold what its format says",
+        f"Remove it with `harness gc --yes {short}`, then run the row again to make it anew.",
+    )
+
+
+def _training(planned: StagePlan) -> Iterator[Training]:
+    artefact = planned.artefact
+    assert artefact is not None
+    text = _checked(artefact, LOG)
+    if text is None:
+        return
+    try:
+        rows = [json.loads(line) for line in text.splitlines()]
+        loss = [(float(r["step"]), float(r["loss"])) for r in rows if "loss" in r]
+        held = [(float(r["step"]), float(r["held_out_loss"])) for r in rows if "held_out_loss" in r]
+    except UNREADABLE:
+        raise _unreadable(artefact, LOG) from None
+    finite = [(step, value) for step, value in loss if math.isfinite(value)]
+    if finite:
+        yield Training(planned.label, finite, [p for p in held if math.isfinite(p[1])])
+
+
+def _data_set(planned: StagePlan) -> Iterator[DataSet]:
+    artefact = planned.artefact
+    assert artefact is not None
+    text = _checked(artefact, CARD)
+    if text is None:
+        return
+    try:
+        card = json.loads(text)
+        parts = sections(card)
+        words = card["lengths"]["words"]
+        field_ = next((name for name in ("output", "chosen") if name in words), None)
+        bins = [(_range(b), int(b["count"])) for b in words[field_]["bins"]] if field_ else []
+        simulated = bool(card["simulated"])
+    except UNREADABLE:
+        raise _unreadable(artefact, CARD) from None
+    yield DataSet(planned.label, parts, bins, simulated)
+
+
+def _range(bin_: dict[str, Any]) -> str:
+    low, high = bin_["from"], bin_["to"]
+    return f"{low}" if low == high else f"{low}–{high}"
+
+
+def _outputs(plan: RowPlan) -> Chosen | None:
+    """The row's outputs, None where there are none that can be read."""
+    answered = [s.artefact for s in plan.own if s.stage == "answer" and s.artefact is not None]
+    if not answered or OUTPUTS not in answered[0].manifest["files"]:
+        return None
+    for stage in plan.final():
+        judged = stage.artefact
+        reads = judged is not None and "outputs" in stage.inputs
+        if reads and judged and ANNOTATIONS not in judged.manifest["files"]:
+            return None
+    try:
+        return read_outputs(plan, "")
+    except InputError:
+        return None
+    except HarnessError:
+        raise
+    except UNREADABLE:
+        raise _unreadable(answered[0], f"{OUTPUTS}, or a judgement of it,") from None
+
+
+def _findings(made: Sequence[StagePlan], lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """What the manifests list, each once, and what only the matrix knows: rows that are confounded."""
+    found: list[dict[str, Any]] = []
+    for stage in made:
+        assert stage.artefact is not None
+        for one in stage.artefact.manifest.get("findings", []):
+            if one not in found:
+                found.append(one)
+    told = {f"{one['kind']}: {one['message']}" for one in found}
+    for text in dict.fromkeys(one for line in lines for one in line.findings):
+        if text not in told:
+            kind, _, message = text.partition(": ")
+            found.append({"kind": kind, "severity": "warning", "message": message})
+    return found

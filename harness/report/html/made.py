@@ -1,0 +1,142 @@
+"""What a row was made with: its stages with keys, hardware, versions and seeds, and what they cost."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.plan import StagePlan
+from harness.report.html import words
+from harness.report.html.collect import SpecText, Story
+from harness.report.html.markup import Html, section, table, tag
+
+VERSIONS = {
+    "gen": ("openai", "datasets", "rouge-score"),
+    "train": ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "bitsandbytes"),
+    "answer": ("torch", "transformers", "vllm", "openai"),
+    "judge": ("alpaca-eval", "lm-eval", "flow-judge", "torch", "transformers", "openai"),
+}
+"""Packages that are named beside a stage; the whole list stands at the end of the page."""
+LEFT_OUT = frozenset(
+    """
+    environment position_bias rubric tasks tokens_per_second checkpoints checkpoint_seconds
+    train_seconds processes threads packed deterministic
+    """.split()  # noqa: SIM905
+)
+"""Of what a manifest says was used: what has a place of its own, or stands in the spec."""
+
+
+@dataclass
+class Shared:
+    """What many rows have in common and the page has once, at its end."""
+
+    specs: dict[SpecText, str] = field(default_factory=dict)
+    """Text -> its id on the page."""
+    environments: dict[tuple[tuple[str, str], ...], str] = field(default_factory=dict)
+    """Packages and versions -> id."""
+
+    def spec(self, text: SpecText) -> str:
+        return self.specs.setdefault(text, f"shared-{len(self.specs) + 1}")
+
+    def environment(self, packages: dict[str, Any]) -> str:
+        key = tuple(sorted((name, str(version)) for name, version in packages.items()))
+        return self.environments.setdefault(key, f"environment-{len(self.environments) + 1}")
+
+
+def stages(told: Story, shared: Shared) -> Html:
+    if not told.plan:
+        words_ = (
+            f"It cannot be planned here: {told.problem}." if told.problem else "Nothing to run."
+        )
+        return section("How it was made", tag("p", words_))
+    rows = [_stage(stage, shared) for stage in told.stages]
+    if not rows:
+        return section("How it was made", tag("p", "The row has no stages."))
+    headings = ["stage", "key", "state", "with", "versions", "seeds"]
+    made = table("Stages", headings, rows, "wide")
+    return section("How it was made", made, _costs(told))
+
+
+def _stage(stage: StagePlan, shared: Shared) -> list[Any]:
+    name = stage.stage + (f" ({stage.label})" if stage.label else "")
+    key = tag("code", stage.key[:12])
+    if stage.artefact is None:
+        reasons = "; ".join(stage.reasons)
+        return [name, key, "to run" if stage.status == "run" else f"stale: {reasons}", "", "", ""]
+    manifest = stage.artefact.manifest
+    environment = manifest["used"].get("environment", {})
+    packages = environment.get("packages", {})
+    versions = [f"Python {environment['python']}"] if environment.get("python") else []
+    versions += [f"{name} {packages[name]}" for name in VERSIONS[stage.stage] if name in packages]
+    whole: Any = None
+    if packages:
+        whole = tag("a", "all packages", href=f"#{shared.environment(packages)}", class_="line")
+    executor = manifest["executor"]
+    image = executor.get("image")
+    state = f"made by the {executor['executor']} executor"
+    if manifest["simulated"]:
+        state += f"; simulated: {', '.join(manifest['simulated'])}"
+    return [
+        name,
+        key,
+        [state, tag("span", f"image {image}", class_="sub") if image else None],
+        [tag("span", one, class_="line") for one in _used(manifest)],
+        [", ".join(versions), whole],
+        words.told(manifest["seeds"]),
+    ]
+
+
+def _used(manifest: dict[str, Any]) -> list[str]:
+    """Hardware first, then what else the manifest says was used."""
+    used = manifest["used"]
+    environment = used.get("environment", {})
+    machine = [
+        str(environment[name]) for name in ("processor", "gpu", "gpus") if environment.get(name)
+    ]
+    if environment.get("cpus"):
+        machine.append(f"{environment['cpus']} CPUs")
+    if environment.get("memory_bytes"):
+        machine.append(words.size(environment["memory_bytes"]))
+    found = []
+    for name, value in used.items():
+        if name in LEFT_OUT or value in (None, [], {}, ""):
+            continue
+        is_size = name.endswith("_bytes") and isinstance(value, int)
+        told = words.size(value) if is_size else words.told(value)
+        found.append(f"{name.removesuffix('_bytes').replace('_', ' ')}: {told}")
+    # How often the model wins in which place has a figure of its own.
+    notes = [str(note) for note in manifest.get("notes", []) if not str(note).startswith("shown ")]
+    return [line for line in (", ".join(machine), " · ".join(found), *notes) if line]
+
+
+_COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("calls", "calls", words.told),
+    ("prompt_tokens", "prompt tokens", words.told),
+    ("completion_tokens", "completion tokens", words.told),
+    ("usd", "dollars", words.money),
+    ("gpu_seconds", "GPU time", words.seconds),
+    ("wall_seconds", "wall time", words.seconds),
+)
+
+
+def _costs(told: Story) -> Html | None:
+    made = [s for s in told.stages if s.artefact is not None]
+    costs = [s.artefact.manifest["cost"] for s in made if s.artefact]
+    # Without a GPU there is no time on it to tell.
+    columns = [
+        (n, h, say)
+        for n, h, say in _COSTS
+        if any(c.get(n) is not None and (c[n] or n != "gpu_seconds") for c in costs)
+    ]
+    if not columns:
+        return None
+    rows = []
+    for stage, cost in zip(made, costs, strict=True):
+        name = stage.stage + (f" ({stage.label})" if stage.label else "")
+        rows.append([name, *("" if cost.get(n) is None else say(cost[n]) for n, _, say in columns)])
+    if len(rows) > 1:
+        sums = [math.fsum(c[n] for c in costs if c.get(n) is not None) for n, _, _ in columns]
+        whole = [int(s) if s == int(s) else s for s in sums]
+        rows.append(["together", *(say(s) for s, (_, _, say) in zip(whole, columns, strict=True))])
+    headings = ["stage", *(h for _, h, _ in columns)]
+    return table("Cost", headings, rows, numeric=frozenset(range(1, len(headings))))

@@ -1,0 +1,226 @@
+"""The top of the page: how many lines have which verdict, and the matrix with its filters."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from harness.report.cells import UNREPORTED
+from harness.report.html import charts, words
+from harness.report.html.markup import Html, join, tag
+from harness.report.matrix import EXPLANATION, LOSSES, Line, lowest
+from harness.report.verdict import MARGIN
+
+SIMULATED = (
+    "Numbers marked simulated come from the harness's own simulated teacher or judge, or from a "
+    "scaled-down twin of a row. They show that the pipeline works, and say nothing about any real "
+    "model."
+)
+ORDER = tuple(words.SIGNS)
+RULES = {
+    "reproduced": "the 95 % interval of the difference lies within the margin",
+    "not reproduced": "it lies wholly outside",
+    "inconclusive": "neither: more replicates would have to decide",
+    "not comparable": "there is no reported number, no known uncertainty or no margin to compare with",
+    "not run": "no result fits the spec as it stands",
+    "simulated": "the simulated teacher or judge had a hand in it",
+}
+
+
+def tally(lines: Sequence[Line]) -> Html:
+    """How many of the numbers have which verdict: a bar in proportion, and a list."""
+    counts = Counter(str(line.cells["verdict"]) for line in lines)
+    there = [verdict for verdict in ORDER if counts[verdict]]
+    there += sorted(set(counts) - set(ORDER))
+    at, parts = 0.0, []
+    for verdict in there:
+        width = 1000 * counts[verdict] / len(lines)
+        gap = 0 if verdict == there[-1] else 3
+        parts.append(
+            tag("rect", x=charts.coordinate(at), y=0, width=charts.coordinate(max(width - gap, 1)),
+                height=12, class_=words.tone(verdict))
+        )  # fmt: skip
+        at += width
+    bar = tag("svg", parts, viewBox="0 0 1000 12", preserveAspectRatio="none", class_="tally-bar",
+              aria_hidden="true")  # fmt: skip
+    items = [tag("li", tag("b", counts[v]), " ", words.pill(v)) for v in there]
+    return join(bar, tag("ul", items, class_="tally", aria_label="Verdicts")) if lines else Html()
+
+
+def notice(lines: Sequence[Line]) -> Html | None:
+    if not any(line.cells["simulated"] for line in lines):
+        return None
+    return tag("p", SIMULATED, class_="notice v-simulated")
+
+
+COLUMNS = (
+    ("Row", "text"), ("Metric", "text"), ("Reported", "n"), ("Reproduced", "n"),
+    ("Compared", ""), ("Judged", "n"), ("Replicates", "n"), ("Verdict", "text"), ("Notes", "count"),
+    ("Dollars", "n"), ("Time", "n"),
+)  # fmt: skip
+"""Heading, and how it is sorted: not where it is empty."""
+
+
+def matrix(lines: Sequence[Line]) -> Html:
+    """All lines, with filters and sorting where there is a script."""
+    heads = []
+    for place, (name, kind) in enumerate(COLUMNS):
+        inner: Any = name
+        if kind:
+            sign = tag("span", "", class_="sign", aria_hidden="true")
+            inner = join(
+                tag("span", name, class_="no-js-only"),
+                tag("button", name, " ", sign, type="button", data_sort=place, data_kind=kind,
+                    class_="js-only", hidden=True),
+            )  # fmt: skip
+        heads.append(
+            tag("th", inner, scope="col", role="columnheader",
+                class_="n" if kind == "n" else None)
+        )  # fmt: skip
+    body = [_row(line) for line in lines]
+    made = tag(
+        "table",
+        tag("caption", "One line for each row and metric, from the specs and the manifests"),
+        tag("thead", tag("tr", heads, role="row"), role="rowgroup"),
+        tag("tbody", body, role="rowgroup"),
+        id="matrix-table",
+        role="table",
+    )
+    box = tag("div", made, class_="scroll", tabindex=0, role="region", aria_label="Results matrix")
+    below = [tag("p", one, class_="soft") for one in lowest(lines)]
+    return join(_filters(lines), box, below)
+
+
+def _filters(lines: Sequence[Line]) -> Html:
+    tables = list(dict.fromkeys(str(line.cells["table"]) for line in lines))
+    verdicts = [v for v in ORDER if any(line.cells["verdict"] == v for line in lines)]
+
+    def choice(label: str, name: str, values: Sequence[str]) -> Html:
+        options = [tag("option", "all", value="")]
+        options += [tag("option", value, value=value) for value in values]
+        return tag("label", tag("span", label), tag("select", options, data_filter=name))
+
+    return tag(
+        "form",
+        choice("Table", "table", tables),
+        choice("Verdict", "verdict", verdicts),
+        tag("label", tag("span", "Search"),
+            tag("input", type="search", data_filter="text", autocomplete="off",
+                spellcheck="false", placeholder="row, title, note")),
+        tag("button", "Clear", type="reset"),
+        tag("output", f"{len(lines)} of {len(lines)} lines", aria_live="polite", data_count=True),
+        class_="toolbar js-only",
+        id="filters",
+        role="search",
+        aria_label="Filter the matrix",
+        hidden=True,
+    )  # fmt: skip
+
+
+def _row(line: Line) -> Html:
+    c = line.cells
+    wide = words.is_percent(line) and (c["reported"] is not None or c["reproduced"] is not None)
+    drawn = charts.small(words.compared(line), words.tone(c["verdict"])) if wide else None
+    planned = c["replicates_planned"]
+    usd, wall = c["usd"], c["env_wall_seconds"]
+    notes = notes_of(line)
+    cells = [
+        tag("th",
+            tag("a", c["row"], href=f"#row-{c['row']}"),
+            tag("span", c["varied"] or c["title"], class_="sub"),
+            tag("span", f"table {c['table']}", class_="sub"),
+            scope="row", role="rowheader", data_label="Row", data_value=c["row"]),
+        _cell("Metric", words.metric(line), c["metric"]),
+        _cell("Reported", _reported(line), c["reported"], True),
+        _cell("Reproduced", _reproduced(line), c["reproduced"], True),
+        _cell("Compared", drawn, None),
+        _cell("Judged", _judged(line), c["judged"], True),
+        _cell("Replicates", f"{c['replicates']} of {planned}" if planned is not None else "",
+              c["replicates"] if planned is not None else None, True),
+        _cell("Verdict", [words.pill(c["verdict"]), _sub(_reason(line))], c["verdict"]),
+        _cell("Notes", _lines(notes), len(notes) or None),
+        _cell("Dollars", words.money(usd), usd, True),
+        _cell("Time", words.seconds(wall), wall, True),
+    ]  # fmt: skip
+    return tag("tr", cells, role="row", data_table=c["table"], data_verdict=c["verdict"],
+               data_title=c["title"])  # fmt: skip
+
+
+def _cell(label: str, content: Any, value: Any, numeric: bool = False) -> Html:
+    """`value`: what it is sorted by; None and "" stand last."""
+    empty = content in (None, "") or content == [] or content == ["", None]
+    return tag(
+        "td", content, role="cell", data_label=label, data_value="" if value is None else value,
+        class_=" ".join(["n"] * numeric + ["empty"] * empty) or None,
+    )  # fmt: skip
+
+
+def _sub(text: str) -> Html | None:
+    return tag("span", text, class_="sub") if text else None
+
+
+def _lines(texts: Sequence[str]) -> list[Html]:
+    return [tag("span", text, class_="line") for text in texts]
+
+
+def _reported(line: Line) -> list[Any]:
+    c = line.cells
+    if c["reported"] is None:
+        return [tag("span", UNREPORTED, class_="soft")] if c["unreported"] else []
+    error = c["reported_se"]
+    judged = c["reported_judged"]
+    return [
+        words.number(line, c["reported"]),
+        _sub(f"± {words.number(line, error)}" if error is not None else ""),
+        _sub(f"{judged} of {c['reported_expected'] or '?'}" if judged is not None else ""),
+    ]
+
+
+def _reproduced(line: Line) -> list[Any]:
+    c = line.cells
+    if c["reproduced"] is None:
+        return []
+    low, high = words.interval(line)
+    spread = ""
+    if low is not None and high is not None:
+        spread = f"{words.number(line, low)} to {words.number(line, high)}"
+    elif c["standard_error"] is not None:
+        spread = f"± {words.number(line, c['standard_error'])}"
+    return [words.number(line, c["reproduced"]), _sub(spread), words.marks(line)]
+
+
+def _judged(line: Line) -> list[Any]:
+    c = line.cells
+    if c["expected"] is None:
+        return [_sub(words.over(line))] if words.over(line) else []
+    count = f"{c['judged']} of {c['expected']}"
+    more = words.over(line).removeprefix(count).lstrip(",: ").removeprefix("examples: ")
+    return [count, _sub(more), _sub(words.bounds(line))]
+
+
+def _reason(line: Line) -> str:
+    c = line.cells
+    return "" if c["verdict"] == "simulated" else str(c["verdict_reason"] or "")
+
+
+def notes_of(line: Line) -> list[str]:
+    """What the row's story has more of."""
+    kinds = dict.fromkeys(one.partition(":")[0] for one in line.findings)
+    found = [f"finding: {kind.replace('_', ' ')}" for kind in kinds]
+    for one, listed in (("deviation", line.deviations), ("assumption", line.assumptions)):
+        if listed:
+            found.append(f"{len(listed)} {one}{'s' * (len(listed) > 1)}")
+    return found
+
+
+def explanation(lines: Sequence[Line]) -> Html:
+    rules = [join(tag("dt", words.pill(v)), tag("dd", RULES[v])) for v in ORDER]
+    texts = [EXPLANATION]
+    if any(words.is_loss(line) for line in lines):
+        texts.append(LOSSES)
+    drawn = (
+        "In the figures the shaded band is the reported number and its margin, the dot is the number "
+        "made here, the thick line its 95 % interval; a thin line with ends spans the bounds that "
+        "unjudged prompts leave open."
+    )
+    margin = f"The margin is the spec's; of percentages {MARGIN:g} points where it names none."
+    return join(tag("dl", rules, class_="rules"), [tag("p", t) for t in (*texts, margin, drawn)])

@@ -1,0 +1,284 @@
+"""Tables laid out as their study has them: `_tables.yaml` beside a study's specs says how.
+
+    tables:
+      TABLE:                          # Row.table
+        caption: what stands above it
+        source: where the study has it
+        list:                         # a line for each row, in the order of source.line
+          - {heading: win rate, metric: win_rate}
+          - {heading: prompt, varied: prompt}
+      OTHER:
+        grid: {rows: model, columns: training, metric: win_rate, row_order: [...], column_order: [...]}
+      THIRD:
+        grid: {metrics: {ARC: arc_challenge, MMLU: mmlu}, columns: size}
+
+`rows` and `columns` are names of Row.varied. `metrics`, what the table calls each of several metrics,
+stands in the place of one of the two, and of `metric`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from harness.report.cells import bounds, in_study
+from harness.report.matrix import Line
+from harness.report.sheet import Cell, Notes, Sheet, kinds_of, notes_of, reasons, settled, warning
+from harness.spec.base import Name, Spec
+from harness.spec.load import SpecFaults
+from harness.spec.scale import SUFFIX
+from harness.spec.source import Fault, Node, parse
+
+FILE = "_tables.yaml"
+HIGHEST = "specs"
+"""The folder above which no layout is looked for."""
+READING = (
+    "In a cell: the reported value, over judged of expected prompts where the study tells it; after "
+    "the arrow ours, with its 95 % interval, over judged of expected, summed over replicates."
+)
+NO_LAYOUT = "The study gives no layout for this table: these are the harness's own columns."
+
+
+class Column(Spec):
+    """A column of a list: what the row varies, or a metric."""
+
+    heading: str
+    varied: str | None = None
+    metric: str | None = None
+
+    @model_validator(mode="after")
+    def _one_content(self) -> "Column":
+        if (self.varied is None) == (self.metric is None):
+            raise ValueError("give exactly one of varied, metric")
+        return self
+
+
+class Grid(Spec):
+    rows: str | None = None
+    columns: str | None = None
+    metric: str | None = None
+    metrics: dict[str, str] = Field(default_factory=dict)
+    row_order: tuple[str | int | float, ...] = ()
+    column_order: tuple[str | int | float, ...] = ()
+
+    @model_validator(mode="after")
+    def _two_sides(self) -> "Grid":
+        sides = [side for side in (self.rows, self.columns) if side is not None]
+        if len(set(sides)) < len(sides):
+            raise ValueError("rows and columns are two things")
+        if len(sides) + bool(self.metrics) != 2:
+            raise ValueError("give two of rows, columns, metrics")
+        if (self.metric is None) != bool(self.metrics):
+            raise ValueError("give metric, or metrics in place of rows or columns")
+        return self
+
+    @property
+    def wanted(self) -> dict[str, str]:
+        """Metric -> what the table calls it."""
+        return {metric: name for name, metric in self.metrics.items()} or {self.metric or "": ""}
+
+
+class Layout(Spec):
+    """How a study lays out one table."""
+
+    caption: str
+    source: str
+    columns: Annotated[list[Column], Field(min_length=1)] | None = Field(default=None, alias="list")
+    grid: Grid | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "Layout":
+        if (self.columns is None) == (self.grid is None):
+            raise ValueError("give exactly one of list, grid")
+        return self
+
+
+class Layouts(Spec):
+    tables: dict[Name, Layout]
+
+
+def layouts_of(lines: Sequence[Line]) -> dict[str, Layout]:
+    """Table -> its layout, from the files beside the specs of the lines' rows.
+
+    Raises:
+        SpecFaults: one of the files is faulty.
+    """
+    found: dict[str, Layout] = {}
+    read: dict[Path, Mapping[str, Layout]] = {}
+    for line in lines:
+        if line.loaded is not None and line.table not in found:
+            folder = line.loaded.path.parent
+            if folder not in read:
+                read[folder] = layouts_beside(folder)
+            known = read[folder]
+            # A twin's table has another name, and the study's layout.
+            is_twin = line.loaded.row.scale == "tiny"
+            name = line.table.removesuffix(SUFFIX) if is_twin else line.table
+            if name in known:
+                caption = known[name].caption + ", scaled down" * is_twin
+                found[line.table] = known[name].model_copy(update={"caption": caption})
+    return found
+
+
+def layouts_beside(folder: Path) -> Mapping[str, Layout]:
+    """Of the nearest `_tables.yaml` in the folder and those above it, up to specs/.
+
+    Raises:
+        SpecFaults: it is faulty.
+    """
+    for place in (folder, *folder.parents):
+        if (place / FILE).is_file():
+            return read_layouts(place / FILE)
+        if place.name == HIGHEST:
+            break
+    return {}
+
+
+def read_layouts(path: Path) -> dict[str, Layout]:
+    """The layouts of one file.
+
+    Raises:
+        SpecFaults: with every fault, its file, line and column.
+    """
+    faults: list[Fault] = []
+    tree = parse(path, faults)
+    if tree is None:
+        raise SpecFaults(faults)
+    try:
+        layouts = Layouts.model_validate(tree.plain())
+    except ValidationError as error:
+        raise SpecFaults([*faults, *(_fault(item, tree) for item in error.errors())]) from None
+    if faults:
+        raise SpecFaults(faults)
+    return layouts.tables
+
+
+def _fault(item: Any, tree: Node) -> Fault:
+    node, mark = tree.at(item["loc"])
+    name = ".".join(map(str, item["loc"]))
+    if item["type"] == "extra_forbidden":
+        return Fault(mark, f"{name}: unknown key")
+    if item["type"] == "missing":
+        return Fault(mark, f"{name}: is missing")
+    here = "" if isinstance(node.value, dict | list) else f" (here: {node.value!r})"
+    return Fault(mark, f"{name}: {item['msg'].removeprefix('Value error, ')}{here}")
+
+
+def without(sheet: Sheet) -> Sheet:
+    """The matrix of a table whose study gives no layout."""
+    return replace(sheet, about=[NO_LAYOUT, *sheet.about])
+
+
+def study_sheet(name: str, layout: Layout, lines: Sequence[Line]) -> Sheet:
+    """The table as the study has it, of those of the lines that are its own."""
+    own = [line for line in lines if line.table == name]
+    notes = Notes()
+    if layout.grid is not None:
+        headings, rows, after = _grid(layout.grid, own, notes)
+    else:
+        headings, rows, after = _list(layout.columns or [], own, notes)
+    title = f"{layout.caption} ({layout.source})"
+    sheet = Sheet(name, title, headings, rows, [READING], warning(own), notes.texts, (), after)
+    if layout.grid is None:
+        return settled(sheet, rows)
+    return settled(sheet, [[cell] for row in rows for cell in row[1:] if cell.text])
+
+
+_Parts = tuple[list[str], list[list[Cell]], list[str]]
+"""Headings, rows, sentences below."""
+
+
+def _list(columns: Sequence[Column], own: Sequence[Line], notes: Notes) -> _Parts:
+    wanted = {column.metric for column in columns if column.metric is not None}
+    by_row: dict[str, list[Line]] = {}
+    for line in own:
+        by_row.setdefault(line.cells["row"], []).append(line)
+    rows = []
+    for lines in by_row.values():
+        known = {line.cells["metric"]: line for line in lines}
+        # A row whose judge never ran has one line without a metric.
+        shown = {metric: known.get(metric, known.get("")) for metric in wanted}
+        cells = [
+            _result(shown[column.metric], notes)
+            if column.metric is not None
+            else Cell(_varied(lines[0], column.varied or ""))
+            for column in columns
+        ]
+        told = [line for line in shown.values() if line is not None]
+        verdicts = list(dict.fromkeys(line.cells["verdict"] for line in told))
+        found = list(dict.fromkeys(filter(None, map(kinds_of, told))))
+        rows.append([*cells, Cell(", ".join(verdicts + found), notes.add(reasons(told)))])
+    return [*(column.heading for column in columns), "verdict"], rows, _left_out(own, wanted)
+
+
+def _grid(grid: Grid, own: Sequence[Line], notes: Notes) -> _Parts:
+    placed: dict[tuple[str, str], list[Line]] = {}
+    beside: list[Line] = []
+    for line in own:
+        if line.cells["metric"] not in ("", *grid.wanted):
+            continue
+        # A row whose judge never ran has one line without a metric: it stands for each.
+        metrics = [line.cells["metric"]] if line.cells["metric"] else list(grid.wanted)
+        for metric in metrics:
+            named = grid.wanted[metric]
+            place = tuple(named if side is None else _varied(line, side)
+                          for side in (grid.rows, grid.columns))  # fmt: skip
+            if all(place):
+                placed.setdefault((place[0], place[1]), []).append(line)
+            elif line not in beside:
+                beside.append(line)
+    named_rows = grid.metrics if grid.rows is None else grid.row_order
+    named_columns = grid.metrics if grid.columns is None else grid.column_order
+    down = _in_order([row for row, _ in placed], tuple(named_rows))
+    across = _in_order([column for _, column in placed], tuple(named_columns))
+    rows = [
+        [Cell(row), *(_joined([_result(line, notes, True) for line in placed.get((row, column), [])])
+                      for column in across)]
+        for row in down
+    ]  # fmt: skip
+    after = [f"Beside the grid: {one.cells['row']}: {in_study(one)}." for one in beside]
+    return [grid.rows or "metric", *across], rows, after + _left_out(own, set(grid.wanted))
+
+
+def _varied(line: Line, name: str) -> str:
+    varied = line.loaded.row.varied if line.loaded else {}
+    return str(varied[name]) if name in varied else ""
+
+
+def _in_order(there: Sequence[str], order: Sequence[Any]) -> list[str]:
+    """What the study names, whether it is there or not, then the others as they come."""
+    return list(dict.fromkeys([*map(str, order), *there]))
+
+
+def _result(line: Line | None, notes: Notes, verdict: bool = False) -> Cell:
+    if line is None:
+        return Cell("")
+    said = ""
+    if verdict:
+        words = [line.cells["verdict"]] if line.cells["reproduced"] is not None else []
+        said = "".join(f", {one}" for one in (*words, kinds_of(line)) if one)
+    numbers = notes.add([*_unjudged(line), *notes_of(line)])
+    if verdict:
+        numbers += notes.add(reasons([line]))
+    return Cell(in_study(line) + said, numbers)
+
+
+def _joined(cells: Sequence[Cell]) -> Cell:
+    numbers = dict.fromkeys(n for cell in cells for n in cell.notes)
+    return Cell("; ".join(cell.text for cell in cells), tuple(numbers))
+
+
+def _unjudged(line: Line) -> list[str]:
+    told = bounds(line)
+    if not told:
+        return []
+    c = line.cells
+    return [f"{c['judged']} of {c['expected']} judged; the others all lost, and all won: {told}"]
+
+
+def _left_out(own: Sequence[Line], wanted: set[str]) -> list[str]:
+    """Metrics that the study's table has no place for; they stand in the matrix."""
+    others = sorted({line.cells["metric"] for line in own} - wanted - {""})
+    return [f"Not in the study's table, but in the matrix: {', '.join(others)}."] if others else []

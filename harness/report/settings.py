@@ -1,0 +1,318 @@
+"""The settings that decide a row's result, each with what is compared and how it is shown."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from harness.keys import canonical
+from harness.plan import RowPlan
+from harness.spec.answer import Answer, EndpointEngine, NullEngine, PromptSet, ReferenceEngine
+from harness.spec.base import DATA_SCHEME, Endpoint, _Data, _TextFile
+from harness.spec.judges import AlpacaEvalJudge, LossJudge, RowOutputs
+from harness.spec.model_source import ModelSource
+from harness.spec.models import STUDIED, Row
+from harness.spec.recipes import HubData
+from harness.spec.template import Template
+
+PACKAGES = {
+    "transformers": ("torch", "transformers"),
+    "vllm": ("vllm",),
+    "alpaca_eval": ("alpaca-eval",),
+    "lm_eval": ("lm-eval", "torch", "transformers"),
+    "held_out_loss": ("torch", "transformers"),
+}
+"""Engine or judge -> the packages whose version can move its results."""
+NOT_COMPARED = frozenset(
+    {
+        "asks", "batch_size", "batching", "deepspeed", "deterministic", "gradient_checkpointing",
+        "launch", "liger_kernels", "on_model_change", "packing", "seed", "threads", "transcript",
+        "trust_remote_code", "validation",
+    }
+)  # fmt: skip
+"""Fields that say how, and not what, or that make a replicate. Of `train` the batch size counts."""
+OWN = "the row's own"
+
+
+@dataclass(frozen=True)
+class Setting:
+    label: str
+    value: Any
+    """What is compared."""
+    text: str
+    """How it is shown."""
+    paths: tuple[str, ...]
+    """Where it stands in the spec; whoever studies one of these studies the setting."""
+    effective: Any = field(default=None, compare=False)
+    """Where it is known: two settings with the same are the same."""
+
+
+Settings = dict[str, Setting]
+"""Key -> setting. A key of which another is the beginning goes unlooked-at where that one differs."""
+
+
+def settings_of(plan: RowPlan, whole: bool) -> Settings:
+    """The row's settings; without `whole` only those of its evaluation."""
+    row = plan.row
+    found: Settings = {}
+    if whole and not _is_control(row):
+        for name in STUDIED:
+            if name != "eval":
+                found.update(_walk(name, getattr(row, name), name))
+    if row.eval is not None:
+        if row.eval.answer is not None:
+            found.update(_of_answer(row, row.eval.answer))
+        if row.eval.judge is not None:
+            found.update(_of_judge(row))
+    found.update(_of_manifests(plan))
+    return found
+
+
+def _of_answer(row: Row, answer: Answer) -> Settings:
+    at = "eval.answer"
+    found = _prompts(f"{at}.prompts", answer.prompts, "prompt set")
+    engine = answer.engine
+    if _is_control(row):
+        return found
+    kind = f"{at}.engine.kind"
+    # A closed model is another model before it is another engine.
+    paths = (kind, "model") if isinstance(engine, EndpointEngine) else (kind,)
+    if isinstance(engine, ReferenceEngine):
+        named = f"given outputs ({_name(engine.outputs)})"
+        value = ["reference", _plain(engine.outputs)]
+        found[kind] = Setting("answers", value, named, paths)
+        return found
+    found[kind] = Setting("answers", engine.kind, engine.kind, paths)
+    for name in type(engine).model_fields:
+        if name in ("kind", *NOT_COMPARED):
+            continue
+        own = {
+            key: replace(one, paths=(*one.paths, "model")) if name == "endpoint" else one
+            for key, one in _walk(f"{at}.engine.{name}", getattr(engine, name)).items()
+        }
+        # An engine's other settings say something about an engine of its kind alone.
+        tag = "" if name == "precision" else f"{engine.kind}."
+        before = f"{at}.engine."
+        found.update({f"{before}{tag}{key.removeprefix(before)}": s for key, s in own.items()})
+    if answer.uses_template:
+        found[f"{at}.template"] = _answer_prompt(f"{at}.template", answer.template, row.template)
+    decoding = answer.decoding
+    found.update(_walk(f"{at}.decoding", decoding))
+    if decoding.temperature == 0:
+        del found[f"{at}.decoding.top_p"]
+    return found
+
+
+def _is_control(row: Row) -> bool:
+    """Whether no model answers: a constant does, or the baseline's own outputs."""
+    answer = row.eval.answer if row.eval else None
+    if answer is None or row.eval is None or isinstance(answer.engine, NullEngine):
+        return answer is not None
+    given = _plain(getattr(answer.engine, "outputs", None))
+    return given is not None and given == _plain(getattr(row.eval.judge, "reference", None))
+
+
+def _answer_prompt(path: str, given: Template | None, own: Template | None) -> Setting:
+    """A row whose answers are asked for as it was trained has the same setting as any other such row:
+    what differs is then the row's template."""
+    used = given or own
+    value = OWN if given is None or _plain(given) == _plain(own) else _plain(given)
+    return Setting("prompt of the answers", value, _name(used), (path,), _plain(used))
+
+
+def _of_judge(row: Row) -> Settings:
+    assert row.eval is not None
+    judge, at = row.eval.judge, "eval.judge"
+    assert judge is not None
+    found: Settings = {}
+    parts: list[Any] = [judge.kind]
+    shown, fields = [str(judge.kind)], ["kind"]
+    for name in ("annotator", "judge", "model", "rubric"):
+        part = getattr(judge, name, None)
+        if part is not None:
+            parts.append(_plain(part))
+            shown.append(_name(part))
+            fields.append(name)
+    if isinstance(judge, AlpacaEvalJudge):
+        shown.remove(judge.kind)
+    paths = tuple(f"{at}.{name}" for name in fields)
+    found[f"{at}.judge"] = Setting("judge", parts, " / ".join(shown), paths)
+    for name in type(judge).model_fields:
+        value = getattr(judge, name)
+        if name in (*fields, *NOT_COMPARED):
+            continue
+        if name == "reference":
+            setting = Setting("baseline", _plain(value), _name(value), (f"{at}.{name}",))
+            found[f"{at}.reference"] = setting
+        elif name == "template" and isinstance(judge, LossJudge):
+            setting = _answer_prompt(f"{at}.{name}", value, row.template)
+            found[f"{at}.{judge.kind}.{name}"] = replace(setting, label="prompt of the judge")
+        elif name == "examples":
+            found.update(_prompts(f"{at}.{name}", value, "held-out set"))
+        else:
+            own = _walk(f"{at}.{name}", value)
+            before, tag = f"{at}.", f"{judge.kind}."
+            found.update({f"{before}{tag}{key.removeprefix(before)}": s for key, s in own.items()})
+    return found
+
+
+def _prompts(path: str, prompts: PromptSet, label: str) -> Settings:
+    where = prompts.file or prompts.files or prompts.hub
+    which = [_plain(prompts.first), _plain(prompts.sample)]
+    sample = prompts.sample
+    count = f"first {prompts.first} prompts" if prompts.first else "all prompts"
+    if sample is not None:
+        count = "a sample: " + ", ".join(f"{k} {v}" for k, v in sample.model_dump().items())
+    sources = (f"{path}.file", f"{path}.files", f"{path}.hub")
+    return {
+        f"{path}.set": Setting(label, [_plain(where), _plain(prompts.columns)], _name(where), sources),
+        f"{path}.which": Setting(
+            "prompts", which, count, (f"{path}.first", f"{path}.sample")
+        ),
+    }  # fmt: skip
+
+
+def _of_manifests(plan: RowPlan) -> Settings:
+    """The models that judged, and the versions of the packages that answered and judged."""
+    evaluation = plan.row.eval
+    if evaluation is None:
+        return {}
+    engine = evaluation.answer.engine if evaluation.answer else None
+    kinds = {"answer": getattr(engine, "kind", ""), "judge": getattr(evaluation.judge, "kind", "")}
+    found: Settings = {}
+    served: set[str] = set()
+    versions: dict[tuple[str, str], set[str]] = {}
+    for stage in plan.own:
+        if stage.artefact is None or stage.stage not in kinds:
+            continue
+        used = stage.artefact.manifest["used"]
+        if stage.stage == "judge":
+            served |= set(used.get("served_models", ()))
+        installed = (used.get("environment") or {}).get("packages", {})
+        for package in PACKAGES.get(kinds[stage.stage], ()):
+            if installed.get(package):
+                versions.setdefault((stage.stage, package), set()).add(str(installed[package]))
+    if served:
+        # Within the judge's own setting: another model that was asked for says it already.
+        names = sorted(served)
+        paths = ("eval.judge.judge",)
+        key = "eval.judge.judge.served"
+        found[key] = Setting("judge as served", names, ", ".join(names), paths)
+    for (name, package), seen in versions.items():
+        label = f"{package} package of the {'answers' if name == 'answer' else 'judge'}"
+        key = f"environment.{name}.{kinds[name]}.{package}"
+        found[key] = Setting(label, sorted(seen), ", ".join(sorted(seen)), ("environment",))
+    return found
+
+
+def _walk(path: str, value: Any, part: str = "") -> Settings:
+    """Every setting of a part of a spec. Of a mapping, its kind comes before what it holds."""
+    return dict(_leaves(path, path, value, part))
+
+
+LEAVES = Template | _Data | _TextFile | ModelSource | Endpoint | HubData | RowOutputs
+"""Parts that are shown by name."""
+
+
+def _leaves(key: str, path: str, value: Any, part: str) -> Iterator[tuple[str, Setting]]:
+    """`key` has the numbers of a list's items, `path`, as a spec's `studied` names it, has not."""
+    if isinstance(value, BaseModel) and not isinstance(value, LEAVES):
+        kind = getattr(value, "kind", None) or getattr(value, "recipe", None) or "given"
+        yield key, _setting(path, kind, str(getattr(value, "method", kind)))
+        for name, known in type(value).model_fields.items():
+            is_key = (
+                not isinstance(known.json_schema_extra, dict)
+                or "key" not in known.json_schema_extra
+            )
+            counts = name not in NOT_COMPARED or (part == "train" and name == "batch_size")
+            if is_key and counts and name not in ("kind", "recipe"):
+                yield from _leaves(f"{key}.{name}", f"{path}.{name}", getattr(value, name), part)
+    elif isinstance(value, list) and any(isinstance(one, BaseModel) for one in value):
+        shown = [str(getattr(one, "recipe", "given")) for one in value]
+        yield key, _setting(path, shown, ", ".join(shown))
+        for number, one in enumerate(value, start=1):
+            yield from _leaves(f"{key}.{number}", path, one, part)
+    elif isinstance(value, dict) and any(isinstance(one, BaseModel) for one in value.values()):
+        yield key, _setting(path, sorted(value), ", ".join(sorted(value)))
+        for name, one in value.items():
+            yield from _leaves(f"{key}.{name}", path, one, part)
+    else:
+        yield key, _setting(path, _plain(value), _name(value))
+
+
+def _setting(path: str, value: Any, text: str) -> Setting:
+    label = path.removeprefix("eval.answer.").removeprefix("eval.")
+    return Setting(LABELS.get(path, label), value, text, (path,))
+
+
+LABELS = {
+    "model": "base model",
+    "data": "data set",
+    "eval.answer.engine.precision": "engine precision",
+    "eval.answer.engine.endpoint": "answers",
+}
+
+
+def _plain(value: Any) -> Any:
+    """What of a part decides: the bytes of files that are pinned, the text of prompts."""
+    if isinstance(value, _Data):
+        return value.sha256 or _place(value.path)
+    if isinstance(value, _TextFile):
+        return value.text.removesuffix("\n")
+    if isinstance(value, RowOutputs):
+        return _place(value.spec)
+    if isinstance(value, BaseModel):
+        return {
+            name: _plain(getattr(value, name))
+            for name, known in type(value).model_fields.items()
+            if not (isinstance(known.json_schema_extra, dict) and "key" in known.json_schema_extra)
+        }
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items()}
+    return value
+
+
+def _place(path: str) -> str:
+    return path if path.startswith(DATA_SCHEME) else os.path.abspath(path)
+
+
+def _name(value: Any) -> str:
+    """A part as a person knows it, without the folders of this machine."""
+    if value is None:
+        return "none"
+    if isinstance(value, Template):
+        return value.name or (Path(value.prompt.path).name if value.prompt else "tokenizer")
+    if isinstance(value, _Data | _TextFile):
+        is_given = value.path.startswith(DATA_SCHEME)
+        return value.path if is_given else Path(value.path).name
+    if isinstance(value, RowOutputs):
+        return f"the outputs of {Path(value.spec).stem}"
+    if isinstance(value, Endpoint):
+        if value.simulated is not None:
+            wrong = value.simulated.error_rate
+            return f"simulated {value.model}" + (f" (error rate {wrong:g})" if wrong else "")
+        return value.model + (f" at {value.base_url}" if value.base_url else "")
+    if isinstance(value, HubData):
+        parts = [value.id, value.config, getattr(value, "file", None)]
+        return " ".join(str(one) for one in parts if one)
+    if isinstance(value, ModelSource):
+        if value.hub is not None:
+            return value.hub.id
+        if value.path is not None:
+            return _name(value.path)
+        assert value.random is not None
+        return f"random {value.random.config.get('model_type', 'weights')}"
+    if isinstance(value, BaseModel):
+        return str(getattr(value, "name", None) or getattr(value, "kind", "given"))
+    if isinstance(value, dict):
+        if all(isinstance(one, _Data) for one in value.values()):
+            return ", ".join(value)
+        return canonical(_plain(value))
+    if isinstance(value, list | tuple):
+        return canonical(_plain(value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

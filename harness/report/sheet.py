@@ -1,0 +1,130 @@
+"""A table as people read it, before it is markdown, LaTeX or HTML: cells, and notes by number."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from harness.report import losses
+from harness.report.cells import HEADINGS, display
+from harness.report.matrix import EXPLANATION, LOSSES, Line, lowest
+
+SIMULATED = (
+    "Rows marked simulated come from the harness's own simulated teacher or judge, or are scaled down. "
+    "They show that the pipeline works, and say nothing about any real model."
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    notes: tuple[int, ...] = ()
+    """Numbers of the sheet's notes, from 1."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One table; nothing in it is escaped."""
+
+    name: str
+    """Of letters, digits and `-_.`: what links to it are made of."""
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    about: Sequence[str] = ()
+    """How the columns are to be read."""
+    warning: str = ""
+    """What must not be overlooked."""
+    notes: Sequence[str] = ()
+    general: Sequence[str] = ()
+    """Notes that hold for every result of the table."""
+    after: Sequence[str] = ()
+    """Sentences below."""
+
+
+@dataclass
+class Notes:
+    """Collects notes; the same text has one number."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def add(self, texts: Iterable[str]) -> tuple[int, ...]:
+        numbers = []
+        for text in texts:
+            if text not in self.texts:
+                self.texts.append(text)
+            numbers.append(self.texts.index(text) + 1)
+        return tuple(dict.fromkeys(numbers))
+
+
+def notes_of(line: Line) -> list[str]:
+    """What must stand with a line's numbers: findings, deviations, assumptions."""
+    return [
+        *(f"Finding: {one}" for one in line.findings),
+        *(f"Deviation: {one}" for one in line.deviations),
+        *(f"Assumption: {one}" for one in line.assumptions),
+    ]
+
+
+def reasons(lines: Sequence[Line]) -> list[str]:
+    """What the verdicts are founded on."""
+    return [
+        f"{line.cells['verdict'].capitalize()}: {line.cells['verdict_reason']}"
+        for line in lines
+        if line.cells["verdict_reason"] and line.cells["verdict"] != "simulated"
+    ]
+
+
+def kinds_of(line: Line) -> str:
+    """The kinds of the line's findings; what was found stands in its notes."""
+    return ", ".join(dict.fromkeys(one.partition(":")[0] for one in line.findings))
+
+
+def settled(sheet: Sheet, units: Sequence[Sequence[Cell]]) -> Sheet:
+    """The sheet with notes that every unit has told once and without a number, and the others numbered
+    as they come. `units`: the cells of each result."""
+    of_each = [{n for cell in unit for n in cell.notes} for unit in units]
+    shared = set.intersection(*of_each) if of_each else set()
+    order = list(dict.fromkeys(n for row in sheet.rows for cell in row for n in sorted(cell.notes)))
+    kept = [n for n in order if n not in shared]
+    number = {old: new for new, old in enumerate(kept, start=1)}
+    rows = [
+        [replace(c, notes=tuple(sorted(number[n] for n in c.notes if n in number))) for c in row]
+        for row in sheet.rows
+    ]
+    return replace(
+        sheet,
+        rows=rows,
+        notes=[sheet.notes[n - 1] for n in kept],
+        general=[note for n, note in enumerate(sheet.notes, start=1) if n in shared],
+    )
+
+
+def ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Ascending numbers as runs: [1, 3, 4, 5] -> [(1, 1), (3, 5)]."""
+    runs: list[tuple[int, int]] = []
+    for n in numbers:
+        if runs and runs[-1][1] == n - 1:
+            runs[-1] = runs[-1][0], n
+        else:
+            runs.append((n, n))
+    return runs
+
+
+def matrix_sheet(lines: Sequence[Line], name: str, title: str) -> Sheet:
+    """The harness's own columns, a line each."""
+    notes = Notes()
+    rows = []
+    for line in lines:
+        cells = dict(zip(HEADINGS, map(Cell, display(line)), strict=True))
+        cells["verdict"] = Cell(line.cells["verdict"], notes.add(reasons([line])))
+        cells["notes"] = Cell(kinds_of(line), notes.add(notes_of(line)))
+        rows.append(list(cells.values()))
+    about = [EXPLANATION]
+    if any(line.cells["metric"].partition("/")[0] in losses.LOSSES for line in lines):
+        about.append(LOSSES)
+    after = lowest(lines)
+    sheet = Sheet(name, title, HEADINGS, rows, about, warning(lines), notes.texts, (), after)
+    return settled(sheet, rows)
+
+
+def warning(lines: Sequence[Line]) -> str:
+    return SIMULATED if any(line.cells["simulated"] for line in lines) else ""

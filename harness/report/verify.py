@@ -1,0 +1,396 @@
+"""`harness verify`: a row's verdict with its reasons, in words or as data."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness.plan import Planner
+from harness.progress import plain
+from harness.report import losses
+from harness.report.matrix import Line, choose_plan, lines_of
+from harness.report.verdict import Weighed, assess
+from harness.spec.load import LoadedRow
+from harness.spec.models import Row
+from harness.stats.intervals import t_quantile
+from harness.stats.variance import Part
+
+REPRODUCED, NOT_REPRODUCED, UNDECIDED = 0, 3, 4
+"""Exit codes."""
+COLOURS = {"reproduced": "green", "not reproduced": "red"}
+KIND_WORDS = {
+    "train": ("training", "trainings"),
+    "sampling": ("sampling", "samplings"),
+    "judge": ("judging", "judgings"),
+}
+ERRORS = {
+    "reported": "as reported",
+    "binomial": "the largest that a score of this value can have over so many prompts, as none is "
+    "reported",
+    "ours": "taken to be ours, as none is reported",
+}
+"""Where the reported number's standard error comes from."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """One metric of a row: its verdict, and the line of the matrix that has it."""
+
+    row: Row
+    line: Line
+    weighed: Weighed
+
+    @property
+    def metric(self) -> str:
+        return str(self.line.cells["metric"])
+
+
+def show_verification(
+    console: Console, loaded: LoadedRow, planners: Sequence[Planner], as_json: bool
+) -> int:
+    """Print the verdict on every reported metric of a row and what it rests on; of a row without one
+    on every metric it has. Returns the exit code of the worst: 3, then 4, then 0.
+
+    Raises:
+        Damaged: an artefact of the row was changed.
+    """
+    verified = verify(loaded, planners)
+    code = exit_code(verified)
+    if as_json:
+        told = {"row": loaded.row.row, "exit_code": code, "metrics": list(map(to_dict, verified))}
+        console.file.write(json.dumps(told, indent=2, allow_nan=False) + "\n")
+        return code
+    if not verified:
+        name = escape(plain(loaded.row.row))
+        console.print(f"{name}: neither reports nor measures a score", highlight=False)
+    for one in verified:
+        _show(console, one)
+    for heading, notes in _notes(verified):
+        console.print(f"[bold]{heading}[/]")
+        for note in notes:
+            console.print(f"  - {escape(plain(note))}", highlight=False, soft_wrap=True)
+    return code
+
+
+def _notes(verified: Sequence[Verified]) -> list[tuple[str, list[str]]]:
+    """What differs from the published set-up and what was found, of all metrics, each once."""
+    told = [
+        ("deviations", [note for one in verified for note in one.line.deviations]),
+        ("assumptions", [note for one in verified for note in one.row.assumptions]),
+        ("findings", [note for one in verified for note in one.line.findings]),
+    ]
+    return [(heading, list(dict.fromkeys(notes))) for heading, notes in told if notes]
+
+
+def verify(loaded: LoadedRow, planners: Sequence[Planner]) -> list[Verified]:
+    row = loaded.row
+    plan, _ = choose_plan(loaded, planners)
+    found = []
+    for line in lines_of(loaded, planners):
+        metric = line.cells["metric"]
+        if row.reported and metric not in row.reported:
+            continue
+        is_loss = metric.partition("/")[0] in losses.LOSSES
+        planned = losses.stages_of(plan) if is_loss else plan.final() if plan else []
+        found.append(Verified(row, line, assess(row, metric, planned)))
+    return found
+
+
+def exit_code(verified: Sequence[Verified]) -> int:
+    names = {one.weighed.verdict.name for one in verified}
+    if "not reproduced" in names:
+        return NOT_REPRODUCED
+    return REPRODUCED if names == {"reproduced"} else UNDECIDED
+
+
+def _show(console: Console, one: Verified) -> None:
+    name = one.weighed.verdict.name
+    colour = COLOURS.get(name, "yellow")
+    metric = f" {one.metric}" if one.metric else ""
+    console.print(
+        f"[bold]{escape(plain(one.row.row))}[/]{escape(plain(metric))}: [{colour}]{name}[/]",
+        highlight=False,
+    )
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 2), pad_edge=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for heading, text in sentences(one):
+        table.add_row(heading, escape(plain(text)))
+    console.print(table)
+
+
+def sentences(one: Verified) -> list[tuple[str, str]]:
+    """What a person reads of it, each with its heading; not escaped."""
+    parts = [
+        ("reported", _reported(one)),
+        ("ours", _ours(one)),
+        ("spread", _spread(one)),
+        ("unjudged", _unjudged(one)),
+        ("difference", _difference(one)),
+        ("margin", _margin(one)),
+        ("verdict", _verdict(one)),
+        ("to decide it", _more(one)),
+        ("not counted", _not_counted(one)),
+    ]
+    return [(heading, text) for heading, text in parts if text]
+
+
+def _number(one: Verified, value: float, signed: bool = False) -> str:
+    """With the digits that the score's unit bears."""
+    bounds = one.weighed.evidence.bounds if one.weighed.evidence else (0, 100)
+    digits = 2 if bounds == (0, 100) else 4
+    return f"{value:{'+' if signed else ''}.{digits}f}"
+
+
+def _reported(one: Verified) -> str:
+    c, weighed = one.line.cells, one.weighed
+    where = f" ({c['source']})" if c["source"] else ""
+    reported = one.row.reported.get(one.metric)
+    if reported is None:
+        return f"no number{where}"
+    if reported.value is None:
+        return f"the study leaves this cell empty{where}"
+    text = _number(one, reported.value)
+    if weighed.theirs is not None:
+        error = reported.standard_error
+        if error is None:
+            error = weighed.their_own_error
+        text += f" ± {_number(one, error or 0.0)} ({ERRORS[weighed.their_error]})"
+    elif reported.standard_error is not None:
+        text += f" ± {_number(one, reported.standard_error)} (as reported)"
+    if reported.judged is not None or reported.expected is not None:
+        judged = "?" if reported.judged is None else reported.judged
+        text += f", judged {judged} of {reported.expected or '?'}"
+    return f"{text}; one run{where}"
+
+
+def _ours(one: Verified) -> str:
+    c, verdict, evidence = one.line.cells, one.weighed.verdict, one.weighed.evidence
+    if evidence is None:
+        return f"nothing yet{': ' if c['verdict_reason'] else ''}{c['verdict_reason']}"
+    text = _number(one, c["reproduced"])
+    if c["standard_error"] is not None:
+        each = " each" if len(evidence.runs) > 1 else ""
+        text += f" ± {_number(one, c['standard_error'])} over prompts{each}"
+    if verdict.own_low is not None and verdict.own_high is not None:
+        low, high = _number(one, verdict.own_low), _number(one, verdict.own_high)
+        text += f", 95 % interval {low} to {high}"
+    if c["expected"] is not None:
+        text += f"; judged {c['judged']} of {c['expected']}"
+    return f"{text}; {runs_in_words(one)}{losses.marks(c)}"
+
+
+def runs_in_words(one: Verified) -> str:
+    """`6 runs (3 trainings, 2 judgings of each)`."""
+    evidence = one.weighed.evidence
+    assert evidence is not None
+    total, planned = len(evidence.runs), one.line.cells["replicates_planned"]
+    above, parts = 1, []
+    for depth, kind in enumerate(("train", "sampling", "judge")):
+        count = evidence.count(depth)
+        if count > above:
+            each = f"{count / above:g} " if count % above == 0 else f"{count} in all: "
+            parts.append(f"{each}{KIND_WORDS[kind][1]}{' of each' * (above > 1)}")
+        above = count
+    text = f"{total} run{'s' * (total > 1)}"
+    if planned is not None and planned != total:
+        text += f" of {planned} planned"
+    return text + (f" ({', '.join(parts)})" if parts else "")
+
+
+def _spread(one: Verified) -> str:
+    """The variance of one run's score in its parts, as standard deviations."""
+    weighed = one.weighed
+    found, evidence = weighed.split, weighed.evidence
+    if evidence is None:
+        return ""
+    if found is None:
+        if weighed.replicated:
+            spread = _number(one, math.sqrt(weighed.between))
+            return (
+                f"between trainings a standard deviation of {spread}; no grade per prompt is kept"
+            )
+        return ""
+    told = [f"the choice of prompts {_number(one, math.sqrt(found.prompts))}"]
+    told += [_part(one, kind, found.parts[kind]) for kind in KIND_WORDS if kind in found.parts]
+    known = f"over the {found.complete} prompts judged in every run"
+    return f"standard deviation of one run's score, {known}: {', '.join(told)}"
+
+
+def _part(one: Verified, kind: str, part: Part) -> str:
+    """`training 1.20 (of it 0.95 common to all prompts)`; what does not enter is said not to."""
+    text = f"{KIND_WORDS[kind][0]} {_number(one, math.sqrt(part.variance))}"
+    if part.common == 0:
+        return text
+    text += f" (of it {_number(one, math.sqrt(part.common))} common to all prompts"
+    if not part.is_common:
+        text += ", no more than chance makes"
+    return f"{text})"
+
+
+def _unjudged(one: Verified) -> str:
+    c = one.line.cells
+    texts = []
+    reported = one.row.reported.get(one.metric)
+    if c["expected"] is not None and c["judged"] is not None and c["judged"] < c["expected"]:
+        text = f"{c['expected'] - c['judged']} of ours"
+        if c["lower_bound"] is not None:
+            low, high = _number(one, c["lower_bound"]), _number(one, c["upper_bound"])
+            text += f": all lost the score were {low}, all won {high}"
+        texts.append(text)
+    theirs = one.weighed.theirs
+    if reported and theirs is not None and theirs.low < theirs.high:
+        assert reported.expected is not None
+        assert reported.judged is not None
+        count = reported.expected - reported.judged
+        low, high = _number(one, theirs.low), _number(one, theirs.high)
+        texts.append(f"{count} of the published run: all lost {low}, all won {high}")
+    if not texts:
+        return ""
+    return "; ".join(texts) + ". The interval of the difference reaches from one end to the other"
+
+
+def _difference(one: Verified) -> str:
+    verdict, weighed = one.weighed.verdict, one.weighed
+    if verdict.difference is None:
+        return ""
+    text = f"{_number(one, verdict.difference, True)} (ours - reported)"
+    if verdict.low is None or verdict.high is None:
+        return text
+    low, high = _number(one, verdict.low, True), _number(one, verdict.high, True)
+    text += f", 95 % interval {low} to {high}"
+    if weighed.assumed:
+        text += (
+            f", with a standard deviation of {weighed.assumed:g} between trainings allowed for on "
+            "both sides: there is one training, which does not show it"
+        )
+    elif weighed.replicated:
+        what = KIND_WORDS[weighed.replicated][1]
+        text += f", with what {what} differ by on both sides ({weighed.df + 1} of ours)"
+    return text
+
+
+def _margin(one: Verified) -> str:
+    margin = one.weighed.verdict.margin
+    if margin is None:
+        return ""
+    row, kind = one.row, one.metric.partition("/")[0]
+    given = one.metric in row.margins or kind in row.margins
+    return f"{margin:g}{'' if given else ' points, where a spec names none'}"
+
+
+def _verdict(one: Verified) -> str:
+    """The name with the reason, in a sentence."""
+    verdict, c = one.weighed.verdict, one.line.cells
+    if verdict.margin is None or verdict.low is None or verdict.high is None:
+        reason = verdict.reason or c["verdict_reason"]
+        return reason if verdict.name == "simulated" else f"{verdict.name}: {reason}".rstrip(": ")
+    where = f"±{verdict.margin:g}"
+    if verdict.name == "reproduced":
+        return f"reproduced: the whole interval lies within {where}"
+    if verdict.name == "not reproduced":
+        return f"not reproduced: the whole interval lies outside {where}"
+    if verdict.low >= -verdict.margin and verdict.high <= verdict.margin:
+        return f"inconclusive: the interval lies within {where}, but one training cannot show it"
+    return f"inconclusive: the interval lies partly within {where} and partly outside"
+
+
+def _more(one: Verified) -> str:
+    verdict, foretold, theirs = one.weighed.verdict, one.weighed.foretold, one.weighed.theirs
+    if foretold is None or theirs is None or verdict.margin is None:
+        return ""
+    if foretold.more:
+        ((kind, count),) = foretold.more
+        what = f"{count} more {KIND_WORDS[kind][count > 1]}"
+        if foretold.is_first:
+            return (
+                f"{what} would show what each adds to the error over prompts, and so whether more of "
+                "them can decide it"
+            )
+        if not one.weighed.assumed:
+            return f"{what} would most likely do, if the difference stays"
+        return (
+            f"{what} would most likely do, if the difference stays and trainings differ by no more "
+            "than is usual"
+        )
+    limit = _number(one, foretold.limit)
+    text = (
+        "more replicates alone would most likely not: endless ones would leave an interval of "
+        f"±{limit} about the difference, or more"
+    )
+    alone = t_quantile(math.inf) * theirs.low_error
+    if alone > verdict.margin:
+        return text + (
+            f", and the reported number's own error alone one of ±{_number(one, alone)}, more than "
+            "the margin: whatever is run here, this number cannot be called reproduced"
+        )
+    return f"{text}: it takes more prompts"
+
+
+def _not_counted(one: Verified) -> str:
+    evidence, row = one.weighed.evidence, one.row
+    if evidence is None or one.weighed.theirs is None:
+        return ""
+    told = ["that both runs may have answered the same prompts, which would narrow the interval"]
+    if row.gen is not None and evidence.trains and any(hasattr(s, "teacher") for s in row.gen):
+        told.append("what another data set by the same recipe would change, which would widen it")
+    return "; ".join(told)
+
+
+def to_dict(one: Verified) -> dict[str, Any]:
+    """The same as data. Standard errors, deviations and intervals are in the metric's own units."""
+    weighed, c = one.weighed, one.line.cells
+    verdict, found, evidence = weighed.verdict, weighed.split, weighed.evidence
+    reported = one.row.reported.get(one.metric)
+    return {
+        "metric": one.metric,
+        "verdict": verdict.name,
+        "reason": verdict.reason or c["verdict_reason"],
+        "reported": None
+        if reported is None
+        else {
+            **reported.model_dump(),
+            "source": c["source"],
+            "standard_error_used": weighed.their_own_error if weighed.theirs else None,
+            "standard_error_from": weighed.their_error or None,
+        },
+        "reproduced": None
+        if evidence is None
+        else {
+            "value": c["reproduced"],
+            "standard_error": c["standard_error"],
+            "low": verdict.own_low,
+            "high": verdict.own_high,
+            "judged": c["judged"],
+            "expected": c["expected"],
+            "lower_bound": c["lower_bound"],
+            "upper_bound": c["upper_bound"],
+            "simulated": c["simulated"],
+            "runs": len(evidence.runs),
+            "runs_planned": c["replicates_planned"],
+            "trainings": evidence.count(0) if evidence.trains else 0,
+            "samplings": evidence.count(1),
+            "judgings": evidence.count(2),
+        },
+        "variance": None
+        if found is None
+        else {
+            "prompts_judged_in_every_run": found.complete,
+            "prompts": found.prompts,
+            **{kind: asdict(part) for kind, part in found.parts.items()},
+        },
+        "difference": {"value": verdict.difference, "low": verdict.low, "high": verdict.high},
+        "margin": verdict.margin,
+        "assumed_sd_between_trainings": weighed.assumed or None,
+        "half_width_with_endless_replicates": weighed.foretold.limit if weighed.foretold else None,
+        "more_only_shows": bool(weighed.foretold and weighed.foretold.is_first),
+        "more": [{"kind": kind, "replicates": count} for kind, count in verdict.more],
+        "deviations": list(one.line.deviations),
+        "assumptions": list(one.row.assumptions),
+        "findings": list(one.line.findings),
+    }

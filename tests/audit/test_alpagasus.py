@@ -1,0 +1,157 @@
+"""AlpaGasus's review files: the published counts, and the faults that such files have."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.audit.folders import Row, audit, count, finding, kinds, one, reviews
+
+Orders = tuple[list[Row], list[Row]]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_clean_reviews_give_no_finding(tmp_path: Path, seed: int) -> None:
+    better, step = (-1, 0, 0.5, 1)[seed % 4], (1, 0.5)[seed % 2]
+    result = one(reviews(tmp_path, seed, n=(20, 80, 180)[seed % 3], better=better, step=step))
+    assert [(f.kind, f.message) for f in result.findings] == []
+    assert result.matches is True
+
+
+def test_counts_of_the_other_model_are_read_as_such(tmp_path: Path) -> None:
+    folder = reviews(tmp_path, better=1.5)
+    told = json.loads((folder / "koala_result.json").read_text())
+    told["win"], told["lose"] = told["lose"], told["win"]
+    (folder / "koala_result.json").write_text(json.dumps(told))
+    result = one(folder)
+    assert (result.matches, result.findings) == (True, [])
+    assert result.metrics["n_wins"] == told["win"] < told["lose"]
+
+
+def test_a_judge_that_favours_a_place_is_found(tmp_path: Path) -> None:
+    found = finding(one(reviews(tmp_path, place=-1.5)), "position_bias")
+    assert found.evidence["shown_second"]["win_rate"] > found.evidence["shown_first"]["win_rate"]
+
+
+def test_wrong_counts_are_told(tmp_path: Path) -> None:
+    result = one(reviews(tmp_path, counts={"win": 50, "draw": 20, "lose": 10}))
+    assert (kinds(result), result.matches) == (["count_mismatch"], False)
+    assert finding(result, "count_mismatch").evidence["published"]["n_wins"] == 50
+
+
+def unread(orders: Orders) -> None:
+    for row in orders[0][:8]:
+        row |= {"review": "Both are fine answers.", "score": [-1, -1]}
+
+
+def test_unread_reviews_that_count_as_ties_are_found(tmp_path: Path) -> None:
+    told: dict[str, Any] = {}
+
+    def change(*orders: list[Row]) -> None:
+        unread(orders)  # type: ignore[arg-type]
+        told.update(count(orders))  # type: ignore[arg-type]
+
+    result = one(reviews(tmp_path, better=1.5, change=change))
+    found = finding(result, "unparsed_scored")
+    assert found.evidence["rows"] == 8
+    assert found.evidence["with"]["n_wins"] == told["win"]
+    assert (result.metrics["n_judged"], result.matches) == (72, False)
+    assert "count_mismatch" not in kinds(result)
+
+
+def test_counts_of_scores_cut_to_whole_numbers_are_found(tmp_path: Path) -> None:
+    orders: list[Any] = []
+    reviews(tmp_path, step=0.5, change=lambda *both: orders.extend(both))
+    cut, exact = (count((orders[0], orders[1]), way) for way in (int, float))
+    assert cut != exact
+    result = one(reviews(tmp_path, step=0.5, counts=cut))
+    found = finding(result, "truncated_scores")
+    assert found.evidence["cut"]["n_wins"] == cut["win"]
+    assert found.evidence["exact"]["n_wins"] == exact["win"] == result.metrics["n_wins"]
+    assert (kinds(result), result.matches) == (["truncated_scores"], False)
+
+
+def test_scores_that_are_stored_cut_are_found_by_the_reviews_words(tmp_path: Path) -> None:
+    def cut(*orders: list[Row]) -> None:
+        for row in [*orders[0], *orders[1]]:
+            row["score"] = [float(int(score)) for score in row["score"]]
+
+    result = one(reviews(tmp_path, step=0.5, change=cut))
+    assert kinds(result) == ["truncated_scores"]
+    halves = {r["prompt"] for r in finding(result, "truncated_scores").evidence["examples"]}
+    assert halves
+    assert finding(result, "truncated_scores").evidence["rows"] > 20
+
+
+def test_scores_that_are_not_the_reviews_are_told(tmp_path: Path) -> None:
+    def other(*orders: list[Row]) -> None:
+        for row in orders[1][:5]:
+            row["score"] = [score + 1 for score in row["score"]]
+
+    assert finding(one(reviews(tmp_path, change=other)), "count_mismatch").evidence["rows"] == 5
+
+
+def test_a_prompt_without_one_of_its_orders_is_unjudged(tmp_path: Path) -> None:
+    def lose(*orders: list[Row]) -> None:
+        del orders[1][70:]
+
+    folder = reviews(tmp_path)
+    folder.joinpath("koala_result.json").unlink()
+    rows = json.loads((folder / "theirs-ours-koala.json").read_text())[:70]
+    (folder / "theirs-ours-koala.json").write_text(json.dumps(rows))
+    result = one(folder)
+    assert finding(result, "dropped_rows").evidence["dropped"] == 10
+    assert result.matches is None
+
+
+def test_one_order_alone_is_read_and_said(tmp_path: Path) -> None:
+    folder = reviews(tmp_path)
+    (folder / "theirs-ours-koala.json").unlink()
+    (folder / "koala_result.json").unlink()
+    result = one(folder)
+    assert result.metrics["n_judged"] == 80
+    assert any("one order" in n for n in result.notes)
+
+
+def test_sets_in_one_folder_are_results_of_their_own(tmp_path: Path) -> None:
+    folder = reviews(tmp_path)
+    for name in ("ours-theirs", "theirs-ours"):
+        (folder / f"{name}-vicuna.json").write_bytes((folder / f"{name}-koala.json").read_bytes())
+    assert [r.path for r in audit(folder)] == [f"{folder}#koala", f"{folder}#vicuna"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"score": None}, {"score": [None, None]}, {"score": ["8", "7"]}, {"score": [float("nan"), 1]},
+        {"score": [10**400, 1]}, {"review": None}, {"review": 7}, {"ours": None}, {"text": None},
+        {"question_id": [1]}, {"review": "1e999 8"},
+    ],
+)  # fmt: skip
+def test_values_of_any_type_end_in_a_result(tmp_path: Path, odd: Row) -> None:
+    some = {"win": 1, "draw": 2, "lose": 3}
+    result = one(reviews(tmp_path, counts=some, change=lambda *orders: orders[0][3].update(odd)))
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"3", b'{"win": "many"}', b"\xff"])
+def test_damaged_counts_are_no_counts(tmp_path: Path, damage: bytes) -> None:
+    folder = reviews(tmp_path)
+    (folder / "koala_result.json").write_bytes(damage)
+    assert one(folder).published == {}
+
+
+@pytest.mark.parametrize(("swayed", "told"), [(16, []), (60, ["position_bias"])])
+def test_a_place_that_sways_few_prompts_is_no_finding_however_sure(
+    tmp_path: Path, swayed: int, told: list[str]
+) -> None:
+    def change(*orders: list[Row]) -> None:
+        for number, rows in enumerate(orders):
+            for k, row in enumerate(rows):
+                ours_first, sways, good = number == 0, k < swayed, k % 2 == 0
+                first_wins = sways or good == ours_first
+                row["score"] = [8.0, 7.0] if first_wins else [7.0, 8.0]
+                row["review"] = "{:g} {:g}\n".format(*row["score"])
+
+    assert kinds(one(reviews(tmp_path, n=400, change=change))) == told

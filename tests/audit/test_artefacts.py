@@ -1,0 +1,146 @@
+"""This harness's own artefacts: recomputed from annotations, held against their manifests."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.eval.judge_scores import describe, win_rate_metric
+from harness.keys import file_digest
+from tests.audit.folders import Row, audit, finding, kinds, one, rows_of, text
+
+KEYS = {"answer": "a" * 64, "judge": "b" * 64}
+
+
+def artefact(volume: Path, stage: str, contents: dict[str, Any], **manifest: Any) -> Path:
+    folder = volume / "artefacts" / stage / KEYS[stage][:16]
+    folder.mkdir(parents=True)
+    for name, value in contents.items():
+        (folder / name).write_text(json.dumps(value))
+    told = {
+        name: {"sha256": file_digest(folder / name), "size": (folder / name).stat().st_size}
+        for name in contents
+    }
+    (folder / "manifest.json").write_text(json.dumps({
+        "stage": stage, "key": KEYS[stage], "row": "r", "label": "", "files": told, "inputs": {},
+        "metrics": {}, "counts": {}, "simulated": [], "findings": [], **manifest,
+    }))  # fmt: skip
+    return folder
+
+
+def volume(folder: Path, rows: list[Row], cut: int = 0, **manifest: Any) -> Path:
+    """Answers and their judging."""
+    outputs = [
+        {"instruction": r["instruction"], "output": r["output_2"], "generator": "model",
+         "finish_reason": "length" if k < cut else "stop"}
+        for k, r in enumerate(rows)
+    ]  # fmt: skip
+    artefact(folder, "answer", {"model_outputs.json": outputs}, counts={"prompts": len(rows)})
+    metric = win_rate_metric(describe([r["preference"] for r in rows]), len(rows))
+    artefact(
+        folder, "judge", {"annotations.json": rows},
+        **{"metrics": {"win_rate": metric}, "counts": {"prompts": len(rows)},
+           "inputs": {"outputs": {"stage": "answer", "key": KEYS["answer"]}}, **manifest},
+    )  # fmt: skip
+    return folder
+
+
+def test_a_clean_volume_matches_and_has_no_finding(tmp_path: Path) -> None:
+    result = one(volume(tmp_path, rows_of()))
+    assert (result.kind, result.matches, result.findings) == ("artefact", True, [])
+    assert result.digits["lower_bound"] == 15
+
+
+def test_one_artefacts_folder_is_read_with_the_answers_beside_it(tmp_path: Path) -> None:
+    volume(tmp_path, rows_of(), cut=50)
+    result = one(tmp_path / "artefacts" / "judge" / KEYS["judge"][:16])
+    assert finding(result, "empty_or_truncated").evidence["truncated"] == 50
+
+
+def test_a_win_rate_that_is_not_the_annotations_is_told(tmp_path: Path) -> None:
+    metric = win_rate_metric(describe([r["preference"] for r in rows_of()]), 200)
+    wrong = volume(tmp_path, rows_of(), metrics={"win_rate": metric | {"value": 77.0}})
+    result = one(wrong)
+    assert (kinds(result), result.matches) == (["count_mismatch"], False)
+
+
+def test_a_changed_file_is_told(tmp_path: Path) -> None:
+    volume(tmp_path, rows_of())
+    path = tmp_path / "artefacts" / "judge" / KEYS["judge"][:16] / "annotations.json"
+    path.write_text(path.read_text() + " ")
+    assert "changed after it was made" in finding(one(tmp_path), "count_mismatch").message
+
+
+def test_the_stages_own_findings_come_along(tmp_path: Path) -> None:
+    found = [
+        {"kind": "role_words", "severity": "warning", "message": "they do", "evidence": {"n": 3}},
+        {"kind": "missing_subjects", "severity": "warning", "message": "few", "evidence": {}},
+    ]
+    result = one(volume(tmp_path, rows_of(), findings=found))
+    assert finding(result, "prompt_mismatch").evidence == {"n": 3}
+    assert any("missing_subjects" in note for note in result.notes)
+
+
+def test_unjudged_prompts_are_dropped_rows(tmp_path: Path) -> None:
+    rows = rows_of()
+    for row in rows[:20]:
+        row |= {"preference": None, "raw_completion": None}
+    result = one(volume(tmp_path, rows))
+    assert finding(result, "dropped_rows").evidence["dropped"] == 20
+    assert result.matches is True
+
+
+def test_gradings_in_both_orders_tell_the_place_by_their_scores(tmp_path: Path) -> None:
+    rows = rows_of(annotator="judge")
+    for k, row in enumerate(rows):
+        win = k % 5 < 2
+        row |= {"scores": [[9, 5], [9, 5]], "verdicts": [1, -1], "preference": 2.0 if win else 1.5}
+    found = finding(one(volume(tmp_path, rows)), "position_bias")
+    assert found.evidence["orders_opposed"] == 100
+
+
+def test_answers_that_nothing_judged_are_a_result_of_their_own(tmp_path: Path) -> None:
+    outputs = [
+        {"instruction": f"i {k}", "output": f"assistant\nIt is {k}.", "finish_reason": "stop"}
+        for k in range(40)
+    ]
+    artefact(tmp_path, "answer", {"model_outputs.json": outputs}, counts={"prompts": 41})
+    result = one(tmp_path)
+    assert kinds(result) == ["count_mismatch", "prompt_mismatch"]
+
+
+def test_two_rows_of_one_volume_that_share_answers_are_no_fault(tmp_path: Path) -> None:
+    volume(tmp_path / "one", rows_of())
+    volume(tmp_path / "two", rows_of())
+    assert [kinds(r) for r in audit(tmp_path)] == [[], []]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"metrics": {"win_rate": None}}, {"metrics": {"win_rate": {"value": "high"}}},
+        {"metrics": {"win_rate": {"expected": 10**400}}}, {"inputs": None}, {"inputs": {"outputs": 3}},
+        {"findings": "none"}, {"findings": [3, {"kind": []}]}, {"files": {"annotations.json": {}}},
+        {"files": {"annotations.json": 3}}, {"simulated": None}, {"label": None},
+        {"metrics": {"win_rate": {"expected": -5, "judged": -5}}},
+    ],
+)  # fmt: skip
+def test_a_manifest_of_any_content_ends_in_a_result(tmp_path: Path, odd: dict[str, Any]) -> None:
+    for result in audit(volume(tmp_path, rows_of(n=30), **odd)):
+        json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_a_manifest_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "app"
+    folder.mkdir()
+    (folder / "manifest.json").write_text('{"name": "app", "version": 3}')
+    told = [{"instruction": "i", "output": text(__import__("random").Random(1), 9)}]
+    (folder / "model_outputs.json").write_text(json.dumps(told))
+    assert one(tmp_path).kind == "model_outputs"
+
+
+def test_what_the_stage_has_found_too_is_told_once(tmp_path: Path) -> None:
+    found = [{"kind": "position_bias", "severity": "warning", "message": "x", "evidence": {}}]
+    result = one(volume(tmp_path, rows_of(n=400, place=1.0), findings=found))
+    assert finding(result, "position_bias").evidence["shown_first"]["judged"] > 100

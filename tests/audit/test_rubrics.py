@@ -1,0 +1,210 @@
+"""Rubric scores: unread replies, missing context, scores that are not the reply's."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.audit import audit_paths
+from harness.audit.model import Result
+from harness.errors import InputError
+
+
+def row(
+    number: int, score: float | None = 4, context: str = "The sky is blue.", **more: Any
+) -> dict[str, Any]:
+    """As Flow Judge writes them."""
+    inputs = [{"query": f"What is number {number}?"}, {"context": context}]
+    return {
+        "sample": {"inputs": inputs, "output": {"response": f"It is {number}."}},
+        "feedback": f"The answer {number} is as the context says.",
+        "score": score,
+        **more,
+    }
+
+
+def write(folder: Path, rows: list[dict[str, Any]], name: str = "results_x.jsonl") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return folder
+
+
+def audited(folder: Path) -> Result:
+    (result,) = audit_paths([folder])
+    return result
+
+
+def kinds(result: Result) -> list[str]:
+    return [finding.kind for finding in result.findings]
+
+
+def some(count: int = 50) -> list[dict[str, Any]]:
+    return [row(n, 1 + n % 5) for n in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 5, 50, 500])
+def test_clean_scores_have_no_finding(tmp_path: Path, count: int) -> None:
+    result = audited(write(tmp_path / "RESPONSE_FAITHFULNESS_5POINT", some(count)))
+    assert result.findings == []
+    assert result.metrics["n_judged"] == result.metrics["n_expected"] == count
+    assert result.metrics["mean_score"] == result.metrics["lower_bound"]
+
+
+def test_scores_and_feedback_alone_are_clean(tmp_path: Path) -> None:
+    rows = [{"feedback": f"Fine {n}.", "score": n % 2} for n in range(40)]
+    assert audited(write(tmp_path, rows)).findings == []
+
+
+def test_unread_replies_in_the_published_mean_are_an_error(tmp_path: Path) -> None:
+    rows = some(45) + [row(n, -1, feedback="Error") for n in range(5)]
+    write(tmp_path, rows)
+    with_them = (sum(1 + n % 5 for n in range(45)) - 5) / 50
+    (tmp_path / "summary.json").write_text(json.dumps({"mean_score": with_them}))
+    result = audited(tmp_path)
+    (finding,) = result.findings
+    assert (finding.kind, finding.severity) == ("unparsed_scored", "error")
+    assert finding.evidence["unparsed"] == 5
+    assert finding.evidence["effect"] == pytest.approx(with_them - 3.0)
+    assert (result.matches, result.metrics["mean_score"]) == (False, 3.0)
+
+
+def test_unread_replies_left_out_of_the_mean_are_missing_rows(tmp_path: Path) -> None:
+    rows = some(45) + [row(n, -1, feedback="Error") for n in range(5)]
+    write(tmp_path / "RESPONSE_FAITHFULNESS_5POINT", rows)
+    (tmp_path / "RESPONSE_FAITHFULNESS_5POINT" / "summary.json").write_text('{"mean_score": 3.0}')
+    result = audited(tmp_path)
+    assert (kinds(result), result.matches) == (["dropped_rows"], True)
+    assert result.metrics["lower_bound"] == pytest.approx((135 + 5) / 50)
+    assert result.metrics["upper_bound"] == pytest.approx((135 + 25) / 50)
+
+
+def test_unread_replies_beside_no_mean_are_a_warning(tmp_path: Path) -> None:
+    (finding,) = audited(write(tmp_path, [*some(45), row(99, -1)])).findings
+    assert (finding.kind, finding.severity) == ("unparsed_scored", "warning")
+
+
+def test_a_score_that_the_rubric_does_not_have_is_unread(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path / "RESPONSE_CORRECTNESS_3POINT", [row(n, 2) for n in range(40)] + [row(9, 7)]
+    )
+    (finding,) = audited(folder).findings
+    assert (finding.kind, finding.evidence["values"]) == ("unparsed_scored", {"7": 1})
+    assert "outside 1 to 3" in finding.message
+
+
+def test_scores_below_zero_on_a_scale_that_has_them_are_scores(tmp_path: Path) -> None:
+    rows = [row(n, n % 7 - 3) for n in range(70)]
+    assert audited(write(tmp_path, rows)).findings == []
+
+
+@pytest.mark.parametrize(("empty", "severity"), [(40, "error"), (10, "warning")])
+def test_judging_without_the_context_is_found(tmp_path: Path, empty: int, severity: str) -> None:
+    rows = [
+        row(n, 5 if n < empty else 3, context=" " if n < empty else "It says so.")
+        for n in range(40)
+    ]
+    (finding,) = audited(write(tmp_path, rows)).findings
+    assert (finding.kind, finding.severity) == ("missing_context", severity)
+    assert (finding.evidence["without"], finding.evidence["scored"]) == (empty, 40)
+    if empty < 40:
+        assert finding.evidence["effect"] == pytest.approx(0.5)
+
+
+def test_an_empty_context_in_the_judges_prompt_is_found(tmp_path: Path) -> None:
+    prompt = "# INPUTS\n<context>\n\n</context>\n# OUTPUT\n<response>\nyes\n</response>"
+    rows = [{"prompt": prompt, "feedback": "Good.", "score": 5} for _ in range(10)]
+    assert kinds(audited(write(tmp_path, rows))) == ["missing_context"]
+    rows = [r | {"prompt": prompt.replace("\n\n", "\nIt is.\n")} for r in rows]
+    assert audited(write(tmp_path, rows)).findings == []
+
+
+def test_a_prompt_without_context_that_was_not_judged_is_no_fault_of_the_mean(
+    tmp_path: Path,
+) -> None:
+    rows = [*some(400), row(500, None, context="", feedback=None)]
+    assert audited(write(tmp_path, rows)).findings == []
+
+
+def test_scores_cut_to_whole_numbers_are_found(tmp_path: Path) -> None:
+    rows = [
+        {
+            "score": 7,
+            "raw_completion": f"<feedback>Good {n}.</feedback>\n<score>{7.5 if n < 20 else 7}</score>",
+        }
+        for n in range(40)
+    ]
+    (finding,) = audited(write(tmp_path, rows)).findings
+    assert (finding.kind, finding.evidence["truncated"]) == ("truncated_scores", 20)
+    assert finding.evidence["effect"] == pytest.approx(-0.25)
+    assert finding.evidence["examples"][0] == {"said": 7.5, "stored": 7}
+    for r in rows:
+        r["score"] = float(r["raw_completion"].partition("<score>")[2].partition("<")[0])
+    assert audited(write(tmp_path, rows)).findings == []
+
+
+def test_a_score_that_is_not_the_replys_is_found(tmp_path: Path) -> None:
+    rows = [{"score": 3, "raw_completion": f"<feedback>{n} <score>1</score></feedback><score>3</score>"}
+            for n in range(40)]  # fmt: skip
+    assert audited(write(tmp_path, rows)).findings == []
+    rows[0]["score"] = 5
+    result = audited(write(tmp_path, rows))
+    assert (kinds(result), result.matches) == (["count_mismatch"], False)
+
+
+def test_numbers_in_the_feedback_are_not_the_score(tmp_path: Path) -> None:
+    rows = [
+        row(n, 3, feedback="The film has a rating of 7.5, and a score of 8.1 elsewhere.")
+        for n in range(20)
+    ]
+    assert audited(write(tmp_path, rows)).findings == []
+
+
+def test_empty_feedback_broken_replies_and_empty_outputs_are_found(tmp_path: Path) -> None:
+    rows = some(50)
+    rows[0]["feedback"] = ""
+    assert kinds(audited(write(tmp_path, rows))) == ["empty_or_truncated"]
+    rows = some(50)
+    rows[3]["sample"]["output"]["response"] = ""
+    assert kinds(audited(write(tmp_path, rows))) == ["empty_or_truncated"]
+    rows = [{"score": 3, "raw_completion": "<feedback>It is"}] * 3
+    assert kinds(audited(write(tmp_path, rows))) == ["empty_or_truncated"]
+
+
+def test_a_mean_in_a_readmes_table_is_compared_to_its_decimals(tmp_path: Path) -> None:
+    write(tmp_path / "base", some(50))
+    readme = tmp_path / "README.md"
+    readme.write_text("| model | Flow Judge score |\n|--|--|\n| base | 3.00 |\n| tuned | 3.4 |\n")
+    result = audited(tmp_path)
+    assert (result.matches, result.published["mean_score"], result.findings) == (True, 3.0, [])
+    readme.write_text("| model | Flow Judge score |\n|--|--|\n| base | 3.20 |\n| tuned | 3.4 |\n")
+    result = audited(tmp_path)
+    assert (result.matches, kinds(result)) == (False, ["count_mismatch"])
+
+
+def test_two_files_with_the_same_bytes_are_a_copy(tmp_path: Path) -> None:
+    write(tmp_path / "base", some(50))
+    write(tmp_path / "tuned", some(50))
+    assert [kinds(r) for r in audit_paths([tmp_path])] == [["copied_results"]] * 2
+    write(tmp_path / "tuned", [row(n, 1 + (n * n) % 5) for n in range(50)])
+    assert [kinds(r) for r in audit_paths([tmp_path])] == [[], []]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "5", '{"score": 4}', '[{"score": "x", "feedback": "a"}]', '[{"score": 4}, 5]',
+     '[{"score": 4, "score1": 5, "feedback": "a"}]'],
+)  # fmt: skip
+def test_other_files_are_no_scores(tmp_path: Path, text: str) -> None:
+    (tmp_path / "scores.json").write_text(text)
+    with pytest.raises(InputError):
+        audit_paths([tmp_path])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"sample": 5}, {"sample": {"inputs": 7, "output": [1]}}, {"inputs": [None, {"context": [1]}]},
+     {"feedback": 3}, {"score": 1e12}, {"raw_completion": 7}],
+)  # fmt: skip
+def test_odd_columns_make_no_traceback(tmp_path: Path, more: dict[str, Any]) -> None:
+    assert audited(write(tmp_path, [*some(5), row(9) | more])).kind == "rubric"

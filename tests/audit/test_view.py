@@ -1,0 +1,111 @@
+"""Audits at the terminal and as JSON: all that is found, and nothing a model wrote steers either."""
+
+import io
+import json
+from pathlib import Path
+
+from click.testing import CliRunner
+from rich.console import Console
+
+from harness.audit import Result
+from harness.audit.model import KINDS, Finding
+from harness.audit.view import show_audits, to_json
+from harness.cli import main
+from tests.audit.folders import audit, one, rows_of, write
+
+
+def shown(results: list[Result], width: int = 100) -> str:
+    out = io.StringIO()
+    show_audits(Console(file=out, width=width), results)
+    return out.getvalue()
+
+
+def faulty(folder: Path) -> Path:
+    def change(rows: list[dict[str, object]]) -> None:
+        for row in rows[:20]:
+            row |= {"preference": None, "raw_completion": None}
+
+    return write(folder, rows_of(), change)
+
+
+def test_numbers_come_with_what_was_judged_and_to_how_many_digits(tmp_path: Path) -> None:
+    text = shown(audit(faulty(tmp_path)))
+    assert "judged 180 of 200: between" in text
+    assert "published and recomputed: matches" in text
+    assert [line for line in text.splitlines() if "win_rate" in line and "exact" in line]
+    assert "error dropped_rows" in text
+    assert "1 result, 1 error" in text
+
+
+def test_a_clean_result_says_so(tmp_path: Path) -> None:
+    text = shown(audit(write(tmp_path, rows_of())))
+    assert "no finding" in text
+    assert "1 result, no finding" in text
+
+
+def test_a_number_that_differs_stands_out(tmp_path: Path) -> None:
+    text = shown(audit(write(tmp_path, rows_of(), board={"win_rate": 12.345})))
+    assert "DOES NOT MATCH" in text
+    assert "12.345" in text
+
+
+def test_errors_come_before_warnings_and_information() -> None:
+    kinds = ("info", "error", "warning")
+    result = Result("x", "y", findings=[Finding(KINDS[0], k, f"m {k}") for k in kinds])  # type: ignore[arg-type]
+    text = shown([result])
+    assert text.index("m error") < text.index("m warning") < text.index("m info")
+    assert [f["severity"] for f in result.to_dict()["findings"]] == ["error", "warning", "info"]
+
+
+def test_what_could_steer_a_terminal_is_escaped() -> None:
+    bad = "\x1b[31m[red]x[/red]\x07\r\u202e"
+    found = Finding(KINDS[0], "error", bad, {"examples": [bad, {bad: bad}]})
+    result = Result(bad, bad, {bad: 1.0}, {bad: bad}, findings=[found], notes=[bad])
+    text = shown([result])
+    assert not set("\x1b\x07\r\u202e") & set(text)
+    assert "[red]x[/red]" in text
+    assert "\x1b" not in to_json([result])
+
+
+def test_lines_fit_a_narrow_terminal_and_end_without_blanks(tmp_path: Path) -> None:
+    lines = shown(audit(faulty(tmp_path)), width=60).splitlines()
+    assert all(line == line.rstrip() for line in lines)
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 60
+
+
+def test_json_is_one_object_of_one_result_and_a_list_of_several(tmp_path: Path) -> None:
+    faulty(tmp_path / "a")
+    told = json.loads(to_json(audit(tmp_path)))
+    assert told["path"] == str(tmp_path / "a")
+    assert told["matches"] is True
+    assert {"path", "kind", "metrics", "published", "matches", "findings"} <= set(told)
+    (found,) = told["findings"]
+    assert set(found) == {"kind", "severity", "message", "evidence"}
+    write(tmp_path / "b", rows_of(5))
+    assert len(json.loads(to_json(audit(tmp_path)))) == 2
+
+
+def test_json_holds_finite_numbers_alone() -> None:
+    result = Result("x", "y", {"a": float("nan"), "b": [float("inf")], "c": (1, 2)})
+    assert json.loads(to_json([result]))["metrics"] == {"a": None, "b": [None], "c": [1, 2]}
+
+
+def test_the_same_folder_gives_the_same_bytes(tmp_path: Path) -> None:
+    faulty(tmp_path)
+    assert to_json(audit(tmp_path)) == to_json(audit(tmp_path))
+
+
+def test_the_command_ends_in_0_without_a_finding_1_with_one_and_2_with_nothing_to_read(
+    tmp_path: Path,
+) -> None:
+    clean = write(tmp_path / "clean", rows_of())
+    dirty = faulty(tmp_path / "dirty")
+    (tmp_path / "none").mkdir()
+    assert one(clean).findings == []
+    run = CliRunner().invoke
+    assert run(main, ["audit", str(clean)]).exit_code == 0
+    assert run(main, ["audit", str(clean), str(dirty)]).exit_code == 1
+    assert run(main, ["audit", str(tmp_path / "none")]).exit_code == 2
+    told = run(main, ["audit", "--json", str(dirty)])
+    assert told.exit_code == 1
+    assert json.loads(told.stdout)["findings"]

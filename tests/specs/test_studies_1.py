@@ -1,0 +1,309 @@
+"""The rows of documents 000, 001 and 003: every published cell is there, as published, and plans."""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from harness.plan import RowPlan
+from harness.spec.load import LoadedRow, load_rows
+from harness.spec.models import Row
+from harness.spec.recipes import NaiveGen, SelfInstructGen
+from harness.spec.scale import scaled
+from tests.helpers import ROOT, planned
+
+SPECS = ROOT / "specs"
+LIMA, ASSIGNMENT, PAPER = "mini_lima", "mini_lima_assignment", "mini_lima_paper"
+STUDIES = (LIMA, ASSIGNMENT, PAPER)
+TEMPLATES = {"default": "default@2024-04", "qwen": "qwen@2024-04"}
+NOT_SAID = "not said"
+
+
+@cache
+def loaded(study: str) -> list[LoadedRow]:
+    return load_rows([SPECS / study])
+
+
+def rows(study: str, table: str) -> dict[str, Row]:
+    return {item.row.row: item.row for item in loaded(study) if item.row.table == table}
+
+
+@pytest.fixture(scope="module")
+def document(shared_data: Path) -> Callable[[str], str]:
+    """The text of a study's document by its number."""
+
+    def read(number: str) -> str:
+        found = sorted((shared_data.parent / "seeds").glob(f"{number}*.txt"))
+        if not found:
+            pytest.skip(f"the study's text, ../shared/seeds/{number}*.txt, is not there")
+        return found[0].read_text()
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def plans(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, RowPlan]:
+    volume = tmp_path_factory.mktemp("runs")
+    folders = [SPECS / study for study in STUDIES]
+    return {p.row.row: p for p in planned(volume, *folders, inputs=shared_data)}
+
+
+def keys(plan: RowPlan, stage: str) -> list[str]:
+    return [s.key for s in plan.stages if s.stage == stage]
+
+
+def cells_of_000(text: str) -> Iterator[list[str]]:
+    """The lines of the results table, links reduced to their text."""
+    table = text[text.index("| dataset construction") :].splitlines()
+    for line in (line for line in table[2:] if line.startswith("|")):
+        cells = [re.sub(r"\[(.*?)\]\(.*?\)", r"\1", c).strip() for c in line.split("|")[1:-1]]
+        yield cells
+
+
+def test_each_line_of_000s_table_is_a_row_with_its_number_and_its_settings(
+    document: Callable[[str], str],
+) -> None:
+    lines = list(cells_of_000(document("000")))
+    table = {
+        row.source.line: row
+        for row in rows(LIMA, "mini-lima").values()
+        if row.source and row.source.line
+    }
+    assert sorted(table) == list(range(1, len(lines) + 1)) == list(range(1, 14))
+    for number, (dataset, total, template, prompt, _, win_rate) in enumerate(lines, 1):
+        row = table[number]
+        shown = [row.varied[name] for name in ("dataset", "sum", "template", "prompt")]
+        count = total.split("(")[0]
+        assert shown == [dataset, int(count), template or NOT_SAID, prompt or NOT_SAID]
+        assert row.reported["win_rate"].value == (float(win_rate) if win_rate else None)
+        assert row.eval is not None
+        assert row.eval.answer is not None
+        asked = row.eval.answer.template
+        assert asked is not None
+        assert asked.prompt is not None
+        assert prompt in ("", Path(asked.prompt.path).stem)
+        if number == 1:
+            assert (row.gen, row.train, row.template) == (None, None, None)
+            continue
+        assert row.template is not None
+        assert row.template.name == TEMPLATES.get(template, row.template.name)
+
+
+def test_the_seeds_and_the_asked_for_instructions_sum_to_what_000_says(shared_data: Path) -> None:
+    seeds = len((shared_data / "self_instruct/seed_tasks.jsonl").read_text().splitlines())
+    trained = [row for row in rows(LIMA, "mini-lima").values() if row.gen]
+    assert len(trained) == 12
+    for row in trained:
+        assert row.gen is not None
+        (step,) = row.gen
+        assert isinstance(step, SelfInstructGen)
+        assert step.include_seeds
+        assert step.instructions.count + seeds == row.varied["sum"]
+
+
+def test_the_decoding_is_000s_and_the_untrained_line_differs_as_its_assumption_says(
+    document: Callable[[str], str],
+) -> None:
+    stated = re.search(r"temperature: `([\d.]+)`", document("000"))
+    assert stated is not None
+    for row in rows(LIMA, "mini-lima").values():
+        assert row.eval is not None
+        assert row.eval.answer is not None
+        temperature = row.eval.answer.decoding.temperature
+        if row.row == "mini-lima-01":
+            assert temperature == 0.1
+            assert any("temperature 0.1" in text for text in row.assumptions)
+        else:
+            assert temperature == float(stated[1])
+
+
+def test_what_a_line_leaves_empty_stands_as_an_assumption_of_that_line_alone() -> None:
+    for name, row in rows(LIMA, "mini-lima").items():
+        said = any("leaves both empty" in text for text in row.assumptions)
+        assert said == (name == "mini-lima-11")
+
+
+@pytest.mark.parametrize(
+    ("folder", "row"),
+    [("338-default-prompt-results1", "mini-lima-02"), ("338-qwen-prompt1-results", "mini-lima-05")],
+)
+def test_the_counts_and_standard_errors_are_those_of_the_stored_runs(
+    shared_data: Path, folder: str, row: str
+) -> None:
+    path = shared_data.parent / "oracles/mini_lima" / folder / "leaderboard.csv"
+    if not path.is_file():
+        pytest.skip("the stored runs, ../shared/oracles/mini_lima, are not beside the checkout")
+    (stored,) = csv.DictReader(path.read_text().splitlines())
+    reported = rows(LIMA, "mini-lima")[row].reported["win_rate"]
+    assert reported.value == round(float(stored["win_rate"]), 2)
+    assert reported.standard_error == round(float(stored["standard_error"]), 4)
+    assert (reported.judged, reported.expected) == (int(stored["n_total"]), 805)
+
+
+def test_the_prompt_files_are_the_two_that_the_study_stores_and_the_third_has_no_header() -> None:
+    prompts = SPECS / LIMA / "prompts"
+    text = {n: (prompts / f"{n}.txt").read_text() for n in ("prompt", "prompt1", "prompt2")}
+    assert text["prompt1"] == "You are a helpful Assistant.\nHuman: {instruction}\nAssistant: \n"
+    assert text["prompt"].endswith("{instruction}<|im_end|>\n\n")
+    assert text["prompt2"] == text["prompt"][:-1] + "<|im_start|>assistant\n"
+
+
+def test_the_assignments_row_has_no_number_because_its_document_prints_none(
+    document: Callable[[str], str],
+) -> None:
+    assert not re.search(r"\b\d+\.\d+\s*%?\s*\|", document("001"))
+    assert (
+        rows(ASSIGNMENT, "mini-lima-assignment")["mini-lima-assignment"].reported["win_rate"].value
+        is None
+    )
+
+
+def cells_of_003(text: str) -> Iterator[tuple[str, str, int, str, float]]:
+    """(table, model, line, column, win rate) of Tables 1 and 2; a table stands above its caption."""
+    above = text
+    for number in ("1", "2"):
+        table, above = above.split(f"Table {number}: ", 1)
+        *_, head, first, second = [line for line in table.splitlines() if "\t" in line]
+        for line, cells in enumerate((first, second), 1):
+            model, *values = cells.split("\t")
+            for column, value in zip(head.split("\t")[1:], values, strict=True):
+                yield number, model, line, column, float(value)
+
+
+def test_every_cell_of_003s_tables_is_a_row_with_its_number(
+    document: Callable[[str], str],
+) -> None:
+    published = set(cells_of_003(document("003")))
+    assert len(published) == 8
+    specified = {
+        (row.table[-1], row.varied["model"], row.source.line, row.varied["training"],
+         row.reported["win_rate"].value)
+        for table in ("mini-lima-paper-1", "mini-lima-paper-2")
+        for row in rows(PAPER, table).values()
+        if row.source and row.source.table == f"Table {row.table[-1]}"
+    }  # fmt: skip
+    assert specified == published
+
+
+def test_the_hyperparameters_are_those_that_003_prints(document: Callable[[str], str]) -> None:
+    text = document("003")
+    stated = re.search(
+        r"optimizer: (\w+) learning rate: 1×10\^\{(-\d+)\} weight decay: 3×10\^\{(-\d+)\} "
+        r"betas: \(([\d.]+), ([\d.]+)\) scheduler: (\w+) warmup steps: (\d+)",
+        text,
+    )
+    assert stated is not None
+    optimizer, rate, decay, beta1, beta2, scheduler, warmup = stated.groups()
+    words = {"eight": 8, "two": 2}
+    batches = dict(re.findall(r"for Qwen1\.5-([\d.]+B),? (?:it )?was set to (\w+)", text))
+    trained = [
+        row for table in ("mini-lima-paper-1", "mini-lima-paper-2")
+        for row in rows(PAPER, table).values() if row.train
+    ]  # fmt: skip
+    assert len(trained) == 4
+    for row in trained:
+        train = row.train
+        assert train is not None
+        assert train.optimizer == optimizer.lower()
+        assert train.learning_rate == float(f"1e{rate}")
+        assert train.weight_decay == float(f"3e{decay}")
+        assert train.betas == (float(beta1), float(beta2))
+        assert scheduler == "WarmupLR"
+        assert train.scheduler == "warmup_lr"
+        assert train.warmup_steps == int(warmup)
+        assert train.batch_size == words[batches[str(row.varied["model"]).removeprefix("Qwen-")]]
+        assert train.deepspeed is not None
+        assert (train.deepspeed.stage, train.deepspeed.offload_optimizer) == (2, True)
+
+
+def test_003s_prompts_1_to_3_make_the_data_and_prompt_4_the_improved_ones() -> None:
+    for row in [*rows(PAPER, "mini-lima-paper-1").values(),
+                *rows(PAPER, "mini-lima-paper-2").values()]:  # fmt: skip
+        recipes = [step.recipe for step in row.gen or []]
+        improved = row.table == "mini-lima-paper-2" and row.train is not None
+        assert recipes == ["naive", "expand"][: bool(row.train) + improved]
+        if row.gen:
+            naive = row.gen[0]
+            assert isinstance(naive, NaiveGen)
+            assert (naive.growth, naive.given_instances, naive.new_instances) == (1.0, 2, 5)
+
+
+def test_every_row_plans_on_the_pinned_data(plans: dict[str, RowPlan]) -> None:
+    assert len(plans) == sum(len(loaded(study)) for study in STUDIES)
+    for plan in plans.values():
+        assert plan.stages
+        judged = plan.row.eval is not None
+        assert bool(plan.final()) == judged
+        assert all(s.estimate.calls == 805 for s in plan.final())
+
+
+def test_what_the_studies_did_once_is_made_once(plans: dict[str, RowPlan]) -> None:
+    def same(stage: str, *names: str) -> bool:
+        return len({tuple(keys(plans[name], stage)) for name in names}) == 1
+
+    assert same("judge", "mini-lima-02", "mini-lima-03")
+    assert same("train", "mini-lima-06", "mini-lima-07")
+    assert not same("answer", "mini-lima-06", "mini-lima-07")
+    assert same("gen", *(f"mini-lima-{n:02d}" for n in range(6, 12)))
+    for size in ("0.5b", "1.8b"):
+        assert same("judge", *(f"mini-lima-paper-{t}-{size}-baseline" for t in (1, 2)))
+    naive = keys(plans["mini-lima-paper-1-0.5b-naive"], "gen")
+    for name, row, first in (
+        ("mini-lima-control", "mini-lima-06", keys(plans["mini-lima-06"], "gen")),
+        ("mini-lima-assignment-control", "mini-lima-assignment",
+         keys(plans["mini-lima-assignment"], "gen")),
+        ("mini-lima-paper-control", "mini-lima-paper-2-1.8b-improved", naive),
+    ):  # fmt: skip
+        for control in ("random-k", "longest-k"):
+            assert keys(plans[f"{name}-{control}"], "gen")[:1] == first, row
+    assert keys(plans["mini-lima-paper-2-1.8b-improved"], "gen")[:1] == naive
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_each_study_has_its_controls_without_a_published_number(study: str) -> None:
+    table = study.replace("_", "-") + "-controls"
+    controls = rows(study, table)
+    assert {row.varied["control"] for row in controls.values()} == {
+        "base", "null", "random-k", "longest-k",
+    }  # fmt: skip
+    assert not any(row.reported for row in controls.values())
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_each_file_names_the_command_that_runs_it_and_each_retired_model(study: str) -> None:
+    for item in loaded(study):
+        head = item.path.read_text().split("\nextends:")[0]
+        assert f"harness run --inputs DIR specs/{study}/{item.path.name}" in head
+        judged = item.row.eval is not None
+        assert any("gpt-3.5-turbo-0301" in text for text in item.row.deviations) or not judged
+        if item.row.gen and item.row.row != "mini-lima-13":
+            assert any(text.startswith("teacher: gpt-3.5") for text in item.row.deviations)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_each_rows_twin_plans_without_the_data_or_a_key(study: str, tmp_path: Path) -> None:
+    from harness.keys import Files
+    from harness.plan import Planner
+    from harness.store import Store
+
+    planner = Planner(Store(tmp_path / "runs"), Files(None, tmp_path / "digests.json"), "local")
+    for item in loaded(study):
+        twin = planner.plan(scaled(item))
+        assert twin.row.scale == "tiny"
+        assert [s.stage for s in twin.stages][-1:] == (["judge"] if item.row.eval else ["gen"])
+
+
+def test_the_twin_of_a_row_that_shows_classification_tasks_has_enough_of_them() -> None:
+    name = "assignment_classification.yaml"
+    (item,) = [i for i in loaded(ASSIGNMENT) if i.path.name == name]
+    ((step,), (twin,)) = (item.row.gen or [], scaled(item).row.gen or [])
+    assert isinstance(step, SelfInstructGen)
+    assert isinstance(twin, SelfInstructGen)
+    assert step.classification_seeds_only
+    assert twin.classification_seeds_only
+    seeds = [json.loads(line) for line in Path(twin.seeds.path).read_text().splitlines()]
+    assert sum(seed["is_classification"] for seed in seeds) >= twin.instructions.shown

@@ -24,8 +24,8 @@ class Item:
 
 
 def collect(store: Store, rows: Sequence[LoadedRow], planners: Sequence[Planner]) -> list[Item]:
-    """Artefacts, unfinished work and what is left of removals that no row needs as it stands now, nor its
-    twin (`--scale tiny`).
+    """Artefacts, unfinished work and what is left of removals that no row needs as it stands now, nor
+    its twin (`--scale tiny`).
 
     What a row refers to is computed for each planner's environment. Of rows that cannot be planned
     (their given data is absent), everything they ever made is kept; so is what images for another

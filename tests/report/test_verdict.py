@@ -190,14 +190,14 @@ def test_what_trainings_differ_by_enters_on_both_sides_and_once() -> None:
 def test_noise_of_single_prompts_is_not_counted_again_as_a_spread_between_trainings() -> None:
     """Trainings of one score that win other prompts: what their prompts explain of the variance
     between them, which is in the errors over prompts, is taken out once for each of both sides."""
-    runs = {(t, 0, 0): grades(600, first=200 * t) for t in range(3)}
+    runs = {(t, 0, 0): grades(600, first=50 * t) for t in range(3)}
     found = judge(Reported(value=60, standard_error=1.5), of_grades(runs), [])
     assert found.split is not None
     assert found.own is not None
     assert found.theirs is not None
     assert found.verdict.high is not None
     within = found.split.top.within
-    assert within > 0.5
+    assert within > 0.1
     known = found.own.low_error**2 + found.theirs.low_error**2 - within * (1 + 1 / 3)
     assert found.verdict.high == pytest.approx(t_quantile(2 * 999) * math.sqrt(known))
 

@@ -1,6 +1,6 @@
 """How often verdicts and intervals are wrong, by simulation with known truth.
 
-    python benchmarks/verdict_error_rates.py [--quick] [--runs N]     (about ten minutes)
+    python benchmarks/verdict_error_rates.py [--quick] [--runs N]     (1,000 runs: twenty minutes)
 
 Each case draws published runs and our own from set-ups whose expected scores are known, and gives both
 to harness.report.verdict.judge, the code that `harness table` and `harness verify` use. A prompt has

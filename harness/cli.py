@@ -412,9 +412,9 @@ def replay(
     ROW is a row below specs/ or a spec file; CRATE the folder or archive that `harness export` made
     of one, with no volume, specs or given data beside it. Data sets are made again from their
     transcripts, scores from outputs, judges' replies and recorded results. Says `exact` of an
-    artefact when every file has the digest, and every metric and count the value, that its manifest says; else which have not,
-    and exit code 1. A training is not run again: its files are checked, and its losses read from its
-    log. Inside an image, those stages alone are made again that run in it.
+    artefact when every file has the digest, and every metric and count the value, that its manifest
+    says; else which have not, and exit code 1. A training is not run again: its files are checked, and
+    its losses read from its log. Inside an image, those stages alone are made again that run in it.
     """
     from harness.crate.unpack import is_crate, opened
     from harness.executors import make

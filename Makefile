@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install smoke test test-docker lint lock images clean
+.PHONY: help install smoke twins twins-covering test test-docker lint lock images clean
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,15 @@ install: .venv/installed ## The development environment in .venv, from the lock 
 smoke: install ## Run the smoke table on this machine and print its matrix
 	.venv/bin/harness run $(SMOKE)
 	.venv/bin/harness table --out $(HARNESS_DATA)/results $(SMOKE) >/dev/null
+
+twins: install ## Run the scaled-down twin of every row of the five studies, offline
+	.venv/bin/harness run --scale tiny $$(.venv/bin/python -m tests.specs.twins all)
+	.venv/bin/python -m tests.specs.twins check
+
+# As few of them as go every way that the studies' rows go.
+twins-covering: install
+	.venv/bin/harness run --scale tiny $$(.venv/bin/python -m tests.specs.twins few)
+	.venv/bin/python -m tests.specs.twins check few
 
 test: install ## Everything that needs neither Docker nor a GPU
 	.venv/bin/pytest -m "not docker and not gpu" -n 2

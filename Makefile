@@ -30,12 +30,12 @@ smoke: install ## Run the smoke table on this machine and print its matrix
 
 twins: install ## Run the scaled-down twin of every row of the five studies, offline
 	.venv/bin/harness run --scale tiny $$(.venv/bin/python -m tests.specs.twins all)
-	.venv/bin/python -m tests.specs.twins check
+	.venv/bin/python -m tests.specs.twins check --volume $(HARNESS_DATA)
 
 # As few of them as go every way that the studies' rows go.
 twins-covering: install
 	.venv/bin/harness run --scale tiny $$(.venv/bin/python -m tests.specs.twins few)
-	.venv/bin/python -m tests.specs.twins check few
+	.venv/bin/python -m tests.specs.twins check few --volume $(HARNESS_DATA)
 
 test: install ## Everything that needs neither Docker nor a GPU
 	.venv/bin/pytest -m "not docker and not gpu" -n 2

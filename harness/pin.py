@@ -115,16 +115,52 @@ def _written(file: Path, pinned: Sequence[Pinned]) -> str:
             text = opened.read()
     except OSError as e:
         raise InputError(f"{file} cannot be read: {e.strerror}") from None
-    root = yaml.compose(text, yaml.SafeLoader)
-    edits = [_edit(text, root, p) for p in pinned]
-    for begin, end, new in sorted(edits, reverse=True):
-        text = text[:begin] + new + text[end:]
-    return text
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+        edits = [_edit(text, root, p) for p in pinned]
+        wanted = yaml.safe_load(text)
+        for begin, end, new in sorted(edits, reverse=True):
+            text = text[:begin] + new + text[end:]
+        after = yaml.safe_load(text)
+        there = set(_revisions(after))
+        if _without_revisions(after) == _without_revisions(wanted) and all(
+            p.revision in there for p in pinned
+        ):
+            return text
+    except (yaml.YAMLError, RecursionError, ValueError):
+        pass
+    known = "; ".join(f"{p.place.mark}: revision: {p.revision}" for p in pinned)
+    raise InputError(
+        f"{file} is written in a way that is not changed here; nothing was written",
+        f"Write it yourself: {known}",
+    )
+
+
+def _revisions(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("revision"), str):
+            yield value["revision"]
+        for item in value.values():
+            yield from _revisions(item)
+    for item in value if isinstance(value, list) else []:
+        yield from _revisions(item)
+
+
+def _as_text(revision: str) -> str:
+    """In quotes where YAML would read a number: all digits, or digits around one e."""
+    return f'"{revision}"' if not isinstance(yaml.safe_load(revision), str) else revision
+
+
+def _without_revisions(value: Any) -> Any:
+    """What must not change when revisions are written. A hash may be all digits, and be read so."""
+    if isinstance(value, dict):
+        return {k: _without_revisions(v) for k, v in value.items() if k != "revision"}
+    return [_without_revisions(v) for v in value] if isinstance(value, list) else value
 
 
 def _edit(text: str, root: Any, pinned: Pinned) -> tuple[int, int, str]:
     """(from, to, what stands there then), as positions in the text."""
-    place, revision = pinned.place, pinned.revision
+    place, revision = pinned.place, _as_text(pinned.revision)
     mapping, key, value = _find(root, "revision" if place.is_there else "id", place.mark)
     begin, end = value.start_mark.index, value.end_mark.index
     if not place.is_there:

@@ -310,3 +310,40 @@ def test_the_plan_and_the_deviations_name_what_is_open(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert f"{MODEL}: revision open: `harness pin {spec}` resolves and writes it" in done.stdout
     assert f"{MODEL} (hub) is not pinned" in deviations(load_rows([spec])[0].row)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "  hub:\n    id: >-\n      owner/model\ntemplate: qwen\n",
+        "  hub:\n    ? id\n    : owner/model\ntemplate: qwen\n",
+        "  hub:\n    id: !!str owner/model\n    revision: &r null\n",
+    ],
+)
+def test_a_file_that_is_written_in_a_rare_way_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    spec = tmp_path / "one.yaml"
+    spec.write_text(f"row: one\nmodel:\n{written}")
+    monkeypatch.setattr("harness.pin._hub", lambda: (None, ""))
+    monkeypatch.setattr("harness.pin._resolve", lambda api, token, place: "a" * 40)
+    from harness.pin import pin
+
+    with pytest.raises(InputError) as told:
+        pin([spec])
+    assert f"revision: {'a' * 40}" in told.value.hint
+    assert spec.read_text() == f"row: one\nmodel:\n{written}"
+
+
+@pytest.mark.parametrize("revision", ["1" * 40, "1" * 20 + "e" + "2" * 19])
+def test_a_hash_that_yaml_would_read_as_a_number_is_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, revision: str
+) -> None:
+    spec = tmp_path / "one.yaml"
+    spec.write_text("row: one\nmodel:\n  hub: {id: owner/model}\n")
+    monkeypatch.setattr("harness.pin._hub", lambda: (None, ""))
+    monkeypatch.setattr("harness.pin._resolve", lambda api, token, place: revision)
+    from harness.pin import pin
+
+    pin([spec])
+    assert yaml.safe_load(spec.read_text())["model"]["hub"]["revision"] == revision

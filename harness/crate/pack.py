@@ -16,7 +16,7 @@ from harness.crate.readme import readme_of
 from harness.errors import InputError
 from harness.keys import Files
 from harness.plan import RowPlan, StagePlan, dump, unique
-from harness.progress import plain
+from harness.progress import counted, plain
 from harness.spec.base import _Data
 from harness.spec.source import Fault, Node, load_tree
 from harness.store import Artefact, Store, files_below
@@ -91,7 +91,7 @@ def pack(
         crate.folder.mkdir()
         _fill(crate, tables)
         size = sum(p.stat().st_size for p in files_below(crate.folder))
-        if to.suffix == ".zip":
+        if to.suffix.lower() == ".zip":
             _zip(crate.folder, part / to.name)
             (part / to.name).rename(to)
             size = to.stat().st_size
@@ -102,8 +102,8 @@ def pack(
     said = [f"packed into {to}: {size / 1e6:.1f} MB; anyone can run: harness replay {to}"]
     if crate.left_out:
         said.append(
-            f"left out, for a replay does not read them: {len(crate.left_out)} files of weights "
-            "(--weights takes them along)"
+            "left out, for a replay does not read them: "
+            f"{counted(len(crate.left_out), 'file')} of weights (--weights takes them along)"
         )
     return [plain(line) for line in said]
 

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from harness import environment
 from harness.crate import CRATE_FILE, CRATE_FORMAT
-from harness.errors import InputError
-from harness.keys import Files, key_view
+from harness.errors import HarnessError, InputError
+from harness.keys import Files, digest_of, key_view
 from harness.plan import RowPlan, StagePlan
 from harness.spec.answer import Answer, PromptSet
 from harness.spec.base import Data, _Data
@@ -25,10 +25,15 @@ from harness.spec.models import Row
 from harness.spec.recipes import Gen
 from harness.spec.template import Template
 from harness.spec.train import Train
-from harness.store import Artefact, Store
+from harness.store import Artefact, Damaged, Store
 
-MOST_BYTES = 64 * 2**30
-"""Of an archive's content: more is a mistake or worse."""
+PARTS = ("artefacts", "given", "datasets")
+"""Folders of a crate that a replay reads."""
+MOST_GROWTH = 200
+"""An archive's content over its own size, beyond one GiB: more is a mistake or worse."""
+MANIFEST_PARTS = {
+    "metrics": dict, "counts": dict, "files": dict, "cost": dict, "simulated": list,
+}  # fmt: skip
 PARAMS: dict[str, Any] = {
     "gen": Gen,
     "train": Train,
@@ -86,7 +91,7 @@ class CrateStore(Store):
 
 def is_crate(name: str) -> bool:
     path = Path(name)
-    return path.suffix == ".zip" or (path / CRATE_FILE).is_file()
+    return path.suffix.lower() == ".zip" or (path / CRATE_FILE).is_file()
 
 
 @contextmanager
@@ -97,28 +102,44 @@ def opened(path: Path, executor: str) -> Iterator[Opened]:
         InputError: it is no crate of this harness, or what it holds does not fit together.
         Damaged: an artefact is not what its manifest says.
     """
-    with TemporaryDirectory(prefix="harness-crate-") as temporary:
-        root = Path(temporary).resolve() / "volume"
-        try:
-            _lay_out(path, root)
-            held = json.loads((root / CRATE_FILE).read_text(encoding="utf-8"))
-            if held.get("format") != CRATE_FORMAT:
-                raise InputError(
-                    f"{path} is a crate of the format {held.get('format')!r}, and this harness reads "
-                    f"{CRATE_FORMAT}",
-                    "Take the version of the harness that wrote it.",
-                )
-            plan, store, files = _plan(held, root, executor)
-        except (zipfile.BadZipFile, FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
-            raise InputError(f"{path} is no crate of the harness: {_said(e)}") from None
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as e:
-            if isinstance(e, InputError):
-                raise
+    temporary = Path(mkdtemp(prefix="harness-crate-")).resolve()
+    try:
+        crate = _opened(path, temporary / "volume", executor)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    # Where a replay fails, what it made stays to be looked at: the messages name it.
+    yield crate
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _opened(path: Path, root: Path, executor: str) -> Opened:
+    try:
+        _lay_out(path, root)
+    except HarnessError:
+        raise
+    except Exception as e:  # an archive can be damaged in more ways than zipfile names
+        raise InputError(f"{path} is no crate of the harness: {_said(e)}") from None
+    if not (root / CRATE_FILE).is_file():
+        raise InputError(f"{path} is no crate of the harness: it has no {CRATE_FILE}")
+    try:
+        held = json.loads((root / CRATE_FILE).read_text(encoding="utf-8"))
+        if held.get("format") != CRATE_FORMAT:
             raise InputError(
-                f"{path}: its {CRATE_FILE} cannot be read: {_said(e)}",
-                "It was changed after it was made. Get it anew.",
-            ) from None
-        yield Opened(plan, store, files, _notes(plan))
+                f"{path} is a crate of the format {held.get('format')!r}, and this harness reads "
+                f"{CRATE_FORMAT}",
+                "Take the version of the harness that wrote it.",
+            )
+        plan, store, files = _plan(held, root, executor)
+    except Damaged as e:
+        raise HarnessError(f"{path}: {e.message}", "Get the crate anew.") from None
+    except HarnessError:
+        raise
+    except Exception as e:  # what a stranger wrote may have any shape
+        raise InputError(
+            f"{path}: its {CRATE_FILE} or a manifest cannot be read: {_said(e)}", "Get it anew."
+        ) from None
+    return Opened(plan, store, files, _notes(plan))
 
 
 def _said(error: Exception) -> str:
@@ -131,18 +152,33 @@ def _said(error: Exception) -> str:
 
 
 def _lay_out(path: Path, root: Path) -> None:
+    """Only what a crate holds is taken, and no links, so that nothing outside is reached."""
     if path.is_dir():
-        shutil.copytree(path, root, symlinks=True)
+        for name in PARTS:
+            part = path / name
+            links = [p for p in (part, *part.rglob("*")) if p.is_symlink()]
+            if links:
+                raise InputError(f"{path} is no crate: {links[0].relative_to(path)} is a link")
+            if part.is_dir():
+                shutil.copytree(part, root / name)
+        root.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path / CRATE_FILE, root / CRATE_FILE, follow_symlinks=False)
         return
     root.mkdir(parents=True)
     with zipfile.ZipFile(path) as archive:
-        total = 0
-        for entry in archive.infolist():
-            target = (root / entry.filename).resolve()
-            total += entry.file_size
-            if not target.is_relative_to(root) or total > MOST_BYTES:
+        entries = [
+            e for e in archive.infolist() if e.filename.split("/")[0] in (*PARTS, CRATE_FILE)
+        ]
+        for entry in entries:
+            if not (root / entry.filename).resolve().is_relative_to(root):
                 raise InputError(f"{path} is no crate: it holds {entry.filename[:80]!r}")
-        archive.extractall(root)
+        size, free = sum(e.file_size for e in entries), shutil.disk_usage(root).free
+        if size > free or size > MOST_GROWTH * path.stat().st_size + 2**30:
+            raise InputError(
+                f"{path} would unpack to {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
+                "Name another folder for temporary files in TMPDIR, or unpack it yourself.",
+            )
+        archive.extractall(root, entries)
 
 
 def _plan(held: dict[str, Any], root: Path, executor: str) -> tuple[RowPlan, Store, Files]:
@@ -160,6 +196,7 @@ def _plan(held: dict[str, Any], root: Path, executor: str) -> tuple[RowPlan, Sto
         if artefact is None:
             raise InputError(f"the crate lacks its artefact {one['stage']}/{one['key'][:12]}")
         document = artefact.manifest["document"]
+        _check_manifest(artefact, document, one, stages)
         _check_params(document["params"], key_view(params, _Recorded(files, store.left_out)), one)
         stages.append(
             StagePlan(
@@ -194,6 +231,26 @@ class _Recorded(Files):
         if any(name.startswith(f"{data.path}/") for name in self._left_out):
             return "left out"
         return self._digest_path(path)
+
+
+def _check_manifest(
+    artefact: Artefact, document: dict[str, Any], one: dict[str, Any], stages: list[StagePlan]
+) -> None:
+    """Its key is that of what it says it was made from, its inputs are those beside it, and it has the
+    parts that a replay reads."""
+    manifest = artefact.manifest
+    given = {name: stages[number].key for name, number in one["inputs"].items()}
+    if digest_of(document) != one["key"] or document["inputs"] != given:
+        raise InputError(
+            f"the crate's {one['stage']} {one['key'][:12]} is not what its key stands for",
+            "It was changed after it was made. Get it anew.",
+        )
+    for name, kind in MANIFEST_PARTS.items():
+        if not isinstance(manifest[name], kind):
+            raise ValueError(f"{name} of {one['stage']} {one['key'][:12]} is of another kind")
+    for name in ("metrics", "files"):
+        if not all(isinstance(value, dict) for value in manifest[name].values()):
+            raise ValueError(f"{name} of {one['stage']} {one['key'][:12]} is of another kind")
 
 
 def _check_params(recorded: Any, found: Any, one: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from harness.environment import CODE_VERSIONS
+from harness.keys import digest_of
 from tests.helpers import ROOT, command
 
 SMOKE = ROOT / "specs" / "smoke"
@@ -131,7 +132,7 @@ def test_elsewhere_a_crate_is_replayed_with_nothing_beside_it(
 
 def test_weights_stay_behind_unless_they_are_asked_for(home: Path, tmp_path: Path) -> None:
     said = export(tmp_path / "light").output
-    assert "1 files of weights" in said
+    assert "1 file of weights" in said
     assert not list((tmp_path / "light").rglob("*.safetensors"))
     assert "1 files" not in export(tmp_path / "whole", "--weights").output
     assert list((tmp_path / "whole").rglob("*.safetensors"))
@@ -273,3 +274,50 @@ def test_a_row_that_is_not_finished_is_not_packed(home: Path, tmp_path: Path) ->
     assert done.exit_code == 2
     assert "is not finished" in done.output
     assert not (tmp_path / "crate").exists()
+
+
+def test_a_link_in_a_crate_is_not_followed(home: Path, tmp_path: Path) -> None:
+    export(tmp_path / "crate")
+    precious = tmp_path / "precious"
+    for name in ("work", "logs", "locks"):
+        (precious / name).mkdir(parents=True)
+        (precious / name / "file").write_text("mine")
+        (tmp_path / "crate" / name).symlink_to(precious / name)
+    before = tree(precious)
+    assert command("replay", tmp_path / "crate").exit_code == 0
+    assert tree(precious) == before
+    given = tmp_path / "crate" / "given"
+    given.rename(tmp_path / "given")
+    given.symlink_to(tmp_path / "given")
+    done = command("replay", tmp_path / "crate")
+    assert (done.exit_code, "given is a link" in done.output) == (2, True)
+
+
+def reseal(crate: Path, stage: str, change: Any) -> None:
+    """A manifest changed by someone who can make a seal."""
+    (path,) = (crate / "artefacts" / stage).glob("*/manifest.json")
+    manifest = json.loads(path.read_text())
+    manifest.pop("seal")
+    change(manifest)
+    path.write_text(json.dumps({**manifest, "seal": digest_of(manifest)}))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda m: m["document"].update(code_version=999), "is not what its key stands for"),
+        (lambda m: m["document"].update(inputs={}), "is not what its key stands for"),
+        (lambda m: m.pop("files"), "cannot be read"),
+        (lambda m: m.update(metrics=[1]), "cannot be read"),
+        (lambda m: m.update(simulated=False), "cannot be read"),
+        (lambda m: m["metrics"]["win_rate"].update(value=99.0), "came out different"),
+    ],
+)
+def test_a_manifest_that_was_changed_and_sealed_anew_is_found_out(
+    home: Path, tmp_path: Path, change: Any, words: str
+) -> None:
+    export(tmp_path / "crate")
+    reseal(tmp_path / "crate", "judge", change)
+    done = command("replay", tmp_path / "crate")
+    assert done.exit_code in (1, 2)
+    assert words in done.output

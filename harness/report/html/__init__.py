@@ -18,6 +18,7 @@ from harness.report.html.collect import story_of
 from harness.report.html.made import Shared
 from harness.report.html.markup import Html, join, tag
 from harness.report.html.story import story
+from harness.report.layout import Layout, layouts_of
 from harness.report.matrix import Line, lines_of, together
 from harness.spec.load import LoadedRow
 from harness.store import write_atomically
@@ -33,7 +34,10 @@ def write_report(
     Raises:
         Damaged: an artefact of a row was changed.
         InputError: the file cannot be written.
+        SpecFaults: a study's `_tables.yaml` is faulty.
     """
+    if not out.name or (out.exists() and not out.is_file()):
+        raise InputError(f"{str(out)!r} is no file that can be replaced", "Name a file with --out.")
     page = render(rows, planners, outputs)
     for planner in planners[:1]:
         planner.files.save()
@@ -50,12 +54,15 @@ def write_report(
 
 def render(rows: Sequence[LoadedRow], planners: Sequence[Planner], outputs: int) -> str:
     """The page's text."""
-    lines = together([line for loaded in rows for line in lines_of(loaded, planners)])
+    lines = _results_first(
+        together([line for loaded in rows for line in lines_of(loaded, planners)])
+    )
+    layouts = layouts_of(lines)
     own: dict[str, list[Line]] = {}
     for line in lines:
         own.setdefault(line.cells["row"], []).append(line)
     shared = Shared()
-    # As the matrix has them; rows without a line come after their table's others.
+    # As the matrix has them; rows without a line come last.
     tables: dict[str, list[Html]] = {line.table: [] for line in lines}
     places = {row: place for place, row in enumerate(own)}
     for loaded in sorted(rows, key=lambda one: places.get(one.row.row, len(places))):
@@ -71,7 +78,7 @@ def render(rows: Sequence[LoadedRow], planners: Sequence[Planner], outputs: int)
         tally=overview.tally(lines),
         notice=overview.notice(lines) or "",
         matrix=overview.matrix(lines) if lines else tag("p", "None of these rows has a number."),
-        stories=join([_table(name, stories) for name, stories in tables.items()]),
+        stories=join([_table(name, layouts.get(name), found) for name, found in tables.items()]),
         explanation=overview.explanation(lines),
         appendix=_appendix(shared),
     )
@@ -91,9 +98,16 @@ def _count(rows: Sequence[LoadedRow], lines: int) -> Html:
     return join(f"{len(rows)} {row}, {lines} {number} in the matrix.")
 
 
-def _table(name: str, stories: Sequence[Html]) -> Html:
+def _results_first(lines: Sequence[Line]) -> list[Line]:
+    """The rows with a number, then those without; either as the tables have them."""
+    there = {line.cells["row"] for line in lines if line.cells["reproduced"] is not None}
+    return sorted(lines, key=lambda line: line.cells["row"] not in there)
+
+
+def _table(name: str, layout: Layout | None, stories: Sequence[Html]) -> Html:
     heading = tag("h2", "Table ", tag("span", name), id=f"table-{name}")
-    return tag("section", heading, *stories, aria_labelledby=f"table-{name}", class_="table")
+    told = tag("p", f"{layout.caption} ({layout.source})", class_="soft") if layout else None
+    return tag("section", heading, told, *stories, aria_labelledby=f"table-{name}", class_="table")
 
 
 def _appendix(shared: Shared) -> Html:

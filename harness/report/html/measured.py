@@ -130,9 +130,12 @@ def _lengths(told: Story) -> Html | None:
         _binned(ours, edges), _binned(theirs, edges) if theirs else (),
     )  # fmt: skip
     sets = {"answers, words": ours, "answers, tokens": tokens, "baseline, words": theirs}
-    rows = [[name, *_spread(found)] for name, found in sets.items() if found]
-    headings = ["text", "n", "mean", "shortest", "5 %", "median", "95 %", "longest"]
-    numbers = table("Lengths", headings, rows, numeric=frozenset(range(1, 8)))
+    columns = {name: _spread(found) for name, found in sets.items() if found}
+    names = ("n", "mean", "shortest", "5 %", "median", "95 %", "longest")
+    # A text's lengths stand below one another: seven of them side by side are too wide for a phone.
+    rows = [[name, *numbers] for name, *numbers in zip(names, *columns.values(), strict=True)]
+    numeric = frozenset(range(1, len(columns) + 1))
+    numbers = table("Lengths", ["", *columns], rows, "narrow", numeric)
     return tag("div", drawn, tag("details", tag("summary", "Lengths in numbers"), numbers))
 
 

@@ -51,7 +51,7 @@
     form.addEventListener("reset", () => setTimeout(filter));
     filter();
 
-    // Sorting: up, down, and back to the order of the specs. What has no value stands last.
+    // Sorting: up, down, and back to the order of the page. What has no value stands last.
     const sort = (button) => {
       const head = button.closest("th");
       const now = head.getAttribute("aria-sort");

@@ -14,6 +14,8 @@ from harness import __version__
 from harness.errors import DataAbsent, HarnessError, InputError, Interrupted
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from rich.console import Console
 
     from harness.plan import Planner, RowPlan
@@ -128,7 +130,12 @@ def main() -> None:
 
 @main.command()
 @SPECS
-def validate(specs: tuple[Path, ...]) -> None:
+@click.option(
+    "--inputs",
+    type=click.Path(path_type=Path),
+    help="Folder of given data: check also that what the specs name is there, and has its sha256.",
+)
+def validate(specs: tuple[Path, ...], inputs: Path | None) -> None:
     """Check specs and report every fault.
 
     With file, line and column, the value at hand and what is allowed.
@@ -138,7 +145,29 @@ def validate(specs: tuple[Path, ...]) -> None:
     rows = _load(specs)
     for folder in dict.fromkeys(row.path.parent for row in rows):
         layouts_beside(folder)
-    click.echo(f"{len(rows)} row{'s' if len(rows) > 1 else ''}, no fault")
+    given = f"; {_check_given(rows, inputs)}" if inputs is not None else ""
+    click.echo(f"{len(rows)} row{'s' if len(rows) > 1 else ''}, no fault{given}")
+
+
+def _check_given(rows: "list[LoadedRow]", inputs: Path) -> str:
+    """Whether the given data of rows is there, with its bytes; what was found, in words."""
+    from harness.keys import Files, iter_data
+
+    files = Files(_inputs(inputs), None)
+    faults: dict[str, str] = {}
+    pinned: set[Path] = set()
+    unpinned: set[Path] = set()
+    for loaded in rows:
+        for data in iter_data(loaded.row):
+            try:
+                (pinned if data.sha256 else unpinned).add(files.locate(data))
+                files.digest(data) if data.sha256 else None
+            except InputError as e:
+                faults.setdefault(e.message, f"{loaded.path}: {e.message}")
+    if faults:
+        count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in the given data"
+        raise InputError("\n".join([*faults.values(), count]))
+    return f"given data: {len(pinned)} with the right sha256, {len(unpinned - pinned)} not pinned"
 
 
 @main.command()
@@ -251,7 +280,7 @@ def join(spec: Path, label: str, volume: Path, inputs: Path | None) -> None:
     from harness.join import join_row
 
     planner = _planner(volume, inputs, "local")
-    join_row(planner.plan(_load((spec,))[0]), planner.store, label)
+    join_row(planner.plan_model(_load((spec,))[0]), planner.store, label)
 
 
 @main.command()
@@ -337,15 +366,15 @@ def export(
     planner = _planner(volume, inputs, executor)
     planner.store.prepare()
     loaded = _row_named(name, scale)
-    plan = planner.plan(loaded)
     console = _console()
     if model or target["to"].startswith(HUB):
         runner = Runner(planner.store, planner.files, make(executor), console)
-        said = export_model(runner, plan, Target(**target))
+        said = export_model(runner, planner.plan_model(loaded), Target(**target))
     else:
         from harness.crate.pack import pack
         from harness.report.formats import to_csv, to_markdown
 
+        plan = planner.plan(loaded)
         lines, _ = _lines([loaded], [planner])
         title = f"Row {plan.row.row}"
         tables = {"row.csv": to_csv(lines), "row.md": to_markdown(lines, title)} if lines else {}
@@ -366,10 +395,13 @@ def export(
 @click.option("--system", default="", help="A system message [default: the template's].")
 @click.option("--once", metavar="TEXT", help="Answer this alone, and leave.")
 @click.option("--label", default="", help='Which of several models, for example "train seed 1".')
+@SCALE
 @VOLUME
 @DATA
 @EXECUTOR
-def chat(name: str, volume: Path, inputs: Path | None, executor: str, **wishes: Any) -> None:
+def chat(
+    name: str, scale: str, volume: Path, inputs: Path | None, executor: str, **wishes: Any
+) -> None:
     """Talk to a row's model, in the row's own template.
 
     To its trained model, or to its base model where it trains none. It runs in this Python
@@ -382,7 +414,7 @@ def chat(name: str, volume: Path, inputs: Path | None, executor: str, **wishes: 
     from harness.run import Runner
 
     planner = _planner(volume, inputs, executor)
-    plan = planner.plan(_row_named(name))
+    plan = planner.plan_model(_row_named(name, scale))
     talk(Runner(planner.store, planner.files, LocalExecutor(), _console()), plan, Wishes(**wishes))
 
 
@@ -557,7 +589,7 @@ def verify(
     """Say whether a row's reported number was reproduced, and why.
 
     Exit codes: 0 reproduced, 3 not reproduced, 4 everything else: inconclusive, not comparable, not
-    run, simulated.
+    run, simulated. Of several metrics the worst with a reported number: 3, then 4, then 0.
     """
     from harness.report.verify import show_verification
 
@@ -599,7 +631,12 @@ def compare(
 @click.argument(
     "paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path)
 )
-@click.option("--json", "as_json", is_flag=True, help="A JSON list, one object for each result.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="JSON: an object for one result, a list of them for several.",
+)
 @click.option(
     "--data",
     "training_data",
@@ -855,15 +892,29 @@ def _rows_of(names: tuple[str, ...], scale: str) -> "list[LoadedRow]":
         raise SpecFaults(found.faults)
     _tell_faulty(found)
     known = sorted({row.row.table for row in found.rows})
+    wanted = [] if names else [(table, scale) for table in known]
     for name in tables:
-        if name not in known:
+        table, size = _twin_of(name, scale, known)
+        if table not in known:
             raise InputError(
                 f"there is no table {name!r} below specs/, and no spec of this name",
                 f"Tables: {', '.join(known)}.",
             )
-    wanted = [row for row in found.rows if not names or row.row.table in tables]
-    there = {row.path for row in rows}
-    return rows + _scaled([row for row in wanted if row.path not in there], scale)
+        wanted.append((table, size))
+    there = {(row.path, row.row.scale) for row in rows}
+    for size in ("full", "tiny"):
+        asked = _scaled([row for row in found.rows if (row.row.table, size) in wanted], size)
+        rows += [row for row in asked if (row.path, row.row.scale) not in there]
+    return rows
+
+
+def _twin_of(name: str, scale: str, known: "Container[str]") -> tuple[str, str]:
+    """The row or table that a name means, and its scale: NAME-tiny, as tables print it, is the twin
+    of NAME."""
+    from harness.spec.scale import SUFFIX
+
+    of = name.removesuffix(SUFFIX)
+    return (of, "tiny") if name not in known and of in known else (name, scale)
 
 
 def _planners(volume: Path, inputs: Path | None, executor: str | None) -> "list[Planner]":
@@ -959,18 +1010,47 @@ def _plan(specs: tuple[Path, ...], planner: "Planner", scale: str = "full") -> "
 def _plan_rows(rows: "list[LoadedRow]", planner: "Planner") -> "list[RowPlan]":
     """Plans; of a folder of specs, a row whose given data is absent is left out, and said."""
     plans = []
+    absent: dict[str, list[str]] = {}
     for loaded in rows:
         try:
             plans.append(planner.plan(loaded))
         except HarnessError as e:
             if isinstance(e, DataAbsent) and not loaded.named:
-                click.echo(f"left out: row {loaded.row.row}: {e.message}. {e.hint}", err=True)
+                for name in _absent(loaded, planner):
+                    absent.setdefault(name, []).append(loaded.row.row)
                 continue
             e.message = f"{loaded.path}: {e.message}"
             raise
-    if rows and not plans:
-        raise InputError("no row is left: the given data of every one is absent")
+    if absent:
+        from harness.progress import plain
+
+        click.echo("left out, for their given data is absent:", err=True)
+        for data, left_out in absent.items():
+            click.echo(plain(f"  {data}: {', '.join(left_out)}"), err=True)
+        way_out = _where_given(planner.files.inputs)
+        if rows and not plans:
+            raise InputError("no row is left", way_out)
+        click.echo(way_out, err=True)
     return plans
+
+
+def _absent(loaded: "LoadedRow", planner: "Planner") -> list[str]:
+    """The given data of a row that is not there, as its spec names it."""
+    from harness.keys import iter_data
+
+    found = []
+    for data in iter_data(loaded.row):
+        try:
+            planner.files.locate(data)
+        except DataAbsent:
+            found.append(data.path)
+    return list(dict.fromkeys(found)) or ["what another row reads whose answers it needs"]
+
+
+def _where_given(inputs: Path | None) -> str:
+    if inputs is None:
+        return "Name the folder with --inputs DIR, or in HARNESS_INPUTS."
+    return f"Put it into {inputs}, or name another folder with --inputs DIR or HARNESS_INPUTS."
 
 
 def _row_named(name: str, scale: str = "full") -> "LoadedRow":
@@ -978,11 +1058,18 @@ def _row_named(name: str, scale: str = "full") -> "LoadedRow":
     if name.endswith((".yaml", ".yml")):
         return _load((Path(name),), scale)[0]
     usable = _usable()
-    for loaded in usable.rows:
-        if loaded.row.row == name:
-            _tell_faulty(usable)
-            return _scaled([loaded], scale)[0]
+    loaded = _among(usable, name, scale)
+    if loaded is not None:
+        _tell_faulty(usable)
+        return loaded
     raise _unknown(name, f"there is no row {name!r} below specs/", usable)
+
+
+def _among(usable: "Usable", name: str, scale: str) -> "LoadedRow | None":
+    """The row, or its twin, that `name` means."""
+    named = {loaded.row.row: loaded for loaded in usable.rows}
+    row, scale = _twin_of(name, scale, named)
+    return _scaled([named[row]], scale)[0] if row in named else None
 
 
 def _unknown(name: str, message: str, usable: "Usable | None") -> InputError:
@@ -1007,9 +1094,7 @@ def _find_artefacts(
     if not name.rpartition("/")[2]:
         raise InputError("name a row, or the beginning of a key")
     usable = _usable() if Path("specs").is_dir() else None
-    loaded = next((r for r in usable.rows if r.row.row == name), None) if usable else None
-    if loaded is not None:
-        loaded = _scaled([loaded], scale)[0]
+    loaded = _among(usable, name, scale) if usable else None
     if loaded is not None:
         found = [s.artefact for s in planner.plan(loaded).stages if s.artefact is not None]
         if not found:

@@ -36,7 +36,7 @@ CODE_VERSIONS = {
     "judge/flow_judge": 1,
     "judge/lm_eval": 1,
     "judge/held_out_loss": 1,
-    "sim": 2,
+    "sim": 3,
 }
 """Raised whenever the code of a stage (of one of gen's recipes, one of answer's engines, one of the
 judges), or of the simulated teacher and judge, comes to make other content from the same call.

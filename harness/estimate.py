@@ -52,6 +52,10 @@ INSTRUCTIONS_PER_REPLY = 8
 """Of Self-Instruct's requests, before its filters."""
 KEPT_SHARE = 0.5
 """Of new instructions, after the filters."""
+PROMPT_CHARACTERS = 200
+"""Of a prompt that is not there to be counted."""
+ON_HUB = "how many examples the hub data set has is known once it is fetched"
+NOT_COUNTED = "how many examples the data set has is known once it is read"
 
 
 @dataclass(frozen=True)
@@ -61,15 +65,19 @@ class Estimate:
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    examples: int = 0
+    examples: int | None = 0
+    """None: not known."""
+    unknown: str = ""
+    """Why the calls, or else the examples, are not known."""
 
     def __add__(self, other: "Estimate") -> "Estimate":
-        """Both sets of calls; the second one's examples."""
+        """Both sets of calls, as far as they are known; the second one's examples."""
         return Estimate(
             self.calls + other.calls,
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
             other.examples,
+            self.unknown or other.unknown,
         )
 
 
@@ -84,7 +92,10 @@ def of_stage(
         step = params["gen"]
         known = _GEN.get(type(step))
         examples = given.examples if given else 0
-        expected = known(step, files, examples) if known else Estimate(examples=examples)
+        if examples is None and not isinstance(step, RandomGen | LongestGen):
+            assert given is not None
+            return Estimate(examples=None, unknown=given.unknown)
+        expected = known(step, files, examples or 0) if known else Estimate(examples=examples)
         is_recorded = getattr(step, "transcript", None) is not None
         return Estimate(examples=expected.examples) if is_recorded else expected
     if stage == "answer":
@@ -155,8 +166,11 @@ def _seeds_only(gen: SeedsGen, files: Files, given: int) -> Estimate:
 
 def _import(gen: ImportGen, files: Files, given: int) -> Estimate:
     held = _records(gen.file, files) if gen.file else 0
-    wanted = gen.sample.k if gen.sample else held
-    return Estimate(examples=min(wanted, held) if held else wanted)
+    if gen.sample is not None:
+        return Estimate(examples=min(gen.sample.k, held) if held else gen.sample.k)
+    if held:
+        return Estimate(examples=held)
+    return Estimate(examples=None, unknown=ON_HUB if gen.hub else NOT_COUNTED)
 
 
 def _first_k(gen: RandomGen | LongestGen, files: Files, given: int) -> Estimate:
@@ -182,6 +196,8 @@ def _answer(answer: Answer, files: Files) -> Estimate:
     if not isinstance(engine, EndpointEngine) or engine.transcript is not None:
         return Estimate()
     lengths = _prompt_lengths(answer.prompts, files)
+    if lengths is None:
+        return Estimate(unknown=ON_HUB)
     most = min(TOKENS_PER_ANSWER, answer.decoding.max_new_tokens)
     return Estimate(len(lengths), sum(lengths) // CHARACTERS_PER_TOKEN, len(lengths) * most)
 
@@ -189,11 +205,13 @@ def _answer(answer: Answer, files: Files) -> Estimate:
 def _judge(judge: Judge, prompts: PromptSet | None, files: Files) -> Estimate:
     if isinstance(judge, ModelJudge) or prompts is None or _recorded(judge):
         return Estimate()
+    if isinstance(judge, RubricJudge) and not isinstance(judge.engine, EndpointEngine):
+        return Estimate()
     lengths = _prompt_lengths(prompts, files)
+    if lengths is None:
+        return Estimate(unknown=ON_HUB)
     calls = len(lengths)
     if isinstance(judge, RubricJudge):
-        if not isinstance(judge.engine, EndpointEngine):
-            return Estimate()
         shown = RUBRIC_CHARACTERS + ANSWER_CHARACTERS
         characters = sum(lengths) + calls * shown
         return Estimate(calls, characters // CHARACTERS_PER_TOKEN, calls * TOKENS_PER_FEEDBACK)
@@ -212,8 +230,11 @@ def _recorded(judge: Judge) -> bool:
     return getattr(holder, "transcript", None) is not None
 
 
-def _prompt_lengths(prompts: PromptSet, files: Files) -> Sequence[int]:
-    """Characters of each prompt; none for a set on the hub, which is not there yet."""
+def _prompt_lengths(prompts: PromptSet, files: Files) -> Sequence[int] | None:
+    """Characters of each prompt; None for a whole set on the hub, which is not there yet."""
+    if prompts.hub is not None:
+        count = prompts.sample.k if prompts.sample else prompts.first
+        return None if count is None else [PROMPT_CHARACTERS] * count
     given = list((prompts.files or {}).values())
     given += [prompts.file] if prompts.file else []
     most = prompts.sample.k if prompts.sample else prompts.first

@@ -52,7 +52,7 @@ def trained(plan: RowPlan, label: str = "") -> StagePlan:
         raise InputError(
             f"the model of row {plan.row.row} is not trained yet"
             + (f" ({chosen[0].label})" if chosen[0].label else ""),
-            f"Train it: harness run {plan.spec}",
+            f"Train it: harness run {plan.target}",
         )
     return chosen[0]
 

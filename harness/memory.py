@@ -89,7 +89,7 @@ def of_stage(
         return e.message
     if shape is None:
         if source.hub is not None and not (hub_folder and hub_folder.is_dir()):
-            return "the model is not on the volume yet"
+            return "the model is not on the volume yet (`harness fetch SPEC` brings it)"
         return "the model's configuration does not say enough"
     return Need(train, shape, _tokens(params, files, made))
 

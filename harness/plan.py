@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +215,15 @@ class Planner:
                 named = _join(label, f"judging {replicate + 1}" if count > 1 else "")
                 stages.append(self._stage(loaded, "judge", params, inputs, named))
         return RowPlan(row, loaded.path, stages)
+
+    def plan_model(self, loaded: LoadedRow) -> RowPlan:
+        """What makes the row's model, and no more: of what its evaluation reads nothing is needed.
+
+        Raises:
+            InputError, Damaged: as `plan`.
+        """
+        row = loaded.row.model_copy(update={"eval": None})
+        return replace(self.plan(replace(loaded, row=row)), row=loaded.row)
 
     def _outputs(
         self, loaded: LoadedRow, stages: list[StagePlan]

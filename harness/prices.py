@@ -58,10 +58,9 @@ class Prices:
     models: dict[str, Price]
 
     def of(self, endpoint: Endpoint) -> Price | None:
-        """What the endpoint's model costs; None when that is not known. A simulated one is free
-        unless the table prices its name."""
-        known = self.models.get(endpoint.model)
-        return FREE if known is None and endpoint.simulated is not None else known
+        """What the endpoint's model costs; None when that is not known. A simulated one is free,
+        whatever the model costs whose name it bears."""
+        return FREE if endpoint.simulated is not None else self.models.get(endpoint.model)
 
 
 def load(path: Path | None = None) -> Prices:

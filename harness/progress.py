@@ -29,6 +29,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
 
 
+def counted(count: int, unit: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{count} {_plural(unit, count)}"
+
+
 class _TimeRemaining(TimeRemainingColumn):
     def render(self, task: Task) -> Text:
         return Text() if task.fields["guesses"] else super().render(task)
@@ -81,9 +86,11 @@ class ProgressView:
 
     def _progress(self, event: dict[str, Any]) -> None:
         task, done, total = str(event["task"]), event["done"], event["total"]
+        # More than was asked for came: a total that was passed says nothing.
+        total = None if total is not None and done > total else total
         figures = event.get("info", {})
         info = ", ".join(f"{k} {_figure(v)}" for k, v in figures.items() if v is not None)
-        unit = _plural(str(event["unit"]), total)
+        unit = _plural(str(event["unit"]), done if total is None else total)
         if self._live:
             starting = self._tasks.pop("", None)
             if starting is not None:
@@ -93,7 +100,12 @@ class ProgressView:
                     escape(task), total=total, unit=unit, info="", guesses=OWN_GUESS in figures
                 )
             self._bars.update(
-                self._tasks[task], completed=done, total=total, unit=unit, info=escape(info)
+                self._tasks[task],
+                completed=done,
+                # None would leave the bar its old total.
+                total=done if event["total"] is not None and total is None else total,
+                unit=unit,
+                info=escape(info),
             )
             return
         now = time.monotonic()

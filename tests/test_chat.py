@@ -247,6 +247,28 @@ def test_what_cannot_be_talked_to_is_told_in_words(tmp_path: Path) -> None:
     assert (done.exit_code, "no place for an example's system text" in done.output) == (2, True)
 
 
+def test_of_what_only_the_evaluation_reads_nothing_is_needed(tmp_path: Path) -> None:
+    given = trained(tmp_path)[:3]
+    prompts = {"file": "data:absent.jsonl"}
+    write_row(
+        tmp_path / "specs", gen=None, data="seeds.jsonl", model=SOURCE,
+        eval={"answer": {"prompts": prompts}},
+    )  # fmt: skip
+    done = command("chat", *given, "--once", "Why?", "--max-new-tokens", "8")
+    assert done.exit_code == 0, done.output
+    assert "its trained model" in done.stderr
+    copied = command("export", *given, "--model", "--to", tmp_path / "copy")
+    assert copied.exit_code == 0, copied.output
+
+
+def test_a_twins_model_is_talked_to_at_its_scale(tmp_path: Path) -> None:
+    spec = write_row(tmp_path / "specs")
+    for scale in ((), ("--scale", "tiny")):
+        done = command("chat", spec, "--volume", tmp_path / "runs", "--once", "x", *scale)
+        assert done.exit_code == 2
+        assert done.stderr.endswith(f"Train it: harness run {' '.join([str(spec), *scale])}\n")
+
+
 def test_of_several_models_it_asks_which(tmp_path: Path) -> None:
     given = trained(tmp_path, replicates={"train_seeds": [1, 2]})
     done = command("chat", *given, "--once", "x")

@@ -1,6 +1,7 @@
 """The command line: exit codes, one clear message for every fault, and what each command touches."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -97,6 +98,51 @@ def test_validate_counts_the_rows_that_have_no_fault(place: Path) -> None:
     assert command("validate", "specs").stdout == "1 row, no fault\n"
     write_row(place / "specs", "two")
     assert command("validate", "specs").stdout == "2 rows, no fault\n"
+
+
+def test_validate_with_given_data_finds_what_is_absent_or_has_other_bytes(place: Path) -> None:
+    (place / "inputs").mkdir()
+    prompts = place / "inputs" / "prompts.jsonl"
+    pins = {"right": hashlib.sha256(b"{}").hexdigest(), "wrong": "0" * 64}
+    for name, pin in pins.items():
+        part = evaluation(place / "specs")
+        part["answer"]["prompts"] = {"file": {"path": "data:prompts.jsonl", "sha256": pin}}
+        write_row(place / "specs", name, eval=part)
+    assert command("validate", "specs").exit_code == 0
+    absent = command("validate", "specs", "--inputs", "inputs")
+    assert absent.exit_code == 2
+    assert "specs/right.yaml: data:prompts.jsonl is not there" in absent.stderr
+    prompts.write_text("{}")
+    right = command("validate", "specs/right.yaml", "--inputs", "inputs")
+    assert right.stdout == ("1 row, no fault; given data: 1 with the right sha256, 2 not pinned\n")
+    wrong = command("validate", "specs", "--inputs", "inputs")
+    assert wrong.exit_code == 2
+    assert "specs/wrong.yaml: " in wrong.stderr
+    assert f"is not the file that the spec means: its sha256 is {pins['right']}" in wrong.stderr
+    assert "specs/right.yaml" not in wrong.stderr
+    assert wrong.stderr.endswith("1 fault in the given data\n")
+
+
+def test_a_twin_is_found_by_the_name_that_its_table_shows(place: Path) -> None:
+    assert command("run", "specs/one.yaml", "--scale", "tiny").exit_code == 0
+    for arguments in (("show", "one-tiny"), ("table", "tests-tiny"), ("replay", "one-tiny")):
+        asked = command(*arguments)
+        name, _, _ = arguments[1].partition("-tiny")
+        meant = command(arguments[0], name, "--scale", "tiny")
+        assert (asked.exit_code, asked.stderr) == (meant.exit_code, meant.stderr)
+        assert asked.stdout == meant.stdout
+    both = command("table", "tests", "tests-tiny", "--format", "csv").stdout
+    assert [line.split(",")[0] for line in both.splitlines()[1:]] == ["one", "one-tiny"]
+    assert command("verify", "one-tiny").exit_code == 4
+    assert "there is no row 'two-tiny'" in command("verify", "two-tiny").stderr
+    assert "there is no table 'others-tiny'" in command("table", "others-tiny").stderr
+
+
+def test_a_row_whose_own_name_ends_like_a_twins_is_meant_by_it(place: Path) -> None:
+    write_row(place / "specs", "one-tiny")
+    assert command("run", "specs/one.yaml", "specs/one-tiny.yaml").exit_code == 0
+    shown = json.loads(command("show", "one-tiny", "--json").stdout)
+    assert {manifest["stage"] for manifest in shown} == {"gen", "train"}
 
 
 def test_run_makes_a_row_prints_its_line_and_the_second_time_makes_nothing(place: Path) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from harness.estimate import Estimate, of_stage, text_lengths
+from harness.estimate import ON_HUB, Estimate, of_stage, text_lengths
 from harness.keys import Files
+from harness.spec.answer import Answer
 from harness.spec.recipes import Gen
 
 FILES = Files(None, None)
@@ -23,7 +24,7 @@ def seeds(tmp_path: Path) -> str:
     return str(path)
 
 
-def expected(step: dict[str, Any], given: int = 0) -> Estimate:
+def expected(step: dict[str, Any], given: int | None = 0) -> Estimate:
     gen = TypeAdapter(Gen).validate_python(step)
     return of_stage("gen", {"gen": gen}, FILES, Estimate(examples=given))
 
@@ -91,3 +92,47 @@ def test_a_file_that_cannot_be_counted_is_estimated_at_nothing(tmp_path: Path) -
         (tmp_path / name).write_text(content)
         assert text_lengths(tmp_path / name) == []
     assert text_lengths(tmp_path / "absent") == []
+
+
+HUB = {"id": "owner/set", "revision": "a" * 40}
+
+
+def test_how_many_examples_a_hub_set_has_is_not_known_and_not_none(seeds: str) -> None:
+    found = expected({"recipe": "import", "hub": HUB})
+    assert (found.examples, found.unknown) == (None, ON_HUB)
+    assert expected({"recipe": "import", "hub": HUB, "sample": {"k": 5}}) == Estimate(examples=5)
+    step = TypeAdapter(Gen).validate_python(
+        {"recipe": "rate", "judge": {"model": "m"},
+         "prompt": {**TEXT, "text": "{instruction} {output}"}}
+    )  # fmt: skip
+    rated = of_stage("gen", {"gen": step}, FILES, found)
+    assert (rated.calls, rated.examples, rated.unknown) == (0, None, ON_HUB)
+    select = TypeAdapter(Gen).validate_python({"recipe": "select"})
+    assert of_stage("gen", {"gen": select}, FILES, rated).examples is None
+    pick = TypeAdapter(Gen).validate_python({"recipe": "random_k", "k": 7})
+    assert of_stage("gen", {"gen": pick}, FILES, rated) == Estimate(examples=7)
+    total = Estimate(calls=3) + rated + Estimate(calls=4)
+    assert (total.calls, total.unknown) == (7, ON_HUB)
+
+
+def test_a_file_that_cannot_be_counted_is_imported_at_a_number_not_known(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_text("PAR1")
+    found = expected({"recipe": "import", "file": str(tmp_path / "a.parquet")})
+    assert found.examples is None
+    assert found.unknown
+
+
+@pytest.mark.parametrize(
+    ("part", "calls"), [({}, None), ({"first": 9}, 9), ({"sample": {"k": 8}}, 8)]
+)
+def test_of_prompts_on_the_hub_only_a_stated_number_is_counted(
+    part: dict[str, Any], calls: int | None
+) -> None:
+    answer = Answer.model_validate(
+        {
+            "prompts": {"hub": HUB, **part},
+            "engine": {"kind": "endpoint", "endpoint": {"model": "m"}},
+        }
+    )
+    found = of_stage("answer", {"answer": answer}, FILES)
+    assert (found.calls, found.unknown) == ((0, ON_HUB) if calls is None else (calls, ""))

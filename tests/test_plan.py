@@ -252,6 +252,24 @@ def test_plan_prints_each_stage_with_its_state_reason_and_expected_calls(
     assert "train.steps: 1 -> 3" in lines[2]
 
 
+def test_calls_that_wait_for_a_hub_data_set_are_said_to_be_left_out_of_the_total(
+    spec: Path, volume: Path
+) -> None:
+    (spec.parent / "rate.txt").write_text("{instruction} {output}")
+    hub = {"id": "owner/set", "revision": "a" * 40}
+    rate = {"recipe": "rate", "judge": {"model": "gpt-4.1-mini"}, "prompt": "rate.txt"}
+    edit(spec, gen=None)
+    tree = yaml.safe_load(spec.read_text())
+    tree["gen"] = [{"recipe": "import", "hub": hub}, rate, {"recipe": "select"}]
+    spec.write_text(yaml.safe_dump(tree))
+    told = " ".join(command("plan", spec).stdout.split())
+    said = "calls not known: how many examples the hub data set has is known once it is fetched"
+    assert told.count(said) == 1
+    assert f"not made yet; {said} gen (step 3 select)" in told
+    assert "6 stages to run, at least 1 calls, " in told
+    assert told.endswith("without the calls of gen (step 2 rate) of one, which are not known")
+
+
 def with_given_data(spec: Path, **pin: str) -> None:
     tree = yaml.safe_load(spec.read_text())
     tree["gen"]["seeds"] = {"path": "data:tasks/seeds.jsonl", **pin}
@@ -280,8 +298,10 @@ def test_of_a_folder_a_row_that_lacks_its_data_is_left_out_with_a_note(spec: Pat
     write_row(spec.parent, "other")
     result = command("plan", "specs")
     assert result.exit_code == 0
-    assert "left out: row one: data:tasks/seeds.jsonl" in result.stderr
-    assert "--inputs DIR" in result.stderr
+    assert result.stderr == (
+        "left out, for their given data is absent:\n  data:tasks/seeds.jsonl: one\n"
+        "Name the folder with --inputs DIR, or in HARNESS_INPUTS.\n"
+    )
     assert result.stdout.splitlines()[0].split()[0] == "other"
     assert "2 stages to run" in result.stdout
     assert command("plan", "specs", spec).exit_code == 2
@@ -289,10 +309,18 @@ def test_of_a_folder_a_row_that_lacks_its_data_is_left_out_with_a_note(spec: Pat
 
 def test_a_folder_whose_rows_all_lack_their_data_is_refused(spec: Path) -> None:
     with_given_data(spec)
+    for name in ("two", "three"):
+        with_given_data(write_row(spec.parent, name))
     result = command("plan", "specs")
     assert result.exit_code == 2
-    assert "left out: row one" in result.stderr
-    assert "no row is left" in result.stderr
+    assert result.stderr.splitlines() == [
+        "left out, for their given data is absent:",
+        "  data:tasks/seeds.jsonl: one, three, two",
+        "error: no row is left",
+        "Name the folder with --inputs DIR, or in HARNESS_INPUTS.",
+    ]
+    Path("inputs").mkdir()
+    assert "Put it into inputs, or name another folder" in command("plan", "specs").stderr
 
 
 def test_given_data_is_found_by_option_variable_or_in_the_folder_inputs(
@@ -410,7 +438,7 @@ def test_a_hub_model_that_was_not_downloaded_leaves_the_memory_unknown_and_says_
 ) -> None:
     edit(spec, model=None)
     edit(spec, model={"hub": {"id": "owner/name", "revision": "0" * 40}})
-    assert "memory: not known: the model is not on the volume yet" in shown(volume, spec)
+    assert "not on the volume yet (`harness fetch SPEC` brings it)" in shown(volume, spec)
     folder = volume / "models" / f"owner--name-{'0' * 12}"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(GPU_MODEL))

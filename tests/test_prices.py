@@ -33,12 +33,24 @@ def test_tokens_cost_what_the_table_says_for_a_million_and_a_batch_half_of_it(ta
     assert price.usd(1_000_000, 500_000, batch=True) == 3
 
 
-def test_a_model_without_a_price_has_none_and_a_simulated_one_is_free(table: Path) -> None:
+@pytest.mark.parametrize("model", ["another", "teacher"])
+def test_a_model_without_a_price_has_none_and_a_simulated_one_is_free_by_any_name(
+    table: Path, model: str
+) -> None:
     known = prices.load()
     assert known.of(Endpoint(model="another")) is None
-    free = known.of(Endpoint(model="another", simulated={}))
+    free = known.of(Endpoint(model=model, simulated={}))
     assert free is not None
     assert free.usd(10**9, 10**9) == 0
+
+
+def test_a_simulated_teacher_with_a_priced_name_is_planned_at_no_cost(
+    tmp_path: Path, table: Path
+) -> None:
+    spec = priced_row(tmp_path / "specs", teacher={"model": "teacher", "simulated": {}})
+    said = command("plan", "--volume", tmp_path / "runs", spec).output
+    assert "about 100 calls, 18,600 prompt + 120,000 completion tokens, $0" in said
+    assert "prices dated" not in said
 
 
 def test_the_table_that_is_shipped_can_be_read() -> None:

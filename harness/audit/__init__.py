@@ -24,9 +24,10 @@ Checks across results (ACROSS) take all the results of one call and add findings
 import importlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 
-from harness.audit.files import Given
-from harness.audit.model import Finding, Result
+from harness.audit.files import UNFORESEEN, Given
+from harness.audit.model import Finding, Result, short
 from harness.errors import InputError
 
 __all__ = ["ACROSS", "READERS", "Finding", "Result", "audit_paths"]
@@ -63,7 +64,7 @@ def audit_paths(
     skipped: list[str] = []
     for path in dict.fromkeys(paths):
         given = Given(path, training_data, reference)
-        found = [result for reader in readers for result in reader.find(given)]
+        found = [result for reader in readers for result in _found(reader, given)]
         found.sort(key=lambda result: result.path)
         if not found:
             given.skipped.append(f"{path}: no results were found in it")
@@ -78,13 +79,37 @@ def audit_paths(
     results = _once(results)
     for name in ACROSS:
         check: Callable[[list[Result]], None] = importlib.import_module(name).check
-        check(results)
+        try:
+            check(results)
+        except UNFORESEEN as e:
+            skipped.append(f"the results could not be held against each other: {_named(e)}")
     results[0].notes += skipped
     return results
 
 
+def _found(reader: ModuleType, given: Given) -> list[Result]:
+    """A reader's results; none, and a note, where it fails on what nobody foresaw."""
+    try:
+        found: list[Result] = reader.find(given)
+    except UNFORESEEN as e:
+        word = reader.__name__.rpartition(".")[2]
+        given.skip(given.root, f"could not be read as {word}: {_named(e)}")
+        return []
+    return found
+
+
 def _once(results: list[Result]) -> list[Result]:
     """A result that two of the paths lead to, once."""
-    return list({(str(Path(r.path).resolve()), r.kind): r for r in reversed(results)}.values())[
-        ::-1
-    ]
+    return list({(_absolute(r.path), r.kind): r for r in reversed(results)}.values())[::-1]
+
+
+def _absolute(path: str) -> str:
+    try:
+        return str(Path(path).resolve())
+    except (OSError, RuntimeError, ValueError):
+        # A model's name follows the folder's, and may be no name of a file.
+        return path
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {short(error)}"

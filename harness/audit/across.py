@@ -1,12 +1,13 @@
 """Checks across the results of one call: the same outputs under several names, copied judgements, and
 runs that differ in how they were made or judged."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
-from harness.audit.model import Result, Severity, short
+from harness.audit.model import SURE, Result, Severity, short
 
 SAME_SHARE = 0.95
 """So large a share of two runs' outputs must be the same texts: greedy decoding of related models makes
@@ -14,6 +15,11 @@ some the same."""
 FEWEST = 10
 """So many different texts, or judgements of the rarer outcome, before sameness means anything: empty
 answers and sweeps coincide by themselves."""
+TRIVIAL = 10
+"""Characters below which an output may well be another model's too."""
+COPIED_SHARE = 0.99
+AGREE = 0.95
+"""As often as two honest judges at most agree on one pair of outputs."""
 COMPARED = ("alpaca_eval", "alpagasus", "artefact")
 """Kinds of results whose win rates stand side by side in a table."""
 
@@ -31,7 +37,11 @@ def _check_shared(results: Sequence[Result]) -> None:
 
     Several judges of one run's outputs, which lie in one folder, are as it should be.
     """
-    for group in _groups([r for r in results if r.material.get("outputs")], _share_outputs):
+    having = [r for r in results if r.material.get("outputs")]
+    for result in having:
+        outputs = result.material["outputs"]
+        result.material["plain"] = {key: _plain_text(text) for key, text in outputs.items()}
+    for group in _groups(having, _share_outputs):
         runs = list(dict.fromkeys(r.material.get("run") for r in group))
         if len(runs) < 2:
             continue
@@ -40,7 +50,13 @@ def _check_shared(results: Sequence[Result]) -> None:
         judges = {r.material.get("judge") for r in group if r.material.get("judge")}
         spread = max(known) - min(known) if len(known) > 1 else None
         names = ", ".join(r.path for r in group[:6])
+        same, told = min((_same(group[0], r) for r in group[1:]), key=lambda n: n[0] / n[1])
         message = f"{len(group)} results share the same outputs ({names})"
+        if same < told:
+            message = (
+                f"{len(group)} results share {same} of {told} outputs ({100 * same / told:.1f} %; "
+                f"{names})"
+            )
         if spread is not None:
             message += (
                 f": their win rates, {min(known):.1f} to {max(known):.1f}, differ by judging alone"
@@ -56,7 +72,8 @@ def _check_shared(results: Sequence[Result]) -> None:
                     "spread": spread,
                     "judges": sorted(judges),
                     "outputs": len(result.material["outputs"]),
-                    "same": _same(group[0], group[1]),
+                    "same": same,
+                    "share": same / told,
                 },
             )
 
@@ -68,20 +85,42 @@ def _share_outputs(one: Result, other: Result) -> bool:
     mine, theirs = one.material["outputs"], other.material["outputs"]
     if abs(len(mine) - len(theirs)) > (1 - SAME_SHARE) * max(len(mine), len(theirs)):
         return False
-    same = _same(one, other)
-    if same < SAME_SHARE * max(len(mine), len(theirs)):
+    plain, other_plain = one.material["plain"], other.material["plain"]
+    # Most pairs are nothing alike, and there may be many.
+    few, misses = (1 - SAME_SHARE) * (len(mine) + len(theirs)), 0
+    for key, text in plain.items():
+        misses += other_plain.get(key) != text and len(text) >= TRIVIAL
+        if misses > few:
+            return False
+    same, told = _same(one, other)
+    if not told or same < SAME_SHARE * told:
         return False
-    texts = {text for key, text in mine.items() if text and theirs.get(key) == text}
+    texts = {text for key, text in plain.items() if text and other_plain.get(key) == text}
     return len(texts) >= min(FEWEST, max(3, len(mine) // 2))
 
 
-def _same(one: Result, other: Result) -> int:
-    theirs = other.material["outputs"]
-    return sum(theirs.get(key) == text for key, text in one.material["outputs"].items())
+def _same(one: Result, other: Result) -> tuple[int, int]:
+    """How many outputs are the same but for white space, of how many that either has more than a word
+    of: short answers coincide by themselves. Where all are short, they count."""
+    mine, theirs = one.material["plain"], other.material["plain"]
+    pairs = [(mine.get(key, ""), theirs.get(key, "")) for key in mine.keys() | theirs.keys()]
+    told = [(a, b) for a, b in pairs if len(a) >= TRIVIAL or len(b) >= TRIVIAL]
+    if len(told) < FEWEST:
+        told = pairs
+    return sum(a == b for a, b in told), len(told)
+
+
+def _plain_text(text: Any) -> str:
+    return " ".join(text.split()) if isinstance(text, str) else ""
 
 
 def _check_copied(results: Sequence[Result]) -> None:
-    for one, other in combinations([r for r in results if r.material.get("judgements")], 2):
+    having = [r for r in results if r.material.get("judgements")]
+    for result in having:
+        for name in ("times", "raws", "judgements"):
+            entries = [*map(_key, result.material.get(name) or ())]
+            result.material[f"counted_{name}"] = Counter(entries)
+    for one, other in combinations(having, 2):
         if one.kind == "artefact" and other.kind == "artefact":
             # Their keys and seals say what is a copy; a judge at temperature 0 says the same twice.
             continue
@@ -116,20 +155,76 @@ def _copied(one: Result, other: Result) -> str:
         return "the same bytes as the annotations stand"
     if shared:
         return ""  # One file with several models.
-    if len(mine["judgements"]) != len(theirs["judgements"]):
-        return ""
-    times = mine.get("times", [])
-    if len(times) >= FEWEST and times == theirs.get("times") and len(set(times)) >= FEWEST:
-        return "the same judgements, to the time that each call took, stand"
-    if mine["judgements"] != theirs["judgements"]:
-        return ""
-    same_outputs = mine.get("outputs") == theirs.get("outputs")
-    if mine.get("judge") == theirs.get("judge") and same_outputs:
+    same, total = _common(one, other, "times")
+    if total and same >= COPIED_SHARE * total and _different(mine["times"]) >= FEWEST:
+        return f"the same judgements{_of(same, total)}, to the time that each call took, stand"
+    outputs = mine.get("outputs")
+    if (
+        mine.get("judge") == theirs.get("judge")
+        and outputs == theirs.get("outputs")
+        and (outputs is not None or one.kind != "rubric")
+    ):
         # A judge at temperature 0 may say the same of the same outputs twice.
         return ""
-    counted = Counter(preference for _, preference in mine["judgements"])
-    rarer = sum(counted.values()) - max(counted.values(), default=0)
-    return "the same judgements stand" if rarer >= FEWEST else ""
+    same, total = _common(one, other, "raws")
+    if total and same >= COPIED_SHARE * total and _different(r for _, r in mine["raws"]) >= FEWEST:
+        return f"the same replies of the judge{_of(same, total)} stand"
+    if one.kind == "rubric":
+        return ""
+    same, total = _common(one, other, "judgements")
+    if same == total or (same >= COPIED_SHARE * total and _beyond_chance(one, other, same, total)):
+        counted = Counter(_plain(preference) for _, preference in mine["judgements"])
+        rarer = sum(counted.values()) - max(counted.values(), default=0)
+        return f"the same judgements{_of(same, total)} stand" if rarer >= FEWEST else ""
+    return ""
+
+
+def _common(one: Result, other: Result, name: str) -> tuple[int, int]:
+    """How many entries of a list two results share, in any order (zero where they are clearly few), and
+    how long the longer is."""
+    mine: Counter[Any] = one.material[f"counted_{name}"]
+    theirs: Counter[Any] = other.material[f"counted_{name}"]
+    total = max(mine.total(), theirs.total())
+    if not mine or not theirs:
+        return 0, 0
+    both = mine.keys() & theirs.keys()
+    if len(both) < COPIED_SHARE * len(mine) / 2:
+        return 0, total
+    return sum(min(mine[key], theirs[key]) for key in both), total
+
+
+def _key(value: Any) -> Any:
+    return (value[0], _plain(value[1])) if isinstance(value, tuple) else value
+
+
+def _different(values: Iterable[Any]) -> int:
+    return len(set(map(_plain, values)))
+
+
+def _of(same: int, total: int) -> str:
+    return "" if same == total else f" ({same} of {total})"
+
+
+def _beyond_chance(one: Result, other: Result, same: int, total: int) -> bool:
+    """Whether two judgings agree more often than honest judges could, on the rarer outcome too."""
+    mine, theirs = (dict(map(_key, r.material["judgements"])) for r in (one, other))
+    common = Counter(mine.values()).most_common(1)[0][0]
+    rare = [k for k in mine.keys() | theirs.keys() if {mine.get(k), theirs.get(k)} != {common}]
+    agreed = sum(mine.get(k) == theirs.get(k) for k in rare)
+    if agreed < max(FEWEST, 0.9 * len(rare)):
+        return False
+    if one.material.get("raws") and other.material.get("raws"):
+        # What the judges wrote is there, and is not the same.
+        replies, told = _common(one, other, "raws")
+        if replies < COPIED_SHARE * told:
+            return False
+    return math.fsum(math.exp(_log_chance(k, total)) for k in range(same, total + 1)) < SURE
+
+
+def _log_chance(same: int, total: int) -> float:
+    """Logarithm of the chance that of `total` judgements exactly `same` agree."""
+    ways = math.lgamma(total + 1) - math.lgamma(same + 1) - math.lgamma(total - same + 1)
+    return ways + same * math.log(AGREE) + (total - same) * math.log(1 - AGREE)
 
 
 def _told_apart(one: Result, other: Result) -> str:
@@ -244,7 +339,10 @@ def _groups(results: Sequence[Result], same: Any) -> list[list[Result]]:
 
 
 def _plain(value: Any) -> str:
-    return repr(float(value)) if isinstance(value, int | float) else str(value)
+    try:
+        return repr(float(value)) if isinstance(value, int | float) else str(value)
+    except OverflowError:
+        return "more than a number holds"
 
 
 def _short(value: Any) -> Any:

@@ -9,14 +9,17 @@ own folder and in those above.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.audit.alpaca_rows import (
     Annotations,
     check_replies,
+    flat_reply,
     is_annotations,
     key_of,
+    raw_of,
     split,
     text,
 )
@@ -28,18 +31,21 @@ from harness.audit.leaderboards import (
     Line,
     bounds,
     check_lines,
+    check_unreadable,
     expected_by,
     published_of,
     read_lines_of,
     recomputed,
 )
-from harness.audit.model import EXAMPLES, Result, compare, short
+from harness.audit.model import EXAMPLES, Result, compare, short, whole
 from harness.audit.published import check_claims, check_published
 from harness.audit.reference import Reference, read_reference
+from harness.audit.repeats import check_judged_twice
 from harness.audit.runs import settings_near
 from harness.audit.texts import Output, check_texts
 from harness.keys import file_digest
 
+KIND = "alpaca_eval"
 LOOKS_FOR = "alpaca_eval's annotations.json, leaderboard.csv and model_outputs.json"
 ANNOTATIONS, OUTPUTS = "annotations.json", "model_outputs.json"
 ALPACA_EVAL_SETS = frozenset({"helpful_base", "koala", "oasst", "selfinstruct", "vicuna"})
@@ -101,7 +107,12 @@ def find(given: Given) -> list[Result]:
         if is_annotations(values):
             sets = split(values, path.parent.name)
             several = len(sets) > 1
-            results += [_judged(found, path, one, several) for one in sets]
+            results += [
+                whole(
+                    _name_of(path, one, several), KIND, partial(_judged, found, path, one, several)
+                )
+                for one in sets
+            ]
             given.claim(path)
         elif values == []:
             found.unreadable[path.parent] = "it is an empty list"
@@ -110,8 +121,7 @@ def find(given: Given) -> list[Result]:
 
 
 def _judged(found: _Found, path: Path, one: Annotations, several: bool) -> Result:
-    name = f"{path.parent}#{one.model}" if several else str(path.parent)
-    result = Result(name, "alpaca_eval")
+    result = Result(_name_of(path, one, several), KIND)
     line = _line_of(found, path.parent, one, several)
     stored = _outputs_of(found, path.parent, one)
     result.material = {
@@ -123,6 +133,11 @@ def _judged(found: _Found, path: Path, one: Annotations, several: bool) -> Resul
         "run": _run_of((stored.path if stored else path).parent, one.annotator),
         "settings": settings_near(path.parent, found.given),
         "files": {path.name: file_digest(path)},
+        "raws": [
+            (row.instruction, flat_reply(stored))
+            for row, stored in zip(one.rows, one.stored, strict=True)
+            if raw_of(stored) is not None
+        ],
         "times": [t for row in one.stored if isinstance(t := row.get("time_per_example"), float)],
     }
     expected, why = _expected(found, one, stored)
@@ -135,6 +150,7 @@ def _judged(found: _Found, path: Path, one: Annotations, several: bool) -> Resul
             result.metrics["avg_length"] = lengths[1]
         compare(result, line.decimals)
         check_lines(result, [line])
+        check_unreadable(result, [line])
     check_replies(result, one)
     check_published(result, line.path.name if line else "")
     check_claims(result, path.parent, found.given, one.model)
@@ -143,12 +159,18 @@ def _judged(found: _Found, path: Path, one: Annotations, several: bool) -> Resul
         [text(r.get("output")) for r in stored.rows if key_of(r) not in known] if stored else []
     )
     check_dropped(result, one.rows, missing, why)
+    times = Counter(key_of(row) for row in stored.rows) if stored else Counter()
+    check_judged_twice(result, one.rows, times)
     if stored is not None:
         _check_outputs(result, one, stored)
     check_position(result, one.rows, one.order_from)
     check_length(result, one.rows)
     check_texts(result, _texts(one.rows, stored))
     return result
+
+
+def _name_of(path: Path, one: Annotations, several: bool) -> str:
+    return f"{path.parent}#{one.model}" if several else str(path.parent)
 
 
 def _run_of(folder: Path, annotator: str) -> str:
@@ -224,7 +246,6 @@ def _check_outputs(result: Result, one: Annotations, stored: _Outputs) -> None:
     """count_mismatch: the judged outputs are not the stored ones."""
     times = Counter(key_of(row) for row in stored.rows)
     more = Counter(row.instruction for row in one.rows)
-    twice = [key for key, n in more.items() if times[key] and n > times[key]]
     unknown = [key for key in more if key not in times]
     texts = {key_of(row): row.get("output") for row in stored.rows}
     other = [
@@ -236,7 +257,6 @@ def _check_outputs(result: Result, one: Annotations, stored: _Outputs) -> None:
     what = [
         f"{len(some)} {words}"
         for some, words in (
-            (twice, "prompts were judged more than once"),
             (unknown, f"judged prompts are not in {stored.path.name}"),
             (other, f"judged outputs are not those in {stored.path.name}"),
         )
@@ -251,12 +271,11 @@ def _check_outputs(result: Result, one: Annotations, stored: _Outputs) -> None:
             {
                 "annotations": len(one.rows),
                 "outputs": len(stored.rows),
-                "judged_twice": len(twice),
                 "unknown_prompts": len(unknown),
                 "other_outputs": len(other),
-                "examples": [
-                    short(p) for p in [*twice, *unknown, *(row.instruction for row in other)]
-                ][:EXAMPLES],
+                "examples": [short(p) for p in [*unknown, *(row.instruction for row in other)]][
+                    :EXAMPLES
+                ],
             },
         )
 
@@ -293,7 +312,7 @@ def _boards_alone(found: _Found) -> list[Result]:
             continue
         for line in rest:
             folder = str(path.parent) if len(lines) == 1 else f"{path.parent}#{line.name}"
-            result = Result(folder, "alpaca_eval", published=published_of(line))
+            result = Result(folder, KIND, published=published_of(line))
             ours = recomputed(line)
             result.metrics = {n: v for n, v in ours.items() if v is not None}
             if "win_rate" in ours:
@@ -305,6 +324,7 @@ def _boards_alone(found: _Found) -> list[Result]:
                 check_dropped(result, [], [], why)
             compare(result, line.decimals)
             check_lines(result, [line])
+            check_unreadable(result, [line])
             check_published(result, path.name)
             check_length(result, [])
             why_not = found.unreadable.get(path.parent)
@@ -335,6 +355,7 @@ def _whole_board(path: Path, lines: Sequence[Line], rest: Sequence[Line]) -> Res
     result.metrics = {"lines": len(lines), "lines_without_annotations": len(rest)}
     check_lines(result, list(rest))
     result.matches = not result.findings
+    check_unreadable(result, rest)
     few = [
         (line, wanted[0])
         for line in rest

@@ -1,5 +1,6 @@
 """Rows of an alpaca_eval annotations.json, and whether their preferences are what the judge said."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -80,6 +81,11 @@ def key_of(row: dict[str, Any]) -> str:
 
 def raw_of(row: dict[str, Any]) -> Any:
     return next((row[name] for name in RAW if row.get(name)), None)
+
+
+def flat_reply(row: dict[str, Any]) -> str:
+    """The judge's reply as text, to be compared."""
+    return json.dumps(raw_of(row), sort_keys=True)
 
 
 def _read(one: Annotations) -> None:

@@ -9,6 +9,7 @@ read as [-1, -1], which counts as a tie.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from harness.audit.judged import (
     check_length,
     scores,
 )
-from harness.audit.model import EXAMPLES, SURE, Result, compare, short
+from harness.audit.model import EXAMPLES, SURE, Result, compare, short, whole
 from harness.audit.reference import Reference, read_reference
 from harness.audit.texts import Output, check_texts
 from harness.eval.grades import position_bias, preference, read_scores
@@ -84,7 +85,10 @@ def find(given: Given) -> list[Result]:
             given.claim(path)
             names = frozenset((one.first, one.second))
             files.setdefault((path.parent, one.set, names), []).append(one)
-    return [_result(given, both, reference) for both in files.values()]
+    return [
+        whole(both[0].path.parent, "alpagasus", partial(_result, given, both, reference))
+        for both in files.values()
+    ]
 
 
 def _read(path: Path) -> _Reviews | None:

@@ -5,6 +5,7 @@ own findings come along. Artefacts of other judges are left to their readers.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from harness.audit.alpaca_rows import (
 )
 from harness.audit.files import Given, Unreadable, read_json, read_rows
 from harness.audit.judged import check_dropped, check_length, check_position, scores
-from harness.audit.model import KINDS, SEVERITIES, SURE, Result, compare
+from harness.audit.model import KINDS, SEVERITIES, SURE, Result, compare, whole
 from harness.audit.published import check_published
+from harness.audit.repeats import check_judged_twice
 from harness.audit.texts import Output, check_texts
 from harness.call import MANIFEST
 from harness.errors import HarnessError
@@ -71,7 +73,9 @@ def find(given: Given) -> list[Result]:
         answers = _answers(folder, manifest, manifests)
         if answers is not None:
             judged.add(answers)
-        results.append(_judged(given, folder, manifest, values, answers))
+        results.append(
+            whole(folder, "artefact", partial(_judged, given, folder, manifest, values, answers))
+        )
     for folder, manifest in manifests.items():
         if manifest["stage"] == "answer":
             if folder not in judged and (folder / OUTPUTS).is_file():
@@ -133,6 +137,7 @@ def _judged(
     compare(result)
     check_replies(result, one)
     check_published(result, MANIFEST)
+    check_judged_twice(result, one.rows)
     check_dropped(result, one.rows, [], f"the manifest says {counted}")
     _check_place(result, one)
     check_length(result, one.rows)
@@ -228,7 +233,7 @@ def _check_place(result: Result, one: Annotations) -> None:
         bias = position_bias(
             [((a[0], a[1]), (b[0], b[1])) for a, b in map(tuple, filter(None, both))]
         )
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, LookupError, OverflowError):
         return
     if bias["p_value"] is not None and bias["p_value"] < SURE and abs(bias["difference"]) >= LARGE:
         message = f"the judge favours a place: {position_note(bias)}"

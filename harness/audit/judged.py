@@ -97,7 +97,13 @@ def check_dropped(result: Result, rows: Sequence[Judged], missing: Sequence[str]
         "expected_from": why,
         "lower_bound": m["lower_bound"],
         "upper_bound": m["upper_bound"],
-        "examples": [short(row.instruction) for row in none[:EXAMPLES]],
+        "examples": [
+            {
+                "instruction": short(row.instruction, 100),
+                "characters": None if row.output is None else len(row.output),
+            }
+            for row in none[:EXAMPLES]
+        ],
     }
     message = f"{judged} of {expected} prompts were judged ({why})"
     if judged:

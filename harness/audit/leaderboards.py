@@ -1,17 +1,28 @@
 """alpaca_eval's leaderboard.csv: its lines, and whether a line's figures follow from one another."""
 
 import math
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.audit.files import Unreadable, read_table
-from harness.audit.model import MOST_DIGITS, Result, agreeing_digits
+from harness.audit.model import MOST_DIGITS, Result, agreeing_digits, short
 from harness.eval.judge_scores import BASELINE, DRAW, MODEL, describe
 
 NAMES = {"n_total": "n_judged"}
 """What alpaca_eval calls it -> what it is called here."""
 WHOLE = frozenset({"n_judged", "n_wins", "n_wins_base", "n_draws", "avg_length"})
+FIGURES = WHOLE | {
+    "win_rate", "standard_error", "discrete_win_rate", "length_controlled_winrate",
+    "lc_standard_error",
+}  # fmt: skip
+"""Columns that hold numbers, whatever else is added to a leaderboard."""
+ABSENT = frozenset({"-", "--", "n/a", "na", "none", "null"})
+"""What stands for no number."""
+_GROUPED = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
+_COMMA = re.compile(r"[-+]?(?:\d+|[1-9]\d{0,2}(?:\.\d{3})+),\d+")
 ALPACA_EVAL_PROMPTS = 805
 NEARLY_ALL = 700
 """From so many judgements on a set of AlpacaEval's is all of it, and not a subset chosen on purpose."""
@@ -19,12 +30,14 @@ NEARLY_ALL = 700
 
 @dataclass(frozen=True)
 class Line:
-    """One model's figures. decimals: of each as it is printed."""
+    """One model's figures. decimals: of each as it is printed. unreadable: cells that are no number, by
+    figure."""
 
     path: Path
     name: str
     figures: dict[str, float]
     decimals: dict[str, int]
+    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 def read_lines_of(path: Path) -> list[Line]:
@@ -35,14 +48,19 @@ def read_lines_of(path: Path) -> list[Line]:
     named = "" if "" in table[0] else next(iter(table[0]))
     lines = []
     for row in table:
-        figures, decimals = {}, {}
+        figures, decimals, unreadable = {}, {}, {}
         for column, cell in row.items():
-            number = _number(cell) if column != named else None
+            name = NAMES.get(column, column)
+            if column == named or not cell.strip():
+                continue
+            printed = _plain(cell, name in WHOLE)
+            number = _number(printed)
             if number is not None:
-                name = NAMES.get(column, column)
                 figures[name] = number
-                decimals[name] = _decimals(cell)
-        lines.append(Line(path, row[named].strip(), figures, decimals))
+                decimals[name] = _decimals(printed)
+            elif name in FIGURES:
+                unreadable[name] = cell.strip()
+        lines.append(Line(path, row[named].strip(), figures, decimals, unreadable))
     return lines
 
 
@@ -133,9 +151,46 @@ def check_lines(result: Result, lines: list[Line]) -> None:
             )
 
 
-def _number(cell: str | None) -> float | None:
+def check_unreadable(result: Result, lines: Sequence[Line]) -> None:
+    """What stands for a number and is none: a note, and no match; count_mismatch for what could be
+    recomputed."""
+    for line in lines:
+        for name, cell in line.unreadable.items():
+            whose = f"{name} of {line.name or 'a line'} in {line.path.name}"
+            if (
+                name == "standard_error"
+                and cell.lower() == "nan"
+                and line.figures.get("n_judged") == 1
+            ):
+                continue  # One judgement has none.
+            result.notes.append(f"{whose} is {short(cell)!r}, which could not be read as a number")
+            # What else is published may still be wrong.
+            result.matches = False if result.matches is False else None
+            if cell.lower() in ABSENT or (lines[1:] == [] and result.metrics.get(name) is None):
+                continue
+            result.add(
+                "count_mismatch",
+                "error",
+                f"{whose} is {short(cell)!r}: what is published cannot be known",
+                {"file": line.path.name, "name": line.name, "figure": name, "published": short(cell),
+                 "recomputed": result.metrics.get(name)},
+            )  # fmt: skip
+
+
+def _plain(cell: str, is_whole: bool) -> str:
+    """A cell as Python writes numbers: without a percent sign, a decimal comma (`99,9`; but `1,234` may
+    be either, and is read of whole numbers alone) or commas between thousands."""
+    text = cell.strip().removesuffix("%").rstrip()
+    if _GROUPED.fullmatch(text) and (is_whole or "." in text or text.count(",") > 1):
+        return text.replace(",", "")
+    if _COMMA.fullmatch(text) and not _GROUPED.fullmatch(text):
+        return text.replace(".", "").replace(",", ".")
+    return text
+
+
+def _number(cell: str) -> float | None:
     try:
-        value = float(cell) if cell else math.nan
+        value = float(cell)
     except ValueError:
         return None
     return value if math.isfinite(value) else None

@@ -3,6 +3,7 @@ questions, shots and claimed averages checked. Scores are shares of 1, as lm-eva
 
 import hashlib
 import math
+from functools import partial
 from typing import Any
 
 from harness.audit.files import Given, Unreadable, read_json
@@ -21,7 +22,7 @@ from harness.audit.lm_eval_files import (
 )
 from harness.audit.lm_eval_own import audit_own, is_own
 from harness.audit.lm_eval_tables import check_readmes, compare_runs
-from harness.audit.model import MOST_DIGITS, Result, agreeing_digits
+from harness.audit.model import MOST_DIGITS, Result, agreeing_digits, whole
 from harness.eval.tasks.benchmarks import MMLU, SUBJECTS
 from harness.eval.tasks.scores import mean_and_error, pooled
 
@@ -63,7 +64,7 @@ def find(given: Given) -> list[Result]:
                 given.skip(path, str(e))
             continue
         find_samples(run, given.files)
-        runs.append((_audit(run, given), run))
+        runs.append((whole(path, KIND, partial(_audit, run, given)), run))
         given.claim(path, *run.samples.values())
     compare_runs(runs)
     check_readmes(runs, given)

@@ -1,8 +1,12 @@
 """What an audit says: a result set's numbers, those published of it, and the faults that were found."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
+
+from harness.audit.files import UNFORESEEN
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
@@ -155,6 +159,14 @@ def short(text: Any, length: int = EXAMPLE_LENGTH) -> str:
     """The beginning of a text, on one line, for an example."""
     flat = " ".join(str(text).split())
     return flat if len(flat) <= length else flat[: length - 1] + "\u2026"
+
+
+def whole(path: Path | str, kind: str, make: Callable[[], Result]) -> Result:
+    """What `make` gives; a result that says why where it fails unforeseen, lest others be lost."""
+    try:
+        return make()
+    except UNFORESEEN as e:
+        return Result(str(path), kind, notes=[f"could not be read: {type(e).__name__}: {short(e)}"])
 
 
 def _is_number(value: Any) -> bool:

@@ -26,6 +26,7 @@ OUTPUTS = ("output_2", "response", "answer", "model_output", "output")
 QUESTIONS = ("query", "instruction", "question", "prompt", "input")
 CONTEXT = re.compile(r"context|document|passage|source_text|evidence|retrieved", re.IGNORECASE)
 """Inputs by which an output is judged."""
+_JUDGES_OWN = frozenset((*WORDS, *REPLIES, *PROMPTS, *OUTPUTS))
 OTHERS = frozenset({"score1", "score2", "preference", "log_likelihoods", "doc_hash"})
 """Columns of judgements that are other readers'."""
 _TAG = re.compile(r"<score>\s*(-?\d+(?:\.\d+)?)\s*</score>", re.IGNORECASE)
@@ -33,6 +34,25 @@ _SAID = re.compile(
     r"\b(?:score|rating|grade)\b[\"'*_` ]*(?:is|of)?[ :=*_`\"']{0,6}(\d+(?:\.\d+)?)(?!\s*-\s*\d)",
     re.IGNORECASE,
 )
+_NUMBER = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d+)?(?![\w])")
+_FAILURE = re.compile(
+    r"\W*(?:(?:parse |parsing |json |api |timeout )?(?:error|exception|failure)\W*$"
+    r"|\w*(?:error|exception)\b[^.,]*\b(?:pars\w+|decod\w+|json|expecting|timed? ?out|rate.?limit\w*|"
+    r"connection|api|no score|invalid (?:response|output|format))\b"
+    r"|\w*decode\w*error\b"
+    r"|(?:failed to|could not|cannot|can't|unable to)(?: be)? "
+    r"(?:parse|decode|extract|connect|load)\w*\b)",
+    re.IGNORECASE,
+)
+"""`Error`, `Error: could not parse the reply`; not `Error: the year is wrong`."""
+LONGEST_FAILURE = 200
+KEPT_APART = re.compile(
+    r"metric|rubric(?!_score)|criteri|judge|annotat|evaluator|model|generator|system|run|seed|repeat|"
+    r"replicate|sample_(?:id|index)|turn",
+    re.IGNORECASE,
+)
+"""Columns by which one judging of an output is told from another."""
+ABOUT = ("metric", "rubric", "rubric_name", "criterion", "criteria", "task", "evaluator")
 _EMPTY_TAG = re.compile(r"<(\w*context\w*)>\s*</\1>", re.IGNORECASE)
 _POINTS = re.compile(r"(\d+)[-_ ]?point|(binary)|(likert)", re.IGNORECASE)
 
@@ -52,6 +72,31 @@ class Scored:
     is_tagged: bool
     is_broken: bool
     """Whether the feedback has a beginning and no end."""
+    words: str | None
+    """All that is stored of what the judge said."""
+    about: str
+    """What the row itself says that is judged."""
+    same_as: tuple[str, ...] | None
+    """What was judged, by whom and on what; None where the row does not tell it."""
+
+    @property
+    def holds_score(self) -> bool:
+        """Whether the judge's words name a score, or the one that is stored."""
+        words = self.words or ""
+        if _TAG.search(words) or _SAID.search(words):
+            return True
+        named = {float(n) for n in _NUMBER.findall(words)}
+        return bool(words.strip()) and self.score in named
+
+    @property
+    def is_tagged_score(self) -> bool:
+        return _TAG.search(self.words or "") is not None
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether what stands for the judge's words is a program's message that there are none."""
+        words = (self.words or "").strip()
+        return len(words) <= LONGEST_FAILURE and _FAILURE.match(words) is not None
 
 
 def is_scores(rows: Sequence[dict[str, Any]]) -> bool:
@@ -103,22 +148,44 @@ def _read(row: dict[str, Any]) -> Scored:
     reply = _text(row, REPLIES)
     feedback = _text(row, WORDS)
     said, tagged = _said(reply)
+    if not tagged and feedback is not None and (of_feedback := _said(feedback))[1]:
+        # Some keep all that the judge wrote as its feedback. Untagged, it may speak of any rating.
+        said, tagged = of_feedback
+    words = feedback if reply is None else reply
     output = _text(row, OUTPUTS)
     if isinstance(sample.get("output"), dict):
         output = " ".join(str(value or "") for value in sample["output"].values())
     question = next((inputs[n] for n in QUESTIONS if inputs.get(n)), None) or _text(row, QUESTIONS)
-    broken = reply is not None and "<feedback>" in reply and "</feedback>" not in reply
+    broken = words is not None and "<feedback>" in words and "</feedback>" not in words
+    question = question or ""
     return Scored(
         score=None if name is None else number(row[name]),
         feedback=feedback,
         reply=reply,
         inputs=inputs,
         output=output,
-        question=question or "",
+        question=question,
         said=said,
         is_tagged=tagged,
         is_broken=broken,
+        words=words,
+        about=" ".join(row[n] for n in ABOUT if isinstance(row.get(n), str)),
+        same_as=_same_as(row, name, question, output, inputs),
     )
+
+
+def _same_as(
+    row: dict[str, Any],
+    score: str | None,
+    question: str,
+    output: str | None,
+    inputs: dict[str, str],
+) -> tuple[str, ...] | None:
+    if not question.strip() or not (output or "").strip():
+        return None
+    apart = [f"{n}: {v}" for n, v in row.items() if KEPT_APART.search(n) and n not in _JUDGES_OWN
+             and n != score]  # fmt: skip
+    return (question, str(output), *(f"{n}: {v}" for n, v in inputs.items()), *apart)
 
 
 def _inputs(row: dict[str, Any], sample: dict[str, Any]) -> dict[str, str]:

@@ -6,13 +6,15 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from harness.audit.claims import Line, lines_about, read_claims, readmes
 from harness.audit.files import Given, Unreadable, read_json, read_rows
-from harness.audit.model import EXAMPLES, Result, agreeing_digits, short
+from harness.audit.model import EXAMPLES, Result, agreeing_digits, short, whole
+from harness.audit.repeats import check_scored_twice
 from harness.audit.rubric_rows import (
     CONTEXT,
     Scored,
@@ -30,6 +32,8 @@ LOST_SHARE = 0.01
 """From this share of prompts without a score on, it is said that some are missing."""
 METRIC = "rubric_score"
 """What this harness calls the mean."""
+MOST = 0.5
+"""This share of replies must hold a score before others are missed that hold none."""
 FEW = 0.01
 """The share of rows from which on empty feedback, or feedback that breaks off, is told."""
 WORDS = re.compile(r"\b(?:mean|average|avg|scores?)\b", re.IGNORECASE)
@@ -52,13 +56,14 @@ def find(given: Given) -> list[Result]:
             # Any other JSON below the path; whose it is, its reader says.
             continue
         if is_scores(rows):
-            results.append(_audit(path, read_scored(rows), given))
+            results.append(whole(path, KIND, partial(_audit, path, rows, given)))
             given.claim(path)
     return results
 
 
-def _audit(path: Path, rows: Sequence[Scored], given: Given) -> Result:
+def _audit(path: Path, stored: Sequence[dict[str, Any]], given: Given) -> Result:
     result = Result(str(path), KIND)
+    rows = read_scored(stored)
     scale = scale_of(path, rows)
     negative = {r.score for r in rows if r.score is not None and r.score < 0}
     if scale is None and negative == {-1.0}:
@@ -71,6 +76,7 @@ def _audit(path: Path, rows: Sequence[Scored], given: Given) -> Result:
         # For the search for copies; of our own, keys and seals say what is one.
         result.material["files"] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
         result.material["judgements"] = [(r.question, r.score) for r in rows]
+        result.material["raws"] = [(r.question, f"{r.score}: {r.words}") for r in rows if r.words]
     unread = [r for r in rows if r.score is not None and not low <= r.score <= high]
     read = [r for r in rows if r.score is not None and low <= r.score <= high]
     if not bounded:
@@ -79,6 +85,10 @@ def _audit(path: Path, rows: Sequence[Scored], given: Given) -> Result:
     published = _published(path, given)
     _compare(result, rows, published)
     _check_unread(result, read, unread, scale, published)
+    _check_wordless(result, read, published)
+    check_scored_twice(
+        result, [(r.same_as, r.score) for r in read if r.same_as and r.score is not None]
+    )
     _check_missing(result, rows, read, unread, scale)
     _check_context(result, path, rows, read)
     _check_replies(result, rows)
@@ -241,6 +251,42 @@ def _check_unread(
     )
 
 
+def _check_wordless(
+    result: Result, read: Sequence[Scored], published: Sequence[tuple[float, int, str]]
+) -> None:
+    """unparsed_scored: scores within the scale of replies that hold none, where others hold theirs."""
+    said = [r for r in read if r.words is not None]
+    failed = {id(r) for r in said if r.is_failure}
+    if sum(r.is_tagged_score for r in said) >= MOST * len(said):
+        failed |= {id(r) for r in said if not r.holds_score}
+    faulty = [r for r in said if id(r) in failed]
+    if not faulty or len(faulty) > len(read) - len(faulty):
+        # Where most are so, the words are not all that the judge said.
+        return
+    with_all = fmean(r.score for r in read if r.score is not None)
+    without = fmean(r.score for r in read if id(r) not in failed and r.score is not None)
+    values = Counter(f"{r.score:g}" for r in faulty)
+    listed = ", ".join(f"{value} ({count})" for value, count in values.most_common(3))
+    entered = any(agreeing_digits(v, with_all) >= min(d, 8) for v, d, _ in published)
+    result.add(
+        "unparsed_scored",
+        "error" if entered else "warning",
+        f"{len(faulty):,} of {len(said):,} replies hold no score, and one is stored: {listed}; with "
+        f"them the mean is {with_all:.3f}, without them {without:.3f}"
+        + (", and the published mean has them in it" if entered else ""),
+        {
+            "unparsed": len(faulty),
+            "rows": len(read),
+            "values": dict(values),
+            "mean_with": with_all,
+            "mean_without": without,
+            "effect": with_all - without,
+            "in_published": entered if published else None,
+            "examples": [short(r.words) for r in faulty[:EXAMPLES]],
+        },
+    )
+
+
 def _check_missing(
     result: Result,
     rows: Sequence[Scored],
@@ -269,12 +315,10 @@ def _check_context(
     """missing_context: scored all the same though what it must be judged by is empty."""
     names = {name for r in rows for name in r.inputs if CONTEXT.search(name)}
     without = [r for r in read if any(not r.inputs.get(name, "").strip() for name in names)]
+    shown = any(r.inputs for r in read)
     if not names:
-        if (
-            not _FAITHFUL.search("/".join(path.parts[-3:]))
-            or not read
-            or not any(r.inputs for r in read)
-        ):
+        about = {r.about for r in read}
+        if not read or not any(map(_FAITHFUL.search, ("/".join(path.parts[-3:]), *about))):
             return
         without = list(read)
     if not without:
@@ -284,12 +328,17 @@ def _check_context(
     told = f"{min(names)} was empty" if names else "there was no context"
     effect = None
     message = f"{len(without):,} of {len(read):,} scored outputs were judged though {told}"
+    if not names and not shown:
+        message = (
+            f"nothing shows what the judge saw of {len(read):,} outputs that were scored by their "
+            "context: no column holds one"
+        )
     if others:
         effect = result.metrics["mean_score"] - fmean(others)
         message += f": they have {mean:.3f} on average, the others {fmean(others):.3f}"
     result.add(
         "missing_context",
-        "error" if not others else "warning",
+        "error" if not others and (names or shown) else "warning",
         message,
         {
             "without": len(without),

@@ -1,6 +1,7 @@
 """Checks on what a model wrote, whatever a judge makes of it."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,9 @@ from typing import Any
 
 from harness.audit.chance import fisher
 from harness.audit.model import EXAMPLES, SURE, Result, short
+from harness.audit.turns import begins_turn, goes_on
 from harness.eval.hygiene import (
     LOOP_CHARACTERS,
-    begins_with_role,
-    has_extra_turns,
     has_loop,
     is_empty,
 )
@@ -22,6 +22,14 @@ ROLE_SHARE, ROLE_FEWEST = 0.02, 3
 single one means nothing."""
 EMPTY_SHARE, CUT_SHARE = 0.01, 0.05
 FEWEST = 2
+PLACEHOLDERS = frozenset(
+    {"", "n/a", "none", "null", "nan", "undefined", "no output", "no response", "no answer", "empty",
+     "noinput", "nooutput"}
+)  # fmt: skip
+"""What stands for an answer that there is not, in small letters and without marks around it."""
+PLACEHOLDER_SHARE, PLACEHOLDER_FEWEST = 0.02, 3
+CONSTANT_SHARE, CONSTANT_FEWEST = 0.95, 10
+"""From so large a share of the outputs on, one text is not an answer to each of the prompts."""
 PILED = 0.01
 """A share of outputs of exactly the greatest length that a limit would make."""
 PILE_RATIO = 5.0
@@ -57,12 +65,12 @@ def check_texts(result: Result, outputs: Sequence[Output]) -> None:
 
 
 def _check_roles(result: Result, outputs: Sequence[Output]) -> None:
-    starts = [o for o in outputs if begins_with_role(o.text)]
-    turns = [o for o in outputs if has_extra_turns(o.text)]
+    starts = [o for o in outputs if begins_turn(o.text)]
+    turns = [o for o in outputs if goes_on(o.text, o.instruction)]
     touched = list({id(o): o for o in [*starts, *turns]}.values())
     # Where the baseline does the same, the instruction asks for it.
     asked = sum(
-        o.baseline is not None and (begins_with_role(o.baseline) or has_extra_turns(o.baseline))
+        o.baseline is not None and (begins_turn(o.baseline) or goes_on(o.baseline, o.instruction))
         for o in touched
     )
     share = (len(touched) - asked) / len(outputs)
@@ -96,6 +104,8 @@ def _check_roles(result: Result, outputs: Sequence[Output]) -> None:
 def _check_ends(result: Result, outputs: Sequence[Output]) -> None:
     total = len(outputs)
     empty = [o for o in outputs if is_empty(o.text)]
+    absent = [o for o in outputs if _stands_for_nothing(o)]
+    constant = _constant(outputs)
     asked = sum(o.baseline is not None and is_empty(o.baseline) for o in empty)
     cut, how = _cut(outputs)
     loops = [o for o in outputs if may_loop(o.text) and has_loop(o.text)]
@@ -104,6 +114,14 @@ def _check_ends(result: Result, outputs: Sequence[Output]) -> None:
     if len(empty) - asked >= max(FEWEST, EMPTY_SHARE * total):
         what.append(f"{len(empty)} are empty")
         touched += empty
+    if len(absent) >= max(PLACEHOLDER_FEWEST, PLACEHOLDER_SHARE * total):
+        told = Counter(short(o.text, 20) for o in absent).most_common(3)
+        words = ", ".join(_visible(text) for text, _ in told)
+        what.append(f"{len(absent)} hold nothing but what stands for no answer ({words})")
+        touched += absent
+    if constant:
+        what.append(f"{len(constant)} are one and the same text, whatever was asked")
+        touched += constant
     if how:
         what.append(f"{len(cut)} {how}")
         touched += cut
@@ -121,6 +139,8 @@ def _check_ends(result: Result, outputs: Sequence[Output]) -> None:
         {
             "outputs": total,
             "empty": len(empty),
+            "placeholders": len(absent),
+            "same_text": len(constant),
             "truncated": len(cut) if how else 0,
             "loops": len(loops),
             "share": len(touched) / total,
@@ -131,6 +151,40 @@ def _check_ends(result: Result, outputs: Sequence[Output]) -> None:
             ],
         },
     )
+
+
+def _stands_for_nothing(output: Output) -> bool:
+    """`N/A`, `...` or characters of no width, where it is neither empty, nor asked for, nor what the
+    baseline answers too."""
+    if is_empty(output.text) or len(output.text) > 200:
+        return False
+    bare = _bare(output.text)
+    if bare not in PLACEHOLDERS:
+        return False
+    if bare and bare in output.instruction.lower():
+        return False
+    return output.baseline is None or _bare(output.baseline) not in PLACEHOLDERS
+
+
+def _bare(text: str) -> str:
+    """In small letters, without marks, white space and what has no width around it; `5` and `!?` keep
+    what they say."""
+    shown = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cc") or c.isspace())
+    return shown.strip(" \t\n\r.\u2026-_\"'`<>[]()*").lower()
+
+
+def _visible(text: str) -> str:
+    return repr(text) if text.isprintable() else ascii(text)
+
+
+def _constant(outputs: Sequence[Output]) -> list[Output]:
+    """The outputs that are one text, if nearly all are, to different prompts."""
+    if len({o.instruction for o in outputs}) < max(CONSTANT_FEWEST, len(outputs) / 2):
+        return []
+    text, times = Counter(" ".join(o.text.split()) for o in outputs).most_common(1)[0]
+    if times < CONSTANT_SHARE * len(outputs) or not _bare(text):
+        return []
+    return [o for o in outputs if " ".join(o.text.split()) == text]
 
 
 def _cut(outputs: Sequence[Output]) -> tuple[list[Output], str]:

@@ -7,6 +7,7 @@ all that is sure is the least that its steps make: more examples than there are 
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from harness.audit.claims import (
@@ -16,7 +17,7 @@ from harness.audit.claims import (
     read_claims,
 )
 from harness.audit.files import Given, Unreadable
-from harness.audit.model import Result, compare
+from harness.audit.model import Result, compare, whole
 from harness.audit.settings import Settings
 from harness.audit.steps import ANY, Ranges, shown
 from harness.audit.training_counts import (
@@ -58,7 +59,8 @@ def find(given: Given) -> list[Result]:
         if isinstance(log, str):
             given.skip(path, log)
             continue
-        results.append(audit_training(log, given, data))
+        make = partial(audit_training, log, given, data)
+        results.append(whole(log.files[0], KIND, make))
         read += [*log.files, *(path.parent / name for name in SUMMARIES)]
     given.claim(*read)
     if data is not None and not results:

@@ -68,10 +68,10 @@ def _numbers(result: Result) -> Iterator[Text]:
                 "with the others lost or won"
             )
         yield Text(text)
-    verdict = {True: "matches", False: "DOES NOT MATCH", None: "nothing to compare with"}
+    verdict = {True: "matches", False: "DOES NOT MATCH", None: "not all of it could be read"}
     compared = [name for name in _in_order(result.published) if name in result.digits]
     if result.digits:
-        style = "green" if result.matches else "bold red"
+        style = {True: "green", False: "bold red", None: "yellow"}[result.matches]
         yield Text.assemble("published and recomputed: ", (verdict[result.matches], style))
     width = max((len(name) for name in [*m, *result.published]), default=0)
     for name in compared:

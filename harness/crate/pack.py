@@ -17,7 +17,7 @@ from harness.errors import InputError
 from harness.keys import Files
 from harness.plan import RowPlan, StagePlan, dump, unique
 from harness.progress import counted, plain
-from harness.spec.base import _Data
+from harness.spec.base import DATA_SCHEME, _Data
 from harness.spec.source import Fault, Node, load_tree
 from harness.store import Artefact, Store, files_below
 
@@ -48,6 +48,8 @@ class Crate:
     weights: bool
     given: dict[Path, str] = field(default_factory=dict)
     """A given file or folder -> its name in the crate."""
+    named: dict[str, str] = field(default_factory=dict)
+    """That name -> how the spec names it."""
     left_out: list[str] = field(default_factory=list)
     """Weights that are not in the crate, relative to its root."""
 
@@ -130,7 +132,7 @@ def _fill(crate: Crate, tables: dict[str, str]) -> None:
         "left_out": crate.left_out,
     }
     _write(crate.folder / CRATE_FILE, _json(held))
-    _write(crate.folder / "README.md", readme_of(crate.plan, stages, specs, crate.left_out))
+    _write(crate.folder / "README.md", readme_of(crate.plan, stages, crate.named, crate.left_out))
     described = metadata_of(crate.plan, stages, specs, snapshots, crate.folder)
     _write(crate.folder / METADATA, _json(described))
 
@@ -152,11 +154,15 @@ def _dumped(crate: Crate, planned: StagePlan, stages: Sequence[StagePlan]) -> di
 def _placer(crate: Crate) -> Callable[[_Data], str]:
     """Copies each given file into the crate, once, and says where it stands there."""
 
+    written = _written_paths(crate.plan.spec)
+
     def place(data: _Data) -> str:
         path = crate.files.locate(data)
         if path not in crate.given:
             name = f"given/{len(crate.given) + 1:02d}/{path.name}"
             crate.given[path] = name
+            is_below_inputs = data.path.startswith(DATA_SCHEME)
+            crate.named[name] = data.path if is_below_inputs else written.get(path, path.name)
             for file in files_below(path) if path.is_dir() else [path]:
                 inside = Path(name, file.relative_to(path)) if path.is_dir() else Path(name)
                 if path.is_dir() and _is_weights(file) and not crate.weights:
@@ -223,6 +229,17 @@ def _spec_files(spec: Path) -> Iterator[Path]:
             path = folder / text
             if path.is_file():
                 yield path.resolve()
+
+
+def _written_paths(spec: Path) -> dict[Path, str]:
+    """What the spec's texts name where they are paths from their own file -> as they are written."""
+    tree = load_tree(spec, [], {})
+    found = {}
+    for text in _texts(tree) if tree is not None else []:
+        folder = getattr(text, "folder", None)
+        if folder is not None and not Path(text).is_absolute():
+            found[(folder / text).resolve()] = str(text)
+    return found
 
 
 def _texts(node: Node) -> Iterator[Any]:

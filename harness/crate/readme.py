@@ -1,6 +1,7 @@
 """The page that a person reads first in a crate."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from harness.environment import kind_of
 from harness.plan import RowPlan, StagePlan
@@ -8,9 +9,12 @@ from harness.report.escape import markdown
 
 
 def readme_of(
-    plan: RowPlan, stages: Sequence[StagePlan], specs: Sequence[str], left_out: Sequence[str]
+    plan: RowPlan, stages: Sequence[StagePlan], given: Mapping[str, str], left_out: Sequence[str]
 ) -> str:
-    """Markdown: what the row is, how to replay it, how it was made."""
+    """Markdown: what the row is, how to replay it, how it was made.
+
+    given: a given file's name in the crate -> as the spec names it.
+    """
     row = plan.row
     parts = [f"# {markdown(row.row)}: {markdown(row.title)}", ""]
     if row.source is not None:
@@ -24,17 +28,29 @@ def readme_of(
         "",
         "    harness replay .",
         "",
-        "Or in its image, which brings all packages:",
+        "Or in its image, which brings all packages, from a clone of the harness:",
         "",
-        '    docker compose run --rm -v "$PWD:/crate:ro" --entrypoint '
+        "    cd /path/to/the/clone",
+        "    docker compose run --rm -v /path/to/this/crate:/crate:ro --entrypoint "
         '"python -m harness replay /crate" eval',
         "",
         "A training is not run again: its files are checked, and its losses read from its log.",
         "",
         "## How it was made",
         "",
-        f"    {_run_command(stages[-1], specs[0], row.scale)}",
+        "In a checkout of the harness that holds these specs and the given data:",
         "",
+        f"    {_run_command(stages[-1], plan)}",
+        "",
+        "The copies in `spec/` are for reading: the given data that they name stands elsewhere here"
+        + (":" if given else "."),
+        "",
+    ]
+    if given:
+        parts += ["| given data | here |", "| --- | --- |"]
+        parts += [f"| {markdown(said)} | {markdown(name)} |" for name, said in given.items()]
+        parts += [""]
+    parts += [
         "| stage | artefact | ran in | made |",
         "| --- | --- | --- | --- |",
     ]
@@ -61,7 +77,10 @@ def readme_of(
     return "\n".join(parts) + "\n"
 
 
-def _run_command(last: StagePlan, spec: str, scale: str) -> str:
+def _run_command(last: StagePlan, plan: RowPlan) -> str:
     executor = " --executor docker" if kind_of(last.document["environment"]) != "local" else ""
-    twin = f" --scale {scale}" if scale != "full" else ""
-    return f"harness run{executor}{twin} {spec.replace('spec/', 'specs/', 1)}"
+    twin = f" --scale {plan.row.scale}" if plan.row.scale != "full" else ""
+    spec = plan.spec
+    # Where it stood on a machine is that machine's own.
+    inside = spec if not spec.is_absolute() and ".." not in spec.parts else Path("specs", spec.name)
+    return f"harness run{executor}{twin} {inside}"

@@ -78,8 +78,9 @@ def bounds(line: Line, before: str = "") -> str:
     return f"{before}{c['lower_bound']:.2f} to {c['upper_bound']:.2f}"
 
 
-def in_study(line: Line) -> str:
-    """The published value and ours in one cell: `29.31 (713/805) → 28.90 [26.10, 31.70] 713/805`."""
+def in_study(line: Line, marked: bool = True) -> str:
+    """The published value and ours in one cell: `29.31 (713/805) → 28.90 [26.10, 31.70] 713/805`.
+    Without `marked` what makes ours simulated is told elsewhere."""
     c = line.cells
     digits = _digits(c)
     theirs = "" if c["reported"] is None else f"{c['reported']:.{digits}f}"
@@ -89,7 +90,7 @@ def in_study(line: Line) -> str:
     if c["reproduced"] is None:
         return f"{theirs} → {c['verdict']}"
     counts = f"{c['judged']}/{c['expected']}" if c["expected"] is not None else over(line)
-    ours = f"{c['reproduced']:.{digits}f}{losses.marks(c)}"
+    ours = f"{c['reproduced']:.{digits}f}{losses.marks(c) if marked else ''}"
     return " ".join(filter(None, (theirs, "→", ours, interval(line), counts)))
 
 

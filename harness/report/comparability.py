@@ -8,8 +8,8 @@ from typing import Any
 
 from harness.keys import canonical
 from harness.plan import RowPlan
-from harness.report.settings import Setting, Settings, settings_of
-from harness.spec.judges import OutputJudge, RubricJudge
+from harness.report.settings import ANSWERS, Setting, Settings, answers_of, is_control, settings_of
+from harness.spec.judges import OutputJudge, RowOutputs, RubricJudge
 from harness.spec.models import Row
 
 
@@ -28,16 +28,27 @@ class Difference:
 
 
 def differences(first: RowPlan, second: RowPlan) -> list[Difference]:
-    """Every setting in which two rows differ beside the studied ones (`Row.studied` of either).
+    """Every setting in which two rows differ beside the studied ones: what either studies
+    (`Row.studied`) or, of rows of different tables, what both do.
 
     Compared are the parts of their specs that decide a result, and, where both rows have artefacts of
     answers and judgements, the served judge models and package versions that the manifests name.
-    What only one of them has (the decoding of a control that decodes nothing) is no difference.
+    What only one of them has (the decoding of a control that decodes nothing) is no difference; that
+    it is a control's answers that a model's are compared with, is one.
     """
     whole = first.row.studied is not None or second.row.studied is not None
     ours, theirs = settings_of(first, whole), settings_of(second, whole)
-    return [_difference(ours[key], theirs[key]) for key in _differing(ours, theirs)
-            if not _is_studied(first.row, second.row, ours[key], theirs[key])]  # fmt: skip
+    found = [_difference(ours[key], theirs[key]) for key in _differing(ours, theirs)
+             if not _is_studied(first.row, second.row, ours[key], theirs[key])]  # fmt: skip
+    return [*_answers(first.row, second.row), *found]
+
+
+def _answers(first: Row, second: Row) -> list[Difference]:
+    """That a control answered in place of a model, or another control."""
+    if not (is_control(first) or is_control(second)) or _studied_by(first, second, ANSWERS):
+        return []
+    said = answers_of(first), answers_of(second)
+    return [Difference("answers", *said)] if said[0] != said[1] else []
 
 
 def confounded(plans: Sequence[RowPlan]) -> dict[str, list[Difference]]:
@@ -144,7 +155,28 @@ def _digest(value: Any) -> str:
 
 
 def _is_studied(first: Row, second: Row, a: Setting, b: Setting) -> bool:
-    return any(_covers(row.studied, path) for row in (first, second) for path in a.paths + b.paths)
+    paths = a.paths + b.paths
+    if BASELINE in paths and first.table != second.table:
+        kinds = {_has_rows_baseline(row) for row in (first, second)}
+        # Each table studies its own opponents; a file is none of them.
+        if len(kinds) > 1:
+            return False
+    return _studied_by(first, second, paths)
+
+
+def _studied_by(first: Row, second: Row, paths: Sequence[str]) -> bool:
+    """By either row of a table; by both of two tables, of which each studies something else."""
+    studied = (any(_covers(row.studied, path) for path in paths) for row in (first, second))
+    return any(studied) if first.table == second.table else all(studied)
+
+
+BASELINE = "eval.judge.reference"
+
+
+def _has_rows_baseline(row: Row) -> bool:
+    """Whether the baseline is another row's outputs, and no file."""
+    judge = row.eval.judge if row.eval else None
+    return isinstance(getattr(judge, "reference", None), RowOutputs)
 
 
 def _covers(studied: list[str] | None, path: str) -> bool:

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from harness.errors import InputError
 from harness.plan import Planner, RowPlan
-from harness.progress import plain
+from harness.progress import counted, plain
 from harness.report import losses
 from harness.report.comparability import Difference, differences
 from harness.report.evidence import GRADED, Evidence, gather, grades_of, strata_of
@@ -37,10 +37,14 @@ class Side:
     """Over all runs, as `expected`."""
     expected: int | None
     simulated: frozenset[str]
+    """What of it was simulated; also that the row is a scaled-down twin."""
+    random_weights: bool
     places: dict[Any, float]
     """Prompt -> its mean grade over the runs; only what was judged in every run."""
     asked: set[Any]
     """All prompts, the unjudged ones too."""
+    made_of: frozenset[str]
+    """The keys of the artefacts that the runs' numbers stand in."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,11 @@ class Compared:
     highest: float | None = None
     """The difference over the prompts of both, with what went unjudged all against the first, and all
     for it; None where nothing is open."""
+
+    @property
+    def same(self) -> bool:
+        """Whether both rows' numbers come of the same artefacts, as a row's and its own do."""
+        return self.first.made_of == self.second.made_of
 
 
 def show_comparison(
@@ -98,7 +107,8 @@ def show_comparison(
         console.print(f"[bold]{escape(plain(heading))}[/]", highlight=False)
         for line in lines:
             console.print(f"  {escape(plain(line))}", highlight=False, soft_wrap=True)
-    _show_settings(console, apart)
+    if apart or not all(one.same for one in compared):
+        _show_settings(console, apart)
 
 
 def _show_settings(console: Console, apart: Sequence[Difference]) -> None:
@@ -176,9 +186,9 @@ def _side(plan: RowPlan, metric: str) -> Side:
         for run in runs:
             assert run.stage.artefact is not None
             asked |= set(grades_of(run.stage.artefact, metric))
-    marks = {
-        m for run in runs if run.stage.artefact for m in run.stage.artefact.manifest["simulated"]
-    }
+    made = [run.stage.artefact for run in runs if run.stage.artefact]
+    marks = {mark for artefact in made for mark in artefact.manifest["simulated"]}
+    marks |= {losses.SCALED_DOWN} if plan.row.scale == "tiny" else set()
     return Side(
         plan.row,
         evidence,
@@ -186,8 +196,10 @@ def _side(plan: RowPlan, metric: str) -> Side:
         pooled.get("judged"),
         pooled.get("expected"),
         frozenset(marks),
+        any(artefact.manifest["random_weights"] for artefact in made),
         {p: math.fsum(g[p] for g in grades) / len(grades) for p in in_all},
         asked,
+        frozenset(run.stage.key for run in runs),
     )
 
 
@@ -195,6 +207,10 @@ def _compared(metric: str, first: Side, second: Side) -> Compared:
     both = [place for place in first.places if place in second.places]
     if not both:
         return Compared(metric, first, second, None, 0, len(first.places), len(second.places))
+    if first.made_of == second.made_of:
+        # Without sampling there is nothing that an interval could be about.
+        result = Paired(0.0, None, None, None, len(both), None)
+        return Compared(metric, first, second, result, len(both))
     bounds = first.evidence.bounds
     result = paired(_rows(first, both), _rows(second, both), bounds, strata_of(metric, both))
     above = sum(first.places[p] > second.places[p] for p in both)
@@ -262,6 +278,8 @@ def sentences(one: Compared) -> list[str]:
     if marks:
         heading += f" (simulated: {', '.join(marks)})"
     lines = [heading, *(_told(side, one.metric) for side in (first, second))]
+    if one.same:
+        return [*lines, "both are read from the same artefacts: there is no difference to test"]
     if one.result is None:
         gap = f"difference {first.value - second.value:+.4g} {unit}".rstrip()
         why = (
@@ -273,11 +291,12 @@ def sentences(one: Compared) -> list[str]:
     lines.append(_difference(one, unit))
     if one.table is not None:
         several = any(len(side.evidence.runs) > 1 for side in (first, second))
-        lines.append(_flips(one.table) + "; of the means over a row's runs" * several)
+        of = ", each row's by its mean over its runs" * several
+        lines.append(f"verdicts{of}: {_flips(one.table)}")
     lines.append(_signs(one))
     if one.only_first or one.only_second:
         lines.append(
-            f"left out: {one.only_first} prompts judged in {first.row.row} alone, "
+            f"left out: {counted(one.only_first, 'prompt')} judged in {first.row.row} alone, "
             f"{one.only_second} in {second.row.row} alone"
         )
     if one.lowest is not None and one.highest is not None:
@@ -292,7 +311,12 @@ def _told(side: Side, metric: str) -> str:
     over = f", judged {side.judged} of {side.expected}" if side.expected is not None else ""
     digits = 4 if metric.partition("/")[0] in losses.LOSSES else 2
     runs = len(side.evidence.runs)
-    return f"{side.row.row}: {side.value:.{digits}f}{over}, {runs} run{'s' * (runs > 1)}"
+    cells = {
+        "simulated": "; ".join(sorted(side.simulated)),
+        "random_weights": side.random_weights,
+    }
+    told = f"{side.row.row}: {side.value:.{digits}f}{over}, {runs} run{'s' * (runs > 1)}"
+    return told + losses.marks(cells)
 
 
 def _difference(one: Compared, unit: str) -> str:
@@ -300,7 +324,8 @@ def _difference(one: Compared, unit: str) -> str:
     assert result is not None
     text = f"difference {result.difference:+.2f} {unit}".rstrip()
     if result.low is None or result.high is None or result.smallest_seen is None:
-        return f"{text} over {one.both} prompts judged in both; too few for an interval"
+        over = counted(one.both, "prompt")
+        return f"{text} over {over} judged in both; too few for an interval"
     return (
         f"{text}, 95 % interval {result.low:+.2f} to {result.high:+.2f}, over {one.both} prompts "
         f"judged in both; the smallest difference that would have been seen with a probability of "
@@ -317,13 +342,16 @@ def _flips(table: list[list[int]]) -> str:
         for j in range(len(VERDICTS))
         if i != j and table[i][j]
     ]
-    text = f"verdicts: {total - kept} of {total} differ"
+    text = f"{total - kept} of {total} differ"
     return text + (f" (first to second: {', '.join(changed)})" if changed else "")
 
 
 def _signs(one: Compared) -> str:
     alike = one.both - one.above - one.below
-    text = f"{one.above} prompts are better in the first, {one.below} in the second, {alike} alike"
+    better = (
+        f"{counted(one.above, 'prompt')} {'is' if one.above == 1 else 'are'} better in the first"
+    )
+    text = f"{better}, {one.below} in the second, {alike} alike"
     return text + (
         f"; exact sign test of these runs, p = {one.p_value:.2g}" if one.p_value is not None else ""
     )
@@ -348,6 +376,7 @@ def to_dict(one: Compared) -> dict[str, Any]:
     """The same as data."""
     return {
         "metric": one.metric,
+        "same_artefacts": one.same,
         "rows": {
             name: {
                 "row": side.row.row,
@@ -357,6 +386,7 @@ def to_dict(one: Compared) -> dict[str, Any]:
                 "runs": len(side.evidence.runs),
                 "trainings": side.evidence.count(0) if side.evidence.trains else 0,
                 "simulated": sorted(side.simulated),
+                "random_weights": side.random_weights,
             }
             for name, side in (("first", one.first), ("second", one.second))
         },

@@ -31,9 +31,13 @@ def markdown(text: str) -> str:
 
 
 def csv_text(text: str) -> str:
-    """Text that a spreadsheet would take for a formula begins with `'`."""
+    """Text that a spreadsheet would take for a formula begins with `'`, also behind white space and in
+    full width (\uff1d)."""
     shown = plain(text)
-    return "'" + shown if shown[:1] in ("=", "+", "-", "@", "\n", "\ufffd") else shown
+    starts = unicodedata.normalize("NFKC", shown.lstrip()[:1])
+    if shown[:1] in ("\n", "\ufffd") or starts in ("=", "+", "-", "@", "\ufffd"):
+        return "'" + shown
+    return shown
 
 
 def as_html(text: str) -> str:

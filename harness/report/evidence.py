@@ -3,20 +3,18 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 from harness.eval.judge_scores import BASELINE, DRAW
 from harness.eval.tasks.benchmarks import BENCHMARKS, MMLU, benchmark_of
 from harness.plan import StagePlan
 from harness.report.agreement import ANNOTATIONS, read_grades
-from harness.spec.judges import RubricJudge, Task
-from harness.spec.models import Row
+from harness.spec.judges import RubricJudge
+from harness.spec.models import PERCENTAGES, Row
 from harness.stats.intervals import Range
 from harness.stats.variance import Grades, Index
 from harness.store import Artefact
 
-PERCENT = frozenset(("win_rate", "length_controlled_win_rate", "average", *get_args(Task)))
-"""Metrics that are percentages; `win_rate/koala` is one too."""
 WINNING_SCORE: Range = (0, 2)
 GRADED = ("win_rate", "winning_score", "rubric_score", *BENCHMARKS)
 """Metrics of which a grade is kept for each prompt or question."""
@@ -66,7 +64,7 @@ def bounds_of(row: Row, metric: str) -> Range | None:
     """The range of a metric's values."""
     kind = metric.partition("/")[0]
     judge = row.eval.judge if row.eval else None
-    if kind in PERCENT:
+    if kind in PERCENTAGES:
         return 0, 100
     if kind == "winning_score":
         return WINNING_SCORE

@@ -122,7 +122,12 @@ def _noted(text: str, cell: Cell, mark: Callable[[str], str], dash: str = "–")
     numbers = ", ".join(str(a) if a == b else f"{a}{dash}{b}" for a, b in runs)
     if not numbers:
         return text
-    return text + mark(numbers) if text else numbers
+    return text + mark(numbers) if text else f"{_word(cell)} {numbers}"
+
+
+def _word(cell: Cell) -> str:
+    """What stands before the numbers of notes where there is no text to mark."""
+    return "note" if len(cell.notes) == 1 else "notes"
 
 
 def sheet_to_latex(sheet: Sheet) -> str:
@@ -268,7 +273,9 @@ def _html_cell(cell: Cell, name: str) -> str:
         "–".join(link.format(name, n, n) for n in dict.fromkeys(run)) for run in ranges(cell.notes)
     )
     text = as_html(cell.text)
-    return text + (f"<sup>{marks}</sup>" if text and marks else marks)
+    if not marks:
+        return text
+    return f"{text}<sup>{marks}</sup>" if text else f"{_word(cell)} {marks}"
 
 
 WRITERS: dict[str, Callable[[Sheet], str]] = {

@@ -23,12 +23,13 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from harness.report import losses
 from harness.report.cells import bounds, in_study
+from harness.report.layout_names import table_of, unknown_names
 from harness.report.matrix import Line
 from harness.report.sheet import Cell, Notes, Sheet, kinds_of, notes_of, reasons, settled, warning
 from harness.spec.base import Name, Spec
-from harness.spec.load import SpecFaults
-from harness.spec.scale import SUFFIX
+from harness.spec.load import NO_MAPPING, SpecFaults
 from harness.spec.source import Fault, Node, parse
 
 FILE = "_tables.yaml"
@@ -113,9 +114,8 @@ def layouts_of(lines: Sequence[Line]) -> dict[str, Layout]:
             if folder not in read:
                 read[folder] = layouts_beside(folder)
             known = read[folder]
-            # A twin's table has another name, and the study's layout.
             is_twin = line.loaded.row.scale == "tiny"
-            name = line.table.removesuffix(SUFFIX) if is_twin else line.table
+            name = table_of(line.loaded.row)
             if name in known:
                 caption = known[name].caption + ", scaled down" * is_twin
                 found[line.table] = known[name].model_copy(update={"caption": caption})
@@ -126,18 +126,18 @@ def layouts_beside(folder: Path) -> Mapping[str, Layout]:
     """Of the nearest `_tables.yaml` in the folder and those above it, up to specs/.
 
     Raises:
-        SpecFaults: it is faulty.
+        SpecFaults: it is faulty, or names what none of the rows beside it has.
     """
     for place in (folder, *folder.parents):
         if (place / FILE).is_file():
-            return read_layouts(place / FILE)
+            return read_layouts(place / FILE, place)
         if place.name == HIGHEST:
             break
     return {}
 
 
-def read_layouts(path: Path) -> dict[str, Layout]:
-    """The layouts of one file.
+def read_layouts(path: Path, rows: Path | None = None) -> dict[str, Layout]:
+    """The layouts of one file; with `rows`, the folder of its rows, its names are looked up there.
 
     Raises:
         SpecFaults: with every fault, its file, line and column.
@@ -150,6 +150,8 @@ def read_layouts(path: Path) -> dict[str, Layout]:
         layouts = Layouts.model_validate(tree.plain())
     except ValidationError as error:
         raise SpecFaults([*faults, *(_fault(item, tree) for item in error.errors())]) from None
+    if rows is not None and not faults:
+        faults += unknown_names(tree, layouts.tables, rows)
     if faults:
         raise SpecFaults(faults)
     return layouts.tables
@@ -163,7 +165,10 @@ def _fault(item: Any, tree: Node) -> Fault:
     if item["type"] == "missing":
         return Fault(mark, f"{name}: is missing")
     here = "" if isinstance(node.value, dict | list) else f" (here: {node.value!r})"
-    return Fault(mark, f"{name}: {item['msg'].removeprefix('Value error, ')}{here}")
+    said = item["msg"].removeprefix("Value error, ")
+    if item["type"] in NO_MAPPING:
+        said = "a mapping of keys to values is wanted"
+    return Fault(mark, f"{name}: {said}{here}")
 
 
 def without(sheet: Sheet) -> Sheet:
@@ -175,22 +180,30 @@ def study_sheet(name: str, layout: Layout, lines: Sequence[Line]) -> Sheet:
     """The table as the study has it, of those of the lines that are its own."""
     own = [line for line in lines if line.table == name]
     notes = Notes()
+    alike = _marks_of_all(own)
     if layout.grid is not None:
-        headings, rows, after = _grid(layout.grid, own, notes)
+        headings, rows, after = _grid(layout.grid, own, notes, not alike)
     else:
-        headings, rows, after = _list(layout.columns or [], own, notes)
+        headings, rows, after = _list(layout.columns or [], own, notes, not alike)
     title = f"{layout.caption} ({layout.source})"
-    sheet = Sheet(name, title, headings, rows, [READING], warning(own), notes.texts, (), after)
+    about = [READING, *[f"Every number of ours in this table: {alike}."] * bool(alike)]
+    sheet = Sheet(name, title, headings, rows, about, warning(own), notes.texts, (), after)
     if layout.grid is None:
         return settled(sheet, rows)
     return settled(sheet, [[cell] for row in rows for cell in row[1:] if cell.text])
+
+
+def _marks_of_all(own: Sequence[Line]) -> str:
+    """What makes ours simulated where it is the same for several results and all there are."""
+    marks = [losses.marks(line.cells) for line in own if line.cells["reproduced"] is not None]
+    return marks[0].strip(" ()") if len(marks) > 1 and len(set(marks)) == 1 else ""
 
 
 _Parts = tuple[list[str], list[list[Cell]], list[str]]
 """Headings, rows, sentences below."""
 
 
-def _list(columns: Sequence[Column], own: Sequence[Line], notes: Notes) -> _Parts:
+def _list(columns: Sequence[Column], own: Sequence[Line], notes: Notes, marked: bool) -> _Parts:
     wanted = {column.metric for column in columns if column.metric is not None}
     by_row: dict[str, list[Line]] = {}
     for line in own:
@@ -201,7 +214,7 @@ def _list(columns: Sequence[Column], own: Sequence[Line], notes: Notes) -> _Part
         # A row whose judge never ran has one line without a metric.
         shown = {metric: known.get(metric, known.get("")) for metric in wanted}
         cells = [
-            _result(shown[column.metric], notes)
+            _result(shown[column.metric], notes, marked)
             if column.metric is not None
             else Cell(_varied(lines[0], column.varied or ""))
             for column in columns
@@ -213,7 +226,7 @@ def _list(columns: Sequence[Column], own: Sequence[Line], notes: Notes) -> _Part
     return [*(column.heading for column in columns), "verdict"], rows, _left_out(own, wanted)
 
 
-def _grid(grid: Grid, own: Sequence[Line], notes: Notes) -> _Parts:
+def _grid(grid: Grid, own: Sequence[Line], notes: Notes, marked: bool) -> _Parts:
     placed: dict[tuple[str, str], list[Line]] = {}
     beside: list[Line] = []
     for line in own:
@@ -233,12 +246,13 @@ def _grid(grid: Grid, own: Sequence[Line], notes: Notes) -> _Parts:
     named_columns = grid.metrics if grid.columns is None else grid.column_order
     down = _in_order([row for row, _ in placed], tuple(named_rows))
     across = _in_order([column for _, column in placed], tuple(named_columns))
-    rows = [
-        [Cell(row), *(_joined([_result(line, notes, True) for line in placed.get((row, column), [])])
-                      for column in across)]
-        for row in down
-    ]  # fmt: skip
-    after = [f"Beside the grid: {one.cells['row']}: {in_study(one)}." for one in beside]
+
+    def cell(row: str, column: str) -> Cell:
+        there = placed.get((row, column), [])
+        return _joined([_result(line, notes, marked, True) for line in there])
+
+    rows = [[Cell(row), *(cell(row, column) for column in across)] for row in down]
+    after = [f"Beside the grid: {one.cells['row']}: {in_study(one, marked)}." for one in beside]
     return [grid.rows or "metric", *across], rows, after + _left_out(own, set(grid.wanted))
 
 
@@ -252,7 +266,7 @@ def _in_order(there: Sequence[str], order: Sequence[Any]) -> list[str]:
     return list(dict.fromkeys([*map(str, order), *there]))
 
 
-def _result(line: Line | None, notes: Notes, verdict: bool = False) -> Cell:
+def _result(line: Line | None, notes: Notes, marked: bool, verdict: bool = False) -> Cell:
     if line is None:
         return Cell("")
     said = ""
@@ -262,7 +276,7 @@ def _result(line: Line | None, notes: Notes, verdict: bool = False) -> Cell:
     numbers = notes.add([*_unjudged(line), *notes_of(line)])
     if verdict:
         numbers += notes.add(reasons([line]))
-    return Cell(in_study(line) + said, numbers)
+    return Cell(in_study(line, marked) + said, numbers)
 
 
 def _joined(cells: Sequence[Cell]) -> Cell:

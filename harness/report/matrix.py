@@ -160,7 +160,6 @@ def _line(row: Row, metric: str, plan: RowPlan | None, problem: str, held_out: s
     verdict = assess(row, metric, planned).verdict
     if made and not found:
         problem = f"the {made[0].stage} stage gives no {metric}"
-        problem += " without train.validation" if is_loss else ""
     stages = _behind(plan, made)
     ours = pooled or {}
     counts = losses.counts_of(found) if is_loss else {}

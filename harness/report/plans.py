@@ -27,6 +27,8 @@ def show_plans(console: Console, plans: Sequence[RowPlan]) -> None:
             counted.add((stage.stage, stage.key))
             if shared:
                 words = "shared with a row above"
+            elif _is_open(stage):
+                words += f"; calls not known: {stage.estimate.unknown}"
             elif stage.estimate.calls:
                 words += f"; about {_calls(stage.estimate)}, {_dollars(stage)}"
                 over = _over_budget(stage)
@@ -52,16 +54,25 @@ def show_plans(console: Console, plans: Sequence[RowPlan]) -> None:
 def _show_total(console: Console, todo: Sequence[StagePlan]) -> None:
     total = sum((s.estimate for s in todo), Estimate())
     text = f"{len(todo)} stages to run"
-    if total.calls:
+    unknown = [s for s in todo if _is_open(s)]
+    if total.calls or unknown:
         known = [usd for s in todo if (usd := s.usd()) is not None]
         unpriced = sorted({s.endpoint.model for s in todo if s.endpoint and s.usd() is None})
-        text += f", about {_calls(total)}, {_usd(sum(known))}"
+        text += f", {'at least' if unknown else 'about'} {_calls(total)}, {_usd(sum(known))}"
         if unpriced:
             text += f" and what {', '.join(map(plain, unpriced))} costs, whose price is not known"
         dated = next((s.price_dated for s in todo if s.price_dated and s.usd()), "")
         if dated:
             text += f" (prices dated {dated})"
+    if unknown:
+        each = [f"{s.stage}{f' ({s.label})' if s.label else ''} of {s.owner.row}" for s in unknown]
+        text += f", without the calls of {', '.join(each)}, which are not known"
     console.print(text, highlight=False, markup=False)
+
+
+def _is_open(stage: StagePlan) -> bool:
+    """Whether it will call a model, and how often is not known."""
+    return bool(stage.estimate.unknown) and stage.endpoint is not None and not _is_recorded(stage)
 
 
 def _memory(need: Need | str, kind: str) -> str:

@@ -12,11 +12,13 @@ from harness.keys import canonical
 from harness.plan import RowPlan
 from harness.spec.answer import Answer, EndpointEngine, NullEngine, PromptSet, ReferenceEngine
 from harness.spec.base import DATA_SCHEME, Endpoint, _Data, _TextFile
+from harness.spec.compared import WHOLE, is_compared
 from harness.spec.judges import AlpacaEvalJudge, LossJudge, RowOutputs
 from harness.spec.model_source import ModelSource
 from harness.spec.models import STUDIED, Row
 from harness.spec.recipes import HubData
 from harness.spec.template import Template
+from harness.spec.train import Validation
 
 PACKAGES = {
     "transformers": ("torch", "transformers"),
@@ -26,15 +28,9 @@ PACKAGES = {
     "held_out_loss": ("torch", "transformers"),
 }
 """Engine or judge -> the packages whose version can move its results."""
-NOT_COMPARED = frozenset(
-    {
-        "asks", "batch_size", "batching", "deepspeed", "deterministic", "gradient_checkpointing",
-        "launch", "liger_kernels", "on_model_change", "packing", "seed", "threads", "transcript",
-        "trust_remote_code", "validation",
-    }
-)  # fmt: skip
-"""Fields that say how, and not what, or that make a replicate. Of `train` the batch size counts."""
 OWN = "the row's own"
+SHOWN = 40
+"""Characters of a control's constant answer."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +52,12 @@ Settings = dict[str, Setting]
 
 def settings_of(plan: RowPlan, whole: bool) -> Settings:
     """The row's settings; without `whole` only those of its evaluation."""
-    row = plan.row
+    row = _of_twin(plan.row) if plan.row.scale == "tiny" else plan.row
     found: Settings = {}
-    if whole and not _is_control(row):
+    if whole and not is_control(row):
         for name in STUDIED:
             if name != "eval":
-                found.update(_walk(name, getattr(row, name), name))
+                found.update(_walk(name, getattr(row, name)))
     if row.eval is not None:
         if row.eval.answer is not None:
             found.update(_of_answer(row, row.eval.answer))
@@ -71,11 +67,33 @@ def settings_of(plan: RowPlan, whole: bool) -> Settings:
     return found
 
 
+GIVEN = _Data(path=f"{DATA_SCHEME}given data")
+
+
+def _of_twin(value: Any) -> Any:
+    """A scaled-down twin's part without what stands for the row's own: small files, which are others
+    than those that the row names, and the seed of its random weights."""
+    if isinstance(value, _Data):
+        return GIVEN
+    if isinstance(value, ModelSource) and value.random is not None:
+        kind = value.random.config.get("model_type")
+        random = value.random.model_copy(update={"config": {"model_type": kind}, "seed": 0})
+        value = value.model_copy(update={"random": random})
+    if isinstance(value, BaseModel):
+        parts = {name: _of_twin(getattr(value, name)) for name in type(value).model_fields}
+        return value.model_copy(update=parts)
+    if isinstance(value, list | tuple):
+        return [_of_twin(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _of_twin(one) for name, one in value.items()}
+    return value
+
+
 def _of_answer(row: Row, answer: Answer) -> Settings:
     at = "eval.answer"
     found = _prompts(f"{at}.prompts", answer.prompts, "prompt set")
     engine = answer.engine
-    if _is_control(row):
+    if is_control(row):
         return found
     kind = f"{at}.engine.kind"
     # A closed model is another model before it is another engine.
@@ -83,11 +101,11 @@ def _of_answer(row: Row, answer: Answer) -> Settings:
     if isinstance(engine, ReferenceEngine):
         named = f"given outputs ({_name(engine.outputs)})"
         value = ["reference", _plain(engine.outputs)]
-        found[kind] = Setting("answers", value, named, paths)
+        found[kind] = Setting("answers", value, named, (kind, f"{at}.engine.outputs"))
         return found
     found[kind] = Setting("answers", engine.kind, engine.kind, paths)
     for name in type(engine).model_fields:
-        if name in ("kind", *NOT_COMPARED):
+        if name == "kind" or not is_compared(type(engine), name, f"{at}.engine"):
             continue
         own = {
             key: replace(one, paths=(*one.paths, "model")) if name == "endpoint" else one
@@ -106,7 +124,22 @@ def _of_answer(row: Row, answer: Answer) -> Settings:
     return found
 
 
-def _is_control(row: Row) -> bool:
+ANSWERS = ("eval.answer.engine.kind", "eval.answer.engine.output", "eval.answer.engine.outputs")
+"""Who studies one of these studies what answers, be it a model or a control."""
+
+
+def answers_of(row: Row) -> str:
+    """What answers, in words: all that is compared of the answers where one is a control's."""
+    engine = row.eval.answer.engine if row.eval and row.eval.answer else None
+    if isinstance(engine, NullEngine):
+        shown = engine.output if len(engine.output) <= SHOWN else engine.output[: SHOWN - 3] + "..."
+        return f"a control's, no model's: the constant {shown!r}"
+    if is_control(row):
+        return "a control's, no model's: the baseline's own outputs"
+    return "a given model's" if isinstance(engine, ReferenceEngine) else "the row's model's"
+
+
+def is_control(row: Row) -> bool:
     """Whether no model answers: a constant does, or the baseline's own outputs."""
     answer = row.eval.answer if row.eval else None
     if answer is None or row.eval is None or isinstance(answer.engine, NullEngine):
@@ -142,7 +175,7 @@ def _of_judge(row: Row) -> Settings:
     found[f"{at}.judge"] = Setting("judge", parts, " / ".join(shown), paths)
     for name in type(judge).model_fields:
         value = getattr(judge, name)
-        if name in (*fields, *NOT_COMPARED):
+        if name in fields or not is_compared(type(judge), name, at):
             continue
         if name == "reference":
             setting = Setting("baseline", _plain(value), _name(value), (f"{at}.{name}",))
@@ -166,7 +199,7 @@ def _prompts(path: str, prompts: PromptSet, label: str) -> Settings:
     count = f"first {prompts.first} prompts" if prompts.first else "all prompts"
     if sample is not None:
         count = "a sample: " + ", ".join(f"{k} {v}" for k, v in sample.model_dump().items())
-    sources = (f"{path}.file", f"{path}.files", f"{path}.hub")
+    sources = tuple(f"{path}.{name}" for name in ("file", "files", "hub", "columns"))
     return {
         f"{path}.set": Setting(label, [_plain(where), _plain(prompts.columns)], _name(where), sources),
         f"{path}.which": Setting(
@@ -208,39 +241,41 @@ def _of_manifests(plan: RowPlan) -> Settings:
     return found
 
 
-def _walk(path: str, value: Any, part: str = "") -> Settings:
+def _walk(path: str, value: Any) -> Settings:
     """Every setting of a part of a spec. Of a mapping, its kind comes before what it holds."""
-    return dict(_leaves(path, path, value, part))
+    return dict(_leaves(path, path, value))
 
 
-LEAVES = Template | _Data | _TextFile | ModelSource | Endpoint | HubData | RowOutputs
-"""Parts that are shown by name."""
-
-
-def _leaves(key: str, path: str, value: Any, part: str) -> Iterator[tuple[str, Setting]]:
+def _leaves(key: str, path: str, value: Any) -> Iterator[tuple[str, Setting]]:
     """`key` has the numbers of a list's items, `path`, as a spec's `studied` names it, has not."""
-    if isinstance(value, BaseModel) and not isinstance(value, LEAVES):
+    if path == "train.validation":
+        yield from _held_out(path, value).items()
+    elif isinstance(value, BaseModel) and not isinstance(value, WHOLE):
         kind = getattr(value, "kind", None) or getattr(value, "recipe", None) or "given"
         yield key, _setting(path, kind, str(getattr(value, "method", kind)))
-        for name, known in type(value).model_fields.items():
-            is_key = (
-                not isinstance(known.json_schema_extra, dict)
-                or "key" not in known.json_schema_extra
-            )
-            counts = name not in NOT_COMPARED or (part == "train" and name == "batch_size")
-            if is_key and counts and name not in ("kind", "recipe"):
-                yield from _leaves(f"{key}.{name}", f"{path}.{name}", getattr(value, name), part)
+        for name in type(value).model_fields:
+            if is_compared(type(value), name, path) and name not in ("kind", "recipe"):
+                yield from _leaves(f"{key}.{name}", f"{path}.{name}", getattr(value, name))
     elif isinstance(value, list) and any(isinstance(one, BaseModel) for one in value):
         shown = [str(getattr(one, "recipe", "given")) for one in value]
         yield key, _setting(path, shown, ", ".join(shown))
         for number, one in enumerate(value, start=1):
-            yield from _leaves(f"{key}.{number}", path, one, part)
+            yield from _leaves(f"{key}.{number}", path, one)
     elif isinstance(value, dict) and any(isinstance(one, BaseModel) for one in value.values()):
         yield key, _setting(path, sorted(value), ", ".join(sorted(value)))
         for name, one in value.items():
-            yield from _leaves(f"{key}.{name}", path, one, part)
+            yield from _leaves(f"{key}.{name}", path, one)
     else:
         yield key, _setting(path, _plain(value), _name(value))
+
+
+def _held_out(path: str, validation: Validation | None) -> Settings:
+    """The examples that a share of the data leaves for training; a file of its own takes none."""
+    share = validation.share if validation else None
+    found = {f"{path}.share": _setting(f"{path}.share", share, _name(share))}
+    if validation is not None and share is not None:
+        found[f"{path}.seed"] = _setting(f"{path}.seed", validation.seed, str(validation.seed))
+    return found
 
 
 def _setting(path: str, value: Any, text: str) -> Setting:
@@ -288,6 +323,8 @@ def _name(value: Any) -> str:
     if isinstance(value, Template):
         return value.name or (Path(value.prompt.path).name if value.prompt else "tokenizer")
     if isinstance(value, _Data | _TextFile):
+        if value == GIVEN:
+            return "given data"
         is_given = value.path.startswith(DATA_SCHEME)
         return value.path if is_given else Path(value.path).name
     if isinstance(value, RowOutputs):

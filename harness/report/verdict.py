@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.plan import StagePlan
-from harness.report.evidence import PERCENT, Evidence, gather
+from harness.progress import counted
+from harness.report.evidence import Evidence, gather
 from harness.report.forecast import Foretold, More, decide, foretell, in_words
 from harness.report.sides import (
     Ours,
@@ -26,7 +27,7 @@ from harness.report.sides import (
     own_interval,
     theirs_of,
 )
-from harness.spec.models import Reported, Row
+from harness.spec.models import PERCENTAGES, Reported, Row
 from harness.stats.intervals import Side
 from harness.stats.variance import Split
 
@@ -49,7 +50,7 @@ class Verdict:
     one training it is that of the model at hand."""
     own_high: float | None = None
     more: More = ()
-    """How many replicates of a kind would most likely decide it: ((`train`, 2),)."""
+    """How many replicates of a kind would decide it, see `Foretold`: ((`train`, 2),)."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def margin_of(row: Row, metric: str) -> float | None:
     found = row.margins.get(metric, row.margins.get(kind))
     if found is not None:
         return found
-    return MARGIN if kind in PERCENT else None
+    return MARGIN if kind in PERCENTAGES else None
 
 
 def judge(
@@ -175,9 +176,25 @@ def judge(
         why = f"{abs(difference):.4f} {side} the reported number; this metric has no margin"
         return replace(weighed, verdict=replace(verdict, reason=why))
     if ours is None:
-        why = "the standard error is not known"
+        why = _without_error(evidence)
         return replace(weighed, verdict=replace(verdict, reason=why))
     return _compare(replace(weighed, verdict=verdict), evidence, ours, reported, margin)
+
+
+def _without_error(evidence: Evidence) -> str:
+    """Which runs give no standard error, and why where that can be told."""
+    count, told = len(evidence.runs), []
+    for number, run in enumerate(evidence.runs.values(), start=1):
+        if run.metric.get("standard_error") is not None:
+            continue
+        name = "the run"
+        if count > 1:
+            label = run.stage.label if run.stage is not None else ""
+            name = f"run {number} of {count}{f' ({label})' * bool(label)}"
+        judged = run.metric.get("judged")
+        few = counted(judged, "judged prompt") if judged is not None and judged < 2 else "none"
+        told.append(f"{name} has {few}")
+    return f"the standard error is not known: {', '.join(told)}"
 
 
 def _compare(

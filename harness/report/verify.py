@@ -13,21 +13,16 @@ from rich.table import Table
 from harness.plan import Planner
 from harness.progress import plain
 from harness.report import losses
+from harness.report.deciding import KIND_WORDS, assumed, more, number
 from harness.report.matrix import Line, choose_plan, lines_of
 from harness.report.verdict import Weighed, assess
 from harness.spec.load import LoadedRow
 from harness.spec.models import Row
-from harness.stats.intervals import t_quantile
 from harness.stats.variance import Part
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = 0, 3, 4
 """Exit codes."""
 COLOURS = {"reproduced": "green", "not reproduced": "red"}
-KIND_WORDS = {
-    "train": ("training", "trainings"),
-    "sampling": ("sampling", "samplings"),
-    "judge": ("judging", "judgings"),
-}
 ERRORS = {
     "reported": "as reported",
     "binomial": "the largest that a score of this value can have over so many prompts, as none is "
@@ -54,7 +49,8 @@ def show_verification(
     console: Console, loaded: LoadedRow, planners: Sequence[Planner], as_json: bool
 ) -> int:
     """Print the verdict on every reported metric of a row and what it rests on; of a row without one
-    on every metric it has. Returns the exit code of the worst: 3, then 4, then 0.
+    on every metric it has. Returns the exit code of the worst with a reported number: 3, then 4,
+    then 0; 4 where there is none.
 
     Raises:
         Damaged: an artefact of the row was changed.
@@ -102,7 +98,12 @@ def verify(loaded: LoadedRow, planners: Sequence[Planner]) -> list[Verified]:
 
 
 def exit_code(verified: Sequence[Verified]) -> int:
-    names = {one.weighed.verdict.name for one in verified}
+    """The worst over the metrics of which a number is reported."""
+    names = set()
+    for one in verified:
+        reported = one.row.reported.get(one.metric)
+        if reported is not None and reported.value is not None:
+            names.add(one.weighed.verdict.name)
     if "not reproduced" in names:
         return NOT_REPRODUCED
     return REPRODUCED if names == {"reproduced"} else UNDECIDED
@@ -126,6 +127,7 @@ def _show(console: Console, one: Verified) -> None:
 
 def sentences(one: Verified) -> list[tuple[str, str]]:
     """What a person reads of it, each with its heading; not escaped."""
+    reported = one.row.reported.get(one.metric)
     parts = [
         ("reported", _reported(one)),
         ("ours", _ours(one)),
@@ -134,17 +136,15 @@ def sentences(one: Verified) -> list[tuple[str, str]]:
         ("difference", _difference(one)),
         ("margin", _margin(one)),
         ("verdict", _verdict(one)),
-        ("to decide it", _more(one)),
+        ("to decide it", more(one.weighed, reported)),
+        ("assumed", assumed(one.weighed)),
         ("not counted", _not_counted(one)),
     ]
     return [(heading, text) for heading, text in parts if text]
 
 
 def _number(one: Verified, value: float, signed: bool = False) -> str:
-    """With the digits that the score's unit bears."""
-    bounds = one.weighed.evidence.bounds if one.weighed.evidence else (0, 100)
-    digits = 2 if bounds == (0, 100) else 4
-    return f"{value:{'+' if signed else ''}.{digits}f}"
+    return number(one.weighed, value, signed)
 
 
 def _reported(one: Verified) -> str:
@@ -175,8 +175,8 @@ def _ours(one: Verified) -> str:
         return f"nothing yet{': ' if c['verdict_reason'] else ''}{c['verdict_reason']}"
     text = _number(one, c["reproduced"])
     if c["standard_error"] is not None:
-        each = " each" if len(evidence.runs) > 1 else ""
-        text += f" ± {_number(one, c['standard_error'])} over prompts{each}"
+        each = ", each run" if len(evidence.runs) > 1 else ""
+        text += f"{each} ± {_number(one, c['standard_error'])} over prompts"
     if verdict.own_low is not None and verdict.own_high is not None:
         low, high = _number(one, verdict.own_low), _number(one, verdict.own_high)
         text += f", 95 % interval {low} to {high}"
@@ -300,38 +300,6 @@ def _verdict(one: Verified) -> str:
     return f"inconclusive: the interval lies partly within {where} and partly outside"
 
 
-def _more(one: Verified) -> str:
-    verdict, foretold, theirs = one.weighed.verdict, one.weighed.foretold, one.weighed.theirs
-    if foretold is None or theirs is None or verdict.margin is None:
-        return ""
-    if foretold.more:
-        ((kind, count),) = foretold.more
-        what = f"{count} more {KIND_WORDS[kind][count > 1]}"
-        if foretold.is_first:
-            return (
-                f"{what} would show what each adds to the error over prompts, and so whether more of "
-                "them can decide it"
-            )
-        if not one.weighed.assumed:
-            return f"{what} would most likely do, if the difference stays"
-        return (
-            f"{what} would most likely do, if the difference stays and trainings differ by no more "
-            "than is usual"
-        )
-    limit = _number(one, foretold.limit)
-    text = (
-        "more replicates alone would most likely not: endless ones would leave an interval of "
-        f"±{limit} about the difference, or more"
-    )
-    alone = t_quantile(math.inf) * theirs.low_error
-    if alone > verdict.margin:
-        return text + (
-            f", and the reported number's own error alone one of ±{_number(one, alone)}, more than "
-            "the margin: whatever is run here, this number cannot be called reproduced"
-        )
-    return f"{text}: it takes more prompts"
-
-
 def _not_counted(one: Verified) -> str:
     evidence, row = one.weighed.evidence, one.row
     if evidence is None or one.weighed.theirs is None:
@@ -386,8 +354,11 @@ def to_dict(one: Verified) -> dict[str, Any]:
         },
         "difference": {"value": verdict.difference, "low": verdict.low, "high": verdict.high},
         "margin": verdict.margin,
+        "assumed": assumed(one.weighed) or None,
         "assumed_sd_between_trainings": weighed.assumed or None,
         "half_width_with_endless_replicates": weighed.foretold.limit if weighed.foretold else None,
+        "half_width_of_unjudged": weighed.foretold.unjudged if weighed.foretold else None,
+        "chance_with_more": weighed.foretold.chance if weighed.foretold else None,
         "more_only_shows": bool(weighed.foretold and weighed.foretold.is_first),
         "more": [{"kind": kind, "replicates": count} for kind, count in verdict.more],
         "deviations": list(one.line.deviations),

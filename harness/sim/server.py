@@ -93,6 +93,13 @@ def _stops(body: dict[str, Any]) -> list[Any]:
     return stop if isinstance(stop, list) else [stop]
 
 
+def _sampling_seed(body: dict[str, Any]) -> int | None:
+    """The request's own seed, where it asks for a sampled reply."""
+    seed, temperature = body.get("seed"), body.get("temperature")
+    is_sampled = isinstance(temperature, int | float) and temperature > 0
+    return seed if is_sampled and isinstance(seed, int) else None
+
+
 def _limit(text: str, body: dict[str, Any]) -> tuple[str, str, int]:
     """The text as `stop` and `max_tokens` leave it, the finish reason, and its length in tokens."""
     for mark in _stops(body):
@@ -202,7 +209,8 @@ class _App:
             return None
         if fault == "slow":
             await asyncio.sleep(SLOW_S)
-        texts = [self._reply(prompt, digest, fault) for prompt in prompts]
+        seed = _sampling_seed(body)
+        texts = [self._reply(prompt, digest, fault, seed) for prompt in prompts]
         reply = json.dumps(self._envelope(kind, body, digest, texts, sent), ensure_ascii=False)
         data = reply.encode()
         if fault == "cut":
@@ -220,7 +228,7 @@ class _App:
             place -= share
         return None
 
-    def _reply(self, prompt: str, digest: str, fault: str | None) -> str:
+    def _reply(self, prompt: str, digest: str, fault: str | None, sampled: int | None) -> str:
         if fault == "refuse":
             return teacher.REFUSAL
         seed, wrong = self.settings.seed, fault == "format"
@@ -247,7 +255,7 @@ class _App:
         if teacher.is_task_request(prompt):
             tell = teacher.more_tasks_in_wrong_format if wrong else teacher.more_tasks
             return tell(prompt, seed, digest)
-        answer = teacher.answer(prompt, seed)
+        answer = teacher.answer(prompt, seed, sampled)
         return json.dumps({"reply": answer}) if wrong else answer
 
     def _favoured(self, digest: str) -> grade.Place | None:

@@ -13,7 +13,7 @@ next label or the next `### `. The reply's blocks are numbered on from `First nu
 
 import re
 
-from harness.sim.grammar import Task, draw, solve, teachable_tasks
+from harness.sim.grammar import Task, draw, fraction, solve, teachable_tasks
 
 NO_INPUT = "<none>"
 
@@ -23,6 +23,8 @@ _BLOCK = re.compile(
     r"^### \d+\. Instruction: (?P<instruction>.*?)\nInput: (?P<input>.*?)\nOutput: ", re.M | re.S
 )
 
+ASTRAY = 0.2
+"""Share of sampled replies to the grammar's tasks that leave the right answer."""
 REFUSAL = "I am sorry, but I cannot help with that."
 
 _WHO = ("Most people", "Some writers", "Many teachers", "A few experts", "Careful readers")
@@ -72,10 +74,16 @@ def more_tasks_in_wrong_format(prompt: str, seed: int, salt: str) -> str:
     return "Sure! Here are your tasks:\n" + "\n".join(lines)
 
 
-def answer(prompt: str, seed: int) -> str:
-    """The right answer to a task of the grammar; to anything else a sentence that says little."""
+def answer(prompt: str, seed: int, sampled: int | None = None) -> str:
+    """The right answer to a task of the grammar; to anything else a sentence that says little.
+
+    `sampled`: the request's own seed where it asks for a sampled reply. Another one makes another
+    sentence, and, of right answers, a share (ASTRAY) gives way to one."""
+    salt = () if sampled is None else (sampled,)
     known = solve(prompt)
-    if known is not None:
+    if known is not None and not (salt and fraction("astray", seed, *salt, prompt) < ASTRAY):
         return known
     parts = (_WHO, _DO, _WHAT)
-    return " ".join(draw(part, 1, "chat", i, seed, prompt)[0] for i, part in enumerate(parts))
+    return " ".join(
+        draw(part, 1, "chat", i, seed, *salt, prompt)[0] for i, part in enumerate(parts)
+    )

@@ -65,6 +65,8 @@ class SourceText(str):
 
 def _read_text_file(value: Any) -> Any:
     if not isinstance(value, str):
+        if not isinstance(value, dict | _TextFile):
+            raise ValueError("the name of a text file is wanted")
         return value
     folder = getattr(value, "folder", None) or Path()
     path = folder / value
@@ -135,6 +137,8 @@ class _Data(Spec):
 
 
 def _data_shorthand(value: Any) -> Any:
+    if not isinstance(value, str | dict | _Data):
+        raise ValueError("a path is wanted, or a mapping of path and sha256")
     return {"path": value} if isinstance(value, str) else value
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.errors import InputError
 from harness.spec.base import REVISION, models_in
+from harness.spec.metrics import metrics_of, without
 from harness.spec.models import Row
 from harness.spec.source import Fault, Mark, Node, load_tree
 
@@ -115,6 +116,7 @@ def load_usable(paths: Sequence[Path]) -> Usable:
                 faults.extend(_faults_of(error, tree))
             else:
                 faults.extend(_yes_for_a_number(tree, row))
+                faults.extend(_metrics_not_given(tree, row))
                 rows[path] = LoadedRow(row, path, named)
         if len(faults) > before:
             rows.pop(path, None)
@@ -138,6 +140,21 @@ def _yes_for_a_number(node: Node, value: Any, path: tuple[Any, ...] = ()) -> Ite
         yield from _yes_for_a_number(child, inner, (*path, name))
 
 
+def _metrics_not_given(tree: Node, row: Row) -> Iterator[Fault]:
+    """Names below `reported` and `margins` that the row can have no number for."""
+    given = metrics_of(row)
+    kinds = [name.partition("/")[0] for name in given]
+    for part, known in (("reported", given), ("margins", [*given, *kinds])):
+        for name in getattr(row, part):
+            if name not in known:
+                _, mark = tree.at((part, name))
+                near = difflib.get_close_matches(name, known, n=1)
+                said = f"; did you mean {near[0]!r}?" if near else "."
+                said += f" It gives: {', '.join(given)}" if given else " It gives none"
+                said += f" ({more})" if (more := without(row)) else ""
+                yield Fault(mark, f"{part}.{name}: the row gives no such metric{said}")
+
+
 def _used_before(
     tree: Node, path: Path, first_seen: dict[str, Path], faults: list[Fault]
 ) -> Path | None:
@@ -154,6 +171,10 @@ def _used_before(
 
 NEED_THE_REST = ("missing", "value_error", "union_tag_not_found")
 """Faults of a mapping that a file it extends, and that cannot be used, may take away."""
+
+
+NO_MAPPING = ("model_type", "dict_type", "model_attributes_type", "mapping_type")
+"""Faults of a value that should be a mapping and is none; pydantic names its own classes there."""
 
 
 def _faults_of(error: ValidationError, tree: Node) -> Iterator[Fault]:
@@ -173,6 +194,9 @@ def _faults_of(error: ValidationError, tree: Node) -> Iterator[Fault]:
         elif item["type"] == "missing":
             name = _dotted((*_written(tree, path), path[-1]))
             message = "is missing"
+        elif item["type"] in NO_MAPPING:
+            message = _mapping_wanted(path, item["type"])
+            message += f" (here: {_short(node.value)})" * (not isinstance(node.value, list))
         else:
             message = item["msg"].removeprefix("Value error, ")
             message = message[0].lower() + message[1:]
@@ -182,6 +206,14 @@ def _faults_of(error: ValidationError, tree: Node) -> Iterator[Fault]:
     for (mark, name), messages in grouped.items():
         text = "; or ".join(dict.fromkeys(messages))
         yield Fault(mark, f"{name}: {text}" if name else text)
+
+
+def _mapping_wanted(path: tuple[Any, ...], kind: str) -> str:
+    """Of one kind of thing also the keys that it may have."""
+    models = _models_at(path) if kind == "model_type" else []
+    keys = list(models[0].model_fields) if len(models) == 1 and models != [Row] else []
+    shown = ", ".join(keys[:6]) + ", ..." * (len(keys) > 6)
+    return f"a mapping of keys to values is wanted{f': {shown}' if keys else ''}"
 
 
 def _written(tree: Node, path: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -4,13 +4,14 @@ The parts have modules of their own: recipes (gen), train, answer, judges, templ
 base for what all share.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from harness.spec.answer import Answer
-from harness.spec.base import Data, Name, Seed, Spec, models_in
-from harness.spec.judges import Judge, LossJudge, ModelJudge, OutputJudge
+from harness.spec.base import Data, Name, Seed, Spec
+from harness.spec.compared import check_studied
+from harness.spec.judges import Judge, LossJudge, ModelJudge, OutputJudge, Task
 from harness.spec.model_source import ModelSource
 from harness.spec.recipes import MAKERS, Gen
 from harness.spec.template import Template
@@ -46,10 +47,21 @@ class Source(Spec):
 
 
 UNREPORTED = "unreported"
+PERCENTAGES = frozenset(("win_rate", "length_controlled_win_rate", "average", *get_args(Task)))
+"""Metrics that are percentages; `win_rate/koala` is one too."""
 
 
-def _empty_cell(value: Any) -> Any:
-    return {"value": None} if value == UNREPORTED else value
+def _cell(value: Any) -> Any:
+    if value == UNREPORTED:
+        return {"value": None}
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {"value": value}
+    if not isinstance(value, dict | Reported):
+        raise ValueError(
+            "a number is wanted, or a mapping such as {value: 39.5, standard_error: 1.7}, or the word "
+            f"{UNREPORTED}"
+        )
+    return value
 
 
 class Reported(Spec):
@@ -61,11 +73,31 @@ class Reported(Spec):
     judged: Annotated[int, Field(ge=0)] | None = None
     expected: Annotated[int, Field(ge=1)] | None = None
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Reported":
+        if self.judged is not None and self.expected is not None and self.judged > self.expected:
+            raise ValueError(f"judged is {self.judged}, more than the {self.expected} expected")
+        if self.judged == 0 and self.value is not None:
+            raise ValueError("judged is 0: no prompt was judged, so there is no value")
+        return self
+
 
 ReportedCell = Annotated[
-    Reported, BeforeValidator(_empty_cell, json_schema_input_type=str | Reported)
+    Reported,
+    BeforeValidator(_cell, json_schema_input_type=Literal["unreported"] | float | Reported),
 ]
-"""A published metric; or the word `unreported`, where the study leaves the cell empty."""
+"""A published metric; its value alone; or the word `unreported`, where the study leaves the cell
+empty."""
+
+
+def _within_percent(reported: dict[str, Reported]) -> dict[str, Reported]:
+    for metric, cell in reported.items():
+        is_percentage = metric.partition("/")[0] in PERCENTAGES
+        if is_percentage and cell.value is not None and not 0 <= cell.value <= 100:
+            raise ValueError(
+                f"{metric} is a percentage: {cell.value:g} does not lie between 0 and 100"
+            )
+    return reported
 
 
 def _distinct(seeds: list[int]) -> list[int]:
@@ -142,16 +174,7 @@ STUDIED = ("model", "template", "gen", "data", "train", "eval")
 
 
 def _part_of_a_spec(path: str) -> str:
-    """A dotted path of field names, such as `eval.answer.template`."""
-    known: list[Any] = [Row]
-    names = list(STUDIED)
-    for part in path.split("."):
-        if part not in names:
-            raise ValueError(f"specs have no such part; known at {part!r}: {', '.join(names)}")
-        fields = [m.model_fields[part].annotation for m in known if part in m.model_fields]
-        known = [m for annotation in fields for m in models_in(annotation)]
-        names = sorted({name for m in known for name in m.model_fields})
-    return path
+    return check_studied(Row, STUDIED, path)
 
 
 class Row(Spec):
@@ -170,7 +193,7 @@ class Row(Spec):
     scale: Literal["full", "tiny"] = "full"
     """`tiny`: the scaled-down twin that `--scale tiny` makes of a row. It decides no key."""
     source: Source | None = None
-    reported: dict[str, ReportedCell] = {}
+    reported: Annotated[dict[str, ReportedCell], AfterValidator(_within_percent)] = {}
     margins: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Metric -> the largest difference within which two numbers count as the same, in the metric's own
     units. Left open: 3 points for percentages; other metrics have none."""

@@ -1,9 +1,11 @@
 """`--scale tiny`: a row's scaled-down twin, which runs in a minute with no network, key or GPU.
 
-The twin takes the row's own path: its recipes and chain, training method, objective, optimizer,
-scheduler and DeepSpeed settings, template, engine and judge. Small things stand for what is large, paid
-or elsewhere: a random model of the same architecture, the simulated teacher and judge, and the files of
-specs/smoke in place of given and hub data. What it scores says nothing about the study.
+The twin keeps a row's recipes and chain, training method, objective, optimizer, scheduler and DeepSpeed
+settings, template, prompts for judges and kind of judge. Other things stand for what is large, paid or
+elsewhere: a random model of the same family, simulated endpoints, transformers for vLLM, float32, some
+steps for epochs, and the files of specs/smoke for given and hub data. The code of what was replaced
+(vLLM, a judge model run here, the import from the hub, bfloat16) is not run by a twin, and its last
+deviation names what that is of its row. What it scores says nothing about the study.
 """
 
 import re
@@ -49,8 +51,8 @@ KEPT = 6
 """Examples that a control keeps (random_k, longest_k): fewer than any step before it leaves."""
 JUDGE_ERRS = 0.2
 """Share of judgements that are turned round: a tiny model's answers lose every right one."""
-SETS = 4
-"""Small prompt sets in specs/smoke/twin, for rows with several named ones."""
+SETS = 8
+"""Small prompt sets in specs/smoke/twin, for rows with several named ones; of more, some repeat."""
 FAMILIES = {
     "qwen": "qwen2",
     "llama": "llama",
@@ -132,19 +134,95 @@ def _candidates(spec: Path) -> Iterator[Path]:
 
 
 def _deviation(row: Row) -> str:
+    """What of the row was replaced, and by what."""
     said = []
     if row.model is not None:
         family = _family(row.model, row.template)
-        said.append(f"a tiny {family} model with random weights")
+        said.append(f"a tiny {family} model with random weights for the row's")
     if row.gen or row.data:
         said.append("few examples")
+    said += [words for step in row.gen or [] for words in _replaced_in_step(step)]
+    if row.data:
+        said.append("specs/smoke's examples for the given ones")
     if row.train:
-        said.append(f"{STEPS} training steps")
-    if row.eval and row.eval.answer:
-        said.append("few prompts")
-    if row.gen or (row.eval and not isinstance(row.eval.judge, LossJudge | TasksJudge)):
-        said.append("simulated teacher and judge")
-    return f"scaled down: {', '.join(said)}" if said else "scaled down"
+        said += _replaced_in_training(row.train)
+    if row.eval:
+        said += _replaced_in_evaluation(row.eval)
+    given = row.replicates
+    if _replicates(given) != given:
+        said.append(f"at most {REPLICATES} replicates of a kind")
+    if not said:
+        return "scaled down"
+    return f"scaled down, whatever other notes say: {', '.join(dict.fromkeys(said))}"
+
+
+def _replaced_in_step(step: Gen) -> Iterator[str]:
+    if isinstance(step, ImportGen):
+        yield f"specs/smoke's examples for {'the hub' if step.hub else 'the given'} data set"
+    if hasattr(step, "seeds"):
+        yield "specs/smoke's seed tasks"
+    for role in ("teacher", "judge"):
+        endpoint = getattr(step, role, None)
+        if isinstance(endpoint, Endpoint) and endpoint.simulated is None:
+            yield f"a simulated {'rater' if role == 'judge' else role} for {endpoint.model}"
+    if getattr(step, "transcript", None) is not None:
+        yield "calls for the recorded ones"
+
+
+def _replaced_in_training(train: Train) -> Iterator[str]:
+    if train.steps is None:
+        yield f"{STEPS} training steps for epochs"
+    else:
+        yield f"{STEPS} training steps for {train.steps}"
+    yield "small batches of short examples"
+    if train.precision != "float32":
+        yield f"training in float32 for {train.precision}"
+    if train.liger_kernels:
+        yield "no Liger kernels"
+    if train.launch.machines > 1 or train.launch.processes > 2:
+        yield "at most 2 processes on one machine"
+
+
+def _replaced_in_evaluation(evaluation: Eval) -> Iterator[str]:
+    answer, judge = evaluation.answer, evaluation.judge
+    if answer is not None:
+        yield "few prompts, of specs/smoke"
+        sets = answer.prompts.files or {}
+        if len(sets) > SETS:
+            yield f"prompt sets that repeat after {SETS}"
+        yield from _replaced_in_engine(answer.engine)
+    if isinstance(judge, LossJudge | TasksJudge):
+        yield (
+            "few held-out examples"
+            if isinstance(judge, LossJudge)
+            else "few questions of each task"
+        )
+        if judge.precision != "float32":
+            yield f"judging in float32 for {judge.precision}"
+    elif isinstance(judge, RubricJudge) and judge.model is not None:
+        yield f"a simulated judge behind an endpoint for {_name(judge.model) or 'the judge model'}"
+    elif judge is not None:
+        served = judge.engine.endpoint if isinstance(judge, RubricJudge) else judge.judge  # type: ignore[union-attr]
+        if served.simulated is None:
+            yield f"a simulated judge for {served.model}"
+        if isinstance(judge, AlpacaEvalJudge) and judge.length_control is not None:
+            yield "no length control"
+    if isinstance(judge, RubricJudge) and judge.fields:
+        yield "specs/smoke's outputs as what the rubric is shown"
+    reference = getattr(judge, "reference", None)
+    if reference is not None and not isinstance(reference, RowOutputs):
+        yield "specs/smoke's outputs as the baseline"
+
+
+def _replaced_in_engine(engine: Engine) -> Iterator[str]:
+    if isinstance(engine, VllmEngine):
+        yield "transformers for vLLM"
+    if isinstance(engine, VllmEngine | TransformersEngine) and engine.precision != "float32":
+        yield f"answers in float32 for {engine.precision}"
+    if isinstance(engine, EndpointEngine) and engine.endpoint.simulated is None:
+        yield f"simulated answers for {engine.endpoint.model}"
+    if isinstance(engine, ReferenceEngine):
+        yield "specs/smoke's outputs for the given ones"
 
 
 def _data(path: Path) -> _Data:

@@ -1,7 +1,9 @@
 """Intervals of a mean over prompts: standard errors, what unjudged prompts leave open, quantiles."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from statistics import NormalDist
 
 LEVEL = 0.95
@@ -12,6 +14,7 @@ MANY = 12
 """Degrees of freedom from which on the expansion of `t_quantile` has an error below 2e-6."""
 
 
+@cache
 def t_quantile(df: float, level: float = LEVEL) -> float:
     """Two-sided quantile of Student's t; infinite degrees of freedom give the normal one's.
 
@@ -114,10 +117,39 @@ def half_width(
     stays within a point of 95 % whatever the true ratio is: by quadrature 94.1 to 96.0 % for two
     replicates and 94.7 to 95.8 % for more (tests/stats/test_intervals.py computes it).
     """
-    many = t_quantile(prompts, level)
+    return _joined(known, between, df, t_quantile(prompts, level), partial(t_quantile, level=level))
+
+
+def reach(known: float, between: float, df: float, prompts: float, power: float) -> float:
+    """How far from 0 an estimate's true value must be for the interval to leave 0 out with probability
+    `power`; its variances as `half_width` has them.
+
+    Of replicates it is the noncentrality of Student's t with their few degrees of freedom, as the
+    interval's length varies too; and what they differ by is more, on average, than the standard
+    deviation of so few of them says (c4, the mean of chi / sqrt(df)).
+    """
+
+    def few(df: float) -> float:
+        from scipy.special import nctdtrinc
+
+        return float(nctdtrinc(df, 1 - power, t_quantile(df))) / mean_deviation(df)
+
+    many = t_quantile(prompts) + t_quantile(prompts, 2 * power - 1)
+    return _joined(known, between, df, many, few)
+
+
+def mean_deviation(df: float) -> float:
+    """The mean of the sample standard deviation of normal values of standard deviation 1 (c4)."""
+    return math.sqrt(2 / df) * math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2))
+
+
+def _joined(
+    known: float, between: float, df: float, many: float, few_of: Callable[[float], float]
+) -> float:
+    """`many` errors over prompts and `few_of` between replicates, put together as `half_width` says."""
     if between <= 0 or math.isinf(df):
         return many * math.sqrt(max(0.0, known + between))
-    few = t_quantile(df, level)
+    few = few_of(df)
     if known <= 0:
         return few * math.sqrt(between)
     steepness, turn = (FEW_STEEPNESS, FEW_TURN) if df < 2 else (1, MANY_TURN / df)

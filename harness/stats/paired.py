@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.stats.intervals import LEVEL, Range, half_width
+from harness.stats.intervals import Range, half_width, reach
 from harness.stats.variance import Crossed, crossed
 
 POWER = 0.8
@@ -44,16 +44,18 @@ def paired(
 
     Over prompts it is the standard error of the mean of the prompts' differences, so that what both
     sides find hard cancels (Miller 2024, Adding error bars to evals, arXiv 2411.00640, section 4). With
-    bounds, half a pair is added at either end of what a difference can be: prompts without a flip do
-    not make a difference certain (after Agresti and Min 2005, Simple improved confidence intervals
-    for comparing matched proportions, Statistics in Medicine 24). What the scores of a side's
-    replicates differ by beyond their prompts' own noise is added, as `half_width` has it.
+    bounds, a prompt is added at either end of what a difference can be: prompts without a flip do not
+    make a difference certain, and the middle of the interval lies a little nearer to 0 than the
+    difference (after Bonett and Price 2012, Adjusted Wald confidence interval for a difference of
+    binomial proportions based on paired data, Journal of Educational and Behavioral Statistics 37).
+    What the scores of a side's replicates differ by beyond their prompts' own noise is added, as
+    `half_width` has it.
     """
     means = [[math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
              for rows in (first, second)]  # fmt: skip
     apart = [a - b for a, b in zip(*means, strict=True)]
-    # Half a pair at either end, in each of the runs that a side's grades are means of.
-    added = (1 / len(first) + 1 / len(second)) / 2
+    # At either end, in each of the runs that a side's grades are means of.
+    added = 1 / len(first) + 1 / len(second)
     if bounds is not None:
         added *= (bounds[1] - bounds[0]) ** 2
     difference, known = _over_prompts(apart, strata, added if bounds else None)
@@ -67,37 +69,46 @@ def paired(
     freedom = _freedom(several, terms)
     half = half_width(known, between, freedom, n - 1)
     error = math.sqrt(known + between)
-
-    def reach(variance: float) -> float:
-        """How far from 0 a difference must be to be seen, where prompts give it this variance."""
-        return sum(half_width(variance, between, freedom, n - 1, p) for p in (LEVEL, 2 * POWER - 1))
-
-    seen = _smallest_seen(reach, known, difference, n, bounds)
+    shrunk = n / (n + 2) if bounds else 1.0
+    centre = shrunk * difference
     most = bounds[1] - bounds[0] if bounds else math.inf
-    low, high = max(-most, difference - half), min(most, difference + half)
+    low = max(-most, min(centre - half, difference))
+    high = min(most, max(centre + half, difference))
+
+    def seen_from(variance: float) -> float:
+        """How far from 0 a difference must be to be seen, where prompts give it this variance."""
+        return reach(variance, between, freedom, n - 1, POWER) / shrunk
+
+    # The part of the difference at hand that is beyond chance.
+    beyond = max(0.0, low, -high)
+    seen = _smallest_seen(seen_from, known, beyond, n, bounds)
     return Paired(difference, error, low, high, n, seen)
 
 
 def _smallest_seen(
-    reach: Callable[[float], float], known: float, difference: float, n: int, bounds: Range | None
+    seen_from: Callable[[float], float],
+    known: float,
+    beyond: float,
+    n: int,
+    bounds: Range | None,
 ) -> float:
     """Where a difference is as large as it must be to be seen.
 
     A difference comes with a variance of its own: at most that of flips all one way, each over the
-    whole range of a grade. That of the difference at hand is taken out, that of the one looked for put
-    in.
+    whole range of a grade. That of the difference looked for is put in, and that of the one at hand
+    taken out, as far as it is beyond chance: flips that happen to go one way are noise all the same.
     """
     if bounds is None:
-        return reach(known)
+        return seen_from(known)
     spread = bounds[1] - bounds[0]
 
     def of_flips(apart: float) -> float:
         return max(0.0, (spread - apart) * apart) / n
 
-    rest = max(known - of_flips(abs(difference)), (spread / (n + 2)) ** 2)
-    seen = reach(rest)
+    rest = max(known - of_flips(beyond), (spread / (n + 2)) ** 2)
+    seen = seen_from(rest)
     for _ in range(STEPS):
-        seen = min(spread, reach(rest + of_flips(seen)))
+        seen = min(spread, seen_from(rest + of_flips(seen)))
     return seen
 
 

@@ -1,13 +1,24 @@
 """What only shows when results lie side by side: shared outputs, copied judgements, confounded runs."""
 
 import json
+import random
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.audit.folders import CHATGPT, WEIGHTED, audit, finding, kinds, reviews, rows_of, write
+from tests.audit.folders import (
+    CHATGPT,
+    WEIGHTED,
+    Row,
+    audit,
+    finding,
+    kinds,
+    reviews,
+    rows_of,
+    write,
+)
 
 CONFIG = {
     "temperature": 0.7,
@@ -58,6 +69,31 @@ def test_nearly_all_outputs_the_same_is_shared_and_half_of_them_is_not(tmp_path:
     assert results == {"first": ["shared_outputs"], "nearly": ["shared_outputs"], "half": []}
 
 
+def test_outputs_that_differ_in_white_space_alone_are_shared(tmp_path: Path) -> None:
+    texts = [str(r["output_2"]) for r in rows_of(0)]
+    write(tmp_path / "one", rows_of(0))
+    write(tmp_path / "two", rows_of(1, outputs=[f" {t}\n" for t in texts]))
+    found = [finding(r, "shared_outputs") for r in audit(tmp_path)]
+    assert [f.evidence["share"] for f in found] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("same", "shared"), [(96, True), (90, False)])
+def test_short_answers_neither_make_outputs_shared_nor_hide_that_they_are(
+    tmp_path: Path, same: int, shared: bool
+) -> None:
+    """Half of the answers are a word; of the others so many are the same."""
+    long = [str(r["output_2"]) for r in rows_of(0)][:100]
+    other = [str(r["output_2"]) for r in rows_of(5)]
+    write(tmp_path / "one", rows_of(0, outputs=long + ["Yes."] * 100))
+    mixed = long[:same] + other[same:100]
+    write(tmp_path / "two", rows_of(1, outputs=mixed + ["No." if shared else "Yes."] * 100))
+    results = audit(tmp_path)
+    assert [("shared_outputs" in kinds(r)) for r in results] == [shared] * 2
+    if shared:
+        assert finding(results[0], "shared_outputs").evidence["share"] == 0.96
+        assert "96 of 100" in finding(results[0], "shared_outputs").message
+
+
 def test_two_judges_of_one_run_are_as_it_should_be(tmp_path: Path) -> None:
     outputs = [str(r["output_2"]) for r in rows_of(0)]
     for annotator in (CHATGPT, WEIGHTED):
@@ -100,18 +136,67 @@ def test_judgements_copied_under_another_judges_name_are_found(tmp_path: Path) -
         assert "said to be of" in finding(result, "copied_results").message
 
 
-def test_a_second_judge_that_agrees_in_most_is_no_copy(tmp_path: Path) -> None:
-    rows = rows_of()
+def second_judge(rows: list[Row], differs: int) -> list[Row]:
+    """Another judge's, who decides the first so many prompts the other way."""
     other = [dict(r) | {"annotator": "gpt4", "time_per_example": 1} for r in rows]
-    other[7] |= {
-        "preference": 3 - other[7]["preference"],
-        "raw_completion": {"Output (a)": "Output (b)", "Output (b)": "Output (a)"}[
-            other[7]["raw_completion"]
-        ],
-    }
+    turned = {"Output (a)": "Output (b)", "Output (b)": "Output (a)"}
+    for row in other[:differs]:
+        row |= {
+            "preference": 3 - row["preference"], "raw_completion": turned[row["raw_completion"]],
+        }  # fmt: skip
+    return other
+
+
+@pytest.mark.parametrize("differs", [4, 10, 40])
+def test_a_second_judge_that_agrees_in_most_is_no_copy(tmp_path: Path, differs: int) -> None:
+    rows = rows_of()
+    write(tmp_path / "model" / "one", rows)
+    write(tmp_path / "model" / "two", second_judge(rows, differs))
+    assert "copied_results" not in [k for r in audit(tmp_path) for k in kinds(r)]
+
+
+@pytest.mark.parametrize("differs", [0, 1])
+@pytest.mark.parametrize("reply", [True, False])
+def test_nearly_the_same_judgements_in_another_order_are_a_copy(
+    tmp_path: Path, differs: int, reply: bool
+) -> None:
+    rows = rows_of()
+    other = second_judge(rows, differs)
+    random.Random(1).shuffle(other)
+    for row in () if reply else [*rows, *other]:
+        row["raw_completion"] = None
     write(tmp_path / "model" / "one", rows)
     write(tmp_path / "model" / "two", other)
-    assert "copied_results" not in [k for r in audit(tmp_path) for k in kinds(r)]
+    found = [finding(r, "copied_results") for r in audit(tmp_path)]
+    assert [f.severity for f in found] == ["error", "error"]
+    assert ("of 200" in found[0].message) is bool(differs)
+
+
+def test_the_same_log_probabilities_for_other_outputs_are_a_copy(tmp_path: Path) -> None:
+    rows = rows_of(annotator=WEIGHTED, model="one")
+    for row in rows:
+        del row["time_per_example"]
+    others = rows_of(9, model="two")
+    copied = [
+        r | {"output_2": o["output_2"], "generator_2": "two"}
+        for r, o in zip(rows, others, strict=True)
+    ]
+    copied[3] |= {"preference": 1.0, "raw_completion": None}
+    write(tmp_path / "one", rows)
+    write(tmp_path / "two", copied[::-1])
+    assert all("copied_results" in kinds(r) for r in audit(tmp_path))
+    write(tmp_path / "two", rows_of(9, annotator=WEIGHTED, model="two"))
+    assert [kinds(r) for r in audit(tmp_path)] == [[], []]
+
+
+def test_one_judge_at_temperature_0_says_the_same_of_the_same_outputs(tmp_path: Path) -> None:
+    rows = rows_of(annotator=WEIGHTED)
+    for name in ("one", "two"):
+        here = [r | {"time_per_example": float(len(name) + k)} for k, r in enumerate(rows)]
+        for row in here if name == "one" else ():
+            del row["time_per_example"]
+        write(tmp_path / name, here)
+    assert [kinds(r) for r in audit(tmp_path)] == [["shared_outputs"]] * 2
 
 
 def test_two_models_that_lose_everything_are_no_copies(tmp_path: Path) -> None:
@@ -196,6 +281,15 @@ def test_a_temperature_that_a_readme_states_for_each_run_is_compared(tmp_path: P
     found = finding(results["base"], "confounded")
     assert list(found.evidence["settings"]) == ["temperature"]
     assert [kinds(results[name]) for name in ("one", "two")] == [[], []]
+
+
+def test_a_setting_that_no_number_holds_is_compared_all_the_same(tmp_path: Path) -> None:
+    for name in "ab":
+        configure(write(tmp_path / name, rows_of(ord(name))))
+        told = {"temperature": 10**400 if name == "a" else 1}
+        (tmp_path / name / "configs.yaml").unlink()
+        (tmp_path / name / "generation_config.json").write_text(json.dumps(told))
+    assert len(audit(tmp_path)) == 2
 
 
 def test_a_damaged_configuration_is_passed_by(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """alpaca_eval folders: the numbers recomputed, each kind of fault put into a clean folder and found
 there, and what only looks like one left alone."""
 
+import io
 import json
 import math
 import random
@@ -8,8 +9,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from harness.audit import audit_paths
+from harness.audit import Result, audit_paths
+from harness.audit.view import show_audits
 from harness.errors import InputError
 from tests.audit.folders import (
     CHATGPT,
@@ -95,6 +98,11 @@ def drop(rows: list[dict[str, object]], longest: int, draw: random.Random | None
 def test_dropped_rows_are_counted_bounded_and_compared_in_length(tmp_path: Path) -> None:
     result = one(write(tmp_path, rows_of(n=400), lambda rows: drop(rows, 40)))
     found = finding(result, "dropped_rows")
+    assert all(len(e["instruction"]) <= 100 for e in found.evidence["examples"])
+    assert (
+        min(e["characters"] for e in found.evidence["examples"])
+        > found.evidence["median_length_judged"]
+    )
     m = result.metrics
     assert (m["n_judged"], m["n_expected"], found.severity) == (360, 400, "error")
     assert m["lower_bound"] == pytest.approx(100 * m["n_wins"] / 400)
@@ -206,6 +214,12 @@ def begin(words: str, share: float):  # type: ignore[no-untyped-def]
         ("assistant\n", 1.0, "error"),
         ("### Assistant: ", 0.1, "warning"),
         ("<|im_start|>user\n", 0.05, "warning"),
+        ("### Response:\n", 1.0, "error"),
+        ("model\n", 0.1, "warning"),
+        ("GPT4 Correct Assistant: ", 0.1, "warning"),
+        ("助手：", 0.1, "warning"),
+        ("回答：", 0.1, "warning"),
+        ("<start_of_turn>model\n", 0.1, "warning"),
     ],
 )
 def test_outputs_that_begin_with_a_role_are_found(
@@ -224,12 +238,37 @@ def test_invented_turns_are_found(tmp_path: Path) -> None:
 
     found = finding(one(write(tmp_path, rows_of(), turns)), "prompt_mismatch")
     assert found.evidence["extra_turns"] == 30
-    assert found.evidence["win_rate_of_others"] is not None
 
 
 @pytest.mark.parametrize(
-    "words", ["Human rights matter. ", "The assistant said no. ", "System design: "]
-)
+    "end",
+    ["<end_of_turn>\n<start_of_turn>user", "\nQ: And then?\nA: No.", "\n用户：好吗？\n助手：好。",
+     "\nGPT4 Correct User: And then?"],
+)  # fmt: skip
+def test_turns_of_other_layouts_and_languages_are_found(tmp_path: Path, end: str) -> None:
+    def turns(rows: list[dict[str, object]]) -> None:
+        for row in rows[:30]:
+            row["output_2"] = f"{row['output_2']}{end}"
+
+    found = finding(one(write(tmp_path, rows_of(), turns)), "prompt_mismatch")
+    assert found.evidence["extra_turns"] == 30
+    assert found.evidence["win_rate_of_others"] is not None
+
+
+def test_questions_and_answers_that_were_asked_for_are_left_alone(tmp_path: Path) -> None:
+    def asked(rows: list[dict[str, object]]) -> None:
+        for row in rows[:30]:
+            row |= {"instruction": f"{row['instruction']} Write an FAQ.", "raw_completion": None}
+            row["output_2"] = f"{row['output_2']}\nQ: And then?\nA: No."
+
+    assert one(write(tmp_path, rows_of(), asked, outputs=False)).findings == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["Human rights matter. ", "The assistant said no. ", "System design: ", "Model\n", "### Answer: ",
+     "Response: ", "用户很多。", "Model: T-34. "],
+)  # fmt: skip
 def test_words_that_only_look_like_roles_are_left_alone(tmp_path: Path, words: str) -> None:
     assert one(write(tmp_path, rows_of(), begin(words, 1.0))).findings == []
 
@@ -309,9 +348,141 @@ def test_answers_of_one_form_and_length_are_not_cut(tmp_path: Path) -> None:
     assert one(write(tmp_path, rows_of(outputs=outputs))).findings == []
 
 
-def test_one_constant_output_is_no_limit(tmp_path: Path) -> None:
-    constant = text(random.Random(0), 140)
-    assert one(write(tmp_path, rows_of(outputs=[constant] * 200))).findings == []
+@pytest.mark.parametrize("other", [0, 5])
+def test_one_constant_output_is_told_and_is_no_limit(tmp_path: Path, other: int) -> None:
+    outputs = [text(random.Random(0), 140)] * (200 - other)
+    outputs += [f"Something else, {n}." for n in range(other)]
+    found = finding(one(write(tmp_path, rows_of(outputs=outputs))), "empty_or_truncated")
+    assert (found.severity, found.evidence["same_text"]) == ("warning", 200 - other)
+    assert found.evidence["truncated"] == 0
+
+
+def test_an_output_that_many_prompts_share_is_no_constant(tmp_path: Path) -> None:
+    some = text(random.Random(0), 40)
+    outputs = [some if n % 2 else text(random.Random(n), 40) for n in range(200)]
+    assert one(write(tmp_path, rows_of(outputs=outputs))).findings == []
+
+
+@pytest.mark.parametrize("words", ["N/A", "None", "...", "\u200b", "<no output>", " [null] "])
+def test_outputs_that_stand_for_no_answer_are_empty_in_substance(
+    tmp_path: Path, words: str
+) -> None:
+    def put(rows: list[dict[str, object]]) -> None:
+        for row in rows[:10]:
+            row["output_2"] = words
+
+    found = finding(one(write(tmp_path, rows_of(), put)), "empty_or_truncated")
+    assert (found.evidence["placeholders"], found.evidence["empty"]) == (10, 0)
+
+
+@pytest.mark.parametrize("words", ["5", "Yes.", "No", "!?", "\u5b8c", "Nothing"])
+def test_short_answers_are_answers(tmp_path: Path, words: str) -> None:
+    def put(rows: list[dict[str, object]]) -> None:
+        for row in rows[:20]:
+            row["output_2"] = words
+
+    assert one(write(tmp_path, rows_of(), put)).findings == []
+
+
+def test_a_placeholder_that_was_asked_for_is_an_answer(tmp_path: Path) -> None:
+    def asked(rows: list[dict[str, object]]) -> None:
+        for row in rows[:20]:
+            row |= {"instruction": f"{row['instruction']} Say None if there is none.",
+                    "output_2": "None", "raw_completion": None}  # fmt: skip
+
+    assert one(write(tmp_path, rows_of(), asked, outputs=False)).findings == []
+
+
+FAR = 99.9
+
+
+@pytest.mark.parametrize("cell", ["99.9%", "99.9 %", "99,9", "99,9 %", "9.99e1"])
+def test_a_published_number_is_read_however_it_is_written(tmp_path: Path, cell: str) -> None:
+    result = one(write(tmp_path, rows_of(), board={"win_rate": cell}))
+    assert (result.published["win_rate"], result.matches) == (pytest.approx(FAR), False)
+    assert "count_mismatch" in kinds(result)
+
+
+def test_decimal_commas_and_thousands_that_are_right_match(tmp_path: Path) -> None:
+    rows = rows_of(seed=3, n=213, words=1200)
+    m = one(write(tmp_path / "a", rows)).metrics
+    board = {
+        "win_rate": f"{m['win_rate']:.2f}".replace(".", ",") + "%",
+        "avg_length": f"{m['avg_length']:,}",
+    }
+    assert "," in board["avg_length"]
+    result = one(write(tmp_path / "b", rows, board=board))
+    assert result.matches is True
+    assert result.published["avg_length"] == m["avg_length"]
+    assert "count_mismatch" not in kinds(result)
+
+
+@pytest.mark.parametrize(
+    ("cell", "accused"),
+    [("NaN", True), ("inf", True), ("about 30", True), ("1,234", True), ("30.5.1", True),
+     ("n/a", False), ("-", False)],
+)  # fmt: skip
+def test_a_published_number_that_cannot_be_read_never_matches(
+    tmp_path: Path, cell: str, accused: bool
+) -> None:
+    result = one(write(tmp_path, rows_of(), board={"win_rate": cell}))
+    assert result.matches is None
+    assert kinds(result) == (["count_mismatch"] if accused else [])
+    assert any("win_rate" in note and cell in note for note in result.notes)
+    told = io.StringIO()
+    show_audits(Console(file=told, width=200), [result])
+    assert ": matches" not in told.getvalue()
+    write_board(tmp_path / "leaderboard.csv", {"model": {"win_rate": cell, "n_total": 3}})
+    (tmp_path / "annotations.json").unlink()
+    assert one(tmp_path).matches is None
+
+
+def test_a_number_that_cannot_be_read_leaves_another_that_is_wrong_told(tmp_path: Path) -> None:
+    result = one(write(tmp_path, rows_of(), board={"win_rate": "high", "n_total": 7}))
+    assert result.matches is False
+
+
+def test_an_empty_cell_is_no_published_number(tmp_path: Path) -> None:
+    result = one(write(tmp_path, rows_of(), board={"win_rate": ""}))
+    assert (result.matches, result.findings, result.notes) == (True, [], [])
+
+
+@pytest.mark.parametrize("outputs", [True, False])
+def test_prompts_judged_twice_with_opposite_verdicts_are_told(
+    tmp_path: Path, outputs: bool
+) -> None:
+    def again(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+        for row in rows:
+            row["raw_completion"] = None
+        return rows + [r | {"preference": 3 - float(str(r["preference"]))} for r in rows[:40]]
+
+    result = one(write(tmp_path, rows_of(), again, outputs=outputs))
+    found = finding(result, "count_mismatch")
+    assert (found.severity, found.evidence["judged_twice"], found.evidence["disagree"]) == (
+        "error", 40, 40,
+    )  # fmt: skip
+    rows = rows_of()
+    shares = [0.5] * 40 + [r["preference"] - 1 for r in rows[40:]]
+    assert found.evidence["win_rate_each_once"] == pytest.approx(100 * sum(shares) / 200)
+    assert (found.evidence["judgements"], found.evidence["prompts"]) == (240, 200)
+
+
+def test_a_prompt_that_a_set_has_twice_with_two_outputs_is_judged_twice_rightly(
+    tmp_path: Path,
+) -> None:
+    more = rows_of(1)[:40]
+    assert one(write(tmp_path, rows_of() + more)).findings == []
+    assert one(write(tmp_path, rows_of() + more, outputs=False)).findings == []
+
+
+def test_a_prompt_whose_judgement_failed_and_was_made_again_is_judged_once(
+    tmp_path: Path,
+) -> None:
+    def again(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+        return rows + [r | {"preference": None, "raw_completion": None} for r in rows[:2]]
+
+    result = one(write(tmp_path, rows_of(), again, outputs=False))
+    assert "count_mismatch" not in kinds(result)
 
 
 def stored_as(value: float, replies: int):  # type: ignore[no-untyped-def]
@@ -543,6 +714,52 @@ def test_nothing_readable_says_what_was_looked_for(tmp_path: Path) -> None:
     assert "annotations.json" in caught.value.hint
     with pytest.raises(InputError, match="does not exist"):
         audit_paths([tmp_path / "none"])
+
+
+@pytest.mark.parametrize("name", ["\0", "a\0b", "\ud800", "x" * 5000, ".."])
+def test_a_models_name_that_is_no_name_of_a_file_ends_in_a_result(
+    tmp_path: Path, name: str
+) -> None:
+    folder = write(tmp_path, rows_of(n=20), outputs=False)
+    (folder / "leaderboard.csv").unlink()
+    rows = [r | ({"generator_2": name} if n < 10 else {}) for n, r in enumerate(rows_of(n=20))]
+    (folder / "annotations.json").write_text(json.dumps(rows))
+    results = audit(folder)
+    assert sum(r.metrics["n_judged"] for r in results) == 20
+
+
+def test_a_result_that_fails_unforeseen_does_not_lose_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(result: Result, rows: object, order: str) -> None:
+        if result.path.endswith("b"):
+            raise KeyError("unforeseen")
+
+    for name in "abc":
+        write(tmp_path / name, rows_of(ord(name)))
+    monkeypatch.setattr("harness.audit.alpaca_eval.check_position", fail)
+    results = audit(tmp_path)
+    assert [(r.kind, r.matches) for r in results] == [
+        ("alpaca_eval", True), ("alpaca_eval", None), ("alpaca_eval", True),
+    ]  # fmt: skip
+    assert results[1].path == str(tmp_path / "b")
+    assert "could not be read: KeyError" in results[1].notes[0]
+    assert not results[1].metrics
+
+
+def test_a_reader_that_fails_unforeseen_does_not_lose_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(given: object) -> list[Result]:
+        raise TypeError("unforeseen")
+
+    write(tmp_path, rows_of())
+    monkeypatch.setattr("harness.audit.rubrics.find", fail)
+    monkeypatch.setattr("harness.audit.across.check", fail)
+    result = one(tmp_path)
+    assert result.matches is True
+    assert any("could not be read as rubrics: TypeError" in note for note in result.notes)
+    assert any("could not be held against each other" in note for note in result.notes)
 
 
 def test_links_that_lead_out_are_not_followed(tmp_path: Path) -> None:

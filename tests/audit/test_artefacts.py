@@ -100,6 +100,14 @@ def test_gradings_in_both_orders_tell_the_place_by_their_scores(tmp_path: Path) 
     assert found.evidence["orders_opposed"] == 100
 
 
+def test_scores_of_any_form_in_gradings_end_in_a_result(tmp_path: Path) -> None:
+    rows = rows_of(n=30)
+    for n, odd in enumerate(({"a": 1}, [{"a": 1}, {}], [[], []], 7, [[10**400, 1], [1, 2]])):
+        told = [r | {"scores": odd, "verdicts": [1, -1]} for r in rows]
+        result = one(volume(tmp_path / str(n), told))
+        assert result.metrics["n_judged"] == 30
+
+
 def test_answers_that_nothing_judged_are_a_result_of_their_own(tmp_path: Path) -> None:
     outputs = [
         {"instruction": f"i {k}", "output": f"assistant\nIt is {k}.", "finish_reason": "stop"}

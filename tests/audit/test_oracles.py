@@ -19,7 +19,7 @@ FOUND = {
     MINI_LIMA: ["dropped_rows", "empty_or_truncated", "position_bias", "prompt_mismatch"],
     "mini_lima/338-qwen-prompt1-results": ["dropped_rows", "length_bias", "position_bias"],
     "mini_lima/unftn_results": ["dropped_rows"],
-    "alpaca_eval/NullModel": ["length_bias", "position_bias"],
+    "alpaca_eval/NullModel": ["empty_or_truncated", "length_bias", "position_bias"],
     "alpaca_eval/Qwen-14B-Chat": ["position_bias"],
     "alpaca_eval/alpaca-7b": [],
     "alpagasus2": ["position_bias"],

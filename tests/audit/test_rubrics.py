@@ -152,6 +152,95 @@ def test_a_score_that_is_not_the_replys_is_found(tmp_path: Path) -> None:
     assert (kinds(result), result.matches) == (["count_mismatch"], False)
 
 
+def reply(number: int, score: float, said: object = None, **more: Any) -> dict[str, Any]:
+    """A row with all that the judge wrote as its feedback."""
+    words = f"<feedback>Answer {number} is fine.</feedback>\n<score>{said or score}</score>"
+    return row(number, score, feedback=words, **more)
+
+
+def test_a_score_in_the_feedback_is_read(tmp_path: Path) -> None:
+    rows = [reply(n, 1 + n % 5) for n in range(50)]
+    assert audited(write(tmp_path, rows)).findings == []
+    cut = [reply(n, 4, 4.5 if n < 20 else 4) for n in range(50)]
+    (finding,) = audited(write(tmp_path, cut)).findings
+    assert (finding.kind, finding.evidence["truncated"]) == ("truncated_scores", 20)
+    result = audited(write(tmp_path, [*rows[1:], reply(0, 5, 1)]))
+    assert (kinds(result), result.matches) == (["count_mismatch"], False)
+
+
+@pytest.mark.parametrize("stored", [0, 3])
+@pytest.mark.parametrize("words", ["Error: could not parse", "I like this answer.", "garbage 17"])
+def test_replies_without_a_score_that_have_one_stored_are_found(
+    tmp_path: Path, stored: int, words: str
+) -> None:
+    rows = [reply(n, 1 + n % 5) for n in range(8, 58)]
+    failed = [row(n, stored, feedback=words) for n in range(8)]
+    (finding,) = audited(write(tmp_path, rows + failed)).findings
+    assert (finding.kind, finding.evidence["unparsed"]) == ("unparsed_scored", 8)
+    mean = sum(r["score"] for r in rows) / 50
+    assert finding.evidence["mean_without"] == pytest.approx(mean)
+    (tmp_path / "summary.json").write_text(
+        json.dumps({"mean_score": (mean * 50 + 8 * stored) / 58})
+    )
+    (finding,) = audited(tmp_path).findings
+    assert finding.severity == "error"
+
+
+def test_an_error_is_told_from_feedback_that_speaks_of_one(tmp_path: Path) -> None:
+    """Where no feedback holds its score."""
+    rows = some(50)
+    rows[0]["feedback"] = "Error: the year is wrong."
+    rows[1]["feedback"] = "Cannot be said to be wrong, and the parsing example is right."
+    assert audited(write(tmp_path, rows)).findings == []
+    for n, words in enumerate(
+        ["Error", "JSONDecodeError: Expecting value", "Failed to parse reply"]
+    ):
+        rows[n]["feedback"] = words
+    (finding,) = audited(write(tmp_path, rows)).findings
+    assert (finding.kind, finding.evidence["unparsed"]) == ("unparsed_scored", 3)
+
+
+def test_feedback_that_names_its_score_in_another_way_is_read(tmp_path: Path) -> None:
+    rows = [reply(n, 1 + n % 5) for n in range(50)]
+    rows[0]["feedback"] = f"Rated {rows[0]['score']}/5."
+    rows[1]["feedback"] = "Final score: 4"
+    rows[1]["score"] = 4
+    assert audited(write(tmp_path, rows)).findings == []
+
+
+def test_outputs_that_were_scored_twice_are_told(tmp_path: Path) -> None:
+    rows = some(50)
+    (finding,) = audited(write(tmp_path, rows + rows[:10])).findings
+    assert (finding.kind, finding.evidence["judged_twice"]) == ("count_mismatch", 10)
+    other = [r | {"score": 6 - r["score"]} for r in rows[:10]]
+    (finding,) = audited(write(tmp_path, rows + other)).findings
+    assert finding.evidence["disagree"] == sum(r["score"] != 3 for r in rows[:10])
+    for column in ("metric", "model", "judge", "seed"):
+        apart = [r | {column: "a"} for r in rows] + [r | {column: "b"} for r in other]
+        assert audited(write(tmp_path, apart)).findings == []
+
+
+@pytest.mark.parametrize("name", ["response_faithfulness_5point.jsonl", "results.jsonl"])
+def test_a_rubric_by_the_context_without_any_context_is_told(tmp_path: Path, name: str) -> None:
+    rows = [
+        {"question": f"What is {n}?", "answer": f"It is {n}.", "feedback": f"Fine {n}.",
+         "score": 1 + n % 5}
+        for n in range(40)
+    ]  # fmt: skip
+    if name == "results.jsonl":
+        assert audited(write(tmp_path / "x" / "y" / "z", rows, name)).findings == []
+        rows = [r | {"metric": "response_faithfulness_5point"} for r in rows]
+    (finding,) = audited(write(tmp_path / "x" / "y" / "z", rows, name)).findings
+    assert (finding.kind, finding.severity) == ("missing_context", "warning")
+    assert "nothing shows what the judge saw" in finding.message
+
+
+def test_the_same_replies_in_another_order_are_a_copy(tmp_path: Path) -> None:
+    write(tmp_path / "base", some(50))
+    write(tmp_path / "tuned", some(50)[::-1])
+    assert [kinds(r) for r in audit_paths([tmp_path])] == [["copied_results"]] * 2
+
+
 def test_numbers_in_the_feedback_are_not_the_score(tmp_path: Path) -> None:
     rows = [
         row(n, 3, feedback="The film has a rating of 7.5, and a score of 8.1 elsewhere.")

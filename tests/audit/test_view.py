@@ -109,3 +109,13 @@ def test_the_command_ends_in_0_without_a_finding_1_with_one_and_2_with_nothing_t
     told = run(main, ["audit", "--json", str(dirty)])
     assert told.exit_code == 1
     assert json.loads(told.stdout)["findings"]
+
+
+def test_the_help_says_what_json_is_given(tmp_path: Path) -> None:
+    told = CliRunner().invoke(main, ["audit", "--help"]).output
+    assert "an object for one result, a list of them" in " ".join(told.split())
+    write(tmp_path / "a", rows_of(1))
+    write(tmp_path / "b", rows_of(2))
+    for paths, kind in (([tmp_path / "a"], dict), ([tmp_path], list)):
+        out = CliRunner().invoke(main, ["audit", "--json", *map(str, paths)]).output
+        assert isinstance(json.loads(out), kind)

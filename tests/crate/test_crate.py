@@ -196,12 +196,44 @@ def test_the_readme_says_what_it_is_and_how_to_replay_it(home: Path, tmp_path: P
     export(tmp_path / "crate")
     text = (tmp_path / "crate" / "README.md").read_text()
     assert "harness replay ." in text
-    assert "harness run specs/one.yaml" in text
+    assert "-v /path/to/this/crate:/crate:ro" in text
+    made = text.partition("## How it was made\n")[2]
+    assert made.startswith("\nIn a checkout of the harness that holds these specs")
+    assert "\n    harness run specs/one.yaml\n" in made
     assert "another judge" in text
     assert "one epoch" in text
     assert "<b>" not in text
     assert (tmp_path / "crate" / "spec" / "prompts" / "qa.txt").is_file()
     assert "simulated" in (tmp_path / "crate" / "tables" / "row.csv").read_text()
+
+
+def test_the_readme_says_where_the_given_data_stands_that_the_specs_name(
+    home: Path, tmp_path: Path
+) -> None:
+    export(tmp_path / "crate")
+    text = (tmp_path / "crate" / "README.md").read_text()
+    table = text.partition("| given data | here |\n| --- | --- |\n")[2].partition("\n\n")[0]
+    places = dict(line.strip("| ").split(" | ") for line in table.splitlines())
+    named = {"data:seeds.jsonl": "inputs/seeds.jsonl", "prompts.jsonl": "specs/prompts.jsonl",
+             "tokenizer": "specs/tokenizer"}  # fmt: skip
+    assert set(places) == set(named)
+    for name, original in named.items():
+        there, ours = home / original, tmp_path / "crate" / places[name]
+        if there.is_dir():
+            assert tree(ours) == tree(there)
+        else:
+            assert ours.read_bytes() == there.read_bytes()
+
+
+def test_of_a_spec_named_by_its_whole_path_the_readme_has_the_name_alone(
+    home: Path, tmp_path: Path
+) -> None:
+    whole = home / "specs" / "one.yaml"
+    done = command("export", whole, "--to", tmp_path / "crate")
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "crate" / "README.md").read_text()
+    assert "\n    harness run specs/one.yaml\n" in text
+    assert str(home) not in text
 
 
 def changed(crate: Path, name: str, old: str, new: str) -> None:

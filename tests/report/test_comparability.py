@@ -10,6 +10,7 @@ from harness.plan import RowPlan
 from harness.report.comparability import confounded, differences, message
 from harness.report.matrix import lines_of, together
 from harness.spec.load import SpecFaults, load_rows
+from harness.spec.scale import scaled
 from tests.helpers import ROOT, InstantExecutor, evaluation, make, planned, planner, write_row
 from tests.report.matrix_rows import SCORE, lines
 
@@ -254,3 +255,35 @@ def test_a_row_that_is_confounded_says_so_in_its_lines_and_its_losses_of_trainin
     (line,) = [m for m in together(each) if m.cells["confounded"]]
     assert line.findings[-1].startswith("confounded: differs from other rows")
     assert "confounded" in line.cells["findings"]
+
+
+def test_twins_are_compared_by_architecture_and_not_by_what_stands_for_their_rows_data(
+    judged: Write,
+) -> None:
+    def twin(name: str, family: str, seed: int, data: str, **changes: Any) -> Path:
+        model = {"random": {"config": {"model_type": family, "hidden_size": seed}, "seed": seed}}
+        prompts = {"prompts": {"file": data}}
+        parts = {"model": model, "data": data, "train": {"steps": 1}, "studied": ["train"]}
+        answer = prompts | changes
+        return judged(name, scale="tiny", answer=answer, judge={"reference": data}, **parts)
+
+    one = twin("one", "qwen2", 8, "seeds.jsonl")
+    two = twin("two", "qwen2", 16, "prompts.jsonl")
+    assert told(one, two) == {}
+    first, second = plans(one, two)
+    assert differences(first, second) == []
+    hot = twin("hot", "llama", 8, "prompts.jsonl", decoding={"temperature": 0.7})
+    assert told(one, two, hot) == {
+        "hot": [
+            "base model: random llama against random qwen2",
+            "decoding.temperature: 0.7 against 0",
+        ]
+    }
+
+
+def test_no_twin_of_the_studies_is_told_of_its_random_weights() -> None:
+    for folder in ("mini_lima", "mini_lima_assignment", "orpo_lab"):
+        rows = [scaled(loaded) for loaded in load_rows([ROOT / "specs" / folder])]
+        found = confounded([RowPlan(loaded.row, loaded.path, []) for loaded in rows])
+        settings = {one.setting for differences in found.values() for one in differences}
+        assert settings <= {"decoding.temperature"}, folder

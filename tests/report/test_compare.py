@@ -41,6 +41,31 @@ def test_the_difference_is_over_the_prompts_of_both_with_flips_and_sign_test(
     assert 0 < low < 10 < high < 18
 
 
+def test_a_row_against_itself_is_the_same_artefacts_and_has_no_interval(tmp_path: Path) -> None:
+    only = scored_row(tmp_path, wins(60), row="one")
+    text = compare(tmp_path, only, only).output
+    assert "both are read from the same artefacts: there is no difference to test" in text
+    for word in ("95 % interval", "would have been seen", "sign test", "what is studied"):
+        assert word not in text
+    (metric,) = told(tmp_path, only, only)["metrics"]
+    assert metric["same_artefacts"] is True
+    assert metric["paired"]["difference"] == 0
+    assert metric["paired"]["low"] is metric["paired"]["high"] is metric["sign_test_p"] is None
+    other = scored_row(tmp_path, wins(60), row="two")
+    (metric,) = told(tmp_path, only, other)["metrics"]
+    assert metric["same_artefacts"] is False
+    assert metric["paired"]["low"] < 0 < metric["paired"]["high"]
+
+
+def test_one_prompt_is_told_in_the_singular_and_verdicts_over_runs_say_what_they_are_of(
+    tmp_path: Path,
+) -> None:
+    first = scored_row(tmp_path, wins(51), wins(51), row="one")
+    text = compare(tmp_path, first, scored_row(tmp_path, wins(50), row="two")).output
+    assert "1 prompt is better in the first, 0 in the second, 99 alike" in text
+    assert "verdicts, each row's by its mean over its runs: 1 of 100 differ" in text
+
+
 def test_prompts_that_one_of_them_lacks_are_counted_and_bounded(tmp_path: Path) -> None:
     first = scored_row(tmp_path, [*wins(60, 90), *[None] * 10], row="one")
     second = scored_row(tmp_path, wins(50), row="two")
@@ -92,6 +117,19 @@ def test_a_simulated_side_marks_the_comparison(tmp_path: Path) -> None:
     first = scored_row(tmp_path, wins(60), row="one")
     second = scored_row(tmp_path, wins(50), row="two", simulated=True)
     assert "(simulated: judge)" in compare(tmp_path, first, second).output
+
+
+def test_a_scaled_down_twin_and_random_weights_mark_the_comparison(tmp_path: Path) -> None:
+    twin = scored_row(tmp_path, wins(60), row="twin", scale="tiny")
+    row = scored_row(tmp_path, wins(50), row="one")
+    text = compare(tmp_path, twin, row).output
+    assert "win_rate (simulated: scaled down)" in text
+    assert "judged 100 of 100, 1 run (simulated, scaled down, random weights)" in text
+    # The tests' base model has random weights.
+    assert "one: 50.00, judged 100 of 100, 1 run (random weights)" in text
+    sides = told(tmp_path, twin, row)["metrics"][0]["rows"]
+    assert [sides[name]["simulated"] for name in ("first", "second")] == [["scaled down"], []]
+    assert [sides[name]["random_weights"] for name in ("first", "second")] == [True, True]
 
 
 def test_a_row_that_did_not_run_says_which_command_runs_it(tmp_path: Path) -> None:

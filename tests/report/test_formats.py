@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from harness.report.cells import HEADINGS
-from harness.report.escape import latex
+from harness.report.escape import csv_text, latex
 from harness.report.formats import render, to_csv, to_markdown
 from harness.report.matrix import NUMBERS, Line
 from tests.helpers import make
@@ -56,7 +56,9 @@ def test_hostile_text_comes_back_out_of_the_csv_as_one_cell_that_is_no_formula(
     assert not set("\x1b\x07\u202e") & set(text)
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r=", "\n="])
+@pytest.mark.parametrize(
+    "start", ["=", "+", "-", "@", "\t=", "\r=", "\n=", "＝", "＋", "－", "＠", "\u3000=", "\u200b="]
+)
 def test_text_that_a_spreadsheet_would_run_is_quoted(
     row: Callable[..., Path], volume: Path, start: str
 ) -> None:
@@ -67,11 +69,11 @@ def test_text_that_a_spreadsheet_would_run_is_quoted(
 def test_negative_numbers_stay_numbers_in_full_precision(
     row: Callable[..., Path], volume: Path
 ) -> None:
-    spec = row(reported={"win_rate": {"value": -0.1}})
-    make(volume, spec, executor=scored({**SCORE, "value": 1 / 3}))
+    spec = row(reported={"win_rate": {"value": 0.1}})
+    make(volume, spec, executor=scored({**SCORE, "value": -1 / 3}))
     (record,) = csv.DictReader(io.StringIO(to_csv(lines(volume, spec))))
-    assert record["reported"] == "-0.1"
-    assert float(record["reproduced"]) == 1 / 3
+    assert record["reported"] == "0.1"
+    assert float(record["reproduced"]) == -1 / 3
     assert record["reported_se"] == ""
     assert set(record) >= NUMBERS
 
@@ -225,6 +227,12 @@ def test_the_html_is_one_table_a_table_that_asks_for_nothing_and_runs_nothing(
     assert not set("\x1b\x07\u202e") & set(page.text)
 
 
+@pytest.mark.parametrize("text", [" =1+1", "  @SUM(1)", " ＝1+1", "\u2009-1"])
+def test_a_formula_behind_white_space_is_quoted(text: str) -> None:
+    assert csv_text(text)[0] == "'"
+    assert csv_text(" a = b") == " a = b"
+
+
 def test_the_csv_of_a_studys_layout_is_no_formula_and_has_the_notes_in_words(
     row: Callable[..., Path], volume: Path
 ) -> None:
@@ -249,7 +257,7 @@ def test_a_note_of_every_row_stands_once_and_the_others_have_numbers(
     text = to_markdown(lines(volume, *specs), "T")
     rows = [[cell.strip() for cell in r.split("|")] for r in text.splitlines() if "| r" in r]
     notes = rows[0].index("notes")
-    assert [r[notes] for r in rows[1:]] == ["1", "2–3", "2, 4"]
+    assert [r[notes] for r in rows[1:]] == ["note 1", "notes 2–3", "notes 2, 4"]
     assert "\n1. Assumption: own 0\n2. Deviation: of most\n3. Assumption: own 1\n" in text
     assert text.endswith("Of every result:\n\n- Deviation: of all\n")
 

@@ -3,22 +3,25 @@
 import base64
 import hashlib
 import html
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from harness.errors import HarnessError, InputError
 from harness.report.html import charts, reader, render, write_report
 from harness.report.html.markup import Html, escape, join, tag
 from harness.report.html.measured import _binned, _edges
+from harness.report.html.overview import RULES
 from harness.report.html.reader import sample
 from harness.report.outputs import Judged, Shown
 from harness.spec.load import load_rows
 from harness.store import Damaged
-from tests.helpers import command, make, planned, planner, write_row
+from tests.helpers import ROOT, command, evaluation, make, planned, planner, write_row
 from tests.report.judged_rows import annotations, answers, judged_row
 from tests.report.report_rows import HOSTILE, grades, report_row, several_rows
 
@@ -192,6 +195,38 @@ def test_a_row_that_did_not_run_has_a_story_too(page: Page) -> None:
         assert part in words
 
 
+def test_rows_with_a_number_stand_before_those_without_and_a_table_has_its_studys_caption(
+    tmp_path: Path,
+) -> None:
+    def row(name: str, table: str, *judgings: list[float | None]) -> Path:
+        changes = {"table": table, "title": name, "varied": {"data": name}, "gen": None}
+        if judgings:
+            return report_row(tmp_path, name, list(judgings), **changes)
+        parts = evaluation(tmp_path / "specs", {"model": "judge"})
+        return write_row(tmp_path / "specs", name, eval=parts, train=None, **changes)
+
+    specs = [row("a", "first"), row("b", "first", grades(20, 5)), row("c", "second"),
+             row("d", "second", grades(20, 6))]  # fmt: skip
+    layout = {"caption": "What <i>they</i> found", "source": "document 9, table 2",
+              "list": [{"heading": "data", "varied": "data"}]}  # fmt: skip
+    layouts = tmp_path / "specs" / "_tables.yaml"
+    layouts.write_text(yaml.safe_dump({"tables": {"second": layout}}))
+    text = rendered(tmp_path, *specs)
+    assert re.findall(r'<th scope="row"[^>]*data-value="(.)"', text) == ["b", "d", "a", "c"]
+    # Each row's story in its own table.
+    assert re.findall(r'id="(?:row|table)-(\w+)"', text.partition('id="rows"')[2]) == [
+        "first", "b", "a", "second", "d", "c"
+    ]  # fmt: skip
+    told = [one for one in Page(text).all("p", class_="soft") if "document 9" in one]
+    assert told == ["What <i>they</i> found (document 9, table 2)"]
+
+
+def test_the_verdicts_are_told_in_readmes_words() -> None:
+    readme = (ROOT / "README.md").read_text().partition("### Verdicts")[2]
+    rules = dict(re.findall(r"^\| ([a-z ]+) \| (.+) \|$", readme.partition("###")[0], re.MULTILINE))
+    assert rules == {"verdict": "when", **RULES}
+
+
 def test_a_row_that_cannot_be_planned_says_why(tmp_path: Path) -> None:
     spec = write_row(tmp_path / "specs", gen=None, data="data:absent.jsonl")
     words = story(Page(rendered(tmp_path, spec)), "one")
@@ -338,9 +373,12 @@ def test_the_command_writes_the_page_whole_and_says_so(
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     rows = load_rows([write_row(tmp_path / "specs")])
-    for out in (tmp_path / "file" / "report.html", tmp_path / "specs"):
+    os.mkfifo(tmp_path / "pipe")  # as a device, it must not be replaced by a file
+    for out in (tmp_path / "file" / "report.html", tmp_path / "specs", tmp_path / "pipe", Path("")):
         with pytest.raises(InputError, match="cannot be written"):
             write_report(rows, [planner(tmp_path / "runs")], out, 10)
+    assert (tmp_path / "pipe").is_fifo()
+    assert not list(tmp_path.glob(".*"))
 
 
 def prompts(*preferences: float | None, flagged: tuple[int, ...] = ()) -> list[Shown]:

@@ -270,6 +270,28 @@ def test_the_page_never_scrolls_sideways(opened: Opened) -> None:
         open_everything(page)
 
 
+def test_on_a_phone_the_lengths_of_the_answers_are_seen_whole(opened: Opened) -> None:
+    page = opened(PHONE)
+    open_everything(page)
+    boxes = page.get_by_role("region", name="Lengths", exact=True)
+    assert boxes.count() > 1
+    for box in boxes.all():
+        assert box.evaluate("one => one.scrollWidth <= one.clientWidth")
+
+
+def test_every_heading_of_the_matrix_stands_at_the_same_height(opened: Opened) -> None:
+    heads = opened().locator("#matrix-table thead th")
+    middle = """all => all.map((one) => {
+      const words = document.createRange();
+      words.selectNodeContents(one.querySelector("button") ?? one);
+      const box = words.getBoundingClientRect();
+      return box.top + box.height / 2;
+    })"""
+    heights = heads.evaluate_all(middle)
+    assert len(heights) == 11
+    assert max(heights) - min(heights) < 2
+
+
 def test_on_a_phone_the_matrix_is_still_a_table_to_a_screen_reader(opened: Opened) -> None:
     tree = opened(PHONE).locator("#matrix").aria_snapshot()
     assert re.search(r"- table", tree)

@@ -11,7 +11,7 @@ from harness.report.formats import render
 from harness.report.layout import NO_LAYOUT, read_layouts
 from harness.report.matrix import Line
 from harness.spec.load import SpecFaults, load_rows
-from tests.helpers import ROOT, InstantExecutor, make
+from tests.helpers import ROOT, InstantExecutor, command, make
 from tests.report.matrix_rows import SCORE, lines, scored
 
 Write = Callable[..., Path]
@@ -98,15 +98,18 @@ def test_a_grid_has_the_studys_order_and_a_cell_for_each_pair(
 def test_a_grid_of_several_metrics_has_the_names_that_the_study_gives_them(
     row: Write, volume: Path, laid_out: Callable[..., Path]
 ) -> None:
-    metrics = {"ARC": "arc", "MMLU": "mmlu"}
+    metrics = {"ARC": "arc_challenge", "MMLU": "mmlu"}
     laid_out(tests={"caption": "c", "source": "s", "grid": {"metrics": metrics, "columns": "size"}})
-    result = {"arc": {**SCORE, "value": 55.0}, "mmlu": {**SCORE, "value": 41.0}, "other": SCORE}
+    result = {"arc_challenge": {**SCORE, "value": 55.0}, "mmlu": {**SCORE, "value": 41.0},
+              "hellaswag": SCORE}  # fmt: skip
 
     def outcome(job: Any) -> dict[str, Any]:
         return {"metrics": result} if job.stage == "judge" else {}
 
-    spec = row(varied={"size": "7B"}, reported={"arc": "unreported"})
-    later = row("two", varied={"size": "13B"}, train={"steps": 2})
+    tasks = {name: {"folder": str(ROOT / "specs/smoke/tasks" / name)} for name in result}
+    parts = {"answer": None, "judge": {"kind": "lm_eval", "tasks": tasks}}
+    spec = row(varied={"size": "7B"}, reported={"arc_challenge": "unreported"}, eval=parts)
+    later = row("two", varied={"size": "13B"}, train={"steps": 2}, eval=parts)
     make(volume, spec, executor=InstantExecutor(outcome))
     found = lines(volume, spec, later)
     heads, arc, mmlu = table(found)
@@ -115,7 +118,7 @@ def test_a_grid_of_several_metrics_has_the_names_that_the_study_gives_them(
     assert arc[1].startswith("unreported → 55.00")
     assert mmlu[1].startswith("not reported → 41.00")
     assert arc[2] == mmlu[2] == "not reported → not run"
-    assert "but in the matrix: other." in render(found, [], "md", "study")
+    assert "but in the matrix: hellaswag." in render(found, [], "md", "study")
 
 
 def test_a_confounded_row_and_one_that_is_simulated_are_marked_in_their_own_cells(
@@ -150,6 +153,27 @@ def test_a_twins_table_has_the_studys_layout_and_says_that_it_is_scaled_down(
     _, only = table(found)
     assert only[1].startswith("not reported → 40.00 (simulated, scaled down")
     assert only[2] == "simulated"
+
+
+def test_what_makes_every_number_of_a_table_simulated_is_told_once(
+    row: Write, volume: Path, laid_out: Callable[..., Path]
+) -> None:
+    laid_out(tests=LIST)
+    specs = [row(n, table="tests-tiny", scale="tiny", varied={"data": n}) for n in ("a", "b")]
+    for spec in specs:
+        make(volume, spec, executor=scored(SCORE))
+    for form in ("md", "latex", "html"):
+        text = render(lines(volume, *specs), [], form, "study")
+        assert text.count("scaled down, random weights") == 1, form
+    assert "Every number of ours in this table: simulated, scaled down, random weights." in text
+    cells = table(lines(volume, *specs))
+    assert all(one[1].startswith("not reported → 40.00 \\[") for one in cells[1:])
+    # Where one of them is not, each says so for itself.
+    specs.append(row("c", table="tests-tiny", varied={"data": "c"}, train={"steps": 9}))
+    make(volume, specs[2], executor=scored(SCORE))
+    _, a, _, c = table(lines(volume, *specs))
+    assert "(simulated, scaled down, random weights)" in a[1]
+    assert "(random weights)" in c[1]
 
 
 def test_a_table_without_a_layout_has_the_matrixs_columns_and_says_so(
@@ -204,6 +228,50 @@ def test_a_layout_file_that_is_something_else_is_a_fault_and_no_traceback(
     path.write_text(text)
     with pytest.raises(SpecFaults):
         read_layouts(path)
+
+
+@pytest.mark.parametrize(
+    ("tables", "line", "words"),
+    [
+        ({"tests": {**LIST, "list": [{"heading": "h", "varied": "trainin"}]}}, 6,
+         "tables.tests.list.0.varied: no row of the table varies 'trainin'; did you mean 'training'?"),
+        ({"tests": {**LIST, "list": [{"heading": "h", "metric": "bits"}]}}, 6,
+         "no row of the table measures 'bits'; known here: win_rate"),
+        ({"tests": {**GRID, "grid": {**GRID["grid"], "columns": "size"}}}, 8,
+         "tables.tests.grid.columns: no row of the table varies 'size'; known here: training, model"),
+        ({"tests": {**GRID, "grid": {"metrics": {"a": "win_rat"}, "rows": "model"}}}, 6, "'win_rate'?"),
+        ({"test": LIST}, 2, "no row here is of the table 'test'; did you mean 'tests'?"),
+    ],
+)  # fmt: skip
+def test_a_name_that_no_row_of_the_table_has_is_told_with_its_line_and_the_nearest_name(
+    row: Write, volume: Path, laid_out: Callable[..., Path], tables: Any, line: int, words: str
+) -> None:
+    path = laid_out(**tables)
+    spec = row("a", varied={"training": "SFT"})
+    row("b", varied={"model": "m"}, train={"steps": 2})
+    for said in (
+        command("validate", spec),
+        command("table", "--format", "md", "--layout", "study", "--volume", volume, spec),
+    ):
+        assert said.exit_code == 2
+        assert f"{path}:{line}:" in said.output
+        assert words in " ".join(said.output.split())
+
+
+def test_what_a_faulty_row_may_have_is_not_told_as_unknown(
+    row: Write, laid_out: Callable[..., Path]
+) -> None:
+    path = laid_out(tests=LIST)
+    row("a", varied={"model": "m"})
+    with pytest.raises(SpecFaults, match="varies 'data'"):
+        read_layouts(path, path.parent)
+    row("b", varied={"data": 1}, title=3)
+    assert list(read_layouts(path, path.parent)) == ["tests"]
+
+
+def test_every_name_in_the_studies_layouts_is_one_of_their_rows() -> None:
+    for path in sorted((ROOT / "specs").glob("*/_tables.yaml")):
+        assert read_layouts(path, path.parent)
 
 
 def test_every_row_of_the_studies_has_a_place_in_its_studys_layout() -> None:

@@ -14,7 +14,7 @@ from harness.report.formats import to_csv, to_markdown
 from harness.report.matrix import lines_of
 from harness.spec.load import load_rows
 from harness.store import Damaged
-from tests.helpers import InstantExecutor, make, planned, planner
+from tests.helpers import InstantExecutor, evaluation, make, planned, planner
 from tests.report.matrix_rows import (
     HELD_OUT,
     SCORE,
@@ -116,14 +116,16 @@ def test_a_real_number_carries_no_mark(row: Callable[..., Path], volume: Path) -
 
 
 def test_a_reported_metric_that_the_judge_does_not_give_has_a_line_that_says_so(
-    row: Callable[..., Path], volume: Path
+    row: Callable[..., Path], volume: Path, tmp_path: Path
 ) -> None:
-    spec = row(reported={"win_rate": {"value": 40}, "elo": {"value": 1100}})
+    part = evaluation(tmp_path / "specs")
+    part["answer"]["prompts"] = {"files": {"koala": "prompts.jsonl"}}
+    spec = row(reported={"win_rate": {"value": 40}, "win_rate/koala": {"value": 44}}, eval=part)
     make(volume, spec, executor=scored(SCORE))
     found = {line.cells["metric"]: line.cells for line in lines(volume, spec)}
-    assert list(found) == ["elo", "win_rate"]
-    assert found["elo"]["verdict"] == "not run"
-    assert found["elo"]["verdict_reason"] == "the judge stage gives no elo"
+    assert list(found) == ["win_rate", "win_rate/koala"]
+    assert found["win_rate/koala"]["verdict"] == "not run"
+    assert found["win_rate/koala"]["verdict_reason"] == "the judge stage gives no win_rate/koala"
 
 
 def test_a_row_whose_data_is_absent_stands_in_the_matrix_with_the_reason(
@@ -210,7 +212,7 @@ def test_a_metric_of_one_prompt_set_is_no_percentage_where_the_whole_one_is_none
 
     judge = {"kind": "held_out_loss", "examples": {"file": "prompts.jsonl"}}
     changes = {"eval": {"judge": judge}} if "bits" in metric else {}
-    spec = row(gen=None, train=None, reported={metric: {"value": ours}}, **changes)
+    spec = row(gen=None, train=None, **changes)
     make(volume, spec, executor=InstantExecutor(outcome))
     found = {line.cells["metric"]: line for line in lines(volume, spec)}
     assert found[metric].cells["verdict"] == "not comparable"
@@ -356,17 +358,6 @@ def test_a_reported_loss_is_shown_beside_ours_with_the_difference_and_no_verdict
     assert found["train_loss"]["reported"] == "1.7500"
     assert found["train_loss"]["verdict"].startswith(
         "not comparable: 0.2500 below the reported number"
-    )
-
-
-def test_a_reported_held_out_loss_of_a_row_that_holds_nothing_out_says_what_is_missing(
-    row: Callable[..., Path], volume: Path
-) -> None:
-    spec = row(eval=None, reported={"held_out_loss": {"value": 2}})
-    make(volume, spec, executor=trained({"train_loss": {"value": 1.5}}))
-    found = by_metric(volume, spec)["held_out_loss"]
-    assert found["verdict"] == (
-        "not run: the train stage gives no held_out_loss without train.validation"
     )
 
 

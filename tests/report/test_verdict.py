@@ -2,9 +2,10 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.report.evidence import Evidence, Run
@@ -32,7 +33,7 @@ def one_run(metric: dict[str, Any], trained: bool = False, **more: Any) -> Evide
 
 
 def of_grades(
-    runs: dict[tuple[int, int, int], Sequence[float]], trained: bool = True, expected: int = 0
+    runs: Mapping[tuple[int, int, int], Sequence[float]], trained: bool = True, expected: int = 0
 ) -> Evidence:
     """The evidence that these grades in percent are."""
     metrics = {
@@ -269,6 +270,64 @@ def test_a_kind_without_replicates_is_asked_for_where_it_could_decide() -> None:
     trained = one_run(measured(50, 1.5), trained=True)
     found = judge(Reported(value=50, standard_error=0.5), trained, [])
     assert found.verdict.more == (("train", 2),)
+
+
+def test_what_unjudged_prompts_leave_open_is_in_what_endless_replicates_leave() -> None:
+    holes = Reported(value=11.42, standard_error=1.167, judged=744, expected=805)
+    found = judge(holes, one_run(measured(11.42, 1.1)), [])
+    assert found.foretold is not None
+    # 61 of 805 prompts, all lost or all won.
+    assert found.foretold.unjudged == pytest.approx(100 * 61 / 805 / 2)
+    assert found.foretold.limit > found.foretold.unjudged + 1.96
+    assert "±3.8 of it by unjudged prompts" in found.verdict.reason
+
+
+def test_the_chance_of_a_verdict_is_how_often_more_trainings_give_one() -> None:
+    """Of trainings that win prompts beyond the present ones, told before and run after."""
+    random = np.random.default_rng(4)
+    reported, n = Reported(value=40, standard_error=0.5), 4000
+    told: list[float] = []
+    came: list[bool] = []
+    for _ in range(60):
+        # Prompts stay; each training draws a fifth of them anew, and differs by 1 point.
+        hard = random.random(n)
+        runs: dict[tuple[int, int, int], list[float]] = {}
+        for t in range(16):
+            own = np.where(random.random(n) < 0.2, random.random(n), hard)
+            runs[t, 0, 0] = (100.0 * (own < 0.4 + 0.01 * random.standard_normal())).tolist()
+        now = judge(reported, of_grades({i: runs[i] for i in list(runs)[:2]}), [])
+        if now.foretold is None or now.foretold.chance is None:
+            continue
+        ((kind, count),) = now.foretold.more
+        if kind != "train" or count > 14:
+            continue
+        then = judged(reported, of_grades({i: runs[i] for i in list(runs)[: 2 + count]}))
+        told.append(now.foretold.chance)
+        came.append(then.name != "inconclusive")
+    assert len(told) > 20
+    assert statistics.fmean(came) == pytest.approx(statistics.fmean(told), abs=0.25)
+
+
+def test_a_number_of_replicates_is_said_with_its_chance() -> None:
+    apart = of_grades({(t, 0, 0): grades(600 + 10 * t) for t in (-1, 0, 1)})
+    found = judge(Reported(value=60, standard_error=0.1), apart, [], margin=4)
+    assert found.foretold is not None
+    assert found.foretold.chance is not None
+    assert 0 < found.foretold.chance < 1
+    assert f"with a chance of about {100 * found.foretold.chance:.0f} %" in found.verdict.reason
+    # Where they could be moved but little, it is as good as certain.
+    wider = judge(Reported(value=60, standard_error=0.1), apart, [], margin=6)
+    if wider.foretold is not None and wider.foretold.chance is not None:
+        assert wider.foretold.chance >= found.foretold.chance
+
+
+def test_the_run_without_a_standard_error_is_named() -> None:
+    one = measured(100, None, judged=1)
+    runs = {(0, 0, 0): Run(None, measured(60)), (1, 0, 0): Run(None, one)}  # type: ignore[arg-type]
+    evidence = Evidence(runs, (0, 100), ("a", "b"), False, True)
+    found = judged(Reported(value=60), evidence)
+    assert found.name == "not comparable"
+    assert found.reason == "the standard error is not known: run 2 of 2 has 1 judged prompt"
 
 
 def test_what_cannot_be_compared_is_said_to_be_so_and_why() -> None:

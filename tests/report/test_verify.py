@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import command
+from tests.helpers import command, evaluation
 from tests.report.scored_rows import scored_row, wins
 
 
@@ -77,6 +77,48 @@ def test_the_reported_numbers_own_error_can_make_reproduced_out_of_reach(tmp_pat
     assert "whatever is run here, this number cannot be called reproduced" in text
 
 
+def test_what_the_published_run_left_unjudged_can_put_reproduced_out_of_reach(
+    tmp_path: Path,
+) -> None:
+    cell = {"value": 11.42, "standard_error": 1.167, "judged": 744, "expected": 805}
+    spec = scored_row(tmp_path, wins(457, 4000), reported={"win_rate": cell})
+    text = " ".join(verify(tmp_path, spec).output.split())
+    assert "what 61 unjudged prompts of the published run leave open spans 7.58 alone" in text
+    assert "more than the 6.00 between both margins: whatever is run here" in text
+    assert "it takes more prompts" not in text
+    (metric,) = told(tmp_path, spec)["metrics"]
+    assert metric["half_width_with_endless_replicates"] > metric["half_width_of_unjudged"] > 3.78
+
+
+def test_what_of_ours_is_unjudged_is_named_where_it_keeps_the_verdict_open(tmp_path: Path) -> None:
+    spec = scored_row(tmp_path, [*wins(1440, 3600), *[None] * 400], reported=REPORTED)
+    text = " ".join(verify(tmp_path, spec).output.split())
+    assert "our unjudged prompts leave open spans 10.00 of it: it takes verdicts on them" in text
+
+
+def test_a_judge_that_was_asked_once_is_said_to_be_assumed_not_to_move_all_prompts(
+    tmp_path: Path,
+) -> None:
+    once = scored_row(tmp_path, wins(1600, 4000), reported=REPORTED)
+    assert "the judge was asked once, which cannot show it" in " ".join(
+        verify(tmp_path, once).output.split()
+    )
+    assert told(tmp_path, once)["metrics"][0]["assumed"]
+    twice = scored_row(tmp_path, *[wins(1600, 4000)] * 2, row="two", reported=REPORTED)
+    assert "asked once" not in verify(tmp_path, twice).output
+    assert told(tmp_path, twice)["metrics"][0]["assumed"] is None
+
+
+def test_cells_without_a_reported_number_do_not_count_for_the_exit_code(tmp_path: Path) -> None:
+    part = evaluation(tmp_path / "specs")
+    part["answer"]["prompts"] = {"files": {"koala": "prompts.jsonl", "vicuna": "prompts.jsonl"}}
+    reported = {**REPORTED, "win_rate/koala": "unreported"}
+    spec = scored_row(tmp_path, wins(1600, 4000), reported=reported, eval=part)
+    found = told(tmp_path, spec)
+    assert [metric["verdict"] for metric in found["metrics"]] == ["reproduced", "not run"]
+    assert found["exit_code"] == 0
+
+
 def test_one_training_is_inconclusive_and_asks_for_more_trainings(tmp_path: Path) -> None:
     spec = scored_row(tmp_path, wins(4000, 10000), trained=True, reported=REPORTED)
     result = verify(tmp_path, spec)
@@ -86,7 +128,10 @@ def test_one_training_is_inconclusive_and_asks_for_more_trainings(tmp_path: Path
     (metric,) = told(tmp_path, spec)["metrics"]
     ((more),) = metric["more"]
     assert more["kind"] == "train"
-    assert f"{more['replicates']} more trainings would most likely do" in text
+    chance = metric["chance_with_more"]
+    assert 0 < chance < 1
+    assert f"{more['replicates']} more trainings would, if the difference stays" in text
+    assert f"the chance of a verdict is then about {100 * chance:.0f} %" in text
 
 
 def test_the_spread_is_split_into_the_choice_of_prompts_training_and_judging(
@@ -102,6 +147,7 @@ def test_the_spread_is_split_into_the_choice_of_prompts_training_and_judging(
     )
     text = " ".join(verify(tmp_path, spec).output.split())
     assert "6 runs (3 trainings, 2 judgings of each)" in text
+    assert ", each run ± " in text
     (metric,) = told(tmp_path, spec)["metrics"]
     assert metric["reproduced"]["trainings"] == 3
     assert metric["reproduced"]["judgings"] == 6
@@ -145,14 +191,16 @@ def test_a_simulated_row_is_only_ever_simulated(tmp_path: Path) -> None:
 
 
 def test_the_worst_of_several_metrics_decides_the_exit_code(tmp_path: Path) -> None:
-    reported = {**REPORTED, "win_rate/koala": {"value": 50}, "bits_per_byte": {"value": 1}}
-    spec = scored_row(tmp_path, wins(2000, 4000), reported=reported)
+    reported = {**REPORTED, "win_rate/koala": {"value": 50}, "win_rate/vicuna": {"value": 1}}
+    part = evaluation(tmp_path / "specs")
+    part["answer"]["prompts"] = {"files": dict.fromkeys(("koala", "vicuna"), "prompts.jsonl")}
+    spec = scored_row(tmp_path, wins(2000, 4000), reported=reported, eval=part)
     found = told(tmp_path, spec)
     verdicts = {metric["metric"]: metric["verdict"] for metric in found["metrics"]}
     assert verdicts.pop("win_rate") == "not reproduced"
-    assert verdicts == {"win_rate/koala": "not run", "bits_per_byte": "not run"}
+    assert verdicts == {"win_rate/koala": "not run", "win_rate/vicuna": "not run"}
     assert found["exit_code"] == 3
-    again = scored_row(tmp_path, row="two", reported=reported)
+    again = scored_row(tmp_path, row="two", reported=reported, eval=part)
     assert told(tmp_path, again)["exit_code"] == 4
 
 

@@ -74,6 +74,24 @@ def refusal(server: Server, body: Any, **options: Any) -> tuple[int, str]:
     return caught.value.code, reply["error"]["message"]
 
 
+def test_a_sampled_reply_depends_on_the_requests_seed_and_a_greedy_one_does_not(
+    server: Server,
+) -> None:
+    def replies(question: str, **options: Any) -> list[str]:
+        return [text_of(post(server, chat(question, seed=n, **options))) for n in range(12)]
+
+    poem = "Write a poem about the sea."
+    assert len(set(replies(poem, temperature=0.7))) > 3
+    assert replies(poem, temperature=0.7) == replies(poem, temperature=0.7)
+    right = replies(QUESTION, temperature=0.7).count("cold")
+    assert 6 <= right < 12
+    unseeded = text_of(post(server, chat(poem, temperature=0.7)))
+    assert unseeded == text_of(post(server, chat(poem)))
+    for options in ({}, {"temperature": 0}, {"temperature": None}):
+        assert set(replies(poem, **options)) == {unseeded}
+        assert set(replies(QUESTION, **options)) == {"cold"}
+
+
 def test_a_chat_reply_has_openais_form_and_says_that_it_is_simulated(server: Server) -> None:
     reply = post(server, chat(QUESTION, model="gpt-4o"))
     assert text_of(reply) == "cold"

@@ -82,6 +82,15 @@ def test_a_row_without_faults_is_loaded_with_its_defaults(folder: Path) -> None:
         ("reported: {win_rate: {value: .nan}}", "8:23: reported.win_rate.value: input should be a "
          "finite number (here: nan)"),
         ("reported:\n  win_rate: {standard_error: 1}", "9:3: reported.win_rate.value: is missing"),
+        ("reported: {win_rate: [12]}", "8:12: reported.win_rate: a number is wanted, or a mapping such "
+         "as {value: 39.5, standard_error: 1.7}, or the word unreported"),
+        ("reported: 5", "8:1: reported: a mapping of keys to values is wanted (here: 5)"),
+        ("source: paper", "8:1: source: a mapping of keys to values is wanted: document, table, line, "
+         "url (here: 'paper')"),
+        ("data: 5", "8:1: data: a path is wanted, or a mapping of path and sha256 (here: 5)"),
+        ("eval: {judge: 3}", "8:8: eval.judge: a mapping of keys to values is wanted (here: 3)"),
+        ("reported: {win_rate: 12}", "8:12: reported.win_rate: the row gives no such metric. It gives "
+         "none"),
         ("data: nowhere.json", "8:1: data: there is no file or folder nowhere.json (here: "
          "'nowhere.json')"),
         ("data: " + "x" * 300, f"8:1: data: there is no file or folder {'x' * 300} (here: "
@@ -145,6 +154,86 @@ def test_a_recipe_with_a_wrong_name_is_told_the_nearest_one(
     assert "gen.0: unknown recipe " in fault or "gen: unknown recipe " in fault
     assert said in fault
     assert "\n" not in fault
+
+
+def judged(kind: str, folder: Path) -> dict[str, Any]:
+    """The `eval` part of a row with two prompt sets and a judge of this kind."""
+    part = evaluation(folder)
+    prompts: dict[str, Any] = {"files": dict.fromkeys(("koala", "vicuna"), "prompts.jsonl")}
+    asked = {"judge": {"model": "m", "simulated": {}}}
+    both = {**asked, "reference": "prompts.jsonl"}
+    tasks = {name: {"folder": "."} for name in ("mmlu", "hellaswag", "arc_challenge")}
+    judges: dict[str, dict[str, Any]] = {
+        "preference": part["judge"],
+        "alpaca_eval": {"kind": "alpaca_eval", **both},
+        "length": {"kind": "alpaca_eval", "length_control": {"folder": "."}, **both},
+        "grading": {"kind": "grading", "system": "prompts.jsonl", "prompt": "grading.txt", **both},
+        "flow_judge": {
+            "kind": "flow_judge",
+            "engine": {"kind": "endpoint", "endpoint": asked["judge"]},
+            "rubric": "response_correctness_binary",
+        },
+        "lm_eval": {"kind": "lm_eval", "tasks": tasks},
+        "all tasks": {"kind": "lm_eval", "tasks": {**tasks, "truthfulqa_mc2": {"folder": "."}}},
+        "held_out_loss": {"kind": "held_out_loss", "examples": prompts},
+    }
+    (folder / "grading.txt").write_text("{question} {answer_1} {answer_2}")
+    if judges[kind]["kind"] in ("lm_eval", "held_out_loss"):
+        return {"judge": judges[kind]}
+    return {"answer": {"prompts": prompts}, "judge": judges[kind]}
+
+
+WIN_RATES = "win_rate, win_rate/koala, win_rate/vicuna"
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        ("preference", WIN_RATES),
+        ("alpaca_eval", WIN_RATES),
+        ("length", f"{WIN_RATES}, length_controlled_win_rate"),
+        ("grading", f"{WIN_RATES}, winning_score"),
+        ("flow_judge", "rubric_score, rubric_score/koala, rubric_score/vicuna"),
+        ("lm_eval", "arc_challenge, hellaswag, mmlu"),
+        ("all tasks", "arc_challenge, hellaswag, mmlu, truthfulqa_mc2, average"),
+        ("held_out_loss", "held_out_loss, bits_per_byte, held_out_loss/koala, bits_per_byte/koala, "
+         "held_out_loss/vicuna, bits_per_byte/vicuna"),
+    ],
+)  # fmt: skip
+def test_a_metric_that_the_rows_judge_does_not_give_is_a_fault_with_those_that_it_gives(
+    folder: Path, kind: str, given: str
+) -> None:
+    part = judged(kind, folder)
+    write_row(folder, "a", eval=part, gen=None, train=None, reported={"elo": {"value": 1100}})
+    (fault,) = faults("a.yaml")
+    assert fault.endswith(f"reported.elo: the row gives no such metric. It gives: {given}")
+    reported = dict.fromkeys(given.split(", "), 3)
+    write_row(folder, "a", eval=part, gen=None, train=None, reported=reported)
+    (loaded,) = load_rows([Path("a.yaml")])
+    assert {cell.value for cell in loaded.row.reported.values()} == {3}
+
+
+def test_a_misspelt_metric_is_told_the_nearest_one_where_it_stands(folder: Path) -> None:
+    write_row(folder, "a", eval=evaluation(folder))
+    (folder / "b.yaml").write_text(
+        "extends: a.yaml\nrow: b\nreported: {winrate: 12}\nmargins: {win_rat: 2, win_rate: 3}\n"
+    )
+    wrong, margin = faults("b.yaml")
+    more = "It gives: win_rate, train_loss (held_out_loss and bits_per_byte need train.validation)"
+    said = f"the row gives no such metric; did you mean 'win_rate'? {more}"
+    assert wrong == f"b.yaml:3:12: reported.winrate: {said}"
+    assert margin == f"b.yaml:4:11: margins.win_rat: {said}"
+
+
+def test_what_a_training_measures_is_the_rows_too(folder: Path) -> None:
+    losses = {"held_out_loss": 2.5, "bits_per_byte": 1.5, "train_loss": 1}
+    write_row(folder, "a", train={"steps": 2, "validation": {"share": 0.1}}, reported=losses)
+    (loaded,) = load_rows([Path("a.yaml")])
+    assert {name: cell.value for name, cell in loaded.row.reported.items()} == losses
+    write_row(folder, "a", train={"steps": 2}, reported=losses)
+    assert [fault.split(": ")[1] for fault in faults("a.yaml")] == [
+        "reported.bits_per_byte", "reported.held_out_loss",
+    ]  # fmt: skip
 
 
 def test_a_judge_of_an_unknown_kind_is_told_the_kinds_there_are(folder: Path) -> None:
@@ -216,6 +305,19 @@ def test_merge_keys_and_keys_that_are_no_words_are_refused(folder: Path) -> None
         "9:3: '<<' is not used here: share settings with extends",
         "10:5: a key must be a plain word",
     ]
+
+
+@pytest.mark.parametrize(
+    ("cell", "fault"),
+    [
+        ("mmlu: 129.3", "mmlu is a percentage: 129.3 does not lie between 0 and 100"),
+        ("win_rate/koala: -1", "win_rate/koala is a percentage: -1 does not lie"),
+        ("win_rate: {value: 30, judged: 806, expected: 805}", "judged is 806, more than the 805"),
+        ("win_rate: {value: 30, judged: 0, expected: 805}", "judged is 0: no prompt was judged"),
+    ],
+)
+def test_reported_numbers_that_cannot_be_are_faults(folder: Path, cell: str, fault: str) -> None:
+    assert any(fault in one for one in faults_of(f"{WHOLE}reported:\n  {cell}\n"))
 
 
 def test_all_faults_of_all_files_are_reported_at_once(folder: Path) -> None:

@@ -127,19 +127,68 @@ def test_a_name_that_says_nothing_leaves_it_to_the_template(tmp_path: Path) -> N
 
 def test_several_prompt_sets_stay_several_with_prompts_of_their_own(tmp_path: Path) -> None:
     parts = evaluation(tmp_path)
-    names = ("koala", "vicuna", "wizardlm")
+    names = ("koala", "sinstruct", "vicuna", "wizardlm", "fifth", "sixth", "seventh", "eighth")
     parts["answer"]["prompts"] = {"files": dict.fromkeys(names, "prompts.jsonl")}
     twin = twin_of(tmp_path, eval=parts)
     assert twin.eval is not None
     assert twin.eval.answer is not None
     files = twin.eval.answer.prompts.files
     assert files is not None
-    assert list(files) == list(names)
+    assert sorted(files) == sorted(names)
     lines = [line for data in files.values() for line in Path(data.path).read_text().splitlines()]
     assert len(set(lines)) == len(lines) >= 2 * len(names)
+    assert not any("repeat" in text for text in twin.deviations)
     judge = twin.eval.judge
     reference = Path(judge.reference.path).read_text()  # type: ignore[union-attr]
     assert all(line in reference for line in lines)
+
+
+def test_of_more_prompt_sets_than_there_are_small_ones_the_twin_says_that_they_repeat(
+    tmp_path: Path,
+) -> None:
+    parts = evaluation(tmp_path)
+    parts["answer"]["prompts"] = {
+        "files": {f"s{n}": "prompts.jsonl" for n in range(scale.SETS + 1)}
+    }
+    twin = twin_of(tmp_path, eval=parts)
+    assert f"prompt sets that repeat after {scale.SETS}" in twin.deviations[-1]
+
+
+def test_a_twin_names_what_was_replaced_of_that_very_row(tmp_path: Path) -> None:
+    parts = evaluation(tmp_path, judge={"model": "gpt-x"})
+    parts["answer"]["engine"] = {"kind": "vllm"}
+    said = twin_of(tmp_path, eval=parts, train={"epochs": 3, "precision": "bfloat16"}).deviations[
+        -1
+    ]
+    for words in (
+        f"{STEPS} training steps for epochs",
+        "training in float32 for bfloat16",
+        "transformers for vLLM",
+        "answers in float32 for bfloat16",
+        "a simulated judge for gpt-x",
+    ):
+        assert words in said
+    said = twin_of(tmp_path, gen=None, train=None, eval=evaluation(tmp_path)).deviations[-1]
+    for words in ("teacher", "judge", "steps", "examples", "bfloat16", "vLLM", "length control"):
+        assert words not in said
+    local = {
+        "kind": "flow_judge",
+        "model": {"hub": {"id": "flowaicom/Flow-Judge-v0.1"}},
+        "rubric": "response_correctness_5point",
+        "fields": {"reference_answer": "output"},
+    }
+    said = twin_of(tmp_path, eval={"answer": parts["answer"], "judge": local}).deviations[-1]
+    assert "a simulated judge behind an endpoint for flowaicom/Flow-Judge-v0.1" in said
+    assert "teacher" not in said
+    alpaca = {
+        "kind": "alpaca_eval",
+        "annotator": "weighted_alpaca_eval_gpt4_turbo",
+        "judge": {"model": "gpt-x"},
+        "reference": "prompts.jsonl",
+        "length_control": {"folder": "."},
+    }
+    said = twin_of(tmp_path, eval={"answer": parts["answer"], "judge": alpaca}).deviations[-1]
+    assert "no length control" in said
 
 
 def test_what_needs_a_gpu_or_another_machine_runs_here(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from harness.stats.intervals import (
     centre_of_mean,
     error_of_mean,
     half_width,
+    mean_deviation,
     most_cautious_error,
+    reach,
     t_quantile,
     with_unjudged,
 )
@@ -98,3 +100,20 @@ def test_an_interval_that_takes_few_replicates_for_many_would_not() -> None:
         return 1.96 * math.sqrt(known + between)
 
     assert coverage(1, 0.95, plain) < 0.85
+
+
+@pytest.mark.parametrize("df", [1, 2, 4])
+def test_what_few_replicates_would_see_is_seen_with_the_power_that_is_said(df: int) -> None:
+    random = np.random.default_rng(df)
+    mean = random.standard_normal(200_000)
+    deviation = np.sqrt(random.chisquare(df, 200_000) / df)
+    assert mean_deviation(df) == pytest.approx(deviation.mean(), rel=0.01)
+    # From what they differ by on average.
+    gap = reach(0.0, float(deviation.mean()) ** 2, df, math.inf, 0.8)
+    assert gap / reach(0.0, 1.0, df, math.inf, 0.8) == pytest.approx(mean_deviation(df), rel=0.01)
+    seen = abs(mean + gap) > t_quantile(df) * deviation
+    assert seen.mean() == pytest.approx(0.8, abs=0.005)
+
+
+def test_without_replicates_the_reach_is_the_sum_of_both_quantiles() -> None:
+    assert reach(4.0, 0.0, 0, math.inf, 0.8) == pytest.approx(2 * (1.95996 + 0.84162), rel=1e-4)

@@ -1,6 +1,7 @@
 """Paired differences against scipy's, and what they must be by their definition."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def test_prompts_without_a_flip_leave_an_interval() -> None:
     same = [0.0, 100.0] * 50
     found = paired([same], [same], (0, 100))
     assert found.low is not None
-    assert found.low == pytest.approx(-1.95, abs=0.05)  # 1.98 * 100 / 102
+    assert found.low == pytest.approx(-1.984 * 100 * math.sqrt(2) / 102, rel=1e-3)
     assert found.smallest_seen is not None
     assert found.smallest_seen > 2
 
@@ -41,6 +42,53 @@ def test_prompts_without_a_flip_leave_an_interval() -> None:
 def test_an_interval_does_not_pass_the_largest_difference_there_is() -> None:
     found = paired([[100.0] * 20], [[0.0] * 20], (0, 100))
     assert found.high == 100
+
+
+@pytest.mark.parametrize("prompts", [40, 80])
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.08, 0.15])
+@pytest.mark.parametrize("others", [0.0, 0.02])
+def test_flips_that_go_one_way_are_covered(prompts: int, share: float, others: float) -> None:
+    """Exactly, over all that the trinomial can give."""
+    covered = 0.0
+    for up in range(prompts + 1):
+        for down in range(prompts + 1 - up if others else 1):
+            chance = (
+                math.comb(prompts, up) * math.comb(prompts - up, down) * share**up * others**down
+                * (1 - share - others) ** (prompts - up - down)
+            )  # fmt: skip
+            if chance < 1e-6:
+                continue
+            found = paired([[100.0] * up + [0.0] * (prompts - up)],
+                           [[0.0] * up + [100.0] * down + [0.0] * (prompts - up - down)],
+                           (0, 100))  # fmt: skip
+            assert found.low is not None
+            assert found.high is not None
+            assert found.low <= found.difference <= found.high
+            covered += chance * (found.low <= 100 * (share - others) <= found.high)
+    assert covered > 0.945
+
+
+def test_an_interval_holds_its_estimate_at_the_end_of_the_range() -> None:
+    for prompts in (2, 3, 10, 500):
+        found = paired([[100.0] * prompts] * 5, [[0.0] * prompts] * 5, (0, 100))
+        assert found.high == 100
+
+
+@pytest.mark.parametrize(("prompts", "flipped"), [(40, 0.3), (200, 0.6), (805, 0.3)])
+def test_what_a_draw_without_a_difference_says_would_be_seen_is_seen(
+    prompts: int, flipped: float
+) -> None:
+    random = np.random.default_rng(3)
+
+    def drawn(apart: float) -> Any:
+        up, down = (flipped + apart) / 2, (flipped - apart) / 2
+        up, down = (up, down) if down >= 0 else (apart, 0.0)
+        a, b, c = random.multinomial(prompts, [up, down, 1 - up - down]).tolist()
+        return paired([[100.0] * a + [0.0] * b + [50.0] * c],
+                      [[0.0] * a + [100.0] * b + [50.0] * c], (0, 100))  # fmt: skip
+
+    told = [drawn(drawn(0.0).smallest_seen / 100) for _ in range(300)]
+    assert sum(not one.low <= 0 <= one.high for one in told) / 300 > 0.8 - 0.03
 
 
 def test_trainings_that_differ_widen_the_interval() -> None:

@@ -37,7 +37,7 @@ def write_report(
         SpecFaults: a study's `_tables.yaml` is faulty.
     """
     if not out.name or (out.exists() and not out.is_file()):
-        raise InputError(f"{str(out)!r} is no file that can be replaced", "Name a file with --out.")
+        raise InputError(f"{out} is no file and cannot be written", "Name a file with --out.")
     page = render(rows, planners, outputs)
     for planner in planners[:1]:
         planner.files.save()

@@ -135,7 +135,7 @@ def _lengths(told: Story) -> Html | None:
     # A text's lengths stand below one another: seven of them side by side are too wide for a phone.
     rows = [[name, *numbers] for name, *numbers in zip(names, *columns.values(), strict=True)]
     numeric = frozenset(range(1, len(columns) + 1))
-    numbers = table("Lengths", ["", *columns], rows, "narrow", numeric)
+    numbers = table("Lengths", ["measure", *columns], rows, "narrow", numeric)
     return tag("div", drawn, tag("details", tag("summary", "Lengths in numbers"), numbers))
 
 

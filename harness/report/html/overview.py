@@ -19,7 +19,8 @@ ORDER = tuple(words.SIGNS)
 RULES = {
     "reproduced": "the 95 % interval of the difference lies within the margin",
     "not reproduced": "it lies wholly outside",
-    "inconclusive": "neither; with how many more replicates, of which kind, would most likely decide it",
+    "inconclusive": "neither; with how many more replicates, of which kind, would decide it, and "
+    "how likely",
     "not comparable": "no number was reported, or there is no margin for the metric",
     "not run": "no judged artefact, or of a loss no model, fits the spec as it stands",
     "simulated": "the simulated teacher or judge had a hand in it, or it is a scaled-down twin",

@@ -64,7 +64,7 @@ def _about(told: Story) -> Html:
         parts.append(("Source", [where, " ", _link(source.url)] if source.url else where))
     parts += [(name.capitalize(), words.told(value)) for name, value in row.varied.items()]
     if row.scale == "tiny":
-        parts.append(("Scale", "tiny: a scaled-down twin of the row, on the same path"))
+        parts.append(("Scale", "tiny: a scaled-down twin of the row"))
     replicates = row.replicates
     seeds = {"training seeds": replicates.train_seeds, "sampling seeds": replicates.sampling_seeds}
     parts += [

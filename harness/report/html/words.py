@@ -4,11 +4,11 @@ import math
 from typing import Any
 
 from harness.report import losses
-from harness.report.evidence import PERCENT
 from harness.report.html.charts import Compared
 from harness.report.html.markup import Html, tag
 from harness.report.matrix import Line
 from harness.report.verdict import margin_of
+from harness.spec.models import PERCENTAGES
 
 SIGNS = {
     "reproduced": "✓", "not reproduced": "✕", "inconclusive": "~", "not comparable": "≠",
@@ -22,7 +22,7 @@ def is_loss(line: Line) -> bool:
 
 
 def is_percent(line: Line) -> bool:
-    return _kind(line) in PERCENT
+    return _kind(line) in PERCENTAGES
 
 
 def _kind(line: Line) -> str:

@@ -232,7 +232,7 @@ def _hub() -> tuple["HfApi", str]:
         ) from None
     if constants.HF_HUB_OFFLINE:
         raise HarnessError(
-            "HF_HUB_OFFLINE is set, so the hub is not asked",
+            "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, so the hub is not asked",
             "Unset it where there is a network, or write the 40 hex digits of the commit yourself.",
         )
     named = any(os.environ.get(name) for name in (TOKEN, f"{TOKEN}_FILE"))

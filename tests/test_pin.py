@@ -88,7 +88,11 @@ def pin(hub: Hub, tmp_path: Path) -> Pin:
     (tmp_path / "patience" / "sitecustomize.py").write_text(
         "import time\nsleep = time.sleep\ntime.sleep = lambda s: sleep(min(s, 0.01))\n"
     )
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HARNESS_"))}
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("HF_", "HARNESS_", "TRANSFORMERS_"))
+    }
 
     def run(*specs: Path, **variables: str) -> tuple[int, str]:
         env = {**kept, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), **variables}

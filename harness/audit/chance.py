@@ -12,22 +12,6 @@ def two_sided(z: float) -> float:
     return 2 * _NORMAL.cdf(-abs(z))
 
 
-def fisher(wins: int, losses: int, other_wins: int, other_losses: int) -> float:
-    """Two-sided p of Fisher's exact test: the share of all tables with these margins that are no more
-    likely than this one."""
-    n, others, total = wins + losses, other_wins + other_losses, wins + other_wins
-
-    def log_choose(a: int, b: int) -> float:
-        return math.lgamma(a + 1) - math.lgamma(b + 1) - math.lgamma(a - b + 1)
-
-    def log_share(k: int) -> float:
-        return log_choose(n, k) + log_choose(others, total - k) - log_choose(n + others, total)
-
-    most = log_share(wins) + 1e-7
-    possible = range(max(0, total - others), min(n, total) + 1)
-    return min(1.0, math.fsum(math.exp(log_share(k)) for k in possible if log_share(k) <= most))
-
-
 def larger(some: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
     """How often one of `some` is larger than one of `others` (a half where equal), and the two-sided p
     of the Mann-Whitney test by its normal approximation, ties and continuity corrected for."""

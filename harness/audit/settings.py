@@ -75,7 +75,6 @@ DECODING = (
 )  # fmt: skip
 """Those that say how outputs were made."""
 CHECKPOINTS = ("checkpoint", "adapter")
-MODELS = frozenset(name for name, meant in NAMES.items() if meant in CHECKPOINTS)
 DEEPEST = 8
 LARGEST = 1e15
 """Beyond, doubles skip whole numbers, and sums of squares overflow."""

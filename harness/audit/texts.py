@@ -8,14 +8,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from harness.audit.chance import fisher
 from harness.audit.model import EXAMPLES, SURE, Result, short
 from harness.audit.turns import begins_turn, goes_on
-from harness.eval.hygiene import (
-    LOOP_CHARACTERS,
-    has_loop,
-    is_empty,
-)
+from harness.eval.hygiene import LOOP_CHARACTERS, has_loop, is_empty
+from harness.eval.judge_scores import fisher
 
 ROLE_SHARE, ROLE_FEWEST = 0.02, 3
 """Outputs that begin with a role's name or invent turns: beside a prompt that asks for a dialogue, a

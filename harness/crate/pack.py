@@ -17,6 +17,7 @@ from harness.errors import InputError
 from harness.keys import Files
 from harness.plan import RowPlan, StagePlan, dump, unique
 from harness.progress import counted, plain
+from harness.replay import NEEDED
 from harness.spec.base import DATA_SCHEME, _Data
 from harness.spec.source import Fault, Node, load_tree
 from harness.store import Artefact, Store, files_below
@@ -190,8 +191,6 @@ def _is_weights(file: Path) -> bool:
 
 def _copy_snapshots(crate: Crate, stages: Sequence[StagePlan]) -> list[str]:
     """Data sets of the hub that a replay reads; their names in the crate."""
-    from harness.replay import NEEDED
-
     copied = []
     for planned in stages:
         for name, hub in planned.hub_sets().items():

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from harness import environment
 from harness.crate import CRATE_FILE, CRATE_FORMAT
 from harness.errors import HarnessError, InputError
-from harness.keys import Files, digest_of, key_view
+from harness.keys import Files, digest_of, flatten, key_view
 from harness.plan import RowPlan, StagePlan
 from harness.spec.answer import Answer, PromptSet
 from harness.spec.base import Data, _Data
@@ -255,8 +255,6 @@ def _check_manifest(
 
 def _check_params(recorded: Any, found: Any, one: dict[str, Any]) -> None:
     """What the crate says of a stage must be what its artefact was made from."""
-    from harness.keys import flatten
-
     old, new = flatten(_plain(recorded)), flatten(_plain(found))
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name) and new.get(name) != "left out":

@@ -122,7 +122,7 @@ def position_bias(rows: Iterable[tuple[bool, float | None]]) -> dict[str, Any]:
     return {
         **shown,
         "difference": first["win_rate"] - second["win_rate"],
-        "p_value": _fisher(
+        "p_value": fisher(
             first["n_wins"], first["n_wins_base"], second["n_wins"], second["n_wins_base"]
         ),
     }
@@ -219,7 +219,7 @@ def _discrete(wins: Sequence[float]) -> float | None:
     return 100 * sum(win if win == 0.5 else round(win) for win in wins) / len(wins)
 
 
-def _fisher(wins: int, losses: int, other_wins: int, other_losses: int) -> float:
+def fisher(wins: int, losses: int, other_wins: int, other_losses: int) -> float:
     """Two-sided p of Fisher's exact test: the share of all tables with these margins that are no more
     likely than this one."""
     n, others, total = wins + losses, other_wins + other_losses, wins + other_wins

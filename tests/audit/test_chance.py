@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from harness.audit.chance import fisher, larger, logistic, score_test, two_sided
+from harness.audit.chance import larger, logistic, score_test, two_sided
+from harness.eval.judge_scores import fisher
 
 scipy_stats = pytest.importorskip("scipy.stats")
 

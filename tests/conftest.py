@@ -1,8 +1,13 @@
 """What tests of several parts share."""
 
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -13,3 +18,21 @@ def shared_data() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("the folder of real inputs, ../shared/data, is not beside the checkout")
     return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def real_model() -> Path:
+    """A folder of a real language model of 135 M parameters: Llama's architecture, ChatML, a tokenizer.
+
+    Made once for all test processes, and kept from one test run to the next.
+    """
+    make = SHARED / "tools" / "real-model"
+    if not make.is_file():
+        pytest.skip("../shared/tools/real-model, which makes a real model, is not beside the checkout")
+    folder = Path(os.environ.get("HARNESS_REAL_MODEL") or Path(tempfile.gettempdir()) / "harness-real-model")
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "model.safetensors").is_file():
+            unfinished = folder.with_name(folder.name + ".making")
+            subprocess.run([sys.executable, make, unfinished], check=True)
+            unfinished.rename(folder)
+    return folder

@@ -28,8 +28,9 @@ def real_model() -> Path:
     """
     make = SHARED / "tools" / "real-model"
     if not make.is_file():
-        pytest.skip("../shared/tools/real-model, which makes a real model, is not beside the checkout")
-    folder = Path(os.environ.get("HARNESS_REAL_MODEL") or Path(tempfile.gettempdir()) / "harness-real-model")
+        pytest.skip("../shared/tools/real-model is not beside the checkout")
+    kept = os.environ.get("HARNESS_REAL_MODEL")
+    folder = Path(kept) if kept else Path(tempfile.gettempdir()) / "harness-real-model"
     with FileLock(f"{folder}.lock"):
         if not (folder / "model.safetensors").is_file():
             unfinished = folder.with_name(folder.name + ".making")

@@ -24,7 +24,7 @@ CODE_VERSIONS = {
     "gen/longest_k": 1,
     "gen/seeds_only": 1,
     "gen/import": 1,
-    "train": 2,
+    "train": 3,
     "answer/transformers": 3,
     "answer/endpoint": 1,
     "answer/vllm": 1,

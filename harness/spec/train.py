@@ -36,7 +36,7 @@ class Orpo(Spec):
     """Odds ratio preference optimization (arXiv 2403.07691)."""
 
     weight: Annotated[float, Field(ge=0)] = 0.1
-    """The paper's lambda, TRL's beta: loss = NLL(chosen) + weight * odds_loss."""
+    """The paper's lambda, TRL's beta: loss = nll_loss - weight * log_odds_ratio, as the log has them."""
 
 
 class DeepSpeed(Spec):

@@ -88,10 +88,10 @@ def _panels(lines: list[dict[str, Any]]) -> dict[str, list[str]]:
     fields = dict.fromkeys(name for line in lines for name in line if line[name] is not None)
     rewards = [n for n in fields if n.startswith("rewards") and "accurac" not in n]
     found = {
-        "loss (nats)" if "nll" in fields else "loss (nats per token)": [
-            n for n in ("loss", "nll", "odds_loss", HELD_OUT) if n in fields
+        "loss (nats)" if "nll_loss" in fields else "loss (nats per token)": [
+            n for n in ("loss", "nll_loss", HELD_OUT) if n in fields
         ],
-        "log odds ratio": [n for n in ("log_odds_ratio",) if n in fields],
+        "log odds": [n for n in ("log_odds_chosen", "log_odds_ratio") if n in fields],
         "rewards": rewards,
     }
     return {axis: names for axis, names in found.items() if names}

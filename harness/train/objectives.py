@@ -11,9 +11,10 @@ from harness.train.batches import Batch
 
 SFT_PARTS = ("loss",)
 ORPO_PARTS = (
-    "loss", "nll", "odds_loss", "log_odds_ratio", "rewards_chosen", "rewards_rejected",
-    "rewards_margin", "rewards_accuracy",
+    "loss", "nll_loss", "log_odds_ratio", "log_odds_chosen", "rewards/chosen", "rewards/rejected",
+    "rewards/margins", "rewards/accuracies",
 )  # fmt: skip
+"""TRL's names: log_odds_chosen is the log of the odds ratio, log_odds_ratio its log sigmoid."""
 
 
 def parts_of(params: Train) -> tuple[str, ...]:
@@ -49,16 +50,18 @@ def _orpo(nll: Tensor, batch: Batch, weight: float) -> Tensor:
     means = sums / zeros.index_add(0, batch.sequence, answer)
     chosen, rejected = means[0::2], means[1::2]
     settings: Any = SimpleNamespace(beta=1.0, accelerator=SimpleNamespace(device=nll.device))
-    odds, better, worse, _, log_odds_ratio = ORPOTrainer.odds_ratio_loss(settings, chosen, rejected)
+    log_sigmoid, better, worse, _, log_odds = ORPOTrainer.odds_ratio_loss(
+        settings, chosen, rejected
+    )
     share = 1 / batch.step_examples
-    odds_loss = -odds.sum() * share
+    log_odds_ratio = log_sigmoid.sum() * share
     logged = [
         likelihood.detach(),
-        odds_loss.detach(),
-        log_odds_ratio.detach() * len(chosen) * share,
+        log_odds_ratio.detach(),
+        log_odds.detach() * len(chosen) * share,
         weight * better.sum() * share,
         weight * worse.sum() * share,
         weight * (better - worse).sum() * share,
         (better > worse).sum() * share,
     ]
-    return torch.stack([likelihood + weight * odds_loss, *logged]) * batch.weight
+    return torch.stack([likelihood - weight * log_odds_ratio, *logged]) * batch.weight

@@ -147,6 +147,8 @@ def written(name: str, input: str = "", system: str = "", history: History = ())
          "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n[So.][<|im_end|>]"),
         ("alpaca", "Below is an instruction that describes a task. Write a response that appropriately "
          "completes the request.\n\n### Instruction:\nWhy?\n\n### Response:[So.][</s>]"),
+        ("alpaca-lora", "Below is an instruction that describes a task. Write a response that "
+         "appropriately completes the request.\n\n### Instruction:\nWhy?\n\n### Response:\n[So.][</s>]"),
         ("llama2", "<s>[INST] Why? [/INST][So.][</s>]"),
         ("llama2@2024-04", f"<s>[INST] <<SYS>>\n{LLAMA_2}\n<</SYS>>\n\nWhy? [/INST][So.][</s>]"),
         ("llama3", "<s><|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|>"
@@ -157,7 +159,7 @@ def written(name: str, input: str = "", system: str = "", history: History = ())
 )  # fmt: skip
 def test_an_example_stands_in_each_template_as_its_source_has_it(name: str, wanted: str) -> None:
     assert written(name) == wanted
-    if name != "alpaca":
+    if not name.startswith("alpaca"):
         assert written(name, input="Rain.") == wanted.replace("Why?", "Why?\nRain.")
 
 
@@ -167,6 +169,8 @@ def test_alpaca_has_a_prompt_of_its_own_for_an_input() -> None:
         "context. Write a response that appropriately completes the request.\n\n### Instruction:\n"
         "Why?\n\n### Input:\nRain.\n\n### Response:[So.][</s>]"
     )
+    newline = written("alpaca", input="Rain.").replace("### Response:", "### Response:\n")
+    assert written("alpaca-lora", input="Rain.") == newline
 
 
 CHATML_TURNS = (
@@ -279,7 +283,7 @@ def test_prompt_and_answer_tokens_are_together_the_whole(
     if kind == "qwen" and name.startswith(("llama", "mistral")):
         pytest.skip("Qwen's tokenizer has no beginning token")
     encoder = Encoder(tokenizer, named)
-    examples = list(some_examples(60, turns=name != "alpaca"))
+    examples = list(some_examples(60, turns=not name.startswith("alpaca")))
     for example, tokens in zip(examples, encoder.examples(examples), strict=True):
         assert tokens == encoder.example(*example)
         begin, end = tokens.answers[-1]
@@ -309,7 +313,7 @@ def test_a_qwen_answer_ends_with_the_id_of_im_end_and_nothing_after(qwen: Any) -
 def test_a_tokenizer_without_a_templates_tokens_is_refused_and_what_fits_is_named() -> None:
     with pytest.raises(InputError, match=r"qwen needs .*: <\|im_start\|>, <\|im_end\|>") as caught:
         Encoder(bytes_tokenizer(), load_template("qwen"))
-    assert caught.value.hint.endswith("alpaca, default, default@2024-04, vicuna.")
+    assert caught.value.hint.endswith("alpaca, alpaca-lora, default, default@2024-04, vicuna.")
     with pytest.raises(InputError, match="beginning-of-sequence"):
         Encoder(bytes_tokenizer(), load_template("mistral"))
     with pytest.raises(InputError, match="brings no chat template"):

@@ -1,6 +1,7 @@
 """The rows of documents 000, 001 and 003: every published cell is there, as published, and plans."""
 
 import csv
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -144,12 +145,31 @@ def test_the_counts_and_standard_errors_are_those_of_the_stored_runs(
     assert (reported.judged, reported.expected) == (int(stored["n_total"]), 805)
 
 
-def test_the_prompt_files_are_the_two_that_the_study_stores_and_the_third_has_no_header() -> None:
-    prompts = SPECS / LIMA / "prompts"
-    text = {n: (prompts / f"{n}.txt").read_text() for n in ("prompt", "prompt1", "prompt2")}
-    assert text["prompt1"] == "You are a helpful Assistant.\nHuman: {instruction}\nAssistant: \n"
-    assert text["prompt"].endswith("{instruction}<|im_end|>\n\n")
-    assert text["prompt2"] == text["prompt"][:-1] + "<|im_start|>assistant\n"
+@pytest.mark.parametrize("name", ["prompt", "prompt1", "prompt2"])
+def test_the_prompt_files_are_byte_for_byte_those_of_the_studys_repository(
+    name: str, shared_data: Path
+) -> None:
+    published = shared_data.parent / "facts/published-files.csv"
+    if not published.is_file():
+        pytest.skip("the facts on published files, ../shared/facts, are not beside the checkout")
+    (row,) = [
+        line for line in csv.DictReader(published.read_text().splitlines())
+        if line["repository"] == "lprlpr666/Mini-LIMA" and line["path"] == f"mini_lima/{name}.txt"
+    ]  # fmt: skip
+    content = (SPECS / LIMA / "prompts" / f"{name}.txt").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == row["sha256"]
+    assert len(content) == int(row["bytes"])
+
+
+def test_the_steps_are_those_of_the_studys_last_script_and_the_spec_says_which_others_there_were() -> (
+    None
+):
+    for row in rows(LIMA, "mini-lima").values():
+        if row.train is None:
+            continue
+        assert row.train.steps == 1500
+        (said,) = [text for text in row.assumptions if text.startswith("steps:")]
+        assert all(word in said for word in ("5000", "3000 at commit 6a96b962", "1500 at 823ce95"))
 
 
 def test_the_assignments_row_has_no_number_because_its_document_prints_none(

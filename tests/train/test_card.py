@@ -175,7 +175,12 @@ def test_the_same_log_gives_the_same_picture_and_another_log_another(
 
 def test_the_parts_of_orpos_loss_have_panels_of_their_own(tmp_path: Path) -> None:
     plot_losses(log_of(tmp_path / "log", steps(5)), tmp_path / "sft.png")
-    parts = {"nll": 1.0, "log_odds_ratio": 0.5, "rewards_chosen": -0.1, "rewards_rejected": -0.2}
+    parts = {
+        "nll_loss": 1.0,
+        "log_odds_ratio": -0.5,
+        "rewards/chosen": -0.1,
+        "rewards/rejected": -0.2,
+    }
     plot_losses(log_of(tmp_path / "log", steps(5, **parts)), tmp_path / "orpo.png")
     assert size(tmp_path / "orpo.png")[1] > 2 * size(tmp_path / "sft.png")[1]
 

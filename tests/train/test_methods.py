@@ -90,11 +90,13 @@ def test_orpo_is_logged_with_its_parts_that_add_up(tmp_path: Path) -> None:
     run(call)
     log = log_of(call)
     for line in log:
-        assert line["loss"] == pytest.approx(line["nll"] + 0.5 * line["odds_loss"], rel=1e-4)
-        margin = line["rewards_chosen"] - line["rewards_rejected"]
-        assert line["rewards_margin"] == pytest.approx(margin, abs=1e-5)
-    assert log[-1]["rewards_margin"] > log[0]["rewards_margin"]
-    assert log[-1]["rewards_accuracy"] == 1.0
+        assert line["loss"] == pytest.approx(
+            line["nll_loss"] - 0.5 * line["log_odds_ratio"], rel=1e-4
+        )
+        margin = line["rewards/chosen"] - line["rewards/rejected"]
+        assert line["rewards/margins"] == pytest.approx(margin, abs=1e-5)
+    assert log[-1]["rewards/margins"] > log[0]["rewards/margins"]
+    assert log[-1]["rewards/accuracies"] == 1.0
 
 
 def test_training_on_preference_pairs_wants_orpo_and_the_other_way_round(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """The judge `held_out_loss`: a model's loss on given answers, in nats a token and bits a byte.
 
-The numbers are those that the train stage gives of held-out examples: the loss is over the answer's
-tokens with its end, what is asked comes from the same template, and bits a byte count the answer's
-own text. Losses of each example are kept in losses.jsonl, and every number is computed from them.
+The numbers are those that the train stage gives of held-out examples (with train.tokenize: apart and
+append_end: true): the loss is over the answer's tokens with its end, what is asked comes from the same
+template, and bits a byte count the answer's own text. Losses of each example are kept in losses.jsonl,
+and every number is computed from them.
 """
 
 import json

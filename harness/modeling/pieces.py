@@ -41,8 +41,10 @@ def pieces(
     output: str | None = None,
     system: str = "",
     history: History = (),
+    append_end: bool = True,
 ) -> list[Piece]:
-    """An example, or without an output its prompt: the text up to where the answer begins.
+    """An example, or without an output its prompt: the text up to where the answer begins. Its last
+    answer has its end where `append_end` says so, earlier ones always.
 
     `system` "" is the template's own. Raises InputError for a system text or earlier turns where the
     template has no place for them.
@@ -62,7 +64,8 @@ def pieces(
         found += _turn(template, asked, given, "" if number else block)
         if said is not None:
             found.append(Piece(_filled(template.answer, {"output": said}), number))
-            found += [piece._replace(answer=number) for piece in ending(template)]
+            if append_end or number < len(history):
+                found += [piece._replace(answer=number) for piece in ending(template)]
     if template.start is None and not found[0].token:
         found[0] = found[0]._replace(opens=True)
     return found

@@ -46,13 +46,22 @@ class Encoder:
     """A template with a tokenizer.
 
     The parts of an example are tokenized apart: prompt tokens and answer tokens together are the whole,
-    and the prompt tokens are those that the model is asked with. Raises InputError where the tokenizer
-    lacks a token that the template needs.
+    and the prompt tokens are those that the model is asked with. `together`: what lies between two of
+    the tokenizer's own tokens is one text, and a part of it begins behind as many tokens as all before
+    it has alone. `append_end`: whether an example's answer is followed by its end. Raises InputError
+    where the tokenizer lacks a token that the template needs.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", template: Template) -> None:
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        template: Template,
+        together: bool = False,
+        append_end: bool = True,
+    ) -> None:
         self._tokenizer = tokenizer
         self._template = template
+        self._together, self._append_end = together, append_end
         self._own = TokenizerTemplate(tokenizer) if template.from_tokenizer else None
         if self._own is None:
             _check_tokens(tokenizer, template)
@@ -100,30 +109,42 @@ class Encoder:
     ) -> list[Piece]:
         """The texts that are tokenized apart; without an output, those of the prompt."""
         if self._own is None:
-            return pieces(self._template, instruction, input, output, system, history)
+            return pieces(
+                self._template, instruction, input, output, system, history, self._append_end
+            )
         system = system or self._template.system
-        return self._own.pieces(instruction, input, output, system, history)
+        found = self._own.pieces(instruction, input, output, system, history)
+        return found if output is None or self._append_end else found[:-1]
 
     def encode(self, parts: Sequence[Piece]) -> Tokens:
         return self._encode([parts])[0]
 
     def _encode(self, examples: Sequence[Sequence[Piece]]) -> list[Tokens]:
         """Every text that occurs, once, in one call: the template's own parts cost nothing."""
-        texts = dict.fromkeys((p.text, p.opens) for e in examples for p in e if not p.token)
+        texts_of = _up_to if self._together else _own_texts
+        read = [texts_of(parts) for parts in examples]
+        texts = dict.fromkeys(
+            text for e, of in zip(examples, read, strict=True)
+            for piece, text in zip(e, of, strict=True) if not piece.token
+        )  # fmt: skip
         known = self._tokenize([text for text, opens in texts if not opens], opens=False)
         opened = self._tokenize([text for text, opens in texts if opens], opens=True)
         marks = {"bos": self._tokenizer.bos_token_id, "eos": self._tokenizer.eos_token_id}
         found = []
-        for example in examples:
+        for example, of in zip(examples, read, strict=True):
             ids: list[int] = []
             spans: dict[int, tuple[int, int]] = {}
-            for piece in example:
+            together = 0
+            for piece, (text, opens) in zip(example, of, strict=True):
                 begin = len(ids)
                 mark = marks.get(piece.token)
-                if mark is None:
-                    ids += (opened if piece.opens else known)[piece.text]
-                else:
+                if mark is not None:
                     ids.append(mark)
+                    together = len(ids)
+                else:
+                    if self._together:
+                        del ids[together:]
+                    ids += (opened if opens else known)[text]
                 if piece.answer != MASKED:
                     spans[piece.answer] = (spans.get(piece.answer, (begin, 0))[0], len(ids))
             found.append(Tokens(ids, list(spans.values())))
@@ -152,6 +173,19 @@ class Encoder:
         self.end_ids = [i for i in self.encode(ends).ids if i in specials | marks][:1]
         if not self.end_ids:
             self.stop.append("".join(piece.text for piece in ends))
+
+
+def _own_texts(parts: Sequence[Piece]) -> list[tuple[str, bool]]:
+    return [(piece.text, piece.opens) for piece in parts]
+
+
+def _up_to(parts: Sequence[Piece]) -> list[tuple[str, bool]]:
+    """Of each part all of the text since the last of the tokenizer's own tokens, with its own."""
+    found: list[tuple[str, bool]] = []
+    for piece in parts:
+        text, opens = found[-1] if found and not piece.token else ("", False)
+        found.append((text + piece.text, opens or piece.opens))
+    return found
 
 
 def missing_tokens(tokenizer: "PreTrainedTokenizerBase", template: Template) -> list[str]:

@@ -143,15 +143,18 @@ def _show_example(
     console.print(_line("example", example.origin))
     arguments = _arguments(example)
     encoder: Encoder | None = None
+    train = trained.train if trained is not None else None
+    append_end = train is None or train.append_end
     try:
         if tokenizer is not None:
-            encoder = Encoder(tokenizer, template)
+            together = train is not None and train.tokenize == "together"
+            encoder = Encoder(tokenizer, template, together, append_end)
             parts = encoder.pieces(**arguments)
         elif template.from_tokenizer:
             console.print(_line("", f"its text is in the tokenizer, and {why}"))
             return
         else:
-            parts = pieces(template, **arguments)
+            parts = pieces(template, **arguments, append_end=append_end)
     except InputError as e:
         console.print(_line("fault", f"{e.message}\n{e.hint}"))
         return
@@ -230,8 +233,10 @@ def _token_lines(
 ) -> Iterator[Text]:
     tokens = encoder.example(**_arguments(example))
     begin, _ = tokens.answers[-1]
-    lengths = [len(encoder.encode([part]).ids) for part in parts]
-    bright = sum(n for n, is_bright in zip(lengths, counted, strict=True) if is_bright)
+    lengths = {number: stop - start for number, (start, stop) in enumerate(tokens.answers)}
+    lengths[MASKED] = len(tokens.ids) - sum(lengths.values())
+    marked = {part.answer for part, is_bright in zip(parts, counted, strict=True) if is_bright}
+    bright = sum(lengths[answer] for answer in marked)
     yield _line("tokens", f"{bright} marked, {len(tokens.ids) - bright} in the rest")
     before, after = tokens.ids[max(0, begin - BORDER) : begin], tokens.ids[begin : begin + BORDER]
     yield _line("border", f"{_named_ids(tokenizer, before)} | {_named_ids(tokenizer, after)}")

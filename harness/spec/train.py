@@ -36,7 +36,7 @@ class Orpo(Spec):
     """Odds ratio preference optimization (arXiv 2403.07691)."""
 
     weight: Annotated[float, Field(ge=0)] = 0.1
-    """The paper's lambda, TRL's beta: loss = nll_loss - weight * log_odds_ratio, as the log has them."""
+    """The paper's lambda, TRL's beta: the log's loss = nll_loss - weight * log_odds_ratio."""
 
 
 class DeepSpeed(Spec):
@@ -133,6 +133,16 @@ class Train(Spec):
     """Tokens; longer examples are cut, counted and shown."""
     truncation_side: Literal["right", "left"] = "right"
     """Where they are cut."""
+    truncation: Literal["whole", "shared", "shared@2024-04"] = "whole"
+    """whole: the example is cut as one text. shared: prompt and answer lose alike, each at its right,
+    turn by turn, as in LLaMA-Factory today (release 0.9.3 and later); shared@2024-04: as in its
+    releases up to 0.7.1."""
+    tokenize: Literal["apart", "together"] = "apart"
+    """apart: prompt and answer each for itself, as LLaMA-Factory. together: as one text, whose first
+    tokens, as many as the prompt alone has, are the prompt, as Stanford Alpaca and TRL."""
+    append_end: bool = True
+    """Whether the answer is followed by its end. false: the model does not learn to end, as with TRL's
+    SFTTrainer of 2023, which left texts as they were."""
     packing: bool = True
     """Lay a micro-batch's examples end to end, without padding and without attention from one to
     another. It changes no example, no step and no loss, only the last bits of float sums."""
@@ -182,6 +192,10 @@ class Train(Spec):
                 raise ValueError(f"{name} has no effect without {needs}")
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give either epochs or steps, and null for one that is inherited")
+        if self.truncation != "whole" and self.truncation_side != "right":
+            raise ValueError(f"truncation_side has no effect with truncation: {self.truncation}")
+        if self.truncation != "whole" and self.objective == "orpo":
+            raise ValueError(f"truncation: {self.truncation} is for objective: sft")
         warmup = self.warmup_steps or self.warmup_ratio
         if self.scheduler == "constant" and warmup:
             raise ValueError("a constant schedule has no warm-up: say constant_with_warmup")

@@ -87,7 +87,7 @@ def _panels(lines: list[dict[str, Any]]) -> dict[str, list[str]]:
     """Each panel's axis, and the log's fields that it shows: the loss, and the parts of ORPO's."""
     fields = dict.fromkeys(name for line in lines for name in line if line[name] is not None)
     rewards = [n for n in fields if n.startswith("rewards") and "accurac" not in n]
-    found = {
+    found: dict[str, list[str]] = {
         "loss (nats)" if "nll_loss" in fields else "loss (nats per token)": [
             n for n in ("loss", "nll_loss", HELD_OUT) if n in fields
         ],

@@ -95,6 +95,8 @@ def _result(
             f"{data.counts.truncated} of {data.counts.examples} examples were cut to "
             f"{params.cutoff_length} tokens"
         )
+    if not params.append_end:
+        notes.append("answers were trained without an end: the model did not learn to end one")
     return StageResult(
         keep=[MODEL, LOG],
         metrics=metrics,

@@ -148,7 +148,8 @@ def written(name: str, input: str = "", system: str = "", history: History = ())
         ("alpaca", "Below is an instruction that describes a task. Write a response that appropriately "
          "completes the request.\n\n### Instruction:\nWhy?\n\n### Response:[So.][</s>]"),
         ("alpaca-lora", "Below is an instruction that describes a task. Write a response that "
-         "appropriately completes the request.\n\n### Instruction:\nWhy?\n\n### Response:\n[So.][</s>]"),
+         "appropriately completes the request.\n\n### Instruction:\nWhy?\n\n### Response:\n[So.]"
+         "[</s>]"),
         ("llama2", "<s>[INST] Why? [/INST][So.][</s>]"),
         ("llama2@2024-04", f"<s>[INST] <<SYS>>\n{LLAMA_2}\n<</SYS>>\n\nWhy? [/INST][So.][</s>]"),
         ("llama3", "<s><|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|>"

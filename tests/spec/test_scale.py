@@ -75,7 +75,8 @@ def test_a_twin_goes_the_rows_own_way(loaded: LoadedRow) -> None:
         kept = (
             "objective method lora quantization orpo train_on_prompt train_on_history optimizer "
             "learning_rate betas epsilon weight_decay max_grad_norm scheduler warmup_ratio packing "
-            "truncation_side gradient_checkpointing deepspeed deterministic seed"
+            "truncation_side truncation tokenize append_end gradient_checkpointing deepspeed "
+            "deterministic seed"
         )
         for name in kept.split():
             assert getattr(twin.train, name) == getattr(row.train, name), name

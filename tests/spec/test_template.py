@@ -14,8 +14,8 @@ from harness.spec.load import SpecFaults, json_schema, load_rows
 from harness.spec.template import FOLDER, Template, load_template, template_names, variant
 
 NAMES = [
-    "alpaca", "alpaca-lora", "default", "default@2024-04", "llama2", "llama2@2024-04", "llama3", "mistral", "qwen",
-    "qwen@2024-04", "vicuna", "tokenizer",
+    "alpaca", "alpaca-lora", "default", "default@2024-04", "llama2", "llama2@2024-04", "llama3",
+    "mistral", "qwen", "qwen@2024-04", "vicuna", "tokenizer",
 ]  # fmt: skip
 
 

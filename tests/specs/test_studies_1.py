@@ -172,6 +172,16 @@ def test_the_steps_are_those_of_the_studys_last_script_and_the_spec_says_which_o
         assert all(word in said for word in ("5000", "3000 at commit 6a96b962", "1500 at 823ce95"))
 
 
+@pytest.mark.parametrize("study", [LIMA, ASSIGNMENT])
+def test_what_llama_factory_trained_is_cut_and_tokenized_as_llama_factory_did_it(
+    study: str,
+) -> None:
+    trained = [item.row.train for item in loaded(study) if item.row.train is not None]
+    assert trained
+    for train in trained:
+        assert (train.truncation, train.tokenize) == ("shared@2024-04", "apart")
+
+
 def test_the_assignments_row_has_no_number_because_its_document_prints_none(
     document: Callable[[str], str],
 ) -> None:

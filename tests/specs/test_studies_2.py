@@ -218,6 +218,21 @@ def test_answers_are_graded_on_all_four_test_sets_against_the_same_size_trained_
     assert opponent.eval.answer == row.eval.answer
 
 
+def test_the_training_texts_end_their_prompt_with_a_newline_and_the_answer_with_nothing() -> None:
+    trained = [row for name, row in ROWS.items() if name.startswith("alpagasus2-") and row.train]
+    for row in trained:
+        assert row.train is not None
+        assert row.template is not None
+        for prompt in (row.template.prompt, row.template.prompt_with_input):
+            assert prompt is not None
+            assert prompt.text.removesuffix("\n").endswith("### Response:\n")
+        assert (row.train.tokenize, row.train.append_end) == ("together", False)
+        said = " ".join(row.assumptions)
+        assert "bae8d3f" in said
+        assert "two line breaks" not in said
+        assert any("micro-batch weighs the same" in text for text in row.deviations)
+
+
 # Document 002: the lab on ORPO
 
 
@@ -267,6 +282,13 @@ def test_base_and_orpo_answer_the_documents_questions_and_are_scored_on_every_sc
             assert f"huggingface.co/datasets/{pairs}>" in lab
     assert scales == {"base": set(PRESETS.values()), "ORPO": set(PRESETS.values())}
     assert "TODO: results" in lab
+
+
+def test_orpo_is_tokenized_as_trl_does_and_says_that_its_mean_is_over_tokens() -> None:
+    row = ROWS["orpo-lab-orpo"]
+    assert row.train is not None
+    assert row.train.tokenize == "together"
+    assert any("the mean over its tokens; that of TRL" in text for text in row.deviations)
 
 
 def test_what_the_lab_leaves_open_is_listed_as_an_assumption() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from harness.errors import InputError
 from harness.modeling.load import bytes_tokenizer
-from harness.spec.template import Template
+from harness.spec.template import Template, load_template
 from harness.spec.train import Train
 from harness.train import data as data_module
 from harness.train.data import ANSWER, COUNTED, Data, encode, load_data
@@ -200,3 +200,139 @@ def test_a_broken_cache_is_made_anew(tmp_path: Path) -> None:
         cached.write_bytes(broken)
         again = load_data(call, Train(), PLAIN, bytes_tokenizer())
         assert np.array_equal(first.train.ids, again.train.ids)
+
+
+def real_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+BARE = Template.model_validate(
+    {"prompt": {"path": "p", "text": "{instruction}:\n\n\n"}, "start": "", "separator": "\n"}
+)
+
+
+@pytest.mark.parametrize(
+    ("tokenize", "prompt", "answer"),
+    [("apart", "Say it:\n\n", "Yes.<|im_end|>"), ("together", "Say it:\n", "\nYes.<|im_end|>")],
+)
+def test_a_real_tokenizer_draws_another_border_where_prompt_and_answer_are_one_text(
+    tmp_path: Path, real_model: Path, tokenize: str, prompt: str, answer: str
+) -> None:
+    tokenizer = real_tokenizer(real_model)
+    path = write_jsonl(tmp_path / "data.jsonl", [{"instruction": "Say it", "output": "Yes."}])
+    data = encode(path, Train.model_validate({"tokenize": tokenize}), BARE, tokenizer)
+    is_answer = (data.train.marks & ANSWER) > 0
+    assert tokenizer.decode(data.train.ids[~is_answer]) == prompt
+    assert tokenizer.decode(data.train.ids[is_answer]) == answer
+    alone, whole = (
+        tokenizer("Say it:\n\n")["input_ids"],
+        tokenizer("Say it:\n\nYes.")["input_ids"],
+    )
+    if (
+        tokenize == "together"
+    ):  # Stanford Alpaca's: labels of the first len(alone) tokens are masked
+        assert data.train.ids.tolist() == [*whole, tokenizer.eos_token_id]
+        assert is_answer.tolist().index(True) == len(alone)
+
+
+def test_what_is_tokenized_together_has_the_tokens_of_the_whole_text_in_every_turn(
+    tmp_path: Path, real_model: Path
+) -> None:
+    tokenizer = real_tokenizer(real_model)
+    chat = load_template("tokenizer")
+    record = {"instruction": "And\n", "output": "\nno.", "history": [["Hi", " \nyes"]]}
+    path = write_jsonl(tmp_path / "data.jsonl", [record])
+    made = {
+        how: encode(path, Train.model_validate({"tokenize": how}), chat, tokenizer).train.ids
+        for how in ("apart", "together")
+    }
+    messages = [
+        {"role": role, "content": text}
+        for role, text in (("user", "Hi"), ("assistant", " \nyes"), ("user", "And\n"),
+                           ("assistant", "\nno."))
+    ]  # fmt: skip
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    whole = tokenizer(text.removesuffix("\n"), add_special_tokens=False)["input_ids"]
+    assert made["together"].tolist() == whole
+    assert made["apart"].tolist() != whole
+    assert tokenizer.decode(made["apart"]) == tokenizer.decode(whole)
+
+
+def test_an_answer_without_its_end_is_trained_on_without_one_and_earlier_turns_keep_theirs(
+    tmp_path: Path,
+) -> None:
+    data = read(tmp_path, GOOD, append_end=False)
+    assert text(data.train.ids) == "qa"
+    assert marked(data, COUNTED) == "a"
+    turns = {**GOOD, "history": [["h", "t"]]}
+    data = read(tmp_path, turns, template=load_template("default@2024-04"), append_end=False)
+    assert text(data.train.ids).endswith("Human: h\nAssistant: t<eos>\nHuman: q\nAssistant: a")
+
+
+@pytest.mark.parametrize(
+    ("truncation", "prompt", "answer", "left"),
+    [
+        # (prompt, answer) of what LLaMA-Factory 0.7.1's infer_max_len leaves of them at 20 tokens
+        ("shared@2024-04", 30, 10, (15, 5)),
+        ("shared@2024-04", 10, 30, (5, 15)),
+        ("shared@2024-04", 90, 2, (19, 1)),
+        ("shared@2024-04", 2, 90, (1, 19)),
+        ("shared@2024-04", 12, 8, (12, 8)),
+        # ... and 0.9.3's infer_seqlen
+        ("shared", 30, 10, (15, 5)),
+        ("shared", 90, 2, (18, 2)),
+        ("shared", 2, 90, (2, 18)),
+        ("shared", 30, 9, (11, 9)),
+        ("shared", 9, 30, (9, 11)),
+        ("shared", 12, 8, (12, 8)),
+        ("whole", 30, 10, None),
+        ("whole", 9, 30, (9, 11)),
+    ],
+)
+def test_a_cut_that_is_shared_leaves_of_prompt_and_answer_what_llama_factory_does(
+    tmp_path: Path, truncation: str, prompt: int, answer: int, left: tuple[int, int] | None
+) -> None:
+    # The answer's last token is its end.
+    long = {"instruction": "p" * prompt, "output": "a" * (answer - 1)}
+    data = read(tmp_path, GOOD, long, cutoff_length=20, truncation=truncation)
+    if left is None:
+        assert (data.counts.dropped_cut, data.counts.truncated, len(data.train)) == (1, 0, 1)
+        return
+    begin, end = data.train.bounds[1:3]
+    said = text(data.train.ids[begin:end])
+    assert (said.count("p"), len(data.train.ids[begin:end]) - said.count("p")) == left
+    assert marked(data, ANSWER, 1).removesuffix("<eos>") == "a" * min(left[1], answer - 1)
+    assert data.counts.truncated == (sum(left) < prompt + answer)
+
+
+def test_turns_share_in_llama_factorys_order_the_last_first_only_today_and_with_history_masked(
+    tmp_path: Path,
+) -> None:
+    turns = {**GOOD, "instruction": "Q" * 12, "output": "A" * 11, "history": [["q" * 12, "a" * 11]]}
+    template = Template.model_validate(
+        {"prompt": {"path": "p", "text": "{instruction}"}, "start": "", "separator": ""}
+    )
+
+    def kept(**train: Any) -> str:
+        data = read(tmp_path, turns, template=template, cutoff_length=32, **train)
+        return text(data.train.ids)
+
+    first = "q" * 12 + "a" * 11 + "<eos>" + "Q" * 4 + "A" * 4
+    assert kept(truncation="shared@2024-04") == first
+    assert kept(truncation="shared", train_on_history=True) == first
+    last = "q" * 4 + "a" * 4 + "Q" * 12 + "A" * 11 + "<eos>"
+    assert kept(truncation="shared") == last
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"truncation_side": "left"}, "truncation_side has no effect"),
+        ({"objective": "orpo"}, "sft"),
+    ],
+)
+def test_what_a_shared_cut_does_not_go_with_is_refused(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Train.model_validate({"truncation": "shared", **more})

@@ -512,7 +512,7 @@ def _replay(runner: "Runner", plan: "RowPlan", kinds: tuple[str, ...], name: str
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder to write to [default: results, when no spec is named].",
+    help="Folder to write to [default: results/ on the volume, when no spec is named].",
 )
 @click.option(
     "--format",
@@ -527,6 +527,7 @@ def _replay(runner: "Runner", plan: "RowPlan", kinds: tuple[str, ...], name: str
     show_default=True,
     help="With --format: the harness's columns, or a table like the study's own.",
 )
+@click.option("--all", "every_row", is_flag=True, help="Also rows that have no result.")
 @SCALE
 @ANY_EXECUTOR
 @VOLUME
@@ -536,38 +537,46 @@ def table(
     out: Path | None,
     form: str | None,
     layout: str,
+    every_row: bool,
     scale: str,
     executor: str | None,
     volume: Path,
     inputs: Path | None,
 ) -> None:
-    """Rewrite the results matrix and the tables, or print them.
+    """Write the results matrix and the tables, or print them.
 
-    They come from specs and manifests alone.
+    They come from specs and manifests alone. Rows that have no result are counted and left out; a table
+    in the study's own layout has its empty lines too.
 
-    Without SPEC or TABLE: every row below specs/ whose spec has no fault, written to results/. With
-    them: the rows of those specs and tables, printed, and written where --out says.
+    Without SPEC or TABLE: every row below specs/ whose spec has no fault, written to results/ on the
+    volume. With them: the rows of those specs and tables, printed, and written where --out says.
     """
     from harness.report.agreement import show_agreement
     from harness.report.files import write_all
     from harness.report.formats import render
+    from harness.report.matrix import with_results
     from harness.report.terminal import show_matrix
 
     rows = _rows_of(specs, scale)
     planners = _planners(volume, inputs, executor)
     lines, agreements = _lines(rows, planners)
+    shown, left_out = (lines, "") if every_row else with_results(lines)
     if form is not None:
-        click.echo(render(lines, agreements, form, layout), nl=False)
-    elif lines:
-        show_matrix(_console(), lines)
-    else:
+        click.echo(render(lines, agreements, form, layout, every_row), nl=False)
+    elif shown:
+        show_matrix(_console(), shown)
+    elif not lines:
         click.echo("none of these rows is trained or evaluated")
     if form is None:
         show_agreement(_console(), agreements)
+    if left_out:
+        click.echo(f"{left_out} (--all shows them all)", err=form is not None)
     if out is None and not specs and form is None:
-        out = Path("results")
+        out = volume / "results"
+        if not shown and not out.exists():
+            return
     if out is not None:
-        write_all(lines, out, agreements)
+        write_all(lines, out, agreements, every_row)
         click.echo(f"written: {out / 'matrix.md'}, matrix.csv and tables/", err=True)
 
 
@@ -672,9 +681,7 @@ def audit(
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    default=Path("results/report.html"),
-    show_default=True,
-    help="File to write.",
+    help="File to write [default: results/report.html on the volume].",
 )
 @click.option("--outputs", default=100, show_default=True, type=click.IntRange(0),
               help="Outputs of each row in the reader; 0: none.")  # fmt: skip
@@ -684,7 +691,7 @@ def audit(
 @DATA
 def report(
     specs: tuple[str, ...],
-    out: Path,
+    out: Path | None,
     outputs: int,
     scale: str,
     executor: str | None,
@@ -698,6 +705,7 @@ def report(
     from harness.report.html import write_report
 
     planners = _planners(volume, inputs, executor)
+    out = out or volume / "results" / "report.html"
     written = write_report(_rows_of(specs, scale), planners, out, outputs)
     click.echo(written)
 

@@ -131,7 +131,7 @@ def test_a_twin_is_found_by_the_name_that_its_table_shows(place: Path) -> None:
         meant = command(arguments[0], name, "--scale", "tiny")
         assert (asked.exit_code, asked.stderr) == (meant.exit_code, meant.stderr)
         assert asked.stdout == meant.stdout
-    both = command("table", "tests", "tests-tiny", "--format", "csv").stdout
+    both = command("table", "tests", "tests-tiny", "--format", "csv", "--all").stdout
     assert [line.split(",")[0] for line in both.splitlines()[1:]] == ["one", "one-tiny"]
     assert command("verify", "one-tiny").exit_code == 4
     assert "there is no row 'two-tiny'" in command("verify", "two-tiny").stderr
@@ -354,7 +354,7 @@ def test_faulty_specs_do_not_keep_other_rows_from_being_shown_replayed_or_tabled
         assert result.stderr.count(FAULTY) == 1
     (train,) = (name for name in artefacts() if name.startswith("train/"))
     assert command("show", train).exit_code == 0
-    assert Path("results/matrix.csv").read_text().count("The row one") == 1
+    assert Path("runs/results/matrix.csv").read_text().count("The row one") == 1
 
 
 @pytest.mark.parametrize("name", ["chat", "export"])
@@ -511,16 +511,78 @@ def test_gc_of_named_artefacts_lists_first_and_removes_one_only_with_yes(place: 
     assert artefacts() == made - {train}
 
 
-def test_table_of_all_specs_is_written_to_results(place: Path) -> None:
+def test_table_of_all_specs_is_written_to_the_volume_and_leaves_the_checkouts_results_alone(
+    place: Path,
+) -> None:
+    write_row(place / "specs", "two", table="others", train={"steps": 2})
+    (place / "results").mkdir()
+    (place / "results" / "matrix.md").write_text("committed")
     command("run", "specs/one.yaml")
     result = command("table")
     assert result.exit_code == 0
-    assert sorted(str(p) for p in Path("results").rglob("*") if p.is_file()) == [
-        "results/matrix.csv",
-        "results/matrix.md",
-        *(f"results/tables/tests.{ending}" for ending in ("csv", "html", "md", "tex")),
+    assert sorted(str(p) for p in Path("runs/results").rglob("*") if p.is_file()) == [
+        "runs/results/matrix.csv",
+        "runs/results/matrix.md",
+        *(f"runs/results/tables/tests.{ending}" for ending in ("csv", "html", "md", "tex")),
     ]
-    assert "40.00 ± 2.00" in Path("results/matrix.md").read_text()
+    assert "40.00 ± 2.00" in Path("runs/results/matrix.md").read_text()
+    assert [p.read_text() for p in (place / "results").iterdir()] == ["committed"]
+
+
+def test_rows_that_were_never_run_are_counted_and_left_out_of_every_form(place: Path) -> None:
+    for name in ("two", "three"):
+        write_row(place / "specs", name, eval=evaluation(place / "specs"), train={"steps": 2})
+    write_row(place / "specs", "lost", table="others", gen=None, data="data:gone.json")
+    command("run", "specs/one.yaml")
+    of_table = "2 rows without a result are left out"
+    of_all = (
+        "3 rows without a result are left out (of 1, what the spec names is not there, so that none "
+        "could be looked up)"
+    )
+    told = command("table")
+    assert f"{of_all} (--all shows them all)\n" in told.stdout
+    assert "three" not in told.stdout
+    written = Path("runs/results")
+    page = (written / "matrix.md").read_text()
+    assert f"\n{of_all}.\n" in page.replace("\\(", "(").replace("\\)", ")")
+    assert f"\n{of_table}.\n" in (written / "tables" / "tests.md").read_text()
+    assert not (written / "tables" / "others.md").exists()
+    for name in ("matrix.csv", "tables/tests.csv"):
+        rows = (written / name).read_text().splitlines()[1:]
+        assert {row.split(",")[0] for row in rows} == {"one"}
+    for form in ("md", "latex", "html"):
+        printed = command("table", "--format", form)
+        assert of_table in printed.stdout
+        assert "The row two" not in printed.stdout
+        assert of_all in printed.stderr
+    whole = command("table", "--all")
+    assert "left out" not in whole.output
+    assert (written / "matrix.csv").read_text().count("not run") >= 3
+    assert (written / "tables" / "others.md").exists()
+    assert not Path("results").exists()
+
+
+def test_a_study_s_own_layout_keeps_its_rows_that_were_never_run(place: Path) -> None:
+    write_row(place / "specs", "two", varied={"data": "never run"}, train={"steps": 2})
+    Path("specs/_tables.yaml").write_text(
+        "tables:\n  tests: {caption: c, source: s, list: [{heading: data, varied: data}]}\n"
+    )
+    study = ("table", "tests", "--format", "csv", "--layout", "study")
+    assert "never run" in command(*study).stdout
+    command("run", "specs/one.yaml")
+    assert "never run" in command(*study).stdout
+    command("table")
+    for ending in ("tex", "html", "md"):
+        assert "never run" in Path(f"runs/results/tables/tests.{ending}").read_text()
+    assert "never run" not in Path("runs/results/matrix.md").read_text()
+
+
+def test_a_table_of_rows_that_were_never_run_is_a_count_and_writes_no_folder(place: Path) -> None:
+    assert command("table").stdout == "1 row without a result is left out (--all shows them all)\n"
+    assert not Path("runs/results").exists()
+    printed = command("table", "--format", "csv").stdout
+    assert printed.startswith("row,table,")
+    assert printed.count("\n") == 1
 
 
 @pytest.mark.parametrize("layout", ["matrix", "study"])
@@ -531,13 +593,16 @@ def test_table_of_all_specs_is_written_to_results(place: Path) -> None:
 def test_table_prints_a_form_alone_and_writes_nothing(
     place: Path, form: str, begins: str, layout: str
 ) -> None:
+    command("run", "specs/one.yaml")
     result = command("table", "tests", "--format", form, "--layout", layout)
     assert result.exit_code == 0
     assert result.stdout.startswith(begins)
     assert not Path("results").exists()
+    assert not Path("runs/results").exists()
 
 
 def test_a_faulty_layout_of_a_study_is_told_by_table_and_by_validate(place: Path) -> None:
+    command("run", "specs/one.yaml")
     Path("specs/_tables.yaml").write_text("tables:\n  tests: {caption: c, source: s}\n")
     for arguments in (
         ["validate", "specs"],
@@ -552,20 +617,20 @@ def test_a_faulty_layout_of_a_study_is_told_by_table_and_by_validate(place: Path
 
 
 def test_table_of_named_specs_is_printed_and_written_only_where_out_says(place: Path) -> None:
-    result = command("table", "specs/one.yaml")
+    result = command("table", "specs/one.yaml", "--all")
     assert result.exit_code == 0
     assert "not run" in result.stdout
-    assert not Path("results").exists()
+    assert not Path("runs/results").exists()
     command("table", "specs/one.yaml", "--out", "mine/here")
     assert Path("mine/here/matrix.csv").is_file()
-    assert not Path("results").exists()
+    assert not Path("runs/results").exists()
 
 
 def test_table_needs_neither_given_data_nor_a_volume_that_is_there(place: Path) -> None:
     write_row(place / "specs", "two", gen=None, data="data:alpaca.json")
-    result = command("table", "--volume", "nowhere")
+    result = command("table", "--volume", "nowhere", "--out", "here", "--all")
     assert result.exit_code == 0
-    text = Path("results/matrix.csv").read_text()
+    text = Path("here/matrix.csv").read_text()
     assert text.count("not run") == 2
     assert not Path("nowhere/artefacts").exists()
 

@@ -7,15 +7,15 @@ from harness.errors import InputError
 from harness.report import agreement
 from harness.report.escape import markdown
 from harness.report.formats import (
+    by_table,
     sheet_to_html,
     sheet_to_latex,
     sheet_to_markdown,
-    sheets_of,
     to_csv,
     to_markdown,
 )
-from harness.report.layout import layouts_of
-from harness.report.matrix import EXPLANATION, Line
+from harness.report.layout import layouts_of, study_sheet
+from harness.report.matrix import EXPLANATION, Line, with_results
 from harness.report.sheet import matrix_sheet
 from harness.store import write_atomically
 
@@ -25,7 +25,10 @@ ENDINGS = (".csv", ".tex", ".html")
 
 
 def write_all(
-    lines: Sequence[Line], folder: Path, agreements: Sequence[agreement.Agreement] = ()
+    lines: Sequence[Line],
+    folder: Path,
+    agreements: Sequence[agreement.Agreement] = (),
+    every_row: bool = True,
 ) -> list[Path]:
     """Write matrix.{csv,md} and tables/TABLE.{csv,md,tex,html}, and, where a judge judged outputs
     again, agreement.csv and a section of matrix.md.
@@ -33,23 +36,36 @@ def write_all(
     LaTeX and HTML are laid out as the study has its table, where it is known how; the page of markdown
     then has both. Files this wrote for a table that no row names any more are removed: their numbers
     are stale.
+
+    Rows without a result, and tables of none but them, are left out where `every_row` is false, and
+    counted in the pages of markdown; the study's own layout keeps its empty lines.
+
+    Raises:
+        InputError: the folder cannot be written to.
+        SpecFaults: a study's `_tables.yaml` is faulty.
     """
-    tables: dict[str, list[Line]] = {}
-    for line in lines:
-        tables.setdefault(line.table, []).append(line)
-    texts = {"matrix.csv": to_csv(lines), "matrix.md": to_markdown(lines, "Results matrix")}
+    shown, left_out = (lines, "") if every_row else with_results(lines)
+    columns = list(lines[0].cells) if lines else []
+    texts = {
+        "matrix.csv": to_csv(shown, columns),
+        "matrix.md": to_markdown(shown, "Results matrix", left_out),
+    }
     texts["matrix.md"] += agreement.to_markdown(agreements)
     if agreements:
         texts[AGREEMENT] = agreement.to_csv(agreements)
     layouts = layouts_of(lines)
-    for study, (name, own) in zip(sheets_of(lines, "study"), tables.items(), strict=True):
+    tables = {line.table for line in shown}
+    for name, whole in by_table([line for line in lines if line.table in tables]).items():
+        own, absent = (whole, "") if every_row else with_results(whole)
         texts[f"tables/{name}.csv"] = to_csv(own)
-        texts[f"tables/{name}.md"] = to_markdown(own, f"Table {name}")
-        shown = study if name in layouts else matrix_sheet(own, name, f"Table {name}")
-        texts[f"tables/{name}.tex"] = sheet_to_latex(shown)
-        texts[f"tables/{name}.html"] = sheet_to_html(shown)
+        texts[f"tables/{name}.md"] = to_markdown(own, f"Table {name}", absent)
         if name in layouts:
-            texts[f"tables/{name}.md"] += "\n" + sheet_to_markdown(study, level=2)
+            sheet = study_sheet(name, layouts[name], whole)
+            texts[f"tables/{name}.md"] += "\n" + sheet_to_markdown(sheet, level=2)
+        else:
+            sheet = matrix_sheet(own, name, f"Table {name}", absent)
+        texts[f"tables/{name}.tex"] = sheet_to_latex(sheet)
+        texts[f"tables/{name}.html"] = sheet_to_html(sheet)
     try:
         (folder / "tables").mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():

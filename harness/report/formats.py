@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.report import agreement, layout
 from harness.report.escape import as_html, csv_text, latex, markdown
-from harness.report.matrix import NUMBERS, Line
+from harness.report.matrix import NUMBERS, Line, with_results
 from harness.report.sheet import Cell, Sheet, matrix_sheet, ranges
 
 NOT_IN_LATEX = ("cost", "environment", "artefacts")
@@ -18,9 +18,16 @@ ALL = "Of every result"
 
 
 def render(
-    lines: Sequence[Line], agreements: Sequence[agreement.Agreement], form: str, layout_name: str
+    lines: Sequence[Line],
+    agreements: Sequence[agreement.Agreement],
+    form: str,
+    layout_name: str,
+    every_row: bool = True,
 ) -> str:
     """All tables of the lines, each by itself, in one text. The same lines give the same bytes.
+
+    Rows without a result are left out where `every_row` is false, but not from a table that its study
+    lays out: that has the study's empty lines too.
 
     `form`: md, csv, latex or html; `layout_name`: `matrix`, the harness's own columns, or `study`, as
     the study lays its table out (harness.report.layout). A table whose study gives no layout has the
@@ -30,19 +37,18 @@ def render(
         SpecFaults: a study's `_tables.yaml` is faulty.
     """
     if form == "csv" and layout_name == "matrix":
-        return to_csv(lines)
+        shown = lines if every_row else with_results(lines)[0]
+        return to_csv(shown, list(lines[0].cells) if lines else [])
     write = WRITERS[form]
-    text = "\n".join(write(sheet) for sheet in sheets_of(lines, layout_name))
+    text = "\n".join(write(sheet) for sheet in sheets_of(lines, layout_name, every_row))
     if form == "md" and layout_name == "matrix":
         text += agreement.to_markdown(agreements)
     return text
 
 
-def sheets_of(lines: Sequence[Line], layout_name: str) -> list[Sheet]:
-    """One for each table, in the lines' order."""
-    tables: dict[str, list[Line]] = {}
-    for line in lines:
-        tables.setdefault(line.table, []).append(line)
+def sheets_of(lines: Sequence[Line], layout_name: str, every_row: bool = True) -> list[Sheet]:
+    """One for each table that has something to show, in the lines' order; `every_row`: see `render`."""
+    tables = by_table(lines)
     layouts = layout.layouts_of(lines) if layout_name == "study" else {}
     sheets = []
     for name, own in tables.items():
@@ -50,16 +56,28 @@ def sheets_of(lines: Sequence[Line], layout_name: str) -> list[Sheet]:
         if known is not None:
             sheets.append(layout.study_sheet(name, known, lines))
             continue
-        sheet = matrix_sheet(own, name, f"Table {name}")
+        shown, left_out = (own, "") if every_row else with_results(own)
+        if not shown:
+            continue
+        sheet = matrix_sheet(shown, name, f"Table {name}", left_out)
         if layout_name == "study":
             sheet = layout.without(sheet)
         sheets.append(sheet)
     return sheets
 
 
-def to_csv(lines: Sequence[Line]) -> str:
-    """The matrix with all its columns, in full precision."""
-    columns = list(lines[0].cells) if lines else []
+def by_table(lines: Sequence[Line]) -> dict[str, list[Line]]:
+    """Table -> its lines, in the lines' order."""
+    tables: dict[str, list[Line]] = {}
+    for line in lines:
+        tables.setdefault(line.table, []).append(line)
+    return tables
+
+
+def to_csv(lines: Sequence[Line], columns: Sequence[str] = ()) -> str:
+    """The matrix with all its columns, in full precision. `columns`: what they are where there is no
+    line."""
+    columns = list(lines[0].cells) if lines else columns
     return _csv(columns, ([_csv_cell(c, line.cells[c]) for c in columns] for line in lines))
 
 
@@ -87,9 +105,9 @@ def sheet_to_csv(sheet: Sheet) -> str:
     return _csv([csv_text(h) for h in (*sheet.headings, "notes")], rows)
 
 
-def to_markdown(lines: Sequence[Line], title: str) -> str:
-    """A page of the matrix of these lines."""
-    return sheet_to_markdown(matrix_sheet(lines, "matrix", title))
+def to_markdown(lines: Sequence[Line], title: str, left_out: str = "") -> str:
+    """A page of the matrix of these lines; `left_out`: what is said of rows that have none."""
+    return sheet_to_markdown(matrix_sheet(lines, "matrix", title, left_out))
 
 
 def sheet_to_markdown(sheet: Sheet, level: int = 1) -> str:

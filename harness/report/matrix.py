@@ -8,6 +8,7 @@ from harness import environment
 from harness.errors import DataAbsent, InputError
 from harness.keys import iter_data, open_hubs
 from harness.plan import Planner, RowPlan, StagePlan
+from harness.progress import counted
 from harness.report import agreement, comparability, losses
 from harness.report.verdict import assess, pool
 from harness.spec.judges import RubricJudge, TasksJudge
@@ -91,6 +92,23 @@ def together(lines: Sequence[Line]) -> list[Line]:
     return [
         _confounded(line, told.get(line.cells["row"])) if line.loaded else line for line in ordered
     ]
+
+
+def with_results(lines: Sequence[Line]) -> tuple[list[Line], str]:
+    """The lines of rows that were judged or trained, and what is to be said of the others."""
+    there = {line.cells["row"] for line in lines if line.cells["env_artefacts"]}
+    absent = {line.cells["row"]: line for line in lines if line.cells["row"] not in there}
+    kept = [line for line in lines if line.cells["row"] in there]
+    if not absent:
+        return kept, ""
+    verb = "is" if len(absent) == 1 else "are"
+    said = f"{counted(len(absent), 'row')} without a result {verb} left out"
+    unplanned = sum(line.plan is None for line in absent.values())
+    if unplanned:
+        said += (
+            f" (of {unplanned}, what the spec names is not there, so that none could be looked up)"
+        )
+    return kept, said
 
 
 def _confounded(line: Line, told: str | None) -> Line:

@@ -109,8 +109,8 @@ def ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def matrix_sheet(lines: Sequence[Line], name: str, title: str) -> Sheet:
-    """The harness's own columns, a line each."""
+def matrix_sheet(lines: Sequence[Line], name: str, title: str, left_out: str = "") -> Sheet:
+    """The harness's own columns, a line each. `left_out`: what is said of rows that have no line."""
     notes = Notes()
     rows = []
     for line in lines:
@@ -121,7 +121,7 @@ def matrix_sheet(lines: Sequence[Line], name: str, title: str) -> Sheet:
     about = [EXPLANATION]
     if any(line.cells["metric"].partition("/")[0] in losses.LOSSES for line in lines):
         about.append(LOSSES)
-    after = lowest(lines)
+    after = [*lowest(lines), *[f"{left_out}."] * bool(left_out)]
     sheet = Sheet(name, title, HEADINGS, rows, about, warning(lines), notes.texts, (), after)
     return settled(sheet, rows)
 

@@ -168,17 +168,17 @@ def test_table_writes_agreement_and_takes_it_away_again(
     done = command("table")
     assert done.exit_code == 0, done.output
     assert "1 of 3 prompts (33.3 %)" in done.output
-    (row,) = csv.DictReader(io.StringIO(Path("results/agreement.csv").read_text()))
+    (row,) = csv.DictReader(io.StringIO(Path("runs/results/agreement.csv").read_text()))
     assert (row["row"], row["judged_in_all"], row["prompts"]) == ("one", "3", "5")
     assert float(row["flip_rate"]) == 1 / 3
     assert row["values"] == "75.0 50.0 50.0"
-    assert "## Judge replicates" in Path("results/matrix.md").read_text()
+    assert "## Judge replicates" in Path("runs/results/matrix.md").read_text()
     shown = command("show", "one").output
     assert "1 of 3 prompts (33.3 %)" in shown
     judged_row(tmp_path, answers(2), annotations(WIN, LOSE))
     assert command("table").exit_code == 0
-    assert not Path("results/agreement.csv").exists()
-    assert "Judge replicates" not in Path("results/matrix.md").read_text()
+    assert not Path("runs/results/agreement.csv").exists()
+    assert "Judge replicates" not in Path("runs/results/matrix.md").read_text()
     assert spec.exists()
 
 
@@ -187,10 +187,10 @@ def test_an_agreement_file_of_another_program_stays(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     judged_row(tmp_path, answers(2), annotations(WIN, LOSE))
-    Path("results").mkdir()
-    Path("results/agreement.csv").write_text("mine\n")
+    Path("runs/results").mkdir(parents=True)
+    Path("runs/results/agreement.csv").write_text("mine\n")
     assert command("table", "--volume", "runs").exit_code == 0
-    assert Path("results/agreement.csv").read_text() == "mine\n"
+    assert Path("runs/results/agreement.csv").read_text() == "mine\n"
 
 
 def test_an_artefact_that_was_changed_is_not_counted(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ _ON_OTHER = re.compile(
 )
 ROUGH = 0.1
 """How far a count may be off that is said to be about so many."""
-_NAMED = re.compile(r"^(\d{2,6})[-_. ]+([A-Za-z]+)")
+_NAMED = re.compile(r"^([1-9]\d{1,5})[-_. ]+([A-Za-z]+)")
+"""Not `01_sft`: an order, or a date."""
 _NO_COUNT = frozenset(
     """
     b m k x steps step epoch epochs ep shot shots len length bs lr batch tokens tok bit bits layers gpu
@@ -177,7 +178,7 @@ def count_in_name(folder: Path, root: Path) -> Count | None:
     `1735-default-prompt`."""
     for place in (folder, *folder.parents):
         found = _NAMED.match(place.name)
-        if found and found[2].lower() not in _NO_COUNT and not _is_year(found[1]):
+        if found and found[2].lower() not in _NO_COUNT and not _is_order_or_date(found, place):
             value = int(found[1])
             return Count(value, value, "the folder's name", place.name)
         if place == root:
@@ -185,5 +186,18 @@ def count_in_name(folder: Path, root: Path) -> Count | None:
     return None
 
 
-def _is_year(text: str) -> bool:
-    return len(text) == 4 and 1990 <= int(text) <= 2100
+def _is_order_or_date(found: re.Match[str], place: Path) -> bool:
+    """A year, `yymmdd`, `mmdd`, or a number of two digits such as a stage's; and the number before or
+    after that of a folder beside it."""
+    text, value = found[1], int(found[1])
+    if _COUNTED.match(found[2]):
+        return False
+    if len(text) == 2 or (len(text) == 4 and 1990 <= value <= 2100):
+        return True
+    if len(text) in (4, 6) and 1 <= int(text[-4:-2]) <= 12 and 1 <= int(text[-2:]) <= 31:
+        return True
+    try:
+        beside = [_NAMED.match(p.name) for p in place.parent.iterdir() if p.is_dir()]
+    except OSError:
+        return False
+    return any(other and abs(int(other[1]) - value) == 1 for other in beside)

@@ -15,6 +15,7 @@ NAMES = {
     "per_device_train_batch_size": "batch",
     "micro_batch_size": "batch",
     "train_micro_batch_size_per_gpu": "batch",
+    "auto_find_batch_size": "batch_is_tried",
     "gradient_accumulation_steps": "accumulation",
     "num_devices": "devices",
     "num_gpus": "devices",
@@ -79,12 +80,26 @@ DEEPEST = 8
 LARGEST = 1e15
 """Beyond, doubles skip whole numbers, and sums of squares overflow."""
 _CARD_LINE = re.compile(r"^\s*[-*]\s+([A-Za-z_]\w*):\s*(.+?)\s*$", re.MULTILINE)
+_CARD_DATA = re.compile(
+    r"(?:\bfine-tuned version of (?:\[[^\]\n]*\]\([^)\n]*\)|\S+) on (?:an? |the )?([^\n]+?)"
+    r"|\btrained on (?:an? |the )?(\[[^\]\n]+\]\([^)\n]*\)(?:(?:,| and) [^\n]+?)?)) datasets?\b",
+    re.IGNORECASE,
+)
+_CARD_LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
+_CARD_COMMA = re.compile(r",\s*(?:and\s+)?(?:the\s+)?|\s+and\s+(?:the\s+)?")
+_NO_DATA = frozenset({"unknown", "none", "generator", "json", "csv", "text", "parquet", "arrow"})
+"""What a card calls a data set whose name the trainer did not have."""
 _CARD_TITLE = re.compile(r"^#+\s.*hyper-?parameters", re.MULTILINE | re.IGNORECASE)
 _COMMENTED = re.compile(
-    r"""^\s*(?:\#|//)+\s*(?:-\s+|--)?["']?([A-Za-z_]\w*)["']?\s*(?:[:=]\s*|\s+)["']?([^\s"',\\]+)""",
+    r"""^[ \t]*(?:\#|//)+[ \t]*(?:-[ \t]+|--)?["']?([A-Za-z_]\w*)["']?[ \t]*(?:[:=][ \t]*|[ \t]+)"""
+    r"""["']?([^\s"',\\]+)""",
     re.MULTILINE,
 )
 _FLAG = re.compile(r"^--?([A-Za-z][\w-]*)(?:=(.*))?$", re.DOTALL)
+_SHELL_COMMENT = re.compile(
+    r"""^((?:[^'"\\#]|\\.|'[^']*'|"(?:[^"\\]|\\.)*"|(?<=[^\s;&|(])\#)*)(?<![^\s;&|(])\#.*$"""
+)
+"""A comment begins with a word, outside quotes."""
 _VISIBLE = re.compile(r"CUDA_VISIBLE_DEVICES=[\"']?([\d,]*)")
 
 
@@ -189,10 +204,7 @@ def _walk(found: Settings, value: Any, depth: int = 0) -> None:
 
 def _from_script(found: Settings, text: str) -> None:
     """`--name value` and `--name=value` of every command; variables are not filled in."""
-    joined = re.sub(r"\\\r?\n", " ", text)
-    for line in joined.splitlines():
-        if line.lstrip().startswith("#"):
-            continue
+    for line in _commands(text):
         for visible in _VISIBLE.findall(line):
             found.put("num_gpus", len([d for d in visible.split(",") if d]) or None)
         words = list(_words(line))
@@ -209,15 +221,34 @@ def _from_script(found: Settings, text: str) -> None:
                 found.put(flag[1], value)
 
 
+def _commands(text: str) -> Iterator[str]:
+    """A script's commands, each on one line and without its comments. As in a shell, a backslash at the
+    end of a comment continues nothing."""
+    begun = ""
+    for line in text.splitlines():
+        code = _SHELL_COMMENT.sub(r"\1", line)
+        if code == line and code.endswith("\\"):
+            begun += code[:-1] + " "
+        else:
+            yield begun + code
+            begun = ""
+    yield begun
+
+
 def _words(line: str) -> Iterator[str]:
     try:
-        yield from shlex.split(line, comments=True)
+        yield from shlex.split(line)
     except ValueError:
         yield from line.split()
 
 
 def _from_card(found: Settings, text: str) -> None:
-    """The list below the heading on hyperparameters that transformers writes into a model card."""
+    """The sentence on the data sets that transformers and TRL write into a model card, and the list
+    below transformers' heading on hyperparameters."""
+    sentence = _CARD_DATA.search(text)
+    if sentence is not None:
+        names = _CARD_COMMA.split(_CARD_LINK.sub(r"\1", sentence[1] or sentence[2]))
+        found.put("dataset", ",".join(n for n in names if n and n.lower() not in _NO_DATA))
     title = _CARD_TITLE.search(text)
     if title is None:
         return

@@ -115,12 +115,13 @@ def examples_of(batches: Ranges, per_batch: int, drop_last: bool | None) -> Rang
 
 
 def examples_of_speed(
-    runtime: float, samples_per_second: float, epochs: float
+    runtime: float, samples_per_second: float, epochs: float, fewest: float | None = None
 ) -> tuple[int, int] | None:
     """Examples of an epoch from a trainer's own summary: it divides examples * epochs by the seconds,
-    which it rounds to 4 decimals, and the quotient to 3. None: no whole number fits."""
+    which it rounds to 4 decimals, and the quotient to 3. None: no whole number fits. fewest: of the
+    epochs, where their number is not sure."""
     low = max(samples_per_second - 0.0005, 0) * max(runtime - 0.00005, 0) / epochs
-    high = (samples_per_second + 0.0005) * (runtime + 0.00005) / epochs
+    high = (samples_per_second + 0.0005) * (runtime + 0.00005) / (fewest or epochs)
     first, last = math.ceil(low - 1e-6), math.floor(high + 1e-6)
     return (max(first, 1), last) if last >= max(first, 1) else None
 

@@ -16,9 +16,9 @@ from harness.audit.claims import (
     count_in_name,
     read_claims,
 )
+from harness.audit.console_logs import read_console
 from harness.audit.files import Given, Unreadable
 from harness.audit.model import Result, compare, whole
-from harness.audit.settings import Settings
 from harness.audit.steps import ANY, Ranges, shown
 from harness.audit.training_counts import (
     check_claims,
@@ -29,6 +29,7 @@ from harness.audit.training_counts import (
 )
 from harness.audit.training_data import (
     NOT_DATA,
+    SUFFIXES,
     TrainingData,
     data_beside,
     given_data,
@@ -37,16 +38,20 @@ from harness.audit.training_data import (
 from harness.audit.training_examples import (
     Known,
     examples_of_log,
-    known,
     own_training,
-    settings_near,
+    trained_on,
 )
 from harness.audit.training_log import SUMMARIES, Log, read_logs
 
 LOOKS_FOR = (
-    "trainings' logs (trainer_state.json, trainer_log.jsonl), and data sets that a README's table "
-    "links to"
+    "trainings' logs (trainer_state.json, trainer_log.jsonl), and data sets (instruction and output, "
+    "messages), alone or where a README's table links to them"
 )
+WIDEST = 100
+"""Of a range of examples: with a highest number so many times its lowest, only that one is told."""
+MOST_NAMES = 5
+WRITERS = {2: ("two", "twice"), 3: ("three", "three times"), 4: ("four", "four times")}
+"""In words, and how often a step then stands in the log."""
 KIND, DATA_KIND = "training", "data_set"
 
 
@@ -66,6 +71,8 @@ def find(given: Given) -> list[Result]:
     if data is not None and not results:
         results.append(_audit_data(data, [], _only_name(given), given))
     results += _linked_data(given, {r.material.get("data") for r in results})
+    if not results and len(given.files) == len(given.all_files):
+        results = _data_alone(given)
     return results
 
 
@@ -73,14 +80,27 @@ def audit_training(log: Log, given: Given, data: TrainingData | None) -> Result:
     """The checks of one training. `data`: what the user says it was trained on."""
     result = Result(str(log.files[0]), KIND)
     own = own_training(log)
-    settings = [] if own else settings_near(log.folder, given.root)
-    facts = own[0] if own else known(log, settings)
+    if own:
+        facts, ranges = own[0], examples_of_log(log, own[0])
+        read: list[str] = []
+    else:
+        read_console(log, given.root)
+        facts, settings, others, ranges = trained_on(log, given.root)
+        read = [s.path.name for s in settings]
+        result.notes += others
     sets = [data] if data else own[1] if own else data_beside(log.folder, facts.data, given.files)
-    if len(facts.data) > 1 or any("," in name for name in facts.data):
-        # Trained on several: one of them does not say how many.
+    several = [name for names in facts.data for name in names.split(",") if name.strip()]
+    if len(several) > 1:
+        # Of several, one does not say how many there were.
+        if data:
+            result.notes.append(
+                f"{data.path.name} was not held against the log, which was trained on several data "
+                f"sets: {', '.join(several[:MOST_NAMES])}"
+            )
         sets = []
-    ranges = examples_of_log(log, facts)
-    _measure(result, log, facts, settings, ranges, sets, own is not None)
+    if sets and facts.data_from and not data:
+        result.notes.append(f"{facts.data_from} names the data set: {facts.data[0]}")
+    _measure(result, log, facts, read, ranges, sets, own is not None)
     if facts.packing is not False:
         # Packing makes fewer of them: of unknown settings the least is left.
         ranges = [] if facts.packing or not ranges else [(ranges[0][0], ANY)]
@@ -88,7 +108,13 @@ def audit_training(log: Log, given: Given, data: TrainingData | None) -> Result:
         result.published |= own[2]
         compare(result)
     _check_losses(result, log)
+    _check_writers(result, log)
     _check_end(result, log)
+    if data and sets and not ranges and not facts.packing:
+        result.notes.append(
+            f"{data.path.name} could not be held against the log: its steps and epochs say no number "
+            "of examples"
+        )
     if ranges:
         check_data(result, log, facts, ranges, sets)
     check_claims(result, log, facts, ranges, sets, given)
@@ -101,7 +127,7 @@ def _measure(
     result: Result,
     log: Log,
     facts: Known,
-    settings: Sequence[Settings],
+    read: Sequence[str],
     ranges: Ranges,
     sets: Sequence[TrainingData],
     own: bool,
@@ -125,22 +151,27 @@ def _measure(
         result.metrics["batch_size"] = facts.batches[0] * facts.accumulations[0]
     if ranges:
         low, high = ranges[0][0], ranges[-1][1]
-        result.metrics |= (
-            {"examples": low} if low == high else {"examples_lowest": low, "examples_highest": high}
-        )
+        if low == high:
+            result.metrics["examples"] = low
+        else:
+            result.metrics["examples_lowest"] = low
+            if high <= WIDEST * low:
+                result.metrics["examples_highest"] = high
     if len(sets) == 1:
         result.metrics["rows"] = sets[0].rows
         result.material["data"] = str(sets[0].path.resolve())
     if facts.packing:
         result.notes.append("examples were packed together, so steps count none")
     elif ranges and facts.packing is None:
+        sure = ranges if ranges[-1][1] <= WIDEST * ranges[0][0] else [(ranges[0][0], ANY)]
         result.notes.append(
-            "no file beside the log says how large its batches were, or whether examples "
-            f"were packed: {shown(ranges)} examples an epoch are possible"
+            "no file beside the log says whether examples were packed; if not, an epoch had "
+            f"{shown(sure)} of them"
         )
-    if settings:
-        read = ", ".join(s.path.name for s in settings)
-        result.notes.append(f"settings were read from {read}")
+    if log.examples is not None and not own:
+        read = [*read, log.counted_by]
+    if read:
+        result.notes.append(f"settings were read from {', '.join(read)}")
     if log.runs > 1:
         result.notes.append(f"the log begins {log.runs} times; its last run was read")
 
@@ -160,6 +191,20 @@ def _check_losses(result: Result, log: Log) -> None:
             "first_step": log.bad[0],
             "at_the_end": last,
         },
+    )
+
+
+def _check_writers(result: Result, log: Log) -> None:
+    if log.writers < 2:
+        return
+    many, often = WRITERS.get(log.writers, (str(log.writers), f"{log.writers} times"))
+    result.add(
+        "count_mismatch",
+        "warning",
+        f"{many} processes wrote into this log: its {len(log.losses)} steps stand {often} in "
+        "it, and of each one line was read. If these were two trainings, nothing here says which "
+        "of them the model is of",
+        {"writers": log.writers, "steps": len(log.losses)},
     )
 
 
@@ -207,6 +252,20 @@ def _audit_data(
     return result
 
 
+def _data_alone(given: Given) -> list[Result]:
+    """Where nothing else was found, the training data themselves: how many rows, how many of them
+    differ."""
+    results = []
+    for path in given.files:
+        if path.suffix.lower() not in SUFFIXES or NOT_DATA.search(path.name):
+            continue
+        try:
+            results.append(_audit_data(read_training_data(path), [], None, given))
+        except Unreadable:
+            continue
+    return results
+
+
 _NOTHING = Known((), (), (), None, None, None, None, (), (), ())
 
 
@@ -230,7 +289,7 @@ def _linked_data(given: Given, known_already: set[object]) -> list[Result]:
                     claims.setdefault(target, []).append(count)
     results = []
     for path, counts in sorted(claims.items()):
-        if path.suffix.lower() not in (".json", ".jsonl", ".csv") or NOT_DATA.search(path.name):
+        if path.suffix.lower() not in SUFFIXES or NOT_DATA.search(path.name):
             continue
         try:
             data = read_training_data(path)

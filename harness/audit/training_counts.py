@@ -45,7 +45,7 @@ def check_data(
         f"the log makes {seen} examples an epoch ({_reckoning(log, facts)}), and {what} "
         f"are in {_names(sets)}: {ratio:.2f} times as many examples as rows",
         {
-            "examples": [list(r) for r in ranges[:5]],
+            "examples": _pairs(ranges),
             "rows": {str(s.path): s.rows for s in sets},
             "expected_low": math.floor(low),
             "expected_high": math.ceil(high),
@@ -168,10 +168,15 @@ def claim_finding(
             "quote": short(count.quote),
             "rows": sets[0].rows if sets else None,
             "different_rows": sets[0].different if sets else None,
-            "examples": [list(r) for r in ranges[:5]],
+            "examples": _pairs(ranges),
             **(_setting_evidence(log, facts) if ranges else {}),
         },
     )
+
+
+def _pairs(ranges: Ranges) -> list[list[int | None]]:
+    """The first ranges, for evidence; None: without end."""
+    return [[low, high if high < ANY else None] for low, high in ranges[:5]]
 
 
 def _told(count: Count) -> str:
@@ -190,8 +195,7 @@ def _several(ranges: Ranges, facts: Known) -> str:
 def _reckoning(log: Log, facts: Known) -> str:
     """How the log's number came about, in words."""
     if log.examples is not None:
-        return "its summary counts them"
-
+        return f"{log.counted_by} counts them"
     epochs = max((e for _, e in log.seen), default=facts.epochs or log.epochs or 0)
     step = log.step or log.planned or 0
     parts = {"batch": facts.batches, "accumulation": facts.accumulations, "devices": facts.devices}

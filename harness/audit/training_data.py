@@ -16,6 +16,10 @@ PAIRS = (
     ("chosen", "rejected"),
 )  # fmt: skip
 """Columns of a question and of its answer, as data sets have them."""
+_NAMES_A_ROW = re.compile(
+    r"(?:^|_)(?:id|idx|index|uuid|guid|hash|timestamp|time|date)$|^$|^unnamed", re.I
+)
+"""Columns that number their rows: no part of an example."""
 CHATS = ("messages", "conversations", "conversation")
 NOT_TRAINED_ON = frozenset(
     {"generator", "generator_1", "generator_2", "preference", "annotator", "score", "score1",
@@ -26,8 +30,11 @@ NOT_DATA = re.compile(
     r"output|annotation|prediction|result|leaderboard|eval|test|valid|judg|dropped", re.I
 )
 """Of a file's name: what a model is not trained on, whatever its columns."""
+SUFFIXES = (".json", ".jsonl", ".csv")
 INFO = "dataset_info.json"
 """LLaMA-Factory's list of its data sets' files."""
+Columns = tuple[str, str] | tuple[str]
+"""Of a question and of its answer, or of a conversation."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +48,34 @@ class TrainingData:
     different: int
 
 
-def read_training_data(path: Path) -> TrainingData:
-    """Raises Unreadable: no list of objects, or not with columns that one trains on."""
+def read_training_data(path: Path, named: Columns | None = None) -> TrainingData:
+    """named: the columns of a question and of its answer, or of a conversation, where a list of data
+    sets says them.
+
+    Raises Unreadable: no list of objects, or not with columns that one trains on.
+    """
     rows = read_table(path) if path.suffix.lower() == ".csv" else read_rows(path)
     if not rows:
         raise Unreadable("it has no rows")
-    columns = _columns(rows)
+    columns = named if named and all(name in rows[0] for name in named) else _columns(rows)
     if columns is None:
         raise Unreadable(
             "its rows are no training examples: no columns such as instruction and output"
         )
     empty = sum(_is_empty(row, columns) for row in rows)
-    different = {json.dumps([row.get(c) for c in (*columns, "input", "system")]) for row in rows}
+    different = {_content(row, columns) for row in rows}
     return TrainingData(path, len(rows), empty, len(different))
+
+
+def _content(row: dict[str, Any], columns: Sequence[str]) -> str:
+    """What tells a row from others: its columns, and texts and lists in whatever other column."""
+    kept = {
+        name: value
+        for name, value in row.items()
+        if name in columns
+        or (isinstance(value, str | list | dict) and not _NAMES_A_ROW.search(name))
+    }
+    return json.dumps(kept, sort_keys=True)
 
 
 def given_data(path: Path) -> TrainingData:
@@ -64,7 +86,7 @@ def given_data(path: Path) -> TrainingData:
     files = [path]
     if path.is_dir():
         try:
-            files = sorted(p for p in path.iterdir() if p.suffix in (".json", ".jsonl", ".csv"))
+            files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
         except OSError as e:
             raise InputError(f"{path} cannot be opened: {e.strerror}") from None
     found, faults = [], []
@@ -90,39 +112,69 @@ def data_beside(
     unless all are there.
     """
     wanted = [name for part in names for name in part.split(",") if name.strip()]
-    known = _files_of(wanted, candidates)
+    listed = _listed(candidates)
+    if not wanted and len(listed) == 1:
+        wanted = list(listed)
+    known = _files_of(wanted, candidates, listed)
     found = []
     for path in candidates:
         near = path.parent in (folder, folder.parent)
-        if path.suffix.lower() not in (".json", ".jsonl", ".csv"):
+        if path.suffix.lower() not in SUFFIXES:
             continue
         if path.name not in known if known else wanted or not near or NOT_DATA.search(path.name):
             continue
         if path.stat().st_size <= LARGEST:
             try:
-                found.append(read_training_data(path))
+                found.append(read_training_data(path, known.get(path.name)))
             except (Unreadable, OSError):
                 continue
     return found if len(found) >= len(wanted) else []
 
 
-def _files_of(names: Sequence[str], candidates: Sequence[Path]) -> set[str]:
-    """The files' names of data sets: by LLaMA-Factory's list of them, or the name is one."""
-    found = set()
-    there = {path.name for path in candidates}
+def _listed(candidates: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Name -> entry of LLaMA-Factory's lists of data sets."""
+    found: dict[str, dict[str, Any]] = {}
     for info in (path for path in candidates if path.name == INFO):
         try:
             listed = read_json(info)
         except Unreadable:
             continue
-        for name in names if isinstance(listed, dict) else ():
-            entry = listed.get(name.strip())
+        for name, entry in listed.items() if isinstance(listed, dict) else ():
             if isinstance(entry, dict) and isinstance(entry.get("file_name"), str):
-                found.add(Path(entry["file_name"]).name)
-    for name in names:
-        last = Path(name.strip()).name
-        found.update(n for n in (last, f"{last}.json", f"{last}.jsonl") if n in there)
+                found[name] = entry
     return found
+
+
+def _files_of(
+    names: Sequence[str], candidates: Sequence[Path], listed: dict[str, dict[str, Any]]
+) -> dict[str, Columns | None]:
+    """The files' names of data sets, by the list of them or as files are named, whatever their suffix;
+    and their columns, where the list has these."""
+    found: dict[str, Columns | None] = {}
+    there = {path.name for path in candidates}
+    for name in (n.strip() for n in names):
+        entry = listed.get(name, {})
+        for told in (entry.get("file_name"), name):
+            last = Path(str(told)).name if told else ""
+            stem = (
+                last if last not in there and Path(last).suffix not in SUFFIXES else Path(last).stem
+            )
+            files = [last, *(f"{stem}{suffix}" for suffix in SUFFIXES)]
+            here = [n for n in files if n in there][:1]
+            if here:
+                found[here[0]] = _columns_listed(entry)
+                break
+    return found
+
+
+def _columns_listed(entry: dict[str, Any]) -> Columns | None:
+    columns = entry.get("columns")
+    if not isinstance(columns, dict):
+        return None
+    asked, told, turns = (columns.get(n) for n in ("prompt", "response", "messages"))
+    if isinstance(asked, str) and isinstance(told, str):
+        return asked, told
+    return (turns,) if isinstance(turns, str) else None
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> tuple[str, ...] | None:

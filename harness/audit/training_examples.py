@@ -1,5 +1,6 @@
 """How many examples a training's epoch had, by its log and the settings in files beside it."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from harness.audit.settings import Settings, number, read_settings, truth
 from harness.audit.steps import (
     ACCUMULATIONS,
     BATCHES,
+    CENT,
     DEVICES,
     Ranges,
     batches_of_epoch,
@@ -32,25 +34,73 @@ ABOVE = 2
 """Folders above a log in which its settings are looked for."""
 ARGUMENTS = frozenset({"per_device_train_batch_size", "micro_batch_size"})
 """A file with one of these holds a training's arguments: what it leaves out has its default."""
+MOST_TOTALS = 100
+"""A speed that leaves more batches possible than this says nothing of them."""
 _KEY = re.compile(r"^[0-9a-f]{64}$")
 
 
-def settings_near(folder: Path, root: Path) -> list[Settings]:
+def settings_near(log: Log, root: Path) -> tuple[list[Settings], list[str]]:
     """The settings of the nearest folder, from the log's own upwards but not beyond `root`, that has
-    files which name a batch size, accumulation or a number of epochs."""
+    files which name a batch size, accumulation or a number of epochs; and, in words, which files were
+    passed by since they are another training's."""
     top = root if root.is_dir() else root.parent
-    place = folder
+    place = log.folder
+    names = {place.name, place.parent.name} if log.snapshot else {place.name}
+    others: list[str] = []
     for _ in range(ABOVE + 1):
-        found = [s for s in _settings_in(place) if _is_training(s)]
+        found = []
+        for settings in (s for s in _settings_in(place) if _is_training(s)):
+            fault = _contradiction(log, settings)
+            if fault:
+                others.append(f"{settings.path.name} is not this training's: it says {fault}")
+            else:
+                found.append(settings)
         if found:
             # A file that names this very folder as its output is the one that made it.
             own = [s for s in found if any(
-                Path(str(o)).name == folder.name for o in s.values.get("output", ()))]  # fmt: skip
-            return own or found
+                Path(str(o)).name in names for o in s.values.get("output", ()))]  # fmt: skip
+            return own or found, others
         if place == top or top not in place.parents:
             break
         place = place.parent
-    return []
+    return [], others
+
+
+def _contradiction(log: Log, settings: Settings) -> str:
+    """What a file says that the log's own values exclude, in words; "": nothing."""
+    batches, epochs = settings.numbers("batch"), settings.numbers("epochs")
+    steps = [v for v in settings.numbers("max_steps") if v > 0]
+    folders = [settings.path.parent / str(o) for o in settings.values.get("output", ())]
+    inside = [f for f in folders if f == log.folder or f in log.folder.parents]
+    if not inside and any(_has_log(folder) for folder in folders):
+        return f"{folders[0].name} is its output"
+    # The log's batch is of all devices of one process.
+    batch = 0 if settings.values.get("batch_is_tried") else log.batch
+    if batch and batches and not any(v >= 1 and batch % v == 0 for v in batches):
+        return f"batch {_listed(batches)}, the log {batch:g}"
+    accumulations = settings.numbers("accumulation")
+    if log.accumulation and accumulations and log.accumulation not in accumulations:
+        return f"accumulation {_listed(accumulations)}, {log.counted_by} {log.accumulation}"
+    if steps:
+        if log.planned and log.planned not in steps:
+            return f"{_listed(steps)} steps, the log {log.planned:,}"
+    elif epochs and log.epochs:
+        if not any(math.ceil(v) == log.epochs for v in epochs):
+            return f"{_listed(epochs)} epochs, the log {log.epochs:g}"
+    elif epochs and log.seen and log.step == log.planned:
+        # Of a few large steps an epoch, not all micro-batches fill one.
+        end = max(epoch for _, epoch in log.seen)
+        if not any(v / 2 <= end + CENT and end <= v + 1 for v in epochs):
+            return f"{_listed(epochs)} epochs, the log ends after {end:g}"
+    return ""
+
+
+def _has_log(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (STATE, LINES))
+
+
+def _listed(values: Sequence[float]) -> str:
+    return " or ".join(f"{v:g}" for v in values)
 
 
 def _settings_in(folder: Path) -> Iterator[Settings]:
@@ -88,6 +138,8 @@ class Known:
     """A share below 1, or a number of examples; (): nothing says it."""
     most: tuple[int, ...]
     data: tuple[str, ...]
+    data_from: str = ""
+    """The file that names the data sets."""
 
 
 def known(log: Log, settings: Sequence[Settings]) -> Known:
@@ -102,16 +154,19 @@ def known(log: Log, settings: Sequence[Settings]) -> Known:
     def whole(name: str) -> tuple[int, ...]:
         return tuple(sorted({int(v) for v in numbers(name) if v >= 1 and v == int(v)}))
 
-    batches = whole("batch")
-    if log.batch and (not batches or log.batch in batches):
+    batches, devices = whole("batch"), whole("devices")
+    if log.batch:
+        # Of several devices of one process it is the sum of their batches.
+        times = {int(log.batch) // b for b in batches if log.batch % b == 0}
+        devices = tuple(sorted({d // n for d in devices for n in times if d % n == 0})) or devices
         batches = (int(log.batch),)
-    accumulations, devices = whole("accumulation"), whole("devices")
+    accumulations = (log.accumulation,) if log.accumulation else whole("accumulation")
     told = any(s.names & ARGUMENTS and s.numbers("batch") for s in settings)
     if not accumulations and told:
         accumulations = (1,)
     # A batch for all devices together, which model cards have, tells how many there were.
-    totals = whole("total_batch")
-    if not devices and len(totals) == len(batches) == len(accumulations) == 1:
+    totals = (log.total_batch,) if log.total_batch else whole("total_batch")
+    if (log.total_batch or not devices) and len(totals) == len(batches) == len(accumulations) == 1:
         devices = (max(1, totals[0] // (batches[0] * accumulations[0])),)
     nodes = whole("nodes") or (1,)
     devices = tuple(sorted({d * n for d in devices for n in nodes}))
@@ -121,7 +176,7 @@ def known(log: Log, settings: Sequence[Settings]) -> Known:
     }
     epochs, stepped = numbers("epochs"), [v for v in numbers("max_steps") if v > 0]
     held_out = [*numbers("held_out"), *(v / 100 for v in numbers("held_out_percent"))]
-    names = tuple(dict.fromkeys(str(v) for s in settings for v in s.values.get("data", ())))
+    names, data_from = _names_of_data(log, settings)
     return Known(
         batches=batches or BATCHES,
         accumulations=accumulations or ACCUMULATIONS,
@@ -137,7 +192,19 @@ def known(log: Log, settings: Sequence[Settings]) -> Known:
         ),
         most=whole("max_examples"),
         data=names,
+        data_from=data_from,
     )  # fmt: skip
+
+
+def _names_of_data(log: Log, settings: Sequence[Settings]) -> tuple[tuple[str, ...], str]:
+    """Of its settings, or where these say nothing of the model card beside the log; and the file."""
+    cards = [s for s in _settings_in(log.folder) if s.path.suffix.lower() == ".md"]
+    scripts = [s for s in settings if s.path.suffix.lower() != ".md"]
+    for files in (scripts, [*settings, *cards]):
+        names = {str(v): s.path.name for s in reversed(files) for v in s.values.get("data", ())}
+        if names:
+            return tuple(reversed(names)), list(names.values())[-1]
+    return (), ""
 
 
 def own_training(log: Log) -> tuple[Known, list[TrainingData], dict[str, int]] | None:
@@ -195,27 +262,43 @@ def examples_of_log(log: Log, facts: Known) -> Ranges:
     if log.examples is not None:
         return [(log.examples, log.examples)]
     from_steps = _from_steps(log, facts)
-    from_speed = _from_speed(log, facts)
-    if from_speed is None:
+    if not _has_speed(log):
         return from_steps
-    both = [
-        (max(low, from_speed[0]), min(high, from_speed[1]))
-        for low, high in from_steps
-        if low <= from_speed[1] and from_speed[0] <= high
-    ]
-    # Where the two disagree, the settings are another training's.
-    return both or [from_speed]
+    return merged([*_by_epochs(log, facts, from_steps), *_by_batches(log, facts)])
 
 
-def _from_steps(log: Log, facts: Known) -> Ranges:
+def trained_on(log: Log, root: Path) -> tuple[Known, list[Settings], list[str], Ranges]:
+    """What is known of a training, the files that say it, those passed by, and the numbers of examples
+    that an epoch may have had. Files that the log's own speed excludes are another training's."""
+    settings, others = settings_near(log, root)
+    facts = known(log, settings)
+    ranges = examples_of_log(log, facts)
+    bare = known(log, [])
+    fits = ranges and (log.examples is not None or _from_steps(log, facts))
+    if settings and not fits and log.seen and _from_steps(log, bare):
+        others += [
+            f"{s.path.name} is not this training's: its batches and accumulation do not make the log's "
+            "epochs and speed"
+            for s in settings
+        ]
+        settings, facts, ranges = [], bare, examples_of_log(log, bare)
+    # What nothing explains is left to its steps.
+    return facts, settings, others, ranges or _from_steps(log, facts)
+
+
+def _from_steps(log: Log, facts: Known, total: int | None = None) -> Ranges:
+    """By steps and epochs. total: only of batches that make so many examples a step."""
     seen = points(log.seen)
     found: Ranges = []
     per_batch = sorted({b * d for b in facts.batches for d in facts.devices})
     for accumulation in facts.accumulations:
+        sizes = [n for n in per_batch if total is None or n * accumulation == total]
+        if not sizes:
+            continue
         batches = batches_of_epoch(seen, accumulation)
         if not batches and not seen:
             batches = _planned(log, facts, accumulation)
-        for size in per_batch:
+        for size in sizes:
             found += examples_of(batches, size, facts.drop_last)
     return merged(found)
 
@@ -227,20 +310,46 @@ def _planned(log: Log, facts: Known, accumulation: int) -> Ranges:
     return batches_of_plan(log.planned, epochs, accumulation)
 
 
-def _from_speed(log: Log, facts: Known) -> tuple[int, int] | None:
+def _has_speed(log: Log) -> bool:
     """Only of a training that was neither cut short nor gone on with: the summary counts all steps,
     or those of the last part, by the trainer's version."""
+    rate, planned = log.steps_per_second, log.planned
+    if log.runtime is None or log.per_second is None or rate is None or not planned:
+        return False
+    whole = log.step == planned and not log.snapshot
+    return whole and abs(rate - planned / log.runtime) <= 0.0006 + 1e-3 * rate
+
+
+def _by_epochs(log: Log, facts: Known, from_steps: Ranges) -> Ranges:
+    """Where epochs set a training's end, its speed counts the examples times the epochs."""
+    if facts.is_stepped or log.runtime is None or log.per_second is None or not log.planned:
+        return []
+    end = max((epoch for _, epoch in log.seen), default=0.0)
+    # Micro-batches that fill no step may be missing from every epoch, but no step's worth of them.
+    missed = 1 - end / log.planned
+    most = facts.epochs or log.epochs or (end + CENT) / max(missed, CENT)
+    if not CENT < end <= log.planned:
+        return []
+    fewest = min((end - CENT) * (1 - 1 / log.planned), most)
+    if facts.epochs or (abs(end - round(end)) < CENT and most < round(end) + 1):
+        most = fewest = facts.epochs or round(end)
+    span = examples_of_speed(log.runtime, log.per_second, most, fewest)
+    if span is None or not from_steps:
+        return [span] if span else []
+    low, high = span
+    return [(max(a, low), min(b, high)) for a, b in from_steps if a <= high and low <= b]
+
+
+def _by_batches(log: Log, facts: Known) -> Ranges:
+    """Where a number of steps set the end, it counts the steps times the examples of each."""
     if (
-        log.runtime is None
+        facts.is_stepped is False
+        or log.runtime is None
         or log.per_second is None
-        or log.snapshot
-        or facts.is_stepped is not False
+        or not log.planned
     ):
-        return None
-    epochs = facts.epochs
-    if epochs is None or log.planned is None or log.step != log.planned:
-        return None
-    rate = log.steps_per_second
-    if rate is None or abs(rate - log.planned / log.runtime) > 0.0006 + 1e-3 * rate:
-        return None
-    return examples_of_speed(log.runtime, log.per_second, epochs)
+        return []
+    totals = examples_of_speed(log.runtime, log.per_second, log.planned)
+    if totals is None or totals[1] > totals[0] + MOST_TOTALS:
+        return []
+    return [r for n in range(totals[0], totals[1] + 1) for r in _from_steps(log, facts, n)]

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,9 @@ from harness.audit.settings import number
 
 STATE, LINES = "trainer_state.json", "trainer_log.jsonl"
 SUMMARIES = ("train_results.json", "all_results.json")
+DOUBLED = 0.8
+"""From this share of steps that stand more than once in a log on, several processes wrote it."""
+_OF_TRAINING, _OF_TESTING = ("epoch", "loss"), ("eval_loss", "held_out_loss")
 _CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 
 
@@ -25,8 +29,9 @@ class Log:
     seen: (step, epoch) lines; planned: optimizer steps that were to be made; epochs: those that were
     to be made, rounded up; batch: examples of one micro-batch, of all devices of one process;
     runtime, per_second, steps_per_second: the trainer's own summary; examples: its own count;
-    losses: (step, loss); bad: steps whose loss is no number; snapshot: a checkpoint's, which says
-    nothing of the training's end.
+    accumulation, total_batch: a step's, as the trainer printed them; counted_by: the file that has
+    `examples`; losses: (step, loss); bad: steps whose loss is no number; snapshot: a checkpoint's,
+    which says nothing of the training's end.
     """
 
     files: list[Path]
@@ -38,6 +43,9 @@ class Log:
     per_second: float | None = None
     steps_per_second: float | None = None
     examples: int | None = None
+    accumulation: int | None = None
+    total_batch: int | None = None
+    counted_by: str = "its summary"
     losses: list[tuple[int, float]] = field(default_factory=list)
     bad: list[int] = field(default_factory=list)
     has_held_out: bool = False
@@ -46,6 +54,8 @@ class Log:
     snapshot: bool = False
     runs: int = 1
     """How often the log begins anew."""
+    writers: int = 1
+    """How many processes wrote into the log at once."""
 
     @property
     def folder(self) -> Path:
@@ -136,7 +146,8 @@ def _read_state(log: Log, state: dict[str, Any]) -> None:
 
 
 def _read_lines(log: Log, path: Path) -> None:
-    """A line that an interrupted run left unfinished at the end is no fault."""
+    """A line that an interrupted run left unfinished at the end is no fault. Lines of a prediction,
+    which count its batches as steps, are left out."""
     found: list[dict[str, Any]] = []
     lines = [line for line in read_text(path).split("\n") if line.strip()]
     for place, text in enumerate(lines):
@@ -148,10 +159,18 @@ def _read_lines(log: Log, path: Path) -> None:
             raise Unreadable(f"line {place + 1} is not JSON") from None
         if isinstance(value, dict):
             found.append(value)
+    training = [
+        v for v in found if any(v.get(n) is not None for n in (*_OF_TRAINING, *_OF_TESTING))
+    ]
+    if found and not training:
+        if log.seen:
+            return
+        raise Unreadable("it is the log of a prediction: its lines have no epoch and no loss")
+    found, log.writers = _one_writers(training)
     last = -1.0
     own = Log(log.files)
     for line in found:
-        step = number(line.get("current_steps", line.get("step")))
+        step = number(_step_of(line))
         if step is not None and step < last:
             own = Log(log.files, runs=own.runs + 1)
         last = step if step is not None else last
@@ -165,6 +184,39 @@ def _read_lines(log: Log, path: Path) -> None:
     # trainer_state.json has the same lines, with more digits.
     if not log.seen:
         log.seen, log.losses, log.bad = own.seen, own.losses, own.bad
+
+
+def _one_writers(lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """The lines with one loss of each step, and how many processes wrote them; all of them, and 1,
+    where it was one.
+
+    A log that begins anew has its steps twice as well, but goes back no more often than a step stands
+    in it.
+    """
+    steps = [number(_step_of(line)) for line in lines]
+    losses = [s for s, line in zip(steps, lines, strict=True) if s and line.get("loss") is not None]
+    times = Counter(losses)
+    back = sum(b <= a for a, b in itertools.pairwise(losses))
+    writers = Counter(times.values()).most_common(1)[0][0] if times else 1
+    doubled = sum(n > 1 for n in times.values())
+    if writers < 2 or doubled < DOUBLED * len(times) or back <= max(2, writers, len(losses) / 10):
+        return lines, 1
+    once: dict[tuple[float, int], dict[str, Any]] = {}
+    for place, (step, line) in enumerate(zip(steps, lines, strict=True)):
+        # Other lines come after the loss of their step, each in its place.
+        key = (step or 0.0, 0 if line.get("loss") is not None else place + 1)
+        # Of a writer that lags, the epochs are behind its steps.
+        if key not in once or _epoch(line) > _epoch(once[key]):
+            once[key] = line
+    return [once[key] for key in sorted(once)], writers
+
+
+def _epoch(line: dict[str, Any]) -> float:
+    return number(line.get("epoch")) or 0.0
+
+
+def _step_of(line: dict[str, Any]) -> Any:
+    return line.get("current_steps", line.get("step"))
 
 
 def _line(log: Log, line: dict[str, Any], step_name: str) -> None:

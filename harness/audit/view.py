@@ -108,7 +108,8 @@ def _show_finding(console: Console, finding: Finding) -> None:
         2,
     )
     examples = finding.evidence.get("examples")
-    for example in examples[:MOST_EXAMPLES] if isinstance(examples, list) else ():
+    texts = [e for e in examples if not isinstance(e, list)] if isinstance(examples, list) else []
+    for example in texts[:MOST_EXAMPLES]:
         _print(console, Text(f"e.g. {_example(example)}", "dim"), 6)
 
 

@@ -7,12 +7,23 @@ own folder and in those above.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from harness.audit.alpaca_names import (
+    FOLDER,
+    ROWS,
+    Names,
+    Place,
+    check_judge,
+    check_model,
+    disagreement,
+    letters,
+    place_of,
+)
 from harness.audit.alpaca_rows import (
     Annotations,
     check_replies,
@@ -72,10 +83,30 @@ class _Found:
     given: Given
     reference: Reference | None
     lines: dict[Path, list[Line]] = field(default_factory=dict)
-    outputs: dict[Path, _Outputs] = field(default_factory=dict)
+    outputs: list[_Outputs] = field(default_factory=list)
+    judged: list[tuple[Path, list[Annotations]]] = field(default_factory=list)
+    """Files of annotations, and the sets in each."""
     taken: set[tuple[Path, str]] = field(default_factory=set)
     unreadable: dict[Path, str] = field(default_factory=dict)
     """Folder -> why its annotations.json is none."""
+
+    @cached_property
+    def annotators(self) -> frozenset[str]:
+        """The judges that any row names."""
+        return frozenset(one.annotator for _, sets in self.judged for one in sets if one.annotator)
+
+    @cached_property
+    def names(self) -> Names:
+        names = Names(boards=[{letters(one.name) for one in some} for some in self.lines.values()])
+        names.known.update(*names.boards)
+        for outputs in self.outputs:
+            names.known.update(map(letters, outputs.generators))
+        for path, sets in self.judged:
+            run = place_of(path.parent, self.annotators).run
+            names.runs.setdefault(letters(run.name), set()).add(run)
+            names.known.update(letters(one.model) for one in sets)
+        names.known.discard("")
+        return names
 
 
 def find(given: Given) -> list[Result]:
@@ -91,7 +122,7 @@ def find(given: Given) -> list[Result]:
         try:
             rows = read_rows(path)
             if rows and all("output" in row and "instruction" in row for row in rows):
-                found.outputs[path.parent] = _Outputs(path, rows)
+                found.outputs.append(_Outputs(path, rows))
             elif not rows:
                 given.skip(path, "it is an empty list")
         except Unreadable as e:
@@ -105,25 +136,25 @@ def find(given: Given) -> list[Result]:
             given.skip(path, str(e))
             continue
         if is_annotations(values):
-            sets = split(values, path.parent.name)
-            several = len(sets) > 1
-            results += [
-                whole(
-                    _name_of(path, one, several), KIND, partial(_judged, found, path, one, several)
-                )
-                for one in sets
-            ]
+            found.judged.append((path, split(values, path.parent.name)))
             given.claim(path)
         elif values == []:
             found.unreadable[path.parent] = "it is an empty list"
             given.skip(path, "it is an empty list")
+    for path, sets in found.judged:
+        several = len(sets) > 1
+        results += [
+            whole(_name_of(path, one, several), KIND, partial(_judged, found, path, one, several))
+            for one in sets
+        ]
     return results + _boards_alone(found) + _outputs_alone(found)
 
 
 def _judged(found: _Found, path: Path, one: Annotations, several: bool) -> Result:
     result = Result(_name_of(path, one, several), KIND)
-    line = _line_of(found, path.parent, one, several)
-    stored = _outputs_of(found, path.parent, one)
+    place = place_of(path.parent, found.annotators)
+    line = _line_of(found, path.parent, one, several, place)
+    stored = _outputs_of(found, path.parent, one, place)
     result.material = {
         "outputs": {row.instruction: row.output for row in one.rows if row.output is not None},
         "judgements": [(row.instruction, row.preference) for row in one.rows],
@@ -152,6 +183,7 @@ def _judged(found: _Found, path: Path, one: Annotations, several: bool) -> Resul
         check_lines(result, [line])
         check_unreadable(result, [line])
     check_replies(result, one)
+    check_judge(result, one, place)
     check_published(result, line.path.name if line else "")
     check_claims(result, path.parent, found.given, one.model)
     known = {row.instruction for row in one.rows}
@@ -161,8 +193,10 @@ def _judged(found: _Found, path: Path, one: Annotations, several: bool) -> Resul
     check_dropped(result, one.rows, missing, why)
     times = Counter(key_of(row) for row in stored.rows) if stored else Counter()
     check_judged_twice(result, one.rows, times)
-    if stored is not None:
-        _check_outputs(result, one, stored)
+    is_other = stored is not None and _check_outputs(result, one, stored, place)
+    if not several and not is_other:
+        outputs = next(iter(stored.generators)) if stored else ""
+        check_model(result, one, place, line.name if line else "", outputs, found.names)
     check_position(result, one.rows, one.order_from)
     check_length(result, one.rows)
     check_texts(result, _texts(one.rows, stored))
@@ -194,20 +228,24 @@ def _expected(found: _Found, one: Annotations, stored: _Outputs | None) -> tuple
     return max(ways, key=lambda way: way[0])
 
 
-def _line_of(found: _Found, folder: Path, one: Annotations, several: bool) -> Line | None:
-    """The leaderboard's line of a result: the nearest leaderboard that has it."""
-    names = [one.model, *(p.name for p in (folder, *folder.parents) if p.name)]
-    for place in (folder, *folder.parents):
+def _line_of(
+    found: _Found, folder: Path, one: Annotations, several: bool, place: Place
+) -> Line | None:
+    """The leaderboard's line of a result: the nearest leaderboard that has it, under the run's own name
+    or the model's."""
+    above = [p.name for p in (place.run, *place.run.parents) if p.name]
+    names = [one.model, *above] if several else [*above[:1], one.model, *above[1:]]
+    for place_above in (folder, *folder.parents):
         for path, lines in found.lines.items():
-            if path.parent != place or path.name.lower() != "leaderboard.csv":
+            if path.parent != place_above or path.name.lower() != "leaderboard.csv":
                 continue
             line = _named(lines, names)
-            if line is None and place == folder and len(lines) == 1 and not several:
+            if line is None and place_above == folder and len(lines) == 1 and not several:
                 line = lines[0]
             if line is not None:
                 found.taken.add((path, line.name))
                 return line
-        if place == found.given.root:
+        if place_above == found.given.root:
             break
     for path, lines in found.lines.items():
         if path.name.lower() == f"{one.annotator}_leaderboard.csv".lower():
@@ -223,16 +261,33 @@ def _named(lines: Sequence[Line], names: Sequence[str]) -> Line | None:
     return next((by_name[name] for name in names if name in by_name), None)
 
 
-def _outputs_of(found: _Found, folder: Path, one: Annotations) -> _Outputs | None:
-    for place in (folder, *folder.parents):
-        outputs = found.outputs.get(place)
-        if outputs is not None and (place == folder or one.model in outputs.generators):
-            outputs.used = True
-            mine = [r for r in outputs.rows if text(r.get("generator")) == one.model]
-            return _Outputs(outputs.path, mine or outputs.rows)
-        if place == found.given.root:
+def _outputs_of(found: _Found, folder: Path, one: Annotations, place: Place) -> _Outputs | None:
+    """The nearest outputs of the model; else those that lie where its own should lie."""
+    baseline = {row.instruction: row.baseline for row in one.rows}
+    for above in (folder, *folder.parents):
+        here = [o for o in found.outputs if o.path.parent == above]
+        mine = next((o for o in here if one.model in o.generators), None)
+        if mine is None and above in (folder, place.run):
+            for outputs in here:
+                outputs.used |= _is_baseline(outputs, one, baseline)
+            own = [o for o in here if o.path.name.lower() == OUTPUTS and not o.used]
+            mine = own[0] if own else None
+        if mine is not None:
+            mine.used = True
+            rows = [r for r in mine.rows if text(r.get("generator")) == one.model]
+            return _Outputs(mine.path, rows or mine.rows)
+        if above == found.given.root:
             break
     return None
+
+
+def _is_baseline(outputs: _Outputs, one: Annotations, baseline: Mapping[str, str | None]) -> bool:
+    """Whether they are what the model was judged against."""
+    if one.baseline in outputs.generators:
+        return True
+    shared = [row for row in outputs.rows if key_of(row) in baseline]
+    same = sum(text(row.get("output")) == baseline[key_of(row)] for row in shared)
+    return 2 * same > len(shared) > 0
 
 
 def _lengths(one: Annotations, stored: _Outputs | None) -> list[int]:
@@ -242,42 +297,52 @@ def _lengths(one: Annotations, stored: _Outputs | None) -> list[int]:
     return [int(sum(some) / len(some)) for some in (judged, there) if some]
 
 
-def _check_outputs(result: Result, one: Annotations, stored: _Outputs) -> None:
-    """count_mismatch: the judged outputs are not the stored ones."""
+def _check_outputs(result: Result, one: Annotations, stored: _Outputs, place: Place) -> bool:
+    """count_mismatch: the judged outputs are not the stored ones. Whether they are another model's."""
     times = Counter(key_of(row) for row in stored.rows)
     more = Counter(row.instruction for row in one.rows)
     unknown = [key for key in more if key not in times]
     texts = {key_of(row): row.get("output") for row in stored.rows}
-    other = [
-        row
-        for row in one.rows
-        if row.output is not None and times[row.instruction] == 1
-        and texts[row.instruction] != row.output
-    ]  # fmt: skip
+    once = [row for row in one.rows if row.output is not None and times[row.instruction] == 1]
+    other = [row for row in once if texts[row.instruction] != row.output]
+    name = stored.path.name
     what = [
         f"{len(some)} {words}"
         for some, words in (
-            (unknown, f"judged prompts are not in {stored.path.name}"),
-            (other, f"judged outputs are not those in {stored.path.name}"),
+            (unknown, f"judged prompts are not in {name}"),
+            (other, f"judged outputs are not those in {name}"),
         )
         if some
     ]
-    if what:
-        result.add(
-            "count_mismatch",
-            "error",
-            f"{ANNOTATIONS} has {len(one.rows)} rows, {stored.path.name} {len(stored.rows)}: "
-            + "; ".join(what),
-            {
-                "annotations": len(one.rows),
-                "outputs": len(stored.rows),
-                "unknown_prompts": len(unknown),
-                "other_outputs": len(other),
-                "examples": [short(p) for p in [*unknown, *(row.instruction for row in other)]][
-                    :EXAMPLES
-                ],
-            },
-        )
+    if not what:
+        return False
+    is_other = one.model not in stored.generators and 2 * len(other) > len(once)
+    message = (
+        f"{ANNOTATIONS} has {len(one.rows)} rows, {name} {len(stored.rows)}: {'; '.join(what)}"
+    )
+    names = {ROWS: one.model, name: ", ".join(sorted(stored.generators))}
+    if is_other:
+        if place.run == stored.path.parent and letters(place.run.name) in map(
+            letters, names.values()
+        ):
+            names[FOLDER] = place.run.name
+        message += f"; {disagreement(names)}"
+    result.add(
+        "count_mismatch",
+        "error",
+        message,
+        {
+            "annotations": len(one.rows),
+            "outputs": len(stored.rows),
+            "unknown_prompts": len(unknown),
+            "other_outputs": len(other),
+            **({"names": names} if is_other else {}),
+            "examples": [short(p) for p in [*unknown, *(row.instruction for row in other)]][
+                :EXAMPLES
+            ],
+        },
+    )
+    return is_other
 
 
 def _texts(rows: Sequence[Judged], stored: _Outputs | None) -> list[Output]:
@@ -339,7 +404,7 @@ def _boards_alone(found: _Found) -> list[Result]:
                 "no annotations could be read: the figures were only held against the line's own "
                 "counts"
             )
-            outputs = found.outputs.get(path.parent)
+            outputs = next((o for o in found.outputs if o.path.parent == path.parent), None)
             if outputs is not None and not outputs.used and len(lines) == 1:
                 outputs.used = True
                 check_texts(result, [_bare(row) for row in outputs.rows])
@@ -383,9 +448,10 @@ def _whole_board(path: Path, lines: Sequence[Line], rest: Sequence[Line]) -> Res
 
 def _outputs_alone(found: _Found) -> list[Result]:
     results = []
-    for folder, outputs in found.outputs.items():
+    for outputs in found.outputs:
         if outputs.used:
             continue
+        folder = outputs.path.parent
         result = Result(str(folder), "model_outputs")
         texts = [_bare(row) for row in outputs.rows]
         length = int(sum(len(o.text) for o in texts) / len(texts))

@@ -1,7 +1,7 @@
 """Rows of an alpaca_eval annotations.json, and whether their preferences are what the judge said."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -13,9 +13,14 @@ from harness.eval.judge_scores import BASELINE, DRAW, MODEL
 
 STORED_DECIMALS = 1e-6
 """annotations.json keeps ten decimals of a probability; some copies keep fewer."""
-GUESSED = ("chatgpt", "weighted_alpaca_eval_gpt4_turbo", "alpaca_eval_gpt4")
+GUESSED = (
+    "chatgpt", "weighted_alpaca_eval_gpt4_turbo", "alpaca_eval_gpt4", "alpaca_eval_gpt4_turbo_fn",
+    "alpaca_eval_gpt4_fn",
+)  # fmt: skip
 """Annotators as which another one's replies are read, where nearly all of them can be."""
 NEARLY_ALL = 0.9
+HARDLY_ANY = 0.1
+"""Of an annotator of whose replies no more can be read, the replies may be another's."""
 FOLLOWS = 0.8
 """So large a share of the replies must fit the order that alpaca_eval draws before the rest are faults:
 below, the order was drawn in another way."""
@@ -90,6 +95,10 @@ def flat_reply(row: dict[str, Any]) -> str:
 
 def _read(one: Annotations) -> None:
     one.reader = one.annotator if one.annotator in READERS else _guess(one.stored)
+    if one.reader and one.reader == one.annotator:
+        read = [_reading(one.reader, raw) for row in one.stored if (raw := raw_of(row)) is not None]
+        if read.count(None) > (1 - HARDLY_ANY) * len(read):
+            one.reader = _guess(one.stored) or one.reader
     fits = []
     for row in one.stored:
         preference, _ = as_preference(row.get("preference"))
@@ -140,6 +149,14 @@ def check_replies(result: Result, one: Annotations) -> None:
         elif reading is not None:
             said = _said(one, n, reading)
             (right if abs(said - row.preference) <= STORED_DECIMALS else wrong).append((n, said))
+    if known and one.annotator in READERS and one.reader != one.annotator:
+        result.add(
+            "count_mismatch",
+            "error",
+            f"the rows name {one.annotator} as their judge, and the replies are none of it: nearly all "
+            f"are in the form of {one.reader}",
+            {"annotator": one.annotator, "replies_like": one.reader},
+        )
     check_stored(result, one.rows, unread, lambda n: text(raw_of(one.stored[n])))
     _check_wrong(result, one, wrong, right)
     if known and not one.order_is_known:
@@ -220,10 +237,32 @@ def _drawn(annotator: str, row: dict[str, Any]) -> bool:
 
 def _reading(annotator: str, raw: Any) -> float | None:
     """The place of the better output, 1 or 2 or between, whatever the order was."""
-    try:
-        return READERS[annotator](raw)
-    except (TypeError, ValueError, AttributeError, OverflowError, MemoryError):
-        return None
+    for form in _forms(raw):
+        try:
+            reading = READERS[annotator](form)
+        except (TypeError, ValueError, AttributeError, OverflowError, MemoryError):
+            continue
+        if reading is not None:
+            return reading
+    return None
+
+
+def _forms(raw: Any) -> Iterator[Any]:
+    """A reply as it is stored; of an object what it holds of a choice, a message or a call, and its
+    text as JSON, which is what a judge with a function wrote."""
+    yield raw
+    if not isinstance(raw, dict):
+        return
+    message = raw["message"] if isinstance(raw.get("message"), dict) else raw
+    calls = message.get("tool_calls")
+    called = calls[0] if isinstance(calls, list) and calls else message
+    called = called if isinstance(called, dict) else {}
+    for name in ("function", "function_call"):
+        function = called.get(name, message.get(name))
+        if isinstance(function, dict):
+            yield function.get("arguments")
+    yield from (value for name in ("content", "text") if (value := message.get(name)) is not None)
+    yield json.dumps(raw)
 
 
 def _in_order(reading: float, model_first: bool) -> float:

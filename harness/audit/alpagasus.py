@@ -7,12 +7,13 @@ read as [-1, -1], which counts as a tie.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness.audit.alpaca_rows import key_of
 from harness.audit.files import Given, Unreadable, read_json
 from harness.audit.judged import (
     FEWEST,
@@ -34,8 +35,10 @@ LOWEST, HIGHEST = 0.0, 100.0
 """Of a score; the prompt asks for 1 to 10."""
 LARGEST = 1e9
 """A number beyond this, or NaN, is none."""
-OTHERS = frozenset({"question_id", "id", "text", "question", "review", "score", "review_id",
-                    "instruction", "input", "category", "metadata"})  # fmt: skip
+NO_PROMPT = frozenset({"question_id", "id", "review", "review_id", "score", "category", "metadata"})
+"""Columns that hold no part of the prompt, beside the two answers."""
+TEXTS = ("text", "question", "prompt", "instruction")
+"""What the column with the prompt is mostly called; it is another one in each of the study's sets."""
 PUBLISHED = {"win": "n_wins", "wins": "n_wins", "draw": "n_draws", "tie": "n_draws",
              "ties": "n_draws", "lose": "n_wins_base", "loss": "n_wins_base",
              "losses": "n_wins_base"}  # fmt: skip
@@ -97,16 +100,17 @@ def _read(path: Path) -> _Reviews | None:
         return None
     if not all("review" in v and "score" in v for v in values):
         return None
-    columns = [name for name in values[0] if name not in OTHERS]
+    columns = list(values[0])
     for first in columns:
         for second in columns:
             beginning = f"{first}-{second}-"
             if first != second and path.stem.startswith(beginning):
                 rows = {}
                 for n, value in enumerate(values):
-                    key = value.get("question_id", value.get("text", value.get("question", n)))
+                    key = value.get("question_id", _text(value, (first, second)) or n)
                     rows[str(key) if str(key) not in rows else f"{key} ({n})"] = value
-                return _Reviews(path, first, second, path.stem[len(beginning) :], columns[0], rows)
+                model = min(first, second, key=columns.index)
+                return _Reviews(path, first, second, path.stem[len(beginning) :], model, rows)
     return None
 
 
@@ -124,7 +128,7 @@ def _result(given: Given, both: Sequence[_Reviews], reference: Reference | None)
     published, counted_in = _published(given, one)
     rows = [_judged(g, model, baseline) for g in graded]
     expected, why = len(graded), f"the reviews have {len(graded)}"
-    if reference is not None and reference.fits(_text(g.row) for g in graded):
+    if reference is not None and reference.fits(_text(g.row, (model, baseline)) for g in graded):
         expected, why = reference.prompts, f"{reference.path.name} has {reference.prompts}"
     result.metrics = scores(rows, expected)
     result.published = published
@@ -172,6 +176,7 @@ def _several(given: Given, folder: Path, both: Sequence[_Reviews]) -> bool:
 def _grade(ours: _Reviews | None, theirs: _Reviews | None, model: str) -> list[_Graded]:
     """ours: the file with the model shown first. With one order alone, it stands for both."""
     keys = dict.fromkeys([*(ours.rows if ours else ()), *(theirs.rows if theirs else ())])
+    pair = [name for one in (ours, theirs) if one for name in (one.first, one.second)]
     graded = []
     for key in keys:
         sides = []
@@ -191,7 +196,8 @@ def _grade(ours: _Reviews | None, theirs: _Reviews | None, model: str) -> list[_
         other = any(s != e and s != (float(int(e[0])), float(int(e[1]))) for s, e in pairs)
         bad = next((r for (r, _), s, e in zip(sides, stored, exact, strict=True) if s != e), None)
         example = {} if bad is None else {
-            "prompt": short(_text(bad)), "stored": bad.get("score"), "review": short(bad["review"]),
+            "prompt": short(_text(bad, pair)), "stored": bad.get("score"),
+            "review": short(bad["review"]),
         }  # fmt: skip
         graded.append(
             _Graded(key, rows[0], _both(exact), _both(stored), unread, cut, other, example)
@@ -275,11 +281,20 @@ def _other_way(result: Result) -> bool:
 
 def _judged(g: _Graded, model: str, baseline: str) -> Judged:
     judgement = None if g.exact is None else preference(g.exact)
-    return Judged(_text(g.row), _words(g.row, model), _words(g.row, baseline), judgement)
+    text = _text(g.row, (model, baseline))
+    return Judged(text, _words(g.row, model), _words(g.row, baseline), judgement)
 
 
-def _text(row: dict[str, Any]) -> str:
-    return str(row.get("text", row.get("question", row.get("instruction", ""))))
+def _text(row: dict[str, Any], models: Collection[str]) -> str:
+    """The prompt: of a column that is called so, else the first text that is no answer; an instance's
+    input follows it."""
+    name = next((name for name in TEXTS if name in row and name not in models), None) or next(
+        (n for n, v in row.items() if isinstance(v, str) and n not in (*models, *NO_PROMPT)), ""
+    )
+    instances = row.get("instances")
+    first = instances[0] if isinstance(instances, list) and instances else None
+    source = first if isinstance(first, dict) else row
+    return key_of({"instruction": str(row.get(name, "")), "input": source.get("input")})
 
 
 def _words(row: dict[str, Any], name: str) -> str | None:

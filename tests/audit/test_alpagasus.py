@@ -19,6 +19,43 @@ def test_clean_reviews_give_no_finding(tmp_path: Path, seed: int) -> None:
     assert result.matches is True
 
 
+def renamed(row: Row, column: str) -> Row:
+    """The same with its prompt as another test set of the study has it."""
+    rest = {name: value for name, value in row.items() if name not in ("question_id", "text")}
+    prompt: Row = {column: row["text"]}
+    if column == "instruction":
+        prompt["instances"] = [{"input": "Some input.", "output": "Some output."}]
+    return {"question_id": row["question_id"], **prompt, **rest}
+
+
+@pytest.mark.parametrize("column", ["prompt", "instruction", "question", "task", "aaa"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_both_orders_are_read_whatever_the_prompts_column_is_called(
+    tmp_path: Path, column: str, turned: bool
+) -> None:
+    told = {"test_name": "koala", "win": 0}
+
+    def change(*orders: list[Row]) -> None:
+        told.update(count(orders))  # type: ignore[arg-type]
+        for number, rows in enumerate(orders):
+            for place, row in enumerate(rows):
+                answers = {name: row.pop(name) for name in ("ours", "theirs")}
+                if turned and number == 1:
+                    answers = dict(reversed(answers.items()))
+                rows[place] = renamed({**row, **answers}, column)
+
+    result = one(reviews(tmp_path, better=0.5, change=change))
+    assert (result.findings, result.matches) == ([], True)
+    assert result.published == {
+        "n_wins": told["win"], "n_draws": told["draw"], "n_wins_base": told["lose"], "n_judged": 80,
+    }  # fmt: skip
+    assert not any("one order" in note for note in result.notes)
+    assert "wins are those of ours over theirs, prompt set koala" in result.notes
+    prompts = [prompt for prompt, _ in result.material["judgements"]]
+    assert len(set(prompts)) == 80
+    assert all(prompt.endswith("Some input.") for prompt in prompts) == (column == "instruction")
+
+
 def test_counts_of_the_other_model_are_read_as_such(tmp_path: Path) -> None:
     folder = reviews(tmp_path, better=1.5)
     told = json.loads((folder / "koala_result.json").read_text())

@@ -1,0 +1,29 @@
+"""Folders of results in the form of public ones, with what a careful reader finds in each."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.audit.folders import audit, finding, one
+
+
+@pytest.fixture(scope="module")
+def cases(shared_data: Path) -> Path:
+    folder = shared_data.parent / "cases" / "audit"
+    if not folder.is_dir():
+        pytest.skip("the folders of cases, ../shared/cases/audit, are not beside the checkout")
+    return folder
+
+
+def test_replies_that_are_objects_name_their_winner(cases: Path) -> None:
+    results = {Path(r.path).name: r for r in audit(cases / "case01-fn_judge_object_reply")}
+    assert [r.findings for r in results.values()] == [[], []]
+    rate = results["alpaca_eval_gpt4_turbo_fn"].metrics["win_rate"]
+    assert rate == pytest.approx(100 / 3)
+
+
+def test_another_models_judgements_are_no_result_of_this_one(cases: Path) -> None:
+    found = finding(one(cases / "case02-other_models_judgements"), "count_mismatch")
+    assert (found.severity, found.evidence["other_outputs"]) == ("error", 60)
+    assert "the rows are of large-40b" in found.message
+    assert found.message.endswith("are of small-7b: the rows disagree")

@@ -146,7 +146,34 @@ def validate(specs: tuple[Path, ...], inputs: Path | None) -> None:
     for folder in dict.fromkeys(row.path.parent for row in rows):
         layouts_beside(folder)
     given = f"; {_check_given(rows, inputs)}" if inputs is not None else ""
+    for line in _readings(rows, inputs):
+        click.echo(line)
     click.echo(f"{len(rows)} row{'s' if len(rows) > 1 else ''}, no fault{given}")
+
+
+def _readings(rows: "list[LoadedRow]", inputs: Path | None) -> list[str]:
+    """What the files hold that rows train on or import, each once; without the folder of given data,
+    of those that stand beside the specs."""
+    from harness.given import of_row
+    from harness.keys import Files
+    from harness.progress import plain
+
+    files = Files(_inputs(inputs) if inputs is not None else None, None)
+    faults: dict[str, str] = {}
+    lines: dict[str, None] = {}
+    hints: dict[str, None] = {}
+    for loaded in rows:
+        try:
+            lines |= {plain(f"data: {reading}"): None for reading in of_row(loaded.row, files)}
+        except DataAbsent:
+            continue
+        except InputError as e:
+            faults.setdefault(e.message, f"{loaded.path}: {e.message}")
+            hints[e.hint] = None
+    if faults:
+        count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in the given data"
+        raise InputError("\n".join([*faults.values(), count]), "\n".join(filter(None, hints)))
+    return list(lines)
 
 
 def _check_given(rows: "list[LoadedRow]", inputs: Path) -> str:

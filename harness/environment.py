@@ -23,7 +23,7 @@ CODE_VERSIONS = {
     "gen/random_k": 1,
     "gen/longest_k": 1,
     "gen/seeds_only": 1,
-    "gen/import": 1,
+    "gen/import": 2,
     "train": 3,
     "answer/transformers": 3,
     "answer/endpoint": 1,

@@ -1,6 +1,6 @@
 """What a stage will ask of a teacher or judge: calls and tokens, before it runs. Rough, and said so."""
 
-import json
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -8,6 +8,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from harness.errors import InputError
 from harness.keys import Files
 from harness.spec.answer import Answer, EndpointEngine, PromptSet
 from harness.spec.base import Data, _TextFile
@@ -165,11 +166,15 @@ def _seeds_only(gen: SeedsGen, files: Files, given: int) -> Estimate:
 
 
 def _import(gen: ImportGen, files: Files, given: int) -> Estimate:
-    held = _records(gen.file, files) if gen.file else 0
+    from harness.given import read_import
+
+    if gen.file is not None:
+        with contextlib.suppress(InputError):
+            reading = read_import(gen, files)
+            if not reading.unread:
+                return Estimate(examples=reading.examples)
     if gen.sample is not None:
-        return Estimate(examples=min(gen.sample.k, held) if held else gen.sample.k)
-    if held:
-        return Estimate(examples=held)
+        return Estimate(examples=gen.sample.k)
     return Estimate(examples=None, unknown=ON_HUB if gen.hub else NOT_COUNTED)
 
 
@@ -263,7 +268,7 @@ def _records(data: Data, files: Files) -> int:
 
 
 def text_lengths(path: Path) -> Sequence[int]:
-    """Characters of each record of a JSON or JSONL file; none for what cannot be counted so."""
+    """Characters of each record of a file; none for what cannot be counted so."""
     try:
         stat = path.stat()
     except OSError:
@@ -273,14 +278,11 @@ def text_lengths(path: Path) -> Sequence[int]:
 
 @lru_cache(maxsize=64)
 def _lengths_of(path: Path, changed: int, size: int) -> Sequence[int]:
-    """Empty for a file that a stage will refuse, and for Parquet and folders."""
+    """Empty for a file that a stage will refuse, and for Parquet whose reader is not here."""
+    from harness.modeling.tables import Every, read_files
+
     try:
-        text = path.read_text(encoding="utf-8")
-        records = (
-            json.loads(text)
-            if text.lstrip()[:1] == "["
-            else [json.loads(line) for line in text.splitlines() if line.strip()]
-        )
-        return [sum(len(str(v)) for v in record.values()) for record in records]
-    except (OSError, ValueError, AttributeError, RecursionError):
+        rows = read_files(path, Every()).rows
+    except (InputError, ImportError):
         return []
+    return [sum(len(str(v)) for v in row.fields.values()) for row in rows]

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,7 +36,7 @@ class Files:
     """Finds the given files and folders that specs name, and knows their digests.
 
     Digests are remembered in `cache` by size, time of change and inode, so that planning a hundred
-    rows reads no large file twice.
+    rows reads no large file twice; and by digest what was found out of files.
     """
 
     def __init__(self, inputs: Path | None, cache: Path | None) -> None:
@@ -115,6 +115,13 @@ class Files:
             self._cache[stamp] = digest
             self._dirty = True
         return digest
+
+    def known(self, name: str, make: Callable[[], str]) -> str:
+        """What `make` finds out of given files; `name` is a digest of everything that decides it."""
+        if name not in self._cache:
+            self._cache[name] = make()
+            self._dirty = True
+        return self._cache[name]
 
     def stamps(self, data: _Data) -> dict[str, tuple[int, ...]]:
         """What changes about each file of `data` whenever it is written, put back or replaced."""

@@ -1,5 +1,6 @@
 """Spec -> stage calls with keys, and for each: run, reuse or stale, and why."""
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,9 +9,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from harness import environment, estimate, memory
+from harness import environment, estimate, given, memory
 from harness.errors import HarnessError, InputError
 from harness.estimate import Estimate
+from harness.given import Reading
 from harness.keys import KEY_FORMAT, Files, differences, digest_of, iter_data, key_view, open_hubs
 from harness.prices import Price, Prices
 from harness.spec.answer import Decoding, PromptSet, VllmEngine
@@ -62,6 +64,8 @@ class StagePlan:
     artefact: Artefact | None = None
     need: memory.Need | str | None = None
     """The memory that a train stage will need, or why that is not known."""
+    readings: Sequence[Reading] = ()
+    """What the given files hold that it trains on or imports, as far as they can be read here."""
 
     @property
     def row(self) -> str:
@@ -341,6 +345,8 @@ class Planner:
             self._say_why(planned)
             before = inputs["data"].estimate if "data" in inputs else None
             planned.estimate = estimate.of_stage(stage, params, self.files, before)
+            with contextlib.suppress(InputError):
+                planned.readings = given.read(stage, params, self.files)
             if stage == "train":
                 planned.need = self._need(params, inputs)
         return planned

@@ -1,5 +1,5 @@
-"""What can be known of a row's evaluation before anything runs: a prompt set that cannot be read, a
-baseline that lacks prompts, an annotator that does not exist. A training is not to end in these.
+"""What can be known of a row before anything runs: training data or a prompt set that cannot be read,
+a baseline that lacks prompts, an annotator that does not exist. A training is not to end in these.
 
 The stages check the same, and more, with the same functions.
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from harness import given
 from harness.errors import InputError
 from harness.eval import length_control
 from harness.eval.alpaca_readings import check_annotator
@@ -30,15 +31,15 @@ from harness.spec.judges import (
     RubricLine,
 )
 
-EVALUATION = {"answer", "judge"}
+CHECKED = {"gen", "train", "answer", "judge"}
 _SHOWN = {"correctness": ["query", "reference_answer"]}
 _SHOWN_ELSE = ["query", "context"]
 """What flow-judge's own rubrics show the judge, by the second word of their names."""
 
 
 def check(plan: RowPlan, files: Files, only: Sequence[str] = ()) -> None:
-    """Look at the stages of a row's evaluation that are to run (of those in `only`, if any), as far as
-    their data is here.
+    """Look at the stages of a row that are to run (of those in `only`, if any), as far as their data is
+    here.
 
     What is on the hub is not looked at, and neither are files that only a package reads which is not
     installed here.
@@ -47,7 +48,7 @@ def check(plan: RowPlan, files: Files, only: Sequence[str] = ()) -> None:
         InputError: a stage could only fail.
     """
     for stage in plan.own:
-        if stage.status == "reuse" or stage.stage not in (set(only or EVALUATION) & EVALUATION):
+        if stage.status == "reuse" or stage.stage not in (set(only or CHECKED) & CHECKED):
             continue
         try:
             _check(stage, files)
@@ -58,6 +59,9 @@ def check(plan: RowPlan, files: Files, only: Sequence[str] = ()) -> None:
 
 
 def _check(stage: StagePlan, files: Files) -> None:
+    if stage.stage in ("gen", "train"):
+        given.read(stage.stage, stage.params, files)
+        return
     told = dump(stage.params, lambda data: str(files.locate(data)))
     if stage.stage == "answer":
         answer = Answer.model_validate(told["answer"])

@@ -123,6 +123,24 @@ def test_validate_with_given_data_finds_what_is_absent_or_has_other_bytes(place:
     assert wrong.stderr.endswith("1 fault in the given data\n")
 
 
+def test_validate_reads_training_data_beside_the_spec_and_with_inputs_given_data_too(
+    place: Path,
+) -> None:
+    (place / "specs" / "own.jsonl").write_text('{"instruction": "q", "output": "a"}\n' * 2)
+    write_row(place / "specs", gen=None, data="own.jsonl")
+    said = command("validate", "specs")
+    assert said.stdout == "data: own.jsonl: 2 records (instruction, output)\n1 row, no fault\n"
+    (place / "inputs").mkdir()
+    (place / "inputs" / "chat.jsonl").write_text('\n{"messages": []}\n')
+    write_row(place / "specs", "two", gen=None, data="data:chat.jsonl")
+    assert command("validate", "specs").exit_code == 0, "what is given is not looked for"
+    for arguments in (("validate", "specs", "--inputs", "inputs"), ("plan", "specs")):
+        faulty = command(*arguments)
+        assert faulty.exit_code == 2
+        assert "chat.jsonl:2: no `instruction`; the fields here are: messages" in faulty.stderr
+        assert "gen: {recipe: import, file: chat.jsonl}" in faulty.stderr
+
+
 def test_a_twin_is_found_by_the_name_that_its_table_shows(place: Path) -> None:
     assert command("run", "specs/one.yaml", "--scale", "tiny").exit_code == 0
     for arguments in (("show", "one-tiny"), ("table", "tests-tiny"), ("replay", "one-tiny")):
@@ -462,9 +480,9 @@ def test_gc_lists_unfinished_work_that_no_spec_refers_to_and_keeps_what_goes_on(
 def test_gc_keeps_everything_of_a_row_whose_given_data_is_absent(place: Path) -> None:
     spec = write_row(place / "specs", "two", gen=None, data="data:alpaca.json")
     Path("inputs").mkdir()
-    Path("inputs/alpaca.json").write_text("[1]")
+    Path("inputs/alpaca.json").write_text('{"instruction": "q", "output": "1"}')
     command("run", "specs")
-    Path("inputs/alpaca.json").write_text("[2]")
+    Path("inputs/alpaca.json").write_text('{"instruction": "q", "output": "2"}')
     command("run", "specs")
     made = artefacts()
     shutil.rmtree("inputs")

@@ -20,7 +20,9 @@ TEXT = {"path": "p.txt", "text": "x" * 400}
 @pytest.fixture
 def seeds(tmp_path: Path) -> str:
     path = tmp_path / "seeds.jsonl"
-    path.write_text("".join(json.dumps({"instruction": f"Say {i}."}) + "\n" for i in range(20)))
+    path.write_text(
+        "".join(json.dumps({"instruction": f"Say {i}.", "output": "x"}) + "\n" for i in range(20))
+    )
     return str(path)
 
 
@@ -85,6 +87,20 @@ def test_steps_that_call_no_model_pass_on_how_many_examples_there_will_be(seeds:
     assert expected({"recipe": "random_k", "k": 7}, given=20) == Estimate(examples=7)
     assert expected({"recipe": "select"}, given=20) == Estimate(examples=20)
     assert expected({"recipe": "seeds_only", "seeds": seeds}).examples == 20
+
+
+def test_records_are_counted_by_newlines_alone_and_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes('\ufeff{"instruction": "a\u2028b"}\n{"instruction": "c\x85d"}\n'.encode())
+    assert text_lengths(path) == [3, 3]
+    (tmp_path / "prompts.csv").write_text("instruction,input\nab,cd\n")
+    assert text_lengths(tmp_path / "prompts.csv") == [4]
+
+
+def test_rows_that_an_import_will_drop_are_no_examples_of_the_next_step(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"instruction": "q", "output": "a"}\n{"instruction": "q", "output": ""}\n')
+    assert expected({"recipe": "import", "file": str(path)}).examples == 1
 
 
 def test_a_file_that_cannot_be_counted_is_estimated_at_nothing(tmp_path: Path) -> None:

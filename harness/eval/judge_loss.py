@@ -30,6 +30,7 @@ from harness.modeling.load import (
 from harness.modeling.text import Encoder, Example, Tokens
 from harness.spec.judges import LossJudge
 from harness.spec.model_source import ModelSource
+from harness.texts import read_lines
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -66,7 +67,7 @@ def run(call: StageCall, judge: LossJudge) -> StageResult:
     """
     if call.replay:
         recorded = Path(call.inputs["recorded"]) / LOSSES
-        rows = [json.loads(line) for line in recorded.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in read_lines(recorded)]
         return _result(call, judge, rows)
     prompts = read_prompts(judge.examples, call.inputs.get("prompts"))
     _check_answers(prompts)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
+from harness.texts import ENCODING
 
 GAMED = "df_gamed.csv"
 COLUMNS = (
@@ -47,7 +48,7 @@ def check(folder: Path, instructions: Sequence[str]) -> None:
         )
     path = folder / GAMED
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding=ENCODING, newline="") as file:
             table = csv.DictReader(file)
             missing = [name for name in COLUMNS if name not in (table.fieldnames or [])]
             first = [] if missing else list(itertools.islice(table, INSTRUCTIONS))

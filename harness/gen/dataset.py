@@ -2,7 +2,8 @@
 
 Instruction data has the fields id, name, instruction, input, output, system, history,
 is_classification, rating, origin, simulated, lineage. Preference data has chosen and rejected in
-place of output.
+place of output. A row of which earlier answers are marked as not to be trained on has also their
+numbers, untrained_turns.
 """
 
 import dataclasses
@@ -47,6 +48,8 @@ class Example:
     system: str = ""
     history: Sequence[Sequence[str]] = ()
     """Earlier turns: (user, assistant) pairs, oldest first."""
+    untrained_turns: Sequence[int] = ()
+    """Numbers of those, from 0, whose answer no training is to learn."""
     is_classification: bool | None = None
     """None where it is not known."""
     rating: float | None = None
@@ -76,6 +79,7 @@ class Example:
             **answer,
             "system": self.system,
             "history": [list(turn) for turn in self.history],
+            **({"untrained_turns": list(self.untrained_turns)} if self.untrained_turns else {}),
             "is_classification": self.is_classification,
             "rating": self.rating,
             "origin": self.origin,

@@ -15,10 +15,11 @@ from typing import Any
 from harness.call import StageCall
 from harness.errors import InputError
 from harness.gen import layouts
-from harness.gen.dataset import Example, Filter, Lineage
+from harness.gen.dataset import DROPPED, Example, Filter, Lineage
 from harness.gen.layouts import Layout, Unusable
 from harness.gen.made import Made
 from harness.modeling import tables
+from harness.modeling.conversations import RECORD_MARKS
 from harness.modeling.tables import Row, Table
 from harness.spec.recipes import ImportGen, Sample
 
@@ -32,7 +33,11 @@ def make(call: StageCall, gen: ImportGen, given: list[Example]) -> Made:
         InputError: it cannot be read, its columns fit no layout, two rows have the same id, or the
             sample is larger than what there is.
     """
-    table = _read(call, gen)
+    return made_of(_read(call, gen), gen)
+
+
+def made_of(table: Table, gen: ImportGen) -> Made:
+    """The usable rows of a table, or a sample. Raises InputError as `make`."""
     layout = layouts.find(table, gen.columns, gen.kind)
     layout, notes = layouts.settle(layout, gen.columns, table)
     if "id" in layout.columns:
@@ -52,14 +57,20 @@ def make(call: StageCall, gen: ImportGen, given: list[Example]) -> Made:
 
 
 def _read(call: StageCall, gen: ImportGen) -> Table:
-    wanted = {
+    if gen.hub is not None:
+        return tables.read_hub(Path(call.inputs["hub"]), gen.hub, call.folder, wanted(gen))
+    assert gen.file is not None
+    return tables.read_files(Path(gen.file.path), wanted(gen))
+
+
+def wanted(gen: ImportGen) -> set[str]:
+    """The columns that can be of use."""
+    return {
         *gen.columns.model_dump(exclude_none=True).values(),
         *chain(*layouts.USUAL.values(), *layouts.OWN_FIELDS.values()),
+        layouts.UNTRAINED,
+        *RECORD_MARKS,
     }
-    if gen.hub is not None:
-        return tables.read_hub(Path(call.inputs["hub"]), gen.hub, call.folder, wanted)
-    assert gen.file is not None
-    return tables.read_files(Path(gen.file.path), wanted)
 
 
 def _take(table: Table, layout: Layout, gen: ImportGen) -> Made:
@@ -83,11 +94,13 @@ def _take(table: Table, layout: Layout, gen: ImportGen) -> Made:
         made.examples.append(draft.example.after(Lineage(RECIPE, RECIPE), id=name))
     rows.kept = len(made.examples)
     made.counts = {"of_several_turns": several, "unanswered_last_turns": unanswered}
-    made.notes = list(_turn_notes(gen, rows, several, unanswered))
+    made.notes = list(_notes(gen, rows, several, unanswered))
     return made
 
 
-def _turn_notes(gen: ImportGen, rows: Filter, several: int, unanswered: int) -> Iterator[str]:
+def _notes(gen: ImportGen, rows: Filter, several: int, unanswered: int) -> Iterator[str]:
+    if rows.dropped:
+        yield drop_note(rows)
     if several and gen.turns in ("first", "last"):
         yield (
             f"{several} of {rows.kept} conversations have several turns, of which the {gen.turns} "
@@ -100,6 +113,12 @@ def _turn_notes(gen: ImportGen, rows: Filter, several: int, unanswered: int) -> 
             f"{rows.dropped['same_first_answer']} rows were dropped because chosen and rejected "
             "differ only in a later turn; turns: last or turns: history keeps them"
         )
+
+
+def drop_note(rows: Filter) -> str:
+    """What the run says of dropped rows."""
+    dropped = f"{rows.dropped.total()} of {rows.proposed} rows were dropped ({rows.tally()})"
+    return f"{dropped}; {DROPPED} lists them"
 
 
 def _check_ids(table: Table, layout: Layout) -> None:

@@ -6,7 +6,7 @@ turn, after at most one system text.
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +14,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import InputError
 from harness.gen.dataset import Example
-from harness.modeling.conversations import ASSISTANT, SYSTEM, USER, read_message
+from harness.modeling.conversations import (
+    ASSISTANT,
+    RECORD_MARKS,
+    SYSTEM,
+    USER,
+    WRONG_TYPE,
+    as_text,
+    is_absent,
+    is_trained,
+    read_message,
+    record_mark,
+)
 from harness.modeling.tables import Table
 from harness.spec.recipes import Columns
 
@@ -52,6 +63,8 @@ OWN_FIELDS = {
     "instruction": set(Example("", "").row()),
     "preference": set(Example("", "", chosen="", rejected="").row()),
 }
+UNTRAINED = "untrained_turns"
+"""A column of the harness's own data that is there only where a row needs it."""
 _OWN_ROW = TypeAdapter(Example)
 
 
@@ -95,7 +108,7 @@ def find(table: Table, asked: Columns, kind: Kind) -> Layout:
     _check_named(table, named)
     if not named:
         for own_kind, own in OWN_FIELDS.items():
-            if set(table.columns) == own:
+            if {*table.columns} - {UNTRAINED} == own:
                 _check_kind(table, kind, own_kind)
                 return Layout(OWN, {name: name for name in table.columns})
     if kind == "preference":
@@ -200,7 +213,7 @@ def settle(layout: Layout, asked: Columns, table: Table) -> tuple[Layout, list[s
     rows (an `id` that repeats, a `rating` in words), and a note on each."""
     if layout.name == OWN:
         return layout, []
-    columns, notes = dict(layout.columns), []
+    columns, notes = dict(layout.columns), list(_unread_marks(layout, table))
     for field in ABOUT:
         if field not in columns or getattr(asked, field) is not None:
             continue
@@ -214,6 +227,27 @@ def settle(layout: Layout, asked: Columns, table: Table) -> tuple[Layout, list[s
     return Layout(layout.name, columns), notes
 
 
+def _marks(layout: Layout, columns: Iterable[str]) -> list[str]:
+    """The columns that can say whether a row is trained on."""
+    return [n for n in RECORD_MARKS if n in columns and n not in layout.columns.values()]
+
+
+def _unread_marks(layout: Layout, table: Table) -> Iterator[str]:
+    for name in _marks(layout, table.columns):
+        cells = (row.fields.get(name) for row in table.rows)
+        others = [c for c in cells if not is_absent(c) and record_mark(name, c) is None]
+        if others:
+            yield (
+                f"the column {name!r} was left aside in {len(others)} of {len(table.rows)} rows: it "
+                f"holds {_shown(others[0])}, which does not say whether a row is trained on"
+            )
+
+
+def _shown(cell: Any) -> str:
+    shown = repr(cell)
+    return shown if len(shown) <= 40 else shown[:37] + "..."
+
+
 def _misfit(field: str, cells: Iterable[Any]) -> str:
     """Why the cells are not what the field holds; empty where they are."""
     check = CHECKS[field]
@@ -222,8 +256,7 @@ def _misfit(field: str, cells: Iterable[Any]) -> str:
         try:
             value = check(cell)
         except Unusable:
-            shown = repr(cell)
-            return f"it holds {shown if len(shown) <= 40 else shown[:37] + '...'}"
+            return f"it holds {_shown(cell)}"
         if field == "id" and value in seen:
             return f"it holds {value!r} twice"
         seen.add(value)
@@ -236,9 +269,13 @@ def read_row(layout: Layout, fields: dict[str, Any], turns: Turns) -> Draft:
     Raises:
         Unusable: it holds none; the rule is one of wrong_type, unknown_role, no_user_turn,
             no_answer, not_alternating, several_turns, two_systems, empty_turn, empty_instruction,
-            empty_output, and for preference data empty_chosen, empty_rejected, different_prompts,
+            empty_output, marked_untrained (the row or its answer is marked as not to be trained on),
+            marked_question (a question is marked as trained on, which is not done), unreadable_mark,
+            and for preference data empty_chosen, empty_rejected, different_prompts,
             identical_answers, same_first_answer.
     """
+    if any(record_mark(n, fields[n]) is False for n in _marks(layout, fields)):
+        raise Unusable("marked_untrained")
     if layout.name == OWN:
         draft = Draft(_own_example(fields))
     elif layout.name == "preference":
@@ -253,9 +290,9 @@ def _own_example(fields: dict[str, Any]) -> Example:
     try:
         example = _OWN_ROW.validate_python(fields)
     except ValidationError:
-        raise Unusable("wrong_type") from None
+        raise Unusable(WRONG_TYPE) from None
     if example.row() != fields:  # something was turned into what it should have been
-        raise Unusable("wrong_type")
+        raise Unusable(WRONG_TYPE)
     return example
 
 
@@ -273,13 +310,20 @@ def _preference(layout: Layout, fields: dict[str, Any], turns: Turns) -> Draft:
     sides = []
     for field in ("chosen", "rejected"):
         said = _answer(layout.cell(fields, field))
-        if not any(role == USER for role, _ in said):
+        if not any(turn.role == USER for turn in said):
             said = _prompt(layout, fields) + said
         sides.append(_exchange(said, turns))
     chosen, rejected = sides
     if chosen.asked != rejected.asked:
         raise Unusable("different_prompts")
     return _draft(layout, fields, chosen, turns, chosen=chosen.answer, rejected=rejected.answer)
+
+
+class Turn(NamedTuple):
+    role: str
+    text: str
+    is_trained: bool = True
+    """Whether nothing marks the text as not to be trained on."""
 
 
 class Exchange(NamedTuple):
@@ -292,6 +336,8 @@ class Exchange(NamedTuple):
     is_last: bool
     has_several: bool
     is_unanswered: bool
+    untrained: tuple[int, ...]
+    """Numbers of the exchanges before whose answers are not to be trained on."""
 
     @property
     def asked(self) -> tuple[Any, ...]:
@@ -299,28 +345,33 @@ class Exchange(NamedTuple):
         return self.system, self.before, self.user
 
 
-def _exchange(said: Sequence[tuple[str, str]], turns: Turns) -> Exchange:
+def _exchange(said: Sequence[Turn], turns: Turns) -> Exchange:
     """The exchange that `turns` asks for. What comes after it may be as irregular as it likes."""
-    asked = sum(role == USER for role, _ in said)
+    asked = sum(turn.role == USER for turn in said)
     if not asked:
         raise Unusable("no_user_turn")
-    system = said[0][1] if said[0][0] == SYSTEM else ""
-    rest = said[1:] if said[0][0] == SYSTEM else said
+    system = said[0].text if said[0].role == SYSTEM else ""
+    rest = said[1:] if said[0].role == SYSTEM else said
     if turns == "drop" and asked > 1:
         raise Unusable("several_turns")
     used = rest[:2] if turns == "first" else rest
-    if any(role != (USER, ASSISTANT)[i % 2] for i, (role, _) in enumerate(used)):
+    if any(turn.role != (USER, ASSISTANT)[i % 2] for i, turn in enumerate(used)):
         raise Unusable("not_alternating")
-    pairs = [(used[i][1], used[i + 1][1]) for i in range(0, len(used) - 1, 2)]
+    pairs = [(used[i], used[i + 1]) for i in range(0, len(used) - 1, 2)]
     if not pairs:
         raise Unusable("no_answer")
+    *before, (user, answer) = pairs
+    if not answer.is_trained:
+        raise Unusable("marked_untrained")
     return Exchange(
         system,
-        tuple(pairs[:-1]),
-        *pairs[-1],
+        tuple((asking.text, answering.text) for asking, answering in before),
+        user.text,
+        answer.text,
         is_last=len(pairs) == asked,
         has_several=asked > 1,
         is_unanswered=len(used) % 2 == 1,
+        untrained=tuple(n for n, (_, earlier) in enumerate(before) if not earlier.is_trained),
     )
 
 
@@ -337,6 +388,7 @@ def _draft(
         **answer,
         system=exchange.system or beside,
         history=exchange.before if turns == "history" else (),
+        untrained_turns=exchange.untrained if turns == "history" else (),
         name=_text(layout.cell(fields, "name")),
         rating=as_rating(layout.cell(fields, "rating")),
         is_classification=as_flag(layout.cell(fields, "is_classification")),
@@ -363,73 +415,78 @@ def _check_texts(draft: Draft) -> None:
         raise Unusable("same_first_answer" if draft.has_several else "identical_answers")
 
 
-def _prompt(layout: Layout, fields: dict[str, Any]) -> list[tuple[str, str]]:
+def _prompt(layout: Layout, fields: dict[str, Any]) -> list[Turn]:
     """What was said before the answer: a text, after the turns in `history`, or messages."""
     value = layout.cell(fields, "instruction")
     if isinstance(value, list):
         return _turns(value)
-    earlier = []
+    earlier: list[Turn] = []
     history = layout.cell(fields, "history")
-    for turn in [] if history is None else _list(history):
+    for turn in [] if is_absent(history) else _list(history):
         if not isinstance(turn, list) or len(turn) != 2:
-            raise Unusable("wrong_type")
-        earlier += [(USER, _text(turn[0])), (ASSISTANT, _text(turn[1]))]
-    return [*earlier, (USER, _text(value))]
+            raise Unusable(WRONG_TYPE)
+        earlier += [Turn(USER, _text(turn[0])), Turn(ASSISTANT, _text(turn[1]))]
+    return [*earlier, Turn(USER, _text(value))]
 
 
-def _answer(value: Any) -> list[tuple[str, str]]:
-    return _turns(value) if isinstance(value, list) else [(ASSISTANT, _text(value))]
+def _answer(value: Any) -> list[Turn]:
+    return _turns(value) if isinstance(value, list) else [Turn(ASSISTANT, _text(value))]
 
 
-def _turns(value: Any) -> list[tuple[str, str]]:
-    """(role, text) of each message: from and value (ShareGPT), or role and content."""
+def _turns(value: Any) -> list[Turn]:
+    """Each message: from and value (ShareGPT), or role and content, and its marks."""
     said = []
-    for message in [] if value is None else _list(value):
+    for message in [] if is_absent(value) else _list(value):
         try:
-            said.append(read_message(message))
+            role, text = read_message(message)
+            mark = is_trained(message)
         except ValueError as e:
             raise Unusable(str(e)) from None
+        if role != ASSISTANT and mark and is_absent(message.get("weight")):
+            raise Unusable("marked_question")
+        said.append(Turn(role, text, mark is not False))
     return said
 
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise Unusable("wrong_type")
+        raise Unusable(WRONG_TYPE)
     return value
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise Unusable("wrong_type")
-    return value
+    try:
+        return as_text(value)
+    except ValueError as e:
+        raise Unusable(str(e)) from None
 
 
 def as_rating(value: Any) -> float | None:
-    """Not rated where there is nothing, or the NaN that stands for nothing in some files."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    """Not rated where there is nothing."""
+    if is_absent(value):
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Unusable("wrong_type")
+        raise Unusable(WRONG_TYPE)
     try:
         rating = float(value)
     except OverflowError:
         rating = math.inf
     if math.isinf(rating):
-        raise Unusable("wrong_type")
+        raise Unusable(WRONG_TYPE)
     return rating
 
 
 def as_flag(value: Any) -> bool | None:
-    if value is not None and not isinstance(value, bool):
-        raise Unusable("wrong_type")
+    if is_absent(value):
+        return None
+    if not isinstance(value, bool):
+        raise Unusable(WRONG_TYPE)
     return value
 
 
 def as_id(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
-        raise Unusable("wrong_type")
+        raise Unusable(WRONG_TYPE)
     return str(value)
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from harness.errors import InputError
 from harness.gen.dataset import Example, Lineage
+from harness.texts import read_text
 
 FAULTS_SHOWN = 10
 
@@ -56,7 +57,7 @@ def read_seeds(path: Path) -> list[Seed]:
             named with their line numbers.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_text(path).split("\n")
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "it is not UTF-8 text"
         raise InputError(

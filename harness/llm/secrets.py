@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
+from harness.texts import read_text
 
 REDACTED = "[key]"
 SHORTEST_REDACTED = 12
@@ -88,7 +89,7 @@ def _redact_value(value: Any, key: str) -> Any:
 
 def _read_key_file(variable: str, file: str) -> str:
     try:
-        value = Path(file).read_text(encoding="utf-8").strip()
+        value = read_text(Path(file)).strip()
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "it is not text"
         raise InputError(

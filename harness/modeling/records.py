@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.errors import InputError
+from harness.modeling.conversations import as_text, is_absent
+from harness.texts import read_text
 
 TOO_DEEP = "nested too deeply"
 TOO_LONG = "a number with too many digits"
@@ -38,7 +40,7 @@ def without_collector() -> Iterator[None]:
 def read_records(path: Path) -> list[Record]:
     """Raises InputError for a file that is absent, unreadable, not JSON, or holds no objects."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
     except (OSError, UnicodeDecodeError) as e:
@@ -67,10 +69,16 @@ def read_records(path: Path) -> list[Record]:
 
 
 def text_field(path: Path, record: Record, name: str, default: str | None = None) -> str:
-    """Raises InputError where the field is missing (and has no default) or is not a text."""
-    value = record.fields.get(name, default)
-    if isinstance(value, str):
-        return value
+    """The field's text; of a number its digits. `default`: of a field that is absent, null or NaN.
+
+    Raises InputError where it is absent and has no default, or is not a text.
+    """
+    value = record.fields.get(name)
+    if not is_absent(value):
+        with contextlib.suppress(ValueError):
+            return as_text(value)
+    elif default is not None:
+        return default
     if name not in record.fields:
         has = ", ".join(record.fields) or "none"
         raise InputError(f"{path}:{record.line}: no `{name}`; the fields here are: {has}")

@@ -1,6 +1,7 @@
-"""Tables of records: local JSON, JSONL and Parquet files, or a hub data set's downloaded folder."""
+"""Tables of records: local JSON, JSONL, CSV and Parquet files, or a hub data set's folder."""
 
 import contextlib
+import csv
 import os
 import shutil
 from collections.abc import Container, Iterable, Iterator
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from harness.errors import InputError
 from harness.modeling.records import read_records
 from harness.spec.recipes import HubData
+from harness.texts import ENCODING
 
 # Read by the library when it is imported, which is in read_hub: the data set is a folder by then.
 for _name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
@@ -19,6 +21,9 @@ for _name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
 IGNORED = ("readme", "license", "licence")
 """Beginnings of the names of files in a folder that hold no data."""
 PARQUET_MAGIC = b"PAR1"
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+"""Ending of a file's name -> what parts its cells. Nothing else tells such a table from other texts."""
+LONGEST_CELL = 2**31 - 1
 DATA = "data.jsonl"
 """Of a data set that the gen stage made, the file with its examples."""
 FILE, HUB = "gen.file", "gen.hub"
@@ -55,11 +60,12 @@ def read_files(path: Path, wanted: Container[str], told: str = FILE) -> Table:
     """A file, or every file of a folder in the order of their names.
 
     Hidden files, README and LICENSE are left out; of an artefact's folder only its data.jsonl is
-    read. What a file holds is told by its content, not by its name. Of a Parquet file's columns
-    only the `wanted` ones are in the rows. `told`: what the spec calls the path, for messages.
+    read. What a file holds is told by its content, but for CSV, which is told by its name. Of a
+    Parquet file's columns only the `wanted` ones are in the rows. `told`: what the spec calls the
+    path, for messages.
 
     Raises:
-        InputError: a file is neither JSON nor Parquet, is broken, or there is none.
+        InputError: a file is neither JSON, CSV nor Parquet, is broken, or there is none.
     """
     files = _files_of(path, told)
     rows: list[Row] = []
@@ -68,11 +74,15 @@ def read_files(path: Path, wanted: Container[str], told: str = FILE) -> Table:
     formats = set()
     for file in files:
         at = {"file": file.relative_to(path).as_posix()} if len(files) > 1 else {}
-        is_parquet = _is_parquet(file, told)
-        names, found = _parquet_rows(file, at, wanted) if is_parquet else _json_rows(file, at)
+        if _is_parquet(file, told):
+            kind, (names, found) = "parquet", _parquet_rows(file, at, wanted)
+        elif file.suffix.lower() in SEPARATORS:
+            kind, (names, found) = "csv", _csv_rows(file, at)
+        else:
+            kind, (names, found) = "json", _json_rows(file, at)
         columns |= dict.fromkeys(names)
         rows += found
-        formats.add("parquet" if is_parquet else "json")
+        formats.add(kind)
     used = {"file": path.name, "format": " and ".join(sorted(formats)), "files": len(files)}
     return Table(str(path), list(columns), rows, used)
 
@@ -160,6 +170,34 @@ def _json_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[Row]]:
         for record in read_records(file)
     ]
     return _columns(row.fields for row in rows), rows
+
+
+def _csv_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[Row]]:
+    """The first line names the columns; every cell is a text."""
+    rows: list[Row] = []
+    limit = csv.field_size_limit(LONGEST_CELL)
+    try:
+        with file.open(encoding=ENCODING, newline="") as opened:
+            table = csv.reader(opened, delimiter=SEPARATORS[file.suffix.lower()], strict=True)
+            columns = next(table, [])
+            line = table.line_num + 1
+            for cells in table:
+                if cells and len(cells) != len(columns):
+                    raise csv.Error(f"{len(cells)} cells below {len(columns)} columns")
+                if cells:
+                    fields = dict(zip(columns, cells, strict=True))
+                    rows.append(Row(fields, {**at, "line": line}, f"{file}:{line}"))
+                line = table.line_num + 1
+    except (UnicodeDecodeError, csv.Error) as e:
+        at_line = f":{table.line_num}" if isinstance(e, csv.Error) else ""
+        raise InputError(f"{file}{at_line}: not a CSV table: {e}") from None
+    finally:
+        csv.field_size_limit(limit)
+    if len(set(columns)) < len(columns):
+        raise InputError(f"{file}:1: two columns have the same name: {', '.join(columns)}")
+    if not rows:
+        raise InputError(f"{file} holds no records")
+    return columns, rows
 
 
 def _parquet_rows(

@@ -14,6 +14,7 @@ from harness.spec.models import PERCENTAGES, Row
 from harness.stats.intervals import Range
 from harness.stats.variance import Grades, Index
 from harness.store import Artefact
+from harness.texts import read_lines
 
 WINNING_SCORE: Range = (0, 2)
 GRADED = ("win_rate", "winning_score", "rubric_score", *BENCHMARKS)
@@ -145,7 +146,7 @@ def _of_task(artefact: Artefact, task: str) -> Iterator[tuple[Question, float]]:
         unit = path.stem.removeprefix("samples_")
         if benchmark_of(unit) != task:
             continue
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in read_lines(path):
             sample = json.loads(line)
             yield (unit, sample["doc_id"]), 100 * sample[BENCHMARKS[task].metric]
 

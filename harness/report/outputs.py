@@ -14,6 +14,7 @@ from harness.plan import RowPlan, StagePlan
 from harness.report.agreement import verdict_of
 from harness.spec.judges import AlpacaEvalJudge, RowOutputs
 from harness.spec.load import load_rows
+from harness.texts import read_lines
 
 OUTPUTS, ANNOTATIONS, UNJUDGED = "model_outputs.json", "annotations.json", "unjudged.jsonl"
 WORDS = {"win": "won", "draw": "draw", "lose": "lost"}
@@ -187,7 +188,7 @@ def _unread(path: Path) -> dict[str, str]:
     """The replies that gave no judgement, or why nothing was asked, by instruction."""
     if not path.is_file():
         return {}
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in read_lines(path)]
     said = {}
     for row in rows:
         missing = row.get("missing")

@@ -41,6 +41,9 @@ def show_plans(console: Console, plans: Sequence[RowPlan]) -> None:
                 + (f"[dim];[/] [yellow]{over}[/]" if over else ""),
                 highlight=False,
             )
+            for reading in stage.readings if not shared else ():
+                words = escape(plain(f"data: {reading}"))
+                console.print(f"    [dim]{words}[/]", highlight=False, soft_wrap=True)
             if stage.need is not None and not shared:
                 kind = environment.kind_of(stage.document["environment"])
                 words = escape(plain(_memory(stage.need, kind)))

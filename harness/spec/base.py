@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from harness.texts import read_text
+
 NOT_KEY: dict[str, Any] = {"key": False}
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]*$", max_length=100)]
@@ -71,7 +73,7 @@ def _read_text_file(value: Any) -> Any:
     folder = getattr(value, "folder", None) or Path()
     path = folder / value
     try:
-        return {"path": str(value), "text": path.read_text(encoding="utf-8")}
+        return {"path": str(value), "text": read_text(path)}
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
     except (OSError, UnicodeDecodeError) as e:

@@ -1,5 +1,6 @@
 """YAML files as trees in which every value knows where it was written, and `extends` between them."""
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -117,7 +118,7 @@ def parse(path: Path, faults: list[Fault]) -> Node | None:
 
 def _read(path: Path, faults: list[Fault]) -> str | None:
     try:
-        data = path.read_bytes()
+        data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except FileNotFoundError:
         faults.append(Fault(Mark(path), "there is no such file"))
         return None

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +16,7 @@ from harness import events
 from harness.call import StageCall
 from harness.errors import InputError
 from harness.keys import digest_of, file_digest
-from harness.modeling.records import Record, read_records, text_field
+from harness.modeling.examples import DATA_FILE, EMPTY, MARKED, Task, file_of, read_examples, told
 from harness.modeling.text import Encoder, Example, Tokens
 from harness.spec.template import Template
 from harness.spec.train import Train
@@ -25,10 +24,9 @@ from harness.spec.train import Train
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-DATA_FILE = "data.jsonl"
 ANSWER, COUNTED = 1, 2
 """Bits of a token's mark: part of the answer; its prediction enters the likelihood."""
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 ARRAYS = ("ids", "marks", "bounds", "answer_bytes")
 CHUNK = 1000
 """Examples tokenised between two notes of progress."""
@@ -40,19 +38,56 @@ Array = npt.NDArray[Any]
 
 @dataclass
 class Counts:
-    """records = examples + held_out + dropped_empty + dropped_cut."""
+    """records = examples + held_out + dropped_empty + dropped_marked + dropped_cut."""
 
     records: int = 0
     examples: int = 0
     held_out: int = 0
     dropped_empty: int = 0
     """Records with an empty answer."""
+    dropped_marked: int = 0
+    """Records that are marked as not to be trained on."""
     dropped_cut: int = 0
     """Records of which the cut left no token of an answer."""
     truncated: int = 0
     """Examples that were cut and kept."""
     special_tokens: int = 0
     """Examples whose own text holds one of the tokenizer's special tokens, which is read as one."""
+    special_in_answers: int = 0
+    """Of these, examples with one in an answer, where it may be what ends an answer."""
+    held_out_records: int = 0
+    """Of a validation file."""
+    held_out_dropped: int = 0
+    """Of these, those left out: empty, or marked as not to be trained on."""
+
+    def notes(self, cutoff: int | None) -> list[str]:
+        """What became of records, in words; nothing where all of them are trained on as they are."""
+        left_out = {
+            "have an empty answer": self.dropped_empty,
+            "are marked as not to be trained on": self.dropped_marked,
+            f"have no answer left within {cutoff} tokens": self.dropped_cut,
+        }
+        notes = [
+            f"{count} of {self.records} records were left out: they {why}"
+            for why, count in left_out.items()
+            if count
+        ]
+        if self.truncated:
+            notes.append(
+                f"{self.truncated} of {self.examples} examples were cut to {cutoff} tokens"
+            )
+        if self.special_in_answers:
+            notes.append(
+                f"{self.special_in_answers} of {self.examples + self.dropped_cut} examples have one of "
+                "the tokenizer's special tokens in the text of an answer, where it is learnt as that "
+                "token"
+            )
+        if self.held_out_dropped:
+            notes.append(
+                f"{self.held_out_dropped} of {self.held_out_records} records of the validation file "
+                "were left out: their answer is empty, or marked as not to be trained on"
+            )
+        return notes
 
 
 @dataclass
@@ -114,19 +149,6 @@ class Data:
     """Whether a record says that a simulated teacher or judge had a hand in it."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """One record as it is rendered; `answers`: the output, or the chosen and the rejected one."""
-
-    where: str
-    """FILE:LINE"""
-    instruction: str
-    input: str
-    system: str
-    history: Sequence[tuple[str, str]]
-    answers: tuple[str, ...]
-
-
 def data_file(call: StageCall) -> Path:
     """The data set's file: the gen artefact's, or the one the row gives."""
     if "data" in call.inputs:
@@ -134,7 +156,7 @@ def data_file(call: StageCall) -> Path:
     given = call.params.get("data")
     if not given:
         raise InputError("the call names no data set (neither inputs.data nor params.data)")
-    return _file_of(Path(given["path"]))
+    return file_of(Path(given["path"]))
 
 
 def load_data(
@@ -162,25 +184,31 @@ def encode(
     or lacks a part, and for a data set of which nothing is left."""
     pairs = params.objective == "orpo"
     counts = Counts()
-    examples, simulated = _read(path, pairs, counts)
+    given = read_examples(path, pairs)
+    examples, simulated = given.tasks, given.simulated
+    counts.records = given.records
+    counts.dropped_empty, counts.dropped_marked = given.dropped[EMPTY], given.dropped[MARKED]
     held_out = _split_off(examples, params)
     encoder = Encoder(tokenizer, template, params.tokenize == "together", params.append_end)
     counts.special_tokens = sum(_is_injected(encoder, e) for e in examples)
+    counts.special_in_answers = sum(any(map(encoder.injected, e.answers)) for e in examples)
     train = _tokenise(encoder, examples, params, params.cutoff_length, counts)
     if not len(train):
+        before = told(given.dropped)
         raise InputError(
             f"{path}: none of the {counts.records} records can be trained on "
-            f"({counts.dropped_empty} have no answer, of {counts.dropped_cut} the cut leaves none)",
+            f"(of {counts.dropped_cut} the cut leaves no answer{before and f'; {before}'})",
             "Give a data set with answers, or a larger cutoff_length.",
         )
     counts.examples = len(train)
     other = None
     if params.validation is not None:
         if params.validation.file is not None:
-            given = _file_of(Path(params.validation.file.path))
-            held_out, is_simulated = _read(given, pairs, Counts())
-            held_out = held_out[: params.validation.first]
-            simulated = simulated or is_simulated
+            other_file = read_examples(file_of(Path(params.validation.file.path)), pairs)
+            counts.held_out_records = other_file.records
+            counts.held_out_dropped = other_file.dropped.total()
+            held_out = other_file.tasks[: params.validation.first]
+            simulated = simulated or other_file.simulated
         other = _tokenise(encoder, held_out, params, None, Counts())
         if params.validation.share is not None:
             counts.held_out = len(other)
@@ -191,57 +219,6 @@ def encode(
                 "Give a larger train.validation.share, or another train.validation.file.",
             )
     return Data(train, other, counts, simulated)
-
-
-def _file_of(path: Path) -> Path:
-    return path / DATA_FILE if path.is_dir() else path
-
-
-def _read(path: Path, pairs: bool, counts: Counts) -> tuple[list[Task], bool]:
-    """The records that have an answer."""
-    examples, simulated = [], False
-    for record in read_records(path):
-        counts.records += 1
-        simulated = simulated or record.fields.get("simulated") is True
-        example = _example(path, record, pairs)
-        if all(answer.strip() for answer in example.answers):
-            examples.append(example)
-        else:
-            counts.dropped_empty += 1
-    return examples, simulated
-
-
-def _example(path: Path, record: Record, pairs: bool) -> Task:
-    is_pair = "chosen" in record.fields and "output" not in record.fields
-    if is_pair != pairs:
-        raise InputError(
-            f"{path}:{record.line}: "
-            + ("the record holds chosen and rejected answers" if is_pair
-               else "the record has no chosen and rejected answers"),
-            "To train on the chosen answers alone, import them as outputs; objective: orpo trains "
-            "on both." if is_pair else "objective: orpo takes preference data.",
-        )  # fmt: skip
-    names = ("chosen", "rejected") if pairs else ("output",)
-    return Task(
-        f"{path}:{record.line}",
-        text_field(path, record, "instruction"),
-        text_field(path, record, "input", default=""),
-        text_field(path, record, "system") if record.fields.get("system") is not None else "",
-        _history(path, record),
-        tuple(text_field(path, record, name) for name in names),
-    )
-
-
-def _history(path: Path, record: Record) -> Sequence[tuple[str, str]]:
-    turns = record.fields.get("history") or []
-    good = isinstance(turns, list) and all(
-        isinstance(t, list) and len(t) == 2 and all(isinstance(x, str) for x in t) for t in turns
-    )
-    if not good:
-        raise InputError(
-            f"{path}:{record.line}: `history` must be a list of [user, assistant] pairs of texts"
-        )
-    return [(user, assistant) for user, assistant in turns]
 
 
 def _split_off(examples: list[Task], params: Train) -> list[Task]:
@@ -272,7 +249,7 @@ def _tokenise(
     sizes: list[int] = []
     for number, example in enumerate(examples):
         parts = made[number * each : (number + 1) * each]
-        cut = [_cut(t, cutoff, params) for t in parts]
+        cut = [_cut(t, cutoff, params, example) for t in parts]
         if not all((m[1:] & ANSWER).any() for _, m in cut):
             counts.dropped_cut += 1
             continue
@@ -318,18 +295,21 @@ def _rendered(task: Task) -> list[Example]:
     ]
 
 
-def _marked(tokens: Tokens, params: Train) -> tuple[Array, Array]:
+def _marked(tokens: Tokens, params: Train, task: Task) -> tuple[Array, Array]:
     marks = np.full(len(tokens.ids), COUNTED if params.train_on_prompt else 0, dtype=np.uint8)
-    for start, stop in tokens.answers[:-1]:
-        marks[start:stop] |= COUNTED if params.train_on_history else 0
+    for turn, (start, stop) in enumerate(tokens.answers[:-1]):
+        if turn in task.untrained:
+            marks[start:stop] = 0
+        elif params.train_on_history:
+            marks[start:stop] |= COUNTED
     start, stop = tokens.answers[-1]
     marks[start:stop] |= ANSWER | COUNTED
     return np.array(tokens.ids, dtype=np.int32), marks
 
 
-def _cut(tokens: Tokens, cutoff: int | None, params: Train) -> tuple[Array, Array]:
+def _cut(tokens: Tokens, cutoff: int | None, params: Train, task: Task) -> tuple[Array, Array]:
     """The ids and marks that the cut leaves."""
-    ids, marks = _marked(tokens, params)
+    ids, marks = _marked(tokens, params, task)
     if cutoff is None or len(ids) < cutoff:
         return ids, marks
     if params.truncation != "whole":
@@ -390,7 +370,7 @@ def _cache_key(
         {
             "format": CACHE_FORMAT,
             "data": file_digest(path),
-            "held_out": file_digest(_file_of(Path(held_out.path))) if held_out else None,
+            "held_out": file_digest(file_of(Path(held_out.path))) if held_out else None,
             "validation": validation and {n: validation[n] for n in ("share", "first", "seed")},
             "template": template.model_dump(mode="json"),
             "tokenizer": hashlib.sha256(known.encode()).hexdigest(),

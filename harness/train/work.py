@@ -90,13 +90,9 @@ def _result(
         notes.append("the base model had random weights")
     if data.held_out is not None and len(data.held_out) < FEW:
         notes.append(f"only {len(data.held_out)} held-out examples: their loss says little")
-    if data.counts.truncated:
-        notes.append(
-            f"{data.counts.truncated} of {data.counts.examples} examples were cut to "
-            f"{params.cutoff_length} tokens"
-        )
     if not params.append_end:
         notes.append("answers were trained without an end: the model did not learn to end one")
+    notes += data.counts.notes(params.cutoff_length)
     return StageResult(
         keep=[MODEL, LOG],
         metrics=metrics,

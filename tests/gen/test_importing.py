@@ -69,7 +69,7 @@ def refusal(source: Path | Rows, tmp_path: Path, **gen: Any) -> InputError:
     return caught.value
 
 
-def talk(*texts: str, style: tuple[str, ...] = MESSAGES, system: str = "") -> Rows:
+def talk(*texts: Any, style: tuple[str, ...] = MESSAGES, system: str = "") -> Rows:
     """Messages of user and assistant in turn, after a system text where one is given."""
     who, what, *roles = style
     said = [{who: roles[i % 2], what: text} for i, text in enumerate(texts)]
@@ -216,7 +216,7 @@ def test_of_long_preference_conversations_the_compared_turn_is_kept_with_last_or
         assert (example.system, example.history) == ("Be brief.", history)
     made = take([row], tmp_path, kind="preference", turns="first")
     assert [r["rule"] for r in made.dropped] == ["same_first_answer"]
-    assert "turns: last" in made.notes[0]
+    assert "turns: last" in made.notes[-1]
 
 
 @pytest.mark.parametrize("turns", ["first", "last", "history"])
@@ -331,7 +331,9 @@ def said(*roles: str) -> dict[str, Any]:
         ({"instruction": None, "output": "a"}, "empty_instruction"),
         ({"instruction": "q", "output": "\n"}, "empty_output"),
         ({"instruction": "q"}, "empty_output"),
-        ({"instruction": 3, "output": "a"}, "wrong_type"),
+        ({"instruction": "q", "output": True}, "wrong_type"),
+        ({"instruction": "q", "output": float("inf")}, "wrong_type"),
+        ({"instruction": "q", "output": float("nan")}, "empty_output"),
         ({"instruction": "q", "output": "a", "input": ["x"]}, "wrong_type"),
         ({"instruction": "q", "output": "a", "history": "x"}, "wrong_type"),
         ({"instruction": "q", "output": "a", "history": [["x"]]}, "wrong_type"),
@@ -366,10 +368,11 @@ def test_a_row_that_cannot_be_used_is_listed_with_its_rule_line_and_content(
     }[kind]
     made = take([good, row, good], tmp_path, kind=kind)
     assert [e.id for e in made.examples] == ["import_0", "import_2"]
+    assert f"1 of 3 rows were dropped (1 {rule.replace('_', ' ')}); dropped.jsonl" in made.notes[0]
     [dropped] = made.dropped
     where = {"step": "import", "rule": rule, "id": "import_1", "line": 2}
     content = {"instruction" if name == "prompt" else name: row[name] for name in row}
-    assert dropped == {**where, **content}
+    assert json.dumps(dropped, sort_keys=True) == json.dumps({**where, **content}, sort_keys=True)
 
 
 def test_an_empty_earlier_turn_spoils_the_history_alone(tmp_path: Path) -> None:
@@ -482,8 +485,130 @@ def test_a_folder_without_data_and_one_with_something_else_are_refused(tmp_path:
     (empty / "README.md").write_text("x")
     assert "holds no data files" in refusal(empty, tmp_path).message
     write(tmp_path / "set" / "a.json", ALPACA)
-    (tmp_path / "set" / "b.csv").write_text("instruction,output\nq,a\n")
-    assert "b.csv:1: not valid JSON" in refusal(tmp_path / "set", tmp_path).message
+    (tmp_path / "set" / "b.txt").write_text("instruction,output\nq,a\n")
+    assert "b.txt:1: not valid JSON" in refusal(tmp_path / "set", tmp_path).message
+
+
+@pytest.mark.parametrize(("name", "part"), [("a.csv", ","), ("a.TSV", "\t")])
+def test_a_csv_table_is_read_with_its_lines_its_mark_and_its_line_ends(
+    tmp_path: Path, name: str, part: str
+) -> None:
+    lines = ["instruction,output,input", 'q1,"a\n1",', "", 'q2,"a, ""2""",in', "q3,,"]
+    text = "\ufeff" + "\r\n".join(lines).replace(",", part) + "\r\n"
+    path = tmp_path / name
+    path.write_bytes(text.encode())
+    made = take(path, tmp_path)
+    assert texts(made) == [("q1", "", "a\n1"), ("q2", "in", f'a{part} "2"')]
+    assert made.used["format"] == "csv"
+    assert [(row["rule"], row["line"]) for row in made.dropped] == [("empty_output", 6)]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("instruction,output\nq,a\nq,a,b\n", "a.csv:3: not a CSV table: 3 cells below 2 columns"),
+        ('instruction,output\nq,"a\n', "a.csv:2: not a CSV table"),
+        ("instruction,instruction\nq,a\n", "a.csv:1: two columns have the same name"),
+        ("instruction,output\n", "holds no records"),
+        ("", "holds no records"),
+    ],
+)
+def test_a_faulty_csv_table_is_refused_with_its_line(tmp_path: Path, text: str, fault: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    assert fault in refusal(path, tmp_path).message
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_nothing_in_an_optional_field_is_read_as_absent(tmp_path: Path, suffix: str) -> None:
+    rows = [{**ALPACA[0], "input": None}, ALPACA[1], {**ALPACA[2], "system": None}]
+    path = write(tmp_path / f"a.{suffix}", rows)
+    if suffix == "jsonl":
+        path.write_text(path.read_text().replace("null", "NaN"))
+    made = take(path, tmp_path)
+    assert [e.input for e in made.examples] == ["", "2, 3", ""]
+    assert not made.notes
+
+
+def test_a_number_in_place_of_a_text_is_read_as_its_digits(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "Add them.", "input": 23, "output": 5},
+        {"instruction": "Halve it.", "input": "1", "output": 0.5},
+        {"instruction": 7, "input": "", "output": "a"},
+    ]
+    assert texts(take(rows, tmp_path)) == [
+        ("Add them.", "23", "5"), ("Halve it.", "1", "0.5"), ("7", "", "a")
+    ]  # fmt: skip
+    assert texts(take([{"messages": talk("q", 5)}], tmp_path)) == [("q", "", "5")]
+
+
+def marked(*said: tuple[str, str, dict[str, Any]]) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": text, **marks} for role, text, marks in said]}
+
+
+NOT_TRAINED: list[dict[str, Any]] = [{"weight": 0}, {"train": False}, {"loss": False}]
+
+
+@pytest.mark.parametrize("mark", NOT_TRAINED)
+def test_an_answer_marked_as_not_to_be_trained_on_is_no_output(
+    tmp_path: Path, mark: dict[str, Any]
+) -> None:
+    good = marked(("user", "q", {}), ("assistant", "a", dict.fromkeys(mark, 1)))
+    bad = marked(("user", "q1", {}), ("assistant", "a1", mark))
+    made = take([good, bad], tmp_path)
+    assert texts(made) == [("q", "", "a")]
+    assert [row["rule"] for row in made.dropped] == ["marked_untrained"]
+    assert "1 of 2 rows were dropped (1 marked untrained)" in made.notes[0]
+
+
+@pytest.mark.parametrize("mark", NOT_TRAINED)
+def test_earlier_answers_keep_their_marks_through_the_data_set(
+    tmp_path: Path, mark: dict[str, Any]
+) -> None:
+    row = marked(
+        ("user", "q1", {}), ("assistant", "a1", {}),
+        ("user", "q2", {}), ("assistant", "a2", mark),
+        ("user", "q3", {}), ("assistant", "a3", {}),
+    )  # fmt: skip
+    [example] = take([row], tmp_path, turns="history").examples
+    assert (example.untrained_turns, example.output) == ((1,), "a3")
+    assert not take([row], tmp_path, turns="last").examples[0].untrained_turns
+    [again] = take([example.row(), Example("b", "q", output="a").row()], tmp_path).examples[:1]
+    assert list(again.untrained_turns) == [1]
+
+
+def test_marks_that_cannot_be_followed_drop_the_row(tmp_path: Path) -> None:
+    rows = [
+        marked(("user", "q", {}), ("assistant", "a", {"weight": 0.5})),
+        marked(("user", "q", {"train": True}), ("assistant", "a", {"train": True})),
+        marked(("user", "q", {"train": False}), ("assistant", "a", {"train": True})),
+        marked(("user", "q", {"weight": 1}), ("assistant", "a", {"weight": 1})),
+    ]
+    made = take(rows, tmp_path)
+    assert [row["rule"] for row in made.dropped] == ["unreadable_mark", "marked_question"]
+    assert len(made.examples) == 2
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "csv"])
+def test_a_completion_labelled_as_a_bad_one_is_not_trained_on(tmp_path: Path, suffix: str) -> None:
+    rows = [{"prompt": "q", "completion": f"a{i}", "label": i != 1} for i in range(3)]
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "csv":
+        lines = [f"{r['prompt']},{r['completion']},{r['label']}\n" for r in rows]
+        path.write_text("prompt,completion,label\n" + "".join(lines))
+    else:
+        write(path, rows)
+    made = take(path, tmp_path)
+    assert [e.output for e in made.examples] == ["a0", "a2"]
+    assert [row["rule"] for row in made.dropped] == ["marked_untrained"]
+
+
+def test_a_label_that_is_a_class_is_left_aside_with_a_note(tmp_path: Path) -> None:
+    rows = [{**row, "label": "toxic"} for row in ALPACA]
+    made = take(rows, tmp_path)
+    assert len(made.examples) == 3
+    assert "the column 'label' was left aside in 3 of 3 rows: it holds 'toxic'" in made.notes[0]
+    assert texts(take(rows, tmp_path, columns={"output": "label"}))[0][2] == "toxic"
 
 
 def test_of_an_artefact_only_its_data_are_read(tmp_path: Path) -> None:

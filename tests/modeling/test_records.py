@@ -51,15 +51,26 @@ def test_an_absent_file_and_one_that_is_no_text_are_refused(tmp_path: Path) -> N
 
 def test_a_field_that_is_missing_or_no_text_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"question": "a", "n": 3, "none": null}\n')
+    path.write_text('{"question": "a", "n": 3, "none": null, "b": true, "nan": NaN}\n')
     (record,) = read_records(path)
     with pytest.raises(InputError, match=r"rows\.jsonl:1: no `output`; .*question, n, none"):
         text_field(path, record, "output")
-    with pytest.raises(InputError, match=r"rows\.jsonl:1: `n` must be a text, not 3"):
-        text_field(path, record, "n")
+    with pytest.raises(InputError, match=r"rows\.jsonl:1: `b` must be a text, not true"):
+        text_field(path, record, "b")
     with pytest.raises(InputError, match="`none` must be a text, not null"):
-        text_field(path, record, "none", default="")
-    assert text_field(path, record, "input", default="") == ""
+        text_field(path, record, "none")
+    assert text_field(path, record, "n") == "3"
+    for absent in ("input", "none", "nan"):
+        assert text_field(path, record, absent, default="") == ""
+
+
+def test_a_byte_order_mark_is_no_text_and_only_a_newline_ends_a_record(tmp_path: Path) -> None:
+    rows = [{"a": "one\u2028two\u2029three\x85four"}, {"a": "b"}]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\r\n" for row in rows)
+    for text in (lines, json.dumps(rows, ensure_ascii=False)):
+        path = tmp_path / "rows"
+        path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+        assert [record.fields for record in read_records(path)] == rows
 
 
 @pytest.mark.parametrize(

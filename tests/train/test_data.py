@@ -121,6 +121,55 @@ def test_records_with_special_tokens_in_their_text_are_counted(tmp_path: Path) -
     assert data.counts.special_tokens == 1
 
 
+@pytest.mark.parametrize("name", ["qwen@2024-04", "tokenizer"])
+def test_an_answer_that_holds_a_real_templates_own_token_is_told(
+    tmp_path: Path, real_model: Path, name: str
+) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(real_model)
+    rows = [GOOD, {**GOOD, "output": "a<|im_end|>\nmore"}, {**GOOD, "instruction": "<|im_end|>"}]
+    path = write_jsonl(tmp_path / "data.jsonl", rows)
+    data = encode(path, Train.model_validate({}), Template.model_validate(name), tokenizer)
+    assert (data.counts.special_tokens, data.counts.special_in_answers) == (2, 1)
+    assert data.counts.notes(2048) == [
+        "1 of 3 examples have one of the tokenizer's special tokens in the text of an answer, where "
+        "it is learnt as that token"
+    ]
+
+
+def test_whatever_is_left_out_is_said_with_its_rule_and_of_how_many(tmp_path: Path) -> None:
+    other = write_jsonl(tmp_path / "other.jsonl", [GOOD, {**GOOD, "output": ""}])
+    rows = [GOOD, {**GOOD, "output": " "}, {**GOOD, "train": False}, {**GOOD, "label": "toxic"}]
+    rows += [{**GOOD, "instruction": "x" * 9}, {**GOOD, "output": "long answer"}]
+    data = read(tmp_path, *rows, cutoff_length=9, validation={"file": str(other)})
+    assert data.counts.notes(9) == [
+        "1 of 6 records were left out: they have an empty answer",
+        "1 of 6 records were left out: they are marked as not to be trained on",
+        "1 of 6 records were left out: they have no answer left within 9 tokens",
+        "1 of 3 examples were cut to 9 tokens",
+        "1 of 2 records of the validation file were left out: their answer is empty, or marked as not "
+        "to be trained on",
+    ]
+    assert not read(tmp_path, GOOD).counts.notes(9)
+
+
+def test_an_earlier_answer_that_is_marked_is_never_trained_on(tmp_path: Path) -> None:
+    record = {**GOOD, "history": [["q0", "a0"], ["q1", "a1"]], "untrained_turns": [0]}
+    data = read(tmp_path, record, template=TURNS, train_on_history=True, train_on_prompt=True)
+    counted = marked(data, COUNTED)
+    assert "a0" not in counted
+    assert "a1<eos>" in counted
+    assert "q0" in counted
+    with pytest.raises(InputError, match=r"data.jsonl:1: `untrained_turns` must be"):
+        read(tmp_path, {**record, "untrained_turns": [2]}, template=TURNS)
+
+
+def test_a_number_is_trained_on_as_its_digits_and_nothing_as_absent(tmp_path: Path) -> None:
+    data = read(tmp_path, {"instruction": "q", "input": float("nan"), "system": None, "output": 42})
+    assert text(data.train.ids) == "q42<eos>"
+
+
 def test_a_share_is_held_out_and_never_cut_or_trained_on(tmp_path: Path) -> None:
     records = [
         {**GOOD, "instruction": f"question {i}", "output": f"answer {i}" * 9} for i in range(20)

@@ -248,13 +248,22 @@ def test_the_counts_fit_together_and_say_what_was_dropped_and_cut(tmp_path: Path
         "examples": 2,
         "held_out": 0,
         "dropped_empty": 2,
+        "dropped_marked": 0,
         "dropped_cut": 1,
         "truncated": 1,
         "special_tokens": 0,
+        "special_in_answers": 0,
+        "held_out_records": 0,
+        "held_out_dropped": 0,
         "steps": 6,
         "tokens": 3 * ((16 - prompt) + len("short") + 1),
         "prompt_tokens": 3 * 2 * prompt,
     }
+    assert result.notes[1:] == [
+        "2 of 5 records were left out: they have an empty answer",
+        "1 of 5 records were left out: they have no answer left within 16 tokens",
+        "1 of 2 examples were cut to 16 tokens",
+    ]
     assert [row["step"] for row in log_of(call)] == [1, 2, 3, 4, 5, 6]
     assert log_of(call)[-1]["tokens"] == result.counts["tokens"]
 

@@ -1,0 +1,165 @@
+"""The records of a training's data set: which are trained on, and which are left out by which rule."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.errors import InputError
+from harness.gen import layouts
+from harness.modeling.conversations import RECORD_MARKS, is_absent, record_mark
+from harness.modeling.records import Record, read_records, text_field
+from harness.modeling.tables import Every, read_files
+from harness.spec.recipes import Columns
+
+DATA_FILE = "data.jsonl"
+EMPTY, MARKED = "empty_answer", "marked_untrained"
+"""Rules by which records are left out."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One record as it is rendered; `answers`: the output, or the chosen and the rejected one."""
+
+    where: str
+    """FILE:LINE"""
+    instruction: str
+    input: str
+    system: str
+    history: Sequence[tuple[str, str]]
+    answers: tuple[str, ...]
+    untrained: Sequence[int] = ()
+    """Numbers of the earlier turns whose answer is not to be learnt."""
+
+
+@dataclass
+class Examples:
+    """records = tasks + all that was dropped."""
+
+    tasks: list[Task] = field(default_factory=list)
+    records: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Rule (EMPTY, MARKED) -> records."""
+    columns: dict[str, None] = field(default_factory=dict)
+    """Every field that a record has, in the order in which they are met."""
+    simulated: bool = False
+    """Whether a record says that a simulated teacher or judge had a hand in it."""
+
+
+def file_of(path: Path) -> Path:
+    """The data set's file: of an artefact's folder its data.jsonl."""
+    return path / DATA_FILE if path.is_dir() else path
+
+
+def read_examples(path: Path, pairs: bool) -> Examples:
+    """The records to train on. `pairs`: of a chosen and a rejected answer.
+
+    Raises:
+        InputError: the file is no list of records, a record is not what the objective is trained on,
+            with its file and line, or nothing is left. Where the recipe `import` reads the file, the
+            hint says so.
+    """
+    found = Examples()
+    try:
+        for record in read_records(path):
+            found.records += 1
+            found.columns |= dict.fromkeys(record.fields)
+            found.simulated = found.simulated or record.fields.get("simulated") is True
+            task = _task(path, record, pairs)
+            if _is_marked(path, record):
+                found.dropped[MARKED] += 1
+            elif all(answer.strip() for answer in task.answers):
+                found.tasks.append(task)
+            else:
+                found.dropped[EMPTY] += 1
+    except InputError as e:
+        raise InputError(e.message, _import_hint(path, pairs) or e.hint) from None
+    if not found.tasks:
+        raise InputError(
+            f"{path}: none of the {found.records} records can be trained on ({told(found.dropped)})",
+            "Give a data set with answers.",
+        )
+    return found
+
+
+def told(dropped: Counter[str]) -> str:
+    """`3 empty answer, 1 marked untrained`."""
+    return ", ".join(f"{n} {rule.replace('_', ' ')}" for rule, n in dropped.most_common() if n)
+
+
+def _task(path: Path, record: Record, pairs: bool) -> Task:
+    is_pair = "chosen" in record.fields and "output" not in record.fields
+    if is_pair != pairs:
+        raise InputError(
+            f"{path}:{record.line}: "
+            + ("the record holds chosen and rejected answers" if is_pair
+               else "the record has no chosen and rejected answers"),
+            "To train on the chosen answers alone, import them as outputs; objective: orpo trains "
+            "on both." if is_pair else "objective: orpo takes preference data.",
+        )  # fmt: skip
+    names = ("chosen", "rejected") if pairs else ("output",)
+    history = _history(path, record)
+    return Task(
+        f"{path}:{record.line}",
+        text_field(path, record, "instruction"),
+        text_field(path, record, "input", default=""),
+        text_field(path, record, "system", default=""),
+        history,
+        tuple(text_field(path, record, name) for name in names),
+        _untrained(path, record, len(history)),
+    )
+
+
+def _history(path: Path, record: Record) -> Sequence[tuple[str, str]]:
+    turns = record.fields.get("history")
+    turns = [] if is_absent(turns) or not turns else turns
+    good = isinstance(turns, list) and all(
+        isinstance(t, list) and len(t) == 2 and all(isinstance(x, str) for x in t) for t in turns
+    )
+    if not good:
+        raise InputError(
+            f"{path}:{record.line}: `history` must be a list of [user, assistant] pairs of texts"
+        )
+    return [(user, assistant) for user, assistant in turns]
+
+
+def _untrained(path: Path, record: Record, turns: int) -> Sequence[int]:
+    numbers = record.fields.get(layouts.UNTRAINED) or []
+    if not isinstance(numbers, list) or not all(n in range(turns) for n in numbers):
+        raise InputError(
+            f"{path}:{record.line}: `{layouts.UNTRAINED}` must be a list of numbers of turns in "
+            "`history`, from 0"
+        )
+    return numbers
+
+
+def _is_marked(path: Path, record: Record) -> bool:
+    """Whether the record says that its answer is not to be trained on."""
+    weight = record.fields.get("weight")
+    if not is_absent(weight) and record_mark("weight", weight) is None:
+        raise InputError(
+            f"{path}:{record.line}: `weight` is {str(weight)[:40]}: a record is trained on (1) or not "
+            "(0), and no other weights are given",
+            "Take the field out, or read the file with gen: {recipe: import}, which leaves it aside.",
+        )
+    return any(record_mark(n, record.fields.get(n)) is False for n in RECORD_MARKS)
+
+
+def _import_hint(path: Path, pairs: bool) -> str:
+    """What to do where the file has another layout, which `import` reads; empty where it has not."""
+    kind: layouts.Kind = "preference" if pairs else "instruction"
+    try:
+        table = read_files(path, Every())
+        layout = layouts.find(table, Columns(), kind)
+    except (InputError, ImportError):
+        return ""
+    fitting = {"instruction", "chosen", "rejected"} if pairs else {"instruction", "output"}
+    as_it_is = all(layout.columns.get(name) == name for name in fitting)
+    if as_it_is and table.used["format"] == "json":
+        return ""
+    wanted = "kind: preference, " if pairs else ""
+    return (
+        f"It is {table.used['format']} of the layout {layout.name} "
+        f"({', '.join(layout.columns.values())}), which "
+        f"gen: {{recipe: import, {wanted}file: {path.name}}} reads, in place of data."
+    )

@@ -1,7 +1,6 @@
 """Tables of records: local JSON, JSONL and Parquet files, or a hub data set's downloaded folder."""
 
 import contextlib
-import os
 import shutil
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
@@ -11,10 +10,6 @@ from typing import Any, NamedTuple
 from harness.errors import InputError
 from harness.modeling.records import read_records
 from harness.spec.recipes import HubData
-
-# Read by the library when it is imported, which is in read_hub: the data set is a folder by then.
-for _name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
-    os.environ.setdefault(_name, "1")
 
 IGNORED = ("readme", "license", "licence")
 """Beginnings of the names of files in a folder that hold no data."""

@@ -435,6 +435,7 @@ def chat(
     environment; --executor says whose model. In a container: docker compose run --rm -it --entrypoint
     "python -m harness chat" eval ROW
     """
+    from harness import variables
     from harness.chat import Wishes
     from harness.chat import chat as talk
     from harness.executors.local import LocalExecutor
@@ -442,7 +443,9 @@ def chat(
 
     planner = _planner(volume, inputs, executor)
     plan = planner.plan_model(_row_named(name, scale))
-    talk(Runner(planner.store, planner.files, LocalExecutor(), _console()), plan, Wishes(**wishes))
+    runner = Runner(planner.store, planner.files, LocalExecutor(), _console())
+    with variables.restored(variables.given("answer")):
+        talk(runner, plan, Wishes(**wishes))
 
 
 @main.command()

@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +16,7 @@ from rich.console import Console
 from harness import environment
 from harness.call import RESULT_FILE
 from harness.errors import HarnessError, InputError
-from harness.executors import HOST, Executor, Job, Serve, StageFailed
+from harness.executors import HOST, Executor, Job, Serve, StageFailed, on_loopback
 from harness.keys import Files, file_digest
 from harness.llm.secrets import read_key
 from harness.plan import RowPlan, StagePlan, unique
@@ -133,7 +132,7 @@ class Runner:
         """Refuse a server on this machine's loopback address for a stage in a container, where that
         is the container itself."""
         inside = environment.current_image() is not None
-        if not (inside or self.executor.name == "docker") or not _on_loopback(url):
+        if not (inside or self.executor.name == "docker") or not on_loopback(url):
             return
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -490,14 +489,6 @@ def _check_pinned(plans: Sequence[RowPlan]) -> None:
 def needs_base(trained: Artefact | None) -> bool:
     """Whether the base model is needed: nothing was trained, or only an adapter to it."""
     return trained is None or ADAPTER in trained.manifest["files"]
-
-
-def _on_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _answers(host: str, port: int) -> bool:

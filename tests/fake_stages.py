@@ -2,7 +2,7 @@
 
 They stand in the places of the real ones in a stage process whose PYTHONPATH begins with the folder
 that `tests.helpers.fake_stages` makes. FAKE_STAGES names a folder: `runs` gets a line for each run,
-and a file STAGE there says what else that stage does.
+`variables` holds the last one's environment, and a file STAGE there says what else that stage does.
 """
 
 import json
@@ -32,6 +32,7 @@ def run(call):
     folder = Path(os.environ["FAKE_STAGES"])
     with (folder / "runs").open("a") as file:
         file.write(f"{call.stage} {call.key} {os.getpid()}\n")
+    (folder / "variables").write_text(json.dumps(dict(os.environ)))
     events.progress("working", 1, 2, "step", loss=0.5)
     print("a print of a library")
     logging.getLogger().warning("a warning of a library")

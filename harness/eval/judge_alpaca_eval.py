@@ -9,7 +9,6 @@ the order of the outputs, and the same number as the requests' `seed`.
 import asyncio
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
@@ -78,13 +77,6 @@ KEPT_COLUMNS = tuple(
     "{annotation_key}_" + name for name in ("price_per_example", "version", "raw_completion")
 )
 
-OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "TQDM_DISABLE": "1",
-}
-
 
 class _Watch(ServedModels):
     """Counts replies without the log-probs that an annotator computes preferences from, too."""
@@ -135,7 +127,6 @@ def run(call: StageCall, judge: AlpacaEvalJudge, prompts: PromptSet, replicate: 
     _check(pairs)
     if judge.length_control is not None:
         length_control.check(_length_files(call, judge), [pair.instruction for pair in pairs])
-    _go_offline()
     evaluate = _import_evaluate()
     configs = read_annotators(judge.annotator)
     watch = _Watch(judge, call.folder, needs_log_probs(configs))
@@ -226,10 +217,6 @@ def _check(pairs: list[Pair]) -> None:
             "their instruction",
             hint="give each prompt only once, or use the judge of kind preference",
         )
-
-
-def _go_offline() -> None:
-    os.environ.update(OFFLINE)
 
 
 def _import_evaluate() -> Callable[..., Any]:

@@ -5,8 +5,10 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from harness import environment
 from harness.call import CALL_FILE, StageCall
@@ -224,3 +226,12 @@ def make(name: str) -> Executor:
 
 def secret_there(name: str) -> bool:
     return bool(os.environ.get(name) or os.environ.get(f"{name}_FILE"))
+
+
+def on_loopback(url: str) -> bool:
+    """Whether a URL names this machine itself, which inside a container is the container."""
+    try:
+        host = urlsplit(url if "//" in url else f"//{url}").hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

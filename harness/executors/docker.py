@@ -14,7 +14,7 @@ import docker.errors
 import requests.exceptions
 from docker.types import DeviceRequest, Mount
 
-from harness import environment
+from harness import environment, variables
 from harness.errors import HarnessError, InputError
 from harness.executors import (
     HOST,
@@ -22,6 +22,7 @@ from harness.executors import (
     Event,
     EventReader,
     Job,
+    on_loopback,
     secret_there,
     start_log,
     stopped,
@@ -99,13 +100,14 @@ class DockerExecutor:
                 network, base_url = "bridge", job.serve.engine.base_url
             call = job.call(WORK, inputs, place, CACHE if job.cache else None, base_url)
             call.write(job.call_path)
-            secret_mounts, variables = stack.enter_context(_secret_files(job))
+            secret_mounts, keys = stack.enter_context(_secret_files(job))
+            own = {**keys, **_passed_on(job, on_event)}
             try:
                 container = self._client.containers.create(
                     image.id,
                     entrypoint=["python", "-m", "harness.stage"],
                     command=[f"{WORK}/{job.call_path.name}"],
-                    **_settings(job, [*mounts, *secret_mounts], variables, network),
+                    **_settings(job, [*mounts, *secret_mounts], own, network),
                 )
             except NO_ENGINE as e:
                 raise HarnessError(f"{job.title} could not start: {_first_line(e)}") from None
@@ -185,7 +187,7 @@ class DockerExecutor:
 
 
 def _settings(
-    job: Job, mounts: list[Mount], variables: dict[str, str], network: str | None
+    job: Job, mounts: list[Mount], own: dict[str, str], network: str | None
 ) -> dict[str, Any]:
     """`network`: one that the stage shares with a server; None for the job's own choice."""
     limits = job.limits
@@ -193,11 +195,9 @@ def _settings(
     mode = network or ("bridge" if job.network else "none")
     settings: dict[str, Any] = {
         "mounts": mounts,
-        "environment": {
-            **variables,
-            "TOKENIZERS_PARALLELISM": "false",
-            **({} if job.network else {"HF_HUB_OFFLINE": "1"}),
-        },
+        "environment": {**own, **variables.given(job.stage)},
+        # Of the engine's own client, which may be told of a proxy in ~/.docker/config.json.
+        "use_config_proxy": job.network,
         "labels": {"harness.key": job.key, "harness.work": str(job.work.resolve())},
         "user": f"{os.getuid()}:{os.getgid()}",
         "working_dir": WORK,
@@ -220,6 +220,34 @@ def _settings(
     if gpus:
         settings["device_requests"] = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
     return settings
+
+
+def _passed_on(job: Job, on_event: Callable[[Event], None]) -> dict[str, str]:
+    """The caller's variables that say where the hub is and how to reach a network.
+
+    Raises:
+        InputError: the hub is named on this machine's loopback address.
+    """
+    names = {*variables.PROXY, variables.ENDPOINT} - variables.withheld(job.stage, job.network)
+    found = {name: os.environ[name] for name in sorted(names) if os.environ.get(name)}
+    unreachable = [name for name, url in found.items() if on_loopback(url)]
+    if variables.ENDPOINT in unreachable:
+        raise InputError(
+            f"{variables.ENDPOINT} is {found[variables.ENDPOINT]}, a loopback address; inside a "
+            "container that is the container itself, not this machine",
+            "Have the hub listen on this machine's address on Docker's bridge (`ip -4 addr show "
+            "docker0`, often 172.17.0.1) and name that, or use --executor local.",
+        )
+    for name in unreachable:
+        # Not its value, which may hold a password.
+        message = f"{name} is a loopback address, which no container reaches: it is not passed on"
+        on_event({"event": "note", "message": message})
+        del found[name]
+    if any(name in found for name in variables.PROXY):
+        given = next(filter(None, map(os.environ.get, reversed(variables.NO_PROXY))), "")
+        direct = ",".join(filter(None, [given, "localhost", "127.0.0.1", HOST]))
+        found |= dict.fromkeys(variables.NO_PROXY, direct)
+    return found
 
 
 @contextlib.contextmanager

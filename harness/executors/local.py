@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from harness import environment
+from harness import environment, variables
 from harness.executors import (
     STOP_SECONDS,
     Event,
@@ -38,16 +38,15 @@ class LocalExecutor:
         )
         call.write(job.call_path)
         start_log(job, self.name)
-        variables = {
-            **os.environ,
+        withheld = variables.withheld(job.stage, job.network)
+        own = {
+            **{name: value for name, value in os.environ.items() if name not in withheld},
+            **variables.given(job.stage),
             PARENT_VARIABLE: str(os.getpid()),
             "PYTHONPATH": os.pathsep.join(
                 filter(None, [str(environment.root()), os.environ.get("PYTHONPATH")])
             ),
-            "TOKENIZERS_PARALLELISM": "false",
         }
-        if not job.network:
-            variables["HF_HUB_OFFLINE"] = "1"
         reader = EventReader(job, on_event)
         with job.log.open("ab") as log:
             process = subprocess.Popen(
@@ -55,7 +54,7 @@ class LocalExecutor:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=variables,
+                env=own,
                 pass_fds=(job.lock,),
                 # Ctrl-C reaches the harness alone, which then stops the stage in its own way.
                 start_new_session=True,

@@ -5,7 +5,6 @@ What the train stage left takes their place: a whole model, or an adapter that i
 
 import difflib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +13,6 @@ from harness.spec.model_source import ModelSource, RandomModel
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-# Read by the libraries when they are imported, which is in the functions below: no stage with a
-# model reaches the network (a hub model arrives as a folder), and none compiles.
-for _name, _value in {
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    # Some libraries call torch.compile when they are imported, at a cost of seconds.
-    "TORCHDYNAMO_DISABLE": "1",
-}.items():
-    os.environ.setdefault(_name, _value)
 
 TRAINED = "model"
 """Of the call's inputs, the train artefact; and in that, the folder of its model."""

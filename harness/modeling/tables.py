@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import os
 import shutil
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,10 +12,6 @@ from harness.errors import InputError
 from harness.modeling.records import read_records
 from harness.spec.recipes import HubData
 from harness.texts import ENCODING
-
-# Read by the library when it is imported, which is in read_hub: the data set is a folder by then.
-for _name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
-    os.environ.setdefault(_name, "1")
 
 IGNORED = ("readme", "license", "licence")
 """Beginnings of the names of files in a folder that hold no data."""

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness import events
+from harness import events, variables
 from harness.call import CALL_FILE, StageCall, StageResult
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.spec.train import Launch, Train
@@ -112,7 +112,8 @@ def worker_environment() -> dict[str, str]:
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     threads = os.environ.get("OMP_NUM_THREADS", "")
-    return {**os.environ, "PYTHONPATH": path, "PATH": tools, "OMP_NUM_THREADS": threads or "1"}
+    paths = {"PYTHONPATH": path, "PATH": tools, "OMP_NUM_THREADS": threads or "1"}
+    return {**os.environ, **variables.given("train"), **paths}
 
 
 def _fault(path: Path, code: int, launch: Launch) -> HarnessError:

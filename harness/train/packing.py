@@ -106,10 +106,6 @@ def _window(query: Tensor, size: int | None) -> Tensor | None:
     return (behind >= 0) & (behind < size)
 
 
-ALL_ATTENTION_FUNCTIONS.register(ATTENTION, packed_attention)
-ALL_ATTENTION_FUNCTIONS.register(SPLIT_ATTENTION, partial(packed_attention, whole=False))
-
-
 def _half_losses(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor | None
 ) -> Tensor:
@@ -128,10 +124,13 @@ def _half_losses(
 def add_label_loss(model: PreTrainedModel) -> None:
     """Give a causal language model a forward that takes `label_at` (places in the flattened batch,
     each before its label's) and `targets`, and returns the negative log-likelihoods in nats: their
-    sum, or with `each=True` one for every label. Logits are made for these places alone.
+    sum, or with `each=True` one for every label. Logits are made for these places alone. The
+    attention functions for packed rows are then among those that the model can be told to use.
 
     To be called before PEFT wraps the model. Other calls go to the model's own forward.
     """
+    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, packed_attention)
+    ALL_ATTENTION_FUNCTIONS.register(SPLIT_ATTENTION, partial(packed_attention, whole=False))
     original: Callable[..., Any] = model.forward
 
     def forward(

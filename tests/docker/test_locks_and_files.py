@@ -11,6 +11,9 @@ import pytest
 import setuptools  # noqa: F401  # requirements/install.py imports pip, after which this cannot be imported
 import yaml
 
+from harness import variables
+from harness.executors import HOST, serving
+
 ROOT = Path(__file__).parents[2]
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 IMAGE_LOCKS = ("gen", "train-cpu", "train-cuda", "eval-cpu", "eval-cuda")
@@ -246,6 +249,27 @@ def test_keys_are_handed_on_by_name_never_by_value(services: dict[str, dict]) ->
         assert environment["OPENAI_API_KEY"] is None
         assert "/run/secrets/openai_api_key" in environment["OPENAI_API_KEY_FILE"]
         assert not [arg for arg in services[stage]["build"]["args"] if "KEY" in arg]
+
+
+@pytest.mark.parametrize(
+    ("service", "network"),
+    [("gen", True), ("fetch", True), ("eval", True), ("train", False), ("train-node", False),
+     ("vllm", False)],
+)  # fmt: skip
+def test_where_the_hub_is_its_token_and_proxies_reach_the_services_that_may_download(
+    services: dict[str, dict], service: str, network: bool
+) -> None:
+    environment = services[service]["environment"]
+    names = {*variables.HUB, *variables.PROXY, *variables.NO_PROXY}
+    assert names & set(environment) == (names if network else set())
+    if network:
+        as_here = names - {"HF_TOKEN_FILE", *variables.NO_PROXY}
+        assert {environment[name] for name in as_here} == {None}
+        assert environment["HF_TOKEN_FILE"] == "${HF_TOKEN_FILE:+/run/secrets/hf_token}"
+        assert "hf_token" in services[service]["secrets"]
+        beside = environment["NO_PROXY"].split(",")
+        assert {"localhost", "127.0.0.1", HOST, serving.HOST} <= set(beside)
+        assert environment["no_proxy"] == environment["NO_PROXY"]
 
 
 def test_what_compose_mounts_when_nothing_is_set_is_in_the_checkout(

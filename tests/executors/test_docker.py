@@ -10,7 +10,7 @@ from typing import Any
 import docker.errors
 import pytest
 
-from harness import environment
+from harness import environment, variables
 from harness.call import StageCall
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.executors import Job, StageFailed
@@ -196,10 +196,68 @@ def test_the_network_is_there_only_for_a_stage_that_needs_it(
     job.network = network
     made = settings(engine, job)
     assert made["network_mode"] == mode
-    assert ("HF_HUB_OFFLINE" in made["environment"]) != network
+    assert made["environment"]["HF_HUB_OFFLINE"] == "1"
+    assert made["use_config_proxy"] == network
     assert made.get("extra_hosts") == (
         {"host.docker.internal": "host-gateway"} if network else None
     )
+
+
+PROXY = "http://proxy.example:3128"
+DIRECT = "inside.example,localhost,127.0.0.1,host.docker.internal"
+WAY = {"HTTPS_PROXY": PROXY, "http_proxy": PROXY, "NO_PROXY": DIRECT, "no_proxy": DIRECT}
+MIRROR = {"HF_ENDPOINT": "https://mirror.example"}
+
+
+@pytest.fixture
+def ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a person behind a proxy, with a mirror and a token, has set."""
+    for name in (*variables.HUB, *variables.PROXY, *variables.NO_PROXY):
+        monkeypatch.delenv(name, raising=False)
+    given = {"HTTPS_PROXY": PROXY, "http_proxy": PROXY, "no_proxy": "inside.example", **MIRROR}
+    for name, value in {**given, "HF_TOKEN": "hf_secretsecret"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(
+    ("stage", "network", "passed"),
+    [
+        ("fetch", True, {**WAY, **MIRROR, "HF_TOKEN_FILE": "/run/secrets/HF_TOKEN"}),
+        ("gen", True, WAY),
+        ("judge", False, {}),
+        ("train", False, {}),
+    ],
+)
+@pytest.mark.usefixtures("ways")
+def test_the_way_to_the_hub_and_the_proxies_reach_only_the_stages_that_may_use_them(
+    engine: Engine, job: Job, stage: str, network: bool, passed: dict[str, str]
+) -> None:
+    job.stage, job.network = stage, network
+    job.secrets = ("HF_TOKEN",) if stage == "fetch" else ()
+    made = settings(engine, job)
+    offline = {} if stage == "fetch" else variables.OFFLINE
+    assert made["environment"] == {**passed, **variables.QUIET, **offline}
+    assert "hf_secretsecret" not in json.dumps(made, default=str)
+
+
+@pytest.mark.usefixtures("ways")
+def test_a_hub_on_loopback_is_refused_and_a_proxy_there_is_left_out_and_told(
+    engine: Engine, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job.stage, job.network = "fetch", True
+    for name in ("HTTPS_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://me:secret@127.0.0.1:3128")
+    events: list[dict[str, Any]] = []
+    run(job, events.append)
+    assert engine.made[-1].settings["environment"] == {**MIRROR, **variables.QUIET}
+    told = [event["message"] for event in events]
+    assert "HTTPS_PROXY is a loopback address" in told[0]
+    assert len(told) == 2
+    assert "secret" not in str(told)
+    monkeypatch.setenv("HF_ENDPOINT", "http://localhost:8080")
+    with pytest.raises(InputError, match="HF_ENDPOINT is http://localhost:8080, a loopback"):
+        run(job)
+    assert len(engine.made) == 1
 
 
 def test_the_specs_limits_are_the_containers(engine: Engine, job: Job) -> None:

@@ -1,5 +1,6 @@
 """The local executor: events, failures, and every way of being stopped."""
 
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from harness import variables
 from harness.call import CALL_FILE, StageCall
 from harness.errors import Interrupted
 from harness.executors import LOG_TAIL, EventReader, Job, StageFailed, local
@@ -23,7 +25,6 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeStages:
     fake = FakeStages(tmp_path / "fake")
     for name in ("PYTHONPATH", "FAKE_STAGES"):
         monkeypatch.setenv(name, fake.env[name])
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     return fake
 
 
@@ -79,14 +80,44 @@ def test_the_call_names_the_inputs_and_holds_no_key(
     assert not [p for p in written if b"sk-very-secret" in p.read_bytes()]
 
 
-@pytest.mark.parametrize("network", [False, True])
-def test_a_stage_without_network_may_not_ask_the_hub(
-    fake: FakeStages, job: Job, network: bool
+WAYS = {
+    "HF_ENDPOINT": "https://mirror.example",
+    "HF_TOKEN": "hf_secretsecret",
+    "HF_TOKEN_FILE": "/secret/token",
+    **dict.fromkeys(variables.PROXY, "http://proxy.example:3128"),
+    **dict.fromkeys(variables.NO_PROXY, "example.com"),
+}
+PROXIES = {*variables.PROXY, *variables.NO_PROXY}
+
+
+@pytest.mark.parametrize(
+    ("stage", "network", "passed"),
+    [
+        ("fetch", True, set(WAYS)),
+        ("gen", True, PROXIES),
+        ("gen", False, set()),
+        ("train", False, set()),
+    ],
+)
+def test_the_way_to_the_hub_and_the_proxies_reach_only_the_stages_that_may_use_them(
+    fake: FakeStages,
+    job: Job,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    network: bool,
+    passed: set[str],
 ) -> None:
-    job.network = network
+    for name, value in WAYS.items():
+        monkeypatch.setenv(name, value)
+    for name in variables.OFFLINE:
+        monkeypatch.delenv(name, raising=False)
+    job.stage, job.network = stage, network
     run(job)
-    result = (job.work / "result.json").read_text()
-    assert ('"offline": true' in result) != network
+    had = json.loads((fake.folder / "variables").read_text())
+    assert {name: had[name] for name in WAYS if name in had} == {n: WAYS[n] for n in passed}
+    offline = {name: had.get(name) for name in variables.OFFLINE}
+    assert offline == (dict.fromkeys(offline) if stage == "fetch" else variables.OFFLINE)
+    assert had.items() >= variables.QUIET.items()
 
 
 def test_a_failure_shows_the_end_of_this_tries_log_and_where_the_whole_log_is(

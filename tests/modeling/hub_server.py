@@ -1,4 +1,5 @@
-"""A small hub on loopback that takes uploads: repositories, branches, commits, large files."""
+"""Small hubs on loopback: one that gives models and data sets, and one that takes uploads
+(repositories, branches, commits, large files)."""
 
 import base64
 import hashlib
@@ -6,6 +7,7 @@ import json
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,6 +18,98 @@ LARGE = 1000
 """Bytes; from here on a file goes through the large-file interface."""
 CHUNK = 5000
 """Bytes; larger ones go in parts of this size."""
+
+
+REVISION = "a" * 40
+
+
+class Hub:
+    """Models and data sets at one revision, as the hub's HTTP interface shows them.
+
+    `models` and `data_sets`: id -> its files, each its bytes or where it stands.
+    """
+
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        self.models: dict[str, dict[str, bytes | Path]] = {}
+        self.data_sets: dict[str, dict[str, bytes | Path]] = {}
+        self.gated: set[str] = set()
+        """Ids whose files are given with GOOD_TOKEN alone."""
+        self.refusal: tuple[int, str] | None = None
+        """Status and X-Error-Code of every answer."""
+        self.tokens: dict[str, str | None] = {}
+        """Path -> what came with it as authorisation."""
+        self.fetched: list[str] = []
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                hub.answer(self)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer((address, 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        self.url = f"http://{address}:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        path = request.path.split("?")[0]
+        token = request.headers.get("Authorization")
+        if any(name in path for name in (*self.models, *self.data_sets)):
+            # The client asks for lists of its own, too.
+            self.tokens[f"{request.command} {path}"] = token
+        if self.refusal:
+            return _send(request, self.refusal[0], b"", {"X-Error-Code": self.refusal[1]})
+        kinds = (("models", "", self.models), ("datasets", "/datasets", self.data_sets))
+        for kind, start, repos in kinds:
+            for repo, files in repos.items():
+                api, page = f"/api/{kind}/{repo}/", f"{start}/{repo}/resolve/"
+                if path == f"{api}tree/{REVISION}":
+                    return _send(request, 200, json.dumps(_entries(files)).encode(), {})
+                if path.startswith(api):
+                    return _send(request, 404, b"", {"X-Error-Code": "RevisionNotFound"})
+                name = path.removeprefix(f"{page}{REVISION}/")
+                if name == path or name not in files:
+                    continue
+                if repo in self.gated and token != f"Bearer {GOOD_TOKEN}":
+                    status = 401 if token is None else 403
+                    return _send(request, status, b"", {"X-Error-Code": "GatedRepo"})
+                if request.command == "GET":
+                    self.fetched.append(name)
+                headers = {"X-Repo-Commit": REVISION, "ETag": f'"{_blob(_bytes(files[name]))}"'}
+                return _send(request, 200, _bytes(files[name]), headers)
+        return _send(request, 401, b"", {"X-Error-Code": "RepoNotFound"})
+
+
+def _send(
+    request: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str]
+) -> None:
+    request.send_response(status)
+    for name, value in {**headers, "Content-Length": str(len(body))}.items():
+        request.send_header(name, value)
+    request.end_headers()
+    if request.command == "GET":
+        request.wfile.write(body)
+
+
+def _bytes(file: bytes | Path) -> bytes:
+    return file.read_bytes() if isinstance(file, Path) else file
+
+
+def _entries(files: dict[str, bytes | Path]) -> list[dict[str, Any]]:
+    return [
+        {"type": "file", "path": name, "size": len(_bytes(data)), "oid": _blob(_bytes(data))}
+        for name, data in files.items()
+    ]
 
 
 @dataclass

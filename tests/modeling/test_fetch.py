@@ -1,13 +1,10 @@
 """Downloading models and data sets from the hub to the volume, against a small hub on loopback."""
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,9 @@ import pytest
 from harness.call import CALL_FILE, RESULT_FILE, StageCall
 from harness.gen import importing
 from harness.spec.recipes import ImportGen
+from tests.modeling.hub_server import REVISION, Hub
 
-MODEL, DATA, REVISION = "some/model", "some/set", "a" * 40
+MODEL, DATA = "some/model", "some/set"
 FILES = {
     "config.json": b'{"model_type": "qwen2"}',
     "model.safetensors": bytes(range(256)) * 64,
@@ -47,85 +45,11 @@ DATA_FILES = {
 }
 
 
-class Hub:
-    """One model and one data set at one revision, as the hub's HTTP interface shows them."""
-
-    def __init__(self) -> None:
-        self.data_files = dict(DATA_FILES)
-        self.refusal: tuple[int, str] | None = None
-        """Status and X-Error-Code of every answer."""
-        self.tokens: dict[str, str | None] = {}
-        """Path -> what came with it as authorisation."""
-        self.fetched: list[str] = []
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                hub.answer(self)
-
-            do_HEAD = do_GET
-
-            def log_message(self, *arguments: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
-        path = request.path.split("?")[0]
-        if MODEL in path or DATA in path:  # the client asks for lists of its own, too
-            self.tokens[f"{request.command} {path}"] = request.headers.get("Authorization")
-        if self.refusal:
-            return self._send(request, self.refusal[0], b"", {"X-Error-Code": self.refusal[1]})
-        for api, page, files in (
-            (f"/api/models/{MODEL}/", f"/{MODEL}/resolve/", FILES),
-            (f"/api/datasets/{DATA}/", f"/datasets/{DATA}/resolve/", self.data_files),
-        ):
-            if path == f"{api}tree/{REVISION}":
-                return self._send(request, 200, json.dumps(_entries(files)).encode(), {})
-            if path.startswith(api):
-                return self._send(request, 404, b"", {"X-Error-Code": "RevisionNotFound"})
-            name = path.removeprefix(f"{page}{REVISION}/")
-            if name != path and name in files:
-                if request.command == "GET":
-                    self.fetched.append(name)
-                headers = {"X-Repo-Commit": REVISION, "ETag": f'"{_blob_id(files[name])}"'}
-                return self._send(request, 200, files[name], headers)
-        return self._send(request, 401, b"", {"X-Error-Code": "RepoNotFound"})
-
-    def _send(
-        self, request: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str]
-    ) -> None:
-        request.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
-            request.send_header(name, value)
-        request.end_headers()
-        if request.command == "GET":
-            request.wfile.write(body)
-
-
-def _entries(files: dict[str, bytes]) -> list[dict[str, Any]]:
-    return [
-        {"type": "file", "path": name, "size": len(data), "oid": _blob_id(data)}
-        for name, data in files.items()
-    ]
-
-
-def _blob_id(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-
-
 @pytest.fixture
 def hub() -> Iterator[Hub]:
     hub = Hub()
+    hub.models[MODEL] = dict(FILES)
+    hub.data_sets[DATA] = dict(DATA_FILES)
     yield hub
     hub.close()
 
@@ -303,7 +227,7 @@ def test_of_a_data_set_the_data_files_and_their_configs_are_fetched_and_no_code(
 
 def test_a_fetched_data_set_can_be_imported(hub: Hub, tmp_path: Path) -> None:
     for name in ("more.parquet", "more.csv", "more.json"):
-        del hub.data_files[name]
+        del hub.data_sets[DATA][name]
     fetch_data(tmp_path / "work", hub.url)
     work = tmp_path / "gen"
     work.mkdir()
@@ -345,7 +269,7 @@ def test_faults_of_a_data_set_are_worded_for_it(hub: Hub, tmp_path: Path) -> Non
 
 
 def test_a_data_set_without_files_of_a_known_format_is_refused(hub: Hub, tmp_path: Path) -> None:
-    hub.data_files = {"README.md": README, "data.zip": b"PK", "set.py": b""}
+    hub.data_sets[DATA] = {"README.md": README, "data.zip": b"PK", "set.py": b""}
     code, error, _ = fetch_data(tmp_path / "work", hub.url)
     assert code == 2
     assert "the data set some/set holds no *.json, *.jsonl, *.parquet, *.csv" in error["message"]

@@ -1,12 +1,9 @@
 """Making and loading models and tokenizers, and what is said of those that cannot be loaded."""
 
 import json
-import os
 import re
 import runpy
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -327,20 +324,3 @@ def test_the_smoke_tokenizer_is_what_its_script_makes(tmp_path: Path) -> None:
 
 def test_the_model_settings_of_these_tests_are_known_to_the_architecture() -> None:
     assert loaded(source(random={"config": MODEL})).num_parameters() < 50_000
-
-
-@pytest.mark.parametrize(
-    ("module", "offline"),
-    [
-        ("harness.train", "1"),
-        ("harness.eval.answer", "1"),
-        ("harness.modeling.fetch", ""),
-    ],
-)
-def test_only_the_stages_with_a_model_are_kept_from_the_network(module: str, offline: str) -> None:
-    code = f"import os, {module}; print(os.environ.get('HF_HUB_OFFLINE', ''))"
-    env = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == offline

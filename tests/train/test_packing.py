@@ -190,8 +190,8 @@ def test_where_the_whole_kernel_fails_each_example_is_a_call_of_its_own(
     def failing(*given: Any, **more: Any) -> Any:
         raise RuntimeError("no kernel for this device")
 
-    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, ATTENTION, failing)
     model, data = a_model(), sequences(9, 4, 17)
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, ATTENTION, failing)
     expected = one_by_one(model, data)
     assert choose_path(model, packing=True)
     assert model.config._attn_implementation == SPLIT_ATTENTION

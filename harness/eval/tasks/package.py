@@ -5,11 +5,15 @@ import itertools
 import json
 import logging
 import math
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import datasets
+import numpy as np
+import torch
+
+from harness import variables
 from harness.errors import HarnessError, InputError
 from harness.eval.logits import last_logits
 from harness.eval.resume import whole_lines
@@ -17,22 +21,12 @@ from harness.eval.tasks.benchmarks import PREFIX
 from harness.eval.tasks.data import Questions
 from harness.eval.tasks.scores import TOLERANCE, Sample, mean_and_error, rescored, underflows
 
-# Read when the package and its libraries are imported, which is next.
-for _name, _value in {
-    "HF_HUB_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
-    "TQDM_DISABLE": "1",
-}.items():
-    os.environ.setdefault(_name, _value)
-
-import datasets  # noqa: E402
-import lm_eval.tasks  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from lm_eval.defaults import DEFAULT_OTHER_SEED as SHOTS_SEED  # noqa: E402
-from lm_eval.evaluator import evaluate  # noqa: E402
-from lm_eval.models.huggingface import HFLM  # noqa: E402
-from lm_eval.tasks import TaskManager  # noqa: E402
+with variables.restored():  # lm-eval sets some of the hub's client's when it is imported
+    import lm_eval.tasks
+    from lm_eval.defaults import DEFAULT_OTHER_SEED as SHOTS_SEED
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -44,11 +38,10 @@ FOLDERS = ("arc", "hellaswag", "truthfulqa", "mmlu/default")
 BATCHES_AT_ONCE = 4
 """Questions between two records of what is done, in batches."""
 
-datasets.disable_progress_bars()
-logging.getLogger("lm_eval").setLevel(logging.ERROR)
-
 
 def _manager() -> TaskManager:
+    datasets.disable_progress_bars()
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     root = Path(lm_eval.tasks.__file__).parent
     return TaskManager(include_path=[root / name for name in FOLDERS], include_defaults=False)
 

@@ -9,7 +9,7 @@ from typing import Any
 from harness.errors import HarnessError, InputError
 from harness.eval import hygiene
 from harness.eval.prompts import Prompt
-from harness.llm.reply import REFUSED
+from harness.llm.reply import DECLINED
 from harness.modeling.records import read_records, text_field
 from harness.spec.base import Data
 
@@ -27,7 +27,8 @@ class Output:
     output: str
     finish_reason: str | None
     """`stop` (the end token or a stop text), `length` (cut at the limit), `refused` (a server declined
-    the prompt), another word of the server, or None where nobody says."""
+    the prompt), `content_filter` (its filter cut the answer), another word of the server, or None
+    where nobody says."""
     tokens: int | None
     """Those made, without the end token; of an endpoint, those that it says it made."""
     prompt_tokens: int | None
@@ -93,7 +94,7 @@ def count(outputs: Sequence[Output], flagged: Sequence[list[str]]) -> dict[str, 
         "prompts": len(outputs),
         "answered": len(outputs) - empty,
         "empty": empty,
-        "refused": sum(output.finish_reason == REFUSED for output in outputs),
+        "refused": sum(output.finish_reason in DECLINED for output in outputs),
         "cut_at_limit": sum(output.finish_reason == "length" for output in outputs),
         "tokens": sum(output.tokens or 0 for output in outputs),
         **hygiene.count_flags(flagged),

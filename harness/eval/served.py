@@ -178,12 +178,11 @@ def chat_body(prompt: Prompt, engine: EndpointEngine, decoding: Decoding) -> dic
 
 def sampling_of(decoding: Decoding, prompt: Prompt) -> dict[str, Any]:
     """The decoding in a request's words; a sampled one with the prompt's own seed."""
-    body: dict[str, Any] = {
-        "max_tokens": decoding.max_new_tokens,
-        "temperature": decoding.temperature,
-    }
-    if decoding.temperature > 0:
+    wanted = {"max_tokens": decoding.max_new_tokens, "temperature": decoding.temperature}
+    body: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+    if decoding.temperature:
         body["top_p"] = decoding.top_p
+    if decoding.temperature != 0:
         # Servers take 32 bits at least.
         body["seed"] = prompt_seed(decoding.seed, prompt.instruction, prompt.input) % 2**31
     return body
@@ -289,7 +288,7 @@ def _asked(
 
 def _has_no_text(reply: Reply) -> bool:
     """Whether a chat's message has no content, or an empty one beside calls of tools."""
-    if reply.finish_reason == REFUSED:
+    if reply.is_declined:
         return False
     message = reply.raw["choices"][0].get("message")
     if reply.text or message is None:

@@ -68,16 +68,20 @@ class PromptSet(Spec):
         return self
 
 
-def _not_next_to_zero(temperature: float) -> float:
-    if 0 < temperature < LEAST_TEMPERATURE:
+def _not_next_to_zero(temperature: float | None) -> float | None:
+    if temperature is not None and 0 < temperature < LEAST_TEMPERATURE:
         raise ValueError(f"a temperature below {LEAST_TEMPERATURE:g} is greedy decoding: write 0")
     return temperature
 
 
 class Decoding(Spec):
-    max_new_tokens: Count = 2048
-    temperature: Annotated[float, Field(ge=0), AfterValidator(_not_next_to_zero)] = 0.0
-    """0: greedy."""
+    max_new_tokens: Count | None = 2048
+    """null: as many as the model has room for. An endpoint is then sent no limit, and has its own:
+    of text completions that is often 16."""
+    temperature: Annotated[
+        Annotated[float, Field(ge=0)] | None, AfterValidator(_not_next_to_zero)
+    ] = 0.0
+    """0: greedy. null, for an endpoint that takes none: neither this nor top_p is sent."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Seed = 42
     """Each prompt's own random numbers are drawn from this and the prompt."""
@@ -172,6 +176,14 @@ class Answer(Spec):
     engine: Engine = TransformersEngine()
     decoding: Decoding = Decoding()
 
+    @model_validator(mode="after")
+    def _has_a_temperature(self) -> "Answer":
+        if self.decoding.temperature is None and self.uses_model:
+            raise ValueError(
+                "decoding.temperature: null is for endpoints: give the row's model one"
+            )
+        return self
+
     @property
     def uses_model(self) -> bool:
         """Whether the row's model answers."""
@@ -191,4 +203,4 @@ class Answer(Spec):
     @property
     def is_sampled(self) -> bool:
         """Whether another sampling seed could give other outputs."""
-        return self.decodes and self.decoding.temperature > 0
+        return self.decodes and self.decoding.temperature != 0

@@ -339,6 +339,18 @@ def test_the_last_position_is_used_and_none_beyond_it(
     assert "length" in {row["finish_reason"] for row in outputs(call)}
 
 
+def test_without_a_limit_an_answer_may_take_all_the_room_that_the_model_has(
+    tmp_path: Path, trained: Path
+) -> None:
+    call = answer_call(
+        tmp_path, [{"instruction": "b" * 110}], trained=trained,
+        decoding={"max_new_tokens": None, "temperature": 5.0},
+    )  # fmt: skip
+    run(call)
+    [row] = outputs(call)
+    assert (row["finish_reason"], row["tokens"] + row["prompt_tokens"]) == ("length", 128)
+
+
 def test_flags_stand_beside_each_output_and_are_counted(tmp_path: Path) -> None:
     rows = [{"instruction": str(n)} for n in range(4)]
     call = answer_call(tmp_path, rows, decoding={"max_new_tokens": 4})

@@ -236,6 +236,7 @@ def _asked(
     started, new, tokens = time.monotonic(), 0, 0
     served = ServedModels()
     without_text: set[int] = set()
+    apart = 0
     # A batch's answers come all at once; of the others the first ones are the shortest.
     enough = client.endpoint.concurrency if client.endpoint.mode == "live" else len(bodies)
 
@@ -247,8 +248,9 @@ def _asked(
         )
 
     def take(index: int, reply: Reply) -> None:
-        nonlocal done, new, tokens
+        nonlocal apart, done, new, tokens
         served.note(reply)
+        apart += _reasons_apart(reply)
         if _has_no_text(reply):
             without_text.add(index)
         done += 1
@@ -274,6 +276,11 @@ def _asked(
     notes, unknown = served.notes(), sum(not usage_is_known(reply.usage) for reply in replies)
     if unknown:
         notes.append(f"of {unknown} of {len(replies)} answers the server did not count the tokens")
+    if apart:
+        notes.append(
+            f"{apart} of {len(replies)} replies came with reasoning apart from the answer: it is in "
+            f"{TRANSCRIPT}, and no judge sees it"
+        )
     return Answered(
         [_output(index, reply, stop) for index, reply in enumerate(replies)],
         used={"served_models": client.served_models},
@@ -295,6 +302,13 @@ def _has_no_text(reply: Reply) -> bool:
         return False
     calls = message.get("tool_calls") or message.get("function_call")
     return bool(calls) or not isinstance(message.get("content"), str)
+
+
+def _reasons_apart(reply: Reply) -> bool:
+    """Whether a chat's message has reasoning in a field of its own (vLLM's name, OpenRouter's)."""
+    choices = reply.raw.get("choices") or [{}]
+    message = choices[0].get("message") or {}
+    return any(message.get(name) for name in ("reasoning_content", "reasoning"))
 
 
 def _no_answer_findings(asked: int, without_text: int) -> list[dict[str, Any]]:

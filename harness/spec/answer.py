@@ -168,6 +168,9 @@ _Engine = Annotated[
 Engine = Annotated[_Engine, BeforeValidator(_with_kind, json_schema_input_type=_Engine)]
 
 
+Reasoning = Literal["keep", "strip"]
+
+
 class Answer(Spec):
     prompts: PromptSet
     template: Template | None = None
@@ -175,6 +178,17 @@ class Answer(Spec):
     than the training; what differs is then found and said."""
     engine: Engine = TransformersEngine()
     decoding: Decoding = Decoding()
+    strip: bool | None = None
+    """Whether white space at an answer's ends goes before it is judged and measured. Left open: of
+    what a model generates, as in alpaca_eval's evaluate_from_model (is_strip_output); given outputs
+    stay as they are, as in its evaluate."""
+    reasoning: Reasoning = "keep"
+    """What becomes of <think>...</think> in an answer: `keep` shows it to the judge, as alpaca_eval
+    does, and is found; `strip` judges the rest alone, nothing where the answer ended within it."""
+
+    @property
+    def is_stripped(self) -> bool:
+        return self.decodes if self.strip is None else self.strip
 
     @model_validator(mode="after")
     def _has_a_temperature(self) -> "Answer":

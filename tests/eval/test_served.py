@@ -165,6 +165,24 @@ def test_a_providers_error_is_asked_again_and_no_empty_answer(
     assert (result.counts["empty"], result.cost["attempts"]) == (0, 4)
 
 
+def test_reasoning_in_a_field_of_its_own_is_recorded_and_no_part_of_the_answer(
+    tmp_path: Path, server: FakeServer
+) -> None:
+    def reply(body: dict[str, Any]) -> Any:
+        status, raw = server.said(body, "\n\nYes.")
+        raw["choices"][0]["message"]["reasoning_content"] = "Hm, let me see."
+        return status, raw
+
+    server.reply = reply
+    call = endpoint_call(tmp_path, server.url)
+    result = run(call)
+    assert [(row["output"], row["generated"]) for row in outputs(call)] == [
+        ("Yes.", "\n\nYes.")
+    ] * 2
+    assert "let me see" in (call.folder / "transcript.jsonl").read_text()
+    assert any(note.startswith("2 of 2 replies came with reasoning apart") for note in result.notes)
+
+
 def test_an_answer_that_a_filter_kept_back_is_counted_as_declined(
     tmp_path: Path, server: FakeServer
 ) -> None:

@@ -272,7 +272,7 @@ def _load(runner: "Runner", plan: RowPlan, wishes: Wishes) -> Chat:
     how += f"top_p {decoding.top_p:g}, seed {decoding.seed}" if decoding.temperature else ""
     _tell(
         f"{model.num_parameters():,} parameters in {precision} on {load.device_name(device)}; "
-        f"{how}, at most {decoding.max_new_tokens} tokens an answer"
+        f"{how}, at most {decoding.max_new_tokens or 'as many as it has room for'} tokens an answer"
     )
     turns = template.from_tokenizer or template.separator is not None
     if not turns and wishes.once is None:

@@ -203,7 +203,7 @@ def _answer(answer: Answer, files: Files) -> Estimate:
     lengths = _prompt_lengths(answer.prompts, files)
     if lengths is None:
         return Estimate(unknown=ON_HUB)
-    most = min(TOKENS_PER_ANSWER, answer.decoding.max_new_tokens)
+    most = min(TOKENS_PER_ANSWER, answer.decoding.max_new_tokens or TOKENS_PER_ANSWER)
     return Estimate(len(lengths), sum(lengths) // CHARACTERS_PER_TOKEN, len(lengths) * most)
 
 

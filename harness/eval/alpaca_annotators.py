@@ -180,7 +180,7 @@ def annotator_class(model: str, ask: Ask, replicate: int, said: Said) -> type[An
             sound = [i for i in range(len(bodies)) if i not in broken]
             found = dict(zip(sound, asked([bodies[i] for i in sound]), strict=True))
             for i in sorted(broken):
-                found[i] = Reply("", REFUSED, "", {}, {}, simulated=False, reused=False)
+                found[i] = Reply("", REFUSED, "", {}, UNCUT, simulated=False, reused=False)
                 # Each by itself, for a call that fails for good stops those beside it. A replay
                 # finds that it failed.
                 with contextlib.suppress(RequestRefused, ReplayMiss):
@@ -292,6 +292,8 @@ def _calls_of_the_package(instead: Callable[..., Any]) -> Iterator[None]:
         openai._openai_completion_helper = own
 
 
+UNCUT: dict[str, Any] = {"error": {"code": "broken_prompt"}}
+"""Stands for the response to a prompt that the package cannot cut into messages."""
 _EMPTY: dict[str, Any] = {"text": "", "total_tokens": 0}
 """What the package itself takes for a prompt that the server declined."""
 
@@ -314,7 +316,7 @@ def _choices(reply: Reply, kind: Kind, whole: bool) -> list[dict[str, Any]]:
     total = (reply.usage.get("total_tokens") or 0) / max(len(choices), 1)
     for choice in choices:
         if kind == "chat":
-            choice["text"] = _text(choice["message"])
+            choice["text"] = _text(choice.get("message") or {})
         choice["total_tokens"] = total
     return sorted(choices, key=lambda choice: choice.get("index") or 0)
 

@@ -13,7 +13,15 @@ from typing import Any
 from harness.call import StageCall, StageResult
 from harness.errors import InputError
 from harness.eval import hygiene, prompt_mismatch
-from harness.eval.outputs import OUTPUTS, Output, count, given_outputs, read_recorded, write_outputs
+from harness.eval.outputs import (
+    OUTPUTS,
+    Output,
+    as_judged,
+    count,
+    given_outputs,
+    read_recorded,
+    write_outputs,
+)
 from harness.eval.prompts import Prompt, once, read_prompts
 from harness.spec.answer import (
     Answer,
@@ -63,7 +71,8 @@ def run(call: StageCall) -> StageResult:
     outputs = [
         replace(answered.outputs[place[first]], index=index) for index, first in enumerate(firsts)
     ]
-    flagged = [hygiene.flags(output.output, output.finish_reason) for output in outputs]
+    outputs = [as_judged(output, params.is_stripped, params.reasoning) for output in outputs]
+    flagged = [hygiene.flags(o.output, o.finish_reason, o.generated) for o in outputs]
     write_outputs(call.folder / OUTPUTS, prompts, outputs, flagged)
 
     notes = list(answered.notes)
@@ -73,6 +82,15 @@ def run(call: StageCall) -> StageResult:
             "was answered once, and the answer stands in all of its places"
         )
     counts = count(outputs, flagged)
+    if counts["stripped"]:
+        gone = [
+            *(["white space at their ends"] if params.is_stripped else []),
+            *(["reasoning"] if params.reasoning == "strip" else []),
+        ]
+        notes.append(
+            f"{counts['stripped']} of {len(outputs)} answers are judged without {' and '.join(gone)}: "
+            f"`generated` in {OUTPUTS} is all that was made"
+        )
     if answered.without_text is not None:
         counts[NO_ANSWER] = sum(place[first] in answered.without_text for first in firsts)
     seeds = dict(answered.seeds)
@@ -88,7 +106,7 @@ def run(call: StageCall) -> StageResult:
         notes=notes,
         findings=prompt_mismatch.findings(call, params, source)
         + answered.findings
-        + hygiene.findings(flagged),
+        + hygiene.findings(flagged, params.reasoning == "strip"),
     )
 
 

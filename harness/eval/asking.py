@@ -8,14 +8,14 @@ from typing import Any, Literal, TypeVar
 
 from harness.errors import HarnessError
 from harness.llm.client import Client, OnDone
-from harness.llm.reply import REFUSED, Kind, Reply
+from harness.llm.reply import Kind, Reply
 
 OnModelChange = Literal["flag", "stop"]
 T = TypeVar("T")
 
 
 class ServedModels:
-    """Counts the models that replies say they came from.
+    """Counts the models that replies say they came from, and the replies that servers declined.
 
     on_change: `stop` makes `note` raise a HarnessError at the first reply of another model than the
     ones before; `flag` leaves it to `notes` and `findings`. work: the folder that holds the calls.
@@ -24,8 +24,13 @@ class ServedModels:
     def __init__(self, on_change: OnModelChange = "flag", work: Path | None = None) -> None:
         self.on_change, self.work = on_change, work
         self.counts: Counter[str] = Counter()
+        self.replies = 0
+        self.declined: Counter[str] = Counter()
 
     def note(self, reply: Reply) -> None:
+        self.replies += 1
+        if reply.why is not None:
+            self.declined[reply.why.partition(":")[0]] += 1
         if not reply.served_model:
             return
         self.counts[reply.served_model] += 1
@@ -43,7 +48,14 @@ class ServedModels:
 
     def notes(self) -> list[str]:
         models = sorted(self.counts)
-        return [f"the replies came from {', '.join(models)}"] if len(models) > 1 else []
+        notes = [f"the replies came from {', '.join(models)}"] if len(models) > 1 else []
+        if self.declined:
+            reasons = ", ".join(f"{why} ({n})" for why, n in sorted(self.declined.items()))
+            notes.append(
+                f"the server declined {self.declined.total()} of {self.replies} requests for what is "
+                f"in them: {reasons}"
+            )
+        return notes
 
     def findings(self) -> list[dict[str, Any]]:
         if len(self.counts) < 2:
@@ -88,7 +100,7 @@ async def ask_until_read(
             replies[index] = reply
             if served is not None:
                 served.note(reply)
-            if not is_last and reply.finish_reason != REFUSED and read(reply) is None:
+            if not is_last and not reply.is_declined and read(reply) is None:
                 unread.append(index)
             elif on_done is not None:
                 on_done(index, reply)

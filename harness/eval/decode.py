@@ -22,6 +22,7 @@ import torch
 from harness.errors import HarnessError
 from harness.eval.batch import Answering, Asked, Batch, random_numbers, sample
 from harness.eval.cache import Places, why_not_joined
+from harness.eval.encode import limit_of
 from harness.eval.prompts import prompt_seed
 from harness.modeling.load import most_positions
 from harness.spec.answer import Decoding
@@ -225,7 +226,7 @@ class Decoder:
         return torch.from_numpy(numpy.stack(drawn)).to(self.model.device)
 
     def _choose(self, logits: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-        if self.decoding.temperature == 0:
+        if not self.decoding.temperature:
             return logits.argmax(-1)
         return sample(logits, self.decoding.temperature, self.decoding.top_p, draws)
 
@@ -339,12 +340,10 @@ def generation_settings(
 
     ends = end_tokens(model, tokenizer, template_ends)
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    limit = most_positions(model)
-    room = decoding.max_new_tokens if limit is None else limit - width
-    sampled = decoding.temperature > 0
+    sampled = bool(decoding.temperature)
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=pad)
     return GenerationConfig(
-        max_new_tokens=min(decoding.max_new_tokens, room),
+        max_new_tokens=limit_of(width, decoding.max_new_tokens, most_positions(model)),
         do_sample=sampled,
         eos_token_id=ends,
         pad_token_id=pad,

@@ -48,9 +48,21 @@ def check_lengths(prompts: Sequence[Prompt], ids: Sequence[list[int]], room: int
             )
 
 
-def limit_of(prompt: int, wanted: int, room: int | None) -> int:
-    """The most tokens an answer may have: what the row wants, as far as the model has positions."""
-    return wanted if room is None else min(wanted, room - prompt)
+def limit_of(prompt: int, wanted: int | None, room: int | None) -> int:
+    """The most tokens an answer may have: what the row wants, as far as the model has positions.
+
+    Raises InputError where neither is known.
+    """
+    limits = [
+        limit for limit in (wanted, None if room is None else room - prompt) if limit is not None
+    ]
+    if not limits:
+        raise InputError(
+            "nothing says how long an answer may be: the model's configuration names no longest text",
+            "Give eval.answer.decoding.max_new_tokens (of a local judge: judge.sampling.max_tokens) in "
+            "place of null.",
+        )
+    return min(limits)
 
 
 def positions_in(source: ModelSource, inputs: dict[str, str]) -> int | None:

@@ -1,7 +1,8 @@
 """What is wrong with an answer whatever a judge makes of it: flags, recomputed from the text alone.
 
-Each flag is defined by one function below, on the output as it stands in model_outputs.json. A flag
-is a sign and no verdict: an instruction may ask for a dialogue, or for one word a hundred times.
+Each flag is defined by one function below, on the output as it stands in model_outputs.json (those of
+reasoning on what was generated). A flag is a sign and no verdict: an instruction may ask for a
+dialogue, or for one word a hundred times.
 """
 
 import operator
@@ -9,12 +10,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-EMPTY, ROLE_WORD, EXTRA_TURNS, CUT, LOOP = FLAGS = (
+EMPTY, ROLE_WORD, EXTRA_TURNS, CUT, LOOP, REASONING, OPEN_REASONING = FLAGS = (
     "empty",
     "role_word",
     "extra_turns",
     "cut",
     "loop",
+    "reasoning",
+    "open_reasoning",
 )
 
 ROLE = r"(?:assistant|user|human|system|chatgpt|gpt|bot|ai)"
@@ -46,18 +49,23 @@ _CHARACTERS = re.compile(r"(?P<block>\S{1,20}?)(?P=block){9,}")
 """The same for what has no spaces between its words: a block of up to 20 characters ten times."""
 LOOP_CHARACTERS = 40
 
+_THINKS = re.compile(r"<(think|thinking)>")
+_THOUGHT = re.compile(r"</think(?:ing)?>")
+
 NOTICEABLE = 0.05
 """A share of empty or cut answers from which a reader of the scores must know of them."""
 
 
-def flags(output: str, finish_reason: str | None) -> list[str]:
-    """Those of FLAGS that hold, in their order."""
+def flags(output: str, finish_reason: str | None, generated: str | None = None) -> list[str]:
+    """Those of FLAGS that hold, in their order. `generated`: where more was than the output."""
+    reasons = split_reasoning(output if generated is None else generated)[1]
     found = {
         EMPTY: is_empty(output),
         ROLE_WORD: begins_with_role(output),
         EXTRA_TURNS: has_extra_turns(output),
         CUT: finish_reason == "length",
         LOOP: has_loop(output),
+        **{name: name in reasons for name in (REASONING, OPEN_REASONING)},
     }
     return [flag for flag in FLAGS if found[flag]]
 
@@ -109,14 +117,49 @@ def has_loop(output: str) -> bool:
     )
 
 
+def split_reasoning(text: str) -> tuple[str, set[str]]:
+    """(An answer without its reasoning, which of REASONING and OPEN_REASONING hold).
+
+    Reasoning stands between <think> and </think> (or <thinking>); where a prompt ends with the first of
+    them, it is all up to a </think> at the end of a line. Open reasoning has only its beginning, on a
+    line of its own or as the first of one: the answer ended within it, and nothing follows.
+    """
+    found: set[str] = set()
+    parts, at = [], 0
+    opened, closed = _THINKS.search(text), _THOUGHT.search(text)
+    if closed and not (opened and opened.start() < closed.start()):
+        rest = text[closed.end() :]
+        if not rest.partition("\n")[0].strip():
+            found.add(REASONING)
+            at = closed.end()
+    endless: set[str] = set()
+    for opened in _THINKS.finditer(text, at):
+        if opened.start() < at or opened[1] in endless:
+            continue
+        end = text.find(f"</{opened[1]}>", opened.end())
+        before = text[at : opened.start()]
+        if end >= 0:
+            found.add(REASONING)
+            parts.append(before)
+            at = end + len(f"</{opened[1]}>")
+        elif not before.rpartition("\n")[2].strip():
+            return "".join([*parts, before]), found | {OPEN_REASONING}
+        else:
+            endless.add(opened[1])
+    return "".join([*parts, text[at:]]), found
+
+
 def count_flags(flagged: Sequence[Sequence[str]]) -> dict[str, int]:
     """`flag_NAME` -> in how many answers it stands; every flag is there, also with 0."""
     return {f"flag_{name}": sum(name in found for found in flagged) for name in FLAGS}
 
 
-def findings(flagged: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    """A finding `empty_or_truncated` where a twentieth of the answers or more is empty or cut, and
-    `role_words` where as many begin with a role's name or invent turns."""
+def findings(
+    flagged: Sequence[Sequence[str]], is_reasoning_cut: bool = False
+) -> list[dict[str, Any]]:
+    """A finding `empty_or_truncated` where a twentieth of the answers or more is empty or cut,
+    `role_words` where as many begin with a role's name or invent turns, and `reasoning` where any
+    reasons: `is_reasoning_cut` says that the outputs are without it."""
     total, counts = len(flagged), count_flags(flagged)
     found = []
     kinds = {
@@ -142,4 +185,20 @@ def findings(flagged: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
                     },
                 }
             )
+    reasons, endless = (counts[f"flag_{name}"] for name in (REASONING, OPEN_REASONING))
+    if reasons or endless:
+        fate = (
+            "cut out of what the judge sees (eval.answer.reasoning: strip)"
+            if is_reasoning_cut
+            else "part of what the judge sees, and of the length (eval.answer.reasoning: keep)"
+        )
+        found.append(
+            {
+                "kind": REASONING,
+                "severity": "info" if is_reasoning_cut and not endless else "warning",
+                "message": f"of {total} answers {reasons} hold reasoning (<think>) and {endless} end "
+                f"within it; it is {fate}",
+                "evidence": {"answers": total, REASONING: reasons, OPEN_REASONING: endless},
+            }
+        )
     return found

@@ -59,7 +59,7 @@ from harness.eval.judge_scores import (
 )
 from harness.llm.client import Client
 from harness.llm.progress import Progress
-from harness.llm.reply import REFUSED, Kind, Reply
+from harness.llm.reply import Kind, Reply
 from harness.llm.stage_calls import open_client
 from harness.spec.answer import PromptSet
 from harness.spec.judges import AlpacaEvalJudge
@@ -88,7 +88,7 @@ class _Watch(ServedModels):
 
     def note(self, reply: Reply) -> None:
         super().note(reply)
-        if self.needs_log_probs and reply.finish_reason != REFUSED:
+        if self.needs_log_probs and not reply.is_declined:
             if all(map(has_log_probs, reply.raw["choices"])):
                 self.with_log_probs += 1
             else:
@@ -337,7 +337,12 @@ def _unjudged(instructions: Iterable[str], said: Said) -> list[dict[str, Any]]:
         # A choice's text is a function's arguments where the reply is a call of one.
         text = reply.text or choice["text"].strip()
         found.append(
-            {"instruction": instruction, "reply": text, "finish_reason": reply.finish_reason}
+            {
+                "instruction": instruction,
+                "reply": text,
+                "finish_reason": reply.finish_reason,
+                **({"why": reply.why} if reply.is_declined else {}),
+            }
         )
     return found
 
@@ -347,7 +352,7 @@ def _no_judgement(work: Path, pairs: list[Pair], said: Said) -> HarnessError:
     write_rows(work / UNJUDGED, unjudged)
     return HarnessError(
         f"alpaca_eval could read none of the judge's {len(unjudged)} replies; the first is "
-        f"{unjudged[0]['reply'][:80]!r}",
+        f"{(unjudged[0].get('why') or unjudged[0]['reply'])[:200]!r}",
         hint=f"see {work / UNJUDGED}; does the judge follow this annotator's prompt? "
         + ask_again(work),
     )

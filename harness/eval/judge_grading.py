@@ -89,7 +89,7 @@ def run(
         first = next(pair_replies for pair_replies in replies if pair_replies)[0]
         raise HarnessError(
             f"for none of the {len(pairs)} prompts could both gradings be read; the first reply is "
-            f"{first.text[:80]!r}",
+            f"{(first.why or first.text)[:200]!r}",
             hint=f"see {call.folder / UNJUDGED}; does {judge.prompt.path} ask for two scores from "
             f"{judge.lowest:g} to {judge.highest:g} on the first line? {ask_again(call.folder)}",
         )
@@ -207,6 +207,7 @@ def _unjudged(row: dict[str, Any], replies: tuple[Reply, Reply]) -> dict[str, An
         **told,
         "replies": row["raw_completion"],
         "finish_reasons": [reply.finish_reason for reply in replies],
+        **({"why": [r.why for r in replies]} if any(r.is_declined for r in replies) else {}),
     }
 
 

@@ -170,8 +170,9 @@ def _too_long(
 
 
 def _decoding(sampling: Sampling, seed: int) -> Decoding:
-    given = {"max_new_tokens": sampling.max_tokens, "top_p": sampling.top_p, "stop": sampling.stop}
+    given = {"top_p": sampling.top_p, "stop": sampling.stop}
     return Decoding(
+        max_new_tokens=sampling.max_tokens,
         temperature=sampling.temperature or 0.0,
         seed=seed,
         **{name: value for name, value in given.items() if value is not None},

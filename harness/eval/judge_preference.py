@@ -111,6 +111,7 @@ def run(call: StageCall, judge: PreferenceJudge, prompts: PromptSet, replicate: 
             **({"input": row["input"]} if "input" in row else {}),
             "reply": reply.text,
             "finish_reason": reply.finish_reason,
+            **({"why": reply.why} if reply.is_declined else {}),
         }
         for row, reply in zip(rows, replies, strict=True)
         if row["preference"] is None and reply is not None
@@ -121,7 +122,7 @@ def run(call: StageCall, judge: PreferenceJudge, prompts: PromptSet, replicate: 
     if described["n_total"] == 0:
         raise HarnessError(
             f"none of the judge's {len(pairs)} replies begins with a, b or tie; the first is "
-            f"{unjudged[0]['reply'][:80]!r}",
+            f"{(unjudged[0].get('why') or unjudged[0]['reply'])[:200]!r}",
             hint=f"see {call.folder / UNJUDGED}; does the prompt {judge.prompt.path} ask for it? "
             + ask_again(call.folder),
         )

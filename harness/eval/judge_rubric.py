@@ -53,6 +53,8 @@ class Told:
 
     text: str
     finish_reason: str | None
+    why: str | None = None
+    """What a server declined the prompt for."""
 
 
 @dataclass
@@ -96,7 +98,7 @@ def run(call: StageCall, judge: RubricJudge, prompts: PromptSet, replicate: int 
     if len(unjudged) == len(rows):
         raise HarnessError(
             f"none of the judge's {len(texts)} replies holds a feedback and a score of the rubric "
-            f"{rubric.name}; the first is {replies.told[0].text[:80]!r}",
+            f"{rubric.name}; the first is {(replies.told[0].why or replies.told[0].text)[:200]!r}",
             hint=f"see {call.folder / UNJUDGED}; is it a model that was made for rubrics? The same "
             f"command finds the same replies in {' and '.join(replies.keep)}: change the judge in "
             f"the spec, or remove the work folder {call.folder} to ask again",
@@ -187,7 +189,7 @@ async def _served(
     async with open_client(call, engine.endpoint, engine.transcript) as client:
         replies = await ask_until_read(client, bodies, read, judge.asks, count, served=served)
     return Replies(
-        [Told(reply.text, reply.finish_reason) for reply in replies],
+        [Told(reply.text, reply.finish_reason, reply.why) for reply in replies],
         keep=[TRANSCRIPT],
         used={"served_models": sorted(served.counts)},
         cost=client.cost(),
@@ -228,7 +230,7 @@ def _unjudged(row: dict[str, Any], told: Told | None) -> dict[str, Any]:
     if told is None:
         return {**shown, "why": "missing_context", "missing": missing(row["inputs"])}
     reply = {"reply": told.text, "finish_reason": told.finish_reason}
-    return {**shown, "why": "unparsed", **reply}
+    return {**shown, "why": told.why or "unparsed", **reply}
 
 
 def _metrics(

@@ -9,8 +9,9 @@ from typing import Any
 from harness.errors import HarnessError, InputError
 from harness.eval import hygiene
 from harness.eval.prompts import Prompt
-from harness.llm.reply import REFUSED
+from harness.llm.reply import DECLINED
 from harness.modeling.records import read_records, text_field
+from harness.spec.answer import Reasoning
 from harness.spec.base import Data
 
 OUTPUTS = "model_outputs.json"
@@ -27,10 +28,22 @@ class Output:
     output: str
     finish_reason: str | None
     """`stop` (the end token or a stop text), `length` (cut at the limit), `refused` (a server declined
-    the prompt), another word of the server, or None where nobody says."""
+    the prompt), `content_filter` (its filter cut the answer), another word of the server, or None
+    where nobody says."""
     tokens: int | None
     """Those made, without the end token; of an endpoint, those that it says it made."""
     prompt_tokens: int | None
+    generated: str | None = None
+    """All that was generated, where `output` is not all of it."""
+
+
+def as_judged(output: Output, strip: bool, reasoning: Reasoning) -> Output:
+    """The output as judges see it: without reasoning and white space at its ends, where these go."""
+    text = hygiene.split_reasoning(output.output)[0] if reasoning == "strip" else output.output
+    text = text.strip() if strip else text
+    if text == output.output:
+        return output
+    return replace(output, output=text, generated=output.output)
 
 
 def write_outputs(
@@ -40,13 +53,17 @@ def write_outputs(
     flagged: Sequence[list[str]],
 ) -> None:
     """A list of objects in the prompts' order: instruction, input (where there is one), output,
-    generator, dataset (where there is one), finish_reason, tokens, prompt_tokens, flags (`flagged`)."""
+    generated (where that is not the output), generator, dataset (where there is one), finish_reason,
+    tokens, prompt_tokens, flags (`flagged`)."""
     rows = []
     for prompt, output, flags in zip(prompts, outputs, flagged, strict=True):
         row: dict[str, Any] = {"instruction": prompt.instruction}
         if prompt.input:
             row["input"] = prompt.input
-        row |= {"output": output.output, "generator": GENERATOR}
+        row |= {"output": output.output}
+        if output.generated is not None:
+            row["generated"] = output.generated
+        row["generator"] = GENERATOR
         if prompt.dataset is not None:
             row["dataset"] = prompt.dataset
         rows.append(
@@ -64,7 +81,7 @@ def write_outputs(
 
 
 def read_recorded(folder: Path, prompts: Sequence[Prompt]) -> list[Output]:
-    """The outputs in an artefact's folder, one for each prompt.
+    """What was generated, in an artefact's folder, one output for each prompt.
 
     Raises HarnessError where they are of other prompts.
     """
@@ -80,8 +97,9 @@ def read_recorded(folder: Path, prompts: Sequence[Prompt]) -> list[Output]:
             raise HarnessError(
                 f"{folder / OUTPUTS}:{record.line}: output {index} is of another prompt than the set's"
             )
+        generated = row.get("generated", row["output"])
         found.append(
-            Output(index, row["output"], row["finish_reason"], row["tokens"], row["prompt_tokens"])
+            Output(index, generated, row["finish_reason"], row["tokens"], row["prompt_tokens"])
         )
     return found
 
@@ -93,7 +111,8 @@ def count(outputs: Sequence[Output], flagged: Sequence[list[str]]) -> dict[str, 
         "prompts": len(outputs),
         "answered": len(outputs) - empty,
         "empty": empty,
-        "refused": sum(output.finish_reason == REFUSED for output in outputs),
+        "refused": sum(output.finish_reason in DECLINED for output in outputs),
+        "stripped": sum(output.generated is not None for output in outputs),
         "cut_at_limit": sum(output.finish_reason == "length" for output in outputs),
         "tokens": sum(output.tokens or 0 for output in outputs),
         **hygiene.count_flags(flagged),

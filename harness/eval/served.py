@@ -178,12 +178,11 @@ def chat_body(prompt: Prompt, engine: EndpointEngine, decoding: Decoding) -> dic
 
 def sampling_of(decoding: Decoding, prompt: Prompt) -> dict[str, Any]:
     """The decoding in a request's words; a sampled one with the prompt's own seed."""
-    body: dict[str, Any] = {
-        "max_tokens": decoding.max_new_tokens,
-        "temperature": decoding.temperature,
-    }
-    if decoding.temperature > 0:
+    wanted = {"max_tokens": decoding.max_new_tokens, "temperature": decoding.temperature}
+    body: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+    if decoding.temperature:
         body["top_p"] = decoding.top_p
+    if decoding.temperature != 0:
         # Servers take 32 bits at least.
         body["seed"] = prompt_seed(decoding.seed, prompt.instruction, prompt.input) % 2**31
     return body
@@ -237,6 +236,7 @@ def _asked(
     started, new, tokens = time.monotonic(), 0, 0
     served = ServedModels()
     without_text: set[int] = set()
+    apart = 0
     # A batch's answers come all at once; of the others the first ones are the shortest.
     enough = client.endpoint.concurrency if client.endpoint.mode == "live" else len(bodies)
 
@@ -248,8 +248,9 @@ def _asked(
         )
 
     def take(index: int, reply: Reply) -> None:
-        nonlocal done, new, tokens
+        nonlocal apart, done, new, tokens
         served.note(reply)
+        apart += _reasons_apart(reply)
         if _has_no_text(reply):
             without_text.add(index)
         done += 1
@@ -275,6 +276,11 @@ def _asked(
     notes, unknown = served.notes(), sum(not usage_is_known(reply.usage) for reply in replies)
     if unknown:
         notes.append(f"of {unknown} of {len(replies)} answers the server did not count the tokens")
+    if apart:
+        notes.append(
+            f"{apart} of {len(replies)} replies came with reasoning apart from the answer: it is in "
+            f"{TRANSCRIPT}, and no judge sees it"
+        )
     return Answered(
         [_output(index, reply, stop) for index, reply in enumerate(replies)],
         used={"served_models": client.served_models},
@@ -289,13 +295,20 @@ def _asked(
 
 def _has_no_text(reply: Reply) -> bool:
     """Whether a chat's message has no content, or an empty one beside calls of tools."""
-    if reply.finish_reason == REFUSED:
+    if reply.is_declined:
         return False
     message = reply.raw["choices"][0].get("message")
     if reply.text or message is None:
         return False
     calls = message.get("tool_calls") or message.get("function_call")
     return bool(calls) or not isinstance(message.get("content"), str)
+
+
+def _reasons_apart(reply: Reply) -> bool:
+    """Whether a chat's message has reasoning in a field of its own (vLLM's name, OpenRouter's)."""
+    choices = reply.raw.get("choices") or [{}]
+    message = choices[0].get("message") or {}
+    return any(message.get(name) for name in ("reasoning_content", "reasoning"))
 
 
 def _no_answer_findings(asked: int, without_text: int) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Replies that are no answer to what was asked: refusals, and text in another script."""
 
-from harness.llm.reply import REFUSED, Reply
+from harness.llm.reply import Reply
 
 REFUSALS = (
     "i'm sorry, but",
@@ -27,7 +27,6 @@ REFUSALS = (
 )
 """How a refusal begins, in lower case."""
 
-_DECLINED = (REFUSED, "content_filter")
 _LATIN_ENDS = "\u024f"
 _LATIN_MORE = ("\u1e00", "\u1eff")
 
@@ -37,7 +36,7 @@ def is_refusal(reply: Reply, original: str = "") -> bool:
 
     `original`: a text that the reply rewrites. Where that begins so too, the words are its own.
     """
-    if reply.finish_reason in _DECLINED:
+    if reply.is_declined:
         return True
     return _opens_so(reply.text) and not _opens_so(original)
 

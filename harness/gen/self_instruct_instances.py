@@ -50,7 +50,7 @@ def _requests(gen: SelfInstructGen, tasks: Sequence[Task]) -> Iterator[Request]:
         for task in batch:
             template = settings.output_first if task.is_classification else settings.input_first
             prompt = fill(template.text, {"instruction": task.instruction})
-            yield Request(prompt, {**sampling, "max_tokens": most})
+            yield Request(prompt, sampling | ({} if most is None else {"max_tokens": most}))
 
 
 def _examples(gen: SelfInstructGen, step: Step, task: Task, reply: Reply) -> Iterator[Example]:

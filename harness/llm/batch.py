@@ -19,8 +19,10 @@ from harness.llm.batch_api import Absent, BatchApi, Unlisted
 from harness.llm.budget import Amount
 from harness.llm.calls import PATHS, Asked, Connection
 from harness.llm.faults import (
+    NO_CREDIT,
     PromptRefused,
     Transient,
+    fault_of_reply,
     fault_of_status,
     gave_up,
     with_retries,
@@ -41,7 +43,6 @@ SIMULATED_POLL_S = 0.2
 ENDED = ("completed", "failed", "expired", "cancelled")
 TOO_MUCH_AT_ONCE = "token_limit_exceeded"
 """Error code of a batch that would pass what an account may have in flight."""
-NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
 
 OnAnswer = Callable[[int, dict[str, Any]], None]
 """Told of each response: (which of the calls, response)."""
@@ -194,7 +195,7 @@ class BatchCalls:
             "custom_id": pending.id,
             "method": "POST",
             "url": f"/v1{PATHS[pending.asked.kind]}",
-            "body": {"model": self._line.endpoint.model, **pending.asked.body},
+            "body": self._line.sent(pending.asked.body),
         }
         return json.dumps(request, separators=(",", ":")).encode("ascii") + b"\n"
 
@@ -384,13 +385,17 @@ class BatchCalls:
         note["outcome"] = str(status)
         text = body if isinstance(body, str) else json.dumps(body)
         if status != 200:
-            raise fault_of_status(status, {}, text, self._line.endpoint, self._line.url)
+            raise fault_of_status(
+                status, {}, text, self._line.endpoint, self._line.url, pending.asked.body
+            )
         try:
             return check_response(body, pending.asked.kind, text)
         except BrokenReply as e:
             note["outcome"] += f"{UNUSABLE}{e}"
             self._note_unusable(pending)
-            raise Transient(note["outcome"]) from None
+            raise fault_of_reply(
+                e, note["outcome"], self._line.endpoint, self._line.url, pending.asked.body
+            ) from None
 
     def _note_unusable(self, pending: _Pending) -> None:
         assert pending.reserved is not None
@@ -416,7 +421,7 @@ class BatchCalls:
         said = str(first.get("message") or first.get("code") or "no reason given")
         if isinstance(first.get("line"), int):
             said += f", line {first['line']}"
-        if codes.intersection((*NO_CREDIT, TOO_MUCH_AT_ONCE)):
+        if codes & {*NO_CREDIT, TOO_MUCH_AT_ONCE}:
             raise HarnessError(
                 f"the account at {self._line.url} cannot take batch {batch} ({said})",
                 hint="see to its credit and limits and run the same command again: no answered "

@@ -45,6 +45,14 @@ class Connection:
     budget: Budget
     model: str
 
+    def sent(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A request as the server is sent it: with its model, and its limit under the server's name."""
+        named = {
+            self.endpoint.token_limit if name == "max_tokens" else name: value
+            for name, value in body.items()
+        }
+        return {"model": self.model, **named}
+
     def record(
         self,
         asked: Asked,

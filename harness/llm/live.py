@@ -19,6 +19,7 @@ from harness.llm.faults import (
     PromptRefused,
     Transient,
     fault_of_connection,
+    fault_of_reply,
     fault_of_status,
     gave_up,
     with_retries,
@@ -117,25 +118,26 @@ class LiveCalls:
         note: dict[str, Any] = {"outcome": INTERRUPTED}
         attempts.append(note)
         self.in_flight += 1
-        request = {"model": line.model, **asked.body}
         try:
             async with asyncio.timeout(line.endpoint.timeout_s):
                 http = await line.http.post(
                     self._urls[asked.kind],
                     # Escaped: texts of models can hold half a surrogate pair, which UTF-8 cannot.
-                    content=json.dumps(request, separators=(",", ":")),
+                    content=json.dumps(line.sent(asked.body), separators=(",", ":")),
                     headers=self._headers,
                     timeout=self._timeout,
                 )
             note["outcome"] = str(http.status_code)
             text = redact(http.text, line.key)
             if not http.is_success:
-                raise fault_of_status(http.status_code, http.headers, text, line.endpoint, line.url)
+                raise fault_of_status(
+                    http.status_code, http.headers, text, line.endpoint, line.url, asked.body
+                )
             return parse_response(text, asked.kind)
         except BrokenReply as e:
-            note["outcome"] = f"{note['outcome']}{UNUSABLE}{e}"
+            note["outcome"] += f"{UNUSABLE}{e}"
             line.budget.note_unusable(reserved)
-            raise Transient(note["outcome"]) from None
+            raise fault_of_reply(e, note["outcome"], line.endpoint, line.url, asked.body) from None
         except CONNECTION_FAULTS as e:
             fault = fault_of_connection(e)
             if isinstance(e.__cause__, aiohttp.ConnectionTimeoutError):

@@ -68,7 +68,7 @@ def miss(transcript: Transcript, asked: Asked, request: dict[str, Any]) -> Repla
     if found is None:
         return ReplayMiss(lacking, hint="it holds no request at all")
     line, record = found
-    if record["digest"] == digest and not record["ok"]:
+    if record["digest"] == digest and not transcript.is_answered((digest, record["occurrence"])):
         return ReplayMiss(
             f"{lacking}: the call failed when it was made",
             hint=f"{_line(line)} says: {_printable(str(record.get('error', '')))[:500]}",

@@ -1,6 +1,7 @@
 """What a teacher or judge model answered, and whether a response is one at all."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,15 +12,12 @@ TOKENS = ("prompt_tokens", "completion_tokens")
 REFUSED = "refused"
 """`finish_reason` of a reply in place of which the server declined this one prompt."""
 
-PROMPT_REFUSALS = {
-    "content_filter",
-    "content_policy_violation",
-    "context_length_exceeded",
-    "invalid_prompt",
-    "string_above_max_length",
-}
-"""Error codes (OpenAI's and Azure's) that speak of the prompt's content, not of the set-up: asking
-again brings the same answer, and other prompts are not touched by it."""
+CONTENT_FILTER = "content_filter"
+DECLINED = (REFUSED, CONTENT_FILTER)
+"""`finish_reason` where the server declined a prompt, or cut its reply off, for what is in them: asking
+again brings the same."""
+FAILED = "error"
+"""`finish_reason` of a choice that a provider behind the server failed to make."""
 
 MOST_NESTED = 100
 """Lists and objects within each other in a response; a model's answer has fewer than ten."""
@@ -30,6 +28,18 @@ MOST_TOKENS = 10**9
 
 class BrokenReply(Exception):
     """A response with status 200 that is not a model's answer: cut, HTML, or another shape."""
+
+
+class ProviderError(BrokenReply):
+    """A response with status 200 that holds an error in place of an answer, or of a part of it.
+
+    error: what the server says of it. of_choice: whether it is a choice's, and not the request's.
+    """
+
+    def __init__(self, error: Any, of_choice: bool) -> None:
+        message = error.get("message") if isinstance(error, dict) else error
+        super().__init__(f"an error: {str(message or 'no reason given')[:200]}")
+        self.error, self.of_choice = error, of_choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,21 @@ class Reply:
     reused: bool
     request: int = 0
     """Its line in the finished transcript, from 0."""
+
+    @property
+    def is_declined(self) -> bool:
+        return self.finish_reason in DECLINED
+
+    @property
+    def why(self) -> str | None:
+        """What the server declined the prompt for; None where it answered."""
+        if not self.is_declined:
+            return None
+        error = self.raw.get("error")
+        if not isinstance(error, dict):
+            return self.finish_reason
+        kind = error.get("reason") or error.get("code") or REFUSED
+        return f"{kind}: {error['message']}" if error.get("message") else str(kind)
 
 
 def parse_response(text: str, kind: Kind) -> dict[str, Any]:
@@ -70,14 +95,31 @@ def check_response(raw: Any, kind: Kind, text: str) -> dict[str, Any]:
     """The response `raw`, whose JSON is `text`, if it is a model's answer; raises as above."""
     if is_nested_deeper(raw, MOST_NESTED):
         raise BrokenReply(_TOO_DEEP)
+    if isinstance(raw, dict) and (failure := provider_error(raw)):
+        raise failure
     if not isinstance(raw, dict) or not isinstance(raw.get("choices"), list) or not raw["choices"]:
         raise BrokenReply(f"no choices in it: {_start(text)}")
     choice = raw["choices"][0]
     part = "message" if kind == "chat" else "text"
     expected = dict if kind == "chat" else str
+    if isinstance(choice, dict) and choice.get("finish_reason") == CONTENT_FILTER:
+        return raw
     if not isinstance(choice, dict) or not isinstance(choice.get(part), expected):
         raise BrokenReply(f"no {part} in its first choice: {_start(text)}")
     return raw
+
+
+def provider_error(raw: Mapping[str, Any]) -> ProviderError | None:
+    """The error that a response holds in place of an answer, or of one of its choices."""
+    if raw.get("error"):
+        return ProviderError(raw["error"], of_choice=False)
+    choices = raw.get("choices")
+    for choice in choices if isinstance(choices, list) else []:
+        if isinstance(choice, dict) and (
+            choice.get("error") or choice.get("finish_reason") == FAILED
+        ):
+            return ProviderError(choice.get("error"), of_choice=True)
+    return None
 
 
 def is_nested_deeper(value: Any, most: int) -> bool:
@@ -97,7 +139,7 @@ def reply_from(raw: dict[str, Any], reused: bool, request: int = 0) -> Reply:
     if not raw.get("choices"):
         return Reply("", REFUSED, "", {}, raw, simulated, reused, request)
     choice = raw["choices"][0]
-    text = choice["text"] if "text" in choice else choice["message"].get("content")
+    text = choice["text"] if "text" in choice else (choice.get("message") or {}).get("content")
     finish_reason = choice.get("finish_reason")
     return Reply(
         text=text if isinstance(text, str) else "",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, InputError
-from harness.llm.reply import MOST_NESTED, is_nested_deeper
+from harness.llm.reply import MOST_NESTED, is_nested_deeper, provider_error
 from harness.llm.totals import Totals
 
 Place = tuple[str, int]
@@ -189,7 +189,9 @@ class Transcript:
         place = (record["digest"], record["occurrence"])
         self._spans.append((place, start, length))
         self.totals.add(record)
-        if not record["ok"]:
+        # An earlier version took a provider's error among the choices for an answer.
+        is_error = record["response"].get("choices") and provider_error(record["response"])
+        if not record["ok"] or is_error:
             return
         served = record["served_model"]
         if served and served not in self.served_models:

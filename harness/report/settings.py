@@ -117,6 +117,8 @@ def _of_answer(row: Row, answer: Answer) -> Settings:
         found.update({f"{before}{tag}{key.removeprefix(before)}": s for key, s in own.items()})
     if answer.uses_template:
         found[f"{at}.template"] = _answer_prompt(f"{at}.template", answer.template, row.template)
+    found.update(_walk(f"{at}.strip", answer.is_stripped))
+    found.update(_walk(f"{at}.reasoning", answer.reasoning))
     decoding = answer.decoding
     found.update(_walk(f"{at}.decoding", decoding))
     if decoding.temperature == 0:

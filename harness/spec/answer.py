@@ -68,16 +68,20 @@ class PromptSet(Spec):
         return self
 
 
-def _not_next_to_zero(temperature: float) -> float:
-    if 0 < temperature < LEAST_TEMPERATURE:
+def _not_next_to_zero(temperature: float | None) -> float | None:
+    if temperature is not None and 0 < temperature < LEAST_TEMPERATURE:
         raise ValueError(f"a temperature below {LEAST_TEMPERATURE:g} is greedy decoding: write 0")
     return temperature
 
 
 class Decoding(Spec):
-    max_new_tokens: Count = 2048
-    temperature: Annotated[float, Field(ge=0), AfterValidator(_not_next_to_zero)] = 0.0
-    """0: greedy."""
+    max_new_tokens: Count | None = 2048
+    """null: as many as the model has room for. An endpoint is then sent no limit, and has its own:
+    of text completions that is often 16."""
+    temperature: Annotated[
+        Annotated[float, Field(ge=0)] | None, AfterValidator(_not_next_to_zero)
+    ] = 0.0
+    """0: greedy. null, for an endpoint that takes none: neither this nor top_p is sent."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Seed = 42
     """Each prompt's own random numbers are drawn from this and the prompt."""
@@ -164,6 +168,9 @@ _Engine = Annotated[
 Engine = Annotated[_Engine, BeforeValidator(_with_kind, json_schema_input_type=_Engine)]
 
 
+Reasoning = Literal["keep", "strip"]
+
+
 class Answer(Spec):
     prompts: PromptSet
     template: Template | None = None
@@ -171,6 +178,25 @@ class Answer(Spec):
     than the training; what differs is then found and said."""
     engine: Engine = TransformersEngine()
     decoding: Decoding = Decoding()
+    strip: bool | None = None
+    """Whether white space at an answer's ends goes before it is judged and measured. Left open: of
+    what a model generates, as in alpaca_eval's evaluate_from_model (is_strip_output); given outputs
+    stay as they are, as in its evaluate."""
+    reasoning: Reasoning = "keep"
+    """What becomes of <think>...</think> in an answer: `keep` shows it to the judge, as alpaca_eval
+    does, and is found; `strip` judges the rest alone, nothing where the answer ended within it."""
+
+    @property
+    def is_stripped(self) -> bool:
+        return self.decodes if self.strip is None else self.strip
+
+    @model_validator(mode="after")
+    def _has_a_temperature(self) -> "Answer":
+        if self.decoding.temperature is None and self.uses_model:
+            raise ValueError(
+                "decoding.temperature: null is for endpoints: give the row's model one"
+            )
+        return self
 
     @property
     def uses_model(self) -> bool:
@@ -191,4 +217,4 @@ class Answer(Spec):
     @property
     def is_sampled(self) -> bool:
         """Whether another sampling seed could give other outputs."""
-        return self.decodes and self.decoding.temperature > 0
+        return self.decodes and self.decoding.temperature != 0

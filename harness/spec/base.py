@@ -189,6 +189,11 @@ def _server_url(value: str) -> str:
     return value
 
 
+TokenLimit = Literal["max_tokens", "max_completion_tokens"]
+TOKEN_LIMITS: tuple[TokenLimit, ...] = get_args(TokenLimit)
+"""What servers call the most tokens that a reply may have."""
+
+
 class Endpoint(Spec):
     """An OpenAI-compatible server and the model asked for."""
 
@@ -203,6 +208,9 @@ class Endpoint(Spec):
     concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(default=16, json_schema_extra=NOT_KEY)
     timeout_s: Annotated[float, Field(gt=0)] = Field(default=60.0, json_schema_extra=NOT_KEY)
     max_attempts: Annotated[int, Field(ge=1)] = Field(default=6, json_schema_extra=NOT_KEY)
+    token_limit: TokenLimit = Field(default="max_tokens", json_schema_extra=NOT_KEY)
+    """What this server calls the most tokens of a reply: OpenAI's reasoning models know
+    `max_completion_tokens` alone. Transcripts say `max_tokens` whatever is sent."""
     mode: Literal["live", "batch"] = Field(default="live", json_schema_extra=NOT_KEY)
     """`batch`: through the server's Batch API, slower and at half price."""
     batch_poll_s: Annotated[float, Field(gt=0)] = Field(default=30.0, json_schema_extra=NOT_KEY)

@@ -122,8 +122,9 @@ class Instances(Spec):
     """For all others."""
     batch: Count = 5
     """Tasks in file order that share a limit: upstream's requests held several prompts."""
-    max_tokens: Count = 350
-    max_tokens_classification: Count = 300
+    max_tokens: Count | None = 350
+    """null: no limit is sent."""
+    max_tokens_classification: Count | None = 300
     """For each task of a batch that holds a classification task."""
     sampling: Sampling = Sampling(
         temperature=0.0, top_p=0.0, presence_penalty=1.5, stop=["Example 6", "Task:"]

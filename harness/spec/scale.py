@@ -367,7 +367,7 @@ def _eval(evaluation: Eval, smoke: Path) -> Eval:
 
 
 def _answer(answer: Answer, smoke: Path) -> Answer:
-    tokens = min(answer.decoding.max_new_tokens, ANSWER_TOKENS)
+    tokens = min(answer.decoding.max_new_tokens or ANSWER_TOKENS, ANSWER_TOKENS)
     return answer.model_copy(
         update={
             "prompts": _prompts(answer.prompts, smoke),

@@ -26,6 +26,7 @@ from tests.modeling.calls import (
     random_model,
     template,
     train_call,
+    write_jsonl,
 )
 
 TOLD = [row["instruction"] for row in EXAMPLES]
@@ -91,7 +92,9 @@ def test_greedy_outputs_are_those_of_the_definition_in_the_prompts_order(
         said = prompt["instruction"] + ("\n" + prompt["input"] if "input" in prompt else "")
         ids = tokenizer(f"Q: {said}\nA:")["input_ids"]
         made = plain_greedy(model, ids, 10, tokenizer.eos_token_id)
-        assert row["output"] == tokenizer.decode(made, skip_special_tokens=True)
+        text = tokenizer.decode(made, skip_special_tokens=True)
+        assert row.get("generated", row["output"]) == text
+        assert row["output"] == text.strip()
         assert row["tokens"] == len(made)
         assert row["finish_reason"] == ("length" if len(made) == 10 else "stop")
     assert [row["instruction"] for row in rows] == [p["instruction"] for p in PROMPTS]
@@ -112,7 +115,7 @@ def test_a_base_model_with_random_weights_answers_and_says_what_it_is(tmp_path: 
     result = run(answer_call(tmp_path, PROMPTS, model=random_model(seed=3)))
     assert result.used["base_model"] == "random"
     assert result.seeds == {"model": 3}
-    assert result.notes == ["the model had random weights and no training"]
+    assert result.notes[0] == "the model had random weights and no training"
 
 
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED])
@@ -337,6 +340,75 @@ def test_the_last_position_is_used_and_none_beyond_it(
         if row["finish_reason"] == "length":
             assert row["tokens"] + row["prompt_tokens"] == 128, "a prompt's room is its own"
     assert "length" in {row["finish_reason"] for row in outputs(call)}
+
+
+def test_without_a_limit_an_answer_may_take_all_the_room_that_the_model_has(
+    tmp_path: Path, trained: Path
+) -> None:
+    call = answer_call(
+        tmp_path, [{"instruction": "b" * 110}], trained=trained,
+        decoding={"max_new_tokens": None, "temperature": 5.0},
+    )  # fmt: skip
+    run(call)
+    [row] = outputs(call)
+    assert (row["finish_reason"], row["tokens"] + row["prompt_tokens"]) == ("length", 128)
+
+
+THOUGHT = "\n<think>\nHm.\n</think>\n\n Yes. \n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "output"),
+    [
+        ({}, "<think>\nHm.\n</think>\n\n Yes."),
+        ({"strip": False}, THOUGHT),
+        ({"reasoning": "strip"}, "Yes."),
+        ({"reasoning": "strip", "strip": False}, "\n\n\n Yes. \n"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["null", "reference"])
+def test_what_is_judged_of_an_answer_is_what_the_row_says_and_all_of_it_stays(
+    tmp_path: Path, kind: str, settings: dict[str, Any], output: str
+) -> None:
+    rows = [{"instruction": "a"}]
+    write_jsonl(tmp_path / "given.jsonl", [{"instruction": "a", "output": THOUGHT}])
+    engine = {"output": THOUGHT} if kind == "null" else {"outputs": str(tmp_path / "given.jsonl")}
+    call = with_engine(tmp_path, rows, {"kind": kind} | engine)
+    call.params["answer"] |= {"strip": True} | settings
+    result = run(call)
+    [row] = outputs(call)
+    assert row["output"] == output
+    assert row.get("generated", output) == THOUGHT
+    assert result.counts["stripped"] == (output != THOUGHT)
+    assert row["flags"] == ["reasoning"]
+    assert [found["kind"] for found in result.findings] == ["reasoning"]
+
+
+def test_given_outputs_stay_as_they_are_so_that_a_control_is_the_baseline(tmp_path: Path) -> None:
+    rows = [{"instruction": "a", "output": "\nYes. "}]
+    given = write_jsonl(tmp_path / "given.jsonl", rows)
+    call = with_engine(tmp_path, rows, {"kind": "reference", "outputs": str(given)})
+    assert run(call).counts["stripped"] == 0
+    assert outputs(call)[0]["output"] == "\nYes. "
+
+
+@pytest.mark.parametrize("strip", [None, False])
+def test_an_answer_of_a_real_model_is_judged_without_white_space_at_its_ends(
+    tmp_path: Path, real_model: Path, strip: bool | None
+) -> None:
+    call = answer_call(
+        tmp_path, [{"instruction": "Count: 1, 2,"}], model={"path": str(real_model)},
+        prompt=template("{instruction}"), decoding={"max_new_tokens": 2}, strip=strip,
+    )  # fmt: skip
+    result = run(call)
+    [row] = outputs(call)
+    generated = row.get("generated", row["output"])
+    assert generated.startswith(" ")
+    assert row["output"] == (generated if strip is False else generated.strip())
+    assert result.counts["stripped"] == (strip is None)
+    again = replayed(call, tmp_path / "again")
+    assert run(again).counts == result.counts
+    assert outputs(again) == outputs(call)
 
 
 def test_flags_stand_beside_each_output_and_are_counted(tmp_path: Path) -> None:

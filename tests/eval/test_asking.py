@@ -163,12 +163,13 @@ def test_a_change_of_model_is_told_the_same_whichever_reply_comes_first() -> Non
     assert message("a", "b") == message("b", "b", "b", "a")
 
 
-def test_one_model_throughout_is_neither_noted_nor_found() -> None:
+def test_one_model_throughout_is_not_noted_and_a_declined_prompt_is() -> None:
     served = ServedModels("stop")
     reply = Reply("x", "stop", "one", {}, {}, False, False)
     for _ in range(3):
         served.note(reply)
     # Where the server declined a prompt it names no model.
     served.note(Reply("", "refused", "", {}, {}, False, False))
-    assert (served.notes(), served.findings()) == ([], [])
+    told = "the server declined 1 of 4 requests for what is in them: refused (1)"
+    assert (served.notes(), served.findings()) == ([told], [])
     assert served.counts == {"one": 3}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.eval.hygiene import count_flags, findings, flags
+from harness.eval.hygiene import count_flags, findings, flags, split_reasoning
 
 
 def found_in(path: Path) -> list[list[str]]:
@@ -25,6 +25,43 @@ def test_the_outputs_of_a_prompt_without_assistant_header_begin_with_the_role(
     sound = count_flags(found_in(folder / "338-qwen-prompt1-results" / "model_outputs.json"))
     assert sound["flag_role_word"] == 0
     assert sound["flag_extra_turns"] < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "rest", "expected"),
+    [
+        ("<think>\nHm.\n</think>\n\nYes.", "\n\nYes.", {"reasoning"}),
+        ("<thinking>Hm.</thinking>Yes.", "Yes.", {"reasoning"}),
+        ("Hm.\n</think>\n\nYes.", "\n\nYes.", {"reasoning"}),
+        ("<think>a</think>b<think>c</think>d", "bd", {"reasoning"}),
+        ("<think></think>Yes.", "Yes.", {"reasoning"}),
+        ("<think>\nHm, so", "", {"open_reasoning"}),
+        ("Well.\n<think>so", "Well.\n", {"open_reasoning"}),
+        ("<think>a</think>b\n<think>so", "b\n", {"reasoning", "open_reasoning"}),
+        ("Write `<think>` first.", "Write `<think>` first.", set()),
+        ("It ends with `</think>` there.", "It ends with `</think>` there.", set()),
+        ("I think so.", "I think so.", set()),
+    ],
+)
+def test_reasoning_is_told_from_the_answer(text: str, rest: str, expected: set[str]) -> None:
+    assert split_reasoning(text) == (rest, expected)
+    assert set(flags(text, "stop")) & {"reasoning", "open_reasoning"} == expected
+
+
+def test_a_run_of_opening_marks_is_read_at_once() -> None:
+    started = time.monotonic()
+    split_reasoning("x <think>" * 200_000)
+    assert time.monotonic() - started < 2
+
+
+def test_reasoning_is_found_however_seldom_and_the_judges_view_is_said() -> None:
+    few = [["reasoning"], ["open_reasoning"]] + [[]] * 98
+    [found] = findings(few)
+    assert (found["kind"], found["severity"]) == ("reasoning", "warning")
+    assert "part of what the judge sees" in found["message"]
+    assert found["evidence"] == {"answers": 100, "reasoning": 1, "open_reasoning": 1}
+    [found] = findings(few, is_reasoning_cut=True)
+    assert "cut out of what the judge sees" in found["message"]
 
 
 def test_a_strong_models_answers_have_no_flags(shared_data: Path) -> None:

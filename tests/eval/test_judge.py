@@ -280,6 +280,73 @@ def test_a_judge_that_never_gives_a_verdict_is_a_failure(tmp_path: Path, kind: s
     assert len(read(call, "unjudged.jsonl")) == 4
 
 
+VLLM_TOO_LONG = (
+    "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens in the "
+    "messages, Please reduce the length of the messages."
+)
+
+
+@pytest.mark.parametrize("kind", ["preference", "alpaca_eval"])
+def test_a_prompt_too_long_for_the_judge_is_unjudged_with_its_reason_and_the_rest_is_judged(
+    tmp_path: Path, kind: str
+) -> None:
+    outputs, baseline = made_up(6)
+
+    def script(body: Row, seen: int) -> Answer:
+        if "model 4" in last_message(body):
+            error = {"message": VLLM_TOO_LONG, "type": "BadRequestError", "code": 400}
+            return web.json_response({"error": error}, status=400)
+        return likes_good(body, seen)
+
+    with FakeServer(script) as server:
+        call = make_call(tmp_path, server.endpoint(), outputs, baseline, kind)
+        result = judge.run(call)
+        assert len(server.requests) == 6
+    metric = result.metrics["win_rate"]
+    assert (metric["judged"], metric["expected"]) == (5, 6)
+    [unjudged] = read(call, "unjudged.jsonl")
+    assert unjudged["instruction"] == outputs[4]["instruction"]
+    assert unjudged["why"] == f"too_long: {VLLM_TOO_LONG}"
+    assert "the server declined 1 of 6 requests for what is in them: too_long (1)" in result.notes
+
+
+@pytest.mark.parametrize("kind", ["preference", "alpaca_eval"])
+def test_a_providers_error_inside_a_200_is_asked_again_and_no_verdict(
+    tmp_path: Path, kind: str
+) -> None:
+    outputs, baseline = made_up(4)
+    failed = completion("", finish_reason="error")
+    failed["choices"][0]["error"] = {"code": 502, "message": "provider gone"}
+
+    def script(body: Row, seen: int) -> Answer:
+        return likes_good(body, seen) if seen else web.json_response(failed)
+
+    with FakeServer(script) as server:
+        result = judge.run(make_call(tmp_path, server.endpoint(), outputs, baseline, kind))
+        assert len(server.requests) == 8
+    assert (result.counts["judged"], result.counts["unjudged"]) == (4, 0)
+
+
+@pytest.mark.parametrize("kind", ["preference", "alpaca_eval"])
+def test_a_judge_that_knows_another_limit_is_sent_it_under_that_name(
+    tmp_path: Path, kind: str
+) -> None:
+    outputs, baseline = made_up(4)
+
+    def script(body: Row, seen: int) -> Answer:
+        if "max_tokens" in body:
+            return failure(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens'.")
+        return likes_good(body, seen) if "max_completion_tokens" in body else "no"
+
+    with FakeServer(script) as server:
+        with pytest.raises(InputError) as caught:
+            judge.run(make_call(tmp_path / "1", server.endpoint(), outputs, baseline, kind))
+        assert "token_limit: max_completion_tokens" in caught.value.hint
+        endpoint = server.endpoint(token_limit="max_completion_tokens")
+        result = judge.run(make_call(tmp_path / "2", endpoint, outputs, baseline, kind))
+    assert result.counts["judged"] == 4
+
+
 def changing_models(body: Row, seen: int) -> Answer:
     model = "judge-B" if "Task 1 " in last_message(body) else "judge-A"
     return web.json_response(completion(str(likes_good(body, seen)), model=model))

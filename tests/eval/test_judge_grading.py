@@ -351,6 +351,27 @@ def test_an_unread_order_is_asked_again_and_else_leaves_its_prompt_unjudged(tmp_
     assert result.used["position_bias"]["shown_first"]["judged"] == 3
 
 
+def test_a_prompt_too_long_for_the_judge_is_unjudged_with_its_reason(tmp_path: Path) -> None:
+    message = (
+        "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 "
+        "`inputs` tokens and 256 `max_new_tokens`"
+    )
+
+    def script(body: Row, seen: int) -> Answer:
+        if shown(body)[0] == "Task 1.":
+            return web.json_response({"error": message, "error_type": "validation"}, status=422)
+        return by_length(body)
+
+    outputs, baseline = made_up([(30, 20), (40, 41), (30, 20)])
+    with FakeServer(script) as server:
+        call = make_call(tmp_path, server.endpoint(), outputs, baseline, asks=2)
+        result = judge.run(call)
+        assert len(server.requests) == 6
+    assert (result.counts["judged"], result.counts["unjudged"]) == (2, 1)
+    [row] = read(call, "unjudged.jsonl")
+    assert row["why"] == [f"too_long: {message}"] * 2
+
+
 def test_a_judge_that_never_scores_is_an_error_that_shows_its_reply(tmp_path: Path) -> None:
     outputs, baseline = made_up([(30, 20), (40, 41)])
     with (

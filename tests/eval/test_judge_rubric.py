@@ -302,6 +302,26 @@ def test_what_cannot_be_read_is_asked_again_and_never_averaged_in(tmp_path: Path
     assert read(call, "annotations.json")[1]["score"] is None
 
 
+def test_a_prompt_that_the_server_has_no_room_for_is_unjudged_with_its_reason(
+    tmp_path: Path,
+) -> None:
+    message = "request (5000 tokens) exceeds the available context size (4096 tokens)"
+    error = {"code": 400, "message": message, "type": "exceed_context_size_error"}
+
+    def script(body: Row, seen: int) -> Answer:
+        if "Task 1." in last_message(body):
+            return web.json_response({"error": error}, status=400)
+        return by_number(body, seen)
+
+    with FakeServer(script) as server:
+        call = make_call(tmp_path, served(server.endpoint()), TASKS, asks=2)
+        result = judge.run(call)
+        assert len(server.requests) == 4
+    assert (result.counts["judged"], result.counts["unparsed"]) == (3, 1)
+    [row] = read(call, "unjudged.jsonl")
+    assert row["why"] == f"too_long: {message}"
+
+
 def test_a_prompt_without_context_is_counted_and_not_judged(tmp_path: Path) -> None:
     prompts = [{**task, "passage": "It is so."} for task in TASKS]
     prompts[2]["passage"] = "  "

@@ -137,6 +137,68 @@ def test_a_sampled_answer_has_a_seed_of_its_own_prompt(tmp_path: Path, server: F
     assert (one["temperature"], one["top_p"]) == (0.7, 1.0)
 
 
+@pytest.mark.parametrize("api", ["chat", "completion"])
+def test_a_limit_and_a_temperature_of_null_are_not_sent(
+    tmp_path: Path, server: FakeServer, api: str
+) -> None:
+    decoding = {"max_new_tokens": None, "temperature": None, "top_p": 0.5}
+    run(endpoint_call(tmp_path, server.url, decoding, api=api))
+    for body in server.asked:
+        assert not {"max_tokens", "max_completion_tokens", "temperature", "top_p"} & body.keys()
+        assert "seed" in body
+
+
+def test_a_providers_error_is_asked_again_and_no_empty_answer(
+    tmp_path: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.llm.faults.FIRST_BACKOFF_S", 0.01)
+
+    def reply(body: dict[str, Any]) -> Any:
+        if len(server.asked) > 2:
+            return server.said(body)
+        return server.said(body, "", "error")
+
+    server.reply = reply
+    call = endpoint_call(tmp_path, server.url)
+    result = run(call)
+    assert [row["output"] for row in outputs(call)] == ["Yes.", "Yes."]
+    assert (result.counts["empty"], result.cost["attempts"]) == (0, 4)
+
+
+def test_reasoning_in_a_field_of_its_own_is_recorded_and_no_part_of_the_answer(
+    tmp_path: Path, server: FakeServer
+) -> None:
+    def reply(body: dict[str, Any]) -> Any:
+        status, raw = server.said(body, "\n\nYes.")
+        raw["choices"][0]["message"]["reasoning_content"] = "Hm, let me see."
+        return status, raw
+
+    server.reply = reply
+    call = endpoint_call(tmp_path, server.url)
+    result = run(call)
+    assert [(row["output"], row["generated"]) for row in outputs(call)] == [
+        ("Yes.", "\n\nYes.")
+    ] * 2
+    assert "let me see" in (call.folder / "transcript.jsonl").read_text()
+    assert any(note.startswith("2 of 2 replies came with reasoning apart") for note in result.notes)
+
+
+def test_an_answer_that_a_filter_kept_back_is_counted_as_declined(
+    tmp_path: Path, server: FakeServer
+) -> None:
+    def reply(body: dict[str, Any]) -> Any:
+        status, raw = server.said(body, finish="content_filter")
+        raw["choices"][0]["message"] = None
+        return status, raw
+
+    server.reply = reply
+    result = run(endpoint_call(tmp_path, server.url))
+    assert (result.counts["refused"], result.counts["empty"], len(server.asked)) == (2, 2, 2)
+    assert result.counts["no_answer"] == 0
+    told = "the server declined 2 of 2 requests for what is in them: content_filter (2)"
+    assert told in result.notes
+
+
 def test_a_completion_is_asked_with_the_templates_text_and_its_stop_texts(
     tmp_path: Path, server: FakeServer
 ) -> None:
@@ -271,6 +333,15 @@ def test_vllm_is_given_the_templates_tokens_and_nothing_is_left_to_its_defaults(
     assert first["skip_special_tokens"] is True
     assert len({one["seed"] for one in server.asked}) == 2
     assert result.counts["answered"] == 2
+
+
+def test_without_a_limit_vllm_may_use_all_the_room_that_the_model_has(
+    tmp_path: Path, model: Path, server: FakeServer
+) -> None:
+    call = vllm_call(tmp_path, model, decoding={"max_new_tokens": None})
+    call.params["answer"]["engine"]["max_model_length"] = 40
+    run(replace(call, server={"base_url": server.url, "model": "model"}))
+    assert [len(body["prompt"]) + body["max_tokens"] for body in server.asked] == [40, 40]
 
 
 def test_vllms_calls_are_found_again_at_another_address_and_without_a_server(

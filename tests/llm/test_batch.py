@@ -274,6 +274,11 @@ def test_requests_that_keep_expiring_are_given_up_after_max_attempts(tmp_path: P
         (lambda: failure(500), "500"),
         (lambda: web.Response(text="{cut"), "200, but no choices"),
         (lambda: web.json_response({"choices": []}), "200, but no choices"),
+        (
+            lambda: web.json_response(completion("", finish_reason="error")),
+            "200, but an error: no reason given",
+        ),
+        (lambda: web.json_response({"error": {"message": "busy"}}), "200, but an error: busy"),
     ],
 )
 def test_a_requests_passing_fault_sends_it_again(tmp_path: Path, fault: Any, outcome: str) -> None:
@@ -299,6 +304,26 @@ def test_a_declined_prompt_is_an_answer_without_text(tmp_path: Path) -> None:
         _, replies = call(server.endpoint(), tmp_path / "t.jsonl", bodies(3))
         assert server.created == 1
     assert [(r.text, r.finish_reason) for r in replies][1] == ("", "refused")
+
+
+def test_a_batch_calls_the_limit_what_the_endpoint_calls_it_and_declines_what_is_too_long(
+    tmp_path: Path,
+) -> None:
+    def script(body: dict[str, Any], seen: int) -> Answer:
+        if last_message(body) == "1":
+            return failure(400, "This model's maximum context length is 4096 tokens.")
+        return str(body["max_completion_tokens"])
+
+    with BatchServer(script) as server:
+        endpoint = server.endpoint(token_limit="max_completion_tokens")
+        _, replies = call(
+            endpoint, tmp_path / "t.jsonl", [b | {"max_tokens": 9} for b in bodies(3)]
+        )
+    assert [(r.text, r.finish_reason) for r in replies] == [
+        ("9", "stop"),
+        ("", "refused"),
+        ("9", "stop"),
+    ]
 
 
 def test_a_request_that_is_not_accepted_is_bad_input_and_the_others_are_kept(

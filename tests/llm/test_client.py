@@ -49,9 +49,10 @@ def call(
     transcript: Path,
     bodies: list[dict[str, Any]],
     budget: dict[str, int | None] | None = None,
+    replay: bool = False,
 ) -> tuple[Client, list[Reply]]:
     async def run() -> tuple[Client, list[Reply]]:
-        async with Client(endpoint, transcript, budget) as client:
+        async with Client(endpoint, transcript, budget, replay=replay) as client:
             return client, await client.gather(bodies)
 
     return asyncio.run(run())
@@ -70,6 +71,13 @@ def cut_json() -> web.Response:
     return web.Response(text=whole[: len(whole) // 2], content_type="application/json")
 
 
+def choice_error(error: Any, finish_reason: str = "error") -> web.Response:
+    """As OpenRouter tells what went wrong behind it once the reply had begun."""
+    body = completion("The capital", finish_reason=finish_reason)
+    body["choices"][0] |= {"error": error, "native_finish_reason": "error"}
+    return web.json_response(body)
+
+
 @pytest.mark.parametrize(
     ("fault", "outcome"),
     [
@@ -85,7 +93,20 @@ def cut_json() -> web.Response:
         (lambda: web.Response(text="<html>", content_type="text/html"), "200, but not JSON"),
         (lambda: web.Response(text=""), "200, but not JSON: an empty body"),
         (lambda: web.json_response("text"), "200, but no choices"),
-        (lambda: web.json_response({"error": {"message": "busy"}}), "200, but no choices"),
+        (lambda: web.json_response({"error": {"message": "busy"}}), "200, but an error: busy"),
+        (lambda: web.json_response({"error": {"code": 502}}), "200, but an error: no reason given"),
+        (lambda: web.json_response({"error": "down", "choices": []}), "200, but an error: down"),
+        (
+            lambda: web.json_response(completion("", finish_reason="error")),
+            "200, but an error: no reason given",
+        ),
+        (lambda: choice_error({"code": 502, "message": "cut"}), "200, but an error: cut"),
+        (lambda: choice_error({"code": 400, "message": "Provider"}), "200, but an error: Provider"),
+        (lambda: choice_error("lost", finish_reason="stop"), "200, but an error: lost"),
+        (
+            lambda: web.json_response({"choices": [{"message": None, "finish_reason": "stop"}]}),
+            "200, but no message",
+        ),
         (lambda: web.json_response({"choices": []}), "200, but no choices"),
         (lambda: web.json_response({"choices": [{"text": "x"}]}), "200, but no message"),
         (hang, "timeout"),
@@ -203,6 +224,148 @@ def test_a_declined_prompt_is_an_answer_without_text_and_not_asked_again(tmp_pat
                 ("fine", "stop", reused),
             ]
         assert len(server.requests) == 2
+
+
+TOO_LONG = json.loads(Path(__file__).with_name("too_long.json").read_text(encoding="utf-8"))
+"""What servers answer to a prompt that is too long for them."""
+
+
+@pytest.mark.parametrize("server_name", TOO_LONG)
+def test_a_prompt_that_is_too_long_is_declined_whatever_the_server_says_and_the_rest_is_asked(
+    tmp_path: Path, server_name: str
+) -> None:
+    status, body = TOO_LONG[server_name]["status"], TOO_LONG[server_name]["body"]
+
+    def script(asked: dict[str, Any], seen: int) -> Answer:
+        if last_message(asked) != "long":
+            return "fine"
+        text = body if isinstance(body, str) else json.dumps(body)
+        return web.Response(text=text, status=status, content_type="application/json")
+
+    with FakeServer(script) as server:
+        bodies = [ask("long", max_tokens=50), ask("short", max_tokens=50)]
+        _, replies = call(server.endpoint(), tmp_path / "t.jsonl", bodies)
+        assert [(r.text, r.finish_reason) for r in replies] == [("", "refused"), ("fine", "stop")]
+        assert len(server.requests) == 2
+    [why] = [
+        r["response"]["error"] for r in records(tmp_path / "t.jsonl") if "error" in r["response"]
+    ]
+    assert why["reason"] == "too_long"
+    assert why["message"]
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (
+            429,
+            "Rate limit reached on tokens per min (TPM): Limit 30000, Used 29000. Try again in 6s.",
+        ),
+        (
+            429,
+            "This request would exceed the rate limit. Please reduce the prompt length or try later.",
+        ),
+        (503, "The model is loading"),
+    ],
+)
+def test_a_servers_rush_is_not_taken_for_a_prompt_that_is_too_long(
+    tmp_path: Path, status: int, message: str
+) -> None:
+    with FakeServer(lambda body, seen: failure(status, message) if seen == 0 else "fine") as server:
+        _, [reply] = call(server.endpoint(), tmp_path / "t.jsonl", [ask("x")])
+    assert reply.text == "fine"
+
+
+def test_a_limit_that_leaves_no_prompt_any_room_is_a_fault_of_the_spec_and_of_no_prompt(
+    tmp_path: Path,
+) -> None:
+    message = (
+        "'max_tokens' or 'max_completion_tokens' is too large: 5000. This model's maximum context "
+        "length is 4096 tokens and your request has 20 input tokens (5000 > 4096 - 20)."
+    )
+    with (
+        FakeServer(lambda body, seen: failure(400, message)) as server,
+        pytest.raises(InputError, match="5000 > 4096"),
+    ):
+        call(server.endpoint(), tmp_path / "t.jsonl", [ask("x", max_tokens=5000)])
+
+
+def test_a_choice_that_a_filter_kept_back_is_declined_and_not_asked_again(tmp_path: Path) -> None:
+    kept_back = {
+        "model": "served-1",
+        "choices": [{"index": 0, "finish_reason": "content_filter", "message": None}],
+    }
+    with FakeServer(lambda body, seen: web.json_response(kept_back)) as server:
+        _, [reply] = call(server.endpoint(), tmp_path / "t.jsonl", [ask("x")])
+        assert len(server.requests) == 1
+    assert (reply.text, reply.is_declined, reply.why) == ("", True, "content_filter")
+
+
+def test_a_provider_without_credit_or_with_a_wrong_key_ends_at_once_inside_a_200_too(
+    tmp_path: Path,
+) -> None:
+    for code, said in ((402, "no credit"), (401, "wants a key")):
+        answer = web.json_response({"error": {"code": code, "message": "no"}})
+        with FakeServer(lambda body, seen, answer=answer: answer) as server:  # type: ignore[misc]
+            with pytest.raises(HarnessError, match=said):
+                call(server.endpoint(), tmp_path / f"{code}.jsonl", [ask("x")])
+            assert len(server.requests) == 1
+
+
+def test_a_providers_error_that_a_transcript_holds_as_an_answer_is_asked_again(
+    tmp_path: Path,
+) -> None:
+    transcript = tmp_path / "t.jsonl"
+    with FakeServer(echo) as server:
+        call(server.endpoint(), transcript, [ask("x")])
+        [record] = records(transcript)
+        failed = completion("", finish_reason="error")
+        transcript.write_text(json.dumps(record | {"response": failed}) + "\n")
+        with pytest.raises(HarnessError, match="failed when it was made"):
+            call(server.endpoint(), transcript, [ask("x")], replay=True)
+        _, [reply] = call(server.endpoint(), transcript, [ask("x")])
+    assert (reply.text, reply.reused) == ("re: x", False)
+
+
+UNSUPPORTED = (
+    "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' "
+    "instead."
+)
+
+
+def test_a_model_that_knows_another_limit_is_sent_it_under_that_name(tmp_path: Path) -> None:
+    def script(body: dict[str, Any], seen: int) -> Answer:
+        if "max_tokens" in body:
+            return failure(400, UNSUPPORTED, code="unsupported_parameter")
+        return str(body["max_completion_tokens"])
+
+    transcript = tmp_path / "t.jsonl"
+    with FakeServer(script) as server:
+        with pytest.raises(InputError) as caught:
+            call(server.endpoint(), transcript, [ask("x", max_tokens=7)])
+        assert "token_limit: max_completion_tokens" in caught.value.hint
+        assert "max_new_tokens: null" in caught.value.hint
+        endpoint = server.endpoint(token_limit="max_completion_tokens")
+        _, [reply] = call(endpoint, transcript, [ask("x", max_tokens=7)])
+        assert reply.text == "7"
+        assert "max_tokens" not in server.requests[-1]
+    # What it is called there does not make it another call.
+    _, [reply] = call(server.endpoint(), transcript, [ask("x", max_tokens=7)], replay=True)
+    assert reply.text == "7"
+
+
+def test_a_parameter_that_a_model_does_not_take_is_named_with_the_way_to_leave_it_out(
+    tmp_path: Path,
+) -> None:
+    message = (
+        "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1)"
+    )
+    with (
+        FakeServer(lambda body, seen: failure(400, message, code="unsupported_value")) as server,
+        pytest.raises(InputError) as caught,
+    ):
+        call(server.endpoint(), tmp_path / "t.jsonl", [ask("x", temperature=0)])
+    assert "temperature: null" in caught.value.hint
 
 
 def test_an_answered_call_is_not_paid_for_twice(tmp_path: Path) -> None:

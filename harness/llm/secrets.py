@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
+from harness.masking import REDACTED
 
-REDACTED = "[key]"
 SHORTEST_REDACTED = 12
 """Characters. A shorter key is a placeholder, and may be a word that a reply needs."""
 

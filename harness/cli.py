@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness import __version__
-from harness.encoding import tolerate_any_terminal
+from harness.encoding import tolerate_any_terminal, typed
 from harness.errors import DataAbsent, HarnessError, InputError, Interrupted
 
 if TYPE_CHECKING:
@@ -430,6 +430,7 @@ def chat(
 
     planner = _planner(volume, inputs, executor)
     plan = planner.plan_model(_row_named(name, scale))
+    wishes |= {option: typed(wishes[option]) for option in ("once", "system") if wishes[option]}
     talk(Runner(planner.store, planner.files, LocalExecutor(), _console()), plan, Wishes(**wishes))
 
 

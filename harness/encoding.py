@@ -1,6 +1,7 @@
 """What stands in the place of a character that a terminal cannot show: one like it, else `?`."""
 
 import codecs
+import os
 import sys
 
 LIKE = {
@@ -18,6 +19,16 @@ def tolerate_any_terminal() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=HANDLER)
+
+
+def typed(text: str) -> str:
+    """An argument as text: what the locale could not read is UTF-8, and no surrogate is left that a
+    tokenizer would end on."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(text).decode("utf-8", "replace")
+    return text
 
 
 def _like(error: UnicodeError) -> tuple[str, int]:

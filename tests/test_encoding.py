@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import InstantExecutor, evaluation, make, write_row
+from harness.encoding import typed
+from tests.helpers import InstantExecutor, command, evaluation, make, write_row
 
 SCORE = {"value": 40.0, "standard_error": 2.0, "judged": 1, "expected": 1}
 TITLE = "Die Zeile „eins“ → naïve …"
@@ -83,3 +84,19 @@ def test_latin_1_keeps_the_characters_that_it_has(place: Path) -> None:
 def test_a_table_that_is_redirected_into_a_file_is_utf_8_as_the_files_are(place: Path) -> None:
     told = harness(place, "table", "--format", "md").stdout.decode("utf-8")
     assert "40.00 ± 2.00" in told
+
+
+def test_what_the_locale_cannot_read_of_an_argument_is_utf_8() -> None:
+    assert typed("Gr\udcc3\udcb6\udcc3\udc9fe \udcff") == "Größe \ufffd"
+    assert typed("Größe →") == "Größe →"
+
+
+def test_chat_hands_the_model_no_character_that_a_tokenizer_ends_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = []
+    monkeypatch.chdir(place)
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+    monkeypatch.setattr("harness.chat.chat", lambda runner, plan, wishes: heard.append(wishes))
+    command("chat", "one", "--once", "Gr\udcc3\udcb6\udcc3\udc9fe", "--system", "\udcff")
+    assert [(wishes.once, wishes.system) for wishes in heard] == [("Größe", "\ufffd")]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import click
 
-from harness import model_card
+from harness import environment, model_card
 from harness.errors import InputError, Interrupted
 from harness.export import trained
 from harness.plan import RowPlan, dump
@@ -302,7 +302,7 @@ def _model_of(runner: "Runner", plan: RowPlan, label: str) -> tuple[dict[str, st
         if not folder.is_dir():
             raise InputError(
                 f"the model {row.model.hub.id} is not on the volume",
-                f"Download it: harness fetch {plan.spec}",
+                f"Download it: {environment.command_line('fetch', str(plan.spec), 'fetch')}",
             )
         inputs["hub"] = str(folder)
     return inputs, words

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness import __version__
+from harness.encoding import tolerate_any_terminal, typed
 from harness.errors import DataAbsent, HarnessError, InputError, Interrupted
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ ANY_EXECUTOR = click.option(
 class Group(click.Group):
     """Ends every foreseeable fault in one message and the documented exit code."""
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        tolerate_any_terminal()
+        return super().main(*args, **extra)
+
     def invoke(self, context: click.Context) -> Any:
         signal.signal(signal.SIGTERM, _interrupt)
         try:
@@ -88,6 +93,15 @@ class Group(click.Group):
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
+        except UnicodeEncodeError as e:
+            if e.encoding.lower() == "utf-8" or e.encoding != sys.getfilesystemencoding():
+                raise
+            _complain(
+                f"a file's name with {e.object[e.start]!r} cannot be used in this locale, "
+                f"whose names are {e.encoding}",
+                "Choose one of UTF-8: export LC_ALL=C.UTF-8",
+            )
+            sys.exit(2)
         except OSError as e:
             if e.errno in (errno.ENOSPC, errno.EDQUOT):
                 _complain(
@@ -383,7 +397,8 @@ def export(
     manifests, transcripts, tables and the commands, of which `harness replay DIR|FILE.zip` computes
     every number anew with no key, GPU or network. To the hub, or with --model: the model with its
     card, log and template; the token is in HF_TOKEN, or in the file that HF_TOKEN_FILE names. In a
-    container: docker compose run --rm --entrypoint "python -m harness export" fetch ROW --to ...
+    container: docker compose run --rm --entrypoint "python -m harness export" fetch ROW --to
+    hub:OWNER/NAME; a crate or a copy to a place on the volume, runs/NAME.zip.
     """
     from harness.executors import make
     from harness.export import HUB, Target
@@ -443,6 +458,7 @@ def chat(
 
     planner = _planner(volume, inputs, executor)
     plan = planner.plan_model(_row_named(name, scale))
+    wishes |= {option: typed(wishes[option]) for option in ("once", "system") if wishes[option]}
     runner = Runner(planner.store, planner.files, LocalExecutor(), _console())
     with variables.restored(variables.given("answer")):
         talk(runner, plan, Wishes(**wishes))
@@ -478,7 +494,7 @@ def replay(
     says; else which have not, and exit code 1. A training is not run again: its files are checked, and
     its losses read from its log. Inside an image, those stages alone are made again that run in it.
     """
-    from harness.crate.unpack import is_crate, opened
+    from harness.crate.unpack import is_crate, mount_of, opened
     from harness.executors import make
     from harness.run import Runner
 
@@ -487,15 +503,19 @@ def replay(
             for note in crate.notes:
                 click.echo(f"note: {note}", err=True)
             runner = Runner(crate.store, crate.files, make(executor), _console())
-            _replay(runner, crate.plan, kinds, name)
+            _replay(runner, crate.plan, kinds, name, mount_of(Path(name)))
         return
     planner = _planner(volume, inputs, executor)
     planner.store.prepare()
     plan = planner.plan(_row_named(name, scale))
-    _replay(Runner(planner.store, planner.files, make(executor), _console()), plan, kinds, name)
+    twin = f" --scale {scale}" if scale != "full" else ""
+    runner = Runner(planner.store, planner.files, make(executor), _console())
+    _replay(runner, plan, kinds, name + twin)
 
 
-def _replay(runner: "Runner", plan: "RowPlan", kinds: tuple[str, ...], name: str) -> None:
+def _replay(
+    runner: "Runner", plan: "RowPlan", kinds: tuple[str, ...], name: str, mount: str = ""
+) -> None:
     from harness.environment import STAGES
     from harness.replay import left_to_others, to_replay, where_replayed
     from harness.replay import replay as rebuild
@@ -507,7 +527,7 @@ def _replay(runner: "Runner", plan: "RowPlan", kinds: tuple[str, ...], name: str
     if not stages:
         raise InputError(
             f"row {plan.row.row}: none of its stages is replayed in this image",
-            where_replayed(left_out, name),
+            where_replayed(left_out, name, mount),
         )
     console = runner.console
     done = []
@@ -517,8 +537,9 @@ def _replay(runner: "Runner", plan: "RowPlan", kinds: tuple[str, ...], name: str
             show_replayed(console, done[-1])
     show_row_replayed(console, plan, stages, done)
     if left_out:
+        where = where_replayed(left_out, name, mount)
         console.print(
-            f"left out, for they are not replayed in this image:\n{where_replayed(left_out, name)}",
+            f"left out, for they are not replayed in this image:\n{where}",
             highlight=False,
             markup=False,
             soft_wrap=True,
@@ -592,7 +613,9 @@ def table(
     lines, agreements = _lines(rows, planners)
     shown, left_out = (lines, "") if every_row else with_results(lines)
     if form is not None:
-        click.echo(render(lines, agreements, form, layout, every_row), nl=False)
+        text = render(lines, agreements, form, layout, every_row)
+        # Into a file it goes as `--out` would write it, whatever the terminal is.
+        click.echo(text if sys.stdout.isatty() else text.encode(), nl=False)
     elif shown:
         show_matrix(_console(), shown)
     elif not lines:
@@ -1060,12 +1083,13 @@ def _plan_rows(rows: "list[LoadedRow]", planner: "Planner") -> "list[RowPlan]":
             e.message = f"{loaded.path}: {e.message}"
             raise
     if absent:
+        from harness.keys import where_given
         from harness.progress import plain
 
         click.echo("left out, for their given data is absent:", err=True)
         for data, left_out in absent.items():
             click.echo(plain(f"  {data}: {', '.join(left_out)}"), err=True)
-        way_out = _where_given(planner.files.inputs)
+        way_out = where_given(planner.files.inputs)
         if rows and not plans:
             raise InputError("no row is left", way_out)
         click.echo(way_out, err=True)
@@ -1083,12 +1107,6 @@ def _absent(loaded: "LoadedRow", planner: "Planner") -> list[str]:
         except DataAbsent:
             found.append(data.path)
     return list(dict.fromkeys(found)) or ["what another row reads whose answers it needs"]
-
-
-def _where_given(inputs: Path | None) -> str:
-    if inputs is None:
-        return "Name the folder with --inputs DIR, or in HARNESS_INPUTS."
-    return f"Put it into {inputs}, or name another folder with --inputs DIR or HARNESS_INPUTS."
 
 
 def _row_named(name: str, scale: str = "full") -> "LoadedRow":

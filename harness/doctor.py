@@ -49,7 +49,11 @@ def _engine() -> Iterator[Finding]:
     yield Finding(True, "Docker engine", str(client.version()["Version"]))
     if shutil.which("docker"):
         compose = subprocess.run(
-            ["docker", "compose", "version", "--short"], capture_output=True, text=True, check=False
+            ["docker", "compose", "version", "--short"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
         )
         ok = compose.returncode == 0
         version = compose.stdout.strip() if ok else "not there"

@@ -120,6 +120,17 @@ def current_image() -> dict[str, str] | None:
         return None
 
 
+def command_line(command: str, arguments: str, service: str = "eval", mount: str = "") -> str:
+    """`harness COMMAND ARGUMENTS`, or inside an image what has the same done in `service`'s container.
+    `mount`: an option of compose's, for what the container does not have by itself."""
+    if current_image() is None:
+        return f"harness {command} {arguments}"
+    if command in ("run", "fetch"):  # the services' own
+        return f"docker compose run --rm {service} {arguments}"
+    options = f"{mount} " * bool(mount) + f'--entrypoint "python -m harness {command}"'
+    return f"docker compose run --rm {options} {service} {arguments}"
+
+
 @functools.cache
 def accelerator() -> str:
     """`cuda` or `cpu`: HARNESS_ACCELERATOR, else what the present image is for, else what is there."""

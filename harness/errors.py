@@ -1,12 +1,18 @@
 """The two faults a person can meet: bad input (exit code 2) and a run that failed (exit code 1)."""
 
+from harness.masking import masked
+
 
 class HarnessError(Exception):
-    """A run that failed: says what is wrong and, in `hint`, the way out. Exit code 1."""
+    """A run that failed: says what is wrong and, in `hint`, the way out. Exit code 1.
+
+    Both may repeat what a person wrote: what looks like a key is masked.
+    """
 
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
+        message, hint = masked(message), masked(hint)
         super().__init__(message)
         self.message = message
         self.hint = hint

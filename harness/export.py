@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness import model_card
+from harness.crate import ARCHIVES
 from harness.errors import InputError
 from harness.executors import Job
 from harness.llm.secrets import read_key
@@ -102,6 +103,11 @@ def _card(runner: Runner, planned: StagePlan, place: str, revision: str = "") ->
 
 def _copy(artefact: Artefact, card: str, folder: Path) -> list[str]:
     """Into a folder that appears when it is whole."""
+    if folder.suffix.lower() in (".zip", *ARCHIVES):
+        raise InputError(
+            f"--to {folder}: a model is copied into a folder, and this is the name of an archive",
+            f"Name a folder, for example {folder.with_suffix('').with_suffix('')}.",
+        )
     if folder.exists() or folder.is_symlink():
         raise InputError(
             f"{folder} is there already", "Name a folder that is not, or hub:OWNER/NAME."

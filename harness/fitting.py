@@ -72,7 +72,9 @@ def gpus() -> tuple[Gpu, ...]:
         return ()
     query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20)
+        answer = subprocess.run(
+            query, capture_output=True, text=True, errors="replace", check=True, timeout=20
+        )
         rows = [line.rsplit(",", 1) for line in answer.stdout.splitlines() if line.strip()]
         return tuple(Gpu(name.strip(), _size(mebibytes.strip())) for name, mebibytes in rows)
     except (OSError, ValueError, subprocess.SubprocessError):

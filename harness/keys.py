@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from harness import environment
 from harness.errors import DataAbsent, InputError
 from harness.spec.base import DATA_SCHEME, Hub, _Data
 
@@ -30,6 +31,15 @@ def digest_of(value: Any) -> str:
 def file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def where_given(inputs: Path | None) -> str:
+    """What to do where given data is absent from the folder `inputs`, or that folder was not named."""
+    if environment.current_image() is not None:
+        return "Say on the machine itself where it is: HARNESS_INPUTS=DIR docker compose run ..."
+    if inputs is None:
+        return "Name the folder with --inputs DIR, or in HARNESS_INPUTS."
+    return f"Put it into {inputs}, or name another folder with --inputs DIR or HARNESS_INPUTS."
 
 
 class Files:
@@ -68,7 +78,7 @@ class Files:
         if self.inputs is None:
             raise DataAbsent(
                 f"{data.path} is below the folder of given data, and that folder was not named",
-                "Name it with --inputs DIR, or in HARNESS_INPUTS.",
+                where_given(None),
             )
         path = (self.inputs / name).resolve()
         if not path.is_relative_to(self.inputs.resolve()):
@@ -77,7 +87,7 @@ class Files:
             wanted = f" (sha256 {data.sha256})" if data.sha256 else ""
             raise DataAbsent(
                 f"{data.path} is not there: {self.inputs} holds no {name}{wanted}",
-                "Put it there, or name another folder with --inputs DIR or HARNESS_INPUTS.",
+                where_given(self.inputs),
             )
         return _readable(path)
 

@@ -31,6 +31,8 @@ NEEDED = ("hub", "prompts", "length_control")
 recorded."""
 FROM_LOG = ("steps", "tokens", "prompt_tokens")
 """Counts of a training that its log has."""
+ON_MACHINE = "ON_THE_MACHINE"
+"""Stands for a path that cannot be known inside a container."""
 NOT_TRAINED = "the weights were not made again: a replay checks a training's files and its log"
 
 
@@ -85,17 +87,18 @@ def left_to_others(stages: Sequence[StagePlan]) -> list[StagePlan]:
     return [s for s in stages if s.stage != "train" and environment.FAMILY[s.stage] != family]
 
 
-def where_replayed(stages: Sequence[StagePlan], name: str) -> str:
-    """How each of these stages of the row `name` is replayed in its own image, a line per image."""
+def where_replayed(stages: Sequence[StagePlan], name: str, mount: str = "") -> str:
+    """How each of these stages of the row or crate `name` is replayed in its own image, a line per
+    image; `mount`: what brings a crate into the container."""
     lines = []
     for service in dict.fromkeys(environment.FAMILY[s.stage] for s in stages):
         kinds = list(
             dict.fromkeys(s.stage for s in stages if environment.FAMILY[s.stage] == service)
         )
-        lines.append(
-            f"{', '.join(kinds)}: docker compose run --rm --entrypoint "
-            f'"python -m harness replay" {service} {name}'
-        )
+        command = environment.command_line("replay", name, service, mount)
+        lines.append(f"{', '.join(kinds)}: {command}")
+    if mount:
+        lines.append(f"{ON_MACHINE} is where the crate lies outside of the container")
     return "\n".join(lines)
 
 
@@ -141,11 +144,12 @@ def replay(runner: Runner, planned: StagePlan) -> Replayed:
 
 def _absent(planned: StagePlan) -> InputError:
     label = f" ({planned.label})" if planned.label else ""
+    service = environment.FAMILY[planned.stage]
+    command = environment.command_line("run", planned.target, service)
     return InputError(
         f"row {planned.row}: its {planned.stage}{label} {planned.key[:12]} is not on the volume, so "
         "there is nothing to replay",
-        f"Make it: harness run {planned.target}; or, if it was made by the other executor, name that "
-        "with --executor.",
+        f"Make it: {command}; or, if it was made by the other executor, name that with --executor.",
     )
 
 
@@ -175,7 +179,7 @@ def _not_fetched(planned: StagePlan, hub: HubData) -> InputError:
     return InputError(
         f"row {planned.row}: the data set {hub.id} is not on the volume, and a replay reaches no "
         "network",
-        f"Download it: harness fetch {planned.spec}",
+        f"Download it: {environment.command_line('fetch', str(planned.spec), 'fetch')}",
     )
 
 

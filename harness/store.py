@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from harness.call import MANIFEST, RESULT_FILE
+from harness.environment import command_line
 from harness.errors import HarnessError, InputError
 from harness.keys import digest_of, file_digest
 from harness.spec.model_source import HubModel
@@ -34,7 +35,7 @@ class Damaged(HarnessError):
         name = f"{folder.parent.name}/{folder.name}"
         super().__init__(
             f"the artefact {name} was changed after it was made: {what}",
-            f"Remove it with `harness gc --yes {name}`, then run again to make it anew. "
+            f"Remove it with `{command_line('gc', f'--yes {name}')}`, then run again to make it anew. "
             f"It stands in {folder}.",
         )
 

@@ -1,5 +1,6 @@
 """`harness export ROW --to DIR|FILE.zip`: everything that a replay of the row needs, in one folder."""
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__
-from harness.crate import CRATE_FILE, CRATE_FORMAT, METADATA, WEIGHTS
+from harness.crate import ARCHIVES, CRATE_FILE, CRATE_FORMAT, METADATA, WEIGHTS
 from harness.crate.metadata import metadata_of
 from harness.crate.readme import readme_of
 from harness.errors import InputError
@@ -73,9 +74,15 @@ def pack(
         What was done, in words.
 
     Raises:
-        InputError: the row is not finished, or the target is there already.
+        InputError: the row is not finished, the target is there already, or is named like an archive
+            of another kind.
         Damaged: an artefact is not what its manifest says.
     """
+    if to.suffix.lower() in ARCHIVES:
+        raise InputError(
+            f"--to {to}: a crate is a folder or one archive, FILE.zip",
+            f"Name {_without_ending(to)}.zip; or a folder, and pack that yourself.",
+        )
     if to.exists() or to.is_symlink():
         raise InputError(f"{to} is there already", "Name a folder or a .zip file that is not.")
     absent = [s for s in plan.stages if s.artefact is None]
@@ -83,7 +90,7 @@ def pack(
         raise InputError(
             f"row {plan.row.row} is not finished: its {absent[0].stage} "
             f"{absent[0].key[:12]} is not on the volume",
-            f"Make it: harness run {plan.spec}; or, if it was made by the other executor, name that "
+            f"Make it: harness run {plan.target}; or, if it was made by the other executor, name that "
             "with --executor.",
         )
     to.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +116,11 @@ def pack(
             f"{counted(len(crate.left_out), 'file')} of weights (--weights takes them along)"
         )
     return [plain(line) for line in said]
+
+
+def _without_ending(to: Path) -> Path:
+    bare = to.with_suffix("")
+    return bare.with_suffix("") if bare.suffix.lower() in ARCHIVES else bare
 
 
 def _fill(crate: Crate, tables: dict[str, str]) -> None:
@@ -237,7 +249,9 @@ def _written_paths(spec: Path) -> dict[Path, str]:
     for text in _texts(tree) if tree is not None else []:
         folder = getattr(text, "folder", None)
         if folder is not None and not Path(text).is_absolute():
-            found[(folder / text).resolve()] = str(text)
+            # Most texts are no paths, and some cannot be any.
+            with contextlib.suppress(ValueError):
+                found[(folder / text).resolve()] = str(text)
     return found
 
 
@@ -277,5 +291,7 @@ def _zip(folder: Path, archive: Path) -> None:
             entry = zipfile.ZipInfo(str(file.relative_to(folder)), EARLIEST)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
+            # By its size zipfile knows whether the entry needs the form for over 2 GiB.
+            entry.file_size = file.stat().st_size
             with out.open(entry, "w") as into, file.open("rb") as source:
                 shutil.copyfileobj(source, into)

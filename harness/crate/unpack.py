@@ -1,6 +1,7 @@
 """A crate as a volume and a plan again, for `harness replay DIR|FILE.zip`."""
 
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -13,10 +14,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from harness import environment
-from harness.crate import CRATE_FILE, CRATE_FORMAT
+from harness.crate import ARCHIVES, CRATE_FILE, CRATE_FORMAT
 from harness.errors import HarnessError, InputError
 from harness.keys import Files, digest_of, flatten, key_view
 from harness.plan import RowPlan, StagePlan
+from harness.replay import ON_MACHINE
 from harness.spec.answer import Answer, PromptSet
 from harness.spec.base import Data, _Data
 from harness.spec.judges import Judge
@@ -90,8 +92,29 @@ class CrateStore(Store):
 
 
 def is_crate(name: str) -> bool:
+    """Whether this names a crate, and no row.
+
+    Raises:
+        InputError: it is an archive of another kind.
+    """
     path = Path(name)
-    return path.suffix.lower() == ".zip" or (path / CRATE_FILE).is_file()
+    if path.suffix.lower() in ARCHIVES:
+        raise InputError(
+            f"{path}: a crate is a folder or one archive, FILE.zip",
+            f"Unpack it, and name the folder that holds {CRATE_FILE}.",
+        )
+    is_zip = path.suffix.lower() == ".zip" or (path.is_file() and zipfile.is_zipfile(path))
+    return is_zip or (path / CRATE_FILE).is_file()
+
+
+def mount_of(path: Path) -> str:
+    """What brings a crate that is read inside a container into another one, as an option of compose's.
+    Empty where compose's own mounts hold it."""
+    place = path.resolve()
+    own = [os.environ.get(name) for name in ("HARNESS_DATA", "HARNESS_INPUTS")]
+    if any(place.is_relative_to(Path(folder).resolve()) for folder in own if folder):
+        return ""
+    return f"-v {ON_MACHINE}:{place}:ro"
 
 
 @contextmanager
@@ -100,7 +123,7 @@ def opened(path: Path, executor: str) -> Iterator[Opened]:
 
     Raises:
         InputError: it is no crate of this harness, or what it holds does not fit together.
-        Damaged: an artefact is not what its manifest says.
+        HarnessError: an artefact is not what its manifest says, also where that is found out later.
     """
     temporary = Path(mkdtemp(prefix="harness-crate-")).resolve()
     try:
@@ -109,7 +132,11 @@ def opened(path: Path, executor: str) -> Iterator[Opened]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     # Where a replay fails, what it made stays to be looked at: the messages name it.
-    yield crate
+    try:
+        yield crate
+    except Damaged as e:
+        shutil.rmtree(temporary)
+        raise _damaged(path, e) from None
     shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -132,7 +159,7 @@ def _opened(path: Path, root: Path, executor: str) -> Opened:
             )
         plan, store, files = _plan(held, root, executor)
     except Damaged as e:
-        raise HarnessError(f"{path}: {e.message}", "Get the crate anew.") from None
+        raise _damaged(path, e) from None
     except HarnessError:
         raise
     except Exception as e:  # what a stranger wrote may have any shape
@@ -140,6 +167,11 @@ def _opened(path: Path, root: Path, executor: str) -> Opened:
             f"{path}: its {CRATE_FILE} or a manifest cannot be read: {_said(e)}", "Get it anew."
         ) from None
     return Opened(plan, store, files, _notes(plan))
+
+
+def _damaged(path: Path, error: Damaged) -> HarnessError:
+    """Of a crate nothing can be removed and made anew, as of a volume."""
+    return HarnessError(f"{path}: {error.message}", "Get the crate anew.")
 
 
 def _said(error: Exception) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
+from harness.masking import REDACTED
 from harness.texts import read_text
 
-REDACTED = "[key]"
 SHORTEST_REDACTED = 12
 """Characters. A shorter key is a placeholder, and may be a word that a reply needs."""
 

@@ -3,6 +3,7 @@
 Fields marked with `NOT_KEY` say how a stage runs, not what it makes: changing them re-runs nothing.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -16,8 +17,10 @@ from pydantic import (
     model_validator,
 )
 
+from harness.masking import KEY_ADVICE, masked
 from harness.texts import read_text
 
+VARIABLE = "^[A-Za-z_][A-Za-z0-9_]*$"
 NOT_KEY: dict[str, Any] = {"key": False}
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]*$", max_length=100)]
@@ -177,15 +180,25 @@ class Simulated(Spec):
 
 def _server_url(value: str) -> str:
     """Checked here, so that what a URL should not hold never leaves the spec."""
+    if "@" in value:
+        raise ValueError("a key or password does not belong in a URL: use api_key_env")
     try:
         url = urlsplit(value)
         good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
     except ValueError as e:
         raise ValueError(f"not a URL: {e}") from None
-    if url.username or url.password or url.query:
+    if url.query:
         raise ValueError("a key or password does not belong in a URL: use api_key_env")
     if not good:
         raise ValueError("a server's URL looks like http://host:port/v1")
+    return value
+
+
+def _variable_name(value: Any) -> Any:
+    """A name, that is, and no key: many a key could be a variable's name."""
+    text = str(value)
+    if value is not None and (not re.fullmatch(VARIABLE, text) or masked(text) != text):
+        raise ValueError(KEY_ADVICE)
     return value
 
 
@@ -200,8 +213,8 @@ class Endpoint(Spec):
     model: str
     base_url: Annotated[str, AfterValidator(_server_url)] | None = None
     """Left open: OpenAI's own, or the simulated server when `simulated` is given."""
-    api_key_env: Annotated[str | None, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")] = Field(
-        default=None, json_schema_extra=NOT_KEY
+    api_key_env: Annotated[str | None, Field(pattern=VARIABLE), BeforeValidator(_variable_name)] = (
+        Field(default=None, json_schema_extra=NOT_KEY)
     )
     """Name (never the value) of the environment variable that holds the key; NAME_FILE also works."""
     simulated: Simulated | None = None

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import InputError
+from harness.masking import KEY_ADVICE, masked
 from harness.spec.base import REVISION, models_in
 from harness.spec.metrics import metrics_of, without
 from harness.spec.models import Row
@@ -169,6 +171,8 @@ def _used_before(
     return first
 
 
+SECRET_NAME = re.compile(r"api_?key|token$|secret|password", re.IGNORECASE)
+"""What people call a field that they write a key into."""
 NEED_THE_REST = ("missing", "value_error", "union_tag_not_found")
 """Faults of a mapping that a file it extends, and that cannot be used, may take away."""
 
@@ -187,6 +191,7 @@ def _faults_of(error: ValidationError, tree: Node) -> Iterator[Fault]:
         name = _dotted(_written(tree, path))
         if item["type"] == "extra_forbidden":
             message = f"unknown key{_nearest(str(path[-1]), path)}"
+            message += f" ({KEY_ADVICE})" * bool(SECRET_NAME.search(str(path[-1])))
         elif item["type"] == "union_tag_invalid":
             message = _unknown_tag(item["ctx"])
         elif item.get("ctx", {}).get("pattern") == REVISION:
@@ -200,7 +205,7 @@ def _faults_of(error: ValidationError, tree: Node) -> Iterator[Fault]:
         else:
             message = item["msg"].removeprefix("Value error, ")
             message = message[0].lower() + message[1:]
-            if not isinstance(node.value, dict | list):
+            if not isinstance(node.value, dict | list) and message != KEY_ADVICE:
                 message += f" (here: {_short(node.value)})"
         grouped.setdefault((mark, name), []).append(message)
     for (mark, name), messages in grouped.items():
@@ -232,7 +237,9 @@ def _dotted(path: tuple[Any, ...]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(str(value)) if isinstance(value, str) else "null" if value is None else repr(value)
+    # Masked while it is whole: half a key is not known as one.
+    text = masked(repr(str(value)) if isinstance(value, str) else repr(value))
+    text = "null" if value is None else text
     return text if len(text) <= 60 else text[:57] + "..."
 
 

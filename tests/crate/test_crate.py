@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from harness import environment
+from harness.crate.pack import _zip
 from harness.environment import CODE_VERSIONS
 from harness.keys import digest_of
 from tests.helpers import ROOT, command
@@ -279,6 +282,96 @@ def test_an_archive_that_is_none_or_writes_elsewhere_is_refused(home: Path, tmp_
         archive.writestr("a.txt", "boo")
     assert "is no crate" in command("replay", tmp_path / "other.zip").output
     assert command("replay", tmp_path / "absent.zip").exit_code == 2
+
+
+def test_a_damaged_crate_is_to_be_got_anew_and_nothing_of_it_is_sent_to_gc(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    export(tmp_path / "crate")
+    changed(tmp_path / "crate", "annotations.json", "preference", "Preference")
+    done = command("replay", tmp_path / "crate")
+    assert done.exit_code == 1
+    assert f"{tmp_path / 'crate'}: the artefact judge/" in done.stderr
+    assert done.stderr.endswith("Get the crate anew.\n")
+    assert "gc" not in done.stderr
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "zipped"),
+    [("x.tar.gz", "x.zip"), ("x.tgz", "x.zip"), ("x.v2.TAR", "x.v2.zip"), ("x.7z", "x.zip")],
+)
+def test_an_archive_that_is_no_zip_is_neither_written_as_a_folder_nor_read_as_a_row(
+    home: Path, tmp_path: Path, name: str, zipped: str
+) -> None:
+    done = command("export", "specs/one.yaml", "--to", tmp_path / name)
+    assert done.exit_code == 2
+    assert f"--to {tmp_path / name}: a crate is a folder or one archive, FILE.zip" in done.stderr
+    assert f"Name {tmp_path / zipped}; or a folder" in done.stderr
+    model = command("export", "specs/one.yaml", "--model", "--to", tmp_path / name)
+    assert model.exit_code == 2
+    assert "a model is copied into a folder" in model.stderr
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / name).write_bytes(b"\x1f\x8b")
+    read = command("replay", tmp_path / name)
+    assert read.exit_code == 2
+    assert "Unpack it, and name the folder that holds harness.json" in read.stderr
+
+
+def test_a_model_is_not_copied_into_a_folder_that_is_called_like_an_archive(
+    home: Path, tmp_path: Path
+) -> None:
+    done = command("export", "specs/one.yaml", "--model", "--to", tmp_path / "model.zip")
+    assert done.exit_code == 2
+    assert f"Name a folder, for example {tmp_path / 'model'}." in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_crate_is_known_by_its_content_where_its_name_has_no_ending(
+    home: Path, tmp_path: Path
+) -> None:
+    export(tmp_path / "crate.zip")
+    (tmp_path / "crate.zip").rename(tmp_path / "mounted")
+    assert command("replay", tmp_path / "mounted", "--stage", "train").exit_code == 0
+
+
+def test_a_file_beyond_what_a_plain_zip_holds_is_packed_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 2 GiB, which would take a minute, brought down to 1 MiB.
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 2**20)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    large = bytes(2**20 + 1)
+    (folder / "model.safetensors").write_bytes(large)
+    os.utime(folder / "model.safetensors", (0, 0))  # 1970, before any date that a zip can have
+    _zip(folder, tmp_path / "crate.zip")
+    assert (
+        unzip(tmp_path / "crate.zip", tmp_path / "out") / "model.safetensors"
+    ).read_bytes() == large
+
+
+@pytest.mark.parametrize("name", ["crate.zip", "crate"])
+def test_in_a_container_the_rest_of_a_crate_is_replayed_with_a_mount_of_it(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    export(tmp_path / name)
+    image = {"image": "gen", "lock": environment.lock_digest("gen"), "base": "x"}
+    monkeypatch.setattr(environment, "current_image", lambda: image)
+    environment.environment_of.cache_clear()
+    replay = '--entrypoint "python -m harness replay" eval'
+    done = command("replay", tmp_path / name, "--stage", "judge")
+    mount = f"-v ON_THE_MACHINE:{tmp_path / name}:ro"
+    assert f"docker compose run --rm {mount} {replay} {tmp_path / name}\n" in done.output
+    assert "ON_THE_MACHINE is where the crate lies outside of the container" in done.output
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
+    done = command("replay", tmp_path / name, "--stage", "judge")
+    assert f"docker compose run --rm {replay} {tmp_path / name}\n" in done.output
+    assert "ON_THE_MACHINE" not in done.output
+    environment.environment_of.cache_clear()
 
 
 def test_another_version_of_the_code_is_noted(

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from harness.card_text import Section, sections
+from harness.environment import command_line
 from harness.errors import HarnessError, InputError
 from harness.keys import file_digest
 from harness.plan import Planner, RowPlan, StagePlan
@@ -159,7 +160,8 @@ def _unreadable(artefact: Artefact, name: str) -> HarnessError:
     short = f"{artefact.stage}/{artefact.key[:12]}"
     return HarnessError(
         f"{name} of the artefact {short} does not hold what its format says",
-        f"Remove it with `harness gc --yes {short}`, then run the row again to make it anew.",
+        f"Remove it with `{command_line('gc', f'--yes {short}')}`, then run the row again to make it "
+        "anew.",
     )
 
 

@@ -62,7 +62,7 @@ class Shared:
                 names = self._names.setdefault(_pattern(result, finding), [])
                 names.append(_subject(finding) or result.path)
             for note in dict.fromkeys(result.notes):
-                self._names.setdefault((result.kind, note), []).append(result.path)
+                self._names.setdefault(_note_pattern(result, note), []).append(result.path)
 
     def others(self, key: Hashable) -> list[str] | None:
         """The names of the others that have it, where it is told first; None: it has been told."""
@@ -77,12 +77,21 @@ class Shared:
 
 def _pattern(result: Result, finding: Finding) -> Hashable:
     """The same of findings that differ in numbers, and in names that their evidence has."""
-    text = finding.message
     names = [v for v in finding.evidence.values() if isinstance(v, str)]
-    for name in sorted({*names, Path(result.path).name, result.path}, key=len, reverse=True):
+    text = _without(finding.message, [*names, Path(result.path).name, result.path])
+    return result.kind, finding.kind, finding.severity, text
+
+
+def _note_pattern(result: Result, note: str) -> Hashable:
+    return result.kind, _without(note, [Path(result.path).name, result.path])
+
+
+def _without(text: str, names: Sequence[str]) -> str:
+    """A text without numbers and names."""
+    for name in sorted(set(names), key=len, reverse=True):
         if len(name) > 1:
             text = text.replace(name, "*")
-    return result.kind, finding.kind, finding.severity, _NUMBERS.sub("0", text)
+    return _NUMBERS.sub("0", text)
 
 
 def _subject(finding: Finding) -> str:
@@ -129,7 +138,7 @@ def _show(console: Console, result: Result, shared: Shared) -> None:
     if not result.findings:
         _print(console, Text("no finding", "green"), 2)
     for note in dict.fromkeys(result.notes):
-        others = shared.others((result.kind, note))
+        others = shared.others(_note_pattern(result, note))
         if others is None:
             continue
         _print(console, Text(f"note: {_line(note)}", "dim"), 2)

@@ -164,3 +164,16 @@ def test_findings_of_other_words_or_severities_are_each_told() -> None:
     found += [Finding(KINDS[0], "error", "3 outputs are empty")]
     text = shown([Result("x", "y", findings=found)])
     assert text.count("outputs are") == 6
+
+
+def test_a_remark_that_differs_in_its_numbers_alone_is_told_once(tmp_path: Path) -> None:
+    for n in range(5):
+        rows = rows_of(n, n=40)
+        rows[n]["output_2"] = ""
+        length = sum(len(row["output_2"]) for row in rows)
+        write(tmp_path / f"model-{n}", rows, board={"avg_length": int(length / 39)})
+    results = audit(tmp_path)
+    assert all(any("not empty" in note for note in r.notes) for r in results)
+    text = shown(results, 300)
+    assert text.count("outputs that are not empty") == 1
+    assert "so too in 4 more: model-1, model-2, model-3 and others" in text

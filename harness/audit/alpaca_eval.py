@@ -61,6 +61,9 @@ LOOKS_FOR = "alpaca_eval's annotations.json, leaderboard.csv and model_outputs.j
 ANNOTATIONS, OUTPUTS = "annotations.json", "model_outputs.json"
 ALPACA_EVAL_SETS = frozenset({"helpful_base", "koala", "oasst", "selfinstruct", "vicuna"})
 """What AlpacaEval's rows have as `dataset`."""
+FEW_OUTPUTS = 2
+"""A published avg_length over so many outputs fewer is told as a remark: upstream leaves out empty
+ones, and the score does not depend on it."""
 FEW_LINES = 3
 """A leaderboard with more lines than this, and no annotations, is one result."""
 
@@ -173,13 +176,17 @@ def _judged(found: _Found, path: Path, one: Annotations, several: bool) -> Resul
     }
     expected, why = _expected(found, one, stored)
     result.metrics = scores(one.rows, expected)
-    lengths = _lengths(one, stored)
-    result.metrics["avg_length"] = lengths[0] if lengths else None
+    judged = [len(row.output) for row in one.rows if row.output is not None]
+    there = [len(text(row.get("output"))) for row in stored.rows] if stored else []
+    result.metrics["avg_length"] = _mean_length(judged or there)
     if line is not None:
         result.published = published_of(line)
-        if len(lengths) > 1 and result.published.get("avg_length") == lengths[1]:
-            result.metrics["avg_length"] = lengths[1]
+        remark = _length_remark(result, judged, there)
+        length = result.published.pop("avg_length") if remark else None
         compare(result, line.decimals)
+        if remark:
+            result.published["avg_length"] = length
+            result.notes.append(remark)
         check_lines(result, [line])
         check_unreadable(result, [line])
     check_replies(result, one)
@@ -290,11 +297,40 @@ def _is_baseline(outputs: _Outputs, one: Annotations, baseline: Mapping[str, str
     return 2 * same > len(shared) > 0
 
 
-def _lengths(one: Annotations, stored: _Outputs | None) -> list[int]:
-    """alpaca_eval's avg_length, over the rows of annotations.json and over those of the outputs."""
-    judged = [len(row.output) for row in one.rows if row.output is not None]
-    there = [len(text(row.get("output"))) for row in stored.rows] if stored else []
-    return [int(sum(some) / len(some)) for some in (judged, there) if some]
+def _mean_length(lengths: Sequence[int]) -> int | None:
+    """alpaca_eval's avg_length."""
+    return int(sum(lengths) / len(lengths)) if lengths else None
+
+
+def _length_remark(result: Result, judged: Sequence[int], there: Sequence[int]) -> str:
+    """Takes the metric over whichever outputs the published avg_length is of: those judged, those
+    stored, either without the empty ones. Where it is of an output or two fewer, says so; else "".
+    """
+    published = result.published.get("avg_length")
+    if published is None:
+        return ""
+    for lengths in (judged, there):
+        if lengths and published == _mean_length(lengths):
+            result.metrics["avg_length"] = published
+            return ""
+    for lengths in (judged, there):
+        filled = [n for n in lengths if n]
+        if published == _mean_length(filled):
+            left_out = len(lengths) - len(filled)
+            return (
+                f"avg_length {published:g} is over the {len(filled)} outputs that are not empty; over "
+                f"all {len(lengths)}, {left_out} of them empty, it is {_mean_length(lengths)}"
+            )
+    for lengths in (judged, there):
+        ordered = sorted(lengths)
+        for few in range(1, FEW_OUTPUTS + 1):
+            low, high = _mean_length(ordered[:-few]), _mean_length(ordered[few:])
+            if low is not None and high is not None and low <= published <= high:
+                return (
+                    f"avg_length {published:g} is that of {few} fewer than the {len(lengths)} outputs "
+                    f"stored here, over which it is {_mean_length(lengths)}"
+                )
+    return ""
 
 
 def _check_outputs(result: Result, one: Annotations, stored: _Outputs, place: Place) -> bool:

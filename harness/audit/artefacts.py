@@ -5,6 +5,7 @@ own findings come along. Artefacts of other judges are left to their readers.
 """
 
 import json
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -137,11 +138,16 @@ def _judged(
     compare(result)
     check_replies(result, one)
     check_published(result, MANIFEST)
-    check_judged_twice(result, one.rows)
+    answered = _answered_rows(given, answers)
+    # Without the answers: a row of each prompt, and no more rows than prompts.
+    times = Counter(map(key_of, answered)) or Counter(
+        row.instruction for row in one.rows if len(one.rows) <= counted
+    )
+    check_judged_twice(result, one.rows, times, in_set=times)
     check_dropped(result, one.rows, [], f"the manifest says {counted}")
     _check_place(result, one)
     check_length(result, one.rows)
-    cut = _cut(given, answers)
+    cut = {key_of(row) for row in answered if row.get("finish_reason") == "length"}
     check_texts(
         result,
         [
@@ -240,16 +246,15 @@ def _check_place(result: Result, one: Annotations) -> None:
         result.add("position_bias", "warning", message, bias)
 
 
-def _cut(given: Given, answers: Path | None) -> set[str]:
-    """The prompts whose answer ended at the token limit."""
+def _answered_rows(given: Given, answers: Path | None) -> list[dict[str, Any]]:
+    """The answers that were judged; none, and a note, where they cannot be read."""
     if answers is None:
-        return set()
+        return []
     try:
-        rows = read_rows(answers / OUTPUTS)
+        return read_rows(answers / OUTPUTS)
     except Unreadable as e:
         given.skip(answers / OUTPUTS, str(e))
-        return set()
-    return {key_of(row) for row in rows if row.get("finish_reason") == "length"}
+        return []
 
 
 def _carry_over(result: Result, manifest: Any) -> None:

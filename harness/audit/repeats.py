@@ -11,12 +11,16 @@ NONE: Mapping[str, int] = {}
 
 
 def check_judged_twice(
-    result: Result, rows: Sequence[Judged], stored: Mapping[str, int] = NONE
+    result: Result,
+    rows: Sequence[Judged],
+    stored: Mapping[str, int] = NONE,
+    in_set: Mapping[str, int] = NONE,
 ) -> None:
     """count_mismatch: one output judged several times, or a prompt more often than it has outputs.
 
     stored: how many outputs each prompt has, where that is known. A prompt that stands twice in a set,
-    with another output each time, is judged twice rightly.
+    with another output each time, is judged twice rightly. in_set: how often each stands in it, where
+    that is sure: then so are its outputs if they are the same, as a greedy model's are.
     """
     judged = [r for r in rows if r.preference is not None and r.instruction.strip()]
     often = Counter(r.instruction for r in judged)
@@ -28,7 +32,7 @@ def check_judged_twice(
 
     groups: dict[Hashable, list[Judged]] = {}
     for row in judged:
-        if often[row.instruction] > 1:
+        if often[row.instruction] > max(in_set.get(row.instruction, 1), 1):
             groups.setdefault(what(row), []).append(row)
     twice = [group for group in groups.values() if len(group) > 1]
     if not twice:

@@ -168,10 +168,9 @@ def _measure(
             "no file beside the log says whether examples were packed; if not, an epoch had "
             f"{shown(sure)} of them"
         )
-    if log.examples is not None and not own:
-        read = [*read, log.counted_by]
-    if read:
-        result.notes.append(f"settings were read from {', '.join(read)}")
+    files = [*read, *([log.counted_by] if log.counted_by else [])]
+    if files:
+        result.notes.append(f"settings were read from {', '.join(files)}")
     if log.runs > 1:
         result.notes.append(f"the log begins {log.runs} times; its last run was read")
 

@@ -195,7 +195,7 @@ def _several(ranges: Ranges, facts: Known) -> str:
 def _reckoning(log: Log, facts: Known) -> str:
     """How the log's number came about, in words."""
     if log.examples is not None:
-        return f"{log.counted_by} counts them"
+        return f"{log.counted_by or 'its summary'} counts them"
     epochs = max((e for _, e in log.seen), default=facts.epochs or log.epochs or 0)
     step = log.step or log.planned or 0
     parts = {"batch": facts.batches, "accumulation": facts.accumulations, "devices": facts.devices}

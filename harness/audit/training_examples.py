@@ -70,7 +70,8 @@ def _contradiction(log: Log, settings: Settings) -> str:
     """What a file says that the log's own values exclude, in words; "": nothing."""
     batches, epochs = settings.numbers("batch"), settings.numbers("epochs")
     steps = [v for v in settings.numbers("max_steps") if v > 0]
-    folders = [settings.path.parent / str(o) for o in settings.values.get("output", ())]
+    outputs = [Path(str(o)) for o in settings.values.get("output", ())]
+    folders = [settings.path.parent / o for o in outputs if not o.is_absolute()]
     inside = [f for f in folders if f == log.folder or f in log.folder.parents]
     if not inside and any(_has_log(folder) for folder in folders):
         return f"{folders[0].name} is its output"
@@ -96,7 +97,11 @@ def _contradiction(log: Log, settings: Settings) -> str:
 
 
 def _has_log(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (STATE, LINES))
+    try:
+        return any((folder / name).is_file() for name in (STATE, LINES))
+    except (OSError, ValueError):
+        # No name that a folder can have.
+        return False
 
 
 def _listed(values: Sequence[float]) -> str:

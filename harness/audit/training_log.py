@@ -29,8 +29,8 @@ class Log:
     seen: (step, epoch) lines; planned: optimizer steps that were to be made; epochs: those that were
     to be made, rounded up; batch: examples of one micro-batch, of all devices of one process;
     runtime, per_second, steps_per_second: the trainer's own summary; examples: its own count;
-    accumulation, total_batch: a step's, as the trainer printed them; counted_by: the file that has
-    `examples`; losses: (step, loss); bad: steps whose loss is no number; snapshot: a checkpoint's,
+    accumulation, total_batch: a step's, as the trainer printed them; counted_by: the console's log that
+    has these; losses: (step, loss); bad: steps whose loss is no number; snapshot: a checkpoint's,
     which says nothing of the training's end.
     """
 
@@ -45,7 +45,7 @@ class Log:
     examples: int | None = None
     accumulation: int | None = None
     total_batch: int | None = None
-    counted_by: str = "its summary"
+    counted_by: str = ""
     losses: list[tuple[int, float]] = field(default_factory=list)
     bad: list[int] = field(default_factory=list)
     has_held_out: bool = False

@@ -1,7 +1,9 @@
 """Audits at the terminal and as JSON."""
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +18,12 @@ STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 FIRST = ("win_rate", "standard_error", "n_judged", "n_expected", "lower_bound", "upper_bound")
 NOT_LISTED = frozenset({"n_judged", "n_expected", "lower_bound", "upper_bound"})
 MOST_EXAMPLES = 3
+MANY = 4
+"""From so many on, what is alike is told once."""
+MOST_NAMES = 3
+SUBJECTS = ("task", "subject", "name", "model")
+"""Of a finding's evidence, what it is about."""
+_NUMBERS = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 LONGEST_TEXT = 160
 """Characters of an example at the terminal."""
 
@@ -27,9 +35,13 @@ def to_json(results: Sequence[Result]) -> str:
 
 
 def show_audits(console: Console, results: Sequence[Result]) -> None:
-    """Each result with its numbers and findings, then how many there were of each."""
+    """Each result with its numbers and findings, then how many there were of each.
+
+    What many results, or many parts of one, have in common is told once, with their number and names.
+    """
+    shared = Shared(results)
     for result in results:
-        _show(console, result)
+        _show(console, result, shared)
     counts = {s: sum(f.severity == s for r in results for f in r.findings) for s in SEVERITIES}
     found = ", ".join(_number_of(n, s) for s, n in counts.items() if n)
     clean = sum(not r.findings and r.matches is not False for r in results)
@@ -39,7 +51,70 @@ def show_audits(console: Console, results: Sequence[Result]) -> None:
     console.print(f"[bold]{', '.join(parts)}[/]", highlight=False)
 
 
-def _show(console: Console, result: Result) -> None:
+class Shared:
+    """Findings and notes that many results, or parts of one, have but for numbers and names."""
+
+    def __init__(self, results: Sequence[Result]) -> None:
+        self._names: dict[Hashable, list[str]] = {}
+        self._told: set[Hashable] = set()
+        for result in results:
+            for finding in result.findings:
+                names = self._names.setdefault(_pattern(result, finding), [])
+                names.append(_subject(finding) or result.path)
+            for note in dict.fromkeys(result.notes):
+                self._names.setdefault(_note_pattern(result, note), []).append(result.path)
+
+    def others(self, key: Hashable) -> list[str] | None:
+        """The names of the others that have it, where it is told first; None: it has been told."""
+        names = self._names[key]
+        if len(names) < MANY:
+            return []
+        if key in self._told:
+            return None
+        self._told.add(key)
+        return names[1:]
+
+
+def _pattern(result: Result, finding: Finding) -> Hashable:
+    """The same of findings that differ in numbers, and in names that their evidence has."""
+    names = [v for v in finding.evidence.values() if isinstance(v, str)]
+    text = _without(finding.message, [*names, Path(result.path).name, result.path])
+    return result.kind, finding.kind, finding.severity, text
+
+
+def _note_pattern(result: Result, note: str) -> Hashable:
+    return result.kind, _without(note, [Path(result.path).name, result.path])
+
+
+def _without(text: str, names: Sequence[str]) -> str:
+    """A text without numbers and names."""
+    for name in sorted(set(names), key=len, reverse=True):
+        if len(name) > 1:
+            text = text.replace(name, "*")
+    return _NUMBERS.sub("0", text)
+
+
+def _subject(finding: Finding) -> str:
+    """The part of a result that a finding is about."""
+    return next((str(finding.evidence[n]) for n in SUBJECTS if finding.evidence.get(n)), "")
+
+
+def _so_too(names: Sequence[str]) -> str:
+    """`so too in 56 more: a, b, c and others`; of paths what is different."""
+    first = list(dict.fromkeys(names))[:MOST_NAMES]
+    parts = [Path(name).parts for name in first]
+    if all(len(p) > 1 for p in parts) and len(parts) > 1:
+        common = next(
+            (n for n, level in enumerate(zip(*parts, strict=False)) if len(set(level)) > 1), 0
+        )
+        first = ["/".join(p[common:]) for p in parts]
+    told = ", ".join(_clip(name) for name in first)
+    return f"so too in {len(names):,} more: {told}" + (
+        " and others" if len(names) > len(first) else ""
+    )
+
+
+def _show(console: Console, result: Result, shared: Shared) -> None:
     console.print(
         f"[bold]{escape(_line(result.path))}[/] [dim]{escape(_line(result.kind))}[/]",
         highlight=False,
@@ -48,12 +123,27 @@ def _show(console: Console, result: Result) -> None:
     for line in _numbers(result):
         _print(console, line, 2)
     order = {severity: n for n, severity in enumerate(SEVERITIES)}
+    again = 0
     for finding in sorted(result.findings, key=lambda f: order[f.severity]):
+        others = shared.others(_pattern(result, finding))
+        if others is None:
+            again += 1
+            continue
         _show_finding(console, finding)
+        if others:
+            _print(console, Text(_so_too(others), "dim"), 6)
+    if again:
+        told = "1 finding" if again == 1 else f"{again} findings"
+        _print(console, Text(f"{told} told above, with others that are alike", "dim"), 2)
     if not result.findings:
         _print(console, Text("no finding", "green"), 2)
-    for note in result.notes:
+    for note in dict.fromkeys(result.notes):
+        others = shared.others(_note_pattern(result, note))
+        if others is None:
+            continue
         _print(console, Text(f"note: {_line(note)}", "dim"), 2)
+        if others:
+            _print(console, Text(_so_too(others), "dim"), 6)
     console.print()
 
 

@@ -777,3 +777,31 @@ def test_links_that_lead_out_are_not_followed(tmp_path: Path) -> None:
 def test_a_path_given_twice_is_one_result(tmp_path: Path) -> None:
     folder = write(tmp_path / "run", rows_of(n=60))
     assert [r.findings for r in audit(folder, tmp_path, folder / ".." / "run")] == [[]]
+
+
+@pytest.mark.parametrize("empty", [1, 2, 30])
+def test_an_average_length_without_the_empty_outputs_is_a_remark(
+    tmp_path: Path, empty: int
+) -> None:
+    rows = rows_of()
+    for row in rows[:empty]:
+        row["output_2"] = ""
+    lengths = [len(row["output_2"]) for row in rows]
+    without = int(sum(lengths) / (len(rows) - empty))
+    result = one(write(tmp_path, rows, board={"avg_length": without}))
+    assert result.matches is True
+    assert not any("avg_length" in f.message for f in result.findings)
+    assert any(f"{empty} of them empty" in note for note in result.notes)
+    assert result.metrics["avg_length"] == int(sum(lengths) / len(rows))
+
+
+def test_an_average_length_that_an_output_or_two_explain_is_a_remark(tmp_path: Path) -> None:
+    rows = rows_of(n=400)
+    lengths = sorted(len(row["output_2"]) for row in rows)
+    for left_out in (1, 2):
+        some = int(sum(lengths[:-left_out]) / (len(rows) - left_out))
+        result = one(write(tmp_path, rows, board={"avg_length": some}))
+        assert (result.matches, result.findings) == (True, [])
+    far = int(sum(lengths[:-9]) / (len(rows) - 9))
+    result = one(write(tmp_path, rows, board={"avg_length": far}))
+    assert (result.matches, kinds(result)) == (False, ["count_mismatch"])

@@ -152,3 +152,26 @@ def test_what_the_stage_has_found_too_is_told_once(tmp_path: Path) -> None:
     found = [{"kind": "position_bias", "severity": "warning", "message": "x", "evidence": {}}]
     result = one(volume(tmp_path, rows_of(n=400, place=1.0), findings=found))
     assert finding(result, "position_bias").evidence["shown_first"]["judged"] > 100
+
+
+def test_a_prompt_that_the_set_has_twice_is_judged_twice_rightly(tmp_path: Path) -> None:
+    """A greedy model answers it the same, and the judge may still grade it differently."""
+    rows = rows_of()
+    again = [dict(row) for row in rows[:25]]
+    again[0]["preference"] = 3 - float(again[0]["preference"])
+    again[0]["raw_completion"] = None
+    result = one(volume(tmp_path / "a", rows + again))
+    assert (result.matches, result.findings) == (True, [])
+    # Also where the answers are on another volume, and the manifest's number alone says so.
+    alone = volume(tmp_path / "b", rows + again)
+    (alone / "artefacts" / "answer" / KEYS["answer"][:16]).rename(tmp_path / "elsewhere")
+    assert one(alone / "artefacts" / "judge").findings == []
+
+
+def test_a_prompt_judged_more_often_than_the_set_has_it_is_told(tmp_path: Path) -> None:
+    rows = rows_of()
+    folder = volume(tmp_path, rows)
+    path = folder / "artefacts" / "judge" / KEYS["judge"][:16] / "annotations.json"
+    path.write_text(json.dumps(rows + rows[:5]))
+    messages = [f.message for f in one(folder).findings]
+    assert any("5 prompts were judged more than once" in message for message in messages)

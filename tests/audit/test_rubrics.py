@@ -297,3 +297,14 @@ def test_other_files_are_no_scores(tmp_path: Path, text: str) -> None:
 )  # fmt: skip
 def test_odd_columns_make_no_traceback(tmp_path: Path, more: dict[str, Any]) -> None:
     assert audited(write(tmp_path, [*some(5), row(9) | more])).kind == "rubric"
+
+
+def test_our_own_scores_of_a_prompt_that_the_set_has_twice_are_no_fault(tmp_path: Path) -> None:
+    """Its one answer stands in each of its places; the manifest says how many there are."""
+    rows = some(50)
+    path = write(tmp_path, rows + rows[:10])
+    mean = sum(row["score"] for row in rows + rows[:10]) / 60
+    for expected, found in ((60, []), (50, ["count_mismatch"])):
+        metrics = {"rubric_score": {"value": mean, "expected": expected}}
+        (path / "manifest.json").write_text(json.dumps({"metrics": metrics}))
+        assert [f.kind for f in audited(path).findings] == found

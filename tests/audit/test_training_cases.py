@@ -452,3 +452,10 @@ def test_clean_logs_of_fractional_epochs_keep_their_examples_possible(tmp_path: 
             low = metrics.get("examples", metrics.get("examples_lowest", 0))
             high = metrics.get("examples", metrics.get("examples_highest", math.inf))
             assert low <= examples <= high, (number, tool, low, high)
+
+
+@pytest.mark.parametrize("output", ["x" * 5000, "a\\0b", "/root/elsewhere", "../..", "~", "${OUT}"])
+def test_an_output_that_no_folder_can_be_is_no_fault(tmp_path: Path, output: str) -> None:
+    write_training(tmp_path / "run", 1000)
+    write_arguments(tmp_path, output_dir=f'"{output}"', num_processes=1, **SETTINGS)
+    assert audited(tmp_path, write_rows(tmp_path / "data.json", 1000)).findings == []

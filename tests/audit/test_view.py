@@ -119,3 +119,61 @@ def test_the_help_says_what_json_is_given(tmp_path: Path) -> None:
     for paths, kind in (([tmp_path / "a"], dict), ([tmp_path], list)):
         out = CliRunner().invoke(main, ["audit", "--json", *map(str, paths)]).output
         assert isinstance(json.loads(out), kind)
+
+
+def test_what_many_results_of_a_suite_have_in_common_is_told_once() -> None:
+    results = [
+        Result(f"/board/results/model-{n}/judge", "alpaca_eval", notes=["no annotations"],
+               findings=[Finding(KINDS[0], "warning", f"{n} of 805 rows of model-{n} are missing",
+                                 {"name": f"model-{n}", "dropped": n})])
+        for n in range(2, 62)
+    ]  # fmt: skip
+    results[7].add(KINDS[1], "error", "another thing", {})
+    text = shown(results, 400)
+    assert text.count("rows of model-") == 1
+    assert "so too in 59 more: model-3, model-4, model-5 and others" in text
+    assert text.count("no annotations") == 1
+    assert "another thing" in text
+    assert "60 results, 1 error, 60 warnings" in text
+    assert "no finding" not in text
+    told = json.loads(to_json(results))
+    assert [
+        r["findings"][0]["evidence"].get("dropped") for r in told if len(r["findings"]) == 1
+    ] == [n for n in range(2, 62) if n != 9]
+
+
+def test_what_many_tasks_of_one_result_have_in_common_is_told_once() -> None:
+    tasks = [f"mmlu_{name}" for name in ("law", "virology", "anatomy", "history", "logic", "art")]
+    found = [
+        Finding(
+            KINDS[5], "warning", f"{task}: of {n} questions {n / 7} stand twice", {"task": task}
+        )
+        for n, task in enumerate(tasks, start=90)
+    ]
+    text = shown([Result("results.json", "lm_eval", findings=found)], 300)
+    assert text.count("questions") == 1
+    assert "so too in 5 more: mmlu_virology, mmlu_anatomy, mmlu_history and others" in text
+    assert "5 findings told above" in text
+    few = shown([Result("results.json", "lm_eval", findings=found[:3])], 300)
+    assert few.count("questions") == 3
+
+
+def test_findings_of_other_words_or_severities_are_each_told() -> None:
+    words = ("cut off", "empty", "in a loop", "of one length", "repeated")
+    found = [Finding(KINDS[0], "warning", f"3 outputs are {word}") for word in words]
+    found += [Finding(KINDS[0], "error", "3 outputs are empty")]
+    text = shown([Result("x", "y", findings=found)])
+    assert text.count("outputs are") == 6
+
+
+def test_a_remark_that_differs_in_its_numbers_alone_is_told_once(tmp_path: Path) -> None:
+    for n in range(5):
+        rows = rows_of(n, n=40)
+        rows[n]["output_2"] = ""
+        length = sum(len(row["output_2"]) for row in rows)
+        write(tmp_path / f"model-{n}", rows, board={"avg_length": int(length / 39)})
+    results = audit(tmp_path)
+    assert all(any("not empty" in note for note in r.notes) for r in results)
+    text = shown(results, 300)
+    assert text.count("outputs that are not empty") == 1
+    assert "so too in 4 more: model-1, model-2, model-3 and others" in text

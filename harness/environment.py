@@ -15,7 +15,7 @@ from harness.errors import HarnessError, InputError
 
 CODE_VERSIONS = {
     "gen/alpaca": 2,
-    "gen/self_instruct": 1,
+    "gen/self_instruct": 2,
     "gen/naive": 1,
     "gen/expand": 1,
     "gen/rate": 1,

@@ -22,6 +22,8 @@ def install() -> None:
     for name in STAGES:
         module = ModuleType(f"harness.{name}")
         module.run = run
+        # What reads data before anything runs stands in the stages' own modules.
+        module.__path__ = [str(Path(__file__).parents[1] / "harness" / name.replace(".", "/"))]
         sys.modules[module.__name__] = module
 
 

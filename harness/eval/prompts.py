@@ -11,6 +11,7 @@ test set; and it may stand in several of a set's `files`. Whatever its places, i
 and that answer stands in each, so that no match is ambiguous. It must have one system text.
 """
 
+import contextlib
 import hashlib
 import json
 import random
@@ -21,7 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
-from harness.modeling.conversations import ASSISTANT, SYSTEM, USER, WRONG_TYPE, read_message
+from harness.modeling.conversations import (
+    ASSISTANT,
+    SYSTEM,
+    USER,
+    WRONG_TYPE,
+    as_text,
+    is_absent,
+    read_message,
+)
 from harness.modeling.tables import Every, Row, Table, read_files, read_hub
 from harness.spec.answer import HubPrompts, PromptColumns, PromptSet
 
@@ -189,7 +198,7 @@ def _prompt(row: Row, columns: dict[str, str], name: str | None) -> Prompt:
         instruction = _text(row, columns["instruction"], needed=True)
     if INSTANCES in row.fields and "input" not in columns:
         given, output = _first_instance(row)
-    if "output" in columns and row.fields.get(columns["output"]) is not None:
+    if "output" in columns and not is_absent(row.fields.get(columns["output"])):
         output = text("output")
     if not instruction.strip():
         raise InputError(f"{row.place}: an empty instruction")
@@ -201,10 +210,9 @@ def _prompt(row: Row, columns: dict[str, str], name: str | None) -> Prompt:
 
 def _text(row: Row, column: str, needed: bool = False) -> str:
     value = row.fields.get(column)
-    if value is None and not needed:
-        return ""
-    if isinstance(value, str):
-        return value
+    if not is_absent(value) or not needed:
+        with contextlib.suppress(ValueError):
+            return as_text(value)
     if column not in row.fields:
         has = ", ".join(row.fields) or "none"
         raise InputError(f"{row.place}: no `{column}`; the fields here are: {has}")

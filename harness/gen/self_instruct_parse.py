@@ -6,6 +6,7 @@ number every instruction and label every output: what it says beside them is no 
 """
 
 import re
+from bisect import bisect
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -32,9 +33,13 @@ _EXAMPLE_OF_CHAT = re.compile(
     _DRESS + r"Example[ \t]?(?:\d+[.:)]?(?(bold)\*\*)[.:]?|[.:]?(?(bold)\*\*)[.:]?$)", re.MULTILINE
 )
 _LABEL_OF_CHAT = re.compile(
-    _DRESS + r"(?P<label>Input|Output|Class label)[ \t]*(?:\d+[ \t]*)?(?(bold)(?:\*\*:|:\*\*)|:)",
+    r"^[ \t]*(?:#{1,6}[ \t]+|[-*][ \t]+)?(?P<item>\d{1,3}[.)][ \t]{1,4})?(?P<bold>\*\*)?"
+    r"(?P<of>(?:Example|Sample|Expected|Test case|Task)[ \t]?(?:\d{1,4}[ \t]?)?(?:[-:.)][ \t]?)?)?"
+    r"(?P<label>Input|INPUT|Output|OUTPUT|[Cc]lass [Ll]abel|CLASS LABEL)"
+    r"[ \t]*(?P<number>\d+[ \t]*)?(?(bold)(?:\*\*:|:\*\*)|:)",
     re.MULTILINE,
 )
+_EXAMPLE_ABOVE_LABEL = re.compile(_EXAMPLE_OF_CHAT.pattern + r"\s*(?=Class label:)", re.MULTILINE)
 _RULE_BELOW = re.compile(r"\n[ \t]*(?:-{3,}|\*{2,3}|#{1,6})[ \t]*\Z")
 """A line between examples, or what a stop within `### Example 6` leaves."""
 
@@ -106,7 +111,7 @@ def read_instances(reply: Reply, is_classification: bool, chat: bool) -> list[In
         return [Instance("", reply.text, "refused")]
     if not reply.text.strip():
         return [Instance("", "", "empty_reply")]
-    text = _plain(reply.text) if chat else reply.text
+    text = _plain(reply.text, is_classification) if chat else reply.text
     found = _labelled(text, chat) if is_classification else _exemplified(text.strip(), chat)
     pieces = list(found)
     if not pieces:
@@ -131,7 +136,7 @@ def _fault(piece: Instance) -> str | None:
 
 def _labelled(text: str, chat: bool) -> Iterator[Instance]:
     """Output-first pieces: a class label, and on the lines after it the input."""
-    for piece in text.split(_LABEL)[1:]:
+    for piece in (_EXAMPLE_ABOVE_LABEL.sub("", text) if chat else text).split(_LABEL)[1:]:
         label, _, given = _trim(piece, chat).partition("\n")
         yield Instance(_unlabelled(given) if chat else given.strip(), label.strip())
 
@@ -178,12 +183,35 @@ def _unlabelled(text: str) -> str:
     return text[label.end() :].strip() if label else text
 
 
-def _plain(text: str) -> str:
-    """A chat reply without a fence around it and with its labels bare: `**Output:**` is `Output:`."""
+def _plain(text: str, is_classification: bool) -> str:
+    """A chat reply without a fence around it and with its labels bare: `**Output:**` is `Output:`, and
+    so is `Example 1 Output:`. Where labels alone say that another example begins, a line says so."""
     text = text.replace("\r\n", "\n").strip()
     if text.startswith("```") and text.endswith("```") and "\n" in text:
         text = text.removesuffix("```").partition("\n")[2]
-    return _LABEL_OF_CHAT.sub(r"\g<label>:", text)
+    labels = list(_LABEL_OF_CHAT.finditer(text))
+    places = {label.start() for label in labels}
+    heads = [h.start() for h in _EXAMPLE_OF_CHAT.finditer(text) if h.start() not in places]
+    parts: list[str] = []
+    end = 0
+    begun = has_output = False
+    for label in labels:
+        if bisect(heads, label.start()) > bisect(heads, end):
+            begun, has_output = True, False
+        name = label["label"].capitalize()
+        is_numbered = bool(label["item"] or label["of"] or label["number"])
+        parts.append(text[end : label.start()])
+        if (
+            is_numbered
+            and not is_classification
+            and (has_output or (name == "Input" and not begun))
+        ):
+            parts.append("Example\n")
+            begun, has_output = True, False
+        parts.append(f"{name}:")
+        has_output = has_output or name == "Output"
+        end = label.end()
+    return "".join(parts) + text[end:]
 
 
 def _trim(piece: str, chat: bool) -> str:

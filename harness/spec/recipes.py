@@ -327,7 +327,8 @@ class ImportGen(Spec):
 
     recipe: Literal["import"] = "import"
     file: Data | None = None
-    """JSON (a list), JSONL or Parquet; or a folder of such files, read in the order of names."""
+    """JSON (a list), JSONL, Parquet or, by its name, CSV; or a folder of such files, read in the order
+    of names."""
     hub: HubData | None = None
     kind: Literal["instruction", "preference"] = "instruction"
     """Instruction data has outputs; preference data has chosen and rejected ones."""

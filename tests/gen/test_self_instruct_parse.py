@@ -162,6 +162,64 @@ def test_a_chat_teachers_dress_does_not_get_into_the_data(text: str) -> None:
     assert pairs(text) == [("a", "b"), ("c", "d")]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Example Input: "racecar"\nExample Output: aceca',
+        'Sure!\n\nExample 1 Input: "racecar"\nExample 1 Output: aceca',
+        '**Example Input:** "racecar"\n**Example Output:** aceca',
+        '### Example 1: Input: "racecar"\n### Expected Output: aceca',
+        'Input 1: "racecar"\nOutput 1: aceca',
+        '1. Input: "racecar"\n   Output: aceca',
+        'INPUT: "racecar"\nOUTPUT: aceca',
+        'Example 1\n- **Sample Input**: "racecar"\n- **Sample Output**: aceca',
+    ],
+)
+def test_a_chat_teachers_longer_labels_are_no_data(text: str) -> None:
+    assert pairs(text) == [('"racecar"', "aceca")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Example 1 Input: a\nExample 1 Output: b\n\nExample 2 Input: c\nExample 2 Output: d",
+        "Example Input: a\nExample Output: b\n\nExample Input: c\nExample Output: d",
+        "Input 1: a\nOutput 1: b\nInput 2: c\nOutput 2: d",
+        "1. Input: a\n   Output: b\n2. Input: c\n   Output: d",
+        "1. **Input:** a\n   **Output:** b\n\n2. **Input:** c\n   **Output:** d",
+        "Example 1\nInput 1: a\nOutput 1: b\nExample 2\nInput 2: c\nOutput 2: d",
+    ],
+)
+def test_each_numbered_pair_of_labels_is_an_example(text: str) -> None:
+    assert pairs(text) == [("a", "b"), ("c", "d")]
+
+
+def test_a_completions_longer_labels_are_split_as_upstream_splits_them() -> None:
+    text = "Example 1 Input: a\nExample 1 Output: b"
+    found = read_instances(reply(text), False, chat=False)
+    assert found == [Instance("", "", "empty_output"), Instance("", "b")]
+
+
+def test_numbered_outputs_alone_are_examples_without_an_input() -> None:
+    assert pairs("Output 1: a\nOutput 2: b") == [("", "a"), ("", "b")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Example 1\nClass label: x\nInput: a\n\nExample 2\nClass label: y\nInput: b",
+        "Example 1 Class label: x\nExample 1 Input: a\nExample 2 Class label: y\nExample 2 Input: b",
+        "**Example 1:**\n**Class Label:** x\n**Text**\n\n### Example 2:\nClass label 2: y\nInput 2: b",
+        "1. Class label: x\n   Input: a\n2. Class label: y\n   Input: b",
+    ],
+)
+def test_a_chat_teachers_class_labels_leave_no_debris(text: str) -> None:
+    expected = (
+        [("a", "x"), ("b", "y")] if "**Text**" not in text else [("**Text**", "x"), ("b", "y")]
+    )
+    assert pairs(text, kind=True) == expected
+
+
 def test_a_chat_teachers_dressed_labels_are_labels() -> None:
     text = "Here you are:\n\n**Class label:** x\nInput: a\n\n---\n**Class label**: y\nb"
     assert pairs(text, kind=True) == [("a", "x"), ("b", "y")]
@@ -227,6 +285,10 @@ def test_of_a_reply_that_ended_for_length_the_last_instance_goes(chat: bool) -> 
         "Example\n" * 20_000,
         "1. \n" * 50_000,
         "\n---" * 30_000,
+        "Example" + " " * 50_000,
+        "Example 1 " * 20_000,
+        "Example 1 Output:\n" * 10_000,
+        "1. " + "\t" * 50_000,
     ],
 )
 @pytest.mark.parametrize("chat", [True, False])

@@ -1,10 +1,13 @@
-"""What a model's folder says of decoding (generation_config.json), and which tokens end its answers."""
+"""What a model's folder says of decoding beside its weights, and which tokens end its answers."""
 
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
+BASE_CHAT_TEMPLATE = "base_chat_template.jinja"
+"""In a trained model's folder: the chat template that its base brought, empty where it brought none.
+A spec's `template: tokenizer` means that one; chat_template.jinja is the row's own template."""
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import InputError
-from harness.modeling.generation import end_tokens_in, read_settings, token_set
+from harness.modeling.generation import (
+    BASE_CHAT_TEMPLATE,
+    end_tokens_in,
+    read_settings,
+    token_set,
+)
 from harness.spec.model_source import ModelSource, RandomModel
 
 if TYPE_CHECKING:
@@ -30,9 +35,6 @@ for _name, _value in {
 TRAINED = "model"
 """Of the call's inputs, the train artefact; and in that, the folder of its model."""
 CONFIG = "config.json"
-BASE_CHAT_TEMPLATE = "base_chat_template.jinja"
-"""In a trained model's folder: the chat template that its base brought, empty where it brought none.
-A spec's `template: tokenizer` means that one; chat_template.jinja is the row's own template."""
 ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")

@@ -10,7 +10,7 @@ from harness import events
 from harness.call import StageCall, StageResult
 from harness.errors import HarnessError, InputError
 from harness.llm.secrets import read_key, redact
-from harness.modeling.load import BASE_CHAT_TEMPLATE
+from harness.modeling.generation import BASE_CHAT_TEMPLATE
 from harness.store import files_below
 
 if TYPE_CHECKING:

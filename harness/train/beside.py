@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from harness.errors import InputError
 from harness.modeling.chat_template import chat_template_of
-from harness.modeling.generation import GENERATION, read_settings, token_set
-from harness.modeling.load import BASE_CHAT_TEMPLATE, TOKENIZERS, model_folder
+from harness.modeling.generation import BASE_CHAT_TEMPLATE, GENERATION, read_settings, token_set
+from harness.modeling.load import TOKENIZERS, model_folder
 from harness.modeling.text import Encoder
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template

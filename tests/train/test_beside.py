@@ -145,5 +145,8 @@ def test_the_cards_own_code_stops_where_the_template_ends_an_answer(
         exec(code, names)
     assert printed.getvalue().strip() == "yes"
     assert len(names["made"]) < 6
+    source = ModelSource.model_validate({"path": {"path": str(real_model)}})
+    of_base, of_trained = (load_tokenizer(source, i) for i in ({}, {"model": str(call.folder)}))
+    assert of_trained.chat_template == of_base.chat_template, "`template: tokenizer` is the base's"
     ends = settings_of(call.folder / "model")["eos_token_id"]
     assert ends == (2 if prompt is TEXT_END else [0, 2])

@@ -26,6 +26,7 @@ from harness.spec.models import Row
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from harness.eval.stops import Stops
     from harness.modeling.text import Encoder
     from harness.run import Runner
 
@@ -90,7 +91,7 @@ class _Stopped(Exception):
 class Streamer:
     """Takes tokens from generate(): the prompt first, then each new one."""
 
-    tokenizer: "PreTrainedTokenizerBase"
+    stops: "Stops"
     shown: Shown
     ends: set[int]
     ids: list[int] = field(default_factory=list)
@@ -101,18 +102,15 @@ class Streamer:
             self.has_prompt = True
             return
         self.ids += [token for token in tokens.flatten().tolist() if token not in self.ends]
-        self.shown.update(self.read())
-        if self.shown.ended:
+        self.shown.update(self.stops.text(self.ids, unfinished=True))
+        if self.shown.ended or self.stops.complete(self.ids):
             raise _Stopped
 
     def end(self) -> None:
         pass
 
     def read(self) -> str:
-        text: str = self.tokenizer.decode(
-            self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
+        return self.stops.text(self.ids)
 
 
 @dataclass
@@ -140,14 +138,14 @@ class Chat:
         import torch
 
         from harness.eval.decode import generation_settings
+        from harness.eval.stops import Stops
 
         ids = self._prompt(question)
-        settings = generation_settings(
-            self.model, self.tokenizer, self.decoding, len(ids), self.encoder.end_ids
-        )
+        ends, texts = self.encoder.stops(self.decoding.stop)
+        settings = generation_settings(self.model, self.tokenizer, self.decoding, len(ids), ends)
         given = torch.tensor([ids], device=self.model.device)
-        shown = Shown(self.encoder.stop, out)
-        streamer = Streamer(self.tokenizer, shown, set(settings.eos_token_id))
+        shown = Shown(texts, out)
+        streamer = Streamer(Stops(self.tokenizer, texts), shown, set(settings.eos_token_id))
         try:
             with contextlib.suppress(_Stopped), torch.inference_mode():
                 self.model.generate(
@@ -266,6 +264,8 @@ def _load(runner: "Runner", plan: RowPlan, wishes: Wishes) -> Chat:
     device = load.available_device()
     tokenizer = load.load_tokenizer(source, inputs)
     encoder = text.Encoder(tokenizer, template)
+    for note in encoder.notes:
+        _tell(note)
     encoder.prompt("", system=wishes.system)  # has the template a place for it?
     model = load.load_model(source, inputs, tokenizer, precision, device)
     how = "greedy" if not decoding.temperature else f"temperature {decoding.temperature:g}, "

@@ -208,25 +208,36 @@ def _environment(facts: Facts) -> Iterator[str]:
 
 
 def _use(facts: Facts) -> Iterator[str]:
+    """With the template as chat_template.jinja, and the end tokens of generation_config.json."""
     model = _params(facts)["model"]
     place, revision = facts.get("place", "model"), facts.get("revision")
     at = repr(place) + (f", revision={revision!r}" if revision else "")
     own_bytes = (model.get("random") or {}).get("tokenizer") == "bytes"
     tokenizer = "PreTrainedTokenizerFast" if own_bytes else "AutoTokenizer"
-    code = [f"from transformers import AutoModelForCausalLM, {tokenizer}", ""]
+    stop = facts["used"].get("stop_texts")
+    names = ["AutoModelForCausalLM", tokenizer]
+    names += ["GenerationConfig"] if _is_adapter(facts) else []
+    code = [f"from transformers import {', '.join(sorted(names))}", ""]
     code += [f"tokenizer = {tokenizer}.from_pretrained({at})"]
     if _is_adapter(facts):
         hub = model.get("hub")
         base = f"{hub['id']!r}, revision={hub['revision']!r}" if hub else "'PATH OF THE BASE MODEL'"
         code[0:1] = ["from peft import PeftModel", code[0]]
         code += [f"base = AutoModelForCausalLM.from_pretrained({base})"]
+        code += [f"base.generation_config = GenerationConfig.from_pretrained({at})"]
         code += [f"model = PeftModel.from_pretrained(base, {at})"]
     else:
         code += [f"model = AutoModelForCausalLM.from_pretrained({at})"]
-    code += ["prompt = '...'  # the template above, filled in"]
-    code += ["ids = tokenizer(prompt, return_tensors='pt').input_ids"]
-    code += ["made = model.generate(ids, max_new_tokens=256)[0, ids.shape[1]:]"]
-    code += ["print(tokenizer.decode(made, skip_special_tokens=True))"]
+    code += ["messages = [{'role': 'user', 'content': '...'}]"]
+    code += ["given = tokenizer.apply_chat_template("]
+    code += ["    messages, add_generation_prompt=True, return_tensors='pt', return_dict=True"]
+    code += [")"]
+    ends = f", stop_strings={stop!r}, tokenizer=tokenizer" if stop else ""
+    code += [f"made = model.generate(**given, max_new_tokens=256{ends})"]
+    code += ["made = made[0, given['input_ids'].shape[1]:]"]
+    code += ["text = tokenizer.decode(made, skip_special_tokens=True)"]
+    code += [f"for stop in {stop!r}:", "    text = text.partition(stop)[0]"] if stop else []
+    code += ["print(text)"]
     yield from _block("\n".join(code), "python")
 
 

@@ -24,6 +24,8 @@ from harness.eval.batch import Answering, Asked, Batch, random_numbers, sample
 from harness.eval.cache import Places, why_not_joined
 from harness.eval.encode import limit_of
 from harness.eval.prompts import prompt_seed
+from harness.eval.stops import Stops, text_of
+from harness.modeling.generation import token_set
 from harness.modeling.load import most_positions
 from harness.spec.answer import Decoding
 
@@ -65,32 +67,8 @@ def end_tokens(
 ) -> list[int]:
     """An answer ends with the tokenizer's end token, with one that the model's own configuration
     names, or with the template's."""
-    ends = model.generation_config.eos_token_id
-    ends = {ends} if isinstance(ends, int) else set(ends or ())
+    ends = token_set(model.generation_config.eos_token_id)
     return sorted(ends | {tokenizer.eos_token_id, *template_ends})
-
-
-class Stops:
-    """Says where an answer holds one of the stop texts. Only its last tokens are read each time."""
-
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> None:
-        self._tokenizer, self.texts = tokenizer, list(texts)
-        # A token holds at least a byte, so this many last tokens hold any stop text they complete.
-        self._window = max((len(t.encode()) for t in texts), default=0) + 4
-
-    def complete(self, tokens: Sequence[int]) -> bool:
-        """Whether the last of the tokens completes a stop text."""
-        if not self.texts:
-            return False
-        said = text_of(self._tokenizer, tokens[-self._window :])
-        return any(text in said for text in self.texts)
-
-
-def text_of(tokenizer: "PreTrainedTokenizerBase", tokens: Sequence[int]) -> str:
-    text: str = tokenizer.decode(
-        list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
-    return text
 
 
 class Decoder:

@@ -20,19 +20,27 @@ class Encoded:
     ids: list[list[int]]
     """One list of tokens a prompt."""
     ends: list[int]
-    """The tokens that end an answer in the template."""
+    """The tokens that end an answer, by the template or as stop texts that are one special token."""
     stop: list[str]
+    """The other texts that end one."""
+    notes: list[str]
+    """What is to be told of how the prompts were made."""
 
 
 def encode(
-    prompts: Sequence[Prompt], template: Template | None, tokenizer: "PreTrainedTokenizerBase"
+    prompts: Sequence[Prompt],
+    template: Template | None,
+    tokenizer: "PreTrainedTokenizerBase",
+    stop: Sequence[str] = (),
 ) -> Encoded:
-    """Raises InputError for a system text that the template has no place for."""
+    """`stop`: texts that end an answer beside the template's.
+
+    Raises InputError for a system text that the template has no place for."""
     if template is None:
         raise InputError("the answer stage was given no template")
     encoder = Encoder(tokenizer, template)
     ids = [encoder.prompt(p.instruction, p.input, p.system) for p in prompts]
-    return Encoded(ids, encoder.end_ids, encoder.stop)
+    return Encoded(ids, *encoder.stops(stop), encoder.notes)
 
 
 def check_lengths(prompts: Sequence[Prompt], ids: Sequence[list[int]], room: int | None) -> None:

@@ -114,6 +114,7 @@ def run(call: StageCall, judge: LossJudge) -> StageResult:
         result.used["base_model"] = "random"
         result.seeds["model"] = source.random.seed
         result.notes.append("the model had random weights and no training")
+    result.notes += encoder.notes
     if any(prompt.fields.get("simulated") is True for prompt in prompts):
         result.simulated.append("teacher")
     result.cost = {"gpu_seconds": round(seconds, 3) if device == "cuda" else 0.0}

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from harness.call import StageCall
 from harness.eval.answer import Answered
-from harness.eval.decode import Asked, Decoder, Made, end_tokens, text_of
+from harness.eval.decode import Asked, Decoder, Made, end_tokens
 from harness.eval.encode import check_lengths, encode, limit_of
 from harness.eval.outputs import Output
 from harness.eval.pace import Pace
 from harness.eval.prompts import Prompt, prompt_seed
 from harness.eval.resume import whole_lines
+from harness.eval.stops import Stops
 from harness.llm.progress import Progress
 from harness.modeling.load import (
     available_device,
@@ -47,13 +48,13 @@ def answer_here(
         torch.set_num_threads(engine.threads)
     device = available_device()
     tokenizer = load_tokenizer(source, call.inputs)
-    encoded = encode(prompts, params.template, tokenizer)
+    encoded = encode(prompts, params.template, tokenizer, params.decoding.stop)
     model = load_model(source, call.inputs, tokenizer, engine.precision, device)
     room = most_positions(model)
     check_lengths(prompts, encoded.ids, room)
 
     decoding = params.decoding
-    stop = list(dict.fromkeys([*encoded.stop, *decoding.stop]))
+    stop = encoded.stop
     ends = end_tokens(model, tokenizer, encoded.ends)
     decoder = Decoder(model, tokenizer, decoding, ends, stop, engine.batch_size, engine.batching)
     done = _read_done(call.folder / DONE)
@@ -75,7 +76,7 @@ def answer_here(
         "threads": torch.get_num_threads(),
         "tokens_per_second": round(made / max(seconds, 1e-9), 1),
     }
-    notes, seeds = [decoder.note] if decoder.note else [], {}
+    notes, seeds = encoded.notes + ([decoder.note] if decoder.note else []), {}
     if source.random is not None and trained_folder(call.inputs) is None:
         used["base_model"] = "random"
         seeds["model"] = source.random.seed
@@ -116,7 +117,7 @@ def finish(
     made: Made, tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str], prompt_tokens: int
 ) -> Output:
     """The answer as a text, up to the first stop text in it."""
-    answer = text_of(tokenizer, made.tokens)
+    answer = Stops(tokenizer, stop).text(made.tokens)
     cut = min((answer.find(text) for text in stop if text in answer), default=len(answer))
     return Output(made.index, answer[:cut], made.finish_reason, len(made.tokens), prompt_tokens)
 

@@ -6,6 +6,7 @@ Every call is in the artefact's transcript.jsonl, from which an interrupted run 
 import asyncio
 import json
 import os
+import re
 import time
 import urllib.error
 import urllib.request
@@ -18,11 +19,14 @@ from harness.eval.answer import NO_ANSWER, Answered
 from harness.eval.asking import ServedModels
 from harness.eval.outputs import Output
 from harness.eval.prompts import Prompt, prompt_seed
+from harness.eval.stops import SPECIAL_LOOKS, special_pattern
 from harness.llm.client import Client
 from harness.llm.progress import Progress
 from harness.llm.reply import REFUSED, Kind, Reply, tokens_used, usage_is_known
 from harness.llm.stage_calls import open_client
-from harness.modeling.load import is_adapter, load_tokenizer, trained_folder
+from harness.modeling.generation import end_tokens_in
+from harness.modeling.load import is_adapter, load_tokenizer, model_folder, trained_folder
+from harness.modeling.tokenizer_template import special_tokens
 from harness.spec.answer import Answer, Decoding, EndpointEngine, VllmEngine
 from harness.spec.base import Endpoint
 from harness.spec.model_source import ModelSource
@@ -48,18 +52,25 @@ def answer_by_endpoint(
 ) -> Answered:
     """Raises what harness.llm.client raises, and InputError for a template that is no plain text."""
     kind: Kind = engine.api
+    special = re.compile(SPECIAL_LOOKS)
     if kind == "chat":
         bodies = [chat_body(prompt, engine, params.decoding) for prompt in prompts]
         stop = params.decoding.stop
     else:
-        texts, stop = _texts(call, params, source, prompts)
+        texts, stop, special, opening = _texts(call, params, source, prompts)
         bodies = [
             {"prompt": text, **sampling_of(params.decoding, prompt)}
             | ({"stop": stop} if stop else {})
+            | opening
             for text, prompt in zip(texts, prompts, strict=True)
         ]
+    # Servers of open models look for stop texts in what they send back, which is without special
+    # tokens unless this is said. OpenAI's own, whose texts hold none, takes no such word.
+    shows = engine.endpoint.base_url is not None and any(map(special.search, stop))
+    if shows:
+        bodies = [body | {"skip_special_tokens": False} for body in bodies]
     client = open_client(call, engine.endpoint, engine.transcript)
-    answered = _asked(client, bodies, kind, stop)
+    answered = _asked(client, bodies, kind, stop, special if shows else None)
     answered.used["model"] = engine.endpoint.model
     return answered
 
@@ -84,11 +95,16 @@ def answer_by_vllm(
             "Take eval.answer.engine.kind: transformers for it.",
         )
     tokenizer = load_tokenizer(source, call.inputs)
-    encoded = encode(prompts, params.template, tokenizer)
+    encoded = encode(prompts, params.template, tokenizer, params.decoding.stop)
     limits = [positions_in(source, call.inputs), engine.max_model_length]
     room = min((limit for limit in limits if limit is not None), default=None)
     check_lengths(prompts, encoded.ids, room)
-    stop = list(dict.fromkeys([*encoded.stop, *params.decoding.stop]))
+    stop = encoded.stop
+    special = special_pattern(special_tokens(tokenizer))
+    served = trained or model_folder(source, call.inputs)
+    ends = sorted({tokenizer.eos_token_id, *encoded.ends, *end_tokens_in(served)})
+    # The server looks for stop texts in the text that it sends back.
+    hides = not any(map(special.search, stop))
     bodies = []
     for ids, prompt in zip(encoded.ids, prompts, strict=True):
         limit = limit_of(len(ids), params.decoding.max_new_tokens, room)
@@ -103,8 +119,9 @@ def answer_by_vllm(
                 "min_p": 0.0,
                 "repetition_penalty": 1.0,
                 "stop": stop,
-                "stop_token_ids": sorted({tokenizer.eos_token_id, *encoded.ends}),
-                "skip_special_tokens": True,
+                "stop_token_ids": ends,
+                "skip_special_tokens": hides,
+                **({} if hides else {"spaces_between_special_tokens": False}),
             }
         )
     settings = {"concurrency": engine.concurrency, "timeout_s": VLLM_TIMEOUT_S}
@@ -113,7 +130,8 @@ def answer_by_vllm(
     # Its calls cost no money, and no budget holds for them.
     client = Client(known_as, call.folder / TRANSCRIPT, replay=call.replay, at=at)
     started = time.monotonic()
-    answered = _asked(client, bodies, "completion", stop)
+    answered = _asked(client, bodies, "completion", stop, None if hides else special)
+    answered.notes += encoded.notes
     answered.cost["gpu_seconds"] = 0.0 if call.replay else round(time.monotonic() - started, 3)
     return answered
 
@@ -190,11 +208,13 @@ def sampling_of(decoding: Decoding, prompt: Prompt) -> dict[str, Any]:
 
 def _texts(
     call: StageCall, params: Answer, source: ModelSource | None, prompts: Sequence[Prompt]
-) -> tuple[list[str], list[str]]:
-    """The prompts as the template writes them, and the texts that end an answer.
+) -> tuple[list[str], list[str], "re.Pattern[str]", dict[str, Any]]:
+    """The prompts as the template writes them, the texts that end an answer, the special tokens, and
+    what a request says of a prompt's beginning: the server's tokenizer has its own.
 
     Raises InputError where it needs a tokenizer's tokens, and the row has no model.
     """
+    from harness.modeling.chat_template import opening_of
     from harness.modeling.pieces import ending, pieces
     from harness.modeling.text import Encoder
 
@@ -202,12 +222,18 @@ def _texts(
     if template is None:
         raise InputError("the answer stage was given no template")
     tokens: dict[str, str] = {}
+    opening, added = "", {}
+    special = re.compile("|".join([SPECIAL_LOOKS, *map(re.escape, template.special)]))
     if source is not None:
         tokenizer = load_tokenizer(source, call.inputs)
         tokens = {"bos": tokenizer.bos_token or "", "eos": tokenizer.eos_token or ""}
         encoder = Encoder(tokenizer, template)
+        special = special_pattern([*special_tokens(tokenizer), *template.special])
         made = [encoder.pieces(p.instruction, p.input, None, p.system) for p in prompts]
         ends = list(encoder.stop)
+        if template.from_tokenizer and encoder.end_ids != [tokenizer.eos_token_id]:
+            ends += tokenizer.convert_ids_to_tokens(encoder.end_ids)
+        opening = opening_of(tokenizer)
     elif template.from_tokenizer:
         raise InputError(
             "the tokenizer's own template is wanted, and the row has no model with a tokenizer",
@@ -226,12 +252,23 @@ def _texts(
             "Name the model in the spec, a template of text alone, or api: chat.",
         )
     texts = ["".join(tokens.get(piece.token, piece.text) for piece in parts) for parts in made]
-    return texts, list(dict.fromkeys([*ends, *params.decoding.stop]))
+    if opening and not any(piece.opens for parts in made for piece in parts):
+        if all(text.startswith(opening) for text in texts):
+            # The server puts it there.
+            texts = [text.removeprefix(opening) for text in texts]
+        else:
+            added = {"add_special_tokens": False}
+    return texts, list(dict.fromkeys([*ends, *params.decoding.stop])), special, added
 
 
 def _asked(
-    client: Client, bodies: Sequence[dict[str, Any]], kind: Kind, stop: Sequence[str]
+    client: Client,
+    bodies: Sequence[dict[str, Any]],
+    kind: Kind,
+    stop: Sequence[str],
+    special: "re.Pattern[str] | None",
 ) -> Answered:
+    """`special`: the special tokens of texts that are sent back with them."""
     progress, done = Progress("answer", len(bodies), "prompts"), 0
     started, new, tokens = time.monotonic(), 0, 0
     served = ServedModels()
@@ -282,7 +319,7 @@ def _asked(
             f"{TRANSCRIPT}, and no judge sees it"
         )
     return Answered(
-        [_output(index, reply, stop) for index, reply in enumerate(replies)],
+        [_output(index, reply, stop, special) for index, reply in enumerate(replies)],
         used={"served_models": client.served_models},
         cost=client.cost(),
         notes=notes,
@@ -325,7 +362,9 @@ def _no_answer_findings(asked: int, without_text: int) -> list[dict[str, Any]]:
     ]
 
 
-def _output(index: int, reply: Reply, stop: Sequence[str]) -> Output:
+def _output(
+    index: int, reply: Reply, stop: Sequence[str], special: "re.Pattern[str] | None"
+) -> Output:
     known = usage_is_known(reply.usage)
     prompt, made = tokens_used(reply.usage) if known else (None, None)
     # Some servers leave the stop text in.
@@ -333,4 +372,5 @@ def _output(index: int, reply: Reply, stop: Sequence[str]) -> Output:
     reason = reply.finish_reason
     if reason == REFUSED:
         return Output(index, "", REFUSED, made, prompt)
-    return Output(index, reply.text[:cut], reason, made, prompt)
+    text = reply.text[:cut] if special is None else special.sub("", reply.text[:cut])
+    return Output(index, text, reason, made, prompt)

@@ -9,6 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import InputError
+from harness.modeling.generation import (
+    BASE_CHAT_TEMPLATE,
+    end_tokens_in,
+    read_settings,
+    token_set,
+)
 from harness.spec.model_source import ModelSource, RandomModel
 
 if TYPE_CHECKING:
@@ -57,6 +63,9 @@ def load_tokenizer(source: ModelSource, inputs: dict[str, str]) -> "PreTrainedTo
         )
     except Exception as e:
         raise _unloadable("tokenizer", folder, source, e) from e
+    if trained is not None and (trained / BASE_CHAT_TEMPLATE).is_file():
+        text = (trained / BASE_CHAT_TEMPLATE).read_text(encoding="utf-8")
+        tokenizer.chat_template = text or None
     if tokenizer.eos_token_id is None:
         raise InputError(
             f"the tokenizer in {folder} names no end-of-sequence token",
@@ -96,6 +105,8 @@ def load_model(
     model.to(device=device, dtype=dtype)
     if trained is not None and is_adapter(trained):
         model = _with_adapter(model, trained)
+        ends = token_set(model.generation_config.eos_token_id) | end_tokens_in(trained)
+        model.generation_config.eos_token_id = sorted(ends)
     return model.eval()
 
 
@@ -238,11 +249,14 @@ def model_in(folder: Path, source: ModelSource, dtype: Any, **settings: Any) -> 
 
     Raises InputError for a folder whose files are missing, broken, or lack tensors.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     _check_files(folder, weights=True)
+    proposed = read_settings(folder)
+    if proposed.dropped:
+        settings["generation_config"] = GenerationConfig.from_dict(dict(proposed.fields))
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             folder,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from harness.errors import InputError
 from harness.modeling.pieces import MASKED, History, Piece, ending, pieces, render
 from harness.modeling.tokenizer_template import TokenizerTemplate, special_tokens
-from harness.spec.template import TOKENIZER, Template, load_template, template_names
+from harness.spec.template import DATE, TOKENIZER, Template, load_template, template_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,7 +49,8 @@ class Encoder:
     and the prompt tokens are those that the model is asked with. `together`: what lies between two of
     the tokenizer's own tokens is one text, and a part of it begins behind as many tokens as all before
     it has alone. `append_end`: whether an example's answer is followed by its end. Raises InputError
-    where the tokenizer lacks a token that the template needs.
+    where the tokenizer lacks a token that the template needs, or both of them begin a text with the
+    same one.
     """
 
     def __init__(
@@ -62,7 +63,9 @@ class Encoder:
         self._tokenizer = tokenizer
         self._template = template
         self._together, self._append_end = together, append_end
-        self._own = TokenizerTemplate(tokenizer) if template.from_tokenizer else None
+        self._own = (
+            TokenizerTemplate(tokenizer, template.date or DATE) if template.from_tokenizer else None
+        )
         if self._own is None:
             _check_tokens(tokenizer, template)
         specials = special_tokens(tokenizer) + template.special
@@ -71,7 +74,14 @@ class Encoder:
         """The ids that end an answer: a model that has learnt the template makes one of them."""
         self.stop = list(template.stop)
         """Texts that end an answer; among them the template's end where that is no special token."""
+        self.notes: list[str] = []
+        if self._own is not None and self._own.asks_for_date:
+            self.notes.append(
+                f"the tokenizer's chat template asks for today's date: it is given {self._own.day}, "
+                "always (template.date)"
+            )
         self._find_end()
+        self._check_opening()
 
     def prompt(
         self, instruction: str, input: str = "", system: str = "", history: History = ()
@@ -162,6 +172,27 @@ class Encoder:
             ]
         return dict(zip(texts, made, strict=True))
 
+    def _check_opening(self) -> None:
+        first = self.prompt("")[:2]
+        if first == [self._tokenizer.bos_token_id] * 2:
+            begins = self._tokenizer.bos_token
+            raise InputError(
+                f"the template begins with {begins}, and the tokenizer puts one there by itself: every "
+                "text would begin with two",
+                f"Leave {begins} out of template.prompt, or say with template.start that the template "
+                f"alone decides what a text begins with (start: '', and in the prompt {{bos}}).",
+            )
+
+    def stops(self, texts: Sequence[str] = ()) -> tuple[list[int], list[str]]:
+        """What ends an answer, by the template and by these stop texts: tokens, and texts.
+
+        A text that is one special token is that token: an answer's text would not show it.
+        """
+        every = dict.fromkeys([*self.stop, *texts])
+        special = [text for text in special_tokens(self._tokenizer) if text in every]
+        ids: list[int] = self._tokenizer.convert_tokens_to_ids(special)
+        return sorted({*self.end_ids, *ids}), [text for text in every if text not in special]
+
     def _find_end(self) -> None:
         ends = ending(self._template) if self._own is None else [Piece(self._own.end_token)]
         specials = set(
@@ -205,7 +236,7 @@ def _any_system(template: Template) -> str:
 
 def _is_token(tokenizer: "PreTrainedTokenizerBase", text: str) -> bool:
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return len(ids) == 1 and ids[0] != tokenizer.unk_token_id
+    return len(ids) == 1 and (ids[0] != tokenizer.unk_token_id or text == tokenizer.unk_token)
 
 
 def _check_tokens(tokenizer: "PreTrainedTokenizerBase", template: Template) -> None:

@@ -1,15 +1,22 @@
 """The chat template that a tokenizer brings, taken apart: prompts, answers, and what ends them."""
 
 import re
+from contextlib import suppress
+from datetime import date, datetime, time
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from harness.errors import InputError
 from harness.modeling.pieces import History, Piece
+from harness.spec.template import DATE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PROBE = "the answer ends here"
+OTHER_DAYS = (date(2001, 2, 3), date(2012, 11, 30))
+DIRECTIVES = ("%-d", "%-m", "%-j", *(f"%{letter}" for letter in "YymdebBhaAjHIMSpFDTRxXcfZz"))
+"""Of strftime: what a template may ask for."""
 _HINT = "Name a template in the spec, or write one (template.prompt, with end and special)."
 
 
@@ -19,13 +26,34 @@ def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     return sorted(added | set(tokenizer.all_special_tokens), key=lambda t: (-len(t), t))
 
 
-class TokenizerTemplate:
-    """Raises InputError where the tokenizer has no chat template, or one that ends no answer."""
+def dated(jinja: str, day: date) -> str:
+    """The chat template with this day, at midnight, in place of the clock: transformers lets it call
+    `strftime_now`, and whoever uses it tell it `date_string` (the templates of Llama 3)."""
+    moment = datetime.combine(day, time.min)
+    said = "".join(f"|replace('{d}', '{moment.strftime(d)}')" for d in DIRECTIVES)
+    # The newline is the blocks' own, which transformers takes away with them.
+    return (
+        f"{{% macro strftime_now(format) %}}{{{{ format{said} }}}}{{% endmacro %}}"
+        "{% if date_string is not defined %}"
+        f"{{% set date_string = '{day:%d %b %Y}' %}}{{% endif %}}\n{jinja}"
+    )
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+
+class TokenizerTemplate:
+    """`day`: what it is given for today's date.
+
+    Raises InputError where the tokenizer has no chat template, or one that ends no answer.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", day: str = DATE) -> None:
         self._tokenizer = tokenizer
+        self.day = date.fromisoformat(day)
         if not tokenizer.chat_template:
             raise InputError("the tokenizer brings no chat template (template: tokenizer)", _HINT)
+        try:
+            self._jinja = str(tokenizer.get_chat_template())
+        except ValueError as e:
+            raise InputError(f"the tokenizer's chat template cannot be chosen: {e}", _HINT) from e
         shown = self._render([_said("user", "question"), _said("assistant", PROBE)], asks=False)
         after = shown.partition(PROBE)[2]
         specials = "|".join(map(re.escape, special_tokens(tokenizer)))
@@ -51,10 +79,13 @@ class TokenizerTemplate:
     ) -> list[Piece]:
         """As harness.modeling.pieces.pieces. The prompt is what the chat template makes of it.
 
-        Raises InputError where it refuses a role, or writes earlier turns or the answer in another way
-        once more text follows, so that no part of the whole is the prompt.
+        Raises InputError where it refuses a role, has no place for a system text, or writes earlier
+        turns or the answer in another way once more text follows, so that no part of the whole is the
+        prompt.
         """
         messages = [_said("system", system)] if system else []
+        if system:
+            self._check_system()
         question = f"{instruction}\n{input}" if input else instruction
         turns: list[tuple[str, str | None]] = [(user, said) for user, said in history]
         asked, told = [], []
@@ -73,6 +104,31 @@ class TokenizerTemplate:
             )
         return self._apart(whole, asked, told)
 
+    @cached_property
+    def asks_for_date(self) -> bool:
+        """Whether what it writes depends on the day."""
+        turns = [_said("user", PROBE), _said("assistant", PROBE)]
+        for messages in (turns, [_said("system", PROBE), *turns]):
+            # Where it takes no system text, it does not write one either.
+            with suppress(InputError):
+                one, other = (self._render(messages, False, day) for day in OTHER_DAYS)
+                if one != other:
+                    return True
+        return False
+
+    @cached_property
+    def _places_system(self) -> bool:
+        messages = [_said("system", PROBE), _said("user", "question")]
+        return PROBE in self._render(messages, asks=True)
+
+    def _check_system(self) -> None:
+        """A chat template in Jinja leaves out in silence what it does not look for."""
+        if not self._places_system:
+            raise InputError(
+                "the tokenizer's chat template has no place for a system text",
+                "Name a template in the spec that has one, or leave the texts out.",
+            )
+
     def _apart(self, whole: str, asked: list[str], told: list[str]) -> list[Piece]:
         """`asked` and `told` are beginnings of the whole: up to each answer, and with it."""
         found: list[Piece] = []
@@ -90,13 +146,16 @@ class TokenizerTemplate:
             at = ended + len(self.end)
         return found
 
-    def _render(self, messages: list[dict[str, str]], asks: bool) -> str:
+    def _render(self, messages: list[dict[str, str]], asks: bool, day: "date | None" = None) -> str:
         from jinja2 import TemplateError
 
         try:
             return str(
                 self._tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=asks
+                    messages,
+                    chat_template=dated(self._jinja, day or self.day),
+                    tokenize=False,
+                    add_generation_prompt=asks,
                 )
             )
         except (TemplateError, TypeError, ValueError) as e:

@@ -10,6 +10,7 @@ from harness import events
 from harness.call import StageCall, StageResult
 from harness.errors import HarnessError, InputError
 from harness.llm.secrets import read_key, redact
+from harness.modeling.generation import BASE_CHAT_TEMPLATE
 from harness.store import files_below
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def contents(artefact: Path) -> dict[str, Path]:
     finds them, and the log beside them. Name -> file."""
     model = artefact / MODEL
     files = {path.relative_to(model).as_posix(): path for path in files_below(model)}
-    files.pop(CARD, None)
+    for name in (CARD, BASE_CHAT_TEMPLATE):
+        files.pop(name, None)
     return files | {name: artefact / name for name in BESIDE if (artefact / name).is_file()}
 
 

@@ -40,6 +40,7 @@ WORDS = {
     "special": "the special tokens",
     "stop": "the stop texts",
     "from_tokenizer": "whether it is the tokenizer's own",
+    "date": "the date that it is given",
 }
 
 
@@ -166,6 +167,8 @@ def _show_example(
     if encoder is None:
         console.print(_line("tokens", f"not counted: {why}"))
     else:
+        for note in encoder.notes:
+            console.print(_line("note", note))
         for line in _token_lines(encoder, tokenizer, example, parts, counted):
             console.print(line)
 
@@ -238,6 +241,7 @@ def _token_lines(
     marked = {part.answer for part, is_bright in zip(parts, counted, strict=True) if is_bright}
     bright = sum(lengths[answer] for answer in marked)
     yield _line("tokens", f"{bright} marked, {len(tokens.ids) - bright} in the rest")
+    yield _line("opens with", _named_ids(tokenizer, tokens.ids[:BORDER]))
     before, after = tokens.ids[max(0, begin - BORDER) : begin], tokens.ids[begin : begin + BORDER]
     yield _line("border", f"{_named_ids(tokenizer, before)} | {_named_ids(tokenizer, after)}")
     ends = _named_ids(tokenizer, encoder.end_ids) or "no token: a stop text"

@@ -4,11 +4,12 @@ A template is data: its own fields, or a name that stands for the fields in a fi
 """
 
 import difflib
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -18,6 +19,20 @@ FOLDER = Path(__file__).parents[1] / "templates"
 TOKENIZER = "tokenizer"
 """The name of the template that the tokenizer itself brings."""
 PROMPTS = ("prompt", "prompt_with_input")
+DATE = "2024-07-26"
+"""A fixed one: with today's, the same key would have another content every day."""
+
+
+def _day(value: Any) -> Any:
+    """YAML reads 2024-07-26 as a date of its own."""
+    text = value.isoformat() if isinstance(value, date) else value
+    try:
+        return date.fromisoformat(text).isoformat()
+    except (TypeError, ValueError):
+        raise ValueError(f"a day is wanted, such as {DATE}") from None
+
+
+Day = Annotated[str, BeforeValidator(_day, json_schema_input_type=str)]
 
 
 @cache
@@ -61,18 +76,26 @@ class Template(Spec):
     """Texts that end an answer when a model writes it, beside the end itself."""
     from_tokenizer: bool = False
     """The tokenizer's own chat template in place of all of these but `system` and `stop`."""
+    date: Day | None = None
+    """The day that the tokenizer's chat template is given where it asks for today's. Left open there:
+    2024-07-26, which is what Llama 3's templates write where nobody says. Others ask for none."""
 
     @model_validator(mode="before")
     @classmethod
     def _content_of_a_name(cls, value: Any) -> Any:
         if isinstance(value, str):
             return _named(value)
-        if not isinstance(value, dict) or value.get("name") is None:
+        if not isinstance(value, dict):
             return value
-        if isinstance(value.get("prompt"), str):
-            raise ValueError("give either the name of a template or the prompt of one, not both")
-        # What a stage receives has every field already.
-        return value if "prompt" in value else _named(value["name"]) | value
+        if value.get("name") is not None:
+            if isinstance(value.get("prompt"), str):
+                raise ValueError(
+                    "give either the name of a template or the prompt of one, not both"
+                )
+            # What a stage receives has every field already.
+            value = value if "prompt" in value else _named(value["name"]) | value
+        dated = value.get("from_tokenizer") and value.get("date") is None
+        return value | {"date": DATE} if dated else value
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Template":
@@ -80,6 +103,8 @@ class Template(Spec):
             raise ValueError(
                 f"a template needs a prompt or a name: give prompt: FILE, or one of {_known()}"
             )
+        if self.date is not None and not self.from_tokenizer:
+            raise ValueError("date: only the tokenizer's own chat template can ask for a day")
         if self.system and self.system_layout is None and not self.from_tokenizer:
             raise ValueError("a system text needs a place: give system_layout, text with {system}")
         prompts = [p.text for p in (self.prompt, self.prompt_with_input) if p is not None]
@@ -127,7 +152,7 @@ def _read(name: str) -> dict[str, Any]:
 
 def _named(name: Any) -> dict[str, Any]:
     if name == TOKENIZER:
-        return {"name": TOKENIZER, "from_tokenizer": True}
+        return {"name": TOKENIZER, "from_tokenizer": True, "date": DATE}
     if name in template_names():
         return dict(_read(str(name)))
     if not isinstance(name, str):

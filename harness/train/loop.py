@@ -80,6 +80,15 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             return self.lr_scheduler
         return super().create_scheduler(num_training_steps, optimizer)
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """A checkpoint goes without the tokenizer: one that cannot be written again stops none."""
+        tokenizer = self.processing_class  # type: ignore[has-type]
+        self.processing_class = None
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.processing_class = tokenizer
+
     def _send_telemetry(self) -> None:
         pass
 

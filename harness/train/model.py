@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import InputError
+from harness.modeling.generation import TOKENS
 from harness.modeling.load import ADAPTER, check_vocabulary, load_model, model_folder, model_in
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
@@ -44,8 +45,22 @@ def load(
     else:
         precision = "float32" if params.method == "full" else params.precision
         model = load_model(source, inputs, tokenizer, precision, device)
+    _make_savable(model)
     add_label_loss(model)
     return model
+
+
+def _make_savable(model: PreTrainedModel) -> None:
+    """Transformers refuses to write configurations that it reads, once a trainer has aligned their
+    tokens. What the base's folder says of decoding is none of the training's, and is written from
+    there (harness.train.beside)."""
+    from transformers import GenerationConfig
+
+    if model.generation_config is not None:
+        tokens = {name: getattr(model.generation_config, name) for name in TOKENS}
+        model.generation_config = GenerationConfig(**tokens)
+    for name in model.config._get_generation_parameters():
+        setattr(model.config, name, None)
 
 
 def _quantised(
@@ -221,10 +236,8 @@ def _close(ours: Tensor, theirs: Tensor, limit: float) -> bool:
     return same_shape and bool(torch.allclose(ours, theirs, rtol=limit, atol=limit))
 
 
-def write(
-    model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, state: dict[str, Tensor] | None
-) -> None:
-    """A whole model, or an adapter without its base, as safetensors; and the tokenizer.
+def write(model: Any, folder: Path, state: dict[str, Tensor] | None) -> None:
+    """A whole model, or an adapter without its base, as safetensors.
 
     state: the gathered weights, where the model itself holds a share of them only.
     """
@@ -237,7 +250,6 @@ def write(
             name: weight for name, weight in state.items() if not name.endswith(tied or ("\0",))
         }
     model.save_pretrained(folder, **({} if state is None else {"state_dict": state}))
-    tokenizer.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
     settings = folder / ADAPTER
     if settings.is_file():
@@ -261,5 +273,6 @@ def merge(
     from peft import PeftModel
 
     base = load_model(source, inputs, tokenizer, "float32", "cpu")
+    _make_savable(base)
     whole = PeftModel.from_pretrained(base, folder).merge_and_unload()
-    write(whole.to(getattr(torch, precision)), tokenizer, folder, None)
+    write(whole.to(getattr(torch, precision)), folder, None)

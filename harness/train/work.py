@@ -15,9 +15,11 @@ from harness.call import StageCall, StageResult
 from harness.errors import HarnessError, InputError
 from harness.modeling.load import available_device, device_name, most_positions
 from harness.spec.model_source import ModelSource
+from harness.spec.template import Template
 from harness.spec.train import Train
 from harness.train import LOG, MODEL, checkpoints, last_loss
 from harness.train import model as models
+from harness.train.beside import Beside, write_beside
 from harness.train.data import Data
 from harness.train.loop import Trainer, train
 from harness.train.watch import Watch
@@ -50,7 +52,7 @@ def train_here(
         )
     except torch.cuda.OutOfMemoryError as e:
         raise _too_small(params, model, data) from e
-    _save(trainer, tokenizer, call, params, source, rank)
+    beside = _save(trainer, tokenizer, call, params, source, rank)
     used = {
         "parameters": parameters,
         "trained_parameters": _trained(trainer.model),
@@ -65,7 +67,11 @@ def train_here(
         "checkpoint_seconds": round(watch.save_seconds, 3),
         "train_seconds": round(watch.seconds(), 3),
     }
-    return _result(call, params, source, data, watch, used, device)
+    result = _result(call, params, source, data, watch, used, device)
+    result.notes += beside.notes
+    if beside.stop:
+        result.used["stop_texts"] = beside.stop
+    return result
 
 
 def _result(
@@ -177,19 +183,22 @@ def _save(
     params: Train,
     source: ModelSource,
     rank: int,
-) -> None:
+) -> Beside:
     started = time.monotonic()
     state = None
     if params.deepspeed is not None:
         state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if rank != 0:
-        return
+        return Beside([], [])
     folder = call.folder / MODEL
     with checkpoints.honest_disk_faults(call.folder):
-        models.write(trainer.accelerator.unwrap_model(trainer.model), tokenizer, folder, state)
+        models.write(trainer.accelerator.unwrap_model(trainer.model), folder, state)
         if params.lora is not None and params.lora.merge:
             events.note("adding the adapter to the base model")
             del trainer
             models.merge(source, call.inputs, tokenizer, folder, params.precision)
+        template = Template.model_validate(call.params["template"])
+        beside = write_beside(folder, tokenizer, template, source, call.inputs)
     if time.monotonic() - started > 2:
         events.note(f"the model was written in {time.monotonic() - started:.0f} s")
+    return beside

@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
 
 from harness.call import StageCall
 from harness.errors import HarnessError, InputError
 from harness.eval.answer import run
 from harness.eval.served import VLLM_URL
 from harness.modeling.load import bytes_tokenizer, load_model
+from harness.modeling.text import Encoder
 from harness.spec.model_source import ModelSource
+from harness.spec.template import Template
 from tests.modeling.calls import answer_call, outputs, random_model, template
 
 PROMPTS = [{"instruction": "Say yes."}, {"instruction": "Add.", "input": "1 2"}]
@@ -197,6 +201,44 @@ def test_an_answer_that_a_filter_kept_back_is_counted_as_declined(
     assert result.counts["no_answer"] == 0
     told = "the server declined 2 of 2 requests for what is in them: content_filter (2)"
     assert told in result.notes
+
+
+@pytest.mark.parametrize(
+    ("fields", "sent", "said"),
+    [
+        (template(), "Q: Say yes.\nA:", {}),
+        (template("{bos}Q: {instruction}") | {"start": ""}, "Q: Say yes.", {}),
+        (
+            template("Q: {instruction}") | {"start": ""},
+            "Q: Say yes.",
+            {"add_special_tokens": False},
+        ),
+    ],
+    ids=["the tokenizer's", "the template's", "none"],
+)
+def test_a_completions_text_begins_as_the_template_says_and_never_twice(
+    tmp_path: Path,
+    server: FakeServer,
+    real_model: Path,
+    fields: dict[str, Any],
+    sent: str,
+    said: dict[str, bool],
+) -> None:
+    """The server's tokenizer, as the row's, puts <|im_start|> before a text."""
+    tokenizer = AutoTokenizer.from_pretrained(real_model)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
+    )
+    tokenizer.save_pretrained(tmp_path / "model")
+    call = endpoint_call(tmp_path, server.url, api="completion")
+    call.params["answer"]["template"] = fields
+    call.params["model"] = {"path": str(tmp_path / "model")}
+    run(call)
+    one = server.asked[0]
+    assert one["prompt"] == sent
+    assert {n: v for n, v in one.items() if n == "add_special_tokens"} == said
+    wanted = Encoder(tokenizer, Template.model_validate(fields)).prompt(**PROMPTS[0])
+    assert tokenizer(one["prompt"], **said)["input_ids"] == wanted
 
 
 def test_a_completion_is_asked_with_the_templates_text_and_its_stop_texts(

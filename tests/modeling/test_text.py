@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
 
 from harness.errors import InputError
 from harness.eval import answer, local
 from harness.eval.decode import Decoder
+from harness.modeling.chat_template import chat_template_of
 from harness.modeling.load import bytes_tokenizer, load_model
 from harness.modeling.pieces import History, pieces
 from harness.modeling.text import (
@@ -18,7 +22,7 @@ from harness.modeling.text import (
     encode_prompt,
     render,
 )
-from harness.spec.template import Template, load_template, template_names
+from harness.spec.template import DATE, Template, load_template, template_names
 from tests.modeling.calls import (
     IGNORED,
     answer_call,
@@ -415,3 +419,103 @@ def test_an_end_of_more_than_a_token_ends_an_answer_with_its_mark_and_not_its_ne
     layout = {"prompt": {"path": "p.txt", "text": "{instruction}"}, "start": "", "end": "\n{eos}"}
     encoder = Encoder(bytes_tokenizer(), Template.model_validate(layout))
     assert encoder.end_ids == [bytes_tokenizer().eos_token_id]
+
+
+DROPS_SYSTEM = (
+    "{% for m in messages %}{% if m['role'] in ('user', 'assistant') %}"
+    "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+REFUSES_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}"
+    "{{ raise_exception('no place for a system text') }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    "jinja", [DROPS_SYSTEM, REFUSES_SYSTEM + DROPS_SYSTEM], ids=["drops", "refuses"]
+)
+def test_a_system_text_that_the_tokenizers_template_would_leave_out_is_refused(
+    real_model: Path, jinja: str
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(real_model)
+    given = {"system": "Be brief."}
+    assert "Be brief." in tokenizer.decode(
+        Encoder(tokenizer, load_template("tokenizer")).prompt("a", **given)
+    )
+    tokenizer.chat_template = jinja
+    encoder = Encoder(tokenizer, load_template("tokenizer"))
+    assert (
+        tokenizer.decode(encoder.prompt("a"))
+        == "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+    )
+    with pytest.raises(InputError, match="no place for a system text"):
+        encoder.prompt("a", **given)
+    with_own = Template.model_validate({"name": "tokenizer", **given})
+    with pytest.raises(InputError, match="no place for a system text"):
+        Encoder(tokenizer, with_own).example("a", "", "b")
+
+
+def begins(real_model: Path) -> Any:
+    """The real tokenizer, as one that puts its <|im_start|> before every text."""
+    tokenizer = AutoTokenizer.from_pretrained(real_model)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
+    )
+    return tokenizer
+
+
+def test_a_text_never_begins_with_two_beginning_tokens(real_model: Path) -> None:
+    tokenizer = begins(real_model)
+    text = "<|im_start|>user\n{instruction}<|im_end|>\n<|im_start|>assistant\n"
+    with pytest.raises(InputError, match=r"begins with <\|im_start\|>, and the tokenizer puts one"):
+        Encoder(tokenizer, Template.model_validate(template(text)))
+    alone = Template.model_validate(template(text) | {"start": ""})
+    assert (
+        Encoder(tokenizer, alone).prompt("a")[:2]
+        == tokenizer("<|im_start|>user", add_special_tokens=False)["input_ids"]
+    )
+    assert Encoder(tokenizer, load_template("tokenizer")).prompt("a").count(1) == 3
+    plain = Encoder(tokenizer, Template.model_validate(template("Q: {instruction}\nA:")))
+    assert plain.prompt("a")[0] == 1
+
+
+ASKS = "{% macro on(how) %}{{ strftime_now(how) }}{% endmacro %}{{ on('%Y-%m-%d') }} "
+TOLD = "{% if not date_string is defined %}{% set date_string = 'never' %}{% endif %}{{ date_string }} "
+
+
+@pytest.mark.parametrize(
+    ("jinja", "default", "other"),
+    [(ASKS, "2024-07-26", "2025-01-02"), (TOLD, "26 Jul 2024", "02 Jan 2025")],
+)
+def test_a_template_that_asks_for_todays_date_is_given_the_rows(
+    real_model: Path, jinja: str, default: str, other: str
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(real_model)
+    assert not Encoder(tokenizer, load_template("tokenizer")).notes
+    tokenizer.chat_template = jinja + tokenizer.chat_template
+    for date, wanted in ((None, default), ("2025-01-02", other)):
+        named = Template.model_validate({"name": "tokenizer", "date": date})
+        encoder = Encoder(tokenizer, named)
+        shown = tokenizer.decode(encoder.example("a", "", "b").ids)
+        assert shown.startswith(wanted)
+        (note,) = encoder.notes
+        assert str(named.date) in note
+        exported = chat_template_of(tokenizer, named)
+        messages = [{"role": "user", "content": "a"}]
+        made = tokenizer.apply_chat_template(
+            messages, chat_template=exported, add_generation_prompt=True, return_dict=False
+        )
+        assert made == encoder.prompt("a")
+
+
+def test_a_day_is_part_of_what_decides_a_template_and_of_no_other() -> None:
+    dated = Template.model_validate({"name": "tokenizer", "date": "2025-01-02"})
+    assert dated.model_dump()["date"] == "2025-01-02"
+    assert load_template("tokenizer").date == DATE
+    assert Template.model_validate({"from_tokenizer": True}).date == DATE
+    assert Template.model_validate(yaml.safe_load("{name: tokenizer, date: 2025-01-02}")) == dated
+    assert load_template("qwen").date is None
+    for wrong in ({"name": "qwen", "date": "2025-01-02"}, {"name": "tokenizer", "date": "today"}):
+        with pytest.raises(ValueError, match="day"):
+            Template.model_validate(wrong)

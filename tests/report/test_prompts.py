@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
 
 from harness.cli import main
 from harness.keys import Files
@@ -129,3 +131,44 @@ def test_the_core_loads_no_transformers_for_it_before_it_is_asked() -> None:
     code += "print('torch' in sys.modules, 'transformers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "False False\n"
+
+
+def test_the_ids_at_a_texts_start_are_shown_and_two_beginning_tokens_are_a_fault(
+    tmp_path: Path, real_model: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(real_model)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
+    )
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    config = {"model_type": "qwen2"}
+    model = {"random": {"config": config, "tokenizer": str(tmp_path / "tokenizer")}}
+    said = shown(tmp_path / "one", EXAMPLE, model=model)
+    assert "opens with 1 '<|im_start|>' 65 'Q' 42 ':'" in said
+    folder = tmp_path / "two"
+    spec = row(folder, EXAMPLE, model=model)
+    (folder / "prompt.txt").write_text("<|im_start|>{instruction}")
+    arguments = ["show", str(spec), "--prompt", "--volume", str(folder / "runs")]
+    said = CliRunner().invoke(main, arguments).stdout
+    assert "fault      the template begins with <|im_start|>, and the tokenizer puts one" in said
+
+
+def test_a_system_text_that_the_tokenizers_template_drops_is_a_fault_and_a_date_is_told(
+    tmp_path: Path, real_model: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(real_model)
+    tokenizer.chat_template = (
+        "{{ strftime_now('%d.%m.%Y') }}{% for m in messages if m['role'] != 'system' %}"
+        "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    config = {"model_type": "qwen2"}
+    model = {"random": {"config": config, "tokenizer": str(tmp_path / "tokenizer")}}
+    own = {"name": "tokenizer", "date": "2023-03-04"}
+    said = shown(tmp_path / "one", EXAMPLE, model=model, template=own)
+    assert "04.03.2023<|im_start|>user" in said
+    assert "asks for today's date: it is given 2023-03-04" in said
+    said = shown(tmp_path / "two", EXAMPLE, model=model, template=own | {"system": "Be brief."})
+    assert "fault      the tokenizer's chat template has no place for a system text" in said
+    assert "⟦" not in said

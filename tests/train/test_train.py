@@ -294,6 +294,8 @@ def test_the_artefact_is_a_model_a_log_and_what_is_said_of_them(tmp_path: Path) 
     ]  # fmt: skip
     assert all((call.folder / name).exists() for name in result.keep)
     assert {p.name for p in (call.folder / "model").iterdir()} == {
+        "base_chat_template.jinja",
+        "chat_template.jinja",
         "config.json",
         "generation_config.json",
         "model.safetensors",

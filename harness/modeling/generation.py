@@ -1,0 +1,82 @@
+"""What a model's folder says of decoding beside its weights, and which tokens end its answers."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+CONFIG, GENERATION = "config.json", "generation_config.json"
+BASE_CHAT_TEMPLATE = "base_chat_template.jinja"
+"""In a trained model's folder: the chat template that its base brought, empty where it brought none.
+A spec's `template: tokenizer` means that one; chat_template.jinja is the row's own template."""
+TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+class Settings(NamedTuple):
+    """What generate() would take from a folder. `dropped`: what of it transformers refuses to read."""
+
+    fields: dict[str, Any]
+    dropped: list[str]
+
+
+def read_settings(folder: Path) -> Settings:
+    """From generation_config.json; of a folder without one from its config.json, as transformers does.
+
+    Nothing in these files stops a model from being loaded or saved: what cannot be read is dropped.
+    """
+    stored = _read(folder / GENERATION)
+    if stored is None and not (folder / GENERATION).is_file():
+        stored = {n: v for n, v in (_read(folder / CONFIG) or {}).items() if n in _names()}
+    if stored is None:
+        return Settings({}, ["all of it"])
+    if _is_readable(stored):
+        return Settings(stored, [])
+    fields: dict[str, Any] = {}
+    dropped = []
+    for name, value in stored.items():
+        if _is_readable({**fields, name: value}):
+            fields[name] = value
+        else:
+            dropped.append(name)
+    return Settings(fields, dropped)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError):
+        return None
+    return stored if isinstance(stored, dict) else None
+
+
+def _names() -> set[str]:
+    """The settings of decoding that older configurations of models hold too."""
+    from transformers import GenerationConfig
+
+    # Also a setting of the model itself.
+    return {*GenerationConfig._get_default_generation_params(), *TOKENS} - {"use_cache"}
+
+
+def _is_readable(fields: dict[str, Any]) -> bool:
+    from transformers import GenerationConfig
+
+    if not all(_are_ids(fields[name]) for name in TOKENS if fields.get(name) is not None):
+        return False
+    try:
+        GenerationConfig.from_dict(dict(fields))
+    except Exception:  # whatever a library of another version raises
+        return False
+    return True
+
+
+def _are_ids(value: Any) -> bool:
+    return all(type(one) is int for one in (value if isinstance(value, list) else [value]))
+
+
+def token_set(value: int | list[int] | None) -> set[int]:
+    """Of a configuration's `eos_token_id`: None, a number, or several."""
+    return {value} if isinstance(value, int) else set(value or ())
+
+
+def end_tokens_in(folder: Path) -> set[int]:
+    """The tokens that end an answer of the folder's model for transformers' generate()."""
+    return token_set(read_settings(folder).fields.get("eos_token_id"))

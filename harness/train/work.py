@@ -95,6 +95,11 @@ def _result(
             f"{data.counts.truncated} of {data.counts.examples} examples were cut to "
             f"{params.cutoff_length} tokens"
         )
+    if params.quantization is not None and params.lora is not None and params.lora.merge:
+        notes.append(
+            "the adapter was trained on the quantised base and added to the unquantised one: another "
+            "model than the one whose losses are logged"
+        )
     if not params.append_end:
         notes.append("answers were trained without an end: the model did not learn to end one")
     return StageResult(

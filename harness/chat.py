@@ -16,10 +16,10 @@ import click
 from harness import environment, model_card
 from harness.errors import InputError, Interrupted
 from harness.export import trained
-from harness.plan import RowPlan, dump
+from harness.plan import RowPlan, dump, quantization_of
 from harness.progress import plain
 from harness.run import needs_base
-from harness.spec.answer import Decoding, LocalEngine
+from harness.spec.answer import QUANTIZATION, Decoding, LocalEngine
 from harness.spec.model_source import ModelSource
 from harness.spec.models import Row
 
@@ -267,7 +267,13 @@ def _load(runner: "Runner", plan: RowPlan, wishes: Wishes) -> Chat:
     for note in encoder.notes:
         _tell(note)
     encoder.prompt("", system=wishes.system)  # has the template a place for it?
-    model = load.load_model(source, inputs, tokenizer, precision, device)
+    how_quantised = answer.quantization if answer else "as_trained"
+    quantization = quantization_of(row, how_quantised).get(QUANTIZATION)
+    model = load.load_model(source, inputs, tokenizer, precision, device, quantization)
+    if quantization is not None:
+        _tell(f"its base is quantised as in training ({quantization.type})")
+    elif row.train is not None and row.train.quantization is not None:
+        _tell("its base is not quantised: another model than the one that was trained")
     how = "greedy" if not decoding.temperature else f"temperature {decoding.temperature:g}, "
     how += f"top_p {decoding.top_p:g}, seed {decoding.seed}" if decoding.temperature else ""
     _tell(

@@ -223,6 +223,16 @@ def _use(facts: Facts) -> Iterator[str]:
         hub = model.get("hub")
         base = f"{hub['id']!r}, revision={hub['revision']!r}" if hub else "'PATH OF THE BASE MODEL'"
         code[0:1] = ["from peft import PeftModel", code[0]]
+        quantization = _params(facts)["train"].get("quantization")
+        if quantization:
+            code[1] = code[1].replace(f", {tokenizer}", f", {tokenizer}, BitsAndBytesConfig")
+            code += [
+                "# The base as the adapter was trained on it; unquantised it is another model."
+            ]
+            code += ["in_4_bits = BitsAndBytesConfig("]
+            code += [f"    load_in_4bit=True, bnb_4bit_quant_type={quantization['type']!r},"]
+            code += [f"    bnb_4bit_use_double_quant={quantization['double']!r},", ")"]
+            base += ", quantization_config=in_4_bits"
         code += [f"base = AutoModelForCausalLM.from_pretrained({base})"]
         code += [f"base.generation_config = GenerationConfig.from_pretrained({at})"]
         code += [f"model = PeftModel.from_pretrained(base, {at})"]

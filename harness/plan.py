@@ -15,7 +15,7 @@ from harness.estimate import Estimate
 from harness.given import Reading
 from harness.keys import KEY_FORMAT, Files, differences, digest_of, iter_data, key_view, open_hubs
 from harness.prices import Price, Prices
-from harness.spec.answer import Decoding, PromptSet, VllmEngine
+from harness.spec.answer import QUANTIZATION, Decoding, PromptSet, VllmEngine
 from harness.spec.base import Endpoint, _Data
 from harness.spec.judges import (
     AlpacaEvalJudge,
@@ -31,6 +31,7 @@ from harness.spec.model_source import ModelSource
 from harness.spec.models import Row
 from harness.spec.recipes import HubData, ImportGen
 from harness.spec.scale import scaled
+from harness.spec.train import Quantization
 from harness.store import FAILED, Artefact, Store
 
 
@@ -202,6 +203,7 @@ class Planner:
                 if isinstance(judge, LossJudge):
                     judge = _with(judge, "template", judge.template or row.template)
                 params: dict[str, Any] = {"judge": judge, "model": row.model}
+                params |= quantization_of(row, judge.quantization)
                 stages.append(self._stage(loaded, "judge", params, inputs, label))
                 continue
             baseline = self._baseline(loaded, judge, stages)
@@ -270,6 +272,8 @@ class Planner:
                 seeded = answer.model_copy(update={"decoding": decoding})
                 named = _join(label, f"sampling seed {seed}" if seed is not None else "")
                 params = {"answer": seeded, "model": row.model if answer.uses_template else None}
+                if answer.uses_model:
+                    params |= quantization_of(row, answer.quantization)
                 inputs = {"model": model} if model and answer.uses_model else {}
                 yield model, add("answer", params, inputs, named), named
 
@@ -377,6 +381,15 @@ class Planner:
             if old
             else ["its last artefact is gone, so what changed is not known"]
         )
+
+
+def quantization_of(row: Row, base: str) -> dict[str, Quantization]:
+    """The parameter of a stage that reads the row's model and quantises the base of its adapter."""
+    train = row.train
+    if train is None or train.quantization is None or base != "as_trained":
+        return {}
+    merged = train.lora is not None and train.lora.merge
+    return {} if merged else {QUANTIZATION: train.quantization}
 
 
 def target(row: Row, spec: Path) -> str:

@@ -21,6 +21,7 @@ from harness.keys import Files, file_digest
 from harness.llm.secrets import read_key
 from harness.plan import RowPlan, StagePlan, unique
 from harness.progress import ProgressView, plain
+from harness.spec.answer import QUANTIZATION, vllm_cannot
 from harness.spec.model_source import HubModel, ModelSource
 from harness.spec.recipes import HubData
 from harness.store import FAILED, Artefact, Store
@@ -236,7 +237,9 @@ class Runner:
                 "Use the engine transformers, or a model from a folder or the hub.",
             )
         name = f"harness-{planned.key[:12]}"
-        return Serve(engine, name, whole, adapter, source.trust_remote_code)
+        asked = planned.params.get(QUANTIZATION)
+        quantised = adapter is not None and asked is not None and not vllm_cannot(asked)
+        return Serve(engine, name, whole, adapter, source.trust_remote_code, quantised)
 
     def _cache(self) -> Path:
         folder = self.store.root / "cache" / "tokens"

@@ -23,6 +23,7 @@ from harness.eval.outputs import (
     write_outputs,
 )
 from harness.eval.prompts import Prompt, once, read_prompts
+from harness.eval.row_model import base_of
 from harness.spec.answer import (
     Answer,
     EndpointEngine,
@@ -47,6 +48,7 @@ class Answered:
     notes: list[str] = field(default_factory=list)
     seeds: dict[str, int] = field(default_factory=dict)
     findings: list[dict[str, Any]] = field(default_factory=list)
+    deviations: list[str] = field(default_factory=list)
     simulated: list[str] = field(default_factory=list)
     keep: list[str] = field(default_factory=list)
     without_text: set[int] | None = None
@@ -104,6 +106,7 @@ def run(call: StageCall) -> StageResult:
         cost=answered.cost,
         simulated=answered.simulated,
         notes=notes,
+        deviations=answered.deviations,
         findings=prompt_mismatch.findings(call, params, source)
         + answered.findings
         + hygiene.findings(flagged, params.reasoning == "strip"),
@@ -132,7 +135,9 @@ def _answer(
         case TransformersEngine() if call.replay:
             recorded = read_recorded(Path(call.inputs["recorded"]), every)
             by_prompt = {p.key: output for p, output in zip(every, recorded, strict=True)}
-            return Answered([by_prompt[prompt.key] for prompt in prompts])
+            return Answered(
+                [by_prompt[prompt.key] for prompt in prompts], deviations=base_of(call).deviations
+            )
         case TransformersEngine() as engine:
             from harness.eval.local import answer_here
 

@@ -18,11 +18,11 @@ from harness.errors import HarnessError, InputError
 from harness.eval.logits import last_logits
 from harness.eval.prompts import Prompt, read_prompts
 from harness.eval.resume import whole_lines
+from harness.eval.row_model import base_of, load_row_model
 from harness.llm.progress import Progress
 from harness.modeling.load import (
     available_device,
     device_name,
-    load_model,
     load_tokenizer,
     most_positions,
     trained_folder,
@@ -68,7 +68,9 @@ def run(call: StageCall, judge: LossJudge) -> StageResult:
     if call.replay:
         recorded = Path(call.inputs["recorded"]) / LOSSES
         rows = [json.loads(line) for line in read_lines(recorded)]
-        return _result(call, judge, rows)
+        result = _result(call, judge, rows)
+        result.deviations += base_of(call).deviations
+        return result
     prompts = read_prompts(judge.examples, call.inputs.get("prompts"))
     _check_answers(prompts)
     if judge.template is None:
@@ -90,7 +92,7 @@ def run(call: StageCall, judge: LossJudge) -> StageResult:
             zip(encoder.examples(examples), examples, strict=True)
         )
     ]
-    model = load_model(source, call.inputs, tokenizer, judge.precision, device)
+    model, base = load_row_model(call, source, tokenizer, judge.precision, device)
     _check_lengths(sequences, most_positions(model))
 
     started = time.monotonic()
@@ -105,7 +107,9 @@ def run(call: StageCall, judge: LossJudge) -> StageResult:
             row["dataset"] = prompt.dataset
         rows.append(row)
     result = _result(call, judge, rows)
-    result.used |= {
+    result.notes += base.notes
+    result.deviations += base.deviations
+    result.used |= base.used | {
         "parameters": model.num_parameters(),
         "device": device_name(device),
         "threads": torch.get_num_threads(),

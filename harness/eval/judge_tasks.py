@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness import events
 from harness.call import StageCall, StageResult
 from harness.errors import HarnessError
+from harness.eval.row_model import base_of, load_row_model
 from harness.eval.tasks.benchmarks import BENCHMARKS, MMLU, SUBJECTS, benchmark_of
 from harness.eval.tasks.data import Questions, read_task
 from harness.eval.tasks.scores import (
@@ -27,7 +28,6 @@ from harness.llm.progress import Progress
 from harness.modeling.load import (
     available_device,
     device_name,
-    load_model,
     load_tokenizer,
     trained_folder,
 )
@@ -54,7 +54,9 @@ def run(call: StageCall, judge: TasksJudge) -> StageResult:
         HarnessError: the model gives no number, or lm-eval's scores and ours differ.
     """
     if call.replay:
-        return _replayed(call, judge)
+        result = _replayed(call, judge)
+        result.deviations += base_of(call).deviations
+        return result
     import torch
 
     if judge.threads is not None:
@@ -71,7 +73,7 @@ def run(call: StageCall, judge: TasksJudge) -> StageResult:
     source = ModelSource.model_validate(call.params["model"])
     device = available_device()
     tokenizer = load_tokenizer(source, call.inputs)
-    model = load_model(source, call.inputs, tokenizer, judge.precision, device)
+    model, base = load_row_model(call, source, tokenizer, judge.precision, device)
     lm = package.Scorer(model, tokenizer, judge.batch_size)
 
     started = time.monotonic()
@@ -91,7 +93,9 @@ def run(call: StageCall, judge: TasksJudge) -> StageResult:
         },
     }
     result = _result(call.folder, samples, settings)
-    result.used |= {
+    result.notes += base.notes
+    result.deviations += base.deviations
+    result.used |= base.used | {
         "parameters": model.num_parameters(),
         "device": device_name(device),
         "threads": torch.get_num_threads(),

@@ -14,12 +14,12 @@ from harness.eval.outputs import Output
 from harness.eval.pace import Pace
 from harness.eval.prompts import Prompt, prompt_seed
 from harness.eval.resume import whole_lines
+from harness.eval.row_model import load_row_model
 from harness.eval.stops import Stops
 from harness.llm.progress import Progress
 from harness.modeling.load import (
     available_device,
     device_name,
-    load_model,
     load_tokenizer,
     most_positions,
     trained_folder,
@@ -49,7 +49,7 @@ def answer_here(
     device = available_device()
     tokenizer = load_tokenizer(source, call.inputs)
     encoded = encode(prompts, params.template, tokenizer, params.decoding.stop)
-    model = load_model(source, call.inputs, tokenizer, engine.precision, device)
+    model, base = load_row_model(call, source, tokenizer, engine.precision, device)
     room = most_positions(model)
     check_lengths(prompts, encoded.ids, room)
 
@@ -76,7 +76,9 @@ def answer_here(
         "threads": torch.get_num_threads(),
         "tokens_per_second": round(made / max(seconds, 1e-9), 1),
     }
-    notes, seeds = encoded.notes + ([decoder.note] if decoder.note else []), {}
+    used |= base.used
+    notes = [*encoded.notes, *base.notes, *([decoder.note] if decoder.note else [])]
+    seeds = {}
     if source.random is not None and trained_folder(call.inputs) is None:
         used["base_model"] = "random"
         seeds["model"] = source.random.seed
@@ -86,6 +88,7 @@ def answer_here(
         used=used,
         seeds=seeds,
         notes=notes,
+        deviations=base.deviations,
         cost={"gpu_seconds": round(seconds, 3) if device == "cuda" else 0.0},
     )
 

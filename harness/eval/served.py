@@ -19,6 +19,7 @@ from harness.eval.answer import NO_ANSWER, Answered
 from harness.eval.asking import ServedModels
 from harness.eval.outputs import Output
 from harness.eval.prompts import Prompt, prompt_seed
+from harness.eval.row_model import base_of
 from harness.eval.stops import SPECIAL_LOOKS, special_pattern
 from harness.llm.client import Client
 from harness.llm.progress import Progress
@@ -27,9 +28,17 @@ from harness.llm.stage_calls import open_client
 from harness.modeling.generation import end_tokens_in
 from harness.modeling.load import is_adapter, load_tokenizer, model_folder, trained_folder
 from harness.modeling.tokenizer_template import special_tokens
-from harness.spec.answer import Answer, Decoding, EndpointEngine, VllmEngine
+from harness.spec.answer import (
+    QUANTIZATION,
+    Answer,
+    Decoding,
+    EndpointEngine,
+    VllmEngine,
+    vllm_cannot,
+)
 from harness.spec.base import Endpoint
 from harness.spec.model_source import ModelSource
+from harness.spec.train import Quantization
 
 VLLM_URL = "HARNESS_VLLM_URL"
 """The environment variable that names a running vLLM server."""
@@ -124,6 +133,9 @@ def answer_by_vllm(
                 **({} if hides else {"spaces_between_special_tokens": False}),
             }
         )
+    asked_for = call.params.get(QUANTIZATION)
+    cannot = vllm_cannot(Quantization.model_validate(asked_for)) if asked_for else ""
+    base = base_of(call, cannot, is_known=call.server is not None)
     settings = {"concurrency": engine.concurrency, "timeout_s": VLLM_TIMEOUT_S}
     known_as = VLLM_KNOWN_AS.model_copy(update=settings)
     at = None if call.replay else find_vllm(call.server, engine)
@@ -131,7 +143,9 @@ def answer_by_vllm(
     client = Client(known_as, call.folder / TRANSCRIPT, replay=call.replay, at=at)
     started = time.monotonic()
     answered = _asked(client, bodies, "completion", stop, None if hides else special)
-    answered.notes += encoded.notes
+    answered.used |= base.used
+    answered.notes += [*encoded.notes, *base.notes]
+    answered.deviations += base.deviations
     answered.cost["gpu_seconds"] = 0.0 if call.replay else round(time.monotonic() - started, 3)
     return answered
 

@@ -43,6 +43,8 @@ class Serve:
     adapter: Path | None
     """The host's folder of a LoRA adapter to it."""
     trust_remote_code: bool
+    quantised: bool = False
+    """Whether the server quantises the model as QLoRA's training did."""
 
 
 @dataclass

@@ -29,6 +29,8 @@ def arguments(serve: Serve) -> list[str]:
     if serve.adapter is not None:
         found += ["--enable-lora", "--lora-modules", f"{serve.name}={ADAPTER}"]
         found += ["--max-lora-rank", str(_rank(serve.adapter))]
+    if serve.quantised:
+        found += ["--quantization", "bitsandbytes", "--load-format", "bitsandbytes"]
     if serve.trust_remote_code:
         found += ["--trust-remote-code"]
     return found

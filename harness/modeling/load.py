@@ -16,10 +16,13 @@ from harness.modeling.generation import (
     token_set,
 )
 from harness.spec.model_source import ModelSource, RandomModel
+from harness.spec.train import Quantization
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+QUANTISED = "Linear4bit"
+"""The class of bitsandbytes' layers in 4 bits."""
 TRAINED = "model"
 """Of the call's inputs, the train artefact; and in that, the folder of its model."""
 CONFIG = "config.json"
@@ -80,11 +83,13 @@ def load_model(
     tokenizer: "PreTrainedTokenizerBase",
     precision: str,
     device: str,
+    quantization: Quantization | None = None,
 ) -> "PreTrainedModel":
     """The model in evaluation mode, its weights in `precision` (`float32` or `bfloat16`).
 
     Where `inputs["model"]` names a train artefact, its whole model takes the source's place, and its
-    adapter is added to the weights of the source's model.
+    adapter is added to the weights of the source's model; with `quantization` it stands beside the
+    weights, which are quantised as QLoRA's training had them.
 
     Random weights are drawn in float32 on the CPU, so that they are the same whatever runs them.
     Folders are read as safetensors only, and no code in them is run unless the source trusts it.
@@ -95,6 +100,10 @@ def load_model(
 
     dtype = getattr(torch, precision)
     trained = trained_folder(inputs)
+    if quantization is not None and trained is not None and is_adapter(trained):
+        base = quantised_model(source, inputs, tokenizer, quantization, precision, device)
+        set_evaluating(model := _with_adapter(base, trained, merge=False))
+        return _with_ends(model, trained)
     if trained is not None and not is_adapter(trained):
         model = model_in(trained, source, dtype)
     elif source.random is not None:
@@ -104,10 +113,62 @@ def load_model(
     check_vocabulary(len(tokenizer), model.get_input_embeddings().num_embeddings)
     model.to(device=device, dtype=dtype)
     if trained is not None and is_adapter(trained):
-        model = _with_adapter(model, trained)
-        ends = token_set(model.generation_config.eos_token_id) | end_tokens_in(trained)
-        model.generation_config.eos_token_id = sorted(ends)
+        model = _with_ends(_with_adapter(model, trained), trained)
     return model.eval()
+
+
+def _with_ends(model: "PreTrainedModel", trained: Path) -> "PreTrainedModel":
+    """The base with the ends that its adapter's folder names, beside its own."""
+    ends = token_set(model.generation_config.eos_token_id) | end_tokens_in(trained)
+    model.generation_config.eos_token_id = sorted(ends)
+    return model
+
+
+def quantised_model(
+    source: ModelSource,
+    inputs: dict[str, str],
+    tokenizer: "PreTrainedTokenizerBase",
+    quantization: Quantization,
+    precision: str,
+    device: str,
+) -> "PreTrainedModel":
+    """The source's own model, its linear layers in 4 bits by bitsandbytes; `precision` is that of the
+    arithmetic and of all other weights. Raises InputError as load_model, and where no layer is."""
+    import tempfile
+
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    dtype = getattr(torch, precision)
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization.type,
+        bnb_4bit_use_double_quant=quantization.double,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        if source.random is not None:
+            _random_model(source.random, tokenizer).save_pretrained(scratch)
+            folder = Path(scratch)
+        else:
+            folder = model_folder(source, inputs)
+        place = device if device == "cpu" else torch.cuda.current_device()
+        model = model_in(
+            folder, source, dtype, quantization_config=settings, device_map={"": place}
+        )
+    check_vocabulary(len(tokenizer), model.get_input_embeddings().num_embeddings)
+    if not any(type(m).__name__ == QUANTISED for m in model.modules()):
+        raise InputError(
+            "no layer of this model can be quantised by bitsandbytes", "Take method: lora."
+        )
+    return model
+
+
+def set_evaluating(model: Any) -> None:
+    """Like model.eval(), but for layers in 4 bits: on a CPU bitsandbytes then lays their weights out
+    for inference, and does not take them back for training."""
+    for module in model.modules():
+        module.training = type(module).__name__ == QUANTISED
 
 
 def trained_folder(inputs: dict[str, str]) -> Path | None:
@@ -210,8 +271,8 @@ def check_vocabulary(tokens: int, rows: int) -> None:
         )
 
 
-def _with_adapter(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
-    """The model with the folder's LoRA adapter added to its weights.
+def _with_adapter(model: "PreTrainedModel", folder: Path, merge: bool = True) -> "PreTrainedModel":
+    """The model with the folder's LoRA adapter added to its weights, or beside them.
 
     The base model is the one given: whatever the adapter's configuration says of it is not read.
     """
@@ -238,6 +299,9 @@ def _with_adapter(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
         raise InputError(
             f"the adapter in {folder} does not fit the base model: {wrong[0]}", _ADAPTER_HINT
         )
+    if not merge:
+        beside: PreTrainedModel = adapted.get_base_model()
+        return beside
     try:
         return adapted.merge_and_unload(safe_merge=True)
     except ValueError as e:

@@ -10,7 +10,14 @@ from pydantic import BaseModel
 
 from harness.keys import canonical
 from harness.plan import RowPlan
-from harness.spec.answer import Answer, EndpointEngine, NullEngine, PromptSet, ReferenceEngine
+from harness.spec.answer import (
+    QUANTIZATION,
+    Answer,
+    EndpointEngine,
+    NullEngine,
+    PromptSet,
+    ReferenceEngine,
+)
 from harness.spec.base import DATA_SCHEME, Endpoint, _Data, _TextFile
 from harness.spec.compared import WHOLE, is_compared
 from harness.spec.judges import AlpacaEvalJudge, LossJudge, RowOutputs
@@ -63,6 +70,11 @@ def settings_of(plan: RowPlan, whole: bool) -> Settings:
             found.update(_of_answer(row, row.eval.answer))
         if row.eval.judge is not None:
             found.update(_of_judge(row))
+        if row.train is not None and row.train.quantization is not None:
+            for at, part in (("eval.answer", row.eval.answer), ("eval.judge", row.eval.judge)):
+                base = getattr(part, QUANTIZATION, None)
+                if base is not None and getattr(part, "uses_model", True):
+                    found.update(_walk(f"{at}.{QUANTIZATION}", base))
     found.update(_of_manifests(plan))
     return found
 

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from harness.spec.base import NOT_KEY, Data, Endpoint, Name, Seed, Spec
 from harness.spec.recipes import HubData, Sample
 from harness.spec.template import Template
+from harness.spec.train import Quantization
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -135,6 +136,13 @@ class VllmEngine(Spec):
     start_timeout_s: Annotated[float, Field(gt=0)] = Field(default=900.0, json_schema_extra=NOT_KEY)
 
 
+def vllm_cannot(quantization: Quantization) -> str:
+    """Why vLLM cannot quantise a base so; empty where it can."""
+    if quantization.type == "nf4" and quantization.double:
+        return ""
+    return "vLLM quantises to nf4 with double quantisation alone"
+
+
 class NullEngine(Spec):
     """A control: the same constant answer to every prompt."""
 
@@ -158,6 +166,14 @@ def _with_kind(value: Any) -> Any:
     kind = value.get("kind", "transformers")
     return {**value, "kind": "null" if kind is None else kind}
 
+
+QUANTIZATION = "quantization"
+"""Of a stage's parameters: how it quantises the base of an adapter that QLoRA trained."""
+BaseWeights = Annotated[
+    Literal["as_trained", "none"],
+    # What it comes to is a parameter of the stage, and in its key, where QLoRA trained an adapter.
+    Field(json_schema_extra=NOT_KEY),
+]
 
 LocalEngine = TransformersEngine | VllmEngine
 """Engines that answer with the row's own model."""
@@ -185,6 +201,9 @@ class Answer(Spec):
     reasoning: Reasoning = "keep"
     """What becomes of <think>...</think> in an answer: `keep` shows it to the judge, as alpaca_eval
     does, and is found; `strip` judges the rest alone, nothing where the answer ended within it."""
+    quantization: BaseWeights = "as_trained"
+    """Of a QLoRA row's base: quantised as it was trained on, where the device can; or none, which is
+    another model. What was done stands beside the number. A merged adapter's base is not quantised."""
 
     @property
     def is_stripped(self) -> bool:

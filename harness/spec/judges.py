@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from harness.spec.answer import (
+    BaseWeights,
     Count,
     EndpointEngine,
     Engine,
@@ -223,6 +224,8 @@ class TasksJudge(Spec):
     batch_size: Count = 16
     precision: Literal["float32", "bfloat16"] = "float32"
     threads: Count | None = None
+    quantization: BaseWeights = "as_trained"
+    """Of a QLoRA row's base, as eval.answer.quantization."""
 
 
 class LossJudge(Spec):
@@ -238,6 +241,8 @@ class LossJudge(Spec):
     batch_size: Count = 8
     precision: Literal["float32", "bfloat16"] = "float32"
     threads: Count | None = None
+    quantization: BaseWeights = "as_trained"
+    """Of a QLoRA row's base, as eval.answer.quantization."""
 
 
 OutputJudge = PreferenceJudge | AlpacaEvalJudge | GradingJudge | RubricJudge

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
+from harness.modeling.load import set_evaluating
 from harness.train.batches import collate
 from harness.train.data import Encoded
-from harness.train.model import set_evaluating
 
 BATCH_TOKENS = 4096
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import InputError
 from harness.modeling.generation import TOKENS
-from harness.modeling.load import ADAPTER, check_vocabulary, load_model, model_folder, model_in
+from harness.modeling.load import (
+    ADAPTER,
+    QUANTISED,
+    load_model,
+    quantised_model,
+    set_evaluating,
+)
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
 from harness.train.packing import ATTENTION, SPLIT_ATTENTION, TOLERANCE, Lengths, add_label_loss
@@ -20,7 +25,6 @@ from harness.train.packing import ATTENTION, SPLIT_ATTENTION, TOLERANCE, Lengths
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-QUANTISED = "Linear4bit"
 SHORT = (7, 5)
 """Tokens of the texts that a model is tried with."""
 WINDOWS = ("sliding_window", "attention_chunk_size")
@@ -41,7 +45,10 @@ def load(
     What is trained is in float32. A frozen base is in the precision of the arithmetic, or quantised.
     """
     if params.method == "qlora":
-        model = _quantised(source, inputs, tokenizer, params, device)
+        assert params.quantization is not None  # Train fills it in
+        model = quantised_model(
+            source, inputs, tokenizer, params.quantization, params.precision, device
+        )
     else:
         precision = "float32" if params.method == "full" else params.precision
         model = load_model(source, inputs, tokenizer, precision, device)
@@ -61,41 +68,6 @@ def _make_savable(model: PreTrainedModel) -> None:
         model.generation_config = GenerationConfig(**tokens)
     for name in model.config._get_generation_parameters():
         setattr(model.config, name, None)
-
-
-def _quantised(
-    source: ModelSource,
-    inputs: dict[str, str],
-    tokenizer: PreTrainedTokenizerBase,
-    params: Train,
-    device: str,
-) -> PreTrainedModel:
-    from transformers import BitsAndBytesConfig
-
-    assert params.quantization is not None  # Train fills it in
-    dtype = getattr(torch, params.precision)
-    settings = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=params.quantization.type,
-        bnb_4bit_use_double_quant=params.quantization.double,
-        bnb_4bit_compute_dtype=dtype,
-    )
-    with tempfile.TemporaryDirectory() as scratch:
-        if source.random is not None:
-            load_model(source, inputs, tokenizer, "float32", "cpu").save_pretrained(scratch)
-            folder = Path(scratch)
-        else:
-            folder = model_folder(source, inputs)
-        place = device if device == "cpu" else torch.cuda.current_device()
-        model = model_in(
-            folder, source, dtype, quantization_config=settings, device_map={"": place}
-        )
-    check_vocabulary(len(tokenizer), model.get_input_embeddings().num_embeddings)
-    if not any(type(m).__name__ == QUANTISED for m in model.modules()):
-        raise InputError(
-            "no layer of this model can be quantised by bitsandbytes", "Take method: lora."
-        )
-    return model
 
 
 def lora_config(model: PreTrainedModel, params: Train) -> "LoraConfig | None":
@@ -166,13 +138,6 @@ def _choose(model: PreTrainedModel, packing: bool, limit: float, longest: int) -
         if all(x is not None for x in losses) and _close(torch.cat(losses), alone, limit):
             return False
     raise InputError("this model's own loss and ours differ: it cannot be trained here")
-
-
-def set_evaluating(model: Any) -> None:
-    """Like model.eval(), but for layers in 4 bits: on a CPU bitsandbytes then lays their weights out
-    for inference, and does not take them back for training."""
-    for module in model.modules():
-        module.training = type(module).__name__ == QUANTISED
 
 
 def _texts(model: PreTrainedModel, longest: int) -> list[Tensor]:

@@ -96,6 +96,11 @@ def _result(
         notes.append("the base model had random weights")
     if data.held_out is not None and len(data.held_out) < FEW:
         notes.append(f"only {len(data.held_out)} held-out examples: their loss says little")
+    if params.quantization is not None and params.lora is not None and params.lora.merge:
+        notes.append(
+            "the adapter was trained on the quantised base and added to the unquantised one: another "
+            "model than the one whose losses are logged"
+        )
     if not params.append_end:
         notes.append("answers were trained without an end: the model did not learn to end one")
     notes += data.counts.notes(params.cutoff_length)

@@ -510,7 +510,7 @@ def test_a_replay_needs_no_model_and_makes_the_file_again(
 ) -> None:
     call = answer_call(tmp_path, PROMPTS, trained=trained, decoding=SAMPLED)
     result = run(call)
-    monkeypatch.setattr("harness.eval.local.load_model", None)
+    monkeypatch.setattr("harness.eval.local.load_row_model", None)
     again = replayed(call, tmp_path / "again")
     repeated = run(again)
     assert (again.folder / "model_outputs.json").read_bytes() == (

@@ -1,6 +1,7 @@
 """What vLLM is told, and where one is found that the harness did not start."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,13 @@ def test_an_adapter_is_served_under_the_rows_name_and_its_base_under_another(
     assert "--lora-modules harness-0123=/adapter" in told
     assert "--served-model-name harness-0123-base" in told
     assert f"--max-lora-rank {room}" in told
+
+
+def test_the_base_of_a_qlora_adapter_is_served_as_bitsandbytes_quantises_it(tmp_path: Path) -> None:
+    plain = serve(tmp_path, {"r": 8})
+    assert "bitsandbytes" not in " ".join(arguments(plain))
+    told = " ".join(arguments(replace(plain, quantised=True)))
+    assert "--quantization bitsandbytes --load-format bitsandbytes" in told
 
 
 def test_a_running_server_is_named_by_the_spec_or_else_by_the_environment(

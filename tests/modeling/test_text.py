@@ -11,7 +11,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from harness.errors import InputError
-from harness.eval import answer, local
+from harness.eval import answer, row_model
 from harness.eval.decode import Decoder
 from harness.modeling.chat_template import chat_template_of
 from harness.modeling.load import bytes_tokenizer, load_model
@@ -400,7 +400,7 @@ def test_generation_stops_at_the_templates_end_token(
         model.lm_head.register_forward_hook(three_and_the_end)
         return model
 
-    monkeypatch.setattr(local, "load_model", says_yyy_and_ends)
+    monkeypatch.setattr(row_model, "load_model", says_yyy_and_ends)
     monkeypatch.setattr(Decoder, "_probe", lambda self: "")  # whose passes would be counted too
     source = random_model(tokenizer=str(tmp_path / "tokenizer"), max_position_embeddings=512)
     call = answer_call(

@@ -9,6 +9,7 @@ import pytest
 from harness.plan import RowPlan
 from harness.report.comparability import confounded, differences, message
 from harness.report.matrix import lines_of, together
+from harness.report.settings import settings_of
 from harness.spec.load import SpecFaults, load_rows
 from harness.spec.scale import scaled
 from tests.helpers import ROOT, InstantExecutor, evaluation, make, planned, planner, write_row
@@ -82,6 +83,25 @@ def test_each_setting_of_the_evaluation_in_which_one_row_differs_is_named(
 ) -> None:
     found = told(judged("one"), judged("two"), judged("other", **changes))
     assert found == {"other": [words]}
+
+
+def test_the_base_that_a_qlora_row_is_scored_on_is_among_the_settings_that_are_compared(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "examples.jsonl").write_text('{"instruction": "Why?", "output": "So."}\n')
+    specs = []
+    for name, base in (("one", "as_trained"), ("two", "as_trained"), ("other", "none")):
+        spec = tmp_path / f"{name}.yaml"
+        spec.write_text(
+            f"extends: {ROOT / 'specs/smoke/train_qlora.yaml'}\nrow: {name}\n"
+            "eval:\n  judge: {kind: held_out_loss, examples: {file: examples.jsonl}, "
+            f"quantization: {base}}}\n"
+        )
+        specs.append(spec)
+    bases = [
+        settings_of(plan, whole=False)["eval.judge.quantization"].text for plan in plans(*specs)
+    ]
+    assert bases == ["as_trained", "as_trained", "none"]
 
 
 @pytest.mark.parametrize(

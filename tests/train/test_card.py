@@ -85,8 +85,14 @@ def test_an_adapters_card_says_so_and_loads_it_on_its_base(tmp_path: Path) -> No
     text = card(tmp_path / "a", model=HUB, method="qlora")
     assert header_of(text)["library_name"] == "peft"
     assert header_of(text)["base_model_relation"] == "adapter"
-    assert f"from_pretrained('owner/base', revision='{'a' * 40}')" in text
+    place = f"from_pretrained('owner/base', revision='{'a' * 40}'"
+    assert f"{place}, quantization_config=in_4_bits)" in text
+    assert "AutoTokenizer, BitsAndBytesConfig" in text
+    assert "bnb_4bit_quant_type='nf4'" in text
     assert "PeftModel.from_pretrained(base, 'model')" in text
+    lora = card(tmp_path / "lora", model=HUB, method="lora")
+    assert f"{place})" in lora
+    assert "BitsAndBytesConfig" not in lora
     assert "| `lora.rank` | 8 |" in text
     assert "QLoRA SFT" in text
     merged = card(tmp_path / "b", model=HUB, method="lora", lora={"merge": True})

@@ -18,6 +18,7 @@ from harness.eval.outputs import given_outputs
 from harness.eval.prompts import Prompt, read_prompts
 from harness.eval.rubrics import inputs_for
 from harness.keys import Files
+from harness.modeling.pieces import pieces
 from harness.plan import RowPlan, StagePlan, dump
 from harness.spec.answer import Answer, PromptSet, ReferenceEngine
 from harness.spec.judges import (
@@ -30,6 +31,7 @@ from harness.spec.judges import (
     RubricJudge,
     RubricLine,
 )
+from harness.spec.template import Template
 
 CHECKED = {"gen", "train", "answer", "judge"}
 _SHOWN = {"correctness": ["query", "reference_answer"]}
@@ -66,12 +68,13 @@ def _check(stage: StagePlan, files: Files) -> None:
     if stage.stage == "answer":
         answer = Answer.model_validate(told["answer"])
         prompts = _read(answer.prompts)
+        _check_turns(prompts, answer.template if answer.uses_template else None)
         if isinstance(answer.engine, ReferenceEngine) and prompts:
             given_outputs(answer.engine.outputs, prompts)
         return
     judge: Judge = TypeAdapter(Judge).validate_python(told["judge"])
     if isinstance(judge, LossJudge):
-        _read(judge.examples)
+        _check_turns(_read(judge.examples), judge.template)
     elif isinstance(judge, OutputJudge):
         _check_judge(judge, _read(PromptSet.model_validate(told["prompts"])))
 
@@ -79,6 +82,15 @@ def _check(stage: StagePlan, files: Files) -> None:
 def _read(prompts: PromptSet) -> list[Prompt]:
     """Empty for a set on the hub."""
     return [] if prompts.hub is not None else read_prompts(prompts, None)
+
+
+def _check_turns(prompts: Sequence[Prompt], template: Template | None) -> None:
+    """Raises InputError for earlier turns that the template has no place for."""
+    if template is None or template.from_tokenizer:
+        return
+    for prompt in prompts:
+        if prompt.history:
+            pieces(template, prompt.asked, prompt.input, None, "", prompt.history)
 
 
 def _check_judge(judge: OutputJudge, prompts: Sequence[Prompt]) -> None:

@@ -141,12 +141,14 @@ NOT_KEYED = {
     "gen.teacher.timeout_s": 1,
     "gen.teacher.max_attempts": 1,
     "gen.teacher.mode": "batch",
+    "gen.teacher.token_limit": "max_completion_tokens",
     "gen.teacher.batch_poll_s": 1,
     "eval.judge.judge.api_key_env": "JUDGE_KEY",
     "eval.judge.judge.concurrency": 1,
     "eval.judge.judge.timeout_s": 1,
     "eval.judge.judge.max_attempts": 1,
     "eval.judge.judge.mode": "batch",
+    "eval.judge.judge.token_limit": "max_completion_tokens",
     "eval.judge.judge.batch_poll_s": 1,
     "train.checkpoint_steps": 1,
     "budget.calls": 1,
@@ -285,7 +287,16 @@ def test_a_changed_parameter_changes_the_keys_from_its_stage_on_and_no_other(
 
 
 RECIPES = typing.get_args(typing.get_args(Gen)[0])
-HOW = {"api_key_env", "concurrency", "timeout_s", "max_attempts", "mode", "batch_poll_s", "path"}
+HOW = {
+    "api_key_env",
+    "concurrency",
+    "timeout_s",
+    "max_attempts",
+    "mode",
+    "token_limit",
+    "batch_poll_s",
+    "path",
+}
 """How calls are made, and what files are called."""
 
 

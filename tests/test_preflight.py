@@ -58,6 +58,14 @@ def test_prompts_that_cannot_be_read_are_told(tmp_path: Path) -> None:
         preflight.check(plan, Files(None, None))
 
 
+def test_earlier_turns_that_the_template_has_no_place_for_are_told(tmp_path: Path) -> None:
+    turns = [("user", "Hi."), ("assistant", "Hello."), ("user", "Bye.")]
+    row(tmp_path, [{"messages": [{"role": role, "content": text} for role, text in turns]}])
+    (plan,) = planned(tmp_path / "runs", tmp_path / "one.yaml")
+    with pytest.raises(InputError, match="has no earlier turns"):
+        preflight.check(plan, Files(None, None))
+
+
 def test_an_annotator_that_the_package_lacks_is_told_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no annotator 'chatgtp'") as error:
         checked(tmp_path, kind="alpaca_eval", annotator="chatgtp", **ASKED)

@@ -35,11 +35,11 @@ def encode(
 ) -> Encoded:
     """`stop`: texts that end an answer beside the template's.
 
-    Raises InputError for a system text that the template has no place for."""
+    Raises InputError for a system text or earlier turns that the template has no place for."""
     if template is None:
         raise InputError("the answer stage was given no template")
     encoder = Encoder(tokenizer, template)
-    ids = [encoder.prompt(p.instruction, p.input, p.system) for p in prompts]
+    ids = [encoder.prompt(p.asked, p.input, p.system, p.history) for p in prompts]
     return Encoded(ids, *encoder.stops(stop), encoder.notes)
 
 

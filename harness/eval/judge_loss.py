@@ -85,7 +85,7 @@ def run(call: StageCall, judge: LossJudge) -> StageResult:
     device = available_device()
     tokenizer = load_tokenizer(source, call.inputs)
     encoder = Encoder(tokenizer, judge.template)
-    examples = [Example(p.instruction, p.input, p.output or "", p.system) for p in prompts]
+    examples = [Example(p.asked, p.input, p.output or "", p.system, p.history) for p in prompts]
     sequences = [
         _sequence(tokenizer, number, tokens, example.output, judge.cutoff_length)
         for number, (tokens, example) in enumerate(

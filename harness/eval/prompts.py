@@ -1,9 +1,11 @@
 """Prompt sets: what a model is asked, read from the files that people really have.
 
 A table of records is a prompt set where a column has the instruction (`instruction`, `prompt`,
-`question`, `query`, else `text`; in any case of letters), or where one has conversations, whose first
-user turn is then the instruction and whose turn after it the given answer. Self-Instruct's records
-have input and answer in `instances`.
+`question`, `query`, else `text`; in any case of letters), or where one has conversations, whose last
+user turn is then what is asked, after the turns before it, and whose turn after it is the given answer.
+The instruction of a conversation of several turns, by which outputs are matched and which judges are
+shown, is all of it up to there as one text. Self-Instruct's records have input and answer in
+`instances`.
 
 **The same prompt twice.** Outputs and judgements are matched by (instruction, input). Within one file
 the same pair is a fault, unless the records have ids of their own that differ, as two of WizardLM's
@@ -16,7 +18,7 @@ import hashlib
 import json
 import random
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,11 +62,20 @@ class Prompt:
     output: str | None = None
     fields: dict[str, Any] = field(default_factory=dict, repr=False)
     """The whole record as it was read; judges take what a rubric asks for from it."""
+    history: tuple[tuple[str, str], ...] = ()
+    """Earlier (user, assistant) turns, oldest first."""
+    question: str = ""
+    """Where there are earlier turns: what is asked after them."""
 
     @property
     def key(self) -> tuple[str, str]:
         """What outputs and judgements are matched by."""
         return self.instruction, self.input
+
+    @property
+    def asked(self) -> str:
+        """What the last user turn says, without the input."""
+        return self.question or self.instruction
 
 
 def read_prompts(prompt_set: PromptSet, hub_folder: str | None) -> list[Prompt]:
@@ -157,7 +168,7 @@ def _columns(table: Table, asked: PromptColumns) -> dict[str, str]:
     if "instruction" in named and "messages" in named:
         raise InputError(
             "prompts.columns names both an instruction and messages",
-            "Leave one out: the first user turn of the messages is an instruction.",
+            "Leave one out: the last user turn of the messages is an instruction.",
         )
     candidates = {
         name: [c for usual in USUAL[name] for c in table.columns if c.lower() == usual]
@@ -191,21 +202,25 @@ def _prompt(row: Row, columns: dict[str, str], name: str | None) -> Prompt:
         return _text(row, columns[which]) if which in columns else ""
 
     system, given, output = text("system"), text("input"), None
+    history: tuple[tuple[str, str], ...] = ()
+    question = ""
     if "messages" in columns:
-        said, instruction, output = _first_exchange(row, columns["messages"])
+        said, history, instruction, output = _last_exchange(row, columns["messages"])
         system = said or system
+        if history:
+            question, instruction = instruction, _as_text(history, instruction)
     else:
         instruction = _text(row, columns["instruction"], needed=True)
     if INSTANCES in row.fields and "input" not in columns:
         given, output = _first_instance(row)
     if "output" in columns and not is_absent(row.fields.get(columns["output"])):
         output = text("output")
-    if not instruction.strip():
+    if not (question or instruction).strip():
         raise InputError(f"{row.place}: an empty instruction")
     if name is None and "dataset" in columns:
         value = row.fields.get(columns["dataset"])
         name = None if value is None else str(value)
-    return Prompt(instruction, given, system, name, output, row.fields)
+    return Prompt(instruction, given, system, name, output, row.fields, history, question)
 
 
 def _text(row: Row, column: str, needed: bool = False) -> str:
@@ -219,8 +234,15 @@ def _text(row: Row, column: str, needed: bool = False) -> str:
     raise InputError(f"{row.place}: `{column}` must be a text, not {str(value)[:60]}")
 
 
-def _first_exchange(row: Row, column: str) -> tuple[str, str, str | None]:
-    """(system text, first user turn, the answer to it)."""
+def _as_text(history: Sequence[tuple[str, str]], question: str) -> str:
+    turns = [f"User: {user}\n\nAssistant: {said}" for user, said in history]
+    return "\n\n".join([*turns, f"User: {question}"])
+
+
+def _last_exchange(
+    row: Row, column: str
+) -> tuple[str, tuple[tuple[str, str], ...], str, str | None]:
+    """(system text, earlier turns, last user turn, the answer to it)."""
     value = row.fields.get(column)
     if not isinstance(value, list):
         raise InputError(f"{row.place}: `{column}` must be a list of messages")
@@ -238,8 +260,19 @@ def _first_exchange(row: Row, column: str) -> tuple[str, str, str | None]:
     system = turns.pop(0)[1] if turns and turns[0][0] == SYSTEM else ""
     if not turns or turns[0][0] != USER:
         raise InputError(f"{row.place}: `{column}` does not begin with a user's turn")
-    answered = len(turns) > 1 and turns[1][0] == ASSISTANT
-    return system, turns[0][1], turns[1][1] if answered else None
+    roles = [role for role, _ in turns]
+    for number, role in enumerate(roles):
+        if role != (USER, ASSISTANT)[number % 2]:
+            raise InputError(
+                f"{row.place}: in `{column}` a turn of the {role} follows one of the "
+                f"{roles[number - 1]}",
+                "Turns of user and assistant alternate, after a system text at the beginning: mend the "
+                "conversation or leave it out.",
+            )
+    texts = [text for _, text in turns]
+    last = (len(texts) - 1) // 2 * 2
+    history = tuple(zip(texts[:last:2], texts[1:last:2], strict=True))
+    return system, history, texts[last], texts[last + 1] if len(texts) > last + 1 else None
 
 
 def _first_instance(row: Row) -> tuple[str, str | None]:

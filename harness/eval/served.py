@@ -197,10 +197,12 @@ def _served_by(url: str) -> list[str]:
 
 
 def chat_body(prompt: Prompt, engine: EndpointEngine, decoding: Decoding) -> dict[str, Any]:
-    """The request: the set's system text, or else the engine's, and the instruction with its input."""
+    """The request: the set's system text, or else the engine's, earlier turns, and what is asked."""
     system = prompt.system or engine.system
-    said = f"{prompt.instruction}\n{prompt.input}" if prompt.input else prompt.instruction
+    said = f"{prompt.asked}\n{prompt.input}" if prompt.input else prompt.asked
     messages = [{"role": "system", "content": system}] if system else []
+    for user, answer in prompt.history:
+        messages += [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
     body = {
         "messages": [*messages, {"role": "user", "content": said}],
         **sampling_of(decoding, prompt),
@@ -243,7 +245,7 @@ def _texts(
         tokens = {"bos": tokenizer.bos_token or "", "eos": tokenizer.eos_token or ""}
         encoder = Encoder(tokenizer, template)
         special = special_pattern([*special_tokens(tokenizer), *template.special])
-        made = [encoder.pieces(p.instruction, p.input, None, p.system) for p in prompts]
+        made = [encoder.pieces(p.asked, p.input, None, p.system, p.history) for p in prompts]
         ends = list(encoder.stop)
         if template.from_tokenizer and encoder.end_ids != [tokenizer.eos_token_id]:
             ends += tokenizer.convert_ids_to_tokens(encoder.end_ids)
@@ -254,7 +256,7 @@ def _texts(
             "Name the model in the spec, another template, or api: chat.",
         )
     else:
-        made = [pieces(template, p.instruction, p.input, None, p.system) for p in prompts]
+        made = [pieces(template, p.asked, p.input, None, p.system, p.history) for p in prompts]
         ends = list(template.stop)
     end = [] if template.from_tokenizer else ending(template)
     if end and not any(piece.token for piece in end):

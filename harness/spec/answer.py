@@ -38,7 +38,8 @@ class PromptColumns(Spec):
     output: str | None = None
     """A given answer; only the judge held_out_loss needs one."""
     messages: str | None = None
-    """Of conversations: the first user turn is the instruction, the turn after it the answer."""
+    """Of conversations: the last user turn is answered, after the turns before it; the turn after it
+    is the answer."""
 
 
 class PromptSet(Spec):

@@ -233,7 +233,7 @@ class LossJudge(Spec):
 
     kind: Literal["held_out_loss"] = "held_out_loss"
     examples: PromptSet
-    """Instructions with their answers (`output`, or the first answer of a conversation)."""
+    """Instructions with their answers (`output`, or the last answer of a conversation)."""
     template: Template | None = None
     """Left open: the row's own."""
     cutoff_length: Annotated[int, Field(ge=2)] = 2048

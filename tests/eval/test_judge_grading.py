@@ -26,6 +26,8 @@ from harness.eval.prompts import read_prompts
 from harness.sim.grammar import evaluation_prompts, find
 from harness.spec.answer import PromptSet
 from harness.spec.judges import GradingJudge
+from harness.spec.load import load_rows
+from tests.helpers import ROOT
 from tests.llm.fake_server import Answer, FakeServer, completion, last_message
 
 PROMPTS = Path(__file__).parents[2] / "specs" / "alpagasus" / "prompts"
@@ -65,6 +67,17 @@ def test_every_stored_score_is_read_from_its_review(oracle: Path) -> None:
     assert len(rows) == 160
     for row in rows:
         assert read_scores(row["review"], 1, 10) == tuple(row["score"])
+
+
+def test_the_studys_rows_take_two_zeros_for_a_tie_as_its_own_code_does() -> None:
+    rows = load_rows(sorted((ROOT / "specs" / "alpagasus2").glob("[!_]*.yaml")))
+    judges = [loaded.row.eval.judge for loaded in rows if loaded.row.eval]
+    grading = [one for one in judges if isinstance(one, GradingJudge)]
+    assert len(grading) > 5
+    for one in grading:
+        scores = read_scores("0 0\nNeither says anything.", one.lowest, one.highest)
+        assert scores == (0, 0)
+        assert preference((scores, scores)) == 1.5
 
 
 def test_the_published_counts_come_out_of_the_stored_reviews(oracle: Path) -> None:

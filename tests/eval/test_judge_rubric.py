@@ -473,6 +473,7 @@ def row(index: int, text: str) -> Row:
         "finish_reason": "stop",
         "tokens": 9,
         "prompt_tokens": 5,
+        "generated": None,
     }
 
 

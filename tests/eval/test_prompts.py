@@ -55,7 +55,7 @@ def test_alpaca_evals_805_prompts_are_read_with_their_data_sets(shared_data: Pat
 
 
 @pytest.mark.parametrize("keys", [("from", "value"), ("role", "content")])
-def test_of_a_conversation_the_first_question_its_answer_and_its_system_text_are_taken(
+def test_of_a_conversation_the_last_question_is_asked_after_the_turns_before_it(
     tmp_path: Path, keys: tuple[str, str]
 ) -> None:
     def said(*turns: tuple[str, str]) -> dict[str, Any]:
@@ -66,11 +66,18 @@ def test_of_a_conversation_the_first_question_its_answer_and_its_system_text_are
         [
             said(("system", "Be brief."), ("human", "a?"), ("gpt", "A."), ("human", "b?")),
             said(("user", "c?")),
+            said(("user", "a?"), ("gpt", "B."), ("human", "b?"), ("gpt", "C.")),
+            said(("user", "d?"), ("gpt", "D.")),
         ],
     )
-    first, second = read(path)
-    assert (first.system, first.instruction, first.output) == ("Be brief.", "a?", "A.")
+    first, second, third, fourth = read(path)
+    assert (first.system, first.asked, first.output) == ("Be brief.", "b?", None)
+    assert first.history == (("a?", "A."),)
+    assert first.instruction == "User: a?\n\nAssistant: A.\n\nUser: b?"
     assert (second.system, second.instruction, second.output) == ("", "c?", None)
+    assert (third.asked, third.output, third.history) == ("b?", "C.", (("a?", "B."),))
+    assert third.key != first.key, "the same last question after other turns is another prompt"
+    assert (fourth.instruction, fourth.output, fourth.history) == ("d?", "D.", ())
     assert first.fields["score"] == 5
 
 
@@ -128,6 +135,14 @@ def test_named_columns_are_taken_and_others_are_not_looked_for(tmp_path: Path) -
         ([{"messages": [{"role": "tool", "content": "a"}]}], "message 0 of `messages` has a role"),
         ([{"messages": [{"role": "user"}]}], "message 0 of `messages` is no object with a role"),
         ([{"messages": [{"role": "assistant", "content": "a"}]}], "does not begin with a user's"),
+        (
+            [{"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}],
+            "a turn of the user follows one of the user",
+        ),
+        (
+            [{"messages": [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]}],
+            "a turn of the system follows one of the user",
+        ),
         ([{"instruction": "a", "instances": []}], "`instances` must be a list of objects"),
         ([{"instruction": "a"}, 3], r"a\.jsonl:2: an object is wanted"),
         ([], "holds no records"),

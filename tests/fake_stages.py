@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from types import ModuleType
 
+HARNESS = Path(__file__).resolve().parents[1] / "harness"
 STAGES = ("gen", "train", "eval.answer", "eval.judge", "modeling.fetch")
 
 
@@ -22,6 +23,8 @@ def install() -> None:
     for name in STAGES:
         module = ModuleType(f"harness.{name}")
         module.run = run
+        # The command line's own process imports parts of these.
+        module.__path__ = [str(HARNESS.joinpath(*name.split(".")))]
         sys.modules[module.__name__] = module
 
 

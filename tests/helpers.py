@@ -23,7 +23,10 @@ def write_row(folder: Path, row: str = "one", **changes: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "prompt.txt").write_text("Q: {instruction}\nA:")
     (folder / "tasks.txt").write_text("{count} {examples} {next}")
-    (folder / "seeds.jsonl").write_text('{"instruction": "Say yes.", "output": "yes"}\n')
+    # Fit for a teacher's seeds and for a training.
+    seed = {"id": "seed", "name": "yes", "instruction": "Say yes.", "output": "yes"}
+    seed |= {"instances": [{"input": "", "output": "yes"}], "is_classification": False}
+    (folder / "seeds.jsonl").write_text(json.dumps(seed) + "\n")
     spec: dict[str, Any] = {
         "row": row,
         "table": "tests",
@@ -152,6 +155,9 @@ class InstantExecutor:
 
     def describe(self) -> dict[str, Any]:
         return {"executor": self.name, "image": None}
+
+    def check(self, stages: Any) -> None:
+        pass
 
     def run(self, job: Any, files: Any, on_event: Callable[[dict[str, Any]], None]) -> None:
         from harness.call import RESULT_FILE, StageResult

@@ -79,7 +79,7 @@ def _check(stage: StagePlan, files: Files, snapshots: dict[str, str]) -> None:
         for source, name in ((stage.base, "hub"), (stage.judge_model, "judge_hub")):
             if source is not None and source.path is not None:
                 load.check_model(files.locate(source.path))
-            elif name in snapshots:
+            elif source is not None and source.hub is not None and name in snapshots:
                 load.check_model(Path(snapshots[name]))
     if stage.stage == "gen":
         _check_gen(told["gen"], snapshots)

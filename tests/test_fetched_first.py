@@ -183,3 +183,15 @@ def test_a_token_that_may_read_it_gets_a_gated_model(
     done = harness({**env, **token}, "fetch", spec, "--volume", tmp_path / "volume")
     assert done.returncode == 0, done.stdout
     assert set(hub.fetched) == set(SMALL)
+
+
+def test_a_data_set_is_downloaded_and_imported_by_the_same_run(
+    hub: Hub, env: dict[str, str], tmp_path: Path
+) -> None:
+    hub.data_sets[DATA] = {"data.jsonl": b'{"instruction": "Say no.", "output": "no"}\n'}
+    gen = {"recipe": "import", "hub": {"id": DATA, "revision": REVISION}}
+    spec, volume = write_row(tmp_path / "specs", gen=gen, train=None), tmp_path / "volume"
+    done = harness(env, "run", spec, "--volume", volume)
+    assert done.returncode == 0, done.stdout
+    (made,) = volume.glob("artefacts/gen/*/data.jsonl")
+    assert "Say no." in made.read_text()

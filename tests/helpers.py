@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,6 +63,14 @@ def evaluation(folder: Path, judge: dict[str, Any] | None = None) -> dict[str, A
             "reference": "prompts.jsonl",
         },
     }
+
+
+def snapshot(folder: Path) -> None:
+    """A model, for a look at its files; and also a prompt set, and a task's questions."""
+    shutil.copytree(ROOT / "specs/smoke/tasks/arc_challenge", folder, dirs_exist_ok=True)
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (folder / name).write_text("{}")
+    (folder / "set.json").write_text('[{"instruction": "Say no.", "reference_answer": "no"}]')
 
 
 class FakeStages:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +16,13 @@ from harness.executors import StageFailed
 from harness.run import StagesFailed
 from harness.store import Damaged
 from tests.helpers import (
-    ROOT,
     FakeStages,
     InstantExecutor,
     Volume,
     evaluation,
     harness,
     planned,
+    snapshot,
     write_row,
 )
 
@@ -493,14 +492,6 @@ def test_inside_an_image_a_server_on_loopback_has_to_answer_there(
 
 
 HUB = {"model": {"hub": {"id": "some/model", "revision": "a" * 40}}}
-
-
-def snapshot(folder: Path) -> None:
-    """A model, for a look at its files; and also a prompt set, and a task's questions."""
-    shutil.copytree(ROOT / "specs/smoke/tasks/arc_challenge", folder, dirs_exist_ok=True)
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        (folder / name).write_text("{}")
-    (folder / "set.json").write_text('[{"instruction": "Say no.", "reference_answer": "no"}]')
 
 
 def with_snapshot(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:

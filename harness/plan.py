@@ -27,7 +27,7 @@ from harness.spec.judges import (
     TasksJudge,
 )
 from harness.spec.load import LoadedRow, load_rows
-from harness.spec.model_source import ModelSource
+from harness.spec.model_source import HubModel, ModelSource
 from harness.spec.models import Row
 from harness.spec.recipes import HubData, ImportGen
 from harness.spec.scale import scaled
@@ -113,6 +113,17 @@ class StagePlan:
             for name, hub in found.items()
             if hub is not None
         }
+
+    def hubs(self, base: bool = True) -> dict[str, tuple[HubModel | HubData, bool]]:
+        """Input's name -> the hub model or data set that the stage reads under it, and whether with
+        the model's own code. `base`: whether the row's base model is among them."""
+        sources = {"hub": self.base if base else None, "judge_hub": self.judge_model}
+        models = {
+            name: (source.hub, source.trust_remote_code)
+            for name, source in sources.items()
+            if source is not None and source.hub is not None
+        }
+        return {**models, **{name: (hub, False) for name, hub in self.hub_sets().items()}}
 
     def open_hubs(self) -> list[str]:
         """The ids of what it reads from the hub whose revision is open."""

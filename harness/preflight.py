@@ -1,15 +1,19 @@
-"""What can be known of a row before anything runs: training data or a prompt set that cannot be read,
-a baseline that lacks prompts, an annotator that does not exist. A training is not to end in these.
+"""What can be known of a row before anything runs: a model without weights, training data, seeds or a
+prompt set that cannot be read, a baseline that lacks prompts, an annotator that does not exist. No paid
+call and no training is to end in these.
 
 The stages check the same, and more, with the same functions.
 """
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from harness import given
+from harness.environment import STAGES
 from harness.errors import InputError
 from harness.eval import length_control
 from harness.eval.alpaca_readings import check_annotator
@@ -17,8 +21,13 @@ from harness.eval.judge_pairs import check_baselines
 from harness.eval.outputs import given_outputs
 from harness.eval.prompts import Prompt, read_prompts
 from harness.eval.rubrics import inputs_for
+from harness.eval.tasks.benchmarks import MMLU
+from harness.eval.tasks.data import read_task
+from harness.gen.seeds import read_seeds
 from harness.keys import Files
+from harness.modeling import load
 from harness.modeling.pieces import pieces
+from harness.modeling.tables import read_hub
 from harness.plan import RowPlan, StagePlan, dump
 from harness.spec.answer import Answer, PromptSet, ReferenceEngine
 from harness.spec.judges import (
@@ -30,58 +39,83 @@ from harness.spec.judges import (
     Rubric,
     RubricJudge,
     RubricLine,
+    TasksJudge,
 )
+from harness.spec.recipes import HubData
 from harness.spec.template import Template
+from harness.store import Store
 
-CHECKED = {"gen", "train", "answer", "judge"}
 _SHOWN = {"correctness": ["query", "reference_answer"]}
 _SHOWN_ELSE = ["query", "context"]
 """What flow-judge's own rubrics show the judge, by the second word of their names."""
 
 
-def check(plan: RowPlan, files: Files, only: Sequence[str] = ()) -> None:
-    """Look at the stages of a row that are to run (of those in `only`, if any), as far as their data is
-    here.
+def check(
+    plan: RowPlan, files: Files, only: Sequence[str] = (), store: Store | None = None
+) -> None:
+    """Look at the stages of a row that are to run (of those in `only`, if any), as far as their data
+    is here: what is on the hub, once its snapshot is in the `store`.
 
-    What is on the hub is not looked at, and neither are files that only a package reads which is not
-    installed here.
+    Files that only a package reads which is not installed here are not looked at.
 
     Raises:
         InputError: a stage could only fail.
     """
     for stage in plan.own:
-        if stage.status == "reuse" or stage.stage not in (set(only or CHECKED) & CHECKED):
+        if stage.status == "reuse" or stage.stage not in (only or STAGES):
             continue
+        hubs = stage.hubs().items() if store is not None else ()
+        snapshots = {n: store.hub_folder(*hub) for n, hub in hubs} if store is not None else {}
         try:
-            _check(stage, files)
+            _check(stage, files, {n: str(p) for n, p in snapshots.items() if p.is_dir()})
         except InputError as e:
             raise InputError(f"row {stage.row}: {e.message}", e.hint) from None
         except ImportError:
             continue
 
 
-def _check(stage: StagePlan, files: Files) -> None:
+def _check(stage: StagePlan, files: Files, snapshots: dict[str, str]) -> None:
+    """`snapshots`: input's name -> the folder of what it reads from the hub, where that is here."""
+    told = dump(stage.params, lambda data: str(files.locate(data)))
+    trained = stage.inputs.get("model")
+    if trained is None or trained.stage != "train":
+        for source, name in ((stage.base, "hub"), (stage.judge_model, "judge_hub")):
+            if source is not None and source.path is not None:
+                load.check_model(files.locate(source.path))
+            elif source is not None and source.hub is not None and name in snapshots:
+                load.check_model(Path(snapshots[name]))
     if stage.stage in ("gen", "train"):
         given.read(stage.stage, stage.params, files)
+        if stage.stage == "gen":
+            _check_gen(told["gen"], snapshots)
         return
-    told = dump(stage.params, lambda data: str(files.locate(data)))
     if stage.stage == "answer":
         answer = Answer.model_validate(told["answer"])
-        prompts = _read(answer.prompts)
+        prompts = _read(answer.prompts, snapshots)
         _check_turns(prompts, answer.template if answer.uses_template else None)
         if isinstance(answer.engine, ReferenceEngine) and prompts:
             given_outputs(answer.engine.outputs, prompts)
         return
     judge: Judge = TypeAdapter(Judge).validate_python(told["judge"])
     if isinstance(judge, LossJudge):
-        _check_turns(_read(judge.examples), judge.template)
+        _check_turns(_read(judge.examples, snapshots), judge.template)
+    elif isinstance(judge, TasksJudge):
+        for name, data in judge.tasks.items():
+            # Which subjects MMLU has, only lm-eval knows, and importing it takes long.
+            if name != MMLU and (data.folder is not None or f"task-{name}" in snapshots):
+                read_task(name, data, snapshots, ())
     elif isinstance(judge, OutputJudge):
-        _check_judge(judge, _read(PromptSet.model_validate(told["prompts"])))
+        prompts = _read(PromptSet.model_validate(told["prompts"]), snapshots)
+        _check_judge(judge, prompts, snapshots)
 
 
-def _read(prompts: PromptSet) -> list[Prompt]:
-    """Empty for a set on the hub."""
-    return [] if prompts.hub is not None else read_prompts(prompts, None)
+def _check_gen(told: dict[str, Any], snapshots: dict[str, str]) -> None:
+    if "seeds" in told:
+        read_seeds(Path(told["seeds"]["path"]))
+    if "hub" in snapshots:
+        with tempfile.TemporaryDirectory() as work:
+            hub = HubData.model_validate(told["hub"])
+            read_hub(Path(snapshots["hub"]), hub, Path(work), ())
 
 
 def _check_turns(prompts: Sequence[Prompt], template: Template | None) -> None:
@@ -93,13 +127,20 @@ def _check_turns(prompts: Sequence[Prompt], template: Template | None) -> None:
             pieces(template, prompt.asked, prompt.input, None, "", prompt.history)
 
 
-def _check_judge(judge: OutputJudge, prompts: Sequence[Prompt]) -> None:
+def _read(prompts: PromptSet, snapshots: dict[str, str]) -> list[Prompt]:
+    """Empty for a set on the hub that is not here."""
+    folder = snapshots.get("prompts")
+    return [] if prompts.hub is not None and folder is None else read_prompts(prompts, folder)
+
+
+def _check_judge(judge: OutputJudge, prompts: Sequence[Prompt], snapshots: dict[str, str]) -> None:
     if isinstance(judge, AlpacaEvalJudge):
         check_annotator(judge.annotator)
         control = judge.length_control
-        if control is not None and control.folder is not None and prompts:
-            given = [prompt.instruction for prompt in prompts]
-            length_control.check(Path(control.folder.path), given)
+        if control is not None and prompts:
+            folder = control.folder.path if control.folder else snapshots.get("length_control")
+            if folder is not None:
+                length_control.check(Path(folder), [prompt.instruction for prompt in prompts])
     if isinstance(judge, RubricJudge):
         if prompts:
             inputs_for(_rubric(judge), prompts, judge.fields)

@@ -22,7 +22,7 @@ from harness.llm.secrets import read_key
 from harness.plan import RowPlan, StagePlan, unique
 from harness.progress import ProgressView, plain
 from harness.spec.answer import QUANTIZATION, vllm_cannot
-from harness.spec.model_source import HubModel, ModelSource
+from harness.spec.model_source import HubModel
 from harness.spec.recipes import HubData
 from harness.store import FAILED, Artefact, Store
 
@@ -35,7 +35,7 @@ MADE = (".jsonl", ".safetensors", "model_outputs.json")
 
 
 class StagesFailed(HarnessError):
-    """Stages ended with a fault; whatever did not need what they make was run."""
+    """Stages or downloads ended with a fault; `not_run` needed what they make."""
 
     def __init__(self, failures: Sequence[StageFailed], not_run: Sequence[StagePlan]) -> None:
         first = failures[0]
@@ -62,6 +62,9 @@ class Runner:
     def run(self, plans: Sequence[RowPlan], only: Sequence[str] = ()) -> None:
         """Run every stage (or the stages named in `only`) that is not there yet.
 
+        Before the first of them, all that can be known of any of them is checked, and all that they
+        read from the hub is downloaded: none is to pay for calls when another could only fail.
+
         Raises:
             InputError: an input is missing and its stage is not among `only`, a key is not set, a
                 server cannot be reached from where its stage runs, a revision on the hub is open.
@@ -76,6 +79,11 @@ class Runner:
             preflight.check(plan, self.files, only)
         for stage in stages:
             self._check_ready(stage, only)
+        waiting = [s for s in stages if s.status != "reuse"]
+        self.executor.check(waiting)
+        self._fetch_all(waiting)
+        for plan in plans:
+            preflight.check(plan, self.files, only, self.store)
         failures: list[StageFailed] = []
         failed: set[tuple[str, str]] = set()
         not_run: list[StagePlan] = []
@@ -163,13 +171,8 @@ class Runner:
                 return
             inputs = {name: self.input(plan) for name, plan in planned.inputs.items()}
             folders = {name: a.folder for name, a in inputs.items()}
-            source, judge = planned.base, planned.judge_model
-            if source is not None and source.hub is not None and needs_base(inputs.get("model")):
-                folders["hub"] = self._model(source, planned)
-            if judge is not None and judge.hub is not None:
-                folders["judge_hub"] = self._model(judge, planned)
-            for name, hub in planned.hub_sets().items():
-                folders[name] = self._fetch(hub, planned.stage)
+            for name, (hub, code) in planned.hubs(needs_base(inputs.get("model"))).items():
+                folders[name] = self._snapshot(hub, planned, code)
             work = self.store.work_folder(stage, key)
             work.mkdir(exist_ok=True)
             job = self.job(planned, title, folders, work, lock)
@@ -403,11 +406,11 @@ class Runner:
         _check_pinned(plans)
         for plan in plans:
             # Which image downloads: any that holds the hub's client.
-            wanted: list[tuple[HubModel | HubData, str, bool]] = []
-            for stage in plan.stages:
-                sources = [s for s in (stage.base, stage.judge_model) if s is not None]
-                wanted += [(s.hub, "train", s.trust_remote_code) for s in sources if s.hub]
-                wanted += [(hub, stage.stage, False) for hub in stage.hub_sets().values()]
+            wanted = [
+                (hub, "train" if isinstance(hub, HubModel) else stage.stage, code)
+                for stage in plan.stages
+                for hub, code in stage.hubs().values()
+            ]
             if not wanted:
                 self.console.print(f"row {plan.row.row} names nothing on the hub", highlight=False)
             for number, (hub, stage_name, code) in enumerate(wanted):
@@ -416,12 +419,33 @@ class Runner:
                 folder = self._fetch(hub, stage_name, code)
                 self.console.print(f"{hub.id}: {folder}", highlight=False, markup=False)
 
-    def _model(self, source: ModelSource, planned: StagePlan) -> Path:
-        """The hub model's folder. Compose's train service has no network to download it."""
-        hub, code = source.hub, source.trust_remote_code
-        assert hub is not None
-        folder = self.store.hub_folder(hub, code)
+    def _fetch_all(self, stages: Sequence[StagePlan]) -> None:
+        """Download what the stages read from the hub.
+
+        Raises:
+            InputError: something is not on the volume, and the service has no network.
+            StagesFailed: downloads failed; every one was tried.
+        """
+        failures: list[StageFailed] = []
+        tried: list[tuple[HubModel | HubData, bool]] = []
+        for stage in stages:
+            model = stage.inputs.get("model")
+            # Of a model that is still to be trained, the base is read by its training.
+            for hub, code in stage.hubs(needs_base(model.artefact if model else None)).values():
+                if (hub, code) in tried:
+                    continue
+                tried.append((hub, code))
+                try:
+                    self._snapshot(hub, stage, code)
+                except StageFailed as e:
+                    failures.append(e)
+        if failures:
+            raise StagesFailed(failures, stages)
+
+    def _snapshot(self, hub: HubModel | HubData, planned: StagePlan, code: bool) -> Path:
+        """Its folder. Compose's train service has no network to download it."""
         if environment.current_image() is not None and planned.stage == "train":
+            folder = self.store.hub_folder(hub, code)
             if not folder.is_dir():
                 raise InputError(
                     f"row {planned.row}: the model {hub.id} is not on the volume, and the train "

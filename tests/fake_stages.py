@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from types import ModuleType
 
+HARNESS = Path(__file__).resolve().parents[1] / "harness"
 STAGES = ("gen", "train", "eval.answer", "eval.judge", "modeling.fetch")
 
 
@@ -22,8 +23,8 @@ def install() -> None:
     for name in STAGES:
         module = ModuleType(f"harness.{name}")
         module.run = run
-        # What reads data before anything runs stands in the stages' own modules.
-        module.__path__ = [str(Path(__file__).parents[1] / "harness" / name.replace(".", "/"))]
+        # The command line's own process imports parts of these.
+        module.__path__ = [str(HARNESS.joinpath(*name.split(".")))]
         sys.modules[module.__name__] = module
 
 

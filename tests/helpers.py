@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,10 @@ def write_row(folder: Path, row: str = "one", **changes: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "prompt.txt").write_text("Q: {instruction}\nA:")
     (folder / "tasks.txt").write_text("{count} {examples} {next}")
-    (folder / "seeds.jsonl").write_text('{"instruction": "Say yes.", "output": "yes"}\n')
+    # Fit for a teacher's seeds and for a training.
+    seed = {"id": "seed", "name": "yes", "instruction": "Say yes.", "output": "yes"}
+    seed |= {"instances": [{"input": "", "output": "yes"}], "is_classification": False}
+    (folder / "seeds.jsonl").write_text(json.dumps(seed) + "\n")
     spec: dict[str, Any] = {
         "row": row,
         "table": "tests",
@@ -59,6 +63,14 @@ def evaluation(folder: Path, judge: dict[str, Any] | None = None) -> dict[str, A
             "reference": "prompts.jsonl",
         },
     }
+
+
+def snapshot(folder: Path) -> None:
+    """A model, for a look at its files; and also a prompt set, and a task's questions."""
+    shutil.copytree(ROOT / "specs/smoke/tasks/arc_challenge", folder, dirs_exist_ok=True)
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (folder / name).write_text("{}")
+    (folder / "set.json").write_text('[{"instruction": "Say no.", "reference_answer": "no"}]')
 
 
 class FakeStages:
@@ -152,6 +164,9 @@ class InstantExecutor:
 
     def describe(self) -> dict[str, Any]:
         return {"executor": self.name, "image": None}
+
+    def check(self, stages: Any) -> None:
+        pass
 
     def run(self, job: Any, files: Any, on_event: Callable[[dict[str, Any]], None]) -> None:
         from harness.call import RESULT_FILE, StageResult

@@ -20,6 +20,7 @@ from tests.helpers import (
     make,
     planned,
     planner,
+    snapshot,
     write_row,
 )
 
@@ -337,7 +338,7 @@ def test_answers_are_replayed_without_the_model(tmp_path: Path) -> None:
     volume = tmp_path / "runs"
     hub = {"id": "some/model", "revision": "0" * 40}
     spec = whole_row(tmp_path, model={"hub": hub})
-    (volume / "models" / f"some--model-{'0' * 12}").mkdir(parents=True)
+    snapshot(volume / "models" / f"some--model-{'0' * 12}")
     make(volume, spec, executor=Recorded())
     shutil.rmtree(volume / "models")
     shutil.rmtree(volume / "artefacts" / "train")
@@ -466,6 +467,7 @@ def test_a_prompt_set_of_the_hub_has_to_be_there(tmp_path: Path) -> None:
     spec.write_text(yaml.safe_dump(tree))
     folder = volume / "datasets" / f"some--prompts-{'1' * 12}"
     folder.mkdir(parents=True)
+    (folder / "a.jsonl").write_text('{"instruction": "Say no."}\n')
     make(volume, spec, executor=Recorded())
     again = Recorded()
     replays(volume, spec, again, "answer", "judge")

@@ -22,6 +22,7 @@ from tests.helpers import (
     evaluation,
     harness,
     planned,
+    snapshot,
     write_row,
 )
 
@@ -238,8 +239,7 @@ def test_what_was_simulated_is_inherited_by_all_that_is_made_of_it(
 def test_random_weights_are_marked_in_all_that_is_made_of_them(
     specs: Path, volume: Volume, random: bool
 ) -> None:
-    (specs / "model").mkdir(parents=True)
-    (specs / "model" / "config.json").write_text("{}")
+    snapshot(specs / "model")
     changes = {} if random else {"model": {"path": "model"}}
     volume.run(write_row(specs, eval=evaluation(specs), **changes))
     marked = {
@@ -500,8 +500,7 @@ def with_snapshot(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def outcome(job: Any) -> dict[str, Any]:
         if job.stage == "fetch":
-            (job.work / "snapshot").mkdir(exist_ok=True)
-            (job.work / "snapshot" / "config.json").write_text("{}")
+            snapshot(job.work / "snapshot")
         return plain(job)
 
     monkeypatch.setattr(volume, "_outcome", outcome)
@@ -513,8 +512,8 @@ def test_a_hub_model_is_fetched_once_with_network_and_used_without(
     with_snapshot(volume, monkeypatch)
     spec = write_row(specs, eval=evaluation(specs), **HUB)
     volume.run(spec)
-    assert volume.ran == ["gen", "fetch", "train", "answer", "judge"]
-    fetch, train, answer = volume.jobs[1:4]
+    assert volume.ran == ["fetch", "gen", "train", "answer", "judge"]
+    fetch, _, train, answer = volume.jobs[:4]
     assert fetch.network
     assert fetch.secrets == ("HF_TOKEN",)
     assert fetch.image_stage == "train"
@@ -563,12 +562,12 @@ def test_prompt_sets_task_data_and_a_judges_model_on_the_hub_are_fetched_under_t
         "model": {"hub": {"id": "some/judge", "revision": "c" * 40}},
     }
     volume.run(write_row(specs, gen=None, train=None, eval=parts))
-    assert volume.ran == ["fetch", "answer", "fetch", "judge"]
+    assert volume.ran == ["fetch", "fetch", "answer", "judge"]
     root = volume.store.root
     prompts = root / "datasets" / "some--prompts-bbbbbbbbbbbb"
     assert volume.jobs[0].call("", {}, str).params["hub_data"]["id"] == "some/prompts"
     assert "file" not in volume.jobs[0].call("", {}, str).params["hub_data"]
-    assert volume.jobs[1].inputs == {"prompts": prompts}
+    assert volume.jobs[2].inputs == {"prompts": prompts}
     judging = volume.jobs[3].inputs
     assert judging["prompts"] == prompts
     assert judging["judge_hub"] == root / "models" / "some--judge-cccccccccccc"
@@ -642,8 +641,7 @@ def test_vllm_is_given_the_trained_model_or_the_adapter_with_its_base(
     specs: Path, volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = tmp_path / "base"
-    base.mkdir()
-    (base / "config.json").write_text("{}")
+    snapshot(base)
     parts = evaluation(specs)
     parts["answer"]["engine"] = {"kind": "vllm"}
     volume.run(write_row(specs, "whole", model={"path": str(base)}, eval=parts))
@@ -742,7 +740,7 @@ def test_a_base_model_goes_to_the_answers_with_an_adapter_alone(
     def make(job: Any) -> dict[str, Any]:
         volume.jobs.append(job)
         if job.stage == "fetch":
-            (job.work / "snapshot").mkdir()
+            snapshot(job.work / "snapshot")
         if job.stage == "train" and adapter:
             # In the place of the file that every stage here keeps.
             monkeypatch.setattr("harness.run.ADAPTER", "made.txt")
@@ -776,7 +774,8 @@ def test_the_lock_of_a_fetch_is_the_one_its_process_inherits(
 
     def look(job: Any) -> dict[str, Any]:
         held.append((job.stage, Path(f"/proc/self/fd/{job.lock}").readlink().name))
-        (job.work / "snapshot").mkdir(exist_ok=True)
+        if job.stage == "fetch":
+            snapshot(job.work / "snapshot")
         return {}
 
     monkeypatch.setattr(volume, "_outcome", look)
@@ -809,7 +808,7 @@ def test_in_the_train_image_a_hub_model_must_be_there_already(
         volume.run(spec)
     assert caught.value.hint == f"Download it with: docker compose run --rm fetch {spec}"
     assert volume.ran == []
-    (volume.store.root / "models" / "some--model-aaaaaaaaaaaa").mkdir(parents=True)
+    snapshot(volume.store.root / "models" / "some--model-aaaaaaaaaaaa")
     volume.run(spec)
     assert volume.ran == ["train"]
 

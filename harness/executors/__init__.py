@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,7 +14,7 @@ from harness import environment
 from harness.call import CALL_FILE, StageCall
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.keys import Files
-from harness.plan import dump
+from harness.plan import StagePlan, dump
 from harness.spec.answer import VllmEngine
 from harness.spec.base import _Data
 from harness.spec.model_source import ModelSource
@@ -111,6 +111,9 @@ class Job:
 
 class Executor(Protocol):
     name: str
+
+    def check(self, stages: Sequence[StagePlan]) -> None:
+        """Raises InputError where one of the stages could not even start."""
 
     def run(self, job: Job, files: Files, on_event: Callable[[Event], None]) -> None:
         """Run the stage to its end.

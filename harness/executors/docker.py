@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from harness.executors import (
 )
 from harness.keys import Files
 from harness.llm.secrets import read_key
+from harness.plan import StagePlan
 from harness.spec.base import _Data
 
 WORK, INPUTS, DATA, CACHE, SECRETS = "/work", "/inputs", "/data", "/cache", "/run/secrets"
@@ -71,6 +72,18 @@ class DockerExecutor:
 
     def describe(self) -> dict[str, Any]:
         return {"executor": self.name, "image": self._image}
+
+    def check(self, stages: Sequence[StagePlan]) -> None:
+        """Every stage's image, and that of the vLLM server beside it.
+
+        Raises:
+            InputError: one is not there, or was built from another lock.
+        """
+        for stage in dict.fromkeys(s.stage for s in stages):
+            self._find_image(stage)
+        for engine in filter(None, (s.served for s in stages)):
+            if engine.base_url is None:
+                vllm.find_image(self._client, engine)
 
     def run(self, job: Job, files: Files, on_event: Callable[[Event], None]) -> None:
         image = self._find_image(job.image_stage)

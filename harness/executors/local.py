@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness import environment, variables
@@ -20,6 +20,7 @@ from harness.executors import (
 )
 from harness.executors.serving import running_url
 from harness.keys import Files
+from harness.plan import StagePlan
 from harness.stage import PARENT_VARIABLE
 
 
@@ -28,6 +29,9 @@ class LocalExecutor:
 
     def describe(self) -> dict[str, Any]:
         return {"executor": self.name, "image": environment.current_image()}
+
+    def check(self, stages: Sequence[StagePlan]) -> None:
+        """What a stage needs in this environment it says itself."""
 
     def run(self, job: Job, files: Files, on_event: Callable[[Event], None]) -> None:
         inputs = {name: str(folder) for name, folder in job.inputs.items()}

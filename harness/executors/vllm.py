@@ -14,6 +14,7 @@ from harness import environment
 from harness.errors import HarnessError, InputError
 from harness.executors import Event, Job, Serve
 from harness.executors.serving import ADAPTER, HOST, MODEL, PORT, arguments
+from harness.spec.answer import VllmEngine
 
 LOG_LINES = 15
 _ALIVE = (
@@ -21,6 +22,17 @@ _ALIVE = (
     f".open('http://127.0.0.1:{PORT}/health', timeout=5)"
 )
 _SECOND = 10**9
+
+
+def find_image(client: Any, engine: VllmEngine) -> Any:
+    """Raises InputError where vLLM's image is not there."""
+    try:
+        return client.images.get(engine.image)
+    except docker.errors.ImageNotFound:
+        raise InputError(
+            f"the image of vLLM is not there: {engine.image}",
+            f"Get it (about 10 GB): docker pull {engine.image}",
+        ) from None
 
 
 @contextlib.contextmanager
@@ -34,13 +46,7 @@ def serving(client: Any, job: Job, on_event: Callable[[Event], None]) -> Iterato
     serve = job.serve
     assert serve is not None
     labels = {"harness.key": job.key, "harness.work": str(job.work.resolve())}
-    try:
-        image = client.images.get(serve.engine.image)
-    except docker.errors.ImageNotFound:
-        raise InputError(
-            f"the image of vLLM is not there: {serve.engine.image}",
-            f"Get it (about 10 GB): docker pull {serve.engine.image}",
-        ) from None
+    image = find_image(client, serve.engine)
     name = f"harness-vllm-{job.key[:12]}"
     _remove_networks(client, name)
     network = container = None

@@ -350,6 +350,12 @@ def model_folder(source: ModelSource, inputs: dict[str, str]) -> Path:
     return Path(inputs["hub"])
 
 
+def check_model(folder: Path) -> None:
+    """Raises InputError where a folder lacks the files of a model or of its tokenizer."""
+    _check_files(folder, weights=True)
+    _check_files(folder, weights=False)
+
+
 def _check_files(folder: Path, weights: bool) -> None:
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")

@@ -19,7 +19,7 @@ from harness.executors.docker import DockerExecutor
 from harness.keys import Files
 from harness.spec.base import _Data
 from harness.spec.models import Limits
-from tests.helpers import FakeStages, harness, write_row
+from tests.helpers import FakeStages, evaluation, harness, planned, write_row
 
 
 class Container:
@@ -398,6 +398,22 @@ def test_an_image_of_another_lock_is_refused(engine: Engine, job: Job) -> None:
         run(job)
     assert "requirements/train-cpu.txt" in caught.value.message
     assert caught.value.hint == "Build it: docker compose build train"
+    assert not engine.made
+
+
+def test_every_stages_image_and_vllms_are_looked_for_before_the_first_runs(
+    engine: Engine, tmp_path: Path
+) -> None:
+    parts = evaluation(tmp_path)
+    parts["answer"]["engine"] = {"kind": "vllm"}
+    (plan,) = planned(tmp_path / "volume", write_row(tmp_path, eval=parts), executor="docker")
+    with pytest.raises(InputError, match="the image of vLLM is not there"):
+        DockerExecutor().check(plan.stages)
+    engine.locks[next(s.served.image for s in plan.stages if s.served)] = ""
+    DockerExecutor().check(plan.stages)
+    del engine.locks["harness-eval:cpu"]
+    with pytest.raises(InputError, match="there is no image harness-eval:cpu"):
+        DockerExecutor().check(plan.stages)
     assert not engine.made
 
 

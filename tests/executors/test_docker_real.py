@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.helpers import ROOT, harness, start, until, write_row
+from tests.modeling.hub_server import GOOD_TOKEN, REVISION, Hub
 
 pytestmark = pytest.mark.docker
 
@@ -141,3 +142,46 @@ def test_the_container_of_a_killed_harness_is_removed_by_the_next_run_which_goes
     assert docker("inspect", orphan) is None
     assert containers(volume) == []
     assert len(list(volume.glob("artefacts/gen/*"))) == 1
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A hub that listens where containers reach this machine."""
+    shown = docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
+    hub = Hub(shown or "172.17.0.1")
+    hub.data_sets["some/set"] = {"data.jsonl": b'{"instruction": "Say no.", "output": "no"}\n'}
+    hub.gated.add("some/set")
+    yield hub
+    hub.close()
+
+
+def test_a_container_that_downloads_has_the_mirror_the_token_and_the_proxys_exceptions(
+    env: dict[str, str], tmp_path: Path, volume: Path, hub: Hub
+) -> None:
+    host = hub.url.split("/")[2].split(":")[0]
+    env |= {"HF_ENDPOINT": hub.url, "HTTP_PROXY": "http://192.0.2.1:3128", "NO_PROXY": host}
+    gen = {"recipe": "import", "hub": {"id": "some/set", "revision": REVISION}}
+    spec = write_row(tmp_path / "specs", gen=gen, train=None)
+    refused = harness(env, *run_command(spec, volume))
+    assert refused.returncode == 2, refused.stdout
+    assert "the hub does not let this token read some/set" in refused.stdout
+
+    done = harness({**env, "HF_TOKEN": GOOD_TOKEN}, *run_command(spec, volume))
+    assert done.returncode == 0, done.stdout
+    assert hub.fetched == ["data.jsonl"]
+    (made,) = volume.glob("artefacts/gen/*/data.jsonl")
+    assert "Say no." in made.read_text()
+    written = [p for p in volume.rglob("*") if p.is_file()]
+    assert not [p for p in written if GOOD_TOKEN.encode() in p.read_bytes()]
+
+
+def test_a_later_stages_missing_image_is_told_before_the_first_stage_runs(
+    env: dict[str, str], tmp_path: Path, volume: Path
+) -> None:
+    if docker("image", "inspect", "harness-train:cpu") is not None:
+        pytest.skip("the train image is here")
+    spec = write_row(tmp_path / "specs")
+    done = harness(env, *run_command(spec, volume))
+    assert done.returncode == 2, done.stdout
+    assert "there is no image harness-train:cpu" in done.stdout
+    assert not list(volume.glob("logs/*"))

@@ -6,6 +6,7 @@ import math
 from functools import partial
 from typing import Any
 
+from harness.audit.contents import RESULTS, of_kind
 from harness.audit.files import Given, Unreadable, read_json
 from harness.audit.lm_eval_files import (
     MEANS,
@@ -22,7 +23,7 @@ from harness.audit.lm_eval_files import (
 )
 from harness.audit.lm_eval_own import audit_own, is_own
 from harness.audit.lm_eval_tables import check_readmes, compare_runs
-from harness.audit.model import MOST_DIGITS, Result, agreeing_digits, whole
+from harness.audit.model import MOST_DIGITS, Result, agreeing_digits, short, whole
 from harness.eval.tasks.benchmarks import MMLU, SUBJECTS
 from harness.eval.tasks.scores import mean_and_error, pooled
 
@@ -47,23 +48,23 @@ def find(given: Given) -> list[Result]:
     """A result for each results file below the path."""
     runs: list[tuple[Result, Run]] = []
     own = []
-    for path in [
-        p for p in given.files if p.suffix.lower() == ".json" and "results" in p.name.lower()
-    ]:
+    results = of_kind(given, RESULTS)
+    named = [p for p in given.files if p.suffix.lower() == ".json" and "results" in p.name.lower()]
+    for path in dict.fromkeys([*named, *results]):
         try:
             value = read_json(path)
             if is_own(value):
                 own.append(audit_own(path, value, KIND))
                 given.claim(path.parent)
                 continue
-            if not is_results(path, value):
+            if not is_results(value):
                 continue
             run = read_run(path, value)
         except Unreadable as e:
             if path.name.lower().startswith("results"):
                 given.skip(path, str(e))
             continue
-        find_samples(run, given.files)
+        find_samples(run, given.files, results)
         runs.append((whole(path, KIND, partial(_audit, run, given)), run))
         given.claim(path, *run.samples.values())
     compare_runs(runs)
@@ -80,10 +81,16 @@ def _audit(run: Run, given: Given) -> Result:
             _check_task(result, run, task, given)
     _check_numbers(result, run)
     _check_groups(result, run)
-    judged = [t.judged for n, t in run.tasks.items() if n not in run.groups and t.judged]
-    expected = [t.expected or t.judged or 0 for n, t in run.tasks.items() if n not in run.groups]
-    result.metrics["n_judged"] = sum(judged) if judged else None
-    result.metrics["n_expected"] = sum(expected) if any(expected) else None
+    asked = [t for n, t in run.tasks.items() if n not in run.groups]
+    counted = [t for t in asked if t.judged is not None]
+    result.metrics["n_judged"] = sum(t.judged or 0 for t in counted) or None
+    # Of the others nothing says how many were asked, and so not that any are missing.
+    result.metrics["n_expected"] = sum(t.expected or t.judged or 0 for t in counted) or None
+    unknown = [t.name for t in asked if t.judged is None]
+    if unknown:
+        result.notes.append(
+            f"how many questions were asked is not in the files: {short(', '.join(unknown))}"
+        )
     _match(result)
     return result
 

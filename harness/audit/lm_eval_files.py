@@ -1,7 +1,7 @@
 """lm-eval's files, of its present and its old form and of the first Open LLM Leaderboard, as one."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,16 +58,18 @@ class Run:
     samples: dict[str, Path] = field(default_factory=dict)
 
 
-def is_results(path: Path, value: Any) -> bool:
-    if not _RESULTS.search(path.name) or not isinstance(value, dict):
+def is_results(value: Any) -> bool:
+    """By its content, whatever the file is called."""
+    if not isinstance(value, dict):
         return False
     results = value.get("results")
     if not isinstance(results, dict) or not results:
         return False
-    known = value.keys() & {"versions", "configs", "config", "n-shot", "config_general"}
-    return bool(known) and any(
-        isinstance(r, dict) and any(_split(k)[0] in MEANS or "_stderr" in k for k in r)
-        for r in results.values()
+    tasks = [r for r in results.values() if isinstance(r, dict)]
+    if value.keys() & {"versions", "n-shot", "config_general"}:
+        return any(number(v) is not None for task in tasks for v in task.values())
+    return bool(value.keys() & {"configs", "config"}) and any(
+        _split(k)[0] in MEANS or "_stderr" in k for task in tasks for k in task
     )
 
 
@@ -123,12 +125,19 @@ def _complete_groups(
         groups[MMLU] = [n for n in subjects if n != MMLU]
 
 
-def find_samples(run: Run, files: Sequence[Path]) -> None:
-    """The files with the run's questions: in its folder, and of its time where there are several."""
+def find_samples(run: Run, files: Sequence[Path], results: Collection[Path] = ()) -> None:
+    """The files with the run's questions: in its folder, and of its time where there are several.
+
+    results: results files, whatever they are called.
+    """
     match = _RESULTS.search(run.path.name)
     date = match[1] if match else None
     is_one_of_several = (
-        sum(p.parent == run.path.parent and _RESULTS.search(p.name) is not None for p in files) > 1
+        sum(
+            p.parent == run.path.parent and (p in results or _RESULTS.search(p.name) is not None)
+            for p in {*files, *results}
+        )
+        > 1
     )
     found: dict[str, list[tuple[Path, str | None]]] = {}
     for path in files:

@@ -43,3 +43,11 @@ def test_outputs_of_their_own_name_are_read(cases: Path, given: str) -> None:
     result = one(cases / "case06-outputs_own_name" / given)
     assert kinds(result) == ["prompt_mismatch"]
     assert finding(result, "prompt_mismatch").evidence["role_word"] == 60
+
+
+def test_averages_are_those_of_their_own_columns(cases: Path) -> None:
+    result = one(cases / "case03-six_benchmarks")
+    found = finding(result, "count_mismatch")
+    assert "line 6" in found.message
+    assert (found.evidence["given"], found.evidence["empty"]) == (70.06, ["mmlu"])
+    assert result.published["winogrande acc"] == 0.7751

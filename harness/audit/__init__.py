@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 
+from harness.audit.contents import nearest_miss
 from harness.audit.files import UNFORESEEN, Given
 from harness.audit.model import Finding, Result, short
 from harness.errors import InputError
@@ -67,7 +68,7 @@ def audit_paths(
         found = [result for reader in readers for result in _found(reader, given)]
         found.sort(key=lambda result: result.path)
         if not found:
-            given.skipped.append(f"{path}: no results were found in it")
+            given.skipped.append(f"{path}: no results were found in it; {nearest_miss(given)}")
         skipped += given.skipped
         results += found
     if not results:

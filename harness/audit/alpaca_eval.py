@@ -13,6 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from harness.audit import contents
 from harness.audit.alpaca_names import (
     FOLDER,
     ROWS,
@@ -116,24 +117,32 @@ def find(given: Given) -> list[Result]:
     found = _Found(given, read_reference(given.reference))
     for path in given.files:
         name = path.name.lower()
-        if name == "leaderboard.csv" or name.endswith("_leaderboard.csv"):
+        is_given = path == given.root and "win_rate" in contents.content_of(given, path).keys
+        if name == "leaderboard.csv" or name.endswith("_leaderboard.csv") or is_given:
             try:
                 found.lines[path] = read_lines_of(path)
             except Unreadable as e:
                 given.skip(path, str(e))
-    for path in given.named(OUTPUTS):
+    for path in [*given.named(OUTPUTS), *contents.of_kind(given, contents.OUTPUTS, OUTPUTS)]:
         try:
-            rows = read_rows(path)
+            rows = contents.read_values(path) if path.name.lower() != OUTPUTS else read_rows(path)
             if rows and all("output" in row and "instruction" in row for row in rows):
                 found.outputs.append(_Outputs(path, rows))
+                if path.name.lower() != OUTPUTS:
+                    given.claim(path)
             elif not rows:
                 given.skip(path, "it is an empty list")
         except Unreadable as e:
             given.skip(path, str(e))
     results = []
-    for path in given.named(ANNOTATIONS):
+    for path in [
+        *given.named(ANNOTATIONS),
+        *contents.of_kind(given, contents.ANNOTATIONS, ANNOTATIONS),
+    ]:
         try:
-            values = read_json(path)
+            values = (
+                read_json(path) if path.name.lower() == ANNOTATIONS else contents.read_values(path)
+            )
         except Unreadable as e:
             found.unreadable[path.parent] = str(e)
             given.skip(path, str(e))
@@ -174,7 +183,7 @@ def _judged(found: _Found, path: Path, one: Annotations, several: bool) -> Resul
         ],
         "times": [t for row in one.stored if isinstance(t := row.get("time_per_example"), float)],
     }
-    expected, why = _expected(found, one, stored)
+    expected, why = _expected(found, one, stored, path.name)
     result.metrics = scores(one.rows, expected)
     judged = [len(row.output) for row in one.rows if row.output is not None]
     there = [len(text(row.get("output"))) for row in stored.rows] if stored else []
@@ -200,7 +209,7 @@ def _judged(found: _Found, path: Path, one: Annotations, several: bool) -> Resul
     check_dropped(result, one.rows, missing, why)
     times = Counter(key_of(row) for row in stored.rows) if stored else Counter()
     check_judged_twice(result, one.rows, times)
-    is_other = stored is not None and _check_outputs(result, one, stored, place)
+    is_other = stored is not None and _check_outputs(result, one, stored, place, path.name)
     if not several and not is_other:
         outputs = next(iter(stored.generators)) if stored else ""
         check_model(result, one, place, line.name if line else "", outputs, found.names)
@@ -211,7 +220,8 @@ def _judged(found: _Found, path: Path, one: Annotations, several: bool) -> Resul
 
 
 def _name_of(path: Path, one: Annotations, several: bool) -> str:
-    return f"{path.parent}#{one.model}" if several else str(path.parent)
+    name = path.parent if path.name.lower() == ANNOTATIONS else path
+    return f"{name}#{one.model}" if several else str(name)
 
 
 def _run_of(folder: Path, annotator: str) -> str:
@@ -220,12 +230,14 @@ def _run_of(folder: Path, annotator: str) -> str:
     return str((folder.parent if is_judge else folder).resolve())
 
 
-def _expected(found: _Found, one: Annotations, stored: _Outputs | None) -> tuple[int, str]:
+def _expected(
+    found: _Found, one: Annotations, stored: _Outputs | None, name: str
+) -> tuple[int, str]:
     """How many prompts there were to judge, and how one knows."""
     reference = found.reference
     if reference is not None and reference.fits(row.instruction for row in one.rows):
         return reference.prompts, f"{reference.path.name} has {reference.prompts}"
-    ways = [(len(one.rows), f"{ANNOTATIONS} has {len(one.rows)}")]
+    ways = [(len(one.rows), f"{name} has {len(one.rows)}")]
     if stored is not None:
         ways.append((len(stored.rows), f"{stored.path.name} has {len(stored.rows)}"))
     sets = {text(row.get("dataset")) for row in one.stored}
@@ -271,9 +283,14 @@ def _named(lines: Sequence[Line], names: Sequence[str]) -> Line | None:
 def _outputs_of(found: _Found, folder: Path, one: Annotations, place: Place) -> _Outputs | None:
     """The nearest outputs of the model; else those that lie where its own should lie."""
     baseline = {row.instruction: row.baseline for row in one.rows}
+    judged = {row.instruction: row.output for row in one.rows}
+    for outputs in found.outputs:
+        # Those of the baseline that lie among the judgements are no result by themselves.
+        outputs.used |= outputs.path.name.lower() != OUTPUTS and one.baseline in outputs.generators
     for above in (folder, *folder.parents):
         here = [o for o in found.outputs if o.path.parent == above]
-        mine = next((o for o in here if one.model in o.generators), None)
+        of_model = [o for o in here if one.model in o.generators]
+        mine = max(of_model, key=lambda o: _shared(o, judged), default=None)
         if mine is None and above in (folder, place.run):
             for outputs in here:
                 outputs.used |= _is_baseline(outputs, one, baseline)
@@ -292,9 +309,13 @@ def _is_baseline(outputs: _Outputs, one: Annotations, baseline: Mapping[str, str
     """Whether they are what the model was judged against."""
     if one.baseline in outputs.generators:
         return True
-    shared = [row for row in outputs.rows if key_of(row) in baseline]
-    same = sum(text(row.get("output")) == baseline[key_of(row)] for row in shared)
-    return 2 * same > len(shared) > 0
+    shared = sum(key_of(row) in baseline for row in outputs.rows)
+    return 2 * _shared(outputs, baseline) > shared > 0
+
+
+def _shared(outputs: _Outputs, texts: Mapping[str, str | None]) -> int:
+    """How many outputs are these texts."""
+    return sum(texts.get(key_of(row)) == row.get("output") for row in outputs.rows)
 
 
 def _mean_length(lengths: Sequence[int]) -> int | None:
@@ -333,7 +354,9 @@ def _length_remark(result: Result, judged: Sequence[int], there: Sequence[int]) 
     return ""
 
 
-def _check_outputs(result: Result, one: Annotations, stored: _Outputs, place: Place) -> bool:
+def _check_outputs(
+    result: Result, one: Annotations, stored: _Outputs, place: Place, annotations: str
+) -> bool:
     """count_mismatch: the judged outputs are not the stored ones. Whether they are another model's."""
     times = Counter(key_of(row) for row in stored.rows)
     more = Counter(row.instruction for row in one.rows)
@@ -488,7 +511,8 @@ def _outputs_alone(found: _Found) -> list[Result]:
         if outputs.used:
             continue
         folder = outputs.path.parent
-        result = Result(str(folder), "model_outputs")
+        is_usual = outputs.path.name.lower() == OUTPUTS
+        result = Result(str(folder if is_usual else outputs.path), "model_outputs")
         texts = [_bare(row) for row in outputs.rows]
         length = int(sum(len(o.text) for o in texts) / len(texts))
         result.metrics = {"n_outputs": len(texts), "avg_length": length}

@@ -40,6 +40,8 @@ class Given:
         self.training_data = training_data
         self.reference = reference
         self.skipped: list[str] = []
+        self.contents: dict[Path, Any] = {}
+        """What each file is by its content, as far as it was looked at (harness/audit/contents.py)."""
         self._claimed: set[Path] = set()
         self._files = sorted(self._walk())
 

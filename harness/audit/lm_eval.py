@@ -6,11 +6,13 @@ import math
 from functools import partial
 from typing import Any
 
+from harness.audit.contents import RESULTS, of_kind
 from harness.audit.files import Given, Unreadable, read_json
 from harness.audit.lm_eval_files import (
     MEANS,
     Run,
     Task,
+    again,
     find_samples,
     is_results,
     main_score,
@@ -22,7 +24,7 @@ from harness.audit.lm_eval_files import (
 )
 from harness.audit.lm_eval_own import audit_own, is_own
 from harness.audit.lm_eval_tables import check_readmes, compare_runs
-from harness.audit.model import MOST_DIGITS, Result, agreeing_digits, whole
+from harness.audit.model import MOST_DIGITS, Result, agreeing_digits, short, whole
 from harness.eval.tasks.benchmarks import MMLU, SUBJECTS
 from harness.eval.tasks.scores import mean_and_error, pooled
 
@@ -47,23 +49,23 @@ def find(given: Given) -> list[Result]:
     """A result for each results file below the path."""
     runs: list[tuple[Result, Run]] = []
     own = []
-    for path in [
-        p for p in given.files if p.suffix.lower() == ".json" and "results" in p.name.lower()
-    ]:
+    results = of_kind(given, RESULTS)
+    named = [p for p in given.files if p.suffix.lower() == ".json" and "results" in p.name.lower()]
+    for path in dict.fromkeys([*named, *results]):
         try:
             value = read_json(path)
             if is_own(value):
                 own.append(audit_own(path, value, KIND))
                 given.claim(path.parent)
                 continue
-            if not is_results(path, value):
+            if not is_results(value):
                 continue
             run = read_run(path, value)
         except Unreadable as e:
             if path.name.lower().startswith("results"):
                 given.skip(path, str(e))
             continue
-        find_samples(run, given.files)
+        find_samples(run, given.files, results)
         runs.append((whole(path, KIND, partial(_audit, run, given)), run))
         given.claim(path, *run.samples.values())
     compare_runs(runs)
@@ -80,10 +82,16 @@ def _audit(run: Run, given: Given) -> Result:
             _check_task(result, run, task, given)
     _check_numbers(result, run)
     _check_groups(result, run)
-    judged = [t.judged for n, t in run.tasks.items() if n not in run.groups and t.judged]
-    expected = [t.expected or t.judged or 0 for n, t in run.tasks.items() if n not in run.groups]
-    result.metrics["n_judged"] = sum(judged) if judged else None
-    result.metrics["n_expected"] = sum(expected) if any(expected) else None
+    asked = [t for n, t in run.tasks.items() if n not in run.groups]
+    counted = [t for t in asked if t.judged is not None]
+    result.metrics["n_judged"] = sum(t.judged or 0 for t in counted) or None
+    # Of the others nothing says how many were asked, and so not that any are missing.
+    result.metrics["n_expected"] = sum(t.expected or t.judged or 0 for t in counted) or None
+    unknown = [t.name for t in asked if t.judged is None]
+    if unknown:
+        result.notes.append(
+            f"how many questions were asked is not in the files: {short(', '.join(unknown))}"
+        )
     _match(result)
     return result
 
@@ -91,23 +99,27 @@ def _audit(run: Run, given: Given) -> Result:
 def _check_task(result: Result, run: Run, task: Task, given: Given) -> None:
     rows = _rows(result, run, task, given)
     for (metric, kept), score in task.scores.items():
-        if metric not in task.means:
-            continue
-        name = f"{task.name} {metric}" + ("" if kept == "none" else f" ({kept})")
+        name = _name(task.name, metric, kept)
         result.published[name] = score
         error = task.errors.get((metric, kept))
         if error is not None:
             result.published[f"{name}_stderr"] = error
+        ours = again(rows, task, metric, kept) if rows else None
         values = values_of(rows, metric, kept) if rows else None
-        if values is not None:
-            mean, ours = mean_and_error(values)
-            result.metrics[name] = mean
-            if ours is not None and error is not None:
-                result.metrics[f"{name}_stderr"] = ours
-            if task.judged is None:
-                task.judged = len(values)
-        elif task.benchmark in RIGHT_OR_WRONG:
+        if ours is not None:
+            result.metrics[name] = ours
+        if values is not None and task.judged is None:
+            task.judged = len(values)
+        if values is not None and metric in task.means:
+            _, spread = mean_and_error(values)
+            if spread is not None and error is not None:
+                result.metrics[f"{name}_stderr"] = spread
+        elif ours is None and metric in MEANS and task.benchmark in RIGHT_OR_WRONG:
             _check_sums(result, task, name, score, error)
+
+
+def _name(task: str, metric: str, kept: str) -> str:
+    return f"{task} {metric}" + ("" if kept == "none" else f" ({kept})")
 
 
 def _rows(result: Result, run: Run, task: Task, given: Given) -> list[dict[str, Any]]:
@@ -121,7 +133,8 @@ def _rows(result: Result, run: Run, task: Task, given: Given) -> list[dict[str, 
         given.skip(path, str(e))
         return []
     result.material["files"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    scored = [(f"{task.name}/{row.get('doc_id')}", row.get("acc")) for row in rows]
+    metric = main_score(task)[0]
+    scored = [(f"{task.name}/{row.get('doc_id')}", row.get(metric)) for row in rows]
     result.material.setdefault("judgements", []).extend(scored)
     twice = repeated(rows)
     questions = len({str(row.get("doc_id")) for row in rows}) if "doc_id" in rows[0] else len(rows)
@@ -198,6 +211,10 @@ def _check_numbers(result: Result, run: Run) -> None:
             continue
         if task.expected is None and task.benchmark in SIZES:
             task.expected = SIZES[task.benchmark]
+        if task.judged is None and task.expected is not None and run.limit is not None:
+            # lm-eval's limit is a number of questions, or below 1 a share of them.
+            most = run.limit if run.limit >= 1 else math.ceil(task.expected * run.limit)
+            task.judged = min(int(most), task.expected)
         parts.setdefault(task.benchmark, []).append(task)
     for name, tasks in parts.items():
         known = [t for t in tasks if t.judged is not None and t.expected is not None]
@@ -205,11 +222,9 @@ def _check_numbers(result: Result, run: Run) -> None:
         if judged < expected:
             _dropped(result, run, name, known, judged, expected)
         elif run.limit is not None and not known:
-            result.add(
-                "dropped_rows",
-                "warning",
-                f"{name}: run with a limit of {run.limit:g}, so over a part of its questions",
-                {"task": name, "limit": run.limit},
+            result.notes.append(
+                f"{name} was run with a limit of {run.limit:g}; how many questions there are is not in "
+                "the file"
             )
 
 
@@ -219,21 +234,26 @@ def _dropped(
     metric = main_score(tasks[0])[0]
     right = math.fsum(main_score(t)[1] * (t.judged or 0) for t in tasks)
     score, low, high = right / judged, right / expected, (right + expected - judged) / expected
+    is_share = all(0 <= main_score(t)[1] <= 1 for t in tasks)
     result.add(
         "dropped_rows",
         "warning",
         f"{name}: {judged:,} of the {expected:,} questions were asked"
         + (f" (limit {run.limit:g})" if run.limit is not None else "")
-        + f"; over all of them {metric} lies between {low:.3f} and {high:.3f}, over those it is "
-        f"{score:.3f}",
+        + (
+            f"; over all of them {metric} lies between {low:.3f} and {high:.3f}, over those it is "
+            f"{score:.3f}"
+            if is_share
+            else ""
+        ),
         {
             "task": name,
             "judged": judged,
             "expected": expected,
             "limit": run.limit,
             "score": score,
-            "lower_bound": low,
-            "upper_bound": high,
+            "lower_bound": low if is_share else None,
+            "upper_bound": high if is_share else None,
         },
     )
 
@@ -251,13 +271,15 @@ def _check_groups(result: Result, run: Run) -> None:
             whole.scores if whole else {("acc", "none"): math.nan} if group == MMLU else {}
         )
         for (metric, kept), printed in kept_metrics.items():
+            name = _name(group, metric, kept)
+            if math.isfinite(printed):
+                result.published[name] = printed
             parts = [(t, t.scores[metric, kept]) for t in members if (metric, kept) in t.scores]
             if len(parts) < 2 or metric not in MEANS:
                 continue
-            values = [result.metrics.get(f"{t.name} {metric}", score) for t, score in parts]
+            values = [result.metrics.get(_name(t.name, metric, kept), score) for t, score in parts]
             by_task = math.fsum(values) / len(values)
             sizes = [t.judged for t, _ in parts if t.judged]
-            name = f"{group} {metric}"
             by_question = None
             if len(sizes) == len(parts):
                 weighted = math.fsum(v * n for v, n in zip(values, sizes, strict=True))
@@ -268,15 +290,15 @@ def _check_groups(result: Result, run: Run) -> None:
                     result.metrics[f"{name} by questions_stderr"] = pooled(errors, sizes)
             result.metrics[f"{name} by tasks"] = by_task
             if math.isfinite(printed):
-                result.published[name] = printed
                 ours = [v for v in (by_question, by_task) if v is not None]
                 result.metrics[name] = min(ours, key=lambda v: abs(v - printed))
-        if group == MMLU and len(members) < SUBJECTS and whole is not None:
+        # A file that lists no subjects does not say over how many its score is.
+        if group == MMLU and 0 < len(names) < SUBJECTS and whole is not None:
             result.add(
                 "count_mismatch",
                 "warning",
-                f"mmlu is over {len(members)} of the {SUBJECTS} subjects: it is not MMLU's score",
-                {"subjects": len(members), "expected": SUBJECTS},
+                f"mmlu is over {len(names)} of the {SUBJECTS} subjects: it is not MMLU's score",
+                {"subjects": len(names), "expected": SUBJECTS},
             )
 
 

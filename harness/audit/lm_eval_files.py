@@ -1,12 +1,15 @@
 """lm-eval's files, of its present and its old form and of the first Open LLM Leaderboard, as one."""
 
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 from harness.audit.files import Unreadable, read_lines
+from harness.audit.model import agreeing_digits
 from harness.audit.settings import number
 from harness.eval.tasks.benchmarks import BENCHMARKS, MMLU, PREFIX
 
@@ -18,8 +21,29 @@ _OLD_MMLU = re.compile(r"^(?:hendrycksTest[-_]|mmlu[:_-])(.+)$")
 MMLU_PARTS = ("mmlu_stem", "mmlu_other", "mmlu_social_sciences", "mmlu_humanities")
 """Groups of MMLU's subjects, named like subjects."""
 OLD_NAMES = {"arc:challenge": "arc_challenge", "truthfulqa:mc": "truthfulqa_mc"}
+SURE_DIGITS = 8
+"""Decimals to which a score must agree before the way it was made is taken as known."""
 MEANS = ("acc", "acc_norm", "mc1", "mc2", "exact_match")
 """Metrics that are means over questions, whatever the task."""
+
+
+_PASS_AT = re.compile(r"pass@\d+")
+
+
+def _ratio(pairs: Sequence[Any]) -> float:
+    return math.fsum(value for value, _ in pairs) / math.fsum(weight for _, weight in pairs)
+
+
+FORMULAS: Mapping[str, Callable[[Sequence[Any]], float]] = {
+    "mean": fmean,
+    "median": median,
+    "perplexity": lambda values: math.exp(-fmean(values)),
+    "weighted_perplexity": lambda pairs: math.exp(-_ratio(pairs)),
+    "bits_per_byte": lambda pairs: -_ratio(pairs) / math.log(2),
+    "mean of all parts": lambda lists: fmean(value for parts in lists for value in parts),
+}
+"""lm-eval's ways to make a score of the values of its questions, by its own names; the last is that of
+instructions, of which each question has several."""
 
 
 @dataclass
@@ -36,6 +60,8 @@ class Task:
     version: Any = None
     means: frozenset[str] = frozenset(MEANS)
     """Metrics that are plain means, by the task's own configuration."""
+    formulas: dict[str, str] = field(default_factory=dict)
+    """Metric -> how its questions' values make the score, where that is one of FORMULAS."""
 
     @property
     def benchmark(self) -> str:
@@ -58,16 +84,18 @@ class Run:
     samples: dict[str, Path] = field(default_factory=dict)
 
 
-def is_results(path: Path, value: Any) -> bool:
-    if not _RESULTS.search(path.name) or not isinstance(value, dict):
+def is_results(value: Any) -> bool:
+    """By its content, whatever the file is called."""
+    if not isinstance(value, dict):
         return False
     results = value.get("results")
     if not isinstance(results, dict) or not results:
         return False
-    known = value.keys() & {"versions", "configs", "config", "n-shot", "config_general"}
-    return bool(known) and any(
-        isinstance(r, dict) and any(_split(k)[0] in MEANS or "_stderr" in k for k in r)
-        for r in results.values()
+    tasks = [r for r in results.values() if isinstance(r, dict)]
+    if value.keys() & {"versions", "n-shot", "config_general"}:
+        return any(number(v) is not None for task in tasks for v in task.values())
+    return bool(value.keys() & {"configs", "config"}) and any(
+        _split(k)[0] in MEANS or "_stderr" in k for task in tasks for k in task
     )
 
 
@@ -101,7 +129,18 @@ def read_run(path: Path, value: dict[str, Any]) -> Run:
         own = _dict(configs, name)
         given = shots.get(name, own.get("num_fewshot", config.get("num_fewshot")))
         task.shots = told if told is not None else _count(given, 0)
+        listed = own.get("metric_list")
+        told_how = [m for m in (listed if isinstance(listed, list) else ()) if isinstance(m, dict)]
         task.means |= _means(own)
+        if told_how and all(m.get("aggregation") == "mean" for m in told_how):
+            # Metrics that are functions have another name here than in the results.
+            task.means |= {metric for metric, _ in task.scores}
+        task.means |= {metric for metric, _ in task.scores if _PASS_AT.fullmatch(metric)}
+        task.formulas = dict.fromkeys(task.means, "mean") | {
+            str(m.get("metric")): str(m["aggregation"])
+            for m in told_how
+            if m.get("aggregation") in FORMULAS
+        }
         if task.scores:
             tasks[plain] = task
     if not tasks:
@@ -123,12 +162,19 @@ def _complete_groups(
         groups[MMLU] = [n for n in subjects if n != MMLU]
 
 
-def find_samples(run: Run, files: Sequence[Path]) -> None:
-    """The files with the run's questions: in its folder, and of its time where there are several."""
+def find_samples(run: Run, files: Sequence[Path], results: Collection[Path] = ()) -> None:
+    """The files with the run's questions: in its folder, and of its time where there are several.
+
+    results: results files, whatever they are called.
+    """
     match = _RESULTS.search(run.path.name)
     date = match[1] if match else None
     is_one_of_several = (
-        sum(p.parent == run.path.parent and _RESULTS.search(p.name) is not None for p in files) > 1
+        sum(
+            p.parent == run.path.parent and (p in results or _RESULTS.search(p.name) is not None)
+            for p in {*files, *results}
+        )
+        > 1
     )
     found: dict[str, list[tuple[Path, str | None]]] = {}
     for path in files:
@@ -158,14 +204,42 @@ def values_of(rows: Sequence[dict[str, Any]], metric: str, kept: str) -> list[fl
     return numbers if numbers and len(numbers) == len(found) else None
 
 
+def again(rows: Sequence[dict[str, Any]], task: Task, metric: str, kept: str) -> float | None:
+    """A score from what is stored of the questions: as the task's configuration says, else in the one
+    way of FORMULAS that gives what is printed. None where there is none, or a question has no value."""
+    some = [row.get(metric) for row in rows if row.get("filter", kept) == kept]
+    printed, how = task.scores[metric, kept], task.formulas.get(metric)
+    for formula in (FORMULAS[how],) if how else FORMULAS.values():
+        try:
+            value = formula([_value(v) for v in some])
+        except (ArithmeticError, TypeError, ValueError):
+            continue
+        if how or agreeing_digits(printed, value) >= SURE_DIGITS:
+            return value
+    return None
+
+
+def _value(stored: Any) -> Any:
+    """Raises TypeError: it is no number, and no list of them."""
+    if isinstance(stored, list):
+        return [_value(one) for one in stored]
+    found = number(float(stored) if isinstance(stored, bool) else stored)
+    if found is None:
+        raise TypeError
+    return found
+
+
+def leaderboard_score(task: Task) -> tuple[str, float] | None:
+    """The score by which the leaderboard knows a task; None where the file does not have it."""
+    known = BENCHMARKS.get(task.benchmark)
+    wanted = "mc2" if task.name == "truthfulqa_mc" else known.metric if known else ""
+    return next(((m, score) for (m, _), score in task.scores.items() if m == wanted), None)
+
+
 def main_score(task: Task) -> tuple[str, float]:
     """The leaderboard's metric of a task, else its first."""
-    known = BENCHMARKS.get(task.benchmark)
-    for (metric, _), score in task.scores.items():
-        if known and metric == known.metric:
-            return metric, score
     (metric, _), score = next(iter(task.scores.items()))
-    return metric, score
+    return leaderboard_score(task) or (metric, score)
 
 
 def repeated(rows: Sequence[dict[str, Any]]) -> int:

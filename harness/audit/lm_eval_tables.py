@@ -7,17 +7,32 @@ from pathlib import Path
 
 from harness.audit.claims import Line, read_claims
 from harness.audit.files import Given
-from harness.audit.lm_eval_files import Run, main_score
+from harness.audit.leaderboards import ABSENT
+from harness.audit.lm_eval_files import Run, leaderboard_score
 from harness.audit.model import Result, agreeing_digits, short
 from harness.eval.tasks.benchmarks import BENCHMARKS, MMLU
 
-AVERAGES = re.compile(r"^\W*(?:average|avg\.?|mean)\W*$", re.IGNORECASE)
+AVERAGES = re.compile(r"^\W*(?:average|avg\.?|mean)(?:\s+score)?\W*(?:\(.*\))?\W*$", re.IGNORECASE)
 COLUMNS = {
     "arc": "arc_challenge", "arcc": "arc_challenge", "arcchallenge": "arc_challenge",
     "hellaswag": "hellaswag", "mmlu": MMLU, "truthfulqa": "truthfulqa_mc2",
     "truthfulqamc2": "truthfulqa_mc2", "tqa": "truthfulqa_mc2",
 }  # fmt: skip
 """How tables call the leaderboard's benchmarks, in letters and figures alone."""
+KNOWN = frozenset(COLUMNS) | frozenset(
+    """
+    agieval arce arceasy bbh boolq codex commonsenseqa copa csqa drop gpqa gsm8k humaneval ifeval
+    lambada math mathlvl5 mbpp mmlupro mmlustem musr naturalquestions nq obqa openbookqa piqa race
+    rte sciq siqa squad toxigen triviaqa truthfulqamc1 winogrande
+    """.split()  # noqa: SIM905
+)
+"""Headings that are surely a benchmark's."""
+NO_SCORES = re.compile(
+    r"\b(?:batch|cost|date|epochs?|examples|hours?|layers?|likes|lr|n|params?|parameters|rank|rows|"
+    r"samples|seed|shots?|size|steps?|time|tokens?|version|year)\b|#",
+    re.IGNORECASE,
+)
+EMPTY = ABSENT | {"?", "\u2013", "\u2014", "tbd", "nan"}
 _CELL = re.compile(r"^[*_` ]*(\d{1,3}(?:\.(\d+))?)\s*%?(?:\s*(?:±|\+/-).*)?[*_` ]*$")
 _BOARD = re.compile(r"open\s+llm\s+leader\s?board", re.IGNORECASE)
 
@@ -105,27 +120,110 @@ def _check_shots(result: Result, run: Run, readme: Path | None) -> None:
 
 
 def _check_averages(result: Result, lines: Sequence[Line]) -> None:
-    """An average in a table's line must be that of the four benchmarks in it."""
+    """An average in a table's line must be that of columns in it: of all scores, of the benchmarks, or
+    of those on one side of it; and of no fewer where one of them is empty."""
+    tables: list[list[Line]] = []
     for line in lines:
-        cells = {_benchmark(heading): _printed(cell) for heading, cell in line.cells.items()}
-        average = next((_printed(c) for h, c in line.cells.items() if AVERAGES.match(h)), None)
-        known = [cells.get(name) for name in BENCHMARKS]
-        if average is None or any(k is None for k in known):
+        last = tables[-1][-1] if tables else None
+        if (
+            last
+            and last.path == line.path
+            and list(last.cells) == list(line.cells)
+            and line.number == last.number + 1
+        ):
+            tables[-1].append(line)
+        else:
+            tables.append([line])
+    for table in tables:
+        column = next((h for h in table[0].cells if AVERAGES.match(h)), None)
+        if column is not None:
+            _check_table(result, table, column)
+
+
+def _check_table(result: Result, table: Sequence[Line], average: str) -> None:
+    scores = [h for h in list(table[0].cells)[1:] if h != average and _holds_scores(table, h)]
+    place = list(table[0].cells).index(average)
+    four = [h for h in scores if _benchmark(h)]
+    four = four if len(four) == len(BENCHMARKS) == len({*map(_benchmark, four)}) else []
+    sets = [
+        scores,
+        four,
+        [h for h in scores if _letters(_plain_heading(h)) in KNOWN],
+        [h for h in scores if h in list(table[0].cells)[:place]],
+        [h for h in scores if h in list(table[0].cells)[place:]],
+    ]
+    sets = [columns for columns in sets if len(columns) > 1]
+    fitting = {
+        tuple(columns) for line in table for columns in sets if _fits(line, average, columns)
+    }
+    for line in table:
+        printed = _printed(line.cells[average])
+        if printed is None or any(_fits(line, average, columns) for columns in sets):
             continue
-        numbers = [k for k in known if k is not None]
-        mean = math.fsum(n for n, _ in numbers) / len(numbers)
-        slack = 0.5 * 10.0 ** -average[1] + math.fsum(0.5 * 10.0**-d for _, d in numbers) / len(
-            numbers
-        )
-        if abs(mean - average[0]) > slack * 1.001:
+        empty = [h for h in scores if _printed(line.cells[h]) is None]
+        there = [h for h in scores if h not in empty]
+        # Elsewhere in the table an average has them in, or they are surely benchmarks.
+        missed = [
+            h for h in empty
+            if any(h in columns for columns in fitting) or _letters(_plain_heading(h)) in KNOWN
+        ]  # fmt: skip
+        evidence = {"quote": short(line.text), "given": printed[0]}
+        where = f"{line.path.name}, line {line.number}: an average of {printed[0]:g} is given, and "
+        if missed and _fits(line, average, there):
+            told = f"leaves out what is empty ({', '.join(missed)}): it is over {len(there)} of " \
+                   f"{len(there) + len(missed)} columns"  # fmt: skip
+            evidence |= {"empty": missed, "columns": there}
             result.matches = False
-            result.add(
-                "count_mismatch",
-                "error",
-                f"{line.path.name}, line {line.number}: an average of {average[0]:g} is given, and "
-                f"that of its four benchmarks is {mean:.{average[1]}f}",
-                {"quote": short(line.text), "given": average[0], "mean": mean},
+            result.add("count_mismatch", "error", where + told, evidence)
+            continue
+        full = [columns for columns in sets if not set(columns) & set(empty)]
+        is_sure = four in full or (
+            not empty
+            and (
+                tuple(scores) in fitting
+                or all(_letters(_plain_heading(h)) in KNOWN for h in scores)
             )
+        )
+        if not full or not is_sure:
+            continue
+        given = printed[0]
+        columns = min(full, key=lambda columns: abs(_mean(line, columns)[0] - given))
+        mean = _mean(line, columns)[0]
+        words = "its four benchmarks" if columns == four else f"its {len(columns)} columns"
+        result.matches = False
+        result.add(
+            "count_mismatch",
+            "error",
+            f"{where}that of {words} is {mean:.{printed[1]}f}",
+            evidence | {"mean": mean},
+        )
+
+
+def _holds_scores(table: Sequence[Line], heading: str) -> bool:
+    """Whether a column has numbers, and nothing else but empty cells, and is no size or count."""
+    cells = [line.cells[heading].strip("*_` ") for line in table]
+    filled = [cell for cell in cells if cell and cell.lower() not in EMPTY]
+    return (
+        bool(filled)
+        and all(_printed(cell) for cell in filled)
+        and not NO_SCORES.search(_plain_heading(heading))
+    )
+
+
+def _mean(line: Line, columns: Sequence[str]) -> tuple[float, float]:
+    """The mean of some cells, all numbers, and by how much rounding may have moved it."""
+    numbers = [number for h in columns if (number := _printed(line.cells[h]))]
+    slack = math.fsum(0.5 * 10.0**-d for _, d in numbers) / len(numbers)
+    return math.fsum(n for n, _ in numbers) / len(numbers), slack
+
+
+def _fits(line: Line, average: str, columns: Sequence[str]) -> bool:
+    """Whether the line's average is that of these columns, of which none is empty."""
+    printed = _printed(line.cells[average])
+    if printed is None or not columns or any(_printed(line.cells[h]) is None for h in columns):
+        return False
+    mean, slack = _mean(line, columns)
+    return abs(mean - printed[0]) <= (0.5 * 10.0 ** -printed[1] + slack) * 1.001
 
 
 def _check_claims(runs: Sequence[tuple[Result, Run]], lines: Sequence[Line]) -> None:
@@ -135,9 +233,10 @@ def _check_claims(runs: Sequence[tuple[Result, Run]], lines: Sequence[Line]) -> 
         if len(name) < 3:
             continue
         scores = {
-            t.benchmark: main_score(t)[1]
-            for t in run.tasks.values() if t.benchmark in BENCHMARKS and t.benchmark != MMLU
-        }  # fmt: skip
+            t.benchmark: known[1]
+            for t in run.tasks.values()
+            if t.benchmark != MMLU and (known := leaderboard_score(t)) is not None
+        }
         for group in ("by tasks", "by questions"):
             mean = result.metrics.get(f"mmlu acc {group}")
             if mean is not None:
@@ -172,7 +271,11 @@ def _claimed(
 
 
 def _benchmark(heading: str) -> str | None:
-    return COLUMNS.get(_letters(re.sub(r"\(.*?\)|\d+[- ]shots?", "", heading, flags=re.IGNORECASE)))
+    return COLUMNS.get(_letters(_plain_heading(heading)))
+
+
+def _plain_heading(heading: str) -> str:
+    return re.sub(r"\(.*?\)|\d+[- ]shots?", "", heading, flags=re.IGNORECASE)
 
 
 def _letters(text: str) -> str:

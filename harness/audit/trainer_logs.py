@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from harness.audit import contents
 from harness.audit.claims import (
     Count,
     count_in,
@@ -17,6 +18,7 @@ from harness.audit.claims import (
     read_claims,
 )
 from harness.audit.console_logs import read_console
+from harness.audit.contents import begins_with
 from harness.audit.files import Given, Unreadable
 from harness.audit.model import Result, compare, whole
 from harness.audit.steps import ANY, Ranges, shown
@@ -41,7 +43,8 @@ from harness.audit.training_examples import (
     own_training,
     trained_on,
 )
-from harness.audit.training_log import SUMMARIES, Log, read_logs
+from harness.audit.training_log import LINES, STATE, SUMMARIES, Log, read_logs
+from harness.call import MANIFEST
 
 LOOKS_FOR = (
     "trainings' logs (trainer_state.json, trainer_log.jsonl), and data sets (instruction and output, "
@@ -60,7 +63,7 @@ def find(given: Given) -> list[Result]:
     results = []
     read: list[Path] = []
     data = None if given.training_data is None else given_data(given.training_data)
-    for path, log in list(read_logs(given.files)):
+    for path, log in list(read_logs(given.files, _other_names(given))):
         if isinstance(log, str):
             given.skip(path, log)
             continue
@@ -74,6 +77,17 @@ def find(given: Given) -> list[Result]:
     if not results and len(given.files) == len(given.all_files):
         results = _data_alone(given)
     return results
+
+
+def _other_names(given: Given) -> dict[Path, str]:
+    """Logs that are known by their content alone."""
+    usual = (STATE, LINES, *SUMMARIES)
+    states = dict.fromkeys(contents.of_kind(given, contents.STATE, *usual), STATE)
+    logs = contents.of_kind(given, contents.LOG, *usual)
+    # Trainer's history by itself is a list, and LLaMA-Factory's log one object a line.
+    found = states | {p: STATE if begins_with(p, b"[") else LINES for p in logs}
+    # What this harness keeps beside its own log repeats it.
+    return {path: role for path, role in found.items() if not (path.parent / MANIFEST).is_file()}
 
 
 def audit_training(log: Log, given: Given, data: TrainingData | None) -> Result:

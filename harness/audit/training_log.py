@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ SUMMARIES = ("train_results.json", "all_results.json")
 DOUBLED = 0.8
 """From this share of steps that stand more than once in a log on, several processes wrote it."""
 _OF_TRAINING, _OF_TESTING = ("epoch", "loss"), ("eval_loss", "held_out_loss")
+NONE: Mapping[Path, str] = {}
 _CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 
 
@@ -71,13 +72,23 @@ class Log:
         return max((b - a for a, b in itertools.pairwise(steps)), default=1)
 
 
-def read_logs(files: Sequence[Path]) -> Iterator[tuple[Path, Log | str]]:
+def read_logs(
+    files: Sequence[Path], other_names: Mapping[Path, str] = NONE
+) -> Iterator[tuple[Path, Log | str]]:
     """Of each folder with logs: its log, or why there is none. Of several checkpoints without a log
-    above them, the last one's."""
+    above them, the last one's.
+
+    other_names: files that are called otherwise, and which of STATE and LINES each is. Each is a log
+    by itself, but for a folder's only ones.
+    """
     by_folder: dict[Path, list[Path]] = {}
     for path in files:
         if path.name in (STATE, LINES, *SUMMARIES):
             by_folder.setdefault(path.parent, []).append(path)
+    beside = Counter((path.parent, role) for path, role in other_names.items())
+    several = {folder for (folder, _), count in beside.items() if count > 1} | by_folder.keys()
+    for path in other_names:
+        by_folder.setdefault(path if path.parent in several else path.parent, []).append(path)
     snapshots: dict[Path, list[Path]] = {}
     for folder in list(by_folder):
         if _CHECKPOINT.match(folder.name):
@@ -88,14 +99,15 @@ def read_logs(files: Sequence[Path]) -> Iterator[tuple[Path, Log | str]]:
         for folder in folders if above else folders[:-1]:
             del by_folder[folder]
     for folder, paths in sorted(by_folder.items()):
-        names = {p.name: p for p in paths}
+        names = {other_names.get(p, p.name): p for p in paths}
         if STATE not in names and LINES not in names:
             continue
-        ordered = [names[n] for n in (STATE, LINES, *SUMMARIES) if n in names]
+        roles = [n for n in (STATE, LINES, *SUMMARIES) if n in names]
+        ordered = [names[n] for n in roles]
         try:
             log = Log(ordered, snapshot=_CHECKPOINT.match(folder.name) is not None)
-            for path in ordered:
-                _read(log, path)
+            for path, role in zip(ordered, roles, strict=True):
+                _read(log, path, role)
         except Unreadable as e:
             yield path, str(e)
             continue
@@ -110,14 +122,16 @@ def _checkpoint_step(folder: Path) -> int:
     return int(found[1]) if found else -1
 
 
-def _read(log: Log, path: Path) -> None:
-    if path.name == LINES:
+def _read(log: Log, path: Path, role: str) -> None:
+    if role == LINES:
         _read_lines(log, path)
         return
     value = read_json(path)
+    if role == STATE and isinstance(value, list):
+        value = {"log_history": value}
     if not isinstance(value, dict):
         raise Unreadable("it is no object")
-    if path.name == STATE:
+    if role == STATE:
         _read_state(log, value)
     else:
         _summary(log, value)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from harness.call import MANIFEST, RESULT_FILE, StageResult
-from tests.helpers import InstantExecutor, command, make, planned, write_row
+from tests.helpers import InstantExecutor, command, make, planned, snapshot, write_row
 from tests.modeling.hub_server import GOOD_TOKEN, UploadHub
 
 NAME = "someone/a-model"
@@ -28,7 +28,7 @@ class Trains(InstantExecutor):
 
     def run(self, job: Any, files: Any, on_event: Any) -> None:
         if job.stage != "train":
-            (job.work / "snapshot").mkdir()
+            snapshot(job.work / "snapshot")
             (job.work / RESULT_FILE).write_text("{}")
             return
         seed = job.params["train"].seed

@@ -13,7 +13,7 @@ from harness.spec.base import Data, Name, Seed, Spec
 from harness.spec.compared import check_studied
 from harness.spec.judges import Judge, LossJudge, ModelJudge, OutputJudge, Task
 from harness.spec.model_source import ModelSource
-from harness.spec.recipes import MAKERS, Gen
+from harness.spec.recipes import MAKERS, Gen, ImportGen
 from harness.spec.template import Template
 from harness.spec.train import Train
 
@@ -227,6 +227,7 @@ class Row(Spec):
             raise ValueError(f"template is missing: {needs} needs one")
         if self.train is not None and self.gen is None and self.data is None:
             raise ValueError("train needs a data set: give gen or data")
+        self._check_layout()
         if self.replicates.train_seeds and self.train is None:
             raise ValueError("replicates.train_seeds needs train")
         answer = self.eval.answer if self.eval else None
@@ -240,6 +241,23 @@ class Row(Spec):
         ):
             raise ValueError("replicates.judge needs a judge of outputs; others say the same again")
         return self
+
+    def _check_layout(self) -> None:
+        """Raises ValueError for data that the training's objective cannot read."""
+        if self.train is None or self.gen is None:
+            return
+        has_pairs = any(isinstance(g, ImportGen) and g.kind == "preference" for g in self.gen)
+        if self.train.objective == "orpo" and not has_pairs:
+            raise ValueError(
+                "objective: orpo takes preference data, and gen makes none: "
+                "gen: {recipe: import, kind: preference, ...}"
+            )
+        if has_pairs and self.train.objective != "orpo":
+            raise ValueError(
+                f"gen imports preference data, and objective: {self.train.objective} takes one "
+                "answer each: import it as instruction data (columns.output), or train with "
+                "objective: orpo"
+            )
 
     def _needing_model(self) -> str:
         if self.train:

@@ -98,6 +98,12 @@ def test_a_row_without_faults_is_loaded_with_its_defaults(folder: Path) -> None:
         ("data: {path: prompt.txt, sha256: abc}", "8:26: data.sha256: string should match pattern "
          "'^[0-9a-f]{64}$' (here: 'abc')"),
         ("train: {}", "1:1: train needs a data set: give gen or data"),
+        ("train: {objective: orpo}\ngen: {recipe: import, file: prompt.txt}",
+         "1:1: objective: orpo takes preference data, and gen makes none: gen: {recipe: import, kind: "
+         "preference, ...}"),
+        ("train: {}\ngen: {recipe: import, file: prompt.txt, kind: preference}",
+         "1:1: gen imports preference data, and objective: sft takes one answer each: import it as "
+         "instruction data (columns.output), or train with objective: orpo"),
         ("replicates: {train_seeds: [1]}", "1:1: replicates.train_seeds needs train"),
         ("deviations: a word", "8:1: deviations: input should be a valid list (here: 'a word')"),
         ("deviations: [a, 2]", "8:17: deviations.1: input should be a valid string (here: 2)"),

@@ -73,6 +73,17 @@ def snapshot(folder: Path) -> None:
     (folder / "set.json").write_text('[{"instruction": "Say no.", "reference_answer": "no"}]')
 
 
+def copy_of_model(model: Path, folder: Path) -> Path:
+    """The model's files in a new folder, where they can be changed; its weights are linked."""
+    folder.mkdir()
+    for path in model.iterdir():
+        if path.suffix == ".safetensors":
+            (folder / path.name).symlink_to(path)
+        else:
+            shutil.copyfile(path, folder / path.name)
+    return folder
+
+
 class FakeStages:
     """Stages of tests/fake_stages.py in place of the real ones, for processes started with `env`."""
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from harness.spec.answer import Decoding
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
 from tests.eval.test_served import FakeServer
+from tests.helpers import copy_of_model
 from tests.modeling.calls import answer_call, outputs
 
 STOPS = ["<|im_end|>", "<|im_start|>", "<|im_end|>\n", "\n<|im_start|>user", "capital<|im_end|>"]
@@ -40,13 +40,7 @@ CHATML = {
 @pytest.fixture(scope="module")
 def runs_on(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real model, with an end token that it never writes: it goes on after its <|im_end|>."""
-    folder = tmp_path_factory.mktemp("runs-on") / "model"
-    folder.mkdir()
-    for path in real_model.iterdir():
-        if path.suffix == ".safetensors":
-            (folder / path.name).symlink_to(path)
-        else:
-            shutil.copyfile(path, folder / path.name)
+    folder = copy_of_model(real_model, tmp_path_factory.mktemp("runs-on") / "model")
     for name, end in (
         ("config.json", {"eos_token_id": 3}),
         ("generation_config.json", {"eos_token_id": 3}),

@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from harness.call import StageCall
 from harness.modeling.load import load_model, load_tokenizer
 from harness.spec.model_source import ModelSource
 from harness.train import run
+from tests.helpers import copy_of_model
 from tests.modeling.calls import train_call
 
 ROWS = [{"instruction": "Say yes.", "input": "", "output": "yes"}]
@@ -31,12 +31,7 @@ VICUNA = {"do_sample": False, "temperature": 0.9, "top_p": 0.6, "max_length": 40
 
 def copied(real_model: Path, folder: Path, **files: Any) -> Path:
     """The real model with other files beside its weights, which are linked; None drops a file."""
-    folder.mkdir()
-    for path in real_model.iterdir():
-        if path.suffix == ".safetensors":
-            (folder / path.name).symlink_to(path)
-        else:
-            shutil.copyfile(path, folder / path.name)
+    copy_of_model(real_model, folder)
     for name, value in files.items():
         path = folder / name.replace("__", ".")
         path.unlink(missing_ok=True)

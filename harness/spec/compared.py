@@ -18,7 +18,9 @@ NOT_COMPARED = frozenset(
     }
 )  # fmt: skip
 """Fields that say how, and not what, or that make a replicate; EXCEPTIONS count all the same."""
-EXCEPTIONS = frozenset({"train.batch_size", "train.validation"})
+EXCEPTIONS = frozenset(
+    {"train.batch_size", "train.validation", "eval.answer.quantization", "eval.judge.quantization"}
+)
 HELD_OUT = ("share", "seed")
 """Of train.validation: what takes examples from the training."""
 WHOLE = (Template, _Data, _TextFile, ModelSource, Endpoint, HubData, RowOutputs)
@@ -32,7 +34,7 @@ KINDS = ("eval.judge.kind", "eval.answer.engine.kind")
 def is_compared(model: type[BaseModel], name: str, at: str) -> bool:
     """Whether a field of the part at the dotted path `at` is a setting."""
     extra = model.model_fields[name].json_schema_extra
-    if isinstance(extra, dict) and "key" in extra:
+    if isinstance(extra, dict) and "key" in extra and f"{at}.{name}" not in EXCEPTIONS:
         return False
     if at == "train.validation":
         return name in HELD_OUT

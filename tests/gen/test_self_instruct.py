@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from aiohttp import web
 
 from harness import gen
 from harness.call import CALL_FILE, StageCall
+from harness.environment import CODE_VERSIONS
 from harness.errors import HarnessError, InputError
 from harness.gen import self_instruct
 from harness.gen.made import Made
@@ -665,6 +667,7 @@ def test_a_killed_stage_goes_on_with_the_replies_that_it_had(tmp_path: Path) -> 
 
     with FakeServer(deadly) as server:
         call = make_call(tmp_path / "killed", server.endpoint(concurrency=1))
+        call = replace(call, code_version=CODE_VERSIONS["gen/self_instruct"])
         call.write(call.folder / CALL_FILE)
         stage = [sys.executable, "-m", "harness.stage", str(call.folder / CALL_FILE)]
         processes.append(subprocess.Popen(stage, stdout=subprocess.DEVNULL))

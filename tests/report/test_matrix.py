@@ -14,7 +14,7 @@ from harness.report.formats import to_csv, to_markdown
 from harness.report.matrix import lines_of
 from harness.spec.load import load_rows
 from harness.store import Damaged
-from tests.helpers import InstantExecutor, evaluation, make, planned, planner
+from tests.helpers import InstantExecutor, evaluation, make, planned, planner, snapshot
 from tests.report.matrix_rows import (
     HELD_OUT,
     SCORE,
@@ -108,7 +108,8 @@ def test_a_simulated_teacher_marks_every_number_that_comes_of_its_data(
 
 
 def test_a_real_number_carries_no_mark(row: Callable[..., Path], volume: Path) -> None:
-    spec = row(model={"path": "prompt.txt"})
+    spec = row(model={"path": "model"})
+    snapshot(spec.parent / "model")
     make(volume, spec, executor=scored(SCORE))
     (line,) = lines(volume, spec)
     assert shown(line)["reproduced"] == "40.00 ± 2.00"

@@ -270,9 +270,6 @@ def test_calls_that_wait_for_a_hub_data_set_are_said_to_be_left_out_of_the_total
     assert told.endswith("without the calls of gen (step 2 rate) of one, which are not known")
 
 
-SEED = '{"instruction": "Say yes.", "instances": [{"input": "", "output": "yes"}]}'
-
-
 def with_given_data(spec: Path, **pin: str) -> None:
     tree = yaml.safe_load(spec.read_text())
     tree["gen"]["seeds"] = {"path": "data:tasks/seeds.jsonl", **pin}
@@ -331,7 +328,9 @@ def test_given_data_is_found_by_option_variable_or_in_the_folder_inputs(
 ) -> None:
     with_given_data(spec)
     (tmp_path / "given" / "tasks").mkdir(parents=True)
-    (tmp_path / "given" / "tasks" / "seeds.jsonl").write_text(SEED)
+    (tmp_path / "given" / "tasks" / "seeds.jsonl").write_text(
+        (spec.parent / "seeds.jsonl").read_text()
+    )
     assert command("plan", spec, "--data", tmp_path / "given").exit_code == 0
     monkeypatch.setenv("HARNESS_INPUTS", "given")
     assert command("plan", spec).exit_code == 0
@@ -346,11 +345,11 @@ def test_given_data_with_other_bytes_than_pinned_is_refused_even_in_a_folder(
 ) -> None:
     data = tmp_path / "inputs" / "tasks" / "seeds.jsonl"
     data.parent.mkdir(parents=True)
-    data.write_text(SEED)
+    data.write_text((spec.parent / "seeds.jsonl").read_text())
     digest = file_digest(data)
     with_given_data(spec, sha256=digest)
     assert command("plan", "specs").exit_code == 0
-    data.write_text(SEED + "\n")
+    data.write_text(data.read_text() + "\n")
     result = command("plan", "specs")
     assert result.exit_code == 2
     assert file_digest(data) in result.stderr

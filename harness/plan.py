@@ -89,6 +89,11 @@ class StagePlan:
         return _endpoint_of(self.params)
 
     @property
+    def pays(self) -> bool:
+        """Whether it calls an endpoint that may cost money."""
+        return self.endpoint is not None and self.endpoint.simulated is None
+
+    @property
     def hub_data(self) -> HubData | None:
         """The hub data set that this step imports."""
         gen = self.params.get("gen")

@@ -76,7 +76,12 @@ class Runner:
         stages = [s for s in unique(plans) if not only or s.stage in only]
         _check_pinned(plans)
         for plan in plans:
-            preflight.check(plan, self.files, only)
+            # What a stage pays for is lost where one that is to follow can only fail.
+            own = [s for s in plan.own if s.status != "reuse" and (not only or s.stage in only)]
+            pays = any(s.pays for s in own)
+            preflight.check(plan, self.files, () if pays else only)
+            if pays:
+                self._note_not_fetched(plan, only)
         for stage in stages:
             self._check_ready(stage, only)
         waiting = [s for s in stages if s.status != "reuse"]
@@ -106,6 +111,19 @@ class Runner:
                     self.store.remember(plan.row.row, keys)
         if failures:
             raise StagesFailed(failures, not_run)
+
+    def _note_not_fetched(self, plan: RowPlan, only: Sequence[str]) -> None:
+        """Of the stages that are not run now, what nobody has yet asked the hub for."""
+        others = [s for s in plan.own if only and s.stage not in only and s.status != "reuse"]
+        hubs = [hub for stage in others for hub in stage.hubs().values()]
+        absent = {hub.id: "" for hub, code in hubs if not self.store.hub_folder(hub, code).is_dir()}
+        if absent:
+            self.console.print(
+                f"row {plan.row.row}: its other stages read {', '.join(absent)} from the hub, which is "
+                f"not on the volume. Whether it can be had: harness fetch {plan.own[0].spec}",
+                highlight=False,
+                markup=False,
+            )
 
     def _check_ready(self, planned: StagePlan, only: Sequence[str]) -> None:
         """What can be known before anything runs is said before anything runs."""

@@ -62,7 +62,7 @@ def paying(paid: FakeServer) -> dict[str, Any]:
         },
         "seeds": "seeds.jsonl",
         "prompt": "tasks.txt",
-        "examples": 3,
+        "examples": 1,
         "max_requests": 1,
     }
 
@@ -120,6 +120,25 @@ def test_a_model_that_cannot_be_had_is_told_before_another_rows_teacher_is_paid(
     assert "Not run because of it: gen: first" in done.stdout
     assert "Traceback" not in done.stdout
     assert paid.requests == []
+
+
+def test_a_paid_stage_alone_is_not_run_where_a_later_one_could_only_fail(
+    hub: Hub, env: dict[str, str], tmp_path: Path, paid: FakeServer
+) -> None:
+    specs = tmp_path / "specs"
+    spec = write_row(specs, gen=paying(paid), model=at_hub(), eval=answering(specs))
+    prompts = specs / "prompts.jsonl"
+    right = prompts.read_text()
+    prompts.write_text("{")
+    one = ("run", "--only", "gen", spec, "--volume", tmp_path / "volume")
+    done = harness(env, *one)
+    assert (done.returncode, paid.requests) == (2, []), done.stdout
+    assert "prompts.jsonl:1" in done.stdout
+    prompts.write_text(right)
+    done = harness(env, *one)
+    assert f"its other stages read {MODEL} from the hub" in done.stdout
+    assert f"harness fetch {spec}" in done.stdout.replace("\n", "")
+    assert paid.requests != [], done.stdout
 
 
 def test_every_model_and_data_set_that_cannot_be_had_is_told_at_once(

@@ -62,7 +62,7 @@ def paying(paid: FakeServer) -> dict[str, Any]:
         },
         "seeds": "seeds.jsonl",
         "prompt": "tasks.txt",
-        "examples": 1,
+        "shown": 1,
         "max_requests": 1,
     }
 

@@ -62,6 +62,7 @@ def paying(paid: FakeServer) -> dict[str, Any]:
         },
         "seeds": "seeds.jsonl",
         "prompt": "tasks.txt",
+        "examples": 3,
         "shown": 1,
         "max_requests": 1,
     }

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from harness import environment
 from harness.errors import HarnessError
-from harness.executors import secret_there
 from harness.fitting import gib, gpus
+from harness.llm.secrets import key_variable
 
 KEYS = ("OPENAI_API_KEY", "MISTRAL_API_KEY", "HF_TOKEN")
 LOW_DISK_BYTES = 20e9
@@ -122,7 +122,7 @@ def given_data(inputs: Path | None) -> Finding:
 
 def _keys() -> Iterator[Finding]:
     for name in KEYS:
-        there = secret_there(name)
+        there = key_variable(name) is not None
         prevents = (
             "" if there else "gated hub models" if name == "HF_TOKEN" else "rows that name it"
         )

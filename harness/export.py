@@ -10,6 +10,7 @@ from harness import model_card
 from harness.crate import ARCHIVES
 from harness.errors import InputError
 from harness.executors import Job
+from harness.keys import key_names
 from harness.llm.secrets import read_key
 from harness.modeling.upload import CARD, MAIN, TOKEN, contents
 from harness.plan import RowPlan, StagePlan
@@ -157,6 +158,7 @@ def _upload(runner: Runner, planned: StagePlan, target: Target, card: str) -> li
             image_stage="train",
             network=True,
             secrets=(TOKEN,),
+            others_keys=key_names(planned.owner),
         )
         with ProgressView(runner.console, title) as view:
             runner.executor.run(job, runner.files, view.show)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from harness import environment
 from harness.errors import DataAbsent, InputError
-from harness.spec.base import DATA_SCHEME, Hub, _Data
+from harness.spec.base import DATA_SCHEME, Endpoint, Hub, _Data
 
 KEY_FORMAT = 1
 Part = TypeVar("Part", bound=BaseModel)
@@ -185,6 +185,11 @@ def iter_data(value: Any) -> Iterator[_Data]:
 def open_hubs(value: Any) -> list[str]:
     """The ids of the models and data sets on the hub that a model names without a revision."""
     return list(dict.fromkeys(hub.id for hub in _parts(value, Hub) if hub.revision is None))
+
+
+def key_names(value: Any) -> frozenset[str]:
+    """The variables that a model's endpoints name for their keys."""
+    return frozenset(e.api_key_env for e in _parts(value, Endpoint) if e.api_key_env)
 
 
 def _parts(value: Any, kind: type[Part]) -> Iterator[Part]:

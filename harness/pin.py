@@ -3,7 +3,6 @@
 Only the revision's place in the file changes; comments and layout stay.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from harness.errors import HarnessError, InputError
-from harness.llm.secrets import read_key, redact
+from harness.llm.secrets import key_variable, read_key, redact
 from harness.spec.load import SpecFaults, spec_files
 from harness.spec.source import Fault, Mark, Node, load_tree
 from harness.store import write_atomically
@@ -235,8 +234,7 @@ def _hub() -> tuple["HfApi", str]:
             "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, so the hub is not asked",
             "Unset it where there is a network, or write the 40 hex digits of the commit yourself.",
         )
-    named = any(os.environ.get(name) for name in (TOKEN, f"{TOKEN}_FILE"))
-    token = read_key(TOKEN, "the hub") if named else ""
+    token = read_key(TOKEN, "the hub") if key_variable(TOKEN) else ""
     return HfApi(token=token or False), token
 
 

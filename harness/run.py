@@ -17,7 +17,7 @@ from harness import environment
 from harness.call import RESULT_FILE
 from harness.errors import HarnessError, InputError
 from harness.executors import HOST, Executor, Job, Serve, StageFailed, on_loopback
-from harness.keys import Files, file_digest
+from harness.keys import Files, file_digest, key_names
 from harness.llm.secrets import read_key
 from harness.plan import RowPlan, StagePlan, unique
 from harness.progress import ProgressView, plain
@@ -58,6 +58,8 @@ class Runner:
         self.files = files
         self.executor = executor
         self.console = console
+        self._keys: frozenset[str] = frozenset()
+        """What the run's rows name for keys."""
 
     def run(self, plans: Sequence[RowPlan], only: Sequence[str] = ()) -> None:
         """Run every stage (or the stages named in `only`) that is not there yet.
@@ -73,6 +75,7 @@ class Runner:
         """
         from harness import preflight
 
+        self._keys = key_names([plan.row for plan in plans])
         stages = [s for s in unique(plans) if not only or s.stage in only]
         _check_pinned(plans)
         for plan in plans:
@@ -227,6 +230,7 @@ class Runner:
             environment=planned.document["environment"],
             network=endpoint is not None and endpoint.simulated is None,
             secrets=(endpoint.api_key_env,) if endpoint and endpoint.api_key_env else (),
+            others_keys=self._keys | key_names(planned.owner),
             budget=planned.owner.budget,
             price=planned.call_price(),
             tokenizer=tokenizer,
@@ -422,6 +426,7 @@ class Runner:
             InputError: a revision is open.
         """
         _check_pinned(plans)
+        self._keys = key_names([plan.row for plan in plans])
         for plan in plans:
             # Which image downloads: any that holds the hub's client.
             wanted = [
@@ -504,6 +509,7 @@ class Runner:
                 image_stage=stage,
                 network=True,
                 secrets=("HF_TOKEN",),
+                others_keys=self._keys,
             )
             with ProgressView(self.console, title) as view:
                 self.executor.run(job, self.files, view.show)

@@ -5,6 +5,7 @@ Set where a process begins and by no import: libraries read them once, when they
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 HUB_STAGES = ("fetch", "export")
@@ -18,7 +19,18 @@ QUIET = {
     "TORCHDYNAMO_DISABLE": "1",
 }
 ENDPOINT, TOKEN = "HF_ENDPOINT", "HF_TOKEN"
-HUB = (ENDPOINT, TOKEN, f"{TOKEN}_FILE")
+OLD_TOKEN = "HUGGING_FACE_HUB_TOKEN"
+"""What the hub's client takes where TOKEN is not set."""
+HUB = (ENDPOINT, TOKEN, f"{TOKEN}_FILE", OLD_TOKEN)
+HUB_CLIENT = (
+    f"{OLD_TOKEN}_FILE",
+    "HF_TOKEN_PATH",
+    "HF_OIDC_ID_TOKEN",
+    "HF_OIDC_RESOURCE",
+    "HUGGINGFACE_CO_STAGING",
+)
+"""What the hub's client reads besides."""
+API_KEY = re.compile(r"(^|_)API_KEY(_FILE)?$", re.IGNORECASE)
 NO_PROXY = ("NO_PROXY", "no_proxy")
 PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 
@@ -28,11 +40,26 @@ def given(stage: str) -> dict[str, str]:
     return QUIET if stage in HUB_STAGES else {**QUIET, **OFFLINE}
 
 
-def withheld(stage: str, network: bool) -> set[str]:
+def of_key(name: str) -> tuple[str, ...]:
+    """The variables in which the key `name` is looked for, or the path of its file, in this order."""
+    names = (name, OLD_TOKEN) if name == TOKEN else (name,)
+    return tuple(variable for each in names for variable in (each, f"{each}_FILE"))
+
+
+def withheld(
+    stage: str, network: bool, own: Iterable[str] = (), others: Iterable[str] = ()
+) -> set[str]:
     """Those of the caller's variables that are none of a stage's business: where the hub is and the
-    token for it, and the way to a network."""
-    hub: Iterable[str] = () if stage in HUB_STAGES else HUB
-    return {*hub, *(() if network else (*PROXY, *NO_PROXY))}
+    token for it, the way to a network, and keys.
+
+    `own`: the keys that the stage uses; `others`: keys that rows name, whatever they are called.
+    """
+    hub: Iterable[str] = () if stage in HUB_STAGES else (*HUB, *HUB_CLIENT)
+    keys = {name for name in os.environ if API_KEY.search(name)}
+    keys |= {variable for name in others for variable in of_key(name)}
+    ways = {name for name in os.environ if name.lower().endswith("_proxy")}
+    used = {variable for name in own for variable in of_key(name)}
+    return ({*hub, *keys} - used) | (set() if network else ways)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -66,6 +65,8 @@ class Job:
     network: bool = False
     secrets: tuple[str, ...] = ()
     """Names of environment variables that hold keys the stage needs."""
+    others_keys: frozenset[str] = frozenset()
+    """Those of other stages' keys, as rows name them."""
     budget: Budget = field(default_factory=Budget)
     price: dict[str, Any] | None = None
     tokenizer: ModelSource | None = None
@@ -227,10 +228,6 @@ def make(name: str) -> Executor:
     from harness.executors.local import LocalExecutor
 
     return LocalExecutor()
-
-
-def secret_there(name: str) -> bool:
-    return bool(os.environ.get(name) or os.environ.get(f"{name}_FILE"))
 
 
 def on_loopback(url: str) -> bool:

@@ -23,14 +23,13 @@ from harness.executors import (
     EventReader,
     Job,
     on_loopback,
-    secret_there,
     start_log,
     stopped,
     tell_stopping,
     vllm,
 )
 from harness.keys import Files
-from harness.llm.secrets import read_key
+from harness.llm.secrets import key_variable, read_key
 from harness.plan import StagePlan
 from harness.spec.base import _Data
 
@@ -266,7 +265,7 @@ def _passed_on(job: Job, on_event: Callable[[Event], None]) -> dict[str, str]:
 @contextlib.contextmanager
 def _secret_files(job: Job) -> Iterator[tuple[list[Mount], dict[str, str]]]:
     """Keys as files in memory that only this user can read: the engine's records name them only."""
-    values = {n: read_key(n, job.title) for n in job.secrets if secret_there(n)}
+    values = {n: read_key(n, job.title) for n in job.secrets if key_variable(n)}
     memory = MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
     _remove_keys_of_killed(memory)
     if not values:

@@ -42,7 +42,7 @@ class LocalExecutor:
         )
         call.write(job.call_path)
         start_log(job, self.name)
-        withheld = variables.withheld(job.stage, job.network)
+        withheld = variables.withheld(job.stage, job.network, job.secrets, job.others_keys)
         own = {
             **{name: value for name, value in os.environ.items() if name not in withheld},
             **variables.given(job.stage),

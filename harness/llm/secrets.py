@@ -9,6 +9,7 @@ from typing import Any
 from harness.errors import InputError
 from harness.masking import REDACTED
 from harness.texts import read_text
+from harness.variables import of_key
 
 SHORTEST_REDACTED = 12
 """Characters. A shorter key is a placeholder, and may be a word that a reply needs."""
@@ -17,24 +18,23 @@ _ESCAPE = re.compile(r"(?<!\\)\\+u([0-9a-fA-F]{4})")
 
 
 def read_key(name: str, purpose: str) -> str:
-    """The key in environment variable `name`, or else in the file that `name`_FILE points to.
+    """The key in environment variable `name`, or else in the file that `name`_FILE points to; the hub's
+    token also under the other name that its client takes.
 
     `purpose` says in an error's text what the key is for.
 
     Raises:
         InputError: neither is set, the file cannot be read, or what is there cannot be a key.
     """
-    value = os.environ.get(name, "").strip()
-    origin = name
-    if not value:
-        file = os.environ.get(f"{name}_FILE", "").strip()
-        if not file:
-            raise InputError(
-                f"the environment variable {name} is not set; it holds the key for {purpose}",
-                hint=f"export {name}=..., or {name}_FILE=PATH of a file that holds the key",
-            )
-        origin = f"{name}_FILE"
-        value = _read_key_file(origin, file)
+    origin = key_variable(name)
+    if origin is None:
+        raise InputError(
+            f"the environment variable {name} is not set; it holds the key for {purpose}",
+            hint=f"export {name}=..., or {name}_FILE=PATH of a file that holds the key",
+        )
+    value = os.environ[origin].strip()
+    if origin.endswith("_FILE") and origin != name:
+        value = _read_key_file(origin, value)
     if not value.isascii() or not value.isprintable() or " " in value:
         raise InputError(
             f"what {origin} holds cannot be a key: it has spaces, line breaks or other characters "
@@ -42,6 +42,11 @@ def read_key(name: str, purpose: str) -> str:
             hint=f"set {origin} again",
         )
     return value
+
+
+def key_variable(name: str) -> str | None:
+    """The variable that is set and holds the key `name`, or names its file."""
+    return next((v for v in of_key(name) if os.environ.get(v, "").strip()), None)
 
 
 def redact(text: str, key: str) -> str:

@@ -1,6 +1,5 @@
 """Downloads a model or a data set from the hub to the volume: the only step that needs its network."""
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,10 +82,9 @@ def _download(call: StageCall, hub: HubModel | HubData, wanted: Wanted) -> None:
         RevisionNotFoundError,
     )
 
-    from harness.llm.secrets import read_key
+    from harness.llm.secrets import key_variable, read_key
 
-    named = any(os.environ.get(n) for n in ("HF_TOKEN", "HF_TOKEN_FILE"))
-    token = read_key("HF_TOKEN", "the hub") if named else False
+    token = read_key("HF_TOKEN", "the hub") if key_variable("HF_TOKEN") else False
     try:
         snapshot_download(
             hub.id,

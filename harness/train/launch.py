@@ -113,7 +113,10 @@ def worker_environment() -> dict[str, str]:
     tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     threads = os.environ.get("OMP_NUM_THREADS", "")
     paths = {"PYTHONPATH": path, "PATH": tools, "OMP_NUM_THREADS": threads or "1"}
-    return {**os.environ, **variables.given("train"), **paths}
+    # Of `harness join` the caller's variables are all here; a stage's are sorted out already.
+    withheld = variables.withheld("train", network=False)
+    passed = {name: value for name, value in os.environ.items() if name not in withheld}
+    return {**passed, **variables.given("train"), **paths}
 
 
 def _fault(path: Path, code: int, launch: Launch) -> HarnessError:

@@ -80,14 +80,20 @@ def test_the_call_names_the_inputs_and_holds_no_key(
     assert not [p for p in written if b"sk-very-secret" in p.read_bytes()]
 
 
+FURTHER = ("FTP_PROXY", "ftp_proxy")
 WAYS = {
     "HF_ENDPOINT": "https://mirror.example",
     "HF_TOKEN": "hf_secretsecret",
     "HF_TOKEN_FILE": "/secret/token",
+    "HUGGING_FACE_HUB_TOKEN": "hf_oldersecret",
+    "HF_TOKEN_PATH": "/secret/token",
+    "HF_OIDC_ID_TOKEN": "secret",
+    "HUGGINGFACE_CO_STAGING": "1",
     **dict.fromkeys(variables.PROXY, "http://proxy.example:3128"),
     **dict.fromkeys(variables.NO_PROXY, "example.com"),
+    **dict.fromkeys(FURTHER, "http://proxy.example:3128"),
 }
-PROXIES = {*variables.PROXY, *variables.NO_PROXY}
+PROXIES = {*variables.PROXY, *variables.NO_PROXY, *FURTHER}
 
 
 @pytest.mark.parametrize(
@@ -118,6 +124,22 @@ def test_the_way_to_the_hub_and_the_proxies_reach_only_the_stages_that_may_use_t
     offline = {name: had.get(name) for name in variables.OFFLINE}
     assert offline == (dict.fromkeys(offline) if stage == "fetch" else variables.OFFLINE)
     assert had.items() >= variables.QUIET.items()
+
+
+@pytest.mark.parametrize("own", ["OPENAI_API_KEY", "TEAM_KEY", "HF_TOKEN", None])
+def test_of_keys_and_their_files_a_stage_has_its_own_alone(
+    fake: FakeStages, job: Job, monkeypatch: pytest.MonkeyPatch, own: str | None
+) -> None:
+    names = ("OPENAI_API_KEY", "MISTRAL_API_KEY", "TEAM_KEY", "HF_TOKEN")
+    keys = {v for name in names for v in (name, f"{name}_FILE")}
+    for variable in keys:
+        monkeypatch.setenv(variable, "secret")
+    job.stage, job.network = "gen", own is not None
+    job.secrets = (own,) if own else ()
+    job.others_keys = frozenset({"TEAM_KEY", "OPENAI_API_KEY", "HF_TOKEN"})
+    run(job)
+    had = json.loads((fake.folder / "variables").read_text())
+    assert keys & set(had) == ({own, f"{own}_FILE"} if own else set())
 
 
 def test_a_failure_shows_the_end_of_this_tries_log_and_where_the_whole_log_is(

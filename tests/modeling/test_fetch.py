@@ -157,6 +157,12 @@ def test_a_token_is_sent_and_written_nowhere(hub: Hub, tmp_path: Path) -> None:
     assert "hf_secret" not in log
 
 
+def test_a_token_under_the_older_name_of_the_hubs_client_is_sent(hub: Hub, tmp_path: Path) -> None:
+    code, _, log = fetch(tmp_path / "work", hub.url, HUGGING_FACE_HUB_TOKEN="hf_secret")
+    assert code == 0, log
+    assert set(hub.tokens.values()) == {"Bearer hf_secret"}, hub.tokens
+
+
 def test_an_unknown_revision_is_the_users_fault(hub: Hub, tmp_path: Path) -> None:
     code, error, log = fetch(tmp_path / "work", hub.url, revision="b" * 40)
     assert (code, error["exit_code"]) == (2, 2)

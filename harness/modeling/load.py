@@ -3,8 +3,11 @@
 What the train stage left takes their place: a whole model, or an adapter that is put on the row's own.
 """
 
+import contextlib
 import difflib
 import json
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -271,6 +274,15 @@ def check_vocabulary(tokens: int, rows: int) -> None:
         )
 
 
+@contextlib.contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Putting an adapter on a model: peft asks transformers for an attribute by its older name, which
+    warns of it at every model."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        yield
+
+
 def _with_adapter(model: "PreTrainedModel", folder: Path, merge: bool = True) -> "PreTrainedModel":
     """The model with the folder's LoRA adapter added to its weights, or beside them.
 
@@ -286,7 +298,8 @@ def _with_adapter(model: "PreTrainedModel", folder: Path, merge: bool = True) ->
         config.base_model_name_or_path = None
         config.inference_mode = True
         weights = load_file(folder / ADAPTER_WEIGHTS, device=str(model.device))
-        adapted = PeftModel(model, config)
+        with quiet_peft():
+            adapted = PeftModel(model, config)
         found: Any = set_peft_model_state_dict(adapted, weights)
     except Exception as e:
         raise InputError(

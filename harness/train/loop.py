@@ -15,6 +15,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from harness import events
 from harness.errors import InputError
+from harness.modeling.load import quiet_peft
 from harness.spec.train import Train
 from harness.train import checkpoints, deepspeed
 from harness.train import model as models
@@ -143,7 +144,8 @@ def train(
 
 def _trainer(**settings: Any) -> Trainer:
     try:
-        return Trainer(**settings)
+        with quiet_peft():
+            return Trainer(**settings)
     except ValueError as e:
         if settings["peft_config"] is None:
             raise

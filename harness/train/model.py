@@ -16,6 +16,7 @@ from harness.modeling.load import (
     QUANTISED,
     load_model,
     quantised_model,
+    quiet_peft,
     set_evaluating,
 )
 from harness.spec.model_source import ModelSource
@@ -239,5 +240,6 @@ def merge(
 
     base = load_model(source, inputs, tokenizer, "float32", "cpu")
     _make_savable(base)
-    whole = PeftModel.from_pretrained(base, folder).merge_and_unload()
+    with quiet_peft():
+        whole = PeftModel.from_pretrained(base, folder).merge_and_unload()
     write(whole.to(getattr(torch, precision)), folder, None)

@@ -4,6 +4,7 @@ import json
 import re
 import runpy
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,13 @@ def test_an_adapter_is_added_to_the_rows_own_model(folder: Path, tmp_path: Path)
         assert not [name for name in weights(model) if "lora" in name]
         assert torch.allclose(logits(model), expected, atol=1e-5)
     assert not torch.allclose(logits(loaded(source(**random_model()))), expected, atol=1e-2)
+
+
+def test_an_adapter_is_put_on_its_base_without_a_warning(tmp_path: Path) -> None:
+    adapted(random_model(), tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        loaded(source(**random_model()), {"model": str(tmp_path)})
 
 
 def test_an_adapter_is_merged_in_the_precision_asked_for(tmp_path: Path) -> None:

@@ -66,6 +66,10 @@ def test_a_plan_counts_records_names_their_layout_and_what_will_be_dropped(tmp_p
     assert line.startswith(
         "rows.jsonl: 3 records (conversation: messages), 1 will be dropped: 1 no user turn; "
     )
+    marks = [{"loss": False}, {"train": 0.0}, {"train": "No"}, {"weight": "0"}, {"label": "toxic"}]
+    text = lines(*({**GOOD, **mark} for mark in marks), {**GOOD, "loss": "1"})
+    [line] = told(row_of(tmp_path / "d", text))
+    assert line.endswith("4 will be dropped: 4 marked untrained")
     text = lines(*[GOOD] * 5, EMPTY)
     assert told(importing_row(tmp_path / "c", text, sample={"k": 2})) == [
         "rows.jsonl: 6 records (pair: instruction, output, input), 1 will be dropped: 1 empty output"
@@ -94,6 +98,8 @@ def test_answers_with_the_templates_own_tokens_are_counted(tmp_path: Path) -> No
          ""),
         ("data.jsonl", lines(GOOD, {**GOOD, "output": ["a"]}), "data.jsonl:2: `output` must be", ""),
         ("data.jsonl", lines(GOOD, {**GOOD, "weight": 0.5}), "data.jsonl:2: `weight` is 0.5", ""),
+        ("data.jsonl", lines(GOOD, {**GOOD, "label": 0}), "`label` is 0, which does not say", "train"),
+        ("data.jsonl", lines(GOOD, {**GOOD, "mask": [1]}), "`mask` is [1], which does not say", ""),
         ("data.jsonl", lines(GOOD, {**GOOD, "system": "Be brief."}),
          "data.jsonl:2: the template has no place for an example's system text", ""),
         ("data.jsonl", lines({**GOOD, "history": [["a", "b"]]}), "data.jsonl:1: the template", ""),

@@ -19,7 +19,7 @@ from harness.gen.dataset import DROPPED, Example, Filter, Lineage
 from harness.gen.layouts import Layout, Unusable
 from harness.gen.made import Made
 from harness.modeling import tables
-from harness.modeling.conversations import RECORD_MARKS
+from harness.modeling.conversations import MARKS
 from harness.modeling.tables import Row, Table
 from harness.spec.recipes import ImportGen, Sample
 
@@ -69,7 +69,7 @@ def wanted(gen: ImportGen) -> set[str]:
         *gen.columns.model_dump(exclude_none=True).values(),
         *chain(*layouts.USUAL.values(), *layouts.OWN_FIELDS.values()),
         layouts.UNTRAINED,
-        *RECORD_MARKS,
+        *MARKS,
     }
 
 

@@ -4,6 +4,7 @@ Whatever the layout, a row is first read as a conversation: texts of the user an
 turn, after at most one system text.
 """
 
+import dataclasses
 import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,15 +17,16 @@ from harness.errors import InputError
 from harness.gen.dataset import Example
 from harness.modeling.conversations import (
     ASSISTANT,
-    RECORD_MARKS,
+    LABEL,
+    MARKS,
     SYSTEM,
     USER,
     WRONG_TYPE,
     as_text,
     is_absent,
     is_trained,
+    read_mark,
     read_message,
-    record_mark,
 )
 from harness.modeling.tables import Table
 from harness.spec.recipes import Columns
@@ -81,6 +83,8 @@ class Layout:
     name: str
     columns: dict[str, str]
     """Field -> the column that holds it."""
+    is_labelled: bool = False
+    """Whether the column `label` says of every row, if only by 0 or 1, whether its answer is good."""
 
     def cell(self, fields: dict[str, Any], field: str) -> Any:
         """None where there is no such column, or nothing in it."""
@@ -213,6 +217,7 @@ def settle(layout: Layout, asked: Columns, table: Table) -> tuple[Layout, list[s
     rows (an `id` that repeats, a `rating` in words), and a note on each."""
     if layout.name == OWN:
         return layout, []
+    layout = dataclasses.replace(layout, is_labelled=_is_labelled(layout, table))
     columns, notes = dict(layout.columns), list(_unread_marks(layout, table))
     for field in ABOUT:
         if field not in columns or getattr(asked, field) is not None:
@@ -224,18 +229,31 @@ def settle(layout: Layout, asked: Columns, table: Table) -> tuple[Layout, list[s
                 f"the column {column!r} was left aside: {why}. To take it as the {field} all the "
                 f"same, say columns: {{{field}: {column}}}"
             )
-    return Layout(layout.name, columns), notes
+    return Layout(layout.name, columns, layout.is_labelled), notes
+
+
+def _is_labelled(layout: Layout, table: Table) -> bool:
+    """Whether the table is one of completions that are good or bad, as TRL's KTO has them."""
+    completions = {"instruction": "prompt", "output": "completion"}.items()
+    cells = [row.fields.get(LABEL) for row in table.rows]
+    return completions <= layout.columns.items() and all(
+        is_absent(cell) or read_mark(LABEL, cell) is not None for cell in cells
+    )
 
 
 def _marks(layout: Layout, columns: Iterable[str]) -> list[str]:
     """The columns that can say whether a row is trained on."""
-    return [n for n in RECORD_MARKS if n in columns and n not in layout.columns.values()]
+    return [n for n in MARKS if n in columns and n not in layout.columns.values()]
+
+
+def _mark(layout: Layout, name: str, cell: Any) -> bool | None:
+    return read_mark(name, cell, may_be_class=name == LABEL and not layout.is_labelled)
 
 
 def _unread_marks(layout: Layout, table: Table) -> Iterator[str]:
     for name in _marks(layout, table.columns):
         cells = (row.fields.get(name) for row in table.rows)
-        others = [c for c in cells if not is_absent(c) and record_mark(name, c) is None]
+        others = [c for c in cells if not is_absent(c) and _mark(layout, name, c) is None]
         if others:
             yield (
                 f"the column {name!r} was left aside in {len(others)} of {len(table.rows)} rows: it "
@@ -274,7 +292,7 @@ def read_row(layout: Layout, fields: dict[str, Any], turns: Turns) -> Draft:
             and for preference data empty_chosen, empty_rejected, different_prompts,
             identical_answers, same_first_answer.
     """
-    if any(record_mark(n, fields[n]) is False for n in _marks(layout, fields)):
+    if any(_mark(layout, n, fields[n]) is False for n in _marks(layout, fields)):
         raise Unusable("marked_untrained")
     if layout.name == OWN:
         draft = Draft(_own_example(fields))

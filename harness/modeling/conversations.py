@@ -13,10 +13,22 @@ ROLES = {
     "system": SYSTEM,
 }  # fmt: skip
 WRONG_TYPE, UNKNOWN_ROLE, UNREADABLE_MARK = "wrong_type", "unknown_role", "unreadable_mark"
-MESSAGE_MARKS = ("weight", "train", "loss")
-"""Of a message: whether it is trained on (OpenAI's 0 or 1, Axolotl's and ms-swift's true or false)."""
-RECORD_MARKS = ("label", "train", "weight")
-"""Of a record with its answer: the same; `label` is that of unpaired preferences (TRL's KTO)."""
+LABEL = "label"
+MARKS = {
+    **dict.fromkeys((LABEL, "train", "training", "trainable", "train_detail"), True),
+    **dict.fromkeys(("weight", "loss", "loss_weight", "loss_mask"), True),
+    **dict.fromkeys(("masked", "ignore"), False),
+    "mask": None,
+}
+"""Fields of a message, or of a record with its answer, that can say whether it is trained on -> what
+they hold where it is. A `mask` of 1 hides in some formats and counts in others, so it is never read.
+
+`label` is that of unpaired preferences (TRL's KTO), or a class.
+"""
+_SAID = {
+    **dict.fromkeys(("true", "1", "1.0", "yes"), True),
+    **dict.fromkeys(("false", "0", "0.0", "no"), False),
+}
 
 
 def read_message(message: Any) -> tuple[str, str]:
@@ -59,16 +71,19 @@ def is_trained(message: Mapping[str, Any]) -> bool | None:
 
     Raises ValueError, whose text is UNREADABLE_MARK, for a mark that is neither true (1) nor false (0).
     """
-    marks = [message[name] for name in MESSAGE_MARKS if not is_absent(message.get(name))]
-    if any(mark not in (0, 1) for mark in marks):
+    marks = [read_mark(name, message[name]) for name in MARKS if not is_absent(message.get(name))]
+    if None in marks:
         raise ValueError(UNREADABLE_MARK)
     return all(marks) if marks else None
 
 
-def record_mark(name: str, value: Any) -> bool | None:
-    """What one of RECORD_MARKS says; None where the column holds something else, such as a class."""
-    if isinstance(value, str):
-        return {"true": True, "false": False}.get(value.lower())
-    if isinstance(value, bool) or (name == "weight" and value in (0, 1)):
-        return bool(value)
-    return None
+def read_mark(name: str, value: Any, may_be_class: bool = False) -> bool | None:
+    """Whether one of MARKS says that what it stands at is trained on; None where it holds something
+    else. `may_be_class`: 0 and 1, yes and no say nothing, as they may be classes."""
+    if not isinstance(value, str | int | float):
+        return None
+    text = str(value).strip().lower()
+    said = _SAID.get(text)
+    if said is None or MARKS[name] is None or (may_be_class and text not in ("true", "false")):
+        return None
+    return said is MARKS[name]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from harness.errors import InputError
 from harness.gen import layouts
-from harness.modeling.conversations import RECORD_MARKS, is_absent, record_mark
-from harness.modeling.records import Record, read_records, text_field
+from harness.modeling.conversations import LABEL, MARKS, is_absent, read_mark
+from harness.modeling.records import Record, read_records, shown, text_field
 from harness.modeling.tables import Every, read_files
 from harness.spec.recipes import Columns
 
@@ -135,14 +135,21 @@ def _untrained(path: Path, record: Record, turns: int) -> Sequence[int]:
 
 def _is_marked(path: Path, record: Record) -> bool:
     """Whether the record says that its answer is not to be trained on."""
-    weight = record.fields.get("weight")
-    if not is_absent(weight) and record_mark("weight", weight) is None:
-        raise InputError(
-            f"{path}:{record.line}: `weight` is {str(weight)[:40]}: a record is trained on (1) or not "
-            "(0), and no other weights are given",
-            "Take the field out, or read the file with gen: {recipe: import}, which leaves it aside.",
-        )
-    return any(record_mark(n, record.fields.get(n)) is False for n in RECORD_MARKS)
+    marks = []
+    for name in MARKS:
+        cell = record.fields.get(name)
+        is_class = name == LABEL and read_mark(name, cell) is None
+        if is_absent(cell) or is_class:
+            continue
+        marks.append(read_mark(name, cell, may_be_class=name == LABEL))
+        if marks[-1] is None:
+            raise InputError(
+                f"{path}:{record.line}: `{name}` is {shown(cell)}, which does not say "
+                "whether the record is trained on",
+                "Write true or false under the name `train`, or take the field out; gen: {recipe: "
+                "import} reads the file and leaves the field aside.",
+            )
+    return False in marks
 
 
 def _import_hint(path: Path, pairs: bool) -> str:

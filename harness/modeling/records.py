@@ -56,7 +56,7 @@ def read_records(path: Path) -> list[Record]:
     may_hold_half = _SURROGATE.search(text) is not None
     for line, value in found:
         if not isinstance(value, dict):
-            raise InputError(f"{path}:{line}: an object is wanted, not {_shown(value)}")
+            raise InputError(f"{path}:{line}: an object is wanted, not {shown(value)}")
         if may_hold_half and not _is_unicode(value):
             raise InputError(
                 f"{path}:{line}: a text here holds half of a surrogate pair, which is no character",
@@ -82,10 +82,10 @@ def text_field(path: Path, record: Record, name: str, default: str | None = None
     if name not in record.fields:
         has = ", ".join(record.fields) or "none"
         raise InputError(f"{path}:{record.line}: no `{name}`; the fields here are: {has}")
-    raise InputError(f"{path}:{record.line}: `{name}` must be a text, not {_shown(value)}")
+    raise InputError(f"{path}:{record.line}: `{name}` must be a text, not {shown(value)}")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     try:
         return json.dumps(value)[:60]
     except RecursionError:

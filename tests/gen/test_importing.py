@@ -546,14 +546,18 @@ def marked(*said: tuple[str, str, dict[str, Any]]) -> dict[str, Any]:
     return {"messages": [{"role": role, "content": text, **marks} for role, text, marks in said]}
 
 
-NOT_TRAINED: list[dict[str, Any]] = [{"weight": 0}, {"train": False}, {"loss": False}]
+NOT_TRAINED: list[dict[str, Any]] = [
+    {"weight": 0}, {"train": False}, {"loss": False}, {"weight": "0"}, {"label": False},
+    {"trainable": False}, {"loss_weight": 0.0}, {"masked": True}, {"ignore": "yes"},
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("mark", NOT_TRAINED)
 def test_an_answer_marked_as_not_to_be_trained_on_is_no_output(
     tmp_path: Path, mark: dict[str, Any]
 ) -> None:
-    good = marked(("user", "q", {}), ("assistant", "a", dict.fromkeys(mark, 1)))
+    positive = {name: "no" if name in ("masked", "ignore") else 1 for name in mark}
+    good = marked(("user", "q", {}), ("assistant", "a", positive))
     bad = marked(("user", "q1", {}), ("assistant", "a1", mark))
     made = take([good, bad], tmp_path)
     assert texts(made) == [("q", "", "a")]
@@ -580,12 +584,15 @@ def test_earlier_answers_keep_their_marks_through_the_data_set(
 def test_marks_that_cannot_be_followed_drop_the_row(tmp_path: Path) -> None:
     rows = [
         marked(("user", "q", {}), ("assistant", "a", {"weight": 0.5})),
+        marked(("user", "q", {}), ("assistant", "a", {"mask": True})),
         marked(("user", "q", {"train": True}), ("assistant", "a", {"train": True})),
         marked(("user", "q", {"train": False}), ("assistant", "a", {"train": True})),
         marked(("user", "q", {"weight": 1}), ("assistant", "a", {"weight": 1})),
     ]
     made = take(rows, tmp_path)
-    assert [row["rule"] for row in made.dropped] == ["unreadable_mark", "marked_question"]
+    assert [row["rule"] for row in made.dropped] == [
+        *["unreadable_mark"] * 2, "marked_question"
+    ]  # fmt: skip
     assert len(made.examples) == 2
 
 
@@ -601,6 +608,31 @@ def test_a_completion_labelled_as_a_bad_one_is_not_trained_on(tmp_path: Path, su
     made = take(path, tmp_path)
     assert [e.output for e in made.examples] == ["a0", "a2"]
     assert [row["rule"] for row in made.dropped] == ["marked_untrained"]
+
+
+@pytest.mark.parametrize("name", ["train", "loss", "weight", "label"])
+@pytest.mark.parametrize("good", [1, 1.0, "1", "true", "Yes", True])
+def test_rows_with_a_zero_or_a_no_are_not_trained_on(tmp_path: Path, name: str, good: Any) -> None:
+    bad = {1: 0, "1": "0", "true": "false", "Yes": "no"}[good]
+    rows = [{"prompt": "q", "completion": "a", name: mark} for mark in (good, bad, None)]
+    made = take(rows, tmp_path)
+    assert [e.id for e in made.examples] == ["import_0", "import_2"]
+    assert [row["rule"] for row in made.dropped] == ["marked_untrained"]
+
+
+def test_a_zero_of_a_table_in_csv_is_one_of_a_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("instruction,output,weight\nq,a,0\nq,b,1\n")
+    assert [e.output for e in take(tmp_path / "a.csv", tmp_path).examples] == ["b"]
+
+
+def test_a_label_of_a_number_is_a_class_where_not_all_labels_or_columns_say_otherwise(
+    tmp_path: Path,
+) -> None:
+    classes = [{"prompt": "q", "completion": "a", "label": n} for n in range(3)]
+    made = take(classes, tmp_path)
+    assert (len(made.examples), "holds 0" in made.notes[0]) == (3, True)
+    made = take([{**row, "label": 0} for row in ALPACA], tmp_path)
+    assert (len(made.examples), "holds 0" in made.notes[0]) == (3, True)
 
 
 def test_a_label_that_is_a_class_is_left_aside_with_a_note(tmp_path: Path) -> None:

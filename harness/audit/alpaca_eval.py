@@ -117,7 +117,7 @@ def find(given: Given) -> list[Result]:
     found = _Found(given, read_reference(given.reference))
     for path in given.files:
         name = path.name.lower()
-        is_given = path == given.root and "win_rate" in contents.content_of(given, path).keys
+        is_given = path in given.paths and "win_rate" in contents.content_of(given, path).keys
         if name == "leaderboard.csv" or name.endswith("_leaderboard.csv") or is_given:
             try:
                 found.lines[path] = read_lines_of(path)

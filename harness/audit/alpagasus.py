@@ -88,8 +88,9 @@ def find(given: Given) -> list[Result]:
             given.claim(path)
             names = frozenset((one.first, one.second))
             files.setdefault((path.parent, one.set, names), []).append(one)
+    sets = Counter((folder, name) for folder, name, _ in files)
     return [
-        whole(both[0].path.parent, "alpagasus", partial(_result, given, both, reference))
+        whole(both[0].path.parent, "alpagasus", partial(_result, given, both, reference, sets))
         for both in files.values()
     ]
 
@@ -114,7 +115,13 @@ def _read(path: Path) -> _Reviews | None:
     return None
 
 
-def _result(given: Given, both: Sequence[_Reviews], reference: Reference | None) -> Result:
+def _result(
+    given: Given,
+    both: Sequence[_Reviews],
+    reference: Reference | None,
+    sets: Counter[tuple[Path, str]],
+) -> Result:
+    """sets: how many pairs of models each folder has on a prompt set."""
     model = both[0].model
     orders = {one.first == model: one for one in both}
     ours, theirs = orders.get(True), orders.get(False)
@@ -123,7 +130,8 @@ def _result(given: Given, both: Sequence[_Reviews], reference: Reference | None)
     baseline = one.second if one.first == model else one.first
     result = Result(str(one.path.parent), "alpagasus")
     if len({o.path for o in both}) and _several(given, one.path.parent, both):
-        result.path += f"#{one.set}"
+        is_only = sets[one.path.parent, one.set] == 1
+        result.path += f"#{one.set if is_only else one.path.stem}"
     graded = _grade(ours, theirs)
     published, counted_in = _published(given, one)
     rows = [_judged(g, model, baseline) for g in graded]

@@ -19,6 +19,7 @@ Checks across results (ACROSS) take all the results of one call and add findings
     judge       the annotator's name
     settings    {setting: value}                how the outputs were made, such as temperature
     files       {file name: sha256}             of outputs and annotations
+    line        {figure: number}                of the leaderboard that has this model alone
 """
 
 import importlib
@@ -27,7 +28,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from harness.audit.contents import nearest_miss
+from harness.audit.contents import nearest_miss, packed
 from harness.audit.files import UNFORESEEN, Given
 from harness.audit.model import Finding, Result, short
 from harness.errors import InputError
@@ -71,6 +72,8 @@ def audit_paths(
         given = Given(root, training_data, reference, inside)
         found = _results(readers, given)
         skipped += given.skipped
+        if found and packed(given):
+            skipped.append(f"{root}: {packed(given)}")
         for path in inside:
             if found and (len(inside) == 1 or given.has_claimed(path)):
                 continue

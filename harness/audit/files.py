@@ -14,6 +14,8 @@ LARGEST = 512 * 2**20
 """Bytes; a larger file is no table of results."""
 TEXTS = frozenset({".json", ".jsonl", ".csv", ".tsv", ".md", ".txt", ".yaml", ".yml", ".log"})
 """Suffixes of what a reader may open; weights, pictures and archives are passed by."""
+ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar")
+"""How names of packed files end."""
 PASSED_BY = frozenset({".git", ".venv", "node_modules", "__pycache__"})
 MOST_FILES = 200_000
 
@@ -48,6 +50,8 @@ class Given:
         self.skipped: list[str] = []
         self.contents: dict[Path, Any] = {}
         """What each file is by its content, as far as it was looked at (harness/audit/contents.py)."""
+        self.archives: list[Path] = []
+        """Not looked into."""
         self._claimed: set[Path] = set()
         self._files = sorted({file for path in self.paths for file in self._walk(path)})
 
@@ -84,7 +88,10 @@ class Given:
         if not path.exists():
             raise InputError(f"{path} does not exist")
         if not path.is_dir():
-            yield path
+            if is_archive(path):
+                self.archives.append(path)
+            else:
+                yield path
             return
         inside = self.root.resolve()
         seen = 0
@@ -95,6 +102,8 @@ class Given:
             folders[:] = sorted(f for f in folders if f not in PASSED_BY and f not in linked)
             for name in sorted(names):
                 path = Path(folder, name)
+                if is_archive(path):
+                    self.archives.append(path)
                 if path.suffix.lower() not in TEXTS:
                     continue
                 seen += 1
@@ -122,6 +131,10 @@ class Given:
 
     def _no_entry(self, error: OSError) -> None:
         self.skip(Path(error.filename), error.strerror or "it cannot be opened")
+
+
+def is_archive(path: Path) -> bool:
+    return path.name.lower().endswith(ARCHIVES)
 
 
 def read_text(path: Path) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import InputError
 from tests.audit.folders import audit, one, reviews, rows_of, write
 from tests.audit.test_lm_eval import write_run
 from tests.audit.trainers import write_training
@@ -110,3 +111,37 @@ def test_a_path_spelled_twice_or_reached_by_a_link_is_one_result(tmp_path: Path)
     assert only.to_dict() == one(folder).to_dict()
     (only,) = audit(folder / names[0], *(tmp_path / "link" / name for name in names))
     assert only.to_dict() == one(folder).to_dict()
+
+
+@pytest.mark.parametrize("name", ["results.zip", "RUN.TAR.GZ", "annotations.json.gz", "runs.tgz"])
+def test_an_archive_is_said_to_be_one_that_is_to_be_unpacked(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"PK\x03\x04" + b"\0" * 40)
+    with pytest.raises(InputError) as caught:
+        audit(path)
+    assert f"{path}: no results were found in it; it is an archive: unpack it first" in str(
+        caught.value.message
+    )
+    assert "text file" not in caught.value.message
+    with pytest.raises(InputError) as caught:
+        audit(tmp_path)
+    assert f"an archive in it ({name}) was not looked into: unpack it first" in caught.value.message
+    folder = write(tmp_path / "run", rows_of())
+    (result,) = audit(folder, path)
+    assert [note for note in result.notes if "archive" in note] == [
+        f"{path}: no results were found in it; it is an archive: unpack it first, and give the folder"
+    ]
+
+
+def test_archives_in_a_folder_of_results_are_counted_in_a_note(tmp_path: Path) -> None:
+    folder = write(tmp_path, rows_of())
+    expected = one(folder).to_dict()
+    for number in range(5):
+        (folder / f"run{number}").mkdir()
+        (folder / f"run{number}" / f"seed{number}.tar.gz").write_bytes(b"\x1f\x8b\x08")
+    result = one(folder).to_dict()
+    assert result["notes"] == [
+        f"{folder}: 5 archives in it (seed0.tar.gz, seed1.tar.gz, seed2.tar.gz, ...) were not looked "
+        "into: unpack them first"
+    ]
+    assert result | {"notes": []} == expected

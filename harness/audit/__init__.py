@@ -19,14 +19,16 @@ Checks across results (ACROSS) take all the results of one call and add findings
     judge       the annotator's name
     settings    {setting: value}                how the outputs were made, such as temperature
     files       {file name: sha256}             of outputs and annotations
+    line        {figure: number}                of the leaderboard that has this model alone
 """
 
 import importlib
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from harness.audit.contents import nearest_miss
+from harness.audit.contents import nearest_miss, packed
 from harness.audit.files import UNFORESEEN, Given
 from harness.audit.model import Finding, Result, short
 from harness.errors import InputError
@@ -53,6 +55,8 @@ def audit_paths(
 ) -> list[Result]:
     """The results below the paths (files or folders), in the order given and then by path.
 
+    Paths in one folder, or in a folder and below it, are read as that folder, restricted to them.
+
     training_data: the data set that logs were trained on. reference: the prompt set or baseline
     outputs that say how many prompts are expected. What was passed by stands in the notes of the first
     result of a path.
@@ -63,21 +67,29 @@ def audit_paths(
     readers = [importlib.import_module(name) for name in READERS]
     results: list[Result] = []
     skipped: list[str] = []
-    for path in dict.fromkeys(paths):
-        given = Given(path, training_data, reference)
-        found = [result for reader in readers for result in _found(reader, given)]
-        found.sort(key=lambda result: result.path)
-        if not found:
-            given.skipped.append(f"{path}: no results were found in it; {nearest_miss(given)}")
+    read_before: set[tuple[str, str]] = set()
+    for root, inside in _together(paths):
+        given = Given(root, training_data, reference, inside)
+        found = _results(readers, given)
         skipped += given.skipped
-        results += found
+        if found and packed(given):
+            skipped.append(f"{root}: {packed(given)}")
+        for path in inside:
+            if found and (len(inside) == 1 or given.has_claimed(path)):
+                continue
+            alone = given if len(inside) == 1 else Given(path, training_data, reference)
+            if alone is given or not _results(readers, alone):
+                skipped.append(f"{path}: no results were found in it; {nearest_miss(alone)}")
+        # A link may lead to what was read before.
+        places = [(_absolute(r.path), r.kind) for r in found]
+        results += [r for r, place in zip(found, places, strict=True) if place not in read_before]
+        read_before.update(places)
     if not results:
         wanted = "; ".join(str(reader.LOOKS_FOR) for reader in readers)
         raise InputError(
             "there is nothing that could be audited: " + "; ".join(skipped),
             f"Looked for: {wanted}.",
         )
-    results = _once(results)
     for name in ACROSS:
         check: Callable[[list[Result]], None] = importlib.import_module(name).check
         try:
@@ -86,6 +98,34 @@ def audit_paths(
             skipped.append(f"the results could not be held against each other: {_named(e)}")
     results[0].notes += skipped
     return results
+
+
+def _together(paths: Iterable[Path]) -> list[tuple[Path, list[Path]]]:
+    """The highest of the paths' folders, each with the paths in and below it, in its spelling."""
+    folders = {
+        path: Path(os.path.realpath(path if os.path.isdir(path) else path.parent)) for path in paths
+    }
+    distinct = set(folders.values())
+    tops: dict[Path, list[Path]] = {}
+    for path, folder in folders.items():
+        top = next(p for p in (*reversed(folder.parents), folder) if p in distinct)
+        tops.setdefault(top, []).append(path)
+    groups = []
+    for top, inside in tops.items():
+        first = next(path for path in inside if folders[path] == top)
+        root = first if os.path.isdir(first) else first.parent
+        spelled = []
+        for path in inside:
+            folder = root / folders[path].relative_to(top)
+            spelled.append(folder if os.path.isdir(path) else folder / path.name)
+        unique = list(dict.fromkeys(spelled))
+        groups.append((root if len(unique) > 1 else unique[0], unique))
+    return groups
+
+
+def _results(readers: Sequence[ModuleType], given: Given) -> list[Result]:
+    found = [result for reader in readers for result in _found(reader, given)]
+    return sorted(found, key=lambda result: result.path)
 
 
 def _found(reader: ModuleType, given: Given) -> list[Result]:
@@ -97,11 +137,6 @@ def _found(reader: ModuleType, given: Given) -> list[Result]:
         given.skip(given.root, f"could not be read as {word}: {_named(e)}")
         return []
     return found
-
-
-def _once(results: list[Result]) -> list[Result]:
-    """A result that two of the paths lead to, once."""
-    return list({(_absolute(r.path), r.kind): r for r in reversed(results)}.values())[::-1]
 
 
 def _absolute(path: str) -> str:

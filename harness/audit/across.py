@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from harness.audit.model import SURE, Result, Severity, short
@@ -28,6 +29,7 @@ def check(results: list[Result]) -> None:
     """shared_outputs, copied_results and confounded, on the results concerned."""
     _check_shared(results)
     _check_copied(results)
+    _check_copied_lines(results)
     _check_settings(results)
     _check_judges(results)
 
@@ -141,6 +143,41 @@ def _check_copied(results: Sequence[Result]) -> None:
                     "win_rates": {r.path: r.metrics.get("win_rate") for r in (result, twin)},
                 },
             )
+
+
+def _check_copied_lines(results: Sequence[Result]) -> None:
+    """copied_results: leaderboards with the same figures to the last digit, of which one at least has
+    no annotations that could be held against the other's."""
+    by_line: dict[Any, list[Result]] = {}
+    for result in results:
+        line = result.material.get("line") or {}
+        if not line.keys() >= {"n_wins", "n_wins_base"}:
+            continue
+        outcomes = sorted((line["n_wins"], line["n_wins_base"], line.get("n_draws", 0)))
+        # Equal counts coincide; with the length, or a rate weighted by it, they do not.
+        if sum(outcomes[:-1]) >= FEWEST and line.keys() & {
+            "avg_length", "length_controlled_winrate",
+        }:  # fmt: skip
+            by_line.setdefault(frozenset(line.items()), []).append(result)
+    for group in by_line.values():
+        for one, other in combinations(group, 2):
+            if one.material.get("judgements") and other.material.get("judgements"):
+                continue
+            places = {Path(one.path), Path(other.path)}
+            if any(place in p.parents for place in places for p in places):
+                continue  # The leaderboard above gathers those below.
+            for result, twin in ((one, other), (other, one)):
+                figures = result.material["line"]
+                result.add(
+                    "copied_results",
+                    "warning",
+                    f"the same {len(figures)} figures, to the last digit, stand in the leaderboard of "
+                    f"{twin.path} (wins {figures['n_wins']:g}, losses {figures['n_wins_base']:g}); "
+                    "annotations that would tell two runs apart are not stored with both: one looks "
+                    "like a copy of the other",
+                    {"other": twin.path, "figures": figures,
+                     "models": [r.material.get("model") for r in (result, twin)]},
+                )  # fmt: skip
 
 
 def _copied(one: Result, other: Result) -> str:

@@ -117,7 +117,7 @@ def find(given: Given) -> list[Result]:
     found = _Found(given, read_reference(given.reference))
     for path in given.files:
         name = path.name.lower()
-        is_given = path == given.root and "win_rate" in contents.content_of(given, path).keys
+        is_given = path in given.paths and "win_rate" in contents.content_of(given, path).keys
         if name == "leaderboard.csv" or name.endswith("_leaderboard.csv") or is_given:
             try:
                 found.lines[path] = read_lines_of(path)
@@ -192,6 +192,7 @@ def _judged(found: _Found, path: Path, one: Annotations, several: bool) -> Resul
         result.published = published_of(line)
         remark = _length_remark(result, judged, there)
         length = result.published.pop("avg_length") if remark else None
+        result.material["line"] = _only_line(found, line)
         compare(result, line.decimals)
         if remark:
             result.published["avg_length"] = length
@@ -273,6 +274,11 @@ def _line_of(
                 found.taken.add((path, line.name))
                 return line
     return None
+
+
+def _only_line(found: _Found, line: Line) -> dict[str, float] | None:
+    """Its figures, where the leaderboard has no other: those of published models stand in many."""
+    return line.figures if len(found.lines[line.path]) == 1 else None
 
 
 def _named(lines: Sequence[Line], names: Sequence[str]) -> Line | None:
@@ -468,7 +474,10 @@ def _boards_alone(found: _Found) -> list[Result]:
                 outputs.used = True
                 check_texts(result, [_bare(row) for row in outputs.rows])
                 result.material["outputs"] = _by_prompt(outputs)
-            result.material |= {"model": line.name, "run": str(path.parent.resolve())}
+            result.material |= {
+                "model": line.name, "run": str(path.parent.resolve()),
+                "line": _only_line(found, line),
+            }  # fmt: skip
             results.append(result)
     return results
 

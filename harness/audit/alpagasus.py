@@ -88,8 +88,9 @@ def find(given: Given) -> list[Result]:
             given.claim(path)
             names = frozenset((one.first, one.second))
             files.setdefault((path.parent, one.set, names), []).append(one)
+    sets = Counter((folder, name) for folder, name, _ in files)
     return [
-        whole(both[0].path.parent, "alpagasus", partial(_result, given, both, reference))
+        whole(both[0].path.parent, "alpagasus", partial(_result, given, both, reference, sets))
         for both in files.values()
     ]
 
@@ -114,7 +115,13 @@ def _read(path: Path) -> _Reviews | None:
     return None
 
 
-def _result(given: Given, both: Sequence[_Reviews], reference: Reference | None) -> Result:
+def _result(
+    given: Given,
+    both: Sequence[_Reviews],
+    reference: Reference | None,
+    sets: Counter[tuple[Path, str]],
+) -> Result:
+    """sets: how many pairs of models each folder has on a prompt set."""
     model = both[0].model
     orders = {one.first == model: one for one in both}
     ours, theirs = orders.get(True), orders.get(False)
@@ -123,8 +130,9 @@ def _result(given: Given, both: Sequence[_Reviews], reference: Reference | None)
     baseline = one.second if one.first == model else one.first
     result = Result(str(one.path.parent), "alpagasus")
     if len({o.path for o in both}) and _several(given, one.path.parent, both):
-        result.path += f"#{one.set}"
-    graded = _grade(ours, theirs, model)
+        is_only = sets[one.path.parent, one.set] == 1
+        result.path += f"#{one.set if is_only else one.path.stem}"
+    graded = _grade(ours, theirs)
     published, counted_in = _published(given, one)
     rows = [_judged(g, model, baseline) for g in graded]
     expected, why = len(graded), f"the reviews have {len(graded)}"
@@ -173,46 +181,43 @@ def _several(given: Given, folder: Path, both: Sequence[_Reviews]) -> bool:
     )
 
 
-def _grade(ours: _Reviews | None, theirs: _Reviews | None, model: str) -> list[_Graded]:
+def _grade(ours: _Reviews | None, theirs: _Reviews | None) -> list[_Graded]:
     """ours: the file with the model shown first. With one order alone, it stands for both."""
+    shown_first = ours is not None
     keys = dict.fromkeys([*(ours.rows if ours else ()), *(theirs.rows if theirs else ())])
     pair = [name for one in (ours, theirs) if one for name in (one.first, one.second)]
     graded = []
     for key in keys:
-        sides = []
-        for one in (ours, theirs):
-            if one is None:
-                continue
-            row = one.rows.get(key)
-            sides.append((row, one.first == model))
-        rows = [row for row, _ in sides if row is not None]
-        exact = [_exact(row) if row is not None else None for row, _ in sides]
-        stored = [_stored(row) if row is not None else None for row, _ in sides]
+        sides = [one.rows.get(key) for one in (ours, theirs) if one]
+        rows = [row for row in sides if row is not None]
+        exact = [_exact(row) if row is not None else None for row in sides]
+        stored = [_stored(row) if row is not None else None for row in sides]
         unread = any(s is not None and e is None for s, e in zip(stored, exact, strict=True))
         pairs = [
             (s, e) for s, e in zip(stored, exact, strict=True) if s is not None and e is not None
         ]
         cut = any(s != e and s == (float(int(e[0])), float(int(e[1]))) for s, e in pairs)
         other = any(s != e and s != (float(int(e[0])), float(int(e[1]))) for s, e in pairs)
-        bad = next((r for (r, _), s, e in zip(sides, stored, exact, strict=True) if s != e), None)
+        bad = next((r for r, s, e in zip(sides, stored, exact, strict=True) if s != e), None)
         example = {} if bad is None else {
             "prompt": short(_text(bad, pair)), "stored": bad.get("score"),
             "review": short(bad["review"]),
         }  # fmt: skip
-        graded.append(
-            _Graded(key, rows[0], _both(exact), _both(stored), unread, cut, other, example)
-        )
+        orders = (_both(exact, shown_first), _both(stored, shown_first))
+        graded.append(_Graded(key, rows[0], *orders, unread, cut, other, example))
     return graded
 
 
-def _both(sides: Sequence[Two | None]) -> tuple[Two, Two] | None:
-    """Both orders in the form of grades.Orders; a single one is turned round to stand for the other."""
+def _both(sides: Sequence[Two | None], shown_first: bool) -> tuple[Two, Two] | None:
+    """Both orders in the form of grades.Orders; a single one, in which the model is shown first or
+    second, is turned round to stand for the other."""
     known = [side for side in sides if side is not None]
     if len(known) < len(sides):
         return None
     if len(known) == 2:
         return known[0], known[1]
-    return (known[0], (known[0][1], known[0][0]))
+    turned = (known[0][1], known[0][0])
+    return (known[0], turned) if shown_first else (turned, known[0])
 
 
 def _turned(g: _Graded) -> _Graded:

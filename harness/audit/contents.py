@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.audit.files import Given, Unreadable, read_json, read_text
+from harness.audit.files import Given, Unreadable, is_archive, read_json, read_text
 from harness.audit.lm_eval_files import is_results
 from harness.audit.model import short
 from harness.audit.settings import number
@@ -78,8 +78,28 @@ def read_values(path: Path) -> Any:
         return values
 
 
+def packed(given: Given) -> str:
+    """How many archives a folder holds, with the first names; "" where there is none."""
+    archives = sorted({path for path in given.archives if path not in given.paths})
+    if not archives:
+        return ""
+    count, verb, those = (
+        (f"{len(archives):,} archives", "were", "them")
+        if len(archives) > 1
+        else ("an archive", "was", "it")
+    )
+    return f"{count} in it ({_first(archives)}) {verb} not looked into: unpack {those} first"
+
+
 def nearest_miss(given: Given) -> str:
-    """Of files that no reader could use, which comes nearest to what they read, and what it lacks."""
+    """Of files that no reader could use, which comes nearest to what they read, and what it lacks; of
+    archives that they must be unpacked."""
+    if not given.root.is_dir() and is_archive(given.root):
+        return "it is an archive: unpack it first, and give the folder"
+    return "; ".join(filter(None, (_nearest(given), packed(given))))
+
+
+def _nearest(given: Given) -> str:
     best: tuple[float, int, str] = (0.0, 0, "")
     for path in given.all_files:
         keys = content_of(given, path).keys
@@ -93,9 +113,13 @@ def nearest_miss(given: Given) -> str:
         return f"the nearest is {best[2]}"
     if not given.all_files:
         return "it holds no JSON, CSV, log or text file"
-    names = ", ".join(short(path.name, 60) for path in given.all_files[:MOST_NAMES])
-    more = ", ..." if len(given.all_files) > MOST_NAMES else ""
-    return f"of its {len(given.all_files):,} text files ({names}{more}) none has anything of these"
+    names = _first(given.all_files)
+    return f"of its {len(given.all_files):,} text files ({names}) none has anything of these"
+
+
+def _first(paths: Sequence[Path]) -> str:
+    more = ", ..." if len(paths) > MOST_NAMES else ""
+    return ", ".join(short(path.name, 60) for path in paths[:MOST_NAMES]) + more
 
 
 def _content(path: Path) -> Content:

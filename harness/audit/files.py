@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ LARGEST = 512 * 2**20
 """Bytes; a larger file is no table of results."""
 TEXTS = frozenset({".json", ".jsonl", ".csv", ".tsv", ".md", ".txt", ".yaml", ".yml", ".log"})
 """Suffixes of what a reader may open; weights, pictures and archives are passed by."""
+ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar")
+"""How names of packed files end."""
 PASSED_BY = frozenset({".git", ".venv", "node_modules", "__pycache__"})
 MOST_FILES = 200_000
 
@@ -27,23 +29,31 @@ class Unreadable(Exception):
 
 
 class Given:
-    """One path that the user gave, with the text files below it.
+    """A path that the user gave, or paths of one folder, with the text files below.
 
-    root: the path as given. training_data, reference: the command's options. skipped: what was
-    passed by and why, in words, for the user.
+    root: the path as given, or the folder. paths: what was given, in and below the root.
+    training_data, reference: the command's options. skipped: what was passed by and why, in words, for
+    the user.
     """
 
     def __init__(
-        self, root: Path, training_data: Path | None = None, reference: Path | None = None
+        self,
+        root: Path,
+        training_data: Path | None = None,
+        reference: Path | None = None,
+        paths: Sequence[Path] = (),
     ) -> None:
         self.root = root
+        self.paths = paths or [root]
         self.training_data = training_data
         self.reference = reference
         self.skipped: list[str] = []
         self.contents: dict[Path, Any] = {}
         """What each file is by its content, as far as it was looked at (harness/audit/contents.py)."""
+        self.archives: list[Path] = []
+        """Not looked into."""
         self._claimed: set[Path] = set()
-        self._files = sorted(self._walk())
+        self._files = sorted({file for path in self.paths for file in self._walk(path)})
 
     @property
     def files(self) -> list[Path]:
@@ -65,24 +75,35 @@ class Given:
         for path in paths:
             self._claimed.update(p for p in self._files if p == path or path in p.parents)
 
+    def has_claimed(self, path: Path) -> bool:
+        """Whether a reader claimed the file, or one below the folder."""
+        return path in self._claimed or (
+            path.is_dir() and any(path in p.parents for p in self._claimed)
+        )
+
     def skip(self, path: Path, why: str) -> None:
         self.skipped.append(f"{path} was passed by: {why}")
 
-    def _walk(self) -> Iterator[Path]:
-        if not self.root.exists():
-            raise InputError(f"{self.root} does not exist")
-        if not self.root.is_dir():
-            yield self.root
+    def _walk(self, path: Path) -> Iterator[Path]:
+        if not path.exists():
+            raise InputError(f"{path} does not exist")
+        if not path.is_dir():
+            if is_archive(path):
+                self.archives.append(path)
+            else:
+                yield path
             return
         inside = self.root.resolve()
         seen = 0
-        for folder, folders, names in os.walk(self.root, onerror=self._no_entry):
+        for folder, folders, names in os.walk(path, onerror=self._no_entry):
             linked = [f for f in folders if Path(folder, f).is_symlink()]
             for name in linked:
                 self.skip(Path(folder, name), "a link to a folder")
             folders[:] = sorted(f for f in folders if f not in PASSED_BY and f not in linked)
             for name in sorted(names):
                 path = Path(folder, name)
+                if is_archive(path):
+                    self.archives.append(path)
                 if path.suffix.lower() not in TEXTS:
                     continue
                 seen += 1
@@ -110,6 +131,10 @@ class Given:
 
     def _no_entry(self, error: OSError) -> None:
         self.skip(Path(error.filename), error.strerror or "it cannot be opened")
+
+
+def is_archive(path: Path) -> bool:
+    return path.name.lower().endswith(ARCHIVES)
 
 
 def read_text(path: Path) -> str:

@@ -30,7 +30,7 @@ _PATH = re.compile(r"[/\\]|checkpoint|ckpt", re.IGNORECASE)
 
 def find(given: Given) -> list[Result]:
     """A result for each configuration or folder that leaves the checkpoint open; no others."""
-    everything = sorted(_below(given.root))
+    everything = sorted({file for path in given.paths for file in _below(path)})
     results = [p for p in everything if RESULTS.match(p.name)]
     if not results:
         return []

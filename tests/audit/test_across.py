@@ -1,5 +1,6 @@
 """What only shows when results lie side by side: shared outputs, copied judgements, confounded runs."""
 
+import csv
 import json
 import random
 import shutil
@@ -134,6 +135,52 @@ def test_judgements_copied_under_another_judges_name_are_found(tmp_path: Path) -
     )
     for result in audit(tmp_path):
         assert "said to be of" in finding(result, "copied_results").message
+
+
+def board_alone(folder: Path, win: float = 0.3, **figures: float) -> Path:
+    """A leaderboard of one model without its annotations."""
+    write(folder, rows_of(win=win), board={"length_controlled_winrate": 27.123456789} | figures)
+    for name in ("annotations.json", "model_outputs.json"):
+        (folder / name).unlink()
+    return folder
+
+
+def test_a_leaderboard_that_stands_twice_without_annotations_is_a_copy(tmp_path: Path) -> None:
+    for name in ("judge", "results/run/judge"):
+        board_alone(tmp_path / name)
+    board_alone(tmp_path / "other", length_controlled_winrate=27.12345678)
+    board_alone(tmp_path / "longer", avg_length=1234)
+    results = {str(Path(r.path).relative_to(tmp_path)): r for r in audit(tmp_path)}
+    copies = {name for name, r in results.items() if "copied_results" in kinds(r)}
+    assert copies == {"judge", "results/run/judge"}
+    copy = finding(results["judge"], "copied_results")
+    assert copy.evidence["other"] == str(tmp_path / "results/run/judge")
+    assert copy.evidence["figures"]["length_controlled_winrate"] == 27.123456789
+
+
+def test_a_bare_leaderboard_that_is_that_of_stored_annotations_is_a_copy(tmp_path: Path) -> None:
+    write(tmp_path / "run", rows_of())
+    write(tmp_path / "copy", rows_of())
+    for name in ("annotations.json", "model_outputs.json"):
+        (tmp_path / "copy" / name).unlink()
+    found = [finding(r, "copied_results") for r in audit(tmp_path / "run", tmp_path / "copy")]
+    assert [Path(f.evidence["other"]).name for f in found] == ["copy", "run"]
+
+
+def test_lines_that_coincide_by_themselves_are_no_copies(tmp_path: Path) -> None:
+    """Sweeps, published models in two leaderboards, and a leaderboard above that gathers others."""
+    for name in ("one", "two"):
+        board_alone(tmp_path / "sweeps" / name, win=1e-9)
+        board = board_alone(tmp_path / "published" / name) / "leaderboard.csv"
+        (line,) = list(csv.DictReader(board.open()))
+        mine = {"": name, **{k: v for k, v in line.items() if k}}
+        mine["avg_length"] = str(100 + len(name) + (name == "one"))
+        with board.open("a", newline="") as file:
+            csv.DictWriter(file, list(mine)).writerow(mine)
+    board_alone(tmp_path / "gathered")
+    board_alone(tmp_path / "gathered" / "run")
+    assert len(audit(tmp_path)) == 8
+    assert [r.path for r in audit(tmp_path) if "copied_results" in kinds(r)] == []
 
 
 def second_judge(rows: list[Row], differs: int) -> list[Row]:

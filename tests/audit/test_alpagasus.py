@@ -151,6 +151,37 @@ def test_one_order_alone_is_read_and_said(tmp_path: Path) -> None:
     assert any("one order" in n for n in result.notes)
 
 
+@pytest.mark.parametrize("place", [0, 1], ids=["shown first", "shown second"])
+@pytest.mark.parametrize("given", ["file", "folder", "folder with counts"])
+def test_wins_in_one_order_are_the_models_wherever_it_stands(
+    tmp_path: Path, place: int, given: str
+) -> None:
+    """The model answers better, but for the prompts to which it answers nothing."""
+
+    def change(*orders: list[Row]) -> None:
+        for k, row in enumerate(orders[place]):
+            score = [2.0, 9.0] if k < 12 else [9.0, 3.0 if k % 2 else 9.0]
+            row["score"] = score if place == 0 else score[::-1]
+            row["review"] = "{:g} {:g}\n".format(*row["score"])
+            row["ours"] = "" if k < 12 else row["ours"]
+
+    folder = reviews(tmp_path, change=change)
+    names = ("ours-theirs-koala.json", "theirs-ours-koala.json")
+    (folder / names[1 - place]).unlink()
+    counts = folder / "koala_result.json"
+    counts.write_text(json.dumps({"test_name": "koala", "win": 34, "draw": 34, "lose": 12}))
+    if given != "folder with counts":
+        counts.unlink()
+    result = one(folder / names[place] if given == "file" else folder)
+    assert "wins are those of ours over theirs, prompt set koala" in result.notes
+    assert [result.metrics[n] for n in ("n_wins", "n_draws", "n_wins_base")] == [34, 34, 12]
+    assert result.metrics["win_rate"] == pytest.approx(63.75)
+    assert result.matches is (True if given == "folder with counts" else None)
+    empty = finding(result, "empty_or_truncated").evidence
+    assert empty["win_rate_of_these"] == 0
+    assert empty["win_rate_of_others"] == pytest.approx(75)
+
+
 def test_sets_in_one_folder_are_results_of_their_own(tmp_path: Path) -> None:
     folder = reviews(tmp_path)
     for name in ("ours-theirs", "theirs-ours"):

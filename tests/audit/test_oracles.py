@@ -96,6 +96,12 @@ def test_alpagasus_counts_are_recomputed(oracles: Path) -> None:
     assert result.metrics["winning_score"] == pytest.approx(1 + 38 / 80)
 
 
+def test_alpagasus_order_that_shows_the_model_second_has_its_wins(oracles: Path) -> None:
+    result = one(oracles / "alpagasus2" / "alpaca2-alpagasus2-vicuna.json")
+    assert [result.metrics[n] for n in ("n_wins", "n_draws", "n_wins_base")] == [77, 0, 3]
+    assert result.metrics["win_rate"] == pytest.approx(96.25)
+
+
 def test_the_audit_needs_neither_torch_nor_pandas_nor_scipy(oracles: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from harness.audit import audit_paths;"

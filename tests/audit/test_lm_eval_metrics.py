@@ -234,3 +234,79 @@ def test_an_average_that_leaves_out_an_empty_cell_is_told(tmp_path: Path, empty:
     head = "| Model | A | B | Average | Extra |\n|--|--|--|--|--|\n| x | 10 | 20 | 15 | 7 |\n"
     readme.write_text(f"{head}| y | 20 | 40 | 30.0 | {empty} |\n")
     assert one(tmp_path).findings == []
+
+
+@pytest.mark.parametrize("is_filter_by_filter", [True, False])
+def test_lines_that_do_not_name_their_filter_are_told_apart_by_their_order(
+    tmp_path: Path, is_filter_by_filter: bool
+) -> None:
+    both = {"strict-match": passed(200), "flexible-extract": passed(201)[:200]}
+    scores = {f"exact_match,{kept}": moments(values)[0] for kept, values in both.items()}
+    rows = [{"doc_id": n, "exact_match": v} for vs in both.values() for n, v in enumerate(vs)]
+    if not is_filter_by_filter:
+        rows.sort(key=lambda row: row["doc_id"])
+    result = one(write_task(tmp_path, "gsm8k_cot", scores, rows).parent)
+    assert (result.findings, result.matches) == ([], True)
+    assert result.metrics["n_judged"] == 200
+    assert "does not name the filter" in result.notes[0]
+    # Of a question that has one line there is no telling of which filter it is.
+    result = one(write_task(tmp_path, "gsm8k_cot", scores, rows[:-1]).parent)
+    assert (result.findings, result.matches) == ([], None)
+    assert "not recomputed" in result.notes[0]
+
+
+@pytest.mark.parametrize("cell", [{}, {"acc": None}, {"acc": math.nan}])
+def test_questions_without_a_value_are_counted_and_the_others_recomputed(
+    tmp_path: Path, cell: dict[str, Any]
+) -> None:
+    values = [float(n % 3 == 0) for n in range(100)]
+    rows = [{"acc": v} if n % 10 else cell for n, v in enumerate(values)]
+    over_others = sum(v for n, v in enumerate(values) if n % 10) / 90
+    for score, matches, told in (
+        (over_others, True, "what is given is over the other 90"),
+        (0.34, None, "10 of the 100 questions have no acc"),
+        (0.6, False, "over all between 0.3 and 0.4, given is 0.6"),
+    ):
+        result = one(write_task(tmp_path, "piqa", {"acc,none": score}, rows).parent)
+        assert result.matches is matches
+        assert told in " ".join([*result.notes, *(f.message for f in result.findings)])
+        assert bool(result.findings) == (matches is not True)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "note"),
+    [
+        ({"acc,none": math.nan}, "piqa acc is NaN in the file"),
+        ({"acc,none": None}, "piqa acc is null in the file"),
+        ({}, "no metric is stored of piqa"),
+    ],
+)
+def test_a_metric_that_is_no_number_is_told(
+    tmp_path: Path, numbers: dict[str, Any], note: str
+) -> None:
+    path = write_task(tmp_path, "boolq", {"acc,none": 0.7})
+    value = json.loads(path.read_text())
+    value["results"]["piqa"] = numbers
+    path.write_text(json.dumps(value))
+    result = one(tmp_path)
+    assert any(note in n for n in result.notes)
+    assert ("piqa acc" in result.published) == bool(numbers)
+
+
+def test_a_file_with_nothing_but_nan_is_a_result(tmp_path: Path) -> None:
+    result = one(write_task(tmp_path, "piqa", {"acc,none": math.nan}).parent)
+    assert "piqa acc is NaN in the file" in result.notes[0]
+
+
+@pytest.mark.parametrize("score", [1.5, -0.5, 65.2])
+def test_an_accuracy_outside_0_to_1_is_found(tmp_path: Path, score: float) -> None:
+    result = one(write_task(tmp_path, "piqa", {"acc,none": score}).parent)
+    assert "no share of 1" in finding(result, "count_mismatch").message
+    assert result.matches is False
+
+
+def test_a_score_that_does_not_follow_from_its_questions_is_a_finding(tmp_path: Path) -> None:
+    rows = [{"acc": float(n % 3 == 0)} for n in range(100)]
+    result = one(write_task(tmp_path, "piqa", {"acc,none": 0.5}, rows).parent)
+    assert "piqa acc 0.5 / 0.34" in finding(result, "count_mismatch").message
+    assert result.matches is False

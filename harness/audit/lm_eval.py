@@ -4,6 +4,7 @@ questions, shots and claimed averages checked. Scores are shares of 1, as lm-eva
 import hashlib
 import math
 from functools import partial
+from pathlib import PurePath
 from typing import Any
 
 from harness.audit.contents import RESULTS, of_kind
@@ -16,15 +17,16 @@ from harness.audit.lm_eval_files import (
     find_samples,
     is_results,
     main_score,
+    name_filters,
     read_run,
     read_samples,
     repeated,
-    values_of,
+    stored_values,
     wrong_answers,
 )
 from harness.audit.lm_eval_own import audit_own, is_own
 from harness.audit.lm_eval_tables import check_readmes, compare_runs
-from harness.audit.model import MOST_DIGITS, Result, agreeing_digits, short, whole
+from harness.audit.model import EXAMPLES, MOST_DIGITS, Result, agreeing_digits, short, whole
 from harness.eval.tasks.benchmarks import MMLU, SUBJECTS
 from harness.eval.tasks.scores import mean_and_error, pooled
 
@@ -80,8 +82,15 @@ def _audit(run: Run, given: Given) -> Result:
         # A group's own numbers are its tasks'.
         if task.name not in run.groups:
             _check_task(result, run, task, given)
+    for (name, metric, kept), stored in run.absent.items():
+        result.published[_name(name, metric, kept)] = stored
+        told = "null" if stored is None else str(stored).replace("nan", "NaN")
+        result.notes.append(f"{_name(name, metric, kept)} is {told} in the file, and no number")
+    if run.empty:
+        result.notes.append(f"no metric is stored of {short(', '.join(run.empty))}")
     _check_numbers(result, run)
     _check_groups(result, run)
+    _check_shares(result, run)
     asked = [t for n, t in run.tasks.items() if n not in run.groups]
     counted = [t for t in asked if t.judged is not None]
     result.metrics["n_judged"] = sum(t.judged or 0 for t in counted) or None
@@ -104,18 +113,56 @@ def _check_task(result: Result, run: Run, task: Task, given: Given) -> None:
         error = task.errors.get((metric, kept))
         if error is not None:
             result.published[f"{name}_stderr"] = error
-        ours = again(rows, task, metric, kept) if rows else None
-        values = values_of(rows, metric, kept) if rows else None
+        values, questions = stored_values(rows, metric, kept)
+        ours = again(values, task, metric, kept) if values else None
+        is_each = ours is not None and all(isinstance(value, float) for value in values)
+        if is_each and task.judged is None:
+            task.judged = questions
+        if ours is not None and len(values) < questions:
+            _check_lacking(result, task, name, score, ours, metric, len(values), questions)
+            continue
         if ours is not None:
             result.metrics[name] = ours
-        if values is not None and task.judged is None:
-            task.judged = len(values)
-        if values is not None and metric in task.means:
+        if is_each and metric in task.means:
             _, spread = mean_and_error(values)
             if spread is not None and error is not None:
                 result.metrics[f"{name}_stderr"] = spread
         elif ours is None and metric in MEANS and task.benchmark in RIGHT_OR_WRONG:
             _check_sums(result, task, name, score, error)
+
+
+def _check_lacking(
+    result: Result,
+    task: Task,
+    name: str,
+    score: float,
+    ours: float,
+    metric: str,
+    having: int,
+    questions: int,
+) -> None:
+    """Of some questions no value of a metric is stored: a mean over the others, and what it may be
+    over all."""
+    lacking = questions - having
+    told = f"{name}: {lacking:,} of the {questions:,} questions have no {metric}"
+    if agreeing_digits(score, ours) >= DIGITS:
+        result.metrics[name] = ours
+        result.notes.append(f"{told}; what is given is over the other {having:,}")
+        return
+    low, high = ours * having / questions, (ours * having + lacking) / questions
+    may_be = metric not in MEANS or low - 1e-9 <= score <= high + 1e-9
+    result.metrics[f"{name} over {having} questions"] = ours
+    if not may_be:
+        result.matches = False
+    result.add(
+        "count_mismatch",
+        "warning" if may_be else "error",
+        f"{told}; over the other {having:,} it is {ours:.6g}, "
+        + (f"over all between {low:.6g} and {high:.6g}, " if metric in MEANS else "")
+        + f"given is {score:.6g}",
+        {"task": task.name, "metric": metric, "questions": questions, "lacking": lacking,
+         "given": score, "recomputed": ours},
+    )  # fmt: skip
 
 
 def _name(task: str, metric: str, kept: str) -> str:
@@ -133,6 +180,19 @@ def _rows(result: Result, run: Run, task: Task, given: Given) -> list[dict[str, 
         given.skip(path, str(e))
         return []
     result.material["files"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    is_named = any("filter" in row for row in rows)
+    if not name_filters(rows, task.filters):
+        result.notes.append(
+            f"{task.name} is not recomputed: the lines of its {len(task.filters)} filters "
+            f"({short(', '.join(task.filters))}) do not name them in {path.name}, and are not "
+            f"{len(task.filters)} of each question"
+        )
+        return []
+    if not is_named and len(task.filters) > 1:
+        result.notes.append(
+            f"{task.name}: {path.name} does not name the filter of its lines; they are taken "
+            f"to be, of each question, {short(', '.join(task.filters))}"
+        )
     metric = main_score(task)[0]
     scored = [(f"{task.name}/{row.get('doc_id')}", row.get(metric)) for row in rows]
     result.material.setdefault("judgements", []).extend(scored)
@@ -302,8 +362,25 @@ def _check_groups(result: Result, run: Run) -> None:
             )
 
 
+def _check_shares(result: Result, run: Run) -> None:
+    """count_mismatch: an accuracy that is no share of 1."""
+    for task in run.tasks.values():
+        for (metric, kept), score in task.scores.items():
+            if metric in MEANS and not 0 <= score <= 1:
+                result.matches = False
+                result.add(
+                    "count_mismatch",
+                    "error",
+                    f"{_name(task.name, metric, kept)} of {score:g} is no share of 1, as lm-eval "
+                    "writes it",
+                    {"task": task.name, "metric": metric, "given": score},
+                )
+
+
 def _match(result: Result) -> None:
-    """Set matches and digits; an already found contradiction stays."""
+    """Set matches and digits, and count_mismatch where they are not the same; an already found
+    contradiction stays."""
+    differing = {}
     same = [] if result.matches is None else [result.matches]
     for name, published in result.published.items():
         ours = result.metrics.get(name)
@@ -316,4 +393,16 @@ def _match(result: Result) -> None:
                 else MOST_DIGITS
             )
             same.append(agree >= min(DIGITS, printed))
+            if not same[-1]:
+                differing[name] = {"published": published, "recomputed": ours}
     result.matches = all(same) if same else None
+    if differing:
+        parts = [f"{n} {v['published']:.6g} / {v['recomputed']:.6g}" for n, v in differing.items()]
+        result.add(
+            "count_mismatch",
+            "error",
+            f"{PurePath(result.path).name} does not follow from what is stored (published / "
+            f"recomputed): {', '.join(parts[:EXAMPLES])}"
+            + (f" and {len(parts) - EXAMPLES} more" if len(parts) > EXAMPLES else ""),
+            {"figures": differing},
+        )

@@ -62,6 +62,8 @@ class Task:
     """Metrics that are plain means, by the task's own configuration."""
     formulas: dict[str, str] = field(default_factory=dict)
     """Metric -> how its questions' values make the score, where that is one of FORMULAS."""
+    filters: tuple[str, ...] = ()
+    """Its filters in the order in which lm-eval writes their lines."""
 
     @property
     def benchmark(self) -> str:
@@ -82,6 +84,10 @@ class Run:
     model: str
     settings: dict[str, Any]
     samples: dict[str, Path] = field(default_factory=dict)
+    absent: dict[tuple[str, str, str], float | None] = field(default_factory=dict)
+    """(task, metric, filter) -> what is stored where a number belongs: NaN, an infinity or null."""
+    empty: list[str] = field(default_factory=list)
+    """Tasks of which no metric is stored at all."""
 
 
 def is_results(value: Any) -> bool:
@@ -93,14 +99,17 @@ def is_results(value: Any) -> bool:
         return False
     tasks = [r for r in results.values() if isinstance(r, dict)]
     if value.keys() & {"versions", "n-shot", "config_general"}:
-        return any(number(v) is not None for task in tasks for v in task.values())
+        # NaN too: that it is no number is what there is to tell.
+        return any(
+            number(v) is not None or isinstance(v, float) for task in tasks for v in task.values()
+        )
     return bool(value.keys() & {"configs", "config"}) and any(
         _split(k)[0] in MEANS or "_stderr" in k for task in tasks for k in task
     )
 
 
 def read_run(path: Path, value: dict[str, Any]) -> Run:
-    """Raises Unreadable: no task of it has a number."""
+    """Raises Unreadable: no task of it has a metric."""
     shots, counts = _dict(value, "n-shot"), _dict(value, "n-samples")
     configs, versions = _dict(value, "configs"), _dict(value, "versions")
     config = _dict(value, "config") or _dict(value, "config_general")
@@ -110,6 +119,8 @@ def read_run(path: Path, value: dict[str, Any]) -> Run:
         if isinstance(parts, list) and parts
     }
     tasks = {}
+    absent: dict[tuple[str, str, str], float | None] = {}
+    empty = []
     for name, numbers in value["results"].items():
         if not isinstance(numbers, dict):
             continue
@@ -118,8 +129,9 @@ def read_run(path: Path, value: dict[str, Any]) -> Run:
         for key, stored in numbers.items():
             (metric, kept), found = _split(key), number(stored)
             if found is None:
-                continue
-            if metric.endswith("_stderr"):
+                if (stored is None or isinstance(stored, float)) and "_stderr" not in metric:
+                    absent[plain, metric, kept] = stored
+            elif metric.endswith("_stderr"):
                 task.errors[metric.removesuffix("_stderr"), kept] = found
             elif metric not in ("alias", "name", "sample_len", "sample_count"):
                 task.scores[metric, kept] = found
@@ -141,13 +153,31 @@ def read_run(path: Path, value: dict[str, Any]) -> Run:
             for m in told_how
             if m.get("aggregation") in FORMULAS
         }
+        task.filters = _filters(own, task)
         if task.scores:
             tasks[plain] = task
-    if not tasks:
-        raise Unreadable("none of its tasks has a number")
+        elif not any(of == plain for of, _, _ in absent):
+            empty.append(plain)
+    if not tasks and not any(isinstance(stored, float) for stored in absent.values()):
+        raise Unreadable("none of its tasks has a metric")
     _complete_groups(groups, tasks, value)
     limit = number(config.get("limit"))
-    return Run(path, tasks, groups, limit, _model(value, config), _settings(value, config))
+    run = Run(path, tasks, groups, limit, _model(value, config), _settings(value, config))
+    run.absent = absent
+    # A group may have its tasks' numbers alone.
+    run.empty = [
+        n for n in empty if n not in groups and not any(t.startswith(f"{n}_") for t in tasks)
+    ]
+    return run
+
+
+def _filters(config: dict[str, Any], task: Task) -> tuple[str, ...]:
+    scored = tuple(dict.fromkeys(kept for _, kept in task.scores))
+    listed = config.get("filter_list")
+    names = [
+        f.get("name") for f in (listed if isinstance(listed, list) else ()) if isinstance(f, dict)
+    ]
+    return tuple(map(str, names)) if sorted(map(str, names)) == sorted(scored) else scored
 
 
 def _complete_groups(
@@ -195,23 +225,41 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def values_of(rows: Sequence[dict[str, Any]], metric: str, kept: str) -> list[float] | None:
-    """A metric's value of each question; None where one has none, or a question comes twice."""
-    some = [row for row in rows if row.get("filter", kept) == kept]
-    found = [number(float(row[metric]) if isinstance(row.get(metric), bool) else row.get(metric))
-             for row in some]  # fmt: skip
-    numbers = [value for value in found if value is not None]
-    return numbers if numbers and len(numbers) == len(found) else None
+def name_filters(rows: Sequence[dict[str, Any]], filters: Sequence[str]) -> bool:
+    """Before 0.4.3 lm-eval did not write to a line which filter it is of: of each question the first
+    line is the first filter's. Sets `filter` by that; False where the lines are not so many."""
+    if len(filters) < 2 or any("filter" in row for row in rows):
+        return True
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        lines.setdefault(str(row.get("doc_id")), []).append(row)
+    if any(len(some) != len(filters) for some in lines.values()):
+        return False
+    for some in lines.values():
+        for row, kept in zip(some, filters, strict=True):
+            row["filter"] = kept
+    return True
 
 
-def again(rows: Sequence[dict[str, Any]], task: Task, metric: str, kept: str) -> float | None:
-    """A score from what is stored of the questions: as the task's configuration says, else in the one
-    way of FORMULAS that gives what is printed. None where there is none, or a question has no value."""
+def stored_values(rows: Sequence[dict[str, Any]], metric: str, kept: str) -> tuple[list[Any], int]:
+    """A metric's values of the questions that have one, and how many questions there are."""
     some = [row.get(metric) for row in rows if row.get("filter", kept) == kept]
+    values = []
+    for stored in some:
+        try:
+            values.append(_value(stored))
+        except (TypeError, ValueError):
+            continue
+    return values, len(some)
+
+
+def again(values: Sequence[Any], task: Task, metric: str, kept: str) -> float | None:
+    """A score from what is stored of the questions: as the task's configuration says, else in the one
+    way of FORMULAS that gives what is printed. None where there is none."""
     printed, how = task.scores[metric, kept], task.formulas.get(metric)
     for formula in (FORMULAS[how],) if how else FORMULAS.values():
         try:
-            value = formula([_value(v) for v in some])
+            value = formula(values)
         except (ArithmeticError, TypeError, ValueError):
             continue
         if how or agreeing_digits(printed, value) >= SURE_DIGITS:

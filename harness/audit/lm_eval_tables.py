@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.audit.claims import Line, read_claims
@@ -12,7 +13,12 @@ from harness.audit.lm_eval_files import Run, leaderboard_score
 from harness.audit.model import Result, agreeing_digits, short
 from harness.eval.tasks.benchmarks import BENCHMARKS, MMLU
 
-AVERAGES = re.compile(r"^\W*(?:average|avg\.?|mean)(?:\s+score)?\W*(?:\(.*\))?\W*$", re.IGNORECASE)
+AVERAGES = re.compile(
+    r"^\W*(?!.*(?:weight|micro|harmonic|geo|median|trimmed))"
+    r"(?:average|avg\.?|mean|overall)(?:\s+score)?\W*(?:\(.*\))?\W*$",
+    re.IGNORECASE,
+)
+"""Not those that say that they are another mean than the plain one."""
 COLUMNS = {
     "arc": "arc_challenge", "arcc": "arc_challenge", "arcchallenge": "arc_challenge",
     "hellaswag": "hellaswag", "mmlu": MMLU, "truthfulqa": "truthfulqa_mc2",
@@ -33,7 +39,12 @@ NO_SCORES = re.compile(
     re.IGNORECASE,
 )
 EMPTY = ABSENT | {"?", "\u2013", "\u2014", "tbd", "nan"}
-_CELL = re.compile(r"^[*_` ]*(\d{1,3}(?:\.(\d+))?)\s*%?(?:\s*(?:±|\+/-).*)?[*_` ]*$")
+_CELL = re.compile(r"^[*_` ]*(\d{1,3}(?:(?:\.|,(?!\d{3}))(\d+))?)\s*%?(?:\s*(?:±|\+/-).*)?[*_` ]*$")
+_SHOTS = re.compile(r"\b(\d+)[- ]?shots?\b", re.IGNORECASE)
+_METRIC = re.compile(
+    r"\((?:.*[,;] *)?(acc|acc[_ ]?norm|mc[12]|em|exact[_ ]match|f1|bleu|rouge\w*)\W*\)", re.I
+)
+"""Of a heading: which of a benchmark's metrics it is of."""
 _BOARD = re.compile(r"open\s+llm\s+leader\s?board", re.IGNORECASE)
 
 
@@ -137,10 +148,58 @@ def _check_averages(result: Result, lines: Sequence[Line]) -> None:
     for table in tables:
         column = next((h for h in table[0].cells if AVERAGES.match(h)), None)
         if column is not None:
-            _check_table(result, table, column)
+            _check_table(result, table, column, [t for t in tables if t is not table])
+        elif (place := _line_of_averages(table)) is not None:
+            _check_table(result, _transposed(table, place), next(iter(table[place].cells.values())))
 
 
-def _check_table(result: Result, table: Sequence[Line], average: str) -> None:
+def _line_of_averages(table: Sequence[Line]) -> int | None:
+    """Where benchmarks are lines and models are columns: the line with the averages."""
+    firsts = [next(iter(line.cells.values()), "") for line in table]
+    if len(set(firsts)) < len(firsts) or len(firsts) < 3:
+        return None
+    return next((place for place, text in enumerate(firsts) if AVERAGES.match(text)), None)
+
+
+def _transposed(table: Sequence[Line], place: int) -> list[Line]:
+    """Its columns as lines, each at the number of the line with the averages."""
+    first, *headings = table[0].cells
+    averages = table[place]
+    return [
+        replace(
+            averages,
+            cells={first: h} | {line.cells[first]: line.cells.get(h, "") for line in table},
+        )
+        for h in headings
+    ]
+
+
+def _is_over_tables(
+    line: Line, average: str, scores: Sequence[str], tables: Sequence[Sequence[Line]]
+) -> bool:
+    """Whether an average is over its line and those of the same name in other tables of the file."""
+    name = _letters(next(iter(line.cells.values())))
+    cells = {h: line.cells[h] for h in scores}
+    for table in tables:
+        twin = next((t for t in table if _letters(next(iter(t.cells.values()), "")) == name), None)
+        if twin is None or twin.path != line.path:
+            continue
+        more = {
+            f"{twin.number} {h}": twin.cells[h] for h in list(twin.cells)[1:] if _holds_scores(table, h)
+        }  # fmt: skip
+        cells |= more
+        for some in (cells, more, {h: line.cells[h] for h in scores} | more):
+            if _fits(replace(line, cells={average: line.cells[average], **some}), average, [*some]):
+                return True
+    return False
+
+
+def _check_table(
+    result: Result,
+    table: Sequence[Line],
+    average: str,
+    tables: Sequence[Sequence[Line]] = (),
+) -> None:
     scores = [h for h in list(table[0].cells)[1:] if h != average and _holds_scores(table, h)]
     place = list(table[0].cells).index(average)
     four = [h for h in scores if _benchmark(h)]
@@ -184,11 +243,11 @@ def _check_table(result: Result, table: Sequence[Line], average: str) -> None:
                 or all(_letters(_plain_heading(h)) in KNOWN for h in scores)
             )
         )
-        if not full or not is_sure:
+        if not full or not is_sure or _is_over_tables(line, average, scores, tables):
             continue
-        given = printed[0]
-        columns = min(full, key=lambda columns: abs(_mean(line, columns)[0] - given))
-        mean = _mean(line, columns)[0]
+        # What the table's other averages are of; else all of its columns.
+        columns = next((columns for columns in full if tuple(columns) in fitting), full[0])
+        mean = _mean(line, columns, printed[0])[0]
         words = "its four benchmarks" if columns == four else f"its {len(columns)} columns"
         result.matches = False
         result.add(
@@ -210,11 +269,17 @@ def _holds_scores(table: Sequence[Line], heading: str) -> bool:
     )
 
 
-def _mean(line: Line, columns: Sequence[str]) -> tuple[float, float]:
-    """The mean of some cells, all numbers, and by how much rounding may have moved it."""
+def _mean(line: Line, columns: Sequence[str], average: float) -> tuple[float, float]:
+    """The mean of some cells, all numbers, and by how much rounding may have moved it; in percent or
+    as a share of 1, as the average is."""
     numbers = [number for h in columns if (number := _printed(line.cells[h]))]
     slack = math.fsum(0.5 * 10.0**-d for _, d in numbers) / len(numbers)
-    return math.fsum(n for n, _ in numbers) / len(numbers), slack
+    scale = 1.0
+    if all(n <= 1 for n, _ in numbers) and average > 1:
+        scale = 100.0
+    elif all(n > 1 for n, _ in numbers) and average <= 1:
+        scale = 0.01
+    return scale * math.fsum(n for n, _ in numbers) / len(numbers), scale * slack
 
 
 def _fits(line: Line, average: str, columns: Sequence[str]) -> bool:
@@ -222,7 +287,7 @@ def _fits(line: Line, average: str, columns: Sequence[str]) -> bool:
     printed = _printed(line.cells[average])
     if printed is None or not columns or any(_printed(line.cells[h]) is None for h in columns):
         return False
-    mean, slack = _mean(line, columns)
+    mean, slack = _mean(line, columns, printed[0])
     return abs(mean - printed[0]) <= (0.5 * 10.0 ** -printed[1] + slack) * 1.001
 
 
@@ -232,15 +297,6 @@ def _check_claims(runs: Sequence[tuple[Result, Run]], lines: Sequence[Line]) -> 
         name = _letters(run.model.rstrip("/").rpartition("/")[2])
         if len(name) < 3:
             continue
-        scores = {
-            t.benchmark: known[1]
-            for t in run.tasks.values()
-            if t.benchmark != MMLU and (known := leaderboard_score(t)) is not None
-        }
-        for group in ("by tasks", "by questions"):
-            mean = result.metrics.get(f"mmlu acc {group}")
-            if mean is not None:
-                scores[f"{MMLU} {group}"] = mean
         for line in lines:
             first = next(iter(line.cells.values()), "")
             for heading, cell in line.cells.items():
@@ -248,26 +304,58 @@ def _check_claims(runs: Sequence[tuple[Result, Run]], lines: Sequence[Line]) -> 
                 if printed is None:
                     continue
                 if _letters(first) == name:
-                    benchmark = _benchmark(heading)
+                    column = heading
                 elif _letters(heading) == name:
-                    benchmark = _benchmark(first)
+                    column = first
                 else:
                     continue
-                ours = [100 * v for n, v in scores.items() if benchmark and n.startswith(benchmark)]
+                ours = _scores_of(result, run, column)
                 if ours:
-                    _claimed(result, line, str(benchmark), printed, ours)
+                    _claimed(result, line, str(_benchmark(column)), printed, ours)
+
+
+def _scores_of(result: Result, run: Run, heading: str) -> list[float]:
+    """What a run has of the benchmark, the metric and the shots that a heading names."""
+    benchmark, metric, shots = _benchmark(heading), _METRIC.search(heading), _SHOTS.search(heading)
+    if benchmark is None:
+        return []
+    tasks = [t for t in run.tasks.values() if t.benchmark == benchmark]
+    if shots and any(t.shots not in (None, int(shots[1])) for t in tasks):
+        return []
+    usual = {_letters(BENCHMARKS[benchmark].metric)}
+    if benchmark == MMLU:
+        if metric and _letters(metric[1]) not in usual:
+            return []
+        means = [
+            result.metrics.get(f"{MMLU} acc {group}") for group in ("by tasks", "by questions")
+        ]
+        return [mean for mean in means if mean is not None]
+    if metric and _letters(metric[1]) not in usual:
+        return [
+            v for t in tasks for (m, _), v in t.scores.items() if _letters(m) == _letters(metric[1])
+        ]
+    return [known[1] for t in tasks if (known := leaderboard_score(t)) is not None]
 
 
 def _claimed(
     result: Result, line: Line, name: str, printed: tuple[float, int], ours: Sequence[float]
 ) -> None:
     value, decimals = printed
-    near = min(ours, key=lambda v: abs(v - value))
-    told = f"{name} in {line.path.name} (percent)"
+    scales = (100.0, 1.0) if value <= 1 and decimals > 1 else (100.0,)
+    near, scale = min(((s * v, s) for v in ours for s in scales), key=lambda n: abs(n[0] - value))
+    told = f"{name} in {line.path.name}" + (" (percent)" if scale > 1 else "")
     result.published[told], result.metrics[told] = value, near
     result.digits[told] = agreeing_digits(value, near)
     fits = result.digits[told] >= decimals
     result.matches = fits and result.matches is not False
+    if not fits:
+        result.add(
+            "count_mismatch",
+            "error",
+            f"{line.path.name}, line {line.number}: {name} of {value:.{decimals}f} is given, and the "
+            f"results say {near:.{decimals}f}",
+            {"quote": short(line.text), "given": value, "results": near},
+        )
 
 
 def _benchmark(heading: str) -> str | None:
@@ -285,4 +373,4 @@ def _letters(text: str) -> str:
 def _printed(cell: str) -> tuple[float, int] | None:
     """A cell's number and its decimals."""
     found = _CELL.match(cell.strip())
-    return (float(found[1]), len(found[2] or "")) if found else None
+    return (float(found[1].replace(",", ".")), len(found[2] or "")) if found else None

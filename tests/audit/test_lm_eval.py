@@ -188,8 +188,9 @@ def test_answers_that_their_log_likelihoods_contradict_are_found(tmp_path: Path)
         row["acc"] = 1.0
     samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
     result = audited(tmp_path)
-    (finding,) = result.findings
+    finding, mean = result.findings
     assert (finding.evidence["wrong"], finding.evidence["effect"]) == (20, 0.1)
+    assert "does not follow from what is stored" in mean.message
     assert result.matches is False
 
 

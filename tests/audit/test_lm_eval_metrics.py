@@ -234,3 +234,173 @@ def test_an_average_that_leaves_out_an_empty_cell_is_told(tmp_path: Path, empty:
     head = "| Model | A | B | Average | Extra |\n|--|--|--|--|--|\n| x | 10 | 20 | 15 | 7 |\n"
     readme.write_text(f"{head}| y | 20 | 40 | 30.0 | {empty} |\n")
     assert one(tmp_path).findings == []
+
+
+@pytest.mark.parametrize("is_filter_by_filter", [True, False])
+def test_lines_that_do_not_name_their_filter_are_told_apart_by_their_order(
+    tmp_path: Path, is_filter_by_filter: bool
+) -> None:
+    both = {"strict-match": passed(200), "flexible-extract": passed(201)[:200]}
+    scores = {f"exact_match,{kept}": moments(values)[0] for kept, values in both.items()}
+    rows = [{"doc_id": n, "exact_match": v} for vs in both.values() for n, v in enumerate(vs)]
+    if not is_filter_by_filter:
+        rows.sort(key=lambda row: row["doc_id"])
+    result = one(write_task(tmp_path, "gsm8k_cot", scores, rows).parent)
+    assert (result.findings, result.matches) == ([], True)
+    assert result.metrics["n_judged"] == 200
+    assert "does not name the filter" in result.notes[0]
+    # Of a question that has one line there is no telling of which filter it is.
+    result = one(write_task(tmp_path, "gsm8k_cot", scores, rows[:-1]).parent)
+    assert (result.findings, result.matches) == ([], None)
+    assert "not recomputed" in result.notes[0]
+
+
+@pytest.mark.parametrize("cell", [{}, {"acc": None}, {"acc": math.nan}])
+def test_questions_without_a_value_are_counted_and_the_others_recomputed(
+    tmp_path: Path, cell: dict[str, Any]
+) -> None:
+    values = [float(n % 3 == 0) for n in range(100)]
+    rows = [{"acc": v} if n % 10 else cell for n, v in enumerate(values)]
+    over_others = sum(v for n, v in enumerate(values) if n % 10) / 90
+    for score, matches, told in (
+        (over_others, True, "what is given is over the other 90"),
+        (0.34, None, "10 of the 100 questions have no acc"),
+        (0.6, False, "over all between 0.3 and 0.4, given is 0.6"),
+    ):
+        result = one(write_task(tmp_path, "piqa", {"acc,none": score}, rows).parent)
+        assert result.matches is matches
+        assert told in " ".join([*result.notes, *(f.message for f in result.findings)])
+        assert bool(result.findings) == (matches is not True)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "note"),
+    [
+        ({"acc,none": math.nan}, "piqa acc is NaN in the file"),
+        ({"acc,none": None}, "piqa acc is null in the file"),
+        ({}, "no metric is stored of piqa"),
+    ],
+)
+def test_a_metric_that_is_no_number_is_told(
+    tmp_path: Path, numbers: dict[str, Any], note: str
+) -> None:
+    path = write_task(tmp_path, "boolq", {"acc,none": 0.7})
+    value = json.loads(path.read_text())
+    value["results"]["piqa"] = numbers
+    path.write_text(json.dumps(value))
+    result = one(tmp_path)
+    assert any(note in n for n in result.notes)
+    assert ("piqa acc" in result.published) == bool(numbers)
+
+
+def test_a_file_with_nothing_but_nan_is_a_result(tmp_path: Path) -> None:
+    result = one(write_task(tmp_path, "piqa", {"acc,none": math.nan}).parent)
+    assert "piqa acc is NaN in the file" in result.notes[0]
+
+
+@pytest.mark.parametrize("score", [1.5, -0.5, 65.2])
+def test_an_accuracy_outside_0_to_1_is_found(tmp_path: Path, score: float) -> None:
+    result = one(write_task(tmp_path, "piqa", {"acc,none": score}).parent)
+    assert "no share of 1" in finding(result, "count_mismatch").message
+    assert result.matches is False
+
+
+def test_a_score_that_does_not_follow_from_its_questions_is_a_finding(tmp_path: Path) -> None:
+    rows = [{"acc": float(n % 3 == 0)} for n in range(100)]
+    result = one(write_task(tmp_path, "piqa", {"acc,none": 0.5}, rows).parent)
+    assert "piqa acc 0.5 / 0.34" in finding(result, "count_mismatch").message
+    assert result.matches is False
+
+
+HEAD = "| Model | ARC | HellaSwag | MMLU | TruthfulQA | WinoGrande | GSM8K | {} |"
+CELLS = "60.0 | 80.0 | 62.0 | 50.0 | 75.0 | 40.0"
+SHARES = "0.600 | 0.800 | 0.620 | 0.500 | 0.750 | 0.400"
+TRUE_TABLES = {
+    "shares and a percentage": (HEAD.format("Average"), f"{SHARES} | 61.17"),
+    "percentages and a share": (HEAD.format("Average"), f"{CELLS} | 0.6117"),
+    "weighted": (HEAD.format("Weighted average"), f"{CELLS} | 71.9"),
+    "weighted by questions": (HEAD.format("Average (weighted by questions)"), f"{CELLS} | 71.9"),
+    "harmonic": (HEAD.format("Average (harmonic)"), f"{CELLS} | 58.2"),
+    "geometric": (HEAD.format("Geometric mean"), f"{CELLS} | 59.5"),
+    "decimal commas": (HEAD.format("Average"), f"{CELLS} | 61.17".replace(".", ",")),
+}
+
+
+def with_readme(folder: Path, *lines: str) -> Result:
+    write_run(folder, {"arc_challenge": 1172}, samples=False)
+    (folder / "README.md").write_text("\n".join(lines) + "\n")
+    return one(folder)
+
+
+def table_of(head: str, *lines: str) -> list[str]:
+    return [
+        head,
+        "|--" * (head.count("|") - 1) + "|",
+        *(f"| x{n} | {t} |" for n, t in enumerate(lines)),
+    ]
+
+
+@pytest.mark.parametrize("name", TRUE_TABLES)
+def test_a_true_average_is_accused_of_nothing(tmp_path: Path, name: str) -> None:
+    head, line = TRUE_TABLES[name]
+    assert with_readme(tmp_path, *table_of(head, line)).findings == []
+
+
+@pytest.mark.parametrize("heading", ["Average", "Avg. \u2191", "Overall"])
+@pytest.mark.parametrize("cells", [CELLS, CELLS.replace(".", ","), SHARES])
+def test_a_wrong_average_is_held_against_that_of_all_its_columns(
+    tmp_path: Path, heading: str, cells: str
+) -> None:
+    result = with_readme(tmp_path, *table_of(HEAD.format(heading), f"{cells} | 63.17"))
+    assert "that of its 6 columns is 61.17" in finding(result, "count_mismatch").message
+
+
+def test_an_average_may_be_over_two_tables(tmp_path: Path) -> None:
+    first = table_of("| Model | ARC | HellaSwag | MMLU |", "60.0 | 80.0 | 62.0")
+    head = "| Model | TruthfulQA | Winogrande | GSM8K | Average |"
+    for average, count in (("61.17", 0), ("62.17", 1)):
+        second = table_of(head, f"50.0 | 75.0 | 40.0 | {average}")
+        assert len(with_readme(tmp_path, *first, "", *second).findings) == count
+
+
+def test_averages_below_their_benchmarks_are_checked_too(tmp_path: Path) -> None:
+    lines = ["| Benchmark | a | b |", "|--|--|--|", "| ARC | 60.0 | 50.0 |",
+             "| HellaSwag | 80.0 | 70.0 |", "| MMLU | 62.0 | 50.0 |"]  # fmt: skip
+    assert with_readme(tmp_path, *lines, "| Average | 67.33 | 56.67 |").findings == []
+    result = with_readme(tmp_path, *lines, "| Average | 75.0 | 56.67 |")
+    assert (finding(result, "count_mismatch").evidence["mean"]) == pytest.approx(67.333, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("heading", "cell", "matches"),
+    [
+        ("ARC", "0.5512", True),
+        ("ARC", "55.12", True),
+        ("ARC", "55,12", True),
+        ("ARC", "0.5612", False),
+        ("ARC", "58.12", False),
+        ("ARC (acc)", "50.0", True),
+        ("ARC (acc_norm)", "55.12", True),
+        ("ARC (25-shot, acc)", "50.0", True),
+        ("ARC (acc)", "55.12", False),
+        ("ARC (0-shot)", "49.0", None),
+        ("ARC (25-shot)", "49.0", False),
+        ("ARC (f1)", "49.0", None),
+    ],
+)
+def test_a_claim_is_of_the_metric_the_shots_and_the_scale_that_it_names(
+    tmp_path: Path, heading: str, cell: str, matches: bool | None
+) -> None:
+    write_task(
+        tmp_path, "arc_challenge", {"acc,none": 0.5, "acc_norm,none": 0.5512}, num_fewshot=25
+    )
+    for lines in (
+        [f"| Model | {heading} |", "|--|--|", f"| model | {cell} |"],
+        ["| Benchmark | model |", "|--|--|", f"| {heading} | {cell} |"],
+    ):
+        (tmp_path / "README.md").write_text("\n".join(lines) + "\n")
+        result = one(tmp_path)
+        assert result.matches is matches
+        assert [
+            f for f in result.findings if "the results say" in f.message
+        ] != [] or matches is not False

@@ -49,8 +49,7 @@ _CHARACTERS = re.compile(r"(?P<block>\S{1,20}?)(?P=block){9,}")
 """The same for what has no spaces between its words: a block of up to 20 characters ten times."""
 LOOP_CHARACTERS = 40
 
-_THINKS = re.compile(r"<(think|thinking)>")
-_THOUGHT = re.compile(r"</think(?:ing)?>")
+_THINKS = re.compile(r"<(?P<closes>/?)think(?:ing)?\s*>", re.IGNORECASE)
 
 NOTICEABLE = 0.05
 """A share of empty or cut answers from which a reader of the scores must know of them."""
@@ -124,29 +123,42 @@ def split_reasoning(text: str) -> tuple[str, set[str]]:
     them, it is all up to a </think> at the end of a line. Open reasoning has only its beginning, on a
     line of its own or as the first of one: the answer ended within it, and nothing follows.
     """
+    tags = [tag for tag in _THINKS.finditer(text) if not _is_quoted(text, tag)]
     found: set[str] = set()
     parts, at = [], 0
-    opened, closed = _THINKS.search(text), _THOUGHT.search(text)
-    if closed and not (opened and opened.start() < closed.start()):
-        rest = text[closed.end() :]
+    if tags and tags[0]["closes"]:
+        rest = text[tags[0].end() :]
         if not rest.partition("\n")[0].strip():
             found.add(REASONING)
-            at = closed.end()
-    endless: set[str] = set()
-    for opened in _THINKS.finditer(text, at):
-        if opened.start() < at or opened[1] in endless:
+            at = tags[0].end()
+    depth, begin, last = 0, at, None
+    for tag in tags:
+        if tag.start() < at:
             continue
-        end = text.find(f"</{opened[1]}>", opened.end())
-        before = text[at : opened.start()]
-        if end >= 0:
-            found.add(REASONING)
-            parts.append(before)
-            at = end + len(f"</{opened[1]}>")
-        elif not before.rpartition("\n")[2].strip():
-            return "".join([*parts, before]), found | {OPEN_REASONING}
-        else:
-            endless.add(opened[1])
+        if not tag["closes"]:
+            if not depth:
+                begin, last = tag.start(), None
+            depth += 1
+        elif depth:
+            depth, last = depth - 1, tag.end()
+            if not depth:
+                found.add(REASONING)
+                parts.append(text[at:begin])
+                at = last
+    if depth and last is not None:  # an opening was only mentioned within the reasoning
+        found.add(REASONING)
+        parts.append(text[at:begin])
+        at = last
+    elif depth and not text[at:begin].rpartition("\n")[2].strip():
+        return "".join([*parts, text[at:begin]]), found | {OPEN_REASONING}
     return "".join([*parts, text[at:]]), found
+
+
+def _is_quoted(text: str, tag: re.Match[str]) -> bool:
+    """Whether it is shown as code, between backquotes or in a fenced block that began before it."""
+    line = text[text.rfind("\n", 0, tag.start()) + 1 : tag.start()]
+    fences = len(re.findall(r"^ {0,3}```", text[: tag.start()], re.MULTILINE))
+    return fences % 2 == 1 or line.count("`") % 2 == 1
 
 
 def count_flags(flagged: Sequence[Sequence[str]]) -> dict[str, int]:

@@ -106,7 +106,26 @@ def check_response(raw: Any, kind: Kind, text: str) -> dict[str, Any]:
         return raw
     if not isinstance(choice, dict) or not isinstance(choice.get(part), expected):
         raise BrokenReply(f"no {part} in its first choice: {_start(text)}")
+    messages = [c.get("message") for c in raw["choices"] if isinstance(c, dict)]
+    for message in messages if kind == "chat" else []:
+        if isinstance(message, dict):
+            message["content"] = _content(message.get("content"), text)
     return raw
+
+
+def _content(content: Any, text: str) -> str | None:
+    """A message's text, of which some servers make a list of parts; its reasoning is no part of it.
+
+    Raises:
+        BrokenReply: it is neither.
+    """
+    if content is None or isinstance(content, str):
+        return content
+    parts = [p for p in content if isinstance(p, dict)] if isinstance(content, list) else []
+    if not parts or len(parts) != len(content) or any("type" not in p for p in parts):
+        raise BrokenReply(f"no text in its message: {_start(text)}")
+    texts = [p.get("text") for p in parts if p["type"] in ("text", "output_text")]
+    return "".join(t for t in texts if isinstance(t, str))
 
 
 def provider_error(raw: Mapping[str, Any]) -> ProviderError | None:
@@ -115,10 +134,13 @@ def provider_error(raw: Mapping[str, Any]) -> ProviderError | None:
         return ProviderError(raw["error"], of_choice=False)
     choices = raw.get("choices")
     for choice in choices if isinstance(choices, list) else []:
-        if isinstance(choice, dict) and (
-            choice.get("error") or choice.get("finish_reason") == FAILED
-        ):
-            return ProviderError(choice.get("error"), of_choice=True)
+        if not isinstance(choice, dict):
+            continue
+        message = choice.get("message")
+        error = choice.get("error") or (message.get("error") if isinstance(message, dict) else None)
+        reason = choice.get("finish_reason") or choice.get("native_finish_reason")
+        if error or reason == FAILED:
+            return ProviderError(error, of_choice=True)
     return None
 
 
@@ -139,7 +161,8 @@ def reply_from(raw: dict[str, Any], reused: bool, request: int = 0) -> Reply:
     if not raw.get("choices"):
         return Reply("", REFUSED, "", {}, raw, simulated, reused, request)
     choice = raw["choices"][0]
-    text = choice["text"] if "text" in choice else (choice.get("message") or {}).get("content")
+    message = choice.get("message")
+    text = message.get("content") if isinstance(message, dict) else choice.get("text")
     finish_reason = choice.get("finish_reason")
     return Reply(
         text=text if isinstance(text, str) else "",

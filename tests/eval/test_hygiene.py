@@ -40,6 +40,13 @@ def test_the_outputs_of_a_prompt_without_assistant_header_begin_with_the_role(
         ("<think>a</think>b\n<think>so", "b\n", {"reasoning", "open_reasoning"}),
         ("Write `<think>` first.", "Write `<think>` first.", set()),
         ("It ends with `</think>` there.", "It ends with `</think>` there.", set()),
+        ("<think>a</think >b", "b", {"reasoning"}),
+        ("<THINK>a</THINK>b", "b", {"reasoning"}),
+        ("<thinking>a</think>b", "b", {"reasoning"}),
+        ("<think>a<think>b</think>c</think>d", "d", {"reasoning"}),
+        ("<think>Not <think> here.</think>b", "b", {"reasoning"}),
+        ("Use `<think>x</think>` tags", "Use `<think>x</think>` tags", set()),
+        ("```\n<think>\nx\n</think>\n```", "```\n<think>\nx\n</think>\n```", set()),
         ("I think so.", "I think so.", set()),
     ],
 )

@@ -109,6 +109,22 @@ def choice_error(error: Any, finish_reason: str = "error") -> web.Response:
         ),
         (lambda: web.json_response({"choices": []}), "200, but no choices"),
         (lambda: web.json_response({"choices": [{"text": "x"}]}), "200, but no message"),
+        (
+            lambda: web.json_response(
+                {"choices": [{"message": {"content": "", "error": {"message": "upstream"}}}]}
+            ),
+            "200, but an error: upstream",
+        ),
+        (
+            lambda: web.json_response(
+                {"choices": [{"message": {"content": ""}, "native_finish_reason": "error"}]}
+            ),
+            "200, but an error: no reason given",
+        ),
+        (
+            lambda: web.json_response({"choices": [{"message": {"content": {"text": "x"}}}]}),
+            "200, but no text in its message",
+        ),
         (hang, "timeout"),
     ],
 )

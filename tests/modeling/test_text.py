@@ -519,3 +519,41 @@ def test_a_day_is_part_of_what_decides_a_template_and_of_no_other() -> None:
     for wrong in ({"name": "qwen", "date": "2025-01-02"}, {"name": "tokenizer", "date": "today"}):
         with pytest.raises(ValueError, match="day"):
             Template.model_validate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("end", "text"),
+    [
+        (" ###{eos}", [" ###"]),
+        ("</answer><|im_end|>", ["</answer>"]),
+        ("\n<|im_end|>", []),
+        ("<|im_end|>\n", []),
+    ],
+)
+def test_the_text_before_an_ends_token_is_no_part_of_the_answer(
+    real_model: Path, end: str, text: list[str]
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(real_model)
+    fields = template("Q: {instruction}\nA:") | {"start": "", "end": end}
+    assert Encoder(tokenizer, Template.model_validate(fields)).stops() == ([2], text)
+
+
+def test_the_text_before_the_token_that_ends_a_tokenizers_own_template_is_a_stop_text(
+    real_model: Path,
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(real_model)
+    tokenizer.chat_template = CHATML.replace("<|im_end|>", "</turn><|im_end|>")
+    assert Encoder(tokenizer, load_template("tokenizer")).stops() == ([2], ["</turn>"])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"system_layout": "<|im_start|>{system}\n"},
+        {"prompt_with_input": {"path": "q.txt", "text": "<|im_start|>{instruction} {input}"}},
+    ],
+)
+def test_no_layout_begins_with_two_beginning_tokens(real_model: Path, more: Any) -> None:
+    fields = template("Q: {instruction}\nA:") | more
+    with pytest.raises(InputError, match=r"begins with <\|im_start\|>"):
+        Encoder(begins(real_model), Template.model_validate(fields))

@@ -190,7 +190,8 @@ class Encoder:
                 f"the template begins with {begins}, and the tokenizer puts one there by itself: every "
                 "text would begin with two",
                 f"Leave {begins} out of template.prompt, prompt_with_input and system_layout, or say with "
-                f"template.start that the template alone decides what a text begins with (start: '', and in the prompt {{bos}}).",
+                f"template.start that the template alone decides what a text begins with "
+                "(start: '', and in the prompt {bos}).",
             )
 
     def stops(self, texts: Sequence[str] = ()) -> tuple[list[int], list[str]]:

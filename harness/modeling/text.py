@@ -189,8 +189,8 @@ class Encoder:
             raise InputError(
                 f"the template begins with {begins}, and the tokenizer puts one there by itself: every "
                 "text would begin with two",
-                f"Leave {begins} out of template.prompt, prompt_with_input and system_layout, or say with "
-                f"template.start that the template alone decides what a text begins with "
+                f"Leave {begins} out of template.prompt, prompt_with_input and system_layout, or say "
+                "with template.start that the template alone decides what a text begins with "
                 "(start: '', and in the prompt {bos}).",
             )
 

@@ -20,7 +20,7 @@ from harness.eval.asking import ServedModels
 from harness.eval.outputs import Output
 from harness.eval.prompts import Prompt, prompt_seed
 from harness.eval.row_model import base_of
-from harness.eval.stops import SPECIAL_LOOKS, special_pattern
+from harness.eval.stops import special_looks_in, special_pattern
 from harness.llm.client import Client
 from harness.llm.progress import Progress
 from harness.llm.reply import REFUSED, Kind, Reply, tokens_used, usage_is_known
@@ -61,7 +61,10 @@ def answer_by_endpoint(
 ) -> Answered:
     """Raises what harness.llm.client raises, and InputError for a template that is no plain text."""
     kind: Kind = engine.api
-    special = re.compile(SPECIAL_LOOKS)
+    looks = special_looks_in(params.decoding.stop)
+    if looks and source is not None:
+        looks += special_tokens(load_tokenizer(source, call.inputs))
+    special = special_pattern(looks)
     if kind == "chat":
         bodies = [chat_body(prompt, engine, params.decoding) for prompt in prompts]
         stop = params.decoding.stop
@@ -231,7 +234,7 @@ def _texts(
     Raises InputError where it needs a tokenizer's tokens, and the row has no model.
     """
     from harness.modeling.chat_template import opening_of
-    from harness.modeling.pieces import ending, pieces
+    from harness.modeling.pieces import ending, pieces, text_before_token
     from harness.modeling.text import Encoder
 
     template = params.template
@@ -239,7 +242,7 @@ def _texts(
         raise InputError("the answer stage was given no template")
     tokens: dict[str, str] = {}
     opening, added = "", {}
-    special = re.compile("|".join([SPECIAL_LOOKS, *map(re.escape, template.special)]))
+    special: re.Pattern[str] | None = None
     if source is not None:
         tokenizer = load_tokenizer(source, call.inputs)
         tokens = {"bos": tokenizer.bos_token or "", "eos": tokenizer.eos_token or ""}
@@ -261,6 +264,9 @@ def _texts(
     end = [] if template.from_tokenizer else ending(template)
     if end and not any(piece.token for piece in end):
         ends.append("".join(piece.text for piece in end))
+    elif source is None:
+        looks = special_pattern([*special_looks_in([p.text for p in end]), *template.special])
+        ends += [before] if (before := text_before_token(end, looks)) else []
     if any(piece.token and piece.token not in tokens for parts in made for piece in parts):
         raise InputError(
             f"the template {template.name or 'of the spec'} has tokens of the tokenizer's own in its "
@@ -274,7 +280,11 @@ def _texts(
             texts = [text.removeprefix(opening) for text in texts]
         else:
             added = {"add_special_tokens": False}
-    return texts, list(dict.fromkeys([*ends, *params.decoding.stop])), special, added
+    stop = list(dict.fromkeys([*ends, *params.decoding.stop]))
+    if special is None:
+        # What else looks like a special token can be the answer's own text.
+        special = special_pattern([*special_looks_in(stop), *template.special])
+    return texts, stop, special, added
 
 
 def _asked(

@@ -28,6 +28,10 @@ def special_pattern(texts: Sequence[str]) -> "re.Pattern[str]":
     return re.compile("|".join(map(re.escape, texts)) or r"(?!)")
 
 
+def special_looks_in(texts: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(look for text in texts for look in re.findall(SPECIAL_LOOKS, text)))
+
+
 class Stops:
     """Says where an answer holds one of the stop texts. Only its last tokens are read each time."""
 

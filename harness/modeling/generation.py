@@ -1,6 +1,7 @@
 """What a model's folder says of decoding beside its weights, and which tokens end its answers."""
 
 import json
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,20 +20,21 @@ class Settings(NamedTuple):
 
 
 def read_settings(folder: Path) -> Settings:
-    """From generation_config.json; of a folder without one from its config.json, as transformers does.
+    """From generation_config.json; of a folder without a readable one from its config.json, as
+    transformers does of one without.
 
     Nothing in these files stops a model from being loaded or saved: what cannot be read is dropped.
     """
     stored = _read(folder / GENERATION)
-    if stored is None and not (folder / GENERATION).is_file():
-        stored = {n: v for n, v in (_read(folder / CONFIG) or {}).items() if n in _names()}
-    if stored is None:
-        return Settings({}, ["all of it"])
-    if _is_readable(stored):
-        return Settings(stored, [])
-    fields: dict[str, Any] = {}
     dropped = []
-    for name, value in stored.items():
+    if stored is None:
+        dropped = ["all of it"] if (folder / GENERATION).is_file() else []
+        stored = {n: v for n, v in (_read(folder / CONFIG) or {}).items() if n in _names()}
+    if _is_readable(stored):
+        return Settings(stored, dropped)
+    fields: dict[str, Any] = {}
+    # Whether it samples decides which of the others can be used.
+    for name, value in sorted(stored.items(), key=lambda item: item[0] != "do_sample"):
         if _is_readable({**fields, name: value}):
             fields[name] = value
         else:
@@ -61,11 +63,46 @@ def _is_readable(fields: dict[str, Any]) -> bool:
 
     if not all(_are_ids(fields[name]) for name in TOKENS if fields.get(name) is not None):
         return False
+    if not all(_fits(name, value) for name, value in fields.items()):
+        return False
     try:
         GenerationConfig.from_dict(dict(fields))
+        _try_sampling(fields)
     except Exception:  # whatever a library of another version raises
         return False
     return True
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a setting is of the type of transformers' default, where that has one."""
+    from transformers import GenerationConfig
+
+    default = GenerationConfig._get_default_generation_params().get(name)
+    if value is None or name == "early_stopping" or type(default) not in (bool, int, float):
+        return not isinstance(value, float) or isfinite(value)
+    if isinstance(default, float):
+        return type(value) in (int, float) and isfinite(value)
+    return type(value) is type(default)
+
+
+def _try_sampling(fields: dict[str, Any]) -> None:
+    """Make what generate() makes of these settings, which raises for values out of their range."""
+    from transformers.generation import logits_process as makers
+
+    penalty = fields.get("repetition_penalty")
+    if penalty not in (None, 1.0):
+        makers.RepetitionPenaltyLogitsProcessor(penalty=penalty)
+    if not fields.get("do_sample"):
+        return
+    for name, unused, maker in (
+        ("temperature", 1.0, makers.TemperatureLogitsWarper),
+        ("top_k", 0, makers.TopKLogitsWarper),
+        ("top_p", 1.0, makers.TopPLogitsWarper),
+        ("min_p", None, makers.MinPLogitsWarper),
+        ("typical_p", 1.0, makers.TypicalLogitsWarper),
+    ):
+        if fields.get(name) not in (None, unused):
+            maker(fields[name])
 
 
 def _are_ids(value: Any) -> bool:

@@ -76,6 +76,18 @@ def ending(template: Template) -> list[Piece]:
     return _marked(template.end or "{eos}", {})
 
 
+def text_before_token(ends: Sequence[Piece], special: "re.Pattern[str]") -> str:
+    """Of what ends an answer the plain text before its first token, which alone would not be seen to
+    end one; "" for white space, which an answer can hold, and where there is no such token."""
+    before = ""
+    for piece in ends:
+        mark = special.search(piece.text)
+        before += piece.text[: mark.start()] if mark else piece.text
+        if piece.token or mark:
+            return before if before.strip() else ""
+    return ""
+
+
 def has_system_place(template: Template) -> bool:
     """Whether a system text stands inside the first turn, and not before it."""
     return template.start is not None and "{system}" in _layout(template, "")

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.errors import InputError
-from harness.modeling.pieces import MASKED, History, Piece, ending, pieces, render
+from harness.modeling.pieces import (
+    MASKED,
+    History,
+    Piece,
+    ending,
+    pieces,
+    render,
+    text_before_token,
+)
 from harness.modeling.tokenizer_template import TokenizerTemplate, special_tokens
 from harness.spec.template import DATE, TOKENIZER, Template, load_template, template_names
 
@@ -73,7 +81,8 @@ class Encoder:
         self.end_ids: list[int] = []
         """The ids that end an answer: a model that has learnt the template makes one of them."""
         self.stop = list(template.stop)
-        """Texts that end an answer; among them the template's end where that is no special token."""
+        """Texts that end an answer; among them what the template's end has before its special token, or
+        all of it where it has none."""
         self.notes: list[str] = []
         if self._own is not None and self._own.asks_for_date:
             self.notes.append(
@@ -173,14 +182,16 @@ class Encoder:
         return dict(zip(texts, made, strict=True))
 
     def _check_opening(self) -> None:
-        first = self.prompt("")[:2]
-        if first == [self._tokenizer.bos_token_id] * 2:
+        systems = {"", _any_system(self._template)} if self._own is None else {""}
+        prompts = [self.prompt("", given, system) for given in ("", "any") for system in systems]
+        if any(ids[:2] == [self._tokenizer.bos_token_id] * 2 for ids in prompts):
             begins = self._tokenizer.bos_token
             raise InputError(
                 f"the template begins with {begins}, and the tokenizer puts one there by itself: every "
                 "text would begin with two",
-                f"Leave {begins} out of template.prompt, or say with template.start that the template "
-                f"alone decides what a text begins with (start: '', and in the prompt {{bos}}).",
+                f"Leave {begins} out of template.prompt, prompt_with_input and system_layout, or say "
+                "with template.start that the template alone decides what a text begins with "
+                "(start: '', and in the prompt {bos}).",
             )
 
     def stops(self, texts: Sequence[str] = ()) -> tuple[list[int], list[str]]:
@@ -204,6 +215,10 @@ class Encoder:
         self.end_ids = [i for i in self.encode(ends).ids if i in specials | marks][:1]
         if not self.end_ids:
             self.stop.append("".join(piece.text for piece in ends))
+        elif before := text_before_token(
+            ends if self._own is None else [Piece(self._own.end)], self._special
+        ):
+            self.stop.append(before)
 
 
 def _own_texts(parts: Sequence[Piece]) -> list[tuple[str, bool]]:

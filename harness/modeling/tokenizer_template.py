@@ -1,7 +1,8 @@
 """The chat template that a tokenizer brings, taken apart: prompts, answers, and what ends them."""
 
+import json
 import re
-from contextlib import suppress
+from calendar import timegm
 from datetime import date, datetime, time
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PROBE = "the answer ends here"
-OTHER_DAYS = (date(2001, 2, 3), date(2012, 11, 30))
-DIRECTIVES = ("%-d", "%-m", "%-j", *(f"%{letter}" for letter in "YymdebBhaAjHIMSpFDTRxXcfZz"))
-"""Of strftime: what a template may ask for."""
+LETTERS = "aAbBcCdDeFfgGhHIjklmMnpPrRsStTuUVwWxXyYzZ+"
+DIRECTIVE = re.compile(r"%[-_0^#:EO]*\d{0,2}[A-Za-z+]")
+ASKS = re.compile(r"strftime_now|date_string")
 _HINT = "Name a template in the spec, or write one (template.prompt, with end and special)."
 
 
@@ -29,14 +30,30 @@ def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
 def dated(jinja: str, day: date) -> str:
     """The chat template with this day, at midnight, in place of the clock: transformers lets it call
     `strftime_now`, and whoever uses it tell it `date_string` (the templates of Llama 3)."""
-    moment = datetime.combine(day, time.min)
-    said = "".join(f"|replace('{d}', '{moment.strftime(d)}')" for d in DIRECTIVES)
+    written = dict.fromkeys(
+        [*(f"%{f}{c}" for c in LETTERS for f in ("", "-")), *DIRECTIVE.findall(jinja)]
+    )
+    values = {how: _moment(day, how) for how in written}
+    said = "".join(
+        f"|replace({json.dumps(how)}, {json.dumps(value)})"
+        for how, value in values.items()
+        if "%" not in value
+    )
     # The newline is the blocks' own, which transformers takes away with them.
     return (
-        f"{{% macro strftime_now(format) %}}{{{{ format{said} }}}}{{% endmacro %}}"
+        "{% macro strftime_now(format) %}{% for part in format.split('%%') %}"
+        f"{{% set text = part{said} %}}"
+        "{% if '%' in text %}{{ raise_exception('no day can be written as ' ~ format) }}{% endif %}"
+        "{{ text }}{% if not loop.last %}%{% endif %}{% endfor %}{% endmacro %}"
         "{% if date_string is not defined %}"
         f"{{% set date_string = '{day:%d %b %Y}' %}}{{% endif %}}\n{jinja}"
     )
+
+
+def _moment(day: date, how: str) -> str:
+    moment = datetime.combine(day, time.min)
+    # Python's own takes the machine's time zone.
+    return str(timegm(moment.timetuple())) if how.endswith("s") else moment.strftime(how)
 
 
 class TokenizerTemplate:
@@ -106,15 +123,8 @@ class TokenizerTemplate:
 
     @cached_property
     def asks_for_date(self) -> bool:
-        """Whether what it writes depends on the day."""
-        turns = [_said("user", PROBE), _said("assistant", PROBE)]
-        for messages in (turns, [_said("system", PROBE), *turns]):
-            # Where it takes no system text, it does not write one either.
-            with suppress(InputError):
-                one, other = (self._render(messages, False, day) for day in OTHER_DAYS)
-                if one != other:
-                    return True
-        return False
+        """Whether it speaks of the day anywhere: some do so in few conversations."""
+        return ASKS.search(self._jinja) is not None
 
     @cached_property
     def _places_system(self) -> bool:
@@ -146,14 +156,14 @@ class TokenizerTemplate:
             at = ended + len(self.end)
         return found
 
-    def _render(self, messages: list[dict[str, str]], asks: bool, day: "date | None" = None) -> str:
+    def _render(self, messages: list[dict[str, str]], asks: bool) -> str:
         from jinja2 import TemplateError
 
         try:
             return str(
                 self._tokenizer.apply_chat_template(
                     messages,
-                    chat_template=dated(self._jinja, day or self.day),
+                    chat_template=dated(self._jinja, self.day),
                     tokenize=False,
                     add_generation_prompt=asks,
                 )

@@ -178,3 +178,19 @@ def test_a_chat_stops_at_the_rows_own_stop_texts(runs_on: Path) -> None:
     assert "Paris" in out.getvalue()
     assert "user" not in out.getvalue()
     assert "assistant" not in out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["completion", "chat"])
+def test_an_endpoints_answer_keeps_what_only_looks_like_a_special_token(
+    tmp_path: Path, server: FakeServer, kind: str
+) -> None:
+    text = "Use <s>old</s> or f <|x|> g, and cat <|file|>."
+    server.reply = lambda body: server.said(body, f"{text}<|im_end|>\nuser", "stop")
+    prompt = {"prompt": {"path": "p", "text": "Q: {instruction}\nA:"}, "end": "<|im_end|>"}
+    decoding = {"max_new_tokens": 99, "stop": ["<|im_end|>"]}
+    call = answer_call(tmp_path, PROMPT, None, prompt=prompt, decoding=decoding)
+    del call.params["model"]
+    endpoint = {"model": "model", "base_url": server.url}
+    call.params["answer"]["engine"] = {"kind": "endpoint", "api": kind, "endpoint": endpoint}
+    run(call)
+    assert outputs(call)[0]["output"] == text

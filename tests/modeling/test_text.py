@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -519,3 +520,76 @@ def test_a_day_is_part_of_what_decides_a_template_and_of_no_other() -> None:
     for wrong in ({"name": "qwen", "date": "2025-01-02"}, {"name": "tokenizer", "date": "today"}):
         with pytest.raises(ValueError, match="day"):
             Template.model_validate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("end", "text"),
+    [
+        (" ###{eos}", [" ###"]),
+        ("</answer><|im_end|>", ["</answer>"]),
+        ("\n<|im_end|>", []),
+        ("<|im_end|>\n", []),
+    ],
+)
+def test_the_text_before_an_ends_token_is_no_part_of_the_answer(
+    real_model: Path, end: str, text: list[str]
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(real_model)
+    fields = template("Q: {instruction}\nA:") | {"start": "", "end": end}
+    assert Encoder(tokenizer, Template.model_validate(fields)).stops() == ([2], text)
+
+
+def test_the_text_before_the_token_that_ends_a_tokenizers_own_template_is_a_stop_text(
+    real_model: Path,
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(real_model)
+    tokenizer.chat_template = CHATML.replace("<|im_end|>", "</turn><|im_end|>")
+    assert Encoder(tokenizer, load_template("tokenizer")).stops() == ([2], ["</turn>"])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"system_layout": "<|im_start|>{system}\n"},
+        {"prompt_with_input": {"path": "q.txt", "text": "<|im_start|>{instruction} {input}"}},
+    ],
+)
+def test_no_layout_begins_with_two_beginning_tokens(real_model: Path, more: Any) -> None:
+    fields = template("Q: {instruction}\nA:") | more
+    with pytest.raises(InputError, match=r"begins with <\|im_start\|>"):
+        Encoder(begins(real_model), Template.model_validate(fields))
+
+
+HOW = "%w %u %V %U %G %P %k %l %C %n %-I %-H %-y %d %%d %% %10d %Y"
+
+
+def test_every_directive_of_a_date_is_written_as_python_writes_it(real_model: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(real_model)
+    tokenizer.chat_template = "{{ strftime_now('" + HOW + " %s') }}" + tokenizer.chat_template
+    named = load_template("tokenizer")
+    wanted = datetime(2024, 7, 26).strftime(HOW) + " 1721952000<|im_start|>"
+    messages = [{"role": "user", "content": "a"}]
+    exported = chat_template_of(tokenizer, named)
+    written = tokenizer.apply_chat_template(messages, chat_template=exported, tokenize=False)
+    assert written.startswith(wanted)
+    assert tokenizer.decode(Encoder(tokenizer, named).prompt("a")).startswith(wanted)
+    tokenizer.chat_template = tokenizer.chat_template.replace("%w", "%!")
+    with pytest.raises(InputError, match="no day can be written as %!"):
+        Encoder(tokenizer, named)
+
+
+@pytest.mark.parametrize(
+    "asks", ["add_generation_prompt", "messages|length > 3", "messages[0]['content'] == 'now'"]
+)
+def test_a_template_that_seldom_asks_for_the_date_is_exported_with_it(
+    real_model: Path, asks: str
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(real_model)
+    tokenizer.chat_template += "{% if " + asks + " %}{{ strftime_now('%Y') }}{% endif %}"
+    named = Template.model_validate({"name": "tokenizer", "date": "2001-02-03"})
+    assert "2001-02-03" in Encoder(tokenizer, named).notes[0]
+    messages = [{"role": "user", "content": "now"}] * 4
+    exported = chat_template_of(tokenizer, named)
+    assert tokenizer.apply_chat_template(
+        messages, chat_template=exported, tokenize=False, add_generation_prompt=True
+    ).endswith("2001")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.call import StageCall
+from harness.modeling.generation import read_settings
 from harness.modeling.load import load_model, load_tokenizer
 from harness.spec.model_source import ModelSource
 from harness.train import run
@@ -145,3 +146,34 @@ def test_the_cards_own_code_stops_where_the_template_ends_an_answer(
     assert of_trained.chat_template == of_base.chat_template, "`template: tokenizer` is the base's"
     ends = settings_of(call.folder / "model")["eos_token_id"]
     assert ends == (2 if prompt is TEXT_END else [0, 2])
+
+
+def test_a_broken_proposal_of_decoding_does_not_hide_the_ends_that_the_configuration_names(
+    tmp_path: Path, real_model: Path
+) -> None:
+    config = json.loads((real_model / "config.json").read_text()) | {"eos_token_id": [2, 7]}
+    base = copied(real_model, tmp_path / "base", config__json=config, generation_config__json="{")
+    fields, dropped = read_settings(base)
+    assert (fields["eos_token_id"], dropped) == ([2, 7], ["all of it"])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": 0},
+        {"temperature": "0.7"},
+        {"top_p": float("nan")},
+        {"top_k": -1},
+        {"repetition_penalty": 0.0},
+        {"do_sample": "yes"},
+        {"temperature": float("inf")},
+    ],
+)
+def test_what_generate_would_stop_at_is_not_carried_over(
+    tmp_path: Path, real_model: Path, wrong: dict[str, Any]
+) -> None:
+    right = {"do_sample": True, "eos_token_id": 2, "min_p": 0.1}
+    base = copied(real_model, tmp_path / "base", generation_config__json=wrong | right | wrong)
+    fields, dropped = read_settings(base)
+    assert dropped == list(wrong)
+    assert fields == {n: v for n, v in right.items() if n not in wrong}

@@ -71,6 +71,7 @@ ANY_EXECUTOR = click.option(
     type=click.Choice(["local", "docker"]),
     help="Whose artefacts to read [default: docker's where a row has them, else local].",
 )
+ELSEWHERE = "Of a row elsewhere name its spec file."
 
 
 class Group(click.Group):
@@ -166,26 +167,34 @@ def validate(specs: tuple[Path, ...], inputs: Path | None) -> None:
 
 
 def _readings(rows: "list[LoadedRow]", inputs: Path | None) -> list[str]:
-    """What the files hold that rows train on or import, each once; without the folder of given data,
-    of those that stand beside the specs."""
+    """What the files hold that rows train on or import, each once, and a look at all else that stages
+    read; without the folder of given data, of those that stand beside the specs."""
+    from harness import preflight
     from harness.given import of_row
     from harness.keys import Files
     from harness.progress import plain
+    from harness.spec.models import Row
 
     files = Files(_inputs(inputs) if inputs is not None else None, None)
     faults: dict[str, str] = {}
     lines: dict[str, None] = {}
     hints: dict[str, None] = {}
+
+    def read(row: Row, files: Files) -> None:
+        for reading in of_row(row, files):
+            lines[plain(f"data: {reading}")] = None
+
     for loaded in rows:
-        try:
-            lines |= {plain(f"data: {reading}"): None for reading in of_row(loaded.row, files)}
-        except DataAbsent:
-            continue
-        except InputError as e:
-            faults.setdefault(e.message, f"{loaded.path}: {e.message}")
-            hints[e.hint] = None
+        for check in (read, preflight.check_row):
+            try:
+                check(loaded.row, files)
+            except DataAbsent:
+                continue
+            except InputError as e:
+                faults.setdefault(e.message, f"{loaded.path}: {e.message}")
+                hints[e.hint] = None
     if faults:
-        count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in the given data"
+        count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in what the specs name"
         raise InputError("\n".join([*faults.values(), count]), "\n".join(filter(None, hints)))
     return list(lines)
 
@@ -605,7 +614,7 @@ def table(
     from harness.report.agreement import show_agreement
     from harness.report.files import write_all
     from harness.report.formats import render
-    from harness.report.matrix import with_results
+    from harness.report.matrix import data_alone, with_results
     from harness.report.terminal import show_matrix
 
     rows = _rows_of(specs, scale)
@@ -624,9 +633,13 @@ def table(
         show_agreement(_console(), agreements)
     if left_out:
         click.echo(f"{left_out} (--all shows them all)", err=form is not None)
+    unmeasured = data_alone(rows)
+    if unmeasured:
+        click.echo(unmeasured, err=form is not None)
     if out is None and not specs and form is None:
         out = volume / "results"
         if not shown and not out.exists():
+            click.echo("nothing written", err=True)
             return
     if out is not None:
         write_all(lines, out, agreements, every_row)
@@ -803,8 +816,8 @@ def show(
 ) -> None:
     """Print the manifests of a row's artefacts, its data sets' cards, prompts or outputs.
 
-    Or of the artefact whose key begins with KEY (or STAGE/KEY). Of a row whose judge judged the same
-    outputs again, also how far it agrees with itself.
+    ROW is a row below specs/ or a spec file; KEY the beginning of an artefact's key (or STAGE/KEY). Of
+    a row whose judge judged the same outputs again, also how far it agrees with itself.
     """
     import json
 
@@ -855,6 +868,8 @@ def gc(
 
     That is what no spec below specs/ refers to as it stands now; or the artefacts named.
     """
+    from rich.filesize import decimal
+
     from harness.gc import collect, named, remove
 
     store = _store(volume)
@@ -866,8 +881,8 @@ def gc(
     size = 0
     for item in found:
         size += item.size
-        click.echo(f"{item.name}  {item.size / 1e6:.1f} MB  {item.why}")
-    words = f"{len(found)} item{'' if len(found) == 1 else 's'}, {size / 1e6:.1f} MB"
+        click.echo(f"{item.name}  {decimal(item.size)}  {item.why}")
+    words = f"{len(found)} item{'' if len(found) == 1 else 's'}, {decimal(size)}"
     if yes:
         remove(store, found)
         click.echo(f"removed {words}")
@@ -959,7 +974,7 @@ def _rows_of(names: tuple[str, ...], scale: str) -> "list[LoadedRow]":
         if table not in known:
             raise InputError(
                 f"there is no table {name!r} below specs/, and no spec of this name",
-                f"Tables: {', '.join(known)}.",
+                f"Tables: {', '.join(known)}. Of rows elsewhere name their spec files or folder.",
             )
         wanted.append((table, size))
     there = {(row.path, row.row.scale) for row in rows}
@@ -1135,27 +1150,31 @@ def _unknown(name: str, message: str, usable: "Usable | None") -> InputError:
     from harness.spec.load import SpecFaults
 
     if usable is not None and usable.faults:
-        return SpecFaults(usable.faults, f"Of the specs without faults: {message}.")
+        return SpecFaults(usable.faults, f"Of the specs without faults: {message}. {ELSEWHERE}")
     near = difflib.get_close_matches(name, [r.row.row for r in usable.rows] if usable else [], n=3)
     hint = f"Near: {', '.join(near)}." if near else "`harness plan specs` lists rows and keys."
-    return InputError(message, hint)
+    return InputError(message, f"{hint} {ELSEWHERE}")
 
 
 def _find_artefacts(
     name: str, planner: "Planner", scale: str
 ) -> "tuple[list[Artefact], LoadedRow | None]":
-    """The artefacts of the row `name` below specs/, and that row; or those whose key begins so."""
+    """The artefacts of a row (see `_row_named`), and that row; or those whose key begins so."""
     from harness.plan import target
 
     if not name.rpartition("/")[2]:
         raise InputError("name a row, or the beginning of a key")
-    usable = _usable() if Path("specs").is_dir() else None
-    loaded = _among(usable, name, scale) if usable else None
+    of_file = name.endswith((".yaml", ".yml"))
+    usable = _usable() if Path("specs").is_dir() and not of_file else None
+    if of_file:
+        loaded: LoadedRow | None = _row_named(name, scale)
+    else:
+        loaded = _among(usable, name, scale) if usable else None
     if loaded is not None:
         found = [s.artefact for s in planner.plan(loaded).stages if s.artefact is not None]
         if not found:
             raise InputError(
-                f"row {name} has no artefact on {planner.store.root} made by this executor",
+                f"row {loaded.row.row} has no artefact on {planner.store.root} made by this executor",
                 f"Make them: harness run {target(loaded.row, loaded.path)}",
             )
     else:

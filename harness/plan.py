@@ -15,7 +15,7 @@ from harness.estimate import Estimate
 from harness.given import Reading
 from harness.keys import KEY_FORMAT, Files, differences, digest_of, iter_data, key_view, open_hubs
 from harness.prices import Price, Prices
-from harness.spec.answer import QUANTIZATION, Decoding, PromptSet, VllmEngine
+from harness.spec.answer import QUANTIZATION, Answer, Decoding, PromptSet, VllmEngine
 from harness.spec.base import Endpoint, _Data
 from harness.spec.judges import (
     AlpacaEvalJudge,
@@ -216,9 +216,7 @@ class Planner:
                 continue
             inputs = {"outputs": answer} if answer else {"model": model} if model else {}
             if isinstance(judge, ModelJudge):
-                if isinstance(judge, LossJudge):
-                    judge = _with(judge, "template", judge.template or row.template)
-                params: dict[str, Any] = {"judge": judge, "model": row.model}
+                params: dict[str, Any] = {"judge": _filled(judge, row), "model": row.model}
                 params |= quantization_of(row, judge.quantization)
                 stages.append(self._stage(loaded, "judge", params, inputs, label))
                 continue
@@ -279,8 +277,7 @@ class Planner:
             if answer is None:
                 yield model, None, label
                 continue
-            template = answer.template or row.template if answer.uses_template else None
-            answer = answer.model_copy(update={"template": template})
+            answer = _filled(answer, row)
             if not answer.decodes:
                 answer = answer.model_copy(update={"decoding": Decoding()})
             for seed in sampling_seeds:
@@ -397,6 +394,24 @@ class Planner:
             if old
             else ["its last artefact is gone, so what changed is not known"]
         )
+
+
+def evaluated(row: Row) -> dict[str, dict[str, Any]]:
+    """Stage -> the parameters of a row's evaluation that name what it reads, of no replicate."""
+    stages: dict[str, dict[str, Any]] = {}
+    if row.eval is not None and row.eval.answer is not None:
+        stages["answer"] = {"answer": _filled(row.eval.answer, row)}
+    if row.eval is not None and row.eval.judge is not None:
+        prompts = row.eval.answer.prompts if row.eval.answer else None
+        stages["judge"] = {"judge": _filled(row.eval.judge, row), "prompts": prompts}
+    return stages
+
+
+def _filled(part: Any, row: Row) -> Any:
+    """With the training's template where it leaves its own open and reads one."""
+    if isinstance(part, LossJudge) or (isinstance(part, Answer) and part.uses_template):
+        return part.model_copy(update={"template": part.template or row.template})
+    return part.model_copy(update={"template": None}) if isinstance(part, Answer) else part
 
 
 def quantization_of(row: Row, base: str) -> dict[str, Quantization]:

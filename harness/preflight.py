@@ -5,6 +5,7 @@ call and no training is to end in these.
 The stages check the same, and more, with the same functions.
 """
 
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from pydantic import TypeAdapter
 
 from harness import given
 from harness.environment import STAGES
-from harness.errors import InputError
+from harness.errors import DataAbsent, InputError
 from harness.eval import length_control
 from harness.eval.alpaca_readings import check_annotator
 from harness.eval.judge_pairs import check_baselines
@@ -28,7 +29,7 @@ from harness.keys import Files
 from harness.modeling import load
 from harness.modeling.pieces import pieces
 from harness.modeling.tables import read_hub
-from harness.plan import RowPlan, StagePlan, dump
+from harness.plan import RowPlan, StagePlan, dump, evaluated
 from harness.spec.answer import Answer, PromptSet, ReferenceEngine
 from harness.spec.judges import (
     AlpacaEvalJudge,
@@ -41,6 +42,7 @@ from harness.spec.judges import (
     RubricLine,
     TasksJudge,
 )
+from harness.spec.models import Row
 from harness.spec.recipes import HubData
 from harness.spec.template import Template
 from harness.store import Store
@@ -76,7 +78,6 @@ def check(
 
 def _check(stage: StagePlan, files: Files, snapshots: dict[str, str]) -> None:
     """`snapshots`: input's name -> the folder of what it reads from the hub, where that is here."""
-    told = dump(stage.params, lambda data: str(files.locate(data)))
     trained = stage.inputs.get("model")
     if trained is None or trained.stage != "train":
         for source, name in ((stage.base, "hub"), (stage.judge_model, "judge_hub")):
@@ -86,10 +87,37 @@ def _check(stage: StagePlan, files: Files, snapshots: dict[str, str]) -> None:
                 load.check_model(Path(snapshots[name]))
     if stage.stage in ("gen", "train"):
         given.read(stage.stage, stage.params, files)
-        if stage.stage == "gen":
-            _check_gen(told["gen"], snapshots)
+    _check_reads(stage.stage, stage.params, files, snapshots)
+
+
+def check_row(row: Row, files: Files) -> None:
+    """Look at what the stages of a row read that is no training data (harness.given), without a plan:
+    as far as its files are here, and nothing of the hub's.
+
+    Raises:
+        InputError: a stage could only fail.
+    """
+    stages: list[tuple[str, dict[str, Any]]] = [("gen", {"gen": step}) for step in row.gen or []]
+    stages += evaluated(row).items()
+    for stage, params in stages:
+        with contextlib.suppress(DataAbsent, ImportError):
+            _check_reads(stage, params, files, {})
+    if row.model is not None and row.model.path is not None:
+        with contextlib.suppress(DataAbsent):
+            load.check_model(files.locate(row.model.path))
+
+
+def _check_reads(
+    stage: str, params: dict[str, Any], files: Files, snapshots: dict[str, str]
+) -> None:
+    if isinstance(params.get("judge"), AlpacaEvalJudge):
+        check_annotator(params["judge"].annotator)
+    told = dump(params, lambda data: str(files.locate(data)))
+    if stage == "gen":
+        _check_gen(told["gen"], snapshots)
+    if stage in ("gen", "train"):
         return
-    if stage.stage == "answer":
+    if stage == "answer":
         answer = Answer.model_validate(told["answer"])
         prompts = _read(answer.prompts, snapshots)
         _check_turns(prompts, answer.template if answer.uses_template else None)
@@ -135,7 +163,6 @@ def _read(prompts: PromptSet, snapshots: dict[str, str]) -> list[Prompt]:
 
 def _check_judge(judge: OutputJudge, prompts: Sequence[Prompt], snapshots: dict[str, str]) -> None:
     if isinstance(judge, AlpacaEvalJudge):
-        check_annotator(judge.annotator)
         control = judge.length_control
         if control is not None and prompts:
             folder = control.folder.path if control.folder else snapshots.get("length_control")

@@ -103,7 +103,8 @@ def test_validate_counts_the_rows_that_have_no_fault(place: Path) -> None:
 def test_validate_with_given_data_finds_what_is_absent_or_has_other_bytes(place: Path) -> None:
     (place / "inputs").mkdir()
     prompts = place / "inputs" / "prompts.jsonl"
-    pins = {"right": hashlib.sha256(b"{}").hexdigest(), "wrong": "0" * 64}
+    text = (place / "specs" / "prompts.jsonl").read_text()
+    pins = {"right": hashlib.sha256(text.encode()).hexdigest(), "wrong": "0" * 64}
     for name, pin in pins.items():
         part = evaluation(place / "specs")
         part["answer"]["prompts"] = {"file": {"path": "data:prompts.jsonl", "sha256": pin}}
@@ -112,7 +113,7 @@ def test_validate_with_given_data_finds_what_is_absent_or_has_other_bytes(place:
     absent = command("validate", "specs", "--inputs", "inputs")
     assert absent.exit_code == 2
     assert "specs/right.yaml: data:prompts.jsonl is not there" in absent.stderr
-    prompts.write_text("{}")
+    prompts.write_text(text)
     right = command("validate", "specs/right.yaml", "--inputs", "inputs")
     assert right.stdout == ("1 row, no fault; given data: 1 with the right sha256, 2 not pinned\n")
     wrong = command("validate", "specs", "--inputs", "inputs")
@@ -139,6 +140,75 @@ def test_validate_reads_training_data_beside_the_spec_and_with_inputs_given_data
         assert faulty.exit_code == 2
         assert "chat.jsonl:2: no `instruction`; the fields here are: messages" in faulty.stderr
         assert "gen: {recipe: import, file: chat.jsonl}" in faulty.stderr
+
+
+def test_validate_finds_what_plan_refuses_of_prompts_baselines_annotators_and_seeds(
+    place: Path,
+) -> None:
+    roles = ("user", "assistant", "user")
+    talk = {"messages": [{"role": r, "content": str(n)} for n, r in enumerate(roles)]}
+    (place / "specs" / "talk.jsonl").write_text(json.dumps(talk) + "\n")
+    judge = {"kind": "alpaca_eval", "judge": {"model": "judge"}, "reference": "prompts.jsonl"}
+    absent = {"file": "data:absent.jsonl"}
+    faults: dict[str, tuple[dict[str, Any], str]] = {
+        "turns": ({"prompts": {"file": "talk.jsonl"}}, "has no earlier turns"),
+        "baseline": ({"prompts": {"file": "other.jsonl"}}, "prompts have no baseline output"),
+        "annotator": ({"annotator": "chatgtp", "prompts": absent}, "no annotator 'chatgtp'"),
+    }
+    (place / "specs" / "other.jsonl").write_text('{"instruction": "Another."}\n')
+    for name, (part, words) in faults.items():
+        parts = evaluation(place / "specs")
+        parts["answer"]["prompts"] = part["prompts"]
+        if "annotator" in part:
+            parts["judge"] = {**judge, "annotator": part["annotator"]}
+        spec = write_row(place / "specs", name, eval=parts)
+        assert command("plan", spec).exit_code == 2
+        said = command("validate", spec)
+        assert f"{name}.yaml: " in said.stderr
+        assert words in said.stderr
+    (place / "specs" / "seeds.jsonl").write_text('{"what": 1}\n')
+    assert command("validate", "specs/one.yaml").exit_code == 2
+
+
+def test_a_row_elsewhere_is_shown_by_its_spec_file(place: Path) -> None:
+    moved = place / "elsewhere"
+    (place / "specs").rename(moved)
+    spec = moved / "one.yaml"
+    assert command("run", spec).exit_code == 0
+    assert "has a data card" in command("show", spec, "--data").stderr, "they are looked at"
+    for option in ((), ("--check",), ("--json",)):
+        shown = command("show", spec, *option)
+        assert shown.exit_code == 0, shown.stderr
+    assert all(re.search(f"^{stage} ", command("show", spec).stdout, re.M) for stage in STAGES)
+    twin = command("show", spec, "--scale", "tiny")
+    assert "row one has no artefact" in twin.stderr or "row one-tiny has no" in twin.stderr
+    (place / "specs").mkdir()
+    write_row(place / "specs", "two")
+    for name in ("verify", "show", "chat", "replay"):
+        assert "name its spec file" in command(name, "one").stderr
+
+
+def test_rows_that_make_data_alone_are_counted_by_table_and_by_report(place: Path) -> None:
+    write_row(place / "specs", "data", train=None, model=None, template=None)
+    told = "1 row makes a data set alone and is in no table"
+    done = command("table")
+    assert done.stdout.endswith(
+        f"1 row without a result is left out (--all shows them all)\n{told}\n"
+    )
+    assert done.stderr == "nothing written\n"
+    assert "2 rows, " in command("report").stdout
+    assert told in command("report").stdout
+    assert "written: " in command("table").stderr, "the folder is there now"
+
+
+def test_an_answered_row_without_a_judge_is_said_to_be_not_judged(place: Path) -> None:
+    parts = evaluation(place / "specs")
+    del parts["judge"]
+    write_row(place / "specs", eval=parts, gen=None, train=None)
+    done = command("run", "specs/one.yaml")
+    assert "not judged: the row has no judge" in done.stdout
+    assert "0/0" not in done.stdout
+    assert "not judged" in command("verify", "one").stdout
 
 
 def test_a_twin_is_found_by_the_name_that_its_table_shows(place: Path) -> None:
@@ -452,7 +522,7 @@ def test_gc_lists_and_with_yes_removes_exactly_what_no_spec_refers_to(place: Pat
     assert artefacts() == needed
     assert command("gc", "--yes").stdout.splitlines()[-1].startswith("removed 1 item, ")
     assert artefacts() == needed - old
-    assert command("gc").stdout == "0 items, 0.0 MB\n"
+    assert command("gc").stdout == "0 items, 0 bytes\n"
     assert list(Path("runs/work").iterdir()) == []
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
+
 from harness import __version__
 from harness.crate import ARCHIVES, CRATE_FILE, CRATE_FORMAT, METADATA, WEIGHTS
 from harness.crate.metadata import metadata_of
@@ -109,7 +111,7 @@ def pack(
             crate.folder.rename(to)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    said = [f"packed into {to}: {size / 1e6:.1f} MB; anyone can run: harness replay {to}"]
+    said = [f"packed into {to}: {decimal(size)}; anyone can run: harness replay {to}"]
     if crate.left_out:
         said.append(
             "left out, for a replay does not read them: "

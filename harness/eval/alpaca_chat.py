@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.eval.judge_pairs import Pair
+from harness.progress import counted
 
 SPECIAL_TOKENS = ("<|im_start|>", "<|im_end|>")
 NO_PROMPT = "<|im_start|>user\n<|im_end|>"
@@ -58,8 +59,9 @@ def broken_findings(pairs: Sequence[Pair], unjudged: set[str]) -> list[dict[str,
     name, text = next((name, text) for name, text in texts.items() if _is_in(text))
     at = min(text.find(token) for token in SPECIAL_TOKENS if token in text)
     message = (
-        f"of {len(broken)} of {len(pairs)} prompts a text holds {' or '.join(SPECIAL_TOKENS)}, at "
-        "which alpaca_eval cuts its prompt into messages: the judge was shown a conversation that "
+        f"of {counted(len(pairs), 'prompt')} {len(broken)} {'has' if len(broken) == 1 else 'have'} "
+        f"{' or '.join(SPECIAL_TOKENS)} in the instruction, the output or the baseline's, at which "
+        " alpaca_eval cuts its prompt into messages: the judge was shown a conversation that "
         "the text rewrote, and what it said of it is no judgement of the outputs"
     )
     evidence = {

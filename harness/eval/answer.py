@@ -22,7 +22,7 @@ from harness.eval.outputs import (
     read_recorded,
     write_outputs,
 )
-from harness.eval.prompts import Prompt, once, read_prompts
+from harness.eval.prompts import Prompt, once, read_prompts, system_notes
 from harness.eval.row_model import base_of
 from harness.spec.answer import (
     Answer,
@@ -77,7 +77,7 @@ def run(call: StageCall) -> StageResult:
     flagged = [hygiene.flags(o.output, o.finish_reason, o.generated) for o in outputs]
     write_outputs(call.folder / OUTPUTS, prompts, outputs, flagged)
 
-    notes = list(answered.notes)
+    notes = [*answered.notes, *system_notes(prompts)]
     if len(wanted) < len(prompts):
         notes.append(
             f"{len(prompts) - len(wanted)} of {len(prompts)} prompts stand in the set before: each "

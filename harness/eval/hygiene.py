@@ -7,8 +7,10 @@ dialogue, or for one word a hundred times.
 
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from harness.progress import counted
 
 EMPTY, ROLE_WORD, EXTRA_TURNS, CUT, LOOP, REASONING, OPEN_REASONING = FLAGS = (
     "empty",
@@ -51,6 +53,12 @@ LOOP_CHARACTERS = 40
 
 _THINKS = re.compile(r"<(?P<closes>/?)think(?:ing)?\s*>", re.IGNORECASE)
 
+_IS_EMPTY = ("is empty", "are empty")
+_IS_CUT = ("is cut at the token limit", "are cut at the token limit")
+_BEGINS = ("begins with the name of a role", "begin with the name of a role")
+_GOES_ON = ("goes on into invented turns", "go on into invented turns")
+_HOLDS = ("holds reasoning (<think>)", "hold reasoning (<think>)")
+_ENDS = ("ends within it", "end within it")
 NOTICEABLE = 0.05
 """A share of empty or cut answers from which a reader of the scores must know of them."""
 
@@ -166,6 +174,12 @@ def count_flags(flagged: Sequence[Sequence[str]]) -> dict[str, int]:
     return {f"flag_{name}": sum(name in found for found in flagged) for name in FLAGS}
 
 
+def _in_words(total: int, counts: Mapping[tuple[str, str], int]) -> str:
+    """(What one answer does, what several do) -> how many; none goes unsaid."""
+    parts = [f"{count} {words[count > 1]}" for words, count in counts.items() if count]
+    return f"of {counted(total, 'answer')} {' and '.join(parts)}"
+
+
 def findings(
     flagged: Sequence[Sequence[str]], is_reasoning_cut: bool = False
 ) -> list[dict[str, Any]]:
@@ -175,21 +189,19 @@ def findings(
     total, counts = len(flagged), count_flags(flagged)
     found = []
     kinds = {
-        "empty_or_truncated": ((EMPTY, CUT), "{0} are empty and {1} cut at the token limit"),
-        "role_words": (
-            (ROLE_WORD, EXTRA_TURNS),
-            "{0} begin with the name of a role and {1} go on into invented turns",
-        ),
+        "empty_or_truncated": {EMPTY: _IS_EMPTY, CUT: _IS_CUT},
+        "role_words": {ROLE_WORD: _BEGINS, EXTRA_TURNS: _GOES_ON},
     }
-    for kind, (names, words) in kinds.items():
+    for kind, names in kinds.items():
         touched = sum(any(name in one for name in names) for one in flagged)
         if total and touched / total >= NOTICEABLE:
-            told = words.format(*(counts[f"flag_{name}"] for name in names))
             found.append(
                 {
                     "kind": kind,
                     "severity": "warning",
-                    "message": f"of {total} answers {told}",
+                    "message": _in_words(
+                        total, {words: counts[f"flag_{n}"] for n, words in names.items()}
+                    ),
                     "evidence": {
                         "answers": total,
                         **{name: counts[f"flag_{name}"] for name in names},
@@ -208,8 +220,7 @@ def findings(
             {
                 "kind": REASONING,
                 "severity": "info" if is_reasoning_cut and not endless else "warning",
-                "message": f"of {total} answers {reasons} hold reasoning (<think>) and {endless} end "
-                f"within it; it is {fate}",
+                "message": f"{_in_words(total, {_HOLDS: reasons, _ENDS: endless})}; it is {fate}",
                 "evidence": {"answers": total, REASONING: reasons, OPEN_REASONING: endless},
             }
         )

@@ -3,9 +3,10 @@
 A table of records is a prompt set where a column has the instruction (`instruction`, `prompt`,
 `question`, `query`, else `text`; in any case of letters), or where one has conversations, whose last
 user turn is then what is asked, after the turns before it, and whose turn after it is the given answer.
-The instruction of a conversation of several turns, by which outputs are matched and which judges are
-shown, is all of it up to there as one text. Self-Instruct's records have input and answer in
-`instances`.
+The instruction of a conversation of several turns or with a system text, by which outputs are matched
+and which judges are shown, is all of it up to there as one text. The system text in a column beside an
+instruction is the model's alone, for other people's outputs are matched by the instruction as it is.
+Self-Instruct's records have input and answer in `instances`.
 
 **The same prompt twice.** Outputs and judgements are matched by (instruction, input). Within one file
 the same pair is a fault, unless the records have ids of their own that differ, as two of WizardLM's
@@ -65,7 +66,7 @@ class Prompt:
     history: tuple[tuple[str, str], ...] = ()
     """Earlier (user, assistant) turns, oldest first."""
     question: str = ""
-    """Where there are earlier turns: what is asked after them."""
+    """Of a conversation with a system text or earlier turns: what is asked after them."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -100,6 +101,17 @@ def once(prompts: Iterable[Prompt]) -> list[int]:
     """For each prompt the number of the first that is the same: the one that is answered."""
     first: dict[tuple[str, str], int] = {}
     return [first.setdefault(prompt.key, number) for number, prompt in enumerate(prompts)]
+
+
+def system_notes(prompts: Sequence[Prompt]) -> list[str]:
+    """A note on the system texts that are no part of the instruction."""
+    unseen = sum(bool(prompt.system and not prompt.question) for prompt in prompts)
+    if not unseen:
+        return []
+    return [
+        f"{unseen} of {len(prompts)} prompts have a system text in a column of its own: the model was "
+        "given it, and judges are not shown it, but where a rubric names `system`"
+    ]
 
 
 def prompt_seed(seed: int, instruction: str, input: str) -> int:
@@ -207,8 +219,8 @@ def _prompt(row: Row, columns: dict[str, str], name: str | None) -> Prompt:
     if "messages" in columns:
         said, history, instruction, output = _last_exchange(row, columns["messages"])
         system = said or system
-        if history:
-            question, instruction = instruction, _as_text(history, instruction)
+        if history or system:
+            question, instruction = instruction, _as_text(system, history, instruction)
     else:
         instruction = _text(row, columns["instruction"], needed=True)
     if INSTANCES in row.fields and "input" not in columns:
@@ -234,8 +246,9 @@ def _text(row: Row, column: str, needed: bool = False) -> str:
     raise InputError(f"{row.place}: `{column}` must be a text, not {str(value)[:60]}")
 
 
-def _as_text(history: Sequence[tuple[str, str]], question: str) -> str:
-    turns = [f"User: {user}\n\nAssistant: {said}" for user, said in history]
+def _as_text(system: str, history: Sequence[tuple[str, str]], question: str) -> str:
+    turns = [f"System: {system}"] if system else []
+    turns += [f"User: {user}\n\nAssistant: {said}" for user, said in history]
     return "\n\n".join([*turns, f"User: {question}"])
 
 

@@ -18,7 +18,7 @@ def display(line: Line) -> list[str]:
     is_loss = _is_loss(c)
     digits = _digits(c)
     planned = c["replicates_planned"]
-    replicates = f"{c['replicates']}/{planned}" if planned is not None else ""
+    replicates = f"{c['replicates']}/{planned}" if planned else ""
     if c["replicate_sd"] is not None:
         replicates += f"{' training seeds' * is_loss}, sd {c['replicate_sd']:.{digits}f}"
     elif is_loss and c["replicates"] == 1 and c["steps"] is not None:

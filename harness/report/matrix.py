@@ -62,7 +62,7 @@ def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[Line]:
     """
     row = loaded.row
     plan, problem = choose_plan(loaded, planners)
-    if row.train is None and row.eval is None and not row.reported:
+    if not _is_measured(row):
         return []
     judged = [s for s in plan.final() if s.artefact] if plan else []
     for stage in judged:
@@ -109,6 +109,19 @@ def with_results(lines: Sequence[Line]) -> tuple[list[Line], str]:
             f" (of {unplanned}, what the spec names is not there, so that none could be looked up)"
         )
     return kept, said
+
+
+def data_alone(rows: Sequence[LoadedRow]) -> str:
+    """What is to be said of the rows that no table has; empty where there is none."""
+    count = sum(not _is_measured(loaded.row) for loaded in rows)
+    if not count:
+        return ""
+    verb = "makes a data set alone and is" if count == 1 else "make a data set alone and are"
+    return f"{counted(count, 'row')} {verb} in no table"
+
+
+def _is_measured(row: Row) -> bool:
+    return row.train is not None or row.eval is not None or bool(row.reported)
 
 
 def _confounded(line: Line, told: str | None) -> Line:

@@ -122,6 +122,8 @@ def assess(row: Row, metric: str, planned: Sequence[StagePlan]) -> Weighed:
     if row.scale == "tiny":
         simulated.append("a scaled-down twin of the row")
     evidence = gather(row, metric, planned)
+    if evidence is None and row.eval is not None and row.eval.judge is None and not planned:
+        return Weighed(Verdict("not judged", "the row has no judge"))
     weighed = judge(row.reported.get(metric), evidence, simulated, margin_of(row, metric))
     return replace(weighed, evidence=evidence)
 

@@ -136,3 +136,15 @@ def test_a_finding_is_made_from_a_twentieth_of_the_answers_on() -> None:
     assert found["kind"] == "empty_or_truncated"
     assert found["evidence"] == {"answers": 20, "empty": 1, "cut": 1, "share": 0.05}
     assert findings([]) == []
+
+
+def test_a_finding_names_no_count_of_none() -> None:
+    def told(*flagged: list[str]) -> list[str]:
+        return [one["message"] for one in findings(flagged)]
+
+    assert told(["cut"], []) == ["of 2 answers 1 is cut at the token limit"]
+    assert told(["empty"], ["empty"]) == ["of 2 answers 2 are empty"]
+    assert told(["empty"], ["cut"]) == ["of 2 answers 1 is empty and 1 is cut at the token limit"]
+    assert told(["extra_turns"]) == ["of 1 answer 1 goes on into invented turns"]
+    (reasons,) = told(["reasoning"])
+    assert reasons.startswith("of 1 answer 1 holds reasoning (<think>); it is part of")

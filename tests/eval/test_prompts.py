@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.errors import InputError
-from harness.eval.prompts import Prompt, once, prompt_seed, read_prompts
+from harness.eval.prompts import Prompt, once, prompt_seed, read_prompts, system_notes
 from harness.spec.answer import PromptSet
 
 
@@ -73,12 +73,33 @@ def test_of_a_conversation_the_last_question_is_asked_after_the_turns_before_it(
     first, second, third, fourth = read(path)
     assert (first.system, first.asked, first.output) == ("Be brief.", "b?", None)
     assert first.history == (("a?", "A."),)
-    assert first.instruction == "User: a?\n\nAssistant: A.\n\nUser: b?"
+    assert first.instruction == "System: Be brief.\n\nUser: a?\n\nAssistant: A.\n\nUser: b?"
     assert (second.system, second.instruction, second.output) == ("", "c?", None)
     assert (third.asked, third.output, third.history) == ("b?", "C.", (("a?", "B."),))
     assert third.key != first.key, "the same last question after other turns is another prompt"
     assert (fourth.instruction, fourth.output, fourth.history) == ("d?", "D.", ())
     assert first.fields["score"] == 5
+
+
+def test_a_system_text_of_the_conversation_is_shown_and_one_in_a_column_is_noted(
+    tmp_path: Path,
+) -> None:
+    turns = [{"role": "system", "content": "Be rude."}, {"role": "user", "content": "Hi"}]
+    same = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
+    talk = read(write(tmp_path / "talk.jsonl", [{"messages": turns}, {"messages": same}]))
+    assert [p.instruction for p in talk] == [
+        "System: Be rude.\n\nUser: Hi",
+        "System: Be kind.\n\nUser: Hi",
+    ]
+    assert [(p.system, p.asked) for p in talk] == [("Be rude.", "Hi"), ("Be kind.", "Hi")]
+    assert system_notes(talk) == []
+    beside = {"messages": turns[1:], "system": "Be rude."}
+    assert read(write(tmp_path / "both.jsonl", [beside]))[0].key == talk[0].key
+    rows = [{"instruction": "a", "system": "Be brief."}, {"instruction": "b", "system": ""}]
+    column = read(write(tmp_path / "column.jsonl", rows))
+    assert [p.instruction for p in column] == ["a", "b"]
+    (note,) = system_notes(column)
+    assert note.startswith("1 of 2 prompts have a system text in a column of its own")
 
 
 def test_parquet_and_hub_snapshots_are_read_too(tmp_path: Path) -> None:

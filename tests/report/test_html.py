@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.filesize import decimal
 
 from harness.errors import HarnessError, InputError
 from harness.report.html import charts, reader, render, write_report
@@ -359,9 +360,7 @@ def test_the_command_writes_the_page_whole_and_says_so(
     judged_row(tmp_path, answers(3), annotations(1.0, 2.0, 1.5))
     said = command("report", "--executor", "local").output
     out = tmp_path / "runs" / "results" / "report.html"
-    assert (
-        said == f"written: runs/results/report.html, 1 row, {len(out.read_bytes()) / 1e6:.1f} MB\n"
-    )
+    assert said == f"written: runs/results/report.html, 1 row, {decimal(len(out.read_bytes()))}\n"
     assert Page(out.read_text()).all("h1") == ["What was reported, and what was reproduced"]
     before = out.read_bytes()
     command("report", "--executor", "local")

@@ -11,15 +11,18 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
+from rich.filesize import decimal
+
 from harness.errors import InputError
 from harness.plan import Planner
+from harness.progress import counted
 from harness.report.html import overview
 from harness.report.html.collect import story_of
 from harness.report.html.made import Shared
 from harness.report.html.markup import Html, join, tag
 from harness.report.html.story import story
 from harness.report.layout import Layout, layouts_of
-from harness.report.matrix import Line, lines_of, together
+from harness.report.matrix import Line, data_alone, lines_of, together
 from harness.spec.load import LoadedRow
 from harness.store import write_atomically
 
@@ -48,8 +51,8 @@ def write_report(
         raise InputError(
             f"{e.filename} cannot be written: {e.strerror}", "Name another file with --out."
         ) from None
-    size = len(page.encode()) / 1e6
-    return f"written: {out}, {len(rows)} row{'s' * (len(rows) != 1)}, {size:.1f} MB"
+    said = f"written: {out}, {counted(len(rows), 'row')}, {decimal(len(page.encode()))}"
+    return "; ".join(filter(None, [said, data_alone(rows)]))
 
 
 def render(rows: Sequence[LoadedRow], planners: Sequence[Planner], outputs: int) -> str:

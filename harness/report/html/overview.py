@@ -23,6 +23,7 @@ RULES = {
     "how likely",
     "not comparable": "no number was reported, or there is no margin for the metric",
     "not run": "no judged artefact, or of a loss no model, fits the spec as it stands",
+    "not judged": "the row answers prompts and has no judge",
     "simulated": "the simulated teacher or judge had a hand in it, or it is a scaled-down twin",
 }
 """In README's words."""

@@ -12,7 +12,7 @@ from harness.spec.models import PERCENTAGES
 
 SIGNS = {
     "reproduced": "✓", "not reproduced": "✕", "inconclusive": "~", "not comparable": "≠",
-    "not run": "○", "simulated": "◇",
+    "not run": "○", "not judged": "–", "simulated": "◇",
 }  # fmt: skip
 """Each verdict's sign, so that no colour has to tell it alone."""
 

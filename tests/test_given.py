@@ -67,6 +67,7 @@ def test_a_plan_counts_records_names_their_layout_and_what_will_be_dropped(tmp_p
     assert line.startswith(
         "rows.jsonl: 3 records (conversation: messages), 1 will be dropped: 1 no user turn; "
     )
+    marks: list[dict[str, Any]]
     marks = [{"loss": False}, {"train": 0.0}, {"train": "No"}, {"weight": "0"}, {"label": "toxic"}]
     text = lines(*({**GOOD, **mark} for mark in marks), {**GOOD, "loss": "1"})
     [line] = told(row_of(tmp_path / "d", text))

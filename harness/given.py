@@ -15,7 +15,7 @@ from harness.keys import Files, digest_of, key_view
 from harness.modeling.examples import Examples, file_of, read_examples, told
 from harness.modeling.pieces import pieces
 from harness.modeling.records import without_collector
-from harness.modeling.tables import read_files
+from harness.modeling.tables import Table, read_files
 from harness.spec.base import Data
 from harness.spec.models import Row
 from harness.spec.recipes import ImportGen
@@ -106,18 +106,24 @@ def _known(files: Files, data: Data, settings: Any, make: Callable[[], Reading])
 
 @without_collector()
 def _read_import(gen: ImportGen, path: Path) -> Reading:
-    made = importing.made_of(read_files(path, importing.wanted(gen)), gen)
+    return of_table(gen, read_files(path, importing.wanted(gen)), path.name)
+
+
+def of_table(gen: ImportGen, table: Table, name: str) -> Reading:
+    """What a step imports from a table. Raises InputError where the stage would refuse it, or drop
+    all of it."""
+    made = importing.made_of(table, gen)
     rows = made.filters[0]
     if not made.examples:
         raise InputError(
-            f"{path}: none of its {rows.proposed} rows can be used ({rows.tally()})",
+            f"{table.name}: none of its {rows.proposed} rows can be used ({rows.tally()})",
             "Name the columns in gen.columns, or mend the file.",
         )
     shown = ", ".join(made.used["columns"].values())
     layout = f"{made.used['layout']}: {shown}"
     notes = tuple(note for note in made.notes if note != importing.drop_note(rows))
     return Reading(
-        path.name,
+        name,
         rows.proposed,
         layout,
         len(made.examples),

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from harness import given
+from harness import given, shapes
 from harness.environment import STAGES
 from harness.errors import DataAbsent, InputError
 from harness.eval import length_control
@@ -24,7 +24,9 @@ from harness.eval.prompts import Prompt, read_prompts
 from harness.eval.rubrics import inputs_for
 from harness.eval.tasks.benchmarks import MMLU
 from harness.eval.tasks.data import read_task
-from harness.gen.seeds import read_seeds
+from harness.gen import importing
+from harness.gen.choose import check_size
+from harness.gen.seeds import check_seeds, read_seeds
 from harness.keys import Files
 from harness.modeling import load
 from harness.modeling.pieces import pieces
@@ -43,7 +45,16 @@ from harness.spec.judges import (
     TasksJudge,
 )
 from harness.spec.models import Row
-from harness.spec.recipes import HubData
+from harness.spec.recipes import (
+    AlpacaGen,
+    Gen,
+    ImportGen,
+    LongestGen,
+    NaiveGen,
+    RandomGen,
+    SeedsGen,
+    SelfInstructGen,
+)
 from harness.spec.template import Template
 from harness.store import Store
 
@@ -87,6 +98,10 @@ def _check(stage: StagePlan, files: Files, snapshots: dict[str, str]) -> None:
                 load.check_model(Path(snapshots[name]))
     if stage.stage in ("gen", "train"):
         given.read(stage.stage, stage.params, files)
+    if stage.stage == "gen":
+        _check_size(stage)
+    elif stage.stage == "train":
+        _check_layers(stage)
     _check_reads(stage.stage, stage.params, files, snapshots)
 
 
@@ -114,7 +129,7 @@ def _check_reads(
         check_annotator(params["judge"].annotator)
     told = dump(params, lambda data: str(files.locate(data)))
     if stage == "gen":
-        _check_gen(told["gen"], snapshots)
+        _check_gen(params["gen"], told["gen"], snapshots)
     if stage in ("gen", "train"):
         return
     if stage == "answer":
@@ -137,13 +152,54 @@ def _check_reads(
         _check_judge(judge, prompts, snapshots)
 
 
-def _check_gen(told: dict[str, Any], snapshots: dict[str, str]) -> None:
-    if "seeds" in told:
-        read_seeds(Path(told["seeds"]["path"]))
-    if "hub" in snapshots:
+def _check_gen(gen: Gen, told: dict[str, Any], snapshots: dict[str, str]) -> None:
+    if isinstance(gen, AlpacaGen | SelfInstructGen | NaiveGen | SeedsGen):
+        check_seeds(gen, read_seeds(Path(told["seeds"]["path"])))
+    if isinstance(gen, ImportGen) and gen.hub is not None and "hub" in snapshots:
         with tempfile.TemporaryDirectory() as work:
-            hub = HubData.model_validate(told["hub"])
-            read_hub(Path(snapshots["hub"]), hub, Path(work), ())
+            table = read_hub(Path(snapshots["hub"]), gen.hub, Path(work), importing.wanted(gen))
+            given.of_table(gen, table, table.name)
+
+
+def _check_size(stage: StagePlan) -> None:
+    gen = stage.params["gen"]
+    if isinstance(gen, RandomGen | LongestGen):
+        most = _most_examples(stage.inputs["data"])
+        if most is not None:
+            check_size(gen, most)
+
+
+def _most_examples(stage: StagePlan) -> int | None:
+    """How many examples a gen stage leaves at most; None where that is not known before it runs."""
+    gen = stage.params["gen"]
+    if stage.artefact is not None or isinstance(
+        gen, AlpacaGen | ImportGen | RandomGen | LongestGen
+    ):
+        return stage.estimate.examples
+    return _most_examples(stage.inputs["data"]) if "data" in stage.inputs else None
+
+
+def _check_layers(stage: StagePlan) -> None:
+    """Raises InputError for a random model whose heads do not part its width, and for names of layers
+    that it has not, where its type's shape is known."""
+    source, train = stage.base, stage.params["train"]
+    shape = shapes.from_config(source.random.config) if source and source.random else None
+    if shape is None:
+        return
+    assert source is not None
+    assert source.random is not None
+    if "head_dim" not in source.random.config and shape.hidden % shape.heads:
+        raise InputError(
+            f"model.random.config: hidden_size {shape.hidden} is no multiple of num_attention_heads "
+            f"{shape.heads}"
+        )
+    targets = train.lora.target_modules if train.lora is not None else []
+    lacking = [] if isinstance(targets, str) else sorted({*targets} - {*shape.linears})
+    if lacking:
+        raise InputError(
+            f"train.lora.target_modules: the model has no linear layer {', '.join(lacking)}",
+            f"It has: {', '.join(shape.linears)}.",
+        )
 
 
 def _check_turns(prompts: Sequence[Prompt], template: Template | None) -> None:

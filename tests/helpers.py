@@ -40,6 +40,7 @@ def write_row(folder: Path, row: str = "one", **changes: Any) -> Path:
             "seeds": "seeds.jsonl",
             "prompt": "tasks.txt",
             "examples": 3,
+            "shown": 1,
         },
         "train": {"steps": 1},
         **changes,

@@ -164,6 +164,7 @@ def test_every_model_and_data_set_that_cannot_be_had_is_told_at_once(
         ("split", "has no split 'test'"),
         ("key", "OTHER_KEY is not set"),
         ("seeds", "seeds.jsonl:1: not JSON"),
+        ("columns", "no columns of the usual names hold"),
     ],
 )
 def test_what_a_later_stage_lacks_is_told_before_the_first_is_paid(
@@ -181,7 +182,13 @@ def test_what_a_later_stage_lacks_is_told_before_the_first_is_paid(
     if lacking == "key":
         parts["judge"]["judge"] = real(paid, "judge", "OTHER_KEY")
     spec = write_row(specs, eval=parts, **more)
-    if lacking == "seeds":
+    if lacking == "columns":
+        (specs / "z").mkdir()
+        gen = {"recipe": "import", "hub": {"id": DATA, "revision": REVISION}}
+        hub.data_sets[DATA] = {"data.jsonl": b'{"text": "Say no."}\n'}
+        second = write_row(specs / "z", "second", gen=gen, train=None)
+        done = harness(env, "run", spec, second, "--volume", tmp_path / "volume")
+    elif lacking == "seeds":
         (specs / "broken").mkdir()
         second = write_row(specs / "broken", "second", train=None)
         (specs / "broken" / "seeds.jsonl").write_text("Say yes.\n")

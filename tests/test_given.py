@@ -14,6 +14,7 @@ from harness.errors import InputError
 from harness.gen import importing
 from harness.gen.dataset import Example
 from harness.keys import Files
+from harness.modeling.examples import file_of, read_examples
 from harness.spec.recipes import ImportGen
 from tests.helpers import planned, write_row
 
@@ -66,6 +67,7 @@ def test_a_plan_counts_records_names_their_layout_and_what_will_be_dropped(tmp_p
     assert line.startswith(
         "rows.jsonl: 3 records (conversation: messages), 1 will be dropped: 1 no user turn; "
     )
+    marks: list[dict[str, Any]]
     marks = [{"loss": False}, {"train": 0.0}, {"train": "No"}, {"weight": "0"}, {"label": "toxic"}]
     text = lines(*({**GOOD, **mark} for mark in marks), {**GOOD, "loss": "1"})
     [line] = told(row_of(tmp_path / "d", text))
@@ -98,6 +100,9 @@ def test_answers_with_the_templates_own_tokens_are_counted(tmp_path: Path) -> No
          ""),
         ("data.jsonl", lines(GOOD, {**GOOD, "output": ["a"]}), "data.jsonl:2: `output` must be", ""),
         ("data.jsonl", lines(GOOD, {**GOOD, "weight": 0.5}), "data.jsonl:2: `weight` is 0.5", ""),
+        ("data.csv", "instruction;output\na;b\n", "data.csv:1: not valid JSON", "parted by semicolons"),
+        ("data.csv", "instruction,output\na\n", "not valid JSON", "data.csv:2: not a CSV table"),
+        ("data.csv", "", "data.csv holds no records", "a CSV table, which gen: {recipe: import"),
         ("data.jsonl", lines(GOOD, {**GOOD, "label": 0}), "`label` is 0, which does not say", "train"),
         ("data.jsonl", lines(GOOD, {**GOOD, "mask": [1]}), "`mask` is [1], which does not say", ""),
         ("data.jsonl", lines(GOOD, {**GOOD, "system": "Be brief."}),
@@ -199,3 +204,25 @@ def test_neither_plan_nor_validate_imports_what_stages_need(tmp_path: Path) -> N
     )
     assert ran.stdout.splitlines()[-1] == "set()"
     assert ran.stdout.count("data: data.jsonl: 1 records (instruction, input, output)") == 2
+
+
+def test_marks_within_a_file_put_together_of_several_are_no_text(tmp_path: Path) -> None:
+    text = "".join(f"\ufeff{lines(GOOD)}" for _ in range(3))
+    assert told(row_of(tmp_path, text))[0].startswith("data.jsonl: 3 records")
+
+
+def test_a_folder_as_training_data_is_told_to_be_imported(tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text(lines(GOOD))
+    with pytest.raises(InputError, match="there is no file") as caught:
+        read_examples(file_of(folder), False)
+    assert "gen: {recipe: import, file: many} reads, in place of data" in caught.value.hint
+
+
+def test_a_file_in_utf_16_is_told_to_be_one(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text(lines(GOOD), encoding="utf-16")
+    with pytest.raises(InputError, match="cannot be read as UTF-8 text") as caught:
+        read_examples(path, False)
+    assert "UTF-16" in caught.value.hint

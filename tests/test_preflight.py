@@ -10,6 +10,7 @@ import yaml
 from harness import preflight
 from harness.errors import InputError
 from harness.keys import Files
+from harness.modeling import load
 from harness.spec.judges import PRESETS
 from tests.helpers import evaluation, planned, write_row
 
@@ -124,3 +125,94 @@ def test_a_rubric_that_the_package_lacks_is_refused_in_the_spec(tmp_path: Path) 
     path.write_text(yaml.safe_dump(tree))
     with pytest.raises(SpecFaults, match="did you mean response_faithfulness_5point"):
         load_rows([path])
+
+
+@pytest.mark.parametrize(
+    ("gen", "said"),
+    [
+        ({"shown": 2}, "gen.shown asks for 2 examples a request, and there are 1 seeds"),
+        ({"recipe": "naive", "prompt": None, "examples": None, "growth": 1.0, "shown": 2},
+         "gen.shown asks for 2 pairs a request, and there are 1 seeds"),
+    ],
+)  # fmt: skip
+def test_fewer_seeds_than_a_request_shows_are_told(
+    tmp_path: Path, gen: dict[str, Any], said: str
+) -> None:
+    spec = write_row(tmp_path)
+    tree = yaml.safe_load(spec.read_text())
+    tree["gen"] = {k: v for k, v in {**tree["gen"], **gen}.items() if v is not None}
+    if gen.get("recipe"):
+        for name in ("tasks_prompt", "given_prompt", "new_prompt") if "growth" in gen else ():
+            tree["gen"][name] = "tasks.txt"
+    spec.write_text(yaml.safe_dump(tree))
+    (plan,) = planned(tmp_path / "runs", spec)
+    with pytest.raises(InputError, match=said):
+        preflight.check(plan, Files(None, None))
+
+
+@pytest.mark.parametrize("recipe", ["random_k", "longest_k"])
+@pytest.mark.parametrize("rated", [False, True])
+def test_more_examples_than_an_import_holds_cannot_be_chosen_and_that_is_told(
+    tmp_path: Path, recipe: str, rated: bool
+) -> None:
+    tmp_path.joinpath("rows.jsonl").write_text('{"instruction": "q", "output": "a"}\n' * 3)
+    tmp_path.joinpath("rate.txt").write_text("{instruction} {input} {output}")
+    judge = {"model": "judge", "simulated": {}}
+    rating = {"recipe": "rate", "prompt": "rate.txt", "judge": judge}
+    for k in (3, 4):
+        steps = [rating] * rated + [{"recipe": recipe, "k": k}]
+        spec = write_row(tmp_path, gen=[{"recipe": "import", "file": "rows.jsonl"}, *steps])
+        (plan,) = planned(tmp_path / "runs", spec)
+        if k == 3:
+            preflight.check(plan, Files(None, None))
+            continue
+        with pytest.raises(
+            InputError, match=f"{recipe} asks for 4 examples, and the data set holds 3"
+        ):
+            preflight.check(plan, Files(None, None))
+
+
+@pytest.mark.parametrize(
+    ("config", "train", "said"),
+    [
+        ({"num_attention_heads": 3}, {}, "hidden_size 16 is no multiple of num_attention_heads 3"),
+        ({}, {"method": "lora", "lora": {"rank": 1, "target_modules": ["q_proj", "nope"]}},
+         "has no linear layer nope"),
+    ],
+)  # fmt: skip
+def test_a_random_model_whose_layers_do_not_fit_is_told(
+    tmp_path: Path, config: dict[str, Any], train: dict[str, Any], said: str
+) -> None:
+    small = {"model_type": "qwen2", "hidden_size": 16, "num_attention_heads": 2}
+    model = {"random": {"config": {**small, **config}, "tokenizer": "bytes"}}
+    spec = write_row(tmp_path, model=model, train={"steps": 1, **train})
+    (plan,) = planned(tmp_path / "runs", spec)
+    with pytest.raises(InputError, match=said):
+        preflight.check(plan, Files(None, None))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs/spec/v1\noid sha256:0\nsize 9\n", "a pointer of Git LFS"),
+        (b"half a file", "no safetensors file, or was cut"),
+        (b"\x02" + b"\0" * 7 + b"[]", "no safetensors header"),
+        (None, "bytes of"),
+    ],
+)
+def test_weights_that_are_not_whole_are_told_before_anything_loads_them(
+    tmp_path: Path, real_model: Path, content: bytes | None, said: str
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for path in real_model.iterdir():
+        (folder / path.name).symlink_to(path)
+    load.check_model(folder)
+    weights = folder / "model.safetensors"
+    if content is None:
+        with weights.open("rb") as file:
+            content = file.read(1_000_000)
+    weights.unlink()
+    weights.write_bytes(content)
+    with pytest.raises(InputError, match=f"model.safetensors cannot be read: .*{said}"):
+        load.check_model(folder)

@@ -113,6 +113,7 @@ def gen_with(teacher: dict[str, Any]) -> dict[str, Any]:
         "seeds": "seeds.jsonl",
         "prompt": "tasks.txt",
         "examples": 3,
+        "shown": 1,
     }
 
 

@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.call import StageCall
-from harness.errors import InputError
 from harness.gen import filters
 from harness.gen.blocks import Block, render, split
 from harness.gen.dataset import Example, Filter, Lineage
 from harness.gen.made import Made
-from harness.gen.seeds import Seed, Task, is_unicode, read_seeds
+from harness.gen.seeds import Seed, Task, check_seeds, is_unicode, read_seeds
 from harness.gen.similarity import Pool
 from harness.llm.client import Client
 from harness.llm.progress import Progress
@@ -43,7 +42,7 @@ RECIPE = "alpaca"
 def make(call: StageCall, gen: AlpacaGen, given: list[Example]) -> Made:
     """The seeds, where wanted, and the teacher's tasks."""
     seeds = read_seeds(Path(gen.seeds.path))
-    _check(gen, seeds)
+    check_seeds(gen, seeds)
     harvest = Harvest(gen, seeds)
     client = asyncio.run(_fill(harvest, call))
     shown = [seed.example(RECIPE) for seed in seeds] if gen.include_seeds and harvest.kept else []
@@ -171,14 +170,6 @@ def _body(gen: AlpacaGen, seeds: list[Seed], number: int) -> dict[str, Any]:
     if "seed" in sampling:
         sampling["seed"] += number
     return {"messages": [{"role": "user", "content": prompt}], **sampling}
-
-
-def _check(gen: AlpacaGen, seeds: list[Seed]) -> None:
-    if gen.shown > len(seeds):
-        raise InputError(
-            f"gen.shown asks for {gen.shown} examples a request, and there are {len(seeds)} seeds",
-            hint="lower gen.shown or give more seed tasks",
-        )
 
 
 def _notes(gen: AlpacaGen, harvest: Harvest) -> list[str]:

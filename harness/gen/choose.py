@@ -22,12 +22,17 @@ def make(call: StageCall, gen: SelectGen | RandomGen | LongestGen, given: list[E
     """
     if isinstance(gen, SelectGen):
         return _select(gen, given)
-    if gen.k > len(given):
+    check_size(gen, len(given))
+    return _random(gen, given) if isinstance(gen, RandomGen) else _longest(gen, given)
+
+
+def check_size(gen: RandomGen | LongestGen, examples: int) -> None:
+    """Raises InputError where there are fewer examples than the step is to choose."""
+    if gen.k > examples:
         raise InputError(
-            f"{gen.recipe} asks for {gen.k} examples, and the data set holds {len(given)}",
+            f"{gen.recipe} asks for {gen.k} examples, and the data set holds {examples}",
             "Lower k, or give a larger data set.",
         )
-    return _random(gen, given) if isinstance(gen, RandomGen) else _longest(gen, given)
 
 
 def length(example: Example, gen: LongestGen) -> int:

@@ -38,7 +38,7 @@ from harness.gen.each import SHOWN
 from harness.gen.made import Made
 from harness.gen.objects import Piece, fields_of, find_objects, find_pairs, text_of
 from harness.gen.refusals import is_other_script, is_refusal
-from harness.gen.seeds import Seed, is_unicode, read_seeds
+from harness.gen.seeds import Seed, check_seeds, is_unicode, read_seeds
 from harness.gen.similarity import Pool
 from harness.llm.client import Client
 from harness.llm.progress import Progress
@@ -76,7 +76,8 @@ Instance = tuple[str, str]
 def make(call: StageCall, gen: NaiveGen, given: list[Example]) -> Made:
     """The seeds, where wanted, the new instances of their tasks, and those of the new tasks."""
     seeds = read_seeds(Path(gen.seeds.path))
-    _check(gen, seeds)
+    check_seeds(gen, seeds)
+    _check_ids(gen, seeds)
     tasks, old, new = Tasks(gen, seeds), Instances("given_instances"), Instances("new_instances")
     client = asyncio.run(_ask(call, gen, seeds, tasks, old, new))
     made = old.examples + new.examples
@@ -420,20 +421,7 @@ def _plain_instance(instance: Instance) -> Instance:
     return _plain(instance[0]), _plain(instance[1])
 
 
-def _check(gen: NaiveGen, seeds: Sequence[Seed]) -> None:
-    nameless = [seed.id for seed in seeds if not seed.name.strip()]
-    if nameless:
-        more = ", ..." if len(nameless) > NAMED else ""
-        raise InputError(
-            f"{len(nameless)} of {len(seeds)} seeds have no name, which the prompts show: "
-            f"{', '.join(nameless[:NAMED])}{more}",
-            hint="give each seed task a `name`",
-        )
-    if gen.growth and gen.shown > len(seeds):
-        raise InputError(
-            f"gen.shown asks for {gen.shown} pairs a request, and there are {len(seeds)} seeds",
-            hint="lower gen.shown or give more seed tasks",
-        )
+def _check_ids(gen: NaiveGen, seeds: Sequence[Seed]) -> None:
     ours = {name for seed in seeds for name in _of_seed(gen, seed).ids}
     taken = [seed.id for seed in seeds if seed.id in ours or _NEW_ID.fullmatch(seed.id)]
     if taken:

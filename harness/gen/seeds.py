@@ -1,11 +1,13 @@
 """Seed tasks in Self-Instruct's JSONL format."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.errors import InputError
 from harness.gen.dataset import Example, Lineage
+from harness.spec.recipes import AlpacaGen, NaiveGen, SeedsGen, SelfInstructGen
 from harness.texts import read_text
 
 FAULTS_SHOWN = 10
@@ -85,6 +87,38 @@ def read_seeds(path: Path) -> list[Seed]:
     if not seeds:
         raise InputError(f"{path} holds no seed tasks", hint="correct gen.seeds")
     return [seed for _, seed in seeds.values()]
+
+
+def check_seeds(
+    gen: AlpacaGen | SelfInstructGen | NaiveGen | SeedsGen, seeds: Sequence[Seed]
+) -> None:
+    """Raises InputError for fewer seeds than a recipe's request shows, or without what it shows."""
+    setting, shown, what, which = "gen.shown", 0, "examples", "seeds"
+    if isinstance(gen, AlpacaGen):
+        shown = gen.shown
+    elif isinstance(gen, SelfInstructGen):
+        setting, shown, what = "gen.instructions.shown", gen.instructions.shown, "instructions"
+        if gen.classification_seeds_only:
+            seeds, which = classification(seeds), "classification seeds"
+    elif isinstance(gen, NaiveGen):
+        shown, what = gen.shown if gen.growth else 0, "pairs"
+        nameless = [seed.id for seed in seeds if not seed.name.strip()]
+        if nameless:
+            more = ", ..." if len(nameless) > FAULTS_SHOWN else ""
+            raise InputError(
+                f"{len(nameless)} of {len(seeds)} seeds have no name, which the prompts show: "
+                f"{', '.join(nameless[:FAULTS_SHOWN])}{more}",
+                hint="give each seed task a `name`",
+            )
+    if shown > len(seeds):
+        raise InputError(
+            f"{setting} asks for {shown} {what} a request, and there are {len(seeds)} {which}",
+            hint=f"lower {setting} or give more seed tasks",
+        )
+
+
+def classification(seeds: Sequence[Seed]) -> list[Seed]:
+    return [seed for seed in seeds if seed.is_classification]
 
 
 def is_unicode(text: str) -> bool:

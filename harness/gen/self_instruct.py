@@ -23,10 +23,9 @@ import asyncio
 from pathlib import Path
 
 from harness.call import StageCall
-from harness.errors import InputError
 from harness.gen.dataset import Example, write_rows
 from harness.gen.made import Made
-from harness.gen.seeds import Seed, read_seeds
+from harness.gen.seeds import Seed, check_seeds, classification, read_seeds
 from harness.gen.self_instruct_classification import classify
 from harness.gen.self_instruct_instances import instantiate
 from harness.gen.self_instruct_instructions import instruct
@@ -40,7 +39,8 @@ from harness.spec.recipes import SelfInstructGen
 def make(call: StageCall, gen: SelfInstructGen, given: list[Example]) -> Made:
     """The seeds, where wanted, and the instances that the teacher wrote."""
     seeds = read_seeds(Path(gen.seeds.path))
-    shown = _shown_seeds(gen, seeds)
+    check_seeds(gen, seeds)
+    shown = classification(seeds) if gen.classification_seeds_only else seeds
     made = Made([], seeds={"instructions": gen.instructions.seed, "prepare": gen.prepare.seed})
     asyncio.run(_make(call, gen, shown, made))
     if made.examples and gen.include_seeds:
@@ -81,19 +81,6 @@ def _note(call: StageCall, made: Made, step: Step) -> None:
     made.filters.append(step.filter)
     made.dropped += step.dropped
     made.counts |= step.counts
-
-
-def _shown_seeds(gen: SelfInstructGen, seeds: list[Seed]) -> list[Seed]:
-    if gen.classification_seeds_only:
-        seeds = [seed for seed in seeds if seed.is_classification]
-    if gen.instructions.shown > len(seeds):
-        which = "classification seeds" if gen.classification_seeds_only else "seeds"
-        raise InputError(
-            f"gen.instructions.shown asks for {gen.instructions.shown} instructions a request, and "
-            f"there are {len(seeds)} {which}",
-            hint="lower gen.instructions.shown or give more seed tasks",
-        )
-    return seeds
 
 
 def _short(gen: SelfInstructGen, step: Step) -> str:

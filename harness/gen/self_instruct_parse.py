@@ -28,15 +28,29 @@ _OUTPUT = re.compile(r"Output\s*(?:\d+\s*)?:")
 _INPUT = re.compile(r"Input\s*(?:\d+\s*)?:")
 _LABEL = "Class label:"
 
-_DRESS = r"^[ \t]*(?:#{1,6}[ \t]+|[-*][ \t]+)?(?P<bold>\*\*)?"
+_OUTPUT_LINE = re.compile(r"^Output:", re.MULTILINE)
+_INPUT_LINE = re.compile(r"^Input:", re.MULTILINE)
+_FENCED = re.compile(r"```[ \t]*\n((?:(?!```).)*?)\n?[ \t]*```", re.DOTALL)
+
+_DRESS = (
+    r"^(?:[ \t]|>)*(?:#{1,6}[ \t]+|[-*\u2022][ \t]+)?(?P<item>\d{1,3}[.)][ \t]{1,4})?"
+    r"(?P<bold>\*{1,3}|_{1,2}|`|<[a-z]{1,6}>)?"
+)
+_UNDRESS = r"(?:\*{1,3}|_{1,2}|`|</[a-z]{1,6}>)"
+_NUMBER = r"(?:\#?\d{1,4}|One|Two|Three|Four|Five|Six|Seven|Eight|Nine|Ten)"
+_REMARK = r"(?:[ \t]*\([^()\n]{1,60}\))?"
 _EXAMPLE_OF_CHAT = re.compile(
-    _DRESS + r"Example[ \t]?(?:\d+[.:)]?(?(bold)\*\*)[.:]?|[.:]?(?(bold)\*\*)[.:]?$)", re.MULTILINE
+    _DRESS + r"Example[ \t]?(?:"
+    rf"\#?\d{{1,4}}{_REMARK}[.:)]?(?(bold){_UNDRESS})[.:]?"
+    rf"|(?:{_NUMBER}{_REMARK})?[.:]?(?(bold){_UNDRESS})[.:]?[ \t]*$)",
+    re.MULTILINE,
 )
 _LABEL_OF_CHAT = re.compile(
-    r"^[ \t]*(?:#{1,6}[ \t]+|[-*][ \t]+)?(?P<item>\d{1,3}[.)][ \t]{1,4})?(?P<bold>\*\*)?"
-    r"(?P<of>(?:Example|Sample|Expected|Test case|Task)[ \t]?(?:\d{1,4}[ \t]?)?(?:[-:.)][ \t]?)?)?"
+    _DRESS + r"(?:(?P<of>(?:Example|Sample|Expected|Test case|Task)[ \t]?(?:\d{1,4}[ \t]?)?"
+    r"(?:[-:.)][ \t]?)?)|(?P<words>(?:[A-Z][a-z]{1,12}[ \t]){1,3}))?"
     r"(?P<label>Input|INPUT|Output|OUTPUT|[Cc]lass [Ll]abel|CLASS LABEL)"
-    r"[ \t]*(?P<number>\d+[ \t]*)?(?(bold)(?:\*\*:|:\*\*)|:)",
+    r"[ \t]*(?P<number>\#?\d{1,6}\)?[ \t]*)?(?:\([^()\n]{1,60}\)[ \t]*)?"
+    rf"(?(bold)(?:{_UNDRESS}[:\uff1a]|[:\uff1a]{_UNDRESS})|[:\uff1a])",
     re.MULTILINE,
 )
 _EXAMPLE_ABOVE_LABEL = re.compile(_EXAMPLE_OF_CHAT.pattern + r"\s*(?=Class label:)", re.MULTILINE)
@@ -157,7 +171,7 @@ def _exemplified(text: str, chat: bool) -> Iterator[Instance]:
     pieces = [_trim(piece, chat) for piece in pieces]
     if len(pieces) == 1:
         if _OUTPUT.search(text):
-            yield _pair(pieces[0])
+            yield _pair(pieces[0], chat)
         return
     if chat and not _OUTPUT.search(pieces[0]):
         del pieces[0]
@@ -165,15 +179,25 @@ def _exemplified(text: str, chat: bool) -> Iterator[Instance]:
         if chat and not _OUTPUT.search(piece):
             yield Instance("", piece, "unparsable")
         else:
-            yield _pair(piece)
+            yield _pair(piece, chat)
 
 
-def _pair(text: str) -> Instance:
-    """The input before the first `Output:` and the output after it, up to the next label."""
-    given, *outputs = _OUTPUT.split(text)
+def _pair(text: str, chat: bool) -> Instance:
+    """The input before the first `Output:` and the output after it, up to the next label: of a chat
+    one that begins a line, where there is one, as the texts may hold such words themselves."""
+    at_line = chat and _OUTPUT_LINE.search(text)
+    given, *outputs = (_OUTPUT_LINE if at_line else _OUTPUT).split(text)
     if not outputs:
         given, outputs = "", [text]
-    return Instance(_unlabelled(given), _INPUT.split(outputs[0])[0].strip())
+    given = _unlabelled(given)
+    output = (_INPUT_LINE if at_line else _INPUT).split(outputs[0])[0].strip()
+    return Instance(_unfenced(given), _unfenced(output)) if chat else Instance(given, output)
+
+
+def _unfenced(text: str) -> str:
+    """The text without a bare fence that holds all of it; one that names a language is its own."""
+    fence = _FENCED.fullmatch(text)
+    return fence[1].strip() if fence else text
 
 
 def _unlabelled(text: str) -> str:
@@ -189,7 +213,7 @@ def _plain(text: str, is_classification: bool) -> str:
     text = text.replace("\r\n", "\n").strip()
     if text.startswith("```") and text.endswith("```") and "\n" in text:
         text = text.removesuffix("```").partition("\n")[2]
-    labels = list(_LABEL_OF_CHAT.finditer(text))
+    labels = _labels(text)
     places = {label.start() for label in labels}
     heads = [h.start() for h in _EXAMPLE_OF_CHAT.finditer(text) if h.start() not in places]
     parts: list[str] = []
@@ -199,7 +223,7 @@ def _plain(text: str, is_classification: bool) -> str:
         if bisect(heads, label.start()) > bisect(heads, end):
             begun, has_output = True, False
         name = label["label"].capitalize()
-        is_numbered = bool(label["item"] or label["of"] or label["number"])
+        is_numbered = any(label[part] for part in ("item", "of", "words", "number"))
         parts.append(text[end : label.start()])
         if (
             is_numbered
@@ -212,6 +236,13 @@ def _plain(text: str, is_classification: bool) -> str:
         has_output = has_output or name == "Output"
         end = label.end()
     return "".join(parts) + text[end:]
+
+
+def _labels(text: str) -> list[re.Match[str]]:
+    """The labels. `Console Output:` is one only where no line has `Output:` without such words."""
+    found = list(_LABEL_OF_CHAT.finditer(text))
+    plain = {label["label"].capitalize() for label in found if not label["words"]}
+    return [m for m in found if not m["words"] or m["label"].capitalize() not in plain]
 
 
 def _trim(piece: str, chat: bool) -> str:

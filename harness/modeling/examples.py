@@ -9,7 +9,7 @@ from harness.errors import InputError
 from harness.gen import layouts
 from harness.modeling.conversations import LABEL, MARKS, is_absent, read_mark
 from harness.modeling.records import Record, read_records, shown, text_field
-from harness.modeling.tables import Every, read_files
+from harness.modeling.tables import SEPARATORS, Every, read_files
 from harness.spec.recipes import Columns
 
 DATA_FILE = "data.jsonl"
@@ -155,18 +155,24 @@ def _is_marked(path: Path, record: Record) -> bool:
 def _import_hint(path: Path, pairs: bool) -> str:
     """What to do where the file has another layout, which `import` reads; empty where it has not."""
     kind: layouts.Kind = "preference" if pairs else "instruction"
+    wanted = "kind: preference, " if pairs else ""
+    source = path if path.exists() else path.parent  # a folder without a data.jsonl
+    step = f"gen: {{recipe: import, {wanted}file: {source.name}}}"
     try:
-        table = read_files(path, Every())
+        table = read_files(source, Every())
         layout = layouts.find(table, Columns(), kind)
-    except (InputError, ImportError):
+    except InputError as e:
+        if path.suffix.lower() in SEPARATORS:
+            return f"By its name it is a CSV table, which {step} reads, but not as it is: {e}"
+        return ""
+    except ImportError:
         return ""
     fitting = {"instruction", "chosen", "rejected"} if pairs else {"instruction", "output"}
     as_it_is = all(layout.columns.get(name) == name for name in fitting)
-    if as_it_is and table.used["format"] == "json":
+    if as_it_is and source is path and table.used["format"] == "json":
         return ""
-    wanted = "kind: preference, " if pairs else ""
     return (
         f"It is {table.used['format']} of the layout {layout.name} "
         f"({', '.join(layout.columns.values())}), which "
-        f"gen: {{recipe: import, {wanted}file: {path.name}}} reads, in place of data."
+        f"{step} reads, in place of data."
     )

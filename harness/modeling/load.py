@@ -18,6 +18,7 @@ from harness.modeling.generation import (
     read_settings,
     token_set,
 )
+from harness.shapes import MOST_HEADER_BYTES
 from harness.spec.model_source import ModelSource, RandomModel
 from harness.spec.train import Quantization
 
@@ -32,6 +33,8 @@ CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+LFS_BEGIN = b"version "
+"""How a pointer of Git LFS begins, which stands in place of a large file that was not fetched."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "vocab.txt")
 
 GENERAL_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
@@ -364,9 +367,47 @@ def model_folder(source: ModelSource, inputs: dict[str, str]) -> Path:
 
 
 def check_model(folder: Path) -> None:
-    """Raises InputError where a folder lacks the files of a model or of its tokenizer."""
+    """Raises InputError where a folder lacks the files of a model or of its tokenizer, and where its
+    weights are not whole, as far as their beginnings say."""
     _check_files(folder, weights=True)
     _check_files(folder, weights=False)
+    weights, index = (folder / name for name in WEIGHTS)
+    for path in [weights] if weights.is_file() else _shards(index):
+        try:
+            fault = _weights_fault(path)
+        except OSError as e:
+            fault = e.strerror or str(e)
+        if fault:
+            raise InputError(f"{path} cannot be read: {fault}", "Download the file again.")
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        return [index.parent / name for name in names]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise InputError(
+            f"{index} cannot be read: {_brief(e)}", "Download the file again."
+        ) from None
+
+
+def _weights_fault(path: Path) -> str:
+    """What is wrong with the header of a safetensors file, or with its length; empty if nothing is."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        begin = file.read(8)
+        if begin == LFS_BEGIN:
+            return "it is a pointer of Git LFS, in place of the weights (git lfs pull fetches them)"
+        length = int.from_bytes(begin, "little")
+        if len(begin) < 8 or not 0 < length <= min(MOST_HEADER_BYTES, size - 8):
+            return "it is no safetensors file, or was cut"
+        try:
+            header = json.loads(file.read(length))
+            ends = [t["data_offsets"][1] for n, t in header.items() if n != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+            return "its header is no safetensors header"
+    wanted = 8 + length + max(ends, default=0)
+    return f"it has {size:,} bytes of {wanted:,}" if size < wanted else ""
 
 
 def _check_files(folder: Path, weights: bool) -> None:

@@ -1,5 +1,6 @@
 """Reading data sets and prompt sets: a JSON list or JSON lines of objects, faults with file:line."""
 
+import codecs
 import contextlib
 import gc
 import json
@@ -12,6 +13,8 @@ from harness.errors import InputError
 from harness.modeling.conversations import as_text, is_absent
 from harness.texts import read_text
 
+MARK = "\ufeff"
+"""That of UTF-8 at a file's start, and in files put together at the start of each."""
 TOO_DEEP = "nested too deeply"
 TOO_LONG = "a number with too many digits"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -43,7 +46,12 @@ def read_records(path: Path) -> list[Record]:
         text = read_text(path)
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
-    except (OSError, UnicodeDecodeError) as e:
+    except UnicodeDecodeError as e:
+        hint = ""
+        if e.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            hint = "It begins as UTF-16 does: write it anew as UTF-8."
+        raise InputError(f"{path} cannot be read as UTF-8 text: {e}", hint) from None
+    except OSError as e:
         raise InputError(f"{path} cannot be read as UTF-8 text: {e}") from None
     try:
         found = _list_items(text) if text.lstrip().startswith("[") else _lines(text)
@@ -95,6 +103,7 @@ def shown(value: Any) -> str:
 def _lines(text: str) -> list[tuple[int, Any]]:
     found = []
     for number, line in enumerate(text.split("\n"), 1):
+        line = line.removeprefix(MARK)
         if line.strip():
             try:
                 found.append((number, json.loads(line)))

@@ -176,6 +176,8 @@ def _csv_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[Row]]:
             table = csv.reader(opened, delimiter=SEPARATORS[file.suffix.lower()], strict=True)
             columns = next(table, [])
             line = table.line_num + 1
+            if len(columns) == 1 and ";" in columns[0]:
+                raise csv.Error("its cells are parted by semicolons, where commas are wanted")
             for cells in table:
                 if cells and len(cells) != len(columns):
                     raise csv.Error(f"{len(cells)} cells below {len(columns)} columns")

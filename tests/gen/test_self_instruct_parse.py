@@ -298,3 +298,38 @@ def test_a_hostile_reply_is_read_in_no_time(text: str, chat: bool) -> None:
     for kind in (True, False):
         read_instances(reply(text), kind, chat)
     assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Test Input: a\nTest Output: b", "First Example Input: a\nFirst Example Output: b",
+        "Your Input: a\nYour Output: b", "*Input:* a\n*Output:* b", "__Input__: a\n__Output__: b",
+        "\u2022 **Input:** a\n\u2022 **Output:** b", "> Input: a\n> Output: b",
+        "<b>Input:</b> a\n<b>Output:</b> b", "Example #1\nInput: a\nOutput: b",
+        "Example 1 (easy)\nInput: a\nOutput: b", "Example One:\nInput: a\nOutput: b",
+        "Input: a\nActual Output: b", "Input: a\nCorrect Output: b",
+        "Input (string): a\nOutput (string): b", "Input #1: a\nOutput #1: b",
+        "Input:\n```\na\n```\nOutput:\n```\nb\n```",
+    ],
+)  # fmt: skip
+def test_of_labels_however_a_chat_dresses_them_nothing_stays_in_the_texts(text: str) -> None:
+    assert read_instances(reply(text), False, True) == [("a", "b", None)]
+    more = text.replace("#1", "#2").replace("1 (", "2 (").replace("One", "Two")
+    if more != text:
+        assert read_instances(reply(f"{text}\n{more}"), False, True) == [("a", "b", None)] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ("Input: the field Output: is empty\nOutput: fill Input: first",
+         ("the field Output: is empty", "fill Input: first")),
+        ("Input: log\nConsole Output: 3\nOutput: b", ("log\nConsole Output: 3", "b")),
+        ("Input: a\nOutput:\n```python\nb\n```", ("a", "```python\nb\n```")),
+    ],
+)  # fmt: skip
+def test_words_like_labels_within_a_chats_texts_stay_there(
+    text: str, pair: tuple[str, str]
+) -> None:
+    assert read_instances(reply(text), False, True) == [(*pair, None)]

@@ -238,6 +238,16 @@ def _check_writers(result: Result, log: Log) -> None:
     if log.writers < 2:
         return
     many, often = WRITERS.get(log.writers, (str(log.writers), f"{log.writers} times"))
+    if log.is_mixed:
+        result.add(
+            "count_mismatch",
+            "warning",
+            "two processes or more wrote into this log: its steps, or their number in all, go back and "
+            f"forth. All {len(log.losses)} losses are kept, and nothing here says which of them the "
+            "model is of",
+            {"writers": log.writers, "losses": len(log.losses)},
+        )
+        return
     result.add(
         "count_mismatch",
         "warning",

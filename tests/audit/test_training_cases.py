@@ -514,3 +514,19 @@ def test_a_rated_data_set_is_a_data_set(tmp_path: Path, column: str) -> None:
     data = write_rows(tmp_path / "data.json", 1000)
     data.write_text(json.dumps([row | {column: 4.5} for row in json.loads(data.read_text())]))
     assert audited(tmp_path).metrics["rows"] == 1000
+
+
+@pytest.mark.parametrize(("every", "total"), [(20, 600), (10, 360)])
+def test_two_writers_with_steps_of_their_own_keep_all_losses(
+    tmp_path: Path, every: int, total: int
+) -> None:
+    first = [{"current_steps": n, "total_steps": 600, "loss": 1.0, "epoch": n / 200}
+             for n in range(10, 601, 10)]  # fmt: skip
+    second = [{"current_steps": n, "total_steps": total, "loss": 2.0, "epoch": 3 * n / total}
+              for n in range(every, total + 1, every)]  # fmt: skip
+    lines = [line for n, one in enumerate(first) for line in (one, *second[n : n + 1])]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "trainer_log.jsonl").write_text(text)
+    result = audited(tmp_path)
+    assert "two processes or more" in result.findings[0].message
+    assert result.metrics["logged_losses"] == len(lines)

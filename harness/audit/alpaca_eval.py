@@ -214,10 +214,22 @@ def _judged(found: _Found, path: Path, one: Annotations, several: bool) -> Resul
     if not several and not is_other:
         outputs = next(iter(stored.generators)) if stored else ""
         check_model(result, one, place, line.name if line else "", outputs, found.names)
+    own = place.run if place.judge or letters(place.run.name) in found.names.known else None
+    if (several or stored is None) and own and not any(one.model in note for note in result.notes):
+        result.notes += _other_name(one.model, own, found.given.root)
     check_position(result, one.rows, one.order_from)
     check_length(result, one.rows)
     check_texts(result, _texts(one.rows, stored))
     return result
+
+
+def _other_name(model: str, folder: Path, root: Path) -> list[str]:
+    """A note where no folder below the root has a model's name."""
+    places = [p for p in (folder, *folder.parents) if root in p.parents]
+    names = [(letters(p.name), letters(model)) for p in places]
+    if not places or not model or any(a in b or b in a for a, b in names):
+        return []
+    return [f"these are of {short(model, 80)}, and the folder is called {short(folder.name, 80)}"]
 
 
 def _name_of(path: Path, one: Annotations, several: bool) -> str:
@@ -367,9 +379,10 @@ def _check_outputs(
     times = Counter(key_of(row) for row in stored.rows)
     more = Counter(row.instruction for row in one.rows)
     unknown = [key for key in more if key not in times]
-    texts = {key_of(row): row.get("output") for row in stored.rows}
+    # Upstream strips outputs before they are judged.
+    texts = {key_of(row): text(row.get("output")).strip() for row in stored.rows}
     once = [row for row in one.rows if row.output is not None and times[row.instruction] == 1]
-    other = [row for row in once if texts[row.instruction] != row.output]
+    other = [row for row in once if texts[row.instruction] != text(row.output).strip()]
     name = stored.path.name
     what = [
         f"{len(some)} {words}"
@@ -544,6 +557,14 @@ def _outputs_alone(found: _Found) -> list[Result]:
                 {"outputs": len(texts), "expected": reference.prompts},
             )
         check_texts(result, texts)
+        models = Counter(text(row.get("generator")) for row in outputs.rows)
+        if len(models) > 1:
+            told = ", ".join(
+                f"{short(name, 80)} ({count})" for name, count in models.most_common(3)
+            )
+            result.notes.append(f"the outputs are of {len(models)} models: {told}")
+        elif is_usual:
+            result.notes += _other_name(next(iter(models)), folder, found.given.root)
         results.append(result)
     return results
 

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from harness.audit.judged import Judged, as_preference, check_stored
-from harness.audit.model import EXAMPLES, Result, short
+from harness.audit.model import EXAMPLES, SURE, Result, short
 from harness.eval.alpaca_readings import READERS, shows_model_first
 from harness.eval.judge_scores import BASELINE, DRAW, MODEL
 
@@ -44,6 +44,9 @@ class Annotations:
     reader: str = ""
     """The annotator of alpaca_eval as which the replies are read; "" where that is not known."""
     order_from: str = ""
+    odd_for_model: int = 0
+    """Preferences that do not follow from the replies in alpaca_eval's order, where all are for the
+    model."""
     order_is_known: bool = True
 
 
@@ -99,7 +102,7 @@ def _read(one: Annotations) -> None:
         read = [_reading(one.reader, raw) for row in one.stored if (raw := raw_of(row)) is not None]
         if read.count(None) > (1 - HARDLY_ANY) * len(read):
             one.reader = _guess(one.stored) or one.reader
-    fits = []
+    fits, odd, shares = [], [], []
     for row in one.stored:
         preference, _ = as_preference(row.get("preference"))
         raw = raw_of(row)
@@ -109,9 +112,15 @@ def _read(one: Annotations) -> None:
         one.drawn.append(drawn)
         if reading is not None and preference is not None and reading != DRAW:
             fits.append(abs(_in_order(reading, drawn) - preference) <= STORED_DECIMALS)
+            shares.append(preference - 1)
+            if not fits[-1]:
+                odd.append(preference > _in_order(reading, drawn))
     # Without a reply the draw is right or, for another package's annotator, a division by chance, in
     # which no bias can show.
-    one.order_is_known = not fits or fmean(fits) >= FOLLOWS
+    # Of another order, what differs is for the model as often as the model wins.
+    is_one_sided = bool(odd) and all(odd) and fmean(shares) ** len(odd) < SURE
+    one.order_is_known = not fits or fmean(fits) >= FOLLOWS or is_one_sided
+    one.odd_for_model = len(odd) if odd and all(odd) else 0
     one.order_from = "alpaca_eval's draw" if one.order_is_known else "the replies"
     for row, reading, drawn in zip(one.stored, one.readings, one.drawn, strict=True):
         preference, number = as_preference(row.get("preference"))
@@ -161,8 +170,12 @@ def check_replies(result: Result, one: Annotations) -> None:
     _check_wrong(result, one, wrong, right)
     if known and not one.order_is_known:
         result.notes.append(
-            "the outputs were not shown in the order that alpaca_eval draws with seed 0; the order was "
-            "read from the replies"
+            f"{one.odd_for_model} stored preferences, all for the model, do not follow from the "
+            "replies in the order that alpaca_eval draws with seed 0: either the outputs were shown in "
+            "another order, or the preferences are not the judge's"
+            if one.odd_for_model
+            else "the outputs were not shown in the order that alpaca_eval draws with seed 0; the "
+            "order was read from the replies"
         )
 
 

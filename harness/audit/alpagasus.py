@@ -415,4 +415,7 @@ def _scores_of(graded: Sequence[_Graded]) -> str:
 
 
 def _words_of(counts: dict[str, Any]) -> str:
-    return f"{counts['n_wins']} wins, {counts['n_draws']} ties, {counts['n_wins_base']} losses"
+    """A count that is not stored is unknown, and no zero."""
+    told = (counts[name] for name in ("n_wins", "n_draws", "n_wins_base"))
+    wins, ties, losses = ("unknown" if count is None else count for count in told)
+    return f"{wins} wins, {ties} ties, {losses} losses"

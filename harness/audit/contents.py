@@ -107,7 +107,13 @@ def _nearest(given: Given) -> str:
             has = [key for key in needed if key in keys]
             lacks = [key for key in needed if key not in keys]
             if (len(has) / len(needed), len(has)) > best[:2]:
-                told = f"{what} have {_and(lacks)} too" if lacks else f"so have {what}"
+                told = (
+                    f"{what} have {_and(lacks)} too"
+                    if lacks
+                    else (
+                        f"so have {what}, and yet their values, or the file alone, make no result"
+                    )
+                )
                 best = (len(has) / len(needed), len(has), f"{path} has {_and(has)}; {told}")
     if best[2]:
         return f"the nearest is {best[2]}"

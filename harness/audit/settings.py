@@ -31,6 +31,10 @@ NAMES = {
     "dataloader_drop_last": "drop_last",
     "packing": "packing",
     "neat_packing": "packing",
+    "sample_packing": "packing",
+    "packed": "packing",
+    "group_texts": "packing",
+    "block_size": "block",
     "val_size": "held_out",
     "val_set_size": "held_out",
     "validation_split_percentage": "held_out_percent",
@@ -69,7 +73,7 @@ NAMES = {
     "torch_dtype": "precision",
 }
 """What tools call it -> what it is called here. transformers, LLaMA-Factory, DeepSpeed, torchrun,
-accelerate, alpaca_eval, lm-eval."""
+accelerate, axolotl, torchtune, transformers' examples, alpaca_eval, lm-eval."""
 DECODING = (
     "temperature", "top_p", "top_k", "do_sample", "max_new_tokens", "repetition_penalty", "prompt",
     "template", "precision",

@@ -79,11 +79,13 @@ def _check_roles(result: Result, outputs: Sequence[Output]) -> None:
         what.append(f"{len(starts)} begin with the name of a role (mostly {word!r})")
     if turns:
         what.append(f"{len(turns)} run on into invented turns or template tokens")
+    # A right prompt without a stop text makes invented turns too, but no role's name at the beginning.
+    cause = "" if starts else ", or it was not stopped"
     result.add(
         "prompt_mismatch",
         "error" if share >= 0.5 else "warning",
         f"of {len(outputs)} outputs {' and '.join(what)}: the prompt was not the one that the model "
-        f"was trained with{_effect(touched, outputs)[0]}",
+        f"was trained with{cause}{_effect(touched, outputs)[0]}",
         {
             "outputs": len(outputs),
             "role_word": len(starts),

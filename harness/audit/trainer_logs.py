@@ -27,6 +27,7 @@ from harness.audit.training_counts import (
     check_data,
     check_repeats,
     claim_finding,
+    fits,
     may_be_true,
 )
 from harness.audit.training_data import (
@@ -112,7 +113,9 @@ def audit_training(log: Log, given: Given, data: TrainingData | None) -> Result:
                 f"sets: {', '.join(several[:MOST_NAMES])}"
             )
         sets = []
-    if sets and facts.data_from and not data:
+    if facts.elsewhere and not data:
+        sets = _of_stray_settings(result, log, facts, ranges, sets, given)
+    elif sets and facts.data_from and not data:
         result.notes.append(f"{facts.data_from} names the data set: {facts.data[0]}")
     _measure(result, log, facts, read, ranges, sets, own is not None)
     if facts.packing is not False:
@@ -135,6 +138,30 @@ def audit_training(log: Log, given: Given, data: TrainingData | None) -> Result:
     for one in sets:
         check_repeats(result, one)
     return result
+
+
+def _of_stray_settings(
+    result: Result,
+    log: Log,
+    facts: Known,
+    ranges: Ranges,
+    sets: list[TrainingData],
+    given: Given,
+) -> list[TrainingData]:
+    """Settings whose output is another folder may be another training's: their data set is this one's
+    where it fits the log; else one beside it that does; else none is known."""
+    if facts.packing or not ranges or any(fits(ranges, one, log, facts) for one in sets):
+        return sets
+    beside = data_beside(log.folder, (), given.files)
+    fitting = [one for one in beside if fits(ranges, one, log, facts)]
+    told = f"{facts.elsewhere}: it may be another training's"
+    if fitting:
+        told += f"; {' or '.join(one.path.name for one in fitting)} fits the log"
+    elif sets:
+        told += f", and {sets[0].path.name} with its {sets[0].rows:,} rows does not fit the log"
+    if fitting or sets:
+        result.notes.append(told)
+    return fitting
 
 
 def _measure(
@@ -211,6 +238,16 @@ def _check_writers(result: Result, log: Log) -> None:
     if log.writers < 2:
         return
     many, often = WRITERS.get(log.writers, (str(log.writers), f"{log.writers} times"))
+    if log.is_mixed:
+        result.add(
+            "count_mismatch",
+            "warning",
+            "two processes or more wrote into this log: its steps, or their number in all, go back and "
+            f"forth. All {len(log.losses)} losses are kept, and nothing here says which of them the "
+            "model is of",
+            {"writers": log.writers, "losses": len(log.losses)},
+        )
+        return
     result.add(
         "count_mismatch",
         "warning",

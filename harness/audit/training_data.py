@@ -22,8 +22,8 @@ _NAMES_A_ROW = re.compile(
 """Columns that number their rows: no part of an example."""
 CHATS = ("messages", "conversations", "conversation")
 NOT_TRAINED_ON = frozenset(
-    {"generator", "generator_1", "generator_2", "preference", "annotator", "score", "score1",
-     "review_id", "feedback", "raw_completion", "log_likelihoods", "doc_hash", "dropped", "why"}
+    {"generator", "generator_1", "generator_2", "annotator", "score1", "review_id", "raw_completion",
+     "log_likelihoods", "doc_hash", "dropped", "why"}
 )  # fmt: skip
 """Columns of outputs, of judgements, and of lists of what was dropped."""
 NOT_DATA = re.compile(
@@ -179,7 +179,8 @@ def _columns_listed(entry: dict[str, Any]) -> Columns | None:
 
 def _columns(rows: Sequence[dict[str, Any]]) -> tuple[str, ...] | None:
     first = rows[0]
-    if NOT_TRAINED_ON & set(first):
+    # A judge's rows have its reply beside the score; rated data sets have one or the other.
+    if NOT_TRAINED_ON & set(first) or {"score", "feedback"} <= set(first):
         return None
     for pair in PAIRS:
         if all(name in first for name in pair):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.audit.files import Unreadable, read_json
+from harness.audit.model import short
 from harness.audit.settings import Settings, number, read_settings, truth
 from harness.audit.steps import (
     ACCUMULATIONS,
@@ -21,6 +22,7 @@ from harness.audit.steps import (
     meet,
     merged,
     points,
+    shown,
 )
 from harness.audit.training_data import TrainingData, read_training_data
 from harness.audit.training_log import LINES, STATE, SUMMARIES, Log
@@ -145,6 +147,8 @@ class Known:
     data: tuple[str, ...]
     data_from: str = ""
     """The file that names the data sets."""
+    elsewhere: str = ""
+    """That the settings' output is another folder than the log's, in words; "": it is not."""
 
 
 def known(log: Log, settings: Sequence[Settings]) -> Known:
@@ -189,7 +193,8 @@ def known(log: Log, settings: Sequence[Settings]) -> Known:
         epochs=epochs[0] if len(epochs) == 1 and epochs[0] > 0 else None,
         drop_last=flags["drop_last"].pop() if len(flags["drop_last"]) == 1 else
         (False if told and not flags["drop_last"] else None),
-        packing=True if True in flags["packing"] or True in flags["streaming"] else
+        # transformers' run_clm cuts its joined texts into blocks.
+        packing=True if {True} & (flags["packing"] | flags["streaming"]) or numbers("block") else
         (False if told else None),
         is_stepped=True if stepped else (False if epochs else None),
         held_out=tuple(dict.fromkeys(v for v in held_out if v >= 0)) or (
@@ -198,7 +203,17 @@ def known(log: Log, settings: Sequence[Settings]) -> Known:
         most=whole("max_examples"),
         data=names,
         data_from=data_from,
+        elsewhere=_elsewhere(log, settings),
     )  # fmt: skip
+
+
+def _elsewhere(log: Log, settings: Sequence[Settings]) -> str:
+    names = {"", log.folder.name, *(p.name for p in log.folder.parents)}
+    outputs = {str(o): s for s in settings for o in s.values.get("output", ())}
+    if not outputs or any(Path(output).name in names for output in outputs):
+        return ""
+    output, settings_file = next(iter(outputs.items()))
+    return f"{settings_file.path.name} writes into {short(output)}, and the log is in {log.folder.name}"
 
 
 def _names_of_data(log: Log, settings: Sequence[Settings]) -> tuple[tuple[str, ...], str]:
@@ -287,6 +302,17 @@ def trained_on(log: Log, root: Path) -> tuple[Known, list[Settings], list[str], 
             for s in settings
         ]
         settings, facts, ranges = [], bare, examples_of_log(log, bare)
+    most = max(facts.most, default=0) * max(len(",".join(facts.data).split(",")), 1)
+    if most and ranges and ranges[0][0] > most and not facts.packing:
+        cut = [s for s in settings if s.values.get("max_examples")]
+        others += [
+            f"{s.path.name} is not this training's: it says max_samples "
+            f"{_listed(s.numbers('max_examples'))}, and the log makes {shown(ranges)} examples an epoch"
+            for s in cut
+        ]
+        settings = [s for s in settings if s not in cut]
+        facts = known(log, settings)
+        ranges = examples_of_log(log, facts)
     # What nothing explains is left to its steps.
     return facts, settings, others, ranges or _from_steps(log, facts)
 

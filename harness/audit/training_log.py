@@ -57,6 +57,8 @@ class Log:
     """How often the log begins anew."""
     writers: int = 1
     """How many processes wrote into the log at once."""
+    is_mixed: bool = False
+    """Whether they wrote lines of different steps, which are all kept."""
 
     @property
     def folder(self) -> Path:
@@ -181,6 +183,10 @@ def _read_lines(log: Log, path: Path) -> None:
             return
         raise Unreadable("it is the log of a prediction: its lines have no epoch and no loss")
     found, log.writers = _one_writers(training)
+    if log.writers == 1 and _goes_back_often(training):
+        # Their steps differ, so all lines are kept.
+        log.writers, log.is_mixed = 2, True
+        found = sorted(training, key=lambda line: number(_step_of(line)) or 0.0)
     last = -1.0
     own = Log(log.files)
     for line in found:
@@ -198,6 +204,16 @@ def _read_lines(log: Log, path: Path) -> None:
     # trainer_state.json has the same lines, with more digits.
     if not log.seen:
         log.seen, log.losses, log.bad = own.seen, own.losses, own.bad
+
+
+def _goes_back_often(lines: Sequence[dict[str, Any]]) -> bool:
+    """Two processes with steps of their own: the log goes back again and again, or its number of steps
+    in all changes to and fro. One that is gone on with goes back once each time, to the same number."""
+    steps = [s for line in lines if (s := number(_step_of(line))) is not None]
+    totals = [t for line in lines if (t := number(line.get("total_steps"))) is not None]
+    back = sum(b < a for a, b in itertools.pairwise(steps))
+    changes = sum(a != b for a, b in itertools.pairwise(totals))
+    return back > max(2, len(steps) / 5) or changes > max(2, len(totals) / 5)
 
 
 def _one_writers(lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:

@@ -805,3 +805,28 @@ def test_an_average_length_that_an_output_or_two_explain_is_a_remark(tmp_path: P
     far = int(sum(lengths[:-9]) / (len(rows) - 9))
     result = one(write(tmp_path, rows, board={"avg_length": far}))
     assert (result.matches, kinds(result)) == (False, ["count_mismatch"])
+
+
+@pytest.mark.parametrize("places", [1, 200])
+def test_outputs_that_were_stripped_before_they_were_judged_are_the_stored_ones(
+    tmp_path: Path, places: int
+) -> None:
+    rows = rows_of()
+    stored = [{**r, "output_2": f"\n{r['output_2']} \n"} for r in rows[:places]] + rows[places:]
+    assert one(write(tmp_path, rows, stored=stored)).findings == []
+    # What differs otherwise is another output.
+    stored[0] = {**rows[0], "output_2": rows[0]["output_2"] + " More."}
+    assert kinds(one(write(tmp_path, rows, stored=stored))) == ["count_mismatch"]
+
+
+def test_preferences_that_were_turned_to_the_model_are_no_other_order(tmp_path: Path) -> None:
+    rows = rows_of(n=60)
+    lost = [n for n, row in enumerate(rows) if row["preference"] == 1][:20]
+    for n in lost:
+        rows[n] = rows[n] | {"preference": 2}
+    result = one(write(tmp_path, rows))
+    assert f"{len(lost)} stored preferences are not" in finding(result, "count_mismatch").message
+    assert not any("the order" in note for note in result.notes)
+    # Where the model has won all, another order says the same.
+    result = one(write(tmp_path, [row | {"preference": 2} for row in rows]))
+    assert any("either the outputs were shown in another order" in note for note in result.notes)

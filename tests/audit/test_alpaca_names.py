@@ -8,6 +8,7 @@ import pytest
 
 from harness.audit import Result
 from tests.audit.folders import (
+    CHATGPT,
     WEIGHTED,
     Row,
     audit,
@@ -214,3 +215,27 @@ def test_the_baselines_outputs_beside_judgements_are_no_other_models(tmp_path: P
     ]
     (folder.parent / "model_outputs.json").write_text(json.dumps(theirs))
     assert one(tmp_path).findings == []
+
+
+def test_rows_of_another_model_than_the_folders_are_told_without_outputs(tmp_path: Path) -> None:
+    rows = rows_of(model="large-40b")
+    write(tmp_path / "model-7b" / CHATGPT, rows, outputs=False)
+    (tmp_path / "model-7b" / CHATGPT / "leaderboard.csv").unlink()
+    result = one(tmp_path)
+    assert result.findings == []
+    assert "these are of large-40b, and the folder is called model-7b" in result.notes
+    (tmp_path / "model-7b").rename(tmp_path / "my-large-40B")
+    assert not any("the folder is called" in note for note in one(tmp_path).notes)
+
+
+def test_outputs_of_another_model_than_the_folders_or_of_two_are_told(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": str(n), "output": f"It is {n}.", "generator": "large-40b"} for n in range(9)
+    ]
+    path = tmp_path / "model-7b" / "model_outputs.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(rows))
+    assert "these are of large-40b, and the folder is called model-7b" in one(tmp_path).notes
+    more = [row | {"generator": "model-7b", "output": "Yes."} for row in rows[:4]]
+    path.write_text(json.dumps(rows + more))
+    assert "the outputs are of 2 models: large-40b (9), model-7b (4)" in one(tmp_path).notes

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from harness.audit.alpagasus import _words_of
 from tests.audit.folders import Row, audit, count, finding, kinds, one, reviews
 
 Orders = tuple[list[Row], list[Row]]
@@ -223,3 +224,8 @@ def test_a_place_that_sways_few_prompts_is_no_finding_however_sure(
                 row["review"] = "{:g} {:g}\n".format(*row["score"])
 
     assert kinds(one(reviews(tmp_path, n=400, change=change))) == told
+
+
+def test_a_count_that_is_not_stored_is_unknown() -> None:
+    told = _words_of({"n_wins": 3, "n_draws": None, "n_wins_base": 0})
+    assert told == "3 wins, unknown ties, 0 losses"

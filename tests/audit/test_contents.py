@@ -186,3 +186,10 @@ def test_training_data_are_no_outputs_and_preferences_no_annotations(tmp_path: P
     (folder / "preferences.json").write_text(json.dumps(pairs))
     assert [kinds(r) for r in audit(folder) if r.kind == "alpaca_eval"] == [[]]
     assert [r.kind for r in audit(folder)] == ["alpaca_eval"]
+
+
+def test_a_file_with_every_key_and_no_use_is_not_called_what_it_is_not(tmp_path: Path) -> None:
+    value = {"results": {"piqa": {"acc,none": "?"}}, "versions": {"piqa": 1}}
+    (tmp_path / "results_x.json").write_text(json.dumps(value))
+    with pytest.raises(InputError, match="and yet their values, or the file alone, make no result"):
+        audit_paths([tmp_path])

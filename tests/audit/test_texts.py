@@ -62,3 +62,16 @@ def test_a_text_breaks_off_after_a_letter_a_digit_a_comma_or_an_open_bracket(
     ending: str, broken: bool
 ) -> None:
     assert breaks_off(ending) is broken
+
+
+@pytest.mark.parametrize("role", [True, False])
+def test_turns_that_run_on_may_lack_a_stop_and_a_roles_name_at_the_beginning_may_not(
+    role: bool,
+) -> None:
+    result = Result("", "")
+    draw = random.Random(0)
+    begin = "Assistant: " if role else ""
+    texts = [f"{begin}{text(draw, 20)}\n\nHuman: And then?\n\nAssistant: Yes." for _ in range(20)]
+    check_texts(result, [Output(str(k), t) for k, t in enumerate(texts)])
+    message = next(f.message for f in result.findings if f.kind == "prompt_mismatch")
+    assert ("or it was not stopped" in message) is not role

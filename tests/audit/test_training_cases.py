@@ -459,3 +459,74 @@ def test_an_output_that_no_folder_can_be_is_no_fault(tmp_path: Path, output: str
     write_training(tmp_path / "run", 1000)
     write_arguments(tmp_path, output_dir=f'"{output}"', num_processes=1, **SETTINGS)
     assert audited(tmp_path, write_rows(tmp_path / "data.json", 1000)).findings == []
+
+
+@pytest.mark.parametrize("output", ["out_b", "/mnt/checkpoints/other"])
+def test_a_script_with_another_output_makes_no_error(tmp_path: Path, output: str) -> None:
+    write_training(tmp_path / "out", 1000, 8)
+    write_rows(tmp_path / "b.json", 500)
+    write_arguments(tmp_path, "sh", **SETTINGS, output_dir=output, data_path="b.json")
+    result = audited(tmp_path)
+    assert (result.findings, "rows" in result.metrics) == ([], False)
+    assert any("b.json with its 500 rows does not fit" in note for note in result.notes)
+    # A file beside it that fits is the log's.
+    write_rows(tmp_path / "data.json", 1000)
+    result = audited(tmp_path)
+    assert (result.findings, result.metrics["rows"]) == ([], 1000)
+    assert any("data.json fits the log" in note for note in result.notes)
+    # The one that names this folder is held against it.
+    write_arguments(tmp_path, "sh", **SETTINGS, output_dir="out", data_path="b.json")
+    assert kinds(audited(tmp_path)) == ["count_mismatch"]
+
+
+@pytest.mark.parametrize(
+    ("form", "flag"),
+    [("yaml", {"sample_packing": "true"}), ("yaml", {"packed": "true"}),
+     ("sh", {"block_size": 1024}), ("sh", {"group_texts": "true"})],
+)  # fmt: skip
+def test_other_tools_packing_is_packing(tmp_path: Path, form: str, flag: dict[str, Any]) -> None:
+    write_training(tmp_path, 200, 8)
+    write_rows(tmp_path / "data.json", 1000)
+    one_device = SETTINGS | ({"num_processes": 1} if form == "yaml" else {})
+    write_arguments(tmp_path, form, **one_device)
+    assert kinds(audited(tmp_path)) == ["count_mismatch"]
+    write_arguments(tmp_path, form, **one_device, **flag)
+    result = audited(tmp_path)
+    assert result.findings == []
+    assert "examples were packed together" in " ".join(result.notes)
+
+
+def test_a_script_that_takes_fewer_examples_than_the_log_has_is_passed_by(tmp_path: Path) -> None:
+    write_training(tmp_path, 1000, 8)
+    write_rows(tmp_path / "data.json", 1000)
+    write_arguments(tmp_path, "sh", **SETTINGS, max_samples=500)
+    result = audited(tmp_path)
+    assert result.findings == []
+    assert "max_samples 500, and the log makes" in result.notes[0]
+    write_arguments(tmp_path, "sh", **SETTINGS, max_samples=1000)
+    assert not any("is not this training's" in note for note in audited(tmp_path).notes)
+
+
+@pytest.mark.parametrize("column", ["score", "feedback", "preference"])
+def test_a_rated_data_set_is_a_data_set(tmp_path: Path, column: str) -> None:
+    write_training(tmp_path, 1000, 8)
+    write_arguments(tmp_path, "sh", **SETTINGS)
+    data = write_rows(tmp_path / "data.json", 1000)
+    data.write_text(json.dumps([row | {column: 4.5} for row in json.loads(data.read_text())]))
+    assert audited(tmp_path).metrics["rows"] == 1000
+
+
+@pytest.mark.parametrize(("every", "total"), [(20, 600), (10, 360)])
+def test_two_writers_with_steps_of_their_own_keep_all_losses(
+    tmp_path: Path, every: int, total: int
+) -> None:
+    first = [{"current_steps": n, "total_steps": 600, "loss": 1.0, "epoch": n / 200}
+             for n in range(10, 601, 10)]  # fmt: skip
+    second = [{"current_steps": n, "total_steps": total, "loss": 2.0, "epoch": 3 * n / total}
+              for n in range(every, total + 1, every)]  # fmt: skip
+    lines = [line for n, one in enumerate(first) for line in (one, *second[n : n + 1])]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "trainer_log.jsonl").write_text(text)
+    result = audited(tmp_path)
+    assert "two processes or more" in result.findings[0].message
+    assert result.metrics["logged_losses"] == len(lines)

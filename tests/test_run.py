@@ -535,7 +535,11 @@ def test_a_hub_data_set_is_fetched_once_with_network_and_imported_without(
 ) -> None:
     with_snapshot(volume, monkeypatch)
     hub = {"id": "some/data", "revision": "b" * 40}
-    chain = [{"recipe": "import", "hub": hub}, {"recipe": "random_k", "k": 3}]
+    columns = {"instruction": "question", "output": "answerKey"}
+    chain = [
+        {"recipe": "import", "hub": hub, "columns": columns},
+        {"recipe": "random_k", "k": 3},
+    ]
     volume.run(write_row(specs, gen=chain, train=None))
     assert volume.ran == ["fetch", "gen", "gen"]
     fetch, imported, drawn = volume.jobs
@@ -545,7 +549,7 @@ def test_a_hub_data_set_is_fetched_once_with_network_and_imported_without(
     assert imported.inputs["hub"] == volume.store.root / "datasets" / "some--data-bbbbbbbbbbbb"
     assert set(drawn.inputs) == {"data"}
     volume.jobs.clear()
-    chain[0]["kind"] = "preference"
+    chain[0]["sample"] = {"k": 3}
     volume.run(write_row(specs, gen=chain, train=None))
     assert volume.ran == ["gen", "gen"]
 
@@ -670,7 +674,7 @@ def test_random_weights_are_not_served(specs: Path, volume: Volume) -> None:
 
 
 def test_the_last_step_of_a_chain_is_what_is_trained_on(specs: Path, volume: Volume) -> None:
-    chain = [{"recipe": "import", "file": "seeds.jsonl"}, {"recipe": "random_k", "k": 3}]
+    chain = [{"recipe": "import", "file": "seeds.jsonl"}, {"recipe": "random_k", "k": 1}]
     volume.run(write_row(specs, gen=chain))
     assert volume.ran == ["gen", "gen", "train"]
     imported, drawn, train = volume.jobs

@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Heavy imports stand inside the commands that need them."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -13,9 +14,10 @@ import click
 from harness import __version__
 from harness.encoding import tolerate_any_terminal, typed
 from harness.errors import DataAbsent, HarnessError, InputError, Interrupted
+from harness.masking import masked
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Iterator
 
     from rich.console import Console
 
@@ -81,10 +83,15 @@ class Group(click.Group):
         tolerate_any_terminal()
         return super().main(*args, **extra)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _masked_usage():
+            return super().make_context(*args, **extra)
+
     def invoke(self, context: click.Context) -> Any:
         signal.signal(signal.SIGTERM, _interrupt)
         try:
-            return super().invoke(context)
+            with _masked_usage():
+                return super().invoke(context)
         except HarnessError as e:
             _complain(e.message, e.hint)
             sys.exit(e.exit_code)
@@ -115,6 +122,18 @@ class Group(click.Group):
                 raise
             _complain(f"{e.filename} cannot be used: {e.strerror}", "")
             sys.exit(1)
+
+
+@contextlib.contextmanager
+def _masked_usage() -> "Iterator[None]":
+    """Click's own errors repeat what was typed, which may be a key in the wrong place."""
+    try:
+        yield
+    except click.UsageError as e:
+        shown = masked(e.format_message())
+        if shown == e.format_message():
+            raise
+        raise click.UsageError(shown, e.ctx) from None
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -414,6 +433,8 @@ def export(
     from harness.export import export as export_model
     from harness.run import Runner
 
+    if target["to"].lower().startswith(HUB):
+        target["to"] = HUB + target["to"][len(HUB) :]
     planner = _planner(volume, inputs, executor)
     planner.store.prepare()
     loaded = _row_named(name, scale)
@@ -431,7 +452,7 @@ def export(
         tables = {"row.csv": to_csv(lines), "row.md": to_markdown(lines, title)} if lines else {}
         said = pack(planner.store, planner.files, plan, tables, Path(target["to"]), weights)
     for line in said:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(masked(line), highlight=False, markup=False, soft_wrap=True)
 
 
 @main.command()

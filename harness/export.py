@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness import model_card
-from harness.crate import ARCHIVES
+from harness.crate import ARCHIVES, check_target
 from harness.errors import InputError
 from harness.executors import Job
 from harness.keys import key_names
 from harness.llm.secrets import read_key
+from harness.masking import holds_key
 from harness.modeling.upload import CARD, MAIN, TOKEN, contents
 from harness.plan import RowPlan, StagePlan
 from harness.progress import ProgressView, plain
@@ -75,7 +76,7 @@ def export(runner: Runner, plan: RowPlan, target: Target) -> list[str]:
     if not target.to.startswith(HUB):
         return _copy(artefact, _card(runner, planned, "."), Path(target.to))
     repo = target.to.removeprefix(HUB)
-    if not re.fullmatch(HUB_ID, repo):
+    if not re.fullmatch(HUB_ID, repo) or holds_key(repo):
         raise InputError(f"--to {target.to}: {repo!r} is no name on the hub", "hub:OWNER/NAME")
     if not re.fullmatch(BRANCH, target.revision) or ".." in target.revision:
         raise InputError(f"--revision {target.revision!r} cannot be a branch's name")
@@ -109,6 +110,7 @@ def _copy(artefact: Artefact, card: str, folder: Path) -> list[str]:
             f"--to {folder}: a model is copied into a folder, and this is the name of an archive",
             f"Name a folder, for example {folder.with_suffix('').with_suffix('')}.",
         )
+    check_target(folder)
     if folder.exists() or folder.is_symlink():
         raise InputError(
             f"{folder} is there already", "Name a folder that is not, or hub:OWNER/NAME."

@@ -25,6 +25,11 @@ _KEY = re.compile(
 a commit (40 digits) or a sha256 (64) is none."""
 
 
+def holds_key(text: str) -> bool:
+    """Whether something in the text has the form of a key."""
+    return _KEY.search(text) is not None
+
+
 def masked(text: str) -> str:
     """The text without what looks like a key, a password in a URL, or a URL's query."""
     text = _URL_SECRET.sub(lambda m: REDACTED + "@" * m[0].endswith("@"), text)

@@ -160,6 +160,10 @@ def test_only_a_stage_with_a_real_endpoint_gets_the_network_and_the_key(
     assert [(j.stage, j.network, j.secrets) for j in volume.jobs] == [
         ("judge", True, ("ROW_TEST_KEY",))
     ]
+    volume.jobs.clear()
+    other = write_row(specs, "other", eval=evaluation(specs), train={"steps": 3})
+    volume.run(specs / "real.yaml", other)
+    assert {j.others_keys for j in volume.jobs} == {frozenset({"ROW_TEST_KEY"})}
     written = [p for p in volume.store.root.rglob("*") if p.is_file()]
     assert written
     assert not [p for p in written if b"sk-very-secret" in p.read_bytes()]

@@ -1,6 +1,10 @@
 """A row as a research object (RO-Crate) that another machine can replay: `pack` writes it, `unpack`
 makes a volume and a plan of it again."""
 
+from pathlib import Path
+
+from harness.errors import InputError
+
 CRATE_FILE = "harness.json"
 """What the harness itself reads of a crate."""
 CRATE_FORMAT = 1
@@ -12,3 +16,21 @@ ARCHIVES = (
 """Endings of archives that a crate is not."""
 WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
 """Files that a replay does not read, and that are left out unless they are asked for."""
+
+
+def check_target(to: Path) -> None:
+    """Raises InputError where nothing can be written under this name: it is an ending alone, it begins
+    as an address does, or it stands below a file."""
+    if to.name.lower() in (".zip", *ARCHIVES):
+        raise InputError(
+            f"--to {to}: {to.name} is an ending alone", f"Name {to.parent}/NAME{to.name}."
+        )
+    scheme, colon, _ = to.parts[0].partition(":") if to.parts else ("", "", "")
+    if colon and scheme.isalnum():
+        raise InputError(
+            f"--to {to}: there is no {scheme}: to write to",
+            f"Name hub:OWNER/NAME, or, if a folder is called so, ./{to}.",
+        )
+    there = next(p for p in to.absolute().parents if p.exists() or p.is_symlink())
+    if not there.is_dir():
+        raise InputError(f"--to {to}: {there} is no folder", "Name a place in a folder.")

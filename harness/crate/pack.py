@@ -13,7 +13,7 @@ from typing import Any
 from rich.filesize import decimal
 
 from harness import __version__
-from harness.crate import ARCHIVES, CRATE_FILE, CRATE_FORMAT, METADATA, WEIGHTS
+from harness.crate import ARCHIVES, CRATE_FILE, CRATE_FORMAT, METADATA, WEIGHTS, check_target
 from harness.crate.metadata import metadata_of
 from harness.crate.readme import readme_of
 from harness.errors import InputError
@@ -76,8 +76,8 @@ def pack(
         What was done, in words.
 
     Raises:
-        InputError: the row is not finished, the target is there already, or is named like an archive
-            of another kind.
+        InputError: the row is not finished, the target is there already, is named like an archive of
+            another kind, or cannot be written.
         Damaged: an artefact is not what its manifest says.
     """
     if to.suffix.lower() in ARCHIVES:
@@ -85,6 +85,7 @@ def pack(
             f"--to {to}: a crate is a folder or one archive, FILE.zip",
             f"Name {_without_ending(to)}.zip; or a folder, and pack that yourself.",
         )
+    check_target(to)
     if to.exists() or to.is_symlink():
         raise InputError(f"{to} is there already", "Name a folder or a .zip file that is not.")
     absent = [s for s in plan.stages if s.artefact is None]

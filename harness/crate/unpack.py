@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from harness import environment
-from harness.crate import ARCHIVES, CRATE_FILE, CRATE_FORMAT
+from harness.crate import ARCHIVES, CRATE_FILE, CRATE_FORMAT, METADATA
 from harness.errors import HarnessError, InputError
 from harness.keys import Files, digest_of, flatten, key_view
 from harness.plan import RowPlan, StagePlan
@@ -27,7 +27,7 @@ from harness.spec.models import Row
 from harness.spec.recipes import Gen
 from harness.spec.template import Template
 from harness.spec.train import Train
-from harness.store import Artefact, Damaged, Store
+from harness.store import Artefact, Damaged, Store, files_below
 
 PARTS = ("artefacts", "given", "datasets")
 """Folders of a crate that a replay reads."""
@@ -104,7 +104,7 @@ def is_crate(name: str) -> bool:
             f"Unpack it, and name the folder that holds {CRATE_FILE}.",
         )
     is_zip = path.suffix.lower() == ".zip" or (path.is_file() and zipfile.is_zipfile(path))
-    return is_zip or (path / CRATE_FILE).is_file()
+    return is_zip or any((path / name).is_file() for name in (CRATE_FILE, METADATA))
 
 
 def mount_of(path: Path) -> str:
@@ -141,6 +141,8 @@ def opened(path: Path, executor: str) -> Iterator[Opened]:
 
 
 def _opened(path: Path, root: Path, executor: str) -> Opened:
+    if path.is_dir() and not (path / CRATE_FILE).is_file():
+        raise _damaged(path, InputError(f"it has no {CRATE_FILE}"))
     try:
         _lay_out(path, root)
     except HarnessError:
@@ -151,6 +153,8 @@ def _opened(path: Path, root: Path, executor: str) -> Opened:
         raise InputError(f"{path} is no crate of the harness: it has no {CRATE_FILE}")
     try:
         held = json.loads((root / CRATE_FILE).read_text(encoding="utf-8"))
+        if not isinstance(held, dict):
+            raise ValueError(f"{CRATE_FILE} is no mapping")
         if held.get("format") != CRATE_FORMAT:
             raise InputError(
                 f"{path} is a crate of the format {held.get('format')!r}, and this harness reads "
@@ -166,10 +170,32 @@ def _opened(path: Path, root: Path, executor: str) -> Opened:
         raise InputError(
             f"{path}: its {CRATE_FILE} or a manifest cannot be read: {_said(e)}", "Get it anew."
         ) from None
+    _check_whole(path)
     return Opened(plan, store, files, _notes(plan))
 
 
-def _damaged(path: Path, error: Damaged) -> HarnessError:
+def _check_whole(path: Path) -> None:
+    """Raises HarnessError where the crate lacks a file that its description lists, or has none."""
+    if path.is_dir():
+        names = {str(file.relative_to(path)) for file in files_below(path)}
+        text = (path / METADATA).read_bytes() if METADATA in names else b""
+    else:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+            text = archive.read(METADATA) if METADATA in names else b""
+    if METADATA not in names:
+        raise _damaged(path, HarnessError(f"the crate is not whole: it has no {METADATA}"))
+    try:
+        listed = [e["@id"] for e in json.loads(text)["@graph"] if "File" in e["@type"]]
+        missing = sorted(set(listed) - names)
+    except (ValueError, KeyError, TypeError) as e:
+        raise _damaged(path, HarnessError(f"its {METADATA} cannot be read: {e}")) from None
+    if missing:
+        count = f"{len(missing)} of {len(listed)} files are missing"
+        raise _damaged(path, HarnessError(f"the crate is not whole: {count}: {', '.join(missing)}"))
+
+
+def _damaged(path: Path, error: HarnessError) -> HarnessError:
     """Of a crate nothing can be removed and made anew, as of a volume."""
     return HarnessError(f"{path}: {error.message}", "Get the crate anew.")
 

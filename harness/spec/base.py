@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from harness.masking import KEY_ADVICE, masked
+from harness.masking import KEY_ADVICE, holds_key, masked
 from harness.texts import read_text
 
 VARIABLE = "^[A-Za-z_][A-Za-z0-9_]*$"
@@ -120,10 +120,22 @@ REVISION = "^[0-9a-f]{40}$"
 HUB_ID = "^[\\w.-]+/[\\w.-]+$"
 
 
+def _no_key(value: Any) -> Any:
+    if isinstance(value, str) and holds_key(value):
+        raise ValueError(
+            f"this looks like a key, and would be printed wherever it is named. {KEY_ADVICE}"
+        )
+    return value
+
+
+NO_KEY = BeforeValidator(_no_key)
+"""What is named in tables, plans and logs, and so must not be a key by mistake."""
+
+
 class Hub(Spec):
     """What a repository on the hub is called, and which commit of it is meant."""
 
-    id: Annotated[str, Field(pattern=HUB_ID)]
+    id: Annotated[str, Field(pattern=HUB_ID), NO_KEY]
     revision: Annotated[str, Field(pattern=REVISION)] | None = None
     """The full commit hash; a branch name would let content change under its key. Left open, nothing
     runs: `harness pin SPEC` asks the hub and writes it. The key has what is written."""
@@ -210,7 +222,7 @@ TOKEN_LIMITS: tuple[TokenLimit, ...] = get_args(TokenLimit)
 class Endpoint(Spec):
     """An OpenAI-compatible server and the model asked for."""
 
-    model: str
+    model: Annotated[str, NO_KEY]
     base_url: Annotated[str, AfterValidator(_server_url)] | None = None
     """Left open: OpenAI's own, or the simulated server when `simulated` is given."""
     api_key_env: Annotated[str | None, Field(pattern=VARIABLE), BeforeValidator(_variable_name)] = (

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from harness.spec.answer import Answer
-from harness.spec.base import Data, Name, Seed, Spec
+from harness.spec.base import NO_KEY, Data, Name, Seed, Spec
 from harness.spec.compared import check_studied
 from harness.spec.judges import Judge, LossJudge, ModelJudge, OutputJudge, Task
 from harness.spec.model_source import ModelSource
@@ -180,11 +180,17 @@ def _part_of_a_spec(path: str) -> str:
 class Row(Spec):
     """One line of a results table."""
 
-    row: Name
+    row: Annotated[Name, NO_KEY]
     """The row's id, unique among all specs."""
-    table: Name
-    title: str
-    varied: Annotated[dict[str, str | int | float | bool], BeforeValidator(_null_as_a_word)] = {}
+    table: Annotated[Name, NO_KEY]
+    title: Annotated[str, NO_KEY]
+    varied: Annotated[
+        dict[
+            Annotated[str, NO_KEY],
+            Annotated[str, NO_KEY] | int | float | bool,
+        ],
+        BeforeValidator(_null_as_a_word),
+    ] = {}
     """What sets this row apart from the others of its table."""
     studied: list[Annotated[str, AfterValidator(_part_of_a_spec)]] | None = None
     """Parts of the spec, as dotted paths (`train`, `eval.answer.template`), that the table's rows are

@@ -446,3 +446,70 @@ def test_a_manifest_that_was_changed_and_sealed_anew_is_found_out(
     done = command("replay", tmp_path / "crate")
     assert done.exit_code in (1, 2)
     assert words in done.output
+
+
+@pytest.mark.parametrize("lost", ["spec/one.yaml", "README.md", "ro-crate-metadata.json"])
+@pytest.mark.parametrize("name", ["crate", "crate.zip"])
+def test_a_crate_that_lacks_a_file_is_not_called_exact(
+    home: Path, tmp_path: Path, lost: str, name: str
+) -> None:
+    export(tmp_path / "crate")
+    (tmp_path / "crate" / lost).unlink()
+    if name.endswith(".zip"):
+        _zip(tmp_path / "crate", tmp_path / name)
+    done = command("replay", tmp_path / name)
+    assert done.exit_code == 1
+    assert "the crate is not whole" in done.stderr
+    assert lost in done.stderr
+    assert "exact" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("ro-crate-metadata.json", '{"a": ', "its ro-crate-metadata.json cannot be read"),
+        ("ro-crate-metadata.json", "[]", "its ro-crate-metadata.json cannot be read"),
+        ("harness.json", "[]", "harness.json is no mapping"),
+        ("harness.json", None, "it has no harness.json"),
+    ],
+)
+def test_a_crate_whose_description_is_broken_is_told_as_one(
+    home: Path, tmp_path: Path, name: str, text: str | None, words: str
+) -> None:
+    export(tmp_path / "crate")
+    file = tmp_path / "crate" / name
+    file.unlink() if text is None else file.write_text(text)
+    done = command("replay", tmp_path / "crate")
+    assert done.exit_code in (1, 2)
+    assert words in done.stderr
+    assert "anew" in done.stderr
+    assert "exact" not in done.output
+
+
+@pytest.mark.parametrize("model", [[], ["--model"]])
+def test_what_can_be_no_place_to_write_to_is_refused(
+    home: Path, tmp_path: Path, model: list[str]
+) -> None:
+    (tmp_path / "f").write_text("")
+    for to, words in (
+        (str(tmp_path / "f" / "x" / "z"), f"{tmp_path / 'f'} is no folder"),
+        (str(tmp_path / "f" / "z"), f"{tmp_path / 'f'} is no folder"),
+        (str(tmp_path / ".zip"), ".zip is an ending alone"),
+        ("hf:me/x", "hub:OWNER/NAME"),
+        ("https://host/me/x", "hub:OWNER/NAME"),
+        ("HUB:me", "is no name on the hub"),
+        ("Hub:me/hf_AbCdEfGhIjKlMnOpQrStUvWx", "is no name on the hub"),
+    ):
+        done = command("export", "specs/one.yaml", "--to", to, *model)
+        assert done.exit_code == 2, done.output
+        assert words in done.stderr
+        assert "QrSt" not in done.output
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    assert not list(Path.cwd().glob("*:*"))
+
+
+def test_a_key_in_the_name_of_a_crate_is_not_printed(home: Path, tmp_path: Path) -> None:
+    key = "sk-proj-Ab3dEf6hIj9kLm2nOp5q"
+    done = export(tmp_path / f"{key}.zip")
+    assert (tmp_path / f"{key}.zip").is_file()
+    assert key not in done.output

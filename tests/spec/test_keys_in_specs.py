@@ -145,3 +145,31 @@ def test_a_layouts_faults_do_not_print_a_key(tmp_path: Path) -> None:
     done = command("validate", tmp_path / "specs")
     assert done.exit_code == 2
     assert KEYS[0] not in done.output
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_of_the_command_lines_own_faults_none_prints_a_key(key: str) -> None:
+    for line in (
+        [key], [f"--{key}"], ["run", "x", "--executor", key], ["run", "x", "--scale", key],
+        ["run", "x", f"--{key}"], ["table", "--format", key], ["schema", key],
+    ):  # fmt: skip
+        done = command(*line)
+        assert done.exit_code == 2
+        assert key not in done.output
+        assert "[key]" in done.output
+
+
+@pytest.mark.parametrize("key", [k for k in KEYS if "." not in k])
+def test_a_key_in_a_name_that_is_shown_is_refused(tmp_path: Path, key: str) -> None:
+    hub = {"hub": {"id": f"me/{key}", "revision": "a" * 40}}
+    part = evaluation(tmp_path / "specs", endpoint(model=key))
+    for place, changes in (
+        ("eval.judge.judge.model", {"eval": part}), ("model.hub.id", {"model": hub}),
+        ("title", {"title": key}), ("varied", {"varied": {"data": key}}),
+    ):  # fmt: skip
+        write_row(tmp_path / "specs", **changes)
+        done = command("validate", tmp_path / "specs" / "one.yaml")
+        assert done.exit_code == 2
+        assert key not in done.output
+        assert place in done.output
+        assert "looks like a key" in done.output

@@ -21,7 +21,9 @@ MESSAGES = [
     {"role": "assistant", "content": "Hello, Ada."},
     {"role": "user", "content": "What is my name?"},
 ]
-INSTRUCTION = "User: My name is Ada.\n\nAssistant: Hello, Ada.\n\nUser: What is my name?"
+INSTRUCTION = (
+    "System: Be brief.\n\nUser: My name is Ada.\n\nAssistant: Hello, Ada.\n\nUser: What is my name?"
+)
 SET = [{"messages": [*MESSAGES, {"role": "assistant", "content": "Ada."}]}]
 
 

@@ -17,13 +17,14 @@ _KEY = re.compile(
       | AIza[\w-]{16,}
       | eyJ[\w-]{6,}\.[\w-]{6,}(?:\.[\w-]*)?
       | [0-9a-fA-F]{32}(?![A-Za-z0-9])
-      | (?=[A-Z0-9+]*[a-z])(?=[a-z0-9+]*[A-Z])(?=(?:[A-Za-z+]*[0-9]){3})[A-Za-z0-9+]{24,60}(?![A-Za-z0-9+])=*
+      | (?=[A-Z0-9+]*[a-z])(?=[a-z0-9+]*[A-Z])(?=(?:[A-Za-z+]*[0-9]){3})
+        [A-Za-z0-9+]{24,60}(?![A-Za-z0-9+])=*
     )""",
     re.VERBOSE,
 )
 """The forms of well-known providers, JSON web tokens, and long texts without a word's shape (of over 60
-letters in a row none is taken for a key: an alphabet is not one). The hex of
-a commit (40 digits) or a sha256 (64) is none."""
+letters in a row none is taken for a key: an alphabet is not one). The hex of a commit (40 digits) or a
+sha256 (64) is none."""
 
 
 def holds_key(text: str) -> bool:

@@ -396,7 +396,7 @@ def test_what_does_not_decide_the_content_changes_no_key(spec: Path, name: str) 
 def test_writing_a_default_out_changes_no_key(spec: Path) -> None:
     before = keys(spec)
     for name, value in {
-        "gen.shown": 3,
+        "gen.tasks_per_reply": 20,
         "gen.sampling": {"temperature": 1, "top_p": 1.0, "max_tokens": 3072},
         "train.batch_size": 8,
         "train.learning_rate": 0.00002,
@@ -410,7 +410,7 @@ def test_writing_a_default_out_changes_no_key(spec: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "field", "default", "first"),
     [
-        ("AlpacaGen", "shown", 9, "gen"),
+        ("AlpacaGen", "tasks_per_reply", 9, "gen"),
         ("Endpoint", "base_url", "http://localhost:9", "gen"),
         ("Train", "batch_size", 9, "train"),
         ("Decoding", "top_p", 0.9, "answer"),

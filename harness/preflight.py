@@ -67,7 +67,7 @@ def check(
     plan: RowPlan, files: Files, only: Sequence[str] = (), store: Store | None = None
 ) -> None:
     """Look at the stages of a row that are to run (of those in `only`, if any), as far as their data
-    is here: what is on the hub, once its snapshot is in the `store`.
+    is here. With the `store`: at those alone that read from the hub, whose snapshots are in it by now.
 
     Files that only a package reads which is not installed here are not looked at.
 
@@ -77,8 +77,10 @@ def check(
     for stage in plan.own:
         if stage.status == "reuse" or stage.stage not in (only or STAGES):
             continue
-        hubs = stage.hubs().items() if store is not None else ()
-        snapshots = {n: store.hub_folder(*hub) for n, hub in hubs} if store is not None else {}
+        hubs = stage.hubs()
+        if store is not None and not hubs:
+            continue
+        snapshots = {n: store.hub_folder(*hub) for n, hub in hubs.items()} if store else {}
         try:
             _check(stage, files, {n: str(p) for n, p in snapshots.items() if p.is_dir()})
         except InputError as e:

@@ -119,7 +119,8 @@ class Runner:
         """Of the stages that are not run now, what nobody has yet asked the hub for."""
         others = [s for s in plan.own if only and s.stage not in only and s.status != "reuse"]
         hubs = [hub for stage in others for hub in stage.hubs().values()]
-        absent = {hub.id: "" for hub, code in hubs if not self.store.hub_folder(hub, code).is_dir()}
+        lacking = [hub.id for hub, code in hubs if not self.store.hub_folder(hub, code).is_dir()]
+        absent = list(dict.fromkeys(lacking))
         if absent:
             self.console.print(
                 f"row {plan.row.row}: its other stages read {', '.join(absent)} from the hub, which is "
@@ -228,7 +229,7 @@ class Runner:
             lock=lock,
             image_stage=planned.stage,
             environment=planned.document["environment"],
-            network=endpoint is not None and endpoint.simulated is None,
+            network=planned.pays and not replay,
             secrets=(endpoint.api_key_env,) if endpoint and endpoint.api_key_env else (),
             others_keys=self._keys | key_names(planned.owner),
             budget=planned.owner.budget,

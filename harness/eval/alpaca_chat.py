@@ -61,7 +61,7 @@ def broken_findings(pairs: Sequence[Pair], unjudged: set[str]) -> list[dict[str,
     message = (
         f"of {counted(len(pairs), 'prompt')} {len(broken)} {'has' if len(broken) == 1 else 'have'} "
         f"{' or '.join(SPECIAL_TOKENS)} in the instruction, the output or the baseline's, at which "
-        " alpaca_eval cuts its prompt into messages: the judge was shown a conversation that "
+        "alpaca_eval cuts its prompt into messages: the judge was shown a conversation that "
         "the text rewrote, and what it said of it is no judgement of the outputs"
     )
     evidence = {

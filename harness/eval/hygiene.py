@@ -7,7 +7,7 @@ dialogue, or for one word a hundred times.
 
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.progress import counted
@@ -51,7 +51,9 @@ _CHARACTERS = re.compile(r"(?P<block>\S{1,20}?)(?P=block){9,}")
 """The same for what has no spaces between its words: a block of up to 20 characters ten times."""
 LOOP_CHARACTERS = 40
 
-_THINKS = re.compile(r"<(?P<closes>/?)think(?:ing)?\s*>", re.IGNORECASE)
+_THINKS = re.compile(
+    r"(?P<fence>^ {0,3}```)|`|\n|<(?P<closes>/?)think(?:ing)?\s*>", re.IGNORECASE | re.MULTILINE
+)
 
 _IS_EMPTY = ("is empty", "are empty")
 _IS_CUT = ("is cut at the token limit", "are cut at the token limit")
@@ -131,7 +133,7 @@ def split_reasoning(text: str) -> tuple[str, set[str]]:
     them, it is all up to a </think> at the end of a line. Open reasoning has only its beginning, on a
     line of its own or as the first of one: the answer ended within it, and nothing follows.
     """
-    tags = [tag for tag in _THINKS.finditer(text) if not _is_quoted(text, tag)]
+    tags = list(_tags(text))
     found: set[str] = set()
     parts, at = [], 0
     if tags and tags[0]["closes"]:
@@ -162,11 +164,18 @@ def split_reasoning(text: str) -> tuple[str, set[str]]:
     return "".join([*parts, text[at:]]), found
 
 
-def _is_quoted(text: str, tag: re.Match[str]) -> bool:
-    """Whether it is shown as code, between backquotes or in a fenced block that began before it."""
-    line = text[text.rfind("\n", 0, tag.start()) + 1 : tag.start()]
-    fences = len(re.findall(r"^ {0,3}```", text[: tag.start()], re.MULTILINE))
-    return fences % 2 == 1 or line.count("`") % 2 == 1
+def _tags(text: str) -> Iterator[re.Match[str]]:
+    """Those that are not shown as code, between backquotes of a line or in a fenced block."""
+    is_fenced = is_quoted = False
+    for match in _THINKS.finditer(text):
+        if match["fence"]:
+            is_fenced = not is_fenced
+        elif match[0] == "\n":
+            is_quoted = False
+        elif match[0] == "`":
+            is_quoted = not is_quoted
+        elif not is_fenced and not is_quoted:
+            yield match
 
 
 def count_flags(flagged: Sequence[Sequence[str]]) -> dict[str, int]:

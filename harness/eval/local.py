@@ -28,7 +28,7 @@ from harness.spec.answer import Answer, TransformersEngine
 from harness.spec.model_source import ModelSource
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 DONE = "outputs.jsonl"
 """The answers as they ended, from which an interrupted run goes on."""
@@ -108,7 +108,7 @@ def _make(
     show({})
     with path.open("a", encoding="ascii") as file:
         for made in decoder.answers(asked, show):
-            output = finish(made, decoder.tokenizer, stop, lengths[made.index])
+            output = finish(made, decoder.stops, lengths[made.index])
             done[made.index] = output
             file.write(json.dumps(asdict(output)) + "\n")
             file.flush()
@@ -116,12 +116,10 @@ def _make(
     return pace.seconds, pace.tokens
 
 
-def finish(
-    made: Made, tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str], prompt_tokens: int
-) -> Output:
+def finish(made: Made, stops: Stops, prompt_tokens: int) -> Output:
     """The answer as a text, up to the first stop text in it."""
-    answer = Stops(tokenizer, stop).text(made.tokens)
-    cut = min((answer.find(text) for text in stop if text in answer), default=len(answer))
+    answer = stops.text(made.tokens)
+    cut = min((answer.find(text) for text in stops.texts if text in answer), default=len(answer))
     return Output(made.index, answer[:cut], made.finish_reason, len(made.tokens), prompt_tokens)
 
 

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.call import StageCall
+from harness.call import MANIFEST, StageCall
 from harness.modeling.load import TRAINED, load_model
 from harness.spec.answer import QUANTIZATION
 from harness.spec.model_source import ModelSource
@@ -14,8 +14,6 @@ from harness.spec.train import Quantization
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-MANIFEST = "manifest.json"
 
 
 @dataclass

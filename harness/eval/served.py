@@ -61,11 +61,11 @@ def answer_by_endpoint(
 ) -> Answered:
     """Raises what harness.llm.client raises, and InputError for a template that is no plain text."""
     kind: Kind = engine.api
-    looks = special_looks_in(params.decoding.stop)
-    if looks and source is not None:
-        looks += special_tokens(load_tokenizer(source, call.inputs))
-    special = special_pattern(looks)
     if kind == "chat":
+        looks = special_looks_in(params.decoding.stop)
+        if looks and source is not None:
+            looks += special_tokens(load_tokenizer(source, call.inputs))
+        special = special_pattern(looks)
         bodies = [chat_body(prompt, engine, params.decoding) for prompt in prompts]
         stop = params.decoding.stop
     else:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from harness.modeling.pieces import Piece, pieces
-from harness.modeling.tokenizer_template import TokenizerTemplate, dated
+from harness.modeling.tokenizer_template import TokenizerTemplate
 from harness.spec.template import DATE, Template
 
 if TYPE_CHECKING:
@@ -85,10 +85,7 @@ def opening_of(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def _own(tokenizer: "PreTrainedTokenizerBase", template: Template) -> str:
-    jinja = str(tokenizer.get_chat_template())
-    own = TokenizerTemplate(tokenizer, template.date or DATE)
-    if own.asks_for_date:
-        jinja = dated(jinja, own.day)
+    jinja = TokenizerTemplate(tokenizer, template.date or DATE).jinja
     if not template.system:
         return jinja
     system = f"[{{'role': 'system', 'content': {_literal(template.system)}}}]"

@@ -5,6 +5,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.texts import read_text
+
 CONFIG, GENERATION = "config.json", "generation_config.json"
 BASE_CHAT_TEMPLATE = "base_chat_template.jinja"
 """In a trained model's folder: the chat template that its base brought, empty where it brought none.
@@ -44,7 +46,7 @@ def read_settings(folder: Path) -> Settings:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8-sig"))
+        stored = json.loads(read_text(path))
     except (ValueError, OSError):
         return None
     return stored if isinstance(stored, dict) else None

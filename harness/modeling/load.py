@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import InputError
 from harness.modeling.generation import (
     BASE_CHAT_TEMPLATE,
+    CONFIG,
     end_tokens_in,
     read_settings,
     token_set,
@@ -29,7 +30,6 @@ QUANTISED = "Linear4bit"
 """The class of bitsandbytes' layers in 4 bits."""
 TRAINED = "model"
 """Of the call's inputs, the train artefact; and in that, the folder of its model."""
-CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")

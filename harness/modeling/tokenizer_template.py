@@ -68,9 +68,13 @@ class TokenizerTemplate:
         if not tokenizer.chat_template:
             raise InputError("the tokenizer brings no chat template (template: tokenizer)", _HINT)
         try:
-            self._jinja = str(tokenizer.get_chat_template())
+            jinja = str(tokenizer.get_chat_template())
         except ValueError as e:
             raise InputError(f"the tokenizer's chat template cannot be chosen: {e}", _HINT) from e
+        self.asks_for_date = ASKS.search(jinja) is not None
+        """Whether it speaks of the day anywhere: some do so in few conversations."""
+        self.jinja = dated(jinja, self.day) if self.asks_for_date else jinja
+        """With the day in place of the clock, where it asks for it."""
         shown = self._render([_said("user", "question"), _said("assistant", PROBE)], asks=False)
         after = shown.partition(PROBE)[2]
         specials = "|".join(map(re.escape, special_tokens(tokenizer)))
@@ -122,11 +126,6 @@ class TokenizerTemplate:
         return self._apart(whole, asked, told)
 
     @cached_property
-    def asks_for_date(self) -> bool:
-        """Whether it speaks of the day anywhere: some do so in few conversations."""
-        return ASKS.search(self._jinja) is not None
-
-    @cached_property
     def _places_system(self) -> bool:
         messages = [_said("system", PROBE), _said("user", "question")]
         return PROBE in self._render(messages, asks=True)
@@ -163,7 +162,7 @@ class TokenizerTemplate:
             return str(
                 self._tokenizer.apply_chat_template(
                     messages,
-                    chat_template=dated(self._jinja, self.day),
+                    chat_template=self.jinja,
                     tokenize=False,
                     add_generation_prompt=asks,
                 )

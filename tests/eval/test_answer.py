@@ -16,6 +16,7 @@ from harness.errors import HarnessError, InputError
 from harness.eval.answer import run
 from harness.eval.decode import Decoder, Made, end_tokens, generation_settings, sample
 from harness.eval.local import finish
+from harness.eval.stops import Stops
 from harness.modeling.load import bytes_tokenizer, load_model
 from harness.spec.answer import Decoding
 from harness.spec.model_source import ModelSource
@@ -221,7 +222,7 @@ def test_an_ended_row_keeps_nothing_of_what_follows_its_end() -> None:
     a, b = tokenizer("ab")["input_ids"]
 
     def row(tokens: list[int], stop: list[str]) -> Any:
-        made = finish(Made(0, tokens, "stop"), tokenizer, stop, 4)
+        made = finish(Made(0, tokens, "stop"), Stops(tokenizer, stop), 4)
         return made.output, made.tokens, made.prompt_tokens
 
     assert row([a, b], []) == ("ab", 2, 4)

@@ -75,7 +75,7 @@ def test_an_answers_text_ends_before_the_stop_text(real_model: Path, stop: str) 
     ended = next(n for n in range(1, len(ids) + 1) if stops.complete(ids[:n]))
     assert stop in tokenizer.decode(ids[:ended])
     assert stop not in tokenizer.decode(ids[: ended - 1])
-    assert finish(Made(0, ids[:ended], "stop"), tokenizer, [stop], 1).output == cut(SAID, stop)
+    assert finish(Made(0, ids[:ended], "stop"), stops, 1).output == cut(SAID, stop)
 
     shown = Shown([stop], io.StringIO())
     streamer = Streamer(stops, shown, set(), has_prompt=True)

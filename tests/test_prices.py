@@ -49,7 +49,7 @@ def test_a_simulated_teacher_with_a_priced_name_is_planned_at_no_cost(
 ) -> None:
     spec = priced_row(tmp_path / "specs", teacher={"model": "teacher", "simulated": {}})
     said = command("plan", "--volume", tmp_path / "runs", spec).output
-    assert "about 100 calls, 18,600 prompt + 120,000 completion tokens, $0" in said
+    assert "about 100 calls, 6,600 prompt + 120,000 completion tokens, $0" in said
     assert "prices dated" not in said
 
 
@@ -127,22 +127,22 @@ def test_a_plan_says_calls_tokens_and_dollars_and_of_when_the_prices_are(
 ) -> None:
     spec = priced_row(tmp_path / "specs")
     said = command("plan", "--volume", tmp_path / "runs", spec).output
-    # 100 replies of 20 tasks of 60 tokens; 3 shown tasks of 60 and a prompt of 6 tokens.
-    assert "about 100 calls, 18,600 prompt + 120,000 completion tokens, $1.00" in said
+    # 100 replies of 20 tasks of 60 tokens; a shown task of 60 and a prompt of 6 tokens.
+    assert "about 100 calls, 6,600 prompt + 120,000 completion tokens, $0.97" in said
     assert "(prices dated 2026-01-02)" in said
 
 
 def test_a_batch_is_planned_at_half_the_price(tmp_path: Path, table: Path) -> None:
     spec = priced_row(tmp_path / "specs", teacher={"model": "teacher", "mode": "batch"})
-    assert "completion tokens, $0.50" in command("plan", "--volume", tmp_path / "v", spec).output
+    assert "completion tokens, $0.49" in command("plan", "--volume", tmp_path / "v", spec).output
 
 
 @pytest.mark.parametrize(
     ("budget", "said"),
     [
         ("{usd: 0.05}", "exceeds the budget of $0.05 for a stage"),
-        ("{calls: 99, tokens: 138599}", "exceeds the budget of 99 calls and 138,599 tokens for a"),
-        ("{usd: 1.5, calls: 100, tokens: 138600}", ""),
+        ("{calls: 99, tokens: 126599}", "exceeds the budget of 99 calls and 126,599 tokens for a"),
+        ("{usd: 1.5, calls: 100, tokens: 126600}", ""),
     ],
 )
 def test_a_plan_says_which_budget_a_stage_is_expected_to_pass(

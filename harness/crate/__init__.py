@@ -31,6 +31,6 @@ def check_target(to: Path) -> None:
             f"--to {to}: there is no {scheme}: to write to",
             f"Name hub:OWNER/NAME, or, if a folder is called so, ./{to}.",
         )
-    there = next(p for p in to.absolute().parents if p.exists() or p.is_symlink())
-    if not there.is_dir():
-        raise InputError(f"--to {to}: {there} is no folder", "Name a place in a folder.")
+    ancestor = next(p for p in to.absolute().parents if p.exists() or p.is_symlink())
+    if not ancestor.is_dir():
+        raise InputError(f"--to {to}: {ancestor} is no folder", "Name a place in a folder.")

@@ -100,20 +100,20 @@ def metadata_of(
         *(_dataset(name, files) for name in folders),
         *files,
     ]  # fmt: skip
-    known = {e["@id"]: e for e in graph}
-    return {"@context": CONTEXT, "@graph": list(known.values())}
+    by_id = {e["@id"]: e for e in graph}
+    return {"@context": CONTEXT, "@graph": list(by_id.values())}
 
 
 def _description(plan: RowPlan) -> str:
     row = plan.row
-    said = [
+    sentences = [
         f"One row of the results table {row.table}, with everything that recomputes its numbers."
     ]
     if row.source is not None:
-        said.append(f"Published in: {row.source.document}.")
+        sentences.append(f"Published in: {row.source.document}.")
     if any(_manifest(s)["simulated"] for s in plan.stages) or row.scale != "full":
-        said.append("Simulated: its numbers say nothing about any real model.")
-    return " ".join(said)
+        sentences.append("Simulated: its numbers say nothing about any real model.")
+    return " ".join(sentences)
 
 
 def _workflow(
@@ -215,5 +215,5 @@ def _ref(name: str) -> Entity:
 
 def _refs(names: Iterable[str]) -> Entity | list[Entity]:
     """A list, or its only member: RO-Crate wants no lists of one."""
-    found = [_ref(name) for name in names]
-    return found[0] if len(found) == 1 else found
+    refs = [_ref(name) for name in names]
+    return refs[0] if len(refs) == 1 else refs

@@ -27,7 +27,7 @@ from harness.store import Artefact, Store, files_below
 
 EARLIEST = (1980, 1, 1, 0, 0, 0)
 """The date of every file in an archive: the same artefacts then give the same bytes."""
-SAID = {
+ROW_FIELDS = {
     "row",
     "table",
     "title",
@@ -50,9 +50,9 @@ class Crate:
     files: Files
     folder: Path
     weights: bool
-    given: dict[Path, str] = field(default_factory=dict)
+    given_files: dict[Path, str] = field(default_factory=dict)
     """A given file or folder -> its name in the crate."""
-    named: dict[str, str] = field(default_factory=dict)
+    spec_names: dict[str, str] = field(default_factory=dict)
     """That name -> how the spec names it."""
     left_out: list[str] = field(default_factory=list)
     """Weights that are not in the crate, relative to its root."""
@@ -112,13 +112,13 @@ def pack(
             crate.folder.rename(to)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    said = [f"packed into {to}: {decimal(size)}; anyone can run: harness replay {to}"]
+    sentences = [f"packed into {to}: {decimal(size)}; anyone can run: harness replay {to}"]
     if crate.left_out:
-        said.append(
+        sentences.append(
             "left out, for a replay does not read them: "
             f"{counted(len(crate.left_out), 'file')} of weights (--weights takes them along)"
         )
-    return [plain(line) for line in said]
+    return [plain(line) for line in sentences]
 
 
 def _without_ending(to: Path) -> Path:
@@ -137,7 +137,7 @@ def _fill(crate: Crate, tables: dict[str, str]) -> None:
     specs = _copy_specs(crate)
     for name, text in tables.items():
         _write(crate.folder / "tables" / name, text)
-    owners = {s.row: s.owner.model_dump(mode="json", include=SAID) for s in stages}
+    owners = {s.row: s.owner.model_dump(mode="json", include=ROW_FIELDS) for s in stages}
     held = {
         "format": CRATE_FORMAT,
         "harness": __version__,
@@ -148,7 +148,9 @@ def _fill(crate: Crate, tables: dict[str, str]) -> None:
         "left_out": crate.left_out,
     }
     _write(crate.folder / CRATE_FILE, _json(held))
-    _write(crate.folder / "README.md", readme_of(crate.plan, stages, crate.named, crate.left_out))
+    _write(
+        crate.folder / "README.md", readme_of(crate.plan, stages, crate.spec_names, crate.left_out)
+    )
     described = metadata_of(crate.plan, stages, specs, snapshots, crate.folder)
     _write(crate.folder / METADATA, _json(described))
 
@@ -174,18 +176,18 @@ def _placer(crate: Crate) -> Callable[[_Data], str]:
 
     def place(data: _Data) -> str:
         path = crate.files.locate(data)
-        if path not in crate.given:
-            name = f"given/{len(crate.given) + 1:02d}/{path.name}"
-            crate.given[path] = name
+        if path not in crate.given_files:
+            name = f"given/{len(crate.given_files) + 1:02d}/{path.name}"
+            crate.given_files[path] = name
             is_below_inputs = data.path.startswith(DATA_SCHEME)
-            crate.named[name] = data.path if is_below_inputs else written.get(path, path.name)
+            crate.spec_names[name] = data.path if is_below_inputs else written.get(path, path.name)
             for file in files_below(path) if path.is_dir() else [path]:
                 inside = Path(name, file.relative_to(path)) if path.is_dir() else Path(name)
                 if path.is_dir() and _is_weights(file) and not crate.weights:
                     crate.left_out.append(str(inside))
                 else:
                     _copy(file, crate.folder / inside)
-        return crate.given[path]
+        return crate.given_files[path]
 
     return place
 
@@ -232,10 +234,10 @@ def _copy_specs(crate: Crate) -> list[str]:
 
 def _spec_files(spec: Path) -> Iterator[Path]:
     faults: list[Fault] = []
-    known: dict[Path, Node] = {}
-    tree = load_tree(spec, faults, known)
+    trees: dict[Path, Node] = {}
+    tree = load_tree(spec, faults, trees)
     yield spec.resolve()
-    for path in known:
+    for path in trees:
         yield path.resolve()
     for text in _texts(tree) if tree is not None else []:
         folder = getattr(text, "folder", None)
@@ -248,14 +250,14 @@ def _spec_files(spec: Path) -> Iterator[Path]:
 def _written_paths(spec: Path) -> dict[Path, str]:
     """What the spec's texts name where they are paths from their own file -> as they are written."""
     tree = load_tree(spec, [], {})
-    found = {}
+    written = {}
     for text in _texts(tree) if tree is not None else []:
         folder = getattr(text, "folder", None)
         if folder is not None and not Path(text).is_absolute():
             # Most texts are no paths, and some cannot be any.
             with contextlib.suppress(ValueError):
-                found[(folder / text).resolve()] = str(text)
-    return found
+                written[(folder / text).resolve()] = str(text)
+    return written
 
 
 def _texts(node: Node) -> Iterator[Any]:

@@ -9,11 +9,14 @@ from harness.report.escape import markdown
 
 
 def readme_of(
-    plan: RowPlan, stages: Sequence[StagePlan], given: Mapping[str, str], left_out: Sequence[str]
+    plan: RowPlan,
+    stages: Sequence[StagePlan],
+    given_files: Mapping[str, str],
+    left_out: Sequence[str],
 ) -> str:
     """Markdown: what the row is, how to replay it, how it was made.
 
-    given: a given file's name in the crate -> as the spec names it.
+    given_files: a given file's name in the crate -> as the spec names it.
     """
     row = plan.row
     parts = [f"# {markdown(row.row)}: {markdown(row.title)}", ""]
@@ -43,12 +46,12 @@ def readme_of(
         f"    {_run_command(stages[-1], plan)}",
         "",
         "The copies in `spec/` are for reading: the given data that they name stands elsewhere here"
-        + (":" if given else "."),
+        + (":" if given_files else "."),
         "",
     ]
-    if given:
+    if given_files:
         parts += ["| given data | here |", "| --- | --- |"]
-        parts += [f"| {markdown(said)} | {markdown(name)} |" for name, said in given.items()]
+        parts += [f"| {markdown(path)} | {markdown(name)} |" for name, path in given_files.items()]
         parts += [""]
     parts += [
         "| stage | artefact | ran in | made |",
@@ -57,16 +60,16 @@ def readme_of(
     for planned in stages:
         assert planned.artefact is not None
         manifest = planned.artefact.manifest
-        named = f"{planned.stage} ({planned.label})" if planned.label else planned.stage
+        stage_name = f"{planned.stage} ({planned.label})" if planned.label else planned.stage
         environment = manifest["document"]["environment"]
         where = kind_of(environment)
         if "lock" in environment:
             where += f", lock {environment['lock'][:12]}"
         place = f"artefacts/{planned.stage}/{planned.artefact.folder.name}"
-        parts.append(f"| {markdown(named)} | {place} | {where} | {manifest['finished']} |")
-    for heading, said in (("Deviations", row.deviations), ("Assumptions", row.assumptions)):
-        if said:
-            parts += ["", f"## {heading}", "", *(f"- {markdown(one)}" for one in said)]
+        parts.append(f"| {markdown(stage_name)} | {place} | {where} | {manifest['finished']} |")
+    for heading, notes in (("Deviations", row.deviations), ("Assumptions", row.assumptions)):
+        if notes:
+            parts += ["", f"## {heading}", "", *(f"- {markdown(note)}" for note in notes)]
     if left_out:
         parts += ["", "## Left out", "", "Weights, which a replay does not read:", ""]
         parts += [f"- {markdown(name)}" for name in left_out]

@@ -111,8 +111,8 @@ def mount_of(path: Path) -> str:
     """What brings a crate that is read inside a container into another one, as an option of compose's.
     Empty where compose's own mounts hold it."""
     place = path.resolve()
-    own = [os.environ.get(name) for name in ("HARNESS_DATA", "HARNESS_INPUTS")]
-    if any(place.is_relative_to(Path(folder).resolve()) for folder in own if folder):
+    mounts = [os.environ.get(name) for name in ("HARNESS_DATA", "HARNESS_INPUTS")]
+    if any(place.is_relative_to(Path(folder).resolve()) for folder in mounts if folder):
         return ""
     return f"-v {ON_MACHINE}:{place}:ro"
 
@@ -148,7 +148,7 @@ def _opened(path: Path, root: Path, executor: str) -> Opened:
     except HarnessError:
         raise
     except Exception as e:  # an archive can be damaged in more ways than zipfile names
-        raise InputError(f"{path} is no crate of the harness: {_said(e)}") from None
+        raise InputError(f"{path} is no crate of the harness: {_reason(e)}") from None
     if not (root / CRATE_FILE).is_file():
         raise InputError(f"{path} is no crate of the harness: it has no {CRATE_FILE}")
     try:
@@ -168,7 +168,7 @@ def _opened(path: Path, root: Path, executor: str) -> Opened:
         raise
     except Exception as e:  # what a stranger wrote may have any shape
         raise InputError(
-            f"{path}: its {CRATE_FILE} or a manifest cannot be read: {_said(e)}", "Get it anew."
+            f"{path}: its {CRATE_FILE} or a manifest cannot be read: {_reason(e)}", "Get it anew."
         ) from None
     _check_whole(path)
     return Opened(plan, store, files, _notes(plan))
@@ -200,7 +200,7 @@ def _damaged(path: Path, error: HarnessError) -> HarnessError:
     return HarnessError(f"{path}: {error.message}", "Get the crate anew.")
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
@@ -245,33 +245,33 @@ def _plan(held: dict[str, Any], root: Path, executor: str) -> tuple[RowPlan, Sto
     files = CrateFiles(root)
     rows = {name: Row.model_validate(row) for name, row in held["rows"].items()}
     stages: list[StagePlan] = []
-    for one in held["stages"]:
+    for entry in held["stages"]:
         params = {
             name: TypeAdapter(PARAMS[name]).validate_python(value)
-            for name, value in one["params"].items()
+            for name, value in entry["params"].items()
         }
-        artefact = store.find(one["stage"], one["key"])
+        artefact = store.find(entry["stage"], entry["key"])
         if artefact is None:
-            raise InputError(f"the crate lacks its artefact {one['stage']}/{one['key'][:12]}")
+            raise InputError(f"the crate lacks its artefact {entry['stage']}/{entry['key'][:12]}")
         document = artefact.manifest["document"]
-        _check_manifest(artefact, document, one, stages)
-        _check_params(document["params"], key_view(params, _Recorded(files, store.left_out)), one)
+        _check_manifest(artefact, document, entry, stages)
+        _check_params(document["params"], key_view(params, _Recorded(files, store.left_out)), entry)
         stages.append(
             StagePlan(
-                owner=rows[one["row"]],
+                owner=rows[entry["row"]],
                 spec=Path(held["spec"]),
-                stage=one["stage"],
-                label=one["label"],
+                stage=entry["stage"],
+                label=entry["label"],
                 params=params,
-                inputs={name: stages[number] for name, number in one["inputs"].items()},
+                inputs={name: stages[number] for name, number in entry["inputs"].items()},
                 document={
                     **document,
-                    "environment": environment.environment_of(one["stage"], executor),
+                    "environment": environment.environment_of(entry["stage"], executor),
                 },
-                key=one["key"],
+                key=entry["key"],
                 status="reuse",
                 artefact=artefact,
-                tokenizer=TypeAdapter(ModelSource | None).validate_python(one["tokenizer"]),
+                tokenizer=TypeAdapter(ModelSource | None).validate_python(entry["tokenizer"]),
             )
         )
     return RowPlan(rows[held["row"]], Path(held["spec"]), stages), store, files
@@ -292,32 +292,32 @@ class _Recorded(Files):
 
 
 def _check_manifest(
-    artefact: Artefact, document: dict[str, Any], one: dict[str, Any], stages: list[StagePlan]
+    artefact: Artefact, document: dict[str, Any], entry: dict[str, Any], stages: list[StagePlan]
 ) -> None:
     """Its key is that of what it says it was made from, its inputs are those beside it, and it has the
     parts that a replay reads."""
     manifest = artefact.manifest
-    given = {name: stages[number].key for name, number in one["inputs"].items()}
-    if digest_of(document) != one["key"] or document["inputs"] != given:
+    input_keys = {name: stages[number].key for name, number in entry["inputs"].items()}
+    if digest_of(document) != entry["key"] or document["inputs"] != input_keys:
         raise InputError(
-            f"the crate's {one['stage']} {one['key'][:12]} is not what its key stands for",
+            f"the crate's {entry['stage']} {entry['key'][:12]} is not what its key stands for",
             "It was changed after it was made. Get it anew.",
         )
     for name, kind in MANIFEST_PARTS.items():
         if not isinstance(manifest[name], kind):
-            raise ValueError(f"{name} of {one['stage']} {one['key'][:12]} is of another kind")
+            raise ValueError(f"{name} of {entry['stage']} {entry['key'][:12]} is of another kind")
     for name in ("metrics", "files"):
         if not all(isinstance(value, dict) for value in manifest[name].values()):
-            raise ValueError(f"{name} of {one['stage']} {one['key'][:12]} is of another kind")
+            raise ValueError(f"{name} of {entry['stage']} {entry['key'][:12]} is of another kind")
 
 
-def _check_params(recorded: Any, found: Any, one: dict[str, Any]) -> None:
+def _check_params(recorded: Any, params: Any, entry: dict[str, Any]) -> None:
     """What the crate says of a stage must be what its artefact was made from."""
-    old, new = flatten(_plain(recorded)), flatten(_plain(found))
+    old, new = flatten(_plain(recorded)), flatten(_plain(params))
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name) and new.get(name) != "left out":
             raise InputError(
-                f"the crate's {one['stage']} {one['key'][:12]} was not made from what stands here: "
+                f"the crate's {entry['stage']} {entry['key'][:12]} was not made from what stands here: "
                 f"{name} is another",
                 "It was changed after it was made. Get it anew.",
             )

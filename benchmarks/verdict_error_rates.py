@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.report.evidence import Evidence, Run
+from harness.report.evidence import Evidence, ScoredRun
 from harness.report.verdict import judge
 from harness.spec.models import Reported
 from harness.stats.paired import paired, sign_test
@@ -119,7 +119,7 @@ def evidence(case: Case, grades: np.ndarray, random: np.random.Generator) -> Evi
     runs, known = {}, {}
     for a, c in itertools.product(range(grades.shape[0]), range(grades.shape[1])):
         row = grades[a, c, kept]
-        runs[a, 0, c] = Run(None, {  # type: ignore[arg-type]
+        runs[a, 0, c] = ScoredRun(None, {  # type: ignore[arg-type]
             "value": float(row.mean()),
             "standard_error": float(row.std(ddof=1) / math.sqrt(len(row))),
             "judged": len(row),
@@ -147,7 +147,7 @@ def simulate(case: Case, runs: int, seed: int = 0) -> Rates:
         covered += found.low <= case.difference <= found.high  # type: ignore[operator]
         # Of one training it is the interval of that model's score.
         truth = expected[number, 0] if case.trainings == 1 else 100 * case.mean
-        own += found.own_low <= truth <= found.own_high
+        own += found.reproduced_low <= truth <= found.reproduced_high
     return Rates(
         names.count("reproduced") / runs,
         names.count("not reproduced") / runs,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from harness.plan import Planner, RowPlan
     from harness.report.agreement import Agreement
-    from harness.report.matrix import Line
+    from harness.report.matrix import MatrixLine
     from harness.run import Runner
     from harness.spec.load import LoadedRow, Usable
     from harness.store import Artefact, Store
@@ -851,11 +851,11 @@ def show(
         return
     # What narrows outputs down asks for them.
     if outputs or any(value for option, value in wishes.items() if option != "count"):
-        from harness.report.outputs import Wishes
+        from harness.report.outputs import OutputOptions
         from harness.report.outputs_view import show_outputs
 
         plan = _planner(volume, inputs, executor).plan(_row_named(name, scale))
-        show_outputs(_console(), plan, Wishes(**wishes), as_json)
+        show_outputs(_console(), plan, OutputOptions(**wishes), as_json)
         return
     planner = _planner(volume, inputs, executor)
     artefacts, loaded = _find_artefacts(name, planner, scale)
@@ -1023,7 +1023,7 @@ def _planners(volume: Path, inputs: Path | None, executor: str | None) -> "list[
 
 def _lines(
     rows: "list[LoadedRow]", planners: "list[Planner]"
-) -> "tuple[list[Line], list[Agreement]]":
+) -> "tuple[list[MatrixLine], list[Agreement]]":
     from harness.report.matrix import agreements_of, lines_of, together
 
     lines = together([line for row in rows for line in lines_of(row, planners)])

@@ -21,8 +21,8 @@ from harness.progress import plain
 from harness.store import Artefact
 
 ANNOTATIONS = "annotations.json"
-Verdict = Literal["win", "draw", "lose"]
-Place = tuple[str, str, int]
+PromptVerdict = Literal["win", "draw", "lose"]
+PromptPlace = tuple[str, str, int]
 """Instruction, input, and which time they stand in the prompt set, from 0."""
 
 
@@ -72,34 +72,36 @@ def agreement_of(plan: RowPlan) -> list[Agreement]:
     for stage in plan.final():
         if "outputs" in stage.inputs:
             groups.setdefault(stage.inputs["outputs"].key, []).append(stage)
-    found = []
+    agreements = []
     for stages in groups.values():
-        made = [s.artefact for s in stages if s.artefact is not None]
-        if len(made) > 1:
-            found.append(_agreement(plan, stages, made))
-    return found
+        artefacts = [s.artefact for s in stages if s.artefact is not None]
+        if len(artefacts) > 1:
+            agreements.append(_agreement(plan, stages, artefacts))
+    return agreements
 
 
-def _agreement(plan: RowPlan, stages: list[StagePlan], made: list[Artefact]) -> Agreement:
-    judgings = [read_grades(artefact) for artefact in made]
+def _agreement(plan: RowPlan, stages: list[StagePlan], artefacts: list[Artefact]) -> Agreement:
+    judgings = [read_grades(artefact) for artefact in artefacts]
     metric = "score" if any(is_score for is_score, _ in judgings) else "win_rate"
-    known = [{k: v for k, v in grades.items() if v is not None} for _, grades in judgings]
+    judged_grades = [{k: v for k, v in grades.items() if v is not None} for _, grades in judgings]
     prompts = list(dict.fromkeys(itertools.chain.from_iterable(g for _, g in judgings)))
-    in_all = [p for p in prompts if all(p in grades for grades in known)]
-    means = [_score_of(a, metric, grades) for a, grades in zip(made, known, strict=True)]
+    in_all = [p for p in prompts if all(p in grades for grades in judged_grades)]
+    means = [
+        _score_of(a, metric, grades) for a, grades in zip(artefacts, judged_grades, strict=True)
+    ]
     values = [score["value"] for score in means]
-    aligned = [[grades[p] for p in in_all] for grades in known]
+    aligned = [[grades[p] for p in in_all] for grades in judged_grades]
     verdicts: list[list[Any]] = (
         aligned if metric == "score" else [[verdict_of(g) for g in grades] for grades in aligned]
     )
     kappa = weighted_kappa if metric == "score" else cohens_kappa
     pairs = list(itertools.combinations(verdicts, 2))
-    counted = max(a.manifest["counts"].get("prompts", 0) for a in made)
+    counted = max(a.manifest["counts"].get("prompts", 0) for a in artefacts)
     return Agreement(
         row=plan.row.row,
         label=stages[0].inputs["outputs"].label,
         metric=metric,
-        judgings=len(made),
+        judgings=len(artefacts),
         planned=len(stages),
         prompts=max(len(prompts), counted),
         judged_in_all=len(in_all),
@@ -107,45 +109,49 @@ def _agreement(plan: RowPlan, stages: list[StagePlan], made: list[Artefact]) -> 
         standard_errors=[score["standard_error"] for score in means],
         judged=[score["judged"] for score in means],
         spread=_deviation([v for v in values if v is not None]),
-        flipped=sum(len(set(said)) > 1 for said in zip(*verdicts, strict=True)),
+        flipped=sum(
+            len(set(prompt_verdicts)) > 1 for prompt_verdicts in zip(*verdicts, strict=True)
+        ),
         pairwise_flip_rate=_average([_share_different(a, b) for a, b in pairs]),
         kappa=_average([kappa(a, b) for a, b in pairs]),
-        fleiss=fleiss_kappa(verdicts) if len(made) > 2 and metric != "score" else None,
+        fleiss=fleiss_kappa(verdicts) if len(artefacts) > 2 and metric != "score" else None,
         mean_difference=_average([_distance(a, b) for a, b in pairs])
         if metric == "score"
         else None,
-        simulated="; ".join(sorted({s for a in made for s in a.manifest["simulated"]})),
+        simulated="; ".join(sorted({s for a in artefacts for s in a.manifest["simulated"]})),
     )
 
 
-def read_grades(artefact: Artefact) -> tuple[bool, dict[Place, float | None]]:
+def read_grades(artefact: Artefact) -> tuple[bool, dict[PromptPlace, float | None]]:
     """Whether they are scores, and the preference or score in each place; None: unjudged."""
     artefact.check()
     rows = json.loads((artefact.folder / ANNOTATIONS).read_text(encoding="utf-8"))
     is_score = any("score" in row and "preference" not in row for row in rows)
-    grades: dict[Place, float | None] = {}
+    grades: dict[PromptPlace, float | None] = {}
     places: Counter[tuple[str, str]] = Counter()
     for row in rows:
         grade = row.get("score") if is_score else row.get("preference")
-        known = grade is not None and (is_score or is_judgement(grade))
+        is_judged = grade is not None and (is_score or is_judgement(grade))
         prompt = row["instruction"], row.get("input") or ""
-        grades[*prompt, places[prompt]] = grade if known else None
+        grades[*prompt, places[prompt]] = grade if is_judged else None
         places[prompt] += 1
     return is_score, grades
 
 
-def verdict_of(preference: float) -> Verdict:
+def verdict_of(preference: float) -> PromptVerdict:
     """The discrete verdict for the model; older annotations write a draw as 0."""
     preference = preference or DRAW
     return "draw" if preference == DRAW else "win" if preference > DRAW else "lose"
 
 
-def _score_of(artefact: Artefact, metric: str, grades: Mapping[Place, float]) -> dict[str, Any]:
+def _score_of(
+    artefact: Artefact, metric: str, grades: Mapping[PromptPlace, float]
+) -> dict[str, Any]:
     """What the matrix says of one judging; from its annotations where its manifest has no score."""
     name = "rubric_score" if metric == "score" else metric
-    told: dict[str, Any] | None = artefact.manifest["metrics"].get(name)
-    if told is not None:
-        return told
+    score: dict[str, Any] | None = artefact.manifest["metrics"].get(name)
+    if score is not None:
+        return score
     value, error = _mean(metric, list(grades.values()))
     return {"value": value, "standard_error": error, "judged": len(grades)}
 
@@ -169,8 +175,8 @@ def cohens_kappa(first: Sequence[Any], second: Sequence[Any]) -> float | None:
     """
     n = len(first)
     same: int = sum(a == b for a, b in zip(first, second, strict=True))
-    ours, theirs = Counter(first), Counter(second)
-    by_chance = sum(ours[category] * theirs[category] for category in ours)
+    first_counts, second_counts = Counter(first), Counter(second)
+    by_chance = sum(first_counts[category] * second_counts[category] for category in first_counts)
     if by_chance == n * n:
         return None
     return (same * n - by_chance) / (n * n - by_chance)
@@ -183,9 +189,11 @@ def weighted_kappa(first: Sequence[float], second: Sequence[float]) -> float | N
     """
     n = len(first)
     observed = math.fsum((a - b) ** 2 for a, b in zip(first, second, strict=True)) / max(n, 1)
-    ours, theirs = Counter(first), Counter(second)
+    first_counts, second_counts = Counter(first), Counter(second)
     expected = math.fsum(
-        count * other * (a - b) ** 2 for a, count in ours.items() for b, other in theirs.items()
+        count * other * (a - b) ** 2
+        for a, count in first_counts.items()
+        for b, other in second_counts.items()
     )
     return 1 - observed / (expected / n**2) if expected else None
 
@@ -197,7 +205,7 @@ def fleiss_kappa(verdicts: Sequence[Sequence[Any]]) -> float | None:
     Bulletin 76). None where it is not defined: no prompts, or one category only.
     """
     r, n = len(verdicts), len(verdicts[0]) if verdicts else 0
-    counts = [Counter(said) for said in zip(*verdicts, strict=True)]
+    counts = [Counter(prompt_verdicts) for prompt_verdicts in zip(*verdicts, strict=True)]
     totals = Counter(itertools.chain.from_iterable(verdicts))
     if len(totals) < 2 or r < 2:
         return None
@@ -216,8 +224,8 @@ def _distance(first: Sequence[float], second: Sequence[float]) -> float | None:
 
 def _average(values: Sequence[float | None]) -> float | None:
     """The mean; None where there is no value, or one is not defined."""
-    known = [v for v in values if v is not None]
-    return math.fsum(known) / len(known) if known and len(known) == len(values) else None
+    defined = [v for v in values if v is not None]
+    return math.fsum(defined) / len(defined) if defined and len(defined) == len(values) else None
 
 
 def _deviation(values: Sequence[float]) -> float | None:
@@ -268,9 +276,9 @@ def _values(a: Agreement) -> list[str]:
 
 def show_agreement(console: Console, agreements: Sequence[Agreement]) -> None:
     for agreement in agreements:
-        first, *others = sentences(agreement)
+        first, *rest = sentences(agreement)
         console.print(plain(first), markup=False, highlight=False)
-        for line in others:
+        for line in rest:
             console.print(f"  {plain(line)}", markup=False, highlight=False)
 
 
@@ -280,8 +288,8 @@ def to_markdown(agreements: Sequence[Agreement]) -> str:
         return ""
     parts = ["", "## Judge replicates", "", EXPLANATION]
     for agreement in agreements:
-        first, *others = map(_escape, sentences(agreement))
-        parts += ["", f"- {first}", *(f"  - {line}" for line in others)]
+        first, *rest = map(_escape, sentences(agreement))
+        parts += ["", f"- {first}", *(f"  - {line}" for line in rest)]
     return "\n".join(parts) + "\n"
 
 

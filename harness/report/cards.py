@@ -24,14 +24,14 @@ def show_card(console: Console, card: dict[str, Any]) -> None:
         HarnessError: the card has a format that this version does not read, or is damaged.
     """
     try:
-        shown = list(_parts(card))
+        parts = list(_parts(card))
     except DAMAGE:
         raise HarnessError(
             "the data card is damaged: card.json does not hold what its format says",
             "Remove its artefact with `harness gc --yes gen/KEY`, then run the row again to make it "
             "anew.",
         ) from None
-    for part in shown:
+    for part in parts:
         console.print(part, highlight=False)
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from harness.report import losses
-from harness.report.matrix import Line
+from harness.report.matrix import MatrixLine
 
 HEADINGS = (
     "row", "varied", "metric", "reported", "reproduced", "95 % interval", "over", "replicates",
@@ -12,7 +12,7 @@ HEADINGS = (
 UNREPORTED = "unreported"
 
 
-def display(line: Line) -> list[str]:
+def display(line: MatrixLine) -> list[str]:
     """A line as a person reads it, in the order of HEADINGS; not escaped."""
     c = line.cells
     is_loss = _is_loss(c)
@@ -31,7 +31,7 @@ def display(line: Line) -> list[str]:
         verdict += f": {c['verdict_reason']}"
     noted = [
         c["deviations"],
-        *dict.fromkeys(f"finding: {one.partition(':')[0]}" for one in line.findings),
+        *dict.fromkeys(f"finding: {finding.partition(':')[0]}" for finding in line.findings),
     ]
     return [
         c["row"], c["varied"], c["metric"], reported(line), reproduced, interval(line), over(line),
@@ -40,37 +40,37 @@ def display(line: Line) -> list[str]:
     ]  # fmt: skip
 
 
-def reported(line: Line) -> str:
+def reported(line: MatrixLine) -> str:
     """The published value with its error and counts; a cell that the study leaves empty says so."""
     c = line.cells
     if c["reported"] is None:
         return UNREPORTED if c["unreported"] else ""
-    shown = _with_error(c["reported"], c["reported_se"], _digits(c))
+    text = _with_error(c["reported"], c["reported_se"], _digits(c))
     if c["reported_judged"] is not None:
-        shown += f" of {c['reported_judged']}/{c['reported_expected'] or '?'}"
-    return shown
+        text += f" of {c['reported_judged']}/{c['reported_expected'] or '?'}"
+    return text
 
 
-def interval(line: Line) -> str:
+def interval(line: MatrixLine) -> str:
     """The 95 % interval of the reproduced value; empty where it is not known."""
     low, high = line.cells["interval_low"], line.cells["interval_high"]
     digits = _digits(line.cells)
     return "" if low is None or high is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def over(line: Line) -> str:
+def over(line: MatrixLine) -> str:
     """What the reproduced value is over, with the bounds that unjudged prompts leave."""
     c = line.cells
-    shown = losses.over(c) if _is_loss(c) else ""
-    if c["expected"] is not None and (not shown or c["judged"] < c["expected"]):
-        shown = f"{c['judged']}/{c['expected']}" + f" examples: {shown}" * bool(shown)
-        shown += bounds(line, ", bounds ")
-    if shown and c["lowest"] is not None:
-        shown += f", scores {c['lowest']} to {c['highest']}"
-    return shown
+    text = losses.over(c) if _is_loss(c) else ""
+    if c["expected"] is not None and (not text or c["judged"] < c["expected"]):
+        text = f"{c['judged']}/{c['expected']}" + f" examples: {text}" * bool(text)
+        text += bounds(line, ", bounds ")
+    if text and c["lowest"] is not None:
+        text += f", scores {c['lowest']} to {c['highest']}"
+    return text
 
 
-def bounds(line: Line, before: str = "") -> str:
+def bounds(line: MatrixLine, before: str = "") -> str:
     """`26.00 to 37.40`: all unjudged prompts lost, and won; empty where all were judged."""
     c = line.cells
     if c["lower_bound"] is None or not c["expected"] or c["judged"] >= c["expected"]:
@@ -78,20 +78,20 @@ def bounds(line: Line, before: str = "") -> str:
     return f"{before}{c['lower_bound']:.2f} to {c['upper_bound']:.2f}"
 
 
-def in_study(line: Line, marked: bool = True) -> str:
+def in_study(line: MatrixLine, marked: bool = True) -> str:
     """The published value and ours in one cell: `29.31 (713/805) → 28.90 [26.10, 31.70] 713/805`.
     Without `marked` what makes ours simulated is told elsewhere."""
     c = line.cells
     digits = _digits(c)
-    theirs = "" if c["reported"] is None else f"{c['reported']:.{digits}f}"
-    if theirs and c["reported_judged"] is not None:
-        theirs += f" ({c['reported_judged']}/{c['reported_expected'] or '?'})"
-    theirs = theirs or (UNREPORTED if c["unreported"] else "not reported")
+    published = "" if c["reported"] is None else f"{c['reported']:.{digits}f}"
+    if published and c["reported_judged"] is not None:
+        published += f" ({c['reported_judged']}/{c['reported_expected'] or '?'})"
+    published = published or (UNREPORTED if c["unreported"] else "not reported")
     if c["reproduced"] is None:
-        return f"{theirs} → {c['verdict']}"
+        return f"{published} → {c['verdict']}"
     counts = f"{c['judged']}/{c['expected']}" if c["expected"] is not None else over(line)
-    ours = f"{c['reproduced']:.{digits}f}{losses.marks(c) if marked else ''}"
-    return " ".join(filter(None, (theirs, "→", ours, interval(line), counts)))
+    reproduced = f"{c['reproduced']:.{digits}f}{losses.marks(c) if marked else ''}"
+    return " ".join(filter(None, (published, "→", reproduced, interval(line), counts)))
 
 
 def _cost(c: dict[str, Any]) -> str:

@@ -8,7 +8,14 @@ from typing import Any
 
 from harness.keys import canonical
 from harness.plan import RowPlan
-from harness.report.settings import ANSWERS, Setting, Settings, answers_of, is_control, settings_of
+from harness.report.settings import (
+    ANSWERS,
+    RowSettings,
+    Setting,
+    answers_of,
+    is_control,
+    settings_of,
+)
 from harness.spec.judges import OutputJudge, RowOutputs, RubricJudge
 from harness.spec.models import Row
 
@@ -36,19 +43,23 @@ def differences(first: RowPlan, second: RowPlan) -> list[Difference]:
     What only one of them has (the decoding of a control that decodes nothing) is no difference; that
     it is a control's answers that a model's are compared with, is one.
     """
-    whole = first.row.studied is not None or second.row.studied is not None
-    ours, theirs = settings_of(first, whole), settings_of(second, whole)
-    found = [_difference(ours[key], theirs[key]) for key in _differing(ours, theirs)
-             if not _is_studied(first.row, second.row, ours[key], theirs[key])]  # fmt: skip
-    return [*_answers(first.row, second.row), *found]
+    every_setting = first.row.studied is not None or second.row.studied is not None
+    first_settings = settings_of(first, every_setting)
+    second_settings = settings_of(second, every_setting)
+    differing = [
+        _difference(first_settings[key], second_settings[key])
+        for key in _differing(first_settings, second_settings)
+        if not _is_studied(first.row, second.row, first_settings[key], second_settings[key])
+    ]
+    return [*_answers(first.row, second.row), *differing]
 
 
 def _answers(first: Row, second: Row) -> list[Difference]:
     """That a control answered in place of a model, or another control."""
     if not (is_control(first) or is_control(second)) or _studied_by(first, second, ANSWERS):
         return []
-    said = answers_of(first), answers_of(second)
-    return [Difference("answers", *said)] if said[0] != said[1] else []
+    answers = answers_of(first), answers_of(second)
+    return [Difference("answers", *answers)] if answers[0] != answers[1] else []
 
 
 def confounded(plans: Sequence[RowPlan]) -> dict[str, list[Difference]]:
@@ -57,64 +68,69 @@ def confounded(plans: Sequence[RowPlan]) -> dict[str, list[Difference]]:
     Each row is compared with the table's commonest value of each setting; where two values are
     equally common, the rows of both are told. Rows that share no metric are not compared.
     """
-    found: dict[str, list[Difference]] = {}
+    by_row: dict[str, list[Difference]] = {}
     groups: dict[tuple[str, str], list[RowPlan]] = {}
     for plan in plans:
         groups.setdefault((plan.row.table, _measure(plan.row)), []).append(plan)
     for group in groups.values():
-        for name, told in _in_table(group).items():
-            found[name] = told
-    return found
+        for name, row_differences in _in_table(group).items():
+            by_row[name] = row_differences
+    return by_row
 
 
-def message(found: Sequence[Difference]) -> str:
+def message(row_differences: Sequence[Difference]) -> str:
     """What a person reads of a row of `confounded`."""
     together: dict[tuple[str, ...], list[Difference]] = {}
-    for one in found:
-        together.setdefault(one.rows, []).append(one)
+    for difference in row_differences:
+        together.setdefault(difference.rows, []).append(difference)
     parts = []
-    for rows, told in together.items():
-        named = ", ".join(rows[:3]) + (f" and {len(rows) - 3} more" if len(rows) > 3 else "")
-        parts.append(f"{'; '.join(map(str, told))} (in {named})")
+    for rows, group in together.items():
+        row_names = ", ".join(rows[:3]) + (f" and {len(rows) - 3} more" if len(rows) > 3 else "")
+        parts.append(f"{'; '.join(map(str, group))} (in {row_names})")
     return f"differs from other rows in more than what is studied: {'; '.join(parts)}"
 
 
 def _in_table(plans: Sequence[RowPlan]) -> dict[str, list[Difference]]:
     rows = {plan.row.row: plan.row for plan in plans}
-    whole = any(row.studied is not None for row in rows.values())
-    settings = _that_vary({plan.row.row: settings_of(plan, whole) for plan in plans})
+    every_setting = any(row.studied is not None for row in rows.values())
+    settings = _that_vary({plan.row.row: settings_of(plan, every_setting) for plan in plans})
     against = {
-        key: _commonest([own[key].value for own in settings.values() if key in own])
-        for key in dict.fromkeys(key for own in settings.values() for key in own)
+        key: _commonest(
+            [row_settings[key].value for row_settings in settings.values() if key in row_settings]
+        )
+        for key in dict.fromkeys(key for row_settings in settings.values() for key in row_settings)
     }
-    found: dict[str, list[Difference]] = {}
-    for name, own in settings.items():
-        differing = {other: set(_differing(own, settings[other])) for other in rows}
-        for key, setting in own.items():
+    by_row: dict[str, list[Difference]] = {}
+    for name, row_settings in settings.items():
+        differing = {other: set(_differing(row_settings, settings[other])) for other in rows}
+        for key, setting in row_settings.items():
             # Of equally common values, a row that has one is told another.
             values = [v for v in against[key] if v != setting.value]
-            others = [
+            other_rows = [
                 other
                 for other, keys in differing.items()
                 if key in keys
                 and settings[other][key].value in values[:1]
                 and not _is_studied(rows[name], rows[other], setting, settings[other][key])
             ]
-            if others:
-                told = _difference(setting, settings[others[0]][key])
-                found.setdefault(name, []).append(replace(told, rows=tuple(others)))
-    return found
+            if other_rows:
+                difference = _difference(setting, settings[other_rows[0]][key])
+                by_row.setdefault(name, []).append(replace(difference, rows=tuple(other_rows)))
+    return by_row
 
 
-def _that_vary(settings: dict[str, Settings]) -> dict[str, Settings]:
+def _that_vary(settings: dict[str, RowSettings]) -> dict[str, RowSettings]:
     """Without what every row that has it has alike."""
-    first: Settings = {}
+    first: RowSettings = {}
     vary: set[str] = set()
-    for own in settings.values():
-        for key, setting in own.items():
+    for row_settings in settings.values():
+        for key, setting in row_settings.items():
             if first.setdefault(key, setting).value != setting.value:
                 vary.add(key)
-    return {name: {k: s for k, s in own.items() if k in vary} for name, own in settings.items()}
+    return {
+        name: {k: s for k, s in row_settings.items() if k in vary}
+        for name, row_settings in settings.items()
+    }
 
 
 def _commonest(values: Sequence[Any]) -> list[Any]:
@@ -129,18 +145,18 @@ def _hashable(value: Any) -> str:
     return canonical(value) if not isinstance(value, str) else value
 
 
-def _differing(ours: Settings, theirs: Settings) -> list[str]:
+def _differing(first: RowSettings, second: RowSettings) -> list[str]:
     """Keys of both that differ, but for those within another that does."""
-    found: list[str] = []
-    for key, a in ours.items():
-        b = theirs.get(key)
+    keys: list[str] = []
+    for key, a in first.items():
+        b = second.get(key)
         if b is None or a.value == b.value:
             continue
         if a.effective is not None and a.effective == b.effective:
             continue
-        if not any(key.startswith(f"{other}.") for other in found):
-            found.append(key)
-    return found
+        if not any(key.startswith(f"{other}.") for other in keys):
+            keys.append(key)
+    return keys
 
 
 def _difference(a: Setting, b: Setting) -> Difference:
@@ -182,7 +198,9 @@ def _has_rows_baseline(row: Row) -> bool:
 def _covers(studied: list[str] | None, path: str) -> bool:
     if studied is None:
         return path.partition(".")[0] not in ("eval", "environment")
-    return any(path == one or path.startswith(f"{one}.") for one in studied)
+    return any(
+        path == studied_path or path.startswith(f"{studied_path}.") for studied_path in studied
+    )
 
 
 def _measure(row: Row) -> str:

@@ -27,7 +27,7 @@ FLIPPED = ("win_rate", "winning_score")
 
 
 @dataclass(frozen=True)
-class Side:
+class ComparedRow:
     """A row with the runs that gave a metric."""
 
     row: Row
@@ -41,21 +41,21 @@ class Side:
     random_weights: bool
     places: dict[Any, float]
     """Prompt -> its mean grade over the runs; only what was judged in every run."""
-    asked: set[Any]
+    prompts: set[Any]
     """All prompts, the unjudged ones too."""
     made_of: frozenset[str]
     """The keys of the artefacts that the runs' numbers stand in."""
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """Two rows on one metric. Without grades of each prompt there is a difference and no more."""
 
     metric: str
-    first: Side
-    second: Side
+    first: ComparedRow
+    second: ComparedRow
     result: Paired | None
-    both: int = 0
+    shared: int = 0
     """Prompts that were judged in every run of both."""
     only_first: int = 0
     """Prompts judged in the first alone: unjudged in the second, or no prompt of it."""
@@ -91,28 +91,28 @@ def show_comparison(
         Damaged: an artefact of a row was changed.
     """
     plans = [_plan(loaded, planners) for loaded in (first, second)]
-    compared = compare(plans[0], plans[1])
-    apart = differences(plans[0], plans[1])
+    comparisons = compare(plans[0], plans[1])
+    differing = differences(plans[0], plans[1])
     if as_json:
-        told = {
+        report = {
             "rows": [first.row.row, second.row.row],
-            "confounded": bool(apart),
-            "settings": [asdict(one) for one in apart],
-            "metrics": [to_dict(one) for one in compared],
+            "confounded": bool(differing),
+            "settings": [asdict(difference) for difference in differing],
+            "metrics": [to_dict(comparison) for comparison in comparisons],
         }
-        console.file.write(json.dumps(told, indent=2, allow_nan=False) + "\n")
+        console.file.write(json.dumps(report, indent=2, allow_nan=False) + "\n")
         return
-    for one in compared:
-        heading, *lines = sentences(one)
+    for comparison in comparisons:
+        heading, *lines = sentences(comparison)
         console.print(f"[bold]{escape(plain(heading))}[/]", highlight=False)
         for line in lines:
             console.print(f"  {escape(plain(line))}", highlight=False, soft_wrap=True)
-    if apart or not all(one.same for one in compared):
-        _show_settings(console, apart)
+    if differing or not all(comparison.same for comparison in comparisons):
+        _show_settings(console, differing)
 
 
-def _show_settings(console: Console, apart: Sequence[Difference]) -> None:
-    if not apart:
+def _show_settings(console: Console, differing: Sequence[Difference]) -> None:
+    if not differing:
         console.print("The rows differ in nothing but what is studied.", highlight=False)
         return
     console.print(
@@ -120,8 +120,8 @@ def _show_settings(console: Console, apart: Sequence[Difference]) -> None:
         "may come of any of it",
         highlight=False,
     )
-    for one in apart:
-        console.print(f"  - {escape(plain(str(one)))}", highlight=False, soft_wrap=True)
+    for difference in differing:
+        console.print(f"  - {escape(plain(str(difference)))}", highlight=False, soft_wrap=True)
 
 
 def _plan(loaded: LoadedRow, planners: Sequence[Planner]) -> RowPlan:
@@ -131,7 +131,7 @@ def _plan(loaded: LoadedRow, planners: Sequence[Planner]) -> RowPlan:
     return plan
 
 
-def compare(first: RowPlan, second: RowPlan) -> list[Compared]:
+def compare(first: RowPlan, second: RowPlan) -> list[Comparison]:
     """One for each metric that both rows have, graded ones first.
 
     Raises:
@@ -149,19 +149,22 @@ def compare(first: RowPlan, second: RowPlan) -> list[Compared]:
         # The same verdicts on another scale.
         common.remove("winning_score")
     if not common:
-        told = [f"{plan.row.row} has {', '.join(names)}"
+        descriptions = [f"{plan.row.row} has {', '.join(names)}"
                 for plan, names in zip((first, second), measured, strict=True)]  # fmt: skip
         raise InputError(
-            f"the rows have no metric in common: {'; '.join(told)}",
+            f"the rows have no metric in common: {'; '.join(descriptions)}",
             "Rows can be compared where the same kind of judge has judged both.",
         )
-    found = [_compared(name, _side(first, name), _side(second, name)) for name in common]
-    return sorted(found, key=lambda one: one.result is None)
+    comparisons = [
+        _comparison(name, _compared_row(first, name), _compared_row(second, name))
+        for name in common
+    ]
+    return sorted(comparisons, key=lambda comparison: comparison.result is None)
 
 
 def _metrics(plan: RowPlan) -> list[str]:
-    made = [stage.artefact for stage in [*plan.final(), *losses.trainings(plan)]]
-    names = [name for artefact in made if artefact for name in artefact.manifest["metrics"]]
+    artefacts = [stage.artefact for stage in [*plan.final(), *losses.trainings(plan)]]
+    names = [name for artefact in artefacts if artefact for name in artefact.manifest["metrics"]]
     judged = losses.is_judged(plan.row) and not losses.judges_loss(plan.row)
     return [
         name
@@ -171,7 +174,7 @@ def _metrics(plan: RowPlan) -> list[str]:
     ]
 
 
-def _side(plan: RowPlan, metric: str) -> Side:
+def _compared_row(plan: RowPlan, metric: str) -> ComparedRow:
     is_loss = metric.partition("/")[0] in losses.LOSSES
     planned = losses.stages_of(plan) if is_loss else plan.final()
     evidence = gather(plan.row, metric, planned, every_grade=True)
@@ -181,54 +184,54 @@ def _side(plan: RowPlan, metric: str) -> Side:
     pooled = pool([run.metric for run in runs])
     grades = list(evidence.grades.values())
     in_all = [p for p in grades[0] if all(p in g for g in grades)] if grades else []
-    asked: set[Any] = set()
+    prompts: set[Any] = set()
     if metric in GRADED:
         for run in runs:
             assert run.stage.artefact is not None
-            asked |= set(grades_of(run.stage.artefact, metric))
-    made = [run.stage.artefact for run in runs if run.stage.artefact]
-    marks = {mark for artefact in made for mark in artefact.manifest["simulated"]}
+            prompts |= set(grades_of(run.stage.artefact, metric))
+    artefacts = [run.stage.artefact for run in runs if run.stage.artefact]
+    marks = {mark for artefact in artefacts for mark in artefact.manifest["simulated"]}
     marks |= {losses.SCALED_DOWN} if plan.row.scale == "tiny" else set()
-    return Side(
+    return ComparedRow(
         plan.row,
         evidence,
         pooled["value"],
         pooled.get("judged"),
         pooled.get("expected"),
         frozenset(marks),
-        any(artefact.manifest["random_weights"] for artefact in made),
+        any(artefact.manifest["random_weights"] for artefact in artefacts),
         {p: math.fsum(g[p] for g in grades) / len(grades) for p in in_all},
-        asked,
+        prompts,
         frozenset(run.stage.key for run in runs),
     )
 
 
-def _compared(metric: str, first: Side, second: Side) -> Compared:
-    both = [place for place in first.places if place in second.places]
-    if not both:
-        return Compared(metric, first, second, None, 0, len(first.places), len(second.places))
+def _comparison(metric: str, first: ComparedRow, second: ComparedRow) -> Comparison:
+    shared = [place for place in first.places if place in second.places]
+    if not shared:
+        return Comparison(metric, first, second, None, 0, len(first.places), len(second.places))
     if first.made_of == second.made_of:
         # Without sampling there is nothing that an interval could be about.
-        result = Paired(0.0, None, None, None, len(both), None)
-        return Compared(metric, first, second, result, len(both))
+        result = Paired(0.0, None, None, None, len(shared), None)
+        return Comparison(metric, first, second, result, len(shared))
     bounds = first.evidence.bounds
-    result = paired(_rows(first, both), _rows(second, both), bounds, strata_of(metric, both))
-    above = sum(first.places[p] > second.places[p] for p in both)
-    below = sum(first.places[p] < second.places[p] for p in both)
+    result = paired(_rows(first, shared), _rows(second, shared), bounds, strata_of(metric, shared))
+    above = sum(first.places[p] > second.places[p] for p in shared)
+    below = sum(first.places[p] < second.places[p] for p in shared)
     table = None
     if metric in FLIPPED and bounds is not None:
         middle = (bounds[0] + bounds[1]) / 2
-        sides = [{p: _verdict(side.places[p], middle) for p in both} for side in (first, second)]
+        sides = [{p: _verdict(side.places[p], middle) for p in shared} for side in (first, second)]
         table = flips(sides[0], sides[1], VERDICTS)
     lowest, highest = _bounds(metric, first, second)
-    return Compared(
+    return Comparison(
         metric,
         first,
         second,
         result,
-        len(both),
-        len(first.places) - len(both),
-        len(second.places) - len(both),
+        len(shared),
+        len(first.places) - len(shared),
+        len(second.places) - len(shared),
         table,
         above,
         below,
@@ -243,44 +246,53 @@ def _verdict(grade: float, middle: float) -> str:
     return "draw" if grade == middle else "win" if grade > middle else "lose"
 
 
-def _rows(side: Side, places: Sequence[Any]) -> list[list[float]]:
+def _rows(side: ComparedRow, places: Sequence[Any]) -> list[list[float]]:
     """The trainings' mean grades where there are several trainings, else the mean over all runs."""
     trainings = sorted({index[0] for index in side.evidence.grades})
     if len(trainings) == 1:
         return [[side.places[place] for place in places]]
     rows = []
     for number in trainings:
-        own = [grades for index, grades in side.evidence.grades.items() if index[0] == number]
-        rows.append([math.fsum(g[place] for g in own) / len(own) for place in places])
+        training_grades = [
+            grades for index, grades in side.evidence.grades.items() if index[0] == number
+        ]
+        rows.append(
+            [
+                math.fsum(g[place] for g in training_grades) / len(training_grades)
+                for place in places
+            ]
+        )
     return rows
 
 
-def _bounds(metric: str, first: Side, second: Side) -> tuple[float | None, float | None]:
+def _bounds(
+    metric: str, first: ComparedRow, second: ComparedRow
+) -> tuple[float | None, float | None]:
     """Over the prompts that both were asked, what went unjudged all one way and all the other."""
     bounds = first.evidence.bounds
-    asked = first.asked & second.asked
-    open_ = [p for p in asked if p not in first.places or p not in second.places]
+    prompts = first.prompts & second.prompts
+    open_ = [p for p in prompts if p not in first.places or p not in second.places]
     if bounds is None or not open_ or strata_of(metric, []) is not None:
         return None, None
     ends = []
-    for ours, theirs in (bounds, bounds[::-1]):
-        apart = [first.places.get(p, ours) - second.places.get(p, theirs) for p in asked]
-        ends.append(math.fsum(apart) / len(asked))
+    for first_end, second_end in (bounds, bounds[::-1]):
+        gaps = [first.places.get(p, first_end) - second.places.get(p, second_end) for p in prompts]
+        ends.append(math.fsum(gaps) / len(prompts))
     return ends[0], ends[1]
 
 
-def sentences(one: Compared) -> list[str]:
+def sentences(comparison: Comparison) -> list[str]:
     """What a person reads of it, the first line naming what it is about; not escaped."""
-    first, second = one.first, one.second
+    first, second = comparison.first, comparison.second
     unit = "points" if first.evidence.bounds == (0, 100) else ""
     marks = sorted(first.simulated | second.simulated)
-    heading = f"{first.row.row} and {second.row.row}, {one.metric}"
+    heading = f"{first.row.row} and {second.row.row}, {comparison.metric}"
     if marks:
         heading += f" (simulated: {', '.join(marks)})"
-    lines = [heading, *(_told(side, one.metric) for side in (first, second))]
-    if one.same:
+    lines = [heading, *(_score_text(side, comparison.metric) for side in (first, second))]
+    if comparison.same:
         return [*lines, "both are read from the same artefacts: there is no difference to test"]
-    if one.result is None:
+    if comparison.result is None:
         gap = f"difference {first.value - second.value:+.4g} {unit}".rstrip()
         why = (
             "no prompt was judged in both"
@@ -288,26 +300,26 @@ def sentences(one: Compared) -> list[str]:
             else "no grade of each prompt is kept, so there is no test"
         )
         return [*lines, f"{gap}; {why}"]
-    lines.append(_difference(one, unit))
-    if one.table is not None:
+    lines.append(_difference(comparison, unit))
+    if comparison.table is not None:
         several = any(len(side.evidence.runs) > 1 for side in (first, second))
         of = ", each row's by its mean over its runs" * several
-        lines.append(f"verdicts{of}: {_flips(one.table)}")
-    lines.append(_signs(one))
-    if one.only_first or one.only_second:
+        lines.append(f"verdicts{of}: {_flips(comparison.table)}")
+    lines.append(_signs(comparison))
+    if comparison.only_first or comparison.only_second:
         lines.append(
-            f"left out: {counted(one.only_first, 'prompt')} judged in {first.row.row} alone, "
-            f"{one.only_second} in {second.row.row} alone"
+            f"left out: {counted(comparison.only_first, 'prompt')} judged in {first.row.row} alone, "
+            f"{comparison.only_second} in {second.row.row} alone"
         )
-    if one.lowest is not None and one.highest is not None:
+    if comparison.lowest is not None and comparison.highest is not None:
         lines.append(
             "over all prompts of both, with what went unjudged all against or all for "
-            f"{first.row.row}: {one.lowest:+.2f} to {one.highest:+.2f} {unit}".rstrip()
+            f"{first.row.row}: {comparison.lowest:+.2f} to {comparison.highest:+.2f} {unit}".rstrip()
         )
-    return lines + _once(one)
+    return lines + _once(comparison)
 
 
-def _told(side: Side, metric: str) -> str:
+def _score_text(side: ComparedRow, metric: str) -> str:
     over = f", judged {side.judged} of {side.expected}" if side.expected is not None else ""
     digits = 4 if metric.partition("/")[0] in losses.LOSSES else 2
     runs = len(side.evidence.runs)
@@ -315,26 +327,26 @@ def _told(side: Side, metric: str) -> str:
         "simulated": "; ".join(sorted(side.simulated)),
         "random_weights": side.random_weights,
     }
-    told = f"{side.row.row}: {side.value:.{digits}f}{over}, {runs} run{'s' * (runs > 1)}"
-    return told + losses.marks(cells)
+    text = f"{side.row.row}: {side.value:.{digits}f}{over}, {runs} run{'s' * (runs > 1)}"
+    return text + losses.marks(cells)
 
 
-def _difference(one: Compared, unit: str) -> str:
-    result = one.result
+def _difference(comparison: Comparison, unit: str) -> str:
+    result = comparison.result
     assert result is not None
     text = f"difference {result.difference:+.2f} {unit}".rstrip()
     if result.low is None or result.high is None or result.smallest_seen is None:
-        over = counted(one.both, "prompt")
+        over = counted(comparison.shared, "prompt")
         return f"{text} over {over} judged in both; too few for an interval"
     return (
-        f"{text}, 95 % interval {result.low:+.2f} to {result.high:+.2f}, over {one.both} prompts "
-        f"judged in both; the smallest difference that would have been seen with a probability of "
-        f"{100 * POWER:.0f} % is {result.smallest_seen:.2f}"
+        f"{text}, 95 % interval {result.low:+.2f} to {result.high:+.2f}, over {comparison.shared} "
+        "prompts judged in both; the smallest difference that would have been seen with a probability "
+        f"of {100 * POWER:.0f} % is {result.smallest_seen:.2f}"
     )
 
 
 def _flips(table: list[list[int]]) -> str:
-    kept = sum(table[i][i] for i in range(len(VERDICTS)))
+    unchanged = sum(table[i][i] for i in range(len(VERDICTS)))
     total = sum(map(sum, table))
     changed = [
         f"{VERDICTS[i]} to {VERDICTS[j]} {table[i][j]}"
@@ -342,26 +354,27 @@ def _flips(table: list[list[int]]) -> str:
         for j in range(len(VERDICTS))
         if i != j and table[i][j]
     ]
-    text = f"{total - kept} of {total} differ"
+    text = f"{total - unchanged} of {total} differ"
     return text + (f" (first to second: {', '.join(changed)})" if changed else "")
 
 
-def _signs(one: Compared) -> str:
-    alike = one.both - one.above - one.below
-    better = (
-        f"{counted(one.above, 'prompt')} {'is' if one.above == 1 else 'are'} better in the first"
-    )
-    text = f"{better}, {one.below} in the second, {alike} alike"
+def _signs(comparison: Comparison) -> str:
+    alike = comparison.shared - comparison.above - comparison.below
+    verb = "is" if comparison.above == 1 else "are"
+    better = f"{counted(comparison.above, 'prompt')} {verb} better in the first"
+    text = f"{better}, {comparison.below} in the second, {alike} alike"
     return text + (
-        f"; exact sign test of these runs, p = {one.p_value:.2g}" if one.p_value is not None else ""
+        f"; exact sign test of these runs, p = {comparison.p_value:.2g}"
+        if comparison.p_value is not None
+        else ""
     )
 
 
-def _once(one: Compared) -> list[str]:
-    if one.first.evidence.trainings == one.second.evidence.trainings:
+def _once(comparison: Comparison) -> list[str]:
+    if comparison.first.evidence.trainings == comparison.second.evidence.trainings:
         # Of one and the same model.
         return []
-    alone = [s.row.row for s in (one.first, one.second)
+    alone = [s.row.row for s in (comparison.first, comparison.second)
              if s.evidence.trains and s.evidence.count(0) == 1]  # fmt: skip
     if not alone:
         return []
@@ -372,11 +385,11 @@ def _once(one: Compared) -> list[str]:
     ]
 
 
-def to_dict(one: Compared) -> dict[str, Any]:
+def to_dict(comparison: Comparison) -> dict[str, Any]:
     """The same as data."""
     return {
-        "metric": one.metric,
-        "same_artefacts": one.same,
+        "metric": comparison.metric,
+        "same_artefacts": comparison.same,
         "rows": {
             name: {
                 "row": side.row.row,
@@ -388,24 +401,26 @@ def to_dict(one: Compared) -> dict[str, Any]:
                 "simulated": sorted(side.simulated),
                 "random_weights": side.random_weights,
             }
-            for name, side in (("first", one.first), ("second", one.second))
+            for name, side in (("first", comparison.first), ("second", comparison.second))
         },
-        "difference": one.first.value - one.second.value if one.result is None else None,
-        "paired": asdict(one.result) if one.result else None,
+        "difference": comparison.first.value - comparison.second.value
+        if comparison.result is None
+        else None,
+        "paired": asdict(comparison.result) if comparison.result else None,
         "prompts": {
-            "both": one.both,
-            "only_first": one.only_first,
-            "only_second": one.only_second,
-            "first_better": one.above,
-            "second_better": one.below,
+            "both": comparison.shared,
+            "only_first": comparison.only_first,
+            "only_second": comparison.only_second,
+            "first_better": comparison.above,
+            "second_better": comparison.below,
         },
         "flips": None
-        if one.table is None
+        if comparison.table is None
         else {
             a: dict(zip(VERDICTS, row, strict=True))
-            for a, row in zip(VERDICTS, one.table, strict=True)
+            for a, row in zip(VERDICTS, comparison.table, strict=True)
         },
-        "sign_test_p": one.p_value,
-        "lower_bound": one.lowest,
-        "upper_bound": one.highest,
+        "sign_test_p": comparison.p_value,
+        "lower_bound": comparison.lowest,
+        "upper_bound": comparison.highest,
     }

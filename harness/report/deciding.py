@@ -24,8 +24,8 @@ def number(weighed: Weighed, value: float, signed: bool = False) -> str:
 
 def more(weighed: Weighed, reported: Reported | None) -> str:
     """What would decide an inconclusive verdict, or what keeps it open; empty for all others."""
-    verdict, foretold, theirs = weighed.verdict, weighed.foretold, weighed.theirs
-    if foretold is None or theirs is None or verdict.margin is None:
+    verdict, foretold, reported_span = weighed.verdict, weighed.foretold, weighed.reported_span
+    if foretold is None or reported_span is None or verdict.margin is None:
         return ""
     if foretold.more:
         ((kind, count),) = foretold.more
@@ -46,13 +46,13 @@ def more(weighed: Weighed, reported: Reported | None) -> str:
         f"more replicates alone, up to {MOST_ADDED} of a kind, would not: endless ones would leave an "
         f"interval of ±{number(weighed, foretold.limit)} about the difference, or more"
     )
-    own = t_quantile(math.inf) * min(theirs.low_error, theirs.high_error)
-    half = (theirs.high - theirs.low) / 2
-    if own + half > verdict.margin:
-        return f"{text}; {_their_part(weighed, reported, own, half, verdict.margin)}"
-    side = weighed.own
-    if side is not None and side.low < side.high:
-        span = number(weighed, side.high - side.low)
+    error_half = t_quantile(math.inf) * min(reported_span.low_error, reported_span.high_error)
+    half = (reported_span.high - reported_span.low) / 2
+    if error_half + half > verdict.margin:
+        return f"{text}; {_reported_part(weighed, reported, error_half, half, verdict.margin)}"
+    reproduced_span = weighed.reproduced_span
+    if reproduced_span is not None and reproduced_span.low < reproduced_span.high:
+        span = number(weighed, reproduced_span.high - reproduced_span.low)
         return (
             f"{text}. What our unjudged prompts leave open spans {span} of it: it takes verdicts on "
             "them, or more prompts"
@@ -60,14 +60,14 @@ def more(weighed: Weighed, reported: Reported | None) -> str:
     return f"{text}: it takes more prompts"
 
 
-def _their_part(
-    weighed: Weighed, reported: Reported | None, own: float, half: float, margin: float
+def _reported_part(
+    weighed: Weighed, reported: Reported | None, error_half: float, half: float, margin: float
 ) -> str:
-    """Why nothing that is run here can call the number reproduced. own, half: half of the interval that
-    its own error, and its unjudged prompts, leave."""
+    """Why nothing that is run here can call the number reproduced. error_half, half: half of the
+    interval that its own error, and its unjudged prompts, leave."""
     end = "whatever is run here, this number cannot be called reproduced"
     if not half:
-        alone = number(weighed, own)
+        alone = number(weighed, error_half)
         return f"the reported number's own error alone leaves ±{alone}, more than the margin: {end}"
     assert reported is not None
     assert reported.expected is not None
@@ -78,14 +78,14 @@ def _their_part(
         f"spans {number(weighed, 2 * half)} alone"
     )
     if half <= margin:
-        text += f", with the reported number's own error {number(weighed, 2 * (half + own))}"
+        text += f", with the reported number's own error {number(weighed, 2 * (half + error_half))}"
     return f"{text}, more than the {number(weighed, 2 * margin)} between both margins: {end}"
 
 
 def assumed(weighed: Weighed) -> str:
     """What the verdict takes as given where the judge was asked once; else empty."""
     evidence = weighed.evidence
-    if evidence is None or weighed.theirs is None:
+    if evidence is None or weighed.reported_span is None:
         return ""
     if not evidence.judges or len(evidence.runs) > 1:
         return ""

@@ -33,11 +33,11 @@ def markdown(text: str) -> str:
 def csv_text(text: str) -> str:
     """Text that a spreadsheet would take for a formula begins with `'`, also behind white space and in
     full width (\uff1d)."""
-    shown = plain(text)
-    starts = unicodedata.normalize("NFKC", shown.lstrip()[:1])
-    if shown[:1] in ("\n", "\ufffd") or starts in ("=", "+", "-", "@", "\ufffd"):
-        return "'" + shown
-    return shown
+    plain_text = plain(text)
+    starts = unicodedata.normalize("NFKC", plain_text.lstrip()[:1])
+    if plain_text[:1] in ("\n", "\ufffd") or starts in ("=", "+", "-", "@", "\ufffd"):
+        return "'" + plain_text
+    return plain_text
 
 
 def as_html(text: str) -> str:
@@ -47,8 +47,8 @@ def as_html(text: str) -> str:
 def latex(text: str) -> str:
     """Text as pdflatex sets it with its own fonts; a character that these lack stands as `[U+4E2D]`."""
     # Hyphens side by side would be set as a dash.
-    apart = re.sub("-(?=-)", "-\uffff", re.sub(r'(^|[\s(])"', r"\1“", _flat(text)))
-    return "".join("{}" if one == "\uffff" else _latex(one) for one in apart)
+    separated = re.sub("-(?=-)", "-\uffff", re.sub(r'(^|[\s(])"', r"\1“", _flat(text)))
+    return "".join("{}" if character == "\uffff" else _latex(character) for character in separated)
 
 
 def _latex(character: str) -> str:

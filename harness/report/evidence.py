@@ -19,12 +19,12 @@ from harness.texts import read_lines
 WINNING_SCORE: Range = (0, 2)
 GRADED = ("win_rate", "winning_score", "rubric_score", *BENCHMARKS)
 """Metrics of which a grade is kept for each prompt or question."""
-Question = tuple[str, int]
+TaskQuestion = tuple[str, int]
 """One of lm-eval's tasks, and the number of a question of it."""
 
 
 @dataclass(frozen=True)
-class Run:
+class ScoredRun:
     """One replicate's score: the judge's artefact, or of a loss the training's."""
 
     stage: StagePlan
@@ -35,7 +35,7 @@ class Run:
 class Evidence:
     """Every run of a row that gives a metric."""
 
-    runs: dict[Index, Run]
+    runs: dict[Index, ScoredRun]
     bounds: Range | None
     """The lowest and highest that the score can be; None: not known."""
     trainings: tuple[str, ...]
@@ -83,21 +83,21 @@ def gather(
     Raises:
         Damaged: a judge's artefact was changed.
     """
-    runs: dict[Index, Run] = {}
+    runs: dict[Index, ScoredRun] = {}
     trainings: dict[str, int] = {}
     samplings: dict[tuple[str, str], int] = {}
     for stage in planned:
-        told = stage.artefact.manifest["metrics"].get(metric) if stage.artefact else None
-        if told is None or told["value"] is None:
+        score = stage.artefact.manifest["metrics"].get(metric) if stage.artefact else None
+        if score is None or score["value"] is None:
             continue
         answer = stage.inputs.get("outputs")
         model = stage if stage.stage == "train" else (answer or stage).inputs.get("model")
         trained = model.key if model else ""
         a = trainings.setdefault(trained, len(trainings))
         sampled = trained, answer.key if answer else ""
-        b = samplings.setdefault(sampled, sum(known[0] == trained for known in samplings))
+        b = samplings.setdefault(sampled, sum(sampling[0] == trained for sampling in samplings))
         c = sum(index[:2] == (a, b) for index in runs)
-        runs[a, b, c] = Run(stage, told)
+        runs[a, b, c] = ScoredRun(stage, score)
     if not runs:
         return None
     answered = row.eval.answer if row.eval else None
@@ -139,7 +139,7 @@ def grades_of(artefact: Artefact, metric: str) -> dict[Any, float | None]:
     }
 
 
-def _of_task(artefact: Artefact, task: str) -> Iterator[tuple[Question, float]]:
+def _of_task(artefact: Artefact, task: str) -> Iterator[tuple[TaskQuestion, float]]:
     """Each question's score in percent, from lm-eval's samples."""
     artefact.check()
     for path in sorted(artefact.folder.glob("samples_*.jsonl")):

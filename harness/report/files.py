@@ -15,7 +15,7 @@ from harness.report.formats import (
     to_markdown,
 )
 from harness.report.layout import layouts_of, study_sheet
-from harness.report.matrix import EXPLANATION, Line, with_results
+from harness.report.matrix import EXPLANATION, MatrixLine, with_results
 from harness.report.sheet import matrix_sheet
 from harness.store import write_atomically
 
@@ -25,7 +25,7 @@ ENDINGS = (".csv", ".tex", ".html")
 
 
 def write_all(
-    lines: Sequence[Line],
+    lines: Sequence[MatrixLine],
     folder: Path,
     agreements: Sequence[agreement.Agreement] = (),
     every_row: bool = True,
@@ -44,26 +44,26 @@ def write_all(
         InputError: the folder cannot be written to.
         SpecFaults: a study's `_tables.yaml` is faulty.
     """
-    shown, left_out = (lines, "") if every_row else with_results(lines)
+    matrix_lines, left_out = (lines, "") if every_row else with_results(lines)
     columns = list(lines[0].cells) if lines else []
     texts = {
-        "matrix.csv": to_csv(shown, columns),
-        "matrix.md": to_markdown(shown, "Results matrix", left_out),
+        "matrix.csv": to_csv(matrix_lines, columns),
+        "matrix.md": to_markdown(matrix_lines, "Results matrix", left_out),
     }
     texts["matrix.md"] += agreement.to_markdown(agreements)
     if agreements:
         texts[AGREEMENT] = agreement.to_csv(agreements)
     layouts = layouts_of(lines)
-    tables = {line.table for line in shown}
-    for name, whole in by_table([line for line in lines if line.table in tables]).items():
-        own, absent = (whole, "") if every_row else with_results(whole)
-        texts[f"tables/{name}.csv"] = to_csv(own)
-        texts[f"tables/{name}.md"] = to_markdown(own, f"Table {name}", absent)
+    tables = {line.table for line in matrix_lines}
+    for name, table_lines in by_table([line for line in lines if line.table in tables]).items():
+        listed, absent = (table_lines, "") if every_row else with_results(table_lines)
+        texts[f"tables/{name}.csv"] = to_csv(listed)
+        texts[f"tables/{name}.md"] = to_markdown(listed, f"Table {name}", absent)
         if name in layouts:
-            sheet = study_sheet(name, layouts[name], whole)
+            sheet = study_sheet(name, layouts[name], table_lines)
             texts[f"tables/{name}.md"] += "\n" + sheet_to_markdown(sheet, level=2)
         else:
-            sheet = matrix_sheet(own, name, f"Table {name}", absent)
+            sheet = matrix_sheet(listed, name, f"Table {name}", absent)
         texts[f"tables/{name}.tex"] = sheet_to_latex(sheet)
         texts[f"tables/{name}.html"] = sheet_to_html(sheet)
     try:
@@ -75,8 +75,8 @@ def write_all(
         if not agreements and _is_agreement(folder / AGREEMENT):
             (folder / AGREEMENT).unlink()
         for path in (folder / "tables").glob("*.md"):
-            ours = path.read_text(encoding="utf-8").startswith(_heading(path.stem))
-            if ours and path.stem not in tables:
+            is_generated = path.read_text(encoding="utf-8").startswith(_heading(path.stem))
+            if is_generated and path.stem not in tables:
                 path.unlink()
                 for ending in ENDINGS:
                     path.with_suffix(ending).unlink(missing_ok=True)

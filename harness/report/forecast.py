@@ -8,8 +8,8 @@ from functools import cache
 from statistics import NormalDist
 
 from harness.report.evidence import Evidence
-from harness.report.sides import KINDS, Ours, freedom, share_of_range
-from harness.stats.intervals import Side, half_width
+from harness.report.sides import KINDS, Reproduced, freedom, share_of_range
+from harness.stats.intervals import ScoreSpan, half_width
 
 USUAL_SPREAD = 0.01
 """Standard deviation between trainings, as a share of the score's range, that is taken where there is
@@ -57,7 +57,9 @@ def decide(low: float, high: float, margin: float, may_be_reproduced: bool = Tru
     return "inconclusive"
 
 
-def foretell(evidence: Evidence, ours: Ours, theirs: Side, margin: float) -> Foretold:
+def foretell(
+    evidence: Evidence, reproduced: Reproduced, reported_span: ScoreSpan, margin: float
+) -> Foretold:
     """The cheapest number of replicates of one kind that would give a verdict with a chance of LIKELY;
     where none has it, the cheapest that would with the interval about the present difference.
 
@@ -70,13 +72,13 @@ def foretell(evidence: Evidence, ours: Ours, theirs: Side, margin: float) -> For
         evidence.count(1) / evidence.count(0),
         evidence.count(2) / evidence.count(1),
     )
-    low, high = ours.side.low - theirs.high, ours.side.high - theirs.low
+    low, high = reproduced.span.low - reported_span.high, reproduced.span.high - reported_span.low
 
     def decides(
         numbers: Sequence[float], moved: float = 0.0, between: float | None = None,
         prompts: bool = True,
     ) -> bool:  # fmt: skip
-        half = _half_with(evidence, ours, theirs, numbers, margin, prompts, between)
+        half = _half_with(evidence, reproduced, reported_span, numbers, margin, prompts, between)
         several = numbers[0] > 1 or not evidence.trains
         return decide(low + moved - half, high + moved + half, margin, several) in DECIDED
 
@@ -84,23 +86,23 @@ def foretell(evidence: Evidence, ours: Ours, theirs: Side, margin: float) -> For
     # Of one training no other replicate says what trainings differ by.
     alone = evidence.trains and counts[0] == 1
     kinds = [kind for kind in KINDS if possible[kind] and (kind == "train" or not alone)]
-    found: list[tuple[bool, int, str, int, float]] = []
+    candidates: list[tuple[bool, int, str, int, float]] = []
     for kind in kinds:
         for added in range(1, MOST_ADDED + 1):
             more = [n + added * (kind == other) for n, other in zip(counts, KINDS, strict=True)]
             if not decides(more):
                 continue
-            futures = _futures(evidence, ours, kind, added, margin)
+            futures = _futures(evidence, reproduced, kind, added, margin)
             chance = sum(decides(more, *future) for future in futures) / len(futures)
-            found.append((chance < LIKELY, COSTS[kind] * added, kind, added, chance))
+            candidates.append((chance < LIKELY, COSTS[kind] * added, kind, added, chance))
             if chance >= LIKELY:
                 break
     unknown = [kind for kind in kinds if counts[KINDS.index(kind)] == 1]
     endless = [math.inf] * len(KINDS)
     unjudged = (high - low) / 2
-    limit = unjudged + _half_with(evidence, ours, theirs, endless, margin, not unknown)
-    if found:
-        *_, kind, added, chance = min(found)
+    limit = unjudged + _half_with(evidence, reproduced, reported_span, endless, margin, not unknown)
+    if candidates:
+        *_, kind, added, chance = min(candidates)
         return Foretold(((kind, added),), limit, unjudged, round(chance, 2))
     if unknown and decides(endless, prompts=False):
         kind = min(unknown, key=COSTS.__getitem__)
@@ -110,7 +112,7 @@ def foretell(evidence: Evidence, ours: Ours, theirs: Side, margin: float) -> For
 
 
 def _futures(
-    evidence: Evidence, ours: Ours, kind: str, added: int, margin: float
+    evidence: Evidence, reproduced: Reproduced, kind: str, added: int, margin: float
 ) -> list[tuple[float, float | None]]:
     """How far `added` replicates would move the mean over all, and the variance between all of them
     (None: it does not enter), in cases that are all as likely.
@@ -118,17 +120,17 @@ def _futures(
     The new ones are drawn from what the present ones, which are few, let their variance be; where
     there is one training, from SPREADS. Prompts and the reported number stay what they are.
     """
-    found = ours.split
-    part = found.parts.get(kind) if found else None
+    variance_split = reproduced.split
+    part = variance_split.parts.get(kind) if variance_split else None
     above = {"train": 1, "sampling": evidence.count(0), "judge": evidence.count(1)}[kind]
     count = evidence.count(KINDS.index(kind)) / above
-    enters = kind == "train" or ours.replicated == kind
-    known = 0.0
+    enters = kind == "train" or reproduced.replicated == kind
+    present_squares = 0.0
     if kind == "train" and count == 1:
         variances = [share_of_range(share, evidence, margin) ** 2 for share in SPREADS]
     elif enters:
-        known = ours.df * ours.between
-        variances = [known / value for value in _chi_square(ours.df)]
+        present_squares = reproduced.df * reproduced.between
+        variances = [present_squares / value for value in _chi_square(reproduced.df)]
     else:
         variances = [part.variance if part else 0.0]
     futures: list[tuple[float, float | None]] = []
@@ -138,8 +140,8 @@ def _futures(
         if not enters:
             futures.append((moved, None))
             continue
-        others = _chi_square(added - 1) if added > 1 else (0.0,)
-        squares = [known + variance * (z * z + other) for other in others]
+        chi_squares = _chi_square(added - 1) if added > 1 else (0.0,)
+        squares = [present_squares + variance * (z * z + other) for other in chi_squares]
         futures += [(moved, total / (count + added - 1)) for total in squares]
     return futures
 
@@ -154,8 +156,8 @@ def _chi_square(df: int) -> tuple[float, ...]:
 
 def _half_with(
     evidence: Evidence,
-    ours: Ours,
-    theirs: Side,
+    reproduced: Reproduced,
+    reported_span: ScoreSpan,
     counts: Sequence[float],
     margin: float | None,
     with_prompts: bool,
@@ -166,28 +168,28 @@ def _half_with(
     USUAL_SPREAD. with_prompts: whether our error over prompts stays; else replicates take it off.
     spread: the variance between the replicates that would be found; else it is the present one."""
     a, b, c = counts
-    found = ours.split
-    parts = found.parts if found else {}
+    variance_split = reproduced.split
+    parts = variance_split.parts if variance_split else {}
     divisors = {"train": 1.0, "sampling": b, "judge": b * c}
     single = math.fsum(part.single / divisors[kind] for kind, part in parts.items())
     # What small samples add to the error stays with the prompts.
-    prompts = ours.side.low_error**2 if with_prompts else 0.0
-    if with_prompts and found is not None:
-        prompts += found.prompts - found.top.columns
-    common = parts["train"].common if "train" in parts else ours.between
+    prompts = reproduced.span.low_error**2 if with_prompts else 0.0
+    if with_prompts and variance_split is not None:
+        prompts += variance_split.prompts - variance_split.top.columns
+    common = parts["train"].common if "train" in parts else reproduced.between
     if evidence.trains and evidence.count(0) == 1:
         common = share_of_range(USUAL_SPREAD, evidence, margin) ** 2
-    known = prompts + theirs.low_error**2
-    many = 2 * freedom(ours.judged)
+    prompt_variance = prompts + reported_span.low_error**2
+    many = 2 * freedom(reproduced.judged)
     if evidence.trains:
         between = (1 + 1 / a) * (common + single if spread is None else spread)
-        return half_width(max(0.0, known - single), between, a - 1, many)
-    if ours.replicated:
-        number = {"sampling": b, "judge": c}[ours.replicated]
-        found_now = parts[ours.replicated].common + single
-        between = (1 + 1 / number) * (found_now if spread is None else spread)
-        return half_width(max(0.0, known - single), between, number - 1, many)
-    return half_width(known + single, 0.0, 1, many)
+        return half_width(max(0.0, prompt_variance - single), between, a - 1, many)
+    if reproduced.replicated:
+        number = {"sampling": b, "judge": c}[reproduced.replicated]
+        current = parts[reproduced.replicated].common + single
+        between = (1 + 1 / number) * (current if spread is None else spread)
+        return half_width(max(0.0, prompt_variance - single), between, number - 1, many)
+    return half_width(prompt_variance + single, 0.0, 1, many)
 
 
 def in_words(foretold: Foretold) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.report import agreement, layout
 from harness.report.escape import as_html, csv_text, latex, markdown
-from harness.report.matrix import NUMBERS, Line, with_results
+from harness.report.matrix import NUMBERS, MatrixLine, with_results
 from harness.report.sheet import Cell, Sheet, matrix_sheet, ranges
 
 NOT_IN_LATEX = ("cost", "environment", "artefacts")
@@ -18,7 +18,7 @@ ALL = "Of every result"
 
 
 def render(
-    lines: Sequence[Line],
+    lines: Sequence[MatrixLine],
     agreements: Sequence[agreement.Agreement],
     form: str,
     layout_name: str,
@@ -37,8 +37,8 @@ def render(
         SpecFaults: a study's `_tables.yaml` is faulty.
     """
     if form == "csv" and layout_name == "matrix":
-        shown = lines if every_row else with_results(lines)[0]
-        return to_csv(shown, list(lines[0].cells) if lines else [])
+        listed = lines if every_row else with_results(lines)[0]
+        return to_csv(listed, list(lines[0].cells) if lines else [])
     write = WRITERS[form]
     text = "\n".join(write(sheet) for sheet in sheets_of(lines, layout_name, every_row))
     if form == "md" and layout_name == "matrix":
@@ -46,35 +46,35 @@ def render(
     return text
 
 
-def sheets_of(lines: Sequence[Line], layout_name: str, every_row: bool = True) -> list[Sheet]:
+def sheets_of(lines: Sequence[MatrixLine], layout_name: str, every_row: bool = True) -> list[Sheet]:
     """One for each table that has something to show, in the lines' order; `every_row`: see `render`."""
     tables = by_table(lines)
     layouts = layout.layouts_of(lines) if layout_name == "study" else {}
     sheets = []
-    for name, own in tables.items():
-        known = layouts.get(name)
-        if known is not None:
-            sheets.append(layout.study_sheet(name, known, lines))
+    for name, table_lines in tables.items():
+        table_layout = layouts.get(name)
+        if table_layout is not None:
+            sheets.append(layout.study_sheet(name, table_layout, lines))
             continue
-        shown, left_out = (own, "") if every_row else with_results(own)
-        if not shown:
+        listed, left_out = (table_lines, "") if every_row else with_results(table_lines)
+        if not listed:
             continue
-        sheet = matrix_sheet(shown, name, f"Table {name}", left_out)
+        sheet = matrix_sheet(listed, name, f"Table {name}", left_out)
         if layout_name == "study":
             sheet = layout.without(sheet)
         sheets.append(sheet)
     return sheets
 
 
-def by_table(lines: Sequence[Line]) -> dict[str, list[Line]]:
+def by_table(lines: Sequence[MatrixLine]) -> dict[str, list[MatrixLine]]:
     """Table -> its lines, in the lines' order."""
-    tables: dict[str, list[Line]] = {}
+    tables: dict[str, list[MatrixLine]] = {}
     for line in lines:
         tables.setdefault(line.table, []).append(line)
     return tables
 
 
-def to_csv(lines: Sequence[Line], columns: Sequence[str] = ()) -> str:
+def to_csv(lines: Sequence[MatrixLine], columns: Sequence[str] = ()) -> str:
     """The matrix with all its columns, in full precision. `columns`: what they are where there is no
     line."""
     columns = list(lines[0].cells) if lines else columns
@@ -105,7 +105,7 @@ def sheet_to_csv(sheet: Sheet) -> str:
     return _csv([csv_text(h) for h in (*sheet.headings, "notes")], rows)
 
 
-def to_markdown(lines: Sequence[Line], title: str, left_out: str = "") -> str:
+def to_markdown(lines: Sequence[MatrixLine], title: str, left_out: str = "") -> str:
     """A page of the matrix of these lines; `left_out`: what is said of rows that have none."""
     return sheet_to_markdown(matrix_sheet(lines, "matrix", title, left_out))
 
@@ -151,32 +151,32 @@ def _word(cell: Cell) -> str:
 def sheet_to_latex(sheet: Sheet) -> str:
     """A table for pdflatex with booktabs and no other package, in as many parts as it takes pages. The
     notes stand below the last part, or, where its page has no room for them, in the text after it."""
-    kept = [
+    columns = [
         n
         for n, heading in enumerate(sheet.headings)
         if heading not in NOT_IN_LATEX and any(row[n].text or row[n].notes for row in sheet.rows)
     ]
-    below = [latex(one) for one in (*sheet.after, *sheet.about)]
+    below = [latex(sentence) for sentence in (*sheet.after, *sheet.about)]
     if sheet.warning:
         below.insert(0, f"\\textbf{{{latex(sheet.warning)}}}")
-    below += [f"\\textsuperscript{{{n}}} {latex(one)}" for n, one in enumerate(sheet.notes, 1)]
+    below += [f"\\textsuperscript{{{n}}} {latex(note)}" for n, note in enumerate(sheet.notes, 1)]
     if sheet.general:
         below.append(f"{ALL}: {'; '.join(map(latex, sheet.general))}")
-    listed = [f"\\par\\noindent {one}" for one in below]
-    widths = _widths(sheet, kept)
-    parts = _pages(sheet, kept, widths)
+    listed = [f"\\par\\noindent {paragraph}" for paragraph in below]
+    widths = _widths(sheet, columns)
+    parts = _pages(sheet, columns, widths)
     label = f"\\label{{tab:{sheet.name}}}"
     text = ["% Needs \\usepackage{booktabs} and nothing else."]
     for number, (rows, _) in enumerate(parts):
-        text += _tabular(sheet, kept, widths, rows, "" if number else label)
+        text += _tabular(sheet, columns, widths, rows, "" if number else label)
         if number < len(parts) - 1:
             text.append("\\end{table}")
     small = "{\\scriptsize\\raggedright"
-    if parts[-1][1] + sum(math.ceil(len(one) / LINE) for one in below) <= PAGE:
+    if parts[-1][1] + sum(math.ceil(len(paragraph) / LINE) for paragraph in below) <= PAGE:
         text += [f"\\par\\medskip{small}", *listed, "\\par}", "\\end{table}"]
     else:
-        told = f"\\par\\noindent\\textbf{{Notes to Table~\\ref{{tab:{sheet.name}}}}}"
-        text += ["\\end{table}", small, told, *listed, "\\par}"]
+        notes_heading = f"\\par\\noindent\\textbf{{Notes to Table~\\ref{{tab:{sheet.name}}}}}"
+        text += ["\\end{table}", small, notes_heading, *listed, "\\par}"]
     return "\n".join(text) + "\n"
 
 
@@ -186,10 +186,10 @@ PAGE = 52
 """Lines of it that a page holds beside a caption."""
 
 
-def _widths(sheet: Sheet, kept: Sequence[int]) -> list[float]:
+def _widths(sheet: Sheet, columns: Sequence[int]) -> list[float]:
     """Each column's share of the line: its longest word, and of what is left by its longest text.
     Empty where all fit as they are."""
-    texts = [[sheet.headings[n], *(row[n].text for row in sheet.rows)] for n in kept]
+    texts = [[sheet.headings[n], *(row[n].text for row in sheet.rows)] for n in columns]
     longest = [min(max(map(len, column)), 60) + 2 for column in texts]
     if sum(longest) <= 80:
         return []
@@ -198,48 +198,48 @@ def _widths(sheet: Sheet, kept: Sequence[int]) -> list[float]:
         for column in texts
     ]
     left = max(LINE - sum(words), 0.0)
-    asked = [max(text - word, 0.0) for text, word in zip(longest, words, strict=True)]
-    whole = [w + left * a / max(sum(asked), 1) for w, a in zip(words, asked, strict=True)]
-    return [0.94 * one / sum(whole) for one in whole]
+    demands = [max(text - word, 0.0) for text, word in zip(longest, words, strict=True)]
+    shares = [w + left * a / max(sum(demands), 1) for w, a in zip(words, demands, strict=True)]
+    return [0.94 * share / sum(shares) for share in shares]
 
 
 def _pages(
-    sheet: Sheet, kept: Sequence[int], widths: Sequence[float]
+    sheet: Sheet, columns: Sequence[int], widths: Sequence[float]
 ) -> list[tuple[list[Sequence[Cell]], int]]:
     """The rows of each part, and how many lines they take."""
     parts: list[tuple[list[Sequence[Cell]], int]] = [([], 3)]
     for row in sheet.rows:
         lines = 1
-        for n, width in zip(kept, widths, strict=bool(widths)):
+        for n, width in zip(columns, widths, strict=bool(widths)):
             # A fifth more, for words are not cut to fill a line.
             lines = max(lines, math.ceil(1.2 * len(row[n].text) / (width * LINE)))
-        rows, taken = parts[-1]
-        if rows and taken + lines > PAGE:
+        rows, height = parts[-1]
+        if rows and height + lines > PAGE:
             parts.append(([row], 3 + lines))
         else:
-            parts[-1] = [*rows, row], taken + lines
+            parts[-1] = [*rows, row], height + lines
     return parts
 
 
 def _tabular(
     sheet: Sheet,
-    kept: Sequence[int],
+    columns: Sequence[int],
     widths: Sequence[float],
     rows: Iterable[Sequence[Cell]],
     label: str,
 ) -> list[str]:
     """A table up to the end of its tabular."""
-    columns = "".join(f"p{{{one:.3f}\\linewidth}}" for one in widths) or "l" * len(kept)
+    alignment = "".join(f"p{{{width:.3f}\\linewidth}}" for width in widths) or "l" * len(columns)
     return [
         "\\begin{table}[!htbp]",
         f"\\centering\\{'scriptsize' if widths else 'footnotesize'}\\setlength{{\\tabcolsep}}{{2pt}}",
         f"\\caption{{{latex(sheet.title)}{'' if label else ' (continued)'}}}",
         *([label] if label else []),
-        f"\\begin{{tabular}}{{{columns}}}",
+        f"\\begin{{tabular}}{{{alignment}}}",
         "\\toprule",
-        _row((latex(sheet.headings[n]) for n in kept), bool(widths)),
+        _row((latex(sheet.headings[n]) for n in columns), bool(widths)),
         "\\midrule",
-        *(_row((_latex_cell(row[n]) for n in kept), bool(widths)) for row in rows),
+        *(_row((_latex_cell(row[n]) for n in columns), bool(widths)) for row in rows),
         "\\bottomrule",
         "\\end{tabular}",
     ]
@@ -269,19 +269,19 @@ def sheet_to_html(sheet: Sheet) -> str:
         first = f'<th scope="row">{cells[0]}</th>' if cells else ""
         parts.append(f"<tr>{first}{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>")
     parts.append("</tbody>")
-    said = [f"<p>{as_html(sentence)}</p>" for sentence in (*sheet.after, *sheet.about)]
+    foot = [f"<p>{as_html(sentence)}</p>" for sentence in (*sheet.after, *sheet.about)]
     if sheet.notes:
         items = [
             f'<li id="table-{name}-note-{number}">{as_html(note)}</li>'
             for number, note in enumerate(sheet.notes, 1)
         ]
-        said += ["<ol>", *items, "</ol>"]
+        foot += ["<ol>", *items, "</ol>"]
     if sheet.general:
         items = [f"<li>{as_html(note)}</li>" for note in sheet.general]
-        said += [f"<p>{ALL}:</p>", "<ul>", *items, "</ul>"]
-    if said:
+        foot += [f"<p>{ALL}:</p>", "<ul>", *items, "</ul>"]
+    if foot:
         span = f'<td colspan="{len(sheet.headings)}">'
-        parts += [f"<tfoot><tr>{span}", *said, "</td></tr></tfoot>"]
+        parts += [f"<tfoot><tr>{span}", *foot, "</td></tr></tfoot>"]
     return "\n".join([*parts, "</table>"]) + "\n"
 
 

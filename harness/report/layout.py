@@ -26,7 +26,7 @@ from pydantic import Field, ValidationError, model_validator
 from harness.report import losses
 from harness.report.cells import bounds, in_study
 from harness.report.layout_names import table_of, unknown_names
-from harness.report.matrix import Line
+from harness.report.matrix import MatrixLine
 from harness.report.sheet import Cell, Notes, Sheet, kinds_of, notes_of, reasons, settled, warning
 from harness.spec.base import Name, Spec
 from harness.spec.load import NO_MAPPING, SpecFaults
@@ -76,7 +76,7 @@ class Grid(Spec):
         return self
 
     @property
-    def wanted(self) -> dict[str, str]:
+    def metric_names(self) -> dict[str, str]:
         """Metric -> what the table calls it."""
         return {metric: name for name, metric in self.metrics.items()} or {self.metric or "": ""}
 
@@ -100,26 +100,26 @@ class Layouts(Spec):
     tables: dict[Name, Layout]
 
 
-def layouts_of(lines: Sequence[Line]) -> dict[str, Layout]:
+def layouts_of(lines: Sequence[MatrixLine]) -> dict[str, Layout]:
     """Table -> its layout, from the files beside the specs of the lines' rows.
 
     Raises:
         SpecFaults: one of the files is faulty.
     """
-    found: dict[str, Layout] = {}
-    read: dict[Path, Mapping[str, Layout]] = {}
+    layouts: dict[str, Layout] = {}
+    by_folder: dict[Path, Mapping[str, Layout]] = {}
     for line in lines:
-        if line.loaded is not None and line.table not in found:
+        if line.loaded is not None and line.table not in layouts:
             folder = line.loaded.path.parent
-            if folder not in read:
-                read[folder] = layouts_beside(folder)
-            known = read[folder]
+            if folder not in by_folder:
+                by_folder[folder] = layouts_beside(folder)
+            folder_layouts = by_folder[folder]
             is_twin = line.loaded.row.scale == "tiny"
             name = table_of(line.loaded.row)
-            if name in known:
-                caption = known[name].caption + ", scaled down" * is_twin
-                found[line.table] = known[name].model_copy(update={"caption": caption})
-    return found
+            if name in folder_layouts:
+                caption = folder_layouts[name].caption + ", scaled down" * is_twin
+                layouts[line.table] = folder_layouts[name].model_copy(update={"caption": caption})
+    return layouts
 
 
 def layouts_beside(folder: Path) -> Mapping[str, Layout]:
@@ -165,10 +165,10 @@ def _fault(item: Any, tree: Node) -> Fault:
     if item["type"] == "missing":
         return Fault(mark, f"{name}: is missing")
     here = "" if isinstance(node.value, dict | list) else f" (here: {node.value!r})"
-    said = item["msg"].removeprefix("Value error, ")
+    message = item["msg"].removeprefix("Value error, ")
     if item["type"] in NO_MAPPING:
-        said = "a mapping of keys to values is wanted"
-    return Fault(mark, f"{name}: {said}{here}")
+        message = "a mapping of keys to values is wanted"
+    return Fault(mark, f"{name}: {message}{here}")
 
 
 def without(sheet: Sheet) -> Sheet:
@@ -176,26 +176,26 @@ def without(sheet: Sheet) -> Sheet:
     return replace(sheet, about=[NO_LAYOUT, *sheet.about])
 
 
-def study_sheet(name: str, layout: Layout, lines: Sequence[Line]) -> Sheet:
+def study_sheet(name: str, layout: Layout, lines: Sequence[MatrixLine]) -> Sheet:
     """The table as the study has it, of those of the lines that are its own."""
-    own = [line for line in lines if line.table == name]
+    table_lines = [line for line in lines if line.table == name]
     notes = Notes()
-    alike = _marks_of_all(own)
+    alike = _marks_of_all(table_lines)
     if layout.grid is not None:
-        headings, rows, after = _grid(layout.grid, own, notes, not alike)
+        headings, rows, after = _grid(layout.grid, table_lines, notes, not alike)
     else:
-        headings, rows, after = _list(layout.columns or [], own, notes, not alike)
+        headings, rows, after = _list(layout.columns or [], table_lines, notes, not alike)
     title = f"{layout.caption} ({layout.source})"
     about = [READING, *[f"Every number of ours in this table: {alike}."] * bool(alike)]
-    sheet = Sheet(name, title, headings, rows, about, warning(own), notes.texts, (), after)
+    sheet = Sheet(name, title, headings, rows, about, warning(table_lines), notes.texts, (), after)
     if layout.grid is None:
         return settled(sheet, rows)
     return settled(sheet, [[cell] for row in rows for cell in row[1:] if cell.text])
 
 
-def _marks_of_all(own: Sequence[Line]) -> str:
+def _marks_of_all(lines: Sequence[MatrixLine]) -> str:
     """What makes ours simulated where it is the same for several results and all there are."""
-    marks = [losses.marks(line.cells) for line in own if line.cells["reproduced"] is not None]
+    marks = [losses.marks(line.cells) for line in lines if line.cells["reproduced"] is not None]
     return marks[0].strip(" ()") if len(marks) > 1 and len(set(marks)) == 1 else ""
 
 
@@ -203,40 +203,48 @@ _Parts = tuple[list[str], list[list[Cell]], list[str]]
 """Headings, rows, sentences below."""
 
 
-def _list(columns: Sequence[Column], own: Sequence[Line], notes: Notes, marked: bool) -> _Parts:
-    wanted = {column.metric for column in columns if column.metric is not None}
-    by_row: dict[str, list[Line]] = {}
-    for line in own:
+def _list(
+    columns: Sequence[Column], table_lines: Sequence[MatrixLine], notes: Notes, marked: bool
+) -> _Parts:
+    metrics = {column.metric for column in columns if column.metric is not None}
+    by_row: dict[str, list[MatrixLine]] = {}
+    for line in table_lines:
         by_row.setdefault(line.cells["row"], []).append(line)
     rows = []
     for lines in by_row.values():
-        known = {line.cells["metric"]: line for line in lines}
+        by_metric = {line.cells["metric"]: line for line in lines}
         # A row whose judge never ran has one line without a metric.
-        shown = {metric: known.get(metric, known.get("")) for metric in wanted}
+        metric_lines = {metric: by_metric.get(metric, by_metric.get("")) for metric in metrics}
         cells = [
-            _result(shown[column.metric], notes, marked)
+            _result(metric_lines[column.metric], notes, marked)
             if column.metric is not None
             else Cell(_varied(lines[0], column.varied or ""))
             for column in columns
         ]
-        told = [line for line in shown.values() if line is not None]
-        verdicts = list(dict.fromkeys(line.cells["verdict"] for line in told))
-        found = list(dict.fromkeys(filter(None, map(kinds_of, told))))
-        rows.append([*cells, Cell(", ".join(verdicts + found), notes.add(reasons(told)))])
-    return [*(column.heading for column in columns), "verdict"], rows, _left_out(own, wanted)
+        result_lines = [line for line in metric_lines.values() if line is not None]
+        verdicts = list(dict.fromkeys(line.cells["verdict"] for line in result_lines))
+        finding_kinds = list(dict.fromkeys(filter(None, map(kinds_of, result_lines))))
+        rows.append(
+            [*cells, Cell(", ".join(verdicts + finding_kinds), notes.add(reasons(result_lines)))]
+        )
+    return (
+        [*(column.heading for column in columns), "verdict"],
+        rows,
+        _left_out(table_lines, metrics),
+    )
 
 
-def _grid(grid: Grid, own: Sequence[Line], notes: Notes, marked: bool) -> _Parts:
-    placed: dict[tuple[str, str], list[Line]] = {}
-    beside: list[Line] = []
-    for line in own:
-        if line.cells["metric"] not in ("", *grid.wanted):
+def _grid(grid: Grid, table_lines: Sequence[MatrixLine], notes: Notes, marked: bool) -> _Parts:
+    placed: dict[tuple[str, str], list[MatrixLine]] = {}
+    beside: list[MatrixLine] = []
+    for line in table_lines:
+        if line.cells["metric"] not in ("", *grid.metric_names):
             continue
         # A row whose judge never ran has one line without a metric: it stands for each.
-        metrics = [line.cells["metric"]] if line.cells["metric"] else list(grid.wanted)
+        metrics = [line.cells["metric"]] if line.cells["metric"] else list(grid.metric_names)
         for metric in metrics:
-            named = grid.wanted[metric]
-            place = tuple(named if side is None else _varied(line, side)
+            metric_name = grid.metric_names[metric]
+            place = tuple(metric_name if side is None else _varied(line, side)
                           for side in (grid.rows, grid.columns))  # fmt: skip
             if all(place):
                 placed.setdefault((place[0], place[1]), []).append(line)
@@ -248,35 +256,39 @@ def _grid(grid: Grid, own: Sequence[Line], notes: Notes, marked: bool) -> _Parts
     across = _in_order([column for _, column in placed], tuple(named_columns))
 
     def cell(row: str, column: str) -> Cell:
-        there = placed.get((row, column), [])
-        return _joined([_result(line, notes, marked, True) for line in there])
+        lines = placed.get((row, column), [])
+        return _joined([_result(line, notes, marked, True) for line in lines])
 
     rows = [[Cell(row), *(cell(row, column) for column in across)] for row in down]
-    after = [f"Beside the grid: {one.cells['row']}: {in_study(one, marked)}." for one in beside]
-    return [grid.rows or "metric", *across], rows, after + _left_out(own, set(grid.wanted))
+    after = [f"Beside the grid: {line.cells['row']}: {in_study(line, marked)}." for line in beside]
+    return (
+        [grid.rows or "metric", *across],
+        rows,
+        after + _left_out(table_lines, set(grid.metric_names)),
+    )
 
 
-def _varied(line: Line, name: str) -> str:
+def _varied(line: MatrixLine, name: str) -> str:
     varied = line.loaded.row.varied if line.loaded else {}
     return str(varied[name]) if name in varied else ""
 
 
-def _in_order(there: Sequence[str], order: Sequence[Any]) -> list[str]:
+def _in_order(names: Sequence[str], order: Sequence[Any]) -> list[str]:
     """What the study names, whether it is there or not, then the others as they come."""
-    return list(dict.fromkeys([*map(str, order), *there]))
+    return list(dict.fromkeys([*map(str, order), *names]))
 
 
-def _result(line: Line | None, notes: Notes, marked: bool, verdict: bool = False) -> Cell:
+def _result(line: MatrixLine | None, notes: Notes, marked: bool, verdict: bool = False) -> Cell:
     if line is None:
         return Cell("")
-    said = ""
+    suffix = ""
     if verdict:
         words = [line.cells["verdict"]] if line.cells["reproduced"] is not None else []
-        said = "".join(f", {one}" for one in (*words, kinds_of(line)) if one)
+        suffix = "".join(f", {word}" for word in (*words, kinds_of(line)) if word)
     numbers = notes.add([*_unjudged(line), *notes_of(line)])
     if verdict:
         numbers += notes.add(reasons([line]))
-    return Cell(in_study(line, marked) + said, numbers)
+    return Cell(in_study(line, marked) + suffix, numbers)
 
 
 def _joined(cells: Sequence[Cell]) -> Cell:
@@ -284,15 +296,21 @@ def _joined(cells: Sequence[Cell]) -> Cell:
     return Cell("; ".join(cell.text for cell in cells), tuple(numbers))
 
 
-def _unjudged(line: Line) -> list[str]:
-    told = bounds(line)
-    if not told:
+def _unjudged(line: MatrixLine) -> list[str]:
+    extremes = bounds(line)
+    if not extremes:
         return []
     c = line.cells
-    return [f"{c['judged']} of {c['expected']} judged; the others all lost, and all won: {told}"]
+    return [
+        f"{c['judged']} of {c['expected']} judged; the others all lost, and all won: {extremes}"
+    ]
 
 
-def _left_out(own: Sequence[Line], wanted: set[str]) -> list[str]:
+def _left_out(table_lines: Sequence[MatrixLine], metrics: set[str]) -> list[str]:
     """Metrics that the study's table has no place for; they stand in the matrix."""
-    others = sorted({line.cells["metric"] for line in own} - wanted - {""})
-    return [f"Not in the study's table, but in the matrix: {', '.join(others)}."] if others else []
+    other_metrics = sorted({line.cells["metric"] for line in table_lines} - metrics - {""})
+    return (
+        [f"Not in the study's table, but in the matrix: {', '.join(other_metrics)}."]
+        if other_metrics
+        else []
+    )

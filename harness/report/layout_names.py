@@ -23,24 +23,26 @@ def unknown_names(tree: Node, layouts: "dict[str, Layout]", folder: Path) -> Ite
     """
     if not any(_specs(folder)):
         return
-    found = load_usable([folder])
-    if found.faulty:
+    specs = load_usable([folder])
+    if specs.faulty:
         return
     rows: dict[str, list[Row]] = {}
-    for loaded in found.rows:
+    for loaded in specs.rows:
         rows.setdefault(table_of(loaded.row), []).append(loaded.row)
     for table, layout in layouts.items():
-        own = rows.get(table, [])
-        if not own:
+        table_rows = rows.get(table, [])
+        if not table_rows:
             yield _fault(tree, ("tables", table), "no row here is of the table", table, list(rows))
             continue
-        varied = list(dict.fromkeys(name for row in own for name in row.varied))
-        metrics = list(dict.fromkeys(m for row in own for m in [*metrics_of(row), *row.reported]))
+        varied = list(dict.fromkeys(name for row in table_rows for name in row.varied))
+        metrics = list(
+            dict.fromkeys(m for row in table_rows for m in [*metrics_of(row), *row.reported])
+        )
         for path, kind, name in _names(layout):
-            known, said = (varied, "varies") if kind == "varied" else (metrics, "measures")
-            if name not in known:
-                what = f"no row of the table {said}"
-                yield _fault(tree, ("tables", table, *path), what, name, known)
+            known_names, verb = (varied, "varies") if kind == "varied" else (metrics, "measures")
+            if name not in known_names:
+                what = f"no row of the table {verb}"
+                yield _fault(tree, ("tables", table, *path), what, name, known_names)
 
 
 def table_of(row: Row) -> str:
@@ -71,10 +73,12 @@ def _names(layout: "Layout") -> Iterator[tuple[tuple[Any, ...], str, str]]:
         yield ("grid", "metrics", heading), "metric", metric
 
 
-def _fault(tree: Node, path: tuple[Any, ...], what: str, name: str, known: Sequence[str]) -> Fault:
+def _fault(
+    tree: Node, path: tuple[Any, ...], what: str, name: str, known_names: Sequence[str]
+) -> Fault:
     _, mark = tree.at(path)
-    near = difflib.get_close_matches(name, known, n=1)
-    said = f"; did you mean {near[0]!r}?" if near else ""
+    near = difflib.get_close_matches(name, known_names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
     if not near:
-        said = f"; known here: {', '.join(known)}" if known else ""
-    return Fault(mark, f"{'.'.join(map(str, path))}: {what} {name!r}{said}")
+        hint = f"; known here: {', '.join(known_names)}" if known_names else ""
+    return Fault(mark, f"{'.'.join(map(str, path))}: {what} {name!r}{hint}")

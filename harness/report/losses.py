@@ -50,9 +50,9 @@ def trainings(plan: RowPlan | None) -> list[StagePlan]:
     return [s for s in plan.own if s.stage == "train"] if plan else []
 
 
-def counts_of(found: Sequence[dict[str, Any]]) -> dict[str, int]:
+def counts_of(scores: Sequence[dict[str, Any]]) -> dict[str, int]:
     """Of what was held out: the same for every training seed, so it is not summed."""
-    return {name: found[0][name] for name in COUNTS if found and name in found[0]}
+    return {name: scores[0][name] for name in COUNTS if scores and name in scores[0]}
 
 
 def steps_of(trained: Sequence[StagePlan]) -> int | None:
@@ -107,10 +107,10 @@ def _lowest(same: list[dict[str, Any]]) -> str:
 def marks(cells: dict[str, Any]) -> str:
     """What a number must never stand without, in brackets: that it is simulated, of a scaled-down row,
     or of weights that began random."""
-    found = ["simulated"] * bool(cells["simulated"])
-    found += [SCALED_DOWN] * (SCALED_DOWN in cells["simulated"].split("; "))
-    found += ["random weights"] * bool(cells["random_weights"])
-    return f" ({', '.join(found)})" if found else ""
+    labels = ["simulated"] * bool(cells["simulated"])
+    labels += [SCALED_DOWN] * (SCALED_DOWN in cells["simulated"].split("; "))
+    labels += ["random weights"] * bool(cells["random_weights"])
+    return f" ({', '.join(labels)})" if labels else ""
 
 
 def over(cells: dict[str, Any]) -> str:

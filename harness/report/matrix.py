@@ -33,7 +33,7 @@ LAST = 10**9
 
 
 @dataclass(frozen=True)
-class Line:
+class MatrixLine:
     """One line of the matrix: column -> value; None where there is none."""
 
     table: str
@@ -50,7 +50,7 @@ class Line:
     """Where its artefacts stand; None where it cannot be planned."""
 
 
-def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[Line]:
+def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[MatrixLine]:
     """The matrix lines of a row, from the first planner's environment that has results.
 
     A judged row has its scores, a row that trains its losses. A row that makes a data set and no more
@@ -68,8 +68,8 @@ def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[Line]:
     for stage in judged:
         if stage.artefact:
             stage.artefact.check()
-    made = sorted({name for s in judged for name in _metrics(s)})
-    names = list(dict.fromkeys([*row.reported, *made]))
+    measured = sorted({name for s in judged for name in _metrics(s)})
+    names = list(dict.fromkeys([*row.reported, *measured]))
     if not names and (losses.is_judged(row) or row.train is None):
         names = [""]
     names += [name for name in losses.metrics_of(row) if name not in names]
@@ -78,7 +78,7 @@ def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[Line]:
     return [replace(line, loaded=loaded, plan=plan) for line in lines]
 
 
-def together(lines: Sequence[Line]) -> list[Line]:
+def together(lines: Sequence[MatrixLine]) -> list[MatrixLine]:
     """The lines of several rows as tables show them: by table, then as the study has its lines; and
     marked where a row differs from the table's others in more than what is studied."""
     rows = {line.loaded.row.row: line for line in lines if line.loaded is not None}
@@ -87,28 +87,29 @@ def together(lines: Sequence[Line]) -> list[Line]:
         for line in rows.values()
         if line.loaded is not None
     ]
-    told = {row: comparability.message(d) for row, d in comparability.confounded(plans).items()}
+    messages = {row: comparability.message(d) for row, d in comparability.confounded(plans).items()}
     ordered = sorted(lines, key=_place)
     return [
-        _confounded(line, told.get(line.cells["row"])) if line.loaded else line for line in ordered
+        _confounded(line, messages.get(line.cells["row"])) if line.loaded else line
+        for line in ordered
     ]
 
 
-def with_results(lines: Sequence[Line]) -> tuple[list[Line], str]:
+def with_results(lines: Sequence[MatrixLine]) -> tuple[list[MatrixLine], str]:
     """The lines of rows that were judged or trained, and what is to be said of the others."""
-    there = {line.cells["row"] for line in lines if line.cells["env_artefacts"]}
-    absent = {line.cells["row"]: line for line in lines if line.cells["row"] not in there}
-    kept = [line for line in lines if line.cells["row"] in there]
+    with_artefacts = {line.cells["row"] for line in lines if line.cells["env_artefacts"]}
+    absent = {line.cells["row"]: line for line in lines if line.cells["row"] not in with_artefacts}
+    included = [line for line in lines if line.cells["row"] in with_artefacts]
     if not absent:
-        return kept, ""
+        return included, ""
     verb = "is" if len(absent) == 1 else "are"
-    said = f"{counted(len(absent), 'row')} without a result {verb} left out"
+    sentence = f"{counted(len(absent), 'row')} without a result {verb} left out"
     unplanned = sum(line.plan is None for line in absent.values())
     if unplanned:
-        said += (
+        sentence += (
             f" (of {unplanned}, what the spec names is not there, so that none could be looked up)"
         )
-    return kept, said
+    return included, sentence
 
 
 def data_alone(rows: Sequence[LoadedRow]) -> str:
@@ -124,18 +125,18 @@ def _is_measured(row: Row) -> bool:
     return row.train is not None or row.eval is not None or bool(row.reported)
 
 
-def _confounded(line: Line, told: str | None) -> Line:
+def _confounded(line: MatrixLine, message: str | None) -> MatrixLine:
     assert line.loaded is not None
     row = line.loaded.row
     of_training = losses.is_judged(row) and not losses.judges_loss(row)
-    if told is None or (of_training and line.cells["metric"] in losses.LOSSES):
+    if message is None or (of_training and line.cells["metric"] in losses.LOSSES):
         return line
-    findings = (*line.findings, f"{CONFOUNDED}: {told}")
-    cells = {**line.cells, "confounded": told, "findings": "; ".join(findings)}
+    findings = (*line.findings, f"{CONFOUNDED}: {message}")
+    cells = {**line.cells, "confounded": message, "findings": "; ".join(findings)}
     return replace(line, cells=cells, findings=findings)
 
 
-def _place(line: Line) -> tuple[str, int, str]:
+def _place(line: MatrixLine) -> tuple[str, int, str]:
     """Rows that stand in no line of the study come last, by their specs' names."""
     source = line.loaded.row.source if line.loaded else None
     at = source.line if source and source.line else None
@@ -175,28 +176,30 @@ def _metrics(stage: StagePlan) -> dict[str, Any]:
     return metrics
 
 
-def _line(row: Row, metric: str, plan: RowPlan | None, problem: str, held_out: str) -> Line:
+def _line(row: Row, metric: str, plan: RowPlan | None, problem: str, held_out: str) -> MatrixLine:
     # `win_rate/koala` is the win rate on one of several prompt sets.
     kind = metric.partition("/")[0]
     is_loss = kind in losses.LOSSES
     planned = losses.stages_of(plan) if is_loss else plan.final() if plan else []
-    made = [s.artefact for s in planned if s.artefact]
-    told = [a.manifest["metrics"].get(metric) for a in made]
+    artefacts = [s.artefact for s in planned if s.artefact]
+    recorded = [a.manifest["metrics"].get(metric) for a in artefacts]
     # Of a prompt set of which nothing was judged there is no number.
-    found = [one for one in told if one is not None and one["value"] is not None]
-    simulated = sorted({s for a in made for s in a.manifest["simulated"]})
+    scores = [score for score in recorded if score is not None and score["value"] is not None]
+    simulated = sorted({s for a in artefacts for s in a.manifest["simulated"]})
     simulated += [losses.SCALED_DOWN] * (row.scale == "tiny")
     reported = row.reported.get(metric)
-    pooled = pool(found) if found else None
+    pooled = pool(scores) if scores else None
     verdict = assess(row, metric, planned).verdict
-    if made and not found:
-        problem = f"the {made[0].stage} stage gives no {metric}"
-    stages = _behind(plan, made)
-    ours = pooled or {}
-    counts = losses.counts_of(found) if is_loss else {}
+    if artefacts and not scores:
+        problem = f"the {artefacts[0].stage} stage gives no {metric}"
+    stages = _behind(plan, artefacts)
+    reproduced = pooled or {}
+    counts = losses.counts_of(scores) if is_loss else {}
     scale = _scale(row, kind)
-    findings = tuple(f"{one['kind']}: {one['message']}" for one in _told(stages, "findings"))
-    noted = (*deviations(row), *_told(stages, "deviations"))
+    findings = tuple(
+        f"{finding['kind']}: {finding['message']}" for finding in _entries(stages, "findings")
+    )
+    noted = (*deviations(row), *_entries(stages, "deviations"))
     cells = {
         "row": row.row,
         "table": row.table,
@@ -208,28 +211,28 @@ def _line(row: Row, metric: str, plan: RowPlan | None, problem: str, held_out: s
         "reported_se": reported.standard_error if reported else None,
         "reported_judged": reported.judged if reported else None,
         "reported_expected": reported.expected if reported else None,
-        "reproduced": ours.get("value"),
-        "standard_error": ours.get("standard_error"),
-        "judged": ours.get("judged"),
-        "expected": ours.get("expected"),
-        "lower_bound": ours.get("lower_bound"),
-        "upper_bound": ours.get("upper_bound"),
+        "reproduced": reproduced.get("value"),
+        "standard_error": reproduced.get("standard_error"),
+        "judged": reproduced.get("judged"),
+        "expected": reproduced.get("expected"),
+        "lower_bound": reproduced.get("lower_bound"),
+        "upper_bound": reproduced.get("upper_bound"),
         "lowest": scale[0],
         "highest": scale[1],
         **{name: counts.get(name) for name in losses.COUNTS},
         "steps": losses.steps_of(losses.trainings(plan)) if is_loss else None,
-        "replicates": len(found),
+        "replicates": len(scores),
         "replicates_planned": len(planned) if plan else None,
-        "replicate_sd": ours.get("replicate_sd"),
-        "interval_low": verdict.own_low,
-        "interval_high": verdict.own_high,
+        "replicate_sd": reproduced.get("replicate_sd"),
+        "interval_low": verdict.reproduced_low,
+        "interval_high": verdict.reproduced_high,
         "difference_low": verdict.low,
         "difference_high": verdict.high,
         "margin": verdict.margin,
         "verdict": verdict.name,
         "verdict_reason": verdict.reason or problem,
         "simulated": "; ".join(simulated),
-        "random_weights": "yes" if any(a.manifest["random_weights"] for a in made) else "",
+        "random_weights": "yes" if any(a.manifest["random_weights"] for a in artefacts) else "",
         "deviations": "; ".join(noted),
         "assumptions": "; ".join(row.assumptions),
         "findings": "; ".join(findings),
@@ -243,16 +246,16 @@ def _line(row: Row, metric: str, plan: RowPlan | None, problem: str, held_out: s
         "env_wall_seconds": _sum(stages, "wall_seconds"),
         "env_artefacts": " ".join(f"{s.stage}/{s.key[:12]}" for s in stages),
     }
-    return Line(row.table, cells, held_out, findings, noted, tuple(row.assumptions))
+    return MatrixLine(row.table, cells, held_out, findings, noted, tuple(row.assumptions))
 
 
-def _behind(plan: RowPlan | None, made: list[Artefact]) -> list[StagePlan]:
+def _behind(plan: RowPlan | None, artefacts: list[Artefact]) -> list[StagePlan]:
     """The row's stages that have artefacts and that a result comes of, once each."""
-    if plan is None or not made:
+    if plan is None or not artefacts:
         return []
-    there = [s for s in plan.own if s.artefact is not None]
-    is_model = made[0].stage == "train"
-    return [s for s in there if s.stage in ("gen", "train")] if is_model else there
+    finished = [s for s in plan.own if s.artefact is not None]
+    is_model = artefacts[0].stage == "train"
+    return [s for s in finished if s.stage in ("gen", "train")] if is_model else finished
 
 
 def _scale(row: Row, metric: str) -> tuple[int | None, int | None]:
@@ -265,15 +268,15 @@ def _scale(row: Row, metric: str) -> tuple[int | None, int | None]:
     return None, None
 
 
-def _told(stages: list[StagePlan], name: str) -> list[Any]:
+def _entries(stages: list[StagePlan], name: str) -> list[Any]:
     """What the manifests of these stages list under a name, each once."""
-    listed = [one for s in stages if s.artefact for one in s.artefact.manifest.get(name, [])]
-    return [one for number, one in enumerate(listed) if one not in listed[:number]]
+    listed = [entry for s in stages if s.artefact for entry in s.artefact.manifest.get(name, [])]
+    return [entry for number, entry in enumerate(listed) if entry not in listed[:number]]
 
 
 def _sum(stages: list[StagePlan], name: str) -> float | int | None:
-    found = [s.artefact.manifest["cost"].get(name) for s in stages if s.artefact]
-    numbers = [n for n in found if n is not None]
+    costs = [s.artefact.manifest["cost"].get(name) for s in stages if s.artefact]
+    numbers = [n for n in costs if n is not None]
     if not numbers:
         return None
     total = sum(numbers)
@@ -332,6 +335,6 @@ LOSSES = (
 )
 
 
-def lowest(lines: Sequence[Line]) -> list[str]:
+def lowest(lines: Sequence[MatrixLine]) -> list[str]:
     """For each table in which several models were measured on the same held-out answers: the best."""
     return losses.lowest([(line.held_out, line.cells) for line in lines])

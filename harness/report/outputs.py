@@ -21,7 +21,7 @@ WORDS = {"win": "won", "draw": "draw", "lose": "lost"}
 
 
 @dataclass(frozen=True)
-class Wishes:
+class OutputOptions:
     """What is to be shown; the command's options."""
 
     worst: bool = False
@@ -35,7 +35,7 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judgement:
     """What one judging says of one output. Neither preference nor score: unjudged."""
 
     label: str
@@ -62,7 +62,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Shown:
+class JudgedOutput:
     """One prompt; `index` is its place in the prompt set, from 0."""
 
     index: int
@@ -70,24 +70,24 @@ class Shown:
     """Its row of model_outputs.json."""
     baseline: str | None = None
     baseline_generator: str = ""
-    given: dict[str, str] = field(default_factory=dict)
+    rubric_inputs: dict[str, str] = field(default_factory=dict)
     """What a judge with a rubric was shown beside the output: input's name -> text."""
-    judged: list[Judged] = field(default_factory=list)
+    judgements: list[Judgement] = field(default_factory=list)
 
     @property
     def is_flagged(self) -> bool:
-        return bool(self.fields.get("flags")) or any(j.grade is None for j in self.judged)
+        return bool(self.fields.get("flags")) or any(j.grade is None for j in self.judgements)
 
     @property
     def grade(self) -> float | None:
         """The mean over the judgings that judged it."""
-        grades = [j.grade for j in self.judged if j.grade is not None]
+        grades = [j.grade for j in self.judgements if j.grade is not None]
         return math.fsum(grades) / len(grades) if grades else None
 
     def texts(self) -> list[str]:
-        named = [str(self.fields.get(name) or "") for name in ("instruction", "input", "output")]
-        named += [self.baseline or "", *map(str, self.given.values())]
-        return [*named, *(w for j in self.judged for w in j.words)]
+        texts = [str(self.fields.get(name) or "") for name in ("instruction", "input", "output")]
+        texts += [self.baseline or "", *map(str, self.rubric_inputs.values())]
+        return [*texts, *(w for j in self.judgements for w in j.words)]
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ class Chosen:
 
     planned: StagePlan
     judgings: list[StagePlan]
-    others: list[str]
+    other_labels: list[str]
     """Labels of the other outputs that are there."""
-    prompts: list[Shown]
+    prompts: list[JudgedOutput]
 
 
 def read_outputs(plan: RowPlan, label: str) -> Chosen:
@@ -112,20 +112,20 @@ def read_outputs(plan: RowPlan, label: str) -> Chosen:
     planned = [s for s in plan.own if s.stage == "answer"]
     if not planned:
         raise InputError(f"row {row} answers no prompts", "Its spec has no eval.answer.")
-    named = [s for s in planned if label in ("", s.label)]
-    if not named:
+    matching = [s for s in planned if label in ("", s.label)]
+    if not matching:
         labels = ", ".join(repr(s.label) for s in planned if s.label)
         raise InputError(
             f"row {row} has no outputs of {label!r}",
             f"--label: one of {labels}." if labels else "It has one set of outputs: leave --label.",
         )
-    made = [s for s in named if s.artefact is not None]
-    if not made:
+    available = [s for s in matching if s.artefact is not None]
+    if not available:
         raise InputError(
             f"row {row} has no outputs yet on this volume, by this executor",
             f"Make them: harness run {plan.target}; or name the other executor with --executor.",
         )
-    chosen = made[0]
+    chosen = available[0]
     judgings = [
         s
         for s in plan.final()
@@ -133,16 +133,16 @@ def read_outputs(plan: RowPlan, label: str) -> Chosen:
         and "outputs" in s.inputs
         and s.inputs["outputs"].key == chosen.key
     ]
-    others = [s.label for s in planned if s.artefact is not None and s is not chosen]
-    return Chosen(chosen, judgings, others, _read(chosen, judgings))
+    other_labels = [s.label for s in planned if s.artefact is not None and s is not chosen]
+    return Chosen(chosen, judgings, other_labels, _read(chosen, judgings))
 
 
-def _read(chosen: StagePlan, judgings: list[StagePlan]) -> list[Shown]:
+def _read(chosen: StagePlan, judgings: list[StagePlan]) -> list[JudgedOutput]:
     rows = json.loads((_checked(chosen) / OUTPUTS).read_text(encoding="utf-8"))
-    prompts = [Shown(index, row) for index, row in enumerate(rows)]
+    prompts = [JudgedOutput(index, row) for index, row in enumerate(rows)]
     for planned in judgings:
         label = planned.label.split(", ")[-1] if len(judgings) > 1 else ""
-        folder, named = _checked(planned), _baseline_row(planned)
+        folder, baseline_row = _checked(planned), _baseline_row(planned)
         annotations = json.loads((folder / ANNOTATIONS).read_text(encoding="utf-8"))
         by_prompt = {_key(row): row for row in annotations}
         by_instruction = {row["instruction"]: row for row in annotations}
@@ -151,16 +151,18 @@ def _read(chosen: StagePlan, judgings: list[StagePlan]) -> list[Shown]:
             instruction = prompt.fields["instruction"]
             row = by_prompt.get(_key(prompt.fields)) or by_instruction.get(instruction) or {}
             shown_first = _is_shown_first(planned, instruction)
-            judged = _judged(row, label, unread.get(instruction), shown_first)
+            judgement = _judgement(row, label, unread.get(instruction), shown_first)
             baseline = prompt.baseline if prompt.baseline is not None else row.get("output_1")
-            generator = prompt.baseline_generator or named or str(row.get("generator_1") or "")
-            prompts[place] = Shown(
+            generator = (
+                prompt.baseline_generator or baseline_row or str(row.get("generator_1") or "")
+            )
+            prompts[place] = JudgedOutput(
                 prompt.index,
                 prompt.fields,
                 baseline,
                 generator,
-                prompt.given or row.get("inputs") or {},
-                [*prompt.judged, judged],
+                prompt.rubric_inputs or row.get("inputs") or {},
+                [*prompt.judgements, judgement],
             )
     return prompts
 
@@ -189,19 +191,19 @@ def _unread(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     rows = [json.loads(line) for line in read_lines(path)]
-    said = {}
+    replies = {}
     for row in rows:
         missing = row.get("missing")
         if row.get("reply"):
-            said[row["instruction"]] = row["reply"]
+            replies[row["instruction"]] = row["reply"]
         elif missing:
-            said[row["instruction"]] = f"not asked: the prompt has no {', '.join(missing)}"
-    return said
+            replies[row["instruction"]] = f"not asked: the prompt has no {', '.join(missing)}"
+    return replies
 
 
-def _judged(
+def _judgement(
     row: dict[str, Any], label: str, unread: str | None, shown_first: bool | None
-) -> Judged:
+) -> Judgement:
     preference, score = row.get("preference"), row.get("score")
     if preference is not None and not is_judgement(preference):
         preference = None
@@ -211,7 +213,7 @@ def _judged(
         words = ("shown first:\n" + words[0], "shown second:\n" + words[1])
     if row.get("feedback") and not words:
         words = (str(row["feedback"]),)
-    return Judged(
+    return Judgement(
         label=label,
         preference=None if preference is None else float(preference),
         score=None if score is None else float(score),
@@ -231,7 +233,7 @@ def _is_shown_first(planned: StagePlan, instruction: str) -> bool | None:
 def _words(raw: Any) -> tuple[str, ...]:
     """What a judge said: a text, several, or a choice of a chat completion with its log-probs."""
     if isinstance(raw, list):
-        return tuple(word for one in raw for word in _words(one))
+        return tuple(word for part in raw for word in _words(part))
     if isinstance(raw, str) and raw.lstrip().startswith("{") and '"logprobs"' in raw:
         try:
             raw = json.loads(raw)
@@ -240,11 +242,11 @@ def _words(raw: Any) -> tuple[str, ...]:
     if not isinstance(raw, dict):
         return (str(raw),) if raw not in (None, "") else ()
     message = raw.get("message")
-    said = message.get("content") if isinstance(message, dict) else raw.get("text")
+    content = message.get("content") if isinstance(message, dict) else raw.get("text")
     first = _first_token(raw.get("logprobs"))
-    if said is None and not first:
+    if content is None and not first:
         return (json.dumps(raw, ensure_ascii=False),)
-    return ((str(said or "") + (f"  ({first})" if first else "")).strip(),)
+    return ((str(content or "") + (f"  ({first})" if first else "")).strip(),)
 
 
 def _first_token(logprobs: Any) -> str:
@@ -258,27 +260,27 @@ def _first_token(logprobs: Any) -> str:
     return "first token: " + ", ".join(shares)
 
 
-def select(prompts: Sequence[Shown], wishes: Wishes) -> list[Shown]:
+def select(prompts: Sequence[JudgedOutput], options: OutputOptions) -> list[JudgedOutput]:
     """Those that are asked for, in the order that is asked for, before they are counted out.
 
     Raises:
         InputError: they are to be sorted by a judgement that there is not.
     """
-    if wishes.worst and wishes.best:
+    if options.worst and options.best:
         raise InputError("--worst and --best exclude each other")
-    found = [p for p in prompts if p.is_flagged] if wishes.flagged else list(prompts)
-    if wishes.grep:
-        sought = wishes.grep.casefold()
-        found = [p for p in found if any(sought in text.casefold() for text in p.texts())]
-    if wishes.worst or wishes.best:
-        if not any(p.judged for p in prompts):
+    selected = [p for p in prompts if p.is_flagged] if options.flagged else list(prompts)
+    if options.grep:
+        sought = options.grep.casefold()
+        selected = [p for p in selected if any(sought in text.casefold() for text in p.texts())]
+    if options.worst or options.best:
+        if not any(p.judgements for p in prompts):
             raise InputError(
                 "these outputs are not judged: nothing says which is worst or best",
                 "Judge them with harness run, or leave --worst and --best.",
             )
-        sign = -1 if wishes.best else 1
-        found.sort(key=lambda p: (p.grade is None, sign * (p.grade or 0)))
-    return found
+        sign = -1 if options.best else 1
+        selected.sort(key=lambda p: (p.grade is None, sign * (p.grade or 0)))
+    return selected
 
 
 def _share(share: float) -> str:
@@ -286,7 +288,7 @@ def _share(share: float) -> str:
     return f"{share:.2f}" if 0.005 <= share < 0.995 else f"{share:.2g}" if share < 0.5 else ">0.99"
 
 
-def as_dict(prompt: Shown) -> dict[str, Any]:
+def as_dict(prompt: JudgedOutput) -> dict[str, Any]:
     """One prompt for `--json`."""
     judgings = [
         {
@@ -297,12 +299,16 @@ def as_dict(prompt: Shown) -> dict[str, Any]:
             "shown_first": j.shown_first,
             "words": list(j.words),
         }
-        for j in prompt.judged
+        for j in prompt.judgements
     ]
     baseline = None
     if prompt.baseline is not None:
         baseline = {"output": prompt.baseline, "generator": prompt.baseline_generator}
-    given = {"given": prompt.given} if prompt.given else {}
+    rubric_inputs = {"given": prompt.rubric_inputs} if prompt.rubric_inputs else {}
     return {
-        "index": prompt.index, **prompt.fields, **given, "baseline": baseline, "judgings": judgings,
-    }  # fmt: skip
+        "index": prompt.index,
+        **prompt.fields,
+        **rubric_inputs,
+        "baseline": baseline,
+        "judgings": judgings,
+    }

@@ -17,7 +17,15 @@ from rich.text import Text
 from harness.eval.outputs import GENERATOR
 from harness.plan import RowPlan
 from harness.report.agreement import agreement_of, show_agreement
-from harness.report.outputs import Chosen, Judged, Shown, Wishes, as_dict, read_outputs, select
+from harness.report.outputs import (
+    Chosen,
+    JudgedOutput,
+    Judgement,
+    OutputOptions,
+    as_dict,
+    read_outputs,
+    select,
+)
 
 SIDE_BY_SIDE = 100
 """Columns of a terminal from which answer and baseline stand side by side."""
@@ -26,23 +34,23 @@ LINES = 15
 COLOURS = {"won": "green", "lost": "red", "draw": "yellow", "unjudged": "magenta"}
 
 
-def show_outputs(console: Console, plan: RowPlan, wishes: Wishes, as_json: bool) -> None:
+def show_outputs(console: Console, plan: RowPlan, options: OutputOptions, as_json: bool) -> None:
     """Print them; at a terminal through its pager where they are longer than the screen.
 
     Raises:
         InputError, Damaged: see `read_outputs` and `select`.
     """
-    chosen = read_outputs(plan, wishes.label)
-    found = select(chosen.prompts, wishes)
-    shown = found[: wishes.count] if wishes.count else found
-    counted = _counted(len(shown), found, chosen.prompts, wishes)
+    chosen = read_outputs(plan, options.label)
+    selected = select(chosen.prompts, options)
+    listed = selected[: options.count] if options.count else selected
+    counted = _counted(len(listed), selected, chosen.prompts, options)
     if as_json:
-        click.echo(json.dumps([as_dict(prompt) for prompt in shown], indent=2))
+        click.echo(json.dumps([as_dict(prompt) for prompt in listed], indent=2))
         click.echo(counted, err=True)
         return
     heading = [*_heading(plan, chosen), counted]
     parts: list[ConsoleRenderable] = [Text("\n".join(map(visible, heading)))]
-    parts += [_prompt(console, prompt, wishes, plan.row.row) for prompt in shown]
+    parts += [_prompt(console, prompt, options, plan.row.row) for prompt in listed]
     if not console.is_terminal:
         _print(console, parts, plan)
         return
@@ -74,51 +82,58 @@ def _heading(plan: RowPlan, chosen: Chosen) -> list[str]:
     artefacts = [s.artefact for s in (planned, *chosen.judgings) if s.artefact is not None]
     simulated = sorted({s for a in artefacts for s in a.manifest["simulated"]})
     lines += [f"  simulated: {', '.join(simulated)}"] * bool(simulated)
-    if chosen.others:
-        lines.append(f"  other outputs are there; --label: {'; '.join(chosen.others)}")
+    if chosen.other_labels:
+        lines.append(f"  other outputs are there; --label: {'; '.join(chosen.other_labels)}")
     return lines
 
 
-def _counted(shown: int, found: Sequence[Shown], all_: Sequence[Shown], wishes: Wishes) -> str:
-    of = f"{shown} of {len(found)} shown"
-    if wishes.flagged or wishes.grep:
+def _counted(
+    count: int,
+    selected: Sequence[JudgedOutput],
+    all_: Sequence[JudgedOutput],
+    options: OutputOptions,
+) -> str:
+    of = f"{count} of {len(selected)} shown"
+    if options.flagged or options.grep:
         of += f", of {len(all_)} prompts"
-    of += "; -n 0 for all" if shown < len(found) else ""
-    if (wishes.worst or wishes.best) and 0 < shown < len(found):
-        last = found[shown - 1].grade
-        equal = [at for at, prompt in enumerate(found) if prompt.grade == last]
-        if equal[-1] >= shown:
-            there = sum(at < shown for at in equal)
-            of += f"; of the {len(equal)} that are equal to the last one, the first {there}"
+    of += "; -n 0 for all" if count < len(selected) else ""
+    if (options.worst or options.best) and 0 < count < len(selected):
+        last = selected[count - 1].grade
+        equal = [at for at, prompt in enumerate(selected) if prompt.grade == last]
+        if equal[-1] >= count:
+            included = sum(at < count for at in equal)
+            of += f"; of the {len(equal)} that are equal to the last one, the first {included}"
     return of
 
 
-def _prompt(console: Console, prompt: Shown, wishes: Wishes, row: str) -> ConsoleRenderable:
+def _prompt(
+    console: Console, prompt: JudgedOutput, options: OutputOptions, row: str
+) -> ConsoleRenderable:
     """One prompt: a line on it, what was asked, both answers, and what each judging says."""
     fields, is_live = prompt.fields, console.is_terminal
     wide = is_live and console.width >= SIDE_BY_SIDE
 
     def block(title: str, text: str, width: int) -> ConsoleRenderable:
         body = Text(visible(text) if text else "(empty)", style="" if text else "dim")
-        if wishes.grep:
-            body.highlight_regex(f"(?i){re.escape(visible(wishes.grep))}", "black on yellow")
-        if not wishes.full:
+        if options.grep:
+            body.highlight_regex(f"(?i){re.escape(visible(options.grep))}", "black on yellow")
+        if not options.full:
             body = _cut(console, body, width - 2, LINES)
         if not is_live:  # where lines are not wrapped, padding would cut them off
             return Group(Text(visible(title)), Text("  ") + Text("\n  ").join(body.split("\n")))
         return Group(Text(visible(title), style="cyan"), Padding(body, (0, 0, 0, 2)))
 
-    own = str(fields.get("generator") or GENERATOR)
-    own = row if own == GENERATOR else own
+    generator = str(fields.get("generator") or GENERATOR)
+    generator = row if generator == GENERATOR else generator
     parts: list[ConsoleRenderable] = [Text(), _line(prompt)]
     parts.append(block("instruction", str(fields["instruction"]), console.width))
     if fields.get("input"):
         parts.append(block("input", str(fields["input"]), console.width))
-    theirs = "baseline"
+    baseline_title = "baseline"
     if prompt.baseline_generator not in ("", "baseline"):
-        theirs += f" {prompt.baseline_generator}"
-    sides = [(f"answer of {own}", str(fields["output"]))]
-    sides += [(theirs, prompt.baseline)] if prompt.baseline is not None else []
+        baseline_title += f" {prompt.baseline_generator}"
+    sides = [(f"answer of {generator}", str(fields["output"]))]
+    sides += [(baseline_title, prompt.baseline)] if prompt.baseline is not None else []
     if wide and len(sides) > 1:
         half = (console.width - 3) // 2
         table = Table.grid(padding=(0, 3, 0, 0), expand=True)
@@ -128,29 +143,30 @@ def _prompt(console: Console, prompt: Shown, wishes: Wishes, row: str) -> Consol
         parts.append(table)
     else:
         parts += [block(title, text, console.width) for title, text in sides]
-    for name, text in prompt.given.items():
+    for name, text in prompt.rubric_inputs.items():
         if str(text).strip() != str(fields["instruction"]).strip():
             parts.append(block(f"shown to the judge: {name}", str(text), console.width))
-    for judged in prompt.judged:
-        title = f"{judged.label or 'judge'}: {judged.verdict}{_first(judged)}"
-        several = len(judged.words) > 1
-        words = [f"[{n}] {w}" if several else w for n, w in enumerate(judged.words, start=1)]
+    for judgement in prompt.judgements:
+        title = f"{judgement.label or 'judge'}: {judgement.verdict}{_first(judgement)}"
+        several = len(judgement.words) > 1
+        words = [f"[{n}] {w}" if several else w for n, w in enumerate(judgement.words, start=1)]
         parts.append(block(title, "\n".join(words) or "(no words)", console.width))
     return Group(*parts)
 
 
-def _line(prompt: Shown) -> Text:
+def _line(prompt: JudgedOutput) -> Text:
     """The line that a prompt begins with."""
     fields = prompt.fields
     line = Text(f"prompt {prompt.index}", style="bold reverse")
     facts = [str(fields["dataset"])] if fields.get("dataset") else []
-    for judged in prompt.judged:
-        facts.append(judged.verdict + _first(judged))
+    for judgement in prompt.judgements:
+        facts.append(judgement.verdict + _first(judgement))
     facts += [str(fields["finish_reason"])] if fields.get("finish_reason") else []
     if fields.get("tokens") is not None:
-        asked = fields.get("prompt_tokens")
+        prompt_tokens = fields.get("prompt_tokens")
         facts.append(
-            f"{fields['tokens']} tokens" + (f" after {asked}" if asked is not None else "")
+            f"{fields['tokens']} tokens"
+            + (f" after {prompt_tokens}" if prompt_tokens is not None else "")
         )
     for fact in facts:
         line.append("  ")
@@ -161,18 +177,18 @@ def _line(prompt: Shown) -> Text:
     return line
 
 
-def _first(judged: Judged) -> str:
-    if judged.shown_first is None:
+def _first(judgement: Judgement) -> str:
+    if judgement.shown_first is None:
         return ""
-    return " (shown first)" if judged.shown_first else " (shown second)"
+    return " (shown first)" if judgement.shown_first else " (shown second)"
 
 
 def _cut(console: Console, text: Text, width: int, limit: int) -> Text:
     lines = text.wrap(console, max(width, 10))
     if len(lines) <= limit:
         return text
-    kept = Text("\n").join(lines[:limit])
-    return kept.append(f"\n[{len(lines) - limit} more lines; --full]", style="dim italic")
+    beginning = Text("\n").join(lines[:limit])
+    return beginning.append(f"\n[{len(lines) - limit} more lines; --full]", style="dim italic")
 
 
 def visible(text: str) -> str:

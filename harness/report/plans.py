@@ -59,9 +59,9 @@ def _show_total(console: Console, todo: Sequence[StagePlan]) -> None:
     text = f"{len(todo)} stages to run"
     unknown = [s for s in todo if _is_open(s)]
     if total.calls or unknown:
-        known = [usd for s in todo if (usd := s.usd()) is not None]
+        costs = [usd for s in todo if (usd := s.usd()) is not None]
         unpriced = sorted({s.endpoint.model for s in todo if s.endpoint and s.usd() is None})
-        text += f", {'at least' if unknown else 'about'} {_calls(total)}, {_usd(sum(known))}"
+        text += f", {'at least' if unknown else 'about'} {_calls(total)}, {_usd(sum(costs))}"
         if unpriced:
             text += f" and what {', '.join(map(plain, unpriced))} costs, whose price is not known"
         dated = next((s.price_dated for s in todo if s.price_dated and s.usd()), "")
@@ -92,10 +92,10 @@ def _memory(need: Need | str, kind: str) -> str:
     where = f"{smallest.name} ({gib(smallest.size)})"
     if need.memory.needed <= USABLE * smallest.size:
         return f"{text}; fits {where}"
-    found = what_fits(
+    fitting = what_fits(
         need.train, need.shape, smallest.size, need.lengths, cpu_bytes=machine_memory()
     )
-    return f"{text}; does not fit {where}: {would_fit(found)}"
+    return f"{text}; does not fit {where}: {would_fit(fitting)}"
 
 
 def _parts(need: Need) -> str:

@@ -45,7 +45,7 @@ WORDS = {
 
 
 @dataclass(frozen=True)
-class Shown:
+class TemplateExample:
     """An example, and in words where it is from."""
 
     origin: str
@@ -83,15 +83,19 @@ def show_prompts(console: Console, loaded: LoadedRow, planner: Planner) -> None:
 def _templates(row: Row) -> list[tuple[str, Template]]:
     """The stages and the template that they use; one entry where it is the same for both."""
     trained = row.template if row.train is not None else None
-    asked = _asked(row)
-    if trained is not None and asked is not None and _content(trained) == _content(asked):
+    evaluation_template = _evaluation_template(row)
+    if (
+        trained is not None
+        and evaluation_template is not None
+        and _content(trained) == _content(evaluation_template)
+    ):
         return [("train and answer", trained)]
-    found = [("train", trained), ("answer", asked)]
-    used = [(stage, template) for stage, template in found if template is not None]
+    candidates = [("train", trained), ("answer", evaluation_template)]
+    used = [(stage, template) for stage, template in candidates if template is not None]
     return used or ([("no stage", row.template)] if row.template is not None else [])
 
 
-def _asked(row: Row) -> Template | None:
+def _evaluation_template(row: Row) -> Template | None:
     """The template that the model is evaluated with; None where it is given no prompts."""
     answer, judge = (row.eval.answer, row.eval.judge) if row.eval else (None, None)
     if answer is not None and answer.uses_template:
@@ -114,18 +118,19 @@ def _template_lines(stages: str, template: Template) -> Iterator[Text]:
     )
     if template.from_tokenizer:
         layout, dated = "the tokenizer's own", ""
-    own = template.from_tokenizer
+    from_tokenizer = template.from_tokenizer
     end = "".join(p.text for p in ending(template))
     system = repr(template.system) if template.system else "none of its own"
-    if template.system_layout is None and not own:
+    if template.system_layout is None and not from_tokenizer:
         system = "no place for one"
     yield Text("")
     yield _line("template", f"{layout}{dated} (used by: {stages})")
     yield _line(
-        "system", "the tokenizer's template decides" if own and not template.system else system
+        "system",
+        "the tokenizer's template decides" if from_tokenizer and not template.system else system,
     )
     ends = repr(end) if end else "the tokenizer's end-of-sequence token"
-    yield _line("end token", "the tokenizer's template decides" if own else ends)
+    yield _line("end token", "the tokenizer's template decides" if from_tokenizer else ends)
     yield _line("stop texts", ", ".join(map(repr, template.stop)) or "none but the end token")
 
 
@@ -137,7 +142,7 @@ def _show_example(
     console: Console,
     trained: Row | None,
     template: Template,
-    example: Shown,
+    example: TemplateExample,
     tokenizer: Any,
     why: str,
 ) -> None:
@@ -201,8 +206,8 @@ def _show_text(
         before = counted[number - 1] if number else False
         if brackets and bright != before:
             text.append("⟦" if bright else "⟧")
-        shown = _shortened(plain(part.text)) if not part.token else _mark(part.token, tokenizer)
-        text.append(shown, style="bold" if bright else "dim")
+        piece = _shortened(plain(part.text)) if not part.token else _mark(part.token, tokenizer)
+        text.append(piece, style="bold" if bright else "dim")
     if brackets and counted[-1]:
         text.append("⟧")
     console.print()
@@ -223,14 +228,14 @@ def _shortened(text: str) -> str:
 
 
 def _mark(token: str, tokenizer: Any) -> str:
-    known = getattr(tokenizer, f"{token}_token", None)
-    return plain(str(known)) if known else f"{{{token}}}"
+    token_text = getattr(tokenizer, f"{token}_token", None)
+    return plain(str(token_text)) if token_text else f"{{{token}}}"
 
 
 def _token_lines(
     encoder: "Encoder",
     tokenizer: Any,
-    example: Shown,
+    example: TemplateExample,
     parts: Sequence[Piece],
     counted: Sequence[bool],
 ) -> Iterator[Text]:
@@ -252,7 +257,7 @@ def _named_ids(tokenizer: Any, ids: Sequence[int]) -> str:
     return " ".join(f"{i} {tokenizer.decode([i])!r}" for i in ids)
 
 
-def _arguments(example: Shown) -> dict[str, Any]:
+def _arguments(example: TemplateExample) -> dict[str, Any]:
     fields = example.fields
     return {
         "instruction": fields["instruction"],
@@ -263,28 +268,30 @@ def _arguments(example: Shown) -> dict[str, Any]:
     }
 
 
-def _example(loaded: LoadedRow, planner: Planner) -> Shown:
+def _example(loaded: LoadedRow, planner: Planner) -> TemplateExample:
     """The data set's first example, where it is there and can be read; else a made-up one."""
     row = loaded.row
     try:
         if row.data is not None:
             path = planner.files.locate(row.data)
         else:
-            made = [s for s in planner.plan(loaded).stages if s.stage == "gen"]
-            if not made:
-                return Shown("made up: the row has no data set", MADE_UP)
-            if made[-1].artefact is None:
-                return Shown("made up: the row's data set is not on the volume", MADE_UP)
-            path = made[-1].artefact.folder / DATA_FILE
+            data_stages = [s for s in planner.plan(loaded).stages if s.stage == "gen"]
+            if not data_stages:
+                return TemplateExample("made up: the row has no data set", MADE_UP)
+            if data_stages[-1].artefact is None:
+                return TemplateExample("made up: the row's data set is not on the volume", MADE_UP)
+            path = data_stages[-1].artefact.folder / DATA_FILE
         path = path / DATA_FILE if path.is_dir() else path
         for record in read_records(path):
             fields = dict(record.fields)
             fields["output"] = fields.get("output") or fields.get("chosen")
             if _is_whole(fields):
-                return Shown(f"the first of the row's data set ({path.name}:{record.line})", fields)
+                return TemplateExample(
+                    f"the first of the row's data set ({path.name}:{record.line})", fields
+                )
     except HarnessError as e:
-        return Shown(f"made up: the row's data set cannot be read: {e.message}", MADE_UP)
-    return Shown("made up: the row's data set has no example with an answer", MADE_UP)
+        return TemplateExample(f"made up: the row's data set cannot be read: {e.message}", MADE_UP)
+    return TemplateExample("made up: the row's data set has no example with an answer", MADE_UP)
 
 
 def _is_whole(fields: dict[str, Any]) -> bool:
@@ -302,7 +309,7 @@ def _tokenizer(row: Row, planner: Planner) -> tuple[Any, str]:
     if row.model is None:
         return None, "the row has no model"
     try:
-        given = dump(row.model, lambda data: str(planner.files.locate(data)))
+        source = dump(row.model, lambda data: str(planner.files.locate(data)))
         inputs = {}
         if row.model.hub is not None:
             from harness.executors.local import LocalExecutor
@@ -315,7 +322,7 @@ def _tokenizer(row: Row, planner: Planner) -> tuple[Any, str]:
             inputs["hub"] = str(folder)
         from harness.modeling.load import load_tokenizer
 
-        return load_tokenizer(ModelSource.model_validate(given), inputs), ""
+        return load_tokenizer(ModelSource.model_validate(source), inputs), ""
     except ImportError as e:
         return None, f"the package {e.name or 'transformers'} is not installed here"
     except HarnessError as e:

@@ -35,8 +35,8 @@ PACKAGES = {
     "held_out_loss": ("torch", "transformers"),
 }
 """Engine or judge -> the packages whose version can move its results."""
-OWN = "the row's own"
-SHOWN = 40
+ROW_TEMPLATE = "the row's own"
+LONGEST_OUTPUT = 40
 """Characters of a control's constant answer."""
 
 
@@ -53,30 +53,30 @@ class Setting:
     """Where it is known: two settings with the same are the same."""
 
 
-Settings = dict[str, Setting]
+RowSettings = dict[str, Setting]
 """Key -> setting. A key of which another is the beginning goes unlooked-at where that one differs."""
 
 
-def settings_of(plan: RowPlan, whole: bool) -> Settings:
-    """The row's settings; without `whole` only those of its evaluation."""
+def settings_of(plan: RowPlan, every_setting: bool) -> RowSettings:
+    """The row's settings; without `every_setting` only those of its evaluation."""
     row = _of_twin(plan.row) if plan.row.scale == "tiny" else plan.row
-    found: Settings = {}
-    if whole and not is_control(row):
+    settings: RowSettings = {}
+    if every_setting and not is_control(row):
         for name in STUDIED:
             if name != "eval":
-                found.update(_walk(name, getattr(row, name)))
+                settings.update(_walk(name, getattr(row, name)))
     if row.eval is not None:
         if row.eval.answer is not None:
-            found.update(_of_answer(row, row.eval.answer))
+            settings.update(_of_answer(row, row.eval.answer))
         if row.eval.judge is not None:
-            found.update(_of_judge(row))
+            settings.update(_of_judge(row))
         if row.train is not None and row.train.quantization is not None:
             for at, part in (("eval.answer", row.eval.answer), ("eval.judge", row.eval.judge)):
                 base = getattr(part, QUANTIZATION, None)
                 if base is not None and getattr(part, "uses_model", True):
-                    found.update(_walk(f"{at}.{QUANTIZATION}", base))
-    found.update(_of_manifests(plan))
-    return found
+                    settings.update(_walk(f"{at}.{QUANTIZATION}", base))
+    settings.update(_of_manifests(plan))
+    return settings
 
 
 GIVEN = _Data(path=f"{DATA_SCHEME}given data")
@@ -95,47 +95,51 @@ def _of_twin(value: Any) -> Any:
         parts = {name: _of_twin(getattr(value, name)) for name in type(value).model_fields}
         return value.model_copy(update=parts)
     if isinstance(value, list | tuple):
-        return [_of_twin(one) for one in value]
+        return [_of_twin(part) for part in value]
     if isinstance(value, dict):
-        return {name: _of_twin(one) for name, one in value.items()}
+        return {name: _of_twin(part) for name, part in value.items()}
     return value
 
 
-def _of_answer(row: Row, answer: Answer) -> Settings:
+def _of_answer(row: Row, answer: Answer) -> RowSettings:
     at = "eval.answer"
-    found = _prompts(f"{at}.prompts", answer.prompts, "prompt set")
+    settings = _prompts(f"{at}.prompts", answer.prompts, "prompt set")
     engine = answer.engine
     if is_control(row):
-        return found
+        return settings
     kind = f"{at}.engine.kind"
     # A closed model is another model before it is another engine.
     paths = (kind, "model") if isinstance(engine, EndpointEngine) else (kind,)
     if isinstance(engine, ReferenceEngine):
-        named = f"given outputs ({_name(engine.outputs)})"
+        text = f"given outputs ({_name(engine.outputs)})"
         value = ["reference", _plain(engine.outputs)]
-        found[kind] = Setting("answers", value, named, (kind, f"{at}.engine.outputs"))
-        return found
-    found[kind] = Setting("answers", engine.kind, engine.kind, paths)
+        settings[kind] = Setting("answers", value, text, (kind, f"{at}.engine.outputs"))
+        return settings
+    settings[kind] = Setting("answers", engine.kind, engine.kind, paths)
     for name in type(engine).model_fields:
         if name == "kind" or not is_compared(type(engine), name, f"{at}.engine"):
             continue
-        own = {
-            key: replace(one, paths=(*one.paths, "model")) if name == "endpoint" else one
-            for key, one in _walk(f"{at}.engine.{name}", getattr(engine, name)).items()
+        engine_settings = {
+            key: replace(setting, paths=(*setting.paths, "model"))
+            if name == "endpoint"
+            else setting
+            for key, setting in _walk(f"{at}.engine.{name}", getattr(engine, name)).items()
         }
         # An engine's other settings say something about an engine of its kind alone.
         tag = "" if name == "precision" else f"{engine.kind}."
         before = f"{at}.engine."
-        found.update({f"{before}{tag}{key.removeprefix(before)}": s for key, s in own.items()})
+        settings.update(
+            {f"{before}{tag}{key.removeprefix(before)}": s for key, s in engine_settings.items()}
+        )
     if answer.uses_template:
-        found[f"{at}.template"] = _answer_prompt(f"{at}.template", answer.template, row.template)
-    found.update(_walk(f"{at}.strip", answer.is_stripped))
-    found.update(_walk(f"{at}.reasoning", answer.reasoning))
+        settings[f"{at}.template"] = _answer_prompt(f"{at}.template", answer.template, row.template)
+    settings.update(_walk(f"{at}.strip", answer.is_stripped))
+    settings.update(_walk(f"{at}.reasoning", answer.reasoning))
     decoding = answer.decoding
-    found.update(_walk(f"{at}.decoding", decoding))
+    settings.update(_walk(f"{at}.decoding", decoding))
     if decoding.temperature == 0:
-        del found[f"{at}.decoding.top_p"]
-    return found
+        del settings[f"{at}.decoding.top_p"]
+    return settings
 
 
 ANSWERS = ("eval.answer.engine.kind", "eval.answer.engine.output", "eval.answer.engine.outputs")
@@ -146,8 +150,12 @@ def answers_of(row: Row) -> str:
     """What answers, in words: all that is compared of the answers where one is a control's."""
     engine = row.eval.answer.engine if row.eval and row.eval.answer else None
     if isinstance(engine, NullEngine):
-        shown = engine.output if len(engine.output) <= SHOWN else engine.output[: SHOWN - 3] + "..."
-        return f"a control's, no model's: the constant {shown!r}"
+        constant = (
+            engine.output
+            if len(engine.output) <= LONGEST_OUTPUT
+            else engine.output[: LONGEST_OUTPUT - 3] + "..."
+        )
+        return f"a control's, no model's: the constant {constant!r}"
     if is_control(row):
         return "a control's, no model's: the baseline's own outputs"
     return "a given model's" if isinstance(engine, ReferenceEngine) else "the row's model's"
@@ -158,55 +166,61 @@ def is_control(row: Row) -> bool:
     answer = row.eval.answer if row.eval else None
     if answer is None or row.eval is None or isinstance(answer.engine, NullEngine):
         return answer is not None
-    given = _plain(getattr(answer.engine, "outputs", None))
-    return given is not None and given == _plain(getattr(row.eval.judge, "reference", None))
+    outputs = _plain(getattr(answer.engine, "outputs", None))
+    return outputs is not None and outputs == _plain(getattr(row.eval.judge, "reference", None))
 
 
-def _answer_prompt(path: str, given: Template | None, own: Template | None) -> Setting:
+def _answer_prompt(path: str, template: Template | None, row_template: Template | None) -> Setting:
     """A row whose answers are asked for as it was trained has the same setting as any other such row:
     what differs is then the row's template."""
-    used = given or own
-    value = OWN if given is None or _plain(given) == _plain(own) else _plain(given)
+    used = template or row_template
+    value = (
+        ROW_TEMPLATE
+        if template is None or _plain(template) == _plain(row_template)
+        else _plain(template)
+    )
     return Setting("prompt of the answers", value, _name(used), (path,), _plain(used))
 
 
-def _of_judge(row: Row) -> Settings:
+def _of_judge(row: Row) -> RowSettings:
     assert row.eval is not None
     judge, at = row.eval.judge, "eval.judge"
     assert judge is not None
-    found: Settings = {}
+    settings: RowSettings = {}
     parts: list[Any] = [judge.kind]
-    shown, fields = [str(judge.kind)], ["kind"]
+    names, fields = [str(judge.kind)], ["kind"]
     for name in ("annotator", "judge", "model", "rubric"):
         part = getattr(judge, name, None)
         if part is not None:
             parts.append(_plain(part))
-            shown.append(_name(part))
+            names.append(_name(part))
             fields.append(name)
     if isinstance(judge, AlpacaEvalJudge):
-        shown.remove(judge.kind)
+        names.remove(judge.kind)
     paths = tuple(f"{at}.{name}" for name in fields)
-    found[f"{at}.judge"] = Setting("judge", parts, " / ".join(shown), paths)
+    settings[f"{at}.judge"] = Setting("judge", parts, " / ".join(names), paths)
     for name in type(judge).model_fields:
         value = getattr(judge, name)
         if name in fields or not is_compared(type(judge), name, at):
             continue
         if name == "reference":
             setting = Setting("baseline", _plain(value), _name(value), (f"{at}.{name}",))
-            found[f"{at}.reference"] = setting
+            settings[f"{at}.reference"] = setting
         elif name == "template" and isinstance(judge, LossJudge):
             setting = _answer_prompt(f"{at}.{name}", value, row.template)
-            found[f"{at}.{judge.kind}.{name}"] = replace(setting, label="prompt of the judge")
+            settings[f"{at}.{judge.kind}.{name}"] = replace(setting, label="prompt of the judge")
         elif name == "examples":
-            found.update(_prompts(f"{at}.{name}", value, "held-out set"))
+            settings.update(_prompts(f"{at}.{name}", value, "held-out set"))
         else:
-            own = _walk(f"{at}.{name}", value)
+            judge_settings = _walk(f"{at}.{name}", value)
             before, tag = f"{at}.", f"{judge.kind}."
-            found.update({f"{before}{tag}{key.removeprefix(before)}": s for key, s in own.items()})
-    return found
+            settings.update(
+                {f"{before}{tag}{key.removeprefix(before)}": s for key, s in judge_settings.items()}
+            )
+    return settings
 
 
-def _prompts(path: str, prompts: PromptSet, label: str) -> Settings:
+def _prompts(path: str, prompts: PromptSet, label: str) -> RowSettings:
     where = prompts.file or prompts.files or prompts.hub
     which = [_plain(prompts.first), _plain(prompts.sample)]
     sample = prompts.sample
@@ -222,14 +236,14 @@ def _prompts(path: str, prompts: PromptSet, label: str) -> Settings:
     }  # fmt: skip
 
 
-def _of_manifests(plan: RowPlan) -> Settings:
+def _of_manifests(plan: RowPlan) -> RowSettings:
     """The models that judged, and the versions of the packages that answered and judged."""
     evaluation = plan.row.eval
     if evaluation is None:
         return {}
     engine = evaluation.answer.engine if evaluation.answer else None
     kinds = {"answer": getattr(engine, "kind", ""), "judge": getattr(evaluation.judge, "kind", "")}
-    found: Settings = {}
+    settings: RowSettings = {}
     served: set[str] = set()
     versions: dict[tuple[str, str], set[str]] = {}
     for stage in plan.own:
@@ -247,15 +261,17 @@ def _of_manifests(plan: RowPlan) -> Settings:
         names = sorted(served)
         paths = ("eval.judge.judge",)
         key = "eval.judge.judge.served"
-        found[key] = Setting("judge as served", names, ", ".join(names), paths)
-    for (name, package), seen in versions.items():
+        settings[key] = Setting("judge as served", names, ", ".join(names), paths)
+    for (name, package), package_versions in versions.items():
         label = f"{package} package of the {'answers' if name == 'answer' else 'judge'}"
         key = f"environment.{name}.{kinds[name]}.{package}"
-        found[key] = Setting(label, sorted(seen), ", ".join(sorted(seen)), ("environment",))
-    return found
+        settings[key] = Setting(
+            label, sorted(package_versions), ", ".join(sorted(package_versions)), ("environment",)
+        )
+    return settings
 
 
-def _walk(path: str, value: Any) -> Settings:
+def _walk(path: str, value: Any) -> RowSettings:
     """Every setting of a part of a spec. Of a mapping, its kind comes before what it holds."""
     return dict(_leaves(path, path, value))
 
@@ -270,26 +286,26 @@ def _leaves(key: str, path: str, value: Any) -> Iterator[tuple[str, Setting]]:
         for name in type(value).model_fields:
             if is_compared(type(value), name, path) and name not in ("kind", "recipe"):
                 yield from _leaves(f"{key}.{name}", f"{path}.{name}", getattr(value, name))
-    elif isinstance(value, list) and any(isinstance(one, BaseModel) for one in value):
-        shown = [str(getattr(one, "recipe", "given")) for one in value]
-        yield key, _setting(path, shown, ", ".join(shown))
-        for number, one in enumerate(value, start=1):
-            yield from _leaves(f"{key}.{number}", path, one)
-    elif isinstance(value, dict) and any(isinstance(one, BaseModel) for one in value.values()):
+    elif isinstance(value, list) and any(isinstance(part, BaseModel) for part in value):
+        recipes = [str(getattr(part, "recipe", "given")) for part in value]
+        yield key, _setting(path, recipes, ", ".join(recipes))
+        for number, part in enumerate(value, start=1):
+            yield from _leaves(f"{key}.{number}", path, part)
+    elif isinstance(value, dict) and any(isinstance(part, BaseModel) for part in value.values()):
         yield key, _setting(path, sorted(value), ", ".join(sorted(value)))
-        for name, one in value.items():
-            yield from _leaves(f"{key}.{name}", path, one)
+        for name, part in value.items():
+            yield from _leaves(f"{key}.{name}", path, part)
     else:
         yield key, _setting(path, _plain(value), _name(value))
 
 
-def _held_out(path: str, validation: Validation | None) -> Settings:
+def _held_out(path: str, validation: Validation | None) -> RowSettings:
     """The examples that a share of the data leaves for training; a file of its own takes none."""
     share = validation.share if validation else None
-    found = {f"{path}.share": _setting(f"{path}.share", share, _name(share))}
+    settings = {f"{path}.share": _setting(f"{path}.share", share, _name(share))}
     if validation is not None and share is not None:
-        found[f"{path}.seed"] = _setting(f"{path}.seed", validation.seed, str(validation.seed))
-    return found
+        settings[f"{path}.seed"] = _setting(f"{path}.seed", validation.seed, str(validation.seed))
+    return settings
 
 
 def _setting(path: str, value: Any, text: str) -> Setting:
@@ -316,13 +332,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return {
             name: _plain(getattr(value, name))
-            for name, known in type(value).model_fields.items()
-            if not (isinstance(known.json_schema_extra, dict) and "key" in known.json_schema_extra)
+            for name, field_info in type(value).model_fields.items()
+            if not (
+                isinstance(field_info.json_schema_extra, dict)
+                and "key" in field_info.json_schema_extra
+            )
         }
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(part) for part in value]
     if isinstance(value, dict):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): _plain(part) for name, part in value.items()}
     return value
 
 
@@ -350,7 +369,7 @@ def _name(value: Any) -> str:
         return value.model + (f" at {value.base_url}" if value.base_url else "")
     if isinstance(value, HubData):
         parts = [value.id, value.config, getattr(value, "file", None)]
-        return " ".join(str(one) for one in parts if one)
+        return " ".join(str(part) for part in parts if part)
     if isinstance(value, ModelSource):
         if value.hub is not None:
             return value.hub.id
@@ -361,7 +380,7 @@ def _name(value: Any) -> str:
     if isinstance(value, BaseModel):
         return str(getattr(value, "name", None) or getattr(value, "kind", "given"))
     if isinstance(value, dict):
-        if all(isinstance(one, _Data) for one in value.values()):
+        if all(isinstance(part, _Data) for part in value.values()):
             return ", ".join(value)
         return canonical(_plain(value))
     if isinstance(value, list | tuple):

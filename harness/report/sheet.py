@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from harness.report import losses
 from harness.report.cells import HEADINGS, display
-from harness.report.matrix import EXPLANATION, LOSSES, Line, lowest
+from harness.report.matrix import EXPLANATION, LOSSES, MatrixLine, lowest
 
 SIMULATED = (
     "Rows marked simulated come from the harness's own simulated teacher or judge, or are scaled down. "
@@ -55,16 +55,16 @@ class Notes:
         return tuple(dict.fromkeys(numbers))
 
 
-def notes_of(line: Line) -> list[str]:
+def notes_of(line: MatrixLine) -> list[str]:
     """What must stand with a line's numbers: findings, deviations, assumptions."""
     return [
-        *(f"Finding: {one}" for one in line.findings),
-        *(f"Deviation: {one}" for one in line.deviations),
-        *(f"Assumption: {one}" for one in line.assumptions),
+        *(f"Finding: {finding}" for finding in line.findings),
+        *(f"Deviation: {deviation}" for deviation in line.deviations),
+        *(f"Assumption: {assumption}" for assumption in line.assumptions),
     ]
 
 
-def reasons(lines: Sequence[Line]) -> list[str]:
+def reasons(lines: Sequence[MatrixLine]) -> list[str]:
     """What the verdicts are founded on."""
     return [
         f"{line.cells['verdict'].capitalize()}: {line.cells['verdict_reason']}"
@@ -73,9 +73,9 @@ def reasons(lines: Sequence[Line]) -> list[str]:
     ]
 
 
-def kinds_of(line: Line) -> str:
+def kinds_of(line: MatrixLine) -> str:
     """The kinds of the line's findings; what was found stands in its notes."""
-    return ", ".join(dict.fromkeys(one.partition(":")[0] for one in line.findings))
+    return ", ".join(dict.fromkeys(finding.partition(":")[0] for finding in line.findings))
 
 
 def settled(sheet: Sheet, units: Sequence[Sequence[Cell]]) -> Sheet:
@@ -84,8 +84,8 @@ def settled(sheet: Sheet, units: Sequence[Sequence[Cell]]) -> Sheet:
     of_each = [{n for cell in unit for n in cell.notes} for unit in units]
     shared = set.intersection(*of_each) if of_each else set()
     order = list(dict.fromkeys(n for row in sheet.rows for cell in row for n in sorted(cell.notes)))
-    kept = [n for n in order if n not in shared]
-    number = {old: new for new, old in enumerate(kept, start=1)}
+    numbered = [n for n in order if n not in shared]
+    number = {old: new for new, old in enumerate(numbered, start=1)}
     rows = [
         [replace(c, notes=tuple(sorted(number[n] for n in c.notes if n in number))) for c in row]
         for row in sheet.rows
@@ -93,7 +93,7 @@ def settled(sheet: Sheet, units: Sequence[Sequence[Cell]]) -> Sheet:
     return replace(
         sheet,
         rows=rows,
-        notes=[sheet.notes[n - 1] for n in kept],
+        notes=[sheet.notes[n - 1] for n in numbered],
         general=[note for n, note in enumerate(sheet.notes, start=1) if n in shared],
     )
 
@@ -109,7 +109,7 @@ def ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def matrix_sheet(lines: Sequence[Line], name: str, title: str, left_out: str = "") -> Sheet:
+def matrix_sheet(lines: Sequence[MatrixLine], name: str, title: str, left_out: str = "") -> Sheet:
     """The harness's own columns, a line each. `left_out`: what is said of rows that have no line."""
     notes = Notes()
     rows = []
@@ -126,5 +126,5 @@ def matrix_sheet(lines: Sequence[Line], name: str, title: str, left_out: str = "
     return settled(sheet, rows)
 
 
-def warning(lines: Sequence[Line]) -> str:
+def warning(lines: Sequence[MatrixLine]) -> str:
     return SIMULATED if any(line.cells["simulated"] for line in lines) else ""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from harness.report.evidence import Evidence
 from harness.spec.models import Reported
 from harness.stats.intervals import (
-    Side,
+    ScoreSpan,
     centre_of_mean,
     error_of_mean,
     half_width,
@@ -25,13 +25,13 @@ KINDS = ("train", "sampling", "judge")
 
 
 @dataclass(frozen=True)
-class Ours:
+class Reproduced:
     """Our side: the mean over the runs, and the variance of one run's score in its parts."""
 
     value: float
     error: float
     """Over the prompts, of the mean over the runs."""
-    side: Side
+    span: ScoreSpan
     judged: float
     expected: float
     split: Split | None
@@ -47,7 +47,7 @@ def mean_of(evidence: Evidence) -> float:
     return math.fsum(values) / len(values)
 
 
-def ours_of(evidence: Evidence) -> Ours | None:
+def reproduced_of(evidence: Evidence) -> Reproduced | None:
     """None where the standard error of a run is not known."""
     metrics = [run.metric for run in evidence.runs.values()]
     errors = [m.get("standard_error") for m in metrics]
@@ -59,13 +59,13 @@ def ours_of(evidence: Evidence) -> Ours | None:
     error2 = math.fsum(e * e for e in errors if e is not None) / count
     # MMLU's score is no plain mean of its questions'.
     is_mean = evidence.grades and not evidence.is_stratified
-    found = split(evidence.grades) if is_mean else None
+    variance_split = split(evidence.grades) if is_mean else None
     between = within = 0.0
     df, replicated = 0, ""
-    if found is not None:
-        top = found.top
+    if variance_split is not None:
+        top = variance_split.top
         error2 = top.columns * top.prompts / max(judged, 1)
-        kinds = [kind for kind in KINDS if kind in found.parts]
+        kinds = [kind for kind in KINDS if kind in variance_split.parts]
         if kinds and top.between is not None and (kinds[0] == "train" or top.is_common):
             between, within, df, replicated = top.between, top.within, top.df, kinds[0]
     elif evidence.count(0) > 1:
@@ -75,8 +75,10 @@ def ours_of(evidence: Evidence) -> Ours | None:
         df, replicated = len(means) - 1, "train"
         between = math.fsum((m - mean) ** 2 for m in means) / df
     error = math.sqrt(error2)
-    side = with_unjudged(value, error, round(judged), round(expected), evidence.bounds)
-    return Ours(value, error, side, judged, expected, found, between, within, df, replicated)
+    span = with_unjudged(value, error, round(judged), round(expected), evidence.bounds)
+    return Reproduced(
+        value, error, span, judged, expected, variance_split, between, within, df, replicated
+    )
 
 
 def _training_means(evidence: Evidence) -> list[float]:
@@ -86,14 +88,14 @@ def _training_means(evidence: Evidence) -> list[float]:
     return [math.fsum(values) / len(values) for values in by_training.values()]
 
 
-def own_interval(evidence: Evidence, ours: Ours) -> tuple[float, float]:
+def reproduced_interval(evidence: Evidence, reproduced: Reproduced) -> tuple[float, float]:
     """Of the reproduced number, as if the unjudged prompts were like the judged ones."""
-    judged = round(ours.judged)
-    error = error_of_mean(ours.value, ours.error, judged, evidence.bounds)
-    count = ours.df + 1
-    known = max(0.0, error**2 - ours.within / count)
-    half = half_width(known, ours.between / count, ours.df, freedom(judged))
-    centre = centre_of_mean(ours.value, judged, evidence.bounds)
+    judged = round(reproduced.judged)
+    error = error_of_mean(reproduced.value, reproduced.error, judged, evidence.bounds)
+    count = reproduced.df + 1
+    prompt_variance = max(0.0, error**2 - reproduced.within / count)
+    half = half_width(prompt_variance, reproduced.between / count, reproduced.df, freedom(judged))
+    centre = centre_of_mean(reproduced.value, judged, evidence.bounds)
     low, high = centre - half, centre + half
     if evidence.bounds is None:
         return low, high
@@ -104,19 +106,21 @@ def freedom(judged: float) -> float:
     return max(judged - 1, 1)
 
 
-def theirs_of(reported: Reported, evidence: Evidence, ours: Ours) -> tuple[Side, float, str]:
-    """The reported number's side, its standard error, and where that comes from."""
+def reported_span_of(
+    reported: Reported, evidence: Evidence, reproduced: Reproduced
+) -> tuple[ScoreSpan, float, str]:
+    """The reported number's span, its standard error, and where that comes from."""
     assert reported.value is not None
-    expected = reported.expected or reported.judged or round(ours.expected)
+    expected = reported.expected or reported.judged or round(reproduced.expected)
     judged = expected if reported.judged is None else min(reported.judged, expected)
     if reported.standard_error is not None:
         error, origin = reported.standard_error, "reported"
     elif evidence.bounds is not None:
         error, origin = most_cautious_error(reported.value, judged, evidence.bounds), "binomial"
     else:
-        error, origin = ours.side.low_error, "ours"
-    side = with_unjudged(reported.value, error, judged, expected, evidence.bounds)
-    return side, error, origin
+        error, origin = reproduced.span.low_error, "ours"
+    span = with_unjudged(reported.value, error, judged, expected, evidence.bounds)
+    return span, error, origin
 
 
 def assumed_spread(evidence: Evidence, margin: float | None) -> float:
@@ -132,16 +136,32 @@ def share_of_range(share: float, evidence: Evidence, margin: float | None) -> fl
     return share * (evidence.bounds[1] - evidence.bounds[0])
 
 
-def difference_interval(ours: Ours, theirs: Side, assumed: float) -> tuple[float, float]:
-    """Of ours - theirs: from ours with all unjudged lost and theirs with all won, to the reverse."""
-    count = ours.df + 1
-    many = 2 * freedom(ours.judged)
-    between = ours.between * (1 + 1 / count)
+def difference_interval(
+    reproduced: Reproduced, reported_span: ScoreSpan, assumed: float
+) -> tuple[float, float]:
+    """Of reproduced - reported: from the first with all unjudged lost and the second with all won, to
+    the reverse."""
+    count = reproduced.df + 1
+    many = 2 * freedom(reproduced.judged)
+    between = reproduced.between * (1 + 1 / count)
 
-    def half(error: float, their_error: float) -> float:
-        known = error**2 + their_error**2 - ours.within * (1 + 1 / count) + 2 * assumed**2
-        return half_width(max(0.0, known), between, ours.df, many)
+    def half(reproduced_error: float, reported_error: float) -> float:
+        variance = (
+            reproduced_error**2
+            + reported_error**2
+            - reproduced.within * (1 + 1 / count)
+            + 2 * assumed**2
+        )
+        return half_width(max(0.0, variance), between, reproduced.df, many)
 
-    low = ours.side.low - theirs.high - half(ours.side.low_error, theirs.high_error)
-    high = ours.side.high - theirs.low + half(ours.side.high_error, theirs.low_error)
+    low = (
+        reproduced.span.low
+        - reported_span.high
+        - half(reproduced.span.low_error, reported_span.high_error)
+    )
+    high = (
+        reproduced.span.high
+        - reported_span.low
+        + half(reproduced.span.high_error, reported_span.low_error)
+    )
     return low, high

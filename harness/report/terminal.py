@@ -14,7 +14,7 @@ from harness.plan import RowPlan, StagePlan
 from harness.progress import plain
 from harness.report.cards import show_card
 from harness.report.cells import HEADINGS, display
-from harness.report.matrix import CONFOUNDED, Line, lowest
+from harness.report.matrix import CONFOUNDED, MatrixLine, lowest
 from harness.report.verdict import pool
 from harness.store import Artefact
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.replay import Replayed
 
 CARD = "card.json"
-SHOWN = (
+TABLE_HEADINGS = (
     "row", "varied", "metric", "reported", "reproduced", "95 % interval", "over", "replicates",
     "verdict",
 )  # fmt: skip
@@ -30,32 +30,32 @@ WIDE = 130
 """Columns of a terminal from which on a line of the matrix is a line of a table."""
 
 
-def show_matrix(console: Console, lines: Sequence[Line]) -> None:
+def show_matrix(console: Console, lines: Sequence[MatrixLine]) -> None:
     """A table; on a narrow terminal a block for each line, as no column would be readable."""
-    shown = [dict(zip(HEADINGS, display(line), strict=True)) for line in lines]
+    rows = [dict(zip(HEADINGS, display(line), strict=True)) for line in lines]
     if console.width < WIDE:
-        _show_blocks(console, shown)
+        _show_blocks(console, rows)
     else:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in SHOWN:
+        for heading in TABLE_HEADINGS:
             table.add_column(heading, overflow="fold")
-        for cells in shown:
-            table.add_row(*(escape(plain(cells[h])) for h in SHOWN))
+        for cells in rows:
+            table.add_row(*(escape(plain(cells[h])) for h in TABLE_HEADINGS))
         console.print(table)
-    told = [
-        f"{line.cells['row']}: {one}"
+    confounded = [
+        f"{line.cells['row']}: {finding}"
         for line in lines
-        for one in line.findings
-        if one.startswith(f"{CONFOUNDED}:")
+        for finding in line.findings
+        if finding.startswith(f"{CONFOUNDED}:")
     ]
-    for sentence in [*lowest(lines), *dict.fromkeys(told)]:
+    for sentence in [*lowest(lines), *dict.fromkeys(confounded)]:
         console.print(escape(plain(sentence)), highlight=False)
 
 
-def _show_blocks(console: Console, shown: Sequence[dict[str, str]]) -> None:
-    for cells in shown:
+def _show_blocks(console: Console, rows: Sequence[dict[str, str]]) -> None:
+    for cells in rows:
         console.print(f"[bold]{escape(plain(cells['row']))}[/] {escape(plain(cells['metric']))}")
-        for heading in SHOWN:
+        for heading in TABLE_HEADINGS:
             if heading not in ("row", "metric") and cells[heading]:
                 console.print(f"  {heading:<13} {escape(plain(cells[heading]))}", highlight=False)
 
@@ -95,26 +95,26 @@ def show_data(console: Console, artefacts: Sequence[Artefact], as_json: bool) ->
         InputError: there is none.
         Damaged: a file of the data set is not what its manifest says.
     """
-    made = [a for a in artefacts if CARD in a.manifest["files"]]
-    if not made:
+    data_sets = [a for a in artefacts if CARD in a.manifest["files"]]
+    if not data_sets:
         raise InputError(
             "none of these artefacts has a data card",
             "Data sets have one: what the gen stage makes.",
         )
-    shown = made if as_json else made[-1:]
-    for artefact in shown:
+    selected = data_sets if as_json else data_sets[-1:]
+    for artefact in selected:
         artefact.check()
-    cards = [json.loads((a.folder / CARD).read_text(encoding="utf-8")) for a in shown]
+    cards = [json.loads((a.folder / CARD).read_text(encoding="utf-8")) for a in selected]
     if as_json:
         print(json.dumps(cards, indent=2, sort_keys=True))
         return
-    last = made[-1]
+    last = data_sets[-1]
     console.print(f"[bold]gen[/] {last.key}  {_whose(last)}", highlight=False)
     console.print(f"card.md and plots/ in {last.folder}", highlight=False, markup=False)
     if last.manifest["simulated"]:
         console.print(f"[yellow]simulated: {escape(', '.join(last.manifest['simulated']))}[/]")
     show_card(console, cards[0])
-    for earlier in made[:-1]:
+    for earlier in data_sets[:-1]:
         command = f"harness show gen/{earlier.key[:12]} --data"
         console.print(f"{_whose(earlier)}: {command}", highlight=False)
 
@@ -163,10 +163,12 @@ def _recomputed(done: Sequence["Replayed"]) -> list[str]:
     names = dict.fromkeys(name for r in done for name in r.metrics)
     figures = []
     for name in names:
-        found = [r.metrics[name] for r in done if r.metrics.get(name, {}).get("value") is not None]
-        if found:
-            mean = f" (mean of {len(found)})" if len(found) > 1 else ""
-            figures.append(f"{name} {pool(found)['value']!r}{mean}")
+        replicates = [
+            r.metrics[name] for r in done if r.metrics.get(name, {}).get("value") is not None
+        ]
+        if replicates:
+            mean = f" (mean of {len(replicates)})" if len(replicates) > 1 else ""
+            figures.append(f"{name} {pool(replicates)['value']!r}{mean}")
     return figures
 
 

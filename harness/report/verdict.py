@@ -19,16 +19,16 @@ from harness.progress import counted
 from harness.report.evidence import Evidence, gather
 from harness.report.forecast import Foretold, More, decide, foretell, in_words
 from harness.report.sides import (
-    Ours,
+    Reproduced,
     assumed_spread,
     difference_interval,
     mean_of,
-    ours_of,
-    own_interval,
-    theirs_of,
+    reported_span_of,
+    reproduced_interval,
+    reproduced_of,
 )
 from harness.spec.models import PERCENTAGES, Reported, Row
-from harness.stats.intervals import Side
+from harness.stats.intervals import ScoreSpan
 from harness.stats.variance import Split
 
 MARGIN = 3.0
@@ -45,10 +45,10 @@ class Verdict:
     low: float | None = None
     """The 95 % interval of the difference, with what unjudged prompts leave open."""
     high: float | None = None
-    own_low: float | None = None
+    reproduced_low: float | None = None
     """The 95 % interval of the reproduced number: sampling and replicates, unjudged prompts apart. Of
     one training it is that of the model at hand."""
-    own_high: float | None = None
+    reproduced_high: float | None = None
     more: More = ()
     """How many replicates of a kind would decide it, see `Foretold`: ((`train`, 2),)."""
 
@@ -59,13 +59,13 @@ class Weighed:
 
     verdict: Verdict
     split: Split | None = None
-    own: Side | None = None
+    reproduced_span: ScoreSpan | None = None
     """Ours over the prompts, without what replicates have in common."""
-    theirs: Side | None = None
+    reported_span: ScoreSpan | None = None
     """The reported number over its prompts."""
-    their_error: str = ""
+    reported_error_from: str = ""
     """Where the reported number's error comes from: `reported`, `binomial`, `ours`."""
-    their_own_error: float | None = None
+    reported_error: float | None = None
     """That standard error, over the prompts that were judged."""
     between: float = 0.0
     """Variance between our replicates, all that replicates differ by."""
@@ -88,13 +88,13 @@ def pool(metrics: list[dict[str, Any]]) -> dict[str, Any]:
     """
     values = [m["value"] for m in metrics]
     errors = [m.get("standard_error") for m in metrics]
-    known = [e for e in errors if e is not None]
+    defined = [e for e in errors if e is not None]
     n = len(values)
     mean = math.fsum(values) / n
     pooled: dict[str, Any] = {
         "value": mean,
         "standard_error": (
-            math.sqrt(math.fsum(e * e for e in known) / n) if len(known) == n else None
+            math.sqrt(math.fsum(e * e for e in defined) / n) if len(defined) == n else None
         ),
         "replicate_sd": (
             math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else None
@@ -117,8 +117,8 @@ def assess(row: Row, metric: str, planned: Sequence[StagePlan]) -> Weighed:
     Raises:
         Damaged: an artefact of the row was changed.
     """
-    made = [stage.artefact for stage in planned if stage.artefact is not None]
-    simulated = sorted({mark for artefact in made for mark in artefact.manifest["simulated"]})
+    artefacts = [stage.artefact for stage in planned if stage.artefact is not None]
+    simulated = sorted({mark for artefact in artefacts for mark in artefact.manifest["simulated"]})
     if row.scale == "tiny":
         simulated.append("a scaled-down twin of the row")
     evidence = gather(row, metric, planned)
@@ -132,9 +132,9 @@ def margin_of(row: Row, metric: str) -> float | None:
     """The spec's, for the metric or for what it is of (`win_rate` of `win_rate/koala`); else MARGIN
     for a percentage; None for all others."""
     kind = metric.partition("/")[0]
-    found = row.margins.get(metric, row.margins.get(kind))
-    if found is not None:
-        return found
+    margin = row.margins.get(metric, row.margins.get(kind))
+    if margin is not None:
+        return margin
     return MARGIN if kind in PERCENTAGES else None
 
 
@@ -158,13 +158,19 @@ def judge(
     """
     if evidence is None:
         return Weighed(Verdict("not run", ""))
-    ours = ours_of(evidence)
-    low, high = (None, None) if ours is None else own_interval(evidence, ours)
-    verdict = Verdict("not comparable", "", own_low=low, own_high=high)
+    reproduced = reproduced_of(evidence)
+    low, high = (None, None) if reproduced is None else reproduced_interval(evidence, reproduced)
+    verdict = Verdict("not comparable", "", reproduced_low=low, reproduced_high=high)
     weighed = Weighed(verdict)
-    if ours is not None:
-        weighed = Weighed(verdict, ours.split, ours.side, between=ours.between, df=ours.df,
-                          replicated=ours.replicated)  # fmt: skip
+    if reproduced is not None:
+        weighed = Weighed(
+            verdict,
+            reproduced.split,
+            reproduced.span,
+            between=reproduced.between,
+            df=reproduced.df,
+            replicated=reproduced.replicated,
+        )
     if simulated:
         reason = f"simulated: {', '.join(simulated)}"
         return replace(weighed, verdict=replace(verdict, name="simulated", reason=reason))
@@ -177,15 +183,15 @@ def judge(
         side = "above" if difference > 0 else "below"
         why = f"{abs(difference):.4f} {side} the reported number; this metric has no margin"
         return replace(weighed, verdict=replace(verdict, reason=why))
-    if ours is None:
+    if reproduced is None:
         why = _without_error(evidence)
         return replace(weighed, verdict=replace(verdict, reason=why))
-    return _compare(replace(weighed, verdict=verdict), evidence, ours, reported, margin)
+    return _compare(replace(weighed, verdict=verdict), evidence, reproduced, reported, margin)
 
 
 def _without_error(evidence: Evidence) -> str:
     """Which runs give no standard error, and why where that can be told."""
-    count, told = len(evidence.runs), []
+    count, reasons = len(evidence.runs), []
     for number, run in enumerate(evidence.runs.values(), start=1):
         if run.metric.get("standard_error") is not None:
             continue
@@ -195,16 +201,16 @@ def _without_error(evidence: Evidence) -> str:
             name = f"run {number} of {count}{f' ({label})' * bool(label)}"
         judged = run.metric.get("judged")
         few = counted(judged, "judged prompt") if judged is not None and judged < 2 else "none"
-        told.append(f"{name} has {few}")
-    return f"the standard error is not known: {', '.join(told)}"
+        reasons.append(f"{name} has {few}")
+    return f"the standard error is not known: {', '.join(reasons)}"
 
 
 def _compare(
-    weighed: Weighed, evidence: Evidence, ours: Ours, reported: Reported, margin: float
+    weighed: Weighed, evidence: Evidence, reproduced: Reproduced, reported: Reported, margin: float
 ) -> Weighed:
-    theirs, their_error, origin = theirs_of(reported, evidence, ours)
+    reported_span, reported_error, origin = reported_span_of(reported, evidence, reproduced)
     assumed = assumed_spread(evidence, margin)
-    low, high = difference_interval(ours, theirs, assumed)
+    low, high = difference_interval(reproduced, reported_span, assumed)
     unknown = evidence.trains and evidence.count(0) == 1
     name = decide(low, high, margin, may_be_reproduced=not unknown)
     reason = f"difference between {low:+.1f} and {high:+.1f} points (95 %), margin {margin:g}"
@@ -217,15 +223,15 @@ def _compare(
         )
     foretold = None
     if name == "inconclusive":
-        foretold = foretell(evidence, ours, theirs, margin)
+        foretold = foretell(evidence, reproduced, reported_span, margin)
         reason += f"; {in_words(foretold)}"
     more = foretold.more if foretold else ()
     return replace(
         weighed,
         verdict=replace(weighed.verdict, name=name, reason=reason, low=low, high=high, more=more),
-        theirs=theirs,
-        their_error=origin,
-        their_own_error=their_error,
+        reported_span=reported_span,
+        reported_error_from=origin,
+        reported_error=reported_error,
         assumed=assumed,
         foretold=foretold,
     )

@@ -69,7 +69,7 @@ def most_cautious_error(value: float, n: int, bounds: Range) -> float:
 
 
 @dataclass(frozen=True)
-class Side:
+class ScoreSpan:
     """A score with what unjudged prompts leave open: its centre and standard error where they are all
     lost (`low`, `low_error`) and where they are all won."""
 
@@ -81,12 +81,12 @@ class Side:
 
 def with_unjudged(
     value: float, error: float, judged: int, expected: int, bounds: Range | None
-) -> Side:
+) -> ScoreSpan:
     """`error_of_mean` at both ends of what the unjudged prompts can do; the same twice where every
     prompt was judged."""
     if bounds is None or judged >= expected:
-        own = error_of_mean(value, error, judged, bounds)
-        return Side(value, own, value, own)
+        mean_error = error_of_mean(value, error, judged, bounds)
+        return ScoreSpan(value, mean_error, value, mean_error)
     ends: list[float] = []
     for end in bounds:
         filled = (value * judged + end * (expected - judged)) / expected
@@ -94,7 +94,7 @@ def with_unjudged(
         squares += judged * (value - filled) ** 2 + (expected - judged) * (end - filled) ** 2
         spread = math.sqrt(squares / max(expected - 1, 1) / expected)
         ends += [filled, error_of_mean(filled, spread, expected, bounds)]
-    return Side(*ends)
+    return ScoreSpan(*ends)
 
 
 FEW_STEEPNESS, FEW_TURN = 6, 0.18
@@ -103,24 +103,30 @@ MANY_TURN = 0.7
 
 
 def half_width(
-    known: float, between: float, df: float, prompts: float = math.inf, level: float = LEVEL
+    prompt_variance: float,
+    between: float,
+    df: float,
+    prompts: float = math.inf,
+    level: float = LEVEL,
 ) -> float:
-    """Half of the interval of a normal estimate whose variance is `known` + `between`.
+    """Half of the interval of a normal estimate whose variance is `prompt_variance` + `between`.
 
-    known: a variance from many prompts (`prompts` degrees of freedom). between: one from few
+    prompt_variance: one from many prompts (`prompts` degrees of freedom). between: one from few
     replicates (`df`), with its factor; 0 where there is none.
 
-    The square of it is t_prompts^2 known + t_df^2 between g, with g = x^s / (x^s + c^s),
-    x = between / known. With g = 1 it is Banerjee's interval (1960, Approximate confidence interval
-    for linear functions of means, Sankhya 22), which never covers less than the level and up to 98.8 %
-    with two replicates; Satterthwaite's covers as little as 87 %. s and c are fitted so that coverage
-    stays within a point of 95 % whatever the true ratio is: by quadrature 94.1 to 96.0 % for two
-    replicates and 94.7 to 95.8 % for more (tests/stats/test_intervals.py computes it).
+    The square of it is t_prompts^2 prompt_variance + t_df^2 between g, with g = x^s / (x^s + c^s),
+    x = between / prompt_variance. With g = 1 it is Banerjee's interval (1960, Approximate confidence
+    interval for linear functions of means, Sankhya 22), which never covers less than the level and up
+    to 98.8 % with two replicates; Satterthwaite's covers as little as 87 %. s and c are fitted so that
+    coverage stays within a point of 95 % whatever the true ratio is: by quadrature 94.1 to 96.0 % for
+    two replicates and 94.7 to 95.8 % for more (tests/stats/test_intervals.py computes it).
     """
-    return _joined(known, between, df, t_quantile(prompts, level), partial(t_quantile, level=level))
+    return _joined(
+        prompt_variance, between, df, t_quantile(prompts, level), partial(t_quantile, level=level)
+    )
 
 
-def reach(known: float, between: float, df: float, prompts: float, power: float) -> float:
+def reach(prompt_variance: float, between: float, df: float, prompts: float, power: float) -> float:
     """How far from 0 an estimate's true value must be for the interval to leave 0 out with probability
     `power`; its variances as `half_width` has them.
 
@@ -135,7 +141,7 @@ def reach(known: float, between: float, df: float, prompts: float, power: float)
         return float(nctdtrinc(df, 1 - power, t_quantile(df))) / mean_deviation(df)
 
     many = t_quantile(prompts) + t_quantile(prompts, 2 * power - 1)
-    return _joined(known, between, df, many, few)
+    return _joined(prompt_variance, between, df, many, few)
 
 
 def mean_deviation(df: float) -> float:
@@ -144,14 +150,14 @@ def mean_deviation(df: float) -> float:
 
 
 def _joined(
-    known: float, between: float, df: float, many: float, few_of: Callable[[float], float]
+    prompt_variance: float, between: float, df: float, many: float, few_of: Callable[[float], float]
 ) -> float:
     """`many` errors over prompts and `few_of` between replicates, put together as `half_width` says."""
     if between <= 0 or math.isinf(df):
-        return many * math.sqrt(max(0.0, known + between))
+        return many * math.sqrt(max(0.0, prompt_variance + between))
     few = few_of(df)
-    if known <= 0:
+    if prompt_variance <= 0:
         return few * math.sqrt(between)
     steepness, turn = (FEW_STEEPNESS, FEW_TURN) if df < 2 else (1, MANY_TURN / df)
-    counts = 1 / (1 + (turn * known / between) ** steepness)
-    return math.sqrt(many**2 * known + few**2 * between * counts)
+    counts = 1 / (1 + (turn * prompt_variance / between) ** steepness)
+    return math.sqrt(many**2 * prompt_variance + few**2 * between * counts)

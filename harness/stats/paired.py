@@ -53,22 +53,24 @@ def paired(
     """
     means = [[math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
              for rows in (first, second)]  # fmt: skip
-    apart = [a - b for a, b in zip(*means, strict=True)]
+    differences = [a - b for a, b in zip(*means, strict=True)]
     # At either end, in each of the runs that a side's grades are means of.
     added = 1 / len(first) + 1 / len(second)
     if bounds is not None:
         added *= (bounds[1] - bounds[0]) ** 2
-    difference, known = _over_prompts(apart, strata, added if bounds else None)
-    n = len(apart)
-    if known is None:
+    difference, prompt_variance = _over_prompts(differences, strata, added if bounds else None)
+    n = len(differences)
+    if prompt_variance is None:
         return Paired(difference, None, None, None, n, None)
     several = [crossed(rows) for rows in (first, second) if len(rows) > 1]
     terms = [(side.between or 0.0) / side.replicates for side in several]
     between = math.fsum(terms)
-    known = max(0.0, known - math.fsum(side.within / side.replicates for side in several))
+    prompt_variance = max(
+        0.0, prompt_variance - math.fsum(side.within / side.replicates for side in several)
+    )
     freedom = _freedom(several, terms)
-    half = half_width(known, between, freedom, n - 1)
-    error = math.sqrt(known + between)
+    half = half_width(prompt_variance, between, freedom, n - 1)
+    error = math.sqrt(prompt_variance + between)
     shrunk = n / (n + 2) if bounds else 1.0
     centre = shrunk * difference
     most = bounds[1] - bounds[0] if bounds else math.inf
@@ -81,13 +83,13 @@ def paired(
 
     # The part of the difference at hand that is beyond chance.
     beyond = max(0.0, low, -high)
-    seen = _smallest_seen(seen_from, known, beyond, n, bounds)
-    return Paired(difference, error, low, high, n, seen)
+    smallest = _smallest_seen(seen_from, prompt_variance, beyond, n, bounds)
+    return Paired(difference, error, low, high, n, smallest)
 
 
 def _smallest_seen(
     seen_from: Callable[[float], float],
-    known: float,
+    prompt_variance: float,
     beyond: float,
     n: int,
     bounds: Range | None,
@@ -99,17 +101,17 @@ def _smallest_seen(
     taken out, as far as it is beyond chance: flips that happen to go one way are noise all the same.
     """
     if bounds is None:
-        return seen_from(known)
+        return seen_from(prompt_variance)
     spread = bounds[1] - bounds[0]
 
-    def of_flips(apart: float) -> float:
-        return max(0.0, (spread - apart) * apart) / n
+    def of_flips(difference: float) -> float:
+        return max(0.0, (spread - difference) * difference) / n
 
-    rest = max(known - of_flips(beyond), (spread / (n + 2)) ** 2)
-    seen = seen_from(rest)
+    rest = max(prompt_variance - of_flips(beyond), (spread / (n + 2)) ** 2)
+    smallest = seen_from(rest)
     for _ in range(STEPS):
-        seen = min(spread, seen_from(rest + of_flips(seen)))
-    return seen
+        smallest = min(spread, seen_from(rest + of_flips(smallest)))
+    return smallest
 
 
 def _freedom(sides: Sequence[Crossed], terms: Sequence[float]) -> float:
@@ -142,8 +144,8 @@ def _over_prompts(
         moved: float = (n * mean / (n + 2)) ** 2
         return mean, ((squares + added) / (n + 2) - moved) / (n + 2)
     variance: float = math.fsum(
-        math.fsum((v - own) ** 2 for v in group) / (len(group) - 1) / len(group)
-        for group, own in zip(groups.values(), means, strict=True)
+        math.fsum((v - group_mean) ** 2 for v in group) / (len(group) - 1) / len(group)
+        for group, group_mean in zip(groups.values(), means, strict=True)
     )
     # The added pair weighs as much as in one part of all prompts.
     return mean, float(variance / len(groups) ** 2 + (added or 0.0) / (len(values) + 2) ** 2)

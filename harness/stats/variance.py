@@ -78,7 +78,7 @@ def crossed(rows: Sequence[Sequence[float]]) -> Crossed:
 
 
 @dataclass(frozen=True)
-class Part:
+class VariancePart:
     """What one kind of replicate adds to the variance of one run's score."""
 
     common: float
@@ -100,7 +100,7 @@ class Split:
 
     prompts: float
     """Of the choice of prompts; with all that no replicate sets apart from it."""
-    parts: dict[str, Part]
+    parts: dict[str, VariancePart]
     """Of `train`, `sampling`, `judge` where there are replicates of this kind."""
     top: Crossed
     """Over the highest kind that has replicates."""
@@ -121,7 +121,7 @@ def split(runs: Mapping[Index, Grades]) -> Split | None:
     level: dict[Index, list[float]] = {
         index: [grades[p] for p in places] for index, grades in sorted(runs.items())
     }
-    parts: dict[str, Part] = {}
+    parts: dict[str, VariancePart] = {}
     tops: list[Crossed] = []
     below_common = below_single = 0.0
     for depth, kind in ((2, "judge"), (1, "sampling"), (0, "train")):
@@ -139,13 +139,13 @@ def split(runs: Mapping[Index, Grades]) -> Split | None:
             common = max(0.0, between - within - below_common)
             # Replicates of replicates below: what these have in common is compared with as well.
             is_common = exceeds(between, within + below_common, df, df * (n - 1))
-            parts[kind] = Part(common, single, df, is_common)
+            parts[kind] = VariancePart(common, single, df, is_common)
             tops.append(several[0])
         below_common, below_single = (below_common + common) / size, (below_single + single) / size
         level = {index: _mean_row(rows) for index, rows in groups.items()}
     (columns,) = level.values()
-    whole = crossed([columns])
-    return Split(max(0.0, whole.columns - below_single), parts, tops[-1] if tops else whole, n)
+    overall = crossed([columns])
+    return Split(max(0.0, overall.columns - below_single), parts, tops[-1] if tops else overall, n)
 
 
 def _upper(index: Index, depth: int) -> Index:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.report.cells import HEADINGS, display
-from harness.report.matrix import Line, lines_of, together
+from harness.report.matrix import MatrixLine, lines_of, together
 from harness.spec.load import load_rows
 from tests.helpers import InstantExecutor, make, planner
 
@@ -36,7 +36,7 @@ def scored(*scores: dict[str, Any], simulated: str = "", cost: Any = None) -> In
     return InstantExecutor(outcome)
 
 
-def lines(volume: Path, *specs: Path) -> list[Line]:
+def lines(volume: Path, *specs: Path) -> list[MatrixLine]:
     return together([m for row in load_rows(specs) for m in lines_of(row, [planner(volume)])])
 
 
@@ -45,11 +45,11 @@ def cells(volume: Path, spec: Path) -> dict[str, Any]:
     return line.cells
 
 
-def shown(line: Line) -> dict[str, str]:
+def shown(line: MatrixLine) -> dict[str, str]:
     return dict(zip(HEADINGS, display(line), strict=True))
 
 
-def hostile_lines(row: Callable[..., Path], volume: Path) -> list[Line]:
+def hostile_lines(row: Callable[..., Path], volume: Path) -> list[MatrixLine]:
     spec = row(
         title=HOSTILE,
         varied={"|": HOSTILE},

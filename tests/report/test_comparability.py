@@ -99,7 +99,8 @@ def test_the_base_that_a_qlora_row_is_scored_on_is_among_the_settings_that_are_c
         )
         specs.append(spec)
     bases = [
-        settings_of(plan, whole=False)["eval.judge.quantization"].text for plan in plans(*specs)
+        settings_of(plan, every_setting=False)["eval.judge.quantization"].text
+        for plan in plans(*specs)
     ]
     assert bases == ["as_trained", "as_trained", "none"]
 

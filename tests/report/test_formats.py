@@ -17,7 +17,7 @@ import yaml
 from harness.report.cells import HEADINGS
 from harness.report.escape import csv_text, latex
 from harness.report.formats import render, to_csv, to_markdown
-from harness.report.matrix import NUMBERS, Line
+from harness.report.matrix import NUMBERS, MatrixLine
 from tests.helpers import make
 from tests.report.matrix_rows import (
     HOSTILE,
@@ -96,7 +96,7 @@ EVERY = (
 """Text that tries LaTeX: its own characters, ligatures, commands, what its fonts lack."""
 
 
-def laid_out(row: Callable[..., Path], volume: Path, text: str) -> list[Line]:
+def laid_out(row: Callable[..., Path], volume: Path, text: str) -> list[MatrixLine]:
     """Rows of a grid and of a table without layout, with `text` wherever a stranger may write."""
     said = {"title": text, "deviations": [text, "of one"], "assumptions": [f"as {text}"]}
     reported = {"win_rate": {"value": 29.31, "judged": 713, "expected": 805}}

@@ -19,7 +19,7 @@ from harness.report.html.markup import Html, escape, join, tag
 from harness.report.html.measured import _binned, _edges
 from harness.report.html.overview import RULES
 from harness.report.html.reader import sample
-from harness.report.outputs import Judged, Shown
+from harness.report.outputs import JudgedOutput, Judgement
 from harness.spec.load import load_rows
 from harness.store import Damaged
 from tests.helpers import ROOT, command, evaluation, make, planned, planner, write_row
@@ -382,10 +382,12 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
-def prompts(*preferences: float | None, flagged: tuple[int, ...] = ()) -> list[Shown]:
+def prompts(*preferences: float | None, flagged: tuple[int, ...] = ()) -> list[JudgedOutput]:
     return [
-        Shown(
-            n, {"flags": ["empty"] if n in flagged else []}, judged=[Judged("", p, None, None, ())]
+        JudgedOutput(
+            n,
+            {"flags": ["empty"] if n in flagged else []},
+            judgements=[Judgement("", p, None, None, ())],
         )
         for n, p in enumerate(preferences)
     ]
@@ -432,11 +434,11 @@ def test_an_axis_has_round_numbers_inside_its_range() -> None:
 
 
 def test_the_interval_is_drawn_where_its_numbers_are() -> None:
-    shown = charts.Compared(50, None, 10, 60, 55, 65, is_percent=True)
-    low, high = shown.domain()
+    numbers = charts.NumberLine(50, None, 10, 60, 55, 65, is_percent=True)
+    low, high = numbers.domain()
     assert low < 40
     assert high > 65
-    drawn = charts.compared("x", "Title", "words", shown, "")
+    drawn = charts.number_line("x", "Title", "words", numbers, "")
 
     def place(value: float) -> str:
         return charts.Scale(low, high, charts.SIDE, charts.WIDTH - charts.SIDE)(value)
@@ -466,5 +468,5 @@ def test_every_length_falls_into_one_bin() -> None:
 
 
 def test_numbers_that_are_no_numbers_do_not_break_a_figure() -> None:
-    odd: Any = charts.Compared(None, None, None, 1.0, float("nan"), float("inf"))
-    assert odd.known() == [1.0]
+    odd: Any = charts.NumberLine(None, None, None, 1.0, float("nan"), float("inf"))
+    assert odd.values() == [1.0]

@@ -9,7 +9,7 @@ import yaml
 
 from harness.report.formats import render
 from harness.report.layout import NO_LAYOUT, read_layouts
-from harness.report.matrix import Line
+from harness.report.matrix import MatrixLine
 from harness.spec.load import SpecFaults, load_rows
 from tests.helpers import ROOT, InstantExecutor, command, make
 from tests.report.matrix_rows import SCORE, lines, scored
@@ -46,7 +46,7 @@ def laid_out(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def table(found: list[Line], form: str = "md") -> list[list[str]]:
+def table(found: list[MatrixLine], form: str = "md") -> list[list[str]]:
     """The cells of the lines of a markdown table, its headings first."""
     rows = [r for r in render(found, [], form, "study").splitlines() if r.startswith("|")]
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]

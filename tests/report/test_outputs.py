@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from harness.report import outputs_view
-from harness.report.outputs import Wishes, read_outputs, select
+from harness.report.outputs import OutputOptions, read_outputs, select
 from harness.report.outputs_view import show_outputs, visible
 from harness.spec.judges import AlpacaEvalJudge
 from tests.helpers import command, make, planned
@@ -38,12 +38,12 @@ def at_terminal(plan: Any, width: int, height: int = 10_000, **wishes: Any) -> s
         file=io.StringIO(), force_terminal=True, width=width, height=height, color_system=None,
         emoji=False,
     )  # fmt: skip
-    show_outputs(console, plan, Wishes(**wishes), False)
+    show_outputs(console, plan, OutputOptions(**wishes), False)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def order(plan: Any, **wishes: Any) -> list[int]:
-    return [p.index for p in select(read_outputs(plan, "").prompts, Wishes(**wishes))]
+    return [p.index for p in select(read_outputs(plan, "").prompts, OutputOptions(**wishes))]
 
 
 def test_everything_about_a_prompt_is_shown(place: Path) -> None:
@@ -199,7 +199,7 @@ def test_grep_finds_words_in_every_text_in_any_case(place: Path) -> None:
 def test_what_grep_finds_is_marked(place: Path) -> None:
     plan = plan_of(place, judged_row(place, [{"instruction": "a", "output": "x (river) y"}]))
     console = Console(file=io.StringIO(), force_terminal=True, width=80, height=999, emoji=False)
-    show_outputs(console, plan, Wishes(grep="(RIVER)"), False)
+    show_outputs(console, plan, OutputOptions(grep="(RIVER)"), False)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "x \x1b[30;43m(river)\x1b[0m y" in text
 
@@ -285,7 +285,7 @@ def test_the_order_that_alpaca_eval_drew_is_shown(place: Path) -> None:
     plan.final()[0].params["judge"] = AlpacaEvalJudge(judge=judge.judge, reference=judge.reference)
     drawn = [shows_model_first("chatgpt", f"prompt {n}") for n in range(8)]
     assert len(set(drawn)) == 2
-    shown = [p.judged[0].shown_first for p in read_outputs(plan, "").prompts]
+    shown = [p.judgements[0].shown_first for p in read_outputs(plan, "").prompts]
     assert shown == drawn
 
 

@@ -103,7 +103,7 @@ def test_every_path_that_can_be_studied_covers_a_setting_of_the_rows_that_have_i
     wanted: set[str] = set()
     for loaded in ROWS:
         row: Row = loaded.row
-        found = settings_of(RowPlan(row, loaded.path, []), whole=True)
+        found = settings_of(RowPlan(row, loaded.path, []), every_setting=True)
         for setting in found.values():
             for path in setting.paths:
                 assert can_be_studied(path), (row.row, path)

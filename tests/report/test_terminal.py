@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.report.matrix import Line
+from harness.report.matrix import MatrixLine
 from harness.report.plans import show_plans
 from harness.report.terminal import show_artefact, show_matrix
 from tests.helpers import make, planned
@@ -29,7 +29,7 @@ def test_the_terminal_shows_hostile_text_without_obeying_it(
     assert '"model_type": "qwen2"' in out.getvalue()
 
 
-def printed(found: list[Line], width: int) -> str:
+def printed(found: list[MatrixLine], width: int) -> str:
     out = io.StringIO()
     show_matrix(Console(file=out, width=width, emoji=False), found)
     return out.getvalue()

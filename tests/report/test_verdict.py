@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.report.evidence import Evidence, Run
+from harness.report.evidence import Evidence, ScoredRun
 from harness.report.forecast import decide
 from harness.report.sides import UNKNOWN_SPREAD
 from harness.report.verdict import (
@@ -29,7 +29,7 @@ def measured(value: float, error: float | None = 0.5, **more: Any) -> dict[str, 
 
 def one_run(metric: dict[str, Any], trained: bool = False, **more: Any) -> Evidence:
     trainings = ("model",) if trained else ()
-    return Evidence({(0, 0, 0): Run(None, metric)}, (0, 100), trainings, False, True, **more)  # type: ignore[arg-type]
+    return Evidence({(0, 0, 0): ScoredRun(None, metric)}, (0, 100), trainings, False, True, **more)  # type: ignore[arg-type]
 
 
 def of_grades(
@@ -47,7 +47,7 @@ def of_grades(
     }
     trainings = tuple(str(t) for t in sorted({index[0] for index in runs})) if trained else ()
     return Evidence(
-        {index: Run(None, metric) for index, metric in metrics.items()},  # type: ignore[arg-type]
+        {index: ScoredRun(None, metric) for index, metric in metrics.items()},  # type: ignore[arg-type]
         (0, 100),
         trainings,
         False,
@@ -107,10 +107,10 @@ def test_an_interval_decides_by_where_it_lies(low: float, high: float, verdict: 
 
 def test_a_reported_number_without_an_error_has_the_largest_that_it_can_have() -> None:
     told = judge(Reported(value=20, judged=400), one_run(measured(20)), [])
-    assert told.their_error == "binomial"
-    assert told.their_own_error == pytest.approx(100 * math.sqrt(0.2 * 0.8 / 399))
+    assert told.reported_error_from == "binomial"
+    assert told.reported_error == pytest.approx(100 * math.sqrt(0.2 * 0.8 / 399))
     as_ours = judge(Reported(value=20), one_run(measured(20)), [])
-    assert as_ours.their_own_error == pytest.approx(100 * math.sqrt(0.2 * 0.8 / 999))
+    assert as_ours.reported_error == pytest.approx(100 * math.sqrt(0.2 * 0.8 / 999))
 
 
 def test_unjudged_prompts_widen_the_interval_at_both_ends() -> None:
@@ -126,7 +126,7 @@ def test_unjudged_prompts_widen_the_interval_at_both_ends() -> None:
     assert found.low < 72 - 80
     assert found.high > 82 - 80
     # Our own interval is as if they were like the others.
-    assert found.own_low == pytest.approx(whole.own_low, abs=0.1)
+    assert found.reproduced_low == pytest.approx(whole.reproduced_low, abs=0.1)
 
 
 def test_what_the_published_run_left_unjudged_widens_the_interval_too() -> None:
@@ -148,9 +148,9 @@ def test_prompts_that_all_went_one_way_leave_an_interval() -> None:
     )
     assert found.low is not None
     assert found.low < -1
-    assert found.own_high is not None
-    assert found.own_high > 1
-    assert found.own_low == 0
+    assert found.reproduced_high is not None
+    assert found.reproduced_high > 1
+    assert found.reproduced_low == 0
 
 
 def test_one_training_is_never_called_reproduced() -> None:
@@ -194,12 +194,14 @@ def test_noise_of_single_prompts_is_not_counted_again_as_a_spread_between_traini
     runs = {(t, 0, 0): grades(600, first=50 * t) for t in range(3)}
     found = judge(Reported(value=60, standard_error=1.5), of_grades(runs), [])
     assert found.split is not None
-    assert found.own is not None
-    assert found.theirs is not None
+    assert found.reproduced_span is not None
+    assert found.reported_span is not None
     assert found.verdict.high is not None
     within = found.split.top.within
     assert within > 0.1
-    known = found.own.low_error**2 + found.theirs.low_error**2 - within * (1 + 1 / 3)
+    known = (
+        found.reproduced_span.low_error**2 + found.reported_span.low_error**2 - within * (1 + 1 / 3)
+    )
     assert found.verdict.high == pytest.approx(t_quantile(2 * 999) * math.sqrt(known))
 
 
@@ -213,9 +215,9 @@ def test_judgings_average_their_noise_and_add_nothing_in_common() -> None:
         [],
     )
     assert thrice.replicated == ""
-    assert once.own is not None
-    assert thrice.own is not None
-    assert thrice.own.low_error < once.own.low_error
+    assert once.reproduced_span is not None
+    assert thrice.reproduced_span is not None
+    assert thrice.reproduced_span.low_error < once.reproduced_span.low_error
 
 
 def test_judgings_that_drift_are_counted_as_a_spread() -> None:
@@ -226,7 +228,7 @@ def test_judgings_that_drift_are_counted_as_a_spread() -> None:
 
 
 def test_replicates_without_grades_count_what_they_differ_by() -> None:
-    runs = {(t, 0, 0): Run(None, measured(60 + 2 * t, 0.1)) for t in (-1, 0, 1)}  # type: ignore[arg-type]
+    runs = {(t, 0, 0): ScoredRun(None, measured(60 + 2 * t, 0.1)) for t in (-1, 0, 1)}  # type: ignore[arg-type]
     evidence = Evidence(runs, (0, 100), ("a", "b", "c"), False, False)
     found = judge(Reported(value=60, standard_error=0.1), evidence, [])
     assert (found.between, found.df, found.split) == (4.0, 2, None)
@@ -323,7 +325,7 @@ def test_a_number_of_replicates_is_said_with_its_chance() -> None:
 
 def test_the_run_without_a_standard_error_is_named() -> None:
     one = measured(100, None, judged=1)
-    runs = {(0, 0, 0): Run(None, measured(60)), (1, 0, 0): Run(None, one)}  # type: ignore[arg-type]
+    runs = {(0, 0, 0): ScoredRun(None, measured(60)), (1, 0, 0): ScoredRun(None, one)}  # type: ignore[arg-type]
     evidence = Evidence(runs, (0, 100), ("a", "b"), False, True)
     found = judged(Reported(value=60), evidence)
     assert found.name == "not comparable"
@@ -347,8 +349,8 @@ def test_what_cannot_be_compared_is_said_to_be_so_and_why() -> None:
 
 def test_a_number_that_cannot_be_compared_has_its_own_interval_all_the_same() -> None:
     found = judged(None, one_run(measured(80)))
-    assert found.own_low == pytest.approx(79, abs=0.1)
-    assert found.own_high == pytest.approx(81, abs=0.1)
+    assert found.reproduced_low == pytest.approx(79, abs=0.1)
+    assert found.reproduced_high == pytest.approx(81, abs=0.1)
     assert (found.low, found.margin) == (None, None)
 
 

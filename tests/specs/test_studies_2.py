@@ -373,7 +373,7 @@ def test_each_table_is_laid_out_by_what_its_rows_vary_and_report(study: str) -> 
         metrics = {column.metric for column in layout.columns or [] if column.metric}
         if layout.grid is not None:
             varied = {side for side in (layout.grid.rows, layout.grid.columns) if side}
-            metrics = set(layout.grid.wanted)
+            metrics = set(layout.grid.metric_names)
         for row in rows:
             assert varied <= set(row.varied), row.row
             assert set(row.reported) <= metrics, row.row

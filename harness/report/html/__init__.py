@@ -18,11 +18,11 @@ from harness.plan import Planner
 from harness.progress import counted
 from harness.report.html import overview
 from harness.report.html.collect import story_of
-from harness.report.html.made import Shared
+from harness.report.html.made import Appendix
 from harness.report.html.markup import Html, join, tag
-from harness.report.html.story import story
+from harness.report.html.story import row_article
 from harness.report.layout import Layout, layouts_of
-from harness.report.matrix import Line, data_alone, lines_of, together
+from harness.report.matrix import MatrixLine, data_alone, lines_of, together
 from harness.spec.load import LoadedRow
 from harness.store import write_atomically
 
@@ -51,8 +51,8 @@ def write_report(
         raise InputError(
             f"{e.filename} cannot be written: {e.strerror}", "Name another file with --out."
         ) from None
-    said = f"written: {out}, {counted(len(rows), 'row')}, {decimal(len(page.encode()))}"
-    return "; ".join(filter(None, [said, data_alone(rows)]))
+    sentence = f"written: {out}, {counted(len(rows), 'row')}, {decimal(len(page.encode()))}"
+    return "; ".join(filter(None, [sentence, data_alone(rows)]))
 
 
 def render(rows: Sequence[LoadedRow], planners: Sequence[Planner], outputs: int) -> str:
@@ -61,16 +61,16 @@ def render(rows: Sequence[LoadedRow], planners: Sequence[Planner], outputs: int)
         together([line for loaded in rows for line in lines_of(loaded, planners)])
     )
     layouts = layouts_of(lines)
-    own: dict[str, list[Line]] = {}
+    lines_by_row: dict[str, list[MatrixLine]] = {}
     for line in lines:
-        own.setdefault(line.cells["row"], []).append(line)
-    shared = Shared()
+        lines_by_row.setdefault(line.cells["row"], []).append(line)
+    appendix = Appendix()
     # As the matrix has them; rows without a line come last.
     tables: dict[str, list[Html]] = {line.table: [] for line in lines}
-    places = {row: place for place, row in enumerate(own)}
-    for loaded in sorted(rows, key=lambda one: places.get(one.row.row, len(places))):
-        told = story_of(loaded, planners, own.get(loaded.row.row, []))
-        tables.setdefault(loaded.row.table, []).append(story(told, shared, outputs))
+    places = {row: place for place, row in enumerate(lines_by_row)}
+    for loaded in sorted(rows, key=lambda loaded: places.get(loaded.row.row, len(places))):
+        story = story_of(loaded, planners, lines_by_row.get(loaded.row.row, []))
+        tables.setdefault(loaded.row.table, []).append(row_article(story, appendix, outputs))
     style, script = _asset("style.css"), _asset("script.js")
     return Template(_asset("page.html")).substitute(
         style=style,
@@ -81,9 +81,11 @@ def render(rows: Sequence[LoadedRow], planners: Sequence[Planner], outputs: int)
         tally=overview.tally(lines),
         notice=overview.notice(lines) or "",
         matrix=overview.matrix(lines) if lines else tag("p", "None of these rows has a number."),
-        stories=join([_table(name, layouts.get(name), found) for name, found in tables.items()]),
+        stories=join(
+            [_table(name, layouts.get(name), articles) for name, articles in tables.items()]
+        ),
         explanation=overview.explanation(lines),
-        appendix=_appendix(shared),
+        appendix=_appendix(appendix),
     )
 
 
@@ -101,30 +103,32 @@ def _count(rows: Sequence[LoadedRow], lines: int) -> Html:
     return join(f"{len(rows)} {row}, {lines} {number} in the matrix.")
 
 
-def _results_first(lines: Sequence[Line]) -> list[Line]:
+def _results_first(lines: Sequence[MatrixLine]) -> list[MatrixLine]:
     """The rows with a number, then those without; either as the tables have them."""
-    there = {line.cells["row"] for line in lines if line.cells["reproduced"] is not None}
-    return sorted(lines, key=lambda line: line.cells["row"] not in there)
+    reproduced = {line.cells["row"] for line in lines if line.cells["reproduced"] is not None}
+    return sorted(lines, key=lambda line: line.cells["row"] not in reproduced)
 
 
 def _table(name: str, layout: Layout | None, stories: Sequence[Html]) -> Html:
     heading = tag("h2", "Table ", tag("span", name), id=f"table-{name}")
-    told = tag("p", f"{layout.caption} ({layout.source})", class_="soft") if layout else None
-    return tag("section", heading, told, *stories, aria_labelledby=f"table-{name}", class_="table")
+    caption = tag("p", f"{layout.caption} ({layout.source})", class_="soft") if layout else None
+    return tag(
+        "section", heading, caption, *stories, aria_labelledby=f"table-{name}", class_="table"
+    )
 
 
-def _appendix(shared: Shared) -> Html:
+def _appendix(appendix: Appendix) -> Html:
     specs = [
         tag("details", tag("summary", tag("code", text.name)),
             tag("div", text.text, class_="text code", tabindex=0, role="region",
                 aria_label=f"Text of {text.name}"), id=id_)
-        for text, id_ in shared.specs.items()
+        for text, id_ in appendix.specs.items()
     ]  # fmt: skip
     environments = [
         tag("details", tag("summary", f"Environment {number}: {len(packages)} packages"),
             tag("p", ", ".join(f"{name} {version}" for name, version in packages), class_="text"),
             id=id_)
-        for number, (packages, id_) in enumerate(shared.environments.items(), start=1)
+        for number, (packages, id_) in enumerate(appendix.environments.items(), start=1)
     ]  # fmt: skip
     parts = [("Specs that rows extend", specs), ("Packages that stages ran with", environments)]
-    return join([[tag("h3", title), found] for title, found in parts if found])
+    return join([[tag("h3", title), entries] for title, entries in parts if entries])

@@ -76,11 +76,11 @@ def _text(x: str | float, y: float, words: str, anchor: str = "middle", class_: 
 
 def _axis(scale: Scale, y: float, grid_from: float | None = None) -> list[Html]:
     """A horizontal axis with its numbers below it."""
-    found = ticks(scale.low, scale.high)
+    values = ticks(scale.low, scale.high)
     parts = [
         tag("path", d=f"M{coordinate(scale.start)} {y}H{coordinate(scale.end)}", class_="axis")
     ]
-    for value in found:
+    for value in values:
         x = scale(value)
         if grid_from is not None:
             parts.append(tag("path", d=f"M{x} {grid_from}V{y}", class_="grid"))
@@ -98,7 +98,7 @@ def short(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class Compared:
+class NumberLine:
     """A reported number and one of ours on one axis. None: not known."""
 
     reported: float | None
@@ -111,22 +111,22 @@ class Compared:
     upper_bound: float | None = None
     is_percent: bool = False
 
-    def known(self) -> list[float]:
-        found = [
+    def values(self) -> list[float]:
+        values = [
             self.reported, self.value, self.low, self.high, self.lower_bound, self.upper_bound,
         ]  # fmt: skip
         if self.reported is not None and self.margin is not None:
-            found += [self.reported - self.margin, self.reported + self.margin]
+            values += [self.reported - self.margin, self.reported + self.margin]
         if self.reported is not None and self.reported_error is not None:
-            found += [self.reported - 2 * self.reported_error]
-            found += [self.reported + 2 * self.reported_error]
-        return [v for v in found if v is not None and math.isfinite(v)]
+            values += [self.reported - 2 * self.reported_error]
+            values += [self.reported + 2 * self.reported_error]
+        return [v for v in values if v is not None and math.isfinite(v)]
 
     def domain(self) -> tuple[float, float]:
         """What is drawn: all that is known and a little more; never less than a twentieth of a
         percentage scale, and not beyond it."""
-        found = self.known()
-        low, high = min(found), max(found)
+        values = self.values()
+        low, high = min(values), max(values)
         least = 5.0 if self.is_percent else max(abs(high), abs(low), 1e-6) * 0.02
         pad = max((high - low) * 0.12, (least - (high - low)) / 2)
         start, end = low - pad, high + pad
@@ -135,39 +135,39 @@ class Compared:
         return start, end
 
 
-def compared(name: str, title: str, words: str, shown: Compared, tone: str) -> Html:
+def number_line(name: str, title: str, words: str, numbers: NumberLine, tone: str) -> Html:
     """Our number with its interval, against the reported one with the margin as a band."""
-    scale = Scale(*shown.domain(), SIDE, WIDTH - SIDE)
-    parts = [] if shown.reported is None else _reported(scale, shown)
-    y = 22 if shown.reported is None else 58
-    if shown.value is not None:
-        low, high = shown.lower_bound, shown.upper_bound
+    scale = Scale(*numbers.domain(), SIDE, WIDTH - SIDE)
+    parts = [] if numbers.reported is None else _reported(scale, numbers)
+    y = 22 if numbers.reported is None else 58
+    if numbers.value is not None:
+        low, high = numbers.lower_bound, numbers.upper_bound
         if low is not None and high is not None and low < high:
             path = f"M{scale(low)} {y - 4}v8m0 -4H{scale(high)}m0 -4v8"
             parts.append(tag("path", d=path, class_="bounds"))
-        if shown.low is not None and shown.high is not None:
-            path = f"M{scale(shown.low)} {y}H{scale(shown.high)}"
+        if numbers.low is not None and numbers.high is not None:
+            path = f"M{scale(numbers.low)} {y}H{scale(numbers.high)}"
             parts.append(tag("path", d=path, class_="interval"))
-        parts.append(tag("circle", cx=scale(shown.value), cy=y, r=5, class_="ours"))
+        parts.append(tag("circle", cx=scale(numbers.value), cy=y, r=5, class_="ours"))
     parts += _axis(scale, y + 24)
     return figure(name, y + 44, title, words, tag("g", parts, class_=tone))
 
 
-def _reported(scale: Scale, shown: Compared) -> list[Html]:
+def _reported(scale: Scale, numbers: NumberLine) -> list[Html]:
     """The published number: its margin as a band, its own 95 % interval, a diamond, its value."""
-    value = shown.reported
+    value = numbers.reported
     assert value is not None
     parts, x = [], scale(value)
-    if shown.margin is not None:
-        start = float(scale(max(scale.low, value - shown.margin)))
-        wide = float(scale(min(scale.high, value + shown.margin))) - start
+    if numbers.margin is not None:
+        start = float(scale(max(scale.low, value - numbers.margin)))
+        wide = float(scale(min(scale.high, value + numbers.margin))) - start
         parts.append(
             tag("rect", x=coordinate(start), y=20, width=coordinate(wide), height=54, rx=3,
                 class_="band")
         )  # fmt: skip
     parts.append(tag("path", d=f"M{x} 20V74", class_="reported"))
-    if shown.reported_error is not None:
-        low, high = (value + sign * 1.96 * shown.reported_error for sign in (-1, 1))
+    if numbers.reported_error is not None:
+        low, high = (value + sign * 1.96 * numbers.reported_error for sign in (-1, 1))
         parts.append(tag("path", d=f"M{scale(low)} 32H{scale(high)}", class_="reported-spread"))
     parts.append(tag("path", d=f"M{x} 26l6 6l-6 6l-6 -6z", class_="reported-mark"))
     place = coordinate(min(max(float(x), 58), WIDTH - 58))  # a label stays in the drawing
@@ -180,24 +180,24 @@ def digits(value: float) -> str:
     return f"{value:.4f}".rstrip("0").rstrip(".")
 
 
-def small(shown: Compared, tone: str) -> Html:
+def small(numbers: NumberLine, tone: str) -> Html:
     """The same in a table's cell, on the whole scale of percent; its numbers stand beside it."""
     scale = Scale(0, 100, 4, 116)
     parts = [tag("path", d="M4 18H116M4 15v6M60 16v4M116 15v6", class_="axis")]
-    if shown.reported is not None:
-        if shown.margin is not None:
-            start = float(scale(max(0.0, shown.reported - shown.margin)))
-            end = float(scale(min(100.0, shown.reported + shown.margin)))
+    if numbers.reported is not None:
+        if numbers.margin is not None:
+            start = float(scale(max(0.0, numbers.reported - numbers.margin)))
+            end = float(scale(min(100.0, numbers.reported + numbers.margin)))
             parts.append(
                 tag("rect", x=coordinate(start), y=2, width=coordinate(end - start), height=13,
                     class_="band")
             )  # fmt: skip
-        parts.append(tag("path", d=f"M{scale(shown.reported)} 1V16", class_="reported"))
-    if shown.value is not None:
-        if shown.low is not None and shown.high is not None:
-            low, high = max(0.0, shown.low), min(100.0, shown.high)
+        parts.append(tag("path", d=f"M{scale(numbers.reported)} 1V16", class_="reported"))
+    if numbers.value is not None:
+        if numbers.low is not None and numbers.high is not None:
+            low, high = max(0.0, numbers.low), min(100.0, numbers.high)
             parts.append(tag("path", d=f"M{scale(low)} 9H{scale(high)}", class_="interval"))
-        parts.append(tag("circle", cx=scale(shown.value), cy=9, r=3.5, class_="ours"))
+        parts.append(tag("circle", cx=scale(numbers.value), cy=9, r=3.5, class_="ours"))
     return tag("svg", parts, viewBox="0 0 120 22", aria_hidden="true", class_=f"small {tone}")
 
 
@@ -252,8 +252,8 @@ def histogram(name: str, title: str, words: str, above: Bins, below: Bins = ()) 
     """How many texts fall into each bin: the shares of one set upwards, of another downwards."""
     labels = [label for label, _ in above]
     sums = [sum(count for _, count in bins) or 1 for bins in (above, below)]
-    both = zip((above, below), sums, strict=True)
-    shares = [[count / total for _, count in bins] for bins, total in both]
+    totalled = zip((above, below), sums, strict=True)
+    shares = [[count / total for _, count in bins] for bins, total in totalled]
     most = max([*shares[0], *shares[1], 1e-9])
     left, right = SIDE, WIDTH - SIDE
     each = min((right - left) / max(len(labels), 1), BROADEST)
@@ -288,18 +288,18 @@ class Bar:
     note: str
 
 
-def bars(name: str, title: str, words: str, shown: Sequence[Bar], caption: str) -> Html:
+def bars(name: str, title: str, words: str, entries: Sequence[Bar], caption: str) -> Html:
     """Percentages one below the other, with their standard errors; each bar has its note beside it,
     so that the caption need not repeat them."""
     scale = Scale(0, 100, SIDE, WIDTH - SIDE)
     parts: list[Html] = []
     y = 4
-    for bar in shown:
+    for bar in entries:
         parts.append(_text(SIDE, y + 12, bar.label, "start", "label"))
         parts.append(_text(WIDTH - SIDE, y + 12, bar.note, "end"))
         width = coordinate(max(float(scale(bar.value)) - SIDE, 1))
-        whole = WIDTH - 2 * SIDE
-        for long, class_ in ((whole, "track"), (width, "bar")):
+        full_width = WIDTH - 2 * SIDE
+        for long, class_ in ((full_width, "track"), (width, "bar")):
             parts.append(tag("rect", x=SIDE, y=y + 18, width=long, height=12, rx=2, class_=class_))
         if bar.error:
             low, high = max(0.0, bar.value - bar.error), min(100.0, bar.value + bar.error)

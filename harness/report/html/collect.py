@@ -17,7 +17,7 @@ from harness.plan import Planner, RowPlan, StagePlan
 from harness.report import losses
 from harness.report.agreement import Agreement, agreement_of
 from harness.report.html.charts import Curve
-from harness.report.matrix import Line, choose_plan
+from harness.report.matrix import MatrixLine, choose_plan
 from harness.report.outputs import ANNOTATIONS, OUTPUTS, Chosen, read_outputs
 from harness.report.verdict import assess
 from harness.report.verify import Verified, sentences
@@ -66,7 +66,7 @@ class Story:
     plan: RowPlan | None
     """None: it cannot be planned here, and `problem` says why."""
     problem: str
-    lines: Sequence[Line]
+    lines: Sequence[MatrixLine]
     agreements: Sequence[Agreement]
     spec: SpecText
     parents: Sequence[SpecText]
@@ -88,7 +88,7 @@ class Story:
         return self.plan.own if self.plan else []
 
 
-def story_of(loaded: LoadedRow, planners: Sequence[Planner], lines: Sequence[Line]) -> Story:
+def story_of(loaded: LoadedRow, planners: Sequence[Planner], lines: Sequence[MatrixLine]) -> Story:
     """Read all that the page tells of a row; `lines`: its own of the matrix.
 
     Raises:
@@ -96,41 +96,41 @@ def story_of(loaded: LoadedRow, planners: Sequence[Planner], lines: Sequence[Lin
         HarnessError: one of its files does not hold what its format says.
     """
     plan, problem = choose_plan(loaded, planners)
-    own, *parents = _spec_texts(loaded.path)
-    made = [s for s in plan.own if s.artefact is not None] if plan else []
+    spec, *parents = _spec_texts(loaded.path)
+    finished = [s for s in plan.own if s.artefact is not None] if plan else []
     return Story(
         loaded,
         plan,
         problem,
         lines,
         agreement_of(plan) if plan and loaded.row.replicates.judge > 1 else [],
-        own,
+        spec,
         parents,
-        [t for s in made if s.stage == "train" for t in _training(s)],
-        [d for s in made if s.stage == "gen" for d in _data_set(s)],
+        [t for s in finished if s.stage == "train" for t in _training(s)],
+        [d for s in finished if s.stage == "gen" for d in _data_set(s)],
         _outputs(plan) if plan else None,
-        _findings(made, lines),
+        _findings(finished, lines),
         [_reasons(loaded, plan, line) for line in lines],
     )
 
 
-def _reasons(loaded: LoadedRow, plan: RowPlan | None, line: Line) -> Reasons:
+def _reasons(loaded: LoadedRow, plan: RowPlan | None, line: MatrixLine) -> Reasons:
     metric = line.cells["metric"]
     is_loss = metric.partition("/")[0] in losses.LOSSES
     planned = losses.stages_of(plan) if is_loss else plan.final() if plan else []
     return sentences(Verified(loaded.row, line, assess(loaded.row, metric, planned)))
 
 
-def _spec_texts(path: Path, seen: tuple[Path, ...] = ()) -> list[SpecText]:
+def _spec_texts(path: Path, visited: tuple[Path, ...] = ()) -> list[SpecText]:
     """The spec, then each that it extends, once."""
     text = path.read_text(encoding="utf-8", errors="replace")
-    found = [SpecText(_name(path), text)]
+    texts = [SpecText(_name(path), text)]
     extends = yaml.safe_load(text).get("extends") or []
     for name in [extends] if isinstance(extends, str) else extends:
         parent = (path.parent / name).resolve()
-        if parent not in seen:
-            found += _spec_texts(parent, (*seen, path.resolve()))
-    return list(dict.fromkeys(found))
+        if parent not in visited:
+            texts += _spec_texts(parent, (*visited, path.resolve()))
+    return list(dict.fromkeys(texts))
 
 
 def _name(path: Path) -> str:
@@ -145,13 +145,13 @@ def _checked(artefact: Artefact, name: str) -> str | None:
 
     The file alone is compared with its digest: beside a log may stand gigabytes of weights.
     """
-    known = artefact.manifest["files"].get(name)
-    if known is None:
+    recorded = artefact.manifest["files"].get(name)
+    if recorded is None:
         return None
     path = artefact.folder / name
     if not path.is_file():
         raise Damaged(artefact.folder, f"{name} is missing")
-    if file_digest(path) != known["sha256"]:
+    if file_digest(path) != recorded["sha256"]:
         raise Damaged(artefact.folder, f"{name} does not have the bytes it was made with")
     return path.read_text(encoding="utf-8", errors="replace")
 
@@ -225,17 +225,17 @@ def _outputs(plan: RowPlan) -> Chosen | None:
         raise _unreadable(answered[0], f"{OUTPUTS}, or a judgement of it,") from None
 
 
-def _findings(made: Sequence[StagePlan], lines: Sequence[Line]) -> list[dict[str, Any]]:
+def _findings(finished: Sequence[StagePlan], lines: Sequence[MatrixLine]) -> list[dict[str, Any]]:
     """What the manifests list, each once, and what only the matrix knows: rows that are confounded."""
-    found: list[dict[str, Any]] = []
-    for stage in made:
+    findings: list[dict[str, Any]] = []
+    for stage in finished:
         assert stage.artefact is not None
-        for one in stage.artefact.manifest.get("findings", []):
-            if one not in found:
-                found.append(one)
-    told = {f"{one['kind']}: {one['message']}" for one in found}
-    for text in dict.fromkeys(one for line in lines for one in line.findings):
-        if text not in told:
+        for finding in stage.artefact.manifest.get("findings", []):
+            if finding not in findings:
+                findings.append(finding)
+    texts = {f"{finding['kind']}: {finding['message']}" for finding in findings}
+    for text in dict.fromkeys(finding for line in lines for finding in line.findings):
+        if text not in texts:
             kind, _, message = text.partition(": ")
-            found.append({"kind": kind, "severity": "warning", "message": message})
-    return found
+            findings.append({"kind": kind, "severity": "warning", "message": message})
+    return findings

@@ -27,7 +27,7 @@ LEFT_OUT = frozenset(
 
 
 @dataclass
-class Shared:
+class Appendix:
     """What many rows have in common and the page has once, at its end."""
 
     specs: dict[SpecText, str] = field(default_factory=dict)
@@ -43,21 +43,21 @@ class Shared:
         return self.environments.setdefault(key, f"environment-{len(self.environments) + 1}")
 
 
-def stages(told: Story, shared: Shared) -> Html:
-    if not told.plan:
+def stages(story: Story, appendix: Appendix) -> Html:
+    if not story.plan:
         words_ = (
-            f"It cannot be planned here: {told.problem}." if told.problem else "Nothing to run."
+            f"It cannot be planned here: {story.problem}." if story.problem else "Nothing to run."
         )
         return section("How it was made", tag("p", words_))
-    rows = [_stage(stage, shared) for stage in told.stages]
+    rows = [_stage(stage, appendix) for stage in story.stages]
     if not rows:
         return section("How it was made", tag("p", "The row has no stages."))
     headings = ["stage", "key", "state", "with", "versions", "seeds"]
-    made = table("Stages", headings, rows, "wide")
-    return section("How it was made", made, _costs(told))
+    stage_table = table("Stages", headings, rows, "wide")
+    return section("How it was made", stage_table, _costs(story))
 
 
-def _stage(stage: StagePlan, shared: Shared) -> list[Any]:
+def _stage(stage: StagePlan, appendix: Appendix) -> list[Any]:
     name = stage.stage + (f" ({stage.label})" if stage.label else "")
     key = tag("code", stage.key[:12])
     if stage.artefact is None:
@@ -68,9 +68,11 @@ def _stage(stage: StagePlan, shared: Shared) -> list[Any]:
     packages = environment.get("packages", {})
     versions = [f"Python {environment['python']}"] if environment.get("python") else []
     versions += [f"{name} {packages[name]}" for name in VERSIONS[stage.stage] if name in packages]
-    whole: Any = None
+    all_packages: Any = None
     if packages:
-        whole = tag("a", "all packages", href=f"#{shared.environment(packages)}", class_="line")
+        all_packages = tag(
+            "a", "all packages", href=f"#{appendix.environment(packages)}", class_="line"
+        )
     executor = manifest["executor"]
     image = executor.get("image")
     state = f"made by the {executor['executor']} executor"
@@ -80,9 +82,9 @@ def _stage(stage: StagePlan, shared: Shared) -> list[Any]:
         name,
         key,
         [state, tag("span", f"image {image}", class_="sub") if image else None],
-        [tag("span", one, class_="line") for one in _used(manifest)],
-        [", ".join(versions), whole],
-        words.told(manifest["seeds"]),
+        [tag("span", line, class_="line") for line in _used(manifest)],
+        [", ".join(versions), all_packages],
+        words.brief(manifest["seeds"]),
     ]
 
 
@@ -97,31 +99,31 @@ def _used(manifest: dict[str, Any]) -> list[str]:
         machine.append(f"{environment['cpus']} CPUs")
     if environment.get("memory_bytes"):
         machine.append(words.size(environment["memory_bytes"]))
-    found = []
+    facts = []
     for name, value in used.items():
         if name in LEFT_OUT or value in (None, [], {}, ""):
             continue
         is_size = name.endswith("_bytes") and isinstance(value, int)
-        told = words.size(value) if is_size else words.told(value)
-        found.append(f"{name.removesuffix('_bytes').replace('_', ' ')}: {told}")
+        text = words.size(value) if is_size else words.brief(value)
+        facts.append(f"{name.removesuffix('_bytes').replace('_', ' ')}: {text}")
     # How often the model wins in which place has a figure of its own.
     notes = [str(note) for note in manifest.get("notes", []) if not str(note).startswith("shown ")]
-    return [line for line in (", ".join(machine), " · ".join(found), *notes) if line]
+    return [line for line in (", ".join(machine), " · ".join(facts), *notes) if line]
 
 
 _COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
-    ("calls", "calls", words.told),
-    ("prompt_tokens", "prompt tokens", words.told),
-    ("completion_tokens", "completion tokens", words.told),
+    ("calls", "calls", words.brief),
+    ("prompt_tokens", "prompt tokens", words.brief),
+    ("completion_tokens", "completion tokens", words.brief),
     ("usd", "dollars", words.money),
     ("gpu_seconds", "GPU time", words.seconds),
     ("wall_seconds", "wall time", words.seconds),
 )
 
 
-def _costs(told: Story) -> Html | None:
-    made = [s for s in told.stages if s.artefact is not None]
-    costs = [s.artefact.manifest["cost"] for s in made if s.artefact]
+def _costs(story: Story) -> Html | None:
+    finished = [s for s in story.stages if s.artefact is not None]
+    costs = [s.artefact.manifest["cost"] for s in finished if s.artefact]
     # Without a GPU there is no time on it to tell.
     columns = [
         (n, h, say)
@@ -131,12 +133,14 @@ def _costs(told: Story) -> Html | None:
     if not columns:
         return None
     rows = []
-    for stage, cost in zip(made, costs, strict=True):
+    for stage, cost in zip(finished, costs, strict=True):
         name = stage.stage + (f" ({stage.label})" if stage.label else "")
         rows.append([name, *("" if cost.get(n) is None else say(cost[n]) for n, _, say in columns)])
     if len(rows) > 1:
         sums = [math.fsum(c[n] for c in costs if c.get(n) is not None) for n, _, _ in columns]
-        whole = [int(s) if s == int(s) else s for s in sums]
-        rows.append(["together", *(say(s) for s, (_, _, say) in zip(whole, columns, strict=True))])
+        rounded = [int(s) if s == int(s) else s for s in sums]
+        rows.append(
+            ["together", *(say(s) for s, (_, _, say) in zip(rounded, columns, strict=True))]
+        )
     headings = ["stage", *(h for _, h, _ in columns)]
     return table("Cost", headings, rows, numeric=frozenset(range(1, len(headings))))

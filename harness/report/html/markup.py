@@ -12,7 +12,7 @@ from harness.report.outputs_view import visible
 VOID = frozenset({"br", "circle", "hr", "input", "line", "path", "rect"})
 """Elements that this page leaves without content; of SVG they are closed at once."""
 SVG = frozenset({"circle", "line", "path", "rect"})
-_SHOWN = re.compile("[^\u200c\u200d]+")
+_NOT_JOINERS = re.compile("[^\u200c\u200d]+")
 """All but the joiners: without a picture of their own, harmless, and needed in Persian and emoji."""
 
 
@@ -25,8 +25,10 @@ class Html(str):
 def escape(text: str) -> str:
     """Text that is shown as it is written: no markup, nothing that turns the reading order round,
     control characters as their pictures."""
-    shown = text if text.isprintable() else _SHOWN.sub(lambda found: visible(found[0]), text)
-    return html.escape(shown)
+    visible_text = (
+        text if text.isprintable() else _NOT_JOINERS.sub(lambda match: visible(match[0]), text)
+    )
+    return html.escape(visible_text)
 
 
 def tag(name: str, *children: Any, **attributes: Any) -> Html:
@@ -84,11 +86,11 @@ def table(
             for i, cell in enumerate(row[1:], start=1)
         ]
         body.append(tag("tr", cells))
-    made = tag(
+    element = tag(
         "table",
         tag("caption", caption),
         tag("thead", tag("tr", head)),
         tag("tbody", body),
         class_=class_ or None,
     )
-    return tag("div", made, class_="scroll", tabindex=0, role="region", aria_label=caption)
+    return tag("div", element, class_="scroll", tabindex=0, role="region", aria_label=caption)

@@ -13,15 +13,15 @@ from harness.report.html.collect import DataSet, Story
 from harness.report.html.markup import Html, section, table, tag
 
 
-def data(told: Story) -> Html | None:
-    blocks = [_data_set(told.row, n, one) for n, one in enumerate(told.data, start=1)]
+def data(story: Story) -> Html | None:
+    blocks = [_data_set(story.row, n, data_set) for n, data_set in enumerate(story.data, start=1)]
     return section("Data", *blocks) if blocks else None
 
 
 def _data_set(row: str, number: int, data: DataSet) -> Html:
-    overview, *others = data.parts
+    overview, *rest = data.parts
     mark = [tag("span", "simulated", class_="mark v-simulated"), " "] if data.simulated else None
-    lines = tag("ul", [tag("li", one) for one in overview.lines])
+    lines = tag("ul", [tag("li", line) for line in overview.lines])
     drawn = None
     if data.bins:
         total = sum(count for _, count in data.bins)
@@ -31,12 +31,12 @@ def _data_set(row: str, number: int, data: DataSet) -> Html:
             f"figure-{row}-data-{number}", "Lengths of the data set's outputs", text, data.bins
         )
     tables: list[Any] = []
-    for part in others:
-        found = [tag("p", one) for one in part.lines]
+    for part in rest:
+        content = [tag("p", line) for line in part.lines]
         if part.rows:
-            rows = [list(one) for one in part.rows]
-            found.append(table(part.title, list(part.headings), rows, numeric=_numeric(rows)))
-        tables.append(tag("div", tag("h5", part.title) if not part.rows else None, found))
+            rows = [list(cells) for cells in part.rows]
+            content.append(table(part.title, list(part.headings), rows, numeric=_numeric(rows)))
+        tables.append(tag("div", tag("h5", part.title) if not part.rows else None, content))
     card = tag("details", tag("summary", "The whole data card"), tables) if tables else None
     label = tag("p", tag("strong", data.label)) if data.label else None
     return tag("div", label, tag("div", tag("div", mark, lines), drawn, class_="figures"), card)
@@ -51,8 +51,8 @@ def _numeric(rows: Sequence[Sequence[str]]) -> frozenset[int]:
     )
 
 
-def training(told: Story) -> Html | None:
-    runs = told.trainings
+def training(story: Story) -> Html | None:
+    runs = story.trainings
     if not runs:
         return None
     parts = []
@@ -69,15 +69,15 @@ def training(told: Story) -> Html | None:
     sentence = "; ".join(parts) + "."
     sentence = sentence[0].upper() + sentence[1:] + note
     drawn = charts.losses(
-        f"figure-{told.row}-loss",
+        f"figure-{story.row}-loss",
         "Loss curve",
         sentence,
         [r.loss for r in runs],
         [r.held_out for r in runs],
     )
     rows = [row for run in runs for row in _sampled(run.label, run.loss, run.held_out)]
-    made = [s.artefact for s in told.stages if s.stage == "train" and s.artefact]
-    counts = made[0].manifest["counts"] if made else {}
+    artefacts = [s.artefact for s in story.stages if s.stage == "train" and s.artefact]
+    counts = artefacts[0].manifest["counts"] if artefacts else {}
     facts = [
         tag("div", tag("dt", name.replace("_", " ")), tag("dd", f"{counts[name]:,}"))
         for name in ("examples", "steps", "tokens", "prompt_tokens", "truncated", "held_out")
@@ -106,31 +106,38 @@ def _sampled(label: str, loss: charts.Curve, held: charts.Curve) -> list[list[An
     return rows
 
 
-def answers(told: Story) -> Html | None:
+def answers(story: Story) -> Html | None:
     """Lengths, flags, whether the place decides, and how far the judge agrees with itself."""
-    parts: list[Html | None] = [_lengths(told), *_positions(told), _flags(told)]
-    parts += [_agreement(one) for one in told.agreements]
-    found = [part for part in parts if part is not None]
-    return section("Answers and judging", tag("div", found, class_="figures")) if found else None
+    parts: list[Html | None] = [_lengths(story), *_positions(story), _flags(story)]
+    parts += [_agreement(judge_agreement) for judge_agreement in story.agreements]
+    figures = [part for part in parts if part is not None]
+    return (
+        section("Answers and judging", tag("div", figures, class_="figures")) if figures else None
+    )
 
 
-def _lengths(told: Story) -> Html | None:
-    if told.outputs is None or not told.outputs.prompts:
+def _lengths(story: Story) -> Html | None:
+    if story.outputs is None or not story.outputs.prompts:
         return None
-    prompts = told.outputs.prompts
-    ours = [len(str(p.fields.get("output") or "").split()) for p in prompts]
-    theirs = [len(p.baseline.split()) for p in prompts if p.baseline is not None]
+    prompts = story.outputs.prompts
+    answer_lengths = [len(str(p.fields.get("output") or "").split()) for p in prompts]
+    baseline_lengths = [len(p.baseline.split()) for p in prompts if p.baseline is not None]
     tokens = [p.fields["tokens"] for p in prompts if isinstance(p.fields.get("tokens"), int)]
-    edges = _edges(max([*ours, *theirs]))
-    text = f"{len(ours):,} answers, median {median(ours):g} words (upwards)"
-    if theirs:
-        text += f"; {len(theirs):,} baseline outputs, median {median(theirs):g} words (downwards)"
+    edges = _edges(max([*answer_lengths, *baseline_lengths]))
+    text = f"{len(answer_lengths):,} answers, median {median(answer_lengths):g} words (upwards)"
+    if baseline_lengths:
+        text += f"; {len(baseline_lengths):,} baseline outputs, "
+        text += f"median {median(baseline_lengths):g} words (downwards)"
     drawn = charts.histogram(
-        f"figure-{told.row}-lengths", "Lengths of the answers", text + ".",
-        _binned(ours, edges), _binned(theirs, edges) if theirs else (),
+        f"figure-{story.row}-lengths", "Lengths of the answers", text + ".",
+        _binned(answer_lengths, edges), _binned(baseline_lengths, edges) if baseline_lengths else (),
     )  # fmt: skip
-    sets = {"answers, words": ours, "answers, tokens": tokens, "baseline, words": theirs}
-    columns = {name: _spread(found) for name, found in sets.items() if found}
+    sets = {
+        "answers, words": answer_lengths,
+        "answers, tokens": tokens,
+        "baseline, words": baseline_lengths,
+    }
+    columns = {name: _spread(lengths) for name, lengths in sets.items() if lengths}
     names = ("n", "mean", "shortest", "5 %", "median", "95 %", "longest")
     # A text's lengths stand below one another: seven of them side by side are too wide for a phone.
     rows = [[name, *numbers] for name, *numbers in zip(names, *columns.values(), strict=True)]
@@ -156,22 +163,22 @@ def _binned(lengths: Sequence[int], edges: Sequence[int]) -> list[tuple[str, int
 
 def _spread(lengths: Sequence[int]) -> list[str]:
     """n, mean, and order statistics by nearest rank."""
-    found = sorted(lengths)
+    ordered = sorted(lengths)
 
     def at(share: float) -> str:
-        return f"{found[max(math.ceil(share * len(found)), 1) - 1]:,}"
+        return f"{ordered[max(math.ceil(share * len(ordered)), 1) - 1]:,}"
 
-    mean = f"{math.fsum(found) / len(found):,.1f}"
-    return [f"{len(found):,}", mean, at(0), at(0.05), at(0.5), at(0.95), at(1)]
+    mean = f"{math.fsum(ordered) / len(ordered):,.1f}"
+    return [f"{len(ordered):,}", mean, at(0), at(0.05), at(0.5), at(0.95), at(1)]
 
 
-def _positions(told: Story) -> list[Html]:
-    found = []
-    judgings = [s for s in told.stages if s.stage == "judge" and s.artefact is not None]
+def _positions(story: Story) -> list[Html]:
+    figures = []
+    judgings = [s for s in story.stages if s.stage == "judge" and s.artefact is not None]
     for number, stage in enumerate(judgings, start=1):
         assert stage.artefact is not None
         bias = stage.artefact.manifest["used"].get("position_bias") or {}
-        shown = []
+        bars = []
         for name in ("shown_first", "shown_second"):
             place = bias.get(name) or {}
             if place.get("win_rate") is None:
@@ -179,25 +186,23 @@ def _positions(told: Story) -> list[Html]:
             error = place.get("standard_error")
             note = f"{place['win_rate']:.1f} %" + (f" ± {error:.1f}" if error is not None else "")
             label = name.replace("_", " ").capitalize()
-            shown.append(
-                charts.Bar(label, place["win_rate"], error, f"{note} of {place['judged']}")
-            )
-        if not shown:
+            bars.append(charts.Bar(label, place["win_rate"], error, f"{note} of {place['judged']}"))
+        if not bars:
             continue
-        each = "; ".join(f"{bar.label.lower()}: {bar.note}" for bar in shown)
+        each = "; ".join(f"{bar.label.lower()}: {bar.note}" for bar in bars)
         caption = "Without both places no difference is known."
         if bias.get("p_value") is not None:
             caption = f"Difference {bias['difference']:+.1f} points, p = {bias['p_value']:.2g}."
         title = "Wins by the place shown in" + (f", {stage.label}" if stage.label else "")
-        told_ = f"{each[0].upper()}{each[1:]}. {caption}"
-        name = f"figure-{told.row}-place-{number}"
-        found.append(charts.bars(name, title, told_, shown, caption))
-    return found
+        words = f"{each[0].upper()}{each[1:]}. {caption}"
+        name = f"figure-{story.row}-place-{number}"
+        figures.append(charts.bars(name, title, words, bars, caption))
+    return figures
 
 
-def _flags(told: Story) -> Html | None:
+def _flags(story: Story) -> Html | None:
     rows = []
-    for stage in told.stages:
+    for stage in story.stages:
         if stage.stage != "answer" or stage.artefact is None:
             continue
         counts = stage.artefact.manifest["counts"]
@@ -214,9 +219,9 @@ def _flags(told: Story) -> Html | None:
                  numeric=frozenset({1, 2}))  # fmt: skip
 
 
-def _agreement(one: agreement.Agreement) -> Html:
-    first, *others = agreement.sentences(one)
+def _agreement(judge_agreement: agreement.Agreement) -> Html:
+    first, *rest = agreement.sentences(judge_agreement)
     return tag(
         "div", tag("h5", "The same outputs judged again"), tag("p", first),
-        tag("ul", [tag("li", text) for text in others]),
+        tag("ul", [tag("li", text) for text in rest]),
     )  # fmt: skip

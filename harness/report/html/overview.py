@@ -7,7 +7,7 @@ from typing import Any
 from harness.report.cells import UNREPORTED
 from harness.report.html import charts, words
 from harness.report.html.markup import Html, join, tag
-from harness.report.matrix import EXPLANATION, LOSSES, Line, lowest
+from harness.report.matrix import EXPLANATION, LOSSES, MatrixLine, lowest
 from harness.report.verdict import MARGIN
 
 SIMULATED = (
@@ -29,15 +29,15 @@ RULES = {
 """In README's words."""
 
 
-def tally(lines: Sequence[Line]) -> Html:
+def tally(lines: Sequence[MatrixLine]) -> Html:
     """How many of the numbers have which verdict: a bar in proportion, and a list."""
     counts = Counter(str(line.cells["verdict"]) for line in lines)
-    there = [verdict for verdict in ORDER if counts[verdict]]
-    there += sorted(set(counts) - set(ORDER))
+    verdicts = [verdict for verdict in ORDER if counts[verdict]]
+    verdicts += sorted(set(counts) - set(ORDER))
     at, parts = 0.0, []
-    for verdict in there:
+    for verdict in verdicts:
         width = 1000 * counts[verdict] / len(lines)
-        gap = 0 if verdict == there[-1] else 3
+        gap = 0 if verdict == verdicts[-1] else 3
         parts.append(
             tag("rect", x=charts.coordinate(at), y=0, width=charts.coordinate(max(width - gap, 1)),
                 height=12, class_=words.tone(verdict))
@@ -45,11 +45,11 @@ def tally(lines: Sequence[Line]) -> Html:
         at += width
     bar = tag("svg", parts, viewBox="0 0 1000 12", preserveAspectRatio="none", class_="tally-bar",
               aria_hidden="true")  # fmt: skip
-    items = [tag("li", tag("b", counts[v]), " ", words.pill(v)) for v in there]
+    items = [tag("li", tag("b", counts[v]), " ", words.pill(v)) for v in verdicts]
     return join(bar, tag("ul", items, class_="tally", aria_label="Verdicts")) if lines else Html()
 
 
-def notice(lines: Sequence[Line]) -> Html | None:
+def notice(lines: Sequence[MatrixLine]) -> Html | None:
     if not any(line.cells["simulated"] for line in lines):
         return None
     return tag("p", SIMULATED, class_="notice v-simulated")
@@ -63,7 +63,7 @@ COLUMNS = (
 """Heading, and how it is sorted: not where it is empty."""
 
 
-def matrix(lines: Sequence[Line]) -> Html:
+def matrix(lines: Sequence[MatrixLine]) -> Html:
     """All lines, with filters and sorting where there is a script."""
     heads = []
     for place, (name, kind) in enumerate(COLUMNS):
@@ -80,7 +80,7 @@ def matrix(lines: Sequence[Line]) -> Html:
                 class_="n" if kind == "n" else None)
         )  # fmt: skip
     body = [_row(line) for line in lines]
-    made = tag(
+    matrix_table = tag(
         "table",
         tag("caption", "One line for each row and metric, from the specs and the manifests"),
         tag("thead", tag("tr", heads, role="row"), role="rowgroup"),
@@ -88,12 +88,14 @@ def matrix(lines: Sequence[Line]) -> Html:
         id="matrix-table",
         role="table",
     )
-    box = tag("div", made, class_="scroll", tabindex=0, role="region", aria_label="Results matrix")
-    below = [tag("p", one, class_="soft") for one in lowest(lines)]
+    box = tag(
+        "div", matrix_table, class_="scroll", tabindex=0, role="region", aria_label="Results matrix"
+    )
+    below = [tag("p", sentence, class_="soft") for sentence in lowest(lines)]
     return join(_filters(lines), box, below)
 
 
-def _filters(lines: Sequence[Line]) -> Html:
+def _filters(lines: Sequence[MatrixLine]) -> Html:
     tables = list(dict.fromkeys(str(line.cells["table"]) for line in lines))
     verdicts = [v for v in ORDER if any(line.cells["verdict"] == v for line in lines)]
 
@@ -119,10 +121,10 @@ def _filters(lines: Sequence[Line]) -> Html:
     )  # fmt: skip
 
 
-def _row(line: Line) -> Html:
+def _row(line: MatrixLine) -> Html:
     c = line.cells
     wide = words.is_percent(line) and (c["reported"] is not None or c["reproduced"] is not None)
-    drawn = charts.small(words.compared(line), words.tone(c["verdict"])) if wide else None
+    drawn = charts.small(words.number_line(line), words.tone(c["verdict"])) if wide else None
     planned = c["replicates_planned"]
     usd, wall = c["usd"], c["env_wall_seconds"]
     notes = notes_of(line)
@@ -165,7 +167,7 @@ def _lines(texts: Sequence[str]) -> list[Html]:
     return [tag("span", text, class_="line") for text in texts]
 
 
-def _reported(line: Line) -> list[Any]:
+def _reported(line: MatrixLine) -> list[Any]:
     c = line.cells
     if c["reported"] is None:
         return [tag("span", UNREPORTED, class_="soft")] if c["unreported"] else []
@@ -178,7 +180,7 @@ def _reported(line: Line) -> list[Any]:
     ]
 
 
-def _reproduced(line: Line) -> list[Any]:
+def _reproduced(line: MatrixLine) -> list[Any]:
     c = line.cells
     if c["reproduced"] is None:
         return []
@@ -191,7 +193,7 @@ def _reproduced(line: Line) -> list[Any]:
     return [words.number(line, c["reproduced"]), _sub(spread), words.marks(line)]
 
 
-def _judged(line: Line) -> list[Any]:
+def _judged(line: MatrixLine) -> list[Any]:
     c = line.cells
     if c["expected"] is None:
         return [_sub(words.over(line))] if words.over(line) else []
@@ -200,22 +202,22 @@ def _judged(line: Line) -> list[Any]:
     return [count, _sub(more), _sub(words.bounds(line))]
 
 
-def _reason(line: Line) -> str:
+def _reason(line: MatrixLine) -> str:
     c = line.cells
     return "" if c["verdict"] == "simulated" else str(c["verdict_reason"] or "")
 
 
-def notes_of(line: Line) -> list[str]:
+def notes_of(line: MatrixLine) -> list[str]:
     """What the row's story has more of."""
-    kinds = dict.fromkeys(one.partition(":")[0] for one in line.findings)
-    found = [f"finding: {kind.replace('_', ' ')}" for kind in kinds]
-    for one, listed in (("deviation", line.deviations), ("assumption", line.assumptions)):
+    kinds = dict.fromkeys(finding.partition(":")[0] for finding in line.findings)
+    notes = [f"finding: {kind.replace('_', ' ')}" for kind in kinds]
+    for noun, listed in (("deviation", line.deviations), ("assumption", line.assumptions)):
         if listed:
-            found.append(f"{len(listed)} {one}{'s' * (len(listed) > 1)}")
-    return found
+            notes.append(f"{len(listed)} {noun}{'s' * (len(listed) > 1)}")
+    return notes
 
 
-def explanation(lines: Sequence[Line]) -> Html:
+def explanation(lines: Sequence[MatrixLine]) -> Html:
     rules = [join(tag("dt", words.pill(v)), tag("dd", RULES[v])) for v in ORDER]
     texts = [EXPLANATION]
     if any(words.is_loss(line) for line in lines):

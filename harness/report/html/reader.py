@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.eval.outputs import GENERATOR
 from harness.report.html.markup import Html, join, tag
-from harness.report.outputs import Judged, Shown
+from harness.report.outputs import JudgedOutput, Judgement
 
 SEED = 0
 """Of the draw, where a row has more outputs than are shown."""
@@ -26,45 +26,47 @@ WORDS = {
 
 
 @dataclass(frozen=True)
-class Sample:
+class OutputSample:
     """The outputs that are shown, in the prompts' order, and in words how they were chosen."""
 
-    prompts: Sequence[Shown]
+    prompts: Sequence[JudgedOutput]
     of: int
     words: str
 
 
-def sample(prompts: Sequence[Shown], most: int, name: str) -> Sample:
+def sample(prompts: Sequence[JudgedOutput], most: int, name: str) -> OutputSample:
     """All, or the worst and the best judged, flagged and unjudged ones (a fifth of `most` each) and a
     seeded draw of the rest. `name` has each row draw others."""
     total = len(prompts)
     if total <= most:
-        return Sample(prompts, total, f"all {total} outputs")
+        return OutputSample(prompts, total, f"all {total} outputs")
     fifth = most // 5
     graded = sorted((p for p in prompts if p.grade is not None), key=lambda p: (p.grade, p.index))
-    chosen: dict[int, Shown] = {}
+    chosen: dict[int, JudgedOutput] = {}
     kinds = {
         "worst": graded,
         "best": graded[::-1],
         "flagged or unjudged": [p for p in prompts if p.is_flagged],
     }
-    told = []
+    parts = []
     for word, candidates in kinds.items():
         new = [p for p in candidates if p.index not in chosen][:fifth]
         chosen |= {p.index: p for p in new}
-        told += [f"{len(new)} {word}"] * bool(new)
+        parts += [f"{len(new)} {word}"] * bool(new)
     rest = [p for p in prompts if p.index not in chosen]
     drawn = random.Random(f"{SEED} {name}").sample(rest, most - len(chosen))
     chosen |= {p.index: p for p in drawn}
-    words = f"{most} of {total} outputs: {', '.join(told)}{' and ' * bool(told)}{len(drawn)} drawn"
-    shown = [chosen[index] for index in sorted(chosen)]
-    return Sample(shown, total, f"{words} at random (seed {SEED})")
+    words = (
+        f"{most} of {total} outputs: {', '.join(parts)}{' and ' * bool(parts)}{len(drawn)} drawn"
+    )
+    selected = [chosen[index] for index in sorted(chosen)]
+    return OutputSample(selected, total, f"{words} at random (seed {SEED})")
 
 
-def outcomes(prompt: Shown) -> list[str]:
+def outcomes(prompt: JudgedOutput) -> list[str]:
     """What a filter finds the prompt by: its verdicts or scores, `changed`, `flagged`."""
-    found = [_outcome(judged) for judged in prompt.judged]
-    marks = list(dict.fromkeys(found))
+    verdicts = [_outcome(judgement) for judgement in prompt.judgements]
+    marks = list(dict.fromkeys(verdicts))
     if len(marks) > 1:
         marks.append(CHANGED)
     if prompt.fields.get("flags"):
@@ -72,22 +74,22 @@ def outcomes(prompt: Shown) -> list[str]:
     return marks
 
 
-def _outcome(judged: Judged) -> str:
-    return f"score-{judged.score:g}" if judged.preference is None and judged.score is not None else (
-        judged.verdict.split()[0]
-    )  # fmt: skip
+def _outcome(judgement: Judgement) -> str:
+    if judgement.preference is None and judgement.score is not None:
+        return f"score-{judgement.score:g}"
+    return judgement.verdict.split()[0]
 
 
-def reader(row: str, shown: Sample, others: Sequence[str]) -> Html:
+def reader(row: str, outputs: OutputSample, other_labels: Sequence[str]) -> Html:
     """The row's reader, with a toolbar that shows once there is a script."""
-    articles = [_article(row, prompt) for prompt in shown.prompts]
-    note = f"Shown are {shown.words}."
-    if others:
-        note += f" Other sets of outputs, not shown here: {'; '.join(others)}."
+    articles = [_article(row, prompt) for prompt in outputs.prompts]
+    note = f"Shown are {outputs.words}."
+    if other_labels:
+        note += f" Other sets of outputs, not shown here: {'; '.join(other_labels)}."
     return tag(
         "div",
         tag("p", note, class_="soft"),
-        _toolbar(shown.prompts),
+        _toolbar(outputs.prompts),
         tag("div", articles, class_="items"),
         class_="reader",
         data_reader=True,
@@ -96,7 +98,7 @@ def reader(row: str, shown: Sample, others: Sequence[str]) -> Html:
     )
 
 
-def _toolbar(prompts: Sequence[Shown]) -> Html:
+def _toolbar(prompts: Sequence[JudgedOutput]) -> Html:
     counted = Counter(mark for prompt in prompts for mark in outcomes(prompt))
     order = [*WORDS, *sorted((m for m in counted if m not in WORDS), key=_score)]
     options = [tag("option", f"all ({len(prompts)})", value="")]
@@ -127,27 +129,27 @@ def _score(mark: str) -> float:
         return 0.0
 
 
-def _article(row: str, prompt: Shown) -> Html:
+def _article(row: str, prompt: JudgedOutput) -> Html:
     fields = prompt.fields
     heading = f"prompt-{row}-{prompt.index}"
-    sides = [_side(f"Answer of {_own(fields, row)}", str(fields.get("output") or ""))]
+    sides = [_side(f"Answer of {_generator(fields, row)}", str(fields.get("output") or ""))]
     if prompt.baseline is not None:
-        theirs = prompt.baseline_generator
-        title = f"Baseline {theirs}" if theirs not in ("", "baseline") else "Baseline"
+        generator = prompt.baseline_generator
+        title = f"Baseline {generator}" if generator not in ("", "baseline") else "Baseline"
         sides.append(_side(title, prompt.baseline))
     return tag(
         "article",
         tag("header",
             tag("h5", f"Prompt {prompt.index}", id=heading),
-            [_pill(judged) for judged in prompt.judged],
+            [_pill(judgement) for judgement in prompt.judgements],
             tag("span", _facts(fields), class_="soft"),
             [tag("span", str(flag), class_="flag") for flag in fields.get("flags") or []]),
         _side("Instruction", str(fields.get("instruction") or ""), "asked"),
         _side("Input", str(fields["input"])) if fields.get("input") else None,
         tag("div", sides, class_="sides"),
-        [_side(f"Shown to the judge: {name}", str(text)) for name, text in prompt.given.items()
+        [_side(f"Shown to the judge: {name}", str(text)) for name, text in prompt.rubric_inputs.items()
          if str(text).strip() != str(fields.get("instruction") or "").strip()],
-        [_words(judged) for judged in prompt.judged if judged.words],
+        [_words(judgement) for judgement in prompt.judgements if judgement.words],
         class_="item",
         tabindex="-1",
         aria_labelledby=heading,
@@ -155,7 +157,7 @@ def _article(row: str, prompt: Shown) -> Html:
     )  # fmt: skip
 
 
-def _own(fields: dict[str, Any], row: str) -> str:
+def _generator(fields: dict[str, Any], row: str) -> str:
     generator = str(fields.get("generator") or GENERATOR)
     return row if generator == GENERATOR else generator
 
@@ -169,13 +171,15 @@ def _facts(fields: dict[str, Any]) -> str:
     return " · ".join(facts)
 
 
-def _pill(judged: Judged) -> Html:
-    word = judged.verdict
-    place = "" if judged.shown_first is None else (
-        ", shown first" if judged.shown_first else ", shown second"
+def _pill(judgement: Judgement) -> Html:
+    word = judgement.verdict
+    place = "" if judgement.shown_first is None else (
+        ", shown first" if judgement.shown_first else ", shown second"
     )  # fmt: skip
-    label = f"{judged.label}: " if judged.label else ""
-    return tag("span", f"{label}{word}{place}", class_=f"pill o-{_outcome(judged).split('-')[0]}")
+    label = f"{judgement.label}: " if judgement.label else ""
+    return tag(
+        "span", f"{label}{word}{place}", class_=f"pill o-{_outcome(judgement).split('-')[0]}"
+    )
 
 
 def _side(title: str, text: str, class_: str = "") -> Html:
@@ -185,10 +189,10 @@ def _side(title: str, text: str, class_: str = "") -> Html:
     return tag("section", tag("h6", title), body, class_=class_ or None)
 
 
-def _words(judged: Judged) -> Html:
-    title = "The judge's words" + (f", {judged.label}" if judged.label else "")
-    several = len(judged.words) > 1
-    texts = [f"[{n}] {w}" if several else w for n, w in enumerate(judged.words, start=1)]
+def _words(judgement: Judgement) -> Html:
+    title = "The judge's words" + (f", {judgement.label}" if judgement.label else "")
+    several = len(judgement.words) > 1
+    texts = [f"[{n}] {w}" if several else w for n, w in enumerate(judgement.words, start=1)]
     return _side(title, "\n".join(texts), "judge")
 
 

@@ -4,9 +4,9 @@ import math
 from typing import Any
 
 from harness.report import losses
-from harness.report.html.charts import Compared
+from harness.report.html.charts import NumberLine
 from harness.report.html.markup import Html, tag
-from harness.report.matrix import Line
+from harness.report.matrix import MatrixLine
 from harness.report.verdict import margin_of
 from harness.spec.models import PERCENTAGES
 
@@ -17,25 +17,25 @@ SIGNS = {
 """Each verdict's sign, so that no colour has to tell it alone."""
 
 
-def is_loss(line: Line) -> bool:
+def is_loss(line: MatrixLine) -> bool:
     return _kind(line) in losses.LOSSES
 
 
-def is_percent(line: Line) -> bool:
+def is_percent(line: MatrixLine) -> bool:
     return _kind(line) in PERCENTAGES
 
 
-def _kind(line: Line) -> str:
+def _kind(line: MatrixLine) -> str:
     return str(line.cells["metric"]).partition("/")[0]
 
 
-def number(line: Line, value: float | None) -> str:
+def number(line: MatrixLine, value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.{4 if is_loss(line) else 2}f}" if math.isfinite(value) else str(value)
 
 
-def metric(line: Line) -> str:
+def metric(line: MatrixLine) -> str:
     return str(line.cells["metric"]).replace("_", " ") or "–"
 
 
@@ -49,23 +49,23 @@ def pill(verdict: str) -> Html:
     return tag("span", sign, " ", verdict, class_=f"pill {tone(verdict)}")
 
 
-def interval(line: Line) -> tuple[float | None, float | None]:
+def interval(line: MatrixLine) -> tuple[float | None, float | None]:
     """The 95 % interval of our number."""
     return line.cells["interval_low"], line.cells["interval_high"]
 
 
-def margin(line: Line) -> float | None:
+def margin(line: MatrixLine) -> float | None:
     """Also of a number that is not run yet."""
-    found: float | None = line.cells["margin"]
-    if found is None and line.loaded is not None and line.cells["reported"] is not None:
+    value: float | None = line.cells["margin"]
+    if value is None and line.loaded is not None and line.cells["reported"] is not None:
         return margin_of(line.loaded.row, line.cells["metric"])
-    return found
+    return value
 
 
-def compared(line: Line) -> Compared:
+def number_line(line: MatrixLine) -> NumberLine:
     c = line.cells
     low, high = interval(line)
-    return Compared(
+    return NumberLine(
         _finite(c["reported"]), _finite(c["reported_se"]), margin(line), _finite(c["reproduced"]),
         _finite(low), _finite(high), _finite(c["lower_bound"]), _finite(c["upper_bound"]),
         is_percent(line),
@@ -76,7 +76,7 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def over(line: Line) -> str:
+def over(line: MatrixLine) -> str:
     """Judged of expected, with the bounds where some went unjudged."""
     c = line.cells
     text = losses.over(c) if is_loss(line) else ""
@@ -87,7 +87,7 @@ def over(line: Line) -> str:
     return text
 
 
-def bounds(line: Line) -> str:
+def bounds(line: MatrixLine) -> str:
     """Where prompts went unjudged: the score with all of them lost and with all of them won."""
     c = line.cells
     if c["expected"] is None or c["lower_bound"] is None or c["judged"] >= c["expected"]:
@@ -95,20 +95,20 @@ def bounds(line: Line) -> str:
     return f"bounds {number(line, c['lower_bound'])} to {number(line, c['upper_bound'])}"
 
 
-def marks(line: Line) -> list[Html]:
+def marks(line: MatrixLine) -> list[Html]:
     """What a number must never stand without."""
-    found = []
+    labels = []
     if line.cells["reproduced"] is not None:
         if line.cells["simulated"]:
-            found.append(tag("span", "simulated", class_="mark v-simulated"))
+            labels.append(tag("span", "simulated", class_="mark v-simulated"))
         if losses.SCALED_DOWN in line.cells["simulated"]:
-            found.append(tag("span", losses.SCALED_DOWN, class_="mark v-simulated"))
+            labels.append(tag("span", losses.SCALED_DOWN, class_="mark v-simulated"))
         if line.cells["random_weights"]:
-            found.append(tag("span", "random weights", class_="mark"))
-    return found
+            labels.append(tag("span", "random weights", class_="mark"))
+    return labels
 
 
-def sentence(line: Line) -> str:
+def sentence(line: MatrixLine) -> str:
     """The comparison in words; what a figure shows."""
     c = line.cells
     low, high = interval(line)
@@ -168,7 +168,7 @@ def size(count: int) -> str:
     return f"{value:.0f} {units[0]}" if value >= 10 else f"{value:.3g} {units[0]}"
 
 
-def told(value: Any) -> str:
+def brief(value: Any) -> str:
     """A manifest's value in a few words."""
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -177,7 +177,7 @@ def told(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, dict):
-        return ", ".join(f"{k} {told(v)}" for k, v in value.items())
+        return ", ".join(f"{k} {brief(v)}" for k, v in value.items())
     if isinstance(value, list):
-        return ", ".join(map(told, value))
+        return ", ".join(map(brief, value))
     return str(value)

@@ -126,7 +126,8 @@ def evidence(case: Case, grades: np.ndarray, random: np.random.Generator) -> Evi
             "expected": case.prompts,
         })  # fmt: skip
         known[a, 0, c] = dict(zip(kept.tolist(), row.tolist(), strict=True))
-    return Evidence(runs, (0, 100), case.trainings > 0, False, True, known if len(runs) > 1 else {})
+    trainings = tuple(f"training {number}" for number in range(case.trainings))
+    return Evidence(runs, (0, 100), trainings, False, True, known if len(runs) > 1 else {})
 
 
 def simulate(case: Case, runs: int, seed: int = 0) -> Rates:

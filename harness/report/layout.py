@@ -16,7 +16,7 @@
 stands in the place of one of the two, and of `metric`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -206,7 +206,8 @@ _Parts = tuple[list[str], list[list[Cell]], list[str]]
 def _list(
     columns: Sequence[Column], table_lines: Sequence[MatrixLine], notes: Notes, marked: bool
 ) -> _Parts:
-    metrics = {column.metric for column in columns if column.metric is not None}
+    # In the columns' order: a set's would differ from process to process.
+    metrics = list(dict.fromkeys(c.metric for c in columns if c.metric is not None))
     by_row: dict[str, list[MatrixLine]] = {}
     for line in table_lines:
         by_row.setdefault(line.cells["row"], []).append(line)
@@ -264,7 +265,7 @@ def _grid(grid: Grid, table_lines: Sequence[MatrixLine], notes: Notes, marked: b
     return (
         [grid.rows or "metric", *across],
         rows,
-        after + _left_out(table_lines, set(grid.metric_names)),
+        after + _left_out(table_lines, grid.metric_names),
     )
 
 
@@ -306,9 +307,9 @@ def _unjudged(line: MatrixLine) -> list[str]:
     ]
 
 
-def _left_out(table_lines: Sequence[MatrixLine], metrics: set[str]) -> list[str]:
+def _left_out(table_lines: Sequence[MatrixLine], metrics: Iterable[str]) -> list[str]:
     """Metrics that the study's table has no place for; they stand in the matrix."""
-    other_metrics = sorted({line.cells["metric"] for line in table_lines} - metrics - {""})
+    other_metrics = sorted({line.cells["metric"] for line in table_lines} - {*metrics, ""})
     return (
         [f"Not in the study's table, but in the matrix: {', '.join(other_metrics)}."]
         if other_metrics

@@ -1,6 +1,7 @@
 """Tables laid out as their study has them: what stands in which cell, and faults of `_tables.yaml`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from harness.report.layout import NO_LAYOUT, read_layouts
 from harness.report.matrix import MatrixLine
 from harness.spec.load import SpecFaults, load_rows
 from tests.helpers import ROOT, InstantExecutor, command, make
-from tests.report.matrix_rows import SCORE, lines, scored
+from tests.report.matrix_rows import SCORE, VALIDATED, lines, scored
 
 Write = Callable[..., Path]
 HOLES = {"value": 40.0, "standard_error": 1.0, "judged": 8, "expected": 10,
@@ -72,6 +73,20 @@ def test_a_list_has_the_studys_columns_and_lines_and_both_numbers_in_one_cell(
     assert "\\] 8/10<sup>" in second[1]
     text = render(lines(volume, *specs), [], "md", "study")
     assert "8 of 10 judged; the others all lost, and all won: 32.00 to 52.00" in text
+
+
+def test_verdicts_of_several_metrics_stand_in_the_order_of_their_columns(
+    row: Write, volume: Path, laid_out: Callable[..., Path]
+) -> None:
+    metrics = ["win_rate", "train_loss", "bits_per_byte", "held_out_loss"]
+    verdicts = ["reproduced", "not run", "inconclusive", "not reproduced"]
+    laid_out(tests={**LIST, "list": [{"heading": m, "metric": m} for m in metrics]})
+    (line,) = lines(volume, row(train=VALIDATED))[:1]
+    several = [
+        replace(line, cells={**line.cells, "metric": metric, "verdict": verdict})
+        for metric, verdict in zip(metrics, verdicts, strict=True)
+    ]
+    assert table(several)[1][-1].startswith(", ".join(verdicts))
 
 
 def test_a_grid_has_the_studys_order_and_a_cell_for_each_pair(

@@ -3,13 +3,13 @@
 A reader is a module of this package with
 
     LOOKS_FOR: str                              what it reads, in words, for who gave something else
-    find(given: Given) -> list[Result]          a Result for each result set below given.root
+    find(source: AuditSource) -> list[Result]   a Result for each result set below source.root
 
-`find` looks through `given.files` (or `given.named("annotations.json")`), reads with the functions of
-harness/audit/files.py, calls `given.skip(path, why)` for a file of its own that it cannot use
-(Unreadable) and goes on, and `given.claim(path, ...)` for what no later reader should take. It fills a
-Result's metrics, published, findings (`result.add`), and calls `compare(result)`. It raises nothing
-but InputError for a fault in the command's options.
+`find` looks through `source.files` (or `source.files_named("annotations.json")`), reads with the
+functions of harness/audit/files.py, calls `source.skip(path, why)` for a file of its own that it cannot
+use (Unreadable) and goes on, and `source.claim(path, ...)` for what no later reader should take. It
+fills a Result's metrics, published, findings (`result.add`), and calls `compare(result)`. It raises
+nothing but InputError for a fault in the command's options.
 
 Checks across results (ACROSS) take all the results of one call and add findings to them. They read
 `Result.material`, of which every part may be absent:
@@ -29,7 +29,7 @@ from pathlib import Path
 from types import ModuleType
 
 from harness.audit.contents import nearest_miss, packed
-from harness.audit.files import UNFORESEEN, Given
+from harness.audit.files import UNFORESEEN, AuditSource
 from harness.audit.model import Finding, Result, short
 from harness.errors import InputError
 
@@ -69,33 +69,35 @@ def audit_paths(
     skipped: list[str] = []
     read_before: set[tuple[str, str]] = set()
     for root, inside in _together(paths):
-        given = Given(root, training_data, reference, inside)
-        found = _results(readers, given)
-        skipped += given.skipped
-        if found and packed(given):
-            skipped.append(f"{root}: {packed(given)}")
+        source = AuditSource(root, training_data, reference, inside)
+        root_results = _results(readers, source)
+        skipped += source.skipped
+        if root_results and packed(source):
+            skipped.append(f"{root}: {packed(source)}")
         for path in inside:
-            if found and (len(inside) == 1 or given.has_claimed(path)):
+            if root_results and (len(inside) == 1 or source.has_claimed(path)):
                 continue
-            alone = given if len(inside) == 1 else Given(path, training_data, reference)
-            if alone is given or not _results(readers, alone):
+            alone = source if len(inside) == 1 else AuditSource(path, training_data, reference)
+            if alone is source or not _results(readers, alone):
                 skipped.append(f"{path}: no results were found in it; {nearest_miss(alone)}")
         # A link may lead to what was read before.
-        places = [(_absolute(r.path), r.kind) for r in found]
-        results += [r for r, place in zip(found, places, strict=True) if place not in read_before]
+        places = [(_absolute(r.path), r.kind) for r in root_results]
+        results += [
+            r for r, place in zip(root_results, places, strict=True) if place not in read_before
+        ]
         read_before.update(places)
     if not results:
-        wanted = "; ".join(str(reader.LOOKS_FOR) for reader in readers)
+        formats = "; ".join(str(reader.LOOKS_FOR) for reader in readers)
         raise InputError(
             "there is nothing that could be audited: " + "; ".join(skipped),
-            f"Looked for: {wanted}.",
+            f"Looked for: {formats}.",
         )
     for name in ACROSS:
         check: Callable[[list[Result]], None] = importlib.import_module(name).check
         try:
             check(results)
         except UNFORESEEN as e:
-            skipped.append(f"the results could not be held against each other: {_named(e)}")
+            skipped.append(f"the results could not be held against each other: {_error_text(e)}")
     results[0].notes += skipped
     return results
 
@@ -123,20 +125,20 @@ def _together(paths: Iterable[Path]) -> list[tuple[Path, list[Path]]]:
     return groups
 
 
-def _results(readers: Sequence[ModuleType], given: Given) -> list[Result]:
-    found = [result for reader in readers for result in _found(reader, given)]
-    return sorted(found, key=lambda result: result.path)
+def _results(readers: Sequence[ModuleType], source: AuditSource) -> list[Result]:
+    results = [result for reader in readers for result in _reader_results(reader, source)]
+    return sorted(results, key=lambda result: result.path)
 
 
-def _found(reader: ModuleType, given: Given) -> list[Result]:
+def _reader_results(reader: ModuleType, source: AuditSource) -> list[Result]:
     """A reader's results; none, and a note, where it fails on what nobody foresaw."""
     try:
-        found: list[Result] = reader.find(given)
+        results: list[Result] = reader.find(source)
     except UNFORESEEN as e:
         word = reader.__name__.rpartition(".")[2]
-        given.skip(given.root, f"could not be read as {word}: {_named(e)}")
+        source.skip(source.root, f"could not be read as {word}: {_error_text(e)}")
         return []
-    return found
+    return results
 
 
 def _absolute(path: str) -> str:
@@ -147,5 +149,5 @@ def _absolute(path: str) -> str:
         return path
 
 
-def _named(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {short(error)}"

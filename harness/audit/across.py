@@ -48,20 +48,21 @@ def _check_shared(results: Sequence[Result]) -> None:
         if len(runs) < 2:
             continue
         rates = {r.path: r.metrics.get("win_rate") for r in group}
-        known = [rate for rate in rates.values() if rate is not None]
+        known_rates = [rate for rate in rates.values() if rate is not None]
         judges = {r.material.get("judge") for r in group if r.material.get("judge")}
-        spread = max(known) - min(known) if len(known) > 1 else None
+        spread = max(known_rates) - min(known_rates) if len(known_rates) > 1 else None
         names = ", ".join(r.path for r in group[:6])
-        same, told = min((_same(group[0], r) for r in group[1:]), key=lambda n: n[0] / n[1])
+        same, total = min((_same(group[0], r) for r in group[1:]), key=lambda n: n[0] / n[1])
         message = f"{len(group)} results share the same outputs ({names})"
-        if same < told:
+        if same < total:
             message = (
-                f"{len(group)} results share {same} of {told} outputs ({100 * same / told:.1f} %; "
+                f"{len(group)} results share {same} of {total} outputs ({100 * same / total:.1f} %; "
                 f"{names})"
             )
         if spread is not None:
             message += (
-                f": their win rates, {min(known):.1f} to {max(known):.1f}, differ by judging alone"
+                f": their win rates, {min(known_rates):.1f} to {max(known_rates):.1f}, differ by "
+                "judging alone"
             )
         for result in group:
             result.add(
@@ -75,41 +76,46 @@ def _check_shared(results: Sequence[Result]) -> None:
                     "judges": sorted(judges),
                     "outputs": len(result.material["outputs"]),
                     "same": same,
-                    "share": same / told,
+                    "share": same / total,
                 },
             )
 
 
-def _share_outputs(one: Result, other: Result) -> bool:
-    if one.kind == "artefact" and other.kind == "artefact":
+def _share_outputs(result: Result, other: Result) -> bool:
+    if result.kind == "artefact" and other.kind == "artefact":
         # Their manifests say themselves whose answers they judge.
         return False
-    mine, theirs = one.material["outputs"], other.material["outputs"]
-    if abs(len(mine) - len(theirs)) > (1 - SAME_SHARE) * max(len(mine), len(theirs)):
+    outputs, other_outputs = result.material["outputs"], other.material["outputs"]
+    if abs(len(outputs) - len(other_outputs)) > (1 - SAME_SHARE) * max(
+        len(outputs), len(other_outputs)
+    ):
         return False
-    plain, other_plain = one.material["plain"], other.material["plain"]
+    plain, other_plain = result.material["plain"], other.material["plain"]
     # Most pairs are nothing alike, and there may be many.
-    few, misses = (1 - SAME_SHARE) * (len(mine) + len(theirs)), 0
+    few, misses = (1 - SAME_SHARE) * (len(outputs) + len(other_outputs)), 0
     for key, text in plain.items():
         misses += other_plain.get(key) != text and len(text) >= TRIVIAL
         if misses > few:
             return False
-    same, told = _same(one, other)
-    if not told or same < SAME_SHARE * told:
+    same, total = _same(result, other)
+    if not total or same < SAME_SHARE * total:
         return False
     texts = {text for key, text in plain.items() if text and other_plain.get(key) == text}
-    return len(texts) >= min(FEWEST, max(3, len(mine) // 2))
+    return len(texts) >= min(FEWEST, max(3, len(outputs) // 2))
 
 
-def _same(one: Result, other: Result) -> tuple[int, int]:
+def _same(result: Result, other: Result) -> tuple[int, int]:
     """How many outputs are the same but for white space, of how many that either has more than a word
     of: short answers coincide by themselves. Where all are short, they count."""
-    mine, theirs = one.material["plain"], other.material["plain"]
-    pairs = [(mine.get(key, ""), theirs.get(key, "")) for key in mine.keys() | theirs.keys()]
-    told = [(a, b) for a, b in pairs if len(a) >= TRIVIAL or len(b) >= TRIVIAL]
-    if len(told) < FEWEST:
-        told = pairs
-    return sum(a == b for a, b in told), len(told)
+    outputs, other_outputs = result.material["plain"], other.material["plain"]
+    pairs = [
+        (outputs.get(key, ""), other_outputs.get(key, ""))
+        for key in outputs.keys() | other_outputs.keys()
+    ]
+    compared = [(a, b) for a, b in pairs if len(a) >= TRIVIAL or len(b) >= TRIVIAL]
+    if len(compared) < FEWEST:
+        compared = pairs
+    return sum(a == b for a, b in compared), len(compared)
 
 
 def _plain_text(text: Any) -> str:
@@ -122,18 +128,18 @@ def _check_copied(results: Sequence[Result]) -> None:
         for name in ("times", "raws", "judgements"):
             entries = [*map(_key, result.material.get(name) or ())]
             result.material[f"counted_{name}"] = Counter(entries)
-    for one, other in combinations(having, 2):
-        if one.kind == "artefact" and other.kind == "artefact":
+    for first, second in combinations(having, 2):
+        if first.kind == "artefact" and second.kind == "artefact":
             # Their keys and seals say what is a copy; a judge at temperature 0 says the same twice.
             continue
-        how = _copied(one, other)
+        how = _copied(first, second)
         if not how:
             continue
-        for result, twin in ((one, other), (other, one)):
+        for result, twin in ((first, second), (second, first)):
             result.add(
                 "copied_results",
                 "error",
-                f"{how} in {twin.path}{_told_apart(result, twin)}",
+                f"{how} in {twin.path}{_difference_text(result, twin)}",
                 {
                     "other": twin.path,
                     "judge": result.material.get("judge"),
@@ -160,13 +166,13 @@ def _check_copied_lines(results: Sequence[Result]) -> None:
         }:  # fmt: skip
             by_line.setdefault(frozenset(line.items()), []).append(result)
     for group in by_line.values():
-        for one, other in combinations(group, 2):
-            if one.material.get("judgements") and other.material.get("judgements"):
+        for first, second in combinations(group, 2):
+            if first.material.get("judgements") and second.material.get("judgements"):
                 continue
-            places = {Path(one.path), Path(other.path)}
+            places = {Path(first.path), Path(second.path)}
             if any(place in p.parents for place in places for p in places):
                 continue  # The leaderboard above gathers those below.
-            for result, twin in ((one, other), (other, one)):
+            for result, twin in ((first, second), (second, first)):
                 figures = result.material["line"]
                 result.add(
                     "copied_results",
@@ -180,54 +186,60 @@ def _check_copied_lines(results: Sequence[Result]) -> None:
                 )  # fmt: skip
 
 
-def _copied(one: Result, other: Result) -> str:
+def _copied(result: Result, other: Result) -> str:
     """How one set of judgements is another's copy; "" where it is none."""
-    mine, theirs = one.material, other.material
-    shared = set(mine.get("files", {}).values()) & set(theirs.get("files", {}).values())
+    material, other_material = result.material, other.material
+    shared = set(material.get("files", {}).values()) & set(other_material.get("files", {}).values())
     if (
         shared
-        and mine.get("model") == theirs.get("model")
-        and mine.get("judge") == theirs.get("judge")
+        and material.get("model") == other_material.get("model")
+        and material.get("judge") == other_material.get("judge")
     ):
         return "the same bytes as the annotations stand"
     if shared:
         return ""  # One file with several models.
-    same, total = _common(one, other, "times")
-    if total and same >= COPIED_SHARE * total and _different(mine["times"]) >= FEWEST:
+    same, total = _common(result, other, "times")
+    if total and same >= COPIED_SHARE * total and _different(material["times"]) >= FEWEST:
         return f"the same judgements{_of(same, total)}, to the time that each call took, stand"
-    outputs = mine.get("outputs")
+    outputs = material.get("outputs")
     if (
-        mine.get("judge") == theirs.get("judge")
-        and outputs == theirs.get("outputs")
-        and (outputs is not None or one.kind != "rubric")
+        material.get("judge") == other_material.get("judge")
+        and outputs == other_material.get("outputs")
+        and (outputs is not None or result.kind != "rubric")
     ):
         # A judge at temperature 0 may say the same of the same outputs twice.
         return ""
-    same, total = _common(one, other, "raws")
-    if total and same >= COPIED_SHARE * total and _different(r for _, r in mine["raws"]) >= FEWEST:
+    same, total = _common(result, other, "raws")
+    if (
+        total
+        and same >= COPIED_SHARE * total
+        and _different(r for _, r in material["raws"]) >= FEWEST
+    ):
         return f"the same replies of the judge{_of(same, total)} stand"
-    if one.kind == "rubric":
+    if result.kind == "rubric":
         return ""
-    same, total = _common(one, other, "judgements")
-    if same == total or (same >= COPIED_SHARE * total and _beyond_chance(one, other, same, total)):
-        counted = Counter(_plain(preference) for _, preference in mine["judgements"])
+    same, total = _common(result, other, "judgements")
+    if same == total or (
+        same >= COPIED_SHARE * total and _beyond_chance(result, other, same, total)
+    ):
+        counted = Counter(_plain(preference) for _, preference in material["judgements"])
         rarer = sum(counted.values()) - max(counted.values(), default=0)
         return f"the same judgements{_of(same, total)} stand" if rarer >= FEWEST else ""
     return ""
 
 
-def _common(one: Result, other: Result, name: str) -> tuple[int, int]:
+def _common(result: Result, other: Result, name: str) -> tuple[int, int]:
     """How many entries of a list two results share, in any order (zero where they are clearly few), and
     how long the longer is."""
-    mine: Counter[Any] = one.material[f"counted_{name}"]
-    theirs: Counter[Any] = other.material[f"counted_{name}"]
-    total = max(mine.total(), theirs.total())
-    if not mine or not theirs:
+    entries: Counter[Any] = result.material[f"counted_{name}"]
+    other_entries: Counter[Any] = other.material[f"counted_{name}"]
+    total = max(entries.total(), other_entries.total())
+    if not entries or not other_entries:
         return 0, 0
-    both = mine.keys() & theirs.keys()
-    if len(both) < COPIED_SHARE * len(mine) / 2:
+    shared_keys = entries.keys() & other_entries.keys()
+    if len(shared_keys) < COPIED_SHARE * len(entries) / 2:
         return 0, total
-    return sum(min(mine[key], theirs[key]) for key in both), total
+    return sum(min(entries[key], other_entries[key]) for key in shared_keys), total
 
 
 def _key(value: Any) -> Any:
@@ -242,18 +254,24 @@ def _of(same: int, total: int) -> str:
     return "" if same == total else f" ({same} of {total})"
 
 
-def _beyond_chance(one: Result, other: Result, same: int, total: int) -> bool:
+def _beyond_chance(result: Result, other: Result, same: int, total: int) -> bool:
     """Whether two judgings agree more often than honest judges could, on the rarer outcome too."""
-    mine, theirs = (dict(map(_key, r.material["judgements"])) for r in (one, other))
-    common = Counter(mine.values()).most_common(1)[0][0]
-    rare = [k for k in mine.keys() | theirs.keys() if {mine.get(k), theirs.get(k)} != {common}]
-    agreed = sum(mine.get(k) == theirs.get(k) for k in rare)
+    judgements, other_judgements = (
+        dict(map(_key, r.material["judgements"])) for r in (result, other)
+    )
+    common = Counter(judgements.values()).most_common(1)[0][0]
+    rare = [
+        k
+        for k in judgements.keys() | other_judgements.keys()
+        if {judgements.get(k), other_judgements.get(k)} != {common}
+    ]
+    agreed = sum(judgements.get(k) == other_judgements.get(k) for k in rare)
     if agreed < max(FEWEST, 0.9 * len(rare)):
         return False
-    if one.material.get("raws") and other.material.get("raws"):
+    if result.material.get("raws") and other.material.get("raws"):
         # What the judges wrote is there, and is not the same.
-        replies, told = _common(one, other, "raws")
-        if replies < COPIED_SHARE * told:
+        same_replies, all_replies = _common(result, other, "raws")
+        if same_replies < COPIED_SHARE * all_replies:
             return False
     return math.fsum(math.exp(_log_chance(k, total)) for k in range(same, total + 1)) < SURE
 
@@ -264,11 +282,14 @@ def _log_chance(same: int, total: int) -> float:
     return ways + same * math.log(AGREE) + (total - same) * math.log(1 - AGREE)
 
 
-def _told_apart(one: Result, other: Result) -> str:
-    mine, theirs = one.material.get("judge"), other.material.get("judge")
-    if mine != theirs:
-        return f", though these are said to be of {mine or 'one judge'}, those of {theirs or 'another'}"
-    if one.material.get("outputs") != other.material.get("outputs"):
+def _difference_text(result: Result, other: Result) -> str:
+    judge, other_judge = result.material.get("judge"), other.material.get("judge")
+    if judge != other_judge:
+        return (
+            f", though these are said to be of {judge or 'one judge'}, those of "
+            f"{other_judge or 'another'}"
+        )
+    if result.material.get("outputs") != other.material.get("outputs"):
         return ", though the judged outputs are others"
     return ""
 
@@ -284,9 +305,9 @@ def _check_judges(results: Sequence[Result]) -> None:
     """confounded: a run that no judge has judged whom the others share, or against another baseline."""
     compared = [r for r in results if r.kind in COMPARED and r.material.get("judge")]
     for kind in COMPARED:
-        some = [r for r in compared if r.kind == kind and r.kind != "artefact"]
+        of_kind = [r for r in compared if r.kind == kind and r.kind != "artefact"]
         by_run: dict[Any, list[Result]] = {}
-        for result in some:
+        for result in of_kind:
             by_run.setdefault(result.material.get("run"), []).append(result)
         judged = {
             run: {(r.material["judge"], r.material.get("baseline")) for r in group}
@@ -294,17 +315,17 @@ def _check_judges(results: Sequence[Result]) -> None:
         }
         if len(judged) < 2 or set.intersection(*judged.values()):
             continue
-        if not _same_prompts(some):
+        if not _same_prompts(of_kind):
             continue
         common = Counter(pair for pairs in judged.values() for pair in pairs).most_common(1)[0][0]
         for run, pairs in judged.items():
             if common in pairs:
                 continue
             result = by_run[run][0]
-            theirs = next(r for r in some if _judged_by(r) == common)
+            example = next(r for r in of_kind if _judged_by(r) == common)
             names = ("judge", "baseline")
             differing = {
-                name: {"this": result.material.get(name), "others": value, "example": theirs.path}
+                name: {"this": result.material.get(name), "others": value, "example": example.path}
                 for name, value in zip(names, common, strict=True)
                 if result.material.get(name) != value
             }
@@ -313,8 +334,10 @@ def _check_judges(results: Sequence[Result]) -> None:
 
 def _same_prompts(results: Sequence[Result]) -> bool:
     """Whether all were asked nearly the same: else nobody compares them."""
-    asked = [{prompt for prompt, _ in r.material.get("judgements", ())} for r in results]
-    return all(len(one & asked[0]) >= SAME_SHARE * len(asked[0]) for one in asked)
+    prompt_sets = [{prompt for prompt, _ in r.material.get("judgements", ())} for r in results]
+    return all(
+        len(prompts & prompt_sets[0]) >= SAME_SHARE * len(prompt_sets[0]) for prompts in prompt_sets
+    )
 
 
 def _judged_by(result: Result) -> tuple[Any, Any]:
@@ -326,7 +349,7 @@ def _minorities(
 ) -> Iterable[tuple[Result, dict[str, Any]]]:
     """Each run that differs from the commonest value of a setting that it and others name."""
     names = sorted({name for r in runs for name in settings_of(r)})
-    found: dict[int, dict[str, Any]] = {}
+    differences: dict[int, dict[str, Any]] = {}
     for name in names:
         having = [r for r in runs if name in settings_of(r)]
         counted = Counter(_plain(settings_of(r)[name]) for r in having)
@@ -338,27 +361,27 @@ def _minorities(
             continue
         example = next(r for r in having if _plain(settings_of(r)[name]) == common)
         for n, result in enumerate(runs):
-            mine = settings_of(result).get(name)
-            if mine is not None and _plain(mine) != common:
-                found.setdefault(n, {})[name] = {
-                    "this": _short(mine), "others": _short(settings_of(example)[name]),
+            value = settings_of(result).get(name)
+            if value is not None and _plain(value) != common:
+                differences.setdefault(n, {})[name] = {
+                    "this": _short(value), "others": _short(settings_of(example)[name]),
                     "example": example.path,
                 }  # fmt: skip
-    return [(runs[n], differing) for n, differing in found.items()]
+    return [(runs[n], differing) for n, differing in differences.items()]
 
 
 def _confounded(
     result: Result, differing: dict[str, Any], how: str, severity: Severity = "warning"
 ) -> None:
-    told = "; ".join(
+    details = "; ".join(
         f"{name} {_quoted(d['this'])}, {d['example']} has {_quoted(d['others'])}"
         for name, d in differing.items()
     )
     result.add(
         "confounded",
         severity,
-        f"it {how} in another way than what it is compared with: {told}. Their scores differ by this "
-        "as well as by the model",
+        f"it {how} in another way than what it is compared with: {details}. Their scores differ by "
+        "this as well as by the model",
         {"settings": differing},
     )
 

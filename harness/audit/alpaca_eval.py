@@ -17,8 +17,8 @@ from harness.audit import contents
 from harness.audit.alpaca_names import (
     FOLDER,
     ROWS,
-    Names,
-    Place,
+    AnnotationsFolder,
+    ModelNames,
     check_judge,
     check_model,
     disagreement,
@@ -35,12 +35,12 @@ from harness.audit.alpaca_rows import (
     split,
     text,
 )
-from harness.audit.files import Given, Unreadable, read_json, read_rows
-from harness.audit.judged import Judged, check_dropped, check_length, check_position, scores
+from harness.audit.files import AuditSource, Unreadable, read_json, read_rows
+from harness.audit.judged import JudgedPair, check_dropped, check_length, check_position, scores
 from harness.audit.leaderboards import (
     ALPACA_EVAL_PROMPTS,
     NEARLY_ALL,
-    Line,
+    LeaderboardLine,
     bounds,
     check_lines,
     check_unreadable,
@@ -49,12 +49,12 @@ from harness.audit.leaderboards import (
     read_lines_of,
     recomputed,
 )
-from harness.audit.model import EXAMPLES, Result, compare, short, whole
+from harness.audit.model import EXAMPLES, Result, compare, guarded_result, short
 from harness.audit.published import check_claims, check_published
 from harness.audit.reference import Reference, read_reference
 from harness.audit.repeats import check_judged_twice
 from harness.audit.runs import settings_near
-from harness.audit.texts import Output, check_texts
+from harness.audit.texts import StoredOutput, check_texts
 from harness.keys import file_digest
 
 KIND = "alpaca_eval"
@@ -81,145 +81,171 @@ class _Outputs:
 
 
 @dataclass
-class _Found:
-    """All that is below one path. Lines of leaderboards that a result took are in `taken`."""
+class _Inventory:
+    """All that is below one path. Lines of leaderboards that a result took are in `used_lines`."""
 
-    given: Given
+    source: AuditSource
     reference: Reference | None
-    lines: dict[Path, list[Line]] = field(default_factory=dict)
+    lines: dict[Path, list[LeaderboardLine]] = field(default_factory=dict)
     outputs: list[_Outputs] = field(default_factory=list)
     judged: list[tuple[Path, list[Annotations]]] = field(default_factory=list)
     """Files of annotations, and the sets in each."""
-    taken: set[tuple[Path, str]] = field(default_factory=set)
+    used_lines: set[tuple[Path, str]] = field(default_factory=set)
     unreadable: dict[Path, str] = field(default_factory=dict)
     """Folder -> why its annotations.json is none."""
 
     @cached_property
     def annotators(self) -> frozenset[str]:
         """The judges that any row names."""
-        return frozenset(one.annotator for _, sets in self.judged for one in sets if one.annotator)
+        return frozenset(
+            annotations.annotator
+            for _, sets in self.judged
+            for annotations in sets
+            if annotations.annotator
+        )
 
     @cached_property
-    def names(self) -> Names:
-        names = Names(boards=[{letters(one.name) for one in some} for some in self.lines.values()])
-        names.known.update(*names.boards)
+    def names(self) -> ModelNames:
+        names = ModelNames(
+            boards=[{letters(line.name) for line in lines} for lines in self.lines.values()]
+        )
+        names.models.update(*names.boards)
         for outputs in self.outputs:
-            names.known.update(map(letters, outputs.generators))
+            names.models.update(map(letters, outputs.generators))
         for path, sets in self.judged:
             run = place_of(path.parent, self.annotators).run
             names.runs.setdefault(letters(run.name), set()).add(run)
-            names.known.update(letters(one.model) for one in sets)
-        names.known.discard("")
+            names.models.update(letters(annotations.model) for annotations in sets)
+        names.models.discard("")
         return names
 
 
-def find(given: Given) -> list[Result]:
-    found = _Found(given, read_reference(given.reference))
-    for path in given.files:
+def find(source: AuditSource) -> list[Result]:
+    inventory = _Inventory(source, read_reference(source.reference))
+    for path in source.files:
         name = path.name.lower()
-        is_given = path in given.paths and "win_rate" in contents.content_of(given, path).keys
+        is_given = path in source.paths and "win_rate" in contents.content_of(source, path).keys
         if name == "leaderboard.csv" or name.endswith("_leaderboard.csv") or is_given:
             try:
-                found.lines[path] = read_lines_of(path)
+                inventory.lines[path] = read_lines_of(path)
             except Unreadable as e:
-                given.skip(path, str(e))
-    for path in [*given.named(OUTPUTS), *contents.of_kind(given, contents.OUTPUTS, OUTPUTS)]:
+                source.skip(path, str(e))
+    for path in [
+        *source.files_named(OUTPUTS),
+        *contents.of_kind(source, contents.OUTPUTS, OUTPUTS),
+    ]:
         try:
             rows = contents.read_values(path) if path.name.lower() != OUTPUTS else read_rows(path)
             if rows and all("output" in row and "instruction" in row for row in rows):
-                found.outputs.append(_Outputs(path, rows))
+                inventory.outputs.append(_Outputs(path, rows))
                 if path.name.lower() != OUTPUTS:
-                    given.claim(path)
+                    source.claim(path)
             elif not rows:
-                given.skip(path, "it is an empty list")
+                source.skip(path, "it is an empty list")
         except Unreadable as e:
-            given.skip(path, str(e))
+            source.skip(path, str(e))
     results = []
     for path in [
-        *given.named(ANNOTATIONS),
-        *contents.of_kind(given, contents.ANNOTATIONS, ANNOTATIONS),
+        *source.files_named(ANNOTATIONS),
+        *contents.of_kind(source, contents.ANNOTATIONS, ANNOTATIONS),
     ]:
         try:
             values = (
                 read_json(path) if path.name.lower() == ANNOTATIONS else contents.read_values(path)
             )
         except Unreadable as e:
-            found.unreadable[path.parent] = str(e)
-            given.skip(path, str(e))
+            inventory.unreadable[path.parent] = str(e)
+            source.skip(path, str(e))
             continue
         if is_annotations(values):
-            found.judged.append((path, split(values, path.parent.name)))
-            given.claim(path)
+            inventory.judged.append((path, split(values, path.parent.name)))
+            source.claim(path)
         elif values == []:
-            found.unreadable[path.parent] = "it is an empty list"
-            given.skip(path, "it is an empty list")
-    for path, sets in found.judged:
+            inventory.unreadable[path.parent] = "it is an empty list"
+            source.skip(path, "it is an empty list")
+    for path, sets in inventory.judged:
         several = len(sets) > 1
         results += [
-            whole(_name_of(path, one, several), KIND, partial(_judged, found, path, one, several))
-            for one in sets
+            guarded_result(
+                _name_of(path, annotations, several),
+                KIND,
+                partial(_judged, inventory, path, annotations, several),
+            )
+            for annotations in sets
         ]
-    return results + _boards_alone(found) + _outputs_alone(found)
+    return results + _boards_alone(inventory) + _outputs_alone(inventory)
 
 
-def _judged(found: _Found, path: Path, one: Annotations, several: bool) -> Result:
-    result = Result(_name_of(path, one, several), KIND)
-    place = place_of(path.parent, found.annotators)
-    line = _line_of(found, path.parent, one, several, place)
-    stored = _outputs_of(found, path.parent, one, place)
+def _judged(inventory: _Inventory, path: Path, annotations: Annotations, several: bool) -> Result:
+    result = Result(_name_of(path, annotations, several), KIND)
+    place = place_of(path.parent, inventory.annotators)
+    line = _line_of(inventory, path.parent, annotations, several, place)
+    stored = _outputs_of(inventory, path.parent, annotations, place)
     result.material = {
-        "outputs": {row.instruction: row.output for row in one.rows if row.output is not None},
-        "judgements": [(row.instruction, row.preference) for row in one.rows],
-        "judge": one.annotator,
-        "baseline": one.baseline,
-        "model": one.model,
-        "run": _run_of((stored.path if stored else path).parent, one.annotator),
-        "settings": settings_near(path.parent, found.given),
+        "outputs": {
+            row.instruction: row.output for row in annotations.rows if row.output is not None
+        },
+        "judgements": [(row.instruction, row.preference) for row in annotations.rows],
+        "judge": annotations.annotator,
+        "baseline": annotations.baseline,
+        "model": annotations.model,
+        "run": _run_of((stored.path if stored else path).parent, annotations.annotator),
+        "settings": settings_near(path.parent, inventory.source),
         "files": {path.name: file_digest(path)},
         "raws": [
             (row.instruction, flat_reply(stored))
-            for row, stored in zip(one.rows, one.stored, strict=True)
+            for row, stored in zip(annotations.rows, annotations.stored, strict=True)
             if raw_of(stored) is not None
         ],
-        "times": [t for row in one.stored if isinstance(t := row.get("time_per_example"), float)],
+        "times": [
+            t for row in annotations.stored if isinstance(t := row.get("time_per_example"), float)
+        ],
     }
-    expected, why = _expected(found, one, stored, path.name)
-    result.metrics = scores(one.rows, expected)
-    judged = [len(row.output) for row in one.rows if row.output is not None]
-    there = [len(text(row.get("output"))) for row in stored.rows] if stored else []
-    result.metrics["avg_length"] = _mean_length(judged or there)
+    expected, why = _expected(inventory, annotations, stored, path.name)
+    result.metrics = scores(annotations.rows, expected)
+    judged_lengths = [len(row.output) for row in annotations.rows if row.output is not None]
+    stored_lengths = [len(text(row.get("output"))) for row in stored.rows] if stored else []
+    result.metrics["avg_length"] = _mean_length(judged_lengths or stored_lengths)
     if line is not None:
         result.published = published_of(line)
-        remark = _length_remark(result, judged, there)
+        remark = _length_remark(result, judged_lengths, stored_lengths)
         length = result.published.pop("avg_length") if remark else None
-        result.material["line"] = _only_line(found, line)
+        result.material["line"] = _only_line(inventory, line)
         compare(result, line.decimals)
         if remark:
             result.published["avg_length"] = length
             result.notes.append(remark)
         check_lines(result, [line])
         check_unreadable(result, [line])
-    check_replies(result, one)
-    check_judge(result, one, place)
+    check_replies(result, annotations)
+    check_judge(result, annotations, place)
     check_published(result, line.path.name if line else "")
-    check_claims(result, path.parent, found.given, one.model)
-    known = {row.instruction for row in one.rows}
+    check_claims(result, path.parent, inventory.source, annotations.model)
+    judged_prompts = {row.instruction for row in annotations.rows}
     missing = (
-        [text(r.get("output")) for r in stored.rows if key_of(r) not in known] if stored else []
+        [text(r.get("output")) for r in stored.rows if key_of(r) not in judged_prompts]
+        if stored
+        else []
     )
-    check_dropped(result, one.rows, missing, why)
+    check_dropped(result, annotations.rows, missing, why)
     times = Counter(key_of(row) for row in stored.rows) if stored else Counter()
-    check_judged_twice(result, one.rows, times)
-    is_other = stored is not None and _check_outputs(result, one, stored, place, path.name)
+    check_judged_twice(result, annotations.rows, times)
+    is_other = stored is not None and _check_outputs(result, annotations, stored, place, path.name)
     if not several and not is_other:
         outputs = next(iter(stored.generators)) if stored else ""
-        check_model(result, one, place, line.name if line else "", outputs, found.names)
-    own = place.run if place.judge or letters(place.run.name) in found.names.known else None
-    if (several or stored is None) and own and not any(one.model in note for note in result.notes):
-        result.notes += _other_name(one.model, own, found.given.root)
-    check_position(result, one.rows, one.order_from)
-    check_length(result, one.rows)
-    check_texts(result, _texts(one.rows, stored))
+        check_model(result, annotations, place, line.name if line else "", outputs, inventory.names)
+    run_folder = (
+        place.run if place.judge or letters(place.run.name) in inventory.names.models else None
+    )
+    if (
+        (several or stored is None)
+        and run_folder
+        and not any(annotations.model in note for note in result.notes)
+    ):
+        result.notes += _other_name(annotations.model, run_folder, inventory.source.root)
+    check_position(result, annotations.rows, annotations.order_from)
+    check_length(result, annotations.rows)
+    check_texts(result, _texts(annotations.rows, stored))
     return result
 
 
@@ -232,9 +258,9 @@ def _other_name(model: str, folder: Path, root: Path) -> list[str]:
     return [f"these are of {short(model, 80)}, and the folder is called {short(folder.name, 80)}"]
 
 
-def _name_of(path: Path, one: Annotations, several: bool) -> str:
+def _name_of(path: Path, annotations: Annotations, several: bool) -> str:
     name = path.parent if path.name.lower() == ANNOTATIONS else path
-    return f"{name}#{one.model}" if several else str(name)
+    return f"{name}#{annotations.model}" if several else str(name)
 
 
 def _run_of(folder: Path, annotator: str) -> str:
@@ -244,88 +270,98 @@ def _run_of(folder: Path, annotator: str) -> str:
 
 
 def _expected(
-    found: _Found, one: Annotations, stored: _Outputs | None, name: str
+    inventory: _Inventory, annotations: Annotations, stored: _Outputs | None, name: str
 ) -> tuple[int, str]:
     """How many prompts there were to judge, and how one knows."""
-    reference = found.reference
-    if reference is not None and reference.fits(row.instruction for row in one.rows):
+    reference = inventory.reference
+    if reference is not None and reference.fits(row.instruction for row in annotations.rows):
         return reference.prompts, f"{reference.path.name} has {reference.prompts}"
-    ways = [(len(one.rows), f"{name} has {len(one.rows)}")]
+    ways = [(len(annotations.rows), f"{name} has {len(annotations.rows)}")]
     if stored is not None:
         ways.append((len(stored.rows), f"{stored.path.name} has {len(stored.rows)}"))
-    sets = {text(row.get("dataset")) for row in one.stored}
-    if len(one.rows) >= NEARLY_ALL and sets <= ALPACA_EVAL_SETS and len(sets) > 1:
+    sets = {text(row.get("dataset")) for row in annotations.stored}
+    if len(annotations.rows) >= NEARLY_ALL and sets <= ALPACA_EVAL_SETS and len(sets) > 1:
         ways.append((ALPACA_EVAL_PROMPTS, f"AlpacaEval's set has {ALPACA_EVAL_PROMPTS}"))
     # The first of the largest: the nearest source.
     return max(ways, key=lambda way: way[0])
 
 
 def _line_of(
-    found: _Found, folder: Path, one: Annotations, several: bool, place: Place
-) -> Line | None:
+    inventory: _Inventory,
+    folder: Path,
+    annotations: Annotations,
+    several: bool,
+    place: AnnotationsFolder,
+) -> LeaderboardLine | None:
     """The leaderboard's line of a result: the nearest leaderboard that has it, under the run's own name
     or the model's."""
     above = [p.name for p in (place.run, *place.run.parents) if p.name]
-    names = [one.model, *above] if several else [*above[:1], one.model, *above[1:]]
+    names = [annotations.model, *above] if several else [*above[:1], annotations.model, *above[1:]]
     for place_above in (folder, *folder.parents):
-        for path, lines in found.lines.items():
+        for path, lines in inventory.lines.items():
             if path.parent != place_above or path.name.lower() != "leaderboard.csv":
                 continue
-            line = _named(lines, names)
+            line = _first_named(lines, names)
             if line is None and place_above == folder and len(lines) == 1 and not several:
                 line = lines[0]
             if line is not None:
-                found.taken.add((path, line.name))
+                inventory.used_lines.add((path, line.name))
                 return line
-        if place_above == found.given.root:
+        if place_above == inventory.source.root:
             break
-    for path, lines in found.lines.items():
-        if path.name.lower() == f"{one.annotator}_leaderboard.csv".lower():
-            line = _named(lines, names)
+    for path, lines in inventory.lines.items():
+        if path.name.lower() == f"{annotations.annotator}_leaderboard.csv".lower():
+            line = _first_named(lines, names)
             if line is not None:
-                found.taken.add((path, line.name))
+                inventory.used_lines.add((path, line.name))
                 return line
     return None
 
 
-def _only_line(found: _Found, line: Line) -> dict[str, float] | None:
+def _only_line(inventory: _Inventory, line: LeaderboardLine) -> dict[str, float] | None:
     """Its figures, where the leaderboard has no other: those of published models stand in many."""
-    return line.figures if len(found.lines[line.path]) == 1 else None
+    return line.figures if len(inventory.lines[line.path]) == 1 else None
 
 
-def _named(lines: Sequence[Line], names: Sequence[str]) -> Line | None:
+def _first_named(lines: Sequence[LeaderboardLine], names: Sequence[str]) -> LeaderboardLine | None:
     by_name = {line.name: line for line in lines}
     return next((by_name[name] for name in names if name in by_name), None)
 
 
-def _outputs_of(found: _Found, folder: Path, one: Annotations, place: Place) -> _Outputs | None:
+def _outputs_of(
+    inventory: _Inventory, folder: Path, annotations: Annotations, place: AnnotationsFolder
+) -> _Outputs | None:
     """The nearest outputs of the model; else those that lie where its own should lie."""
-    baseline = {row.instruction: row.baseline for row in one.rows}
-    judged = {row.instruction: row.output for row in one.rows}
-    for outputs in found.outputs:
+    baseline = {row.instruction: row.baseline for row in annotations.rows}
+    judged = {row.instruction: row.output for row in annotations.rows}
+    for outputs in inventory.outputs:
         # Those of the baseline that lie among the judgements are no result by themselves.
-        outputs.used |= outputs.path.name.lower() != OUTPUTS and one.baseline in outputs.generators
+        outputs.used |= (
+            outputs.path.name.lower() != OUTPUTS and annotations.baseline in outputs.generators
+        )
     for above in (folder, *folder.parents):
-        here = [o for o in found.outputs if o.path.parent == above]
-        of_model = [o for o in here if one.model in o.generators]
-        mine = max(of_model, key=lambda o: _shared(o, judged), default=None)
-        if mine is None and above in (folder, place.run):
+        here = [o for o in inventory.outputs if o.path.parent == above]
+        of_model = [o for o in here if annotations.model in o.generators]
+        nearest = max(of_model, key=lambda o: _shared(o, judged), default=None)
+        if nearest is None and above in (folder, place.run):
             for outputs in here:
-                outputs.used |= _is_baseline(outputs, one, baseline)
-            own = [o for o in here if o.path.name.lower() == OUTPUTS and not o.used]
-            mine = own[0] if own else None
-        if mine is not None:
-            mine.used = True
-            rows = [r for r in mine.rows if text(r.get("generator")) == one.model]
-            return _Outputs(mine.path, rows or mine.rows)
-        if above == found.given.root:
+                outputs.used |= _is_baseline(outputs, annotations, baseline)
+            unused = [o for o in here if o.path.name.lower() == OUTPUTS and not o.used]
+            nearest = unused[0] if unused else None
+        if nearest is not None:
+            nearest.used = True
+            rows = [r for r in nearest.rows if text(r.get("generator")) == annotations.model]
+            return _Outputs(nearest.path, rows or nearest.rows)
+        if above == inventory.source.root:
             break
     return None
 
 
-def _is_baseline(outputs: _Outputs, one: Annotations, baseline: Mapping[str, str | None]) -> bool:
+def _is_baseline(
+    outputs: _Outputs, annotations: Annotations, baseline: Mapping[str, str | None]
+) -> bool:
     """Whether they are what the model was judged against."""
-    if one.baseline in outputs.generators:
+    if annotations.baseline in outputs.generators:
         return True
     shared = sum(key_of(row) in baseline for row in outputs.rows)
     return 2 * _shared(outputs, baseline) > shared > 0
@@ -341,18 +377,20 @@ def _mean_length(lengths: Sequence[int]) -> int | None:
     return int(sum(lengths) / len(lengths)) if lengths else None
 
 
-def _length_remark(result: Result, judged: Sequence[int], there: Sequence[int]) -> str:
+def _length_remark(
+    result: Result, judged_lengths: Sequence[int], stored_lengths: Sequence[int]
+) -> str:
     """Takes the metric over whichever outputs the published avg_length is of: those judged, those
     stored, either without the empty ones. Where it is of an output or two fewer, says so; else "".
     """
     published = result.published.get("avg_length")
     if published is None:
         return ""
-    for lengths in (judged, there):
+    for lengths in (judged_lengths, stored_lengths):
         if lengths and published == _mean_length(lengths):
             result.metrics["avg_length"] = published
             return ""
-    for lengths in (judged, there):
+    for lengths in (judged_lengths, stored_lengths):
         filled = [n for n in lengths if n]
         if published == _mean_length(filled):
             left_out = len(lengths) - len(filled)
@@ -360,7 +398,7 @@ def _length_remark(result: Result, judged: Sequence[int], there: Sequence[int]) 
                 f"avg_length {published:g} is over the {len(filled)} outputs that are not empty; over "
                 f"all {len(lengths)}, {left_out} of them empty, it is {_mean_length(lengths)}"
             )
-    for lengths in (judged, there):
+    for lengths in (judged_lengths, stored_lengths):
         ordered = sorted(lengths)
         for few in range(1, FEW_OUTPUTS + 1):
             low, high = _mean_length(ordered[:-few]), _mean_length(ordered[few:])
@@ -373,32 +411,39 @@ def _length_remark(result: Result, judged: Sequence[int], there: Sequence[int]) 
 
 
 def _check_outputs(
-    result: Result, one: Annotations, stored: _Outputs, place: Place, annotations: str
+    result: Result,
+    annotations: Annotations,
+    stored: _Outputs,
+    place: AnnotationsFolder,
+    file_name: str,
 ) -> bool:
     """count_mismatch: the judged outputs are not the stored ones. Whether they are another model's."""
     times = Counter(key_of(row) for row in stored.rows)
-    more = Counter(row.instruction for row in one.rows)
+    more = Counter(row.instruction for row in annotations.rows)
     unknown = [key for key in more if key not in times]
     # Upstream strips outputs before they are judged.
     texts = {key_of(row): text(row.get("output")).strip() for row in stored.rows}
-    once = [row for row in one.rows if row.output is not None and times[row.instruction] == 1]
+    once = [
+        row for row in annotations.rows if row.output is not None and times[row.instruction] == 1
+    ]
     other = [row for row in once if texts[row.instruction] != text(row.output).strip()]
     name = stored.path.name
     what = [
-        f"{len(some)} {words}"
-        for some, words in (
+        f"{len(mismatches)} {words}"
+        for mismatches, words in (
             (unknown, f"judged prompts are not in {name}"),
             (other, f"judged outputs are not those in {name}"),
         )
-        if some
+        if mismatches
     ]
     if not what:
         return False
-    is_other = one.model not in stored.generators and 2 * len(other) > len(once)
+    is_other = annotations.model not in stored.generators and 2 * len(other) > len(once)
     message = (
-        f"{ANNOTATIONS} has {len(one.rows)} rows, {name} {len(stored.rows)}: {'; '.join(what)}"
+        f"{ANNOTATIONS} has {len(annotations.rows)} rows, {name} {len(stored.rows)}: "
+        f"{'; '.join(what)}"
     )
-    names = {ROWS: one.model, name: ", ".join(sorted(stored.generators))}
+    names = {ROWS: annotations.model, name: ", ".join(sorted(stored.generators))}
     if is_other:
         if place.run == stored.path.parent and letters(place.run.name) in map(
             letters, names.values()
@@ -410,7 +455,7 @@ def _check_outputs(
         "error",
         message,
         {
-            "annotations": len(one.rows),
+            "annotations": len(annotations.rows),
             "outputs": len(stored.rows),
             "unknown_prompts": len(unknown),
             "other_outputs": len(other),
@@ -423,54 +468,56 @@ def _check_outputs(
     return is_other
 
 
-def _texts(rows: Sequence[Judged], stored: _Outputs | None) -> list[Output]:
+def _texts(rows: Sequence[JudgedPair], stored: _Outputs | None) -> list[StoredOutput]:
     """Every output that is stored, with what it scored."""
     cut = {}
-    texts: list[Output] = []
-    known = set()
+    texts: list[StoredOutput] = []
+    judged_prompts = set()
     if stored is not None:
         cut = {key_of(r): r.get("finish_reason") == "length" for r in stored.rows}
     for row in rows:
-        known.add(row.instruction)
+        judged_prompts.add(row.instruction)
         if row.output is not None:
             share = None if row.preference is None else row.share
             was_cut = cut.get(row.instruction, False)
-            texts.append(Output(row.instruction, row.output, share, row.baseline, was_cut))
+            texts.append(StoredOutput(row.instruction, row.output, share, row.baseline, was_cut))
     if stored is not None:
-        texts += [_bare(row) for row in stored.rows if key_of(row) not in known]
+        texts += [_bare(row) for row in stored.rows if key_of(row) not in judged_prompts]
     return texts
 
 
-def _bare(row: dict[str, Any]) -> Output:
-    return Output(key_of(row), text(row.get("output")), cut=row.get("finish_reason") == "length")
+def _bare(row: dict[str, Any]) -> StoredOutput:
+    return StoredOutput(
+        key_of(row), text(row.get("output")), cut=row.get("finish_reason") == "length"
+    )
 
 
-def _boards_alone(found: _Found) -> list[Result]:
+def _boards_alone(inventory: _Inventory) -> list[Result]:
     """Lines of leaderboards of which nothing else is stored."""
     results = []
-    for path, lines in found.lines.items():
-        rest = [line for line in lines if (path, line.name) not in found.taken]
+    for path, lines in inventory.lines.items():
+        rest = [line for line in lines if (path, line.name) not in inventory.used_lines]
         if len(rest) > FEW_LINES or (rest and path.name.lower() != "leaderboard.csv"):
             results.append(_whole_board(path, lines, rest))
             continue
         for line in rest:
             folder = str(path.parent) if len(lines) == 1 else f"{path.parent}#{line.name}"
             result = Result(folder, KIND, published=published_of(line))
-            ours = recomputed(line)
-            result.metrics = {n: v for n, v in ours.items() if v is not None}
-            if "win_rate" in ours:
-                expected, why = expected_by(line) or (ours["n_judged"], "")
-                if found.reference is not None:
-                    expected = found.reference.prompts
-                    why = f"{found.reference.path.name} has {expected}"
-                result.metrics |= bounds(ours, expected)
+            recomputed_figures = recomputed(line)
+            result.metrics = {n: v for n, v in recomputed_figures.items() if v is not None}
+            if "win_rate" in recomputed_figures:
+                expected, why = expected_by(line) or (recomputed_figures["n_judged"], "")
+                if inventory.reference is not None:
+                    expected = inventory.reference.prompts
+                    why = f"{inventory.reference.path.name} has {expected}"
+                result.metrics |= bounds(recomputed_figures, expected)
                 check_dropped(result, [], [], why)
             compare(result, line.decimals)
             check_lines(result, [line])
             check_unreadable(result, [line])
             check_published(result, path.name)
             check_length(result, [])
-            why_not = found.unreadable.get(path.parent)
+            why_not = inventory.unreadable.get(path.parent)
             if why_not:
                 result.add(
                     "count_mismatch",
@@ -482,20 +529,22 @@ def _boards_alone(found: _Found) -> list[Result]:
                 "no annotations could be read: the figures were only held against the line's own "
                 "counts"
             )
-            outputs = next((o for o in found.outputs if o.path.parent == path.parent), None)
+            outputs = next((o for o in inventory.outputs if o.path.parent == path.parent), None)
             if outputs is not None and not outputs.used and len(lines) == 1:
                 outputs.used = True
                 check_texts(result, [_bare(row) for row in outputs.rows])
                 result.material["outputs"] = _by_prompt(outputs)
             result.material |= {
                 "model": line.name, "run": str(path.parent.resolve()),
-                "line": _only_line(found, line),
+                "line": _only_line(inventory, line),
             }  # fmt: skip
             results.append(result)
     return results
 
 
-def _whole_board(path: Path, lines: Sequence[Line], rest: Sequence[Line]) -> Result:
+def _whole_board(
+    path: Path, lines: Sequence[LeaderboardLine], rest: Sequence[LeaderboardLine]
+) -> Result:
     """A leaderboard of many models, as one result."""
     result = Result(str(path), "leaderboard")
     result.metrics = {"lines": len(lines), "lines_without_annotations": len(rest)}
@@ -503,9 +552,9 @@ def _whole_board(path: Path, lines: Sequence[Line], rest: Sequence[Line]) -> Res
     result.matches = not result.findings
     check_unreadable(result, rest)
     few = [
-        (line, wanted[0])
+        (line, expected[0])
         for line in rest
-        if (wanted := expected_by(line)) and line.figures["n_judged"] < wanted[0]
+        if (expected := expected_by(line)) and line.figures["n_judged"] < expected[0]
     ]
     if few:
         least = min(line.figures["n_judged"] for line, _ in few)
@@ -527,9 +576,9 @@ def _whole_board(path: Path, lines: Sequence[Line], rest: Sequence[Line]) -> Res
     return result
 
 
-def _outputs_alone(found: _Found) -> list[Result]:
+def _outputs_alone(inventory: _Inventory) -> list[Result]:
     results = []
-    for outputs in found.outputs:
+    for outputs in inventory.outputs:
         if outputs.used:
             continue
         folder = outputs.path.parent
@@ -542,9 +591,9 @@ def _outputs_alone(found: _Found) -> list[Result]:
             "outputs": _by_prompt(outputs),
             "model": next(iter(outputs.generators)),
             "run": str(folder.resolve()),
-            "settings": settings_near(folder, found.given),
+            "settings": settings_near(folder, inventory.source),
         }
-        reference = found.reference
+        reference = inventory.reference
         if (
             reference is not None
             and len(texts) < reference.prompts
@@ -559,12 +608,12 @@ def _outputs_alone(found: _Found) -> list[Result]:
         check_texts(result, texts)
         models = Counter(text(row.get("generator")) for row in outputs.rows)
         if len(models) > 1:
-            told = ", ".join(
+            model_counts = ", ".join(
                 f"{short(name, 80)} ({count})" for name, count in models.most_common(3)
             )
-            result.notes.append(f"the outputs are of {len(models)} models: {told}")
+            result.notes.append(f"the outputs are of {len(models)} models: {model_counts}")
         elif is_usual:
-            result.notes += _other_name(next(iter(models)), folder, found.given.root)
+            result.notes += _other_name(next(iter(models)), folder, inventory.source.root)
         results.append(result)
     return results
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from harness.audit.judged import Judged, as_preference, check_stored
+from harness.audit.judged import JudgedPair, as_preference, check_stored
 from harness.audit.model import EXAMPLES, SURE, Result, short
 from harness.eval.alpaca_readings import READERS, shows_model_first
 from harness.eval.judge_scores import BASELINE, DRAW, MODEL
@@ -35,7 +35,7 @@ class Annotations:
     annotator: str
     baseline: str
     stored: list[dict[str, Any]] = field(default_factory=list)
-    rows: list[Judged] = field(default_factory=list)
+    rows: list[JudgedPair] = field(default_factory=list)
     readings: list[float | None] = field(default_factory=list)
     """Of each row that has a reply: 1 to 2, the place of the better output; None: it does not parse, or
     there is no reply, or nothing is known of the annotator."""
@@ -68,12 +68,12 @@ def split(stored: Sequence[dict[str, Any]], folder: str = "") -> list[Annotation
     sets: dict[tuple[str, str], Annotations] = {}
     for row in stored:
         model, judge = text(row.get("generator_2")), text(row.get("annotator")) or default
-        one = sets.setdefault(
+        annotations = sets.setdefault(
             (model, judge), Annotations(model, judge, text(row.get("generator_1")))
         )
-        one.stored.append(row)
-    for one in sets.values():
-        _read(one)
+        annotations.stored.append(row)
+    for annotations in sets.values():
+        _read(annotations)
     return list(sets.values())
 
 
@@ -83,8 +83,8 @@ def text(value: Any) -> str:
 
 def key_of(row: dict[str, Any]) -> str:
     """The prompt: the instruction, and the input where there is one."""
-    given = text(row.get("input"))
-    return text(row.get("instruction")) + (f"\n{given}" if given else "")
+    extra_input = text(row.get("input"))
+    return text(row.get("instruction")) + (f"\n{extra_input}" if extra_input else "")
 
 
 def raw_of(row: dict[str, Any]) -> Any:
@@ -96,20 +96,28 @@ def flat_reply(row: dict[str, Any]) -> str:
     return json.dumps(raw_of(row), sort_keys=True)
 
 
-def _read(one: Annotations) -> None:
-    one.reader = one.annotator if one.annotator in READERS else _guess(one.stored)
-    if one.reader and one.reader == one.annotator:
-        read = [_reading(one.reader, raw) for row in one.stored if (raw := raw_of(row)) is not None]
-        if read.count(None) > (1 - HARDLY_ANY) * len(read):
-            one.reader = _guess(one.stored) or one.reader
+def _read(annotations: Annotations) -> None:
+    annotations.reader = (
+        annotations.annotator if annotations.annotator in READERS else _guess(annotations.stored)
+    )
+    if annotations.reader and annotations.reader == annotations.annotator:
+        replies_read = [
+            _reading(annotations.reader, raw)
+            for row in annotations.stored
+            if (raw := raw_of(row)) is not None
+        ]
+        if replies_read.count(None) > (1 - HARDLY_ANY) * len(replies_read):
+            annotations.reader = _guess(annotations.stored) or annotations.reader
     fits, odd, shares = [], [], []
-    for row in one.stored:
+    for row in annotations.stored:
         preference, _ = as_preference(row.get("preference"))
         raw = raw_of(row)
-        reading = _reading(one.reader, raw) if one.reader and raw is not None else None
-        one.readings.append(reading)
-        drawn = _drawn(one.annotator, row)
-        one.drawn.append(drawn)
+        reading = (
+            _reading(annotations.reader, raw) if annotations.reader and raw is not None else None
+        )
+        annotations.readings.append(reading)
+        drawn = _drawn(annotations.annotator, row)
+        annotations.drawn.append(drawn)
         if reading is not None and preference is not None and reading != DRAW:
             fits.append(abs(_in_order(reading, drawn) - preference) <= STORED_DECIMALS)
             shares.append(preference - 1)
@@ -119,10 +127,12 @@ def _read(one: Annotations) -> None:
     # which no bias can show.
     # Of another order, what differs is for the model as often as the model wins.
     is_one_sided = bool(odd) and all(odd) and fmean(shares) ** len(odd) < SURE
-    one.order_is_known = not fits or fmean(fits) >= FOLLOWS or is_one_sided
-    one.odd_for_model = len(odd) if odd and all(odd) else 0
-    one.order_from = "alpaca_eval's draw" if one.order_is_known else "the replies"
-    for row, reading, drawn in zip(one.stored, one.readings, one.drawn, strict=True):
+    annotations.order_is_known = not fits or fmean(fits) >= FOLLOWS or is_one_sided
+    annotations.odd_for_model = len(odd) if odd and all(odd) else 0
+    annotations.order_from = "alpaca_eval's draw" if annotations.order_is_known else "the replies"
+    for row, reading, drawn in zip(
+        annotations.stored, annotations.readings, annotations.drawn, strict=True
+    ):
         preference, number = as_preference(row.get("preference"))
         output, baseline = (_or_none(row.get(name)) for name in ("output_2", "output_1"))
         first: bool | None = None
@@ -130,50 +140,58 @@ def _read(one: Annotations) -> None:
             first = None
         elif isinstance(row.get("is_switched"), bool):
             first = row["is_switched"]
-        elif one.order_is_known:
+        elif annotations.order_is_known:
             first = drawn
         elif reading is not None and preference is not None and reading != DRAW:
             first = _order(reading, preference)
-        one.rows.append(Judged(key_of(row), output, baseline, preference, first, number))
+        annotations.rows.append(
+            JudgedPair(key_of(row), output, baseline, preference, first, number)
+        )
 
 
-def check_replies(result: Result, one: Annotations) -> None:
+def check_replies(result: Result, annotations: Annotations) -> None:
     """Whether each stored preference is what the reply says: unparsed_scored, truncated_scores, and
     count_mismatch for others."""
     unread: list[int] = []
     wrong: list[tuple[int, float]] = []
     right: list[tuple[int, float]] = []
-    known = bool(one.reader)
+    is_reader_known = bool(annotations.reader)
     for n, (row, stored, reading) in enumerate(
-        zip(one.rows, one.stored, one.readings, strict=True)
+        zip(annotations.rows, annotations.stored, annotations.readings, strict=True)
     ):
         if row.preference is None:
             continue
         has_reply = raw_of(stored) is not None
-        if known and has_reply and reading is None:
+        if is_reader_known and has_reply and reading is None:
             unread.append(n)
         elif not has_reply and stored.get("preference") == 0 and row.output != row.baseline:
             # Older annotations write the draw of identical outputs as 0; here nothing was said.
             unread.append(n)
         elif reading is not None:
-            said = _said(one, n, reading)
-            (right if abs(said - row.preference) <= STORED_DECIMALS else wrong).append((n, said))
-    if known and one.annotator in READERS and one.reader != one.annotator:
+            reply_preference = _preference_of_reply(annotations, n, reading)
+            (right if abs(reply_preference - row.preference) <= STORED_DECIMALS else wrong).append(
+                (n, reply_preference)
+            )
+    if (
+        is_reader_known
+        and annotations.annotator in READERS
+        and annotations.reader != annotations.annotator
+    ):
         result.add(
             "count_mismatch",
             "error",
-            f"the rows name {one.annotator} as their judge, and the replies are none of it: nearly all "
-            f"are in the form of {one.reader}",
-            {"annotator": one.annotator, "replies_like": one.reader},
+            f"the rows name {annotations.annotator} as their judge, and the replies are none of it: "
+            f"nearly all are in the form of {annotations.reader}",
+            {"annotator": annotations.annotator, "replies_like": annotations.reader},
         )
-    check_stored(result, one.rows, unread, lambda n: text(raw_of(one.stored[n])))
-    _check_wrong(result, one, wrong, right)
-    if known and not one.order_is_known:
+    check_stored(result, annotations.rows, unread, lambda n: text(raw_of(annotations.stored[n])))
+    _check_wrong(result, annotations, wrong, right)
+    if is_reader_known and not annotations.order_is_known:
         result.notes.append(
-            f"{one.odd_for_model} stored preferences, all for the model, do not follow from the "
-            "replies in the order that alpaca_eval draws with seed 0: either the outputs were shown in "
-            "another order, or the preferences are not the judge's"
-            if one.odd_for_model
+            f"{annotations.odd_for_model} stored preferences, all for the model, do not follow from "
+            "the replies in the order that alpaca_eval draws with seed 0: either the outputs were "
+            "shown in another order, or the preferences are not the judge's"
+            if annotations.odd_for_model
             else "the outputs were not shown in the order that alpaca_eval draws with seed 0; the "
             "order was read from the replies"
         )
@@ -181,34 +199,35 @@ def check_replies(result: Result, one: Annotations) -> None:
 
 def _check_wrong(
     result: Result,
-    one: Annotations,
+    annotations: Annotations,
     wrong: Sequence[tuple[int, float]],
     right: Sequence[tuple[int, float]],
 ) -> None:
     if not wrong:
         return
-    both = [*wrong, *right]
-    stored = 100 * fmean(one.rows[n].share for n, _ in both)
-    said = 100 * fmean(preference - 1 for _, preference in both)
+    with_reply = [*wrong, *right]
+    stored_win_rate = 100 * fmean(annotations.rows[n].share for n, _ in with_reply)
+    reply_win_rate = 100 * fmean(preference - 1 for _, preference in with_reply)
     cut = all(
-        one.rows[n].number == int(preference) or one.rows[n].number == round(preference)
+        annotations.rows[n].number == int(preference)
+        or annotations.rows[n].number == round(preference)
         for n, preference in wrong
     ) and any(preference not in (BASELINE, DRAW, MODEL) for _, preference in wrong)
     evidence = {
         "rows": len(wrong),
-        "of": len(both),
-        "win_rate_stored": stored,
-        "win_rate_from_replies": said,
-        "effect": stored - said,
+        "of": len(with_reply),
+        "win_rate_stored": stored_win_rate,
+        "win_rate_from_replies": reply_win_rate,
+        "effect": stored_win_rate - reply_win_rate,
         "examples": [
-            {"instruction": short(one.rows[n].instruction), "stored": one.rows[n].number,
-             "from_reply": preference}
+            {"instruction": short(annotations.rows[n].instruction),
+             "stored": annotations.rows[n].number, "from_reply": preference}
             for n, preference in wrong[:EXAMPLES]
         ],
     }  # fmt: skip
     tail = (
-        f"over the {len(both)} that have a reply the win rate is {stored:.2f} as stored, {said:.2f} "
-        "by the replies"
+        f"over the {len(with_reply)} that have a reply the win rate is {stored_win_rate:.2f} as "
+        f"stored, {reply_win_rate:.2f} by the replies"
     )
     if cut:
         result.add(
@@ -289,15 +308,15 @@ def _order(reading: float, preference: float) -> bool | None:
     return True if abs(BASELINE + MODEL - reading - preference) <= STORED_DECIMALS else None
 
 
-def _said(one: Annotations, n: int, reading: float) -> float:
+def _preference_of_reply(annotations: Annotations, n: int, reading: float) -> float:
     """The preference that row n's reply comes to; where the order is not known, the fitting one."""
-    switched = one.stored[n].get("is_switched")
+    switched = annotations.stored[n].get("is_switched")
     if isinstance(switched, bool):
         return _in_order(reading, switched)
-    if one.order_is_known:
-        return _in_order(reading, one.drawn[n])
-    stored = one.rows[n].preference or DRAW
-    return min((reading, BASELINE + MODEL - reading), key=lambda said: abs(said - stored))
+    if annotations.order_is_known:
+        return _in_order(reading, annotations.drawn[n])
+    stored = annotations.rows[n].preference or DRAW
+    return min((reading, BASELINE + MODEL - reading), key=lambda candidate: abs(candidate - stored))
 
 
 def _or_none(value: Any) -> str | None:

@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from harness.audit.alpaca_rows import key_of
-from harness.audit.files import Given, Unreadable, read_json
+from harness.audit.files import AuditSource, Unreadable, read_json
 from harness.audit.judged import (
     FEWEST,
     POSITION_POINTS,
-    Judged,
+    JudgedPair,
     check_dropped,
     check_length,
     scores,
 )
-from harness.audit.model import EXAMPLES, SURE, Result, compare, short, whole
+from harness.audit.model import EXAMPLES, SURE, Result, compare, guarded_result, short
 from harness.audit.reference import Reference, read_reference
-from harness.audit.texts import Output, check_texts
+from harness.audit.texts import StoredOutput, check_texts
 from harness.eval.grades import position_bias, preference, read_scores
 from harness.eval.judge_scores import DRAW, position_note
 from harness.keys import file_digest
@@ -73,25 +73,29 @@ class _Graded:
     example: dict[str, Any] = field(default_factory=dict)
 
 
-def find(given: Given) -> list[Result]:
-    reference = read_reference(given.reference)
+def find(source: AuditSource) -> list[Result]:
+    reference = read_reference(source.reference)
     files: dict[tuple[Path, str, frozenset[str]], list[_Reviews]] = {}
-    for path in given.files:
+    for path in source.files:
         if path.suffix.lower() != ".json" or path.stem.count("-") < 2:
             continue
         try:
-            one = _read(path)
+            reviews = _read(path)
         except Unreadable as e:
-            given.skip(path, str(e))
+            source.skip(path, str(e))
             continue
-        if one is not None:
-            given.claim(path)
-            names = frozenset((one.first, one.second))
-            files.setdefault((path.parent, one.set, names), []).append(one)
+        if reviews is not None:
+            source.claim(path)
+            names = frozenset((reviews.first, reviews.second))
+            files.setdefault((path.parent, reviews.set, names), []).append(reviews)
     sets = Counter((folder, name) for folder, name, _ in files)
     return [
-        whole(both[0].path.parent, "alpagasus", partial(_result, given, both, reference, sets))
-        for both in files.values()
+        guarded_result(
+            review_files[0].path.parent,
+            "alpagasus",
+            partial(_result, source, review_files, reference, sets),
+        )
+        for review_files in files.values()
     ]
 
 
@@ -116,24 +120,24 @@ def _read(path: Path) -> _Reviews | None:
 
 
 def _result(
-    given: Given,
-    both: Sequence[_Reviews],
+    source: AuditSource,
+    review_files: Sequence[_Reviews],
     reference: Reference | None,
     sets: Counter[tuple[Path, str]],
 ) -> Result:
     """sets: how many pairs of models each folder has on a prompt set."""
-    model = both[0].model
-    orders = {one.first == model: one for one in both}
-    ours, theirs = orders.get(True), orders.get(False)
-    one = ours or theirs
-    assert one is not None
-    baseline = one.second if one.first == model else one.first
-    result = Result(str(one.path.parent), "alpagasus")
-    if len({o.path for o in both}) and _several(given, one.path.parent, both):
-        is_only = sets[one.path.parent, one.set] == 1
-        result.path += f"#{one.set if is_only else one.path.stem}"
-    graded = _grade(ours, theirs)
-    published, counted_in = _published(given, one)
+    model = review_files[0].model
+    orders = {reviews.first == model: reviews for reviews in review_files}
+    model_first, model_second = orders.get(True), orders.get(False)
+    reviews = model_first or model_second
+    assert reviews is not None
+    baseline = reviews.second if reviews.first == model else reviews.first
+    result = Result(str(reviews.path.parent), "alpagasus")
+    if len({o.path for o in review_files}) and _several(source, reviews.path.parent, review_files):
+        is_only = sets[reviews.path.parent, reviews.set] == 1
+        result.path += f"#{reviews.set if is_only else reviews.path.stem}"
+    graded = _grade(model_first, model_second)
+    published, counted_in = _published(source, reviews)
     rows = [_judged(g, model, baseline) for g in graded]
     expected, why = len(graded), f"the reviews have {len(graded)}"
     if reference is not None and reference.fits(_text(g.row, (model, baseline)) for g in graded):
@@ -148,7 +152,7 @@ def _result(
     rate = result.metrics["win_rate"]
     result.metrics["winning_score"] = None if rate is None else rate / 50
     compare(result)
-    result.notes.append(f"wins are those of {model} over {baseline}, prompt set {one.set}")
+    result.notes.append(f"wins are those of {model} over {baseline}, prompt set {reviews.set}")
     if len(orders) < 2:
         result.notes.append(
             "only one order of the answers is stored: position cannot be told apart"
@@ -165,30 +169,40 @@ def _result(
         "outputs": {row.instruction: row.output for row in rows if row.output is not None},
         "judgements": [(row.instruction, row.preference) for row in rows],
         "judge": "grading", "baseline": baseline, "model": model,
-        "run": str(one.path.parent.resolve()),
-        "files": {o.path.name: file_digest(o.path) for o in both},
+        "run": str(reviews.path.parent.resolve()),
+        "files": {o.path.name: file_digest(o.path) for o in review_files},
         "grades": [g.exact for g in graded],
     }  # fmt: skip
     return result
 
 
-def _several(given: Given, folder: Path, both: Sequence[_Reviews]) -> bool:
+def _several(source: AuditSource, folder: Path, review_files: Sequence[_Reviews]) -> bool:
     """Whether a folder holds the counts or reviews of other sets too."""
-    mine = {one.path for one in both}
+    pair_paths = {reviews.path for reviews in review_files}
     return any(
-        p.parent == folder and p not in mine and p.suffix == ".json" and p.stem.count("-") >= 2
-        for p in given.all_files
+        p.parent == folder
+        and p not in pair_paths
+        and p.suffix == ".json"
+        and p.stem.count("-") >= 2
+        for p in source.all_files
     )
 
 
-def _grade(ours: _Reviews | None, theirs: _Reviews | None) -> list[_Graded]:
-    """ours: the file with the model shown first. With one order alone, it stands for both."""
-    shown_first = ours is not None
-    keys = dict.fromkeys([*(ours.rows if ours else ()), *(theirs.rows if theirs else ())])
-    pair = [name for one in (ours, theirs) if one for name in (one.first, one.second)]
+def _grade(model_first: _Reviews | None, model_second: _Reviews | None) -> list[_Graded]:
+    """model_first: the file with the model shown first. With one order alone, it stands for both."""
+    shown_first = model_first is not None
+    keys = dict.fromkeys(
+        [*(model_first.rows if model_first else ()), *(model_second.rows if model_second else ())]
+    )
+    pair = [
+        name
+        for reviews in (model_first, model_second)
+        if reviews
+        for name in (reviews.first, reviews.second)
+    ]
     graded = []
     for key in keys:
-        sides = [one.rows.get(key) for one in (ours, theirs) if one]
+        sides = [reviews.rows.get(key) for reviews in (model_first, model_second) if reviews]
         rows = [row for row in sides if row is not None]
         exact = [_exact(row) if row is not None else None for row in sides]
         stored = [_stored(row) if row is not None else None for row in sides]
@@ -203,21 +217,21 @@ def _grade(ours: _Reviews | None, theirs: _Reviews | None) -> list[_Graded]:
             "prompt": short(_text(bad, pair)), "stored": bad.get("score"),
             "review": short(bad["review"]),
         }  # fmt: skip
-        orders = (_both(exact, shown_first), _both(stored, shown_first))
+        orders = (_both_orders(exact, shown_first), _both_orders(stored, shown_first))
         graded.append(_Graded(key, rows[0], *orders, unread, cut, other, example))
     return graded
 
 
-def _both(sides: Sequence[Two | None], shown_first: bool) -> tuple[Two, Two] | None:
+def _both_orders(sides: Sequence[Two | None], shown_first: bool) -> tuple[Two, Two] | None:
     """Both orders in the form of grades.Orders; a single one, in which the model is shown first or
     second, is turned round to stand for the other."""
-    known = [side for side in sides if side is not None]
-    if len(known) < len(sides):
+    read_sides = [side for side in sides if side is not None]
+    if len(read_sides) < len(sides):
         return None
-    if len(known) == 2:
-        return known[0], known[1]
-    turned = (known[0][1], known[0][0])
-    return (known[0], turned) if shown_first else (turned, known[0])
+    if len(read_sides) == 2:
+        return read_sides[0], read_sides[1]
+    turned = (read_sides[0][1], read_sides[0][0])
+    return (read_sides[0], turned) if shown_first else (turned, read_sides[0])
 
 
 def _turned(g: _Graded) -> _Graded:
@@ -249,21 +263,21 @@ def _exact(row: dict[str, Any]) -> Two | None:
     return stored if stored is not None and min(stored) >= LOWEST else None
 
 
-def _published(given: Given, one: _Reviews) -> tuple[dict[str, Any], str]:
+def _published(source: AuditSource, reviews: _Reviews) -> tuple[dict[str, Any], str]:
     """The counts of SET_result.json beside the reviews, and the file's name."""
-    for path in given.all_files:
-        if path.parent != one.path.parent or not path.stem.lower().endswith("_result"):
+    for path in source.all_files:
+        if path.parent != reviews.path.parent or not path.stem.lower().endswith("_result"):
             continue
         try:
             value = read_json(path)
         except Unreadable as e:
-            given.skip(path, str(e))
+            source.skip(path, str(e))
             continue
         if not isinstance(value, dict):
             continue
-        if one.set not in (value.get("test_name"), path.stem[: -len("_result")]):
+        if reviews.set not in (value.get("test_name"), path.stem[: -len("_result")]):
             continue
-        given.claim(path)
+        source.claim(path)
         counts = {
             PUBLISHED[name.lower()]: n
             for name, n in value.items()
@@ -284,10 +298,10 @@ def _other_way(result: Result) -> bool:
     ) == (m["n_wins_base"], m["n_wins"])  # fmt: skip
 
 
-def _judged(g: _Graded, model: str, baseline: str) -> Judged:
+def _judged(g: _Graded, model: str, baseline: str) -> JudgedPair:
     judgement = None if g.exact is None else preference(g.exact)
     text = _text(g.row, (model, baseline))
-    return Judged(text, _words(g.row, model), _words(g.row, baseline), judgement)
+    return JudgedPair(text, _words(g.row, model), _words(g.row, baseline), judgement)
 
 
 def _text(row: dict[str, Any], models: Collection[str]) -> str:
@@ -323,7 +337,7 @@ def _verdict(orders: tuple[Two, Two] | None) -> float | None:
     return None if orders is None else preference(orders)
 
 
-def _whole(orders: tuple[Two, Two]) -> tuple[Two, Two]:
+def _whole_scores(orders: tuple[Two, Two]) -> tuple[Two, Two]:
     (a, b), (c, d) = orders
     return (float(int(a)), float(int(b))), (float(int(c)), float(int(d)))
 
@@ -331,13 +345,15 @@ def _whole(orders: tuple[Two, Two]) -> tuple[Two, Two]:
 def _check_counts(result: Result, graded: Sequence[_Graded], where: str) -> None:
     """unparsed_scored, truncated_scores and count_mismatch: how the published counts come about."""
     exact = _count_with(graded, lambda g: _verdict(g.exact))
-    cut = _count_with(graded, lambda g: _verdict(_whole(g.exact) if g.exact else None))
+    cut = _count_with(graded, lambda g: _verdict(_whole_scores(g.exact) if g.exact else None))
     tied = _count_with(graded, lambda g: _verdict(g.stored if g.unread else g.exact))
     tied_cut = _count_with(
         graded,
-        lambda g: _verdict(_whole(some) if (some := g.stored if g.unread else g.exact) else None),
+        lambda g: _verdict(
+            _whole_scores(orders) if (orders := g.stored if g.unread else g.exact) else None
+        ),
     )
-    said = {n: result.published.get(n) for n in exact}
+    published_counts = {n: result.published.get(n) for n in exact}
     unread = [g for g in graded if g.unread and g.stored is not None]
     if unread:
         result.add(
@@ -347,13 +363,15 @@ def _check_counts(result: Result, graded: Sequence[_Graded], where: str) -> None
             f"stored for them ({_scores_of(unread)}); a score of [-1, -1] counts as a tie: "
             f"{_words_of(tied)} with them, {_words_of(exact)} without",
             {"rows": len(unread), "of": len(graded), "with": tied, "without": exact,
-             "published": said if where else None,
+             "published": published_counts if where else None,
              "examples": [g.example for g in unread[:EXAMPLES]]},
         )  # fmt: skip
     stored_cut = [g for g in graded if g.cut]
-    if stored_cut or (cut != exact and where and said in (cut, tied_cut) and said != exact):
+    if stored_cut or (
+        cut != exact and where and published_counts in (cut, tied_cut) and published_counts != exact
+    ):
         n = len(stored_cut) or sum(
-            g.exact is not None and preference(_whole(g.exact)) != preference(g.exact)
+            g.exact is not None and preference(_whole_scores(g.exact)) != preference(g.exact)
             for g in graded
         )
         result.add(
@@ -363,16 +381,17 @@ def _check_counts(result: Result, graded: Sequence[_Graded], where: str) -> None
             f"numbers{'' if stored_cut else ' before they are compared'}: {_words_of(cut)} cut, "
             f"{_words_of(exact)} with the scores as the judge gave them",
             {"rows": n, "of": len(graded), "cut": cut, "exact": exact,
-             "published": said if where else None,
+             "published": published_counts if where else None,
              "examples": [g.example for g in stored_cut[:EXAMPLES]]},
         )  # fmt: skip
-    if where and any(v is not None and v != exact[n] for n, v in said.items()):
+    if where and any(v is not None and v != exact[n] for n, v in published_counts.items()):
         result.matches = False
-        if said not in (tied, cut, tied_cut):
+        if published_counts not in (tied, cut, tied_cut):
             result.add(
                 "count_mismatch", "error",
-                f"{where} says {_words_of(said)}; the stored reviews give {_words_of(exact)}",
-                {"published": said, "recomputed": exact},
+                f"{where} says {_words_of(published_counts)}; the stored reviews give "
+                f"{_words_of(exact)}",
+                {"published": published_counts, "recomputed": exact},
             )  # fmt: skip
 
 
@@ -401,9 +420,9 @@ def _check_position(result: Result, graded: Sequence[_Graded]) -> None:
     )
 
 
-def _outputs(rows: Sequence[Judged]) -> list[Output]:
+def _outputs(rows: Sequence[JudgedPair]) -> list[StoredOutput]:
     return [
-        Output(r.instruction, r.output, None if r.preference is None else r.share, r.baseline)
+        StoredOutput(r.instruction, r.output, None if r.preference is None else r.share, r.baseline)
         for r in rows
         if r.output is not None
     ]
@@ -416,6 +435,6 @@ def _scores_of(graded: Sequence[_Graded]) -> str:
 
 def _words_of(counts: dict[str, Any]) -> str:
     """A count that is not stored is unknown, and no zero."""
-    told = (counts[name] for name in ("n_wins", "n_draws", "n_wins_base"))
-    wins, ties, losses = ("unknown" if count is None else count for count in told)
+    stored_counts = (counts[name] for name in ("n_wins", "n_draws", "n_wins_base"))
+    wins, ties, losses = ("unknown" if count is None else count for count in stored_counts)
     return f"{wins} wins, {ties} ties, {losses} losses"

@@ -18,12 +18,12 @@ from harness.audit.alpaca_rows import (
     split,
     text,
 )
-from harness.audit.files import Given, Unreadable, read_json, read_rows
+from harness.audit.files import AuditSource, Unreadable, read_json, read_rows
 from harness.audit.judged import check_dropped, check_length, check_position, scores
-from harness.audit.model import KINDS, SEVERITIES, SURE, Result, compare, whole
+from harness.audit.model import KINDS, SEVERITIES, SURE, Result, compare, guarded_result
 from harness.audit.published import check_published
 from harness.audit.repeats import check_judged_twice
-from harness.audit.texts import Output, check_texts
+from harness.audit.texts import StoredOutput, check_texts
 from harness.call import MANIFEST
 from harness.errors import HarnessError
 from harness.eval.grades import position_bias
@@ -49,14 +49,14 @@ SAME_AS = {"role_words": "prompt_mismatch"}
 """Findings of the stages under an audit's names."""
 
 
-def find(given: Given) -> list[Result]:
+def find(source: AuditSource) -> list[Result]:
     results = []
     manifests = {}
-    for path in given.named(MANIFEST):
+    for path in source.files_named(MANIFEST):
         try:
             value = read_json(path)
         except Unreadable as e:
-            given.skip(path, str(e))
+            source.skip(path, str(e))
             continue
         if _is_manifest(value):
             manifests[path.parent] = value
@@ -67,7 +67,7 @@ def find(given: Given) -> list[Result]:
         try:
             values = read_json(folder / ANNOTATIONS)
         except Unreadable as e:
-            given.skip(folder / ANNOTATIONS, str(e))
+            source.skip(folder / ANNOTATIONS, str(e))
             continue
         if not is_annotations(values):
             continue
@@ -75,13 +75,15 @@ def find(given: Given) -> list[Result]:
         if answers is not None:
             judged.add(answers)
         results.append(
-            whole(folder, "artefact", partial(_judged, given, folder, manifest, values, answers))
+            guarded_result(
+                folder, "artefact", partial(_judged, source, folder, manifest, values, answers)
+            )
         )
     for folder, manifest in manifests.items():
         if manifest["stage"] == "answer":
             if folder not in judged and (folder / OUTPUTS).is_file():
-                results += _answered(given, folder, manifest)
-            given.claim(folder)
+                results += _answered(source, folder, manifest)
+            source.claim(folder)
     return results
 
 
@@ -111,58 +113,58 @@ def _answers(
 
 
 def _judged(
-    given: Given,
+    source: AuditSource,
     folder: Path,
     manifest: dict[str, Any],
     values: list[dict[str, Any]],
     answers: Path | None,
 ) -> Result:
     result = _result(folder, manifest)
-    one = split(values)[0]
+    annotations = split(values)[0]
     for other in split(values)[1:]:
-        one.stored += other.stored
-        one.rows += other.rows
-        one.readings += other.readings
-        one.drawn += other.drawn
+        annotations.stored += other.stored
+        annotations.rows += other.rows
+        annotations.readings += other.readings
+        annotations.drawn += other.drawn
     figures = manifest["metrics"].get("win_rate")
     figures = figures if isinstance(figures, dict) else {}
     expected = figures.get("expected")
-    counted = len(one.rows)
+    counted = len(annotations.rows)
     if isinstance(expected, int) and 0 <= expected < MOST_PROMPTS:
         counted = expected
-    expected = max(counted, len(one.rows))
-    result.metrics = scores(one.rows, expected)
+    expected = max(counted, len(annotations.rows))
+    result.metrics = scores(annotations.rows, expected)
     result.published = {
-        theirs: figures[name] for name, theirs in FIGURES.items() if figures.get(name) is not None
+        metric: figures[name] for name, metric in FIGURES.items() if figures.get(name) is not None
     }
     compare(result)
-    check_replies(result, one)
+    check_replies(result, annotations)
     check_published(result, MANIFEST)
-    answered = _answered_rows(given, answers)
+    answered = _answered_rows(source, answers)
     # Without the answers: a row of each prompt, and no more rows than prompts.
     times = Counter(map(key_of, answered)) or Counter(
-        row.instruction for row in one.rows if len(one.rows) <= counted
+        row.instruction for row in annotations.rows if len(annotations.rows) <= counted
     )
-    check_judged_twice(result, one.rows, times, in_set=times)
-    check_dropped(result, one.rows, [], f"the manifest says {counted}")
-    _check_place(result, one)
-    check_length(result, one.rows)
+    check_judged_twice(result, annotations.rows, times, in_set=times)
+    check_dropped(result, annotations.rows, [], f"the manifest says {counted}")
+    _check_place(result, annotations)
+    check_length(result, annotations.rows)
     cut = {key_of(row) for row in answered if row.get("finish_reason") == "length"}
     check_texts(
         result,
         [
-            Output(
+            StoredOutput(
                 row.instruction, row.output, None if row.preference is None else row.share,
                 row.baseline, row.instruction in cut,
             )
-            for row in one.rows
+            for row in annotations.rows
             if row.output is not None
         ],
     )  # fmt: skip
     result.material |= {
-        "outputs": {r.instruction: r.output for r in one.rows if r.output is not None},
-        "judgements": [(r.instruction, r.preference) for r in one.rows],
-        "judge": one.annotator,
+        "outputs": {r.instruction: r.output for r in annotations.rows if r.output is not None},
+        "judgements": [(r.instruction, r.preference) for r in annotations.rows],
+        "judge": annotations.annotator,
         "run": str(answers.resolve()) if answers else str(folder.resolve()),
     }
     _carry_over(result, manifest)
@@ -170,21 +172,21 @@ def _judged(
         try:
             _carry_over(result, read_json(answers / MANIFEST))
         except Unreadable as e:
-            given.skip(answers / MANIFEST, str(e))
-    given.claim(folder)
+            source.skip(answers / MANIFEST, str(e))
+    source.claim(folder)
     return result
 
 
-def _answered(given: Given, folder: Path, manifest: dict[str, Any]) -> list[Result]:
+def _answered(source: AuditSource, folder: Path, manifest: dict[str, Any]) -> list[Result]:
     """Answers that no judge artefact below the path has judged."""
     try:
         rows = read_rows(folder / OUTPUTS)
     except Unreadable as e:
-        given.skip(folder / OUTPUTS, str(e))
+        source.skip(folder / OUTPUTS, str(e))
         return []
     result = _result(folder, manifest)
     texts = [
-        Output(key_of(r), text(r.get("output")), cut=r.get("finish_reason") == "length")
+        StoredOutput(key_of(r), text(r.get("output")), cut=r.get("finish_reason") == "length")
         for r in rows
     ]
     result.metrics = {
@@ -229,15 +231,17 @@ def _result(folder: Path, manifest: dict[str, Any]) -> Result:
     return result
 
 
-def _check_place(result: Result, one: Annotations) -> None:
+def _check_place(result: Result, annotations: Annotations) -> None:
     """Position bias: of gradings in both orders from their scores, of others from the order shown."""
-    both = [row.get("scores") for row in one.stored if row.get("verdicts") is not None]
-    if not both:
-        check_position(result, one.rows, one.order_from or "the annotations")
+    graded_scores = [
+        row.get("scores") for row in annotations.stored if row.get("verdicts") is not None
+    ]
+    if not graded_scores:
+        check_position(result, annotations.rows, annotations.order_from or "the annotations")
         return
     try:
         bias = position_bias(
-            [((a[0], a[1]), (b[0], b[1])) for a, b in map(tuple, filter(None, both))]
+            [((a[0], a[1]), (b[0], b[1])) for a, b in map(tuple, filter(None, graded_scores))]
         )
     except (TypeError, ValueError, LookupError, OverflowError):
         return
@@ -246,28 +250,28 @@ def _check_place(result: Result, one: Annotations) -> None:
         result.add("position_bias", "warning", message, bias)
 
 
-def _answered_rows(given: Given, answers: Path | None) -> list[dict[str, Any]]:
+def _answered_rows(source: AuditSource, answers: Path | None) -> list[dict[str, Any]]:
     """The answers that were judged; none, and a note, where they cannot be read."""
     if answers is None:
         return []
     try:
         return read_rows(answers / OUTPUTS)
     except Unreadable as e:
-        given.skip(answers / OUTPUTS, str(e))
+        source.skip(answers / OUTPUTS, str(e))
         return []
 
 
 def _carry_over(result: Result, manifest: Any) -> None:
     """The findings that the stage itself wrote, where the audit has none of that kind."""
-    known = {finding.kind for finding in result.findings}
-    found = manifest.get("findings") if isinstance(manifest, dict) else None
-    for one in found if isinstance(found, list) else ():
-        if not isinstance(one, dict):
+    audited_kinds = {f.kind for f in result.findings}
+    stage_findings = manifest.get("findings") if isinstance(manifest, dict) else None
+    for finding in stage_findings if isinstance(stage_findings, list) else ():
+        if not isinstance(finding, dict):
             continue
-        kind = SAME_AS.get(str(one.get("kind")), str(one.get("kind")))
-        severity, message = one.get("severity"), str(one.get("message"))
-        evidence = one.get("evidence")
+        kind = SAME_AS.get(str(finding.get("kind")), str(finding.get("kind")))
+        severity, message = finding.get("severity"), str(finding.get("message"))
+        evidence = finding.get("evidence")
         if kind not in KINDS or severity not in SEVERITIES:
             result.notes.append(f"the manifest's finding {kind}: {message}")
-        elif kind not in known:
+        elif kind not in audited_kinds:
             result.add(kind, severity, message, evidence if isinstance(evidence, dict) else {})

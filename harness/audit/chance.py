@@ -12,20 +12,21 @@ def two_sided(z: float) -> float:
     return 2 * _NORMAL.cdf(-abs(z))
 
 
-def larger(some: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
-    """How often one of `some` is larger than one of `others` (a half where equal), and the two-sided p
-    of the Mann-Whitney test by its normal approximation, ties and continuity corrected for."""
-    n, m = len(some), len(others)
+def larger(sample: Sequence[float], other_sample: Sequence[float]) -> tuple[float, float]:
+    """How often one of `sample` is larger than one of `other_sample` (a half where equal), and the
+    two-sided p of the Mann-Whitney test by its normal approximation, ties and continuity corrected for.
+    """
+    n, m = len(sample), len(other_sample)
     if not n or not m:
         return 0.5, 1.0
-    values = sorted([(v, True) for v in some] + [(v, False) for v in others])
+    values = sorted([(v, True) for v in sample] + [(v, False) for v in other_sample])
     ranks, tied, start = 0.0, 0.0, 0
     while start < len(values):
         end = start
         while end < len(values) and values[end][0] == values[start][0]:
             end += 1
         same = end - start
-        ranks += (start + end + 1) / 2 * sum(of_some for _, of_some in values[start:end])
+        ranks += (start + end + 1) / 2 * sum(of_sample for _, of_sample in values[start:end])
         tied += same**3 - same
         start = end
     u = ranks - n * (n + 1) / 2
@@ -33,8 +34,8 @@ def larger(some: Sequence[float], others: Sequence[float]) -> tuple[float, float
     variance = n * m / 12 * (total + 1 - tied / (total * (total - 1))) if total > 1 else 0.0
     if variance <= 0:
         return 0.5, 1.0
-    apart = max(0.0, abs(u - n * m / 2) - 0.5)
-    return u / (n * m), two_sided(apart / math.sqrt(variance))
+    distance = max(0.0, abs(u - n * m / 2) - 0.5)
+    return u / (n * m), two_sided(distance / math.sqrt(variance))
 
 
 def score_test(shares: Sequence[float], x: Sequence[float]) -> float:

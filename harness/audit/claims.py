@@ -19,7 +19,7 @@ _NOT_ROWS = re.compile(
     r"prompts?|rate|win|loss|score|length|link|model|s|second|seconds|hours?)\b",
     re.IGNORECASE,
 )
-_SAID = re.compile(
+_COUNT_IN_TEXT = re.compile(
     r"(?P<about>about|around|approximately|approx\.?|roughly|nearly|almost|over|some|~|≈|circa|ca\.)?"
     r"\s*(?<![\w.,/$-])(?P<count>\d{1,3}(?:,\d{3})+|\d{2,7})\s*(?P<thousand>k\b)?\+?\s+"
     r"(?:[a-z-]+\s+){0,3}?(?:rows|examples|samples|instances|records|instructions|entries|pairs|"
@@ -36,7 +36,7 @@ _ON_OTHER = re.compile(
 )
 ROUGH = 0.1
 """How far a count may be off that is said to be about so many."""
-_NAMED = re.compile(r"^([1-9]\d{1,5})[-_. ]+([A-Za-z]+)")
+_COUNT_IN_NAME = re.compile(r"^([1-9]\d{1,5})[-_. ]+([A-Za-z]+)")
 """Not `01_sft`: an order, or a date."""
 _NO_COUNT = frozenset(
     """
@@ -49,7 +49,7 @@ _NO_COUNT = frozenset(
 
 
 @dataclass(frozen=True)
-class Line:
+class ReadmeLine:
     """A line of a table: heading -> cell's text; `links`: where its cells point to."""
 
     path: Path
@@ -72,19 +72,19 @@ class Count:
 
 def readmes(folder: Path, root: Path) -> list[Path]:
     """The READMEs from a folder up to `root`, the nearest first."""
-    found: list[Path] = []
+    paths: list[Path] = []
     top = root if root.is_dir() else root.parent
     for place in (folder, *folder.parents):
         if place != top and top not in place.parents:
             break
         try:
-            found += sorted(p for p in place.iterdir() if p.name.lower() == "readme.md")
+            paths += sorted(p for p in place.iterdir() if p.name.lower() == "readme.md")
         except OSError:
             break
-    return found
+    return paths
 
 
-def read_claims(path: Path) -> tuple[list[Line], str]:
+def read_claims(path: Path) -> tuple[list[ReadmeLine], str]:
     """The lines of a README's tables, and its text. One that cannot be read claims nothing."""
     try:
         text = read_text(path)
@@ -93,9 +93,9 @@ def read_claims(path: Path) -> tuple[list[Line], str]:
     return table_lines(path, text), text
 
 
-def table_lines(path: Path, text: str) -> list[Line]:
+def table_lines(path: Path, text: str) -> list[ReadmeLine]:
     """Every line of every pipe table of a markdown text; code blocks are left out."""
-    found: list[Line] = []
+    lines: list[ReadmeLine] = []
     heading: list[str] = []
     before: list[str] = []
     fenced = False
@@ -110,10 +110,10 @@ def table_lines(path: Path, text: str) -> list[Line]:
         elif heading:
             plain = {h: _LINK.sub(r"\1", c) for h, c in zip(heading, cells, strict=False)}
             links = tuple(target for _, target in _LINK.findall(line) if target)
-            found.append(Line(path, number, line.strip(), plain, links))
+            lines.append(ReadmeLine(path, number, line.strip(), plain, links))
         else:
             before = [_LINK.sub(r"\1", cell) for cell in cells]
-    return found
+    return lines
 
 
 def _cells(line: str) -> list[str]:
@@ -121,10 +121,10 @@ def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in re.split(r"(?<!\\)\|", inner)]
 
 
-def lines_about(lines: Iterable[Line], target: Path) -> list[Line]:
+def lines_about(lines: Iterable[ReadmeLine], target: Path) -> list[ReadmeLine]:
     """The lines one of whose links leads to `target`, or to something below or around it."""
-    wanted = target.resolve()
-    found = []
+    resolved_target = target.resolve()
+    matches = []
     for line in lines:
         for link in line.links:
             if "://" in link or link.startswith("#"):
@@ -133,71 +133,71 @@ def lines_about(lines: Iterable[Line], target: Path) -> list[Line]:
                 leads = (line.path.parent / link).resolve()
             except (OSError, ValueError, RuntimeError):
                 continue
-            if wanted == leads or wanted in leads.parents:
-                found.append(line)
+            if resolved_target == leads or resolved_target in leads.parents:
+                matches.append(line)
                 break
-    return found
+    return matches
 
 
-def count_in(line: Line) -> Count | None:
+def count_in(line: ReadmeLine) -> Count | None:
     """The number of examples in a table's line, where one of its headings says that it is one."""
     for heading, cell in line.cells.items():
         if not _COUNTED.search(heading) or _NOT_ROWS.search(re.sub(r"\(.*?\)", "", heading)):
             continue
-        found = _COUNT.match(cell.strip("*_` "))
-        if found:
-            value = int(found[1].replace(",", ""))
+        match = _COUNT.match(cell.strip("*_` "))
+        if match:
+            value = int(match[1].replace(",", ""))
             return Count(value, value, f"{line.path.name}, line {line.number}", line.text)
     return None
 
 
-def counts_said(path: Path, text: str) -> list[Count]:
+def counts_in_text(path: Path, text: str) -> list[Count]:
     """Numbers of training examples that the text speaks of, outside tables and code."""
-    found = []
+    counts = []
     fenced = False
     for number, line in enumerate(text.splitlines(), start=1):
         if line.lstrip().startswith(("```", "~~~")):
             fenced = not fenced
         if fenced or line.count("|") > 1 or not _ON_TRAINING.search(line):
             continue
-        for said in _SAID.finditer(line):
-            near = line[max(0, said.start() - 40) : said.end() + 40]
+        for match in _COUNT_IN_TEXT.finditer(line):
+            near = line[max(0, match.start() - 40) : match.end() + 40]
             if _ON_OTHER.search(near):
                 continue
-            value = int(said["count"].replace(",", "")) * (1000 if said["thousand"] else 1)
-            slack = ROUGH if said["about"] or said["thousand"] else 0.0
-            found.append(
+            value = int(match["count"].replace(",", "")) * (1000 if match["thousand"] else 1)
+            slack = ROUGH if match["about"] or match["thousand"] else 0.0
+            counts.append(
                 Count(value * (1 - slack), value * (1 + slack), f"{path.name}, line {number}",
                       line.strip())
             )  # fmt: skip
-    return found
+    return counts
 
 
 def count_in_name(folder: Path, root: Path) -> Count | None:
     """A count at the beginning of the folder's name, or of one above it up to `root`, such as
     `1735-default-prompt`."""
     for place in (folder, *folder.parents):
-        found = _NAMED.match(place.name)
-        if found and found[2].lower() not in _NO_COUNT and not _is_order_or_date(found, place):
-            value = int(found[1])
+        match = _COUNT_IN_NAME.match(place.name)
+        if match and match[2].lower() not in _NO_COUNT and not _is_order_or_date(match, place):
+            value = int(match[1])
             return Count(value, value, "the folder's name", place.name)
         if place == root:
             break
     return None
 
 
-def _is_order_or_date(found: re.Match[str], place: Path) -> bool:
+def _is_order_or_date(match: re.Match[str], place: Path) -> bool:
     """A year, `yymmdd`, `mmdd`, or a number of two digits such as a stage's; and the number before or
     after that of a folder beside it."""
-    text, value = found[1], int(found[1])
-    if _COUNTED.match(found[2]):
+    text, value = match[1], int(match[1])
+    if _COUNTED.match(match[2]):
         return False
     if len(text) == 2 or (len(text) == 4 and 1990 <= value <= 2100):
         return True
     if len(text) in (4, 6) and 1 <= int(text[-4:-2]) <= 12 and 1 <= int(text[-2:]) <= 31:
         return True
     try:
-        beside = [_NAMED.match(p.name) for p in place.parent.iterdir() if p.is_dir()]
+        beside = [_COUNT_IN_NAME.match(p.name) for p in place.parent.iterdir() if p.is_dir()]
     except OSError:
         return False
     return any(other and abs(int(other[1]) - value) == 1 for other in beside)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.audit.files import Given, Unreadable, is_archive, read_json, read_text
+from harness.audit.files import AuditSource, Unreadable, is_archive, read_json, read_text
 from harness.audit.lm_eval_files import is_results
 from harness.audit.model import short
 from harness.audit.settings import number
@@ -41,24 +41,24 @@ class Content:
     keys: frozenset[str] = frozenset()
 
 
-def of_kind(given: Given, kind: str, *names: str) -> list[Path]:
+def of_kind(source: AuditSource, kind: str, *names: str) -> list[Path]:
     """Unclaimed files of a kind by their content, besides those of these names."""
-    known = {name.lower() for name in names}
-    options = {path.resolve() for path in (given.reference, given.training_data) if path}
+    usual_names = {name.lower() for name in names}
+    options = {path.resolve() for path in (source.reference, source.training_data) if path}
     return [
         path
-        for path in given.files
-        if path.name.lower() not in known
-        and content_of(given, path).kind == kind
+        for path in source.files
+        if path.name.lower() not in usual_names
+        and content_of(source, path).kind == kind
         and path.resolve() not in options
     ]
 
 
-def content_of(given: Given, path: Path) -> Content:
-    if path not in given.contents:
-        given.contents[path] = _content(path)
-    found: Content = given.contents[path]
-    return found
+def content_of(source: AuditSource, path: Path) -> Content:
+    if path not in source.contents:
+        source.contents[path] = _content(path)
+    content: Content = source.contents[path]
+    return content
 
 
 def read_values(path: Path) -> Any:
@@ -78,9 +78,9 @@ def read_values(path: Path) -> Any:
         return values
 
 
-def packed(given: Given) -> str:
+def packed(source: AuditSource) -> str:
     """How many archives a folder holds, with the first names; "" where there is none."""
-    archives = sorted({path for path in given.archives if path not in given.paths})
+    archives = sorted({path for path in source.archives if path not in source.paths})
     if not archives:
         return ""
     count, verb, those = (
@@ -91,36 +91,36 @@ def packed(given: Given) -> str:
     return f"{count} in it ({_first(archives)}) {verb} not looked into: unpack {those} first"
 
 
-def nearest_miss(given: Given) -> str:
+def nearest_miss(source: AuditSource) -> str:
     """Of files that no reader could use, which comes nearest to what they read, and what it lacks; of
     archives that they must be unpacked."""
-    if not given.root.is_dir() and is_archive(given.root):
+    if not source.root.is_dir() and is_archive(source.root):
         return "it is an archive: unpack it first, and give the folder"
-    return "; ".join(filter(None, (_nearest(given), packed(given))))
+    return "; ".join(filter(None, (_nearest(source), packed(source))))
 
 
-def _nearest(given: Given) -> str:
+def _nearest(source: AuditSource) -> str:
     best: tuple[float, int, str] = (0.0, 0, "")
-    for path in given.all_files:
-        keys = content_of(given, path).keys
+    for path in source.all_files:
+        keys = content_of(source, path).keys
         for what, needed in NEEDED.items():
             has = [key for key in needed if key in keys]
             lacks = [key for key in needed if key not in keys]
             if (len(has) / len(needed), len(has)) > best[:2]:
-                told = (
+                remark = (
                     f"{what} have {_and(lacks)} too"
                     if lacks
                     else (
                         f"so have {what}, and yet their values, or the file alone, make no result"
                     )
                 )
-                best = (len(has) / len(needed), len(has), f"{path} has {_and(has)}; {told}")
+                best = (len(has) / len(needed), len(has), f"{path} has {_and(has)}; {remark}")
     if best[2]:
         return f"the nearest is {best[2]}"
-    if not given.all_files:
+    if not source.all_files:
         return "it holds no JSON, CSV, log or text file"
-    names = _first(given.all_files)
-    return f"of its {len(given.all_files):,} text files ({names}) none has anything of these"
+    names = _first(source.all_files)
+    return f"of its {len(source.all_files):,} text files ({names}) none has anything of these"
 
 
 def _first(paths: Sequence[Path]) -> str:

@@ -28,7 +28,7 @@ class Unreadable(Exception):
     """A file that is not what its name says; the message says why, without the path."""
 
 
-class Given:
+class AuditSource:
     """A path that the user gave, or paths of one folder, with the text files below.
 
     root: the path as given, or the folder. paths: what was given, in and below the root.
@@ -65,10 +65,10 @@ class Given:
         """Claimed ones too."""
         return self._files
 
-    def named(self, *names: str) -> list[Path]:
+    def files_named(self, *names: str) -> list[Path]:
         """Unclaimed files of these names, in any letter case."""
-        wanted = {n.lower() for n in names}
-        return [p for p in self.files if p.name.lower() in wanted]
+        lower_names = {n.lower() for n in names}
+        return [p for p in self.files if p.name.lower() in lower_names]
 
     def claim(self, *paths: Path) -> None:
         """Keep files (or all below a folder) from the readers that follow."""
@@ -94,7 +94,7 @@ class Given:
                 yield path
             return
         inside = self.root.resolve()
-        seen = 0
+        file_count = 0
         for folder, folders, names in os.walk(path, onerror=self._no_entry):
             linked = [f for f in folders if Path(folder, f).is_symlink()]
             for name in linked:
@@ -106,8 +106,8 @@ class Given:
                     self.archives.append(path)
                 if path.suffix.lower() not in TEXTS:
                     continue
-                seen += 1
-                if seen > MOST_FILES:
+                file_count += 1
+                if file_count > MOST_FILES:
                     raise InputError(
                         f"{self.root} holds more than {MOST_FILES:,} text files",
                         "Name the folders with the results.",

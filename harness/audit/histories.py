@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.audit.claims import readmes
-from harness.audit.files import PASSED_BY, Given, Unreadable, read_text
+from harness.audit.files import PASSED_BY, AuditSource, Unreadable, read_text
 from harness.audit.model import EXAMPLES, Result
-from harness.audit.settings import CHECKPOINTS, DECODING, Settings, read_settings
+from harness.audit.settings import CHECKPOINTS, DECODING, ConfigSettings, read_settings
 from harness.audit.training_examples import LARGEST_CONFIG
 
 LOOKS_FOR = "configurations that name the checkpoint beside results (configs.yaml, scripts)"
@@ -28,24 +28,24 @@ _CHECKPOINT = re.compile(r"^checkpoint-\d+$")
 _PATH = re.compile(r"[/\\]|checkpoint|ckpt", re.IGNORECASE)
 
 
-def find(given: Given) -> list[Result]:
+def find(source: AuditSource) -> list[Result]:
     """A result for each configuration or folder that leaves the checkpoint open; no others."""
-    everything = sorted({file for path in given.paths for file in _below(path)})
+    everything = sorted({file for path in source.paths for file in _below(path)})
     results = [p for p in everything if RESULTS.match(p.name)]
     if not results:
         return []
-    found = []
+    open_results = []
     configs = list(_configs(everything))
     for config in configs:
-        result = _open_config(config, results, given.root)
+        result = _open_config(config, results, source.root)
         if result is not None:
-            found.append(result)
-    named = {str(v) for c in configs for name in CHECKPOINTS for v in c.values.get(name, ())}
+            open_results.append(result)
+    named_paths = {str(v) for c in configs for name in CHECKPOINTS for v in c.values.get(name, ())}
     for folder, checkpoints in sorted(_folders(everything).items()):
-        result = _open_folder(folder, checkpoints, named, results, given.root)
+        result = _open_folder(folder, checkpoints, named_paths, results, source.root)
         if result is not None:
-            found.append(result)
-    return found
+            open_results.append(result)
+    return open_results
 
 
 def _below(root: Path) -> Iterator[Path]:
@@ -58,7 +58,7 @@ def _below(root: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in names if Path(folder, name).is_file())
 
 
-def _configs(files: Sequence[Path]) -> Iterator[Settings]:
+def _configs(files: Sequence[Path]) -> Iterator[ConfigSettings]:
     """Those of an evaluation: a training's say what it began with."""
     for path in files:
         try:
@@ -73,35 +73,35 @@ def _configs(files: Sequence[Path]) -> Iterator[Settings]:
             yield settings
 
 
-def _open_config(config: Settings, results: Sequence[Path], root: Path) -> Result | None:
+def _open_config(config: ConfigSettings, results: Sequence[Path], root: Path) -> Result | None:
     folder = config.path.parent
-    used, others = [], []
+    used, commented_out = [], []
     for name in CHECKPOINTS:
         active = [str(v) for v in config.values.get(name, ())]
         commented = [v for v in config.commented.get(name, ()) if _PATH.search(v)]
         if commented or len(active) > 1:
             used += active
-            others += commented
-    named = list(dict.fromkeys([*used, *others]))
+            commented_out += commented
+    checkpoints = list(dict.fromkeys([*used, *commented_out]))
     concerned = [
         p for p in results if folder == root or folder in p.parents or folder.parent in p.parents
     ]
-    if not others or len(named) < 2 or not concerned:
+    if not commented_out or len(checkpoints) < 2 or not concerned:
         return None
-    if _settled(named, _texts(concerned, folder, root)):
+    if _settled(checkpoints, _texts(concerned, folder, root)):
         return None
     result = Result(str(config.path), KIND)
-    result.metrics["checkpoints"] = len(named)
+    result.metrics["checkpoints"] = len(checkpoints)
     in_use = f"{used[0]} is in use" if len(used) == 1 else f"{len(used)} are in use"
     result.add(
         "unknown_checkpoint",
         "warning",
-        f"{config.path.name} names {len(named)} checkpoints ({in_use}, {len(others)} commented out), "
-        "and nothing beside the results says which one made them",
+        f"{config.path.name} names {len(checkpoints)} checkpoints ({in_use}, {len(commented_out)} "
+        "commented out), and nothing beside the results says which one made them",
         {
-            "checkpoints": named,
+            "checkpoints": checkpoints,
             "in_use": used,
-            "commented_out": others,
+            "commented_out": commented_out,
             "results": [str(p) for p in concerned[:EXAMPLES]],
         },
     )
@@ -109,13 +109,17 @@ def _open_config(config: Settings, results: Sequence[Path], root: Path) -> Resul
 
 
 def _open_folder(
-    folder: Path, checkpoints: Sequence[str], named: set[str], results: Sequence[Path], root: Path
+    folder: Path,
+    checkpoints: Sequence[str],
+    named_paths: set[str],
+    results: Sequence[Path],
+    root: Path,
 ) -> Result | None:
     if len(checkpoints) < 2 or any((folder / name).is_file() for name in MODEL_FILES):
         return None
     # A training by itself makes checkpoints, and claims nothing of them.
     concerned = [p for p in results if folder.parent in p.parents or root == folder.parent]
-    if not concerned or any(name in path for path in named for name in checkpoints):
+    if not concerned or any(name in path for path in named_paths for name in checkpoints):
         return None
     if _settled(checkpoints, _texts(concerned, folder, root)):
         return None
@@ -132,14 +136,14 @@ def _open_folder(
 
 
 def _folders(files: Sequence[Path]) -> dict[Path, list[str]]:
-    found: dict[Path, set[str]] = {}
+    checkpoints: dict[Path, set[str]] = {}
     for path in files:
         for place in path.parents:
             if _CHECKPOINT.match(place.name):
-                found.setdefault(place.parent, set()).add(place.name)
+                checkpoints.setdefault(place.parent, set()).add(place.name)
     return {
         folder: sorted(names, key=lambda n: int(n.rpartition("-")[2]))
-        for folder, names in found.items()
+        for folder, names in checkpoints.items()
     }
 
 
@@ -157,22 +161,22 @@ def _texts(results: Sequence[Path], folder: Path, root: Path) -> list[str]:
     return texts
 
 
-def _settled(named: Sequence[str], texts: Sequence[str]) -> bool:
+def _settled(checkpoints: Sequence[str], texts: Sequence[str]) -> bool:
     """Whether the texts name one of the checkpoints, and one alone."""
-    tails = {name: _tail(name, named) for name in named}
-    found = {
+    tails = {name: _tail(name, checkpoints) for name in checkpoints}
+    matches = {
         name
         for name, tail in tails.items()
         if any(re.search(rf"(?<![\w.-]){re.escape(tail)}(?![\w-])", text) for text in texts)
     }
-    return len(found) == 1
+    return len(matches) == 1
 
 
-def _tail(name: str, others: Sequence[str]) -> str:
+def _tail(name: str, checkpoints: Sequence[str]) -> str:
     """As much of a path's end as tells it from the others."""
     parts = name.replace("\\", "/").rstrip("/").split("/")
     for count in range(1, len(parts) + 1):
         tail = "/".join(parts[-count:])
-        if sum(o.replace("\\", "/").rstrip("/").endswith(tail) for o in others) == 1:
+        if sum(o.replace("\\", "/").rstrip("/").endswith(tail) for o in checkpoints) == 1:
             return tail
     return name

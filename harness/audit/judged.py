@@ -35,7 +35,7 @@ UNREAD_MARGIN = 0.5
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedPair:
     """One prompt: the model's output and the baseline's (None: not stored), and the preference (1 the
     baseline, 2 the model; None: there is none). first: whether the model's output was shown first,
     None where it is not known or nothing was shown. number: the preference as stored, if a number."""
@@ -53,7 +53,7 @@ class Judged:
         return (self.preference or DRAW) - 1
 
 
-def scores(rows: Sequence[Judged], expected: int) -> dict[str, Any]:
+def scores(rows: Sequence[JudgedPair], expected: int) -> dict[str, Any]:
     """The metrics of a result: win_rate and its bounds in percent, counts, under the issue's names."""
     described = describe([row.preference for row in rows])
     judged = described.pop("n_total")
@@ -73,7 +73,9 @@ def scores(rows: Sequence[Judged], expected: int) -> dict[str, Any]:
     }
 
 
-def check_dropped(result: Result, rows: Sequence[Judged], missing: Sequence[str], why: str) -> None:
+def check_dropped(
+    result: Result, rows: Sequence[JudgedPair], missing: Sequence[str], why: str
+) -> None:
     """dropped_rows: fewer prompts judged than expected.
 
     missing: outputs of prompts that have no row at all, as far as they are known. why: how one knows
@@ -85,8 +87,10 @@ def check_dropped(result: Result, rows: Sequence[Judged], missing: Sequence[str]
     if dropped <= 0:
         return
     none = [row for row in rows if row.preference is None]
-    lost = [len(o) for row in none if (o := row.output) is not None] + [len(o) for o in missing]
-    kept = [
+    dropped_lengths = [len(o) for row in none if (o := row.output) is not None] + [
+        len(o) for o in missing
+    ]
+    judged_lengths = [
         len(row.output) for row in rows if row.preference is not None and row.output is not None
     ]
     width = m["upper_bound"] - m["lower_bound"]
@@ -111,20 +115,21 @@ def check_dropped(result: Result, rows: Sequence[Judged], missing: Sequence[str]
             f"; with the other {dropped} lost the win rate is {m['lower_bound']:.1f}, with them won "
             f"{m['upper_bound']:.1f}, in place of {m['win_rate']:.1f}"
         )
-    if lost and kept:
-        share, p = larger(lost, kept)
+    if dropped_lengths and judged_lengths:
+        share, p = larger(dropped_lengths, judged_lengths)
         evidence |= {
-            "mean_length_dropped": fmean(lost),
-            "mean_length_judged": fmean(kept),
-            "median_length_dropped": median(lost),
-            "median_length_judged": median(kept),
+            "mean_length_dropped": fmean(dropped_lengths),
+            "mean_length_judged": fmean(judged_lengths),
+            "median_length_dropped": median(dropped_lengths),
+            "median_length_judged": median(judged_lengths),
             "longer_p_value": p,
         }
         if p < SURE and share != 0.5:
             word = "longer" if share > 0.5 else "shorter"
             message += (
-                f"; the dropped outputs are {word} (median {median(lost):,.0f} characters, the judged "
-                f"{median(kept):,.0f}; p = {p:.1g}), so what was judged is no sample of all"
+                f"; the dropped outputs are {word} (median {median(dropped_lengths):,.0f} characters, "
+                f"the judged {median(judged_lengths):,.0f}; p = {p:.1g}), so what was judged is no "
+                "sample of all"
             )
     large = width >= LOST_MARGIN
     severity = (
@@ -137,7 +142,7 @@ def check_dropped(result: Result, rows: Sequence[Judged], missing: Sequence[str]
     result.add("dropped_rows", severity, message, evidence)  # type: ignore[arg-type]
 
 
-def check_position(result: Result, rows: Sequence[Judged], order_from: str) -> None:
+def check_position(result: Result, rows: Sequence[JudgedPair], order_from: str) -> None:
     """position_bias, where each prompt was shown in one order, drawn for it."""
     bias = position_bias((row.first, row.preference) for row in rows if row.first is not None)
     if bias["p_value"] is None or bias["p_value"] >= SURE:
@@ -156,11 +161,11 @@ def check_position(result: Result, rows: Sequence[Judged], order_from: str) -> N
     )
 
 
-def check_length(result: Result, rows: Sequence[Judged]) -> None:
+def check_length(result: Result, rows: Sequence[JudgedPair]) -> None:
     """length_bias: by the published length-controlled win rate where there is one, and else by a
     logistic regression of the preference on tanh of the standardised difference in length (the length
     term of AlpacaEval's length control; Dubois et al., arXiv 2404.04475)."""
-    told = [
+    shares_and_gaps = [
         (row.share, len(row.output) - len(row.baseline))
         for row in rows
         if row.preference is not None and row.output is not None and row.baseline is not None
@@ -172,14 +177,14 @@ def check_length(result: Result, rows: Sequence[Judged]) -> None:
     reasons = []
     if raw is not None and controlled is not None:
         evidence |= {"win_rate": raw, "length_controlled_winrate": controlled}
-        judged = published.get("n_judged") or len(told)
+        judged = published.get("n_judged") or len(shares_and_gaps)
         if abs(raw - controlled) >= LENGTH_EFFECT and judged >= FEWEST:
             reasons.append(
                 f"the published win rate is {raw:.1f}, the length-controlled one {controlled:.1f} "
                 f"({controlled - raw:+.1f} points)"
             )
-    if len(told) >= FEWEST:
-        reasons += _length_in(told, controlled is None, evidence)
+    if len(shares_and_gaps) >= FEWEST:
+        reasons += _length_in(shares_and_gaps, controlled is None, evidence)
     if reasons:
         result.add(
             "length_bias", "warning", "length explains the score: " + "; ".join(reasons), evidence
@@ -187,22 +192,26 @@ def check_length(result: Result, rows: Sequence[Judged]) -> None:
 
 
 def _length_in(
-    told: Sequence[tuple[float, int]], estimates: bool, evidence: dict[str, Any]
+    shares_and_gaps: Sequence[tuple[float, int]], estimates: bool, evidence: dict[str, Any]
 ) -> list[str]:
-    shares = [share for share, _ in told]
-    spread = math.sqrt(fmean(gap**2 for _, gap in told) - fmean(gap for _, gap in told) ** 2)
+    shares = [share for share, _ in shares_and_gaps]
+    spread = math.sqrt(
+        fmean(gap**2 for _, gap in shares_and_gaps) - fmean(gap for _, gap in shares_and_gaps) ** 2
+    )
     if spread == 0:
         return []
-    x = [math.tanh(gap / spread) for _, gap in told]
+    x = [math.tanh(gap / spread) for _, gap in shares_and_gaps]
     p = score_test(shares, x)
-    longer = [share for share, gap in told if gap > 0]
-    shorter = [share for share, gap in told if gap < 0]
+    longer = [share for share, gap in shares_and_gaps if gap > 0]
+    shorter = [share for share, gap in shares_and_gaps if gap < 0]
     evidence |= {
         "slope_p_value": p,
         "longer": {"judged": len(longer), "win_rate": 100 * fmean(longer) if longer else None},
         "shorter": {"judged": len(shorter), "win_rate": 100 * fmean(shorter) if shorter else None},
     }
-    if p >= LENGTH_SURE or min(len(longer), len(shorter)) < max(10, LENGTH_SIDE * len(told)):
+    if p >= LENGTH_SURE or min(len(longer), len(shorter)) < max(
+        10, LENGTH_SIDE * len(shares_and_gaps)
+    ):
         return []
     intercept, slope = logistic(shares, x)
     equal, raw = 100 / (1 + math.exp(-intercept)), 100 * fmean(shares)
@@ -224,7 +233,7 @@ def _length_in(
 
 def check_stored(
     result: Result,
-    rows: Sequence[Judged],
+    rows: Sequence[JudgedPair],
     unread: Sequence[int],
     what: Callable[[int], str] = lambda _: "",
 ) -> None:

@@ -29,7 +29,7 @@ NEARLY_ALL = 700
 
 
 @dataclass(frozen=True)
-class Line:
+class LeaderboardLine:
     """One model's figures. decimals: of each as it is printed. unreadable: cells that are no number, by
     figure."""
 
@@ -40,18 +40,18 @@ class Line:
     unreadable: dict[str, str] = field(default_factory=dict)
 
 
-def read_lines_of(path: Path) -> list[Line]:
+def read_lines_of(path: Path) -> list[LeaderboardLine]:
     """The lines of a leaderboard. Raises Unreadable: it is none."""
     table = read_table(path)
     if not table or "win_rate" not in table[0]:
         raise Unreadable("it has no column win_rate")
-    named = "" if "" in table[0] else next(iter(table[0]))
+    name_column = "" if "" in table[0] else next(iter(table[0]))
     lines = []
     for row in table:
         figures, decimals, unreadable = {}, {}, {}
         for column, cell in row.items():
             name = NAMES.get(column, column)
-            if column == named or not cell.strip():
+            if column == name_column or not cell.strip():
                 continue
             printed = _plain(cell, name in WHOLE)
             number = _number(printed)
@@ -60,11 +60,11 @@ def read_lines_of(path: Path) -> list[Line]:
                 decimals[name] = _decimals(printed)
             elif name in FIGURES:
                 unreadable[name] = cell.strip()
-        lines.append(Line(path, row[named].strip(), figures, decimals, unreadable))
+        lines.append(LeaderboardLine(path, row[name_column].strip(), figures, decimals, unreadable))
     return lines
 
 
-def published_of(line: Line) -> dict[str, Any]:
+def published_of(line: LeaderboardLine) -> dict[str, Any]:
     """The figures, counts as whole numbers."""
     return {
         name: int(value) if name in WHOLE and value == int(value) else value
@@ -72,7 +72,7 @@ def published_of(line: Line) -> dict[str, Any]:
     }
 
 
-def recomputed(line: Line) -> dict[str, Any]:
+def recomputed(line: LeaderboardLine) -> dict[str, Any]:
     """What a line's counts of wins, losses and draws say of its other figures.
 
     The discrete win rate always, and where it is the win rate (a judge that only knows wins, losses and
@@ -85,39 +85,44 @@ def recomputed(line: Line) -> dict[str, Any]:
     if wins + losses + draws == 0:
         return {}
     described = describe([MODEL] * wins + [BASELINE] * losses + [DRAW] * draws)
-    found = {"n_judged": described["n_total"], "discrete_win_rate": described["discrete_win_rate"]}
+    figures = {
+        "n_judged": described["n_total"],
+        "discrete_win_rate": described["discrete_win_rate"],
+    }
     rate = line.figures.get("win_rate")
     if rate is not None and agreeing_digits(rate, described["win_rate"]) >= 6:
-        found |= {
+        figures |= {
             "win_rate": described["win_rate"], "standard_error": described["standard_error"],
         }  # fmt: skip
-    return found
+    return figures
 
 
-def faults(line: Line) -> list[str]:
+def faults(line: LeaderboardLine) -> list[str]:
     """Where a line's figures contradict one another, in words."""
-    found = []
-    ours = recomputed(line)
+    contradictions = []
+    recomputed_figures = recomputed(line)
     f = line.figures
-    if not ours:
+    if not recomputed_figures:
         return []
     for name in ("n_judged", "discrete_win_rate", "standard_error"):
-        if name in f and name in ours and ours[name] is not None:
-            wanted = min(line.decimals[name], 8)
-            if agreeing_digits(f[name], ours[name]) < wanted:
-                found.append(f"{name} is {f[name]:g}, by the counts {ours[name]:g}")
-    total = ours["n_judged"]
+        if name in f and name in recomputed_figures and recomputed_figures[name] is not None:
+            decimals = min(line.decimals[name], 8)
+            if agreeing_digits(f[name], recomputed_figures[name]) < decimals:
+                contradictions.append(
+                    f"{name} is {f[name]:g}, by the counts {recomputed_figures[name]:g}"
+                )
+    total = recomputed_figures["n_judged"]
     wins, draws = f["n_wins"], f["n_draws"]
     losses = total - wins - draws
     # A win is worth more than a half and at most one, a loss at least nothing and less than a half.
     least, most = 50 * (wins + draws) / total, 50 * (2 * wins + losses + draws) / total
     rate = f.get("win_rate")
     if rate is not None and not least - 0.01 <= rate <= most + 0.01:
-        found.append(f"win_rate is {rate:g}, by the counts between {least:g} and {most:g}")
-    return found
+        contradictions.append(f"win_rate is {rate:g}, by the counts between {least:g} and {most:g}")
+    return contradictions
 
 
-def expected_by(line: Line) -> tuple[int, str] | None:
+def expected_by(line: LeaderboardLine) -> tuple[int, str] | None:
     """AlpacaEval's 805 where a line is surely of that set: the length-controlled win rate is for it."""
     judged = line.figures.get("n_judged")
     if judged is None or "length_controlled_winrate" not in line.figures:
@@ -138,7 +143,7 @@ def bounds(metrics: dict[str, Any], expected: int) -> dict[str, Any]:
     }
 
 
-def check_lines(result: Result, lines: list[Line]) -> None:
+def check_lines(result: Result, lines: list[LeaderboardLine]) -> None:
     """count_mismatch for each line whose figures do not fit together."""
     for line in lines:
         wrong = faults(line)
@@ -151,7 +156,7 @@ def check_lines(result: Result, lines: list[Line]) -> None:
             )
 
 
-def check_unreadable(result: Result, lines: Sequence[Line]) -> None:
+def check_unreadable(result: Result, lines: Sequence[LeaderboardLine]) -> None:
     """What stands for a number and is none: a note, and no match; count_mismatch for what could be
     recomputed."""
     for line in lines:

@@ -8,25 +8,32 @@ from pathlib import PurePath
 from typing import Any
 
 from harness.audit.contents import RESULTS, of_kind
-from harness.audit.files import Given, Unreadable, read_json
+from harness.audit.files import AuditSource, Unreadable, read_json
 from harness.audit.lm_eval_files import (
     MEANS,
-    Run,
-    Task,
-    again,
+    LmEvalRun,
+    LmEvalTask,
     find_samples,
     is_results,
     main_score,
     name_filters,
     read_run,
     read_samples,
+    recomputed_score,
     repeated,
     stored_values,
     wrong_answers,
 )
 from harness.audit.lm_eval_own import audit_own, is_own
 from harness.audit.lm_eval_tables import check_readmes, compare_runs
-from harness.audit.model import EXAMPLES, MOST_DIGITS, Result, agreeing_digits, short, whole
+from harness.audit.model import (
+    EXAMPLES,
+    MOST_DIGITS,
+    Result,
+    agreeing_digits,
+    guarded_result,
+    short,
+)
 from harness.eval.tasks.benchmarks import MMLU, SUBJECTS
 from harness.eval.tasks.scores import mean_and_error, pooled
 
@@ -47,56 +54,60 @@ RIGHT_OR_WRONG = ("arc_challenge", "hellaswag", MMLU, "winogrande", "gsm8k")
 """Tasks whose acc, acc_norm and exact_match are 1 or 0 for each question."""
 
 
-def find(given: Given) -> list[Result]:
+def find(source: AuditSource) -> list[Result]:
     """A result for each results file below the path."""
-    runs: list[tuple[Result, Run]] = []
-    own = []
-    results = of_kind(given, RESULTS)
-    named = [p for p in given.files if p.suffix.lower() == ".json" and "results" in p.name.lower()]
-    for path in dict.fromkeys([*named, *results]):
+    runs: list[tuple[Result, LmEvalRun]] = []
+    own_results = []
+    results = of_kind(source, RESULTS)
+    named_paths = [
+        p for p in source.files if p.suffix.lower() == ".json" and "results" in p.name.lower()
+    ]
+    for path in dict.fromkeys([*named_paths, *results]):
         try:
             value = read_json(path)
             if is_own(value):
-                own.append(audit_own(path, value, KIND))
-                given.claim(path.parent)
+                own_results.append(audit_own(path, value, KIND))
+                source.claim(path.parent)
                 continue
             if not is_results(value):
                 continue
             run = read_run(path, value)
         except Unreadable as e:
             if path.name.lower().startswith("results"):
-                given.skip(path, str(e))
+                source.skip(path, str(e))
             continue
-        find_samples(run, given.files, results)
-        runs.append((whole(path, KIND, partial(_audit, run, given)), run))
-        given.claim(path, *run.samples.values())
+        find_samples(run, source.files, results)
+        runs.append((guarded_result(path, KIND, partial(_audit, run, source)), run))
+        source.claim(path, *run.samples.values())
     compare_runs(runs)
-    check_readmes(runs, given)
-    return [*own, *(result for result, _ in runs)]
+    check_readmes(runs, source)
+    return [*own_results, *(result for result, _ in runs)]
 
 
-def _audit(run: Run, given: Given) -> Result:
+def _audit(run: LmEvalRun, source: AuditSource) -> Result:
     result = Result(str(run.path), KIND)
     result.material["files"] = {}
     for task in run.tasks.values():
         # A group's own numbers are its tasks'.
         if task.name not in run.groups:
-            _check_task(result, run, task, given)
-    for (name, metric, kept), stored in run.absent.items():
-        result.published[_name(name, metric, kept)] = stored
-        told = "null" if stored is None else str(stored).replace("nan", "NaN")
-        result.notes.append(f"{_name(name, metric, kept)} is {told} in the file, and no number")
+            _check_task(result, run, task, source)
+    for (name, metric, filter_name), stored in run.absent.items():
+        result.published[_name(name, metric, filter_name)] = stored
+        stored_text = "null" if stored is None else str(stored).replace("nan", "NaN")
+        result.notes.append(
+            f"{_name(name, metric, filter_name)} is {stored_text} in the file, and no number"
+        )
     if run.empty:
         result.notes.append(f"no metric is stored of {short(', '.join(run.empty))}")
     _check_numbers(result, run)
     _check_groups(result, run)
     _check_shares(result, run)
-    asked = [t for n, t in run.tasks.items() if n not in run.groups]
-    counted = [t for t in asked if t.judged is not None]
+    leaf_tasks = [t for n, t in run.tasks.items() if n not in run.groups]
+    counted = [t for t in leaf_tasks if t.judged is not None]
     result.metrics["n_judged"] = sum(t.judged or 0 for t in counted) or None
     # Of the others nothing says how many were asked, and so not that any are missing.
     result.metrics["n_expected"] = sum(t.expected or t.judged or 0 for t in counted) or None
-    unknown = [t.name for t in asked if t.judged is None]
+    unknown = [t.name for t in leaf_tasks if t.judged is None]
     if unknown:
         result.notes.append(
             f"how many questions were asked is not in the files: {short(', '.join(unknown))}"
@@ -105,38 +116,38 @@ def _audit(run: Run, given: Given) -> Result:
     return result
 
 
-def _check_task(result: Result, run: Run, task: Task, given: Given) -> None:
-    rows = _rows(result, run, task, given)
-    for (metric, kept), score in task.scores.items():
-        name = _name(task.name, metric, kept)
+def _check_task(result: Result, run: LmEvalRun, task: LmEvalTask, source: AuditSource) -> None:
+    rows = _rows(result, run, task, source)
+    for (metric, filter_name), score in task.scores.items():
+        name = _name(task.name, metric, filter_name)
         result.published[name] = score
-        error = task.errors.get((metric, kept))
+        error = task.errors.get((metric, filter_name))
         if error is not None:
             result.published[f"{name}_stderr"] = error
-        values, questions = stored_values(rows, metric, kept)
-        ours = again(values, task, metric, kept) if values else None
-        is_each = ours is not None and all(isinstance(value, float) for value in values)
+        values, questions = stored_values(rows, metric, filter_name)
+        recomputed = recomputed_score(values, task, metric, filter_name) if values else None
+        is_each = recomputed is not None and all(isinstance(value, float) for value in values)
         if is_each and task.judged is None:
             task.judged = questions
-        if ours is not None and len(values) < questions:
-            _check_lacking(result, task, name, score, ours, metric, len(values), questions)
+        if recomputed is not None and len(values) < questions:
+            _check_lacking(result, task, name, score, recomputed, metric, len(values), questions)
             continue
-        if ours is not None:
-            result.metrics[name] = ours
+        if recomputed is not None:
+            result.metrics[name] = recomputed
         if is_each and metric in task.means:
             _, spread = mean_and_error(values)
             if spread is not None and error is not None:
                 result.metrics[f"{name}_stderr"] = spread
-        elif ours is None and metric in MEANS and task.benchmark in RIGHT_OR_WRONG:
+        elif recomputed is None and metric in MEANS and task.benchmark in RIGHT_OR_WRONG:
             _check_sums(result, task, name, score, error)
 
 
 def _check_lacking(
     result: Result,
-    task: Task,
+    task: LmEvalTask,
     name: str,
     score: float,
-    ours: float,
+    recomputed: float,
     metric: str,
     having: int,
     questions: int,
@@ -144,32 +155,34 @@ def _check_lacking(
     """Of some questions no value of a metric is stored: a mean over the others, and what it may be
     over all."""
     lacking = questions - having
-    told = f"{name}: {lacking:,} of the {questions:,} questions have no {metric}"
-    if agreeing_digits(score, ours) >= DIGITS:
-        result.metrics[name] = ours
-        result.notes.append(f"{told}; what is given is over the other {having:,}")
+    message = f"{name}: {lacking:,} of the {questions:,} questions have no {metric}"
+    if agreeing_digits(score, recomputed) >= DIGITS:
+        result.metrics[name] = recomputed
+        result.notes.append(f"{message}; what is given is over the other {having:,}")
         return
-    low, high = ours * having / questions, (ours * having + lacking) / questions
+    low, high = recomputed * having / questions, (recomputed * having + lacking) / questions
     may_be = metric not in MEANS or low - 1e-9 <= score <= high + 1e-9
-    result.metrics[f"{name} over {having} questions"] = ours
+    result.metrics[f"{name} over {having} questions"] = recomputed
     if not may_be:
         result.matches = False
     result.add(
         "count_mismatch",
         "warning" if may_be else "error",
-        f"{told}; over the other {having:,} it is {ours:.6g}, "
+        f"{message}; over the other {having:,} it is {recomputed:.6g}, "
         + (f"over all between {low:.6g} and {high:.6g}, " if metric in MEANS else "")
         + f"given is {score:.6g}",
         {"task": task.name, "metric": metric, "questions": questions, "lacking": lacking,
-         "given": score, "recomputed": ours},
+         "given": score, "recomputed": recomputed},
     )  # fmt: skip
 
 
-def _name(task: str, metric: str, kept: str) -> str:
-    return f"{task} {metric}" + ("" if kept == "none" else f" ({kept})")
+def _name(task: str, metric: str, filter_name: str) -> str:
+    return f"{task} {metric}" + ("" if filter_name == "none" else f" ({filter_name})")
 
 
-def _rows(result: Result, run: Run, task: Task, given: Given) -> list[dict[str, Any]]:
+def _rows(
+    result: Result, run: LmEvalRun, task: LmEvalTask, source: AuditSource
+) -> list[dict[str, Any]]:
     """The questions that were kept of a task, after a look at whether they are all and each once."""
     path = run.samples.get(task.name)
     if path is None:
@@ -177,7 +190,7 @@ def _rows(result: Result, run: Run, task: Task, given: Given) -> list[dict[str, 
     try:
         rows = read_samples(path)
     except Unreadable as e:
-        given.skip(path, str(e))
+        source.skip(path, str(e))
         return []
     result.material["files"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     is_named = any("filter" in row for row in rows)
@@ -233,7 +246,9 @@ def _rows(result: Result, run: Run, task: Task, given: Given) -> list[dict[str, 
     return rows
 
 
-def _check_sums(result: Result, task: Task, name: str, score: float, error: float | None) -> None:
+def _check_sums(
+    result: Result, task: LmEvalTask, name: str, score: float, error: float | None
+) -> None:
     """Without the questions: right answers must be whole, and an error tells of how many it is."""
     implied = None
     if error is not None and error > 1e-9 and 0 < score < 1:
@@ -263,9 +278,9 @@ def _check_sums(result: Result, task: Task, name: str, score: float, error: floa
         )
 
 
-def _check_numbers(result: Result, run: Run) -> None:
+def _check_numbers(result: Result, run: LmEvalRun) -> None:
     """dropped_rows: fewer questions asked than there are; MMLU's subjects together."""
-    parts: dict[str, list[Task]] = {}
+    parts: dict[str, list[LmEvalTask]] = {}
     for task in run.tasks.values():
         if task.name in run.groups:
             continue
@@ -277,11 +292,14 @@ def _check_numbers(result: Result, run: Run) -> None:
             task.judged = min(int(most), task.expected)
         parts.setdefault(task.benchmark, []).append(task)
     for name, tasks in parts.items():
-        known = [t for t in tasks if t.judged is not None and t.expected is not None]
-        judged, expected = sum(t.judged or 0 for t in known), sum(t.expected or 0 for t in known)
+        sized_tasks = [t for t in tasks if t.judged is not None and t.expected is not None]
+        judged, expected = (
+            sum(t.judged or 0 for t in sized_tasks),
+            sum(t.expected or 0 for t in sized_tasks),
+        )
         if judged < expected:
-            _dropped(result, run, name, known, judged, expected)
-        elif run.limit is not None and not known:
+            _dropped(result, run, name, sized_tasks, judged, expected)
+        elif run.limit is not None and not sized_tasks:
             result.notes.append(
                 f"{name} was run with a limit of {run.limit:g}; how many questions there are is not in "
                 "the file"
@@ -289,7 +307,7 @@ def _check_numbers(result: Result, run: Run) -> None:
 
 
 def _dropped(
-    result: Result, run: Run, name: str, tasks: list[Task], judged: int, expected: int
+    result: Result, run: LmEvalRun, name: str, tasks: list[LmEvalTask], judged: int, expected: int
 ) -> None:
     metric = main_score(tasks[0])[0]
     right = math.fsum(main_score(t)[1] * (t.judged or 0) for t in tasks)
@@ -318,7 +336,7 @@ def _dropped(
     )
 
 
-def _check_groups(result: Result, run: Run) -> None:
+def _check_groups(result: Result, run: LmEvalRun) -> None:
     """A group's mean, over questions and over tasks; MMLU also where only its subjects are there."""
     groups = dict(run.groups)
     subjects = [name for name, t in run.tasks.items() if t.benchmark == MMLU and name not in groups]
@@ -326,34 +344,44 @@ def _check_groups(result: Result, run: Run) -> None:
         groups[MMLU] = subjects
     for group, names in groups.items():
         members = [run.tasks[n] for n in names if n in run.tasks and n not in run.groups]
-        whole = run.tasks.get(group)
-        kept_metrics = (
-            whole.scores if whole else {("acc", "none"): math.nan} if group == MMLU else {}
+        group_task = run.tasks.get(group)
+        printed_scores = (
+            group_task.scores
+            if group_task
+            else {("acc", "none"): math.nan}
+            if group == MMLU
+            else {}
         )
-        for (metric, kept), printed in kept_metrics.items():
-            name = _name(group, metric, kept)
+        for (metric, filter_name), printed in printed_scores.items():
+            name = _name(group, metric, filter_name)
             if math.isfinite(printed):
                 result.published[name] = printed
-            parts = [(t, t.scores[metric, kept]) for t in members if (metric, kept) in t.scores]
+            parts = [
+                (t, t.scores[metric, filter_name])
+                for t in members
+                if (metric, filter_name) in t.scores
+            ]
             if len(parts) < 2 or metric not in MEANS:
                 continue
-            values = [result.metrics.get(_name(t.name, metric, kept), score) for t, score in parts]
+            values = [
+                result.metrics.get(_name(t.name, metric, filter_name), score) for t, score in parts
+            ]
             by_task = math.fsum(values) / len(values)
             sizes = [t.judged for t, _ in parts if t.judged]
             by_question = None
             if len(sizes) == len(parts):
                 weighted = math.fsum(v * n for v, n in zip(values, sizes, strict=True))
                 by_question = weighted / sum(sizes)
-                errors = [t.errors.get((metric, kept)) for t, _ in parts]
+                errors = [t.errors.get((metric, filter_name)) for t, _ in parts]
                 result.metrics[f"{name} by questions"] = by_question
                 if len(sizes) < sum(sizes):
                     result.metrics[f"{name} by questions_stderr"] = pooled(errors, sizes)
             result.metrics[f"{name} by tasks"] = by_task
             if math.isfinite(printed):
-                ours = [v for v in (by_question, by_task) if v is not None]
-                result.metrics[name] = min(ours, key=lambda v: abs(v - printed))
+                candidates = [v for v in (by_question, by_task) if v is not None]
+                result.metrics[name] = min(candidates, key=lambda v: abs(v - printed))
         # A file that lists no subjects does not say over how many its score is.
-        if group == MMLU and 0 < len(names) < SUBJECTS and whole is not None:
+        if group == MMLU and 0 < len(names) < SUBJECTS and group_task is not None:
             result.add(
                 "count_mismatch",
                 "warning",
@@ -362,17 +390,17 @@ def _check_groups(result: Result, run: Run) -> None:
             )
 
 
-def _check_shares(result: Result, run: Run) -> None:
+def _check_shares(result: Result, run: LmEvalRun) -> None:
     """count_mismatch: an accuracy that is no share of 1."""
     for task in run.tasks.values():
-        for (metric, kept), score in task.scores.items():
+        for (metric, filter_name), score in task.scores.items():
             if metric in MEANS and not 0 <= score <= 1:
                 result.matches = False
                 result.add(
                     "count_mismatch",
                     "error",
-                    f"{_name(task.name, metric, kept)} of {score:g} is no share of 1, as lm-eval "
-                    "writes it",
+                    f"{_name(task.name, metric, filter_name)} of {score:g} is no share of 1, as "
+                    "lm-eval writes it",
                     {"task": task.name, "metric": metric, "given": score},
                 )
 
@@ -383,9 +411,9 @@ def _match(result: Result) -> None:
     differing = {}
     same = [] if result.matches is None else [result.matches]
     for name, published in result.published.items():
-        ours = result.metrics.get(name)
-        if isinstance(ours, float) and isinstance(published, float):
-            agree = agreeing_digits(published, ours)
+        recomputed = result.metrics.get(name)
+        if isinstance(recomputed, float) and isinstance(published, float):
+            agree = agreeing_digits(published, recomputed)
             result.digits[name] = agree
             printed = (
                 len(repr(published).partition(".")[2])
@@ -394,7 +422,7 @@ def _match(result: Result) -> None:
             )
             same.append(agree >= min(DIGITS, printed))
             if not same[-1]:
-                differing[name] = {"published": published, "recomputed": ours}
+                differing[name] = {"published": published, "recomputed": recomputed}
     result.matches = all(same) if same else None
     if differing:
         parts = [f"{n} {v['published']:.6g} / {v['recomputed']:.6g}" for n, v in differing.items()]

@@ -47,7 +47,7 @@ instructions, of which each question has several."""
 
 
 @dataclass
-class Task:
+class LmEvalTask:
     """One task's numbers. scores: (metric, filter) -> its mean; errors: their standard errors.
     judged: questions that were asked; expected: those that there are; shots: examples shown."""
 
@@ -74,11 +74,11 @@ class Task:
 
 
 @dataclass
-class Run:
+class LmEvalRun:
     """One results file. groups: group -> its tasks, all the way down. settings: how it was run."""
 
     path: Path
-    tasks: dict[str, Task]
+    tasks: dict[str, LmEvalTask]
     groups: dict[str, list[str]]
     limit: float | None
     model: str
@@ -108,7 +108,7 @@ def is_results(value: Any) -> bool:
     )
 
 
-def read_run(path: Path, value: dict[str, Any]) -> Run:
+def read_run(path: Path, value: dict[str, Any]) -> LmEvalRun:
     """Raises Unreadable: no task of it has a metric."""
     shots, counts = _dict(value, "n-shot"), _dict(value, "n-samples")
     configs, versions = _dict(value, "configs"), _dict(value, "versions")
@@ -124,36 +124,38 @@ def read_run(path: Path, value: dict[str, Any]) -> Run:
     for name, numbers in value["results"].items():
         if not isinstance(numbers, dict):
             continue
-        plain, told = _plain_name(str(name))
-        task = Task(plain, version=versions.get(name))
+        plain, name_shots = _plain_name(str(name))
+        task = LmEvalTask(plain, version=versions.get(name))
         for key, stored in numbers.items():
-            (metric, kept), found = _split(key), number(stored)
-            if found is None:
+            (metric, filter_name), figure = _split(key), number(stored)
+            if figure is None:
                 if (stored is None or isinstance(stored, float)) and "_stderr" not in metric:
-                    absent[plain, metric, kept] = stored
+                    absent[plain, metric, filter_name] = stored
             elif metric.endswith("_stderr"):
-                task.errors[metric.removesuffix("_stderr"), kept] = found
+                task.errors[metric.removesuffix("_stderr"), filter_name] = figure
             elif metric not in ("alias", "name", "sample_len", "sample_count"):
-                task.scores[metric, kept] = found
+                task.scores[metric, filter_name] = figure
         count = _dict(counts, name)
         task.judged = _count(count.get("effective", numbers.get("sample_len")))
         task.expected = _count(count.get("original"))
-        own = _dict(configs, name)
-        given = shots.get(name, own.get("num_fewshot", config.get("num_fewshot")))
-        task.shots = told if told is not None else _count(given, 0)
-        listed = own.get("metric_list")
-        told_how = [m for m in (listed if isinstance(listed, list) else ()) if isinstance(m, dict)]
-        task.means |= _means(own)
-        if told_how and all(m.get("aggregation") == "mean" for m in told_how):
+        task_config = _dict(configs, name)
+        stated_shots = shots.get(name, task_config.get("num_fewshot", config.get("num_fewshot")))
+        task.shots = name_shots if name_shots is not None else _count(stated_shots, 0)
+        listed = task_config.get("metric_list")
+        metric_configs = [
+            m for m in (listed if isinstance(listed, list) else ()) if isinstance(m, dict)
+        ]
+        task.means |= _means(task_config)
+        if metric_configs and all(m.get("aggregation") == "mean" for m in metric_configs):
             # Metrics that are functions have another name here than in the results.
             task.means |= {metric for metric, _ in task.scores}
         task.means |= {metric for metric, _ in task.scores if _PASS_AT.fullmatch(metric)}
         task.formulas = dict.fromkeys(task.means, "mean") | {
             str(m.get("metric")): str(m["aggregation"])
-            for m in told_how
+            for m in metric_configs
             if m.get("aggregation") in FORMULAS
         }
-        task.filters = _filters(own, task)
+        task.filters = _filters(task_config, task)
         if task.scores:
             tasks[plain] = task
         elif not any(of == plain for of, _, _ in absent):
@@ -162,7 +164,7 @@ def read_run(path: Path, value: dict[str, Any]) -> Run:
         raise Unreadable("none of its tasks has a metric")
     _complete_groups(groups, tasks, value)
     limit = number(config.get("limit"))
-    run = Run(path, tasks, groups, limit, _model(value, config), _settings(value, config))
+    run = LmEvalRun(path, tasks, groups, limit, _model(value, config), _settings(value, config))
     run.absent = absent
     # A group may have its tasks' numbers alone.
     run.empty = [
@@ -171,8 +173,8 @@ def read_run(path: Path, value: dict[str, Any]) -> Run:
     return run
 
 
-def _filters(config: dict[str, Any], task: Task) -> tuple[str, ...]:
-    scored = tuple(dict.fromkeys(kept for _, kept in task.scores))
+def _filters(config: dict[str, Any], task: LmEvalTask) -> tuple[str, ...]:
+    scored = tuple(dict.fromkeys(filter_name for _, filter_name in task.scores))
     listed = config.get("filter_list")
     names = [
         f.get("name") for f in (listed if isinstance(listed, list) else ()) if isinstance(f, dict)
@@ -181,7 +183,7 @@ def _filters(config: dict[str, Any], task: Task) -> tuple[str, ...]:
 
 
 def _complete_groups(
-    groups: dict[str, list[str]], tasks: dict[str, Task], value: dict[str, Any]
+    groups: dict[str, list[str]], tasks: dict[str, LmEvalTask], value: dict[str, Any]
 ) -> None:
     """Groups that older files do not list as such."""
     for name in (*_dict(value, "groups"), *MMLU_PARTS):
@@ -192,7 +194,7 @@ def _complete_groups(
         groups[MMLU] = [n for n in subjects if n != MMLU]
 
 
-def find_samples(run: Run, files: Sequence[Path], results: Collection[Path] = ()) -> None:
+def find_samples(run: LmEvalRun, files: Sequence[Path], results: Collection[Path] = ()) -> None:
     """The files with the run's questions: in its folder, and of its time where there are several.
 
     results: results files, whatever they are called.
@@ -206,12 +208,12 @@ def find_samples(run: Run, files: Sequence[Path], results: Collection[Path] = ()
         )
         > 1
     )
-    found: dict[str, list[tuple[Path, str | None]]] = {}
+    samples_by_task: dict[str, list[tuple[Path, str | None]]] = {}
     for path in files:
-        named = _SAMPLES.match(path.name)
-        if named and path.parent == run.path.parent:
-            found.setdefault(named[1], []).append((path, named[2]))
-    for name, paths in found.items():
+        sample_match = _SAMPLES.match(path.name)
+        if sample_match and path.parent == run.path.parent:
+            samples_by_task.setdefault(sample_match[1], []).append((path, sample_match[2]))
+    for name, paths in samples_by_task.items():
         same = [p for p, when in paths if when == date]
         if same or (len(paths) == 1 and not is_one_of_several):
             run.samples[_plain_name(name)[0]] = same[0] if same else paths[0][0]
@@ -233,30 +235,34 @@ def name_filters(rows: Sequence[dict[str, Any]], filters: Sequence[str]) -> bool
     lines: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         lines.setdefault(str(row.get("doc_id")), []).append(row)
-    if any(len(some) != len(filters) for some in lines.values()):
+    if any(len(question_lines) != len(filters) for question_lines in lines.values()):
         return False
-    for some in lines.values():
-        for row, kept in zip(some, filters, strict=True):
-            row["filter"] = kept
+    for question_lines in lines.values():
+        for row, filter_name in zip(question_lines, filters, strict=True):
+            row["filter"] = filter_name
     return True
 
 
-def stored_values(rows: Sequence[dict[str, Any]], metric: str, kept: str) -> tuple[list[Any], int]:
+def stored_values(
+    rows: Sequence[dict[str, Any]], metric: str, filter_name: str
+) -> tuple[list[Any], int]:
     """A metric's values of the questions that have one, and how many questions there are."""
-    some = [row.get(metric) for row in rows if row.get("filter", kept) == kept]
+    raw_values = [row.get(metric) for row in rows if row.get("filter", filter_name) == filter_name]
     values = []
-    for stored in some:
+    for stored in raw_values:
         try:
             values.append(_value(stored))
         except (TypeError, ValueError):
             continue
-    return values, len(some)
+    return values, len(raw_values)
 
 
-def again(values: Sequence[Any], task: Task, metric: str, kept: str) -> float | None:
+def recomputed_score(
+    values: Sequence[Any], task: LmEvalTask, metric: str, filter_name: str
+) -> float | None:
     """A score from what is stored of the questions: as the task's configuration says, else in the one
     way of FORMULAS that gives what is printed. None where there is none."""
-    printed, how = task.scores[metric, kept], task.formulas.get(metric)
+    printed, how = task.scores[metric, filter_name], task.formulas.get(metric)
     for formula in (FORMULAS[how],) if how else FORMULAS.values():
         try:
             value = formula(values)
@@ -270,21 +276,21 @@ def again(values: Sequence[Any], task: Task, metric: str, kept: str) -> float | 
 def _value(stored: Any) -> Any:
     """Raises TypeError: it is no number, and no list of them."""
     if isinstance(stored, list):
-        return [_value(one) for one in stored]
-    found = number(float(stored) if isinstance(stored, bool) else stored)
-    if found is None:
+        return [_value(part) for part in stored]
+    value = number(float(stored) if isinstance(stored, bool) else stored)
+    if value is None:
         raise TypeError
-    return found
+    return value
 
 
-def leaderboard_score(task: Task) -> tuple[str, float] | None:
+def leaderboard_score(task: LmEvalTask) -> tuple[str, float] | None:
     """The score by which the leaderboard knows a task; None where the file does not have it."""
-    known = BENCHMARKS.get(task.benchmark)
-    wanted = "mc2" if task.name == "truthfulqa_mc" else known.metric if known else ""
-    return next(((m, score) for (m, _), score in task.scores.items() if m == wanted), None)
+    benchmark = BENCHMARKS.get(task.benchmark)
+    metric = "mc2" if task.name == "truthfulqa_mc" else benchmark.metric if benchmark else ""
+    return next(((m, score) for (m, _), score in task.scores.items() if m == metric), None)
 
 
-def main_score(task: Task) -> tuple[str, float]:
+def main_score(task: LmEvalTask) -> tuple[str, float]:
     """The leaderboard's metric of a task, else its first."""
     (metric, _), score = next(iter(task.scores.items()))
     return leaderboard_score(task) or (metric, score)
@@ -304,8 +310,10 @@ def wrong_answers(rows: Sequence[dict[str, Any]]) -> list[Any]:
         target, replies, acc = number(row.get("target")), row.get("filtered_resps"), row.get("acc")
         if target is None or acc not in (0, 1) or not isinstance(replies, list) or len(replies) < 2:
             continue
-        found = [number(r[0]) if isinstance(r, list) and len(r) == 2 else None for r in replies]
-        likely = [ll for ll in found if ll is not None]
+        log_likelihoods = [
+            number(r[0]) if isinstance(r, list) and len(r) == 2 else None for r in replies
+        ]
+        likely = [ll for ll in log_likelihoods if ll is not None]
         if len(likely) != len(replies) or not 0 <= target < len(likely):
             continue
         best = max(likely)
@@ -316,8 +324,8 @@ def wrong_answers(rows: Sequence[dict[str, Any]]) -> list[Any]:
 
 
 def _split(key: str) -> tuple[str, str]:
-    metric, _, kept = str(key).partition(",")
-    return metric, kept or "none"
+    metric, _, filter_name = str(key).partition(",")
+    return metric, filter_name or "none"
 
 
 def _plain_name(name: str) -> tuple[str, int | None]:
@@ -329,15 +337,15 @@ def _plain_name(name: str) -> tuple[str, int | None]:
     return (f"{PREFIX}{subject[1]}" if subject else plain), shots
 
 
-def _leaves(name: str, groups: dict[str, Any], seen: set[str]) -> Iterator[str]:
+def _leaves(name: str, groups: dict[str, Any], visited: set[str]) -> Iterator[str]:
     parts = groups.get(name)
     if not isinstance(parts, list) or not parts:
         yield _plain_name(name)[0]
         return
     for part in parts:
-        if isinstance(part, str) and part not in seen:
-            seen.add(part)
-            yield from _leaves(part, groups, seen)
+        if isinstance(part, str) and part not in visited:
+            visited.add(part)
+            yield from _leaves(part, groups, visited)
 
 
 def _means(config: dict[str, Any]) -> frozenset[str]:
@@ -354,9 +362,9 @@ def _settings(value: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     arguments = config.get("model_args")
     if isinstance(arguments, str):
         pairs = (part.partition("=") for part in arguments.split(","))
-        arguments = {name.strip(): told.strip() for name, _, told in pairs}
+        arguments = {name.strip(): setting.strip() for name, _, setting in pairs}
     arguments = arguments if isinstance(arguments, dict) else {}
-    found = {
+    settings = {
         "precision": config.get("model_dtype") or arguments.get("dtype"),
         "quantisation": next(
             (n for n in ("load_in_4bit", "load_in_8bit") if arguments.get(n)), None
@@ -368,7 +376,7 @@ def _settings(value: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
         "system prompt": value.get("system_instruction_sha"),
         "few-shot seed": config.get("fewshot_seed"),
     }
-    return {name: told for name, told in found.items() if told is not None}
+    return {name: setting for name, setting in settings.items() if setting is not None}
 
 
 def _model(value: dict[str, Any], config: dict[str, Any]) -> str:
@@ -379,17 +387,17 @@ def _model(value: dict[str, Any], config: dict[str, Any]) -> str:
     if isinstance(arguments, dict):
         arguments = ",".join(f"{k}={v}" for k, v in arguments.items())
     for key in ("peft", "pretrained", "model"):
-        found = re.search(rf"(?:^|,){key}=([^,]+)", str(arguments or ""))
-        if found:
-            return found[1]
+        match = re.search(rf"(?:^|,){key}=([^,]+)", str(arguments or ""))
+        if match:
+            return match[1]
     return str(config.get("model") or "")
 
 
 def _count(value: Any, least: int = 1) -> int | None:
-    found = number(value)
-    return int(found) if found is not None and found >= least and found == int(found) else None
+    count = number(value)
+    return int(count) if count is not None and count >= least and count == int(count) else None
 
 
 def _dict(value: dict[str, Any], name: str) -> dict[str, Any]:
-    found = value.get(name)
-    return found if isinstance(found, dict) else {}
+    inner = value.get(name)
+    return inner if isinstance(inner, dict) else {}

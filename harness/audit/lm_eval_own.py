@@ -29,27 +29,27 @@ def audit_own(path: Path, value: dict[str, Any], kind: str) -> Result:
                 f"samples_{unit}.jsonl has no log-likelihoods to score ({e})"
             ) from None
     try:
-        found = metrics_of(unit_results(samples))
-        asked = {
+        recomputed = metrics_of(unit_results(samples))
+        judged = {
             n: sum(len(r) for u, r in samples.items() if benchmark_of(u) == n) for n in BENCHMARKS
         }
-        there = {
+        expected = {
             n: sum(int(t["questions"]) for u, t in value["tasks"].items() if benchmark_of(u) == n)
             for n in BENCHMARKS
         }
         published = {n: m for n, m in value["scores"].items() if isinstance(m, dict)}
     except (KeyError, TypeError, ValueError, ArithmeticError) as e:
         raise Unreadable(f"its questions make no score ({type(e).__name__}: {e})") from None
-    for name, metric in found.items():
+    for name, metric in recomputed.items():
         _put(result.metrics, name, metric)
         _put(result.published, name, published.get(name, {}))
-    result.metrics["n_judged"] = sum(asked.values())
-    result.metrics["n_expected"] = sum(there.values())
+    result.metrics["n_judged"] = sum(judged.values())
+    result.metrics["n_expected"] = sum(expected.values())
     compare(result)
-    for name in found:
-        if name != AVERAGE and asked[name] < there[name]:
-            _part(result, name, found[name]["value"], asked[name], there[name])
-    subjects = found.get(MMLU, {}).get("subjects", SUBJECTS)
+    for name in recomputed:
+        if name != AVERAGE and judged[name] < expected[name]:
+            _part(result, name, recomputed[name]["value"], judged[name], expected[name])
+    subjects = recomputed.get(MMLU, {}).get("subjects", SUBJECTS)
     if subjects < SUBJECTS:
         result.notes.append(
             f"mmlu is over {subjects} of the {SUBJECTS} subjects, which the row states"
@@ -68,18 +68,24 @@ def audit_own(path: Path, value: dict[str, Any], kind: str) -> Result:
 
 
 def _put(into: dict[str, Any], name: str, metric: dict[str, Any]) -> None:
-    for key, shown in (("value", name), ("standard_error", f"{name} standard_error"),
+    for key, label in (("value", name), ("standard_error", f"{name} standard_error"),
                        ("by_questions", f"{name} by questions")):  # fmt: skip
         if metric.get(key) is not None:
-            into[shown] = metric[key]
+            into[label] = metric[key]
 
 
-def _part(result: Result, name: str, value: float, asked: int, there: int) -> None:
-    low, high = value * asked / there, (value * asked + 100 * (there - asked)) / there
+def _part(result: Result, name: str, value: float, judged: int, expected: int) -> None:
+    low, high = value * judged / expected, (value * judged + 100 * (expected - judged)) / expected
     result.add(
         "dropped_rows",
         "warning",
-        f"{name}: {asked:,} of the {there:,} questions were asked; over all of them the score lies "
+        f"{name}: {judged:,} of the {expected:,} questions were asked; over all of them the score lies "
         f"between {low:.1f} and {high:.1f}, given is {value:.1f}",
-        {"task": name, "judged": asked, "expected": there, "lower_bound": low, "upper_bound": high},
+        {
+            "task": name,
+            "judged": judged,
+            "expected": expected,
+            "lower_bound": low,
+            "upper_bound": high,
+        },
     )

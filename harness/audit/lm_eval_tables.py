@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.audit.claims import Line, read_claims
-from harness.audit.files import Given
+from harness.audit.claims import ReadmeLine, read_claims
+from harness.audit.files import AuditSource
 from harness.audit.leaderboards import ABSENT
-from harness.audit.lm_eval_files import Run, leaderboard_score
+from harness.audit.lm_eval_files import LmEvalRun, leaderboard_score
 from harness.audit.model import Result, agreeing_digits, short
 from harness.eval.tasks.benchmarks import BENCHMARKS, MMLU
 
@@ -25,7 +25,7 @@ COLUMNS = {
     "truthfulqamc2": "truthfulqa_mc2", "tqa": "truthfulqa_mc2",
 }  # fmt: skip
 """How tables call the leaderboard's benchmarks, in letters and figures alone."""
-KNOWN = frozenset(COLUMNS) | frozenset(
+KNOWN_BENCHMARKS = frozenset(COLUMNS) | frozenset(
     """
     agieval arce arceasy bbh boolq codex commonsenseqa copa csqa drop gpqa gsm8k humaneval ifeval
     lambada math mathlvl5 mbpp mmlupro mmlustem musr naturalquestions nq obqa openbookqa piqa race
@@ -48,18 +48,18 @@ _METRIC = re.compile(
 _BOARD = re.compile(r"open\s+llm\s+leader\s?board", re.IGNORECASE)
 
 
-def compare_runs(runs: Sequence[tuple[Result, Run]]) -> None:
+def compare_runs(runs: Sequence[tuple[Result, LmEvalRun]]) -> None:
     """confounded: different models on the same task, run in different ways."""
     differing: dict[tuple[str, str], dict[str, list[int]]] = {}
     for place, (_, run) in enumerate(runs):
         for task in run.tasks.values():
-            for what, told in (("shots", task.shots), ("task version", task.version)):
-                if told is not None and task.name not in run.groups:
-                    differing.setdefault((task.name, what), {}).setdefault(str(told), []).append(
+            for what, setting in (("shots", task.shots), ("task version", task.version)):
+                if setting is not None and task.name not in run.groups:
+                    differing.setdefault((task.name, what), {}).setdefault(str(setting), []).append(
                         place
                     )
-        for what, told in run.settings.items():
-            differing.setdefault(("", what), {}).setdefault(str(told), []).append(place)
+        for what, setting in run.settings.items():
+            differing.setdefault(("", what), {}).setdefault(str(setting), []).append(place)
     for (task_name, what), values in differing.items():
         if len(values) < 2:
             continue
@@ -67,7 +67,7 @@ def compare_runs(runs: Sequence[tuple[Result, Run]]) -> None:
         models = {frozenset(runs[p][1].model for p in places) for places in values.values()}
         if len(models) == 1:
             continue
-        told = "; ".join(
+        details = "; ".join(
             f"{value}: {', '.join(sorted(_short_name(runs[p][1]) for p in places))}"
             for value, places in sorted(values.items())
         )
@@ -76,24 +76,24 @@ def compare_runs(runs: Sequence[tuple[Result, Run]]) -> None:
             runs[place][0].add(
                 "confounded",
                 "warning",
-                f"the {what} {of}differ between the models that stand side by side: {told}",
+                f"the {what} {of}differ between the models that stand side by side: {details}",
                 {"setting": what, "task": task_name or None,
                  "values": {v: sorted(str(runs[p][1].path) for p in ps) for v, ps in values.items()}},
             )  # fmt: skip
 
 
-def _short_name(run: Run) -> str:
+def _short_name(run: LmEvalRun) -> str:
     return short(run.model or str(run.path), 60)
 
 
-def check_readmes(runs: Sequence[tuple[Result, Run]], given: Given) -> None:
+def check_readmes(runs: Sequence[tuple[Result, LmEvalRun]], source: AuditSource) -> None:
     """Averages that do not follow from their line, and shots that are not the leaderboard's where a
     README puts the scores beside the leaderboard's."""
     speaks = None
-    lines: list[Line] = []
-    for path in (p for p in given.files if p.name.lower() == "readme.md"):
-        found, text = read_claims(path)
-        lines += found
+    lines: list[ReadmeLine] = []
+    for path in (p for p in source.files if p.name.lower() == "readme.md"):
+        table_lines, text = read_claims(path)
+        lines += table_lines
         if _BOARD.search(text):
             speaks = speaks or path
     for result, run in runs:
@@ -103,37 +103,37 @@ def check_readmes(runs: Sequence[tuple[Result, Run]], given: Given) -> None:
         _check_claims(runs, lines)
 
 
-def _check_shots(result: Result, run: Run, readme: Path | None) -> None:
-    others: dict[str, tuple[int, int]] = {}
+def _check_shots(result: Result, run: LmEvalRun, readme: Path | None) -> None:
+    deviations: dict[str, tuple[int, int]] = {}
     for task in run.tasks.values():
-        known = BENCHMARKS.get(task.benchmark)
+        benchmark = BENCHMARKS.get(task.benchmark)
         if (
-            known
+            benchmark
             and task.shots is not None
-            and task.shots != known.shots
+            and task.shots != benchmark.shots
             and task.name not in run.groups
         ):
-            others.setdefault(task.benchmark, (task.shots, known.shots))
-    if not others:
+            deviations.setdefault(task.benchmark, (task.shots, benchmark.shots))
+    if not deviations:
         return
-    told = ", ".join(
-        f"{name} with {had} shots, not {wanted}" for name, (had, wanted) in others.items()
+    details = ", ".join(
+        f"{name} with {had} shots, not {expected}" for name, (had, expected) in deviations.items()
     )
     if readme is None:
-        result.notes.append(f"{told}, as the Open LLM Leaderboard (v1) has them")
+        result.notes.append(f"{details}, as the Open LLM Leaderboard (v1) has them")
         return
     result.add(
         "confounded",
         "warning",
-        f"{readme.name} speaks of the Open LLM Leaderboard, and these are other settings: {told}",
-        {"tasks": {n: {"shots": h, "leaderboard": w} for n, (h, w) in others.items()}},
+        f"{readme.name} speaks of the Open LLM Leaderboard, and these are other settings: {details}",
+        {"tasks": {n: {"shots": h, "leaderboard": w} for n, (h, w) in deviations.items()}},
     )
 
 
-def _check_averages(result: Result, lines: Sequence[Line]) -> None:
+def _check_averages(result: Result, lines: Sequence[ReadmeLine]) -> None:
     """An average in a table's line must be that of columns in it: of all scores, of the benchmarks, or
     of those on one side of it; and of no fewer where one of them is empty."""
-    tables: list[list[Line]] = []
+    tables: list[list[ReadmeLine]] = []
     for line in lines:
         last = tables[-1][-1] if tables else None
         if (
@@ -153,7 +153,7 @@ def _check_averages(result: Result, lines: Sequence[Line]) -> None:
             _check_table(result, _transposed(table, place), next(iter(table[place].cells.values())))
 
 
-def _line_of_averages(table: Sequence[Line]) -> int | None:
+def _line_of_averages(table: Sequence[ReadmeLine]) -> int | None:
     """Where benchmarks are lines and models are columns: the line with the averages."""
     firsts = [next(iter(line.cells.values()), "") for line in table]
     if len(set(firsts)) < len(firsts) or len(firsts) < 3:
@@ -161,7 +161,7 @@ def _line_of_averages(table: Sequence[Line]) -> int | None:
     return next((place for place, text in enumerate(firsts) if AVERAGES.match(text)), None)
 
 
-def _transposed(table: Sequence[Line], place: int) -> list[Line]:
+def _transposed(table: Sequence[ReadmeLine], place: int) -> list[ReadmeLine]:
     """Its columns as lines, each at the number of the line with the averages."""
     first, *headings = table[0].cells
     averages = table[place]
@@ -175,7 +175,7 @@ def _transposed(table: Sequence[Line], place: int) -> list[Line]:
 
 
 def _is_over_tables(
-    line: Line, average: str, scores: Sequence[str], tables: Sequence[Sequence[Line]]
+    line: ReadmeLine, average: str, scores: Sequence[str], tables: Sequence[Sequence[ReadmeLine]]
 ) -> bool:
     """Whether an average is over its line and those of the same name in other tables of the file."""
     name = _letters(next(iter(line.cells.values())))
@@ -188,17 +188,21 @@ def _is_over_tables(
             f"{twin.number} {h}": twin.cells[h] for h in list(twin.cells)[1:] if _holds_scores(table, h)
         }  # fmt: skip
         cells |= more
-        for some in (cells, more, {h: line.cells[h] for h in scores} | more):
-            if _fits(replace(line, cells={average: line.cells[average], **some}), average, [*some]):
+        for averaged in (cells, more, {h: line.cells[h] for h in scores} | more):
+            if _fits(
+                replace(line, cells={average: line.cells[average], **averaged}),
+                average,
+                [*averaged],
+            ):
                 return True
     return False
 
 
 def _check_table(
     result: Result,
-    table: Sequence[Line],
+    table: Sequence[ReadmeLine],
     average: str,
-    tables: Sequence[Sequence[Line]] = (),
+    tables: Sequence[Sequence[ReadmeLine]] = (),
 ) -> None:
     scores = [h for h in list(table[0].cells)[1:] if h != average and _holds_scores(table, h)]
     place = list(table[0].cells).index(average)
@@ -207,7 +211,7 @@ def _check_table(
     sets = [
         scores,
         four,
-        [h for h in scores if _letters(_plain_heading(h)) in KNOWN],
+        [h for h in scores if _letters(_plain_heading(h)) in KNOWN_BENCHMARKS],
         [h for h in scores if h in list(table[0].cells)[:place]],
         [h for h in scores if h in list(table[0].cells)[place:]],
     ]
@@ -220,27 +224,28 @@ def _check_table(
         if printed is None or any(_fits(line, average, columns) for columns in sets):
             continue
         empty = [h for h in scores if _printed(line.cells[h]) is None]
-        there = [h for h in scores if h not in empty]
+        filled = [h for h in scores if h not in empty]
         # Elsewhere in the table an average has them in, or they are surely benchmarks.
         missed = [
             h for h in empty
-            if any(h in columns for columns in fitting) or _letters(_plain_heading(h)) in KNOWN
+            if any(h in columns for columns in fitting)
+            or _letters(_plain_heading(h)) in KNOWN_BENCHMARKS
         ]  # fmt: skip
         evidence = {"quote": short(line.text), "given": printed[0]}
         where = f"{line.path.name}, line {line.number}: an average of {printed[0]:g} is given, and "
-        if missed and _fits(line, average, there):
-            told = f"leaves out what is empty ({', '.join(missed)}): it is over {len(there)} of " \
-                   f"{len(there) + len(missed)} columns"  # fmt: skip
-            evidence |= {"empty": missed, "columns": there}
+        if missed and _fits(line, average, filled):
+            fault = f"leaves out what is empty ({', '.join(missed)}): it is over {len(filled)} of " \
+                    f"{len(filled) + len(missed)} columns"  # fmt: skip
+            evidence |= {"empty": missed, "columns": filled}
             result.matches = False
-            result.add("count_mismatch", "error", where + told, evidence)
+            result.add("count_mismatch", "error", where + fault, evidence)
             continue
         full = [columns for columns in sets if not set(columns) & set(empty)]
         is_sure = four in full or (
             not empty
             and (
                 tuple(scores) in fitting
-                or all(_letters(_plain_heading(h)) in KNOWN for h in scores)
+                or all(_letters(_plain_heading(h)) in KNOWN_BENCHMARKS for h in scores)
             )
         )
         if not full or not is_sure or _is_over_tables(line, average, scores, tables):
@@ -258,7 +263,7 @@ def _check_table(
         )
 
 
-def _holds_scores(table: Sequence[Line], heading: str) -> bool:
+def _holds_scores(table: Sequence[ReadmeLine], heading: str) -> bool:
     """Whether a column has numbers, and nothing else but empty cells, and is no size or count."""
     cells = [line.cells[heading].strip("*_` ") for line in table]
     filled = [cell for cell in cells if cell and cell.lower() not in EMPTY]
@@ -269,7 +274,7 @@ def _holds_scores(table: Sequence[Line], heading: str) -> bool:
     )
 
 
-def _mean(line: Line, columns: Sequence[str], average: float) -> tuple[float, float]:
+def _mean(line: ReadmeLine, columns: Sequence[str], average: float) -> tuple[float, float]:
     """The mean of some cells, all numbers, and by how much rounding may have moved it; in percent or
     as a share of 1, as the average is."""
     numbers = [number for h in columns if (number := _printed(line.cells[h]))]
@@ -282,7 +287,7 @@ def _mean(line: Line, columns: Sequence[str], average: float) -> tuple[float, fl
     return scale * math.fsum(n for n, _ in numbers) / len(numbers), scale * slack
 
 
-def _fits(line: Line, average: str, columns: Sequence[str]) -> bool:
+def _fits(line: ReadmeLine, average: str, columns: Sequence[str]) -> bool:
     """Whether the line's average is that of these columns, of which none is empty."""
     printed = _printed(line.cells[average])
     if printed is None or not columns or any(_printed(line.cells[h]) is None for h in columns):
@@ -291,7 +296,7 @@ def _fits(line: Line, average: str, columns: Sequence[str]) -> bool:
     return abs(mean - printed[0]) <= (0.5 * 10.0 ** -printed[1] + slack) * 1.001
 
 
-def _check_claims(runs: Sequence[tuple[Result, Run]], lines: Sequence[Line]) -> None:
+def _check_claims(runs: Sequence[tuple[Result, LmEvalRun]], lines: Sequence[ReadmeLine]) -> None:
     """Where a table's line or column is named as a run's model is: its numbers against the run's."""
     for result, run in runs:
         name = _letters(run.model.rstrip("/").rpartition("/")[2])
@@ -309,12 +314,12 @@ def _check_claims(runs: Sequence[tuple[Result, Run]], lines: Sequence[Line]) -> 
                     column = first
                 else:
                     continue
-                ours = _scores_of(result, run, column)
-                if ours:
-                    _claimed(result, line, str(_benchmark(column)), printed, ours)
+                scores = _scores_of(result, run, column)
+                if scores:
+                    _claimed(result, line, str(_benchmark(column)), printed, scores)
 
 
-def _scores_of(result: Result, run: Run, heading: str) -> list[float]:
+def _scores_of(result: Result, run: LmEvalRun, heading: str) -> list[float]:
     """What a run has of the benchmark, the metric and the shots that a heading names."""
     benchmark, metric, shots = _benchmark(heading), _METRIC.search(heading), _SHOTS.search(heading)
     if benchmark is None:
@@ -334,19 +339,19 @@ def _scores_of(result: Result, run: Run, heading: str) -> list[float]:
         return [
             v for t in tasks for (m, _), v in t.scores.items() if _letters(m) == _letters(metric[1])
         ]
-    return [known[1] for t in tasks if (known := leaderboard_score(t)) is not None]
+    return [metric_score[1] for t in tasks if (metric_score := leaderboard_score(t)) is not None]
 
 
 def _claimed(
-    result: Result, line: Line, name: str, printed: tuple[float, int], ours: Sequence[float]
+    result: Result, line: ReadmeLine, name: str, printed: tuple[float, int], scores: Sequence[float]
 ) -> None:
     value, decimals = printed
     scales = (100.0, 1.0) if value <= 1 and decimals > 1 else (100.0,)
-    near, scale = min(((s * v, s) for v in ours for s in scales), key=lambda n: abs(n[0] - value))
-    told = f"{name} in {line.path.name}" + (" (percent)" if scale > 1 else "")
-    result.published[told], result.metrics[told] = value, near
-    result.digits[told] = agreeing_digits(value, near)
-    fits = result.digits[told] >= decimals
+    near, scale = min(((s * v, s) for v in scores for s in scales), key=lambda n: abs(n[0] - value))
+    label = f"{name} in {line.path.name}" + (" (percent)" if scale > 1 else "")
+    result.published[label], result.metrics[label] = value, near
+    result.digits[label] = agreeing_digits(value, near)
+    fits = result.digits[label] >= decimals
     result.matches = fits and result.matches is not False
     if not fits:
         result.add(
@@ -372,5 +377,5 @@ def _letters(text: str) -> str:
 
 def _printed(cell: str) -> tuple[float, int] | None:
     """A cell's number and its decimals."""
-    found = _CELL.match(cell.strip())
-    return (float(found[1].replace(",", ".")), len(found[2] or "")) if found else None
+    match = _CELL.match(cell.strip())
+    return (float(match[1].replace(",", ".")), len(match[2] or "")) if match else None

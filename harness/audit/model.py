@@ -79,7 +79,7 @@ class Result:
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     material: dict[str, Any] = field(default_factory=dict, repr=False)
-    wanted: dict[str, int] = field(default_factory=dict, repr=False)
+    required_digits: dict[str, int] = field(default_factory=dict, repr=False)
     """Of each number that was compared, to how many decimals it must agree."""
 
     def add(
@@ -90,8 +90,8 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """As JSON: finite numbers alone, findings from error to info."""
         order = {severity: n for n, severity in enumerate(SEVERITIES)}
-        found = sorted(self.findings, key=lambda f: order[f.severity])
-        told: dict[str, Any] = finite(
+        findings = sorted(self.findings, key=lambda f: order[f.severity])
+        document: dict[str, Any] = finite(
             {
                 "path": self.path,
                 "kind": self.kind,
@@ -99,11 +99,11 @@ class Result:
                 "published": self.published,
                 "matches": self.matches,
                 "digits": self.digits,
-                "findings": [f.to_dict() for f in found],
+                "findings": [f.to_dict() for f in findings],
                 "notes": self.notes,
             }
         )
-        return told
+        return document
 
 
 def finite(value: Any) -> Any:
@@ -121,18 +121,18 @@ MOST_DIGITS = 15
 """Decimals that a comparison looks at."""
 
 
-def agreeing_digits(published: float, ours: float) -> int:
+def agreeing_digits(published: float, recomputed: float) -> int:
     """To how many decimals two numbers agree, at most 15; -1 where not even the units do.
 
     They agree to n decimals when they are no more than half a unit of the nth apart.
     """
-    if not (math.isfinite(published) and math.isfinite(ours)):
-        return MOST_DIGITS if published == ours else -1
-    apart = abs(published - ours)
+    if not (math.isfinite(published) and math.isfinite(recomputed)):
+        return MOST_DIGITS if published == recomputed else -1
+    difference = abs(published - recomputed)
     # The last bits of doubles are nobody's claim.
-    slack = 4 * max(math.ulp(published), math.ulp(ours))
+    slack = 4 * max(math.ulp(published), math.ulp(recomputed))
     for decimals in range(MOST_DIGITS, -1, -1):
-        if apart <= 0.5 * 10.0**-decimals + slack:
+        if difference <= 0.5 * 10.0**-decimals + slack:
             return decimals
     return -1
 
@@ -145,13 +145,13 @@ def compare(result: Result, decimals: dict[str, int] | None = None) -> None:
     """
     same = []
     for name, published in result.published.items():
-        ours = result.metrics.get(name)
-        if ours is None or not (_is_number(published) and _is_number(ours)):
+        recomputed = result.metrics.get(name)
+        if recomputed is None or not (_is_number(published) and _is_number(recomputed)):
             continue
-        agree = agreeing_digits(float(published), float(ours))
-        result.wanted[name] = min((decimals or {}).get(name, 8), 8)
+        agree = agreeing_digits(float(published), float(recomputed))
+        result.required_digits[name] = min((decimals or {}).get(name, 8), 8)
         result.digits[name] = agree
-        same.append(agree >= result.wanted[name])
+        same.append(agree >= result.required_digits[name])
     result.matches = all(same) if same else None
 
 
@@ -161,7 +161,7 @@ def short(text: Any, length: int = EXAMPLE_LENGTH) -> str:
     return flat if len(flat) <= length else flat[: length - 1] + "\u2026"
 
 
-def whole(path: Path | str, kind: str, make: Callable[[], Result]) -> Result:
+def guarded_result(path: Path | str, kind: str, make: Callable[[], Result]) -> Result:
     """What `make` gives; a result that says why where it fails unforeseen, lest others be lost."""
     try:
         return make()

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from harness.audit.claims import Line, lines_about, read_claims, readmes
-from harness.audit.files import Given
+from harness.audit.claims import ReadmeLine, lines_about, read_claims, readmes
+from harness.audit.files import AuditSource
 from harness.audit.model import Result, agreeing_digits
 
 _CELL = re.compile(
@@ -26,32 +26,32 @@ def check_published(result: Result, where: str) -> None:
     """count_mismatch for each published figure that is not what the stored judgements give."""
     if result.matches is not False:
         return
-    said = {
+    differences = {
         name: {"published": result.published[name], "recomputed": result.metrics[name]}
         for name, digits in result.digits.items()
         if _differs(result, name, digits)
     }
-    if not said:
+    if not differences:
         return
     # The bare numbers: rounding is `digits`' to say.
-    parts = [f"{n} {_g(v['published'])} / {_g(v['recomputed'])}" for n, v in said.items()]
-    harmless = set(said) == {"avg_length"}
+    parts = [f"{n} {_g(v['published'])} / {_g(v['recomputed'])}" for n, v in differences.items()]
+    harmless = set(differences) == {"avg_length"}
     result.add(
         "count_mismatch",
         "warning" if harmless else "error",
         f"{where or 'what is published'} does not follow from what is stored (published / recomputed): "
         + ", ".join(parts),
-        {"figures": said},
+        {"figures": differences},
     )
 
 
-def check_claims(result: Result, folder: Path, given: Given, model: str) -> None:
+def check_claims(result: Result, folder: Path, source: AuditSource, model: str) -> None:
     """count_mismatch where a README's table has another win rate or count for this result. Decoding
     settings that it states are kept for the comparison with other runs."""
-    for path in readmes(folder, given.root):
+    for path in readmes(folder, source.root):
         lines, _ = read_claims(path)
         about = lines_about(lines, folder) or [
-            line for line in lines if _names(line, folder, given.root, model)
+            line for line in lines if _names(line, folder, source.root, model)
         ]
         if len(about) != 1:
             # None, or several and no telling which.
@@ -59,14 +59,14 @@ def check_claims(result: Result, folder: Path, given: Given, model: str) -> None
         _check_line(result, about[0])
 
 
-def _check_line(result: Result, line: Line) -> None:
+def _check_line(result: Result, line: ReadmeLine) -> None:
     for heading, cell in line.cells.items():
-        found = _CELL.match(cell)
-        if found is None:
+        match = _CELL.match(cell)
+        if match is None:
             continue
         for setting, pattern in _SETTINGS.items():
             if pattern.match(heading):
-                result.material.setdefault("settings", {}).setdefault(setting, float(found[1]))
+                result.material.setdefault("settings", {}).setdefault(setting, float(match[1]))
         name = (
             "win_rate"
             if _WIN_RATE.search(heading)
@@ -74,27 +74,31 @@ def _check_line(result: Result, line: Line) -> None:
             if _JUDGED.search(heading)
             else ""
         )
-        ours = result.metrics.get(name)
-        if ours is None:
+        recomputed = result.metrics.get(name)
+        if recomputed is None:
             continue
-        printed = found[1]
+        printed = match[1]
         decimals = len(printed.partition(".")[2])
         claimed = float(printed)
-        scale = 0.01 if name == "win_rate" and claimed <= 1 and decimals >= 2 and ours > 1 else 1.0
-        if agreeing_digits(claimed, ours * scale) >= decimals:
+        scale = (
+            0.01
+            if name == "win_rate" and claimed <= 1 and decimals >= 2 and recomputed > 1
+            else 1.0
+        )
+        if agreeing_digits(claimed, recomputed * scale) >= decimals:
             continue
         result.matches = False
         result.add(
             "count_mismatch",
             "error",
             f"{line.path.name}, line {line.number}, says {name} {printed}; the stored judgements give "
-            f"{_g(ours * scale)}",
-            {"where": f"{line.path.name}:{line.number}", "claimed": claimed, "recomputed": ours,
+            f"{_g(recomputed * scale)}",
+            {"where": f"{line.path.name}:{line.number}", "claimed": claimed, "recomputed": recomputed,
              "quote": line.text[:160]},
         )  # fmt: skip
 
 
-def _names(line: Line, folder: Path, root: Path, model: str) -> bool:
+def _names(line: ReadmeLine, folder: Path, root: Path, model: str) -> bool:
     """Whether a table's line begins with the name of the result's folder, or its model's."""
     first = next(iter(line.cells.values()), "").strip("*_` ").lower()
     names = {model.lower()}
@@ -106,10 +110,10 @@ def _names(line: Line, folder: Path, root: Path, model: str) -> bool:
 
 
 def _differs(result: Result, name: str, digits: int) -> bool:
-    published, ours = result.published[name], result.metrics[name]
+    published, recomputed = result.published[name], result.metrics[name]
     if name in COUNTS:
-        return bool(published != ours)
-    return digits < result.wanted.get(name, 8)
+        return bool(published != recomputed)
+    return digits < result.required_digits.get(name, 8)
 
 
 def _g(value: Any) -> str:

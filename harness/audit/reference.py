@@ -21,11 +21,11 @@ class Reference:
 
     def fits(self, instructions: Iterable[str]) -> bool:
         """Whether it is of these prompts: at least half of them are in it."""
-        theirs = set(instructions)
+        judged_prompts = set(instructions)
         if not self.instructions:
-            return len(theirs) <= self.prompts
-        shared = len(theirs & self.instructions)
-        return bool(theirs) and shared >= OVERLAP * len(theirs)
+            return len(judged_prompts) <= self.prompts
+        shared = len(judged_prompts & self.instructions)
+        return bool(judged_prompts) and shared >= OVERLAP * len(judged_prompts)
 
 
 def read_reference(path: Path | None) -> Reference | None:
@@ -42,9 +42,11 @@ def read_reference(path: Path | None) -> Reference | None:
             "Give JSON or JSONL with one object, or one text, a prompt.",
         )
     texts = [_prompt(value) for value in values]
-    known = frozenset(t for t in texts if t)
+    instructions = frozenset(t for t in texts if t)
     return Reference(
-        path, len(values), known if len(known) >= OVERLAP * len(values) else frozenset()
+        path,
+        len(values),
+        instructions if len(instructions) >= OVERLAP * len(values) else frozenset(),
     )
 
 
@@ -53,6 +55,8 @@ def _prompt(value: Any) -> str:
         return value
     if not isinstance(value, dict):
         return ""
-    found = next((value[c] for c in COLUMNS if isinstance(value.get(c), str)), "")
-    given = value.get("input")
-    return found + (f"\n{given}" if found and isinstance(given, str) and given else "")
+    prompt = next((value[c] for c in COLUMNS if isinstance(value.get(c), str)), "")
+    extra_input = value.get("input")
+    return prompt + (
+        f"\n{extra_input}" if prompt and isinstance(extra_input, str) and extra_input else ""
+    )

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from statistics import fmean
 
-from harness.audit.judged import UNREAD_MARGIN, Judged
+from harness.audit.judged import UNREAD_MARGIN, JudgedPair
 from harness.audit.model import EXAMPLES, Result, short
 
 NONE: Mapping[str, int] = {}
@@ -12,7 +12,7 @@ NONE: Mapping[str, int] = {}
 
 def check_judged_twice(
     result: Result,
-    rows: Sequence[Judged],
+    rows: Sequence[JudgedPair],
     stored: Mapping[str, int] = NONE,
     in_set: Mapping[str, int] = NONE,
 ) -> None:
@@ -25,12 +25,12 @@ def check_judged_twice(
     judged = [r for r in rows if r.preference is not None and r.instruction.strip()]
     often = Counter(r.instruction for r in judged)
 
-    def what(row: Judged) -> Hashable:
+    def what(row: JudgedPair) -> Hashable:
         outputs = stored.get(row.instruction)
         once = outputs == 1 or row.output is None
         return row.instruction if once else (row.instruction, row.output)
 
-    groups: dict[Hashable, list[Judged]] = {}
+    groups: dict[Hashable, list[JudgedPair]] = {}
     for row in judged:
         if often[row.instruction] > max(in_set.get(row.instruction, 1), 1):
             groups.setdefault(what(row), []).append(row)

@@ -27,10 +27,10 @@ QUESTIONS = ("query", "instruction", "question", "prompt", "input")
 CONTEXT = re.compile(r"context|document|passage|source_text|evidence|retrieved", re.IGNORECASE)
 """Inputs by which an output is judged."""
 _JUDGES_OWN = frozenset((*WORDS, *REPLIES, *PROMPTS, *OUTPUTS))
-OTHERS = frozenset({"score1", "score2", "preference", "log_likelihoods", "doc_hash"})
+OTHER_READERS_COLUMNS = frozenset({"score1", "score2", "preference", "log_likelihoods", "doc_hash"})
 """Columns of judgements that are other readers'."""
 _TAG = re.compile(r"<score>\s*(-?\d+(?:\.\d+)?)\s*</score>", re.IGNORECASE)
-_SAID = re.compile(
+_NAMED_SCORE = re.compile(
     r"\b(?:score|rating|grade)\b[\"'*_` ]*(?:is|of)?[ :=*_`\"']{0,6}(\d+(?:\.\d+)?)(?!\s*-\s*\d)",
     re.IGNORECASE,
 )
@@ -58,9 +58,9 @@ _POINTS = re.compile(r"(\d+)[-_ ]?point|(binary)|(likert)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
-    """One row. score: as stored, None where there is none; said: what the judge's reply gives, and
-    is_tagged: between the tags made for it. inputs: what the judge was shown beside the output."""
+class RubricRow:
+    """One row. score: as stored, None where there is none; reply_score: what the judge's reply gives,
+    and is_tagged: between the tags made for it. inputs: what the judge was shown beside the output."""
 
     score: float | None
     feedback: str | None
@@ -68,7 +68,7 @@ class Scored:
     inputs: dict[str, str]
     output: str | None
     question: str
-    said: float | None
+    reply_score: float | None
     is_tagged: bool
     is_broken: bool
     """Whether the feedback has a beginning and no end."""
@@ -83,10 +83,10 @@ class Scored:
     def holds_score(self) -> bool:
         """Whether the judge's words name a score, or the one that is stored."""
         words = self.words or ""
-        if _TAG.search(words) or _SAID.search(words):
+        if _TAG.search(words) or _NAMED_SCORE.search(words):
             return True
-        named = {float(n) for n in _NUMBER.findall(words)}
-        return bool(words.strip()) and self.score in named
+        numbers = {float(n) for n in _NUMBER.findall(words)}
+        return bool(words.strip()) and self.score in numbers
 
     @property
     def is_tagged_score(self) -> bool:
@@ -101,7 +101,7 @@ class Scored:
 
 def is_scores(rows: Sequence[dict[str, Any]]) -> bool:
     """Whether this is a judge's list of scores: each row has one, and words or a sample with it."""
-    if not rows or any(OTHERS & row.keys() for row in rows):
+    if not rows or any(OTHER_READERS_COLUMNS & row.keys() for row in rows):
         return False
     judged = ("sample", *WORDS, *REPLIES)
     return all(_score_name(row) is not None for row in rows) and any(
@@ -109,11 +109,11 @@ def is_scores(rows: Sequence[dict[str, Any]]) -> bool:
     )
 
 
-def read_scored(rows: Sequence[dict[str, Any]]) -> list[Scored]:
+def read_rubric_rows(rows: Sequence[dict[str, Any]]) -> list[RubricRow]:
     return [_read(row) for row in rows]
 
 
-def scale_of(path: Path, rows: Sequence[Scored]) -> tuple[float, float] | None:
+def scale_of(path: Path, rows: Sequence[RubricRow]) -> tuple[float, float] | None:
     """The rubric's lowest and highest score: by the manifest beside it, else by the rubric's name in
     the path; None where neither says it."""
     try:
@@ -122,15 +122,15 @@ def scale_of(path: Path, rows: Sequence[Scored]) -> tuple[float, float] | None:
         return min(scores), max(scores)
     except (Unreadable, KeyError, TypeError, ValueError):
         pass
-    found = _POINTS.search("/".join(path.parts[-3:]))
-    if found is None:
+    match = _POINTS.search("/".join(path.parts[-3:]))
+    if match is None:
         return None
-    low, high = (0.0, 1.0) if found[2] else (1.0, float(found[1] or 5))
-    seen = {r.score for r in rows if r.score is not None and r.score >= 0}
+    low, high = (0.0, 1.0) if match[2] else (1.0, float(match[1] or 5))
+    valid_scores = {r.score for r in rows if r.score is not None and r.score >= 0}
     # A name that most scores contradict is about something else.
     fitting = sum(low <= r.score <= high for r in rows if r.score is not None and r.score >= 0)
     count = sum(r.score is not None and r.score >= 0 for r in rows)
-    return (low, high) if seen and fitting >= 0.9 * count else None
+    return (low, high) if valid_scores and fitting >= 0.9 * count else None
 
 
 def _score_name(row: dict[str, Any]) -> str | None:
@@ -140,17 +140,17 @@ def _score_name(row: dict[str, Any]) -> str | None:
     return None
 
 
-def _read(row: dict[str, Any]) -> Scored:
+def _read(row: dict[str, Any]) -> RubricRow:
     name = _score_name(row)
-    given = row.get("sample")
-    sample: dict[str, Any] = given if isinstance(given, dict) else {}
+    stored_sample = row.get("sample")
+    sample: dict[str, Any] = stored_sample if isinstance(stored_sample, dict) else {}
     inputs = _inputs(row, sample)
     reply = _text(row, REPLIES)
     feedback = _text(row, WORDS)
-    said, tagged = _said(reply)
-    if not tagged and feedback is not None and (of_feedback := _said(feedback))[1]:
+    reply_score, tagged = _score_in_reply(reply)
+    if not tagged and feedback is not None and (of_feedback := _score_in_reply(feedback))[1]:
         # Some keep all that the judge wrote as its feedback. Untagged, it may speak of any rating.
-        said, tagged = of_feedback
+        reply_score, tagged = of_feedback
     words = feedback if reply is None else reply
     output = _text(row, OUTPUTS)
     if isinstance(sample.get("output"), dict):
@@ -158,14 +158,14 @@ def _read(row: dict[str, Any]) -> Scored:
     question = next((inputs[n] for n in QUESTIONS if inputs.get(n)), None) or _text(row, QUESTIONS)
     broken = words is not None and "<feedback>" in words and "</feedback>" not in words
     question = question or ""
-    return Scored(
+    return RubricRow(
         score=None if name is None else number(row[name]),
         feedback=feedback,
         reply=reply,
         inputs=inputs,
         output=output,
         question=question,
-        said=said,
+        reply_score=reply_score,
         is_tagged=tagged,
         is_broken=broken,
         words=words,
@@ -183,38 +183,46 @@ def _same_as(
 ) -> tuple[str, ...] | None:
     if not question.strip() or not (output or "").strip():
         return None
-    apart = [f"{n}: {v}" for n, v in row.items() if KEPT_APART.search(n) and n not in _JUDGES_OWN
-             and n != score]  # fmt: skip
-    return (question, str(output), *(f"{n}: {v}" for n, v in inputs.items()), *apart)
+    distinguishing = [
+        f"{n}: {v}" for n, v in row.items()
+        if KEPT_APART.search(n) and n not in _JUDGES_OWN and n != score
+    ]  # fmt: skip
+    return (question, str(output), *(f"{n}: {v}" for n, v in inputs.items()), *distinguishing)
 
 
 def _inputs(row: dict[str, Any], sample: dict[str, Any]) -> dict[str, str]:
     """The judge's inputs by name; those of Flow Judge are a list of objects."""
-    found: dict[str, str] = {}
-    given = sample.get("inputs", row.get("inputs"))
-    for one in given if isinstance(given, list) else [given]:
-        if isinstance(one, dict):
-            found.update({str(k): _flat(v) for k, v in one.items()})
+    inputs: dict[str, str] = {}
+    stored_inputs = sample.get("inputs", row.get("inputs"))
+    for entry in stored_inputs if isinstance(stored_inputs, list) else [stored_inputs]:
+        if isinstance(entry, dict):
+            inputs.update({str(k): _flat(v) for k, v in entry.items()})
     for name, value in row.items():
         if CONTEXT.search(name) and not isinstance(value, int | float | bool | dict):
-            found.setdefault(name, _flat(value))
+            inputs.setdefault(name, _flat(value))
     for prompt in (row.get(n) for n in PROMPTS):
         empty = _EMPTY_TAG.search(prompt) if isinstance(prompt, str) else None
         if empty:
-            found[empty[1]] = ""
-    return found
+            inputs[empty[1]] = ""
+    return inputs
 
 
-def _said(reply: str | None) -> tuple[float | None, bool]:
+def _score_in_reply(reply: str | None) -> tuple[float | None, bool]:
     """The score in a judge's words: between its tags, else where one is named in the last place."""
     if reply is not None:
-        said = re.sub(r"<feedback>.*?</feedback>", "", reply, flags=re.DOTALL | re.IGNORECASE)
-        tags = set(_TAG.findall(said))
+        without_feedback = re.sub(
+            r"<feedback>.*?</feedback>", "", reply, flags=re.DOTALL | re.IGNORECASE
+        )
+        tags = set(_TAG.findall(without_feedback))
         if tags:
             return (float(tags.pop()), True) if len(tags) == 1 else (None, False)
     # Not in the feedback: it may speak of any rating.
-    named = _SAID.findall(reply or "")
-    return (float(named[-1]), False) if named and len(set(named)) == 1 else (None, False)
+    named_scores = _NAMED_SCORE.findall(reply or "")
+    return (
+        (float(named_scores[-1]), False)
+        if named_scores and len(set(named_scores)) == 1
+        else (None, False)
+    )
 
 
 def _text(row: dict[str, Any], names: Sequence[str]) -> str | None:

@@ -11,15 +11,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from harness.audit.claims import Line, lines_about, read_claims, readmes
-from harness.audit.files import Given, Unreadable, read_json, read_rows
-from harness.audit.model import EXAMPLES, Result, agreeing_digits, short, whole
+from harness.audit.claims import ReadmeLine, lines_about, read_claims, readmes
+from harness.audit.files import AuditSource, Unreadable, read_json, read_rows
+from harness.audit.model import EXAMPLES, Result, agreeing_digits, guarded_result, short
 from harness.audit.repeats import check_scored_twice
 from harness.audit.rubric_rows import (
     CONTEXT,
-    Scored,
+    RubricRow,
     is_scores,
-    read_scored,
+    read_rubric_rows,
     scale_of,
 )
 from harness.audit.settings import number
@@ -44,10 +44,10 @@ _MEAN_KEYS = re.compile(
 _FAITHFUL = re.compile(r"faithful|grounded|hallucinat", re.IGNORECASE)
 
 
-def find(given: Given) -> list[Result]:
+def find(source: AuditSource) -> list[Result]:
     """A result for each file with scores below the path."""
     results = []
-    for path in [p for p in given.files if p.suffix.lower() in (".json", ".jsonl")]:
+    for path in [p for p in source.files if p.suffix.lower() in (".json", ".jsonl")]:
         if path.name.lower().startswith(("samples_", "trainer_", "transcript")):
             continue
         try:
@@ -56,14 +56,14 @@ def find(given: Given) -> list[Result]:
             # Any other JSON below the path; whose it is, its reader says.
             continue
         if is_scores(rows):
-            results.append(whole(path, KIND, partial(_audit, path, rows, given)))
-            given.claim(path)
+            results.append(guarded_result(path, KIND, partial(_audit, path, rows, source)))
+            source.claim(path)
     return results
 
 
-def _audit(path: Path, stored: Sequence[dict[str, Any]], given: Given) -> Result:
+def _audit(path: Path, stored: Sequence[dict[str, Any]], source: AuditSource) -> Result:
     result = Result(str(path), KIND)
-    rows = read_scored(stored)
+    rows = read_rubric_rows(stored)
     scale = scale_of(path, rows)
     negative = {r.score for r in rows if r.score is not None and r.score < 0}
     if scale is None and negative == {-1.0}:
@@ -78,33 +78,33 @@ def _audit(path: Path, stored: Sequence[dict[str, Any]], given: Given) -> Result
         result.material["judgements"] = [(r.question, r.score) for r in rows]
         result.material["raws"] = [(r.question, f"{r.score}: {r.words}") for r in rows if r.words]
     unread = [r for r in rows if r.score is not None and not low <= r.score <= high]
-    read = [r for r in rows if r.score is not None and low <= r.score <= high]
+    scored = [r for r in rows if r.score is not None and low <= r.score <= high]
     if not bounded:
         scale = None
-    _measure(result, rows, read, unread, scale)
-    published = _published(path, given)
+    _measure(result, rows, scored, unread, scale)
+    published = _published(path, source)
     _compare(result, rows, published)
-    _check_unread(result, read, unread, scale, published)
-    _check_wordless(result, read, published)
+    _check_unread(result, scored, unread, scale, published)
+    _check_wordless(result, scored, published)
     if not _has_own_number(path, rows):
         check_scored_twice(
-            result, [(r.same_as, r.score) for r in read if r.same_as and r.score is not None]
+            result, [(r.same_as, r.score) for r in scored if r.same_as and r.score is not None]
         )
-    _check_missing(result, rows, read, unread, scale)
-    _check_context(result, path, rows, read)
+    _check_missing(result, rows, scored, unread, scale)
+    _check_context(result, path, rows, scored)
     _check_replies(result, rows)
-    _check_feedback(result, read)
+    _check_feedback(result, scored)
     return result
 
 
 def _measure(
     result: Result,
-    rows: Sequence[Scored],
-    read: Sequence[Scored],
-    unread: Sequence[Scored],
+    rows: Sequence[RubricRow],
+    scored: Sequence[RubricRow],
+    unread: Sequence[RubricRow],
     scale: tuple[float, float] | None,
 ) -> None:
-    scores = [r.score for r in read if r.score is not None]
+    scores = [r.score for r in scored if r.score is not None]
     mean, error = mean_and_error(scores) if scores else (None, None)
     stored = [r.score for r in rows if r.score is not None]
     lost = len(rows) - len(scores)
@@ -123,10 +123,12 @@ def _measure(
         result.metrics["lower_bound"] = result.metrics["upper_bound"] = mean
 
 
-def _published(path: Path, given: Given) -> list[tuple[float, int, str]]:
+def _published(path: Path, source: AuditSource) -> list[tuple[float, int, str]]:
     """Means that are claimed of the file: (value, decimals, where)."""
-    found = []
-    for beside in sorted(p for p in given.files if p.parent == path.parent and p.suffix == ".json"):
+    means = []
+    for beside in sorted(
+        p for p in source.files if p.parent == path.parent and p.suffix == ".json"
+    ):
         if beside == path:
             continue
         try:
@@ -137,21 +139,21 @@ def _published(path: Path, given: Given) -> list[tuple[float, int, str]]:
             continue
         if beside.name == MANIFEST:
             value = {"mean": _own_mean(value)}
-        for key, told in value.items():
-            mean = number(told) if _MEAN_KEYS.match(str(key).lower()) else None
+        for key, stored_mean in value.items():
+            mean = number(stored_mean) if _MEAN_KEYS.match(str(key).lower()) else None
             if mean is not None:
-                found.append((mean, len(repr(mean).partition(".")[2]), f"{beside.name}, {key}"))
-    for readme in readmes(path.parent, given.root):
+                means.append((mean, len(repr(mean).partition(".")[2]), f"{beside.name}, {key}"))
+    for readme in readmes(path.parent, source.root):
         lines, _ = read_claims(readme)
         about = lines_about(lines, path) or [
-            line for line in lines if _names(line, path, given.root)
+            line for line in lines if _names(line, path, source.root)
         ]
         if len(about) == 1:
-            found += _means_of(about[0])
-    return found
+            means += _means_of(about[0])
+    return means
 
 
-def _has_own_number(path: Path, rows: Sequence[Scored]) -> bool:
+def _has_own_number(path: Path, rows: Sequence[RubricRow]) -> bool:
     """Whether these are this harness's rows, one for each prompt of its set: a prompt that stands twice
     in it has its answer twice, and rightly."""
     try:
@@ -169,17 +171,17 @@ def _own_mean(manifest: dict[str, Any]) -> Any:
         return None
 
 
-def _means_of(line: Line) -> list[tuple[float, int, str]]:
-    found = []
+def _means_of(line: ReadmeLine) -> list[tuple[float, int, str]]:
+    means = []
     for heading, cell in line.cells.items():
         match = _CELL.match(cell)
         if match and WORDS.search(heading):
             where = f"{line.path.name}, line {line.number}"
-            found.append((float(match[1]), len(match[2] or ""), where))
-    return found
+            means.append((float(match[1]), len(match[2] or ""), where))
+    return means
 
 
-def _names(line: Line, path: Path, root: Path) -> bool:
+def _names(line: ReadmeLine, path: Path, root: Path) -> bool:
     """Whether a table's line begins with the name of the file or of a folder that it lies in."""
     first = next(iter(line.cells.values()), "").strip("*_` ").lower()
     names = {path.name.lower(), path.stem.lower()}
@@ -191,7 +193,7 @@ def _names(line: Line, path: Path, root: Path) -> bool:
 
 
 def _compare(
-    result: Result, rows: Sequence[Scored], published: Sequence[tuple[float, int, str]]
+    result: Result, rows: Sequence[RubricRow], published: Sequence[tuple[float, int, str]]
 ) -> None:
     if not published or result.metrics["mean_score"] is None:
         return
@@ -211,16 +213,18 @@ def _compare(
         )
 
 
-def _is_cut_mean(rows: Sequence[Scored], value: float, decimals: int) -> bool:
+def _is_cut_mean(rows: Sequence[RubricRow], value: float, decimals: int) -> bool:
     """Whether the published mean is that of the scores that the replies say."""
-    said = [r.said for r in rows if r.said is not None]
-    return len(said) == len(rows) and agreeing_digits(value, fmean(said)) >= min(decimals, 8)
+    reply_scores = [r.reply_score for r in rows if r.reply_score is not None]
+    return len(reply_scores) == len(rows) and agreeing_digits(value, fmean(reply_scores)) >= min(
+        decimals, 8
+    )
 
 
 def _check_unread(
     result: Result,
-    read: Sequence[Scored],
-    unread: Sequence[Scored],
+    scored: Sequence[RubricRow],
+    unread: Sequence[RubricRow],
     scale: tuple[float, float] | None,
     published: Sequence[tuple[float, int, str]],
 ) -> None:
@@ -238,7 +242,7 @@ def _check_unread(
     listed = ", ".join(f"{value} ({count})" for value, count in values.most_common(3))
     of = f" outside {scale[0]:g} to {scale[1]:g}" if scale else ""
     effect = None if without is None else with_all - without
-    told = (
+    effect_text = (
         "no other score is there"
         if without is None
         else f"with them the mean is {with_all:.3f}, without them {without:.3f}"
@@ -246,12 +250,12 @@ def _check_unread(
     result.add(
         "unparsed_scored",
         "error" if entered or without is None else "warning",
-        f"{len(unread):,} of {len(read) + len(unread):,} stored scores are no scores{of}: {listed}; "
-        + told
+        f"{len(unread):,} of {len(scored) + len(unread):,} stored scores are no scores{of}: {listed}; "
+        + effect_text
         + (", and the published mean has them in it" if entered else ""),
         {
             "unparsed": len(unread),
-            "rows": len(read) + len(unread),
+            "rows": len(scored) + len(unread),
             "values": dict(values),
             "mean_with": with_all,
             "mean_without": without,
@@ -263,31 +267,31 @@ def _check_unread(
 
 
 def _check_wordless(
-    result: Result, read: Sequence[Scored], published: Sequence[tuple[float, int, str]]
+    result: Result, scored: Sequence[RubricRow], published: Sequence[tuple[float, int, str]]
 ) -> None:
     """unparsed_scored: scores within the scale of replies that hold none, where others hold theirs."""
-    said = [r for r in read if r.words is not None]
-    failed = {id(r) for r in said if r.is_failure}
-    if sum(r.is_tagged_score for r in said) >= MOST * len(said):
-        failed |= {id(r) for r in said if not r.holds_score}
-    faulty = [r for r in said if id(r) in failed]
-    if not faulty or len(faulty) > len(read) - len(faulty):
+    replies = [r for r in scored if r.words is not None]
+    failed = {id(r) for r in replies if r.is_failure}
+    if sum(r.is_tagged_score for r in replies) >= MOST * len(replies):
+        failed |= {id(r) for r in replies if not r.holds_score}
+    faulty = [r for r in replies if id(r) in failed]
+    if not faulty or len(faulty) > len(scored) - len(faulty):
         # Where most are so, the words are not all that the judge said.
         return
-    with_all = fmean(r.score for r in read if r.score is not None)
-    without = fmean(r.score for r in read if id(r) not in failed and r.score is not None)
+    with_all = fmean(r.score for r in scored if r.score is not None)
+    without = fmean(r.score for r in scored if id(r) not in failed and r.score is not None)
     values = Counter(f"{r.score:g}" for r in faulty)
     listed = ", ".join(f"{value} ({count})" for value, count in values.most_common(3))
     entered = any(agreeing_digits(v, with_all) >= min(d, 8) for v, d, _ in published)
     result.add(
         "unparsed_scored",
         "error" if entered else "warning",
-        f"{len(faulty):,} of {len(said):,} replies hold no score, and one is stored: {listed}; with "
+        f"{len(faulty):,} of {len(replies):,} replies hold no score, and one is stored: {listed}; with "
         f"them the mean is {with_all:.3f}, without them {without:.3f}"
         + (", and the published mean has them in it" if entered else ""),
         {
             "unparsed": len(faulty),
-            "rows": len(read),
+            "rows": len(scored),
             "values": dict(values),
             "mean_with": with_all,
             "mean_without": without,
@@ -300,14 +304,14 @@ def _check_wordless(
 
 def _check_missing(
     result: Result,
-    rows: Sequence[Scored],
-    read: Sequence[Scored],
-    unread: Sequence[Scored],
+    rows: Sequence[RubricRow],
+    scored: Sequence[RubricRow],
+    unread: Sequence[RubricRow],
     scale: tuple[float, float] | None,
 ) -> None:
     """dropped_rows: rows without a score, and unread ones that a published mean left out."""
-    said = any(f.kind == "unparsed_scored" for f in result.findings)
-    lost = len(rows) - len(read) - (len(unread) if said else 0)
+    is_unread_reported = any(f.kind == "unparsed_scored" for f in result.findings)
+    lost = len(rows) - len(scored) - (len(unread) if is_unread_reported else 0)
     if lost < max(LOST_SHARE * len(rows), 1):
         return
     low, high = result.metrics["lower_bound"], result.metrics["upper_bound"]
@@ -321,103 +325,108 @@ def _check_missing(
 
 
 def _check_context(
-    result: Result, path: Path, rows: Sequence[Scored], read: Sequence[Scored]
+    result: Result, path: Path, rows: Sequence[RubricRow], scored: Sequence[RubricRow]
 ) -> None:
     """missing_context: scored all the same though what it must be judged by is empty."""
     names = {name for r in rows for name in r.inputs if CONTEXT.search(name)}
-    without = [r for r in read if any(not r.inputs.get(name, "").strip() for name in names)]
-    shown = any(r.inputs for r in read)
+    without = [r for r in scored if any(not r.inputs.get(name, "").strip() for name in names)]
+    has_inputs = any(r.inputs for r in scored)
     if not names:
-        about = {r.about for r in read}
-        if not read or not any(map(_FAITHFUL.search, ("/".join(path.parts[-3:]), *about))):
+        about = {r.about for r in scored}
+        if not scored or not any(map(_FAITHFUL.search, ("/".join(path.parts[-3:]), *about))):
             return
-        without = list(read)
+        without = list(scored)
     if not without:
         return
-    others = [r.score for r in read if r not in without and r.score is not None]
+    scores_with_context = [r.score for r in scored if r not in without and r.score is not None]
     mean = fmean(r.score for r in without if r.score is not None)
-    told = f"{min(names)} was empty" if names else "there was no context"
+    cause = f"{min(names)} was empty" if names else "there was no context"
     effect = None
-    message = f"{len(without):,} of {len(read):,} scored outputs were judged though {told}"
-    if not names and not shown:
+    message = f"{len(without):,} of {len(scored):,} scored outputs were judged though {cause}"
+    if not names and not has_inputs:
         message = (
-            f"nothing shows what the judge saw of {len(read):,} outputs that were scored by their "
+            f"nothing shows what the judge saw of {len(scored):,} outputs that were scored by their "
             "context: no column holds one"
         )
-    if others:
-        effect = result.metrics["mean_score"] - fmean(others)
-        message += f": they have {mean:.3f} on average, the others {fmean(others):.3f}"
+    if scores_with_context:
+        effect = result.metrics["mean_score"] - fmean(scores_with_context)
+        message += f": they have {mean:.3f} on average, the others {fmean(scores_with_context):.3f}"
     result.add(
         "missing_context",
-        "error" if not others and (names or shown) else "warning",
+        "error" if not scores_with_context and (names or has_inputs) else "warning",
         message,
         {
             "without": len(without),
-            "scored": len(read),
+            "scored": len(scored),
             "inputs": sorted(names),
             "mean_without_context": mean,
-            "mean_with_context": fmean(others) if others else None,
+            "mean_with_context": fmean(scores_with_context) if scores_with_context else None,
             "effect": effect,
             "examples": [short(r.question) for r in without[:EXAMPLES]],
         },
     )
 
 
-def _check_replies(result: Result, rows: Sequence[Scored]) -> None:
+def _check_replies(result: Result, rows: Sequence[RubricRow]) -> None:
     """truncated_scores: the reply says 7.5, stored is 7; count_mismatch: stored is something else."""
-    told = [(r, r.said) for r in rows if r.said is not None and r.score is not None]
-    cut = [(r, s) for r, s in told if s != int(s) and r.score in (int(s), round(s))]
+    scored_replies = [
+        (r, r.reply_score) for r in rows if r.reply_score is not None and r.score is not None
+    ]
+    cut = [(r, s) for r, s in scored_replies if s != int(s) and r.score in (int(s), round(s))]
     if cut:
         effect = sum((r.score or 0) - s for r, s in cut) / len(rows)
         result.add(
             "truncated_scores",
             "error" if abs(effect) >= 0.005 else "warning",
-            f"{len(cut):,} of {len(told):,} replies give a score with a fraction, and a whole one is "
-            f"stored, such as {cut[0][0].score:g} for {cut[0][1]:g}: the mean moves by {effect:+.3f}",
+            f"{len(cut):,} of {len(scored_replies):,} replies give a score with a fraction, and a "
+            f"whole one is stored, such as {cut[0][0].score:g} for {cut[0][1]:g}: the mean moves by "
+            f"{effect:+.3f}",
             {
                 "truncated": len(cut),
-                "replies": len(told),
+                "replies": len(scored_replies),
                 "effect": effect,
                 "examples": [{"said": s, "stored": r.score} for r, s in cut[:EXAMPLES]],
             },
         )
-    other = [(r, s) for r, s in told if r.is_tagged and r.score != s and (r, s) not in cut]
+    other = [
+        (r, s) for r, s in scored_replies if r.is_tagged and r.score != s and (r, s) not in cut
+    ]
     other = [(r, s) for r, s in other if r.score != -1]
     if other:
         result.matches = False
         result.add(
             "count_mismatch",
             "error",
-            f"{len(other):,} of {len(told):,} stored scores are not what the reply says, such as "
-            f"{other[0][0].score:g} for {other[0][1]:g}",
+            f"{len(other):,} of {len(scored_replies):,} stored scores are not what the reply says, "
+            f"such as {other[0][0].score:g} for {other[0][1]:g}",
             {
                 "different": len(other),
-                "replies": len(told),
+                "replies": len(scored_replies),
                 "effect": sum((r.score or 0) - s for r, s in other) / len(rows),
                 "examples": [{"said": s, "stored": r.score} for r, s in other[:EXAMPLES]],
             },
         )
 
 
-def _check_feedback(result: Result, read: Sequence[Scored]) -> None:
+def _check_feedback(result: Result, scored: Sequence[RubricRow]) -> None:
     """empty_or_truncated: scores of judges that said nothing, or whose words break off."""
-    have = [r for r in read if r.feedback is not None]
+    have = [r for r in scored if r.feedback is not None]
     empty = [r for r in have if not (r.feedback or "").strip()]
-    broken = [r for r in read if r.is_broken]
-    blank = [r for r in read if r.output is not None and not r.output.strip()]
-    for found, what in (
+    broken = [r for r in scored if r.is_broken]
+    blank = [r for r in scored if r.output is not None and not r.output.strip()]
+    for faulty, what in (
         (empty, "scores have no feedback"),
         (broken, "scores are of replies that break off before the feedback's end"),
         (blank, "scored outputs are empty"),
     ):
-        if len(found) < max(FEW * len(read), 1):
+        if len(faulty) < max(FEW * len(scored), 1):
             continue
-        mean = fmean(r.score for r in found if r.score is not None)
+        mean = fmean(r.score for r in faulty if r.score is not None)
         result.add(
             "empty_or_truncated",
             "warning",
-            f"{len(found):,} of {len(read):,} {what}; they have {mean:.3f} on average, all have "
+            f"{len(faulty):,} of {len(scored):,} {what}; they have {mean:.3f} on average, all have "
             f"{result.metrics['mean_score']:.3f}",
-            {"count": len(found), "scored": len(read), "mean": mean,
-             "examples": [short(r.question) for r in found[:EXAMPLES]]},
+            {"count": len(faulty), "scored": len(scored), "mean": mean,
+             "examples": [short(r.question) for r in faulty[:EXAMPLES]]},
         )  # fmt: skip

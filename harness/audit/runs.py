@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from harness.audit.files import Given, Unreadable, read_text
+from harness.audit.files import AuditSource, Unreadable, read_text
 from harness.audit.settings import DECODING, read_settings
 
 NAME = re.compile(r"^(.*config.*|args|params|settings|decoding|generation)\.(ya?ml|json)$", re.I)
@@ -14,31 +14,31 @@ LARGEST = 2**20
 PROMPTS = (".txt", ".md", ".jinja")
 
 
-def settings_near(folder: Path, given: Given) -> dict[str, Any]:
+def settings_near(folder: Path, source: AuditSource) -> dict[str, Any]:
     """Setting -> value, of the nearest configuration from a folder up to the given path.
 
     A setting that a file gives several values is left out: no telling which was used. A prompt's file
     that lies beside the configuration stands for its text.
     """
-    files = [p for p in given.files if NAME.match(p.name)]
+    files = [p for p in source.files if NAME.match(p.name)]
     for place in (folder, *folder.parents):
         near = [p for p in files if p.parent == place]
-        found: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
         for path in near:
             try:
                 if path.stat().st_size > LARGEST:
                     continue
-                read = read_settings(path)
+                config = read_settings(path)
             except (Unreadable, OSError) as e:
-                given.skip(path, str(e))
+                source.skip(path, str(e))
                 continue
             for name in DECODING:
-                values = read.values.get(name, [])
-                if len(values) == 1 and name not in found:
-                    found[name] = _text_of(path, values[0]) if name == "prompt" else values[0]
-        if found:
-            return found
-        if place == given.root:
+                values = config.values.get(name, [])
+                if len(values) == 1 and name not in settings:
+                    settings[name] = _text_of(path, values[0]) if name == "prompt" else values[0]
+        if settings:
+            return settings
+        if place == source.root:
             break
     return {}
 

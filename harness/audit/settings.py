@@ -108,7 +108,7 @@ _VISIBLE = re.compile(r"CUDA_VISIBLE_DEVICES=[\"']?([\d,]*)")
 
 
 @dataclass
-class Settings:
+class ConfigSettings:
     """values: name -> the different values that the file gives it, in its order. commented: name ->
     those that stand in comments alone."""
 
@@ -127,14 +127,14 @@ class Settings:
         if isinstance(value, list):
             return
         self.names.add(word)
-        known = self.values.setdefault(name, [])
-        if value not in known:
-            known.append(value)
+        values = self.values.setdefault(name, [])
+        if value not in values:
+            values.append(value)
 
     def numbers(self, name: str) -> list[float]:
         """The values that are finite numbers, also as text; `auto` and the like are none."""
-        found = (number(value) for value in self.values.get(name, ()))
-        return [value for value in found if value is not None]
+        converted = (number(value) for value in self.values.get(name, ()))
+        return [value for value in converted if value is not None]
 
 
 def number(value: Any) -> float | None:
@@ -142,10 +142,10 @@ def number(value: Any) -> float | None:
     if isinstance(value, bool):
         return None
     try:
-        found = float(value)
+        parsed = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return found if abs(found) < LARGEST else None
+    return parsed if abs(parsed) < LARGEST else None
 
 
 def truth(value: Any) -> bool | None:
@@ -156,61 +156,61 @@ def truth(value: Any) -> bool | None:
     )
 
 
-def read_settings(path: Path) -> Settings:
+def read_settings(path: Path) -> ConfigSettings:
     """What a configuration file says, as far as its words are known.
 
     Raises Unreadable: it cannot be opened, or is not of its format.
     """
     text = read_text(path)
-    found = Settings(path)
+    settings = ConfigSettings(path)
     suffix = path.suffix.lower()
     if suffix in (".yaml", ".yml"):
-        _from_yaml(found, text)
+        _from_yaml(settings, text)
     elif suffix == ".json":
-        _from_json(found, text)
+        _from_json(settings, text)
     elif suffix == ".sh":
-        _from_script(found, text)
+        _from_script(settings, text)
     elif suffix == ".md":
-        _from_card(found, text)
+        _from_card(settings, text)
     if suffix in (".yaml", ".yml", ".sh"):
-        _from_comments(found, text)
-    return found
+        _from_comments(settings, text)
+    return settings
 
 
-def _from_yaml(found: Settings, text: str) -> None:
+def _from_yaml(settings: ConfigSettings, text: str) -> None:
     import yaml
 
     try:
         for document in yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-            _walk(found, document)
+            _walk(settings, document)
     except (yaml.YAMLError, ValueError, RecursionError) as e:
         raise Unreadable(f"not YAML ({' '.join(str(e).split())[:120]})") from None
 
 
-def _from_json(found: Settings, text: str) -> None:
+def _from_json(settings: ConfigSettings, text: str) -> None:
     try:
-        _walk(found, json.loads(text))
+        _walk(settings, json.loads(text))
     except (ValueError, RecursionError) as e:
         raise Unreadable(f"not JSON ({e})") from None
 
 
-def _walk(found: Settings, value: Any, depth: int = 0) -> None:
+def _walk(settings: ConfigSettings, value: Any, depth: int = 0) -> None:
     if depth > DEEPEST:
         return
     if isinstance(value, dict):
         for word, inner in value.items():
-            found.put(str(word), inner)
-            _walk(found, inner, depth + 1)
+            settings.put(str(word), inner)
+            _walk(settings, inner, depth + 1)
     elif isinstance(value, list) and len(value) < 100:
         for inner in value:
-            _walk(found, inner, depth + 1)
+            _walk(settings, inner, depth + 1)
 
 
-def _from_script(found: Settings, text: str) -> None:
+def _from_script(settings: ConfigSettings, text: str) -> None:
     """`--name value` and `--name=value` of every command; variables are not filled in."""
     for line in _commands(text):
         for visible in _VISIBLE.findall(line):
-            found.put("num_gpus", len([d for d in visible.split(",") if d]) or None)
+            settings.put("num_gpus", len([d for d in visible.split(",") if d]) or None)
         words = list(_words(line))
         for place, word in enumerate(words):
             flag = _FLAG.match(word)
@@ -222,7 +222,7 @@ def _from_script(found: Settings, text: str) -> None:
             if value is None:
                 value = "true"
             if "$" not in value:
-                found.put(flag[1], value)
+                settings.put(flag[1], value)
 
 
 def _commands(text: str) -> Iterator[str]:
@@ -246,13 +246,13 @@ def _words(line: str) -> Iterator[str]:
         yield from line.split()
 
 
-def _from_card(found: Settings, text: str) -> None:
+def _from_card(settings: ConfigSettings, text: str) -> None:
     """The sentence on the data sets that transformers and TRL write into a model card, and the list
     below transformers' heading on hyperparameters."""
     sentence = _CARD_DATA.search(text)
     if sentence is not None:
         names = _CARD_COMMA.split(_CARD_LINK.sub(r"\1", sentence[1] or sentence[2]))
-        found.put("dataset", ",".join(n for n in names if n and n.lower() not in _NO_DATA))
+        settings.put("dataset", ",".join(n for n in names if n and n.lower() not in _NO_DATA))
     title = _CARD_TITLE.search(text)
     if title is None:
         return
@@ -261,18 +261,18 @@ def _from_card(found: Settings, text: str) -> None:
     if "train_batch_size" not in lines:
         return
     for name, value in lines.items():
-        found.put("per_device_train_batch_size" if name == "train_batch_size" else name, value)
+        settings.put("per_device_train_batch_size" if name == "train_batch_size" else name, value)
     # The card names these only where they are not 1.
-    found.values.setdefault("devices", [1])
-    found.values.setdefault("accumulation", [1])
+    settings.values.setdefault("devices", [1])
+    settings.values.setdefault("accumulation", [1])
 
 
-def _from_comments(found: Settings, text: str) -> None:
+def _from_comments(settings: ConfigSettings, text: str) -> None:
     for word, value in _COMMENTED.findall(text):
         name = NAMES.get(word)
         if name is None or "$" in value:
             continue
-        used = {str(v) for v in found.values.get(name, ())}
-        known = found.commented.setdefault(name, [])
-        if value not in used and value not in known:
-            known.append(value)
+        used = {str(v) for v in settings.values.get(name, ())}
+        commented = settings.commented.setdefault(name, [])
+        if value not in used and value not in commented:
+            commented.append(value)

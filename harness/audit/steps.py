@@ -36,26 +36,29 @@ class Point:
 def points(lines: Iterable[tuple[int, float]]) -> list[Point]:
     """The lines of one log (step, epoch). An epoch of two decimals or fewer may have been rounded to
     two, though others of the log are not; all others have as many as the longest of them."""
-    found = [
+    steps_and_epochs = [
         (step, epoch, _decimals(epoch)) for step, epoch in lines if step > 0 and 0 < epoch < 1e9
     ]
-    longest = max((decimals for _, _, decimals in found), default=0)
+    longest = max((decimals for _, _, decimals in steps_and_epochs), default=0)
     half = max(0.5 * 10.0**-longest, 1e-9)
-    return [Point(step, epoch, half if decimals > 2 else CENT) for step, epoch, decimals in found]
+    return [
+        Point(step, epoch, half if decimals > 2 else CENT)
+        for step, epoch, decimals in steps_and_epochs
+    ]
 
 
 def _decimals(value: float) -> int:
     return len(f"{value:.12f}".rstrip("0").partition(".")[2])
 
 
-def batches_of_epoch(seen: Sequence[Point], accumulation: int) -> Ranges:
+def batches_of_epoch(log_points: Sequence[Point], accumulation: int) -> Ranges:
     """Micro-batches of an epoch, on one device, that the log allows. Empty: none fits.
 
     Trainers differ in what they do with the micro-batches at an epoch's end that do not fill a step:
     a step of their own (transformers since 4.46), carried into the next epoch (before), or left out
     of the count (long before). A number that fits any of the three is allowed.
     """
-    usable = sorted((p for p in seen if p.epoch > 2 * p.half), key=lambda p: -p.step)
+    usable = sorted((p for p in log_points if p.epoch > 2 * p.half), key=lambda p: -p.step)
     if not usable:
         return []
     last = usable[0]
@@ -77,8 +80,8 @@ def batches_of_epoch(seen: Sequence[Point], accumulation: int) -> Ranges:
 
 
 def _with_part_steps(step: int, count: int, accumulation: int) -> float:
-    whole, rest = divmod(step - 1, -(-count // accumulation))
-    return whole + min((rest + 1) * accumulation, count) / count
+    full_epochs, rest = divmod(step - 1, -(-count // accumulation))
+    return full_epochs + min((rest + 1) * accumulation, count) / count
 
 
 def _carried(step: int, count: int, accumulation: int) -> float:
@@ -90,8 +93,8 @@ def _carried(step: int, count: int, accumulation: int) -> float:
 def _left_out(step: int, count: int, accumulation: int) -> float:
     if count <= accumulation:
         return float(step)
-    whole, rest = divmod(step - 1, count // accumulation)
-    return whole + (rest + 1) * accumulation / count
+    full_epochs, rest = divmod(step - 1, count // accumulation)
+    return full_epochs + (rest + 1) * accumulation / count
 
 
 def batches_of_plan(steps: int, epochs: float, accumulation: int) -> Ranges:
@@ -105,13 +108,13 @@ def batches_of_plan(steps: int, epochs: float, accumulation: int) -> Ranges:
 def examples_of(batches: Ranges, per_batch: int, drop_last: bool | None) -> Ranges:
     """Examples that make so many micro-batches of `per_batch` (batch * devices). `drop_last`: whether
     an unfilled last one is left out; None: not known."""
-    found = []
+    ranges = []
     for low, high in batches:
         if drop_last is not True:
-            found.append(((low - 1) * per_batch + 1, high * per_batch))
+            ranges.append(((low - 1) * per_batch + 1, high * per_batch))
         if drop_last is not False:
-            found.append((low * per_batch, (high + 1) * per_batch - 1))
-    return merged(found)
+            ranges.append((low * per_batch, (high + 1) * per_batch - 1))
+    return merged(ranges)
 
 
 def examples_of_speed(
@@ -128,13 +131,13 @@ def examples_of_speed(
 
 def merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
     """The same numbers as ranges that neither touch nor overlap."""
-    found: Ranges = []
+    joined: Ranges = []
     for low, high in sorted(ranges):
-        if found and low <= found[-1][1] + 1:
-            found[-1] = (found[-1][0], max(found[-1][1], high))
+        if joined and low <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], high))
         else:
-            found.append((low, high))
-    return found
+            joined.append((low, high))
+    return joined
 
 
 def meet(ranges: Ranges, low: float, high: float) -> bool:
@@ -142,7 +145,7 @@ def meet(ranges: Ranges, low: float, high: float) -> bool:
     return any(first <= high and low <= last for first, last in ranges)
 
 
-def shown(ranges: Ranges) -> str:
+def ranges_text(ranges: Ranges) -> str:
     """`1,497 to 1,504`, `8 or 16`; of many ranges the hull."""
     if ranges[-1][1] >= ANY:
         return f"at least {ranges[0][0]:,}"

@@ -42,7 +42,7 @@ _ENDED = re.compile(r"[^\w\s,;\-\u2013\u2014(\[{<&+=/]$")
 
 
 @dataclass(frozen=True)
-class Output:
+class StoredOutput:
     """share: what it adds to the win rate, None where it was not judged. baseline: the other output,
     if stored. cut: whether the files say that it ended at the token limit."""
 
@@ -53,24 +53,24 @@ class Output:
     cut: bool = False
 
 
-def check_texts(result: Result, outputs: Sequence[Output]) -> None:
+def check_texts(result: Result, outputs: Sequence[StoredOutput]) -> None:
     """prompt_mismatch and empty_or_truncated."""
     if outputs:
         _check_roles(result, outputs)
         _check_ends(result, outputs)
 
 
-def _check_roles(result: Result, outputs: Sequence[Output]) -> None:
+def _check_roles(result: Result, outputs: Sequence[StoredOutput]) -> None:
     starts = [o for o in outputs if begins_turn(o.text)]
     turns = [o for o in outputs if goes_on(o.text, o.instruction)]
     touched = list({id(o): o for o in [*starts, *turns]}.values())
     # Where the baseline does the same, the instruction asks for it.
-    asked = sum(
+    in_baseline = sum(
         o.baseline is not None and (begins_turn(o.baseline) or goes_on(o.baseline, o.instruction))
         for o in touched
     )
-    share = (len(touched) - asked) / len(outputs)
-    if len(touched) - asked < ROLE_FEWEST or share < ROLE_SHARE:
+    share = (len(touched) - in_baseline) / len(outputs)
+    if len(touched) - in_baseline < ROLE_FEWEST or share < ROLE_SHARE:
         return
     words = Counter(_first_word(o.text) for o in starts)
     what = []
@@ -91,7 +91,7 @@ def _check_roles(result: Result, outputs: Sequence[Output]) -> None:
             "role_word": len(starts),
             "extra_turns": len(turns),
             "share": share,
-            "baseline_does_so_too": asked,
+            "baseline_does_so_too": in_baseline,
             "first_words": dict(words.most_common(5)),
             **_effect(touched, outputs)[1],
             "examples": [short(o.text) for o in touched[:EXAMPLES]],
@@ -99,22 +99,22 @@ def _check_roles(result: Result, outputs: Sequence[Output]) -> None:
     )
 
 
-def _check_ends(result: Result, outputs: Sequence[Output]) -> None:
+def _check_ends(result: Result, outputs: Sequence[StoredOutput]) -> None:
     total = len(outputs)
     empty = [o for o in outputs if is_empty(o.text)]
     absent = [o for o in outputs if _stands_for_nothing(o)]
     constant = _constant(outputs)
-    asked = sum(o.baseline is not None and is_empty(o.baseline) for o in empty)
+    empty_baselines = sum(o.baseline is not None and is_empty(o.baseline) for o in empty)
     cut, how = _cut(outputs)
     loops = [o for o in outputs if may_loop(o.text) and has_loop(o.text)]
-    loops_asked = sum(o.baseline is not None and has_loop(o.baseline) for o in loops)
+    looping_baselines = sum(o.baseline is not None and has_loop(o.baseline) for o in loops)
     what, touched = [], []
-    if len(empty) - asked >= max(FEWEST, EMPTY_SHARE * total):
+    if len(empty) - empty_baselines >= max(FEWEST, EMPTY_SHARE * total):
         what.append(f"{len(empty)} are empty")
         touched += empty
     if len(absent) >= max(PLACEHOLDER_FEWEST, PLACEHOLDER_SHARE * total):
-        told = Counter(short(o.text, 20) for o in absent).most_common(3)
-        words = ", ".join(_visible(text) for text, _ in told)
+        placeholders = Counter(short(o.text, 20) for o in absent).most_common(3)
+        words = ", ".join(_visible(text) for text, _ in placeholders)
         what.append(f"{len(absent)} hold nothing but what stands for no answer ({words})")
         touched += absent
     if constant:
@@ -123,7 +123,7 @@ def _check_ends(result: Result, outputs: Sequence[Output]) -> None:
     if how:
         what.append(f"{len(cut)} {how}")
         touched += cut
-    if len(loops) - loops_asked >= max(FEWEST, CUT_SHARE * total):
+    if len(loops) - looping_baselines >= max(FEWEST, CUT_SHARE * total):
         what.append(f"{len(loops)} repeat themselves in a loop")
         touched += loops
     if not what:
@@ -151,7 +151,7 @@ def _check_ends(result: Result, outputs: Sequence[Output]) -> None:
     )
 
 
-def _stands_for_nothing(output: Output) -> bool:
+def _stands_for_nothing(output: StoredOutput) -> bool:
     """`N/A`, `...` or characters of no width, where it is neither empty, nor asked for, nor what the
     baseline answers too."""
     if is_empty(output.text) or len(output.text) > 200:
@@ -167,15 +167,15 @@ def _stands_for_nothing(output: Output) -> bool:
 def _bare(text: str) -> str:
     """In small letters, without marks, white space and what has no width around it; `5` and `!?` keep
     what they say."""
-    shown = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cc") or c.isspace())
-    return shown.strip(" \t\n\r.\u2026-_\"'`<>[]()*").lower()
+    visible = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cc") or c.isspace())
+    return visible.strip(" \t\n\r.\u2026-_\"'`<>[]()*").lower()
 
 
 def _visible(text: str) -> str:
     return repr(text) if text.isprintable() else ascii(text)
 
 
-def _constant(outputs: Sequence[Output]) -> list[Output]:
+def _constant(outputs: Sequence[StoredOutput]) -> list[StoredOutput]:
     """The outputs that are one text, if nearly all are, to different prompts."""
     if len({o.instruction for o in outputs}) < max(CONSTANT_FEWEST, len(outputs) / 2):
         return []
@@ -185,12 +185,12 @@ def _constant(outputs: Sequence[Output]) -> list[Output]:
     return [o for o in outputs if " ".join(o.text.split()) == text]
 
 
-def _cut(outputs: Sequence[Output]) -> tuple[list[Output], str]:
+def _cut(outputs: Sequence[StoredOutput]) -> tuple[list[StoredOutput], str]:
     """Those that a limit cut off, and how one knows; none and "" where nothing says so."""
     total = len(outputs)
-    said = [o for o in outputs if o.cut]
-    if len(said) >= max(FEWEST, PILED * total):
-        return said, "ended at the token limit, as the files say"
+    flagged = [o for o in outputs if o.cut]
+    if len(flagged) >= max(FEWEST, PILED * total):
+        return flagged, "ended at the token limit, as the files say"
     for unit, length in (("characters", _characters), ("words", _words)):
         piled = _piled(outputs, {id(o): length(o.text) for o in outputs}, SHORTEST_LIMIT[unit])
         if piled:
@@ -199,9 +199,9 @@ def _cut(outputs: Sequence[Output]) -> tuple[list[Output], str]:
     top, rest = by_length[: total // TOP], by_length[total // TOP :]
     if len(top) < TOP or len({o.text for o in outputs}) < total / 2:
         return [], ""
-    broken, others = ([o for o in some if breaks_off(o.text)] for some in (top, rest))
-    share, other = len(broken) / len(top), len(others) / len(rest)
-    p = fisher(len(broken), len(top) - len(broken), len(others), len(rest) - len(others))
+    broken, broken_rest = ([o for o in group if breaks_off(o.text)] for group in (top, rest))
+    share, other = len(broken) / len(top), len(broken_rest) / len(rest)
+    p = fisher(len(broken), len(top) - len(broken), len(broken_rest), len(rest) - len(broken_rest))
     if p < SURE and share >= BROKEN_OFF and share >= other + 0.2:
         return broken, (
             f"of the longest {len(top)} break off in the middle (elsewhere "
@@ -210,7 +210,9 @@ def _cut(outputs: Sequence[Output]) -> tuple[list[Output], str]:
     return [], ""
 
 
-def _piled(outputs: Sequence[Output], lengths: Mapping[int, int], shortest: int) -> list[Output]:
+def _piled(
+    outputs: Sequence[StoredOutput], lengths: Mapping[int, int], shortest: int
+) -> list[StoredOutput]:
     """Outputs of exactly the greatest length, where they are too many for chance, break off, and are
     different texts."""
     longest = max(lengths.values())
@@ -263,22 +265,24 @@ def _words(text: str) -> int:
     return len(text.split())
 
 
-def _effect(touched: Sequence[Output], outputs: Sequence[Output]) -> tuple[str, dict[str, Any]]:
+def _effect(
+    touched: Sequence[StoredOutput], outputs: Sequence[StoredOutput]
+) -> tuple[str, dict[str, Any]]:
     """The win rate of some outputs and that of the others, in words and as evidence."""
-    some = {id(o) for o in touched}
-    theirs = [o.share for o in outputs if id(o) in some and o.share is not None]
-    others = [o.share for o in outputs if id(o) not in some and o.share is not None]
+    touched_ids = {id(o) for o in touched}
+    shares = [o.share for o in outputs if id(o) in touched_ids and o.share is not None]
+    other_shares = [o.share for o in outputs if id(o) not in touched_ids and o.share is not None]
     evidence: dict[str, Any] = {
-        "win_rate_of_these": 100 * fmean(theirs) if theirs else None,
-        "win_rate_of_others": 100 * fmean(others) if others else None,
-        "judged_of_these": len(theirs),
-        "judged_of_others": len(others),
+        "win_rate_of_these": 100 * fmean(shares) if shares else None,
+        "win_rate_of_others": 100 * fmean(other_shares) if other_shares else None,
+        "judged_of_these": len(shares),
+        "judged_of_others": len(other_shares),
     }
-    if not theirs or not others:
+    if not shares or not other_shares:
         return "", evidence
     return (
-        f" (win rate {100 * fmean(theirs):.1f} % over {len(theirs)} of them, "
-        f"{100 * fmean(others):.1f} % over {len(others)} others)",
+        f" (win rate {100 * fmean(shares):.1f} % over {len(shares)} of them, "
+        f"{100 * fmean(other_shares):.1f} % over {len(other_shares)} others)",
         evidence,
     )
 

@@ -19,9 +19,9 @@ from harness.audit.claims import (
 )
 from harness.audit.console_logs import read_console
 from harness.audit.contents import begins_with
-from harness.audit.files import Given, Unreadable
-from harness.audit.model import Result, compare, whole
-from harness.audit.steps import ANY, Ranges, shown
+from harness.audit.files import AuditSource, Unreadable
+from harness.audit.model import Result, compare, guarded_result
+from harness.audit.steps import ANY, Ranges, ranges_text
 from harness.audit.training_counts import (
     check_claims,
     check_data,
@@ -35,11 +35,11 @@ from harness.audit.training_data import (
     SUFFIXES,
     TrainingData,
     data_beside,
-    given_data,
+    data_of_option,
     read_training_data,
 )
 from harness.audit.training_examples import (
-    Known,
+    TrainingFacts,
     examples_of_log,
     own_training,
     trained_on,
@@ -59,51 +59,57 @@ WRITERS = {2: ("two", "twice"), 3: ("three", "three times"), 4: ("four", "four t
 KIND, DATA_KIND = "training", "data_set"
 
 
-def find(given: Given) -> list[Result]:
+def find(source: AuditSource) -> list[Result]:
     """A result for each training below the path; without one, for the data set that was given."""
     results = []
-    read: list[Path] = []
-    data = None if given.training_data is None else given_data(given.training_data)
-    for path, log in list(read_logs(given.files, _other_names(given))):
+    read_paths: list[Path] = []
+    data = None if source.training_data is None else data_of_option(source.training_data)
+    for path, log in list(read_logs(source.files, _other_names(source))):
         if isinstance(log, str):
-            given.skip(path, log)
+            source.skip(path, log)
             continue
-        make = partial(audit_training, log, given, data)
-        results.append(whole(log.files[0], KIND, make))
-        read += [*log.files, *(path.parent / name for name in SUMMARIES)]
-    given.claim(*read)
+        make = partial(audit_training, log, source, data)
+        results.append(guarded_result(log.files[0], KIND, make))
+        read_paths += [*log.files, *(path.parent / name for name in SUMMARIES)]
+    source.claim(*read_paths)
     if data is not None and not results:
-        results.append(_audit_data(data, [], _only_name(given), given))
-    results += _linked_data(given, {r.material.get("data") for r in results})
-    if not results and len(given.files) == len(given.all_files):
-        results = _data_alone(given)
+        results.append(_audit_data(data, [], _only_name(source), source))
+    results += _linked_data(source, {r.material.get("data") for r in results})
+    if not results and len(source.files) == len(source.all_files):
+        results = _data_alone(source)
     return results
 
 
-def _other_names(given: Given) -> dict[Path, str]:
+def _other_names(source: AuditSource) -> dict[Path, str]:
     """Logs that are known by their content alone."""
     usual = (STATE, LINES, *SUMMARIES)
-    states = dict.fromkeys(contents.of_kind(given, contents.STATE, *usual), STATE)
-    logs = contents.of_kind(given, contents.LOG, *usual)
+    states = dict.fromkeys(contents.of_kind(source, contents.STATE, *usual), STATE)
+    logs = contents.of_kind(source, contents.LOG, *usual)
     # Trainer's history by itself is a list, and LLaMA-Factory's log one object a line.
-    found = states | {p: STATE if begins_with(p, b"[") else LINES for p in logs}
+    roles = states | {p: STATE if begins_with(p, b"[") else LINES for p in logs}
     # What this harness keeps beside its own log repeats it.
-    return {path: role for path, role in found.items() if not (path.parent / MANIFEST).is_file()}
+    return {path: role for path, role in roles.items() if not (path.parent / MANIFEST).is_file()}
 
 
-def audit_training(log: Log, given: Given, data: TrainingData | None) -> Result:
+def audit_training(log: Log, source: AuditSource, data: TrainingData | None) -> Result:
     """The checks of one training. `data`: what the user says it was trained on."""
     result = Result(str(log.files[0]), KIND)
-    own = own_training(log)
-    if own:
-        facts, ranges = own[0], examples_of_log(log, own[0])
-        read: list[str] = []
+    artefact = own_training(log)
+    if artefact:
+        facts, ranges = artefact[0], examples_of_log(log, artefact[0])
+        settings_files: list[str] = []
     else:
-        read_console(log, given.root)
-        facts, settings, others, ranges = trained_on(log, given.root)
-        read = [s.path.name for s in settings]
-        result.notes += others
-    sets = [data] if data else own[1] if own else data_beside(log.folder, facts.data, given.files)
+        read_console(log, source.root)
+        facts, settings, rejected, ranges = trained_on(log, source.root)
+        settings_files = [s.path.name for s in settings]
+        result.notes += rejected
+    sets = (
+        [data]
+        if data
+        else artefact[1]
+        if artefact
+        else data_beside(log.folder, facts.data, source.files)
+    )
     several = [name for names in facts.data for name in names.split(",") if name.strip()]
     if len(several) > 1:
         # Of several, one does not say how many there were.
@@ -114,15 +120,15 @@ def audit_training(log: Log, given: Given, data: TrainingData | None) -> Result:
             )
         sets = []
     if facts.elsewhere and not data:
-        sets = _of_stray_settings(result, log, facts, ranges, sets, given)
+        sets = _of_stray_settings(result, log, facts, ranges, sets, source)
     elif sets and facts.data_from and not data:
         result.notes.append(f"{facts.data_from} names the data set: {facts.data[0]}")
-    _measure(result, log, facts, read, ranges, sets, own is not None)
+    _measure(result, log, facts, settings_files, ranges, sets, artefact is not None)
     if facts.packing is not False:
         # Packing makes fewer of them: of unknown settings the least is left.
         ranges = [] if facts.packing or not ranges else [(ranges[0][0], ANY)]
-    if own:
-        result.published |= own[2]
+    if artefact:
+        result.published |= artefact[2]
         compare(result)
     _check_losses(result, log)
     _check_writers(result, log)
@@ -134,50 +140,50 @@ def audit_training(log: Log, given: Given, data: TrainingData | None) -> Result:
         )
     if ranges:
         check_data(result, log, facts, ranges, sets)
-    check_claims(result, log, facts, ranges, sets, given)
-    for one in sets:
-        check_repeats(result, one)
+    check_claims(result, log, facts, ranges, sets, source)
+    for data_set in sets:
+        check_repeats(result, data_set)
     return result
 
 
 def _of_stray_settings(
     result: Result,
     log: Log,
-    facts: Known,
+    facts: TrainingFacts,
     ranges: Ranges,
     sets: list[TrainingData],
-    given: Given,
+    source: AuditSource,
 ) -> list[TrainingData]:
     """Settings whose output is another folder may be another training's: their data set is this one's
     where it fits the log; else one beside it that does; else none is known."""
-    if facts.packing or not ranges or any(fits(ranges, one, log, facts) for one in sets):
+    if facts.packing or not ranges or any(fits(ranges, data_set, log, facts) for data_set in sets):
         return sets
-    beside = data_beside(log.folder, (), given.files)
-    fitting = [one for one in beside if fits(ranges, one, log, facts)]
-    told = f"{facts.elsewhere}: it may be another training's"
+    beside = data_beside(log.folder, (), source.files)
+    fitting = [data_set for data_set in beside if fits(ranges, data_set, log, facts)]
+    note = f"{facts.elsewhere}: it may be another training's"
     if fitting:
-        told += f"; {' or '.join(one.path.name for one in fitting)} fits the log"
+        note += f"; {' or '.join(data_set.path.name for data_set in fitting)} fits the log"
     elif sets:
-        told += f", and {sets[0].path.name} with its {sets[0].rows:,} rows does not fit the log"
+        note += f", and {sets[0].path.name} with its {sets[0].rows:,} rows does not fit the log"
     if fitting or sets:
-        result.notes.append(told)
+        result.notes.append(note)
     return fitting
 
 
 def _measure(
     result: Result,
     log: Log,
-    facts: Known,
-    read: Sequence[str],
+    facts: TrainingFacts,
+    settings_files: Sequence[str],
     ranges: Ranges,
     sets: Sequence[TrainingData],
-    own: bool,
+    is_own: bool,
 ) -> None:
     losses = [loss for _, loss in log.losses if math.isfinite(loss)]
     result.metrics |= {
         "steps": log.step or None,
         "steps_planned": log.planned,
-        "epochs": max((e for _, e in log.seen), default=None),
+        "epochs": max((e for _, e in log.progress), default=None),
         "logged_losses": len(log.losses),
         "last_loss": losses[-1] if losses else None,
     }
@@ -186,9 +192,9 @@ def _measure(
         ("accumulation", facts.accumulations),
         ("devices", facts.devices),
     ):
-        if len(values) == 1 and not own:
+        if len(values) == 1 and not is_own:
             result.metrics[name] = values[0]
-    if own:
+    if is_own:
         result.metrics["batch_size"] = facts.batches[0] * facts.accumulations[0]
     if ranges:
         low, high = ranges[0][0], ranges[-1][1]
@@ -207,9 +213,9 @@ def _measure(
         sure = ranges if ranges[-1][1] <= WIDEST * ranges[0][0] else [(ranges[0][0], ANY)]
         result.notes.append(
             "no file beside the log says whether examples were packed; if not, an epoch had "
-            f"{shown(sure)} of them"
+            f"{ranges_text(sure)} of them"
         )
-    files = [*read, *([log.counted_by] if log.counted_by else [])]
+    files = [*settings_files, *([log.counted_by] if log.counted_by else [])]
     if files:
         result.notes.append(f"settings were read from {', '.join(files)}")
     if log.runs > 1:
@@ -280,7 +286,7 @@ def _check_end(result: Result, log: Log) -> None:
 
 
 def _audit_data(
-    data: TrainingData, about: Sequence[Count], named: Count | None, given: Given
+    data: TrainingData, about: Sequence[Count], name_count: Count | None, source: AuditSource
 ) -> Result:
     """A data set that no log was found of, against what is claimed of it."""
     result = Result(str(data.path), DATA_KIND)
@@ -290,52 +296,52 @@ def _audit_data(
         "different_rows": data.different,
     }
     result.material["data"] = str(data.path.resolve())
-    claimed = [*about, *([named] if named else [])]
+    claimed = [*about, *([name_count] if name_count else [])]
     if len({c.low for c in claimed}) == 1:
         result.published["rows"] = int(claimed[0].low)
         result.matches = may_be_true(claimed[0], [], [], [data])
         result.digits["rows"] = 0 if result.matches else -1
-    for counts, severity in ((about, "error"), ([named] if named else [], "warning")):
+    for counts, severity in ((about, "error"), ([name_count] if name_count else [], "warning")):
         if counts and not any(may_be_true(c, [], [], [data]) for c in counts):
             claim_finding(result, counts[0], severity, Log([data.path]), _NOTHING, [], [data])
     check_repeats(result, data)
     return result
 
 
-def _data_alone(given: Given) -> list[Result]:
+def _data_alone(source: AuditSource) -> list[Result]:
     """Where nothing else was found, the training data themselves: how many rows, how many of them
     differ."""
     results = []
-    for path in given.files:
+    for path in source.files:
         if path.suffix.lower() not in SUFFIXES or NOT_DATA.search(path.name):
             continue
         try:
-            results.append(_audit_data(read_training_data(path), [], None, given))
+            results.append(_audit_data(read_training_data(path), [], None, source))
         except Unreadable:
             continue
     return results
 
 
-_NOTHING = Known((), (), (), None, None, None, None, (), (), ())
+_NOTHING = TrainingFacts((), (), (), None, None, None, None, (), (), ())
 
 
-def _only_name(given: Given) -> Count | None:
+def _only_name(source: AuditSource) -> Count | None:
     """The count that folders below the path have in their names, where there is but one."""
-    folders = {path.parent for path in given.files} | {given.root}
-    named = [count_in_name(folder, given.root) for folder in folders]
-    counts = {count.low: count for count in named if count}
+    folders = {path.parent for path in source.files} | {source.root}
+    name_counts = [count_in_name(folder, source.root) for folder in folders]
+    counts = {count.low: count for count in name_counts if count}
     return next(iter(counts.values())) if len(counts) == 1 else None
 
 
-def _linked_data(given: Given, known_already: set[object]) -> list[Result]:
+def _linked_data(source: AuditSource, audited_paths: set[object]) -> list[Result]:
     """Data sets that a line of a README's table links to, with their number of rows."""
     claims: dict[Path, list[Count]] = {}
-    for readme in (p for p in given.files if p.name.lower() == "readme.md"):
+    for readme in (p for p in source.files if p.name.lower() == "readme.md"):
         for line in read_claims(readme)[0]:
             count = count_in(line)
             for link in line.links if count else ():
                 target = readme.parent / link
-                if target in given.files and count:
+                if target in source.files and count:
                     claims.setdefault(target, []).append(count)
     results = []
     for path, counts in sorted(claims.items()):
@@ -345,6 +351,6 @@ def _linked_data(given: Given, known_already: set[object]) -> list[Result]:
             data = read_training_data(path)
         except (Unreadable, OSError):
             continue
-        if str(path.resolve()) not in known_already:
-            results.append(_audit_data(data, counts, None, given))
+        if str(path.resolve()) not in audited_paths:
+            results.append(_audit_data(data, counts, None, source))
     return results

@@ -48,8 +48,8 @@ class TrainingData:
     different: int
 
 
-def read_training_data(path: Path, named: Columns | None = None) -> TrainingData:
-    """named: the columns of a question and of its answer, or of a conversation, where a list of data
+def read_training_data(path: Path, listed_columns: Columns | None = None) -> TrainingData:
+    """listed_columns: those of a question and of its answer, or of a conversation, where a list of data
     sets says them.
 
     Raises Unreadable: no list of objects, or not with columns that one trains on.
@@ -57,7 +57,11 @@ def read_training_data(path: Path, named: Columns | None = None) -> TrainingData
     rows = read_table(path) if path.suffix.lower() == ".csv" else read_rows(path)
     if not rows:
         raise Unreadable("it has no rows")
-    columns = named if named and all(name in rows[0] for name in named) else _columns(rows)
+    columns = (
+        listed_columns
+        if listed_columns and all(name in rows[0] for name in listed_columns)
+        else _columns(rows)
+    )
     if columns is None:
         raise Unreadable(
             "its rows are no training examples: no columns such as instruction and output"
@@ -69,16 +73,16 @@ def read_training_data(path: Path, named: Columns | None = None) -> TrainingData
 
 def _content(row: dict[str, Any], columns: Sequence[str]) -> str:
     """What tells a row from others: its columns, and texts and lists in whatever other column."""
-    kept = {
+    content = {
         name: value
         for name, value in row.items()
         if name in columns
         or (isinstance(value, str | list | dict) and not _NAMES_A_ROW.search(name))
     }
-    return json.dumps(kept, sort_keys=True)
+    return json.dumps(content, sort_keys=True)
 
 
-def given_data(path: Path) -> TrainingData:
+def data_of_option(path: Path) -> TrainingData:
     """The data set that the option --data names: a file, or a folder with one.
 
     Raises InputError: there is none, or it is damaged.
@@ -89,16 +93,16 @@ def given_data(path: Path) -> TrainingData:
             files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
         except OSError as e:
             raise InputError(f"{path} cannot be opened: {e.strerror}") from None
-    found, faults = [], []
+    data_sets, faults = [], []
     for file in files:
         try:
-            found.append(read_training_data(file))
+            data_sets.append(read_training_data(file))
         except Unreadable as e:
             faults.append(f"{file}: {e}")
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(data.path.name for data in found)
+    if len(data_sets) == 1:
+        return data_sets[0]
+    if data_sets:
+        names = ", ".join(data.path.name for data in data_sets)
         raise InputError(f"{path} holds several data sets: {names}", "Name the one that was used.")
     raise InputError("; ".join(faults[:3]) or f"{path} holds no data set", "See the option --data.")
 
@@ -111,29 +115,33 @@ def data_beside(
     names: of data sets, as its configuration has them; where given, only these files, and none
     unless all are there.
     """
-    wanted = [name for part in names for name in part.split(",") if name.strip()]
+    set_names = [name for part in names for name in part.split(",") if name.strip()]
     listed = _listed(candidates)
-    if not wanted and len(listed) == 1:
-        wanted = list(listed)
-    known = _files_of(wanted, candidates, listed)
-    found = []
+    if not set_names and len(listed) == 1:
+        set_names = list(listed)
+    columns_by_file = _files_of(set_names, candidates, listed)
+    data_sets = []
     for path in candidates:
         near = path.parent in (folder, folder.parent)
         if path.suffix.lower() not in SUFFIXES:
             continue
-        if path.name not in known if known else wanted or not near or NOT_DATA.search(path.name):
+        if (
+            path.name not in columns_by_file
+            if columns_by_file
+            else set_names or not near or NOT_DATA.search(path.name)
+        ):
             continue
         if path.stat().st_size <= LARGEST:
             try:
-                found.append(read_training_data(path, known.get(path.name)))
+                data_sets.append(read_training_data(path, columns_by_file.get(path.name)))
             except (Unreadable, OSError):
                 continue
-    return found if len(found) >= len(wanted) else []
+    return data_sets if len(data_sets) >= len(set_names) else []
 
 
 def _listed(candidates: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Name -> entry of LLaMA-Factory's lists of data sets."""
-    found: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     for info in (path for path in candidates if path.name == INFO):
         try:
             listed = read_json(info)
@@ -141,8 +149,8 @@ def _listed(candidates: Sequence[Path]) -> dict[str, dict[str, Any]]:
             continue
         for name, entry in listed.items() if isinstance(listed, dict) else ():
             if isinstance(entry, dict) and isinstance(entry.get("file_name"), str):
-                found[name] = entry
-    return found
+                entries[name] = entry
+    return entries
 
 
 def _files_of(
@@ -150,30 +158,32 @@ def _files_of(
 ) -> dict[str, Columns | None]:
     """The files' names of data sets, by the list of them or as files are named, whatever their suffix;
     and their columns, where the list has these."""
-    found: dict[str, Columns | None] = {}
-    there = {path.name for path in candidates}
+    columns_by_file: dict[str, Columns | None] = {}
+    present = {path.name for path in candidates}
     for name in (n.strip() for n in names):
         entry = listed.get(name, {})
-        for told in (entry.get("file_name"), name):
-            last = Path(str(told)).name if told else ""
+        for file_name in (entry.get("file_name"), name):
+            last = Path(str(file_name)).name if file_name else ""
             stem = (
-                last if last not in there and Path(last).suffix not in SUFFIXES else Path(last).stem
+                last
+                if last not in present and Path(last).suffix not in SUFFIXES
+                else Path(last).stem
             )
             files = [last, *(f"{stem}{suffix}" for suffix in SUFFIXES)]
-            here = [n for n in files if n in there][:1]
+            here = [n for n in files if n in present][:1]
             if here:
-                found[here[0]] = _columns_listed(entry)
+                columns_by_file[here[0]] = _columns_listed(entry)
                 break
-    return found
+    return columns_by_file
 
 
 def _columns_listed(entry: dict[str, Any]) -> Columns | None:
     columns = entry.get("columns")
     if not isinstance(columns, dict):
         return None
-    asked, told, turns = (columns.get(n) for n in ("prompt", "response", "messages"))
-    if isinstance(asked, str) and isinstance(told, str):
-        return asked, told
+    question, answer, turns = (columns.get(n) for n in ("prompt", "response", "messages"))
+    if isinstance(question, str) and isinstance(answer, str):
+        return question, answer
     return (turns,) if isinstance(turns, str) else None
 
 
@@ -195,6 +205,6 @@ def _is_empty(row: dict[str, Any], columns: tuple[str, ...]) -> bool:
     if len(columns) == 1:
         turns = row.get(columns[0])
         return not isinstance(turns, list) or len(turns) < 2
-    asked, told = (row.get(name) for name in columns)
-    question = f"{asked or ''}{row.get('input') or ''}"
-    return not str(question).strip() or not str(told or "").strip()
+    prompt, answer = (row.get(name) for name in columns)
+    question = f"{prompt or ''}{row.get('input') or ''}"
+    return not str(question).strip() or not str(answer or "").strip()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.audit.files import Unreadable, read_json
 from harness.audit.model import short
-from harness.audit.settings import Settings, number, read_settings, truth
+from harness.audit.settings import ConfigSettings, number, read_settings, truth
 from harness.audit.steps import (
     ACCUMULATIONS,
     BATCHES,
@@ -22,7 +22,7 @@ from harness.audit.steps import (
     meet,
     merged,
     points,
-    shown,
+    ranges_text,
 )
 from harness.audit.training_data import TrainingData, read_training_data
 from harness.audit.training_log import LINES, STATE, SUMMARIES, Log
@@ -41,34 +41,34 @@ MOST_TOTALS = 100
 _KEY = re.compile(r"^[0-9a-f]{64}$")
 
 
-def settings_near(log: Log, root: Path) -> tuple[list[Settings], list[str]]:
+def settings_near(log: Log, root: Path) -> tuple[list[ConfigSettings], list[str]]:
     """The settings of the nearest folder, from the log's own upwards but not beyond `root`, that has
     files which name a batch size, accumulation or a number of epochs; and, in words, which files were
     passed by since they are another training's."""
     top = root if root.is_dir() else root.parent
     place = log.folder
     names = {place.name, place.parent.name} if log.snapshot else {place.name}
-    others: list[str] = []
+    rejected: list[str] = []
     for _ in range(ABOVE + 1):
-        found = []
+        matching = []
         for settings in (s for s in _settings_in(place) if _is_training(s)):
             fault = _contradiction(log, settings)
             if fault:
-                others.append(f"{settings.path.name} is not this training's: it says {fault}")
+                rejected.append(f"{settings.path.name} is not this training's: it says {fault}")
             else:
-                found.append(settings)
-        if found:
+                matching.append(settings)
+        if matching:
             # A file that names this very folder as its output is the one that made it.
-            own = [s for s in found if any(
+            own_settings = [s for s in matching if any(
                 Path(str(o)).name in names for o in s.values.get("output", ()))]  # fmt: skip
-            return own or found, others
+            return own_settings or matching, rejected
         if place == top or top not in place.parents:
             break
         place = place.parent
-    return [], others
+    return [], rejected
 
 
-def _contradiction(log: Log, settings: Settings) -> str:
+def _contradiction(log: Log, settings: ConfigSettings) -> str:
     """What a file says that the log's own values exclude, in words; "": nothing."""
     batches, epochs = settings.numbers("batch"), settings.numbers("epochs")
     steps = [v for v in settings.numbers("max_steps") if v > 0]
@@ -90,9 +90,9 @@ def _contradiction(log: Log, settings: Settings) -> str:
     elif epochs and log.epochs:
         if not any(math.ceil(v) == log.epochs for v in epochs):
             return f"{_listed(epochs)} epochs, the log {log.epochs:g}"
-    elif epochs and log.seen and log.step == log.planned:
+    elif epochs and log.progress and log.step == log.planned:
         # Of a few large steps an epoch, not all micro-batches fill one.
-        end = max(epoch for _, epoch in log.seen)
+        end = max(epoch for _, epoch in log.progress)
         if not any(v / 2 <= end + CENT and end <= v + 1 for v in epochs):
             return f"{_listed(epochs)} epochs, the log ends after {end:g}"
     return ""
@@ -110,7 +110,7 @@ def _listed(values: Sequence[float]) -> str:
     return " or ".join(f"{v:g}" for v in values)
 
 
-def _settings_in(folder: Path) -> Iterator[Settings]:
+def _settings_in(folder: Path) -> Iterator[ConfigSettings]:
     try:
         paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in CONFIGS and p.is_file())
     except OSError:
@@ -125,12 +125,12 @@ def _settings_in(folder: Path) -> Iterator[Settings]:
             continue
 
 
-def _is_training(settings: Settings) -> bool:
+def _is_training(settings: ConfigSettings) -> bool:
     return bool(settings.values.keys() & {"batch", "accumulation", "epochs", "total_batch"})
 
 
 @dataclass(frozen=True)
-class Known:
+class TrainingFacts:
     """What the settings leave possible; one value: it is known."""
 
     batches: tuple[int, ...]
@@ -151,7 +151,7 @@ class Known:
     """That the settings' output is another folder than the log's, in words; "": it is not."""
 
 
-def known(log: Log, settings: Sequence[Settings]) -> Known:
+def training_facts(log: Log, settings: Sequence[ConfigSettings]) -> TrainingFacts:
     """Put together what the log and the files say; several different values are all possible.
 
     Where a file says the batch size, what it leaves out has transformers' default.
@@ -160,24 +160,24 @@ def known(log: Log, settings: Sequence[Settings]) -> Known:
     def numbers(name: str) -> list[float]:
         return list(dict.fromkeys(v for s in settings for v in s.numbers(name)))
 
-    def whole(name: str) -> tuple[int, ...]:
+    def whole_numbers(name: str) -> tuple[int, ...]:
         return tuple(sorted({int(v) for v in numbers(name) if v >= 1 and v == int(v)}))
 
-    batches, devices = whole("batch"), whole("devices")
+    batches, devices = whole_numbers("batch"), whole_numbers("devices")
     if log.batch:
         # Of several devices of one process it is the sum of their batches.
         times = {int(log.batch) // b for b in batches if log.batch % b == 0}
         devices = tuple(sorted({d // n for d in devices for n in times if d % n == 0})) or devices
         batches = (int(log.batch),)
-    accumulations = (log.accumulation,) if log.accumulation else whole("accumulation")
-    told = any(s.names & ARGUMENTS and s.numbers("batch") for s in settings)
-    if not accumulations and told:
+    accumulations = (log.accumulation,) if log.accumulation else whole_numbers("accumulation")
+    has_arguments = any(s.names & ARGUMENTS and s.numbers("batch") for s in settings)
+    if not accumulations and has_arguments:
         accumulations = (1,)
     # A batch for all devices together, which model cards have, tells how many there were.
-    totals = (log.total_batch,) if log.total_batch else whole("total_batch")
+    totals = (log.total_batch,) if log.total_batch else whole_numbers("total_batch")
     if (log.total_batch or not devices) and len(totals) == len(batches) == len(accumulations) == 1:
         devices = (max(1, totals[0] // (batches[0] * accumulations[0])),)
-    nodes = whole("nodes") or (1,)
+    nodes = whole_numbers("nodes") or (1,)
     devices = tuple(sorted({d * n for d in devices for n in nodes}))
     flags = {
         name: {truth(v) for s in settings for v in s.values.get(name, ())} - {None}
@@ -186,28 +186,28 @@ def known(log: Log, settings: Sequence[Settings]) -> Known:
     epochs, stepped = numbers("epochs"), [v for v in numbers("max_steps") if v > 0]
     held_out = [*numbers("held_out"), *(v / 100 for v in numbers("held_out_percent"))]
     names, data_from = _names_of_data(log, settings)
-    return Known(
+    return TrainingFacts(
         batches=batches or BATCHES,
         accumulations=accumulations or ACCUMULATIONS,
         devices=devices or DEVICES,
         epochs=epochs[0] if len(epochs) == 1 and epochs[0] > 0 else None,
         drop_last=flags["drop_last"].pop() if len(flags["drop_last"]) == 1 else
-        (False if told and not flags["drop_last"] else None),
+        (False if has_arguments and not flags["drop_last"] else None),
         # transformers' run_clm cuts its joined texts into blocks.
         packing=True if {True} & (flags["packing"] | flags["streaming"]) or numbers("block") else
-        (False if told else None),
+        (False if has_arguments else None),
         is_stepped=True if stepped else (False if epochs else None),
         held_out=tuple(dict.fromkeys(v for v in held_out if v >= 0)) or (
-            (0.0,) if told and not log.has_held_out else ()
+            (0.0,) if has_arguments and not log.has_held_out else ()
         ),
-        most=whole("max_examples"),
+        most=whole_numbers("max_examples"),
         data=names,
         data_from=data_from,
         elsewhere=_elsewhere(log, settings),
     )  # fmt: skip
 
 
-def _elsewhere(log: Log, settings: Sequence[Settings]) -> str:
+def _elsewhere(log: Log, settings: Sequence[ConfigSettings]) -> str:
     names = {"", log.folder.name, *(p.name for p in log.folder.parents)}
     outputs = {str(o): s for s in settings for o in s.values.get("output", ())}
     if not outputs or any(Path(output).name in names for output in outputs):
@@ -216,7 +216,7 @@ def _elsewhere(log: Log, settings: Sequence[Settings]) -> str:
     return f"{settings_file.path.name} writes into {short(output)}, and the log is in {log.folder.name}"
 
 
-def _names_of_data(log: Log, settings: Sequence[Settings]) -> tuple[tuple[str, ...], str]:
+def _names_of_data(log: Log, settings: Sequence[ConfigSettings]) -> tuple[tuple[str, ...], str]:
     """Of its settings, or where these say nothing of the model card beside the log; and the file."""
     cards = [s for s in _settings_in(log.folder) if s.path.suffix.lower() == ".md"]
     scripts = [s for s in settings if s.path.suffix.lower() != ".md"]
@@ -227,7 +227,7 @@ def _names_of_data(log: Log, settings: Sequence[Settings]) -> tuple[tuple[str, .
     return (), ""
 
 
-def own_training(log: Log) -> tuple[Known, list[TrainingData], dict[str, int]] | None:
+def own_training(log: Log) -> tuple[TrainingFacts, list[TrainingData], dict[str, int]] | None:
     """Of an artefact of this harness: what its manifest says, its data set where it is beside it on
     the volume, and the manifest's counts.
 
@@ -238,28 +238,30 @@ def own_training(log: Log) -> tuple[Known, list[TrainingData], dict[str, int]] |
         manifest = read_json(path)
         train, counts = manifest["document"]["params"]["train"], manifest["counts"]
         per_step = int(train["batch_size"]) * int(train["accumulation"])
-        said = int(counts["examples"])
-        left_out = int(counts["records"]) - said
+        examples = int(counts["examples"])
+        left_out = int(counts["records"]) - examples
         log.planned = int(counts["steps"])
         data = manifest["inputs"].get("data")
     except (Unreadable, KeyError, TypeError, ValueError, ArithmeticError, AttributeError):
         return None
-    found = []
+    data_sets = []
     if isinstance(data, dict):
         data = data.get("key")
     if isinstance(data, str) and _KEY.match(data):
         file = log.folder.parent.parent / "gen" / data[:SHORT] / "data.jsonl"
         try:
-            found = [read_training_data(file)]
+            data_sets = [read_training_data(file)]
         except Unreadable:
-            found = []
+            data_sets = []
     per_step = max(per_step, 1)
     # Of examples; early versions' logs had them of steps.
-    by_step = meet(examples_of(batches_of_epoch(points(log.seen), 1), per_step, False), said, said)
-    by_example = meet(batches_of_epoch(points(log.seen), per_step), said, said)
+    by_step = meet(
+        examples_of(batches_of_epoch(points(log.progress), 1), per_step, False), examples, examples
+    )
+    by_example = meet(batches_of_epoch(points(log.progress), per_step), examples, examples)
     is_of_steps = by_step and not by_example
     return (
-        Known(
+        TrainingFacts(
             batches=(per_step if is_of_steps else 1,),
             accumulations=(1 if is_of_steps else per_step,),
             devices=(1,),
@@ -271,12 +273,12 @@ def own_training(log: Log) -> tuple[Known, list[TrainingData], dict[str, int]] |
             most=(),
             data=(),
         ),
-        found,
-        {"steps": int(counts["steps"]), "examples": said},
+        data_sets,
+        {"steps": int(counts["steps"]), "examples": examples},
     )
 
 
-def examples_of_log(log: Log, facts: Known) -> Ranges:
+def examples_of_log(log: Log, facts: TrainingFacts) -> Ranges:
     """Numbers of examples of an epoch that the log allows, by whatever in it says most: the trainer's
     own count, its speed, its steps and epochs. Empty: nothing follows, or nothing fits."""
     if log.examples is not None:
@@ -287,16 +289,18 @@ def examples_of_log(log: Log, facts: Known) -> Ranges:
     return merged([*_by_epochs(log, facts, from_steps), *_by_batches(log, facts)])
 
 
-def trained_on(log: Log, root: Path) -> tuple[Known, list[Settings], list[str], Ranges]:
+def trained_on(
+    log: Log, root: Path
+) -> tuple[TrainingFacts, list[ConfigSettings], list[str], Ranges]:
     """What is known of a training, the files that say it, those passed by, and the numbers of examples
     that an epoch may have had. Files that the log's own speed excludes are another training's."""
-    settings, others = settings_near(log, root)
-    facts = known(log, settings)
+    settings, rejected = settings_near(log, root)
+    facts = training_facts(log, settings)
     ranges = examples_of_log(log, facts)
-    bare = known(log, [])
+    bare = training_facts(log, [])
     fits = ranges and (log.examples is not None or _from_steps(log, facts))
-    if settings and not fits and log.seen and _from_steps(log, bare):
-        others += [
+    if settings and not fits and log.progress and _from_steps(log, bare):
+        rejected += [
             f"{s.path.name} is not this training's: its batches and accumulation do not make the log's "
             "epochs and speed"
             for s in settings
@@ -305,36 +309,37 @@ def trained_on(log: Log, root: Path) -> tuple[Known, list[Settings], list[str], 
     most = max(facts.most, default=0) * max(len(",".join(facts.data).split(",")), 1)
     if most and ranges and ranges[0][0] > most and not facts.packing:
         cut = [s for s in settings if s.values.get("max_examples")]
-        others += [
+        rejected += [
             f"{s.path.name} is not this training's: it says max_samples "
-            f"{_listed(s.numbers('max_examples'))}, and the log makes {shown(ranges)} examples an epoch"
+            f"{_listed(s.numbers('max_examples'))}, and the log makes {ranges_text(ranges)} examples "
+            "an epoch"
             for s in cut
         ]
         settings = [s for s in settings if s not in cut]
-        facts = known(log, settings)
+        facts = training_facts(log, settings)
         ranges = examples_of_log(log, facts)
     # What nothing explains is left to its steps.
-    return facts, settings, others, ranges or _from_steps(log, facts)
+    return facts, settings, rejected, ranges or _from_steps(log, facts)
 
 
-def _from_steps(log: Log, facts: Known, total: int | None = None) -> Ranges:
+def _from_steps(log: Log, facts: TrainingFacts, total: int | None = None) -> Ranges:
     """By steps and epochs. total: only of batches that make so many examples a step."""
-    seen = points(log.seen)
-    found: Ranges = []
+    log_points = points(log.progress)
+    ranges: Ranges = []
     per_batch = sorted({b * d for b in facts.batches for d in facts.devices})
     for accumulation in facts.accumulations:
         sizes = [n for n in per_batch if total is None or n * accumulation == total]
         if not sizes:
             continue
-        batches = batches_of_epoch(seen, accumulation)
-        if not batches and not seen:
+        batches = batches_of_epoch(log_points, accumulation)
+        if not batches and not log_points:
             batches = _planned(log, facts, accumulation)
         for size in sizes:
-            found += examples_of(batches, size, facts.drop_last)
-    return merged(found)
+            ranges += examples_of(batches, size, facts.drop_last)
+    return merged(ranges)
 
 
-def _planned(log: Log, facts: Known, accumulation: int) -> Ranges:
+def _planned(log: Log, facts: TrainingFacts, accumulation: int) -> Ranges:
     epochs = facts.epochs if facts.epochs is not None else log.epochs
     if not epochs or not log.planned or facts.is_stepped:
         return []
@@ -347,15 +352,15 @@ def _has_speed(log: Log) -> bool:
     rate, planned = log.steps_per_second, log.planned
     if log.runtime is None or log.per_second is None or rate is None or not planned:
         return False
-    whole = log.step == planned and not log.snapshot
-    return whole and abs(rate - planned / log.runtime) <= 0.0006 + 1e-3 * rate
+    is_complete = log.step == planned and not log.snapshot
+    return is_complete and abs(rate - planned / log.runtime) <= 0.0006 + 1e-3 * rate
 
 
-def _by_epochs(log: Log, facts: Known, from_steps: Ranges) -> Ranges:
+def _by_epochs(log: Log, facts: TrainingFacts, from_steps: Ranges) -> Ranges:
     """Where epochs set a training's end, its speed counts the examples times the epochs."""
     if facts.is_stepped or log.runtime is None or log.per_second is None or not log.planned:
         return []
-    end = max((epoch for _, epoch in log.seen), default=0.0)
+    end = max((epoch for _, epoch in log.progress), default=0.0)
     # Micro-batches that fill no step may be missing from every epoch, but no step's worth of them.
     missed = 1 - end / log.planned
     most = facts.epochs or log.epochs or (end + CENT) / max(missed, CENT)
@@ -371,7 +376,7 @@ def _by_epochs(log: Log, facts: Known, from_steps: Ranges) -> Ranges:
     return [(max(a, low), min(b, high)) for a, b in from_steps if a <= high and low <= b]
 
 
-def _by_batches(log: Log, facts: Known) -> Ranges:
+def _by_batches(log: Log, facts: TrainingFacts) -> Ranges:
     """Where a number of steps set the end, it counts the steps times the examples of each."""
     if (
         facts.is_stepped is False

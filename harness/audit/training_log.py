@@ -27,8 +27,8 @@ _CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 class Log:
     """One training's log. `files`: those it was read from, the main one first.
 
-    seen: (step, epoch) lines; planned: optimizer steps that were to be made; epochs: those that were
-    to be made, rounded up; batch: examples of one micro-batch, of all devices of one process;
+    progress: (step, epoch) lines; planned: optimizer steps that were to be made; epochs: those that
+    were to be made, rounded up; batch: examples of one micro-batch, of all devices of one process;
     runtime, per_second, steps_per_second: the trainer's own summary; examples: its own count;
     accumulation, total_batch: a step's, as the trainer printed them; counted_by: the console's log that
     has these; losses: (step, loss); bad: steps whose loss is no number; snapshot: a checkpoint's,
@@ -36,7 +36,7 @@ class Log:
     """
 
     files: list[Path]
-    seen: list[tuple[int, float]] = field(default_factory=list)
+    progress: list[tuple[int, float]] = field(default_factory=list)
     planned: int | None = None
     epochs: float | None = None
     batch: float | None = None
@@ -66,11 +66,11 @@ class Log:
 
     @property
     def step(self) -> int:
-        return max((step for step, _ in self.seen), default=0)
+        return max((step for step, _ in self.progress), default=0)
 
     def interval(self) -> int:
         """Steps between two lines, at most; the first line is one interval after the beginning."""
-        steps = [0, *sorted({step for step, _ in self.seen})]
+        steps = [0, *sorted({step for step, _ in self.progress})]
         return max((b - a for a, b in itertools.pairwise(steps)), default=1)
 
 
@@ -113,15 +113,15 @@ def read_logs(
         except Unreadable as e:
             yield path, str(e)
             continue
-        if log.seen or log.planned:
+        if log.progress or log.planned:
             yield ordered[0], log
         else:
             yield ordered[0], "it has no steps"
 
 
 def _checkpoint_step(folder: Path) -> int:
-    found = _CHECKPOINT.match(folder.name)
-    return int(found[1]) if found else -1
+    match = _CHECKPOINT.match(folder.name)
+    return int(match[1]) if match else -1
 
 
 def _read(log: Log, path: Path, role: str) -> None:
@@ -148,7 +148,7 @@ def _read_state(log: Log, state: dict[str, Any]) -> None:
             _line(log, line, "step")
     step, epoch = number(state.get("global_step")), number(state.get("epoch"))
     if step and epoch and _is_step(step):
-        log.seen.append((int(step), epoch))
+        log.progress.append((int(step), epoch))
     planned, epochs = number(state.get("max_steps")), number(state.get("num_train_epochs"))
     if planned and _is_step(planned):
         log.planned = int(planned)
@@ -164,46 +164,46 @@ def _read_state(log: Log, state: dict[str, Any]) -> None:
 def _read_lines(log: Log, path: Path) -> None:
     """A line that an interrupted run left unfinished at the end is no fault. Lines of a prediction,
     which count its batches as steps, are left out."""
-    found: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     lines = [line for line in read_text(path).split("\n") if line.strip()]
     for place, text in enumerate(lines):
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
-            if place == len(lines) - 1 and found:
+            if place == len(lines) - 1 and entries:
                 break
             raise Unreadable(f"line {place + 1} is not JSON") from None
         if isinstance(value, dict):
-            found.append(value)
+            entries.append(value)
     training = [
-        v for v in found if any(v.get(n) is not None for n in (*_OF_TRAINING, *_OF_TESTING))
+        v for v in entries if any(v.get(n) is not None for n in (*_OF_TRAINING, *_OF_TESTING))
     ]
-    if found and not training:
-        if log.seen:
+    if entries and not training:
+        if log.progress:
             return
         raise Unreadable("it is the log of a prediction: its lines have no epoch and no loss")
-    found, log.writers = _one_writers(training)
+    entries, log.writers = _one_writers(training)
     if log.writers == 1 and _goes_back_often(training):
         # Their steps differ, so all lines are kept.
         log.writers, log.is_mixed = 2, True
-        found = sorted(training, key=lambda line: number(_step_of(line)) or 0.0)
+        entries = sorted(training, key=lambda line: number(_step_of(line)) or 0.0)
     last = -1.0
-    own = Log(log.files)
-    for line in found:
+    lines_log = Log(log.files)
+    for line in entries:
         step = number(_step_of(line))
         if step is not None and step < last:
-            own = Log(log.files, runs=own.runs + 1)
+            lines_log = Log(log.files, runs=lines_log.runs + 1)
         last = step if step is not None else last
-        _line(own, line, "current_steps" if "current_steps" in line else "step")
+        _line(lines_log, line, "current_steps" if "current_steps" in line else "step")
         planned = number(line.get("total_steps"))
         if planned and _is_step(planned):
-            own.planned = int(planned)
-    log.runs = own.runs
-    log.planned = log.planned or own.planned
-    log.has_held_out |= own.has_held_out
+            lines_log.planned = int(planned)
+    log.runs = lines_log.runs
+    log.planned = log.planned or lines_log.planned
+    log.has_held_out |= lines_log.has_held_out
     # trainer_state.json has the same lines, with more digits.
-    if not log.seen:
-        log.seen, log.losses, log.bad = own.seen, own.losses, own.bad
+    if not log.progress:
+        log.progress, log.losses, log.bad = lines_log.progress, lines_log.losses, lines_log.bad
 
 
 def _goes_back_often(lines: Sequence[dict[str, Any]]) -> bool:
@@ -254,7 +254,7 @@ def _line(log: Log, line: dict[str, Any], step_name: str) -> None:
     if step is None or not _is_step(step):
         return
     if epoch is not None:
-        log.seen.append((int(step), epoch))
+        log.progress.append((int(step), epoch))
     if "loss" in line and line["loss"] is not None:
         loss = line["loss"]
         value = number(loss)
@@ -266,15 +266,15 @@ def _line(log: Log, line: dict[str, Any], step_name: str) -> None:
     _summary(log, line)
 
 
-def _summary(log: Log, found: dict[str, Any]) -> None:
+def _summary(log: Log, summary: dict[str, Any]) -> None:
     runtime, rate = (
-        number(found.get("train_runtime")),
-        number(found.get("train_samples_per_second")),
+        number(summary.get("train_runtime")),
+        number(summary.get("train_samples_per_second")),
     )
     if runtime and rate and runtime > 0 and rate > 0:
         log.runtime, log.per_second = runtime, rate
-        log.steps_per_second = number(found.get("train_steps_per_second"))
-    examples = number(found.get("train_samples"))
+        log.steps_per_second = number(summary.get("train_steps_per_second"))
+    examples = number(summary.get("train_samples"))
     if examples and examples >= 1:
         log.examples = int(examples)
 

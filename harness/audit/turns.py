@@ -26,7 +26,7 @@ _QUESTION = re.compile(
     r"\n[ \t]*+(?:Q|Question)[ \t]*+:[^\n]++(?:\n[^\n]*+){0,3}?\n[ \t]*+(?:A|Answer)[ \t]*+:"
 )
 _FIRST_QUESTION = re.compile(r"\s*+[#*_]*+(?:Q|Question)[ \t]*+\d*+[ \t]*+:")
-_ASKED = re.compile(
+_ASKS_FOR_QUESTIONS = re.compile(
     r"\b(?:q ?(?:&|and) ?as?|faqs?|questions|quiz|interview|dialogu?e|trivia)\b|\bQ:",
     re.IGNORECASE,
 )
@@ -46,5 +46,5 @@ def goes_on(text: str, instruction: str = "") -> bool:
     return (
         _QUESTION.search(text) is not None
         and not _FIRST_QUESTION.match(text)
-        and not _ASKED.search(instruction)
+        and not _ASKS_FOR_QUESTIONS.search(instruction)
     )

@@ -30,8 +30,10 @@ LONGEST_TEXT = 160
 
 def to_json(results: Sequence[Result]) -> str:
     """One result's object, or a list of them where there are several."""
-    told = [result.to_dict() for result in results]
-    return json.dumps(told[0] if len(told) == 1 else told, indent=2, ensure_ascii=True)
+    documents = [result.to_dict() for result in results]
+    return json.dumps(
+        documents[0] if len(documents) == 1 else documents, indent=2, ensure_ascii=True
+    )
 
 
 def show_audits(console: Console, results: Sequence[Result]) -> None:
@@ -39,24 +41,24 @@ def show_audits(console: Console, results: Sequence[Result]) -> None:
 
     What many results, or many parts of one, have in common is told once, with their number and names.
     """
-    shared = Shared(results)
+    common = CommonFindings(results)
     for result in results:
-        _show(console, result, shared)
+        _show(console, result, common)
     counts = {s: sum(f.severity == s for r in results for f in r.findings) for s in SEVERITIES}
-    found = ", ".join(_number_of(n, s) for s, n in counts.items() if n)
+    finding_counts = ", ".join(_number_of(n, s) for s, n in counts.items() if n)
     clean = sum(not r.findings and r.matches is not False for r in results)
-    parts = [_number_of(len(results), "result"), found or "no finding"]
-    if found and clean:
+    parts = [_number_of(len(results), "result"), finding_counts or "no finding"]
+    if finding_counts and clean:
         parts.append(f"{clean} without one")
     console.print(f"[bold]{', '.join(parts)}[/]", highlight=False)
 
 
-class Shared:
+class CommonFindings:
     """Findings and notes that many results, or parts of one, have but for numbers and names."""
 
     def __init__(self, results: Sequence[Result]) -> None:
         self._names: dict[Hashable, list[str]] = {}
-        self._told: set[Hashable] = set()
+        self._shown_before: set[Hashable] = set()
         for result in results:
             for finding in result.findings:
                 names = self._names.setdefault(_pattern(result, finding), [])
@@ -64,14 +66,14 @@ class Shared:
             for note in dict.fromkeys(result.notes):
                 self._names.setdefault(_note_pattern(result, note), []).append(result.path)
 
-    def others(self, key: Hashable) -> list[str] | None:
+    def other_names(self, key: Hashable) -> list[str] | None:
         """The names of the others that have it, where it is told first; None: it has been told."""
         names = self._names[key]
         if len(names) < MANY:
             return []
-        if key in self._told:
+        if key in self._shown_before:
             return None
-        self._told.add(key)
+        self._shown_before.add(key)
         return names[1:]
 
 
@@ -108,13 +110,13 @@ def _so_too(names: Sequence[str]) -> str:
             (n for n, level in enumerate(zip(*parts, strict=False)) if len(set(level)) > 1), 0
         )
         first = ["/".join(p[common:]) for p in parts]
-    told = ", ".join(_clip(name) for name in first)
-    return f"so too in {len(names):,} more: {told}" + (
+    listed = ", ".join(_clip(name) for name in first)
+    return f"so too in {len(names):,} more: {listed}" + (
         " and others" if len(names) > len(first) else ""
     )
 
 
-def _show(console: Console, result: Result, shared: Shared) -> None:
+def _show(console: Console, result: Result, common: CommonFindings) -> None:
     console.print(
         f"[bold]{escape(_line(result.path))}[/] [dim]{escape(_line(result.kind))}[/]",
         highlight=False,
@@ -125,25 +127,25 @@ def _show(console: Console, result: Result, shared: Shared) -> None:
     order = {severity: n for n, severity in enumerate(SEVERITIES)}
     again = 0
     for finding in sorted(result.findings, key=lambda f: order[f.severity]):
-        others = shared.others(_pattern(result, finding))
-        if others is None:
+        other_names = common.other_names(_pattern(result, finding))
+        if other_names is None:
             again += 1
             continue
         _show_finding(console, finding)
-        if others:
-            _print(console, Text(_so_too(others), "dim"), 6)
+        if other_names:
+            _print(console, Text(_so_too(other_names), "dim"), 6)
     if again:
-        told = "1 finding" if again == 1 else f"{again} findings"
-        _print(console, Text(f"{told} told above, with others that are alike", "dim"), 2)
+        repeats = "1 finding" if again == 1 else f"{again} findings"
+        _print(console, Text(f"{repeats} told above, with others that are alike", "dim"), 2)
     if not result.findings:
         _print(console, Text("no finding", "green"), 2)
     for note in dict.fromkeys(result.notes):
-        others = shared.others(_note_pattern(result, note))
-        if others is None:
+        other_names = common.other_names(_note_pattern(result, note))
+        if other_names is None:
             continue
         _print(console, Text(f"note: {_line(note)}", "dim"), 2)
-        if others:
-            _print(console, Text(_so_too(others), "dim"), 6)
+        if other_names:
+            _print(console, Text(_so_too(other_names), "dim"), 6)
     console.print()
 
 
@@ -166,9 +168,9 @@ def _numbers(result: Result) -> Iterator[Text]:
     width = max((len(name) for name in [*m, *result.published]), default=0)
     for name in compared:
         digits = result.digits[name]
-        if digits >= result.wanted.get(name, MOST_DIGITS) and digits >= MOST_DIGITS:
+        if digits >= result.required_digits.get(name, MOST_DIGITS) and digits >= MOST_DIGITS:
             agree, style = "exact", "dim"
-        elif digits >= result.wanted.get(name, 0):
+        elif digits >= result.required_digits.get(name, 0):
             agree, style = f"to {digits} decimals", "dim"
         else:
             agree, style = "differs" if digits < 0 else f"only to {digits} decimals", "bold red"
@@ -183,8 +185,8 @@ def _numbers(result: Result) -> Iterator[Text]:
         yield Text(f"{title}: " + ", ".join(f"{_line(n)} {_figure(m[n])}" for n in rest))
     alone = [n for n in _in_order(result.published) if n not in compared]
     if alone:
-        told = ", ".join(f"{_line(n)} {_figure(result.published[n])}" for n in alone)
-        yield Text(f"published, not recomputed: {told}")
+        figures = ", ".join(f"{_line(n)} {_figure(result.published[n])}" for n in alone)
+        yield Text(f"published, not recomputed: {figures}")
 
 
 def _show_finding(console: Console, finding: Finding) -> None:

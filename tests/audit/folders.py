@@ -58,17 +58,18 @@ def rows_of(
     for k in range(n):
         instruction = f"{instructions} {text(random.Random(k), 6)} ({k})"
         size = max(2, int(draw.lognormvariate(math.log(words), 0.6)))
-        ours = outputs[k] if outputs is not None else text(draw, size)
-        theirs = text(random.Random(f"baseline {k}"), max(2, int(words * 0.5 + (k * 37 % 97))))
+        output = outputs[k] if outputs is not None else text(draw, size)
+        baseline = text(random.Random(f"baseline {k}"), max(2, int(words * 0.5 + (k * 37 % 97))))
         first = shows_model_first(annotator, instruction)
-        gap = math.tanh((len(ours) - len(theirs)) / (6 * words))
+        gap = math.tanh((len(output) - len(baseline)) / (6 * words))
         odds = math.log(win / (1 - win)) + slope * gap + (place if first else -place)
         chance = 1 / (1 + math.exp(-odds))
         row: Row = {
-            "instruction": instruction, "output_1": theirs, "generator_1": "gpt4_1106_preview",
-            "dataset": DATASETS[k % 5], "output_2": ours, "generator_2": model, "annotator": annotator,
+            "instruction": instruction, "output_1": baseline, "generator_1": "gpt4_1106_preview",
+            "dataset": DATASETS[k % 5], "output_2": output, "generator_2": model,
+            "annotator": annotator,
         }  # fmt: skip
-        if ours == theirs:
+        if output == baseline:
             rows.append(row | {"preference": DRAW, "raw_completion": None})
             continue
         if annotator == WEIGHTED:
@@ -111,23 +112,23 @@ def write(
     change: what is done to the annotations before anything is computed. board: figures of the
     leaderboard that are written in place of those that follow.
     """
-    kept = [dict(row) for row in rows]
+    annotations = [dict(row) for row in rows]
     if change is not None:
-        changed = change(kept)
-        kept = changed if isinstance(changed, list) else kept
+        changed = change(annotations)
+        annotations = changed if isinstance(changed, list) else annotations
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "annotations.json").write_text(json.dumps(kept))
-    source = stored if stored is not None else kept
+    (folder / "annotations.json").write_text(json.dumps(annotations))
+    source = stored if stored is not None else annotations
     if outputs:
-        told = [
+        model_outputs = [
             {"instruction": r["instruction"], "output": r["output_2"], "dataset": r["dataset"],
              "generator": r["generator_2"]}
             for r in source
         ]  # fmt: skip
-        (folder / "model_outputs.json").write_text(json.dumps(told))
-    described = describe([r["preference"] for r in kept])
-    length = int(sum(len(r["output_2"]) for r in kept) / len(kept))
-    write_board(folder / "leaderboard.csv", {kept[0]["generator_2"]: {
+        (folder / "model_outputs.json").write_text(json.dumps(model_outputs))
+    described = describe([r["preference"] for r in annotations])
+    length = int(sum(len(r["output_2"]) for r in annotations) / len(annotations))
+    write_board(folder / "leaderboard.csv", {annotations[0]["generator_2"]: {
         **described, "avg_length": length, "mode": "community", **(board or {})}})  # fmt: skip
     return folder
 
@@ -165,16 +166,19 @@ def reviews(
             scores = [round((good[name] + (place if i == 0 else 0)) / step) * step
                       for i, name in enumerate(names)]  # fmt: skip
             scores = [min(max(score, 1.0), 10.0) for score in scores]
-            said = " ".join(f"{score:g}" for score in scores)
+            score_line = " ".join(f"{score:g}" for score in scores)
             rows.append({"question_id": f"koala_{k}", "text": text(random.Random(k), 7), **texts,
-                         "review": f"{said}\n\nThe first is clear.", "score": scores})  # fmt: skip
+                         "review": f"{score_line}\n\nThe first is clear.",
+                         "score": scores})  # fmt: skip
     if change is not None:
         change(*orders)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "ours-theirs-koala.json").write_text(json.dumps(orders[0]))
     (folder / "theirs-ours-koala.json").write_text(json.dumps(orders[1]))
-    told = counts or count(orders)
-    (folder / "koala_result.json").write_text(json.dumps({"test_name": "koala", **told}))
+    published_counts = counts or count(orders)
+    (folder / "koala_result.json").write_text(
+        json.dumps({"test_name": "koala", **published_counts})
+    )
     return folder
 
 
@@ -184,19 +188,19 @@ def count(orders: tuple[list[Row], list[Row]], as_read: Callable[[float], float]
     def sign(value: float) -> int:
         return (value > 0) - (value < 0)
 
-    told = []
-    for one, other in zip(*orders, strict=True):
-        a, b = (as_read(score) for score in one["score"])
-        c, d = (as_read(score) for score in other["score"])
-        told.append(sign(sign(a - b) + sign(d - c)))
-    return {"win": told.count(1), "draw": told.count(0), "lose": told.count(-1)}
+    verdicts = []
+    for first, second in zip(*orders, strict=True):
+        a, b = (as_read(score) for score in first["score"])
+        c, d = (as_read(score) for score in second["score"])
+        verdicts.append(sign(sign(a - b) + sign(d - c)))
+    return {"win": verdicts.count(1), "draw": verdicts.count(0), "lose": verdicts.count(-1)}
 
 
 def audit(*paths: Path, reference: Path | None = None) -> list[Result]:
     return audit_paths(paths, reference=reference)
 
 
-def one(path: Path, reference: Path | None = None) -> Result:
+def only_result(path: Path, reference: Path | None = None) -> Result:
     """The only result of a folder."""
     (result,) = audit(path, reference=reference)
     return result
@@ -206,7 +210,7 @@ def kinds(result: Result) -> list[str]:
     return sorted({finding.kind for finding in result.findings})
 
 
-def finding(result: Result, kind: str) -> Any:
+def finding_of(result: Result, kind: str) -> Any:
     """The finding of a kind, of which there must be one."""
-    (found,) = [f for f in result.findings if f.kind == kind]
-    return found
+    (match,) = [f for f in result.findings if f.kind == kind]
+    return match

@@ -14,7 +14,7 @@ from tests.audit.folders import (
     WEIGHTED,
     Row,
     audit,
-    finding,
+    finding_of,
     kinds,
     reviews,
     rows_of,
@@ -54,9 +54,9 @@ def test_runs_that_share_their_outputs_are_found_with_the_spread_of_their_scores
     assert kinds(results["other"]) == []
     rates = [results[f"run{n}"].metrics["win_rate"] for n in range(3)]
     for n in range(3):
-        found = finding(results[f"run{n}"], "shared_outputs")
-        assert found.evidence["spread"] == pytest.approx(max(rates) - min(rates))
-        assert len(found.evidence["results"]) == 3
+        finding = finding_of(results[f"run{n}"], "shared_outputs")
+        assert finding.evidence["spread"] == pytest.approx(max(rates) - min(rates))
+        assert len(finding.evidence["results"]) == 3
 
 
 def test_nearly_all_outputs_the_same_is_shared_and_half_of_them_is_not(tmp_path: Path) -> None:
@@ -74,8 +74,8 @@ def test_outputs_that_differ_in_white_space_alone_are_shared(tmp_path: Path) -> 
     texts = [str(r["output_2"]) for r in rows_of(0)]
     write(tmp_path / "one", rows_of(0))
     write(tmp_path / "two", rows_of(1, outputs=[f" {t}\n" for t in texts]))
-    found = [finding(r, "shared_outputs") for r in audit(tmp_path)]
-    assert [f.evidence["share"] for f in found] == [1.0, 1.0]
+    findings = [finding_of(r, "shared_outputs") for r in audit(tmp_path)]
+    assert [f.evidence["share"] for f in findings] == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(("same", "shared"), [(96, True), (90, False)])
@@ -91,8 +91,8 @@ def test_short_answers_neither_make_outputs_shared_nor_hide_that_they_are(
     results = audit(tmp_path)
     assert [("shared_outputs" in kinds(r)) for r in results] == [shared] * 2
     if shared:
-        assert finding(results[0], "shared_outputs").evidence["share"] == 0.96
-        assert "96 of 100" in finding(results[0], "shared_outputs").message
+        assert finding_of(results[0], "shared_outputs").evidence["share"] == 0.96
+        assert "96 of 100" in finding_of(results[0], "shared_outputs").message
 
 
 def test_two_judges_of_one_run_are_as_it_should_be(tmp_path: Path) -> None:
@@ -122,9 +122,9 @@ def test_annotations_with_the_same_bytes_are_found(tmp_path: Path) -> None:
     folder = write(tmp_path / "model" / "judge_one", rows_of())
     shutil.copytree(folder, tmp_path / "model" / "judge_two")
     for result in audit(tmp_path):
-        found = finding(result, "copied_results")
-        assert "the same bytes" in found.message
-        assert len(set(found.evidence["files"].values())) == 1
+        finding = finding_of(result, "copied_results")
+        assert "the same bytes" in finding.message
+        assert len(set(finding.evidence["files"].values())) == 1
 
 
 def test_judgements_copied_under_another_judges_name_are_found(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_judgements_copied_under_another_judges_name_are_found(tmp_path: Path) -
         tmp_path / "model" / "two", [r | {"annotator": "gpt4", "time_per_example": 1} for r in rows]
     )
     for result in audit(tmp_path):
-        assert "said to be of" in finding(result, "copied_results").message
+        assert "said to be of" in finding_of(result, "copied_results").message
 
 
 def board_alone(folder: Path, win: float = 0.3, **figures: float) -> Path:
@@ -153,7 +153,7 @@ def test_a_leaderboard_that_stands_twice_without_annotations_is_a_copy(tmp_path:
     results = {str(Path(r.path).relative_to(tmp_path)): r for r in audit(tmp_path)}
     copies = {name for name, r in results.items() if "copied_results" in kinds(r)}
     assert copies == {"judge", "results/run/judge"}
-    copy = finding(results["judge"], "copied_results")
+    copy = finding_of(results["judge"], "copied_results")
     assert copy.evidence["other"] == str(tmp_path / "results/run/judge")
     assert copy.evidence["figures"]["length_controlled_winrate"] == 27.123456789
 
@@ -163,8 +163,8 @@ def test_a_bare_leaderboard_that_is_that_of_stored_annotations_is_a_copy(tmp_pat
     write(tmp_path / "copy", rows_of())
     for name in ("annotations.json", "model_outputs.json"):
         (tmp_path / "copy" / name).unlink()
-    found = [finding(r, "copied_results") for r in audit(tmp_path / "run", tmp_path / "copy")]
-    assert [Path(f.evidence["other"]).name for f in found] == ["copy", "run"]
+    findings = [finding_of(r, "copied_results") for r in audit(tmp_path / "run", tmp_path / "copy")]
+    assert [Path(f.evidence["other"]).name for f in findings] == ["copy", "run"]
 
 
 def test_lines_that_coincide_by_themselves_are_no_copies(tmp_path: Path) -> None:
@@ -214,19 +214,19 @@ def test_nearly_the_same_judgements_in_another_order_are_a_copy(
         row["raw_completion"] = None
     write(tmp_path / "model" / "one", rows)
     write(tmp_path / "model" / "two", other)
-    found = [finding(r, "copied_results") for r in audit(tmp_path)]
-    assert [f.severity for f in found] == ["error", "error"]
-    assert ("of 200" in found[0].message) is bool(differs)
+    findings = [finding_of(r, "copied_results") for r in audit(tmp_path)]
+    assert [f.severity for f in findings] == ["error", "error"]
+    assert ("of 200" in findings[0].message) is bool(differs)
 
 
 def test_the_same_log_probabilities_for_other_outputs_are_a_copy(tmp_path: Path) -> None:
     rows = rows_of(annotator=WEIGHTED, model="one")
     for row in rows:
         del row["time_per_example"]
-    others = rows_of(9, model="two")
+    other_rows = rows_of(9, model="two")
     copied = [
         r | {"output_2": o["output_2"], "generator_2": "two"}
-        for r, o in zip(rows, others, strict=True)
+        for r, o in zip(rows, other_rows, strict=True)
     ]
     copied[3] |= {"preference": 1.0, "raw_completion": None}
     write(tmp_path / "one", rows)
@@ -264,11 +264,11 @@ def test_a_run_made_with_another_setting_is_confounded(
         configure(write(tmp_path / f"run{seed}", rows_of(seed)))
     configure(write(tmp_path / "zero", rows_of(7)), **{setting: value})
     results = {Path(r.path).name: r for r in audit(tmp_path)}
-    found = finding(results["zero"], "confounded")
+    finding = finding_of(results["zero"], "confounded")
     name = {"prompt_template": "prompt"}.get(setting, setting)
-    assert list(found.evidence["settings"]) == [name]
-    assert found.evidence["settings"][name]["this"] == value
-    assert str(value) in found.message
+    assert list(finding.evidence["settings"]) == [name]
+    assert finding.evidence["settings"][name]["this"] == value
+    assert str(value) in finding.message
     assert [kinds(results[f"run{n}"]) for n in range(2)] == [[], []]
 
 
@@ -308,8 +308,8 @@ def test_a_run_with_another_judge_than_the_others_is_told(tmp_path: Path) -> Non
         write(tmp_path / f"run{seed}", rows_of(seed))
     write(tmp_path / "other", rows_of(7, annotator=WEIGHTED))
     results = {Path(r.path).name: r for r in audit(tmp_path)}
-    found = finding(results["other"], "confounded")
-    assert found.evidence["settings"]["judge"]["this"] == WEIGHTED
+    finding = finding_of(results["other"], "confounded")
+    assert finding.evidence["settings"]["judge"]["this"] == WEIGHTED
     assert [kinds(results[f"run{n}"]) for n in range(2)] == [[], []]
 
 
@@ -322,20 +322,20 @@ def test_runs_on_other_prompts_are_not_compared(tmp_path: Path) -> None:
 def test_a_temperature_that_a_readme_states_for_each_run_is_compared(tmp_path: Path) -> None:
     for name in ("base", "one", "two"):
         write(tmp_path / name, rows_of(ord(name[0])))
-    told = "| run | temperature | top p |\n|---|---|---|\n| base | 0.1 | 1 |\n"
-    (tmp_path / "README.md").write_text(told + "| one | 0.7 | 1 |\n| two | 0.7 | 1 |\n")
+    table = "| run | temperature | top p |\n|---|---|---|\n| base | 0.1 | 1 |\n"
+    (tmp_path / "README.md").write_text(table + "| one | 0.7 | 1 |\n| two | 0.7 | 1 |\n")
     results = {Path(r.path).name: r for r in audit(tmp_path)}
-    found = finding(results["base"], "confounded")
-    assert list(found.evidence["settings"]) == ["temperature"]
+    finding = finding_of(results["base"], "confounded")
+    assert list(finding.evidence["settings"]) == ["temperature"]
     assert [kinds(results[name]) for name in ("one", "two")] == [[], []]
 
 
 def test_a_setting_that_no_number_holds_is_compared_all_the_same(tmp_path: Path) -> None:
     for name in "ab":
         configure(write(tmp_path / name, rows_of(ord(name))))
-        told = {"temperature": 10**400 if name == "a" else 1}
+        config = {"temperature": 10**400 if name == "a" else 1}
         (tmp_path / name / "configs.yaml").unlink()
-        (tmp_path / name / "generation_config.json").write_text(json.dumps(told))
+        (tmp_path / name / "generation_config.json").write_text(json.dumps(config))
     assert len(audit(tmp_path)) == 2
 
 
@@ -351,8 +351,10 @@ def test_results_of_several_kinds_lie_beside_each_other(tmp_path: Path) -> None:
     write(tmp_path / "a", rows_of(1))
     reviews(tmp_path / "b")
     (tmp_path / "c").mkdir()
-    told = [{"instruction": f"i {k}", "output": f"It is {k}.", "generator": "m"} for k in range(30)]
-    (tmp_path / "c" / "model_outputs.json").write_text(json.dumps(told))
+    outputs = [
+        {"instruction": f"i {k}", "output": f"It is {k}.", "generator": "m"} for k in range(30)
+    ]
+    (tmp_path / "c" / "model_outputs.json").write_text(json.dumps(outputs))
     results = audit(tmp_path)
     assert [(r.kind, kinds(r)) for r in results] == [
         ("alpaca_eval", []), ("alpagasus", []), ("model_outputs", []),

@@ -18,9 +18,9 @@ from tests.audit.folders import (
     CHATGPT,
     WEIGHTED,
     audit,
-    finding,
+    finding_of,
     kinds,
-    one,
+    only_result,
     rows_of,
     text,
     write,
@@ -40,14 +40,14 @@ def test_a_clean_folder_gives_no_finding(tmp_path: Path, seed: int) -> None:
         slope=draw.choice([0, 0, 0.2]),
         place=draw.choice([0, 0, 0.05]),
     )
-    result = one(write(tmp_path, rows, outputs=draw.random() < 0.8))
+    result = only_result(write(tmp_path, rows, outputs=draw.random() < 0.8))
     assert [(f.kind, f.message) for f in result.findings] == []
     assert result.matches is True
 
 
 @pytest.mark.parametrize("annotator", [CHATGPT, WEIGHTED])
 def test_every_figure_of_a_leaderboard_is_recomputed(tmp_path: Path, annotator: str) -> None:
-    result = one(write(tmp_path, rows_of(annotator=annotator)))
+    result = only_result(write(tmp_path, rows_of(annotator=annotator)))
     assert set(result.digits) == {
         "win_rate", "standard_error", "n_wins", "n_wins_base", "n_draws", "n_judged",
         "discrete_win_rate", "avg_length",
@@ -69,21 +69,21 @@ def test_every_figure_of_a_leaderboard_is_recomputed(tmp_path: Path, annotator: 
 def test_a_leaderboard_that_does_not_follow_is_told(
     tmp_path: Path, figure: str, wrong: float
 ) -> None:
-    result = one(write(tmp_path, rows_of(), board={figure: wrong}))
+    result = only_result(write(tmp_path, rows_of(), board={figure: wrong}))
     assert result.matches is False
     assert kinds(result) == ["count_mismatch"]
     name = {"n_total": "n_judged"}.get(figure, figure)
-    said = [f.evidence["figures"].get(name) for f in result.findings if "figures" in f.evidence]
-    assert {"published": wrong, "recomputed": result.metrics[name]} in said
+    figures = [f.evidence["figures"].get(name) for f in result.findings if "figures" in f.evidence]
+    assert {"published": wrong, "recomputed": result.metrics[name]} in figures
 
 
 def test_a_figure_that_is_rounded_matches_to_its_decimals(tmp_path: Path) -> None:
     rows = rows_of(seed=3, n=213)
-    exact = one(write(tmp_path / "a", rows)).metrics["win_rate"]
-    rounded = one(write(tmp_path / "b", rows, board={"win_rate": round(exact, 2)}))
+    exact = only_result(write(tmp_path / "a", rows)).metrics["win_rate"]
+    rounded = only_result(write(tmp_path / "b", rows, board={"win_rate": round(exact, 2)}))
     assert (rounded.matches, rounded.findings) == (True, [])
     assert 2 <= rounded.digits["win_rate"] < 8
-    off = one(write(tmp_path / "c", rows, board={"win_rate": round(exact, 2) + 0.01}))
+    off = only_result(write(tmp_path / "c", rows, board={"win_rate": round(exact, 2) + 0.01}))
     assert off.matches is False
 
 
@@ -96,65 +96,65 @@ def drop(rows: list[dict[str, object]], longest: int, draw: random.Random | None
 
 
 def test_dropped_rows_are_counted_bounded_and_compared_in_length(tmp_path: Path) -> None:
-    result = one(write(tmp_path, rows_of(n=400), lambda rows: drop(rows, 40)))
-    found = finding(result, "dropped_rows")
-    assert all(len(e["instruction"]) <= 100 for e in found.evidence["examples"])
+    result = only_result(write(tmp_path, rows_of(n=400), lambda rows: drop(rows, 40)))
+    finding = finding_of(result, "dropped_rows")
+    assert all(len(e["instruction"]) <= 100 for e in finding.evidence["examples"])
     assert (
-        min(e["characters"] for e in found.evidence["examples"])
-        > found.evidence["median_length_judged"]
+        min(e["characters"] for e in finding.evidence["examples"])
+        > finding.evidence["median_length_judged"]
     )
     m = result.metrics
-    assert (m["n_judged"], m["n_expected"], found.severity) == (360, 400, "error")
+    assert (m["n_judged"], m["n_expected"], finding.severity) == (360, 400, "error")
     assert m["lower_bound"] == pytest.approx(100 * m["n_wins"] / 400)
     assert m["upper_bound"] == pytest.approx(100 * (m["n_wins"] + 40) / 400)
-    assert found.evidence["longer_p_value"] < 1e-6
-    assert "longer" in found.message
+    assert finding.evidence["longer_p_value"] < 1e-6
+    assert "longer" in finding.message
     assert kinds(result) == ["dropped_rows"]
     assert result.matches is True
 
 
 def test_rows_dropped_by_chance_are_not_called_longer(tmp_path: Path) -> None:
     rows = rows_of(n=400)
-    result = one(write(tmp_path, rows, lambda r: drop(r, 40, random.Random(1))))
-    found = finding(result, "dropped_rows")
-    assert found.evidence["longer_p_value"] > 0.001
-    assert "longer" not in found.message
-    assert "shorter" not in found.message
+    result = only_result(write(tmp_path, rows, lambda r: drop(r, 40, random.Random(1))))
+    finding = finding_of(result, "dropped_rows")
+    assert finding.evidence["longer_p_value"] > 0.001
+    assert "longer" not in finding.message
+    assert "shorter" not in finding.message
 
 
 def test_rows_that_annotations_lack_are_missed_by_the_outputs(tmp_path: Path) -> None:
     rows = rows_of(n=300)
-    result = one(write(tmp_path, rows, lambda r: r[:250], stored=rows))
-    found = finding(result, "dropped_rows")
-    assert (found.evidence["judged"], found.evidence["expected"]) == (250, 300)
+    result = only_result(write(tmp_path, rows, lambda r: r[:250], stored=rows))
+    finding = finding_of(result, "dropped_rows")
+    assert (finding.evidence["judged"], finding.evidence["expected"]) == (250, 300)
 
 
 def test_a_reference_says_how_many_prompts_there_are(tmp_path: Path) -> None:
     rows = rows_of(n=120)
     folder = write(tmp_path / "run", rows, lambda r: r[:100], outputs=False)
-    assert one(folder).findings == []
+    assert only_result(folder).findings == []
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"instruction": r["instruction"]}) + "\n" for r in rows))
-    assert finding(one(folder, prompts), "dropped_rows").evidence["expected"] == 120
+    assert finding_of(only_result(folder, prompts), "dropped_rows").evidence["expected"] == 120
     prompts.write_text(
         "".join(json.dumps({"instruction": f"other {k}"}) + "\n" for k in range(150))
     )
-    assert one(folder, prompts).findings == []
+    assert only_result(folder, prompts).findings == []
 
 
 def test_a_subset_of_alpaca_evals_prompts_is_no_fault_but_most_of_them_is(tmp_path: Path) -> None:
     subset = write(tmp_path / "a", rows_of(n=400), outputs=False)
-    assert one(subset).metrics["n_expected"] == 400
+    assert only_result(subset).metrics["n_expected"] == 400
     most = write(tmp_path / "b", rows_of(n=713), outputs=False)
-    assert finding(one(most), "dropped_rows").evidence["expected"] == 805
+    assert finding_of(only_result(most), "dropped_rows").evidence["expected"] == 805
 
 
 @pytest.mark.parametrize("annotator", [CHATGPT, WEIGHTED])
 def test_a_judge_that_favours_a_place_is_found(tmp_path: Path, annotator: str) -> None:
-    result = one(write(tmp_path, rows_of(n=400, annotator=annotator, place=1.0)))
-    found = finding(result, "position_bias")
-    assert found.evidence["difference"] > 20
-    assert found.evidence["p_value"] < 0.001
+    result = only_result(write(tmp_path, rows_of(n=400, annotator=annotator, place=1.0)))
+    finding = finding_of(result, "position_bias")
+    assert finding.evidence["difference"] > 20
+    assert finding.evidence["p_value"] < 0.001
     assert kinds(result) == ["position_bias"]
 
 
@@ -169,12 +169,12 @@ def test_the_order_is_read_from_the_replies_where_it_was_drawn_in_another_way(
             row["preference"] = 2.0 if won else 1.0
             row["raw_completion"] = "Output (a)" if won == first else "Output (b)"
 
-    result = one(write(tmp_path, rows_of(n=400), redraw))
+    result = only_result(write(tmp_path, rows_of(n=400), redraw))
     assert kinds(result) == ["position_bias"]
-    found = finding(result, "position_bias").evidence
-    assert found["order_from"] == "the replies"
-    assert found["shown_first"]["win_rate"] == pytest.approx(60, abs=8)
-    assert found["shown_second"]["win_rate"] == pytest.approx(10, abs=8)
+    evidence = finding_of(result, "position_bias").evidence
+    assert evidence["order_from"] == "the replies"
+    assert evidence["shown_first"]["win_rate"] == pytest.approx(60, abs=8)
+    assert evidence["shown_second"]["win_rate"] == pytest.approx(10, abs=8)
 
 
 @pytest.mark.parametrize("replies", [True, False])
@@ -188,7 +188,7 @@ def test_an_annotator_that_nobody_knows_is_read_like_those_that_it_resembles(
             if not replies:
                 del row["raw_completion"]
 
-    result = one(write(tmp_path, rows_of(n=400, place=place), rename))
+    result = only_result(write(tmp_path, rows_of(n=400, place=place), rename))
     assert kinds(result) == (["position_bias"] if place else [])
 
 
@@ -197,7 +197,7 @@ def test_replies_that_follow_no_known_form_are_not_called_unread(tmp_path: Path)
         for row in rows:
             row |= {"annotator": "our_own_judge", "raw_completion": f"I choose {row['preference']}"}
 
-    assert one(write(tmp_path, rows_of(), free)).findings == []
+    assert only_result(write(tmp_path, rows_of(), free)).findings == []
 
 
 def begin(words: str, share: float):  # type: ignore[no-untyped-def]
@@ -225,10 +225,10 @@ def begin(words: str, share: float):  # type: ignore[no-untyped-def]
 def test_outputs_that_begin_with_a_role_are_found(
     tmp_path: Path, words: str, share: float, severity: str
 ) -> None:
-    result = one(write(tmp_path, rows_of(), begin(words, share)))
+    result = only_result(write(tmp_path, rows_of(), begin(words, share)))
     assert kinds(result) == ["prompt_mismatch"]
-    found = finding(result, "prompt_mismatch")
-    assert (found.evidence["role_word"], found.severity) == (200 * share, severity)
+    finding = finding_of(result, "prompt_mismatch")
+    assert (finding.evidence["role_word"], finding.severity) == (200 * share, severity)
 
 
 def test_invented_turns_are_found(tmp_path: Path) -> None:
@@ -236,8 +236,8 @@ def test_invented_turns_are_found(tmp_path: Path) -> None:
         for row in rows[:30]:
             row["output_2"] = f"{row['output_2']}\nHuman: And then?\n\nAssistant: No."
 
-    found = finding(one(write(tmp_path, rows_of(), turns)), "prompt_mismatch")
-    assert found.evidence["extra_turns"] == 30
+    finding = finding_of(only_result(write(tmp_path, rows_of(), turns)), "prompt_mismatch")
+    assert finding.evidence["extra_turns"] == 30
 
 
 @pytest.mark.parametrize(
@@ -250,18 +250,18 @@ def test_turns_of_other_layouts_and_languages_are_found(tmp_path: Path, end: str
         for row in rows[:30]:
             row["output_2"] = f"{row['output_2']}{end}"
 
-    found = finding(one(write(tmp_path, rows_of(), turns)), "prompt_mismatch")
-    assert found.evidence["extra_turns"] == 30
-    assert found.evidence["win_rate_of_others"] is not None
+    finding = finding_of(only_result(write(tmp_path, rows_of(), turns)), "prompt_mismatch")
+    assert finding.evidence["extra_turns"] == 30
+    assert finding.evidence["win_rate_of_others"] is not None
 
 
 def test_questions_and_answers_that_were_asked_for_are_left_alone(tmp_path: Path) -> None:
-    def asked(rows: list[dict[str, object]]) -> None:
+    def ask_for_questions(rows: list[dict[str, object]]) -> None:
         for row in rows[:30]:
             row |= {"instruction": f"{row['instruction']} Write an FAQ.", "raw_completion": None}
             row["output_2"] = f"{row['output_2']}\nQ: And then?\nA: No."
 
-    assert one(write(tmp_path, rows_of(), asked, outputs=False)).findings == []
+    assert only_result(write(tmp_path, rows_of(), ask_for_questions, outputs=False)).findings == []
 
 
 @pytest.mark.parametrize(
@@ -270,16 +270,16 @@ def test_questions_and_answers_that_were_asked_for_are_left_alone(tmp_path: Path
      "Response: ", "用户很多。", "Model: T-34. "],
 )  # fmt: skip
 def test_words_that_only_look_like_roles_are_left_alone(tmp_path: Path, words: str) -> None:
-    assert one(write(tmp_path, rows_of(), begin(words, 1.0))).findings == []
+    assert only_result(write(tmp_path, rows_of(), begin(words, 1.0))).findings == []
 
 
 def test_dialogues_that_were_asked_for_are_left_alone(tmp_path: Path) -> None:
-    def both(rows: list[dict[str, object]]) -> None:
+    def put_dialogue(rows: list[dict[str, object]]) -> None:
         for row in rows[:40]:
             row["output_1"] = f"User: hello\nAssistant: {row['output_1']}"
             row["output_2"] = f"User: hello\nAssistant: {row['output_2']}"
 
-    assert one(write(tmp_path, rows_of(), both)).findings == []
+    assert only_result(write(tmp_path, rows_of(), put_dialogue)).findings == []
 
 
 def test_empty_outputs_are_found_with_what_they_scored(tmp_path: Path) -> None:
@@ -287,10 +287,10 @@ def test_empty_outputs_are_found_with_what_they_scored(tmp_path: Path) -> None:
         for row in rows[:12]:
             row["output_2"] = " \n"
 
-    result = one(write(tmp_path, rows_of(), empty))
-    found = finding(result, "empty_or_truncated")
-    assert found.evidence["empty"] == 12
-    assert found.evidence["judged_of_these"] == 12
+    result = only_result(write(tmp_path, rows_of(), empty))
+    finding = finding_of(result, "empty_or_truncated")
+    assert finding.evidence["empty"] == 12
+    assert finding.evidence["judged_of_these"] == 12
     assert kinds(result) == ["empty_or_truncated"]
 
 
@@ -298,7 +298,7 @@ def test_one_empty_output_is_no_fault(tmp_path: Path) -> None:
     def empty(rows: list[dict[str, object]]) -> None:
         rows[7]["output_2"] = ""
 
-    assert one(write(tmp_path, rows_of(), empty)).findings == []
+    assert only_result(write(tmp_path, rows_of(), empty)).findings == []
 
 
 @pytest.mark.parametrize("unit", ["characters", "words"])
@@ -311,13 +311,13 @@ def test_outputs_cut_at_a_length_are_found(tmp_path: Path, unit: str) -> None:
             )
 
     rows = rows_of()
-    found = finding(one(write(tmp_path, rows, cut)), "empty_or_truncated")
+    finding = finding_of(only_result(write(tmp_path, rows, cut)), "empty_or_truncated")
     longer = sum(
         len(r["output_2"]) >= 500 if unit == "characters" else len(r["output_2"].split()) >= 80
         for r in rows
     )
-    assert found.evidence["truncated"] == longer > 20
-    assert f"exactly {'500 characters' if unit == 'characters' else '80 words'}" in found.message
+    assert finding.evidence["truncated"] == longer > 20
+    assert f"exactly {'500 characters' if unit == 'characters' else '80 words'}" in finding.message
 
 
 def test_outputs_cut_at_a_number_of_tokens_are_found_by_how_the_longest_end(tmp_path: Path) -> None:
@@ -328,8 +328,8 @@ def test_outputs_cut_at_a_number_of_tokens_are_found_by_how_the_longest_end(tmp_
                 # A token is more or fewer characters.
                 row["output_2"] = output[: 640 + number * 7 % 60].rstrip(". ")
 
-    result = one(write(tmp_path, rows_of(n=400), cut))
-    assert "in the middle" in finding(result, "empty_or_truncated").message
+    result = only_result(write(tmp_path, rows_of(n=400), cut))
+    assert "in the middle" in finding_of(result, "empty_or_truncated").message
 
 
 def test_loops_are_found(tmp_path: Path) -> None:
@@ -337,30 +337,31 @@ def test_loops_are_found(tmp_path: Path) -> None:
         for row in rows[:20]:
             row["output_2"] = "So it goes on and on and never ends. " * 9
 
-    assert (
-        finding(one(write(tmp_path, rows_of(), loop)), "empty_or_truncated").evidence["loops"] == 20
-    )
+    finding = finding_of(only_result(write(tmp_path, rows_of(), loop)), "empty_or_truncated")
+    assert finding.evidence["loops"] == 20
 
 
 def test_answers_of_one_form_and_length_are_not_cut(tmp_path: Path) -> None:
     form = "The answer to the question that was asked, after all is said and done, is number {}"
     outputs = [form.format(1000 + k * 7919 % 9000) for k in range(200)]
-    assert one(write(tmp_path, rows_of(outputs=outputs))).findings == []
+    assert only_result(write(tmp_path, rows_of(outputs=outputs))).findings == []
 
 
 @pytest.mark.parametrize("other", [0, 5])
 def test_one_constant_output_is_told_and_is_no_limit(tmp_path: Path, other: int) -> None:
     outputs = [text(random.Random(0), 140)] * (200 - other)
     outputs += [f"Something else, {n}." for n in range(other)]
-    found = finding(one(write(tmp_path, rows_of(outputs=outputs))), "empty_or_truncated")
-    assert (found.severity, found.evidence["same_text"]) == ("warning", 200 - other)
-    assert found.evidence["truncated"] == 0
+    finding = finding_of(
+        only_result(write(tmp_path, rows_of(outputs=outputs))), "empty_or_truncated"
+    )
+    assert (finding.severity, finding.evidence["same_text"]) == ("warning", 200 - other)
+    assert finding.evidence["truncated"] == 0
 
 
 def test_an_output_that_many_prompts_share_is_no_constant(tmp_path: Path) -> None:
-    some = text(random.Random(0), 40)
-    outputs = [some if n % 2 else text(random.Random(n), 40) for n in range(200)]
-    assert one(write(tmp_path, rows_of(outputs=outputs))).findings == []
+    shared_output = text(random.Random(0), 40)
+    outputs = [shared_output if n % 2 else text(random.Random(n), 40) for n in range(200)]
+    assert only_result(write(tmp_path, rows_of(outputs=outputs))).findings == []
 
 
 @pytest.mark.parametrize("words", ["N/A", "None", "...", "\u200b", "<no output>", " [null] "])
@@ -371,8 +372,8 @@ def test_outputs_that_stand_for_no_answer_are_empty_in_substance(
         for row in rows[:10]:
             row["output_2"] = words
 
-    found = finding(one(write(tmp_path, rows_of(), put)), "empty_or_truncated")
-    assert (found.evidence["placeholders"], found.evidence["empty"]) == (10, 0)
+    finding = finding_of(only_result(write(tmp_path, rows_of(), put)), "empty_or_truncated")
+    assert (finding.evidence["placeholders"], finding.evidence["empty"]) == (10, 0)
 
 
 @pytest.mark.parametrize("words", ["5", "Yes.", "No", "!?", "\u5b8c", "Nothing"])
@@ -381,16 +382,16 @@ def test_short_answers_are_answers(tmp_path: Path, words: str) -> None:
         for row in rows[:20]:
             row["output_2"] = words
 
-    assert one(write(tmp_path, rows_of(), put)).findings == []
+    assert only_result(write(tmp_path, rows_of(), put)).findings == []
 
 
 def test_a_placeholder_that_was_asked_for_is_an_answer(tmp_path: Path) -> None:
-    def asked(rows: list[dict[str, object]]) -> None:
+    def ask_for_none(rows: list[dict[str, object]]) -> None:
         for row in rows[:20]:
             row |= {"instruction": f"{row['instruction']} Say None if there is none.",
                     "output_2": "None", "raw_completion": None}  # fmt: skip
 
-    assert one(write(tmp_path, rows_of(), asked, outputs=False)).findings == []
+    assert only_result(write(tmp_path, rows_of(), ask_for_none, outputs=False)).findings == []
 
 
 FAR = 99.9
@@ -398,20 +399,20 @@ FAR = 99.9
 
 @pytest.mark.parametrize("cell", ["99.9%", "99.9 %", "99,9", "99,9 %", "9.99e1"])
 def test_a_published_number_is_read_however_it_is_written(tmp_path: Path, cell: str) -> None:
-    result = one(write(tmp_path, rows_of(), board={"win_rate": cell}))
+    result = only_result(write(tmp_path, rows_of(), board={"win_rate": cell}))
     assert (result.published["win_rate"], result.matches) == (pytest.approx(FAR), False)
     assert "count_mismatch" in kinds(result)
 
 
 def test_decimal_commas_and_thousands_that_are_right_match(tmp_path: Path) -> None:
     rows = rows_of(seed=3, n=213, words=1200)
-    m = one(write(tmp_path / "a", rows)).metrics
+    m = only_result(write(tmp_path / "a", rows)).metrics
     board = {
         "win_rate": f"{m['win_rate']:.2f}".replace(".", ",") + "%",
         "avg_length": f"{m['avg_length']:,}",
     }
     assert "," in board["avg_length"]
-    result = one(write(tmp_path / "b", rows, board=board))
+    result = only_result(write(tmp_path / "b", rows, board=board))
     assert result.matches is True
     assert result.published["avg_length"] == m["avg_length"]
     assert "count_mismatch" not in kinds(result)
@@ -425,25 +426,25 @@ def test_decimal_commas_and_thousands_that_are_right_match(tmp_path: Path) -> No
 def test_a_published_number_that_cannot_be_read_never_matches(
     tmp_path: Path, cell: str, accused: bool
 ) -> None:
-    result = one(write(tmp_path, rows_of(), board={"win_rate": cell}))
+    result = only_result(write(tmp_path, rows_of(), board={"win_rate": cell}))
     assert result.matches is None
     assert kinds(result) == (["count_mismatch"] if accused else [])
     assert any("win_rate" in note and cell in note for note in result.notes)
-    told = io.StringIO()
-    show_audits(Console(file=told, width=200), [result])
-    assert ": matches" not in told.getvalue()
+    terminal = io.StringIO()
+    show_audits(Console(file=terminal, width=200), [result])
+    assert ": matches" not in terminal.getvalue()
     write_board(tmp_path / "leaderboard.csv", {"model": {"win_rate": cell, "n_total": 3}})
     (tmp_path / "annotations.json").unlink()
-    assert one(tmp_path).matches is None
+    assert only_result(tmp_path).matches is None
 
 
 def test_a_number_that_cannot_be_read_leaves_another_that_is_wrong_told(tmp_path: Path) -> None:
-    result = one(write(tmp_path, rows_of(), board={"win_rate": "high", "n_total": 7}))
+    result = only_result(write(tmp_path, rows_of(), board={"win_rate": "high", "n_total": 7}))
     assert result.matches is False
 
 
 def test_an_empty_cell_is_no_published_number(tmp_path: Path) -> None:
-    result = one(write(tmp_path, rows_of(), board={"win_rate": ""}))
+    result = only_result(write(tmp_path, rows_of(), board={"win_rate": ""}))
     assert (result.matches, result.findings, result.notes) == (True, [], [])
 
 
@@ -456,23 +457,23 @@ def test_prompts_judged_twice_with_opposite_verdicts_are_told(
             row["raw_completion"] = None
         return rows + [r | {"preference": 3 - float(str(r["preference"]))} for r in rows[:40]]
 
-    result = one(write(tmp_path, rows_of(), again, outputs=outputs))
-    found = finding(result, "count_mismatch")
-    assert (found.severity, found.evidence["judged_twice"], found.evidence["disagree"]) == (
+    result = only_result(write(tmp_path, rows_of(), again, outputs=outputs))
+    finding = finding_of(result, "count_mismatch")
+    assert (finding.severity, finding.evidence["judged_twice"], finding.evidence["disagree"]) == (
         "error", 40, 40,
     )  # fmt: skip
     rows = rows_of()
     shares = [0.5] * 40 + [r["preference"] - 1 for r in rows[40:]]
-    assert found.evidence["win_rate_each_once"] == pytest.approx(100 * sum(shares) / 200)
-    assert (found.evidence["judgements"], found.evidence["prompts"]) == (240, 200)
+    assert finding.evidence["win_rate_each_once"] == pytest.approx(100 * sum(shares) / 200)
+    assert (finding.evidence["judgements"], finding.evidence["prompts"]) == (240, 200)
 
 
 def test_a_prompt_that_a_set_has_twice_with_two_outputs_is_judged_twice_rightly(
     tmp_path: Path,
 ) -> None:
     more = rows_of(1)[:40]
-    assert one(write(tmp_path, rows_of() + more)).findings == []
-    assert one(write(tmp_path, rows_of() + more, outputs=False)).findings == []
+    assert only_result(write(tmp_path, rows_of() + more)).findings == []
+    assert only_result(write(tmp_path, rows_of() + more, outputs=False)).findings == []
 
 
 def test_a_prompt_whose_judgement_failed_and_was_made_again_is_judged_once(
@@ -481,7 +482,7 @@ def test_a_prompt_whose_judgement_failed_and_was_made_again_is_judged_once(
     def again(rows: list[dict[str, object]]) -> list[dict[str, object]]:
         return rows + [r | {"preference": None, "raw_completion": None} for r in rows[:2]]
 
-    result = one(write(tmp_path, rows_of(), again, outputs=False))
+    result = only_result(write(tmp_path, rows_of(), again, outputs=False))
     assert "count_mismatch" not in kinds(result)
 
 
@@ -495,21 +496,21 @@ def stored_as(value: float, replies: int):  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("value", [-1.0, 1.0, 1.5, 3.0])
 def test_replies_that_do_not_parse_and_are_scored_are_found(tmp_path: Path, value: float) -> None:
-    result = one(write(tmp_path, rows_of(), stored_as(value, 20)))
-    found = finding(result, "unparsed_scored")
-    assert found.evidence["rows"] == 20
+    result = only_result(write(tmp_path, rows_of(), stored_as(value, 20)))
+    finding = finding_of(result, "unparsed_scored")
+    assert finding.evidence["rows"] == 20
     rest = [r["preference"] - 1 for r in rows_of()[20:]]
-    assert found.evidence["win_rate_without"] == pytest.approx(100 * sum(rest) / 180)
+    assert finding.evidence["win_rate_without"] == pytest.approx(100 * sum(rest) / 180)
     with_them = (sum(rest) + 20 * (value - 1)) / 200
-    assert found.evidence["win_rate_with"] == pytest.approx(100 * with_them)
+    assert finding.evidence["win_rate_with"] == pytest.approx(100 * with_them)
     assert "count_mismatch" not in kinds(result)
 
 
 def test_a_published_mean_over_unread_replies_is_told(tmp_path: Path) -> None:
     rows = rows_of()
     wrong = 100 * (sum(r["preference"] - 1 for r in rows[20:]) - 2 * 20) / 200
-    result = one(write(tmp_path, rows, stored_as(-1.0, 20), board={"win_rate": wrong}))
-    assert "the published" in finding(result, "unparsed_scored").message
+    result = only_result(write(tmp_path, rows, stored_as(-1.0, 20), board={"win_rate": wrong}))
+    assert "the published" in finding_of(result, "unparsed_scored").message
     assert result.matches is False
 
 
@@ -518,7 +519,7 @@ def test_draws_that_old_files_write_as_zero_are_no_fault(tmp_path: Path) -> None
         for row in rows[:20]:
             row |= {"output_2": row["output_1"], "preference": 0, "raw_completion": None}
 
-    result = one(write(tmp_path, rows_of(), same))
+    result = only_result(write(tmp_path, rows_of(), same))
     assert (result.findings, result.metrics["n_draws"]) == ([], 20)
 
 
@@ -527,7 +528,8 @@ def test_zeros_that_nothing_was_said_for_are_a_fault(tmp_path: Path) -> None:
         for row in rows[:20]:
             row |= {"preference": 0, "raw_completion": None}
 
-    assert finding(one(write(tmp_path, rows_of(), zero)), "unparsed_scored").evidence["rows"] == 20
+    finding = finding_of(only_result(write(tmp_path, rows_of(), zero)), "unparsed_scored")
+    assert finding.evidence["rows"] == 20
 
 
 def test_preferences_that_are_not_what_the_judge_said_are_found(tmp_path: Path) -> None:
@@ -535,10 +537,10 @@ def test_preferences_that_are_not_what_the_judge_said_are_found(tmp_path: Path) 
         for row in rows[:30]:
             row["preference"] = 3 - float(str(row["preference"]))
 
-    found = finding(one(write(tmp_path, rows_of(), swap)), "count_mismatch")
-    assert found.evidence["rows"] == 30
+    finding = finding_of(only_result(write(tmp_path, rows_of(), swap)), "count_mismatch")
+    assert finding.evidence["rows"] == 30
     right = rows_of()
-    assert found.evidence["win_rate_from_replies"] == pytest.approx(
+    assert finding.evidence["win_rate_from_replies"] == pytest.approx(
         100 * sum(r["preference"] - 1 for r in right) / 200
     )
 
@@ -548,40 +550,42 @@ def test_probabilities_cut_to_whole_numbers_are_found(tmp_path: Path) -> None:
         for row in rows:
             row["preference"] = float(int(float(str(row["preference"]))))
 
-    result = one(write(tmp_path, rows_of(annotator=WEIGHTED), cut))
-    found = finding(result, "truncated_scores")
-    assert found.evidence["rows"] == 200
-    assert found.evidence["win_rate_stored"] == pytest.approx(0)
+    result = only_result(write(tmp_path, rows_of(annotator=WEIGHTED), cut))
+    finding = finding_of(result, "truncated_scores")
+    assert finding.evidence["rows"] == 200
+    assert finding.evidence["win_rate_stored"] == pytest.approx(0)
     assert "count_mismatch" not in kinds(result)
 
 
 @pytest.mark.parametrize("slope", [-4.0, 4.0])
 def test_a_judge_that_goes_by_length_is_found(tmp_path: Path, slope: float) -> None:
-    result = one(write(tmp_path, rows_of(n=400, win=0.5, slope=slope)))
-    found = finding(result, "length_bias")
-    assert math.copysign(1, found.evidence["slope"]) == math.copysign(1, slope)
+    result = only_result(write(tmp_path, rows_of(n=400, win=0.5, slope=slope)))
+    finding = finding_of(result, "length_bias")
+    assert math.copysign(1, finding.evidence["slope"]) == math.copysign(1, slope)
     assert kinds(result) == ["length_bias"]
 
 
 def test_a_length_controlled_rate_far_from_the_raw_one_is_found(tmp_path: Path) -> None:
     rows = rows_of(n=400)
-    raw = one(write(tmp_path / "a", rows)).metrics["win_rate"]
-    near = one(write(tmp_path / "b", rows, board={"length_controlled_winrate": raw + 4.9}))
-    far = one(write(tmp_path / "c", rows, board={"length_controlled_winrate": raw + 5.1}))
+    raw = only_result(write(tmp_path / "a", rows)).metrics["win_rate"]
+    near = only_result(write(tmp_path / "b", rows, board={"length_controlled_winrate": raw + 4.9}))
+    far = only_result(write(tmp_path / "c", rows, board={"length_controlled_winrate": raw + 5.1}))
     assert (near.findings, kinds(far)) == ([], ["length_bias"])
 
 
 def test_outputs_that_are_not_those_that_were_judged_are_told(tmp_path: Path) -> None:
     rows = rows_of()
     other = [r | {"output_2": "Something else."} for r in rows[:5]] + rows[5:]
-    found = finding(one(write(tmp_path, rows, stored=other)), "count_mismatch")
-    assert found.evidence["other_outputs"] == 5
+    finding = finding_of(only_result(write(tmp_path, rows, stored=other)), "count_mismatch")
+    assert finding.evidence["other_outputs"] == 5
 
 
 def test_prompts_judged_twice_are_told(tmp_path: Path) -> None:
     rows = rows_of()
-    result = one(write(tmp_path, rows, lambda r: r + [dict(row) for row in r[:3]], stored=rows))
-    assert finding(result, "count_mismatch").evidence["judged_twice"] == 3
+    result = only_result(
+        write(tmp_path, rows, lambda r: r + [dict(row) for row in r[:3]], stored=rows)
+    )
+    assert finding_of(result, "count_mismatch").evidence["judged_twice"] == 3
 
 
 def test_the_layout_of_alpaca_evals_results_is_read(tmp_path: Path) -> None:
@@ -592,11 +596,11 @@ def test_the_layout_of_alpaca_evals_results_is_read(tmp_path: Path) -> None:
         folder = write(tmp_path / "results" / name / WEIGHTED, rows)
         shutil.move(folder / "model_outputs.json", folder.parent)
         (folder / "leaderboard.csv").unlink()
-        lines[name] = one(folder).metrics
+        lines[name] = only_result(folder).metrics
     boards = tmp_path / "leaderboards"
     boards.mkdir()
-    told = {n: {"win_rate": m["win_rate"], "n_total": m["n_judged"]} for n, m in lines.items()}
-    write_board(boards / f"{WEIGHTED}_leaderboard.csv", told)
+    figures = {n: {"win_rate": m["win_rate"], "n_total": m["n_judged"]} for n, m in lines.items()}
+    write_board(boards / f"{WEIGHTED}_leaderboard.csv", figures)
     results = audit(tmp_path)
     assert [r.path for r in results] == [str(tmp_path / "results" / n / WEIGHTED) for n in lines]
     assert [(r.matches, r.findings) for r in results] == [(True, []), (True, [])]
@@ -606,14 +610,14 @@ def test_the_layout_of_alpaca_evals_results_is_read(tmp_path: Path) -> None:
 def test_a_run_folder_with_its_leaderboard_below_is_read(tmp_path: Path) -> None:
     folder = write(tmp_path / "run" / "model" / "chatgpt", rows_of())
     shutil.move(folder / "model_outputs.json", tmp_path / "run")
-    result = one(tmp_path)
+    result = only_result(tmp_path)
     assert (result.matches, result.findings) == (True, [])
     assert result.path == str(folder)
 
 
 def test_a_leaderboard_of_several_models_gives_each_its_line(tmp_path: Path) -> None:
     folder = write(tmp_path, rows_of())
-    mine = one(folder).published
+    mine = only_result(folder).published
     figures = {"n_total" if n == "n_judged" else n: v for n, v in mine.items()}
     other = {"win_rate": 50.0, "n_wins": 50, "n_wins_base": 50, "n_draws": 0, "n_total": 100}
     write_board(folder / "leaderboard.csv", {"other": other, "model": figures})
@@ -628,11 +632,11 @@ def test_a_leaderboard_alone_is_held_against_its_own_counts(tmp_path: Path) -> N
         "n_draws": 0, "n_total": 100, "discrete_win_rate": 25.0,
     }  # fmt: skip
     write_board(tmp_path / "leaderboard.csv", {"model": right})
-    result = one(tmp_path)
+    result = only_result(tmp_path)
     assert (result.matches, result.findings, result.metrics["n_expected"]) == (True, [], 100)
     for name, wrong in (("n_total", 120), ("win_rate", 63.0), ("discrete_win_rate", 27.0)):
         write_board(tmp_path / "leaderboard.csv", {"model": right | {name: wrong}})
-        assert kinds(one(tmp_path)) == ["count_mismatch"], name
+        assert kinds(only_result(tmp_path)) == ["count_mismatch"], name
 
 
 @pytest.mark.parametrize(
@@ -652,9 +656,9 @@ def test_a_readmes_table_is_held_against_the_judgements(
     tmp_path: Path, table: str, wrong: bool
 ) -> None:
     folder = write(tmp_path / "run", rows_of())
-    rate = one(folder).metrics["win_rate"]
+    rate = only_result(folder).metrics["win_rate"]
     (tmp_path / "README.md").write_text(table.format(rate=rate))
-    assert kinds(one(tmp_path)) == (["count_mismatch"] if wrong else [])
+    assert kinds(only_result(tmp_path)) == (["count_mismatch"] if wrong else [])
 
 
 @pytest.mark.parametrize(
@@ -666,10 +670,10 @@ def test_a_damaged_file_beside_a_readable_one_is_told_and_passed_by(
 ) -> None:
     folder = write(tmp_path, rows_of(n=30))
     for name in ("annotations.json", "model_outputs.json"):
-        whole = (folder / name).read_bytes()
+        intact = (folder / name).read_bytes()
         (folder / name).write_bytes(damage)
         assert audit(folder)
-        (folder / name).write_bytes(whole)
+        (folder / name).write_bytes(intact)
     (folder / "leaderboard.csv").write_bytes(damage)
     assert audit(folder)[0].published == {}
 
@@ -702,9 +706,9 @@ def test_a_published_number_whose_annotations_cannot_be_read_cannot_be_known(
 ) -> None:
     folder = write(tmp_path, rows_of(n=30))
     (folder / "annotations.json").write_bytes(damage)
-    found = finding(one(folder), "count_mismatch")
-    assert found.severity == "error"
-    assert "cannot be known" in found.message
+    finding = finding_of(only_result(folder), "count_mismatch")
+    assert finding.severity == "error"
+    assert "cannot be known" in finding.message
 
 
 def test_nothing_readable_says_what_was_looked_for(tmp_path: Path) -> None:
@@ -750,13 +754,13 @@ def test_a_result_that_fails_unforeseen_does_not_lose_the_others(
 def test_a_reader_that_fails_unforeseen_does_not_lose_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(given: object) -> list[Result]:
+    def fail(source: object) -> list[Result]:
         raise TypeError("unforeseen")
 
     write(tmp_path, rows_of())
     monkeypatch.setattr("harness.audit.rubrics.find", fail)
     monkeypatch.setattr("harness.audit.across.check", fail)
-    result = one(tmp_path)
+    result = only_result(tmp_path)
     assert result.matches is True
     assert any("could not be read as rubrics: TypeError" in note for note in result.notes)
     assert any("could not be held against each other" in note for note in result.notes)
@@ -788,7 +792,7 @@ def test_an_average_length_without_the_empty_outputs_is_a_remark(
         row["output_2"] = ""
     lengths = [len(row["output_2"]) for row in rows]
     without = int(sum(lengths) / (len(rows) - empty))
-    result = one(write(tmp_path, rows, board={"avg_length": without}))
+    result = only_result(write(tmp_path, rows, board={"avg_length": without}))
     assert result.matches is True
     assert not any("avg_length" in f.message for f in result.findings)
     assert any(f"{empty} of them empty" in note for note in result.notes)
@@ -799,11 +803,11 @@ def test_an_average_length_that_an_output_or_two_explain_is_a_remark(tmp_path: P
     rows = rows_of(n=400)
     lengths = sorted(len(row["output_2"]) for row in rows)
     for left_out in (1, 2):
-        some = int(sum(lengths[:-left_out]) / (len(rows) - left_out))
-        result = one(write(tmp_path, rows, board={"avg_length": some}))
+        mean_length = int(sum(lengths[:-left_out]) / (len(rows) - left_out))
+        result = only_result(write(tmp_path, rows, board={"avg_length": mean_length}))
         assert (result.matches, result.findings) == (True, [])
     far = int(sum(lengths[:-9]) / (len(rows) - 9))
-    result = one(write(tmp_path, rows, board={"avg_length": far}))
+    result = only_result(write(tmp_path, rows, board={"avg_length": far}))
     assert (result.matches, kinds(result)) == (False, ["count_mismatch"])
 
 
@@ -813,10 +817,10 @@ def test_outputs_that_were_stripped_before_they_were_judged_are_the_stored_ones(
 ) -> None:
     rows = rows_of()
     stored = [{**r, "output_2": f"\n{r['output_2']} \n"} for r in rows[:places]] + rows[places:]
-    assert one(write(tmp_path, rows, stored=stored)).findings == []
+    assert only_result(write(tmp_path, rows, stored=stored)).findings == []
     # What differs otherwise is another output.
     stored[0] = {**rows[0], "output_2": rows[0]["output_2"] + " More."}
-    assert kinds(one(write(tmp_path, rows, stored=stored))) == ["count_mismatch"]
+    assert kinds(only_result(write(tmp_path, rows, stored=stored))) == ["count_mismatch"]
 
 
 def test_preferences_that_were_turned_to_the_model_are_no_other_order(tmp_path: Path) -> None:
@@ -824,9 +828,9 @@ def test_preferences_that_were_turned_to_the_model_are_no_other_order(tmp_path: 
     lost = [n for n, row in enumerate(rows) if row["preference"] == 1][:20]
     for n in lost:
         rows[n] = rows[n] | {"preference": 2}
-    result = one(write(tmp_path, rows))
-    assert f"{len(lost)} stored preferences are not" in finding(result, "count_mismatch").message
+    result = only_result(write(tmp_path, rows))
+    assert f"{len(lost)} stored preferences are not" in finding_of(result, "count_mismatch").message
     assert not any("the order" in note for note in result.notes)
     # Where the model has won all, another order says the same.
-    result = one(write(tmp_path, [row | {"preference": 2} for row in rows]))
+    result = only_result(write(tmp_path, [row | {"preference": 2} for row in rows]))
     assert any("either the outputs were shown in another order" in note for note in result.notes)

@@ -12,9 +12,9 @@ from tests.audit.folders import (
     WEIGHTED,
     Row,
     audit,
-    finding,
+    finding_of,
     kinds,
-    one,
+    only_result,
     rows_of,
     write,
     write_board,
@@ -63,7 +63,7 @@ def test_replies_that_are_stored_as_objects_are_read(tmp_path: Path, form: str) 
         for row in rows:
             row |= {"annotator": judge, "raw_completion": make(row)}
 
-    result = one(write(tmp_path / "a", rows_of(n=120), store))
+    result = only_result(write(tmp_path / "a", rows_of(n=120), store))
     assert [(f.kind, f.message) for f in result.findings] == []
 
     def swap(rows: list[Row]) -> None:
@@ -72,8 +72,8 @@ def test_replies_that_are_stored_as_objects_are_read(tmp_path: Path, form: str) 
             row["preference"] = 3 - row["preference"]
 
     # What can be read can be held against what is stored.
-    swapped = one(write(tmp_path / "b", rows_of(n=120), swap))
-    assert finding(swapped, "count_mismatch").evidence["rows"] == 15
+    swapped = only_result(write(tmp_path / "b", rows_of(n=120), swap))
+    assert finding_of(swapped, "count_mismatch").evidence["rows"] == 15
 
 
 def test_objects_that_name_no_winner_are_unread(tmp_path: Path) -> None:
@@ -82,8 +82,8 @@ def test_objects_that_name_no_winner_are_unread(tmp_path: Path) -> None:
             ranks = ranked(row) if number >= 20 else [{"model": "m", "rank": 3}]
             row |= {"annotator": FN, "raw_completion": {"ordered_models": ranks}}
 
-    found = finding(one(write(tmp_path, rows_of(), store)), "unparsed_scored")
-    assert found.evidence["rows"] == 20
+    finding = finding_of(only_result(write(tmp_path, rows_of(), store)), "unparsed_scored")
+    assert finding.evidence["rows"] == 20
 
 
 def judged(folder: Path, rows: list[Row], outputs: list[Row] | None = None, **board: Any) -> Path:
@@ -102,10 +102,10 @@ def of(path: Path) -> Result:
 
 def test_rows_under_another_judges_name_are_told(tmp_path: Path) -> None:
     rows = rows_of(annotator=WEIGHTED)
-    result = one(judged(tmp_path / "model" / FN, rows, rows))
-    found = finding(result, "count_mismatch")
-    assert (found.severity, kinds(result)) == ("error", ["count_mismatch"])
-    assert found.evidence == {"folder": FN, "annotator": WEIGHTED, "rows": 200}
+    result = only_result(judged(tmp_path / "model" / FN, rows, rows))
+    finding = finding_of(result, "count_mismatch")
+    assert (finding.severity, kinds(result)) == ("error", ["count_mismatch"])
+    assert finding.evidence == {"folder": FN, "annotator": WEIGHTED, "rows": 200}
 
 
 def test_a_folder_named_for_a_judge_of_ones_own_is_held_to_it(tmp_path: Path) -> None:
@@ -113,15 +113,21 @@ def test_a_folder_named_for_a_judge_of_ones_own_is_held_to_it(tmp_path: Path) ->
         rows = [row | {"annotator": judge} for row in rows_of(len(folder))]
         rows[0]["annotator"] = folder
         judged(tmp_path / "model" / folder, rows)
-    told = {r.path: kinds(r) for r in audit(tmp_path)}
-    assert [path for path, found in told.items() if "count_mismatch" in found]
-    assert all("ours_v2" in path for path, found in told.items() if "count_mismatch" in found)
+    kinds_by_path = {r.path: kinds(r) for r in audit(tmp_path)}
+    assert [
+        path for path, result_kinds in kinds_by_path.items() if "count_mismatch" in result_kinds
+    ]
+    assert all(
+        "ours_v2" in path
+        for path, result_kinds in kinds_by_path.items()
+        if "count_mismatch" in result_kinds
+    )
 
 
 def test_a_judge_named_by_its_configurations_path_is_the_folders(tmp_path: Path) -> None:
     name = f"/somewhere/evaluators_configs/{WEIGHTED}/configs.yaml"
     rows = [row | {"annotator": name} for row in rows_of(annotator=WEIGHTED)]
-    assert one(judged(tmp_path / "model" / WEIGHTED, rows)).findings == []
+    assert only_result(judged(tmp_path / "model" / WEIGHTED, rows)).findings == []
 
 
 def test_replies_in_another_judges_form_are_told(tmp_path: Path) -> None:
@@ -129,19 +135,21 @@ def test_replies_in_another_judges_form_are_told(tmp_path: Path) -> None:
         for row in rows:
             row["annotator"] = "alpaca_eval_gpt4"
 
-    found = finding(one(write(tmp_path, rows_of(), rename)), "count_mismatch")
-    assert found.evidence == {"annotator": "alpaca_eval_gpt4", "replies_like": "chatgpt"}
+    finding = finding_of(only_result(write(tmp_path, rows_of(), rename)), "count_mismatch")
+    assert finding.evidence == {"annotator": "alpaca_eval_gpt4", "replies_like": "chatgpt"}
 
 
 def test_judgements_beside_another_models_outputs_are_told(tmp_path: Path) -> None:
     rows, outputs = rows_of(model="large"), rows_of(model="small")
     judged(tmp_path / "a" / "small" / "chatgpt", rows, outputs)
-    found = finding(one(tmp_path / "a"), "count_mismatch")
-    assert found.evidence["other_outputs"] == 200
-    assert "the rows are of large; model_outputs.json and the folder are of small" in found.message
-    assert found.message.endswith(": the rows disagree")
+    finding = finding_of(only_result(tmp_path / "a"), "count_mismatch")
+    assert finding.evidence["other_outputs"] == 200
+    assert (
+        "the rows are of large; model_outputs.json and the folder are of small" in finding.message
+    )
+    assert finding.message.endswith(": the rows disagree")
     judged(tmp_path / "b" / "large" / "chatgpt", rows, outputs)
-    assert finding(one(tmp_path / "b"), "count_mismatch").message.endswith(
+    assert finding_of(only_result(tmp_path / "b"), "count_mismatch").message.endswith(
         ": model_outputs.json disagrees"
     )
 
@@ -149,7 +157,7 @@ def test_judgements_beside_another_models_outputs_are_told(tmp_path: Path) -> No
 def test_a_folder_of_another_name_with_its_own_outputs_is_clean(tmp_path: Path) -> None:
     rows = rows_of(model="runs/lr5e-5_final")
     folder = judged(tmp_path / "my-model" / "chatgpt", rows, rows)
-    figures = one(folder).published
+    figures = only_result(folder).published
     (folder / "leaderboard.csv").unlink()
     boards = {"my-model": {"win_rate": figures["win_rate"]}, "another": {"win_rate": 1.0}}
     write_board(tmp_path / "chatgpt_leaderboard.csv", boards)
@@ -163,7 +171,7 @@ def test_runs_of_one_model_under_names_of_their_own_are_clean(tmp_path: Path) ->
     lines = {}
     for seed, name in enumerate(("run-1", "run-2")):
         folder = write(tmp_path / name, rows_of(seed), outputs=False)
-        lines[name] = {"win_rate": one(folder).metrics["win_rate"]}
+        lines[name] = {"win_rate": only_result(folder).metrics["win_rate"]}
         (folder / "leaderboard.csv").unlink()
     write_board(tmp_path / "chatgpt_leaderboard.csv", lines)
     assert [r.findings for r in audit(tmp_path)] == [[], []]
@@ -173,7 +181,7 @@ def test_rows_of_another_known_model_are_told_without_outputs(tmp_path: Path) ->
     figures = {}
     for seed, name in enumerate(("small", "large")):
         folder = judged(tmp_path / name / "chatgpt", rows_of(seed, model=name))
-        figures[name] = {"win_rate": one(folder).metrics["win_rate"]}
+        figures[name] = {"win_rate": only_result(folder).metrics["win_rate"]}
         (folder / "leaderboard.csv").unlink()
     write_board(tmp_path / "chatgpt_leaderboard.csv", figures)
     assert [r.findings for r in audit(tmp_path)] == [[], []]
@@ -193,9 +201,9 @@ def test_a_line_that_is_another_models_is_told(tmp_path: Path) -> None:
     board.write_text(board.read_text().replace("small", "large"))
     results = {Path(r.path).parent.name: r for r in audit(tmp_path)}
     assert results["large"].findings == []
-    found = finding(results["small"], "count_mismatch")
-    assert "the leaderboard's line is of large" in found.message
-    assert found.message.endswith(": the leaderboard's line disagrees")
+    finding = finding_of(results["small"], "count_mismatch")
+    assert "the leaderboard's line is of large" in finding.message
+    assert finding.message.endswith(": the leaderboard's line disagrees")
 
 
 def test_a_lines_longer_name_is_no_fault(tmp_path: Path) -> None:
@@ -203,29 +211,29 @@ def test_a_lines_longer_name_is_no_fault(tmp_path: Path) -> None:
     folder = judged(tmp_path / "model" / "chatgpt", rows, rows)
     board = folder / "leaderboard.csv"
     board.write_text(board.read_text().replace("model", "Our Model 7B (best)"))
-    assert one(tmp_path).findings == []
+    assert only_result(tmp_path).findings == []
 
 
 def test_the_baselines_outputs_beside_judgements_are_no_other_models(tmp_path: Path) -> None:
     rows = rows_of()
     folder = judged(tmp_path / "model" / "chatgpt", rows)
-    theirs = [
+    baseline_outputs = [
         {"instruction": r["instruction"], "output": r["output_1"], "generator": "reference"}
         for r in rows
     ]
-    (folder.parent / "model_outputs.json").write_text(json.dumps(theirs))
-    assert one(tmp_path).findings == []
+    (folder.parent / "model_outputs.json").write_text(json.dumps(baseline_outputs))
+    assert only_result(tmp_path).findings == []
 
 
 def test_rows_of_another_model_than_the_folders_are_told_without_outputs(tmp_path: Path) -> None:
     rows = rows_of(model="large-40b")
     write(tmp_path / "model-7b" / CHATGPT, rows, outputs=False)
     (tmp_path / "model-7b" / CHATGPT / "leaderboard.csv").unlink()
-    result = one(tmp_path)
+    result = only_result(tmp_path)
     assert result.findings == []
     assert "these are of large-40b, and the folder is called model-7b" in result.notes
     (tmp_path / "model-7b").rename(tmp_path / "my-large-40B")
-    assert not any("the folder is called" in note for note in one(tmp_path).notes)
+    assert not any("the folder is called" in note for note in only_result(tmp_path).notes)
 
 
 def test_outputs_of_another_model_than_the_folders_or_of_two_are_told(tmp_path: Path) -> None:
@@ -235,7 +243,9 @@ def test_outputs_of_another_model_than_the_folders_or_of_two_are_told(tmp_path: 
     path = tmp_path / "model-7b" / "model_outputs.json"
     path.parent.mkdir()
     path.write_text(json.dumps(rows))
-    assert "these are of large-40b, and the folder is called model-7b" in one(tmp_path).notes
+    assert (
+        "these are of large-40b, and the folder is called model-7b" in only_result(tmp_path).notes
+    )
     more = [row | {"generator": "model-7b", "output": "Yes."} for row in rows[:4]]
     path.write_text(json.dumps(rows + more))
-    assert "the outputs are of 2 models: large-40b (9), model-7b (4)" in one(tmp_path).notes
+    assert "the outputs are of 2 models: large-40b (9), model-7b (4)" in only_result(tmp_path).notes

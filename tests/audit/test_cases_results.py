@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.audit.folders import audit, finding, kinds, one
+from tests.audit.folders import audit, finding_of, kinds, only_result
 
 
 @pytest.fixture(scope="module")
@@ -23,31 +23,31 @@ def test_replies_that_are_objects_name_their_winner(cases: Path) -> None:
 
 
 def test_another_models_judgements_are_no_result_of_this_one(cases: Path) -> None:
-    found = finding(one(cases / "case02-other_models_judgements"), "count_mismatch")
-    assert (found.severity, found.evidence["other_outputs"]) == ("error", 60)
-    assert "the rows are of large-40b" in found.message
-    assert found.message.endswith("are of small-7b: the rows disagree")
+    finding = finding_of(only_result(cases / "case02-other_models_judgements"), "count_mismatch")
+    assert (finding.severity, finding.evidence["other_outputs"]) == ("error", 60)
+    assert "the rows are of large-40b" in finding.message
+    assert finding.message.endswith("are of small-7b: the rows disagree")
 
 
-@pytest.mark.parametrize("given", ["evals/mine-3b.json", "evals", "."])
-def test_lm_evals_results_of_their_own_name_are_read(cases: Path, given: str) -> None:
-    result = one(cases / "case04-lm_eval_own_name" / given)
+@pytest.mark.parametrize("path", ["evals/mine-3b.json", "evals", "."])
+def test_lm_evals_results_of_their_own_name_are_read(cases: Path, path: str) -> None:
+    result = only_result(cases / "case04-lm_eval_own_name" / path)
     assert (result.kind, result.findings) == ("lm_eval", [])
     assert result.published["arc_challenge acc_norm"] == 0.4001706484641638
     # The file does not say how many questions of TruthfulQA were asked.
     assert (result.metrics["n_judged"], result.metrics["n_expected"]) == (1172, 1172)
 
 
-@pytest.mark.parametrize("given", ["outputs/alpaca_eval_mine.json", "."])
-def test_outputs_of_their_own_name_are_read(cases: Path, given: str) -> None:
-    result = one(cases / "case06-outputs_own_name" / given)
+@pytest.mark.parametrize("path", ["outputs/alpaca_eval_mine.json", "."])
+def test_outputs_of_their_own_name_are_read(cases: Path, path: str) -> None:
+    result = only_result(cases / "case06-outputs_own_name" / path)
     assert kinds(result) == ["prompt_mismatch"]
-    assert finding(result, "prompt_mismatch").evidence["role_word"] == 60
+    assert finding_of(result, "prompt_mismatch").evidence["role_word"] == 60
 
 
 def test_averages_are_those_of_their_own_columns(cases: Path) -> None:
-    result = one(cases / "case03-six_benchmarks")
-    found = finding(result, "count_mismatch")
-    assert "line 6" in found.message
-    assert (found.evidence["given"], found.evidence["empty"]) == (70.06, ["mmlu"])
+    result = only_result(cases / "case03-six_benchmarks")
+    finding = finding_of(result, "count_mismatch")
+    assert "line 6" in finding.message
+    assert (finding.evidence["given"], finding.evidence["empty"]) == (70.06, ["mmlu"])
     assert result.published["winogrande acc"] == 0.7751

@@ -22,12 +22,12 @@ def test_fishers_test_is_scipys(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_the_rank_test_is_scipys_with_ties(seed: int) -> None:
     draw = random.Random(seed)
-    some = [draw.randint(0, 30) for _ in range(draw.randint(5, 60))]
-    others = [draw.randint(0, 40) for _ in range(draw.randint(5, 60))]
-    theirs = scipy_stats.mannwhitneyu(some, others, method="asymptotic")
-    share, p = larger(some, others)
-    assert p == pytest.approx(theirs.pvalue, rel=1e-6)
-    assert share == pytest.approx(theirs.statistic / len(some) / len(others))
+    sample = [draw.randint(0, 30) for _ in range(draw.randint(5, 60))]
+    other_sample = [draw.randint(0, 40) for _ in range(draw.randint(5, 60))]
+    scipys = scipy_stats.mannwhitneyu(sample, other_sample, method="asymptotic")
+    share, p = larger(sample, other_sample)
+    assert p == pytest.approx(scipys.pvalue, rel=1e-6)
+    assert share == pytest.approx(scipys.statistic / len(sample) / len(other_sample))
 
 
 def test_nothing_to_compare_is_no_difference() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from harness.audit import audit_paths
 from harness.errors import InputError
-from tests.audit.folders import audit, finding, kinds, one, rows_of, write
+from tests.audit.folders import audit, finding_of, kinds, only_result, rows_of, write
 from tests.audit.test_lm_eval import write_run
 from tests.audit.trainers import write_training
 
@@ -74,17 +74,17 @@ MADE: dict[str, tuple[Callable[[Path], Path], str]] = {
 
 @pytest.mark.parametrize("what", MADE)
 @pytest.mark.parametrize("name", ["mine-3b.json", "run_7.jsonl", "alpaca.txt", "scores.log"])
-@pytest.mark.parametrize("given", ["folder", "file"])
+@pytest.mark.parametrize("path_kind", ["folder", "file"])
 def test_a_file_of_any_name_is_read_as_what_it_holds(
-    tmp_path: Path, what: str, name: str, given: str
+    tmp_path: Path, what: str, name: str, path_kind: str
 ) -> None:
     make, kind = MADE[what]
     usual = make(tmp_path / "usual" / "evals")
-    expected = None if what == "a trainer's history" else one(usual.parent)
+    expected = None if what == "a trainer's history" else only_result(usual.parent)
     path = tmp_path / "evals" / name
     path.parent.mkdir()
     shutil.copy(usual, path)
-    result = one(path if given == "file" else tmp_path / "evals")
+    result = only_result(path if path_kind == "file" else tmp_path / "evals")
     assert (result.kind, result.path, result.findings) == (kind, str(path), [])
     if expected is not None:
         assert (result.metrics, result.published) == (expected.metrics, expected.published)
@@ -94,12 +94,12 @@ def test_a_file_of_any_name_is_read_as_what_it_holds(
 def test_rows_one_a_line_are_read_as_a_list_is(tmp_path: Path) -> None:
     for make in (annotations, outputs):
         path = make(tmp_path / make.__name__)
-        expected = one(path.parent).metrics
+        expected = only_result(path.parent).metrics
         rows = json.loads(path.read_text())
         path.unlink()
         lines = path.with_name("mine.jsonl")
         lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        assert one(lines).metrics == expected
+        assert only_result(lines).metrics == expected
 
 
 def test_faults_are_found_in_files_of_any_name(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_faults_are_found_in_files_of_any_name(tmp_path: Path) -> None:
     rows = [r | {"output": f"assistant\n{r['output']}"} for r in json.loads(path.read_text())]
     path.unlink()
     path.with_name("alpaca_eval_mine.json").write_text(json.dumps(rows))
-    assert finding(one(tmp_path), "prompt_mismatch").evidence["role_word"] == 60
+    assert finding_of(only_result(tmp_path), "prompt_mismatch").evidence["role_word"] == 60
 
 
 def test_outputs_of_any_name_are_those_that_were_judged(tmp_path: Path) -> None:
@@ -118,11 +118,11 @@ def test_outputs_of_any_name_are_those_that_were_judged(tmp_path: Path) -> None:
         {"instruction": r["instruction"], "output": "Another.", "generator": "model"} for r in rows
     ]
     (folder / "seed0.json").write_text(json.dumps(again))
-    theirs = [
+    baseline_outputs = [
         {"instruction": r["instruction"], "output": r["output_1"], "generator": r["generator_1"]}
         for r in rows
     ]
-    (folder / "baseline.json").write_text(json.dumps(theirs))
+    (folder / "baseline.json").write_text(json.dumps(baseline_outputs))
     result = next(r for r in audit(tmp_path) if r.kind == "alpaca_eval")
     assert (result.findings, result.matches) == ([], True)
     assert not any(r.path.endswith(("baseline.json", "seed1.json")) for r in audit(tmp_path))
@@ -131,11 +131,11 @@ def test_outputs_of_any_name_are_those_that_were_judged(tmp_path: Path) -> None:
 def test_several_files_of_a_kind_in_one_folder_are_results_of_their_own(tmp_path: Path) -> None:
     for seed, name in enumerate(("a", "b")):
         rows = rows_of(seed, model=name)
-        told = [
+        outputs = [
             {"instruction": r["instruction"], "output": r["output_2"], "generator": name}
             for r in rows
         ]
-        (tmp_path / f"{name}.json").write_text(json.dumps(told))
+        (tmp_path / f"{name}.json").write_text(json.dumps(outputs))
         write_training(tmp_path / "x", 400 + 800 * seed)
         (tmp_path / "x" / "trainer_state.json").rename(tmp_path / f"state_{name}.json")
         shutil.copy(new_results(tmp_path / "y" / name), tmp_path / f"eval_{name}.json")
@@ -148,7 +148,7 @@ def test_several_files_of_a_kind_in_one_folder_are_results_of_their_own(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "expected"),
     [
         ([{"instruction": "a", "text": "b"}], "has instruction; alpaca_eval's"),
         ([{"instruction": "a", "preference": 1}], "alpaca_eval's annotations have generator_2 too"),
@@ -159,14 +159,14 @@ def test_several_files_of_a_kind_in_one_folder_are_results_of_their_own(tmp_path
     ],
 )
 def test_the_message_for_nothing_names_the_nearest_miss(
-    tmp_path: Path, value: Any, told: str
+    tmp_path: Path, value: Any, expected: str
 ) -> None:
     (tmp_path / "near.json").write_text(json.dumps(value))
     (tmp_path / "weights.bin").write_bytes(b"\0" * 9)
     for path in (tmp_path, tmp_path / "near.json"):
         with pytest.raises(InputError) as caught:
             audit_paths([path])
-        assert told in caught.value.message
+        assert expected in caught.value.message
 
 
 def test_an_empty_folder_holds_nothing_that_comes_near(tmp_path: Path) -> None:

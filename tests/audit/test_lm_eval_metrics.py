@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.audit import Result
-from tests.audit.folders import finding, kinds, one
+from tests.audit.folders import finding_of, kinds, only_result
 from tests.audit.test_lm_eval import DATE, moments, write_run
 
 
@@ -32,8 +32,8 @@ def write_task(
     path = folder / f"results_{DATE}.json"
     path.write_text(json.dumps(value))
     if rows is not None:
-        told = [{"doc_id": n, "target": "x", **row} for n, row in enumerate(rows)]
-        lines = "".join(json.dumps(row) + "\n" for row in told)
+        samples = [{"doc_id": n, "target": "x", **row} for n, row in enumerate(rows)]
+        lines = "".join(json.dumps(row) + "\n" for row in samples)
         (folder / f"samples_{task}_{DATE}.jsonl").write_text(lines)
     return path
 
@@ -56,20 +56,22 @@ def test_pass_at_1_is_recomputed_from_its_samples(
     mean, error = moments(values)
     scores = {"pass@1,create_test": mean, "pass@1_stderr,create_test": error}
     rows = [{"pass@1": value, "filter": "create_test"} for value in values]
-    result = one(write_task(tmp_path, "humaneval", scores, rows, listed).parent)
+    result = only_result(write_task(tmp_path, "humaneval", scores, rows, listed).parent)
     name = "humaneval pass@1 (create_test)"
     assert (result.findings, result.matches, result.digits[name]) == ([], True, 15)
     assert result.digits[f"{name}_stderr"] >= 12
     assert (result.metrics["n_judged"], result.metrics["n_expected"]) == (164, 164)
     scores["pass@1,create_test"] = mean + 0.05
-    assert one(write_task(tmp_path, "humaneval", scores, rows, listed).parent).matches is False
+    assert (
+        only_result(write_task(tmp_path, "humaneval", scores, rows, listed).parent).matches is False
+    )
 
 
 def test_instructions_are_counted_one_by_one_and_prompts_as_wholes(tmp_path: Path) -> None:
     draw = random.Random(0)
     lists = [[draw.random() < 0.6 for _ in range(draw.randint(1, 3))] for _ in range(100)]
-    flat = [value for some in lists for value in some]
-    wholes = [float(all(some)) for some in lists]
+    flat = [value for parts in lists for value in parts]
+    wholes = [float(all(parts)) for parts in lists]
     scores = {
         "prompt_level_strict_acc,none": moments(wholes)[0],
         "prompt_level_strict_acc_stderr,none": moments(wholes)[1],
@@ -80,24 +82,28 @@ def test_instructions_are_counted_one_by_one_and_prompts_as_wholes(tmp_path: Pat
         {"metric": "prompt_level_strict_acc", "aggregation": "mean"},
         {"metric": "inst_level_strict_acc", "aggregation": "def agg_inst_level_acc(items):\n"},
     ]
-    rows = [{"prompt_level_strict_acc": all(some), "inst_level_strict_acc": some} for some in lists]
-    result = one(write_task(tmp_path, "ifeval", scores, rows, listed).parent)
+    rows = [
+        {"prompt_level_strict_acc": all(parts), "inst_level_strict_acc": parts} for parts in lists
+    ]
+    result = only_result(write_task(tmp_path, "ifeval", scores, rows, listed).parent)
     assert (result.findings, result.matches) == ([], True)
     assert result.digits["ifeval prompt_level_strict_acc"] == 15
     assert result.digits["ifeval inst_level_strict_acc"] >= 12
 
 
 def test_filters_of_one_metric_are_recomputed_apart(tmp_path: Path) -> None:
-    both = {"strict-match": passed(200), "flexible-extract": passed(201)[:200]}
+    values_by_filter = {"strict-match": passed(200), "flexible-extract": passed(201)[:200]}
     scores, rows = {}, []
-    for kept, values in both.items():
+    for filter_name, values in values_by_filter.items():
         mean, error = moments(values)
-        scores |= {f"exact_match,{kept}": mean, f"exact_match_stderr,{kept}": error}
-        rows += [{"doc_id": n, "filter": kept, "exact_match": v} for n, v in enumerate(values)]
-    result = one(write_task(tmp_path, "gsm8k_cot", scores, rows).parent)
+        scores |= {f"exact_match,{filter_name}": mean, f"exact_match_stderr,{filter_name}": error}
+        rows += [
+            {"doc_id": n, "filter": filter_name, "exact_match": v} for n, v in enumerate(values)
+        ]
+    result = only_result(write_task(tmp_path, "gsm8k_cot", scores, rows).parent)
     assert (result.findings, result.matches) == ([], True)
     assert {n for n in result.digits if "stderr" not in n} == {
-        f"gsm8k_cot exact_match ({kept})" for kept in both
+        f"gsm8k_cot exact_match ({filter_name})" for filter_name in values_by_filter
     }
 
 
@@ -111,17 +117,19 @@ def test_perplexities_are_recomputed_by_their_own_formula(tmp_path: Path) -> Non
         {"metric": "bits_per_byte", "aggregation": "bits_per_byte"},
     ]
     rows = [{"word_perplexity": pair, "bits_per_byte": pair} for pair in pairs]
-    result = one(write_task(tmp_path, "wikitext", scores, rows, listed).parent)
+    result = only_result(write_task(tmp_path, "wikitext", scores, rows, listed).parent)
     assert (result.findings, result.matches) == ([], True)
     assert min(result.digits.values()) >= 9
     scores["word_perplexity,none"] += 1
-    assert one(write_task(tmp_path, "wikitext", scores, rows, listed).parent).matches is False
+    assert (
+        only_result(write_task(tmp_path, "wikitext", scores, rows, listed).parent).matches is False
+    )
 
 
 def test_a_metric_that_is_made_in_an_unknown_way_is_shown_and_not_accused(tmp_path: Path) -> None:
     scores = {"bleu,none": 31.5, "bleu_stderr,none": 0.4, "chrf,none": 52.0}
     rows = [{"bleu": ["a text", "another"], "chrf": 0.3} for _ in range(20)]
-    result = one(write_task(tmp_path, "wmt16", scores, rows).parent)
+    result = only_result(write_task(tmp_path, "wmt16", scores, rows).parent)
     assert (result.findings, result.matches) == ([], None)
     assert {"wmt16 bleu", "wmt16 bleu_stderr", "wmt16 chrf"} <= result.published.keys()
     assert not {"wmt16 bleu", "wmt16 chrf"} & result.metrics.keys()
@@ -129,7 +137,7 @@ def test_a_metric_that_is_made_in_an_unknown_way_is_shown_and_not_accused(tmp_pa
 
 def test_metrics_without_samples_are_shown(tmp_path: Path) -> None:
     scores = {"pass@1,create_test": 0.25, "pass@10,create_test": 0.5}
-    result = one(write_task(tmp_path, "humaneval", scores).parent)
+    result = only_result(write_task(tmp_path, "humaneval", scores).parent)
     assert result.published == {
         "humaneval pass@1 (create_test)": 0.25, "humaneval pass@10 (create_test)": 0.5,
     }  # fmt: skip
@@ -137,7 +145,9 @@ def test_metrics_without_samples_are_shown(tmp_path: Path) -> None:
 
 
 def test_a_groups_metrics_are_shown_where_its_tasks_are_not_there(tmp_path: Path) -> None:
-    result = one(write_task(tmp_path, "mmlu", {"acc,none": 0.61, "acc_stderr,none": 0.004}).parent)
+    result = only_result(
+        write_task(tmp_path, "mmlu", {"acc,none": 0.61, "acc_stderr,none": 0.004}).parent
+    )
     assert (result.findings, result.matches) == ([], None)
     assert result.published["mmlu acc"] == 0.61
 
@@ -148,7 +158,7 @@ def dropped(result: Result) -> list[str]:
 
 def test_a_count_that_the_file_does_not_have_is_unknown(tmp_path: Path) -> None:
     path = write_task(tmp_path, "winogrande", {"acc,none": 0.7751, "acc_stderr,none": 0.0117})
-    result = one(path)
+    result = only_result(path)
     assert (result.findings, result.metrics["n_judged"], result.metrics["n_expected"]) == (
         [], None, None,
     )  # fmt: skip
@@ -157,7 +167,7 @@ def test_a_count_that_the_file_does_not_have_is_unknown(tmp_path: Path) -> None:
     value["results"]["arc_challenge"] = {"acc,none": 0.5}
     value["n-samples"] = {"arc_challenge": {"original": 1172, "effective": 1172}}
     path.write_text(json.dumps(value))
-    result = one(path)
+    result = only_result(path)
     assert (result.findings, result.metrics["n_judged"], result.metrics["n_expected"]) == (
         [], 1172, 1172,
     )  # fmt: skip
@@ -171,11 +181,11 @@ def test_a_count_that_the_file_does_not_have_is_unknown(tmp_path: Path) -> None:
 def test_a_limit_drops_what_is_known_to_lie_beyond_it(
     tmp_path: Path, task: str, limit: float, judged: int | None
 ) -> None:
-    result = one(write_task(tmp_path, task, {"acc,none": 0.5}, limit=limit))
+    result = only_result(write_task(tmp_path, task, {"acc,none": 0.5}, limit=limit))
     if judged is None:
         assert dropped(result) == []
     else:
-        assert finding(result, "dropped_rows").evidence["judged"] == judged
+        assert finding_of(result, "dropped_rows").evidence["judged"] == judged
 
 
 def test_a_claim_is_held_against_the_metric_that_it_is_of(tmp_path: Path) -> None:
@@ -183,11 +193,11 @@ def test_a_claim_is_held_against_the_metric_that_it_is_of(tmp_path: Path) -> Non
     write_task(folder, "truthfulqa_mc", {"mc1,none": 0.22, "mc2,none": 0.3587})
     readme = folder / "README.md"
     readme.write_text("| Model | TruthfulQA |\n|--|--|\n| model | 35.87 |\n")
-    assert one(folder).matches is True
+    assert only_result(folder).matches is True
     # The leaderboard's ARC is acc_norm; a file with acc alone says nothing of it.
     write_task(folder, "arc_challenge", {"acc,none": 0.5})
     readme.write_text("| Model | ARC |\n|--|--|\n| model | 53.10 |\n")
-    assert one(folder).matches is None
+    assert only_result(folder).matches is None
 
 
 TABLES = {
@@ -211,11 +221,11 @@ def test_an_average_is_that_of_the_columns_that_it_fits(tmp_path: Path, table: s
     write_run(tmp_path, {"arc_challenge": 1172}, samples=False)
     rule = "|--" * (head.count("|") + 2) + "|"
     (tmp_path / "README.md").write_text(f"| Model | {head} |\n{rule}\n| x | {line} |\n")
-    result = one(tmp_path)
+    result = only_result(tmp_path)
     if mean is None:
         assert result.findings == []
     else:
-        assert finding(result, "count_mismatch").evidence["mean"] == mean
+        assert finding_of(result, "count_mismatch").evidence["mean"] == mean
 
 
 @pytest.mark.parametrize("empty", ["", "-", "n/a", "\u2014"])
@@ -226,31 +236,38 @@ def test_an_average_that_leaves_out_an_empty_cell_is_told(tmp_path: Path, empty:
     )
     readme = tmp_path / "README.md"
     readme.write_text(f"{head}| y | 10 | 20 | {empty} | 15.0 |\n| z | 1 | {empty} | {empty} | |\n")
-    found = finding(one(tmp_path), "count_mismatch")
-    assert (found.evidence["empty"], found.evidence["given"]) == (["Facts"], 15)
+    finding = finding_of(only_result(tmp_path), "count_mismatch")
+    assert (finding.evidence["empty"], finding.evidence["given"]) == (["Facts"], 15)
     # A line without an average leaves out nothing, nor does a column that no average has in it.
     readme.write_text(f"{head}| y | 10 | 20 | {empty} | |\n")
-    assert one(tmp_path).findings == []
+    assert only_result(tmp_path).findings == []
     head = "| Model | A | B | Average | Extra |\n|--|--|--|--|--|\n| x | 10 | 20 | 15 | 7 |\n"
     readme.write_text(f"{head}| y | 20 | 40 | 30.0 | {empty} |\n")
-    assert one(tmp_path).findings == []
+    assert only_result(tmp_path).findings == []
 
 
 @pytest.mark.parametrize("is_filter_by_filter", [True, False])
 def test_lines_that_do_not_name_their_filter_are_told_apart_by_their_order(
     tmp_path: Path, is_filter_by_filter: bool
 ) -> None:
-    both = {"strict-match": passed(200), "flexible-extract": passed(201)[:200]}
-    scores = {f"exact_match,{kept}": moments(values)[0] for kept, values in both.items()}
-    rows = [{"doc_id": n, "exact_match": v} for vs in both.values() for n, v in enumerate(vs)]
+    values_by_filter = {"strict-match": passed(200), "flexible-extract": passed(201)[:200]}
+    scores = {
+        f"exact_match,{filter_name}": moments(values)[0]
+        for filter_name, values in values_by_filter.items()
+    }
+    rows = [
+        {"doc_id": n, "exact_match": v}
+        for vs in values_by_filter.values()
+        for n, v in enumerate(vs)
+    ]
     if not is_filter_by_filter:
         rows.sort(key=lambda row: row["doc_id"])
-    result = one(write_task(tmp_path, "gsm8k_cot", scores, rows).parent)
+    result = only_result(write_task(tmp_path, "gsm8k_cot", scores, rows).parent)
     assert (result.findings, result.matches) == ([], True)
     assert result.metrics["n_judged"] == 200
     assert "does not name the filter" in result.notes[0]
     # Of a question that has one line there is no telling of which filter it is.
-    result = one(write_task(tmp_path, "gsm8k_cot", scores, rows[:-1]).parent)
+    result = only_result(write_task(tmp_path, "gsm8k_cot", scores, rows[:-1]).parent)
     assert (result.findings, result.matches) == ([], None)
     assert "not recomputed" in result.notes[0]
 
@@ -262,14 +279,14 @@ def test_questions_without_a_value_are_counted_and_the_others_recomputed(
     values = [float(n % 3 == 0) for n in range(100)]
     rows = [{"acc": v} if n % 10 else cell for n, v in enumerate(values)]
     over_others = sum(v for n, v in enumerate(values) if n % 10) / 90
-    for score, matches, told in (
+    for score, matches, words in (
         (over_others, True, "what is given is over the other 90"),
         (0.34, None, "10 of the 100 questions have no acc"),
         (0.6, False, "over all between 0.3 and 0.4, given is 0.6"),
     ):
-        result = one(write_task(tmp_path, "piqa", {"acc,none": score}, rows).parent)
+        result = only_result(write_task(tmp_path, "piqa", {"acc,none": score}, rows).parent)
         assert result.matches is matches
-        assert told in " ".join([*result.notes, *(f.message for f in result.findings)])
+        assert words in " ".join([*result.notes, *(f.message for f in result.findings)])
         assert bool(result.findings) == (matches is not True)
 
 
@@ -288,27 +305,27 @@ def test_a_metric_that_is_no_number_is_told(
     value = json.loads(path.read_text())
     value["results"]["piqa"] = numbers
     path.write_text(json.dumps(value))
-    result = one(tmp_path)
+    result = only_result(tmp_path)
     assert any(note in n for n in result.notes)
     assert ("piqa acc" in result.published) == bool(numbers)
 
 
 def test_a_file_with_nothing_but_nan_is_a_result(tmp_path: Path) -> None:
-    result = one(write_task(tmp_path, "piqa", {"acc,none": math.nan}).parent)
+    result = only_result(write_task(tmp_path, "piqa", {"acc,none": math.nan}).parent)
     assert "piqa acc is NaN in the file" in result.notes[0]
 
 
 @pytest.mark.parametrize("score", [1.5, -0.5, 65.2])
 def test_an_accuracy_outside_0_to_1_is_found(tmp_path: Path, score: float) -> None:
-    result = one(write_task(tmp_path, "piqa", {"acc,none": score}).parent)
-    assert "no share of 1" in finding(result, "count_mismatch").message
+    result = only_result(write_task(tmp_path, "piqa", {"acc,none": score}).parent)
+    assert "no share of 1" in finding_of(result, "count_mismatch").message
     assert result.matches is False
 
 
 def test_a_score_that_does_not_follow_from_its_questions_is_a_finding(tmp_path: Path) -> None:
     rows = [{"acc": float(n % 3 == 0)} for n in range(100)]
-    result = one(write_task(tmp_path, "piqa", {"acc,none": 0.5}, rows).parent)
-    assert "piqa acc 0.5 / 0.34" in finding(result, "count_mismatch").message
+    result = only_result(write_task(tmp_path, "piqa", {"acc,none": 0.5}, rows).parent)
+    assert "piqa acc 0.5 / 0.34" in finding_of(result, "count_mismatch").message
     assert result.matches is False
 
 
@@ -329,7 +346,7 @@ TRUE_TABLES = {
 def with_readme(folder: Path, *lines: str) -> Result:
     write_run(folder, {"arc_challenge": 1172}, samples=False)
     (folder / "README.md").write_text("\n".join(lines) + "\n")
-    return one(folder)
+    return only_result(folder)
 
 
 def table_of(head: str, *lines: str) -> list[str]:
@@ -352,7 +369,7 @@ def test_a_wrong_average_is_held_against_that_of_all_its_columns(
     tmp_path: Path, heading: str, cells: str
 ) -> None:
     result = with_readme(tmp_path, *table_of(HEAD.format(heading), f"{cells} | 63.17"))
-    assert "that of its 6 columns is 61.17" in finding(result, "count_mismatch").message
+    assert "that of its 6 columns is 61.17" in finding_of(result, "count_mismatch").message
 
 
 def test_an_average_may_be_over_two_tables(tmp_path: Path) -> None:
@@ -368,7 +385,9 @@ def test_averages_below_their_benchmarks_are_checked_too(tmp_path: Path) -> None
              "| HellaSwag | 80.0 | 70.0 |", "| MMLU | 62.0 | 50.0 |"]  # fmt: skip
     assert with_readme(tmp_path, *lines, "| Average | 67.33 | 56.67 |").findings == []
     result = with_readme(tmp_path, *lines, "| Average | 75.0 | 56.67 |")
-    assert (finding(result, "count_mismatch").evidence["mean"]) == pytest.approx(67.333, abs=1e-3)
+    assert (finding_of(result, "count_mismatch").evidence["mean"]) == pytest.approx(
+        67.333, abs=1e-3
+    )
 
 
 @pytest.mark.parametrize(
@@ -399,7 +418,7 @@ def test_a_claim_is_of_the_metric_the_shots_and_the_scale_that_it_names(
         ["| Benchmark | model |", "|--|--|", f"| {heading} | {cell} |"],
     ):
         (tmp_path / "README.md").write_text("\n".join(lines) + "\n")
-        result = one(tmp_path)
+        result = only_result(tmp_path)
         assert result.matches is matches
         assert [
             f for f in result.findings if "the results say" in f.message

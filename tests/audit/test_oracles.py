@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.audit.folders import audit, finding, kinds, one
+from tests.audit.folders import audit, finding_of, kinds, only_result
 
 
 @pytest.fixture(scope="module")
@@ -28,37 +28,37 @@ FOUND = {
 
 @pytest.mark.parametrize("folder", FOUND)
 def test_what_is_known_of_a_stored_folder_is_found(oracles: Path, folder: str) -> None:
-    result = one(oracles / folder)
+    result = only_result(oracles / folder)
     assert kinds(result) == FOUND[folder]
     assert result.matches in (True, None)
     assert all(digits >= 9 for digits in result.digits.values())
 
 
 def test_mini_limas_dropped_rows_leave_its_score_open(oracles: Path) -> None:
-    result = one(oracles / MINI_LIMA)
+    result = only_result(oracles / MINI_LIMA)
     m = result.metrics
     assert (m["n_judged"], m["n_expected"], result.matches) == (713, 805, True)
     assert (m["lower_bound"], m["upper_bound"]) == pytest.approx((26.0, 37.4), abs=0.05)
-    dropped = finding(result, "dropped_rows")
+    dropped = finding_of(result, "dropped_rows")
     assert dropped.severity == "error"
     assert "longer" in dropped.message
     assert dropped.evidence["mean_length_dropped"] > 1.5 * dropped.evidence["mean_length_judged"]
 
 
 def test_mini_limas_judge_favours_the_first_place(oracles: Path) -> None:
-    found = finding(one(oracles / MINI_LIMA), "position_bias").evidence
-    assert found["shown_first"]["win_rate"] == pytest.approx(47, abs=0.5)
-    assert found["shown_second"]["win_rate"] == pytest.approx(8, abs=0.5)
+    evidence = finding_of(only_result(oracles / MINI_LIMA), "position_bias").evidence
+    assert evidence["shown_first"]["win_rate"] == pytest.approx(47, abs=0.5)
+    assert evidence["shown_second"]["win_rate"] == pytest.approx(8, abs=0.5)
 
 
 def test_mini_limas_outputs_all_begin_with_the_word_assistant(oracles: Path) -> None:
-    found = finding(one(oracles / MINI_LIMA), "prompt_mismatch").evidence
-    assert found["role_word"] == found["outputs"] == 805
-    assert found["first_words"] == {"assistant": 805}
+    evidence = finding_of(only_result(oracles / MINI_LIMA), "prompt_mismatch").evidence
+    assert evidence["role_word"] == evidence["outputs"] == 805
+    assert evidence["first_words"] == {"assistant": 805}
 
 
 def test_mini_limas_untrained_row_is_over_777_of_805(oracles: Path) -> None:
-    m = one(oracles / "mini_lima/unftn_results").metrics
+    m = only_result(oracles / "mini_lima/unftn_results").metrics
     assert (m["n_judged"], m["n_expected"]) == (777, 805)
     assert (m["lower_bound"], m["upper_bound"]) == pytest.approx((16.4, 19.9), abs=0.05)
 
@@ -90,14 +90,14 @@ def test_published_leaderboards_have_four_lines_that_do_not_fit(oracles: Path) -
 
 
 def test_alpagasus_counts_are_recomputed(oracles: Path) -> None:
-    result = one(oracles / "alpagasus2")
+    result = only_result(oracles / "alpagasus2")
     assert [result.metrics[n] for n in ("n_wins", "n_draws", "n_wins_base")] == [40, 38, 2]
     assert result.published == {"n_wins": 40, "n_draws": 38, "n_wins_base": 2, "n_judged": 80}
     assert result.metrics["winning_score"] == pytest.approx(1 + 38 / 80)
 
 
 def test_alpagasus_order_that_shows_the_model_second_has_its_wins(oracles: Path) -> None:
-    result = one(oracles / "alpagasus2" / "alpaca2-alpagasus2-vicuna.json")
+    result = only_result(oracles / "alpagasus2" / "alpaca2-alpagasus2-vicuna.json")
     assert [result.metrics[n] for n in ("n_wins", "n_draws", "n_wins_base")] == [77, 0, 3]
     assert result.metrics["win_rate"] == pytest.approx(96.25)
 

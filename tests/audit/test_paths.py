@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError
-from tests.audit.folders import audit, one, reviews, rows_of, write
+from tests.audit.folders import audit, only_result, reviews, rows_of, write
 from tests.audit.test_lm_eval import write_run
 from tests.audit.trainers import write_training
 
@@ -60,7 +60,7 @@ def test_only_the_files_that_are_given_are_read(tmp_path: Path) -> None:
     (result,) = audit(folder / "annotations.json", folder / "leaderboard.csv")
     assert (result.kind, result.path, result.matches) == ("alpaca_eval", str(folder), True)
     (folder / "model_outputs.json").write_text("[")
-    assert one(folder).notes
+    assert only_result(folder).notes
     (result,) = audit(folder / "leaderboard.csv", folder / "annotations.json")
     assert (result.notes, result.matches) == ([], True)
 
@@ -87,7 +87,7 @@ def test_files_of_several_folders_are_results_of_their_own(tmp_path: Path) -> No
 def test_a_given_file_of_which_nothing_could_be_read_is_named(tmp_path: Path) -> None:
     folder = write(tmp_path, rows_of())
     (folder / "todo.json").write_text('{"a": 1}')
-    assert one(folder).notes == []
+    assert only_result(folder).notes == []
     (result,) = audit(*files_of(folder))
     (note,) = [n for n in result.notes if "no results were found in it" in n]
     assert note.startswith(str(folder / "todo.json"))
@@ -108,9 +108,9 @@ def test_a_path_spelled_twice_or_reached_by_a_link_is_one_result(tmp_path: Path)
     (tmp_path / "link").symlink_to(folder)
     names = ("annotations.json", "leaderboard.csv", "model_outputs.json")
     (only,) = audit(folder, tmp_path / "run" / ".." / "run", tmp_path / "link")
-    assert only.to_dict() == one(folder).to_dict()
+    assert only.to_dict() == only_result(folder).to_dict()
     (only,) = audit(folder / names[0], *(tmp_path / "link" / name for name in names))
-    assert only.to_dict() == one(folder).to_dict()
+    assert only.to_dict() == only_result(folder).to_dict()
 
 
 @pytest.mark.parametrize("name", ["results.zip", "RUN.TAR.GZ", "annotations.json.gz", "runs.tgz"])
@@ -135,11 +135,11 @@ def test_an_archive_is_said_to_be_one_that_is_to_be_unpacked(tmp_path: Path, nam
 
 def test_archives_in_a_folder_of_results_are_counted_in_a_note(tmp_path: Path) -> None:
     folder = write(tmp_path, rows_of())
-    expected = one(folder).to_dict()
+    expected = only_result(folder).to_dict()
     for number in range(5):
         (folder / f"run{number}").mkdir()
         (folder / f"run{number}" / f"seed{number}.tar.gz").write_bytes(b"\x1f\x8b\x08")
-    result = one(folder).to_dict()
+    result = only_result(folder).to_dict()
     assert result["notes"] == [
         f"{folder}: 5 archives in it (seed0.tar.gz, seed1.tar.gz, seed2.tar.gz, ...) were not looked "
         "into: unpack them first"

@@ -39,13 +39,13 @@ def kinds(result: Result) -> list[str]:
     return [finding.kind for finding in result.findings]
 
 
-def some(count: int = 50) -> list[dict[str, Any]]:
+def scored_rows(count: int = 50) -> list[dict[str, Any]]:
     return [row(n, 1 + n % 5) for n in range(count)]
 
 
 @pytest.mark.parametrize("count", [1, 5, 50, 500])
 def test_clean_scores_have_no_finding(tmp_path: Path, count: int) -> None:
-    result = audited(write(tmp_path / "RESPONSE_FAITHFULNESS_5POINT", some(count)))
+    result = audited(write(tmp_path / "RESPONSE_FAITHFULNESS_5POINT", scored_rows(count)))
     assert result.findings == []
     assert result.metrics["n_judged"] == result.metrics["n_expected"] == count
     assert result.metrics["mean_score"] == result.metrics["lower_bound"]
@@ -57,7 +57,7 @@ def test_scores_and_feedback_alone_are_clean(tmp_path: Path) -> None:
 
 
 def test_unread_replies_in_the_published_mean_are_an_error(tmp_path: Path) -> None:
-    rows = some(45) + [row(n, -1, feedback="Error") for n in range(5)]
+    rows = scored_rows(45) + [row(n, -1, feedback="Error") for n in range(5)]
     write(tmp_path, rows)
     with_them = (sum(1 + n % 5 for n in range(45)) - 5) / 50
     (tmp_path / "summary.json").write_text(json.dumps({"mean_score": with_them}))
@@ -70,7 +70,7 @@ def test_unread_replies_in_the_published_mean_are_an_error(tmp_path: Path) -> No
 
 
 def test_unread_replies_left_out_of_the_mean_are_missing_rows(tmp_path: Path) -> None:
-    rows = some(45) + [row(n, -1, feedback="Error") for n in range(5)]
+    rows = scored_rows(45) + [row(n, -1, feedback="Error") for n in range(5)]
     write(tmp_path / "RESPONSE_FAITHFULNESS_5POINT", rows)
     (tmp_path / "RESPONSE_FAITHFULNESS_5POINT" / "summary.json").write_text('{"mean_score": 3.0}')
     result = audited(tmp_path)
@@ -80,7 +80,7 @@ def test_unread_replies_left_out_of_the_mean_are_missing_rows(tmp_path: Path) ->
 
 
 def test_unread_replies_beside_no_mean_are_a_warning(tmp_path: Path) -> None:
-    (finding,) = audited(write(tmp_path, [*some(45), row(99, -1)])).findings
+    (finding,) = audited(write(tmp_path, [*scored_rows(45), row(99, -1)])).findings
     assert (finding.kind, finding.severity) == ("unparsed_scored", "warning")
 
 
@@ -122,7 +122,7 @@ def test_an_empty_context_in_the_judges_prompt_is_found(tmp_path: Path) -> None:
 def test_a_prompt_without_context_that_was_not_judged_is_no_fault_of_the_mean(
     tmp_path: Path,
 ) -> None:
-    rows = [*some(400), row(500, None, context="", feedback=None)]
+    rows = [*scored_rows(400), row(500, None, context="", feedback=None)]
     assert audited(write(tmp_path, rows)).findings == []
 
 
@@ -152,9 +152,9 @@ def test_a_score_that_is_not_the_replys_is_found(tmp_path: Path) -> None:
     assert (kinds(result), result.matches) == (["count_mismatch"], False)
 
 
-def reply(number: int, score: float, said: object = None, **more: Any) -> dict[str, Any]:
+def reply(number: int, score: float, reply_score: object = None, **more: Any) -> dict[str, Any]:
     """A row with all that the judge wrote as its feedback."""
-    words = f"<feedback>Answer {number} is fine.</feedback>\n<score>{said or score}</score>"
+    words = f"<feedback>Answer {number} is fine.</feedback>\n<score>{reply_score or score}</score>"
     return row(number, score, feedback=words, **more)
 
 
@@ -188,7 +188,7 @@ def test_replies_without_a_score_that_have_one_stored_are_found(
 
 def test_an_error_is_told_from_feedback_that_speaks_of_one(tmp_path: Path) -> None:
     """Where no feedback holds its score."""
-    rows = some(50)
+    rows = scored_rows(50)
     rows[0]["feedback"] = "Error: the year is wrong."
     rows[1]["feedback"] = "Cannot be said to be wrong, and the parsing example is right."
     assert audited(write(tmp_path, rows)).findings == []
@@ -209,15 +209,15 @@ def test_feedback_that_names_its_score_in_another_way_is_read(tmp_path: Path) ->
 
 
 def test_outputs_that_were_scored_twice_are_told(tmp_path: Path) -> None:
-    rows = some(50)
+    rows = scored_rows(50)
     (finding,) = audited(write(tmp_path, rows + rows[:10])).findings
     assert (finding.kind, finding.evidence["judged_twice"]) == ("count_mismatch", 10)
     other = [r | {"score": 6 - r["score"]} for r in rows[:10]]
     (finding,) = audited(write(tmp_path, rows + other)).findings
     assert finding.evidence["disagree"] == sum(r["score"] != 3 for r in rows[:10])
     for column in ("metric", "model", "judge", "seed"):
-        apart = [r | {column: "a"} for r in rows] + [r | {column: "b"} for r in other]
-        assert audited(write(tmp_path, apart)).findings == []
+        two_columns = [r | {column: "a"} for r in rows] + [r | {column: "b"} for r in other]
+        assert audited(write(tmp_path, two_columns)).findings == []
 
 
 @pytest.mark.parametrize("name", ["response_faithfulness_5point.jsonl", "results.jsonl"])
@@ -236,8 +236,8 @@ def test_a_rubric_by_the_context_without_any_context_is_told(tmp_path: Path, nam
 
 
 def test_the_same_replies_in_another_order_are_a_copy(tmp_path: Path) -> None:
-    write(tmp_path / "base", some(50))
-    write(tmp_path / "tuned", some(50)[::-1])
+    write(tmp_path / "base", scored_rows(50))
+    write(tmp_path / "tuned", scored_rows(50)[::-1])
     assert [kinds(r) for r in audit_paths([tmp_path])] == [["copied_results"]] * 2
 
 
@@ -250,10 +250,10 @@ def test_numbers_in_the_feedback_are_not_the_score(tmp_path: Path) -> None:
 
 
 def test_empty_feedback_broken_replies_and_empty_outputs_are_found(tmp_path: Path) -> None:
-    rows = some(50)
+    rows = scored_rows(50)
     rows[0]["feedback"] = ""
     assert kinds(audited(write(tmp_path, rows))) == ["empty_or_truncated"]
-    rows = some(50)
+    rows = scored_rows(50)
     rows[3]["sample"]["output"]["response"] = ""
     assert kinds(audited(write(tmp_path, rows))) == ["empty_or_truncated"]
     rows = [{"score": 3, "raw_completion": "<feedback>It is"}] * 3
@@ -261,7 +261,7 @@ def test_empty_feedback_broken_replies_and_empty_outputs_are_found(tmp_path: Pat
 
 
 def test_a_mean_in_a_readmes_table_is_compared_to_its_decimals(tmp_path: Path) -> None:
-    write(tmp_path / "base", some(50))
+    write(tmp_path / "base", scored_rows(50))
     readme = tmp_path / "README.md"
     readme.write_text("| model | Flow Judge score |\n|--|--|\n| base | 3.00 |\n| tuned | 3.4 |\n")
     result = audited(tmp_path)
@@ -272,8 +272,8 @@ def test_a_mean_in_a_readmes_table_is_compared_to_its_decimals(tmp_path: Path) -
 
 
 def test_two_files_with_the_same_bytes_are_a_copy(tmp_path: Path) -> None:
-    write(tmp_path / "base", some(50))
-    write(tmp_path / "tuned", some(50))
+    write(tmp_path / "base", scored_rows(50))
+    write(tmp_path / "tuned", scored_rows(50))
     assert [kinds(r) for r in audit_paths([tmp_path])] == [["copied_results"]] * 2
     write(tmp_path / "tuned", [row(n, 1 + (n * n) % 5) for n in range(50)])
     assert [kinds(r) for r in audit_paths([tmp_path])] == [[], []]
@@ -296,15 +296,15 @@ def test_other_files_are_no_scores(tmp_path: Path, text: str) -> None:
      {"feedback": 3}, {"score": 1e12}, {"raw_completion": 7}],
 )  # fmt: skip
 def test_odd_columns_make_no_traceback(tmp_path: Path, more: dict[str, Any]) -> None:
-    assert audited(write(tmp_path, [*some(5), row(9) | more])).kind == "rubric"
+    assert audited(write(tmp_path, [*scored_rows(5), row(9) | more])).kind == "rubric"
 
 
 def test_our_own_scores_of_a_prompt_that_the_set_has_twice_are_no_fault(tmp_path: Path) -> None:
     """Its one answer stands in each of its places; the manifest says how many there are."""
-    rows = some(50)
+    rows = scored_rows(50)
     path = write(tmp_path, rows + rows[:10])
     mean = sum(row["score"] for row in rows + rows[:10]) / 60
-    for expected, found in ((60, []), (50, ["count_mismatch"])):
+    for expected, expected_kinds in ((60, []), (50, ["count_mismatch"])):
         metrics = {"rubric_score": {"value": mean, "expected": expected}}
         (path / "manifest.json").write_text(json.dumps({"metrics": metrics}))
-        assert [f.kind for f in audited(path).findings] == found
+        assert [f.kind for f in audited(path).findings] == expected_kinds

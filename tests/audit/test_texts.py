@@ -5,7 +5,7 @@ import random
 import pytest
 
 from harness.audit.model import Result
-from harness.audit.texts import Output, breaks_off, check_texts, may_loop
+from harness.audit.texts import StoredOutput, breaks_off, check_texts, may_loop
 from harness.eval.hygiene import has_loop
 from tests.audit.folders import WORDS, text
 
@@ -25,9 +25,9 @@ def test_the_shortcut_never_misses_a_loop(seed: int) -> None:
         looped += [
             w.translate({ord(d): str(draw.randint(0, 9)) for d in "0123456789"}) for w in block
         ]
-    told = " ".join([text(draw, draw.randint(0, 60)), *looped, text(draw, draw.randint(0, 60))])
-    if has_loop(told):
-        assert may_loop(told)
+    output = " ".join([text(draw, draw.randint(0, 60)), *looped, text(draw, draw.randint(0, 60))])
+    if has_loop(output):
+        assert may_loop(output)
 
 
 def test_the_shortcut_sees_loops_without_spaces() -> None:
@@ -48,7 +48,7 @@ def test_texts_of_which_long_and_short_break_off_alike_were_not_cut(
     draw = random.Random(f"{seed} {unfinished}")
     result = Result("", "")
     texts = [text(draw, max(3, int(draw.lognormvariate(4, 0.7))), unfinished) for _ in range(200)]
-    check_texts(result, [Output(str(k), t) for k, t in enumerate(texts)])
+    check_texts(result, [StoredOutput(str(k), t) for k, t in enumerate(texts)])
     assert result.findings == []
 
 
@@ -72,6 +72,6 @@ def test_turns_that_run_on_may_lack_a_stop_and_a_roles_name_at_the_beginning_may
     draw = random.Random(0)
     begin = "Assistant: " if role else ""
     texts = [f"{begin}{text(draw, 20)}\n\nHuman: And then?\n\nAssistant: Yes." for _ in range(20)]
-    check_texts(result, [Output(str(k), t) for k, t in enumerate(texts)])
+    check_texts(result, [StoredOutput(str(k), t) for k, t in enumerate(texts)])
     message = next(f.message for f in result.findings if f.kind == "prompt_mismatch")
     assert ("or it was not stopped" in message) is not role

@@ -197,12 +197,12 @@ def test_a_count_in_a_readmes_text_is_held_against_the_log(tmp_path: Path) -> No
     readme.write_text("We fine-tuned on 1,300 rows.\n")
     (finding,) = audited(tmp_path).findings
     assert (finding.kind, finding.evidence["claimed"]) == ("count_mismatch", [1300, 1300])
-    for said in ("We trained on 4,000 examples.", "We trained on about 4,100 examples.",
+    for sentence in ("We trained on 4,000 examples.", "We trained on about 4,100 examples.",
                  "We trained on 4k examples.", "Evaluated on 805 examples after training.",
                  "The training took 1,500 steps.",
                  "Trained with 2 GPUs and 175 seed instructions."):  # fmt: skip
-        readme.write_text(said)
-        assert audited(tmp_path).findings == [], said
+        readme.write_text(sentence)
+        assert audited(tmp_path).findings == [], sentence
 
 
 def test_a_count_in_the_folders_name_is_held_against_the_file(tmp_path: Path) -> None:
@@ -395,10 +395,10 @@ def test_the_harness_own_log_gives_the_exact_number_of_examples(tmp_path: Path) 
     folder = tmp_path / "train" / "k"
     folder.mkdir(parents=True)
     examples, per_step, steps = 100, 32, 8
-    lines, seen = [], 0
+    lines, trained = [], 0
     for step in range(1, steps + 1):
-        seen += 4 if step % 4 == 0 else per_step
-        lines.append({"step": step, "epoch": round(seen / examples, 6), "loss": 1.0})
+        trained += 4 if step % 4 == 0 else per_step
+        lines.append({"step": step, "epoch": round(trained / examples, 6), "loss": 1.0})
     (folder / "trainer_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     train = {"batch_size": 16, "accumulation": 2, "epochs": 2, "steps": None}
     counts = {"records": 100, "examples": 100, "steps": steps}

@@ -46,7 +46,7 @@ def kinds(result: Result) -> list[str]:
     return [finding.kind for finding in result.findings]
 
 
-def shown(*results: Result) -> str:
+def terminal_text(*results: Result) -> str:
     console = Console(file=io.StringIO(), width=2000)
     show_audits(console, results)
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
@@ -58,9 +58,9 @@ def edit(path: Path, **changes: Any) -> None:
 
 def printed(folder: Path, examples: int, name: str = "console.log", **figures: int) -> Path:
     """What a trainer prints when it begins, amid what else stands in a console's log."""
-    told = {"Num Epochs": 3, "Instantaneous batch size per device": 8,
+    constants = {"Num Epochs": 3, "Instantaneous batch size per device": 8,
             "Gradient Accumulation steps": 1} | figures  # fmt: skip
-    lines = [f"  {k} = {v:,}" for k, v in {"Num examples": examples, **told}.items()]
+    lines = [f"  {k} = {v:,}" for k, v in {"Num examples": examples, **constants}.items()]
     path = folder / name
     path.write_text(
         "loading\n***** Running Evaluation *****\n  Num examples = 77\n***** Running training *****\n"
@@ -101,7 +101,7 @@ def test_the_stored_case_of_a_context_has_60_different_examples(cases: Path) -> 
 def test_the_stored_case_of_numbered_folders_has_no_finding(cases: Path) -> None:
     results = audit_paths([cases / "case20-numbered-folders"])
     assert [r.findings for r in results] == [[], []]
-    assert "examples 1" not in shown(*results)
+    assert "examples 1" not in terminal_text(*results)
 
 
 def test_a_comments_backslash_continues_nothing_in_any_script(tmp_path: Path) -> None:
@@ -253,13 +253,13 @@ def test_ranges_too_wide_to_use_are_not_printed(tmp_path: Path) -> None:
     write_training(tmp_path / "run", 4000, tool="llama_factory")
     result = audited(tmp_path / "run")
     assert "examples_highest" not in result.metrics
-    assert "at least " in shown(result)
+    assert "at least " in terminal_text(result)
     (tmp_path / "run").rename(tmp_path / "135-mine")
-    (one,) = audit_paths([tmp_path])
-    assert kinds(one) == ["count_mismatch"]
-    assert one.findings[0].evidence["examples"][0][1] is None
-    assert "e.g." not in shown(one)
-    for text in (shown(result), shown(one)):
+    (wide,) = audit_paths([tmp_path])
+    assert kinds(wide) == ["count_mismatch"]
+    assert wide.findings[0].evidence["examples"][0][1] is None
+    assert "e.g." not in terminal_text(wide)
+    for text in (terminal_text(result), terminal_text(wide)):
         numbers = [int(w.replace(",", "")) for w in text.replace(".", " ").split()
                    if w.replace(",", "").isdigit()]  # fmt: skip
         assert max(numbers) < 10_000, text
@@ -364,15 +364,15 @@ def test_the_data_set_of_a_cards_sentence_is_found(tmp_path: Path, sentence: str
 
 
 @pytest.mark.parametrize(
-    "named", ["an unknown dataset", "the None dataset", "the generator dataset",
-              "the mine and the more datasets", "the mine, the more and the third datasets"],
+    "phrase", ["an unknown dataset", "the None dataset", "the generator dataset",
+               "the mine and the more datasets", "the mine, the more and the third datasets"],
 )  # fmt: skip
 def test_a_card_that_names_no_data_set_or_several_claims_nothing(
-    tmp_path: Path, named: str
+    tmp_path: Path, phrase: str
 ) -> None:
     write_training(tmp_path / "run", 4000)
     write_arguments(tmp_path, num_processes=1, **SETTINGS)
-    card = f"This model is a fine-tuned version of [a/b](https://x.org) on {named}.\n"
+    card = f"This model is a fine-tuned version of [a/b](https://x.org) on {phrase}.\n"
     (tmp_path / "run" / "README.md").write_text(card)
     write_rows(tmp_path / "sets" / "mine.jsonl", 1300)
     assert audited(tmp_path).findings == []
@@ -430,8 +430,8 @@ def test_a_column_that_no_layout_names_tells_rows_apart(tmp_path: Path) -> None:
 
 def test_data_sets_alone_are_counted_where_nothing_else_is_found(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "sets" / "a.jsonl", 100)
-    for given in (tmp_path, data):
-        result = audited(given)
+    for path in (tmp_path, data):
+        result = audited(path)
         assert (result.kind, result.metrics["rows"], result.findings) == ("data_set", 100, [])
     write_rows(tmp_path / "test_set.json", 30)
     write_training(tmp_path / "run", 4000)
@@ -524,7 +524,11 @@ def test_two_writers_with_steps_of_their_own_keep_all_losses(
              for n in range(10, 601, 10)]  # fmt: skip
     second = [{"current_steps": n, "total_steps": total, "loss": 2.0, "epoch": 3 * n / total}
               for n in range(every, total + 1, every)]  # fmt: skip
-    lines = [line for n, one in enumerate(first) for line in (one, *second[n : n + 1])]
+    lines = [
+        line
+        for n, line_of_first in enumerate(first)
+        for line in (line_of_first, *second[n : n + 1])
+    ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (tmp_path / "trainer_log.jsonl").write_text(text)
     result = audited(tmp_path)

@@ -20,8 +20,8 @@ def played(
     end that do not fill a step: a `part` step, `carried` over, or `left` out."""
     per_batch = batch * devices
     count = examples // per_batch if drop_last else math.ceil(examples / per_batch)
-    whole = count // accumulation + (ends == "part" and count % accumulation > 0)
-    planned = math.ceil(epochs * max(whole, 1))
+    steps_per_epoch = count // accumulation + (ends == "part" and count % accumulation > 0)
+    planned = math.ceil(epochs * max(steps_per_epoch, 1))
     step = gathered = epoch = 0
     while step < planned:
         if ends != "carried":
@@ -81,15 +81,15 @@ def write_training(
         }
         (folder / "trainer_state.json").write_text(json.dumps(state))
     else:
-        told = [
+        log_lines = [
             {"current_steps": line["step"], "total_steps": planned, "loss": line["loss"],
              "epoch": line["epoch"], "percentage": round(100 * line["step"] / planned, 2),
              "elapsed_time": "0:01:00", "remaining_time": "0:00:00"}
             for line in lines
         ]  # fmt: skip
-        told.append({"current_steps": planned, "total_steps": planned, "epoch": end,
+        log_lines.append({"current_steps": planned, "total_steps": planned, "epoch": end,
                      "percentage": 100.0})  # fmt: skip
-        text = "".join(json.dumps(line) + "\n" for line in told)
+        text = "".join(json.dumps(line) + "\n" for line in log_lines)
         (folder / "trainer_log.jsonl").write_text(text)
         (folder / "train_results.json").write_text(json.dumps(summary))
     return steps
@@ -104,9 +104,9 @@ def write_arguments(folder: Path, form: str = "yaml", **arguments: Any) -> Path:
         path, text = folder / "training_args.json", json.dumps(arguments)
     elif form == "sh":
         flags = " \\\n    ".join(f"--{k} {v}" for k, v in arguments.items() if k != "devices")
-        shown = ",".join(str(n) for n in range(arguments.get("devices", 1)))
+        device_numbers = ",".join(str(n) for n in range(arguments.get("devices", 1)))
         path = folder / "run.sh"
-        text = f"CUDA_VISIBLE_DEVICES={shown} python src/train_bash.py \\\n    {flags}\n"
+        text = f"CUDA_VISIBLE_DEVICES={device_numbers} python src/train_bash.py \\\n    {flags}\n"
     else:
         path = folder / "README.md"
         text = "# A model\n\n### Training hyperparameters\n\nThe following were used:\n" + "".join(

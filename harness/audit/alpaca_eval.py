@@ -135,7 +135,7 @@ def find(source: AuditSource) -> list[Result]:
         *contents.of_kind(source, contents.OUTPUTS, OUTPUTS),
     ]:
         try:
-            rows = contents.read_values(path) if path.name.lower() != OUTPUTS else read_rows(path)
+            rows = contents.read_objects(path) if path.name.lower() != OUTPUTS else read_rows(path)
             if rows and all("output" in row and "instruction" in row for row in rows):
                 inventory.outputs.append(_Outputs(path, rows))
                 if path.name.lower() != OUTPUTS:

@@ -133,7 +133,7 @@ def _result(
     assert reviews is not None
     baseline = reviews.second if reviews.first == model else reviews.first
     result = Result(str(reviews.path.parent), "alpagasus")
-    if len({o.path for o in review_files}) and _several(source, reviews.path.parent, review_files):
+    if _several(source, reviews.path.parent, review_files):
         is_only = sets[reviews.path.parent, reviews.set] == 1
         result.path += f"#{reviews.set if is_only else reviews.path.stem}"
     graded = _grade(model_first, model_second)
@@ -182,7 +182,7 @@ def _several(source: AuditSource, folder: Path, review_files: Sequence[_Reviews]
     return any(
         p.parent == folder
         and p not in pair_paths
-        and p.suffix == ".json"
+        and p.suffix.lower() == ".json"
         and p.stem.count("-") >= 2
         for p in source.all_files
     )

@@ -78,6 +78,14 @@ def read_values(path: Path) -> Any:
         return values
 
 
+def read_objects(path: Path) -> list[dict[str, Any]]:
+    """Those of read_values, all of which are objects. Raises Unreadable."""
+    values = read_values(path)
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise Unreadable("it is no list of objects")
+    return values
+
+
 def packed(source: AuditSource) -> str:
     """How many archives a folder holds, with the first names; "" where there is none."""
     archives = sorted({path for path in source.archives if path not in source.paths})

@@ -127,7 +127,7 @@ def _published(path: Path, source: AuditSource) -> list[tuple[float, int, str]]:
     """Means that are claimed of the file: (value, decimals, where)."""
     means = []
     for beside in sorted(
-        p for p in source.files if p.parent == path.parent and p.suffix == ".json"
+        p for p in source.files if p.parent == path.parent and p.suffix.lower() == ".json"
     ):
         if beside == path:
             continue

@@ -90,7 +90,7 @@ def data_of_option(path: Path) -> TrainingData:
     files = [path]
     if path.is_dir():
         try:
-            files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
+            files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
         except OSError as e:
             raise InputError(f"{path} cannot be opened: {e.strerror}") from None
     data_sets, faults = [], []
@@ -166,7 +166,7 @@ def _files_of(
             last = Path(str(file_name)).name if file_name else ""
             stem = (
                 last
-                if last not in present and Path(last).suffix not in SUFFIXES
+                if last not in present and Path(last).suffix.lower() not in SUFFIXES
                 else Path(last).stem
             )
             files = [last, *(f"{stem}{suffix}" for suffix in SUFFIXES)]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness.audit import audit_paths
+from harness.audit.contents import MOST_ROWS
 from harness.errors import InputError
 from tests.audit.folders import audit, finding_of, kinds, only_result, rows_of, write
 from tests.audit.test_lm_eval import write_run
@@ -126,6 +127,18 @@ def test_outputs_of_any_name_are_those_that_were_judged(tmp_path: Path) -> None:
     result = next(r for r in audit(tmp_path) if r.kind == "alpaca_eval")
     assert (result.findings, result.matches) == ([], True)
     assert not any(r.path.endswith(("baseline.json", "seed1.json")) for r in audit(tmp_path))
+
+
+def test_outputs_whose_later_rows_are_no_objects_are_skipped_alone(tmp_path: Path) -> None:
+    write(tmp_path / "run", rows_of(n=60))
+    path = outputs(tmp_path / "mine")
+    rows = json.loads(path.read_text())
+    path.unlink()
+    path.with_name("mine.json").write_text(json.dumps(rows * (MOST_ROWS // len(rows) + 1) + [7]))
+    results = audit(tmp_path)
+    assert [(Path(r.path).name, r.matches) for r in results if r.kind == "alpaca_eval"] == [
+        ("run", True)
+    ]
 
 
 def test_several_files_of_a_kind_in_one_folder_are_results_of_their_own(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from harness.errors import HarnessError
 from harness.eval.batch import Answering, Asked, Batch, random_numbers, sample
 from harness.eval.cache import Places, why_not_joined
 from harness.eval.encode import limit_of
+from harness.eval.masks import Windows, step_masks, windows_of
 from harness.eval.prompts import prompt_seed
 from harness.eval.stops import Stops, text_of
 from harness.modeling.generation import token_set
@@ -98,6 +99,7 @@ class Decoder:
 
         keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._last_only: dict[str, Any] = {"logits_to_keep": 1} if keeps else {}
+        self._windows: Windows | None = None
         reason = why_not_joined(model) or self._probe()
         self.note = f"answers were made one at a time, by generate(): {reason}" if reason else ""
 
@@ -173,21 +175,34 @@ class Decoder:
         steps = min(self._steps, *(one.left for one in batch.answers if one is not None))
         draws = self._draw(batch.answers, steps)
         batch.forget()
-        made = []
-        for step in range(steps):
-            batch.make_room()
-            logits = self._next(batch.places, batch.starts, batch.last)
-            batch.last = self._choose(logits, draws[:, step])
-            made.append(batch.last)
+        batch.make_room(steps)
+        made = self._advance(batch, draws)
         for answer, tokens in zip(batch.answers, torch.stack(made, 1).tolist(), strict=True):
             if answer is not None:
                 self._take(answer, tokens)
 
-    def _next(self, places: Places, starts: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        columns = torch.arange(places.begin, places.end + 1, device=last.device)
+    def _advance(self, batch: Batch, draws: torch.Tensor) -> list[torch.Tensor]:
+        """The next tokens of each, a step for each column of `draws`. Nothing is read from the device,
+        so that its work is queued ahead of it."""
+        made = []
+        masks = self._masks(batch.places, batch.starts, draws.shape[1], batch.is_padded)
+        for step, mask in enumerate(masks):
+            logits = self._next(batch.places, batch.starts, batch.last, mask)
+            batch.last = self._choose(logits, draws[:, step])
+            made.append(batch.last)
+        return made
+
+    def _masks(self, places: Places, starts: torch.Tensor, steps: int, padded: bool) -> list[Any]:
+        columns = places.end + 1 - places.begin
+        first = starts - places.begin
+        return step_masks(self._windows, first, columns, steps, padded, self.model.dtype)
+
+    def _next(
+        self, places: Places, starts: torch.Tensor, last: torch.Tensor, mask: Any
+    ) -> torch.Tensor:
         out = self.model(
             input_ids=last[:, None],
-            attention_mask=(columns >= starts[:, None]).long(),
+            attention_mask=mask,
             position_ids=(places.end - starts)[:, None],
             past_key_values=places.cache,
             use_cache=True,
@@ -271,9 +286,18 @@ class Decoder:
         room = most_positions(self.model)
         if room is not None and room <= len(long) + 1:
             return ""
+        self._windows = windows_of(self.model)
+        reason = self._why_not_compared([long, short])
+        if reason and self._windows is not None:
+            # It may be that it takes no masks that come ready.
+            self._windows = None
+            reason = self._why_not_compared([long, short])
+        return reason
+
+    def _why_not_compared(self, prompts: list[list[int]]) -> str:
         try:
             with torch.inference_mode():
-                return self._compare([long, short])
+                return self._compare(prompts)
         except torch.OutOfMemoryError:
             raise
         except Exception as e:
@@ -288,7 +312,8 @@ class Decoder:
         places.put(range(len(prompts)), made)
         places.see_from(0)
         starts = places.end - torch.tensor([len(p) for p in prompts], device=first.device)
-        together = self._next(places, starts, first).float()
+        (mask,) = self._masks(places, starts, 1, True)
+        together = self._next(places, starts, first, mask).float()
         for row, prompt in enumerate(prompts):
             whole = torch.tensor([[*prompt, int(first[row])]], device=first.device)
             alone = self.model(input_ids=whole, use_cache=False).logits[0, -1].float()

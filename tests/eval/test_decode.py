@@ -140,9 +140,9 @@ def test_a_place_that_becomes_free_is_taken_before_the_others_end(
     sizes: list[int] = []
     real = Decoder._next
 
-    def count(self: Any, places: Any, starts: Any, last: Any) -> Any:
+    def count(self: Any, places: Any, starts: Any, last: Any, mask: Any) -> Any:
         sizes.append(len(last))
-        return real(self, places, starts, last)
+        return real(self, places, starts, last, mask)
 
     monkeypatch.setattr(Decoder, "_next", count)
     for batching in ("sorted", "continuous"):

@@ -74,10 +74,12 @@ def answer_here(
         "parameters": model.num_parameters(),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
+        "batch_size": 1 if decoder.note else decoder.batch_size,
         "tokens_per_second": round(made / max(seconds, 1e-9), 1),
     }
     used |= base.used
-    notes = [*encoded.notes, *base.notes, *([decoder.note] if decoder.note else [])]
+    told = filter(None, [decoder.note, decoder.size_note])
+    notes = [*encoded.notes, *base.notes, *told]
     seeds = {}
     if source.random is not None and trained_folder(call.inputs) is None:
         used["base_model"] = "random"

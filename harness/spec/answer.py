@@ -98,8 +98,9 @@ class TransformersEngine(Spec):
     batching: Literal["continuous", "sorted"] = "sorted"
     """`continuous`: a prompt takes the place of each answer that ended; `sorted`: batches of like
     length, each as long as its longest answer."""
-    batch_size: Count = 16
-    """Answers in the making at a time."""
+    batch_size: Count | None = None
+    """Answers in the making at a time. Left open: on a GPU as many as its free memory holds, up to 512,
+    and 16 on a CPU; which, stands in the manifest."""
     precision: Literal["float32", "bfloat16"] = "float32"
     threads: Count | None = None
 

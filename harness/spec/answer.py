@@ -138,6 +138,13 @@ class VllmEngine(Spec):
     start_timeout_s: Annotated[float, Field(gt=0)] = Field(default=900.0, json_schema_extra=NOT_KEY)
 
 
+VLLM_FOR_MANY = (
+    "vLLM (engine: {kind: vllm}) is made for many prompts on a GPU; here the CPU starts every kernel "
+    "of every step"
+)
+"""Advice, and no more: what vLLM answers is another artefact, and never takes the place of this one."""
+
+
 def vllm_cannot(quantization: Quantization) -> str:
     """Why vLLM cannot quantise a base so; empty where it can."""
     if quantization.type == "nf4" and quantization.double:

@@ -119,7 +119,7 @@ def test_a_batchs_losses_are_read_from_the_device_at_once(
     real, reads = judge_loss._batch_nats, []
 
     def counted(model: Any, batch: Any) -> Any:
-        with Reads() as read:
+        with torch.inference_mode(False), torch.no_grad(), Reads() as read:
             nats = real(model, batch)
         reads.append(len(read.found))
         return nats

@@ -29,7 +29,7 @@ TAKING = MODELS | {
 
 
 class Reads(TorchDispatchMode):
-    """Counts the operators that read from the device."""
+    """Counts the operators that read from the device; not under inference_mode, which hides some."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def advanced(made: Decoder, lengths: list[int], empty: bool = False) -> tuple[An
         return choose(scores, draws)
 
     made._choose = keep  # type: ignore[method-assign]
-    with torch.inference_mode():
+    with torch.no_grad():
         batch = made._begin(asked, Batch.empty(made.model.device))
         if empty:
             batch.answers[-1] = None

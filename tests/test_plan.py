@@ -435,6 +435,28 @@ def test_with_a_gpu_a_plan_says_whether_the_training_fits_it_and_what_would(
     assert verdict in shown(volume, spec)
 
 
+def test_of_answers_on_a_gpu_a_plan_says_that_vllm_is_there_and_changes_nothing(
+    spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "accelerator", lambda: "cuda")
+    monkeypatch.setattr("harness.report.plans.gpus", lambda: ())
+    monkeypatch.delenv("HARNESS_VLLM_URL", raising=False)
+    without = shown(volume, spec)
+    assert "vLLM" not in without
+    monkeypatch.setattr("harness.report.plans.gpus", lambda: (Gpu("NVIDIA X", 80 * 2**30),))
+    text = shown(volume, spec)
+    (line,) = [x for x in text.splitlines() if "speed:" in x]
+    assert "vLLM (engine: {kind: vllm}) is made for many prompts on a GPU" in line
+    assert "it needs --executor docker, or HARNESS_VLLM_URL and a server" in line
+    assert [x for x in text.splitlines() if "speed:" not in x and "memory:" not in x] == [
+        x for x in without.splitlines() if "memory:" not in x
+    ]
+    monkeypatch.setenv("HARNESS_VLLM_URL", "http://127.0.0.1:8000/v1")
+    assert "HARNESS_VLLM_URL names a running one" in shown(volume, spec)
+    make(volume, spec)
+    assert "speed:" not in shown(volume, spec)
+
+
 def test_a_hub_model_that_was_not_downloaded_leaves_the_memory_unknown_and_says_why(
     spec: Path, volume: Path
 ) -> None:

@@ -44,6 +44,8 @@ class Batch:
     """The column of each answer's first token."""
     last: torch.Tensor
     """The last token of each, which the model has not read yet."""
+    is_padded: bool = False
+    """Whether some place has columns in sight before its answer's first."""
 
     @classmethod
     def empty(cls, device: torch.device) -> "Batch":
@@ -75,15 +77,17 @@ class Batch:
 
     def forget(self) -> None:
         """The columns that no answer has tokens in; the last token of each is not in yet."""
-        lengths = (len(one.asked.ids) + max(len(one.made) - 1, 0) for one in self.answers if one)
+        lengths = {len(one.asked.ids) + max(len(one.made) - 1, 0) for one in self.answers if one}
         self.places.see_from(self.places.end - max(lengths))
+        self.is_padded = len(lengths) > 1 or None in self.answers
         if None in self.answers:
             # An empty place makes tokens that nobody sees, from a position that exists.
             empty = torch.tensor([one is None for one in self.answers], device=self.starts.device)
-            self.starts[empty] = self.places.end
+            self.starts = self.starts.masked_fill(empty, self.places.end)
 
-    def make_room(self) -> None:
-        if not self.places.has_room():
+    def make_room(self, tokens: int) -> None:
+        """For so many more tokens of each, no more than harness.eval.cache.GROWTH."""
+        if not self.places.has_room(tokens):
             self.starts += self.places.arrange(range(len(self.answers)), len(self.answers), 0)
 
     def close_up(self) -> None:
@@ -108,16 +112,22 @@ def sample(
     logits: (rows, vocabulary). draws: (rows,), in [0, 1). top_p: only from the smallest set of the
     likeliest tokens that have at least this probability (Holtzman et al. 2020, nucleus sampling).
     """
-    logits = logits.double()
-    # The largest is 0 then, at any temperature; the others go to minus infinity where it is tiny.
-    scaled = (logits - logits.amax(-1, keepdim=True)) / temperature
-    probabilities = scaled.float().softmax(-1).double()
+    # Probabilities are float32, and only what they come from and are added up in is float64.
+    if temperature == 1:
+        # softmax takes the largest away itself, and the difference of two float32 is the same with or
+        # without float64 in between: double rounding is innocuous (Figueroa 1995: 53 >= 2 * 24 + 2).
+        probabilities = logits.softmax(-1, dtype=torch.float32)
+    else:
+        # The largest is 0 then, at any temperature; the others go to minus infinity where it is tiny.
+        below = logits - logits.amax(-1, keepdim=True).double()
+        scaled = torch.empty_like(logits, dtype=torch.float32)
+        probabilities = torch.div(below, temperature, out=scaled).softmax(-1)
     if top_p < 1:
         ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        before = ranked.cumsum(-1) - ranked
+        before = ranked.cumsum(-1, dtype=torch.float64) - ranked
         kept = torch.where(before < top_p, ranked, torch.zeros_like(ranked))
         probabilities = torch.zeros_like(probabilities).scatter(-1, order, kept)
-    sums = probabilities.cumsum(-1)
+    sums = probabilities.cumsum(-1, dtype=torch.float64)
     total = sums[:, -1:].contiguous()
     found = torch.searchsorted(sums, draws[:, None].to(sums.dtype) * total, right=True)
     # A product may be rounded up to the total: then the last token with any probability.

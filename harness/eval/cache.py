@@ -100,9 +100,9 @@ class Places:
         self._columns.begin, self._columns.end, self._count = end - used, end, count
         return shift
 
-    def has_room(self) -> bool:
-        """Whether there is a column for one more token."""
-        return bool(self.cache.layers[0].keys.shape[2] > self.end)
+    def has_room(self, tokens: int) -> bool:
+        """Whether there are columns for so many more tokens."""
+        return bool(self.cache.layers[0].keys.shape[2] >= self.end + tokens)
 
     def put(self, places: Sequence[int], made: DynamicCache) -> None:
         """Copy what a forward pass over prompts left, padded on the left, into these places, which

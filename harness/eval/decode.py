@@ -11,6 +11,7 @@ the border between two tokens, the answer can differ from there on. In float32, 
 rare; in bfloat16, of fewer than three, it is to be expected of long answers.
 """
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ import torch
 
 from harness.errors import HarnessError
 from harness.eval.batch import Answering, Asked, Batch, random_numbers, sample
+from harness.eval.batch_size import ON_CPU, Sizes, sizes_for
 from harness.eval.cache import Places, why_not_joined
 from harness.eval.encode import limit_of
+from harness.eval.masks import Windows, step_masks, windows_of
 from harness.eval.prompts import prompt_seed
 from harness.eval.stops import Stops, text_of
 from harness.modeling.generation import token_set
@@ -72,7 +75,8 @@ def end_tokens(
 
 
 class Decoder:
-    """Makes answers. `ends`: tokens that end one. `batch_size`: answers in the making at a time.
+    """Makes answers. `ends`: tokens that end one. `batch_size`: answers in the making at a time; None:
+    as many as a GPU's memory holds.
 
     `note` says why answers are made one at a time, by generate(): the model's cache is of a kind that
     batches cannot be made of, or its answers to two short probes came out otherwise; "" mostly.
@@ -85,19 +89,21 @@ class Decoder:
         decoding: Decoding,
         ends: Sequence[int],
         stop: Sequence[str],
-        batch_size: int,
+        batch_size: int | None,
         batching: str = "sorted",
     ) -> None:
         self.model, self.tokenizer, self.decoding = model, tokenizer, decoding
         self.ends, self.stops = set(ends), Stops(tokenizer, stop)
-        self.batch_size, self.batching = batch_size, batching
-        on_gpu = model.device.type != "cpu"
-        self._steps = STEPS_UNSEEN if on_gpu else 1
-        self._free_before_filling = max(1, batch_size // PLACES_AT_ONCE) if on_gpu else 1
+        self.batch_size, self.batching = batch_size or ON_CPU, batching
+        self._is_open = batch_size is None
+        self._sizes = Sizes(self.batch_size, sys.maxsize)
+        self._on_gpu = model.device.type != "cpu"
+        self._steps = STEPS_UNSEEN if self._on_gpu else 1
         import inspect
 
         keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._last_only: dict[str, Any] = {"logits_to_keep": 1} if keeps else {}
+        self._windows: Windows | None = None
         reason = why_not_joined(model) or self._probe()
         self.note = f"answers were made one at a time, by generate(): {reason}" if reason else ""
 
@@ -110,7 +116,7 @@ class Decoder:
         order = sorted(asked, key=lambda one: (-len(one.ids), one.index))
         try:
             with torch.inference_mode():
-                decode = self._alone if self.note else self._together
+                decode = self._alone if self.note else self._fitting
                 yield from decode(order, on_step or (lambda making: None))
         except torch.OutOfMemoryError:
             raise HarnessError(
@@ -118,15 +124,43 @@ class Decoder:
                 "Lower eval.answer.engine.batch_size; what is answered already is kept.",
             ) from None
 
+    @property
+    def size_note(self) -> str:
+        """How the number of answers at a time was chosen, where that was left open on a GPU."""
+        return self._sizes.note(self.batch_size) if self._is_open else ""
+
+    def _fitting(self, order: Sequence[Asked], on_step: OnStep) -> Iterator[Made]:
+        """As many at a time as was asked for; or as fit, by an estimate, and by halves where it is too
+        high: what was not ended then is begun anew, with the same random numbers."""
+        self._sizes = sizes_for(self.model, order)
+        if self._is_open:
+            self.batch_size = self._sizes.answers
+        left = {one.index: one for one in order}
+        while left:
+            try:
+                for made in self._together(list(left.values()), on_step):
+                    del left[made.index]
+                    yield made
+            except torch.OutOfMemoryError:
+                if not self._is_open or self.batch_size == 1:
+                    raise
+                self.batch_size //= 2
+            # Where memory ran out its holders are gone only now.
+            torch.cuda.empty_cache()
+
     def _together(self, order: Sequence[Asked], on_step: OnStep) -> Iterator[Made]:
         waiting = deque(order)
         batch = Batch.empty(self.model.device)
+        few = max(1, self.batch_size // PLACES_AT_ONCE) if self._on_gpu else 1
         while waiting or batch.alive:
             free = self.batch_size - batch.alive
-            fills = self.batching == "continuous" and free >= self._free_before_filling
+            fills = self.batching == "continuous" and free >= few
             if waiting and (fills or not batch.alive):
                 new = [waiting.popleft() for _ in range(min(free, len(waiting)))]
-                batch = self._begin(new, batch)
+                while new:
+                    count = max(1, self._sizes.tokens_read // len(new[0].ids))
+                    batch = self._begin(new[:count], batch)
+                    new = new[count:]
             else:
                 self._step(batch)
             for place, answer in enumerate(batch.answers):
@@ -173,21 +207,34 @@ class Decoder:
         steps = min(self._steps, *(one.left for one in batch.answers if one is not None))
         draws = self._draw(batch.answers, steps)
         batch.forget()
-        made = []
-        for step in range(steps):
-            batch.make_room()
-            logits = self._next(batch.places, batch.starts, batch.last)
-            batch.last = self._choose(logits, draws[:, step])
-            made.append(batch.last)
+        batch.make_room(steps)
+        made = self._advance(batch, draws)
         for answer, tokens in zip(batch.answers, torch.stack(made, 1).tolist(), strict=True):
             if answer is not None:
                 self._take(answer, tokens)
 
-    def _next(self, places: Places, starts: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        columns = torch.arange(places.begin, places.end + 1, device=last.device)
+    def _advance(self, batch: Batch, draws: torch.Tensor) -> list[torch.Tensor]:
+        """The next tokens of each, a step for each column of `draws`. Nothing is read from the device,
+        so that its work is queued ahead of it."""
+        made = []
+        masks = self._masks(batch.places, batch.starts, draws.shape[1], batch.is_padded)
+        for step, mask in enumerate(masks):
+            logits = self._next(batch.places, batch.starts, batch.last, mask)
+            batch.last = self._choose(logits, draws[:, step])
+            made.append(batch.last)
+        return made
+
+    def _masks(self, places: Places, starts: torch.Tensor, steps: int, padded: bool) -> list[Any]:
+        columns = places.end + 1 - places.begin
+        first = starts - places.begin
+        return step_masks(self._windows, first, columns, steps, padded, self.model.dtype)
+
+    def _next(
+        self, places: Places, starts: torch.Tensor, last: torch.Tensor, mask: Any
+    ) -> torch.Tensor:
         out = self.model(
             input_ids=last[:, None],
-            attention_mask=(columns >= starts[:, None]).long(),
+            attention_mask=mask,
             position_ids=(places.end - starts)[:, None],
             past_key_values=places.cache,
             use_cache=True,
@@ -271,9 +318,18 @@ class Decoder:
         room = most_positions(self.model)
         if room is not None and room <= len(long) + 1:
             return ""
+        self._windows = windows_of(self.model)
+        reason = self._why_not_compared([long, short])
+        if reason and self._windows is not None:
+            # It may be that it takes no masks that come ready.
+            self._windows = None
+            reason = self._why_not_compared([long, short])
+        return reason
+
+    def _why_not_compared(self, prompts: list[list[int]]) -> str:
         try:
             with torch.inference_mode():
-                return self._compare([long, short])
+                return self._compare(prompts)
         except torch.OutOfMemoryError:
             raise
         except Exception as e:
@@ -288,7 +344,8 @@ class Decoder:
         places.put(range(len(prompts)), made)
         places.see_from(0)
         starts = places.end - torch.tensor([len(p) for p in prompts], device=first.device)
-        together = self._next(places, starts, first).float()
+        (mask,) = self._masks(places, starts, 1, True)
+        together = self._next(places, starts, first, mask).float()
         for row, prompt in enumerate(prompts):
             whole = torch.tensor([[*prompt, int(first[row])]], device=first.device)
             alone = self.model(input_ids=whole, use_cache=False).logits[0, -1].float()

@@ -246,8 +246,10 @@ def _batch_nats(model: "PreTrainedModel", batch: list[Encoded]) -> list[float]:
         losses = torch.nn.functional.cross_entropy(
             logits[row, at].float(), targets, reduction="none"
         )
-        found.append(float(losses.double().sum()))
-    return found
+        found.append(losses.double().sum())
+    # Read once: each look at a GPU waits for it.
+    nats: list[float] = torch.stack(found).tolist()
+    return nats
 
 
 def _read_measured(path: Path) -> dict[int, float]:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import events
 from harness.call import StageCall
 from harness.eval.answer import Answered
 from harness.eval.decode import Asked, Decoder, Made, end_tokens
@@ -24,12 +25,14 @@ from harness.modeling.load import (
     most_positions,
     trained_folder,
 )
-from harness.spec.answer import Answer, TransformersEngine
+from harness.spec.answer import VLLM_FOR_MANY, Answer, TransformersEngine
 from harness.spec.model_source import ModelSource
 
 if TYPE_CHECKING:
     pass
 
+MANY = 100
+"""Prompts from which on it is said what would answer them sooner."""
 DONE = "outputs.jsonl"
 """The answers as they ended, from which an interrupted run goes on."""
 
@@ -68,16 +71,20 @@ def answer_here(
         for index, ids in enumerate(encoded.ids)
         if index not in done
     ]
+    if device == "cuda" and len(asked) >= MANY:
+        events.note(VLLM_FOR_MANY)
     seconds, made = _make(call.folder / DONE, decoder, asked, done, stop)
 
     used = {
         "parameters": model.num_parameters(),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
+        "batch_size": 1 if decoder.note else decoder.batch_size,
         "tokens_per_second": round(made / max(seconds, 1e-9), 1),
     }
     used |= base.used
-    notes = [*encoded.notes, *base.notes, *([decoder.note] if decoder.note else [])]
+    told = filter(None, [decoder.note, decoder.size_note])
+    notes = [*encoded.notes, *base.notes, *told]
     seeds = {}
     if source.random is not None and trained_folder(call.inputs) is None:
         used["base_model"] = "random"

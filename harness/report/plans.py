@@ -1,5 +1,6 @@
 """A plan at the terminal."""
 
+import os
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -7,10 +8,12 @@ from rich.markup import escape
 
 from harness import environment
 from harness.estimate import Estimate
-from harness.fitting import USABLE, gib, gpus, in_unit_of, machine_memory, what_fits, would_fit
+from harness.executors.serving import URL_VARIABLE
+from harness.fitting import USABLE, Gpu, gib, gpus, in_unit_of, machine_memory, what_fits, would_fit
 from harness.memory import Need
 from harness.plan import RowPlan, StagePlan, unique
 from harness.progress import plain
+from harness.spec.answer import QUANTIZATION, VLLM_FOR_MANY, TransformersEngine, vllm_cannot
 
 COLOURS = {"reuse": "green", "run": "cyan", "stale": "yellow"}
 
@@ -48,6 +51,9 @@ def show_plans(console: Console, plans: Sequence[RowPlan]) -> None:
                 kind = environment.kind_of(stage.document["environment"])
                 words = escape(plain(_memory(stage.need, kind)))
                 console.print(f"    [dim]{words}[/]", highlight=False, soft_wrap=True)
+            if not shared and (advice := _advice(stage)):
+                words = escape(plain(f"speed: {advice}"))
+                console.print(f"    [dim]{words}[/]", highlight=False, soft_wrap=True)
         for name in dict.fromkeys(n for stage in plan.stages for n in stage.open_hubs()):
             words = f"{name}: revision open: `harness pin {plan.spec}` resolves and writes it"
             console.print(f"  [yellow]{escape(plain(words))}[/]", highlight=False, soft_wrap=True)
@@ -84,8 +90,7 @@ def _memory(need: Need | str, kind: str) -> str:
     if isinstance(need, str):
         return f"memory: not known: {need}"
     text = f"memory: {_parts(need)}"
-    on_gpu = environment.accelerator() == "cuda" and not kind.endswith("-cpu")
-    devices = gpus() if on_gpu else ()
+    devices = _devices(kind)
     if not devices:
         return f"{text}; {_on_cpu(need)}" if kind == "local" else text
     smallest = min(devices, key=lambda gpu: gpu.size)
@@ -96,6 +101,33 @@ def _memory(need: Need | str, kind: str) -> str:
         need.train, need.shape, smallest.size, need.lengths, cpu_bytes=machine_memory()
     )
     return f"{text}; does not fit {where}: {would_fit(fitting)}"
+
+
+def _devices(kind: str) -> Sequence[Gpu]:
+    """The GPUs that a stage in this environment can use."""
+    on_gpu = environment.accelerator() == "cuda" and not kind.endswith("-cpu")
+    return gpus() if on_gpu else ()
+
+
+def _advice(stage: StagePlan) -> str:
+    """That vLLM is there, where a stage to run would make answers on a GPU without it."""
+    engines = [getattr(stage.params.get(name), "engine", None) for name in ("answer", "judge")]
+    kind = environment.kind_of(stage.document["environment"])
+    quantization = stage.params.get(QUANTIZATION)
+    if (
+        stage.status == "reuse"
+        or not any(isinstance(engine, TransformersEngine) for engine in engines)
+        or (quantization is not None and vllm_cannot(quantization))
+        or not _devices(kind)
+    ):
+        return ""
+    if kind != "local":
+        where = "the executor starts it beside the stage"
+    elif os.environ.get(URL_VARIABLE):
+        where = f"{URL_VARIABLE} names a running one"
+    else:
+        where = f"it needs --executor docker, or {URL_VARIABLE} and a server of your own"
+    return f"{VLLM_FOR_MANY} ({where}; its answers have a key of their own)"
 
 
 def _parts(need: Need) -> str:

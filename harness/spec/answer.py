@@ -98,8 +98,9 @@ class TransformersEngine(Spec):
     batching: Literal["continuous", "sorted"] = "sorted"
     """`continuous`: a prompt takes the place of each answer that ended; `sorted`: batches of like
     length, each as long as its longest answer."""
-    batch_size: Count = 16
-    """Answers in the making at a time."""
+    batch_size: Count | None = None
+    """Answers in the making at a time. Left open: on a GPU as many as its free memory holds, up to 512,
+    and 16 on a CPU; which, stands in the manifest."""
     precision: Literal["float32", "bfloat16"] = "float32"
     threads: Count | None = None
 
@@ -135,6 +136,13 @@ class VllmEngine(Spec):
     """Share of the GPU's memory that the server may take."""
     concurrency: Count = Field(default=64, json_schema_extra=NOT_KEY)
     start_timeout_s: Annotated[float, Field(gt=0)] = Field(default=900.0, json_schema_extra=NOT_KEY)
+
+
+VLLM_FOR_MANY = (
+    "vLLM (engine: {kind: vllm}) is made for many prompts on a GPU; here the CPU starts every kernel "
+    "of every step"
+)
+"""Advice, and no more: what vLLM answers is another artefact, and never takes the place of this one."""
 
 
 def vllm_cannot(quantization: Quantization) -> str:

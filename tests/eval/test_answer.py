@@ -13,7 +13,9 @@ import torch
 
 from harness import train
 from harness.errors import HarnessError, InputError
+from harness.eval import decode
 from harness.eval.answer import run
+from harness.eval.batch_size import Sizes
 from harness.eval.decode import Decoder, Made, end_tokens, generation_settings, sample
 from harness.eval.local import finish
 from harness.eval.stops import Stops
@@ -118,6 +120,33 @@ def test_a_base_model_with_random_weights_answers_and_says_what_it_is(tmp_path: 
     assert result.used["base_model"] == "random"
     assert result.seeds == {"model": 3}
     assert result.notes[0] == "the model had random weights and no training"
+
+
+def test_how_many_answers_were_made_at_a_time_is_told_and_how_it_was_chosen_on_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = random_model()
+    for name in ("cpu", "given", "chosen"):
+        (tmp_path / name).mkdir()
+    calls = {
+        "cpu": answer_call(tmp_path / "cpu", PROMPTS, model=model, batch_size=None),
+        "given": answer_call(tmp_path / "given", PROMPTS, model=model, batch_size=3),
+        "chosen": answer_call(tmp_path / "chosen", PROMPTS, model=model, batch_size=None),
+    }
+    plain = run(calls["cpu"])
+    assert plain.used["batch_size"] == 16
+    given = run(calls["given"])
+    assert given.used["batch_size"] == 3
+    monkeypatch.setattr(decode, "sizes_for", lambda *_: Sizes(2, 30, 2**34))
+    chosen = run(calls["chosen"])
+    assert chosen.used["batch_size"] == 2
+    told = (
+        "engine.batch_size was left open: 2 answers were made at a time, for the 16.0 GiB of the "
+        "GPU's memory that were free"
+    )
+    assert told in chosen.notes
+    assert not [note for note in plain.notes + given.notes if "batch_size" in note]
+    assert outputs(calls["cpu"]) == outputs(calls["given"]) == outputs(calls["chosen"])
 
 
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED])

@@ -3,11 +3,12 @@
 import inspect
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from harness.eval.batch import sample
 from harness.eval.decode import Asked, Decoder
@@ -94,6 +95,30 @@ def test_greedy_answers_are_those_of_generate_one_prompt_at_a_time(name: str) ->
         assert answers(made, asked) == expected, (batching, size, steps)
 
 
+def test_a_real_models_greedy_answers_are_those_of_generate(real_model: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(real_model, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(real_model)
+    texts = ["Name a colour.", "What is 2 + 2?", "Who wrote Hamlet, and when was it first played?"]
+    asked = [
+        Asked(n, tokenizer.apply_chat_template([{"role": "user", "content": text}], return_dict=False,
+                                               add_generation_prompt=True), 8 + 4 * n)
+        for n, text in enumerate(texts)
+    ]  # fmt: skip
+    end = tokenizer.eos_token_id
+    for batching, steps in (("sorted", 3), ("continuous", 1)):
+        made = Decoder(model, tokenizer, Decoding(), [end], [], 2, batching)
+        made._steps = steps
+        assert made._windows, "its masks come ready"
+        found = {one.index: one.tokens for one in made.answers(asked)}
+        for one in asked:
+            ids = torch.tensor([one.ids])
+            alone = model.generate(
+                ids, attention_mask=torch.ones_like(ids), do_sample=False,
+                max_new_tokens=one.limit, eos_token_id=end, pad_token_id=end,
+            )[0, len(one.ids) :].tolist()  # fmt: skip
+            assert found[one.index] == [token for token in alone if token != end]
+
+
 @pytest.mark.parametrize("top_p", [1.0, 0.8])
 def test_sampled_answers_are_the_same_in_any_company(top_p: float) -> None:
     model, asked = model_of(*MODELS["qwen2"]), prompts()
@@ -140,9 +165,9 @@ def test_a_place_that_becomes_free_is_taken_before_the_others_end(
     sizes: list[int] = []
     real = Decoder._next
 
-    def count(self: Any, places: Any, starts: Any, last: Any) -> Any:
+    def count(self: Any, places: Any, starts: Any, last: Any, mask: Any) -> Any:
         sizes.append(len(last))
-        return real(self, places, starts, last)
+        return real(self, places, starts, last, mask)
 
     monkeypatch.setattr(Decoder, "_next", count)
     for batching in ("sorted", "continuous"):

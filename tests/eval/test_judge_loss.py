@@ -16,6 +16,7 @@ from harness.eval.judge_loss import losses_of, ratio
 from harness.modeling.load import bytes_tokenizer, load_model
 from harness.report import losses as report
 from harness.spec.model_source import ModelSource
+from tests.eval.test_masks import Reads
 from tests.modeling.calls import (
     EXAMPLES,
     encode_example,
@@ -110,6 +111,24 @@ def test_the_batches_do_not_change_the_loss(
     all_ = judge.run(loss_call(tmp_path / "all", batch_size=12)).metrics
     for name, metric in one.items():
         assert metric["value"] == pytest.approx(all_[name]["value"], rel=1e-6)
+
+
+def test_a_batchs_losses_are_read_from_the_device_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, reads = judge_loss._batch_nats, []
+
+    def counted(model: Any, batch: Any) -> Any:
+        with torch.inference_mode(False), torch.no_grad(), Reads() as read:
+            nats = real(model, batch)
+        reads.append(len(read.found))
+        return nats
+
+    monkeypatch.setattr(judge_loss, "_batch_nats", counted)
+    for size in (1, 12):
+        judge.run(loss_call(tmp_path / str(size), batch_size=size))
+    # The library's mask of whole texts is looked at once or twice, the losses of all of them once.
+    assert max(reads) <= 3
 
 
 def test_a_model_whose_forward_cannot_leave_logits_out_gives_the_same(

@@ -43,7 +43,7 @@ def sections(card: Card) -> list[Section]:
             f"the data card has format {card.get('format')!r}; this version reads {FORMAT}",
             "Read it with the version of the harness that made it, or make the data set again",
         )
-    found = [
+    parts = [
         _overview(card),
         _counts(card),
         _filters(card),
@@ -55,7 +55,7 @@ def sections(card: Card) -> list[Section]:
         _duplicates(card),
         _ratings(card),
     ]
-    return [section for section in found if section is not None]
+    return [section for section in parts if section is not None]
 
 
 def number(value: float | None) -> str:
@@ -63,14 +63,14 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:,.1f}".removesuffix(".0")
 
 
-def share(part: int, whole: int) -> str:
+def share(part: int, total: int) -> str:
     """`3 of 4 (75.0 %)`."""
-    percent = f" ({100 * part / whole:.1f} %)" if whole else ""
-    return f"{part:,} of {whole:,}{percent}"
+    percent = f" ({100 * part / total:.1f} %)" if total else ""
+    return f"{part:,} of {total:,}{percent}"
 
 
-def _percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "–"
+def _percent(part: int, total: int) -> str:
+    return f"{100 * part / total:.1f} %" if total else "–"
 
 
 def _overview(card: Card) -> Section:
@@ -161,40 +161,40 @@ def _tokens(card: Card) -> Section:
 
 
 def _rewritten(card: Card) -> Section | None:
-    both = card["rewritten"]
-    if both is None:
+    comparison = card["rewritten"]
+    if comparison is None:
         return None
-    n = both["compared"]
+    n = comparison["compared"]
     lines = [
-        f"outputs compared in words: those of {share(n, both['given'])} given examples",
-        f"longer than before: {share(both['longer'], n)}; as long: {share(both['as_long'], n)}; "
-        f"shorter: {share(both['shorter'], n)}",
+        f"outputs compared in words: those of {share(n, comparison['given'])} given examples",
+        f"longer than before: {share(comparison['longer'], n)}; "
+        f"as long: {share(comparison['as_long'], n)}; shorter: {share(comparison['shorter'], n)}",
     ]
-    fields = {"output before": both["before"], "output after": both["after"]}
+    fields = {"output before": comparison["before"], "output after": comparison["after"]}
     return Section("Outputs before and after", lines, *_lengths(fields), plot="before_after")
 
 
 def _novelty(card: Card) -> Section:
-    found = card["novelty"]
-    possible = found["comparable"]
+    novelty = card["novelty"]
+    possible = novelty["comparable"]
     lines = [
         "for each instruction the highest ROUGE-L F-measure with an earlier example's; "
         "1: the same words, 0: none in common",
-        f"comparable: {share(possible, found['examples'])} examples (left out: the first one, and "
+        f"comparable: {share(possible, novelty['examples'])} examples (left out: the first one, and "
         "instructions with no Latin letter or digit, which ROUGE-L cannot compare)",
     ]
-    if not found["measured"]:
+    if not novelty["measured"]:
         return Section("Novelty", lines)
-    if found["sample_seed"] is not None:
+    if novelty["sample_seed"] is not None:
         lines.append(
-            f"measured: a random sample of {share(found['measured'], possible)}, each against all "
-            f"earlier ones (seed {found['sample_seed']})"
+            f"measured: a random sample of {share(novelty['measured'], possible)}, each against all "
+            f"earlier ones (seed {novelty['sample_seed']})"
         )
     lines.append(
-        f"mean {found['mean']:.3f}; percentiles: "
-        + ", ".join(f"{p} %: {found['percentiles'][p]:.3f}" for p in PERCENTILES)
+        f"mean {novelty['mean']:.3f}; percentiles: "
+        + ", ".join(f"{p} %: {novelty['percentiles'][p]:.3f}" for p in PERCENTILES)
     )
-    rows, bars = _histogram(found["bins"], found["measured"], lambda v: f"{v:.1f}")
+    rows, bars = _histogram(novelty["bins"], novelty["measured"], lambda v: f"{v:.1f}")
     headings = ("highest F", "instructions", "share")
     return Section("Novelty", lines, headings, rows, bars, "novelty")
 
@@ -220,20 +220,20 @@ def _range(low: str, high: str, is_last: bool) -> str:
 
 
 def _verbs(card: Card) -> Section:
-    found = card["verbs"]
-    pairs, instructions = found["with_pair"], found["instructions"]
+    verbs = card["verbs"]
+    pairs, instructions = verbs["with_pair"], verbs["instructions"]
     lines = [
-        f"{found['method']}",
-        f"distinct instructions with a verb: {share(found['with_verb'], instructions)}; with a "
+        f"{verbs['method']}",
+        f"distinct instructions with a verb: {share(verbs['with_verb'], instructions)}; with a "
         f"verb and its direct object: {share(pairs, instructions)}",
-        f"in those {pairs:,}: {found['distinct_verbs']:,} verbs, {found['distinct_pairs']:,} pairs "
-        f"of verb and noun, entropy of the pairs {found['entropy_bits']:.2f} bits",
+        f"in those {pairs:,}: {verbs['distinct_verbs']:,} verbs, {verbs['distinct_pairs']:,} pairs "
+        f"of verb and noun, entropy of the pairs {verbs['entropy_bits']:.2f} bits",
     ]
     if not pairs:
         return Section("Verbs and their objects", lines[:2])
-    top = found["top"]
-    shown = sum(noun["count"] for verb in top for noun in verb["nouns"])
-    lines.append(f"the pairs below stand in {share(shown, instructions)} distinct instructions")
+    top = verbs["top"]
+    covered = sum(noun["count"] for verb in top for noun in verb["nouns"])
+    lines.append(f"the pairs below stand in {share(covered, instructions)} distinct instructions")
     rows = [
         (
             verb["verb"],
@@ -261,12 +261,12 @@ def _duplicates(card: Card) -> Section:
 
 
 def _ratings(card: Card) -> Section | None:
-    found = card["ratings"]
-    if found is None:
+    ratings = card["ratings"]
+    if ratings is None:
         return None
     lines = [
-        f"rated: {share(found['rated'], card['examples'])}; not rated: {found['unrated']:,}",
-        f"mean {found['mean']:.3f}",
+        f"rated: {share(ratings['rated'], card['examples'])}; not rated: {ratings['unrated']:,}",
+        f"mean {ratings['mean']:.3f}",
     ]
-    rows, bars = _histogram(found["bins"], found["rated"], lambda v: f"{v:g}")
+    rows, bars = _histogram(ratings["bins"], ratings["rated"], lambda v: f"{v:g}")
     return Section("Ratings", lines, ("rating", "examples", "share"), rows, bars, "ratings")

@@ -130,10 +130,10 @@ def _masked_usage() -> "Iterator[None]":
     try:
         yield
     except click.UsageError as e:
-        shown = masked(e.format_message())
-        if shown == e.format_message():
+        text = masked(e.format_message())
+        if text == e.format_message():
             raise
-        raise click.UsageError(shown, e.ctx) from None
+        raise click.UsageError(text, e.ctx) from None
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -179,10 +179,10 @@ def validate(specs: tuple[Path, ...], inputs: Path | None) -> None:
     rows = _load(specs)
     for folder in dict.fromkeys(row.path.parent for row in rows):
         layouts_beside(folder)
-    given = f"; {_check_given(rows, inputs)}" if inputs is not None else ""
+    summary = f"; {_check_given(rows, inputs)}" if inputs is not None else ""
     for line in _readings(rows, inputs):
         click.echo(line)
-    click.echo(f"{len(rows)} row{'s' if len(rows) > 1 else ''}, no fault{given}")
+    click.echo(f"{len(rows)} row{'s' if len(rows) > 1 else ''}, no fault{summary}")
 
 
 def _readings(rows: "list[LoadedRow]", inputs: Path | None) -> list[str]:
@@ -324,8 +324,8 @@ def run(
         lines = together([m for r in rows if r.row.row in planned for m in lines_of(r, [planner])])
         if lines:
             show_matrix(console, lines)
-        ours = [r for r in rows if r.row.row in planned]
-        show_agreement(console, [a for r in ours for a in agreements_of(r, [planner])])
+        planned_rows = [r for r in rows if r.row.row in planned]
+        show_agreement(console, [a for r in planned_rows for a in agreements_of(r, [planner])])
     for row_plan in plans:
         data = row_plan.stages[-1] if row_plan.stages else None
         if data is not None and data.stage == "gen" and data.artefact is not None:
@@ -441,7 +441,7 @@ def export(
     console = _console()
     if model or target["to"].startswith(HUB):
         runner = Runner(planner.store, planner.files, make(executor), console)
-        said = export_model(runner, planner.plan_model(loaded), Target(**target))
+        messages = export_model(runner, planner.plan_model(loaded), Target(**target))
     else:
         from harness.crate.pack import pack
         from harness.report.formats import to_csv, to_markdown
@@ -450,8 +450,8 @@ def export(
         lines, _ = _lines([loaded], [planner])
         title = f"Row {plan.row.row}"
         tables = {"row.csv": to_csv(lines), "row.md": to_markdown(lines, title)} if lines else {}
-        said = pack(planner.store, planner.files, plan, tables, Path(target["to"]), weights)
-    for line in said:
+        messages = pack(planner.store, planner.files, plan, tables, Path(target["to"]), weights)
+    for line in messages:
         console.print(masked(line), highlight=False, markup=False, soft_wrap=True)
 
 
@@ -641,13 +641,13 @@ def table(
     rows = _rows_of(specs, scale)
     planners = _planners(volume, inputs, executor)
     lines, agreements = _lines(rows, planners)
-    shown, left_out = (lines, "") if every_row else with_results(lines)
+    listed, left_out = (lines, "") if every_row else with_results(lines)
     if form is not None:
         text = render(lines, agreements, form, layout, every_row)
         # Into a file it goes as `--out` would write it, whatever the terminal is.
         click.echo(text if sys.stdout.isatty() else text.encode(), nl=False)
-    elif shown:
-        show_matrix(_console(), shown)
+    elif listed:
+        show_matrix(_console(), listed)
     elif not lines:
         click.echo("none of these rows is trained or evaluated")
     if form is None:
@@ -659,7 +659,7 @@ def table(
         click.echo(unmeasured, err=form is not None)
     if out is None and not specs and form is None:
         out = volume / "results"
-        if not shown and not out.exists():
+        if not listed and not out.exists():
             click.echo("nothing written", err=True)
             return
     if out is not None:
@@ -891,24 +891,24 @@ def gc(
     """
     from rich.filesize import decimal
 
-    from harness.gc import collect, named, remove
+    from harness.gc import collect, named_items, remove
 
     store = _store(volume)
     if artefacts:
-        found = named(store, artefacts)
+        items = named_items(store, artefacts)
     else:
         planners = [_planner(volume, inputs, name) for name in ("docker", "local")]
-        found = collect(store, _load((specs or _spec_folder(),)), planners)
+        items = collect(store, _load((specs or _spec_folder(),)), planners)
     size = 0
-    for item in found:
+    for item in items:
         size += item.size
         click.echo(f"{item.name}  {decimal(item.size)}  {item.why}")
-    words = f"{len(found)} item{'' if len(found) == 1 else 's'}, {decimal(size)}"
+    words = f"{len(items)} item{'' if len(items) == 1 else 's'}, {decimal(size)}"
     if yes:
-        remove(store, found)
+        remove(store, items)
         click.echo(f"removed {words}")
     else:
-        click.echo(f"{words}" + ("; add --yes to remove them" if found else ""))
+        click.echo(f"{words}" + ("; add --yes to remove them" if items else ""))
 
 
 @main.command()
@@ -984,34 +984,36 @@ def _rows_of(names: tuple[str, ...], scale: str) -> "list[LoadedRow]":
     rows = _load(tuple(map(Path, paths)), scale) if paths else []
     if names and not tables:
         return rows
-    found = _usable()
-    if not found.rows:
-        raise SpecFaults(found.faults)
-    _tell_faulty(found)
-    known = sorted({row.row.table for row in found.rows})
-    wanted = [] if names else [(table, scale) for table in known]
+    usable = _usable()
+    if not usable.rows:
+        raise SpecFaults(usable.faults)
+    _tell_faulty(usable)
+    table_names = sorted({row.row.table for row in usable.rows})
+    selection = [] if names else [(table, scale) for table in table_names]
     for name in tables:
-        table, size = _twin_of(name, scale, known)
-        if table not in known:
+        table, size = _twin_of(name, scale, table_names)
+        if table not in table_names:
             raise InputError(
                 f"there is no table {name!r} below specs/, and no spec of this name",
-                f"Tables: {', '.join(known)}. Of rows elsewhere name their spec files or folder.",
+                f"Tables: {', '.join(table_names)}. Of rows elsewhere name their spec files or folder.",
             )
-        wanted.append((table, size))
-    there = {(row.path, row.row.scale) for row in rows}
+        selection.append((table, size))
+    loaded_keys = {(row.path, row.row.scale) for row in rows}
     for size in ("full", "tiny"):
-        asked = _scaled([row for row in found.rows if (row.row.table, size) in wanted], size)
-        rows += [row for row in asked if (row.path, row.row.scale) not in there]
+        scaled_rows = _scaled(
+            [row for row in usable.rows if (row.row.table, size) in selection], size
+        )
+        rows += [row for row in scaled_rows if (row.path, row.row.scale) not in loaded_keys]
     return rows
 
 
-def _twin_of(name: str, scale: str, known: "Container[str]") -> tuple[str, str]:
+def _twin_of(name: str, scale: str, names: "Container[str]") -> tuple[str, str]:
     """The row or table that a name means, and its scale: NAME-tiny, as tables print it, is the twin
     of NAME."""
     from harness.spec.scale import SUFFIX
 
     of = name.removesuffix(SUFFIX)
-    return (of, "tiny") if name not in known and of in known else (name, scale)
+    return (of, "tiny") if name not in names and of in names else (name, scale)
 
 
 def _planners(volume: Path, inputs: Path | None, executor: str | None) -> "list[Planner]":
@@ -1052,11 +1054,11 @@ def _usable() -> "Usable":
     return load_usable((_spec_folder(),))
 
 
-def _tell_faulty(found: "Usable") -> None:
-    count = len(found.faulty)
+def _tell_faulty(usable: "Usable") -> None:
+    count = len(usable.faulty)
     if count:
-        said = f"{count} spec{'s have' if count > 1 else ' has'} faults"
-        click.echo(f"warning: {said}: `harness validate specs` lists them", err=True)
+        summary = f"{count} spec{'s have' if count > 1 else ' has'} faults"
+        click.echo(f"warning: {summary}: `harness validate specs` lists them", err=True)
 
 
 def _spec_folder() -> Path:
@@ -1136,13 +1138,13 @@ def _absent(loaded: "LoadedRow", planner: "Planner") -> list[str]:
     """The given data of a row that is not there, as its spec names it."""
     from harness.keys import iter_data
 
-    found = []
+    paths = []
     for data in iter_data(loaded.row):
         try:
             planner.files.locate(data)
         except DataAbsent:
-            found.append(data.path)
-    return list(dict.fromkeys(found)) or ["what another row reads whose answers it needs"]
+            paths.append(data.path)
+    return list(dict.fromkeys(paths)) or ["what another row reads whose answers it needs"]
 
 
 def _row_named(name: str, scale: str = "full") -> "LoadedRow":
@@ -1159,9 +1161,9 @@ def _row_named(name: str, scale: str = "full") -> "LoadedRow":
 
 def _among(usable: "Usable", name: str, scale: str) -> "LoadedRow | None":
     """The row, or its twin, that `name` means."""
-    named = {loaded.row.row: loaded for loaded in usable.rows}
-    row, scale = _twin_of(name, scale, named)
-    return _scaled([named[row]], scale)[0] if row in named else None
+    rows_by_name = {loaded.row.row: loaded for loaded in usable.rows}
+    row, scale = _twin_of(name, scale, rows_by_name)
+    return _scaled([rows_by_name[row]], scale)[0] if row in rows_by_name else None
 
 
 def _unknown(name: str, message: str, usable: "Usable | None") -> InputError:
@@ -1192,15 +1194,15 @@ def _find_artefacts(
     else:
         loaded = _among(usable, name, scale) if usable else None
     if loaded is not None:
-        found = [s.artefact for s in planner.plan(loaded).stages if s.artefact is not None]
-        if not found:
+        artefacts = [s.artefact for s in planner.plan(loaded).stages if s.artefact is not None]
+        if not artefacts:
             raise InputError(
                 f"row {loaded.row.row} has no artefact on {planner.store.root} made by this executor",
                 f"Make them: harness run {target(loaded.row, loaded.path)}",
             )
     else:
-        found = planner.store.match(name)
-        if not found:
+        artefacts = planner.store.match(name)
+        if not artefacts:
             message = (
                 f"{name!r} is neither a row below specs/ nor the beginning of a key on "
                 f"{planner.store.root}"
@@ -1208,7 +1210,7 @@ def _find_artefacts(
             raise _unknown(name, message, usable)
     if usable is not None:
         _tell_faulty(usable)
-    return found, loaded
+    return artefacts, loaded
 
 
 def _console() -> "Console":

@@ -83,20 +83,22 @@ class Estimate:
 
 
 def of_stage(
-    stage: str, params: Mapping[str, Any], files: Files, given: Estimate | None = None
+    stage: str, params: Mapping[str, Any], files: Files, previous: Estimate | None = None
 ) -> Estimate:
     """What a stage will need, from its parameters and the sizes of what they name.
 
-    `given`: of the step before, in a chain of gen steps. Given transcripts leave nothing to call.
+    `previous`: of the step before, in a chain of gen steps. Given transcripts leave nothing to call.
     """
     if stage == "gen":
         step = params["gen"]
-        known = _GEN.get(type(step))
-        examples = given.examples if given else 0
+        estimator = _GEN.get(type(step))
+        examples = previous.examples if previous else 0
         if examples is None and not isinstance(step, RandomGen | LongestGen):
-            assert given is not None
-            return Estimate(examples=None, unknown=given.unknown)
-        expected = known(step, files, examples or 0) if known else Estimate(examples=examples)
+            assert previous is not None
+            return Estimate(examples=None, unknown=previous.unknown)
+        expected = (
+            estimator(step, files, examples or 0) if estimator else Estimate(examples=examples)
+        )
         is_recorded = getattr(step, "transcript", None) is not None
         return Estimate(examples=expected.examples) if is_recorded else expected
     if stage == "answer":
@@ -106,7 +108,7 @@ def of_stage(
     return Estimate()
 
 
-def _alpaca(gen: AlpacaGen, files: Files, given: int) -> Estimate:
+def _alpaca(gen: AlpacaGen, files: Files, examples: int) -> Estimate:
     calls = ceil(gen.examples / gen.tasks_per_reply)
     per_reply = gen.tasks_per_reply * TOKENS_PER_TASK
     most = gen.sampling.max_tokens or per_reply
@@ -115,10 +117,10 @@ def _alpaca(gen: AlpacaGen, files: Files, given: int) -> Estimate:
     return _calls(calls, prompt, min(per_reply, most), gen.examples + seeds)
 
 
-def _self_instruct(gen: SelfInstructGen, files: Files, given: int) -> Estimate:
+def _self_instruct(gen: SelfInstructGen, files: Files, examples: int) -> Estimate:
     step = gen.instructions
     rounds = ceil(step.count / (INSTRUCTIONS_PER_REPLY * KEPT_SHARE))
-    asked = _calls(
+    listing = _calls(
         rounds,
         _tokens(step.prompt) + step.shown * TOKENS_PER_INSTRUCTION,
         INSTRUCTIONS_PER_REPLY * TOKENS_PER_INSTRUCTION,
@@ -131,10 +133,10 @@ def _self_instruct(gen: SelfInstructGen, files: Files, given: int) -> Estimate:
         2 * TOKENS_PER_TASK,
         step.count + seeds,
     )
-    return asked + kind + filled
+    return listing + kind + filled
 
 
-def _naive(gen: NaiveGen, files: Files, given: int) -> Estimate:
+def _naive(gen: NaiveGen, files: Files, examples: int) -> Estimate:
     seeds = _records(gen.seeds, files)
     new = round(gen.growth * seeds)
     pairs = gen.shown * TOKENS_PER_INSTRUCTION
@@ -153,19 +155,21 @@ def _naive(gen: NaiveGen, files: Files, given: int) -> Estimate:
     return tasks + more + fresh
 
 
-def _expand(gen: ExpandGen, files: Files, given: int) -> Estimate:
-    return _calls(given, _tokens(gen.prompt) + 2 * TOKENS_PER_TASK, TOKENS_PER_EXPANDED, given)
+def _expand(gen: ExpandGen, files: Files, examples: int) -> Estimate:
+    return _calls(
+        examples, _tokens(gen.prompt) + 2 * TOKENS_PER_TASK, TOKENS_PER_EXPANDED, examples
+    )
 
 
-def _rate(gen: RateGen, files: Files, given: int) -> Estimate:
-    return _calls(given, _tokens(gen.prompt) + TOKENS_PER_TASK, TOKENS_PER_RATING, given)
+def _rate(gen: RateGen, files: Files, examples: int) -> Estimate:
+    return _calls(examples, _tokens(gen.prompt) + TOKENS_PER_TASK, TOKENS_PER_RATING, examples)
 
 
-def _seeds_only(gen: SeedsGen, files: Files, given: int) -> Estimate:
+def _seeds_only(gen: SeedsGen, files: Files, examples: int) -> Estimate:
     return Estimate(examples=_records(gen.seeds, files))
 
 
-def _import(gen: ImportGen, files: Files, given: int) -> Estimate:
+def _import(gen: ImportGen, files: Files, examples: int) -> Estimate:
     from harness.given import read_import
 
     if gen.file is not None:
@@ -178,7 +182,7 @@ def _import(gen: ImportGen, files: Files, given: int) -> Estimate:
     return Estimate(examples=None, unknown=ON_HUB if gen.hub else NOT_COUNTED)
 
 
-def _first_k(gen: RandomGen | LongestGen, files: Files, given: int) -> Estimate:
+def _first_k(gen: RandomGen | LongestGen, files: Files, examples: int) -> Estimate:
     return Estimate(examples=gen.k)
 
 
@@ -217,16 +221,16 @@ def _judge(judge: Judge, prompts: PromptSet | None, files: Files) -> Estimate:
         return Estimate(unknown=ON_HUB)
     calls = len(lengths)
     if isinstance(judge, RubricJudge):
-        shown = RUBRIC_CHARACTERS + ANSWER_CHARACTERS
-        characters = sum(lengths) + calls * shown
+        prompt_characters = RUBRIC_CHARACTERS + ANSWER_CHARACTERS
+        characters = sum(lengths) + calls * prompt_characters
         return Estimate(calls, characters // CHARACTERS_PER_TOKEN, calls * TOKENS_PER_FEEDBACK)
     fixed = ANNOTATOR_CHARACTERS
     if not isinstance(judge, AlpacaEvalJudge):
         fixed = len(judge.prompt.text)
     characters = calls * fixed + 2 * _answer_characters(judge, lengths, files)
     if isinstance(judge, GradingJudge):
-        both = 2 * characters // CHARACTERS_PER_TOKEN
-        return Estimate(2 * calls, both, 2 * calls * TOKENS_PER_GRADING)
+        prompt_tokens = 2 * characters // CHARACTERS_PER_TOKEN
+        return Estimate(2 * calls, prompt_tokens, 2 * calls * TOKENS_PER_GRADING)
     return Estimate(calls, characters // CHARACTERS_PER_TOKEN, calls * TOKENS_PER_VERDICT)
 
 
@@ -240,10 +244,10 @@ def _prompt_lengths(prompts: PromptSet, files: Files) -> Sequence[int] | None:
     if prompts.hub is not None:
         count = prompts.sample.k if prompts.sample else prompts.first
         return None if count is None else [PROMPT_CHARACTERS] * count
-    given = list((prompts.files or {}).values())
-    given += [prompts.file] if prompts.file else []
+    sources = list((prompts.files or {}).values())
+    sources += [prompts.file] if prompts.file else []
     most = prompts.sample.k if prompts.sample else prompts.first
-    return [n for data in given for n in text_lengths(files.locate(data))[:most]]
+    return [n for data in sources for n in text_lengths(files.locate(data))[:most]]
 
 
 def _answer_characters(

@@ -99,8 +99,8 @@ def _card(runner: Runner, planned: StagePlan, place: str, revision: str = "") ->
     facts |= {"row": planned.row, "label": planned.label}
     facts |= {"title": planned.owner.title, "table": planned.owner.table}
     data = planned.inputs.get("data")
-    found = runner.store.find(data.stage, data.key) if data else None
-    return model_card.text_of({**facts, "data": found.manifest if found else None})
+    data_artefact = runner.store.find(data.stage, data.key) if data else None
+    return model_card.text_of({**facts, "data": data_artefact.manifest if data_artefact else None})
 
 
 def _copy(artefact: Artefact, card: str, folder: Path) -> list[str]:
@@ -172,6 +172,6 @@ def _upload(runner: Runner, planned: StagePlan, target: Target, card: str) -> li
 
 
 def _words(used: dict[str, Any]) -> list[str]:
-    seen = "private" if used["private"] else "public"
+    visibility = "private" if used["private"] else "public"
     what = "nothing has changed there" if used["unchanged"] else "uploaded"
-    return [plain(f"{what}: {used['url']} ({seen}), commit {used['commit'][:12]}")]
+    return [plain(f"{what}: {used['url']} ({visibility}), commit {used['commit'][:12]}")]

@@ -79,30 +79,30 @@ def _remembered(store: Store, row: str) -> set[tuple[str, str]]:
 
 
 def _made_for(store: Store, folder: Path) -> str:
-    found = store.match(f"{folder.parent.name}/{folder.name}")
-    return str(found[0].manifest["row"]) if found else ""
+    matches = store.match(f"{folder.parent.name}/{folder.name}")
+    return str(matches[0].manifest["row"]) if matches else ""
 
 
-def named(store: Store, names: Sequence[str]) -> list[Item]:
+def named_items(store: Store, names: Sequence[str]) -> list[Item]:
     """The artefacts called STAGE/KEY (whole or damaged)."""
     items = []
     for name in names:
         stage, _, key = name.partition("/")
         well_formed = stage in STAGES and re.fullmatch(r"\w[\w.-]*", key)
         folders = (store.root / "artefacts" / stage).glob(f"{key[:SHORT]}*") if well_formed else ()
-        found = sorted(folders)
-        if not found:
+        matches = sorted(folders)
+        if not matches:
             raise InputError(
                 f"there is no artefact {name} on {store.root}",
                 "Name it as STAGE/KEY, for example train/0123456789ab.",
             )
-        if len(found) > 1:
+        if len(matches) > 1:
             raise InputError(
-                f"{name} is the beginning of {len(found)} artefacts: "
-                + ", ".join(f"{stage}/{folder.name}" for folder in found),
+                f"{name} is the beginning of {len(matches)} artefacts: "
+                + ", ".join(f"{stage}/{folder.name}" for folder in matches),
                 "Name one of them with more of its key.",
             )
-        items.append(_item(store, found[0], "named"))
+        items.append(_item(store, matches[0], "named"))
     return items
 
 

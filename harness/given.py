@@ -63,7 +63,7 @@ def read(stage: str, params: Mapping[str, Any], files: Files) -> list[Reading]:
     held_out = train.validation.file if train.validation else None
     pairs = train.objective == "orpo"
     return [
-        _known(
+        _cached(
             files,
             data,
             [train.objective, template],
@@ -89,19 +89,19 @@ def read_import(gen: ImportGen, files: Files) -> Reading:
     assert gen.file is not None
     path = files.locate(gen.file)
     try:
-        return _known(files, gen.file, gen, lambda: _read_import(gen, path))
+        return _cached(files, gen.file, gen, lambda: _read_import(gen, path))
     except ImportError as e:  # of Parquet's reader, which the core can do without
         return Reading(path.name, unread=f"the package {e.name} is not installed here")
 
 
-def _known(files: Files, data: Data, settings: Any, make: Callable[[], Reading]) -> Reading:
+def _cached(files: Files, data: Data, settings: Any, make: Callable[[], Reading]) -> Reading:
     """A reading, from the volume's memory where these bytes were read so before."""
     versions = [CODE_VERSIONS["gen/import"], CODE_VERSIONS["train"]]
     decides = [versions, files.locate(data).name, key_view(settings, files), files.digest(data)]
-    found = files.known(
+    cached = files.cached(
         digest_of(["reading", *decides]), lambda: json.dumps(dataclasses.asdict(make()))
     )
-    return Reading(**json.loads(found))
+    return Reading(**json.loads(cached))
 
 
 @without_collector()
@@ -112,21 +112,21 @@ def _read_import(gen: ImportGen, path: Path) -> Reading:
 def of_table(gen: ImportGen, table: Table, name: str) -> Reading:
     """What a step imports from a table. Raises InputError where the stage would refuse it, or drop
     all of it."""
-    made = importing.made_of(table, gen)
-    rows = made.filters[0]
-    if not made.examples:
+    result = importing.import_table(table, gen)
+    rows = result.filters[0]
+    if not result.examples:
         raise InputError(
             f"{table.name}: none of its {rows.proposed} rows can be used ({rows.tally()})",
             "Name the columns in gen.columns, or mend the file.",
         )
-    shown = ", ".join(made.used["columns"].values())
-    layout = f"{made.used['layout']}: {shown}"
-    notes = tuple(note for note in made.notes if note != importing.drop_note(rows))
+    column_names = ", ".join(result.used["columns"].values())
+    layout = f"{result.used['layout']}: {column_names}"
+    notes = tuple(note for note in result.notes if note != importing.drop_note(rows))
     return Reading(
         name,
         rows.proposed,
         layout,
-        len(made.examples),
+        len(result.examples),
         rows.dropped.total(),
         rows.tally(),
         notes,
@@ -135,32 +135,32 @@ def of_table(gen: ImportGen, table: Table, name: str) -> Reading:
 
 @without_collector()
 def _read_data(path: Path, pairs: bool, template: Template) -> Reading:
-    found = read_examples(path, pairs)
-    _check_template(found, template)
+    examples = read_examples(path, pairs)
+    _check_template(examples, template)
     names = ("instruction", "input", "chosen", "rejected", "output", "system", "history")
-    layout = ", ".join(name for name in names if name in found.columns)
+    layout = ", ".join(name for name in names if name in examples.columns)
     held = sum(
         any(special in answer for special in template.special for answer in task.answers)
-        for task in found.tasks
+        for task in examples.tasks
     )
     notes = (f"{held:,} have one of the template's tokens in the text of an answer",) * bool(held)
     return Reading(
         path.name,
-        found.records,
+        examples.records,
         layout,
-        len(found.tasks),
-        found.dropped.total(),
-        told(found.dropped),
+        len(examples.tasks),
+        examples.dropped.total(),
+        told(examples.dropped),
         notes,
     )
 
 
-def _check_template(found: Examples, template: Template) -> None:
+def _check_template(examples: Examples, template: Template) -> None:
     """Raises InputError for a record that the template has no place for, as far as it is known before
     the tokenizer is there."""
     if template.from_tokenizer:
         return
-    for task in found.tasks:
+    for task in examples.tasks:
         if task.system or task.history:
             try:
                 pieces(template, "", "", "", task.system, task.history)

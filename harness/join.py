@@ -13,14 +13,14 @@ def join_row(plan: RowPlan, store: Store, label: str = "") -> None:
     Raises InputError where the row trains on one machine, or has several trainings and none is
     named; HarnessError where the training fails.
     """
-    found = [s for s in plan.stages if s.stage == "train" and label in ("", s.label)]
-    if len(found) != 1:
+    trainings = [s for s in plan.stages if s.stage == "train" and label in ("", s.label)]
+    if len(trainings) != 1:
         labels = ", ".join(repr(s.label) for s in plan.stages if s.stage == "train")
         raise InputError(
-            f"row {plan.row.row} has {len(found) or 'no'} such trainings",
+            f"row {plan.row.row} has {len(trainings) or 'no'} such trainings",
             f"Name one with --label: {labels}." if labels else "",
         )
-    (stage,) = found
+    (stage,) = trainings
     launch: Launch = stage.params["train"].launch
     if launch.machines == 1:
         raise InputError(

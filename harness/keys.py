@@ -53,14 +53,14 @@ class Files:
         self.inputs = inputs
         self._cache_path = cache
         self._cache: dict[str, str] = {}
-        self._known: dict[Path, str] = {}
+        self._digests: dict[Path, str] = {}
         self._dirty = False
         if cache is not None:
             try:
-                found = json.loads(cache.read_text(encoding="utf-8"))
+                content = json.loads(cache.read_text(encoding="utf-8"))
             except (OSError, ValueError):
-                found = None
-            self._cache = found if isinstance(found, dict) else {}
+                content = None
+            self._cache = content if isinstance(content, dict) else {}
 
     def locate(self, data: _Data) -> Path:
         """The file or folder itself.
@@ -84,9 +84,9 @@ class Files:
         if not path.is_relative_to(self.inputs.resolve()):
             raise InputError(f"{data.path} leads out of the folder of given data {self.inputs}")
         if not path.exists():
-            wanted = f" (sha256 {data.sha256})" if data.sha256 else ""
+            expected = f" (sha256 {data.sha256})" if data.sha256 else ""
             raise DataAbsent(
-                f"{data.path} is not there: {self.inputs} holds no {name}{wanted}",
+                f"{data.path} is not there: {self.inputs} holds no {name}{expected}",
                 where_given(self.inputs),
             )
         return _readable(path)
@@ -98,16 +98,16 @@ class Files:
             InputError: the bytes are not those that the spec pins.
         """
         path = self.locate(data)
-        if path not in self._known:
-            self._known[path] = self._digest_path(path)
-        found = self._known[path]
-        if data.sha256 is not None and found != data.sha256:
+        if path not in self._digests:
+            self._digests[path] = self._digest_path(path)
+        digest = self._digests[path]
+        if data.sha256 is not None and digest != data.sha256:
             raise InputError(
-                f"{path} is not the file that the spec means: its sha256 is {found}, the spec "
+                f"{path} is not the file that the spec means: its sha256 is {digest}, the spec "
                 f"says {data.sha256}",
                 "Get the right file, or, if the new one is meant, write its sha256 into the spec.",
             )
-        return found
+        return digest
 
     def _digest_path(self, path: Path) -> str:
         if path.is_dir():
@@ -126,7 +126,7 @@ class Files:
             self._dirty = True
         return digest
 
-    def known(self, name: str, make: Callable[[], str]) -> str:
+    def cached(self, name: str, make: Callable[[], str]) -> str:
         """What `make` finds out of given files; `name` is a digest of everything that decides it."""
         if name not in self._cache:
             self._cache[name] = make()
@@ -251,8 +251,8 @@ def _change(name: str, a: Any, b: Any, had: bool, has: bool) -> str:
 
 
 def _first_difference(a: str, b: str) -> str:
-    ours, theirs = a.splitlines(), b.splitlines()
-    for number, (x, y) in enumerate(zip(ours, theirs, strict=False), 1):
+    old_lines, new_lines = a.splitlines(), b.splitlines()
+    for number, (x, y) in enumerate(zip(old_lines, new_lines, strict=False), 1):
         if x != y:
             return f"text changed in line {number}"
-    return f"text changed after line {min(len(ours), len(theirs))}"
+    return f"text changed after line {min(len(old_lines), len(new_lines))}"

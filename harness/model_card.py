@@ -53,8 +53,8 @@ def text_of(facts: Facts) -> str:
 
 def marks(facts: Facts) -> list[str]:
     """In words, what of this model is not what a reader would take it for; empty where nothing is."""
-    found = [SIMULATED] if facts["simulated"] else []
-    return [*found, RANDOM] if facts["random_weights"] else found
+    warnings = [SIMULATED] if facts["simulated"] else []
+    return [*warnings, RANDOM] if facts["random_weights"] else warnings
 
 
 def escaped(text: Any) -> str:
@@ -133,24 +133,24 @@ def _base(facts: Facts) -> Iterator[str]:
         yield f"- {facts['used']['parameters']:,} parameters"
 
 
-def _digest(given: Mapping[str, Any]) -> str:
+def _digest(source: Mapping[str, Any]) -> str:
     """Of a given file: its name, without the folders of the machine it was on, and its sha256."""
-    name = str(given.get("path") or "").rstrip("/").rpartition("/")[2]
-    digest = f", sha256 `{given['sha256']}`" if given.get("sha256") else ""
+    name = str(source.get("path") or "").rstrip("/").rpartition("/")[2]
+    digest = f", sha256 `{source['sha256']}`" if source.get("sha256") else ""
     return (f" {escaped(name)}" if name else "") + digest
 
 
 def _data(facts: Facts) -> Iterator[str]:
-    made, given = facts.get("data"), _params(facts).get("data")
-    if made is not None:
-        gen = made["document"]["params"]["gen"]
+    manifest, source = facts.get("data"), _params(facts).get("data")
+    if manifest is not None:
+        gen = manifest["document"]["params"]["gen"]
         teacher = gen.get("teacher") or gen.get("judge") or {}
         model = f" with {escaped(teacher['model'])}" if teacher.get("model") else ""
         yield f"- made by the recipe {escaped(gen['recipe'])}{model}"
-        if made["simulated"]:
+        if manifest["simulated"]:
             yield f"- **{SIMULATED}**"
-    elif given:
-        yield f"- a given file{_digest(given)}"
+    elif source:
+        yield f"- a given file{_digest(source)}"
     for name, count in facts["counts"].items():
         if name not in ("steps", "tokens", "prompt_tokens"):
             yield f"- {escaped(name.replace('_', ' '))}: {count:,}"

@@ -26,7 +26,7 @@ OPEN = ("null", "Null", "NULL", "~")
 
 
 @dataclass(frozen=True)
-class Place:
+class RevisionPlace:
     """Where an open revision is to be written."""
 
     kind: str
@@ -40,7 +40,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Pinned:
-    place: Place
+    place: RevisionPlace
     revision: str
 
 
@@ -59,12 +59,12 @@ def pin(specs: Sequence[Path]) -> list[Pinned]:
     if not places:
         return []
     api, token = _hub()
-    known: dict[tuple[str, str], str] = {}
+    commits: dict[tuple[str, str], str] = {}
     for place in places:
         key = (place.kind, place.id)
-        if key not in known:
-            known[key] = _resolve(api, token, place)
-    done = [Pinned(place, known[place.kind, place.id]) for place in places]
+        if key not in commits:
+            commits[key] = _resolve(api, token, place)
+    done = [Pinned(place, commits[place.kind, place.id]) for place in places]
     texts: dict[Path, str] = {}
     for file in dict.fromkeys(p.place.mark.file for p in done):
         texts[file] = _written(file, [p for p in done if p.place.mark.file == file])
@@ -73,24 +73,24 @@ def pin(specs: Sequence[Path]) -> list[Pinned]:
     return done
 
 
-def open_places(specs: Sequence[Path]) -> Iterator[Place]:
+def open_places(specs: Sequence[Path]) -> Iterator[RevisionPlace]:
     """Every open revision, once each however many rows share it."""
     faults: list[Fault] = []
-    known: dict[Path, Node] = {}
-    found: dict[tuple[Path, int, int], Place] = {}
+    trees: dict[Path, Node] = {}
+    places: dict[tuple[Path, int, int], RevisionPlace] = {}
     for path in spec_files(specs):
-        tree = load_tree(path, faults, known)
+        tree = load_tree(path, faults, trees)
         if tree is None:
             continue
         for place in _in_tree(tree, ""):
             mark = place.mark
-            found.setdefault((mark.file.resolve(), mark.line, mark.column), place)
+            places.setdefault((mark.file.resolve(), mark.line, mark.column), place)
     if faults:
         raise SpecFaults(faults)
-    yield from found.values()
+    yield from places.values()
 
 
-def _in_tree(node: Node, name: str) -> Iterator[Place]:
+def _in_tree(node: Node, name: str) -> Iterator[RevisionPlace]:
     """`name`: the key that the node stands under. A model is what stands under `model: {hub: ...}`."""
     for key, child in node.children.items():
         identity = child.children.get("id") if key == "hub" else None
@@ -101,7 +101,7 @@ def _in_tree(node: Node, name: str) -> Iterator[Place]:
         if revision is None or revision.value is None:
             kind = "model" if name == "model" else "data set"
             mark = child.key_marks["id" if revision is None else "revision"]
-            yield Place(kind, identity.value, mark, revision is not None)
+            yield RevisionPlace(kind, identity.value, mark, revision is not None)
 
 
 # Files
@@ -117,21 +117,21 @@ def _written(file: Path, pinned: Sequence[Pinned]) -> str:
     try:
         root = yaml.compose(text, yaml.SafeLoader)
         edits = [_edit(text, root, p) for p in pinned]
-        wanted = yaml.safe_load(text)
+        before = yaml.safe_load(text)
         for begin, end, new in sorted(edits, reverse=True):
             text = text[:begin] + new + text[end:]
         after = yaml.safe_load(text)
-        there = set(_revisions(after))
-        if _without_revisions(after) == _without_revisions(wanted) and all(
-            p.revision in there for p in pinned
+        revisions = set(_revisions(after))
+        if _without_revisions(after) == _without_revisions(before) and all(
+            p.revision in revisions for p in pinned
         ):
             return text
     except (yaml.YAMLError, RecursionError, ValueError):
         pass
-    known = "; ".join(f"{p.place.mark}: revision: {p.revision}" for p in pinned)
+    instructions = "; ".join(f"{p.place.mark}: revision: {p.revision}" for p in pinned)
     raise InputError(
         f"{file} is written in a way that is not changed here; nothing was written",
-        f"Write it yourself: {known}",
+        f"Write it yourself: {instructions}",
     )
 
 
@@ -187,12 +187,12 @@ def _edit(text: str, root: Any, pinned: Pinned) -> tuple[int, int, str]:
 
 def _find(root: Any, name: str, mark: Mark) -> tuple[Any, Any, Any]:
     """The mapping that has the key `name` at the mark, with that key and its value."""
-    waiting, seen = [root], set()
+    waiting, visited = [root], set()
     while waiting:
         node = waiting.pop()
-        if id(node) in seen:
+        if id(node) in visited:
             continue
-        seen.add(id(node))
+        visited.add(id(node))
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
                 at = key.start_mark
@@ -238,7 +238,7 @@ def _hub() -> tuple["HfApi", str]:
     return HfApi(token=token or False), token
 
 
-def _resolve(api: "HfApi", token: str, place: Place) -> str:
+def _resolve(api: "HfApi", token: str, place: RevisionPlace) -> str:
     """The commit that the repository's main branch is at."""
     from httpx2 import HTTPError
     from huggingface_hub.errors import (
@@ -250,7 +250,7 @@ def _resolve(api: "HfApi", token: str, place: Place) -> str:
 
     ask: Callable[..., Any] = api.model_info if place.kind == "model" else api.dataset_info
     try:
-        found = ask(place.id, timeout=TIMEOUT_S).sha
+        commit = ask(place.id, timeout=TIMEOUT_S).sha
     except HFValidationError:
         raise InputError(f"{place.mark}: {place.id} cannot be a {place.kind}'s name") from None
     except GatedRepoError:
@@ -264,12 +264,12 @@ def _resolve(api: "HfApi", token: str, place: Place) -> str:
             f"Check the id; for a private {place.kind} give a token in {TOKEN}.",
         ) from None
     except (HTTPError, HfHubHTTPError, OSError, ValueError) as e:
-        said = redact(" ".join(str(e).split()), token) if token else " ".join(str(e).split())
+        reason = redact(" ".join(str(e).split()), token) if token else " ".join(str(e).split())
         raise HarnessError(
-            f"the hub ({api.endpoint}) could not be asked for {place.id}: {said[:300]}",
+            f"the hub ({api.endpoint}) could not be asked for {place.id}: {reason[:300]}",
             "Nothing was written. Run the same command again when the network is there, or write the "
             "40 hex digits of the commit yourself.",
         ) from None
-    if not isinstance(found, str) or len(found) != 40 or set(found) - set("0123456789abcdef"):
-        raise HarnessError(f"the hub gave no commit for {place.id}: {str(found)[:60]!r}")
-    return found
+    if not isinstance(commit, str) or len(commit) != 40 or set(commit) - set("0123456789abcdef"):
+        raise HarnessError(f"the hub gave no commit for {place.id}: {str(commit)[:60]!r}")
+    return commit

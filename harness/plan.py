@@ -106,16 +106,16 @@ class StagePlan:
 
     def hub_sets(self) -> dict[str, HubData]:
         """Input's name -> the hub data set that the stage reads under it."""
-        found = {"hub": self.hub_data, "prompts": _prompts_of(self.params).hub}
+        sources = {"hub": self.hub_data, "prompts": _prompts_of(self.params).hub}
         judge = self.params.get("judge")
         if isinstance(judge, AlpacaEvalJudge) and judge.length_control is not None:
-            found["length_control"] = judge.length_control.hub
+            sources["length_control"] = judge.length_control.hub
         if isinstance(judge, TasksJudge):
-            found |= {f"task-{name}": data.hub for name, data in judge.tasks.items()}
+            sources |= {f"task-{name}": data.hub for name, data in judge.tasks.items()}
         return {
             # Without what only the reader of a prompt set has to know.
             name: HubData(id=hub.id, revision=hub.revision, config=hub.config, split=hub.split)
-            for name, hub in found.items()
+            for name, hub in sources.items()
             if hub is not None
         }
 
@@ -232,8 +232,8 @@ class Planner:
                     "prompts": row.eval.answer.prompts,
                     "replicate": replicate,
                 }
-                named = _join(label, f"judging {replicate + 1}" if count > 1 else "")
-                stages.append(self._stage(loaded, "judge", params, inputs, named))
+                replicate_label = _join(label, f"judging {replicate + 1}" if count > 1 else "")
+                stages.append(self._stage(loaded, "judge", params, inputs, replicate_label))
         return RowPlan(row, loaded.path, stages)
 
     def plan_model(self, loaded: LoadedRow) -> RowPlan:
@@ -283,12 +283,12 @@ class Planner:
             for seed in sampling_seeds:
                 decoding = _with(answer.decoding, "seed", seed)
                 seeded = answer.model_copy(update={"decoding": decoding})
-                named = _join(label, f"sampling seed {seed}" if seed is not None else "")
+                answer_label = _join(label, f"sampling seed {seed}" if seed is not None else "")
                 params = {"answer": seeded, "model": row.model if answer.uses_template else None}
                 if answer.uses_model:
                     params |= quantization_of(row, answer.quantization)
                 inputs = {"model": model} if model and answer.uses_model else {}
-                yield model, add("answer", params, inputs, named), named
+                yield model, add("answer", params, inputs, answer_label), answer_label
 
     def _baseline(
         self, loaded: LoadedRow, judge: OutputJudge, stages: list[StagePlan]
@@ -311,20 +311,20 @@ class Planner:
                 "Name another row's spec. A control whose answers are the baseline's own has the "
                 "engine reference.",
             )
-        theirs: list[StagePlan] = []
-        _, answer, _ = next(self._outputs(other, theirs))
+        baseline_stages: list[StagePlan] = []
+        _, answer, _ = next(self._outputs(other, baseline_stages))
         if answer is None:
             raise InputError(
                 f"row {loaded.row.row}: its judge's reference is row {other.row.row}, which has no "
                 "eval.answer",
                 f"Name a row that answers prompts, or give {other.path} an eval.answer.",
             )
-        known = {(s.stage, s.key): s for s in stages}
-        for stage in theirs:
-            if (stage.stage, stage.key) not in known:
+        stages_by_key = {(s.stage, s.key): s for s in stages}
+        for stage in baseline_stages:
+            if (stage.stage, stage.key) not in stages_by_key:
                 stage.label = _join(f"of {other.row.row}", stage.label)
                 stages.append(stage)
-        return known.get(("answer", answer.key), answer)
+        return stages_by_key.get(("answer", answer.key), answer)
 
     def _stage(
         self,
@@ -440,9 +440,9 @@ def _endpoint_of(params: dict[str, Any]) -> Endpoint | None:
     for value in params.values():
         for holder in (value, getattr(value, "engine", None)):
             for name in ("teacher", "judge", "endpoint"):
-                found = getattr(holder, name, None)
-                if isinstance(found, Endpoint) and getattr(holder, "transcript", None) is None:
-                    return found
+                endpoint = getattr(holder, name, None)
+                if isinstance(endpoint, Endpoint) and getattr(holder, "transcript", None) is None:
+                    return endpoint
     return None
 
 
@@ -451,8 +451,8 @@ def _prompts_of(params: dict[str, Any]) -> PromptSet:
     judge = params.get("judge")
     if isinstance(judge, LossJudge):
         return judge.examples
-    found = params.get("prompts") or getattr(params.get("answer"), "prompts", None)
-    return found if isinstance(found, PromptSet) else PromptSet.model_construct(hub=None)
+    prompts = params.get("prompts") or getattr(params.get("answer"), "prompts", None)
+    return prompts if isinstance(prompts, PromptSet) else PromptSet.model_construct(hub=None)
 
 
 def _with(model: Any, name: str, value: Any) -> Any:
@@ -478,7 +478,7 @@ def dump(value: Any, place: Callable[[_Data], str]) -> Any:
 
 def unique(plans: Sequence[RowPlan]) -> list[StagePlan]:
     """Every stage once, in an order in which inputs come before what needs them."""
-    seen: dict[tuple[str, str], StagePlan] = {}
+    stages_by_key: dict[tuple[str, str], StagePlan] = {}
     for stage in itertools.chain.from_iterable(p.stages for p in plans):
-        seen.setdefault((stage.stage, stage.key), stage)
-    return list(seen.values())
+        stages_by_key.setdefault((stage.stage, stage.key), stage)
+    return list(stages_by_key.values())

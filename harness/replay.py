@@ -69,13 +69,13 @@ def to_replay(plan: RowPlan, stages: Sequence[str]) -> list[StagePlan]:
     Raises:
         InputError: there is none, or none of them is on the volume.
     """
-    wanted = list({(s.stage, s.key): s for s in plan.own if s.stage in stages}.values())
-    if not wanted:
+    chosen = list({(s.stage, s.key): s for s in plan.own if s.stage in stages}.values())
+    if not chosen:
         kinds = ", ".join(stages[:-1]) + f" or {stages[-1]}" if len(stages) > 1 else stages[0]
         raise InputError(f"row {plan.row.row} has no {kinds} stage")
-    if all(s.artefact is None for s in wanted):
-        raise _absent(wanted[-1])
-    return wanted
+    if all(s.artefact is None for s in chosen):
+        raise _absent(chosen[-1])
+    return chosen
 
 
 def left_to_others(stages: Sequence[StagePlan]) -> list[StagePlan]:
@@ -186,26 +186,26 @@ def _not_fetched(planned: StagePlan, hub: HubData) -> InputError:
 def _compare(
     planned: StagePlan, artefact: Artefact, work: Path, result: dict[str, Any]
 ) -> Replayed:
-    made: dict[str, Path] = {}
+    new_files: dict[str, Path] = {}
     for name in result["keep"]:
         path = work / name
         if not path.exists():
             continue
-        found = files_below(path) if path.is_dir() else [path]
-        made |= {str(p.relative_to(work)): p for p in found}
+        paths = files_below(path) if path.is_dir() else [path]
+        new_files |= {str(p.relative_to(work)): p for p in paths}
     replayed = Replayed(planned, artefact, metrics=result["metrics"])
     replayed.calls = int(result["cost"].get("replayed_calls", 0))
     recorded = artefact.manifest["files"]
     other_tokenizer = _tokenizer(artefact.folder) != _tokenizer(work)
     skipped = False
-    for name in sorted({*made, *recorded}):
+    for name in sorted({*new_files, *recorded}):
         if name.startswith(CARD) and other_tokenizer:
             skipped = True
-        elif name not in made:
+        elif name not in new_files:
             replayed.different.append(f"{name} (the replay did not make it)")
         elif name not in recorded:
             replayed.different.append(f"{name} (only the replay made it)")
-        elif file_digest(made[name]) != recorded[name]["sha256"]:
+        elif file_digest(new_files[name]) != recorded[name]["sha256"]:
             replayed.different.append(f"{name} (other bytes)")
         else:
             replayed.same.append(name)
@@ -232,10 +232,10 @@ def _compare_marks(replayed: Replayed, manifest: dict[str, Any], result: dict[st
 
 
 def _compare_numbers(
-    replayed: Replayed, recorded: dict[str, Any], made: dict[str, Any], kind: str
+    replayed: Replayed, recorded: dict[str, Any], recomputed: dict[str, Any], kind: str
 ) -> None:
     """Every figure, to the last digit."""
-    old, new = _flat(recorded), _flat(made)
+    old, new = _flat(recorded), _flat(recomputed)
     for name in sorted({*old, *new}):
         if name not in new:
             replayed.different.append(f"{kind} {name} (the replay gives none)")
@@ -267,8 +267,8 @@ def _read_training(planned: StagePlan, artefact: Artefact) -> Replayed:
     counts = artefact.manifest["counts"]
     metrics, counted = _logged(artefact.folder / LOG, counts.get("held_out"))
     _compare_numbers(replayed, recorded, metrics, "metric")
-    known = {name: counts[name] for name in FROM_LOG if name in counts}
-    _compare_numbers(replayed, known, counted, "count")
+    recorded_counts = {name: counts[name] for name in FROM_LOG if name in counts}
+    _compare_numbers(replayed, recorded_counts, counted, "count")
     replayed.metrics = metrics
     return replayed
 

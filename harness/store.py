@@ -64,11 +64,11 @@ class Artefact:
             Damaged: a file is missing, changed, or was added.
         """
         files: dict[str, dict[str, Any]] = self.manifest["files"]
-        there = {str(p.relative_to(self.folder)) for p in files_below(self.folder)} - {MANIFEST}
-        for name in sorted(there | set(files)):
-            if name not in there and name in self.left_out:
+        present = {str(p.relative_to(self.folder)) for p in files_below(self.folder)} - {MANIFEST}
+        for name in sorted(present | set(files)):
+            if name not in present and name in self.left_out:
                 continue
-            if name not in there:
+            if name not in present:
                 raise Damaged(self.folder, f"{name} is missing")
             if name not in files:
                 raise Damaged(self.folder, f"{name} was added")
@@ -145,14 +145,14 @@ class Store:
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             seal = manifest.pop("seal")
-            whole = digest_of(manifest) == seal
+            is_intact = digest_of(manifest) == seal
         except (FileNotFoundError, NotADirectoryError):
             if folder.exists():
                 raise Damaged(folder, "its manifest is missing") from None
             return None
         except (ValueError, KeyError, AttributeError, TypeError, IsADirectoryError):
             raise Damaged(folder, "its manifest cannot be read") from None
-        if not whole:
+        if not is_intact:
             raise Damaged(folder, "its manifest was edited")
         return Artefact(folder, manifest)
 
@@ -161,24 +161,24 @@ class Store:
 
     def whole(self) -> list[Artefact]:
         """Every artefact whose manifest can be read; damaged ones are left out."""
-        found = []
+        artefacts = []
         for folder in self.all_folders():
             with contextlib.suppress(Damaged):
                 artefact = self._read(folder)
                 if artefact is not None:
-                    found.append(artefact)
-        return found
+                    artefacts.append(artefact)
+        return artefacts
 
     def match(self, prefix: str) -> list[Artefact]:
         """Artefacts whose key (or STAGE/KEY) begins with `prefix`."""
         stage, _, key = prefix.rpartition("/")
-        found = []
+        matches = []
         for folder in self.all_folders():
             same = folder.name.startswith(key[:SHORT]) and stage in ("", folder.parent.name)
             artefact = self._read(folder) if same else None
             if artefact is not None and artefact.key.startswith(key):
-                found.append(artefact)
-        return found
+                matches.append(artefact)
+        return matches
 
     @contextlib.contextmanager
     def lock(
@@ -228,9 +228,9 @@ class Store:
                 f"the {stage} stage did not leave {', '.join(missing)}",
                 "Run the same command again; its unfinished work is in " + str(work),
             )
-        kept = {Path(name).parts[0] for name in keep} | {RESULT_FILE}
+        keep_names = {Path(name).parts[0] for name in keep} | {RESULT_FILE}
         for entry in list(work.iterdir()):
-            if entry.name not in kept:
+            if entry.name not in keep_names:
                 _remove(entry)
         files = {}
         for path in files_below(work):

@@ -12,7 +12,7 @@ from harness import given, preflight
 from harness.call import StageCall
 from harness.errors import InputError
 from harness.gen import importing
-from harness.gen.dataset import Example
+from harness.gen.dataset import DatasetExample
 from harness.keys import Files
 from harness.modeling.examples import file_of, read_examples
 from harness.spec.recipes import ImportGen
@@ -178,7 +178,7 @@ def test_what_was_read_once_is_known_by_its_bytes_and_settings(
 
 
 def test_an_artefacts_own_data_are_read_as_they_are(tmp_path: Path) -> None:
-    text = lines(Example("a", "q", output="a", origin="imported").row())
+    text = lines(DatasetExample("a", "q", output="a", origin="imported").row())
     assert "1 records (harness: id, " in told(importing_row(tmp_path, text))[0]
     assert "1 records (instruction, input, output" in told(row_of(tmp_path / "b", text))[0]
 

@@ -25,9 +25,9 @@ from typing import Any
 from harness.call import StageCall
 from harness.gen import filters
 from harness.gen.blocks import Block, render, split
-from harness.gen.dataset import Example, Filter, Lineage
-from harness.gen.made import Made
-from harness.gen.seeds import Seed, Task, check_seeds, is_unicode, read_seeds
+from harness.gen.dataset import DatasetExample, Filter, Lineage
+from harness.gen.made import RecipeResult
+from harness.gen.seeds import AlpacaTask, Seed, check_seeds, is_unicode, read_seeds
 from harness.gen.similarity import Pool
 from harness.llm.client import Client
 from harness.llm.progress import Progress
@@ -39,16 +39,18 @@ from harness.spec.recipes import AlpacaGen
 RECIPE = "alpaca"
 
 
-def make(call: StageCall, gen: AlpacaGen, given: list[Example]) -> Made:
+def make(call: StageCall, gen: AlpacaGen, input_examples: list[DatasetExample]) -> RecipeResult:
     """The seeds, where wanted, and the teacher's tasks."""
     seeds = read_seeds(Path(gen.seeds.path))
     check_seeds(gen, seeds)
-    harvest = Harvest(gen, seeds)
+    harvest = TaskHarvest(gen, seeds)
     client = asyncio.run(_fill(harvest, call))
-    shown = [seed.example(RECIPE) for seed in seeds] if gen.include_seeds and harvest.kept else []
-    counts = {"wanted": gen.examples, "requests": harvest.requests, "seeds": len(shown)}
-    return Made(
-        examples=shown + harvest.kept,
+    seed_examples = (
+        [seed.example(RECIPE) for seed in seeds] if gen.include_seeds and harvest.kept else []
+    )
+    counts = {"wanted": gen.examples, "requests": harvest.requests, "seeds": len(seed_examples)}
+    return RecipeResult(
+        examples=seed_examples + harvest.kept,
         filters=[harvest.filter],
         dropped=harvest.dropped,
         counts=counts,
@@ -58,24 +60,24 @@ def make(call: StageCall, gen: AlpacaGen, given: list[Example]) -> Made:
     )
 
 
-class Harvest:
+class TaskHarvest:
     """What the replies gave: the kept examples, and each dropped candidate's reason."""
 
     def __init__(self, gen: AlpacaGen, seeds: list[Seed]) -> None:
         self.gen, self.seeds = gen, seeds
         self.requests = 0
-        self.kept: list[Example] = []
+        self.kept: list[DatasetExample] = []
         self.filter = Filter("tasks", "tasks")
         self.dropped: list[dict[str, Any]] = []
         self._names = [seed.id for seed in seeds]
-        self._known = {(seed.instruction, seed.task.input) for seed in seeds}
+        self._task_keys = {(seed.instruction, seed.task.input) for seed in seeds}
         self._pool = Pool()
         self._pool.extend([seed.instruction for seed in seeds])
 
     def take(self, reply: Reply) -> None:
         """Sort the reply to the next request."""
-        shown = [seed.id for seed in _shown(self.gen, self.seeds, self.requests)]
-        lineage = Lineage(RECIPE, "tasks", (reply.request,), shown)
+        seed_ids = [seed.id for seed in _draw_seeds(self.gen, self.seeds, self.requests)]
+        lineage = Lineage(RECIPE, "tasks", (reply.request,), seed_ids)
         self.requests += 1
         blocks = split(reply.text)
         for index, block in enumerate(blocks):
@@ -87,13 +89,13 @@ class Harvest:
             else:
                 self._drop(rule or "unparsable", why, block, index, lineage)
 
-    def _keep(self, task: Task, lineage: Lineage) -> None:
+    def _keep(self, task: AlpacaTask, lineage: Lineage) -> None:
         name = f"generated_{len(self.kept)}"
         self.filter.kept += 1
         self._names.append(name)
-        self._known.add((task.instruction, task.input))
+        self._task_keys.add((task.instruction, task.input))
         self._pool.add(task.instruction)
-        self.kept.append(Example(name, *task, lineage=(lineage,)))
+        self.kept.append(DatasetExample(name, *task, lineage=(lineage,)))
 
     def _drop(
         self, rule: str, why: dict[str, Any], block: Block, index: int, lineage: Lineage
@@ -104,7 +106,7 @@ class Harvest:
         self.dropped.append({**at, **why, **content})
 
     def _fault(
-        self, task: Task | None, reply: Reply, is_last: bool
+        self, task: AlpacaTask | None, reply: Reply, is_last: bool
     ) -> tuple[str | None, dict[str, Any]]:
         """The first rule that drops the task, and what there is to say about it."""
         if reply.finish_reason == REFUSED:
@@ -120,19 +122,19 @@ class Harvest:
         rule = filters.fault(task.instruction, self.gen.filter)
         if rule is not None:
             return rule, {}
-        if (task.instruction, task.input) in self._known:
+        if (task.instruction, task.input) in self._task_keys:
             return "repeated", {}
         most = self.gen.filter.max_similarity
         if most < 1:
-            found = self._pool.nearest_above(task.instruction, most)
-            if found is not None:
-                return "similar", {"similarity": found[0], "similar_to": self._names[found[1]]}
+            nearest = self._pool.nearest_above(task.instruction, most)
+            if nearest is not None:
+                return "similar", {"similarity": nearest[0], "similar_to": self._names[nearest[1]]}
         if len(self.kept) == self.gen.examples:
             return "surplus", {}
         return None, {}
 
 
-async def _fill(harvest: Harvest, call: StageCall) -> Client:
+async def _fill(harvest: TaskHarvest, call: StageCall) -> Client:
     gen = harvest.gen
     limit = gen.max_requests or 20 + 4 * math.ceil(gen.examples / gen.tasks_per_reply)
     progress = Progress("generate", gen.examples, "examples")
@@ -150,20 +152,20 @@ async def _fill(harvest: Harvest, call: StageCall) -> Client:
     return client
 
 
-def _shown(gen: AlpacaGen, seeds: list[Seed], number: int) -> list[Seed]:
+def _draw_seeds(gen: AlpacaGen, seeds: list[Seed], number: int) -> list[Seed]:
     """The seeds that request `number` shows, whatever the requests before it brought."""
     return random.Random(f"{gen.seed}/{number}").sample(seeds, gen.shown)
 
 
 def _body(gen: AlpacaGen, seeds: list[Seed], number: int) -> dict[str, Any]:
-    shown = _shown(gen, seeds, number)
+    shown_seeds = _draw_seeds(gen, seeds, number)
     prompt = fill(
         gen.prompt.text,
         {
             "count": str(gen.tasks_per_reply),
             "shown": str(gen.shown),
             "next": str(gen.shown + 1),
-            "examples": "\n\n".join(render(i, s.task) for i, s in enumerate(shown, start=1)),
+            "examples": "\n\n".join(render(i, s.task) for i, s in enumerate(shown_seeds, start=1)),
         },
     )
     sampling = gen.sampling.model_dump(exclude_none=True)
@@ -172,7 +174,7 @@ def _body(gen: AlpacaGen, seeds: list[Seed], number: int) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": prompt}], **sampling}
 
 
-def _notes(gen: AlpacaGen, harvest: Harvest) -> list[str]:
+def _notes(gen: AlpacaGen, harvest: TaskHarvest) -> list[str]:
     if len(harvest.kept) == gen.examples:
         return []
     return [

@@ -10,7 +10,7 @@ Each label starts a line, an empty input is `<none>`, and a part may run over se
 import re
 from typing import NamedTuple
 
-from harness.gen.seeds import Task
+from harness.gen.seeds import AlpacaTask
 
 NO_INPUT = "<none>"
 
@@ -23,10 +23,10 @@ class Block(NamedTuple):
     """A piece of a reply that should be a task. `task` is None where it cannot be read as one."""
 
     text: str
-    task: Task | None
+    task: AlpacaTask | None
 
 
-def render(number: int, task: Task) -> str:
+def render(number: int, task: AlpacaTask) -> str:
     """The task as block `number`, without a newline at its end."""
     return (
         f"### {number}. Instruction: {task.instruction.strip()}\n"
@@ -56,16 +56,16 @@ def _starts(text: str) -> list[int]:
     """
     starts: list[int] = []
     expected: int | None = None
-    for found in _HEADER.finditer(text):
-        number = int(found[1])
-        labelled = _FIRST_LABEL.match(text, found.end())
+    for header in _HEADER.finditer(text):
+        number = int(header[1])
+        labelled = _FIRST_LABEL.match(text, header.end())
         if labelled or expected in (None, number):
-            starts.append(found.start())
+            starts.append(header.start())
             expected = number + 1
     return starts
 
 
-def _parse(piece: str) -> Task | None:
+def _parse(piece: str) -> AlpacaTask | None:
     header = _HEADER.match(piece)
     first = header and _FIRST_LABEL.match(piece, header.end())
     labels = list(_LABEL.finditer(piece))
@@ -73,9 +73,9 @@ def _parse(piece: str) -> Task | None:
     if not first or [label[1] for label in labels] != ["Input", "Output"]:
         return None
     second, third = labels
-    given = piece[second.end() : third.start()].strip()
-    return Task(
+    input_text = piece[second.end() : third.start()].strip()
+    return AlpacaTask(
         instruction=piece[first.end() : second.start()].strip(),
-        input="" if given.lower() == NO_INPUT else given,
+        input="" if input_text.lower() == NO_INPUT else input_text,
         output=piece[third.end() :].strip(),
     )

@@ -41,8 +41,8 @@ from harness.call import StageCall
 from harness.card_text import FORMAT, PERCENTILES, SIMULATED, Section, sections
 from harness.errors import InputError
 from harness.gen import plots, verbs
-from harness.gen.dataset import Example
-from harness.gen.made import Made
+from harness.gen.dataset import DatasetExample
+from harness.gen.made import RecipeResult
 from harness.gen.similarity import Pool
 from harness.llm.progress import Progress
 from harness.modeling.load import END, PAD, is_general, load_tokenizer
@@ -65,12 +65,12 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~!$&])")
 Count = Callable[[Sequence[str]], list[int]]
 
 
-def write(call: StageCall, recipe: str, made: Made, simulated: bool = False) -> list[str]:
+def write(call: StageCall, recipe: str, result: RecipeResult, simulated: bool = False) -> list[str]:
     """Write the card into the work folder; the names of what belongs to the artefact.
 
     simulated: whether the step's replies, or the data set that it worked on, were.
     """
-    card = measure(call, recipe, made, simulated)
+    card = measure(call, recipe, result, simulated)
     text = json.dumps(card, indent=2, sort_keys=True, allow_nan=False) + "\n"
     (call.folder / CARD_JSON).write_text(text, encoding="utf-8")
     drawn = plots.draw(card, call.folder / PLOTS)
@@ -78,19 +78,21 @@ def write(call: StageCall, recipe: str, made: Made, simulated: bool = False) -> 
     return [CARD_JSON, CARD_MD, PLOTS]
 
 
-def measure(call: StageCall, recipe: str, made: Made, simulated: bool = False) -> dict[str, Any]:
+def measure(
+    call: StageCall, recipe: str, result: RecipeResult, simulated: bool = False
+) -> dict[str, Any]:
     """What card.json holds; see the top of this module."""
-    examples = made.examples
+    examples = result.examples
     instructions = [e.instruction for e in examples]
     tokenizer, tokens = _tokens(call, examples)
-    known = [e.is_classification for e in examples if e.is_classification is not None]
+    classifications = [e.is_classification for e in examples if e.is_classification is not None]
     return {
         "format": FORMAT,
         "recipe": recipe,
         "simulated": simulated,
         "kind": "preference" if examples[0].is_preference else "instruction",
         "examples": len(examples),
-        "counts": made.counts,
+        "counts": result.counts,
         "filters": [
             {
                 "step": f.step,
@@ -99,11 +101,11 @@ def measure(call: StageCall, recipe: str, made: Made, simulated: bool = False) -
                 "dropped": dict(f.dropped),
                 "kept": f.kept,
             }
-            for f in made.filters
+            for f in result.filters
         ],
         "origins": dict(Counter(e.origin for e in examples)),
         "with_input": sum(bool(e.input) for e in examples),
-        "classification": {"yes": sum(known), "known": len(known)},
+        "classification": {"yes": sum(classifications), "known": len(classifications)},
         "history": _history(examples),
         "system": _system(examples),
         "tokenizer": tokenizer,
@@ -112,7 +114,7 @@ def measure(call: StageCall, recipe: str, made: Made, simulated: bool = False) -
         "verbs": verbs.diversity(instructions),
         "duplicates": _duplicates(examples),
         "ratings": _ratings([e.rating for e in examples]),
-        "rewritten": None if made.before is None else _rewritten(made.before, examples),
+        "rewritten": None if result.before is None else _rewritten(result.before, examples),
     }
 
 
@@ -147,7 +149,7 @@ def words(texts: Sequence[str]) -> list[int]:
     return [len(text.split()) for text in texts]
 
 
-def _lengths(examples: Sequence[Example], count: Count) -> dict[str, Any]:
+def _lengths(examples: Sequence[DatasetExample], count: Count) -> dict[str, Any]:
     texts = {
         "instruction": [e.instruction for e in examples],
         "input": [e.input for e in examples if e.input],
@@ -157,7 +159,7 @@ def _lengths(examples: Sequence[Example], count: Count) -> dict[str, Any]:
         texts["rejected"] = [e.rejected or "" for e in examples]
     else:
         texts["output"] = [e.output for e in examples]
-    return {name: _distribution(count(found)) for name, found in texts.items()}
+    return {name: _distribution(count(field_texts)) for name, field_texts in texts.items()}
 
 
 def _distribution(lengths: Sequence[int]) -> dict[str, Any]:
@@ -180,8 +182,8 @@ def _summary(values: Sequence[float]) -> dict[str, Any]:
     ranked = sorted(values)
 
     def percentile(p: int) -> float:
-        whole, part = divmod(p * (len(ranked) - 1), 100)
-        low, high = ranked[whole], ranked[min(whole + 1, len(ranked) - 1)]
+        rank, part = divmod(p * (len(ranked) - 1), 100)
+        low, high = ranked[rank], ranked[min(rank + 1, len(ranked) - 1)]
         return round(low + (high - low) * part / 100, 6)
 
     return {
@@ -191,13 +193,13 @@ def _summary(values: Sequence[float]) -> dict[str, Any]:
 
 
 def _tokens(
-    call: StageCall, examples: Sequence[Example]
+    call: StageCall, examples: Sequence[DatasetExample]
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """What the tokens were counted with, and their number; or the first with a reason."""
     if call.tokenizer is None:
         return None, None
     source = ModelSource.model_validate(call.tokenizer)
-    name, folder = _named(source, call.inputs)
+    name, folder = _name_and_folder(source, call.inputs)
     if source.hub is not None and folder is None:
         return {"name": name, "not_counted": "it is not on this machine's volume"}, None
     try:
@@ -215,23 +217,23 @@ def _tokens(
     return {"name": name, "not_counted": " ".join(reason.split())[:300]}, None
 
 
-def _texts_in(examples: Sequence[Example]) -> int:
+def _texts_in(examples: Sequence[DatasetExample]) -> int:
     answers = 2 if examples[0].is_preference else 1
     return (1 + answers) * len(examples) + sum(bool(e.input) for e in examples)
 
 
-def _named(source: ModelSource, inputs: dict[str, str]) -> tuple[str, str | None]:
+def _name_and_folder(source: ModelSource, inputs: dict[str, str]) -> tuple[str, str | None]:
     """The tokenizer's name, the same on every machine, and its folder here."""
     if source.hub is not None:
         return f"{source.hub.id} at revision {source.hub.commit}", inputs.get("tokenizer")
-    given = source.path
+    location = source.path
     if source.random is not None:
         if source.random.tokenizer == "bytes":
             return "bytes", None
-        given = source.random.tokenizer
-    assert given is not None
-    pinned = f" (sha256 {given.sha256[:12]})" if given.sha256 else ""
-    return f"{Path(given.path).name}{pinned}", given.path
+        location = source.random.tokenizer
+    assert location is not None
+    pinned = f" (sha256 {location.sha256[:12]})" if location.sha256 else ""
+    return f"{Path(location.path).name}{pinned}", location.path
 
 
 def _token_counter(source: ModelSource, folder: str | None, show: Callable[[int], None]) -> Count:
@@ -251,9 +253,9 @@ def _token_counter(source: ModelSource, folder: str | None, show: Callable[[int]
         nonlocal done
         counts: list[int] = []
         for start in range(0, len(texts), TOKENIZED_AT_ONCE):
-            some = list(texts[start : start + TOKENIZED_AT_ONCE])
-            counts += encode(some)
-            done += len(some)
+            batch = list(texts[start : start + TOKENIZED_AT_ONCE])
+            counts += encode(batch)
+            done += len(batch)
             show(done)
         return counts
 
@@ -269,8 +271,8 @@ def _plain_encoder(folder: str) -> Callable[[list[str]], Iterable[int]] | None:
 
     plain = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
     settings = json.loads((Path(folder) / "tokenizer_config.json").read_text(encoding="utf-8"))
-    named = [v for k, v in settings.items() if k.endswith("_token") and isinstance(v, str)]
-    if settings.get("added_tokens_decoder") or None in map(plain.token_to_id, named):
+    special_tokens = [v for k, v in settings.items() if k.endswith("_token") and isinstance(v, str)]
+    if settings.get("added_tokens_decoder") or None in map(plain.token_to_id, special_tokens):
         return None
     plain.no_truncation()
     plain.no_padding()
@@ -319,31 +321,31 @@ def _comparisons(instructions: Sequence[str]) -> tuple[list[int], int]:
     """
     comparable: list[int] = []
     entries: Counter[str] = Counter()
-    seen: set[str] = set()
+    earlier: set[str] = set()
     steps = 0
     for place, text in enumerate(instructions):
         tokens = _ROUGE_TOKEN.findall(text.lower())
         if place and tokens:
             comparable.append(place)
-        if text not in seen:
-            steps += len(seen) + sum(map(entries.__getitem__, tokens))
+        if text not in earlier:
+            steps += len(earlier) + sum(map(entries.__getitem__, tokens))
             entries.update(token for token, _ in {(t, i // 64) for i, t in enumerate(tokens)})
-            seen.add(text)
+            earlier.add(text)
     return comparable, steps
 
 
 def _highest(instructions: Sequence[str], chosen: Sequence[int]) -> list[float]:
     """The highest F-measure of each chosen instruction with any before it."""
-    pool, seen, wanted = Pool(), set[str](), set(chosen)
+    pool, earlier, chosen_places = Pool(), set[str](), set(chosen)
     highest: list[float] = []
     show = _progress("novelty", len(chosen), "examples")
     for place, text in enumerate(instructions):
-        if place in wanted:
-            found = (1.0, 0) if text in seen else pool.nearest_above(text, 0.0)
-            highest.append(float(found[0]) if found else 0.0)
+        if place in chosen_places:
+            nearest = (1.0, 0) if text in earlier else pool.nearest_above(text, 0.0)
+            highest.append(float(nearest[0]) if nearest else 0.0)
             show(len(highest))
-        if text not in seen:
-            seen.add(text)
+        if text not in earlier:
+            earlier.add(text)
             pool.add(text)
     return highest
 
@@ -359,17 +361,17 @@ def _progress(task: str, total: int, unit: str) -> Callable[[int], None]:
     return show
 
 
-def _history(examples: Sequence[Example]) -> dict[str, int] | None:
+def _history(examples: Sequence[DatasetExample]) -> dict[str, int] | None:
     turns = [len(e.history) for e in examples if e.history]
     return {"examples": len(turns), "most_turns": max(turns)} if turns else None
 
 
-def _system(examples: Sequence[Example]) -> dict[str, int] | None:
+def _system(examples: Sequence[DatasetExample]) -> dict[str, int] | None:
     prompts = [e.system for e in examples if e.system]
     return {"examples": len(prompts), "distinct": len(set(prompts))} if prompts else None
 
 
-def _duplicates(examples: Sequence[Example]) -> dict[str, int]:
+def _duplicates(examples: Sequence[DatasetExample]) -> dict[str, int]:
     def repeats(keys: Iterable[Any]) -> int:
         return len(examples) - len(set(keys))
 
@@ -405,7 +407,7 @@ def _rating_bins(rated: list[float]) -> list[dict[str, float]]:
     return [{"from": edges[i], "to": edges[i + 1], "count": places[i]} for i in range(10)]
 
 
-def _rewritten(before: Sequence[Example], after: Sequence[Example]) -> dict[str, Any]:
+def _rewritten(before: Sequence[DatasetExample], after: Sequence[DatasetExample]) -> dict[str, Any]:
     now = {e.id: e.output for e in after}
     pairs = [(e.output, now[e.id]) for e in before if e.id in now]
     was, is_now = words([a for a, _ in pairs]), words([b for _, b in pairs])

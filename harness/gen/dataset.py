@@ -34,7 +34,7 @@ class Lineage(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Example:
+class DatasetExample:
     """One example. `chosen` and `rejected` are None in instruction data, `output` is "" in
     preference data."""
 
@@ -62,7 +62,7 @@ class Example:
     def is_preference(self) -> bool:
         return self.chosen is not None
 
-    def after(self, step: Lineage, **changes: Any) -> "Example":
+    def after(self, step: Lineage, **changes: Any) -> "DatasetExample":
         """The example as one more step left it."""
         return dataclasses.replace(self, **changes, lineage=(*self.lineage, step))
 
@@ -91,7 +91,7 @@ class Example:
         }
 
     @classmethod
-    def from_row(cls, row: dict[str, Any]) -> "Example":
+    def from_row(cls, row: dict[str, Any]) -> "DatasetExample":
         return cls(**{**row, "lineage": tuple(Lineage(**step) for step in row["lineage"])})
 
 
@@ -117,9 +117,9 @@ class Filter:
 
 
 @without_collector()
-def read(path: Path) -> list[Example]:
+def read(path: Path) -> list[DatasetExample]:
     """The examples of a data set that a gen step wrote."""
-    return [Example.from_row(record.fields) for record in read_records(path)]
+    return [DatasetExample.from_row(record.fields) for record in read_records(path)]
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.call import StageCall
 from harness.errors import InputError
-from harness.gen.dataset import Example
+from harness.gen.dataset import DatasetExample
 from harness.llm.client import Client
 from harness.llm.progress import Progress
 from harness.llm.reply import Reply
@@ -17,13 +17,13 @@ SHOWN = 200
 """Characters of a useless reply that a row about it repeats; the transcript has all of it."""
 
 
-def require_outputs(recipe: str, given: Sequence[Example]) -> None:
+def require_outputs(recipe: str, examples: Sequence[DatasetExample]) -> None:
     """Raises InputError where there is no example, or none with an output of its own."""
-    if not given:
+    if not examples:
         raise InputError(
             f"gen.{recipe} is given an empty data set", "correct the step of gen before it"
         )
-    if any(example.is_preference for example in given):
+    if any(example.is_preference for example in examples):
         raise InputError(
             f"gen.{recipe} works on instruction data; this data set holds preferences (chosen and "
             "rejected)",
@@ -57,9 +57,9 @@ def ask(
     return asyncio.run(answered())
 
 
-def unseen(given: Sequence[Example]) -> list[str]:
+def unseen(examples: Sequence[DatasetExample]) -> list[str]:
     """A note on what the prompts of these recipes have no place for."""
-    count = sum(bool(example.system or example.history) for example in given)
+    count = sum(bool(example.system or example.history) for example in examples)
     if not count:
         return []
-    return [f"{count} of {len(given)} examples have a system text or earlier turns: not shown"]
+    return [f"{count} of {len(examples)} examples have a system text or earlier turns: not shown"]

@@ -17,9 +17,9 @@ from collections import Counter
 from typing import Any
 
 from harness.call import StageCall
-from harness.gen.dataset import Example, Filter, Lineage, write_rows
+from harness.gen.dataset import DatasetExample, Filter, Lineage, write_rows
 from harness.gen.each import SHOWN, ask, require_outputs, unseen
-from harness.gen.made import Made
+from harness.gen.made import RecipeResult
 from harness.gen.objects import without_quotes
 from harness.gen.refusals import is_other_script, is_refusal
 from harness.gen.seeds import is_unicode
@@ -34,15 +34,15 @@ _LABEL = re.compile(r"output(?: should be)?:\s*", re.IGNORECASE)
 """The words before an output in prompt 4."""
 
 
-def make(call: StageCall, gen: ExpandGen, given: list[Example]) -> Made:
+def make(call: StageCall, gen: ExpandGen, input_examples: list[DatasetExample]) -> RecipeResult:
     """The examples with their outputs rewritten, in their order."""
-    require_outputs(RECIPE, given)
-    bodies = [_body(gen, example) for example in given]
+    require_outputs(RECIPE, input_examples)
+    bodies = [_body(gen, example) for example in input_examples]
     client, replies = ask(call, gen.teacher, gen.transcript, bodies, RECIPE)
-    examples: list[Example] = []
+    examples: list[DatasetExample] = []
     failed: list[dict[str, Any]] = []
     counts: Counter[str] = Counter()
-    for example, reply in zip(given, replies, strict=True):
+    for example, reply in zip(input_examples, replies, strict=True):
         rule, output = read(reply, example.output)
         if rule is None:
             counts["rewritten"] += 1
@@ -56,19 +56,23 @@ def make(call: StageCall, gen: ExpandGen, given: list[Example]) -> Made:
     rules = Counter(row["rule"] for row in failed)
     # A data set of which nothing was rewritten is not what was asked for.
     is_dropped = gen.on_failure == "drop" or not counts["rewritten"]
-    step = Filter(RECIPE, "examples", len(given))
+    step = Filter(RECIPE, "examples", len(input_examples))
     step.dropped = rules if is_dropped else Counter()
-    step.kept = len(given) - step.dropped.total()
-    told = {"rewritten": counts["rewritten"], "shorter": counts["shorter"], "failed": len(failed)}
-    return Made(
+    step.kept = len(input_examples) - step.dropped.total()
+    outcomes = {
+        "rewritten": counts["rewritten"],
+        "shorter": counts["shorter"],
+        "failed": len(failed),
+    }
+    return RecipeResult(
         examples=examples if counts["rewritten"] else [],
         filters=[step],
         dropped=failed if is_dropped else [],
         files=[FAILED],
-        counts=told | {f"failed_{rule}": n for rule, n in sorted(rules.items())},
-        notes=_notes(gen, len(given), rules) + unseen(given),
+        counts=outcomes | {f"failed_{rule}": n for rule, n in sorted(rules.items())},
+        notes=_notes(gen, len(input_examples), rules) + unseen(input_examples),
         client=client,
-        before=given,
+        before=input_examples,
     )
 
 
@@ -92,8 +96,8 @@ def read(reply: Reply, original: str) -> tuple[str | None, str]:
     return None, text
 
 
-def _body(gen: ExpandGen, example: Example) -> dict[str, Any]:
-    shown = gen.example
+def _body(gen: ExpandGen, example: DatasetExample) -> dict[str, Any]:
+    worked_example = gen.example
     prompt = fill(
         gen.prompt.text,
         {
@@ -101,11 +105,11 @@ def _body(gen: ExpandGen, example: Example) -> dict[str, Any]:
             "instr": example.instruction,
             "input": example.input,
             "output": example.output,
-            "ex_name": shown.name,
-            "ex_instr": shown.instruction,
-            "ex_input": shown.input,
-            "ex_output": shown.output,
-            "ex_expanded": shown.expanded,
+            "ex_name": worked_example.name,
+            "ex_instr": worked_example.instruction,
+            "ex_input": worked_example.input,
+            "ex_output": worked_example.output,
+            "ex_expanded": worked_example.expanded,
         },
     )
     sampling = gen.sampling.model_dump(exclude_none=True)
@@ -116,7 +120,7 @@ def _step(step: str, reply: Reply) -> Lineage:
     return Lineage(RECIPE, step, (reply.request,))
 
 
-def _failure(rule: str, example: Example, reply: Reply) -> dict[str, Any]:
+def _failure(rule: str, example: DatasetExample, reply: Reply) -> dict[str, Any]:
     return {
         "step": RECIPE,
         "rule": rule,
@@ -126,9 +130,9 @@ def _failure(rule: str, example: Example, reply: Reply) -> dict[str, Any]:
     }
 
 
-def _notes(gen: ExpandGen, given: int, rules: Counter[str]) -> list[str]:
+def _notes(gen: ExpandGen, total: int, rules: Counter[str]) -> list[str]:
     if not rules:
         return []
     tally = ", ".join(f"{n} {rule.replace('_', ' ')}" for rule, n in sorted(rules.items()))
     fate = "stay as they were" if gen.on_failure == "keep" else "are dropped"
-    return [f"{rules.total()} of {given} outputs were not rewritten ({tally}) and {fate}"]
+    return [f"{rules.total()} of {total} outputs were not rewritten ({tally}) and {fate}"]

@@ -15,9 +15,9 @@ from typing import Any
 from harness.call import StageCall
 from harness.errors import InputError
 from harness.gen import layouts
-from harness.gen.dataset import DROPPED, Example, Filter, Lineage
-from harness.gen.layouts import Layout, Unusable
-from harness.gen.made import Made
+from harness.gen.dataset import DROPPED, DatasetExample, Filter, Lineage
+from harness.gen.layouts import TableLayout, Unusable
+from harness.gen.made import RecipeResult
 from harness.modeling import tables
 from harness.modeling.conversations import MARKS
 from harness.modeling.tables import Row, Table
@@ -26,34 +26,34 @@ from harness.spec.recipes import ImportGen, Sample
 RECIPE = "import"
 
 
-def make(call: StageCall, gen: ImportGen, given: list[Example]) -> Made:
+def make(call: StageCall, gen: ImportGen, input_examples: list[DatasetExample]) -> RecipeResult:
     """The usable rows of the file (`gen.file`) or the data set (`call.inputs["hub"]`), or a sample.
 
     Raises:
         InputError: it cannot be read, its columns fit no layout, two rows have the same id, or the
             sample is larger than what there is.
     """
-    return made_of(_read(call, gen), gen)
+    return import_table(_read(call, gen), gen)
 
 
-def made_of(table: Table, gen: ImportGen) -> Made:
+def import_table(table: Table, gen: ImportGen) -> RecipeResult:
     """The usable rows of a table, or a sample. Raises InputError as `make`."""
     layout = layouts.find(table, gen.columns, gen.kind)
     layout, notes = layouts.settle(layout, gen.columns, table)
     if "id" in layout.columns:
         _check_ids(table, layout)
-    made = _take(table, layout, gen)
-    made.notes = notes + made.notes
-    made.used = {
+    result = _take(table, layout, gen)
+    result.notes = notes + result.notes
+    result.used = {
         **table.used,
         "rows": len(table.rows),
         "layout": layout.name,
         "columns": layout.columns,
         "columns_unused": [c for c in table.columns if c not in layout.columns.values()],
     }
-    if gen.sample is not None and made.examples:
-        _draw(made, gen.sample)
-    return made
+    if gen.sample is not None and result.examples:
+        _draw(result, gen.sample)
+    return result
 
 
 def _read(call: StageCall, gen: ImportGen) -> Table:
@@ -73,9 +73,9 @@ def wanted(gen: ImportGen) -> set[str]:
     }
 
 
-def _take(table: Table, layout: Layout, gen: ImportGen) -> Made:
+def _take(table: Table, layout: TableLayout, gen: ImportGen) -> RecipeResult:
     rows = Filter(RECIPE, "rows")
-    made = Made([], [rows])
+    result = RecipeResult([], [rows])
     several = unanswered = 0
     for number, row in enumerate(table.rows):
         rows.proposed += 1
@@ -87,15 +87,15 @@ def _take(table: Table, layout: Layout, gen: ImportGen) -> Made:
         except Unusable as e:
             rows.dropped[e.rule] += 1
             where = {"step": RECIPE, "rule": e.rule, "id": name, **row.at}
-            made.dropped.append({**where, **_content(layout, row)})
+            result.dropped.append({**where, **_content(layout, row)})
             continue
         several += draft.has_several
         unanswered += draft.is_unanswered
-        made.examples.append(draft.example.after(Lineage(RECIPE, RECIPE), id=name))
-    rows.kept = len(made.examples)
-    made.counts = {"of_several_turns": several, "unanswered_last_turns": unanswered}
-    made.notes = list(_notes(gen, rows, several, unanswered))
-    return made
+        result.examples.append(draft.example.after(Lineage(RECIPE, RECIPE), id=name))
+    rows.kept = len(result.examples)
+    result.counts = {"of_several_turns": several, "unanswered_last_turns": unanswered}
+    result.notes = list(_notes(gen, rows, several, unanswered))
+    return result
 
 
 def _notes(gen: ImportGen, rows: Filter, several: int, unanswered: int) -> Iterator[str]:
@@ -121,14 +121,14 @@ def drop_note(rows: Filter) -> str:
     return f"{dropped}; {DROPPED} lists them"
 
 
-def _check_ids(table: Table, layout: Layout) -> None:
-    seen: dict[str, Row] = {}
+def _check_ids(table: Table, layout: TableLayout) -> None:
+    rows_by_id: dict[str, Row] = {}
     for row in table.rows:
         try:
             name = layouts.as_id(layout.cell(row.fields, "id"))
         except Unusable:
             continue
-        first = seen.setdefault(name, row)
+        first = rows_by_id.setdefault(name, row)
         if first is not row:
             raise InputError(
                 f"{row.place}: the id {name!r} is also that of {first.place}",
@@ -136,7 +136,7 @@ def _check_ids(table: Table, layout: Layout) -> None:
             )
 
 
-def _content(layout: Layout, row: Row) -> dict[str, Any]:
+def _content(layout: TableLayout, row: Row) -> dict[str, Any]:
     return {
         field: _plain(row.fields[column])
         for field, column in layout.columns.items()
@@ -151,11 +151,11 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-def _draw(made: Made, sample: Sample) -> None:
+def _draw(result: RecipeResult, sample: Sample) -> None:
     """Keep a sample of the usable rows, in the file's order."""
-    usable = made.examples
+    usable = result.examples
     if sample.k > len(usable):
-        [rows] = made.filters
+        [rows] = result.filters
         raise InputError(
             f"gen.sample asks for {sample.k} examples, and {len(usable)} of the {rows.proposed} rows "
             f"can be used (dropped: {rows.tally()})",
@@ -164,11 +164,11 @@ def _draw(made: Made, sample: Sample) -> None:
     drawn = set(random.Random(sample.seed).sample(range(len(usable)), sample.k))
     step = Filter("sample", "examples", proposed=len(usable), kept=sample.k)
     step.dropped["not_drawn"] = len(usable) - sample.k
-    made.filters.append(step)
-    made.dropped += [
+    result.filters.append(step)
+    result.dropped += [
         {"step": "sample", "rule": "not_drawn", "id": example.id}
         for number, example in enumerate(usable)
         if number not in drawn
     ]
-    made.examples = [usable[number] for number in sorted(drawn)]
-    made.seeds = {"gen": sample.seed}
+    result.examples = [usable[number] for number in sorted(drawn)]
+    result.seeds = {"gen": sample.seed}

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import InputError
-from harness.gen.dataset import Example
+from harness.gen.dataset import DatasetExample
 from harness.modeling.conversations import (
     ASSISTANT,
     LABEL,
@@ -62,12 +62,12 @@ NEEDED = {"pair": 2, "conversation": 1, "preference": 2}
 OWN = "harness"
 """The layout of a data.jsonl that the harness wrote."""
 OWN_FIELDS = {
-    "instruction": set(Example("", "").row()),
-    "preference": set(Example("", "", chosen="", rejected="").row()),
+    "instruction": set(DatasetExample("", "").row()),
+    "preference": set(DatasetExample("", "", chosen="", rejected="").row()),
 }
 UNTRAINED = "untrained_turns"
 """A column of the harness's own data that is there only where a row needs it."""
-_OWN_ROW = TypeAdapter(Example)
+_OWN_ROW = TypeAdapter(DatasetExample)
 
 
 class Unusable(Exception):
@@ -79,7 +79,7 @@ class Unusable(Exception):
 
 
 @dataclass(frozen=True)
-class Layout:
+class TableLayout:
     name: str
     columns: dict[str, str]
     """Field -> the column that holds it."""
@@ -94,34 +94,34 @@ class Layout:
 class Draft(NamedTuple):
     """A row read as an example that has no id and no lineage yet."""
 
-    example: Example
+    example: DatasetExample
     has_several: bool = False
     """Whether the conversation had more than one exchange."""
     is_unanswered: bool = False
     """Whether a last question without an answer was left out."""
 
 
-def find(table: Table, asked: Columns, kind: Kind) -> Layout:
+def find(table: Table, settings: Columns, kind: Kind) -> TableLayout:
     """Which columns of the table hold what.
 
     Raises:
         InputError: a named column is not there, or is of no use for this kind of data; no layout
             fits, or more than one.
     """
-    named = asked.model_dump(exclude_none=True)
-    _check_named(table, named)
-    if not named:
-        for own_kind, own in OWN_FIELDS.items():
-            if {*table.columns} - {UNTRAINED} == own:
+    spec_columns = settings.model_dump(exclude_none=True)
+    _check_named(table, spec_columns)
+    if not spec_columns:
+        for own_kind, own_fields in OWN_FIELDS.items():
+            if {*table.columns} - {UNTRAINED} == own_fields:
                 _check_kind(table, kind, own_kind)
-                return Layout(OWN, {name: name for name in table.columns})
+                return TableLayout(OWN, {name: name for name in table.columns})
     if kind == "preference":
         layout = "preference"
-        if not all(_candidates(table, named, f) for f in ("chosen", "rejected")):
-            raise _no_preference(table, named)
+        if not all(_candidates(table, spec_columns, f) for f in ("chosen", "rejected")):
+            raise _no_preference(table, spec_columns)
     else:
-        layout = _instruction_layout(table, named)
-    for field in named:
+        layout = _instruction_layout(table, spec_columns)
+    for field in spec_columns:
         if field not in FIELDS[layout]:
             raise InputError(
                 f"{table.name}: columns.{field} is of no use here: a {layout} is read from "
@@ -131,39 +131,39 @@ def find(table: Table, asked: Columns, kind: Kind) -> Layout:
             )
     columns = {}
     for place, field in enumerate(FIELDS[layout]):
-        found = _candidates(table, named, field)
-        if place < NEEDED[layout] and len(found) > 1:
-            raise _ambiguous(table, {field: found})
-        if found:
-            columns[field] = found[0]
-    return Layout(layout, columns)
+        candidates = _candidates(table, spec_columns, field)
+        if place < NEEDED[layout] and len(candidates) > 1:
+            raise _ambiguous(table, {field: candidates})
+        if candidates:
+            columns[field] = candidates[0]
+    return TableLayout(layout, columns)
 
 
-def _candidates(table: Table, named: dict[str, str], field: str) -> list[str]:
-    if field in named:
-        return [named[field]]
+def _candidates(table: Table, spec_columns: dict[str, str], field: str) -> list[str]:
+    if field in spec_columns:
+        return [spec_columns[field]]
     return [name for name in USUAL[field] if name in table.columns]
 
 
-def _instruction_layout(table: Table, named: dict[str, str]) -> str:
-    pair = {f: _candidates(table, named, f) for f in ("instruction", "output")}
-    talk = {"messages": _candidates(table, named, "messages")}
+def _instruction_layout(table: Table, spec_columns: dict[str, str]) -> str:
+    pair = {f: _candidates(table, spec_columns, f) for f in ("instruction", "output")}
+    talk = {"messages": _candidates(table, spec_columns, "messages")}
     is_pair, is_talk = all(pair.values()), all(talk.values())
     if is_pair and is_talk:
-        if "messages" in named:
+        if "messages" in spec_columns:
             return "conversation"
-        if not named.keys().isdisjoint(pair):
+        if not spec_columns.keys().isdisjoint(pair):
             return "pair"
         raise _ambiguous(table, {**pair, **talk})
     if is_pair or is_talk:
         return "pair" if is_pair else "conversation"
-    if all(_candidates(table, named, f) for f in ("chosen", "rejected")):
+    if all(_candidates(table, spec_columns, f) for f in ("chosen", "rejected")):
         raise _other_kind(table, "preference")
     raise _no_layout(table, "an instruction and its output, or a conversation")
 
 
-def _check_named(table: Table, named: dict[str, str]) -> None:
-    wrong = {field: column for field, column in named.items() if column not in table.columns}
+def _check_named(table: Table, spec_columns: dict[str, str]) -> None:
+    wrong = {field: column for field, column in spec_columns.items() if column not in table.columns}
     if not wrong:
         return
     faults, near = [], []
@@ -177,9 +177,9 @@ def _check_named(table: Table, named: dict[str, str]) -> None:
     )
 
 
-def _check_kind(table: Table, asked: Kind, found: str) -> None:
-    if asked != found:
-        raise _other_kind(table, found)
+def _check_kind(table: Table, kind: Kind, own_kind: str) -> None:
+    if kind != own_kind:
+        raise _other_kind(table, own_kind)
 
 
 def _other_kind(table: Table, kind: str) -> InputError:
@@ -189,30 +189,30 @@ def _other_kind(table: Table, kind: str) -> InputError:
     )
 
 
-def _no_preference(table: Table, named: dict[str, str]) -> InputError:
+def _no_preference(table: Table, spec_columns: dict[str, str]) -> InputError:
     fits = all(_candidates(table, {}, f) for f in ("instruction", "output"))
-    if not named and (fits or _candidates(table, {}, "messages")):
+    if not spec_columns and (fits or _candidates(table, {}, "messages")):
         return _other_kind(table, "instruction")
     return _no_layout(table, "a chosen and a rejected answer")
 
 
-def _no_layout(table: Table, wanted: str) -> InputError:
+def _no_layout(table: Table, contents: str) -> InputError:
     return InputError(
-        f"{table.name}: no columns of the usual names hold {wanted}; the columns are: "
+        f"{table.name}: no columns of the usual names hold {contents}; the columns are: "
         f"{', '.join(table.columns)}",
         "Name them in gen.columns.",
     )
 
 
-def _ambiguous(table: Table, found: dict[str, list[str]]) -> InputError:
-    parts = (f"{field}: {', '.join(names)}" for field, names in found.items())
+def _ambiguous(table: Table, candidates: dict[str, list[str]]) -> InputError:
+    parts = (f"{field}: {', '.join(names)}" for field, names in candidates.items())
     return InputError(
         f"{table.name}: more than one reading of its columns fits ({'; '.join(parts)})",
         "Say in gen.columns which is meant.",
     )
 
 
-def settle(layout: Layout, asked: Columns, table: Table) -> tuple[Layout, list[str]]:
+def settle(layout: TableLayout, settings: Columns, table: Table) -> tuple[TableLayout, list[str]]:
     """The layout without columns that only by their names look as if they said something about the
     rows (an `id` that repeats, a `rating` in words), and a note on each."""
     if layout.name == OWN:
@@ -220,7 +220,7 @@ def settle(layout: Layout, asked: Columns, table: Table) -> tuple[Layout, list[s
     layout = dataclasses.replace(layout, is_labelled=_is_labelled(layout, table))
     columns, notes = dict(layout.columns), list(_unread_marks(layout, table))
     for field in ABOUT:
-        if field not in columns or getattr(asked, field) is not None:
+        if field not in columns or getattr(settings, field) is not None:
             continue
         why = _misfit(field, (layout.cell(row.fields, field) for row in table.rows))
         if why:
@@ -229,10 +229,10 @@ def settle(layout: Layout, asked: Columns, table: Table) -> tuple[Layout, list[s
                 f"the column {column!r} was left aside: {why}. To take it as the {field} all the "
                 f"same, say columns: {{{field}: {column}}}"
             )
-    return Layout(layout.name, columns, layout.is_labelled), notes
+    return TableLayout(layout.name, columns, layout.is_labelled), notes
 
 
-def _is_labelled(layout: Layout, table: Table) -> bool:
+def _is_labelled(layout: TableLayout, table: Table) -> bool:
     """Whether the table is one of completions that are good or bad, as TRL's KTO has them."""
     completions = {"instruction": "prompt", "output": "completion"}.items()
     cells = [row.fields.get(LABEL) for row in table.rows]
@@ -241,47 +241,47 @@ def _is_labelled(layout: Layout, table: Table) -> bool:
     )
 
 
-def _marks(layout: Layout, columns: Iterable[str]) -> list[str]:
+def _marks(layout: TableLayout, columns: Iterable[str]) -> list[str]:
     """The columns that can say whether a row is trained on."""
     return [n for n in MARKS if n in columns and n not in layout.columns.values()]
 
 
-def _mark(layout: Layout, name: str, cell: Any) -> bool | None:
+def _mark(layout: TableLayout, name: str, cell: Any) -> bool | None:
     return read_mark(name, cell, may_be_class=name == LABEL and not layout.is_labelled)
 
 
-def _unread_marks(layout: Layout, table: Table) -> Iterator[str]:
+def _unread_marks(layout: TableLayout, table: Table) -> Iterator[str]:
     for name in _marks(layout, table.columns):
         cells = (row.fields.get(name) for row in table.rows)
-        others = [c for c in cells if not is_absent(c) and _mark(layout, name, c) is None]
-        if others:
+        unread = [c for c in cells if not is_absent(c) and _mark(layout, name, c) is None]
+        if unread:
             yield (
-                f"the column {name!r} was left aside in {len(others)} of {len(table.rows)} rows: it "
-                f"holds {_shown(others[0])}, which does not say whether a row is trained on"
+                f"the column {name!r} was left aside in {len(unread)} of {len(table.rows)} rows: it "
+                f"holds {_abridged(unread[0])}, which does not say whether a row is trained on"
             )
 
 
-def _shown(cell: Any) -> str:
-    shown = repr(cell)
-    return shown if len(shown) <= 40 else shown[:37] + "..."
+def _abridged(cell: Any) -> str:
+    text = repr(cell)
+    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _misfit(field: str, cells: Iterable[Any]) -> str:
     """Why the cells are not what the field holds; empty where they are."""
     check = CHECKS[field]
-    seen = set()
+    values = set()
     for cell in cells:
         try:
             value = check(cell)
         except Unusable:
-            return f"it holds {_shown(cell)}"
-        if field == "id" and value in seen:
+            return f"it holds {_abridged(cell)}"
+        if field == "id" and value in values:
             return f"it holds {value!r} twice"
-        seen.add(value)
+        values.add(value)
     return ""
 
 
-def read_row(layout: Layout, fields: dict[str, Any], turns: Turns) -> Draft:
+def read_row(layout: TableLayout, fields: dict[str, Any], turns: Turns) -> Draft:
     """The example that a row holds.
 
     Raises:
@@ -304,7 +304,7 @@ def read_row(layout: Layout, fields: dict[str, Any], turns: Turns) -> Draft:
     return draft
 
 
-def _own_example(fields: dict[str, Any]) -> Example:
+def _own_example(fields: dict[str, Any]) -> DatasetExample:
     try:
         example = _OWN_ROW.validate_python(fields)
     except ValidationError:
@@ -314,25 +314,25 @@ def _own_example(fields: dict[str, Any]) -> Example:
     return example
 
 
-def _instruction(layout: Layout, fields: dict[str, Any], turns: Turns) -> Draft:
+def _instruction(layout: TableLayout, fields: dict[str, Any], turns: Turns) -> Draft:
     if layout.name == "conversation":
-        said = _turns(layout.cell(fields, "messages"))
+        conversation = _turns(layout.cell(fields, "messages"))
     else:
-        said = _prompt(layout, fields) + _answer(layout.cell(fields, "output"))
-    exchange = _exchange(said, turns)
+        conversation = _prompt(layout, fields) + _answer(layout.cell(fields, "output"))
+    exchange = _exchange(conversation, turns)
     return _draft(layout, fields, exchange, turns, output=exchange.answer)
 
 
-def _preference(layout: Layout, fields: dict[str, Any], turns: Turns) -> Draft:
+def _preference(layout: TableLayout, fields: dict[str, Any], turns: Turns) -> Draft:
     """Chosen and rejected are answers to the prompt, or whole conversations up to the answer."""
     sides = []
     for field in ("chosen", "rejected"):
-        said = _answer(layout.cell(fields, field))
-        if not any(turn.role == USER for turn in said):
-            said = _prompt(layout, fields) + said
-        sides.append(_exchange(said, turns))
+        conversation = _answer(layout.cell(fields, field))
+        if not any(turn.role == USER for turn in conversation):
+            conversation = _prompt(layout, fields) + conversation
+        sides.append(_exchange(conversation, turns))
     chosen, rejected = sides
-    if chosen.asked != rejected.asked:
+    if chosen.prompt != rejected.prompt:
         raise Unusable("different_prompts")
     return _draft(layout, fields, chosen, turns, chosen=chosen.answer, rejected=rejected.answer)
 
@@ -358,19 +358,19 @@ class Exchange(NamedTuple):
     """Numbers of the exchanges before whose answers are not to be trained on."""
 
     @property
-    def asked(self) -> tuple[Any, ...]:
+    def prompt(self) -> tuple[Any, ...]:
         """Everything up to the answer."""
         return self.system, self.before, self.user
 
 
-def _exchange(said: Sequence[Turn], turns: Turns) -> Exchange:
+def _exchange(conversation: Sequence[Turn], turns: Turns) -> Exchange:
     """The exchange that `turns` asks for. What comes after it may be as irregular as it likes."""
-    asked = sum(turn.role == USER for turn in said)
-    if not asked:
+    question_count = sum(turn.role == USER for turn in conversation)
+    if not question_count:
         raise Unusable("no_user_turn")
-    system = said[0].text if said[0].role == SYSTEM else ""
-    rest = said[1:] if said[0].role == SYSTEM else said
-    if turns == "drop" and asked > 1:
+    system = conversation[0].text if conversation[0].role == SYSTEM else ""
+    rest = conversation[1:] if conversation[0].role == SYSTEM else conversation
+    if turns == "drop" and question_count > 1:
         raise Unusable("several_turns")
     used = rest[:2] if turns == "first" else rest
     if any(turn.role != (USER, ASSISTANT)[i % 2] for i, turn in enumerate(used)):
@@ -386,20 +386,20 @@ def _exchange(said: Sequence[Turn], turns: Turns) -> Exchange:
         tuple((asking.text, answering.text) for asking, answering in before),
         user.text,
         answer.text,
-        is_last=len(pairs) == asked,
-        has_several=asked > 1,
+        is_last=len(pairs) == question_count,
+        has_several=question_count > 1,
         is_unanswered=len(used) % 2 == 1,
         untrained=tuple(n for n, (_, earlier) in enumerate(before) if not earlier.is_trained),
     )
 
 
 def _draft(
-    layout: Layout, fields: dict[str, Any], exchange: Exchange, turns: Turns, **answer: Any
+    layout: TableLayout, fields: dict[str, Any], exchange: Exchange, turns: Turns, **answer: Any
 ) -> Draft:
     beside = _text(layout.cell(fields, "system"))
     if exchange.system and beside and exchange.system != beside:
         raise Unusable("two_systems")
-    example = Example(
+    example = DatasetExample(
         id="",
         instruction=exchange.user,
         input=_text(layout.cell(fields, "input")) if exchange.is_last else "",
@@ -433,7 +433,7 @@ def _check_texts(draft: Draft) -> None:
         raise Unusable("same_first_answer" if draft.has_several else "identical_answers")
 
 
-def _prompt(layout: Layout, fields: dict[str, Any]) -> list[Turn]:
+def _prompt(layout: TableLayout, fields: dict[str, Any]) -> list[Turn]:
     """What was said before the answer: a text, after the turns in `history`, or messages."""
     value = layout.cell(fields, "instruction")
     if isinstance(value, list):
@@ -453,7 +453,7 @@ def _answer(value: Any) -> list[Turn]:
 
 def _turns(value: Any) -> list[Turn]:
     """Each message: from and value (ShareGPT), or role and content, and its marks."""
-    said = []
+    turns = []
     for message in [] if is_absent(value) else _list(value):
         try:
             role, text = read_message(message)
@@ -462,8 +462,8 @@ def _turns(value: Any) -> list[Turn]:
             raise Unusable(str(e)) from None
         if role != ASSISTANT and mark and is_absent(message.get("weight")):
             raise Unusable("marked_question")
-        said.append(Turn(role, text, mark is not False))
-    return said
+        turns.append(Turn(role, text, mark is not False))
+    return turns
 
 
 def _list(value: Any) -> list[Any]:

@@ -65,9 +65,9 @@ def f_measures(
                 old = v[index]
                 hit = old & masks[entry]
                 part = old + hit
-                whole = part + carry
-                v[index] = whole | (old - hit)
-                carry = np.uint64((part < old) | (whole < part))
+                total = part + carry
+                v[index] = total | (old - hit)
+                carry = np.uint64((part < old) | (total < part))
     common = np.empty(v.size, np.int32)
     for word in range(v.size):  # the zeros of each word
         bits = ~v[word]

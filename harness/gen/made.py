@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from harness.gen.dataset import Example, Filter
+from harness.gen.dataset import DatasetExample, Filter
 
 
-class Called(Protocol):
+class ClosedClient(Protocol):
     """What is asked of a closed harness.llm.client.Client; recipes without one do not import it."""
 
     @property
@@ -19,10 +19,10 @@ class Called(Protocol):
 
 
 @dataclass
-class Made:
+class RecipeResult:
     """A data set and how it came about. Of this harness.gen makes the artefact."""
 
-    examples: list[Example]
+    examples: list[DatasetExample]
     filters: list[Filter] = field(default_factory=list)
     """What each step proposed, dropped and kept, in order."""
     dropped: list[dict[str, Any]] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Made:
     notes: list[str] = field(default_factory=list)
     seeds: dict[str, int] = field(default_factory=dict)
     used: dict[str, Any] = field(default_factory=dict)
-    client: Called | None = None
+    client: ClosedClient | None = None
     """The closed client of a recipe that called a model."""
-    before: list[Example] | None = None
+    before: list[DatasetExample] | None = None
     """The examples as they were, for a recipe that rewrites: the card compares their lengths."""

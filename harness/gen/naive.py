@@ -33,10 +33,10 @@ from typing import Any, NamedTuple
 
 from harness.call import StageCall
 from harness.errors import InputError
-from harness.gen.dataset import Example, Filter, Lineage, write_rows
+from harness.gen.dataset import DatasetExample, Filter, Lineage, write_rows
 from harness.gen.each import SHOWN
-from harness.gen.made import Made
-from harness.gen.objects import Piece, fields_of, find_objects, find_pairs, text_of
+from harness.gen.made import RecipeResult
+from harness.gen.objects import ReplyPiece, fields_of, find_objects, find_pairs, text_of
 from harness.gen.refusals import is_other_script, is_refusal
 from harness.gen.seeds import Seed, check_seeds, is_unicode, read_seeds
 from harness.gen.similarity import Pool
@@ -73,27 +73,28 @@ Instance = tuple[str, str]
 """Input and output."""
 
 
-def make(call: StageCall, gen: NaiveGen, given: list[Example]) -> Made:
+def make(call: StageCall, gen: NaiveGen, input_examples: list[DatasetExample]) -> RecipeResult:
     """The seeds, where wanted, the new instances of their tasks, and those of the new tasks."""
     seeds = read_seeds(Path(gen.seeds.path))
     check_seeds(gen, seeds)
     _check_ids(gen, seeds)
-    tasks, old, new = Tasks(gen, seeds), Instances("given_instances"), Instances("new_instances")
+    tasks = TaskSieve(gen, seeds)
+    old, new = InstanceSieve("given_instances"), InstanceSieve("new_instances")
     client = asyncio.run(_ask(call, gen, seeds, tasks, old, new))
-    made = old.examples + new.examples
-    shown = [s.example(RECIPE, i) for s in seeds for i in range(len(s.instances))]
+    generated = old.examples + new.examples
+    seed_examples = [s.example(RECIPE, i) for s in seeds for i in range(len(s.instances))]
     without = old.without + new.without
-    return Made(
-        examples=(shown if gen.include_seeds else []) + made if made else [],
+    return RecipeResult(
+        examples=(seed_examples if gen.include_seeds else []) + generated if generated else [],
         filters=[step.filter for step in (tasks, old, new)],
         dropped=[row for step in (tasks, old, new) for row in step.dropped],
         files=[TASKS],
         counts={
-            "wanted_tasks": tasks.wanted,
+            "wanted_tasks": tasks.target,
             "new_tasks": len(tasks.kept),
             "tasks_without_new_instances": without,
             "task_requests": tasks.requests,
-            "seeds": len(shown) if gen.include_seeds else 0,
+            "seeds": len(seed_examples) if gen.include_seeds else 0,
         },
         notes=_notes(tasks, without),
         seeds={"gen": gen.seed},
@@ -128,34 +129,34 @@ class Sieve:
             rule = "cut" if reply.finish_reason == "length" else "unparsable"
         self.drop(rule, reply.request, {"text": reply.text[:SHOWN]})
 
-    def drop_piece(self, piece: Piece, reply: Reply) -> None:
+    def drop_piece(self, piece: ReplyPiece, reply: Reply) -> None:
         rule = "cut" if _is_cut(piece, reply) else "unparsable"
         self.drop(rule, reply.request, {"text": piece.text[:SHOWN]})
 
 
-class Tasks(Sieve):
+class TaskSieve(Sieve):
     """The first step: what its replies gave."""
 
     def __init__(self, gen: NaiveGen, seeds: Sequence[Seed]) -> None:
         super().__init__("tasks", "tasks")
         self.gen, self.seeds = gen, seeds
-        self.wanted = round(gen.growth * len(seeds))
-        self.limit = gen.max_requests or 20 + 4 * math.ceil(self.wanted / gen.shown)
+        self.target = round(gen.growth * len(seeds))
+        self.limit = gen.max_requests or 20 + 4 * math.ceil(self.target / gen.shown)
         self.requests = 0
         self.kept: list[NewTask] = []
         self._ids = [seed.id for seed in seeds]
-        self._known = {_plain(seed.instruction) for seed in seeds}
+        self._instructions = {_plain(seed.instruction) for seed in seeds}
         self._pool = Pool()
         for seed in seeds:
             self._pool.add(seed.instruction)
 
     @property
     def go_on(self) -> bool:
-        return len(self.kept) < self.wanted and self.requests < self.limit
+        return len(self.kept) < self.target and self.requests < self.limit
 
     def take(self, reply: Reply) -> None:
         """Sort the reply to the next request."""
-        shown = [seed.id for seed in _shown(self.gen, self.seeds, self.requests)]
+        seed_ids = [seed.id for seed in _draw_seeds(self.gen, self.seeds, self.requests)]
         self.requests += 1
         pieces = find_objects(reply.text) or find_pairs(reply.text)
         if not pieces:
@@ -167,15 +168,15 @@ class Tasks(Sieve):
                 continue
             rule, why = self._fault(pair[1])
             if rule is None:
-                self._keep(*pair, reply.request, shown)
+                self._keep(*pair, reply.request, seed_ids)
             else:
                 self.drop(rule, reply.request, {**why, "name": pair[0], "instruction": pair[1]})
 
-    def _keep(self, name: str, instruction: str, request: int, shown: Sequence[str]) -> None:
-        task = NewTask(f"new_{len(self.kept)}", name, instruction, request, shown)
+    def _keep(self, name: str, instruction: str, request: int, seed_ids: Sequence[str]) -> None:
+        task = NewTask(f"new_{len(self.kept)}", name, instruction, request, seed_ids)
         self.kept.append(task)
         self._ids.append(task.id)
-        self._known.add(_plain(instruction))
+        self._instructions.add(_plain(instruction))
         self._pool.add(instruction)
         self.keep()
 
@@ -183,83 +184,83 @@ class Tasks(Sieve):
         """The first rule that drops a pair, and what there is to say about it."""
         if is_other_script(instruction):
             return "other_script", {}
-        if _plain(instruction) in self._known:
+        if _plain(instruction) in self._instructions:
             return "repeated", {}
         if self.gen.max_similarity < 1:
-            found = self._pool.nearest_above(instruction, self.gen.max_similarity)
-            if found is not None:
-                return "similar", {"similarity": found[0], "similar_to": self._ids[found[1]]}
-        return ("surplus" if len(self.kept) == self.wanted else None), {}
+            nearest = self._pool.nearest_above(instruction, self.gen.max_similarity)
+            if nearest is not None:
+                return "similar", {"similarity": nearest[0], "similar_to": self._ids[nearest[1]]}
+        return ("surplus" if len(self.kept) == self.target else None), {}
 
 
-class Wanted(NamedTuple):
+class InstanceQuery(NamedTuple):
     """One request of the second or third step: instances of a task.
 
-    ids: of the instances; so many are taken at most. shown: ids of the seeds in the prompt. given:
-    the task's own instances in the prompt. before: the lineage of the task.
+    ids: of the instances; so many are taken at most. seed_ids: of the seeds in the prompt.
+    prompt_instances: the task's own instances in the prompt. before: the lineage of the task.
     """
 
     prompt: str
     ids: Sequence[str]
     name: str
     instruction: str
-    shown: Sequence[str]
-    given: Sequence[Instance] = ()
+    seed_ids: Sequence[str]
+    prompt_instances: Sequence[Instance] = ()
     is_classification: bool | None = None
     before: Sequence[Lineage] = ()
 
 
-class Instances(Sieve):
+class InstanceSieve(Sieve):
     """The second or third step: what its replies gave. `without`: how many tasks got nothing."""
 
     def __init__(self, step: str) -> None:
         super().__init__(step, "instances")
-        self.examples: list[Example] = []
+        self.examples: list[DatasetExample] = []
         self.without = 0
 
-    def take(self, reply: Reply, wanted: Wanted) -> None:
+    def take(self, reply: Reply, query: InstanceQuery) -> None:
         """Sort the reply to one task's request."""
-        taken: list[Instance] = []
+        instances: list[Instance] = []
         pieces = find_objects(reply.text)
         if not pieces:
             self.drop_reply(reply)
         for piece in pieces:
-            found = _instances_of(piece)
-            if not found:
+            candidates = _instances_of(piece)
+            if not candidates:
                 self.drop_piece(piece, reply)
-            for instance in found:
-                rule = _fault(piece, instance, wanted, taken)
+            for instance in candidates:
+                rule = _fault(piece, instance, query, instances)
                 if rule is None:
-                    taken.append(instance)
+                    instances.append(instance)
                     self.keep()
                 else:
-                    told = str((piece.fields or {}).get("instruction", wanted.instruction))
+                    instruction = str((piece.fields or {}).get("instruction", query.instruction))
                     content = {"input": instance[0], "output": instance[1]}
-                    self.drop(rule, reply.request, {"instruction": told, **content})
-        self.without += not taken
-        self.examples += _examples(wanted, taken, reply.request, self.filter.step)
+                    self.drop(rule, reply.request, {"instruction": instruction, **content})
+        self.without += not instances
+        self.examples += _examples(query, instances, reply.request, self.filter.step)
 
 
 async def _ask(
     call: StageCall,
     gen: NaiveGen,
     seeds: Sequence[Seed],
-    tasks: Tasks,
-    old: Instances,
-    new: Instances,
+    tasks: TaskSieve,
+    old: InstanceSieve,
+    new: InstanceSieve,
 ) -> Client:
     async with open_client(call, gen.teacher, gen.transcript) as client:
         await _find_tasks(client, gen, tasks)
         write_rows(call.folder / TASKS, (task.row() for task in tasks.kept))
         await _find_instances(client, gen, old, [_of_seed(gen, seed) for seed in seeds])
         examples = (_example_for(gen, seeds, number) for number in range(len(tasks.kept)))
-        wanted = [_of_new(gen, *pair) for pair in zip(tasks.kept, examples, strict=True)]
-        await _find_instances(client, gen, new, wanted)
+        queries = [_of_new(gen, *pair) for pair in zip(tasks.kept, examples, strict=True)]
+        await _find_instances(client, gen, new, queries)
     return client
 
 
-async def _find_tasks(client: Client, gen: NaiveGen, tasks: Tasks) -> None:
-    progress = Progress("tasks", tasks.wanted, "tasks")
+async def _find_tasks(client: Client, gen: NaiveGen, tasks: TaskSieve) -> None:
+    progress = Progress("tasks", tasks.target, "tasks")
     while tasks.go_on:
         last = min(tasks.requests + gen.requests_per_round, tasks.limit)
         bodies = [_task_body(gen, tasks.seeds, n) for n in range(tasks.requests, last)]
@@ -270,9 +271,9 @@ async def _find_tasks(client: Client, gen: NaiveGen, tasks: Tasks) -> None:
 
 
 async def _find_instances(
-    client: Client, gen: NaiveGen, step: Instances, wanted: Sequence[Wanted]
+    client: Client, gen: NaiveGen, step: InstanceSieve, queries: Sequence[InstanceQuery]
 ) -> None:
-    progress, done = Progress(step.filter.step, len(wanted), "tasks"), 0
+    progress, done = Progress(step.filter.step, len(queries), "tasks"), 0
 
     def show(index: int, reply: Reply) -> None:
         nonlocal done
@@ -280,12 +281,12 @@ async def _find_instances(
         progress.show(done)
 
     sampling = gen.sampling.model_dump(exclude_none=True)
-    bodies = [_body(one.prompt, sampling) for one in wanted]
-    for reply, one in zip(await client.gather(bodies, show), wanted, strict=True):
-        step.take(reply, one)
+    bodies = [_body(query.prompt, sampling) for query in queries]
+    for reply, query in zip(await client.gather(bodies, show), queries, strict=True):
+        step.take(reply, query)
 
 
-def _shown(gen: NaiveGen, seeds: Sequence[Seed], number: int) -> list[Seed]:
+def _draw_seeds(gen: NaiveGen, seeds: Sequence[Seed], number: int) -> list[Seed]:
     """The seeds that request `number` shows, whatever the requests before it brought."""
     return random.Random(f"{gen.seed}/{number}").sample(seeds, gen.shown)
 
@@ -296,33 +297,33 @@ def _example_for(gen: NaiveGen, seeds: Sequence[Seed], number: int) -> Seed:
 
 
 def _task_body(gen: NaiveGen, seeds: Sequence[Seed], number: int) -> dict[str, Any]:
-    pairs = [_pair_line(seed.name, seed.instruction) for seed in _shown(gen, seeds, number)]
+    pairs = [_pair_line(seed.name, seed.instruction) for seed in _draw_seeds(gen, seeds, number)]
     sampling = gen.sampling.model_dump(exclude_none=True)
     if "seed" in sampling:
         sampling["seed"] += number
     return _body(_place(gen.tasks_prompt.text, {"examples": "\n".join(pairs)}), sampling)
 
 
-def _of_seed(gen: NaiveGen, seed: Seed) -> Wanted:
-    return Wanted(
+def _of_seed(gen: NaiveGen, seed: Seed) -> InstanceQuery:
+    return InstanceQuery(
         prompt=_place(gen.given_prompt.text, {"task": _whole_line(seed)}),
         ids=[f"{seed.id}_g{i}" for i in range(1, gen.given_instances + 1)],
         name=seed.name,
         instruction=seed.instruction,
-        shown=(seed.id,),
-        given=seed.instances,
+        seed_ids=(seed.id,),
+        prompt_instances=seed.instances,
         is_classification=seed.is_classification,
     )
 
 
-def _of_new(gen: NaiveGen, task: NewTask, example: Seed) -> Wanted:
+def _of_new(gen: NaiveGen, task: NewTask, example: Seed) -> InstanceQuery:
     lines = {"example": _whole_line(example), "task": _pair_line(task.name, task.instruction)}
-    return Wanted(
+    return InstanceQuery(
         prompt=_place(gen.new_prompt.text, lines),
         ids=[f"{task.id}_{i}" for i in range(gen.new_instances)],
         name=task.name,
         instruction=task.instruction,
-        shown=(example.id,),
+        seed_ids=(example.id,),
         before=(Lineage(RECIPE, "tasks", (task.request,), task.shown),),
     )
 
@@ -342,12 +343,12 @@ def _pair_line(name: str, instruction: str) -> str:
 
 
 def _whole_line(seed: Seed) -> str:
-    instances = [{"input": given, "output": output} for given, output in seed.instances]
+    instances = [{"input": input_text, "output": output} for input_text, output in seed.instances]
     line = {"name": seed.name, "instruction": seed.instruction, "instances": instances}
     return json.dumps(line, ensure_ascii=False)
 
 
-def _pair_of(piece: Piece, reply: Reply) -> tuple[str, str] | None:
+def _pair_of(piece: ReplyPiece, reply: Reply) -> tuple[str, str] | None:
     """Name and instruction, neither of them empty."""
     if piece.fields is None or _is_cut(piece, reply):
         return None
@@ -357,57 +358,57 @@ def _pair_of(piece: Piece, reply: Reply) -> tuple[str, str] | None:
     return name, instruction
 
 
-def _is_cut(piece: Piece, reply: Reply) -> bool:
+def _is_cut(piece: ReplyPiece, reply: Reply) -> bool:
     return piece.is_open and reply.finish_reason == "length"
 
 
-def _instances_of(piece: Piece) -> list[Instance]:
+def _instances_of(piece: ReplyPiece) -> list[Instance]:
     """The instances in an object: a task's with `instances`, or an instance alone. One that cannot
     be read makes the object unreadable."""
     if piece.fields is None:
         return []
     held = piece.fields.get("instances", piece.fields)
-    found = [_instance(value) for value in (held if isinstance(held, list) else [held])]
-    instances = [instance for instance in found if instance is not None]
-    return instances if len(instances) == len(found) else []
+    parsed = [_instance(value) for value in (held if isinstance(held, list) else [held])]
+    instances = [instance for instance in parsed if instance is not None]
+    return instances if len(instances) == len(parsed) else []
 
 
 def _instance(value: Any) -> Instance | None:
     fields = fields_of(value) or {}
-    given, output = text_of(fields.get("input") or ""), text_of(fields.get("output"))
-    if given is None or output is None or not is_unicode(given + output):
+    input_text, output = text_of(fields.get("input") or ""), text_of(fields.get("output"))
+    if input_text is None or output is None or not is_unicode(input_text + output):
         return None
-    return given, output
+    return input_text, output
 
 
 def _fault(
-    piece: Piece, instance: Instance, wanted: Wanted, taken: Sequence[Instance]
+    piece: ReplyPiece, instance: Instance, query: InstanceQuery, earlier: Sequence[Instance]
 ) -> str | None:
     """The first rule that drops an instance."""
     instruction = (piece.fields or {}).get("instruction")
-    if instruction is not None and _plain(str(instruction)) != _plain(wanted.instruction):
+    if instruction is not None and _plain(str(instruction)) != _plain(query.instruction):
         return "other_task"
     if not instance[1]:
         return "empty_output"
-    if _plain_instance(instance) in map(_plain_instance, wanted.given):
+    if _plain_instance(instance) in map(_plain_instance, query.prompt_instances):
         return "given"
-    if _plain_instance(instance) in map(_plain_instance, taken):
+    if _plain_instance(instance) in map(_plain_instance, earlier):
         return "repeated"
-    return "surplus" if len(taken) == len(wanted.ids) else None
+    return "surplus" if len(earlier) == len(query.ids) else None
 
 
 def _examples(
-    wanted: Wanted, taken: Iterable[Instance], request: int, step: str
-) -> Iterator[Example]:
-    lineage = (*wanted.before, Lineage(RECIPE, step, (request,), wanted.shown))
-    for name, (given, output) in zip(wanted.ids, taken, strict=False):
-        yield Example(
+    query: InstanceQuery, instances: Iterable[Instance], request: int, step: str
+) -> Iterator[DatasetExample]:
+    lineage = (*query.before, Lineage(RECIPE, step, (request,), query.seed_ids))
+    for name, (input_text, output) in zip(query.ids, instances, strict=False):
+        yield DatasetExample(
             id=name,
-            name=wanted.name,
-            instruction=wanted.instruction,
-            input=given,
+            name=query.name,
+            instruction=query.instruction,
+            input=input_text,
             output=output,
-            is_classification=wanted.is_classification,
+            is_classification=query.is_classification,
             lineage=lineage,
         )
 
@@ -422,20 +423,20 @@ def _plain_instance(instance: Instance) -> Instance:
 
 
 def _check_ids(gen: NaiveGen, seeds: Sequence[Seed]) -> None:
-    ours = {name for seed in seeds for name in _of_seed(gen, seed).ids}
-    taken = [seed.id for seed in seeds if seed.id in ours or _NEW_ID.fullmatch(seed.id)]
-    if taken:
+    recipe_ids = {name for seed in seeds for name in _of_seed(gen, seed).ids}
+    clashes = [seed.id for seed in seeds if seed.id in recipe_ids or _NEW_ID.fullmatch(seed.id)]
+    if clashes:
         raise InputError(
-            f"the seed ids {', '.join(taken[:NAMED])} are ones that the recipe gives",
+            f"the seed ids {', '.join(clashes[:NAMED])} are ones that the recipe gives",
             hint="rename these seed tasks",
         )
 
 
-def _notes(tasks: Tasks, without: int) -> list[str]:
+def _notes(tasks: TaskSieve, without: int) -> list[str]:
     notes = []
-    if len(tasks.kept) < tasks.wanted:
+    if len(tasks.kept) < tasks.target:
         notes.append(
-            f"{len(tasks.kept)} of {tasks.wanted} new tasks after {tasks.requests} requests, "
+            f"{len(tasks.kept)} of {tasks.target} new tasks after {tasks.requests} requests, "
             f"gen.max_requests' limit; dropped: {tasks.filter.tally()}"
         )
     if without:

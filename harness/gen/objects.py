@@ -38,7 +38,7 @@ _HEADING = re.compile(r"(?:(?:pair|task|example)[ #]*\d{0,4}|\(?\d{1,4}[.)])?", 
 """What may stand on a line of its own before the next pair, beside rules and marks."""
 
 
-class Piece(NamedTuple):
+class ReplyPiece(NamedTuple):
     """A piece of a reply. `fields` (names in lower case) is None where it cannot be read.
 
     is_open: nothing shows where it ends, so that in a reply that was cut it is not whole.
@@ -49,16 +49,16 @@ class Piece(NamedTuple):
     is_open: bool = False
 
 
-def find_objects(reply: str) -> list[Piece]:
+def find_objects(reply: str) -> list[ReplyPiece]:
     """The objects in a reply, in order; the text around them does not count.
 
     Numbers come as their text. An object that only wraps others, `{"tasks": [...]}` for example,
     stands for those.
     """
-    pieces: list[Piece] = []
+    pieces: list[ReplyPiece] = []
     at = unreadable = 0
-    while found := _START.search(reply, at):
-        start = found.start()
+    while opening := _START.search(reply, at):
+        start = opening.start()
         value, end = _read(reply, start)
         at = _resume(reply, start) if end is None else end
         unreadable += value is None
@@ -69,16 +69,16 @@ def find_objects(reply: str) -> list[Piece]:
     return pieces
 
 
-def find_pairs(reply: str) -> list[Piece]:
+def find_pairs(reply: str) -> list[ReplyPiece]:
     """The `Name: ... Instruction: ...` pairs in a reply, in order."""
     labels = list(_NAME.finditer(reply))
-    pieces: list[Piece] = []
+    pieces: list[ReplyPiece] = []
     for label, following in itertools.zip_longest(labels, labels[1:]):
         text = reply[label.start() : following.start() if following else len(reply)]
         body = text[label.end() - label.start() :]
         if following is not None:
             body = _without_heading(body)
-        pieces.append(Piece(text.strip(), _pair(body), is_open=following is None))
+        pieces.append(ReplyPiece(text.strip(), _pair(body), is_open=following is None))
     return pieces
 
 
@@ -111,13 +111,13 @@ def without_quotes(text: str) -> str:
     return text
 
 
-def _unwrapped(text: str, value: Any, is_open: bool) -> Iterator[Piece]:
+def _unwrapped(text: str, value: Any, is_open: bool) -> Iterator[ReplyPiece]:
     fields = fields_of(value)
     members = _members(fields or {})
     if not members:
-        yield Piece(text, fields, is_open)
+        yield ReplyPiece(text, fields, is_open)
     for member in members:
-        yield Piece(json.dumps(member, ensure_ascii=False), fields_of(member))
+        yield ReplyPiece(json.dumps(member, ensure_ascii=False), fields_of(member))
 
 
 def _members(fields: dict[str, Any]) -> list[dict[str, Any]]:
@@ -142,10 +142,10 @@ def _read(text: str, start: int) -> tuple[Any, int | None]:
 def _end(text: str, start: int) -> int | None:
     """Where the brace at `start` is closed."""
     depth = 0
-    for found in _QUOTED_OR_BRACE.finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(found[0], 0)
+    for token in _QUOTED_OR_BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(token[0], 0)
         if depth == 0:
-            return found.end()
+            return token.end()
     return None
 
 
@@ -154,9 +154,9 @@ def _resume(text: str, start: int) -> int:
     not indented further, so that no inner object is taken for one of the list."""
     line = text.rfind("\n", 0, start) + 1
     indent = len(text[line:start]) - len(text[line:start].lstrip())
-    for found in _LINE_START.finditer(text, start + 1):
-        if len(found["indent"]) <= indent:
-            return found.start("brace")
+    for line_start in _LINE_START.finditer(text, start + 1):
+        if len(line_start["indent"]) <= indent:
+            return line_start.start("brace")
     return len(text)
 
 

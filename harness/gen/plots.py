@@ -66,17 +66,17 @@ def _find_place_for_caches(work: Path) -> None:
     if "MPLCONFIGDIR" in os.environ:
         return
     home = Path(os.path.expanduser("~"))
-    wanted = {
+    folders = {
         Path(os.environ.get(variable) or home / default) / "matplotlib"
         for variable, default in (("XDG_CONFIG_HOME", ".config"), ("XDG_CACHE_HOME", ".cache"))
     }
-    if not all(map(_can_be_written, wanted)):
+    if not all(map(_can_be_written, folders)):
         os.environ["MPLCONFIGDIR"] = str(work / ".matplotlib")
 
 
 def _can_be_written(folder: Path) -> bool:
-    there = next(p for p in (folder, *folder.parents) if p.exists())
-    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
 def _compared(card: Card) -> bool:
@@ -89,27 +89,27 @@ def _lengths(card: Card, figure: Any) -> None:
     figure.set_size_inches(7.5, 2.3 * len(ordered))
     panels = figure.subplots(len(ordered), 1, squeeze=False)[:, 0]
     for axes, name in zip(panels, ordered, strict=True):
-        found = texts[name]
-        _bars(axes, found["bins"], _whole, COLOURS[name])
-        median = found["percentiles"]["50"]
-        axes.set_title(f"{name}: n = {found['n']:,}, median {median:,g} words")
+        lengths = texts[name]
+        _bars(axes, lengths["bins"], _range_label, COLOURS[name])
+        median = lengths["percentiles"]["50"]
+        axes.set_title(f"{name}: n = {lengths['n']:,}, median {median:,g} words")
         axes.set_ylabel("examples")
         axes.set_xlabel(f"length of {name} (words, {_GROWING})")
 
 
 def _novelty(card: Card, figure: Any) -> None:
-    found = card["novelty"]
-    axes = _one(figure)
-    _bars(axes, found["bins"], lambda b: f"{b['from']:.1f}–{b['to']:.1f}", COLOURS["instruction"])
-    of = "" if found["sample_seed"] is None else f", a random sample of {found['comparable']:,}"
-    axes.set_title(f"Novelty of instructions: n = {found['measured']:,}{of}")
+    novelty = card["novelty"]
+    axes = _single_axes(figure)
+    _bars(axes, novelty["bins"], lambda b: f"{b['from']:.1f}–{b['to']:.1f}", COLOURS["instruction"])
+    of = "" if novelty["sample_seed"] is None else f", a random sample of {novelty['comparable']:,}"
+    axes.set_title(f"Novelty of instructions: n = {novelty['measured']:,}{of}")
     axes.set_xlabel("highest ROUGE-L F-measure with an earlier instruction (1: the same words)")
     axes.set_ylabel("instructions")
 
 
 def _verbs(card: Card, figure: Any) -> None:
-    found = card["verbs"]
-    top = found["top"]
+    verbs = card["verbs"]
+    top = verbs["top"]
     figure.set_size_inches(8.5, 1.2 + 0.3 * len(top))
     axes = figure.subplots()
     axes.grid(False)
@@ -132,18 +132,18 @@ def _verbs(card: Card, figure: Any) -> None:
         "distinct instructions; dark to light: the objects named beside the bar, grey: all others"
     )
     axes.set_title(
-        f"Most frequent verbs and their objects: n = {found['with_pair']:,} with such a pair, of "
-        f"{found['instructions']:,}"
+        f"Most frequent verbs and their objects: n = {verbs['with_pair']:,} with such a pair, of "
+        f"{verbs['instructions']:,}"
     )
 
 
 def _before_after(card: Card, figure: Any) -> None:
-    both = card["rewritten"]
-    axes = _one(figure)
-    places = max((both["before"]["bins"], both["after"]["bins"]), key=len)
+    comparison = card["rewritten"]
+    axes = _single_axes(figure)
+    places = max((comparison["before"]["bins"], comparison["after"]["bins"]), key=len)
     for offset, name in ((-0.21, "before"), (0.21, "after")):
-        counts = [b["count"] for b in both[name]["bins"]]
-        median = both[name]["percentiles"]["50"]
+        counts = [b["count"] for b in comparison[name]["bins"]]
+        median = comparison[name]["percentiles"]["50"]
         axes.bar(
             [i + offset for i in range(len(counts))],
             counts,
@@ -151,34 +151,35 @@ def _before_after(card: Card, figure: Any) -> None:
             color=COLOURS[name],
             label=f"{name}: median {median:,g} words",
         )
-    _ticks(axes, [_whole(b) for b in places])
+    _ticks(axes, [_range_label(b) for b in places])
     axes.legend(frameon=False)
     axes.set_title(
-        f"Outputs before and after: n = {both['compared']:,}, {both['longer']:,} of them longer"
+        f"Outputs before and after: n = {comparison['compared']:,}, "
+        f"{comparison['longer']:,} of them longer"
     )
     axes.set_xlabel(f"length of output (words, {_GROWING})")
     axes.set_ylabel("examples")
 
 
 def _ratings(card: Card, figure: Any) -> None:
-    found = card["ratings"]
-    axes = _one(figure)
+    ratings = card["ratings"]
+    axes = _single_axes(figure)
 
     def label(b: Mapping[str, Any]) -> str:
         return f"{b['from']:g}" + (f"–{b['to']:g}" if b["to"] != b["from"] else "")
 
-    _bars(axes, found["bins"], label, COLOURS["output"])
-    axes.set_title(f"Ratings: n = {found['rated']:,}, not rated {found['unrated']:,}")
+    _bars(axes, ratings["bins"], label, COLOURS["output"])
+    axes.set_title(f"Ratings: n = {ratings['rated']:,}, not rated {ratings['unrated']:,}")
     axes.set_xlabel("rating")
     axes.set_ylabel("examples")
 
 
-def _one(figure: Any) -> Any:
+def _single_axes(figure: Any) -> Any:
     figure.set_size_inches(7.5, 3.6)
     return figure.subplots()
 
 
-def _whole(b: Mapping[str, Any]) -> str:
+def _range_label(b: Mapping[str, Any]) -> str:
     """The whole numbers of a bin."""
     return f"{b['from']:,}" + (f"–{b['to']:,}" if b["to"] != b["from"] else "")
 

@@ -14,9 +14,9 @@ from collections import Counter
 from typing import Any, Literal
 
 from harness.call import StageCall
-from harness.gen.dataset import Example, Filter, Lineage, write_rows
+from harness.gen.dataset import DatasetExample, Filter, Lineage, write_rows
 from harness.gen.each import SHOWN, ask, require_outputs, unseen
-from harness.gen.made import Made
+from harness.gen.made import RecipeResult
 from harness.gen.refusals import is_refusal
 from harness.llm.prompt import fill
 from harness.llm.reply import Reply
@@ -49,34 +49,34 @@ _BETWEEN_RATINGS = re.compile(r"[,;|] ")
 _MARKS = re.compile(r"[*_`#]+")
 
 
-def make(call: StageCall, gen: RateGen, given: list[Example]) -> Made:
+def make(call: StageCall, gen: RateGen, input_examples: list[DatasetExample]) -> RecipeResult:
     """The examples with their ratings, in their order; ratings that they had are replaced."""
-    require_outputs(RECIPE, given)
-    bodies = [_body(gen, example) for example in given]
+    require_outputs(RECIPE, input_examples)
+    bodies = [_body(gen, example) for example in input_examples]
     client, replies = ask(call, gen.judge, gen.transcript, bodies, RECIPE)
-    examples: list[Example] = []
+    examples: list[DatasetExample] = []
     unrated: list[dict[str, Any]] = []
-    for example, reply in zip(given, replies, strict=True):
-        found = read_rating(reply, gen.lowest, gen.highest)
-        rating = None if isinstance(found, str) else found
+    for example, reply in zip(input_examples, replies, strict=True):
+        rating_or_reason = read_rating(reply, gen.lowest, gen.highest)
+        rating = None if isinstance(rating_or_reason, str) else rating_or_reason
         lineage = Lineage(RECIPE, RECIPE, (reply.request,))
         examples.append(example.after(lineage, rating=rating))
-        if isinstance(found, str):
-            at = {"id": example.id, "reason": found, "request": reply.request}
+        if isinstance(rating_or_reason, str):
+            at = {"id": example.id, "reason": rating_or_reason, "request": reply.request}
             unrated.append({**at, "reply": reply.text[:SHOWN]})
     write_rows(call.folder / RATINGS, (_row(example) for example in examples))
     write_rows(call.folder / UNRATED, unrated)
     reasons = Counter(row["reason"] for row in unrated)
-    rated = len(given) - len(unrated)
-    return Made(
+    rated = len(input_examples) - len(unrated)
+    return RecipeResult(
         # A data set of which nothing was rated is not what was asked for.
         examples=examples if rated else [],
-        filters=[_filter(len(given), reasons if not rated else Counter())],
+        filters=[_filter(len(input_examples), reasons if not rated else Counter())],
         dropped=[{"step": RECIPE, "rule": r["reason"], **r} for r in unrated] if not rated else [],
         files=[RATINGS, UNRATED],
         counts={"rated": rated, "unrated": len(unrated)}
         | {f"unrated_{reason}": n for reason, n in sorted(reasons.items())},
-        notes=_notes(len(given), reasons) + unseen(given),
+        notes=_notes(len(input_examples), reasons) + unseen(input_examples),
         client=client,
     )
 
@@ -100,18 +100,18 @@ def read_rating(reply: Reply, lowest: float, highest: float) -> float | Reason:
     if not numbers:
         return "no_number"
     ratings = [_RATING.fullmatch(part) for part in _BETWEEN_RATINGS.split(line)]
-    whole = [rating for rating in ratings if rating is not None]
-    if len(whole) < len(ratings):
+    matches = [rating for rating in ratings if rating is not None]
+    if len(matches) < len(ratings):
         return "several_numbers" if len({*map(float, numbers)}) > 1 else "other_words"
-    if len({float(rating["score"]) for rating in whole}) > 1:
+    if len({float(rating["score"]) for rating in matches}) > 1:
         return "several_numbers"
-    if any(rating["scale"] and float(rating["scale"]) != highest for rating in whole):
+    if any(rating["scale"] and float(rating["scale"]) != highest for rating in matches):
         return "other_scale"
-    score = float(whole[0]["score"])
+    score = float(matches[0]["score"])
     return score if lowest <= score <= highest else "out_of_range"
 
 
-def _body(gen: RateGen, example: Example) -> dict[str, Any]:
+def _body(gen: RateGen, example: DatasetExample) -> dict[str, Any]:
     parts = {
         "instruction": example.instruction,
         "input": example.input,
@@ -122,7 +122,7 @@ def _body(gen: RateGen, example: Example) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": fill(gen.prompt.text, parts)}], **sampling}
 
 
-def _row(example: Example) -> dict[str, Any]:
+def _row(example: DatasetExample) -> dict[str, Any]:
     request = example.lineage[-1].requests[0]
     return {"id": example.id, "rating": example.rating, "request": request}
 
@@ -131,8 +131,8 @@ def _filter(proposed: int, dropped: Counter[str]) -> Filter:
     return Filter(RECIPE, "examples", proposed, proposed - dropped.total(), dropped)
 
 
-def _notes(given: int, reasons: Counter[str]) -> list[str]:
+def _notes(total: int, reasons: Counter[str]) -> list[str]:
     if not reasons:
         return []
     tally = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in sorted(reasons.items()))
-    return [f"{reasons.total()} of {given} examples have no rating ({tally}): see {UNRATED}"]
+    return [f"{reasons.total()} of {total} examples have no rating ({tally}): see {UNRATED}"]

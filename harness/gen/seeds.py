@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.errors import InputError
-from harness.gen.dataset import Example, Lineage
+from harness.gen.dataset import DatasetExample, Lineage
 from harness.spec.recipes import AlpacaGen, NaiveGen, SeedsGen, SelfInstructGen
 from harness.texts import read_text
 
 FAULTS_SHOWN = 10
 
 
-class Task(NamedTuple):
+class AlpacaTask(NamedTuple):
     """One example of a data set; `input` is "" where the instruction says everything."""
 
     instruction: str
@@ -32,18 +32,18 @@ class Seed(NamedTuple):
     """None where the file does not say."""
 
     @property
-    def task(self) -> Task:
+    def task(self) -> AlpacaTask:
         """The task with the first of its instances."""
-        return Task(self.instruction, *self.instances[0])
+        return AlpacaTask(self.instruction, *self.instances[0])
 
-    def example(self, recipe: str, instance: int = 0) -> Example:
+    def example(self, recipe: str, instance: int = 0) -> DatasetExample:
         """One instance as a row of a data set; the first has the seed's own id."""
-        given, output = self.instances[instance]
-        return Example(
+        input_text, output = self.instances[instance]
+        return DatasetExample(
             id=self.id if instance == 0 else f"{self.id}_{instance}",
             name=self.name,
             instruction=self.instruction,
-            input=given,
+            input=input_text,
             output=output,
             is_classification=self.is_classification,
             origin="seed",
@@ -93,15 +93,15 @@ def check_seeds(
     gen: AlpacaGen | SelfInstructGen | NaiveGen | SeedsGen, seeds: Sequence[Seed]
 ) -> None:
     """Raises InputError for fewer seeds than a recipe's request shows, or without what it shows."""
-    setting, shown, what, which = "gen.shown", 0, "examples", "seeds"
+    setting, count, what, which = "gen.shown", 0, "examples", "seeds"
     if isinstance(gen, AlpacaGen):
-        shown = gen.shown
+        count = gen.shown
     elif isinstance(gen, SelfInstructGen):
-        setting, shown, what = "gen.instructions.shown", gen.instructions.shown, "instructions"
+        setting, count, what = "gen.instructions.shown", gen.instructions.shown, "instructions"
         if gen.classification_seeds_only:
             seeds, which = classification(seeds), "classification seeds"
     elif isinstance(gen, NaiveGen):
-        shown, what = gen.shown if gen.growth else 0, "pairs"
+        count, what = gen.shown if gen.growth else 0, "pairs"
         nameless = [seed.id for seed in seeds if not seed.name.strip()]
         if nameless:
             more = ", ..." if len(nameless) > FAULTS_SHOWN else ""
@@ -110,9 +110,9 @@ def check_seeds(
                 f"{', '.join(nameless[:FAULTS_SHOWN])}{more}",
                 hint="give each seed task a `name`",
             )
-    if shown > len(seeds):
+    if count > len(seeds):
         raise InputError(
-            f"{setting} asks for {shown} {what} a request, and there are {len(seeds)} {which}",
+            f"{setting} asks for {count} {what} a request, and there are {len(seeds)} {which}",
             hint=f"lower {setting} or give more seed tasks",
         )
 

@@ -4,15 +4,15 @@ from pathlib import Path
 
 from harness.call import StageCall
 from harness.errors import InputError
-from harness.gen.dataset import Example, Filter
-from harness.gen.made import Made
+from harness.gen.dataset import DatasetExample, Filter
+from harness.gen.made import RecipeResult
 from harness.gen.seeds import read_seeds
 from harness.spec.recipes import SeedsGen
 
 RECIPE = "seeds_only"
 
 
-def make(call: StageCall, gen: SeedsGen, given: list[Example]) -> Made:
+def make(call: StageCall, gen: SeedsGen, input_examples: list[DatasetExample]) -> RecipeResult:
     """Each seed task with its first instance, or with every one of them.
 
     Raises:
@@ -20,30 +20,30 @@ def make(call: StageCall, gen: SeedsGen, given: list[Example]) -> Made:
             called as another seed is.
     """
     seeds = read_seeds(Path(gen.seeds.path))
-    made = Made([], [Filter("seeds", "instances")], counts={"seeds": len(seeds)})
-    [step] = made.filters
+    result = RecipeResult([], [Filter("seeds", "instances")], counts={"seeds": len(seeds)})
+    [step] = result.filters
     for seed in seeds:
         for number in range(len(seed.instances)):
             example = seed.example(RECIPE, number)
             step.proposed += 1
             if number == 0 or gen.all_instances:
-                made.examples.append(example)
+                result.examples.append(example)
                 continue
             step.dropped["further_instance"] += 1
             content = {"instruction": example.instruction, "input": example.input}
             at = {"step": "seeds", "rule": "further_instance", "id": example.id}
-            made.dropped.append({**at, **content, "output": example.output})
-    step.kept = len(made.examples)
-    _check_ids(made.examples)
-    return made
+            result.dropped.append({**at, **content, "output": example.output})
+    step.kept = len(result.examples)
+    _check_ids(result.examples)
+    return result
 
 
-def _check_ids(examples: list[Example]) -> None:
-    seen: set[str] = set()
+def _check_ids(examples: list[DatasetExample]) -> None:
+    ids: set[str] = set()
     for example in examples:
-        if example.id in seen:
+        if example.id in ids:
             raise InputError(
                 f"the id {example.id!r} of a seed task is also that of another one's instance",
                 "Rename the seed task, or leave out all_instances.",
             )
-        seen.add(example.id)
+        ids.add(example.id)

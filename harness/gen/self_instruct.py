@@ -23,67 +23,73 @@ import asyncio
 from pathlib import Path
 
 from harness.call import StageCall
-from harness.gen.dataset import Example, write_rows
-from harness.gen.made import Made
+from harness.gen.dataset import DatasetExample, write_rows
+from harness.gen.made import RecipeResult
 from harness.gen.seeds import Seed, check_seeds, classification, read_seeds
 from harness.gen.self_instruct_classification import classify
 from harness.gen.self_instruct_instances import instantiate
 from harness.gen.self_instruct_instructions import instruct
 from harness.gen.self_instruct_prepare import PROMPTS, encode, prepare
-from harness.gen.self_instruct_steps import RECIPE, Step
+from harness.gen.self_instruct_steps import RECIPE, StepResult
 from harness.llm.progress import Progress
 from harness.llm.stage_calls import open_client
 from harness.spec.recipes import SelfInstructGen
 
 
-def make(call: StageCall, gen: SelfInstructGen, given: list[Example]) -> Made:
+def make(
+    call: StageCall, gen: SelfInstructGen, input_examples: list[DatasetExample]
+) -> RecipeResult:
     """The seeds, where wanted, and the instances that the teacher wrote."""
     seeds = read_seeds(Path(gen.seeds.path))
     check_seeds(gen, seeds)
-    shown = classification(seeds) if gen.classification_seeds_only else seeds
-    made = Made([], seeds={"instructions": gen.instructions.seed, "prepare": gen.prepare.seed})
-    asyncio.run(_make(call, gen, shown, made))
-    if made.examples and gen.include_seeds:
+    prompt_seeds = classification(seeds) if gen.classification_seeds_only else seeds
+    result = RecipeResult(
+        [], seeds={"instructions": gen.instructions.seed, "prepare": gen.prepare.seed}
+    )
+    asyncio.run(_make(call, gen, prompt_seeds, result))
+    if result.examples and gen.include_seeds:
         instances = [seed.example(RECIPE, i) for seed in seeds for i in range(len(seed.instances))]
-        made.counts["seeds"] = len(instances)
-        made.examples = instances + made.examples
+        result.counts["seeds"] = len(instances)
+        result.examples = instances + result.examples
     if gen.prepare.encodings is not None:
-        rows = encode(made.examples, gen.prepare.encodings, gen.prepare.seed)
-        made.counts["prompts"] = len(rows)
+        rows = encode(result.examples, gen.prepare.encodings, gen.prepare.seed)
+        result.counts["prompts"] = len(rows)
         write_rows(call.folder / PROMPTS, rows)
-        made.files.append(PROMPTS)
-    return made
+        result.files.append(PROMPTS)
+    return result
 
 
-async def _make(call: StageCall, gen: SelfInstructGen, seeds: list[Seed], made: Made) -> None:
+async def _make(
+    call: StageCall, gen: SelfInstructGen, seeds: list[Seed], result: RecipeResult
+) -> None:
     """The four steps, one after the other; `seeds` are those to show."""
-    async with open_client(call, gen.teacher, gen.transcript) as made.client:
-        step, tasks = await instruct(made.client, gen, seeds)
-        _note(call, made, step)
+    async with open_client(call, gen.teacher, gen.transcript) as result.client:
+        step, tasks = await instruct(result.client, gen, seeds)
+        _note(call, result, step)
         if len(tasks) < gen.instructions.count:
-            made.notes.append(_short(gen, step))
+            result.notes.append(_short(gen, step))
         if not tasks:
             return
-        step, tasks = await classify(made.client, gen, tasks)
-        _note(call, made, step)
-        step, instances = await instantiate(made.client, gen, tasks)
-        _note(call, made, step)
-    step, made.examples = prepare(instances, gen.prepare)
+        step, tasks = await classify(result.client, gen, tasks)
+        _note(call, result, step)
+        step, instances = await instantiate(result.client, gen, tasks)
+        _note(call, result, step)
+    step, result.examples = prepare(instances, gen.prepare)
     Progress("prepare", step.filter.proposed, "instances").show(step.filter.proposed)
-    made.filters.append(step.filter)
-    made.dropped += step.dropped
+    result.filters.append(step.filter)
+    result.dropped += step.dropped
 
 
-def _note(call: StageCall, made: Made, step: Step) -> None:
+def _note(call: StageCall, result: RecipeResult, step: StepResult) -> None:
     """Write a finished step's file, and put down what it did."""
     write_rows(call.folder / step.file, step.rows)
-    made.files.append(step.file)
-    made.filters.append(step.filter)
-    made.dropped += step.dropped
-    made.counts |= step.counts
+    result.files.append(step.file)
+    result.filters.append(step.filter)
+    result.dropped += step.dropped
+    result.counts |= step.counts
 
 
-def _short(gen: SelfInstructGen, step: Step) -> str:
+def _short(gen: SelfInstructGen, step: StepResult) -> str:
     return (
         f"{step.filter.kept} of {gen.instructions.count} instructions after "
         f"{step.counts['instruction_requests']} requests, gen.instructions.max_requests' limit; "

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from harness.gen.dataset import Example, Filter, Lineage
+from harness.gen.dataset import DatasetExample, Filter, Lineage
 from harness.gen.self_instruct_parse import read_instances
-from harness.gen.self_instruct_steps import RECIPE, Request, Step, Task, gather
+from harness.gen.self_instruct_steps import RECIPE, GeneratedTask, Request, StepResult, gather
 from harness.llm.client import Client
 from harness.llm.progress import Progress
 from harness.llm.prompt import fill
@@ -15,13 +15,13 @@ NAME = "instances"
 
 
 async def instantiate(
-    client: Client, gen: SelfInstructGen, tasks: Sequence[Task]
-) -> tuple[Step, list[list[Example]]]:
+    client: Client, gen: SelfInstructGen, tasks: Sequence[GeneratedTask]
+) -> tuple[StepResult, list[list[DatasetExample]]]:
     """The good instances of each task."""
-    step = Step(f"{NAME}.jsonl", Filter(NAME, NAME))
+    step = StepResult(f"{NAME}.jsonl", Filter(NAME, NAME))
     progress = Progress(NAME, len(tasks), "tasks")
     replies = await gather(client, gen, _requests(gen, tasks), progress)
-    found = [
+    instances = [
         list(_examples(gen, step, task, reply)) for task, reply in zip(tasks, replies, strict=True)
     ]
     step.rows = [
@@ -35,11 +35,11 @@ async def instantiate(
         }
         for task, reply in zip(tasks, replies, strict=True)
     ]
-    step.counts["tasks_without_instance"] = sum(not examples for examples in found)
-    return step, found
+    step.counts["tasks_without_instance"] = sum(not examples for examples in instances)
+    return step, instances
 
 
-def _requests(gen: SelfInstructGen, tasks: Sequence[Task]) -> Iterator[Request]:
+def _requests(gen: SelfInstructGen, tasks: Sequence[GeneratedTask]) -> Iterator[Request]:
     settings = gen.instances
     sampling = settings.sampling.model_dump(exclude_none=True)
     for start in range(0, len(tasks), settings.batch):
@@ -53,10 +53,12 @@ def _requests(gen: SelfInstructGen, tasks: Sequence[Task]) -> Iterator[Request]:
             yield Request(prompt, sampling | ({} if most is None else {"max_tokens": most}))
 
 
-def _examples(gen: SelfInstructGen, step: Step, task: Task, reply: Reply) -> Iterator[Example]:
+def _examples(
+    gen: SelfInstructGen, step: StepResult, task: GeneratedTask, reply: Reply
+) -> Iterator[DatasetExample]:
     lineage = (*task.lineage, Lineage(RECIPE, NAME, (reply.request,)))
     instances = read_instances(reply, task.is_classification, gen.api == "chat")
-    for index, (given, output, rule) in enumerate(instances):
+    for index, (input_text, output, rule) in enumerate(instances):
         name = f"{task.id}_{index}"
         step.filter.proposed += 1
         if rule is not None:
@@ -65,15 +67,15 @@ def _examples(gen: SelfInstructGen, step: Step, task: Task, reply: Reply) -> Ite
                 reply.request,
                 id=name,
                 instruction=task.instruction,
-                input=given,
+                input=input_text,
                 output=output,
             )
             continue
         step.filter.kept += 1
-        yield Example(
+        yield DatasetExample(
             name,
             task.instruction,
-            given,
+            input_text,
             output,
             is_classification=task.is_classification,
             lineage=lineage,

@@ -9,7 +9,7 @@ from harness.gen import filters
 from harness.gen.dataset import Filter, Lineage
 from harness.gen.seeds import Seed, is_unicode
 from harness.gen.self_instruct_parse import collapse, read_instructions
-from harness.gen.self_instruct_steps import RECIPE, Request, Step, Task, gather
+from harness.gen.self_instruct_steps import RECIPE, GeneratedTask, Request, StepResult, gather
 from harness.gen.similarity import Pool
 from harness.llm.client import Client
 from harness.llm.progress import Progress
@@ -24,12 +24,12 @@ PER_REPLY = 7
 
 async def instruct(
     client: Client, gen: SelfInstructGen, seeds: Sequence[Seed]
-) -> tuple[Step, list[Task]]:
+) -> tuple[StepResult, list[GeneratedTask]]:
     """New instructions, `count` of them unless `max_requests` end it before.
 
     `seeds`: those that are shown and compared with, at least `shown`.
     """
-    harvest = Harvest(gen, seeds)
+    harvest = InstructionHarvest(gen, seeds)
     progress = Progress(NAME, gen.instructions.count, NAME)
     while not harvest.is_done:
         harvest.take(await gather(client, gen, harvest.next_round()))
@@ -42,24 +42,24 @@ async def instruct(
     return harvest.step, harvest.tasks
 
 
-class _Known(NamedTuple):
+class _ListedInstruction(NamedTuple):
     """An instruction that can be shown and is compared with: a seed's or a new one."""
 
     id: str
     instruction: str
 
 
-class Harvest:
+class InstructionHarvest:
     """The instructions that the replies gave, and what became of each candidate."""
 
     def __init__(self, gen: SelfInstructGen, seeds: Sequence[Seed]) -> None:
         self.gen, self.settings = gen, gen.instructions
-        self.tasks: list[Task] = []
+        self.tasks: list[GeneratedTask] = []
         self.requests = 0
-        self.step = Step(f"{NAME}.jsonl", Filter(NAME, NAME))
-        self._round: list[list[_Known]] = []
-        self._seeds = [_Known(seed.id, seed.instruction) for seed in seeds]
-        self._known = list(self._seeds)
+        self.step = StepResult(f"{NAME}.jsonl", Filter(NAME, NAME))
+        self._round: list[list[_ListedInstruction]] = []
+        self._seeds = [_ListedInstruction(seed.id, seed.instruction) for seed in seeds]
+        self._instructions = list(self._seeds)
         self._texts = {seed.instruction for seed in seeds}
         self._pool = Pool()
         self._pool.extend(seed.instruction for seed in seeds)
@@ -79,31 +79,35 @@ class Harvest:
         end = min(self.requests + self.settings.requests_per_round, self.limit)
         numbers = range(self.requests, end)
         self._round = [self._draw(number) for number in numbers]
-        return [self._request(n, shown) for n, shown in zip(numbers, self._round, strict=True)]
+        return [
+            self._request(n, examples) for n, examples in zip(numbers, self._round, strict=True)
+        ]
 
     def take(self, replies: Sequence[Reply]) -> None:
         """Sort the replies to the last round's requests, in the order of the requests."""
-        for reply, shown in zip(replies, self._round, strict=True):
+        for reply, examples in zip(replies, self._round, strict=True):
             self.requests += 1
-            lineage = Lineage(RECIPE, NAME, (reply.request,), tuple(known.id for known in shown))
-            rule, pieces = read_instructions(reply, len(shown) + 1, self.gen.api == "chat")
+            lineage = Lineage(
+                RECIPE, NAME, (reply.request,), tuple(example.id for example in examples)
+            )
+            rule, pieces = read_instructions(reply, len(examples) + 1, self.gen.api == "chat")
             for index, piece in enumerate(pieces):
                 self._sort(rule, piece, index, lineage)
 
-    def _draw(self, number: int) -> list[_Known]:
+    def _draw(self, number: int) -> list[_ListedInstruction]:
         rng = random.Random(f"{self.settings.seed}/{number}")
-        new = self._known[len(self._seeds) :]
+        new = self._instructions[len(self._seeds) :]
         most = min(self.settings.machine_shown, self.settings.shown, len(new))
-        shown = rng.sample(new, most) + rng.sample(self._seeds, self.settings.shown - most)
-        rng.shuffle(shown)
-        return shown
+        examples = rng.sample(new, most) + rng.sample(self._seeds, self.settings.shown - most)
+        rng.shuffle(examples)
+        return examples
 
-    def _request(self, number: int, shown: Sequence[_Known]) -> Request:
-        examples = _numbered(known.instruction for known in shown)
+    def _request(self, number: int, examples: Sequence[_ListedInstruction]) -> Request:
+        numbered_list = _numbered(example.instruction for example in examples)
         sampling = self.settings.sampling.model_dump(exclude_none=True)
         if "seed" in sampling:
             sampling["seed"] += number
-        parts = {"examples": examples, "next": str(len(shown) + 1)}
+        parts = {"examples": numbered_list, "next": str(len(examples) + 1)}
         return Request(fill(self.settings.prompt.text, parts), sampling)
 
     def _sort(self, rule: str | None, piece: str, index: int, lineage: Lineage) -> None:
@@ -127,19 +131,22 @@ class Harvest:
             return rule, {}
         if instruction in self._texts:
             return "repeated", {}
-        found = self._pool.nearest_above(instruction, self.settings.filter.max_similarity)
-        if found is not None:
-            return "similar", {"similarity": found[0], "similar_to": self._known[found[1]].id}
+        nearest = self._pool.nearest_above(instruction, self.settings.filter.max_similarity)
+        if nearest is not None:
+            return "similar", {
+                "similarity": nearest[0],
+                "similar_to": self._instructions[nearest[1]].id,
+            }
         return None, {}
 
     def _keep(self, instruction: str, lineage: Lineage) -> None:
         nearest, mean = self._pool.nearest(instruction)
-        task = Task(f"generated_{len(self.tasks)}", instruction, (lineage,))
+        task = GeneratedTask(f"generated_{len(self.tasks)}", instruction, (lineage,))
         self.step.rows.append(
             {
                 "id": task.id,
                 "instruction": instruction,
-                "most_similar": {self._known[i].instruction: score for i, score in nearest},
+                "most_similar": {self._instructions[i].instruction: score for i, score in nearest},
                 "avg_similarity_score": mean,
                 "request": lineage.requests[0],
                 "shown": list(lineage.seeds),
@@ -147,7 +154,7 @@ class Harvest:
         )
         self.step.filter.kept += 1
         self.tasks.append(task)
-        self._known.append(_Known(task.id, instruction))
+        self._instructions.append(_ListedInstruction(task.id, instruction))
         self._texts.add(instruction)
         self._pool.add(instruction)
 

@@ -58,7 +58,7 @@ _RULE_BELOW = re.compile(r"\n[ \t]*(?:-{3,}|\*{2,3}|#{1,6})[ \t]*\Z")
 """A line between examples, or what a stop within `### Example 6` leaves."""
 
 
-class Instance(NamedTuple):
+class ParsedInstance(NamedTuple):
     """A piece of a reply. `rule`: what drops it; its text is then in `output`, if nowhere else."""
 
     input: str
@@ -101,41 +101,41 @@ def _split_chat(text: str, first: int) -> list[str]:
 def _heads(text: str) -> list[re.Match[str]]:
     """Where items begin: at each number, but an indented one only if it goes on the numbering."""
     heads: list[re.Match[str]] = []
-    for found in _NEXT_OF_CHAT.finditer(text):
+    for head in _NEXT_OF_CHAT.finditer(text):
         expected = int(heads[-1]["number"]) + 1 if heads else None
-        if not found["indent"] or expected in (None, int(found["number"])):
-            heads.append(found)
+        if not head["indent"] or expected in (None, int(head["number"])):
+            heads.append(head)
     return heads
 
 
 def read_classification(text: str, chat: bool) -> bool | None:
     """Whether a reply says yes; None where it says neither yes nor no."""
-    said = text.strip()
+    answer = text.strip()
     if chat:
-        said = said.removesuffix(".")
-    return True if said in YES else False if said in NO else None
+        answer = answer.removesuffix(".")
+    return True if answer in YES else False if answer in NO else None
 
 
-def read_instances(reply: Reply, is_classification: bool, chat: bool) -> list[Instance]:
+def read_instances(reply: Reply, is_classification: bool, chat: bool) -> list[ParsedInstance]:
     """The pieces of a reply, in order, each with the first rule that drops it.
 
     A reply that nothing can be read from is one piece.
     """
     if _refused(reply, chat):
-        return [Instance("", reply.text, "refused")]
+        return [ParsedInstance("", reply.text, "refused")]
     if not reply.text.strip():
-        return [Instance("", "", "empty_reply")]
+        return [ParsedInstance("", "", "empty_reply")]
     text = _plain(reply.text, is_classification) if chat else reply.text
-    found = _labelled(text, chat) if is_classification else _exemplified(text.strip(), chat)
-    pieces = list(found)
+    parsed = _labelled(text, chat) if is_classification else _exemplified(text.strip(), chat)
+    pieces = list(parsed)
     if not pieces:
-        return [Instance("", reply.text, "unparsable")]
+        return [ParsedInstance("", reply.text, "unparsable")]
     if reply.finish_reason == "length":
         pieces[-1] = pieces[-1]._replace(rule="cut")
     return [piece if piece.rule else piece._replace(rule=_fault(piece)) for piece in pieces]
 
 
-def _fault(piece: Instance) -> str | None:
+def _fault(piece: ParsedInstance) -> str | None:
     if not is_unicode(piece.input + piece.output):
         return "unparsable"
     if not piece.output:
@@ -148,14 +148,14 @@ def _fault(piece: Instance) -> str | None:
     return None
 
 
-def _labelled(text: str, chat: bool) -> Iterator[Instance]:
+def _labelled(text: str, chat: bool) -> Iterator[ParsedInstance]:
     """Output-first pieces: a class label, and on the lines after it the input."""
     for piece in (_EXAMPLE_ABOVE_LABEL.sub("", text) if chat else text).split(_LABEL)[1:]:
-        label, _, given = _trim(piece, chat).partition("\n")
-        yield Instance(_unlabelled(given) if chat else given.strip(), label.strip())
+        label, _, input_text = _trim(piece, chat).partition("\n")
+        yield ParsedInstance(_unlabelled(input_text) if chat else input_text.strip(), label.strip())
 
 
-def _exemplified(text: str, chat: bool) -> Iterator[Instance]:
+def _exemplified(text: str, chat: bool) -> Iterator[ParsedInstance]:
     """Input-first pieces. Without any `Example` the text is one, if it has an output.
 
     Of a completion, text after an `Example` is an output even where no label says so, as upstream
@@ -163,8 +163,8 @@ def _exemplified(text: str, chat: bool) -> Iterator[Instance]:
     """
     if chat:
         # What stands between the places is not in the list, as it would be with `split`.
-        ends = [0, *(found.end() for found in _EXAMPLE_OF_CHAT.finditer(text))]
-        starts = [*(found.start() for found in _EXAMPLE_OF_CHAT.finditer(text)), len(text)]
+        ends = [0, *(match.end() for match in _EXAMPLE_OF_CHAT.finditer(text))]
+        starts = [*(match.start() for match in _EXAMPLE_OF_CHAT.finditer(text)), len(text)]
         pieces = [text[end:start] for end, start in zip(ends, starts, strict=True)]
     else:
         pieces = _EXAMPLE.split(text)
@@ -177,21 +177,25 @@ def _exemplified(text: str, chat: bool) -> Iterator[Instance]:
         del pieces[0]
     for piece in filter(None, pieces):
         if chat and not _OUTPUT.search(piece):
-            yield Instance("", piece, "unparsable")
+            yield ParsedInstance("", piece, "unparsable")
         else:
             yield _pair(piece, chat)
 
 
-def _pair(text: str, chat: bool) -> Instance:
+def _pair(text: str, chat: bool) -> ParsedInstance:
     """The input before the first `Output:` and the output after it, up to the next label: of a chat
     one that begins a line, where there is one, as the texts may hold such words themselves."""
     at_line = chat and _OUTPUT_LINE.search(text)
-    given, *outputs = (_OUTPUT_LINE if at_line else _OUTPUT).split(text)
+    input_text, *outputs = (_OUTPUT_LINE if at_line else _OUTPUT).split(text)
     if not outputs:
-        given, outputs = "", [text]
-    given = _unlabelled(given)
+        input_text, outputs = "", [text]
+    input_text = _unlabelled(input_text)
     output = (_INPUT_LINE if at_line else _INPUT).split(outputs[0])[0].strip()
-    return Instance(_unfenced(given), _unfenced(output)) if chat else Instance(given, output)
+    return (
+        ParsedInstance(_unfenced(input_text), _unfenced(output))
+        if chat
+        else ParsedInstance(input_text, output)
+    )
 
 
 def _unfenced(text: str) -> str:
@@ -240,9 +244,9 @@ def _plain(text: str, is_classification: bool) -> str:
 
 def _labels(text: str) -> list[re.Match[str]]:
     """The labels. `Console Output:` is one only where no line has `Output:` without such words."""
-    found = list(_LABEL_OF_CHAT.finditer(text))
-    plain = {label["label"].capitalize() for label in found if not label["words"]}
-    return [m for m in found if not m["words"] or m["label"].capitalize() not in plain]
+    labels = list(_LABEL_OF_CHAT.finditer(text))
+    plain = {label["label"].capitalize() for label in labels if not label["words"]}
+    return [m for m in labels if not m["words"] or m["label"].capitalize() not in plain]
 
 
 def _trim(piece: str, chat: bool) -> str:

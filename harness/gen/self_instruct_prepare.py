@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from harness.gen.dataset import Example, Filter
-from harness.gen.self_instruct_steps import Step
+from harness.gen.dataset import DatasetExample, Filter
+from harness.gen.self_instruct_steps import StepResult
 from harness.llm.prompt import fill
 from harness.spec.recipes import Encodings, Prepare
 
@@ -19,25 +19,27 @@ PROMPTS = "prompts.jsonl"
 _FIELD = re.compile(r"(\w+):")
 
 
-def prepare(tasks: Sequence[Sequence[Example]], settings: Prepare) -> tuple[Step, list[Example]]:
+def prepare(
+    tasks: Sequence[Sequence[DatasetExample]], settings: Prepare
+) -> tuple[StepResult, list[DatasetExample]]:
     """The instances that stay, shuffled; `tasks` holds the good instances of each task."""
     rng = random.Random(settings.seed)
-    step = Step(PROMPTS, Filter(NAME, "instances", proposed=sum(map(len, tasks))))
-    kept: list[Example] = []
+    step = StepResult(PROMPTS, Filter(NAME, "instances", proposed=sum(map(len, tasks))))
+    examples: list[DatasetExample] = []
     for instances in tasks:
-        kept += _choose(instances, settings.max_instances, rng, step)
-    rng.shuffle(kept)
-    step.filter.kept = len(kept)
-    return step, kept
+        examples += _choose(instances, settings.max_instances, rng, step)
+    rng.shuffle(examples)
+    step.filter.kept = len(examples)
+    return step, examples
 
 
 def _choose(
-    instances: Sequence[Example], most: int, rng: random.Random, step: Step
-) -> list[Example]:
+    instances: Sequence[DatasetExample], most: int, rng: random.Random, step: StepResult
+) -> list[DatasetExample]:
     """At most so many instances of one task; none where two of them contradict each other."""
     contradict = _contradict(instances)
     pairs: set[tuple[str, str]] = set()
-    good: list[Example] = []
+    good: list[DatasetExample] = []
     for example in instances:
         pair = (example.input, example.output)
         if contradict:
@@ -54,13 +56,13 @@ def _choose(
     return [example for index, example in enumerate(good) if index in drawn]
 
 
-def _drop(rule: str, example: Example, step: Step) -> None:
+def _drop(rule: str, example: DatasetExample, step: StepResult) -> None:
     row = example.row()
     content = {name: row[name] for name in ("id", "instruction", "input", "output")}
     step.drop(rule, example.lineage[-1].requests[0], **content)
 
 
-def _contradict(instances: Sequence[Example]) -> bool:
+def _contradict(instances: Sequence[DatasetExample]) -> bool:
     """Whether one input, not an empty one, has two different outputs."""
     outputs: dict[str, str] = {}
     return any(
@@ -69,7 +71,9 @@ def _contradict(instances: Sequence[Example]) -> bool:
     )
 
 
-def encode(examples: Sequence[Example], encodings: Encodings, seed: int) -> list[dict[str, Any]]:
+def encode(
+    examples: Sequence[DatasetExample], encodings: Encodings, seed: int
+) -> list[dict[str, Any]]:
     """Rows for prompts.jsonl: each example in one of the encodings, repeats removed.
 
     `encoding` says which list and which of it, from 0. As upstream, half the inputs lose the name
@@ -80,13 +84,13 @@ def encode(examples: Sequence[Example], encodings: Encodings, seed: int) -> list
     rng = random.Random(f"{seed}/encodings")
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for example in examples:
-        given = example.input.strip()
+        input_text = example.input.strip()
         if rng.random() < 0.5:
-            given = _without_field(given).replace("\n\n", "\n")
-        name = "with_input" if given else "without_input"
-        forms = encodings.with_input if given else encodings.without_input
+            input_text = _without_field(input_text).replace("\n\n", "\n")
+        name = "with_input" if input_text else "without_input"
+        forms = encodings.with_input if input_text else encodings.without_input
         index = rng.randrange(len(forms))
-        parts = {"instruction": example.instruction.strip(), "input": given}
+        parts = {"instruction": example.instruction.strip(), "input": input_text}
         prompt = fill(forms[index].text, parts)
         space = "" if prompt[-1:].isspace() else " "
         row = {"id": example.id, "prompt": prompt, "completion": space + example.output.strip()}

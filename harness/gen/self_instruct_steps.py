@@ -20,7 +20,7 @@ class Request(NamedTuple):
     sampling: dict[str, Any]
 
 
-class Task(NamedTuple):
+class GeneratedTask(NamedTuple):
     """A new instruction, and whether it is a classification task, once that is known."""
 
     id: str
@@ -30,7 +30,7 @@ class Task(NamedTuple):
 
 
 @dataclass
-class Step:
+class StepResult:
     """What a step leaves for the artefact: the rows of its own file, and what became of what."""
 
     file: str

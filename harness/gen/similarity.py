@@ -79,9 +79,9 @@ class Pool:
         what it resembles goes through the pool once.
         """
         if self._last is None or self._last[0] != text:
-            found = self._f_measures(text)
-            found.setflags(write=False)
-            self._last = text, found
+            scores = self._f_measures(text)
+            scores.setflags(write=False)
+            self._last = text, scores
         return self._last[1]
 
     def nearest_above(self, text: str, threshold: float) -> tuple[float, int] | None:
@@ -117,18 +117,18 @@ class Pool:
 
         from harness.gen.lcs import f_measures
 
-        known = [n for n in map(self._numbers.get, tokens) if n is not None]
+        numbers = [n for n in map(self._numbers.get, tokens) if n is not None]
         postings = self._postings
-        found: NDArray[np.float64] = f_measures(
-            np.array([postings.starts[n] for n in known], np.int64),
-            np.array([postings.ends[n] for n in known], np.int64),
+        measures: NDArray[np.float64] = f_measures(
+            np.array([postings.starts[n] for n in numbers], np.int64),
+            np.array([postings.ends[n] for n in numbers], np.int64),
             postings.places,
             postings.masks,
             self._owners[: self._further],
             self._lengths[: self._texts],
             len(tokens),
         )
-        return found
+        return measures
 
 
 class _Postings:

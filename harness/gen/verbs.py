@@ -81,24 +81,24 @@ _NEWER_NOUNS = _words(
 """Nouns of instructions that the dictionary lacks; the plural adds an s."""
 
 
-class Pair(NamedTuple):
+class VerbNoun(NamedTuple):
     """An instruction's root verb and the noun that is its direct object, as lemmas in lower case."""
 
     verb: str | None
     noun: str | None
 
 
-def find_pair(instruction: str) -> Pair:
+def find_pair(instruction: str) -> VerbNoun:
     """The pair of the first or second sentence; of those without an object, the first one's verb."""
     verb = None
     text = _COUNTRY.sub("USA", instruction[:LETTERS_READ])
     sentences = filter(str.strip, _SENTENCE_END.split(text))
     for _, sentence in zip(range(SENTENCES_READ), sentences, strict=False):
-        found = _in_sentence(sentence.strip().lower())
-        if found.noun is not None:
-            return found
-        verb = verb or found.verb
-    return Pair(verb, None)
+        pair = _in_sentence(sentence.strip().lower())
+        if pair.noun is not None:
+            return pair
+        verb = verb or pair.verb
+    return VerbNoun(verb, None)
 
 
 def diversity(instructions: Iterable[str]) -> dict[str, Any]:
@@ -106,8 +106,8 @@ def diversity(instructions: Iterable[str]) -> dict[str, Any]:
 
     `entropy_bits`: Shannon's, of the pairs' distribution over the instructions that have one.
     """
-    found = [find_pair(text) for text in dict.fromkeys(instructions)]
-    pairs = Counter((p.verb, p.noun) for p in found if p.verb and p.noun)
+    instruction_pairs = [find_pair(text) for text in dict.fromkeys(instructions)]
+    pairs = Counter((p.verb, p.noun) for p in instruction_pairs if p.verb and p.noun)
     verbs: Counter[str] = Counter()
     nouns: dict[str, Counter[str]] = {}
     for (verb, noun), count in pairs.items():
@@ -115,8 +115,8 @@ def diversity(instructions: Iterable[str]) -> dict[str, Any]:
         nouns.setdefault(verb, Counter())[noun] += count
     return {
         "method": METHOD,
-        "instructions": len(found),
-        "with_verb": sum(p.verb is not None for p in found),
+        "instructions": len(instruction_pairs),
+        "with_verb": sum(p.verb is not None for p in instruction_pairs),
         "with_pair": pairs.total(),
         "distinct_verbs": len(verbs),
         "distinct_pairs": len(pairs),
@@ -143,22 +143,22 @@ def _entropy(counts: Iterable[int]) -> float:
     return round(math.fsum(c / total * math.log2(total / c) for c in counts), 6)
 
 
-def _in_sentence(sentence: str) -> Pair:
+def _in_sentence(sentence: str) -> VerbNoun:
     clauses = re.split(r",\s+", sentence)
     leads_up = clauses[0].split(maxsplit=1)[:1]
     starts = range(len(clauses)) if leads_up and leads_up[0] in _FRAMES else range(1)
     for start in starts:
         tokens = _TOKEN.findall(_after_opening(", ".join(clauses[start:])))
         if tokens and _is_root(tokens[0]):
-            return Pair(tokens[0], _object(tokens[1:]))
-    return Pair(None, None)
+            return VerbNoun(tokens[0], _object(tokens[1:]))
+    return VerbNoun(None, None)
 
 
 def _after_opening(clause: str) -> str:
     for opening in (_OPENERS, _REQUEST, _OPENERS):
-        found = opening.match(clause)
-        if found:
-            clause = clause[found.end() :]
+        match = opening.match(clause)
+        if match:
+            clause = clause[match.end() :]
     return clause
 
 
@@ -231,5 +231,5 @@ def _dictionary() -> Any:
 @lru_cache(maxsize=2**17)
 def _lemmas(word: str) -> dict[str, tuple[str, ...]]:
     """Part of speech -> lemmas; empty for a word that the dictionary lacks."""
-    found: dict[str, tuple[str, ...]] = _dictionary()(word)
-    return found
+    lemmas: dict[str, tuple[str, ...]] = _dictionary()(word)
+    return lemmas

@@ -17,7 +17,7 @@ from harness import events
 from harness.errors import HarnessError, InputError
 from harness.llm.batch_api import Absent, BatchApi, Unlisted
 from harness.llm.budget import Amount
-from harness.llm.calls import PATHS, Asked, Connection
+from harness.llm.calls import PATHS, Connection, PlacedCall
 from harness.llm.faults import (
     NO_CREDIT,
     PromptRefused,
@@ -54,14 +54,14 @@ class _Pending:
     a look at the limits, as an earlier try had sent it."""
 
     index: int
-    asked: Asked
+    call: PlacedCall
     reserved: Amount | None = None
     held: bool = False
     attempts: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def id(self) -> str:
-        return request_id(self.asked.place)
+        return request_id(self.call.place)
 
 
 class BatchCalls:
@@ -76,7 +76,7 @@ class BatchCalls:
         self._full = False
         self._sent = self._answered = 0
 
-    async def answer(self, asked: Iterable[tuple[int, Asked]]) -> None:
+    async def answer(self, numbered_calls: Iterable[tuple[int, PlacedCall]]) -> None:
         """Have every one of these calls answered and recorded.
 
         Raises:
@@ -84,7 +84,7 @@ class BatchCalls:
             HarnessError: a call had no answer in the endpoint's `max_attempts` batches, the budget
                 is used up, or the batch was cancelled. What was answered is recorded.
         """
-        calls = [_Pending(index, one) for index, one in asked]
+        calls = [_Pending(index, call) for index, call in numbered_calls]
         self._todo.extend(calls)
         self._progress = Progress("batch", len(calls), "requests")
         try:
@@ -107,9 +107,9 @@ class BatchCalls:
 
     async def _find_again(self) -> None:
         """Take up the batches in flight from an earlier try."""
-        wanted = {pending.id: pending for pending in self._todo}
+        unanswered = {pending.id: pending for pending in self._todo}
         for file, requests in list(self._ledger.uploads.items()):
-            if wanted.keys().isdisjoint(requests):
+            if unanswered.keys().isdisjoint(requests):
                 continue
             # The try was stopped somewhere between these two.
             try:
@@ -120,9 +120,9 @@ class BatchCalls:
                 self._ledger.note_batch(batch, file, _now())
             else:
                 self._ledger.note_upload(file, [])
-        for name, pending in wanted.items():
+        for name, pending in unanswered.items():
             if batch := self._ledger.in_flight.get(name):
-                pending.reserved = self._line.budget.hold(pending.asked.body)
+                pending.reserved = self._line.budget.hold(pending.call.body)
                 pending.held = True
                 self._flights.setdefault(batch, {})[name] = pending
         self._todo = deque(p for p in self._todo if p.reserved is None)
@@ -138,7 +138,7 @@ class BatchCalls:
             file = await self._api.upload(b"".join(lines))
             self._ledger.note_upload(file, [pending.id for pending in chunk])
             try:
-                batch = await self._api.create(file, chunk[0].asked.kind)
+                batch = await self._api.create(file, chunk[0].call.kind)
             except Unlisted:
                 raise self._unlisted(file) from None
             except InputError:
@@ -164,10 +164,10 @@ class BatchCalls:
                 break
             if not await self._reserve(pending, first=not chunk):
                 left = len(chunk) + len(self._todo)
-                if self._line.budget.is_first_unlimited(pending.asked.body):
+                if self._line.budget.is_first_unlimited(pending.call.body):
                     self._note_first(left)
                 elif self._sent and not self._flights and len(chunk) < SMALLEST_ROUND * left:
-                    raise self._line.budget.too_small(pending.asked.body, len(chunk), left)
+                    raise self._line.budget.too_small(pending.call.body, len(chunk), left)
                 break
             self._todo.popleft()
             chunk.append(pending)
@@ -183,7 +183,7 @@ class BatchCalls:
             )
 
     async def _reserve(self, pending: _Pending, first: bool) -> bool:
-        budget, body = self._line.budget, pending.asked.body
+        budget, body = self._line.budget, pending.call.body
         if pending.reserved is None:
             pending.reserved = budget.reserve_now(body)
         if pending.reserved is None and first and not self._flights:
@@ -194,8 +194,8 @@ class BatchCalls:
         request = {
             "custom_id": pending.id,
             "method": "POST",
-            "url": f"/v1{PATHS[pending.asked.kind]}",
-            "body": self._line.sent(pending.asked.body),
+            "url": f"/v1{PATHS[pending.call.kind]}",
+            "body": self._line.sent(pending.call.body),
         }
         return json.dumps(request, separators=(",", ":")).encode("ascii") + b"\n"
 
@@ -289,8 +289,8 @@ class BatchCalls:
                 data = await self._api.download(file)
             except Absent:
                 raise Transient(f"there is no file {file}") from None
-            found = _read_results(data, self._line.key)
-            if not any(isinstance(result.get("custom_id"), str) for result in found):
+            results = _read_results(data, self._line.key)
+            if not any(isinstance(result.get("custom_id"), str) for result in results):
                 data.close()
                 raise Transient(f"no result is in the file {file}")
             return data
@@ -337,7 +337,7 @@ class BatchCalls:
             failure = e
         assert pending.reserved is not None
         line.record(
-            pending.asked,
+            pending.call,
             response,
             pending.attempts,
             pending.reserved,
@@ -365,7 +365,7 @@ class BatchCalls:
         reserved = pending.reserved or Amount()
         seconds = pending.attempts[-1]["seconds"]
         self._line.record(
-            pending.asked, {}, pending.attempts, reserved, started, seconds, stopped, batch
+            pending.call, {}, pending.attempts, reserved, started, seconds, stopped, batch
         )
         pending.attempts = []
 
@@ -386,15 +386,15 @@ class BatchCalls:
         text = body if isinstance(body, str) else json.dumps(body)
         if status != 200:
             raise fault_of_status(
-                status, {}, text, self._line.endpoint, self._line.url, pending.asked.body
+                status, {}, text, self._line.endpoint, self._line.url, pending.call.body
             )
         try:
-            return check_response(body, pending.asked.kind, text)
+            return check_response(body, pending.call.kind, text)
         except BrokenReply as e:
             note["outcome"] += f"{UNUSABLE}{e}"
             self._note_unusable(pending)
             raise fault_of_reply(
-                e, note["outcome"], self._line.endpoint, self._line.url, pending.asked.body
+                e, note["outcome"], self._line.endpoint, self._line.url, pending.call.body
             ) from None
 
     def _note_unusable(self, pending: _Pending) -> None:
@@ -418,33 +418,33 @@ class BatchCalls:
             )
             return
         first = errors[0] if errors else {}
-        said = str(first.get("message") or first.get("code") or "no reason given")
+        message = str(first.get("message") or first.get("code") or "no reason given")
         if isinstance(first.get("line"), int):
-            said += f", line {first['line']}"
+            message += f", line {first['line']}"
         if codes & {*NO_CREDIT, TOO_MUCH_AT_ONCE}:
             raise HarnessError(
-                f"the account at {self._line.url} cannot take batch {batch} ({said})",
+                f"the account at {self._line.url} cannot take batch {batch} ({message})",
                 hint="see to its credit and limits and run the same command again: no answered "
                 "call is lost",
             )
         raise InputError(
             f"{self._line.url} does not accept batch {batch} for {self._line.endpoint.model} "
-            f"({said})",
+            f"({message})",
             hint="correct the model or the sampling parameters in the spec, or set mode: live",
         )
 
-    async def _send_again(self, batch: str, pending: list[_Pending]) -> None:
-        if not pending:
+    async def _send_again(self, batch: str, calls: list[_Pending]) -> None:
+        if not calls:
             return
-        self._ledger.note_unanswered(batch, [one.id for one in pending])
-        for one in reversed(pending):
-            if one.held:
-                await self._release(one)
-                one.held = False
-                self._todo.append(one)
+        self._ledger.note_unanswered(batch, [pending.id for pending in calls])
+        for pending in reversed(calls):
+            if pending.held:
+                await self._release(pending)
+                pending.held = False
+                self._todo.append(pending)
             else:
                 # What has its part of the budget already goes first.
-                self._todo.appendleft(one)
+                self._todo.appendleft(pending)
 
     async def _release(self, pending: _Pending) -> None:
         if pending.reserved is not None:

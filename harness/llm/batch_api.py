@@ -88,8 +88,8 @@ class BatchApi:
         async def once() -> str:
             nonlocal sent
             # An attempt without an answer may have made the batch, which then costs money.
-            if sent and (made := await self._search(file)):
-                return made
+            if sent and (batch := await self._search(file)):
+                return batch
             sent = True
             body = {
                 "input_file_id": file,
@@ -116,8 +116,8 @@ class BatchApi:
         Raises:
             Absent: the server knows no such batch.
         """
-        found = await self._tried(lambda: self._get(f"/batches/{batch}"))
-        return redact_object(found, self._line.key)
+        batch_object = await self._tried(lambda: self._get(f"/batches/{batch}"))
+        return redact_object(batch_object, self._line.key)
 
     async def download(self, file: str) -> IO[bytes]:
         """A file's bytes, in an unnamed file beside the transcript.

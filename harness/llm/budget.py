@@ -30,7 +30,7 @@ class Amount(NamedTuple):
         )
 
 
-class Budget:
+class BudgetGuard:
     """Limits on what a transcript may come to hold, what earlier tries left in it included.
 
     A call is let through only when everything already used, what the calls in flight may still use
@@ -135,7 +135,7 @@ class Budget:
         spent = self._spent()
         return HarnessError(
             f"the rest of the budget is enough for {fit} of the {left} calls that are left: "
-            f"{self._told(passed, spent)} of {self._limit(passed)} so far",
+            f"{self._usage(passed, spent)} of {self._limit(passed)} so far",
             hint=_goes_on(passed),
         )
 
@@ -195,12 +195,12 @@ class Budget:
                 ". The requests do not say how long a reply may be, so that this is an estimate: "
                 "give max_tokens in the spec for a budget that is used up and never passed"
             )
-        told = f"{self._told(passed, spent)} so far"
+        usage = f"{self._usage(passed, spent)} so far"
         if in_flight:
-            told += f", and {in_flight} calls in flight"
-        return HarnessError(f"{message}: {told}", hint)
+            usage += f", and {in_flight} calls in flight"
+        return HarnessError(f"{message}: {usage}", hint)
 
-    def _told(self, passed: Limit, spent: Amount) -> str:
+    def _usage(self, passed: Limit, spent: Amount) -> str:
         up_to = "up to " if spent.tokens > sum(self._totals.tokens) else ""
         used = f"${spent.usd:.4f}" if passed == "usd" else f"{spent.tokens} tokens"
         return f"{spent.calls} calls and {up_to}{used}"

@@ -9,10 +9,10 @@ import httpx2
 import openai
 
 from harness.errors import HarnessError
-from harness.llm.budget import Amount, Budget
+from harness.llm.budget import Amount, BudgetGuard
 from harness.llm.reply import Kind, reply_from
 from harness.llm.totals import unusable_attempts
-from harness.llm.transcript import Place, Transcript, digest_of
+from harness.llm.transcript import CallPlace, Transcript, digest_of
 from harness.spec.base import Endpoint
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -20,12 +20,12 @@ PATHS: dict[Kind, str] = {"chat": "/chat/completions", "completion": "/completio
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PlacedCall:
     """A call whose place in the transcript is settled, whether or not it has been made."""
 
     kind: Kind
     body: Mapping[str, Any]
-    place: Place
+    place: CallPlace
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,20 @@ class Connection:
     sdk: openai.AsyncOpenAI
     http: httpx2.AsyncClient
     transcript: Transcript
-    budget: Budget
+    budget: BudgetGuard
     model: str
 
     def sent(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A request as the server is sent it: with its model, and its limit under the server's name."""
-        named = {
+        fields = {
             self.endpoint.token_limit if name == "max_tokens" else name: value
             for name, value in body.items()
         }
-        return {"model": self.model, **named}
+        return {"model": self.model, **fields}
 
     def record(
         self,
-        asked: Asked,
+        call: PlacedCall,
         response: dict[str, Any],
         attempts: list[dict[str, Any]],
         reserved: Amount,
@@ -67,9 +67,9 @@ class Connection:
         """Write a call that is over into the transcript. `failure`: why it has no answer."""
         reply = reply_from(response, reused=False)
         record = {
-            "digest": asked.place[0],
-            "occurrence": asked.place[1],
-            "request": request_of(self.endpoint, self.server, asked.kind, asked.body),
+            "digest": call.place[0],
+            "occurrence": call.place[1],
+            "request": request_of(self.endpoint, self.server, call.kind, call.body),
             "response": response,
             "served_model": reply.served_model,
             "usage": reply.usage,

@@ -11,8 +11,8 @@ from typing import Any, Self
 from harness import events
 from harness.errors import HarnessError, InputError
 from harness.llm.batch import BatchCalls
-from harness.llm.budget import Budget
-from harness.llm.calls import OPENAI_URL, Asked, Connection, request_of, server_of
+from harness.llm.budget import BudgetGuard
+from harness.llm.calls import OPENAI_URL, Connection, PlacedCall, request_of, server_of
 from harness.llm.connect import connect
 from harness.llm.interrupts import Interrupts
 from harness.llm.ledger import Ledger, request_id
@@ -116,8 +116,8 @@ class Client:
         awaited and recorded, and the failure is raised as `chat` would. A batch that is in flight
         when a call fails is left to the next try.
         """
-        asked = [self._ask(kind, body) for body in bodies]
-        replies: list[Reply | None] = [None] * len(asked)
+        calls = [self._ask(kind, body) for body in bodies]
+        replies: list[Reply | None] = [None] * len(calls)
 
         def take(index: int, reply: Reply) -> None:
             replies[index] = replace(reply, raw={})
@@ -125,12 +125,12 @@ class Client:
                 on_done(index, reply)
 
         if self.replay:
-            for index, one in enumerate(asked):
-                take(index, self._replay(one))
+            for index, call in enumerate(calls):
+                take(index, self._replay(call))
         elif self.endpoint.mode == "batch":
-            await self._gather_in_batches(asked, take)
+            await self._gather_in_batches(calls, take)
         else:
-            await self._gather_live(asked, take)
+            await self._gather_live(calls, take)
         return [reply for reply in replies if reply is not None]
 
     @property
@@ -185,7 +185,7 @@ class Client:
         sdk, http = connect(url, key, endpoint.timeout_s)
         await self._close.enter_async_context(sdk)
         by_batch = endpoint.mode == "batch"
-        budget = Budget(self._limits, self.transcript.totals, self.price, by_batch)
+        budget = BudgetGuard(self._limits, self.transcript.totals, self.price, by_batch)
         self._line = Connection(
             endpoint, url, self._server, key, sdk, http, self.transcript, budget, model
         )
@@ -211,54 +211,54 @@ class Client:
         finally:
             self.transcript.close()
 
-    def _ask(self, kind: Kind, body: Mapping[str, Any]) -> Asked:
+    def _ask(self, kind: Kind, body: Mapping[str, Any]) -> PlacedCall:
         request = request_of(self.endpoint, self._server, kind, body)
-        return Asked(kind, body, self.transcript.ask(digest_of(request)))
+        return PlacedCall(kind, body, self.transcript.ask(digest_of(request)))
 
-    def _find(self, asked: Asked) -> Reply | None:
-        found = self.transcript.find(asked.place)
-        if found is None:
+    def _find(self, call: PlacedCall) -> Reply | None:
+        record = self.transcript.find(call.place)
+        if record is None:
             return None
-        return reply_from(found["response"], True, self.transcript.number(asked.place))
+        return reply_from(record["response"], True, self.transcript.number(call.place))
 
-    def _replay(self, asked: Asked) -> Reply:
-        reply = self._find(asked)
+    def _replay(self, call: PlacedCall) -> Reply:
+        reply = self._find(call)
         if reply is None:
-            request = request_of(self.endpoint, self._server, asked.kind, asked.body)
-            raise miss(self.transcript, asked, request)
+            request = request_of(self.endpoint, self._server, call.kind, call.body)
+            raise miss(self.transcript, call, request)
         self._replayed += 1
         return reply
 
-    async def _answer(self, asked: Asked) -> Reply:
+    async def _answer(self, call: PlacedCall) -> Reply:
         if self.replay:
-            return self._replay(asked)
-        reply = self._find(asked)
+            return self._replay(call)
+        reply = self._find(call)
         if reply is not None:
             return reply
         if self.endpoint.mode == "live":
-            return self._new(asked, await self._live.answer(asked))
+            return self._new(call, await self._live.answer(call))
         answers: list[dict[str, Any]] = []
         calls = BatchCalls(self._line, self._ledger, lambda index, answer: answers.append(answer))
-        await calls.answer([(0, asked)])
-        return self._new(asked, answers[0])
+        await calls.answer([(0, call)])
+        return self._new(call, answers[0])
 
-    def _new(self, asked: Asked, response: dict[str, Any]) -> Reply:
-        return reply_from(response, False, self.transcript.number(asked.place))
+    def _new(self, call: PlacedCall, response: dict[str, Any]) -> Reply:
+        return reply_from(response, False, self.transcript.number(call.place))
 
-    async def _gather_in_batches(self, asked: list[Asked], take: OnDone) -> None:
-        missing: list[tuple[int, Asked]] = []
+    async def _gather_in_batches(self, calls: list[PlacedCall], take: OnDone) -> None:
+        missing: list[tuple[int, PlacedCall]] = []
         failures: list[HarnessError] = []
-        for index, one in enumerate(asked):
-            reply = self._find(one)
+        for index, call in enumerate(calls):
+            reply = self._find(call)
             if reply is None:
-                missing.append((index, one))
+                missing.append((index, call))
             else:
                 take(index, reply)
 
         def note(index: int, answer: dict[str, Any]) -> None:
             # The rest of a batch is paid for, whatever is made of one of its replies.
             try:
-                take(index, self._new(asked[index], answer))
+                take(index, self._new(calls[index], answer))
             except HarnessError as e:
                 failures.append(e)
 
@@ -267,21 +267,21 @@ class Client:
         if failures:
             raise failures[0]
 
-    async def _gather_live(self, asked: list[Asked], take: OnDone) -> None:
+    async def _gather_live(self, calls: list[PlacedCall], take: OnDone) -> None:
         failures: list[HarnessError] = []
-        pending = iter(range(len(asked)))
+        pending = iter(range(len(calls)))
 
         async def work() -> None:
             for index in pending:
                 if failures:
                     return
                 try:
-                    take(index, await self._answer(asked[index]))
+                    take(index, await self._answer(calls[index]))
                 except HarnessError as e:
                     failures.append(e)
                     return
 
-        await _run_all([work() for _ in range(min(self.endpoint.concurrency, len(asked)))])
+        await _run_all([work() for _ in range(min(self.endpoint.concurrency, len(calls)))])
         if failures:
             # A fault in the set-up explains the others that came with it.
             raise next((e for e in failures if isinstance(e, InputError)), failures[0])

@@ -119,17 +119,17 @@ def fault_of_status(
     `body` is the response's text, free of secrets; `request` the call's body.
     """
     error = _error_in(body)
-    said = f"{status}: {error.message}" if error.message else str(status)
+    description = f"{status}: {error.message}" if error.message else str(status)
     if status in (401, 403) and not error.codes & CONTENT_REFUSALS:
-        return _unauthorised(said, endpoint, url)
+        return _unauthorised(description, endpoint, url)
     if status == 404:
         return InputError(
-            f"{url} does not know the model {endpoint.model!r} ({said})",
+            f"{url} does not know the model {endpoint.model!r} ({description})",
             hint="correct the endpoint's model, or its base_url, in the spec",
         )
     if status == 402 or (status == 429 and error.codes & NO_CREDIT):
         return HarnessError(
-            f"the account at {url} has no credit left ({said})",
+            f"the account at {url} has no credit left ({description})",
             hint="top it up and run the same command again: no answered call is lost",
         )
     # A rate limit's words can be much the same.
@@ -140,11 +140,11 @@ def fault_of_status(
         if room is None or limit is None or limit < int(room[1] or room[2]):
             return _declined(error, status, TOO_LONG)
     elif status in RETRIED_STATUS or status >= 500:
-        return Transient(said, _retry_after(headers))
+        return Transient(description, _retry_after(headers))
     elif error.codes & CONTENT_REFUSALS:
         return _declined(error, status, None)
     return RequestRefused(
-        f"{url} does not accept the request for {endpoint.model} ({said})",
+        f"{url} does not accept the request for {endpoint.model} ({description})",
         hint=_way_out(error, endpoint),
     )
 
@@ -220,15 +220,15 @@ def _seconds_to_wait(attempt: int, error: Transient) -> float:
     return backoff * random.uniform(0.5, 1.0)
 
 
-def _unauthorised(said: str, endpoint: Endpoint, url: str) -> InputError:
+def _unauthorised(description: str, endpoint: Endpoint, url: str) -> InputError:
     name = endpoint.api_key_env
     if name is None:
         return InputError(
-            f"{url} wants a key, and the spec names none ({said})",
+            f"{url} wants a key, and the spec names none ({description})",
             hint="give the endpoint an api_key_env: the name of the variable that holds the key",
         )
     return InputError(
-        f"{url} does not accept the key in {name} ({said})",
+        f"{url} does not accept the key in {name} ({description})",
         hint=f"set {name} (or {name}_FILE) to a key that may use {endpoint.model}",
     )
 
@@ -309,9 +309,9 @@ def _way_out(error: _Error, endpoint: Endpoint) -> str:
             f"leave it out: {names[0]}: null in the spec's sampling or decoding sends none; another "
             "model, where the spec has no such field"
         )
-    others = [name for name in TOKEN_LIMITS if name != endpoint.token_limit]
+    alternatives = [name for name in TOKEN_LIMITS if name != endpoint.token_limit]
     return (
-        f"write token_limit: {others[0]} into this endpoint's part of the spec; or send no limit: "
-        "max_new_tokens: null in eval.answer.decoding, max_tokens: null in the sampling of a teacher "
-        "or judge"
+        f"write token_limit: {alternatives[0]} into this endpoint's part of the spec; or send no "
+        "limit: max_new_tokens: null in eval.answer.decoding, max_tokens: null in the sampling of a "
+        "teacher or judge"
     )

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, InputError
-from harness.llm.transcript import Place
+from harness.llm.transcript import CallPlace
 
 DIGEST_CHARACTERS = 40
 """Of a request's digest, in its id within a batch: some servers take ids of up to 64 characters."""
 
 
-def request_id(place: Place) -> str:
+def request_id(place: CallPlace) -> str:
     """A request's id within a batch."""
     return f"{place[0][:DIGEST_CHARACTERS]}-{place[1]}"
 

@@ -12,7 +12,7 @@ import httpx2
 
 from harness.errors import HarnessError
 from harness.llm.budget import Amount
-from harness.llm.calls import PATHS, Asked, Connection
+from harness.llm.calls import PATHS, Connection, PlacedCall
 from harness.llm.connect import NO_KEY
 from harness.llm.faults import (
     CONNECTION_FAULTS,
@@ -49,7 +49,7 @@ class LiveCalls:
             "Content-Type": "application/json",
         }
 
-    async def answer(self, asked: Asked) -> dict[str, Any]:
+    async def answer(self, call: PlacedCall) -> dict[str, Any]:
         """The response to a call, which is in the transcript by then.
 
         Raises:
@@ -57,9 +57,9 @@ class LiveCalls:
         """
         budget = self._line.budget
         async with self._slots:
-            reserved = await budget.reserve(asked.body)
+            reserved = await budget.reserve(call.body)
             try:
-                return await self._call(asked, reserved)
+                return await self._call(call, reserved)
             finally:
                 await budget.release(reserved)
 
@@ -74,7 +74,7 @@ class LiveCalls:
                 while self.in_flight:
                     await asyncio.sleep(DRAIN_LOOK_S)
 
-    async def _call(self, asked: Asked, reserved: Amount) -> dict[str, Any]:
+    async def _call(self, call: PlacedCall, reserved: Amount) -> dict[str, Any]:
         line = self._line
         attempts: list[dict[str, Any]] = []
         started, clock = datetime.now(UTC), time.monotonic()
@@ -86,7 +86,7 @@ class LiveCalls:
 
         try:
             response = await with_retries(
-                lambda: self._attempt(asked, attempts, reserved),
+                lambda: self._attempt(call, attempts, reserved),
                 line.endpoint.max_attempts,
                 note_wait,
             )
@@ -100,16 +100,16 @@ class LiveCalls:
             if attempts:
                 stopped = HarnessError("the call was stopped before its answer came")
                 seconds = time.monotonic() - clock
-                line.record(asked, {}, attempts, reserved, started, seconds, stopped)
+                line.record(call, {}, attempts, reserved, started, seconds, stopped)
             raise
         seconds = time.monotonic() - clock
-        line.record(asked, response, attempts, reserved, started, seconds, failure)
+        line.record(call, response, attempts, reserved, started, seconds, failure)
         if failure is not None:
             raise failure
         return response
 
     async def _attempt(
-        self, asked: Asked, attempts: list[dict[str, Any]], reserved: Amount
+        self, call: PlacedCall, attempts: list[dict[str, Any]], reserved: Amount
     ) -> dict[str, Any]:
         line = self._line
         if self._stopping:
@@ -121,9 +121,9 @@ class LiveCalls:
         try:
             async with asyncio.timeout(line.endpoint.timeout_s):
                 http = await line.http.post(
-                    self._urls[asked.kind],
+                    self._urls[call.kind],
                     # Escaped: texts of models can hold half a surrogate pair, which UTF-8 cannot.
-                    content=json.dumps(line.sent(asked.body), separators=(",", ":")),
+                    content=json.dumps(line.sent(call.body), separators=(",", ":")),
                     headers=self._headers,
                     timeout=self._timeout,
                 )
@@ -131,13 +131,13 @@ class LiveCalls:
             text = redact(http.text, line.key)
             if not http.is_success:
                 raise fault_of_status(
-                    http.status_code, http.headers, text, line.endpoint, line.url, asked.body
+                    http.status_code, http.headers, text, line.endpoint, line.url, call.body
                 )
-            return parse_response(text, asked.kind)
+            return parse_response(text, call.kind)
         except BrokenReply as e:
             note["outcome"] += f"{UNUSABLE}{e}"
             line.budget.note_unusable(reserved)
-            raise fault_of_reply(e, note["outcome"], line.endpoint, line.url, asked.body) from None
+            raise fault_of_reply(e, note["outcome"], line.endpoint, line.url, call.body) from None
         except CONNECTION_FAULTS as e:
             fault = fault_of_connection(e)
             if isinstance(e.__cause__, aiohttp.ConnectionTimeoutError):

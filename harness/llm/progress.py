@@ -13,13 +13,13 @@ class Progress:
 
     def __init__(self, task: str, total: int, unit: str) -> None:
         self.task, self.total, self.unit = task, total, unit
-        self._told = -SHORTEST_PAUSE_S
+        self._last_shown = -SHORTEST_PAUSE_S
 
     def is_due(self, done: int) -> bool:
         """Whether `show` would tell it; for figures that take time to work out."""
-        return time.monotonic() - self._told >= SHORTEST_PAUSE_S or done >= self.total
+        return time.monotonic() - self._last_shown >= SHORTEST_PAUSE_S or done >= self.total
 
     def show(self, done: int, **info: Any) -> None:
         if self.is_due(done):
-            self._told = time.monotonic()
+            self._last_shown = time.monotonic()
             events.progress(self.task, done, self.total, self.unit, **info)

@@ -12,4 +12,4 @@ def fill(template: str, parts: Mapping[str, str]) -> str:
     """
     names = "|".join(re.escape(name) for name in parts)
     text = template.removesuffix("\n")
-    return re.sub(r"\{(" + names + r")\}", lambda found: parts[found[1]], text)
+    return re.sub(r"\{(" + names + r")\}", lambda match: parts[match[1]], text)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.llm.calls import Asked
-from harness.llm.transcript import Place, Transcript
+from harness.llm.calls import PlacedCall
+from harness.llm.transcript import CallPlace, Transcript
 
 COMPARED_CHARACTERS = 20_000
 """Of a request, when the nearest one is looked for."""
@@ -48,37 +48,37 @@ class NetworkRefused(HarnessError):
     """Something tried to reach a network during a replay."""
 
 
-def miss(transcript: Transcript, asked: Asked, request: dict[str, Any]) -> ReplayMiss:
+def miss(transcript: Transcript, call: PlacedCall, request: dict[str, Any]) -> ReplayMiss:
     """The error for a request that the transcript lacks, with the nearest one that it holds."""
-    number = transcript.order(asked.place)
+    number = transcript.order(call.place)
     lacking = (
         f"the transcript {transcript.path} lacks the answer to request {number} (line {number + 1} "
         "in the order of asking)"
     )
     if transcript.cut is not None:
         lacking += f"; its last line, {_line(transcript.cut - 1)}, is cut"
-    digest, occurrence = asked.place
+    digest, occurrence = call.place
     if transcript.is_answered((digest, occurrence - 1)):
         return ReplayMiss(
             f"{lacking}: it is asked {occurrence + 1} times, and was answered {occurrence} times",
             hint="the transcript is of another run, or was cut: it belongs to other parameters or "
             "another version of this stage",
         )
-    found = _nearest(transcript, asked.place, request)
-    if found is None:
+    nearest = _nearest(transcript, call.place, request)
+    if nearest is None:
         return ReplayMiss(lacking, hint="it holds no request at all")
-    line, record = found
+    line, record = nearest
     if record["digest"] == digest and not transcript.is_answered((digest, record["occurrence"])):
         return ReplayMiss(
             f"{lacking}: the call failed when it was made",
             hint=f"{_line(line)} says: {_printable(str(record.get('error', '')))[:500]}",
         )
-    shown = "\n".join(_diff(record["request"], request, line))
+    diff = "\n".join(_diff(record["request"], request, line))
     return ReplayMiss(
         lacking,
         hint="a request is its prompt, its sampling parameters with their seed, its model and its "
         "base_url: the spec has to give all of them as they were. The nearest request that the "
-        f"transcript holds, against this one:\n{shown}",
+        f"transcript holds, against this one:\n{diff}",
     )
 
 
@@ -127,34 +127,34 @@ def _who() -> str:
 
 
 def _nearest(
-    transcript: Transcript, place: Place, request: dict[str, Any]
+    transcript: Transcript, place: CallPlace, request: dict[str, Any]
 ) -> tuple[int, dict[str, Any]] | None:
     """(line, record) of the recorded request most like this one: of those that nothing has asked
     for yet, unless none of them is much like it."""
-    wanted = _words(request)
-    held = Counter(wanted)
+    request_words = _words(request)
+    held = Counter(request_words)
     free: list[tuple[float, int]] = []
-    taken: list[tuple[float, int]] = []
+    used: list[tuple[float, int]] = []
     for line, record in transcript.records():
         if isinstance(record.get("request"), dict):
             words = _words(record["request"])
             common = sum((held & Counter(words)).values())
-            score = 2 * common / ((len(wanted) + len(words)) or 1)
-            known = (record["digest"], record["occurrence"])
-            is_free = known == place or not transcript.was_asked(known)
-            (free if is_free else taken).append((-score, line))
+            score = 2 * common / ((len(request_words) + len(words)) or 1)
+            recorded_place = (record["digest"], record["occurrence"])
+            is_free = recorded_place == place or not transcript.was_asked(recorded_place)
+            (free if is_free else used).append((-score, line))
     meant, other = (
         max(
             (
-                (_similarity(wanted, transcript.record(line)), -line)
+                (_similarity(request_words, transcript.record(line)), -line)
                 for _, line in sorted(group)[:FINALISTS]
             ),
             default=(-1.0, 0),
         )
-        for group in (free, taken)
+        for group in (free, used)
     )
     best = other if meant[0] < min(GOOD, other[0]) else meant
-    return (-best[1], transcript.record(-best[1])) if free or taken else None
+    return (-best[1], transcript.record(-best[1])) if free or used else None
 
 
 def _words(request: dict[str, Any]) -> list[str]:
@@ -162,31 +162,31 @@ def _words(request: dict[str, Any]) -> list[str]:
     return _WORD.findall(text[:COMPARED_CHARACTERS])
 
 
-def _similarity(wanted: list[str], record: dict[str, Any]) -> float:
+def _similarity(request_words: list[str], record: dict[str, Any]) -> float:
     words = _words(record["request"])
     matcher = difflib.SequenceMatcher(
-        None, wanted[:COMPARED_WORDS], words[:COMPARED_WORDS], autojunk=False
+        None, request_words[:COMPARED_WORDS], words[:COMPARED_WORDS], autojunk=False
     )
     return matcher.ratio()
 
 
-def _diff(recorded: dict[str, Any], asked: dict[str, Any], line: int) -> Iterator[str]:
+def _diff(recorded: dict[str, Any], request: dict[str, Any], line: int) -> Iterator[str]:
     """A unified diff of the two requests' JSON, in which texts stand line by line."""
-    old, new = _pretty(recorded), _pretty(asked)
+    old, new = _pretty(recorded), _pretty(request)
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
     yield f"--- recorded, {_line(line)}"
     yield "+++ asked"
-    shown = 2
+    line_count = 2
     for group in matcher.get_grouped_opcodes(AROUND):
         first, last = group[0], group[-1]
         yield (f"@@ -{first[1] + 1},{last[2] - first[1]} +{first[3] + 1},{last[4] - first[3]} @@")
-        shown += 1
+        line_count += 1
         for change in _changes(old, new, group):
-            if shown >= LONGEST_DIFF:
+            if line_count >= LONGEST_DIFF:
                 yield "..."
                 return
             yield change
-            shown += 1
+            line_count += 1
 
 
 def _changes(
@@ -215,10 +215,10 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
-def _common_start(one: str, other: str) -> int:
+def _common_start(first: str, second: str) -> int:
     """How many characters two lines share at their beginnings."""
-    most = min(len(one), len(other))
-    return next((i for i in range(most) if one[i] != other[i]), most)
+    most = min(len(first), len(second))
+    return next((i for i in range(most) if first[i] != second[i]), most)
 
 
 def _shortened(line: str, same: int = 0) -> str:

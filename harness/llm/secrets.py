@@ -76,7 +76,7 @@ def _holds(text: str, key: str) -> bool:
 
 
 def _unescaped(text: str) -> str:
-    return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text).replace("\\", "")
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text).replace("\\", "")
 
 
 def _redact_value(value: Any, key: str) -> Any:

@@ -22,19 +22,19 @@ UNLIMITED_REPLY, UNLIMITED_TIMES = 1024, 4
 reply seen, where that is more."""
 
 
-class Tokens(NamedTuple):
+class TokenCounts(NamedTuple):
     """Prompt and completion tokens."""
 
     prompt: int = 0
     completion: int = 0
 
-    def plus(self, other: "Tokens", times: int = 1) -> "Tokens":
-        return Tokens(
+    def plus(self, other: "TokenCounts", times: int = 1) -> "TokenCounts":
+        return TokenCounts(
             self.prompt + times * other.prompt, self.completion + times * other.completion
         )
 
 
-NO_TOKENS = Tokens()
+NO_TOKENS = TokenCounts()
 
 
 @dataclass
@@ -51,10 +51,10 @@ class Totals:
     attempts: int = 0
     answered: int = 0
     without_usage: int = 0
-    live: Tokens = NO_TOKENS
-    batch: Tokens = NO_TOKENS
-    unknown_live: Tokens = NO_TOKENS
-    unknown_batch: Tokens = NO_TOKENS
+    live: TokenCounts = NO_TOKENS
+    batch: TokenCounts = NO_TOKENS
+    unknown_live: TokenCounts = NO_TOKENS
+    unknown_batch: TokenCounts = NO_TOKENS
     longest_reply: int = 0
 
     def add(self, record: Mapping[str, Any]) -> None:
@@ -70,26 +70,26 @@ class Totals:
             return
         self.calls += 1
         self.answered += 1
-        used = Tokens(*tokens_used(record["usage"]))
+        used = TokenCounts(*tokens_used(record["usage"]))
         if by_batch:
             self.batch = self.batch.plus(used)
         else:
             self.live = self.live.plus(used)
         if record["response"].get("choices") and not usage_is_known(record["usage"]):
             self.without_usage += 1
-            most = Tokens(*map(max, _most_of_reply(body, record["response"]), used))
+            most = TokenCounts(*map(max, _most_of_reply(body, record["response"]), used))
             self._add_unknown(most.plus(used, -1), 1, by_batch)
             used = most
         self.longest_reply = max(self.longest_reply, used.completion)
 
-    def _add_unknown(self, most: Tokens, times: int, by_batch: bool) -> None:
+    def _add_unknown(self, most: TokenCounts, times: int, by_batch: bool) -> None:
         if by_batch:
             self.unknown_batch = self.unknown_batch.plus(most, times)
         else:
             self.unknown_live = self.unknown_live.plus(most, times)
 
     @property
-    def tokens(self) -> Tokens:
+    def tokens(self) -> TokenCounts:
         """What the replies report."""
         return self.live.plus(self.batch)
 
@@ -123,7 +123,7 @@ def reply_limit(body: Mapping[str, Any]) -> int | None:
     return None
 
 
-def most_tokens(body: Mapping[str, Any], longest_reply: int = 0) -> Tokens:
+def most_tokens(body: Mapping[str, Any], longest_reply: int = 0) -> TokenCounts:
     """The most that a request may take.
 
     Without a limit on the reply no such figure exists: see UNLIMITED_REPLY.
@@ -132,15 +132,15 @@ def most_tokens(body: Mapping[str, Any], longest_reply: int = 0) -> Tokens:
     reply = limit or max(UNLIMITED_REPLY, UNLIMITED_TIMES * longest_reply)
     choices = [body.get(name) for name in ("n", "best_of")]
     most = max((n for n in choices if isinstance(n, int) and n > 0), default=1)
-    return Tokens(_tokens_in(body), reply * min(most, MOST_TOKENS))
+    return TokenCounts(_tokens_in(body), reply * min(most, MOST_TOKENS))
 
 
-def _most_of_reply(body: Mapping[str, Any], response: Mapping[str, Any]) -> Tokens:
+def _most_of_reply(body: Mapping[str, Any], response: Mapping[str, Any]) -> TokenCounts:
     """The most that an answered call took whose reply does not say it."""
     most = most_tokens(body)
     if reply_limit(body) is not None:
         return most
-    return Tokens(most.prompt, _tokens_in(response["choices"]))
+    return TokenCounts(most.prompt, _tokens_in(response["choices"]))
 
 
 def _tokens_in(value: Any) -> int:

@@ -11,7 +11,7 @@ from harness.errors import HarnessError, InputError
 from harness.llm.reply import MOST_NESTED, is_nested_deeper, provider_error
 from harness.llm.totals import Totals
 
-Place = tuple[str, int]
+CallPlace = tuple[str, int]
 """A request's digest and, for requests repeated word for word, which of them it is (0, 1, ...)."""
 
 
@@ -44,10 +44,10 @@ class Transcript:
         self.simulated = False
         self.cut: int | None = None
         self._read_only = read_only
-        self._spans: list[tuple[Place, int, int]] = []
-        self._answered: dict[Place, tuple[int, int]] = {}
-        self._lines: dict[Place, int] = {}
-        self._asked: dict[Place, int] = {}
+        self._spans: list[tuple[CallPlace, int, int]] = []
+        self._answered: dict[CallPlace, tuple[int, int]] = {}
+        self._lines: dict[CallPlace, int] = {}
+        self._positions: dict[CallPlace, int] = {}
         self._occurrences: dict[str, int] = {}
         try:
             if read_only:
@@ -61,29 +61,29 @@ class Transcript:
         except OSError as e:
             raise self._no_access(e) from None
 
-    def ask(self, digest: str) -> Place:
+    def ask(self, digest: str) -> CallPlace:
         """The place of the next request with this digest, in the order in which they are asked."""
         occurrence = self._occurrences.get(digest, 0)
         self._occurrences[digest] = occurrence + 1
         place = (digest, occurrence)
-        self._asked[place] = len(self._asked)
+        self._positions[place] = len(self._positions)
         return place
 
-    def number(self, place: Place) -> int:
+    def number(self, place: CallPlace) -> int:
         """The line, from 0, on which this request stands once `finish` has been called."""
-        return self._lines[place] if self._read_only else self._asked[place]
+        return self._lines[place] if self._read_only else self._positions[place]
 
-    def order(self, place: Place) -> int:
+    def order(self, place: CallPlace) -> int:
         """How many requests were asked before this one."""
-        return self._asked[place]
+        return self._positions[place]
 
-    def was_asked(self, place: Place) -> bool:
-        return place in self._asked
+    def was_asked(self, place: CallPlace) -> bool:
+        return place in self._positions
 
-    def is_answered(self, place: Place) -> bool:
+    def is_answered(self, place: CallPlace) -> bool:
         return place in self._answered
 
-    def answered(self) -> Iterable[Place]:
+    def answered(self) -> Iterable[CallPlace]:
         """The places of the answered calls."""
         return self._answered.keys()
 
@@ -96,7 +96,7 @@ class Transcript:
         """The record on this line, from 0."""
         return self._read(*self._spans[line][1:])
 
-    def find(self, place: Place) -> dict[str, Any] | None:
+    def find(self, place: CallPlace) -> dict[str, Any] | None:
         """The answered call at this place, or None when it has yet to be made."""
         span = self._answered.get(place)
         return None if span is None else self._read(*span)
@@ -126,11 +126,11 @@ class Transcript:
             with self.path.open("rb") as source, sorted_path.open("wb") as target:
                 # What this try did not ask for, and what failed for good before a later try had an
                 # answer, comes last, in the order in which it was written.
-                last = len(self._asked)
+                last = len(self._positions)
                 in_order = sorted(
                     self._spans,
                     key=lambda span: (
-                        self._asked.get(span[0], last)
+                        self._positions.get(span[0], last)
                         if self._answered.get(span[0]) == span[1:]
                         else last
                     ),

@@ -40,16 +40,16 @@ class Batches:
         return web.json_response(self._keep(file.file.read(), file.filename, "batch"))
 
     async def describe_file(self, request: web.Request) -> web.Response:
-        return web.json_response(_found(self._files, request, "file"))
+        return web.json_response(_look_up(self._files, request, "file"))
 
     async def content(self, request: web.Request) -> web.Response:
-        return web.Response(body=_found(self._contents, request, "file"))
+        return web.Response(body=_look_up(self._contents, request, "file"))
 
     async def create(self, request: web.Request) -> web.Response:
         try:
-            asked = json.loads(await request.read())
-            file, endpoint = asked["input_file_id"], asked["endpoint"]
-            window = asked["completion_window"]
+            body = json.loads(await request.read())
+            file, endpoint = body["input_file_id"], body["endpoint"]
+            window = body["completion_window"]
         except (ValueError, KeyError, TypeError):
             raise Refused(
                 400, "a batch has an input_file_id, an endpoint and a completion_window"
@@ -66,7 +66,7 @@ class Batches:
             "completion_window": window,
             "status": "validating",
             "created_at": 0,
-            "metadata": asked.get("metadata"),
+            "metadata": body.get("metadata"),
             "request_counts": {"total": 0, "completed": 0, "failed": 0},
             "output_file_id": None,
             "error_file_id": None,
@@ -80,7 +80,7 @@ class Batches:
         return web.json_response(batch)
 
     async def retrieve(self, request: web.Request) -> web.Response:
-        return web.json_response(_found(self._batches, request, "batch"))
+        return web.json_response(_look_up(self._batches, request, "batch"))
 
     async def list_all(self, request: web.Request) -> web.Response:
         """The newest first; `after` and `limit` as in OpenAI's API."""
@@ -97,7 +97,7 @@ class Batches:
         return web.json_response({"object": "list", "data": data, "has_more": more})
 
     async def cancel(self, request: web.Request) -> web.Response:
-        batch = _found(self._batches, request, "batch")
+        batch = _look_up(self._batches, request, "batch")
         if batch["status"] in ENDED:
             raise Refused(400, f"the batch is {batch['status']} and cannot be cancelled")
         batch["status"] = "cancelling"
@@ -160,7 +160,7 @@ class Batches:
         return file
 
 
-def _found(held: dict[str, Any], request: web.Request, what: str) -> Any:
+def _look_up(held: dict[str, Any], request: web.Request, what: str) -> Any:
     try:
         return held[request.match_info["id"]]
     except KeyError:
@@ -171,7 +171,7 @@ def _read_requests(data: bytes, endpoint: str) -> tuple[list[dict[str, Any]], li
     """(requests, errors as a failed batch tells them)."""
     requests: list[dict[str, Any]] = []
     errors: list[dict[str, Any]] = []
-    seen: set[str] = set()
+    custom_ids: set[str] = set()
     models: set[Any] = set()
 
     def refuse(line: int | None, code: str, message: str) -> None:
@@ -185,11 +185,11 @@ def _read_requests(data: bytes, endpoint: str) -> tuple[list[dict[str, Any]], li
         except (ValueError, KeyError, TypeError):
             refuse(number, "invalid_json_line", "this line is not a request")
             continue
-        if name in seen:
+        if name in custom_ids:
             refuse(number, "duplicate_custom_id", f"the custom_id {name} is there twice")
         if url != endpoint:
             refuse(number, "mismatched_url", f"the url is not the batch's, {endpoint}")
-        seen.add(name)
+        custom_ids.add(name)
         requests.append({"custom_id": name, "body": body})
     if not requests and not errors:
         refuse(None, "empty_file", "the file holds no request")
@@ -203,8 +203,8 @@ def _read_requests(data: bytes, endpoint: str) -> tuple[list[dict[str, Any]], li
 def _result(name: str, response: web.Response | None, unanswered: str) -> dict[str, Any]:
     result: dict[str, Any] = {"id": f"batch_req_{secrets.token_hex(8)}", "custom_id": name}
     if response is None:
-        said = "simulated: the batch ended before this request was answered"
-        return {**result, "response": None, "error": {"code": unanswered, "message": said}}
+        message = "simulated: the batch ended before this request was answered"
+        return {**result, "response": None, "error": {"code": unanswered, "message": message}}
     assert isinstance(response.body, bytes)
     text = response.body.decode("utf-8", "replace")
     try:

@@ -28,8 +28,8 @@ def is_request(prompt: str) -> bool:
 
 def reply(prompt: str, seed: int, salt: str, wrong: bool = False) -> str:
     """The output in its frame, and a few sentences; with `wrong`, labelled and quoted."""
-    found = _TASK.fullmatch(prompt)
-    output = found["output"] if found else ""
+    match = _TASK.fullmatch(prompt)
+    output = match["output"] if match else ""
     frame = draw(_FRAMES, 1, "frame", seed, salt)[0]
     more = " ".join(answer(f"{salt} {i}", seed) for i in range(FILLERS))
     text = frame.replace("{}", output if output.endswith((".", "!", "?")) else f"{output}.") + more

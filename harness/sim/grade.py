@@ -11,7 +11,7 @@ from harness.sim import rate
 from harness.sim.grammar import find
 from harness.sim.judge import readability
 
-Place = Literal["first", "second"]
+AnswerPlace = Literal["first", "second"]
 
 LOWEST, HIGHEST = 1.0, 10.0
 FAVOUR = 2.0
@@ -33,16 +33,20 @@ def is_request(prompt: str) -> bool:
 
 
 def reply(
-    prompt: str, seed: int, turned: bool = False, wrong: bool = False, favours: Place | None = None
+    prompt: str,
+    seed: int,
+    turned: bool = False,
+    wrong: bool = False,
+    favours: AnswerPlace | None = None,
 ) -> str:
     """The scores and, below them, a reason. turned: each answer gets the other's score. wrong: a line
     without scores."""
-    found = _ASKED.match(prompt)
-    if found is None:
+    match = _ASKED.match(prompt)
+    if match is None:
         raise ValueError("not a request for a grading")
     if wrong:
         return WRONG_FORMAT
-    first, second = (grade(found["question"], found[which], seed) for which in ("first", "second"))
+    first, second = (grade(match["question"], match[which], seed) for which in ("first", "second"))
     if turned:
         first, second = second, first
     if favours is not None:
@@ -56,17 +60,17 @@ def reply(
 
 def grade(question: str, answer: str, seed: int = 0) -> float:
     """From 1 to 10: the answer's merit on another scale."""
-    instruction, _, given = question.rpartition(" Input: ")
-    if find(instruction, given) is None:
-        instruction, given = question, ""
-    return round(LOWEST + (HIGHEST - LOWEST) * merit(instruction, given, answer, seed), 1)
+    instruction, _, input_text = question.rpartition(" Input: ")
+    if find(instruction, input_text) is None:
+        instruction, input_text = question, ""
+    return round(LOWEST + (HIGHEST - LOWEST) * merit(instruction, input_text, answer, seed), 1)
 
 
-def merit(instruction: str, given: str, output: str, seed: int = 0) -> float:
+def merit(instruction: str, input_text: str, output: str, seed: int = 0) -> float:
     """From 0 to 1: the simulated judge's rating; but of wrong answers to a task of the grammar the more
     readable ones are better."""
-    rating = rate.rate(instruction, given, output, seed) / rate.HIGHEST
-    if find(instruction, given) is None or rating > HALF_RIGHT:
+    rating = rate.rate(instruction, input_text, output, seed) / rate.HIGHEST
+    if find(instruction, input_text) is None or rating > HALF_RIGHT:
         return rating
     return WRONG * round(readability(output), 1)
 

@@ -23,7 +23,7 @@ PROMPTS_FILE, PROMPTS = "prompts.jsonl", 100
 T = TypeVar("T")
 
 
-class Task(NamedTuple):
+class GrammarTask(NamedTuple):
     """One phrasing of the question for one fact. `accepted` holds every right answer."""
 
     instruction: str
@@ -55,11 +55,13 @@ def draw(items: Sequence[T], count: int, *salt: object) -> list[T]:
     return pool[:count]
 
 
-def _task(relation: Relation, phrasing: str, key: str) -> Task:
+def _task(relation: Relation, phrasing: str, key: str) -> GrammarTask:
     accepted = relation.facts[key]
     in_text = KEY in phrasing
     instruction = phrasing.replace(KEY, key) if in_text else phrasing
-    return Task(instruction, "" if in_text else key, accepted[0], accepted, relation.name, key)
+    return GrammarTask(
+        instruction, "" if in_text else key, accepted[0], accepted, relation.name, key
+    )
 
 
 def _held_out_phrasing(relation: Relation, key: str) -> int | None:
@@ -70,9 +72,9 @@ def _held_out_phrasing(relation: Relation, key: str) -> int | None:
 
 
 @cache
-def _split() -> tuple[tuple[Task, ...], tuple[Task, ...]]:
-    teachable: list[Task] = []
-    held_out: list[Task] = []
+def _split() -> tuple[tuple[GrammarTask, ...], tuple[GrammarTask, ...]]:
+    teachable: list[GrammarTask] = []
+    held_out: list[GrammarTask] = []
     for relation in RELATIONS:
         for key in relation.facts:
             kept_back = _held_out_phrasing(relation, key)
@@ -82,12 +84,12 @@ def _split() -> tuple[tuple[Task, ...], tuple[Task, ...]]:
     return tuple(teachable), tuple(held_out)
 
 
-def teachable_tasks() -> tuple[Task, ...]:
+def teachable_tasks() -> tuple[GrammarTask, ...]:
     """Every task that the teacher may set."""
     return _split()[0]
 
 
-def held_out_tasks() -> tuple[Task, ...]:
+def held_out_tasks() -> tuple[GrammarTask, ...]:
     """The tasks, about a tenth of all, that the teacher never sets and evaluation draws from."""
     return _split()[1]
 
@@ -97,11 +99,11 @@ def _normal(text: str) -> str:
 
 
 @cache
-def _by_text() -> dict[str, Task]:
+def _by_text() -> dict[str, GrammarTask]:
     return {_normal(task.text): task for part in _split() for task in part}
 
 
-def find(instruction: str, input: str = "") -> Task | None:
+def find(instruction: str, input: str = "") -> GrammarTask | None:
     """The task of the grammar that a text is, whatever its case and spacing; None for others."""
     return _by_text().get(_normal(f"{instruction}\n{input}"))
 
@@ -112,17 +114,17 @@ def solve(instruction: str, input: str = "") -> str | None:
     return task.output if task else None
 
 
-def is_right(task: Task, answer: str) -> bool:
+def is_right(task: GrammarTask, answer: str) -> bool:
     """Whether the whole answer is an accepted one; case, spacing and one full stop do not count."""
     return _normal(answer).removesuffix(".") in {_normal(a) for a in task.accepted}
 
 
-def _wrong_answer(task: Task, seed: int) -> str:
+def _wrong_answer(task: GrammarTask, seed: int) -> str:
     if fraction("no answer", seed, task.text) < 0.5:
         return draw(NO_ANSWER, 1, "excuse", seed, task.text)[0]
     facts = next(r.facts for r in RELATIONS if r.name == task.relation)
-    others = [a[0] for a in facts.values() if a[0] not in task.accepted]
-    return draw(others, 1, "wrong", seed, task.text)[0]
+    wrong_answers = [a[0] for a in facts.values() if a[0] not in task.accepted]
+    return draw(wrong_answers, 1, "wrong", seed, task.text)[0]
 
 
 def evaluation_prompts(n: int, seed: int = 0) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Literal, NamedTuple
 
 from harness.sim.facts import RELATIONS
-from harness.sim.grammar import Task, find, fraction, is_right
+from harness.sim.grammar import GrammarTask, find, fraction, is_right
 
 Verdict = Literal["a", "b", "tie"]
 
@@ -92,8 +92,10 @@ def read_question(prompt: str) -> Question | None:
         if task.count(form.before_a) > 1 or task.count(form.before_b) > 1:
             return Question(form, None)
         instruction, _, outputs = task.partition(form.before_a)
-        output_a, found, output_b = outputs.partition(form.before_b)
-        return Question(form, instruction, output_a, output_b) if found else Question(form, None)
+        output_a, separator, output_b = outputs.partition(form.before_b)
+        return (
+            Question(form, instruction, output_a, output_b) if separator else Question(form, None)
+        )
     return None
 
 
@@ -151,8 +153,8 @@ def readability(text: str) -> float:
         return 0.0
     characters = len(re.sub(r"[\s" + re.escape(_MARKS) + "]", "", text))
     plain = sum(len(re.sub("['’-]", "", w)) for w in words if _is_plain(w)) / max(characters, 1)
-    known = sum(w.casefold() in _familiar() or bool(_NUMBER.fullmatch(w)) for w in words)
-    familiar = min(1.0, known / len(words) / FAMILIAR_ENOUGH)
+    familiar_count = sum(w.casefold() in _familiar() or bool(_NUMBER.fullmatch(w)) for w in words)
+    familiar = min(1.0, familiar_count / len(words) / FAMILIAR_ENOUGH)
     variety = min(1.0, 2 * len({w.casefold() for w in words}) / len(words))
     stutter = 0.3 if _STUTTER.search(text) else 1.0
     role = 0.5 if _ROLE.search(text) else 1.0
@@ -160,12 +162,12 @@ def readability(text: str) -> float:
 
 
 def _overlap(instruction: str, output: str) -> float:
-    asked = {w.casefold() for w in _WORD.findall(instruction)} - _COMMON
-    said = {w.casefold() for w in _WORD.findall(output)}
-    return len(asked & said) / len(asked) if asked else 0.0
+    topics = {w.casefold() for w in _WORD.findall(instruction)} - _COMMON
+    words = {w.casefold() for w in _WORD.findall(output)}
+    return len(topics & words) / len(topics) if topics else 0.0
 
 
-def _merit(task: Task | None, instruction: str, output: str) -> tuple[float, ...]:
+def _merit(task: GrammarTask | None, instruction: str, output: str) -> tuple[float, ...]:
     readable = round(readability(output), 1)
     if task is not None:
         return (float(is_right(task, output)), readable)

@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from harness.sim.grammar import Task, draw, teachable_tasks
+from harness.sim.grammar import GrammarTask, draw, teachable_tasks
 from harness.sim.teacher import answer
 
 MORE_TASKS = "Following are some examples of {name, instruction} pairs."
@@ -33,14 +33,14 @@ def reply(prompt: str, seed: int, salt: str, wrong: bool = False) -> str:
     """JSON lines, as the prompt asks for; with `wrong`, text that holds none."""
     rows = _rows(prompt)
     if prompt.startswith(MORE_TASKS):
-        made = _pairs(rows, seed, salt, prompt)
+        new_rows = _pairs(rows, seed, salt, prompt)
     elif prompt.startswith(MORE_INSTANCES):
-        made = [_with_more(row, seed, salt) for row in rows[-1:]]
+        new_rows = [_with_more(row, seed, salt) for row in rows[-1:]]
     else:
-        made = [_with_new(row, seed, salt) for row in rows if "instances" not in row]
+        new_rows = [_with_new(row, seed, salt) for row in rows if "instances" not in row]
     if wrong:
-        return "\n".join([CHATTER, *(row["name"] for row in made)])
-    return "\n".join(json.dumps(row, ensure_ascii=False) for row in made)
+        return "\n".join([CHATTER, *(row["name"] for row in new_rows)])
+    return "\n".join(json.dumps(row, ensure_ascii=False) for row in new_rows)
 
 
 def _rows(prompt: str) -> list[Row]:
@@ -56,13 +56,13 @@ def _rows(prompt: str) -> list[Row]:
     return rows
 
 
-def _pairs(shown: list[Row], *salt: object) -> list[Row]:
+def _pairs(rows: list[Row], *salt: object) -> list[Row]:
     """As many new pairs as were shown, each with an instruction of its own."""
-    known = {row["instruction"] for row in shown}
+    instructions = {row["instruction"] for row in rows}
     pairs: list[Row] = []
-    for task in draw(teachable_tasks(), 3 * len(shown), "pairs", *salt):
-        if task.instruction not in known and len(pairs) < len(shown):
-            known.add(task.instruction)
+    for task in draw(teachable_tasks(), 3 * len(rows), "pairs", *salt):
+        if task.instruction not in instructions and len(pairs) < len(rows):
+            instructions.add(task.instruction)
             name = f"{task.relation}_of_it" if task.input else f"{task.relation}_{task.key}"
             name = name.replace(" ", "_").lower()
             pairs.append({"name": name, "instruction": task.instruction})
@@ -71,9 +71,9 @@ def _pairs(shown: list[Row], *salt: object) -> list[Row]:
 
 def _with_more(row: Row, seed: int, salt: str) -> Row:
     """The line with two more instances."""
-    given = [i for i in row.get("instances") or [] if isinstance(i, dict)]
-    new = [i for i in _instances(row["instruction"], seed, salt) if i not in given]
-    return {**row, "instances": given + new[:GIVEN_MORE]}
+    instances = [i for i in row.get("instances") or [] if isinstance(i, dict)]
+    new = [i for i in _instances(row["instruction"], seed, salt) if i not in instances]
+    return {**row, "instances": instances + new[:GIVEN_MORE]}
 
 
 def _with_new(row: Row, seed: int, salt: str) -> Row:
@@ -93,7 +93,7 @@ def _instances(instruction: str, seed: int, salt: str) -> list[dict[str, str]]:
     return [{"input": "", "output": text} for text in _wordings(tasks[0])]
 
 
-def _wordings(task: Task) -> list[str]:
+def _wordings(task: GrammarTask) -> list[str]:
     """The right answers, with and without a capital and a full stop."""
     plain = [form for text in task.accepted for form in (text, text[:1].upper() + text[1:])]
     return list(dict.fromkeys([*plain, *(f"{text}." for text in plain)]))

@@ -5,7 +5,7 @@ A rating depends on the example and the seed alone. Understands specs/alpagasus/
 
 import re
 
-from harness.sim.grammar import Task, find, fraction, is_right
+from harness.sim.grammar import GrammarTask, find, fraction, is_right
 from harness.sim.judge import readability
 
 HIGHEST = 5.0
@@ -28,34 +28,34 @@ def is_request(prompt: str) -> bool:
 
 def reply(prompt: str, seed: int, turned: bool = False, wrong: bool = False) -> str:
     """The rating and, below it, a reason. turned: bad for good. wrong: a line without a number."""
-    found = _PARTS.search(prompt)
-    asked = _ASKED.search(prompt)
-    if found is None or asked is None:
+    parts = _PARTS.search(prompt)
+    request = _ASKED.search(prompt)
+    if parts is None or request is None:
         raise ValueError("not a request for a rating")
     if wrong:
         return WRONG_FORMAT
-    rating = rate(found["instruction"], found["input"], found["output"], seed)
-    shown = HIGHEST - rating if turned else rating
+    rating = rate(parts["instruction"], parts["input"], parts["output"], seed)
+    score = HIGHEST - rating if turned else rating
     label = "Score: " if fraction("label", seed, prompt) < 0.2 else ""
-    return f"{label}{shown:g}\nThis is how I see the {asked[1]} of the response."
+    return f"{label}{score:g}\nThis is how I see the {request[1]} of the response."
 
 
-def rate(instruction: str, given: str, output: str, seed: int = 0) -> float:
+def rate(instruction: str, input_text: str, output: str, seed: int = 0) -> float:
     """From 0 to 5 in halves.
 
     A task of the grammar: 4.5 or 5 for a right answer, 3.5 for a text that holds one, at most 2 for
     others. Anything else: by how readable the output is.
     """
-    task = find(instruction, given)
+    task = find(instruction, input_text)
     if task is None:
         return round(2 * HIGHEST * readability(output)) / 2
-    luck = fraction("rating", seed, instruction, given, output)
+    luck = fraction("rating", seed, instruction, input_text, output)
     if is_right(task, output):
         return 5.0 if luck < 0.5 else 4.5
     return 3.5 if _holds_answer(task, output) else round(4 * luck) / 2
 
 
-def _holds_answer(task: Task, output: str) -> bool:
+def _holds_answer(task: GrammarTask, output: str) -> bool:
     return any(
         re.search(rf"(?<!\w){re.escape(text)}(?!\w)", output, re.IGNORECASE)
         for text in task.accepted

@@ -30,14 +30,14 @@ def is_request(prompt: str) -> bool:
 def reply(prompt: str, seed: int, turned: bool = False, wrong: bool = False) -> str:
     """Feedback and a score of the rubric's. turned: bad for good. wrong: a score in words, with no
     tag around it."""
-    shown = _SHOWN.search(prompt)
-    if shown is None:
+    parts = _SHOWN.search(prompt)
+    if parts is None:
         raise ValueError("not a request for a score on a rubric")
     feedback = "<feedback>\nThis is how well the output meets the criteria.\n</feedback>"
     if wrong:
         return f"{feedback}\nA good one, all in all."
-    scores = sorted(int(score) for score in _SCORE.findall(shown["rubric"]))
-    share = merit(_inputs(shown["inputs"] or ""), shown["output"], seed)
+    scores = sorted(int(score) for score in _SCORE.findall(parts["rubric"]))
+    share = merit(_inputs(parts["inputs"] or ""), parts["output"], seed)
     place = round(share * (len(scores) - 1))
     return f"{feedback}\n<score>\n{scores[::-1][place] if turned else scores[place]}\n</score>"
 
@@ -47,10 +47,10 @@ def merit(inputs: dict[str, str], output: str, seed: int = 0) -> float:
     query = inputs.get("query", "")
     if find(query) is not None:
         return grade.merit(query, "", output, seed)
-    said = {word.casefold() for word in _WORD.findall(output)}
+    words = {word.casefold() for word in _WORD.findall(output)}
     grounds = " ".join(inputs[name] for name in GROUNDS if name in inputs)
-    if grounds and said:
-        return len(said & {word.casefold() for word in _WORD.findall(grounds)}) / len(said)
+    if grounds and words:
+        return len(words & {word.casefold() for word in _WORD.findall(grounds)}) / len(words)
     return readability(output)
 
 

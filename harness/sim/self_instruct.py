@@ -12,7 +12,7 @@ from itertools import permutations
 
 from harness.sim import teacher
 from harness.sim.facts import RELATIONS
-from harness.sim.grammar import Task, draw, teachable_tasks
+from harness.sim.grammar import GrammarTask, draw, teachable_tasks
 
 PER_REPLY = 7
 LABELLED_PER_REPLY, WITHOUT_KEY_PER_REPLY = 2, 1
@@ -47,46 +47,48 @@ _QUESTIONS = (
 
 def reply(prompt: str, seed: int, salt: str, wrong_format: bool = False) -> str | None:
     """What the teacher says to a prompt of these steps; None for any other prompt."""
-    if asked := _LIST.search(prompt):
-        instructions = _new_instructions(asked, seed, salt)
+    if match := _LIST.search(prompt):
+        instructions = _new_instructions(match, seed, salt)
         if wrong_format:
             return "Sure! Here are some ideas:\n" + "\n".join(f"- {text}" for text in instructions)
         # The prompt ends with the first one's number; so this reads well as a chat and as a
         # completion.
-        later = enumerate(instructions[1:], int(asked["next"]) + 1)
+        later = enumerate(instructions[1:], int(match["next"]) + 1)
         return "\n".join([instructions[0], *(f"{number}. {text}" for number, text in later)])
-    if asked := _KIND.search(prompt):
+    if match := _KIND.search(prompt):
         if wrong_format:
             return "That depends on the input."
-        return "Yes" if _normal(asked["task"]) in _choices() else "No"
-    if asked := _INSTANCES.search(prompt):
-        pairs = _pairs(asked["task"], seed, salt)
+        return "Yes" if _normal(match["task"]) in _choices() else "No"
+    if match := _INSTANCES.search(prompt):
+        pairs = _pairs(match["task"], seed, salt)
         if wrong_format:
-            return "\n".join(f"Q: {given} A: {output}" for given, output in pairs)
+            return "\n".join(f"Q: {input_text} A: {output}" for input_text, output in pairs)
         if _LABELS_FIRST.search(prompt):
-            return "\n".join(f"Class label: {output}\n{given}".rstrip() for given, output in pairs)
+            return "\n".join(
+                f"Class label: {output}\n{input_text}".rstrip() for input_text, output in pairs
+            )
         return "\n".join(_example(number, *pair) for number, pair in enumerate(pairs, 1))
     return None
 
 
-def _example(number: int, given: str, output: str) -> str:
-    return "\n".join(filter(None, (f"Example {number}", given, f"Output: {output}")))
+def _example(number: int, input_text: str, output: str) -> str:
+    return "\n".join(filter(None, (f"Example {number}", input_text, f"Output: {output}")))
 
 
-def _new_instructions(asked: re.Match[str], seed: int, salt: str) -> list[str]:
-    shown = {_normal(line.partition(". ")[2]) for line in asked["shown"].splitlines()}
-    labelled = PER_REPLY if asked["labels"] else LABELLED_PER_REPLY
-    without_key = 0 if asked["labels"] else WITHOUT_KEY_PER_REPLY
+def _new_instructions(match: re.Match[str], seed: int, salt: str) -> list[str]:
+    listed = {_normal(line.partition(". ")[2]) for line in match["shown"].splitlines()}
+    labelled = PER_REPLY if match["labels"] else LABELLED_PER_REPLY
+    without_key = 0 if match["labels"] else WITHOUT_KEY_PER_REPLY
     parts = (
         ("labelled", list(_choices()), labelled),
         ("without key", [n for n, tasks in _tasks().items() if tasks[0].input], without_key),
         ("with key", [n for n, tasks in _tasks().items() if not tasks[0].input], PER_REPLY),
     )
-    found: list[str] = []
-    for name, known, count in parts:
-        fresh = [text for text in known if text not in shown]
-        found += draw(fresh, min(count, PER_REPLY - len(found)), name, seed, salt)
-    return [_written(text) for text in draw(found, len(found), "order", seed, salt)]
+    instructions: list[str] = []
+    for name, candidates, count in parts:
+        fresh = [text for text in candidates if text not in listed]
+        instructions += draw(fresh, min(count, PER_REPLY - len(instructions)), name, seed, salt)
+    return [_written(text) for text in draw(instructions, len(instructions), "order", seed, salt)]
 
 
 def _written(normal: str) -> str:
@@ -108,9 +110,9 @@ def _pairs(instruction: str, seed: int, salt: str) -> list[tuple[str, str]]:
 
 
 @cache
-def _tasks() -> dict[str, list[Task]]:
+def _tasks() -> dict[str, list[GrammarTask]]:
     """The teachable tasks by their instruction."""
-    tasks: dict[str, list[Task]] = {}
+    tasks: dict[str, list[GrammarTask]] = {}
     for task in teachable_tasks():
         tasks.setdefault(_normal(task.instruction), []).append(task)
     return tasks
@@ -119,12 +121,12 @@ def _tasks() -> dict[str, list[Task]]:
 @cache
 def _choices() -> dict[str, tuple[str, str, str]]:
     """Classification tasks: instruction and its two labels."""
-    found = [
+    choices = [
         (question.format(a=a, b=b), a, b)
         for a, b in permutations(_KINDS, 2)
         for question in _QUESTIONS
     ]
-    return {_normal(choice[0]): choice for choice in found}
+    return {_normal(choice[0]): choice for choice in choices}
 
 
 def _only(kind: str, other: str) -> list[str]:

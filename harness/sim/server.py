@@ -38,8 +38,8 @@ _TOKEN = re.compile(r"\s*(?:\w{1,8}|[^\w\s])")
 
 def _digest(kind: str, body: dict[str, Any]) -> str:
     """Identifies what is asked. Neither the model's name nor where to cut changes the reply."""
-    asked = {k: v for k, v in body.items() if k not in NOT_ASKED}
-    return hashlib.sha256(json.dumps([kind, asked], sort_keys=True).encode()).hexdigest()
+    request = {k: v for k, v in body.items() if k not in NOT_ASKED}
+    return hashlib.sha256(json.dumps([kind, request], sort_keys=True).encode()).hexdigest()
 
 
 def _content(message: Any) -> str:
@@ -145,8 +145,8 @@ class _App:
         return await self._guarded(request, "text")
 
     def _admit(self, request: web.Request) -> None:
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if self.require_key is not None and given != self.require_key:
+        key = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if self.require_key is not None and key != self.require_key:
             raise Refused(401, "the API key is not the right one", "authentication_error")
 
     def _admitted(self, handler: _Handler) -> _Handler:
@@ -258,7 +258,7 @@ class _App:
         answer = teacher.answer(prompt, seed, sampled)
         return json.dumps({"reply": answer}) if wrong else answer
 
-    def _favoured(self, digest: str) -> grade.Place | None:
+    def _favoured(self, digest: str) -> grade.AnswerPlace | None:
         """The place that a grading favours, as often as the settings say."""
         bias = self.settings.position_bias
         if fraction("place", self.settings.seed, digest) >= abs(bias):
@@ -350,8 +350,8 @@ class Server:
         except OSError as e:
             self._fault = e
         else:
-            shown = f"[{host}]" if ":" in host else host
-            self.base_url = f"http://{shown}:{runner.addresses[0][1]}/v1"
+            address = f"[{host}]" if ":" in host else host
+            self.base_url = f"http://{address}:{runner.addresses[0][1]}/v1"
             self._ready.set()
             await self._stop.wait()
         await runner.cleanup()

@@ -13,7 +13,7 @@ next label or the next `### `. The reply's blocks are numbered on from `First nu
 
 import re
 
-from harness.sim.grammar import Task, draw, fraction, solve, teachable_tasks
+from harness.sim.grammar import GrammarTask, draw, fraction, solve, teachable_tasks
 
 NO_INPUT = "<none>"
 
@@ -44,21 +44,23 @@ def is_task_request(prompt: str) -> bool:
     return bool(_WANTED.search(prompt) and _FIRST.search(prompt))
 
 
-def _block(number: int, task: Task) -> str:
+def _block(number: int, task: GrammarTask) -> str:
     return (
         f"### {number}. Instruction: {task.instruction}\n"
         f"Input: {task.input or NO_INPUT}\nOutput: {task.output}"
     )
 
 
-def _new_tasks(prompt: str, seed: int, salt: str) -> tuple[int, list[Task]]:
-    wanted, first = _WANTED.search(prompt), _FIRST.search(prompt)
-    if wanted is None or first is None:
+def _new_tasks(prompt: str, seed: int, salt: str) -> tuple[int, list[GrammarTask]]:
+    count_match, first = _WANTED.search(prompt), _FIRST.search(prompt)
+    if count_match is None or first is None:
         raise ValueError("not a request for tasks")
-    shown = {(m["instruction"], m["input"].replace(NO_INPUT, "")) for m in _BLOCK.finditer(prompt)}
-    count = int(wanted[1])
-    drawn = draw(teachable_tasks(), count + len(shown), "teacher", seed, salt, prompt)
-    return int(first[1]), [t for t in drawn if (t.instruction, t.input) not in shown][:count]
+    examples = {
+        (m["instruction"], m["input"].replace(NO_INPUT, "")) for m in _BLOCK.finditer(prompt)
+    }
+    count = int(count_match[1])
+    drawn = draw(teachable_tasks(), count + len(examples), "teacher", seed, salt, prompt)
+    return int(first[1]), [t for t in drawn if (t.instruction, t.input) not in examples][:count]
 
 
 def more_tasks(prompt: str, seed: int, salt: str) -> str:
@@ -80,9 +82,9 @@ def answer(prompt: str, seed: int, sampled: int | None = None) -> str:
     `sampled`: the request's own seed where it asks for a sampled reply. Another one makes another
     sentence, and, of right answers, a share (ASTRAY) gives way to one."""
     salt = () if sampled is None else (sampled,)
-    known = solve(prompt)
-    if known is not None and not (salt and fraction("astray", seed, *salt, prompt) < ASTRAY):
-        return known
+    right_answer = solve(prompt)
+    if right_answer is not None and not (salt and fraction("astray", seed, *salt, prompt) < ASTRAY):
+        return right_answer
     parts = (_WHO, _DO, _WHAT)
     return " ".join(
         draw(part, 1, "chat", i, seed, *salt, prompt)[0] for i, part in enumerate(parts)

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from harness.gen.blocks import Block, render, split
-from harness.gen.seeds import Task
+from harness.gen.seeds import AlpacaTask
 
 WHOLE = """### 4. Instruction: Give the plural.
 Input: mouse
@@ -16,21 +16,21 @@ Input: <none>
 Output: red"""
 
 
-def tasks(reply: str) -> list[Task | None]:
+def tasks(reply: str) -> list[AlpacaTask | None]:
     return [block.task for block in split(reply)]
 
 
 def test_a_whole_reply_gives_its_tasks_in_order() -> None:
     assert tasks(WHOLE) == [
-        Task("Give the plural.", "mouse", "mice"),
-        Task("Name a colour.", "", "red"),
+        AlpacaTask("Give the plural.", "mouse", "mice"),
+        AlpacaTask("Name a colour.", "", "red"),
     ]
 
 
 def test_what_is_rendered_is_read_back() -> None:
     shown = [
-        Task("Say {it}.", "a\n\nb", "x {y}\n- z\n\n# not a block"),
-        Task("Go on now.", "", "1"),
+        AlpacaTask("Say {it}.", "a\n\nb", "x {y}\n- z\n\n# not a block"),
+        AlpacaTask("Go on now.", "", "1"),
     ]
     assert tasks("\n\n".join(render(i, t) for i, t in enumerate(shown, 7))) == shown
 
@@ -70,15 +70,15 @@ def test_what_is_not_a_task_is_one_unreadable_piece(reply: str) -> None:
 
 def test_an_unreadable_block_does_not_spoil_its_neighbours() -> None:
     reply = WHOLE.replace("Input: mouse\n", "") + "\n\n### 6. Task: x"
-    assert tasks(reply) == [None, Task("Name a colour.", "", "red"), None]
+    assert tasks(reply) == [None, AlpacaTask("Name a colour.", "", "red"), None]
 
 
 def test_a_heading_inside_an_output_stays_in_it() -> None:
     output = "Plan\n\n### First\nbuy\n\n### 1. Second\ncook"
     reply = WHOLE.replace("mice", output)
     assert tasks(reply) == [
-        Task("Give the plural.", "mouse", output),
-        Task("Name a colour.", "", "red"),
+        AlpacaTask("Give the plural.", "mouse", output),
+        AlpacaTask("Name a colour.", "", "red"),
     ]
 
 

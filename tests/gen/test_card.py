@@ -16,18 +16,18 @@ import pytest
 
 from harness.call import StageCall
 from harness.gen import card, plots
-from harness.gen.dataset import Example, Filter
-from harness.gen.made import Made
+from harness.gen.dataset import DatasetExample, Filter
+from harness.gen.made import RecipeResult
 
 HUB = {"hub": {"id": "org/model", "revision": "a" * 40}}
 BYTES = {"random": {"config": {"model_type": "qwen2"}, "tokenizer": "bytes"}}
 
 
-def example(number: int, instruction: str, **fields: Any) -> Example:
-    return Example(id=f"e{number}", instruction=instruction, **{"output": "yes", **fields})
+def example(number: int, instruction: str, **fields: Any) -> DatasetExample:
+    return DatasetExample(id=f"e{number}", instruction=instruction, **{"output": "yes", **fields})
 
 
-def examples(*instructions: str) -> list[Example]:
+def examples(*instructions: str) -> list[DatasetExample]:
     return [example(i, text) for i, text in enumerate(instructions)]
 
 
@@ -37,9 +37,11 @@ def call(folder: Path, tokenizer: dict[str, Any] | None = None) -> StageCall:
 
 
 def measured(
-    tmp_path: Path, made: Made | Sequence[Example], tokenizer: dict[str, Any] | None = None
+    tmp_path: Path,
+    made: RecipeResult | Sequence[DatasetExample],
+    tokenizer: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    made = made if isinstance(made, Made) else Made(list(made))
+    made = made if isinstance(made, RecipeResult) else RecipeResult(list(made))
     return card.measure(call(tmp_path, tokenizer), "import", made)
 
 
@@ -61,7 +63,7 @@ def full(folder: Path) -> StageCall:
     before = [example(i, e.instruction, output="so") for i, e in enumerate(now)]
     dropped = Filter("tasks", "tasks", 15, 12, Counter(too_short=2, similar=1))
     stage = call(folder, BYTES)
-    card.write(stage, "expand", Made(now, [dropped], counts={"requests": 4}, before=before))
+    card.write(stage, "expand", RecipeResult(now, [dropped], counts={"requests": 4}, before=before))
     return stage
 
 
@@ -93,12 +95,12 @@ def test_plots_of_an_interrupted_run_do_not_stay(tmp_path: Path) -> None:
     stage = call(tmp_path)
     (tmp_path / "plots").mkdir()
     (tmp_path / "plots/before_after.png").write_bytes(b"old")
-    card.write(stage, "import", Made(examples("Write a poem", "Draw a cat")))
+    card.write(stage, "import", RecipeResult(examples("Write a poem", "Draw a cat")))
     assert sorted(p.stem for p in (tmp_path / "plots").iterdir()) == ["lengths", "novelty", "verbs"]
 
 
 def test_a_single_example_without_a_verb_has_a_card(tmp_path: Path) -> None:
-    kept = card.write(call(tmp_path), "import", Made(examples("日本語")))
+    kept = card.write(call(tmp_path), "import", RecipeResult(examples("日本語")))
     assert kept == ["card.json", "card.md", "plots"]
     assert "left out" in (tmp_path / "card.md").read_text(encoding="utf-8")
 
@@ -140,8 +142,8 @@ def test_lengths_of_inputs_are_of_the_examples_that_have_one(tmp_path: Path) -> 
 
 def test_preference_data_has_lengths_of_both_answers(tmp_path: Path) -> None:
     data = [
-        Example("a", "Say it", chosen="a b c", rejected="a"),
-        Example("b", "Do", chosen="", rejected="x y z"),
+        DatasetExample("a", "Say it", chosen="a b c", rejected="a"),
+        DatasetExample("b", "Do", chosen="", rejected="x y z"),
     ]
     found = measured(tmp_path, data, tokenizer=BYTES)
     assert found["kind"] == "preference"
@@ -196,7 +198,7 @@ def test_many_different_ratings_are_counted_in_ten_ranges(tmp_path: Path) -> Non
 def test_rewritten_outputs_are_compared_with_what_they_were(tmp_path: Path) -> None:
     before = [example(i, "a", output="so " * n) for i, n in enumerate((1, 2, 3, 4))]
     after = [example(i, "a", output="so " * n) for i, n in enumerate((5, 2, 1))]
-    found = measured(tmp_path, Made(after, before=before))["rewritten"]
+    found = measured(tmp_path, RecipeResult(after, before=before))["rewritten"]
     numbers = ("given", "compared", "longer", "as_long", "shorter")
     assert tuple(found[n] for n in numbers) == (4, 3, 1, 1, 1)
     assert found["before"]["percentiles"]["100"] == 3
@@ -277,7 +279,7 @@ def test_the_rows_tokenizer_counts_without_special_tokens(
     data = examples("one", "three", "eleven")
     stage = call(tmp_path, HUB)
     stage.inputs["tokenizer"] = "/there"
-    found = card.measure(stage, "import", Made(data))
+    found = card.measure(stage, "import", RecipeResult(data))
     assert found["tokenizer"] == {"name": "org/model at revision aaaaaaaaaaaa", "not_counted": None}
     assert found["lengths"]["tokens"]["instruction"]["percentiles"]["50"] == 5
     assert found["lengths"]["tokens"]["instruction"]["n"] == 3
@@ -303,7 +305,7 @@ def test_a_tokenizer_that_cannot_be_had_stops_nothing(
     monkeypatch.setattr(card, "load_tokenizer", raises(error))
     stage = call(tmp_path, HUB)
     stage.inputs["tokenizer"] = "/there"
-    card.write(stage, "import", Made(examples("Write a poem")))
+    card.write(stage, "import", RecipeResult(examples("Write a poem")))
     found = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
     assert found["tokenizer"]["not_counted"] == reason
     assert found["lengths"]["tokens"] is None
@@ -326,14 +328,18 @@ def test_the_reason_names_no_folder_of_this_machine(tmp_path: Path) -> None:
 
 def test_simulated_replies_are_marked_and_others_are_not(tmp_path: Path) -> None:
     for name, simulated in (("simulated", True), ("real", False)):
-        card.write(call(tmp_path / name), "alpaca", Made(examples("Write a poem")), simulated)
+        card.write(
+            call(tmp_path / name), "alpaca", RecipeResult(examples("Write a poem")), simulated
+        )
         text = (tmp_path / name / "card.md").read_text(encoding="utf-8")
         assert ("simulated" in text) is simulated
 
 
 def test_text_from_the_data_cannot_break_the_table(tmp_path: Path) -> None:
     rule = "a|b\n<script> `x` \x1b[31m [link](u)"
-    made = Made(examples("Write a poem"), [Filter("st*ep*", "tasks", 2, 1, Counter({rule: 1}))])
+    made = RecipeResult(
+        examples("Write a poem"), [Filter("st*ep*", "tasks", 2, 1, Counter({rule: 1}))]
+    )
     card.write(call(tmp_path), "import", made)
     text = (tmp_path / "card.md").read_text(encoding="utf-8")
     row = next(line for line in text.splitlines() if "script" in line)

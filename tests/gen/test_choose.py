@@ -12,12 +12,12 @@ from pydantic import TypeAdapter
 from harness.call import StageCall
 from harness.errors import InputError
 from harness.gen import choose
-from harness.gen.dataset import Example, Lineage
-from harness.gen.made import Made
+from harness.gen.dataset import DatasetExample, Lineage
+from harness.gen.made import RecipeResult
 from harness.spec.recipes import Gen
 
 
-def pick(given: list[Example], **gen: Any) -> Made:
+def pick(given: list[DatasetExample], **gen: Any) -> RecipeResult:
     spec: Any = TypeAdapter(Gen).validate_python(gen)
     made = choose.make(StageCall("gen", "k", {}, {}, "."), spec, given)
     [step] = made.filters
@@ -30,16 +30,16 @@ def pick(given: list[Example], **gen: Any) -> Made:
     return made
 
 
-def ids(made: Made) -> list[str]:
+def ids(made: RecipeResult) -> list[str]:
     return [example.id for example in made.examples]
 
 
-def examples(*outputs: str) -> list[Example]:
-    return [Example(f"e{i}", "Say it.", output=output) for i, output in enumerate(outputs)]
+def examples(*outputs: str) -> list[DatasetExample]:
+    return [DatasetExample(f"e{i}", "Say it.", output=output) for i, output in enumerate(outputs)]
 
 
-def rated(*ratings: float | None) -> list[Example]:
-    return [Example(f"e{i}", "Say it.", output="x", rating=r) for i, r in enumerate(ratings)]
+def rated(*ratings: float | None) -> list[DatasetExample]:
+    return [DatasetExample(f"e{i}", "Say it.", output="x", rating=r) for i, r in enumerate(ratings)]
 
 
 def test_an_example_exactly_at_the_threshold_is_kept() -> None:
@@ -66,7 +66,7 @@ def test_select_without_any_rating_says_to_rate_first() -> None:
 
 def test_the_step_is_added_to_the_lineage() -> None:
     before = Lineage("rate", "rate", (3,))
-    given = [Example("a", "q", output="x", rating=5.0, lineage=(before,))]
+    given = [DatasetExample("a", "q", output="x", rating=5.0, lineage=(before,))]
     for recipe, rest in (("select", {}), ("random_k", {"k": 1}), ("longest_k", {"k": 1})):
         [example] = pick(given, recipe=recipe, **rest).examples
         assert example.lineage == (before, Lineage(recipe, recipe))
@@ -100,9 +100,9 @@ def test_length_is_counted_in_characters_or_words() -> None:
 
 def test_the_length_of_any_part_can_count() -> None:
     given = [
-        Example("output", "q", "", "a long output"),
-        Example("instruction", "an instruction", "with an input", ""),
-        Example(
+        DatasetExample("output", "q", "", "a long output"),
+        DatasetExample("instruction", "an instruction", "with an input", ""),
+        DatasetExample(
             "example", "short", "input", "output", system="sys", history=[["more", "than that"]]
         ),
     ]
@@ -112,8 +112,8 @@ def test_the_length_of_any_part_can_count() -> None:
 
 def test_of_preference_data_the_chosen_output_counts() -> None:
     given = [
-        Example("a", "q", chosen="short", rejected="a very long answer"),
-        Example("b", "q", chosen="longer", rejected=""),
+        DatasetExample("a", "q", chosen="short", rejected="a very long answer"),
+        DatasetExample("b", "q", chosen="longer", rejected=""),
     ]
     assert ids(pick(given, recipe="longest_k", k=1)) == ["b"]
     assert ids(pick(given, recipe="longest_k", k=1, of="example")) == ["b"]

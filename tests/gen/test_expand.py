@@ -10,8 +10,8 @@ from aiohttp import web
 from harness.call import StageCall
 from harness.errors import HarnessError, InputError
 from harness.gen import expand
-from harness.gen.dataset import Example, Lineage
-from harness.gen.made import Made
+from harness.gen.dataset import DatasetExample, Lineage
+from harness.gen.made import RecipeResult
 from harness.llm import faults
 from harness.llm.reply import REFUSED, Reply
 from harness.spec.recipes import ExpandGen
@@ -31,9 +31,9 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faults, "FIRST_BACKOFF_S", 0.01)
 
 
-def examples(count: int = 4, **changes: Any) -> list[Example]:
+def examples(count: int = 4, **changes: Any) -> list[DatasetExample]:
     return [
-        Example(
+        DatasetExample(
             id=f"e{i}",
             name=f"name {i}" if i else "",
             instruction=f"Do {i}.",
@@ -47,7 +47,9 @@ def examples(count: int = 4, **changes: Any) -> list[Example]:
     ]
 
 
-def make(tmp_path: Path, endpoint: Any, given: list[Example], **changes: Any) -> Made:
+def make(
+    tmp_path: Path, endpoint: Any, given: list[DatasetExample], **changes: Any
+) -> RecipeResult:
     tmp_path.mkdir(exist_ok=True, parents=True)
     params = {
         "teacher": endpoint.model_dump(mode="json"),
@@ -95,7 +97,7 @@ def test_every_output_is_rewritten_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_prompt_4_is_sent_with_the_task_and_the_worked_example(tmp_path: Path) -> None:
-    given = [Example("e", "Say {input}.", "in", "out {name}", name="n")]
+    given = [DatasetExample("e", "Say {input}.", "in", "out {name}", name="n")]
     template = {"path": "4", "text": PROMPT_4.read_text()}
     with FakeServer(longer) as server:
         make(tmp_path, server.endpoint(), given, prompt=template, sampling={"temperature": 0.2})
@@ -248,7 +250,7 @@ def test_an_interrupted_stage_goes_on_without_asking_again(tmp_path: Path) -> No
     [([], "an empty data set"), (examples(2, chosen="a", rejected="b"), "holds preferences")],
 )
 def test_data_without_outputs_is_refused_before_any_call(
-    tmp_path: Path, given: list[Example], said: str
+    tmp_path: Path, given: list[DatasetExample], said: str
 ) -> None:
     with FakeServer(longer) as server:
         with pytest.raises(InputError, match=said):

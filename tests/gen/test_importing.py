@@ -14,8 +14,8 @@ import pytest
 from harness.call import StageCall
 from harness.errors import InputError
 from harness.gen import dataset, importing, layouts
-from harness.gen.dataset import Example, Lineage
-from harness.gen.made import Made
+from harness.gen.dataset import DatasetExample, Lineage
+from harness.gen.made import RecipeResult
 from harness.keys import Files
 from harness.spec.recipes import ImportGen
 
@@ -41,7 +41,7 @@ def write(path: Path, rows: Rows) -> Path:
     return path
 
 
-def take(source: Path | Rows, tmp_path: Path, **gen: Any) -> Made:
+def take(source: Path | Rows, tmp_path: Path, **gen: Any) -> RecipeResult:
     """Import a file or folder, or rows, which are then written as JSON lines."""
     path = write(tmp_path / "given.jsonl", source) if isinstance(source, list) else source
     call = StageCall("gen", "k", {}, {}, str(tmp_path))
@@ -51,7 +51,7 @@ def take(source: Path | Rows, tmp_path: Path, **gen: Any) -> Made:
     return made
 
 
-def check(made: Made) -> None:
+def check(made: RecipeResult) -> None:
     """Every row is either an example or a listed drop."""
     for step in made.filters:
         step.check()
@@ -76,7 +76,7 @@ def talk(*texts: Any, style: tuple[str, ...] = MESSAGES, system: str = "") -> Ro
     return [{who: "system", what: system}, *said] if system else said
 
 
-def texts(made: Made) -> list[tuple[str, str, str]]:
+def texts(made: RecipeResult) -> list[tuple[str, str, str]]:
     return [(e.instruction, e.input, e.output) for e in made.examples]
 
 
@@ -242,7 +242,7 @@ def test_a_column_map_names_any_columns(tmp_path: Path) -> None:
                "output": "say", "system": "rules", "rating": "score",
                "is_classification": "clf"}  # fmt: skip
     [example] = take(rows, tmp_path, columns=columns).examples
-    assert example == Example(
+    assert example == DatasetExample(
         id="7",
         name="rivers",
         instruction="Name a river.",
@@ -295,8 +295,8 @@ def test_a_file_of_no_known_layout_shows_its_columns(tmp_path: Path) -> None:
         ([{"messages": LONG}], "preference", "instruction"),
         (PREFERENCES[:1], "instruction", "preference"),
         (PREFERENCES[1:2], "instruction", "preference"),
-        ([Example("a", "q", output="a").row()], "preference", "instruction"),
-        ([Example("a", "q", chosen="a", rejected="b").row()], "instruction", "preference"),
+        ([DatasetExample("a", "q", output="a").row()], "preference", "instruction"),
+        ([DatasetExample("a", "q", chosen="a", rejected="b").row()], "instruction", "preference"),
     ],
 )
 def test_the_other_kind_of_data_is_named(tmp_path: Path, rows: Rows, kind: str, fits: str) -> None:
@@ -577,7 +577,9 @@ def test_earlier_answers_keep_their_marks_through_the_data_set(
     [example] = take([row], tmp_path, turns="history").examples
     assert (example.untrained_turns, example.output) == ((1,), "a3")
     assert not take([row], tmp_path, turns="last").examples[0].untrained_turns
-    [again] = take([example.row(), Example("b", "q", output="a").row()], tmp_path).examples[:1]
+    [again] = take([example.row(), DatasetExample("b", "q", output="a").row()], tmp_path).examples[
+        :1
+    ]
     assert list(again.untrained_turns) == [1]
 
 
@@ -645,7 +647,7 @@ def test_a_label_that_is_a_class_is_left_aside_with_a_note(tmp_path: Path) -> No
 
 def test_of_an_artefact_only_its_data_are_read(tmp_path: Path) -> None:
     folder = tmp_path / "artefact"
-    write(folder / "data.jsonl", [Example("a", "q", output="a").row()])
+    write(folder / "data.jsonl", [DatasetExample("a", "q", output="a").row()])
     write(folder / "dropped.jsonl", [{"rule": "x"}])
     (folder / "manifest.json").write_text("{}")
     assert [e.id for e in take(folder, tmp_path).examples] == ["a"]
@@ -717,7 +719,7 @@ def test_what_is_neither_a_file_nor_a_folder_is_refused_and_not_waited_for(tmp_p
 
 
 OWN = [
-    Example(
+    DatasetExample(
         "t_0",
         "q",
         "x",
@@ -730,13 +732,13 @@ OWN = [
         origin="generated",
         lineage=(Lineage("alpaca", "tasks", (3,), ("seed_1",)),),
     ),
-    Example("t_1", "q", chosen="a", rejected="b", origin="seed"),
+    DatasetExample("t_1", "q", chosen="a", rejected="b", origin="seed"),
 ]
 
 
 @pytest.mark.parametrize(("example", "kind"), [(OWN[0], "instruction"), (OWN[1], "preference")])
 def test_the_harnesss_own_data_are_taken_over_with_one_more_step(
-    tmp_path: Path, example: Example, kind: str
+    tmp_path: Path, example: DatasetExample, kind: str
 ) -> None:
     path = tmp_path / "data.jsonl"
     dataset.write_rows(path, [example.row()])
@@ -805,7 +807,7 @@ def snapshot(tmp_path: Path) -> Path:
     return folder
 
 
-def take_hub(folder: Path, tmp_path: Path, **hub: str) -> Made:
+def take_hub(folder: Path, tmp_path: Path, **hub: str) -> RecipeResult:
     work = tmp_path / "work"
     work.mkdir(exist_ok=True)
     call = StageCall("gen", "k", {}, {"hub": str(folder)}, str(work))

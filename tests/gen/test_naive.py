@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from harness.call import StageCall
 from harness.errors import HarnessError, InputError
 from harness.gen import naive
-from harness.gen.made import Made
+from harness.gen.made import RecipeResult
 from harness.llm import faults
 from harness.sim.grammar import held_out_tasks
 from harness.spec.recipes import NaiveGen
@@ -69,7 +69,7 @@ def make_call(
     return StageCall("gen", "k", {"gen": gen.model_dump(mode="json")}, {}, str(work)), gen
 
 
-def make(tmp_path: Path, endpoint: Any, *rest: Any, **changes: Any) -> Made:
+def make(tmp_path: Path, endpoint: Any, *rest: Any, **changes: Any) -> RecipeResult:
     made = naive.make(*make_call(tmp_path, endpoint, *rest, **changes), [])
     for step in made.filters:
         step.check()
@@ -109,7 +109,7 @@ def answering(start: str, reply: str, **extra: Any) -> Script:
     return script
 
 
-def step_of(made: Made, name: str) -> Any:
+def step_of(made: RecipeResult, name: str) -> Any:
     return next(step for step in made.filters if step.step == name)
 
 
@@ -211,7 +211,7 @@ def test_a_template_may_place_the_data_itself(tmp_path: Path) -> None:
 
 
 def test_each_parameter_has_its_effect(tmp_path: Path) -> None:
-    def run(**changes: Any) -> tuple[Made, FakeServer]:
+    def run(**changes: Any) -> tuple[RecipeResult, FakeServer]:
         folder = tmp_path / f"{sorted(changes)}"
         with FakeServer(teach, delay_s=0.01) as server:
             made = make(folder, server.endpoint(), **changes)
@@ -400,7 +400,7 @@ class Late(web.Response):
 
 
 def test_the_data_do_not_depend_on_which_reply_comes_first(tmp_path: Path) -> None:
-    def run(folder: Path, salt: str) -> Made:
+    def run(folder: Path, salt: str) -> RecipeResult:
         def script(body: dict[str, Any], seen: int) -> Answer:
             return Late(random.Random(salt + last_message(body)).random() / 20, teach(body))
 

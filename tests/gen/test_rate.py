@@ -10,8 +10,8 @@ from harness import gen
 from harness.call import StageCall
 from harness.errors import HarnessError, InputError
 from harness.gen import dataset, rate
-from harness.gen.dataset import Example, Lineage
-from harness.gen.made import Made
+from harness.gen.dataset import DatasetExample, Lineage
+from harness.gen.made import RecipeResult
 from harness.llm import faults
 from harness.llm.reply import REFUSED, Reply
 from harness.spec.base import Endpoint
@@ -110,9 +110,9 @@ def test_the_range_is_the_specs() -> None:
     assert rate.read_rating(reply("-1"), -2, 2) == -1
 
 
-def examples(count: int = 4, **changes: Any) -> list[Example]:
+def examples(count: int = 4, **changes: Any) -> list[DatasetExample]:
     return [
-        Example(
+        DatasetExample(
             id=f"e{i}",
             instruction=f"Do {i}.",
             input=f"in {i}",
@@ -125,7 +125,9 @@ def examples(count: int = 4, **changes: Any) -> list[Example]:
     ]
 
 
-def make(tmp_path: Path, endpoint: Any, given: list[Example], **changes: Any) -> Made:
+def make(
+    tmp_path: Path, endpoint: Any, given: list[DatasetExample], **changes: Any
+) -> RecipeResult:
     params = {
         "judge": endpoint.model_dump(mode="json"),
         "prompt": {"path": "r", "text": "{dimension}: {instruction}|{input}|{output}"},
@@ -276,7 +278,7 @@ def test_the_stage_fails_where_nothing_was_rated_and_says_why(tmp_path: Path) ->
     [([], "an empty data set"), (examples(2, chosen="a", rejected="b"), "holds preferences")],
 )
 def test_data_without_outputs_is_refused_before_any_call(
-    tmp_path: Path, given: list[Example], said: str
+    tmp_path: Path, given: list[DatasetExample], said: str
 ) -> None:
     with FakeServer(judged) as server:
         with pytest.raises(InputError, match=said):
@@ -288,7 +290,7 @@ def test_the_simulated_judge_tells_the_smoke_rows_good_answers_from_its_bad_ones
     tmp_path: Path,
 ) -> None:
     given = [
-        Example(f"e{i}", **row)
+        DatasetExample(f"e{i}", **row)
         for i, row in enumerate(json.loads((SPECS / "smoke/data/rated.json").read_text()))
     ]
     prompt = {"path": "r", "text": (SPECS / "alpagasus/prompts/rate.txt").read_text()}

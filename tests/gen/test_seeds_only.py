@@ -9,7 +9,7 @@ import pytest
 from harness.call import StageCall
 from harness.errors import InputError
 from harness.gen import seeds_only
-from harness.gen.made import Made
+from harness.gen.made import RecipeResult
 from harness.spec.recipes import SeedsGen
 
 SEEDS = [
@@ -24,7 +24,7 @@ SEEDS = [
 ]
 
 
-def take(path: Path, **gen: Any) -> Made:
+def take(path: Path, **gen: Any) -> RecipeResult:
     spec = SeedsGen.model_validate({"seeds": {"path": str(path)}, **gen})
     made = seeds_only.make(StageCall("gen", "k", {}, {}, str(path.parent)), spec, [])
     [step] = made.filters

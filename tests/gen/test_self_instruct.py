@@ -21,7 +21,7 @@ from harness.call import CALL_FILE, StageCall
 from harness.environment import CODE_VERSIONS
 from harness.errors import HarnessError, InputError
 from harness.gen import self_instruct
-from harness.gen.made import Made
+from harness.gen.made import RecipeResult
 from harness.gen.seeds import read_seeds
 from harness.llm import faults
 from harness.spec.load import load_rows
@@ -148,7 +148,7 @@ def make_call(
     return StageCall("gen", "k", {"gen": spec}, {}, str(work))
 
 
-def make(call: StageCall) -> Made:
+def make(call: StageCall) -> RecipeResult:
     made = self_instruct.make(call, SelfInstructGen.model_validate(call.params["gen"]), [])
     for step in made.filters:
         step.check()
@@ -162,7 +162,7 @@ def rows(folder: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
 
-def run(folder: Path, script: Any = None, **changes: Any) -> tuple[Made, FakeServer, Path]:
+def run(folder: Path, script: Any = None, **changes: Any) -> tuple[RecipeResult, FakeServer, Path]:
     with FakeServer(script or teacher()) as server:
         call = make_call(folder, server.endpoint(), **changes)
         return make(call), server, call.folder
@@ -172,11 +172,11 @@ def asked(server: FakeServer, start: str) -> list[dict[str, Any]]:
     return [body for body in server.requests if prompt_of(body).startswith(start)]
 
 
-def step(made: Made, name: str) -> Any:
+def step(made: RecipeResult, name: str) -> Any:
     return next(f for f in made.filters if f.step == name)
 
 
-def outcome(made: Made, folder: Path) -> list[Any]:
+def outcome(made: RecipeResult, folder: Path) -> list[Any]:
     """All that must not depend on chance."""
     return [
         [example.row() for example in made.examples],

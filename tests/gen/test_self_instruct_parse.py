@@ -5,7 +5,7 @@ import time
 import pytest
 
 from harness.gen.self_instruct_parse import (
-    Instance,
+    ParsedInstance,
     read_classification,
     read_instances,
     read_instructions,
@@ -197,7 +197,7 @@ def test_each_numbered_pair_of_labels_is_an_example(text: str) -> None:
 def test_a_completions_longer_labels_are_split_as_upstream_splits_them() -> None:
     text = "Example 1 Input: a\nExample 1 Output: b"
     found = read_instances(reply(text), False, chat=False)
-    assert found == [Instance("", "", "empty_output"), Instance("", "b")]
+    assert found == [ParsedInstance("", "", "empty_output"), ParsedInstance("", "b")]
 
 
 def test_numbered_outputs_alone_are_examples_without_an_input() -> None:
@@ -234,8 +234,8 @@ def test_text_without_an_output_label_is_data_from_a_completion_only() -> None:
     text = "Example 1\nA whole answer.\nExample 2\na\nOutput: b"
     assert pairs(text, chat=False) == [("", "A whole answer."), ("a", "b")]
     assert read_instances(reply(text), False, True) == [
-        Instance("", "A whole answer.", "unparsable"),
-        Instance("a", "b"),
+        ParsedInstance("", "A whole answer.", "unparsable"),
+        ParsedInstance("a", "b"),
     ]
 
 

@@ -4,15 +4,15 @@ from collections import Counter
 
 import pytest
 
-from harness.gen.dataset import Example, Lineage
+from harness.gen.dataset import DatasetExample, Lineage
 from harness.gen.self_instruct_prepare import encode, prepare
 from harness.spec.recipes import Encodings, Prepare
 
 
-def task(number: int, *pairs: tuple[str, str]) -> list[Example]:
+def task(number: int, *pairs: tuple[str, str]) -> list[DatasetExample]:
     lineage = (Lineage("self_instruct", "instances", (number,)),)
     return [
-        Example(f"generated_{number}_{i}", f"Do task {number}.", *pair, lineage=lineage)
+        DatasetExample(f"generated_{number}_{i}", f"Do task {number}.", *pair, lineage=lineage)
         for i, pair in enumerate(pairs)
     ]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.gen.seeds import read_seeds
-from harness.gen.verbs import Pair, diversity, find_pair
+from harness.gen.verbs import VerbNoun, diversity, find_pair
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from harness.gen.verbs import Pair, diversity, find_pair
 def test_an_imperative_gives_its_verb_and_the_head_of_its_object(
     instruction: str, verb: str, noun: str
 ) -> None:
-    assert find_pair(instruction) == Pair(verb, noun)
+    assert find_pair(instruction) == VerbNoun(verb, noun)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_an_imperative_gives_its_verb_and_the_head_of_its_object(
     ],
 )
 def test_what_leads_up_to_the_verb_is_passed_over(instruction: str, verb: str, noun: str) -> None:
-    assert find_pair(instruction) == Pair(verb, noun)
+    assert find_pair(instruction) == VerbNoun(verb, noun)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_joined_adjectives_belong_to_the_noun_and_joined_nouns_do_not(
 def test_where_there_is_no_noun_as_object_none_is_made_up(
     instruction: str, verb: str | None
 ) -> None:
-    assert find_pair(instruction) == Pair(verb, None)
+    assert find_pair(instruction) == VerbNoun(verb, None)
 
 
 def test_distinct_instructions_are_counted_and_equals_stand_in_the_order_of_the_alphabet() -> None:

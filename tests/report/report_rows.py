@@ -12,8 +12,8 @@ import yaml
 from harness.eval.hygiene import count_flags, findings, flags
 from harness.eval.judge_scores import describe, position_bias, win_rate_metric
 from harness.gen import card
-from harness.gen.dataset import Example, Filter
-from harness.gen.made import Made
+from harness.gen.dataset import DatasetExample, Filter
+from harness.gen.made import RecipeResult
 from tests.helpers import InstantExecutor, evaluation, make, write_row
 
 HOSTILE = (
@@ -52,11 +52,11 @@ class Stages(InstantExecutor):
 
     def _gen(self, job: Any) -> Any:
         examples = [
-            Example(str(i), f"Write {i} poems {self.text}", output="so " * (i + 1))
+            DatasetExample(str(i), f"Write {i} poems {self.text}", output="so " * (i + 1))
             for i in range(9)
         ]
         dropped = Filter("tasks", self.text or "tasks", 12, 9, {"too_short": 3})  # type: ignore[arg-type]
-        made = Made(examples, [dropped], counts={"requests": 4})
+        made = RecipeResult(examples, [dropped], counts={"requests": 4})
         call: Any = job
         return {"card.json": json.dumps(card.measure(call, "alpaca", made))}, {
             "counts": {"examples": 9}

@@ -16,18 +16,20 @@ from rich.console import Console
 from harness.call import StageCall
 from harness.errors import HarnessError
 from harness.gen import card
-from harness.gen.dataset import Example, Filter
-from harness.gen.made import Made
+from harness.gen.dataset import DatasetExample, Filter
+from harness.gen.made import RecipeResult
 from harness.report.cards import BAR_WIDTH, show_card
 
 
 def a_card(tmp_path: Path, rule: str = "too_short") -> dict[str, Any]:
     examples = [
-        Example(str(i), f"Write {i} poems", output="so " * (i + 1), rating=[4.5, 5, None][i % 3])
+        DatasetExample(
+            str(i), f"Write {i} poems", output="so " * (i + 1), rating=[4.5, 5, None][i % 3]
+        )
         for i in range(9)
     ]
     dropped = Filter("tasks", "tasks", 12, 9, Counter({rule: 3}))
-    made = Made(examples, [dropped], counts={"requests": 4}, before=examples)
+    made = RecipeResult(examples, [dropped], counts={"requests": 4}, before=examples)
     return card.measure(StageCall("gen", "0" * 64, {}, {}, str(tmp_path)), "expand", made)
 
 

@@ -243,6 +243,15 @@ def test_every_service_of_the_train_image_takes_the_cuda_image_where_there_is_a_
     assert laid_over[service]["environment"]["HARNESS_ACCELERATOR"] == "cuda"
 
 
+@pytest.mark.parametrize("service", ["train", "train-node", "eval"])
+def test_how_the_caller_has_a_gpus_memory_divided_reaches_the_services_on_a_gpu(
+    service: str,
+) -> None:
+    laid_over = yaml.load(text("compose.cuda.yaml"), Loader=_Compose)["services"]
+    environment = laid_over[service]["environment"]
+    assert {environment[name] for name in variables.ALLOCATOR} == {None}
+
+
 def test_keys_are_handed_on_by_name_never_by_value(services: dict[str, dict]) -> None:
     for stage in ("gen", "eval"):
         environment = services[stage]["environment"]

@@ -22,6 +22,7 @@ from harness.train import model as models
 from harness.train.beside import Beside, write_beside
 from harness.train.data import Data
 from harness.train.loop import Trainer, train
+from harness.train.ops import prepare_triton
 from harness.train.watch import Watch
 
 FEW = 30
@@ -42,6 +43,8 @@ def train_here(
     device = available_device()
     if params.liger_kernels and device != "cuda":
         raise InputError("train.liger_kernels: they run on a GPU, and there is none here")
+    if params.liger_kernels:
+        prepare_triton()
     threads = _make_repeatable(device, params, processes)
     model = models.load(source, call.inputs, tokenizer, params, device)
     parameters = model.num_parameters()

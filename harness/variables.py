@@ -17,7 +17,14 @@ QUIET = {
     "TQDM_DISABLE": "1",
     # Some libraries call torch.compile when they are imported, at a cost of seconds.
     "TORCHDYNAMO_DISABLE": "1",
+    # Else some of PyTorch's operators for the GPU are Triton's kernels, a rotary embedding's product
+    # among them, and without a C compiler nearly every model stops there.
+    "TORCH_DISABLE_NATIVE_JIT": "1",
 }
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""How PyTorch divides a GPU's memory; the second is the first one's older name."""
+EXPANDABLE = {ALLOCATOR[0]: "expandable_segments:True"}
+"""Batches differ in length: in blocks of one size each, memory is left that no later batch fits."""
 ENDPOINT, TOKEN = "HF_ENDPOINT", "HF_TOKEN"
 OLD_TOKEN = "HUGGING_FACE_HUB_TOKEN"
 """What the hub's client takes where TOKEN is not set."""
@@ -36,8 +43,12 @@ PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", 
 
 
 def given(stage: str) -> dict[str, str]:
-    """What a stage's process is given, whatever the caller's variables say."""
-    return QUIET if stage in HUB_STAGES else {**QUIET, **OFFLINE}
+    """What a stage's process is given, whatever the caller's variables say; but that PyTorch divides a
+    GPU's memory as the caller has it, where that is set."""
+    if stage in HUB_STAGES:
+        return QUIET
+    callers = {name: os.environ[name] for name in ALLOCATOR if os.environ.get(name)}
+    return {**QUIET, **OFFLINE, **(callers or EXPANDABLE)}
 
 
 def of_key(name: str) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
-"""Compiles DeepSpeed's extensions for the CPU, for an image that has no compiler.
+"""Compiles DeepSpeed's extensions for the CPU, for an image that has no C++ compiler.
 
-    python requirements/extensions.py compiler        Debian's g++ and Python's headers, if not there
-    python requirements/extensions.py compile FOLDER  the extensions; FOLDER is then laid over the
-                                                      environment of the Python that runs this
+    python requirements/extensions.py compiler g++|gcc  Debian's compiler for C++ or C, with Python's
+                                                        headers, if not there
+    python requirements/extensions.py compile FOLDER    the extensions; FOLDER is then laid over the
+                                                        environment of the Python that runs this
 
 cpu_adam is the optimizer of ZeRO's offload to the CPU, with and without a GPU; deepspeed_shm_comm is
 loaded by every DeepSpeed run on the CPU alone. None of them needs nvcc. DeepSpeed would compile them
@@ -30,17 +31,21 @@ accelerator_name = get_accelerator()._name
 installed_ops |= {ops}
 """
 
+COMPILERS = {"g++": ["g++"], "gcc": ["gcc", "libc6-dev"]}
+"""Program -> Debian's packages. That of C++ brings the C library's headers, that of C does not."""
+C_HEADER = Path("/usr/include/stdlib.h")
+
 NO_COMPILER = """
-The compiler for DeepSpeed's extensions could not be installed from Debian's packages; apt says why
-above. Ways out:
+The compiler {0} could not be installed from Debian's packages; apt says why above. Ways out:
   - HTTP_PROXY, HTTPS_PROXY, EXTRA_CA_BUNDLE, if the packages are to be had through a proxy
-  - BASE_IMAGE=IMAGE, a base that has g++ and Python's headers; nothing is then installed
+  - BASE_IMAGE=IMAGE, a base that has {0} and Python's headers; nothing is then installed
 """
 
 
-def install_compiler() -> int:
-    """Debian's packages, checked by apt against Debian's keys; nothing of them gets into the image."""
-    packages = [] if shutil.which("g++") else ["g++"]
+def install_compiler(program: str) -> int:
+    """Debian's packages, checked by apt against Debian's keys."""
+    is_there = shutil.which(program) and C_HEADER.exists()
+    packages = [] if is_there else list(COMPILERS[program])
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
         packages.append("python3-dev")
     if not packages:
@@ -58,7 +63,7 @@ def install_compiler() -> int:
     try:
         for action in (["update"], install):
             if code := subprocess.run(command + action, env=environment).returncode:
-                print(NO_COMPILER, file=sys.stderr)
+                print(NO_COMPILER.format(program), file=sys.stderr)
                 return code
     finally:
         if bundle:
@@ -105,8 +110,8 @@ def _compile(builder: Any, target: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     match arguments:
-        case ["compiler"]:
-            return install_compiler()
+        case ["compiler", program] if program in COMPILERS:
+            return install_compiler(program)
         case ["compile", folder]:
             return compile_extensions(Path(folder))
     print(__doc__, file=sys.stderr)

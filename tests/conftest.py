@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+# As in a stage of its own, whose first work on a GPU comes after it: PyTorch looks once in a process.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

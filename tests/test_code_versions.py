@@ -51,7 +51,7 @@ DECIDE_NOTHING = frozenset(
         ".spec.recipes", ".spec.template", ".spec.train", ".prices",
         ".gen.card", ".gen.plots", ".gen.verbs",
         ".model_card", ".plot_style", ".train.card", ".train.ops", ".fitting", ".progress",
-        ".variables",
+        ".compilers", ".variables",
     )
 )  # fmt: skip
 """What the stages import that can stop them or show how far they are, but not change what they make.

@@ -40,6 +40,26 @@ def test_no_import_changes_an_environment_variable() -> None:
     assert json.loads(done.stdout) == {}
 
 
+SETTINGS = """
+import json, sys, torch
+from torch._native import common_utils
+torch.ones(2) @ torch.ones(2)  # harmless without a GPU
+json.dump([common_utils.check_native_jit_disabled(), torch.cuda.is_initialized()], sys.stdout)
+"""
+
+
+def test_pytorch_takes_what_a_stage_is_given() -> None:
+    """Its rotary angles' product is a kernel of Triton's, unless it is told otherwise."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SETTINGS],
+        env={**os.environ, **variables.given("train")},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == [True, False]
+
+
 def run_on_import(tree: ast.Module) -> Iterator[ast.stmt]:
     """Every statement that an import of the module runs, also below if, for, with and class."""
     waiting: list[ast.stmt] = list(tree.body)

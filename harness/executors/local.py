@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness import environment, variables
+from harness import compilers, environment, variables
 from harness.executors import (
     STOP_SECONDS,
     Event,
@@ -31,7 +31,15 @@ class LocalExecutor:
         return {"executor": self.name, "image": environment.current_image()}
 
     def check(self, stages: Sequence[StagePlan]) -> None:
-        """What a stage needs in this environment it says itself."""
+        """A compiler for the training with Liger's kernels. What else a stage needs in this
+        environment it says itself.
+
+        Raises:
+            InputError: it is not there.
+        """
+        on_gpu = environment.accelerator() == "cuda"
+        if on_gpu and any(s.stage == "train" and s.params["train"].liger_kernels for s in stages):
+            compilers.check_for_triton()
 
     def run(self, job: Job, files: Files, on_event: Callable[[Event], None]) -> None:
         inputs = {name: str(folder) for name, folder in job.inputs.items()}

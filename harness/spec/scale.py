@@ -179,6 +179,8 @@ def _replaced_in_training(train: Train) -> Iterator[str]:
         yield f"training in float32 for {train.precision}"
     if train.liger_kernels:
         yield "no Liger kernels"
+    if train.tf32:
+        yield "training in whole float32 for TF32"
     if train.launch.machines > 1 or train.launch.processes > 2:
         yield "at most 2 processes on one machine"
 
@@ -345,6 +347,7 @@ def _train(train: Train, smoke: Path) -> Train:
             "accumulation": min(train.accumulation, 2),
             "cutoff_length": min(train.cutoff_length, CUTOFF),
             "precision": "float32",
+            "tf32": False,
             "liger_kernels": False,
             "launch": launch,
             "validation": validation,

@@ -148,6 +148,9 @@ class Train(Spec):
     another. It changes no example, no step and no loss, only the last bits of float sums."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: what is trained stays in float32, the arithmetic and frozen weights are bfloat16."""
+    tf32: bool = False
+    """On a GPU: with precision float32, products of numbers rounded to TF32's 11 significant bits,
+    several times as fast. Answers and judging in float32 never are."""
     gradient_checkpointing: bool = False
     liger_kernels: bool = False
     """On a GPU: fused norms, rotary embeddings and activations, from the liger-kernel package."""
@@ -155,7 +158,8 @@ class Train(Spec):
     launch: Launch = Launch()
     validation: Validation | None = None
     deterministic: bool = True
-    """On a GPU, choose kernels that give the same bits each time; slower."""
+    """On a GPU, only kernels that give the same bits each time; slower. A model that needs an operator
+    without such a kernel is refused."""
     seed: Seed = 42
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; the last bits of a float sum depend on it. Left open: what the machine has."""
@@ -201,6 +205,8 @@ class Train(Spec):
             raise ValueError("a constant schedule has no warm-up: say constant_with_warmup")
         if self.warmup_steps and self.warmup_ratio is not None:
             raise ValueError("give either warmup_steps or warmup_ratio")
+        if self.tf32 and self.precision == "bfloat16":
+            raise ValueError("tf32 has no effect with precision: bfloat16, which is faster still")
         if self.deepspeed is not None:
             self._check_deepspeed(self.deepspeed)
         return self

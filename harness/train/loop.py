@@ -17,7 +17,7 @@ from harness import events
 from harness.errors import InputError
 from harness.modeling.load import quiet_peft
 from harness.spec.train import Train
-from harness.train import checkpoints, deepspeed
+from harness.train import arithmetic, checkpoints, deepspeed
 from harness.train import model as models
 from harness.train.batches import Batch, Schedule
 from harness.train.data import Data, Encoded
@@ -136,7 +136,7 @@ def train(
     measure = None if held_out is None else partial(_measure, data=held_out, packed=packed, pad=pad)
     watch = Watch(trainer, log, steps, data.train, resumed, rank, measure)
     trainer.add_callback(watch)
-    with watch, checkpoints.honest_disk_faults(work):
+    with watch, checkpoints.honest_disk_faults(work), arithmetic.refusals_told():
         trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
     watch.check_counts(params, data)
     return trainer, watch

@@ -21,6 +21,7 @@ from harness.modeling.load import (
 )
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
+from harness.train.arithmetic import check_refused, keep_angles_whole
 from harness.train.packing import ATTENTION, SPLIT_ATTENTION, TOLERANCE, Lengths, add_label_loss
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def load(
         model = load_model(source, inputs, tokenizer, precision, device)
     _make_savable(model)
     add_label_loss(model)
+    if params.tf32:
+        keep_angles_whole(model)
     return model
 
 
@@ -126,6 +129,7 @@ def _choose(model: PreTrainedModel, packing: bool, limit: float, longest: int) -
     try:
         alone = torch.cat([_own_loss(model, text) for text in texts])
     except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as e:
+        check_refused(e)
         raise InputError(f"this model cannot compute a loss: {e}") from e
     for attention in (ATTENTION, SPLIT_ATTENTION) if packing else ():
         for plain_head in (False, True):
@@ -193,7 +197,8 @@ def _attempt(model: PreTrainedModel, inputs: dict[str, Any], lengths: list[int])
     targets = inputs["input_ids"].flatten()[at + 1]
     try:
         return model(**inputs, label_at=at, targets=targets, each=True).float()
-    except (TypeError, ValueError, RuntimeError, AttributeError):
+    except (TypeError, ValueError, RuntimeError, AttributeError) as e:
+        check_refused(e)
         return None
 
 

@@ -1,15 +1,16 @@
-"""DeepSpeed's extensions for the CPU: in the image, or compiled on first use and kept."""
+"""What is compiled on first use: DeepSpeed's extensions for the CPU, unless the image holds them, and
+what launches Triton's kernels."""
 
 import fcntl
 import os
 import shutil
+import subprocess
 import sys
-import sysconfig
 import time
 from pathlib import Path
 from typing import Any
 
-from harness import events
+from harness import compilers, events
 from harness.errors import HarnessError, InputError
 
 STALE_S = 60
@@ -102,18 +103,36 @@ def _check_cpu() -> None:
 def _check_compiler(name: str) -> None:
     from torch.utils.cpp_extension import get_cxx_compiler
 
-    missing = []
-    if shutil.which(get_cxx_compiler()) is None:
-        missing.append(("a C++ compiler", "g++"))
-    if not Path(sysconfig.get_path("include"), "Python.h").exists():
-        missing.append(("Python's headers", "python3-dev"))
-    if missing:
+    compilers.check(
+        f"DeepSpeed compiles its extension {name} on first use",
+        compilers.CXX,
+        (get_cxx_compiler(),),
+        "use --executor docker: the train image holds the extension",
+    )
+
+
+def prepare_triton() -> None:
+    """Have Triton compile what launches its kernels, before there is a step to lose.
+
+    Raises InputError where it cannot.
+    """
+    compilers.check_for_triton()
+    try:
+        from triton.runtime import driver
+
+        driver.active.get_current_target()
+    except (
+        RuntimeError,
+        ImportError,
+        AssertionError,
+        OSError,
+        subprocess.CalledProcessError,
+    ) as fault:
         raise InputError(
-            f"DeepSpeed compiles its extension {name} on first use and needs "
-            f"{' and '.join(what for what, _ in missing)}",
-            f"on Debian or Ubuntu: apt install {' '.join(package for _, package in missing)}; "
-            "or use --executor docker: the train image holds the extension",
-        )
+            f"train.liger_kernels: Triton cannot launch its kernels here: {fault}",
+            "The log may say more. Where libcuda.so.1 is not found, name its folder in "
+            "TRITON_LIBCUDA_PATH; or set train.liger_kernels: false.",
+        ) from fault
 
 
 def _build_folder(name: str) -> Path:

@@ -17,11 +17,12 @@ from harness.modeling.load import available_device, device_name, most_positions
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
 from harness.spec.train import Train
-from harness.train import LOG, MODEL, checkpoints, last_loss
+from harness.train import LOG, MODEL, arithmetic, checkpoints, last_loss
 from harness.train import model as models
 from harness.train.beside import Beside, write_beside
 from harness.train.data import Data
 from harness.train.loop import Trainer, train
+from harness.train.ops import prepare_triton
 from harness.train.watch import Watch
 
 FEW = 30
@@ -42,6 +43,10 @@ def train_here(
     device = available_device()
     if params.liger_kernels and device != "cuda":
         raise InputError("train.liger_kernels: they run on a GPU, and there is none here")
+    if params.liger_kernels:
+        prepare_triton()
+    if params.tf32 and device != "cuda":
+        raise InputError("train.tf32: it is a format of GPUs, and there is none here")
     threads = _make_repeatable(device, params, processes)
     model = models.load(source, call.inputs, tokenizer, params, device)
     parameters = model.num_parameters()
@@ -53,6 +58,7 @@ def train_here(
     except torch.cuda.OutOfMemoryError as e:
         raise _too_small(params, model, data) from e
     beside = _save(trainer, tokenizer, call, params, source, rank)
+    differing = arithmetic.why_not_repeatable(device, params, trainer.model, processes)
     used = {
         "parameters": parameters,
         "trained_parameters": _trained(trainer.model),
@@ -60,7 +66,8 @@ def train_here(
         "processes": processes,
         "threads": threads,
         "packed": trainer.schedule.packed,
-        "deterministic": torch.are_deterministic_algorithms_enabled() or device == "cpu",
+        "deterministic": not differing,
+        "tf32": params.tf32,
         "tokens_per_second": round(watch.tokens_per_second(), 1),
         "peak_memory_bytes": _peak_memory(device),
         "checkpoints": watch.saves,
@@ -69,6 +76,7 @@ def train_here(
     }
     result = _result(call, params, source, data, watch, used, device)
     result.notes += beside.notes
+    result.notes += [f"the same training may give other weights: {why}" for why in differing]
     if beside.stop:
         result.used["stop_texts"] = beside.stop
     return result
@@ -130,9 +138,7 @@ def _make_repeatable(device: str, params: Train, processes: int) -> int:
                 "Choose it: set CUDA_VISIBLE_DEVICES=0. Or train on all of them: "
                 f"train.launch: {{processes: {torch.cuda.device_count()}}}.",
             )
-        if params.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(True, warn_only=True)
+        arithmetic.prepare(params, processes)
     torch.manual_seed(params.seed)
     if params.threads is not None:
         torch.set_num_threads(params.threads)

@@ -142,15 +142,19 @@ def test_every_pip_run_in_a_dockerfile_gets_the_proxy_settings_and_leaves_no_tra
     assert not [run for run in runs if re.search(r"\bpip install|-m pip\b", run)]
 
 
-def test_the_compiler_stays_in_the_build_and_its_work_is_for_any_avx2_cpu() -> None:
+def test_the_cpp_compiler_stays_in_the_build_and_its_work_is_for_any_avx2_cpu() -> None:
     final = text("Dockerfile.train").rpartition("\nFROM ")[2]
     assert "COPY --from=extensions /extensions /opt/venv" in final
     assert "extensions.py" not in final
     assert compiler["PORTABLE"] == {"cpu_arch": "-march=x86-64-v3", "simd_width": "-D__AVX256__"}
 
 
-def test_the_compiler_is_installed_through_the_proxy_and_trusts_the_given_certificates(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("program", "packages"),
+    [("g++", ["g++", "python3-dev"]), ("gcc", ["gcc", "libc6-dev", "python3-dev"])],
+)
+def test_a_compiler_is_installed_through_the_proxy_and_trusts_the_given_certificates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, packages: list[str]
 ) -> None:
     (tmp_path / "extra.pem").write_text("an extra certificate\n")
     monkeypatch.setenv("EXTRA_CA_BUNDLE", str(tmp_path / "extra.pem"))
@@ -170,10 +174,26 @@ def test_the_compiler_is_installed_through_the_proxy_and_trusts_the_given_certif
     functions = compiler["install_compiler"].__globals__
     monkeypatch.setattr(functions["subprocess"], "run", run)
     monkeypatch.setattr(functions["shutil"], "which", lambda name: None)
-    assert compiler["main"](["compiler"]) == 0
+    monkeypatch.setattr(functions["sysconfig"], "get_path", lambda name: str(tmp_path))
+    assert compiler["main"](["compiler", program]) == 0
     update, install = runs
     assert update[-1] == "update"
-    assert "g++" in install
+    assert install[-len(packages) :] == packages
+
+
+def test_the_train_image_for_cuda_alone_keeps_a_c_compiler_and_no_lists_of_packages() -> None:
+    """Triton compiles on first use what launches its kernels."""
+    parts = text("Dockerfile.train").replace("\\\n", "").split("\nFROM ")
+    stages = {stage.split(" AS ")[1].split()[0]: stage for stage in parts if " AS " in stage}
+    installing = {
+        name: stage for name, stage in stages.items() if "extensions.py compiler" in stage
+    }
+    assert set(installing) == {"extensions", "cuda"}
+    assert "compiler g++\n" in installing["extensions"]
+    (run,) = re.findall(r"^RUN .+ compiler gcc$", installing["cuda"], re.M)
+    for mount in ("id=extra_ca", "tmpfs,target=/var/lib/apt/lists", "tmpfs,target=/var/cache/apt"):
+        assert mount in run
+    assert "extensions.py" not in text("Dockerfile.eval")
 
 
 def test_a_base_that_has_a_compiler_needs_no_packages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +201,8 @@ def test_a_base_that_has_a_compiler_needs_no_packages(monkeypatch: pytest.Monkey
     monkeypatch.setattr(functions["subprocess"], "run", None)  # whatever happens, this runs no apt
     monkeypatch.setattr(functions["shutil"], "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(functions["Path"], "exists", lambda path: True)
-    assert compiler["main"](["compiler"]) == 0
+    for program in ("g++", "gcc"):
+        assert compiler["main"](["compiler", program]) == 0
 
 
 def test_the_build_context_holds_the_package_and_the_locks_alone() -> None:
@@ -241,6 +262,15 @@ def test_every_service_of_the_train_image_takes_the_cuda_image_where_there_is_a_
     laid_over = yaml.load(text("compose.cuda.yaml"), Loader=_Compose)["services"]
     assert laid_over[service]["image"] == "harness-train:cuda"
     assert laid_over[service]["environment"]["HARNESS_ACCELERATOR"] == "cuda"
+
+
+@pytest.mark.parametrize("service", ["train", "train-node", "eval"])
+def test_how_the_caller_has_a_gpus_memory_divided_reaches_the_services_on_a_gpu(
+    service: str,
+) -> None:
+    laid_over = yaml.load(text("compose.cuda.yaml"), Loader=_Compose)["services"]
+    environment = laid_over[service]["environment"]
+    assert {environment[name] for name in variables.ALLOCATOR} == {None}
 
 
 def test_keys_are_handed_on_by_name_never_by_value(services: dict[str, dict]) -> None:

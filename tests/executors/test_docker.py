@@ -235,9 +235,18 @@ def test_the_way_to_the_hub_and_the_proxies_reach_only_the_stages_that_may_use_t
     job.stage, job.network = stage, network
     job.secrets = ("HF_TOKEN",) if stage == "fetch" else ()
     made = settings(engine, job)
-    offline = {} if stage == "fetch" else variables.OFFLINE
+    offline = {} if stage == "fetch" else {**variables.OFFLINE, **variables.EXPANDABLE}
     assert made["environment"] == {**passed, **variables.QUIET, **offline}
     assert "hf_secretsecret" not in json.dumps(made, default=str)
+
+
+@pytest.mark.parametrize("name", variables.ALLOCATOR)
+def test_how_the_caller_has_a_gpus_memory_divided_reaches_the_container(
+    engine: Engine, job: Job, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "max_split_size_mb:128")
+    made = settings(engine, job)["environment"]
+    assert {n: made[n] for n in variables.ALLOCATOR if n in made} == {name: "max_split_size_mb:128"}
 
 
 @pytest.mark.usefixtures("ways")

@@ -126,6 +126,31 @@ def test_the_way_to_the_hub_and_the_proxies_reach_only_the_stages_that_may_use_t
     assert had.items() >= variables.QUIET.items()
 
 
+@pytest.mark.parametrize("stage", ["train", "answer", "judge"])
+def test_a_stage_has_pytorchs_own_kernels_alone_and_memory_in_segments_that_grow(
+    fake: FakeStages, job: Job, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """Of what PyTorch reads when it is imported: a C compiler would be needed for the others."""
+    for name in variables.ALLOCATOR:
+        monkeypatch.delenv(name, raising=False)
+    job.stage = stage
+    run(job)
+    had = json.loads((fake.folder / "variables").read_text())
+    assert had["TORCH_DISABLE_NATIVE_JIT"] == "1"
+    assert had["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+
+
+@pytest.mark.parametrize("name", variables.ALLOCATOR)
+def test_a_gpus_memory_is_divided_as_the_caller_has_it(
+    fake: FakeStages, job: Job, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "max_split_size_mb:128")
+    run(job)
+    had = json.loads((fake.folder / "variables").read_text())
+    passed = {n: had[n] for n in variables.ALLOCATOR if n in had}
+    assert passed == {name: "max_split_size_mb:128"}
+
+
 @pytest.mark.parametrize("own", ["OPENAI_API_KEY", "TEAM_KEY", "HF_TOKEN", None])
 def test_of_keys_and_their_files_a_stage_has_its_own_alone(
     fake: FakeStages, job: Job, monkeypatch: pytest.MonkeyPatch, own: str | None

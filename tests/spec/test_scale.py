@@ -210,6 +210,10 @@ def test_what_needs_a_gpu_or_another_machine_runs_here(tmp_path: Path) -> None:
     assert isinstance(twin.eval.answer.engine, TransformersEngine)
     assert twin.train is not None
     assert (twin.train.precision, twin.train.liger_kernels) == ("float32", False)
+    rounded = twin_of(tmp_path, train={"tf32": True})
+    assert rounded.train is not None
+    assert not rounded.train.tf32
+    assert "whole float32" in rounded.deviations[-1]
     assert (twin.train.launch.processes, twin.train.launch.machines) == (2, 1)
     assert twin.train.epochs is None
     assert twin.train.warmup_steps < STEPS

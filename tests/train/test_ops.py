@@ -3,10 +3,13 @@
 import fcntl
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 
 from harness import events
 from harness.errors import HarnessError, InputError
@@ -175,3 +178,57 @@ def test_this_environments_ninja_comes_before_the_systems_which_would_build_all_
     monkeypatch.setenv("PATH", str(tmp_path))
     ops.find_ninja()
     assert shutil.which("ninja") == str(Path(sys.executable).parent / "ninja")
+
+
+class Driver:
+    """As much of Triton's as is used: whatever is asked of it, it is compiled first."""
+
+    def __init__(self, fault: Exception | None) -> None:
+        self.fault, self.compiled = fault, 0
+
+    @property
+    def active(self) -> "Driver":
+        if self.fault:
+            raise self.fault
+        return self
+
+    def get_current_target(self) -> None:
+        self.compiled += 1
+
+
+def triton(monkeypatch: pytest.MonkeyPatch, fault: Exception | None = None) -> Driver:
+    runtime = ModuleType("triton.runtime")
+    runtime.driver = driver = Driver(fault)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "triton", ModuleType("triton"))
+    monkeypatch.setitem(sys.modules, "triton.runtime", runtime)
+    return driver
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        AssertionError("libcuda.so cannot found!"),
+        subprocess.CalledProcessError(1, ["gcc"]),
+        RuntimeError("Failed to find C compiler."),
+        RuntimeError("0 active drivers"),
+    ],
+)
+def test_triton_is_tried_before_a_step_and_its_fault_is_told_with_ways_out(
+    monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    monkeypatch.setattr(ops.compilers, "check_for_triton", lambda: None)
+    driver = triton(monkeypatch)
+    ops.prepare_triton()
+    assert driver.compiled == 1
+    triton(monkeypatch, fault)
+    with pytest.raises(InputError, match=r"train\.liger_kernels: Triton") as told:
+        ops.prepare_triton()
+    assert str(fault) in told.value.message
+    assert "train.liger_kernels: false" in told.value.hint
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_on_a_gpu_triton_compiles_what_launches_its_kernels() -> None:
+    pytest.importorskip("triton")
+    ops.prepare_triton()

@@ -20,7 +20,7 @@ VERSIONS = {
 LEFT_OUT = frozenset(
     """
     environment position_bias rubric tasks tokens_per_second checkpoints checkpoint_seconds
-    train_seconds processes threads packed deterministic
+    train_seconds processes threads packed deterministic tf32
     """.split()  # noqa: SIM905
 )
 """Of what a manifest says was used: what has a place of its own, or stands in the spec."""

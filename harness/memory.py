@@ -230,11 +230,14 @@ def layer_bytes(train: Train, shape: Shape) -> float:
     # Two norms, in float32: their input, its inverse deviation and, for their weight's gradient,
     # the normalised input.
     kept = 2 * FLOAT32 * (1 + h * (1 if frozen else 2))
-    # What the matrices read. Autocast copies it for each of them.
-    readers = max(len(shape.linears) - 2, 2)
-    kept += BFLOAT16 * readers * h if size == BFLOAT16 else FLOAT32 * 2 * h
-    # Queries, keys, values, the output, and a scale for each head.
-    kept += size * 2 * (shape.attention + shape.key_value) + FLOAT32 * shape.heads
+    # What the matrices read. Autocast copies what is float32 for each of them.
+    in_float32 = train.lora is None or train.lora.dropout > 0
+    is_copied = size == BFLOAT16 and in_float32
+    kept += size * h * (max(len(shape.linears) - 2, 2) if is_copied else 2)
+    # Queries, keys, values, the output, and a scale for each head. In float32 each head of queries has
+    # keys and values of its own, and the examples' outputs are laid end to end (harness.train.packing).
+    rows = 5 * shape.attention if size == FLOAT32 else 2 * (shape.attention + shape.key_value)
+    kept += size * rows + FLOAT32 * shape.heads
     if shape.head_norms:
         kept += (FLOAT32 + size) * (shape.attention + shape.key_value)
     # Gate, its activation, up, and their product.
@@ -242,7 +245,7 @@ def layer_bytes(train: Train, shape: Shape) -> float:
     if train.lora is not None:
         modules = adapted(train.lora, shape).values()
         kept += size * train.lora.rank * len(modules)
-        kept += size * shape.attention if size == BFLOAT16 else 0
+        kept += size * shape.attention if is_copied else 0
         if train.lora.dropout:
             kept += (size + 1) * sum(width for width, _ in modules)
     return kept

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from peft.helpers import disable_input_dtype_casting
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
@@ -136,10 +137,19 @@ def train(
     measure = None if held_out is None else partial(_measure, data=held_out, packed=packed, pad=pad)
     watch = Watch(trainer, log, steps, data.train, resumed, rank, measure)
     trainer.add_callback(watch)
-    with watch, checkpoints.honest_disk_faults(work):
+    casts_off = disable_input_dtype_casting(trainer.model, active=_is_cast_by_autocast(params))
+    with watch, checkpoints.honest_disk_faults(work), casts_off:
         trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
     watch.check_counts(params, data)
     return trainer, watch
+
+
+def _is_cast_by_autocast(params: Train) -> bool:
+    """Whether adapters get the same inputs without PEFT's own cast to float32, which autocast undoes.
+    Dropout between the two would draw, and round, in another type."""
+    lora = params.lora
+    half = params.precision == "bfloat16" and params.deepspeed is None
+    return half and lora is not None and not lora.dropout
 
 
 def _trainer(**settings: Any) -> Trainer:

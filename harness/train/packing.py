@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 ATTENTION, SPLIT_ATTENTION = "harness_packed", "harness_packed_split"
@@ -23,6 +24,7 @@ LABELS_AT_ONCE = 512
 """So many labels' logits are there at a time; harness.memory counts on it."""
 CHUNKED = nn.LinearCrossEntropyOptions(chunking_method=None, batch_chunk_size=LABELS_AT_ONCE)
 """torch's own choice, one or two labels for a large vocabulary, takes seven times as long on a CPU."""
+HALF = (torch.float16, torch.bfloat16)
 TOLERANCE = 1e-3
 """Relative difference of a loss that two orders of float32 sums may leave."""
 
@@ -43,6 +45,17 @@ class Lengths:
         return Lengths(self.each, self.bounds.to(device, non_blocking=True))
 
 
+def whole_kernel_takes(device: str, dtype: torch.dtype, dropout: float) -> bool:
+    """Whether the kernel for sequences of various lengths computes such a call."""
+    return device == "cuda" and dtype in HALF and not dropout
+
+
+def takes_grouped_heads(device: str) -> bool:
+    """Whether torch's attention takes fewer heads of keys than of queries and keeps no scores. On a GPU
+    flash attention alone does, which has neither float32 nor masks nor GPUs older than sm_80."""
+    return device != "cuda"
+
+
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -57,16 +70,20 @@ def packed_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each example. Shapes as transformers gives them: (1, heads, tokens,
-    head size); the output is (1, tokens, heads, head size).
+    head size); the output is (1, tokens, heads, head size), in autocast's type where that is on.
 
     whole: use the GPU's kernel for all examples at once, where it can be. Raises ValueError for what is
     not computed: a call without `packed`, with capped scores or sinks.
     """
     if packed is None or kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
         raise ValueError("packed attention does not compute what this model asks for")
-    grouped = query.shape[1] != key.shape[1]
-    half = query.dtype in (torch.float16, torch.bfloat16)
-    if whole and query.is_cuda and half and not dropout:
+    device = query.device.type
+    if torch.is_autocast_enabled(device):
+        # Rotary tables of float32 embeddings leave queries and keys in float32, beside half values.
+        half = torch.get_autocast_dtype(device)
+        query, key, value = query.to(half), key.to(half), value.to(half)
+    groups = query.shape[1] // key.shape[1]
+    if whole and whole_kernel_takes(device, query.dtype, dropout):
         from torch.nn.attention.varlen import varlen_attn
 
         longest = max(packed.each)
@@ -75,9 +92,12 @@ def packed_attention(
             packed.bounds, packed.bounds, longest, longest,
             scale=scaling,
             window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
-            enable_gqa=grouped,
+            enable_gqa=groups > 1,
         )  # fmt: skip
         return out.unsqueeze(0), None
+    if not takes_grouped_heads(device):
+        key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+        groups = 1
     # split's gradient is one concatenation; slices would each cost a gradient as long as the row.
     parts = zip(*(t.split(packed.each, dim=2) for t in (query, key, value)), strict=True)
     outs = []
@@ -90,7 +110,7 @@ def packed_attention(
                 dropout_p=dropout,
                 is_causal=window is None,
                 scale=scaling,
-                enable_gqa=grouped,
+                enable_gqa=groups > 1,
             )
         )  # fmt: skip
     return torch.cat(outs, dim=2).transpose(1, 2), None

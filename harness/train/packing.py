@@ -42,7 +42,14 @@ class Lengths:
         return cls(list(lengths), ends)
 
     def to(self, device: torch.device) -> "Lengths":
-        return Lengths(self.each, self.bounds.to(device, non_blocking=True))
+        return Lengths(self.each, sent(self.bounds, device))
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU's tensor on the device. To a GPU the copy runs beside what this process does next, which it
+    does from pinned memory alone; the pinned block is kept until then."""
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
 
 
 def whole_kernel_takes(device: str, dtype: torch.dtype, dropout: float) -> bool:

@@ -26,8 +26,9 @@ CONSTANT_BITS, DOUBLE_CONSTANT_BITS = 0.5, 0.127
 """Of the quantisation constants, per parameter (QLoRA, arXiv 2305.14314, section 3)."""
 ADAM_BYTES, ADAM_8BIT_BYTES = 8.0, 2 + 2 * 4 / 256
 """Two states a parameter: float32; or a byte each, and a float32 scale for each 256."""
-LABELS_AT_ONCE = 512
-"""So many labels' logits are there at a time: 311 MB for a vocabulary of 151,936 in float32."""
+LOGIT_BYTES = {FLOAT32: 4, BFLOAT16: 12}
+"""Of a logit at the peak, by the size of the arithmetic: torch's own loss overwrites it by its gradient;
+from half precision come its logarithm and two gradients, in float32."""
 TEMPLATE_TOKENS = 30
 """What a template adds to an example."""
 DATA_FILE = "data.jsonl"
@@ -264,8 +265,9 @@ def _activations(train: Train, shape: Shape, tokens: int) -> float:
     """With the gradients that pass through one layer, and the loss, made in pieces."""
     size, h = _size(train), shape.hidden
     passing = tokens * size * 2 * (shape.intermediate + h)
-    # Of a piece the logits and their gradient; then the gradients of the hidden states and the head.
-    loss = 2 * FLOAT32 * min(tokens, LABELS_AT_ONCE) * shape.vocabulary + FLOAT32 * tokens * h
+    # Of a piece the logits; then the gradients of the hidden states and the head.
+    piece = min(tokens, shapes.labels_at_once(shape.vocabulary, on_gpu=True))
+    loss = LOGIT_BYTES[size] * piece * shape.vocabulary + FLOAT32 * tokens * h
     if train.lora is None:
         loss += FLOAT32 * shape.vocabulary * h
     return saved_bytes(train, shape, tokens) + max(passing, loss)

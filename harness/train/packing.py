@@ -17,13 +17,11 @@ from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from harness.shapes import labels_at_once
+
 ATTENTION, SPLIT_ATTENTION = "harness_packed", "harness_packed_split"
 """Names in transformers' table of attention functions; the second for GPUs whose kernel for sequences
 of various lengths fails."""
-LABELS_AT_ONCE = 512
-"""So many labels' logits are there at a time; harness.memory counts on it."""
-CHUNKED = nn.LinearCrossEntropyOptions(chunking_method=None, batch_chunk_size=LABELS_AT_ONCE)
-"""torch's own choice, one or two labels for a large vocabulary, takes seven times as long on a CPU."""
 HALF = (torch.float16, torch.bfloat16)
 TOLERANCE = 1e-3
 """Relative difference of a loss that two orders of float32 sums may leave."""
@@ -134,17 +132,17 @@ def _window(query: Tensor, size: int | None) -> Tensor | None:
 
 
 def _half_losses(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor | None
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor | None, at_once: int
 ) -> Tensor:
-    """Losses in float32 from logits in half precision, as transformers has them. torch's own fused
-    loss would round each of them, and their sum, to half precision."""
+    """Losses in float32 from logits in half precision, as transformers has them, so many labels at a
+    time. torch's own fused loss would round each of them, and their sum, to half precision."""
     assert targets is not None
 
     def piece(part: Tensor, labels: Tensor) -> Tensor:
         logits = nn.functional.linear(part, weight, bias).float()
         return nn.functional.cross_entropy(logits, labels, reduction="none")
 
-    pieces = zip(hidden.split(LABELS_AT_ONCE), targets.split(LABELS_AT_ONCE), strict=True)
+    pieces = zip(hidden.split(at_once), targets.split(at_once), strict=True)
     return torch.cat([checkpoint(piece, *both, use_reentrant=False) for both in pieces])
 
 
@@ -181,11 +179,14 @@ def add_label_loss(model: PreTrainedModel) -> None:
             hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
         weight = head.weight.to(hidden.dtype)
         bias = None if head.bias is None else head.bias.to(hidden.dtype)
+        at_once = labels_at_once(head.out_features, hidden.is_cuda)
         if hidden.dtype != torch.float32:
-            losses = _half_losses(hidden, weight, bias, targets)
+            losses = _half_losses(hidden, weight, bias, targets, at_once)
             return losses if each else losses.sum()
+        # torch's own choice, one or two labels for a large vocabulary, takes seven times as long on a CPU.
+        pieces = nn.LinearCrossEntropyOptions(chunking_method=None, batch_chunk_size=at_once)
         return nn.functional.linear_cross_entropy(
-            hidden, weight, targets, linear_bias=bias, reduction=reduction, options=CHUNKED
+            hidden, weight, targets, linear_bias=bias, reduction=reduction, options=pieces
         )
 
     model.forward = forward

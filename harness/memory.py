@@ -27,8 +27,8 @@ CONSTANT_BITS, DOUBLE_CONSTANT_BITS = 0.5, 0.127
 ADAM_BYTES, ADAM_8BIT_BYTES = 8.0, 2 + 2 * 4 / 256
 """Two states a parameter: float32; or a byte each, and a float32 scale for each 256."""
 LOGIT_BYTES = {FLOAT32: 4, BFLOAT16: 12}
-"""Of a logit at the peak, by the size of the arithmetic: torch's own loss overwrites it by its gradient;
-from half precision come its logarithm and two gradients, in float32."""
+"""Of a logit at the peak, by the size of the arithmetic: torch's own loss puts the gradient in its
+place; that of half precision has its logarithm and two gradients, in float32."""
 TEMPLATE_TOKENS = 30
 """What a template adds to an example."""
 DATA_FILE = "data.jsonl"

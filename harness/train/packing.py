@@ -183,7 +183,8 @@ def add_label_loss(model: PreTrainedModel) -> None:
         if hidden.dtype != torch.float32:
             losses = _half_losses(hidden, weight, bias, targets, at_once)
             return losses if each else losses.sum()
-        # torch's own choice, one or two labels for a large vocabulary, takes seven times as long on a CPU.
+        # torch's own choice, one or two labels for a large vocabulary, takes seven times as long on
+        # a CPU.
         pieces = nn.LinearCrossEntropyOptions(chunking_method=None, batch_chunk_size=at_once)
         return nn.functional.linear_cross_entropy(
             hidden, weight, targets, linear_bias=bias, reduction=reduction, options=pieces

@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from harness import shapes
-from harness.memory import Memory, Need
+from harness.memory import Memory, Need, micro_batch_tokens
 from harness.shapes import Shape
 from harness.spec.train import Train
 
@@ -22,6 +22,11 @@ USABLE = 0.92
 """Of a GPU's memory: the rest is CUDA's own, and what its allocator cannot use."""
 LESS = 0.8
 """After a run that ran out of memory, a setting must need this much less than the estimate was."""
+MERGED = 0.75
+"""Of the room on a GPU, what micro-batches that are run at once may need by the estimate, which is
+rough."""
+ENOUGH_TOKENS = 32_768
+"""More at once make no GPU's matrix products faster."""
 SHOWN = 3
 BATCH = ("batch_size", "accumulation")
 
@@ -154,6 +159,21 @@ def _smaller_batches(train: Train) -> Iterator[dict[str, Any]]:
     for size in range(train.batch_size - 1, 0, -1):
         if step % size == 0 and size % processes == 0:
             yield {"batch_size": size, "accumulation": step // size}
+
+
+def merged(train: Train, shape: Shape, room: float, lengths: Sequence[int] | None = None) -> Train:
+    """The training with the same steps in as few micro-batches as have a place in `room` bytes; as it
+    stands where fewer have none. The result is the same but for rounding."""
+    for parts in range(1, train.accumulation):
+        at_once, rest = divmod(train.accumulation, parts)
+        fewer = train.model_copy(
+            update={"batch_size": train.batch_size * at_once, "accumulation": parts}
+        )
+        # Not what a paged optimizer leaves: paging would cost more than is won.
+        fits = Need(fewer, shape, lengths).memory.total <= MERGED * room
+        if not rest and fits and micro_batch_tokens(fewer, lengths) <= ENOUGH_TOKENS:
+            return fewer
+    return train
 
 
 def _tried(

@@ -26,8 +26,9 @@ CONSTANT_BITS, DOUBLE_CONSTANT_BITS = 0.5, 0.127
 """Of the quantisation constants, per parameter (QLoRA, arXiv 2305.14314, section 3)."""
 ADAM_BYTES, ADAM_8BIT_BYTES = 8.0, 2 + 2 * 4 / 256
 """Two states a parameter: float32; or a byte each, and a float32 scale for each 256."""
-LABELS_AT_ONCE = 512
-"""So many labels' logits are there at a time: 311 MB for a vocabulary of 151,936 in float32."""
+LOGIT_BYTES = {FLOAT32: 4, BFLOAT16: 12}
+"""Of a logit at the peak, by the size of the arithmetic: torch's own loss puts the gradient in its
+place; that of half precision has its logarithm and two gradients, in float32."""
 TEMPLATE_TOKENS = 30
 """What a template adds to an example."""
 DATA_FILE = "data.jsonl"
@@ -230,11 +231,14 @@ def layer_bytes(train: Train, shape: Shape) -> float:
     # Two norms, in float32: their input, its inverse deviation and, for their weight's gradient,
     # the normalised input.
     kept = 2 * FLOAT32 * (1 + h * (1 if frozen else 2))
-    # What the matrices read. Autocast copies it for each of them.
-    readers = max(len(shape.linears) - 2, 2)
-    kept += BFLOAT16 * readers * h if size == BFLOAT16 else FLOAT32 * 2 * h
-    # Queries, keys, values, the output, and a scale for each head.
-    kept += size * 2 * (shape.attention + shape.key_value) + FLOAT32 * shape.heads
+    # What the matrices read. Autocast copies what is float32 for each of them.
+    in_float32 = train.lora is None or train.lora.dropout > 0
+    is_copied = size == BFLOAT16 and in_float32
+    kept += size * h * (max(len(shape.linears) - 2, 2) if is_copied else 2)
+    # Queries, keys, values, the output, and a scale for each head. In float32 each head of queries has
+    # keys and values of its own, and the examples' outputs are laid end to end (harness.train.packing).
+    rows = 5 * shape.attention if size == FLOAT32 else 2 * (shape.attention + shape.key_value)
+    kept += size * rows + FLOAT32 * shape.heads
     if shape.head_norms:
         kept += (FLOAT32 + size) * (shape.attention + shape.key_value)
     # Gate, its activation, up, and their product.
@@ -242,7 +246,7 @@ def layer_bytes(train: Train, shape: Shape) -> float:
     if train.lora is not None:
         modules = adapted(train.lora, shape).values()
         kept += size * train.lora.rank * len(modules)
-        kept += size * shape.attention if size == BFLOAT16 else 0
+        kept += size * shape.attention if is_copied else 0
         if train.lora.dropout:
             kept += (size + 1) * sum(width for width, _ in modules)
     return kept
@@ -261,8 +265,9 @@ def _activations(train: Train, shape: Shape, tokens: int) -> float:
     """With the gradients that pass through one layer, and the loss, made in pieces."""
     size, h = _size(train), shape.hidden
     passing = tokens * size * 2 * (shape.intermediate + h)
-    # Of a piece the logits and their gradient; then the gradients of the hidden states and the head.
-    loss = 2 * FLOAT32 * min(tokens, LABELS_AT_ONCE) * shape.vocabulary + FLOAT32 * tokens * h
+    # Of a piece the logits; then the gradients of the hidden states and the head.
+    piece = min(tokens, shapes.labels_at_once(shape.vocabulary, on_gpu=True))
+    loss = LOGIT_BYTES[size] * piece * shape.vocabulary + FLOAT32 * tokens * h
     if train.lora is None:
         loss += FLOAT32 * shape.vocabulary * h
     return saved_bytes(train, shape, tokens) + max(passing, loss)

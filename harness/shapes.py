@@ -13,6 +13,10 @@ MOST_HEADER_BYTES = 100_000_000
 """What the safetensors format allows."""
 BYTES_TOKENS = 258
 """Of the tokenizer `bytes`: 256 bytes, padding and end."""
+LABELS_AT_ONCE = 512
+"""So many labels' logits training has at a time: 311 MB for a vocabulary of 151,936 in float32."""
+GPU_LOGIT_BYTES = 2**30
+"""On a GPU more of them, up to so much in float32: each piece adds a gradient to the whole head's."""
 
 _LLAMA = {
     "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
@@ -97,6 +101,11 @@ def from_config(config: Mapping[str, Any]) -> Shape | None:
         each += 2 * (a // wide.heads)
     ends = vocabulary * h * (1 if said["tie_word_embeddings"] else 2) + h
     return _shape(wide, linears, layers * each + ends, kind == "qwen3")
+
+
+def labels_at_once(vocabulary: int, on_gpu: bool) -> int:
+    """How many labels' logits training has at a time."""
+    return max(LABELS_AT_ONCE, GPU_LOGIT_BYTES // (4 * vocabulary)) if on_gpu else LABELS_AT_ONCE
 
 
 class _Widths(NamedTuple):

@@ -56,7 +56,9 @@ DECIDE_NOTHING = frozenset(
 )  # fmt: skip
 """What the stages import that can stop them or show how far they are, but not change what they make.
 
-The models' fields and defaults are in every key by themselves. The data card describes a data set.
+The models' fields and defaults are in every key by themselves. The data card describes a data set. By
+harness.fitting a GPU takes more of a step's examples at once: the manifest says how many, and it
+decides the last bits of sums alone.
 """
 
 

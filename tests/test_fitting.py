@@ -149,3 +149,38 @@ def test_a_gpu_that_shares_the_machines_memory_has_that(
 ) -> None:
     (found,) = smi(tmp_path, monkeypatch, "echo 'NVIDIA GB10, [N/A]'")
     assert found.size == fitting.machine_memory()
+
+
+def test_micro_batches_are_merged_as_far_as_there_is_room_and_sense() -> None:
+    """Of one step: its examples stay, and the fewest micro-batches that fit are taken."""
+    shape, lengths = shapes.from_config(QWEN), [200] * 500
+    assert shape is not None
+    train = training(batch_size=4, accumulation=32, precision="bfloat16")
+    parts = []
+    for gibibytes in (4, 12, 16, 24, 141):
+        found = fitting.merged(train, shape, gibibytes * GIB, lengths)
+        parts.append(found.accumulation)
+        assert found.batch_size * found.accumulation == 128
+        assert found.model_copy(update={"batch_size": 4, "accumulation": 32}) == train
+        if found != train:
+            needed = of_training(found, shape, lengths).total
+            assert needed <= fitting.MERGED * gibibytes * GIB
+    assert parts == sorted(parts, reverse=True)
+    assert (parts[0], parts[-1]) == (32, 1)
+    assert len(set(parts)) > 2
+    long = fitting.merged(train, shape, 10_000 * GIB, [1024] * 500)
+    assert long.batch_size * 1024 == fitting.ENOUGH_TOKENS
+    five = training(batch_size=2, accumulation=5)
+    assert fitting.merged(five, shape, 30 * GIB).accumulation in (1, 5)
+
+
+def test_a_paged_optimizers_states_are_not_paged_out_for_a_larger_micro_batch() -> None:
+    shape = shapes.from_config(QWEN)
+    assert shape is not None
+    paged = training(optimizer="paged_adamw", batch_size=4, accumulation=8)
+    lengths = [20] * 50
+    room = of_training(paged, shape, lengths).total / fitting.MERGED
+    whole = training(optimizer="paged_adamw", batch_size=32)
+    assert of_training(whole, shape, lengths).needed < fitting.MERGED * room
+    assert fitting.merged(paged, shape, room, lengths) == paged
+    assert fitting.merged(paged, shape, 2 * room, lengths) == whole

@@ -151,6 +151,7 @@ NOT_KEYED = {
     "eval.judge.judge.token_limit": "max_completion_tokens",
     "eval.judge.judge.batch_poll_s": 1,
     "train.checkpoint_steps": 1,
+    "train.merge_micro_batches": False,
     "budget.calls": 1,
     "budget.tokens": 1,
     "budget.usd": 1,
@@ -324,11 +325,11 @@ def leaves(model: type[BaseModel], at: str = "") -> Iterator[str]:
 
 
 @pytest.mark.parametrize("part", [Train, Template])
-def test_every_parameter_of_training_and_templates_stands_in_the_key_but_names_and_checkpoints(
+def test_every_parameter_of_training_and_templates_stands_in_the_key_but_names_and_how_it_runs(
     part: type[BaseModel],
 ) -> None:
     keyed = set(flatten(key_view(built(part), AnyFile())))
-    aside = {"path", "name", "checkpoint_steps"}
+    aside = {"path", "name", "checkpoint_steps", "merge_micro_batches"}
     assert keyed == {name for name in leaves(part) if name.rpartition(".")[2] not in aside}
 
 

@@ -1,7 +1,9 @@
 """The estimate of a training's memory beside the memory of real trainings, and what follows from it."""
 
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,7 +41,10 @@ def model_of(method: str, precision: str) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.set_num_threads(1)
+    from harness.train.packing import add_label_loss
+
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**CONFIG)).train()
+    add_label_loss(model)
     if method == "full":
         return model
     model.to(getattr(torch, precision))
@@ -49,11 +54,16 @@ def model_of(method: str, precision: str) -> Any:
 def saved_by_autograd(train: Train) -> int:
     """Bytes of what the layers of a real model keep of a batch, weights apart."""
     import torch
+    from peft.helpers import disable_input_dtype_casting
+
+    from harness.train.loop import _is_cast_by_autocast
+    from harness.train.packing import ATTENTION, Lengths
 
     model = model_of(train.method, train.precision)
     core = model if train.method == "full" else model.base_model.model
     if train.gradient_checkpointing:
         core.activation_checkpointing_enable()
+    core.set_attn_implementation(ATTENTION)
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, Any] = {}
 
@@ -64,11 +74,17 @@ def saved_by_autograd(train: Train) -> int:
 
     bfloat16 = train.precision == "bfloat16"
     with (
+        disable_input_dtype_casting(model, active=_is_cast_by_autocast(train)),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16),
     ):
-        core.model(input_ids=torch.zeros((1, TOKENS), dtype=torch.long), use_cache=False)
+        core.model(
+            input_ids=torch.zeros((1, TOKENS), dtype=torch.long),
+            packed=Lengths.of([TOKENS]),
+            use_cache=False,
+        )
     core.activation_checkpointing_disable()
+    core.set_attn_implementation("sdpa")
     shapes_of_weights = {tuple(p.shape) for p in model.parameters()}
     # Autocast's copies of weights are counted with the weights.
     own = [
@@ -81,7 +97,13 @@ def saved_by_autograd(train: Train) -> int:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_activations_are_what_autograd_keeps_of_a_real_model(method: str, precision: str) -> None:
+def test_activations_are_what_autograd_keeps_of_a_real_model(
+    method: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: grouped heads are expanded where its kernels do not take them."""
+    from harness.train import packing
+
+    monkeypatch.setattr(packing, "takes_grouped_heads", lambda _: precision == "bfloat16")
     train = training(method=method, precision=precision)
     real = saved_by_autograd(train)
     assert memory.saved_bytes(train, SHAPE, TOKENS) == pytest.approx(real, rel=0.05)
@@ -193,10 +215,42 @@ def test_activations_grow_with_the_tokens_of_a_micro_batch_and_not_with_their_sq
     assert activations(batch_size=32, launch={"processes": 4}) == short
 
 
-def test_the_loss_is_made_in_pieces_of_as_many_labels_as_training_takes() -> None:
-    from harness.train.packing import CHUNKED
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_logit_takes_at_the_peak_what_the_real_loss_takes(precision: str) -> None:
+    """The losses of many labels take what one piece of them takes."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    assert CHUNKED.batch_chunk_size == memory.LABELS_AT_ONCE
+    from harness.train.packing import add_label_loss
+
+    vocabulary, labels = 20_000, 2 * shapes.LABELS_AT_ONCE
+    config = CONFIG | {"vocab_size": vocabulary, "hidden_size": 8, "num_hidden_layers": 1}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+    add_label_loss(model)
+    hidden = torch.randn(1, labels, 8, requires_grad=True)
+    model.model.forward = lambda **_: SimpleNamespace(last_hidden_state=hidden)
+    at, targets = torch.arange(labels), torch.zeros(labels, dtype=torch.long)
+    with (
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found,
+        torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"),
+    ):
+        model(label_at=at, targets=targets).backward()
+    events = found.profiler.kineto_results.events()
+    sizes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    peak = max(accumulate(size for _, size in sizes))
+    size = memory.FLOAT32 if precision == "float32" else memory.BFLOAT16
+    piece = memory.LOGIT_BYTES[size] * shapes.LABELS_AT_ONCE * vocabulary
+    assert peak == pytest.approx(piece, rel=0.1)
+
+
+def test_on_a_gpu_more_labels_have_their_logits_at_a_time_up_to_a_gibibyte() -> None:
+    assert shapes.labels_at_once(151_936, on_gpu=False) == 512
+    assert shapes.labels_at_once(151_936, on_gpu=True) == 1766
+    assert shapes.labels_at_once(32_000, on_gpu=True) == 8388
+    assert shapes.labels_at_once(10**7, on_gpu=True) == 512
+    few, many = (of_training(training(batch_size=n), LLAMA).activations for n in (2, 16))
+    assert many < 8 * few
 
 
 def test_a_micro_batch_has_the_tokens_of_its_examples_and_never_more_than_the_cutoff() -> None:

@@ -157,6 +157,10 @@ class Train(Spec):
     deepspeed: DeepSpeed | None = None
     launch: Launch = Launch()
     validation: Validation | None = None
+    merge_micro_batches: bool = Field(default=True, json_schema_extra=NOT_KEY)
+    """On one GPU, run as many of a step's packed micro-batches at once as its memory has room for by
+    the estimate, unless there is dropout. It changes the last bits of float sums; the manifest says how
+    many. false: always batch_size examples."""
     deterministic: bool = True
     """On a GPU, only kernels that give the same bits each time; slower. A model that needs an operator
     without such a kernel is refused."""

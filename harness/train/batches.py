@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from harness.train.data import ANSWER, COUNTED, Array, Encoded
-from harness.train.packing import Lengths
+from harness.train.packing import Lengths, sent
 from harness.train.schedule import Step
 
 
@@ -42,8 +42,11 @@ class Batch:
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, value in moved.items():
             if isinstance(value, Tensor):
-                moved[name] = value.to(device, non_blocking=True)
-        moved["inputs"] = {n: v.to(device) for n, v in self.inputs.items()}
+                moved[name] = sent(value, device)
+        moved["inputs"] = {
+            n: v.to(device) if isinstance(v, Lengths) else sent(v, device)
+            for n, v in self.inputs.items()
+        }
         return Batch(**moved)
 
 

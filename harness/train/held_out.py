@@ -8,6 +8,7 @@ import torch
 from harness.modeling.load import set_evaluating
 from harness.train.batches import collate
 from harness.train.data import Encoded
+from harness.train.packing import sent
 
 BATCH_TOKENS = 4096
 
@@ -34,9 +35,12 @@ def _measured(
     set_evaluating(model)
     nats = torch.zeros(2, dtype=torch.float64, device=_device(model))
     for examples in _batches(chosen)[rank::processes]:
-        batch = collate(chosen, examples, packed, pad).to(nats.device)
+        batch = collate(chosen, examples, packed, pad)
+        # Not the mask itself: its length would have to be read back from a GPU.
+        answer = sent(batch.answer.nonzero().flatten(), nats.device)
+        batch = batch.to(nats.device)
         losses = model(**batch.inputs, label_at=batch.label_at, targets=batch.targets, each=True)
-        nats += torch.stack([losses[batch.answer].double().sum(), batch.answer.sum().double()])
+        nats += torch.stack([losses[answer].double().sum(), batch.answer.sum().double()])
     if processes > 1:
         torch.distributed.all_reduce(nats)
     if was_training:

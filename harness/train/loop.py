@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from peft.helpers import disable_input_dtype_casting
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from harness import events
-from harness.errors import InputError
+from harness import events, fitting, shapes
+from harness.errors import HarnessError, InputError
 from harness.modeling.load import quiet_peft
 from harness.spec.train import Train
 from harness.train import arithmetic, checkpoints, deepspeed
@@ -114,8 +115,11 @@ def train(
     if params.packing and not packed and rank == 0:
         events.note("this model's attention cannot be packed: batches are padded")
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    deal = params.model_copy(update={"packing": packed})
     sizes, counted = data.train.sizes().tolist(), data.train.counted().tolist()
+    deal = _merged(params.model_copy(update={"packing": packed}), model, sizes, device, processes)
+    examples = f"{deal.batch_size} examples"
+    if deal.accumulation != params.accumulation:
+        events.note(f"{examples} at once, as the GPU has room for them by the estimate")
     steps = plan_steps(deal, sizes, counted, processes)
     resumed = checkpoints.newest(folder)
     if resumed and rank == 0:
@@ -124,7 +128,7 @@ def train(
         schedule=Schedule(data.train, steps, packed, pad, rank, processes),
         params=params,
         model=model,
-        args=_arguments(params, folder, device, steps, processes),
+        args=_arguments(deal, folder, device, steps, processes),
         # Never read: it only tells SFTTrainer that labels are given and nothing is to be prepared.
         train_dataset=Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]}),
         processing_class=tokenizer,
@@ -136,10 +140,57 @@ def train(
     measure = None if held_out is None else partial(_measure, data=held_out, packed=packed, pad=pad)
     watch = Watch(trainer, log, steps, data.train, resumed, rank, measure)
     trainer.add_callback(watch)
-    with watch, checkpoints.honest_disk_faults(work), arithmetic.refusals_told():
-        trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
+    casts_off = disable_input_dtype_casting(trainer.model, active=_is_cast_by_autocast(params))
+    with watch, checkpoints.honest_disk_faults(work), arithmetic.refusals_told(), casts_off:
+        try:
+            trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
+        except torch.cuda.OutOfMemoryError as e:
+            if deal.accumulation == params.accumulation:
+                raise
+            raise HarnessError(
+                f"the GPU's memory is too little for {examples} at once; the estimate had seen room",
+                f"Set train.merge_micro_batches: false, for {params.batch_size} at once; the training "
+                "goes on from its last checkpoint.",
+            ) from e
     watch.check_counts(params, data)
     return trainer, watch
+
+
+def _merged(
+    params: Train, model: PreTrainedModel, sizes: list[int], device: str, processes: int
+) -> Train:
+    """With the micro-batches that this process runs, where it is free to choose: without padding, and
+    without dropout, whose draws would be others."""
+    config = model.config.to_dict()
+    dropout = [value for name, value in config.items() if "drop" in name]
+    shape, room = shapes.from_config(config), _room(device)
+    if (
+        room is None
+        or shape is None
+        or processes > 1
+        or params.deepspeed is not None
+        or not (params.merge_micro_batches and params.packing)
+        or any(dropout)
+        or (params.lora is not None and params.lora.dropout)
+    ):
+        return params
+    return fitting.merged(params, shape, room, sizes)
+
+
+def _room(device: str) -> float | None:
+    """Bytes of the GPU that this training can have: what is free, and what it holds already."""
+    if device != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info()
+    return float(min(free + torch.cuda.memory_reserved(), fitting.USABLE * total))
+
+
+def _is_cast_by_autocast(params: Train) -> bool:
+    """Whether adapters get the same inputs without PEFT's own cast to float32, which autocast undoes.
+    Dropout between the two would draw, and round, in another type."""
+    lora = params.lora
+    half = params.precision == "bfloat16" and params.deepspeed is None
+    return half and lora is not None and not lora.dropout
 
 
 def _trainer(**settings: Any) -> Trainer:

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from harness.shapes import labels_at_once
 
 ATTENTION, SPLIT_ATTENTION = "harness_packed", "harness_packed_split"
 """Names in transformers' table of attention functions; the second for GPUs whose kernel for sequences
 of various lengths fails."""
-LABELS_AT_ONCE = 512
-"""So many labels' logits are there at a time; harness.memory counts on it."""
-CHUNKED = nn.LinearCrossEntropyOptions(chunking_method=None, batch_chunk_size=LABELS_AT_ONCE)
-"""torch's own choice, one or two labels for a large vocabulary, takes seven times as long on a CPU."""
+HALF = (torch.float16, torch.bfloat16)
 TOLERANCE = 1e-3
 """Relative difference of a loss that two orders of float32 sums may leave."""
 
@@ -40,7 +40,25 @@ class Lengths:
         return cls(list(lengths), ends)
 
     def to(self, device: torch.device) -> "Lengths":
-        return Lengths(self.each, self.bounds.to(device, non_blocking=True))
+        return Lengths(self.each, sent(self.bounds, device))
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU's tensor on the device. To a GPU the copy runs beside what this process does next, which it
+    does from pinned memory alone; the pinned block is kept until then."""
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
+
+
+def whole_kernel_takes(device: str, dtype: torch.dtype, dropout: float) -> bool:
+    """Whether the kernel for sequences of various lengths computes such a call."""
+    return device == "cuda" and dtype in HALF and not dropout
+
+
+def takes_grouped_heads(device: str) -> bool:
+    """Whether torch's attention takes fewer heads of keys than of queries and keeps no scores. On a GPU
+    flash attention alone does, which has neither float32 nor masks nor GPUs older than sm_80."""
+    return device != "cuda"
 
 
 def packed_attention(
@@ -57,16 +75,20 @@ def packed_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each example. Shapes as transformers gives them: (1, heads, tokens,
-    head size); the output is (1, tokens, heads, head size).
+    head size); the output is (1, tokens, heads, head size), in autocast's type where that is on.
 
     whole: use the GPU's kernel for all examples at once, where it can be. Raises ValueError for what is
     not computed: a call without `packed`, with capped scores or sinks.
     """
     if packed is None or kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
         raise ValueError("packed attention does not compute what this model asks for")
-    grouped = query.shape[1] != key.shape[1]
-    half = query.dtype in (torch.float16, torch.bfloat16)
-    if whole and query.is_cuda and half and not dropout:
+    device = query.device.type
+    if torch.is_autocast_enabled(device):
+        # Rotary tables of float32 embeddings leave queries and keys in float32, beside half values.
+        half = torch.get_autocast_dtype(device)
+        query, key, value = query.to(half), key.to(half), value.to(half)
+    groups = query.shape[1] // key.shape[1]
+    if whole and whole_kernel_takes(device, query.dtype, dropout):
         from torch.nn.attention.varlen import varlen_attn
 
         longest = max(packed.each)
@@ -75,9 +97,12 @@ def packed_attention(
             packed.bounds, packed.bounds, longest, longest,
             scale=scaling,
             window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
-            enable_gqa=grouped,
+            enable_gqa=groups > 1,
         )  # fmt: skip
         return out.unsqueeze(0), None
+    if not takes_grouped_heads(device):
+        key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+        groups = 1
     # split's gradient is one concatenation; slices would each cost a gradient as long as the row.
     parts = zip(*(t.split(packed.each, dim=2) for t in (query, key, value)), strict=True)
     outs = []
@@ -90,7 +115,7 @@ def packed_attention(
                 dropout_p=dropout,
                 is_causal=window is None,
                 scale=scaling,
-                enable_gqa=grouped,
+                enable_gqa=groups > 1,
             )
         )  # fmt: skip
     return torch.cat(outs, dim=2).transpose(1, 2), None
@@ -107,17 +132,17 @@ def _window(query: Tensor, size: int | None) -> Tensor | None:
 
 
 def _half_losses(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor | None
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor | None, at_once: int
 ) -> Tensor:
-    """Losses in float32 from logits in half precision, as transformers has them. torch's own fused
-    loss would round each of them, and their sum, to half precision."""
+    """Losses in float32 from logits in half precision, as transformers has them, so many labels at a
+    time. torch's own fused loss would round each of them, and their sum, to half precision."""
     assert targets is not None
 
     def piece(part: Tensor, labels: Tensor) -> Tensor:
         logits = nn.functional.linear(part, weight, bias).float()
         return nn.functional.cross_entropy(logits, labels, reduction="none")
 
-    pieces = zip(hidden.split(LABELS_AT_ONCE), targets.split(LABELS_AT_ONCE), strict=True)
+    pieces = zip(hidden.split(at_once), targets.split(at_once), strict=True)
     return torch.cat([checkpoint(piece, *both, use_reentrant=False) for both in pieces])
 
 
@@ -154,11 +179,15 @@ def add_label_loss(model: PreTrainedModel) -> None:
             hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
         weight = head.weight.to(hidden.dtype)
         bias = None if head.bias is None else head.bias.to(hidden.dtype)
+        at_once = labels_at_once(head.out_features, hidden.is_cuda)
         if hidden.dtype != torch.float32:
-            losses = _half_losses(hidden, weight, bias, targets)
+            losses = _half_losses(hidden, weight, bias, targets, at_once)
             return losses if each else losses.sum()
+        # torch's own choice, one or two labels for a large vocabulary, takes seven times as long on
+        # a CPU.
+        pieces = nn.LinearCrossEntropyOptions(chunking_method=None, batch_chunk_size=at_once)
         return nn.functional.linear_cross_entropy(
-            hidden, weight, targets, linear_bias=bias, reduction=reduction, options=CHUNKED
+            hidden, weight, targets, linear_bias=bias, reduction=reduction, options=pieces
         )
 
     model.forward = forward

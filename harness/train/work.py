@@ -77,6 +77,14 @@ def train_here(
     result = _result(call, params, source, data, watch, used, device)
     result.notes += beside.notes
     result.notes += [f"the same training may give other weights: {why}" for why in differing]
+    micro_batches = trainer.args.gradient_accumulation_steps
+    if micro_batches != params.accumulation:
+        at_once = params.batch_size * params.accumulation // micro_batches
+        result.used["micro_batches"] = {"of_a_step": micro_batches, "examples": at_once}
+        result.notes.append(
+            f"{at_once} examples at once, not {params.batch_size}: the GPU's free memory had room for "
+            "them; the same but for rounding"
+        )
     if beside.stop:
         result.used["stop_texts"] = beside.stop
     return result

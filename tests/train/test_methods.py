@@ -329,3 +329,37 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_older_one(
     assert kept.step == 8
     run(call)
     assert (call.folder / "model" / "model.safetensors").read_bytes() == expected
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_adapters_inputs_stay_in_half_precision_and_the_weights_are_the_same_bits(
+    tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PEFT would cast each to float32, and autocast back again."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    from harness.train import loop
+
+    plain = BaseTunerLayer._cast_input_dtype
+    dtypes: list[torch.dtype] = []
+
+    def watched(self: Any, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        out = plain(self, x, dtype)
+        dtypes.append(out.dtype)
+        return out
+
+    monkeypatch.setattr(BaseTunerLayer, "_cast_input_dtype", watched)
+    adapters = []
+    for name, lora in (("off", {}), ("dropout", {"dropout": 0.1}), ("on", {})):
+        (tmp_path / name).mkdir()
+        dtypes.clear()
+        if name == "on":
+            monkeypatch.setattr(loop, "_is_cast_by_autocast", lambda _: False)
+        call = train_call(
+            tmp_path / name, model=random_model(**WIDE), method=method, precision="bfloat16",
+            lora=lora, steps=2, validation={"share": 0.2},
+        )  # fmt: skip
+        run(call)
+        assert set(dtypes) == {torch.bfloat16 if name == "off" else torch.float32}
+        adapters.append((call.folder / "model" / "adapter_model.safetensors").read_bytes())
+    assert adapters[0] == adapters[2] != adapters[1]

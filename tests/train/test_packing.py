@@ -1,5 +1,8 @@
 """Batches without padding: the same losses and gradients as each example by itself."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,11 +10,13 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.spec.train import Train
+from harness.train import packing, run
 from harness.train.batches import collate
 from harness.train.data import ANSWER, COUNTED, Encoded
 from harness.train.model import choose_path
 from harness.train.objectives import loss_parts
 from harness.train.packing import ATTENTION, SPLIT_ATTENTION, add_label_loss
+from tests.modeling.calls import random_model, train_call
 
 VOCABULARY = 97
 
@@ -209,3 +214,138 @@ def test_a_window_that_is_computed_wrongly_is_seen_where_an_example_is_longer(
         layer_types=["chunked_attention", "chunked_attention"],
     )  # fmt: skip
     assert choose_path(model, packing=True, longest=longest) is packed
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    dtypes: set[torch.dtype]
+    heads: tuple[int, int]
+    """Of queries, of keys."""
+    lengths: list[int]
+    is_training: bool
+
+
+@pytest.fixture
+def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> list[KernelCall]:
+    """The calls of the GPU's kernel for sequences of various lengths, which a loop stands in for: the
+    model is packed as it would be on a GPU."""
+    calls = []
+
+    def kernel(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bounds: torch.Tensor,
+        key_bounds: torch.Tensor, longest: int, longest_key: int, *, scale: float | None,
+        window_size: Sequence[int], enable_gqa: bool,
+    ) -> torch.Tensor:  # fmt: skip
+        assert bounds.dtype == torch.int32
+        assert torch.equal(bounds, key_bounds)
+        lengths = bounds.diff().tolist()
+        assert longest == longest_key == max(lengths)
+        assert tuple(window_size) == (-1, 0)
+        calls.append(
+            KernelCall(
+                {query.dtype, key.dtype, value.dtype},
+                (query.shape[1], key.shape[1]),
+                lengths,
+                torch.is_grad_enabled(),
+            )
+        )
+        parts = zip(
+            *(t.transpose(0, 1).split(lengths, 1) for t in (query, key, value)), strict=True
+        )
+        return torch.cat(
+            [
+                torch.nn.functional.scaled_dot_product_attention(
+                    *part, is_causal=True, scale=scale, enable_gqa=enable_gqa
+                )
+                for part in parts
+            ],
+            dim=1,
+        ).transpose(0, 1)
+
+    takes = packing.whole_kernel_takes
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+    monkeypatch.setattr(packing, "whole_kernel_takes", lambda _, *call: takes("cuda", *call))
+    return calls
+
+
+def test_the_kernel_for_various_lengths_is_a_gpus_and_for_half_precision_without_dropout() -> None:
+    takes = packing.whole_kernel_takes
+    assert takes("cuda", torch.bfloat16, 0.0)
+    assert takes("cuda", torch.float16, 0.0)
+    assert not takes("cuda", torch.float32, 0.0)
+    assert not takes("cuda", torch.bfloat16, 0.1)
+    assert not takes("cpu", torch.bfloat16, 0.0)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama", "qwen3"])
+def test_float32_weights_under_autocast_reach_the_kernel_in_half_precision_once_a_layer(
+    kind: str, kernel_calls: list[KernelCall]
+) -> None:
+    """Rotary tables, and norms of heads, are float32 where embeddings are."""
+    model, data = a_model(kind), sequences(9, 4, 17, 6)
+    expected = one_by_one(model, data)
+    assert choose_path(model, packing=True, precision="bfloat16")
+    assert model.config._attn_implementation == ATTENTION
+    kernel_calls.clear()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, found = together(model, data, True)
+    assert kernel_calls == [KernelCall({torch.bfloat16}, (4, 2), [9, 4, 17, 6], True)] * 2
+    assert loss == pytest.approx(expected[0], rel=2e-2)
+    assert torch.nn.functional.cosine_similarity(found, expected[1], dim=0) > 0.99
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+def test_every_method_calls_the_kernel_once_a_layer_and_micro_batch(
+    tmp_path: Path, method: str, kernel_calls: list[KernelCall]
+) -> None:
+    model = random_model(
+        hidden_size=64, intermediate_size=128, num_attention_heads=4, attention_dropout=0.0
+    )
+    call = train_call(
+        tmp_path, model=model, method=method, precision="bfloat16", steps=3, batch_size=2,
+        accumulation=2,
+    )  # fmt: skip
+    run(call)
+    training = [call for call in kernel_calls if call.is_training]
+    assert len(training) == 2 * 3 * 2
+    assert {len(call.lengths) for call in training} == {2}
+    assert all(call.dtypes == {torch.bfloat16} and call.heads == (4, 2) for call in training)
+
+
+def test_a_real_model_with_grouped_heads_calls_the_kernel_once_a_layer(
+    real_model: Path, kernel_calls: list[KernelCall]
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(real_model, dtype=torch.float32)
+    add_label_loss(model)
+    assert choose_path(model, packing=True, precision="bfloat16")
+    config = model.config
+    heads = config.num_attention_heads, config.num_key_value_heads
+    assert heads[0] > heads[1]
+    first = kernel_calls[: config.num_hidden_layers]
+    assert first == [KernelCall({torch.bfloat16}, heads, [7, 5], False)] * config.num_hidden_layers
+    assert len(kernel_calls) == 2 * config.num_hidden_layers
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_where_torch_keeps_the_scores_of_grouped_heads_each_head_gets_its_own_keys(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32 on a GPU; the losses and gradients are the same."""
+    assert not packing.takes_grouped_heads("cuda")
+    assert packing.takes_grouped_heads("cpu")
+    model, data = a_model("mistral", sliding_window=window), sequences(9, 4, 17, 6)
+    expected = one_by_one(model, data)
+    grouped = []
+    plain = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(query: torch.Tensor, key: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
+        grouped.append(more["enable_gqa"] or query.shape[1] != key.shape[1])
+        return plain(query, key, *rest, **more)
+
+    monkeypatch.setattr(packing, "takes_grouped_heads", lambda _: False)
+    assert choose_path(model, packing=True)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    loss, found = together(model, data, True)
+    assert grouped == [False] * 2 * 4
+    assert loss == pytest.approx(expected[0], rel=1e-5)
+    assert torch.allclose(found, expected[1], rtol=1e-4, atol=1e-6)

@@ -1,0 +1,108 @@
+"""On a GPU with room a step's micro-batches are run at once: the same training, and said."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.call import StageCall, StageResult
+from harness.errors import HarnessError
+from harness.train import loop, run
+from tests.modeling.calls import random_model, train_call
+
+GIB = 2**30
+
+
+def trained(
+    folder: Path, room: float | None, monkeypatch: pytest.MonkeyPatch, **settings: Any
+) -> tuple[StageResult, list[dict[str, Any]]]:
+    """With so much room on a GPU, which the CPU stands in for; None: on a CPU."""
+    folder.mkdir()
+    monkeypatch.setattr(loop, "_room", lambda _: room)
+    result = run(call := a_call(folder, **settings))
+    return result, [json.loads(line) for line in (call.folder / "trainer_log.jsonl").open()]
+
+
+def a_call(folder: Path, dropout: float = 0.0, **settings: Any) -> StageCall:
+    model = random_model(attention_dropout=dropout)
+    return train_call(folder, model=model, batch_size=2, accumulation=3, **settings)
+
+
+def micro_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of examples in each micro-batch from here on."""
+    found: list[int] = []
+    plain = loop.Trainer.compute_loss
+
+    def counted(self: Any, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
+        found.append(inputs["batch"].sequences)
+        return plain(self, model, inputs, *rest, **more)
+
+    monkeypatch.setattr(loop.Trainer, "compute_loss", counted)
+    return found
+
+
+def test_a_step_that_has_room_is_one_micro_batch_with_the_same_losses_and_the_manifest_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = micro_batches(monkeypatch)
+    apart, log = trained(tmp_path / "apart", None, monkeypatch)
+    assert sizes == [2] * 3 * len(log)
+    assert "micro_batches" not in apart.used
+    sizes.clear()
+    merged, merged_log = trained(tmp_path / "merged", GIB, monkeypatch)
+    assert sizes == [6] * len(log)
+    assert merged.used["micro_batches"] == {"of_a_step": 1, "examples": 6}
+    assert any("6 examples at once, not 2" in note for note in merged.notes)
+    assert merged.counts == apart.counts
+    losses = [line["loss"] for line in log]
+    assert [line["loss"] for line in merged_log] == pytest.approx(losses, rel=1e-5)
+    assert [line["tokens"] for line in merged_log] == [line["tokens"] for line in log]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"merge_micro_batches": False}, {"dropout": 0.1}, {"packing": False},
+        {"method": "lora", "lora": {"dropout": 0.1}},
+    ],
+    ids=["told so", "dropout", "padded", "adapters' dropout"],
+)  # fmt: skip
+def test_micro_batches_stay_as_they_are_where_that_is_said_or_another_result_would_come(
+    tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = micro_batches(monkeypatch)
+    result, _ = trained(tmp_path / "run", GIB, monkeypatch, steps=1, **settings)
+    assert sizes == [2] * 3
+    assert "micro_batches" not in result.used
+
+
+def test_without_room_micro_batches_stay_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = micro_batches(monkeypatch)
+    trained(tmp_path / "run", 2**10, monkeypatch, steps=1)
+    assert sizes == [2] * 3
+
+
+def test_a_gpu_that_the_estimate_took_for_larger_is_told_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loop.Trainer, "compute_loss", full)
+    with pytest.raises(HarnessError, match="too little for 6 examples at once") as caught:
+        trained(tmp_path / "run", GIB, monkeypatch)
+    assert "merge_micro_batches: false, for 2 at once" in caught.value.hint
+
+
+def test_the_room_is_what_is_free_or_held_and_never_all_of_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert loop._room("cpu") is None
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: GIB)
+    for free, room in ((3 * GIB, 4 * GIB), (9 * GIB, 0.92 * 10 * GIB)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda free=free: (free, 10 * GIB))
+        assert loop._room("cuda") == room

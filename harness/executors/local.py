@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness import environment, variables
+from harness import environment, gpus, variables
 from harness.executors import (
     STOP_SECONDS,
     Event,
     EventReader,
     Job,
+    check_gpus,
     start_log,
     stopped,
     tell_stopping,
@@ -21,6 +22,7 @@ from harness.executors import (
 from harness.executors.serving import running_url
 from harness.keys import Files
 from harness.plan import StagePlan
+from harness.spec.base import _Data
 from harness.stage import PARENT_VARIABLE
 
 
@@ -31,21 +33,31 @@ class LocalExecutor:
         return {"executor": self.name, "image": environment.current_image()}
 
     def check(self, stages: Sequence[StagePlan]) -> None:
-        """What a stage needs in this environment it says itself."""
+        """What a stage needs in this environment beside its GPUs it says itself.
+
+        Raises:
+            InputError: see check_gpus.
+        """
+        cuda = environment.installed_packages().get("nvidia-cuda-runtime", "")
+        check_gpus(stages, cuda_13=cuda.startswith("13."))
 
     def run(self, job: Job, files: Files, on_event: Callable[[Event], None]) -> None:
         inputs = {name: str(folder) for name, folder in job.inputs.items()}
         cache = str(job.cache) if job.cache else None
         base_url = running_url(job.serve) if job.serve else None
-        call = job.call(
-            str(job.work), inputs, lambda data: str(files.locate(data)), cache, base_url
-        )
+        chosen = job.own_gpus()
+
+        def place(data: _Data) -> str:
+            return str(files.locate(data))
+
+        call = job.call(str(job.work), inputs, place, cache, base_url, chosen)
         call.write(job.call_path)
         start_log(job, self.name)
         withheld = variables.withheld(job.stage, job.network, job.secrets, job.others_keys)
         own = {
             **{name: value for name, value in os.environ.items() if name not in withheld},
             **variables.given(job.stage),
+            **gpus.shown(chosen),
             PARENT_VARIABLE: str(os.getpid()),
             "PYTHONPATH": os.pathsep.join(
                 filter(None, [str(environment.root()), os.environ.get("PYTHONPATH")])

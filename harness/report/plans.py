@@ -7,7 +7,8 @@ from rich.markup import escape
 
 from harness import environment
 from harness.estimate import Estimate
-from harness.fitting import USABLE, gib, gpus, in_unit_of, machine_memory, what_fits, would_fit
+from harness.fitting import USABLE, gib, in_unit_of, machine_memory, what_fits, would_fit
+from harness.gpus import visible
 from harness.memory import Need
 from harness.plan import RowPlan, StagePlan, unique
 from harness.progress import plain
@@ -85,9 +86,10 @@ def _memory(need: Need | str, kind: str) -> str:
         return f"memory: not known: {need}"
     text = f"memory: {_parts(need)}"
     on_gpu = environment.accelerator() == "cuda" and not kind.endswith("-cpu")
-    devices = gpus() if on_gpu else ()
+    chosen = visible()[: need.train.launch.processes] if on_gpu else ()
+    devices = [gpu for gpu in chosen if gpu.size]
     if not devices:
-        return f"{text}; {_on_cpu(need)}" if kind == "local" else text
+        return f"{text}; {_on_cpu(need)}" if kind == "local" and not chosen else text
     smallest = min(devices, key=lambda gpu: gpu.size)
     where = f"{smallest.name} ({gib(smallest.size)})"
     if need.memory.needed <= USABLE * smallest.size:

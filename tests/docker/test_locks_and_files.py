@@ -345,7 +345,7 @@ def test_the_local_lock_is_chosen_with_a_reason(
     functions = installer["local"].__globals__
     monkeypatch.setitem(functions, "install", install)
     monkeypatch.setitem(functions, "subprocess", None)  # whatever happens, this runs no pip
-    monkeypatch.setattr(functions["shutil"], "which", lambda name: None)
+    monkeypatch.setattr("harness.gpus.is_there", lambda: False)
     monkeypatch.delenv("ACCELERATOR", raising=False)
     if wanted:
         monkeypatch.setenv("ACCELERATOR", wanted)

@@ -5,9 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from harness import environment, events, gpus
+from harness import environment, events, gpus, model_card
 from harness.errors import HarnessError
 from harness.modeling import load
+from harness.report.html import made
+from harness.spec.train import Train
+from harness.train.work import _make_repeatable
 from tests.helpers import give_gpus, some_gpus
 
 TOO_OLD = "The NVIDIA driver on your system is too old (found version 12080)."
@@ -152,3 +155,26 @@ def test_this_machines_gpus_are_told_as_torch_finds_them() -> None:
         assert gpu.capability == torch.cuda.get_device_capability(number)
         assert gpu.uuid.endswith(str(torch.cuda.get_device_properties(number).uuid))
         assert gpus.cannot(gpu) == ""
+
+
+def test_whoever_starts_a_stage_alone_on_several_gpus_is_told_what_has_an_effect_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(HarnessError, match="this process sees 2 GPUs") as e:
+        _make_repeatable("cuda", Train(), 1)
+    assert "`harness run` shows a stage its own alone" in e.value.hint
+    assert "CUDA_VISIBLE_DEVICES=0" in e.value.hint
+
+
+def test_the_gpus_of_a_stage_stand_with_its_hardware_in_the_manifest_the_card_and_the_report() -> (
+    None
+):
+    recorded = gpus.record(some_gpus(2))
+    here = environment.describe_here(recorded)
+    assert here["gpus"] == recorded
+    assert "gpus" not in environment.describe_here()
+    assert {"index", "uuid", "name", "driver"} <= set(recorded[0])
+    facts = {"used": {"environment": here, "device": "NVIDIA H"}, "seeds": {"train": 1}}
+    assert "| GPU | NVIDIA H, driver 580.95.05 |" in list(model_card._environment(facts))
+    assert "NVIDIA H, driver 580.95.05, NVIDIA H, driver" in made._used(facts)[0]

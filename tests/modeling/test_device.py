@@ -1,5 +1,8 @@
 """What a stage runs on: a GPU that torch can use, the CPU where that is asked for, or an error."""
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -155,6 +158,18 @@ def test_this_machines_gpus_are_told_as_torch_finds_them() -> None:
         assert gpu.capability == torch.cuda.get_device_capability(number)
         assert gpu.uuid.endswith(str(torch.cuda.get_device_properties(number).uuid))
         assert gpus.cannot(gpu) == ""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_process_sees_the_gpus_that_were_chosen_for_it(count: int) -> None:
+    chosen = gpus.choose(count, "this test")
+    code = "import torch; print([str(torch.cuda.get_device_properties(n).uuid) "
+    code += "for n in range(torch.cuda.device_count())])"
+    own = {**os.environ, **gpus.shown(chosen)}
+    done = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, check=True)
+    assert done.stdout.decode().strip() == str([gpu.uuid.removeprefix("GPU-") for gpu in chosen])
 
 
 def test_whoever_starts_a_stage_alone_on_several_gpus_is_told_what_has_an_effect_there(

@@ -123,6 +123,9 @@ def _local() -> Finding:
             f"lacking {', '.join(lacking)}",
             "--executor local; `make install`",
         )
+    if environment.lacks_cuda():
+        state, prevents = "torch is a build for the CPU", f"GPUs locally. {gpus.INSTALL_CUDA}"
+        return Finding(False, "local stages", state, prevents)
     return Finding(True, "local stages", f"packages there, {environment.accelerator()}")
 
 

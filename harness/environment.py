@@ -132,6 +132,11 @@ def command_line(command: str, arguments: str, service: str = "eval", mount: str
     return f"docker compose run --rm {options} {service} {arguments}"
 
 
+def lacks_cuda() -> bool:
+    """Whether a GPU is to be used, and torch here is a build for the CPU."""
+    return accelerator() == "cuda" and installed_packages().get("torch", "").endswith("+cpu")
+
+
 def build_command(services: str) -> str:
     """What builds these services' images, for the accelerator that is used here."""
     files = " -f compose.yaml -f compose.cuda.yaml" if accelerator() == "cuda" else ""

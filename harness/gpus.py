@@ -27,6 +27,7 @@ TIMEOUT_S = 60
 """With eight GPUs and a driver that was not loaded yet, nvidia-smi takes half a minute."""
 UNNAMED = "NVIDIA GPU"
 CPU_INSTEAD = "HARNESS_ACCELERATOR=cpu works on the CPU instead"
+INSTALL_CUDA = "Install torch's build for CUDA: ACCELERATOR=cuda make install"
 
 _FIELDS = (
     "index", "uuid", "driver_version", "memory.total", "mig.mode.current", "compute_cap", "name",

@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness import environment, gpus, variables
+from harness.errors import InputError
 from harness.executors import (
     STOP_SECONDS,
     Event,
     EventReader,
     Job,
     check_gpus,
+    gpus_of,
     start_log,
     stopped,
     tell_stopping,
@@ -36,8 +38,15 @@ class LocalExecutor:
         """What a stage needs in this environment beside its GPUs it says itself.
 
         Raises:
-            InputError: see check_gpus.
+            InputError: torch here is a build for the CPU; or see check_gpus.
         """
+        for stage in stages:
+            if gpus_of(stage.stage, stage.params) and environment.lacks_cuda():
+                raise InputError(
+                    f"row {stage.row}: its {stage.stage} stage is to run on a GPU, and torch here is "
+                    "a build for the CPU",
+                    f"{gpus.INSTALL_CUDA}. Or: {gpus.CPU_INSTEAD}.",
+                )
         cuda = environment.installed_packages().get("nvidia-cuda-runtime", "")
         check_gpus(stages, cuda_13=cuda.startswith("13."))
 

@@ -219,7 +219,7 @@ def _unusable() -> HarnessError:
     if cuda is None:
         return HarnessError(
             f"this is to run on a GPU, and torch {torch.__version__} is a build for the CPU",
-            f"Install the one for CUDA: ACCELERATOR=cuda make install. Or: {gpus.CPU_INSTEAD}.",
+            f"{gpus.INSTALL_CUDA}. Or: {gpus.CPU_INSTEAD}.",
         )
     here = gpus.visible()
     reasons = [why for gpu in here if (why := gpus.cannot(gpu))] if cuda.startswith("13.") else []

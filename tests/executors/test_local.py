@@ -204,6 +204,20 @@ def test_an_old_driver_is_refused_beforehand_where_the_cuda_installed_here_needs
         LocalExecutor().check(plan.stages)
 
 
+def test_a_build_of_torch_for_the_cpu_is_refused_beforehand_where_a_gpu_is_to_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (plan,) = planned(tmp_path / "volume", write_row(tmp_path / "specs"))
+    give_gpus(monkeypatch, *some_gpus(1))
+    monkeypatch.setattr("harness.environment.installed_packages", lambda: {"torch": "2.13.0+cpu"})
+    LocalExecutor().check([stage for stage in plan.stages if stage.stage == "gen"])
+    with pytest.raises(InputError, match="row one: its train stage is to run on a GPU") as e:
+        LocalExecutor().check(plan.stages)
+    assert "ACCELERATOR=cuda make install" in e.value.hint
+    monkeypatch.setattr("harness.environment.accelerator", lambda: "cpu")
+    LocalExecutor().check(plan.stages)
+
+
 def test_the_key_and_the_work_of_a_stopped_stage_do_not_depend_on_the_gpu_it_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,13 +83,13 @@ def _image(client: Any, stage: str) -> Finding:
 
 def _gpu() -> Finding:
     """Those that a run would use, and what the pinned images' CUDA cannot do with them."""
-    found = gpus.visible()
-    if not found:
+    devices = gpus.visible()
+    if not devices:
         state = gpus.what_is_there() if gpus.is_there() else "none"
         return Finding(False, "GPU", state, "training of real models in reasonable time")
-    faults = list(dict.fromkeys(why for gpu in found if (why := gpus.cannot(gpu))))
+    faults = list(dict.fromkeys(why for gpu in devices if (why := gpus.cannot(gpu))))
     prevents = f"the CUDA images and torch for CUDA 13: {'; '.join(faults)}" if faults else ""
-    return Finding(not faults, "GPU", "; ".join(map(_facts, found)), prevents)
+    return Finding(not faults, "GPU", "; ".join(map(_facts, devices)), prevents)
 
 
 def _facts(gpu: Gpu) -> str:

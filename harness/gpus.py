@@ -69,19 +69,19 @@ def is_there() -> bool:
 def visible(environ: Mapping[str, str] = os.environ) -> tuple[Gpu, ...]:
     """Those that CUDA shows a process, in its order: of CUDA_VISIBLE_DEVICES (numbers as nvidia-smi
     counts, or UUIDs or their beginnings) what stands before the first that is not there."""
-    there = _there()
-    named = environ.get(VISIBLE)
-    if named is None:
-        return there
-    found: list[Gpu] = []
-    for text in named.split(","):
-        gpu = _find(text.strip(), there)
+    present = _there()
+    setting = environ.get(VISIBLE)
+    if setting is None:
+        return present
+    devices: list[Gpu] = []
+    for text in setting.split(","):
+        gpu = _find(text.strip(), present)
         if gpu is None:
             break
-        if gpu in found:
+        if gpu in devices:
             return ()
-        found.append(gpu)
-    return tuple(found)
+        devices.append(gpu)
+    return tuple(devices)
 
 
 def choose(count: int, work: str) -> tuple[Gpu, ...]:
@@ -90,9 +90,9 @@ def choose(count: int, work: str) -> tuple[Gpu, ...]:
     Raises:
         InputError: there are fewer.
     """
-    found = visible() if count else ()
-    if len(found) >= count:
-        return found[:count]
+    devices = visible() if count else ()
+    if len(devices) >= count:
+        return devices[:count]
     raise InputError(
         f"{work} needs {count} GPU{'s' if count > 1 else ''}, and {what_is_there()}",
         f"{VISIBLE} says which may be used; train.launch.processes, or tensor_parallel of the engine "
@@ -102,16 +102,16 @@ def choose(count: int, work: str) -> tuple[Gpu, ...]:
 
 def what_is_there() -> str:
     """This machine's, and how many of them the caller lets be used, in words."""
-    there, fault = _there(), _asked()[1]
-    if not there:
+    present, fault = _there(), _asked()[1]
+    if not present:
         return f"nvidia-smi does not find one: {fault}" if fault else "there is none here"
-    here = f"there {'is' if len(there) == 1 else 'are'} {len(there)} here: "
-    here += ", ".join(map(str, there))
-    named = os.environ.get(VISIBLE)
-    return here if named is None else f"{VISIBLE}={named} shows {len(visible())}; {here}"
+    here = f"there {'is' if len(present) == 1 else 'are'} {len(present)} here: "
+    here += ", ".join(map(str, present))
+    setting = os.environ.get(VISIBLE)
+    return here if setting is None else f"{VISIBLE}={setting} shows {len(visible())}; {here}"
 
 
-def shown(chosen: Sequence[Gpu]) -> dict[str, str]:
+def restricted_to(chosen: Sequence[Gpu]) -> dict[str, str]:
     """The variable with which a process has these alone; none: with which it has no GPU."""
     return {VISIBLE: ",".join(gpu.id for gpu in chosen)}
 
@@ -142,15 +142,15 @@ def words(recorded: Mapping[str, Any]) -> str:
     return f"{recorded['name']}{driver}"
 
 
-def _find(text: str, there: Sequence[Gpu]) -> Gpu | None:
+def _find(text: str, present: Sequence[Gpu]) -> Gpu | None:
     if number := re.match(r"\+?\d+", text):
-        return next((gpu for gpu in there if gpu.index == int(number[0])), None)
+        return next((gpu for gpu in present if gpu.index == int(number[0])), None)
     if not text.startswith(("GPU-", "MIG-")):
         return None
-    if there and not any(gpu.uuid for gpu in there):
+    if present and not any(gpu.uuid for gpu in present):
         return Gpu(UNNAMED, uuid=text)  # without nvidia-smi nobody says whether it is there
-    found = [gpu for gpu in there if gpu.uuid.lower().startswith(text.lower())]
-    return found[0] if len(found) == 1 else None
+    devices = [gpu for gpu in present if gpu.uuid.lower().startswith(text.lower())]
+    return devices[0] if len(devices) == 1 else None
 
 
 def _nodes() -> list[Path]:
@@ -181,8 +181,8 @@ def _asked() -> tuple[tuple[Gpu, ...], str]:
             rows = _rows(tool, fields)
             return tuple(_gpus(tool, rows)), ""
         except subprocess.CalledProcessError as e:
-            said = f"{e.stdout or ''}\n{e.stderr or ''}".strip().splitlines()
-            fault = said[0] if said else f"exit code {e.returncode}"
+            lines = f"{e.stdout or ''}\n{e.stderr or ''}".strip().splitlines()
+            fault = lines[0] if lines else f"exit code {e.returncode}"
         except (OSError, ValueError, subprocess.SubprocessError) as e:
             fault = f"what it says cannot be read ({e})"
     return (), fault
@@ -222,14 +222,14 @@ def _gpus(tool: str, rows: Sequence[Mapping[str, str]]) -> Iterator[Gpu]:
 
 def _parts(lines: Sequence[str]) -> dict[int, list[tuple[str, str]]]:
     """GPU's number -> profile and UUID of each of its parts, from `nvidia-smi -L`."""
-    found: dict[int, list[tuple[str, str]]] = {}
+    devices: dict[int, list[tuple[str, str]]] = {}
     index = 0
     for line in lines:
         if gpu := re.match(r"GPU (\d+):", line):
             index = int(gpu[1])
         elif part := re.match(r"\s+MIG (\S+)\s.*\(UUID: (MIG-[^)]+)\)", line):
-            found.setdefault(index, []).append((part[1], part[2]))
-    return found
+            devices.setdefault(index, []).append((part[1], part[2]))
+    return devices
 
 
 def _size(mebibytes: str) -> int:

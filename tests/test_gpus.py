@@ -134,7 +134,7 @@ def test_of_a_gpu_that_mig_parts_there_are_the_parts_alone(
     assert (large.size, small.size, whole.uuid) == (20 * 10**9, 5 * 10**9, UUIDS[1])
     monkeypatch.setenv(gpus.VISIBLE, "MIG-2222")
     assert gpus.visible() == (small,)
-    assert gpus.shown(gpus.choose(1, "it")) == {gpus.VISIBLE: small.uuid}
+    assert gpus.restricted_to(gpus.choose(1, "it")) == {gpus.VISIBLE: small.uuid}
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_what_a_process_was_shown_it_finds_again(
     monkeypatch.setenv(gpus.VISIBLE, "2,1")
     chosen = gpus.choose(1, "it")
     assert [gpu.index for gpu in chosen] == [2]
-    monkeypatch.setenv(gpus.VISIBLE, gpus.shown(chosen)[gpus.VISIBLE])
+    monkeypatch.setenv(gpus.VISIBLE, gpus.restricted_to(chosen)[gpus.VISIBLE])
     assert gpus.choose(1, "it") == gpus.visible() == chosen
 
 
@@ -224,9 +224,9 @@ def test_without_nvidia_smi_nodes_are_counted_from_0_and_a_named_uuid_is_taken_a
     nodes("nvidia3", "nvidia5")
     assert [gpu.id for gpu in gpus.visible()] == ["0", "1"]
     monkeypatch.setenv(gpus.VISIBLE, "1")
-    assert gpus.shown(gpus.choose(1, "it")) == {gpus.VISIBLE: "1"}
+    assert gpus.restricted_to(gpus.choose(1, "it")) == {gpus.VISIBLE: "1"}
     monkeypatch.setenv(gpus.VISIBLE, UUIDS[0])
-    assert gpus.shown(gpus.choose(1, "it")) == {gpus.VISIBLE: UUIDS[0]}
+    assert gpus.restricted_to(gpus.choose(1, "it")) == {gpus.VISIBLE: UUIDS[0]}
 
 
 def test_the_accelerator_does_not_depend_on_which_gpus_may_be_used(

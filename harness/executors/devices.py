@@ -40,12 +40,12 @@ def asked_for(chosen: Sequence[Gpu]) -> dict[str, Any]:
     }
 
 
-def fault(title: str, said: str) -> HarnessError | None:
+def fault(title: str, reason: str) -> HarnessError | None:
     """What to do where an engine said that it cannot pass GPUs on; None where it said anything else."""
-    if not _LACKING.search(said):
+    if not _LACKING.search(reason):
         return None
     return HarnessError(
-        f"{title}: Docker cannot pass a GPU into a container: {said}",
+        f"{title}: Docker cannot pass a GPU into a container: {reason}",
         f"That takes the {TOOLKIT}: {INSTALL}. `harness doctor` shows whether it is there. "
         f"{gpus.CPU_INSTEAD}, in the images for it.",
     )

@@ -133,9 +133,9 @@ class DockerExecutor:
                     **_settings(job, [*mounts, *secret_mounts], own, network, chosen),
                 )
             except NO_ENGINE as e:
-                said = _first_line(e)
-                raise devices.fault(job.title, said) or HarnessError(
-                    f"{job.title} could not start: {said}"
+                reason = _first_line(e)
+                raise devices.fault(job.title, reason) or HarnessError(
+                    f"{job.title} could not start: {reason}"
                 ) from None
             try:
                 self._follow(container, job, on_event)
@@ -201,9 +201,9 @@ class DockerExecutor:
             _stop(container)
             raise stopped(job) from None
         except NO_ENGINE as e:
-            said = _first_line(e)
-            raise devices.fault(job.title, said) or HarnessError(
-                f"{job.title}: the Docker engine stopped answering: {said}",
+            reason = _first_line(e)
+            raise devices.fault(job.title, reason) or HarnessError(
+                f"{job.title}: the Docker engine stopped answering: {reason}",
                 "Run the same command again to go on.",
             ) from None
         killed = ""

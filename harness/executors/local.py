@@ -66,7 +66,7 @@ class LocalExecutor:
         own = {
             **{name: value for name, value in os.environ.items() if name not in withheld},
             **variables.given(job.stage),
-            **gpus.shown(chosen),
+            **gpus.restricted_to(chosen),
             PARENT_VARIABLE: str(os.getpid()),
             "PYTHONPATH": os.pathsep.join(
                 filter(None, [str(environment.root()), os.environ.get("PYTHONPATH")])

@@ -86,9 +86,9 @@ def serving(
         _wait(container, job, serve, on_event)
         yield name, f"http://{HOST}:{PORT}/v1"
     except docker.errors.APIError as e:
-        said = str(e.explanation or e)
-        raise devices.fault(f"{job.title}: vLLM", said) or HarnessError(
-            f"{job.title}: vLLM could not be started: {said}",
+        reason = str(e.explanation or e)
+        raise devices.fault(f"{job.title}: vLLM", reason) or HarnessError(
+            f"{job.title}: vLLM could not be started: {reason}",
             "It needs an NVIDIA GPU that Docker can pass on (`harness doctor` shows it); without one "
             "use the engine transformers.",
         ) from None

@@ -224,17 +224,17 @@ def _unusable() -> HarnessError:
     here = gpus.visible()
     reasons = [why for gpu in here if (why := gpus.cannot(gpu))] if cuda.startswith("13.") else []
     if not here:
-        named = os.environ.get(gpus.VISIBLE)
-        reasons = ["none was passed in" if named is None else f"{gpus.VISIBLE} is {named!r}"]
+        setting = os.environ.get(gpus.VISIBLE)
+        reasons = ["none was passed in" if setting is None else f"{gpus.VISIBLE} is {setting!r}"]
     try:
         torch.cuda.init()
-        said = "it does not say why"
+        fault = "it does not say why"
     except (RuntimeError, AssertionError) as e:
-        said = _brief(e)
+        fault = _brief(e)
     return HarnessError(
         f"this is to run on a GPU, and torch {torch.__version__} with CUDA {cuda} cannot use one: "
-        f"{reasons[0] if reasons else said}",
-        f"torch says: {said}\nCUDA 13 needs driver {gpus.DRIVER} or newer (`nvidia-smi` shows which is "
+        f"{reasons[0] if reasons else fault}",
+        f"torch says: {fault}\nCUDA 13 needs driver {gpus.DRIVER} or newer (nvidia-smi shows what is "
         "there); a container has the GPUs that are passed in (compose.cuda.yaml, docker run --gpus). "
         f"`harness doctor` shows what is there. {gpus.CPU_INSTEAD}, in the images for it.",
     )

@@ -84,7 +84,7 @@ def join(work: Path, launch: Launch, key: str) -> int:
         InputError: this machine has fewer GPUs than workers.
     """
     count = launch.processes if environment.accelerator() == "cuda" else 0
-    devices = gpus.shown(gpus.choose(count, "this machine's part of the training"))
+    devices = gpus.restricted_to(gpus.choose(count, "this machine's part of the training"))
     told = False
     while not (work / CALL_FILE).is_file():
         if not told:

@@ -167,7 +167,7 @@ def test_a_process_sees_the_gpus_that_were_chosen_for_it(count: int) -> None:
     chosen = gpus.choose(count, "this test")
     code = "import torch; print([str(torch.cuda.get_device_properties(n).uuid) "
     code += "for n in range(torch.cuda.device_count())])"
-    own = {**os.environ, **gpus.shown(chosen)}
+    own = {**os.environ, **gpus.restricted_to(chosen)}
     done = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, check=True)
     assert done.stdout.decode().strip() == str([gpu.uuid.removeprefix("GPU-") for gpu in chosen])
 

@@ -58,7 +58,13 @@ lint: install ## ruff and mypy
 lock: ## Rewrite requirements/*.txt; needs WHEELHOUSE or TORCH_INDEX, see requirements/lock
 	PYTHON="$(PYTHON)" requirements/lock
 
+# CUDA's where there is an NVIDIA GPU, as a run will look for them; COMPOSE_FILE or HARNESS_ACCELERATOR=cpu
+# says otherwise.
 images: ## Build the three images; compose.yaml lists the settings
+	@[ "$$HARNESS_ACCELERATOR" = cpu ] || [ -n "$$COMPOSE_FILE" ] || grep -qs '^COMPOSE_FILE=' .env \
+		|| { ! ls /dev/nvidia[0-9]* >/dev/null 2>&1 && ! nvidia-smi -L >/dev/null 2>&1; } \
+		|| { echo "There is an NVIDIA GPU: CUDA's images, by COMPOSE_FILE in .env"; \
+			echo COMPOSE_FILE=compose.yaml:compose.cuda.yaml >>.env; }
 	@grep -qs '^HARNESS_UID=' .env || printf 'HARNESS_UID=%s\nHARNESS_GID=%s\n' "$$(id -u)" "$$(id -g)" >>.env
 	docker compose build
 

@@ -8,7 +8,7 @@ from typing import Any
 from harness.errors import InputError
 
 CALL_FILE = "CALL.json"
-CALL_FORMAT = 4
+CALL_FORMAT = 5
 """Raised whenever a field is added: an image built from another checkout then says so."""
 RESULT_FILE = "result.json"
 MANIFEST = "manifest.json"
@@ -47,6 +47,8 @@ class StageCall:
     """A ModelSource with the row's tokenizer, for the lengths in a data card; decides nothing."""
     cache: str | None = None
     """A folder of the volume where tokenised data sets are kept for other runs."""
+    gpus: list[dict[str, Any]] = field(default_factory=list)
+    """Those that the executor chose for the stage and the server beside it (harness.gpus.record)."""
 
     @property
     def folder(self) -> Path:

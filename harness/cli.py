@@ -292,7 +292,11 @@ def run(
     inputs: Path | None,
     executor: str,
 ) -> None:
-    """Run what is not there yet. Interrupted, the same command goes on."""
+    """Run what is not there yet. Interrupted, the same command goes on.
+
+    A stage gets the first of the GPUs that CUDA_VISIBLE_DEVICES lets be used, as many as it works on;
+    HARNESS_ACCELERATOR=cpu: none.
+    """
     from harness.environment import STAGES
     from harness.executors import make
     from harness.report.agreement import show_agreement
@@ -917,7 +921,8 @@ def gc(
 def doctor(volume: Path, inputs: Path | None) -> None:
     """Say what is there, and what each lack would prevent.
 
-    Looked for: engine, Compose, images, GPU, local packages, disk, keys (by name), given data.
+    Looked for: engine, Compose, images, GPUs (driver, capability, container toolkit), local packages,
+    disk, keys (by name), given data.
     """
     from harness.doctor import examine
     from harness.report.terminal import show_findings

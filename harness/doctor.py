@@ -7,10 +7,12 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from harness import environment
+from harness import environment, gpus
 from harness.errors import HarnessError
-from harness.fitting import gib, gpus
+from harness.fitting import gib
+from harness.gpus import Gpu
 from harness.llm.secrets import key_variable
 
 KEYS = ("OPENAI_API_KEY", "MISTRAL_API_KEY", "HF_TOKEN")
@@ -58,18 +60,20 @@ def _engine() -> Iterator[Finding]:
         ok = compose.returncode == 0
         version = compose.stdout.strip() if ok else "not there"
         yield Finding(ok, "Docker Compose", version, "" if ok else "docker compose run")
+    if environment.accelerator() == "cuda":
+        yield _toolkit(client)
     for stage in ("gen", "train", "answer"):
         yield _image(client, stage)
 
 
-def _image(client: object, stage: str) -> Finding:
+def _image(client: Any, stage: str) -> Finding:
     import docker.errors
 
     tag = environment.image_tag(stage, environment.accelerator())
     name = environment.image_name(stage, environment.accelerator())
-    build = f"its stages; build it: docker compose build {environment.FAMILY[stage]}"
+    build = f"its stages; build it: {environment.build_command(environment.FAMILY[stage])}"
     try:
-        image = client.images.get(tag)  # type: ignore[attr-defined]
+        image = client.images.get(tag)
     except docker.errors.ImageNotFound:
         return Finding(False, f"image {tag}", "not built", build)
     if image.labels.get("harness.lock") != environment.lock_digest(name):
@@ -78,10 +82,35 @@ def _image(client: object, stage: str) -> Finding:
 
 
 def _gpu() -> Finding:
-    devices = gpus()
-    if devices:
-        return Finding(True, "GPU", "; ".join(f"{gpu.name}, {gib(gpu.size)}" for gpu in devices))
-    return Finding(False, "GPU", "none", "training of real models in reasonable time")
+    """Those that a run would use, and what the pinned images' CUDA cannot do with them."""
+    devices = gpus.visible()
+    if not devices:
+        state = gpus.what_is_there() if gpus.is_there() else "none"
+        return Finding(False, "GPU", state, "training of real models in reasonable time")
+    faults = list(dict.fromkeys(why for gpu in devices if (why := gpus.cannot(gpu))))
+    prevents = f"the CUDA images and torch for CUDA 13: {'; '.join(faults)}" if faults else ""
+    return Finding(not faults, "GPU", "; ".join(map(_facts, devices)), prevents)
+
+
+def _facts(gpu: Gpu) -> str:
+    facts = [str(gpu)]
+    if gpu.size:
+        facts.append(gib(gpu.size))
+    if gpu.driver:
+        facts.append(f"driver {gpu.driver}")
+    if gpu.capability is not None:
+        emulated = ", which emulates bfloat16" if gpu.capability < gpus.BFLOAT16 else ""
+        facts.append(gpus.sm(gpu.capability) + emulated)
+    return ", ".join(facts)
+
+
+def _toolkit(client: Any) -> Finding:
+    """Where there is a GPU: whether containers can have it."""
+    from harness.executors.devices import INSTALL, TOOLKIT, has_toolkit
+
+    if has_toolkit(client.info()) or shutil.which("nvidia-container-runtime-hook"):
+        return Finding(True, TOOLKIT, "there")
+    return Finding(False, TOOLKIT, "not there", f"GPUs in containers; {INSTALL}")
 
 
 def _local() -> Finding:
@@ -94,6 +123,9 @@ def _local() -> Finding:
             f"lacking {', '.join(lacking)}",
             "--executor local; `make install`",
         )
+    if environment.lacks_cuda():
+        state, prevents = "torch is a build for the CPU", f"GPUs locally. {gpus.INSTALL_CUDA}"
+        return Finding(False, "local stages", state, prevents)
     return Finding(True, "local stages", f"packages there, {environment.accelerator()}")
 
 

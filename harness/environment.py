@@ -7,10 +7,11 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import gpus
 from harness.errors import HarnessError, InputError
 
 CODE_VERSIONS = {
@@ -131,6 +132,17 @@ def command_line(command: str, arguments: str, service: str = "eval", mount: str
     return f"docker compose run --rm {options} {service} {arguments}"
 
 
+def lacks_cuda() -> bool:
+    """Whether a GPU is to be used, and torch here is a build for the CPU."""
+    return accelerator() == "cuda" and installed_packages().get("torch", "").endswith("+cpu")
+
+
+def build_command(services: str) -> str:
+    """What builds these services' images, for the accelerator that is used here."""
+    files = " -f compose.yaml -f compose.cuda.yaml" if accelerator() == "cuda" else ""
+    return f"docker compose{files if services != 'gen' else ''} build {services}"
+
+
 @functools.cache
 def accelerator() -> str:
     """`cuda` or `cpu`: HARNESS_ACCELERATOR, else what the present image is for, else what is there."""
@@ -142,7 +154,7 @@ def accelerator() -> str:
     image = current_image()
     if image is not None and image["image"].endswith(ACCELERATORS):
         return image["image"].rsplit("-", 1)[1]
-    return "cuda" if Path("/dev/nvidia0").exists() else "cpu"
+    return "cuda" if gpus.is_there() else "cpu"
 
 
 @functools.cache
@@ -185,9 +197,11 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def describe_here() -> dict[str, Any]:
-    """What this process really runs in, for the manifest: packages, image, hardware."""
+def describe_here(chosen: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """What this process really runs in, for the manifest: packages, image, hardware. `chosen`: the
+    GPUs of its call."""
     return {
+        **({"gpus": list(chosen)} if chosen else {}),
         "python": platform.python_version(),
         "image": current_image(),
         "packages": installed_packages(),

@@ -1,10 +1,7 @@
 """Which settings would make a training fit a GPU, from the least intrusive to the most."""
 
-import functools
 import math
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,13 +45,6 @@ DEVIATIONS: Sequence[Mapping[str, Any]] = (
 
 
 @dataclass(frozen=True)
-class Gpu:
-    name: str
-    size: int
-    """Bytes."""
-
-
-@dataclass(frozen=True)
 class Fit:
     """A way to fit: the settings to change, and what the training would then need."""
 
@@ -67,28 +57,6 @@ class Fit:
         text = ", ".join(f"{k}: {_as_yaml(v)}" for k, v in self.changes.items())
         cpu = f", and {gib(self.memory.cpu)} of the CPU's" if self.memory.cpu else ""
         return f"{text} (about {gib(self.memory.needed)}{cpu})"
-
-
-@functools.cache
-def gpus() -> tuple[Gpu, ...]:
-    """Those of this machine, as nvidia-smi names them; none without it."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return ()
-    query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(
-            query, capture_output=True, text=True, errors="replace", check=True, timeout=20
-        )
-        rows = [line.rsplit(",", 1) for line in answer.stdout.splitlines() if line.strip()]
-        return tuple(Gpu(name.strip(), _size(mebibytes.strip())) for name, mebibytes in rows)
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return ()
-
-
-def _size(mebibytes: str) -> int:
-    """A GPU that shares the CPU's memory has none of its own to name."""
-    return machine_memory() if mebibytes.startswith("[") else int(mebibytes) * 2**20
 
 
 def machine_memory() -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from harness import gpus
 from harness.keys import flatten
 from harness.progress import plain
 
@@ -201,6 +202,7 @@ def _environment(facts: Facts) -> Iterator[str]:
     packages = here.get("packages", {})
     rows = [("Python", here.get("python")), ("device", used.get("device"))]
     rows += [("processor", here.get("processor")), ("CPUs", here.get("cpus"))]
+    rows += [("GPU", gpus.words(gpu)) for gpu in here.get("gpus", [])]
     rows += [("image", (here.get("image") or {}).get("image"))]
     rows += [(name, packages.get(name)) for name in PACKAGES]
     seeds = ", ".join(f"{name} {seed}" for name, seed in facts["seeds"].items())

@@ -32,7 +32,7 @@ from harness.modeling import load
 from harness.modeling.pieces import pieces
 from harness.modeling.tables import read_hub
 from harness.plan import RowPlan, StagePlan, dump, evaluated
-from harness.spec.answer import Answer, PromptSet, ReferenceEngine
+from harness.spec.answer import Answer, PromptSet, ReferenceEngine, VllmEngine
 from harness.spec.judges import (
     AlpacaEvalJudge,
     Judge,
@@ -56,6 +56,7 @@ from harness.spec.recipes import (
     SelfInstructGen,
 )
 from harness.spec.template import Template
+from harness.spec.train import Train
 from harness.store import Store
 
 _SHOWN = {"correctness": ["query", "reference_answer"]}
@@ -98,6 +99,8 @@ def _check(stage: StagePlan, files: Files, snapshots: dict[str, str]) -> None:
                 load.check_model(files.locate(source.path))
             elif source is not None and source.hub is not None and name in snapshots:
                 load.check_model(Path(snapshots[name]))
+    if stage.stage == "answer" and trained is not None:
+        _check_served(stage.params["answer"], trained.params.get("train"))
     if stage.stage in ("gen", "train"):
         given.read(stage.stage, stage.params, files)
     if stage.stage == "gen":
@@ -119,6 +122,8 @@ def check_row(row: Row, files: Files) -> None:
     for stage, params in stages:
         with contextlib.suppress(DataAbsent, ImportError):
             _check_reads(stage, params, files, {})
+    if row.eval is not None and row.eval.answer is not None:
+        _check_served(row.eval.answer, row.train)
     if row.model is not None and row.model.path is not None:
         with contextlib.suppress(DataAbsent):
             load.check_model(files.locate(row.model.path))
@@ -201,6 +206,20 @@ def _check_layers(stage: StagePlan) -> None:
         raise InputError(
             f"train.lora.target_modules: the model has no linear layer {', '.join(lacking)}",
             f"It has: {', '.join(shape.linears)}.",
+        )
+
+
+def _check_served(answer: Answer, train: Train | None) -> None:
+    """Raises InputError for an adapter to weights in float32: vLLM's LoRA kernels take none. Of a
+    server that the spec names it is not known what it serves."""
+    is_adapter = train is not None and train.lora is not None and not train.lora.merge
+    engine = answer.engine
+    if not is_adapter or not isinstance(engine, VllmEngine) or engine.base_url is not None:
+        return
+    if engine.precision == "float32":
+        raise InputError(
+            "eval.answer.engine: vLLM serves adapters in bfloat16 and float16 alone, not in float32",
+            "Take another precision, train.lora: {merge: true}, or the engine transformers.",
         )
 
 

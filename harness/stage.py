@@ -82,7 +82,7 @@ def _run(call: StageCall) -> None:
             sync(file)
     outcome: dict[str, Any] = asdict(result)
     outcome["cost"]["stage_seconds"] = round(time.monotonic() - started, 3)
-    outcome["used"]["environment"] = environment.describe_here()
+    outcome["used"]["environment"] = environment.describe_here(call.gpus)
     path = call.folder / RESULT_FILE
     part = path.with_suffix(".part")
     part.write_text(json.dumps(outcome, indent=2, sort_keys=True), encoding="utf-8")
@@ -109,7 +109,7 @@ def _check_environment(call: StageCall) -> None:
     code = environment.code_name(call.stage, call.params)
     version = environment.CODE_VERSIONS.get(code, call.code_version)
     image = environment.current_image()
-    build = f"docker compose build {environment.FAMILY.get(call.stage, 'train eval')}"
+    build = environment.build_command(environment.FAMILY.get(call.stage, "train eval"))
     if version != call.code_version:
         raise InputError(
             f"the image holds version {version} of the {code} stage's code, and "

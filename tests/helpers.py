@@ -1,5 +1,6 @@
 """What tests of the core share: small rows, fake stages, the command line in a process of its own."""
 
+import inspect
 import io
 import json
 import os
@@ -13,10 +14,31 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+
+from harness import environment, gpus
+from harness.gpus import Gpu
 
 ROOT = Path(__file__).resolve().parents[1]
 HARNESS = [sys.executable, "-m", "harness"]
+
+
+def give_gpus(patch: pytest.MonkeyPatch, *devices: Gpu) -> None:
+    """This machine has these GPUs, and all of them may be used."""
+    patch.setattr(gpus, "_tool", lambda: "nvidia-smi")
+    patch.setattr(gpus, "_asked", lambda: (devices, ""))
+    patch.setattr(gpus, "_there", lambda: devices)
+    patch.setattr(environment, "accelerator", lambda: "cuda" if devices else "cpu")
+    # What one test's machine is, is kept for no other's.
+    patch.setattr(environment, "environment_of", inspect.unwrap(environment.environment_of))
+    patch.delenv(gpus.VISIBLE, raising=False)
+
+
+def some_gpus(count: int, **facts: Any) -> list[Gpu]:
+    """Alike but for their numbers."""
+    common: dict[str, Any] = {"driver": "580.95.05", "capability": (9, 0), **facts}
+    return [Gpu("NVIDIA H", 80 * 2**30, i, f"GPU-{i}{i}{i}{i}", **common) for i in range(count)]
 
 
 def write_row(folder: Path, row: str = "one", **changes: Any) -> Path:

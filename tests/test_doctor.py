@@ -1,8 +1,14 @@
-"""What `harness doctor` says of the given data."""
+"""What `harness doctor` says of the given data, the GPUs and what passes them on."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+
+from harness import doctor, gpus
 from harness.doctor import given_data
+from tests.helpers import give_gpus, some_gpus
 
 
 def test_a_folder_with_nothing_but_its_own_description_holds_no_given_data(tmp_path: Path) -> None:
@@ -26,3 +32,56 @@ def test_where_no_folder_is_named_the_option_that_names_it_is_told() -> None:
     found = given_data(None)
     assert not found.there
     assert "--inputs" in found.prevents
+
+
+def test_each_gpu_that_may_be_used_is_told_with_its_driver_and_capability(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    give_gpus(monkeypatch, *some_gpus(1, capability=(7, 5)), *some_gpus(1))
+    found = doctor._gpu()
+    assert (found.there, found.prevents) == (True, "")
+    assert "0 NVIDIA H (GPU-0000), 80.0 GiB, driver 580.95.05, sm_75, which emulates" in found.state
+    assert found.state.endswith("sm_90")
+
+
+@pytest.mark.parametrize(
+    ("facts", "prevents"),
+    [
+        ({"driver": "550.54"}, "its driver is 550.54, and CUDA 13 needs 580 or newer"),
+        ({"capability": (6, 1)}, "NVIDIA H is sm_61, and CUDA 13 is for sm_75 and newer"),
+    ],
+)
+def test_what_too_old_a_driver_or_card_prevents_is_told(
+    monkeypatch: pytest.MonkeyPatch, facts: dict[str, Any], prevents: str
+) -> None:
+    give_gpus(monkeypatch, *some_gpus(2, **facts))
+    found = doctor._gpu()
+    assert not found.there
+    assert found.prevents == f"the CUDA images and torch for CUDA 13: {prevents}"
+
+
+def test_a_gpu_whose_driver_does_not_answer_is_told_in_its_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    give_gpus(monkeypatch)
+    assert doctor._gpu().state == "none"
+    monkeypatch.setattr(gpus, "_nodes", lambda: [Path("/dev/nvidia0")])
+    monkeypatch.setattr(gpus, "_asked", lambda: ((), "Failed to initialize NVML"))
+    assert doctor._gpu().state == "nvidia-smi does not find one: Failed to initialize NVML"
+
+
+@pytest.mark.parametrize(
+    ("info", "there"),
+    [
+        ({"Runtimes": {"runc": {}}, "DiscoveredDevices": None}, False),
+        ({"Runtimes": {"runc": {}, "nvidia": {}}}, True),
+        ({"Runtimes": {}, "DiscoveredDevices": [{"Source": "cdi", "ID": "nvidia.com/gpu=0"}]}, True),
+    ],
+)  # fmt: skip
+def test_the_toolkit_that_passes_gpus_on_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch, info: dict[str, Any], there: bool
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    found = doctor._toolkit(SimpleNamespace(info=lambda: info))
+    assert found.there == there
+    assert ("nvidia-ctk runtime configure" in found.prevents) != there

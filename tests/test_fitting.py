@@ -1,6 +1,5 @@
 """What would make a training fit: the least intrusive way first, and only ways that do fit."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,37 +117,6 @@ def test_after_a_run_out_of_memory_nothing_is_offered_that_would_hardly_need_les
     assert found
     assert all(fit.memory.needed <= 0.8 * before for fit in found)
     assert describe(train, QWEN, 80 * GIB, ran_out=True).startswith("It needs about ")
-
-
-def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> tuple[fitting.Gpu, ...]:
-    tool = folder / "nvidia-smi"
-    tool.write_text(f"#!/bin/sh\n{script}\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=":")
-    fitting.gpus.cache_clear()
-    try:
-        return fitting.gpus()
-    finally:
-        fitting.gpus.cache_clear()
-
-
-def test_gpus_are_what_nvidia_smi_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = smi(tmp_path, monkeypatch, "echo 'NVIDIA A, B, 24564'; echo 'NVIDIA C, 8192'")
-    assert found == (fitting.Gpu("NVIDIA A, B", 24564 * 2**20), fitting.Gpu("NVIDIA C", 8 * GIB))
-
-
-@pytest.mark.parametrize("script", ["echo no devices; exit 9", "echo 'Failed, to talk'", "echo x"])
-def test_a_broken_driver_is_no_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
-) -> None:
-    assert smi(tmp_path, monkeypatch, script) == ()
-
-
-def test_a_gpu_that_shares_the_machines_memory_has_that(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (found,) = smi(tmp_path, monkeypatch, "echo 'NVIDIA GB10, [N/A]'")
-    assert found.size == fitting.machine_memory()
 
 
 def test_micro_batches_are_merged_as_far_as_there_is_room_and_sense() -> None:

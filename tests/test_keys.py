@@ -333,7 +333,7 @@ def test_every_parameter_of_training_and_templates_stands_in_the_key_but_names_a
     assert keyed == {name for name in leaves(part) if name.rpartition(".")[2] not in aside}
 
 
-SERVED = {"base_url", "gpu_memory", "concurrency", "start_timeout_s"}
+SERVED = {"base_url", "gpu_memory", "tensor_parallel", "concurrency", "start_timeout_s"}
 """Where and how a vLLM server runs."""
 
 

@@ -12,10 +12,18 @@ from rich.console import Console
 
 from harness import environment
 from harness.errors import HarnessError
-from harness.fitting import Gpu
+from harness.gpus import Gpu
 from harness.keys import file_digest
 from harness.report.plans import show_plans
-from tests.helpers import InstantExecutor, command, evaluation, make, planned, write_row
+from tests.helpers import (
+    InstantExecutor,
+    command,
+    evaluation,
+    give_gpus,
+    make,
+    planned,
+    write_row,
+)
 
 
 @pytest.fixture
@@ -428,9 +436,8 @@ def test_a_training_to_run_shows_the_memory_it_will_need_and_one_that_is_there_d
 def test_with_a_gpu_a_plan_says_whether_the_training_fits_it_and_what_would(
     spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch, gibibytes: int, verdict: str
 ) -> None:
-    monkeypatch.setattr(environment, "accelerator", lambda: "cuda")
-    devices = (Gpu("NVIDIA Y", 90 * 2**30), Gpu("NVIDIA X", gibibytes * 2**30))
-    monkeypatch.setattr("harness.report.plans.gpus", lambda: devices)
+    other = Gpu("NVIDIA Y", 90 * 2**30)
+    give_gpus(monkeypatch, Gpu("NVIDIA X", gibibytes * 2**30), other)
     edit(spec, model={"random": {"config": GPU_MODEL}})
     assert verdict in shown(volume, spec)
 
@@ -438,12 +445,12 @@ def test_with_a_gpu_a_plan_says_whether_the_training_fits_it_and_what_would(
 def test_of_answers_on_a_gpu_a_plan_says_that_vllm_is_there_and_changes_nothing(
     spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    give_gpus(monkeypatch)
     monkeypatch.setattr(environment, "accelerator", lambda: "cuda")
-    monkeypatch.setattr("harness.report.plans.gpus", lambda: ())
     monkeypatch.delenv("HARNESS_VLLM_URL", raising=False)
     without = shown(volume, spec)
     assert "vLLM" not in without
-    monkeypatch.setattr("harness.report.plans.gpus", lambda: (Gpu("NVIDIA X", 80 * 2**30),))
+    give_gpus(monkeypatch, Gpu("NVIDIA X", 80 * 2**30))
     text = shown(volume, spec)
     (line,) = [x for x in text.splitlines() if "speed:" in x]
     assert "vLLM (engine: {kind: vllm}) is made for many prompts on a GPU" in line
@@ -455,6 +462,20 @@ def test_of_answers_on_a_gpu_a_plan_says_that_vllm_is_there_and_changes_nothing(
     assert "HARNESS_VLLM_URL names a running one" in shown(volume, spec)
     make(volume, spec)
     assert "speed:" not in shown(volume, spec)
+
+
+def test_a_plan_looks_at_the_gpus_that_the_training_will_get_and_no_other(
+    spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Gpu("NVIDIA X", 12 * 2**30, index=1, uuid="GPU-1")
+    give_gpus(monkeypatch, Gpu("NVIDIA Y", 90 * 2**30, uuid="GPU-0"), small)
+    edit(spec, model={"random": {"config": GPU_MODEL}})
+    assert "; fits NVIDIA Y (90.0 GiB)" in shown(volume, spec)
+    edit(spec, train={"launch": {"processes": 2}})
+    assert "NVIDIA X (12.0 GiB)" in shown(volume, spec)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    edit(spec, train={"launch": {"processes": 1}})
+    assert "; does not fit NVIDIA X" in shown(volume, spec)
 
 
 def test_a_hub_model_that_was_not_downloaded_leaves_the_memory_unknown_and_says_why(

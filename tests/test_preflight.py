@@ -216,3 +216,36 @@ def test_weights_that_are_not_whole_are_told_before_anything_loads_them(
     weights.write_bytes(content)
     with pytest.raises(InputError, match=f"model.safetensors cannot be read: .*{said}"):
         load.check_model(folder)
+
+
+LORA, MERGED = {"method": "lora"}, {"method": "lora", "lora": {"merge": True}}
+
+
+@pytest.mark.parametrize(
+    ("train", "engine", "refused"),
+    [
+        (LORA, {"precision": "float32"}, True),
+        ({"method": "qlora"}, {"precision": "float32"}, True),
+        (MERGED, {"precision": "float32"}, False),
+        ({}, {"precision": "float32"}, False),
+        (LORA, {"precision": "bfloat16"}, False),
+        (LORA, {"precision": "float32", "base_url": "http://elsewhere:8000/v1"}, False),
+    ],
+)
+def test_an_adapter_that_vllm_would_serve_in_float32_is_refused_by_run_and_by_validate(
+    tmp_path: Path, train: dict[str, Any], engine: dict[str, Any], refused: bool
+) -> None:
+    parts = evaluation(tmp_path)
+    parts["answer"]["engine"] = {"kind": "vllm", **engine}
+    spec = write_row(tmp_path, eval=parts, train={"steps": 1, **train})
+    (plan,) = planned(tmp_path / "runs", spec)
+    checks = [
+        lambda: preflight.check(plan, Files(None, None)),
+        lambda: preflight.check_row(plan.row, Files(None, None)),
+    ]
+    for check in checks:
+        if refused:
+            with pytest.raises(InputError, match="adapters in bfloat16 and float16 alone"):
+                check()
+        else:
+            check()

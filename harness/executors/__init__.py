@@ -2,22 +2,25 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from harness import environment
+from harness import environment, gpus
 from harness.call import CALL_FILE, StageCall
 from harness.errors import HarnessError, InputError, Interrupted
+from harness.gpus import Gpu
 from harness.keys import Files
 from harness.plan import StagePlan, dump
-from harness.spec.answer import VllmEngine
+from harness.spec.answer import TransformersEngine, VllmEngine
 from harness.spec.base import _Data
+from harness.spec.judges import LossJudge, TasksJudge
 from harness.spec.model_source import ModelSource
 from harness.spec.models import Budget, Limits
+from harness.spec.train import Train
 
 LOG_TAIL = 12
 """Lines of a failed stage's log that are shown."""
@@ -84,8 +87,10 @@ class Job:
         place: Callable[[_Data], str],
         cache: str | None = None,
         base_url: str | None = None,
+        chosen: Sequence[Gpu] = (),
     ) -> StageCall:
-        """The stage's call, with paths as the stage sees them; `base_url`: of the server beside it."""
+        """The stage's call, with paths as the stage sees them; `base_url`: of the server beside it;
+        `chosen`: the GPUs of both."""
         code = environment.code_name(self.stage, self.params)
         return StageCall(
             stage=self.stage,
@@ -103,11 +108,49 @@ class Job:
             server={"base_url": base_url, "model": self.serve.name}
             if self.serve and base_url
             else None,
+            gpus=gpus.record(chosen),
         )
+
+    def own_gpus(self) -> tuple[Gpu, ...]:
+        """Those of the stage's own process. Raises InputError where there are too few."""
+        needs_one = environment.accelerator() == "cuda" and not self.replay
+        return gpus.choose(gpus_of(self.stage, self.params), self.title) if needs_one else ()
 
     @property
     def call_path(self) -> Path:
         return self.work / CALL_FILE
+
+
+def gpus_of(stage: str, params: Mapping[str, Any]) -> int:
+    """On how many GPUs the stage's own process works: one a training process, one for a model that
+    answers or is scored in it, none for what only asks a server."""
+    match params.get(stage):
+        case Train(launch=launch):
+            return launch.processes
+        case TasksJudge() | LossJudge():
+            return 1
+        case part:
+            return int(isinstance(getattr(part, "engine", None), TransformersEngine))
+
+
+def check_gpus(stages: Sequence[StagePlan], cuda_13: bool) -> None:
+    """Whether each stage can have its GPUs. `cuda_13`: they run with the CUDA of the pinned images.
+
+    Raises:
+        InputError: there are too few, or a driver or a card is too old.
+    """
+    if environment.accelerator() != "cuda":
+        return
+    for stage in stages:
+        work = f"row {stage.row}: its {stage.stage} stage"
+        chosen = gpus.choose(gpus_of(stage.stage, stage.params), work)
+        for gpu in chosen if cuda_13 else ():
+            if why := gpus.cannot(gpu):
+                raise InputError(
+                    f"{work} cannot use GPU {gpu}: {why}",
+                    f"Update the driver, or let it have another card ({gpus.VISIBLE}). "
+                    f"{gpus.CPU_INSTEAD}, in the images for it.",
+                )
 
 
 class Executor(Protocol):

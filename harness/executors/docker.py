@@ -12,7 +12,7 @@ from typing import Any
 import docker
 import docker.errors
 import requests.exceptions
-from docker.types import DeviceRequest, Mount
+from docker.types import Mount
 
 from harness import environment, variables
 from harness.errors import HarnessError, InputError
@@ -22,12 +22,15 @@ from harness.executors import (
     Event,
     EventReader,
     Job,
+    check_gpus,
+    devices,
     on_loopback,
     start_log,
     stopped,
     tell_stopping,
     vllm,
 )
+from harness.gpus import Gpu
 from harness.keys import Files
 from harness.llm.secrets import key_variable, read_key
 from harness.plan import StagePlan
@@ -73,19 +76,23 @@ class DockerExecutor:
         return {"executor": self.name, "image": self._image}
 
     def check(self, stages: Sequence[StagePlan]) -> None:
-        """Every stage's image, and that of the vLLM server beside it.
+        """Every stage's image, and that of the vLLM server beside it; and their GPUs.
 
         Raises:
-            InputError: one is not there, or was built from another lock.
+            InputError: an image is not there, or was built from another lock; or see check_gpus.
         """
-        for stage in dict.fromkeys(s.stage for s in stages):
-            self._find_image(stage)
-        for engine in filter(None, (s.served for s in stages)):
-            if engine.base_url is None:
+        check_gpus(stages, cuda_13=True)
+        for name in dict.fromkeys(s.stage for s in stages):
+            self._find_image(name)
+        for stage in stages:
+            engine = stage.served
+            if engine is not None and engine.base_url is None:
                 vllm.find_image(self._client, engine)
+                vllm.choose_gpus(engine, f"row {stage.row}: vLLM")
 
     def run(self, job: Job, files: Files, on_event: Callable[[Event], None]) -> None:
         image = self._find_image(job.image_stage)
+        chosen = job.own_gpus()
         self._remove_left_over(job)
         mounts = [Mount(WORK, str(job.work.resolve()), "bind")]
         inputs = {}
@@ -106,11 +113,15 @@ class DockerExecutor:
         start_log(job, self.name)
         with contextlib.ExitStack() as stack:
             network, base_url = None, None
+            beside: tuple[Gpu, ...] = ()
             if job.serve is not None and job.serve.engine.base_url is None:
-                network, base_url = stack.enter_context(vllm.serving(self._client, job, on_event))
+                beside = vllm.choose_gpus(job.serve.engine, f"{job.title}: vLLM")
+                serving = vllm.serving(self._client, job, on_event, beside)
+                network, base_url = stack.enter_context(serving)
             elif job.serve is not None:
                 network, base_url = "bridge", job.serve.engine.base_url
-            call = job.call(WORK, inputs, place, CACHE if job.cache else None, base_url)
+            cache = CACHE if job.cache else None
+            call = job.call(WORK, inputs, place, cache, base_url, [*chosen, *beside])
             call.write(job.call_path)
             secret_mounts, keys = stack.enter_context(_secret_files(job))
             own = {**keys, **_passed_on(job, on_event)}
@@ -119,10 +130,13 @@ class DockerExecutor:
                     image.id,
                     entrypoint=["python", "-m", "harness.stage"],
                     command=[f"{WORK}/{job.call_path.name}"],
-                    **_settings(job, [*mounts, *secret_mounts], own, network),
+                    **_settings(job, [*mounts, *secret_mounts], own, network, chosen),
                 )
             except NO_ENGINE as e:
-                raise HarnessError(f"{job.title} could not start: {_first_line(e)}") from None
+                reason = _first_line(e)
+                raise devices.fault(job.title, reason) or HarnessError(
+                    f"{job.title} could not start: {reason}"
+                ) from None
             try:
                 self._follow(container, job, on_event)
             finally:
@@ -132,7 +146,7 @@ class DockerExecutor:
     def _find_image(self, stage: str) -> Any:
         tag = environment.image_tag(stage, environment.accelerator())
         name = environment.image_name(stage, environment.accelerator())
-        build = f"Build it: docker compose build {environment.FAMILY[stage]}"
+        build = f"Build it: {environment.build_command(environment.FAMILY[stage])}"
         try:
             image = self._client.images.get(tag)
         except docker.errors.ImageNotFound:
@@ -187,8 +201,9 @@ class DockerExecutor:
             _stop(container)
             raise stopped(job) from None
         except NO_ENGINE as e:
-            raise HarnessError(
-                f"{job.title}: the Docker engine stopped answering: {_first_line(e)}",
+            reason = _first_line(e)
+            raise devices.fault(job.title, reason) or HarnessError(
+                f"{job.title}: the Docker engine stopped answering: {reason}",
                 "Run the same command again to go on.",
             ) from None
         killed = ""
@@ -199,15 +214,19 @@ class DockerExecutor:
 
 
 def _settings(
-    job: Job, mounts: list[Mount], own: dict[str, str], network: str | None
+    job: Job,
+    mounts: list[Mount],
+    own: dict[str, str],
+    network: str | None,
+    chosen: Sequence[Gpu],
 ) -> dict[str, Any]:
     """`network`: one that the stage shares with a server; None for the job's own choice."""
     limits = job.limits
-    gpus = environment.accelerator() == "cuda" and job.image_stage != "gen"
+    passed = devices.asked_for(chosen)
     mode = network or ("bridge" if job.network else "none")
     settings: dict[str, Any] = {
         "mounts": mounts,
-        "environment": {**own, **variables.given(job.stage)},
+        "environment": {**own, **variables.given(job.stage), **passed.pop("environment", {})},
         # Of the engine's own client, which may be told of a proxy in ~/.docker/config.json.
         "use_config_proxy": job.network,
         "labels": {"harness.key": job.key, "harness.work": str(job.work.resolve())},
@@ -215,13 +234,14 @@ def _settings(
         "working_dir": WORK,
         "read_only": True,
         # Kernels compiled at run time are loaded from here.
-        "tmpfs": {"/tmp": "mode=1777,exec" if gpus else "mode=1777"},
+        "tmpfs": {"/tmp": "mode=1777,exec" if chosen else "mode=1777"},
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "network_mode": mode,
         "shm_size": limits.shm,
         "pids_limit": limits.pids,
         "init": True,
+        **passed,
     }
     if mode == "bridge":
         settings["extra_hosts"] = {HOST: "host-gateway"}
@@ -229,8 +249,6 @@ def _settings(
         settings["mem_limit"] = limits.memory
     if limits.cpus:
         settings["nano_cpus"] = int(limits.cpus * 1e9)
-    if gpus:
-        settings["device_requests"] = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
     return settings
 
 

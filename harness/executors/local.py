@@ -8,12 +8,15 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness import compilers, environment, variables
+from harness import compilers, environment, gpus, variables
+from harness.errors import InputError
 from harness.executors import (
     STOP_SECONDS,
     Event,
     EventReader,
     Job,
+    check_gpus,
+    gpus_of,
     start_log,
     stopped,
     tell_stopping,
@@ -21,6 +24,7 @@ from harness.executors import (
 from harness.executors.serving import running_url
 from harness.keys import Files
 from harness.plan import StagePlan
+from harness.spec.base import _Data
 from harness.stage import PARENT_VARIABLE
 
 
@@ -32,11 +36,20 @@ class LocalExecutor:
 
     def check(self, stages: Sequence[StagePlan]) -> None:
         """A compiler for the training with Liger's kernels. What else a stage needs in this
-        environment it says itself.
+        environment beside its GPUs it says itself.
 
         Raises:
-            InputError: it is not there.
+            InputError: there is no compiler; torch here is a build for the CPU; or see check_gpus.
         """
+        for stage in stages:
+            if gpus_of(stage.stage, stage.params) and environment.lacks_cuda():
+                raise InputError(
+                    f"row {stage.row}: its {stage.stage} stage is to run on a GPU, and torch here is "
+                    "a build for the CPU",
+                    f"{gpus.INSTALL_CUDA}. Or: {gpus.CPU_INSTEAD}.",
+                )
+        cuda = environment.installed_packages().get("nvidia-cuda-runtime", "")
+        check_gpus(stages, cuda_13=cuda.startswith("13."))
         on_gpu = environment.accelerator() == "cuda"
         if on_gpu and any(s.stage == "train" and s.params["train"].liger_kernels for s in stages):
             compilers.check_for_triton()
@@ -45,15 +58,19 @@ class LocalExecutor:
         inputs = {name: str(folder) for name, folder in job.inputs.items()}
         cache = str(job.cache) if job.cache else None
         base_url = running_url(job.serve) if job.serve else None
-        call = job.call(
-            str(job.work), inputs, lambda data: str(files.locate(data)), cache, base_url
-        )
+        chosen = job.own_gpus()
+
+        def place(data: _Data) -> str:
+            return str(files.locate(data))
+
+        call = job.call(str(job.work), inputs, place, cache, base_url, chosen)
         call.write(job.call_path)
         start_log(job, self.name)
         withheld = variables.withheld(job.stage, job.network, job.secrets, job.others_keys)
         own = {
             **{name: value for name, value in os.environ.items() if name not in withheld},
             **variables.given(job.stage),
+            **gpus.restricted_to(chosen),
             PARENT_VARIABLE: str(os.getpid()),
             "PYTHONPATH": os.pathsep.join(
                 filter(None, [str(environment.root()), os.environ.get("PYTHONPATH")])

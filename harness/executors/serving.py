@@ -12,6 +12,29 @@ MODEL, ADAPTER = "/model", "/adapter"
 """Where the server's container has them."""
 HOST, PORT = "vllm", 8000
 URL_VARIABLE = "HARNESS_VLLM_URL"
+ENVIRONMENT = {
+    # The user has a number alone: who asks for its name is told one, and no home is looked up.
+    "USER": "harness",
+    "LOGNAME": "harness",
+    "HOME": "/tmp",
+    # All else is read-only, and what an image sets for itself may lie elsewhere.
+    "XDG_CACHE_HOME": "/tmp/.cache",
+    "XDG_CONFIG_HOME": "/tmp/.config",
+    "VLLM_CACHE_ROOT": "/tmp/.cache/vllm",
+    "VLLM_CONFIG_ROOT": "/tmp/.config/vllm",
+    "HF_HOME": "/tmp/hf",
+    "TORCHINDUCTOR_CACHE_DIR": "/tmp/.cache/inductor",
+    "TRITON_CACHE_DIR": "/tmp/.cache/triton",
+    "FLASHINFER_WORKSPACE_BASE": "/tmp",
+    "NUMBA_CACHE_DIR": "/tmp/.cache/numba",
+    "CUDA_CACHE_PATH": "/tmp/.cache/nv",
+    # Its processes meet here: without a way out, vLLM finds no address of its own.
+    "VLLM_HOST_IP": "127.0.0.1",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+}
+"""Of the server's container. Also in compose.yaml."""
 
 
 def arguments(serve: Serve) -> list[str]:
@@ -24,6 +47,8 @@ def arguments(serve: Serve) -> list[str]:
     found = ["--model", MODEL, "--served-model-name", shown, "--host", "0.0.0.0"]
     found += ["--port", str(PORT), "--dtype", engine.precision, "--generation-config", "vllm"]
     found += ["--gpu-memory-utilization", str(engine.gpu_memory), "--seed", "0"]
+    if engine.tensor_parallel > 1:
+        found += ["--tensor-parallel-size", str(engine.tensor_parallel)]
     if engine.max_model_length is not None:
         found += ["--max-model-len", str(engine.max_model_length)]
     if serve.adapter is not None:

@@ -4,16 +4,17 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import docker.errors
-from docker.types import DeviceRequest, Mount
+from docker.types import Mount
 
-from harness import environment
+from harness import environment, gpus
 from harness.errors import HarnessError, InputError
-from harness.executors import Event, Job, Serve
-from harness.executors.serving import ADAPTER, HOST, MODEL, PORT, arguments
+from harness.executors import Event, Job, Serve, devices
+from harness.executors.serving import ADAPTER, ENVIRONMENT, HOST, MODEL, PORT, arguments
+from harness.gpus import Gpu
 from harness.spec.answer import VllmEngine
 
 LOG_LINES = 15
@@ -35,13 +36,34 @@ def find_image(client: Any, engine: VllmEngine) -> Any:
         ) from None
 
 
-@contextlib.contextmanager
-def serving(client: Any, job: Job, on_event: Callable[[Event], None]) -> Iterator[tuple[str, str]]:
-    """The network's name and the server's base URL on it, while the server runs.
+def choose_gpus(engine: VllmEngine, title: str) -> tuple[Gpu, ...]:
+    """As many as it parts the model among.
 
     Raises:
-        InputError: the image is not there, or there is no GPU.
-        HarnessError: the server did not come up in `start_timeout_s`.
+        InputError: there are fewer, or they do not calculate in the engine's precision.
+    """
+    if environment.accelerator() != "cuda":
+        return ()
+    chosen = gpus.choose(engine.tensor_parallel, title)
+    for gpu in chosen if engine.precision == "bfloat16" else ():
+        if gpu.capability is not None and gpu.capability < gpus.BFLOAT16:
+            raise InputError(
+                f"{title} refuses bfloat16 on GPU {gpu}, which is {gpus.sm(gpu.capability)}",
+                f"Take precision: float16, or a card of {gpus.sm(gpus.BFLOAT16)} or newer.",
+            )
+    return chosen
+
+
+@contextlib.contextmanager
+def serving(
+    client: Any, job: Job, on_event: Callable[[Event], None], chosen: Sequence[Gpu]
+) -> Iterator[tuple[str, str]]:
+    """The network's name and the server's base URL on it, while the server runs on `chosen`.
+
+    Raises:
+        InputError: the image is not there.
+        HarnessError: Docker cannot pass the GPUs on, or the server did not come up in
+            `start_timeout_s`.
     """
     serve = job.serve
     assert serve is not None
@@ -58,14 +80,15 @@ def serving(client: Any, job: Job, on_event: Callable[[Event], None]) -> Iterato
                 command=arguments(serve),
                 network=name,
                 networking_config={name: client.api.create_endpoint_config(aliases=[HOST])},
-                **_settings(job, serve, labels),
+                **_settings(job, serve, labels, chosen),
             )
         container.start()
         _wait(container, job, serve, on_event)
         yield name, f"http://{HOST}:{PORT}/v1"
     except docker.errors.APIError as e:
-        raise HarnessError(
-            f"{job.title}: vLLM could not be started: {e.explanation or e}",
+        reason = str(e.explanation or e)
+        raise devices.fault(f"{job.title}: vLLM", reason) or HarnessError(
+            f"{job.title}: vLLM could not be started: {reason}",
             "It needs an NVIDIA GPU that Docker can pass on (`harness doctor` shows it); without one "
             "use the engine transformers.",
         ) from None
@@ -96,19 +119,17 @@ def _remove_networks(client: Any, name: str) -> None:
             network.remove()
 
 
-def _settings(job: Job, serve: Serve, labels: dict[str, str]) -> dict[str, Any]:
+def _settings(
+    job: Job, serve: Serve, labels: dict[str, str], chosen: Sequence[Gpu]
+) -> dict[str, Any]:
+    passed = devices.asked_for(chosen)
     mounts = [Mount(MODEL, str(serve.model.resolve()), "bind", read_only=True)]
     if serve.adapter is not None:
         mounts.append(Mount(ADAPTER, str(serve.adapter.resolve()), "bind", read_only=True))
-    settings: dict[str, Any] = {
+    return {
         "mounts": mounts,
         "labels": labels,
-        "environment": {
-            "HOME": "/tmp",
-            "HF_HUB_OFFLINE": "1",
-            "VLLM_NO_USAGE_STATS": "1",
-            "DO_NOT_TRACK": "1",
-        },
+        "environment": {**ENVIRONMENT, **passed.pop("environment", {})},
         "user": f"{os.getuid()}:{os.getgid()}",
         "read_only": True,
         # Kernels compiled at run time are loaded from here.
@@ -123,10 +144,8 @@ def _settings(job: Job, serve: Serve, labels: dict[str, str]) -> dict[str, Any]:
             "timeout": 10 * _SECOND,
             "retries": 1_000_000,
         },
+        **passed,
     }
-    if environment.accelerator() == "cuda":
-        settings["device_requests"] = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
-    return settings
 
 
 def _wait(container: Any, job: Job, serve: Serve, on_event: Callable[[Event], None]) -> None:

@@ -6,12 +6,15 @@ What the train stage left takes their place: a whole model, or an adapter that i
 import contextlib
 import difflib
 import json
+import os
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import InputError
+from harness import environment, events, gpus
+from harness.errors import HarnessError, InputError
 from harness.modeling.generation import (
     BASE_CHAT_TEMPLATE,
     CONFIG,
@@ -40,6 +43,8 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model",
 GENERAL_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 PAD, END = "<pad>", "<eos>"
+
+_ARCHITECTURE = re.compile(r"sm_(\d+)")
 
 _ADAPTER_HINT = "An adapter goes with the base model that it was trained on: the row's own."
 _OLDER_NAMES = {"torch_dtype", "rope_theta", "rope_scaling"}
@@ -188,9 +193,83 @@ def is_adapter(folder: Path) -> bool:
 
 
 def available_device() -> str:
+    """`cuda` or `cpu`.
+
+    Raises:
+        HarnessError: it is to be a GPU (harness.environment.accelerator), and torch cannot use one:
+            nothing runs on the CPU in its place unless that is asked for.
+    """
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if os.environ.get("HARNESS_ACCELERATOR") == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        _check_card()
+        return "cuda"
+    if environment.accelerator() == "cuda":
+        raise _unusable()
+    return "cpu"
+
+
+def _unusable() -> HarnessError:
+    """Why torch cannot use the GPU that is to be used, as far as that can be known."""
+    import torch
+
+    cuda = torch.version.cuda
+    if cuda is None:
+        return HarnessError(
+            f"this is to run on a GPU, and torch {torch.__version__} is a build for the CPU",
+            f"{gpus.INSTALL_CUDA}. Or: {gpus.CPU_INSTEAD}.",
+        )
+    here = gpus.visible()
+    reasons = [why for gpu in here if (why := gpus.cannot(gpu))] if cuda.startswith("13.") else []
+    if not here:
+        setting = os.environ.get(gpus.VISIBLE)
+        reasons = ["none was passed in" if setting is None else f"{gpus.VISIBLE} is {setting!r}"]
+    try:
+        torch.cuda.init()
+        fault = "it does not say why"
+    except (RuntimeError, AssertionError) as e:
+        fault = _brief(e)
+    return HarnessError(
+        f"this is to run on a GPU, and torch {torch.__version__} with CUDA {cuda} cannot use one: "
+        f"{reasons[0] if reasons else fault}",
+        f"torch says: {fault}\nCUDA 13 needs driver {gpus.DRIVER} or newer (nvidia-smi shows what is "
+        "there); a container has the GPUs that are passed in (compose.cuda.yaml, docker run --gpus). "
+        f"`harness doctor` shows what is there. {gpus.CPU_INSTEAD}, in the images for it.",
+    )
+
+
+def _check_card() -> None:
+    """Raises HarnessError for a card that is older than every one that torch was built for."""
+    import torch
+
+    built = [int(n[1]) for n in map(_ARCHITECTURE.match, torch.cuda.get_arch_list()) if n]
+    capability = torch.cuda.get_device_capability()
+    if built and 10 * capability[0] + capability[1] < min(built):
+        raise HarnessError(
+            f"{device_name('cuda')} is {gpus.sm(capability)}, and torch {torch.__version__} with CUDA "
+            f"{torch.version.cuda} is built for sm_{min(built)} and newer",
+            f"Take a newer card ({gpus.VISIBLE} chooses among several). {gpus.CPU_INSTEAD}, in the "
+            "images for it.",
+        )
+
+
+def precision_notes(device: str, precision: str) -> list[str]:
+    """What the manifest says of a card that has no arithmetic of its own in this precision."""
+    import torch
+
+    if device != "cuda" or precision != "bfloat16":
+        return []
+    capability = torch.cuda.get_device_capability()
+    if capability >= gpus.BFLOAT16:
+        return []
+    note = (
+        f"{device_name(device)} ({gpus.sm(capability)}) has no arithmetic in bfloat16: it is emulated, "
+        "which is slow"
+    )
+    events.note(note)
+    return [note]
 
 
 def device_name(device: str) -> str:

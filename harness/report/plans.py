@@ -9,7 +9,8 @@ from rich.markup import escape
 from harness import environment
 from harness.estimate import Estimate
 from harness.executors.serving import URL_VARIABLE
-from harness.fitting import USABLE, Gpu, gib, gpus, in_unit_of, machine_memory, what_fits, would_fit
+from harness.fitting import USABLE, gib, in_unit_of, machine_memory, what_fits, would_fit
+from harness.gpus import Gpu, visible
 from harness.memory import Need
 from harness.plan import RowPlan, StagePlan, unique
 from harness.progress import plain
@@ -90,9 +91,10 @@ def _memory(need: Need | str, kind: str) -> str:
     if isinstance(need, str):
         return f"memory: not known: {need}"
     text = f"memory: {_parts(need)}"
-    devices = _devices(kind)
+    chosen = _devices(kind)[: need.train.launch.processes]
+    devices = [gpu for gpu in chosen if gpu.size]
     if not devices:
-        return f"{text}; {_on_cpu(need)}" if kind == "local" else text
+        return f"{text}; {_on_cpu(need)}" if kind == "local" and not chosen else text
     smallest = min(devices, key=lambda gpu: gpu.size)
     where = f"{smallest.name} ({gib(smallest.size)})"
     if need.memory.needed <= USABLE * smallest.size:
@@ -106,7 +108,7 @@ def _memory(need: Need | str, kind: str) -> str:
 def _devices(kind: str) -> Sequence[Gpu]:
     """The GPUs that a stage in this environment can use."""
     on_gpu = environment.accelerator() == "cuda" and not kind.endswith("-cpu")
-    return gpus() if on_gpu else ()
+    return visible() if on_gpu else ()
 
 
 def _advice(stage: StagePlan) -> str:

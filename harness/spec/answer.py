@@ -133,7 +133,10 @@ class VllmEngine(Spec):
     """Tokens of a prompt with its answer; left open: the model's own limit."""
     base_url: str | None = Field(default=None, json_schema_extra=NOT_KEY)
     gpu_memory: Annotated[float, Field(gt=0, le=1)] = Field(default=0.9, json_schema_extra=NOT_KEY)
-    """Share of the GPU's memory that the server may take."""
+    """Share of a GPU's memory that the server may take."""
+    tensor_parallel: Count = Field(default=1, json_schema_extra=NOT_KEY)
+    """On how many GPUs the model's matrices lie, each in as many parts (vLLM's
+    --tensor-parallel-size); the server gets so many and no more."""
     concurrency: Count = Field(default=64, json_schema_extra=NOT_KEY)
     start_timeout_s: Annotated[float, Field(gt=0)] = Field(default=900.0, json_schema_extra=NOT_KEY)
 

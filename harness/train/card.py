@@ -37,7 +37,7 @@ def facts_of(call: StageCall, result: StageResult) -> dict[str, Any]:
         "document": {"params": {**call.params, **filled}},
         "inputs": {n: {"stage": m["stage"], "key": m["key"]} for n, m in inputs.items()},
         "data": data,
-        "used": {**result.used, "environment": environment.describe_here()},
+        "used": {**result.used, "environment": environment.describe_here(call.gpus)},
         "seeds": result.seeds,
         "metrics": result.metrics,
         "counts": result.counts,

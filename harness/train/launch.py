@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness import events, variables
+from harness import environment, events, gpus, variables
 from harness.call import CALL_FILE, StageCall, StageResult
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.spec.train import Launch, Train
@@ -46,14 +46,19 @@ def train_under_torchrun(call: StageCall, params: Train) -> StageResult:
     raise _fault(call.folder / FAULT, code, params.launch)
 
 
-def run_workers(call_file: Path, launch: Launch, key: str) -> int:
+def run_workers(
+    call_file: Path, launch: Launch, key: str, devices: Mapping[str, str] | None = None
+) -> int:
     """torchrun with this machine's workers; its exit code. They write their events to our own
-    standard output."""
+    standard output. `devices`: the variable that names their GPUs, where nothing chose them before."""
     command = [sys.executable, "-m", "torch.distributed.run", *_meeting(launch, key)]
     command += ["--nproc-per-node", str(launch.processes), "--max-restarts", "0"]
     command += ["-m", "harness.train.worker", str(call_file)]
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, env=worker_environment(), preexec_fn=_die_with_parent
+        command,
+        stdin=subprocess.DEVNULL,
+        env={**worker_environment(), **(devices or {})},
+        preexec_fn=_die_with_parent,
     )
     try:
         return process.wait()
@@ -73,14 +78,20 @@ def _die_with_parent() -> None:
 
 
 def join(work: Path, launch: Launch, key: str) -> int:
-    """Another machine's part: wait for the call in the shared work folder, run its workers."""
+    """Another machine's part: wait for the call in the shared work folder, run its workers.
+
+    Raises:
+        InputError: this machine has fewer GPUs than workers.
+    """
+    count = launch.processes if environment.accelerator() == "cuda" else 0
+    devices = gpus.restricted_to(gpus.choose(count, "this machine's part of the training"))
     told = False
     while not (work / CALL_FILE).is_file():
         if not told:
             events.note(f"waiting for the first machine to begin (for {work / CALL_FILE})")
             told = True
         time.sleep(1)
-    return run_workers(work / CALL_FILE, launch, key)
+    return run_workers(work / CALL_FILE, launch, key, devices)
 
 
 def rendezvous(launch: Launch, environ: Mapping[str, str] = os.environ) -> str:

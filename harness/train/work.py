@@ -13,7 +13,7 @@ from transformers.utils import logging
 from harness import events
 from harness.call import StageCall, StageResult
 from harness.errors import HarnessError, InputError
-from harness.modeling.load import available_device, device_name, most_positions
+from harness.modeling.load import available_device, device_name, most_positions, precision_notes
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
 from harness.spec.train import Train
@@ -47,6 +47,7 @@ def train_here(
         prepare_triton()
     if params.tf32 and device != "cuda":
         raise InputError("train.tf32: it is a format of GPUs, and there is none here")
+    notes = precision_notes(device, params.precision) if rank == 0 else []
     threads = _make_repeatable(device, params, processes)
     model = models.load(source, call.inputs, tokenizer, params, device)
     parameters = model.num_parameters()
@@ -75,7 +76,7 @@ def train_here(
         "train_seconds": round(watch.seconds(), 3),
     }
     result = _result(call, params, source, data, watch, used, device)
-    result.notes += beside.notes
+    result.notes += [*notes, *beside.notes]
     result.notes += [f"the same training may give other weights: {why}" for why in differing]
     micro_batches = trainer.args.gradient_accumulation_steps
     if micro_batches != params.accumulation:
@@ -142,9 +143,9 @@ def _make_repeatable(device: str, params: Train, processes: int) -> int:
     if device == "cuda":
         if processes == 1 and torch.cuda.device_count() > 1:
             raise HarnessError(
-                f"there are {torch.cuda.device_count()} GPUs and this row trains on one",
-                "Choose it: set CUDA_VISIBLE_DEVICES=0. Or train on all of them: "
-                f"train.launch: {{processes: {torch.cuda.device_count()}}}.",
+                f"this process sees {torch.cuda.device_count()} GPUs, and the row trains on one",
+                "`harness run` shows a stage its own alone. Where you start harness.stage yourself, "
+                "set CUDA_VISIBLE_DEVICES=0.",
             )
         arithmetic.prepare(params, processes)
     torch.manual_seed(params.seed)

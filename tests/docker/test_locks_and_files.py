@@ -3,6 +3,7 @@
 import hashlib
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -273,6 +274,47 @@ def test_how_the_caller_has_a_gpus_memory_divided_reaches_the_services_on_a_gpu(
     assert {environment[name] for name in variables.ALLOCATOR} == {None}
 
 
+@pytest.mark.parametrize("service", ["train", "train-node", "eval", "vllm"])
+def test_a_service_takes_the_gpus_that_the_caller_names(
+    services: dict[str, dict], service: str
+) -> None:
+    laid_over = yaml.load(text("compose.cuda.yaml"), Loader=_Compose)["services"]
+    told = services[service] if service == "vllm" else laid_over[service]
+    assert told["environment"]["CUDA_VISIBLE_DEVICES"] is None, "passed on where it is set"
+    (device,) = told["deploy"]["resources"]["reservations"]["devices"]
+    assert device["device_ids"] == ["${HARNESS_GPUS:-all}"]
+    assert "count" not in device
+
+
+def make_images(folder: Path, **variables: str) -> str:
+    """What `make images` tells Docker, in a folder of its own; the settings that it leaves."""
+    shutil.copyfile(ROOT / "Makefile", folder / "Makefile")
+    (folder / "bin").mkdir()
+    for tool, script in {"docker": 'echo "docker $*"', "nvidia-smi": "exit 0"}.items():
+        (folder / "bin" / tool).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / "bin" / tool).chmod(0o755)
+    kept = {"PATH": f"{folder / 'bin'}:/usr/bin:/bin", **variables}
+    subprocess.run(["make", "images"], cwd=folder, env=kept, check=True, capture_output=True)
+    return (folder / ".env").read_text()
+
+
+@pytest.mark.parametrize(
+    ("variables", "cuda"),
+    [
+        ({}, True),
+        ({"HARNESS_ACCELERATOR": "cpu"}, False),
+        ({"COMPOSE_FILE": "compose.yaml"}, False),
+    ],
+    ids=["a GPU", "the CPU is asked for", "the files are named"],
+)
+def test_make_images_builds_those_that_a_run_on_this_machine_looks_for(
+    tmp_path: Path, variables: dict[str, str], cuda: bool
+) -> None:
+    left = make_images(tmp_path, **variables)
+    assert "HARNESS_UID=" in left
+    assert ("COMPOSE_FILE=compose.yaml:compose.cuda.yaml\n" in left) == cuda
+
+
 def test_keys_are_handed_on_by_name_never_by_value(services: dict[str, dict]) -> None:
     for stage in ("gen", "eval"):
         environment = services[stage]["environment"]
@@ -375,7 +417,7 @@ def test_the_local_lock_is_chosen_with_a_reason(
     functions = installer["local"].__globals__
     monkeypatch.setitem(functions, "install", install)
     monkeypatch.setitem(functions, "subprocess", None)  # whatever happens, this runs no pip
-    monkeypatch.setattr(functions["shutil"], "which", lambda name: None)
+    monkeypatch.setattr("harness.gpus.is_there", lambda: False)
     monkeypatch.delenv("ACCELERATOR", raising=False)
     if wanted:
         monkeypatch.setenv("ACCELERATOR", wanted)

@@ -10,16 +10,27 @@ from typing import Any
 import docker.errors
 import pytest
 
-from harness import environment, variables
+from harness import environment, gpus, variables
 from harness.call import StageCall
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.executors import Job, StageFailed
 from harness.executors import docker as docker_executor
 from harness.executors.docker import DockerExecutor
 from harness.keys import Files
+from harness.spec.answer import Answer
 from harness.spec.base import _Data
+from harness.spec.judges import LossJudge
 from harness.spec.models import Limits
-from tests.helpers import FakeStages, evaluation, harness, planned, write_row
+from harness.spec.train import Train
+from tests.helpers import (
+    FakeStages,
+    evaluation,
+    give_gpus,
+    harness,
+    planned,
+    some_gpus,
+    write_row,
+)
 
 
 class Container:
@@ -281,29 +292,147 @@ def test_the_specs_limits_are_the_containers(engine: Engine, job: Job) -> None:
     assert (made["shm_size"], made["pids_limit"]) == ("2g", 64)
 
 
+ONE, TWO = Train(), Train.model_validate({"launch": {"processes": 2}})
+PROMPTS = {"hub": {"id": "o/n"}}
+HERE = Answer.model_validate({"prompts": PROMPTS})
+NO_MODEL = Answer.model_validate({"prompts": PROMPTS, "engine": {"kind": "null"}})
+LOSS = LossJudge.model_validate({"examples": PROMPTS})
+
+
 @pytest.mark.parametrize(
-    ("stage", "accelerator", "gpus"),
+    ("stage", "part", "count"),
     [
-        ("train", "cuda", True),
-        ("answer", "cuda", True),
-        ("gen", "cuda", False),
-        ("train", "cpu", False),
+        ("train", ONE, 1),
+        ("train", TWO, 2),
+        ("answer", HERE, 1),
+        ("answer", NO_MODEL, 0),
+        ("judge", LOSS, 1),
+        ("gen", None, 0),
+        ("fetch", None, 0),
     ],
 )
-def test_gpus_are_asked_for_only_by_cuda_images(
-    engine: Engine,
-    job: Job,
-    monkeypatch: pytest.MonkeyPatch,
-    stage: str,
-    accelerator: str,
-    gpus: bool,
+def test_a_stage_is_passed_the_gpus_that_it_works_on_and_no_other(
+    engine: Engine, job: Job, monkeypatch: pytest.MonkeyPatch, stage: str, part: Any, count: int
 ) -> None:
-    monkeypatch.setattr(environment, "accelerator", lambda: accelerator)
-    job.stage = job.image_stage = stage
-    requests = settings(engine, job).get("device_requests", [])
-    assert [(r["Count"], r["Capabilities"]) for r in requests] == (
-        [(-1, [["gpu"]])] if gpus else []
+    give_gpus(monkeypatch, *some_gpus(4))
+    job.stage, job.params = stage, {stage: part}
+    job.image_stage = "train" if stage == "fetch" else stage
+    made = settings(engine, job)
+    requests = made.get("device_requests", [])
+    assert [r["DeviceIDs"] for r in requests] == (
+        [["GPU-0000", "GPU-1111"][:count]] if count else []
     )
+    assert all((r["Count"], r["Capabilities"]) == (0, [["gpu"]]) for r in requests)
+    call = StageCall.read(job.work / "CALL.json")
+    assert [gpu["uuid"] for gpu in call.gpus] == ["GPU-0000", "GPU-1111"][:count]
+
+
+def test_the_callers_choice_of_gpus_reaches_the_container(
+    engine: Engine, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_gpus(monkeypatch, *some_gpus(4))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
+    job.params = {"train": ONE}
+    made = settings(engine, job)
+    assert [r["DeviceIDs"] for r in made["device_requests"]] == [["GPU-3333"]]
+    assert "CUDA_VISIBLE_DEVICES" not in made["environment"]
+    (gpu,) = StageCall.read(job.work / "CALL.json").gpus
+    assert (gpu["index"], gpu["name"], gpu["driver"]) == (3, "NVIDIA H", "580.95.05")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(InputError, match="needs 1 GPU, and CUDA_VISIBLE_DEVICES= shows 0"):
+        run(job)
+
+
+def test_on_wsl_where_all_gpus_are_one_device_cuda_is_told_which(
+    engine: Engine, job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    give_gpus(monkeypatch, *some_gpus(2))
+    (tmp_path / "dxg").touch()
+    monkeypatch.setattr(gpus, "DEV", tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    job.params = {"train": ONE}
+    made = settings(engine, job)
+    assert [r["Count"] for r in made["device_requests"]] == [-1]
+    assert made["environment"]["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+def test_a_replay_and_the_cpus_images_are_passed_no_gpu(
+    engine: Engine, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_gpus(monkeypatch, *some_gpus(1))
+    job.stage, job.params, job.replay = "answer", {"answer": HERE}, True
+    assert "device_requests" not in settings(engine, job)
+    job.replay = False
+    monkeypatch.setattr(environment, "accelerator", lambda: "cpu")
+    assert "device_requests" not in settings(engine, job)
+
+
+def trained(folder: Path, **train: Any) -> Any:
+    (plan,) = planned(folder / "volume", write_row(folder, train=train), executor="docker")
+    return plan.stages
+
+
+@pytest.mark.parametrize(
+    ("devices", "train", "said"),
+    [
+        (some_gpus(1), {"launch": {"processes": 2}}, "its train stage needs 2 GPUs, and there is 1"),
+        (some_gpus(2, driver="570.1"), {}, "its driver is 570.1, and CUDA 13 needs 580 or newer"),
+        (some_gpus(1, capability=(7, 0)), {}, "NVIDIA H is sm_70, and CUDA 13 is for sm_75 and newer"),
+    ],
+)  # fmt: skip
+def test_too_few_gpus_and_too_old_ones_are_refused_before_anything_runs(
+    engine: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    devices: list[gpus.Gpu],
+    train: dict[str, Any],
+    said: str,
+) -> None:
+    give_gpus(monkeypatch, *devices)
+    with pytest.raises(InputError, match=said):
+        DockerExecutor().check(trained(tmp_path, **train))
+    give_gpus(monkeypatch, *some_gpus(2))
+    DockerExecutor().check(trained(tmp_path, **train))
+    assert not engine.made
+
+
+def test_a_missing_image_for_cuda_is_built_with_the_files_for_it(
+    engine: Engine, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_gpus(monkeypatch, *some_gpus(1))
+    engine.locks.clear()
+    with pytest.raises(InputError, match="no image harness-train:cuda") as e:
+        run(job)
+    files = "docker compose -f compose.yaml -f compose.cuda.yaml build train"
+    assert e.value.hint == f"Build it: {files}"
+
+
+NO_TOOLKIT = [
+    'could not select device driver "" with capabilities: [[gpu]]',
+    "failed to discover GPU vendor from CDI: no known GPU vendor found",
+    "CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=GPU-0000",
+    "OCI runtime create failed: runc create failed: nvidia-container-cli: initialization error: nvml "
+    "error: driver not loaded: unknown",
+]
+
+
+@pytest.mark.parametrize("call", ["create", "start"])
+@pytest.mark.parametrize("said", NO_TOOLKIT)
+def test_a_gpu_that_docker_cannot_pass_on_is_told_with_the_toolkit(
+    engine: Engine, job: Job, monkeypatch: pytest.MonkeyPatch, call: str, said: str
+) -> None:
+    def refuse(*arguments: Any, **named: Any) -> Any:
+        raise docker.errors.APIError(f"500 Server Error: Internal Server Error ({said})")
+
+    give_gpus(monkeypatch, *some_gpus(1))
+    job.params = {"train": ONE}
+    monkeypatch.setattr(engine if call == "create" else Container, call, refuse)
+    with pytest.raises(HarnessError, match="Docker cannot pass a GPU into a container") as e:
+        run(job)
+    assert said in e.value.message
+    assert "NVIDIA Container Toolkit" in e.value.hint
+    assert "nvidia-ctk runtime configure" in e.value.hint
+    assert "stopped answering" not in str(e.value)
 
 
 @pytest.mark.parametrize("as_file", [True, False])

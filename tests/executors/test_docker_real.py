@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import ROOT, harness, start, until, write_row
+from harness.errors import HarnessError
+from harness.executors import Job
+from harness.keys import Files
+from harness.spec.train import Train
+from tests.helpers import ROOT, give_gpus, harness, some_gpus, start, until, write_row
 from tests.modeling.hub_server import GOOD_TOKEN, REVISION, Hub
 
 pytestmark = pytest.mark.docker
@@ -185,3 +189,33 @@ def test_a_later_stages_missing_image_is_told_before_the_first_stage_runs(
     assert done.returncode == 2, done.stdout
     assert "there is no image harness-train:cpu" in done.stdout
     assert not list(volume.glob("logs/*"))
+
+
+def test_an_engine_without_the_toolkit_is_told_that_it_lacks_it_and_nothing_is_left(
+    env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.executors.devices import has_toolkit
+    from harness.executors.docker import DockerExecutor, connect
+
+    if has_toolkit(connect().info()):
+        pytest.skip("this engine has the toolkit")
+    give_gpus(monkeypatch, *some_gpus(1))
+    (tmp_path / "work").mkdir()
+    job = Job(
+        stage="train",
+        key=f"{os.getpid():064x}",
+        title="train: one",
+        params={"train": Train()},
+        inputs={},
+        work=tmp_path / "work",
+        log=tmp_path / "train.log",
+        lock=0,
+        image_stage="train",
+    )
+    executor = DockerExecutor()
+    gen = executor._client.images.get("harness-gen:latest")
+    monkeypatch.setattr(executor, "_find_image", lambda stage: gen)
+    with pytest.raises(HarnessError, match="Docker cannot pass a GPU into a container") as e:
+        executor.run(job, Files(None, None), lambda event: None)
+    assert "NVIDIA Container Toolkit" in e.value.hint
+    assert containers(tmp_path) == []

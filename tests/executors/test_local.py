@@ -13,11 +13,23 @@ import pytest
 
 from harness import variables
 from harness.call import CALL_FILE, StageCall
-from harness.errors import Interrupted
+from harness.errors import InputError, Interrupted
 from harness.executors import LOG_TAIL, EventReader, Job, StageFailed, local
 from harness.executors.local import LocalExecutor
 from harness.keys import Files
-from tests.helpers import HARNESS, FakeStages, harness, is_alive, start, until, write_row
+from harness.spec.train import Train
+from tests.helpers import (
+    HARNESS,
+    FakeStages,
+    give_gpus,
+    harness,
+    is_alive,
+    planned,
+    some_gpus,
+    start,
+    until,
+    write_row,
+)
 
 
 @pytest.fixture
@@ -149,6 +161,98 @@ def test_a_gpus_memory_is_divided_as_the_caller_has_it(
     had = json.loads((fake.folder / "variables").read_text())
     passed = {n: had[n] for n in variables.ALLOCATOR if n in had}
     assert passed == {name: "max_split_size_mb:128"}
+
+
+@pytest.mark.parametrize(
+    ("processes", "may_use", "shown"),
+    [
+        (1, None, "GPU-0000"),
+        (2, None, "GPU-0000,GPU-1111"),
+        (1, "2", "GPU-2222"),
+        (2, "GPU-2,GPU-0,GPU-1", "GPU-2222,GPU-0000"),
+    ],
+)
+def test_a_stage_sees_the_gpus_that_it_works_on_and_no_other(
+    fake: FakeStages,
+    job: Job,
+    monkeypatch: pytest.MonkeyPatch,
+    processes: int,
+    may_use: str | None,
+    shown: str,
+) -> None:
+    give_gpus(monkeypatch, *some_gpus(3))
+    if may_use is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", may_use)
+    job.params = {"train": Train.model_validate({"launch": {"processes": processes}})}
+    run(job)
+    had = json.loads((fake.folder / "variables").read_text())
+    assert had["CUDA_VISIBLE_DEVICES"] == shown
+    call = StageCall.read(job.work / CALL_FILE)
+    assert ",".join(gpu["uuid"] for gpu in call.gpus) == shown
+    used = json.loads((job.work / "result.json").read_text())["used"]
+    assert used["environment"]["gpus"] == call.gpus
+
+
+def test_a_stage_without_a_model_of_its_own_and_one_on_the_cpu_see_no_gpu(
+    fake: FakeStages, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    job.stage = "gen"
+    run(job)
+    assert json.loads((fake.folder / "variables").read_text())["CUDA_VISIBLE_DEVICES"] == ""
+    give_gpus(monkeypatch, *some_gpus(1))
+    job.stage = "train"
+    monkeypatch.setattr("harness.environment.accelerator", lambda: "cpu")
+    job.params = {"train": Train()}
+    run(job)
+    assert json.loads((fake.folder / "variables").read_text())["CUDA_VISIBLE_DEVICES"] == ""
+    used = json.loads((job.work / "result.json").read_text())["used"]
+    assert "gpus" not in used["environment"]
+
+
+@pytest.mark.parametrize(
+    ("installed", "refused"), [("13.0.96", True), ("12.8.90", False), ("", False)]
+)
+def test_an_old_driver_is_refused_beforehand_where_the_cuda_installed_here_needs_a_newer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: str, refused: bool
+) -> None:
+    (plan,) = planned(tmp_path / "volume", write_row(tmp_path / "specs"))
+    give_gpus(monkeypatch, *some_gpus(1, driver="570.1"))
+    packages = {"nvidia-cuda-runtime": installed} if installed else {}
+    monkeypatch.setattr("harness.environment.installed_packages", lambda: packages)
+    if not refused:
+        LocalExecutor().check(plan.stages)
+        return
+    with pytest.raises(
+        InputError, match=r"row one: its train stage cannot use GPU 0 NVIDIA H.*580"
+    ):
+        LocalExecutor().check(plan.stages)
+
+
+def test_a_build_of_torch_for_the_cpu_is_refused_beforehand_where_a_gpu_is_to_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (plan,) = planned(tmp_path / "volume", write_row(tmp_path / "specs"))
+    give_gpus(monkeypatch, *some_gpus(1))
+    monkeypatch.setattr("harness.environment.installed_packages", lambda: {"torch": "2.13.0+cpu"})
+    LocalExecutor().check([stage for stage in plan.stages if stage.stage == "gen"])
+    with pytest.raises(InputError, match="row one: its train stage is to run on a GPU") as e:
+        LocalExecutor().check(plan.stages)
+    assert "ACCELERATOR=cuda make install" in e.value.hint
+    monkeypatch.setattr("harness.environment.accelerator", lambda: "cpu")
+    LocalExecutor().check(plan.stages)
+
+
+def test_the_key_and_the_work_of_a_stopped_stage_do_not_depend_on_the_gpu_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = []
+    for may_use in ("0", "2"):
+        give_gpus(monkeypatch, *some_gpus(3))
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", may_use)
+        (plan,) = planned(tmp_path / "volume", write_row(tmp_path / "specs"))
+        keys.append([stage.key for stage in plan.stages])
+    assert keys[0] == keys[1]
 
 
 @pytest.mark.parametrize("own", ["OPENAI_API_KEY", "TEAM_KEY", "HF_TOKEN", None])

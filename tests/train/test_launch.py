@@ -15,7 +15,7 @@ from harness.call import CALL_FILE, RESULT_FILE, StageCall
 from harness.errors import HarnessError, InputError
 from harness.spec.train import Launch
 from harness.train import checkpoints, launch, run
-from tests.helpers import ROOT, until
+from tests.helpers import ROOT, give_gpus, some_gpus, until
 from tests.modeling.calls import EXAMPLES, random_model, train_call
 
 STILL = random_model(attention_dropout=0.0)
@@ -30,6 +30,22 @@ def written(call: StageCall) -> StageCall:
 def losses(call: StageCall) -> list[float]:
     lines = [json.loads(line) for line in (call.folder / "trainer_log.jsonl").open()]
     return [line["loss"] for line in lines if "loss" in line]
+
+
+def test_another_machine_trains_on_the_gpus_that_its_caller_lets_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / CALL_FILE).touch()
+    devices: list[Any] = []
+    monkeypatch.setattr(launch, "run_workers", lambda *told: devices.append(told[-1]) or 0)
+    two = Launch(processes=2, machines=2)
+    give_gpus(monkeypatch, *some_gpus(4))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1,0")
+    assert launch.join(tmp_path, two, "key") == 0
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(InputError, match="this machine's part of the training needs 2 GPUs"):
+        launch.join(tmp_path, two, "key")
+    assert devices == [{"CUDA_VISIBLE_DEVICES": "GPU-3333,GPU-1111"}]
 
 
 @pytest.fixture(scope="module")

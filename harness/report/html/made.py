@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness import gpus
 from harness.plan import StagePlan
 from harness.report.html import words
 from harness.report.html.collect import SpecText, Story
@@ -92,9 +93,8 @@ def _used(manifest: dict[str, Any]) -> list[str]:
     """Hardware first, then what else the manifest says was used."""
     used = manifest["used"]
     environment = used.get("environment", {})
-    machine = [
-        str(environment[name]) for name in ("processor", "gpu", "gpus") if environment.get(name)
-    ]
+    machine = [environment["processor"]] if environment.get("processor") else []
+    machine += map(gpus.words, environment.get("gpus", []))
     if environment.get("cpus"):
         machine.append(f"{environment['cpus']} CPUs")
     if environment.get("memory_bytes"):

@@ -30,6 +30,8 @@ HUB_CLIENT = (
     "HUGGINGFACE_CO_STAGING",
 )
 """What the hub's client reads besides."""
+DIAGNOSIS = ("CUDA_LAUNCH_BLOCKING", "NCCL_DEBUG")
+"""With what a GPU's fault is looked for: the caller's values reach a stage, in a container too."""
 API_KEY = re.compile(r"(^|_)API_KEY(_FILE)?$", re.IGNORECASE)
 NO_PROXY = ("NO_PROXY", "no_proxy")
 PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
@@ -37,7 +39,8 @@ PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", 
 
 def given(stage: str) -> dict[str, str]:
     """What a stage's process is given, whatever the caller's variables say."""
-    return QUIET if stage in HUB_STAGES else {**QUIET, **OFFLINE}
+    asked = {name: os.environ[name] for name in DIAGNOSIS if name in os.environ}
+    return {**asked, **QUIET} if stage in HUB_STAGES else {**asked, **QUIET, **OFFLINE}
 
 
 def of_key(name: str) -> tuple[str, ...]:

@@ -122,7 +122,7 @@ def test_the_result_says_what_was_made_and_what_it_was_made_in(
         ("refuse", 2, "the data set is empty", "Name another."),
         ("fail", 1, "the loss is not a number", "Lower the learning rate."),
         ("break", 1, "KeyError: 'learning_rate'", "The log has the details"),
-        ("no memory", 1, "out of memory", "limits.memory"),
+        ("no memory", 1, "the CPU's memory ran out", "limits.memory"),
         (
             "disk full",
             1,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 import torch
 
-from harness.errors import HarnessError
+from harness.device_faults import pass_on
 from harness.eval.batch import Answering, Asked, Batch, random_numbers, sample
 from harness.eval.cache import Places, why_not_joined
 from harness.eval.encode import limit_of
@@ -104,19 +104,11 @@ class Decoder:
     def answers(self, asked: Sequence[Asked], on_step: OnStep | None = None) -> Iterator[Made]:
         """Every answer as it ends. The longest prompts come first: what does not fit shows at once.
         `on_step` is told after each step how many tokens the answers in the making have.
-
-        Raises HarnessError where the device's memory is too small.
         """
         order = sorted(asked, key=lambda one: (-len(one.ids), one.index))
-        try:
-            with torch.inference_mode():
-                decode = self._alone if self.note else self._together
-                yield from decode(order, on_step or (lambda making: None))
-        except torch.OutOfMemoryError:
-            raise HarnessError(
-                f"the GPU has not enough memory for {self.batch_size} answers at a time",
-                "Lower eval.answer.engine.batch_size; what is answered already is kept.",
-            ) from None
+        with torch.inference_mode():
+            decode = self._alone if self.note else self._together
+            yield from decode(order, on_step or (lambda making: None))
 
     def _together(self, order: Sequence[Asked], on_step: OnStep) -> Iterator[Made]:
         waiting = deque(order)
@@ -274,9 +266,8 @@ class Decoder:
         try:
             with torch.inference_mode():
                 return self._compare([long, short])
-        except torch.OutOfMemoryError:
-            raise
         except Exception as e:
+            pass_on(e)
             return f"its cache cannot be joined ({type(e).__name__}: {str(e)[:100]})"
 
     def _compare(self, prompts: list[list[int]]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.call import StageCall
+from harness.device_faults import memory_for, smaller_batch
 from harness.eval.answer import Answered
 from harness.eval.decode import Asked, Decoder, Made, end_tokens
 from harness.eval.encode import check_lengths, encode, limit_of
@@ -56,7 +57,11 @@ def answer_here(
     decoding = params.decoding
     stop = encoded.stop
     ends = end_tokens(model, tokenizer, encoded.ends)
-    decoder = Decoder(model, tokenizer, decoding, ends, stop, engine.batch_size, engine.batching)
+    size = engine.batch_size
+    # A judge's own model is asked here too.
+    way_out = smaller_batch(f"eval.{call.stage}.engine.batch_size", size)
+    with memory_for("trying the model with two prompts", way_out):
+        decoder = Decoder(model, tokenizer, decoding, ends, stop, size, engine.batching)
     done = _read_done(call.folder / DONE)
     asked = [
         Asked(
@@ -68,7 +73,8 @@ def answer_here(
         for index, ids in enumerate(encoded.ids)
         if index not in done
     ]
-    seconds, made = _make(call.folder / DONE, decoder, asked, done, stop)
+    with memory_for(f"making {size} answers at a time", way_out):
+        seconds, made = _make(call.folder / DONE, decoder, asked, done, stop)
 
     used = {
         "parameters": model.num_parameters(),

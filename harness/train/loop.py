@@ -14,6 +14,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from harness import events
+from harness.device_faults import memory_for
 from harness.errors import InputError
 from harness.modeling.load import quiet_peft
 from harness.spec.train import Train
@@ -161,12 +162,13 @@ def _measure(
     """The held-out loss. The processes share the work, but where each holds a part of the weights
     only (ZeRO-3): there all take every batch, in step."""
     deepspeed_settings = trainer.params.deepspeed
-    if deepspeed_settings is not None and deepspeed_settings.stage == 3:
-        return held_out_loss(trainer.model_wrapped, data, packed, pad)
-    # Not the wrapped model: it would wait for the others in each forward pass.
-    model = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=True)
-    rank, processes = trainer.args.process_index, trainer.args.world_size
-    return held_out_loss(model, data, packed, pad, rank, processes)
+    with memory_for("measuring the held-out loss"):
+        if deepspeed_settings is not None and deepspeed_settings.stage == 3:
+            return held_out_loss(trainer.model_wrapped, data, packed, pad)
+        # Not the wrapped model: it would wait for the others in each forward pass.
+        model = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=True)
+        rank, processes = trainer.args.process_index, trainer.args.world_size
+        return held_out_loss(model, data, packed, pad, rank, processes)
 
 
 def _keep_trained_weights_whole(model: Any) -> None:

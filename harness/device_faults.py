@@ -84,7 +84,7 @@ def memory_for(what: str, hint: "str | Callable[[bool], str]" = "") -> Iterator[
 
     `what` it was wanted for, as in `the GPU's memory ran out while ...`. `hint`, or what makes one,
     given whether it was the CPU's memory. Of blocks in each other the innermost says what for, and the
-    outermost with a hint says what to do.
+    innermost with a hint what to do.
     """
     try:
         yield
@@ -92,33 +92,37 @@ def memory_for(what: str, hint: "str | Callable[[bool], str]" = "") -> Iterator[
         fault = as_out_of_memory(e, what)
         if fault is None:
             raise
-        said = hint if isinstance(hint, str) else hint(fault.on_cpu)
-        raise OutOfMemory(fault.message, said or fault.hint, fault.on_cpu) from e
+        if not fault.hint:
+            fault.hint = hint if isinstance(hint, str) else hint(fault.on_cpu)
+        if fault is e:
+            raise
+        raise fault from e
 
 
 def as_out_of_memory(error: BaseException, what: str = "") -> OutOfMemory | None:
-    """The fault for the person at the terminal; None where it is none of memory."""
+    """The fault in words, yet without a hint; None where it is none of memory."""
     if isinstance(error, OutOfMemory):
         return error
     if not ran_out_of_memory(error):
         return None
     during = f" while {what}" if what else ""
     if any(_is_cpus(e) for e in _causes(error)):
-        message = f"the CPU's memory ran out{during}"
-        return OutOfMemory(
-            message, "Give the stage more (limits.memory), or a smaller batch.", True
-        )
+        return OutOfMemory(f"the CPU's memory ran out{during}", "", True)
     room = gpu_room()
     size = f" ({_gib(room.total)})" if room is not None else ""
     message = f"the GPU's memory{size} ran out{during}"
     if room is not None and room.others > BESIDE_TORCH:
         message += f": {_gib(room.others)} are in use by others (nvidia-smi lists them)"
-    return OutOfMemory(message, "Take a smaller batch, or a GPU with more memory.", False)
+    return OutOfMemory(message, "", False)
 
 
 def as_fault(error: BaseException) -> HarnessError | None:
     """A fault of the machine for the person at the terminal; None for every other."""
     memory = as_out_of_memory(error)
+    if memory is not None:
+        more = "more memory for the stage (limits.memory)"
+        more = more if memory.on_cpu else "a GPU with more memory free"
+        memory.hint = memory.hint or f"Take a smaller batch, or {more}."
     if memory is not None or not is_accelerators(error):
         return memory
     first = next(e for e in _causes(error) if _is_accelerators(e))

@@ -113,7 +113,7 @@ def test_whatever_tells_that_memory_ran_out_is_known_as_that(error: Exception) -
     assert isinstance(fault, OutOfMemory)
     assert fault.on_cpu == (error in ON_CPU.values())
     assert fault.message == f"the {'CPU' if fault.on_cpu else 'GPU'}'s memory ran out"
-    assert ("limits.memory" if fault.on_cpu else "GPU with more memory") in fault.hint
+    assert ("limits.memory" if fault.on_cpu else "GPU with more memory free") in fault.hint
     with pytest.raises(type(error)):
         pass_on(error)
 
@@ -179,11 +179,11 @@ def gpu(monkeypatch: pytest.MonkeyPatch, room: Room | None) -> Iterator[None]:
         yield
 
 
-def test_the_innermost_block_says_what_memory_was_for_and_the_outermost_what_to_do() -> None:
+def test_the_innermost_block_says_what_memory_was_for_and_the_innermost_hint_what_to_do() -> None:
     with (
         pytest.raises(OutOfMemory) as caught,
-        memory_for("training", lambda on_cpu: f"on the CPU: {on_cpu}"),
-        memory_for("loading the model", "a hint of its own"),
+        memory_for("training", "the outer hint"),
+        memory_for("loading the model", lambda on_cpu: f"on the CPU: {on_cpu}"),
         memory_for("reading a weight"),
     ):
         torch.empty(1 << 50)

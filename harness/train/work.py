@@ -53,8 +53,10 @@ def train_here(
         raise InputError("train.liger_kernels: they run on a GPU, and there is none here")
     threads = _make_repeatable(device, params, processes)
     shape = shape_of(source, call.inputs, len(tokenizer))
-    with memory_for("training", partial(_what_fits, params, shape, data, device)):
-        with memory_for("loading the model"), _in_turn(call, source, processes):
+    fits = partial(_what_fits, params, shape, data, device)
+    with memory_for("training", fits):
+        loading = memory_for("loading the model", partial(fits, loading=True))
+        with loading, _in_turn(call, source, processes):
             model = models.load(source, call.inputs, tokenizer, params, device)
         parameters = model.num_parameters()
         _check_lengths(data, most_positions(model))
@@ -195,19 +197,23 @@ def _in_turn(call: StageCall, source: ModelSource, processes: int) -> Iterator[N
 
 
 def _what_fits(
-    params: Train, shape: Shape | None, data: Data, device: str, of_the_cpu: bool
+    params: Train,
+    shape: Shape | None,
+    data: Data,
+    device: str,
+    of_the_cpu: bool,
+    loading: bool = False,
 ) -> str:
     """What to do where memory did not suffice."""
     from harness.fitting import describe, machine_memory
 
-    room = gpu_room()
     if of_the_cpu and device != "cpu":
         less = "no offloading, or " if params.deepspeed is not None else ""
         return f"Take {less}more memory for the stage (limits.memory). {GOES_ON}"
-    memory = machine_memory() if room is None else room.total - room.others
-    fits = describe(
-        params, shape or {}, memory, data.train.sizes().tolist(), True, machine_memory()
-    )
+    machine, room = machine_memory(), gpu_room()
+    memory = machine if room is None else room.total - room.others
+    lengths = data.train.sizes().tolist()
+    fits = describe(params, shape or {}, memory, lengths, True, machine, loading)
     return f"{fits} With other settings the training begins anew. {GOES_ON}"
 
 

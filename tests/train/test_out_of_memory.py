@@ -93,7 +93,9 @@ def test_wherever_a_trainings_memory_runs_out_it_is_told_with_the_way_out(
     assert "same command goes on from the last checkpoint" in caught.value.hint
     if PLACES[where] in ("training", "measuring the held-out loss", "loading the model"):
         assert "It needs about" in caught.value.hint
-        assert "gradient_checkpointing: true" in caught.value.hint
+        weights_alone = PLACES[where] == "loading the model"
+        assert ("for its weights alone" in caught.value.hint) == weights_alone
+        assert ("batch_size: 2, accumulation: 2" in caught.value.hint) != weights_alone
         assert "other settings the training begins anew" in caught.value.hint
     else:
         assert "limits.memory" in caught.value.hint

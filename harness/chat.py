@@ -279,7 +279,7 @@ def _load(runner: "Runner", plan: RowPlan, wishes: Wishes) -> Chat:
     encoder.prompt("", system=wishes.system)  # has the template a place for it?
     how_quantised = answer.quantization if answer else "as_trained"
     quantization = quantization_of(row, how_quantised).get(QUANTIZATION)
-    with load.memory_for_loading(source, inputs, len(tokenizer), precision):
+    with load.memory_for_loading(source, inputs, tokenizer, precision):
         model = load.load_model(source, inputs, tokenizer, precision, device, quantization)
     if quantization is not None:
         _tell(f"its base is quantised as in training ({quantization.type})")

@@ -63,7 +63,7 @@ def load_row_model(
     """Raises InputError as harness.modeling.load.load_model, and OutOfMemory."""
     lacking = "" if find_spec("bitsandbytes") else "the package bitsandbytes is not installed here"
     base = base_of(call, lacking)
-    with memory_for_loading(source, call.inputs, len(tokenizer), precision):
+    with memory_for_loading(source, call.inputs, tokenizer, precision):
         model = load_model(source, call.inputs, tokenizer, precision, device, base.quantization)
     return model, base
 

@@ -192,13 +192,16 @@ def shape_of(source: ModelSource, inputs: dict[str, str], tokens: int) -> shapes
 
 @contextlib.contextmanager
 def memory_for_loading(
-    source: ModelSource, inputs: dict[str, str], tokens: int, precision: str
+    source: ModelSource,
+    inputs: dict[str, str],
+    tokenizer: "PreTrainedTokenizerBase",
+    precision: str,
 ) -> Iterator[None]:
     """Raises OutOfMemory, with what the weights need, where memory runs out in the block."""
     from harness.fitting import gib
 
     def hint(on_cpu: bool) -> str:
-        shape = shape_of(source, inputs, tokens)
+        shape = shape_of(source, inputs, len(tokenizer))
         size = 2 if precision == "bfloat16" else 4
         needed = (
             f"Its weights take {gib(size * shape.parameters)} in {precision}. " if shape else ""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 import click
 
 from harness import environment, model_card
+from harness.device_faults import as_fault, ran_out_of_memory
 from harness.errors import InputError, Interrupted
 from harness.export import trained
 from harness.plan import RowPlan, dump, quantization_of
@@ -154,8 +155,10 @@ class Chat:
                     generation_config=settings,
                     streamer=streamer,
                 )
-        except torch.OutOfMemoryError:
-            _tell(f"the GPU has no memory left for this: {RESET} forgets what was said")
+        except Exception as e:
+            if not ran_out_of_memory(e):
+                raise
+            _tell(f"there is no memory left for this: {RESET} forgets what was said")
         finally:
             shown.update(streamer.read(), last=True)
             out.write("\n")
@@ -184,16 +187,23 @@ def chat(runner: "Runner", plan: RowPlan, wishes: Wishes) -> None:
     Raises:
         InputError: the row has no model, or it is not there; see also harness.export.trained.
         Damaged: a file of the model is not what its manifest says.
+        HarnessError: memory ran out, or the GPU failed.
     """
     # Ctrl-C stops an answer; being told to end, by `kill` or a container's engine, ends the chat.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    talk = _load(runner, plan, wishes)
-    talk.reset()
-    if wishes.once is not None:
-        talk.answer(wishes.once, sys.stdout)
-        return
-    _tell(HELP)
-    _converse(talk)
+    try:
+        talk = _load(runner, plan, wishes)
+        talk.reset()
+        if wishes.once is not None:
+            talk.answer(wishes.once, sys.stdout)
+            return
+        _tell(HELP)
+        _converse(talk)
+    except Exception as e:
+        fault = as_fault(e)
+        if fault is None or fault is e:
+            raise
+        raise fault from e
 
 
 def _converse(talk: Chat) -> None:
@@ -269,7 +279,8 @@ def _load(runner: "Runner", plan: RowPlan, wishes: Wishes) -> Chat:
     encoder.prompt("", system=wishes.system)  # has the template a place for it?
     how_quantised = answer.quantization if answer else "as_trained"
     quantization = quantization_of(row, how_quantised).get(QUANTIZATION)
-    model = load.load_model(source, inputs, tokenizer, precision, device, quantization)
+    with load.memory_for_loading(source, inputs, tokenizer, precision):
+        model = load.load_model(source, inputs, tokenizer, precision, device, quantization)
     if quantization is not None:
         _tell(f"its base is quantised as in training ({quantization.type})")
     elif row.train is not None and row.train.quantization is not None:

@@ -71,19 +71,22 @@ def what_fits(
     lengths: Sequence[int] | None = None,
     ran_out: bool = False,
     cpu_bytes: float = math.inf,
+    loading: bool = False,
 ) -> list[Fit]:
     """Ways to train on a device of `memory_bytes`, the least intrusive first; none: an empty list.
 
     `model`: its shape, or its configuration (nothing is found for an unknown kind). `lengths`:
     tokens of each example. `ran_out`: the training as it stands did not fit, whatever the estimate.
-    `cpu_bytes`: what can be offloaded.
+    `cpu_bytes`: what can be offloaded. `loading`: it did not fit while the weights were loaded, and
+    only smaller ones will help.
     """
     shape = model if isinstance(model, Shape) else shapes.from_config(model)
     if shape is None:
         return []
-    room = USABLE * memory_bytes
-    if ran_out:
-        room = min(room, LESS * Need(train, shape, lengths).memory.needed)
+    room, now = USABLE * memory_bytes, Need(train, shape, lengths).memory
+    if ran_out and not loading:
+        room = min(room, LESS * now.needed)
+    weights = LESS * now.loading if loading else math.inf
     found: list[Fit] = []
     for deviation in ({}, *DEVIATIONS):
         for harmless in _harmless(train):
@@ -91,6 +94,7 @@ def what_fits(
             if (
                 fit is not None
                 and fit.memory.needed <= room
+                and fit.memory.loading <= weights
                 and fit.memory.cpu <= cpu_bytes
                 and _is_news(fit, found)
             ):
@@ -173,13 +177,16 @@ def describe(
     lengths: Sequence[int] | None = None,
     ran_out: bool = False,
     cpu_bytes: float = math.inf,
+    loading: bool = False,
 ) -> str:
     """What would fit, in a sentence or two; see what_fits."""
     shape = model if isinstance(model, Shape) else shapes.from_config(model)
     if shape is None:
         return "What would fit cannot be estimated: the model's kind is not known."
-    found = what_fits(train, shape, memory_bytes, lengths, ran_out, cpu_bytes)
-    now = f"It needs about {gib(Need(train, shape, lengths).memory.needed)}"
+    found = what_fits(train, shape, memory_bytes, lengths, ran_out, cpu_bytes, loading)
+    memory = Need(train, shape, lengths).memory
+    now = f"It needs about {gib(memory.needed)}"
+    now += f", {gib(memory.loading)} for its weights alone" if loading else ""
     return f"{now}; {would_fit(found)}."
 
 

@@ -46,6 +46,9 @@ class Memory:
     cpu: float = 0.0
     pageable: float = 0.0
     """Of the optimizer: what a paged one can move to the CPU when room is short."""
+    loading: float = 0.0
+    """Weights as each process loads them, whole, before ZeRO shares them. They go to the device one by
+    one: the CPU holds none of them."""
 
     @property
     def total(self) -> float:
@@ -54,7 +57,7 @@ class Memory:
     @property
     def needed(self) -> float:
         """What must be on the device at once."""
-        return self.total - self.pageable
+        return max(self.total - self.pageable, self.loading)
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ def of_training(train: Train, shape: Shape, lengths: Sequence[int] | None = None
     sharing = train.launch.processes * train.launch.machines
     stage = train.deepspeed.stage if train.deepspeed else 0
     trained = trained_parameters(train, shape)
-    weights, moved = _sharded(train, shape, _weights(train, shape, trained), sharing)
+    whole = _weights(train, shape, trained)
+    weights, moved = _sharded(train, shape, whole, sharing)
     if train.method == "full" and train.precision == "bfloat16":
         # Autocast keeps a copy of each matrix until the backward pass has used it.
         weights += BFLOAT16 * shape.linear_parameters * (1 if stage == 3 else shape.layers)
@@ -143,6 +147,7 @@ def of_training(train: Train, shape: Shape, lengths: Sequence[int] | None = None
         _activations(train, shape, micro_batch_tokens(train, lengths)),
         cpu=moved * train.launch.processes,
         pageable=optimizer if train.optimizer.startswith("paged") else 0.0,
+        loading=whole,
     )  # fmt: skip
 
 

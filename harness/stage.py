@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from harness import environment, events
+from harness import device_faults, environment, events
 from harness.call import RESULT_FILE, StageCall, StageResult
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.store import files_below, sync
@@ -54,8 +54,6 @@ def main(argv: list[str]) -> int:
         return _fail(e.message, e.hint, e.exit_code)
     except KeyboardInterrupt:
         return _fail("stopped", "", Interrupted.exit_code)
-    except MemoryError:
-        return _fail("out of memory", "Give the stage more (limits.memory), or a smaller batch.", 1)
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             return _fail(
@@ -142,6 +140,9 @@ def _end_with_parent() -> None:
 
 
 def _unforeseen(call: StageCall, error: Exception) -> int:
+    fault = device_faults.as_fault(error)
+    if fault is not None:
+        return _fail(fault.message, fault.hint, fault.exit_code)
     traceback.print_exc()
     return _fail(
         f"{type(error).__name__}: {error}",

@@ -37,6 +37,8 @@ HUB_CLIENT = (
     "HUGGINGFACE_CO_STAGING",
 )
 """What the hub's client reads besides."""
+DIAGNOSIS = ("CUDA_LAUNCH_BLOCKING", "NCCL_DEBUG")
+"""With what a GPU's fault is looked for: the caller's values reach a stage, in a container too."""
 API_KEY = re.compile(r"(^|_)API_KEY(_FILE)?$", re.IGNORECASE)
 NO_PROXY = ("NO_PROXY", "no_proxy")
 PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
@@ -44,11 +46,12 @@ PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", 
 
 def given(stage: str) -> dict[str, str]:
     """What a stage's process is given, whatever the caller's variables say; but that PyTorch divides a
-    GPU's memory as the caller has it, where that is set."""
+    GPU's memory as the caller has it, and a fault is looked for as the caller asks."""
+    diagnosis = {name: os.environ[name] for name in DIAGNOSIS if name in os.environ}
     if stage in HUB_STAGES:
-        return QUIET
+        return {**diagnosis, **QUIET}
     callers = {name: os.environ[name] for name in ALLOCATOR if os.environ.get(name)}
-    return {**QUIET, **OFFLINE, **(callers or EXPANDABLE)}
+    return {**diagnosis, **QUIET, **OFFLINE, **(callers or EXPANDABLE)}
 
 
 def of_key(name: str) -> tuple[str, ...]:

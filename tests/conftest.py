@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,17 @@ def shared_data() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("the folder of real inputs, ../shared/data, is not beside the checkout")
     return SHARED / "data"
+
+
+@pytest.fixture
+def small_gpu() -> Iterator[None]:
+    """A GPU of which torch may take 1 GiB."""
+    import torch
+
+    torch.cuda.set_per_process_memory_fraction(2**30 / torch.cuda.mem_get_info()[1])
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    torch.cuda.empty_cache()
 
 
 @pytest.fixture(scope="session")

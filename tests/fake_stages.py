@@ -134,6 +134,11 @@ ORDERS = {
     "break": lambda: _raise(KeyError("learning_rate")),
     "disk full": lambda: _raise(OSError(28, "No space left on device", "/volume/model.bin")),
     "no memory": lambda: _raise(MemoryError()),
+    "no memory to map a file": lambda: _raise(OSError(12, "Cannot allocate memory", "/model")),
+    "no GPU memory": lambda: _raise(RuntimeError("CUDA error: out of memory\nCUDA kernel errors")),
+    "a broken GPU": lambda: _raise(
+        RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors might be late")
+    ),
     "be killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "leave": lambda: sys.exit(0),
 }

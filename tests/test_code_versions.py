@@ -50,8 +50,8 @@ DECIDE_NOTHING = frozenset(
         ".spec.answer", ".spec.base", ".spec.judges", ".spec.model_source", ".spec.models",
         ".spec.recipes", ".spec.template", ".spec.train", ".prices",
         ".gen.card", ".gen.plots", ".gen.verbs",
-        ".model_card", ".plot_style", ".train.card", ".train.ops", ".fitting", ".progress",
-        ".compilers", ".variables",
+        ".device_faults", ".model_card", ".plot_style", ".train.card", ".train.ops", ".fitting",
+        ".compilers", ".progress", ".variables",
     )
 )  # fmt: skip
 """What the stages import that can stop them or show how far they are, but not change what they make.

@@ -83,7 +83,7 @@ def test_where_only_another_result_fits_it_is_said_to_be_a_deviation() -> None:
 
 def test_offloading_is_offered_only_where_the_cpu_has_room_for_it_and_says_how_much() -> None:
     def offloads(cpu: float) -> list[str]:
-        found = what_fits(training(), LLAMA, 24 * GIB, cpu_bytes=cpu)
+        found = what_fits(training(), LLAMA, 32 * GIB, cpu_bytes=cpu)
         return [str(fit) for fit in found if "deepspeed" in fit.changes]
 
     assert offloads(64 * GIB) == []
@@ -152,3 +152,23 @@ def test_a_paged_optimizers_states_are_not_paged_out_for_a_larger_micro_batch() 
     assert of_training(whole, shape, lengths).needed < fitting.MERGED * room
     assert fitting.merged(paged, shape, room, lengths) == paged
     assert fitting.merged(paged, shape, 2 * room, lengths) == whole
+
+
+def test_sharing_helps_no_gpu_that_cannot_first_load_the_weights_whole() -> None:
+    """Each process loads all weights before ZeRO shares them: 25.1 GiB."""
+    shape = shapes.from_config(LLAMA)
+    assert shape is not None
+    shared = training(deepspeed={"stage": 3, "offload_optimizer": True, "offload_parameters": True})
+    assert of_training(shared, shape).needed >= 4 * shape.parameters
+    for gibibytes, helps in ((24, False), (32, True)):
+        found = what_fits(training(), LLAMA, gibibytes * GIB)
+        assert any("deepspeed" in fit.changes for fit in found) == helps
+
+
+def test_where_loading_ran_out_only_smaller_weights_are_offered() -> None:
+    train = training(batch_size=16, precision="bfloat16")
+    text = describe(train, LLAMA, 24 * GIB, ran_out=True, loading=True)
+    assert "25.1 GiB for its weights alone" in text
+    assert "would fit, as a deviation in the result, with method: lora" in text
+    found = what_fits(train, LLAMA, 24 * GIB, ran_out=True, loading=True)
+    assert {fit.changes["method"] for fit in found} == {"lora", "qlora"}

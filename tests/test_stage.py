@@ -122,7 +122,10 @@ def test_the_result_says_what_was_made_and_what_it_was_made_in(
         ("refuse", 2, "the data set is empty", "Name another."),
         ("fail", 1, "the loss is not a number", "Lower the learning rate."),
         ("break", 1, "KeyError: 'learning_rate'", "The log has the details"),
-        ("no memory", 1, "out of memory", "limits.memory"),
+        ("no memory", 1, "the CPU's memory ran out", "limits.memory"),
+        ("no memory to map a file", 1, "the CPU's memory ran out", "limits.memory"),
+        ("no GPU memory", 1, "the GPU's memory ran out", "a GPU with more memory free"),
+        ("a broken GPU", 1, "the GPU failed: CUDA error: unspecified launch failure", "dmesg"),
         (
             "disk full",
             1,

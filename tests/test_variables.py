@@ -95,3 +95,16 @@ def test_what_is_set_for_a_while_is_as_before_afterwards(monkeypatch: pytest.Mon
         os.environ["SECOND"] = "3"
         assert os.environ["FIRST"] == "2"
     assert (os.environ["FIRST"], os.environ.get("SECOND")) == ("1", None)
+
+
+def test_what_a_gpus_fault_is_looked_for_with_reaches_every_stage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also one in a container, which has none of the caller's variables but those."""
+    for name in variables.DIAGNOSIS:
+        monkeypatch.delenv(name, raising=False)
+    assert not set(variables.DIAGNOSIS) & set(variables.given("train"))
+    monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
+    for stage in ("train", "answer", "judge", "export"):
+        assert variables.given(stage)["CUDA_LAUNCH_BLOCKING"] == "1"
+        assert "NCCL_DEBUG" not in variables.given(stage)

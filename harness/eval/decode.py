@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 import torch
 
-from harness.errors import HarnessError
+from harness.device_faults import pass_on, ran_out_of_memory
 from harness.eval.batch import Answering, Asked, Batch, random_numbers, sample
 from harness.eval.batch_size import ON_CPU, Sizes, sizes_for
 from harness.eval.cache import Places, why_not_joined
@@ -110,19 +110,11 @@ class Decoder:
     def answers(self, asked: Sequence[Asked], on_step: OnStep | None = None) -> Iterator[Made]:
         """Every answer as it ends. The longest prompts come first: what does not fit shows at once.
         `on_step` is told after each step how many tokens the answers in the making have.
-
-        Raises HarnessError where the device's memory is too small.
         """
         order = sorted(asked, key=lambda one: (-len(one.ids), one.index))
-        try:
-            with torch.inference_mode():
-                decode = self._alone if self.note else self._fitting
-                yield from decode(order, on_step or (lambda making: None))
-        except torch.OutOfMemoryError:
-            raise HarnessError(
-                f"the GPU has not enough memory for {self.batch_size} answers at a time",
-                "Lower eval.answer.engine.batch_size; what is answered already is kept.",
-            ) from None
+        with torch.inference_mode():
+            decode = self._alone if self.note else self._fitting
+            yield from decode(order, on_step or (lambda making: None))
 
     @property
     def size_note(self) -> str:
@@ -141,8 +133,8 @@ class Decoder:
                 for made in self._together(list(left.values()), on_step):
                     del left[made.index]
                     yield made
-            except torch.OutOfMemoryError:
-                if not self._is_open or self.batch_size == 1:
+            except Exception as e:
+                if not (self._is_open and self.batch_size > 1 and ran_out_of_memory(e)):
                     raise
                 self.batch_size //= 2
             # Where memory ran out its holders are gone only now.
@@ -330,9 +322,8 @@ class Decoder:
         try:
             with torch.inference_mode():
                 return self._compare(prompts)
-        except torch.OutOfMemoryError:
-            raise
         except Exception as e:
+            pass_on(e)
             return f"its cache cannot be joined ({type(e).__name__}: {str(e)[:100]})"
 
     def _compare(self, prompts: list[list[int]]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.call import StageCall, StageResult
+from harness.device_faults import memory_for, smaller_batch
 from harness.errors import HarnessError, InputError
 from harness.eval.logits import last_logits
 from harness.eval.prompts import Prompt, read_prompts
@@ -180,13 +181,9 @@ def _measure(
     with path.open("a", encoding="ascii") as file, torch.inference_mode():
         for batch in todo:
             if not all(sequence.number in done for sequence in batch):
-                try:
+                way_out = smaller_batch("eval.judge.batch_size", len(batch))
+                with memory_for(f"measuring {len(batch)} examples at a time", way_out):
                     found = _batch_nats(model, batch)
-                except torch.OutOfMemoryError:
-                    raise HarnessError(
-                        f"the GPU's memory is too small for {len(batch)} examples at a time",
-                        "Give the judge a smaller batch_size. What is measured is not lost.",
-                    ) from None
                 for sequence, nats in zip(batch, found, strict=True):
                     if not math.isfinite(nats):
                         raise HarnessError(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import events
 from harness.call import StageCall, StageResult
-from harness.errors import HarnessError
+from harness.device_faults import memory_for, smaller_batch
 from harness.eval.row_model import base_of, load_row_model
 from harness.eval.tasks.benchmarks import BENCHMARKS, MMLU, SUBJECTS, benchmark_of
 from harness.eval.tasks.data import Questions, read_task
@@ -117,10 +117,9 @@ def _score_all(
     first: int | None,
 ) -> dict[str, list[Sample]]:
     """The samples of every task; what an interrupted run finished is read, not computed."""
-    import torch
-
     from harness.eval.tasks import package
 
+    way_out = smaller_batch("eval.judge.batch_size", int(lm.batch_size))
     progress = Progress("judge", sum(each.asked(first) for each in questions), "questions")
     samples: dict[str, list[Sample]] = {}
     for each in questions:
@@ -140,13 +139,8 @@ def _score_all(
             if each.asked(first) > MANY:
                 events.note(f"{unit}: lm-eval writes the prompts of {each.asked(first)} questions")
             lm.kept, lm.on_done = folder / f"{unit}.jsonl", count
-            try:
+            with memory_for(f"scoring a batch of task {unit}", way_out):
                 samples[unit] = package.evaluate_task(lm, unit, tasks[unit], first)
-            except torch.OutOfMemoryError:
-                raise HarnessError(
-                    f"the GPU's memory is too small for a batch of task {unit}",
-                    "Give the judge a smaller batch_size. What is scored is not lost.",
-                ) from None
             _write_samples(path, samples[unit])
         if done < len(samples[unit]):
             progress.show(before + len(samples[unit]), at=unit)

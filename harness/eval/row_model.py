@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.call import MANIFEST, StageCall
-from harness.modeling.load import TRAINED, load_model, precision_notes
+from harness.modeling.load import TRAINED, load_model, memory_for_loading, precision_notes
 from harness.spec.answer import QUANTIZATION
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Quantization
@@ -60,10 +60,11 @@ def load_row_model(
     precision: str,
     device: str,
 ) -> tuple["PreTrainedModel", Base]:
-    """Raises InputError as harness.modeling.load.load_model."""
+    """Raises InputError as harness.modeling.load.load_model, and OutOfMemory."""
     lacking = "" if find_spec("bitsandbytes") else "the package bitsandbytes is not installed here"
     base = base_of(call, lacking)
-    model = load_model(source, call.inputs, tokenizer, precision, device, base.quantization)
+    with memory_for_loading(source, call.inputs, tokenizer, precision):
+        model = load_model(source, call.inputs, tokenizer, precision, device, base.quantization)
     base.notes += precision_notes(device, precision)
     return model, base
 

@@ -8,12 +8,14 @@ import difflib
 import json
 import os
 import re
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import environment, events, gpus
+from harness import environment, events, gpus, shapes
+from harness.device_faults import memory_for, pass_on
 from harness.errors import HarnessError, InputError
 from harness.modeling.generation import (
     BASE_CHAT_TEMPLATE,
@@ -103,6 +105,7 @@ def load_model(
     weights, which are quantised as QLoRA's training had them.
 
     Random weights are drawn in float32 on the CPU, so that they are the same whatever runs them.
+    Those of a folder go to the device one by one: the CPU never holds them all.
     Folders are read as safetensors only, and no code in them is run unless the source trusts it.
     Raises InputError for files that are missing or do not fit and for a configuration that makes no
     causal language model.
@@ -111,16 +114,17 @@ def load_model(
 
     dtype = getattr(torch, precision)
     trained = trained_folder(inputs)
+    placed = {} if device == "cpu" else {"device_map": _placed(device)}
     if quantization is not None and trained is not None and is_adapter(trained):
         base = quantised_model(source, inputs, tokenizer, quantization, precision, device)
         set_evaluating(model := _with_adapter(base, trained, merge=False))
         return _with_ends(model, trained)
     if trained is not None and not is_adapter(trained):
-        model = model_in(trained, source, dtype)
+        model = model_in(trained, source, dtype, **placed)
     elif source.random is not None:
         model = _random_model(source.random, tokenizer)
     else:
-        model = model_in(model_folder(source, inputs), source, dtype)
+        model = model_in(model_folder(source, inputs), source, dtype, **placed)
     check_vocabulary(len(tokenizer), model.get_input_embeddings().num_embeddings)
     model.to(device=device, dtype=dtype)
     if trained is not None and is_adapter(trained):
@@ -163,16 +167,56 @@ def quantised_model(
             folder = Path(scratch)
         else:
             folder = model_folder(source, inputs)
-        place = device if device == "cpu" else torch.cuda.current_device()
-        model = model_in(
-            folder, source, dtype, quantization_config=settings, device_map={"": place}
-        )
+        placed = _placed(device)
+        model = model_in(folder, source, dtype, quantization_config=settings, device_map=placed)
     check_vocabulary(len(tokenizer), model.get_input_embeddings().num_embeddings)
     if not any(type(m).__name__ == QUANTISED for m in model.modules()):
         raise InputError(
             "no layer of this model can be quantised by bitsandbytes", "Take method: lora."
         )
     return model
+
+
+def _placed(device: str) -> dict[str, Any]:
+    """For transformers: where each weight goes as it is read.
+
+    A GPU by its number: transformers' Trainer takes another name of the same for another device.
+    """
+    import torch
+
+    return {"": torch.cuda.current_device() if device == "cuda" else device}
+
+
+def shape_of(source: ModelSource, inputs: dict[str, str], tokens: int) -> shapes.Shape | None:
+    """Of the source's own model, without loading it; `tokens`: of its tokenizer."""
+    if source.random is not None:
+        return shapes.from_config({"vocab_size": tokens, **source.random.config})
+    return shapes.from_folder(model_folder(source, inputs))
+
+
+@contextlib.contextmanager
+def memory_for_loading(
+    source: ModelSource,
+    inputs: dict[str, str],
+    tokenizer: "PreTrainedTokenizerBase",
+    precision: str,
+) -> Iterator[None]:
+    """Raises OutOfMemory, with what the weights need, where memory runs out in the block."""
+    from harness.fitting import gib
+
+    def hint(on_cpu: bool) -> str:
+        shape = shape_of(source, inputs, len(tokenizer))
+        size = 2 if precision == "bfloat16" else 4
+        needed = (
+            f"Its weights take {gib(size * shape.parameters)} in {precision}. " if shape else ""
+        )
+        less = "precision: bfloat16 takes half, for another result; or " if size == 4 else ""
+        if on_cpu:
+            return f"{needed}Take {less}more memory for the stage (limits.memory)."
+        return f"{needed}Take {less}a GPU with more memory free, or a smaller model."
+
+    with memory_for("loading the model", hint):
+        yield
 
 
 def set_evaluating(model: Any) -> None:
@@ -310,6 +354,7 @@ def _random_model(source: RandomModel, tokenizer: "PreTrainedTokenizerBase") -> 
     try:
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except (ValueError, TypeError, RuntimeError) as e:
+        pass_on(e)
         raise InputError(f"model.random.config makes no causal language model: {_brief(e)}") from e
 
 
@@ -384,6 +429,7 @@ def _with_adapter(model: "PreTrainedModel", folder: Path, merge: bool = True) ->
             adapted = PeftModel(model, config)
         found: Any = set_peft_model_state_dict(adapted, weights)
     except Exception as e:
+        pass_on(e)
         raise InputError(
             f"the adapter in {folder} does not fit the base model: {_brief(e)}", _ADAPTER_HINT
         ) from e
@@ -427,6 +473,8 @@ def model_in(folder: Path, source: ModelSource, dtype: Any, **settings: Any) -> 
             **settings,
         )
     except Exception as e:
+        for text in _conversion_faults(e):
+            pass_on(RuntimeError(text))
         raise _unloadable("model", folder, source, e) from e
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
@@ -435,6 +483,14 @@ def model_in(folder: Path, source: ModelSource, dtype: Any, **settings: Any) -> 
             f"for, {missing[0]} among them"
         )
     return model
+
+
+def _conversion_faults(error: Exception) -> list[str]:
+    """What was raised while weights were converted, or quantised: transformers goes on, and says at
+    the end only that there were faults, which stand in its log."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    infos = [frame.f_locals.get("loading_info") for frame in frames]
+    return [text for info in infos for text in getattr(info, "conversion_errors", {}).values()]
 
 
 def model_folder(source: ModelSource, inputs: dict[str, str]) -> Path:
@@ -522,7 +578,9 @@ def _tokenizer_class(folder: Path) -> str | None:
 
 
 def _unloadable(what: str, folder: Path, source: ModelSource, error: Exception) -> InputError:
-    """The fault, and where the folder brings code that was not run, how to have it run."""
+    """The fault, and where the folder brings code that was not run, how to have it run. Raises `error`
+    again where it says nothing of the folder (see pass_on)."""
+    pass_on(error)
     if source.trust_remote_code or not _brings_code(folder):
         return InputError(f"the {what} in {folder} cannot be loaded: {_brief(error)}")
     return InputError(

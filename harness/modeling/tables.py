@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.device_faults import pass_on
 from harness.errors import InputError
 from harness.modeling.records import read_records
 from harness.spec.recipes import HubData
@@ -118,6 +119,7 @@ def read_hub(
             with _naming(column, name):
                 values[column] = data[column][:]
     except (DatasetsError, FileNotFoundError, ValueError) as e:
+        pass_on(e)
         cause = _cause(e)
         if isinstance(cause, OSError) and cause.errno is not None:
             raise cause from None
@@ -209,6 +211,7 @@ def _parquet_rows(
             table = opened.read([c for c in columns if c in wanted])
         found = {name: table[name] for name in columns if name in wanted}
     except (pyarrow.ArrowException, OSError, ValueError, KeyError) as e:
+        pass_on(e)
         raise InputError(f"{file} is no Parquet file that can be read: {_first_line(e)}") from None
     values: dict[str, list[Any]] = {}
     for column, cells in found.items():

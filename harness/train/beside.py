@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from harness.device_faults import pass_on
 from harness.errors import InputError
 from harness.modeling.chat_template import chat_template_of
 from harness.modeling.generation import BASE_CHAT_TEMPLATE, GENERATION, read_settings, token_set
@@ -71,6 +72,7 @@ def _write_tokenizer(
     except OSError:
         raise
     except Exception as e:  # a tokenizer's class can be the base's own code
+        pass_on(e)
         if base is None:
             raise
         _copy(base, folder, TOKENIZER_FILES)

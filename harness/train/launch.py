@@ -137,7 +137,9 @@ def _fault(path: Path, code: int, launch: Launch) -> HarnessError:
         where = f" (the machines meet at {rendezvous(launch)})" if launch.machines > 1 else ""
         return HarnessError(
             f"a training process ended with exit code {code} and did not say why{where}",
-            "Run the same command again to go on from the last checkpoint.",
+            "Run the same command again to go on from the last checkpoint. Where the log's last lines "
+            "speak of NCCL or a watchdog, NCCL_DEBUG=INFO before the command says which GPU was lost; "
+            "a process that was killed (-9) mostly met the end of the CPU's memory.",
         )
     if said["exit_code"] == Interrupted.exit_code:
         raise KeyboardInterrupt

@@ -15,7 +15,8 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from harness import events, fitting, shapes
-from harness.errors import HarnessError, InputError
+from harness.device_faults import memory_for
+from harness.errors import InputError
 from harness.modeling.load import quiet_peft
 from harness.spec.train import Train
 from harness.train import arithmetic, checkpoints, deepspeed
@@ -141,17 +142,15 @@ def train(
     watch = Watch(trainer, log, steps, data.train, resumed, rank, measure)
     trainer.add_callback(watch)
     casts_off = disable_input_dtype_casting(trainer.model, active=_is_cast_by_autocast(params))
-    with watch, checkpoints.honest_disk_faults(work), arithmetic.refusals_told(), casts_off:
-        try:
-            trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
-        except torch.cuda.OutOfMemoryError as e:
-            if deal.accumulation == params.accumulation:
-                raise
-            raise HarnessError(
-                f"the GPU's memory is too little for {examples} at once; the estimate had seen room",
-                f"Set train.merge_micro_batches: false, for {params.batch_size} at once; the training "
-                "goes on from its last checkpoint.",
-            ) from e
+    memory = memory_for(
+        f"training on {examples} at once",
+        f"The estimate had seen room. Set train.merge_micro_batches: false, for {params.batch_size} at "
+        "once; the training goes on from its last checkpoint."
+        if deal.accumulation != params.accumulation
+        else "",
+    )
+    with watch, checkpoints.honest_disk_faults(work), arithmetic.refusals_told(), casts_off, memory:
+        trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
     watch.check_counts(params, data)
     return trainer, watch
 
@@ -212,12 +211,13 @@ def _measure(
     """The held-out loss. The processes share the work, but where each holds a part of the weights
     only (ZeRO-3): there all take every batch, in step."""
     deepspeed_settings = trainer.params.deepspeed
-    if deepspeed_settings is not None and deepspeed_settings.stage == 3:
-        return held_out_loss(trainer.model_wrapped, data, packed, pad)
-    # Not the wrapped model: it would wait for the others in each forward pass.
-    model = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=True)
-    rank, processes = trainer.args.process_index, trainer.args.world_size
-    return held_out_loss(model, data, packed, pad, rank, processes)
+    with memory_for("measuring the held-out loss"):
+        if deepspeed_settings is not None and deepspeed_settings.stage == 3:
+            return held_out_loss(trainer.model_wrapped, data, packed, pad)
+        # Not the wrapped model: it would wait for the others in each forward pass.
+        model = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=True)
+        rank, processes = trainer.args.process_index, trainer.args.world_size
+        return held_out_loss(model, data, packed, pad, rank, processes)
 
 
 def _keep_trained_weights_whole(model: Any) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from harness.device_faults import memory_for, pass_on
 from harness.errors import InputError
 from harness.modeling.generation import TOKENS
 from harness.modeling.load import (
@@ -129,6 +130,7 @@ def _choose(model: PreTrainedModel, packing: bool, limit: float, longest: int) -
     try:
         alone = torch.cat([_own_loss(model, text) for text in texts])
     except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as e:
+        pass_on(e)
         check_refused(e)
         raise InputError(f"this model cannot compute a loss: {e}") from e
     for attention in (ATTENTION, SPLIT_ATTENTION) if packing else ():
@@ -198,6 +200,7 @@ def _attempt(model: PreTrainedModel, inputs: dict[str, Any], lengths: list[int])
     try:
         return model(**inputs, label_at=at, targets=targets, each=True).float()
     except (TypeError, ValueError, RuntimeError, AttributeError) as e:
+        pass_on(e)
         check_refused(e)
         return None
 
@@ -239,12 +242,13 @@ def merge(
 ) -> None:
     """Replace the adapter in `folder` by the whole model, the adapter added to the unquantised base.
 
-    The sum is made in float32 and then written in `precision`.
+    The sum is made in float32, on the CPU, and then written in `precision`.
     """
     from peft import PeftModel
 
-    base = load_model(source, inputs, tokenizer, "float32", "cpu")
-    _make_savable(base)
-    with quiet_peft():
-        whole = PeftModel.from_pretrained(base, folder).merge_and_unload()
-    write(whole.to(getattr(torch, precision)), folder, None)
+    with memory_for("adding the adapter to the base model"):
+        base = load_model(source, inputs, tokenizer, "float32", "cpu")
+        _make_savable(base)
+        with quiet_peft():
+            whole = PeftModel.from_pretrained(base, folder).merge_and_unload()
+        write(whole.to(getattr(torch, precision)), folder, None)

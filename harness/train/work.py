@@ -1,9 +1,14 @@
 """One process's part of a training: its model, the loop, and (the first process) what comes out."""
 
+import contextlib
+import fcntl
 import os
 import resource
+import socket
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,8 +17,16 @@ from transformers.utils import logging
 
 from harness import events
 from harness.call import StageCall, StageResult
+from harness.device_faults import gpu_room, memory_for
 from harness.errors import HarnessError, InputError
-from harness.modeling.load import available_device, device_name, most_positions, precision_notes
+from harness.modeling.load import (
+    available_device,
+    device_name,
+    most_positions,
+    precision_notes,
+    shape_of,
+)
+from harness.shapes import Shape
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
 from harness.spec.train import Train
@@ -25,6 +38,8 @@ from harness.train.loop import Trainer, train
 from harness.train.ops import prepare_triton
 from harness.train.watch import Watch
 
+GOES_ON = "With more memory free the same command goes on from the last checkpoint."
+SAVED = f"Take more memory for the stage (limits.memory), or train.lora.merge: false. {GOES_ON}"
 FEW = 30
 """Held-out examples, below which a note says that they are few."""
 
@@ -49,16 +64,19 @@ def train_here(
         raise InputError("train.tf32: it is a format of GPUs, and there is none here")
     notes = precision_notes(device, params.precision) if rank == 0 else []
     threads = _make_repeatable(device, params, processes)
-    model = models.load(source, call.inputs, tokenizer, params, device)
-    parameters = model.num_parameters()
-    _check_lengths(data, most_positions(model))
-    try:
+    shape = shape_of(source, call.inputs, len(tokenizer))
+    fits = partial(_what_fits, params, shape, data, device)
+    with memory_for("training", fits):
+        loading = memory_for("loading the model", partial(fits, loading=True))
+        with loading, _in_turn(call, source, processes):
+            model = models.load(source, call.inputs, tokenizer, params, device)
+        parameters = model.num_parameters()
+        _check_lengths(data, most_positions(model))
         trainer, watch = train(
             model, tokenizer, data, params, call.folder, call.folder / LOG, device, rank, processes
         )
-    except torch.cuda.OutOfMemoryError as e:
-        raise _too_small(params, model, data) from e
-    beside = _save(trainer, tokenizer, call, params, source, rank)
+    with memory_for("writing the model", SAVED):
+        beside = _save(trainer, tokenizer, call, params, source, rank)
     differing = arithmetic.why_not_repeatable(device, params, trainer.model, processes)
     used = {
         "parameters": parameters,
@@ -182,18 +200,42 @@ def _peak_memory(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _too_small(params: Train, model: Any, data: Data) -> HarnessError:
-    """What to do where the GPU's memory did not suffice."""
+@contextlib.contextmanager
+def _in_turn(call: StageCall, source: ModelSource, processes: int) -> Iterator[None]:
+    """Of this machine's processes one at a time, where each makes a whole model on the CPU first:
+    random weights. Those of a folder go to the device one by one."""
+    if processes == 1 or source.random is None:
+        yield
+        return
+    # Of each machine its own: the work folder is shared between them.
+    with (call.folder / f".loading-{socket.gethostname()}").open("a") as file:
+        if os.environ.get("LOCAL_RANK") == "0":
+            events.note(
+                f"{processes} processes make the model's random weights one after the other"
+            )
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _what_fits(
+    params: Train,
+    shape: Shape | None,
+    data: Data,
+    device: str,
+    of_the_cpu: bool,
+    loading: bool = False,
+) -> str:
+    """What to do where memory did not suffice."""
     from harness.fitting import describe, machine_memory
 
-    total = torch.cuda.mem_get_info()[1]
+    if of_the_cpu and device != "cpu":
+        less = "no offloading, or " if params.deepspeed is not None else ""
+        return f"Take {less}more memory for the stage (limits.memory). {GOES_ON}"
+    machine, room = machine_memory(), gpu_room()
+    memory = machine if room is None else room.total - room.others
     lengths = data.train.sizes().tolist()
-    return HarnessError(
-        f"the GPU's {total / 2**30:.1f} GiB are too few for this training",
-        describe(
-            params, model.config.to_dict(), total, lengths, ran_out=True, cpu_bytes=machine_memory()
-        ),
-    )
+    fits = describe(params, shape or {}, memory, lengths, True, machine, loading)
+    return f"{fits} With other settings the training begins anew. {GOES_ON}"
 
 
 def _save(

@@ -9,7 +9,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from harness import events
+from harness import device_faults, events
 from harness.call import StageCall
 from harness.errors import HarnessError, Interrupted
 from harness.train import launch
@@ -29,18 +29,24 @@ def main(argv: list[str]) -> int:
         fault = e.message, e.hint, e.exit_code
     except KeyboardInterrupt:
         fault = "stopped", "", Interrupted.exit_code
-    except OSError as e:
-        full = e.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = "no space left on the device" if full else f"{type(e).__name__}: {e}"
-        fault = what, "Run the same command again; what is finished stays.", 1
-        traceback.print_exc()
     except Exception as e:
-        fault = f"{type(e).__name__}: {e}", "The log has the details.", 1
-        traceback.print_exc()
+        fault = _unforeseen(e)
     launch.leave_fault(call.folder, *fault)
     sys.stderr.flush()
     # Without waiting for the others, which wait for this one.
     os._exit(fault[2])
+
+
+def _unforeseen(error: Exception) -> tuple[str, str, int]:
+    fault = device_faults.as_fault(error)
+    if fault is not None:
+        return fault.message, fault.hint, fault.exit_code
+    traceback.print_exc()
+    if not isinstance(error, OSError):
+        return f"{type(error).__name__}: {error}", "The log has the details.", 1
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = "no space left on the device" if full else f"{type(error).__name__}: {error}"
+    return what, "Run the same command again; what is finished stays.", 1
 
 
 def _work(call: StageCall) -> None:

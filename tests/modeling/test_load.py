@@ -1,9 +1,12 @@
 """Making and loading models and tokenizers, and what is said of those that cannot be loaded."""
 
 import json
+import os
 import re
 import runpy
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,9 @@ import pytest
 import torch
 
 from harness.errors import InputError
-from harness.modeling.load import bytes_tokenizer, load_model, load_tokenizer
+from harness.modeling.load import bytes_tokenizer, load_model, load_tokenizer, model_in
 from harness.spec.model_source import ModelSource
+from tests.helpers import ROOT
 from tests.modeling.calls import MODEL, random_model
 
 TEXT = "Ä b{}\n\t漢 <3 🙂"
@@ -332,3 +336,74 @@ def test_the_smoke_tokenizer_is_what_its_script_makes(tmp_path: Path) -> None:
 
 def test_the_model_settings_of_these_tests_are_known_to_the_architecture() -> None:
     assert loaded(source(random={"config": MODEL})).num_parameters() < 50_000
+
+
+PEAK = """
+import sys
+from harness.modeling.load import load_model, load_tokenizer
+from harness.spec.model_source import ModelSource
+
+source = ModelSource.model_validate({"path": {"path": sys.argv[1]}})
+tokenizer = load_tokenizer(source, {})
+
+def peak():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
+
+before = peak()
+model = load_model(source, {}, tokenizer, "float32", sys.argv[2])
+assert next(model.parameters()).device.type == sys.argv[2]
+print(peak() - before)
+"""
+
+
+def mebibytes_to_load(folder: Path, device: str) -> int:
+    """How much more memory a process of its own had at the peak."""
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(folder), device],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def test_the_cpu_never_holds_the_weights_that_go_to_another_device(real_model: Path) -> None:
+    """513 MiB in float32. The device `meta` stands for a GPU: what goes there leaves the CPU."""
+    assert mebibytes_to_load(real_model, "meta") < 250
+    assert mebibytes_to_load(real_model, "cpu") > 500
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_weights_that_go_to_their_device_one_by_one_have_the_same_bits(
+    real_model: Path, precision: str
+) -> None:
+    """What transformers computes itself, as the rotary embeddings' frequencies, included."""
+    src = source(path={"path": str(real_model)})
+    dtype = getattr(torch, precision)
+    whole, one_by_one = (
+        model_in(real_model, src, dtype, **settings)
+        for settings in ({}, {"device_map": {"": "cpu"}})
+    )
+    for kind in ("named_parameters", "named_buffers"):
+        ours = dict(getattr(one_by_one, kind)())
+        assert ours
+        for name, tensor in getattr(whole, kind)():
+            assert torch.equal(tensor, ours[name])
+            assert tensor.dtype == ours[name].dtype
+    assert not hasattr(one_by_one, "hf_device_map")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_on_a_gpu_weights_have_the_bits_of_the_cpu_which_never_holds_them(
+    real_model: Path, precision: str
+) -> None:
+    src = source(path={"path": str(real_model)})
+    tokenizer = load_tokenizer(src, {})
+    here, there = (load_model(src, {}, tokenizer, precision, d) for d in ("cpu", "cuda"))
+    assert {str(p.device) for p in there.parameters()} == {"cuda:0"}
+    for kind in ("named_parameters", "named_buffers"):
+        ours = dict(getattr(there, kind)())
+        for name, tensor in getattr(here, kind)():
+            assert torch.equal(tensor, ours[name].cpu())

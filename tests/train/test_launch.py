@@ -6,15 +6,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness import events
 from harness.call import CALL_FILE, RESULT_FILE, StageCall
 from harness.errors import HarnessError, InputError
+from harness.spec.model_source import ModelSource
 from harness.spec.train import Launch
-from harness.train import checkpoints, launch, run
+from harness.train import checkpoints, launch, run, work
 from tests.helpers import ROOT, give_gpus, some_gpus, until
 from tests.modeling.calls import EXAMPLES, random_model, train_call
 
@@ -202,3 +206,39 @@ def test_deepspeed_has_the_loss_curve_of_a_run_without_it(
         alone[1]["held_out_loss"]["value"], rel=1e-3
     )
     assert (call.folder / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(("model", "at_once"), [(STILL, 1), ({"path": {"path": "a"}}, 3)])
+def test_processes_make_random_weights_one_after_the_other_and_read_a_folders_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, Any], at_once: int
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    notes: list[str] = []
+    monkeypatch.setattr(events, "note", notes.append)
+    call, source = train_call(tmp_path), ModelSource.model_validate(model)
+    inside, most, all_in = 0, 0, threading.Barrier(at_once)
+
+    def load() -> None:
+        nonlocal inside, most
+        with work._in_turn(call, source, 3):
+            inside += 1
+            most = max(most, inside)
+            all_in.wait(30)
+            time.sleep(0.05)
+            inside -= 1
+
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert (inside, most) == (0, at_once)
+    said = "3 processes make the model's random weights one after the other"
+    assert notes == ([said] * 3 if at_once == 1 else [])
+
+
+def test_one_process_waits_for_none(tmp_path: Path) -> None:
+    call = train_call(tmp_path)
+    source = ModelSource.model_validate(STILL)
+    with work._in_turn(call, source, 2), work._in_turn(call, source, 1):
+        pass

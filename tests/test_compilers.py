@@ -9,6 +9,7 @@ from harness import compilers, environment
 from harness.errors import InputError
 from harness.executors.local import LocalExecutor
 from harness.spec.train import Train
+from tests.helpers import give_gpus, some_gpus
 
 
 @pytest.fixture
@@ -20,7 +21,8 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(compilers.sysconfig, "get_path", lambda name: str(headers))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(environment, "accelerator", lambda: "cuda")
+    give_gpus(monkeypatch, *some_gpus(1))
+    monkeypatch.setattr(environment, "lacks_cuda", lambda: False)
     return tmp_path
 
 

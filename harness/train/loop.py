@@ -1,6 +1,7 @@
 """TRL's SFTTrainer, fed with our own micro-batches and loss, logged and checkpointed our way."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -142,17 +143,23 @@ def train(
     watch = Watch(trainer, log, steps, data.train, resumed, rank, measure)
     trainer.add_callback(watch)
     casts_off = disable_input_dtype_casting(trainer.model, active=_is_cast_by_autocast(params))
-    memory = memory_for(
-        f"training on {examples} at once",
-        f"The estimate had seen room. Set train.merge_micro_batches: false, for {params.batch_size} at "
-        "once; the training goes on from its last checkpoint."
-        if deal.accumulation != params.accumulation
-        else "",
+    is_merged = deal.accumulation != params.accumulation
+    memory = (
+        memory_for(f"training on {examples} at once", _smaller(params))
+        if is_merged
+        else nullcontext()
     )
     with watch, checkpoints.honest_disk_faults(work), arithmetic.refusals_told(), casts_off, memory:
         trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
     watch.check_counts(params, data)
     return trainer, watch
+
+
+def _smaller(params: Train) -> str:
+    return (
+        "The estimate had seen room. Set train.merge_micro_batches: false, for "
+        f"{params.batch_size} at once; the training goes on from its last checkpoint."
+    )
 
 
 def _merged(

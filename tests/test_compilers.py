@@ -33,7 +33,9 @@ def add(folder: Path, name: str) -> Path:
 
 
 def stage(**train: object) -> SimpleNamespace:
-    return SimpleNamespace(stage="train", params={"train": Train.model_validate(train)})
+    return SimpleNamespace(
+        row="one", stage="train", served=None, params={"train": Train.model_validate(train)}
+    )
 
 
 def test_ligers_kernels_without_a_c_compiler_are_refused_before_anything_runs(

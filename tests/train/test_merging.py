@@ -93,7 +93,9 @@ def test_a_gpu_that_the_estimate_took_for_larger_is_told_how_to_go_on(
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(loop.Trainer, "compute_loss", full)
-    with pytest.raises(HarnessError, match="ran out while training on 6 examples at once") as caught:
+    with pytest.raises(
+        HarnessError, match="ran out while training on 6 examples at once"
+    ) as caught:
         trained(tmp_path / "run", GIB, monkeypatch)
     assert "merge_micro_batches: false, for 2 at once" in caught.value.hint
 

@@ -25,8 +25,8 @@ CODE_VERSIONS = {
     "gen/longest_k": 1,
     "gen/seeds_only": 1,
     "gen/import": 2,
-    "train": 3,
-    "answer/transformers": 4,
+    "train": 4,
+    "answer/transformers": 5,
     "answer/endpoint": 2,
     "answer/vllm": 2,
     "answer/null": 2,
@@ -34,9 +34,9 @@ CODE_VERSIONS = {
     "judge/preference": 3,
     "judge/alpaca_eval": 3,
     "judge/grading": 2,
-    "judge/flow_judge": 2,
-    "judge/lm_eval": 1,
-    "judge/held_out_loss": 2,
+    "judge/flow_judge": 3,
+    "judge/lm_eval": 2,
+    "judge/held_out_loss": 3,
     "sim": 3,
 }
 """Raised whenever the code of a stage (of one of gen's recipes, one of answer's engines, one of the

@@ -122,14 +122,28 @@ def load_model(
     if trained is not None and not is_adapter(trained):
         model = model_in(trained, source, dtype, **placed)
     elif source.random is not None:
-        model = _random_model(source.random, tokenizer)
+        model = _cast(_random_model(source.random, tokenizer), dtype)
     else:
         model = model_in(model_folder(source, inputs), source, dtype, **placed)
     check_vocabulary(len(tokenizer), model.get_input_embeddings().num_embeddings)
-    model.to(device=device, dtype=dtype)
+    model.to(device)
     if trained is not None and is_adapter(trained):
         model = _with_ends(_with_adapter(model, trained), trained)
     return model.eval()
+
+
+def _cast(model: "PreTrainedModel", dtype: Any) -> "PreTrainedModel":
+    """In a precision as a folder's weights are read in it: what is computed and not stored, such as the
+    frequencies of rotary positions, stays as exact as it was."""
+    computed = [
+        (module, name, module._buffers[name])
+        for module in model.modules()
+        for name in module._non_persistent_buffers_set
+    ]
+    model.to(dtype)
+    for module, name, table in computed:
+        module._buffers[name] = table
+    return model
 
 
 def _with_ends(model: "PreTrainedModel", trained: Path) -> "PreTrainedModel":

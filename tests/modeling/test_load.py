@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from harness.errors import InputError
 from harness.modeling.load import bytes_tokenizer, load_model, load_tokenizer, model_in
@@ -80,6 +81,21 @@ def test_bfloat16_is_what_the_model_then_computes_in(folder: Path) -> None:
     src = source(path=str(folder))
     model = load_model(src, {}, load_tokenizer(src, {}), "bfloat16", "cpu")
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("kind", ["folder", "random"])
+def test_in_bfloat16_positions_are_as_exact_as_the_library_has_them(
+    folder: Path, real_model: Path, kind: str
+) -> None:
+    """The frequencies of rotary positions are no weights: rounded, they turn distant tokens away."""
+    src = source(path=str(real_model)) if kind == "folder" else source(**random_model())
+    model = load_model(src, {}, load_tokenizer(src, {}), "bfloat16", "cpu")
+    librarys = AutoModelForCausalLM.from_pretrained(
+        real_model if kind == "folder" else folder, dtype=torch.bfloat16
+    ).eval()
+    ids = torch.arange(300)[None] % model.get_input_embeddings().num_embeddings
+    with torch.inference_mode():
+        assert torch.equal(model(input_ids=ids).logits, librarys(input_ids=ids).logits)
 
 
 def test_a_random_model_can_have_a_real_tokenizer(shared_data: Path) -> None:

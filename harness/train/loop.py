@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
@@ -56,6 +56,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         self.schedule, self.params = schedule, params
         self.parts: list[Tensor] = []
         """Of each micro-batch since the last log: its share of the step's loss and its parts."""
+        self.is_crowded = False
+        """Whether others' use of the GPU decided how many examples went through the model at once."""
         super().__init__(**settings)
 
     def get_train_dataloader(self) -> "DataLoader[Batch]":
@@ -118,7 +120,10 @@ def train(
         events.note("this model's attention cannot be packed: batches are padded")
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     sizes, counted = data.train.sizes().tolist(), data.train.counted().tolist()
-    deal = _merged(params.model_copy(update={"packing": packed}), model, sizes, device, processes)
+    room = _room(device)
+    as_packed = params.model_copy(update={"packing": packed})
+    deal = _merged(as_packed, model, sizes, room and room.free, processes)
+    alone = _merged(as_packed, model, sizes, room and room.whole, processes)
     examples = f"{deal.batch_size} examples"
     if deal.accumulation != params.accumulation:
         events.note(f"{examples} at once, as the GPU has room for them by the estimate")
@@ -136,6 +141,7 @@ def train(
         processing_class=tokenizer,
         peft_config=models.lora_config(model, params),
     )
+    trainer.is_crowded = deal.accumulation != alone.accumulation
     _keep_trained_weights_whole(trainer.model)
     trainer.remove_callback(PrinterCallback)
     held_out = data.held_out
@@ -163,13 +169,13 @@ def _smaller(params: Train) -> str:
 
 
 def _merged(
-    params: Train, model: PreTrainedModel, sizes: list[int], device: str, processes: int
+    params: Train, model: PreTrainedModel, sizes: list[int], room: float | None, processes: int
 ) -> Train:
     """With the micro-batches that this process runs, where it is free to choose: without padding, and
-    without dropout, whose draws would be others."""
+    without dropout, whose draws would be others. `room`: bytes of the GPU; None without one."""
     config = model.config.to_dict()
     dropout = [value for name, value in config.items() if "drop" in name]
-    shape, room = shapes.from_config(config), _room(device)
+    shape = shapes.from_config(config)
     if (
         room is None
         or shape is None
@@ -183,12 +189,20 @@ def _merged(
     return fitting.merged(params, shape, room, sizes)
 
 
-def _room(device: str) -> float | None:
-    """Bytes of the GPU that this training can have: what is free, and what it holds already."""
+class _Room(NamedTuple):
+    """Bytes of the GPU: what this training can have now, and what it could alone on it."""
+
+    free: float
+    whole: float
+
+
+def _room(device: str) -> _Room | None:
+    """What is free, and what this process holds already."""
     if device != "cuda":
         return None
     free, total = torch.cuda.mem_get_info()
-    return float(min(free + torch.cuda.memory_reserved(), fitting.USABLE * total))
+    whole = fitting.USABLE * total
+    return _Room(min(free + torch.cuda.memory_reserved(), whole), whole)
 
 
 def _is_cast_by_autocast(params: Train) -> bool:

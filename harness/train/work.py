@@ -78,6 +78,8 @@ def train_here(
     with memory_for("writing the model", SAVED):
         beside = _save(trainer, tokenizer, call, params, source, rank)
     differing = arithmetic.why_not_repeatable(device, params, trainer.model, processes)
+    if trainer.is_crowded:
+        differing.append("others' use of the GPU decided how many examples went at once")
     used = {
         "parameters": parameters,
         "trained_parameters": _trained(trainer.model),

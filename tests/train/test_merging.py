@@ -16,10 +16,15 @@ GIB = 2**30
 
 
 def trained(
-    folder: Path, room: float | None, monkeypatch: pytest.MonkeyPatch, **settings: Any
+    folder: Path,
+    free: float | None,
+    monkeypatch: pytest.MonkeyPatch,
+    whole: float = GIB,
+    **settings: Any,
 ) -> tuple[StageResult, list[dict[str, Any]]]:
     """With so much room on a GPU, which the CPU stands in for; None: on a CPU."""
     folder.mkdir()
+    room = None if free is None else loop._Room(free, whole)
     monkeypatch.setattr(loop, "_room", lambda _: room)
     result = run(call := a_call(folder, **settings))
     return result, [json.loads(line) for line in (call.folder / "trainer_log.jsonl").open()]
@@ -59,6 +64,16 @@ def test_a_step_that_has_room_is_one_micro_batch_with_the_same_losses_and_the_ma
     losses = [line["loss"] for line in log]
     assert [line["loss"] for line in merged_log] == pytest.approx(losses, rel=1e-5)
     assert [line["tokens"] for line in merged_log] == [line["tokens"] for line in log]
+
+
+def test_where_others_on_the_gpu_decided_how_many_went_at_once_the_manifest_claims_no_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, _ = trained(tmp_path / "alone", GIB, monkeypatch)
+    assert result.used["deterministic"]
+    result, _ = trained(tmp_path / "crowded", 1, monkeypatch)
+    assert not result.used["deterministic"]
+    assert any("others' use of the GPU decided" in note for note in result.notes)
 
 
 @pytest.mark.parametrize(
@@ -107,4 +122,4 @@ def test_the_room_is_what_is_free_or_held_and_never_all_of_a_gpu(
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: GIB)
     for free, room in ((3 * GIB, 4 * GIB), (9 * GIB, 0.92 * 10 * GIB)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda free=free: (free, 10 * GIB))
-        assert loop._room("cuda") == room
+        assert loop._room("cuda") == (room, 0.92 * 10 * GIB)

@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install smoke results twins twins-covering test test-docker lint lock images clean
+.PHONY: help install smoke results twins twins-covering test test-docker test-gpu lint lock images clean
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ test: install ## Everything that needs neither Docker nor a GPU
 
 test-docker: install ## Tests of and in the images; `make images` first
 	.venv/bin/pytest -m docker
+
+test-gpu: install ## Tests on a GPU
+	.venv/bin/pytest -m gpu
 
 lint: install ## ruff and mypy
 	.venv/bin/ruff check

@@ -85,7 +85,7 @@ def _gpu() -> Finding:
     """Those that a run would use, and what the pinned images' CUDA cannot do with them."""
     devices = gpus.visible()
     if not devices:
-        state = gpus.what_is_there() if gpus.is_there() else "none"
+        state = gpus.what_is_there() if gpus.is_there() or gpus.fault_of_tool() else "none"
         return Finding(False, "GPU", state, "training of real models in reasonable time")
     faults = list(dict.fromkeys(why for gpu in devices if (why := gpus.cannot(gpu))))
     prevents = f"the CUDA images and torch for CUDA 13: {'; '.join(faults)}" if faults else ""

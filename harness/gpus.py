@@ -100,9 +100,14 @@ def choose(count: int, work: str) -> tuple[Gpu, ...]:
     )
 
 
+def fault_of_tool() -> str:
+    """What nvidia-smi says where it is there and fails; else empty."""
+    return _asked()[1]
+
+
 def what_is_there() -> str:
     """This machine's, and how many of them the caller lets be used, in words."""
-    present, fault = _there(), _asked()[1]
+    present, fault = _there(), fault_of_tool()
     if not present:
         return f"nvidia-smi does not find one: {fault}" if fault else "there is none here"
     here = f"there {'is' if len(present) == 1 else 'are'} {len(present)} here: "

@@ -65,7 +65,6 @@ def test_a_gpu_whose_driver_does_not_answer_is_told_in_its_words(
 ) -> None:
     give_gpus(monkeypatch)
     assert doctor._gpu().state == "none"
-    monkeypatch.setattr(gpus, "_nodes", lambda: [Path("/dev/nvidia0")])
     monkeypatch.setattr(gpus, "_asked", lambda: ((), "Failed to initialize NVML"))
     assert doctor._gpu().state == "nvidia-smi does not find one: Failed to initialize NVML"
 

@@ -137,9 +137,18 @@ def check_gpus(stages: Sequence[StagePlan], cuda_13: bool) -> None:
     """Whether each stage can have its GPUs. `cuda_13`: they run with the CUDA of the pinned images.
 
     Raises:
-        InputError: there are too few, or a driver or a card is too old.
+        InputError: there are too few, a driver or a card is too old, or none is used and a training
+            asks for what only they can do.
     """
     if environment.accelerator() != "cuda":
+        for stage in stages:
+            train = stage.params.get("train")
+            if isinstance(train, Train) and (setting := train.of_gpus_alone()):
+                raise InputError(
+                    f"row {stage.row}: {setting}, and none is used here",
+                    f"Set {setting.partition(':')[0]}: false, or run it where there is one "
+                    "(`harness doctor` shows what is here).",
+                )
         return
     for stage in stages:
         work = f"row {stage.row}: its {stage.stage} stage"

@@ -172,6 +172,12 @@ class Train(Spec):
     )
     """Left open: as often as costs less than 3 % of the time."""
 
+    def of_gpus_alone(self) -> str:
+        """What only a GPU can carry out, and why, in words; empty where nothing is."""
+        if self.liger_kernels:
+            return "train.liger_kernels: they run on a GPU"
+        return "train.tf32: it is a format of GPUs" if self.tf32 else ""
+
     @model_validator(mode="before")
     @classmethod
     def _fill_in_parts(cls, value: Any) -> Any:

@@ -56,12 +56,10 @@ def train_here(
     """Train in this process, as one of `processes`; all of them leave what the first one says."""
     logging.disable_progress_bar()
     device = available_device()
-    if params.liger_kernels and device != "cuda":
-        raise InputError("train.liger_kernels: they run on a GPU, and there is none here")
+    if device != "cuda" and (setting := params.of_gpus_alone()):
+        raise InputError(f"{setting}, and none is used here")
     if params.liger_kernels:
         prepare_triton()
-    if params.tf32 and device != "cuda":
-        raise InputError("train.tf32: it is a format of GPUs, and there is none here")
     notes = precision_notes(device, params.precision) if rank == 0 else []
     threads = _make_repeatable(device, params, processes)
     shape = shape_of(source, call.inputs, len(tokenizer))

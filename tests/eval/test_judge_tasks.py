@@ -81,7 +81,7 @@ class Knowing(package.Scorer):
 
     def __init__(self, choose: Any) -> None:
         self.choose, self.cut = choose, []
-        self._rank, self._world_size = 0, 1
+        self._rank, self._world_size, self.batch_size_per_gpu = 0, 1, 1
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
         self.cut = [False] * len(requests)

@@ -243,6 +243,19 @@ def test_a_build_of_torch_for_the_cpu_is_refused_beforehand_where_a_gpu_is_to_be
     LocalExecutor().check(plan.stages)
 
 
+@pytest.mark.parametrize("setting", ["tf32", "liger_kernels"])
+def test_what_only_a_gpu_can_do_is_refused_before_anything_runs_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    give_gpus(monkeypatch)
+    spec = write_row(tmp_path / "specs", train={"steps": 1, setting: True})
+    (plan,) = planned(tmp_path / "volume", spec)
+    with pytest.raises(InputError, match=rf"row one: train\.{setting}: .* none is used here") as e:
+        LocalExecutor().check(plan.stages)
+    assert f"Set train.{setting}: false" in e.value.hint
+    LocalExecutor().check([stage for stage in plan.stages if stage.stage == "gen"])
+
+
 def test_the_key_and_the_work_of_a_stopped_stage_do_not_depend_on_the_gpu_it_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

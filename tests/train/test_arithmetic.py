@@ -200,7 +200,7 @@ def test_tf32_is_refused_where_it_would_do_nothing(
 ) -> None:
     with pytest.raises(ValidationError, match="tf32 has no effect with precision: bfloat16"):
         Train(tf32=True, precision="bfloat16")
-    with pytest.raises(InputError, match=r"train\.tf32: .* there is none here"):
+    with pytest.raises(InputError, match=r"train\.tf32: .* none is used here"):
         run(train_call(tmp_path, tf32=True))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     with pytest.raises(InputError, match=r"train\.tf32: A Card has no TF32"):

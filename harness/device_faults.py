@@ -14,12 +14,13 @@ from typing import NamedTuple
 from harness.errors import HarnessError
 
 CPU_ALLOCATION = re.compile(
-    r"(can't|cannot) allocate memory|DefaultCPUAllocator|std::bad_alloc", re.I
+    r"(can't|cannot) allocate memory(?! in static TLS)|DefaultCPUAllocator|std::bad_alloc", re.I
 )
-"""Of torch's allocator, the kernel's (ENOMEM, as mmap has it) and C++'s."""
+"""Of torch's allocator, the kernel's (ENOMEM, as mmap has it) and C++'s; a library that is loaded too late
+for its thread-local data is no want of memory."""
 ALLOCATION = re.compile(
     # torch's and CUDA's own, cuMemCreate's ("driver error"), bitsandbytes', NCCL's, Triton's loader.
-    r"out of memory"
+    r"\b(CUDA|HIP|NCCL|Error)\b[^\n]{0,80}out of memory"
     r"|failed to CUDA (host )?[cm]?alloc"
     r"|\b[A-Z]+(_STATUS|_STATUS_INTERNAL_ERROR_\w+)?_ALLOC(ATION)?_FAILED\b"
     # What a library that cannot allocate its own working memory says when it is first called.
@@ -130,6 +131,14 @@ def as_fault(error: BaseException) -> HarnessError | None:
     return HarnessError(f"the GPU failed: {text or type(first).__name__}", _what_to_do(text))
 
 
+def log(error: BaseException) -> None:
+    """Write what the libraries themselves said into the stage's log, where the person at the terminal
+    is told it in our words."""
+    for cause in _chain(error):
+        if not isinstance(cause, HarnessError):
+            print(f"{type(cause).__name__}: {cause}", file=sys.stderr)
+
+
 def smaller_batch(setting: str, size: int) -> str:
     """What to do where memory ran out with so many at a time, of a stage that keeps what is done."""
     less = f"Set {setting}: {size // 2}, with which the stage begins anew: it is part of the key."
@@ -171,8 +180,15 @@ def gpu_room() -> Room | None:
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """The error and those that it came of; a HarnessError has said already what it is."""
+    for cause in _chain(error):
+        if isinstance(cause, HarnessError):
+            return
+        yield cause
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
     at: BaseException | None = error
-    while at is not None and not isinstance(at, HarnessError):
+    while at is not None:
         yield at
         at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
 
@@ -196,7 +212,8 @@ def _is_accelerators(error: BaseException) -> bool:
 
 
 def _is_of_libraries(error: BaseException) -> bool:
-    return isinstance(error, RuntimeError) or type(error).__name__ == "SafetensorError"
+    is_runtimes = isinstance(error, RuntimeError) and not isinstance(error, RecursionError)
+    return is_runtimes or type(error).__name__ == "SafetensorError"
 
 
 def _gib(size: float) -> str:

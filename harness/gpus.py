@@ -189,7 +189,7 @@ def _asked() -> tuple[tuple[Gpu, ...], str]:
             lines = f"{e.stdout or ''}\n{e.stderr or ''}".strip().splitlines()
             fault = lines[0] if lines else f"exit code {e.returncode}"
         except (OSError, ValueError, subprocess.SubprocessError) as e:
-            fault = f"what it says cannot be read ({e})"
+            return (), f"what it says cannot be read ({e})"
     return (), fault
 
 
@@ -202,10 +202,15 @@ def _say(tool: str, *options: str) -> list[str]:
 
 
 def _rows(tool: str, fields: Sequence[str]) -> list[dict[str, str]]:
-    """Raises ValueError for a line with fewer fields; the last, the name, may hold commas."""
+    """Of its lines those that tell of a GPU: warnings, and cards that are lost, stand between them. The
+    last field, the name, may hold commas. Raises ValueError where it is none of them."""
     lines = _say(tool, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits")
-    cut = len(fields) - 1
-    return [dict(zip(fields, line.strip().split(", ", cut), strict=True)) for line in lines]
+    split = [line.strip().split(", ", len(fields) - 1) for line in lines]
+    rows = [dict(zip(fields, row, strict=True)) for row in split if len(row) == len(fields)]
+    usable = [r for r in rows if r["index"].isdigit() and r["uuid"].startswith(("GPU-", "MIG-"))]
+    if lines and not usable:
+        raise ValueError(lines[0].strip())
+    return usable
 
 
 def _gpus(tool: str, rows: Sequence[Mapping[str, str]]) -> Iterator[Gpu]:
@@ -239,6 +244,6 @@ def _parts(lines: Sequence[str]) -> dict[int, list[tuple[str, str]]]:
 
 def _size(mebibytes: str) -> int:
     """A GPU that shares the CPU's memory has none of its own to name."""
-    if mebibytes.startswith("["):
+    if not mebibytes.isdigit():
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return int(mebibytes) * 2**20

@@ -51,6 +51,7 @@ def main(argv: list[str]) -> int:
         with _alone(call):
             _run(call)
     except HarnessError as e:
+        device_faults.log(e)
         return _fail(e.message, e.hint, e.exit_code)
     except KeyboardInterrupt:
         return _fail("stopped", "", Interrupted.exit_code)
@@ -142,6 +143,7 @@ def _end_with_parent() -> None:
 def _unforeseen(call: StageCall, error: Exception) -> int:
     fault = device_faults.as_fault(error)
     if fault is not None:
+        device_faults.log(error)
         return _fail(fault.message, fault.hint, fault.exit_code)
     traceback.print_exc()
     return _fail(

@@ -39,6 +39,8 @@ HUB_CLIENT = (
 """What the hub's client reads besides."""
 DIAGNOSIS = ("CUDA_LAUNCH_BLOCKING", "NCCL_DEBUG")
 """With what a GPU's fault is looked for: the caller's values reach a stage, in a container too."""
+TF32 = ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE")
+"""With these float32 would be TF32, or would not be, whatever the row says."""
 API_KEY = re.compile(r"(^|_)API_KEY(_FILE)?$", re.IGNORECASE)
 NO_PROXY = ("NO_PROXY", "no_proxy")
 PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
@@ -64,7 +66,7 @@ def withheld(
     stage: str, network: bool, own: Iterable[str] = (), others: Iterable[str] = ()
 ) -> set[str]:
     """Those of the caller's variables that are none of a stage's business: where the hub is and the
-    token for it, the way to a network, and keys.
+    token for it, the way to a network, keys, and what would undo the row's arithmetic.
 
     `own`: the keys that the stage uses; `others`: keys that rows name, whatever they are called.
     """
@@ -73,7 +75,7 @@ def withheld(
     keys |= {variable for name in others for variable in of_key(name)}
     ways = {name for name in os.environ if name.lower().endswith("_proxy")}
     used = {variable for name in own for variable in of_key(name)}
-    return ({*hub, *keys} - used) | (set() if network else ways)
+    return ({*hub, *keys} - used) | {*TF32} | (set() if network else ways)
 
 
 @contextlib.contextmanager

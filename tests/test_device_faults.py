@@ -89,6 +89,11 @@ FAILED: dict[str, Exception] = {
     "a timeout": RuntimeError("Watchdog caught collective operation timeout: WorkNCCL(SeqNum=3)"),
 }
 OTHERS: dict[str, Exception] = {
+    "a library loaded too late": RuntimeError(
+        "libgomp.so.1.0.0: cannot allocate memory in static TLS block"
+    ),
+    "words of a text": RuntimeError("no answer for sample 17: 'My program says out of memory'"),
+    "recursion": RecursionError("CUDA out of memory"),
     "Triton's shared memory": RuntimeError(
         "out of resource: shared memory, Required: 131072, Hardware limit: 101376"
     ),

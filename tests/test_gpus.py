@@ -93,6 +93,21 @@ def test_a_broken_driver_is_no_gpu_and_its_words_are_told(
         gpus.choose(1, "it")
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "WARNING: infoROM is corrupted at gpu 0000:3B:00.0",
+        "Unable to determine the device handle for GPU1: 0000:3B:00.0: Unknown Error",
+        "1, [GPU is lost], [GPU is lost], [GPU is lost], [GPU is lost], [GPU is lost], [GPU is lost]",
+    ],
+)
+def test_a_line_that_tells_of_no_gpu_hides_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    smi(tmp_path, monkeypatch, f"{line(0)}\necho '{odd}'")
+    assert gpus.visible() == (A100,)
+
+
 def test_a_gpu_that_shares_the_machines_memory_has_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

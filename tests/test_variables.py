@@ -108,3 +108,8 @@ def test_what_a_gpus_fault_is_looked_for_with_reaches_every_stage(
     for stage in ("train", "answer", "judge", "export"):
         assert variables.given(stage)["CUDA_LAUNCH_BLOCKING"] == "1"
         assert "NCCL_DEBUG" not in variables.given(stage)
+
+
+def test_what_would_undo_a_rows_float32_reaches_no_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stage in ("train", "answer", "judge"):
+        assert variables.withheld(stage, network=True) >= set(variables.TF32)

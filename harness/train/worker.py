@@ -26,6 +26,7 @@ def main(argv: list[str]) -> int:
         # Threads that still talk to the other processes would abort an orderly end now and then.
         os._exit(0)
     except HarnessError as e:
+        device_faults.log(e)
         fault = e.message, e.hint, e.exit_code
     except KeyboardInterrupt:
         fault = "stopped", "", Interrupted.exit_code
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> int:
 def _unforeseen(error: Exception) -> tuple[str, str, int]:
     fault = device_faults.as_fault(error)
     if fault is not None:
+        device_faults.log(error)
         return fault.message, fault.hint, fault.exit_code
     traceback.print_exc()
     if not isinstance(error, OSError):

@@ -16,8 +16,8 @@ from harness.errors import HarnessError
 CPU_ALLOCATION = re.compile(
     r"(can't|cannot) allocate memory(?! in static TLS)|DefaultCPUAllocator|std::bad_alloc", re.I
 )
-"""Of torch's allocator, the kernel's (ENOMEM, as mmap has it) and C++'s; a library that is loaded too late
-for its thread-local data is no want of memory."""
+"""Of torch's allocator, the kernel's (ENOMEM, as mmap has it) and C++'s. A library that is loaded too
+late for its thread-local data is no want of memory."""
 ALLOCATION = re.compile(
     # torch's and CUDA's own, cuMemCreate's ("driver error"), bitsandbytes', NCCL's, Triton's loader.
     r"\b(CUDA|HIP|NCCL|Error)\b[^\n]{0,80}out of memory"

@@ -132,10 +132,10 @@ def as_fault(error: BaseException) -> HarnessError | None:
 
 
 def log(error: BaseException) -> None:
-    """Write what the libraries themselves said into the stage's log, where the person at the terminal
-    is told it in our words."""
+    """Write what the libraries said of a device into the stage's log, where the person at the terminal
+    is told it in our words. Of other faults nothing: a server's answer may hold what no log may."""
     for cause in _chain(error):
-        if not isinstance(cause, HarnessError):
+        if _is_memory(cause) or _is_accelerators(cause):
             print(f"{type(cause).__name__}: {cause}", file=sys.stderr)
 
 

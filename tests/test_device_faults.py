@@ -217,3 +217,15 @@ def test_what_a_gpu_says_when_its_memory_runs_out_is_known(small_gpu: None) -> N
     fault = as_fault(error)
     assert fault is not None
     assert "GiB) ran out" in fault.message
+
+
+def test_the_log_has_a_devices_words_and_no_others(capsys: pytest.CaptureFixture[str]) -> None:
+    """A server may answer with the key that it was sent."""
+    for cause in (MEMORY["torch"], RuntimeError("no such key: sk-1234567890")):
+        fault = HarnessError("told in our words")
+        fault.__cause__ = cause
+        device_faults.log(fault)
+    err = capsys.readouterr().err
+    assert str(MEMORY["torch"]) in err
+    assert "sk-" not in err
+    assert "our words" not in err

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness import events
 from harness.call import StageCall
@@ -28,9 +27,6 @@ from harness.modeling.load import (
 )
 from harness.spec.answer import VLLM_FOR_MANY, Answer, TransformersEngine
 from harness.spec.model_source import ModelSource
-
-if TYPE_CHECKING:
-    pass
 
 MANY = 100
 """Prompts from which on it is said what would answer them sooner."""

@@ -2,7 +2,6 @@
 
 import inspect
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from harness.eval.batch import sample
 from harness.eval.decode import Asked, Decoder
 from harness.modeling.load import bytes_tokenizer
 from harness.spec.answer import Decoding
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 END, PAD = 257, 256
 SMALL = {
@@ -36,15 +37,6 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         {name: value for name, value in SMALL.items() if name != "num_key_value_heads"},
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models so small are slower with several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def model_of(kind: str, config: dict[str, Any]) -> Any:

@@ -1,6 +1,5 @@
 """Masks of decoding steps: as the library makes them itself, but nothing is read from the device."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +10,8 @@ from harness.eval.batch import Answering, Batch, random_numbers
 from harness.eval.decode import Asked, Decoder
 from harness.eval.masks import step_masks, windows_of
 from tests.eval.test_decode import MODELS, OLD, SMALL, WINDOW, decoder, model_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 READ = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select", "_unique2")
 """Operators whose result, or whose shape, the CPU waits for a GPU for."""
@@ -42,14 +43,6 @@ class Reads(TorchDispatchMode):
         if name in READ or by_mask:
             self.found.append(name)
         return func(*args, **(kwargs or {}))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def advanced(made: Decoder, lengths: list[int], empty: bool = False) -> tuple[Any, list[str]]:

@@ -15,6 +15,10 @@ from harness.spec.train import Quantization
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+UNKNOWN = "the server was started elsewhere"
+UNQUANTIZED = "the adapter is on the unquantised base"
+"""How what is told of a base begins: a replay tells it again, and all else is found anew."""
+
 
 @dataclass
 class Base:
@@ -30,7 +34,10 @@ def base_of(call: StageCall, cannot: str = "", is_known: bool = True) -> Base:
     """`cannot`: why what evaluates cannot quantise the base; empty where it can. `is_known`: whether
     it can be known what it does. A replay tells what the recorded run did."""
     if call.replay:
-        return Base(deviations=_manifest(call, "recorded").get("deviations", []))
+        recorded = _manifest(call, "recorded").get("deviations", [])
+        return Base(
+            deviations=[told for told in recorded if told.startswith((UNKNOWN, UNQUANTIZED))]
+        )
     asked = call.params.get(QUANTIZATION)
     quantization = Quantization.model_validate(asked) if asked else _trained_quantization(call)
     if quantization is None:
@@ -38,8 +45,8 @@ def base_of(call: StageCall, cannot: str = "", is_known: bool = True) -> Base:
     how = f"{quantization.type}{' with double quantisation' if quantization.double else ''}"
     if not is_known:
         unknown = (
-            "the server was started elsewhere, and whether its base is quantised as the one that was "
-            f"trained ({how}) is not known"
+            f"{UNKNOWN}, and whether its base is quantised as the one that was trained ({how}) is not "
+            "known"
         )
         return Base(None, {QUANTIZATION: "not known"}, deviations=[unknown])
     if asked and not cannot:
@@ -47,8 +54,8 @@ def base_of(call: StageCall, cannot: str = "", is_known: bool = True) -> Base:
         return Base(quantization, {QUANTIZATION: quantization.model_dump()}, [note])
     reason = f" ({cannot})" if asked else ""
     other = (
-        f"the adapter is on the unquantised base{reason}, another model than the one that was trained, "
-        f"whose base was quantised to {how}"
+        f"{UNQUANTIZED}{reason}, another model than the one that was trained, whose base was "
+        f"quantised to {how}"
     )
     return Base(None, {QUANTIZATION: "none"}, deviations=[other])
 

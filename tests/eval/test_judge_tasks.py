@@ -292,12 +292,15 @@ def test_a_replay_makes_every_file_again_without_data_or_model(
     recorded.mkdir()
     for name, content in kept(call, result).items():
         (recorded / name).write_bytes(content)
+    manifest = {"deviations": result.deviations}
+    (recorded / "manifest.json").write_text(json.dumps(manifest))
     again = tasks_call(tmp_path, data=tmp_path / "nowhere", model={"path": {"path": "nowhere"}})
     again = StageCall(**{**vars(again), "replay": True, "inputs": {"recorded": str(recorded)}})
     replayed = judge.run(again)
     assert kept(again, replayed) == kept(call, result)
     assert (replayed.metrics, replayed.counts) == (result.metrics, result.counts)
     assert replayed.findings == result.findings
+    assert replayed.deviations == result.deviations != []
 
 
 def test_a_replay_computes_the_scores_from_the_log_likelihoods(

@@ -12,7 +12,7 @@ import pytest
 import setuptools  # noqa: F401  # requirements/install.py imports pip, after which this cannot be imported
 import yaml
 
-from harness import variables
+from harness import environment, variables
 from harness.executors import HOST, serving
 
 ROOT = Path(__file__).parents[2]
@@ -194,6 +194,8 @@ def test_the_train_image_for_cuda_alone_keeps_a_c_compiler_and_no_lists_of_packa
     (run,) = re.findall(r"^RUN .+ compiler gcc$", installing["cuda"], re.M)
     for mount in ("id=extra_ca", "tmpfs,target=/var/lib/apt/lists", "tmpfs,target=/var/cache/apt"):
         assert mount in run
+    assert re.search(rf"^LABEL {environment.COMPILER_LABEL}=gcc$", installing["cuda"], re.M)
+    assert environment.COMPILER_LABEL not in installing["extensions"] + stages["cpu"]
     assert "extensions.py" not in text("Dockerfile.eval")
 
 

@@ -129,6 +129,20 @@ def test_a_dockerfile_states_the_digests_of_its_locks(image: str) -> None:
     assert stated == [hashlib.sha256(lock(name).read_bytes()).hexdigest() for name in names]
 
 
+def test_make_lock_writes_the_digest_of_every_lock_into_its_dockerfile(tmp_path: Path) -> None:
+    (tmp_path / "requirements").mkdir()
+    for path in (ROOT / "requirements").glob("*.txt"):
+        shutil.copy(path, tmp_path / "requirements")
+    for image in DOCKERFILES:
+        old = re.sub(r"LOCK_DIGEST=\w+", f"LOCK_DIGEST={'0' * 64}", text(f"Dockerfile.{image}"))
+        (tmp_path / f"Dockerfile.{image}").write_text(old)
+    script = text("requirements/lock")
+    end = "set -e\n" + script[script.index("digest() {") :]
+    subprocess.run(["bash", "-c", end], cwd=tmp_path / "requirements", check=True)
+    for image in DOCKERFILES:
+        assert (tmp_path / f"Dockerfile.{image}").read_text() == text(f"Dockerfile.{image}")
+
+
 @pytest.mark.parametrize("image", DOCKERFILES)
 def test_every_pip_run_in_a_dockerfile_gets_the_proxy_settings_and_leaves_no_trace(
     image: str,

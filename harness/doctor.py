@@ -19,6 +19,8 @@ KEYS = ("OPENAI_API_KEY", "MISTRAL_API_KEY", "HF_TOKEN")
 LOW_DISK_BYTES = 20e9
 """A 1.8B model with optimizer checkpoints needs about this much."""
 
+SLOW = "training of real models in reasonable time"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -78,6 +80,9 @@ def _image(client: Any, stage: str) -> Finding:
         return Finding(False, f"image {tag}", "not built", build)
     if image.labels.get("harness.lock") != environment.lock_digest(name):
         return Finding(False, f"image {tag}", "built from another lock", build)
+    if name == "train-cuda" and environment.COMPILER_LABEL not in image.labels:
+        prevents = f"train.liger_kernels; build it anew: {environment.build_command('train')}"
+        return Finding(False, f"image {tag}", "lock current, but no C compiler in it", prevents)
     return Finding(True, f"image {tag}", f"{image.attrs['Size'] / 1e9:.1f} GB, lock current")
 
 
@@ -86,20 +91,28 @@ def _gpu() -> Finding:
     devices = gpus.visible()
     if not devices:
         state = gpus.what_is_there() if gpus.is_there() or gpus.fault_of_tool() else "none"
-        return Finding(False, "GPU", state, "training of real models in reasonable time")
-    faults = list(dict.fromkeys(why for gpu in devices if (why := gpus.cannot(gpu))))
-    prevents = f"the CUDA images and torch for CUDA 13: {'; '.join(faults)}" if faults else ""
+        prevents = SLOW
+        if environment.fault_of_gpu():
+            prevents = f"stages with a model. {gpus.MEND_DRIVER} Or: {gpus.CPU_INSTEAD}"
+        return Finding(False, "GPU", state, prevents)
+    if environment.accelerator() != "cuda":
+        by = "HARNESS_ACCELERATOR" if os.environ.get("HARNESS_ACCELERATOR") else "this image"
+        state = f"not used, for {by} says cpu: {gpus.counted(devices)}"
+        return Finding(False, "GPU", state, SLOW)
+    faults = [f"{why}. {gpus.remedy(gpu)}" for gpu in devices if (why := gpus.cannot(gpu))]
+    prevents = f"the CUDA images and torch for CUDA 13: {' '.join(dict.fromkeys(faults))}"
+    prevents = prevents if faults else ""
     return Finding(not faults, "GPU", "; ".join(map(_facts, devices)), prevents)
 
 
 def _facts(gpu: Gpu) -> str:
-    facts = [str(gpu)]
+    facts = [f"{gpu.index} {gpu.name}" + (f" ({gpu.uuid})" if gpu.uuid else "")]
     if gpu.size:
         facts.append(gib(gpu.size))
     if gpu.driver:
         facts.append(f"driver {gpu.driver}")
     if gpu.capability is not None:
-        emulated = ", which emulates bfloat16" if gpu.capability < gpus.BFLOAT16 else ""
+        emulated = ", which emulates bfloat16" if gpus.emulates_bfloat16(gpu) else ""
         facts.append(gpus.sm(gpu.capability) + emulated)
     return ", ".join(facts)
 

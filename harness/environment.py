@@ -53,6 +53,9 @@ FAMILY = {"gen": "gen", "train": "train", "answer": "eval", "judge": "eval"}
 IMAGE_FILE = Path(os.environ.get("HARNESS_IMAGE_FILE", "/opt/harness/image.json"))
 """Baked into each image: its name, its lock's digest and its base."""
 
+COMPILER_LABEL = "harness.compiler"
+"""Names the C compiler of an image that holds one."""
+
 
 def root() -> Path:
     """The checkout (or, inside an image, the folder) that holds harness/ and requirements/."""
@@ -135,6 +138,18 @@ def command_line(command: str, arguments: str, service: str = "eval", mount: str
 def lacks_cuda() -> bool:
     """Whether a GPU is to be used, and torch here is a build for the CPU."""
     return accelerator() == "cuda" and installed_packages().get("torch", "").endswith("+cpu")
+
+
+def has_cuda_13() -> bool:
+    """Whether the packages here are for CUDA 13."""
+    return installed_packages().get("nvidia-cuda-runtime", "").startswith("13.")
+
+
+def fault_of_gpu() -> str:
+    """What nvidia-smi says where it fails, and the CPU would be used with nobody having said so: there
+    may be a GPU. Else empty."""
+    meant = os.environ.get("HARNESS_ACCELERATOR") or current_image() is not None
+    return "" if meant or accelerator() == "cuda" else gpus.fault_of_tool()
 
 
 def build_command(services: str) -> str:

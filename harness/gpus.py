@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,11 @@ DEV, WSL = Path("/dev"), Path("/usr/lib/wsl/lib")
 TIMEOUT_S = 60
 """With eight GPUs and a driver that was not loaded yet, nvidia-smi takes half a minute."""
 UNNAMED = "NVIDIA GPU"
+_SHORT = len("GPU-01234567")
+"""So much of a UUID tells one from another, and CUDA takes its beginning."""
+MEND_DRIVER = (
+    "nvidia-smi has to work first: mostly the driver wants a reboot or to be installed anew."
+)
 CPU_INSTEAD = "HARNESS_ACCELERATOR=cpu works on the CPU instead"
 INSTALL_CUDA = "Install torch's build for CUDA: ACCELERATOR=cuda make install"
 
@@ -54,8 +60,13 @@ class Gpu:
         """What CUDA and container engines know it by."""
         return self.uuid or str(self.index)
 
+    @property
+    def is_part(self) -> bool:
+        """Whether MIG made it: CUDA shows a process one part alone, and NCCL joins none."""
+        return self.uuid.startswith("MIG-")
+
     def __str__(self) -> str:
-        return f"{self.index} {self.name}" + (f" ({self.uuid})" if self.uuid else "")
+        return f"{self.index} {self.name}" + (f" ({self.uuid[:_SHORT]})" if self.uuid else "")
 
 
 def is_there() -> bool:
@@ -69,35 +80,45 @@ def is_there() -> bool:
 def visible(environ: Mapping[str, str] = os.environ) -> tuple[Gpu, ...]:
     """Those that CUDA shows a process, in its order: of CUDA_VISIBLE_DEVICES (numbers as nvidia-smi
     counts, or UUIDs or their beginnings) what stands before the first that is not there."""
-    present = _there()
-    setting = environ.get(VISIBLE)
-    if setting is None:
-        return present
-    devices: list[Gpu] = []
-    for text in setting.split(","):
-        gpu = _find(text.strip(), present)
-        if gpu is None:
-            break
-        if gpu in devices:
-            return ()
-        devices.append(gpu)
-    return tuple(devices)
+    return _shown(environ.get(VISIBLE), _there())[0]
 
 
-def choose(count: int, work: str) -> tuple[Gpu, ...]:
-    """The first `count` of those that are visible, the same each time. `work`: what needs them.
+def choose(
+    count: int, work: str, setting: str = "train.launch.processes", instead: str = CPU_INSTEAD
+) -> tuple[Gpu, ...]:
+    """The first `count` of those that are visible, the same each time; of several none is a part.
+    `work`: what needs them; `setting`: what says how many; `instead`: a way out without them.
 
     Raises:
         InputError: there are fewer.
     """
     devices = visible() if count else ()
-    if len(devices) >= count:
-        return devices[:count]
+    usable = tuple(gpu for gpu in devices if count == 1 or not gpu.is_part)
+    if len(usable) >= count:
+        return usable[:count]
+    parts = "; parts of a GPU (MIG) work alone: NCCL joins no two" if usable != devices else ""
     raise InputError(
-        f"{work} needs {count} GPU{'s' if count > 1 else ''}, and {what_is_there()}",
-        f"{VISIBLE} says which may be used; train.launch.processes, or tensor_parallel of the engine "
-        f"vllm, how many are needed. {CPU_INSTEAD}. `harness doctor` shows what is there.",
+        f"{work} needs {count} GPU{'s' if count > 1 else ''}, and {what_is_there()}{parts}",
+        f"{_way_out(count, len(usable), setting)}{instead}. `harness doctor` shows what is there.",
     )
+
+
+def _way_out(count: int, usable: int, setting: str) -> str:
+    present = _there()
+    whole = [gpu for gpu in present if count == 1 or not gpu.is_part]
+    if fault_of_tool():
+        return f"{MEND_DRIVER} "
+    if not present:
+        return (
+            "A container has the GPUs that are passed in (compose.cuda.yaml, docker run --gpus). "
+        )
+    if len(whole) >= count:
+        ids = [gpu.uuid if gpu.is_part else str(gpu.index) for gpu in whole[:count]]
+        return f"Unset {VISIBLE}, or name {count} that are here ({VISIBLE}={','.join(ids)}). "
+    ways = f"Set {setting}: {max(1, usable)}, or run it where there are {count}. "
+    if len(whole) < len(present):
+        ways += "`sudo nvidia-smi -mig 0` makes a parted GPU whole. "
+    return ways
 
 
 def fault_of_tool() -> str:
@@ -110,10 +131,24 @@ def what_is_there() -> str:
     present, fault = _there(), fault_of_tool()
     if not present:
         return f"nvidia-smi does not find one: {fault}" if fault else "there is none here"
-    here = f"there {'is' if len(present) == 1 else 'are'} {len(present)} here: "
-    here += ", ".join(map(str, present))
+    here = f"there {'is' if len(present) == 1 else 'are'} {len(present)} here: {counted(present)}"
     setting = os.environ.get(VISIBLE)
-    return here if setting is None else f"{VISIBLE}={setting} shows {len(visible())}; {here}"
+    if setting is None:
+        return here
+    shown, why = _shown(setting, present)
+    return f"{VISIBLE}={setting} shows {len(shown)}{f' ({why})' if why else ''}; {here}"
+
+
+def counted(devices: Sequence[Gpu]) -> str:
+    """`NVIDIA A`, or `2 NVIDIA A, 1 NVIDIA B`."""
+    names = Counter(gpu.name for gpu in devices)
+    return ", ".join(f"{count} {name}" if len(names) > 1 else name for name, count in names.items())
+
+
+def numbered(devices: Sequence[Gpu]) -> str:
+    """`GPUs 0 NVIDIA A and 1 NVIDIA A`; a part, whose number is its GPU's, has its UUID besides."""
+    each = [str(gpu) if gpu.is_part else f"{gpu.index} {gpu.name}" for gpu in devices]
+    return f"GPU{'s' if len(each) > 1 else ''} {' and '.join(each)}"
 
 
 def restricted_to(chosen: Sequence[Gpu]) -> dict[str, str]:
@@ -123,12 +158,29 @@ def restricted_to(chosen: Sequence[Gpu]) -> dict[str, str]:
 
 def cannot(gpu: Gpu) -> str:
     """Why CUDA 13 cannot use it, as far as that is known; empty where it can."""
+    if gpu.capability is not None and gpu.capability < OLDEST:
+        return f"{gpu.name} is {sm(gpu.capability)}, and CUDA 13 is for {sm(OLDEST)} and newer"
     major = gpu.driver.partition(".")[0]
     if major.isdigit() and int(major) < DRIVER:
         return f"its driver is {gpu.driver}, and CUDA 13 needs {DRIVER} or newer"
-    if gpu.capability is not None and gpu.capability < OLDEST:
-        return f"{gpu.name} is {sm(gpu.capability)}, and CUDA 13 is for {sm(OLDEST)} and newer"
     return ""
+
+
+def remedy(gpu: Gpu) -> str:
+    """What to do about a card that CUDA 13 cannot use: no driver makes a card newer."""
+    if gpu.capability is not None and gpu.capability < OLDEST:
+        return f"No driver mends that: let it have another card ({VISIBLE})."
+    return "Update the driver."
+
+
+def emulates_bfloat16(gpu: Gpu) -> bool:
+    """Whether it can be used, and has no arithmetic in bfloat16."""
+    return gpu.capability is not None and gpu.capability < BFLOAT16 and not cannot(gpu)
+
+
+def emulation(name: str, capability: tuple[int, int]) -> str:
+    """What is told of a card without arithmetic in bfloat16."""
+    return f"{name} ({sm(capability)}) has no arithmetic in bfloat16: it is emulated, which is slow"
 
 
 def sm(capability: tuple[int, int]) -> str:
@@ -147,15 +199,34 @@ def words(recorded: Mapping[str, Any]) -> str:
     return f"{recorded['name']}{driver}"
 
 
-def _find(text: str, present: Sequence[Gpu]) -> Gpu | None:
+def _shown(setting: str | None, present: tuple[Gpu, ...]) -> tuple[tuple[Gpu, ...], str]:
+    """Those that CUDA shows a process, and why no more, where an entry of the setting says so."""
+    devices: list[Gpu] = []
+    for entry in setting.split(",") if setting is not None else ():
+        gpu, why = _find(entry.strip(), present)
+        if gpu is None:
+            return tuple(devices), why
+        if gpu in devices:
+            return (), f"{entry.strip()} names one again, and CUDA then shows none"
+        devices.append(gpu)
+    return present if setting is None else tuple(devices), ""
+
+
+def _find(text: str, present: Sequence[Gpu]) -> tuple[Gpu | None, str]:
+    """What an entry of the setting names, or why it names none."""
+    if not text:
+        return None, "an empty entry names none"
     if number := re.match(r"\+?\d+", text):
-        return next((gpu for gpu in present if gpu.index == int(number[0])), None)
-    if not text.startswith(("GPU-", "MIG-")):
-        return None
-    if present and not any(gpu.uuid for gpu in present):
-        return Gpu(UNNAMED, uuid=text)  # without nvidia-smi nobody says whether it is there
-    devices = [gpu for gpu in present if gpu.uuid.lower().startswith(text.lower())]
-    return devices[0] if len(devices) == 1 else None
+        devices = [gpu for gpu in present if gpu.index == int(number[0])][:1]
+    elif not text.startswith(("GPU-", "MIG-")):
+        return None, f"{text} is neither a GPU's number nor its UUID"
+    elif present and not any(gpu.uuid for gpu in present):
+        return Gpu(UNNAMED, uuid=text), ""  # without nvidia-smi nobody says whether it is there
+    else:
+        devices = [gpu for gpu in present if gpu.uuid.lower().startswith(text.lower())]
+    if len(devices) == 1:
+        return devices[0], ""
+    return None, f"{text} begins several UUIDs" if devices else f"no GPU here is {text}"
 
 
 def _nodes() -> list[Path]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness import doctor, gpus
+from harness import doctor, environment, gpus
 from harness.doctor import given_data
 from tests.helpers import give_gpus, some_gpus
 
@@ -47,8 +47,15 @@ def test_each_gpu_that_may_be_used_is_told_with_its_driver_and_capability(
 @pytest.mark.parametrize(
     ("facts", "prevents"),
     [
-        ({"driver": "550.54"}, "its driver is 550.54, and CUDA 13 needs 580 or newer"),
-        ({"capability": (6, 1)}, "NVIDIA H is sm_61, and CUDA 13 is for sm_75 and newer"),
+        (
+            {"driver": "550.54"},
+            "its driver is 550.54, and CUDA 13 needs 580 or newer. Update the driver.",
+        ),
+        (
+            {"capability": (6, 1), "driver": "550.54"},
+            "NVIDIA H is sm_61, and CUDA 13 is for sm_75 and newer. No driver mends that: let it have "
+            "another card (CUDA_VISIBLE_DEVICES).",
+        ),
     ],
 )
 def test_what_too_old_a_driver_or_card_prevents_is_told(
@@ -58,6 +65,29 @@ def test_what_too_old_a_driver_or_card_prevents_is_told(
     found = doctor._gpu()
     assert not found.there
     assert found.prevents == f"the CUDA images and torch for CUDA 13: {prevents}"
+    assert "emulates" not in found.state
+
+
+def test_gpus_that_are_there_and_not_used_are_no_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    give_gpus(monkeypatch, *some_gpus(2))
+    monkeypatch.setenv("HARNESS_ACCELERATOR", "cpu")
+    monkeypatch.setattr(environment, "accelerator", lambda: "cpu")
+    found = doctor._gpu()
+    assert not found.there
+    assert found.state == "not used, for HARNESS_ACCELERATOR says cpu: NVIDIA H"
+
+
+@pytest.mark.parametrize("labels", [{}, {"harness.compiler": "gcc"}])
+def test_a_train_image_for_cuda_from_before_its_compiler_is_told(
+    monkeypatch: pytest.MonkeyPatch, labels: dict[str, str]
+) -> None:
+    give_gpus(monkeypatch, *some_gpus(1))
+    labels["harness.lock"] = environment.lock_digest("train-cuda")
+    image = SimpleNamespace(labels=labels, attrs={"Size": 1})
+    client = SimpleNamespace(images=SimpleNamespace(get=lambda tag: image))
+    found = doctor._image(client, "train")
+    assert found.there == ("harness.compiler" in labels)
+    assert ("train.liger_kernels; build it anew" in found.prevents) != found.there
 
 
 def test_a_gpu_whose_driver_does_not_answer_is_told_in_its_words(
@@ -66,7 +96,10 @@ def test_a_gpu_whose_driver_does_not_answer_is_told_in_its_words(
     give_gpus(monkeypatch)
     assert doctor._gpu().state == "none"
     monkeypatch.setattr(gpus, "_asked", lambda: ((), "Failed to initialize NVML"))
-    assert doctor._gpu().state == "nvidia-smi does not find one: Failed to initialize NVML"
+    monkeypatch.delenv("HARNESS_ACCELERATOR", raising=False)
+    found = doctor._gpu()
+    assert found.state == "nvidia-smi does not find one: Failed to initialize NVML"
+    assert "HARNESS_ACCELERATOR=cpu" in found.prevents
 
 
 @pytest.mark.parametrize(

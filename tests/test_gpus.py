@@ -197,13 +197,85 @@ def test_too_few_are_refused_with_what_there_is(
     three(tmp_path, monkeypatch)
     assert gpus.choose(0, "it") == ()
     with pytest.raises(
-        InputError, match="it needs 4 GPUs, and there are 3 here: 0 NVIDIA A100"
+        InputError, match=r"it needs 4 GPUs, and there are 3 here: NVIDIA A100\n"
     ) as e:
         gpus.choose(4, "it")
-    assert UUIDS[2] in e.value.message
-    monkeypatch.setenv(gpus.VISIBLE, "1,5")
-    with pytest.raises(InputError, match="CUDA_VISIBLE_DEVICES=1,5 shows 1; there are 3 here"):
+    assert "Set train.launch.processes: 3, or run it where there are 4." in e.value.hint
+    assert gpus.VISIBLE not in e.value.hint
+    monkeypatch.setenv(gpus.VISIBLE, "1")
+    with pytest.raises(InputError, match="CUDA_VISIBLE_DEVICES=1 shows 1; there are 3 here") as e:
+        gpus.choose(2, "it", "tensor_parallel", "a way out")
+    assert e.value.hint == (
+        "Unset CUDA_VISIBLE_DEVICES, or name 2 that are here (CUDA_VISIBLE_DEVICES=0,1). a way out. "
+        "`harness doctor` shows what is there."
+    )
+
+
+def test_where_there_is_no_gpu_the_hint_speaks_of_none_and_where_the_driver_fails_of_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError) as e:
         gpus.choose(2, "it")
+    assert "A container has the GPUs that are passed in" in e.value.hint
+    assert "processes" not in e.value.hint
+    assert gpus.VISIBLE not in e.value.hint
+    smi(tmp_path, monkeypatch, "echo 'the driver does not answer'; exit 9")
+    with pytest.raises(InputError) as e:
+        gpus.choose(2, "it")
+    assert e.value.hint.startswith("nvidia-smi has to work first")
+    assert "passed in" not in e.value.hint
+
+
+@pytest.mark.parametrize(
+    ("named", "why"),
+    [
+        ("", "an empty entry names none"),
+        ("7", "no GPU here is 7"),
+        ("-1", "-1 is neither a GPU's number nor its UUID"),
+        ("1,1", "1 names one again, and CUDA then shows none"),
+        ("GPU-8932", "GPU-8932 begins several UUIDs"),
+        ("GPU-none,0", "no GPU here is GPU-none"),
+    ],
+)
+def test_why_the_callers_choice_leads_to_no_gpu_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, why: str
+) -> None:
+    three(tmp_path, monkeypatch)
+    monkeypatch.setenv(gpus.VISIBLE, named)
+    with pytest.raises(InputError) as e:
+        gpus.choose(1, "it")
+    assert f"{gpus.VISIBLE}={named} shows 0 ({why}); there are 3 here" in e.value.message
+
+
+def test_of_unlike_gpus_how_many_of_each_are_told() -> None:
+    other = replace(A100, name="NVIDIA B")
+    assert gpus.counted([A100, other, A100]) == "2 NVIDIA A100, 1 NVIDIA B"
+
+
+def test_parts_of_gpus_are_not_joined_and_whole_ones_beside_them_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smi(tmp_path, monkeypatch, "\n".join([PARTED, line(0, mig="Enabled"), line(1)]))
+    assert gpus.choose(1, "it")[0].is_part
+    with pytest.raises(InputError, match=r"there are 3 here: .*; parts of a GPU \(MIG\) work") as e:
+        gpus.choose(2, "it")
+    assert "Set train.launch.processes: 1," in e.value.hint
+    assert "nvidia-smi -mig 0" in e.value.hint
+    script = [PARTED, line(0, mig="Enabled"), line(1), line(2)]
+    smi(tmp_path, monkeypatch, "\n".join(script))
+    assert [gpu.uuid for gpu in gpus.choose(2, "it")] == [*UUIDS[1:]]
+
+
+def test_a_driver_that_fails_where_nothing_else_tells_of_a_gpu_is_a_fault_unless_the_cpu_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert environment.fault_of_gpu() == ""
+    smi(tmp_path, monkeypatch, "echo 'the driver does not answer'; exit 9")
+    assert environment.accelerator() == "cpu"
+    assert environment.fault_of_gpu() == "the driver does not answer"
+    monkeypatch.setenv("HARNESS_ACCELERATOR", "cpu")
+    forget()
+    assert environment.fault_of_gpu() == ""
 
 
 @pytest.mark.parametrize(
@@ -280,6 +352,13 @@ def test_install_and_run_look_for_a_gpu_in_the_same_way(
 )  # fmt: skip
 def test_drivers_and_cards_that_cuda_13_does_not_run_on_are_told(gpu: Gpu, why: str) -> None:
     assert (why in gpus.cannot(gpu)) if why else gpus.cannot(gpu) == ""
+
+
+def test_where_the_card_is_too_old_a_newer_driver_is_no_remedy() -> None:
+    volta = replace(A100, capability=(7, 0), driver="550.1")
+    assert "is sm_70" in gpus.cannot(volta)
+    assert "another card" in gpus.remedy(volta)
+    assert gpus.remedy(replace(A100, driver="550.1")) == "Update the driver."
 
 
 def test_the_readme_names_the_driver_and_the_oldest_card() -> None:

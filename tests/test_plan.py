@@ -3,6 +3,8 @@
 import io
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ import pytest
 import yaml
 from rich.console import Console
 
-from harness import environment
-from harness.errors import HarnessError
+from harness import environment, gpus
+from harness.errors import HarnessError, InputError
+from harness.executors.local import LocalExecutor
 from harness.gpus import Gpu
 from harness.keys import file_digest
 from harness.report.plans import show_plans
@@ -22,6 +25,7 @@ from tests.helpers import (
     give_gpus,
     make,
     planned,
+    some_gpus,
     write_row,
 )
 
@@ -30,6 +34,7 @@ from tests.helpers import (
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("HARNESS_DATA", "HARNESS_INPUTS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(environment, "lacks_cuda", lambda: False)
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "specs"
     return write_row(folder, eval=evaluation(folder))
@@ -455,8 +460,8 @@ def test_of_answers_on_a_gpu_a_plan_says_that_vllm_is_there_and_changes_nothing(
     (line,) = [x for x in text.splitlines() if "speed:" in x]
     assert "vLLM (engine: {kind: vllm}) is made for many prompts on a GPU" in line
     assert "it needs --executor docker, or HARNESS_VLLM_URL and a server" in line
-    assert [x for x in text.splitlines() if "speed:" not in x and "memory:" not in x] == [
-        x for x in without.splitlines() if "memory:" not in x
+    assert [x for x in text.splitlines() if not x.startswith("    ")] == [
+        x for x in without.splitlines() if not x.startswith("    ")
     ]
     monkeypatch.setenv("HARNESS_VLLM_URL", "http://127.0.0.1:8000/v1")
     assert "HARNESS_VLLM_URL names a running one" in shown(volume, spec)
@@ -476,6 +481,137 @@ def test_a_plan_looks_at_the_gpus_that_the_training_will_get_and_no_other(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     edit(spec, train={"launch": {"processes": 1}})
     assert "; does not fit NVIDIA X" in shown(volume, spec)
+
+
+REFUSED: list[tuple[list[Gpu], dict[str, Any], dict[str, str]]] = [
+    (some_gpus(1, driver="550.54"), {}, {}),
+    (some_gpus(1, capability=(7, 0)), {}, {}),
+    (some_gpus(1), {"launch": {"processes": 2}, "batch_size": 2}, {}),
+    (some_gpus(1), {"liger_kernels": True}, {"CC": "no-such-compiler"}),
+    (some_gpus(1), {}, {"CUDA_VISIBLE_DEVICES": ""}),
+    ([], {"tf32": True}, {}),
+]
+
+
+@pytest.mark.parametrize(("devices", "train", "variables"), REFUSED)
+def test_a_plan_tells_the_sentence_with_which_run_refuses_and_not_that_it_fits(
+    spec: Path,
+    volume: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    devices: list[Gpu],
+    train: dict[str, Any],
+    variables: dict[str, str],
+) -> None:
+    give_gpus(monkeypatch, *devices)
+    monkeypatch.setattr(environment, "has_cuda_13", lambda: True)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    edit(spec, model={"random": {"config": GPU_MODEL}}, train=train)
+    (plan,) = planned(volume, spec)
+    with pytest.raises(InputError) as refusal:
+        LocalExecutor().check([s for s in plan.stages if s.stage == "train"])
+    text = shown(volume, spec)
+    assert f"    run refuses: {refusal.value.message}\n      {refusal.value.hint}\n" in text
+    assert "; fits" not in text
+    edit(spec, train=None)
+    assert "liger" not in shown(volume, spec)
+
+
+def test_a_plan_tells_a_build_of_torch_for_the_cpu_beside_a_gpu_to_the_local_executor_alone(
+    spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_gpus(monkeypatch, *some_gpus(1))
+    monkeypatch.setattr(environment, "lacks_cuda", lambda: True)
+    sentence = "run refuses: row one: its train stage is to run on a GPU, and torch here is a build"
+    assert sentence in shown(volume, spec)
+    assert "run refuses" not in shown(volume, spec, executor="docker")
+
+
+def devices_of(text: str) -> list[str]:
+    return [line.split("device: ")[1] for line in text.splitlines() if "device: " in line]
+
+
+def test_a_plan_names_the_gpus_of_each_stage_where_there_are_any(
+    spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_gpus(monkeypatch)
+    assert devices_of(shown(volume, spec)) == []
+    give_gpus(monkeypatch, *some_gpus(3))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,1")
+    edit(spec, train={"launch": {"processes": 2}, "batch_size": 2})
+    both = "GPUs 2 NVIDIA H and 1 NVIDIA H"
+    assert devices_of(shown(volume, spec)) == ["the CPU", both, "GPU 2 NVIDIA H", "the CPU"]
+    monkeypatch.setenv("HARNESS_ACCELERATOR", "cpu")
+    monkeypatch.setattr(environment, "accelerator", lambda: "cpu")
+    text = shown(volume, spec)
+    asked = "the CPU, as HARNESS_ACCELERATOR says"
+    assert devices_of(text) == ["the CPU", asked, asked, "the CPU"]
+    assert "there is no GPU" not in text
+
+
+@pytest.mark.parametrize(("capability", "is_told"), [((7, 5), True), ((8, 0), False)])
+def test_a_plan_notes_that_a_card_emulates_the_bfloat16_that_is_asked_for(
+    spec: Path,
+    volume: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capability: tuple[int, int],
+    is_told: bool,
+) -> None:
+    give_gpus(monkeypatch, *some_gpus(1, capability=capability))
+    note = "    note: NVIDIA H (sm_75) has no arithmetic in bfloat16: it is emulated, which is slow"
+    assert note not in shown(volume, spec)
+    edit(spec, train={"precision": "bfloat16"})
+    assert shown(volume, spec).count(note) == is_told
+    parts = yaml.safe_load(spec.read_text())["eval"]
+    parts["answer"]["engine"] = {"kind": "transformers", "precision": "bfloat16"}
+    edit(spec, eval=parts)
+    assert shown(volume, spec).count(note) == 2 * is_told
+
+
+def test_a_driver_that_fails_is_told_by_plan_and_refused_by_run_unless_the_cpu_is_asked_for(
+    spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_gpus(monkeypatch)
+    monkeypatch.setattr(gpus, "_asked", lambda: ((), "it cannot reach the driver"))
+    monkeypatch.delenv("HARNESS_ACCELERATOR", raising=False)
+    (plan,) = planned(volume, spec)
+    said = "row one: its train stage would work on the CPU, for nvidia-smi is there and fails"
+    with pytest.raises(InputError, match=said) as refusal:
+        LocalExecutor().check(plan.stages)
+    assert "HARNESS_ACCELERATOR=cpu" in refusal.value.hint
+    assert f"run refuses: {refusal.value.message}" in shown(volume, spec)
+    assert "its gen stage" not in shown(volume, spec)
+    monkeypatch.setenv("HARNESS_ACCELERATOR", "cpu")
+    LocalExecutor().check(plan.stages)
+    assert "run refuses" not in shown(volume, spec)
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_server_that_is_to_be_started_here_needs_its_gpus_before_the_training(
+    spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    give_gpus(monkeypatch, *some_gpus(1))
+    monkeypatch.delenv("HARNESS_VLLM_URL", raising=False)
+    parts = yaml.safe_load(spec.read_text())["eval"]
+    parts["answer"]["engine"] = {"kind": "vllm", "tensor_parallel": 2}
+    edit(spec, eval=parts)
+    (plan,) = planned(volume, spec)
+    if elsewhere:
+        monkeypatch.setenv("HARNESS_VLLM_URL", "http://elsewhere:8000/v1")
+        LocalExecutor().check(plan.stages)
+        return
+    with pytest.raises(InputError, match="row one: vLLM needs 2 GPUs, and there is 1 here") as e:
+        LocalExecutor().check(plan.stages)
+    assert "HARNESS_VLLM_URL can name a server elsewhere" in e.value.hint
+    assert f"run refuses: {e.value.message}" in shown(volume, spec)
+
+
+def test_what_a_plan_shows_takes_no_torch() -> None:
+    code = (
+        "import sys, harness.report.plans; print('torch' in sys.modules, 'docker' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
 
 
 def test_a_hub_model_that_was_not_downloaded_leaves_the_memory_unknown_and_says_why(

@@ -133,35 +133,6 @@ def gpus_of(stage: str, params: Mapping[str, Any]) -> int:
             return int(isinstance(getattr(part, "engine", None), TransformersEngine))
 
 
-def check_gpus(stages: Sequence[StagePlan], cuda_13: bool) -> None:
-    """Whether each stage can have its GPUs. `cuda_13`: they run with the CUDA of the pinned images.
-
-    Raises:
-        InputError: there are too few, a driver or a card is too old, or none is used and a training
-            asks for what only they can do.
-    """
-    if environment.accelerator() != "cuda":
-        for stage in stages:
-            train = stage.params.get("train")
-            if isinstance(train, Train) and (setting := train.of_gpus_alone()):
-                raise InputError(
-                    f"row {stage.row}: {setting}, and none is used here",
-                    f"Set {setting.partition(':')[0]}: false, or run it where there is one "
-                    "(`harness doctor` shows what is here).",
-                )
-        return
-    for stage in stages:
-        work = f"row {stage.row}: its {stage.stage} stage"
-        chosen = gpus.choose(gpus_of(stage.stage, stage.params), work)
-        for gpu in chosen if cuda_13 else ():
-            if why := gpus.cannot(gpu):
-                raise InputError(
-                    f"{work} cannot use GPU {gpu}: {why}",
-                    f"Update the driver, or let it have another card ({gpus.VISIBLE}). "
-                    f"{gpus.CPU_INSTEAD}, in the images for it.",
-                )
-
-
 class Executor(Protocol):
     name: str
 

@@ -22,9 +22,9 @@ from harness.executors import (
     Event,
     EventReader,
     Job,
-    check_gpus,
     devices,
     on_loopback,
+    placing,
     start_log,
     stopped,
     tell_stopping,
@@ -35,6 +35,7 @@ from harness.keys import Files
 from harness.llm.secrets import key_variable, read_key
 from harness.plan import StagePlan
 from harness.spec.base import _Data
+from harness.spec.train import Train
 
 WORK, INPUTS, DATA, CACHE, SECRETS = "/work", "/inputs", "/data", "/cache", "/run/secrets"
 NO_ENGINE = (
@@ -79,16 +80,17 @@ class DockerExecutor:
         """Every stage's image, and that of the vLLM server beside it; and their GPUs.
 
         Raises:
-            InputError: an image is not there, or was built from another lock; or see check_gpus.
+            InputError: an image is not there, was built from another lock, or lacks a compiler that a
+                stage needs; or see placing.place.
         """
-        check_gpus(stages, cuda_13=True)
-        for name in dict.fromkeys(s.stage for s in stages):
-            self._find_image(name)
+        placing.check(stages, self.name)
+        images = {name: self._find_image(name) for name in dict.fromkeys(s.stage for s in stages)}
         for stage in stages:
-            engine = stage.served
+            train, engine = stage.params.get("train"), stage.served
+            if isinstance(train, Train) and train.liger_kernels:
+                _check_compiler(images[stage.stage], f"row {stage.row}: train.liger_kernels")
             if engine is not None and engine.base_url is None:
                 vllm.find_image(self._client, engine)
-                vllm.choose_gpus(engine, f"row {stage.row}: vLLM")
 
     def run(self, job: Job, files: Files, on_event: Callable[[Event], None]) -> None:
         image = self._find_image(job.image_stage)
@@ -115,7 +117,7 @@ class DockerExecutor:
             network, base_url = None, None
             beside: tuple[Gpu, ...] = ()
             if job.serve is not None and job.serve.engine.base_url is None:
-                beside = vllm.choose_gpus(job.serve.engine, f"{job.title}: vLLM")
+                beside = placing.of_server(job.serve.engine, f"{job.title}: vLLM")
                 serving = vllm.serving(self._client, job, on_event, beside)
                 network, base_url = stack.enter_context(serving)
             elif job.serve is not None:
@@ -211,6 +213,18 @@ class DockerExecutor:
             memory = container.attrs["State"].get("OOMKilled")
             killed = "it was killed" + (": it ran out of memory (limits.memory)" if memory else "")
         reader.finish(code, killed)
+
+
+def _check_compiler(image: Any, user: str) -> None:
+    """Raises InputError for an image that does not say that it holds a C compiler, which Triton needs:
+    a lock names packages, and one from before has the same."""
+    if environment.COMPILER_LABEL not in image.labels:
+        raise InputError(
+            f"{user} needs a C compiler, and the image {environment.image_tag('train', 'cuda')} was "
+            "built before it held one",
+            f"Rebuild the image: {environment.build_command('train')}; or set "
+            "train.liger_kernels: false",
+        )
 
 
 def _settings(

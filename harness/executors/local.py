@@ -8,15 +8,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness import compilers, environment, gpus, variables
-from harness.errors import InputError
+from harness import environment, gpus, variables
 from harness.executors import (
     STOP_SECONDS,
     Event,
     EventReader,
     Job,
-    check_gpus,
-    gpus_of,
+    placing,
     start_log,
     stopped,
     tell_stopping,
@@ -35,24 +33,12 @@ class LocalExecutor:
         return {"executor": self.name, "image": environment.current_image()}
 
     def check(self, stages: Sequence[StagePlan]) -> None:
-        """A compiler for the training with Liger's kernels. What else a stage needs in this
-        environment beside its GPUs it says itself.
+        """What a stage needs in this environment beside its GPUs and a compiler it says itself.
 
         Raises:
-            InputError: there is no compiler; torch here is a build for the CPU; or see check_gpus.
+            InputError: see placing.place.
         """
-        for stage in stages:
-            if gpus_of(stage.stage, stage.params) and environment.lacks_cuda():
-                raise InputError(
-                    f"row {stage.row}: its {stage.stage} stage is to run on a GPU, and torch here is "
-                    "a build for the CPU",
-                    f"{gpus.INSTALL_CUDA}. Or: {gpus.CPU_INSTEAD}.",
-                )
-        cuda = environment.installed_packages().get("nvidia-cuda-runtime", "")
-        check_gpus(stages, cuda_13=cuda.startswith("13."))
-        on_gpu = environment.accelerator() == "cuda"
-        if on_gpu and any(s.stage == "train" and s.params["train"].liger_kernels for s in stages):
-            compilers.check_for_triton()
+        placing.check(stages, self.name)
 
     def run(self, job: Job, files: Files, on_event: Callable[[Event], None]) -> None:
         inputs = {name: str(folder) for name, folder in job.inputs.items()}

@@ -10,7 +10,6 @@ from typing import Any
 import docker.errors
 from docker.types import Mount
 
-from harness import environment, gpus
 from harness.errors import HarnessError, InputError
 from harness.executors import Event, Job, Serve, devices
 from harness.executors.serving import ADAPTER, ENVIRONMENT, HOST, MODEL, PORT, arguments
@@ -34,24 +33,6 @@ def find_image(client: Any, engine: VllmEngine) -> Any:
             f"the image of vLLM is not there: {engine.image}",
             f"Get it (about 10 GB): docker pull {engine.image}",
         ) from None
-
-
-def choose_gpus(engine: VllmEngine, title: str) -> tuple[Gpu, ...]:
-    """As many as it parts the model among.
-
-    Raises:
-        InputError: there are fewer, or they do not calculate in the engine's precision.
-    """
-    if environment.accelerator() != "cuda":
-        return ()
-    chosen = gpus.choose(engine.tensor_parallel, title)
-    for gpu in chosen if engine.precision == "bfloat16" else ():
-        if gpu.capability is not None and gpu.capability < gpus.BFLOAT16:
-            raise InputError(
-                f"{title} refuses bfloat16 on GPU {gpu}, which is {gpus.sm(gpu.capability)}",
-                f"Take precision: float16, or a card of {gpus.sm(gpus.BFLOAT16)} or newer.",
-            )
-    return chosen
 
 
 @contextlib.contextmanager

@@ -322,10 +322,7 @@ def precision_notes(device: str, precision: str) -> list[str]:
     capability = torch.cuda.get_device_capability()
     if capability >= gpus.BFLOAT16:
         return []
-    note = (
-        f"{device_name(device)} ({gpus.sm(capability)}) has no arithmetic in bfloat16: it is emulated, "
-        "which is slow"
-    )
+    note = gpus.emulation(device_name(device), capability)
     events.note(note)
     return [note]
 

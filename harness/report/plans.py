@@ -1,16 +1,19 @@
 """A plan at the terminal."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 
 from harness import environment
+from harness.errors import InputError
 from harness.estimate import Estimate
+from harness.executors import gpus_of
+from harness.executors.placing import place
 from harness.executors.serving import URL_VARIABLE
 from harness.fitting import USABLE, gib, in_unit_of, machine_memory, what_fits, would_fit
-from harness.gpus import Gpu, visible
+from harness.gpus import Gpu, emulates_bfloat16, emulation, numbered, visible
 from harness.memory import Need
 from harness.plan import RowPlan, StagePlan, unique
 from harness.progress import plain
@@ -48,13 +51,9 @@ def show_plans(console: Console, plans: Sequence[RowPlan]) -> None:
             for reading in stage.readings if not shared else ():
                 words = escape(plain(f"data: {reading}"))
                 console.print(f"    [dim]{words}[/]", highlight=False, soft_wrap=True)
-            if stage.need is not None and not shared:
-                kind = environment.kind_of(stage.document["environment"])
-                words = escape(plain(_memory(stage.need, kind)))
-                console.print(f"    [dim]{words}[/]", highlight=False, soft_wrap=True)
-            if not shared and (advice := _advice(stage)):
-                words = escape(plain(f"speed: {advice}"))
-                console.print(f"    [dim]{words}[/]", highlight=False, soft_wrap=True)
+            for line, style in _on_this_machine(stage) if not shared else ():
+                words = escape(plain(line))
+                console.print(f"    [{style}]{words}[/]", highlight=False, soft_wrap=True)
         for name in dict.fromkeys(n for stage in plan.stages for n in stage.open_hubs()):
             words = f"{name}: revision open: `harness pin {plan.spec}` resolves and writes it"
             console.print(f"  [yellow]{escape(plain(words))}[/]", highlight=False, soft_wrap=True)
@@ -85,16 +84,58 @@ def _is_open(stage: StagePlan) -> bool:
     return bool(stage.estimate.unknown) and stage.endpoint is not None and not _is_recorded(stage)
 
 
-def _memory(need: Need | str, kind: str) -> str:
+def _on_this_machine(stage: StagePlan) -> Iterator[tuple[str, str]]:
+    """Of a stage to run: what it will work on, whether that suffices, or the sentence with which `run`
+    will refuse it; each line with its style."""
+    if stage.status == "reuse":
+        return
+    kind = environment.kind_of(stage.document["environment"])
+    is_local = kind == "local" or environment.current_image() is not None
+    chosen, refusal = None, None
+    try:
+        chosen = place(stage, "local" if is_local else "docker")
+    except InputError as e:
+        refusal = e
+    if stage.need is not None:
+        yield _memory(stage.need, kind, chosen), "dim"
+    if chosen is not None and visible():
+        yield f"device: {_device(stage, chosen)}", "dim"
+    if refusal is not None:
+        yield f"run refuses: {refusal.message}", "yellow"
+        yield f"  {refusal.hint}", "dim"
+    if chosen and (note := _emulated(stage, chosen)):
+        yield f"note: {note}", "yellow"
+    if chosen and (advice := _advice(stage, kind, chosen)):
+        yield f"speed: {advice}", "dim"
+
+
+def _device(stage: StagePlan, chosen: Sequence[Gpu]) -> str:
+    if chosen:
+        return numbered(chosen)
+    meant = os.environ.get("HARNESS_ACCELERATOR") and gpus_of(stage.stage, stage.params)
+    return "the CPU, as HARNESS_ACCELERATOR says" if meant else "the CPU"
+
+
+def _emulated(stage: StagePlan, chosen: Sequence[Gpu]) -> str:
+    """Of a stage in bfloat16 on a card that has no arithmetic in it."""
+    part = stage.params.get(stage.stage)
+    precisions = [getattr(p, "precision", "") for p in (part, getattr(part, "engine", None))]
+    slow = [gpu for gpu in chosen if emulates_bfloat16(gpu)]
+    if "bfloat16" not in precisions or not slow:
+        return ""
+    assert slow[0].capability is not None
+    return emulation(slow[0].name, slow[0].capability)
+
+
+def _memory(need: Need | str, kind: str, chosen: Sequence[Gpu] | None) -> str:
     """`memory: about 7.9 GiB (weights 1.9, ...); fits NVIDIA X (24.0 GiB)`. `kind`: `local`, or the
-    image's name."""
+    image's name. `chosen`: the training's GPUs; None where it cannot run."""
     if isinstance(need, str):
         return f"memory: not known: {need}"
     text = f"memory: {_parts(need)}"
-    chosen = _devices(kind)[: need.train.launch.processes]
-    devices = [gpu for gpu in chosen if gpu.size]
+    devices = [gpu for gpu in chosen or () if gpu.size]
     if not devices:
-        return f"{text}; {_on_cpu(need)}" if kind == "local" and not chosen else text
+        return f"{text}; {_on_cpu(need)}" if kind == "local" and chosen == () else text
     smallest = min(devices, key=lambda gpu: gpu.size)
     where = f"{smallest.name} ({gib(smallest.size)})"
     if need.memory.needed <= USABLE * smallest.size:
@@ -105,22 +146,14 @@ def _memory(need: Need | str, kind: str) -> str:
     return f"{text}; does not fit {where}: {would_fit(fitting)}"
 
 
-def _devices(kind: str) -> Sequence[Gpu]:
-    """The GPUs that a stage in this environment can use."""
-    on_gpu = environment.accelerator() == "cuda" and not kind.endswith("-cpu")
-    return visible() if on_gpu else ()
-
-
-def _advice(stage: StagePlan) -> str:
+def _advice(stage: StagePlan, kind: str, chosen: Sequence[Gpu]) -> str:
     """That vLLM is there, where a stage to run would make answers on a GPU without it."""
     engines = [getattr(stage.params.get(name), "engine", None) for name in ("answer", "judge")]
-    kind = environment.kind_of(stage.document["environment"])
     quantization = stage.params.get(QUANTIZATION)
     if (
-        stage.status == "reuse"
+        not chosen
         or not any(isinstance(engine, TransformersEngine) for engine in engines)
         or (quantization is not None and vllm_cannot(quantization))
-        or not _devices(kind)
     ):
         return ""
     if kind != "local":
@@ -159,7 +192,8 @@ def _on_cpu(need: Need) -> str:
     needed = need.memory.needed * need.train.launch.processes + need.memory.cpu
     machine = machine_memory()
     fits = "fits" if needed <= USABLE * machine else "does not fit"
-    return f"there is no GPU; {fits} this machine's memory ({gib(machine)})"
+    why = "no GPU is used" if visible() else "there is no GPU"
+    return f"{why}; {fits} this machine's memory ({gib(machine)})"
 
 
 def _over_budget(stage: StagePlan) -> str:

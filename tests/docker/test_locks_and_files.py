@@ -12,7 +12,7 @@ import pytest
 import setuptools  # noqa: F401  # requirements/install.py imports pip, after which this cannot be imported
 import yaml
 
-from harness import variables
+from harness import environment, variables
 from harness.executors import HOST, serving
 
 ROOT = Path(__file__).parents[2]
@@ -129,6 +129,20 @@ def test_a_dockerfile_states_the_digests_of_its_locks(image: str) -> None:
     assert stated == [hashlib.sha256(lock(name).read_bytes()).hexdigest() for name in names]
 
 
+def test_make_lock_writes_the_digest_of_every_lock_into_its_dockerfile(tmp_path: Path) -> None:
+    (tmp_path / "requirements").mkdir()
+    for path in (ROOT / "requirements").glob("*.txt"):
+        shutil.copy(path, tmp_path / "requirements")
+    for image in DOCKERFILES:
+        old = re.sub(r"LOCK_DIGEST=\w+", f"LOCK_DIGEST={'0' * 64}", text(f"Dockerfile.{image}"))
+        (tmp_path / f"Dockerfile.{image}").write_text(old)
+    script = text("requirements/lock")
+    end = "set -e\n" + script[script.index("digest() {") :]
+    subprocess.run(["bash", "-c", end], cwd=tmp_path / "requirements", check=True)
+    for image in DOCKERFILES:
+        assert (tmp_path / f"Dockerfile.{image}").read_text() == text(f"Dockerfile.{image}")
+
+
 @pytest.mark.parametrize("image", DOCKERFILES)
 def test_every_pip_run_in_a_dockerfile_gets_the_proxy_settings_and_leaves_no_trace(
     image: str,
@@ -194,6 +208,8 @@ def test_the_train_image_for_cuda_alone_keeps_a_c_compiler_and_no_lists_of_packa
     (run,) = re.findall(r"^RUN .+ compiler gcc$", installing["cuda"], re.M)
     for mount in ("id=extra_ca", "tmpfs,target=/var/lib/apt/lists", "tmpfs,target=/var/cache/apt"):
         assert mount in run
+    assert re.search(rf"^LABEL {environment.COMPILER_LABEL}=gcc$", installing["cuda"], re.M)
+    assert environment.COMPILER_LABEL not in installing["extensions"] + stages["cpu"]
     assert "extensions.py" not in text("Dockerfile.eval")
 
 

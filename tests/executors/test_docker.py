@@ -78,8 +78,8 @@ class Container:
 class Image:
     id = "sha256:abc"
 
-    def __init__(self, lock: str) -> None:
-        self.labels = {"harness.lock": lock, "harness.base": "python@sha256:def"}
+    def __init__(self, lock: str, labels: dict[str, str]) -> None:
+        self.labels = {"harness.lock": lock, "harness.base": "python@sha256:def", **labels}
 
 
 class Engine:
@@ -87,6 +87,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.made: list[Container] = []
+        self.labels: dict[str, str] = {}
         self.left_over: list[Container] = []
         self.says: list[Any] = []
         self.code = 0
@@ -105,7 +106,7 @@ class Engine:
     def get(self, tag: str) -> Image:
         if tag not in self.locks:
             raise docker.errors.ImageNotFound(tag)
-        return Image(self.locks[tag])
+        return Image(self.locks[tag], self.labels)
 
     def list(self, all: bool, filters: dict[str, Any]) -> list[Container]:
         assert all
@@ -394,6 +395,44 @@ def test_too_few_gpus_and_too_old_ones_are_refused_before_anything_runs(
     give_gpus(monkeypatch, *some_gpus(2))
     DockerExecutor().check(trained(tmp_path, **train))
     assert not engine.made
+
+
+@pytest.mark.parametrize("labels", [{}, {"harness.compiler": "gcc"}])
+@pytest.mark.parametrize("liger", [True, False])
+def test_an_image_from_before_its_compiler_is_refused_for_a_training_that_needs_one_and_no_other(
+    engine: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    labels: dict[str, str],
+    liger: bool,
+) -> None:
+    give_gpus(monkeypatch, *some_gpus(1))
+    engine.labels = labels
+    stages = trained(tmp_path, liger_kernels=liger)
+    if labels or not liger:
+        DockerExecutor().check(stages)
+        return
+    with pytest.raises(InputError, match=r"row one: train\.liger_kernels needs a C compiler") as e:
+        DockerExecutor().check(stages)
+    assert "Rebuild the image: docker compose -f compose.yaml -f" in e.value.hint
+
+
+def test_a_server_that_needs_more_gpus_than_there_are_is_refused_before_the_training(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_gpus(monkeypatch, *some_gpus(1))
+    monkeypatch.setattr(docker_executor.vllm, "find_image", lambda client, engine: None)
+    for count in (1, 2):
+        parts = evaluation(tmp_path)
+        parts["answer"]["engine"] = {"kind": "vllm", "tensor_parallel": count}
+        spec = write_row(tmp_path, eval=parts)
+        (plan,) = planned(tmp_path / "volume", spec, executor="docker")
+        if count == 1:
+            DockerExecutor().check(plan.stages)
+    with pytest.raises(InputError, match="row one: vLLM needs 2 GPUs, and there is 1 here") as e:
+        DockerExecutor().check(plan.stages)
+    assert "Set tensor_parallel of the engine vllm: 1" in e.value.hint
+    assert "HARNESS_ACCELERATOR" not in e.value.hint
 
 
 def test_a_missing_image_for_cuda_is_built_with_the_files_for_it(

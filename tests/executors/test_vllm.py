@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from harness.errors import HarnessError, InputError
-from harness.executors import Job, Serve, vllm
+from harness.executors import Job, Serve, placing, vllm
 from harness.executors.serving import ENVIRONMENT, arguments
 from harness.spec.answer import VllmEngine
 from tests.helpers import ROOT, give_gpus, some_gpus
@@ -66,7 +66,7 @@ def job(tmp_path: Path) -> Job:
 def settings(job: Job) -> dict[str, Any]:
     engine = Engine()
     assert job.serve is not None
-    chosen = vllm.choose_gpus(job.serve.engine, "vLLM")
+    chosen = placing.of_server(job.serve.engine, "vLLM")
     with vllm.serving(engine, job, lambda event: None, chosen):
         pass
     assert engine.removed == ["container", "network"]
@@ -97,9 +97,9 @@ def test_one_gpu_is_the_default_and_says_nothing_of_parts(tmp_path: Path) -> Non
 def test_vllm_refuses_bfloat16_on_turing_before_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     give_gpus(monkeypatch, *some_gpus(1, capability=(7, 5)))
     with pytest.raises(InputError, match=r"bfloat16 on GPU 0 NVIDIA H .*, which is sm_75") as e:
-        vllm.choose_gpus(VllmEngine(), "row one: vLLM")
+        placing.of_server(VllmEngine(), "row one: vLLM")
     assert "precision: float16" in e.value.hint
-    assert len(vllm.choose_gpus(VllmEngine(precision="float16"), "row one: vLLM")) == 1
+    assert len(placing.of_server(VllmEngine(precision="float16"), "row one: vLLM")) == 1
 
 
 def test_a_gpu_that_docker_cannot_pass_on_to_vllm_is_told_with_the_toolkit(

@@ -38,8 +38,6 @@ from harness.train.loop import Trainer, train
 from harness.train.ops import prepare_triton
 from harness.train.watch import Watch
 
-GOES_ON = "With more memory free the same command goes on from the last checkpoint."
-SAVED = f"Take more memory for the stage (limits.memory), or train.lora.merge: false. {GOES_ON}"
 FEW = 30
 """Held-out examples, below which a note says that they are few."""
 
@@ -73,7 +71,7 @@ def train_here(
         trainer, watch = train(
             model, tokenizer, data, params, call.folder, call.folder / LOG, device, rank, processes
         )
-    with memory_for("writing the model", SAVED):
+    with memory_for("writing the model", checkpoints.way_on):
         beside = _save(trainer, tokenizer, call, params, source, rank)
     differing = arithmetic.why_not_repeatable(device, params, trainer.model, processes)
     if trainer.is_crowded:
@@ -229,13 +227,15 @@ def _what_fits(
     from harness.fitting import describe, machine_memory
 
     if of_the_cpu and device != "cpu":
-        less = "no offloading, or " if params.deepspeed is not None else ""
-        return f"Take {less}more memory for the stage (limits.memory). {GOES_ON}"
+        zero = params.deepspeed
+        offloads = zero is not None and (zero.offload_optimizer or zero.offload_parameters)
+        less = "no offloading, with which the training begins anew, or " if offloads else ""
+        return checkpoints.way_on(of_the_cpu, less)
     machine, room = machine_memory(), gpu_room()
     memory = machine if room is None else room.total - room.others
     lengths = data.train.sizes().tolist()
     fits = describe(params, shape or {}, memory, lengths, True, machine, loading)
-    return f"{fits} With other settings the training begins anew. {GOES_ON}"
+    return f"{fits} With other settings the training begins anew. {checkpoints.GOES_ON}"
 
 
 def _save(

@@ -20,7 +20,7 @@ from harness.device_faults import memory_for
 from harness.errors import InputError
 from harness.modeling.load import quiet_peft
 from harness.spec.train import Train
-from harness.train import arithmetic, checkpoints, deepspeed
+from harness.train import arithmetic, checkpoints, dealing, deepspeed
 from harness.train import model as models
 from harness.train.batches import Batch, Schedule
 from harness.train.data import Data, Encoded
@@ -57,8 +57,6 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         self.schedule, self.params = schedule, params
         self.parts: list[Tensor] = []
         """Of each micro-batch since the last log: its share of the step's loss and its parts."""
-        self.is_crowded = False
-        """Whether others' use of the GPU decided how many examples went through the model at once."""
         super().__init__(**settings)
 
     def get_train_dataloader(self) -> "DataLoader[Batch]":
@@ -147,7 +145,10 @@ def train(
         processing_class=tokenizer,
         peft_config=models.lora_config(model, params),
     )
-    trainer.is_crowded = deal.accumulation != alone.accumulation
+    if rank == 0:
+        is_crowded = deal.accumulation != alone.accumulation
+        before = resumed.step if resumed else 0
+        dealing.begin(work, dealing.Dealt(before, deal.accumulation, is_crowded))
     _keep_trained_weights_whole(trainer.model)
     trainer.remove_callback(PrinterCallback)
     held_out = data.held_out

@@ -30,7 +30,7 @@ from harness.shapes import Shape
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
 from harness.spec.train import Train
-from harness.train import LOG, MODEL, arithmetic, checkpoints, last_loss
+from harness.train import LOG, MODEL, arithmetic, checkpoints, dealing, last_loss
 from harness.train import model as models
 from harness.train.beside import Beside, write_beside
 from harness.train.data import Data
@@ -74,8 +74,8 @@ def train_here(
     with memory_for("writing the model", checkpoints.way_on):
         beside = _save(trainer, tokenizer, call, params, source, rank)
     differing = arithmetic.why_not_repeatable(device, params, trainer.model, processes)
-    if trainer.is_crowded:
-        differing.append("others' use of the GPU decided how many examples went at once")
+    dealt = dealing.read(call.folder)
+    differing += dealing.why_not_repeatable(dealt)
     used = {
         "parameters": parameters,
         "trained_parameters": _trained(trainer.model),
@@ -94,14 +94,15 @@ def train_here(
     result = _result(call, params, source, data, watch, used, device)
     result.notes += [*notes, *beside.notes]
     result.notes += [f"the same training may give other weights: {why}" for why in differing]
-    micro_batches = trainer.args.gradient_accumulation_steps
-    if micro_batches != params.accumulation:
-        at_once = params.batch_size * params.accumulation // micro_batches
-        result.used["micro_batches"] = {"of_a_step": micro_batches, "examples": at_once}
-        result.notes.append(
-            f"{at_once} examples at once, not {params.batch_size}: the GPU's free memory had room for "
-            "them; the same but for rounding"
-        )
+    if any(one.of_a_step != params.accumulation for one in dealt):
+        result.used["micro_batches"] = dealing.record(dealt, params, len(watch.steps))
+        result.notes += [
+            f"{each['examples']} examples at once in the steps {each['steps'][0]} to "
+            f"{each['steps'][1]}, not {params.batch_size}: the GPU's free memory had room for them; "
+            "the same but for rounding"
+            for each in result.used["micro_batches"]
+            if each["of_a_step"] != params.accumulation
+        ]
     if beside.stop:
         result.used["stop_texts"] = beside.stop
     return result

@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from harness import events
+from harness import events, gpus
 from harness.call import StageCall, StageResult
 from harness.device_faults import gpu_room, memory_for
 from harness.errors import HarnessError, InputError
@@ -71,6 +71,7 @@ def train_here(
         trainer, watch = train(
             model, tokenizer, data, params, call.folder, call.folder / LOG, device, rank, processes
         )
+    machines = _machines(params, processes)
     with memory_for("writing the model", checkpoints.way_on):
         beside = _save(trainer, tokenizer, call, params, source, rank)
     differing = arithmetic.why_not_repeatable(device, params, trainer.model, processes)
@@ -81,6 +82,7 @@ def train_here(
         "trained_parameters": _trained(trainer.model),
         "device": device_name(device),
         "processes": processes,
+        **({"machines": machines} if machines else {}),
         "threads": threads,
         "packed": trainer.schedule.packed,
         "deterministic": not differing,
@@ -186,6 +188,18 @@ def _check_lengths(data: Data, limit: int | None) -> None:
             f"{limit}, and held-out examples are never cut",
             "Leave it out of the data set, or hold out others with train.validation.seed.",
         )
+
+
+def _machines(params: Train, processes: int) -> list[dict[str, Any]]:
+    """Of several machines the GPUs of each, by its rank; all processes ask together. The call knows
+    those of the machine that began."""
+    if params.launch.machines == 1:
+        return []
+    first = os.environ["LOCAL_RANK"] == "0"
+    here = {"rank": int(os.environ["GROUP_RANK"]), "gpus": gpus.record(gpus.visible())}
+    told: list[Any] = [None] * processes
+    torch.distributed.all_gather_object(told, here if first else None)
+    return sorted(filter(None, told), key=lambda machine: int(machine["rank"]))
 
 
 def _trained(model: Any) -> int:

@@ -42,6 +42,7 @@ UNSUPPORTED = re.compile(
 COLLECTIVE = re.compile(r"\bNCCL\b|\bnccl\w+Error|collective operation")
 BESIDE_TORCH = 2 * 2**30
 """Bytes of a GPU that CUDA and its libraries may take beside torch's: no sign of another process."""
+KEPT = "With more memory free the same command goes on: what is done is kept."
 RUN_AGAIN = "Run the same command again: what is finished stays. "
 
 
@@ -121,9 +122,7 @@ def as_fault(error: BaseException) -> HarnessError | None:
     """A fault of the machine for the person at the terminal; None for every other."""
     memory = as_out_of_memory(error)
     if memory is not None:
-        more = "more memory for the stage (limits.memory)"
-        more = more if memory.on_cpu else "a GPU with more memory free"
-        memory.hint = memory.hint or f"Take a smaller batch, or {more}."
+        memory.hint = memory.hint or f"Take {more_memory(memory.on_cpu)}."
     if memory is not None or not is_accelerators(error):
         return memory
     first = next(e for e in _causes(error) if _is_accelerators(e))
@@ -139,12 +138,28 @@ def log(error: BaseException) -> None:
             print(f"{type(cause).__name__}: {cause}", file=sys.stderr)
 
 
-def smaller_batch(setting: str, size: int) -> str:
+def more_memory(on_cpu: bool) -> str:
+    """What always helps."""
+    return "more memory for the stage (limits.memory)" if on_cpu else "a GPU with more memory free"
+
+
+def smaller_batch(setting: str, size: int, precision: str) -> str:
     """What to do where memory ran out with so many at a time, of a stage that keeps what is done."""
     less = f"Set {setting}: {size // 2}, with which the stage begins anew: it is part of the key."
     if size == 1:
-        less = "It was one at a time already: take precision: bfloat16 or a smaller model."
-    return f"{less} With more memory free the same command goes on: what is done is kept."
+        less = f"It was one at a time already: take {_smaller_model(precision)}."
+    return f"{less} {KEPT}"
+
+
+def smaller_model(precision: str) -> Callable[[bool], str]:
+    """What to do where no setting but the model's own made memory run out; see smaller_batch."""
+    return lambda on_cpu: f"Take {_smaller_model(precision)}, or {more_memory(on_cpu)}. {KEPT}"
+
+
+def _smaller_model(precision: str) -> str:
+    return (
+        "a smaller model" if precision == "bfloat16" else "precision: bfloat16 or a smaller model"
+    )
 
 
 def _what_to_do(text: str) -> str:

@@ -97,7 +97,7 @@ def run(call: StageCall, judge: LossJudge) -> StageResult:
     _check_lengths(sequences, most_positions(model))
 
     started = time.monotonic()
-    nats = _measure(call.folder / MEASURED, model, sequences, judge.batch_size)
+    nats = _measure(call.folder / MEASURED, model, sequences, judge)
     seconds = time.monotonic() - started
     rows = []
     for sequence, prompt in zip(sequences, prompts, strict=True):
@@ -167,13 +167,13 @@ def _check_lengths(sequences: list[Encoded], limit: int | None) -> None:
 
 
 def _measure(
-    path: Path, model: "PreTrainedModel", sequences: list[Encoded], batch_size: int
+    path: Path, model: "PreTrainedModel", sequences: list[Encoded], judge: LossJudge
 ) -> dict[int, float]:
     """index -> nats of the answer; what an interrupted run measured is read."""
     import torch
 
     rows = model.get_input_embeddings().num_embeddings
-    todo = _batches([s for s in sequences if s.start < len(s.ids)], batch_size, rows)
+    todo = _batches([s for s in sequences if s.start < len(s.ids)], judge.batch_size, rows)
     done = _read_measured(path)
     progress = Progress("judge", sum(map(len, todo)), "examples")
     measured = tokens = 0
@@ -181,8 +181,9 @@ def _measure(
     with path.open("a", encoding="ascii") as file, torch.inference_mode():
         for batch in todo:
             if not all(sequence.number in done for sequence in batch):
-                way_out = smaller_batch("eval.judge.batch_size", len(batch))
-                with memory_for(f"measuring {len(batch)} examples at a time", way_out):
+                way_out = smaller_batch("eval.judge.batch_size", len(batch), judge.precision)
+                at_a_time = "one example" if len(batch) == 1 else f"{len(batch)} examples"
+                with memory_for(f"measuring {at_a_time} at a time", way_out):
                     found = _batch_nats(model, batch)
                 for sequence, nats in zip(batch, found, strict=True):
                     if not math.isfinite(nats):

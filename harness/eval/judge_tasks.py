@@ -77,7 +77,7 @@ def run(call: StageCall, judge: TasksJudge) -> StageResult:
     lm = package.Scorer(model, tokenizer, judge.batch_size)
 
     started = time.monotonic()
-    samples = _score_all(call.folder, lm, tasks, questions, judge.first)
+    samples = _score_all(call.folder, lm, tasks, questions, judge)
     seconds = time.monotonic() - started
     settings = {
         "lm_eval": version("lm-eval"),
@@ -114,12 +114,13 @@ def _score_all(
     lm: "Scorer",
     tasks: dict[str, Any],
     questions: list[Questions],
-    first: int | None,
+    judge: TasksJudge,
 ) -> dict[str, list[Sample]]:
     """The samples of every task; what an interrupted run finished is read, not computed."""
     from harness.eval.tasks import package
 
-    way_out = smaller_batch("eval.judge.batch_size", int(lm.batch_size))
+    first = judge.first
+    way_out = smaller_batch("eval.judge.batch_size", judge.batch_size, judge.precision)
     progress = Progress("judge", sum(each.asked(first) for each in questions), "questions")
     samples: dict[str, list[Sample]] = {}
     for each in questions:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness import events
 from harness.call import StageCall
-from harness.device_faults import memory_for, smaller_batch
+from harness.device_faults import memory_for, smaller_batch, smaller_model
 from harness.eval.answer import Answered
 from harness.eval.decode import Asked, Decoder, Made, end_tokens
 from harness.eval.encode import check_lengths, encode, limit_of
@@ -56,9 +56,7 @@ def answer_here(
     decoding = params.decoding
     stop = encoded.stop
     ends = end_tokens(model, tokenizer, encoded.ends)
-    # A judge's own model is asked here too.
-    way_out = smaller_batch(f"eval.{call.stage}.engine.batch_size", engine.batch_size or 1)
-    with memory_for("trying the model with two prompts", way_out):
+    with memory_for("trying the model with two prompts", smaller_model(engine.precision)):
         decoder = Decoder(
             model, tokenizer, decoding, ends, stop, engine.batch_size, engine.batching
         )
@@ -76,7 +74,10 @@ def answer_here(
     if device == "cuda" and len(asked) >= MANY:
         events.note(VLLM_FOR_MANY)
     # Where the size was left open it was halved down to one.
-    at_a_time = "one answer" if engine.batch_size is None else f"{engine.batch_size} answers"
+    size = 1 if decoder.note else engine.batch_size or 1
+    # A judge's own model is asked here too.
+    way_out = smaller_batch(f"eval.{call.stage}.engine.batch_size", size, engine.precision)
+    at_a_time = "one answer" if size == 1 else f"{size} answers"
     with memory_for(f"making {at_a_time} at a time", way_out):
         seconds, made = _make(call.folder / DONE, decoder, asked, done, stop)
 

@@ -15,11 +15,19 @@ INSTALL = (
     "install the package nvidia-container-toolkit, then `sudo nvidia-ctk runtime configure "
     "--runtime=docker` and `sudo systemctl restart docker`"
 )
+_PROGRAM = r"nvidia-(container-(cli|runtime(-hook)?|toolkit)|ctk|cdi-hook)"
 _LACKING = re.compile(
-    r"could not select device driver|GPU vendor from CDI|known GPU vendor|CDI device|nvidia\.com/gpu"
-    r"|nvidia-container|nvidia-ctk|nvidia-cdi|libnvidia|runtime name:? \"?nvidia|nvml"
+    r'could not select device driver "[^"]*" with capabilities: \[+[^\]]*\bgpu\b'
+    r"|failed to discover GPU vendor from CDI|no known GPU vendor found"
+    r'|[Uu]nknown (or invalid )?runtime (name|specified):? "?nvidia'
+    r'|exec: \\?"[^"]*'
+    + _PROGRAM
+    + r'\\?": (stat [^:]+: )?(executable file not found|no such file)'
 )
-"""In what Docker (without and with CDI) and the toolkit say where a GPU cannot be passed on."""
+"""What Docker says, without and with CDI, where nothing that passes GPUs on is known to it."""
+_UNLISTED = re.compile(r"unresolvable CDI devices [^\n]*nvidia\.com/gpu")
+_FAILING = re.compile(rf"(?<![\w/.-]){_PROGRAM}: |Auto-detected mode as '")
+"""How a program of the toolkit begins what it says. Its name in a path is none of its words."""
 
 
 def asked_for(chosen: Sequence[Gpu]) -> dict[str, Any]:
@@ -41,14 +49,30 @@ def asked_for(chosen: Sequence[Gpu]) -> dict[str, Any]:
 
 
 def fault(title: str, reason: str) -> HarnessError | None:
-    """What to do where an engine said that it cannot pass GPUs on; None where it said anything else."""
-    if not _LACKING.search(reason):
-        return None
-    return HarnessError(
-        f"{title}: Docker cannot pass a GPU into a container: {reason}",
-        f"That takes the {TOOLKIT}: {INSTALL}. `harness doctor` shows whether it is there. "
-        f"{gpus.CPU_INSTEAD}, in the images for it.",
-    )
+    """What to do where an engine said that it cannot pass GPUs on: the toolkit is not there, knows no
+    such GPU, or fails. None where it said anything else, though it be of a file of the driver's."""
+    instead = f"{gpus.CPU_INSTEAD}, in the images for it."
+    cannot = f"{title}: Docker cannot pass a GPU into a container: {reason}"
+    if _LACKING.search(reason):
+        return HarnessError(
+            cannot,
+            f"That takes the {TOOLKIT}: {INSTALL}. `harness doctor` shows whether it is there. "
+            f"{instead}",
+        )
+    if _UNLISTED.search(reason):
+        return HarnessError(
+            cannot,
+            f"The {TOOLKIT}'s list of GPUs for CDI lacks it: `sudo nvidia-ctk cdi generate "
+            f"--output=/etc/cdi/nvidia.yaml` writes it anew. {instead}",
+        )
+    if words := _FAILING.search(reason):
+        return HarnessError(
+            f"{title}: the {TOOLKIT} is there and cannot pass a GPU into a container: "
+            f"{reason[words.start() :]}",
+            "`nvidia-smi` must work on this machine (after an update of the driver, boot it anew); "
+            f"`sudo nvidia-container-cli --debug=/dev/stderr info` says more. {instead}",
+        )
+    return None
 
 
 def has_toolkit(info: dict[str, Any]) -> bool:

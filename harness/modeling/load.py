@@ -251,7 +251,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def available_device() -> str:
-    """`cuda` or `cpu`.
+    """`cuda` or `cpu`. On a GPU float32 is whole then, until a training asks for TF32.
 
     Raises:
         HarnessError: it is to be a GPU (harness.environment.accelerator), and torch cannot use one:
@@ -263,10 +263,19 @@ def available_device() -> str:
         return "cpu"
     if torch.cuda.is_available():
         _check_card()
+        set_tf32(False)
         return "cuda"
     if environment.accelerator() == "cuda":
         raise _unusable()
     return "cpu"
+
+
+def set_tf32(on: bool) -> None:
+    """For products and for convolutions. PyTorch's own choice is TF32 for convolutions alone."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = on
+    torch.backends.cudnn.allow_tf32 = on
 
 
 def _unusable() -> HarnessError:

@@ -33,6 +33,7 @@ class Spec(BaseModel):
         protected_namespaces=(),
         defer_build=True,
         allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
     @model_validator(mode="before")

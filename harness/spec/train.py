@@ -15,9 +15,11 @@ class Lora(Spec):
     """Low-rank adapters (arXiv 2106.09685). Defaults are LLaMA-Factory's."""
 
     rank: Annotated[int, Field(ge=1)] = 8
+    """Of the two matrices whose product is added to a layer's weights."""
     alpha: Annotated[float, Field(gt=0)] = 16.0
     """The adapter's output is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of the inputs of adapters, while they are trained."""
     target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     """Names of the modules that get an adapter; all-linear: every linear layer but the output head."""
     merge: bool = False
@@ -28,6 +30,7 @@ class Quantization(Spec):
     """Of the frozen base under QLoRA (arXiv 2305.14314), by bitsandbytes."""
 
     type: Literal["nf4", "fp4"] = "nf4"
+    """The 4-bit numbers: of normally distributed weights, or floating point."""
     double: bool = True
     """Quantise the quantisation constants too."""
 
@@ -43,6 +46,7 @@ class DeepSpeed(Spec):
     """ZeRO (arXiv 1910.02054): 1 shards the optimizer states, 2 also gradients, 3 also weights."""
 
     stage: Literal[1, 2, 3] = 2
+    """What the processes share: optimizer states (1), gradients too (2), weights too (3)."""
     offload_optimizer: bool = False
     """Keep the optimizer's states in the CPU's memory, and update there."""
     offload_parameters: bool = False
@@ -75,6 +79,7 @@ class Validation(Spec):
     first: Annotated[int, Field(ge=1)] | None = None
     """Only the first so many of the file."""
     seed: Seed = 42
+    """Draws the share."""
     every_steps: Annotated[int, Field(ge=1)] | None = None
     """Measure it also during training."""
 
@@ -98,6 +103,7 @@ class Train(Spec):
     """sft: the likelihood of the answers; orpo: of the chosen answers, and their odds over the
     rejected ones (preference data)."""
     method: Literal["full", "lora", "qlora"] = "full"
+    """full: every weight; lora: adapters; qlora: adapters on a frozen base in 4 bits."""
     lora: Lora | None = None
     """With method lora or qlora; left open: Lora's defaults."""
     quantization: Quantization | None = None
@@ -109,9 +115,13 @@ class Train(Spec):
     train_on_history: bool = False
     """Count the answers of earlier turns too, as LLaMA-Factory does."""
     optimizer: Optimizer = "adamw"
+    """8bit: its states in 8 bits; paged: they may move to the CPU's memory. Both are bitsandbytes'."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
+    """The highest, after the warm-up."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Of Adam: decay of the running means of gradients and of their squares."""
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    """Of Adam: added to the denominator."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Of matrices; biases and norms are left out, but by DeepSpeed's own optimizer."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
@@ -120,9 +130,11 @@ class Train(Spec):
     """warmup_lr is DeepSpeed's WarmupLR: up to the learning rate by the logarithm of the step, then
     constant."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps in which the learning rate rises."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Of all steps, rounded up; in place of warmup_steps."""
     epochs: Annotated[float, Field(gt=0, le=100_000)] | None = 3.0
+    """Passes over the data set."""
     steps: Annotated[int, Field(ge=1)] | None = None
     """Optimizer steps, in place of epochs."""
     batch_size: Annotated[int, Field(ge=1)] = 8
@@ -152,11 +164,15 @@ class Train(Spec):
     """On a GPU: with precision float32, products of numbers rounded to TF32's 11 significant bits,
     several times as fast. Answers and judging in float32 never are."""
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: slower, in less memory."""
     liger_kernels: bool = False
     """On a GPU: fused norms, rotary embeddings and activations, from the liger-kernel package."""
     deepspeed: DeepSpeed | None = None
+    """Train under DeepSpeed."""
     launch: Launch = Launch()
+    """Processes and machines."""
     validation: Validation | None = None
+    """Measure the loss on held-out examples."""
     merge_micro_batches: bool = Field(default=True, json_schema_extra=NOT_KEY)
     """On one GPU, run as many of a step's packed micro-batches at once as its memory has room for by
     the estimate, unless there is dropout. It changes the last bits of float sums; the manifest says how
@@ -165,6 +181,7 @@ class Train(Spec):
     """On a GPU, only kernels that give the same bits each time; slower. A model that needs an operator
     without such a kernel is refused."""
     seed: Seed = 42
+    """Of the examples' order, new weights and dropout."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; the last bits of a float sum depend on it. Left open: what the machine has."""
     checkpoint_steps: Annotated[int, Field(ge=1)] | None = Field(

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from harness.errors import InputError
+from harness.modeling.load import set_tf32
 from harness.spec.train import Train
 
 WORKSPACE, WORKSPACES = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
@@ -49,12 +50,6 @@ def prepare(params: Train, processes: int) -> None:
             "Set train.tf32: false.",
         )
     set_tf32(params.tf32)
-
-
-def set_tf32(on: bool) -> None:
-    """For products and for convolutions. PyTorch's own choice is TF32 for convolutions alone."""
-    torch.backends.cuda.matmul.allow_tf32 = on
-    torch.backends.cudnn.allow_tf32 = on
 
 
 def keep_angles_whole(model: nn.Module) -> None:

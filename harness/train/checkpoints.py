@@ -10,13 +10,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.device_faults import more_memory
+
 MARKER = "finished.json"
+GOES_ON = "With more memory free the same command goes on from the last checkpoint."
 STATES = 3
 """Copies of what is trained: the weights and, usually, two states of the optimizer."""
 PROBE_BYTES = 32 * 2**20
 KEPT = 2
 FULL_BELOW = 64 * 2**20
 """Bytes. With less than this left after a failed write, the disk is taken to be full."""
+
+
+def way_on(on_cpu: bool, other: str = "") -> str:
+    """What to do where memory ran out. `other`: what would help beside more of it, up to an `or`."""
+    return f"Take {other}{more_memory(on_cpu)}. {GOES_ON}"
 
 
 class Finished(NamedTuple):

@@ -20,11 +20,11 @@ from harness.device_faults import memory_for
 from harness.errors import InputError
 from harness.modeling.load import quiet_peft
 from harness.spec.train import Train
-from harness.train import arithmetic, checkpoints, deepspeed
+from harness.train import arithmetic, checkpoints, dealing, deepspeed
 from harness.train import model as models
 from harness.train.batches import Batch, Schedule
 from harness.train.data import Data, Encoded
-from harness.train.held_out import held_out_loss
+from harness.train.held_out import BATCH_TOKENS, held_out_loss
 from harness.train.objectives import loss_parts
 from harness.train.schedule import Step, plan_steps
 from harness.train.watch import Watch
@@ -38,6 +38,7 @@ OPTIMIZERS = {
     "sgd": "sgd",
 }
 """The specs' names -> transformers' own."""
+LIGHTER = "a smaller model, or "
 GPU_LOG_STEPS = 10
 """On a GPU the losses stay there for so many steps: each fetch waits for the device."""
 
@@ -56,8 +57,6 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         self.schedule, self.params = schedule, params
         self.parts: list[Tensor] = []
         """Of each micro-batch since the last log: its share of the step's loss and its parts."""
-        self.is_crowded = False
-        """Whether others' use of the GPU decided how many examples went through the model at once."""
         super().__init__(**settings)
 
     def get_train_dataloader(self) -> "DataLoader[Batch]":
@@ -85,6 +84,10 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             )
             return self.lr_scheduler
         return super().create_scheduler(num_training_steps, optimizer)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with memory_for("saving a checkpoint", checkpoints.way_on):
+            super()._save_checkpoint(*args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """A checkpoint goes without the tokenizer: one that cannot be written again stops none."""
@@ -115,7 +118,8 @@ def train(
 ) -> tuple[Trainer, Watch]:
     """Train `model` in place, from the last finished checkpoint in `work` where there is one."""
     folder = work / "checkpoints"
-    packed = models.choose_path(model, params.packing, params.precision, data.train.longest())
+    with memory_for("trying the model with two texts", partial(checkpoints.way_on, other=LIGHTER)):
+        packed = models.choose_path(model, params.packing, params.precision, data.train.longest())
     if params.packing and not packed and rank == 0:
         events.note("this model's attention cannot be packed: batches are padded")
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -141,7 +145,10 @@ def train(
         processing_class=tokenizer,
         peft_config=models.lora_config(model, params),
     )
-    trainer.is_crowded = deal.accumulation != alone.accumulation
+    if rank == 0:
+        is_crowded = deal.accumulation != alone.accumulation
+        before = resumed.step if resumed else 0
+        dealing.begin(work, dealing.Dealt(before, deal.accumulation, is_crowded))
     _keep_trained_weights_whole(trainer.model)
     trainer.remove_callback(PrinterCallback)
     held_out = data.held_out
@@ -151,7 +158,7 @@ def train(
     casts_off = disable_input_dtype_casting(trainer.model, active=_is_cast_by_autocast(params))
     is_merged = deal.accumulation != params.accumulation
     memory = (
-        memory_for(f"training on {examples} at once", _smaller(params))
+        memory_for(f"training on {examples} at once", partial(_smaller, params))
         if is_merged
         else nullcontext()
     )
@@ -161,10 +168,20 @@ def train(
     return trainer, watch
 
 
-def _smaller(params: Train) -> str:
-    return (
+def _smaller(params: Train, of_the_cpu: bool) -> str:
+    """Empty where it was not the GPU's memory: what else is advised holds then."""
+    less = (
         "The estimate had seen room. Set train.merge_micro_batches: false, for "
         f"{params.batch_size} at once; the training goes on from its last checkpoint."
+    )
+    return "" if of_the_cpu else less
+
+
+def _shorter(data: Encoded, of_the_cpu: bool) -> str:
+    shorter = "shorter ones (train.validation), with which the training begins anew, or "
+    return (
+        f"{BATCH_TOKENS} tokens are measured at a time, or one example: the longest held out has "
+        f"{data.longest()}, and none is cut. {checkpoints.way_on(of_the_cpu, shorter)}"
     )
 
 
@@ -232,7 +249,7 @@ def _measure(
     """The held-out loss. The processes share the work, but where each holds a part of the weights
     only (ZeRO-3): there all take every batch, in step."""
     deepspeed_settings = trainer.params.deepspeed
-    with memory_for("measuring the held-out loss"):
+    with memory_for("measuring the held-out loss", partial(_shorter, data)):
         if deepspeed_settings is not None and deepspeed_settings.stage == 3:
             return held_out_loss(trainer.model_wrapped, data, packed, pad)
         # Not the wrapped model: it would wait for the others in each forward pass.

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from harness.modeling.load import (
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
 from harness.train.arithmetic import check_refused, keep_angles_whole
+from harness.train.checkpoints import way_on
 from harness.train.packing import ATTENTION, SPLIT_ATTENTION, TOLERANCE, Lengths, add_label_loss
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ SHORT = (7, 5)
 """Tokens of the texts that a model is tried with."""
 WINDOWS = ("sliding_window", "attention_chunk_size")
 """Where configurations say how far attention reaches."""
+UNMERGED = "train.lora.merge: false, with which the training begins anew, or "
 HALF_TOLERANCE = 0.1
 """Of a loss in nats, where the arithmetic is in half precision."""
 
@@ -246,7 +249,7 @@ def merge(
     """
     from peft import PeftModel
 
-    with memory_for("adding the adapter to the base model"):
+    with memory_for("adding the adapter to the base model", partial(way_on, other=UNMERGED)):
         base = load_model(source, inputs, tokenizer, "float32", "cpu")
         _make_savable(base)
         with quiet_peft():

@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from harness import events
+from harness import events, gpus
 from harness.call import StageCall, StageResult
 from harness.device_faults import gpu_room, memory_for
 from harness.errors import HarnessError, InputError
@@ -30,7 +30,7 @@ from harness.shapes import Shape
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
 from harness.spec.train import Train
-from harness.train import LOG, MODEL, arithmetic, checkpoints, last_loss
+from harness.train import LOG, MODEL, arithmetic, checkpoints, dealing, last_loss
 from harness.train import model as models
 from harness.train.beside import Beside, write_beside
 from harness.train.data import Data
@@ -38,8 +38,6 @@ from harness.train.loop import Trainer, train
 from harness.train.ops import prepare_triton
 from harness.train.watch import Watch
 
-GOES_ON = "With more memory free the same command goes on from the last checkpoint."
-SAVED = f"Take more memory for the stage (limits.memory), or train.lora.merge: false. {GOES_ON}"
 FEW = 30
 """Held-out examples, below which a note says that they are few."""
 
@@ -73,16 +71,18 @@ def train_here(
         trainer, watch = train(
             model, tokenizer, data, params, call.folder, call.folder / LOG, device, rank, processes
         )
-    with memory_for("writing the model", SAVED):
+    machines = _machines(params, processes)
+    with memory_for("writing the model", checkpoints.way_on):
         beside = _save(trainer, tokenizer, call, params, source, rank)
     differing = arithmetic.why_not_repeatable(device, params, trainer.model, processes)
-    if trainer.is_crowded:
-        differing.append("others' use of the GPU decided how many examples went at once")
+    dealt = dealing.read(call.folder)
+    differing += dealing.why_not_repeatable(dealt)
     used = {
         "parameters": parameters,
         "trained_parameters": _trained(trainer.model),
         "device": device_name(device),
         "processes": processes,
+        **({"machines": machines} if machines else {}),
         "threads": threads,
         "packed": trainer.schedule.packed,
         "deterministic": not differing,
@@ -96,14 +96,15 @@ def train_here(
     result = _result(call, params, source, data, watch, used, device)
     result.notes += [*notes, *beside.notes]
     result.notes += [f"the same training may give other weights: {why}" for why in differing]
-    micro_batches = trainer.args.gradient_accumulation_steps
-    if micro_batches != params.accumulation:
-        at_once = params.batch_size * params.accumulation // micro_batches
-        result.used["micro_batches"] = {"of_a_step": micro_batches, "examples": at_once}
-        result.notes.append(
-            f"{at_once} examples at once, not {params.batch_size}: the GPU's free memory had room for "
-            "them; the same but for rounding"
-        )
+    if any(one.of_a_step != params.accumulation for one in dealt):
+        result.used["micro_batches"] = dealing.record(dealt, params, len(watch.steps))
+        result.notes += [
+            f"{each['examples']} examples at once in the steps {each['steps'][0]} to "
+            f"{each['steps'][1]}, not {params.batch_size}: the GPU's free memory had room for them; "
+            "the same but for rounding"
+            for each in result.used["micro_batches"]
+            if each["of_a_step"] != params.accumulation
+        ]
     if beside.stop:
         result.used["stop_texts"] = beside.stop
     return result
@@ -189,6 +190,18 @@ def _check_lengths(data: Data, limit: int | None) -> None:
         )
 
 
+def _machines(params: Train, processes: int) -> list[dict[str, Any]]:
+    """Of several machines the GPUs of each, by its rank; all processes ask together. The call knows
+    those of the machine that began."""
+    if params.launch.machines == 1:
+        return []
+    first = os.environ["LOCAL_RANK"] == "0"
+    here = {"rank": int(os.environ["GROUP_RANK"]), "gpus": gpus.record(gpus.visible())}
+    told: list[Any] = [None] * processes
+    torch.distributed.all_gather_object(told, here if first else None)
+    return sorted(filter(None, told), key=lambda machine: int(machine["rank"]))
+
+
 def _trained(model: Any) -> int:
     return sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad)
 
@@ -229,13 +242,15 @@ def _what_fits(
     from harness.fitting import describe, machine_memory
 
     if of_the_cpu and device != "cpu":
-        less = "no offloading, or " if params.deepspeed is not None else ""
-        return f"Take {less}more memory for the stage (limits.memory). {GOES_ON}"
+        zero = params.deepspeed
+        offloads = zero is not None and (zero.offload_optimizer or zero.offload_parameters)
+        less = "no offloading, with which the training begins anew, or " if offloads else ""
+        return checkpoints.way_on(of_the_cpu, less)
     machine, room = machine_memory(), gpu_room()
     memory = machine if room is None else room.total - room.others
     lengths = data.train.sizes().tolist()
     fits = describe(params, shape or {}, memory, lengths, True, machine, loading)
-    return f"{fits} With other settings the training begins anew. {GOES_ON}"
+    return f"{fits} With other settings the training begins anew. {checkpoints.GOES_ON}"
 
 
 def _save(

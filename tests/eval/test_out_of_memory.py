@@ -51,12 +51,24 @@ def test_a_decoders_probe_without_memory_is_no_cache_that_cannot_be_joined(
 
 
 @pytest.mark.parametrize(
-    ("name", "what"),
-    [("_compare", "trying the model with two prompts"), ("_read", "making 4 answers at a time")],
+    ("name", "what", "way_out"),
+    [
+        (
+            "_compare",
+            "trying the model with two prompts",
+            "Take precision: bfloat16 or a smaller model, or a GPU with more memory free.",
+        ),
+        (
+            "_read",
+            "making 4 answers at a time",
+            "Set eval.answer.engine.batch_size: 2, with which the stage begins anew: it is part of the "
+            "key.",
+        ),
+    ],
 )
 @pytest.mark.parametrize("kind", ["torch", "cuBLAS"])
 def test_answers_whose_memory_runs_out_say_so_with_the_size_to_try(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, what: str, kind: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, what: str, way_out: str, kind: str
 ) -> None:
     call = answer_call(tmp_path, EXAMPLES, batch_size=4)
     works = getattr(Decoder, name)
@@ -66,9 +78,7 @@ def test_answers_whose_memory_runs_out_say_so_with_the_size_to_try(
         patch.setattr(Decoder, name, lambda *args: broken(*args))
         with pytest.raises(OutOfMemory, match=f"(?m)memory ran out while {what}$") as caught:
             answer.run(call)
-    assert "Set eval.answer.engine.batch_size: 2" in caught.value.hint
-    assert "begins anew: it is part of the key" in caught.value.hint
-    assert KEPT in caught.value.hint
+    assert caught.value.hint == f"{way_out} {KEPT}"
     done = call.folder / "outputs.jsonl"
     before = done.read_text().splitlines() if done.exists() else []
     assert len(before) == (4 if name == "_read" else 0)
@@ -77,14 +87,21 @@ def test_answers_whose_memory_runs_out_say_so_with_the_size_to_try(
     assert len(outputs(call)) == len(EXAMPLES)
 
 
-def test_one_answer_at_a_time_is_not_told_to_take_fewer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_one_answer_at_a_time_is_not_told_to_take_fewer_nor_half_precision_to_be_halved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int, precision: str
 ) -> None:
-    monkeypatch.setattr(Decoder, "_compare", raising(MEMORY["torch"]))
-    with pytest.raises(OutOfMemory) as caught:
-        answer.run(answer_call(tmp_path, EXAMPLES, batch_size=1))
-    assert "batch_size: 0" not in caught.value.hint
-    assert "bfloat16" in caught.value.hint
+    """Those are made alone too whose cache cannot be joined, whatever the row says."""
+    if batch_size > 1:
+        monkeypatch.setattr(Decoder, "_probe", lambda self: "no such cache")
+    where = "_alone" if batch_size > 1 else "_together"
+    monkeypatch.setattr(Decoder, where, raising(MEMORY["torch"]))
+    call = answer_call(tmp_path, EXAMPLES, batch_size=batch_size, precision=precision)
+    with pytest.raises(OutOfMemory, match=r"(?m)while making one answer at a time$") as caught:
+        answer.run(call)
+    less = "precision: bfloat16 or a smaller model" if precision == "float32" else "a smaller model"
+    assert caught.value.hint == f"It was one at a time already: take {less}. {KEPT}"
 
 
 def test_a_judges_batch_is_part_of_the_key_as_an_engines_is(tmp_path: Path) -> None:

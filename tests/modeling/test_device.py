@@ -46,6 +46,21 @@ def unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HARNESS_ACCELERATOR", raising=False)
 
 
+def test_on_a_gpu_answers_and_judges_in_float32_have_no_tf32_whatever_was_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake_torch(monkeypatch, available=True)
+    convolutions = torch.backends.cudnn.allow_tf32
+    try:
+        load.set_tf32(True)
+        assert load.available_device() == "cuda"
+        assert not torch.backends.cuda.matmul.allow_tf32
+        assert not torch.backends.cudnn.allow_tf32
+    finally:
+        load.set_tf32(False)
+        torch.backends.cudnn.allow_tf32 = convolutions
+
+
 def test_a_driver_that_is_too_old_for_torchs_cuda_is_an_error_that_says_both_versions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -541,6 +541,15 @@ def test_the_schema_knows_every_key_of_every_spec_and_requires_none() -> None:
         assert set(spec) <= set(schema["properties"]), path
 
 
+@pytest.mark.parametrize(
+    "part", ["Train", "Lora", "Quantization", "Orpo", "DeepSpeed", "Launch", "Validation"]
+)
+def test_an_editor_says_of_every_setting_of_a_training_what_it_does(part: str) -> None:
+    schema = json.loads((ROOT / "specs" / "schema.json").read_text(encoding="utf-8"))
+    fields = schema["$defs"][part]["properties"]
+    assert [name for name, field in fields.items() if not field.get("description")] == []
+
+
 def test_every_spec_in_the_repository_is_valid() -> None:
     assert len(load_rows([ROOT / "specs"])) >= 3
 

@@ -17,7 +17,7 @@ from harness import events
 from harness.call import CALL_FILE, RESULT_FILE, StageCall
 from harness.errors import HarnessError, InputError
 from harness.spec.model_source import ModelSource
-from harness.spec.train import Launch
+from harness.spec.train import Launch, Train
 from harness.train import checkpoints, launch, run, work
 from tests.helpers import ROOT, give_gpus, some_gpus, until
 from tests.modeling.calls import EXAMPLES, random_model, train_call
@@ -166,6 +166,31 @@ def test_two_machines_meet_and_train_as_one(
         other.kill()
     assert losses(call) == pytest.approx(alone[0], rel=1e-4)
     assert result.used["processes"] == 2
+    assert [machine["rank"] for machine in result.used["machines"]] == [0, 1]
+
+
+def test_the_gpus_of_each_machine_stand_in_the_manifest_with_its_rank(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two processes on each of two machines, one after the other in this one."""
+    give_gpus(monkeypatch, *some_gpus(4))
+    told: list[Any] = []
+
+    def gather(into: list[Any], mine: Any) -> None:
+        told.append(mine)
+        into[: len(told)] = told
+
+    monkeypatch.setattr(work.torch.distributed, "all_gather_object", gather)
+    params = Train(launch=Launch(processes=2, machines=2))
+    for rank, visible in ((1, "2,3"), (0, "0,1")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        monkeypatch.setenv("GROUP_RANK", str(rank))
+        for local in "01":
+            monkeypatch.setenv("LOCAL_RANK", local)
+            machines = work._machines(params, 4)
+    used = [(each["rank"], [gpu["index"] for gpu in each["gpus"]]) for each in machines]
+    assert used == [(0, [0, 1]), (1, [2, 3])]
+    assert work._machines(Train(launch=Launch(processes=2)), 2) == []
 
 
 needs_a_compiler = pytest.mark.skipif(

@@ -9,7 +9,7 @@ import torch
 
 from harness.call import StageCall, StageResult
 from harness.errors import HarnessError
-from harness.train import loop, run
+from harness.train import dealing, loop, run
 from tests.modeling.calls import random_model, train_call
 
 GIB = 2**30
@@ -58,12 +58,61 @@ def test_a_step_that_has_room_is_one_micro_batch_with_the_same_losses_and_the_ma
     sizes.clear()
     merged, merged_log = trained(tmp_path / "merged", GIB, monkeypatch)
     assert sizes == [6] * len(log)
-    assert merged.used["micro_batches"] == {"of_a_step": 1, "examples": 6}
-    assert any("6 examples at once, not 2" in note for note in merged.notes)
+    assert merged.used["micro_batches"] == [{"steps": [1, len(log)], "of_a_step": 1, "examples": 6}]
+    assert any(
+        f"6 examples at once in the steps 1 to {len(log)}, not 2" in note for note in merged.notes
+    )
     assert merged.counts == apart.counts
     losses = [line["loss"] for line in log]
     assert [line["loss"] for line in merged_log] == pytest.approx(losses, rel=1e-5)
     assert [line["tokens"] for line in merged_log] == [line["tokens"] for line in log]
+
+
+@pytest.mark.parametrize(
+    ("second", "reason"), [(2**10, "others' use of the GPU"), (None, "of another size")]
+)
+def test_each_choice_of_a_training_that_was_gone_on_with_stands_in_the_manifest_with_its_steps(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    second: float | None,
+    reason: str,
+) -> None:
+    """Killed after step 3, and a checkpoint at step 2: step 3 is run again as the second chose."""
+    plain = loop.Trainer.compute_loss
+    calls = 0
+
+    def dies(self: Any, *given: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return plain(self, *given, **named)
+
+    call = a_call(tmp_path, steps=5, checkpoint_steps=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_room", lambda _: loop._Room(GIB, GIB))
+        patch.setattr(loop.Trainer, "compute_loss", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(call)
+    room = None if second is None else loop._Room(second, GIB)
+    monkeypatch.setattr(loop, "_room", lambda _: room)
+    result = run(call)
+    assert result.used["micro_batches"] == [
+        {"steps": [1, 2], "of_a_step": 1, "examples": 6},
+        {"steps": [3, 5], "of_a_step": 3, "examples": 2},
+    ]
+    assert not result.used["deterministic"]
+    assert any(reason in note for note in result.notes)
+
+
+def test_a_choice_of_steps_that_are_run_again_is_undone(tmp_path: Path) -> None:
+    first, second = dealing.Dealt(0, 1, False), dealing.Dealt(4, 3, True)
+    for dealt in (first, second, second._replace(after=6), first._replace(after=4)):
+        dealing.begin(tmp_path, dealt)
+    assert dealing.read(tmp_path) == [first]
+    assert dealing.why_not_repeatable([first]) == []
+    dealing.begin(tmp_path, second._replace(after=0))
+    assert dealing.read(tmp_path) == [second._replace(after=0)]
 
 
 def test_where_others_on_the_gpu_decided_how_many_went_at_once_the_manifest_claims_no_same_bits(
@@ -101,18 +150,25 @@ def test_without_room_micro_batches_stay_as_they_are(
     assert sizes == [2] * 3
 
 
+@pytest.mark.parametrize(
+    "error", [torch.cuda.OutOfMemoryError("CUDA out of memory"), MemoryError()]
+)
 def test_a_gpu_that_the_estimate_took_for_larger_is_told_how_to_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
+    """Fewer examples at once leave the CPU no more room."""
+
     def full(*_: Any, **__: Any) -> None:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(loop.Trainer, "compute_loss", full)
     with pytest.raises(
         HarnessError, match="ran out while training on 6 examples at once"
     ) as caught:
         trained(tmp_path / "run", GIB, monkeypatch)
-    assert "merge_micro_batches: false, for 2 at once" in caught.value.hint
+    is_gpus = not isinstance(error, MemoryError)
+    assert ("merge_micro_batches: false, for 2 at once" in caught.value.hint) == is_gpus
+    assert caught.value.hint
 
 
 def test_the_room_is_what_is_free_or_held_and_never_all_of_a_gpu(

@@ -17,7 +17,7 @@ from harness.device_faults import OutOfMemory
 from harness.errors import HarnessError
 from harness.keys import Files, key_view
 from harness.spec.train import Train
-from harness.train import checkpoints, loop
+from harness.train import checkpoints, loop, work
 from harness.train import model as models
 from harness.train.model import choose_path
 from tests.helpers import ROOT
@@ -41,11 +41,12 @@ def raising(error: Exception, works: Any = None, calls: int = 0) -> Any:
     return do
 
 
+ERRORS = {**MEMORY, "the CPU": MemoryError()}
 PLACES = {
-    "harness.train.model._own_loss": "training",
+    "harness.train.model._own_loss": "trying the model with two texts",
     "harness.train.loop.loss_parts": "training",
     "harness.train.loop.held_out_loss": "measuring the held-out loss",
-    "harness.train.loop.Trainer._save": "training",
+    "harness.train.loop.Trainer._save": "saving a checkpoint",
     "transformers.AutoModelForCausalLM.from_config": "loading the model",
     "harness.train.model.write": "writing the model",
     "peft.PeftModel.from_pretrained": "adding the adapter to the base model",
@@ -79,7 +80,7 @@ def test_a_probe_on_a_gpu_that_failed_is_no_model_without_a_loss(
 
 
 @pytest.mark.parametrize("where", PLACES)
-@pytest.mark.parametrize("kind", ["torch", "cuBLAS"])
+@pytest.mark.parametrize("kind", ["torch", "cuBLAS", "the CPU"])
 def test_wherever_a_trainings_memory_runs_out_it_is_told_with_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, kind: str
 ) -> None:
@@ -87,18 +88,32 @@ def test_wherever_a_trainings_memory_runs_out_it_is_told_with_the_way_out(
     if "peft" in where:
         settings |= {"method": "lora", "lora": {"merge": True}}
     call = train_call(tmp_path, **settings)
-    monkeypatch.setattr(where, raising(MEMORY[kind]))
+    monkeypatch.setattr(where, raising(ERRORS[kind]))
     with pytest.raises(OutOfMemory, match=f"(?m)memory ran out while {PLACES[where]}$") as caught:
         train.run(call)
     assert "same command goes on from the last checkpoint" in caught.value.hint
-    if PLACES[where] in ("training", "measuring the held-out loss", "loading the model"):
+    if PLACES[where] in ("training", "loading the model"):
         assert "It needs about" in caught.value.hint
         weights_alone = PLACES[where] == "loading the model"
         assert ("for its weights alone" in caught.value.hint) == weights_alone
         assert ("batch_size: 2, accumulation: 2" in caught.value.hint) != weights_alone
         assert "other settings the training begins anew" in caught.value.hint
-    else:
-        assert "limits.memory" in caught.value.hint
+        return
+    assert ("limits.memory" in caught.value.hint) == caught.value.on_cpu
+    assert ("a GPU with more memory free" in caught.value.hint) != caught.value.on_cpu
+    assert "batch_size" not in caught.value.hint
+    assert ("lora.merge: false" in caught.value.hint) == ("adapter" in PLACES[where])
+    assert ("a smaller model" in caught.value.hint) == ("two texts" in PLACES[where])
+    assert ("Take shorter ones" in caught.value.hint) == ("held-out" in PLACES[where])
+
+
+@pytest.mark.parametrize("offloads", [True, False])
+def test_only_a_training_that_offloads_is_told_to_do_without(offloads: bool) -> None:
+    zero = {"stage": 2, "offload_optimizer": offloads}
+    params = Train.model_validate({"deepspeed": zero})
+    hint = work._what_fits(params, None, None, "cuda", True)  # type: ignore[arg-type]
+    assert ("no offloading" in hint) == offloads
+    assert "limits.memory" in hint
 
 
 def test_after_memory_ran_out_the_same_command_goes_on_to_the_very_same_weights(

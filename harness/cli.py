@@ -244,7 +244,7 @@ def schema() -> None:
     """Print the specs' JSON schema, for editors."""
     import json
 
-    from harness.spec.load import json_schema
+    from harness.spec.schema import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))
 

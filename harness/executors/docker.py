@@ -136,7 +136,7 @@ class DockerExecutor:
                 )
             except NO_ENGINE as e:
                 reason = _first_line(e)
-                raise devices.fault(job.title, reason) or HarnessError(
+                raise devices.fault(job.title, " ".join(str(e).split())) or HarnessError(
                     f"{job.title} could not start: {reason}"
                 ) from None
             try:
@@ -204,7 +204,7 @@ class DockerExecutor:
             raise stopped(job) from None
         except NO_ENGINE as e:
             reason = _first_line(e)
-            raise devices.fault(job.title, reason) or HarnessError(
+            raise devices.fault(job.title, " ".join(str(e).split())) or HarnessError(
                 f"{job.title}: the Docker engine stopped answering: {reason}",
                 "Run the same command again to go on.",
             ) from None

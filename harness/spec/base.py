@@ -33,7 +33,6 @@ class Spec(BaseModel):
         protected_namespaces=(),
         defer_build=True,
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
     )
 
     @model_validator(mode="before")

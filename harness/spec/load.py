@@ -276,16 +276,3 @@ def _models_at(path: tuple[Any, ...]) -> list[type[BaseModel]]:
 
 def _has_tag(model: type[BaseModel], tag: Any) -> bool:
     return isinstance(tag, str) and any(f.default == tag for f in model.model_fields.values())
-
-
-def json_schema() -> dict[str, Any]:
-    """The specs' JSON schema, for editors. Nothing is required: `extends` may bring any key."""
-    schema = Row.model_json_schema()
-    schema["title"] = "Row spec"
-    schema["properties"]["extends"] = {
-        "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
-        "description": "A spec, or several, that this one is merged over; paths relative to this file.",
-    }
-    for definition in [schema, *schema.get("$defs", {}).values()]:
-        definition.pop("required", None)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from harness.keys import Files, digest_of, key_view
 from harness.plan import dump
-from harness.spec.load import SpecFaults, json_schema, load_rows
+from harness.spec.load import SpecFaults, load_rows
+from harness.spec.schema import json_schema
 from harness.spec.template import FOLDER, Template, load_template, template_names, variant
 
 NAMES = [

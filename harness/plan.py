@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from harness import environment, estimate, given, memory
+from harness import environment
 from harness.errors import HarnessError, InputError
-from harness.estimate import Estimate
-from harness.given import Reading
 from harness.keys import KEY_FORMAT, Files, differences, digest_of, iter_data, key_view, open_hubs
 from harness.prices import Price, Prices
 from harness.spec.answer import QUANTIZATION, Answer, Decoding, PromptSet, VllmEngine
@@ -34,6 +32,11 @@ from harness.spec.recipes import HubData, ImportGen
 from harness.spec.scale import scaled
 from harness.spec.train import Quantization
 from harness.store import FAILED, Artefact, Store
+
+if TYPE_CHECKING:
+    from harness.estimate import Estimate
+    from harness.given import Reading
+    from harness.memory import Need
 
 
 @dataclass
@@ -68,26 +71,32 @@ class StagePlan:
     # Worked out when first asked for: they open the given files, and no table shows them.
 
     @cached_property
-    def estimate(self) -> Estimate:
+    def estimate(self) -> "Estimate":
         """Of a stage that is there already: no calls, and the examples that it holds."""
+        from harness import estimate
+
         if self.artefact is not None:
-            return Estimate(examples=self.artefact.manifest["counts"].get("examples", 0))
+            return estimate.Estimate(examples=self.artefact.manifest["counts"].get("examples", 0))
         if self.planner is None:
-            return Estimate()
+            return estimate.Estimate()
         before = self.inputs["data"].estimate if "data" in self.inputs else None
         return estimate.of_stage(self.stage, self.params, self.planner.files, before)
 
     @cached_property
-    def readings(self) -> Sequence[Reading]:
+    def readings(self) -> "Sequence[Reading]":
         """What the given files hold that it trains on or imports, as far as they can be read here."""
+        from harness import given
+
         if self.artefact is None and self.planner is not None:
             with contextlib.suppress(InputError):
                 return given.read(self.stage, self.params, self.planner.files)
         return ()
 
     @cached_property
-    def need(self) -> memory.Need | str | None:
+    def need(self) -> "Need | str | None":
         """The memory that a train stage will need, or why that is not known."""
+        from harness import memory
+
         if self.stage != "train" or self.artefact is not None or self.planner is None:
             return None
         store, files, source = self.planner.store, self.planner.files, self.params["model"]

@@ -53,10 +53,11 @@ test-docker: install ## Tests of and in the images; `make images` first
 test-gpu: install ## Tests on a GPU
 	.venv/bin/pytest -m gpu
 
-lint: install ## ruff and mypy
+lint: install ## ruff, mypy and the layers of imports
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
 
 lock: ## Rewrite requirements/*.txt; needs WHEELHOUSE or TORCH_INDEX, see requirements/lock
 	PYTHON="$(PYTHON)" requirements/lock

@@ -268,6 +268,7 @@ def plan(
     planner = _planner(volume, inputs, executor)
     plans = _plan(specs, planner, scale)
     show_plans(_console(), plans)
+    planner.files.save()
     for row_plan in plans:
         check(row_plan, planner.files)
 

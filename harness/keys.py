@@ -1,5 +1,6 @@
 """Content keys: sha256 over everything that decides what a stage makes."""
 
+import functools
 import hashlib
 import json
 import os
@@ -16,6 +17,8 @@ from harness.spec.base import DATA_SCHEME, Endpoint, Hub, _Data
 
 KEY_FORMAT = 1
 Part = TypeVar("Part", bound=BaseModel)
+SCALARS = (str, int, float, type(None))
+"""Most values of a spec. Whether something is a pydantic model takes pydantic long to say."""
 SETTLED_NS = 1_000_000_000
 """A file changed more recently may change once more under the same stamp, clocks being coarse."""
 
@@ -162,19 +165,24 @@ def _readable(path: Path) -> Path:
 
 def key_view(value: Any, files: Files) -> Any:
     """A spec model as it enters a key: defaults filled in, a prompt file's text, a file's digest."""
+    if isinstance(value, SCALARS):
+        return value
     if isinstance(value, _Data):
         return {"sha256": files.digest(value)}
     if isinstance(value, BaseModel):
-        return {
-            name: key_view(getattr(value, name), files)
-            for name, field in type(value).model_fields.items()
-            if not (isinstance(field.json_schema_extra, dict) and "key" in field.json_schema_extra)
-        }
+        return {name: key_view(getattr(value, name), files) for name in _in_key(type(value))}
     if isinstance(value, list | tuple):
         return [key_view(v, files) for v in value]
     if isinstance(value, dict):
         return {k: key_view(v, files) for k, v in value.items()}
     return value
+
+
+@functools.cache
+def _in_key(model: type[BaseModel]) -> list[str]:
+    """The fields that are not marked as outside of keys."""
+    extras = {name: field.json_schema_extra for name, field in model.model_fields.items()}
+    return [n for n, extra in extras.items() if not (isinstance(extra, dict) and "key" in extra)]
 
 
 def iter_data(value: Any) -> Iterator[_Data]:
@@ -194,6 +202,8 @@ def key_names(value: Any) -> frozenset[str]:
 
 def _parts(value: Any, kind: type[Part]) -> Iterator[Part]:
     """Every model of a kind within a value."""
+    if isinstance(value, SCALARS):
+        return
     if isinstance(value, kind):
         yield value
     elif isinstance(value, BaseModel):

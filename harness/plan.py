@@ -4,15 +4,14 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from harness import environment, estimate, given, memory
+from harness import environment
 from harness.errors import HarnessError, InputError
-from harness.estimate import Estimate
-from harness.given import Reading
 from harness.keys import KEY_FORMAT, Files, differences, digest_of, iter_data, key_view, open_hubs
 from harness.prices import Price, Prices
 from harness.spec.answer import QUANTIZATION, Answer, Decoding, PromptSet, VllmEngine
@@ -33,6 +32,11 @@ from harness.spec.recipes import HubData, ImportGen
 from harness.spec.scale import scaled
 from harness.spec.train import Quantization
 from harness.store import FAILED, Artefact, Store
+
+if TYPE_CHECKING:
+    from harness.estimate import Estimate
+    from harness.given import Reading
+    from harness.memory import Need
 
 
 @dataclass
@@ -55,18 +59,50 @@ class StagePlan:
     status: str = "run"
     """`reuse`, `run`, or `stale`: it was there, and what decides its content has changed."""
     reasons: list[str] = field(default_factory=list)
-    estimate: Estimate = field(default_factory=Estimate)
-    """Of a stage that is there already: no calls, and the examples that it holds."""
     price: Price | None = None
     """Of the called model; None where there is none, or its price is not known."""
     price_dated: str = ""
     tokenizer: ModelSource | None = None
     """The row's, for the lengths in a data card; it decides nothing else."""
     artefact: Artefact | None = None
-    need: memory.Need | str | None = None
-    """The memory that a train stage will need, or why that is not known."""
-    readings: Sequence[Reading] = ()
-    """What the given files hold that it trains on or imports, as far as they can be read here."""
+    planner: "Planner | None" = field(default=None, repr=False, compare=False)
+    """Where it was planned; None for a stage out of a crate."""
+
+    # Worked out when first asked for: they open the given files, and no table shows them.
+
+    @cached_property
+    def estimate(self) -> "Estimate":
+        """Of a stage that is there already: no calls, and the examples that it holds."""
+        from harness import estimate
+
+        if self.artefact is not None:
+            return estimate.Estimate(examples=self.artefact.manifest["counts"].get("examples", 0))
+        if self.planner is None:
+            return estimate.Estimate()
+        before = self.inputs["data"].estimate if "data" in self.inputs else None
+        return estimate.of_stage(self.stage, self.params, self.planner.files, before)
+
+    @cached_property
+    def readings(self) -> "Sequence[Reading]":
+        """What the given files hold that it trains on or imports, as far as they can be read here."""
+        from harness import given
+
+        if self.artefact is None and self.planner is not None:
+            with contextlib.suppress(InputError):
+                return given.read(self.stage, self.params, self.planner.files)
+        return ()
+
+    @cached_property
+    def need(self) -> "Need | str | None":
+        """The memory that a train stage will need, or why that is not known."""
+        from harness import memory
+
+        if self.stage != "train" or self.artefact is not None or self.planner is None:
+            return None
+        store, files, source = self.planner.store, self.planner.files, self.params["model"]
+        data = self.inputs["data"].artefact if "data" in self.inputs else None
+        snapshot = store.hub_folder(source.hub, source.trust_remote_code) if source.hub else None
+        return memory.of_stage(self.params, files, snapshot, data.folder if data else None)
 
     @property
     def row(self) -> str:
@@ -345,8 +381,9 @@ class Planner:
         endpoint = _endpoint_of(params)
         if endpoint is not None and endpoint.simulated is not None:
             document["simulated_version"] = environment.CODE_VERSIONS["sim"]
+        key = digest_of(document)
         planned = StagePlan(
-            loaded.row, loaded.path, stage, label, params, inputs, document, digest_of(document)
+            loaded.row, loaded.path, stage, label, params, inputs, document, key, planner=self
         )
         planned.artefact = self.store.find(stage, planned.key)
         if stage == "gen":
@@ -355,25 +392,9 @@ class Planner:
             planned.price, planned.price_dated = self.prices.of(endpoint), self.prices.dated
         if planned.artefact is not None:
             planned.status = "reuse"
-            planned.estimate = Estimate(
-                examples=planned.artefact.manifest["counts"].get("examples", 0)
-            )
         else:
             self._say_why(planned)
-            before = inputs["data"].estimate if "data" in inputs else None
-            planned.estimate = estimate.of_stage(stage, params, self.files, before)
-            with contextlib.suppress(InputError):
-                planned.readings = given.read(stage, params, self.files)
-            if stage == "train":
-                planned.need = self._need(params, inputs)
         return planned
-
-    def _need(self, params: dict[str, Any], inputs: dict[str, StagePlan]) -> memory.Need | str:
-        source = params["model"]
-        hub = source.hub
-        data = inputs["data"].artefact if "data" in inputs else None
-        snapshot = self.store.hub_folder(hub, source.trust_remote_code) if hub else None
-        return memory.of_stage(params, self.files, snapshot, data.folder if data else None)
 
     def _say_why(self, planned: StagePlan) -> None:
         work = self.store.work_folder(planned.stage, planned.key)

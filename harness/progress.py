@@ -26,6 +26,8 @@ OWN_GUESS = "seconds_left"
 
 def plain(text: str) -> str:
     """Text from models or files without what could steer a terminal."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
 
 

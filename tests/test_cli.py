@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import __version__
+from harness import __version__, estimate, given, memory
 from harness.errors import HarnessError, Interrupted
 from tests.helpers import (
     HARNESS,
@@ -745,7 +745,7 @@ def modules_after(tmp_path: Path, *arguments: str) -> set[str]:
 
 HEAVY = {
     "torch", "transformers", "trl", "datasets", "tokenizers", "numpy", "pandas", "openai",
-    "aiohttp", "alpaca_eval", "docker", "requests", "huggingface_hub",
+    "aiohttp", "alpaca_eval", "docker", "requests", "huggingface_hub", "lm_eval", "scipy",
 }  # fmt: skip
 
 
@@ -762,6 +762,45 @@ def test_planning_and_tables_import_nothing_that_only_a_stage_needs(
     modules = modules_after(tmp_path, name, "specs/smoke/base.yaml")
     assert "pydantic" in modules
     assert modules & HEAVY == set()
+
+
+@pytest.mark.parametrize("module", ["harness.cli", "harness.plan", "harness.spec.load"])
+def test_the_core_imports_nothing_that_only_a_stage_needs(module: str) -> None:
+    program = f"import sys, {module}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=clean_environment(), text=True,
+        capture_output=True, check=True,
+    )  # fmt: skip
+    assert "harness" in ran.stdout.split()
+    assert HEAVY.intersection(ran.stdout.split()) == set()
+
+
+def not_expected(*arguments: Any) -> None:
+    raise RuntimeError("not expected")
+
+
+def test_tables_and_reports_estimate_neither_calls_nor_memory_and_read_no_given_file(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "of_stage", not_expected)
+    monkeypatch.setattr(memory, "of_stage", not_expected)
+    monkeypatch.setattr(given, "read", not_expected)
+    assert command("table", "--all").exit_code == 0
+    assert command("report", "specs").exit_code == 0
+    assert command("verify", "specs/one.yaml").exit_code == 4
+    with pytest.raises(RuntimeError, match="not expected"):
+        command("plan", "specs/one.yaml")
+
+
+def test_a_plan_remembers_what_it_read_of_the_given_files(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "specs" / "tasks.json").write_text('[{"instruction": "Say yes.", "output": "yes"}]')
+    spec = write_row(place / "specs", "two", gen=None, data="tasks.json")
+    first = command("plan", spec).stdout
+    assert "data: tasks.json: 1 records" in first
+    monkeypatch.setattr(given, "_read_data", not_expected)
+    assert command("plan", spec).stdout == first
 
 
 def test_a_reader_that_leaves_early_causes_no_traceback() -> None:

@@ -23,8 +23,12 @@ def json_schema() -> dict[str, Any]:
         definition.pop("required", None)
     models = {model.__name__: model for model in _models_below(Spec)}
     for name, definition in {Row.__name__: schema, **schema["$defs"]}.items():
-        if name in models:
-            _describe(definition, models[name])
+        sentences = _sentences(models[name]) if name in models else {}
+        for shape in (definition, *definition.get("anyOf", [])):
+            properties = shape.get("properties", {})
+            for field in properties.keys() & sentences.keys():
+                described = properties[field] | {"description": sentences[field]}
+                properties[field] = dict(sorted(described.items()))
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -34,21 +38,17 @@ def _models_below(model: type[Spec]) -> Iterator[type[Spec]]:
         yield from _models_below(derived)
 
 
-def _describe(definition: dict[str, Any], model: type[Spec]) -> None:
-    """Put the sentence below each field of a model into its definition. Pydantic can do so too, by
-    reading its source at every start."""
-    for ancestor in reversed(model.__mro__):
-        if not issubclass(ancestor, Spec):
-            continue
+def _sentences(model: type[Spec]) -> dict[str, str]:
+    """What stands below each field of a model. Pydantic gathers it too, but at every start."""
+    sentences = {}
+    for ancestor in reversed([a for a in model.__mro__ if issubclass(a, Spec)]):
         (body,) = ast.parse(textwrap.dedent(inspect.getsource(ancestor))).body
         assert isinstance(body, ast.ClassDef)
-        for field, below in itertools.pairwise(body.body):
-            match field, below:
+        for pair in itertools.pairwise(body.body):
+            match pair:
                 case (
-                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.AnnAssign(target=ast.Name(id=field)),
                     ast.Expr(value=ast.Constant(value=str(text))),
-                ) if name in definition.get("properties", {}):
-                    described = definition["properties"][name] | {
-                        "description": inspect.cleandoc(text)
-                    }
-                    definition["properties"][name] = dict(sorted(described.items()))
+                ):
+                    sentences[field] = inspect.cleandoc(text)
+    return sentences

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ import yaml
 
 from harness.errors import InputError
 from harness.keys import open_hubs
-from harness.pin import open_places
+from harness.pin import Pinned, RevisionPlace, _written, open_places
 from harness.run import Runner
 from harness.spec.load import load_rows
 from tests.helpers import InstantExecutor, harness, planner, write_row
@@ -351,3 +353,27 @@ def test_a_hash_that_yaml_would_read_as_a_number_is_quoted(
 
     pin([spec])
     assert yaml.safe_load(spec.read_text())["model"]["hub"]["revision"] == revision
+
+
+def test_in_every_spec_of_the_repository_a_revision_changes_its_own_bytes_alone(
+    tmp_path: Path,
+) -> None:
+    specs = tmp_path / "specs"
+    shutil.copytree(Path(__file__).resolve().parents[1] / "specs", specs)
+    pattern = re.compile(r"(?<=revision: )[0-9a-f]{40}\b")
+    texts = {path: path.read_bytes().decode() for path in specs.rglob("*.yaml")}
+    pinned = {path: text for path, text in texts.items() if pattern.search(text)}
+    for path, text in pinned.items():
+        path.write_bytes(pattern.sub("null", text).encode())
+    places: dict[Path, list[RevisionPlace]] = {}
+    for place in open_places([path for path in texts if not path.name.startswith("_")]):
+        places.setdefault(place.mark.file, []).append(place)
+    for path, text in pinned.items():
+        lines = text.splitlines()
+        revisions = [
+            Pinned(place, match[0])
+            for place in places[path]
+            if (match := pattern.search(lines[place.mark.line - 1]))
+        ]
+        assert len(revisions) == len(pattern.findall(text))
+        assert _written(path, revisions) == text

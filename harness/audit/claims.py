@@ -3,12 +3,14 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 from harness.audit.files import Unreadable, read_text
 
-_LINK = re.compile(r"!?\[([^\]]*)\]\(\s*<?([^)>\s]*)>?[^)]*\)")
-_RULE = re.compile(r"^:?-{1,}:?$")
+_LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 _COUNT = re.compile(r"^[~≈]?\s*(\d{1,3}(?:,\d{3})+|\d+)(?![\d.,%]*[.%\d])")
 _COUNTED = re.compile(
     r"\b(rows?|examples?|samples?|instances?|records?|instructions?|sum|count|data ?set size)\b",
@@ -94,31 +96,37 @@ def read_claims(path: Path) -> tuple[list[ReadmeLine], str]:
 
 
 def table_lines(path: Path, text: str) -> list[ReadmeLine]:
-    """Every line of every pipe table of a markdown text; code blocks are left out."""
+    """Every line of every table of a markdown text, as GitHub reads it."""
+    source, root = _parsed(text)
     lines: list[ReadmeLine] = []
-    heading: list[str] = []
-    before: list[str] = []
-    fenced = False
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.lstrip().startswith(("```", "~~~")):
-            fenced = not fenced
-        cells = _cells(line) if not fenced and "|" in line else []
-        if not cells:
-            heading, before = [], []
-        elif all(_RULE.match(cell) for cell in cells):
-            heading = before if len(before) == len(cells) else []
-        elif heading:
-            plain = {h: _LINK.sub(r"\1", c) for h, c in zip(heading, cells, strict=False)}
-            links = tuple(target for _, target in _LINK.findall(line) if target)
-            lines.append(ReadmeLine(path, number, line.strip(), plain, links))
-        else:
-            before = [_LINK.sub(r"\1", cell) for cell in cells]
+    for table in (node for node in root.walk() if node.type == "table"):
+        head, *rows = (node for node in table.walk() if node.type == "tr")
+        for row in rows:
+            written = source[row.map[0]].strip()
+            # A text right below a table is a line of it on GitHub, and is none here.
+            if "|" in written:
+                cells = {_shown(h): _shown(cell) for h, cell in zip(head, row, strict=True)}
+                links = [node.attrs.get("href") or node.attrs.get("src") for node in row.walk()]
+                targets = tuple(unquote(link) for link in links if link)
+                lines.append(ReadmeLine(path, row.map[0] + 1, written, cells, targets))
     return lines
 
 
-def _cells(line: str) -> list[str]:
-    inner = line.strip().removeprefix("|").removesuffix("|")
-    return [cell.strip() for cell in re.split(r"(?<!\\)\|", inner)]
+@lru_cache(maxsize=8)
+def _parsed(text: str) -> tuple[list[str], Any]:
+    """A markdown text's lines, and the tree of its blocks, which know from which to which they go.
+    Cached, for many results may have one README."""
+    from markdown_it import MarkdownIt
+    from markdown_it.tree import SyntaxTreeNode
+
+    source = text.splitlines()
+    tokens = MarkdownIt("commonmark").enable("table").parse("\n".join(source))
+    return source, SyntaxTreeNode(tokens)
+
+
+def _shown(cell: Any) -> str:
+    """A table's cell as it is written, but of links what is shown."""
+    return _LINK.sub(r"\1", cell.children[0].content)
 
 
 def lines_about(lines: Iterable[ReadmeLine], target: Path) -> list[ReadmeLine]:
@@ -154,11 +162,10 @@ def count_in(line: ReadmeLine) -> Count | None:
 def counts_in_text(path: Path, text: str) -> list[Count]:
     """Numbers of training examples that the text speaks of, outside tables and code."""
     counts = []
-    fenced = False
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.lstrip().startswith(("```", "~~~")):
-            fenced = not fenced
-        if fenced or line.count("|") > 1 or not _ON_TRAINING.search(line):
+    source, root = _parsed(text)
+    code = {i for node in root.walk() if node.type == "fence" for i in range(*node.map)}
+    for number, line in enumerate(source, start=1):
+        if number - 1 in code or line.count("|") > 1 or not _ON_TRAINING.search(line):
             continue
         for match in _COUNT_IN_TEXT.finditer(line):
             near = line[max(0, match.start() - 40) : match.end() + 40]

@@ -37,18 +37,6 @@ def broken_prompts(prompts: Sequence[str], template: str) -> set[int]:
     }
 
 
-def can_be_chat(prompt: str) -> bool:
-    """Whether the package can cut a prompt into messages."""
-    from alpaca_eval.utils import prompt_to_chatml
-
-    try:
-        prompt_to_chatml(prompt)
-    except Exception:
-        # It indexes and asserts, whatever the text.
-        return False
-    return True
-
-
 def broken_findings(pairs: Sequence[Pair], unjudged: set[str]) -> list[dict[str, Any]]:
     """A finding `judge_prompt_broken` where there is such a pair. `unjudged`: instructions."""
     broken = broken_pairs(pairs)

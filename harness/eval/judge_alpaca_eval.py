@@ -8,9 +8,8 @@ the order of the outputs, and the same number as the requests' `seed`.
 
 import asyncio
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from harness.eval.alpaca_annotators import (
     Config,
     Read,
     Said,
-    annotator_class,
     deviations,
     has_log_probs,
     needs_log_probs,
@@ -127,15 +125,15 @@ def run(call: StageCall, judge: AlpacaEvalJudge, prompts: PromptSet, replicate: 
     _check(pairs)
     if judge.length_control is not None:
         length_control.check(_length_files(call, judge), [pair.instruction for pair in pairs])
-    evaluate = _import_evaluate()
-    configs = read_annotators(judge.annotator)
+    # Imported here, for it takes seconds.
+    from harness.eval import alpaca_package
+
+    configs = read_annotators(alpaca_package.CONFIGURATIONS, judge.annotator)
     watch = _Watch(judge, call.folder, needs_log_probs(configs))
     said: Said = {}
     client = open_client(call, judge.judge, judge.transcript)
     try:
-        asyncio.run(
-            _judge(client, evaluate, call.folder, judge, configs, pairs, replicate, watch, said)
-        )
+        asyncio.run(_judge(client, call.folder, judge, configs, pairs, replicate, watch, said))
         # Draws of identical outputs are judgements too.
         watch.check()
     except HarnessError:
@@ -219,22 +217,8 @@ def _check(pairs: list[Pair]) -> None:
         )
 
 
-def _import_evaluate() -> Callable[..., Any]:
-    with warnings.catch_warnings():
-        # It imports what setuptools is about to give up, and says so in every log.
-        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-        from alpaca_eval.main import evaluate
-
-    # Importing it turns the root logger to INFO: a line of log for every request.
-    root = logging.getLogger()
-    root.setLevel(max(root.level, logging.WARNING))
-    result: Callable[..., Any] = evaluate
-    return result
-
-
 async def _judge(
     client: Client,
-    evaluate: Callable[..., Any],
     work: Path,
     judge: AlpacaEvalJudge,
     configs: dict[str, Config],
@@ -244,6 +228,8 @@ async def _judge(
     said: Said,
 ) -> None:
     """Run the package in a thread, and its calls in this one, where interrupts are handled."""
+    from harness.eval import alpaca_package
+
     loop = asyncio.get_running_loop()
     done, total = 0, sum(pair.output != pair.baseline for pair in pairs)
     progress = Progress("judge", total, "prompts")
@@ -257,18 +243,18 @@ async def _judge(
         replies = ask_until_read(client, bodies, read, judge.asks, count, kind, watch)
         return asyncio.run_coroutine_threadsafe(replies, loop).result()
 
-    annotator = annotator_class(judge.judge.model, ask, replicate, said)
+    asking = alpaca_package.Asking(judge.judge.model, ask, replicate, said)
     by_chunks = any((config.get("batch_size") or 1) > 1 for config in configs.values())
 
     def work_of_the_package() -> None:
         # Handed over as data, not as files: reading files the package would turn outputs such as
         # "007" into numbers. Without a cache, as the transcript is one; in it, unread replies stay
         # unread.
-        evaluate(
+        alpaca_package.evaluate(
             model_outputs=[_row(p, p.output, p.generator) for p in pairs],
             reference_outputs=[_row(p, p.baseline, p.baseline_generator) for p in pairs],
             annotators_config=f"{judge.annotator}/configs.yaml",
-            Annotator=annotator,
+            Annotator=partial(alpaca_package.Annotator, asking),
             name=pairs[0].generator,
             output_path=str(work),
             precomputed_leaderboard=None,
@@ -300,12 +286,12 @@ class _NoJudgement(Exception):
 
 
 def _win_rate(annotations: list[dict[str, Any]]) -> Any:
-    from alpaca_eval import metrics
+    from harness.eval.alpaca_package import get_winrate
 
     # Without a single one the package's own function ends in a TypeError.
     if not any(is_judgement(row["preference"]) for row in annotations):
         raise _NoJudgement
-    return metrics.get_winrate(annotations)
+    return get_winrate(annotations)
 
 
 def _preference(row: dict[str, Any]) -> float | None:

@@ -6,12 +6,11 @@ regression on the tanh of the standardised difference in length and on the instr
 `df_gamed.csv`, and which knows AlpacaEval's instructions by their number alone.
 """
 
-import contextlib
 import csv
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,30 +83,15 @@ def digest(instructions: Sequence[str]) -> str:
 def metric(folder: Path, rows: list[dict[str, Any]], expected: int) -> dict[str, Any]:
     """The metric from annotations in the instructions' order; None as a preference is left out of the
     fit. It has no bounds: what an unjudged prompt would do to the fit is not known."""
-    import pandas as pd  # type: ignore[import-untyped]
-    from alpaca_eval.metrics import glm_winrate
+    from harness.eval.alpaca_package import length_controlled
 
-    with _local_files(glm_winrate, folder):
-        found = glm_winrate.get_length_controlled_winrate(
-            pd.DataFrame(rows), save_weights_dir=None, is_add_glm_preference_inplace=False
-        )
+    figures = length_controlled(rows, folder)
     return {
-        "value": float(found["length_controlled_winrate"]),
-        "standard_error": float(found["lc_standard_error"]),
-        "judged": int(found["n_total"]),
+        "value": float(figures["length_controlled_winrate"]),
+        "standard_error": float(figures["lc_standard_error"]),
+        "judged": int(figures["n_total"]),
         "expected": expected,
     }
-
-
-@contextlib.contextmanager
-def _local_files(module: Any, folder: Path) -> Iterator[None]:
-    """Let the package find its files here, where it would ask the hub for them."""
-    own = module.hf_hub_download
-    module.hf_hub_download = lambda *, filename, **more: str(folder / filename)
-    try:
-        yield
-    finally:
-        module.hf_hub_download = own
 
 
 def _number(text: str | None) -> float | None:

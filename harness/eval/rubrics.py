@@ -5,24 +5,18 @@ here: it writes -1 for a reply that it cannot read, takes any whole number for a
 first of several, also one that the feedback quotes, and shows a judge empty inputs.
 """
 
-import importlib
-import importlib.util
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from types import ModuleType
-from typing import Any
 
-from harness.errors import HarnessError, InputError
+from harness.errors import InputError
+from harness.eval import flow_judge_package
 from harness.eval.prompts import Prompt
 from harness.spec.judges import Rubric, RubricLine
 
 QUERY = "query"
 OUTPUT = "response"
 """What the package's own rubrics call the output that is scored."""
-_PARTS = ("metrics.presets", "utils.prompt_formatter", "eval_data_types")
 _FEEDBACK = re.compile(r"<feedback>.*?</feedback>", re.DOTALL)
 _SCORE = re.compile(r"<score>\s*(.*?)\s*</score>", re.DOTALL)
 _OWN_FIELDS = ("instruction", "input", "system", "output")
@@ -37,35 +31,6 @@ class Scored:
     feedback: str
 
 
-@cache
-def _package() -> dict[str, Any]:
-    """The modules of flow-judge that need no engine, by name.
-
-    The package itself imports every engine that it finds, torch among them, and sets up logging for
-    the whole process: its modules are taken from an empty package of its name instead.
-    """
-    found = importlib.util.find_spec("flow_judge")
-    if found is None or found.submodule_search_locations is None:
-        raise HarnessError(
-            "the package flow-judge is not installed here",
-            hint="judges run in the eval image, or install requirements/eval.in",
-        )
-    bare = ModuleType("flow_judge")
-    bare.__path__ = list(found.submodule_search_locations)
-    kept = {name: sys.modules.pop(name) for name in _loaded()}
-    sys.modules["flow_judge"] = bare
-    try:
-        return {part: importlib.import_module(f"flow_judge.{part}") for part in _PARTS}
-    finally:
-        for name in _loaded():
-            del sys.modules[name]
-        sys.modules |= kept
-
-
-def _loaded() -> list[str]:
-    return [name for name in sys.modules if name.partition(".")[0] == "flow_judge"]
-
-
 def load_rubric(rubric: str | Rubric) -> Rubric:
     """The package's rubric of this name, in any case of letters; a rubric of one's own as it is.
 
@@ -73,15 +38,14 @@ def load_rubric(rubric: str | Rubric) -> Rubric:
     """
     if isinstance(rubric, Rubric):
         return rubric
-    presets = _package()["metrics.presets"]
-    names = {name.lower(): name for name in presets.list_all_metrics()}
-    if rubric.lower() not in names:
+    metrics = {name.lower(): metric for name, metric in flow_judge_package.load().rubrics.items()}
+    if rubric.lower() not in metrics:
         raise InputError(
             f"flow-judge has no rubric {rubric!r}",
-            f"It has {', '.join(sorted(names))}; or write one of your own (name, criteria, scores, "
+            f"It has {', '.join(sorted(metrics))}; or write one of your own (name, criteria, scores, "
             "inputs).",
         )
-    metric = getattr(presets, names[rubric.lower()])
+    metric = metrics[rubric.lower()]
     return Rubric(
         name=rubric.lower(),
         criteria=metric.criteria,
@@ -92,14 +56,14 @@ def load_rubric(rubric: str | Rubric) -> Rubric:
 
 def prompt_of(rubric: Rubric, inputs: Mapping[str, str], output: str) -> str:
     """What the judge is asked, in the package's words."""
-    formatter = _package()["utils.prompt_formatter"]
+    package = flow_judge_package.load()
     parts = {
-        "INPUTS": formatter.format_vars([{name: inputs[name]} for name in rubric.inputs]),
-        "OUTPUT": formatter.format_vars([{OUTPUT: output}]),
+        "INPUTS": package.format_vars([{name: inputs[name]} for name in rubric.inputs]),
+        "OUTPUT": package.format_vars([{OUTPUT: output}]),
         "EVALUATION_CRITERIA": rubric.criteria,
-        "RUBRIC": formatter.format_rubric(rubric.scores),
+        "RUBRIC": package.format_rubric(rubric.scores),
     }
-    return str(formatter.format_user_prompt(parts))
+    return package.format_user_prompt(parts)
 
 
 def read_reply(rubric: Rubric, reply: str) -> Scored | None:
@@ -110,9 +74,8 @@ def read_reply(rubric: Rubric, reply: str) -> Scored | None:
     """
     said = reply.rpartition("</think>")[2].partition("<think>")[0]
     scores = set(_SCORE.findall(_FEEDBACK.sub("", said)))
-    parse = _package()["eval_data_types"].EvalOutput.parse
     try:
-        feedback = parse(said, fail_on_parse_error=True).feedback
+        feedback = flow_judge_package.load().parse(said, fail_on_parse_error=True).feedback
         [score] = map(int, scores)
     except ValueError:
         return None

@@ -96,8 +96,8 @@ def run_ours(work: Work, arguments: argparse.Namespace, batching: str) -> dict[s
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from harness.eval.decode import Asked, Decoder
-    from harness.spec.answer import Decoding
+    from harness.answer.answer import Decoding
+    from harness.answer.decoding.decode import Asked, Decoder
 
     where = "cpu" if arguments.cpu_trial else "cuda"
     model = AutoModelForCausalLM.from_pretrained(work.model, dtype=torch.bfloat16)

@@ -239,8 +239,8 @@ def run_plain(work: Work) -> dict[str, Any]:
 
 def run_ours(batching: str) -> Any:
     def run(work: Work) -> dict[str, Any]:
-        from harness.eval.decode import Asked, Decoder, text_of
-        from harness.spec.answer import Decoding
+        from harness.answer.answer import Decoding
+        from harness.answer.decoding.decode import Asked, Decoder, text_of
 
         model, tokenizer = loaded(work)
         asked = [

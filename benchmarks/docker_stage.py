@@ -47,11 +47,11 @@ def plain(work: Path, spec_folder: Path) -> list[str]:
 def call_file(folder: Path, spec: Path) -> Path:
     """The call that the executor writes for this row's gen stage."""
     sys.path.insert(0, str(ROOT))
-    from harness.executors import Job
-    from harness.keys import Files
-    from harness.plan import Planner
-    from harness.spec.load import load_rows
-    from harness.store import Store
+    from harness.artefact.keys import Files
+    from harness.artefact.store import Store
+    from harness.row.load import load_rows
+    from harness.run.executors import Job
+    from harness.run.plan import Planner
 
     stage = Planner(Store(folder), Files(None, None), "docker").plan(load_rows([spec])[0]).stages[0]
     job = Job(

@@ -25,7 +25,8 @@ sys.path.insert(0, str(ROOT))
 from harness.llm.client import Client  # noqa: E402
 from harness.llm.reply import Reply  # noqa: E402
 from harness.llm.totals import UNUSABLE  # noqa: E402
-from harness.sim import server, teacher  # noqa: E402
+from harness.sim import server  # noqa: E402
+from harness.sim.replies import teacher  # noqa: E402
 from harness.spec.base import Endpoint, Simulated  # noqa: E402
 
 CONCURRENCY = 64

@@ -142,8 +142,9 @@ def tell(
 def ours(options: argparse.Namespace) -> None:
     import alpaca_eval.main  # noqa: F401
 
-    from harness.call import StageCall
-    from harness.eval import judge, judge_alpaca_eval  # noqa: F401
+    from harness.artefact.call import StageCall
+    from harness.judge import run as judge
+    from harness.judge.kinds.alpaca_eval import judge as judge_alpaca_eval  # noqa: F401
 
     outputs, baseline = files(options)
     for name in ("outputs", "work"):

@@ -48,10 +48,10 @@ def finished_rows(folder: Path) -> tuple[Path, Path]:
         }
         (specs / f"row_{number}.yaml").write_text(yaml.safe_dump(row), encoding="utf-8")
     sys.path.insert(0, str(ROOT))
-    from harness.keys import Files
-    from harness.plan import Planner
-    from harness.spec.load import load_rows
-    from harness.store import Store
+    from harness.artefact.keys import Files
+    from harness.artefact.store import Store
+    from harness.row.load import load_rows
+    from harness.run.plan import Planner
 
     store = Store(volume)
     store.prepare()

@@ -31,15 +31,16 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from harness import memory, shapes
-from harness.call import StageCall
-from harness.keys import Files
+from harness.artefact.call import StageCall
+from harness.artefact.keys import Files
 from harness.modeling.load import available_device, device_name, load_tokenizer
-from harness.shapes import Shape
 from harness.spec.base import Data
 from harness.spec.model_source import ModelSource
 from harness.spec.template import load_template
 from harness.spec.train import Train
+from harness.train.memory import need as memory
+from harness.train.memory import shapes
+from harness.train.memory.shapes import Shape
 
 if TYPE_CHECKING:
     from harness.train.data import Encoded
@@ -220,7 +221,7 @@ def measure(call: StageCall, left_out: int) -> dict[str, Any]:
     """Train, and what came of it: the stage's own `used`, and the timed steps' work."""
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    from harness.train import run
+    from harness.train.run import run
 
     train = Train.model_validate(call.params["train"])
     assert train.steps is not None
@@ -236,8 +237,8 @@ def _timed_tokens(call: StageCall, train: Train, left_out: int, packed: bool) ->
     """All tokens of the timed steps, and their labels, by the plan that the stage made; its log, which
     says nothing of rejected answers' labels, must agree about the tokens."""
     from harness.spec.template import Template
-    from harness.train import LOG
     from harness.train.data import load_data
+    from harness.train.run import LOG
     from harness.train.schedule import plan_steps
 
     source = ModelSource.model_validate(call.params["model"])

@@ -3,10 +3,11 @@
     python benchmarks/verdict_error_rates.py [--quick] [--runs N]     (1,000 runs: twenty minutes)
 
 Each case draws published runs and our own from set-ups whose expected scores are known, and gives both
-to harness.report.verdict.judge, the code that `harness table` and `harness verify` use. A prompt has
-a number u between 0 and 1 that stays, but for a share of prompts that is drawn anew for each training
-and for each judging; a run whose expected score is m wins the prompts with u < m, so that runs agree
-on easy and hard prompts as far as noise lets them. With ties, u within half their share of m is a draw.
+to harness.results.verdict.verdict.judge, the code that `harness table` and `harness verify` use. A
+prompt has a number u between 0 and 1 that stays, but for a share of prompts that is drawn anew for
+each training and for each judging; a run whose expected score is m wins the prompts with u < m, so
+that runs agree on easy and hard prompts as far as noise lets them. With ties, u within half their
+share of m is a draw.
 
 Counted are: `reproduced` where the truth is at the margin or beyond, `not reproduced` where it is at
 the margin or within, and how often the interval of the difference, and that of our own score, hold
@@ -21,9 +22,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.report.evidence import Evidence, ScoredRun
-from harness.report.verdict import judge
-from harness.spec.models import Reported
+from harness.results.verdict.evidence import Evidence, ScoredRun
+from harness.results.verdict.verdict import judge
+from harness.row.row import Reported
 from harness.stats.paired import paired, sign_test
 
 RUNS = 2000

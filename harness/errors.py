@@ -1,6 +1,6 @@
 """The two faults a person can meet: bad input (exit code 2) and a run that failed (exit code 1)."""
 
-from harness.masking import masked
+from harness.common.masking import masked
 
 
 class HarnessError(Exception):

@@ -20,16 +20,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from harness import device_faults, environment, events
-from harness.call import RESULT_FILE, StageCall, StageResult
+from harness.artefact import environment, events
+from harness.artefact.call import RESULT_FILE, StageCall, StageResult
+from harness.artefact.store import files_below, sync
 from harness.errors import HarnessError, InputError, Interrupted
-from harness.store import files_below, sync
+from harness.modeling import device_faults
 
 MODULES = {
-    "gen": "harness.gen",
-    "train": "harness.train",
-    "answer": "harness.eval.answer",
-    "judge": "harness.eval.judge",
+    "gen": "harness.gen.run",
+    "train": "harness.train.run",
+    "answer": "harness.answer.run",
+    "judge": "harness.judge.run",
     "fetch": "harness.modeling.fetch",
     "export": "harness.modeling.upload",
 }

@@ -134,7 +134,7 @@ def _accelerator(requirements: Path, scratch: Path) -> tuple[str, str]:
             raise SystemExit(f"ACCELERATOR is {wanted!r}: it can be cpu or cuda")
         return wanted, "ACCELERATOR says so"
     sys.path.insert(0, str(requirements.parent))
-    from harness import gpus  # what a run looks for, too
+    from harness.artefact import gpus  # what a run looks for, too
 
     if gpus.is_there():
         return "cuda", "there is an NVIDIA GPU"

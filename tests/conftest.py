@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
+
+from tests.helpers import evaluation, write_row
 
 # As in a stage of its own, whose first work on a GPU comes after it: PyTorch looks once in a process.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -52,3 +55,31 @@ def real_model() -> Path:
             subprocess.run([sys.executable, make, unfinished], check=True)
             unfinished.rename(folder)
     return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Very small models are slower with several."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def row(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a row with all four stages whose teacher and judge are (so the spec says) real."""
+    folder = tmp_path / "specs"
+
+    def write(name: str = "one", **changes: Any) -> Path:
+        judge = {"model": "judge"}
+        return write_row(folder, name, **{"eval": evaluation(folder, judge=judge), **changes})
+
+    return write

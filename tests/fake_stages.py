@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 HARNESS = Path(__file__).resolve().parents[1] / "harness"
-STAGES = ("gen", "train", "eval.answer", "eval.judge", "modeling.fetch")
+STAGES = ("gen.run", "train.run", "answer.run", "judge.run", "modeling.fetch")
 
 
 def install() -> None:
@@ -29,8 +29,8 @@ def install() -> None:
 
 
 def run(call):
-    from harness import events
-    from harness.call import StageResult
+    from harness.artefact import events
+    from harness.artefact.call import StageResult
 
     folder = Path(os.environ["FAKE_STAGES"])
     with (folder / "runs").open("a") as file:

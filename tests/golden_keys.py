@@ -19,13 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.environment import image_name
-from harness.keys import Files, digest_of, flatten
-from harness.plan import Planner, StagePlan
+from harness.artefact.environment import image_name
+from harness.artefact.keys import Files, digest_of, flatten
+from harness.artefact.store import Store
+from harness.row.load import load_rows
+from harness.row.twin import scaled
+from harness.run.plan import Planner, StagePlan
 from harness.spec.base import DATA_SCHEME, _Data
-from harness.spec.load import load_rows
-from harness.spec.scale import scaled
-from harness.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = Path(__file__).with_name("golden_keys.json")

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import environment, gpus
-from harness.gpus import Gpu
+from harness.artefact import environment, gpus
+from harness.artefact.gpus import Gpu
 
 ROOT = Path(__file__).resolve().parents[1]
 HARNESS = [sys.executable, "-m", "harness"]
@@ -204,7 +204,7 @@ class InstantExecutor:
         pass
 
     def run(self, job: Any, files: Any, on_event: Callable[[dict[str, Any]], None]) -> None:
-        from harness.call import RESULT_FILE, StageResult
+        from harness.artefact.call import RESULT_FILE, StageResult
 
         self.made.append(job.stage)
         (job.work / "made.txt").write_text(job.key)
@@ -213,9 +213,9 @@ class InstantExecutor:
 
 
 def planner(volume: Path, inputs: Path | None = None, executor: str = "local") -> Any:
-    from harness.keys import Files
-    from harness.plan import Planner
-    from harness.store import Store
+    from harness.artefact.keys import Files
+    from harness.artefact.store import Store
+    from harness.run.plan import Planner
 
     store = Store(volume)
     return Planner(store, Files(inputs, store.root / "cache" / "digests.json"), executor)
@@ -223,7 +223,7 @@ def planner(volume: Path, inputs: Path | None = None, executor: str = "local") -
 
 def planned(volume: Path, *specs: Path, **how: Any) -> list[Any]:
     """The RowPlan of each spec, as `planner(volume, **how)` sees it now."""
-    from harness.spec.load import load_rows
+    from harness.row.load import load_rows
 
     plan = planner(volume, **how).plan
     return [plan(loaded) for loaded in load_rows(specs)]
@@ -239,9 +239,9 @@ def make(
     """Run every stage of the specs with an executor that takes no time; `kind`: whose keys."""
     from rich.console import Console
 
-    from harness.keys import Files
-    from harness.run import Runner
-    from harness.store import Store
+    from harness.artefact.keys import Files
+    from harness.artefact.store import Store
+    from harness.run.runner import Runner
 
     executor = executor or InstantExecutor()
     store = Store(volume)
@@ -272,7 +272,7 @@ class Volume:
     """A volume below `folder` whose stages are made at once; `jobs` are those that were run."""
 
     def __init__(self, folder: Path) -> None:
-        from harness.store import Store
+        from harness.artefact.store import Store
 
         self.store = Store(folder / "volume")
         self.store.prepare()
@@ -292,8 +292,8 @@ class Volume:
     def run(self, *specs: Path, only: Sequence[str] = ()) -> None:
         from rich.console import Console
 
-        from harness.keys import Files
-        from harness.run import Runner
+        from harness.artefact.keys import Files
+        from harness.run.runner import Runner
 
         executor, console = InstantExecutor(self._outcome), Console(file=self.output, width=200)
         runner = Runner(self.store, Files(None, None), executor, console)

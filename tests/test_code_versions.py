@@ -17,48 +17,91 @@ from typing import Any
 
 import pytest
 
-from harness.eval import judge
-from harness.gen import MODULES
+from harness.gen.run import MODULES
+from harness.judge import run as judge
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = Path(__file__).with_name("code_digests.json")
 
 JUDGES = {f"judge/{kind}": module for kind, module in judge.MODULES.items()}
 OTHER_ENGINES = {
-    "transformers": {"harness.eval.served"},
-    "endpoint": {"harness.eval.local"},
-    "vllm": {"harness.eval.local"},
-    "null": {"harness.eval.local", "harness.eval.served"},
-    "reference": {"harness.eval.local", "harness.eval.served"},
+    "transformers": {"harness.answer.engines.endpoint"},
+    "endpoint": {"harness.answer.engines.transformers"},
+    "vllm": {"harness.answer.engines.transformers"},
+    "null": {"harness.answer.engines.transformers", "harness.answer.engines.endpoint"},
+    "reference": {"harness.answer.engines.transformers", "harness.answer.engines.endpoint"},
 }
 """Engine of the answer stage -> modules of others, which the stage imports when they are wanted."""
-RECIPE_MODULES = {f"gen/{recipe}": f"harness.gen.{name}" for recipe, name in MODULES.items()}
+RECIPE_MODULES = {f"gen/{recipe}": module for recipe, module in MODULES.items()}
 ENTRY = {
-    **{code: ("harness.gen", module) for code, module in RECIPE_MODULES.items()},
-    "train": ("harness.train",),
-    **{f"answer/{engine}": ("harness.eval.answer",) for engine in OTHER_ENGINES},
-    **{code: ("harness.eval.judge", module) for code, module in JUDGES.items()},
+    **{code: ("harness.gen.run", module) for code, module in RECIPE_MODULES.items()},
+    "train": ("harness.train.run",),
+    **{f"answer/{engine}": ("harness.answer.run",) for engine in OTHER_ENGINES},
+    **{code: ("harness.judge.run", module) for code, module in JUDGES.items()},
     "sim": ("harness.sim.server",),
 }
 """Code -> the modules that its imports are followed from. Recipes and judges are imported by name."""
 DECIDE_NOTHING = frozenset(
-    f"harness{name}"
-    for name in (
-        "", ".call", ".environment", ".errors", ".events", ".eval", ".llm", ".sim", ".spec",
-        ".llm.batch", ".llm.budget", ".llm.connect", ".llm.interrupts", ".llm.progress", ".llm.replay",
-        ".llm.secrets",
-        ".spec.answer", ".spec.base", ".spec.judges", ".spec.model_source", ".spec.models",
-        ".spec.recipes", ".spec.template", ".spec.train", ".prices",
-        ".gen.card", ".gen.plots", ".gen.verbs",
-        ".device_faults", ".model_card", ".plot_style", ".train.card", ".train.ops", ".fitting",
-        ".compilers", ".progress", ".variables",
-    )
-)  # fmt: skip
+    {
+        "harness.answer.answer",
+        "harness.answer.engine",
+        "harness.artefact.call",
+        "harness.artefact.environment",
+        "harness.artefact.estimate",
+        "harness.artefact.events",
+        "harness.common.plot_style",
+        "harness.common.progress",
+        "harness.common.variables",
+        "harness.errors",
+        "harness.gen.card.card",
+        "harness.gen.card.plots",
+        "harness.gen.card.verbs",
+        "harness.gen.recipes.alpaca",
+        "harness.gen.recipes.choose",
+        "harness.gen.recipes.expand",
+        "harness.gen.recipes.importing",
+        "harness.gen.recipes.naive",
+        "harness.gen.recipes.rate",
+        "harness.gen.recipes.seeds_only",
+        "harness.gen.recipes.self_instruct",
+        "harness.gen.recipes.union",
+        "harness.gen.spec",
+        "harness.judge.judge",
+        "harness.judge.kinds.alpaca_eval",
+        "harness.judge.kinds.flow_judge",
+        "harness.judge.kinds.grading",
+        "harness.judge.kinds.held_out_loss",
+        "harness.judge.kinds.lm_eval",
+        "harness.judge.kinds.preference",
+        "harness.judge.kinds.union",
+        "harness.llm.batch",
+        "harness.llm.budget",
+        "harness.llm.connect",
+        "harness.llm.interrupts",
+        "harness.llm.prices",
+        "harness.llm.progress",
+        "harness.llm.replay",
+        "harness.llm.secrets",
+        "harness.modeling.device_faults",
+        "harness.row.row",
+        "harness.spec.base",
+        "harness.spec.hub",
+        "harness.spec.model_source",
+        "harness.spec.prompts",
+        "harness.spec.template",
+        "harness.spec.train",
+        "harness.train.card",
+        "harness.train.compilers",
+        "harness.train.memory.fit",
+        "harness.train.model_card",
+        "harness.train.ops",
+    }
+)
 """What the stages import that can stop them or show how far they are, but not change what they make.
 
 The models' fields and defaults are in every key by themselves. The data card describes a data set. By
-harness.fitting a GPU takes more of a step's examples at once: the manifest says how many, and it
-decides the last bits of sums alone.
+harness.train.memory.fit a GPU takes more of a step's examples at once: the manifest says how many,
+and it decides the last bits of sums alone.
 """
 
 
@@ -74,9 +117,15 @@ def modules_of(stage: str) -> dict[str, Path]:
             continue
         if stage != "sim" and name.startswith("harness.sim."):
             continue  # a version of its own, in the keys of what it plays a part in
-        found[name] = path
+        if path.name != "__init__.py" or not is_empty(path):
+            found[name] = path
         waiting += imports(name, path)
     return found
+
+
+def is_empty(path: Path) -> bool:
+    """Nothing but a docstring."""
+    return all(is_text(node) for node in ast.parse(path.read_text(encoding="utf-8")).body)
 
 
 def file_of(name: str) -> Path | None:
@@ -99,16 +148,30 @@ def imports(name: str, path: Path) -> Iterator[str]:
 def normalised(node: Any) -> Any:
     """A syntax tree without places, comments, docstrings and what is empty: what the code does.
 
+    Imports of our own stand aside, without their modules: a module that moves does nothing else.
+
     It is written out here because `ast.dump` differs between Python versions.
     """
     if isinstance(node, ast.AST):
         fields = {n: normalised(v) for n, v in ast.iter_fields(node) if v is not None and v != []}
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            fields["body"] = [normalised(n) for n in node.body if not is_text(n)]
+            fields["body"] = [
+                normalised(n) for n in node.body if not is_text(n) and not is_own_import(n)
+            ]
         return [type(node).__name__, fields]
     if isinstance(node, list):
-        return [normalised(item) for item in node]
+        return [normalised(item) for item in node if not is_own_import(item)]
     return repr(node)
+
+
+def is_own_import(node: Any) -> bool:
+    return isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "harness"
+
+
+def own_names(tree: ast.AST) -> list[str]:
+    """The names that a module imports of ours."""
+    own = (node for node in ast.walk(tree) if is_own_import(node))
+    return sorted({a.asname or a.name for node in own for a in node.names})
 
 
 def is_text(node: ast.stmt) -> bool:
@@ -121,12 +184,13 @@ def is_text(node: ast.stmt) -> bool:
 
 
 def digest(source: str) -> str:
-    tree = json.dumps(normalised(ast.parse(source)), sort_keys=True)
-    return hashlib.sha256(tree.encode()).hexdigest()[:16]
+    tree = ast.parse(source)
+    text = json.dumps([own_names(tree), normalised(tree)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def present(stage: str) -> dict[str, Any]:
-    from harness.environment import CODE_VERSIONS
+    from harness.artefact.environment import CODE_VERSIONS
 
     digests = {
         name: digest(path.read_text(encoding="utf-8"))
@@ -150,7 +214,7 @@ def test_code_that_decides_what_a_stage_makes_does_not_change_in_silence(stage: 
 
 
 def test_every_stage_is_recorded() -> None:
-    from harness.environment import CODE_VERSIONS
+    from harness.artefact.environment import CODE_VERSIONS
 
     assert set(ENTRY) == set(CODE_VERSIONS) == set(json.loads(RECORD.read_text(encoding="utf-8")))
 
@@ -158,18 +222,26 @@ def test_every_stage_is_recorded() -> None:
 def test_the_modules_of_each_stage_are_found_through_their_imports() -> None:
     found = {stage: set(modules_of(stage)) for stage in ENTRY}
     gen = found["gen/alpaca"]
-    assert {"harness.gen.alpaca", "harness.gen.similarity", "harness.llm.client"} <= gen
-    assert {"harness.gen.choose", "harness.gen.dataset"} <= found["gen/select"]
+    assert {
+        "harness.gen.recipes.alpaca.recipe",
+        "harness.gen.similarity",
+        "harness.llm.client",
+    } <= gen
+    assert {"harness.gen.recipes.choose.recipe", "harness.gen.dataset"} <= found["gen/select"]
     assert "harness.llm.client" not in found["gen/random_k"]
     assert {"harness.train.loop", "harness.modeling.text"} <= found["train"]
     answers = {stage: found[f"answer/{stage}"] for stage in OTHER_ENGINES}
-    assert {"harness.eval.decode", "harness.modeling.load"} <= answers["transformers"]
-    assert {"harness.eval.served", "harness.llm.client"} <= answers["endpoint"]
-    assert not {"harness.eval.decode", "harness.llm.client"} & answers["null"]
-    assert {"harness.eval.judge_scores", "harness.llm.client"} <= found["judge/preference"]
-    assert "harness.eval.judge_alpaca_eval" not in found["judge/preference"]
-    assert {"harness.eval.grades", "harness.eval.judge_scores"} <= found["judge/grading"]
-    assert {"harness.sim.server", "harness.sim.judge", "harness.sim.teacher"} <= found["sim"]
+    assert {"harness.answer.decoding.decode", "harness.modeling.load"} <= answers["transformers"]
+    assert {"harness.answer.engines.endpoint", "harness.llm.client"} <= answers["endpoint"]
+    assert not {"harness.answer.decoding.decode", "harness.llm.client"} & answers["null"]
+    assert {"harness.judge.scores", "harness.llm.client"} <= found["judge/preference"]
+    assert "harness.judge.kinds.alpaca_eval.judge" not in found["judge/preference"]
+    assert {"harness.judge.grades", "harness.judge.scores"} <= found["judge/grading"]
+    assert {
+        "harness.sim.server",
+        "harness.sim.replies.judge",
+        "harness.sim.replies.teacher",
+    } <= found["sim"]
     assert not any(n.startswith("harness.sim") for s in ENTRY if s != "sim" for n in found[s])
 
 
@@ -197,6 +269,12 @@ def f(x: int) -> int:
 def test_words_and_layout_do_not_change_a_digest(was: str, is_now: str) -> None:
     assert was in CODE
     assert digest(CODE.replace(was, is_now)) == digest(CODE)
+
+
+def test_a_module_that_moves_changes_no_digest_of_those_that_import_it() -> None:
+    use = "from harness.{} import f, g\n\n\ndef h():\n    from harness.{} import k\n"
+    assert digest(use.format("a", "b")) == digest(use.format("b.c", "d"))
+    assert digest(use.format("a", "b")) != digest(use.format("a", "b").replace("g", "e"))
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness import environment
-from harness.keys import digest_of
+from harness.artefact import environment
+from harness.artefact.keys import digest_of
 from tests.golden_keys import Golden, moved, present, record, stages
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-import harness.call
-from harness import environment
-from harness.call import CALL_FILE, RESULT_FILE, StageCall
+import harness.artefact.call
+from harness.artefact import environment
+from harness.artefact.call import CALL_FILE, RESULT_FILE, StageCall
 from harness.stage import PARENT_VARIABLE
 from tests.helpers import FakeStages
 
@@ -170,7 +170,7 @@ def test_a_signal_stops_the_stage_and_its_work_stays(
 def test_a_call_that_another_version_of_the_harness_wrote_is_refused_without_a_traceback(
     fake: FakeStages, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(harness.call, "CALL_FORMAT", harness.call.CALL_FORMAT + 1)
+    monkeypatch.setattr(harness.artefact.call, "CALL_FORMAT", harness.artefact.call.CALL_FORMAT + 1)
     ended = run(fake, work)
     assert ended.code == 2
     assert "not built from this checkout" in ended.error["message"]
@@ -230,7 +230,7 @@ def test_a_stage_whose_executor_is_gone_before_it_begins_does_nothing(
 
 def test_a_work_folder_that_another_process_holds_is_left_alone(tmp_path: Path) -> None:
     from harness import stage as stage_module
-    from harness.call import StageCall
+    from harness.artefact.call import StageCall
     from harness.errors import HarnessError
 
     call = StageCall("gen", "k", {}, {}, str(tmp_path))

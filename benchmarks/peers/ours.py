@@ -8,8 +8,8 @@ import watch
 
 job = watch.job()
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from harness.call import StageCall  # noqa: E402
-from harness.train import run  # noqa: E402
+from harness.artefact.call import StageCall  # noqa: E402
+from harness.train.run import run  # noqa: E402
 
 seen = watch.Watch(job)
 work = Path(job["work"])

@@ -6,10 +6,10 @@ A reader is a module of this package with
     find(source: AuditSource) -> list[Result]   a Result for each result set below source.root
 
 `find` looks through `source.files` (or `source.files_named("annotations.json")`), reads with the
-functions of harness/audit/files.py, calls `source.skip(path, why)` for a file of its own that it cannot
-use (Unreadable) and goes on, and `source.claim(path, ...)` for what no later reader should take. It
-fills a Result's metrics, published, findings (`result.add`), and calls `compare(result)`. It raises
-nothing but InputError for a fault in the command's options.
+functions of harness/audit/parse/files.py, calls `source.skip(path, why)` for a file of its own that
+it cannot use (Unreadable) and goes on, and `source.claim(path, ...)` for what no later reader
+should take. It fills a Result's metrics, published, findings (`result.add`), and calls
+`compare(result)`. It raises nothing but InputError for a fault in the command's options.
 
 Checks across results (ACROSS) take all the results of one call and add findings to them. They read
 `Result.material`, of which every part may be absent:
@@ -28,25 +28,25 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from harness.audit.contents import nearest_miss, packed
-from harness.audit.files import UNFORESEEN, AuditSource
 from harness.audit.model import Finding, Result, short
+from harness.audit.parse.contents import nearest_miss, packed
+from harness.audit.parse.files import UNFORESEEN, AuditSource
 from harness.errors import InputError
 
 __all__ = ["ACROSS", "READERS", "Finding", "Result", "audit_paths"]
 
 READERS = [
-    "harness.audit.artefacts",
-    "harness.audit.alpaca_eval",
-    "harness.audit.alpagasus",
-    "harness.audit.trainer_logs",
-    "harness.audit.lm_eval",
-    "harness.audit.rubrics",
-    "harness.audit.histories",
+    "harness.audit.readers.artefacts",
+    "harness.audit.readers.alpaca_eval",
+    "harness.audit.readers.alpagasus",
+    "harness.audit.readers.trainer_logs",
+    "harness.audit.readers.lm_eval",
+    "harness.audit.readers.rubrics",
+    "harness.audit.readers.checkpoints",
 ]
 """In the order in which they look; each may claim files. Imported when an audit begins."""
 
-ACROSS = ["harness.audit.across"]
+ACROSS = ["harness.audit.checks.across"]
 """Modules with `check(results: list[Result]) -> None`."""
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__
+from harness.artefact.environment import image_tag, kind_of
+from harness.artefact.keys import file_digest
+from harness.artefact.store import files_below
 from harness.crate import CRATE_FILE, METADATA
-from harness.environment import image_tag, kind_of
-from harness.keys import file_digest
-from harness.plan import RowPlan, StagePlan
-from harness.store import files_below
+from harness.run.plan import RowPlan, StagePlan
 
 ROCRATE = "https://w3id.org/ro/crate/1.1"
 PROFILES = {

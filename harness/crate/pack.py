@@ -13,17 +13,17 @@ from typing import Any
 from rich.filesize import decimal
 
 from harness import __version__
+from harness.artefact.keys import Files
+from harness.artefact.store import Artefact, Store, files_below
+from harness.common.progress import counted, plain
 from harness.crate import ARCHIVES, CRATE_FILE, CRATE_FORMAT, METADATA, WEIGHTS, check_target
 from harness.crate.metadata import metadata_of
 from harness.crate.readme import readme_of
 from harness.errors import InputError
-from harness.keys import Files
-from harness.plan import RowPlan, StagePlan, dump, unique
-from harness.progress import counted, plain
-from harness.replay import NEEDED
+from harness.run.plan import RowPlan, StagePlan, dump, unique
+from harness.run.replay import NEEDED
 from harness.spec.base import DATA_SCHEME, _Data
 from harness.spec.source import Fault, Node, load_tree
-from harness.store import Artefact, Store, files_below
 
 EARLIEST = (1980, 1, 1, 0, 0, 0)
 """The date of every file in an archive: the same artefacts then give the same bytes."""

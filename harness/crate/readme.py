@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.environment import kind_of
-from harness.plan import RowPlan, StagePlan
-from harness.report.escape import markdown
+from harness.artefact.environment import kind_of
+from harness.common.escape import markdown
+from harness.run.plan import RowPlan, StagePlan
 
 
 def readme_of(

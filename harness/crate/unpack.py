@@ -13,21 +13,22 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from harness import environment
+from harness.answer.answer import Answer
+from harness.artefact import environment
+from harness.artefact.keys import Files, digest_of, flatten, key_view
+from harness.artefact.store import Artefact, Damaged, Store, files_below
 from harness.crate import ARCHIVES, CRATE_FILE, CRATE_FORMAT, METADATA
 from harness.errors import HarnessError, InputError
-from harness.keys import Files, digest_of, flatten, key_view
-from harness.plan import RowPlan, StagePlan
-from harness.replay import ON_MACHINE
-from harness.spec.answer import Answer, PromptSet
+from harness.gen.recipes.union import Gen
+from harness.judge.kinds.union import Judge
+from harness.row.row import Row
+from harness.run.plan import RowPlan, StagePlan
+from harness.run.replay import ON_MACHINE
 from harness.spec.base import Data, _Data
-from harness.spec.judges import Judge
 from harness.spec.model_source import ModelSource
-from harness.spec.models import Row
-from harness.spec.recipes import Gen
+from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
 from harness.spec.train import Train
-from harness.store import Artefact, Damaged, Store, files_below
 
 PARTS = ("artefacts", "given", "datasets")
 """Folders of a crate that a replay reads."""
@@ -47,7 +48,7 @@ PARAMS: dict[str, Any] = {
     "prompts": PromptSet,
     "replicate": int,
 }
-"""A stage's parameters (harness.plan): name -> spec model."""
+"""A stage's parameters (harness.run.plan): name -> spec model."""
 
 
 @dataclass

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from harness.modeling.records import read_records, without_collector
+from harness.data.records import read_records, without_collector
 
 DATA, DROPPED = "data.jsonl", "dropped.jsonl"
 

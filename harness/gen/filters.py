@@ -5,7 +5,7 @@ import string
 from collections.abc import Sequence
 from functools import lru_cache
 
-from harness.spec.recipes import InstructionFilter
+from harness.gen.spec import InstructionFilter
 
 RULES = ("too_short", "too_long", "blacklisted", "asks_for_program", "starts_oddly", "not_english")
 """In the order in which they are tried."""

@@ -13,9 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from harness.errors import InputError
-from harness.gen.dataset import DatasetExample
-from harness.modeling.conversations import (
+from harness.data.conversations import (
     ASSISTANT,
     LABEL,
     MARKS,
@@ -28,8 +26,10 @@ from harness.modeling.conversations import (
     read_mark,
     read_message,
 )
-from harness.modeling.tables import Table
-from harness.spec.recipes import Columns
+from harness.data.tables import Table
+from harness.errors import InputError
+from harness.gen.dataset import DatasetExample
+from harness.gen.recipes.importing import Columns
 
 Kind = Literal["instruction", "preference"]
 Turns = Literal["first", "last", "history", "drop"]

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.common.texts import read_text
 from harness.errors import InputError
 from harness.gen.dataset import DatasetExample, Lineage
-from harness.spec.recipes import AlpacaGen, NaiveGen, SeedsGen, SelfInstructGen
-from harness.texts import read_text
+from harness.gen.recipes.alpaca import AlpacaGen
+from harness.gen.recipes.naive import NaiveGen
+from harness.gen.recipes.seeds_only import SeedsGen
+from harness.gen.recipes.self_instruct import SelfInstructGen
 
 FAULTS_SHOWN = 10
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import IO, Any
 
-from harness import events
+from harness.artefact import events
 from harness.errors import HarnessError, InputError
 from harness.llm.batch_api import Absent, BatchApi, Unlisted
 from harness.llm.budget import Amount

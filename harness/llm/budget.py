@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from harness.errors import HarnessError
+from harness.llm.prices import Price
 from harness.llm.totals import Totals, most_tokens, reply_limit
-from harness.prices import Price
 
 ROUNDING_USD = 1e-9
 """Of sums of floats; less than any call costs."""

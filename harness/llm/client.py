@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from harness import events
+from harness.artefact import events
 from harness.errors import HarnessError, InputError
 from harness.llm.batch import BatchCalls
 from harness.llm.budget import BudgetGuard
@@ -17,11 +17,11 @@ from harness.llm.connect import connect
 from harness.llm.interrupts import Interrupts
 from harness.llm.ledger import Ledger, request_id
 from harness.llm.live import LiveCalls
+from harness.llm.prices import Price
 from harness.llm.replay import miss
 from harness.llm.reply import Kind, Reply, reply_from
 from harness.llm.secrets import read_key
 from harness.llm.transcript import Transcript, digest_of
-from harness.prices import Price
 from harness.spec.base import Endpoint
 
 OnDone = Callable[[int, Reply], None]
@@ -35,7 +35,7 @@ class Client:
     while calls are in flight lets these be answered first: see harness.llm.interrupts.
 
     budget: limits on calls, tokens and usd, None for no limit. price: what the model costs, a dump
-    of harness.prices.Price; None where that is not known. replay: every reply comes from the
+    of harness.llm.prices.Price; None where that is not known. replay: every reply comes from the
     transcript, which may be read-only and stays as it is; nothing is connected to, no key is needed.
     at: (base URL, model's name) where the calls really go, for a server that stands elsewhere each
     time: the transcript then knows them by what `endpoint` says.

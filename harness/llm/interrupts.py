@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from harness import events
+from harness.artefact import events
 from harness.llm.live import LiveCalls
 
 GRACE_S = 10.0

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from harness import events
+from harness.artefact import events
 
 SHORTEST_PAUSE_S = 0.2
 

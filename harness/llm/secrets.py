@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from harness.common.masking import REDACTED
+from harness.common.texts import read_text
+from harness.common.variables import of_key
 from harness.errors import InputError
-from harness.masking import REDACTED
-from harness.texts import read_text
-from harness.variables import of_key
 
 SHORTEST_REDACTED = 12
 """Characters. A shorter key is a placeholder, and may be a word that a reply needs."""

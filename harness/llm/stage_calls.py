@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from harness.call import TRANSCRIPT, StageCall
+from harness.artefact.call import TRANSCRIPT, StageCall
 from harness.llm.client import Client
 from harness.spec.base import Data, Endpoint
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from harness.llm.prices import Price
 from harness.llm.reply import MOST_TOKENS, tokens_used, usage_is_known
-from harness.prices import Price
 
 UNUSABLE = ", but "
 """In an attempt's outcome: served, and most likely paid for, yet not a model's answer."""

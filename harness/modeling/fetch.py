@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.call import StageCall, StageResult
+from harness.artefact.call import StageCall, StageResult
 from harness.errors import HarnessError, InputError
+from harness.spec.hub import HubData
 from harness.spec.model_source import HubModel
-from harness.spec.recipes import HubData
 
 SNAPSHOT = "snapshot"
 

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import environment, events, gpus, shapes
-from harness.device_faults import memory_for, pass_on
+from harness.artefact import environment, events, gpus
 from harness.errors import HarnessError, InputError
+from harness.modeling.device_faults import memory_for, pass_on
 from harness.modeling.generation import (
     BASE_CHAT_TEMPLATE,
     CONFIG,
@@ -24,9 +24,10 @@ from harness.modeling.generation import (
     read_settings,
     token_set,
 )
-from harness.shapes import MOST_HEADER_BYTES
 from harness.spec.model_source import ModelSource, RandomModel
 from harness.spec.train import Quantization
+from harness.train.memory import shapes
+from harness.train.memory.shapes import MOST_HEADER_BYTES
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -216,7 +217,7 @@ def memory_for_loading(
     precision: str,
 ) -> Iterator[None]:
     """Raises OutOfMemory, with what the weights need, where memory runs out in the block."""
-    from harness.fitting import gib
+    from harness.train.memory.fit import gib
 
     def hint(on_cpu: bool) -> str:
         shape = shape_of(source, inputs, len(tokenizer))
@@ -254,8 +255,8 @@ def available_device() -> str:
     """`cuda` or `cpu`. On a GPU float32 is whole then, until a training asks for TF32.
 
     Raises:
-        HarnessError: it is to be a GPU (harness.environment.accelerator), and torch cannot use one:
-            nothing runs on the CPU in its place unless that is asked for.
+        HarnessError: it is to be a GPU (harness.artefact.environment.accelerator), and torch cannot
+            use one: nothing runs on the CPU in its place unless that is asked for.
     """
     import torch
 

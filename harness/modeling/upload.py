@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import events
-from harness.call import StageCall, StageResult
+from harness.artefact import events
+from harness.artefact.call import StageCall, StageResult
+from harness.artefact.store import files_below
 from harness.errors import HarnessError, InputError
 from harness.llm.secrets import read_key, redact
 from harness.modeling.generation import BASE_CHAT_TEMPLATE
-from harness.store import files_below
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

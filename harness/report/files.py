@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.artefact.store import write_atomically
+from harness.common.escape import markdown
 from harness.errors import InputError
-from harness.report import agreement
-from harness.report.escape import markdown
 from harness.report.formats import (
     by_table,
     sheet_to_html,
@@ -15,9 +15,9 @@ from harness.report.formats import (
     to_markdown,
 )
 from harness.report.layout import layouts_of, study_sheet
-from harness.report.matrix import EXPLANATION, MatrixLine, with_results
 from harness.report.sheet import matrix_sheet
-from harness.store import write_atomically
+from harness.results import agreement
+from harness.results.matrix import EXPLANATION, MatrixLine, with_results
 
 AGREEMENT = "agreement.csv"
 ENDINGS = (".csv", ".tex", ".html")

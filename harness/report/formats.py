@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from harness.report import agreement, layout
-from harness.report.escape import as_html, csv_text, latex, markdown
-from harness.report.matrix import NUMBERS, MatrixLine, with_results
+from harness.common.escape import as_html, csv_text, latex, markdown
+from harness.report import layout
 from harness.report.sheet import Cell, Sheet, matrix_sheet, ranges
+from harness.results import agreement
+from harness.results.matrix import NUMBERS, MatrixLine, with_results
 
 NOT_IN_LATEX = ("cost", "environment", "artefacts")
 """Columns of the matrix that no page is wide enough for; what is empty throughout goes, too."""

@@ -23,13 +23,13 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from harness.report import losses
-from harness.report.cells import bounds, in_study
 from harness.report.layout_names import table_of, unknown_names
-from harness.report.matrix import MatrixLine
 from harness.report.sheet import Cell, Notes, Sheet, kinds_of, notes_of, reasons, settled, warning
+from harness.results import losses
+from harness.results.cells import bounds, in_study
+from harness.results.matrix import MatrixLine
+from harness.row.load import NO_MAPPING, SpecFaults
 from harness.spec.base import Name, Spec
-from harness.spec.load import NO_MAPPING, SpecFaults
 from harness.spec.source import Fault, Node, parse
 
 FILE = "_tables.yaml"

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.spec.load import load_usable
-from harness.spec.metrics import metrics_of
-from harness.spec.models import Row
-from harness.spec.scale import SUFFIX
+from harness.row.load import load_usable
+from harness.row.metrics import metrics_of
+from harness.row.row import Row
+from harness.row.twin import SUFFIX
 from harness.spec.source import Fault, Node
 
 if TYPE_CHECKING:

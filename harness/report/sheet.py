@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.report import losses
-from harness.report.cells import HEADINGS, display
-from harness.report.matrix import EXPLANATION, LOSSES, MatrixLine, lowest
+from harness.results import losses
+from harness.results.cells import HEADINGS, display
+from harness.results.matrix import EXPLANATION, LOSSES, MatrixLine, lowest
 
 SIMULATED = (
     "Rows marked simulated come from the harness's own simulated teacher or judge, or are scaled down. "

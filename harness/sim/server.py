@@ -19,10 +19,20 @@ from typing import Any
 from aiohttp import web
 
 from harness.errors import HarnessError, InputError
-from harness.sim import expand, grade, judge, naive, rate, rubric, self_instruct, teacher, weigh
 from harness.sim.batches import DELAY_S, Batches
 from harness.sim.grammar import fraction
 from harness.sim.refusal import Refused, error
+from harness.sim.replies import (
+    expand,
+    grade,
+    judge,
+    naive,
+    rate,
+    rubric,
+    self_instruct,
+    teacher,
+    weigh,
+)
 from harness.spec.base import Simulated
 
 RETRY_AFTER_S = 0.05

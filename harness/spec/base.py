@@ -17,8 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from harness.masking import KEY_ADVICE, holds_key, masked
-from harness.texts import read_text
+from harness.common.masking import KEY_ADVICE, holds_key, masked
+from harness.common.texts import read_text
 
 VARIABLE = "^[A-Za-z_][A-Za-z0-9_]*$"
 NOT_KEY: dict[str, Any] = {"key": False}
@@ -260,3 +260,6 @@ class Sampling(Spec):
     frequency_penalty: float | None = None
     stop: list[str] | None = None
     seed: int | None = None
+
+
+Count = Annotated[int, Field(ge=1)]

@@ -1,6 +1,7 @@
 """How an instruction becomes the text that a model sees.
 
-A template is data: its own fields, or a name that stands for the fields in a file of harness/templates.
+A template is data: its own fields, or a name that stands for the fields in a file of
+harness/spec/templates.
 """
 
 import difflib
@@ -15,7 +16,7 @@ from pydantic_core import CoreSchema
 
 from harness.spec.base import NOT_KEY, Spec, TextFile, with_fields
 
-FOLDER = Path(__file__).parents[1] / "templates"
+FOLDER = Path(__file__).parent / "templates"
 TOKENIZER = "tokenizer"
 """The name of the template that the tokenizer itself brings."""
 PROMPTS = ("prompt", "prompt_with_input")

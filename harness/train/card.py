@@ -5,13 +5,13 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from harness import environment
-from harness.call import MANIFEST, StageCall, StageResult
-from harness.model_card import Facts, text_of
-from harness.plot_style import DPI, STYLE
-from harness.progress import plain
+from harness.artefact import environment
+from harness.artefact.call import MANIFEST, StageCall, StageResult
+from harness.common.plot_style import DPI, STYLE
+from harness.common.progress import plain
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
+from harness.train.model_card import Facts, text_of
 
 CARD, CURVE = "README.md", "loss_curve.png"
 # A palette that colour-blind readers can tell apart (Okabe and Ito 2008).
@@ -48,7 +48,7 @@ def facts_of(call: StageCall, result: StageResult) -> dict[str, Any]:
 
 
 def write_card(folder: Path, facts: Facts) -> None:
-    """Write README.md, the model card (harness.model_card says which facts there can be)."""
+    """Write README.md, the model card (harness.train.model_card says which facts there can be)."""
     (folder / CARD).write_text(text_of(facts), encoding="utf-8")
 
 

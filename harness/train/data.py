@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from harness import events
-from harness.call import StageCall
+from harness.artefact import events
+from harness.artefact.call import StageCall
+from harness.artefact.keys import digest_of, file_digest
 from harness.errors import InputError
-from harness.keys import digest_of, file_digest
 from harness.modeling.examples import DATA_FILE, EMPTY, MARKED, Task, file_of, read_examples, told
 from harness.modeling.text import Encoder, Example, Tokens
 from harness.spec.template import Template

@@ -13,8 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness import environment, events, gpus, variables
-from harness.call import CALL_FILE, StageCall, StageResult
+from harness.artefact import environment, events, gpus
+from harness.artefact.call import CALL_FILE, StageCall, StageResult
+from harness.common import variables
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.spec.train import Launch, Train
 

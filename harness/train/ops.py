@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import compilers, events
+from harness.artefact import events
 from harness.errors import HarnessError, InputError
+from harness.train import compilers
 
 STALE_S = 60
 """Loading what is compiled takes a second; a lock so old was left by a process that was killed."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from harness import events
+from harness.artefact import events
 from harness.errors import HarnessError
 from harness.spec.train import Train
 from harness.train import checkpoints

@@ -15,10 +15,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from harness import events, gpus
-from harness.call import StageCall, StageResult
-from harness.device_faults import gpu_room, memory_for
+from harness.artefact import events, gpus
+from harness.artefact.call import StageCall, StageResult
 from harness.errors import HarnessError, InputError
+from harness.modeling.device_faults import gpu_room, memory_for
 from harness.modeling.load import (
     available_device,
     device_name,
@@ -26,16 +26,17 @@ from harness.modeling.load import (
     precision_notes,
     shape_of,
 )
-from harness.shapes import Shape
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
 from harness.spec.train import Train
-from harness.train import LOG, MODEL, arithmetic, checkpoints, dealing, last_loss
+from harness.train import arithmetic, checkpoints, dealing
 from harness.train import model as models
 from harness.train.beside import Beside, write_beside
 from harness.train.data import Data
 from harness.train.loop import Trainer, train
+from harness.train.memory.shapes import Shape
 from harness.train.ops import prepare_triton
+from harness.train.run import LOG, MODEL, last_loss
 from harness.train.watch import Watch
 
 FEW = 30
@@ -239,7 +240,7 @@ def _what_fits(
     loading: bool = False,
 ) -> str:
     """What to do where memory did not suffice."""
-    from harness.fitting import describe, machine_memory
+    from harness.train.memory.fit import describe, machine_memory
 
     if of_the_cpu and device != "cpu":
         zero = params.deepspeed

@@ -9,9 +9,10 @@ import sys
 import traceback
 from pathlib import Path
 
-from harness import device_faults, events
-from harness.call import StageCall
+from harness.artefact import events
+from harness.artefact.call import StageCall
 from harness.errors import HarnessError, Interrupted
+from harness.modeling import device_faults
 from harness.train import launch
 
 

@@ -4,8 +4,8 @@ byte-level BPE learnt from the teachable tasks' text.
 Whole bytes as tokens would make the training take three times as long. Any text can be tokenized;
 the held-out evaluation prompts are not among what it is learnt from.
 
-The twins' has the special tokens of every template in harness/templates and a chat template, so that
-any row's template fits it, and has also learnt from the templates, so that these stay short.
+The twins' has the special tokens of every template in harness/spec/templates and a chat template,
+so that any row's template fits it, and has also learnt from the templates, so that these stay short.
 
     python specs/smoke/make_tokenizer.py
 """

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.audit import Result, audit_paths
-from harness.eval.alpaca_readings import shows_model_first
-from harness.eval.judge_scores import BASELINE, DRAW, MODEL, describe
+from harness.judge.kinds.alpaca_eval.readings import shows_model_first
+from harness.judge.scores import BASELINE, DRAW, MODEL, describe
 
 _ALL_WORDS = (
     "the a of to and in is it that for on with as was at by from this which or an be are not have has "

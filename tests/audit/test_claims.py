@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from harness.audit.claims import ReadmeLine, counts_in_text, lines_about, table_lines
+from harness.audit.parse.readme import ReadmeLine, counts_in_text, lines_about, table_lines
 
 HEAD = "| Run | Rows |\n|---|--:|\n"
 

@@ -9,7 +9,7 @@ import pytest
 
 from harness.errors import InputError
 from tests.audit.folders import audit, only_result, reviews, rows_of, write
-from tests.audit.test_lm_eval import write_run
+from tests.audit.readers.test_lm_eval import write_run
 from tests.audit.trainers import write_training
 
 

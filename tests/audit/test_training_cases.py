@@ -11,7 +11,7 @@ from rich.console import Console
 
 from harness.audit import audit_paths
 from harness.audit.model import Result
-from harness.audit.view import show_audits
+from harness.cli.views.audit import show_audits
 from harness.errors import InputError
 from tests.audit.trainers import write_arguments, write_rows, write_training
 
@@ -118,7 +118,7 @@ def test_a_comments_backslash_continues_nothing_in_any_script(tmp_path: Path) ->
 
 
 def test_a_commented_word_takes_no_value_from_the_next_line(tmp_path: Path) -> None:
-    from harness.audit.settings import read_settings
+    from harness.audit.parse.settings import read_settings
 
     script = tmp_path / "eval.sh"
     script.write_text("# checkpoint_path\nnew/checkpoint-5 --x\n")

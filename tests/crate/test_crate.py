@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import environment
+from harness.artefact import environment
+from harness.artefact.environment import CODE_VERSIONS
+from harness.artefact.keys import digest_of
 from harness.crate.pack import _zip
-from harness.environment import CODE_VERSIONS
-from harness.keys import digest_of
 from tests.helpers import ROOT, command
 
 SMOKE = ROOT / "specs" / "smoke"

@@ -131,7 +131,7 @@ def test_any_user_imports_the_whole_stack_on_a_read_only_file_system(
 def test_what_is_imported_was_compiled_at_build_time(built: tuple[str, str]) -> None:
     """A read-only file system cannot keep what Python compiles at the first import."""
     run = ("run", "--rm", *CONFINED, "--entrypoint", "python", built[1], "-v", "-c")
-    report = docker(*run, "import harness.call, pydantic.main, datasets").stderr
+    report = docker(*run, "import harness.artefact.call, pydantic.main, datasets").stderr
     loaded = re.findall(r"code object from '?(/opt/\S+?)'?$", report, re.MULTILINE)
     assert len(loaded) > 100
     assert [path for path in loaded if not path.endswith(".pyc")] == []

@@ -12,8 +12,9 @@ import pytest
 import setuptools  # noqa: F401  # requirements/install.py imports pip, after which this cannot be imported
 import yaml
 
-from harness import environment, variables
-from harness.executors import HOST, serving
+from harness.artefact import environment
+from harness.common import variables
+from harness.run.executors import HOST, serving
 
 ROOT = Path(__file__).parents[2]
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
@@ -433,7 +434,7 @@ def test_the_local_lock_is_chosen_with_a_reason(
     functions = installer["local"].__globals__
     monkeypatch.setitem(functions, "install", install)
     monkeypatch.setitem(functions, "subprocess", None)  # whatever happens, this runs no pip
-    monkeypatch.setattr("harness.gpus.is_there", lambda: False)
+    monkeypatch.setattr("harness.artefact.gpus.is_there", lambda: False)
     monkeypatch.delenv("ACCELERATOR", raising=False)
     if wanted:
         monkeypatch.setenv("ACCELERATOR", wanted)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from harness import events
+from harness.artefact import events
 from harness.errors import HarnessError, InputError
 from harness.llm import batch, faults
 from harness.llm.client import Client

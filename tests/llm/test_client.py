@@ -25,7 +25,7 @@ from harness.llm import faults
 from harness.llm.client import Client
 from harness.llm.reply import Reply
 from harness.llm.transcript import digest_of
-from harness.sim import teacher
+from harness.sim.replies import teacher
 from harness.sim.server import start
 from harness.spec.base import Endpoint, Simulated
 from tests.llm.fake_server import (

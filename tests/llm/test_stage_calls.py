@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.call import TRANSCRIPT, StageCall
+from harness.artefact.call import TRANSCRIPT, StageCall
 from harness.errors import InputError
 from harness.llm.replay import ReplayMiss
 from harness.llm.reply import Reply

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness.call import StageCall
-from harness.environment import CODE_VERSIONS
+from harness.artefact.call import StageCall
+from harness.artefact.environment import CODE_VERSIONS
 from harness.modeling.text import encode_prompt
 
 ENGINE = ("batch_size", "batching", "precision", "threads")

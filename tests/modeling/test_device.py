@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from harness import environment, events, gpus, model_card
+from harness.artefact import environment, events, gpus
 from harness.errors import HarnessError
 from harness.modeling import load
-from harness.report.html import made
+from harness.report.html.sections import stages
 from harness.spec.train import Train
+from harness.train import model_card
 from harness.train.work import _make_repeatable
 from tests.helpers import give_gpus, some_gpus
 
@@ -207,4 +208,4 @@ def test_the_gpus_of_a_stage_stand_with_its_hardware_in_the_manifest_the_card_an
     assert {"index", "uuid", "name", "driver"} <= set(recorded[0])
     facts = {"used": {"environment": here, "device": "NVIDIA H"}, "seeds": {"train": 1}}
     assert "| GPU | NVIDIA H, driver 580.95.05 |" in list(model_card._environment(facts))
-    assert "NVIDIA H, driver 580.95.05, NVIDIA H, driver" in made._used(facts)[0]
+    assert "NVIDIA H, driver 580.95.05, NVIDIA H, driver" in stages._used(facts)[0]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from harness.call import CALL_FILE, RESULT_FILE, StageCall
-from harness.gen import importing
-from harness.spec.recipes import ImportGen
+from harness.artefact.call import CALL_FILE, RESULT_FILE, StageCall
+from harness.gen.recipes.importing import ImportGen
+from harness.gen.recipes.importing import recipe as importing
 from tests.modeling.hub_server import REVISION, Hub
 
 MODEL, DATA = "some/model", "some/set"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.call import MANIFEST, RESULT_FILE, StageResult
+from harness.artefact.call import MANIFEST, RESULT_FILE, StageResult
 from tests.helpers import InstantExecutor, command, make, planned, snapshot, write_row
 from tests.modeling.hub_server import GOOD_TOKEN, UploadHub
 

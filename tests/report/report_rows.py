@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from harness.eval.hygiene import count_flags, findings, flags
-from harness.eval.judge_scores import describe, position_bias, win_rate_metric
-from harness.gen import card
+from harness.answer.hygiene import count_flags, findings, flags
+from harness.gen.card import card
 from harness.gen.dataset import DatasetExample, Filter
-from harness.gen.made import RecipeResult
+from harness.gen.recipe import RecipeResult
+from harness.judge.scores import describe, position_bias, win_rate_metric
 from tests.helpers import InstantExecutor, evaluation, make, write_row
 
 HOSTILE = (
@@ -38,7 +38,7 @@ class Stages(InstantExecutor):
         self.grades, self.text, self.simulated = grades, text, simulated
 
     def run(self, job: Any, files: Any, on_event: Any) -> None:
-        from harness.call import RESULT_FILE, StageResult
+        from harness.artefact.call import RESULT_FILE, StageResult
 
         kept, told = getattr(self, f"_{job.stage}")(job)
         for name, text in kept.items():

@@ -9,14 +9,10 @@ import yaml
 
 from harness.errors import InputError
 from harness.report.files import write_all
-from harness.report.matrix import lines_of
-from harness.spec.load import load_rows
+from harness.results.matrix import lines_of
+from harness.row.load import load_rows
 from tests.helpers import make, planner
-from tests.report.matrix_rows import (
-    SCORE,
-    lines,
-    scored,
-)
+from tests.results.matrix_rows import SCORE, lines, scored
 
 
 def test_written_again_with_the_same_results_every_file_stays_untouched(

@@ -14,19 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.report.cells import HEADINGS
-from harness.report.escape import csv_text, latex
+from harness.common.escape import csv_text, latex
 from harness.report.formats import render, to_csv, to_markdown
-from harness.report.matrix import NUMBERS, MatrixLine
+from harness.results.cells import HEADINGS
+from harness.results.matrix import NUMBERS, MatrixLine
 from tests.helpers import make
-from tests.report.matrix_rows import (
-    HOSTILE,
-    SCORE,
-    VALIDATED,
-    hostile_lines,
-    lines,
-    scored,
-)
+from tests.results.matrix_rows import HOSTILE, SCORE, VALIDATED, hostile_lines, lines, scored
 
 
 def test_hostile_text_stays_in_its_markdown_cell_and_is_shown_literally(

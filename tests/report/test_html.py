@@ -13,18 +13,20 @@ import pytest
 import yaml
 from rich.filesize import decimal
 
+from harness.artefact.store import Damaged
 from harness.errors import HarnessError, InputError
-from harness.report.html import charts, reader, render, write_report
+from harness.report.html import charts
 from harness.report.html.markup import Html, escape, join, tag
-from harness.report.html.measured import _binned, _edges
-from harness.report.html.overview import RULES
-from harness.report.html.reader import sample
-from harness.report.outputs import JudgedOutput, Judgement
-from harness.spec.load import load_rows
-from harness.store import Damaged
+from harness.report.html.page import render, write_report
+from harness.report.html.sections import reader
+from harness.report.html.sections.measured import _binned, _edges
+from harness.report.html.sections.overview import RULES
+from harness.report.html.sections.reader import sample
+from harness.results.outputs import JudgedOutput, Judgement
+from harness.row.load import load_rows
 from tests.helpers import ROOT, command, evaluation, make, planned, planner, write_row
-from tests.report.judged_rows import annotations, answers, judged_row
 from tests.report.report_rows import HOSTILE, grades, report_row, several_rows
+from tests.results.judged_rows import annotations, answers, judged_row
 
 
 class Page(HTMLParser):

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from harness.report.html import render
-from harness.spec.load import load_rows
+from harness.report.html.page import render
+from harness.row.load import load_rows
 from tests.helpers import planner
 from tests.report.report_rows import several_rows
 

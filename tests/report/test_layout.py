@@ -10,10 +10,10 @@ import yaml
 
 from harness.report.formats import render
 from harness.report.layout import NO_LAYOUT, read_layouts
-from harness.report.matrix import MatrixLine
-from harness.spec.load import SpecFaults, load_rows
+from harness.results.matrix import MatrixLine
+from harness.row.load import SpecFaults, load_rows
 from tests.helpers import ROOT, InstantExecutor, command, make
-from tests.report.matrix_rows import SCORE, VALIDATED, lines, scored
+from tests.results.matrix_rows import SCORE, VALIDATED, lines, scored
 
 Write = Callable[..., Path]
 HOLES = {"value": 40.0, "standard_error": 1.0, "judged": 8, "expected": 10,

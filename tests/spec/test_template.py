@@ -8,10 +8,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from harness.keys import Files, digest_of, key_view
-from harness.plan import dump
-from harness.spec.load import SpecFaults, load_rows
-from harness.spec.schema import json_schema
+from harness.artefact.keys import Files, digest_of, key_view
+from harness.row.load import SpecFaults, load_rows
+from harness.row.schema import json_schema
+from harness.run.plan import dump
 from harness.spec.template import FOLDER, Template, load_template, template_names, variant
 
 NAMES = [

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.plan import RowPlan
-from harness.spec.load import LoadedRow, load_rows
-from harness.spec.models import Row
-from harness.spec.recipes import NaiveGen, SelfInstructGen
-from harness.spec.scale import scaled
+from harness.gen.recipes.naive import NaiveGen
+from harness.gen.recipes.self_instruct import SelfInstructGen
+from harness.row.load import LoadedRow, load_rows
+from harness.row.row import Row
+from harness.row.twin import scaled
+from harness.run.plan import RowPlan
 from tests.helpers import ROOT, planned
 
 SPECS = ROOT / "specs"
@@ -316,9 +317,9 @@ def test_each_file_names_the_command_that_runs_it_and_each_retired_model(study: 
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_each_rows_twin_plans_without_the_data_or_a_key(study: str, tmp_path: Path) -> None:
-    from harness.keys import Files
-    from harness.plan import Planner
-    from harness.store import Store
+    from harness.artefact.keys import Files
+    from harness.artefact.store import Store
+    from harness.run.plan import Planner
 
     planner = Planner(Store(tmp_path / "runs"), Files(None, tmp_path / "digests.json"), "local")
     for item in loaded(study):

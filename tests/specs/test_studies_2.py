@@ -9,17 +9,21 @@ from typing import Any
 
 import pytest
 
-from harness.keys import iter_data
-from harness.plan import RowPlan
-from harness.report.comparability import confounded
+from harness.answer.engine import NullEngine, TransformersEngine
+from harness.artefact.keys import iter_data
+from harness.gen.recipes.choose import LongestGen, RandomGen
+from harness.gen.recipes.importing import ImportGen
+from harness.judge.judge import RowOutputs
+from harness.judge.kinds.flow_judge import PRESETS, RubricJudge
+from harness.judge.kinds.grading import GradingJudge
+from harness.judge.kinds.lm_eval import TasksJudge
 from harness.report.layout import read_layouts
-from harness.spec.answer import NullEngine, TransformersEngine
+from harness.results.comparability import confounded
+from harness.row.load import LoadedRow, load_rows
+from harness.row.row import Row
+from harness.row.twin import scaled
+from harness.run.plan import RowPlan
 from harness.spec.base import DATA_SCHEME
-from harness.spec.judges import PRESETS, GradingJudge, RowOutputs, RubricJudge, TasksJudge
-from harness.spec.load import LoadedRow, load_rows
-from harness.spec.models import Row
-from harness.spec.recipes import ImportGen, LongestGen, RandomGen
-from harness.spec.scale import scaled
 from tests.helpers import ROOT, planner
 
 SHARED = ROOT.parent / "shared"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.spec.load import load_rows
-from harness.spec.scale import scaled
+from harness.row.load import load_rows
+from harness.row.twin import scaled
 from tests.helpers import ROOT, harness, planner
 from tests.specs.twins import COVERING, STUDIES, unfilled, ways
 

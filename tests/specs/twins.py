@@ -12,16 +12,18 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness.keys import Files
-from harness.plan import Planner
-from harness.report.matrix import lines_of
-from harness.spec.judges import AlpacaEvalJudge, RowOutputs, RubricJudge
-from harness.spec.load import LoadedRow, load_rows
-from harness.spec.models import Row
-from harness.spec.recipes import ImportGen
-from harness.spec.scale import scaled
+from harness.artefact.keys import Files
+from harness.artefact.store import Store
+from harness.gen.recipes.importing import ImportGen
+from harness.judge.judge import RowOutputs
+from harness.judge.kinds.alpaca_eval import AlpacaEvalJudge
+from harness.judge.kinds.flow_judge import RubricJudge
+from harness.results.matrix import lines_of
+from harness.row.load import LoadedRow, load_rows
+from harness.row.row import Row
+from harness.row.twin import scaled
+from harness.run.plan import Planner
 from harness.spec.template import Template
-from harness.store import Store
 
 STUDIES = tuple(
     Path("specs") / name

@@ -11,12 +11,13 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from transformers.models.qwen2 import modeling_qwen2
 
+from harness.artefact.keys import Files, key_view
 from harness.errors import InputError
-from harness.keys import Files, key_view
-from harness.spec.compared import is_compared
+from harness.row.settings import is_compared
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
-from harness.train import arithmetic, model, run, work
+from harness.train import arithmetic, model, work
+from harness.train.run import run
 from tests.modeling.calls import random_model, train_call
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.train import run
 from harness.train.batches import collate
+from harness.train.run import run
 from tests.modeling.calls import random_model, train_call
 from tests.train.test_packing import sequences
 

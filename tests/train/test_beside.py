@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from harness.call import StageCall
+from harness.artefact.call import StageCall
 from harness.modeling.generation import read_settings
 from harness.modeling.load import load_model, load_tokenizer
 from harness.spec.model_source import ModelSource
-from harness.train import run
+from harness.train.run import run
 from tests.helpers import copy_of_model
 from tests.modeling.calls import train_call
 

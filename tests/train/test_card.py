@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.call import MANIFEST, StageCall, StageResult
-from harness.model_card import RANDOM, SIMULATED, text_of
+from harness.artefact.call import MANIFEST, StageCall, StageResult
 from harness.train.card import facts_of, plot_losses, write_card
+from harness.train.model_card import RANDOM, SIMULATED, text_of
 from tests.modeling.calls import train_call
 
 HUB = {"hub": {"id": "owner/base", "revision": "a" * 40}}

@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.attention.varlen
 
-from harness.train import run
 from harness.train.loop import GPU_LOG_STEPS
 from harness.train.model import choose_path
 from harness.train.packing import ATTENTION, Lengths, packed_attention
+from harness.train.run import run
 from tests.modeling.calls import random_model, train_call
 from tests.train.test_packing import a_model, gradients, one_by_one, sequences, together
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from harness import events
-from harness.call import CALL_FILE, RESULT_FILE, StageCall
+from harness.artefact import events
+from harness.artefact.call import CALL_FILE, RESULT_FILE, StageCall
 from harness.errors import HarnessError, InputError
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Launch, Train
-from harness.train import checkpoints, launch, run, work
+from harness.train import checkpoints, launch, work
+from harness.train.run import run
 from tests.helpers import ROOT, give_gpus, some_gpus, until
 from tests.modeling.calls import EXAMPLES, random_model, train_call
 

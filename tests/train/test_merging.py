@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from harness.call import StageCall, StageResult
+from harness.artefact.call import StageCall, StageResult
 from harness.errors import HarnessError
-from harness.train import dealing, loop, run
+from harness.train import dealing, loop
+from harness.train.run import run
 from tests.modeling.calls import random_model, train_call
 
 GIB = 2**30

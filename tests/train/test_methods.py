@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.call import StageCall
+from harness.artefact.call import StageCall
 from harness.errors import HarnessError, InputError
 from harness.modeling.load import bytes_tokenizer, load_model
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
-from harness.train import run
 from harness.train.deepspeed import config, warmup_lr
+from harness.train.run import run
 from tests.modeling.calls import EXAMPLES, random_model, train_call
 
 WIDE = {"hidden_size": 64, "intermediate_size": 128, "attention_dropout": 0.0}

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from harness import events
+from harness.artefact import events
 from harness.errors import HarnessError, InputError
 
 pytest.importorskip("deepspeed")

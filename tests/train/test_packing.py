@@ -10,12 +10,13 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.spec.train import Train
-from harness.train import packing, run
+from harness.train import packing
 from harness.train.batches import collate
 from harness.train.data import ANSWER, COUNTED, Encoded
 from harness.train.model import choose_path
 from harness.train.objectives import loss_parts
 from harness.train.packing import ATTENTION, SPLIT_ATTENTION, add_label_loss
+from harness.train.run import run
 from tests.modeling.calls import random_model, train_call
 
 VOCABULARY = 97

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.modeling.load import bytes_tokenizer, load_tokenizer
-from harness.spec.load import load_rows
+from harness.row.load import load_rows
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
 from harness.spec.train import Train

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import train
-from harness.call import StageCall
-from harness.eval import answer
+from harness.answer import run as answer
+from harness.artefact.call import StageCall
+from harness.row.load import load_rows
+from harness.row.row import Row
 from harness.sim.grammar import draw, held_out_tasks, is_right, teachable_tasks
-from harness.spec.load import load_rows
-from harness.spec.models import Row
 from harness.train import data
+from harness.train import run as train
 from tests.modeling.calls import outputs, write_jsonl
 
 ROW = Path(__file__).parents[2] / "specs" / "smoke" / "sft.yaml"

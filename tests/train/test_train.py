@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from harness.call import StageCall, StageResult
+from harness.artefact.call import StageCall, StageResult
 from harness.errors import HarnessError, InputError
 from harness.modeling.load import bytes_tokenizer, load_model
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
-from harness.train import checkpoints, run
+from harness.train import checkpoints
 from harness.train.loop import Trainer
+from harness.train.run import run
 from harness.train.schedule import expected_steps
 from tests.modeling.calls import (
     EXAMPLES,

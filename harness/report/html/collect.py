@@ -9,20 +9,20 @@ from typing import Any
 
 import yaml
 
-from harness.card_text import Section, sections
-from harness.environment import command_line
+from harness.artefact.environment import command_line
+from harness.artefact.keys import file_digest
+from harness.artefact.store import Artefact, Damaged
 from harness.errors import HarnessError, InputError
-from harness.keys import file_digest
-from harness.plan import Planner, RowPlan, StagePlan
-from harness.report import losses
-from harness.report.agreement import Agreement, agreement_of
+from harness.gen.card.text import Section, sections
 from harness.report.html.charts import Curve
-from harness.report.matrix import MatrixLine, choose_plan
-from harness.report.outputs import ANNOTATIONS, OUTPUTS, Chosen, read_outputs
-from harness.report.verdict import assess
-from harness.report.verify import Verified, sentences
-from harness.spec.load import LoadedRow
-from harness.store import Artefact, Damaged
+from harness.results import losses
+from harness.results.agreement import Agreement, agreement_of
+from harness.results.matrix import MatrixLine, choose_plan
+from harness.results.outputs import ANNOTATIONS, OUTPUTS, Chosen, read_outputs
+from harness.results.verdict.verdict import assess
+from harness.results.verify import Verified, sentences
+from harness.row.load import LoadedRow
+from harness.run.plan import Planner, RowPlan, StagePlan
 
 LOG, CARD = "trainer_log.jsonl", "card.json"
 Reasons = Sequence[tuple[str, str]]

@@ -1,0 +1,1 @@
+"""The answer stage: a model's answers to a set of prompts."""

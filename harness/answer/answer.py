@@ -1,0 +1,97 @@
+"""What the answer stage is told: prompts, decoding, and what answers."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from harness.answer.engine import (
+    BaseWeights,
+    EndpointEngine,
+    Engine,
+    LocalEngine,
+    NullEngine,
+    ReferenceEngine,
+    TransformersEngine,
+)
+from harness.spec.base import Count, Seed, Spec
+from harness.spec.prompts import PromptSet
+from harness.spec.template import Template
+
+LEAST_TEMPERATURE = 1e-3
+"""Below it logits overflow when they are divided."""
+
+
+def _not_next_to_zero(temperature: float | None) -> float | None:
+    if temperature is not None and 0 < temperature < LEAST_TEMPERATURE:
+        raise ValueError(f"a temperature below {LEAST_TEMPERATURE:g} is greedy decoding: write 0")
+    return temperature
+
+
+class Decoding(Spec):
+    max_new_tokens: Count | None = 2048
+    """null: as many as the model has room for. An endpoint is then sent no limit, and has its own:
+    of text completions that is often 16."""
+    temperature: Annotated[
+        Annotated[float, Field(ge=0)] | None, AfterValidator(_not_next_to_zero)
+    ] = 0.0
+    """0: greedy. null, for an endpoint that takes none: neither this nor top_p is sent."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Seed = 42
+    """Each prompt's own random numbers are drawn from this and the prompt."""
+    stop: list[Annotated[str, Field(min_length=1)]] = []
+    """Texts that end an answer, beside the template's."""
+
+
+Reasoning = Literal["keep", "strip"]
+
+
+class Answer(Spec):
+    prompts: PromptSet
+    template: Template | None = None
+    """Left open: the row's own template. Given where the published evaluation used another prompt
+    than the training; what differs is then found and said."""
+    engine: Engine = TransformersEngine()
+    decoding: Decoding = Decoding()
+    strip: bool | None = None
+    """Whether white space at an answer's ends goes before it is judged and measured. Left open: of
+    what a model generates, as in alpaca_eval's evaluate_from_model (is_strip_output); given outputs
+    stay as they are, as in its evaluate."""
+    reasoning: Reasoning = "keep"
+    """What becomes of <think>...</think> in an answer: `keep` shows it to the judge, as alpaca_eval
+    does, and is found; `strip` judges the rest alone, nothing where the answer ended within it."""
+    quantization: BaseWeights = "as_trained"
+    """Of a QLoRA row's base: quantised as it was trained on, where the device can; or none, which is
+    another model. What was done stands beside the number. A merged adapter's base is not quantised."""
+
+    @property
+    def is_stripped(self) -> bool:
+        return self.decodes if self.strip is None else self.strip
+
+    @model_validator(mode="after")
+    def _has_a_temperature(self) -> "Answer":
+        if self.decoding.temperature is None and self.uses_model:
+            raise ValueError(
+                "decoding.temperature: null is for endpoints: give the row's model one"
+            )
+        return self
+
+    @property
+    def uses_model(self) -> bool:
+        """Whether the row's model answers."""
+        return isinstance(self.engine, LocalEngine)
+
+    @property
+    def uses_template(self) -> bool:
+        engine = self.engine
+        by_text = isinstance(engine, EndpointEngine) and engine.api == "completion"
+        return self.uses_model or by_text
+
+    @property
+    def decodes(self) -> bool:
+        """Whether anything is decoded: the outputs of a control depend on no setting of it."""
+        return not isinstance(self.engine, NullEngine | ReferenceEngine)
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether another sampling seed could give other outputs."""
+        return self.decodes and self.decoding.temperature != 0

@@ -1,0 +1,1 @@
+"""Answers made token by token, for many prompts at a time."""

@@ -1,0 +1,135 @@
+"""Answers in the making: a batch that prompts join and answers leave, and how a token is drawn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy
+import torch
+
+from harness.answer.decoding.cache import Places
+
+if TYPE_CHECKING:
+    from transformers.cache_utils import DynamicCache
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt's tokens and the most that its answer may have; `seed` of its random numbers."""
+
+    index: int
+    ids: list[int]
+    limit: int
+    seed: int = 0
+
+
+@dataclass
+class Answering:
+    asked: Asked
+    random: numpy.random.Generator
+    made: list[int] = field(default_factory=list)
+
+    @property
+    def left(self) -> int:
+        return self.asked.limit - len(self.made)
+
+
+@dataclass
+class Batch:
+    """Answers in the making and their places; None where a place is empty."""
+
+    answers: list[Answering | None]
+    places: Places
+    starts: torch.Tensor
+    """The column of each answer's first token."""
+    last: torch.Tensor
+    """The last token of each, which the model has not read yet."""
+    is_padded: bool = False
+    """Whether some place has columns in sight before its answer's first."""
+
+    @classmethod
+    def empty(cls, device: torch.device) -> "Batch":
+        nothing = torch.empty(0, dtype=torch.long, device=device)
+        return cls([], Places(), nothing, nothing.clone())
+
+    @property
+    def alive(self) -> int:
+        return sum(one is not None for one in self.answers)
+
+    def join(self, new: Sequence[Answering], made: "DynamicCache", first: torch.Tensor) -> None:
+        """Give answers, whose prompts were read into `made`, a place and their first token."""
+        more = max(0, len(new) - self.answers.count(None))
+        self.starts = torch.cat([self.starts, self.starts.new_zeros(more)])
+        self.last = torch.cat([self.last, self.last.new_zeros(more)])
+        width = made.get_seq_length()
+        if more or width > self.places.end:
+            kept = range(len(self.answers))
+            self.starts += self.places.arrange(kept, len(kept) + more, width)
+            self.answers += [None] * more
+        free = [place for place, one in enumerate(self.answers) if one is None][: len(new)]
+        self.places.put(free, made)
+        at = torch.tensor(free, device=self.last.device)
+        lengths = torch.tensor([len(one.asked.ids) for one in new], device=self.last.device)
+        self.starts[at], self.last[at] = self.places.end - lengths, first
+        for place, one in zip(free, new, strict=True):
+            self.answers[place] = one
+        self.forget()
+
+    def forget(self) -> None:
+        """The columns that no answer has tokens in; the last token of each is not in yet."""
+        lengths = {len(one.asked.ids) + max(len(one.made) - 1, 0) for one in self.answers if one}
+        self.places.see_from(self.places.end - max(lengths))
+        self.is_padded = len(lengths) > 1 or None in self.answers
+        if None in self.answers:
+            # An empty place makes tokens that nobody sees, from a position that exists.
+            empty = torch.tensor([one is None for one in self.answers], device=self.starts.device)
+            self.starts = self.starts.masked_fill(empty, self.places.end)
+
+    def make_room(self, tokens: int) -> None:
+        """For so many more tokens of each, no more than harness.answer.decoding.cache.GROWTH."""
+        if not self.places.has_room(tokens):
+            self.starts += self.places.arrange(range(len(self.answers)), len(self.answers), 0)
+
+    def close_up(self) -> None:
+        """Do away with the empty places."""
+        kept = [place for place, one in enumerate(self.answers) if one is not None]
+        if 0 < len(kept) < len(self.answers):
+            shift = self.places.arrange(kept, len(kept), 0)
+            self.answers = [self.answers[place] for place in kept]
+            self.starts, self.last = self.starts[kept] + shift, self.last[kept]
+
+
+def random_numbers(seed: int) -> numpy.random.Generator:
+    """A prompt's own, in [0, 1): the same however many are drawn at a time."""
+    return numpy.random.Generator(numpy.random.PCG64(seed))
+
+
+def sample(
+    logits: torch.Tensor, temperature: float, top_p: float, draws: torch.Tensor
+) -> torch.Tensor:
+    """One token a row, by inversion of the cumulative distribution in the vocabulary's order.
+
+    logits: (rows, vocabulary). draws: (rows,), in [0, 1). top_p: only from the smallest set of the
+    likeliest tokens that have at least this probability (Holtzman et al. 2020, nucleus sampling).
+    """
+    # Probabilities are float32, and only what they come from and are added up in is float64.
+    if temperature == 1:
+        # softmax takes the largest away itself, and the difference of two float32 is the same with or
+        # without float64 in between: double rounding is innocuous (Figueroa 1995: 53 >= 2 * 24 + 2).
+        probabilities = logits.softmax(-1, dtype=torch.float32)
+    else:
+        # The largest is 0 then, at any temperature; the others go to minus infinity where it is tiny.
+        below = logits - logits.amax(-1, keepdim=True).double()
+        scaled = torch.empty_like(logits, dtype=torch.float32)
+        probabilities = torch.div(below, temperature, out=scaled).softmax(-1)
+    if top_p < 1:
+        ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        before = ranked.cumsum(-1, dtype=torch.float64) - ranked
+        kept = torch.where(before < top_p, ranked, torch.zeros_like(ranked))
+        probabilities = torch.zeros_like(probabilities).scatter(-1, order, kept)
+    sums = probabilities.cumsum(-1, dtype=torch.float64)
+    total = sums[:, -1:].contiguous()
+    found = torch.searchsorted(sums, draws[:, None].to(sums.dtype) * total, right=True)
+    # A product may be rounded up to the total: then the last token with any probability.
+    last = torch.searchsorted(sums, total).clamp(max=logits.shape[-1] - 1)
+    return torch.minimum(found, last)[:, 0]

@@ -1,0 +1,1 @@
+"""What answers: a model in this process, or a server."""

@@ -1,0 +1,156 @@
+"""Model outputs as they stand in model_outputs.json, in alpaca_eval's format and a little more."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.answer import hygiene
+from harness.answer.answer import Reasoning
+from harness.answer.prompts import Prompt
+from harness.data.records import read_records, text_field
+from harness.errors import HarnessError, InputError
+from harness.llm.reply import DECLINED
+from harness.spec.base import Data
+
+OUTPUTS = "model_outputs.json"
+MOST_NAMED = 3
+GENERATOR = "model"
+"""The name in the outputs; the same everywhere, so that the file depends on the outputs alone."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """The answer to one prompt. `index` is the prompt's place in the set."""
+
+    index: int
+    output: str
+    finish_reason: str | None
+    """`stop` (the end token or a stop text), `length` (cut at the limit), `refused` (a server declined
+    the prompt), `content_filter` (its filter cut the answer), another word of the server, or None
+    where nobody says."""
+    tokens: int | None
+    """Those made, without the end token; of an endpoint, those that it says it made."""
+    prompt_tokens: int | None
+    generated: str | None = None
+    """All that was generated, where `output` is not all of it."""
+
+
+def as_judged(output: Output, strip: bool, reasoning: Reasoning) -> Output:
+    """The output as judges see it: without reasoning and white space at its ends, where these go."""
+    text = hygiene.split_reasoning(output.output)[0] if reasoning == "strip" else output.output
+    text = text.strip() if strip else text
+    if text == output.output:
+        return output
+    return replace(output, output=text, generated=output.output)
+
+
+def write_outputs(
+    path: Path,
+    prompts: Sequence[Prompt],
+    outputs: Sequence[Output],
+    flagged: Sequence[list[str]],
+) -> None:
+    """A list of objects in the prompts' order: instruction, input (where there is one), output,
+    generated (where that is not the output), generator, dataset (where there is one), finish_reason,
+    tokens, prompt_tokens, flags (`flagged`)."""
+    rows = []
+    for prompt, output, flags in zip(prompts, outputs, flagged, strict=True):
+        row: dict[str, Any] = {"instruction": prompt.instruction}
+        if prompt.input:
+            row["input"] = prompt.input
+        row |= {"output": output.output}
+        if output.generated is not None:
+            row["generated"] = output.generated
+        row["generator"] = GENERATOR
+        if prompt.dataset is not None:
+            row["dataset"] = prompt.dataset
+        rows.append(
+            row
+            | {
+                "finish_reason": output.finish_reason,
+                "tokens": output.tokens,
+                "prompt_tokens": output.prompt_tokens,
+                "flags": flags,
+            }
+        )
+    # Escaped only where it must be: half a surrogate pair, which servers can send, is no UTF-8.
+    text = json.dumps(rows, indent=2, ensure_ascii=False)
+    path.write_text(text.encode("utf-8", "replace").decode("utf-8") + "\n", encoding="utf-8")
+
+
+def read_recorded(folder: Path, prompts: Sequence[Prompt]) -> list[Output]:
+    """What was generated, in an artefact's folder, one output for each prompt.
+
+    Raises HarnessError where they are of other prompts.
+    """
+    records = read_records(folder / OUTPUTS)
+    if len(records) != len(prompts):
+        raise HarnessError(
+            f"{folder / OUTPUTS} has {len(records)} outputs, and the prompt set {len(prompts)} prompts"
+        )
+    found = []
+    for index, (record, prompt) in enumerate(zip(records, prompts, strict=True)):
+        row = record.fields
+        if (row["instruction"], row.get("input", "")) != prompt.key:
+            raise HarnessError(
+                f"{folder / OUTPUTS}:{record.line}: output {index} is of another prompt than the set's"
+            )
+        generated = row.get("generated", row["output"])
+        found.append(
+            Output(index, generated, row["finish_reason"], row["tokens"], row["prompt_tokens"])
+        )
+    return found
+
+
+def count(outputs: Sequence[Output], flagged: Sequence[list[str]]) -> dict[str, int]:
+    """prompts = answered + empty. `tokens`: of the outputs whose number is known."""
+    empty = sum(hygiene.is_empty(output.output) for output in outputs)
+    return {
+        "prompts": len(outputs),
+        "answered": len(outputs) - empty,
+        "empty": empty,
+        "refused": sum(output.finish_reason in DECLINED for output in outputs),
+        "stripped": sum(output.generated is not None for output in outputs),
+        "cut_at_limit": sum(output.finish_reason == "length" for output in outputs),
+        "tokens": sum(output.tokens or 0 for output in outputs),
+        **hygiene.count_flags(flagged),
+    }
+
+
+def given_outputs(data: Data, prompts: Sequence[Prompt]) -> list[Output]:
+    """The file's output for each prompt, by instruction and input.
+
+    Raises InputError where one is missing, or two differ.
+    """
+    path = Path(data.path)
+    found: dict[tuple[str, str], Output] = {}
+    for record in read_records(path):
+        key = text_field(path, record, "instruction"), text_field(path, record, "input", default="")
+        row = record.fields
+        output = Output(
+            0,
+            text_field(path, record, "output"),
+            _as(str, row.get("finish_reason")),
+            _as(int, row.get("tokens")),
+            _as(int, row.get("prompt_tokens")),
+        )
+        if found.setdefault(key, output) != output:
+            raise InputError(
+                f"{path}:{record.line}: a second, other output for the same prompt: {key[0][:60]!r}",
+                "A reference has one output for each prompt.",
+            )
+    missing = [prompt for prompt in prompts if prompt.key not in found]
+    if missing:
+        named = "; ".join(repr(prompt.instruction[:60]) for prompt in missing[:MOST_NAMED])
+        raise InputError(
+            f"{path} lacks outputs for {len(missing)} of {len(prompts)} prompts: {named}",
+            "Give the outputs of a baseline on this prompt set (eval.answer.engine.outputs), or "
+            "prompts that it has answered.",
+        )
+    return [replace(found[prompt.key], index=i) for i, prompt in enumerate(prompts)]
+
+
+def _as(kind: type, value: Any) -> Any:
+    return value if type(value) is kind else None

@@ -1,0 +1,98 @@
+"""The stage contract: what a stage is told (CALL.json) and what it leaves behind (result.json)."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InputError
+
+CALL_FILE = "CALL.json"
+CALL_FORMAT = 5
+"""Raised whenever a field is added: an image built from another checkout then says so."""
+RESULT_FILE = "result.json"
+MANIFEST = "manifest.json"
+TRANSCRIPT = "transcript.jsonl"
+"""Of an artefact, its calls."""
+
+
+@dataclass(frozen=True)
+class StageCall:
+    """One stage to run.
+
+    `params` is the dump of the stage's spec models (harness.row.row) with every default filled in
+    and every path one that the stage can open. `inputs` maps a name (`data`, `model`, `outputs`) to
+    an input artefact's folder. The stage writes into `work`, finds there what an earlier, interrupted
+    run of the same call left, and goes on from it.
+    """
+
+    stage: str
+    key: str
+    params: dict[str, Any]
+    inputs: dict[str, str]
+    work: str
+    code_version: int = 1
+    environment: dict[str, Any] = field(default_factory=dict)
+    """The environment part of the key, which the stage compares with what it runs in."""
+    budget: dict[str, float | None] = field(default_factory=dict)
+    """Limits: calls, tokens, usd."""
+    price: dict[str, Any] | None = None
+    """What the called model costs (harness.llm.prices.Price); None where that is not known."""
+    replay: bool = False
+    """Make the artefact in `inputs["recorded"]` again: every reply comes from the transcript in the
+    work folder, what a model made from the recorded files; no network is reached."""
+    server: dict[str, str] | None = None
+    """`base_url` and `model` of the server that the executor started beside the stage."""
+    tokenizer: dict[str, Any] | None = None
+    """A ModelSource with the row's tokenizer, for the lengths in a data card; decides nothing."""
+    cache: str | None = None
+    """A folder of the volume where tokenised data sets are kept for other runs."""
+    gpus: list[dict[str, Any]] = field(default_factory=list)
+    """Those that the executor chose for the stage and the server beside it
+    (harness.artefact.gpus.record)."""
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.work)
+
+    def write(self, path: Path) -> None:
+        fields = {"format": CALL_FORMAT, **asdict(self)}
+        path.write_text(json.dumps(fields, indent=2, sort_keys=True), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> "StageCall":
+        """Raises InputError for a call that another version of the harness wrote."""
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if fields.pop("format", 1) != CALL_FORMAT:
+            raise InputError(
+                "the image was not built from this checkout: the two do not understand each other",
+                "Build it anew: docker compose build",
+            )
+        return cls(**fields)
+
+
+@dataclass
+class StageResult:
+    """What came out.
+
+    metrics: name -> {"value", "standard_error", "judged", "expected", ...}; only the judge stage has
+    scores. counts: name -> int, counts that must fit together. used: what was resolved (served
+    models, data and model revisions). seeds: name -> int. cost: {"calls", "attempts",
+    "prompt_tokens", "completion_tokens", "gpu_seconds"}. simulated: what in this artefact came from
+    the simulated teacher or judge, or from random weights, in words; empty when nothing did.
+    findings: what a reader of the numbers should know, {"kind", "severity" (error, warning, info),
+    "message", "evidence"}. deviations: from the published set-up, as far as only the stage can know
+    them. keep: files and folders, relative to the work folder, that belong to the
+    artefact; everything else there (checkpoints, caches) is removed before it is sealed.
+    """
+
+    keep: list[str]
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    used: dict[str, Any] = field(default_factory=dict)
+    seeds: dict[str, int] = field(default_factory=dict)
+    cost: dict[str, float] = field(default_factory=dict)
+    simulated: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    deviations: list[str] = field(default_factory=list)

@@ -1,0 +1,237 @@
+"""Which pinned image, or which local packages, a stage runs in: the part of a key that says so."""
+
+import functools
+import hashlib
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.artefact import gpus
+from harness.errors import HarnessError, InputError
+
+CODE_VERSIONS = {
+    "gen/alpaca": 2,
+    "gen/self_instruct": 2,
+    "gen/naive": 1,
+    "gen/expand": 1,
+    "gen/rate": 1,
+    "gen/select": 1,
+    "gen/random_k": 1,
+    "gen/longest_k": 1,
+    "gen/seeds_only": 1,
+    "gen/import": 2,
+    "train": 4,
+    "answer/transformers": 5,
+    "answer/endpoint": 2,
+    "answer/vllm": 2,
+    "answer/null": 2,
+    "answer/reference": 2,
+    "judge/preference": 3,
+    "judge/alpaca_eval": 3,
+    "judge/grading": 2,
+    "judge/flow_judge": 3,
+    "judge/lm_eval": 2,
+    "judge/held_out_loss": 3,
+    "sim": 3,
+}
+"""Raised whenever the code of a stage (of one of gen's recipes, one of answer's engines, one of the
+judges), or of the simulated teacher and judge, comes to make other content from the same call.
+
+tests/test_code_versions.py fails when such code changes and this table does not.
+"""
+
+STAGES = ("gen", "train", "answer", "judge")
+ACCELERATORS = ("cpu", "cuda")
+FAMILY = {"gen": "gen", "train": "train", "answer": "eval", "judge": "eval"}
+"""Stage -> image family (and compose service)."""
+
+IMAGE_FILE = Path(os.environ.get("HARNESS_IMAGE_FILE", "/opt/harness/image.json"))
+"""Baked into each image: its name, its lock's digest and its base."""
+
+COMPILER_LABEL = "harness.compiler"
+"""Names the C compiler of an image that holds one."""
+
+
+def root() -> Path:
+    """The checkout (or, inside an image, the folder) that holds harness/ and requirements/."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / "requirements").is_dir():
+        raise HarnessError(
+            f"there is no requirements/ folder in {folder}, so the pinned images are not known",
+            "Run the harness from a checkout (`pip install -e .`) or in its images.",
+        )
+    return folder
+
+
+def code_name(stage: str, params: Mapping[str, Any]) -> str:
+    """The stage's name in CODE_VERSIONS: each of gen's recipes, of answer's engines and of the judges
+    counts by itself, so that a change in one makes nothing stale that another one made, and that was
+    perhaps paid for."""
+    part, name = _VARIANTS.get(stage, ("", ""))
+    value = params.get(part)
+    if value is None:
+        return stage
+    if stage == "answer":
+        value = _part(value, "engine")
+    return f"{stage}/{_part(value, name)}"
+
+
+_VARIANTS = {"gen": ("gen", "recipe"), "answer": ("answer", "kind"), "judge": ("judge", "kind")}
+
+
+def _part(value: Any, name: str) -> Any:
+    """Of a spec model, or of its dump."""
+    return value[name] if isinstance(value, Mapping) else getattr(value, name)
+
+
+def image_name(stage: str, accelerator: str) -> str:
+    """For example `train-cpu`; the gen image has no accelerator."""
+    family = FAMILY[stage]
+    return family if family == "gen" else f"{family}-{accelerator}"
+
+
+def image_tag(stage: str, accelerator: str) -> str:
+    """The tag that compose.yaml gives the image of a stage."""
+    family = FAMILY[stage]
+    return f"harness-{family}:{'latest' if family == 'gen' else accelerator}"
+
+
+@functools.cache
+def lock_text(image: str) -> str:
+    path = root() / "requirements" / f"{image}.txt"
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise HarnessError(f"the lock {path} is missing", "Restore it, or run: make lock") from None
+
+
+@functools.cache
+def lock_digest(image: str) -> str:
+    return hashlib.sha256(lock_text(image).encode()).hexdigest()
+
+
+@functools.cache
+def current_image() -> dict[str, str] | None:
+    """The image this process runs in, or None outside of them."""
+    try:
+        return dict(json.loads(IMAGE_FILE.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def command_line(command: str, arguments: str, service: str = "eval", mount: str = "") -> str:
+    """`harness COMMAND ARGUMENTS`, or inside an image what has the same done in `service`'s container.
+    `mount`: an option of compose's, for what the container does not have by itself."""
+    if current_image() is None:
+        return f"harness {command} {arguments}"
+    if command in ("run", "fetch"):  # the services' own
+        return f"docker compose run --rm {service} {arguments}"
+    options = f"{mount} " * bool(mount) + f'--entrypoint "python -m harness {command}"'
+    return f"docker compose run --rm {options} {service} {arguments}"
+
+
+def lacks_cuda() -> bool:
+    """Whether a GPU is to be used, and torch here is a build for the CPU."""
+    return accelerator() == "cuda" and installed_packages().get("torch", "").endswith("+cpu")
+
+
+def has_cuda_13() -> bool:
+    """Whether the packages here are for CUDA 13."""
+    return installed_packages().get("nvidia-cuda-runtime", "").startswith("13.")
+
+
+def fault_of_gpu() -> str:
+    """What nvidia-smi says where it fails, and the CPU would be used with nobody having said so: there
+    may be a GPU. Else empty."""
+    meant = os.environ.get("HARNESS_ACCELERATOR") or current_image() is not None
+    return "" if meant or accelerator() == "cuda" else gpus.fault_of_tool()
+
+
+def build_command(services: str) -> str:
+    """What builds these services' images, for the accelerator that is used here."""
+    files = " -f compose.yaml -f compose.cuda.yaml" if accelerator() == "cuda" else ""
+    return f"docker compose{files if services != 'gen' else ''} build {services}"
+
+
+@functools.cache
+def accelerator() -> str:
+    """`cuda` or `cpu`: HARNESS_ACCELERATOR, else what the present image is for, else what is there."""
+    named = os.environ.get("HARNESS_ACCELERATOR", "")
+    if named:
+        if named not in ACCELERATORS:
+            raise InputError(f"HARNESS_ACCELERATOR is {named!r}; it can be cpu or cuda")
+        return named
+    image = current_image()
+    if image is not None and image["image"].endswith(ACCELERATORS):
+        return image["image"].rsplit("-", 1)[1]
+    return "cuda" if gpus.is_there() else "cpu"
+
+
+@functools.cache
+def environment_of(stage: str, executor: str) -> dict[str, Any]:
+    """The environment part of a stage's key.
+
+    A pinned image is its name and its lock's digest. The local executor carries the Python version,
+    the machine's architecture and the installed version of every package that the image's lock
+    names, so that artefacts of the two never mix.
+    """
+    image = image_name(stage, accelerator())
+    if executor == "docker" or current_image() is not None:
+        return {"image": image, "lock": lock_digest(image)}
+    installed = installed_packages()
+    names = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==", lock_text(image), re.MULTILINE)
+    packages = {n: installed.get(_normal(n), "missing") for n in names}
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {"local": {"python": python, "machine": platform.machine(), "packages": packages}}
+
+
+def kind_of(environment: dict[str, Any]) -> str:
+    """`local`, or the image's name."""
+    return str(environment["image"]) if "image" in environment else "local"
+
+
+@functools.cache
+def installed_packages() -> dict[str, str]:
+    """Normalised name -> version of every installed package, from the folder names alone."""
+    found: dict[str, str] = {}
+    for folder in reversed(sys.path):
+        if folder and os.path.isdir(folder):
+            for entry in os.listdir(folder):
+                if entry.endswith(".dist-info"):
+                    name, _, version = entry.removesuffix(".dist-info").partition("-")
+                    found[_normal(name)] = version
+    return found
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def describe_here(chosen: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """What this process really runs in, for the manifest: packages, image, hardware. `chosen`: the
+    GPUs of its call."""
+    return {
+        **({"gpus": list(chosen)} if chosen else {}),
+        "python": platform.python_version(),
+        "image": current_image(),
+        "packages": installed_packages(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpus": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "processor": _processor(),
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor()

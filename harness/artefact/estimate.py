@@ -1,0 +1,95 @@
+"""What a stage will ask of a teacher or judge: calls and tokens, before it runs. Rough, and said so."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from harness.artefact.keys import Files
+from harness.errors import InputError
+from harness.spec.base import Data, _TextFile
+from harness.spec.prompts import PromptSet
+
+CHARACTERS_PER_TOKEN = 4
+"""A rule of thumb for English."""
+
+
+TOKENS_PER_INSTRUCTION = 15
+
+
+TOKENS_PER_TASK = 60
+"""Instruction, input and output of Self-Instruct's kind."""
+
+
+PROMPT_CHARACTERS = 200
+"""Of a prompt that is not there to be counted."""
+
+
+ON_HUB = "how many examples the hub data set has is known once it is fetched"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Expected calls, their tokens, and how many examples a gen step leaves."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    examples: int | None = 0
+    """None: not known."""
+    unknown: str = ""
+    """Why the calls, or else the examples, are not known."""
+
+    def __add__(self, other: "Estimate") -> "Estimate":
+        """Both sets of calls, as far as they are known; the second one's examples."""
+        return Estimate(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            other.examples,
+            self.unknown or other.unknown,
+        )
+
+
+def prompt_lengths(prompts: PromptSet, files: Files) -> Sequence[int] | None:
+    """Characters of each prompt; None for a whole set on the hub, which is not there yet."""
+    if prompts.hub is not None:
+        count = prompts.sample.k if prompts.sample else prompts.first
+        return None if count is None else [PROMPT_CHARACTERS] * count
+    sources = list((prompts.files or {}).values())
+    sources += [prompts.file] if prompts.file else []
+    most = prompts.sample.k if prompts.sample else prompts.first
+    return [n for data in sources for n in text_lengths(files.locate(data))[:most]]
+
+
+def estimate_calls(calls: int, prompt: int, completion: int, examples: int = 0) -> Estimate:
+    return Estimate(calls, calls * prompt, calls * completion, examples)
+
+
+def count_tokens(template: _TextFile) -> int:
+    return len(template.text) // CHARACTERS_PER_TOKEN
+
+
+def count_records(data: Data, files: Files) -> int:
+    return len(text_lengths(files.locate(data)))
+
+
+def text_lengths(path: Path) -> Sequence[int]:
+    """Characters of each record of a file; none for what cannot be counted so."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return []
+    return _lengths_of(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _lengths_of(path: Path, changed: int, size: int) -> Sequence[int]:
+    """Empty for a file that a stage will refuse, and for Parquet whose reader is not here."""
+    from harness.data.tables import Every, read_files
+
+    try:
+        rows = read_files(path, Every()).rows
+    except (InputError, ImportError):
+        return []
+    return [sum(len(str(v)) for v in row.fields.values()) for row in rows]

@@ -1,0 +1,268 @@
+"""Content keys: sha256 over everything that decides what a stage makes."""
+
+import functools
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from harness.artefact import environment
+from harness.errors import DataAbsent, InputError
+from harness.spec.base import DATA_SCHEME, Endpoint, Hub, _Data
+
+KEY_FORMAT = 1
+Part = TypeVar("Part", bound=BaseModel)
+SCALARS = (str, int, float, type(None))
+"""Most values of a spec. Whether something is a pydantic model takes pydantic long to say."""
+SETTLED_NS = 1_000_000_000
+"""A file changed more recently may change once more under the same stamp, clocks being coarse."""
+
+
+def canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def digest_of(value: Any) -> str:
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def where_given(inputs: Path | None) -> str:
+    """What to do where given data is absent from the folder `inputs`, or that folder was not named."""
+    if environment.current_image() is not None:
+        return "Say on the machine itself where it is: HARNESS_INPUTS=DIR docker compose run ..."
+    if inputs is None:
+        return "Name the folder with --inputs DIR, or in HARNESS_INPUTS."
+    return f"Put it into {inputs}, or name another folder with --inputs DIR or HARNESS_INPUTS."
+
+
+class Files:
+    """Finds the given files and folders that specs name, and knows their digests.
+
+    Digests are remembered in `cache` by size, time of change and inode, so that planning a hundred
+    rows reads no large file twice; and by digest what was found out of files.
+    """
+
+    def __init__(self, inputs: Path | None, cache: Path | None) -> None:
+        self.inputs = inputs
+        self._cache_path = cache
+        self._cache: dict[str, str] = {}
+        self._digests: dict[Path, str] = {}
+        self._dirty = False
+        if cache is not None:
+            try:
+                content = json.loads(cache.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                content = None
+            self._cache = content if isinstance(content, dict) else {}
+
+    def locate(self, data: _Data) -> Path:
+        """The file or folder itself.
+
+        Raises:
+            DataAbsent: it is not there, or the folder of given data was not named.
+            InputError: it is a pipe or another thing that need not end.
+        """
+        if not data.path.startswith(DATA_SCHEME):
+            path = Path(data.path)
+            if not path.exists():
+                raise DataAbsent(f"the given data {path} is not there")
+            return _readable(path.resolve())
+        name = data.path.removeprefix(DATA_SCHEME)
+        if self.inputs is None:
+            raise DataAbsent(
+                f"{data.path} is below the folder of given data, and that folder was not named",
+                where_given(None),
+            )
+        path = (self.inputs / name).resolve()
+        if not path.is_relative_to(self.inputs.resolve()):
+            raise InputError(f"{data.path} leads out of the folder of given data {self.inputs}")
+        if not path.exists():
+            expected = f" (sha256 {data.sha256})" if data.sha256 else ""
+            raise DataAbsent(
+                f"{data.path} is not there: {self.inputs} holds no {name}{expected}",
+                where_given(self.inputs),
+            )
+        return _readable(path)
+
+    def digest(self, data: _Data) -> str:
+        """sha256 of a file's bytes; of a folder, over its files' relative names and digests.
+
+        Raises:
+            InputError: the bytes are not those that the spec pins.
+        """
+        path = self.locate(data)
+        if path not in self._digests:
+            self._digests[path] = self._digest_path(path)
+        digest = self._digests[path]
+        if data.sha256 is not None and digest != data.sha256:
+            raise InputError(
+                f"{path} is not the file that the spec means: its sha256 is {digest}, the spec "
+                f"says {data.sha256}",
+                "Get the right file, or, if the new one is meant, write its sha256 into the spec.",
+            )
+        return digest
+
+    def _digest_path(self, path: Path) -> str:
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.is_file())
+            return digest_of({str(p.relative_to(path)): self._digest_file(p) for p in files})
+        return self._digest_file(path)
+
+    def _digest_file(self, path: Path) -> str:
+        stat = path.stat()
+        stamp = f"{path}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}|{stat.st_ino}"
+        if stamp in self._cache:
+            return self._cache[stamp]
+        digest = file_digest(path)
+        if time.time_ns() - stat.st_ctime_ns > SETTLED_NS:
+            self._cache[stamp] = digest
+            self._dirty = True
+        return digest
+
+    def cached(self, name: str, make: Callable[[], str]) -> str:
+        """What `make` finds out of given files; `name` is a digest of everything that decides it."""
+        if name not in self._cache:
+            self._cache[name] = make()
+            self._dirty = True
+        return self._cache[name]
+
+    def stamps(self, data: _Data) -> dict[str, tuple[int, ...]]:
+        """What changes about each file of `data` whenever it is written, put back or replaced."""
+        path = self.locate(data)
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        stats = {str(p): p.stat() for p in files}
+        return {n: (s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for n, s in stats.items()}
+
+    def save(self) -> None:
+        """Keep what was learnt; a volume that cannot be written only costs the next plan time."""
+        if not self._dirty or self._cache_path is None:
+            return
+        try:
+            self._cache_path.parent.mkdir(parents=True, exist_ok=True)
+            part = self._cache_path.with_name(f"{self._cache_path.name}.{os.getpid()}")
+            part.write_text(json.dumps(self._cache), encoding="utf-8")
+            part.replace(self._cache_path)
+        except OSError:
+            return
+        self._dirty = False
+
+
+def _readable(path: Path) -> Path:
+    if not (path.is_file() or path.is_dir()):
+        raise InputError(f"the given data {path} is neither a regular file nor a folder")
+    return path
+
+
+def key_view(value: Any, files: Files) -> Any:
+    """A spec model as it enters a key: defaults filled in, a prompt file's text, a file's digest."""
+    if isinstance(value, SCALARS):
+        return value
+    if isinstance(value, _Data):
+        return {"sha256": files.digest(value)}
+    if isinstance(value, BaseModel):
+        return {name: key_view(getattr(value, name), files) for name in _in_key(type(value))}
+    if isinstance(value, list | tuple):
+        return [key_view(v, files) for v in value]
+    if isinstance(value, dict):
+        return {k: key_view(v, files) for k, v in value.items()}
+    return value
+
+
+@functools.cache
+def _in_key(model: type[BaseModel]) -> list[str]:
+    """The fields that are not marked as outside of keys."""
+    extras = {name: field.json_schema_extra for name, field in model.model_fields.items()}
+    return [n for n, extra in extras.items() if not (isinstance(extra, dict) and "key" in extra)]
+
+
+def iter_data(value: Any) -> Iterator[_Data]:
+    """Every given file or folder that a model names."""
+    yield from _parts(value, _Data)
+
+
+def open_hubs(value: Any) -> list[str]:
+    """The ids of the models and data sets on the hub that a model names without a revision."""
+    return list(dict.fromkeys(hub.id for hub in _parts(value, Hub) if hub.revision is None))
+
+
+def key_names(value: Any) -> frozenset[str]:
+    """The variables that a model's endpoints name for their keys."""
+    return frozenset(e.api_key_env for e in _parts(value, Endpoint) if e.api_key_env)
+
+
+def _parts(value: Any, kind: type[Part]) -> Iterator[Part]:
+    """Every model of a kind within a value."""
+    if isinstance(value, SCALARS):
+        return
+    if isinstance(value, kind):
+        yield value
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _parts(getattr(value, name), kind)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _parts(item, kind)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _parts(item, kind)
+
+
+def flatten(value: Any, at: str = "") -> dict[str, Any]:
+    """Nested mappings as one: {"train.seed": 1}."""
+    if not isinstance(value, dict):
+        return {at: value}
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        flat.update(flatten(item, f"{at}.{name}" if at else str(name)))
+    return flat
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What changed between two key documents, a line each, in words."""
+    before, after = flatten(old), flatten(new)
+    lines = []
+    for name in sorted({*before, *after}):
+        a, b = before.get(name), after.get(name)
+        if a != b:
+            lines.append(_change(name, a, b, name in before, name in after))
+    return lines
+
+
+def _change(name: str, a: Any, b: Any, had: bool, has: bool) -> str:
+    parts = name.split(".")
+    if parts[0] == "inputs":
+        return f"its input ({parts[-1]}) changed"
+    if parts[0] == "environment":
+        what = f"package {name.split('packages.', 1)[1]}" if "packages." in name else name
+        if parts[-1] == "lock":
+            what = "image lock"
+            a, b = str(a)[:12], str(b)[:12]
+        return f"{what}: {a} -> {b}"
+    name = name.removeprefix("params.")
+    if parts[-1] == "sha256":
+        return f"{name.removesuffix('.sha256')}: its bytes changed"
+    if isinstance(a, str) and isinstance(b, str) and ("\n" in a or "\n" in b):
+        return f"{name}: {_first_difference(a, b)}"
+    if not had:
+        return f"{name}: {b!r} is new"
+    if not has:
+        return f"{name}: {a!r} is gone"
+    return f"{name}: {a!r} -> {b!r}"
+
+
+def _first_difference(a: str, b: str) -> str:
+    old_lines, new_lines = a.splitlines(), b.splitlines()
+    for number, (x, y) in enumerate(zip(old_lines, new_lines, strict=False), 1):
+        if x != y:
+            return f"text changed in line {number}"
+    return f"text changed after line {min(len(old_lines), len(new_lines))}"

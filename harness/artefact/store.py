@@ -1,0 +1,325 @@
+"""The volume: artefacts that are there whole or not at all, locks that survive a killed owner."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from harness.artefact.call import MANIFEST, RESULT_FILE
+from harness.artefact.environment import command_line
+from harness.artefact.keys import digest_of, file_digest
+from harness.errors import HarnessError, InputError
+from harness.spec.hub import HubData
+from harness.spec.model_source import HubModel
+
+MANIFEST_FORMAT = 1
+FAILED = ".failed"
+"""In a work folder: why its stage failed."""
+SHORT = 16
+"""Characters of a key that name its folder."""
+
+
+class Damaged(HarnessError):
+    """An artefact on the volume is not what its manifest says."""
+
+    def __init__(self, folder: Path, what: str) -> None:
+        name = f"{folder.parent.name}/{folder.name}"
+        super().__init__(
+            f"the artefact {name} was changed after it was made: {what}",
+            f"Remove it with `{command_line('gc', f'--yes {name}')}`, then run again to make it anew. "
+            f"It stands in {folder}.",
+        )
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A finished artefact: its folder and what its manifest says."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    left_out: frozenset[str] = frozenset()
+    """Files that need not be there: a crate comes without weights."""
+
+    @property
+    def stage(self) -> str:
+        return str(self.manifest["stage"])
+
+    @property
+    def key(self) -> str:
+        return str(self.manifest["key"])
+
+    def check(self) -> None:
+        """Compare every file with its digest.
+
+        Raises:
+            Damaged: a file is missing, changed, or was added.
+        """
+        files: dict[str, dict[str, Any]] = self.manifest["files"]
+        present = {str(p.relative_to(self.folder)) for p in files_below(self.folder)} - {MANIFEST}
+        for name in sorted(present | set(files)):
+            if name not in present and name in self.left_out:
+                continue
+            if name not in present:
+                raise Damaged(self.folder, f"{name} is missing")
+            if name not in files:
+                raise Damaged(self.folder, f"{name} was added")
+            path = self.folder / name
+            if path.stat().st_size != files[name]["size"] or (
+                file_digest(path) != files[name]["sha256"]
+            ):
+                raise Damaged(self.folder, f"{name} does not have the bytes it was made with")
+
+
+def files_below(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if not p.is_dir())
+
+
+class Store:
+    """The artefacts on one volume.
+
+    Below the volume: `artefacts/STAGE/KEY`, `work/STAGE-KEY` (unfinished), `locks/`, `logs/`,
+    `rows/` (the keys each row used last, for saying what changed), `models/` (hub snapshots).
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, stage: str, key: str) -> Path:
+        return self.root / "artefacts" / stage / key[:SHORT]
+
+    def work_folder(self, stage: str, key: str) -> Path:
+        return self.root / "work" / f"{stage}-{key[:SHORT]}"
+
+    def hub_folder(self, hub: HubModel | HubData, code: bool = False) -> Path:
+        """Where a snapshot stands; one with the model's own code stands apart. There is none of an open
+        revision."""
+        kind = "models" if isinstance(hub, HubModel) else "datasets"
+        name = f"{hub.id.replace('/', '--')}-{(hub.revision or 'open')[:12]}"
+        return self.root / kind / (f"{name}-code" if code else name)
+
+    def log_path(self, stage: str, key: str) -> Path:
+        return self.root / "logs" / f"{stage}-{key[:SHORT]}.log"
+
+    def prepare(self) -> None:
+        """Make the volume's folders.
+
+        Raises:
+            InputError: the volume cannot be written by this user.
+        """
+        try:
+            for name in ("artefacts", "work", "locks", "logs", "rows"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+            probe = self.root / "locks" / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as e:
+            if e.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise InputError(
+                f"the volume {self.root} cannot be written by user {os.getuid()}: {e.strerror}",
+                "Name another with --volume or HARNESS_DATA; with compose, run as yourself: "
+                "HARNESS_UID=$(id -u) HARNESS_GID=$(id -g) docker compose run ...",
+            ) from None
+
+    def find(self, stage: str, key: str) -> Artefact | None:
+        """The finished artefact, or None.
+
+        Raises:
+            Damaged: its manifest was changed or belongs to another key.
+        """
+        artefact = self._read(self.folder(stage, key))
+        if artefact is not None and artefact.key != key:
+            raise Damaged(artefact.folder, f"its manifest is of the key {artefact.key}")
+        return artefact
+
+    def _read(self, folder: Path) -> Artefact | None:
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            seal = manifest.pop("seal")
+            is_intact = digest_of(manifest) == seal
+        except (FileNotFoundError, NotADirectoryError):
+            if folder.exists():
+                raise Damaged(folder, "its manifest is missing") from None
+            return None
+        except (ValueError, KeyError, AttributeError, TypeError, IsADirectoryError):
+            raise Damaged(folder, "its manifest cannot be read") from None
+        if not is_intact:
+            raise Damaged(folder, "its manifest was edited")
+        return Artefact(folder, manifest)
+
+    def all_folders(self) -> list[Path]:
+        return sorted(p for p in (self.root / "artefacts").glob("*/*") if p.is_dir())
+
+    def whole(self) -> list[Artefact]:
+        """Every artefact whose manifest can be read; damaged ones are left out."""
+        artefacts = []
+        for folder in self.all_folders():
+            with contextlib.suppress(Damaged):
+                artefact = self._read(folder)
+                if artefact is not None:
+                    artefacts.append(artefact)
+        return artefacts
+
+    def match(self, prefix: str) -> list[Artefact]:
+        """Artefacts whose key (or STAGE/KEY) begins with `prefix`."""
+        stage, _, key = prefix.rpartition("/")
+        matches = []
+        for folder in self.all_folders():
+            same = folder.name.startswith(key[:SHORT]) and stage in ("", folder.parent.name)
+            artefact = self._read(folder) if same else None
+            if artefact is not None and artefact.key.startswith(key):
+                matches.append(artefact)
+        return matches
+
+    @contextlib.contextmanager
+    def lock(
+        self, stage: str, key: str, waiting: Callable[[str], None] = lambda owner: None
+    ) -> Iterator[int]:
+        """Hold the key's lock; `waiting` is told once who holds it.
+
+        It is an flock: the kernel lets go of it when its owner, and every process that inherited the
+        descriptor this yields, is gone, however they ended.
+        """
+        path = self.root / "locks" / f"{stage}-{key[:SHORT]}"
+        with path.open("a+", encoding="utf-8") as file:
+            if not _try_lock(file):
+                file.seek(0)
+                waiting(_holder(file.read().strip()))
+                while not _try_lock(file):
+                    time.sleep(0.2)
+            file.seek(0)
+            file.truncate()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            yield file.fileno()
+
+    def is_locked(self, stage: str, short_key: str) -> bool:
+        path = self.root / "locks" / f"{stage}-{short_key[:SHORT]}"
+        if not path.exists():
+            return False
+        with path.open("a+", encoding="utf-8") as file:
+            return not _try_lock(file)
+
+    def seal(self, manifest: dict[str, Any], keep: list[str]) -> Artefact:
+        """Turn a finished work folder into the artefact.
+
+        What `keep` does not name is removed, every file is digested and synced, the manifest is
+        written last, and one rename makes the artefact appear. The stage's result.json goes right
+        before that: until then a run that was cut short seals what is there, and repeats nothing.
+
+        Raises:
+            HarnessError: something that `keep` names is not there; then nothing is removed.
+        """
+        stage, key = manifest["stage"], manifest["key"]
+        work, final = self.work_folder(stage, key), self.folder(stage, key)
+        missing = [name for name in keep if not (work / name).exists()]
+        if missing:
+            (work / RESULT_FILE).unlink(missing_ok=True)
+            raise HarnessError(
+                f"the {stage} stage did not leave {', '.join(missing)}",
+                "Run the same command again; its unfinished work is in " + str(work),
+            )
+        keep_names = {Path(name).parts[0] for name in keep} | {RESULT_FILE}
+        for entry in list(work.iterdir()):
+            if entry.name not in keep_names:
+                _remove(entry)
+        files = {}
+        for path in files_below(work):
+            if path == work / RESULT_FILE:
+                continue
+            sync(path)
+            name = str(path.relative_to(work))
+            files[name] = {"sha256": file_digest(path), "size": path.stat().st_size}
+        manifest = {
+            "format": MANIFEST_FORMAT,
+            **manifest,
+            "files": files,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        sealed = {**manifest, "seal": digest_of(manifest)}
+        write_atomically(work / MANIFEST, json.dumps(sealed, indent=2, sort_keys=True) + "\n")
+        for folder in [p for p in work.rglob("*") if p.is_dir()]:
+            sync(folder)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        (work / RESULT_FILE).unlink(missing_ok=True)
+        work.rename(final)
+        sync(final.parent)
+        return Artefact(final, manifest)
+
+    def remove(self, folder: Path) -> None:
+        """Remove an artefact: it disappears in one rename, then its files go."""
+        gone = self.root / "work" / f"removed-{folder.parent.name}-{folder.name}-{os.getpid()}"
+        folder.rename(gone)
+        shutil.rmtree(gone)
+
+    def remembered(self, row: str) -> dict[str, str]:
+        """The keys that a row's stages had when they last ran or were reused."""
+        try:
+            keys = json.loads((self.root / "rows" / f"{row}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return dict(keys) if isinstance(keys, dict) else {}
+
+    def remember(self, row: str, keys: dict[str, str]) -> None:
+        merged = {**self.remembered(row), **keys}
+        write_atomically(
+            self.root / "rows" / f"{row}.json", json.dumps(merged, indent=2, sort_keys=True) + "\n"
+        )
+
+
+def _holder(owner: str) -> str:
+    """Who holds a lock, for what its owner wrote into it: a killed owner's stage may live on."""
+    words = owner.split()
+    if (
+        len(words) == 4
+        and words[3] == socket.gethostname()
+        and not Path("/proc", words[1]).exists()
+    ):
+        return "what a killed run left (see `ps`)"
+    return owner or "another process"
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        if e.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()
+
+
+def sync(path: Path) -> None:
+    """Have a file's or a folder's present content reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader, or a crash, sees the old one or the new one whole."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    sync(path.parent)

@@ -1,0 +1,1 @@
+"""What is compared within a folder's results, and across them."""

@@ -1,0 +1,303 @@
+"""Judged pairs, whoever judged them, and the checks on how the judging went: dropped rows, position,
+length, and preferences that the judge's words do not bear out."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any
+
+from harness.audit.checks.chance import larger, logistic, score_test
+from harness.audit.model import EXAMPLES, SURE, Result, short
+from harness.judge.scores import DRAW, describe, is_judgement, position_bias, position_note
+
+LOST_MARGIN = 3.0
+"""Percentage points between the bounds from which on dropped rows leave the score unknown: the margin
+within which a row counts as reproduced, unless its spec says otherwise."""
+LOST_SHARE = 0.01
+POSITION_POINTS, POSITION_ODDS = 10.0, 3.0
+"""A position bias of practical size: so many points between the places, or such a ratio of the odds
+and half as many points."""
+LENGTH_EFFECT = 5.0
+"""Points by which length moves the score."""
+LENGTH_GAP = 40.0
+"""Points between the win rates of longer and of shorter outputs from which on length is most of what
+the judge sees, also where longer and shorter ones even out in the score."""
+LENGTH_SIDE = 0.1
+"""So large a share of the outputs must be longer, and shorter, than the baseline's before a score at
+equal length is estimated: else it would be a guess far from what was seen."""
+LENGTH_SURE = SURE / 10
+"""p of the slope: where one is significant in few judgements, it is also large."""
+FEWEST = 50
+"""Judgements below which nothing is said of length."""
+UNREAD_MARGIN = 0.5
+"""Points by which unread replies move the score from which on it is wrong."""
+
+
+@dataclass(frozen=True)
+class JudgedPair:
+    """One prompt: the model's output and the baseline's (None: not stored), and the preference (1 the
+    baseline, 2 the model; None: there is none). first: whether the model's output was shown first,
+    None where it is not known or nothing was shown. number: the preference as stored, if a number."""
+
+    instruction: str
+    output: str | None
+    baseline: str | None
+    preference: float | None
+    first: bool | None = None
+    number: float | None = None
+
+    @property
+    def share(self) -> float:
+        """What it adds to the win rate: 0 to 1."""
+        return (self.preference or DRAW) - 1
+
+
+def scores(rows: Sequence[JudgedPair], expected: int) -> dict[str, Any]:
+    """The metrics of a result: win_rate and its bounds in percent, counts, under the issue's names."""
+    described = describe([row.preference for row in rows])
+    judged = described.pop("n_total")
+    expected = max(expected, judged)
+    won = described["win_rate"] * judged if judged else 0.0
+    return {
+        "win_rate": described["win_rate"],
+        "standard_error": described["standard_error"],
+        "n_judged": judged,
+        "n_expected": expected,
+        "lower_bound": won / expected if expected else None,
+        "upper_bound": (won + 100 * (expected - judged)) / expected if expected else None,
+        "n_wins": described["n_wins"],
+        "n_wins_base": described["n_wins_base"],
+        "n_draws": described["n_draws"],
+        "discrete_win_rate": described["discrete_win_rate"],
+    }
+
+
+def check_dropped(
+    result: Result, rows: Sequence[JudgedPair], missing: Sequence[str], why: str
+) -> None:
+    """dropped_rows: fewer prompts judged than expected.
+
+    missing: outputs of prompts that have no row at all, as far as they are known. why: how one knows
+    how many were expected.
+    """
+    m = result.metrics
+    judged, expected = m["n_judged"], m["n_expected"]
+    dropped = expected - judged
+    if dropped <= 0:
+        return
+    none = [row for row in rows if row.preference is None]
+    dropped_lengths = [len(o) for row in none if (o := row.output) is not None] + [
+        len(o) for o in missing
+    ]
+    judged_lengths = [
+        len(row.output) for row in rows if row.preference is not None and row.output is not None
+    ]
+    width = m["upper_bound"] - m["lower_bound"]
+    evidence: dict[str, Any] = {
+        "judged": judged,
+        "expected": expected,
+        "dropped": dropped,
+        "expected_from": why,
+        "lower_bound": m["lower_bound"],
+        "upper_bound": m["upper_bound"],
+        "examples": [
+            {
+                "instruction": short(row.instruction, 100),
+                "characters": None if row.output is None else len(row.output),
+            }
+            for row in none[:EXAMPLES]
+        ],
+    }
+    message = f"{judged} of {expected} prompts were judged ({why})"
+    if judged:
+        message += (
+            f"; with the other {dropped} lost the win rate is {m['lower_bound']:.1f}, with them won "
+            f"{m['upper_bound']:.1f}, in place of {m['win_rate']:.1f}"
+        )
+    if dropped_lengths and judged_lengths:
+        share, p = larger(dropped_lengths, judged_lengths)
+        evidence |= {
+            "mean_length_dropped": fmean(dropped_lengths),
+            "mean_length_judged": fmean(judged_lengths),
+            "median_length_dropped": median(dropped_lengths),
+            "median_length_judged": median(judged_lengths),
+            "longer_p_value": p,
+        }
+        if p < SURE and share != 0.5:
+            word = "longer" if share > 0.5 else "shorter"
+            message += (
+                f"; the dropped outputs are {word} (median {median(dropped_lengths):,.0f} characters, "
+                f"the judged {median(judged_lengths):,.0f}; p = {p:.1g}), so what was judged is no "
+                "sample of all"
+            )
+    large = width >= LOST_MARGIN
+    severity = (
+        "error"
+        if large or not judged
+        else "warning"
+        if dropped >= LOST_SHARE * expected
+        else "info"
+    )
+    result.add("dropped_rows", severity, message, evidence)  # type: ignore[arg-type]
+
+
+def check_position(result: Result, rows: Sequence[JudgedPair], order_from: str) -> None:
+    """position_bias, where each prompt was shown in one order, drawn for it."""
+    bias = position_bias((row.first, row.preference) for row in rows if row.first is not None)
+    if bias["p_value"] is None or bias["p_value"] >= SURE:
+        return
+    first, second = (bias[name]["win_rate"] for name in ("shown_first", "shown_second"))
+    gap = abs(bias["difference"])
+    odds = [max(r, 0.1) / max(100 - r, 0.1) for r in (first, second)]
+    ratio = max(odds) / min(odds)
+    if gap < POSITION_POINTS and not (ratio >= POSITION_ODDS and gap >= POSITION_POINTS / 2):
+        return
+    result.add(
+        "position_bias",
+        "warning",
+        f"the judge favours a place: {position_note(bias)}; what is measured is in part the place",
+        {**bias, "odds_ratio": ratio, "order_from": order_from},
+    )
+
+
+def check_length(result: Result, rows: Sequence[JudgedPair]) -> None:
+    """length_bias: by the published length-controlled win rate where there is one, and else by a
+    logistic regression of the preference on tanh of the standardised difference in length (the length
+    term of AlpacaEval's length control; Dubois et al., arXiv 2404.04475)."""
+    shares_and_gaps = [
+        (row.share, len(row.output) - len(row.baseline))
+        for row in rows
+        if row.preference is not None and row.output is not None and row.baseline is not None
+        and row.output != row.baseline
+    ]  # fmt: skip
+    published = result.published
+    raw, controlled = published.get("win_rate"), published.get("length_controlled_winrate")
+    evidence: dict[str, Any] = {}
+    reasons = []
+    if raw is not None and controlled is not None:
+        evidence |= {"win_rate": raw, "length_controlled_winrate": controlled}
+        judged = published.get("n_judged") or len(shares_and_gaps)
+        if abs(raw - controlled) >= LENGTH_EFFECT and judged >= FEWEST:
+            reasons.append(
+                f"the published win rate is {raw:.1f}, the length-controlled one {controlled:.1f} "
+                f"({controlled - raw:+.1f} points)"
+            )
+    if len(shares_and_gaps) >= FEWEST:
+        reasons += _length_in(shares_and_gaps, controlled is None, evidence)
+    if reasons:
+        result.add(
+            "length_bias", "warning", "length explains the score: " + "; ".join(reasons), evidence
+        )
+
+
+def _length_in(
+    shares_and_gaps: Sequence[tuple[float, int]], estimates: bool, evidence: dict[str, Any]
+) -> list[str]:
+    shares = [share for share, _ in shares_and_gaps]
+    spread = math.sqrt(
+        fmean(gap**2 for _, gap in shares_and_gaps) - fmean(gap for _, gap in shares_and_gaps) ** 2
+    )
+    if spread == 0:
+        return []
+    x = [math.tanh(gap / spread) for _, gap in shares_and_gaps]
+    p = score_test(shares, x)
+    longer = [share for share, gap in shares_and_gaps if gap > 0]
+    shorter = [share for share, gap in shares_and_gaps if gap < 0]
+    evidence |= {
+        "slope_p_value": p,
+        "longer": {"judged": len(longer), "win_rate": 100 * fmean(longer) if longer else None},
+        "shorter": {"judged": len(shorter), "win_rate": 100 * fmean(shorter) if shorter else None},
+    }
+    if p >= LENGTH_SURE or min(len(longer), len(shorter)) < max(
+        10, LENGTH_SIDE * len(shares_and_gaps)
+    ):
+        return []
+    intercept, slope = logistic(shares, x)
+    equal, raw = 100 / (1 + math.exp(-intercept)), 100 * fmean(shares)
+    evidence |= {"slope": slope, "win_rate_at_equal_length": equal}
+    gap = 100 * (fmean(longer) - fmean(shorter))
+    reasons = []
+    if abs(gap) >= LENGTH_GAP:
+        reasons.append(
+            f"outputs longer than the baseline's win {100 * fmean(longer):.1f} % of {len(longer)}, "
+            f"shorter ones {100 * fmean(shorter):.1f} % of {len(shorter)} (p = {p:.1g})"
+        )
+    if estimates and abs(equal - raw) >= LENGTH_EFFECT:
+        reasons.append(
+            f"at equal length the win rate would be about {equal:.1f}, in place of {raw:.1f} "
+            f"(p = {p:.1g})"
+        )
+    return reasons
+
+
+def check_stored(
+    result: Result,
+    rows: Sequence[JudgedPair],
+    unread: Sequence[int],
+    what: Callable[[int], str] = lambda _: "",
+) -> None:
+    """unparsed_scored: numbers stored where no judgement was read.
+
+    unread: the rows whose reply does not parse, though a number is stored. Rows whose number is no
+    preference at all (-1, 3) count as well. what: of a row, the reply, for an example.
+    """
+    odd = [n for n, row in enumerate(rows) if row.number is not None and row.preference is None]
+    faulty = sorted({*unread, *odd})
+    if not faulty:
+        return
+    numbers = [(row.number or DRAW) - 1 for row in rows if row.number is not None]
+    out = set(faulty)
+    right = [row.share for n, row in enumerate(rows) if row.preference is not None and n not in out]
+    averaged = 100 * fmean(numbers)
+    without = 100 * fmean(right) if right else None
+    effect = None if without is None else averaged - without
+    values = sorted({v for n in faulty if (v := rows[n].number) is not None})[:5]
+    message = (
+        f"{len(faulty)} replies that hold no judgement are stored as numbers "
+        f"({', '.join(f'{v:g}' for v in values)})"
+    )
+    if without is None:
+        message += ": there is no judgement beside them"
+    else:
+        message += f": averaged in, the win rate is {averaged:.2f}, without them {without:.2f}"
+    published = result.published.get("win_rate")
+    if (
+        published is not None
+        and without is not None
+        and abs(published - averaged) < abs(published - without)
+    ):
+        message += f"; the published {published:.2f} has them in"
+    result.add(
+        "unparsed_scored",
+        "error" if effect is None or abs(effect) >= UNREAD_MARGIN else "warning",
+        message,
+        {
+            "rows": len(faulty),
+            "of": len(rows),
+            "stored_as": values,
+            "win_rate_with": averaged,
+            "win_rate_without": without,
+            "effect": effect,
+            "examples": [
+                {"instruction": short(rows[n].instruction), "reply": short(what(n)),
+                 "stored": rows[n].number}
+                for n in faulty[:EXAMPLES]
+            ],
+        },
+    )  # fmt: skip
+
+
+def as_preference(value: Any) -> tuple[float | None, float | None]:
+    """A stored preference: the judgement that it is, and the number, None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None, None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None, None
+    if math.isnan(number):
+        return None, None
+    if not math.isfinite(number) or not is_judgement(number):
+        return None, number if math.isfinite(number) else None
+    return number or DRAW, number

@@ -1,0 +1,91 @@
+"""This harness's own runs of lm-eval's tasks: every score again, in percent, from what is kept."""
+
+from pathlib import Path
+from typing import Any
+
+from harness.audit.model import Result, compare
+from harness.audit.parse.files import Unreadable
+from harness.audit.parse.lm_eval_files import read_samples
+from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, SUBJECTS, benchmark_of
+from harness.judge.kinds.lm_eval.scores import AVERAGE, metrics_of, rescored, unit_results
+
+
+def is_own(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(value.get(name), dict) for name in ("tasks", "scores", "results")
+    )
+
+
+def audit_own(path: Path, value: dict[str, Any], kind: str) -> Result:
+    """Raises Unreadable: a task's questions are not there, or not as they were written."""
+    result = Result(str(path), kind)
+    samples = {}
+    for unit in value["tasks"]:
+        rows = read_samples(path.parent / f"samples_{Path(str(unit)).name}.jsonl")
+        try:
+            samples[str(unit)] = [rescored(row) for row in rows]
+        except (KeyError, TypeError, ValueError, ArithmeticError) as e:
+            raise Unreadable(
+                f"samples_{unit}.jsonl has no log-likelihoods to score ({e})"
+            ) from None
+    try:
+        recomputed = metrics_of(unit_results(samples))
+        judged = {
+            n: sum(len(r) for u, r in samples.items() if benchmark_of(u) == n) for n in BENCHMARKS
+        }
+        expected = {
+            n: sum(int(t["questions"]) for u, t in value["tasks"].items() if benchmark_of(u) == n)
+            for n in BENCHMARKS
+        }
+        published = {n: m for n, m in value["scores"].items() if isinstance(m, dict)}
+    except (KeyError, TypeError, ValueError, ArithmeticError) as e:
+        raise Unreadable(f"its questions make no score ({type(e).__name__}: {e})") from None
+    for name, metric in recomputed.items():
+        _put(result.metrics, name, metric)
+        _put(result.published, name, published.get(name, {}))
+    result.metrics["n_judged"] = sum(judged.values())
+    result.metrics["n_expected"] = sum(expected.values())
+    compare(result)
+    for name in recomputed:
+        if name != AVERAGE and judged[name] < expected[name]:
+            _part(result, name, recomputed[name]["value"], judged[name], expected[name])
+    subjects = recomputed.get(MMLU, {}).get("subjects", SUBJECTS)
+    if subjects < SUBJECTS:
+        result.notes.append(
+            f"mmlu is over {subjects} of the {SUBJECTS} subjects, which the row states"
+        )
+    cut = sum(row["cut"] > 0 for rows in samples.values() for row in rows if "cut" in row)
+    if cut:
+        total = result.metrics["n_judged"]
+        result.add(
+            "empty_or_truncated",
+            "warning",
+            f"of {cut:,} of {total:,} questions the prompt with its shots is longer than the model "
+            "takes, and its beginning was cut off",
+            {"cut": cut, "questions": total},
+        )
+    return result
+
+
+def _put(into: dict[str, Any], name: str, metric: dict[str, Any]) -> None:
+    for key, label in (("value", name), ("standard_error", f"{name} standard_error"),
+                       ("by_questions", f"{name} by questions")):  # fmt: skip
+        if metric.get(key) is not None:
+            into[label] = metric[key]
+
+
+def _part(result: Result, name: str, value: float, judged: int, expected: int) -> None:
+    low, high = value * judged / expected, (value * judged + 100 * (expected - judged)) / expected
+    result.add(
+        "dropped_rows",
+        "warning",
+        f"{name}: {judged:,} of the {expected:,} questions were asked; over all of them the score lies "
+        f"between {low:.1f} and {high:.1f}, given is {value:.1f}",
+        {
+            "task": name,
+            "judged": judged,
+            "expected": expected,
+            "lower_bound": low,
+            "upper_bound": high,
+        },
+    )

@@ -1,0 +1,278 @@
+"""What configuration files say of a training or of an evaluation: YAML, JSON, shell scripts, and the
+list of hyperparameters in a model card. What is commented out is read too, and kept apart."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.audit.parse.files import Unreadable, read_text
+
+NAMES = {
+    "per_device_train_batch_size": "batch",
+    "micro_batch_size": "batch",
+    "train_micro_batch_size_per_gpu": "batch",
+    "auto_find_batch_size": "batch_is_tried",
+    "gradient_accumulation_steps": "accumulation",
+    "num_devices": "devices",
+    "num_gpus": "devices",
+    "nproc_per_node": "devices",
+    "num_processes": "devices",
+    "nnodes": "nodes",
+    "num_nodes": "nodes",
+    "total_train_batch_size": "total_batch",
+    "num_train_epochs": "epochs",
+    "num_epochs": "epochs",
+    "max_steps": "max_steps",
+    "training_steps": "max_steps",
+    "dataloader_drop_last": "drop_last",
+    "packing": "packing",
+    "neat_packing": "packing",
+    "sample_packing": "packing",
+    "packed": "packing",
+    "group_texts": "packing",
+    "block_size": "block",
+    "val_size": "held_out",
+    "val_set_size": "held_out",
+    "validation_split_percentage": "held_out_percent",
+    "eval_dataset": "eval_data",
+    "max_samples": "max_examples",
+    "max_train_samples": "max_examples",
+    "streaming": "streaming",
+    "mix_strategy": "mixing",
+    "dataset": "data",
+    "data_path": "data",
+    "train_file": "data",
+    "dataset_name": "data",
+    "dataset_dir": "data_folder",
+    "output_dir": "output",
+    "model_name_or_path": "checkpoint",
+    "model_name": "checkpoint",
+    "model_path": "checkpoint",
+    "base_model": "checkpoint",
+    "pretrained": "checkpoint",
+    "checkpoint": "checkpoint",
+    "checkpoint_dir": "adapter",
+    "checkpoint_path": "checkpoint",
+    "adapter_name_or_path": "adapter",
+    "adapter_model_name": "adapter",
+    "peft": "adapter",
+    "lora_path": "adapter",
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "do_sample": "do_sample",
+    "max_new_tokens": "max_new_tokens",
+    "max_tokens": "max_new_tokens",
+    "repetition_penalty": "repetition_penalty",
+    "prompt_template": "prompt",
+    "template": "template",
+    "torch_dtype": "precision",
+}
+"""What tools call it -> what it is called here. transformers, LLaMA-Factory, DeepSpeed, torchrun,
+accelerate, axolotl, torchtune, transformers' examples, alpaca_eval, lm-eval."""
+DECODING = (
+    "temperature", "top_p", "top_k", "do_sample", "max_new_tokens", "repetition_penalty", "prompt",
+    "template", "precision",
+)  # fmt: skip
+"""Those that say how outputs were made."""
+CHECKPOINTS = ("checkpoint", "adapter")
+DEEPEST = 8
+LARGEST = 1e15
+"""Beyond, doubles skip whole numbers, and sums of squares overflow."""
+_CARD_LINE = re.compile(r"^\s*[-*]\s+([A-Za-z_]\w*):\s*(.+?)\s*$", re.MULTILINE)
+_CARD_DATA = re.compile(
+    r"(?:\bfine-tuned version of (?:\[[^\]\n]*\]\([^)\n]*\)|\S+) on (?:an? |the )?([^\n]+?)"
+    r"|\btrained on (?:an? |the )?(\[[^\]\n]+\]\([^)\n]*\)(?:(?:,| and) [^\n]+?)?)) datasets?\b",
+    re.IGNORECASE,
+)
+_CARD_LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
+_CARD_COMMA = re.compile(r",\s*(?:and\s+)?(?:the\s+)?|\s+and\s+(?:the\s+)?")
+_NO_DATA = frozenset({"unknown", "none", "generator", "json", "csv", "text", "parquet", "arrow"})
+"""What a card calls a data set whose name the trainer did not have."""
+_CARD_TITLE = re.compile(r"^#+\s.*hyper-?parameters", re.MULTILINE | re.IGNORECASE)
+_COMMENTED = re.compile(
+    r"""^[ \t]*(?:\#|//)+[ \t]*(?:-[ \t]+|--)?["']?([A-Za-z_]\w*)["']?[ \t]*(?:[:=][ \t]*|[ \t]+)"""
+    r"""["']?([^\s"',\\]+)""",
+    re.MULTILINE,
+)
+_FLAG = re.compile(r"^--?([A-Za-z][\w-]*)(?:=(.*))?$", re.DOTALL)
+_SHELL_COMMENT = re.compile(
+    r"""^((?:[^'"\\#]|\\.|'[^']*'|"(?:[^"\\]|\\.)*"|(?<=[^\s;&|(])\#)*)(?<![^\s;&|(])\#.*$"""
+)
+"""A comment begins with a word, outside quotes."""
+_VISIBLE = re.compile(r"CUDA_VISIBLE_DEVICES=[\"']?([\d,]*)")
+
+
+@dataclass
+class ConfigSettings:
+    """values: name -> the different values that the file gives it, in its order. commented: name ->
+    those that stand in comments alone."""
+
+    path: Path
+    values: dict[str, list[Any]] = field(default_factory=dict)
+    commented: dict[str, list[str]] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+    """The words the file itself uses."""
+
+    def put(self, word: str, value: Any) -> None:
+        name = NAMES.get(word.replace("-", "_"))
+        if name is None or value is None or isinstance(value, dict) or value == "":
+            return
+        if name == "data" and isinstance(value, list):
+            value = ",".join(map(str, value))
+        if isinstance(value, list):
+            return
+        self.names.add(word)
+        values = self.values.setdefault(name, [])
+        if value not in values:
+            values.append(value)
+
+    def numbers(self, name: str) -> list[float]:
+        """The values that are finite numbers, also as text; `auto` and the like are none."""
+        converted = (number(value) for value in self.values.get(name, ()))
+        return [value for value in converted if value is not None]
+
+
+def number(value: Any) -> float | None:
+    """A number of a size that can be meant, also one written as text."""
+    if isinstance(value, bool):
+        return None
+    try:
+        parsed = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return parsed if abs(parsed) < LARGEST else None
+
+
+def truth(value: Any) -> bool | None:
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(
+        str(value).lower()
+    )
+
+
+def read_settings(path: Path) -> ConfigSettings:
+    """What a configuration file says, as far as its words are known.
+
+    Raises Unreadable: it cannot be opened, or is not of its format.
+    """
+    text = read_text(path)
+    settings = ConfigSettings(path)
+    suffix = path.suffix.lower()
+    if suffix in (".yaml", ".yml"):
+        _from_yaml(settings, text)
+    elif suffix == ".json":
+        _from_json(settings, text)
+    elif suffix == ".sh":
+        _from_script(settings, text)
+    elif suffix == ".md":
+        _from_card(settings, text)
+    if suffix in (".yaml", ".yml", ".sh"):
+        _from_comments(settings, text)
+    return settings
+
+
+def _from_yaml(settings: ConfigSettings, text: str) -> None:
+    import yaml
+
+    try:
+        for document in yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            _walk(settings, document)
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        raise Unreadable(f"not YAML ({' '.join(str(e).split())[:120]})") from None
+
+
+def _from_json(settings: ConfigSettings, text: str) -> None:
+    try:
+        _walk(settings, json.loads(text))
+    except (ValueError, RecursionError) as e:
+        raise Unreadable(f"not JSON ({e})") from None
+
+
+def _walk(settings: ConfigSettings, value: Any, depth: int = 0) -> None:
+    if depth > DEEPEST:
+        return
+    if isinstance(value, dict):
+        for word, inner in value.items():
+            settings.put(str(word), inner)
+            _walk(settings, inner, depth + 1)
+    elif isinstance(value, list) and len(value) < 100:
+        for inner in value:
+            _walk(settings, inner, depth + 1)
+
+
+def _from_script(settings: ConfigSettings, text: str) -> None:
+    """`--name value` and `--name=value` of every command; variables are not filled in."""
+    for line in _commands(text):
+        for visible in _VISIBLE.findall(line):
+            settings.put("num_gpus", len([d for d in visible.split(",") if d]) or None)
+        words = list(_words(line))
+        for place, word in enumerate(words):
+            flag = _FLAG.match(word)
+            if flag is None:
+                continue
+            value = flag[2]
+            if value is None and place + 1 < len(words) and not _FLAG.match(words[place + 1]):
+                value = words[place + 1]
+            if value is None:
+                value = "true"
+            if "$" not in value:
+                settings.put(flag[1], value)
+
+
+def _commands(text: str) -> Iterator[str]:
+    """A script's commands, each on one line and without its comments. As in a shell, a backslash at the
+    end of a comment continues nothing."""
+    begun = ""
+    for line in text.splitlines():
+        code = _SHELL_COMMENT.sub(r"\1", line)
+        if code == line and code.endswith("\\"):
+            begun += code[:-1] + " "
+        else:
+            yield begun + code
+            begun = ""
+    yield begun
+
+
+def _words(line: str) -> Iterator[str]:
+    try:
+        yield from shlex.split(line)
+    except ValueError:
+        yield from line.split()
+
+
+def _from_card(settings: ConfigSettings, text: str) -> None:
+    """The sentence on the data sets that transformers and TRL write into a model card, and the list
+    below transformers' heading on hyperparameters."""
+    sentence = _CARD_DATA.search(text)
+    if sentence is not None:
+        names = _CARD_COMMA.split(_CARD_LINK.sub(r"\1", sentence[1] or sentence[2]))
+        settings.put("dataset", ",".join(n for n in names if n and n.lower() not in _NO_DATA))
+    title = _CARD_TITLE.search(text)
+    if title is None:
+        return
+    part = re.split(r"^#", text[title.end() :], maxsplit=1, flags=re.MULTILINE)[0]
+    lines = dict(_CARD_LINE.findall(part))
+    if "train_batch_size" not in lines:
+        return
+    for name, value in lines.items():
+        settings.put("per_device_train_batch_size" if name == "train_batch_size" else name, value)
+    # The card names these only where they are not 1.
+    settings.values.setdefault("devices", [1])
+    settings.values.setdefault("accumulation", [1])
+
+
+def _from_comments(settings: ConfigSettings, text: str) -> None:
+    for word, value in _COMMENTED.findall(text):
+        name = NAMES.get(word)
+        if name is None or "$" in value:
+            continue
+        used = {str(v) for v in settings.values.get(name, ())}
+        commented = settings.commented.setdefault(name, [])
+        if value not in used and value not in commented:
+            commented.append(value)

@@ -1,0 +1,283 @@
+"""The log of one training: transformers' trainer_state.json and summaries, LLaMA-Factory's and this
+harness's trainer_log.jsonl."""
+
+import itertools
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.audit.parse.files import Unreadable, read_json, read_text
+from harness.audit.parse.settings import number
+
+STATE, LINES = "trainer_state.json", "trainer_log.jsonl"
+SUMMARIES = ("train_results.json", "all_results.json")
+DOUBLED = 0.8
+"""From this share of steps that stand more than once in a log on, several processes wrote it."""
+_OF_TRAINING, _OF_TESTING = ("epoch", "loss"), ("eval_loss", "held_out_loss")
+NONE: Mapping[Path, str] = {}
+_CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
+
+
+@dataclass
+class Log:
+    """One training's log. `files`: those it was read from, the main one first.
+
+    progress: (step, epoch) lines; planned: optimizer steps that were to be made; epochs: those that
+    were to be made, rounded up; batch: examples of one micro-batch, of all devices of one process;
+    runtime, per_second, steps_per_second: the trainer's own summary; examples: its own count;
+    accumulation, total_batch: a step's, as the trainer printed them; counted_by: the console's log that
+    has these; losses: (step, loss); bad: steps whose loss is no number; snapshot: a checkpoint's,
+    which says nothing of the training's end.
+    """
+
+    files: list[Path]
+    progress: list[tuple[int, float]] = field(default_factory=list)
+    planned: int | None = None
+    epochs: float | None = None
+    batch: float | None = None
+    runtime: float | None = None
+    per_second: float | None = None
+    steps_per_second: float | None = None
+    examples: int | None = None
+    accumulation: int | None = None
+    total_batch: int | None = None
+    counted_by: str = ""
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    bad: list[int] = field(default_factory=list)
+    has_held_out: bool = False
+    stops_early: bool = False
+    """Whether the trainer kept a best checkpoint, so may have been told to stop early."""
+    snapshot: bool = False
+    runs: int = 1
+    """How often the log begins anew."""
+    writers: int = 1
+    """How many processes wrote into the log at once."""
+    is_mixed: bool = False
+    """Whether they wrote lines of different steps, which are all kept."""
+
+    @property
+    def folder(self) -> Path:
+        return self.files[0].parent
+
+    @property
+    def step(self) -> int:
+        return max((step for step, _ in self.progress), default=0)
+
+    def interval(self) -> int:
+        """Steps between two lines, at most; the first line is one interval after the beginning."""
+        steps = [0, *sorted({step for step, _ in self.progress})]
+        return max((b - a for a, b in itertools.pairwise(steps)), default=1)
+
+
+def read_logs(
+    files: Sequence[Path], other_names: Mapping[Path, str] = NONE
+) -> Iterator[tuple[Path, Log | str]]:
+    """Of each folder with logs: its log, or why there is none. Of several checkpoints without a log
+    above them, the last one's.
+
+    other_names: files that are called otherwise, and which of STATE and LINES each is. Each is a log
+    by itself, but for a folder's only ones.
+    """
+    by_folder: dict[Path, list[Path]] = {}
+    for path in files:
+        if path.name in (STATE, LINES, *SUMMARIES):
+            by_folder.setdefault(path.parent, []).append(path)
+    beside = Counter((path.parent, role) for path, role in other_names.items())
+    several = {folder for (folder, _), count in beside.items() if count > 1} | by_folder.keys()
+    for path in other_names:
+        by_folder.setdefault(path if path.parent in several else path.parent, []).append(path)
+    snapshots: dict[Path, list[Path]] = {}
+    for folder in list(by_folder):
+        if _CHECKPOINT.match(folder.name):
+            snapshots.setdefault(folder.parent, []).append(folder)
+    for parent, folders in snapshots.items():
+        above = {p.name for p in by_folder.get(parent, ())} & {STATE, LINES}
+        folders.sort(key=_checkpoint_step)
+        for folder in folders if above else folders[:-1]:
+            del by_folder[folder]
+    for folder, paths in sorted(by_folder.items()):
+        names = {other_names.get(p, p.name): p for p in paths}
+        if STATE not in names and LINES not in names:
+            continue
+        roles = [n for n in (STATE, LINES, *SUMMARIES) if n in names]
+        ordered = [names[n] for n in roles]
+        try:
+            log = Log(ordered, snapshot=_CHECKPOINT.match(folder.name) is not None)
+            for path, role in zip(ordered, roles, strict=True):
+                _read(log, path, role)
+        except Unreadable as e:
+            yield path, str(e)
+            continue
+        if log.progress or log.planned:
+            yield ordered[0], log
+        else:
+            yield ordered[0], "it has no steps"
+
+
+def _checkpoint_step(folder: Path) -> int:
+    match = _CHECKPOINT.match(folder.name)
+    return int(match[1]) if match else -1
+
+
+def _read(log: Log, path: Path, role: str) -> None:
+    if role == LINES:
+        _read_lines(log, path)
+        return
+    value = read_json(path)
+    if role == STATE and isinstance(value, list):
+        value = {"log_history": value}
+    if not isinstance(value, dict):
+        raise Unreadable("it is no object")
+    if role == STATE:
+        _read_state(log, value)
+    else:
+        _summary(log, value)
+
+
+def _read_state(log: Log, state: dict[str, Any]) -> None:
+    history = state.get("log_history")
+    if not isinstance(history, list):
+        raise Unreadable("it has no log_history")
+    for line in history:
+        if isinstance(line, dict):
+            _line(log, line, "step")
+    step, epoch = number(state.get("global_step")), number(state.get("epoch"))
+    if step and epoch and _is_step(step):
+        log.progress.append((int(step), epoch))
+    planned, epochs = number(state.get("max_steps")), number(state.get("num_train_epochs"))
+    if planned and _is_step(planned):
+        log.planned = int(planned)
+    # Without a length the trainer has a huge number of epochs.
+    if epochs and 0 < epochs < 1e6:
+        log.epochs = epochs
+    batch = number(state.get("train_batch_size"))
+    if batch and batch >= 1:
+        log.batch = batch
+    log.stops_early = state.get("best_metric") is not None
+
+
+def _read_lines(log: Log, path: Path) -> None:
+    """A line that an interrupted run left unfinished at the end is no fault. Lines of a prediction,
+    which count its batches as steps, are left out."""
+    entries: list[dict[str, Any]] = []
+    lines = [line for line in read_text(path).split("\n") if line.strip()]
+    for place, text in enumerate(lines):
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            if place == len(lines) - 1 and entries:
+                break
+            raise Unreadable(f"line {place + 1} is not JSON") from None
+        if isinstance(value, dict):
+            entries.append(value)
+    training = [
+        v for v in entries if any(v.get(n) is not None for n in (*_OF_TRAINING, *_OF_TESTING))
+    ]
+    if entries and not training:
+        if log.progress:
+            return
+        raise Unreadable("it is the log of a prediction: its lines have no epoch and no loss")
+    entries, log.writers = _one_writers(training)
+    if log.writers == 1 and _goes_back_often(training):
+        # Their steps differ, so all lines are kept.
+        log.writers, log.is_mixed = 2, True
+        entries = sorted(training, key=lambda line: number(_step_of(line)) or 0.0)
+    last = -1.0
+    lines_log = Log(log.files)
+    for line in entries:
+        step = number(_step_of(line))
+        if step is not None and step < last:
+            lines_log = Log(log.files, runs=lines_log.runs + 1)
+        last = step if step is not None else last
+        _line(lines_log, line, "current_steps" if "current_steps" in line else "step")
+        planned = number(line.get("total_steps"))
+        if planned and _is_step(planned):
+            lines_log.planned = int(planned)
+    log.runs = lines_log.runs
+    log.planned = log.planned or lines_log.planned
+    log.has_held_out |= lines_log.has_held_out
+    # trainer_state.json has the same lines, with more digits.
+    if not log.progress:
+        log.progress, log.losses, log.bad = lines_log.progress, lines_log.losses, lines_log.bad
+
+
+def _goes_back_often(lines: Sequence[dict[str, Any]]) -> bool:
+    """Two processes with steps of their own: the log goes back again and again, or its number of steps
+    in all changes to and fro. One that is gone on with goes back once each time, to the same number."""
+    steps = [s for line in lines if (s := number(_step_of(line))) is not None]
+    totals = [t for line in lines if (t := number(line.get("total_steps"))) is not None]
+    back = sum(b < a for a, b in itertools.pairwise(steps))
+    changes = sum(a != b for a, b in itertools.pairwise(totals))
+    return back > max(2, len(steps) / 5) or changes > max(2, len(totals) / 5)
+
+
+def _one_writers(lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """The lines with one loss of each step, and how many processes wrote them; all of them, and 1,
+    where it was one.
+
+    A log that begins anew has its steps twice as well, but goes back no more often than a step stands
+    in it.
+    """
+    steps = [number(_step_of(line)) for line in lines]
+    losses = [s for s, line in zip(steps, lines, strict=True) if s and line.get("loss") is not None]
+    times = Counter(losses)
+    back = sum(b <= a for a, b in itertools.pairwise(losses))
+    writers = Counter(times.values()).most_common(1)[0][0] if times else 1
+    doubled = sum(n > 1 for n in times.values())
+    if writers < 2 or doubled < DOUBLED * len(times) or back <= max(2, writers, len(losses) / 10):
+        return lines, 1
+    once: dict[tuple[float, int], dict[str, Any]] = {}
+    for place, (step, line) in enumerate(zip(steps, lines, strict=True)):
+        # Other lines come after the loss of their step, each in its place.
+        key = (step or 0.0, 0 if line.get("loss") is not None else place + 1)
+        # Of a writer that lags, the epochs are behind its steps.
+        if key not in once or _epoch(line) > _epoch(once[key]):
+            once[key] = line
+    return [once[key] for key in sorted(once)], writers
+
+
+def _epoch(line: dict[str, Any]) -> float:
+    return number(line.get("epoch")) or 0.0
+
+
+def _step_of(line: dict[str, Any]) -> Any:
+    return line.get("current_steps", line.get("step"))
+
+
+def _line(log: Log, line: dict[str, Any], step_name: str) -> None:
+    step, epoch = number(line.get(step_name)), number(line.get("epoch"))
+    if step is None or not _is_step(step):
+        return
+    if epoch is not None:
+        log.progress.append((int(step), epoch))
+    if "loss" in line and line["loss"] is not None:
+        loss = line["loss"]
+        value = number(loss)
+        vanished = value == 0 and "grad_norm" in line and number(line["grad_norm"]) is None
+        if value is None or vanished:
+            log.bad.append(int(step))
+        log.losses.append((int(step), math.nan if value is None else value))
+    log.has_held_out |= any(n in line for n in ("eval_loss", "eval_runtime", "held_out_loss"))
+    _summary(log, line)
+
+
+def _summary(log: Log, summary: dict[str, Any]) -> None:
+    runtime, rate = (
+        number(summary.get("train_runtime")),
+        number(summary.get("train_samples_per_second")),
+    )
+    if runtime and rate and runtime > 0 and rate > 0:
+        log.runtime, log.per_second = runtime, rate
+        log.steps_per_second = number(summary.get("train_steps_per_second"))
+    examples = number(summary.get("train_samples"))
+    if examples and examples >= 1:
+        log.examples = int(examples)
+
+
+def _is_step(value: float) -> bool:
+    return 1 <= value < 1e12 and value == int(value)

@@ -1,0 +1,432 @@
+"""Scores on a rubric (Flow Judge's results and others like them): replies that were not read and are
+counted all the same, judging without the context, scores that are not what the reply says."""
+
+import hashlib
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from harness.artefact.call import MANIFEST
+from harness.audit.checks.repeats import check_scored_twice
+from harness.audit.model import EXAMPLES, Result, agreeing_digits, guarded_result, short
+from harness.audit.parse.files import AuditSource, Unreadable, read_json, read_rows
+from harness.audit.parse.readme import ReadmeLine, lines_about, read_claims, readmes
+from harness.audit.parse.rubric_rows import (
+    CONTEXT,
+    RubricRow,
+    is_scores,
+    read_rubric_rows,
+    scale_of,
+)
+from harness.audit.parse.settings import number
+from harness.judge.kinds.lm_eval.scores import mean_and_error
+
+LOOKS_FOR = "scores on a rubric (JSON or JSONL with score and feedback, as Flow Judge writes them)"
+KIND = "rubric"
+LOST_SHARE = 0.01
+"""From this share of prompts without a score on, it is said that some are missing."""
+METRIC = "rubric_score"
+"""What this harness calls the mean."""
+MOST = 0.5
+"""This share of replies must hold a score before others are missed that hold none."""
+FEW = 0.01
+"""The share of rows from which on empty feedback, or feedback that breaks off, is told."""
+WORDS = re.compile(r"\b(?:mean|average|avg|scores?)\b", re.IGNORECASE)
+_CELL = re.compile(r"^[*_`\s]*(-?\d{1,3}(?:\.(\d+))?)\s*(?:/\s*\d+)?\s*(?:(?:±|\+/-).*)?[*_`\s]*$")
+_MEAN_KEYS = re.compile(
+    r"^(?:mean|average|avg)(?:_(?:rubric_)?score)?s?$|^score_(?:mean|avg|average)$"
+)
+_FAITHFUL = re.compile(r"faithful|grounded|hallucinat", re.IGNORECASE)
+
+
+def find(source: AuditSource) -> list[Result]:
+    """A result for each file with scores below the path."""
+    results = []
+    for path in [p for p in source.files if p.suffix.lower() in (".json", ".jsonl")]:
+        if path.name.lower().startswith(("samples_", "trainer_", "transcript")):
+            continue
+        try:
+            rows = read_rows(path)
+        except Unreadable:
+            # Any other JSON below the path; whose it is, its reader says.
+            continue
+        if is_scores(rows):
+            results.append(guarded_result(path, KIND, partial(_audit, path, rows, source)))
+            source.claim(path)
+    return results
+
+
+def _audit(path: Path, stored: Sequence[dict[str, Any]], source: AuditSource) -> Result:
+    result = Result(str(path), KIND)
+    rows = read_rubric_rows(stored)
+    scale = scale_of(path, rows)
+    negative = {r.score for r in rows if r.score is not None and r.score < 0}
+    if scale is None and negative == {-1.0}:
+        # What judges' libraries write for a reply that they could not read.
+        scale, bounded = (0.0, math.inf), False
+    else:
+        bounded = scale is not None
+    low, high = scale or (-math.inf, math.inf)
+    if not (path.parent / MANIFEST).is_file():
+        # For the search for copies; of our own, keys and seals say what is one.
+        result.material["files"] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+        result.material["judgements"] = [(r.question, r.score) for r in rows]
+        result.material["raws"] = [(r.question, f"{r.score}: {r.words}") for r in rows if r.words]
+    unread = [r for r in rows if r.score is not None and not low <= r.score <= high]
+    scored = [r for r in rows if r.score is not None and low <= r.score <= high]
+    if not bounded:
+        scale = None
+    _measure(result, rows, scored, unread, scale)
+    published = _published(path, source)
+    _compare(result, rows, published)
+    _check_unread(result, scored, unread, scale, published)
+    _check_wordless(result, scored, published)
+    if not _has_own_number(path, rows):
+        check_scored_twice(
+            result, [(r.same_as, r.score) for r in scored if r.same_as and r.score is not None]
+        )
+    _check_missing(result, rows, scored, unread, scale)
+    _check_context(result, path, rows, scored)
+    _check_replies(result, rows)
+    _check_feedback(result, scored)
+    return result
+
+
+def _measure(
+    result: Result,
+    rows: Sequence[RubricRow],
+    scored: Sequence[RubricRow],
+    unread: Sequence[RubricRow],
+    scale: tuple[float, float] | None,
+) -> None:
+    scores = [r.score for r in scored if r.score is not None]
+    mean, error = mean_and_error(scores) if scores else (None, None)
+    stored = [r.score for r in rows if r.score is not None]
+    lost = len(rows) - len(scores)
+    result.metrics |= {
+        "mean_score": mean,
+        "standard_error": error,
+        "n_judged": len(scores),
+        "n_expected": len(rows),
+        "lower_bound": (sum(scores) + lost * scale[0]) / len(rows) if scale else None,
+        "upper_bound": (sum(scores) + lost * scale[1]) / len(rows) if scale else None,
+        **({"mean_of_all_stored": fmean(stored)} if unread and stored else {}),
+        **{f"score_{value:g}": count for value, count in sorted(Counter(scores).items())
+           if len(set(scores)) <= 11},
+    }  # fmt: skip
+    if lost == 0:
+        result.metrics["lower_bound"] = result.metrics["upper_bound"] = mean
+
+
+def _published(path: Path, source: AuditSource) -> list[tuple[float, int, str]]:
+    """Means that are claimed of the file: (value, decimals, where)."""
+    means = []
+    for beside in sorted(
+        p for p in source.files if p.parent == path.parent and p.suffix.lower() == ".json"
+    ):
+        if beside == path:
+            continue
+        try:
+            value = read_json(beside)
+        except Unreadable:
+            continue
+        if not isinstance(value, dict):
+            continue
+        if beside.name == MANIFEST:
+            value = {"mean": _own_mean(value)}
+        for key, stored_mean in value.items():
+            mean = number(stored_mean) if _MEAN_KEYS.match(str(key).lower()) else None
+            if mean is not None:
+                means.append((mean, len(repr(mean).partition(".")[2]), f"{beside.name}, {key}"))
+    for readme in readmes(path.parent, source.root):
+        lines, _ = read_claims(readme)
+        about = lines_about(lines, path) or [
+            line for line in lines if _names(line, path, source.root)
+        ]
+        if len(about) == 1:
+            means += _means_of(about[0])
+    return means
+
+
+def _has_own_number(path: Path, rows: Sequence[RubricRow]) -> bool:
+    """Whether these are this harness's rows, one for each prompt of its set: a prompt that stands twice
+    in it has its answer twice, and rightly."""
+    try:
+        expected = read_json(path.parent / MANIFEST)["metrics"][METRIC]["expected"]
+    except (Unreadable, KeyError, TypeError):
+        return False
+    return bool(len(rows) == expected)
+
+
+def _own_mean(manifest: dict[str, Any]) -> Any:
+    """The score that this harness wrote into an artefact's manifest."""
+    try:
+        return manifest["metrics"][METRIC]["value"]
+    except (KeyError, TypeError):
+        return None
+
+
+def _means_of(line: ReadmeLine) -> list[tuple[float, int, str]]:
+    means = []
+    for heading, cell in line.cells.items():
+        match = _CELL.match(cell)
+        if match and WORDS.search(heading):
+            where = f"{line.path.name}, line {line.number}"
+            means.append((float(match[1]), len(match[2] or ""), where))
+    return means
+
+
+def _names(line: ReadmeLine, path: Path, root: Path) -> bool:
+    """Whether a table's line begins with the name of the file or of a folder that it lies in."""
+    first = next(iter(line.cells.values()), "").strip("*_` ").lower()
+    names = {path.name.lower(), path.stem.lower()}
+    for place in path.parents:
+        if place == root:
+            break
+        names.add(place.name.lower())
+    return bool(first) and first in names
+
+
+def _compare(
+    result: Result, rows: Sequence[RubricRow], published: Sequence[tuple[float, int, str]]
+) -> None:
+    if not published or result.metrics["mean_score"] is None:
+        return
+    value, decimals, where = published[0]
+    result.published["mean_score"] = value
+    result.digits["mean_score"] = agreeing_digits(value, result.metrics["mean_score"])
+    result.matches = result.digits["mean_score"] >= min(decimals, 8)
+    with_all = result.metrics.get("mean_of_all_stored")
+    explained = with_all is not None and agreeing_digits(value, with_all) >= min(decimals, 8)
+    if not result.matches and not explained and not _is_cut_mean(rows, value, decimals):
+        result.add(
+            "count_mismatch",
+            "error",
+            f"{where} gives a mean score of {value:g}; that of the {result.metrics['n_judged']:,} "
+            f"stored scores is {result.metrics['mean_score']:.4f}",
+            {"published": value, "where": where, "recomputed": result.metrics["mean_score"]},
+        )
+
+
+def _is_cut_mean(rows: Sequence[RubricRow], value: float, decimals: int) -> bool:
+    """Whether the published mean is that of the scores that the replies say."""
+    reply_scores = [r.reply_score for r in rows if r.reply_score is not None]
+    return len(reply_scores) == len(rows) and agreeing_digits(value, fmean(reply_scores)) >= min(
+        decimals, 8
+    )
+
+
+def _check_unread(
+    result: Result,
+    scored: Sequence[RubricRow],
+    unread: Sequence[RubricRow],
+    scale: tuple[float, float] | None,
+    published: Sequence[tuple[float, int, str]],
+) -> None:
+    if not unread:
+        return
+    with_all, without = result.metrics["mean_of_all_stored"], result.metrics["mean_score"]
+    entered = any(agreeing_digits(v, with_all) >= min(d, 8) for v, d, _ in published) and (
+        without is None
+        or not any(agreeing_digits(v, without) >= min(d, 8) for v, d, _ in published)
+    )
+    if published and not entered and result.matches:
+        # Left out of what is published: what is missing is another finding's.
+        return
+    values = Counter(f"{r.score:g}" for r in unread)
+    listed = ", ".join(f"{value} ({count})" for value, count in values.most_common(3))
+    of = f" outside {scale[0]:g} to {scale[1]:g}" if scale else ""
+    effect = None if without is None else with_all - without
+    effect_text = (
+        "no other score is there"
+        if without is None
+        else f"with them the mean is {with_all:.3f}, without them {without:.3f}"
+    )
+    result.add(
+        "unparsed_scored",
+        "error" if entered or without is None else "warning",
+        f"{len(unread):,} of {len(scored) + len(unread):,} stored scores are no scores{of}: {listed}; "
+        + effect_text
+        + (", and the published mean has them in it" if entered else ""),
+        {
+            "unparsed": len(unread),
+            "rows": len(scored) + len(unread),
+            "values": dict(values),
+            "mean_with": with_all,
+            "mean_without": without,
+            "effect": effect,
+            "in_published": entered if published else None,
+            "examples": [short(r.feedback or r.reply or "") for r in unread[:EXAMPLES]],
+        },
+    )
+
+
+def _check_wordless(
+    result: Result, scored: Sequence[RubricRow], published: Sequence[tuple[float, int, str]]
+) -> None:
+    """unparsed_scored: scores within the scale of replies that hold none, where others hold theirs."""
+    replies = [r for r in scored if r.words is not None]
+    failed = {id(r) for r in replies if r.is_failure}
+    if sum(r.is_tagged_score for r in replies) >= MOST * len(replies):
+        failed |= {id(r) for r in replies if not r.holds_score}
+    faulty = [r for r in replies if id(r) in failed]
+    if not faulty or len(faulty) > len(scored) - len(faulty):
+        # Where most are so, the words are not all that the judge said.
+        return
+    with_all = fmean(r.score for r in scored if r.score is not None)
+    without = fmean(r.score for r in scored if id(r) not in failed and r.score is not None)
+    values = Counter(f"{r.score:g}" for r in faulty)
+    listed = ", ".join(f"{value} ({count})" for value, count in values.most_common(3))
+    entered = any(agreeing_digits(v, with_all) >= min(d, 8) for v, d, _ in published)
+    result.add(
+        "unparsed_scored",
+        "error" if entered else "warning",
+        f"{len(faulty):,} of {len(replies):,} replies hold no score, and one is stored: {listed}; with "
+        f"them the mean is {with_all:.3f}, without them {without:.3f}"
+        + (", and the published mean has them in it" if entered else ""),
+        {
+            "unparsed": len(faulty),
+            "rows": len(scored),
+            "values": dict(values),
+            "mean_with": with_all,
+            "mean_without": without,
+            "effect": with_all - without,
+            "in_published": entered if published else None,
+            "examples": [short(r.words) for r in faulty[:EXAMPLES]],
+        },
+    )
+
+
+def _check_missing(
+    result: Result,
+    rows: Sequence[RubricRow],
+    scored: Sequence[RubricRow],
+    unread: Sequence[RubricRow],
+    scale: tuple[float, float] | None,
+) -> None:
+    """dropped_rows: rows without a score, and unread ones that a published mean left out."""
+    is_unread_reported = any(f.kind == "unparsed_scored" for f in result.findings)
+    lost = len(rows) - len(scored) - (len(unread) if is_unread_reported else 0)
+    if lost < max(LOST_SHARE * len(rows), 1):
+        return
+    low, high = result.metrics["lower_bound"], result.metrics["upper_bound"]
+    bounds = f": over all of them the mean lies between {low:.3f} and {high:.3f}" if scale else ""
+    result.add(
+        "dropped_rows",
+        "warning",
+        f"{lost:,} of {len(rows):,} rows have no score{bounds}",
+        {"missing": lost, "rows": len(rows), "lower_bound": low, "upper_bound": high},
+    )
+
+
+def _check_context(
+    result: Result, path: Path, rows: Sequence[RubricRow], scored: Sequence[RubricRow]
+) -> None:
+    """missing_context: scored all the same though what it must be judged by is empty."""
+    names = {name for r in rows for name in r.inputs if CONTEXT.search(name)}
+    without = [r for r in scored if any(not r.inputs.get(name, "").strip() for name in names)]
+    has_inputs = any(r.inputs for r in scored)
+    if not names:
+        about = {r.about for r in scored}
+        if not scored or not any(map(_FAITHFUL.search, ("/".join(path.parts[-3:]), *about))):
+            return
+        without = list(scored)
+    if not without:
+        return
+    scores_with_context = [r.score for r in scored if r not in without and r.score is not None]
+    mean = fmean(r.score for r in without if r.score is not None)
+    cause = f"{min(names)} was empty" if names else "there was no context"
+    effect = None
+    message = f"{len(without):,} of {len(scored):,} scored outputs were judged though {cause}"
+    if not names and not has_inputs:
+        message = (
+            f"nothing shows what the judge saw of {len(scored):,} outputs that were scored by their "
+            "context: no column holds one"
+        )
+    if scores_with_context:
+        effect = result.metrics["mean_score"] - fmean(scores_with_context)
+        message += f": they have {mean:.3f} on average, the others {fmean(scores_with_context):.3f}"
+    result.add(
+        "missing_context",
+        "error" if not scores_with_context and (names or has_inputs) else "warning",
+        message,
+        {
+            "without": len(without),
+            "scored": len(scored),
+            "inputs": sorted(names),
+            "mean_without_context": mean,
+            "mean_with_context": fmean(scores_with_context) if scores_with_context else None,
+            "effect": effect,
+            "examples": [short(r.question) for r in without[:EXAMPLES]],
+        },
+    )
+
+
+def _check_replies(result: Result, rows: Sequence[RubricRow]) -> None:
+    """truncated_scores: the reply says 7.5, stored is 7; count_mismatch: stored is something else."""
+    scored_replies = [
+        (r, r.reply_score) for r in rows if r.reply_score is not None and r.score is not None
+    ]
+    cut = [(r, s) for r, s in scored_replies if s != int(s) and r.score in (int(s), round(s))]
+    if cut:
+        effect = sum((r.score or 0) - s for r, s in cut) / len(rows)
+        result.add(
+            "truncated_scores",
+            "error" if abs(effect) >= 0.005 else "warning",
+            f"{len(cut):,} of {len(scored_replies):,} replies give a score with a fraction, and a "
+            f"whole one is stored, such as {cut[0][0].score:g} for {cut[0][1]:g}: the mean moves by "
+            f"{effect:+.3f}",
+            {
+                "truncated": len(cut),
+                "replies": len(scored_replies),
+                "effect": effect,
+                "examples": [{"said": s, "stored": r.score} for r, s in cut[:EXAMPLES]],
+            },
+        )
+    other = [
+        (r, s) for r, s in scored_replies if r.is_tagged and r.score != s and (r, s) not in cut
+    ]
+    other = [(r, s) for r, s in other if r.score != -1]
+    if other:
+        result.matches = False
+        result.add(
+            "count_mismatch",
+            "error",
+            f"{len(other):,} of {len(scored_replies):,} stored scores are not what the reply says, "
+            f"such as {other[0][0].score:g} for {other[0][1]:g}",
+            {
+                "different": len(other),
+                "replies": len(scored_replies),
+                "effect": sum((r.score or 0) - s for r, s in other) / len(rows),
+                "examples": [{"said": s, "stored": r.score} for r, s in other[:EXAMPLES]],
+            },
+        )
+
+
+def _check_feedback(result: Result, scored: Sequence[RubricRow]) -> None:
+    """empty_or_truncated: scores of judges that said nothing, or whose words break off."""
+    have = [r for r in scored if r.feedback is not None]
+    empty = [r for r in have if not (r.feedback or "").strip()]
+    broken = [r for r in scored if r.is_broken]
+    blank = [r for r in scored if r.output is not None and not r.output.strip()]
+    for faulty, what in (
+        (empty, "scores have no feedback"),
+        (broken, "scores are of replies that break off before the feedback's end"),
+        (blank, "scored outputs are empty"),
+    ):
+        if len(faulty) < max(FEW * len(scored), 1):
+            continue
+        mean = fmean(r.score for r in faulty if r.score is not None)
+        result.add(
+            "empty_or_truncated",
+            "warning",
+            f"{len(faulty):,} of {len(scored):,} {what}; they have {mean:.3f} on average, all have "
+            f"{result.metrics['mean_score']:.3f}",
+            {"count": len(faulty), "scored": len(scored), "mean": mean,
+             "examples": [short(r.question) for r in faulty[:EXAMPLES]]},
+        )  # fmt: skip

@@ -1,0 +1,153 @@
+"""The command line: the group of commands, and how a fault ends one.
+
+A command is a file: parse, call, print. Heavy imports stand inside the functions that need them.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness import __version__
+from harness.cli import (
+    audit,
+    chat,
+    compare,
+    doctor,
+    export,
+    fetch,
+    gc,
+    join,
+    pin,
+    plan,
+    replay,
+    report,
+    run,
+    schema,
+    show,
+    sim,
+    table,
+    validate,
+    verify,
+)
+from harness.common.encoding import tolerate_any_terminal
+from harness.common.masking import masked
+from harness.errors import HarnessError, Interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Group(click.Group):
+    """Ends every foreseeable fault in one message and the documented exit code."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        tolerate_any_terminal()
+        return super().main(*args, **extra)
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _masked_usage():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, context: click.Context) -> Any:
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            with _masked_usage():
+                return super().invoke(context)
+        except HarnessError as e:
+            _complain(e.message, e.hint)
+            sys.exit(e.exit_code)
+        except KeyboardInterrupt:
+            _complain("stopped; what is finished stays.", "Run the same command again to go on.")
+            sys.exit(Interrupted.exit_code)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except UnicodeEncodeError as e:
+            if e.encoding.lower() == "utf-8" or e.encoding != sys.getfilesystemencoding():
+                raise
+            _complain(
+                f"a file's name with {e.object[e.start]!r} cannot be used in this locale, "
+                f"whose names are {e.encoding}",
+                "Choose one of UTF-8: export LC_ALL=C.UTF-8",
+            )
+            sys.exit(2)
+        except OSError as e:
+            if e.errno in (errno.ENOSPC, errno.EDQUOT):
+                _complain(
+                    f"no space left on the device{f' for {e.filename}' if e.filename else ''}",
+                    "Free some (`harness gc` lists what no spec needs) and run the same command "
+                    "again; what is finished stays.",
+                )
+                sys.exit(1)
+            if e.filename is None:
+                raise
+            _complain(f"{e.filename} cannot be used: {e.strerror}", "")
+            sys.exit(1)
+
+
+@contextlib.contextmanager
+def _masked_usage() -> "Iterator[None]":
+    """Click's own errors repeat what was typed, which may be a key in the wrong place."""
+    try:
+        yield
+    except click.UsageError as e:
+        text = masked(e.format_message())
+        if text == e.format_message():
+            raise
+        raise click.UsageError(text, e.ctx) from None
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _complain(message: str, hint: str) -> None:
+    from harness.common.progress import plain
+
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(plain(message), err=True)
+    if hint:
+        click.echo(plain(hint), err=True)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="harness")
+def main() -> None:
+    """Reproduce rows of instruction-tuning results tables.
+
+    A row is one YAML file below specs/. Its stages (gen, train, answer, judge) leave artefacts on a
+    volume, each under a key of everything that decided its content, and `harness table` fills the
+    results matrix from them.
+
+    Exit codes: 0 done, 1 a run failed, 2 the input is faulty, 130 stopped.
+    """
+
+
+for _command in (
+    audit.audit,
+    chat.chat,
+    compare.compare,
+    doctor.doctor,
+    export.export,
+    fetch.fetch,
+    gc.gc,
+    join.join,
+    pin.pin,
+    plan.plan,
+    replay.replay,
+    report.report,
+    run.run,
+    schema.schema,
+    show.show,
+    sim.sim,
+    table.table,
+    validate.validate,
+    verify.verify,
+):
+    main.add_command(_command)

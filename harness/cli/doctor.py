@@ -1,0 +1,23 @@
+"""`harness doctor`."""
+
+from pathlib import Path
+
+import click
+
+from harness.cli.options import DATA, VOLUME
+from harness.cli.workspace import inputs_folder, make_console
+
+
+@click.command()
+@VOLUME
+@DATA
+def doctor(volume: Path, inputs: Path | None) -> None:
+    """Say what is there, and what each lack would prevent.
+
+    Looked for: engine, Compose, images, GPUs (driver, capability, container toolkit), local packages,
+    disk, keys (by name), given data.
+    """
+    from harness.cli.views.terminal import show_findings
+    from harness.run.doctor import examine
+
+    show_findings(make_console(), examine(volume, inputs_folder(inputs)))

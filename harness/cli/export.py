@@ -1,0 +1,75 @@
+"""`harness export`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.cli.options import DATA, EXECUTOR, SCALE, VOLUME
+from harness.cli.workspace import make_console, make_planner, matrix_lines, row_named
+from harness.common.masking import masked
+
+
+@click.command()
+@click.argument("name", metavar="ROW")
+@click.option("--to", required=True, metavar="DIR|FILE.zip|hub:OWNER/NAME", help="Where to.")
+@click.option("--weights", is_flag=True, help="Of a crate: the models' weights too.")
+@click.option(
+    "--model", is_flag=True, help="Copy the trained model alone, with its card, into DIR."
+)
+@click.option("--public", is_flag=True, help="Make the model on the hub public [default: private].")
+@click.option(
+    "--revision", default="main", show_default=True, metavar="BRANCH", help="The hub's branch."
+)
+@click.option("--label", default="", help='Which of several models, for example "train seed 1".')
+@click.option(
+    "--simulated", is_flag=True, help="Upload a model whose data or weights are no real one's."
+)
+@SCALE
+@VOLUME
+@DATA
+@EXECUTOR
+def export(
+    name: str,
+    weights: bool,
+    model: bool,
+    scale: str,
+    volume: Path,
+    inputs: Path | None,
+    executor: str,
+    **target: Any,
+) -> None:
+    """Pack a row for others to replay, or give its trained model away.
+
+    ROW is a row below specs/ or a spec file. To a folder or an archive (.zip): an RO-Crate with spec,
+    manifests, transcripts, tables and the commands, of which `harness replay DIR|FILE.zip` computes
+    every number anew with no key, GPU or network. To the hub, or with --model: the model with its
+    card, log and template; the token is in HF_TOKEN, or in the file that HF_TOKEN_FILE names. In a
+    container: docker compose run --rm --entrypoint "python -m harness export" fetch ROW --to
+    hub:OWNER/NAME; a crate or a copy to a place on the volume, runs/NAME.zip.
+    """
+    from harness.run.executors import make
+    from harness.run.export import HUB, Target
+    from harness.run.export import export as export_model
+    from harness.run.runner import Runner
+
+    if target["to"].lower().startswith(HUB):
+        target["to"] = HUB + target["to"][len(HUB) :]
+    planner = make_planner(volume, inputs, executor)
+    planner.store.prepare()
+    loaded = row_named(name, scale)
+    console = make_console()
+    if model or target["to"].startswith(HUB):
+        runner = Runner(planner.store, planner.files, make(executor), console)
+        messages = export_model(runner, planner.plan_model(loaded), Target(**target))
+    else:
+        from harness.crate.pack import pack
+        from harness.report.formats import to_csv, to_markdown
+
+        plan = planner.plan(loaded)
+        lines, _ = matrix_lines([loaded], [planner])
+        title = f"Row {plan.row.row}"
+        tables = {"row.csv": to_csv(lines), "row.md": to_markdown(lines, title)} if lines else {}
+        messages = pack(planner.store, planner.files, plan, tables, Path(target["to"]), weights)
+    for line in messages:
+        console.print(masked(line), highlight=False, markup=False, soft_wrap=True)

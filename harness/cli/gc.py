@@ -1,0 +1,43 @@
+"""`harness gc`."""
+
+from pathlib import Path
+
+import click
+
+from harness.cli.options import DATA, VOLUME
+from harness.cli.workspace import load_specs, make_planner, open_store, spec_folder
+
+
+@click.command()
+@click.argument("artefacts", nargs=-1, metavar="[STAGE/KEY]...")
+@click.option("--specs", default=None, type=click.Path(path_type=Path), help="[default: specs]")
+@click.option("--yes", is_flag=True, help="Remove what is listed.")
+@VOLUME
+@DATA
+def gc(
+    artefacts: tuple[str, ...], specs: Path | None, yes: bool, volume: Path, inputs: Path | None
+) -> None:
+    """List, and with --yes remove, what is not needed.
+
+    That is what no spec below specs/ refers to as it stands now; or the artefacts named.
+    """
+    from rich.filesize import decimal
+
+    from harness.run.gc import collect, named_items, remove
+
+    store = open_store(volume)
+    if artefacts:
+        items = named_items(store, artefacts)
+    else:
+        planners = [make_planner(volume, inputs, name) for name in ("docker", "local")]
+        items = collect(store, load_specs((specs or spec_folder(),)), planners)
+    size = 0
+    for item in items:
+        size += item.size
+        click.echo(f"{item.name}  {decimal(item.size)}  {item.why}")
+    words = f"{len(items)} item{'' if len(items) == 1 else 's'}, {decimal(size)}"
+    if yes:
+        remove(store, items)
+        click.echo(f"removed {words}")
+    else:
+        click.echo(f"{words}" + ("; add --yes to remove them" if items else ""))

@@ -1,0 +1,63 @@
+"""Options that commands share."""
+
+from pathlib import Path
+
+import click
+
+SPECS = click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=Path))
+
+
+VOLUME = click.option(
+    "--volume",
+    envvar="HARNESS_DATA",
+    default="runs",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of artefacts and transcripts, shared by all stages. Also: HARNESS_DATA.",
+)
+
+
+DATA = click.option(
+    "--inputs",
+    "--data",
+    "inputs",
+    envvar="HARNESS_INPUTS",
+    type=click.Path(path_type=Path),
+    help="Folder of given data, `data:` in specs [default: inputs, if there]. "
+    "Also: HARNESS_INPUTS.",
+)
+
+
+INPUTS = click.option(
+    "--inputs",
+    envvar="HARNESS_INPUTS",
+    type=click.Path(path_type=Path),
+    help="Folder of given data, `data:` in specs [default: inputs, if there]. "
+    "Also: HARNESS_INPUTS.",
+)
+
+
+EXECUTOR = click.option(
+    "--executor",
+    type=click.Choice(["local", "docker"]),
+    default="local",
+    show_default=True,
+    help="Where stages run: in this Python environment, or in the pinned images.",
+)
+
+
+SCALE = click.option(
+    "--scale",
+    type=click.Choice(["full", "tiny"]),
+    default="full",
+    show_default=True,
+    help="tiny: the row's scaled-down twin, with a tiny random model, few prompts, and the simulated "
+    "teacher and judge.",
+)
+
+
+ANY_EXECUTOR = click.option(
+    "--executor",
+    type=click.Choice(["local", "docker"]),
+    help="Whose artefacts to read [default: docker's where a row has them, else local].",
+)

@@ -1,0 +1,32 @@
+"""`harness plan`."""
+
+from pathlib import Path
+
+import click
+
+from harness.cli.options import DATA, EXECUTOR, SCALE, SPECS, VOLUME
+from harness.cli.workspace import make_console, make_planner, plan_specs
+
+
+@click.command()
+@SPECS
+@SCALE
+@VOLUME
+@DATA
+@EXECUTOR
+def plan(
+    specs: tuple[Path, ...], scale: str, volume: Path, inputs: Path | None, executor: str
+) -> None:
+    """Show what would run, and why.
+
+    Each stage is to run, is reused, or is stale; with what changed, and calls and tokens to expect.
+    """
+    from harness.cli.views.plan import show_plans
+    from harness.run.ready import check
+
+    planner = make_planner(volume, inputs, executor)
+    plans = plan_specs(specs, planner, scale)
+    show_plans(make_console(), plans)
+    planner.files.save()
+    for row_plan in plans:
+        check(row_plan, planner.files)

@@ -1,0 +1,42 @@
+"""`harness report`."""
+
+from pathlib import Path
+
+import click
+
+from harness.cli.options import ANY_EXECUTOR, DATA, SCALE, VOLUME
+from harness.cli.workspace import make_planners, rows_of
+
+
+@click.command()
+@click.argument("specs", nargs=-1, metavar="[SPEC|TABLE]...")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="File to write [default: results/report.html on the volume].",
+)
+@click.option("--outputs", default=100, show_default=True, type=click.IntRange(0),
+              help="Outputs of each row in the reader; 0: none.")  # fmt: skip
+@SCALE
+@ANY_EXECUTOR
+@VOLUME
+@DATA
+def report(
+    specs: tuple[str, ...],
+    out: Path | None,
+    outputs: int,
+    scale: str,
+    executor: str | None,
+    volume: Path,
+    inputs: Path | None,
+) -> None:
+    """Write one self-contained HTML page of the rows: matrix, each row's story, outputs.
+
+    It asks for nothing over a network, and can be mailed as it is.
+    """
+    from harness.report.html.page import write_report
+
+    planners = make_planners(volume, inputs, executor)
+    out = out or volume / "results" / "report.html"
+    written = write_report(rows_of(specs, scale), planners, out, outputs)
+    click.echo(written)

@@ -1,0 +1,76 @@
+"""`harness run`."""
+
+from pathlib import Path
+
+import click
+
+from harness.cli.options import DATA, EXECUTOR, SCALE, SPECS, VOLUME
+from harness.cli.workspace import load_specs, make_console, make_planner, plan_rows
+from harness.errors import InputError
+
+
+@click.command()
+@SPECS
+@click.option(
+    "--only",
+    metavar="STAGES",
+    default="",
+    help="Run these stages alone, comma-separated; their inputs must be there.",
+)
+@SCALE
+@VOLUME
+@DATA
+@EXECUTOR
+def run(
+    specs: tuple[Path, ...],
+    only: str,
+    scale: str,
+    volume: Path,
+    inputs: Path | None,
+    executor: str,
+) -> None:
+    """Run what is not there yet. Interrupted, the same command goes on.
+
+    A stage gets the first of the GPUs that CUDA_VISIBLE_DEVICES lets be used, as many as it works on;
+    HARNESS_ACCELERATOR=cpu: none.
+    """
+    from harness.artefact.environment import STAGES
+    from harness.cli.views.terminal import show_matrix
+    from harness.results.agreement import show_agreement
+    from harness.results.matrix import agreements_of, lines_of, together
+    from harness.run.executors import make
+    from harness.run.runner import Runner, StagesFailed
+
+    stages = [s.strip() for s in only.split(",") if s.strip()]
+    unknown = [s for s in stages if s not in STAGES]
+    if unknown or (only and not stages):
+        wrong = unknown[0] if unknown else only
+        raise InputError(f"--only {wrong!r} is no stage; there are {', '.join(STAGES)}")
+    planner = make_planner(volume, inputs, executor)
+    console = make_console()
+    rows = load_specs(specs, scale)
+    planner.store.prepare()
+    plans = plan_rows(rows, planner)
+    for row_plan in plans:
+        if stages and not any(s.stage in stages for s in row_plan.stages):
+            console.print(f"row {row_plan.row.row} has no {' or '.join(stages)} stage")
+    failed = None
+    try:
+        Runner(planner.store, planner.files, make(executor), console).run(plans, stages)
+    except StagesFailed as e:
+        failed = e
+    planner.files.save()
+    if not stages or {"judge", "train"} & set(stages):
+        planned = {p.row.row for p in plans}
+        lines = together([m for r in rows if r.row.row in planned for m in lines_of(r, [planner])])
+        if lines:
+            show_matrix(console, lines)
+        planned_rows = [r for r in rows if r.row.row in planned]
+        show_agreement(console, [a for r in planned_rows for a in agreements_of(r, [planner])])
+    for row_plan in plans:
+        data = row_plan.stages[-1] if row_plan.stages else None
+        if data is not None and data.stage == "gen" and data.artefact is not None:
+            card = data.artefact.folder / "card.md"
+            console.print(f"row {row_plan.row.row}: its data card is {card}", markup=False)
+    if failed is not None:
+        raise failed

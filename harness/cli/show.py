@@ -1,0 +1,136 @@
+"""`harness show`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli.options import EXECUTOR, INPUTS, SCALE, VOLUME
+from harness.cli.workspace import (
+    among_rows,
+    make_console,
+    make_planner,
+    row_named,
+    tell_faulty,
+    unknown_row,
+    usable_specs,
+)
+from harness.errors import InputError
+
+if TYPE_CHECKING:
+    from harness.artefact.store import Artefact
+    from harness.row.load import LoadedRow
+    from harness.run.plan import Planner
+
+
+@click.command()
+@click.argument("name", metavar="ROW|KEY")
+@click.option("--json", "as_json", is_flag=True, help="The manifests as JSON.")
+@click.option("--check", is_flag=True, help="Compare every file with its digest.")
+@click.option("--data", "card", is_flag=True, help="The data cards in place of the manifests.")
+@click.option("--prompt", is_flag=True, help="The row's template, filled, and what is trained on.")
+@click.option("--outputs", is_flag=True, help="Its answers, baseline's answers and judge's words.")
+@click.option("--worst", is_flag=True, help="Of outputs: the lowest preference or score first.")
+@click.option("--best", is_flag=True, help="Of outputs: the highest first.")
+@click.option("--flagged", is_flag=True, help="Of outputs: flagged or unjudged ones alone.")
+@click.option("--grep", default="", metavar="TEXT", help="Of outputs: those where it stands.")
+@click.option(
+    "-n",
+    "--count",
+    default=10,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Of outputs: how many; 0: all.",
+)
+@click.option("--full", is_flag=True, help="Of outputs: long texts whole.")
+@click.option("--label", default="", help="Which of several outputs, such as 'train seed 2'.")
+@SCALE
+@VOLUME
+@INPUTS
+@EXECUTOR
+def show(
+    name: str,
+    as_json: bool,
+    check: bool,
+    card: bool,
+    prompt: bool,
+    outputs: bool,
+    scale: str,
+    volume: Path,
+    inputs: Path | None,
+    executor: str,
+    **wishes: Any,
+) -> None:
+    """Print the manifests of a row's artefacts, its data sets' cards, prompts or outputs.
+
+    ROW is a row below specs/ or a spec file; KEY the beginning of an artefact's key (or STAGE/KEY). Of
+    a row whose judge judged the same outputs again, also how far it agrees with itself.
+    """
+    import json
+
+    from harness.cli.views.terminal import show_artefact, show_data
+
+    if prompt:
+        from harness.cli.views.prompts import show_prompts
+
+        show_prompts(make_console(), row_named(name, scale), make_planner(volume, inputs, executor))
+        return
+    # What narrows outputs down asks for them.
+    if outputs or any(value for option, value in wishes.items() if option != "count"):
+        from harness.cli.views.outputs import show_outputs
+        from harness.results.outputs import OutputOptions
+
+        plan = make_planner(volume, inputs, executor).plan(row_named(name, scale))
+        show_outputs(make_console(), plan, OutputOptions(**wishes), as_json)
+        return
+    planner = make_planner(volume, inputs, executor)
+    artefacts, loaded = _find_artefacts(name, planner, scale)
+    for artefact in artefacts if check else []:
+        artefact.check()
+    if card:
+        show_data(make_console(), artefacts, as_json)
+        return
+    if as_json:
+        click.echo(json.dumps([a.manifest for a in artefacts], indent=2, sort_keys=True))
+        return
+    for artefact in artefacts:
+        show_artefact(make_console(), artefact, checked=check)
+    if loaded is not None and sum(artefact.stage == "judge" for artefact in artefacts) > 1:
+        from harness.results.agreement import show_agreement
+        from harness.results.matrix import agreements_of
+
+        show_agreement(make_console(), agreements_of(loaded, [planner]))
+
+
+def _find_artefacts(
+    name: str, planner: "Planner", scale: str
+) -> "tuple[list[Artefact], LoadedRow | None]":
+    """The artefacts of a row (see `row_named`), and that row; or those whose key begins so."""
+    from harness.run.plan import target
+
+    if not name.rpartition("/")[2]:
+        raise InputError("name a row, or the beginning of a key")
+    of_file = name.endswith((".yaml", ".yml"))
+    usable = usable_specs() if Path("specs").is_dir() and not of_file else None
+    if of_file:
+        loaded: LoadedRow | None = row_named(name, scale)
+    else:
+        loaded = among_rows(usable, name, scale) if usable else None
+    if loaded is not None:
+        artefacts = [s.artefact for s in planner.plan(loaded).stages if s.artefact is not None]
+        if not artefacts:
+            raise InputError(
+                f"row {loaded.row.row} has no artefact on {planner.store.root} made by this executor",
+                f"Make them: harness run {target(loaded.row, loaded.path)}",
+            )
+    else:
+        artefacts = planner.store.match(name)
+        if not artefacts:
+            message = (
+                f"{name!r} is neither a row below specs/ nor the beginning of a key on "
+                f"{planner.store.root}"
+            )
+            raise unknown_row(name, message, usable)
+    if usable is not None:
+        tell_faulty(usable)
+    return artefacts, loaded

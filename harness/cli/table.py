@@ -1,0 +1,88 @@
+"""`harness table`."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from harness.cli.options import ANY_EXECUTOR, DATA, SCALE, VOLUME
+from harness.cli.workspace import make_console, make_planners, matrix_lines, rows_of
+
+
+@click.command()
+@click.argument("specs", nargs=-1, metavar="[SPEC|TABLE]...")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder to write to [default: results/ on the volume, when no spec is named].",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["md", "csv", "latex", "html"]),
+    help="Print the tables alone, in this form.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["matrix", "study"]),
+    default="matrix",
+    show_default=True,
+    help="With --format: the harness's columns, or a table like the study's own.",
+)
+@click.option("--all", "every_row", is_flag=True, help="Also rows that have no result.")
+@SCALE
+@ANY_EXECUTOR
+@VOLUME
+@DATA
+def table(
+    specs: tuple[str, ...],
+    out: Path | None,
+    form: str | None,
+    layout: str,
+    every_row: bool,
+    scale: str,
+    executor: str | None,
+    volume: Path,
+    inputs: Path | None,
+) -> None:
+    """Write the results matrix and the tables, or print them.
+
+    They come from specs and manifests alone. Rows that have no result are counted and left out; a table
+    in the study's own layout has its empty lines too.
+
+    Without SPEC or TABLE: every row below specs/ whose spec has no fault, written to results/ on the
+    volume. With them: the rows of those specs and tables, printed, and written where --out says.
+    """
+    from harness.cli.views.terminal import show_matrix
+    from harness.report.files import write_all
+    from harness.report.formats import render
+    from harness.results.agreement import show_agreement
+    from harness.results.matrix import data_alone, with_results
+
+    rows = rows_of(specs, scale)
+    planners = make_planners(volume, inputs, executor)
+    lines, agreements = matrix_lines(rows, planners)
+    listed, left_out = (lines, "") if every_row else with_results(lines)
+    if form is not None:
+        text = render(lines, agreements, form, layout, every_row)
+        # Into a file it goes as `--out` would write it, whatever the terminal is.
+        click.echo(text if sys.stdout.isatty() else text.encode(), nl=False)
+    elif listed:
+        show_matrix(make_console(), listed)
+    elif not lines:
+        click.echo("none of these rows is trained or evaluated")
+    if form is None:
+        show_agreement(make_console(), agreements)
+    if left_out:
+        click.echo(f"{left_out} (--all shows them all)", err=form is not None)
+    unmeasured = data_alone(rows)
+    if unmeasured:
+        click.echo(unmeasured, err=form is not None)
+    if out is None and not specs and form is None:
+        out = volume / "results"
+        if not listed and not out.exists():
+            click.echo("nothing written", err=True)
+            return
+    if out is not None:
+        write_all(lines, out, agreements, every_row)
+        click.echo(f"written: {out / 'matrix.md'}, matrix.csv and tables/", err=True)

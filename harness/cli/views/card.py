@@ -1,0 +1,74 @@
+"""A data card at the terminal. All text is escaped: rules and names may come from anywhere."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness.common.progress import plain
+from harness.errors import HarnessError
+from harness.gen.card.text import SIMULATED, Section, sections
+
+BAR_WIDTH = 24
+DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What comes of rendering a card whose values are missing or of another kind."""
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def show_card(console: Console, card: dict[str, Any]) -> None:
+    """Print what card.json says.
+
+    Raises:
+        HarnessError: the card has a format that this version does not read, or is damaged.
+    """
+    try:
+        parts = list(_parts(card))
+    except DAMAGE:
+        raise HarnessError(
+            "the data card is damaged: card.json does not hold what its format says",
+            "Remove its artefact with `harness gc --yes gen/KEY`, then run the row again to make it "
+            "anew.",
+        ) from None
+    for part in parts:
+        console.print(part, highlight=False)
+
+
+def _parts(card: dict[str, Any]) -> Iterator[str | Table]:
+    parts = sections(card)
+    if card["simulated"]:
+        yield f"[yellow]{escape(SIMULATED)}[/]"
+    for part in parts:
+        yield f"\n[bold]{escape(part.title)}[/]"
+        for line in part.lines:
+            yield f"  {escape(plain(line))}"
+        if part.rows:
+            yield _table(part)
+
+
+def _table(part: Section) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 0, 0, 2))
+    for place, heading in enumerate(part.headings):
+        is_text = any(_is_text(row[place]) for row in part.rows)
+        table.add_column(escape(heading), justify="left" if is_text else "right", overflow="fold")
+    if part.bars:
+        table.add_column("", no_wrap=True, min_width=BAR_WIDTH)
+    for place, row in enumerate(part.rows):
+        bar = [f"[cyan]{_bar(part.bars[place])}[/]"] if part.bars else []
+        table.add_row(*(escape(plain(cell)) for cell in row), *bar)
+    return table
+
+
+def _is_text(cell: str) -> bool:
+    return not cell[:1].isdigit() and cell != "–"
+
+
+def _bar(share: float) -> str:
+    """A bar of at most BAR_WIDTH characters; what is there at all shows at least a line."""
+    if not 0 <= share <= 1:
+        raise ValueError("a part is larger than its whole")
+    eighths = round(share * BAR_WIDTH * 8)
+    if share > 0:
+        eighths = max(eighths, 1)
+    return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()

@@ -1,0 +1,181 @@
+"""The matrix, manifests and findings at the terminal. All text is escaped: it may be a model's."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness.artefact.store import Artefact
+from harness.cli.views.card import show_card
+from harness.common.progress import plain
+from harness.errors import InputError
+from harness.results.cells import HEADINGS, display
+from harness.results.matrix import CONFOUNDED, MatrixLine, lowest
+from harness.results.verdict.verdict import pool
+from harness.run.doctor import Finding
+from harness.run.plan import RowPlan, StagePlan
+
+if TYPE_CHECKING:
+    from harness.run.replay import Replayed
+
+CARD = "card.json"
+TABLE_HEADINGS = (
+    "row", "varied", "metric", "reported", "reproduced", "95 % interval", "over", "replicates",
+    "verdict",
+)  # fmt: skip
+WIDE = 130
+"""Columns of a terminal from which on a line of the matrix is a line of a table."""
+
+
+def show_matrix(console: Console, lines: Sequence[MatrixLine]) -> None:
+    """A table; on a narrow terminal a block for each line, as no column would be readable."""
+    rows = [dict(zip(HEADINGS, display(line), strict=True)) for line in lines]
+    if console.width < WIDE:
+        _show_blocks(console, rows)
+    else:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in TABLE_HEADINGS:
+            table.add_column(heading, overflow="fold")
+        for cells in rows:
+            table.add_row(*(escape(plain(cells[h])) for h in TABLE_HEADINGS))
+        console.print(table)
+    confounded = [
+        f"{line.cells['row']}: {finding}"
+        for line in lines
+        for finding in line.findings
+        if finding.startswith(f"{CONFOUNDED}:")
+    ]
+    for sentence in [*lowest(lines), *dict.fromkeys(confounded)]:
+        console.print(escape(plain(sentence)), highlight=False)
+
+
+def _show_blocks(console: Console, rows: Sequence[dict[str, str]]) -> None:
+    for cells in rows:
+        console.print(f"[bold]{escape(plain(cells['row']))}[/] {escape(plain(cells['metric']))}")
+        for heading in TABLE_HEADINGS:
+            if heading not in ("row", "metric") and cells[heading]:
+                console.print(f"  {heading:<13} {escape(plain(cells[heading]))}", highlight=False)
+
+
+def show_artefact(console: Console, artefact: Artefact, checked: bool) -> None:
+    """A manifest's main parts; `harness show --json` has all of it."""
+    m = artefact.manifest
+    console.print(f"[bold]{m['stage']}[/] {m['key']}", highlight=False)
+    fields = {
+        "row": m["row"] + (f" ({m['label']})" if m["label"] else ""),
+        "folder": str(artefact.folder),
+        "made": f"{m['finished']} by the {m['executor']['executor']} executor",
+        "simulated": ", ".join(m["simulated"]) or "nothing",
+        "weights": "began random" if m["random_weights"] else "",
+        "inputs": ", ".join(f"{n}: {i['stage']}/{i['key'][:12]}" for n, i in m["inputs"].items()),
+        "parameters": json.dumps(m["document"]["params"], indent=2, ensure_ascii=False),
+        "metrics": json.dumps(m["metrics"], indent=2),
+        "counts": json.dumps(m["counts"]),
+        "cost": json.dumps(m["cost"]),
+        "seeds": json.dumps(m["seeds"]),
+        "used": json.dumps({k: v for k, v in m["used"].items() if k != "environment"}),
+        "files": "\n".join(f"{n}  {f['size']:,} bytes" for n, f in m["files"].items())
+        + ("\nevery file has the digest it was made with" if checked else ""),
+    }
+    for name, text in fields.items():
+        if text and text not in ("{}",):
+            indented = plain(text).replace("\n", "\n" + " " * 13)
+            console.print(f"  {name:<10} {escape(indented)}", highlight=False)
+
+
+def show_data(console: Console, artefacts: Sequence[Artefact], as_json: bool) -> None:
+    """The data card of the last data set among the artefacts; the others are named.
+
+    With `as_json` all cards, in the order of the steps.
+
+    Raises:
+        InputError: there is none.
+        Damaged: a file of the data set is not what its manifest says.
+    """
+    data_sets = [a for a in artefacts if CARD in a.manifest["files"]]
+    if not data_sets:
+        raise InputError(
+            "none of these artefacts has a data card",
+            "Data sets have one: what the gen stage makes.",
+        )
+    selected = data_sets if as_json else data_sets[-1:]
+    for artefact in selected:
+        artefact.check()
+    cards = [json.loads((a.folder / CARD).read_text(encoding="utf-8")) for a in selected]
+    if as_json:
+        print(json.dumps(cards, indent=2, sort_keys=True))
+        return
+    last = data_sets[-1]
+    console.print(f"[bold]gen[/] {last.key}  {_whose(last)}", highlight=False)
+    console.print(f"card.md and plots/ in {last.folder}", highlight=False, markup=False)
+    if last.manifest["simulated"]:
+        console.print(f"[yellow]simulated: {escape(', '.join(last.manifest['simulated']))}[/]")
+    show_card(console, cards[0])
+    for earlier in data_sets[:-1]:
+        command = f"harness show gen/{earlier.key[:12]} --data"
+        console.print(f"{_whose(earlier)}: {command}", highlight=False)
+
+
+def _whose(artefact: Artefact) -> str:
+    """The row that an artefact was made for, and which of its stages it is."""
+    m = artefact.manifest
+    return escape(plain(m["row"] + (f" ({m['label']})" if m["label"] else "")))
+
+
+def show_replayed(console: Console, replayed: "Replayed") -> None:
+    """Whether a replay is exact, and which files and numbers are not."""
+    planned = replayed.planned
+    label = f" ({planned.label})" if planned.label else ""
+    word = "[green]exact[/]" if replayed.exact else "[red]different[/]"
+    console.print(
+        f"{planned.stage}{escape(plain(label))} {planned.key[:12]}: {word}, {len(replayed.same)} of "
+        f"{replayed.files} files have the digest they were made with"
+        + (f"; {replayed.numbers} numbers are the manifest's" if replayed.numbers else "")
+        + (f"; {replayed.calls} replies from the transcript" if replayed.calls else ""),
+        highlight=False,
+    )
+    for line in [*replayed.different, *replayed.notes]:
+        console.print(f"  {plain(line)}", highlight=False, markup=False)
+    if replayed.folder is not None:
+        console.print(f"  what the replay made: {replayed.folder}", highlight=False, markup=False)
+
+
+def show_row_replayed(
+    console: Console, plan: RowPlan, stages: Sequence[StagePlan], done: Sequence["Replayed"]
+) -> None:
+    """The row's outcome in one line: how many artefacts are exact, and the numbers recomputed."""
+    exact = sum(r.exact for r in done)
+    text = f"{plan.row.row}: {exact} of {len(stages)} artefacts exact"
+    absent = [s.stage + (f" ({s.label})" if s.label else "") for s in stages if s.artefact is None]
+    if absent:
+        text += f"; not on the volume: {', '.join(absent)}"
+    if exact == len(done):
+        figures = _recomputed(done)
+        text += f"; {', '.join(figures)} recomputed" if figures else ""
+    console.print(plain(text), highlight=False, markup=False)
+
+
+def _recomputed(done: Sequence["Replayed"]) -> list[str]:
+    """Each metric with its value; of replicates the mean, as the matrix has it."""
+    names = dict.fromkeys(name for r in done for name in r.metrics)
+    figures = []
+    for name in names:
+        replicates = [
+            r.metrics[name] for r in done if r.metrics.get(name, {}).get("value") is not None
+        ]
+        if replicates:
+            mean = f" (mean of {len(replicates)})" if len(replicates) > 1 else ""
+            figures.append(f"{name} {pool(replicates)['value']!r}{mean}")
+    return figures
+
+
+def show_findings(console: Console, findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        mark = "[green]yes[/]" if finding.there else "[yellow]no [/]"
+        line = f"{mark} {escape(finding.what):<24} {escape(plain(finding.state))}"
+        if finding.prevents:
+            line += f"\n    [dim]without it: {escape(finding.prevents)}[/]"
+        console.print(line, highlight=False)

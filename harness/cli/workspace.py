@@ -1,0 +1,236 @@
+"""What commands work with: specs, the volume, given data, plans."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.errors import DataAbsent, HarnessError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from rich.console import Console
+
+    from harness.artefact.store import Store
+    from harness.results.agreement import Agreement
+    from harness.results.matrix import MatrixLine
+    from harness.row.load import LoadedRow, Usable
+    from harness.run.plan import Planner, RowPlan
+
+
+ELSEWHERE = "Of a row elsewhere name its spec file."
+
+
+def rows_of(names: tuple[str, ...], scale: str) -> "list[LoadedRow]":
+    """The rows of spec files, folders and tables; without any, every row below specs/ that has no
+    fault."""
+    from harness.row.load import SpecFaults
+
+    paths = [name for name in names if name.endswith((".yaml", ".yml")) or Path(name).is_dir()]
+    tables = [name for name in names if name not in paths]
+    rows = load_specs(tuple(map(Path, paths)), scale) if paths else []
+    if names and not tables:
+        return rows
+    usable = usable_specs()
+    if not usable.rows:
+        raise SpecFaults(usable.faults)
+    tell_faulty(usable)
+    table_names = sorted({row.row.table for row in usable.rows})
+    selection = [] if names else [(table, scale) for table in table_names]
+    for name in tables:
+        table, size = _twin_of(name, scale, table_names)
+        if table not in table_names:
+            raise InputError(
+                f"there is no table {name!r} below specs/, and no spec of this name",
+                f"Tables: {', '.join(table_names)}. Of rows elsewhere name their spec files or folder.",
+            )
+        selection.append((table, size))
+    loaded_keys = {(row.path, row.row.scale) for row in rows}
+    for size in ("full", "tiny"):
+        scaled_rows = _scaled(
+            [row for row in usable.rows if (row.row.table, size) in selection], size
+        )
+        rows += [row for row in scaled_rows if (row.path, row.row.scale) not in loaded_keys]
+    return rows
+
+
+def _twin_of(name: str, scale: str, names: "Container[str]") -> tuple[str, str]:
+    """The row or table that a name means, and its scale: NAME-tiny, as tables print it, is the twin
+    of NAME."""
+    from harness.row.twin import SUFFIX
+
+    of = name.removesuffix(SUFFIX)
+    return (of, "tiny") if name not in names and of in names else (name, scale)
+
+
+def make_planners(volume: Path, inputs: Path | None, executor: str | None) -> "list[Planner]":
+    """One for each executor whose artefacts are read; they share what they know of files."""
+    names = [executor] if executor else ["docker", "local"]
+    planners = [make_planner(volume, inputs, name) for name in names]
+    return [planners[0], *(_sharing(planners[0], p) for p in planners[1:])]
+
+
+def matrix_lines(
+    rows: "list[LoadedRow]", planners: "list[Planner]"
+) -> "tuple[list[MatrixLine], list[Agreement]]":
+    from harness.results.matrix import agreements_of, lines_of, together
+
+    lines = together([line for row in rows for line in lines_of(row, planners)])
+    agreements = [agreement for row in rows for agreement in agreements_of(row, planners)]
+    planners[0].files.save()
+    return lines, agreements
+
+
+def load_specs(specs: tuple[Path, ...], scale: str = "full") -> "list[LoadedRow]":
+    from harness.row.load import load_rows
+
+    return _scaled(load_rows(specs), scale)
+
+
+def _scaled(rows: "list[LoadedRow]", scale: str) -> "list[LoadedRow]":
+    if scale == "full":
+        return rows
+    from harness.row.twin import scaled
+
+    return [scaled(row) for row in rows]
+
+
+def usable_specs() -> "Usable":
+    from harness.row.load import load_usable
+
+    return load_usable((spec_folder(),))
+
+
+def tell_faulty(usable: "Usable") -> None:
+    count = len(usable.faulty)
+    if count:
+        summary = f"{count} spec{'s have' if count > 1 else ' has'} faults"
+        click.echo(f"warning: {summary}: `harness validate specs` lists them", err=True)
+
+
+def spec_folder() -> Path:
+    folder = Path("specs")
+    if not folder.is_dir():
+        raise InputError("there is no specs/ folder here", "Name specs, or go to the checkout.")
+    return folder
+
+
+def inputs_folder(inputs: Path | None) -> Path | None:
+    if inputs is None:
+        return Path("inputs") if Path("inputs").is_dir() else None
+    if not inputs.is_dir():
+        raise InputError(
+            f"the folder of given data {inputs} is not there",
+            "Name one that is with --inputs or HARNESS_INPUTS.",
+        )
+    return inputs
+
+
+def open_store(volume: Path) -> "Store":
+    from harness.artefact.store import Store
+
+    return Store(volume.resolve())
+
+
+def make_planner(volume: Path, inputs: Path | None, executor: str) -> "Planner":
+    from harness.artefact.keys import Files
+    from harness.llm import prices
+    from harness.run.plan import Planner
+
+    store = open_store(volume)
+    files: Files = Files(inputs_folder(inputs), store.root / "cache" / "digests.json")
+    return Planner(store, files, executor, prices.load())
+
+
+def _sharing(first: "Planner", other: "Planner") -> "Planner":
+    other.files = first.files
+    return other
+
+
+def plan_specs(specs: tuple[Path, ...], planner: "Planner", scale: str = "full") -> "list[RowPlan]":
+    plans = plan_rows(load_specs(specs, scale), planner)
+    planner.files.save()
+    return plans
+
+
+def plan_rows(rows: "list[LoadedRow]", planner: "Planner") -> "list[RowPlan]":
+    """Plans; of a folder of specs, a row whose given data is absent is left out, and said."""
+    plans = []
+    absent: dict[str, list[str]] = {}
+    for loaded in rows:
+        try:
+            plans.append(planner.plan(loaded))
+        except HarnessError as e:
+            if isinstance(e, DataAbsent) and not loaded.named:
+                for name in _absent(loaded, planner):
+                    absent.setdefault(name, []).append(loaded.row.row)
+                continue
+            e.message = f"{loaded.path}: {e.message}"
+            raise
+    if absent:
+        from harness.artefact.keys import where_given
+        from harness.common.progress import plain
+
+        click.echo("left out, for their given data is absent:", err=True)
+        for data, left_out in absent.items():
+            click.echo(plain(f"  {data}: {', '.join(left_out)}"), err=True)
+        way_out = where_given(planner.files.inputs)
+        if rows and not plans:
+            raise InputError("no row is left", way_out)
+        click.echo(way_out, err=True)
+    return plans
+
+
+def _absent(loaded: "LoadedRow", planner: "Planner") -> list[str]:
+    """The given data of a row that is not there, as its spec names it."""
+    from harness.artefact.keys import iter_data
+
+    paths = []
+    for data in iter_data(loaded.row):
+        try:
+            planner.files.locate(data)
+        except DataAbsent:
+            paths.append(data.path)
+    return list(dict.fromkeys(paths)) or ["what another row reads whose answers it needs"]
+
+
+def row_named(name: str, scale: str = "full") -> "LoadedRow":
+    """The row with this id below specs/, or that of the spec file `name`; or its twin."""
+    if name.endswith((".yaml", ".yml")):
+        return load_specs((Path(name),), scale)[0]
+    usable = usable_specs()
+    loaded = among_rows(usable, name, scale)
+    if loaded is not None:
+        tell_faulty(usable)
+        return loaded
+    raise unknown_row(name, f"there is no row {name!r} below specs/", usable)
+
+
+def among_rows(usable: "Usable", name: str, scale: str) -> "LoadedRow | None":
+    """The row, or its twin, that `name` means."""
+    rows_by_name = {loaded.row.row: loaded for loaded in usable.rows}
+    row, scale = _twin_of(name, scale, rows_by_name)
+    return _scaled([rows_by_name[row]], scale)[0] if row in rows_by_name else None
+
+
+def unknown_row(name: str, message: str, usable: "Usable | None") -> InputError:
+    """No usable spec has the row: the faults of the others are the error, where there are any."""
+    import difflib
+
+    from harness.row.load import SpecFaults
+
+    if usable is not None and usable.faults:
+        return SpecFaults(usable.faults, f"Of the specs without faults: {message}. {ELSEWHERE}")
+    near = difflib.get_close_matches(name, [r.row.row for r in usable.rows] if usable else [], n=3)
+    hint = f"Near: {', '.join(near)}." if near else "`harness plan specs` lists rows and keys."
+    return InputError(message, f"{hint} {ELSEWHERE}")
+
+
+def make_console() -> "Console":
+    from rich.console import Console
+
+    console = Console(emoji=False)
+    if not console.is_terminal:
+        console.width = 200
+    return console

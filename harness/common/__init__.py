@@ -1,0 +1,1 @@
+"""What all parts may use: text, progress, the style of plots."""

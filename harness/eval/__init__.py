@@ -1,1 +1,0 @@
-"""The `answer` stage (model outputs) and the `judge` stage (scores)."""

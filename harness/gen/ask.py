@@ -1,0 +1,65 @@
+"""One call for each example of a data set: what `expand` and `rate` share."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from harness.artefact.call import StageCall
+from harness.errors import InputError
+from harness.gen.dataset import DatasetExample
+from harness.llm.client import Client
+from harness.llm.progress import Progress
+from harness.llm.reply import Reply
+from harness.llm.stage_calls import open_client
+from harness.spec.base import Data, Endpoint
+
+SHOWN = 200
+"""Characters of a useless reply that a row about it repeats; the transcript has all of it."""
+
+
+def require_outputs(recipe: str, examples: Sequence[DatasetExample]) -> None:
+    """Raises InputError where there is no example, or none with an output of its own."""
+    if not examples:
+        raise InputError(
+            f"gen.{recipe} is given an empty data set", "correct the step of gen before it"
+        )
+    if any(example.is_preference for example in examples):
+        raise InputError(
+            f"gen.{recipe} works on instruction data; this data set holds preferences (chosen and "
+            "rejected)",
+            "import it with kind: instruction and columns.output: chosen, for example",
+        )
+
+
+def ask(
+    call: StageCall,
+    endpoint: Endpoint,
+    transcript: Data | None,
+    bodies: Sequence[dict[str, Any]],
+    task: str,
+) -> tuple[Client, list[Reply]]:
+    """The replies to `bodies`, in their order, and the closed client that asked for them.
+
+    `transcript`: as for `open_client`. Raises what harness.llm.client raises.
+    """
+    progress, done = Progress(task, len(bodies), "examples"), 0
+
+    def show(index: int, reply: Reply) -> None:
+        nonlocal done
+        done += 1
+        progress.show(done)
+
+    async def answered() -> tuple[Client, list[Reply]]:
+        async with open_client(call, endpoint, transcript) as client:
+            replies = await client.gather(bodies, show)
+        return client, replies
+
+    return asyncio.run(answered())
+
+
+def unseen(examples: Sequence[DatasetExample]) -> list[str]:
+    """A note on what the prompts of these recipes have no place for."""
+    count = sum(bool(example.system or example.history) for example in examples)
+    if not count:
+        return []
+    return [f"{count} of {len(examples)} examples have a system text or earlier turns: not shown"]

@@ -1,0 +1,206 @@
+"""The data card's plots, from what card.json says; the same card gives the same bytes."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.common.plot_style import DPI, STYLE
+from harness.gen.card.text import Card
+
+COLOURS = {
+    "instruction": "#0072B2",
+    "input": "#E69F00",
+    "output": "#009E73",
+    "chosen": "#009E73",
+    "rejected": "#D55E00",
+    "before": "#999999",
+    "after": "#009E73",
+}
+"""Each text has one colour in all plots; the palette is one that colour-blind readers can tell
+apart (Okabe and Ito 2008)."""
+NOUN_SHADES = ("#0072B2", "#3D94C6", "#7AB5DA", "#B3D5EC")
+OTHERS = "#DDDDDD"
+_MARK = "simulated: not a model's replies"
+_GROWING = "in ranges that grow"
+
+
+def draw(card: Card, folder: Path) -> list[str]:
+    """Draw the plots that the card has figures for into the folder; their names, without .png."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+    _find_place_for_caches(folder.parent)
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    plots: dict[str, Callable[[Card, Any], None] | None] = {
+        "lengths": _lengths,
+        "novelty": _novelty if card["novelty"]["measured"] else None,
+        "verbs": _verbs if card["verbs"]["top"] else None,
+        "before_after": _before_after if _compared(card) else None,
+        "ratings": _ratings if card["ratings"] else None,
+    }
+    # The user's own matplotlibrc would change the bytes.
+    built_in = {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}
+    drawn = []
+    with matplotlib.rc_context({**built_in, **STYLE}):
+        for name, plot in plots.items():
+            if plot is None:
+                continue
+            figure = Figure(dpi=DPI, layout="constrained")
+            FigureCanvasAgg(figure)
+            plot(card, figure)
+            if card["simulated"]:
+                figure.suptitle(_MARK, color=COLOURS["rejected"], fontsize=9)
+            # Without its own name and version in the file.
+            figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+            drawn.append(name)
+    return drawn
+
+
+def _find_place_for_caches(work: Path) -> None:
+    """matplotlib keeps a list of fonts; where the home folder takes none, beside the plots."""
+    if "MPLCONFIGDIR" in os.environ:
+        return
+    home = Path(os.path.expanduser("~"))
+    folders = {
+        Path(os.environ.get(variable) or home / default) / "matplotlib"
+        for variable, default in (("XDG_CONFIG_HOME", ".config"), ("XDG_CACHE_HOME", ".cache"))
+    }
+    if not all(map(_can_be_written, folders)):
+        os.environ["MPLCONFIGDIR"] = str(work / ".matplotlib")
+
+
+def _can_be_written(folder: Path) -> bool:
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
+def _compared(card: Card) -> bool:
+    return bool(card["rewritten"] and card["rewritten"]["compared"])
+
+
+def _lengths(card: Card, figure: Any) -> None:
+    texts = {n: s for n, s in card["lengths"]["words"].items() if s["n"]}
+    ordered = [name for name in COLOURS if name in texts]
+    figure.set_size_inches(7.5, 2.3 * len(ordered))
+    panels = figure.subplots(len(ordered), 1, squeeze=False)[:, 0]
+    for axes, name in zip(panels, ordered, strict=True):
+        lengths = texts[name]
+        _bars(axes, lengths["bins"], _range_label, COLOURS[name])
+        median = lengths["percentiles"]["50"]
+        axes.set_title(f"{name}: n = {lengths['n']:,}, median {median:,g} words")
+        axes.set_ylabel("examples")
+        axes.set_xlabel(f"length of {name} (words, {_GROWING})")
+
+
+def _novelty(card: Card, figure: Any) -> None:
+    novelty = card["novelty"]
+    axes = _single_axes(figure)
+    _bars(axes, novelty["bins"], lambda b: f"{b['from']:.1f}–{b['to']:.1f}", COLOURS["instruction"])
+    of = "" if novelty["sample_seed"] is None else f", a random sample of {novelty['comparable']:,}"
+    axes.set_title(f"Novelty of instructions: n = {novelty['measured']:,}{of}")
+    axes.set_xlabel("highest ROUGE-L F-measure with an earlier instruction (1: the same words)")
+    axes.set_ylabel("instructions")
+
+
+def _verbs(card: Card, figure: Any) -> None:
+    verbs = card["verbs"]
+    top = verbs["top"]
+    figure.set_size_inches(8.5, 1.2 + 0.3 * len(top))
+    axes = figure.subplots()
+    axes.grid(False)
+    for row, verb in enumerate(top):
+        left = 0
+        counts = [noun["count"] for noun in verb["nouns"]]
+        parts = [*zip(counts, NOUN_SHADES, strict=False), (verb["count"] - sum(counts), OTHERS)]
+        for count, colour in parts:
+            axes.barh(row, count, left=left, color=colour, height=0.75)
+            left += count
+        nouns = ", ".join(f"{noun['noun']} {noun['count']:,}" for noun in verb["nouns"])
+        axes.annotate(
+            nouns, (left, row), (4, 0), textcoords="offset points", va="center", fontsize=7.5
+        )
+    axes.set_yticks(range(len(top)), [verb["verb"] for verb in top])
+    axes.set_ylim(len(top) - 0.4, -0.6)
+    # Room for the nouns beside the longest bar.
+    axes.set_xlim(0, 1.6 * top[0]["count"])
+    axes.set_xlabel(
+        "distinct instructions; dark to light: the objects named beside the bar, grey: all others"
+    )
+    axes.set_title(
+        f"Most frequent verbs and their objects: n = {verbs['with_pair']:,} with such a pair, of "
+        f"{verbs['instructions']:,}"
+    )
+
+
+def _before_after(card: Card, figure: Any) -> None:
+    comparison = card["rewritten"]
+    axes = _single_axes(figure)
+    places = max((comparison["before"]["bins"], comparison["after"]["bins"]), key=len)
+    for offset, name in ((-0.21, "before"), (0.21, "after")):
+        counts = [b["count"] for b in comparison[name]["bins"]]
+        median = comparison[name]["percentiles"]["50"]
+        axes.bar(
+            [i + offset for i in range(len(counts))],
+            counts,
+            width=0.42,
+            color=COLOURS[name],
+            label=f"{name}: median {median:,g} words",
+        )
+    _ticks(axes, [_range_label(b) for b in places])
+    axes.legend(frameon=False)
+    axes.set_title(
+        f"Outputs before and after: n = {comparison['compared']:,}, "
+        f"{comparison['longer']:,} of them longer"
+    )
+    axes.set_xlabel(f"length of output (words, {_GROWING})")
+    axes.set_ylabel("examples")
+
+
+def _ratings(card: Card, figure: Any) -> None:
+    ratings = card["ratings"]
+    axes = _single_axes(figure)
+
+    def label(b: Mapping[str, Any]) -> str:
+        return f"{b['from']:g}" + (f"–{b['to']:g}" if b["to"] != b["from"] else "")
+
+    _bars(axes, ratings["bins"], label, COLOURS["output"])
+    axes.set_title(f"Ratings: n = {ratings['rated']:,}, not rated {ratings['unrated']:,}")
+    axes.set_xlabel("rating")
+    axes.set_ylabel("examples")
+
+
+def _single_axes(figure: Any) -> Any:
+    figure.set_size_inches(7.5, 3.6)
+    return figure.subplots()
+
+
+def _range_label(b: Mapping[str, Any]) -> str:
+    """The whole numbers of a bin."""
+    return f"{b['from']:,}" + (f"–{b['to']:,}" if b["to"] != b["from"] else "")
+
+
+def _bars(
+    axes: Any,
+    bins: Sequence[Mapping[str, Any]],
+    label: Callable[[Mapping[str, Any]], str],
+    colour: str,
+) -> None:
+    axes.bar(range(len(bins)), [b["count"] for b in bins], width=0.9, color=colour)
+    _ticks(axes, [label(b) for b in bins])
+
+
+def _ticks(axes: Any, labels: Sequence[str]) -> None:
+    many = len(labels) > 8
+    axes.set_xticks(
+        range(len(labels)),
+        labels,
+        rotation=45 if many else 0,
+        ha="right" if many else "center",
+        rotation_mode="anchor",
+    )
+    axes.yaxis.get_major_locator().set_params(integer=True)

@@ -1,0 +1,175 @@
+"""Examples that others made, from a local file or a hub data set: the recipe `import`.
+
+A row that cannot be used is dropped by a rule and listed; what is wrong with the file as a whole is
+an error. Rows without an id column are called import_0, import_1 and so on, by their number in what
+was read, so that an example is found again in its file.
+"""
+
+import json
+import random
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from harness.artefact.call import StageCall
+from harness.data import tables
+from harness.data.conversations import MARKS
+from harness.data.tables import Row, Table
+from harness.errors import InputError
+from harness.gen import layouts
+from harness.gen.dataset import DROPPED, DatasetExample, Filter, Lineage
+from harness.gen.layouts import TableLayout, Unusable
+from harness.gen.recipe import RecipeResult
+from harness.gen.recipes.importing import ImportGen
+from harness.spec.hub import Sample
+
+RECIPE = "import"
+
+
+def make(call: StageCall, gen: ImportGen, input_examples: list[DatasetExample]) -> RecipeResult:
+    """The usable rows of the file (`gen.file`) or the data set (`call.inputs["hub"]`), or a sample.
+
+    Raises:
+        InputError: it cannot be read, its columns fit no layout, two rows have the same id, or the
+            sample is larger than what there is.
+    """
+    return import_table(_read(call, gen), gen)
+
+
+def import_table(table: Table, gen: ImportGen) -> RecipeResult:
+    """The usable rows of a table, or a sample. Raises InputError as `make`."""
+    layout = layouts.find(table, gen.columns, gen.kind)
+    layout, notes = layouts.settle(layout, gen.columns, table)
+    if "id" in layout.columns:
+        _check_ids(table, layout)
+    result = _take(table, layout, gen)
+    result.notes = notes + result.notes
+    result.used = {
+        **table.used,
+        "rows": len(table.rows),
+        "layout": layout.name,
+        "columns": layout.columns,
+        "columns_unused": [c for c in table.columns if c not in layout.columns.values()],
+    }
+    if gen.sample is not None and result.examples:
+        _draw(result, gen.sample)
+    return result
+
+
+def _read(call: StageCall, gen: ImportGen) -> Table:
+    if gen.hub is not None:
+        return tables.read_hub(Path(call.inputs["hub"]), gen.hub, call.folder, wanted(gen))
+    assert gen.file is not None
+    return tables.read_files(Path(gen.file.path), wanted(gen))
+
+
+def wanted(gen: ImportGen) -> set[str]:
+    """The columns that can be of use."""
+    return {
+        *gen.columns.model_dump(exclude_none=True).values(),
+        *chain(*layouts.USUAL.values(), *layouts.OWN_FIELDS.values()),
+        layouts.UNTRAINED,
+        *MARKS,
+    }
+
+
+def _take(table: Table, layout: TableLayout, gen: ImportGen) -> RecipeResult:
+    rows = Filter(RECIPE, "rows")
+    result = RecipeResult([], [rows])
+    several = unanswered = 0
+    for number, row in enumerate(table.rows):
+        rows.proposed += 1
+        name = f"{RECIPE}_{number}"
+        try:
+            if "id" in layout.columns:
+                name = layouts.as_id(layout.cell(row.fields, "id"))
+            draft = layouts.read_row(layout, row.fields, gen.turns)
+        except Unusable as e:
+            rows.dropped[e.rule] += 1
+            where = {"step": RECIPE, "rule": e.rule, "id": name, **row.at}
+            result.dropped.append({**where, **_content(layout, row)})
+            continue
+        several += draft.has_several
+        unanswered += draft.is_unanswered
+        result.examples.append(draft.example.after(Lineage(RECIPE, RECIPE), id=name))
+    rows.kept = len(result.examples)
+    result.counts = {"of_several_turns": several, "unanswered_last_turns": unanswered}
+    result.notes = list(_notes(gen, rows, several, unanswered))
+    return result
+
+
+def _notes(gen: ImportGen, rows: Filter, several: int, unanswered: int) -> Iterator[str]:
+    if rows.dropped:
+        yield drop_note(rows)
+    if several and gen.turns in ("first", "last"):
+        yield (
+            f"{several} of {rows.kept} conversations have several turns, of which the {gen.turns} "
+            f"exchange alone was taken (turns: {gen.turns})"
+        )
+    if unanswered:
+        yield f"of {unanswered} conversations a last question without an answer was left out"
+    if rows.dropped["same_first_answer"]:
+        yield (
+            f"{rows.dropped['same_first_answer']} rows were dropped because chosen and rejected "
+            "differ only in a later turn; turns: last or turns: history keeps them"
+        )
+
+
+def drop_note(rows: Filter) -> str:
+    """What the run says of dropped rows."""
+    dropped = f"{rows.dropped.total()} of {rows.proposed} rows were dropped ({rows.tally()})"
+    return f"{dropped}; {DROPPED} lists them"
+
+
+def _check_ids(table: Table, layout: TableLayout) -> None:
+    rows_by_id: dict[str, Row] = {}
+    for row in table.rows:
+        try:
+            name = layouts.as_id(layout.cell(row.fields, "id"))
+        except Unusable:
+            continue
+        first = rows_by_id.setdefault(name, row)
+        if first is not row:
+            raise InputError(
+                f"{row.place}: the id {name!r} is also that of {first.place}",
+                "Make the ids unique, or name another column in gen.columns.id.",
+            )
+
+
+def _content(layout: TableLayout, row: Row) -> dict[str, Any]:
+    return {
+        field: _plain(row.fields[column])
+        for field, column in layout.columns.items()
+        if field != "id" and column in row.fields
+    }
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: a Parquet file may also hold dates and bytes."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.loads(json.dumps(value, default=str))
+
+
+def _draw(result: RecipeResult, sample: Sample) -> None:
+    """Keep a sample of the usable rows, in the file's order."""
+    usable = result.examples
+    if sample.k > len(usable):
+        [rows] = result.filters
+        raise InputError(
+            f"gen.sample asks for {sample.k} examples, and {len(usable)} of the {rows.proposed} rows "
+            f"can be used (dropped: {rows.tally()})",
+            "Lower gen.sample.k, or leave the sample out.",
+        )
+    drawn = set(random.Random(sample.seed).sample(range(len(usable)), sample.k))
+    step = Filter("sample", "examples", proposed=len(usable), kept=sample.k)
+    step.dropped["not_drawn"] = len(usable) - sample.k
+    result.filters.append(step)
+    result.dropped += [
+        {"step": "sample", "rule": "not_drawn", "id": example.id}
+        for number, example in enumerate(usable)
+        if number not in drawn
+    ]
+    result.examples = [usable[number] for number in sorted(drawn)]
+    result.seeds = {"gen": sample.seed}

@@ -1,0 +1,49 @@
+"""The seed tasks alone, a control: what a method of making more data has to beat."""
+
+from pathlib import Path
+
+from harness.artefact.call import StageCall
+from harness.errors import InputError
+from harness.gen.dataset import DatasetExample, Filter
+from harness.gen.recipe import RecipeResult
+from harness.gen.recipes.seeds_only import SeedsGen
+from harness.gen.seeds import read_seeds
+
+RECIPE = "seeds_only"
+
+
+def make(call: StageCall, gen: SeedsGen, input_examples: list[DatasetExample]) -> RecipeResult:
+    """Each seed task with its first instance, or with every one of them.
+
+    Raises:
+        InputError: the file cannot be read or has faulty lines, or a further instance would be
+            called as another seed is.
+    """
+    seeds = read_seeds(Path(gen.seeds.path))
+    result = RecipeResult([], [Filter("seeds", "instances")], counts={"seeds": len(seeds)})
+    [step] = result.filters
+    for seed in seeds:
+        for number in range(len(seed.instances)):
+            example = seed.example(RECIPE, number)
+            step.proposed += 1
+            if number == 0 or gen.all_instances:
+                result.examples.append(example)
+                continue
+            step.dropped["further_instance"] += 1
+            content = {"instruction": example.instruction, "input": example.input}
+            at = {"step": "seeds", "rule": "further_instance", "id": example.id}
+            result.dropped.append({**at, **content, "output": example.output})
+    step.kept = len(result.examples)
+    _check_ids(result.examples)
+    return result
+
+
+def _check_ids(examples: list[DatasetExample]) -> None:
+    ids: set[str] = set()
+    for example in examples:
+        if example.id in ids:
+            raise InputError(
+                f"the id {example.id!r} of a seed task is also that of another one's instance",
+                "Rename the seed task, or leave out all_instances.",
+            )
+        ids.add(example.id)

@@ -1,0 +1,142 @@
+"""Self-Instruct's four steps."""
+
+from math import ceil
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from harness.artefact.estimate import (
+    TOKENS_PER_INSTRUCTION,
+    TOKENS_PER_TASK,
+    Estimate,
+    count_records,
+    count_tokens,
+    estimate_calls,
+)
+from harness.artefact.keys import Files
+from harness.gen.spec import InstructionFilter, Taught
+from harness.spec.base import Count, Data, Sampling, Seed, Spec, TextFile, with_fields
+
+
+class Instructions(Spec):
+    """Self-Instruct's first step: new instructions from examples of old ones."""
+
+    count: Count
+    """Machine-made instructions to reach; the last round's are all kept."""
+    prompt: Annotated[TextFile, with_fields("examples", "next")]
+    """Template with {examples} (a numbered list) and {next} (the number that comes next)."""
+    shown: Count = 8
+    """Instructions in a prompt."""
+    machine_shown: Annotated[int, Field(ge=0)] = 2
+    """At most so many of them machine-made; the rest are seeds."""
+    requests_per_round: Count = 5
+    max_requests: Count | None = None
+    """Where to stop when too few replies hold anything new; left open: 20 + 4 times the ideal."""
+    filter: InstructionFilter = InstructionFilter()
+    sampling: Sampling = Sampling(
+        temperature=0.7,
+        top_p=0.5,
+        max_tokens=1024,
+        frequency_penalty=0.0,
+        presence_penalty=2.0,
+        stop=["\n\n", "\n16", "16.", "16 ."],
+    )
+    seed: Seed = 42
+
+
+class Classification(Spec):
+    """Self-Instruct's second step: is a task a classification task?"""
+
+    prompt: Annotated[TextFile, with_fields("instruction")]
+    sampling: Sampling = Sampling(temperature=0.0, top_p=0.0, max_tokens=3, stop=["\n", "Task"])
+
+
+class Instances(Spec):
+    """Self-Instruct's third step: inputs and outputs for each instruction.
+
+    Classification tasks are asked for their labels first, so that these are not all the same.
+    """
+
+    output_first: Annotated[TextFile, with_fields("instruction")]
+    """For classification tasks."""
+    input_first: Annotated[TextFile, with_fields("instruction")]
+    """For all others."""
+    batch: Count = 5
+    """Tasks in file order that share a limit: upstream's requests held several prompts."""
+    max_tokens: Count | None = 350
+    """null: no limit is sent."""
+    max_tokens_classification: Count | None = 300
+    """For each task of a batch that holds a classification task."""
+    sampling: Sampling = Sampling(
+        temperature=0.0, top_p=0.0, presence_penalty=1.5, stop=["Example 6", "Task:"]
+    )
+    tasks: Literal["all", "classification", "generation"] = "all"
+    """Which of the instructions are given instances."""
+
+
+class Encodings(Spec):
+    """Prompt forms, one of which is drawn for each example; they are written to prompts.jsonl."""
+
+    with_input: Annotated[
+        list[Annotated[TextFile, with_fields("instruction", "input")]], Field(min_length=1)
+    ]
+    without_input: Annotated[
+        list[Annotated[TextFile, with_fields("instruction")]], Field(min_length=1)
+    ]
+
+
+class Prepare(Spec):
+    """Self-Instruct's fourth step: replies taken apart, filtered, sampled, shuffled."""
+
+    max_instances: Count = 5
+    """Instances kept of one task, drawn from those that passed the filters."""
+    encodings: Encodings | None = None
+    seed: Seed = 123
+
+
+class SelfInstructGen(Taught):
+    """Self-Instruct's four steps (arXiv 2212.10560); defaults from self-instruct 0b26ccaa, but the
+    teacher and the wording of the prompts."""
+
+    recipe: Literal["self_instruct"] = "self_instruct"
+    api: Literal["chat", "completion"] = "chat"
+    """How the teacher is asked: chat completions, or text completions as upstream."""
+    seeds: Data
+    """Seed tasks in Self-Instruct's JSONL format."""
+    classification_seeds_only: bool = False
+    """Only classification tasks among the seeds are shown, and compared with."""
+    instructions: Instructions
+    classification: Classification
+    instances: Instances
+    prepare: Prepare = Prepare()
+    include_seeds: bool = True
+    """Whether the seed tasks themselves stand in the data set."""
+
+
+INSTRUCTIONS_PER_REPLY = 8
+"""Of Self-Instruct's requests, before its filters."""
+
+
+KEPT_SHARE = 0.5
+"""Of new instructions, after the filters."""
+
+
+def estimate_self_instruct(gen: SelfInstructGen, files: Files, examples: int) -> Estimate:
+    step = gen.instructions
+    rounds = ceil(step.count / (INSTRUCTIONS_PER_REPLY * KEPT_SHARE))
+    listing = estimate_calls(
+        rounds,
+        count_tokens(step.prompt) + step.shown * TOKENS_PER_INSTRUCTION,
+        INSTRUCTIONS_PER_REPLY * TOKENS_PER_INSTRUCTION,
+    )
+    kind = estimate_calls(
+        step.count, count_tokens(gen.classification.prompt) + TOKENS_PER_INSTRUCTION, 1
+    )
+    seeds = count_records(gen.seeds, files) if gen.include_seeds else 0
+    filled = estimate_calls(
+        step.count,
+        count_tokens(gen.instances.input_first) + TOKENS_PER_INSTRUCTION,
+        2 * TOKENS_PER_TASK,
+        step.count + seeds,
+    )
+    return listing + kind + filled

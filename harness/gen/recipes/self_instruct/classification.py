@@ -1,0 +1,70 @@
+"""Self-Instruct's second step: is a task a classification task?"""
+
+from collections.abc import Sequence
+
+from harness.gen.dataset import Filter, Lineage
+from harness.gen.recipes.self_instruct import SelfInstructGen
+from harness.gen.recipes.self_instruct.parse import read_classification
+from harness.gen.recipes.self_instruct.steps import (
+    RECIPE,
+    GeneratedTask,
+    Request,
+    StepResult,
+    gather,
+)
+from harness.llm.client import Client
+from harness.llm.progress import Progress
+from harness.llm.prompt import fill
+from harness.llm.reply import Reply
+
+NAME = "classification"
+
+
+async def classify(
+    client: Client, gen: SelfInstructGen, tasks: Sequence[GeneratedTask]
+) -> tuple[StepResult, list[GeneratedTask]]:
+    """The tasks that `instances.tasks` asks for, with their kinds.
+
+    A reply that is neither yes nor no is counted as unclear and, as upstream, taken as no.
+    """
+    step = StepResult(f"{NAME}.jsonl", Filter(NAME, "tasks", proposed=len(tasks)))
+    step.counts = {"classification_tasks": 0, "unclear_classifications": 0}
+    progress = Progress(NAME, len(tasks), "tasks")
+    replies = await gather(client, gen, [_request(gen, task) for task in tasks], progress)
+    sorted_ = [_sort(gen, step, *pair) for pair in zip(tasks, replies, strict=True)]
+    chosen = [task for task in sorted_ if gen.instances.tasks in ("all", _kind(task))]
+    step.filter.kept = len(chosen)
+    return step, chosen
+
+
+def _request(gen: SelfInstructGen, task: GeneratedTask) -> Request:
+    prompt = fill(gen.classification.prompt.text, {"instruction": task.instruction})
+    return Request(prompt, gen.classification.sampling.model_dump(exclude_none=True))
+
+
+def _sort(
+    gen: SelfInstructGen, step: StepResult, task: GeneratedTask, reply: Reply
+) -> GeneratedTask:
+    answer = read_classification(reply.text, gen.api == "chat")
+    lineage = (*task.lineage, Lineage(RECIPE, NAME, (reply.request,)))
+    task = task._replace(lineage=lineage, is_classification=answer is True)
+    step.counts["classification_tasks"] += answer is True
+    step.counts["unclear_classifications"] += answer is None
+    step.rows.append(
+        {
+            "id": task.id,
+            "instruction": task.instruction,
+            "is_classification": task.is_classification,
+            "unclear": answer is None,
+            "reply": reply.text,
+            "request": reply.request,
+        }
+    )
+    if gen.instances.tasks not in ("all", _kind(task)):
+        rule = f"{_kind(task)}_task"
+        step.drop(rule, reply.request, id=task.id, instruction=task.instruction)
+    return task
+
+
+def _kind(task: GeneratedTask) -> str:
+    return "classification" if task.is_classification else "generation"

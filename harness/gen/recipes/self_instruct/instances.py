@@ -1,0 +1,88 @@
+"""Self-Instruct's third step: inputs and outputs for each instruction."""
+
+from collections.abc import Iterator, Sequence
+
+from harness.gen.dataset import DatasetExample, Filter, Lineage
+from harness.gen.recipes.self_instruct import SelfInstructGen
+from harness.gen.recipes.self_instruct.parse import read_instances
+from harness.gen.recipes.self_instruct.steps import (
+    RECIPE,
+    GeneratedTask,
+    Request,
+    StepResult,
+    gather,
+)
+from harness.llm.client import Client
+from harness.llm.progress import Progress
+from harness.llm.prompt import fill
+from harness.llm.reply import Reply
+
+NAME = "instances"
+
+
+async def instantiate(
+    client: Client, gen: SelfInstructGen, tasks: Sequence[GeneratedTask]
+) -> tuple[StepResult, list[list[DatasetExample]]]:
+    """The good instances of each task."""
+    step = StepResult(f"{NAME}.jsonl", Filter(NAME, NAME))
+    progress = Progress(NAME, len(tasks), "tasks")
+    replies = await gather(client, gen, _requests(gen, tasks), progress)
+    instances = [
+        list(_examples(gen, step, task, reply)) for task, reply in zip(tasks, replies, strict=True)
+    ]
+    step.rows = [
+        {
+            "id": task.id,
+            "instruction": task.instruction,
+            "is_classification": task.is_classification,
+            "reply": reply.text,
+            "finish_reason": reply.finish_reason,
+            "request": reply.request,
+        }
+        for task, reply in zip(tasks, replies, strict=True)
+    ]
+    step.counts["tasks_without_instance"] = sum(not examples for examples in instances)
+    return step, instances
+
+
+def _requests(gen: SelfInstructGen, tasks: Sequence[GeneratedTask]) -> Iterator[Request]:
+    settings = gen.instances
+    sampling = settings.sampling.model_dump(exclude_none=True)
+    for start in range(0, len(tasks), settings.batch):
+        batch = tasks[start : start + settings.batch]
+        most = settings.max_tokens
+        if any(task.is_classification for task in batch):
+            most = settings.max_tokens_classification
+        for task in batch:
+            template = settings.output_first if task.is_classification else settings.input_first
+            prompt = fill(template.text, {"instruction": task.instruction})
+            yield Request(prompt, sampling | ({} if most is None else {"max_tokens": most}))
+
+
+def _examples(
+    gen: SelfInstructGen, step: StepResult, task: GeneratedTask, reply: Reply
+) -> Iterator[DatasetExample]:
+    lineage = (*task.lineage, Lineage(RECIPE, NAME, (reply.request,)))
+    instances = read_instances(reply, task.is_classification, gen.api == "chat")
+    for index, (input_text, output, rule) in enumerate(instances):
+        name = f"{task.id}_{index}"
+        step.filter.proposed += 1
+        if rule is not None:
+            step.drop(
+                rule,
+                reply.request,
+                id=name,
+                instruction=task.instruction,
+                input=input_text,
+                output=output,
+            )
+            continue
+        step.filter.kept += 1
+        yield DatasetExample(
+            name,
+            task.instruction,
+            input_text,
+            output,
+            is_classification=task.is_classification,
+            lineage=lineage,
+        )

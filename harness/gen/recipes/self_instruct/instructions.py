@@ -1,0 +1,171 @@
+"""Self-Instruct's first step: new instructions from examples of old ones."""
+
+import math
+import random
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from harness.gen import filters
+from harness.gen.dataset import Filter, Lineage
+from harness.gen.recipes.self_instruct import SelfInstructGen
+from harness.gen.recipes.self_instruct.parse import collapse, read_instructions
+from harness.gen.recipes.self_instruct.steps import (
+    RECIPE,
+    GeneratedTask,
+    Request,
+    StepResult,
+    gather,
+)
+from harness.gen.seeds import Seed, is_unicode
+from harness.gen.similarity import Pool
+from harness.llm.client import Client
+from harness.llm.progress import Progress
+from harness.llm.prompt import fill
+from harness.llm.reply import Reply
+
+NAME = "instructions"
+PER_REPLY = 7
+"""Instructions in an ideal reply: eight are shown, and the published stops end it at number 16."""
+
+
+async def instruct(
+    client: Client, gen: SelfInstructGen, seeds: Sequence[Seed]
+) -> tuple[StepResult, list[GeneratedTask]]:
+    """New instructions, `count` of them unless `max_requests` end it before.
+
+    `seeds`: those that are shown and compared with, at least `shown`.
+    """
+    harvest = InstructionHarvest(gen, seeds)
+    progress = Progress(NAME, gen.instructions.count, NAME)
+    while not harvest.is_done:
+        harvest.take(await gather(client, gen, harvest.next_round()))
+        dropped = harvest.step.filter.dropped.total()
+        progress.show(len(harvest.tasks), requests=harvest.requests, dropped=dropped)
+    harvest.step.counts |= {
+        "wanted": gen.instructions.count,
+        "instruction_requests": harvest.requests,
+    }
+    return harvest.step, harvest.tasks
+
+
+class _ListedInstruction(NamedTuple):
+    """An instruction that can be shown and is compared with: a seed's or a new one."""
+
+    id: str
+    instruction: str
+
+
+class InstructionHarvest:
+    """The instructions that the replies gave, and what became of each candidate."""
+
+    def __init__(self, gen: SelfInstructGen, seeds: Sequence[Seed]) -> None:
+        self.gen, self.settings = gen, gen.instructions
+        self.tasks: list[GeneratedTask] = []
+        self.requests = 0
+        self.step = StepResult(f"{NAME}.jsonl", Filter(NAME, NAME))
+        self._round: list[list[_ListedInstruction]] = []
+        self._seeds = [_ListedInstruction(seed.id, seed.instruction) for seed in seeds]
+        self._instructions = list(self._seeds)
+        self._texts = {seed.instruction for seed in seeds}
+        self._pool = Pool()
+        self._pool.extend(seed.instruction for seed in seeds)
+
+    @property
+    def limit(self) -> int:
+        """Requests after which it ends, however few instructions there are."""
+        ideal = math.ceil(self.settings.count / PER_REPLY)
+        return self.settings.max_requests or 20 + 4 * ideal
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.tasks) >= self.settings.count or self.requests >= self.limit
+
+    def next_round(self) -> list[Request]:
+        """The next requests. Each depends on its number and on the rounds before, not on its own."""
+        end = min(self.requests + self.settings.requests_per_round, self.limit)
+        numbers = range(self.requests, end)
+        self._round = [self._draw(number) for number in numbers]
+        return [
+            self._request(n, examples) for n, examples in zip(numbers, self._round, strict=True)
+        ]
+
+    def take(self, replies: Sequence[Reply]) -> None:
+        """Sort the replies to the last round's requests, in the order of the requests."""
+        for reply, examples in zip(replies, self._round, strict=True):
+            self.requests += 1
+            lineage = Lineage(
+                RECIPE, NAME, (reply.request,), tuple(example.id for example in examples)
+            )
+            rule, pieces = read_instructions(reply, len(examples) + 1, self.gen.api == "chat")
+            for index, piece in enumerate(pieces):
+                self._sort(rule, piece, index, lineage)
+
+    def _draw(self, number: int) -> list[_ListedInstruction]:
+        rng = random.Random(f"{self.settings.seed}/{number}")
+        new = self._instructions[len(self._seeds) :]
+        most = min(self.settings.machine_shown, self.settings.shown, len(new))
+        examples = rng.sample(new, most) + rng.sample(self._seeds, self.settings.shown - most)
+        rng.shuffle(examples)
+        return examples
+
+    def _request(self, number: int, examples: Sequence[_ListedInstruction]) -> Request:
+        numbered_list = _numbered(example.instruction for example in examples)
+        sampling = self.settings.sampling.model_dump(exclude_none=True)
+        if "seed" in sampling:
+            sampling["seed"] += number
+        parts = {"examples": numbered_list, "next": str(len(examples) + 1)}
+        return Request(fill(self.settings.prompt.text, parts), sampling)
+
+    def _sort(self, rule: str | None, piece: str, index: int, lineage: Lineage) -> None:
+        self.step.filter.proposed += 1
+        # As upstream: `capitalize` also lowers everything after the first letter.
+        instruction = piece if rule else collapse(piece).capitalize()
+        why: dict[str, Any] = {}
+        if rule is None:
+            rule, why = self._fault(instruction)
+        if rule is None:
+            self._keep(instruction, lineage)
+        else:
+            self.step.drop(rule, lineage.requests[0], index=index, **why, instruction=instruction)
+
+    def _fault(self, instruction: str) -> tuple[str | None, dict[str, Any]]:
+        """The first rule that drops the instruction, and what there is to say about it."""
+        if not is_unicode(instruction):
+            return "unparsable", {}
+        rule = filters.fault(instruction, self.settings.filter)
+        if rule is not None:
+            return rule, {}
+        if instruction in self._texts:
+            return "repeated", {}
+        nearest = self._pool.nearest_above(instruction, self.settings.filter.max_similarity)
+        if nearest is not None:
+            return "similar", {
+                "similarity": nearest[0],
+                "similar_to": self._instructions[nearest[1]].id,
+            }
+        return None, {}
+
+    def _keep(self, instruction: str, lineage: Lineage) -> None:
+        nearest, mean = self._pool.nearest(instruction)
+        task = GeneratedTask(f"generated_{len(self.tasks)}", instruction, (lineage,))
+        self.step.rows.append(
+            {
+                "id": task.id,
+                "instruction": instruction,
+                "most_similar": {self._instructions[i].instruction: score for i, score in nearest},
+                "avg_similarity_score": mean,
+                "request": lineage.requests[0],
+                "shown": list(lineage.seeds),
+            }
+        )
+        self.step.filter.kept += 1
+        self.tasks.append(task)
+        self._instructions.append(_ListedInstruction(task.id, instruction))
+        self._texts.add(instruction)
+        self._pool.add(instruction)
+
+
+def _numbered(instructions: Iterable[str]) -> str:
+    """The list in a prompt: each on a line, white space collapsed and colons at its end removed."""
+    lines = (collapse(text).rstrip(":") for text in instructions)
+    return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))

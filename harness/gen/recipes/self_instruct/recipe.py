@@ -1,0 +1,97 @@
+"""Self-Instruct's recipe (arXiv 2212.10560): a teacher grows a list of instructions from seeds, says
+of each whether it is a classification task, and writes instances for it.
+
+What it does, and the option of SelfInstructGen that governs it; each step leaves its own file:
+1. instructions.jsonl: each request shows `instructions.shown` instructions, at most
+   `machine_shown` of them from earlier rounds, and asks for more; a candidate is dropped by
+   harness.gen.filters' rules, as a repeat, or above `filter.max_similarity`. It ends with the round
+   that reaches `count`, or after `max_requests`. With `classification_seeds_only`, only the
+   classification tasks among the seeds are shown and compared with;
+2. classification.jsonl: what is neither yes nor no is counted as unclear and taken as no;
+3. instances.jsonl: the raw replies; `instances.tasks` restricts it to one kind of task;
+4. data.jsonl: replies taken apart, filtered, `prepare.max_instances` of a task drawn, shuffled;
+   prompts.jsonl where `prepare.encodings` are given.
+
+Requests of a round (of steps 2 and 3: all) go out together, and their replies are taken in the order
+of the requests. A stage that was stopped asks again for what it lacks only: the transcript has the
+rest. `instructions.sampling.seed`, where given, grows by one with each request.
+
+Raises InputError for faulty or too few seeds and what harness.llm.client raises.
+"""
+
+import asyncio
+from pathlib import Path
+
+from harness.artefact.call import StageCall
+from harness.gen.dataset import DatasetExample, write_rows
+from harness.gen.recipe import RecipeResult
+from harness.gen.recipes.self_instruct import SelfInstructGen
+from harness.gen.recipes.self_instruct.classification import classify
+from harness.gen.recipes.self_instruct.instances import instantiate
+from harness.gen.recipes.self_instruct.instructions import instruct
+from harness.gen.recipes.self_instruct.prepare import PROMPTS, encode, prepare
+from harness.gen.recipes.self_instruct.steps import RECIPE, StepResult
+from harness.gen.seeds import Seed, check_seeds, classification, read_seeds
+from harness.llm.progress import Progress
+from harness.llm.stage_calls import open_client
+
+
+def make(
+    call: StageCall, gen: SelfInstructGen, input_examples: list[DatasetExample]
+) -> RecipeResult:
+    """The seeds, where wanted, and the instances that the teacher wrote."""
+    seeds = read_seeds(Path(gen.seeds.path))
+    check_seeds(gen, seeds)
+    prompt_seeds = classification(seeds) if gen.classification_seeds_only else seeds
+    result = RecipeResult(
+        [], seeds={"instructions": gen.instructions.seed, "prepare": gen.prepare.seed}
+    )
+    asyncio.run(_make(call, gen, prompt_seeds, result))
+    if result.examples and gen.include_seeds:
+        instances = [seed.example(RECIPE, i) for seed in seeds for i in range(len(seed.instances))]
+        result.counts["seeds"] = len(instances)
+        result.examples = instances + result.examples
+    if gen.prepare.encodings is not None:
+        rows = encode(result.examples, gen.prepare.encodings, gen.prepare.seed)
+        result.counts["prompts"] = len(rows)
+        write_rows(call.folder / PROMPTS, rows)
+        result.files.append(PROMPTS)
+    return result
+
+
+async def _make(
+    call: StageCall, gen: SelfInstructGen, seeds: list[Seed], result: RecipeResult
+) -> None:
+    """The four steps, one after the other; `seeds` are those to show."""
+    async with open_client(call, gen.teacher, gen.transcript) as result.client:
+        step, tasks = await instruct(result.client, gen, seeds)
+        _note(call, result, step)
+        if len(tasks) < gen.instructions.count:
+            result.notes.append(_short(gen, step))
+        if not tasks:
+            return
+        step, tasks = await classify(result.client, gen, tasks)
+        _note(call, result, step)
+        step, instances = await instantiate(result.client, gen, tasks)
+        _note(call, result, step)
+    step, result.examples = prepare(instances, gen.prepare)
+    Progress("prepare", step.filter.proposed, "instances").show(step.filter.proposed)
+    result.filters.append(step.filter)
+    result.dropped += step.dropped
+
+
+def _note(call: StageCall, result: RecipeResult, step: StepResult) -> None:
+    """Write a finished step's file, and put down what it did."""
+    write_rows(call.folder / step.file, step.rows)
+    result.files.append(step.file)
+    result.filters.append(step.filter)
+    result.dropped += step.dropped
+    result.counts |= step.counts
+
+
+def _short(gen: SelfInstructGen, step: StepResult) -> str:
+    return (
+        f"{step.filter.kept} of {gen.instructions.count} instructions after "
+        f"{step.counts['instruction_requests']} requests, gen.instructions.max_requests' limit; "
+        f"dropped: {step.filter.tally()}"
+    )

@@ -1,0 +1,113 @@
+"""The gen stage: one step that makes a data set or works on one.
+
+A recipe is a module with `make(call, gen, input_examples) -> RecipeResult`; here its result becomes
+the artefact: data.jsonl, dropped.jsonl, the transcript, the step's own files and the data card.
+"""
+
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from harness.artefact.call import MANIFEST, TRANSCRIPT, StageCall, StageResult
+from harness.errors import HarnessError
+from harness.gen import dataset
+from harness.gen.dataset import DATA, DROPPED, DatasetExample
+from harness.gen.recipe import RecipeResult
+from harness.gen.recipes.rate import RateGen
+from harness.gen.recipes.union import Gen
+
+MODULES = {
+    "alpaca": "harness.gen.recipes.alpaca.recipe",
+    "self_instruct": "harness.gen.recipes.self_instruct.recipe",
+    "naive": "harness.gen.recipes.naive.recipe",
+    "expand": "harness.gen.recipes.expand.recipe",
+    "rate": "harness.gen.recipes.rate.recipe",
+    "select": "harness.gen.recipes.choose.recipe",
+    "random_k": "harness.gen.recipes.choose.recipe",
+    "longest_k": "harness.gen.recipes.choose.recipe",
+    "seeds_only": "harness.gen.recipes.seeds_only.recipe",
+    "import": "harness.gen.recipes.importing.recipe",
+}
+
+
+def run(call: StageCall) -> StageResult:
+    """Carry out the step that `call.params["gen"]` asks for, on the data set of `call.inputs`."""
+    from harness.gen.card import card
+
+    gen: Gen = TypeAdapter(Gen).validate_python(call.params["gen"])
+    recipe = importlib.import_module(MODULES[gen.recipe])
+    input_examples = dataset.read(Path(call.inputs["data"]) / DATA) if "data" in call.inputs else []
+    result: RecipeResult = recipe.make(call, gen, input_examples)
+    for step in result.filters:
+        step.check()
+    dataset.write_rows(call.folder / DROPPED, result.dropped)
+    if not result.examples:
+        raise _nothing_kept(call, result)
+    client = result.client
+    simulated = _simulated_before(call)
+    if client is not None and client.simulated:
+        simulated.add("judge" if isinstance(gen, RateGen) else "teacher")
+        result.examples = [_marked(example) for example in result.examples]
+    if any(example.simulated for example in result.examples) and not simulated:
+        simulated.add("teacher")  # an imported file's rows say so
+    dataset.write_rows(call.folder / DATA, (e.row() for e in result.examples))
+    cards = card.write(call, gen.recipe, result, bool(simulated))
+    return StageResult(
+        keep=[DATA, DROPPED, *([TRANSCRIPT] if client else []), *result.files, *cards],
+        counts=_counts(result),
+        used={**result.used, **({"served_models": client.served_models} if client else {})},
+        seeds=result.seeds,
+        cost=client.cost() if client else {},
+        simulated=sorted(simulated),
+        notes=result.notes + _notes(result),
+    )
+
+
+def _marked(example: DatasetExample) -> DatasetExample:
+    """The example, said to be simulated where this step asked for it."""
+    has_request = bool(example.lineage and example.lineage[-1].requests)
+    return dataclasses.replace(example, simulated=True) if has_request else example
+
+
+def _simulated_before(call: StageCall) -> set[str]:
+    """What was simulated in the data set that this step works on."""
+    if "data" not in call.inputs:
+        return set()
+    manifest = Path(call.inputs["data"]) / MANIFEST
+    return set(json.loads(manifest.read_text(encoding="utf-8"))["simulated"])
+
+
+def _counts(result: RecipeResult) -> dict[str, int]:
+    counts = dict(result.counts)
+    for step in result.filters:
+        at = f"{step.step}_" if len(result.filters) > 1 else ""
+        counts[f"{at}proposed"] = step.proposed
+        counts |= {f"{at}dropped_{rule}": n for rule, n in sorted(step.dropped.items())}
+        counts[f"{at}kept"] = step.kept
+    return {**counts, "examples": len(result.examples)}
+
+
+def _notes(result: RecipeResult) -> list[str]:
+    models = result.client.served_models if result.client else []
+    return [f"the replies came from {', '.join(models)}"] if len(models) > 1 else []
+
+
+def _nothing_kept(call: StageCall, result: RecipeResult) -> HarnessError:
+    tallies = "; ".join(
+        f"{s.step}: {s.proposed} {s.unit}, dropped {s.tally()}" for s in result.filters
+    )
+    where = f"see {call.folder / DROPPED}. "
+    if result.client is None:
+        return HarnessError(
+            f"no example is left ({tallies})", where + "Correct this step in the spec"
+        )
+    return HarnessError(
+        f"the replies held nothing to keep ({tallies})",
+        where
+        + f"The same command finds the same replies in {call.folder / TRANSCRIPT}: change the "
+        f"model, its prompt or its sampling in the spec, or remove the work folder {call.folder} to "
+        "ask again",
+    )

@@ -1,0 +1,147 @@
+"""Pairwise grading's arithmetic: scores out of replies, verdicts out of scores, and position bias.
+
+A judge scores two answers, once with the model's first and once with the baseline's. An order's verdict
+is the sign of the difference, and win, tie or lose is the sign of both verdicts' sum (AlpaGasus, arXiv
+2307.08701, section 4; its released code cuts the scores to integers before, this does not).
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from harness.judge.scores import BASELINE, DRAW, MODEL, describe, position_notes
+
+Scores = tuple[float, float]
+"""Of the answer shown first, and of the one shown second."""
+Orders = tuple[Scores, Scores]
+"""What was given with the model's answer first, and with the baseline's first."""
+
+PREFERENCES = {-1: BASELINE, 0: DRAW, 1: MODEL}
+
+_FIRST_LINE = re.compile(
+    r"""
+    [\s*_`"'(\[]*                               # such as **8 7**
+    (-?[0-9]+(?:\.[0-9]+)?) \s* [,;\s] \s* (-?[0-9]+(?:\.[0-9]+)?)
+    [\s*_`"')\].]*
+    """,
+    re.VERBOSE,
+)
+
+
+def read_scores(reply: str, lowest: float, highest: float) -> Scores | None:
+    """The two scores on a reply's first line that says anything, decimals as they are.
+
+    None where that line holds anything else, or a score that is not in [lowest, highest].
+    """
+    found = _FIRST_LINE.fullmatch(reply.strip().partition("\n")[0])
+    if found is None:
+        return None
+    first, second = float(found[1]), float(found[2])
+    if not (lowest <= first <= highest and lowest <= second <= highest):
+        return None
+    return first, second
+
+
+def verdicts(orders: Orders) -> tuple[int, int]:
+    """Each order's verdict: 1 where the model's answer has the higher score, -1 where it has the
+    lower one, 0 for equal ones."""
+    model_first, baseline_first = orders
+    return (
+        _sign(model_first[0] - model_first[1]),
+        _sign(baseline_first[1] - baseline_first[0]),
+    )
+
+
+def preference(orders: Orders) -> float:
+    """1 where the model loses, 1.5 for a tie, 2 where it wins: by the sign of the verdicts' sum."""
+    return PREFERENCES[_sign(sum(verdicts(orders)))]
+
+
+def position_bias(graded: Sequence[Orders]) -> dict[str, Any]:
+    """How far the place decides, whichever answer stands there.
+
+    Every prompt is shown in both orders, so that how good the answers are cancels out of it: what
+    counts is the difference between a prompt's two orders.
+
+    Under the names of judge_scores.position_bias: shown_first and shown_second, the model's win rate
+    by one order's verdicts alone; their difference in percentage points; and the p_value of an
+    exact sign test, two-sided, on the prompts whose orders favour one of the places. Beside these
+    first_wins, ties, second_wins: gradings that the answer in this place won. first_minus_second:
+    mean difference of the scores by place, with its standard error. orders_differ, orders_opposed:
+    percent of prompts that got another, or the opposite, verdict in the other order. Without a
+    prompt the figures are None.
+    """
+    told = [verdicts(orders) for orders in graded]
+    signs = [_sign(first - second) for orders in graded for first, second in orders]
+    by_place = [[PREFERENCES[both[order]] for both in told] for order in (0, 1)]
+    shown = [describe(preferences) for preferences in by_place]
+    names = {"win_rate": "win_rate", "standard_error": "standard_error", "judged": "n_total"}
+    shifts = [50.0 * (first - second) for first, second in told]
+    gaps = [((a[0] - a[1]) + (b[0] - b[1])) / 2 for a, b in graded]
+    return {
+        "shown_first": {name: shown[0][theirs] for name, theirs in names.items()},
+        "shown_second": {name: shown[1][theirs] for name, theirs in names.items()},
+        "difference": _mean(shifts),
+        "p_value": _sign_test(shifts),
+        "first_wins": signs.count(1),
+        "ties": signs.count(0),
+        "second_wins": signs.count(-1),
+        "first_minus_second": _mean(gaps),
+        "first_minus_second_standard_error": _error(gaps),
+        "orders_differ": _mean([100.0 * (first != second) for first, second in told]),
+        "orders_opposed": _mean([100.0 * (first * second < 0) for first, second in told]),
+    }
+
+
+def bias_notes(bias: dict[str, Any]) -> list[str]:
+    """Position bias in words, without those that a finding has; none where nothing was graded."""
+    if bias["difference"] is None:
+        return []
+    error = bias["first_minus_second_standard_error"]
+    within = "" if error is None else f" ± {error:.2f}"
+    return [
+        *position_notes(bias),
+        f"the answer shown first scored {bias['first_minus_second']:+.2f}{within} against the other "
+        f"and won {bias['first_wins']} gradings, lost {bias['second_wins']}; "
+        f"{bias['orders_differ']:.1f} % of the prompts got another verdict in the other order",
+    ]
+
+
+def winning_score(win_rate: dict[str, Any]) -> dict[str, Any]:
+    """AlpaGasus's winning score, 1 + (wins - losses) / judged, out of the win rate's metric.
+
+    2 where every prompt is won, 0 where every one is lost: the win rate on another scale.
+    """
+    scaled = ("value", "standard_error", "lower_bound", "upper_bound")
+    return {
+        name: value / 50 if name in scaled and value is not None else value
+        for name, value in win_rate.items()
+    }
+
+
+def _sign(difference: float) -> int:
+    return (difference > 0) - (difference < 0)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def _error(values: Sequence[float]) -> float | None:
+    if len(values) < 2:
+        return None
+    mean = math.fsum(values) / len(values)
+    spread = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return math.sqrt(spread / len(values))
+
+
+def _sign_test(values: Sequence[float]) -> float | None:
+    """Two-sided exact p of as many positive values as negative ones, zeros left out; None of none."""
+    if not values:
+        return None
+    above, below = sum(value > 0 for value in values), sum(value < 0 for value in values)
+    n = above + below
+    tail = sum(math.comb(n, k) for k in range(min(above, below) + 1))
+    p_value: float = 2 * tail / 2**n
+    return min(1.0, p_value)

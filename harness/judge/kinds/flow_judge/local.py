@@ -1,0 +1,197 @@
+"""A judge model that this stage runs itself, or that vLLM serves: asked by the code that asks a row's
+model in the answer stage.
+
+`replies-1.jsonl` holds the replies to the first asking, `replies-2.jsonl` those to what was asked
+again, and so on: a replay takes every reply out of them. An interrupted run goes on from them, and
+within an asking from what the engine left in `asking-1` and so on.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from harness.answer.answer import Answer, Decoding
+from harness.answer.engine import TransformersEngine, VllmEngine
+from harness.answer.outputs import Output
+from harness.answer.prompts import Prompt
+from harness.answer.run import Answered
+from harness.artefact.call import StageCall
+from harness.errors import HarnessError, InputError
+from harness.judge.kinds.flow_judge import RubricJudge
+from harness.judge.kinds.flow_judge.judge import Replies, Told
+from harness.spec.base import Sampling
+from harness.spec.prompts import PromptSet
+from harness.spec.template import TOKENIZER, Template, load_template
+
+ANOTHER_SEED = 1_000_003
+"""Between the seeds of one asking and the next; those of replicates lie side by side."""
+TOO_LONG = "too_long"
+"""`finish_reason` where the judge's prompt leaves no room for a reply; nothing was asked."""
+
+
+@dataclass
+class _Taken:
+    """What the engines told of themselves, over all askings."""
+
+    used: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    seeds: dict[str, int] = field(default_factory=dict)
+
+    def add(self, answered: Answered) -> None:
+        self.used |= answered.used
+        self.seeds |= answered.seeds
+        self.notes = list(dict.fromkeys([*self.notes, *answered.notes]))
+        for name, value in answered.cost.items():
+            self.cost[name] = self.cost.get(name, 0) + value
+
+
+def local_replies(
+    call: StageCall,
+    judge: RubricJudge,
+    texts: Sequence[str],
+    replicate: int,
+    is_read: Callable[[str], bool],
+) -> Replies:
+    """The replies to `texts`: of each the first that can be read, or else the last.
+
+    Raises:
+        InputError: a model or template that cannot be used as it stands, or what is for endpoints.
+        HarnessError: in a replay, a reply that was not recorded; and what the engine raises.
+    """
+    _check_sampling(judge.sampling)
+    is_sampled = bool(judge.sampling.temperature)
+    prompts = [Prompt(text, "") for text in texts]
+    taken = _Taken()
+    replies: dict[int, Output] = {}
+    waiting = list(range(len(prompts)))
+    keep = []
+    for asking in range(1, (judge.asks if is_sampled else 1) + 1):
+        if not waiting:
+            break
+        path = call.folder / f"replies-{asking}.jsonl"
+        keep.append(path.name)
+        made = _read(Path(call.inputs["recorded"]) / path.name if call.replay else path)
+        if made is None and call.replay:
+            raise HarnessError(f"the recorded artefact has no {path.name} with the judge's replies")
+        if made is None:
+            seed = (judge.seed + replicate + (asking - 1) * ANOTHER_SEED) % 2**32
+            folder = call.folder / f"asking-{asking}"
+            made = _ask(call, judge, prompts, waiting, seed, folder, taken)
+        if sorted(made) != waiting:
+            raise HarnessError(
+                f"{path.name} holds the replies to other prompts than were asked about"
+            )
+        _write(path, made)
+        replies |= made
+        waiting = [index for index in waiting if not is_read(replies[index].output)]
+    seeds = {"sampling": judge.seed + replicate} if is_sampled else {}
+    return Replies(
+        [Told(replies[i].output, replies[i].finish_reason) for i in range(len(prompts))],
+        keep=keep,
+        used={"engine": judge.engine.kind, **taken.used},
+        seeds={**{f"judge_{name}": seed for name, seed in taken.seeds.items()}, **seeds},
+        cost=taken.cost,
+        simulated=["judge with random weights"] if judge.model and judge.model.random else [],
+        notes=[f"judge: {note}" for note in taken.notes],
+    )
+
+
+def _check_sampling(sampling: Sampling) -> None:
+    for name in ("presence_penalty", "frequency_penalty", "seed"):
+        if getattr(sampling, name) is not None:
+            raise InputError(
+                f"judge.sampling.{name} is for endpoints alone",
+                "A judge model of the harness's own takes its seed from judge.seed, and has no "
+                "penalties.",
+            )
+
+
+def _ask(
+    call: StageCall,
+    judge: RubricJudge,
+    prompts: Sequence[Prompt],
+    wanted: Sequence[int],
+    seed: int,
+    folder: Path,
+    taken: _Taken,
+) -> dict[int, Output]:
+    """The replies to the prompts with these numbers; `folder` is the engine's own to work in."""
+    from harness.answer.engines.endpoint import answer_by_vllm
+    from harness.answer.engines.transformers import answer_here
+
+    source, engine = judge.model, judge.engine
+    assert source is not None, "the spec gives engines of this kind a model"
+    # The judge's model goes under the name that a row's own has.
+    hub = call.inputs.get("judge_hub")
+    folder.mkdir(exist_ok=True)
+    own = replace(call, work=str(folder), inputs={} if hub is None else {"hub": hub})
+    template = judge.template or load_template(TOKENIZER)
+    lengths = _too_long(own, judge, template, [prompts[index] for index in wanted])
+    fitting = [index for at, index in enumerate(wanted) if at not in lengths]
+    made = {
+        wanted[at]: Output(wanted[at], "", TOO_LONG, 0, length) for at, length in lengths.items()
+    }
+    if not fitting:
+        return made
+    params = Answer.model_construct(
+        # No engine reads it: the prompts are the judge's own, and at hand.
+        prompts=PromptSet.model_construct(),
+        template=template,
+        engine=engine,
+        decoding=_decoding(judge.sampling, seed),
+    )
+    some = [prompts[index] for index in fitting]
+    if isinstance(engine, VllmEngine):
+        answered = answer_by_vllm(own, params, engine, source, some)
+    else:
+        assert isinstance(engine, TransformersEngine)
+        answered = answer_here(own, params, engine, source, some)
+    taken.add(answered)
+    for index, output in zip(fitting, answered.outputs, strict=True):
+        made[index] = replace(output, index=index)
+    return made
+
+
+def _too_long(
+    own: StageCall, judge: RubricJudge, template: Template, prompts: Sequence[Prompt]
+) -> dict[int, int]:
+    """Place -> tokens of the prompts that leave the judge no room for a reply."""
+    from harness.answer.encode import encode, positions_in
+    from harness.modeling.load import load_tokenizer
+
+    assert judge.model is not None
+    most = judge.engine.max_model_length if isinstance(judge.engine, VllmEngine) else None
+    limits = [limit for limit in (positions_in(judge.model, own.inputs), most) if limit is not None]
+    if not limits:
+        return {}
+    ids = encode(prompts, template, load_tokenizer(judge.model, own.inputs)).ids
+    return {at: len(one) for at, one in enumerate(ids) if len(one) >= min(limits)}
+
+
+def _decoding(sampling: Sampling, seed: int) -> Decoding:
+    given = {"top_p": sampling.top_p, "stop": sampling.stop}
+    return Decoding(
+        max_new_tokens=sampling.max_tokens,
+        temperature=sampling.temperature or 0.0,
+        seed=seed,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+
+
+def _read(path: Path) -> dict[int, Output] | None:
+    """The replies of one asking by number; None where there is no such file."""
+    if not path.exists():
+        return None
+    lines = path.read_text(encoding="ascii").splitlines()
+    outputs = [Output(**json.loads(line)) for line in lines]
+    return {output.index: output for output in outputs}
+
+
+def _write(path: Path, made: dict[int, Output]) -> None:
+    part = path.with_name(path.name + ".part")
+    lines = [json.dumps(asdict(made[index])) + "\n" for index in sorted(made)]
+    part.write_text("".join(lines), encoding="ascii")
+    part.replace(path)

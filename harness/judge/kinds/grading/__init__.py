@@ -1,0 +1,34 @@
+"""Pairwise grading with scores."""
+
+from typing import Annotated, Literal
+
+from pydantic import model_validator
+
+from harness.judge.judge import AskingJudge, Reference
+from harness.spec.base import Sampling, TextFile, with_fields
+
+
+class GradingJudge(AskingJudge):
+    """AlpaGasus's pairwise grading: two responses scored 1 to 10, once in each order. Win, tie or
+    lose is the sign of the sum of the two orders' verdicts (arXiv 2307.08701)."""
+
+    kind: Literal["grading"] = "grading"
+    system: TextFile
+    """The system message."""
+    prompt: Annotated[TextFile, with_fields("question", "answer_1", "answer_2")]
+    """Template with {question}, {answer_1} and {answer_2}; the reply's first line must hold the two
+    scores."""
+    reference: Reference
+    lowest: float = 1.0
+    highest: float = 10.0
+    """A score outside of these is none."""
+    sampling: Sampling = Sampling(temperature=0.0, max_tokens=256)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "GradingJudge":
+        if self.lowest >= self.highest:
+            raise ValueError("lowest must be below highest")
+        return self
+
+
+TOKENS_PER_GRADING = 150

@@ -1,0 +1,350 @@
+"""The judge `held_out_loss`: a model's loss on given answers, in nats a token and bits a byte.
+
+The numbers are those that the train stage gives of held-out examples (with train.tokenize: apart and
+append_end: true): the loss is over the answer's tokens with its end, what is asked comes from the same
+template, and bits a byte count the answer's own text. Losses of each example are kept in losses.jsonl,
+and every number is computed from them.
+"""
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from harness.answer.prompts import Prompt, read_prompts
+from harness.artefact.call import StageCall, StageResult
+from harness.artefact.resume import whole_lines
+from harness.common.texts import read_lines
+from harness.errors import HarnessError, InputError
+from harness.judge.kinds.held_out_loss import LossJudge
+from harness.llm.progress import Progress
+from harness.modeling.device_faults import memory_for, smaller_batch
+from harness.modeling.load import (
+    available_device,
+    device_name,
+    load_tokenizer,
+    most_positions,
+    trained_folder,
+)
+from harness.modeling.logits import last_logits
+from harness.modeling.row_model import base_of, load_row_model
+from harness.modeling.text import Encoder, Example, Tokens
+from harness.spec.model_source import ModelSource
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+LOSS, BITS = "held_out_loss", "bits_per_byte"
+LOSSES = "losses.jsonl"
+MEASURED = "measured.jsonl"
+"""In the work folder: a line for each batch that is done, a list of its examples."""
+MOST_LOGITS = 2**28
+"""Logits that are there at a time: 1 GiB in float32."""
+FEW = 30
+"""Under so many examples the standard error itself says little."""
+
+Row = dict[str, Any]
+"""index, nats, tokens, bytes (of the answer), cut; and dataset, where there are several."""
+
+
+class Encoded(NamedTuple):
+    """An example as the model reads it; the loss is over ids[start:], start > 0."""
+
+    number: int
+    ids: list[int]
+    start: int
+    bytes: int
+    cut: bool
+
+
+def run(call: StageCall, judge: LossJudge) -> StageResult:
+    """Measure the model of the call on every example.
+
+    Raises:
+        InputError: examples without answers, or the template or the model cannot be used on them.
+        HarnessError: the model's loss is no number, or nothing could be measured.
+    """
+    if call.replay:
+        recorded = Path(call.inputs["recorded"]) / LOSSES
+        rows = [json.loads(line) for line in read_lines(recorded)]
+        result = _result(call, judge, rows)
+        result.deviations += base_of(call).deviations
+        return result
+    prompts = read_prompts(judge.examples, call.inputs.get("prompts"))
+    _check_answers(prompts)
+    if judge.template is None:
+        raise InputError(
+            "the judge held_out_loss needs a template", "Give the row one, or the judge its own."
+        )
+    import torch
+
+    if judge.threads is not None:
+        torch.set_num_threads(judge.threads)
+    source = ModelSource.model_validate(call.params["model"])
+    device = available_device()
+    tokenizer = load_tokenizer(source, call.inputs)
+    encoder = Encoder(tokenizer, judge.template)
+    examples = [Example(p.asked, p.input, p.output or "", p.system, p.history) for p in prompts]
+    sequences = [
+        _sequence(tokenizer, number, tokens, example.output, judge.cutoff_length)
+        for number, (tokens, example) in enumerate(
+            zip(encoder.examples(examples), examples, strict=True)
+        )
+    ]
+    model, base = load_row_model(call, source, tokenizer, judge.precision, device)
+    _check_lengths(sequences, most_positions(model))
+
+    started = time.monotonic()
+    nats = _measure(call.folder / MEASURED, model, sequences, judge)
+    seconds = time.monotonic() - started
+    rows = []
+    for sequence, prompt in zip(sequences, prompts, strict=True):
+        tokens = len(sequence.ids) - sequence.start
+        row: Row = {"index": sequence.number, "nats": nats.get(sequence.number, 0.0)}
+        row |= {"tokens": tokens, "bytes": sequence.bytes if tokens else 0, "cut": sequence.cut}
+        if judge.examples.files is not None:
+            row["dataset"] = prompt.dataset
+        rows.append(row)
+    result = _result(call, judge, rows)
+    result.notes += base.notes
+    result.deviations += base.deviations
+    result.used |= base.used | {
+        "parameters": model.num_parameters(),
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+    }
+    if source.random is not None and trained_folder(call.inputs) is None:
+        result.used["base_model"] = "random"
+        result.seeds["model"] = source.random.seed
+        result.notes.append("the model had random weights and no training")
+    result.notes += encoder.notes
+    if any(prompt.fields.get("simulated") is True for prompt in prompts):
+        result.simulated.append("teacher")
+    result.cost = {"gpu_seconds": round(seconds, 3) if device == "cuda" else 0.0}
+    return result
+
+
+def _check_answers(prompts: list[Prompt]) -> None:
+    lacking = [n for n, prompt in enumerate(prompts) if prompt.output is None]
+    if lacking:
+        raise InputError(
+            f"{len(lacking)} of {len(prompts)} examples have no answer to measure the loss on, the "
+            f"first is example {lacking[0]}: {prompts[lacking[0]].instruction[:60]!r}",
+            "Give a set whose records have an `output`, or name its column in "
+            "examples.columns.output.",
+        )
+
+
+def _sequence(
+    tokenizer: "PreTrainedTokenizerBase", index: int, tokens: Tokens, answer: str, cutoff: int
+) -> Encoded:
+    """The example, cut on the right to `cutoff` tokens. Of a cut answer the bytes are those of what
+    its tokens left say; with no token of it left, or no text in it, nothing is measured."""
+    start, stop = tokens.answers[-1]
+    # The first token of a text has nothing before it to predict it.
+    start = max(start, 1)
+    cut = len(tokens.ids) > cutoff
+    ids = tokens.ids[:cutoff]
+    size = len(answer.encode())
+    if stop > cutoff:
+        left = tokenizer.decode(ids[start:], skip_special_tokens=True)
+        size = min(size, len(str(left).encode()))
+    if not answer.strip() or start >= len(ids):
+        return Encoded(index, ids, len(ids), 0, cut)
+    # A template may write something behind the last answer's end.
+    return Encoded(index, ids[:stop], start, size, cut)
+
+
+def _check_lengths(sequences: list[Encoded], limit: int | None) -> None:
+    longest = max(sequences, key=lambda s: len(s.ids))
+    if limit is not None and len(longest.ids) > limit:
+        raise InputError(
+            f"example {longest.number} has {len(longest.ids)} tokens, the model takes {limit}",
+            f"Set cutoff_length to {limit} or less: what is longer is cut, counted and shown.",
+        )
+
+
+def _measure(
+    path: Path, model: "PreTrainedModel", sequences: list[Encoded], judge: LossJudge
+) -> dict[int, float]:
+    """index -> nats of the answer; what an interrupted run measured is read."""
+    import torch
+
+    rows = model.get_input_embeddings().num_embeddings
+    todo = _batches([s for s in sequences if s.start < len(s.ids)], judge.batch_size, rows)
+    done = _read_measured(path)
+    progress = Progress("judge", sum(map(len, todo)), "examples")
+    measured = tokens = 0
+    began = time.monotonic()
+    with path.open("a", encoding="ascii") as file, torch.inference_mode():
+        for batch in todo:
+            if not all(sequence.number in done for sequence in batch):
+                way_out = smaller_batch("eval.judge.batch_size", len(batch), judge.precision)
+                at_a_time = "one example" if len(batch) == 1 else f"{len(batch)} examples"
+                with memory_for(f"measuring {at_a_time} at a time", way_out):
+                    found = _batch_nats(model, batch)
+                for sequence, nats in zip(batch, found, strict=True):
+                    if not math.isfinite(nats):
+                        raise HarnessError(
+                            f"the model's loss on example {sequence.number} is {nats}",
+                            "Its weights or its arithmetic are broken; with bfloat16, try "
+                            "precision: float32.",
+                        )
+                    done[sequence.number] = nats
+                file.write(json.dumps([[s.number, done[s.number]] for s in batch]) + "\n")
+                file.flush()
+                tokens += sum(len(s.ids) for s in batch)
+            measured += len(batch)
+            speed = tokens / max(time.monotonic() - began, 1e-9)
+            progress.show(measured, tokens_per_s=round(speed))
+    return done
+
+
+def _batches(sequences: list[Encoded], batch_size: int, vocabulary: int) -> list[list[Encoded]]:
+    """Of like length together, the longest first; fewer at a time where logits take much memory."""
+    batches: list[list[Encoded]] = []
+    for sequence in sorted(sequences, key=lambda s: (-len(s.ids), s.number)):
+        last = [*batches[-1], sequence] if batches else []
+        logits = _width(last) * len(last) * vocabulary if last else 0
+        if not last or len(last) > batch_size or logits > MOST_LOGITS:
+            batches.append([sequence])
+        else:
+            batches[-1].append(sequence)
+    return batches
+
+
+def _width(batch: Sequence[Encoded]) -> int:
+    """Places whose logits are made: from the first answer's begin to the last one's end."""
+    return max(len(s.ids) for s in batch) - min(s.start for s in batch)
+
+
+def _batch_nats(model: "PreTrainedModel", batch: list[Encoded]) -> list[float]:
+    """The negative log-likelihood of each answer, in nats; the sums in float64."""
+    import torch
+
+    width = max(len(s.ids) for s in batch)
+    ids = torch.zeros((len(batch), width), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(batch):
+        ids[row, : len(sequence.ids)] = torch.tensor(sequence.ids)
+        mask[row, : len(sequence.ids)] = 1
+    first = min(s.start for s in batch) - 1
+    logits = last_logits(
+        model,
+        width - first,
+        input_ids=ids.to(model.device),
+        attention_mask=mask.to(model.device),
+    )
+    found = []
+    for row, sequence in enumerate(batch):
+        at = slice(sequence.start - 1 - first, len(sequence.ids) - 1 - first)
+        targets = torch.tensor(sequence.ids[sequence.start :], device=logits.device)
+        losses = torch.nn.functional.cross_entropy(
+            logits[row, at].float(), targets, reduction="none"
+        )
+        found.append(losses.double().sum())
+    # Read once: each look at a GPU waits for it.
+    nats: list[float] = torch.stack(found).tolist()
+    return nats
+
+
+def _read_measured(path: Path) -> dict[int, float]:
+    """What an interrupted run measured."""
+    return {index: nats for line in whole_lines(path) for index, nats in json.loads(line)}
+
+
+def _result(call: StageCall, judge: LossJudge, rows: list[Row]) -> StageResult:
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (call.folder / LOSSES).write_text("".join(lines), encoding="utf-8")
+    measured = [row for row in rows if row["tokens"]]
+    if not measured:
+        raise HarnessError(
+            f"of none of the {len(rows)} examples is a token of the answer left to measure",
+            "Give a larger cutoff_length, or examples with answers.",
+        )
+    cut = sum(row["cut"] for row in measured)
+    metrics = losses_of(rows)
+    for name in judge.examples.files or {}:
+        part = losses_of([row for row in rows if row.get("dataset") == name])
+        metrics |= {f"{metric}/{name}": value for metric, value in part.items()}
+    notes = []
+    if len(measured) < FEW:
+        notes.append(f"only {len(measured)} examples: their loss says little")
+    return StageResult(
+        keep=[LOSSES],
+        metrics=metrics,
+        counts={
+            "records": len(rows),
+            "examples": len(measured),
+            "dropped": len(rows) - len(measured),
+            "truncated": cut,
+            "tokens": sum(row["tokens"] for row in rows),
+            "bytes": sum(row["bytes"] for row in rows),
+        },
+        notes=notes,
+        findings=_findings(judge, len(rows), len(measured), cut),
+    )
+
+
+def losses_of(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Both metrics of a set of examples; empty where none was measured. Lower is better.
+
+    Nats a token: sum of nats / sum of tokens, an end token counted in both. Bits a byte: sum of
+    nats / ln 2 / sum of the answers' UTF-8 bytes.
+    """
+    measured = [row for row in rows if row["tokens"]]
+    if not measured:
+        return {}
+    nats = [row["nats"] for row in measured]
+    shared = {"judged": len(measured), "expected": len(rows), "examples": len(measured)}
+    tokens = [row["tokens"] for row in measured]
+    sizes = [row["bytes"] for row in measured]
+    loss, error = ratio(nats, tokens)
+    metrics = {LOSS: {"value": loss, "standard_error": error, **shared, "tokens": sum(tokens)}}
+    if sum(sizes):
+        bits, error = ratio([n / math.log(2) for n in nats], sizes)
+        counts = {"tokens": sum(tokens), "bytes": sum(sizes)}
+        metrics[BITS] = {"value": bits, "standard_error": error, **shared, **counts}
+    return metrics
+
+
+def ratio(amounts: Sequence[float], sizes: Sequence[float]) -> tuple[float, float | None]:
+    """R = sum(y) / sum(x) over n examples, and its standard error over the choice of examples,
+
+        sqrt(n / (n - 1) * sum((y - R x)^2)) / sum(x),
+
+    the ratio estimator's by the delta method (Cochran, Sampling Techniques, 3rd ed., equation 6.13,
+    of an infinite population). None for a single example.
+    """
+    n, total = len(amounts), math.fsum(sizes)
+    value = math.fsum(amounts) / total
+    if n < 2:
+        return value, None
+    squares = math.fsum((y - value * x) ** 2 for y, x in zip(amounts, sizes, strict=True))
+    return value, math.sqrt(n / (n - 1) * squares) / total
+
+
+def _findings(judge: LossJudge, records: int, measured: int, cut: int) -> list[dict[str, Any]]:
+    found = []
+    if measured < records:
+        found.append(
+            {
+                "kind": "dropped_rows",
+                "severity": "warning",
+                "message": f"{records - measured} of {records} examples have an empty answer, or no "
+                f"token of it within {judge.cutoff_length} tokens, and are not in the loss",
+                "evidence": {"dropped": records - measured, "examples": records},
+            }
+        )
+    if cut:
+        found.append(
+            {
+                "kind": "empty_or_truncated",
+                "severity": "warning",
+                "message": f"{cut} of {measured} examples were cut to {judge.cutoff_length} tokens",
+                "evidence": {"cut": cut, "examples": measured, "cutoff": judge.cutoff_length},
+            }
+        )
+    return found

@@ -1,0 +1,265 @@
+"""The judge `lm_eval`: Open LLM Leaderboard's tasks, by lm-eval's own definitions, on local data.
+
+Each question's log-likelihoods are kept (samples_TASK.jsonl, a file for each of lm-eval's tasks, so of
+each of MMLU's subjects), and every score is computed from them; lm-eval's own scores must be the same.
+"""
+
+import json
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.artefact import events
+from harness.artefact.call import StageCall, StageResult
+from harness.judge.kinds.lm_eval import TasksJudge
+from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, SUBJECTS, benchmark_of
+from harness.judge.kinds.lm_eval.data import Questions, read_task
+from harness.judge.kinds.lm_eval.scores import (
+    AVERAGE,
+    Sample,
+    metrics_of,
+    rescored,
+    underflows,
+    unit_results,
+)
+from harness.llm.progress import Progress
+from harness.modeling.device_faults import memory_for, smaller_batch
+from harness.modeling.load import (
+    available_device,
+    device_name,
+    load_tokenizer,
+    trained_folder,
+)
+from harness.modeling.row_model import base_of, load_row_model
+from harness.spec.model_source import ModelSource
+
+if TYPE_CHECKING:
+    from harness.judge.kinds.lm_eval.package import Scorer
+
+RESULTS = "results.json"
+LEADERBOARD = "EleutherAI/lm-evaluation-harness b281b092"
+"""What the first leaderboard's page says it ran; its task definitions were written anew since."""
+MANY = 1000
+"""Questions whose prompts take lm-eval so long to write that it is said."""
+SETTINGS = ("lm_eval", "shots_seed", "tasks")
+"""What results.json holds beside scores: facts of the run, which no score is computed from."""
+
+
+def run(call: StageCall, judge: TasksJudge) -> StageResult:
+    """Score the model of the call on every task that the judge names.
+
+    Raises:
+        InputError: a task's data or the model cannot be used as it stands.
+        HarnessError: the model gives no number, or lm-eval's scores and ours differ.
+    """
+    if call.replay:
+        result = _replayed(call, judge)
+        result.deviations += base_of(call).deviations
+        return result
+    import torch
+
+    if judge.threads is not None:
+        torch.set_num_threads(judge.threads)
+    from harness.judge.kinds.lm_eval import package
+
+    subjects = package.mmlu_subjects()
+    questions = [
+        each
+        for name, data in judge.tasks.items()
+        for each in read_task(name, data, call.inputs, subjects)
+    ]
+    tasks = package.load_tasks(questions)
+    source = ModelSource.model_validate(call.params["model"])
+    device = available_device()
+    tokenizer = load_tokenizer(source, call.inputs)
+    model, base = load_row_model(call, source, tokenizer, judge.precision, device)
+    lm = package.Scorer(model, tokenizer, judge.batch_size)
+
+    started = time.monotonic()
+    samples = _score_all(call.folder, lm, tasks, questions, judge)
+    seconds = time.monotonic() - started
+    settings = {
+        "lm_eval": version("lm-eval"),
+        "shots_seed": package.SHOTS_SEED,
+        "tasks": {
+            each.unit: {
+                "version": tasks[each.unit].VERSION,
+                "shots": each.benchmark.shots,
+                "metric": each.benchmark.metric,
+                "questions": len(each.splits[each.benchmark.split]),
+            }
+            for each in questions
+        },
+    }
+    result = _result(call.folder, samples, settings)
+    result.notes += base.notes
+    result.deviations += base.deviations
+    result.used |= base.used | {
+        "parameters": model.num_parameters(),
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "context": lm.max_length,
+    }
+    if source.random is not None and trained_folder(call.inputs) is None:
+        result.used["base_model"] = "random"
+        result.seeds["model"] = source.random.seed
+        result.notes.append("the model had random weights and no training")
+    result.cost = {"gpu_seconds": round(seconds, 3) if device == "cuda" else 0.0}
+    return result
+
+
+def _score_all(
+    folder: Path,
+    lm: "Scorer",
+    tasks: dict[str, Any],
+    questions: list[Questions],
+    judge: TasksJudge,
+) -> dict[str, list[Sample]]:
+    """The samples of every task; what an interrupted run finished is read, not computed."""
+    from harness.judge.kinds.lm_eval import package
+
+    first = judge.first
+    way_out = smaller_batch("eval.judge.batch_size", judge.batch_size, judge.precision)
+    progress = Progress("judge", sum(each.asked(first) for each in questions), "questions")
+    samples: dict[str, list[Sample]] = {}
+    for each in questions:
+        unit = each.unit
+        before = sum(map(len, samples.values()))
+        done = 0
+
+        def count(scored: int, before: int = before, unit: str = unit) -> None:
+            nonlocal done
+            done += scored
+            progress.show(before + done, at=unit)
+
+        path = folder / _samples_file(unit)
+        if path.exists():
+            samples[unit] = _read_samples(path)
+        else:
+            if each.asked(first) > MANY:
+                events.note(f"{unit}: lm-eval writes the prompts of {each.asked(first)} questions")
+            lm.kept, lm.on_done = folder / f"{unit}.jsonl", count
+            with memory_for(f"scoring a batch of task {unit}", way_out):
+                samples[unit] = package.evaluate_task(lm, unit, tasks[unit], first)
+            _write_samples(path, samples[unit])
+        if done < len(samples[unit]):
+            progress.show(before + len(samples[unit]), at=unit)
+    return samples
+
+
+def _replayed(call: StageCall, judge: TasksJudge) -> StageResult:
+    """The scores again, from the recorded log-likelihoods."""
+    recorded = Path(call.inputs["recorded"])
+    settings = json.loads((recorded / RESULTS).read_text(encoding="utf-8"))
+    samples = {
+        unit: [rescored(s) for s in _read_samples(recorded / _samples_file(unit))]
+        for unit in settings["tasks"]
+    }
+    for unit, rows in samples.items():
+        _write_samples(call.folder / _samples_file(unit), rows)
+    return _result(call.folder, samples, {name: settings[name] for name in SETTINGS})
+
+
+def _result(
+    folder: Path, samples: dict[str, list[Sample]], settings: dict[str, Any]
+) -> StageResult:
+    results = unit_results(samples)
+    metrics = metrics_of(results)
+    whole = {**settings, "scores": metrics, "results": results}
+    text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+    (folder / RESULTS).write_text(text, encoding="utf-8")
+    rows = [row for each in samples.values() for row in each]
+    return StageResult(
+        keep=[RESULTS, *map(_samples_file, samples)],
+        metrics=metrics,
+        counts={
+            "questions": len(rows),
+            "choices": sum(len(row["log_likelihoods"]) for row in rows),
+            "cut_choices": sum(row["cut"] for row in rows),
+            "cut_questions": sum(row["cut"] > 0 for row in rows),
+        },
+        used={
+            "lm_eval": settings["lm_eval"],
+            "tasks": {
+                name: {"version": _versions(name, settings), **BENCHMARKS[name]._asdict()}
+                for name in metrics
+                if name != AVERAGE
+            },
+        },
+        seeds={"shots": settings["shots_seed"]},
+        deviations=_deviations(samples, settings, metrics),
+        findings=_findings(samples, metrics),
+    )
+
+
+def _versions(name: str, settings: dict[str, Any]) -> Any:
+    """lm-eval's version of a task; of MMLU that of its subjects."""
+    found = {t["version"] for unit, t in settings["tasks"].items() if benchmark_of(unit) == name}
+    return found.pop() if len(found) == 1 else sorted(found)
+
+
+def _deviations(
+    samples: dict[str, list[Sample]], settings: dict[str, Any], metrics: dict[str, Any]
+) -> list[str]:
+    found = [f"tasks as lm-eval {settings['lm_eval']} has them; the leaderboard ran {LEADERBOARD}"]
+    for name in BENCHMARKS:
+        units = [unit for unit in samples if benchmark_of(unit) == name]
+        asked = sum(len(samples[unit]) for unit in units)
+        there = sum(settings["tasks"][unit]["questions"] for unit in units)
+        if asked < there:
+            found.append(f"{name}: only the first {asked} of the {there} questions were asked")
+    subjects = metrics.get(MMLU, {}).get("subjects", SUBJECTS)
+    if subjects < SUBJECTS:
+        found.append(f"mmlu is over {subjects} of the {SUBJECTS} subjects: it is not MMLU's score")
+    return found
+
+
+def _findings(samples: dict[str, list[Sample]], metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    cut: dict[str, int] = {}
+    for unit, rows in samples.items():
+        name = benchmark_of(unit)
+        cut[name] = cut.get(name, 0) + sum(row["cut"] > 0 for row in rows)
+    for name, count in cut.items():
+        if count:
+            questions = metrics[name]["judged"]
+            found.append(
+                {
+                    "kind": "empty_or_truncated",
+                    "severity": "warning",
+                    "message": f"{name}: of {count} of {questions} questions the prompt with its "
+                    f"{BENCHMARKS[name].shots} shots is longer than the model takes; its beginning "
+                    "was cut off, as lm-eval does",
+                    "evidence": {"task": name, "cut": count, "questions": questions},
+                }
+            )
+    unlikely = sum(underflows(row) for rows in samples.values() for row in rows)
+    if unlikely:
+        found.append(
+            {
+                "kind": "underflow",
+                "severity": "info",
+                "message": f"truthfulqa_mc2: to all choices of {unlikely} questions the model gives "
+                "so little probability that lm-eval's own formula has no number for them; the same "
+                "formula with a common factor taken out was used",
+                "evidence": {"task": "truthfulqa_mc2", "questions": unlikely},
+            }
+        )
+    return found
+
+
+def _samples_file(unit: str) -> str:
+    return f"samples_{unit}.jsonl"
+
+
+def _write_samples(path: Path, samples: list[Sample]) -> None:
+    part = path.with_suffix(".part")
+    lines = (json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+    part.write_text("".join(lines), encoding="utf-8")
+    part.replace(path)
+
+
+def _read_samples(path: Path) -> list[Sample]:
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]

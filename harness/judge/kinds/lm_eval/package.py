@@ -1,0 +1,235 @@
+"""lm-eval's own part: its task definitions with our data in the place of the hub's, and its scoring
+of a model, in steps that are kept."""
+
+import itertools
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import numpy as np
+import torch
+
+from harness.artefact.resume import whole_lines
+from harness.common import variables
+from harness.errors import HarnessError, InputError
+from harness.judge.kinds.lm_eval.benchmarks import PREFIX
+from harness.judge.kinds.lm_eval.data import Questions
+from harness.judge.kinds.lm_eval.scores import (
+    TOLERANCE,
+    Sample,
+    mean_and_error,
+    rescored,
+    underflows,
+)
+from harness.modeling.logits import last_logits
+
+with variables.restored():  # lm-eval sets some of the hub's client's when it is imported
+    import lm_eval.tasks
+    from lm_eval.defaults import DEFAULT_OTHER_SEED as SHOTS_SEED
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["SHOTS_SEED", "Scorer", "evaluate_task", "load_tasks", "mmlu_subjects"]
+
+FOLDERS = ("arc", "hellaswag", "truthfulqa", "mmlu/default")
+"""Of the package's task definitions: the whole index would take twenty seconds."""
+BATCHES_AT_ONCE = 4
+"""Questions between two records of what is done, in batches."""
+
+
+def _manager() -> TaskManager:
+    datasets.disable_progress_bars()
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    root = Path(lm_eval.tasks.__file__).parent
+    return TaskManager(include_path=[root / name for name in FOLDERS], include_defaults=False)
+
+
+def mmlu_subjects() -> list[str]:
+    """The subjects that lm-eval has tasks for."""
+    tasks = _manager().all_subtasks
+    return [name.removeprefix(PREFIX) for name in tasks if name.startswith(PREFIX)]
+
+
+def load_tasks(questions: Iterable[Questions]) -> dict[str, Any]:
+    """lm-eval's tasks by name, each as the package defines it but for where its data is from; the
+    shots drawn with the seed that its command line has."""
+    members = []
+    for each in questions:
+        member: dict[str, Any] = {
+            "task": each.unit,
+            "custom_dataset": _given(each),
+            "num_fewshot": each.benchmark.shots,
+        }
+        if each.benchmark.shots_split is not None:
+            member["fewshot_split"] = each.benchmark.shots_split
+        members.append(member)
+    tasks: dict[str, Any] = _manager().load([{"group": "given", "task": members}])["tasks"]
+    for task in tasks.values():
+        task.set_fewshot_seed(seed=SHOTS_SEED)
+    return tasks
+
+
+def _given(questions: Questions) -> Callable[..., dict[str, datasets.Dataset]]:
+    splits = {}
+    for name, rows in questions.splits.items():
+        try:
+            splits[name] = datasets.Dataset.from_list(rows)
+        except (ValueError, TypeError, OverflowError) as e:
+            raise InputError(
+                f"task {questions.unit}: the records of the split {name} are not of one kind: {e}"
+            ) from None
+
+    def load(**_: Any) -> dict[str, datasets.Dataset]:
+        return splits
+
+    return load
+
+
+class Scorer(HFLM):  # type: ignore[misc]
+    """lm-eval's model of transformers, which keeps what is done and says how far it is.
+
+    Questions are scored the longest first, in steps of a few batches; the batches are the same
+    whether or not a run was interrupted between two steps.
+    """
+
+    def __init__(
+        self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", batch_size: int
+    ) -> None:
+        # In half precision a sum of log-probabilities has two or three digits, and choices tie.
+        super().__init__(
+            pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32"
+        )
+        self.kept: Path | None = None
+        """Where a task's log-likelihoods are recorded as they are made."""
+        self.on_done: Callable[[int], None] = lambda questions: None
+        self._keep = 0
+        self.cut: list[bool] = []
+        """Of the last task's requests: whether the beginning of its prompt was cut off."""
+
+    def _loglikelihood_tokens(
+        self, requests: list[Any], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        """requests: ((context, choice), context's tokens, choice's tokens) each."""
+        assert self.kept is not None
+        self.cut = [len(asked) + len(told) > self.max_length + 1 for _, asked, told in requests]
+        for (_, choice), _, told in requests:
+            if not 0 < len(told) <= self.max_length:
+                raise InputError(
+                    f"task {self.kept.stem}: the choice {choice[:60]!r} has {len(told)} tokens, and "
+                    f"the model takes {self.max_length}"
+                )
+        done = _read_kept(self.kept)
+        steps = _steps(requests, BATCHES_AT_ONCE * int(self.batch_size))
+        with self.kept.open("a", encoding="ascii") as file:
+            for step in steps:
+                numbers = [number for question in step for number in question]
+                if not all(number in done for number in numbers):
+                    self._keep = self._places([requests[n] for n in numbers])
+                    found = super()._loglikelihood_tokens([requests[n] for n in numbers], True)
+                    for number, (ll, greedy) in zip(numbers, found, strict=True):
+                        _check_number(ll, self.kept.stem)
+                        done[number] = (ll, greedy)
+                        file.write(json.dumps([number, ll, greedy]) + "\n")
+                    file.flush()
+                self.on_done(len(step))
+        return [done[number] for number in range(len(requests))]
+
+    def _places(self, requests: list[Any]) -> int:
+        """How many places at a row's end are enough for the choices of all these requests."""
+        ends: list[int] = [
+            min(len(asked) + len(told) - 1, self.max_length) for _, asked, told in requests
+        ]
+        begins = [end - len(told) for end, (_, _, told) in zip(ends, requests, strict=True)]
+        return max(ends) - min(begins)
+
+    def _model_call(
+        self, inps: torch.Tensor, attn_mask: None = None, labels: None = None
+    ) -> torch.Tensor:
+        """Of a row's logits only the last are scored; lm-eval counts them from the end."""
+        with torch.no_grad():
+            return last_logits(self.model, self._keep, input_ids=inps)
+
+
+def _steps(requests: list[Any], questions: int) -> list[list[list[int]]]:
+    """Numbers of requests by question, the longest questions first, so many `questions` a step."""
+    numbered = itertools.groupby(range(len(requests)), key=lambda n: requests[n][0][0])
+    groups = [list(numbers) for _, numbers in numbered]
+    groups.sort(key=lambda g: -max(len(requests[n][1]) + len(requests[n][2]) for n in g))
+    return [groups[at : at + questions] for at in range(0, len(groups), questions)]
+
+
+def _read_kept(path: Path) -> dict[int, tuple[float, bool]]:
+    """What an interrupted run recorded."""
+    return {number: (ll, greedy) for number, ll, greedy in map(json.loads, whole_lines(path))}
+
+
+def _check_number(ll: float, task: str) -> None:
+    if not math.isfinite(ll):
+        raise HarnessError(
+            f"task {task}: the model gives a log-likelihood of {ll}",
+            "Its weights or its arithmetic are broken; with bfloat16, try precision: float32.",
+        )
+
+
+def evaluate_task(lm: Any, name: str, task: Any, first: int | None) -> list[Sample]:
+    """lm-eval's evaluation of one task, as samples (see harness.judge.kinds.lm_eval.scores).
+
+    Raises:
+        HarnessError: lm-eval's scores and ours differ.
+    """
+    # Where its formula underflows, lm-eval divides zeros.
+    with np.errstate(invalid="ignore"):
+        found = evaluate(lm, {"tasks": {name: task}}, limit=first, log_samples=True)
+    assert found is not None
+    cuts = iter(lm.cut)
+    samples = []
+    # Requests are in the order of the documents.
+    for row in sorted(found["samples"][name], key=lambda r: r["doc_id"]):
+        sample = _sample(row, task, sum(next(cuts) for _ in row["arguments"]))
+        samples.append(sample)
+        for metric in row["metrics"] if not underflows(sample) else ():
+            _compare(name, f"question {row['doc_id']}", metric, row[metric], sample[metric])
+    if not any(map(underflows, samples)):
+        for metric in row["metrics"]:
+            mean, error = mean_and_error([sample[metric] for sample in samples])
+            for key, ours in ((metric, mean), (f"{metric}_stderr", error)):
+                theirs = found["results"][name][f"{key},none"]
+                _compare(name, "all questions", key, None if theirs == "N/A" else theirs, ours)
+    return samples
+
+
+def _sample(row: dict[str, Any], task: Any, cut: int) -> Sample:
+    doc, target = row["doc"], row["target"]
+    choices = task.doc_to_choice(doc)
+    if "mc2_targets" in doc and "choices" in doc["mc2_targets"]:
+        target = list(doc["mc2_targets"]["labels"])
+    sample = {
+        "doc_id": row["doc_id"],
+        "doc_hash": row["doc_hash"],
+        "prompt_hash": row["prompt_hash"],
+        "target": target,
+        "log_likelihoods": [float(ll) for ll, _ in row["filtered_resps"]],
+        "characters": [len(choice) for choice in choices],
+        "cut": cut,
+        **dict.fromkeys(row["metrics"], 0.0),
+    }
+    return rescored(sample)
+
+
+def _compare(name: str, what: str, metric: str, theirs: float | None, ours: float | None) -> None:
+    same = theirs == ours
+    if theirs is not None and ours is not None:
+        same = abs(theirs - ours) <= TOLERANCE
+    if not same:
+        raise HarnessError(
+            f"task {name}, {what}: lm-eval's {metric} is {theirs} and ours {ours}",
+            "This is a fault of the harness, or of a version of lm-eval that it was not written for.",
+        )

@@ -1,0 +1,274 @@
+"""What a judge compares: for each prompt the model's output and the baseline's."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.answer.outputs import OUTPUTS
+from harness.answer.prompts import Prompt, read_prompts
+from harness.artefact.call import TRANSCRIPT, StageCall
+from harness.data.records import Record, read_records, text_field
+from harness.errors import InputError
+from harness.judge.judge import Reference, RowOutputs
+from harness.spec.prompts import PromptSet
+
+ANNOTATIONS, LEADERBOARD, UNJUDGED = "annotations.json", "leaderboard.csv", "unjudged.jsonl"
+KEPT_FILES = [ANNOTATIONS, LEADERBOARD, TRANSCRIPT, UNJUDGED]
+"""What an artefact of a pairwise judge holds."""
+
+Key = tuple[str, str]
+"""An instruction and its input."""
+_MATCHED = (
+    "prompts, outputs and reference must be of one set; they are matched by instruction and input, "
+    "letter by letter"
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One prompt with both outputs. `set`: which of several prompt sets it is of. `cut`: whether the
+    model's output ended at the token limit."""
+
+    instruction: str
+    input: str
+    dataset: str | None
+    baseline: str
+    baseline_generator: str
+    output: str
+    generator: str
+    cut: bool
+    set: str | None = None
+
+    @property
+    def key(self) -> Key:
+        return self.instruction, self.input
+
+
+def read_pairs(call: StageCall, prompt_set: PromptSet, reference: Reference) -> list[Pair]:
+    """One pair for each prompt, in the prompts' order.
+
+    Outputs are matched by instruction and input; the baseline's as well where its file has inputs,
+    and else by the instruction alone. A prompt that several of the set's files hold is a pair in
+    each of them.
+
+    Raises:
+        InputError: a file cannot be read, an instruction is there twice, an output is missing or is
+            for another prompt, or a prompt has no baseline.
+    """
+    prompts = read_prompts(prompt_set, call.inputs.get("prompts"))
+    places = Counter(prompt.key for prompt in prompts)
+    outputs_file = Path(call.inputs["outputs"]) / OUTPUTS
+    outputs = _by_key(outputs_file, places)
+    reference_file = _reference_file(call, reference)
+    baselines = _baselines(reference_file, places)
+    faults = [
+        _missing(places, outputs, "prompts have no output", f"in {outputs_file}"),
+        _missing(outputs, places, f"outputs in {outputs_file} are for prompts that are not", ""),
+        _missing(places, baselines, "prompts have no baseline output", f"in {reference_file}"),
+    ]
+    if any(faults):
+        raise InputError(
+            "\n".join(filter(None, faults)),
+            hint=_MATCHED,
+        )
+    several = prompt_set.files is not None
+    return [
+        _pair(
+            prompt,
+            several,
+            (outputs_file, outputs[prompt.key]),
+            (reference_file, baselines[prompt.key]),
+        )
+        for prompt in prompts
+    ]
+
+
+def check_baselines(path: Path, prompts: Sequence[Prompt]) -> None:
+    """Raises InputError where the reference file cannot be read or lacks an output for a prompt."""
+    places = Counter(prompt.key for prompt in prompts)
+    fault = _missing(
+        places, _baselines(path, places), "prompts have no baseline output", f"in {path}"
+    )
+    if fault:
+        raise InputError(fault, hint=_MATCHED)
+
+
+@dataclass(frozen=True)
+class Output:
+    """A model's output for a prompt, where nothing stands beside it."""
+
+    output: str
+    generator: str
+    cut: bool
+
+
+def read_outputs(call: StageCall, prompts: Sequence[Prompt]) -> list[Output]:
+    """The model's output for each prompt, in their order, matched by instruction and input.
+
+    Raises:
+        InputError: as `read_pairs` does of the outputs.
+    """
+    places = Counter(prompt.key for prompt in prompts)
+    path = Path(call.inputs["outputs"]) / OUTPUTS
+    found = _by_key(path, places)
+    faults = [
+        _missing(places, found, "prompts have no output", f"in {path}"),
+        _missing(found, places, f"outputs in {path} are for prompts that are not", ""),
+    ]
+    if any(faults):
+        raise InputError(
+            "\n".join(filter(None, faults)),
+            hint="prompts and outputs must be of one set; they are matched by instruction and input, "
+            "letter by letter",
+        )
+    return [
+        Output(
+            text_field(path, found[prompt.key], "output"),
+            str(found[prompt.key].fields.get("generator") or "model"),
+            found[prompt.key].fields.get("finish_reason") == "length",
+        )
+        for prompt in prompts
+    ]
+
+
+def firsts(pairs: Sequence[Pair]) -> list[int]:
+    """For each pair the number of the first that is the same: the one that is asked about."""
+    first: dict[Key, int] = {}
+    return [first.setdefault(pair.key, number) for number, pair in enumerate(pairs)]
+
+
+def output_counts(pairs: Sequence[Pair]) -> dict[str, int]:
+    """Counts of what was judged that a win rate does not show."""
+    return {
+        "prompts": len(pairs),
+        "identical": sum(pair.output == pair.baseline for pair in pairs),
+        "empty_outputs": sum(not pair.output.strip() for pair in pairs),
+        "cut_outputs": sum(pair.cut for pair in pairs),
+    }
+
+
+def identical_notes(pairs: Sequence[Pair]) -> list[str]:
+    """A note on the outputs that no judge was shown."""
+    same = sum(pair.output == pair.baseline for pair in pairs)
+    if not same:
+        return []
+    are = "is" if same == 1 else "are"
+    return [f"{same} of {len(pairs)} outputs {are} the baseline's own: draws, not asked"]
+
+
+def ask_again(work: Path) -> str:
+    """The way out where no reply is of use: the transcript would give the same ones again."""
+    return (
+        "The same command finds the same replies in the transcript: change the judge in the spec, "
+        f"or remove the work folder {work} to ask again"
+    )
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """JSON lines, in ASCII: any text a model makes can be written and read back."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="ascii")
+
+
+def _reference_file(call: StageCall, reference: Reference) -> Path:
+    if isinstance(reference, RowOutputs):
+        if "baseline" not in call.inputs:
+            raise InputError("the stage was not given the outputs of the row that is the reference")
+        return Path(call.inputs["baseline"]) / OUTPUTS
+    return Path(reference.path)
+
+
+def _by_key(path: Path, places: Counter[Key]) -> dict[Key, Record]:
+    """The model's outputs. One may stand as often as its prompt does, with the same text."""
+    keyed = [
+        ((text_field(path, record, "instruction"), _input(path, record)), record)
+        for record in read_records(path)
+    ]
+    return _each_once(path, keyed, places)
+
+
+def _baselines(path: Path, places: Counter[Key]) -> dict[Key, Record]:
+    """The reference's outputs for these prompts; it may have others."""
+    records = read_records(path)
+    if any(_input(path, record) for record in records):
+        wanted = {key: [key] for key in places}
+        keys = [
+            (text_field(path, record, "instruction"), _input(path, record)) for record in records
+        ]
+    else:
+        wanted = {}
+        for key in places:
+            wanted.setdefault((key[0], ""), []).append(key)
+        keys = [(text_field(path, record, "instruction"), "") for record in records]
+        shared = [key for key, some in wanted.items() if len(some) > 1 and key in set(keys)]
+        if shared:
+            raise InputError(
+                f"{path} has no inputs, and {len(shared)} of the prompts' instructions come with "
+                f"several, for example {_short(shared[0][0])}",
+                hint="give the reference's records the input that each was answered with",
+            )
+    keyed = [
+        (prompt, record)
+        for key, record in zip(keys, records, strict=True)
+        for prompt in wanted.get(key, [])
+    ]
+    return _each_once(path, keyed, places)
+
+
+def _input(path: Path, record: Record) -> str:
+    return "" if record.fields.get("input") is None else text_field(path, record, "input")
+
+
+def _each_once(
+    path: Path, keyed: Iterable[tuple[Key, Record]], places: Counter[Key]
+) -> dict[Key, Record]:
+    """Raises InputError for a key that comes more often than its prompt, or with several outputs."""
+    found: dict[Key, Record] = {}
+    times: Counter[Key] = Counter()
+    repeated = []
+    for key, record in keyed:
+        first = found.setdefault(key, record)
+        times[key] += 1
+        same = first.fields.get("output") == record.fields.get("output")
+        if times[key] > 1 and (not same or times[key] > places[key]):
+            repeated.append(key)
+    if repeated:
+        raise InputError(
+            f"{len(set(repeated))} instructions are in {path} more than once, for example "
+            f"{_short(repeated[0][0])}",
+            hint="outputs are matched by instruction and input: give each only once",
+        )
+    return found
+
+
+def _missing(some: Iterable[Key], others: Iterable[Key], what: str, where: str) -> str:
+    some, known = list(some), set(others)
+    missing = [key for key in some if key not in known]
+    if not missing:
+        return ""
+    counts = f"{len(missing)} of {len(some)} {what}"
+    return f"{counts} {where}".rstrip() + f", for example {_short(missing[0][0])}"
+
+
+def _pair(
+    prompt: Prompt, several: bool, output: tuple[Path, Record], baseline: tuple[Path, Record]
+) -> Pair:
+    ours, theirs = output[1].fields, baseline[1].fields
+    dataset = prompt.dataset or theirs.get("dataset", ours.get("dataset"))
+    return Pair(
+        instruction=prompt.instruction,
+        input=prompt.input,
+        dataset=None if dataset is None else str(dataset),
+        baseline=text_field(*baseline, "output"),
+        baseline_generator=str(theirs.get("generator") or "baseline"),
+        output=text_field(*output, "output"),
+        generator=str(ours.get("generator") or "model"),
+        cut=ours.get("finish_reason") == "length",
+        set=prompt.dataset if several else None,
+    )
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:60] + "...")

@@ -1,0 +1,92 @@
+"""The row's own model as evaluations read it: of a QLoRA row with its base as it was in training."""
+
+import json
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.answer.engine import QUANTIZATION
+from harness.artefact.call import MANIFEST, StageCall
+from harness.modeling.load import TRAINED, load_model, memory_for_loading, precision_notes
+from harness.spec.model_source import ModelSource
+from harness.spec.train import Quantization
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+UNKNOWN = "the server was started elsewhere"
+UNQUANTIZED = "the adapter is on the unquantised base"
+"""How what is told of a base begins: a replay tells it again, and all else is found anew."""
+
+
+@dataclass
+class Base:
+    """Which base the numbers are about, as it is told beside them."""
+
+    quantization: Quantization | None = None
+    used: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    deviations: list[str] = field(default_factory=list)
+
+
+def base_of(call: StageCall, cannot: str = "", is_known: bool = True) -> Base:
+    """`cannot`: why what evaluates cannot quantise the base; empty where it can. `is_known`: whether
+    it can be known what it does. A replay tells what the recorded run did."""
+    if call.replay:
+        recorded = _manifest(call, "recorded").get("deviations", [])
+        return Base(
+            deviations=[told for told in recorded if told.startswith((UNKNOWN, UNQUANTIZED))]
+        )
+    asked = call.params.get(QUANTIZATION)
+    quantization = Quantization.model_validate(asked) if asked else _trained_quantization(call)
+    if quantization is None:
+        return Base()
+    how = f"{quantization.type}{' with double quantisation' if quantization.double else ''}"
+    if not is_known:
+        unknown = (
+            f"{UNKNOWN}, and whether its base is quantised as the one that was trained ({how}) is not "
+            "known"
+        )
+        return Base(None, {QUANTIZATION: "not known"}, deviations=[unknown])
+    if asked and not cannot:
+        note = f"the adapter is on its base as trained, quantised to {how}"
+        return Base(quantization, {QUANTIZATION: quantization.model_dump()}, [note])
+    reason = f" ({cannot})" if asked else ""
+    other = (
+        f"{UNQUANTIZED}{reason}, another model than the one that was trained, whose base was "
+        f"quantised to {how}"
+    )
+    return Base(None, {QUANTIZATION: "none"}, deviations=[other])
+
+
+def load_row_model(
+    call: StageCall,
+    source: ModelSource,
+    tokenizer: "PreTrainedTokenizerBase",
+    precision: str,
+    device: str,
+) -> tuple["PreTrainedModel", Base]:
+    """Raises InputError as harness.modeling.load.load_model, and OutOfMemory."""
+    lacking = "" if find_spec("bitsandbytes") else "the package bitsandbytes is not installed here"
+    base = base_of(call, lacking)
+    with memory_for_loading(source, call.inputs, tokenizer, precision):
+        model = load_model(source, call.inputs, tokenizer, precision, device, base.quantization)
+    base.notes += precision_notes(device, precision)
+    return model, base
+
+
+def _trained_quantization(call: StageCall) -> Quantization | None:
+    """Of the base that the row's model was trained on; None where it was not quantised."""
+    document = _manifest(call, TRAINED).get("document")
+    found = document["params"]["train"].get(QUANTIZATION) if document else None
+    return Quantization.model_validate(found) if found else None
+
+
+def _manifest(call: StageCall, name: str) -> dict[str, Any]:
+    """Of one of the call's inputs; empty where the input is none or no artefact."""
+    path = Path(call.inputs[name]) / MANIFEST if name in call.inputs else None
+    if path is None or not path.is_file():
+        return {}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found

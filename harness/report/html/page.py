@@ -1,0 +1,134 @@
+"""The report: one HTML page that holds all it needs and asks for nothing over a network.
+
+page.html, style.css and script.js stand beside this file; style and script are named by their digests
+in the page's Content-Security-Policy, so that nothing else on it can run, whatever a model wrote.
+"""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from rich.filesize import decimal
+
+from harness.artefact.store import write_atomically
+from harness.common.progress import counted
+from harness.errors import InputError
+from harness.report.html.collect import story_of
+from harness.report.html.markup import Html, join, tag
+from harness.report.html.sections import overview
+from harness.report.html.sections.stages import Appendix
+from harness.report.html.sections.story import row_article
+from harness.report.layout import Layout, layouts_of
+from harness.results.matrix import MatrixLine, data_alone, lines_of, together
+from harness.row.load import LoadedRow
+from harness.run.plan import Planner
+
+
+def write_report(
+    rows: Sequence[LoadedRow], planners: Sequence[Planner], out: Path, outputs: int
+) -> str:
+    """Write the page of these rows to `out`; `outputs`: most of each row's in its reader.
+
+    Returns what was written, in words. The same artefacts give the same bytes.
+
+    Raises:
+        Damaged: an artefact of a row was changed.
+        InputError: the file cannot be written.
+        SpecFaults: a study's `_tables.yaml` is faulty.
+    """
+    if not out.name or (out.exists() and not out.is_file()):
+        raise InputError(f"{out} is no file and cannot be written", "Name a file with --out.")
+    page = render(rows, planners, outputs)
+    for planner in planners[:1]:
+        planner.files.save()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, page)
+    except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError) as e:
+        raise InputError(
+            f"{e.filename} cannot be written: {e.strerror}", "Name another file with --out."
+        ) from None
+    sentence = f"written: {out}, {counted(len(rows), 'row')}, {decimal(len(page.encode()))}"
+    return "; ".join(filter(None, [sentence, data_alone(rows)]))
+
+
+def render(rows: Sequence[LoadedRow], planners: Sequence[Planner], outputs: int) -> str:
+    """The page's text."""
+    lines = _results_first(
+        together([line for loaded in rows for line in lines_of(loaded, planners)])
+    )
+    layouts = layouts_of(lines)
+    lines_by_row: dict[str, list[MatrixLine]] = {}
+    for line in lines:
+        lines_by_row.setdefault(line.cells["row"], []).append(line)
+    appendix = Appendix()
+    # As the matrix has them; rows without a line come last.
+    tables: dict[str, list[Html]] = {line.table: [] for line in lines}
+    places = {row: place for place, row in enumerate(lines_by_row)}
+    for loaded in sorted(rows, key=lambda loaded: places.get(loaded.row.row, len(places))):
+        story = story_of(loaded, planners, lines_by_row.get(loaded.row.row, []))
+        tables.setdefault(loaded.row.table, []).append(row_article(story, appendix, outputs))
+    style, script = _asset("style.css"), _asset("script.js")
+    return Template(_asset("page.html")).substitute(
+        style=style,
+        script=script,
+        style_digest=_digest(style),
+        script_digest=_digest(script),
+        count=_count(rows, len(lines)),
+        tally=overview.tally(lines),
+        notice=overview.notice(lines) or "",
+        matrix=overview.matrix(lines) if lines else tag("p", "None of these rows has a number."),
+        stories=join(
+            [_table(name, layouts.get(name), articles) for name, articles in tables.items()]
+        ),
+        explanation=overview.explanation(lines),
+        appendix=_appendix(appendix),
+    )
+
+
+def _asset(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    """As a Content-Security-Policy names what stands between the tags."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _count(rows: Sequence[LoadedRow], lines: int) -> Html:
+    row, number = "row" + "s" * (len(rows) != 1), "line" + "s" * (lines != 1)
+    return join(f"{len(rows)} {row}, {lines} {number} in the matrix.")
+
+
+def _results_first(lines: Sequence[MatrixLine]) -> list[MatrixLine]:
+    """The rows with a number, then those without; either as the tables have them."""
+    reproduced = {line.cells["row"] for line in lines if line.cells["reproduced"] is not None}
+    return sorted(lines, key=lambda line: line.cells["row"] not in reproduced)
+
+
+def _table(name: str, layout: Layout | None, stories: Sequence[Html]) -> Html:
+    heading = tag("h2", "Table ", tag("span", name), id=f"table-{name}")
+    caption = tag("p", f"{layout.caption} ({layout.source})", class_="soft") if layout else None
+    return tag(
+        "section", heading, caption, *stories, aria_labelledby=f"table-{name}", class_="table"
+    )
+
+
+def _appendix(appendix: Appendix) -> Html:
+    specs = [
+        tag("details", tag("summary", tag("code", text.name)),
+            tag("div", text.text, class_="text code", tabindex=0, role="region",
+                aria_label=f"Text of {text.name}"), id=id_)
+        for text, id_ in appendix.specs.items()
+    ]  # fmt: skip
+    environments = [
+        tag("details", tag("summary", f"Environment {number}: {len(packages)} packages"),
+            tag("p", ", ".join(f"{name} {version}" for name, version in packages), class_="text"),
+            id=id_)
+        for number, (packages, id_) in enumerate(appendix.environments.items(), start=1)
+    ]  # fmt: skip
+    parts = [("Specs that rows extend", specs), ("Packages that stages ran with", environments)]
+    return join([[tag("h3", title), entries] for title, entries in parts if entries])

@@ -1,0 +1,146 @@
+"""What a row was made with: its stages with keys, hardware, versions and seeds, and what they cost."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.artefact import gpus
+from harness.report.html import figures
+from harness.report.html.collect import SpecText, Story
+from harness.report.html.markup import Html, section, table, tag
+from harness.run.plan import StagePlan
+
+VERSIONS = {
+    "gen": ("openai", "datasets", "rouge-score"),
+    "train": ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "bitsandbytes"),
+    "answer": ("torch", "transformers", "vllm", "openai"),
+    "judge": ("alpaca-eval", "lm-eval", "flow-judge", "torch", "transformers", "openai"),
+}
+"""Packages that are named beside a stage; the whole list stands at the end of the page."""
+LEFT_OUT = frozenset(
+    """
+    environment position_bias rubric tasks tokens_per_second checkpoints checkpoint_seconds
+    train_seconds processes threads packed deterministic tf32
+    """.split()  # noqa: SIM905
+)
+"""Of what a manifest says was used: what has a place of its own, or stands in the spec."""
+
+
+@dataclass
+class Appendix:
+    """What many rows have in common and the page has once, at its end."""
+
+    specs: dict[SpecText, str] = field(default_factory=dict)
+    """Text -> its id on the page."""
+    environments: dict[tuple[tuple[str, str], ...], str] = field(default_factory=dict)
+    """Packages and versions -> id."""
+
+    def spec(self, text: SpecText) -> str:
+        return self.specs.setdefault(text, f"shared-{len(self.specs) + 1}")
+
+    def environment(self, packages: dict[str, Any]) -> str:
+        key = tuple(sorted((name, str(version)) for name, version in packages.items()))
+        return self.environments.setdefault(key, f"environment-{len(self.environments) + 1}")
+
+
+def stages(story: Story, appendix: Appendix) -> Html:
+    if not story.plan:
+        words_ = (
+            f"It cannot be planned here: {story.problem}." if story.problem else "Nothing to run."
+        )
+        return section("How it was made", tag("p", words_))
+    rows = [_stage(stage, appendix) for stage in story.stages]
+    if not rows:
+        return section("How it was made", tag("p", "The row has no stages."))
+    headings = ["stage", "key", "state", "with", "versions", "seeds"]
+    stage_table = table("Stages", headings, rows, "wide")
+    return section("How it was made", stage_table, _costs(story))
+
+
+def _stage(stage: StagePlan, appendix: Appendix) -> list[Any]:
+    name = stage.stage + (f" ({stage.label})" if stage.label else "")
+    key = tag("code", stage.key[:12])
+    if stage.artefact is None:
+        reasons = "; ".join(stage.reasons)
+        return [name, key, "to run" if stage.status == "run" else f"stale: {reasons}", "", "", ""]
+    manifest = stage.artefact.manifest
+    environment = manifest["used"].get("environment", {})
+    packages = environment.get("packages", {})
+    versions = [f"Python {environment['python']}"] if environment.get("python") else []
+    versions += [f"{name} {packages[name]}" for name in VERSIONS[stage.stage] if name in packages]
+    all_packages: Any = None
+    if packages:
+        all_packages = tag(
+            "a", "all packages", href=f"#{appendix.environment(packages)}", class_="line"
+        )
+    executor = manifest["executor"]
+    image = executor.get("image")
+    state = f"made by the {executor['executor']} executor"
+    if manifest["simulated"]:
+        state += f"; simulated: {', '.join(manifest['simulated'])}"
+    return [
+        name,
+        key,
+        [state, tag("span", f"image {image}", class_="sub") if image else None],
+        [tag("span", line, class_="line") for line in _used(manifest)],
+        [", ".join(versions), all_packages],
+        figures.brief(manifest["seeds"]),
+    ]
+
+
+def _used(manifest: dict[str, Any]) -> list[str]:
+    """Hardware first, then what else the manifest says was used."""
+    used = manifest["used"]
+    environment = used.get("environment", {})
+    machine = [environment["processor"]] if environment.get("processor") else []
+    machine += map(gpus.words, environment.get("gpus", []))
+    if environment.get("cpus"):
+        machine.append(f"{environment['cpus']} CPUs")
+    if environment.get("memory_bytes"):
+        machine.append(figures.size(environment["memory_bytes"]))
+    facts = []
+    for name, value in used.items():
+        if name in LEFT_OUT or value in (None, [], {}, ""):
+            continue
+        is_size = name.endswith("_bytes") and isinstance(value, int)
+        text = figures.size(value) if is_size else figures.brief(value)
+        facts.append(f"{name.removesuffix('_bytes').replace('_', ' ')}: {text}")
+    # How often the model wins in which place has a figure of its own.
+    notes = [str(note) for note in manifest.get("notes", []) if not str(note).startswith("shown ")]
+    return [line for line in (", ".join(machine), " · ".join(facts), *notes) if line]
+
+
+_COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("calls", "calls", figures.brief),
+    ("prompt_tokens", "prompt tokens", figures.brief),
+    ("completion_tokens", "completion tokens", figures.brief),
+    ("usd", "dollars", figures.money),
+    ("gpu_seconds", "GPU time", figures.seconds),
+    ("wall_seconds", "wall time", figures.seconds),
+)
+
+
+def _costs(story: Story) -> Html | None:
+    finished = [s for s in story.stages if s.artefact is not None]
+    costs = [s.artefact.manifest["cost"] for s in finished if s.artefact]
+    # Without a GPU there is no time on it to tell.
+    columns = [
+        (n, h, say)
+        for n, h, say in _COSTS
+        if any(c.get(n) is not None and (c[n] or n != "gpu_seconds") for c in costs)
+    ]
+    if not columns:
+        return None
+    rows = []
+    for stage, cost in zip(finished, costs, strict=True):
+        name = stage.stage + (f" ({stage.label})" if stage.label else "")
+        rows.append([name, *("" if cost.get(n) is None else say(cost[n]) for n, _, say in columns)])
+    if len(rows) > 1:
+        sums = [math.fsum(c[n] for c in costs if c.get(n) is not None) for n, _, _ in columns]
+        rounded = [int(s) if s == int(s) else s for s in sums]
+        rows.append(
+            ["together", *(say(s) for s, (_, _, say) in zip(rounded, columns, strict=True))]
+        )
+    headings = ["stage", *(h for _, h, _ in columns)]
+    return table("Cost", headings, rows, numeric=frozenset(range(1, len(headings))))

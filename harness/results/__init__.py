@@ -1,0 +1,1 @@
+"""What artefacts say: the matrix, agreement, comparability, verdicts."""

@@ -1,0 +1,426 @@
+"""`harness compare`: two rows, prompt by prompt."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from harness.common.progress import counted, plain
+from harness.errors import InputError
+from harness.results import losses
+from harness.results.comparability import Difference, differences
+from harness.results.matrix import choose_plan
+from harness.results.verdict.evidence import GRADED, Evidence, gather, grades_of, strata_of
+from harness.results.verdict.verdict import pool
+from harness.row.load import LoadedRow
+from harness.row.row import Row
+from harness.run.plan import Planner, RowPlan
+from harness.stats.paired import POWER, Paired, flips, paired, sign_test
+
+VERDICTS = ("win", "draw", "lose")
+FLIPPED = ("win_rate", "winning_score")
+"""Metrics of which a grade is a win, a draw or a loss."""
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """A row with the runs that gave a metric."""
+
+    row: Row
+    evidence: Evidence
+    value: float
+    judged: int | None
+    """Over all runs, as `expected`."""
+    expected: int | None
+    simulated: frozenset[str]
+    """What of it was simulated; also that the row is a scaled-down twin."""
+    random_weights: bool
+    places: dict[Any, float]
+    """Prompt -> its mean grade over the runs; only what was judged in every run."""
+    prompts: set[Any]
+    """All prompts, the unjudged ones too."""
+    made_of: frozenset[str]
+    """The keys of the artefacts that the runs' numbers stand in."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two rows on one metric. Without grades of each prompt there is a difference and no more."""
+
+    metric: str
+    first: ComparedRow
+    second: ComparedRow
+    result: Paired | None
+    shared: int = 0
+    """Prompts that were judged in every run of both."""
+    only_first: int = 0
+    """Prompts judged in the first alone: unjudged in the second, or no prompt of it."""
+    only_second: int = 0
+    table: list[list[int]] | None = None
+    """Of win, draw, lose: prompts by the first's verdict (lines) and the second's (columns)."""
+    above: int = 0
+    """Prompts on which the first has the higher grade."""
+    below: int = 0
+    p_value: float | None = None
+    lowest: float | None = None
+    highest: float | None = None
+    """The difference over the prompts of both, with what went unjudged all against the first, and all
+    for it; None where nothing is open."""
+
+    @property
+    def same(self) -> bool:
+        """Whether both rows' numbers come of the same artefacts, as a row's and its own do."""
+        return self.first.made_of == self.second.made_of
+
+
+def show_comparison(
+    console: Console,
+    first: LoadedRow,
+    second: LoadedRow,
+    planners: Sequence[Planner],
+    as_json: bool,
+) -> None:
+    """Print the comparison on every metric that both rows have.
+
+    Raises:
+        InputError: a row has no score yet, or they have no metric in common.
+        Damaged: an artefact of a row was changed.
+    """
+    plans = [_plan(loaded, planners) for loaded in (first, second)]
+    comparisons = compare(plans[0], plans[1])
+    differing = differences(plans[0], plans[1])
+    if as_json:
+        report = {
+            "rows": [first.row.row, second.row.row],
+            "confounded": bool(differing),
+            "settings": [asdict(difference) for difference in differing],
+            "metrics": [to_dict(comparison) for comparison in comparisons],
+        }
+        console.file.write(json.dumps(report, indent=2, allow_nan=False) + "\n")
+        return
+    for comparison in comparisons:
+        heading, *lines = sentences(comparison)
+        console.print(f"[bold]{escape(plain(heading))}[/]", highlight=False)
+        for line in lines:
+            console.print(f"  {escape(plain(line))}", highlight=False, soft_wrap=True)
+    if differing or not all(comparison.same for comparison in comparisons):
+        _show_settings(console, differing)
+
+
+def _show_settings(console: Console, differing: Sequence[Difference]) -> None:
+    if not differing:
+        console.print("The rows differ in nothing but what is studied.", highlight=False)
+        return
+    console.print(
+        "[bold yellow]confounded[/]: the rows differ in more than what is studied, and the difference "
+        "may come of any of it",
+        highlight=False,
+    )
+    for difference in differing:
+        console.print(f"  - {escape(plain(str(difference)))}", highlight=False, soft_wrap=True)
+
+
+def _plan(loaded: LoadedRow, planners: Sequence[Planner]) -> RowPlan:
+    plan, problem = choose_plan(loaded, planners)
+    if plan is None:
+        raise InputError(f"row {loaded.row.row} cannot be compared: {problem}")
+    return plan
+
+
+def compare(first: RowPlan, second: RowPlan) -> list[Comparison]:
+    """One for each metric that both rows have, graded ones first.
+
+    Raises:
+        InputError: a row has no score, or none that the other has too.
+        Damaged: an artefact was changed.
+    """
+    measured = [_metrics(plan) for plan in (first, second)]
+    for plan, names in zip((first, second), measured, strict=True):
+        if not names:
+            raise InputError(
+                f"row {plan.row.row} has no score yet", f"Run it: harness run {plan.target}"
+            )
+    common = [name for name in measured[0] if name in measured[1]]
+    if "win_rate" in common and "winning_score" in common:
+        # The same verdicts on another scale.
+        common.remove("winning_score")
+    if not common:
+        descriptions = [f"{plan.row.row} has {', '.join(names)}"
+                for plan, names in zip((first, second), measured, strict=True)]  # fmt: skip
+        raise InputError(
+            f"the rows have no metric in common: {'; '.join(descriptions)}",
+            "Rows can be compared where the same kind of judge has judged both.",
+        )
+    comparisons = [
+        _comparison(name, _compared_row(first, name), _compared_row(second, name))
+        for name in common
+    ]
+    return sorted(comparisons, key=lambda comparison: comparison.result is None)
+
+
+def _metrics(plan: RowPlan) -> list[str]:
+    artefacts = [stage.artefact for stage in [*plan.final(), *losses.trainings(plan)]]
+    names = [name for artefact in artefacts if artefact for name in artefact.manifest["metrics"]]
+    judged = losses.is_judged(plan.row) and not losses.judges_loss(plan.row)
+    return [
+        name
+        for name in dict.fromkeys(names)
+        # The training's losses of rows that are judged by something else are no result.
+        if not (judged and name.partition("/")[0] in losses.LOSSES)
+    ]
+
+
+def _compared_row(plan: RowPlan, metric: str) -> ComparedRow:
+    is_loss = metric.partition("/")[0] in losses.LOSSES
+    planned = losses.stages_of(plan) if is_loss else plan.final()
+    evidence = gather(plan.row, metric, planned, every_grade=True)
+    if evidence is None:
+        raise InputError(f"row {plan.row.row} gives no number for {metric}")
+    runs = [run for run in evidence.runs.values() if run.stage.artefact is not None]
+    pooled = pool([run.metric for run in runs])
+    grades = list(evidence.grades.values())
+    in_all = [p for p in grades[0] if all(p in g for g in grades)] if grades else []
+    prompts: set[Any] = set()
+    if metric in GRADED:
+        for run in runs:
+            assert run.stage.artefact is not None
+            prompts |= set(grades_of(run.stage.artefact, metric))
+    artefacts = [run.stage.artefact for run in runs if run.stage.artefact]
+    marks = {mark for artefact in artefacts for mark in artefact.manifest["simulated"]}
+    marks |= {losses.SCALED_DOWN} if plan.row.scale == "tiny" else set()
+    return ComparedRow(
+        plan.row,
+        evidence,
+        pooled["value"],
+        pooled.get("judged"),
+        pooled.get("expected"),
+        frozenset(marks),
+        any(artefact.manifest["random_weights"] for artefact in artefacts),
+        {p: math.fsum(g[p] for g in grades) / len(grades) for p in in_all},
+        prompts,
+        frozenset(run.stage.key for run in runs),
+    )
+
+
+def _comparison(metric: str, first: ComparedRow, second: ComparedRow) -> Comparison:
+    shared = [place for place in first.places if place in second.places]
+    if not shared:
+        return Comparison(metric, first, second, None, 0, len(first.places), len(second.places))
+    if first.made_of == second.made_of:
+        # Without sampling there is nothing that an interval could be about.
+        result = Paired(0.0, None, None, None, len(shared), None)
+        return Comparison(metric, first, second, result, len(shared))
+    bounds = first.evidence.bounds
+    result = paired(_rows(first, shared), _rows(second, shared), bounds, strata_of(metric, shared))
+    above = sum(first.places[p] > second.places[p] for p in shared)
+    below = sum(first.places[p] < second.places[p] for p in shared)
+    table = None
+    if metric in FLIPPED and bounds is not None:
+        middle = (bounds[0] + bounds[1]) / 2
+        sides = [{p: _verdict(side.places[p], middle) for p in shared} for side in (first, second)]
+        table = flips(sides[0], sides[1], VERDICTS)
+    lowest, highest = _bounds(metric, first, second)
+    return Comparison(
+        metric,
+        first,
+        second,
+        result,
+        len(shared),
+        len(first.places) - len(shared),
+        len(second.places) - len(shared),
+        table,
+        above,
+        below,
+        sign_test(above, below),
+        lowest,
+        highest,
+    )
+
+
+def _verdict(grade: float, middle: float) -> str:
+    """Of the mean over runs."""
+    return "draw" if grade == middle else "win" if grade > middle else "lose"
+
+
+def _rows(side: ComparedRow, places: Sequence[Any]) -> list[list[float]]:
+    """The trainings' mean grades where there are several trainings, else the mean over all runs."""
+    trainings = sorted({index[0] for index in side.evidence.grades})
+    if len(trainings) == 1:
+        return [[side.places[place] for place in places]]
+    rows = []
+    for number in trainings:
+        training_grades = [
+            grades for index, grades in side.evidence.grades.items() if index[0] == number
+        ]
+        rows.append(
+            [
+                math.fsum(g[place] for g in training_grades) / len(training_grades)
+                for place in places
+            ]
+        )
+    return rows
+
+
+def _bounds(
+    metric: str, first: ComparedRow, second: ComparedRow
+) -> tuple[float | None, float | None]:
+    """Over the prompts that both were asked, what went unjudged all one way and all the other."""
+    bounds = first.evidence.bounds
+    prompts = first.prompts & second.prompts
+    open_ = [p for p in prompts if p not in first.places or p not in second.places]
+    if bounds is None or not open_ or strata_of(metric, []) is not None:
+        return None, None
+    ends = []
+    for first_end, second_end in (bounds, bounds[::-1]):
+        gaps = [first.places.get(p, first_end) - second.places.get(p, second_end) for p in prompts]
+        ends.append(math.fsum(gaps) / len(prompts))
+    return ends[0], ends[1]
+
+
+def sentences(comparison: Comparison) -> list[str]:
+    """What a person reads of it, the first line naming what it is about; not escaped."""
+    first, second = comparison.first, comparison.second
+    unit = "points" if first.evidence.bounds == (0, 100) else ""
+    marks = sorted(first.simulated | second.simulated)
+    heading = f"{first.row.row} and {second.row.row}, {comparison.metric}"
+    if marks:
+        heading += f" (simulated: {', '.join(marks)})"
+    lines = [heading, *(_score_text(side, comparison.metric) for side in (first, second))]
+    if comparison.same:
+        return [*lines, "both are read from the same artefacts: there is no difference to test"]
+    if comparison.result is None:
+        gap = f"difference {first.value - second.value:+.4g} {unit}".rstrip()
+        why = (
+            "no prompt was judged in both"
+            if first.places and second.places
+            else "no grade of each prompt is kept, so there is no test"
+        )
+        return [*lines, f"{gap}; {why}"]
+    lines.append(_difference(comparison, unit))
+    if comparison.table is not None:
+        several = any(len(side.evidence.runs) > 1 for side in (first, second))
+        of = ", each row's by its mean over its runs" * several
+        lines.append(f"verdicts{of}: {_flips(comparison.table)}")
+    lines.append(_signs(comparison))
+    if comparison.only_first or comparison.only_second:
+        lines.append(
+            f"left out: {counted(comparison.only_first, 'prompt')} judged in {first.row.row} alone, "
+            f"{comparison.only_second} in {second.row.row} alone"
+        )
+    if comparison.lowest is not None and comparison.highest is not None:
+        lines.append(
+            "over all prompts of both, with what went unjudged all against or all for "
+            f"{first.row.row}: {comparison.lowest:+.2f} to {comparison.highest:+.2f} {unit}".rstrip()
+        )
+    return lines + _once(comparison)
+
+
+def _score_text(side: ComparedRow, metric: str) -> str:
+    over = f", judged {side.judged} of {side.expected}" if side.expected is not None else ""
+    digits = 4 if metric.partition("/")[0] in losses.LOSSES else 2
+    runs = len(side.evidence.runs)
+    cells = {
+        "simulated": "; ".join(sorted(side.simulated)),
+        "random_weights": side.random_weights,
+    }
+    text = f"{side.row.row}: {side.value:.{digits}f}{over}, {runs} run{'s' * (runs > 1)}"
+    return text + losses.marks(cells)
+
+
+def _difference(comparison: Comparison, unit: str) -> str:
+    result = comparison.result
+    assert result is not None
+    text = f"difference {result.difference:+.2f} {unit}".rstrip()
+    if result.low is None or result.high is None or result.smallest_seen is None:
+        over = counted(comparison.shared, "prompt")
+        return f"{text} over {over} judged in both; too few for an interval"
+    return (
+        f"{text}, 95 % interval {result.low:+.2f} to {result.high:+.2f}, over {comparison.shared} "
+        "prompts judged in both; the smallest difference that would have been seen with a probability "
+        f"of {100 * POWER:.0f} % is {result.smallest_seen:.2f}"
+    )
+
+
+def _flips(table: list[list[int]]) -> str:
+    unchanged = sum(table[i][i] for i in range(len(VERDICTS)))
+    total = sum(map(sum, table))
+    changed = [
+        f"{VERDICTS[i]} to {VERDICTS[j]} {table[i][j]}"
+        for i in range(len(VERDICTS))
+        for j in range(len(VERDICTS))
+        if i != j and table[i][j]
+    ]
+    text = f"{total - unchanged} of {total} differ"
+    return text + (f" (first to second: {', '.join(changed)})" if changed else "")
+
+
+def _signs(comparison: Comparison) -> str:
+    alike = comparison.shared - comparison.above - comparison.below
+    verb = "is" if comparison.above == 1 else "are"
+    better = f"{counted(comparison.above, 'prompt')} {verb} better in the first"
+    text = f"{better}, {comparison.below} in the second, {alike} alike"
+    return text + (
+        f"; exact sign test of these runs, p = {comparison.p_value:.2g}"
+        if comparison.p_value is not None
+        else ""
+    )
+
+
+def _once(comparison: Comparison) -> list[str]:
+    if comparison.first.evidence.trainings == comparison.second.evidence.trainings:
+        # Of one and the same model.
+        return []
+    alone = [s.row.row for s in (comparison.first, comparison.second)
+             if s.evidence.trains and s.evidence.count(0) == 1]  # fmt: skip
+    if not alone:
+        return []
+    which = " and ".join(dict.fromkeys(alone))
+    return [
+        f"{which}: one training. The interval is about the models at hand; what another training of "
+        "the same set-up would change is not in it"
+    ]
+
+
+def to_dict(comparison: Comparison) -> dict[str, Any]:
+    """The same as data."""
+    return {
+        "metric": comparison.metric,
+        "same_artefacts": comparison.same,
+        "rows": {
+            name: {
+                "row": side.row.row,
+                "value": side.value,
+                "judged": side.judged,
+                "expected": side.expected,
+                "runs": len(side.evidence.runs),
+                "trainings": side.evidence.count(0) if side.evidence.trains else 0,
+                "simulated": sorted(side.simulated),
+                "random_weights": side.random_weights,
+            }
+            for name, side in (("first", comparison.first), ("second", comparison.second))
+        },
+        "difference": comparison.first.value - comparison.second.value
+        if comparison.result is None
+        else None,
+        "paired": asdict(comparison.result) if comparison.result else None,
+        "prompts": {
+            "both": comparison.shared,
+            "only_first": comparison.only_first,
+            "only_second": comparison.only_second,
+            "first_better": comparison.above,
+            "second_better": comparison.below,
+        },
+        "flips": None
+        if comparison.table is None
+        else {
+            a: dict(zip(VERDICTS, row, strict=True))
+            for a, row in zip(VERDICTS, comparison.table, strict=True)
+        },
+        "sign_test_p": comparison.p_value,
+        "lower_bound": comparison.lowest,
+        "upper_bound": comparison.highest,
+    }

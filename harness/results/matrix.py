@@ -1,0 +1,341 @@
+"""The results matrix: one line for each row and metric, read from specs and manifests alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.artefact import environment
+from harness.artefact.keys import iter_data, open_hubs
+from harness.artefact.store import Artefact, Damaged
+from harness.common.progress import counted
+from harness.errors import DataAbsent, InputError
+from harness.judge.kinds.flow_judge import RubricJudge
+from harness.judge.kinds.lm_eval import TasksJudge
+from harness.results import agreement, comparability, losses
+from harness.results.verdict.verdict import assess, pool
+from harness.row.load import LoadedRow
+from harness.row.row import Row
+from harness.run.plan import Planner, RowPlan, StagePlan
+
+NUMBERS = frozenset(
+    """
+    reported reported_se reported_judged reported_expected reproduced standard_error judged
+    expected lower_bound upper_bound lowest highest examples tokens bytes steps replicates
+    replicates_planned replicate_sd interval_low interval_high difference_low difference_high margin
+    calls prompt_tokens completion_tokens usd env_wall_seconds
+    """.split()  # noqa: SIM905
+)
+"""Columns that hold numbers; all others are text and are escaped."""
+POINTS = ("rubric_score", "winning_score")
+"""Metrics that are no percentages."""
+CONFOUNDED = "confounded"
+LAST = 10**9
+"""After every line of a study."""
+
+
+@dataclass(frozen=True)
+class MatrixLine:
+    """One line of the matrix: column -> value; None where there is none."""
+
+    table: str
+    cells: dict[str, Any]
+    held_out: str = ""
+    """Of a loss: see harness.results.losses.held_out_set."""
+    findings: tuple[str, ...] = ()
+    """`kind: message` of each finding of the stages behind the line, and of the comparability guard."""
+    deviations: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
+    loaded: LoadedRow | None = None
+    """The row that the line is of."""
+    plan: RowPlan | None = None
+    """Where its artefacts stand; None where it cannot be planned."""
+
+
+def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[MatrixLine]:
+    """The matrix lines of a row, from the first planner's environment that has results.
+
+    A judged row has its scores, a row that trains its losses. A row that makes a data set and no more
+    has none. Of a judged artefact every file is checked; a model's weights are not, for the losses
+    stand in its manifest, which has a seal.
+
+    Raises:
+        Damaged: an artefact that belongs to the row was changed.
+    """
+    row = loaded.row
+    plan, problem = choose_plan(loaded, planners)
+    if not _is_measured(row):
+        return []
+    judged = [s for s in plan.final() if s.artefact] if plan else []
+    for stage in judged:
+        if stage.artefact:
+            stage.artefact.check()
+    measured = sorted({name for s in judged for name in _metrics(s)})
+    names = list(dict.fromkeys([*row.reported, *measured]))
+    if not names and (losses.is_judged(row) or row.train is None):
+        names = [""]
+    names += [name for name in losses.metrics_of(row) if name not in names]
+    held_out = losses.held_out_set(losses.stages_of(plan))
+    lines = [_line(row, name, plan, problem, held_out) for name in names]
+    return [replace(line, loaded=loaded, plan=plan) for line in lines]
+
+
+def together(lines: Sequence[MatrixLine]) -> list[MatrixLine]:
+    """The lines of several rows as tables show them: by table, then as the study has its lines; and
+    marked where a row differs from the table's others in more than what is studied."""
+    rows = {line.loaded.row.row: line for line in lines if line.loaded is not None}
+    plans = [
+        line.plan or RowPlan(line.loaded.row, line.loaded.path, [])
+        for line in rows.values()
+        if line.loaded is not None
+    ]
+    messages = {row: comparability.message(d) for row, d in comparability.confounded(plans).items()}
+    ordered = sorted(lines, key=_place)
+    return [
+        _confounded(line, messages.get(line.cells["row"])) if line.loaded else line
+        for line in ordered
+    ]
+
+
+def with_results(lines: Sequence[MatrixLine]) -> tuple[list[MatrixLine], str]:
+    """The lines of rows that were judged or trained, and what is to be said of the others."""
+    with_artefacts = {line.cells["row"] for line in lines if line.cells["env_artefacts"]}
+    absent = {line.cells["row"]: line for line in lines if line.cells["row"] not in with_artefacts}
+    included = [line for line in lines if line.cells["row"] in with_artefacts]
+    if not absent:
+        return included, ""
+    verb = "is" if len(absent) == 1 else "are"
+    sentence = f"{counted(len(absent), 'row')} without a result {verb} left out"
+    unplanned = sum(line.plan is None for line in absent.values())
+    if unplanned:
+        sentence += (
+            f" (of {unplanned}, what the spec names is not there, so that none could be looked up)"
+        )
+    return included, sentence
+
+
+def data_alone(rows: Sequence[LoadedRow]) -> str:
+    """What is to be said of the rows that no table has; empty where there is none."""
+    count = sum(not _is_measured(loaded.row) for loaded in rows)
+    if not count:
+        return ""
+    verb = "makes a data set alone and is" if count == 1 else "make a data set alone and are"
+    return f"{counted(count, 'row')} {verb} in no table"
+
+
+def _is_measured(row: Row) -> bool:
+    return row.train is not None or row.eval is not None or bool(row.reported)
+
+
+def _confounded(line: MatrixLine, message: str | None) -> MatrixLine:
+    assert line.loaded is not None
+    row = line.loaded.row
+    of_training = losses.is_judged(row) and not losses.judges_loss(row)
+    if message is None or (of_training and line.cells["metric"] in losses.LOSSES):
+        return line
+    findings = (*line.findings, f"{CONFOUNDED}: {message}")
+    cells = {**line.cells, "confounded": message, "findings": "; ".join(findings)}
+    return replace(line, cells=cells, findings=findings)
+
+
+def _place(line: MatrixLine) -> tuple[str, int, str]:
+    """Rows that stand in no line of the study come last, by their specs' names."""
+    source = line.loaded.row.source if line.loaded else None
+    at = source.line if source and source.line else None
+    return line.table, LAST if at is None else at, line.loaded.path.name if line.loaded else ""
+
+
+def agreements_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[agreement.Agreement]:
+    """How the row's judge agrees with itself, in the plan that `lines_of` reads."""
+    if loaded.row.replicates.judge < 2:
+        return []
+    plan, _ = choose_plan(loaded, planners)
+    return agreement.agreement_of(plan) if plan is not None else []
+
+
+def choose_plan(loaded: LoadedRow, planners: Sequence[Planner]) -> tuple[RowPlan | None, str]:
+    """The first plan with a judged artefact, else with a trained model, else the first there is."""
+    plan, trained, problem = None, None, ""
+    for planner in planners:
+        try:
+            candidate = planner.plan(loaded)
+        except Damaged:
+            raise
+        except InputError as e:
+            # Without the folder it was looked for in, which is the machine's own.
+            problem = "its given data is not there" if isinstance(e, DataAbsent) else e.message
+            continue
+        if any(s.artefact for s in candidate.final()):
+            return candidate, ""
+        if trained is None and any(s.artefact for s in losses.trainings(candidate)):
+            trained = candidate
+        plan = plan or candidate
+    return trained or plan, problem
+
+
+def _metrics(stage: StagePlan) -> dict[str, Any]:
+    metrics: dict[str, Any] = stage.artefact.manifest["metrics"] if stage.artefact else {}
+    return metrics
+
+
+def _line(row: Row, metric: str, plan: RowPlan | None, problem: str, held_out: str) -> MatrixLine:
+    # `win_rate/koala` is the win rate on one of several prompt sets.
+    kind = metric.partition("/")[0]
+    is_loss = kind in losses.LOSSES
+    planned = losses.stages_of(plan) if is_loss else plan.final() if plan else []
+    artefacts = [s.artefact for s in planned if s.artefact]
+    recorded = [a.manifest["metrics"].get(metric) for a in artefacts]
+    # Of a prompt set of which nothing was judged there is no number.
+    scores = [score for score in recorded if score is not None and score["value"] is not None]
+    simulated = sorted({s for a in artefacts for s in a.manifest["simulated"]})
+    simulated += [losses.SCALED_DOWN] * (row.scale == "tiny")
+    reported = row.reported.get(metric)
+    pooled = pool(scores) if scores else None
+    verdict = assess(row, metric, planned).verdict
+    if artefacts and not scores:
+        problem = f"the {artefacts[0].stage} stage gives no {metric}"
+    stages = _behind(plan, artefacts)
+    reproduced = pooled or {}
+    counts = losses.counts_of(scores) if is_loss else {}
+    scale = _scale(row, kind)
+    findings = tuple(
+        f"{finding['kind']}: {finding['message']}" for finding in _entries(stages, "findings")
+    )
+    noted = (*deviations(row), *_entries(stages, "deviations"))
+    cells = {
+        "row": row.row,
+        "table": row.table,
+        "title": row.title,
+        "varied": "; ".join(f"{k}={v}" for k, v in row.varied.items()),
+        "metric": metric,
+        "reported": reported.value if reported else None,
+        "unreported": "yes" if reported and reported.value is None else "",
+        "reported_se": reported.standard_error if reported else None,
+        "reported_judged": reported.judged if reported else None,
+        "reported_expected": reported.expected if reported else None,
+        "reproduced": reproduced.get("value"),
+        "standard_error": reproduced.get("standard_error"),
+        "judged": reproduced.get("judged"),
+        "expected": reproduced.get("expected"),
+        "lower_bound": reproduced.get("lower_bound"),
+        "upper_bound": reproduced.get("upper_bound"),
+        "lowest": scale[0],
+        "highest": scale[1],
+        **{name: counts.get(name) for name in losses.COUNTS},
+        "steps": losses.steps_of(losses.trainings(plan)) if is_loss else None,
+        "replicates": len(scores),
+        "replicates_planned": len(planned) if plan else None,
+        "replicate_sd": reproduced.get("replicate_sd"),
+        "interval_low": verdict.reproduced_low,
+        "interval_high": verdict.reproduced_high,
+        "difference_low": verdict.low,
+        "difference_high": verdict.high,
+        "margin": verdict.margin,
+        "verdict": verdict.name,
+        "verdict_reason": verdict.reason or problem,
+        "simulated": "; ".join(simulated),
+        "random_weights": "yes" if any(a.manifest["random_weights"] for a in artefacts) else "",
+        "deviations": "; ".join(noted),
+        "assumptions": "; ".join(row.assumptions),
+        "findings": "; ".join(findings),
+        "confounded": "",
+        "calls": _sum(stages, "calls"),
+        "prompt_tokens": _sum(stages, "prompt_tokens"),
+        "completion_tokens": _sum(stages, "completion_tokens"),
+        "usd": _usd(stages),
+        "source": _source(row),
+        "env_environment": _environment(stages),
+        "env_wall_seconds": _sum(stages, "wall_seconds"),
+        "env_artefacts": " ".join(f"{s.stage}/{s.key[:12]}" for s in stages),
+    }
+    return MatrixLine(row.table, cells, held_out, findings, noted, tuple(row.assumptions))
+
+
+def _behind(plan: RowPlan | None, artefacts: list[Artefact]) -> list[StagePlan]:
+    """The row's stages that have artefacts and that a result comes of, once each."""
+    if plan is None or not artefacts:
+        return []
+    finished = [s for s in plan.own if s.artefact is not None]
+    is_model = artefacts[0].stage == "train"
+    return [s for s in finished if s.stage in ("gen", "train")] if is_model else finished
+
+
+def _scale(row: Row, metric: str) -> tuple[int | None, int | None]:
+    """The lowest and the highest that a score of points can be."""
+    judge = row.eval.judge if row.eval else None
+    if metric == "winning_score":
+        return 0, 2
+    if metric == "rubric_score" and isinstance(judge, RubricJudge):
+        return judge.scale
+    return None, None
+
+
+def _entries(stages: list[StagePlan], name: str) -> list[Any]:
+    """What the manifests of these stages list under a name, each once."""
+    listed = [entry for s in stages if s.artefact for entry in s.artefact.manifest.get(name, [])]
+    return [entry for number, entry in enumerate(listed) if entry not in listed[:number]]
+
+
+def _sum(stages: list[StagePlan], name: str) -> float | int | None:
+    costs = [s.artefact.manifest["cost"].get(name) for s in stages if s.artefact]
+    numbers = [n for n in costs if n is not None]
+    if not numbers:
+        return None
+    total = sum(numbers)
+    return round(total, 1) if isinstance(total, float) else total
+
+
+def _usd(stages: list[StagePlan]) -> float | None:
+    """What the calls cost, at the prices in the manifests; None where one of them is not known."""
+    costs = [s.artefact.manifest["cost"] for s in stages if s.artefact]
+    called = [cost for cost in costs if cost.get("calls")]
+    if not called or any("usd" not in cost for cost in called):
+        return None
+    return round(float(sum(cost["usd"] for cost in called)), 6)
+
+
+def _environment(stages: list[StagePlan]) -> str:
+    kinds = {environment.kind_of(s.document["environment"]) for s in stages}
+    return "; ".join(sorted(kinds))
+
+
+def deviations(row: Row) -> list[str]:
+    """The spec's own deviations, what it leaves unpinned outside its own folder, code that it runs."""
+    unpinned = [d.path for d in iter_data(row) if d.path.startswith("data:") and d.sha256 is None]
+    trusted = row.model is not None and row.model.trust_remote_code
+    judge = row.eval.judge if row.eval else None
+    partly = isinstance(judge, TasksJudge) and judge.first is not None
+    return [
+        *row.deviations,
+        *(f"{path} is not pinned" for path in dict.fromkeys(unpinned)),
+        *(f"{name} (hub) is not pinned" for name in open_hubs(row)),
+        *["the code that comes with the model is run (trust_remote_code)"] * trusted,
+        *["only a part of each task's questions"] * partly,
+    ]
+
+
+def _source(row: Row) -> str:
+    source = row.source
+    if source is None:
+        return ""
+    line = f"line {source.line}" if source.line else None
+    return ", ".join(p for p in (source.document, source.table, line, source.url) if p)
+
+
+EXPLANATION = (
+    "Win rates in percent, ± one standard error over prompts. Task scores are in percent too, over "
+    "questions; rubric scores in the rubric's points. 95 % interval: of the reproduced value, over "
+    "prompts and replicates, what went unjudged apart. Over: prompts judged of those "
+    "expected, summed over replicates. Cost: calls to teacher and judge, prompt + completion tokens, "
+    "dollars where prices are known, seconds of wall time."
+)
+LOSSES = (
+    "Losses: lower is better. Nats per token depend on the tokenizer; bits per byte compare across "
+    "tokenizers. Over: held-out examples, and their answers' tokens or bytes. With several training "
+    "seeds their mean, and sd, the standard deviation between them; with one, the spread between "
+    "trainings is not known. ±, where it stands: one standard error over the held-out examples."
+)
+
+
+def lowest(lines: Sequence[MatrixLine]) -> list[str]:
+    """For each table in which several models were measured on the same held-out answers: the best."""
+    return losses.lowest([(line.held_out, line.cells) for line in lines])

@@ -1,0 +1,385 @@
+"""The settings that decide a row's result, each with what is compared and how it is shown."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from harness.answer.answer import Answer
+from harness.answer.engine import QUANTIZATION, EndpointEngine, NullEngine, ReferenceEngine
+from harness.artefact.keys import canonical
+from harness.judge.judge import RowOutputs
+from harness.judge.kinds.alpaca_eval import AlpacaEvalJudge
+from harness.judge.kinds.held_out_loss import LossJudge
+from harness.row.row import STUDIED, Row
+from harness.row.settings import WHOLE, is_compared
+from harness.run.plan import RowPlan
+from harness.spec.base import DATA_SCHEME, Endpoint, _Data, _TextFile
+from harness.spec.hub import HubData
+from harness.spec.model_source import ModelSource
+from harness.spec.prompts import PromptSet
+from harness.spec.template import Template
+from harness.spec.train import Validation
+
+PACKAGES = {
+    "transformers": ("torch", "transformers"),
+    "vllm": ("vllm",),
+    "alpaca_eval": ("alpaca-eval",),
+    "lm_eval": ("lm-eval", "torch", "transformers"),
+    "held_out_loss": ("torch", "transformers"),
+}
+"""Engine or judge -> the packages whose version can move its results."""
+ROW_TEMPLATE = "the row's own"
+LONGEST_OUTPUT = 40
+"""Characters of a control's constant answer."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    label: str
+    value: Any
+    """What is compared."""
+    text: str
+    """How it is shown."""
+    paths: tuple[str, ...]
+    """Where it stands in the spec; whoever studies one of these studies the setting."""
+    effective: Any = field(default=None, compare=False)
+    """Where it is known: two settings with the same are the same."""
+
+
+RowSettings = dict[str, Setting]
+"""Key -> setting. A key of which another is the beginning goes unlooked-at where that one differs."""
+
+
+def settings_of(plan: RowPlan, every_setting: bool) -> RowSettings:
+    """The row's settings; without `every_setting` only those of its evaluation."""
+    row = _of_twin(plan.row) if plan.row.scale == "tiny" else plan.row
+    settings: RowSettings = {}
+    if every_setting and not is_control(row):
+        for name in STUDIED:
+            if name != "eval":
+                settings.update(_walk(name, getattr(row, name)))
+    if row.eval is not None:
+        if row.eval.answer is not None:
+            settings.update(_of_answer(row, row.eval.answer))
+        if row.eval.judge is not None:
+            settings.update(_of_judge(row))
+        if row.train is not None and row.train.quantization is not None:
+            for at, part in (("eval.answer", row.eval.answer), ("eval.judge", row.eval.judge)):
+                base = getattr(part, QUANTIZATION, None)
+                if base is not None and getattr(part, "uses_model", True):
+                    settings.update(_walk(f"{at}.{QUANTIZATION}", base))
+    settings.update(_of_manifests(plan))
+    return settings
+
+
+GIVEN = _Data(path=f"{DATA_SCHEME}given data")
+
+
+def _of_twin(value: Any) -> Any:
+    """A scaled-down twin's part without what stands for the row's own: small files, which are others
+    than those that the row names, and the seed of its random weights."""
+    if isinstance(value, _Data):
+        return GIVEN
+    if isinstance(value, ModelSource) and value.random is not None:
+        kind = value.random.config.get("model_type")
+        random = value.random.model_copy(update={"config": {"model_type": kind}, "seed": 0})
+        value = value.model_copy(update={"random": random})
+    if isinstance(value, BaseModel):
+        parts = {name: _of_twin(getattr(value, name)) for name in type(value).model_fields}
+        return value.model_copy(update=parts)
+    if isinstance(value, list | tuple):
+        return [_of_twin(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _of_twin(part) for name, part in value.items()}
+    return value
+
+
+def _of_answer(row: Row, answer: Answer) -> RowSettings:
+    at = "eval.answer"
+    settings = _prompts(f"{at}.prompts", answer.prompts, "prompt set")
+    engine = answer.engine
+    if is_control(row):
+        return settings
+    kind = f"{at}.engine.kind"
+    # A closed model is another model before it is another engine.
+    paths = (kind, "model") if isinstance(engine, EndpointEngine) else (kind,)
+    if isinstance(engine, ReferenceEngine):
+        text = f"given outputs ({_name(engine.outputs)})"
+        value = ["reference", _plain(engine.outputs)]
+        settings[kind] = Setting("answers", value, text, (kind, f"{at}.engine.outputs"))
+        return settings
+    settings[kind] = Setting("answers", engine.kind, engine.kind, paths)
+    for name in type(engine).model_fields:
+        if name == "kind" or not is_compared(type(engine), name, f"{at}.engine"):
+            continue
+        engine_settings = {
+            key: replace(setting, paths=(*setting.paths, "model"))
+            if name == "endpoint"
+            else setting
+            for key, setting in _walk(f"{at}.engine.{name}", getattr(engine, name)).items()
+        }
+        # An engine's other settings say something about an engine of its kind alone.
+        tag = "" if name == "precision" else f"{engine.kind}."
+        before = f"{at}.engine."
+        settings.update(
+            {f"{before}{tag}{key.removeprefix(before)}": s for key, s in engine_settings.items()}
+        )
+    if answer.uses_template:
+        settings[f"{at}.template"] = _answer_prompt(f"{at}.template", answer.template, row.template)
+    settings.update(_walk(f"{at}.strip", answer.is_stripped))
+    settings.update(_walk(f"{at}.reasoning", answer.reasoning))
+    decoding = answer.decoding
+    settings.update(_walk(f"{at}.decoding", decoding))
+    if decoding.temperature == 0:
+        del settings[f"{at}.decoding.top_p"]
+    return settings
+
+
+ANSWERS = ("eval.answer.engine.kind", "eval.answer.engine.output", "eval.answer.engine.outputs")
+"""Who studies one of these studies what answers, be it a model or a control."""
+
+
+def answers_of(row: Row) -> str:
+    """What answers, in words: all that is compared of the answers where one is a control's."""
+    engine = row.eval.answer.engine if row.eval and row.eval.answer else None
+    if isinstance(engine, NullEngine):
+        constant = (
+            engine.output
+            if len(engine.output) <= LONGEST_OUTPUT
+            else engine.output[: LONGEST_OUTPUT - 3] + "..."
+        )
+        return f"a control's, no model's: the constant {constant!r}"
+    if is_control(row):
+        return "a control's, no model's: the baseline's own outputs"
+    return "a given model's" if isinstance(engine, ReferenceEngine) else "the row's model's"
+
+
+def is_control(row: Row) -> bool:
+    """Whether no model answers: a constant does, or the baseline's own outputs."""
+    answer = row.eval.answer if row.eval else None
+    if answer is None or row.eval is None or isinstance(answer.engine, NullEngine):
+        return answer is not None
+    outputs = _plain(getattr(answer.engine, "outputs", None))
+    return outputs is not None and outputs == _plain(getattr(row.eval.judge, "reference", None))
+
+
+def _answer_prompt(path: str, template: Template | None, row_template: Template | None) -> Setting:
+    """A row whose answers are asked for as it was trained has the same setting as any other such row:
+    what differs is then the row's template."""
+    used = template or row_template
+    value = (
+        ROW_TEMPLATE
+        if template is None or _plain(template) == _plain(row_template)
+        else _plain(template)
+    )
+    return Setting("prompt of the answers", value, _name(used), (path,), _plain(used))
+
+
+def _of_judge(row: Row) -> RowSettings:
+    assert row.eval is not None
+    judge, at = row.eval.judge, "eval.judge"
+    assert judge is not None
+    settings: RowSettings = {}
+    parts: list[Any] = [judge.kind]
+    names, fields = [str(judge.kind)], ["kind"]
+    for name in ("annotator", "judge", "model", "rubric"):
+        part = getattr(judge, name, None)
+        if part is not None:
+            parts.append(_plain(part))
+            names.append(_name(part))
+            fields.append(name)
+    if isinstance(judge, AlpacaEvalJudge):
+        names.remove(judge.kind)
+    paths = tuple(f"{at}.{name}" for name in fields)
+    settings[f"{at}.judge"] = Setting("judge", parts, " / ".join(names), paths)
+    for name in type(judge).model_fields:
+        value = getattr(judge, name)
+        if name in fields or not is_compared(type(judge), name, at):
+            continue
+        if name == "reference":
+            setting = Setting("baseline", _plain(value), _name(value), (f"{at}.{name}",))
+            settings[f"{at}.reference"] = setting
+        elif name == "template" and isinstance(judge, LossJudge):
+            setting = _answer_prompt(f"{at}.{name}", value, row.template)
+            settings[f"{at}.{judge.kind}.{name}"] = replace(setting, label="prompt of the judge")
+        elif name == "examples":
+            settings.update(_prompts(f"{at}.{name}", value, "held-out set"))
+        else:
+            judge_settings = _walk(f"{at}.{name}", value)
+            before, tag = f"{at}.", f"{judge.kind}."
+            settings.update(
+                {f"{before}{tag}{key.removeprefix(before)}": s for key, s in judge_settings.items()}
+            )
+    return settings
+
+
+def _prompts(path: str, prompts: PromptSet, label: str) -> RowSettings:
+    where = prompts.file or prompts.files or prompts.hub
+    which = [_plain(prompts.first), _plain(prompts.sample)]
+    sample = prompts.sample
+    count = f"first {prompts.first} prompts" if prompts.first else "all prompts"
+    if sample is not None:
+        count = "a sample: " + ", ".join(f"{k} {v}" for k, v in sample.model_dump().items())
+    sources = tuple(f"{path}.{name}" for name in ("file", "files", "hub", "columns"))
+    return {
+        f"{path}.set": Setting(label, [_plain(where), _plain(prompts.columns)], _name(where), sources),
+        f"{path}.which": Setting(
+            "prompts", which, count, (f"{path}.first", f"{path}.sample")
+        ),
+    }  # fmt: skip
+
+
+def _of_manifests(plan: RowPlan) -> RowSettings:
+    """The models that judged, and the versions of the packages that answered and judged."""
+    evaluation = plan.row.eval
+    if evaluation is None:
+        return {}
+    engine = evaluation.answer.engine if evaluation.answer else None
+    kinds = {"answer": getattr(engine, "kind", ""), "judge": getattr(evaluation.judge, "kind", "")}
+    settings: RowSettings = {}
+    served: set[str] = set()
+    versions: dict[tuple[str, str], set[str]] = {}
+    for stage in plan.own:
+        if stage.artefact is None or stage.stage not in kinds:
+            continue
+        used = stage.artefact.manifest["used"]
+        if stage.stage == "judge":
+            served |= set(used.get("served_models", ()))
+        installed = (used.get("environment") or {}).get("packages", {})
+        for package in PACKAGES.get(kinds[stage.stage], ()):
+            if installed.get(package):
+                versions.setdefault((stage.stage, package), set()).add(str(installed[package]))
+    if served:
+        # Within the judge's own setting: another model that was asked for says it already.
+        names = sorted(served)
+        paths = ("eval.judge.judge",)
+        key = "eval.judge.judge.served"
+        settings[key] = Setting("judge as served", names, ", ".join(names), paths)
+    for (name, package), package_versions in versions.items():
+        label = f"{package} package of the {'answers' if name == 'answer' else 'judge'}"
+        key = f"environment.{name}.{kinds[name]}.{package}"
+        settings[key] = Setting(
+            label, sorted(package_versions), ", ".join(sorted(package_versions)), ("environment",)
+        )
+    return settings
+
+
+def _walk(path: str, value: Any) -> RowSettings:
+    """Every setting of a part of a spec. Of a mapping, its kind comes before what it holds."""
+    return dict(_leaves(path, path, value))
+
+
+def _leaves(key: str, path: str, value: Any) -> Iterator[tuple[str, Setting]]:
+    """`key` has the numbers of a list's items, `path`, as a spec's `studied` names it, has not."""
+    if path == "train.validation":
+        yield from _held_out(path, value).items()
+    elif isinstance(value, BaseModel) and not isinstance(value, WHOLE):
+        kind = getattr(value, "kind", None) or getattr(value, "recipe", None) or "given"
+        yield key, _setting(path, kind, str(getattr(value, "method", kind)))
+        for name in type(value).model_fields:
+            if is_compared(type(value), name, path) and name not in ("kind", "recipe"):
+                yield from _leaves(f"{key}.{name}", f"{path}.{name}", getattr(value, name))
+    elif isinstance(value, list) and any(isinstance(part, BaseModel) for part in value):
+        recipes = [str(getattr(part, "recipe", "given")) for part in value]
+        yield key, _setting(path, recipes, ", ".join(recipes))
+        for number, part in enumerate(value, start=1):
+            yield from _leaves(f"{key}.{number}", path, part)
+    elif isinstance(value, dict) and any(isinstance(part, BaseModel) for part in value.values()):
+        yield key, _setting(path, sorted(value), ", ".join(sorted(value)))
+        for name, part in value.items():
+            yield from _leaves(f"{key}.{name}", path, part)
+    else:
+        yield key, _setting(path, _plain(value), _name(value))
+
+
+def _held_out(path: str, validation: Validation | None) -> RowSettings:
+    """The examples that a share of the data leaves for training; a file of its own takes none."""
+    share = validation.share if validation else None
+    settings = {f"{path}.share": _setting(f"{path}.share", share, _name(share))}
+    if validation is not None and share is not None:
+        settings[f"{path}.seed"] = _setting(f"{path}.seed", validation.seed, str(validation.seed))
+    return settings
+
+
+def _setting(path: str, value: Any, text: str) -> Setting:
+    label = path.removeprefix("eval.answer.").removeprefix("eval.")
+    return Setting(LABELS.get(path, label), value, text, (path,))
+
+
+LABELS = {
+    "model": "base model",
+    "data": "data set",
+    "eval.answer.engine.precision": "engine precision",
+    "eval.answer.engine.endpoint": "answers",
+}
+
+
+def _plain(value: Any) -> Any:
+    """What of a part decides: the bytes of files that are pinned, the text of prompts."""
+    if isinstance(value, _Data):
+        return value.sha256 or _place(value.path)
+    if isinstance(value, _TextFile):
+        return value.text.removesuffix("\n")
+    if isinstance(value, RowOutputs):
+        return _place(value.spec)
+    if isinstance(value, BaseModel):
+        return {
+            name: _plain(getattr(value, name))
+            for name, field_info in type(value).model_fields.items()
+            if not (
+                isinstance(field_info.json_schema_extra, dict)
+                and "key" in field_info.json_schema_extra
+            )
+        }
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, dict):
+        return {str(name): _plain(part) for name, part in value.items()}
+    return value
+
+
+def _place(path: str) -> str:
+    return path if path.startswith(DATA_SCHEME) else os.path.abspath(path)
+
+
+def _name(value: Any) -> str:
+    """A part as a person knows it, without the folders of this machine."""
+    if value is None:
+        return "none"
+    if isinstance(value, Template):
+        return value.name or (Path(value.prompt.path).name if value.prompt else "tokenizer")
+    if isinstance(value, _Data | _TextFile):
+        if value == GIVEN:
+            return "given data"
+        is_given = value.path.startswith(DATA_SCHEME)
+        return value.path if is_given else Path(value.path).name
+    if isinstance(value, RowOutputs):
+        return f"the outputs of {Path(value.spec).stem}"
+    if isinstance(value, Endpoint):
+        if value.simulated is not None:
+            wrong = value.simulated.error_rate
+            return f"simulated {value.model}" + (f" (error rate {wrong:g})" if wrong else "")
+        return value.model + (f" at {value.base_url}" if value.base_url else "")
+    if isinstance(value, HubData):
+        parts = [value.id, value.config, getattr(value, "file", None)]
+        return " ".join(str(part) for part in parts if part)
+    if isinstance(value, ModelSource):
+        if value.hub is not None:
+            return value.hub.id
+        if value.path is not None:
+            return _name(value.path)
+        assert value.random is not None
+        return f"random {value.random.config.get('model_type', 'weights')}"
+    if isinstance(value, BaseModel):
+        return str(getattr(value, "name", None) or getattr(value, "kind", "given"))
+    if isinstance(value, dict):
+        if all(isinstance(part, _Data) for part in value.values()):
+            return ", ".join(value)
+        return canonical(_plain(value))
+    if isinstance(value, list | tuple):
+        return canonical(_plain(value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

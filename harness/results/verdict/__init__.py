@@ -1,0 +1,1 @@
+"""Whether a row reproduces the published number."""

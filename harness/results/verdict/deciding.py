@@ -1,0 +1,96 @@
+"""What would decide a verdict, and what it takes as given, in words."""
+
+import math
+
+from harness.common.progress import counted
+from harness.results.verdict.forecast import MOST_ADDED
+from harness.results.verdict.verdict import Weighed
+from harness.row.row import Reported
+from harness.stats.intervals import t_quantile
+
+KIND_WORDS = {
+    "train": ("training", "trainings"),
+    "sampling": ("sampling", "samplings"),
+    "judge": ("judging", "judgings"),
+}
+
+
+def number(weighed: Weighed, value: float, signed: bool = False) -> str:
+    """With the digits that the score's unit bears."""
+    bounds = weighed.evidence.bounds if weighed.evidence else (0, 100)
+    digits = 2 if bounds == (0, 100) else 4
+    return f"{value:{'+' if signed else ''}.{digits}f}"
+
+
+def more(weighed: Weighed, reported: Reported | None) -> str:
+    """What would decide an inconclusive verdict, or what keeps it open; empty for all others."""
+    verdict, foretold, reported_span = weighed.verdict, weighed.foretold, weighed.reported_span
+    if foretold is None or reported_span is None or verdict.margin is None:
+        return ""
+    if foretold.more:
+        ((kind, count),) = foretold.more
+        what = f"{count} more {KIND_WORDS[kind][count > 1]}"
+        if foretold.chance is None:
+            return (
+                f"{what} would show what each adds to the error over prompts, and so whether more of "
+                "them can decide it"
+            )
+        text = (
+            f"{what} would, if the difference stays where it is; the chance of a verdict is then about "
+            f"{100 * foretold.chance:.0f} %"
+        )
+        if weighed.assumed:
+            text += ", if trainings differ by what is usual, of which one shows nothing"
+        return text
+    text = (
+        f"more replicates alone, up to {MOST_ADDED} of a kind, would not: endless ones would leave an "
+        f"interval of ±{number(weighed, foretold.limit)} about the difference, or more"
+    )
+    error_half = t_quantile(math.inf) * min(reported_span.low_error, reported_span.high_error)
+    half = (reported_span.high - reported_span.low) / 2
+    if error_half + half > verdict.margin:
+        return f"{text}; {_reported_part(weighed, reported, error_half, half, verdict.margin)}"
+    reproduced_span = weighed.reproduced_span
+    if reproduced_span is not None and reproduced_span.low < reproduced_span.high:
+        span = number(weighed, reproduced_span.high - reproduced_span.low)
+        return (
+            f"{text}. What our unjudged prompts leave open spans {span} of it: it takes verdicts on "
+            "them, or more prompts"
+        )
+    return f"{text}: it takes more prompts"
+
+
+def _reported_part(
+    weighed: Weighed, reported: Reported | None, error_half: float, half: float, margin: float
+) -> str:
+    """Why nothing that is run here can call the number reproduced. error_half, half: half of the
+    interval that its own error, and its unjudged prompts, leave."""
+    end = "whatever is run here, this number cannot be called reproduced"
+    if not half:
+        alone = number(weighed, error_half)
+        return f"the reported number's own error alone leaves ±{alone}, more than the margin: {end}"
+    assert reported is not None
+    assert reported.expected is not None
+    assert reported.judged is not None
+    count = reported.expected - reported.judged
+    text = (
+        f"what {counted(count, 'unjudged prompt')} of the published run leave{'s' * (count == 1)} open "
+        f"spans {number(weighed, 2 * half)} alone"
+    )
+    if half <= margin:
+        text += f", with the reported number's own error {number(weighed, 2 * (half + error_half))}"
+    return f"{text}, more than the {number(weighed, 2 * margin)} between both margins: {end}"
+
+
+def assumed(weighed: Weighed) -> str:
+    """What the verdict takes as given where the judge was asked once; else empty."""
+    evidence = weighed.evidence
+    if evidence is None or weighed.reported_span is None:
+        return ""
+    if not evidence.judges or len(evidence.runs) > 1:
+        return ""
+    return (
+        "that another judging would change prompts each for itself and not all of them one way: the "
+        "judge was asked once, which cannot show it, and if it is not so the verdict is wrong more "
+        "often. replicates: {judge: 2}, or 3, would show it"
+    )

@@ -1,0 +1,157 @@
+"""What a verdict rests on: the runs of a row that scored it, and each one's grades per prompt."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.artefact.store import Artefact
+from harness.common.texts import read_lines
+from harness.judge.kinds.flow_judge import RubricJudge
+from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, benchmark_of
+from harness.judge.scores import BASELINE, DRAW
+from harness.results.agreement import ANNOTATIONS, read_grades
+from harness.row.row import PERCENTAGES, Row
+from harness.run.plan import StagePlan
+from harness.stats.intervals import Range
+from harness.stats.variance import Grades, Index
+
+WINNING_SCORE: Range = (0, 2)
+GRADED = ("win_rate", "winning_score", "rubric_score", *BENCHMARKS)
+"""Metrics of which a grade is kept for each prompt or question."""
+TaskQuestion = tuple[str, int]
+"""One of lm-eval's tasks, and the number of a question of it."""
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """One replicate's score: the judge's artefact, or of a loss the training's."""
+
+    stage: StagePlan
+    metric: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Every run of a row that gives a metric."""
+
+    runs: dict[Index, ScoredRun]
+    bounds: Range | None
+    """The lowest and highest that the score can be; None: not known."""
+    trainings: tuple[str, ...]
+    """Keys of the trained models that were scored; empty where the row trains none."""
+    samples: bool
+    """Whether another sampling seed could give other answers."""
+    judges: bool
+    """Whether the judge can be asked again."""
+    grades: dict[Index, Grades] = field(default_factory=dict)
+    """Of each run, in units of the score, of the prompts that were judged; empty where they were not
+    asked for."""
+
+    is_stratified: bool = False
+    """Whether the score is the mean of several parts' means, see `strata_of`."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether a training of the row's own decides the score."""
+        return bool(self.trainings)
+
+    def count(self, depth: int) -> int:
+        """Different trainings (0), samplings (1) or judgings (2) in all."""
+        return len({index[: depth + 1] for index in self.runs})
+
+
+def bounds_of(row: Row, metric: str) -> Range | None:
+    """The range of a metric's values."""
+    kind = metric.partition("/")[0]
+    judge = row.eval.judge if row.eval else None
+    if kind in PERCENTAGES:
+        return 0, 100
+    if kind == "winning_score":
+        return WINNING_SCORE
+    if kind == "rubric_score" and isinstance(judge, RubricJudge):
+        return judge.scale
+    return None
+
+
+def gather(
+    row: Row, metric: str, planned: Sequence[StagePlan], every_grade: bool = False
+) -> Evidence | None:
+    """The runs among `planned` (judge stages; of a loss, train stages) that give the metric, and
+    where there are several, or with `every_grade`, also their grades; None where none does.
+
+    Raises:
+        Damaged: a judge's artefact was changed.
+    """
+    runs: dict[Index, ScoredRun] = {}
+    trainings: dict[str, int] = {}
+    samplings: dict[tuple[str, str], int] = {}
+    for stage in planned:
+        score = stage.artefact.manifest["metrics"].get(metric) if stage.artefact else None
+        if score is None or score["value"] is None:
+            continue
+        answer = stage.inputs.get("outputs")
+        model = stage if stage.stage == "train" else (answer or stage).inputs.get("model")
+        trained = model.key if model else ""
+        a = trainings.setdefault(trained, len(trainings))
+        sampled = trained, answer.key if answer else ""
+        b = samplings.setdefault(sampled, sum(sampling[0] == trained for sampling in samplings))
+        c = sum(index[:2] == (a, b) for index in runs)
+        runs[a, b, c] = ScoredRun(stage, score)
+    if not runs:
+        return None
+    answered = row.eval.answer if row.eval else None
+    grades: dict[Index, Grades] = {}
+    if metric in GRADED and (len(runs) > 1 or every_grade):
+        for index, run in runs.items():
+            assert run.stage.artefact is not None
+            all_grades = grades_of(run.stage.artefact, metric)
+            grades[index] = {p: grade for p, grade in all_grades.items() if grade is not None}
+    return Evidence(
+        runs,
+        bounds_of(row, metric),
+        tuple(key for key in trainings if key),
+        samples=answered is not None and answered.is_sampled,
+        judges=answered is not None,
+        grades=grades,
+        is_stratified=metric == MMLU,
+    )
+
+
+def grades_of(artefact: Artefact, metric: str) -> dict[Any, float | None]:
+    """Prompt or question -> grade in units of the score; None: unjudged. Empty where none is kept.
+
+    Raises:
+        Damaged: the artefact was changed.
+    """
+    if metric in BENCHMARKS:
+        return dict(_of_task(artefact, metric))
+    if not (artefact.folder / ANNOTATIONS).is_file():
+        return {}
+    is_score, grades = read_grades(artefact)
+    if is_score or metric == "rubric_score":
+        return dict(grades)
+    unit = 100 if metric == "win_rate" else 2
+    return {
+        # Older annotations write a draw as 0.
+        place: None if grade is None else unit * ((grade or DRAW) - BASELINE)
+        for place, grade in grades.items()
+    }
+
+
+def _of_task(artefact: Artefact, task: str) -> Iterator[tuple[TaskQuestion, float]]:
+    """Each question's score in percent, from lm-eval's samples."""
+    artefact.check()
+    for path in sorted(artefact.folder.glob("samples_*.jsonl")):
+        unit = path.stem.removeprefix("samples_")
+        if benchmark_of(unit) != task:
+            continue
+        for line in read_lines(path):
+            sample = json.loads(line)
+            yield (unit, sample["doc_id"]), 100 * sample[BENCHMARKS[task].metric]
+
+
+def strata_of(metric: str, places: Sequence[Any]) -> list[str] | None:
+    """What each place belongs to, where the score is the plain mean of several parts' means: MMLU's
+    subjects; else None."""
+    return [unit for unit, _ in places] if metric == MMLU else None

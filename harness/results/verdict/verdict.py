@@ -1,0 +1,237 @@
+"""Whether a reproduced number agrees with the reported one.
+
+The question is whether the expected score of our set-up lies within a margin of the expected score of
+the published one. Both are known from samples: the reported number from one run (one training, one
+sampling, one judging), ours from one or several. The answer is an equivalence test by interval
+inclusion (Schuirmann 1987; Westlake 1972): `reproduced` where the 95 % interval of the difference lies
+within the margin, `not reproduced` where it lies wholly outside, else `inconclusive`. Where intervals
+are exact each of the first two is then wrong in at most 2.5 % of cases; what they are by simulation
+stands in benchmarks/README.md.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.common.progress import counted
+from harness.results.verdict.evidence import Evidence, gather
+from harness.results.verdict.forecast import Foretold, More, decide, foretell, in_words
+from harness.results.verdict.sides import (
+    Reproduced,
+    assumed_spread,
+    difference_interval,
+    mean_of,
+    reported_span_of,
+    reproduced_interval,
+    reproduced_of,
+)
+from harness.row.row import PERCENTAGES, Reported, Row
+from harness.run.plan import StagePlan
+from harness.stats.intervals import ScoreSpan
+from harness.stats.variance import Split
+
+MARGIN = 3.0
+"""Points of a percentage within which two numbers count as the same, where the spec names no other."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    name: str
+    reason: str
+    margin: float | None = None
+    difference: float | None = None
+    """Reproduced - reported."""
+    low: float | None = None
+    """The 95 % interval of the difference, with what unjudged prompts leave open."""
+    high: float | None = None
+    reproduced_low: float | None = None
+    """The 95 % interval of the reproduced number: sampling and replicates, unjudged prompts apart. Of
+    one training it is that of the model at hand."""
+    reproduced_high: float | None = None
+    more: More = ()
+    """How many replicates of a kind would decide it, see `Foretold`: ((`train`, 2),)."""
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """A verdict with all that it was made of. Errors are standard errors in the score's units."""
+
+    verdict: Verdict
+    split: Split | None = None
+    reproduced_span: ScoreSpan | None = None
+    """Ours over the prompts, without what replicates have in common."""
+    reported_span: ScoreSpan | None = None
+    """The reported number over its prompts."""
+    reported_error_from: str = ""
+    """Where the reported number's error comes from: `reported`, `binomial`, `ours`."""
+    reported_error: float | None = None
+    """That standard error, over the prompts that were judged."""
+    between: float = 0.0
+    """Variance between our replicates, all that replicates differ by."""
+    df: int = 0
+    replicated: str = ""
+    """The kind of replicate that `between` is of; empty where it does not enter."""
+    assumed: float = 0.0
+    """Standard deviation between trainings allowed for on each side, for want of replicates."""
+    foretold: Foretold | None = None
+    """Of an inconclusive verdict."""
+    evidence: Evidence | None = None
+
+
+def pool(metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """One metric over its replicates.
+
+    `value` is the mean; `standard_error` the root mean square of the replicates' own standard errors
+    (the choice of prompts, which replicates share); `replicate_sd` their sample standard deviation
+    (ddof 1; None for one). Counts are summed over the replicates, bounds are averaged.
+    """
+    values = [m["value"] for m in metrics]
+    errors = [m.get("standard_error") for m in metrics]
+    defined = [e for e in errors if e is not None]
+    n = len(values)
+    mean = math.fsum(values) / n
+    pooled: dict[str, Any] = {
+        "value": mean,
+        "standard_error": (
+            math.sqrt(math.fsum(e * e for e in defined) / n) if len(defined) == n else None
+        ),
+        "replicate_sd": (
+            math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else None
+        ),
+        "replicates": n,
+    }
+    for name in ("judged", "expected", "wins", "losses", "draws"):
+        if all(name in m for m in metrics):
+            pooled[name] = sum(m[name] for m in metrics)
+    for name in ("lower_bound", "upper_bound"):
+        if all(name in m for m in metrics):
+            pooled[name] = math.fsum(m[name] for m in metrics) / n
+    return pooled
+
+
+def assess(row: Row, metric: str, planned: Sequence[StagePlan]) -> Weighed:
+    """The verdict on a row's metric from the stages that give it: judge stages, of a loss its
+    trainings. A scaled-down twin is simulated, whatever made it.
+
+    Raises:
+        Damaged: an artefact of the row was changed.
+    """
+    artefacts = [stage.artefact for stage in planned if stage.artefact is not None]
+    simulated = sorted({mark for artefact in artefacts for mark in artefact.manifest["simulated"]})
+    if row.scale == "tiny":
+        simulated.append("a scaled-down twin of the row")
+    evidence = gather(row, metric, planned)
+    if evidence is None and row.eval is not None and row.eval.judge is None and not planned:
+        return Weighed(Verdict("not judged", "the row has no judge"))
+    weighed = judge(row.reported.get(metric), evidence, simulated, margin_of(row, metric))
+    return replace(weighed, evidence=evidence)
+
+
+def margin_of(row: Row, metric: str) -> float | None:
+    """The spec's, for the metric or for what it is of (`win_rate` of `win_rate/koala`); else MARGIN
+    for a percentage; None for all others."""
+    kind = metric.partition("/")[0]
+    margin = row.margins.get(metric, row.margins.get(kind))
+    if margin is not None:
+        return margin
+    return MARGIN if kind in PERCENTAGES else None
+
+
+def judge(
+    reported: Reported | None,
+    evidence: Evidence | None,
+    simulated: Sequence[str],
+    margin: float | None = MARGIN,
+) -> Weighed:
+    """Compare a reported number with the runs of `evidence`; margin None: the metric has none.
+
+    The interval covers, on both sides, the sampling of prompts (with all noise that each prompt has
+    for itself), what trainings of one set-up differ by, and the prompts that went unjudged: all lost
+    at its one end, all won at the other. Sampled answers and judgements are drawn for each prompt for
+    itself, so that they add nothing that prompts have in common; where replicates show otherwise
+    (F test at 5 %) their spread enters as that of trainings does.
+
+    The published run is taken as independent of ours. Where both answered the same prompts, and find
+    the same ones hard, the interval is wider than it had to be; by how much cannot be known without
+    the published judgements (with them: `harness compare`, with a row whose engine is `reference`).
+    """
+    if evidence is None:
+        return Weighed(Verdict("not run", ""))
+    reproduced = reproduced_of(evidence)
+    low, high = (None, None) if reproduced is None else reproduced_interval(evidence, reproduced)
+    verdict = Verdict("not comparable", "", reproduced_low=low, reproduced_high=high)
+    weighed = Weighed(verdict)
+    if reproduced is not None:
+        weighed = Weighed(
+            verdict,
+            reproduced.split,
+            reproduced.span,
+            between=reproduced.between,
+            df=reproduced.df,
+            replicated=reproduced.replicated,
+        )
+    if simulated:
+        reason = f"simulated: {', '.join(simulated)}"
+        return replace(weighed, verdict=replace(verdict, name="simulated", reason=reason))
+    if reported is None or reported.value is None:
+        why = "no number was reported" if reported is None else "the study leaves this cell empty"
+        return replace(weighed, verdict=replace(verdict, reason=why))
+    difference = mean_of(evidence) - reported.value
+    verdict = replace(verdict, difference=difference, margin=margin)
+    if margin is None:
+        side = "above" if difference > 0 else "below"
+        why = f"{abs(difference):.4f} {side} the reported number; this metric has no margin"
+        return replace(weighed, verdict=replace(verdict, reason=why))
+    if reproduced is None:
+        why = _without_error(evidence)
+        return replace(weighed, verdict=replace(verdict, reason=why))
+    return _compare(replace(weighed, verdict=verdict), evidence, reproduced, reported, margin)
+
+
+def _without_error(evidence: Evidence) -> str:
+    """Which runs give no standard error, and why where that can be told."""
+    count, reasons = len(evidence.runs), []
+    for number, run in enumerate(evidence.runs.values(), start=1):
+        if run.metric.get("standard_error") is not None:
+            continue
+        name = "the run"
+        if count > 1:
+            label = run.stage.label if run.stage is not None else ""
+            name = f"run {number} of {count}{f' ({label})' * bool(label)}"
+        judged = run.metric.get("judged")
+        few = counted(judged, "judged prompt") if judged is not None and judged < 2 else "none"
+        reasons.append(f"{name} has {few}")
+    return f"the standard error is not known: {', '.join(reasons)}"
+
+
+def _compare(
+    weighed: Weighed, evidence: Evidence, reproduced: Reproduced, reported: Reported, margin: float
+) -> Weighed:
+    reported_span, reported_error, origin = reported_span_of(reported, evidence, reproduced)
+    assumed = assumed_spread(evidence, margin)
+    low, high = difference_interval(reproduced, reported_span, assumed)
+    unknown = evidence.trains and evidence.count(0) == 1
+    name = decide(low, high, margin, may_be_reproduced=not unknown)
+    reason = f"difference between {low:+.1f} and {high:+.1f} points (95 %), margin {margin:g}"
+    if evidence.bounds != (0, 100):
+        reason = f"difference between {low:+.3g} and {high:+.3g} (95 %), margin {margin:g}"
+    if unknown:
+        reason += (
+            f"; one training, so that a standard deviation of {assumed:g} between trainings "
+            "is allowed for"
+        )
+    foretold = None
+    if name == "inconclusive":
+        foretold = foretell(evidence, reproduced, reported_span, margin)
+        reason += f"; {in_words(foretold)}"
+    more = foretold.more if foretold else ()
+    return replace(
+        weighed,
+        verdict=replace(weighed.verdict, name=name, reason=reason, low=low, high=high, more=more),
+        reported_span=reported_span,
+        reported_error_from=origin,
+        reported_error=reported_error,
+        assumed=assumed,
+        foretold=foretold,
+    )

@@ -1,0 +1,278 @@
+"""Specs from files: every fault of every file at once, each with file, line and column."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from harness.common.masking import KEY_ADVICE, masked
+from harness.errors import InputError
+from harness.row.metrics import metrics_of, without
+from harness.row.row import Row
+from harness.spec.base import REVISION, models_in
+from harness.spec.source import Fault, Mark, Node, load_tree
+
+PRICES = "prices.yaml"
+"""The table of prices stands among the specs and is none."""
+
+
+@dataclass(frozen=True)
+class LoadedRow:
+    row: Row
+    path: Path
+    named: bool
+    """Whether the file itself was named, and not a folder above it."""
+
+
+class SpecFaults(InputError):
+    """The specs have faults; `faults` lists them all."""
+
+    def __init__(self, faults: Sequence[Fault], hint: str = "") -> None:
+        self.faults = sorted(set(faults))
+        count = f"{len(self.faults)} fault{'s' if len(self.faults) > 1 else ''} in the specs"
+        super().__init__("\n".join([*map(str, self.faults), count]), hint)
+
+
+@dataclass(frozen=True)
+class Usable:
+    """What can be used of some specs, and what cannot."""
+
+    rows: list[LoadedRow]
+    faulty: list[Path]
+    """The other specs."""
+    faults: list[Fault]
+    """Theirs, which may stand in a file that they extend."""
+
+
+def spec_files(paths: Sequence[Path]) -> dict[Path, bool]:
+    """Spec files, and whether each was named itself; of a folder, every *.yaml below it whose name
+    does not begin with `_` and that is not the table of prices."""
+    found: dict[Path, bool] = {}
+    for path in paths:
+        if _is_folder(path):
+            inside = sorted(
+                p for p in path.rglob("*.yaml") if not p.name.startswith("_") and p.name != PRICES
+            )
+            if not inside:
+                raise InputError(
+                    f"there is no spec in {path}", "Give a YAML file or a folder that holds some."
+                )
+            found.update({p: found.get(p, False) for p in inside})
+        else:
+            found[path] = True
+    return _once(found)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _once(found: dict[Path, bool]) -> dict[Path, bool]:
+    """Every file once, by the first of the names that it was found under."""
+    first: dict[str, Path] = {}
+    for path in found:
+        first.setdefault(os.path.abspath(path), path)
+    named = {os.path.abspath(path) for path, was_named in found.items() if was_named}
+    return {path: place in named for place, path in first.items()}
+
+
+def load_rows(paths: Sequence[Path]) -> list[LoadedRow]:
+    """Load and check rows.
+
+    Raises:
+        SpecFaults: with every fault of every file.
+    """
+    found = load_usable(paths)
+    if found.faults:
+        raise SpecFaults(found.faults)
+    return found.rows
+
+
+def load_usable(paths: Sequence[Path]) -> Usable:
+    """Load the rows that have no fault. Of two with the same id none is usable: which is meant is
+    not known."""
+    faults: list[Fault] = []
+    rows: dict[Path, LoadedRow] = {}
+    faulty: list[Path] = []
+    first_seen: dict[str, Path] = {}
+    known: dict[Path, Node] = {}
+    for path, named in spec_files(paths).items():
+        before = len(faults)
+        # Once there are faults, parents are read anew: theirs are those of every spec on them.
+        tree = load_tree(path, faults, {} if faults else known)
+        if tree is not None:
+            if (same := _used_before(tree, path, first_seen, faults)) in rows:
+                del rows[same]
+                faulty.append(same)
+            try:
+                row = Row.model_validate(tree.plain())
+            except ValidationError as error:
+                faults.extend(_faults_of(error, tree))
+            else:
+                faults.extend(_yes_for_a_number(tree, row))
+                faults.extend(_metrics_not_given(tree, row))
+                rows[path] = LoadedRow(row, path, named)
+        if len(faults) > before:
+            rows.pop(path, None)
+            faulty.append(path)
+    return Usable(list(rows.values()), faulty, faults)
+
+
+def _yes_for_a_number(node: Node, value: Any, path: tuple[Any, ...] = ()) -> Iterator[Fault]:
+    """YAML reads a bare yes, no, on and off as true and false, which would pass for 1 and 0."""
+    if isinstance(node.value, bool) and isinstance(value, int | float):
+        if not isinstance(value, bool):
+            yield Fault(node.mark, f"{_dotted(path)}: a number is wanted (here: {node.value})")
+        return
+    if isinstance(node.value, dict) and isinstance(value, list):
+        value = value[0]  # one recipe in place of a chain
+    for name, child in node.children.items():
+        if isinstance(value, BaseModel):
+            inner = getattr(value, name, None)
+        else:
+            inner = value[name] if isinstance(value, dict | list | tuple) else None
+        yield from _yes_for_a_number(child, inner, (*path, name))
+
+
+def _metrics_not_given(tree: Node, row: Row) -> Iterator[Fault]:
+    """Names below `reported` and `margins` that the row can have no number for."""
+    given = metrics_of(row)
+    kinds = [name.partition("/")[0] for name in given]
+    for part, known in (("reported", given), ("margins", [*given, *kinds])):
+        for name in getattr(row, part):
+            if name not in known:
+                _, mark = tree.at((part, name))
+                near = difflib.get_close_matches(name, known, n=1)
+                said = f"; did you mean {near[0]!r}?" if near else "."
+                said += f" It gives: {', '.join(given)}" if given else " It gives none"
+                said += f" ({more})" if (more := without(row)) else ""
+                yield Fault(mark, f"{part}.{name}: the row gives no such metric{said}")
+
+
+def _used_before(
+    tree: Node, path: Path, first_seen: dict[str, Path], faults: list[Fault]
+) -> Path | None:
+    """The spec, if any, that has the same row id; a fault then says so."""
+    node, mark = tree.at(("row",))
+    if node is tree or not isinstance(node.value, str):
+        return None
+    first = first_seen.setdefault(node.value, path)
+    if first is path:
+        return None
+    faults.append(Fault(mark, f"row id {node.value!r} is already used in {first}"))
+    return first
+
+
+SECRET_NAME = re.compile(r"api_?key|token$|secret|password", re.IGNORECASE)
+"""What people call a field that they write a key into."""
+NEED_THE_REST = ("missing", "value_error", "union_tag_not_found")
+"""Faults of a mapping that a file it extends, and that cannot be used, may take away."""
+
+
+NO_MAPPING = ("model_type", "dict_type", "model_attributes_type", "mapping_type")
+"""Faults of a value that should be a mapping and is none; pydantic names its own classes there."""
+
+
+def _faults_of(error: ValidationError, tree: Node) -> Iterator[Fault]:
+    grouped: dict[tuple[Mark, str], list[str]] = {}
+    for item in error.errors(include_url=False):
+        path = item["loc"]
+        node, mark = tree.at(path)
+        if not tree.whole and item["type"] in NEED_THE_REST and isinstance(node.value, dict):
+            continue
+        name = _dotted(_written(tree, path))
+        if item["type"] == "extra_forbidden":
+            message = f"unknown key{_nearest(str(path[-1]), path)}"
+            message += f" ({KEY_ADVICE})" * bool(SECRET_NAME.search(str(path[-1])))
+        elif item["type"] == "union_tag_invalid":
+            message = _unknown_tag(item["ctx"])
+        elif item.get("ctx", {}).get("pattern") == REVISION:
+            message = f"40 hex digits are wanted: the full commit hash (here: {_short(node.value)})"
+        elif item["type"] == "missing":
+            name = _dotted((*_written(tree, path), path[-1]))
+            message = "is missing"
+        elif item["type"] in NO_MAPPING:
+            message = _mapping_wanted(path, item["type"])
+            message += f" (here: {_short(node.value)})" * (not isinstance(node.value, list))
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            message = message[0].lower() + message[1:]
+            if not isinstance(node.value, dict | list) and message != KEY_ADVICE:
+                message += f" (here: {_short(node.value)})"
+        grouped.setdefault((mark, name), []).append(message)
+    for (mark, name), messages in grouped.items():
+        text = "; or ".join(dict.fromkeys(messages))
+        yield Fault(mark, f"{name}: {text}" if name else text)
+
+
+def _mapping_wanted(path: tuple[Any, ...], kind: str) -> str:
+    """Of one kind of thing also the keys that it may have."""
+    models = _models_at(path) if kind == "model_type" else []
+    keys = list(models[0].model_fields) if len(models) == 1 and models != [Row] else []
+    shown = ", ".join(keys[:6]) + ", ..." * (len(keys) > 6)
+    return f"a mapping of keys to values is wanted{f': {shown}' if keys else ''}"
+
+
+def _written(tree: Node, path: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The parts of pydantic's path that stand in the file."""
+    parts: list[Any] = []
+    node = tree
+    for part in path:
+        if part in node.children:
+            parts.append(part)
+            node = node.children[part]
+    return tuple(parts)
+
+
+def _dotted(path: tuple[Any, ...]) -> str:
+    return ".".join(str(p) for p in path)
+
+
+def _short(value: Any) -> str:
+    # Masked while it is whole: half a key is not known as one.
+    text = masked(repr(str(value)) if isinstance(value, str) else repr(value))
+    text = "null" if value is None else text
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _unknown_tag(context: dict[str, Any]) -> str:
+    key, tag = context["discriminator"].strip("'"), context["tag"]
+    known = [name.strip("'") for name in context["expected_tags"].split(", ")]
+    near = difflib.get_close_matches(tag, known, n=1)
+    among = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(map(repr, known))}"
+    return f"unknown {key} {_short(tag)}; {among}"
+
+
+def _nearest(key: str, path: tuple[Any, ...]) -> str:
+    known = sorted({name for model in _models_at(path[:-1]) for name in model.model_fields})
+    near = difflib.get_close_matches(key, known, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known here: {', '.join(known)}" if known else ""
+
+
+def _models_at(path: tuple[Any, ...]) -> list[type[BaseModel]]:
+    """The spec models that may stand at pydantic's error path `path`."""
+    models: list[type[BaseModel]] = [Row]
+    for part in path:
+        inner = [
+            m for model in models if part in model.model_fields
+            for m in models_in(model.model_fields[str(part)].annotation)
+        ]  # fmt: skip
+        if inner:
+            models = inner
+        elif tagged := [m for m in models if _has_tag(m, part)]:
+            models = tagged
+    return models
+
+
+def _has_tag(model: type[BaseModel], tag: Any) -> bool:
+    return isinstance(tag, str) and any(f.default == tag for f in model.model_fields.values())

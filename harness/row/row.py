@@ -1,0 +1,299 @@
+"""What a row says. Every default stands here, where it can be seen, and is part of the row's keys.
+
+The parts have modules of their own: recipes (gen), train, answer, judges, template, model_source; and
+base for what all share.
+"""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from harness.answer.answer import Answer
+from harness.gen.recipes.importing import ImportGen
+from harness.gen.recipes.union import MAKERS, Gen
+from harness.judge.kinds.held_out_loss import LossJudge
+from harness.judge.kinds.lm_eval import Task
+from harness.judge.kinds.union import Judge, ModelJudge, OutputJudge
+from harness.row.settings import check_studied
+from harness.spec.base import NO_KEY, Data, Name, Seed, Spec
+from harness.spec.model_source import ModelSource
+from harness.spec.template import Template
+from harness.spec.train import Train
+
+
+class Eval(Spec):
+    """How the row's model is scored: by its answers to prompts, or (lm_eval, held_out_loss) itself."""
+
+    answer: Answer | None = None
+    judge: Judge | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Eval":
+        judges_outputs = isinstance(self.judge, OutputJudge)
+        if self.answer is None and (self.judge is None or judges_outputs):
+            raise ValueError("answer is missing: this judge reads the model's answers to prompts")
+        if self.answer is not None and isinstance(self.judge, ModelJudge):
+            raise ValueError(
+                f"a judge of kind {self.judge.kind} scores the model itself: leave answer out, or "
+                "write a row of its own (both rows share the trained model)"
+            )
+        return self
+
+
+class Source(Spec):
+    """Where the published number stands."""
+
+    document: str
+    table: str | None = None
+    line: Annotated[int, Field(ge=1)] | None = None
+    url: str | None = None
+
+
+UNREPORTED = "unreported"
+PERCENTAGES = frozenset(("win_rate", "length_controlled_win_rate", "average", *get_args(Task)))
+"""Metrics that are percentages; `win_rate/koala` is one too."""
+
+
+def _cell(value: Any) -> Any:
+    if value == UNREPORTED:
+        return {"value": None}
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {"value": value}
+    if not isinstance(value, dict | Reported):
+        raise ValueError(
+            "a number is wanted, or a mapping such as {value: 39.5, standard_error: 1.7}, or the word "
+            f"{UNREPORTED}"
+        )
+    return value
+
+
+class Reported(Spec):
+    """A published metric. Counts are of prompts."""
+
+    value: float | None
+    """None, written `unreported`: the study's table has the cell and leaves it empty."""
+    standard_error: Annotated[float, Field(ge=0)] | None = None
+    judged: Annotated[int, Field(ge=0)] | None = None
+    expected: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Reported":
+        if self.judged is not None and self.expected is not None and self.judged > self.expected:
+            raise ValueError(f"judged is {self.judged}, more than the {self.expected} expected")
+        if self.judged == 0 and self.value is not None:
+            raise ValueError("judged is 0: no prompt was judged, so there is no value")
+        return self
+
+
+ReportedCell = Annotated[
+    Reported,
+    BeforeValidator(_cell, json_schema_input_type=Literal["unreported"] | float | Reported),
+]
+"""A published metric; its value alone; or the word `unreported`, where the study leaves the cell
+empty."""
+
+
+def _within_percent(reported: dict[str, Reported]) -> dict[str, Reported]:
+    for metric, cell in reported.items():
+        is_percentage = metric.partition("/")[0] in PERCENTAGES
+        if is_percentage and cell.value is not None and not 0 <= cell.value <= 100:
+            raise ValueError(
+                f"{metric} is a percentage: {cell.value:g} does not lie between 0 and 100"
+            )
+    return reported
+
+
+def _distinct(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a seed given twice makes the same replicate twice")
+    return seeds
+
+
+class Replicates(Spec):
+    """The same row again. Every combination of these is run."""
+
+    train_seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)] | None = None
+    sampling_seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)] | None = (
+        None
+    )
+    judge: Annotated[int, Field(ge=1)] = 1
+
+
+class Budget(Spec):
+    """Stops a stage, cleanly and before the limit is passed. The same command with more goes on.
+
+    Each stage (and each step of a chain in gen) has the whole of it."""
+
+    calls: Annotated[int, Field(ge=0)] | None = None
+    tokens: Annotated[int, Field(ge=0)] | None = None
+    usd: Annotated[float, Field(ge=0)] | None = None
+    """US dollars, at the prices in specs/prices.yaml."""
+
+
+class Limits(Spec):
+    """What a stage's container may use."""
+
+    cpus: Annotated[float, Field(gt=0)] | None = None
+    memory: Annotated[str, Field(pattern="^[0-9]+[kmg]$")] | None = None
+    """For example 8g."""
+    shm: Annotated[str, Field(pattern="^[0-9]+[kmg]$")] = "1g"
+    pids: Annotated[int, Field(ge=16)] = 4096
+
+
+def _steps(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
+
+
+Chain = Annotated[
+    list[Gen],
+    Field(min_length=1),
+    BeforeValidator(_steps, json_schema_input_type=Gen | list[Gen]),
+]
+
+
+def _check_chain(steps: list[Gen]) -> None:
+    """The first step makes examples, every later one works on them."""
+    for number, step in enumerate(steps):
+        if number == 0 and not isinstance(step, MAKERS):
+            raise ValueError(
+                f"gen: {step.recipe} works on a data set: put a step that makes one before it, "
+                "such as {recipe: import, file: ...}"
+            )
+        if number > 0 and isinstance(step, MAKERS):
+            raise ValueError(
+                f"gen: {step.recipe} makes a data set of its own, so it can only be the first step"
+            )
+
+
+def _null_as_a_word(value: Any) -> Any:
+    """YAML reads `answers: null` as no value; here the word is meant."""
+    if not isinstance(value, dict):
+        return value
+    return {name: "null" if said is None else said for name, said in value.items()}
+
+
+STUDIED = ("model", "template", "gen", "data", "train", "eval")
+"""The parts of a spec that decide a result."""
+
+
+def _part_of_a_spec(path: str) -> str:
+    return check_studied(Row, STUDIED, path)
+
+
+class Row(Spec):
+    """One line of a results table."""
+
+    row: Annotated[Name, NO_KEY]
+    """The row's id, unique among all specs."""
+    table: Annotated[Name, NO_KEY]
+    title: Annotated[str, NO_KEY]
+    varied: Annotated[
+        dict[
+            Annotated[str, NO_KEY],
+            Annotated[str, NO_KEY] | int | float | bool,
+        ],
+        BeforeValidator(_null_as_a_word),
+    ] = {}
+    """What sets this row apart from the others of its table."""
+    studied: list[Annotated[str, AfterValidator(_part_of_a_spec)]] | None = None
+    """Parts of the spec, as dotted paths (`train`, `eval.answer.template`), that the table's rows are
+    meant to differ in. What differs beside them is marked as confounded. Left open: everything but
+    eval."""
+    scale: Literal["full", "tiny"] = "full"
+    """`tiny`: the scaled-down twin that `--scale tiny` makes of a row. It decides no key."""
+    source: Source | None = None
+    reported: Annotated[dict[str, ReportedCell], AfterValidator(_within_percent)] = {}
+    margins: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """Metric -> the largest difference within which two numbers count as the same, in the metric's own
+    units. Left open: 3 points for percentages; other metrics have none."""
+    model: ModelSource | None = None
+    """The base model. A row that only makes data can do without it."""
+    template: Template | None = None
+    gen: Chain | None = None
+    """One recipe, or a chain of them: each works on what the one before it made."""
+    data: Data | None = None
+    """A given data set in place of gen: JSON or JSONL with instruction, input, output."""
+    train: Train | None = None
+    eval: Eval | None = None
+    replicates: Replicates = Replicates()
+    budget: Budget = Budget()
+    limits: Limits = Limits()
+    deviations: list[str] = []
+    """Stated differences between the published set-up and this one."""
+    assumptions: list[str] = []
+    """What the document leaves unsaid, and what stands for it here."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Row":
+        if self.gen is not None and self.data is not None:
+            raise ValueError("give either gen or data, not both")
+        _check_chain(self.gen or [])
+        needs = self._needing_model()
+        if self.model is None and needs:
+            raise ValueError(f"model is missing: {needs} needs one")
+        needs = self._needing_template()
+        if self.template is None and needs:
+            raise ValueError(f"template is missing: {needs} needs one")
+        if self.train is not None and self.gen is None and self.data is None:
+            raise ValueError("train needs a data set: give gen or data")
+        self._check_layout()
+        if self.replicates.train_seeds and self.train is None:
+            raise ValueError("replicates.train_seeds needs train")
+        answer = self.eval.answer if self.eval else None
+        if self.replicates.sampling_seeds and (answer is None or not answer.is_sampled):
+            raise ValueError(
+                "replicates.sampling_seeds needs answers sampled at a temperature over 0: others are "
+                "all the same"
+            )
+        if self.replicates.judge > 1 and not (
+            self.eval and isinstance(self.eval.judge, OutputJudge)
+        ):
+            raise ValueError("replicates.judge needs a judge of outputs; others say the same again")
+        return self
+
+    def _check_layout(self) -> None:
+        """Raises ValueError for data that the training's objective cannot read."""
+        if self.train is None or self.gen is None:
+            return
+        has_pairs = any(isinstance(g, ImportGen) and g.kind == "preference" for g in self.gen)
+        if self.train.objective == "orpo" and not has_pairs:
+            raise ValueError(
+                "objective: orpo takes preference data, and gen makes none: "
+                "gen: {recipe: import, kind: preference, ...}"
+            )
+        if has_pairs and self.train.objective != "orpo":
+            raise ValueError(
+                f"gen imports preference data, and objective: {self.train.objective} takes one "
+                "answer each: import it as instruction data (columns.output), or train with "
+                "objective: orpo"
+            )
+
+    def _needing_model(self) -> str:
+        if self.train:
+            return "train"
+        if self.eval is None:
+            return ""
+        answer, judge = self.eval.answer, self.eval.judge
+        if answer is not None and answer.uses_model:
+            return f"eval.answer with the engine {answer.engine.kind}"
+        if isinstance(judge, ModelJudge):
+            return f"the judge {judge.kind}"
+        by_text = answer is not None and answer.uses_template
+        return "the tokenizer of a text prompt" if by_text and self._is_tokenizers() else ""
+
+    def _is_tokenizers(self) -> bool:
+        """Whether the prompts are made by the tokenizer's own template."""
+        assert self.eval is not None
+        assert self.eval.answer is not None
+        template = self.eval.answer.template or self.template
+        return template is not None and template.from_tokenizer
+
+    def _needing_template(self) -> str:
+        if self.train:
+            return "train"
+        answer, judge = (self.eval.answer, self.eval.judge) if self.eval else (None, None)
+        if answer is not None and answer.uses_template and answer.template is None:
+            return "eval.answer"
+        if isinstance(judge, LossJudge) and judge.template is None:
+            return "the judge held_out_loss"
+        return ""

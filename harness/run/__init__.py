@@ -1,0 +1,1 @@
+"""Rows planned and run."""

@@ -1,0 +1,174 @@
+"""What is there, and what each missing thing would prevent."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.artefact import environment, gpus
+from harness.artefact.gpus import Gpu
+from harness.errors import HarnessError
+from harness.llm.secrets import key_variable
+from harness.train.memory.fit import gib
+
+KEYS = ("OPENAI_API_KEY", "MISTRAL_API_KEY", "HF_TOKEN")
+LOW_DISK_BYTES = 20e9
+"""A 1.8B model with optimizer checkpoints needs about this much."""
+
+SLOW = "training of real models in reasonable time"
+
+
+@dataclass(frozen=True)
+class Finding:
+    there: bool
+    what: str
+    state: str
+    prevents: str = ""
+    """What its absence prevents; empty where it is there."""
+
+
+def examine(volume: Path, inputs: Path | None) -> list[Finding]:
+    return [
+        *_engine(),
+        _gpu(),
+        _local(),
+        _disk(volume),
+        *_keys(),
+        given_data(inputs),
+    ]
+
+
+def _engine() -> Iterator[Finding]:
+    from harness.run.executors.docker import connect
+
+    try:
+        client = connect()
+    except HarnessError as e:
+        yield Finding(False, "Docker engine", e.message, "--executor docker and docker compose run")
+        return
+    yield Finding(True, "Docker engine", str(client.version()["Version"]))
+    if shutil.which("docker"):
+        compose = subprocess.run(
+            ["docker", "compose", "version", "--short"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        ok = compose.returncode == 0
+        version = compose.stdout.strip() if ok else "not there"
+        yield Finding(ok, "Docker Compose", version, "" if ok else "docker compose run")
+    if environment.accelerator() == "cuda":
+        yield _toolkit(client)
+    for stage in ("gen", "train", "answer"):
+        yield _image(client, stage)
+
+
+def _image(client: Any, stage: str) -> Finding:
+    import docker.errors
+
+    tag = environment.image_tag(stage, environment.accelerator())
+    name = environment.image_name(stage, environment.accelerator())
+    build = f"its stages; build it: {environment.build_command(environment.FAMILY[stage])}"
+    try:
+        image = client.images.get(tag)
+    except docker.errors.ImageNotFound:
+        return Finding(False, f"image {tag}", "not built", build)
+    if image.labels.get("harness.lock") != environment.lock_digest(name):
+        return Finding(False, f"image {tag}", "built from another lock", build)
+    if name == "train-cuda" and environment.COMPILER_LABEL not in image.labels:
+        prevents = f"train.liger_kernels; build it anew: {environment.build_command('train')}"
+        return Finding(False, f"image {tag}", "lock current, but no C compiler in it", prevents)
+    return Finding(True, f"image {tag}", f"{image.attrs['Size'] / 1e9:.1f} GB, lock current")
+
+
+def _gpu() -> Finding:
+    """Those that a run would use, and what the pinned images' CUDA cannot do with them."""
+    devices = gpus.visible()
+    if not devices:
+        state = gpus.what_is_there() if gpus.is_there() or gpus.fault_of_tool() else "none"
+        prevents = SLOW
+        if environment.fault_of_gpu():
+            prevents = f"stages with a model. {gpus.MEND_DRIVER} Or: {gpus.CPU_INSTEAD}"
+        return Finding(False, "GPU", state, prevents)
+    if environment.accelerator() != "cuda":
+        by = "HARNESS_ACCELERATOR" if os.environ.get("HARNESS_ACCELERATOR") else "this image"
+        state = f"not used, for {by} says cpu: {gpus.counted(devices)}"
+        return Finding(False, "GPU", state, SLOW)
+    faults = [f"{why}. {gpus.remedy(gpu)}" for gpu in devices if (why := gpus.cannot(gpu))]
+    prevents = f"the CUDA images and torch for CUDA 13: {' '.join(dict.fromkeys(faults))}"
+    prevents = prevents if faults else ""
+    return Finding(not faults, "GPU", "; ".join(map(_facts, devices)), prevents)
+
+
+def _facts(gpu: Gpu) -> str:
+    facts = [f"{gpu.index} {gpu.name}" + (f" ({gpu.uuid})" if gpu.uuid else "")]
+    if gpu.size:
+        facts.append(gib(gpu.size))
+    if gpu.driver:
+        facts.append(f"driver {gpu.driver}")
+    if gpu.capability is not None:
+        emulated = ", which emulates bfloat16" if gpus.emulates_bfloat16(gpu) else ""
+        facts.append(gpus.sm(gpu.capability) + emulated)
+    return ", ".join(facts)
+
+
+def _toolkit(client: Any) -> Finding:
+    """Where there is a GPU: whether containers can have it."""
+    from harness.run.executors.devices import INSTALL, TOOLKIT, has_toolkit
+
+    if has_toolkit(client.info()) or shutil.which("nvidia-container-runtime-hook"):
+        return Finding(True, TOOLKIT, "there")
+    return Finding(False, TOOLKIT, "not there", f"GPUs in containers; {INSTALL}")
+
+
+def _local() -> Finding:
+    needed = ("torch", "transformers", "trl", "openai", "alpaca_eval", "numba", "aiohttp")
+    lacking = [n for n in needed if importlib.util.find_spec(n) is None]
+    if lacking:
+        return Finding(
+            False,
+            "local stages",
+            f"lacking {', '.join(lacking)}",
+            "--executor local; `make install`",
+        )
+    if environment.lacks_cuda():
+        state, prevents = "torch is a build for the CPU", f"GPUs locally. {gpus.INSTALL_CUDA}"
+        return Finding(False, "local stages", state, prevents)
+    return Finding(True, "local stages", f"packages there, {environment.accelerator()}")
+
+
+def _disk(volume: Path) -> Finding:
+    place = volume.resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    writable = os.access(place, os.W_OK)
+    enough = writable and free >= LOW_DISK_BYTES
+    state = f"{place}: {free / 1e9:.0f} GB free" + ("" if writable else ", not writable")
+    return Finding(
+        enough, "volume", state,
+        "" if enough else "any run" if not writable else "training of models of a billion parameters",
+    )  # fmt: skip
+
+
+def given_data(inputs: Path | None) -> Finding:
+    if inputs is None:
+        prevents = "rows that read `data:` files; name the folder with --inputs"
+        return Finding(False, "given data", "no folder named", prevents)
+    files = sum(p.is_file() and not p.name.startswith((".", "README")) for p in inputs.rglob("*"))
+    state = f"{inputs}: {files:,} file{'' if files == 1 else 's'}"
+    return Finding(files > 0, "given data", state, "" if files else "rows that read `data:` files")
+
+
+def _keys() -> Iterator[Finding]:
+    for name in KEYS:
+        there = key_variable(name) is not None
+        prevents = (
+            "" if there else "gated hub models" if name == "HF_TOKEN" else "rows that name it"
+        )
+        yield Finding(there, f"key {name}", "set" if there else "not set", prevents)

@@ -1,0 +1,263 @@
+"""Where a stage runs. Every executor takes the same Job and reports the same events."""
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from harness.answer.engine import TransformersEngine, VllmEngine
+from harness.artefact import environment, gpus
+from harness.artefact.call import CALL_FILE, StageCall
+from harness.artefact.gpus import Gpu
+from harness.artefact.keys import Files
+from harness.errors import HarnessError, InputError, Interrupted
+from harness.judge.kinds.held_out_loss import LossJudge
+from harness.judge.kinds.lm_eval import TasksJudge
+from harness.row.row import Budget, Limits
+from harness.run.plan import StagePlan, dump
+from harness.spec.base import _Data
+from harness.spec.model_source import ModelSource
+from harness.spec.train import Train
+
+LOG_TAIL = 12
+"""Lines of a failed stage's log that are shown."""
+STOP_SECONDS = 30
+"""How long a stage may take to stop cleanly before it is killed."""
+
+HOST = "host.docker.internal"
+"""What this machine is called inside a container that has a network."""
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Serve:
+    """A model to be served beside a stage."""
+
+    engine: VllmEngine
+    name: str
+    """What the server calls it."""
+    model: Path
+    """The host's folder of the whole model."""
+    adapter: Path | None
+    """The host's folder of a LoRA adapter to it."""
+    trust_remote_code: bool
+    quantised: bool = False
+    """Whether the server quantises the model as QLoRA's training did."""
+
+
+@dataclass
+class Job:
+    """One stage to run, with the host's paths."""
+
+    stage: str
+    key: str
+    title: str
+    params: dict[str, Any]
+    inputs: dict[str, Path]
+    work: Path
+    log: Path
+    lock: int
+    """Descriptor of the held lock; a local stage inherits it."""
+    image_stage: str
+    """The stage whose image it runs in."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    network: bool = False
+    secrets: tuple[str, ...] = ()
+    """Names of environment variables that hold keys the stage needs."""
+    others_keys: frozenset[str] = frozenset()
+    """Those of other stages' keys, as rows name them."""
+    budget: Budget = field(default_factory=Budget)
+    price: dict[str, Any] | None = None
+    tokenizer: ModelSource | None = None
+    replay: bool = False
+    """Rebuild from the transcript in the work folder, without a network."""
+    limits: Limits = field(default_factory=Limits)
+    cache: Path | None = None
+    """What runs of several stages share; whatever is in it can be made anew."""
+    serve: Serve | None = None
+
+    def call(
+        self,
+        work: str,
+        inputs: dict[str, str],
+        place: Callable[[_Data], str],
+        cache: str | None = None,
+        base_url: str | None = None,
+        chosen: Sequence[Gpu] = (),
+    ) -> StageCall:
+        """The stage's call, with paths as the stage sees them; `base_url`: of the server beside it;
+        `chosen`: the GPUs of both."""
+        code = environment.code_name(self.stage, self.params)
+        return StageCall(
+            stage=self.stage,
+            key=self.key,
+            params=dump(self.params, place),
+            inputs=inputs,
+            work=work,
+            code_version=environment.CODE_VERSIONS.get(code, 1),
+            environment=self.environment,
+            budget=self.budget.model_dump(),
+            price=self.price,
+            replay=self.replay,
+            tokenizer=dump(self.tokenizer, place),
+            cache=cache,
+            server={"base_url": base_url, "model": self.serve.name}
+            if self.serve and base_url
+            else None,
+            gpus=gpus.record(chosen),
+        )
+
+    def own_gpus(self) -> tuple[Gpu, ...]:
+        """Those of the stage's own process. Raises InputError where there are too few."""
+        needs_one = environment.accelerator() == "cuda" and not self.replay
+        return gpus.choose(gpus_of(self.stage, self.params), self.title) if needs_one else ()
+
+    @property
+    def call_path(self) -> Path:
+        return self.work / CALL_FILE
+
+
+def gpus_of(stage: str, params: Mapping[str, Any]) -> int:
+    """On how many GPUs the stage's own process works: one a training process, one for a model that
+    answers or is scored in it, none for what only asks a server."""
+    match params.get(stage):
+        case Train(launch=launch):
+            return launch.processes
+        case TasksJudge() | LossJudge():
+            return 1
+        case part:
+            return int(isinstance(getattr(part, "engine", None), TransformersEngine))
+
+
+class Executor(Protocol):
+    name: str
+
+    def check(self, stages: Sequence[StagePlan]) -> None:
+        """Raises InputError where one of the stages could not even start."""
+
+    def run(self, job: Job, files: Files, on_event: Callable[[Event], None]) -> None:
+        """Run the stage to its end.
+
+        Raises:
+            StageFailed: it ended with a fault; Interrupted: it was stopped.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """For the manifest: what ran the stage."""
+
+
+class StageFailed(HarnessError):
+    """A stage ended with a fault. Exit code 2 where the stage blames the input, else 1."""
+
+    def __init__(self, job: Job, message: str, hint: str, code: int) -> None:
+        parts = [hint] if hint else []
+        if code != InputError.exit_code:
+            tail = _tail(job.log)
+            if tail:
+                parts.append("The last lines of its log:\n" + "\n".join(f"  | {t}" for t in tail))
+        parts.append(f"The whole log: {job.log}")
+        super().__init__(f"{job.title} failed: {message}", "\n".join(parts))
+        self.reason, self.advice, self.log = message, hint, job.log
+        self.exit_code = code
+
+
+def tell_stopping(on_event: Callable[[Event], None]) -> None:
+    """An interrupt came: say so before the stage has ended, which can take a while."""
+    message = f"stopping: the stage gets {STOP_SECONDS} s to end in order"
+    # Ctrl-C ends what the output is piped into as well; rich makes a SystemExit of that.
+    with contextlib.suppress(OSError, SystemExit):
+        on_event({"event": "note", "message": message})
+
+
+class EventReader:
+    """Takes a stage's standard output apart: events go to a callback, all else to the log."""
+
+    def __init__(self, job: Job, on_event: Callable[[Event], None]) -> None:
+        self._job = job
+        self._on_event = on_event
+        self._rest = b""
+        self._error: Event | None = None
+
+    def feed(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._line(line)
+
+    def _line(self, line: bytes) -> None:
+        try:
+            event = json.loads(line)
+            kind = event["event"]
+        except (ValueError, KeyError, TypeError):
+            self.log(line + b"\n")
+            return
+        if kind == "error":
+            self._error = event
+        else:
+            self._on_event(event)
+
+    def log(self, data: bytes) -> None:
+        with self._job.log.open("ab") as file:
+            file.write(data)
+
+    def finish(self, code: int, killed: str = "") -> None:
+        """Raise what the stage's exit code and last error say."""
+        if self._rest:
+            self._line(self._rest)
+        if code == 0:
+            return
+        if self._error is not None:
+            if self._error["exit_code"] == Interrupted.exit_code:
+                raise stopped(self._job)
+            raise StageFailed(
+                self._job, self._error["message"], self._error["hint"], self._error["exit_code"]
+            )
+        why = killed or (f"it ended with exit code {code}")
+        raise StageFailed(self._job, why, "Run the same command again to go on.", 1)
+
+
+def stopped(job: Job) -> Interrupted:
+    return Interrupted(
+        f"{job.title} was stopped; what it has made so far is kept.",
+        "Run the same command again to go on.",
+    )
+
+
+def start_log(job: Job, executor: str) -> None:
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with job.log.open("a", encoding="utf-8") as file:
+        file.write(f"--- {job.title}, {executor} executor, key {job.key}\n")
+
+
+def _tail(log: Path) -> list[str]:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    begins = [i for i, line in enumerate(lines) if line.startswith("--- ")]
+    return lines[begins[-1] + 1 :][-LOG_TAIL:] if begins else lines[-LOG_TAIL:]
+
+
+def make(name: str) -> Executor:
+    if name == "docker":
+        if environment.current_image() is not None:
+            raise InputError("inside a container there is the local executor only")
+        from harness.run.executors.docker import DockerExecutor
+
+        return DockerExecutor()
+    from harness.run.executors.local import LocalExecutor
+
+    return LocalExecutor()
+
+
+def on_loopback(url: str) -> bool:
+    """Whether a URL names this machine itself, which inside a container is the container."""
+    try:
+        host = urlsplit(url if "//" in url else f"//{url}").hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,111 @@
+"""Runs a stage as a subprocess of the present Python environment (also inside an image)."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness.artefact import environment, gpus
+from harness.artefact.keys import Files
+from harness.common import variables
+from harness.run.executors import (
+    STOP_SECONDS,
+    Event,
+    EventReader,
+    Job,
+    placing,
+    start_log,
+    stopped,
+    tell_stopping,
+)
+from harness.run.executors.serving import running_url
+from harness.run.plan import StagePlan
+from harness.spec.base import _Data
+from harness.stage import PARENT_VARIABLE
+
+
+class LocalExecutor:
+    name = "local"
+
+    def describe(self) -> dict[str, Any]:
+        return {"executor": self.name, "image": environment.current_image()}
+
+    def check(self, stages: Sequence[StagePlan]) -> None:
+        """What a stage needs in this environment beside its GPUs and a compiler it says itself.
+
+        Raises:
+            InputError: see placing.place.
+        """
+        placing.check(stages, self.name)
+
+    def run(self, job: Job, files: Files, on_event: Callable[[Event], None]) -> None:
+        inputs = {name: str(folder) for name, folder in job.inputs.items()}
+        cache = str(job.cache) if job.cache else None
+        base_url = running_url(job.serve) if job.serve else None
+        chosen = job.own_gpus()
+
+        def place(data: _Data) -> str:
+            return str(files.locate(data))
+
+        call = job.call(str(job.work), inputs, place, cache, base_url, chosen)
+        call.write(job.call_path)
+        start_log(job, self.name)
+        withheld = variables.withheld(job.stage, job.network, job.secrets, job.others_keys)
+        own = {
+            **{name: value for name, value in os.environ.items() if name not in withheld},
+            **variables.given(job.stage),
+            **gpus.restricted_to(chosen),
+            PARENT_VARIABLE: str(os.getpid()),
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [str(environment.root()), os.environ.get("PYTHONPATH")])
+            ),
+        }
+        reader = EventReader(job, on_event)
+        with job.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "harness.stage", str(job.call_path)],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=own,
+                pass_fds=(job.lock,),
+                # Ctrl-C reaches the harness alone, which then stops the stage in its own way.
+                start_new_session=True,
+            )
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    reader.feed(line)
+                code = process.wait()
+            except KeyboardInterrupt:
+                tell_stopping(on_event)
+                _stop(process)
+                raise stopped(job) from None
+            except BaseException:
+                _stop(process)
+                raise
+            finally:
+                process.stdout.close()
+                _kill_group(process)
+        killed = f"it was killed by signal {signal.Signals(-code).name}" if code < 0 else ""
+        if code == -signal.SIGKILL:
+            killed += " (most often: the machine ran out of memory)"
+        reader.finish(code, killed)
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        _kill_group(process)
+        process.wait()
+
+
+def _kill_group(process: "subprocess.Popen[bytes]") -> None:
+    """End what is left of the stage and of what it started; it leads a process group of its own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,105 @@
+"""How vLLM is told what to serve, and where it is found when the harness did not start it."""
+
+import json
+import os
+from pathlib import Path
+
+from harness.artefact import environment
+from harness.errors import InputError
+from harness.run.executors import Serve
+
+MODEL, ADAPTER = "/model", "/adapter"
+"""Where the server's container has them."""
+HOST, PORT = "vllm", 8000
+URL_VARIABLE = "HARNESS_VLLM_URL"
+ENVIRONMENT = {
+    # The user has a number alone: who asks for its name is told one, and no home is looked up.
+    "USER": "harness",
+    "LOGNAME": "harness",
+    "HOME": "/tmp",
+    # All else is read-only, and what an image sets for itself may lie elsewhere.
+    "XDG_CACHE_HOME": "/tmp/.cache",
+    "XDG_CONFIG_HOME": "/tmp/.config",
+    "VLLM_CACHE_ROOT": "/tmp/.cache/vllm",
+    "VLLM_CONFIG_ROOT": "/tmp/.config/vllm",
+    "HF_HOME": "/tmp/hf",
+    "TORCHINDUCTOR_CACHE_DIR": "/tmp/.cache/inductor",
+    "TRITON_CACHE_DIR": "/tmp/.cache/triton",
+    "FLASHINFER_WORKSPACE_BASE": "/tmp",
+    "NUMBA_CACHE_DIR": "/tmp/.cache/numba",
+    "CUDA_CACHE_PATH": "/tmp/.cache/nv",
+    # Its processes meet here: without a way out, vLLM finds no address of its own.
+    "VLLM_HOST_IP": "127.0.0.1",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+}
+"""Of the server's container. Also in compose.yaml."""
+
+
+def arguments(serve: Serve) -> list[str]:
+    """The server's command line, for model and adapter mounted at MODEL and ADAPTER.
+
+    Decoding is the row's alone: what a model's generation_config.json proposes is not taken.
+    """
+    engine = serve.engine
+    shown = f"{serve.name}-base" if serve.adapter else serve.name
+    found = ["--model", MODEL, "--served-model-name", shown, "--host", "0.0.0.0"]
+    found += ["--port", str(PORT), "--dtype", engine.precision, "--generation-config", "vllm"]
+    found += ["--gpu-memory-utilization", str(engine.gpu_memory), "--seed", "0"]
+    if engine.tensor_parallel > 1:
+        found += ["--tensor-parallel-size", str(engine.tensor_parallel)]
+    if engine.max_model_length is not None:
+        found += ["--max-model-len", str(engine.max_model_length)]
+    if serve.adapter is not None:
+        found += ["--enable-lora", "--lora-modules", f"{serve.name}={ADAPTER}"]
+        found += ["--max-lora-rank", str(_rank(serve.adapter))]
+    if serve.quantised:
+        found += ["--quantization", "bitsandbytes", "--load-format", "bitsandbytes"]
+    if serve.trust_remote_code:
+        found += ["--trust-remote-code"]
+    return found
+
+
+def _rank(adapter: Path) -> int:
+    """The smallest of the ranks that vLLM takes which holds the adapter's."""
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    rank = max([config["r"], *config.get("rank_pattern", {}).values()])
+    return next((size for size in (8, 16, 32, 64, 128, 256) if size >= rank), 320)
+
+
+def running_url(serve: Serve) -> str:
+    """Where a server runs that the harness did not start.
+
+    Raises:
+        InputError: the spec and the environment name none; it says how to start one.
+    """
+    url = serve.engine.base_url or os.environ.get(URL_VARIABLE, "")
+    if url:
+        return url
+    words = [f"VLLM_MODEL={_on_host(serve.model)}", f"VLLM_NAME={serve.name}"]
+    if serve.adapter is not None:
+        words.append(f"VLLM_ADAPTER={_on_host(serve.adapter)}")
+    extra = arguments(serve)[arguments(serve).index("--dtype") :]
+    if serve.adapter is not None:
+        words[1] += "-base"
+    inside = environment.current_image() is not None
+    where = f"http://{HOST}:{PORT}/v1" if inside else f"http://127.0.0.1:{PORT}/v1"
+    raise InputError(
+        "no vLLM server is named: outside the docker executor one has to run already",
+        f"Use --executor docker, which starts and stops one; or start it yourself:\n"
+        f"  {' '.join(words)} VLLM_ARGS='{' '.join(extra)}' \\\n"
+        "    docker compose --profile vllm up -d --wait vllm\n"
+        f"and run the same command with {URL_VARIABLE}={where}",
+    )
+
+
+def _on_host(path: Path) -> str:
+    """A path as compose's user sees it, for one inside a stage's container."""
+    if environment.current_image() is None:
+        return str(path)
+    for inside, outside in (("runs", "${HARNESS_DATA:-./runs}"), ("inputs", "${HARNESS_INPUTS}")):
+        folder = Path("/work", inside)
+        if path.is_relative_to(folder):
+            return f"{outside}/{path.relative_to(folder)}"
+    return str(path)

@@ -1,0 +1,177 @@
+"""A row's trained model, with its card, to the hub or into a folder."""
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.artefact.keys import key_names
+from harness.artefact.store import Artefact
+from harness.common.masking import holds_key
+from harness.common.progress import ProgressView, plain
+from harness.crate import ARCHIVES, check_target
+from harness.errors import InputError
+from harness.llm.secrets import read_key
+from harness.modeling.upload import CARD, MAIN, TOKEN, contents
+from harness.run.executors import Job
+from harness.run.plan import RowPlan, StagePlan
+from harness.run.runner import Runner, nothing_said, result_of
+from harness.spec.base import HUB_ID
+from harness.train import model_card
+
+HUB = "hub:"
+BRANCH = "^[A-Za-z0-9][A-Za-z0-9._/-]*$"
+
+
+class Target(NamedTuple):
+    """Where to, as the command line says it."""
+
+    to: str
+    """`hub:OWNER/NAME`, or a folder that is not there yet."""
+    public: bool = False
+    revision: str = MAIN
+    label: str = ""
+    """Which replicate."""
+    simulated: bool = False
+    """Upload although the weights began random or the data is simulated."""
+
+
+def trained(plan: RowPlan, label: str = "") -> StagePlan:
+    """The row's train stage with this label; without one, the only one.
+
+    Raises:
+        InputError: the row trains nothing, its model is not there, there are several.
+    """
+    stages = [s for s in plan.stages if s.stage == "train"]
+    if not stages:
+        raise InputError(f"row {plan.row.row} trains no model")
+    chosen = [s for s in stages if not label or s.label == label]
+    if len(chosen) != 1:
+        names = ", ".join(f'--label "{s.label}"' for s in stages)
+        wrong = f"no trained model {label!r}" if label else f"{len(stages)} trained models"
+        raise InputError(f"row {plan.row.row} has {wrong}", f"Say which: {names}." if names else "")
+    if chosen[0].artefact is None:
+        raise InputError(
+            f"the model of row {plan.row.row} is not trained yet"
+            + (f" ({chosen[0].label})" if chosen[0].label else ""),
+            f"Train it: harness run {plan.target}",
+        )
+    return chosen[0]
+
+
+def export(runner: Runner, plan: RowPlan, target: Target) -> list[str]:
+    """Upload, or copy, the model; what was done, in words.
+
+    Raises:
+        InputError: see `trained`; the target cannot be used; the model is marked and `simulated` is
+            not said.
+        Damaged: a file of the model is not what its manifest says.
+        HarnessError: the upload failed.
+    """
+    planned = trained(plan, target.label)
+    artefact = planned.artefact
+    assert artefact is not None
+    artefact.check()
+    if not target.to.startswith(HUB):
+        return _copy(artefact, _card(runner, planned, "."), Path(target.to))
+    repo = target.to.removeprefix(HUB)
+    if not re.fullmatch(HUB_ID, repo) or holds_key(repo):
+        raise InputError(f"--to {target.to}: {repo!r} is no name on the hub", "hub:OWNER/NAME")
+    if not re.fullmatch(BRANCH, target.revision) or ".." in target.revision:
+        raise InputError(f"--revision {target.revision!r} cannot be a branch's name")
+    marks = model_card.marks(artefact.manifest)
+    if marks and not target.simulated:
+        raise InputError(
+            f"the model of row {planned.row} is not what a reader of the hub would take it for: "
+            + "; ".join(marks),
+            "Say --simulated to upload it all the same; its card says what it is.",
+        )
+    read_key(TOKEN, f"uploading to {repo}")
+    branch = "" if target.revision == MAIN else target.revision
+    return _upload(runner, planned, target, _card(runner, planned, repo, branch))
+
+
+def _card(runner: Runner, planned: StagePlan, place: str, revision: str = "") -> str:
+    artefact = planned.artefact
+    assert artefact is not None
+    facts: dict[str, Any] = {**artefact.manifest, "place": place, "revision": revision}
+    facts |= {"row": planned.row, "label": planned.label}
+    facts |= {"title": planned.owner.title, "table": planned.owner.table}
+    data = planned.inputs.get("data")
+    data_artefact = runner.store.find(data.stage, data.key) if data else None
+    return model_card.text_of({**facts, "data": data_artefact.manifest if data_artefact else None})
+
+
+def _copy(artefact: Artefact, card: str, folder: Path) -> list[str]:
+    """Into a folder that appears when it is whole."""
+    if folder.suffix.lower() in (".zip", *ARCHIVES):
+        raise InputError(
+            f"--to {folder}: a model is copied into a folder, and this is the name of an archive",
+            f"Name a folder, for example {folder.with_suffix('').with_suffix('')}.",
+        )
+    check_target(folder)
+    if folder.exists() or folder.is_symlink():
+        raise InputError(
+            f"{folder} is there already", "Name a folder that is not, or hub:OWNER/NAME."
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        part.chmod(0o755)
+        for name, path in contents(artefact.folder).items():
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, part / name)
+        (part / CARD).write_text(card, encoding="utf-8")
+        part.rename(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return [f"copied to {folder}"]
+
+
+def _upload(runner: Runner, planned: StagePlan, target: Target, card: str) -> list[str]:
+    artefact, repo = planned.artefact, target.to.removeprefix(HUB)
+    assert artefact is not None
+    name = f"{artefact.key[:16]}-{repo.replace('/', '--')}"
+    title = f"export: {planned.row} to {repo}"
+    label = f" ({planned.label})" if planned.label else ""
+    root = runner.store.root
+    with runner.store.lock("export", name) as lock:
+        work = root / "work" / f"export-{name}"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        job = Job(
+            stage="export",
+            key=name,
+            title=title,
+            params={
+                "repo": repo,
+                "row": planned.row,
+                "private": not target.public,
+                "revision": target.revision,
+                "message": f"Row {planned.row}{label}, train/{artefact.key[:12]}",
+                "card": card,
+            },
+            inputs={"model": artefact.folder},
+            work=work,
+            log=root / "logs" / f"export-{name}.log",
+            lock=lock,
+            image_stage="train",
+            network=True,
+            secrets=(TOKEN,),
+            others_keys=key_names(planned.owner),
+        )
+        with ProgressView(runner.console, title) as view:
+            runner.executor.run(job, runner.files, view.show)
+        result = result_of(job)
+        if result is None:
+            raise nothing_said(job)
+        shutil.rmtree(work)
+    return _words(result["used"])
+
+
+def _words(used: dict[str, Any]) -> list[str]:
+    visibility = "private" if used["private"] else "public"
+    what = "nothing has changed there" if used["unchanged"] else "uploaded"
+    return [plain(f"{what}: {used['url']} ({visibility}), commit {used['commit'][:12]}")]

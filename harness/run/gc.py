@@ -1,0 +1,125 @@
+"""What on the volume no spec refers to any more."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.artefact.environment import STAGES, accelerator, image_name
+from harness.artefact.store import SHORT, Damaged, Store
+from harness.errors import HarnessError, InputError
+from harness.row.load import LoadedRow
+from harness.row.twin import scaled
+from harness.run.plan import Planner
+
+
+@dataclass(frozen=True)
+class Item:
+    name: str
+    folder: Path
+    size: int
+    """Bytes."""
+    why: str
+
+
+def collect(store: Store, rows: Sequence[LoadedRow], planners: Sequence[Planner]) -> list[Item]:
+    """Artefacts, unfinished work and what is left of removals that no row needs as it stands now, nor
+    its twin (`--scale tiny`).
+
+    What a row refers to is computed for each planner's environment. Of rows that cannot be planned
+    (their given data is absent), everything they ever made is kept; so is what images for another
+    accelerator made, which another machine on this volume may need.
+    """
+    here = {image_name(stage, accelerator()) for stage in STAGES}
+    elsewhere = {
+        (a.stage, a.folder.name)
+        for a in store.whole()
+        if a.manifest["document"]["environment"].get("image", "gen") not in here
+    }
+    needed: set[tuple[str, str]] = set()
+    unplanned: set[str] = set()
+    for loaded in [*rows, *_twins(rows)]:
+        for planner in planners:
+            try:
+                stages = planner.plan(loaded).stages
+            except Damaged:
+                raise
+            except HarnessError:
+                unplanned.add(loaded.row.row)
+                needed.update(_remembered(store, loaded.row.row))
+                continue
+            needed.update((s.stage, s.key[:SHORT]) for s in stages)
+    items = []
+    for folder in store.all_folders():
+        if (folder.parent.name, folder.name) in needed | elsewhere:
+            continue
+        if unplanned and _made_for(store, folder) in unplanned:
+            continue
+        items.append(_item(store, folder, "no spec refers to it"))
+    for folder in sorted((store.root / "work").glob("*")):
+        stage, _, key = folder.name.partition("-")
+        if (stage, key) not in needed and not unplanned and not store.is_locked(stage, key):
+            items.append(_item(store, folder, "unfinished, and no spec refers to it"))
+    return items
+
+
+def _twins(rows: Sequence[LoadedRow]) -> list[LoadedRow]:
+    """The rows' twins; none where the files are absent that they are made with."""
+    try:
+        return [scaled(loaded) for loaded in rows]
+    except InputError:
+        return []
+
+
+def _remembered(store: Store, row: str) -> set[tuple[str, str]]:
+    """What a row made or shared when it last ran: name -> key, `train-cpu: train (label)` -> key."""
+    names = store.remembered(row).items()
+    return {(name.partition(": ")[2].partition(" ")[0], str(key)[:SHORT]) for name, key in names}
+
+
+def _made_for(store: Store, folder: Path) -> str:
+    matches = store.match(f"{folder.parent.name}/{folder.name}")
+    return str(matches[0].manifest["row"]) if matches else ""
+
+
+def named_items(store: Store, names: Sequence[str]) -> list[Item]:
+    """The artefacts called STAGE/KEY (whole or damaged)."""
+    items = []
+    for name in names:
+        stage, _, key = name.partition("/")
+        well_formed = stage in STAGES and re.fullmatch(r"\w[\w.-]*", key)
+        folders = (store.root / "artefacts" / stage).glob(f"{key[:SHORT]}*") if well_formed else ()
+        matches = sorted(folders)
+        if not matches:
+            raise InputError(
+                f"there is no artefact {name} on {store.root}",
+                "Name it as STAGE/KEY, for example train/0123456789ab.",
+            )
+        if len(matches) > 1:
+            raise InputError(
+                f"{name} is the beginning of {len(matches)} artefacts: "
+                + ", ".join(f"{stage}/{folder.name}" for folder in matches),
+                "Name one of them with more of its key.",
+            )
+        items.append(_item(store, matches[0], "named"))
+    return items
+
+
+def remove(store: Store, items: Sequence[Item]) -> None:
+    """Remove items; one that another process works on is refused before anything is removed."""
+    for item in items:
+        stage, key = item.name.split("/") if "/" in item.name else item.name.split("-", 1)
+        if store.is_locked(stage, key):
+            raise HarnessError(f"{item.name} is in use by another process", "Try again later.")
+    for item in items:
+        if item.folder.parent.name == "work":
+            shutil.rmtree(item.folder)
+        else:
+            store.remove(item.folder)
+
+
+def _item(store: Store, folder: Path, why: str) -> Item:
+    size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    name = folder.name if folder.parent.name == "work" else f"{folder.parent.name}/{folder.name}"
+    return Item(name, folder, size, why)

@@ -1,0 +1,514 @@
+"""Spec -> stage calls with keys, and for each: run, reuse or stale, and why."""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from harness.answer.answer import Answer, Decoding
+from harness.answer.engine import QUANTIZATION, VllmEngine
+from harness.artefact import environment
+from harness.artefact.estimate import Estimate
+from harness.artefact.keys import (
+    KEY_FORMAT,
+    Files,
+    differences,
+    digest_of,
+    iter_data,
+    key_view,
+    open_hubs,
+)
+from harness.artefact.store import FAILED, Artefact, Store
+from harness.errors import HarnessError, InputError
+from harness.gen.recipes.importing import ImportGen
+from harness.judge.judge import RowOutputs
+from harness.judge.kinds.alpaca_eval import AlpacaEvalJudge
+from harness.judge.kinds.flow_judge import RubricJudge
+from harness.judge.kinds.held_out_loss import LossJudge
+from harness.judge.kinds.lm_eval import TasksJudge
+from harness.judge.kinds.union import ModelJudge, OutputJudge
+from harness.llm.prices import Price, Prices
+from harness.row.load import LoadedRow, load_rows
+from harness.row.row import Row
+from harness.row.twin import scaled
+from harness.spec.base import Endpoint, _Data
+from harness.spec.hub import HubData
+from harness.spec.model_source import HubModel, ModelSource
+from harness.spec.prompts import PromptSet
+from harness.spec.train import Quantization
+
+if TYPE_CHECKING:
+    from harness.artefact.estimate import Estimate
+    from harness.run.given import Reading
+    from harness.train.memory.need import Need
+
+
+@dataclass
+class StagePlan:
+    """One stage of one replicate of a row."""
+
+    owner: Row
+    """The row it was planned for; other rows may share the artefact."""
+    spec: Path
+    stage: str
+    label: str
+    """Which replicate, or which step of a chain: `train seed 2, judging 1`, `step 2 rate`; empty
+    where there is one only."""
+    params: dict[str, Any]
+    """Name -> spec model (or plain value); see harness.artefact.call.StageCall."""
+    inputs: "dict[str, StagePlan]"
+    document: dict[str, Any]
+    """Everything that decides the artefact's content; `key` is its sha256."""
+    key: str
+    status: str = "run"
+    """`reuse`, `run`, or `stale`: it was there, and what decides its content has changed."""
+    reasons: list[str] = field(default_factory=list)
+    price: Price | None = None
+    """Of the called model; None where there is none, or its price is not known."""
+    price_dated: str = ""
+    tokenizer: ModelSource | None = None
+    """The row's, for the lengths in a data card; it decides nothing else."""
+    artefact: Artefact | None = None
+    planner: "Planner | None" = field(default=None, repr=False, compare=False)
+    """Where it was planned; None for a stage out of a crate."""
+
+    # Worked out when first asked for: they open the given files, and no table shows them.
+
+    @cached_property
+    def estimate(self) -> "Estimate":
+        """Of a stage that is there already: no calls, and the examples that it holds."""
+        from harness.run import estimate
+
+        if self.artefact is not None:
+            return Estimate(examples=self.artefact.manifest["counts"].get("examples", 0))
+        if self.planner is None:
+            return Estimate()
+        before = self.inputs["data"].estimate if "data" in self.inputs else None
+        return estimate.of_stage(self.stage, self.params, self.planner.files, before)
+
+    @cached_property
+    def readings(self) -> "Sequence[Reading]":
+        """What the given files hold that it trains on or imports, as far as they can be read here."""
+        from harness.run import given
+
+        if self.artefact is None and self.planner is not None:
+            with contextlib.suppress(InputError):
+                return given.read(self.stage, self.params, self.planner.files)
+        return ()
+
+    @cached_property
+    def need(self) -> "Need | str | None":
+        """The memory that a train stage will need, or why that is not known."""
+        from harness.train.memory import need as memory
+
+        if self.stage != "train" or self.artefact is not None or self.planner is None:
+            return None
+        store, files, source = self.planner.store, self.planner.files, self.params["model"]
+        data = self.inputs["data"].artefact if "data" in self.inputs else None
+        snapshot = store.hub_folder(source.hub, source.trust_remote_code) if source.hub else None
+        return memory.of_stage(self.params, files, snapshot, data.folder if data else None)
+
+    @property
+    def row(self) -> str:
+        return self.owner.row
+
+    @property
+    def target(self) -> str:
+        """What a command is told to mean this row."""
+        return target(self.owner, self.spec)
+
+    @property
+    def memory_name(self) -> str:
+        """Where the row remembers this stage's last key, apart for each kind of environment."""
+        kind = environment.kind_of(self.document["environment"])
+        return f"{kind}: {self.stage}" + (f" ({self.label})" if self.label else "")
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """The teacher or judge that this stage calls; None where recorded calls stand for it."""
+        return _endpoint_of(self.params)
+
+    @property
+    def pays(self) -> bool:
+        """Whether it calls an endpoint that may cost money."""
+        return self.endpoint is not None and self.endpoint.simulated is None
+
+    @property
+    def hub_data(self) -> HubData | None:
+        """The hub data set that this step imports."""
+        gen = self.params.get("gen")
+        return gen.hub if isinstance(gen, ImportGen) else None
+
+    @property
+    def base(self) -> ModelSource | None:
+        """The row's base model, where the stage reads it or what was trained of it."""
+        return self.params.get("model")
+
+    def hub_sets(self) -> dict[str, HubData]:
+        """Input's name -> the hub data set that the stage reads under it."""
+        sources = {"hub": self.hub_data, "prompts": _prompts_of(self.params).hub}
+        judge = self.params.get("judge")
+        if isinstance(judge, AlpacaEvalJudge) and judge.length_control is not None:
+            sources["length_control"] = judge.length_control.hub
+        if isinstance(judge, TasksJudge):
+            sources |= {f"task-{name}": data.hub for name, data in judge.tasks.items()}
+        return {
+            # Without what only the reader of a prompt set has to know.
+            name: HubData(id=hub.id, revision=hub.revision, config=hub.config, split=hub.split)
+            for name, hub in sources.items()
+            if hub is not None
+        }
+
+    def hubs(self, base: bool = True) -> dict[str, tuple[HubModel | HubData, bool]]:
+        """Input's name -> the hub model or data set that the stage reads under it, and whether with
+        the model's own code. `base`: whether the row's base model is among them."""
+        sources = {"hub": self.base if base else None, "judge_hub": self.judge_model}
+        models = {
+            name: (source.hub, source.trust_remote_code)
+            for name, source in sources.items()
+            if source is not None and source.hub is not None
+        }
+        return {**models, **{name: (hub, False) for name, hub in self.hub_sets().items()}}
+
+    def open_hubs(self) -> list[str]:
+        """The ids of what it reads from the hub whose revision is open."""
+        return open_hubs([self.params, self.tokenizer])
+
+    @property
+    def judge_model(self) -> ModelSource | None:
+        """The model that a local judge is."""
+        judge = self.params.get("judge")
+        return judge.model if isinstance(judge, RubricJudge) else None
+
+    @property
+    def served(self) -> VllmEngine | None:
+        """How a model is served beside the stage."""
+        for name in ("answer", "judge"):
+            engine = getattr(self.params.get(name), "engine", None)
+            if isinstance(engine, VllmEngine):
+                return engine
+        return None
+
+    def data(self) -> Iterator[_Data]:
+        """Every given file or folder that the stage reads."""
+        yield from iter_data(self.params)
+        yield from iter_data(self.tokenizer)
+
+    def usd(self) -> float | None:
+        """What its calls are expected to cost; None where the model's price is not known."""
+        endpoint, price = self.endpoint, self.price
+        if endpoint is None or price is None:
+            return 0.0 if endpoint is None else None
+        expected = self.estimate
+        batch = endpoint.mode == "batch"
+        return price.usd(expected.prompt_tokens, expected.completion_tokens, batch)
+
+    def call_price(self) -> dict[str, Any] | None:
+        """The price as the stage is told it."""
+        return {**self.price.model_dump(), "dated": self.price_dated} if self.price else None
+
+
+@dataclass
+class RowPlan:
+    row: Row
+    spec: Path
+    stages: list[StagePlan]
+    """In the order in which they must run; another row's, where its outputs are the baseline, too."""
+
+    @property
+    def target(self) -> str:
+        """What a command is told to mean this row."""
+        return target(self.row, self.spec)
+
+    @property
+    def own(self) -> list[StagePlan]:
+        """The stages of the row itself."""
+        return [s for s in self.stages if s.row == self.row.row]
+
+    def final(self) -> list[StagePlan]:
+        """The judge stage of each replicate; empty for a row without one."""
+        return [s for s in self.own if s.stage == "judge"]
+
+
+class Planner:
+    """Plans rows against one volume, for one executor."""
+
+    def __init__(
+        self, store: Store, files: Files, executor: str, prices: Prices | None = None
+    ) -> None:
+        self.store = store
+        self.files = files
+        self.executor = executor
+        self.prices = prices or Prices("", {})
+
+    def plan(self, loaded: LoadedRow) -> RowPlan:
+        """Every stage of a row, with its key and what is to be done.
+
+        Raises:
+            InputError: given data is absent or not what the spec pins.
+            Damaged: an artefact on the volume is not what its manifest says.
+        """
+        row = loaded.row
+        stages: list[StagePlan] = []
+        for model, answer, label in self._outputs(loaded, stages):
+            judge = row.eval.judge if row.eval else None
+            if judge is None:
+                continue
+            inputs = {"outputs": answer} if answer else {"model": model} if model else {}
+            if isinstance(judge, ModelJudge):
+                params: dict[str, Any] = {"judge": _filled(judge, row), "model": row.model}
+                params |= quantization_of(row, judge.quantization)
+                stages.append(self._stage(loaded, "judge", params, inputs, label))
+                continue
+            baseline = self._baseline(loaded, judge, stages)
+            if baseline is not None:
+                inputs["baseline"] = baseline
+            assert row.eval is not None
+            assert row.eval.answer is not None
+            count = row.replicates.judge
+            for replicate in range(count):
+                params = {
+                    "judge": judge,
+                    "prompts": row.eval.answer.prompts,
+                    "replicate": replicate,
+                }
+                replicate_label = _join(label, f"judging {replicate + 1}" if count > 1 else "")
+                stages.append(self._stage(loaded, "judge", params, inputs, replicate_label))
+        return RowPlan(row, loaded.path, stages)
+
+    def plan_model(self, loaded: LoadedRow) -> RowPlan:
+        """What makes the row's model, and no more: of what its evaluation reads nothing is needed.
+
+        Raises:
+            InputError, Damaged: as `plan`.
+        """
+        row = loaded.row.model_copy(update={"eval": None})
+        return replace(self.plan(replace(loaded, row=row)), row=loaded.row)
+
+    def _outputs(
+        self, loaded: LoadedRow, stages: list[StagePlan]
+    ) -> Iterator[tuple[StagePlan | None, StagePlan | None, str]]:
+        """Plan all that comes before a judge, into `stages`; of each replicate the stage that trains
+        the model and the one that answers (None where there is none), and its label."""
+        row = loaded.row
+
+        def add(
+            stage: str, params: dict[str, Any], inputs: dict[str, StagePlan], label: str
+        ) -> StagePlan:
+            planned = self._stage(loaded, stage, params, inputs, label)
+            stages.append(planned)
+            return planned
+
+        gen: StagePlan | None = None
+        for number, step in enumerate(row.gen or [], start=1):
+            chained = f"step {number} {step.recipe}" if len(row.gen or []) > 1 else ""
+            gen = add("gen", {"gen": step}, {"data": gen} if gen else {}, chained)
+        train_seeds: Sequence[int | None] = row.replicates.train_seeds or [None]
+        sampling_seeds: Sequence[int | None] = row.replicates.sampling_seeds or [None]
+        for train_seed in train_seeds:
+            model = None
+            label = f"train seed {train_seed}" if train_seed is not None else ""
+            if row.train:
+                train = _with(row.train, "seed", train_seed)
+                params = {"train": train, "model": row.model, "template": row.template}
+                params["data"] = None if gen else row.data
+                model = add("train", params, {"data": gen} if gen else {}, label)
+            answer = row.eval.answer if row.eval else None
+            if answer is None:
+                yield model, None, label
+                continue
+            answer = _filled(answer, row)
+            if not answer.decodes:
+                answer = answer.model_copy(update={"decoding": Decoding()})
+            for seed in sampling_seeds:
+                decoding = _with(answer.decoding, "seed", seed)
+                seeded = answer.model_copy(update={"decoding": decoding})
+                answer_label = _join(label, f"sampling seed {seed}" if seed is not None else "")
+                params = {"answer": seeded, "model": row.model if answer.uses_template else None}
+                if answer.uses_model:
+                    params |= quantization_of(row, answer.quantization)
+                inputs = {"model": model} if model and answer.uses_model else {}
+                yield model, add("answer", params, inputs, answer_label), answer_label
+
+    def _baseline(
+        self, loaded: LoadedRow, judge: OutputJudge, stages: list[StagePlan]
+    ) -> StagePlan | None:
+        """The stage that answers for the row that the judge's reference names, planned into `stages`
+        once; None where the reference is a file.
+
+        Raises:
+            InputError: that row has no answers of its own.
+        """
+        reference = getattr(judge, "reference", None)
+        if not isinstance(reference, RowOutputs):
+            return None
+        other = load_rows([Path(reference.spec)])[0]
+        if loaded.row.scale == "tiny":
+            other = scaled(other)
+        if other.row.row == loaded.row.row:
+            raise InputError(
+                f"row {loaded.row.row}: its judge's reference is the row itself",
+                "Name another row's spec. A control whose answers are the baseline's own has the "
+                "engine reference.",
+            )
+        baseline_stages: list[StagePlan] = []
+        _, answer, _ = next(self._outputs(other, baseline_stages))
+        if answer is None:
+            raise InputError(
+                f"row {loaded.row.row}: its judge's reference is row {other.row.row}, which has no "
+                "eval.answer",
+                f"Name a row that answers prompts, or give {other.path} an eval.answer.",
+            )
+        stages_by_key = {(s.stage, s.key): s for s in stages}
+        for stage in baseline_stages:
+            if (stage.stage, stage.key) not in stages_by_key:
+                stage.label = _join(f"of {other.row.row}", stage.label)
+                stages.append(stage)
+        return stages_by_key.get(("answer", answer.key), answer)
+
+    def _stage(
+        self,
+        loaded: LoadedRow,
+        stage: str,
+        params: dict[str, Any],
+        inputs: dict[str, StagePlan],
+        label: str,
+    ) -> StagePlan:
+        document: dict[str, Any] = {
+            "format": KEY_FORMAT,
+            "stage": stage,
+            "code_version": environment.CODE_VERSIONS[environment.code_name(stage, params)],
+            "params": key_view(params, self.files),
+            "inputs": {name: plan.key for name, plan in inputs.items()},
+            "environment": environment.environment_of(stage, self.executor),
+        }
+        endpoint = _endpoint_of(params)
+        if endpoint is not None and endpoint.simulated is not None:
+            document["simulated_version"] = environment.CODE_VERSIONS["sim"]
+        key = digest_of(document)
+        planned = StagePlan(
+            loaded.row, loaded.path, stage, label, params, inputs, document, key, planner=self
+        )
+        planned.artefact = self.store.find(stage, planned.key)
+        if stage == "gen":
+            planned.tokenizer = loaded.row.model
+        if endpoint is not None:
+            planned.price, planned.price_dated = self.prices.of(endpoint), self.prices.dated
+        if planned.artefact is not None:
+            planned.status = "reuse"
+        else:
+            self._say_why(planned)
+        return planned
+
+    def _say_why(self, planned: StagePlan) -> None:
+        work = self.store.work_folder(planned.stage, planned.key)
+        if work.is_dir():
+            planned.reasons = [_left_behind(work)]
+            return
+        last = self.store.remembered(planned.row).get(planned.memory_name)
+        if last is None or last == planned.key:
+            planned.reasons = ["not made yet" if last is None else "its artefact is gone"]
+            return
+        planned.status = "stale"
+        try:
+            old = self.store.find(planned.stage, last)
+        except HarnessError:
+            old = None
+        planned.reasons = (
+            differences(old.manifest["document"], planned.document)
+            if old
+            else ["its last artefact is gone, so what changed is not known"]
+        )
+
+
+def evaluated(row: Row) -> dict[str, dict[str, Any]]:
+    """Stage -> the parameters of a row's evaluation that name what it reads, of no replicate."""
+    stages: dict[str, dict[str, Any]] = {}
+    if row.eval is not None and row.eval.answer is not None:
+        stages["answer"] = {"answer": _filled(row.eval.answer, row)}
+    if row.eval is not None and row.eval.judge is not None:
+        prompts = row.eval.answer.prompts if row.eval.answer else None
+        stages["judge"] = {"judge": _filled(row.eval.judge, row), "prompts": prompts}
+    return stages
+
+
+def _filled(part: Any, row: Row) -> Any:
+    """With the training's template where it leaves its own open and reads one."""
+    if isinstance(part, LossJudge) or (isinstance(part, Answer) and part.uses_template):
+        return part.model_copy(update={"template": part.template or row.template})
+    return part.model_copy(update={"template": None}) if isinstance(part, Answer) else part
+
+
+def quantization_of(row: Row, base: str) -> dict[str, Quantization]:
+    """The parameter of a stage that reads the row's model and quantises the base of its adapter."""
+    train = row.train
+    if train is None or train.quantization is None or base != "as_trained":
+        return {}
+    merged = train.lora is not None and train.lora.merge
+    return {} if merged else {QUANTIZATION: train.quantization}
+
+
+def target(row: Row, spec: Path) -> str:
+    """`SPEC`, or `SPEC --scale tiny`."""
+    return f"{spec} --scale {row.scale}" if row.scale != "full" else str(spec)
+
+
+def _left_behind(work: Path) -> str:
+    try:
+        reason = (work / FAILED).read_text(encoding="utf-8")
+    except OSError:
+        return "an interrupted run is there and goes on"
+    return f"failed last time: {reason.splitlines()[0][:200] if reason else 'see its log'}"
+
+
+def _endpoint_of(params: dict[str, Any]) -> Endpoint | None:
+    for value in params.values():
+        for holder in (value, getattr(value, "engine", None)):
+            for name in ("teacher", "judge", "endpoint"):
+                endpoint = getattr(holder, name, None)
+                if isinstance(endpoint, Endpoint) and getattr(holder, "transcript", None) is None:
+                    return endpoint
+    return None
+
+
+def _prompts_of(params: dict[str, Any]) -> PromptSet:
+    """The prompt set that a stage reads; an empty stand-in where it reads none."""
+    judge = params.get("judge")
+    if isinstance(judge, LossJudge):
+        return judge.examples
+    prompts = params.get("prompts") or getattr(params.get("answer"), "prompts", None)
+    return prompts if isinstance(prompts, PromptSet) else PromptSet.model_construct(hub=None)
+
+
+def _with(model: Any, name: str, value: Any) -> Any:
+    return model if value is None else model.model_copy(update={name: value})
+
+
+def _join(*parts: str) -> str:
+    return ", ".join(p for p in parts if p)
+
+
+def dump(value: Any, place: Callable[[_Data], str]) -> Any:
+    """A spec model as a stage receives it; `place` says where the stage finds a given file."""
+    if isinstance(value, _Data):
+        return {"path": place(value), "sha256": value.sha256}
+    if isinstance(value, BaseModel):
+        return {name: dump(getattr(value, name), place) for name in type(value).model_fields}
+    if isinstance(value, dict):
+        return {name: dump(item, place) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [dump(item, place) for item in value]
+    return value
+
+
+def unique(plans: Sequence[RowPlan]) -> list[StagePlan]:
+    """Every stage once, in an order in which inputs come before what needs them."""
+    stages_by_key: dict[tuple[str, str], StagePlan] = {}
+    for stage in itertools.chain.from_iterable(p.stages for p in plans):
+        stages_by_key.setdefault((stage.stage, stage.key), stage)
+    return list(stages_by_key.values())

@@ -1,0 +1,1 @@
+"""What the simulated server replies to each kind of prompt."""

@@ -1,0 +1,99 @@
+"""The simulated teacher's replies to the naive method's three prompts.
+
+Tasks are those of the grammar: an instruction that holds its fact has one answer, which its instances
+write in several ways; one that takes an input has an instance for each fact. To a task that the
+grammar does not know, it gives sentences that say little. No held-out task is ever taught.
+"""
+
+import json
+import re
+from typing import Any
+
+from harness.sim.grammar import GrammarTask, draw, teachable_tasks
+from harness.sim.replies.teacher import answer
+
+MORE_TASKS = "Following are some examples of {name, instruction} pairs."
+MORE_INSTANCES = "Following is a JSON line with name, instruction, and instances."
+NEW_INSTANCES = "Following data is in a JSON line with name and instruction."
+GIVEN_MORE, NEW = 2, 5
+"""How many instances the second and the third prompt ask for."""
+CHATTER = "Sure! I thought about it, and these came to mind:"
+
+_OBJECT_LINE = re.compile(r"^\{.*\}$", re.MULTILINE)
+
+Row = dict[str, Any]
+
+
+def is_request(prompt: str) -> bool:
+    """Whether a prompt is one of the three."""
+    return prompt.startswith((MORE_TASKS, MORE_INSTANCES, NEW_INSTANCES))
+
+
+def reply(prompt: str, seed: int, salt: str, wrong: bool = False) -> str:
+    """JSON lines, as the prompt asks for; with `wrong`, text that holds none."""
+    rows = _rows(prompt)
+    if prompt.startswith(MORE_TASKS):
+        new_rows = _pairs(rows, seed, salt, prompt)
+    elif prompt.startswith(MORE_INSTANCES):
+        new_rows = [_with_more(row, seed, salt) for row in rows[-1:]]
+    else:
+        new_rows = [_with_new(row, seed, salt) for row in rows if "instances" not in row]
+    if wrong:
+        return "\n".join([CHATTER, *(row["name"] for row in new_rows)])
+    return "\n".join(json.dumps(row, ensure_ascii=False) for row in new_rows)
+
+
+def _rows(prompt: str) -> list[Row]:
+    """The tasks in a prompt: JSON objects, one a line."""
+    rows = []
+    for line in _OBJECT_LINE.findall(prompt):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row.get("name"), str) and isinstance(row.get("instruction"), str):
+            rows.append(row)
+    return rows
+
+
+def _pairs(rows: list[Row], *salt: object) -> list[Row]:
+    """As many new pairs as were shown, each with an instruction of its own."""
+    instructions = {row["instruction"] for row in rows}
+    pairs: list[Row] = []
+    for task in draw(teachable_tasks(), 3 * len(rows), "pairs", *salt):
+        if task.instruction not in instructions and len(pairs) < len(rows):
+            instructions.add(task.instruction)
+            name = f"{task.relation}_of_it" if task.input else f"{task.relation}_{task.key}"
+            name = name.replace(" ", "_").lower()
+            pairs.append({"name": name, "instruction": task.instruction})
+    return pairs
+
+
+def _with_more(row: Row, seed: int, salt: str) -> Row:
+    """The line with two more instances."""
+    instances = [i for i in row.get("instances") or [] if isinstance(i, dict)]
+    new = [i for i in _instances(row["instruction"], seed, salt) if i not in instances]
+    return {**row, "instances": instances + new[:GIVEN_MORE]}
+
+
+def _with_new(row: Row, seed: int, salt: str) -> Row:
+    """The line with five instances."""
+    return {**row, "instances": _instances(row["instruction"], seed, salt)[:NEW]}
+
+
+def _instances(instruction: str, seed: int, salt: str) -> list[dict[str, str]]:
+    """Different instances of a task, at least as many as a prompt can ask for, where there are."""
+    tasks = [task for task in teachable_tasks() if task.instruction == instruction]
+    if not tasks:
+        texts = (answer(f"{instruction} {salt} {i}", seed) for i in range(NEW + GIVEN_MORE))
+        return [{"input": "", "output": text} for text in dict.fromkeys(texts)]
+    if tasks[0].input:
+        drawn = draw(tasks, NEW + GIVEN_MORE, "instances", seed, salt)
+        return [{"input": task.input, "output": task.output} for task in drawn]
+    return [{"input": "", "output": text} for text in _wordings(tasks[0])]
+
+
+def _wordings(task: GrammarTask) -> list[str]:
+    """The right answers, with and without a capital and a full stop."""
+    plain = [form for text in task.accepted for form in (text, text[:1].upper() + text[1:])]
+    return list(dict.fromkeys([*plain, *(f"{text}." for text in plain)]))

@@ -1,0 +1,57 @@
+"""Prompt sets."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from harness.spec.base import Count, Data, Name, Spec
+from harness.spec.hub import HubData, Sample
+
+
+class HubPrompts(HubData):
+    """A prompt set on the hub: a data set's split, or one of its files."""
+
+    file: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)*$")] | None = None
+    """A JSON, JSONL or Parquet file of the data set, in place of `config` and `split`."""
+
+
+class PromptColumns(Spec):
+    """Which column holds what. Left open: the usual names are looked for."""
+
+    instruction: str | None = None
+    input: str | None = None
+    system: str | None = None
+    dataset: str | None = None
+    output: str | None = None
+    """A given answer; only the judge held_out_loss needs one."""
+    messages: str | None = None
+    """Of conversations: the last user turn is answered, after the turns before it; the turn after it
+    is the answer."""
+
+
+class PromptSet(Spec):
+    """Instructions to answer: exactly one of file, files, hub.
+
+    JSON (a list), JSONL or Parquet. Understood as they are: AlpacaEval's files, the test sets of
+    AlpaGasus (Koala, Self-Instruct, Vicuna, WizardLM), conversations such as FineTome's.
+    """
+
+    file: Data | None = None
+    files: Annotated[dict[Name, Data], Field(min_length=1)] | None = None
+    """Several sets by name; scores are told for each of them too."""
+    hub: HubPrompts | None = None
+    columns: PromptColumns = PromptColumns()
+    first: Count | None = None
+    """Only the first so many; of each of `files`."""
+    sample: Sample | None = None
+    """A seeded subset, in the set's order; of each of `files`."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "PromptSet":
+        if sum(s is not None for s in (self.file, self.files, self.hub)) != 1:
+            raise ValueError(
+                "give exactly one of file, files, hub (one that an extended file gives goes with null)"
+            )
+        if self.first is not None and self.sample is not None:
+            raise ValueError("give either first or sample, not both")
+        return self

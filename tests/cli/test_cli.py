@@ -1,0 +1,824 @@
+"""The command line: exit codes, one clear message for every fault, and what each command touches."""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness import __version__
+from harness.errors import HarnessError, Interrupted
+from harness.run import estimate, given
+from harness.train.memory import need as memory
+from tests.helpers import (
+    HARNESS,
+    ROOT,
+    InstantExecutor,
+    command,
+    evaluation,
+    make,
+    planned,
+    write_row,
+)
+
+COMMANDS = (
+    "validate", "schema", "plan", "run", "fetch", "join", "chat", "export", "replay", "table", "show",
+    "gc", "doctor", "sim", "verify", "compare", "audit", "report", "pin",
+)  # fmt: skip
+STAGES = ("gen", "train", "answer", "judge")
+SCORE = {"value": 40.0, "standard_error": 2.0, "judged": 1, "expected": 1}
+
+
+def score_judgings(job: Any) -> dict[str, Any]:
+    return {"metrics": {"win_rate": SCORE}} if job.stage == "judge" else {}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with specs/one.yaml, whose runs are made at once."""
+    for name in ("HARNESS_DATA", "HARNESS_INPUTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    write_row(tmp_path / "specs", eval=evaluation(tmp_path / "specs"))
+    monkeypatch.setattr("harness.run.executors.make", lambda name: InstantExecutor(score_judgings))
+    return tmp_path
+
+
+@pytest.fixture
+def executor_that(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Lets every stage end with the given exception."""
+
+    def set_to_raise(error: BaseException) -> None:
+        def outcome(job: Any) -> dict[str, Any]:
+            raise error
+
+        monkeypatch.setattr("harness.run.executors.make", lambda name: InstantExecutor(outcome))
+
+    return set_to_raise
+
+
+def artefacts(volume: Path = Path("runs")) -> set[str]:
+    return {f"{p.parent.name}/{p.name}" for p in (volume / "artefacts").glob("*/*")}
+
+
+def short_keys(*specs: str) -> set[str]:
+    return {f"{s.stage}/{s.key[:16]}" for plan in planned(Path("runs"), *map(Path, specs))
+            for s in plan.stages}  # fmt: skip
+
+
+def test_help_lists_every_command_with_what_it_does() -> None:
+    text = command("--help").stdout
+    listed = re.findall(r"^  (\w+)  +(\S.*)$", text.split("Commands:")[1], re.MULTILINE)
+    assert sorted(name for name, _ in listed) == sorted(COMMANDS)
+    assert all(words for _, words in listed)
+    assert "Exit codes: 0 done, 1 a run failed, 2 the input is faulty, 130 stopped." in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_has_a_help_text(name: str) -> None:
+    from harness.cli import main
+
+    result = command(name, "-h")
+    assert result.exit_code == 0
+    options = [p for p in main.commands[name].params if p.param_type_name == "option"]
+    assert [p.name for p in options if not p.help] == []
+
+
+def test_the_version_is_the_packages_own() -> None:
+    assert command("--version").stdout.split()[-1] == __version__
+
+
+def test_validate_counts_the_rows_that_have_no_fault(place: Path) -> None:
+    assert command("validate", "specs").stdout == "1 row, no fault\n"
+    write_row(place / "specs", "two")
+    assert command("validate", "specs").stdout == "2 rows, no fault\n"
+
+
+def test_validate_with_given_data_finds_what_is_absent_or_has_other_bytes(place: Path) -> None:
+    (place / "inputs").mkdir()
+    prompts = place / "inputs" / "prompts.jsonl"
+    text = (place / "specs" / "prompts.jsonl").read_text()
+    pins = {"right": hashlib.sha256(text.encode()).hexdigest(), "wrong": "0" * 64}
+    for name, pin in pins.items():
+        part = evaluation(place / "specs")
+        part["answer"]["prompts"] = {"file": {"path": "data:prompts.jsonl", "sha256": pin}}
+        write_row(place / "specs", name, eval=part)
+    assert command("validate", "specs").exit_code == 0
+    absent = command("validate", "specs", "--inputs", "inputs")
+    assert absent.exit_code == 2
+    assert "specs/right.yaml: data:prompts.jsonl is not there" in absent.stderr
+    prompts.write_text(text)
+    right = command("validate", "specs/right.yaml", "--inputs", "inputs")
+    assert right.stdout == ("1 row, no fault; given data: 1 with the right sha256, 2 not pinned\n")
+    wrong = command("validate", "specs", "--inputs", "inputs")
+    assert wrong.exit_code == 2
+    assert "specs/wrong.yaml: " in wrong.stderr
+    assert f"is not the file that the spec means: its sha256 is {pins['right']}" in wrong.stderr
+    assert "specs/right.yaml" not in wrong.stderr
+    assert wrong.stderr.endswith("1 fault in the given data\n")
+
+
+def test_validate_reads_training_data_beside_the_spec_and_with_inputs_given_data_too(
+    place: Path,
+) -> None:
+    (place / "specs" / "own.jsonl").write_text('{"instruction": "q", "output": "a"}\n' * 2)
+    write_row(place / "specs", gen=None, data="own.jsonl")
+    said = command("validate", "specs")
+    assert said.stdout == "data: own.jsonl: 2 records (instruction, output)\n1 row, no fault\n"
+    (place / "inputs").mkdir()
+    (place / "inputs" / "chat.jsonl").write_text('\n{"messages": []}\n')
+    write_row(place / "specs", "two", gen=None, data="data:chat.jsonl")
+    assert command("validate", "specs").exit_code == 0, "what is given is not looked for"
+    for arguments in (("validate", "specs", "--inputs", "inputs"), ("plan", "specs")):
+        faulty = command(*arguments)
+        assert faulty.exit_code == 2
+        assert "chat.jsonl:2: no `instruction`; the fields here are: messages" in faulty.stderr
+        assert "gen: {recipe: import, file: chat.jsonl}" in faulty.stderr
+
+
+def test_validate_finds_what_plan_refuses_of_prompts_baselines_annotators_and_seeds(
+    place: Path,
+) -> None:
+    roles = ("user", "assistant", "user")
+    talk = {"messages": [{"role": r, "content": str(n)} for n, r in enumerate(roles)]}
+    (place / "specs" / "talk.jsonl").write_text(json.dumps(talk) + "\n")
+    judge = {"kind": "alpaca_eval", "judge": {"model": "judge"}, "reference": "prompts.jsonl"}
+    absent = {"file": "data:absent.jsonl"}
+    faults: dict[str, tuple[dict[str, Any], str]] = {
+        "turns": ({"prompts": {"file": "talk.jsonl"}}, "has no earlier turns"),
+        "baseline": ({"prompts": {"file": "other.jsonl"}}, "prompts have no baseline output"),
+        "annotator": ({"annotator": "chatgtp", "prompts": absent}, "no annotator 'chatgtp'"),
+    }
+    (place / "specs" / "other.jsonl").write_text('{"instruction": "Another."}\n')
+    for name, (part, words) in faults.items():
+        parts = evaluation(place / "specs")
+        parts["answer"]["prompts"] = part["prompts"]
+        if "annotator" in part:
+            parts["judge"] = {**judge, "annotator": part["annotator"]}
+        spec = write_row(place / "specs", name, eval=parts)
+        assert command("plan", spec).exit_code == 2
+        said = command("validate", spec)
+        assert f"{name}.yaml: " in said.stderr
+        assert words in said.stderr
+    (place / "specs" / "seeds.jsonl").write_text('{"what": 1}\n')
+    assert command("validate", "specs/one.yaml").exit_code == 2
+
+
+def test_a_row_elsewhere_is_shown_by_its_spec_file(place: Path) -> None:
+    moved = place / "elsewhere"
+    (place / "specs").rename(moved)
+    spec = moved / "one.yaml"
+    assert command("run", spec).exit_code == 0
+    assert "has a data card" in command("show", spec, "--data").stderr, "they are looked at"
+    for option in ((), ("--check",), ("--json",)):
+        shown = command("show", spec, *option)
+        assert shown.exit_code == 0, shown.stderr
+    assert all(re.search(f"^{stage} ", command("show", spec).stdout, re.M) for stage in STAGES)
+    twin = command("show", spec, "--scale", "tiny")
+    assert "row one has no artefact" in twin.stderr or "row one-tiny has no" in twin.stderr
+    (place / "specs").mkdir()
+    write_row(place / "specs", "two")
+    for name in ("verify", "show", "chat", "replay"):
+        assert "name its spec file" in command(name, "one").stderr
+
+
+def test_rows_that_make_data_alone_are_counted_by_table_and_by_report(place: Path) -> None:
+    write_row(place / "specs", "data", train=None, model=None, template=None)
+    told = "1 row makes a data set alone and is in no table"
+    done = command("table")
+    assert done.stdout.endswith(
+        f"1 row without a result is left out (--all shows them all)\n{told}\n"
+    )
+    assert done.stderr == "nothing written\n"
+    assert "2 rows, " in command("report").stdout
+    assert told in command("report").stdout
+    assert "written: " in command("table").stderr, "the folder is there now"
+
+
+def test_an_answered_row_without_a_judge_is_said_to_be_not_judged(place: Path) -> None:
+    parts = evaluation(place / "specs")
+    del parts["judge"]
+    write_row(place / "specs", eval=parts, gen=None, train=None)
+    done = command("run", "specs/one.yaml")
+    assert "not judged: the row has no judge" in done.stdout
+    assert "0/0" not in done.stdout
+    assert "not judged" in command("verify", "one").stdout
+
+
+def test_a_twin_is_found_by_the_name_that_its_table_shows(place: Path) -> None:
+    assert command("run", "specs/one.yaml", "--scale", "tiny").exit_code == 0
+    for arguments in (("show", "one-tiny"), ("table", "tests-tiny"), ("replay", "one-tiny")):
+        asked = command(*arguments)
+        name, _, _ = arguments[1].partition("-tiny")
+        meant = command(arguments[0], name, "--scale", "tiny")
+        assert (asked.exit_code, asked.stderr) == (meant.exit_code, meant.stderr)
+        assert asked.stdout == meant.stdout
+    both = command("table", "tests", "tests-tiny", "--format", "csv", "--all").stdout
+    assert [line.split(",")[0] for line in both.splitlines()[1:]] == ["one", "one-tiny"]
+    assert command("verify", "one-tiny").exit_code == 4
+    assert "there is no row 'two-tiny'" in command("verify", "two-tiny").stderr
+    assert "there is no table 'others-tiny'" in command("table", "others-tiny").stderr
+
+
+def test_a_row_whose_own_name_ends_like_a_twins_is_meant_by_it(place: Path) -> None:
+    write_row(place / "specs", "one-tiny")
+    assert command("run", "specs/one.yaml", "specs/one-tiny.yaml").exit_code == 0
+    shown = json.loads(command("show", "one-tiny", "--json").stdout)
+    assert {manifest["stage"] for manifest in shown} == {"gen", "train"}
+
+
+def test_run_makes_a_row_prints_its_line_and_the_second_time_makes_nothing(place: Path) -> None:
+    first = command("run", "specs/one.yaml")
+    assert first.exit_code == 0
+    assert artefacts() == short_keys("specs/one.yaml")
+    assert "40.00 ± 2.00" in first.stdout
+    made = {p: p.stat().st_mtime_ns for p in Path("runs/artefacts").rglob("*")}
+    second = command("run", "specs/one.yaml")
+    assert second.exit_code == 0
+    assert {p: p.stat().st_mtime_ns for p in Path("runs/artefacts").rglob("*")} == made
+    assert "40.00 ± 2.00" in second.stdout
+
+
+def test_run_with_only_runs_those_stages_and_says_which_command_makes_a_missing_input(
+    place: Path,
+) -> None:
+    result = command("run", "--only", "train", "specs/one.yaml")
+    assert result.exit_code == 2
+    assert "harness run --only gen specs/one.yaml" in result.stderr
+    assert command("run", "--only", "gen, train", "specs/one.yaml").exit_code == 0
+    assert {name.split("/")[0] for name in artefacts()} == {"gen", "train"}
+
+
+@pytest.mark.parametrize("only", ["judg", "gen,training", "fetch", ","])
+def test_run_with_only_an_unknown_stage_names_the_stages_there_are(place: Path, only: str) -> None:
+    result = command("run", "--only", only, "specs/one.yaml")
+    assert result.exit_code == 2
+    assert "is no stage; there are gen, train, answer, judge" in result.stderr
+    assert artefacts() == set()
+
+
+def test_a_row_without_the_stage_that_is_asked_for_is_said_to_have_none(place: Path) -> None:
+    write_row(place / "specs", "two")
+    result = command("run", "--only", "judge", "specs/two.yaml")
+    assert result.exit_code == 0
+    assert "row two has no judge stage" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (HarnessError("the loss is not a number", "Lower the rate."), 1, "Lower the rate."),
+        (Interrupted("gen was stopped", "Run it again."), 130, "Run it again."),
+        (KeyboardInterrupt(), 130, "Run the same command again to go on."),
+        (OSError(errno.ENOSPC, "No space left on device", "/runs/x"), 1, "harness gc"),
+        (PermissionError(errno.EACCES, "Permission denied", "/runs/x"), 1, "/runs/x cannot be "
+         "used: Permission denied"),
+    ],
+)  # fmt: skip
+def test_a_run_that_ends_badly_says_so_in_one_message_with_its_exit_code(
+    place: Path, executor_that: Any, error: BaseException, code: int, words: str
+) -> None:
+    executor_that(error)
+    result = command("run", "specs/one.yaml")
+    assert result.exit_code == code
+    assert result.stderr.startswith("error: ")
+    assert words in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("hostile", ["\x1b]0;owned\x07", "\x1b[2J", "\u202e", "\x08"])
+def test_messages_cannot_steer_the_terminal(place: Path, executor_that: Any, hostile: str) -> None:
+    executor_that(HarnessError(f"a reply {hostile}", f"a hint {hostile}"))
+    result = command("run", "specs/one.yaml")
+    assert result.exit_code == 1
+    assert hostile[0] not in result.output
+    assert result.stderr.count("\ufffd") >= 2
+
+
+def test_words_between_colons_stay_as_they_are(place: Path) -> None:
+    write_row(place / "specs", title="Ratio :100: and :smile:")
+    assert "Ratio :100: and :smile:" in command("plan", "specs").stdout
+
+
+BAD = [
+    ("plan", "gone.yaml"),
+    ("plan", "x" * 300),
+    ("plan", "a\nb"),
+    ("plan", "--volume", "file", "gone"),
+    ("plan", "--data", "file", "specs"),
+    ("plan", "--data", "gone", "specs"),
+    ("plan", "--executor", "ray", "specs"),
+    ("plan",),
+    ("plan", "empty"),
+    ("validate", "file"),
+    ("validate", "file", "gone", "specs"),
+    ("run", "--volume", "file", "specs"),
+    ("run", "--volume", "file/below", "specs"),
+    ("run", "--only", "x", "specs"),
+    ("table", "gone.yaml"),
+    ("table", "--out", "file", "specs"),
+    ("table", "--executor", "x"),
+    ("show", "nothing-like-it"),
+    ("show", "one"),
+    ("show",),
+    ("show", ""),
+    ("show", "../../etc"),
+    ("gc", "train/0123456789ab"),
+    ("gc", "train"),
+    ("gc", "train/"),
+    ("gc", "train/*"),
+    ("gc", "../artefacts"),
+    ("gc", "--specs", "gone"),
+    ("gc", "--specs", "empty"),
+    ("sim", "--port", "70000"),
+    ("sim", "--fault", "430=1"),
+    ("sim", "--fault", "429=2"),
+    ("sim", "--fault", "429"),
+    ("sim", "--host", "0.0.0.0"),
+    ("no-such-command",),
+    ("plan", "--no-such-option", "specs"),
+]
+
+
+@pytest.mark.parametrize("arguments", BAD, ids=lambda a: " ".join(a)[:40].replace("\n", " "))
+def test_bad_input_ends_with_exit_code_2_and_a_message_and_makes_nothing(
+    place: Path, arguments: tuple[str, ...]
+) -> None:
+    Path("file").write_text("x: [")
+    Path("empty").mkdir()
+    result = command(*arguments)
+    assert result.exit_code == 2
+    assert len(result.stderr.strip()) > 10
+    assert "Traceback" not in result.output
+    assert artefacts() == set()
+    assert Path("file").read_text() == "x: ["
+
+
+def test_outside_of_a_checkout_the_commands_that_need_specs_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments in (("table",), ("gc",)):
+        result = command(*arguments)
+        assert result.exit_code == 2
+        assert "there is no specs/ folder here" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_show_of_an_unknown_row_names_those_that_are_near(place: Path) -> None:
+    write_row(place / "specs", "alpaca-1.8b")
+    result = command("show", "alpaca-18b")
+    assert result.exit_code == 2
+    assert "Near: alpaca-1.8b" in result.stderr
+
+
+def test_show_prints_the_manifests_of_a_row_or_of_the_key_that_begins_so(place: Path) -> None:
+    command("run", "specs/one.yaml")
+    by_row = command("show", "one")
+    assert by_row.exit_code == 0
+    (train,) = (name for name in artefacts() if name.startswith("train/"))
+    key = train.removeprefix("train/")
+    for stage in STAGES:
+        assert re.search(rf"^{stage} [0-9a-f]{{64}}$", by_row.stdout, re.MULTILINE)
+    for prefix in (key, key[:8], f"train/{key[:8]}"):
+        shown = command("show", prefix).stdout
+        assert shown.startswith(f"train {key}")
+        assert shown.count("parameters") == 1
+    (manifest,) = json.loads(command("show", "--json", key).stdout)
+    assert manifest["key"].startswith(key)
+    assert manifest["stage"] == "train"
+
+
+def test_show_of_a_whole_key_finds_it_and_of_a_key_that_goes_on_differently_does_not(
+    place: Path,
+) -> None:
+    command("run", "specs/one.yaml")
+    (plan,) = planned(Path("runs"), Path("specs/one.yaml"))
+    key = plan.stages[0].key
+    assert command("show", key).exit_code == 0
+    wrong = key[:20] + ("0" if key[20] != "0" else "1")
+    assert command("show", wrong).exit_code == 2
+
+
+def test_show_with_check_finds_a_file_that_was_changed_and_names_the_way_out(place: Path) -> None:
+    command("run", "specs/one.yaml")
+    assert "every file has the digest it was made with" in command("show", "--check", "one").stdout
+    (made,) = Path("runs/artefacts/answer").glob("*/made.txt")
+    made.write_text("changed")
+    name = f"answer/{made.parent.name}"
+    result = command("show", "--check", "one")
+    assert result.exit_code == 1
+    assert "made.txt does not have the bytes it was made with" in result.stderr
+    assert f"harness gc --yes {name}" in result.stderr
+    assert command("gc", "--yes", name).exit_code == 0
+    assert command("run", "specs/one.yaml").exit_code == 0
+    assert command("show", "--check", "one").exit_code == 0
+
+
+FAULTY = "warning: 2 specs have faults: `harness validate specs` lists them\n"
+
+
+@pytest.fixture
+def faulty(place: Path) -> Path:
+    """`place`, run, with two specs beside it that have faults."""
+    assert command("run", "specs/one.yaml").exit_code == 0
+    write_row(place / "specs", "bad", oops=1)
+    (place / "specs" / "worse.yaml").write_text("row: [")
+    return place
+
+
+def test_faulty_specs_do_not_keep_other_rows_from_being_shown_replayed_or_tabled(
+    faulty: Path,
+) -> None:
+    for arguments in (("show", "one"), ("show", "one", "--prompt"), ("replay", "one"), ("table",)):
+        result = command(*arguments)
+        assert result.exit_code == 0, result.output
+        assert result.stderr.count(FAULTY) == 1
+    (train,) = (name for name in artefacts() if name.startswith("train/"))
+    assert command("show", train).exit_code == 0
+    assert Path("runs/results/matrix.csv").read_text().count("The row one") == 1
+
+
+@pytest.mark.parametrize("name", ["chat", "export"])
+def test_faulty_specs_do_not_keep_a_rows_model_from_being_used(
+    faulty: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    rows: list[str] = []
+
+    def use(runner: Any, plan: Any, wishes: Any) -> list[str]:
+        rows.append(plan.row.row)
+        return []
+
+    monkeypatch.setattr(f"harness.run.{name}.{name}", use)
+    result = command(name, "one", *(["--model", "--to", "there"] if name == "export" else []))
+    assert (result.exit_code, result.stderr) == (0, FAULTY)
+    assert rows == ["one"]
+
+
+@pytest.mark.parametrize("arguments", [("show", "bad"), ("replay", "bad"), ("show", "--best", "x")])
+def test_a_row_that_no_usable_spec_has_ends_with_the_faults(
+    faulty: Path, arguments: tuple[str, ...]
+) -> None:
+    result = command(*arguments)
+    assert result.exit_code == 2
+    assert "specs/bad.yaml:" in result.stderr
+    assert "2 faults in the specs" in result.stderr
+    assert re.search(rf"Of the specs without faults: .*'{arguments[-1]}'", result.stderr)
+
+
+def test_where_every_spec_is_faulty_the_table_is_not_written(faulty: Path) -> None:
+    Path("specs/one.yaml").unlink()
+    result = command("table")
+    assert result.exit_code == 2
+    assert "2 faults in the specs" in result.stderr
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("name", ["validate", "plan", "run", "table"])
+def test_named_specs_have_to_be_without_faults(faulty: Path, name: str) -> None:
+    result = command(name, "specs")
+    assert result.exit_code == 2
+    assert "2 faults in the specs" in result.stderr
+
+
+def test_where_a_row_fails_the_matrix_of_the_others_is_printed_before_the_error(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.run.executors import StageFailed
+
+    def outcome(job: Any) -> dict[str, Any]:
+        if job.stage == "train" and "two" in job.title:
+            raise StageFailed(job, "no loss", "Lower the rate.", 1)
+        return score_judgings(job)
+
+    monkeypatch.setattr("harness.run.executors.make", lambda name: InstantExecutor(outcome))
+    write_row(place / "specs", "two", train={"steps": 2})
+    write_row(place / "specs", "three", train={"steps": 3}, eval=evaluation(place / "specs"))
+    result = command("run", "specs/two.yaml", "specs/one.yaml", "specs/three.yaml")
+    assert result.exit_code == 1
+    assert result.stdout.count("40.00 ± 2.00") == 2
+    assert "  failed: no loss" in result.stdout
+    assert re.match(r"error: train: two \[\w+\] failed: no loss\nLower the rate\.", result.stderr)
+    assert "Not run" not in result.stderr
+
+
+def test_gc_lists_and_with_yes_removes_exactly_what_no_spec_refers_to(place: Path) -> None:
+    write_row(place / "specs", "two", train={"steps": 2})
+    command("run", "specs")
+    needed = artefacts()
+    write_row(place / "specs", "two", train={"steps": 9})
+    old = needed - short_keys("specs/one.yaml", "specs/two.yaml")
+    assert {name.split("/")[0] for name in old} == {"train"}
+    listed = command("gc")
+    assert listed.exit_code == 0
+    assert {line.split()[0] for line in listed.stdout.splitlines()[:-1]} == old
+    assert "add --yes" in listed.stdout
+    assert artefacts() == needed
+    assert command("gc", "--yes").stdout.splitlines()[-1].startswith("removed 1 item, ")
+    assert artefacts() == needed - old
+    assert command("gc").stdout == "0 items, 0 bytes\n"
+    assert list(Path("runs/work").iterdir()) == []
+
+
+def test_gc_keeps_what_the_other_executor_made(place: Path) -> None:
+    make(Path("runs"), Path("specs/one.yaml"), kind="docker")
+    made = artefacts()
+    assert command("gc", "--yes").exit_code == 0
+    assert artefacts() == made
+
+
+def test_gc_lists_unfinished_work_that_no_spec_refers_to_and_keeps_what_goes_on(
+    place: Path,
+) -> None:
+    command("run", "--only", "gen", "specs/one.yaml")
+    (train,) = (n for n in short_keys("specs/one.yaml") if n.startswith("train/"))
+    goes_on = Path("runs/work") / train.replace("/", "-")
+    for folder in (goes_on, Path("runs/work/train-0123456789abcdef")):
+        folder.mkdir()
+        (folder / "checkpoint").write_text("x")
+    assert command("gc").stdout.splitlines()[0].split()[0] == "train-0123456789abcdef"
+    command("gc", "--yes")
+    assert list(Path("runs/work").iterdir()) == [goes_on]
+
+
+def test_gc_keeps_everything_of_a_row_whose_given_data_is_absent(place: Path) -> None:
+    spec = write_row(place / "specs", "two", gen=None, data="data:alpaca.json")
+    Path("inputs").mkdir()
+    Path("inputs/alpaca.json").write_text('{"instruction": "q", "output": "1"}')
+    command("run", "specs")
+    Path("inputs/alpaca.json").write_text('{"instruction": "q", "output": "2"}')
+    command("run", "specs")
+    made = artefacts()
+    shutil.rmtree("inputs")
+    assert command("gc", "--yes").exit_code == 0
+    assert artefacts() == made
+    spec.unlink()
+    assert command("gc", "--yes").stdout.splitlines()[-1].startswith("removed 2 items")
+    assert artefacts() == short_keys("specs/one.yaml")
+
+
+def test_gc_keeps_what_a_row_without_its_data_shares_with_another_that_moved_on(
+    place: Path,
+) -> None:
+    """`one` made the gen artefact, `two` shares it; then `one` changes and `two` loses its data."""
+    Path("inputs").mkdir()
+    Path("inputs/tokenizer.json").write_text("{}")
+    random = {"config": {"model_type": "qwen2"}, "tokenizer": "data:tokenizer.json"}
+    write_row(place / "specs", "two", model={"random": random})
+    command("run", "specs")
+    (shared,) = (name for name in artefacts() if name.startswith("gen/"))
+    tree = yaml.safe_load(Path("specs/one.yaml").read_text())
+    tree["gen"]["examples"] = 77
+    Path("specs/one.yaml").write_text(yaml.safe_dump(tree))
+    shutil.rmtree("inputs")
+    command("gc", "--yes")
+    assert shared in artefacts()
+
+
+def test_gc_with_faulty_specs_removes_nothing(place: Path) -> None:
+    command("run", "specs/one.yaml")
+    made = artefacts()
+    Path("specs/one.yaml").write_text("row: [")
+    assert command("gc", "--yes").exit_code == 2
+    assert artefacts() == made
+
+
+def test_gc_of_named_artefacts_lists_first_and_removes_one_only_with_yes(place: Path) -> None:
+    command("run", "specs/one.yaml")
+    made = artefacts()
+    (train,) = (name for name in made if name.startswith("train/"))
+    assert train in command("gc", train[:16]).stdout
+    assert artefacts() == made
+    assert command("gc", "--yes", train).exit_code == 0
+    assert artefacts() == made - {train}
+
+
+def test_table_of_all_specs_is_written_to_the_volume_and_leaves_the_checkouts_results_alone(
+    place: Path,
+) -> None:
+    write_row(place / "specs", "two", table="others", train={"steps": 2})
+    (place / "results").mkdir()
+    (place / "results" / "matrix.md").write_text("committed")
+    command("run", "specs/one.yaml")
+    result = command("table")
+    assert result.exit_code == 0
+    assert sorted(str(p) for p in Path("runs/results").rglob("*") if p.is_file()) == [
+        "runs/results/matrix.csv",
+        "runs/results/matrix.md",
+        *(f"runs/results/tables/tests.{ending}" for ending in ("csv", "html", "md", "tex")),
+    ]
+    assert "40.00 ± 2.00" in Path("runs/results/matrix.md").read_text()
+    assert [p.read_text() for p in (place / "results").iterdir()] == ["committed"]
+
+
+def test_rows_that_were_never_run_are_counted_and_left_out_of_every_form(place: Path) -> None:
+    for name in ("two", "three"):
+        write_row(place / "specs", name, eval=evaluation(place / "specs"), train={"steps": 2})
+    write_row(place / "specs", "lost", table="others", gen=None, data="data:gone.json")
+    command("run", "specs/one.yaml")
+    of_table = "2 rows without a result are left out"
+    of_all = (
+        "3 rows without a result are left out (of 1, what the spec names is not there, so that none "
+        "could be looked up)"
+    )
+    told = command("table")
+    assert f"{of_all} (--all shows them all)\n" in told.stdout
+    assert "three" not in told.stdout
+    written = Path("runs/results")
+    page = (written / "matrix.md").read_text()
+    assert f"\n{of_all}.\n" in page.replace("\\(", "(").replace("\\)", ")")
+    assert f"\n{of_table}.\n" in (written / "tables" / "tests.md").read_text()
+    assert not (written / "tables" / "others.md").exists()
+    for name in ("matrix.csv", "tables/tests.csv"):
+        rows = (written / name).read_text().splitlines()[1:]
+        assert {row.split(",")[0] for row in rows} == {"one"}
+    for form in ("md", "latex", "html"):
+        printed = command("table", "--format", form)
+        assert of_table in printed.stdout
+        assert "The row two" not in printed.stdout
+        assert of_all in printed.stderr
+    whole = command("table", "--all")
+    assert "left out" not in whole.output
+    assert (written / "matrix.csv").read_text().count("not run") >= 3
+    assert (written / "tables" / "others.md").exists()
+    assert not Path("results").exists()
+
+
+def test_a_study_s_own_layout_keeps_its_rows_that_were_never_run(place: Path) -> None:
+    write_row(place / "specs", "two", varied={"data": "never run"}, train={"steps": 2})
+    Path("specs/_tables.yaml").write_text(
+        "tables:\n  tests: {caption: c, source: s, list: [{heading: data, varied: data}]}\n"
+    )
+    study = ("table", "tests", "--format", "csv", "--layout", "study")
+    assert "never run" in command(*study).stdout
+    command("run", "specs/one.yaml")
+    assert "never run" in command(*study).stdout
+    command("table")
+    for ending in ("tex", "html", "md"):
+        assert "never run" in Path(f"runs/results/tables/tests.{ending}").read_text()
+    assert "never run" not in Path("runs/results/matrix.md").read_text()
+
+
+def test_a_table_of_rows_that_were_never_run_is_a_count_and_writes_no_folder(place: Path) -> None:
+    assert command("table").stdout == "1 row without a result is left out (--all shows them all)\n"
+    assert not Path("runs/results").exists()
+    printed = command("table", "--format", "csv").stdout
+    assert printed.startswith("row,table,")
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("layout", ["matrix", "study"])
+@pytest.mark.parametrize(
+    ("form", "begins"),
+    [("md", "# "), ("csv", "row,"), ("latex", "% Needs"), ("html", "<table ")],
+)
+def test_table_prints_a_form_alone_and_writes_nothing(
+    place: Path, form: str, begins: str, layout: str
+) -> None:
+    command("run", "specs/one.yaml")
+    result = command("table", "tests", "--format", form, "--layout", layout)
+    assert result.exit_code == 0
+    assert result.stdout.startswith(begins)
+    assert not Path("results").exists()
+    assert not Path("runs/results").exists()
+
+
+def test_a_faulty_layout_of_a_study_is_told_by_table_and_by_validate(place: Path) -> None:
+    command("run", "specs/one.yaml")
+    Path("specs/_tables.yaml").write_text("tables:\n  tests: {caption: c, source: s}\n")
+    for arguments in (
+        ["validate", "specs"],
+        ["table"],
+        ["table", "--format", "md", "--layout", "study"],
+    ):
+        result = command(*arguments)
+        assert result.exit_code == 2
+        assert (
+            "specs/_tables.yaml:2:3: tables.tests: give exactly one of list, grid" in result.stderr
+        )
+
+
+def test_table_of_named_specs_is_printed_and_written_only_where_out_says(place: Path) -> None:
+    result = command("table", "specs/one.yaml", "--all")
+    assert result.exit_code == 0
+    assert "not run" in result.stdout
+    assert not Path("runs/results").exists()
+    command("table", "specs/one.yaml", "--out", "mine/here")
+    assert Path("mine/here/matrix.csv").is_file()
+    assert not Path("runs/results").exists()
+
+
+def test_table_needs_neither_given_data_nor_a_volume_that_is_there(place: Path) -> None:
+    write_row(place / "specs", "two", gen=None, data="data:alpaca.json")
+    result = command("table", "--volume", "nowhere", "--out", "here", "--all")
+    assert result.exit_code == 0
+    text = Path("here/matrix.csv").read_text()
+    assert text.count("not run") == 2
+    assert not Path("nowhere/artefacts").exists()
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    return {**{k: v for k, v in os.environ.items() if not k.startswith("HARNESS_")}, **more}
+
+
+def modules_after(tmp_path: Path, *arguments: str) -> set[str]:
+    """Top-level modules that `harness ARGUMENTS` has imported when it ends."""
+    program = (
+        "import json, sys\nfrom harness.cli import main\n"
+        "try:\n    main(sys.argv[2:])\nfinally:\n"
+        "    json.dump(sorted({n.split('.')[0] for n in sys.modules}), open(sys.argv[1], 'w'))\n"
+    )
+    found = tmp_path / "modules.json"
+    environment = clean_environment(HARNESS_DATA=str(tmp_path / "runs"))
+    subprocess.run(
+        [sys.executable, "-c", program, str(found), *arguments],
+        cwd=ROOT, env=environment, check=True, capture_output=True,
+    )  # fmt: skip
+    return set(json.loads(found.read_text()))
+
+
+HEAVY = {
+    "torch", "transformers", "trl", "datasets", "tokenizers", "numpy", "pandas", "openai",
+    "aiohttp", "alpaca_eval", "docker", "requests", "huggingface_hub", "lm_eval", "scipy",
+}  # fmt: skip
+
+
+def test_help_imports_no_more_than_the_command_line_itself(tmp_path: Path) -> None:
+    modules = modules_after(tmp_path, "--help")
+    assert "click" in modules
+    assert modules & (HEAVY | {"pydantic", "rich", "yaml"}) == set()
+
+
+@pytest.mark.parametrize("name", ["plan", "table", "validate"])
+def test_planning_and_tables_import_nothing_that_only_a_stage_needs(
+    tmp_path: Path, name: str
+) -> None:
+    modules = modules_after(tmp_path, name, "specs/smoke/base.yaml")
+    assert "pydantic" in modules
+    assert modules & HEAVY == set()
+
+
+@pytest.mark.parametrize("module", ["harness.cli", "harness.run.plan", "harness.row.load"])
+def test_the_core_imports_nothing_that_only_a_stage_needs(module: str) -> None:
+    program = f"import sys, {module}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=clean_environment(), text=True,
+        capture_output=True, check=True,
+    )  # fmt: skip
+    assert "harness" in ran.stdout.split()
+    assert HEAVY.intersection(ran.stdout.split()) == set()
+
+
+def not_expected(*arguments: Any) -> None:
+    raise RuntimeError("not expected")
+
+
+def test_tables_and_reports_estimate_neither_calls_nor_memory_and_read_no_given_file(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "of_stage", not_expected)
+    monkeypatch.setattr(memory, "of_stage", not_expected)
+    monkeypatch.setattr(given, "read", not_expected)
+    assert command("table", "--all").exit_code == 0
+    assert command("report", "specs").exit_code == 0
+    assert command("verify", "specs/one.yaml").exit_code == 4
+    with pytest.raises(RuntimeError, match="not expected"):
+        command("plan", "specs/one.yaml")
+
+
+def test_a_plan_remembers_what_it_read_of_the_given_files(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "specs" / "tasks.json").write_text('[{"instruction": "Say yes.", "output": "yes"}]')
+    spec = write_row(place / "specs", "two", gen=None, data="tasks.json")
+    first = command("plan", spec).stdout
+    assert "data: tasks.json: 1 records" in first
+    monkeypatch.setattr(given, "_read_data", not_expected)
+    assert command("plan", spec).stdout == first
+
+
+def test_a_reader_that_leaves_early_causes_no_traceback() -> None:
+    process = subprocess.Popen(
+        [*HARNESS, "schema"], cwd=ROOT, env=clean_environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.close()
+    _, errors = process.communicate(timeout=30)
+    assert errors == b""
+
+
+def test_the_module_runs_as_the_command_does() -> None:
+    result = subprocess.run(
+        [*HARNESS, "validate", "specs"], cwd=ROOT, env=clean_environment(), text=True,
+        capture_output=True, check=True,
+    )  # fmt: skip
+    assert result.stdout.endswith("no fault\n")

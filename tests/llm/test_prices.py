@@ -1,0 +1,185 @@
+"""Prices of calls, what a plan says they come to, and a budget in dollars."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.errors import InputError
+from harness.llm import prices
+from harness.spec.base import Endpoint
+from tests.helpers import command, write_row
+
+ROOT = Path(__file__).parents[2]
+
+
+PRICED = "dated: 2026-01-01\nsource: x\nmodels:\n  m: {}"
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "prices.yaml"
+    path.write_text(
+        "dated: 2026-01-02\nsource: a test\nmodels:\n  teacher: {prompt: 2, completion: 8}\n"
+    )
+    monkeypatch.setenv("HARNESS_PRICES", str(path))
+    return path
+
+
+def test_tokens_cost_what_the_table_says_for_a_million_and_a_batch_half_of_it(table: Path) -> None:
+    price = prices.load().of(Endpoint(model="teacher"))
+    assert price is not None
+    assert price.usd(1_000_000, 500_000) == 6
+    assert price.usd(1_000_000, 500_000, batch=True) == 3
+
+
+@pytest.mark.parametrize("model", ["another", "teacher"])
+def test_a_model_without_a_price_has_none_and_a_simulated_one_is_free_by_any_name(
+    table: Path, model: str
+) -> None:
+    known = prices.load()
+    assert known.of(Endpoint(model="another")) is None
+    free = known.of(Endpoint(model=model, simulated={}))
+    assert free is not None
+    assert free.usd(10**9, 10**9) == 0
+
+
+def test_a_simulated_teacher_with_a_priced_name_is_planned_at_no_cost(
+    tmp_path: Path, table: Path
+) -> None:
+    spec = priced_row(tmp_path / "specs", teacher={"model": "teacher", "simulated": {}})
+    said = command("plan", "--volume", tmp_path / "runs", spec).output
+    assert "about 100 calls, 6,600 prompt + 120,000 completion tokens, $0" in said
+    assert "prices dated" not in said
+
+
+def test_the_table_that_is_shipped_can_be_read() -> None:
+    shipped = prices.load(ROOT / "specs" / "prices.yaml")
+    assert shipped.dated
+    assert all(p.completion >= p.prompt > 0 for p in shipped.models.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("models: {}", "dated: Field required"),
+        (
+            "dated: 2026-01-01\nsource: x\nmodels: {m: {prompt: -1, completion: 1}}",
+            "models.m.prompt",
+        ),
+        ("dated: 2026-01-01\nsource: x\nmodels: {m: {prompt: 1}}", "models.m.completion"),
+        ("a: [", "cannot be read"),
+        ("- 1", "prices.yaml"),
+        ("", "prices.yaml"),
+        ("dated: 2026-02-30", r"prices.yaml:1:8: .*'2026-02-30' is not what its tag says"),
+        ("dated: 2026-02-20 25:61:61", "prices.yaml:1:8: .*is not what its tag says"),
+        ("dated: 1" + ":00" * 400 + ".5", "prices.yaml:1:8: .*is not what its tag says"),
+        ("dated: " + "1" * 5000, "prices.yaml:1:8: .*is not what its tag says"),
+        ("dated: !!float abc", "prices.yaml:1:8: .*is not what its tag says"),
+        ("dated: " + "[" * 3000, "prices.yaml:1:57: .*nested more than 50 levels deep"),
+        ("dated: \x07", "prices.yaml:1:8: .*it holds the character"),
+        (PRICED.format("{prompt: true, completion: 1}"), "4:7: models.m.prompt: .* valid number"),
+        (PRICED.format("{prompt: '1', completion: 1}"), "4:7: models.m.prompt: .* valid number"),
+        (PRICED.format("{prompt: 1.0e+308, completion: 1}"), "models.m.prompt: .* to 10000"),
+        (PRICED.format("{prompt: 1, completion: .nan}"), "models.m.completion: .*finite"),
+        (PRICED.format("{prompt: 1, completion: 1}\n  m: {prompt: 2, completion: 2}"),
+         "prices.yaml:5:3: 'm' is given twice"),
+    ],
+)  # fmt: skip
+def test_a_faulty_table_is_named_with_its_fault(table: Path, text: str, said: str) -> None:
+    table.write_text(text)
+    with pytest.raises(InputError, match=said):
+        prices.load()
+
+
+def test_a_table_that_was_named_and_is_not_there_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_PRICES", str(tmp_path / "none.yaml"))
+    with pytest.raises(InputError, match="is not there"):
+        prices.load()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_PRICES", "")
+    assert prices.load().models == {}
+    monkeypatch.delenv("HARNESS_PRICES")
+    assert prices.load().models == {}
+
+
+@pytest.mark.parametrize("service", ["gen", "train", "fetch", "eval"])
+def test_compose_gives_each_service_the_table_that_was_named(service: str) -> None:
+    part = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"][service]
+    (mount,) = [v for v in part["volumes"] if isinstance(v, dict)]
+    assert mount["source"] == "${HARNESS_PRICES:-./specs/prices.yaml}"
+    assert mount["target"] == part["environment"]["HARNESS_PRICES"]
+    assert mount["read_only"] is True
+
+
+def priced_row(folder: Path, **gen: object) -> Path:
+    spec = write_row(folder)
+    tree = yaml.safe_load(spec.read_text())
+    tree["gen"] |= {"examples": 2000, "teacher": {"model": "teacher"}, **gen}
+    spec.write_text(yaml.safe_dump(tree))
+    return spec
+
+
+def test_a_plan_says_calls_tokens_and_dollars_and_of_when_the_prices_are(
+    tmp_path: Path, table: Path
+) -> None:
+    spec = priced_row(tmp_path / "specs")
+    said = command("plan", "--volume", tmp_path / "runs", spec).output
+    # 100 replies of 20 tasks of 60 tokens; a shown task of 60 and a prompt of 6 tokens.
+    assert "about 100 calls, 6,600 prompt + 120,000 completion tokens, $0.97" in said
+    assert "(prices dated 2026-01-02)" in said
+
+
+def test_a_batch_is_planned_at_half_the_price(tmp_path: Path, table: Path) -> None:
+    spec = priced_row(tmp_path / "specs", teacher={"model": "teacher", "mode": "batch"})
+    assert "completion tokens, $0.49" in command("plan", "--volume", tmp_path / "v", spec).output
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ("{usd: 0.05}", "exceeds the budget of $0.05 for a stage"),
+        ("{calls: 99, tokens: 126599}", "exceeds the budget of 99 calls and 126,599 tokens for a"),
+        ("{usd: 1.5, calls: 100, tokens: 126600}", ""),
+    ],
+)
+def test_a_plan_says_which_budget_a_stage_is_expected_to_pass(
+    tmp_path: Path, table: Path, budget: str, said: str
+) -> None:
+    spec = priced_row(tmp_path / "specs")
+    spec.write_text(spec.read_text() + f"budget: {budget}\n")
+    plan = " ".join(command("plan", "--volume", tmp_path / "runs", spec).output.split())
+    assert said in plan
+    assert ("exceeds" in plan) == bool(said)
+
+
+def test_a_step_with_a_given_transcript_is_planned_without_calls_or_dollars(
+    tmp_path: Path, table: Path
+) -> None:
+    spec = priced_row(tmp_path / "specs", transcript="seeds.jsonl")
+    spec.write_text(spec.read_text() + "budget: {calls: 1}\n")
+    plan = " ".join(command("plan", "--volume", tmp_path / "runs", spec).output.split())
+    assert "replies from a given transcript" in plan
+    assert "calls" not in plan
+    assert "$" not in plan
+    assert "exceeds" not in plan
+
+
+def test_a_plan_says_whose_price_is_not_known(tmp_path: Path, table: Path) -> None:
+    spec = priced_row(tmp_path / "specs", teacher={"model": "another"})
+    said = command("plan", "--volume", tmp_path / "runs", spec).output
+    assert "the price of another is not known" in said
+    assert "and what another costs, whose price is not known" in said
+
+
+def test_a_budget_in_dollars_for_a_model_without_a_price_is_refused_before_anything_runs(
+    tmp_path: Path, table: Path
+) -> None:
+    spec = priced_row(tmp_path / "specs", teacher={"model": "another"})
+    spec.write_text(spec.read_text() + "budget: {usd: 5}\n")
+    done = command("run", "--volume", tmp_path / "runs", spec)
+    assert done.exit_code == 2
+    assert "the price of another, which its gen stage calls, is not known" in done.output
+    assert "specs/prices.yaml" in done.output

@@ -34,13 +34,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
 from harness.modeling.load import available_device, device_name, load_tokenizer
+from harness.modeling.memory import need as memory
+from harness.modeling.memory import shapes
+from harness.modeling.memory.shapes import Shape
 from harness.spec.base import Data
 from harness.spec.model_source import ModelSource
 from harness.spec.template import load_template
 from harness.spec.train import Train
-from harness.train.memory import need as memory
-from harness.train.memory import shapes
-from harness.train.memory.shapes import Shape
 
 if TYPE_CHECKING:
     from harness.train.data import Encoded

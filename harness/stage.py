@@ -23,8 +23,8 @@ from typing import Any
 from harness.artefact import environment, events
 from harness.artefact.call import RESULT_FILE, StageCall, StageResult
 from harness.artefact.store import files_below, sync
+from harness.common import device_faults
 from harness.errors import HarnessError, InputError, Interrupted
-from harness.modeling import device_faults
 
 MODULES = {
     "gen": "harness.gen.run",

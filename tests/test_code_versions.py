@@ -47,7 +47,7 @@ DECIDE_NOTHING = frozenset(
         "harness.answer.engine",
         "harness.artefact.call",
         "harness.artefact.environment",
-        "harness.artefact.estimate",
+        "harness.llm.estimate",
         "harness.artefact.events",
         "harness.common.plot_style",
         "harness.common.progress",
@@ -82,7 +82,7 @@ DECIDE_NOTHING = frozenset(
         "harness.llm.progress",
         "harness.llm.replay",
         "harness.llm.secrets",
-        "harness.modeling.device_faults",
+        "harness.common.device_faults",
         "harness.row.row",
         "harness.spec.base",
         "harness.spec.hub",
@@ -92,7 +92,7 @@ DECIDE_NOTHING = frozenset(
         "harness.spec.train",
         "harness.train.card",
         "harness.train.compilers",
-        "harness.train.memory.fit",
+        "harness.modeling.memory.fit",
         "harness.train.model_card",
         "harness.train.ops",
     }
@@ -100,7 +100,7 @@ DECIDE_NOTHING = frozenset(
 """What the stages import that can stop them or show how far they are, but not change what they make.
 
 The models' fields and defaults are in every key by themselves. The data card describes a data set. By
-harness.train.memory.fit a GPU takes more of a step's examples at once: the manifest says how many,
+harness.modeling.memory.fit a GPU takes more of a step's examples at once: the manifest says how many,
 and it decides the last bits of sums alone.
 """
 
@@ -227,7 +227,7 @@ def test_the_modules_of_each_stage_are_found_through_their_imports() -> None:
         "harness.gen.similarity",
         "harness.llm.client",
     } <= gen
-    assert {"harness.gen.recipes.choose.recipe", "harness.gen.dataset"} <= found["gen/select"]
+    assert {"harness.gen.recipes.choose.recipe", "harness.data.dataset"} <= found["gen/select"]
     assert "harness.llm.client" not in found["gen/random_k"]
     assert {"harness.train.loop", "harness.modeling.text"} <= found["train"]
     answers = {stage: found[f"answer/{stage}"] for stage in OTHER_ENGINES}

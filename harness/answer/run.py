@@ -30,9 +30,9 @@ from harness.answer.outputs import (
     write_outputs,
 )
 from harness.answer.prompts import Prompt, once, read_prompts, system_notes
+from harness.answer.row_model import base_of
 from harness.artefact.call import StageCall, StageResult
 from harness.errors import InputError
-from harness.modeling.row_model import base_of
 from harness.spec.model_source import ModelSource
 
 NO_ANSWER = "no_answer"

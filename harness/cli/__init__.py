@@ -36,8 +36,7 @@ from harness.cli import (
     verify,
 )
 from harness.common.encoding import tolerate_any_terminal
-from harness.common.masking import masked
-from harness.errors import HarnessError, Interrupted
+from harness.errors import HarnessError, Interrupted, masked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ import click
 
 from harness.cli.options import DATA, EXECUTOR, SCALE, VOLUME
 from harness.cli.workspace import make_console, make_planner, matrix_lines, row_named
-from harness.common.masking import masked
+from harness.errors import masked
 
 
 @click.command()
@@ -48,9 +48,9 @@ def export(
     container: docker compose run --rm --entrypoint "python -m harness export" fetch ROW --to
     hub:OWNER/NAME; a crate or a copy to a place on the volume, runs/NAME.zip.
     """
+    from harness.crate.export import HUB, Target
+    from harness.crate.export import export as export_model
     from harness.run.executors import make
-    from harness.run.export import HUB, Target
-    from harness.run.export import export as export_model
     from harness.run.runner import Runner
 
     if target["to"].lower().startswith(HUB):

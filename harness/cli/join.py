@@ -19,7 +19,7 @@ def join(spec: Path, label: str, volume: Path, inputs: Path | None) -> None:
     For rows with train.launch.machines over 1: `harness run SPEC` on the first machine, this on each
     of the others, with the same volume and the same HARNESS_RENDEZVOUS=HOST:PORT.
     """
-    from harness.train.join import join_row
+    from harness.run.join import join_row
 
     planner = make_planner(volume, inputs, "local")
     join_row(planner.plan_model(load_specs((spec,))[0]), planner.store, label)

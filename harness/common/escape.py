@@ -65,3 +65,22 @@ def _latex(character: str) -> str:
 
 def _flat(text: str) -> str:
     return plain(" ".join(str(text).split()))
+
+
+def visible(text: str) -> str:
+    """Text in which nothing steers a terminal or turns its order round: control characters stand as
+    their pictures, other characters without a picture of their own by number."""
+    return "".join(map(_visible, text.replace("\r\n", "\n")))
+
+
+def _visible(sign: str) -> str:
+    if sign.isprintable() or sign == "\n":
+        return sign
+    if sign == "\t":
+        return "    "
+    if unicodedata.category(sign) == "Zs":
+        return " "
+    number = ord(sign)
+    if number < 0x20:
+        return chr(0x2400 + number)
+    return "\u2421" if number == 0x7F else f"⟨U+{number:04X}⟩"

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.common.device_faults import pass_on
 from harness.common.texts import ENCODING
 from harness.data.records import read_records
 from harness.errors import InputError
-from harness.modeling.device_faults import pass_on
 from harness.spec.hub import HubData
 
 IGNORED = ("readme", "license", "licence")

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.artefact.call import StageCall
+from harness.data.dataset import DatasetExample
 from harness.errors import InputError
-from harness.gen.dataset import DatasetExample
 from harness.llm.client import Client
 from harness.llm.progress import Progress
 from harness.llm.reply import Reply

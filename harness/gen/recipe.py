@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from harness.gen.dataset import DatasetExample, Filter
+from harness.data.dataset import DatasetExample, Filter
 
 
 class ClosedClient(Protocol):

@@ -12,9 +12,9 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from harness.artefact.call import MANIFEST, TRANSCRIPT, StageCall, StageResult
+from harness.data import dataset
+from harness.data.dataset import DATA, DROPPED, DatasetExample
 from harness.errors import HarnessError
-from harness.gen import dataset
-from harness.gen.dataset import DATA, DROPPED, DatasetExample
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.rate import RateGen
 from harness.gen.recipes.union import Gen

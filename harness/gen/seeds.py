@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.common.texts import read_text
+from harness.data.dataset import DatasetExample, Lineage
 from harness.errors import InputError
-from harness.gen.dataset import DatasetExample, Lineage
 from harness.gen.recipes.alpaca import AlpacaGen
 from harness.gen.recipes.naive import NaiveGen
 from harness.gen.recipes.seeds_only import SeedsGen

@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from harness.common.masking import REDACTED
 from harness.common.texts import read_text
 from harness.common.variables import of_key
-from harness.errors import InputError
+from harness.errors import REDACTED, InputError
 
 SHORTEST_REDACTED = 12
 """Characters. A shorter key is a placeholder, and may be a word that a reply needs."""

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.artefact import environment, events, gpus
+from harness.common.device_faults import memory_for, pass_on
 from harness.errors import HarnessError, InputError
-from harness.modeling.device_faults import memory_for, pass_on
 from harness.modeling.generation import (
     BASE_CHAT_TEMPLATE,
     CONFIG,
@@ -24,10 +24,10 @@ from harness.modeling.generation import (
     read_settings,
     token_set,
 )
+from harness.modeling.memory import shapes
+from harness.modeling.memory.shapes import MOST_HEADER_BYTES
 from harness.spec.model_source import ModelSource, RandomModel
 from harness.spec.train import Quantization
-from harness.train.memory import shapes
-from harness.train.memory.shapes import MOST_HEADER_BYTES
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -217,7 +217,7 @@ def memory_for_loading(
     precision: str,
 ) -> Iterator[None]:
     """Raises OutOfMemory, with what the weights need, where memory runs out in the block."""
-    from harness.train.memory.fit import gib
+    from harness.modeling.memory.fit import gib
 
     def hint(on_cpu: bool) -> str:
         shape = shape_of(source, inputs, len(tokenizer))

@@ -10,8 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from harness.common.masking import KEY_ADVICE, masked
-from harness.errors import InputError
+from harness.errors import KEY_ADVICE, InputError, masked
 from harness.row.metrics import metrics_of, without
 from harness.row.row import Row
 from harness.spec.base import REVISION, models_in

@@ -23,7 +23,7 @@ from harness.answer.engine import (
     VllmEngine,
 )
 from harness.errors import InputError
-from harness.gen.recipes.importing import Columns, ImportGen
+from harness.gen.recipes.importing import ImportGen
 from harness.gen.recipes.self_instruct import SelfInstructGen
 from harness.gen.recipes.union import Gen
 from harness.judge.judge import RowOutputs
@@ -35,7 +35,7 @@ from harness.judge.kinds.union import Judge
 from harness.row.load import LoadedRow
 from harness.row.row import Budget, Eval, Limits, Replicates, Row
 from harness.spec.base import Endpoint, Simulated, _Data
-from harness.spec.hub import Sample
+from harness.spec.hub import Columns, Sample
 from harness.spec.model_source import ModelSource, RandomModel
 from harness.spec.prompts import PromptColumns, PromptSet
 from harness.spec.template import Template

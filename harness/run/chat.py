@@ -16,12 +16,11 @@ import click
 from harness.answer.answer import Decoding
 from harness.answer.engine import QUANTIZATION, LocalEngine
 from harness.artefact import environment
+from harness.common.device_faults import as_fault, ran_out_of_memory
 from harness.common.progress import plain
 from harness.errors import InputError, Interrupted
-from harness.modeling.device_faults import as_fault, ran_out_of_memory
 from harness.row.row import Row
-from harness.run.export import trained
-from harness.run.plan import RowPlan, dump, quantization_of
+from harness.run.plan import RowPlan, dump, quantization_of, trained
 from harness.run.runner import needs_base
 from harness.spec.model_source import ModelSource
 from harness.train import model_card
@@ -187,7 +186,7 @@ def chat(runner: "Runner", plan: RowPlan, wishes: Wishes) -> None:
     """Load the row's trained model, or its base model where it trains none, and talk.
 
     Raises:
-        InputError: the row has no model, or it is not there; see also harness.run.export.trained.
+        InputError: the row has no model, or it is not there; see also harness.run.plan.trained.
         Damaged: a file of the model is not what its manifest says.
         HarnessError: memory ran out, or the GPU failed.
     """

@@ -13,7 +13,7 @@ from harness.artefact import environment, gpus
 from harness.artefact.gpus import Gpu
 from harness.errors import HarnessError
 from harness.llm.secrets import key_variable
-from harness.train.memory.fit import gib
+from harness.modeling.memory.fit import gib
 
 KEYS = ("OPENAI_API_KEY", "MISTRAL_API_KEY", "HF_TOKEN")
 LOW_DISK_BYTES = 20e9

@@ -5,13 +5,6 @@ from typing import Any
 
 from harness.answer.answer import Answer
 from harness.answer.engine import TOKENS_PER_ANSWER, EndpointEngine
-from harness.artefact.estimate import (
-    CHARACTERS_PER_TOKEN,
-    ON_HUB,
-    Estimate,
-    prompt_lengths,
-    text_lengths,
-)
 from harness.artefact.keys import Files
 from harness.gen.recipes.alpaca import AlpacaGen, estimate_alpaca
 from harness.gen.recipes.choose import LongestGen, RandomGen, estimate_chosen
@@ -27,6 +20,13 @@ from harness.judge.kinds.flow_judge import RUBRIC_CHARACTERS, TOKENS_PER_FEEDBAC
 from harness.judge.kinds.grading import TOKENS_PER_GRADING, GradingJudge
 from harness.judge.kinds.preference import TOKENS_PER_VERDICT, PreferenceJudge
 from harness.judge.kinds.union import Judge, ModelJudge
+from harness.llm.estimate import (
+    CHARACTERS_PER_TOKEN,
+    ON_HUB,
+    Estimate,
+    prompt_lengths,
+    text_lengths,
+)
 from harness.spec.prompts import PromptSet
 
 ANSWER_CHARACTERS = 1200

@@ -13,7 +13,6 @@ from pydantic import BaseModel
 from harness.answer.answer import Answer, Decoding
 from harness.answer.engine import QUANTIZATION, VllmEngine
 from harness.artefact import environment
-from harness.artefact.estimate import Estimate
 from harness.artefact.keys import (
     KEY_FORMAT,
     Files,
@@ -32,6 +31,7 @@ from harness.judge.kinds.flow_judge import RubricJudge
 from harness.judge.kinds.held_out_loss import LossJudge
 from harness.judge.kinds.lm_eval import TasksJudge
 from harness.judge.kinds.union import ModelJudge, OutputJudge
+from harness.llm.estimate import Estimate
 from harness.llm.prices import Price, Prices
 from harness.row.load import LoadedRow, load_rows
 from harness.row.row import Row
@@ -43,9 +43,9 @@ from harness.spec.prompts import PromptSet
 from harness.spec.train import Quantization
 
 if TYPE_CHECKING:
-    from harness.artefact.estimate import Estimate
-    from harness.run.given import Reading
-    from harness.train.memory.need import Need
+    from harness.gen.recipes.importing.reading import Reading
+    from harness.llm.estimate import Estimate
+    from harness.modeling.memory.need import Need
 
 
 @dataclass
@@ -104,7 +104,7 @@ class StagePlan:
     @cached_property
     def need(self) -> "Need | str | None":
         """The memory that a train stage will need, or why that is not known."""
-        from harness.train.memory import need as memory
+        from harness.modeling.memory import need as memory
 
         if self.stage != "train" or self.artefact is not None or self.planner is None:
             return None
@@ -512,3 +512,26 @@ def unique(plans: Sequence[RowPlan]) -> list[StagePlan]:
     for stage in itertools.chain.from_iterable(p.stages for p in plans):
         stages_by_key.setdefault((stage.stage, stage.key), stage)
     return list(stages_by_key.values())
+
+
+def trained(plan: RowPlan, label: str = "") -> StagePlan:
+    """The row's train stage with this label; without one, the only one.
+
+    Raises:
+        InputError: the row trains nothing, its model is not there, there are several.
+    """
+    stages = [s for s in plan.stages if s.stage == "train"]
+    if not stages:
+        raise InputError(f"row {plan.row.row} trains no model")
+    chosen = [s for s in stages if not label or s.label == label]
+    if len(chosen) != 1:
+        names = ", ".join(f'--label "{s.label}"' for s in stages)
+        wrong = f"no trained model {label!r}" if label else f"{len(stages)} trained models"
+        raise InputError(f"row {plan.row.row} has {wrong}", f"Say which: {names}." if names else "")
+    if chosen[0].artefact is None:
+        raise InputError(
+            f"the model of row {plan.row.row} is not trained yet"
+            + (f" ({chosen[0].label})" if chosen[0].label else ""),
+            f"Train it: harness run {plan.target}",
+        )
+    return chosen[0]

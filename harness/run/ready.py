@@ -27,6 +27,7 @@ from harness.gen.recipes.choose import LongestGen, RandomGen
 from harness.gen.recipes.choose.recipe import check_size
 from harness.gen.recipes.importing import ImportGen
 from harness.gen.recipes.importing import recipe as importing
+from harness.gen.recipes.importing.reading import of_table
 from harness.gen.recipes.naive import NaiveGen
 from harness.gen.recipes.seeds_only import SeedsGen
 from harness.gen.recipes.self_instruct import SelfInstructGen
@@ -44,6 +45,7 @@ from harness.judge.kinds.lm_eval.data import read_task
 from harness.judge.kinds.union import Judge, OutputJudge
 from harness.judge.pairs import check_baselines
 from harness.modeling import load
+from harness.modeling.memory import shapes
 from harness.modeling.pieces import pieces
 from harness.row.row import Row
 from harness.run import given
@@ -51,7 +53,6 @@ from harness.run.plan import RowPlan, StagePlan, dump, evaluated
 from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
 from harness.spec.train import Train
-from harness.train.memory import shapes
 
 _SHOWN = {"correctness": ["query", "reference_answer"]}
 _SHOWN_ELSE = ["query", "context"]
@@ -159,7 +160,7 @@ def _check_gen(gen: Gen, told: dict[str, Any], snapshots: dict[str, str]) -> Non
     if isinstance(gen, ImportGen) and gen.hub is not None and "hub" in snapshots:
         with tempfile.TemporaryDirectory() as work:
             table = read_hub(Path(snapshots["hub"]), gen.hub, Path(work), importing.wanted(gen))
-            given.of_table(gen, table, table.name)
+            of_table(gen, table, table.name)
 
 
 def _check_size(stage: StagePlan) -> None:

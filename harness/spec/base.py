@@ -17,8 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from harness.common.masking import KEY_ADVICE, holds_key, masked
 from harness.common.texts import read_text
+from harness.errors import KEY_ADVICE, holds_key, masked
 
 VARIABLE = "^[A-Za-z_][A-Za-z0-9_]*$"
 NOT_KEY: dict[str, Any] = {"key": False}

@@ -19,3 +19,19 @@ class Sample(Spec):
 
     k: Count
     seed: Seed = 42
+
+
+class Columns(Spec):
+    """Which column holds what. Left open: the usual names are looked for."""
+
+    id: str | None = None
+    name: str | None = None
+    instruction: str | None = None
+    input: str | None = None
+    output: str | None = None
+    system: str | None = None
+    messages: str | None = None
+    chosen: str | None = None
+    rejected: str | None = None
+    rating: str | None = None
+    is_classification: str | None = None

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from harness.common.device_faults import pass_on
 from harness.errors import InputError
 from harness.modeling.chat_template import chat_template_of
-from harness.modeling.device_faults import pass_on
 from harness.modeling.generation import BASE_CHAT_TEMPLATE, GENERATION, read_settings, token_set
 from harness.modeling.load import TOKENIZERS, model_folder
 from harness.modeling.text import Encoder

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.modeling.device_faults import more_memory
+from harness.common.device_faults import more_memory
 
 MARKER = "finished.json"
 GOES_ON = "With more memory free the same command goes on from the last checkpoint."

@@ -16,10 +16,10 @@ from harness.artefact import events
 from harness.artefact.call import StageCall
 from harness.artefact.keys import digest_of, file_digest
 from harness.errors import InputError
-from harness.modeling.examples import DATA_FILE, EMPTY, MARKED, Task, file_of, read_examples, told
 from harness.modeling.text import Encoder, Example, Tokens
 from harness.spec.template import Template
 from harness.spec.train import Train
+from harness.train.examples import DATA_FILE, EMPTY, MARKED, Task, file_of, read_examples, told
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

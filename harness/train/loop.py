@@ -16,17 +16,17 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from harness.artefact import events
+from harness.common.device_faults import memory_for
 from harness.errors import InputError
-from harness.modeling.device_faults import memory_for
 from harness.modeling.load import quiet_peft
+from harness.modeling.memory import fit as fitting
+from harness.modeling.memory import shapes
 from harness.spec.train import Train
 from harness.train import arithmetic, checkpoints, dealing, deepspeed
 from harness.train import model as models
 from harness.train.batches import Batch, Schedule
 from harness.train.data import Data, Encoded
 from harness.train.held_out import BATCH_TOKENS, held_out_loss
-from harness.train.memory import fit as fitting
-from harness.train.memory import shapes
 from harness.train.objectives import loss_parts
 from harness.train.schedule import Step, plan_steps
 from harness.train.watch import Watch

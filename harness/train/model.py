@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from harness.common.device_faults import memory_for, pass_on
 from harness.errors import InputError
-from harness.modeling.device_faults import memory_for, pass_on
 from harness.modeling.generation import TOKENS
 from harness.modeling.load import (
     ADAPTER,

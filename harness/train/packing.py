@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from harness.train.memory.shapes import labels_at_once
+from harness.modeling.memory.shapes import labels_at_once
 
 ATTENTION, SPLIT_ATTENTION = "harness_packed", "harness_packed_split"
 """Names in transformers' table of attention functions; the second for GPUs whose kernel for sequences

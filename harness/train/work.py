@@ -17,8 +17,8 @@ from transformers.utils import logging
 
 from harness.artefact import events, gpus
 from harness.artefact.call import StageCall, StageResult
+from harness.common.device_faults import gpu_room, memory_for
 from harness.errors import HarnessError, InputError
-from harness.modeling.device_faults import gpu_room, memory_for
 from harness.modeling.load import (
     available_device,
     device_name,
@@ -26,6 +26,7 @@ from harness.modeling.load import (
     precision_notes,
     shape_of,
 )
+from harness.modeling.memory.shapes import Shape
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
 from harness.spec.train import Train
@@ -34,7 +35,6 @@ from harness.train import model as models
 from harness.train.beside import Beside, write_beside
 from harness.train.data import Data
 from harness.train.loop import Trainer, train
-from harness.train.memory.shapes import Shape
 from harness.train.ops import prepare_triton
 from harness.train.run import LOG, MODEL, last_loss
 from harness.train.watch import Watch
@@ -240,7 +240,7 @@ def _what_fits(
     loading: bool = False,
 ) -> str:
     """What to do where memory did not suffice."""
-    from harness.train.memory.fit import describe, machine_memory
+    from harness.modeling.memory.fit import describe, machine_memory
 
     if of_the_cpu and device != "cpu":
         zero = params.deepspeed

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from harness.artefact import events
 from harness.artefact.call import StageCall
+from harness.common import device_faults
 from harness.errors import HarnessError, Interrupted
-from harness.modeling import device_faults
 from harness.train import launch
 
 

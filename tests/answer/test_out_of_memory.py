@@ -14,18 +14,18 @@ from harness.answer.decoding.decode import Decoder
 from harness.answer.engine import TransformersEngine
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files, key_view
+from harness.common.device_faults import OutOfMemory
 from harness.errors import HarnessError, InputError
 from harness.judge import run as judge
 from harness.judge.kinds.held_out_loss import LossJudge
-from harness.modeling.device_faults import OutOfMemory
 from harness.modeling.load import bytes_tokenizer, load_model, model_in
 from harness.run import chat
 from harness.spec.model_source import ModelSource
 from tests.answer.decoding.test_decode import SMALL, model_of
+from tests.common.test_device_faults import FAILED, MEMORY
 from tests.judge.kinds.test_held_out_loss import loss_call
 from tests.judge.kinds.test_lm_eval import tasks_call
 from tests.modeling.calls import EXAMPLES, answer_call, outputs, random_model
-from tests.modeling.test_device_faults import FAILED, MEMORY
 from tests.run.test_chat import talk, trained
 from tests.train.test_out_of_memory import HUGE, raising
 

@@ -12,7 +12,7 @@ import pytest
 from harness.artefact import environment, gpus
 from harness.artefact.gpus import Gpu
 from harness.errors import InputError
-from harness.train.memory import fit as fitting
+from harness.modeling.memory import fit as fitting
 from tests.helpers import ROOT
 
 GIB = 2**30

@@ -16,8 +16,8 @@ import yaml
 
 from harness import __version__
 from harness.errors import HarnessError, Interrupted
+from harness.modeling.memory import need as memory
 from harness.run import estimate, given
-from harness.train.memory import need as memory
 from tests.helpers import (
     HARNESS,
     ROOT,
@@ -457,7 +457,8 @@ def test_faulty_specs_do_not_keep_a_rows_model_from_being_used(
         rows.append(plan.row.row)
         return []
 
-    monkeypatch.setattr(f"harness.run.{name}.{name}", use)
+    package = {"chat": "run", "export": "crate"}[name]
+    monkeypatch.setattr(f"harness.{package}.{name}.{name}", use)
     result = command(name, "one", *(["--model", "--to", "there"] if name == "export" else []))
     assert (result.exit_code, result.stderr) == (0, FAULTY)
     assert rows == ["one"]

@@ -11,10 +11,10 @@ import yaml
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
+from harness.answer import row_model
 from harness.answer import run as answer
 from harness.answer.decoding.decode import Decoder
 from harness.errors import InputError
-from harness.modeling import row_model
 from harness.modeling.chat_template import chat_template_of
 from harness.modeling.load import bytes_tokenizer, load_model
 from harness.modeling.pieces import History, pieces

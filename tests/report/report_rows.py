@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from harness.answer.hygiene import count_flags, findings, flags
+from harness.data.dataset import DatasetExample, Filter
 from harness.gen.card import card
-from harness.gen.dataset import DatasetExample, Filter
 from harness.gen.recipe import RecipeResult
 from harness.judge.scores import describe, position_bias, win_rate_metric
 from tests.helpers import InstantExecutor, evaluation, make, write_row

@@ -8,9 +8,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from harness.answer.answer import Answer
-from harness.artefact.estimate import ON_HUB, Estimate, text_lengths
 from harness.artefact.keys import Files
 from harness.gen.recipes.union import Gen
+from harness.llm.estimate import ON_HUB, Estimate, text_lengths
 from harness.run.estimate import of_stage
 
 FILES = Files(None, None)

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.common.masking import masked
-from harness.errors import HarnessError
+from harness.errors import HarnessError, masked
 from tests.helpers import command, evaluation, write_row
 
 KEYS = (

@@ -13,16 +13,16 @@ import torch
 
 from harness.artefact.call import CALL_FILE
 from harness.artefact.keys import Files, key_view
+from harness.common.device_faults import OutOfMemory
 from harness.errors import HarnessError
-from harness.modeling.device_faults import OutOfMemory
 from harness.spec.train import Train
 from harness.train import checkpoints, loop, work
 from harness.train import model as models
 from harness.train import run as train
 from harness.train.model import choose_path
+from tests.common.test_device_faults import FAILED, MEMORY
 from tests.helpers import ROOT
 from tests.modeling.calls import random_model, train_call
-from tests.modeling.test_device_faults import FAILED, MEMORY
 from tests.train.test_packing import a_model
 
 HUGE = random_model(vocab_size=2**40)

@@ -14,7 +14,7 @@ import torch
 
 from harness.answer.decoding.batch import Asked
 from harness.answer.decoding.cache import GROWTH
-from harness.train.memory.fit import gib
+from harness.modeling.memory.fit import gib
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

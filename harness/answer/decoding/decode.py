@@ -28,7 +28,7 @@ from harness.answer.decoding.masks import Windows, step_masks, windows_of
 from harness.answer.decoding.stops import Stops, text_of
 from harness.answer.encode import limit_of
 from harness.answer.prompts import prompt_seed
-from harness.modeling.device_faults import pass_on, ran_out_of_memory
+from harness.common.device_faults import pass_on, ran_out_of_memory
 from harness.modeling.generation import token_set
 from harness.modeling.load import most_positions
 

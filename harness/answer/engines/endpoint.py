@@ -18,6 +18,7 @@ from harness.answer.decoding.stops import special_looks_in, special_pattern
 from harness.answer.engine import QUANTIZATION, EndpointEngine, VllmEngine, vllm_cannot
 from harness.answer.outputs import Output
 from harness.answer.prompts import Prompt, prompt_seed
+from harness.answer.row_model import base_of
 from harness.answer.run import NO_ANSWER, Answered
 from harness.artefact.call import TRANSCRIPT, StageCall
 from harness.errors import InputError
@@ -28,7 +29,6 @@ from harness.llm.reply import REFUSED, Kind, Reply, tokens_used, usage_is_known
 from harness.llm.stage_calls import open_client
 from harness.modeling.generation import end_tokens_in
 from harness.modeling.load import is_adapter, load_tokenizer, model_folder, trained_folder
-from harness.modeling.row_model import base_of
 from harness.modeling.tokenizer_template import special_tokens
 from harness.spec.base import Endpoint
 from harness.spec.model_source import ModelSource

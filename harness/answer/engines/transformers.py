@@ -13,12 +13,13 @@ from harness.answer.encode import check_lengths, encode, limit_of
 from harness.answer.engine import VLLM_FOR_MANY, TransformersEngine
 from harness.answer.outputs import Output
 from harness.answer.prompts import Prompt, prompt_seed
+from harness.answer.row_model import load_row_model
 from harness.answer.run import Answered
 from harness.artefact import events
 from harness.artefact.call import StageCall
 from harness.artefact.resume import whole_lines
+from harness.common.device_faults import memory_for, smaller_batch, smaller_model
 from harness.llm.progress import Progress
-from harness.modeling.device_faults import memory_for, smaller_batch, smaller_model
 from harness.modeling.load import (
     available_device,
     device_name,
@@ -26,7 +27,6 @@ from harness.modeling.load import (
     most_positions,
     trained_folder,
 )
-from harness.modeling.row_model import load_row_model
 from harness.spec.model_source import ModelSource
 
 MANY = 100

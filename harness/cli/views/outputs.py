@@ -5,7 +5,6 @@ All texts are a model's or a stranger's: what could steer a terminal is shown as
 
 import json
 import re
-import unicodedata
 from collections.abc import Sequence
 
 import click
@@ -15,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.answer.outputs import GENERATOR
+from harness.common.escape import visible
 from harness.results.agreement import agreement_of, show_agreement
 from harness.results.outputs import (
     Chosen,
@@ -189,22 +189,3 @@ def _cut(console: Console, text: Text, width: int, limit: int) -> Text:
         return text
     beginning = Text("\n").join(lines[:limit])
     return beginning.append(f"\n[{len(lines) - limit} more lines; --full]", style="dim italic")
-
-
-def visible(text: str) -> str:
-    """Text in which nothing steers a terminal or turns its order round: control characters stand as
-    their pictures, other characters without a picture of their own by number."""
-    return "".join(map(_visible, text.replace("\r\n", "\n")))
-
-
-def _visible(sign: str) -> str:
-    if sign.isprintable() or sign == "\n":
-        return sign
-    if sign == "\t":
-        return "    "
-    if unicodedata.category(sign) == "Zs":
-        return " "
-    number = ord(sign)
-    if number < 0x20:
-        return chr(0x2400 + number)
-    return "\u2421" if number == 0x7F else f"⟨U+{number:04X}⟩"

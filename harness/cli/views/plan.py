@@ -8,16 +8,23 @@ from rich.markup import escape
 
 from harness.answer.engine import QUANTIZATION, VLLM_FOR_MANY, TransformersEngine, vllm_cannot
 from harness.artefact import environment
-from harness.artefact.estimate import Estimate
 from harness.artefact.gpus import Gpu, emulates_bfloat16, emulation, numbered, visible
 from harness.common.progress import plain
 from harness.errors import InputError
+from harness.llm.estimate import Estimate
+from harness.modeling.memory.fit import (
+    USABLE,
+    gib,
+    in_unit_of,
+    machine_memory,
+    what_fits,
+    would_fit,
+)
+from harness.modeling.memory.need import Need
 from harness.run.executors import gpus_of
 from harness.run.executors.placing import place
 from harness.run.executors.serving import URL_VARIABLE
 from harness.run.plan import RowPlan, StagePlan, unique
-from harness.train.memory.fit import USABLE, gib, in_unit_of, machine_memory, what_fits, would_fit
-from harness.train.memory.need import Need
 
 COLOURS = {"reuse": "green", "run": "cyan", "stale": "yellow"}
 

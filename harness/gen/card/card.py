@@ -38,10 +38,10 @@ from random import Random
 from typing import Any
 
 from harness.artefact.call import StageCall
+from harness.data.dataset import DatasetExample
 from harness.errors import InputError
 from harness.gen.card import plots, verbs
 from harness.gen.card.text import FORMAT, PERCENTILES, SIMULATED, Section, sections
-from harness.gen.dataset import DatasetExample
 from harness.gen.recipe import RecipeResult
 from harness.gen.similarity import Pool
 from harness.llm.progress import Progress

@@ -7,7 +7,7 @@ import html
 import re
 from typing import Any
 
-from harness.cli.views.outputs import visible
+from harness.common.escape import visible
 
 VOID = frozenset({"br", "circle", "hr", "input", "line", "path", "rect"})
 """Elements that this page leaves without content; of SVG they are closed at once."""

@@ -19,7 +19,7 @@ from harness.answer.decoding.batch_size import (
     sizes_in,
 )
 from harness.answer.decoding.decode import Asked
-from harness.train.memory.fit import GIB
+from harness.modeling.memory.fit import GIB
 from tests.answer.decoding.test_decode import MODELS, answers, decoder, model_of, prompts
 
 QWEN = Costs(

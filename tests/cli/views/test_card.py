@@ -15,9 +15,9 @@ from rich.console import Console
 
 from harness.artefact.call import StageCall
 from harness.cli.views.card import BAR_WIDTH, show_card
+from harness.data.dataset import DatasetExample, Filter
 from harness.errors import HarnessError
 from harness.gen.card import card
-from harness.gen.dataset import DatasetExample, Filter
 from harness.gen.recipe import RecipeResult
 
 

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from harness.cli.views import outputs as outputs_view
-from harness.cli.views.outputs import show_outputs, visible
+from harness.cli.views.outputs import show_outputs
+from harness.common.escape import visible
 from harness.judge.kinds.alpaca_eval import AlpacaEvalJudge
 from harness.results.outputs import OutputOptions, read_outputs, select
 from tests.helpers import command, make, planned

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from harness.artefact.call import StageCall
+from harness.data.dataset import DatasetExample, Filter
 from harness.gen.card import card, plots
-from harness.gen.dataset import DatasetExample, Filter
 from harness.gen.recipe import RecipeResult
 
 HUB = {"hub": {"id": "org/model", "revision": "a" * 40}}

@@ -10,8 +10,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from harness.artefact.call import StageCall
+from harness.data.dataset import DatasetExample, Lineage
 from harness.errors import InputError
-from harness.gen.dataset import DatasetExample, Lineage
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.choose import recipe as choose
 from harness.gen.recipes.union import Gen

@@ -8,8 +8,8 @@ import pytest
 from aiohttp import web
 
 from harness.artefact.call import StageCall
+from harness.data.dataset import DatasetExample, Lineage
 from harness.errors import HarnessError, InputError
-from harness.gen.dataset import DatasetExample, Lineage
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.expand import ExpandGen
 from harness.gen.recipes.expand import recipe as expand

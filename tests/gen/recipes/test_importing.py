@@ -13,9 +13,9 @@ import pytest
 
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
+from harness.data import dataset, layouts
+from harness.data.dataset import DatasetExample, Lineage
 from harness.errors import InputError
-from harness.gen import dataset, layouts
-from harness.gen.dataset import DatasetExample, Lineage
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.importing import ImportGen
 from harness.gen.recipes.importing import recipe as importing

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from harness.artefact.call import StageCall
+from harness.data import dataset
+from harness.data.dataset import DatasetExample, Lineage
 from harness.errors import HarnessError, InputError
-from harness.gen import dataset
 from harness.gen import run as gen
-from harness.gen.dataset import DatasetExample, Lineage
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.rate import RateGen
 from harness.gen.recipes.rate import recipe as rate

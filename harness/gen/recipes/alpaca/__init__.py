@@ -3,15 +3,15 @@
 from math import ceil
 from typing import Annotated, Literal
 
-from harness.artefact.estimate import (
+from harness.artefact.keys import Files
+from harness.gen.spec import ALPACA_BLACKLIST, InstructionFilter, Taught
+from harness.llm.estimate import (
     TOKENS_PER_TASK,
     Estimate,
     count_records,
     count_tokens,
     estimate_calls,
 )
-from harness.artefact.keys import Files
-from harness.gen.spec import ALPACA_BLACKLIST, InstructionFilter, Taught
 from harness.spec.base import Count, Data, Sampling, Seed, TextFile, with_fields
 
 

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.artefact.call import StageCall
+from harness.data.dataset import DatasetExample, Filter, Lineage
 from harness.gen import filters
 from harness.gen.blocks import Block, render, split
-from harness.gen.dataset import DatasetExample, Filter, Lineage
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.alpaca import AlpacaGen
 from harness.gen.seeds import AlpacaTask, Seed, check_seeds, is_unicode, read_seeds

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from harness.artefact.estimate import Estimate
 from harness.artefact.keys import Files
+from harness.llm.estimate import Estimate
 from harness.spec.base import Count, Seed, Spec
 
 

@@ -8,8 +8,8 @@ import random
 from typing import Any
 
 from harness.artefact.call import StageCall
+from harness.data.dataset import DatasetExample, Filter, Lineage
 from harness.errors import InputError
-from harness.gen.dataset import DatasetExample, Filter, Lineage
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.choose import LongestGen, RandomGen, SelectGen
 

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from harness.artefact.estimate import TOKENS_PER_TASK, Estimate, count_tokens, estimate_calls
 from harness.artefact.keys import Files
 from harness.gen.spec import Taught
+from harness.llm.estimate import TOKENS_PER_TASK, Estimate, count_tokens, estimate_calls
 from harness.spec.base import Sampling, Spec, TextFile, with_fields
 
 

@@ -17,8 +17,8 @@ from collections import Counter
 from typing import Any
 
 from harness.artefact.call import StageCall
+from harness.data.dataset import DatasetExample, Filter, Lineage, write_rows
 from harness.gen.ask import SHOWN, ask, require_outputs, unseen
-from harness.gen.dataset import DatasetExample, Filter, Lineage, write_rows
 from harness.gen.objects import without_quotes
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.expand import ExpandGen

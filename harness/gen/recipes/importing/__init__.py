@@ -5,27 +5,11 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from harness.artefact.estimate import ON_HUB, Estimate
 from harness.artefact.keys import Files
 from harness.errors import InputError
+from harness.llm.estimate import ON_HUB, Estimate
 from harness.spec.base import Data, Spec
-from harness.spec.hub import HubData, Sample
-
-
-class Columns(Spec):
-    """Which column holds what. Left open: the usual names are looked for."""
-
-    id: str | None = None
-    name: str | None = None
-    instruction: str | None = None
-    input: str | None = None
-    output: str | None = None
-    system: str | None = None
-    messages: str | None = None
-    chosen: str | None = None
-    rejected: str | None = None
-    rating: str | None = None
-    is_classification: str | None = None
+from harness.spec.hub import Columns, HubData, Sample
 
 
 class ImportGen(Spec):
@@ -58,7 +42,7 @@ NOT_COUNTED = "how many examples the data set has is known once it is read"
 
 
 def estimate_import(gen: ImportGen, files: Files, examples: int) -> Estimate:
-    from harness.run.given import read_import
+    from harness.gen.recipes.importing.reading import read_import
 
     if gen.file is not None:
         with contextlib.suppress(InputError):

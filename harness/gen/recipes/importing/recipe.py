@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.artefact.call import StageCall
-from harness.data import tables
+from harness.data import layouts, tables
 from harness.data.conversations import MARKS
+from harness.data.dataset import DROPPED, DatasetExample, Filter, Lineage
+from harness.data.layouts import TableLayout, Unusable
 from harness.data.tables import Row, Table
 from harness.errors import InputError
-from harness.gen import layouts
-from harness.gen.dataset import DROPPED, DatasetExample, Filter, Lineage
-from harness.gen.layouts import TableLayout, Unusable
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.importing import ImportGen
 from harness.spec.hub import Sample

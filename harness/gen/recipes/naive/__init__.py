@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from harness.artefact.estimate import (
+from harness.artefact.keys import Files
+from harness.gen.spec import Similarity, Taught
+from harness.llm.estimate import (
     TOKENS_PER_INSTRUCTION,
     TOKENS_PER_TASK,
     Estimate,
@@ -13,8 +15,6 @@ from harness.artefact.estimate import (
     count_tokens,
     estimate_calls,
 )
-from harness.artefact.keys import Files
-from harness.gen.spec import Similarity, Taught
 from harness.spec.base import Count, Data, Sampling, Seed, TextFile
 
 

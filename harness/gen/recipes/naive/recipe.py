@@ -32,9 +32,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.artefact.call import StageCall
+from harness.data.dataset import DatasetExample, Filter, Lineage, write_rows
 from harness.errors import InputError
 from harness.gen.ask import SHOWN
-from harness.gen.dataset import DatasetExample, Filter, Lineage, write_rows
 from harness.gen.objects import ReplyPiece, fields_of, find_objects, find_pairs, text_of
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.naive import NaiveGen

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from harness.artefact.estimate import TOKENS_PER_TASK, Estimate, count_tokens, estimate_calls
 from harness.artefact.keys import Files
+from harness.llm.estimate import TOKENS_PER_TASK, Estimate, count_tokens, estimate_calls
 from harness.spec.base import Data, Endpoint, Sampling, Spec, TextFile, with_fields
 
 

@@ -14,8 +14,8 @@ from collections import Counter
 from typing import Any, Literal
 
 from harness.artefact.call import StageCall
+from harness.data.dataset import DatasetExample, Filter, Lineage, write_rows
 from harness.gen.ask import SHOWN, ask, require_outputs, unseen
-from harness.gen.dataset import DatasetExample, Filter, Lineage, write_rows
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.rate import RateGen
 from harness.gen.refusals import is_refusal

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from harness.artefact.estimate import Estimate, count_records
 from harness.artefact.keys import Files
+from harness.llm.estimate import Estimate, count_records
 from harness.spec.base import Data, Spec
 
 

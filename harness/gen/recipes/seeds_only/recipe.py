@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from harness.artefact.call import StageCall
+from harness.data.dataset import DatasetExample, Filter
 from harness.errors import InputError
-from harness.gen.dataset import DatasetExample, Filter
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.seeds_only import SeedsGen
 from harness.gen.seeds import read_seeds

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from harness.gen.dataset import Filter, Lineage
+from harness.data.dataset import Filter, Lineage
 from harness.gen.recipes.self_instruct import SelfInstructGen
 from harness.gen.recipes.self_instruct.parse import read_classification
 from harness.gen.recipes.self_instruct.steps import (

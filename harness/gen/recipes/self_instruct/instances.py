@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from harness.gen.dataset import DatasetExample, Filter, Lineage
+from harness.data.dataset import DatasetExample, Filter, Lineage
 from harness.gen.recipes.self_instruct import SelfInstructGen
 from harness.gen.recipes.self_instruct.parse import read_instances
 from harness.gen.recipes.self_instruct.steps import (

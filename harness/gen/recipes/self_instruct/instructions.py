@@ -5,8 +5,8 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from harness.data.dataset import Filter, Lineage
 from harness.gen import filters
-from harness.gen.dataset import Filter, Lineage
 from harness.gen.recipes.self_instruct import SelfInstructGen
 from harness.gen.recipes.self_instruct.parse import collapse, read_instructions
 from harness.gen.recipes.self_instruct.steps import (

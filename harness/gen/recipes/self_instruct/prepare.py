@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from harness.gen.dataset import DatasetExample, Filter
+from harness.data.dataset import DatasetExample, Filter
 from harness.gen.recipes.self_instruct import Encodings, Prepare
 from harness.gen.recipes.self_instruct.steps import StepResult
 from harness.llm.prompt import fill

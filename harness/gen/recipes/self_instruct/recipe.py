@@ -23,7 +23,7 @@ import asyncio
 from pathlib import Path
 
 from harness.artefact.call import StageCall
-from harness.gen.dataset import DatasetExample, write_rows
+from harness.data.dataset import DatasetExample, write_rows
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.self_instruct import SelfInstructGen
 from harness.gen.recipes.self_instruct.classification import classify

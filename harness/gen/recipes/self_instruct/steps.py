@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from harness.gen.dataset import Filter, Lineage
+from harness.data.dataset import Filter, Lineage
 from harness.gen.recipes.self_instruct import SelfInstructGen
 from harness.llm.client import Client
 from harness.llm.progress import Progress

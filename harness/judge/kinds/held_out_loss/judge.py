@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.answer.prompts import Prompt, read_prompts
+from harness.answer.row_model import base_of, load_row_model
 from harness.artefact.call import StageCall, StageResult
 from harness.artefact.resume import whole_lines
+from harness.common.device_faults import memory_for, smaller_batch
 from harness.common.texts import read_lines
 from harness.errors import HarnessError, InputError
 from harness.judge.kinds.held_out_loss import LossJudge
 from harness.llm.progress import Progress
-from harness.modeling.device_faults import memory_for, smaller_batch
 from harness.modeling.load import (
     available_device,
     device_name,
@@ -29,7 +30,6 @@ from harness.modeling.load import (
     trained_folder,
 )
 from harness.modeling.logits import last_logits
-from harness.modeling.row_model import base_of, load_row_model
 from harness.modeling.text import Encoder, Example, Tokens
 from harness.spec.model_source import ModelSource
 

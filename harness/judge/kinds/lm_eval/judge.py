@@ -10,8 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.answer.row_model import base_of, load_row_model
 from harness.artefact import events
 from harness.artefact.call import StageCall, StageResult
+from harness.common.device_faults import memory_for, smaller_batch
 from harness.judge.kinds.lm_eval import TasksJudge
 from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, SUBJECTS, benchmark_of
 from harness.judge.kinds.lm_eval.data import Questions, read_task
@@ -24,14 +26,12 @@ from harness.judge.kinds.lm_eval.scores import (
     unit_results,
 )
 from harness.llm.progress import Progress
-from harness.modeling.device_faults import memory_for, smaller_batch
 from harness.modeling.load import (
     available_device,
     device_name,
     load_tokenizer,
     trained_folder,
 )
-from harness.modeling.row_model import base_of, load_row_model
 from harness.spec.model_source import ModelSource
 
 if TYPE_CHECKING:

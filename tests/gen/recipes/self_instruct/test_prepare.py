@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from harness.gen.dataset import DatasetExample, Lineage
+from harness.data.dataset import DatasetExample, Lineage
 from harness.gen.recipes.self_instruct import Encodings, Prepare
 from harness.gen.recipes.self_instruct.prepare import encode, prepare
 

@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from harness.modeling.memory import shapes
+from harness.modeling.memory.need import Memory, Need, micro_batch_tokens
+from harness.modeling.memory.shapes import Shape
 from harness.spec.train import Train
-from harness.train.memory import shapes
-from harness.train.memory.need import Memory, Need, micro_batch_tokens
-from harness.train.memory.shapes import Shape
 
 GIB = 2**30
 USABLE = 0.92

@@ -10,9 +10,8 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from harness.errors import HarnessError, InputError
-from harness.modeling import device_faults
-from harness.modeling.device_faults import (
+from harness.common import device_faults
+from harness.common.device_faults import (
     OutOfMemory,
     Room,
     as_fault,
@@ -21,6 +20,7 @@ from harness.modeling.device_faults import (
     pass_on,
     ran_out_of_memory,
 )
+from harness.errors import HarnessError, InputError
 
 CUBLAS = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
 NCCL = (

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from harness.artefact.keys import Files
+from harness.modeling.memory import need as memory
+from harness.modeling.memory import shapes
+from harness.modeling.memory.need import Need, of_training
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
-from harness.train.memory import need as memory
-from harness.train.memory import shapes
-from harness.train.memory.need import Need, of_training
 
 CONFIG = {
     "model_type": "qwen2", "vocab_size": 500, "hidden_size": 128, "intermediate_size": 384,

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from harness.modeling.memory import fit as fitting
+from harness.modeling.memory import shapes
+from harness.modeling.memory.fit import GIB, USABLE, describe, what_fits
+from harness.modeling.memory.need import of_training
 from harness.spec.train import Train
-from harness.train.memory import fit as fitting
-from harness.train.memory import shapes
-from harness.train.memory.fit import GIB, USABLE, describe, what_fits
-from harness.train.memory.need import of_training
 
 QWEN = {
     "model_type": "qwen2", "hidden_size": 1024, "intermediate_size": 2816,

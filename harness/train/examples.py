@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.data import layouts
 from harness.data.conversations import LABEL, MARKS, is_absent, read_mark
 from harness.data.records import Record, read_records, shown, text_field
 from harness.data.tables import SEPARATORS, Every, read_files
 from harness.errors import InputError
-from harness.gen import layouts
-from harness.gen.recipes.importing import Columns
+from harness.spec.hub import Columns
 
 DATA_FILE = "data.jsonl"
 EMPTY, MARKED = "empty_answer", "marked_untrained"

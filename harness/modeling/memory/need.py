@@ -13,13 +13,13 @@ from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
 
-from harness.artefact.estimate import CHARACTERS_PER_TOKEN, text_lengths
 from harness.artefact.keys import Files
 from harness.errors import DataAbsent
+from harness.llm.estimate import CHARACTERS_PER_TOKEN, text_lengths
+from harness.modeling.memory import shapes
+from harness.modeling.memory.shapes import Shape
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Lora, Train
-from harness.train.memory import shapes
-from harness.train.memory.shapes import Shape
 
 FLOAT32, BFLOAT16 = 4, 2
 FOUR_BIT = 0.5

@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 
 from harness.artefact.keys import key_names
 from harness.artefact.store import Artefact
-from harness.common.masking import holds_key
 from harness.common.progress import ProgressView, plain
 from harness.crate import ARCHIVES, check_target
-from harness.errors import InputError
+from harness.errors import InputError, holds_key
 from harness.llm.secrets import read_key
 from harness.modeling.upload import CARD, MAIN, TOKEN, contents
 from harness.run.executors import Job
-from harness.run.plan import RowPlan, StagePlan
+from harness.run.plan import RowPlan, StagePlan, trained
 from harness.run.runner import Runner, nothing_said, result_of
 from harness.spec.base import HUB_ID
 from harness.train import model_card
@@ -35,29 +34,6 @@ class Target(NamedTuple):
     """Which replicate."""
     simulated: bool = False
     """Upload although the weights began random or the data is simulated."""
-
-
-def trained(plan: RowPlan, label: str = "") -> StagePlan:
-    """The row's train stage with this label; without one, the only one.
-
-    Raises:
-        InputError: the row trains nothing, its model is not there, there are several.
-    """
-    stages = [s for s in plan.stages if s.stage == "train"]
-    if not stages:
-        raise InputError(f"row {plan.row.row} trains no model")
-    chosen = [s for s in stages if not label or s.label == label]
-    if len(chosen) != 1:
-        names = ", ".join(f'--label "{s.label}"' for s in stages)
-        wrong = f"no trained model {label!r}" if label else f"{len(stages)} trained models"
-        raise InputError(f"row {plan.row.row} has {wrong}", f"Say which: {names}." if names else "")
-    if chosen[0].artefact is None:
-        raise InputError(
-            f"the model of row {plan.row.row} is not trained yet"
-            + (f" ({chosen[0].label})" if chosen[0].label else ""),
-            f"Train it: harness run {plan.target}",
-        )
-    return chosen[0]
 
 
 def export(runner: Runner, plan: RowPlan, target: Target) -> list[str]:

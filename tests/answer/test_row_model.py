@@ -132,7 +132,7 @@ def test_answers_are_those_of_the_adapter_on_its_quantised_base_by_the_libraries
 def test_what_cannot_quantise_says_so_beside_the_number(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harness.modeling import row_model
+    from harness.answer import row_model
 
     call = call_of(trained, tmp_path, "answer", True)
     monkeypatch.setattr(row_model, "find_spec", lambda name: None)

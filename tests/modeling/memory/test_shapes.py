@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.train.memory import shapes
+from harness.modeling.memory import shapes
 from tests.helpers import ROOT
 
 SMALL = {

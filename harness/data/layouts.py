@@ -26,10 +26,10 @@ from harness.data.conversations import (
     read_mark,
     read_message,
 )
+from harness.data.dataset import DatasetExample
 from harness.data.tables import Table
 from harness.errors import InputError
-from harness.gen.dataset import DatasetExample
-from harness.gen.recipes.importing import Columns
+from harness.spec.hub import Columns
 
 Kind = Literal["instruction", "preference"]
 Turns = Literal["first", "last", "history", "drop"]

@@ -70,8 +70,8 @@ def chat_template_of(tokenizer: "PreTrainedTokenizerBase", template: Template) -
     if template.separator is None:
         lines += ["{{- raise_exception('this template has no earlier turns') -}}"]
     else:
-        whole = text(pieces(template, _USER, history=[(_USER, _ANSWER)]))
-        lines += [_written(whole[len(answered) :])]
+        conversation = text(pieces(template, _USER, history=[(_USER, _ANSWER)]))
+        lines += [_written(conversation[len(answered) :])]
     return "\n".join([*lines, "{%- endif -%}", "{%- endfor -%}", ""])
 
 

@@ -108,7 +108,7 @@ def _try_sampling(fields: dict[str, Any]) -> None:
 
 
 def _are_ids(value: Any) -> bool:
-    return all(type(one) is int for one in (value if isinstance(value, list) else [value]))
+    return all(type(token) is int for token in (value if isinstance(value, list) else [value]))
 
 
 def token_set(value: int | list[int] | None) -> set[int]:

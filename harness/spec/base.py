@@ -41,12 +41,12 @@ class Spec(BaseModel):
         """A part that has a default and is given in part: what is not given stays as it was."""
         if not isinstance(value, dict):
             return value
-        whole = dict(value)
+        completed = dict(value)
         for name, field in cls.model_fields.items():
-            default, given = field.default, value.get(name)
-            if isinstance(default, Spec) and isinstance(given, dict):
-                whole[name] = {n: getattr(default, n) for n in default.model_fields_set} | given
-        return whole
+            default, part = field.default, value.get(name)
+            if isinstance(default, Spec) and isinstance(part, dict):
+                completed[name] = {n: getattr(default, n) for n in default.model_fields_set} | part
+        return completed
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -104,10 +104,10 @@ def _locate(value: Any) -> Any:
         return str(value) if isinstance(value, str) else value
     path = folder / value
     try:
-        there = path.exists()
+        is_present = path.exists()
     except OSError:
-        there = False
-    if not there:
+        is_present = False
+    if not is_present:
         raise ValueError(f"there is no file or folder {path}")
     return str(path)
 

@@ -87,14 +87,14 @@ def _panels(lines: list[dict[str, Any]]) -> dict[str, list[str]]:
     """Each panel's axis, and the log's fields that it shows: the loss, and the parts of ORPO's."""
     fields = dict.fromkeys(name for line in lines for name in line if line[name] is not None)
     rewards = [n for n in fields if n.startswith("rewards") and "accurac" not in n]
-    found: dict[str, list[str]] = {
+    panels: dict[str, list[str]] = {
         "loss (nats)" if "nll_loss" in fields else "loss (nats per token)": [
             n for n in ("loss", "nll_loss", HELD_OUT) if n in fields
         ],
         "log odds": [n for n in ("log_odds_chosen", "log_odds_ratio") if n in fields],
         "rewards": rewards,
     }
-    return {axis: names for axis, names in found.items() if names}
+    return {axis: names for axis, names in panels.items() if names}
 
 
 def _draw(axes: Any, lines: list[dict[str, Any]], name: str, colour: str) -> None:

@@ -129,7 +129,7 @@ def train(
     room = _room(device)
     as_packed = params.model_copy(update={"packing": packed})
     deal = _merged(as_packed, model, sizes, room and room.free, processes)
-    alone = _merged(as_packed, model, sizes, room and room.whole, processes)
+    alone = _merged(as_packed, model, sizes, room and room.alone, processes)
     examples = f"{deal.batch_size} examples"
     if deal.accumulation != params.accumulation:
         events.note(f"{examples} at once, as the GPU has room for them by the estimate")
@@ -212,7 +212,7 @@ class _Room(NamedTuple):
     """Bytes of the GPU: what this training can have now, and what it could alone on it."""
 
     free: float
-    whole: float
+    alone: float
 
 
 def _room(device: str) -> _Room | None:
@@ -220,8 +220,8 @@ def _room(device: str) -> _Room | None:
     if device != "cuda":
         return None
     free, total = torch.cuda.mem_get_info()
-    whole = fitting.USABLE * total
-    return _Room(min(free + torch.cuda.memory_reserved(), whole), whole)
+    alone = fitting.USABLE * total
+    return _Room(min(free + torch.cuda.memory_reserved(), alone), alone)
 
 
 def _is_cast_by_autocast(params: Train) -> bool:

@@ -97,7 +97,7 @@ def train_here(
     result = _result(call, params, source, data, watch, used, device)
     result.notes += [*notes, *beside.notes]
     result.notes += [f"the same training may give other weights: {why}" for why in differing]
-    if any(one.of_a_step != params.accumulation for one in dealt):
+    if any(entry.of_a_step != params.accumulation for entry in dealt):
         result.used["micro_batches"] = dealing.record(dealt, params, len(watch.steps))
         result.notes += [
             f"{each['examples']} examples at once in the steps {each['steps'][0]} to "
@@ -198,9 +198,9 @@ def _machines(params: Train, processes: int) -> list[dict[str, Any]]:
         return []
     first = os.environ["LOCAL_RANK"] == "0"
     here = {"rank": int(os.environ["GROUP_RANK"]), "gpus": gpus.record(gpus.visible())}
-    told: list[Any] = [None] * processes
-    torch.distributed.all_gather_object(told, here if first else None)
-    return sorted(filter(None, told), key=lambda machine: int(machine["rank"]))
+    gathered: list[Any] = [None] * processes
+    torch.distributed.all_gather_object(gathered, here if first else None)
+    return sorted(filter(None, gathered), key=lambda machine: int(machine["rank"]))
 
 
 def _trained(model: Any) -> int:
@@ -248,7 +248,7 @@ def _what_fits(
         less = "no offloading, with which the training begins anew, or " if offloads else ""
         return checkpoints.way_on(of_the_cpu, less)
     machine, room = machine_memory(), gpu_room()
-    memory = machine if room is None else room.total - room.others
+    memory = machine if room is None else room.total - room.used_by_others
     lengths = data.train.sizes().tolist()
     fits = describe(params, shape or {}, memory, lengths, True, machine, loading)
     return f"{fits} With other settings the training begins anew. {checkpoints.GOES_ON}"

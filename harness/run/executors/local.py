@@ -54,7 +54,7 @@ class LocalExecutor:
         call.write(job.call_path)
         start_log(job, self.name)
         withheld = variables.withheld(job.stage, job.network, job.secrets, job.others_keys)
-        own = {
+        env = {
             **{name: value for name, value in os.environ.items() if name not in withheld},
             **variables.given(job.stage),
             **gpus.restricted_to(chosen),
@@ -70,7 +70,7 @@ class LocalExecutor:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=own,
+                env=env,
                 pass_fds=(job.lock,),
                 # Ctrl-C reaches the harness alone, which then stops the stage in its own way.
                 start_new_session=True,

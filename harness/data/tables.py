@@ -26,7 +26,7 @@ FILE, HUB = "gen.file", "gen.hub"
 """What `import` calls these in a spec; other stages say how theirs are called."""
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     fields: dict[str, Any]
     at: dict[str, Any]
     """Where it stands, for a row of dropped.jsonl: `line` (from 1) in JSON, `row` (from 0) in what
@@ -40,7 +40,7 @@ class Table:
     name: str
     """What was read, for messages."""
     columns: list[str]
-    rows: list[Row]
+    rows: list[TableRow]
     used: dict[str, Any]
     """What was read, for the manifest; no machine's paths."""
 
@@ -64,7 +64,7 @@ def read_files(path: Path, needed: Container[str], field: str = FILE) -> Table:
         InputError: a file is neither JSON, CSV nor Parquet, is broken, or there is none.
     """
     files = _files_of(path, field)
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     columns: dict[str, None] = {}
     """In the order in which they are met."""
     formats = set()
@@ -161,17 +161,17 @@ def _is_parquet(file: Path, field: str) -> bool:
         raise InputError(f"{file} cannot be read: {e.strerror}", f"Correct {field}.") from None
 
 
-def _json_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[Row]]:
+def _json_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[TableRow]]:
     rows = [
-        Row(record.fields, {**at, "line": record.line}, f"{file}:{record.line}")
+        TableRow(record.fields, {**at, "line": record.line}, f"{file}:{record.line}")
         for record in read_records(file)
     ]
     return _columns(row.fields for row in rows), rows
 
 
-def _csv_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[Row]]:
+def _csv_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[TableRow]]:
     """The first line names the columns; every cell is a text."""
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     limit = csv.field_size_limit(LONGEST_CELL)
     try:
         with file.open(encoding=ENCODING, newline="") as opened:
@@ -185,7 +185,7 @@ def _csv_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[Row]]:
                     raise csv.Error(f"{len(cells)} cells below {len(columns)} columns")
                 if cells:
                     fields = dict(zip(columns, cells, strict=True))
-                    rows.append(Row(fields, {**at, "line": line}, f"{file}:{line}"))
+                    rows.append(TableRow(fields, {**at, "line": line}, f"{file}:{line}"))
                 line = table.line_num + 1
     except (UnicodeDecodeError, csv.Error) as e:
         at_line = f":{table.line_num}" if isinstance(e, csv.Error) else ""
@@ -201,7 +201,7 @@ def _csv_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[Row]]:
 
 def _parquet_rows(
     file: Path, at: dict[str, Any], needed: Container[str]
-) -> tuple[list[str], list[Row]]:
+) -> tuple[list[str], list[TableRow]]:
     import pyarrow
     import pyarrow.parquet
 
@@ -234,10 +234,10 @@ def _naming(column: str, file: str) -> Iterator[None]:
 
 def _column_rows(
     values: dict[str, list[Any]], count: int, at: dict[str, Any], name: str
-) -> Iterator[Row]:
+) -> Iterator[TableRow]:
     for number in range(count):
         fields = {column: cells[number] for column, cells in values.items()}
-        yield Row(fields, {**at, "row": number}, f"{name}, row {number}")
+        yield TableRow(fields, {**at, "row": number}, f"{name}, row {number}")
 
 
 def _columns(rows: Iterable[dict[str, Any]]) -> list[str]:

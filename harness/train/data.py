@@ -19,7 +19,7 @@ from harness.errors import InputError
 from harness.modeling.text import Encoder, Example, Tokens
 from harness.spec.template import Template
 from harness.spec.train import Train
-from harness.train.examples import DATA_FILE, EMPTY, MARKED, Task, file_of, read_examples, told
+from harness.train.examples import DATA_FILE, EMPTY, MARKED, Task, file_of, read_examples, tally
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -91,7 +91,7 @@ class Counts:
 
 
 @dataclass
-class Encoded:
+class EncodedExamples:
     """Tokenised sequences, end to end. Preference data has two a pair: chosen, then rejected.
 
     ids: int32, (tokens,). marks: uint8, (tokens,). bounds: int64, (sequences + 1,).
@@ -142,8 +142,8 @@ class Encoded:
 
 @dataclass
 class Data:
-    train: Encoded
-    held_out: Encoded | None
+    train: EncodedExamples
+    held_out: EncodedExamples | None
     counts: Counts
     simulated: bool = False
     """Whether a record says that a simulated teacher or judge had a hand in it."""
@@ -194,7 +194,7 @@ def encode(
     counts.special_in_answers = sum(any(map(encoder.injected, e.answers)) for e in examples)
     train = _tokenise(encoder, examples, params, params.cutoff_length, counts)
     if not len(train):
-        before = told(source.dropped)
+        before = tally(source.dropped)
         raise InputError(
             f"{path}: none of the {counts.records} records can be trained on "
             f"(of {counts.dropped_cut} the cut leaves no answer{before and f'; {before}'})",
@@ -240,7 +240,7 @@ def _is_injected(encoder: Encoder, example: Task) -> bool:
 
 def _tokenise(
     encoder: Encoder, examples: list[Task], params: Train, cutoff: int | None, counts: Counts
-) -> Encoded:
+) -> EncodedExamples:
     """All sequences, cut to `cutoff` tokens. An example with one that has no answer left is dropped."""
     each = 2 if params.objective == "orpo" else 1
     tokens = _encode_all(encoder, examples)
@@ -259,7 +259,7 @@ def _tokenise(
             marks.append(m)
             sizes.append(len(answer.encode()))
     bounds = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-    return Encoded(
+    return EncodedExamples(
         np.concatenate(ids) if ids else np.zeros(0, np.int32),
         np.concatenate(marks) if marks else np.zeros(0, np.uint8),
         bounds,
@@ -407,7 +407,7 @@ def _read_cache(path: Path) -> Data:
             for part in ("train", "held_out"):
                 if f"{part}.ids" in arrays_file:
                     arrays = {n: arrays_file[f"{part}.{n}"] for n in ARRAYS}
-                    encoded[part] = Encoded(**arrays, pairs=facts["pairs"])
+                    encoded[part] = EncodedExamples(**arrays, pairs=facts["pairs"])
     except (zipfile.BadZipFile, EOFError) as e:
         raise ValueError(str(e)) from e
     os.utime(path)

@@ -76,13 +76,13 @@ def read_examples(path: Path, pairs: bool) -> Examples:
         raise InputError(e.message, _import_hint(path, pairs) or e.hint) from None
     if not result.tasks:
         raise InputError(
-            f"{path}: none of the {result.records} records can be trained on ({told(result.dropped)})",
+            f"{path}: none of the {result.records} records can be trained on ({tally(result.dropped)})",
             "Give a data set with answers.",
         )
     return result
 
 
-def told(dropped: Counter[str]) -> str:
+def tally(dropped: Counter[str]) -> str:
     """`3 empty answer, 1 marked untrained`."""
     return ", ".join(f"{n} {rule.replace('_', ' ')}" for rule, n in dropped.most_common() if n)
 

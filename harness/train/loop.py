@@ -24,8 +24,8 @@ from harness.modeling.memory import shapes
 from harness.spec.train import Train
 from harness.train import arithmetic, checkpoints, dealing, deepspeed
 from harness.train import model as models
-from harness.train.batches import Batch, Schedule
-from harness.train.data import Data, Encoded
+from harness.train.batches import MicroBatch, Schedule
+from harness.train.data import Data, EncodedExamples
 from harness.train.held_out import BATCH_TOKENS, held_out_loss
 from harness.train.objectives import loss_parts
 from harness.train.schedule import Step, plan_steps
@@ -61,12 +61,12 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         """Of each micro-batch since the last log: its share of the step's loss and its parts."""
         super().__init__(**settings)
 
-    def get_train_dataloader(self) -> "DataLoader[Batch]":
+    def get_train_dataloader(self) -> "DataLoader[MicroBatch]":
         return self.schedule.loader()
 
     def get_batch_samples(
-        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Batch]], None]:
+        self, epoch_iterator: Iterator[MicroBatch], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, MicroBatch]], None]:
         return [{"batch": next(epoch_iterator)} for _ in range(num_batches)], None
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
@@ -179,7 +179,7 @@ def _smaller(params: Train, of_the_cpu: bool) -> str:
     return "" if of_the_cpu else less
 
 
-def _shorter(data: Encoded, of_the_cpu: bool) -> str:
+def _shorter(data: EncodedExamples, of_the_cpu: bool) -> str:
     shorter = "shorter ones (train.validation), with which the training begins anew, or "
     return (
         f"{BATCH_TOKENS} tokens are measured at a time, or one example: the longest held out has "
@@ -246,7 +246,7 @@ def _trainer(**settings: Any) -> Trainer:
 
 
 def _measure(
-    trainer: Trainer, data: Encoded, packed: bool, pad: int
+    trainer: Trainer, data: EncodedExamples, packed: bool, pad: int
 ) -> tuple[float, float, int, int]:
     """The held-out loss. The processes share the work, but where each holds a part of the weights
     only (ZeRO-3): there all take every batch, in step."""

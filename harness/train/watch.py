@@ -17,7 +17,7 @@ from harness.artefact import events
 from harness.errors import HarnessError
 from harness.spec.train import Train
 from harness.train import checkpoints
-from harness.train.data import Data, Encoded
+from harness.train.data import Data, EncodedExamples
 from harness.train.objectives import parts_of
 from harness.train.schedule import Step
 
@@ -42,7 +42,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         trainer: "Trainer",
         log: Path,
         steps: list[Step],
-        data: Encoded,
+        data: EncodedExamples,
         resumed: checkpoints.Finished | None,
         rank: int,
         measure: "Callable[[Trainer], tuple[float, float, int, int]] | None",

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from harness.judge.judge import RowOutputs
 from harness.judge.kinds.flow_judge import Rubric
-from harness.spec.base import Endpoint, _Data, _TextFile, models_in
+from harness.spec.base import DataPath, Endpoint, FileText, models_in
 from harness.spec.hub import HubData
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
@@ -24,7 +24,7 @@ EXCEPTIONS = frozenset(
 )
 HELD_OUT = ("share", "seed")
 """Of train.validation: what takes examples from the training."""
-WHOLE = (Template, _Data, _TextFile, ModelSource, Endpoint, HubData, RowOutputs)
+WHOLE = (Template, DataPath, FileText, ModelSource, Endpoint, HubData, RowOutputs)
 """Parts that are compared, and shown, as one."""
 PROMPT_SETS = ("eval.answer.prompts", "eval.judge.examples")
 """Each of their fields is compared as one."""

@@ -34,7 +34,7 @@ from harness.judge.kinds.lm_eval import TaskData, TasksJudge
 from harness.judge.kinds.union import Judge
 from harness.row.load import LoadedRow
 from harness.row.row import Budget, Eval, Limits, Replicates, Row
-from harness.spec.base import Endpoint, Simulated, _Data
+from harness.spec.base import DataPath, Endpoint, Simulated
 from harness.spec.hub import Columns, Sample
 from harness.spec.model_source import ModelSource, RandomModel
 from harness.spec.prompts import PromptColumns, PromptSet
@@ -224,8 +224,8 @@ def _replaced_in_engine(engine: Engine) -> Iterator[str]:
         yield "specs/smoke's outputs for the given ones"
 
 
-def _data(path: Path) -> _Data:
-    return _Data(path=str(path))
+def _data(path: Path) -> DataPath:
+    return DataPath(path=str(path))
 
 
 def _least(number: int | None, most: int) -> int:
@@ -281,7 +281,7 @@ def _endpoint(endpoint: Endpoint, error_rate: float = 0.0) -> Endpoint:
 # Data
 
 
-def _examples(smoke: Path, kind: str = "") -> _Data:
+def _examples(smoke: Path, kind: str = "") -> DataPath:
     names = {"preference": "preferences.json", "conversations": "conversations.jsonl"}
     return _data(smoke / "data" / names.get(kind, "rated.json"))
 

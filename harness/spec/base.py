@@ -70,7 +70,7 @@ class SourceText(str):
 
 def _read_text_file(value: Any) -> Any:
     if not isinstance(value, str):
-        if not isinstance(value, dict | _TextFile):
+        if not isinstance(value, dict | FileText):
             raise ValueError("the name of a text file is wanted")
         return value
     folder = getattr(value, "folder", None) or Path()
@@ -83,13 +83,13 @@ def _read_text_file(value: Any) -> Any:
         raise ValueError(f"{path} cannot be read as UTF-8 text: {e}") from None
 
 
-class _TextFile(Spec):
+class FileText(Spec):
     path: Annotated[str, Field(json_schema_extra=NOT_KEY)]
     text: str
 
 
 TextFile = Annotated[
-    _TextFile,
+    FileText,
     BeforeValidator(_read_text_file, json_schema_input_type=str),
 ]
 """A text file, named by its path relative to the YAML file; its text, not its name, is in the key."""
@@ -146,7 +146,7 @@ class Hub(Spec):
         return self.revision[:12] if self.revision else "an open revision"
 
 
-class _Data(Spec):
+class DataPath(Spec):
     path: Annotated[str, BeforeValidator(_locate), Field(json_schema_extra=NOT_KEY)]
     """A path relative to the YAML file, or `data:PATH` below the folder given with --inputs."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
@@ -154,7 +154,7 @@ class _Data(Spec):
 
 
 def _data_shorthand(value: Any) -> Any:
-    if not isinstance(value, str | dict | _Data):
+    if not isinstance(value, str | dict | DataPath):
         raise ValueError("a path is wanted, or a mapping of path and sha256")
     return {"path": value} if isinstance(value, str) else value
 
@@ -162,7 +162,7 @@ def _data_shorthand(value: Any) -> Any:
 def with_fields(*names: str) -> AfterValidator:
     """A check that a template's text has a place for each of these."""
 
-    def check(file: _TextFile) -> _TextFile:
+    def check(file: FileText) -> FileText:
         missing = [f"{{{n}}}" for n in names if f"{{{n}}}" not in file.text]
         if missing:
             raise ValueError(f"{file.path} has no place for {', '.join(missing)}")
@@ -171,7 +171,7 @@ def with_fields(*names: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Data = Annotated[_Data, BeforeValidator(_data_shorthand, json_schema_input_type=str | _Data)]
+Data = Annotated[DataPath, BeforeValidator(_data_shorthand, json_schema_input_type=str | DataPath)]
 """A given file or folder. Its bytes, not its name, are in the key."""
 
 

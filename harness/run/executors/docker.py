@@ -35,7 +35,7 @@ from harness.run.executors import (
     vllm,
 )
 from harness.run.plan import StagePlan
-from harness.spec.base import _Data
+from harness.spec.base import DataPath
 from harness.spec.train import Train
 
 WORK, INPUTS, DATA, CACHE, SECRETS = "/work", "/inputs", "/data", "/cache", "/run/secrets"
@@ -104,7 +104,7 @@ class DockerExecutor:
             mounts.append(Mount(inputs[name], str(folder.resolve()), "bind", read_only=True))
         places: dict[Path, str] = {}
 
-        def place(data: _Data) -> str:
+        def place(data: DataPath) -> str:
             path = files.locate(data)
             if path not in places:
                 places[path] = f"{DATA}/{len(places)}/{path.name}"

@@ -23,7 +23,7 @@ from harness.run.executors import (
 )
 from harness.run.executors.serving import running_url
 from harness.run.plan import StagePlan
-from harness.spec.base import _Data
+from harness.spec.base import DataPath
 from harness.stage import PARENT_VARIABLE
 
 
@@ -47,7 +47,7 @@ class LocalExecutor:
         base_url = running_url(job.serve) if job.serve else None
         chosen = job.own_gpus()
 
-        def place(data: _Data) -> str:
+        def place(data: DataPath) -> str:
             return str(files.locate(data))
 
         call = job.call(str(job.work), inputs, place, cache, base_url, chosen)

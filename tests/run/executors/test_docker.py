@@ -21,7 +21,7 @@ from harness.row.row import Limits
 from harness.run.executors import Job, StageFailed
 from harness.run.executors import docker as docker_executor
 from harness.run.executors.docker import DockerExecutor
-from harness.spec.base import _Data
+from harness.spec.base import DataPath
 from harness.spec.train import Train
 from tests.helpers import (
     FakeStages,
@@ -192,7 +192,7 @@ def test_given_files_are_mounted_read_only_once_each_where_the_call_says(
     paths = [tmp_path / "data.json", tmp_path / "one" / "data.json"]
     for path in paths:
         path.write_text("[]")
-    job.params = {"a": _Data(path=str(paths[0])), "b": [_Data(path=str(p)) for p in paths]}
+    job.params = {"a": DataPath(path=str(paths[0])), "b": [DataPath(path=str(p)) for p in paths]}
     mounted = mounts(settings(engine, job))
     call = StageCall.read(job.work / "CALL.json")
     assert call.work == "/work"

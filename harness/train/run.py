@@ -49,7 +49,7 @@ def run(call: StageCall) -> StageResult:
 def _describe(call: StageCall, template: Template, result: StageResult) -> None:
     """The template (its texts, not where they were read), the loss curve and the model card."""
     from harness.train import model_card
-    from harness.train.card import CARD, CURVE, facts_of, plot_losses, write_card
+    from harness.train.model_card import CARD, CURVE, facts_of, plot_losses, write_card
 
     texts = template.model_dump(mode="json")
     for name, value in texts.items():

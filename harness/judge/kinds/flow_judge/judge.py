@@ -22,6 +22,7 @@ from typing import Any
 from harness.answer.engine import EndpointEngine
 from harness.answer.prompts import Prompt, read_prompts
 from harness.artefact.call import TRANSCRIPT, StageCall, StageResult
+from harness.artefact.events import Progress
 from harness.errors import HarnessError
 from harness.judge.kinds.flow_judge import Rubric, RubricJudge
 from harness.judge.kinds.flow_judge.rubrics import (
@@ -34,9 +35,8 @@ from harness.judge.kinds.flow_judge.rubrics import (
 )
 from harness.judge.pairs import ANNOTATIONS, UNJUDGED, MatchedOutput, read_outputs, write_rows
 from harness.llm.asking import ServedModels, ask_until_read
-from harness.llm.progress import Progress
+from harness.llm.client import open_client
 from harness.llm.reply import Reply
-from harness.llm.stage_calls import open_client
 from harness.spec.prompts import PromptSet
 
 METRIC = "rubric_score"

@@ -51,7 +51,7 @@ DECIDE_NOTHING = frozenset(
         "harness.artefact.events",
         "harness.common.plot_style",
         "harness.common.progress",
-        "harness.common.variables",
+        "harness.common.env_variables",
         "harness.errors",
         "harness.gen.card.card",
         "harness.gen.card.plots",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.common.texts import read_text
+from harness.common.text_files import read_text
 from harness.data.conversations import as_text, is_absent
 from harness.errors import InputError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.common.device_faults import pass_on
-from harness.common.texts import ENCODING
+from harness.common.text_files import ENCODING
 from harness.data.records import read_records
 from harness.errors import InputError
 from harness.spec.hub import HubData

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from harness.modeling.pieces import Piece, pieces
+from harness.modeling.template_pieces import Piece, pieces
 from harness.modeling.tokenizer_template import TokenizerTemplate
 from harness.spec.template import DATE, Template
 

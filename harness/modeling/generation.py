@@ -5,7 +5,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.common.texts import read_text
+from harness.common.text_files import read_text
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 BASE_CHAT_TEMPLATE = "base_chat_template.jinja"

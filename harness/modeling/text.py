@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.errors import InputError
-from harness.modeling.pieces import (
+from harness.modeling.template_pieces import (
     MASKED,
     History,
     Piece,

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from harness.errors import InputError
-from harness.modeling.pieces import History, Piece
+from harness.modeling.template_pieces import History, Piece
 from harness.spec.template import DATE
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class TokenizerTemplate:
         system: str = "",
         history: History = (),
     ) -> list[Piece]:
-        """As harness.modeling.pieces.pieces. The prompt is what the chat template makes of it.
+        """As harness.modeling.template_pieces.pieces. The prompt is what the chat template makes of it.
 
         Raises InputError where it refuses a role, has no place for a system text, or writes earlier
         turns or the answer in another way once more text follows, so that no part of the whole is the

@@ -94,11 +94,11 @@ class StagePlan:
     @cached_property
     def readings(self) -> "Sequence[Reading]":
         """What the given files hold that it trains on or imports, as far as they can be read here."""
-        from harness.run import given
+        from harness.run import training_data
 
         if self.artefact is None and self.planner is not None:
             with contextlib.suppress(InputError):
-                return given.read(self.stage, self.params, self.planner.files)
+                return training_data.read(self.stage, self.params, self.planner.files)
         return ()
 
     @cached_property

@@ -46,9 +46,9 @@ from harness.judge.kinds.union import Judge, OutputJudge
 from harness.judge.pairs import check_baselines
 from harness.modeling import load
 from harness.modeling.memory import shapes
-from harness.modeling.pieces import pieces
+from harness.modeling.template_pieces import pieces
 from harness.row.row import Row
-from harness.run import given
+from harness.run import training_data
 from harness.run.plan import RowPlan, StagePlan, dump, evaluated
 from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
@@ -97,7 +97,7 @@ def _check(stage: StagePlan, files: Files, snapshots: dict[str, str]) -> None:
     if stage.stage == "answer" and trained is not None:
         _check_served(stage.params["answer"], trained.params.get("train"))
     if stage.stage in ("gen", "train"):
-        given.read(stage.stage, stage.params, files)
+        training_data.read(stage.stage, stage.params, files)
     if stage.stage == "gen":
         _check_size(stage)
     elif stage.stage == "train":
@@ -106,8 +106,8 @@ def _check(stage: StagePlan, files: Files, snapshots: dict[str, str]) -> None:
 
 
 def check_row(row: Row, files: Files) -> None:
-    """Look at what the stages of a row read that is no training data (harness.run.given), without a
-    plan: as far as its files are here, and nothing of the hub's.
+    """Look at what the stages of a row read that is no training data (harness.run.training_data),
+    without a plan: as far as its files are here, and nothing of the hub's.
 
     Raises:
         InputError: a stage could only fail.

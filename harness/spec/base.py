@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from harness.common.texts import read_text
+from harness.common.text_files import read_text
 from harness.errors import KEY_ADVICE, holds_key, masked
 
 VARIABLE = "^[A-Za-z_][A-Za-z0-9_]*$"

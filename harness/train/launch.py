@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.artefact import environment, events, gpus
 from harness.artefact.call import CALL_FILE, StageCall, StageResult
-from harness.common import variables
+from harness.common import env_variables
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.spec.train import Launch, Train
 
@@ -126,9 +126,9 @@ def worker_environment() -> dict[str, str]:
     threads = os.environ.get("OMP_NUM_THREADS", "")
     paths = {"PYTHONPATH": path, "PATH": tools, "OMP_NUM_THREADS": threads or "1"}
     # Of `harness join` the caller's variables are all here; a stage's are sorted out already.
-    withheld = variables.withheld("train", network=False)
+    withheld = env_variables.withheld("train", network=False)
     passed = {name: value for name, value in os.environ.items() if name not in withheld}
-    return {**passed, **variables.given("train"), **paths}
+    return {**passed, **env_variables.given("train"), **paths}
 
 
 def _fault(path: Path, code: int, launch: Launch) -> HarnessError:

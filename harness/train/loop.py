@@ -22,14 +22,14 @@ from harness.modeling.load import quiet_peft
 from harness.modeling.memory import fit as fitting
 from harness.modeling.memory import shapes
 from harness.spec.train import Train
-from harness.train import arithmetic, checkpoints, dealing, deepspeed
+from harness.train import arithmetic, checkpoints, deepspeed, micro_batching
 from harness.train import model as models
 from harness.train.batches import MicroBatch, Schedule
+from harness.train.callback import Watch
 from harness.train.data import Data, EncodedExamples
 from harness.train.held_out import BATCH_TOKENS, held_out_loss
 from harness.train.objectives import loss_parts
 from harness.train.schedule import Step, plan_steps
-from harness.train.watch import Watch
 
 OPTIMIZERS = {
     "adamw": "adamw_torch_fused",
@@ -150,7 +150,7 @@ def train(
     if rank == 0:
         is_crowded = deal.accumulation != alone.accumulation
         before = resumed.step if resumed else 0
-        dealing.begin(work, dealing.Dealt(before, deal.accumulation, is_crowded))
+        micro_batching.begin(work, micro_batching.Dealt(before, deal.accumulation, is_crowded))
     _keep_trained_weights_whole(trainer.model)
     trainer.remove_callback(PrinterCallback)
     held_out = data.held_out

@@ -68,7 +68,7 @@ def load(
 def _make_savable(model: PreTrainedModel) -> None:
     """Transformers refuses to write configurations that it reads, once a trainer has aligned their
     tokens. What the base's folder says of decoding is none of the training's, and is written from
-    there (harness.train.beside)."""
+    there (harness.train.tokenizer_files)."""
     from transformers import GenerationConfig
 
     if model.generation_config is not None:

@@ -35,7 +35,7 @@ def run(call: StageCall) -> StageResult:
     data = load_data(call, params, template, tokenizer)
     checkpoints.resume(call.folder / "checkpoints", call.folder / LOG)
     if params.deepspeed is None and params.launch.processes * params.launch.machines == 1:
-        from harness.train.work import train_here
+        from harness.train.process import train_here
 
         result = train_here(call, params, source, tokenizer, data)
     else:

@@ -227,7 +227,7 @@ def _texts(
     Raises InputError where it needs a tokenizer's tokens, and the row has no model.
     """
     from harness.modeling.chat_template import opening_of
-    from harness.modeling.pieces import ending, pieces, text_before_token
+    from harness.modeling.template_pieces import ending, pieces, text_before_token
     from harness.modeling.text import Encoder
 
     template = params.template

@@ -17,7 +17,8 @@ from docker.types import Mount
 from harness.artefact import environment
 from harness.artefact.gpus import Gpu
 from harness.artefact.keys import Files
-from harness.common import variables
+from harness.common import env_variables
+from harness.common.env_variables import ENDPOINT
 from harness.errors import HarnessError, InputError
 from harness.llm.secrets import key_variable, read_key
 from harness.run.executors import (
@@ -241,7 +242,7 @@ def _settings(
     mode = network or ("bridge" if job.network else "none")
     settings: dict[str, Any] = {
         "mounts": mounts,
-        "environment": {**env, **variables.given(job.stage), **passed.pop("environment", {})},
+        "environment": {**env, **env_variables.given(job.stage), **passed.pop("environment", {})},
         # Of the engine's own client, which may be told of a proxy in ~/.docker/config.json.
         "use_config_proxy": job.network,
         "labels": {"harness.key": job.key, "harness.work": str(job.work.resolve())},
@@ -273,12 +274,13 @@ def _passed_on(job: Job, on_event: Callable[[Event], None]) -> dict[str, str]:
     Raises:
         InputError: the hub is named on this machine's loopback address.
     """
-    names = {*variables.PROXY, variables.ENDPOINT} - variables.withheld(job.stage, job.network)
+    withheld = env_variables.withheld(job.stage, job.network)
+    names = {*env_variables.PROXY, ENDPOINT} - withheld
     passed = {name: os.environ[name] for name in sorted(names) if os.environ.get(name)}
     unreachable = [name for name, url in passed.items() if on_loopback(url)]
-    if variables.ENDPOINT in unreachable:
+    if ENDPOINT in unreachable:
         raise InputError(
-            f"{variables.ENDPOINT} is {passed[variables.ENDPOINT]}, a loopback address; inside a "
+            f"{ENDPOINT} is {passed[ENDPOINT]}, a loopback address; inside a "
             "container that is the container itself, not this machine",
             "Have the hub listen on this machine's address on Docker's bridge (`ip -4 addr show "
             "docker0`, often 172.17.0.1) and name that, or use --executor local.",
@@ -288,10 +290,10 @@ def _passed_on(job: Job, on_event: Callable[[Event], None]) -> dict[str, str]:
         message = f"{name} is a loopback address, which no container reaches: it is not passed on"
         on_event({"event": "note", "message": message})
         del passed[name]
-    if any(name in passed for name in variables.PROXY):
-        no_proxy = next(filter(None, map(os.environ.get, reversed(variables.NO_PROXY))), "")
+    if any(name in passed for name in env_variables.PROXY):
+        no_proxy = next(filter(None, map(os.environ.get, reversed(env_variables.NO_PROXY))), "")
         direct = ",".join(filter(None, [no_proxy, "localhost", "127.0.0.1", HOST]))
-        passed |= dict.fromkeys(variables.NO_PROXY, direct)
+        passed |= dict.fromkeys(env_variables.NO_PROXY, direct)
     return passed
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.artefact import environment, gpus
 from harness.artefact.keys import Files
-from harness.common import variables
+from harness.common import env_variables
 from harness.run.executors import (
     STOP_SECONDS,
     Event,
@@ -53,10 +53,10 @@ class LocalExecutor:
         call = job.call(str(job.work), inputs, place, cache, base_url, chosen)
         call.write(job.call_path)
         start_log(job, self.name)
-        withheld = variables.withheld(job.stage, job.network, job.secrets, job.others_keys)
+        withheld = env_variables.withheld(job.stage, job.network, job.secrets, job.others_keys)
         env = {
             **{name: value for name, value in os.environ.items() if name not in withheld},
-            **variables.given(job.stage),
+            **env_variables.given(job.stage),
             **gpus.restricted_to(chosen),
             PARENT_VARIABLE: str(os.getpid()),
             "PYTHONPATH": os.pathsep.join(

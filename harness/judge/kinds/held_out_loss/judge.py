@@ -19,7 +19,7 @@ from harness.artefact.call import StageCall, StageResult
 from harness.artefact.events import Progress
 from harness.artefact.resume import whole_lines
 from harness.common.device_faults import memory_for, smaller_batch
-from harness.common.texts import read_lines
+from harness.common.text_files import read_lines
 from harness.errors import HarnessError, InputError
 from harness.judge.kinds.held_out_loss import LossJudge
 from harness.modeling.load import (

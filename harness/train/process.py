@@ -30,14 +30,14 @@ from harness.modeling.memory.shapes import Shape
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
 from harness.spec.train import Train
-from harness.train import arithmetic, checkpoints, dealing
+from harness.train import arithmetic, checkpoints, micro_batching
 from harness.train import model as models
-from harness.train.beside import Beside, write_beside
+from harness.train.callback import Watch
 from harness.train.data import Data
 from harness.train.loop import Trainer, train
 from harness.train.ops import prepare_triton
 from harness.train.run import LOG, MODEL, last_loss
-from harness.train.watch import Watch
+from harness.train.tokenizer_files import Beside, write_beside
 
 FEW = 30
 """Held-out examples, below which a note says that they are few."""
@@ -76,8 +76,8 @@ def train_here(
     with memory_for("writing the model", checkpoints.way_on):
         beside = _save(trainer, tokenizer, call, params, source, rank)
     differing = arithmetic.why_not_repeatable(device, params, trainer.model, processes)
-    dealt = dealing.read(call.folder)
-    differing += dealing.why_not_repeatable(dealt)
+    dealt = micro_batching.read(call.folder)
+    differing += micro_batching.why_not_repeatable(dealt)
     used = {
         "parameters": parameters,
         "trained_parameters": _trained(trainer.model),
@@ -98,7 +98,7 @@ def train_here(
     result.notes += [*notes, *beside.notes]
     result.notes += [f"the same training may give other weights: {why}" for why in differing]
     if any(entry.of_a_step != params.accumulation for entry in dealt):
-        result.used["micro_batches"] = dealing.record(dealt, params, len(watch.steps))
+        result.used["micro_batches"] = micro_batching.record(dealt, params, len(watch.steps))
         result.notes += [
             f"{each['examples']} examples at once in the steps {each['steps'][0]} to "
             f"{each['steps'][1]}, not {params.batch_size}: the GPU's free memory had room for them; "

@@ -43,7 +43,7 @@ from harness.spec.template import load_template
 from harness.spec.train import Train
 
 if TYPE_CHECKING:
-    from harness.train.data import Encoded
+    from harness.train.data import EncodedExamples
 
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"method": "full"},
@@ -257,7 +257,7 @@ def _timed_tokens(call: StageCall, train: Train, left_out: int, packed: bool) ->
     return tokens, _labels(data, examples)
 
 
-def _labels(data: "Encoded", examples: Sequence[int]) -> int:
+def _labels(data: "EncodedExamples", examples: Sequence[int]) -> int:
     """The answers' tokens, of chosen and rejected ones: logits are made for these alone."""
     from harness.train.data import ANSWER
 

@@ -116,13 +116,13 @@ def _check_environment(call: StageCall) -> None:
             f"version {call.code_version} was planned",
             f"Build it anew: {build}",
         )
-    wanted = call.environment
-    if "image" in wanted and (
-        image is None or (image["image"], image["lock"]) != (wanted["image"], wanted["lock"])
+    planned = call.environment
+    if "image" in planned and (
+        image is None or (image["image"], image["lock"]) != (planned["image"], planned["lock"])
     ):
         here = f"{image['image']} with lock {image['lock'][:12]}" if image else "no pinned image"
         raise InputError(
-            f"planned for {wanted['image']} with lock {wanted['lock'][:12]}, but this is {here}",
+            f"planned for {planned['image']} with lock {planned['lock'][:12]}, but this is {here}",
             f"Build the image from this checkout: {build}",
         )
 

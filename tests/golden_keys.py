@@ -25,7 +25,7 @@ from harness.artefact.store import Store
 from harness.row.load import load_rows
 from harness.row.twin import scaled
 from harness.run.plan import Planner, StagePlan
-from harness.spec.base import DATA_SCHEME, _Data
+from harness.spec.base import DATA_SCHEME, DataPath
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = Path(__file__).with_name("golden_keys.json")
@@ -40,7 +40,7 @@ Golden = dict[str, dict[str, str]]
 class PinnedFiles(Files):
     """Knows given data by what its spec pins, whether it is here or not."""
 
-    def digest(self, data: _Data) -> str:
+    def digest(self, data: DataPath) -> str:
         if data.path.startswith(DATA_SCHEME):
             return data.sha256 or f"the bytes of {data.path}"
         return super().digest(data)

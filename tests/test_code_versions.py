@@ -51,7 +51,7 @@ DECIDE_NOTHING = frozenset(
         "harness.artefact.events",
         "harness.common.plot_style",
         "harness.common.progress",
-        "harness.common.variables",
+        "harness.common.env_variables",
         "harness.errors",
         "harness.gen.card.card",
         "harness.gen.card.plots",
@@ -79,7 +79,6 @@ DECIDE_NOTHING = frozenset(
         "harness.llm.connect",
         "harness.llm.interrupts",
         "harness.llm.prices",
-        "harness.llm.progress",
         "harness.llm.replay",
         "harness.llm.secrets",
         "harness.common.device_faults",
@@ -90,10 +89,9 @@ DECIDE_NOTHING = frozenset(
         "harness.spec.prompts",
         "harness.spec.template",
         "harness.spec.train",
-        "harness.train.card",
+        "harness.train.model_card",
         "harness.train.compilers",
         "harness.modeling.memory.fit",
-        "harness.train.model_card",
         "harness.train.ops",
     }
 )

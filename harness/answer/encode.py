@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedPrompts:
     ids: list[list[int]]
     """One list of tokens a prompt."""
     ends: list[int]
@@ -32,7 +32,7 @@ def encode(
     template: Template | None,
     tokenizer: "PreTrainedTokenizerBase",
     stop: Sequence[str] = (),
-) -> Encoded:
+) -> EncodedPrompts:
     """`stop`: texts that end an answer beside the template's.
 
     Raises InputError for a system text or earlier turns that the template has no place for."""
@@ -40,7 +40,7 @@ def encode(
         raise InputError("the answer stage was given no template")
     encoder = Encoder(tokenizer, template)
     ids = [encoder.prompt(p.asked, p.input, p.system, p.history) for p in prompts]
-    return Encoded(ids, *encoder.stops(stop), encoder.notes)
+    return EncodedPrompts(ids, *encoder.stops(stop), encoder.notes)
 
 
 def check_lengths(prompts: Sequence[Prompt], ids: Sequence[list[int]], room: int | None) -> None:

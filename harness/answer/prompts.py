@@ -33,7 +33,7 @@ from harness.data.conversations import (
     is_absent,
     read_message,
 )
-from harness.data.tables import Every, Row, Table, read_files, read_hub
+from harness.data.tables import Every, Table, TableRow, read_files, read_hub
 from harness.errors import InputError
 from harness.spec.prompts import HubPrompts, PromptColumns, PromptSet
 
@@ -87,7 +87,7 @@ def read_prompts(prompt_set: PromptSet, hub_folder: str | None) -> list[Prompt]:
             instruction is missing, empty or no text; a prompt is there twice (see above); or the
             sample is larger than the set.
     """
-    prompts: list[tuple[Prompt, Row]] = []
+    prompts: list[tuple[Prompt, TableRow]] = []
     for table, name in _tables(prompt_set, hub_folder):
         columns = _columns(table, prompt_set.columns)
         found = [(_prompt(row, columns, name), row) for row in _chosen(table, prompt_set)]
@@ -155,7 +155,7 @@ def _hub_table(hub: HubPrompts, folder: Path) -> Table:
     return read_files(path, Every(), "prompts.hub.file")
 
 
-def _chosen(table: Table, prompt_set: PromptSet) -> list[Row]:
+def _chosen(table: Table, prompt_set: PromptSet) -> list[TableRow]:
     sample = prompt_set.sample
     if sample is None:
         return table.rows[: prompt_set.first]
@@ -209,7 +209,7 @@ def _columns(table: Table, asked: PromptColumns) -> dict[str, str]:
     return {name: found[0] for name, found in candidates.items() if found} | named
 
 
-def _prompt(row: Row, columns: dict[str, str], name: str | None) -> Prompt:
+def _prompt(row: TableRow, columns: dict[str, str], name: str | None) -> Prompt:
     def text(which: str) -> str:
         return _text(row, columns[which]) if which in columns else ""
 
@@ -235,7 +235,7 @@ def _prompt(row: Row, columns: dict[str, str], name: str | None) -> Prompt:
     return Prompt(instruction, given, system, name, output, row.fields, history, question)
 
 
-def _text(row: Row, column: str, needed: bool = False) -> str:
+def _text(row: TableRow, column: str, needed: bool = False) -> str:
     value = row.fields.get(column)
     if not is_absent(value) or not needed:
         with contextlib.suppress(ValueError):
@@ -253,7 +253,7 @@ def _as_text(system: str, history: Sequence[tuple[str, str]], question: str) -> 
 
 
 def _last_exchange(
-    row: Row, column: str
+    row: TableRow, column: str
 ) -> tuple[str, tuple[tuple[str, str], ...], str, str | None]:
     """(system text, earlier turns, last user turn, the answer to it)."""
     value = row.fields.get(column)
@@ -288,7 +288,7 @@ def _last_exchange(
     return system, history, texts[last], texts[last + 1] if len(texts) > last + 1 else None
 
 
-def _first_instance(row: Row) -> tuple[str, str | None]:
+def _first_instance(row: TableRow) -> tuple[str, str | None]:
     """(input, answer) of a Self-Instruct record; its test set has one instance each."""
     instances = row.fields[INSTANCES]
     first = instances[0] if isinstance(instances, list) and instances else None
@@ -302,8 +302,8 @@ def _first_instance(row: Row) -> tuple[str, str | None]:
     return given, answer
 
 
-def _check_twice(prompts: list[tuple[Prompt, Row]]) -> None:
-    seen: dict[tuple[str, str], list[tuple[int, Row]]] = {}
+def _check_twice(prompts: list[tuple[Prompt, TableRow]]) -> None:
+    seen: dict[tuple[str, str], list[tuple[int, TableRow]]] = {}
     for number, (prompt, row) in enumerate(prompts):
         for before, other in seen.setdefault(prompt.key, []):
             if _own_id(row) is None or _own_id(row) == _own_id(other):
@@ -316,13 +316,13 @@ def _check_twice(prompts: list[tuple[Prompt, Row]]) -> None:
         seen[prompt.key].append((number, row))
 
 
-def _own_id(row: Row) -> str | None:
+def _own_id(row: TableRow) -> str | None:
     found = (row.fields[name] for name in IDS if row.fields.get(name) is not None)
     return next((str(value) for value in found), None)
 
 
-def _check_systems(prompts: list[tuple[Prompt, Row]]) -> None:
-    seen: dict[tuple[str, str], tuple[Prompt, Row]] = {}
+def _check_systems(prompts: list[tuple[Prompt, TableRow]]) -> None:
+    seen: dict[tuple[str, str], tuple[Prompt, TableRow]] = {}
     for prompt, row in prompts:
         first, at = seen.setdefault(prompt.key, (prompt, row))
         if first.system != prompt.system:

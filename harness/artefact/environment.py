@@ -161,11 +161,11 @@ def build_command(services: str) -> str:
 @functools.cache
 def accelerator() -> str:
     """`cuda` or `cpu`: HARNESS_ACCELERATOR, else what the present image is for, else what is there."""
-    named = os.environ.get("HARNESS_ACCELERATOR", "")
-    if named:
-        if named not in ACCELERATORS:
-            raise InputError(f"HARNESS_ACCELERATOR is {named!r}; it can be cpu or cuda")
-        return named
+    setting = os.environ.get("HARNESS_ACCELERATOR", "")
+    if setting:
+        if setting not in ACCELERATORS:
+            raise InputError(f"HARNESS_ACCELERATOR is {setting!r}; it can be cpu or cuda")
+        return setting
     image = current_image()
     if image is not None and image["image"].endswith(ACCELERATORS):
         return image["image"].rsplit("-", 1)[1]
@@ -198,14 +198,14 @@ def kind_of(environment: dict[str, Any]) -> str:
 @functools.cache
 def installed_packages() -> dict[str, str]:
     """Normalised name -> version of every installed package, from the folder names alone."""
-    found: dict[str, str] = {}
+    packages: dict[str, str] = {}
     for folder in reversed(sys.path):
         if folder and os.path.isdir(folder):
             for entry in os.listdir(folder):
                 if entry.endswith(".dist-info"):
                     name, _, version = entry.removesuffix(".dist-info").partition("-")
-                    found[_normal(name)] = version
-    return found
+                    packages[_normal(name)] = version
+    return packages
 
 
 def _normal(name: str) -> str:

@@ -6,8 +6,10 @@ Events: `progress` (task, done, total, unit, info), `note` (one line for the per
 
 import json
 import sys
+import time
 from typing import Any, TextIO
 
+SHORTEST_PAUSE_S = 0.2
 _stream: TextIO = sys.stdout
 
 
@@ -30,3 +32,20 @@ def progress(task: str, done: int, total: int | None, unit: str, **info: Any) ->
 
 def note(message: str) -> None:
     emit("note", message=message)
+
+
+class Progress:
+    """`done` of `total` `unit`s of a task, told at most five times a second, and at the end."""
+
+    def __init__(self, task: str, total: int, unit: str) -> None:
+        self.task, self.total, self.unit = task, total, unit
+        self._last_shown = -SHORTEST_PAUSE_S
+
+    def is_due(self, done: int) -> bool:
+        """Whether `show` would tell it; for figures that take time to work out."""
+        return time.monotonic() - self._last_shown >= SHORTEST_PAUSE_S or done >= self.total
+
+    def show(self, done: int, **info: Any) -> None:
+        if self.is_due(done):
+            self._last_shown = time.monotonic()
+            progress(self.task, done, self.total, self.unit, **info)

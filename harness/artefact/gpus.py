@@ -105,18 +105,18 @@ def choose(
 
 def _way_out(count: int, usable: int, setting: str) -> str:
     present = _there()
-    whole = [gpu for gpu in present if count == 1 or not gpu.is_part]
+    candidates = [gpu for gpu in present if count == 1 or not gpu.is_part]
     if fault_of_tool():
         return f"{MEND_DRIVER} "
     if not present:
         return (
             "A container has the GPUs that are passed in (compose.cuda.yaml, docker run --gpus). "
         )
-    if len(whole) >= count:
-        ids = [gpu.uuid if gpu.is_part else str(gpu.index) for gpu in whole[:count]]
+    if len(candidates) >= count:
+        ids = [gpu.uuid if gpu.is_part else str(gpu.index) for gpu in candidates[:count]]
         return f"Unset {VISIBLE}, or name {count} that are here ({VISIBLE}={','.join(ids)}). "
     ways = f"Set {setting}: {max(1, usable)}, or run it where there are {count}. "
-    if len(whole) < len(present):
+    if len(candidates) < len(present):
         ways += "`sudo nvidia-smi -mig 0` makes a parted GPU whole. "
     return ways
 
@@ -135,8 +135,8 @@ def what_is_there() -> str:
     setting = os.environ.get(VISIBLE)
     if setting is None:
         return here
-    shown, why = _shown(setting, present)
-    return f"{VISIBLE}={setting} shows {len(shown)}{f' ({why})' if why else ''}; {here}"
+    visible_gpus, why = _shown(setting, present)
+    return f"{VISIBLE}={setting} shows {len(visible_gpus)}{f' ({why})' if why else ''}; {here}"
 
 
 def counted(devices: Sequence[Gpu]) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from harness.artefact import environment
 from harness.errors import DataAbsent, InputError
-from harness.spec.base import DATA_SCHEME, Endpoint, Hub, _Data
+from harness.spec.base import DATA_SCHEME, DataPath, Endpoint, Hub
 
 KEY_FORMAT = 1
 Part = TypeVar("Part", bound=BaseModel)
@@ -65,7 +65,7 @@ class Files:
                 content = None
             self._cache = content if isinstance(content, dict) else {}
 
-    def locate(self, data: _Data) -> Path:
+    def locate(self, data: DataPath) -> Path:
         """The file or folder itself.
 
         Raises:
@@ -94,7 +94,7 @@ class Files:
             )
         return _readable(path)
 
-    def digest(self, data: _Data) -> str:
+    def digest(self, data: DataPath) -> str:
         """sha256 of a file's bytes; of a folder, over its files' relative names and digests.
 
         Raises:
@@ -136,7 +136,7 @@ class Files:
             self._dirty = True
         return self._cache[name]
 
-    def stamps(self, data: _Data) -> dict[str, tuple[int, ...]]:
+    def stamps(self, data: DataPath) -> dict[str, tuple[int, ...]]:
         """What changes about each file of `data` whenever it is written, put back or replaced."""
         path = self.locate(data)
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
@@ -167,7 +167,7 @@ def key_view(value: Any, files: Files) -> Any:
     """A spec model as it enters a key: defaults filled in, a prompt file's text, a file's digest."""
     if isinstance(value, SCALARS):
         return value
-    if isinstance(value, _Data):
+    if isinstance(value, DataPath):
         return {"sha256": files.digest(value)}
     if isinstance(value, BaseModel):
         return {name: key_view(getattr(value, name), files) for name in _in_key(type(value))}
@@ -185,9 +185,9 @@ def _in_key(model: type[BaseModel]) -> list[str]:
     return [n for n, extra in extras.items() if not (isinstance(extra, dict) and "key" in extra)]
 
 
-def iter_data(value: Any) -> Iterator[_Data]:
+def iter_data(value: Any) -> Iterator[DataPath]:
     """Every given file or folder that a model names."""
-    yield from _parts(value, _Data)
+    yield from _parts(value, DataPath)
 
 
 def open_hubs(value: Any) -> list[str]:

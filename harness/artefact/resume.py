@@ -9,7 +9,7 @@ def whole_lines(path: Path) -> list[str]:
     if not path.exists():
         return []
     text = path.read_text(encoding="ascii")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole, encoding="ascii")
-    return whole.splitlines()
+    complete = text[: text.rfind("\n") + 1]
+    if complete != text:
+        path.write_text(complete, encoding="ascii")
+    return complete.splitlines()

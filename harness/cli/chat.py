@@ -35,7 +35,7 @@ def chat(
     environment; --executor says whose model. In a container: docker compose run --rm -it --entrypoint
     "python -m harness chat" eval ROW
     """
-    from harness.common import variables
+    from harness.common import env_variables
     from harness.run.chat import Wishes
     from harness.run.chat import chat as talk
     from harness.run.executors.local import LocalExecutor
@@ -45,5 +45,5 @@ def chat(
     plan = planner.plan_model(row_named(name, scale))
     wishes |= {option: typed(wishes[option]) for option in ("once", "system") if wishes[option]}
     runner = Runner(planner.store, planner.files, LocalExecutor(), make_console())
-    with variables.restored(variables.given("answer")):
+    with env_variables.restored(env_variables.given("answer")):
         talk(runner, plan, Wishes(**wishes))

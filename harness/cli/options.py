@@ -1,6 +1,8 @@
 """Options that commands share."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,24 +19,18 @@ VOLUME = click.option(
 )
 
 
-DATA = click.option(
-    "--inputs",
-    "--data",
-    "inputs",
-    envvar="HARNESS_INPUTS",
-    type=click.Path(path_type=Path),
-    help="Folder of given data, `data:` in specs [default: inputs, if there]. "
-    "Also: HARNESS_INPUTS.",
-)
+def _inputs(*names: str) -> Callable[[Any], Any]:
+    return click.option(
+        *names,
+        "inputs",
+        envvar="HARNESS_INPUTS",
+        type=click.Path(path_type=Path),
+        help="Folder of given data, `data:` in specs [default: inputs, if there]. "
+        "Also: HARNESS_INPUTS.",
+    )
 
 
-INPUTS = click.option(
-    "--inputs",
-    envvar="HARNESS_INPUTS",
-    type=click.Path(path_type=Path),
-    help="Folder of given data, `data:` in specs [default: inputs, if there]. "
-    "Also: HARNESS_INPUTS.",
-)
+DATA, INPUTS = _inputs("--inputs", "--data"), _inputs("--inputs")
 
 
 EXECUTOR = click.option(

@@ -43,7 +43,7 @@ def _readings(rows: "list[LoadedRow]", inputs: Path | None) -> list[str]:
     from harness.common.progress import plain
     from harness.row.row import Row
     from harness.run import ready
-    from harness.run.given import of_row
+    from harness.run.training_data import of_row
 
     files = Files(inputs_folder(inputs) if inputs is not None else None, None)
     faults: dict[str, str] = {}

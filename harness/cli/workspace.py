@@ -162,7 +162,7 @@ def plan_rows(rows: "list[LoadedRow]", planner: "Planner") -> "list[RowPlan]":
         try:
             plans.append(planner.plan(loaded))
         except HarnessError as e:
-            if isinstance(e, DataAbsent) and not loaded.named:
+            if isinstance(e, DataAbsent) and not loaded.is_named:
                 for name in _absent(loaded, planner):
                     absent.setdefault(name, []).append(loaded.row.row)
                 continue

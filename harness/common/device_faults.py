@@ -59,7 +59,7 @@ class Room(NamedTuple):
 
     total: int
     free: int
-    others: int
+    used_by_others: int
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
@@ -113,8 +113,8 @@ def as_out_of_memory(error: BaseException, what: str = "") -> OutOfMemory | None
     room = gpu_room()
     size = f" ({_gib(room.total)})" if room is not None else ""
     message = f"the GPU's memory{size} ran out{during}"
-    if room is not None and room.others > BESIDE_TORCH:
-        message += f": {_gib(room.others)} are in use by others (nvidia-smi lists them)"
+    if room is not None and room.used_by_others > BESIDE_TORCH:
+        message += f": {_gib(room.used_by_others)} are in use by others (nvidia-smi lists them)"
     return OutOfMemory(message, "", False)
 
 
@@ -210,20 +210,20 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _is_memory(error: BaseException) -> bool:
     torchs_own = type(error).__name__ == "OutOfMemoryError"
-    said = _is_of_libraries(error) and ALLOCATION.search(str(error))
-    return torchs_own or _is_cpus(error) or bool(said)
+    failed = _is_of_libraries(error) and ALLOCATION.search(str(error))
+    return torchs_own or _is_cpus(error) or bool(failed)
 
 
 def _is_cpus(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    said = _is_of_libraries(error) and CPU_ALLOCATION.search(str(error))
-    return isinstance(error, MemoryError) or bool(said)
+    failed = _is_of_libraries(error) and CPU_ALLOCATION.search(str(error))
+    return isinstance(error, MemoryError) or bool(failed)
 
 
 def _is_accelerators(error: BaseException) -> bool:
-    named = type(error).__name__ in ("AcceleratorError", "DistBackendError")
-    return named or (_is_of_libraries(error) and bool(ACCELERATOR.search(str(error))))
+    is_by_type = type(error).__name__ in ("AcceleratorError", "DistBackendError")
+    return is_by_type or (_is_of_libraries(error) and bool(ACCELERATOR.search(str(error))))
 
 
 def _is_of_libraries(error: BaseException) -> bool:

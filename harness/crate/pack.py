@@ -22,7 +22,7 @@ from harness.crate.readme import readme_of
 from harness.errors import InputError
 from harness.run.plan import RowPlan, StagePlan, dump, unique
 from harness.run.replay import NEEDED
-from harness.spec.base import DATA_SCHEME, _Data
+from harness.spec.base import DATA_SCHEME, DataPath
 from harness.spec.source import Fault, Node, load_tree
 
 EARLIEST = (1980, 1, 1, 0, 0, 0)
@@ -169,12 +169,12 @@ def _dumped(crate: Crate, planned: StagePlan, stages: Sequence[StagePlan]) -> di
     }
 
 
-def _placer(crate: Crate) -> Callable[[_Data], str]:
+def _placer(crate: Crate) -> Callable[[DataPath], str]:
     """Copies each given file into the crate, once, and says where it stands there."""
 
     written = _written_paths(crate.plan.spec)
 
-    def place(data: _Data) -> str:
+    def place(data: DataPath) -> str:
         path = crate.files.locate(data)
         if path not in crate.given_files:
             name = f"given/{len(crate.given_files) + 1:02d}/{path.name}"

@@ -24,7 +24,7 @@ from harness.judge.kinds.union import Judge
 from harness.row.row import Row
 from harness.run.plan import RowPlan, StagePlan
 from harness.run.replay import ON_MACHINE
-from harness.spec.base import Data, _Data
+from harness.spec.base import Data, DataPath
 from harness.spec.model_source import ModelSource
 from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
@@ -69,7 +69,7 @@ class CrateFiles(Files):
         super().__init__(None, None)
         self.folder = folder
 
-    def locate(self, data: _Data) -> Path:
+    def locate(self, data: DataPath) -> Path:
         path = self.folder / data.path
         if not path.resolve().is_relative_to(self.folder.resolve()):
             raise InputError(f"{data.path} leads out of the crate")
@@ -285,7 +285,7 @@ class _Recorded(Files):
         super().__init__(None, None)
         self._files, self._left_out = files, left_out
 
-    def digest(self, data: _Data) -> str:
+    def digest(self, data: DataPath) -> str:
         path = self._files.locate(data)
         if any(name.startswith(f"{data.path}/") for name in self._left_out):
             return "left out"

@@ -83,7 +83,7 @@ def read_mark(name: str, value: Any, may_be_class: bool = False) -> bool | None:
     if not isinstance(value, str | int | float):
         return None
     text = str(value).strip().lower()
-    said = _SAID.get(text)
-    if said is None or MARKS[name] is None or (may_be_class and text not in ("true", "false")):
+    meaning = _SAID.get(text)
+    if meaning is None or MARKS[name] is None or (may_be_class and text not in ("true", "false")):
         return None
-    return said is MARKS[name]
+    return meaning is MARKS[name]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.common.texts import read_text
+from harness.common.text_files import read_text
 from harness.data.conversations import as_text, is_absent
 from harness.errors import InputError
 
@@ -54,7 +54,7 @@ def read_records(path: Path) -> list[Record]:
     except OSError as e:
         raise InputError(f"{path} cannot be read as UTF-8 text: {e}") from None
     try:
-        found = _list_items(text) if text.lstrip().startswith("[") else _lines(text)
+        items = _list_items(text) if text.lstrip().startswith("[") else _lines(text)
     except json.JSONDecodeError as e:
         raise InputError(
             f"{path}:{e.lineno}: not valid JSON: {e.msg} (column {e.colno})",
@@ -62,7 +62,7 @@ def read_records(path: Path) -> list[Record]:
         ) from None
     records = []
     may_hold_half = _SURROGATE.search(text) is not None
-    for line, value in found:
+    for line, value in items:
         if not isinstance(value, dict):
             raise InputError(f"{path}:{line}: an object is wanted, not {shown(value)}")
         if may_hold_half and not _is_unicode(value):
@@ -101,17 +101,17 @@ def shown(value: Any) -> str:
 
 
 def _lines(text: str) -> list[tuple[int, Any]]:
-    found = []
+    items = []
     for number, line in enumerate(text.split("\n"), 1):
         line = line.removeprefix(MARK)
         if line.strip():
             try:
-                found.append((number, json.loads(line)))
+                items.append((number, json.loads(line)))
             except json.JSONDecodeError as e:
                 raise json.JSONDecodeError(e.msg, text, _offset(text, number) + e.pos) from None
             except (ValueError, RecursionError) as e:
                 raise json.JSONDecodeError(_limit(e), text, _offset(text, number)) from None
-    return found
+    return items
 
 
 def _limit(error: Exception) -> str:
@@ -134,7 +134,7 @@ def _offset(text: str, line: int) -> int:
 def _list_items(text: str) -> list[tuple[int, Any]]:
     """Each item of the list with its line, which json.loads would lose."""
     decoder = json.JSONDecoder()
-    found: list[tuple[int, Any]] = []
+    items: list[tuple[int, Any]] = []
     line, counted = 1, 0
     at = _skip_space(text, text.index("[") + 1)
     if not text.startswith("]", at):
@@ -146,7 +146,7 @@ def _list_items(text: str) -> list[tuple[int, Any]]:
                 raise
             except (ValueError, RecursionError) as e:
                 raise json.JSONDecodeError(_limit(e), text, at) from None
-            found.append((line, value))
+            items.append((line, value))
             at = _skip_space(text, at)
             if not text.startswith(",", at):
                 break
@@ -156,7 +156,7 @@ def _list_items(text: str) -> list[tuple[int, Any]]:
     after = _skip_space(text, at + 1)
     if after < len(text):
         raise json.JSONDecodeError("text after the list's end", text, after)
-    return found
+    return items
 
 
 def _skip_space(text: str, at: int) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.common.device_faults import pass_on
-from harness.common.texts import ENCODING
+from harness.common.text_files import ENCODING
 from harness.data.records import read_records
 from harness.errors import InputError
 from harness.spec.hub import HubData
@@ -26,7 +26,7 @@ FILE, HUB = "gen.file", "gen.hub"
 """What `import` calls these in a spec; other stages say how theirs are called."""
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     fields: dict[str, Any]
     at: dict[str, Any]
     """Where it stands, for a row of dropped.jsonl: `line` (from 1) in JSON, `row` (from 0) in what
@@ -40,56 +40,56 @@ class Table:
     name: str
     """What was read, for messages."""
     columns: list[str]
-    rows: list[Row]
+    rows: list[TableRow]
     used: dict[str, Any]
     """What was read, for the manifest; no machine's paths."""
 
 
 class Every(Container[str]):
-    """For `wanted`: all columns."""
+    """For `needed`: all columns."""
 
     def __contains__(self, name: object) -> bool:
         return True
 
 
-def read_files(path: Path, wanted: Container[str], told: str = FILE) -> Table:
+def read_files(path: Path, needed: Container[str], field: str = FILE) -> Table:
     """A file, or every file of a folder in the order of their names.
 
     Hidden files, README and LICENSE are left out; of an artefact's folder only its data.jsonl is
     read. What a file holds is told by its content, but for CSV, which is told by its name. Of a
-    Parquet file's columns only the `wanted` ones are in the rows. `told`: what the spec calls the
+    Parquet file's columns only the `needed` ones are in the rows. `field`: what the spec calls the
     path, for messages.
 
     Raises:
         InputError: a file is neither JSON, CSV nor Parquet, is broken, or there is none.
     """
-    files = _files_of(path, told)
-    rows: list[Row] = []
+    files = _files_of(path, field)
+    rows: list[TableRow] = []
     columns: dict[str, None] = {}
     """In the order in which they are met."""
     formats = set()
     for file in files:
         at = {"file": file.relative_to(path).as_posix()} if len(files) > 1 else {}
-        if _is_parquet(file, told):
-            kind, (names, found) = "parquet", _parquet_rows(file, at, wanted)
+        if _is_parquet(file, field):
+            kind, (names, file_rows) = "parquet", _parquet_rows(file, at, needed)
         elif file.suffix.lower() in SEPARATORS:
-            kind, (names, found) = "csv", _csv_rows(file, at)
+            kind, (names, file_rows) = "csv", _csv_rows(file, at)
         else:
-            kind, (names, found) = "json", _json_rows(file, at)
+            kind, (names, file_rows) = "json", _json_rows(file, at)
         columns |= dict.fromkeys(names)
-        rows += found
+        rows += file_rows
         formats.add(kind)
     used = {"file": path.name, "format": " and ".join(sorted(formats)), "files": len(files)}
     return Table(str(path), list(columns), rows, used)
 
 
 def read_hub(
-    folder: Path, hub: HubData, work: Path, wanted: Container[str], told: str = HUB
+    folder: Path, hub: HubData, work: Path, needed: Container[str], field: str = HUB
 ) -> Table:
     """One split of a downloaded data set. No code of the data set's own is run.
 
-    Only the `wanted` columns are in the rows. `work` is where the library may write what it makes
-    of the files; it is removed again. `told`: what the spec calls `hub`, for messages.
+    Only the `needed` columns are in the rows. `work` is where the library may write what it makes
+    of the files; it is removed again. `field`: what the spec calls `hub`, for messages.
 
     Raises:
         InputError: there is no such config or split, or the files cannot be read.
@@ -104,18 +104,18 @@ def read_hub(
     configs: list[str] = []
     try:
         configs = datasets.get_dataset_config_names(str(folder))
-        _check_config(name, hub.config, configs, told)
+        _check_config(name, hub.config, configs, field)
         splits = datasets.load_dataset(str(folder), name=hub.config, cache_dir=str(cache))
         if hub.split not in splits:
             of = f" of config {hub.config}" if hub.config else ""
             raise InputError(
                 f"{name} has no split {hub.split!r}{of}; it has: {', '.join(splits)}",
-                f"Name one of them in {told}.split.",
+                f"Name one of them in {field}.split.",
             )
         data = splits[hub.split]
         columns, count = data.column_names, len(data)
         values: dict[str, list[Any]] = {}
-        for column in (c for c in columns if c in wanted):
+        for column in (c for c in columns if c in needed):
             with _naming(column, name):
                 values[column] = data[column][:]
     except (DatasetsError, FileNotFoundError, ValueError) as e:
@@ -126,7 +126,7 @@ def read_hub(
         is_open = hub.config is None and len(configs) > 1
         raise InputError(
             f"{name} cannot be read: {_first_line(cause)}",
-            f"Name one of its configs in {told}.config: {', '.join(configs)}." if is_open else "",
+            f"Name one of its configs in {field}.config: {', '.join(configs)}." if is_open else "",
         ) from None
     finally:
         shutil.rmtree(cache, ignore_errors=True)
@@ -134,44 +134,44 @@ def read_hub(
     return Table(name, columns, rows, {"hub": hub.model_dump()})
 
 
-def _files_of(path: Path, told: str) -> list[Path]:
+def _files_of(path: Path, field: str) -> list[Path]:
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise InputError(f"{path} is neither a regular file nor a folder", f"Correct {told}.")
+        raise InputError(f"{path} is neither a regular file nor a folder", f"Correct {field}.")
     if not path.is_dir():
         return [path]
     if (path / "manifest.json").is_file() and (path / DATA).is_file():
         return [path / DATA]
     inside = (p.relative_to(path) for p in path.rglob("*") if p.is_file())
-    wanted = [
+    data_files = [
         p
         for p in inside
         if not any(part.startswith(".") for part in p.parts)
         and not p.name.lower().startswith(IGNORED)
     ]
-    if not wanted:
-        raise InputError(f"the folder {path} holds no data files", f"Correct {told}.")
-    return [path / p for p in sorted(wanted, key=lambda p: p.as_posix())]
+    if not data_files:
+        raise InputError(f"the folder {path} holds no data files", f"Correct {field}.")
+    return [path / p for p in sorted(data_files, key=lambda p: p.as_posix())]
 
 
-def _is_parquet(file: Path, told: str) -> bool:
+def _is_parquet(file: Path, field: str) -> bool:
     try:
         with file.open("rb") as opened:
             return opened.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
     except OSError as e:
-        raise InputError(f"{file} cannot be read: {e.strerror}", f"Correct {told}.") from None
+        raise InputError(f"{file} cannot be read: {e.strerror}", f"Correct {field}.") from None
 
 
-def _json_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[Row]]:
+def _json_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[TableRow]]:
     rows = [
-        Row(record.fields, {**at, "line": record.line}, f"{file}:{record.line}")
+        TableRow(record.fields, {**at, "line": record.line}, f"{file}:{record.line}")
         for record in read_records(file)
     ]
     return _columns(row.fields for row in rows), rows
 
 
-def _csv_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[Row]]:
+def _csv_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[TableRow]]:
     """The first line names the columns; every cell is a text."""
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     limit = csv.field_size_limit(LONGEST_CELL)
     try:
         with file.open(encoding=ENCODING, newline="") as opened:
@@ -185,7 +185,7 @@ def _csv_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[Row]]:
                     raise csv.Error(f"{len(cells)} cells below {len(columns)} columns")
                 if cells:
                     fields = dict(zip(columns, cells, strict=True))
-                    rows.append(Row(fields, {**at, "line": line}, f"{file}:{line}"))
+                    rows.append(TableRow(fields, {**at, "line": line}, f"{file}:{line}"))
                 line = table.line_num + 1
     except (UnicodeDecodeError, csv.Error) as e:
         at_line = f":{table.line_num}" if isinstance(e, csv.Error) else ""
@@ -200,21 +200,21 @@ def _csv_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[Row]]:
 
 
 def _parquet_rows(
-    file: Path, at: dict[str, Any], wanted: Container[str]
-) -> tuple[list[str], list[Row]]:
+    file: Path, at: dict[str, Any], needed: Container[str]
+) -> tuple[list[str], list[TableRow]]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(file) as opened:
             columns = opened.schema_arrow.names
-            table = opened.read([c for c in columns if c in wanted])
-        found = {name: table[name] for name in columns if name in wanted}
+            table = opened.read([c for c in columns if c in needed])
+        cells_of = {name: table[name] for name in columns if name in needed}
     except (pyarrow.ArrowException, OSError, ValueError, KeyError) as e:
         pass_on(e)
         raise InputError(f"{file} is no Parquet file that can be read: {_first_line(e)}") from None
     values: dict[str, list[Any]] = {}
-    for column, cells in found.items():
+    for column, cells in cells_of.items():
         with _naming(column, str(file)):
             values[column] = cells.to_pylist()
     return columns, list(_column_rows(values, table.num_rows, at, str(file)))
@@ -234,26 +234,26 @@ def _naming(column: str, file: str) -> Iterator[None]:
 
 def _column_rows(
     values: dict[str, list[Any]], count: int, at: dict[str, Any], name: str
-) -> Iterator[Row]:
+) -> Iterator[TableRow]:
     for number in range(count):
         fields = {column: cells[number] for column, cells in values.items()}
-        yield Row(fields, {**at, "row": number}, f"{name}, row {number}")
+        yield TableRow(fields, {**at, "row": number}, f"{name}, row {number}")
 
 
 def _columns(rows: Iterable[dict[str, Any]]) -> list[str]:
     """Every column that a row has, in the order in which they are met."""
-    found: dict[str, None] = {}
+    columns: dict[str, None] = {}
     for fields in rows:
-        if not fields.keys() <= found.keys():
-            found |= dict.fromkeys(fields)
-    return list(found)
+        if not fields.keys() <= columns.keys():
+            columns |= dict.fromkeys(fields)
+    return list(columns)
 
 
-def _check_config(name: str, config: str | None, configs: list[str], told: str) -> None:
+def _check_config(name: str, config: str | None, configs: list[str], field: str) -> None:
     if config is not None and config not in configs:
         raise InputError(
             f"{name} has no config {config!r}; it has: {', '.join(configs)}",
-            f"Name one of them in {told}.config, or leave it out where there is only one.",
+            f"Name one of them in {field}.config, or leave it out where there is only one.",
         )
 
 

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.artefact.call import StageCall
+from harness.artefact.events import Progress
 from harness.data.dataset import DatasetExample
 from harness.errors import InputError
-from harness.llm.client import Client
-from harness.llm.progress import Progress
+from harness.llm.client import Client, open_client
 from harness.llm.reply import Reply
-from harness.llm.stage_calls import open_client
 from harness.spec.base import Data, Endpoint
 
 SHOWN = 200

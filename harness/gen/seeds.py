@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.common.texts import read_text
+from harness.common.text_files import read_text
 from harness.data.dataset import DatasetExample, Lineage
 from harness.errors import InputError
 from harness.gen.recipes.alpaca import AlpacaGen

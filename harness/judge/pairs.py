@@ -97,7 +97,7 @@ def check_baselines(path: Path, prompts: Sequence[Prompt]) -> None:
 
 
 @dataclass(frozen=True)
-class Output:
+class MatchedOutput:
     """A model's output for a prompt, where nothing stands beside it."""
 
     output: str
@@ -105,7 +105,7 @@ class Output:
     cut: bool
 
 
-def read_outputs(call: StageCall, prompts: Sequence[Prompt]) -> list[Output]:
+def read_outputs(call: StageCall, prompts: Sequence[Prompt]) -> list[MatchedOutput]:
     """The model's output for each prompt, in their order, matched by instruction and input.
 
     Raises:
@@ -125,7 +125,7 @@ def read_outputs(call: StageCall, prompts: Sequence[Prompt]) -> list[Output]:
             "letter by letter",
         )
     return [
-        Output(
+        MatchedOutput(
             text_field(path, found[prompt.key], "output"),
             str(found[prompt.key].fields.get("generator") or "model"),
             found[prompt.key].fields.get("finish_reason") == "length",

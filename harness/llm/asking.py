@@ -61,12 +61,12 @@ class ServedModels:
         if len(self.counts) < 2:
             return []
         counts = dict(sorted(self.counts.items()))
-        told = ", ".join(f"{model} ({count} replies)" for model, count in counts.items())
+        models = ", ".join(f"{model} ({count} replies)" for model, count in counts.items())
         return [
             {
                 "kind": "model_changed",
                 "severity": "warning",
-                "message": f"the server answered as more than one model: {told}",
+                "message": f"the server answered as more than one model: {models}",
                 "evidence": counts,
             }
         ]
@@ -75,7 +75,7 @@ class ServedModels:
 async def ask_until_read(
     client: Client,
     bodies: Sequence[Mapping[str, Any]],
-    read: Callable[[Reply], T | None],
+    parse: Callable[[Reply], T | None],
     asks: int,
     on_done: OnDone | None = None,
     kind: Kind = "chat",
@@ -83,7 +83,7 @@ async def ask_until_read(
 ) -> list[Reply]:
     """The replies to `bodies`, in their order: each one's first that can be read, or else its last.
 
-    A body whose reply `read` makes None of is asked again, the same to the letter, up to `asks` times
+    A body whose reply `parse` makes None of is asked again, the same to the letter, up to `asks` times
     in all; not where the server declined the prompt, which it would do again. Replies keep their
     `raw`. `on_done(index, reply)` is told of each body once: when nothing more is asked about it.
 
@@ -100,7 +100,7 @@ async def ask_until_read(
             replies[index] = reply
             if served is not None:
                 served.note(reply)
-            if not is_last and not reply.is_declined and read(reply) is None:
+            if not is_last and not reply.is_declined and parse(reply) is None:
                 unread.append(index)
             elif on_done is not None:
                 on_done(index, reply)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import IO, Any
 
 from harness.artefact import events
+from harness.artefact.events import Progress
 from harness.errors import HarnessError, InputError
 from harness.llm.batch_api import Absent, BatchApi, Unlisted
 from harness.llm.budget import Amount
@@ -28,7 +29,6 @@ from harness.llm.faults import (
     with_retries,
 )
 from harness.llm.ledger import Ledger, request_id
-from harness.llm.progress import Progress
 from harness.llm.reply import BrokenReply, check_response
 from harness.llm.secrets import redact
 from harness.llm.totals import UNUSABLE, unusable_attempts

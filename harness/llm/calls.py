@@ -1,5 +1,7 @@
-"""A call, and what live and batch calls share: the open endpoint and how a call is recorded."""
+"""A call, and what live and batch calls share: the open endpoint, how a call is recorded, and how a
+prompt's template is filled."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -99,3 +101,14 @@ def server_of(endpoint: Endpoint) -> str:
         # Its port is another one each time.
         return "simulated:" + digest_of(endpoint.simulated.model_dump(mode="json"))
     return endpoint.base_url or OPENAI_URL
+
+
+def fill(template: str, parts: Mapping[str, str]) -> str:
+    """The template with each {name} of `parts` replaced, in one pass.
+
+    Other braces, in the template and in the parts, stay as they are. A newline at the template's
+    very end does not count: editors put it there.
+    """
+    names = "|".join(re.escape(name) for name in parts)
+    text = template.removesuffix("\n")
+    return re.sub(r"\{(" + names + r")\}", lambda match: parts[match[1]], text)

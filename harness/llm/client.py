@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from harness.artefact import events
+from harness.artefact.call import TRANSCRIPT, StageCall
 from harness.errors import HarnessError, InputError
 from harness.llm.batch import BatchCalls
 from harness.llm.budget import BudgetGuard
@@ -22,7 +24,7 @@ from harness.llm.replay import miss
 from harness.llm.reply import Kind, Reply, reply_from
 from harness.llm.secrets import read_key
 from harness.llm.transcript import Transcript, digest_of
-from harness.spec.base import Endpoint
+from harness.spec.base import Data, Endpoint
 
 OnDone = Callable[[int, Reply], None]
 
@@ -309,3 +311,23 @@ async def _run_all(workers: list[Coroutine[Any, Any, None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def open_client(call: StageCall, endpoint: Endpoint, recording: Data | None) -> Client:
+    """The client for a stage's calls, an async context manager; its transcript is the artefact's.
+
+    `recording`: recorded calls that the spec names in place of the model. A request that they lack then
+    fails, and nothing is asked. So it is where the whole stage is replayed.
+
+    Raises:
+        InputError: the recorded file cannot be read, or is not a transcript.
+    """
+    path = call.folder / TRANSCRIPT
+    if recording is None or call.replay:
+        return Client(endpoint, path, call.budget, price=call.price, replay=call.replay)
+    # It is read where the spec says that it is, which errors then name; the copy is the artefact's.
+    client = Client(endpoint, Path(recording.path), call.budget, price=call.price, replay=True)
+    part = path.with_name(path.name + ".part")
+    shutil.copyfile(client.transcript.path, part)
+    part.replace(path)
+    return client

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.artefact.keys import Files
 from harness.errors import InputError
-from harness.spec.base import Data, _TextFile
+from harness.spec.base import Data, FileText
 from harness.spec.prompts import PromptSet
 
 CHARACTERS_PER_TOKEN = 4
@@ -66,7 +66,7 @@ def estimate_calls(calls: int, prompt: int, completion: int, examples: int = 0) 
     return Estimate(calls, calls * prompt, calls * completion, examples)
 
 
-def count_tokens(template: _TextFile) -> int:
+def count_tokens(template: FileText) -> int:
     return len(template.text) // CHARACTERS_PER_TOKEN
 
 

@@ -70,17 +70,17 @@ def load(path: Path | None = None) -> Prices:
         InputError: a file that was named is not there, or is no table of prices.
     """
     set_to = os.environ.get("HARNESS_PRICES")
-    named = path or (Path(set_to) if set_to else None)
-    path = named or FILE
+    chosen = path or (Path(set_to) if set_to else None)
+    path = chosen or FILE
     if not os.path.exists(path):
-        if named is None:
+        if chosen is None:
             return Prices("", {})
         raise InputError(f"the table of prices {path} is not there")
     faults: list[Fault] = []
     tree = parse(path, faults)
     if tree is None or faults:
-        said = "; ".join(map(str, faults))
-        raise InputError(f"the table of prices {path} cannot be read: {said}", WANTED)
+        reasons = "; ".join(map(str, faults))
+        raise InputError(f"the table of prices {path} cannot be read: {reasons}", WANTED)
     try:
         table = _Table.model_validate(tree.plain())
     except ValidationError as e:

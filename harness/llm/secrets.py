@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from harness.common.texts import read_text
-from harness.common.variables import of_key
+from harness.common.env_variables import of_key
+from harness.common.text_files import read_text
 from harness.errors import REDACTED, InputError
 
 SHORTEST_REDACTED = 12

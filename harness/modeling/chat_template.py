@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from harness.modeling.pieces import Piece, pieces
+from harness.modeling.template_pieces import Piece, pieces
 from harness.modeling.tokenizer_template import TokenizerTemplate
 from harness.spec.template import DATE, Template
 
@@ -70,8 +70,8 @@ def chat_template_of(tokenizer: "PreTrainedTokenizerBase", template: Template) -
     if template.separator is None:
         lines += ["{{- raise_exception('this template has no earlier turns') -}}"]
     else:
-        whole = text(pieces(template, _USER, history=[(_USER, _ANSWER)]))
-        lines += [_written(whole[len(answered) :])]
+        conversation = text(pieces(template, _USER, history=[(_USER, _ANSWER)]))
+        lines += [_written(conversation[len(answered) :])]
     return "\n".join([*lines, "{%- endif -%}", "{%- endfor -%}", ""])
 
 

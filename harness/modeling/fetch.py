@@ -68,11 +68,11 @@ def run(call: StageCall) -> StageResult:
 
 def _has_data(snapshot: Path) -> bool:
     """Whether there is a data file beside what the hub's client keeps for itself in .cache."""
-    found = (p.relative_to(snapshot) for pattern in DATA_FILES for p in snapshot.rglob(pattern))
-    return any(not p.parts[0].startswith(".") for p in found)
+    paths = (p.relative_to(snapshot) for pattern in DATA_FILES for p in snapshot.rglob(pattern))
+    return any(not p.parts[0].startswith(".") for p in paths)
 
 
-def _download(call: StageCall, hub: HubModel | HubData, wanted: Wanted) -> None:
+def _download(call: StageCall, hub: HubModel | HubData, snapshot: Wanted) -> None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -88,26 +88,26 @@ def _download(call: StageCall, hub: HubModel | HubData, wanted: Wanted) -> None:
     try:
         snapshot_download(
             hub.id,
-            repo_type=wanted.repo_type,
+            repo_type=snapshot.repo_type,
             revision=hub.revision,
             local_dir=call.folder / SNAPSHOT,
-            allow_patterns=wanted.patterns,
+            allow_patterns=snapshot.patterns,
             token=token,
         )
     except GatedRepoError:
         raise InputError(
             f"the hub does not let this token read {hub.id}",
-            f"Accept the {wanted.kind}'s terms on its page, and give a token in HF_TOKEN.",
+            f"Accept the {snapshot.kind}'s terms on its page, and give a token in HF_TOKEN.",
         ) from None
     except RevisionNotFoundError:
         raise InputError(
             f"{hub.id} has no revision {hub.revision} on the hub",
-            f"Correct {wanted.field}.revision: the full hash of a commit of this {wanted.kind}.",
+            f"Correct {snapshot.field}.revision: the full hash of a commit of this {snapshot.kind}.",
         ) from None
     except RepositoryNotFoundError:
         raise InputError(
-            f"there is no {wanted.kind} {hub.id} on the hub, or it is private",
-            f"Check {wanted.field}.id; for a private {wanted.kind} give a token in HF_TOKEN.",
+            f"there is no {snapshot.kind} {hub.id} on the hub, or it is private",
+            f"Check {snapshot.field}.id; for a private {snapshot.kind} give a token in HF_TOKEN.",
         ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as e:
         if isinstance(e, OSError) and e.errno is not None:
@@ -115,5 +115,5 @@ def _download(call: StageCall, hub: HubModel | HubData, wanted: Wanted) -> None:
         raise HarnessError(
             f"{hub.id} could not be downloaded from the hub: {e}",
             "Run the same command again when the network is there; or name a local copy with "
-            f"{wanted.instead}.",
+            f"{snapshot.instead}.",
         ) from None

@@ -5,7 +5,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.common.texts import read_text
+from harness.common.text_files import read_text
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 BASE_CHAT_TEMPLATE = "base_chat_template.jinja"
@@ -108,7 +108,7 @@ def _try_sampling(fields: dict[str, Any]) -> None:
 
 
 def _are_ids(value: Any) -> bool:
-    return all(type(one) is int for one in (value if isinstance(value, list) else [value]))
+    return all(type(token) is int for token in (value if isinstance(value, list) else [value]))
 
 
 def token_set(value: int | list[int] | None) -> set[int]:

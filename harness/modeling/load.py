@@ -379,29 +379,29 @@ def _random_model(source: RandomModel, tokenizer: "PreTrainedTokenizerBase") -> 
         raise InputError(f"model.random.config makes no causal language model: {_brief(e)}") from e
 
 
-def _config(given: dict[str, Any], tokenizer: "PreTrainedTokenizerBase") -> "PretrainedConfig":
+def _config(settings: dict[str, Any], tokenizer: "PreTrainedTokenizerBase") -> "PretrainedConfig":
     """The configuration, with the vocabulary's size and the special tokens of this tokenizer."""
     from transformers import CONFIG_MAPPING, AutoConfig
 
-    kind = given.get("model_type")
+    kind = settings.get("model_type")
     if kind not in CONFIG_MAPPING:
         near = difflib.get_close_matches(str(kind), list(CONFIG_MAPPING.keys()), n=1)
         raise InputError(
             f"model.random.config: model_type is {kind!r}, which transformers does not know",
             f"Did you mean {near[0]}?" if near else "For example model_type: qwen2.",
         )
-    known = AutoConfig.for_model(kind)
+    defaults = AutoConfig.for_model(kind)
     # transformers takes any key in silence: with one misspelt, a tiny model would be a huge one.
-    for key in given:
-        if not hasattr(known, key) and key not in _OLDER_NAMES:
-            near = difflib.get_close_matches(key, list(known.to_dict()), n=1)
+    for key in settings:
+        if not hasattr(defaults, key) and key not in _OLDER_NAMES:
+            near = difflib.get_close_matches(key, list(defaults.to_dict()), n=1)
             raise InputError(
                 f"model.random.config: {kind} has no setting {key!r}",
                 f"Did you mean {near[0]}?" if near else "",
             )
     fitted = {
         "vocab_size": len(tokenizer),
-        **given,
+        **settings,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
@@ -448,15 +448,15 @@ def _with_adapter(model: "PreTrainedModel", folder: Path, merge: bool = True) ->
         weights = load_file(folder / ADAPTER_WEIGHTS, device=str(model.device))
         with quiet_peft():
             adapted = PeftModel(model, config)
-        found: Any = set_peft_model_state_dict(adapted, weights)
+        loaded: Any = set_peft_model_state_dict(adapted, weights)
     except Exception as e:
         pass_on(e)
         raise InputError(
             f"the adapter in {folder} does not fit the base model: {_brief(e)}", _ADAPTER_HINT
         ) from e
     prefix = adapted.base_model.prefix
-    wrong = [f"it lacks {name}" for name in sorted(found.missing_keys) if prefix in name]
-    wrong += [f"it holds {name}" for name in sorted(found.unexpected_keys)]
+    wrong = [f"it lacks {name}" for name in sorted(loaded.missing_keys) if prefix in name]
+    wrong += [f"it holds {name}" for name in sorted(loaded.unexpected_keys)]
     if wrong:
         raise InputError(
             f"the adapter in {folder} does not fit the base model: {wrong[0]}", _ADAPTER_HINT
@@ -484,7 +484,7 @@ def model_in(folder: Path, source: ModelSource, dtype: Any, **settings: Any) -> 
     if proposed.dropped:
         settings["generation_config"] = GenerationConfig.from_dict(dict(proposed.fields))
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=True,
@@ -497,8 +497,8 @@ def model_in(folder: Path, source: ModelSource, dtype: Any, **settings: Any) -> 
         for text in _conversion_faults(e):
             pass_on(RuntimeError(text))
         raise _unloadable("model", folder, source, e) from e
-    if found["missing_keys"]:
-        missing = sorted(found["missing_keys"])
+    if loading["missing_keys"]:
+        missing = sorted(loading["missing_keys"])
         raise InputError(
             f"the weights in {folder} lack {len(missing)} of the tensors that its {CONFIG} asks "
             f"for, {missing[0]} among them"
@@ -562,15 +562,15 @@ def _weights_fault(path: Path) -> str:
             ends = [t["data_offsets"][1] for n, t in header.items() if n != "__metadata__"]
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
             return "its header is no safetensors header"
-    wanted = 8 + length + max(ends, default=0)
-    return f"it has {size:,} bytes of {wanted:,}" if size < wanted else ""
+    expected = 8 + length + max(ends, default=0)
+    return f"it has {size:,} bytes of {expected:,}" if size < expected else ""
 
 
 def _check_files(folder: Path, weights: bool) -> None:
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
-    wanted = [(CONFIG,), WEIGHTS] if weights else [TOKENIZERS]
-    lacking = [names for names in wanted if not any((folder / name).is_file() for name in names)]
+    required = [(CONFIG,), WEIGHTS] if weights else [TOKENIZERS]
+    lacking = [names for names in required if not any((folder / name).is_file() for name in names)]
     if not lacking:
         return
     hint = "It must hold config.json, weights as safetensors, and a tokenizer."
@@ -592,10 +592,10 @@ def _tokenizer_class(folder: Path) -> str | None:
     if not settings.is_file() or not (folder / "tokenizer.json").is_file():
         return None
     try:
-        named: str | None = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class")
+        name: str | None = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class")
     except (ValueError, OSError, AttributeError) as e:
         raise InputError(f"{settings} cannot be read: {e}") from e
-    return named
+    return name
 
 
 def _unloadable(what: str, folder: Path, source: ModelSource, error: Exception) -> InputError:

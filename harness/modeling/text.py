@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.errors import InputError
-from harness.modeling.pieces import (
+from harness.modeling.template_pieces import (
     MASKED,
     History,
     Piece,
@@ -108,11 +108,11 @@ class Encoder:
         return self.examples([Example(instruction, input, output, system, history)])[0]
 
     def examples(self, examples: Sequence[Example]) -> list[Tokens]:
-        found: list[Tokens] = []
+        tokens: list[Tokens] = []
         for at in range(0, len(examples), CHUNK):
             chunk = examples[at : at + CHUNK]
-            found += self._encode([self.pieces(*example) for example in chunk])
-        return found
+            tokens += self._encode([self.pieces(*example) for example in chunk])
+        return tokens
 
     def injected(self, text: str) -> bool:
         """Whether a text holds what the tokenizer takes for a special token: it could end a turn."""
@@ -132,8 +132,8 @@ class Encoder:
                 self._template, instruction, input, output, system, history, self._append_end
             )
         system = system or self._template.system
-        found = self._own.pieces(instruction, input, output, system, history)
-        return found if output is None or self._append_end else found[:-1]
+        parts = self._own.pieces(instruction, input, output, system, history)
+        return parts if output is None or self._append_end else parts[:-1]
 
     def encode(self, parts: Sequence[Piece]) -> Tokens:
         return self._encode([parts])[0]
@@ -141,16 +141,16 @@ class Encoder:
     def _encode(self, examples: Sequence[Sequence[Piece]]) -> list[Tokens]:
         """Every text that occurs, once, in one call: the template's own parts cost nothing."""
         texts_of = _up_to if self._together else _own_texts
-        read = [texts_of(parts) for parts in examples]
+        texts_by_example = [texts_of(parts) for parts in examples]
         texts = dict.fromkeys(
-            text for e, of in zip(examples, read, strict=True)
+            text for e, of in zip(examples, texts_by_example, strict=True)
             for piece, text in zip(e, of, strict=True) if not piece.token
         )  # fmt: skip
-        known = self._tokenize([text for text, opens in texts if not opens], opens=False)
+        plain = self._tokenize([text for text, opens in texts if not opens], opens=False)
         opened = self._tokenize([text for text, opens in texts if opens], opens=True)
         marks = {"bos": self._tokenizer.bos_token_id, "eos": self._tokenizer.eos_token_id}
-        found = []
-        for example, of in zip(examples, read, strict=True):
+        encoded = []
+        for example, of in zip(examples, texts_by_example, strict=True):
             ids: list[int] = []
             spans: dict[int, tuple[int, int]] = {}
             together = 0
@@ -163,27 +163,27 @@ class Encoder:
                 else:
                     if self._together:
                         del ids[together:]
-                    ids += (opened if opens else known)[text]
+                    ids += (opened if opens else plain)[text]
                 if piece.answer != MASKED:
                     spans[piece.answer] = (spans.get(piece.answer, (begin, 0))[0], len(ids))
-            found.append(Tokens(ids, list(spans.values())))
-        return found
+            encoded.append(Tokens(ids, list(spans.values())))
+        return encoded
 
     def _tokenize(self, texts: list[str], opens: bool) -> dict[str, list[int]]:
         if not texts:
             return {}
-        made = self._tokenizer(
+        tokens = self._tokenizer(
             texts, add_special_tokens=opens, return_attention_mask=False, verbose=False
         )["input_ids"]
         if opens:
-            made = [
-                _without_end(self._tokenizer, t, ids) for t, ids in zip(texts, made, strict=True)
+            tokens = [
+                _without_end(self._tokenizer, t, ids) for t, ids in zip(texts, tokens, strict=True)
             ]
-        return dict(zip(texts, made, strict=True))
+        return dict(zip(texts, tokens, strict=True))
 
     def _check_opening(self) -> None:
         systems = {"", _any_system(self._template)} if self._own is None else {""}
-        prompts = [self.prompt("", given, system) for given in ("", "any") for system in systems]
+        prompts = [self.prompt("", text, system) for text in ("", "any") for system in systems]
         if any(ids[:2] == [self._tokenizer.bos_token_id] * 2 for ids in prompts):
             begins = self._tokenizer.bos_token
             raise InputError(
@@ -227,11 +227,11 @@ def _own_texts(parts: Sequence[Piece]) -> list[tuple[str, bool]]:
 
 def _up_to(parts: Sequence[Piece]) -> list[tuple[str, bool]]:
     """Of each part all of the text since the last of the tokenizer's own tokens, with its own."""
-    found: list[tuple[str, bool]] = []
+    joined: list[tuple[str, bool]] = []
     for piece in parts:
-        text, opens = found[-1] if found and not piece.token else ("", False)
-        found.append((text + piece.text, opens or piece.opens))
-    return found
+        text, opens = joined[-1] if joined and not piece.token else ("", False)
+        joined.append((text + piece.text, opens or piece.opens))
+    return joined
 
 
 def missing_tokens(tokenizer: "PreTrainedTokenizerBase", template: Template) -> list[str]:
@@ -258,8 +258,8 @@ def _check_tokens(tokenizer: "PreTrainedTokenizerBase", template: Template) -> N
     missing = missing_tokens(tokenizer, template)
     if not missing:
         return
-    others = [load_template(name) for name in template_names() if name != TOKENIZER]
-    fitting = [str(o.name) for o in others if not missing_tokens(tokenizer, o)]
+    templates = [load_template(name) for name in template_names() if name != TOKENIZER]
+    fitting = [str(o.name) for o in templates if not missing_tokens(tokenizer, o)]
     fitting += [TOKENIZER] if tokenizer.chat_template else []
     raise InputError(
         f"the template {template.name or 'of the spec'} needs what the model's tokenizer does not know "

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from harness.errors import InputError
-from harness.modeling.pieces import History, Piece
+from harness.modeling.template_pieces import History, Piece
 from harness.spec.template import DATE
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def dated(jinja: str, day: date) -> str:
         [*(f"%{f}{c}" for c in LETTERS for f in ("", "-")), *DIRECTIVE.findall(jinja)]
     )
     values = {how: _moment(day, how) for how in written}
-    said = "".join(
+    replacements = "".join(
         f"|replace({json.dumps(how)}, {json.dumps(value)})"
         for how, value in values.items()
         if "%" not in value
@@ -42,7 +42,7 @@ def dated(jinja: str, day: date) -> str:
     # The newline is the blocks' own, which transformers takes away with them.
     return (
         "{% macro strftime_now(format) %}{% for part in format.split('%%') %}"
-        f"{{% set text = part{said} %}}"
+        f"{{% set text = part{replacements} %}}"
         "{% if '%' in text %}{{ raise_exception('no day can be written as ' ~ format) }}{% endif %}"
         "{{ text }}{% if not loop.last %}%{% endif %}{% endfor %}{% endmacro %}"
         "{% if date_string is not defined %}"
@@ -75,20 +75,20 @@ class TokenizerTemplate:
         """Whether it speaks of the day anywhere: some do so in few conversations."""
         self.jinja = dated(jinja, self.day) if self.asks_for_date else jinja
         """With the day in place of the clock, where it asks for it."""
-        shown = self._render([_said("user", "question"), _said("assistant", PROBE)], asks=False)
-        after = shown.partition(PROBE)[2]
+        probed = self._render([_said("user", "question"), _said("assistant", PROBE)], asks=False)
+        after = probed.partition(PROBE)[2]
         specials = "|".join(map(re.escape, special_tokens(tokenizer)))
-        found = re.search(specials, after) if specials else None
-        if PROBE not in shown or found is None:
+        match = re.search(specials, after) if specials else None
+        if PROBE not in probed or match is None:
             raise InputError(
                 "the tokenizer's chat template puts no special token after an answer, so that a model "
                 "would not learn where to stop",
                 _HINT,
             )
         self._after = after
-        self.end = after[: found.end()]
+        self.end = after[: match.end()]
         """What ends an answer: a special token and what stands before it, mostly nothing."""
-        self.end_token = found[0]
+        self.end_token = match[0]
 
     def pieces(
         self,
@@ -98,7 +98,7 @@ class TokenizerTemplate:
         system: str = "",
         history: History = (),
     ) -> list[Piece]:
-        """As harness.modeling.pieces.pieces. The prompt is what the chat template makes of it.
+        """As harness.modeling.template_pieces.pieces. The prompt is what the chat template makes of it.
 
         Raises InputError where it refuses a role, has no place for a system text, or writes earlier
         turns or the answer in another way once more text follows, so that no part of the whole is the
@@ -108,22 +108,22 @@ class TokenizerTemplate:
         if system:
             self._check_system()
         question = f"{instruction}\n{input}" if input else instruction
-        turns: list[tuple[str, str | None]] = [(user, said) for user, said in history]
-        asked, told = [], []
-        for user, said in [*turns, (question, output)]:
+        turns: list[tuple[str, str | None]] = [(user, answer) for user, answer in history]
+        prompts, answered = [], []
+        for user, answer in [*turns, (question, output)]:
             messages.append(_said("user", user))
-            asked.append(self._render(messages, asks=True))
-            if said is not None:
-                messages.append(_said("assistant", said))
-                told.append(self._render(messages, asks=False))
-        whole = asked[-1] if output is None else told[-1]
-        if not all(whole.startswith(begin) for begin in (*asked, *told)):
+            prompts.append(self._render(messages, asks=True))
+            if answer is not None:
+                messages.append(_said("assistant", answer))
+                answered.append(self._render(messages, asks=False))
+        conversation = prompts[-1] if output is None else answered[-1]
+        if not all(conversation.startswith(begin) for begin in (*prompts, *answered)):
             raise InputError(
                 "the tokenizer's chat template writes a prompt or an earlier turn in another way once "
                 "more follows, so that a model would not be trained on what it is asked with",
                 "Leave earlier turns out, or name a template in the spec.",
             )
-        return self._apart(whole, asked, told)
+        return self._apart(conversation, prompts, answered)
 
     @cached_property
     def _places_system(self) -> bool:
@@ -138,22 +138,22 @@ class TokenizerTemplate:
                 "Name a template in the spec that has one, or leave the texts out.",
             )
 
-    def _apart(self, whole: str, asked: list[str], told: list[str]) -> list[Piece]:
-        """`asked` and `told` are beginnings of the whole: up to each answer, and with it."""
-        found: list[Piece] = []
+    def _apart(self, conversation: str, prompts: list[str], answered: list[str]) -> list[Piece]:
+        """`prompts` and `answered` are beginnings of it: up to each answer, and with it."""
+        parts: list[Piece] = []
         at = 0
-        for number, before in enumerate(asked):
-            found.append(Piece(whole[at : len(before)]))
-            if number == len(told):
+        for number, before in enumerate(prompts):
+            parts.append(Piece(conversation[at : len(before)]))
+            if number == len(answered):
                 break
-            if not told[number].endswith(self._after):
+            if not answered[number].endswith(self._after):
                 raise InputError(
                     "the tokenizer's chat template does not end every answer in the same way", _HINT
                 )
-            ended = len(told[number]) - len(self._after)
-            found += [Piece(whole[len(before) : ended], number), Piece(self.end, number)]
+            ended = len(answered[number]) - len(self._after)
+            parts += [Piece(conversation[len(before) : ended], number), Piece(self.end, number)]
             at = ended + len(self.end)
-        return found
+        return parts
 
     def _render(self, messages: list[dict[str, str]], asks: bool) -> str:
         from jinja2 import TemplateError

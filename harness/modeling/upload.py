@@ -56,9 +56,9 @@ def run(call: StageCall) -> StageResult:
     token = read_key(TOKEN, f"uploading to {repo}")
     api = HfApi(token=token)
     with _in_words(repo, token):
-        is_private, there = _prepare(api, params)
+        is_private, present = _prepare(api, params)
         before = api.repo_info(repo, revision=branch).sha
-        commit = _commit(api, params, contents(Path(call.inputs["model"])), there)
+        commit = _commit(api, params, contents(Path(call.inputs["model"])), present)
     return StageResult(
         keep=[],
         used={
@@ -82,12 +82,12 @@ def _prepare(api: "HfApi", params: dict[str, Any]) -> tuple[bool, set[str]]:
         info = api.repo_info(repo)
     except RepositoryNotFoundError:
         api.create_repo(repo, private=params["private"])
-        is_private, there = params["private"], set()
+        is_private, present = params["private"], set()
         events.note(f"made the {'private' if is_private else 'public'} model {repo}")
     else:
         is_private = bool(info.private)
-        there = {file.rfilename for file in info.siblings or []} - set(UNASKED)
-        _check_ours(info.card_data, there, params)
+        present = {file.rfilename for file in info.siblings or []} - set(UNASKED)
+        _check_ours(info.card_data, present, params)
         if params["private"] and not is_private:
             raise InputError(
                 f"{repo} is on the hub already, and public",
@@ -97,20 +97,20 @@ def _prepare(api: "HfApi", params: dict[str, Any]) -> tuple[bool, set[str]]:
             events.note(f"{repo} was private and stays so; its settings on the hub change that")
     if branch != MAIN:
         api.create_branch(repo, branch=branch, exist_ok=True)
-        there = set(api.list_repo_files(repo, revision=branch)) - set(UNASKED)
-    return is_private, there
+        present = set(api.list_repo_files(repo, revision=branch)) - set(UNASKED)
+    return is_private, present
 
 
-def _check_ours(card: Any, there: set[str], params: dict[str, Any]) -> None:
+def _check_ours(card: Any, present: set[str], params: dict[str, Any]) -> None:
     """Whose upload it is stands in the head of its card."""
-    found = card.to_dict().get("harness") if card is not None else None
-    row = found.get("row") if isinstance(found, dict) else None
-    if there and row != params["row"]:
+    about = card.to_dict().get("harness") if card is not None else None
+    row = about.get("row") if isinstance(about, dict) else None
+    if present and row != params["row"]:
         whose = f"the export of row {row}" if row else "something else"
         raise InputError(f"the name {params['repo']} is taken on the hub: it is {whose}", TAKEN)
 
 
-def _commit(api: "HfApi", params: dict[str, Any], files: dict[str, Path], there: set[str]) -> str:
+def _commit(api: "HfApi", params: dict[str, Any], files: dict[str, Path], present: set[str]) -> str:
     """Send the files, then commit all of them at once; the commit that now is the branch's last."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -123,7 +123,7 @@ def _commit(api: "HfApi", params: dict[str, Any], files: dict[str, Path], there:
         api.preupload_lfs_files(repo, additions=[addition], revision=branch, free_memory=False)
         done += addition.upload_info.size
         events.progress("upload", done, total, "bytes", file=addition.path_in_repo)
-    left = sorted(n for n in there - {*files, CARD} if n.endswith(REPLACED))
+    left = sorted(n for n in present - {*files, CARD} if n.endswith(REPLACED))
     removals = [CommitOperationDelete(name, is_folder=False) for name in left]
     commit = api.create_commit(
         repo, [*additions, *removals], commit_message=params["message"], revision=branch
@@ -158,9 +158,9 @@ def _in_words(repo: str, token: str) -> Iterator[None]:
             ) from None
         if status == 409:
             raise InputError(f"the name {repo} is taken on the hub", TAKEN) from None
-        said = redact(" ".join(str(e).split()), token)
+        reason = redact(" ".join(str(e).split()), token)
         raise HarnessError(
-            f"{repo} could not be uploaded to the hub: {said}",
+            f"{repo} could not be uploaded to the hub: {reason}",
             "Run the same command again when the network is there; what was sent is not sent twice.",
         ) from None
 

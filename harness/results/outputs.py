@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.common.texts import read_lines
+from harness.common.text_files import read_lines
 from harness.errors import InputError
 from harness.judge.judge import RowOutputs
 from harness.judge.kinds.alpaca_eval import AlpacaEvalJudge

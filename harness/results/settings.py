@@ -17,7 +17,7 @@ from harness.judge.kinds.held_out_loss import LossJudge
 from harness.row.row import STUDIED, Row
 from harness.row.settings import WHOLE, is_compared
 from harness.run.plan import RowPlan
-from harness.spec.base import DATA_SCHEME, Endpoint, _Data, _TextFile
+from harness.spec.base import DATA_SCHEME, DataPath, Endpoint, FileText
 from harness.spec.hub import HubData
 from harness.spec.model_source import ModelSource
 from harness.spec.prompts import PromptSet
@@ -76,13 +76,13 @@ def settings_of(plan: RowPlan, every_setting: bool) -> RowSettings:
     return settings
 
 
-GIVEN = _Data(path=f"{DATA_SCHEME}given data")
+GIVEN = DataPath(path=f"{DATA_SCHEME}given data")
 
 
 def _of_twin(value: Any) -> Any:
     """A scaled-down twin's part without what stands for the row's own: small files, which are others
     than those that the row names, and the seed of its random weights."""
-    if isinstance(value, _Data):
+    if isinstance(value, DataPath):
         return GIVEN
     if isinstance(value, ModelSource) and value.random is not None:
         kind = value.random.config.get("model_type")
@@ -320,9 +320,9 @@ LABELS = {
 
 def _plain(value: Any) -> Any:
     """What of a part decides: the bytes of files that are pinned, the text of prompts."""
-    if isinstance(value, _Data):
+    if isinstance(value, DataPath):
         return value.sha256 or _place(value.path)
-    if isinstance(value, _TextFile):
+    if isinstance(value, FileText):
         return value.text.removesuffix("\n")
     if isinstance(value, RowOutputs):
         return _place(value.spec)
@@ -352,7 +352,7 @@ def _name(value: Any) -> str:
         return "none"
     if isinstance(value, Template):
         return value.name or (Path(value.prompt.path).name if value.prompt else "tokenizer")
-    if isinstance(value, _Data | _TextFile):
+    if isinstance(value, DataPath | FileText):
         if value == GIVEN:
             return "given data"
         is_given = value.path.startswith(DATA_SCHEME)
@@ -377,7 +377,7 @@ def _name(value: Any) -> str:
     if isinstance(value, BaseModel):
         return str(getattr(value, "name", None) or getattr(value, "kind", "given"))
     if isinstance(value, dict):
-        if all(isinstance(part, _Data) for part in value.values()):
+        if all(isinstance(part, DataPath) for part in value.values()):
             return ", ".join(value)
         return canonical(_plain(value))
     if isinstance(value, list | tuple):

@@ -24,7 +24,7 @@ PRICES = "prices.yaml"
 class LoadedRow:
     row: Row
     path: Path
-    named: bool
+    is_named: bool
     """Whether the file itself was named, and not a folder above it."""
 
 
@@ -51,7 +51,7 @@ class Usable:
 def spec_files(paths: Sequence[Path]) -> dict[Path, bool]:
     """Spec files, and whether each was named itself; of a folder, every *.yaml below it whose name
     does not begin with `_` and that is not the table of prices."""
-    found: dict[Path, bool] = {}
+    files: dict[Path, bool] = {}
     for path in paths:
         if _is_folder(path):
             inside = sorted(
@@ -61,10 +61,10 @@ def spec_files(paths: Sequence[Path]) -> dict[Path, bool]:
                 raise InputError(
                     f"there is no spec in {path}", "Give a YAML file or a folder that holds some."
                 )
-            found.update({p: found.get(p, False) for p in inside})
+            files.update({p: files.get(p, False) for p in inside})
         else:
-            found[path] = True
-    return _once(found)
+            files[path] = True
+    return _once(files)
 
 
 def _is_folder(path: Path) -> bool:
@@ -74,13 +74,13 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _once(found: dict[Path, bool]) -> dict[Path, bool]:
+def _once(files: dict[Path, bool]) -> dict[Path, bool]:
     """Every file once, by the first of the names that it was found under."""
     first: dict[str, Path] = {}
-    for path in found:
+    for path in files:
         first.setdefault(os.path.abspath(path), path)
-    named = {os.path.abspath(path) for path, was_named in found.items() if was_named}
-    return {path: place in named for place, path in first.items()}
+    named_paths = {os.path.abspath(path) for path, was_named in files.items() if was_named}
+    return {path: place in named_paths for place, path in first.items()}
 
 
 def load_rows(paths: Sequence[Path]) -> list[LoadedRow]:
@@ -89,10 +89,10 @@ def load_rows(paths: Sequence[Path]) -> list[LoadedRow]:
     Raises:
         SpecFaults: with every fault of every file.
     """
-    found = load_usable(paths)
-    if found.faults:
-        raise SpecFaults(found.faults)
-    return found.rows
+    usable = load_usable(paths)
+    if usable.faults:
+        raise SpecFaults(usable.faults)
+    return usable.rows
 
 
 def load_usable(paths: Sequence[Path]) -> Usable:
@@ -102,11 +102,11 @@ def load_usable(paths: Sequence[Path]) -> Usable:
     rows: dict[Path, LoadedRow] = {}
     faulty: list[Path] = []
     first_seen: dict[str, Path] = {}
-    known: dict[Path, Node] = {}
-    for path, named in spec_files(paths).items():
+    parents: dict[Path, Node] = {}
+    for path, is_named in spec_files(paths).items():
         before = len(faults)
         # Once there are faults, parents are read anew: theirs are those of every spec on them.
-        tree = load_tree(path, faults, {} if faults else known)
+        tree = load_tree(path, faults, {} if faults else parents)
         if tree is not None:
             if (same := _used_before(tree, path, first_seen, faults)) in rows:
                 del rows[same]
@@ -118,7 +118,7 @@ def load_usable(paths: Sequence[Path]) -> Usable:
             else:
                 faults.extend(_yes_for_a_number(tree, row))
                 faults.extend(_metrics_not_given(tree, row))
-                rows[path] = LoadedRow(row, path, named)
+                rows[path] = LoadedRow(row, path, is_named)
         if len(faults) > before:
             rows.pop(path, None)
             faulty.append(path)
@@ -143,17 +143,17 @@ def _yes_for_a_number(node: Node, value: Any, path: tuple[Any, ...] = ()) -> Ite
 
 def _metrics_not_given(tree: Node, row: Row) -> Iterator[Fault]:
     """Names below `reported` and `margins` that the row can have no number for."""
-    given = metrics_of(row)
-    kinds = [name.partition("/")[0] for name in given]
-    for part, known in (("reported", given), ("margins", [*given, *kinds])):
+    metrics = metrics_of(row)
+    kinds = [name.partition("/")[0] for name in metrics]
+    for part, names in (("reported", metrics), ("margins", [*metrics, *kinds])):
         for name in getattr(row, part):
-            if name not in known:
+            if name not in names:
                 _, mark = tree.at((part, name))
-                near = difflib.get_close_matches(name, known, n=1)
-                said = f"; did you mean {near[0]!r}?" if near else "."
-                said += f" It gives: {', '.join(given)}" if given else " It gives none"
-                said += f" ({more})" if (more := without(row)) else ""
-                yield Fault(mark, f"{part}.{name}: the row gives no such metric{said}")
+                near = difflib.get_close_matches(name, names, n=1)
+                advice = f"; did you mean {near[0]!r}?" if near else "."
+                advice += f" It gives: {', '.join(metrics)}" if metrics else " It gives none"
+                advice += f" ({more})" if (more := without(row)) else ""
+                yield Fault(mark, f"{part}.{name}: the row gives no such metric{advice}")
 
 
 def _used_before(
@@ -185,7 +185,7 @@ def _faults_of(error: ValidationError, tree: Node) -> Iterator[Fault]:
     for item in error.errors(include_url=False):
         path = item["loc"]
         node, mark = tree.at(path)
-        if not tree.whole and item["type"] in NEED_THE_REST and isinstance(node.value, dict):
+        if not tree.is_complete and item["type"] in NEED_THE_REST and isinstance(node.value, dict):
             continue
         name = _dotted(_written(tree, path))
         if item["type"] == "extra_forbidden":
@@ -216,8 +216,8 @@ def _mapping_wanted(path: tuple[Any, ...], kind: str) -> str:
     """Of one kind of thing also the keys that it may have."""
     models = _models_at(path) if kind == "model_type" else []
     keys = list(models[0].model_fields) if len(models) == 1 and models != [Row] else []
-    shown = ", ".join(keys[:6]) + ", ..." * (len(keys) > 6)
-    return f"a mapping of keys to values is wanted{f': {shown}' if keys else ''}"
+    some_keys = ", ".join(keys[:6]) + ", ..." * (len(keys) > 6)
+    return f"a mapping of keys to values is wanted{f': {some_keys}' if keys else ''}"
 
 
 def _written(tree: Node, path: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -244,18 +244,18 @@ def _short(value: Any) -> str:
 
 def _unknown_tag(context: dict[str, Any]) -> str:
     key, tag = context["discriminator"].strip("'"), context["tag"]
-    known = [name.strip("'") for name in context["expected_tags"].split(", ")]
-    near = difflib.get_close_matches(tag, known, n=1)
-    among = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(map(repr, known))}"
+    tags = [name.strip("'") for name in context["expected_tags"].split(", ")]
+    near = difflib.get_close_matches(tag, tags, n=1)
+    among = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(map(repr, tags))}"
     return f"unknown {key} {_short(tag)}; {among}"
 
 
 def _nearest(key: str, path: tuple[Any, ...]) -> str:
-    known = sorted({name for model in _models_at(path[:-1]) for name in model.model_fields})
-    near = difflib.get_close_matches(key, known, n=1)
+    fields = sorted({name for model in _models_at(path[:-1]) for name in model.model_fields})
+    near = difflib.get_close_matches(key, fields, n=1)
     if near:
         return f"; did you mean {near[0]!r}?"
-    return f"; known here: {', '.join(known)}" if known else ""
+    return f"; known here: {', '.join(fields)}" if fields else ""
 
 
 def _models_at(path: tuple[Any, ...]) -> list[type[BaseModel]]:

@@ -169,7 +169,7 @@ def _null_as_a_word(value: Any) -> Any:
     """YAML reads `answers: null` as no value; here the word is meant."""
     if not isinstance(value, dict):
         return value
-    return {name: "null" if said is None else said for name, said in value.items()}
+    return {name: "null" if entry is None else entry for name, entry in value.items()}
 
 
 STUDIED = ("model", "template", "gen", "data", "train", "eval")

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from harness.judge.judge import RowOutputs
 from harness.judge.kinds.flow_judge import Rubric
-from harness.spec.base import Endpoint, _Data, _TextFile, models_in
+from harness.spec.base import DataPath, Endpoint, FileText, models_in
 from harness.spec.hub import HubData
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
@@ -24,7 +24,7 @@ EXCEPTIONS = frozenset(
 )
 HELD_OUT = ("share", "seed")
 """Of train.validation: what takes examples from the training."""
-WHOLE = (Template, _Data, _TextFile, ModelSource, Endpoint, HubData, RowOutputs)
+WHOLE = (Template, DataPath, FileText, ModelSource, Endpoint, HubData, RowOutputs)
 """Parts that are compared, and shown, as one."""
 PROMPT_SETS = ("eval.answer.prompts", "eval.judge.examples")
 """Each of their fields is compared as one."""
@@ -50,7 +50,7 @@ def check_studied(row: type[BaseModel], parts: Sequence[str], path: str) -> str:
     Raises:
         ValueError: there is no such part, or it is none that rows are compared in.
     """
-    known: list[type[BaseModel]] = [row]
+    models: list[type[BaseModel]] = [row]
     names, at = list(parts), ""
     for part in path.split("."):
         here = f"{at}.{part}" if at else part
@@ -58,13 +58,13 @@ def check_studied(row: type[BaseModel], parts: Sequence[str], path: str) -> str:
             raise ValueError(f"{at} has no parts of its own: write {at}")
         if part not in names:
             raise ValueError(f"specs have no such part; known at {part!r}: {', '.join(names)}")
-        having = [model for model in known if part in model.model_fields]
+        having = [model for model in models if part in model.model_fields]
         if at and (_is_one(at, having) or (part in ("kind", "recipe") and here not in KINDS)):
             raise ValueError(f"{at} is compared as a whole: write {at}")
         if at and not any(is_compared(model, part, at) for model in having):
             raise ValueError(f"{here} is not compared between rows, so that it need not be studied")
-        known = [m for model in having for m in models_in(model.model_fields[part].annotation)]
-        names = sorted({name for model in known for name in model.model_fields})
+        models = [m for model in having for m in models_in(model.model_fields[part].annotation)]
+        names = sorted({name for model in models for name in model.model_fields})
         at = here
     return path
 

@@ -34,7 +34,7 @@ from harness.judge.kinds.lm_eval import TaskData, TasksJudge
 from harness.judge.kinds.union import Judge
 from harness.row.load import LoadedRow
 from harness.row.row import Budget, Eval, Limits, Replicates, Row
-from harness.spec.base import Endpoint, Simulated, _Data
+from harness.spec.base import DataPath, Endpoint, Simulated
 from harness.spec.hub import Columns, Sample
 from harness.spec.model_source import ModelSource, RandomModel
 from harness.spec.prompts import PromptColumns, PromptSet
@@ -106,7 +106,7 @@ def scaled(loaded: LoadedRow) -> LoadedRow:
             "deviations": [*row.deviations, _deviation(row)],
         }
     )
-    return LoadedRow(twin, loaded.path, loaded.named)
+    return LoadedRow(twin, loaded.path, loaded.is_named)
 
 
 def smoke_folder(spec: Path) -> Path:
@@ -132,25 +132,25 @@ def _candidates(spec: Path) -> Iterator[Path]:
 
 def _deviation(row: Row) -> str:
     """What of the row was replaced, and by what."""
-    said = []
+    replaced = []
     if row.model is not None:
         family = _family(row.model, row.template)
-        said.append(f"a tiny {family} model with random weights for the row's")
+        replaced.append(f"a tiny {family} model with random weights for the row's")
     if row.gen or row.data:
-        said.append("few examples")
-    said += [words for step in row.gen or [] for words in _replaced_in_step(step)]
+        replaced.append("few examples")
+    replaced += [words for step in row.gen or [] for words in _replaced_in_step(step)]
     if row.data:
-        said.append("specs/smoke's examples for the given ones")
+        replaced.append("specs/smoke's examples for the given ones")
     if row.train:
-        said += _replaced_in_training(row.train)
+        replaced += _replaced_in_training(row.train)
     if row.eval:
-        said += _replaced_in_evaluation(row.eval)
-    given = row.replicates
-    if _replicates(given) != given:
-        said.append(f"at most {REPLICATES} replicates of a kind")
-    if not said:
+        replaced += _replaced_in_evaluation(row.eval)
+    replicates = row.replicates
+    if _replicates(replicates) != replicates:
+        replaced.append(f"at most {REPLICATES} replicates of a kind")
+    if not replaced:
         return "scaled down"
-    return f"scaled down, whatever other notes say: {', '.join(dict.fromkeys(said))}"
+    return f"scaled down, whatever other notes say: {', '.join(dict.fromkeys(replaced))}"
 
 
 def _replaced_in_step(step: Gen) -> Iterator[str]:
@@ -224,12 +224,12 @@ def _replaced_in_engine(engine: Engine) -> Iterator[str]:
         yield "specs/smoke's outputs for the given ones"
 
 
-def _data(path: Path) -> _Data:
-    return _Data(path=str(path))
+def _data(path: Path) -> DataPath:
+    return DataPath(path=str(path))
 
 
-def _least(asked: int | None, most: int) -> int:
-    return most if asked is None else min(asked, most)
+def _least(number: int | None, most: int) -> int:
+    return most if number is None else min(number, most)
 
 
 # Models
@@ -252,9 +252,9 @@ def _seed(row: Row) -> int:
 def _family(source: ModelSource, template: Template | None) -> str:
     if source.random is not None and source.random.config.get("model_type") in FAMILIES.values():
         return str(source.random.config["model_type"])
-    named = (template.name or "") if template else ""
+    template_name = (template.name or "") if template else ""
     # The template only where the model's own name says nothing: a Qwen may be asked as Alpaca.
-    for name in (_name(source), named):
+    for name in (_name(source), template_name):
         for part, family in FAMILIES.items():
             if part in name.lower():
                 return family
@@ -281,7 +281,7 @@ def _endpoint(endpoint: Endpoint, error_rate: float = 0.0) -> Endpoint:
 # Data
 
 
-def _examples(smoke: Path, kind: str = "") -> _Data:
+def _examples(smoke: Path, kind: str = "") -> DataPath:
     names = {"preference": "preferences.json", "conversations": "conversations.jsonl"}
     return _data(smoke / "data" / names.get(kind, "rated.json"))
 
@@ -447,15 +447,15 @@ def _rubric_judge(judge: RubricJudge, smoke: Path) -> RubricJudge:
     else:
         engine = EndpointEngine(endpoint=_endpoint(Endpoint(model="judge"), JUDGE_ERRS))
     if isinstance(judge.rubric, Rubric):
-        shown = judge.rubric.inputs
+        inputs = judge.rubric.inputs
     else:
-        shown = ["reference_answer" if "correctness" in judge.rubric else "context"]
+        inputs = ["reference_answer" if "correctness" in judge.rubric else "context"]
     return judge.model_copy(
         update={
             "model": None,
             "template": None,
             "engine": engine,
-            "fields": {name: GROUNDS for name in shown if name != "query"},
+            "fields": {name: GROUNDS for name in inputs if name != "query"},
         }
     )
 

@@ -79,10 +79,10 @@ class Shown:
             self.printed = sure
 
     def _sure(self) -> int:
-        whole = self.text[:-UNFINISHED] + self.text[-UNFINISHED:].rstrip("\ufffd")
+        decoded = self.text[:-UNFINISHED] + self.text[-UNFINISHED:].rstrip("\ufffd")
         starts = (stop[:n] for stop in self.stop for n in range(1, len(stop)))
-        held = max((len(s) for s in starts if whole.endswith(s)), default=0)
-        return len(whole) - held
+        held = max((len(s) for s in starts if decoded.endswith(s)), default=0)
+        return len(decoded) - held
 
 
 class _Stopped(Exception):
@@ -94,7 +94,7 @@ class Streamer:
     """Takes tokens from generate(): the prompt first, then each new one."""
 
     stops: "Stops"
-    shown: Shown
+    output: Shown
     ends: set[int]
     ids: list[int] = field(default_factory=list)
     has_prompt: bool = False
@@ -104,8 +104,8 @@ class Streamer:
             self.has_prompt = True
             return
         self.ids += [token for token in tokens.flatten().tolist() if token not in self.ends]
-        self.shown.update(self.stops.text(self.ids, unfinished=True))
-        if self.shown.ended or self.stops.complete(self.ids):
+        self.output.update(self.stops.text(self.ids, unfinished=True))
+        if self.output.ended or self.stops.complete(self.ids):
             raise _Stopped
 
     def end(self) -> None:
@@ -126,13 +126,13 @@ class Chat:
     system: str
     turns: bool
     """Whether the template has a place for what was said before."""
-    said: list[tuple[str, str]] = field(default_factory=list)
+    history: list[tuple[str, str]] = field(default_factory=list)
 
     def reset(self) -> None:
         """Forget what was said; the same questions have the same answers again."""
         import torch
 
-        self.said.clear()
+        self.history.clear()
         torch.manual_seed(self.decoding.seed)
 
     def answer(self, question: str, out: TextIO) -> None:
@@ -145,14 +145,14 @@ class Chat:
         ids = self._prompt(question)
         ends, texts = self.encoder.stops(self.decoding.stop)
         settings = generation_settings(self.model, self.tokenizer, self.decoding, len(ids), ends)
-        given = torch.tensor([ids], device=self.model.device)
-        shown = Shown(texts, out)
-        streamer = Streamer(Stops(self.tokenizer, texts), shown, set(settings.eos_token_id))
+        prompt = torch.tensor([ids], device=self.model.device)
+        output = Shown(texts, out)
+        streamer = Streamer(Stops(self.tokenizer, texts), output, set(settings.eos_token_id))
         try:
             with contextlib.suppress(_Stopped), torch.inference_mode():
                 self.model.generate(
-                    given,
-                    attention_mask=torch.ones_like(given),
+                    prompt,
+                    attention_mask=torch.ones_like(prompt),
                     generation_config=settings,
                     streamer=streamer,
                 )
@@ -161,11 +161,11 @@ class Chat:
                 raise
             _tell(f"there is no memory left for this: {RESET} forgets what was said")
         finally:
-            shown.update(streamer.read(), last=True)
+            output.update(streamer.read(), last=True)
             out.write("\n")
             out.flush()
-            if shown.text and self.turns:
-                self.said.append((question, shown.text))
+            if output.text and self.turns:
+                self.history.append((question, output.text))
 
     def _prompt(self, question: str) -> list[int]:
         """The question with what was said before it; the oldest of that goes where it is too long."""
@@ -173,12 +173,12 @@ class Chat:
 
         limit = most_positions(self.model)
         while True:
-            ids = self.encoder.prompt(question, system=self.system, history=self.said)
+            ids = self.encoder.prompt(question, system=self.system, history=self.history)
             if limit is None or len(ids) < limit:
                 return ids
-            if not self.said:
+            if not self.history:
                 raise InputError(f"the question has {len(ids)} tokens, the model takes {limit}")
-            del self.said[0]
+            del self.history[0]
             _tell(f"the oldest question is left out: the model takes {limit} tokens")
 
 
@@ -328,10 +328,10 @@ def _model_of(runner: "Runner", plan: RowPlan, label: str) -> tuple[dict[str, st
 
 def _decoding(row: Row, wishes: Wishes) -> Decoding:
     answer = row.eval.answer if row.eval else None
-    given = answer.decoding if answer else Decoding()
-    said = {"seed": wishes.seed, "temperature": wishes.temperature,
+    decoding = answer.decoding if answer else Decoding()
+    overrides = {"seed": wishes.seed, "temperature": wishes.temperature,
             "max_new_tokens": wishes.max_new_tokens}  # fmt: skip
-    return given.model_copy(update={n: v for n, v in said.items() if v is not None})
+    return decoding.model_copy(update={n: v for n, v in overrides.items() if v is not None})
 
 
 def _libraries() -> tuple[Any, Any]:

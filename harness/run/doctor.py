@@ -24,7 +24,7 @@ SLOW = "training of real models in reasonable time"
 
 @dataclass(frozen=True)
 class Finding:
-    there: bool
+    is_present: bool
     what: str
     state: str
     prevents: str = ""
@@ -167,8 +167,8 @@ def given_data(inputs: Path | None) -> Finding:
 
 def _keys() -> Iterator[Finding]:
     for name in KEYS:
-        there = key_variable(name) is not None
+        is_set = key_variable(name) is not None
         prevents = (
-            "" if there else "gated hub models" if name == "HF_TOKEN" else "rows that name it"
+            "" if is_set else "gated hub models" if name == "HF_TOKEN" else "rows that name it"
         )
-        yield Finding(there, f"key {name}", "set" if there else "not set", prevents)
+        yield Finding(is_set, f"key {name}", "set" if is_set else "not set", prevents)

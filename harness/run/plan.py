@@ -36,7 +36,7 @@ from harness.llm.prices import Price, Prices
 from harness.row.load import LoadedRow, load_rows
 from harness.row.row import Row
 from harness.row.twin import scaled
-from harness.spec.base import Endpoint, _Data
+from harness.spec.base import DataPath, Endpoint
 from harness.spec.hub import HubData
 from harness.spec.model_source import HubModel, ModelSource
 from harness.spec.prompts import PromptSet
@@ -94,11 +94,11 @@ class StagePlan:
     @cached_property
     def readings(self) -> "Sequence[Reading]":
         """What the given files hold that it trains on or imports, as far as they can be read here."""
-        from harness.run import given
+        from harness.run import training_data
 
         if self.artefact is None and self.planner is not None:
             with contextlib.suppress(InputError):
-                return given.read(self.stage, self.params, self.planner.files)
+                return training_data.read(self.stage, self.params, self.planner.files)
         return ()
 
     @cached_property
@@ -194,7 +194,7 @@ class StagePlan:
                 return engine
         return None
 
-    def data(self) -> Iterator[_Data]:
+    def data(self) -> Iterator[DataPath]:
         """Every given file or folder that the stage reads."""
         yield from iter_data(self.params)
         yield from iter_data(self.tokenizer)
@@ -493,9 +493,9 @@ def _join(*parts: str) -> str:
     return ", ".join(p for p in parts if p)
 
 
-def dump(value: Any, place: Callable[[_Data], str]) -> Any:
+def dump(value: Any, place: Callable[[DataPath], str]) -> Any:
     """A spec model as a stage receives it; `place` says where the stage finds a given file."""
-    if isinstance(value, _Data):
+    if isinstance(value, DataPath):
         return {"path": place(value), "sha256": value.sha256}
     if isinstance(value, BaseModel):
         return {name: dump(getattr(value, name), place) for name in type(value).model_fields}

@@ -46,9 +46,9 @@ from harness.judge.kinds.union import Judge, OutputJudge
 from harness.judge.pairs import check_baselines
 from harness.modeling import load
 from harness.modeling.memory import shapes
-from harness.modeling.pieces import pieces
+from harness.modeling.template_pieces import pieces
 from harness.row.row import Row
-from harness.run import given
+from harness.run import training_data
 from harness.run.plan import RowPlan, StagePlan, dump, evaluated
 from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
@@ -97,7 +97,7 @@ def _check(stage: StagePlan, files: Files, snapshots: dict[str, str]) -> None:
     if stage.stage == "answer" and trained is not None:
         _check_served(stage.params["answer"], trained.params.get("train"))
     if stage.stage in ("gen", "train"):
-        given.read(stage.stage, stage.params, files)
+        training_data.read(stage.stage, stage.params, files)
     if stage.stage == "gen":
         _check_size(stage)
     elif stage.stage == "train":
@@ -106,8 +106,8 @@ def _check(stage: StagePlan, files: Files, snapshots: dict[str, str]) -> None:
 
 
 def check_row(row: Row, files: Files) -> None:
-    """Look at what the stages of a row read that is no training data (harness.run.given), without a
-    plan: as far as its files are here, and nothing of the hub's.
+    """Look at what the stages of a row read that is no training data (harness.run.training_data),
+    without a plan: as far as its files are here, and nothing of the hub's.
 
     Raises:
         InputError: a stage could only fail.
@@ -129,19 +129,19 @@ def _check_reads(
 ) -> None:
     if isinstance(params.get("judge"), AlpacaEvalJudge):
         check_annotator(params["judge"].annotator)
-    told = dump(params, lambda data: str(files.locate(data)))
+    values = dump(params, lambda data: str(files.locate(data)))
     if stage == "gen":
-        _check_gen(params["gen"], told["gen"], snapshots)
+        _check_gen(params["gen"], values["gen"], snapshots)
     if stage in ("gen", "train"):
         return
     if stage == "answer":
-        answer = Answer.model_validate(told["answer"])
+        answer = Answer.model_validate(values["answer"])
         prompts = _read(answer.prompts, snapshots)
         _check_turns(prompts, answer.template if answer.uses_template else None)
         if isinstance(answer.engine, ReferenceEngine) and prompts:
             given_outputs(answer.engine.outputs, prompts)
         return
-    judge: Judge = TypeAdapter(Judge).validate_python(told["judge"])
+    judge: Judge = TypeAdapter(Judge).validate_python(values["judge"])
     if isinstance(judge, LossJudge):
         _check_turns(_read(judge.examples, snapshots), judge.template)
     elif isinstance(judge, TasksJudge):
@@ -150,13 +150,13 @@ def _check_reads(
             if name != MMLU and (data.folder is not None or f"task-{name}" in snapshots):
                 read_task(name, data, snapshots, ())
     elif isinstance(judge, OutputJudge):
-        prompts = _read(PromptSet.model_validate(told["prompts"]), snapshots)
+        prompts = _read(PromptSet.model_validate(values["prompts"]), snapshots)
         _check_judge(judge, prompts, snapshots)
 
 
-def _check_gen(gen: Gen, told: dict[str, Any], snapshots: dict[str, str]) -> None:
+def _check_gen(gen: Gen, values: dict[str, Any], snapshots: dict[str, str]) -> None:
     if isinstance(gen, AlpacaGen | SelfInstructGen | NaiveGen | SeedsGen):
-        check_seeds(gen, read_seeds(Path(told["seeds"]["path"])))
+        check_seeds(gen, read_seeds(Path(values["seeds"]["path"])))
     if isinstance(gen, ImportGen) and gen.hub is not None and "hub" in snapshots:
         with tempfile.TemporaryDirectory() as work:
             table = read_hub(Path(snapshots["hub"]), gen.hub, Path(work), importing.wanted(gen))
@@ -251,6 +251,6 @@ def _rubric(judge: RubricJudge) -> Rubric:
     """The rubric; of one of the package's only what it shows, as the package may not be here."""
     if isinstance(judge.rubric, Rubric):
         return judge.rubric
-    shown = _SHOWN.get(judge.rubric.split("_")[1], _SHOWN_ELSE)
+    inputs = _SHOWN.get(judge.rubric.split("_")[1], _SHOWN_ELSE)
     lines = [RubricLine(score=score, description="the package's own") for score in judge.scale]
-    return Rubric(name=judge.rubric, criteria="the package's own", scores=lines, inputs=shown)
+    return Rubric(name=judge.rubric, criteria="the package's own", scores=lines, inputs=inputs)

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from harness.common.texts import read_text
+from harness.common.text_files import read_text
 from harness.errors import KEY_ADVICE, holds_key, masked
 
 VARIABLE = "^[A-Za-z_][A-Za-z0-9_]*$"
@@ -41,12 +41,12 @@ class Spec(BaseModel):
         """A part that has a default and is given in part: what is not given stays as it was."""
         if not isinstance(value, dict):
             return value
-        whole = dict(value)
+        completed = dict(value)
         for name, field in cls.model_fields.items():
-            default, given = field.default, value.get(name)
-            if isinstance(default, Spec) and isinstance(given, dict):
-                whole[name] = {n: getattr(default, n) for n in default.model_fields_set} | given
-        return whole
+            default, part = field.default, value.get(name)
+            if isinstance(default, Spec) and isinstance(part, dict):
+                completed[name] = {n: getattr(default, n) for n in default.model_fields_set} | part
+        return completed
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -70,7 +70,7 @@ class SourceText(str):
 
 def _read_text_file(value: Any) -> Any:
     if not isinstance(value, str):
-        if not isinstance(value, dict | _TextFile):
+        if not isinstance(value, dict | FileText):
             raise ValueError("the name of a text file is wanted")
         return value
     folder = getattr(value, "folder", None) or Path()
@@ -83,13 +83,13 @@ def _read_text_file(value: Any) -> Any:
         raise ValueError(f"{path} cannot be read as UTF-8 text: {e}") from None
 
 
-class _TextFile(Spec):
+class FileText(Spec):
     path: Annotated[str, Field(json_schema_extra=NOT_KEY)]
     text: str
 
 
 TextFile = Annotated[
-    _TextFile,
+    FileText,
     BeforeValidator(_read_text_file, json_schema_input_type=str),
 ]
 """A text file, named by its path relative to the YAML file; its text, not its name, is in the key."""
@@ -104,10 +104,10 @@ def _locate(value: Any) -> Any:
         return str(value) if isinstance(value, str) else value
     path = folder / value
     try:
-        there = path.exists()
+        is_present = path.exists()
     except OSError:
-        there = False
-    if not there:
+        is_present = False
+    if not is_present:
         raise ValueError(f"there is no file or folder {path}")
     return str(path)
 
@@ -146,7 +146,7 @@ class Hub(Spec):
         return self.revision[:12] if self.revision else "an open revision"
 
 
-class _Data(Spec):
+class DataPath(Spec):
     path: Annotated[str, BeforeValidator(_locate), Field(json_schema_extra=NOT_KEY)]
     """A path relative to the YAML file, or `data:PATH` below the folder given with --inputs."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
@@ -154,7 +154,7 @@ class _Data(Spec):
 
 
 def _data_shorthand(value: Any) -> Any:
-    if not isinstance(value, str | dict | _Data):
+    if not isinstance(value, str | dict | DataPath):
         raise ValueError("a path is wanted, or a mapping of path and sha256")
     return {"path": value} if isinstance(value, str) else value
 
@@ -162,7 +162,7 @@ def _data_shorthand(value: Any) -> Any:
 def with_fields(*names: str) -> AfterValidator:
     """A check that a template's text has a place for each of these."""
 
-    def check(file: _TextFile) -> _TextFile:
+    def check(file: FileText) -> FileText:
         missing = [f"{{{n}}}" for n in names if f"{{{n}}}" not in file.text]
         if missing:
             raise ValueError(f"{file.path} has no place for {', '.join(missing)}")
@@ -171,7 +171,7 @@ def with_fields(*names: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Data = Annotated[_Data, BeforeValidator(_data_shorthand, json_schema_input_type=str | _Data)]
+Data = Annotated[DataPath, BeforeValidator(_data_shorthand, json_schema_input_type=str | DataPath)]
 """A given file or folder. Its bytes, not its name, are in the key."""
 
 

@@ -57,7 +57,7 @@ class Node:
     value: Any
     children: "dict[Any, Node]" = field(default_factory=dict)
     key_marks: dict[Any, Mark] = field(default_factory=dict)
-    whole: bool = True
+    is_complete: bool = True
     """Whether everything that it extends could be read."""
 
     def plain(self) -> Any:
@@ -100,12 +100,12 @@ def parse(path: Path, faults: list[Fault]) -> Node | None:
         faults.append(Fault(place, f"not valid YAML: {e.problem or e.context}"))
         return None
     except yaml.YAMLError as e:
-        found = Reader.NON_PRINTABLE.search(text)
-        if found is None:
+        match = Reader.NON_PRINTABLE.search(text)
+        if match is None:
             faults.append(Fault(Mark(path), f"not valid YAML: {e}"))
         else:
-            place = _place(path, text[: found.start()])
-            faults.append(Fault(place, f"not valid YAML: it holds the character {found[0]!r}"))
+            place = _place(path, text[: match.start()])
+            faults.append(Fault(place, f"not valid YAML: it holds the character {match[0]!r}"))
         return None
     finally:
         loader.dispose()
@@ -204,17 +204,17 @@ def _convert(node: Any, path: Path, loader: Any, faults: list[Fault]) -> Node:
     try:
         return Node(mark, loader.construct_object(node))
     except (ValueError, LookupError, AttributeError, OverflowError) as e:
-        said = f"{node.value[:60]!r} is not what its tag says: {e}"
-        raise _fault(said, node.start_mark) from None
+        message = f"{node.value[:60]!r} is not what its tag says: {e}"
+        raise _fault(message, node.start_mark) from None
 
 
 def load_tree(
-    path: Path, faults: list[Fault], known: dict[Path, Node], chain: tuple[Path, ...] = ()
+    path: Path, faults: list[Fault], parents_read: dict[Path, Node], chain: tuple[Path, ...] = ()
 ) -> Node | None:
     """The spec at `path` merged over what it extends; None when it cannot be used itself.
 
-    It is not `whole` where a file that it extends cannot be used. `known` keeps the parents that
-    were read, which many rows share.
+    It is not `is_complete` where a file that it extends cannot be used. `parents_read` keeps the
+    parents that were read, which many rows share.
     """
     node = parse(path, faults)
     if node is None:
@@ -232,11 +232,11 @@ def load_tree(
             circle = " -> ".join(p.name for p in (*chain, parent.resolve()))
             faults.append(Fault(mark, f"extends goes in a circle: {circle}"))
         else:
-            tree = known.get(parent) or load_tree(parent, faults, known, chain)
+            tree = parents_read.get(parent) or load_tree(parent, faults, parents_read, chain)
         if tree is None:
-            node.whole = False
+            node.is_complete = False
             continue
-        known[parent] = tree
+        parents_read[parent] = tree
         merged = tree if merged is None else merge(merged, tree)
     return node if merged is None else merge(merged, node)
 
@@ -272,7 +272,9 @@ def merge(below: Node, above: Node) -> Node:
     if any(k in above.children and _plain(above, k) != _plain(below, k) for k in KINDS):
         return above
     marks = {**below.key_marks, **above.key_marks}
-    result = Node(above.mark, {}, dict(below.children), marks, below.whole and above.whole)
+    result = Node(
+        above.mark, {}, dict(below.children), marks, below.is_complete and above.is_complete
+    )
     for key, child in above.children.items():
         how = _added if key in ADDED_TO else merge
         result.children[key] = how(below.children[key], child) if key in below.children else child
@@ -284,6 +286,6 @@ def _added(below: Node, above: Node) -> Node:
     if not (isinstance(below.value, list) and isinstance(above.value, list)):
         return above
     items = list(below.children.values())
-    said = [item.plain() for item in items]
-    items += [item for item in above.children.values() if item.plain() not in said]
+    plain_items = [item.plain() for item in items]
+    items += [item for item in above.children.values() if item.plain() not in plain_items]
     return Node(above.mark, [], dict(enumerate(items)))

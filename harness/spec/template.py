@@ -126,8 +126,8 @@ class Template(Spec):
         """For editors: a name alone will do."""
         fields = handler.resolve_ref_schema(handler(schema))
         about = fields.pop("description", "")
-        named = {"type": "string", "enum": template_names()}
-        return {"anyOf": [named, fields], "description": about, "title": "Template"}
+        name = {"type": "string", "enum": template_names()}
+        return {"anyOf": [name, fields], "description": about, "title": "Template"}
 
 
 def load_template(name: str) -> Template:

@@ -88,12 +88,14 @@ def why_not_repeatable(device: str, params: Train, model: nn.Module, processes: 
         return []
     if not params.deterministic:
         return ["train.deterministic: false"]
-    found = []
+    reasons = []
     if any(module._get_name() == UNORDERED_LIGER for module in model.modules()):
-        found.append("Liger's kernel for experts adds gradients in no fixed order")
+        reasons.append("Liger's kernel for experts adds gradients in no fixed order")
     if params.launch.machines > 1:
-        found.append("the order in which several machines' gradients are summed is not fixed")
+        reasons.append("the order in which several machines' gradients are summed is not fixed")
     elif processes > 1 and os.environ.get(ALGORITHM) != RING:
         algorithm = os.environ.get(ALGORITHM)
-        found.append(f"{ALGORITHM} is {algorithm}: only along a {RING} is the order of sums fixed")
-    return found
+        reasons.append(
+            f"{ALGORITHM} is {algorithm}: only along a {RING} is the order of sums fixed"
+        )
+    return reasons

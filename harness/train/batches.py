@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from harness.train.data import ANSWER, COUNTED, Array, Encoded
+from harness.train.data import ANSWER, COUNTED, Array, EncodedExamples
 from harness.train.packing import Lengths, sent
 from harness.train.schedule import Step
 
 
 @dataclass
-class Batch:
+class MicroBatch:
     """One micro-batch. Its N labels are all tokens that any part of the loss needs.
 
     inputs: what the model is called with. label_at: (N,), the place before each label in the
@@ -38,7 +38,7 @@ class Batch:
     """Tokens in the likelihood over the whole optimizer step."""
     step_examples: int = 1
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> "MicroBatch":
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, value in moved.items():
             if isinstance(value, Tensor):
@@ -47,10 +47,10 @@ class Batch:
             n: v.to(device) if isinstance(v, Lengths) else sent(v, device)
             for n, v in self.inputs.items()
         }
-        return Batch(**moved)
+        return MicroBatch(**moved)
 
 
-def collate(data: Encoded, examples: Sequence[int], packed: bool, pad: int) -> Batch:
+def collate(data: EncodedExamples, examples: Sequence[int], packed: bool, pad: int) -> MicroBatch:
     """The examples' sequences as one batch; for pairs, chosen and rejected by turns."""
     sequences = [s for example in examples for s in data.sequences(example)]
     lengths = [len(ids) for ids, _ in sequences]
@@ -65,7 +65,7 @@ def collate(data: Encoded, examples: Sequence[int], packed: bool, pad: int) -> B
         numbers.append(np.full(len(labels), number))
         marks.append(np.where(is_counted, mark, mark & ~np.uint8(COUNTED))[labels])
     mark = _tensor(np.concatenate(marks))
-    return Batch(
+    return MicroBatch(
         _flat(sequences, lengths) if packed else _padded(sequences, lengths, pad),
         _tensor(np.concatenate(at)),
         _tensor(np.concatenate(targets)),
@@ -99,11 +99,17 @@ def _padded(sequences: list[tuple[Array, Array]], lengths: list[int], pad: int) 
     return {"input_ids": _tensor(ids), "attention_mask": _tensor(mask)}
 
 
-class Schedule(Dataset[Batch]):  # type: ignore[misc]
+class Schedule(Dataset[MicroBatch]):  # type: ignore[misc]
     """The micro-batches of one process, over all steps, in order."""
 
     def __init__(
-        self, data: Encoded, steps: list[Step], packed: bool, pad: int, rank: int, processes: int
+        self,
+        data: EncodedExamples,
+        steps: list[Step],
+        packed: bool,
+        pad: int,
+        rank: int,
+        processes: int,
     ) -> None:
         self.data, self.packed, self.pad = data, packed, pad
         self.shortest = int(np.argmin(data.sizes()))
@@ -114,12 +120,12 @@ class Schedule(Dataset[Batch]):  # type: ignore[misc]
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> MicroBatch:
         examples, step = self.batches[number]
         batch = collate(self.data, examples or [self.shortest], self.packed, self.pad)
         batch.weight = 1.0 if examples else 0.0
         batch.step_tokens, batch.step_examples = step.tokens, step.examples
         return batch
 
-    def loader(self) -> "DataLoader[Batch]":
+    def loader(self) -> "DataLoader[MicroBatch]":
         return DataLoader(self, batch_size=1, shuffle=False, collate_fn=lambda items: items[0])

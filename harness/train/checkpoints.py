@@ -40,8 +40,8 @@ def seal(folder: Path, step: int, log: Path) -> None:
         _to_disk(path)
     unfinished = folder / f"{MARKER}.tmp"
     sizes = {str(p.relative_to(folder)): p.stat().st_size for p in _files(folder)}
-    said = {"step": step, "log_bytes": log.stat().st_size, "files": sizes}
-    unfinished.write_text(json.dumps(said))
+    record = {"step": step, "log_bytes": log.stat().st_size, "files": sizes}
+    unfinished.write_text(json.dumps(record))
     _to_disk(unfinished)
     unfinished.rename(folder / MARKER)
     _to_disk(folder)
@@ -53,8 +53,8 @@ def seal(folder: Path, step: int, log: Path) -> None:
 def resume(parent: Path, log: Path) -> Finished | None:
     """The newest finished checkpoint below `parent`, as the log now stands too: what is unfinished
     goes, and what the log says of steps that will be run again."""
-    there = log.stat().st_size if log.exists() else 0
-    finished = [f for f in _all_finished(parent) if f.log_bytes <= there]
+    log_bytes = log.stat().st_size if log.exists() else 0
+    finished = [f for f in _all_finished(parent) if f.log_bytes <= log_bytes]
     for folder in parent.glob("checkpoint-*"):
         if folder not in {f.folder for f in finished}:
             shutil.rmtree(folder)
@@ -115,19 +115,19 @@ def honest_disk_faults(folder: Path) -> Iterator[None]:
 
 def _all_finished(parent: Path) -> list[Finished]:
     """Those whose files are all there and as long as they were. Oldest first."""
-    found = []
+    finished = []
     for marker in parent.glob(f"checkpoint-*/{MARKER}"):
         try:
-            said = json.loads(marker.read_text())
-            whole = all(
+            record = json.loads(marker.read_text())
+            is_complete = all(
                 (marker.parent / name).stat().st_size == size
-                for name, size in said["files"].items()
+                for name, size in record["files"].items()
             )
         except (OSError, ValueError, KeyError):
             continue
-        if whole:
-            found.append(Finished(marker.parent, said["step"], said["log_bytes"]))
-    return sorted(found, key=lambda f: f.step)
+        if is_complete:
+            finished.append(Finished(marker.parent, record["step"], record["log_bytes"]))
+    return sorted(finished, key=lambda f: f.step)
 
 
 def _files(folder: Path) -> list[Path]:

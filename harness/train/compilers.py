@@ -40,10 +40,10 @@ def check_for_triton() -> None:
         otherwise = "use --executor docker: the train image for CUDA holds them"
     else:
         otherwise = "build the image anew, which then holds them: docker compose build train"
-    named = os.environ.get("CC")
+    compiler = os.environ.get("CC")
     check(
         "train.liger_kernels: Triton compiles what launches the kernels on first use",
         C,
-        (named,) if named else ("clang", "gcc"),
+        (compiler,) if compiler else ("clang", "gcc"),
         f"{otherwise}; or set train.liger_kernels: false",
     )

@@ -19,7 +19,7 @@ from harness.errors import InputError
 from harness.modeling.text import Encoder, Example, Tokens
 from harness.spec.template import Template
 from harness.spec.train import Train
-from harness.train.examples import DATA_FILE, EMPTY, MARKED, Task, file_of, read_examples, told
+from harness.train.examples import DATA_FILE, EMPTY, MARKED, Task, file_of, read_examples, tally
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -91,7 +91,7 @@ class Counts:
 
 
 @dataclass
-class Encoded:
+class EncodedExamples:
     """Tokenised sequences, end to end. Preference data has two a pair: chosen, then rejected.
 
     ids: int32, (tokens,). marks: uint8, (tokens,). bounds: int64, (sequences + 1,).
@@ -142,8 +142,8 @@ class Encoded:
 
 @dataclass
 class Data:
-    train: Encoded
-    held_out: Encoded | None
+    train: EncodedExamples
+    held_out: EncodedExamples | None
     counts: Counts
     simulated: bool = False
     """Whether a record says that a simulated teacher or judge had a hand in it."""
@@ -153,10 +153,10 @@ def data_file(call: StageCall) -> Path:
     """The data set's file: the gen artefact's, or the one the row gives."""
     if "data" in call.inputs:
         return Path(call.inputs["data"]) / DATA_FILE
-    given = call.params.get("data")
-    if not given:
+    data = call.params.get("data")
+    if not data:
         raise InputError("the call names no data set (neither inputs.data nor params.data)")
-    return file_of(Path(given["path"]))
+    return file_of(Path(data["path"]))
 
 
 def load_data(
@@ -184,17 +184,17 @@ def encode(
     or lacks a part, and for a data set of which nothing is left."""
     pairs = params.objective == "orpo"
     counts = Counts()
-    given = read_examples(path, pairs)
-    examples, simulated = given.tasks, given.simulated
-    counts.records = given.records
-    counts.dropped_empty, counts.dropped_marked = given.dropped[EMPTY], given.dropped[MARKED]
+    source = read_examples(path, pairs)
+    examples, simulated = source.tasks, source.simulated
+    counts.records = source.records
+    counts.dropped_empty, counts.dropped_marked = source.dropped[EMPTY], source.dropped[MARKED]
     held_out = _split_off(examples, params)
     encoder = Encoder(tokenizer, template, params.tokenize == "together", params.append_end)
     counts.special_tokens = sum(_is_injected(encoder, e) for e in examples)
     counts.special_in_answers = sum(any(map(encoder.injected, e.answers)) for e in examples)
     train = _tokenise(encoder, examples, params, params.cutoff_length, counts)
     if not len(train):
-        before = told(given.dropped)
+        before = tally(source.dropped)
         raise InputError(
             f"{path}: none of the {counts.records} records can be trained on "
             f"(of {counts.dropped_cut} the cut leaves no answer{before and f'; {before}'})",
@@ -240,15 +240,15 @@ def _is_injected(encoder: Encoder, example: Task) -> bool:
 
 def _tokenise(
     encoder: Encoder, examples: list[Task], params: Train, cutoff: int | None, counts: Counts
-) -> Encoded:
+) -> EncodedExamples:
     """All sequences, cut to `cutoff` tokens. An example with one that has no answer left is dropped."""
     each = 2 if params.objective == "orpo" else 1
-    made = _encode_all(encoder, examples)
+    tokens = _encode_all(encoder, examples)
     ids: list[Array] = []
     marks: list[Array] = []
     sizes: list[int] = []
     for number, example in enumerate(examples):
-        parts = made[number * each : (number + 1) * each]
+        parts = tokens[number * each : (number + 1) * each]
         cut = [_cut(t, cutoff, params, example) for t in parts]
         if not all((m[1:] & ANSWER).any() for _, m in cut):
             counts.dropped_cut += 1
@@ -259,7 +259,7 @@ def _tokenise(
             marks.append(m)
             sizes.append(len(answer.encode()))
     bounds = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-    return Encoded(
+    return EncodedExamples(
         np.concatenate(ids) if ids else np.zeros(0, np.int32),
         np.concatenate(marks) if marks else np.zeros(0, np.uint8),
         bounds,
@@ -270,11 +270,11 @@ def _tokenise(
 
 def _encode_all(encoder: Encoder, tasks: list[Task]) -> list[Tokens]:
     """One after the other, with progress; a task that the template cannot hold is named."""
-    made: list[Tokens] = []
+    tokens: list[Tokens] = []
     for at in range(0, len(tasks), CHUNK):
         chunk = tasks[at : at + CHUNK]
         try:
-            made += encoder.examples([e for task in chunk for e in _rendered(task)])
+            tokens += encoder.examples([e for task in chunk for e in _rendered(task)])
         except InputError:
             for task in chunk:
                 try:
@@ -285,7 +285,7 @@ def _encode_all(encoder: Encoder, tasks: list[Task]) -> list[Tokens]:
             raise
         if len(tasks) > CHUNK:
             events.progress("tokenise", at + len(chunk), len(tasks), "examples")
-    return made
+    return tokens
 
 
 def _rendered(task: Task) -> list[Example]:
@@ -313,8 +313,8 @@ def _cut(tokens: Tokens, cutoff: int | None, params: Train, task: Task) -> tuple
     if cutoff is None or len(ids) < cutoff:
         return ids, marks
     if params.truncation != "whole":
-        kept = _shared(tokens, cutoff, params)
-        return ids[kept], marks[kept]
+        places = _shared(tokens, cutoff, params)
+        return ids[places], marks[places]
     side = slice(None, cutoff) if params.truncation_side == "right" else slice(-cutoff, None)
     return ids[side], marks[side]
 
@@ -328,14 +328,14 @@ def _shared(tokens: Tokens, cutoff: int, params: Train) -> Array:
     turns = list(zip(begins, tokens.answers, strict=False))
     if today and not params.train_on_history:
         turns.reverse()
-    kept: list[int] = []
+    places: list[int] = []
     for begin, (start, stop) in turns:
-        room = cutoff - len(kept)
+        room = cutoff - len(places)
         if room <= 0:
             break
         prompt, answer = _shares(start - begin, stop - start, room, today)
-        kept += [*range(begin, begin + prompt), *range(start, start + answer)]
-    return np.array(sorted(kept), dtype=np.int64)
+        places += [*range(begin, begin + prompt), *range(start, start + answer)]
+    return np.array(sorted(places), dtype=np.int64)
 
 
 def _shares(prompt: int, answer: int, room: int, today: bool) -> tuple[int, int]:
@@ -362,7 +362,7 @@ def _cache_key(
     import tokenizers
 
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    known = backend.to_str() if backend is not None else tokenizer.__getstate__().__repr__()
+    state = backend.to_str() if backend is not None else tokenizer.__getstate__().__repr__()
     names = ("objective", "train_on_prompt", "train_on_history", "cutoff_length", "truncation_side",
              "truncation", "tokenize", "append_end")  # fmt: skip
     validation = params.validation.model_dump(mode="json") if params.validation else None
@@ -373,7 +373,7 @@ def _cache_key(
             "held_out": file_digest(file_of(Path(held_out.path))) if held_out else None,
             "validation": validation and {n: validation[n] for n in ("share", "first", "seed")},
             "template": template.model_dump(mode="json"),
-            "tokenizer": hashlib.sha256(known.encode()).hexdigest(),
+            "tokenizer": hashlib.sha256(state.encode()).hexdigest(),
             "special": {k: str(v) for k, v in sorted(tokenizer.special_tokens_map.items())},
             "chat_template": str(tokenizer.chat_template),
             "version": tokenizers.__version__,
@@ -391,8 +391,8 @@ def _write_cache(path: Path, data: Data) -> None:
     with part.open("wb") as file:
         np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
     part.replace(path)
-    kept = sorted(path.parent.glob("*.npz"), key=lambda p: p.stat().st_mtime, reverse=True)
-    for old in kept[CACHED:]:
+    newest_first = sorted(path.parent.glob("*.npz"), key=lambda p: p.stat().st_mtime, reverse=True)
+    for old in newest_first[CACHED:]:
         old.unlink(missing_ok=True)
 
 
@@ -401,13 +401,13 @@ def _read_cache(path: Path) -> Data:
     import zipfile
 
     try:
-        with np.load(path, allow_pickle=False) as found:
-            facts = json.loads(str(found["facts"]))
+        with np.load(path, allow_pickle=False) as arrays_file:
+            facts = json.loads(str(arrays_file["facts"]))
             encoded = {}
             for part in ("train", "held_out"):
-                if f"{part}.ids" in found:
-                    arrays = {n: found[f"{part}.{n}"] for n in ARRAYS}
-                    encoded[part] = Encoded(**arrays, pairs=facts["pairs"])
+                if f"{part}.ids" in arrays_file:
+                    arrays = {n: arrays_file[f"{part}.{n}"] for n in ARRAYS}
+                    encoded[part] = EncodedExamples(**arrays, pairs=facts["pairs"])
     except (zipfile.BadZipFile, EOFError) as e:
         raise ValueError(str(e)) from e
     os.utime(path)

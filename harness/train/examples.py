@@ -59,30 +59,30 @@ def read_examples(path: Path, pairs: bool) -> Examples:
             with its file and line, or nothing is left. Where the recipe `import` reads the file, the
             hint says so.
     """
-    found = Examples()
+    result = Examples()
     try:
         for record in read_records(path):
-            found.records += 1
-            found.columns |= dict.fromkeys(record.fields)
-            found.simulated = found.simulated or record.fields.get("simulated") is True
+            result.records += 1
+            result.columns |= dict.fromkeys(record.fields)
+            result.simulated = result.simulated or record.fields.get("simulated") is True
             task = _task(path, record, pairs)
             if _is_marked(path, record):
-                found.dropped[MARKED] += 1
+                result.dropped[MARKED] += 1
             elif all(answer.strip() for answer in task.answers):
-                found.tasks.append(task)
+                result.tasks.append(task)
             else:
-                found.dropped[EMPTY] += 1
+                result.dropped[EMPTY] += 1
     except InputError as e:
         raise InputError(e.message, _import_hint(path, pairs) or e.hint) from None
-    if not found.tasks:
+    if not result.tasks:
         raise InputError(
-            f"{path}: none of the {found.records} records can be trained on ({told(found.dropped)})",
+            f"{path}: none of the {result.records} records can be trained on ({tally(result.dropped)})",
             "Give a data set with answers.",
         )
-    return found
+    return result
 
 
-def told(dropped: Counter[str]) -> str:
+def tally(dropped: Counter[str]) -> str:
     """`3 empty answer, 1 marked untrained`."""
     return ", ".join(f"{n} {rule.replace('_', ' ')}" for rule, n in dropped.most_common() if n)
 
@@ -155,9 +155,9 @@ def _is_marked(path: Path, record: Record) -> bool:
 def _import_hint(path: Path, pairs: bool) -> str:
     """What to do where the file has another layout, which `import` reads; empty where it has not."""
     kind: layouts.Kind = "preference" if pairs else "instruction"
-    wanted = "kind: preference, " if pairs else ""
+    kind_setting = "kind: preference, " if pairs else ""
     source = path if path.exists() else path.parent  # a folder without a data.jsonl
-    step = f"gen: {{recipe: import, {wanted}file: {source.name}}}"
+    step = f"gen: {{recipe: import, {kind_setting}file: {source.name}}}"
     try:
         table = read_files(source, Every())
         layout = layouts.find(table, Columns(), kind)

@@ -7,14 +7,14 @@ import torch
 
 from harness.modeling.load import set_evaluating
 from harness.train.batches import collate
-from harness.train.data import Encoded
+from harness.train.data import EncodedExamples
 from harness.train.packing import sent
 
 BATCH_TOKENS = 4096
 
 
 def held_out_loss(
-    model: Any, data: Encoded, packed: bool, pad: int, rank: int = 0, processes: int = 1
+    model: Any, data: EncodedExamples, packed: bool, pad: int, rank: int = 0, processes: int = 1
 ) -> tuple[float, float, int, int]:
     """(nats a token, bits a byte, answer tokens, answer bytes) of the answers of `data`, of which
     preference data give the chosen ones.
@@ -28,7 +28,7 @@ def held_out_loss(
 
 
 def _measured(
-    model: Any, data: Encoded, packed: bool, pad: int, rank: int, processes: int
+    model: Any, data: EncodedExamples, packed: bool, pad: int, rank: int, processes: int
 ) -> tuple[float, float, int, int]:
     was_training = model.training
     chosen = _chosen(data)
@@ -54,14 +54,14 @@ def _device(model: Any) -> torch.device:
     return next(model.parameters()).device
 
 
-def _chosen(data: Encoded) -> Encoded:
+def _chosen(data: EncodedExamples) -> EncodedExamples:
     """Of pairs, the chosen answers alone."""
     if not data.pairs:
         return data
     import numpy as np
 
     parts = [data.sequences(example)[0] for example in range(len(data))]
-    return Encoded(
+    return EncodedExamples(
         np.concatenate([ids for ids, _ in parts]),
         np.concatenate([marks for _, marks in parts]),
         np.cumsum([0, *(len(ids) for ids, _ in parts)]),
@@ -69,7 +69,7 @@ def _chosen(data: Encoded) -> Encoded:
     )
 
 
-def _batches(data: Encoded) -> list[list[int]]:
+def _batches(data: EncodedExamples) -> list[list[int]]:
     """Examples of like length together, the longest first."""
     sizes = data.sizes()
     batches: list[list[int]] = []

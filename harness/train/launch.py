@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.artefact import environment, events, gpus
 from harness.artefact.call import CALL_FILE, StageCall, StageResult
-from harness.common import variables
+from harness.common import env_variables
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.spec.train import Launch, Train
 
@@ -86,11 +86,11 @@ def join(work: Path, launch: Launch, key: str) -> int:
     """
     count = launch.processes if environment.accelerator() == "cuda" else 0
     devices = gpus.restricted_to(gpus.choose(count, "this machine's part of the training"))
-    told = False
+    is_noted = False
     while not (work / CALL_FILE).is_file():
-        if not told:
+        if not is_noted:
             events.note(f"waiting for the first machine to begin (for {work / CALL_FILE})")
-            told = True
+            is_noted = True
         time.sleep(1)
     return run_workers(work / CALL_FILE, launch, key, devices)
 
@@ -126,14 +126,14 @@ def worker_environment() -> dict[str, str]:
     threads = os.environ.get("OMP_NUM_THREADS", "")
     paths = {"PYTHONPATH": path, "PATH": tools, "OMP_NUM_THREADS": threads or "1"}
     # Of `harness join` the caller's variables are all here; a stage's are sorted out already.
-    withheld = variables.withheld("train", network=False)
+    withheld = env_variables.withheld("train", network=False)
     passed = {name: value for name, value in os.environ.items() if name not in withheld}
-    return {**passed, **variables.given("train"), **paths}
+    return {**passed, **env_variables.given("train"), **paths}
 
 
 def _fault(path: Path, code: int, launch: Launch) -> HarnessError:
     try:
-        said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        fault: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         where = f" (the machines meet at {rendezvous(launch)})" if launch.machines > 1 else ""
         return HarnessError(
@@ -142,10 +142,10 @@ def _fault(path: Path, code: int, launch: Launch) -> HarnessError:
             "speak of NCCL or a watchdog, NCCL_DEBUG=INFO before the command says which GPU was lost; "
             "a process that was killed (-9) mostly met the end of the CPU's memory.",
         )
-    if said["exit_code"] == Interrupted.exit_code:
+    if fault["exit_code"] == Interrupted.exit_code:
         raise KeyboardInterrupt
-    kind = InputError if said["exit_code"] == InputError.exit_code else HarnessError
-    return kind(said["message"], said["hint"])
+    kind = InputError if fault["exit_code"] == InputError.exit_code else HarnessError
+    return kind(fault["message"], fault["hint"])
 
 
 def leave_outcome(folder: Path, result: StageResult) -> None:
@@ -154,6 +154,6 @@ def leave_outcome(folder: Path, result: StageResult) -> None:
 
 def leave_fault(folder: Path, message: str, hint: str, exit_code: int) -> None:
     """The first one counts: the others fail because of it."""
-    said = json.dumps({"message": message, "hint": hint, "exit_code": exit_code})
+    text = json.dumps({"message": message, "hint": hint, "exit_code": exit_code})
     with contextlib.suppress(FileExistsError), (folder / FAULT).open("x", encoding="utf-8") as file:
-        file.write(said)
+        file.write(text)

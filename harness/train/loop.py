@@ -22,14 +22,14 @@ from harness.modeling.load import quiet_peft
 from harness.modeling.memory import fit as fitting
 from harness.modeling.memory import shapes
 from harness.spec.train import Train
-from harness.train import arithmetic, checkpoints, dealing, deepspeed
+from harness.train import arithmetic, checkpoints, deepspeed, micro_batching
 from harness.train import model as models
-from harness.train.batches import Batch, Schedule
-from harness.train.data import Data, Encoded
+from harness.train.batches import MicroBatch, Schedule
+from harness.train.callback import Watch
+from harness.train.data import Data, EncodedExamples
 from harness.train.held_out import BATCH_TOKENS, held_out_loss
 from harness.train.objectives import loss_parts
 from harness.train.schedule import Step, plan_steps
-from harness.train.watch import Watch
 
 OPTIMIZERS = {
     "adamw": "adamw_torch_fused",
@@ -61,12 +61,12 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         """Of each micro-batch since the last log: its share of the step's loss and its parts."""
         super().__init__(**settings)
 
-    def get_train_dataloader(self) -> "DataLoader[Batch]":
+    def get_train_dataloader(self) -> "DataLoader[MicroBatch]":
         return self.schedule.loader()
 
     def get_batch_samples(
-        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Batch]], None]:
+        self, epoch_iterator: Iterator[MicroBatch], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, MicroBatch]], None]:
         return [{"batch": next(epoch_iterator)} for _ in range(num_batches)], None
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
@@ -129,7 +129,7 @@ def train(
     room = _room(device)
     as_packed = params.model_copy(update={"packing": packed})
     deal = _merged(as_packed, model, sizes, room and room.free, processes)
-    alone = _merged(as_packed, model, sizes, room and room.whole, processes)
+    alone = _merged(as_packed, model, sizes, room and room.alone, processes)
     examples = f"{deal.batch_size} examples"
     if deal.accumulation != params.accumulation:
         events.note(f"{examples} at once, as the GPU has room for them by the estimate")
@@ -150,7 +150,7 @@ def train(
     if rank == 0:
         is_crowded = deal.accumulation != alone.accumulation
         before = resumed.step if resumed else 0
-        dealing.begin(work, dealing.Dealt(before, deal.accumulation, is_crowded))
+        micro_batching.begin(work, micro_batching.Dealt(before, deal.accumulation, is_crowded))
     _keep_trained_weights_whole(trainer.model)
     trainer.remove_callback(PrinterCallback)
     held_out = data.held_out
@@ -179,7 +179,7 @@ def _smaller(params: Train, of_the_cpu: bool) -> str:
     return "" if of_the_cpu else less
 
 
-def _shorter(data: Encoded, of_the_cpu: bool) -> str:
+def _shorter(data: EncodedExamples, of_the_cpu: bool) -> str:
     shorter = "shorter ones (train.validation), with which the training begins anew, or "
     return (
         f"{BATCH_TOKENS} tokens are measured at a time, or one example: the longest held out has "
@@ -212,7 +212,7 @@ class _Room(NamedTuple):
     """Bytes of the GPU: what this training can have now, and what it could alone on it."""
 
     free: float
-    whole: float
+    alone: float
 
 
 def _room(device: str) -> _Room | None:
@@ -220,8 +220,8 @@ def _room(device: str) -> _Room | None:
     if device != "cuda":
         return None
     free, total = torch.cuda.mem_get_info()
-    whole = fitting.USABLE * total
-    return _Room(min(free + torch.cuda.memory_reserved(), whole), whole)
+    alone = fitting.USABLE * total
+    return _Room(min(free + torch.cuda.memory_reserved(), alone), alone)
 
 
 def _is_cast_by_autocast(params: Train) -> bool:
@@ -246,7 +246,7 @@ def _trainer(**settings: Any) -> Trainer:
 
 
 def _measure(
-    trainer: Trainer, data: Encoded, packed: bool, pad: int
+    trainer: Trainer, data: EncodedExamples, packed: bool, pad: int
 ) -> tuple[float, float, int, int]:
     """The held-out loss. The processes share the work, but where each holds a part of the weights
     only (ZeRO-3): there all take every batch, in step."""

@@ -68,7 +68,7 @@ def load(
 def _make_savable(model: PreTrainedModel) -> None:
     """Transformers refuses to write configurations that it reads, once a trainer has aligned their
     tokens. What the base's folder says of decoding is none of the training's, and is written from
-    there (harness.train.beside)."""
+    there (harness.train.tokenizer_files)."""
     from transformers import GenerationConfig
 
     if model.generation_config is not None:
@@ -179,8 +179,8 @@ def _packed_is_right(
     together = _attempt(model, _end_to_end([first, second], lengths), lengths)
     swapped = _attempt(model, _end_to_end([first.flip(1), second], lengths), lengths)
     good = together is not None and swapped is not None and _close(together, alone, limit)
-    seen = lengths[0] - 1
-    return good and bool(torch.allclose(together[seen:], swapped[seen:], rtol=0, atol=1e-6))
+    start = lengths[0] - 1
+    return good and bool(torch.allclose(together[start:], swapped[start:], rtol=0, atol=1e-6))
 
 
 def _end_to_end(texts: list[Tensor], lengths: list[int]) -> dict[str, Any]:
@@ -208,9 +208,9 @@ def _attempt(model: PreTrainedModel, inputs: dict[str, Any], lengths: list[int])
         return None
 
 
-def _close(ours: Tensor, theirs: Tensor, limit: float) -> bool:
-    same_shape = ours.shape == theirs.shape
-    return same_shape and bool(torch.allclose(ours, theirs, rtol=limit, atol=limit))
+def _close(values: Tensor, expected: Tensor, limit: float) -> bool:
+    same_shape = values.shape == expected.shape
+    return same_shape and bool(torch.allclose(values, expected, rtol=limit, atol=limit))
 
 
 def write(model: Any, folder: Path, state: dict[str, Tensor] | None) -> None:
@@ -231,9 +231,9 @@ def write(model: Any, folder: Path, state: dict[str, Tensor] | None) -> None:
     settings = folder / ADAPTER
     if settings.is_file():
         # The path of the machine it was trained on says nothing; the row says what the base is.
-        found = json.loads(settings.read_text(encoding="utf-8"))
-        found["base_model_name_or_path"] = ""
-        settings.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        config = json.loads(settings.read_text(encoding="utf-8"))
+        config["base_model_name_or_path"] = ""
+        settings.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def merge(
@@ -253,5 +253,5 @@ def merge(
         base = load_model(source, inputs, tokenizer, "float32", "cpu")
         _make_savable(base)
         with quiet_peft():
-            whole = PeftModel.from_pretrained(base, folder).merge_and_unload()
-        write(whole.to(getattr(torch, precision)), folder, None)
+            merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
+        write(merged.to(getattr(torch, precision)), folder, None)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from harness.spec.train import Train
-from harness.train.batches import Batch
+from harness.train.batches import MicroBatch
 
 SFT_PARTS = ("loss",)
 ORPO_PARTS = (
@@ -22,7 +22,7 @@ def parts_of(params: Train) -> tuple[str, ...]:
     return ORPO_PARTS if params.objective == "orpo" else SFT_PARTS
 
 
-def loss_parts(model: Any, batch: Batch, params: Train) -> Tensor:
+def loss_parts(model: Any, batch: MicroBatch, params: Train) -> Tensor:
     """This micro-batch's share of the step's loss, and of what else is logged; in nats.
 
     Shares add up over a step's micro-batches and processes. Shape: (parts,); only the first has a
@@ -36,7 +36,7 @@ def loss_parts(model: Any, batch: Batch, params: Train) -> Tensor:
     return _orpo(nll, batch, params.orpo.weight)
 
 
-def _orpo(nll: Tensor, batch: Batch, weight: float) -> Tensor:
+def _orpo(nll: Tensor, batch: MicroBatch, weight: float) -> Tensor:
     """ORPO's objective (arXiv 2403.07691, equations 6 and 7), the odds by TRL's own formula.
 
     nll: (labels,). The likelihood of an answer is the mean over its tokens, as in the paper.

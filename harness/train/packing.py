@@ -71,14 +71,14 @@ def packed_attention(
     dropout: float = 0.0,
     packed: Lengths | None = None,
     sliding_window: int | None = None,
-    whole: bool = True,
+    at_once: bool = True,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each example. Shapes as transformers gives them: (1, heads, tokens,
     head size); the output is (1, tokens, heads, head size), in autocast's type where that is on.
 
-    whole: use the GPU's kernel for all examples at once, where it can be. Raises ValueError for what is
-    not computed: a call without `packed`, with capped scores or sinks.
+    at_once: use the GPU's kernel for all examples at once, where it can be. Raises ValueError for what
+    is not computed: a call without `packed`, with capped scores or sinks.
     """
     if packed is None or kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
         raise ValueError("packed attention does not compute what this model asks for")
@@ -88,7 +88,7 @@ def packed_attention(
         half = torch.get_autocast_dtype(device)
         query, key, value = query.to(half), key.to(half), value.to(half)
     groups = query.shape[1] // key.shape[1]
-    if whole and whole_kernel_takes(device, query.dtype, dropout):
+    if at_once and whole_kernel_takes(device, query.dtype, dropout):
         from torch.nn.attention.varlen import varlen_attn
 
         longest = max(packed.each)
@@ -143,7 +143,7 @@ def _half_losses(
         return nn.functional.cross_entropy(logits, labels, reduction="none")
 
     pieces = zip(hidden.split(at_once), targets.split(at_once), strict=True)
-    return torch.cat([checkpoint(piece, *both, use_reentrant=False) for both in pieces])
+    return torch.cat([checkpoint(piece, *inputs, use_reentrant=False) for inputs in pieces])
 
 
 def add_label_loss(model: PreTrainedModel) -> None:
@@ -155,7 +155,7 @@ def add_label_loss(model: PreTrainedModel) -> None:
     To be called before PEFT wraps the model. Other calls go to the model's own forward.
     """
     ALL_ATTENTION_FUNCTIONS.register(ATTENTION, packed_attention)
-    ALL_ATTENTION_FUNCTIONS.register(SPLIT_ATTENTION, partial(packed_attention, whole=False))
+    ALL_ATTENTION_FUNCTIONS.register(SPLIT_ATTENTION, partial(packed_attention, at_once=False))
     original: Callable[..., Any] = model.forward
 
     def forward(

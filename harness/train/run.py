@@ -35,7 +35,7 @@ def run(call: StageCall) -> StageResult:
     data = load_data(call, params, template, tokenizer)
     checkpoints.resume(call.folder / "checkpoints", call.folder / LOG)
     if params.deepspeed is None and params.launch.processes * params.launch.machines == 1:
-        from harness.train.work import train_here
+        from harness.train.process import train_here
 
         result = train_here(call, params, source, tokenizer, data)
     else:
@@ -49,7 +49,7 @@ def run(call: StageCall) -> StageResult:
 def _describe(call: StageCall, template: Template, result: StageResult) -> None:
     """The template (its texts, not where they were read), the loss curve and the model card."""
     from harness.train import model_card
-    from harness.train.card import CARD, CURVE, facts_of, plot_losses, write_card
+    from harness.train.model_card import CARD, CURVE, facts_of, plot_losses, write_card
 
     texts = template.model_dump(mode="json")
     for name, value in texts.items():

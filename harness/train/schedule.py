@@ -37,19 +37,19 @@ def plan_steps(
     Each epoch takes all examples in an order of its own, drawn from the seed. The order, and which
     examples share a step, depend on neither accumulation nor processes.
     """
-    wanted, per_step = expected_steps(params, len(sizes)), _per_step(params)
+    steps_expected, per_step = expected_steps(params, len(sizes)), _per_step(params)
     steps: list[Step] = []
     epoch = 0
-    while len(steps) < wanted:
+    while len(steps) < steps_expected:
         order = np.random.default_rng([params.seed, epoch]).permutation(len(sizes)).tolist()
         for at in range(0, len(order), per_step):
-            taken = order[at : at + per_step]
+            chosen = order[at : at + per_step]
             parts = params.accumulation * processes
             deal = _balanced if params.packing else _alike
-            tokens = int(sum(counted[i] for i in taken))
-            steps.append(Step(deal(taken, sizes, parts), tokens, len(taken)))
+            tokens = int(sum(counted[i] for i in chosen))
+            steps.append(Step(deal(chosen, sizes, parts), tokens, len(chosen)))
         epoch += 1
-    return steps[:wanted]
+    return steps[:steps_expected]
 
 
 def _per_step(params: Train) -> int:

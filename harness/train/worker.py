@@ -60,7 +60,7 @@ def _work(call: StageCall) -> None:
     from harness.spec.template import Template
     from harness.spec.train import Train
     from harness.train.data import load_data
-    from harness.train.work import train_here
+    from harness.train.process import train_here
 
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if torch.cuda.is_available():

@@ -458,7 +458,7 @@ def test_progress_is_told_before_the_first_answer_has_ended(
     tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[int, dict[str, Any]]] = []
-    monkeypatch.setattr("harness.llm.progress.SHORTEST_PAUSE_S", 0.0)
+    monkeypatch.setattr("harness.artefact.events.SHORTEST_PAUSE_S", 0.0)
     monkeypatch.setattr(
         "harness.artefact.events.progress", lambda _, done, *a, **info: told.append((done, info))
     )

@@ -20,7 +20,7 @@ from harness.gen.recipes.union import Gen
 from harness.judge.judge import RowOutputs
 from harness.judge.kinds.union import ModelJudge, OutputJudge
 from harness.row.row import Row
-from harness.spec.base import _Data, _TextFile, models_in
+from harness.spec.base import DataPath, FileText, models_in
 from harness.spec.template import Template
 from harness.spec.train import Train
 from tests.helpers import evaluation, planned, write_row
@@ -243,7 +243,7 @@ def with_fresh_environment(spec: Path, **how: Any) -> Keys:
 def parameters(model: type[BaseModel], at: str = "") -> Iterator[str]:
     """Of gen's recipes, those of one; a test of its own covers the others."""
     for name, field in model.model_fields.items():
-        aside = (_Data, _TextFile, RowOutputs)
+        aside = (DataPath, FileText, RowOutputs)
         inner = [m for m in models_in(field.annotation) if m not in aside]
         if at == "" and name == "gen":
             inner = [AlpacaGen]
@@ -304,7 +304,7 @@ HOW = {
 
 
 class AnyFile:
-    def digest(self, data: _Data) -> str:
+    def digest(self, data: DataPath) -> str:
         return "of its bytes"
 
 
@@ -473,14 +473,14 @@ def test_a_byte_that_changes_neither_size_nor_time_of_a_file_is_seen_past_the_ca
     path.write_text("[1]")
     stat = path.stat()
     files = Files(None, tmp_path / "cache" / "digests.json")
-    before = files.digest(_Data(path=str(path)))
+    before = files.digest(DataPath(path=str(path)))
     files.save()
     time.sleep(0.02)
     path.write_text("[2]")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert path.stat().st_size == stat.st_size
     again = Files(None, tmp_path / "cache" / "digests.json")
-    assert before != again.digest(_Data(path=str(path))) == file_digest(path)
+    assert before != again.digest(DataPath(path=str(path))) == file_digest(path)
 
 
 def test_a_file_that_was_just_written_is_not_remembered_by_its_stamp(tmp_path: Path) -> None:
@@ -488,7 +488,7 @@ def test_a_file_that_was_just_written_is_not_remembered_by_its_stamp(tmp_path: P
     path.write_text("[1]")
     cache = tmp_path / "cache" / "digests.json"
     files = Files(None, cache)
-    files.digest(_Data(path=str(path)))
+    files.digest(DataPath(path=str(path)))
     files.save()
     assert not cache.exists()
 
@@ -501,10 +501,10 @@ def test_a_file_that_has_settled_is_read_once_for_all_plans(
     path.write_text("[1]")
     cache = tmp_path / "cache" / "digests.json"
     files = Files(None, cache)
-    found = files.digest(_Data(path=str(path)))
+    found = files.digest(DataPath(path=str(path)))
     files.save()
     monkeypatch.setattr("harness.artefact.keys.file_digest", None)
-    assert Files(None, cache).digest(_Data(path=str(path))) == found
+    assert Files(None, cache).digest(DataPath(path=str(path))) == found
 
 
 @pytest.mark.parametrize("change", ["bytes", "name", "another file"])

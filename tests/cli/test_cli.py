@@ -17,7 +17,7 @@ import yaml
 from harness import __version__
 from harness.errors import HarnessError, Interrupted
 from harness.modeling.memory import need as memory
-from harness.run import estimate, given
+from harness.run import estimate, training_data
 from tests.helpers import (
     HARNESS,
     ROOT,
@@ -787,7 +787,7 @@ def test_tables_and_reports_estimate_neither_calls_nor_memory_and_read_no_given_
 ) -> None:
     monkeypatch.setattr(estimate, "of_stage", not_expected)
     monkeypatch.setattr(memory, "of_stage", not_expected)
-    monkeypatch.setattr(given, "read", not_expected)
+    monkeypatch.setattr(training_data, "read", not_expected)
     assert command("table", "--all").exit_code == 0
     assert command("report", "specs").exit_code == 0
     assert command("verify", "specs/one.yaml").exit_code == 4
@@ -802,7 +802,7 @@ def test_a_plan_remembers_what_it_read_of_the_given_files(
     spec = write_row(place / "specs", "two", gen=None, data="tasks.json")
     first = command("plan", spec).stdout
     assert "data: tasks.json: 1 records" in first
-    monkeypatch.setattr(given, "_read_data", not_expected)
+    monkeypatch.setattr(training_data, "_read_data", not_expected)
     assert command("plan", spec).stdout == first
 
 

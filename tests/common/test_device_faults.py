@@ -200,8 +200,8 @@ def test_the_innermost_block_says_what_memory_was_for_and_the_innermost_hint_wha
 
 
 def test_memory_that_others_hold_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    room = Room(total=80 * 2**30, free=2**30, others=60 * 2**30)
-    for each, told in ((room, True), (room._replace(others=2**30), False)):
+    room = Room(total=80 * 2**30, free=2**30, used_by_others=60 * 2**30)
+    for each, told in ((room, True), (room._replace(used_by_others=2**30), False)):
         with gpu(monkeypatch, each):
             fault = as_fault(MEMORY["torch"])
         assert fault is not None

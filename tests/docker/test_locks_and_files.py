@@ -13,7 +13,7 @@ import setuptools  # noqa: F401  # requirements/install.py imports pip, after wh
 import yaml
 
 from harness.artefact import environment
-from harness.common import variables
+from harness.common import env_variables
 from harness.run.executors import HOST, serving
 
 ROOT = Path(__file__).parents[2]
@@ -288,7 +288,7 @@ def test_how_the_caller_has_a_gpus_memory_divided_reaches_the_services_on_a_gpu(
 ) -> None:
     laid_over = yaml.load(text("compose.cuda.yaml"), Loader=_Compose)["services"]
     environment = laid_over[service]["environment"]
-    assert {environment[name] for name in variables.ALLOCATOR} == {None}
+    assert {environment[name] for name in env_variables.ALLOCATOR} == {None}
 
 
 @pytest.mark.parametrize("service", ["train", "train-node", "eval", "vllm"])
@@ -349,10 +349,10 @@ def test_where_the_hub_is_its_token_and_proxies_reach_the_services_that_may_down
     services: dict[str, dict], service: str, network: bool
 ) -> None:
     environment = services[service]["environment"]
-    names = {*variables.HUB, *variables.PROXY, *variables.NO_PROXY}
+    names = {*env_variables.HUB, *env_variables.PROXY, *env_variables.NO_PROXY}
     assert names & set(environment) == (names if network else set())
     if network:
-        as_here = names - {"HF_TOKEN_FILE", *variables.NO_PROXY}
+        as_here = names - {"HF_TOKEN_FILE", *env_variables.NO_PROXY}
         assert {environment[name] for name in as_here} == {None}
         assert environment["HF_TOKEN_FILE"] == "${HF_TOKEN_FILE:+/run/secrets/hf_token}"
         assert "hf_token" in services[service]["secrets"]

@@ -11,9 +11,9 @@ from aiohttp import web
 from harness.artefact.call import StageCall
 from harness.errors import HarnessError, InputError
 from harness.llm.asking import ServedModels, ask_until_read
+from harness.llm.client import open_client
 from harness.llm.replay import ReplayMiss
 from harness.llm.reply import Reply
-from harness.llm.stage_calls import open_client
 from harness.spec.base import Data
 from tests.llm.batch_server import BatchServer
 from tests.llm.fake_server import Answer, FakeServer, ask, completion, failure, last_message

@@ -14,7 +14,7 @@ from harness.modeling import load
 from harness.report.html.sections import stages
 from harness.spec.train import Train
 from harness.train import model_card
-from harness.train.work import _make_repeatable
+from harness.train.process import _make_repeatable
 from tests.helpers import give_gpus, some_gpus
 
 TOO_OLD = "The NVIDIA driver on your system is too old (found version 12080)."

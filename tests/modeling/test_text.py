@@ -17,7 +17,7 @@ from harness.answer.decoding.decode import Decoder
 from harness.errors import InputError
 from harness.modeling.chat_template import chat_template_of
 from harness.modeling.load import bytes_tokenizer, load_model
-from harness.modeling.pieces import History, pieces
+from harness.modeling.template_pieces import History, pieces
 from harness.modeling.text import (
     Encoder,
     Example,

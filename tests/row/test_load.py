@@ -389,7 +389,7 @@ def test_of_specs_with_the_same_row_id_none_is_usable(folder: Path) -> None:
 def test_a_file_named_twice_is_one_row_and_counts_as_named(folder: Path) -> None:
     (folder / "a.yaml").write_text(WHOLE)
     (loaded,) = load_rows([Path("."), Path("a.yaml"), folder / "a.yaml", Path("./a.yaml")])
-    assert loaded.named
+    assert loaded.is_named
 
 
 def test_of_a_folder_files_that_begin_with_an_underscore_are_no_rows(folder: Path) -> None:
@@ -398,7 +398,7 @@ def test_of_a_folder_files_that_begin_with_an_underscore_are_no_rows(folder: Pat
     (folder / "deep" / "er" / "a.yaml").write_text(WHOLE.replace("prompt.txt", "../../prompt.txt"))
     (loaded,) = load_rows([Path()])
     assert loaded.path == Path("deep/er/a.yaml")
-    assert not loaded.named
+    assert not loaded.is_named
 
 
 def test_a_folder_without_specs_is_said_to_hold_none(folder: Path) -> None:

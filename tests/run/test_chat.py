@@ -100,7 +100,7 @@ def test_an_answer_is_the_greedy_one_of_the_rows_template() -> None:
             break
         made.append(token)
     answer(chat, "Why?")
-    assert chat.said == [("Why?", chat.tokenizer.decode(made))]
+    assert chat.history == [("Why?", chat.tokenizer.decode(made))]
     assert made
 
 
@@ -117,7 +117,7 @@ def test_what_was_said_is_part_of_the_next_prompt_until_it_is_reset(
 
     monkeypatch.setattr(chat.model, "generate", listen)
     answer(chat, "one")
-    said = chat.said[0][1]
+    said = chat.history[0][1]
     answer(chat, "two")
     chat.reset()
     answer(chat, "three")
@@ -132,7 +132,7 @@ def test_the_oldest_turn_goes_where_the_model_cannot_take_more(
     chat = talk()
     for letter in "abc":
         answer(chat, letter * 90)
-    assert [q[0] for q, _ in chat.said] == ["b", "c"]
+    assert [q[0] for q, _ in chat.history] == ["b", "c"]
     assert "the oldest question is left out: the model takes 256 tokens" in capsys.readouterr().err
     with pytest.raises(InputError, match="the model takes 256"):
         answer(chat, "x" * 300)
@@ -149,12 +149,12 @@ def test_sampling_is_the_seeds_and_begins_anew_with_a_reset() -> None:
 def test_a_stop_text_ends_the_answer_and_is_not_shown() -> None:
     whole = talk()
     answer(whole, "Why?")
-    text = whole.said[0][1]
+    text = whole.history[0][1]
     stop = text[4:6]
     first = text.index(stop)
     chat = talk(stop=[stop])
     assert answer(chat, "Why?").removesuffix("\n").endswith(stop) is False
-    assert chat.said[0][1] == text[:first]
+    assert chat.history[0][1] == text[:first]
 
 
 def shown(*parts: str, stop: tuple[str, ...] = ()) -> tuple[list[str], str]:

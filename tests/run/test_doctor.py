@@ -16,7 +16,7 @@ def test_a_folder_with_nothing_but_its_own_description_holds_no_given_data(tmp_p
     (tmp_path / "README.md").write_text("What goes here.")
     (tmp_path / ".gitignore").write_text("*")
     found = given_data(tmp_path)
-    assert not found.there
+    assert not found.is_present
     assert found.state.endswith(": 0 files")
     assert "`data:`" in found.prevents
 
@@ -25,13 +25,13 @@ def test_given_files_are_counted_in_folders_too(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "data.json").write_text("[]")
     found = given_data(tmp_path)
-    assert (found.there, found.prevents) == (True, "")
+    assert (found.is_present, found.prevents) == (True, "")
     assert found.state.endswith(": 1 file")
 
 
 def test_where_no_folder_is_named_the_option_that_names_it_is_told() -> None:
     found = given_data(None)
-    assert not found.there
+    assert not found.is_present
     assert "--inputs" in found.prevents
 
 
@@ -40,7 +40,7 @@ def test_each_gpu_that_may_be_used_is_told_with_its_driver_and_capability(
 ) -> None:
     give_gpus(monkeypatch, *some_gpus(1, capability=(7, 5)), *some_gpus(1))
     found = doctor._gpu()
-    assert (found.there, found.prevents) == (True, "")
+    assert (found.is_present, found.prevents) == (True, "")
     assert "0 NVIDIA H (GPU-0000), 80.0 GiB, driver 580.95.05, sm_75, which emulates" in found.state
     assert found.state.endswith("sm_90")
 
@@ -64,7 +64,7 @@ def test_what_too_old_a_driver_or_card_prevents_is_told(
 ) -> None:
     give_gpus(monkeypatch, *some_gpus(2, **facts))
     found = doctor._gpu()
-    assert not found.there
+    assert not found.is_present
     assert found.prevents == f"the CUDA images and torch for CUDA 13: {prevents}"
     assert "emulates" not in found.state
 
@@ -74,7 +74,7 @@ def test_gpus_that_are_there_and_not_used_are_no_yes(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HARNESS_ACCELERATOR", "cpu")
     monkeypatch.setattr(environment, "accelerator", lambda: "cpu")
     found = doctor._gpu()
-    assert not found.there
+    assert not found.is_present
     assert found.state == "not used, for HARNESS_ACCELERATOR says cpu: NVIDIA H"
 
 
@@ -87,8 +87,8 @@ def test_a_train_image_for_cuda_from_before_its_compiler_is_told(
     image = SimpleNamespace(labels=labels, attrs={"Size": 1})
     client = SimpleNamespace(images=SimpleNamespace(get=lambda tag: image))
     found = doctor._image(client, "train")
-    assert found.there == ("harness.compiler" in labels)
-    assert ("train.liger_kernels; build it anew" in found.prevents) != found.there
+    assert found.is_present == ("harness.compiler" in labels)
+    assert ("train.liger_kernels; build it anew" in found.prevents) != found.is_present
 
 
 def test_a_gpu_whose_driver_does_not_answer_is_told_in_its_words(
@@ -116,5 +116,5 @@ def test_the_toolkit_that_passes_gpus_on_is_looked_for(
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
     found = doctor._toolkit(SimpleNamespace(info=lambda: info))
-    assert found.there == there
+    assert found.is_present == there
     assert ("nvidia-ctk runtime configure" in found.prevents) != there

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.common import variables
+from harness.common import env_variables
 from tests.helpers import evaluation, harness, start, write_row
 from tests.llm.fake_server import FakeServer
 from tests.modeling.hub_server import GOOD_TOKEN, REVISION, Hub
@@ -37,7 +37,7 @@ def env(hub: Hub, tmp_path: Path) -> dict[str, str]:
     """A person's variables: a mirror and a key, and a proxy that leads nowhere but for loopback."""
     names = ("HARNESS_", "HF_", "TRANSFORMERS_", "TORCH")
     kept = {n: v for n, v in os.environ.items() if not n.startswith(names)}
-    for name in (*variables.PROXY, *variables.NO_PROXY):
+    for name in (*env_variables.PROXY, *env_variables.NO_PROXY):
         kept.pop(name, None)
     mine = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "PAID_KEY": "sk-paid"}
     proxy = {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}

@@ -876,7 +876,7 @@ def test_a_copy_of_simulated_data_carries_its_mark_and_a_file_they_share_does_no
     (name,) = gen.manifest["files"]
     # Given in the test's own form: what counts is that the bytes are an artefact's.
     (specs / "copied.jsonl").write_bytes((gen.folder / name).read_bytes())
-    monkeypatch.setattr("harness.run.given.read", lambda *of: [])
+    monkeypatch.setattr("harness.run.training_data.read", lambda *of: [])
     copy = {"gen": None, "data": "copied.jsonl"}
     volume.run(write_row(specs, "two", **copy))
     assert volume.artefact("train").manifest["simulated"] == []  # as a tokenizer's would be

@@ -16,7 +16,7 @@ from harness.errors import InputError
 from harness.row.settings import is_compared
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
-from harness.train import arithmetic, model, work
+from harness.train import arithmetic, model, process
 from harness.train.run import run
 from tests.modeling.calls import random_model, train_call
 
@@ -46,13 +46,13 @@ def card(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("card")
 def test_on_a_gpu_only_kernels_of_the_same_bits_are_allowed_and_not_merely_warned_of() -> None:
-    work._make_repeatable("cuda", Train(threads=1), 1)
+    process._make_repeatable("cuda", Train(threads=1), 1)
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.is_deterministic_algorithms_warn_only_enabled()
     assert not torch.utils.deterministic.fill_uninitialized_memory
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert "NCCL_ALGO" not in os.environ
-    work._make_repeatable("cuda", Train(threads=1, deterministic=False), 1)
+    process._make_repeatable("cuda", Train(threads=1, deterministic=False), 1)
     assert not torch.are_deterministic_algorithms_enabled()
 
 
@@ -60,12 +60,12 @@ def test_on_a_gpu_only_kernels_of_the_same_bits_are_allowed_and_not_merely_warne
 def test_several_gpus_sum_their_gradients_along_a_ring_unless_nccl_is_told_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    work._make_repeatable("cuda", Train(threads=1, deterministic=False), 2)
+    process._make_repeatable("cuda", Train(threads=1, deterministic=False), 2)
     assert "NCCL_ALGO" not in os.environ
-    work._make_repeatable("cuda", Train(threads=1), 2)
+    process._make_repeatable("cuda", Train(threads=1), 2)
     assert os.environ["NCCL_ALGO"] == "Ring"
     monkeypatch.setenv("NCCL_ALGO", "Tree")
-    work._make_repeatable("cuda", Train(threads=1), 2)
+    process._make_repeatable("cuda", Train(threads=1), 2)
     assert os.environ["NCCL_ALGO"] == "Tree"
 
 

@@ -18,7 +18,7 @@ from harness.artefact.call import CALL_FILE, RESULT_FILE, StageCall
 from harness.errors import HarnessError, InputError
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Launch, Train
-from harness.train import checkpoints, launch, work
+from harness.train import checkpoints, launch, process
 from harness.train.run import run
 from tests.helpers import ROOT, give_gpus, some_gpus, until
 from tests.modeling.calls import EXAMPLES, random_model, train_call
@@ -181,17 +181,17 @@ def test_the_gpus_of_each_machine_stand_in_the_manifest_with_its_rank(
         told.append(mine)
         into[: len(told)] = told
 
-    monkeypatch.setattr(work.torch.distributed, "all_gather_object", gather)
+    monkeypatch.setattr(process.torch.distributed, "all_gather_object", gather)
     params = Train(launch=Launch(processes=2, machines=2))
     for rank, visible in ((1, "2,3"), (0, "0,1")):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         monkeypatch.setenv("GROUP_RANK", str(rank))
         for local in "01":
             monkeypatch.setenv("LOCAL_RANK", local)
-            machines = work._machines(params, 4)
+            machines = process._machines(params, 4)
     used = [(each["rank"], [gpu["index"] for gpu in each["gpus"]]) for each in machines]
     assert used == [(0, [0, 1]), (1, [2, 3])]
-    assert work._machines(Train(launch=Launch(processes=2)), 2) == []
+    assert process._machines(Train(launch=Launch(processes=2)), 2) == []
 
 
 needs_a_compiler = pytest.mark.skipif(
@@ -246,7 +246,7 @@ def test_processes_make_random_weights_one_after_the_other_and_read_a_folders_si
 
     def load() -> None:
         nonlocal inside, most
-        with work._in_turn(call, source, 3):
+        with process._in_turn(call, source, 3):
             inside += 1
             most = max(most, inside)
             all_in.wait(30)
@@ -266,5 +266,5 @@ def test_processes_make_random_weights_one_after_the_other_and_read_a_folders_si
 def test_one_process_waits_for_none(tmp_path: Path) -> None:
     call = train_call(tmp_path)
     source = ModelSource.model_validate(STILL)
-    with work._in_turn(call, source, 2), work._in_turn(call, source, 1):
+    with process._in_turn(call, source, 2), process._in_turn(call, source, 1):
         pass

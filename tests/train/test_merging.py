@@ -9,7 +9,7 @@ import torch
 
 from harness.artefact.call import StageCall, StageResult
 from harness.errors import HarnessError
-from harness.train import dealing, loop
+from harness.train import loop, micro_batching
 from harness.train.run import run
 from tests.modeling.calls import random_model, train_call
 
@@ -107,13 +107,13 @@ def test_each_choice_of_a_training_that_was_gone_on_with_stands_in_the_manifest_
 
 
 def test_a_choice_of_steps_that_are_run_again_is_undone(tmp_path: Path) -> None:
-    first, second = dealing.Dealt(0, 1, False), dealing.Dealt(4, 3, True)
+    first, second = micro_batching.Dealt(0, 1, False), micro_batching.Dealt(4, 3, True)
     for dealt in (first, second, second._replace(after=6), first._replace(after=4)):
-        dealing.begin(tmp_path, dealt)
-    assert dealing.read(tmp_path) == [first]
-    assert dealing.why_not_repeatable([first]) == []
-    dealing.begin(tmp_path, second._replace(after=0))
-    assert dealing.read(tmp_path) == [second._replace(after=0)]
+        micro_batching.begin(tmp_path, dealt)
+    assert micro_batching.read(tmp_path) == [first]
+    assert micro_batching.why_not_repeatable([first]) == []
+    micro_batching.begin(tmp_path, second._replace(after=0))
+    assert micro_batching.read(tmp_path) == [second._replace(after=0)]
 
 
 def test_where_others_on_the_gpu_decided_how_many_went_at_once_the_manifest_claims_no_same_bits(

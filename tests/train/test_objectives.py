@@ -9,8 +9,8 @@ import torch
 from trl.experimental.orpo import ORPOTrainer
 
 from harness.spec.train import Train
-from harness.train.batches import Batch, collate
-from harness.train.data import ANSWER, COUNTED, Encoded
+from harness.train.batches import MicroBatch, collate
+from harness.train.data import ANSWER, COUNTED, EncodedExamples
 from harness.train.model import choose_path
 from harness.train.objectives import loss_parts, parts_of
 from tests.train.test_packing import a_model, gradients, sequences
@@ -18,14 +18,14 @@ from tests.train.test_packing import a_model, gradients, sequences
 ORPO = Train.model_validate({"objective": "orpo", "orpo": {"weight": 0.3}})
 
 
-def preferences(train_on_prompt: bool = False) -> Encoded:
+def preferences(train_on_prompt: bool = False) -> EncodedExamples:
     data = sequences(9, 12, 7, 5, 14, 6, pairs=True)
     if train_on_prompt:
         data.marks |= COUNTED
     return data
 
 
-def trl_says(model: Any, data: Encoded, weight: float) -> dict[str, float]:
+def trl_says(model: Any, data: EncodedExamples, weight: float) -> dict[str, float]:
     """What TRL's own trainer computes from the same tokens, padded."""
     batch: dict[str, torch.Tensor] = {}
     for place, name in enumerate(("chosen", "rejected")):
@@ -47,7 +47,7 @@ def trl_says(model: Any, data: Encoded, weight: float) -> dict[str, float]:
     return {"loss": float(loss), **{name: float(value) for name, value in metrics.items()}}
 
 
-def step_of(data: Encoded, parts: list[list[int]], packed: bool) -> list[Batch]:
+def step_of(data: EncodedExamples, parts: list[list[int]], packed: bool) -> list[MicroBatch]:
     batches = [collate(data, part, packed, pad=0) for part in parts]
     for batch in batches:
         batch.step_tokens, batch.step_examples = int(data.counted().sum()), len(data)

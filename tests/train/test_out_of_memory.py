@@ -16,7 +16,7 @@ from harness.artefact.keys import Files, key_view
 from harness.common.device_faults import OutOfMemory
 from harness.errors import HarnessError
 from harness.spec.train import Train
-from harness.train import checkpoints, loop, work
+from harness.train import checkpoints, loop, process
 from harness.train import model as models
 from harness.train import run as train
 from harness.train.model import choose_path
@@ -111,7 +111,7 @@ def test_wherever_a_trainings_memory_runs_out_it_is_told_with_the_way_out(
 def test_only_a_training_that_offloads_is_told_to_do_without(offloads: bool) -> None:
     zero = {"stage": 2, "offload_optimizer": offloads}
     params = Train.model_validate({"deepspeed": zero})
-    hint = work._what_fits(params, None, None, "cuda", True)  # type: ignore[arg-type]
+    hint = process._what_fits(params, None, None, "cuda", True)  # type: ignore[arg-type]
     assert ("no offloading" in hint) == offloads
     assert "limits.memory" in hint
 

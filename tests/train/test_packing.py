@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from harness.spec.train import Train
 from harness.train import packing
 from harness.train.batches import collate
-from harness.train.data import ANSWER, COUNTED, Encoded
+from harness.train.data import ANSWER, COUNTED, EncodedExamples
 from harness.train.model import choose_path
 from harness.train.objectives import loss_parts
 from harness.train.packing import ATTENTION, SPLIT_ATTENTION, add_label_loss
@@ -40,13 +40,13 @@ def a_model(kind: str = "qwen2", **changes: Any) -> Any:
     return model
 
 
-def sequences(*lengths: int, pairs: bool = False) -> Encoded:
+def sequences(*lengths: int, pairs: bool = False) -> EncodedExamples:
     """Random tokens; the first third of each is its prompt."""
     import numpy as np
 
     draw = np.random.default_rng(0)
     marks = [np.where(np.arange(n) < n // 3, 0, ANSWER | COUNTED).astype(np.uint8) for n in lengths]
-    return Encoded(
+    return EncodedExamples(
         draw.integers(0, VOCABULARY, sum(lengths)).astype(np.int32),
         np.concatenate(marks),
         np.cumsum([0, *lengths]),
@@ -59,7 +59,7 @@ def gradients(model: Any) -> torch.Tensor:
     return torch.cat([p.grad.flatten().cpu() for p in model.parameters()])
 
 
-def one_by_one(model: Any, data: Encoded) -> tuple[float, torch.Tensor]:
+def one_by_one(model: Any, data: EncodedExamples) -> tuple[float, torch.Tensor]:
     """The mean loss and its gradient from the model's own forward, one text at a time."""
     model.zero_grad()
     total, count = torch.zeros((), device=model.device), 0
@@ -75,7 +75,7 @@ def one_by_one(model: Any, data: Encoded) -> tuple[float, torch.Tensor]:
     return float(total.detach() / count), gradients(model)
 
 
-def together(model: Any, data: Encoded, packed: bool) -> tuple[float, torch.Tensor]:
+def together(model: Any, data: EncodedExamples, packed: bool) -> tuple[float, torch.Tensor]:
     model.zero_grad()
     batch = collate(data, range(len(data)), packed, pad=0).to(model.device)
     batch.step_tokens, batch.step_examples = int(data.counted().sum()), len(data)
@@ -117,7 +117,7 @@ def test_no_example_sees_another() -> None:
     for change in (0, 1):
         ids = data.ids.copy()
         ids[:9] = (ids[:9] + change) % VOCABULARY
-        changed = Encoded(ids, data.marks.copy(), data.bounds, data.answer_bytes)
+        changed = EncodedExamples(ids, data.marks.copy(), data.bounds, data.answer_bytes)
         changed.marks[:9] = 0
         model.zero_grad()
         first.append(together(model, changed, True))

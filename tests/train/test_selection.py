@@ -11,7 +11,7 @@ from harness.row.load import load_rows
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
 from harness.spec.train import Train
-from harness.train.data import ANSWER, Encoded, encode
+from harness.train.data import ANSWER, EncodedExamples, encode
 from tests.helpers import ROOT
 
 SMOKE = ROOT / "specs" / "smoke"
@@ -30,7 +30,7 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
-def answers_of(encoded: Encoded, tokenizer: Any) -> list[str]:
+def answers_of(encoded: EncodedExamples, tokenizer: Any) -> list[str]:
     """The answers' text, read back from the tokens that count as answer."""
     return [
         tokenizer.decode(ids[(marks & ANSWER) > 0], skip_special_tokens=True)
@@ -39,7 +39,7 @@ def answers_of(encoded: Encoded, tokenizer: Any) -> list[str]:
     ]
 
 
-def held_out(data: Path, tokenizer: Any, template: str, **validation: Any) -> Encoded:
+def held_out(data: Path, tokenizer: Any, template: str, **validation: Any) -> EncodedExamples:
     train = Train.model_validate(
         {"validation": {"share": 0.25, **validation}, "cutoff_length": 256}
     )

@@ -218,7 +218,7 @@ def test_an_interruption_after_the_last_step_trains_no_step_more(
         call = train_call(tmp_path / name, epochs=1.5, batch_size=3, checkpoint_steps=2)
         if name == "cut":
             with monkeypatch.context() as patched:
-                patched.setattr("harness.train.work._save", Stop(len, 1))
+                patched.setattr("harness.train.process._save", Stop(len, 1))
                 with pytest.raises(KeyboardInterrupt):
                     run(call)
         assert run(call).counts["steps"] == 6

@@ -21,12 +21,11 @@ from harness.answer.prompts import Prompt, prompt_seed
 from harness.answer.row_model import base_of
 from harness.answer.run import NO_ANSWER, Answered
 from harness.artefact.call import TRANSCRIPT, StageCall
+from harness.artefact.events import Progress
 from harness.errors import InputError
 from harness.llm.asking import ServedModels
-from harness.llm.client import Client
-from harness.llm.progress import Progress
+from harness.llm.client import Client, open_client
 from harness.llm.reply import REFUSED, Kind, Reply, tokens_used, usage_is_known
-from harness.llm.stage_calls import open_client
 from harness.modeling.generation import end_tokens_in
 from harness.modeling.load import is_adapter, load_tokenizer, model_folder, trained_folder
 from harness.modeling.tokenizer_template import special_tokens
@@ -228,7 +227,7 @@ def _texts(
     Raises InputError where it needs a tokenizer's tokens, and the row has no model.
     """
     from harness.modeling.chat_template import opening_of
-    from harness.modeling.pieces import ending, pieces, text_before_token
+    from harness.modeling.template_pieces import ending, pieces, text_before_token
     from harness.modeling.text import Encoder
 
     template = params.template

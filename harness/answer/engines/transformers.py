@@ -17,9 +17,9 @@ from harness.answer.row_model import load_row_model
 from harness.answer.run import Answered
 from harness.artefact import events
 from harness.artefact.call import StageCall
+from harness.artefact.events import Progress
 from harness.artefact.resume import whole_lines
 from harness.common.device_faults import memory_for, smaller_batch, smaller_model
-from harness.llm.progress import Progress
 from harness.modeling.load import (
     available_device,
     device_name,

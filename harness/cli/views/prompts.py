@@ -14,7 +14,7 @@ from harness.common.progress import plain
 from harness.data.records import read_records
 from harness.errors import HarnessError, InputError
 from harness.judge.kinds.held_out_loss import LossJudge
-from harness.modeling.pieces import MASKED, Piece, ending, pieces
+from harness.modeling.template_pieces import MASKED, Piece, ending, pieces
 from harness.modeling.text import Encoder
 from harness.row.load import LoadedRow
 from harness.row.row import Row

@@ -174,7 +174,7 @@ def _recomputed(done: Sequence["Replayed"]) -> list[str]:
 
 def show_findings(console: Console, findings: Sequence[Finding]) -> None:
     for finding in findings:
-        mark = "[green]yes[/]" if finding.there else "[yellow]no [/]"
+        mark = "[green]yes[/]" if finding.is_present else "[yellow]no [/]"
         line = f"{mark} {escape(finding.what):<24} {escape(plain(finding.state))}"
         if finding.prevents:
             line += f"\n    [dim]without it: {escape(finding.prevents)}[/]"

@@ -38,13 +38,13 @@ from random import Random
 from typing import Any
 
 from harness.artefact.call import StageCall
+from harness.artefact.events import Progress
 from harness.data.dataset import DatasetExample
 from harness.errors import InputError
 from harness.gen.card import plots, verbs
 from harness.gen.card.text import FORMAT, PERCENTILES, SIMULATED, Section, sections
 from harness.gen.recipe import RecipeResult
 from harness.gen.similarity import Pool
-from harness.llm.progress import Progress
 from harness.modeling.load import END, PAD, is_general, load_tokenizer
 from harness.spec.model_source import ModelSource
 

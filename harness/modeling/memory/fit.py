@@ -87,7 +87,7 @@ def what_fits(
     if ran_out and not loading:
         room = min(room, LESS * now.needed)
     weights = LESS * now.loading if loading else math.inf
-    found: list[Fit] = []
+    fits: list[Fit] = []
     for deviation in ({}, *DEVIATIONS):
         for harmless in _harmless(train):
             fit = _tried(train, shape, lengths, {**deviation, **harmless}, bool(deviation))
@@ -96,32 +96,32 @@ def what_fits(
                 and fit.memory.needed <= room
                 and fit.memory.loading <= weights
                 and fit.memory.cpu <= cpu_bytes
-                and _is_news(fit, found)
+                and _is_news(fit, fits)
             ):
-                found.append(fit)
+                fits.append(fit)
                 if deviation:
                     break
-    return found
+    return fits
 
 
-def _is_news(fit: Fit, found: Sequence[Fit]) -> bool:
+def _is_news(fit: Fit, fits: Sequence[Fit]) -> bool:
     """Not one that asks for more than a way found before, nor for a still smaller batch."""
 
     def asked(of: Fit) -> set[str]:
         return {f"{k}: {'' if k in BATCH else v}" for k, v in of.changes.items()}
 
-    return not any(asked(other) <= asked(fit) for other in found)
+    return not any(asked(other) <= asked(fit) for other in fits)
 
 
 def _harmless(train: Train) -> Iterator[dict[str, Any]]:
     """Changes that leave the result the same but for rounding: none, checkpointing, smaller
     micro-batches of the same step, both."""
     smaller = list(_smaller_batches(train))
-    both = [{"gradient_checkpointing": True}] if not train.gradient_checkpointing else []
+    checkpointings = [{"gradient_checkpointing": True}] if not train.gradient_checkpointing else []
     yield {}
-    yield from both
+    yield from checkpointings
     yield from smaller
-    yield from ({**checkpointing, **batch} for checkpointing in both for batch in smaller)
+    yield from ({**checkpointing, **batch} for checkpointing in checkpointings for batch in smaller)
 
 
 def _smaller_batches(train: Train) -> Iterator[dict[str, Any]]:
@@ -156,13 +156,13 @@ def _tried(
     deviates: bool,
 ) -> Fit | None:
     """None where nothing would change, or the settings do not go together."""
-    given = train.model_dump()
-    changes = {name: value for name, value in changes.items() if given[name] != value}
+    settings = train.model_dump()
+    changes = {name: value for name, value in changes.items() if settings[name] != value}
     steps_down = {"full": 0, "lora": 1, "qlora": 2}
     if not changes or steps_down[changes.get("method", "qlora")] < steps_down[train.method]:
         return None
     try:
-        changed = Train.model_validate({**given, **changes})
+        changed = Train.model_validate({**settings, **changes})
     except ValidationError:
         return None
     if changed == train:
@@ -183,19 +183,19 @@ def describe(
     shape = model if isinstance(model, Shape) else shapes.from_config(model)
     if shape is None:
         return "What would fit cannot be estimated: the model's kind is not known."
-    found = what_fits(train, shape, memory_bytes, lengths, ran_out, cpu_bytes, loading)
+    fits = what_fits(train, shape, memory_bytes, lengths, ran_out, cpu_bytes, loading)
     memory = Need(train, shape, lengths).memory
     now = f"It needs about {gib(memory.needed)}"
     now += f", {gib(memory.loading)} for its weights alone" if loading else ""
-    return f"{now}; {would_fit(found)}."
+    return f"{now}; {would_fit(fits)}."
 
 
-def would_fit(found: Sequence[Fit]) -> str:
+def would_fit(fits: Sequence[Fit]) -> str:
     """`would fit with ...`: ways that leave the result the same, or, where there is none, others."""
-    if not found:
+    if not fits:
         return "no setting is known that would fit; take a smaller model or a larger GPU"
-    same = [f for f in found if not f.deviates]
-    ways = ", or ".join(map(str, (same or found)[:SHOWN]))
+    same = [f for f in fits if not f.deviates]
+    ways = ", or ".join(map(str, (same or fits)[:SHOWN]))
     if same:
         return f"would fit with {ways}: the same result but for rounding"
     return f"would fit, as a deviation in the result, with {ways}"

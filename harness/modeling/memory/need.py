@@ -81,11 +81,11 @@ class Need:
 
 
 def of_stage(
-    params: Mapping[str, Any], files: Files, hub_folder: Path | None, made: Path | None
+    params: Mapping[str, Any], files: Files, hub_folder: Path | None, artefact: Path | None
 ) -> Need | str:
     """What a train stage needs, or, in words, why that is not known.
 
-    `hub_folder`: where the volume keeps the hub model; `made`: the data set's artefact, if there.
+    `hub_folder`: where the volume keeps the hub model; `artefact`: the data set's artefact, if there.
     """
     train, source = params["train"], params["model"]
     try:
@@ -96,7 +96,7 @@ def of_stage(
         if source.hub is not None and not (hub_folder and hub_folder.is_dir()):
             return "the model is not on the volume yet (`harness fetch SPEC` brings it)"
         return "the model's configuration does not say enough"
-    return Need(train, shape, _tokens(params, files, made))
+    return Need(train, shape, _tokens(params, files, artefact))
 
 
 def _shape_of(source: ModelSource, files: Files, hub_folder: Path | None) -> Shape | None:
@@ -111,10 +111,10 @@ def _shape_of(source: ModelSource, files: Files, hub_folder: Path | None) -> Sha
     return shapes.from_config({**size, **source.random.config})
 
 
-def _tokens(params: Mapping[str, Any], files: Files, made: Path | None) -> list[int] | None:
+def _tokens(params: Mapping[str, Any], files: Files, artefact: Path | None) -> list[int] | None:
     """Of each record, by its characters; ORPO's two answers are two sequences, together in one."""
     source, data = params["model"], params.get("data")
-    path = made
+    path = artefact
     if path is None and data is not None:
         try:
             path = files.locate(data)
@@ -133,8 +133,8 @@ def of_training(train: Train, shape: Shape, lengths: Sequence[int] | None = None
     sharing = train.launch.processes * train.launch.machines
     stage = train.deepspeed.stage if train.deepspeed else 0
     trained = trained_parameters(train, shape)
-    whole = _weights(train, shape, trained)
-    weights, moved = _sharded(train, shape, whole, sharing)
+    total = _weights(train, shape, trained)
+    weights, moved = _sharded(train, shape, total, sharing)
     if train.method == "full" and train.precision == "bfloat16":
         # Autocast keeps a copy of each matrix until the backward pass has used it.
         weights += BFLOAT16 * shape.linear_parameters * (1 if stage == 3 else shape.layers)
@@ -148,7 +148,7 @@ def of_training(train: Train, shape: Shape, lengths: Sequence[int] | None = None
         _activations(train, shape, micro_batch_tokens(train, lengths)),
         cpu=moved * train.launch.processes,
         pageable=optimizer if train.optimizer.startswith("paged") else 0.0,
-        loading=whole,
+        loading=total,
     )  # fmt: skip
 
 
@@ -182,8 +182,8 @@ def adapted(lora: Lora, shape: Shape) -> Mapping[str, tuple[int, int]]:
     """The linear modules of a layer that get an adapter."""
     if lora.target_modules == "all-linear":
         return shape.linears
-    wanted = {name.rsplit(".", 1)[-1] for name in lora.target_modules}
-    return {name: widths for name, widths in shape.linears.items() if name in wanted}
+    targets = {name.rsplit(".", 1)[-1] for name in lora.target_modules}
+    return {name: widths for name, widths in shape.linears.items() if name in targets}
 
 
 def _weights(train: Train, shape: Shape, trained: int) -> float:
@@ -204,11 +204,11 @@ def _sharded(train: Train, shape: Shape, weights: float, sharing: int) -> tuple[
     a layer, and the next one, while they are used."""
     if train.deepspeed is None or train.deepspeed.stage < 3:
         return weights, 0.0
-    own = weights / sharing
+    shard = weights / sharing
     live = FLOAT32 * max(2 * shape.linear_parameters, shape.vocabulary * shape.hidden)
     if train.deepspeed.offload_parameters:
-        return min(live, weights), own
-    return min(own + live, weights), 0.0
+        return min(live, weights), shard
+    return min(shard + live, weights), 0.0
 
 
 def _optimizer(train: Train, shape: Shape, trained: int) -> float:
@@ -236,26 +236,26 @@ def layer_bytes(train: Train, shape: Shape) -> float:
     frozen = train.lora is not None
     # Two norms, in float32: their input, its inverse deviation and, for their weight's gradient,
     # the normalised input.
-    kept = 2 * FLOAT32 * (1 + h * (1 if frozen else 2))
+    saved = 2 * FLOAT32 * (1 + h * (1 if frozen else 2))
     # What the matrices read. Autocast copies what is float32 for each of them.
     in_float32 = train.lora is None or train.lora.dropout > 0
     is_copied = size == BFLOAT16 and in_float32
-    kept += size * h * (max(len(shape.linears) - 2, 2) if is_copied else 2)
+    saved += size * h * (max(len(shape.linears) - 2, 2) if is_copied else 2)
     # Queries, keys, values, the output, and a scale for each head. In float32 each head of queries has
     # keys and values of its own, and the examples' outputs are laid end to end (harness.train.packing).
     rows = 5 * shape.attention if size == FLOAT32 else 2 * (shape.attention + shape.key_value)
-    kept += size * rows + FLOAT32 * shape.heads
+    saved += size * rows + FLOAT32 * shape.heads
     if shape.head_norms:
-        kept += (FLOAT32 + size) * (shape.attention + shape.key_value)
+        saved += (FLOAT32 + size) * (shape.attention + shape.key_value)
     # Gate, its activation, up, and their product.
-    kept += size * 4 * shape.intermediate
+    saved += size * 4 * shape.intermediate
     if train.lora is not None:
         modules = adapted(train.lora, shape).values()
-        kept += size * train.lora.rank * len(modules)
-        kept += size * shape.attention if is_copied else 0
+        saved += size * train.lora.rank * len(modules)
+        saved += size * shape.attention if is_copied else 0
         if train.lora.dropout:
-            kept += (size + 1) * sum(width for width, _ in modules)
-    return kept
+            saved += (size + 1) * sum(width for width, _ in modules)
+    return saved
 
 
 def saved_bytes(train: Train, shape: Shape, tokens: int) -> float:

@@ -79,8 +79,8 @@ def from_config(config: Mapping[str, Any]) -> Shape | None:
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in DEFAULTS:
         return None
-    said = {**DEFAULTS[kind], **config}
-    wide = _widths(said)
+    settings = {**DEFAULTS[kind], **config}
+    wide = _widths(settings)
     if wide is None:
         return None
     h, i, layers, _, vocabulary, a, kv = wide
@@ -93,13 +93,13 @@ def from_config(config: Mapping[str, Any]) -> Shape | None:
     each = sum(x * y for x, y in linears.values()) + (4 if kind == "gemma2" else 2) * h
     if kind == "qwen2":
         each += a + 2 * kv
-    elif kind in ("llama", "qwen3", "gemma", "gemma2") and said.get("attention_bias"):
+    elif kind in ("llama", "qwen3", "gemma", "gemma2") and settings.get("attention_bias"):
         each += a + 2 * kv + h
-    if kind == "llama" and said.get("mlp_bias"):
+    if kind == "llama" and settings.get("mlp_bias"):
         each += 2 * i + h
     if kind == "qwen3":
         each += 2 * (a // wide.heads)
-    ends = vocabulary * h * (1 if said["tie_word_embeddings"] else 2) + h
+    ends = vocabulary * h * (1 if settings["tie_word_embeddings"] else 2) + h
     return _shape(wide, linears, layers * each + ends, kind == "qwen3")
 
 
@@ -118,10 +118,10 @@ class _Widths(NamedTuple):
     key_value: int
 
 
-def _widths(said: Mapping[str, Any]) -> _Widths | None:
+def _widths(config: Mapping[str, Any]) -> _Widths | None:
     def number(name: str, default: int | None = None) -> int:
         names = (name, *_OTHER_NAMES.get(name, ()))
-        value = next((said[n] for n in names if said.get(n) is not None), default)
+        value = next((config[n] for n in names if config.get(n) is not None), default)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(name)
         return value
@@ -153,10 +153,10 @@ def from_folder(folder: Path) -> Shape | None:
     config = _read(folder / CONFIG)
     if not isinstance(config, dict):
         return None
-    known = from_config(config)
-    wide = None if known else _widths(config)
+    shape_by_config = from_config(config)
+    wide = None if shape_by_config else _widths(config)
     if wide is None:
-        return known
+        return shape_by_config
     tensors: dict[str, Sequence[int]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         tensors |= _header(path)
@@ -182,10 +182,10 @@ def _header(path: Path) -> dict[str, Sequence[int]]:
 
 def vocabulary_of(folder: Path) -> int | None:
     """How many tokens the tokenizer in a folder has; None where its files do not say it plainly."""
-    whole = _read(folder / "tokenizer.json")
+    tokenizer = _read(folder / "tokenizer.json")
     try:
-        if whole is not None:
-            vocab, added = whole["model"]["vocab"], whole["added_tokens"]
+        if tokenizer is not None:
+            vocab, added = tokenizer["model"]["vocab"], tokenizer["added_tokens"]
             more = {t["content"] for t in added} - set(vocab if isinstance(vocab, dict) else ())
             return len(vocab) + len(more)
         vocab, added = _read(folder / "vocab.json"), _read(folder / "added_tokens.json")

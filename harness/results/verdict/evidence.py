@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.artefact.store import Artefact
-from harness.common.texts import read_lines
+from harness.common.text_files import read_lines
 from harness.judge.kinds.flow_judge import RubricJudge
 from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, benchmark_of
 from harness.judge.scores import BASELINE, DRAW

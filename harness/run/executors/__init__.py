@@ -19,7 +19,7 @@ from harness.judge.kinds.held_out_loss import LossJudge
 from harness.judge.kinds.lm_eval import TasksJudge
 from harness.row.row import Budget, Limits
 from harness.run.plan import StagePlan, dump
-from harness.spec.base import _Data
+from harness.spec.base import DataPath
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
 
@@ -85,7 +85,7 @@ class Job:
         self,
         work: str,
         inputs: dict[str, str],
-        place: Callable[[_Data], str],
+        place: Callable[[DataPath], str],
         cache: str | None = None,
         base_url: str | None = None,
         chosen: Sequence[Gpu] = (),

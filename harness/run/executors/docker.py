@@ -17,7 +17,8 @@ from docker.types import Mount
 from harness.artefact import environment
 from harness.artefact.gpus import Gpu
 from harness.artefact.keys import Files
-from harness.common import variables
+from harness.common import env_variables
+from harness.common.env_variables import ENDPOINT
 from harness.errors import HarnessError, InputError
 from harness.llm.secrets import key_variable, read_key
 from harness.run.executors import (
@@ -35,7 +36,7 @@ from harness.run.executors import (
     vllm,
 )
 from harness.run.plan import StagePlan
-from harness.spec.base import _Data
+from harness.spec.base import DataPath
 from harness.spec.train import Train
 
 WORK, INPUTS, DATA, CACHE, SECRETS = "/work", "/inputs", "/data", "/cache", "/run/secrets"
@@ -104,7 +105,7 @@ class DockerExecutor:
             mounts.append(Mount(inputs[name], str(folder.resolve()), "bind", read_only=True))
         places: dict[Path, str] = {}
 
-        def place(data: _Data) -> str:
+        def place(data: DataPath) -> str:
             path = files.locate(data)
             if path not in places:
                 places[path] = f"{DATA}/{len(places)}/{path.name}"
@@ -127,13 +128,13 @@ class DockerExecutor:
             call = job.call(WORK, inputs, place, cache, base_url, [*chosen, *beside])
             call.write(job.call_path)
             secret_mounts, keys = stack.enter_context(_secret_files(job))
-            own = {**keys, **_passed_on(job, on_event)}
+            env = {**keys, **_passed_on(job, on_event)}
             try:
                 container = self._client.containers.create(
                     image.id,
                     entrypoint=["python", "-m", "harness.stage"],
                     command=[f"{WORK}/{job.call_path.name}"],
-                    **_settings(job, [*mounts, *secret_mounts], own, network, chosen),
+                    **_settings(job, [*mounts, *secret_mounts], env, network, chosen),
                 )
             except NO_ENGINE as e:
                 reason = _first_line(e)
@@ -231,7 +232,7 @@ def _check_compiler(image: Any, user: str) -> None:
 def _settings(
     job: Job,
     mounts: list[Mount],
-    own: dict[str, str],
+    env: dict[str, str],
     network: str | None,
     chosen: Sequence[Gpu],
 ) -> dict[str, Any]:
@@ -241,7 +242,7 @@ def _settings(
     mode = network or ("bridge" if job.network else "none")
     settings: dict[str, Any] = {
         "mounts": mounts,
-        "environment": {**own, **variables.given(job.stage), **passed.pop("environment", {})},
+        "environment": {**env, **env_variables.given(job.stage), **passed.pop("environment", {})},
         # Of the engine's own client, which may be told of a proxy in ~/.docker/config.json.
         "use_config_proxy": job.network,
         "labels": {"harness.key": job.key, "harness.work": str(job.work.resolve())},
@@ -273,12 +274,13 @@ def _passed_on(job: Job, on_event: Callable[[Event], None]) -> dict[str, str]:
     Raises:
         InputError: the hub is named on this machine's loopback address.
     """
-    names = {*variables.PROXY, variables.ENDPOINT} - variables.withheld(job.stage, job.network)
-    found = {name: os.environ[name] for name in sorted(names) if os.environ.get(name)}
-    unreachable = [name for name, url in found.items() if on_loopback(url)]
-    if variables.ENDPOINT in unreachable:
+    withheld = env_variables.withheld(job.stage, job.network)
+    names = {*env_variables.PROXY, ENDPOINT} - withheld
+    passed = {name: os.environ[name] for name in sorted(names) if os.environ.get(name)}
+    unreachable = [name for name, url in passed.items() if on_loopback(url)]
+    if ENDPOINT in unreachable:
         raise InputError(
-            f"{variables.ENDPOINT} is {found[variables.ENDPOINT]}, a loopback address; inside a "
+            f"{ENDPOINT} is {passed[ENDPOINT]}, a loopback address; inside a "
             "container that is the container itself, not this machine",
             "Have the hub listen on this machine's address on Docker's bridge (`ip -4 addr show "
             "docker0`, often 172.17.0.1) and name that, or use --executor local.",
@@ -287,12 +289,12 @@ def _passed_on(job: Job, on_event: Callable[[Event], None]) -> dict[str, str]:
         # Not its value, which may hold a password.
         message = f"{name} is a loopback address, which no container reaches: it is not passed on"
         on_event({"event": "note", "message": message})
-        del found[name]
-    if any(name in found for name in variables.PROXY):
-        given = next(filter(None, map(os.environ.get, reversed(variables.NO_PROXY))), "")
-        direct = ",".join(filter(None, [given, "localhost", "127.0.0.1", HOST]))
-        found |= dict.fromkeys(variables.NO_PROXY, direct)
-    return found
+        del passed[name]
+    if any(name in passed for name in env_variables.PROXY):
+        no_proxy = next(filter(None, map(os.environ.get, reversed(env_variables.NO_PROXY))), "")
+        direct = ",".join(filter(None, [no_proxy, "localhost", "127.0.0.1", HOST]))
+        passed |= dict.fromkeys(env_variables.NO_PROXY, direct)
+    return passed
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.artefact import environment, gpus
 from harness.artefact.keys import Files
-from harness.common import variables
+from harness.common import env_variables
 from harness.run.executors import (
     STOP_SECONDS,
     Event,
@@ -23,7 +23,7 @@ from harness.run.executors import (
 )
 from harness.run.executors.serving import running_url
 from harness.run.plan import StagePlan
-from harness.spec.base import _Data
+from harness.spec.base import DataPath
 from harness.stage import PARENT_VARIABLE
 
 
@@ -47,16 +47,16 @@ class LocalExecutor:
         base_url = running_url(job.serve) if job.serve else None
         chosen = job.own_gpus()
 
-        def place(data: _Data) -> str:
+        def place(data: DataPath) -> str:
             return str(files.locate(data))
 
         call = job.call(str(job.work), inputs, place, cache, base_url, chosen)
         call.write(job.call_path)
         start_log(job, self.name)
-        withheld = variables.withheld(job.stage, job.network, job.secrets, job.others_keys)
-        own = {
+        withheld = env_variables.withheld(job.stage, job.network, job.secrets, job.others_keys)
+        env = {
             **{name: value for name, value in os.environ.items() if name not in withheld},
-            **variables.given(job.stage),
+            **env_variables.given(job.stage),
             **gpus.restricted_to(chosen),
             PARENT_VARIABLE: str(os.getpid()),
             "PYTHONPATH": os.pathsep.join(
@@ -70,7 +70,7 @@ class LocalExecutor:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=own,
+                env=env,
                 pass_fds=(job.lock,),
                 # Ctrl-C reaches the harness alone, which then stops the stage in its own way.
                 start_new_session=True,

@@ -43,22 +43,22 @@ def arguments(serve: Serve) -> list[str]:
     Decoding is the row's alone: what a model's generation_config.json proposes is not taken.
     """
     engine = serve.engine
-    shown = f"{serve.name}-base" if serve.adapter else serve.name
-    found = ["--model", MODEL, "--served-model-name", shown, "--host", "0.0.0.0"]
-    found += ["--port", str(PORT), "--dtype", engine.precision, "--generation-config", "vllm"]
-    found += ["--gpu-memory-utilization", str(engine.gpu_memory), "--seed", "0"]
+    base_name = f"{serve.name}-base" if serve.adapter else serve.name
+    options = ["--model", MODEL, "--served-model-name", base_name, "--host", "0.0.0.0"]
+    options += ["--port", str(PORT), "--dtype", engine.precision, "--generation-config", "vllm"]
+    options += ["--gpu-memory-utilization", str(engine.gpu_memory), "--seed", "0"]
     if engine.tensor_parallel > 1:
-        found += ["--tensor-parallel-size", str(engine.tensor_parallel)]
+        options += ["--tensor-parallel-size", str(engine.tensor_parallel)]
     if engine.max_model_length is not None:
-        found += ["--max-model-len", str(engine.max_model_length)]
+        options += ["--max-model-len", str(engine.max_model_length)]
     if serve.adapter is not None:
-        found += ["--enable-lora", "--lora-modules", f"{serve.name}={ADAPTER}"]
-        found += ["--max-lora-rank", str(_rank(serve.adapter))]
+        options += ["--enable-lora", "--lora-modules", f"{serve.name}={ADAPTER}"]
+        options += ["--max-lora-rank", str(_rank(serve.adapter))]
     if serve.quantised:
-        found += ["--quantization", "bitsandbytes", "--load-format", "bitsandbytes"]
+        options += ["--quantization", "bitsandbytes", "--load-format", "bitsandbytes"]
     if serve.trust_remote_code:
-        found += ["--trust-remote-code"]
-    return found
+        options += ["--trust-remote-code"]
+    return options
 
 
 def _rank(adapter: Path) -> int:

@@ -112,7 +112,7 @@ def test_there_is_a_sign_of_life_before_the_first_answer_and_no_guess(
     tmp_path: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[int, Any]] = []
-    monkeypatch.setattr("harness.llm.progress.SHORTEST_PAUSE_S", 0.0)
+    monkeypatch.setattr("harness.artefact.events.SHORTEST_PAUSE_S", 0.0)
     monkeypatch.setattr("harness.answer.engines.endpoint.SIGN_OF_LIFE_S", 0.01)
     monkeypatch.setattr(
         "harness.artefact.events.progress",

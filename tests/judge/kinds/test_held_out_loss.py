@@ -278,7 +278,7 @@ def test_progress_counts_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     from harness.artefact import events
 
     told: list[tuple[int, int]] = []
-    monkeypatch.setattr("harness.llm.progress.SHORTEST_PAUSE_S", 0.0)
+    monkeypatch.setattr("harness.artefact.events.SHORTEST_PAUSE_S", 0.0)
     monkeypatch.setattr(events, "progress", lambda _, done, of, *a, **k: told.append((done, of)))
     judge.run(loss_call(tmp_path, batch_size=5))
     assert told == [(5, 12), (10, 12), (12, 12)]

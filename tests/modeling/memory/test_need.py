@@ -279,9 +279,9 @@ def test_few_random_batches_are_larger_than_the_one_that_is_expected() -> None:
 
 
 def stage(model: dict[str, Any], data: Path | None = None, **settings: Any) -> dict[str, Any]:
-    from harness.spec.base import _Data
+    from harness.spec.base import DataPath
 
-    given = _Data(path=str(data)) if data else None
+    given = DataPath(path=str(data)) if data else None
     source = ModelSource.model_validate(model)
     return {"train": training(**settings), "model": source, "data": given}
 

@@ -14,14 +14,14 @@ from harness.answer.answer import Answer
 from harness.artefact import environment, gpus
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
-from harness.common import variables
+from harness.common import env_variables
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.judge.kinds.held_out_loss import LossJudge
 from harness.row.row import Limits
 from harness.run.executors import Job, StageFailed
 from harness.run.executors import docker as docker_executor
 from harness.run.executors.docker import DockerExecutor
-from harness.spec.base import _Data
+from harness.spec.base import DataPath
 from harness.spec.train import Train
 from tests.helpers import (
     FakeStages,
@@ -192,7 +192,7 @@ def test_given_files_are_mounted_read_only_once_each_where_the_call_says(
     paths = [tmp_path / "data.json", tmp_path / "one" / "data.json"]
     for path in paths:
         path.write_text("[]")
-    job.params = {"a": _Data(path=str(paths[0])), "b": [_Data(path=str(p)) for p in paths]}
+    job.params = {"a": DataPath(path=str(paths[0])), "b": [DataPath(path=str(p)) for p in paths]}
     mounted = mounts(settings(engine, job))
     call = StageCall.read(job.work / "CALL.json")
     assert call.work == "/work"
@@ -225,7 +225,7 @@ MIRROR = {"HF_ENDPOINT": "https://mirror.example"}
 @pytest.fixture
 def ways(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a person behind a proxy, with a mirror and a token, has set."""
-    for name in (*variables.HUB, *variables.PROXY, *variables.NO_PROXY):
+    for name in (*env_variables.HUB, *env_variables.PROXY, *env_variables.NO_PROXY):
         monkeypatch.delenv(name, raising=False)
     given = {"HTTPS_PROXY": PROXY, "http_proxy": PROXY, "no_proxy": "inside.example", **MIRROR}
     for name, value in {**given, "HF_TOKEN": "hf_secretsecret"}.items():
@@ -248,18 +248,20 @@ def test_the_way_to_the_hub_and_the_proxies_reach_only_the_stages_that_may_use_t
     job.stage, job.network = stage, network
     job.secrets = ("HF_TOKEN",) if stage == "fetch" else ()
     made = settings(engine, job)
-    offline = {} if stage == "fetch" else {**variables.OFFLINE, **variables.EXPANDABLE}
-    assert made["environment"] == {**passed, **variables.QUIET, **offline}
+    offline = {} if stage == "fetch" else {**env_variables.OFFLINE, **env_variables.EXPANDABLE}
+    assert made["environment"] == {**passed, **env_variables.QUIET, **offline}
     assert "hf_secretsecret" not in json.dumps(made, default=str)
 
 
-@pytest.mark.parametrize("name", variables.ALLOCATOR)
+@pytest.mark.parametrize("name", env_variables.ALLOCATOR)
 def test_how_the_caller_has_a_gpus_memory_divided_reaches_the_container(
     engine: Engine, job: Job, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, "max_split_size_mb:128")
     made = settings(engine, job)["environment"]
-    assert {n: made[n] for n in variables.ALLOCATOR if n in made} == {name: "max_split_size_mb:128"}
+    assert {n: made[n] for n in env_variables.ALLOCATOR if n in made} == {
+        name: "max_split_size_mb:128"
+    }
 
 
 @pytest.mark.usefixtures("ways")
@@ -271,7 +273,7 @@ def test_a_hub_on_loopback_is_refused_and_a_proxy_there_is_left_out_and_told(
         monkeypatch.setenv(name, "http://me:secret@127.0.0.1:3128")
     events: list[dict[str, Any]] = []
     run(job, events.append)
-    assert engine.made[-1].settings["environment"] == {**MIRROR, **variables.QUIET}
+    assert engine.made[-1].settings["environment"] == {**MIRROR, **env_variables.QUIET}
     told = [event["message"] for event in events]
     assert "HTTPS_PROXY is a loopback address" in told[0]
     assert len(told) == 2

@@ -13,7 +13,7 @@ import pytest
 
 from harness.artefact.call import CALL_FILE, StageCall
 from harness.artefact.keys import Files
-from harness.common import variables
+from harness.common import env_variables
 from harness.errors import InputError, Interrupted
 from harness.run.executors import LOG_TAIL, EventReader, Job, StageFailed, local
 from harness.run.executors.local import LocalExecutor
@@ -101,11 +101,11 @@ WAYS = {
     "HF_TOKEN_PATH": "/secret/token",
     "HF_OIDC_ID_TOKEN": "secret",
     "HUGGINGFACE_CO_STAGING": "1",
-    **dict.fromkeys(variables.PROXY, "http://proxy.example:3128"),
-    **dict.fromkeys(variables.NO_PROXY, "example.com"),
+    **dict.fromkeys(env_variables.PROXY, "http://proxy.example:3128"),
+    **dict.fromkeys(env_variables.NO_PROXY, "example.com"),
     **dict.fromkeys(FURTHER, "http://proxy.example:3128"),
 }
-PROXIES = {*variables.PROXY, *variables.NO_PROXY, *FURTHER}
+PROXIES = {*env_variables.PROXY, *env_variables.NO_PROXY, *FURTHER}
 
 
 @pytest.mark.parametrize(
@@ -127,15 +127,15 @@ def test_the_way_to_the_hub_and_the_proxies_reach_only_the_stages_that_may_use_t
 ) -> None:
     for name, value in WAYS.items():
         monkeypatch.setenv(name, value)
-    for name in variables.OFFLINE:
+    for name in env_variables.OFFLINE:
         monkeypatch.delenv(name, raising=False)
     job.stage, job.network = stage, network
     run(job)
     had = json.loads((fake.folder / "variables").read_text())
     assert {name: had[name] for name in WAYS if name in had} == {n: WAYS[n] for n in passed}
-    offline = {name: had.get(name) for name in variables.OFFLINE}
-    assert offline == (dict.fromkeys(offline) if stage == "fetch" else variables.OFFLINE)
-    assert had.items() >= variables.QUIET.items()
+    offline = {name: had.get(name) for name in env_variables.OFFLINE}
+    assert offline == (dict.fromkeys(offline) if stage == "fetch" else env_variables.OFFLINE)
+    assert had.items() >= env_variables.QUIET.items()
 
 
 @pytest.mark.parametrize("stage", ["train", "answer", "judge"])
@@ -143,7 +143,7 @@ def test_a_stage_has_pytorchs_own_kernels_alone_and_memory_in_segments_that_grow
     fake: FakeStages, job: Job, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """Of what PyTorch reads when it is imported: a C compiler would be needed for the others."""
-    for name in variables.ALLOCATOR:
+    for name in env_variables.ALLOCATOR:
         monkeypatch.delenv(name, raising=False)
     job.stage = stage
     run(job)
@@ -152,14 +152,14 @@ def test_a_stage_has_pytorchs_own_kernels_alone_and_memory_in_segments_that_grow
     assert had["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
 
 
-@pytest.mark.parametrize("name", variables.ALLOCATOR)
+@pytest.mark.parametrize("name", env_variables.ALLOCATOR)
 def test_a_gpus_memory_is_divided_as_the_caller_has_it(
     fake: FakeStages, job: Job, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, "max_split_size_mb:128")
     run(job)
     had = json.loads((fake.folder / "variables").read_text())
-    passed = {n: had[n] for n in variables.ALLOCATOR if n in had}
+    passed = {n: had[n] for n in env_variables.ALLOCATOR if n in had}
     assert passed == {name: "max_split_size_mb:128"}
 
 

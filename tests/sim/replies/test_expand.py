@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.llm.prompt import fill
+from harness.llm.calls import fill
 from harness.sim.replies import expand
 
 PROMPT_4 = (Path(__file__).parents[3] / "specs/mini_lima_paper/prompts/prompt4.txt").read_text()

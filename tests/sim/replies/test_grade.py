@@ -4,7 +4,7 @@ import pytest
 
 from harness.judge.grades import read_scores
 from harness.judge.kinds.flow_judge.rubrics import load_rubric, prompt_of, read_reply
-from harness.llm.prompt import fill
+from harness.llm.calls import fill
 from harness.sim.grammar import teachable_tasks
 from harness.sim.replies import grade, judge, rate, rubric
 

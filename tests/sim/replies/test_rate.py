@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.llm.prompt import fill
+from harness.llm.calls import fill
 from harness.sim.grammar import teachable_tasks
 from harness.sim.replies import judge, rate
 

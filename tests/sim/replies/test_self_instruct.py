@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.gen.recipes.self_instruct.parse import read_instances, read_instructions
-from harness.llm.prompt import fill
+from harness.llm.calls import fill
 from harness.llm.reply import Reply
 from harness.sim import grammar
 from harness.sim.replies import self_instruct

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.artefact.call import StageCall
+from harness.artefact.events import Progress
 from harness.data.dataset import DatasetExample, Filter, Lineage
 from harness.gen import filters
 from harness.gen.blocks import Block, render, split
@@ -30,11 +31,9 @@ from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.alpaca import AlpacaGen
 from harness.gen.seeds import AlpacaTask, Seed, check_seeds, is_unicode, read_seeds
 from harness.gen.similarity import Pool
-from harness.llm.client import Client
-from harness.llm.progress import Progress
-from harness.llm.prompt import fill
+from harness.llm.calls import fill
+from harness.llm.client import Client, open_client
 from harness.llm.reply import REFUSED, Reply
-from harness.llm.stage_calls import open_client
 
 RECIPE = "alpaca"
 

@@ -24,7 +24,7 @@ from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.expand import ExpandGen
 from harness.gen.refusals import is_other_script, is_refusal
 from harness.gen.seeds import is_unicode
-from harness.llm.prompt import fill
+from harness.llm.calls import fill
 from harness.llm.reply import Reply
 
 RECIPE = "expand"

@@ -17,7 +17,7 @@ from harness.data import layouts, tables
 from harness.data.conversations import MARKS
 from harness.data.dataset import DROPPED, DatasetExample, Filter, Lineage
 from harness.data.layouts import TableLayout, Unusable
-from harness.data.tables import Row, Table
+from harness.data.tables import Table, TableRow
 from harness.errors import InputError
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.importing import ImportGen
@@ -122,7 +122,7 @@ def drop_note(rows: Filter) -> str:
 
 
 def _check_ids(table: Table, layout: TableLayout) -> None:
-    rows_by_id: dict[str, Row] = {}
+    rows_by_id: dict[str, TableRow] = {}
     for row in table.rows:
         try:
             name = layouts.as_id(layout.cell(row.fields, "id"))
@@ -136,7 +136,7 @@ def _check_ids(table: Table, layout: TableLayout) -> None:
             )
 
 
-def _content(layout: TableLayout, row: Row) -> dict[str, Any]:
+def _content(layout: TableLayout, row: TableRow) -> dict[str, Any]:
     return {
         field: _plain(row.fields[column])
         for field, column in layout.columns.items()

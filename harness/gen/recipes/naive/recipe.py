@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.artefact.call import StageCall
+from harness.artefact.events import Progress
 from harness.data.dataset import DatasetExample, Filter, Lineage, write_rows
 from harness.errors import InputError
 from harness.gen.ask import SHOWN
@@ -41,11 +42,9 @@ from harness.gen.recipes.naive import NaiveGen
 from harness.gen.refusals import is_other_script, is_refusal
 from harness.gen.seeds import Seed, check_seeds, is_unicode, read_seeds
 from harness.gen.similarity import Pool
-from harness.llm.client import Client
-from harness.llm.progress import Progress
-from harness.llm.prompt import fill
+from harness.llm.calls import fill
+from harness.llm.client import Client, open_client
 from harness.llm.reply import Reply
-from harness.llm.stage_calls import open_client
 
 RECIPE = "naive"
 TASKS = "tasks.jsonl"

@@ -19,7 +19,7 @@ from harness.gen.ask import SHOWN, ask, require_outputs, unseen
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.rate import RateGen
 from harness.gen.refusals import is_refusal
-from harness.llm.prompt import fill
+from harness.llm.calls import fill
 from harness.llm.reply import Reply
 
 RECIPE = "rate"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from harness.artefact.events import Progress
 from harness.data.dataset import DatasetExample, Filter, Lineage
 from harness.gen.recipes.self_instruct import SelfInstructGen
 from harness.gen.recipes.self_instruct.parse import read_instances
@@ -12,9 +13,8 @@ from harness.gen.recipes.self_instruct.steps import (
     StepResult,
     gather,
 )
+from harness.llm.calls import fill
 from harness.llm.client import Client
-from harness.llm.progress import Progress
-from harness.llm.prompt import fill
 from harness.llm.reply import Reply
 
 NAME = "instances"

@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from harness.artefact.events import Progress
 from harness.data.dataset import Filter, Lineage
 from harness.gen import filters
 from harness.gen.recipes.self_instruct import SelfInstructGen
@@ -18,9 +19,8 @@ from harness.gen.recipes.self_instruct.steps import (
 )
 from harness.gen.seeds import Seed, is_unicode
 from harness.gen.similarity import Pool
+from harness.llm.calls import fill
 from harness.llm.client import Client
-from harness.llm.progress import Progress
-from harness.llm.prompt import fill
 from harness.llm.reply import Reply
 
 NAME = "instructions"

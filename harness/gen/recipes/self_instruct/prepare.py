@@ -11,7 +11,7 @@ from typing import Any
 from harness.data.dataset import DatasetExample, Filter
 from harness.gen.recipes.self_instruct import Encodings, Prepare
 from harness.gen.recipes.self_instruct.steps import StepResult
-from harness.llm.prompt import fill
+from harness.llm.calls import fill
 
 NAME = "prepare"
 PROMPTS = "prompts.jsonl"

@@ -23,6 +23,7 @@ import asyncio
 from pathlib import Path
 
 from harness.artefact.call import StageCall
+from harness.artefact.events import Progress
 from harness.data.dataset import DatasetExample, write_rows
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.self_instruct import SelfInstructGen
@@ -32,8 +33,7 @@ from harness.gen.recipes.self_instruct.instructions import instruct
 from harness.gen.recipes.self_instruct.prepare import PROMPTS, encode, prepare
 from harness.gen.recipes.self_instruct.steps import RECIPE, StepResult
 from harness.gen.seeds import Seed, check_seeds, classification, read_seeds
-from harness.llm.progress import Progress
-from harness.llm.stage_calls import open_client
+from harness.llm.client import open_client
 
 
 def make(

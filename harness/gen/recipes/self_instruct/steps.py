@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from harness.artefact.events import Progress
 from harness.data.dataset import Filter, Lineage
 from harness.gen.recipes.self_instruct import SelfInstructGen
 from harness.llm.client import Client
-from harness.llm.progress import Progress
 from harness.llm.reply import Reply
 
 RECIPE = "self_instruct"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.artefact.call import StageCall, StageResult
+from harness.artefact.events import Progress
 from harness.errors import HarnessError, InputError
 from harness.judge.kinds.alpaca_eval import AlpacaEvalJudge, length_control
 from harness.judge.kinds.alpaca_eval.annotators import (
@@ -55,10 +56,8 @@ from harness.judge.scores import (
     win_rate_metric,
 )
 from harness.llm.asking import ServedModels, ask_until_read
-from harness.llm.client import Client
-from harness.llm.progress import Progress
+from harness.llm.client import Client, open_client
 from harness.llm.reply import Kind, Reply
-from harness.llm.stage_calls import open_client
 from harness.spec.prompts import PromptSet
 
 TOLERANCE = 1e-9

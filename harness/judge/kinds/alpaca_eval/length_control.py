@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.common.texts import ENCODING
+from harness.common.text_files import ENCODING
 from harness.errors import InputError
 
 GAMED = "df_gamed.csv"

@@ -22,6 +22,7 @@ from typing import Any
 from harness.answer.engine import EndpointEngine
 from harness.answer.prompts import Prompt, read_prompts
 from harness.artefact.call import TRANSCRIPT, StageCall, StageResult
+from harness.artefact.events import Progress
 from harness.errors import HarnessError
 from harness.judge.kinds.flow_judge import Rubric, RubricJudge
 from harness.judge.kinds.flow_judge.rubrics import (
@@ -32,11 +33,10 @@ from harness.judge.kinds.flow_judge.rubrics import (
     prompt_of,
     read_reply,
 )
-from harness.judge.pairs import ANNOTATIONS, UNJUDGED, Output, read_outputs, write_rows
+from harness.judge.pairs import ANNOTATIONS, UNJUDGED, MatchedOutput, read_outputs, write_rows
 from harness.llm.asking import ServedModels, ask_until_read
-from harness.llm.progress import Progress
+from harness.llm.client import open_client
 from harness.llm.reply import Reply
-from harness.llm.stage_calls import open_client
 from harness.spec.prompts import PromptSet
 
 METRIC = "rubric_score"
@@ -203,7 +203,7 @@ def _body(judge: RubricJudge, engine: EndpointEngine, text: str, replicate: int)
 
 
 def _annotate(
-    rubric: Rubric, prompt: Prompt, output: Output, inputs: dict[str, str], told: Told | None
+    rubric: Rubric, prompt: Prompt, output: MatchedOutput, inputs: dict[str, str], told: Told | None
 ) -> dict[str, Any]:
     """One row of annotations.json. `inputs` is what the judge was shown beside the output."""
     read = None if told is None else read_reply(rubric, told.text)

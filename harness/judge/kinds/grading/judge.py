@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.artefact.call import StageCall, StageResult
+from harness.artefact.events import Progress
 from harness.errors import HarnessError
 from harness.judge.grades import (
     Scores,
@@ -51,11 +52,9 @@ from harness.judge.scores import (
     write_leaderboard,
 )
 from harness.llm.asking import ServedModels, ask_until_read
-from harness.llm.client import Client
-from harness.llm.progress import Progress
-from harness.llm.prompt import fill
+from harness.llm.calls import fill
+from harness.llm.client import Client, open_client
 from harness.llm.reply import Reply
-from harness.llm.stage_calls import open_client
 from harness.spec.prompts import PromptSet
 
 SCORE = "winning_score"

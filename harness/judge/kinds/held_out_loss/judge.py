@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from harness.answer.prompts import Prompt, read_prompts
 from harness.answer.row_model import base_of, load_row_model
 from harness.artefact.call import StageCall, StageResult
+from harness.artefact.events import Progress
 from harness.artefact.resume import whole_lines
 from harness.common.device_faults import memory_for, smaller_batch
-from harness.common.texts import read_lines
+from harness.common.text_files import read_lines
 from harness.errors import HarnessError, InputError
 from harness.judge.kinds.held_out_loss import LossJudge
-from harness.llm.progress import Progress
 from harness.modeling.load import (
     available_device,
     device_name,

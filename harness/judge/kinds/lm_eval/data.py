@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.data.tables import Every, Row, read_files
+from harness.data.tables import Every, TableRow, read_files
 from harness.errors import InputError
 from harness.judge.kinds.lm_eval import TaskData
 from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, PREFIX, Benchmark, benchmark_of
@@ -112,7 +112,7 @@ def _questions(unit: str, folder: Path, places: list[Path]) -> Questions:
     return Questions(unit, splits)
 
 
-def _same_columns(rows: list[Row]) -> list[dict[str, Any]]:
+def _same_columns(rows: list[TableRow]) -> list[dict[str, Any]]:
     """The records, each with every column that one has."""
     columns = dict.fromkeys(name for row in rows for name in row.fields)
     return [{name: row.fields.get(name) for name in columns} for row in rows]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness.answer.row_model import base_of, load_row_model
 from harness.artefact import events
 from harness.artefact.call import StageCall, StageResult
+from harness.artefact.events import Progress
 from harness.common.device_faults import memory_for, smaller_batch
 from harness.judge.kinds.lm_eval import TasksJudge
 from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, SUBJECTS, benchmark_of
@@ -25,7 +26,6 @@ from harness.judge.kinds.lm_eval.scores import (
     underflows,
     unit_results,
 )
-from harness.llm.progress import Progress
 from harness.modeling.load import (
     available_device,
     device_name,

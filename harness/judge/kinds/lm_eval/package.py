@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from harness.artefact.resume import whole_lines
-from harness.common import variables
+from harness.common import env_variables
 from harness.errors import HarnessError, InputError
 from harness.judge.kinds.lm_eval.benchmarks import PREFIX
 from harness.judge.kinds.lm_eval.data import Questions
@@ -27,7 +27,7 @@ from harness.judge.kinds.lm_eval.scores import (
 )
 from harness.modeling.logits import last_logits
 
-with variables.restored():  # lm-eval sets some of the hub's client's when it is imported
+with env_variables.restored():  # lm-eval sets some of the hub's client's when it is imported
     import lm_eval.tasks
     from lm_eval.defaults import DEFAULT_OTHER_SEED as SHOTS_SEED
     from lm_eval.evaluator import evaluate

@@ -17,6 +17,7 @@ import re
 from typing import Any, Literal
 
 from harness.artefact.call import StageCall, StageResult
+from harness.artefact.events import Progress
 from harness.errors import HarnessError
 from harness.judge.kinds.preference import PreferenceJudge
 from harness.judge.pairs import (
@@ -45,11 +46,9 @@ from harness.judge.scores import (
     write_leaderboard,
 )
 from harness.llm.asking import ServedModels, ask_until_read
-from harness.llm.client import Client
-from harness.llm.progress import Progress
-from harness.llm.prompt import fill
+from harness.llm.calls import fill
+from harness.llm.client import Client, open_client
 from harness.llm.reply import Reply
-from harness.llm.stage_calls import open_client
 from harness.spec.prompts import PromptSet
 
 Verdict = Literal["a", "b", "tie"]

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from harness.answer.prompts import read_prompts
-from harness.common.texts import read_lines
+from harness.common.text_files import read_lines
 from harness.gen.seeds import read_seeds
 from harness.llm.secrets import read_key
 from harness.row.load import load_rows

@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 from harness.artefact.call import MANIFEST, StageCall, StageResult
-from harness.train.card import facts_of, plot_losses, write_card
-from harness.train.model_card import RANDOM, SIMULATED, text_of
+from harness.train.model_card import RANDOM, SIMULATED, facts_of, plot_losses, text_of, write_card
 from tests.modeling.calls import train_call
 
 HUB = {"hub": {"id": "owner/base", "revision": "a" * 40}}

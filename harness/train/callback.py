@@ -17,7 +17,7 @@ from harness.artefact import events
 from harness.errors import HarnessError
 from harness.spec.train import Train
 from harness.train import checkpoints
-from harness.train.data import Data, Encoded
+from harness.train.data import Data, EncodedExamples
 from harness.train.objectives import parts_of
 from harness.train.schedule import Step
 
@@ -42,7 +42,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         trainer: "Trainer",
         log: Path,
         steps: list[Step],
-        data: Encoded,
+        data: EncodedExamples,
         resumed: checkpoints.Finished | None,
         rank: int,
         measure: "Callable[[Trainer], tuple[float, float, int, int]] | None",
@@ -156,8 +156,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def tokens_per_second(self) -> float:
         """Of this run alone, prompts included, padding left out."""
-        seen = self.tokens + self.prompt_tokens - self.seen_before
-        return seen / max(self.seconds(), 1e-9)
+        tokens = self.tokens + self.prompt_tokens - self.seen_before
+        return tokens / max(self.seconds(), 1e-9)
 
     def seconds(self) -> float:
         """Since this run's first step began; until the last step, once it is done."""
@@ -177,14 +177,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         epochs = params.epochs
         if epochs is None or epochs != int(epochs):
             return
-        for name, found, each in (
+        for name, counted, each in (
             ("examples", self.examples_seen, len(data.train)),
             ("tokens in the loss", self.tokens, int(data.train.counted().sum())),
             ("tokens", self.tokens + self.prompt_tokens, int(self.sizes.sum())),
         ):
-            if found != int(epochs) * each:
+            if counted != int(epochs) * each:
                 raise HarnessError(
-                    f"{found} {name} were trained on; {epochs:g} epochs of {each} are "
+                    f"{counted} {name} were trained on; {epochs:g} epochs of {each} are "
                     f"{int(epochs) * each}"
                 )
 
@@ -201,9 +201,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         wait = min(max(SOONEST_S, self.save_costs / CHECKPOINT_SHARE), LATEST_S)
         due = time.monotonic() - self.saved > wait
         if several:
-            said = torch.tensor([int(due)], device=args.device)
-            torch.distributed.broadcast(said, 0)
-            due = bool(said.item())
+            decision = torch.tensor([int(due)], device=args.device)
+            torch.distributed.broadcast(decision, 0)
+            due = bool(decision.item())
         return due
 
     def _flush(self, state: TrainerState, grad_norm: float | None) -> None:
@@ -277,8 +277,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         folder = Path(self.trainer.args.output_dir)
         if self.rank == 0:
             checkpoints.drop_from(folder, bad)
-        kept = checkpoints.newest(folder)
-        good = f" The checkpoint at step {kept.step} is kept." if kept else ""
+        newest = checkpoints.newest(folder)
+        good = f" The checkpoint at step {newest.step} is kept." if newest else ""
         return HarnessError(
             f"training diverged: the {what} is {value} at step {step} of {len(self.steps)}.{good}",
             "Lower train.learning_rate, or add train.warmup_steps.",

@@ -50,10 +50,10 @@ def write_beside(
     base = None if source.random is not None else model_folder(source, inputs)
     notes = _write_tokenizer(folder, tokenizer, base)
     try:
-        own = str(tokenizer.get_chat_template()) if tokenizer.chat_template else ""
+        base_template = str(tokenizer.get_chat_template()) if tokenizer.chat_template else ""
     except ValueError:  # several by name, none of them the usual one
-        own = ""
-    (folder / BASE_CHAT_TEMPLATE).write_text(own, encoding="utf-8")
+        base_template = ""
+    (folder / BASE_CHAT_TEMPLATE).write_text(base_template, encoding="utf-8")
     (folder / CHAT_TEMPLATE).write_text(chat_template_of(tokenizer, template), encoding="utf-8")
     encoder = Encoder(tokenizer, template)
     ends, stop = encoder.stops()
@@ -76,8 +76,8 @@ def _write_tokenizer(
         if base is None:
             raise
         _copy(base, folder, TOKENIZER_FILES)
-        said = " ".join(str(e).split())[:200] or type(e).__name__
-        return [f"the tokenizer could not be written again ({said}): its base's files were copied"]
+        why = " ".join(str(e).split())[:200] or type(e).__name__
+        return [f"the tokenizer could not be written again ({why}): its base's files were copied"]
     return []
 
 
@@ -118,14 +118,14 @@ def _differing(folder: Path, tokenizer: PreTrainedTokenizerBase, encoder: Encode
         except InputError:
             continue
         messages = [{"role": "system", "content": system}] if system else []
-        for said, answered in history:
-            messages += [{"role": "user", "content": said}]
+        for question, answered in history:
+            messages += [{"role": "user", "content": question}]
             messages += [{"role": "assistant", "content": answered}]
         messages += [{"role": "user", "content": "Why is that?"}]
-        made = tokenizer.apply_chat_template(
+        by_template = tokenizer.apply_chat_template(
             messages, chat_template=jinja, add_generation_prompt=True, return_dict=False
         )
-        differing += [name] * (made != ids)
+        differing += [name] * (by_template != ids)
     if not differing:
         return []
     return [

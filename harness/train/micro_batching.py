@@ -21,7 +21,7 @@ class Dealt(NamedTuple):
 
 def begin(work: Path, dealt: Dealt) -> None:
     """Of all steps from here on; what an earlier start chose for these is undone."""
-    before = [one for one in read(work) if one.after < dealt.after]
+    before = [entry for entry in read(work) if entry.after < dealt.after]
     if not before or before[-1][1:] != dealt[1:]:
         before.append(dealt)
     part = work / f"{FILE}.part"
@@ -31,28 +31,28 @@ def begin(work: Path, dealt: Dealt) -> None:
 
 def read(work: Path) -> list[Dealt]:
     path = work / FILE
-    return [Dealt(*one) for one in json.loads(path.read_text("ascii"))] if path.exists() else []
+    return [Dealt(*entry) for entry in json.loads(path.read_text("ascii"))] if path.exists() else []
 
 
 def record(dealt: Sequence[Dealt], params: Train, steps: int) -> list[dict[str, Any]]:
     """For the manifest: which steps had how many micro-batches, of how many examples."""
     per_step = params.batch_size * params.accumulation
-    ends = [*(one.after for one in dealt[1:]), steps]
+    ends = [*(entry.after for entry in dealt[1:]), steps]
     return [
         {
-            "steps": [one.after + 1, end],
-            "of_a_step": one.of_a_step,
-            "examples": per_step // one.of_a_step,
+            "steps": [entry.after + 1, end],
+            "of_a_step": entry.of_a_step,
+            "examples": per_step // entry.of_a_step,
         }
-        for one, end in zip(dealt, ends, strict=True)
+        for entry, end in zip(dealt, ends, strict=True)
     ]
 
 
 def why_not_repeatable(dealt: Sequence[Dealt]) -> list[str]:
     """What may deal out the same training's steps otherwise another time, in words."""
     reasons = []
-    if any(one.crowded for one in dealt):
+    if any(entry.crowded for entry in dealt):
         reasons.append("others' use of the GPU decided how many examples went at once")
-    if len({one.of_a_step for one in dealt}) > 1:
+    if len({entry.of_a_step for entry in dealt}) > 1:
         reasons.append("it was gone on with in micro-batches of another size")
     return reasons

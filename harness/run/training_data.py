@@ -10,10 +10,10 @@ from harness.data.records import without_collector
 from harness.errors import InputError
 from harness.gen.recipes.importing import ImportGen
 from harness.gen.recipes.importing.reading import Reading, cached_reading, read_import
-from harness.modeling.pieces import pieces
+from harness.modeling.template_pieces import pieces
 from harness.row.row import Row
 from harness.spec.template import Template
-from harness.train.examples import Examples, file_of, read_examples, told
+from harness.train.examples import Examples, file_of, read_examples, tally
 
 
 def read(stage: str, params: Mapping[str, Any], files: Files) -> list[Reading]:
@@ -70,7 +70,7 @@ def _read_data(path: Path, pairs: bool, template: Template) -> Reading:
         layout,
         len(examples.tasks),
         examples.dropped.total(),
-        told(examples.dropped),
+        tally(examples.dropped),
         notes,
     )
 

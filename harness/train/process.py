@@ -30,14 +30,14 @@ from harness.modeling.memory.shapes import Shape
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
 from harness.spec.train import Train
-from harness.train import arithmetic, checkpoints, dealing
+from harness.train import arithmetic, checkpoints, micro_batching
 from harness.train import model as models
-from harness.train.beside import Beside, write_beside
+from harness.train.callback import Watch
 from harness.train.data import Data
 from harness.train.loop import Trainer, train
 from harness.train.ops import prepare_triton
 from harness.train.run import LOG, MODEL, last_loss
-from harness.train.watch import Watch
+from harness.train.tokenizer_files import Beside, write_beside
 
 FEW = 30
 """Held-out examples, below which a note says that they are few."""
@@ -76,8 +76,8 @@ def train_here(
     with memory_for("writing the model", checkpoints.way_on):
         beside = _save(trainer, tokenizer, call, params, source, rank)
     differing = arithmetic.why_not_repeatable(device, params, trainer.model, processes)
-    dealt = dealing.read(call.folder)
-    differing += dealing.why_not_repeatable(dealt)
+    dealt = micro_batching.read(call.folder)
+    differing += micro_batching.why_not_repeatable(dealt)
     used = {
         "parameters": parameters,
         "trained_parameters": _trained(trainer.model),
@@ -97,8 +97,8 @@ def train_here(
     result = _result(call, params, source, data, watch, used, device)
     result.notes += [*notes, *beside.notes]
     result.notes += [f"the same training may give other weights: {why}" for why in differing]
-    if any(one.of_a_step != params.accumulation for one in dealt):
-        result.used["micro_batches"] = dealing.record(dealt, params, len(watch.steps))
+    if any(entry.of_a_step != params.accumulation for entry in dealt):
+        result.used["micro_batches"] = micro_batching.record(dealt, params, len(watch.steps))
         result.notes += [
             f"{each['examples']} examples at once in the steps {each['steps'][0]} to "
             f"{each['steps'][1]}, not {params.batch_size}: the GPU's free memory had room for them; "
@@ -198,9 +198,9 @@ def _machines(params: Train, processes: int) -> list[dict[str, Any]]:
         return []
     first = os.environ["LOCAL_RANK"] == "0"
     here = {"rank": int(os.environ["GROUP_RANK"]), "gpus": gpus.record(gpus.visible())}
-    told: list[Any] = [None] * processes
-    torch.distributed.all_gather_object(told, here if first else None)
-    return sorted(filter(None, told), key=lambda machine: int(machine["rank"]))
+    gathered: list[Any] = [None] * processes
+    torch.distributed.all_gather_object(gathered, here if first else None)
+    return sorted(filter(None, gathered), key=lambda machine: int(machine["rank"]))
 
 
 def _trained(model: Any) -> int:
@@ -248,7 +248,7 @@ def _what_fits(
         less = "no offloading, with which the training begins anew, or " if offloads else ""
         return checkpoints.way_on(of_the_cpu, less)
     machine, room = machine_memory(), gpu_room()
-    memory = machine if room is None else room.total - room.others
+    memory = machine if room is None else room.total - room.used_by_others
     lengths = data.train.sizes().tolist()
     fits = describe(params, shape or {}, memory, lengths, True, machine, loading)
     return f"{fits} With other settings the training begins anew. {checkpoints.GOES_ON}"

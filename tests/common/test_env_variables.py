@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.common import variables
+from harness.common import env_variables
 from tests.helpers import ROOT
 
 IMPORT_ALL = """
@@ -52,7 +52,7 @@ def test_pytorch_takes_what_a_stage_is_given() -> None:
     """Its rotary angles' product is a kernel of Triton's, unless it is told otherwise."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", SETTINGS],
-        env={**os.environ, **variables.given("train")},
+        env={**os.environ, **env_variables.given("train")},
         capture_output=True,
         text=True,
     )
@@ -91,7 +91,7 @@ def test_no_import_calls_or_assigns_into_another_module(path: Path) -> None:
 def test_what_is_set_for_a_while_is_as_before_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRST", "1")
     monkeypatch.delenv("SECOND", raising=False)
-    with variables.restored({"FIRST": "2"}):
+    with env_variables.restored({"FIRST": "2"}):
         os.environ["SECOND"] = "3"
         assert os.environ["FIRST"] == "2"
     assert (os.environ["FIRST"], os.environ.get("SECOND")) == ("1", None)
@@ -101,15 +101,15 @@ def test_what_a_gpus_fault_is_looked_for_with_reaches_every_stage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also one in a container, which has none of the caller's variables but those."""
-    for name in variables.DIAGNOSIS:
+    for name in env_variables.DIAGNOSIS:
         monkeypatch.delenv(name, raising=False)
-    assert not set(variables.DIAGNOSIS) & set(variables.given("train"))
+    assert not set(env_variables.DIAGNOSIS) & set(env_variables.given("train"))
     monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
     for stage in ("train", "answer", "judge", "export"):
-        assert variables.given(stage)["CUDA_LAUNCH_BLOCKING"] == "1"
-        assert "NCCL_DEBUG" not in variables.given(stage)
+        assert env_variables.given(stage)["CUDA_LAUNCH_BLOCKING"] == "1"
+        assert "NCCL_DEBUG" not in env_variables.given(stage)
 
 
 def test_what_would_undo_a_rows_float32_reaches_no_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     for stage in ("train", "answer", "judge"):
-        assert variables.withheld(stage, network=True) >= set(variables.TF32)
+        assert env_variables.withheld(stage, network=True) >= set(env_variables.TF32)

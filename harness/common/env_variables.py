@@ -63,18 +63,18 @@ def of_key(name: str) -> tuple[str, ...]:
 
 
 def withheld(
-    stage: str, network: bool, own: Iterable[str] = (), others: Iterable[str] = ()
+    stage: str, network: bool, used_keys: Iterable[str] = (), named_keys: Iterable[str] = ()
 ) -> set[str]:
     """Those of the caller's variables that are none of a stage's business: where the hub is and the
     token for it, the way to a network, keys, and what would undo the row's arithmetic.
 
-    `own`: the keys that the stage uses; `others`: keys that rows name, whatever they are called.
+    `used_keys`: those of the stage; `named_keys`: those that rows name, whatever they are called.
     """
     hub: Iterable[str] = () if stage in HUB_STAGES else (*HUB, *HUB_CLIENT)
     keys = {name for name in os.environ if API_KEY.search(name)}
-    keys |= {variable for name in others for variable in of_key(name)}
+    keys |= {variable for name in named_keys for variable in of_key(name)}
     ways = {name for name in os.environ if name.lower().endswith("_proxy")}
-    used = {variable for name in own for variable in of_key(name)}
+    used = {variable for name in used_keys for variable in of_key(name)}
     return ({*hub, *keys} - used) | {*TF32} | (set() if network else ways)
 
 

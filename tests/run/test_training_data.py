@@ -15,7 +15,7 @@ from harness.errors import InputError
 from harness.gen.recipes.importing import ImportGen
 from harness.gen.recipes.importing import recipe as importing
 from harness.gen.recipes.importing.reading import read_import
-from harness.run import given, ready
+from harness.run import ready, training_data
 from harness.train.examples import file_of, read_examples
 from tests.helpers import planned, write_row
 
@@ -169,13 +169,13 @@ def test_what_was_read_once_is_known_by_its_bytes_and_settings(
     (plan,) = planned(tmp_path / "runs", row_of(tmp_path, lines(GOOD)))
     cache = tmp_path / "cache.json"
     files = Files(None, cache)
-    before = list(given.of_row(plan.row, files))
+    before = list(training_data.of_row(plan.row, files))
     files.save()
-    monkeypatch.setattr(given, "read_examples", None)
-    assert list(given.of_row(plan.row, Files(None, cache))) == before
+    monkeypatch.setattr(training_data, "read_examples", None)
+    assert list(training_data.of_row(plan.row, Files(None, cache))) == before
     (tmp_path / "data.jsonl").write_text(lines(GOOD, GOOD))
     with pytest.raises(TypeError):
-        list(given.of_row(plan.row, Files(None, cache)))
+        list(training_data.of_row(plan.row, Files(None, cache)))
 
 
 def test_an_artefacts_own_data_are_read_as_they_are(tmp_path: Path) -> None:

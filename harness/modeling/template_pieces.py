@@ -52,23 +52,23 @@ def pieces(
     _check_places(template, system, history)
     system = system or template.system
     block = ""
-    found = _marked(template.start or "", {})
+    parts = _marked(template.start or "", {})
     if system and has_system_place(template):
         block = _filled(template.system_layout or "", {"system": system})
     elif system:
-        found += _marked(template.system_layout or "", {"system": system})
-    turns = [*((user, "", said) for user, said in history), (instruction, input, output)]
-    for number, (asked, given, said) in enumerate(turns):
+        parts += _marked(template.system_layout or "", {"system": system})
+    turns = [*((user, "", answer) for user, answer in history), (instruction, input, output)]
+    for number, (question, context, answer) in enumerate(turns):
         if number:
-            found += _marked(template.separator or "", {})
-        found += _turn(template, asked, given, "" if number else block)
-        if said is not None:
-            found.append(Piece(_filled(template.answer, {"output": said}), number))
+            parts += _marked(template.separator or "", {})
+        parts += _turn(template, question, context, "" if number else block)
+        if answer is not None:
+            parts.append(Piece(_filled(template.answer, {"output": answer}), number))
             if append_end or number < len(history):
-                found += [piece._replace(answer=number) for piece in ending(template)]
-    if template.start is None and not found[0].token:
-        found[0] = found[0]._replace(opens=True)
-    return found
+                parts += [piece._replace(answer=number) for piece in ending(template)]
+    if template.start is None and not parts[0].token:
+        parts[0] = parts[0]._replace(opens=True)
+    return parts
 
 
 def ending(template: Template) -> list[Piece]:
@@ -135,10 +135,10 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 def _marked(text: str, values: Mapping[str, str]) -> list[Piece]:
     """The text filled, and apart from it {bos} and {eos} of the layout (never of the values)."""
     parts = _MARK.split(text)
-    found = []
+    marked = []
     for number, part in enumerate(parts):
         if number % 2:
-            found.append(Piece("", token=part))
+            marked.append(Piece("", token=part))
         elif part:
-            found.append(Piece(_filled(part, values)))
-    return found
+            marked.append(Piece(_filled(part, values)))
+    return marked

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from harness.train import checkpoints, watch
-from harness.train.watch import LATEST_S, SOONEST_S, Watch
+from harness.train import callback, checkpoints
+from harness.train.callback import LATEST_S, SOONEST_S, Watch
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    monkeypatch.setattr(watch, "time", found)
+    monkeypatch.setattr(callback, "time", found)
     return found
 
 

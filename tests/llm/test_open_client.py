@@ -9,9 +9,9 @@ import pytest
 
 from harness.artefact.call import TRANSCRIPT, StageCall
 from harness.errors import InputError
+from harness.llm.client import open_client
 from harness.llm.replay import ReplayMiss
 from harness.llm.reply import Reply
-from harness.llm.stage_calls import open_client
 from harness.llm.transcript import digest_of
 from harness.spec.base import Data, Endpoint
 from tests.llm.fake_server import ask, completion

@@ -83,7 +83,9 @@ class AuditSource:
         )
 
     def skip(self, path: Path, why: str) -> None:
-        self.skipped.append(f"{path} was passed by: {why}")
+        note = f"{path} was passed by: {why}"
+        if note not in self.skipped:
+            self.skipped.append(note)
 
     def _walk(self, path: Path) -> Iterator[Path]:
         if not path.exists():

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from harness.audit.parse.files import UNFORESEEN, AuditSource, Unreadable, read_text
+from harness.audit.model import UNFORESEEN
+from harness.audit.parse.files import AuditSource, Unreadable, read_text
 
 LARGEST_README = 2 * 2**20
 """Characters; in what lies behind them, nobody looks for what a result is said to be."""

@@ -28,9 +28,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from harness.audit.model import Finding, Result, short
+from harness.audit.model import UNFORESEEN, Finding, Result, short
 from harness.audit.parse.contents import nearest_miss, packed
-from harness.audit.parse.files import UNFORESEEN, AuditSource
+from harness.audit.parse.files import AuditSource
 from harness.errors import InputError
 
 __all__ = ["ACROSS", "READERS", "Finding", "Result", "audit_paths"]

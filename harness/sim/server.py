@@ -30,11 +30,25 @@ from harness.sim.replies import (
     rate,
     rubric,
     self_instruct,
+    tasks,
     teacher,
     weigh,
 )
+from harness.sim.reply import AnswerPlace, Asked, Reply
 from harness.spec.base import Simulated
 
+REPLIES: tuple[Reply, ...] = (
+    judge,
+    naive,
+    expand,
+    rate,
+    rubric,
+    grade,
+    self_instruct,
+    tasks,
+    teacher,
+)
+"""The first that matches a prompt replies to it; the last one matches any."""
 RETRY_AFTER_S = 0.05
 SLOW_S = 1.0
 MAX_BODY_BYTES = 256 * 2**20
@@ -241,34 +255,14 @@ class _App:
     def _reply(self, prompt: str, digest: str, fault: str | None, sampled: int | None) -> str:
         if fault == "refuse":
             return teacher.REFUSAL
-        seed, wrong = self.settings.seed, fault == "format"
-        question = judge.read_question(prompt)
-        if question is not None:
-            turned = fraction("error", seed, digest, prompt) < self.settings.error_rate
-            return judge.WRONG_FORMAT if wrong else judge.judge(question, seed, turned)
-        if naive.is_request(prompt):
-            return naive.reply(prompt, seed, digest, wrong)
-        if expand.is_request(prompt):
-            return expand.reply(prompt, seed, digest, wrong)
-        if rate.is_request(prompt):
-            turned = fraction("error", seed, digest, prompt) < self.settings.error_rate
-            return rate.reply(prompt, seed, turned, wrong)
-        if rubric.is_request(prompt):
-            turned = fraction("error", seed, digest, prompt) < self.settings.error_rate
-            return rubric.reply(prompt, seed, turned, wrong)
-        if grade.is_request(prompt):
-            turned = fraction("error", seed, digest, prompt) < self.settings.error_rate
-            return grade.reply(prompt, seed, turned, wrong, self._favoured(digest))
-        taught = self_instruct.reply(prompt, seed, digest, wrong)
-        if taught is not None:
-            return taught
-        if teacher.is_task_request(prompt):
-            tell = teacher.more_tasks_in_wrong_format if wrong else teacher.more_tasks
-            return tell(prompt, seed, digest)
-        answer = teacher.answer(prompt, seed, sampled)
-        return json.dumps({"reply": answer}) if wrong else answer
+        seed = self.settings.seed
+        turned = fraction("error", seed, digest, prompt) < self.settings.error_rate
+        asked = Asked(
+            prompt, seed, digest, turned, fault == "format", sampled, self._favoured(digest)
+        )
+        return next(kind.reply(asked) for kind in REPLIES if kind.matches(prompt))
 
-    def _favoured(self, digest: str) -> grade.AnswerPlace | None:
+    def _favoured(self, digest: str) -> AnswerPlace | None:
         """The place that a grading favours, as often as the settings say."""
         bias = self.settings.position_bias
         if fraction("place", self.settings.seed, digest) >= abs(bias):

@@ -3,13 +3,13 @@ length, and preferences that the judge's words do not bear out."""
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
 from harness.audit.checks.chance import larger, logistic, score_test
 from harness.audit.model import EXAMPLES, SURE, Result, short
-from harness.judge.scores import DRAW, describe, is_judgement, position_bias, position_note
+from harness.audit.parse.judged_pairs import JudgedPair
+from harness.judge.scores import DRAW, describe, position_bias, position_note
 
 LOST_MARGIN = 3.0
 """Percentage points between the bounds from which on dropped rows leave the score unknown: the margin
@@ -32,25 +32,6 @@ FEWEST = 50
 """Judgements below which nothing is said of length."""
 UNREAD_MARGIN = 0.5
 """Points by which unread replies move the score from which on it is wrong."""
-
-
-@dataclass(frozen=True)
-class JudgedPair:
-    """One prompt: the model's output and the baseline's (None: not stored), and the preference (1 the
-    baseline, 2 the model; None: there is none). first: whether the model's output was shown first,
-    None where it is not known or nothing was shown. number: the preference as stored, if a number."""
-
-    instruction: str
-    output: str | None
-    baseline: str | None
-    preference: float | None
-    first: bool | None = None
-    number: float | None = None
-
-    @property
-    def share(self) -> float:
-        """What it adds to the win rate: 0 to 1."""
-        return (self.preference or DRAW) - 1
 
 
 def scores(rows: Sequence[JudgedPair], expected: int) -> dict[str, Any]:
@@ -286,18 +267,3 @@ def check_stored(
             ],
         },
     )  # fmt: skip
-
-
-def as_preference(value: Any) -> tuple[float | None, float | None]:
-    """A stored preference: the judgement that it is, and the number, None where it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None, None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None, None
-    if math.isnan(number):
-        return None, None
-    if not math.isfinite(number) or not is_judgement(number):
-        return None, number if math.isfinite(number) else None
-    return number or DRAW, number

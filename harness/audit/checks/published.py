@@ -49,7 +49,7 @@ def check_claims(result: Result, folder: Path, source: AuditSource, model: str) 
     """count_mismatch where a README's table has another win rate or count for this result. Decoding
     settings that it states are kept for the comparison with other runs."""
     for path in readmes(folder, source.root):
-        lines, _ = read_claims(path)
+        lines, _ = read_claims(path, source)
         about = lines_about(lines, folder) or [
             line for line in lines if _names(line, folder, source.root, model)
         ]

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from statistics import fmean
 
-from harness.audit.checks.judged import UNREAD_MARGIN, JudgedPair
+from harness.audit.checks.judged import UNREAD_MARGIN
 from harness.audit.model import EXAMPLES, Result, short
+from harness.audit.parse.judged_pairs import JudgedPair
 
 NONE: Mapping[str, int] = {}
 

@@ -20,10 +20,6 @@ PASSED_BY = frozenset({".git", ".venv", "node_modules", "__pycache__"})
 MOST_FILES = 200_000
 
 
-UNFORESEEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What a check raises that met values which nobody thought of."""
-
-
 class Unreadable(Exception):
     """A file that is not what its name says; the message says why, without the path."""
 
@@ -83,7 +79,9 @@ class AuditSource:
         )
 
     def skip(self, path: Path, why: str) -> None:
-        self.skipped.append(f"{path} was passed by: {why}")
+        note = f"{path} was passed by: {why}"
+        if note not in self.skipped:
+            self.skipped.append(note)
 
     def _walk(self, path: Path) -> Iterator[Path]:
         if not path.exists():

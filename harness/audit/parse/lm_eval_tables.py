@@ -92,7 +92,7 @@ def check_readmes(runs: Sequence[tuple[Result, LmEvalRun]], source: AuditSource)
     speaks = None
     lines: list[ReadmeLine] = []
     for path in (p for p in source.files if p.name.lower() == "readme.md"):
-        table_lines, text = read_claims(path)
+        table_lines, text = read_claims(path, source)
         lines += table_lines
         if _BOARD.search(text):
             speaks = speaks or path

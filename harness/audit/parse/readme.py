@@ -4,13 +4,26 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from harness.audit.parse.files import Unreadable, read_text
+from harness.audit.model import UNFORESEEN
+from harness.audit.parse.files import AuditSource, Unreadable, read_text
 
-_LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
+LARGEST_README = 2 * 2**20
+"""Characters; in what lies behind them, nobody looks for what a result is said to be."""
+LONGEST_CELL = 2_000
+"""Characters, in a longer one no link is looked for: that takes the square of its length."""
+MOST_EMPTY_CELLS = 2**16
+"""That lines shorter than a table's heading may lack, as in markdown-it: else few lines make many."""
+_LINE_END = re.compile(r"\r\n?|\n")
+_BETWEEN_CELLS = re.compile(r"(?<!\\)\|")
+_HAS_LINK_OR_CODE = re.compile(r"[\[`<]")
+_PLAIN_LINK = re.compile(r"\[([^\[\]`<>&\\]*)\]\(([A-Za-z0-9_./%#-]+)\)")
+"""In which a parser would see no more; most cells with a link are one."""
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _COUNT = re.compile(r"^[~≈]?\s*(\d{1,3}(?:,\d{3})+|\d+)(?![\d.,%]*[.%\d])")
 _COUNTED = re.compile(
     r"\b(rows?|examples?|samples?|instances?|records?|instructions?|sum|count|data ?set size)\b",
@@ -86,47 +99,110 @@ def readmes(folder: Path, root: Path) -> list[Path]:
     return paths
 
 
-def read_claims(path: Path) -> tuple[list[ReadmeLine], str]:
-    """The lines of a README's tables, and its text. One that cannot be read claims nothing."""
+def read_claims(path: Path, source: AuditSource) -> tuple[list[ReadmeLine], str]:
+    """The lines of a README's tables, and its text. One that cannot be read claims nothing; what is
+    passed by of a long one is noted."""
     try:
         text = read_text(path)
+        if len(text) > LARGEST_README:
+            cut = text.rfind("\n", 0, LARGEST_README) + 1 or LARGEST_README
+            line = text.count("\n", 0, cut) + 1
+            source.skip(path, f"from line {line:,} on, for it has {len(text):,} characters")
+            text = text[:cut]
+        return table_lines(path, text), text
     except Unreadable:
         return [], ""
-    return table_lines(path, text), text
-
-
-def table_lines(path: Path, text: str) -> list[ReadmeLine]:
-    """Every line of every table of a markdown text, as GitHub reads it."""
-    source, root = _parsed(text)
-    lines: list[ReadmeLine] = []
-    for table in (node for node in root.walk() if node.type == "table"):
-        head, *rows = (node for node in table.walk() if node.type == "tr")
-        for row in rows:
-            written = source[row.map[0]].strip()
-            # A text right below a table is a line of it on GitHub, and is none here.
-            if "|" in written:
-                cells = {_shown(h): _shown(cell) for h, cell in zip(head, row, strict=True)}
-                links = [node.attrs.get("href") or node.attrs.get("src") for node in row.walk()]
-                targets = tuple(unquote(link) for link in links if link)
-                lines.append(ReadmeLine(path, row.map[0] + 1, written, cells, targets))
-    return lines
+    except UNFORESEEN as e:
+        source.skip(path, f"its markdown could not be read ({type(e).__name__})")
+        return [], ""
 
 
 @lru_cache(maxsize=8)
-def _parsed(text: str) -> tuple[list[str], Any]:
-    """A markdown text's lines, and the tree of its blocks, which know from which to which they go.
+def table_lines(path: Path, text: str) -> list[ReadmeLine]:
+    """Every line of every table of a markdown text, as GitHub reads it.
     Cached, for many results may have one README."""
+    lines: list[ReadmeLine] = []
+    if "|" not in text:
+        return lines
+    source, blocks, env = _parsed(text)
+    for table in (block for block in blocks if block.type == "table"):
+        headings, *rows = table.meta["rows"]
+        headings, empty = [_shown(heading, env)[0] for heading in _cells(headings)], 0
+        for number, row in enumerate(rows, start=table.map[0] + 2):
+            cells = _cells(row)[: len(headings)]
+            empty += len(headings) - len(cells)
+            if empty > MOST_EMPTY_CELLS:
+                break
+            # A text right below a table is a line of it on GitHub, and is none here.
+            if "|" in row:
+                shown = [_shown(cell, env) for cell in cells]
+                texts = dict(zip_longest(headings, (text for text, _ in shown), fillvalue=""))
+                targets = tuple(unquote(target) for _, links in shown for target in links)
+                lines.append(ReadmeLine(path, number + 1, source[number].strip(), texts, targets))
+    return lines
+
+
+@lru_cache(maxsize=1)
+def _markdown() -> Any:
+    """A parser of blocks alone, to which a table is one block. Of what stands within a line it knows
+    what shows a link, or keeps one from being one."""
     from markdown_it import MarkdownIt
-    from markdown_it.tree import SyntaxTreeNode
+    from markdown_it.rules_block.table import getLine, table
 
-    source = text.splitlines()
-    tokens = MarkdownIt("commonmark").enable("table").parse("\n".join(source))
-    return source, SyntaxTreeNode(tokens)
+    def table_block(state: Any, start: int, end: int, silent: bool) -> bool:
+        # markdown-it's own goes through each row letter by letter, and makes a token of each cell.
+        if silent or not table(state, start, end, True):
+            return bool(silent and table(state, start, end, True))
+        ends = state.md.block.ruler.getRules("blockquote")
+        line = start + 2
+        while (
+            line < end
+            and state.sCount[line] >= state.blkIndent
+            and not state.isEmpty(line)
+            and not state.is_code_block(line)
+            and not any(rule(state, line, end, True) for rule in ends)
+        ):
+            line += 1
+        token = state.push("table", "", 0)
+        token.map = [start, line]
+        token.meta = {"rows": [getLine(state, n) for n in (start, *range(start + 2, line))]}
+        state.line = line
+        return True
+
+    markdown = MarkdownIt("commonmark").enable("table").disable("inline")
+    markdown.block.ruler.at("table", table_block, {"alt": ["paragraph", "reference"]})
+    markdown.inline.ruler.enableOnly(
+        ["text", "escape", "backticks", "link", "image", "autolink", "html_inline"]
+    )
+    return markdown
 
 
-def _shown(cell: Any) -> str:
-    """A table's cell as it is written, but of links what is shown."""
-    return _LINK.sub(r"\1", cell.children[0].content)
+@lru_cache(maxsize=8)
+def _parsed(text: str) -> tuple[list[str], list[Any], dict[str, Any]]:
+    """A markdown text's lines, its blocks, which know from which to which they go, and the addresses
+    that its links refer to."""
+    env: dict[str, Any] = {}
+    return _LINE_END.split(text), _markdown().parse(text, env), env
+
+
+def _cells(row: str) -> list[str]:
+    cells = _BETWEEN_CELLS.split(row.strip())
+    cells = cells[1:] if cells[0] == "" else cells
+    cells = cells[:-1] if cells and cells[-1] == "" else cells
+    return [cell.strip().replace("\\|", "|") for cell in cells]
+
+
+def _shown(cell: str, env: dict[str, Any]) -> tuple[str, list[str]]:
+    """A table's cell as it is written, but of links and code what is shown; and the links' targets."""
+    if len(cell) > LONGEST_CELL or not _HAS_LINK_OR_CODE.search(cell):
+        return cell, []
+    if match := _PLAIN_LINK.fullmatch(cell):
+        return match[1], [match[2]]
+    tokens: list[Any] = []
+    markdown = _markdown()
+    markdown.inline.parse(cell, markdown, env, tokens)
+    links = [str(token.attrs.get("href") or token.attrs.get("src") or "") for token in tokens]
+    return "".join(token.content for token in tokens), [link for link in links if link]
 
 
 def lines_about(lines: Iterable[ReadmeLine], target: Path) -> list[ReadmeLine]:
@@ -160,12 +236,12 @@ def count_in(line: ReadmeLine) -> Count | None:
 
 
 def counts_in_text(path: Path, text: str) -> list[Count]:
-    """Numbers of training examples that the text speaks of, outside tables and code."""
-    counts = []
-    source, root = _parsed(text)
-    code = {i for node in root.walk() if node.type == "fence" for i in range(*node.map)}
-    for number, line in enumerate(source, start=1):
-        if number - 1 in code or line.count("|") > 1 or not _ON_TRAINING.search(line):
+    """Numbers of training examples that the text speaks of, outside tables, code and comments."""
+    counts: list[Count] = []
+    if not any(map(_ON_TRAINING.search, _LINE_END.split(text))):
+        return counts
+    for number, line in enumerate(_prose(text), start=1):
+        if line.count("|") > 1 or not _ON_TRAINING.search(line):
             continue
         for match in _COUNT_IN_TEXT.finditer(line):
             near = line[max(0, match.start() - 40) : match.end() + 40]
@@ -178,6 +254,21 @@ def counts_in_text(path: Path, text: str) -> list[Count]:
                       line.strip())
             )  # fmt: skip
     return counts
+
+
+def _prose(text: str) -> list[str]:
+    """A text's lines, those of code and of comments empty."""
+    source, blocks, _ = _parsed(text)
+    lines = list(source)
+    for block in blocks:
+        # Of a comment that begins a block and never ends, all that follows is part.
+        is_open = block.content.lstrip().startswith("<!--") and "-->" not in block.content
+        if block.type in ("fence", "code_block") or (is_open and block.type == "html_block"):
+            lines[slice(*block.map)] = [""] * (block.map[1] - block.map[0])
+    # Behind the last end there is no comment: so each search finds an end, and all are linear together.
+    before, end, after = "\n".join(lines).rpartition("-->")
+    commented = _COMMENT.sub(lambda match: "\n" * match[0].count("\n"), before + end)
+    return (commented + after).split("\n")
 
 
 def count_in_name(folder: Path, root: Path) -> Count | None:

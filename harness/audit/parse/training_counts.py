@@ -106,7 +106,7 @@ def check_claims(
     lines: list[ReadmeLine] = []
     text_counts: list[Count] = []
     for readme in readmes(folder, source.root):
-        readme_lines, text = read_claims(readme)
+        readme_lines, text = read_claims(readme, source)
         lines += readme_lines
         if (
             readme.parent in (folder, folder.parent)

@@ -15,7 +15,6 @@ from typing import Any
 
 from harness.artefact.keys import file_digest
 from harness.audit.checks.judged import (
-    JudgedPair,
     check_dropped,
     check_length,
     check_position,
@@ -23,6 +22,7 @@ from harness.audit.checks.judged import (
 )
 from harness.audit.checks.published import check_claims, check_published
 from harness.audit.checks.repeats import check_judged_twice
+from harness.audit.checks.replies import check_replies
 from harness.audit.checks.texts import StoredOutput, check_texts
 from harness.audit.model import EXAMPLES, Result, compare, guarded_result, short
 from harness.audit.parse import contents
@@ -39,7 +39,6 @@ from harness.audit.parse.alpaca_names import (
 )
 from harness.audit.parse.alpaca_rows import (
     Annotations,
-    check_replies,
     flat_reply,
     is_annotations,
     key_of,
@@ -49,6 +48,7 @@ from harness.audit.parse.alpaca_rows import (
 )
 from harness.audit.parse.decoding_settings import settings_near
 from harness.audit.parse.files import AuditSource, Unreadable, read_json, read_rows
+from harness.audit.parse.judged_pairs import JudgedPair
 from harness.audit.parse.leaderboards import (
     ALPACA_EVAL_PROMPTS,
     NEARLY_ALL,

@@ -17,7 +17,6 @@ from harness.artefact.keys import file_digest
 from harness.audit.checks.judged import (
     FEWEST,
     POSITION_POINTS,
-    JudgedPair,
     check_dropped,
     check_length,
     scores,
@@ -26,6 +25,7 @@ from harness.audit.checks.texts import StoredOutput, check_texts
 from harness.audit.model import EXAMPLES, SURE, Result, compare, guarded_result, short
 from harness.audit.parse.alpaca_rows import key_of
 from harness.audit.parse.files import AuditSource, Unreadable, read_json
+from harness.audit.parse.judged_pairs import JudgedPair
 from harness.audit.parse.reference import Reference, read_reference
 from harness.judge.grades import position_bias, preference, read_scores
 from harness.judge.scores import DRAW, position_note

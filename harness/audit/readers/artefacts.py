@@ -15,11 +15,11 @@ from harness.artefact.store import SHORT, Artefact
 from harness.audit.checks.judged import check_dropped, check_length, check_position, scores
 from harness.audit.checks.published import check_published
 from harness.audit.checks.repeats import check_judged_twice
+from harness.audit.checks.replies import check_replies
 from harness.audit.checks.texts import StoredOutput, check_texts
 from harness.audit.model import KINDS, SEVERITIES, SURE, Result, compare, guarded_result
 from harness.audit.parse.alpaca_rows import (
     Annotations,
-    check_replies,
     is_annotations,
     key_of,
     split,

@@ -144,7 +144,7 @@ def _published(path: Path, source: AuditSource) -> list[tuple[float, int, str]]:
             if mean is not None:
                 means.append((mean, len(repr(mean).partition(".")[2]), f"{beside.name}, {key}"))
     for readme in readmes(path.parent, source.root):
-        lines, _ = read_claims(readme)
+        lines, _ = read_claims(readme, source)
         about = lines_about(lines, path) or [
             line for line in lines if _names(line, path, source.root)
         ]

@@ -332,7 +332,7 @@ def _linked_data(source: AuditSource, audited_paths: set[object]) -> list[Result
     """Data sets that a line of a README's table links to, with their number of rows."""
     claims: dict[Path, list[Count]] = {}
     for readme in (p for p in source.files if p.name.lower() == "readme.md"):
-        for line in read_claims(readme)[0]:
+        for line in read_claims(readme, source)[0]:
             count = count_in(line)
             for link in line.links if count else ():
                 target = readme.parent / link

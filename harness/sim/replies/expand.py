@@ -4,6 +4,7 @@ import re
 
 from harness.sim.grammar import draw
 from harness.sim.replies.teacher import answer
+from harness.sim.reply import Asked
 
 OPENING = "Given is a question-answer task with task name, instruction and input-output instance."
 FILLERS = 2
@@ -21,16 +22,17 @@ _FRAMES = (
 )
 
 
-def is_request(prompt: str) -> bool:
+def matches(prompt: str) -> bool:
     """Whether a prompt asks for a longer output."""
     return prompt.startswith(OPENING)
 
 
-def reply(prompt: str, seed: int, salt: str, wrong: bool = False) -> str:
-    """The output in its frame, and a few sentences; with `wrong`, labelled and quoted."""
-    match = _TASK.fullmatch(prompt)
+def reply(asked: Asked) -> str:
+    """The output in its frame, and a few sentences; in the wrong form, labelled and quoted."""
+    seed, salt = asked.seed, asked.salt
+    match = _TASK.fullmatch(asked.prompt)
     output = match["output"] if match else ""
     frame = draw(_FRAMES, 1, "frame", seed, salt)[0]
     more = " ".join(answer(f"{salt} {i}", seed) for i in range(FILLERS))
     text = frame.replace("{}", output if output.endswith((".", "!", "?")) else f"{output}.") + more
-    return f'Output: "{text}"' if wrong else text
+    return f'Output: "{text}"' if asked.wrong else text

@@ -5,13 +5,11 @@ place. Understands specs/alpagasus/prompts/grade.txt.
 """
 
 import re
-from typing import Literal
 
 from harness.sim.grammar import find
 from harness.sim.replies import rate
 from harness.sim.replies.judge import readability
-
-AnswerPlace = Literal["first", "second"]
+from harness.sim.reply import Asked
 
 LOWEST, HIGHEST = 1.0, 10.0
 FAVOUR = 2.0
@@ -27,30 +25,25 @@ _ASKED = re.compile(
 )
 
 
-def is_request(prompt: str) -> bool:
+def matches(prompt: str) -> bool:
     """Whether a prompt asks for a grading of two answers."""
     return _ASKED.match(prompt) is not None
 
 
-def reply(
-    prompt: str,
-    seed: int,
-    turned: bool = False,
-    wrong: bool = False,
-    favours: AnswerPlace | None = None,
-) -> str:
-    """The scores and, below them, a reason. turned: each answer gets the other's score. wrong: a line
-    without scores."""
-    match = _ASKED.match(prompt)
+def reply(asked: Asked) -> str:
+    """The scores and, below them, a reason; turned, each answer gets the other's score."""
+    match = _ASKED.match(asked.prompt)
     if match is None:
         raise ValueError("not a request for a grading")
-    if wrong:
+    if asked.wrong:
         return WRONG_FORMAT
-    first, second = (grade(match["question"], match[which], seed) for which in ("first", "second"))
-    if turned:
+    first, second = (
+        grade(match["question"], match[which], asked.seed) for which in ("first", "second")
+    )
+    if asked.turned:
         first, second = second, first
-    if favours is not None:
-        gain = FAVOUR / 2 if favours == "first" else -FAVOUR / 2
+    if asked.favours is not None:
+        gain = FAVOUR / 2 if asked.favours == "first" else -FAVOUR / 2
         first, second = _on_scale(first + gain), _on_scale(second - gain)
     return (
         f"{first:g} {second:g}\n\nThe scores say how right each answer is, or where that is not known, "

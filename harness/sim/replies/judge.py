@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 from harness.sim.facts import RELATIONS
 from harness.sim.grammar import GrammarTask, find, fraction, is_right
+from harness.sim.reply import Asked
 
 Verdict = Literal["a", "b", "tie"]
 
@@ -197,6 +198,19 @@ def compare(instruction: str, a: str, b: str, seed: int = 0, ties: bool = True) 
 
 def _luck(seed: int, instruction: str, output: str) -> float:
     return fraction("luck", seed, instruction, output)
+
+
+def matches(prompt: str) -> bool:
+    """Whether a prompt is a judge's."""
+    return read_question(prompt) is not None
+
+
+def reply(asked: Asked) -> str:
+    """The verdict, in the format that the prompt asks for."""
+    question = read_question(asked.prompt)
+    if question is None:
+        raise ValueError("not a judge's prompt")
+    return WRONG_FORMAT if asked.wrong else judge(question, asked.seed, asked.turned)
 
 
 _TURNED: dict[Verdict, Verdict] = {"a": "b", "b": "a", "tie": "tie"}

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.sim.grammar import GrammarTask, draw, teachable_tasks
 from harness.sim.replies.teacher import answer
+from harness.sim.reply import Asked
 
 MORE_TASKS = "Following are some examples of {name, instruction} pairs."
 MORE_INSTANCES = "Following is a JSON line with name, instruction, and instances."
@@ -24,13 +25,14 @@ _OBJECT_LINE = re.compile(r"^\{.*\}$", re.MULTILINE)
 Row = dict[str, Any]
 
 
-def is_request(prompt: str) -> bool:
+def matches(prompt: str) -> bool:
     """Whether a prompt is one of the three."""
     return prompt.startswith((MORE_TASKS, MORE_INSTANCES, NEW_INSTANCES))
 
 
-def reply(prompt: str, seed: int, salt: str, wrong: bool = False) -> str:
-    """JSON lines, as the prompt asks for; with `wrong`, text that holds none."""
+def reply(asked: Asked) -> str:
+    """JSON lines, as the prompt asks for; in the wrong form, text that holds none."""
+    prompt, seed, salt = asked.prompt, asked.seed, asked.salt
     rows = _rows(prompt)
     if prompt.startswith(MORE_TASKS):
         new_rows = _pairs(rows, seed, salt, prompt)
@@ -38,7 +40,7 @@ def reply(prompt: str, seed: int, salt: str, wrong: bool = False) -> str:
         new_rows = [_with_more(row, seed, salt) for row in rows[-1:]]
     else:
         new_rows = [_with_new(row, seed, salt) for row in rows if "instances" not in row]
-    if wrong:
+    if asked.wrong:
         return "\n".join([CHATTER, *(row["name"] for row in new_rows)])
     return "\n".join(json.dumps(row, ensure_ascii=False) for row in new_rows)
 

@@ -7,6 +7,7 @@ import re
 
 from harness.sim.grammar import GrammarTask, find, fraction, is_right
 from harness.sim.replies.judge import readability
+from harness.sim.reply import Asked
 
 HIGHEST = 5.0
 WRONG_FORMAT = "The response is rather good, all in all."
@@ -21,21 +22,22 @@ _PARTS = re.compile(
 )
 
 
-def is_request(prompt: str) -> bool:
+def matches(prompt: str) -> bool:
     """Whether a prompt asks for a rating of an example."""
     return bool(_ASKED.search(prompt) and _PARTS.search(prompt))
 
 
-def reply(prompt: str, seed: int, turned: bool = False, wrong: bool = False) -> str:
-    """The rating and, below it, a reason. turned: bad for good. wrong: a line without a number."""
+def reply(asked: Asked) -> str:
+    """The rating and, below it, a reason; turned, bad for good."""
+    prompt, seed = asked.prompt, asked.seed
     parts = _PARTS.search(prompt)
     request = _ASKED.search(prompt)
     if parts is None or request is None:
         raise ValueError("not a request for a rating")
-    if wrong:
+    if asked.wrong:
         return WRONG_FORMAT
     rating = rate(parts["instruction"], parts["input"], parts["output"], seed)
-    score = HIGHEST - rating if turned else rating
+    score = HIGHEST - rating if asked.turned else rating
     label = "Score: " if fraction("label", seed, prompt) < 0.2 else ""
     return f"{label}{score:g}\nThis is how I see the {request[1]} of the response."
 

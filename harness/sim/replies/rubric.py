@@ -9,6 +9,7 @@ import re
 from harness.sim.grammar import find
 from harness.sim.replies import grade
 from harness.sim.replies.judge import readability
+from harness.sim.reply import Asked
 
 _OPENING = "# GOAL\nYour job is to evaluate a task carried out by an AI system"
 _SHOWN = re.compile(
@@ -22,24 +23,26 @@ _WORD = re.compile(r"\w+")
 GROUNDS = ("reference_answer", "context")
 
 
-def is_request(prompt: str) -> bool:
+def matches(prompt: str) -> bool:
     """Whether a prompt asks for a score on a rubric."""
     return prompt.startswith(_OPENING) and bool(_SHOWN.search(prompt) and _SCORE.search(prompt))
 
 
-def reply(prompt: str, seed: int, turned: bool = False, wrong: bool = False) -> str:
-    """Feedback and a score of the rubric's. turned: bad for good. wrong: a score in words, with no
-    tag around it."""
-    parts = _SHOWN.search(prompt)
+def reply(asked: Asked) -> str:
+    """Feedback and a score of the rubric's; turned, bad for good. In the wrong form, a score in words,
+    with no tag around it."""
+    parts = _SHOWN.search(asked.prompt)
     if parts is None:
         raise ValueError("not a request for a score on a rubric")
     feedback = "<feedback>\nThis is how well the output meets the criteria.\n</feedback>"
-    if wrong:
+    if asked.wrong:
         return f"{feedback}\nA good one, all in all."
     scores = sorted(int(score) for score in _SCORE.findall(parts["rubric"]))
-    share = merit(_inputs(parts["inputs"] or ""), parts["output"], seed)
+    share = merit(_inputs(parts["inputs"] or ""), parts["output"], asked.seed)
     place = round(share * (len(scores) - 1))
-    return f"{feedback}\n<score>\n{scores[::-1][place] if turned else scores[place]}\n</score>"
+    return (
+        f"{feedback}\n<score>\n{scores[::-1][place] if asked.turned else scores[place]}\n</score>"
+    )
 
 
 def merit(inputs: dict[str, str], output: str, seed: int = 0) -> float:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from harness.audit.checks.judged import JudgedPair, check_length, check_position
+from harness.audit.checks.judged import check_length, check_position
 from harness.audit.model import Finding, Result, agreeing_digits, compare
+from harness.audit.parse.judged_pairs import JudgedPair
 
 
 def placed(first: tuple[int, int], second: tuple[int, int]) -> list[JudgedPair]:

@@ -6,8 +6,11 @@ import subprocess
 import sys
 from importlib.metadata import distribution
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from harness.errors import HarnessError
 
 USED = {
     "flow-judge": (
@@ -92,16 +95,40 @@ def test_flow_judges_rubrics_are_at_no_time_among_the_modules_of_the_process() -
     )
 
 
+@pytest.mark.parametrize("missing", ["utils/prompt_formatter.py", "metrics/presets.py", "a name"])
+def test_a_flow_judge_of_which_parts_are_missing_is_told_in_a_plain_sentence(
+    tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.judge.kinds.flow_judge import package
+
+    folder = tmp_path / "flow_judge"
+    for name in USED["flow-judge"][2]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(
+            Path(distribution("flow-judge").locate_file(name)).read_bytes()
+        )  # type: ignore[arg-type]
+    if missing == "a name":
+        (folder / "metrics/presets.py").write_text("")
+    else:
+        (folder / missing).unlink()
+    spec = SimpleNamespace(submodule_search_locations=[str(folder)])
+    monkeypatch.setattr(package.importlib.util, "find_spec", lambda name: spec)
+    with pytest.raises(HarnessError, match=r"^the package flow-judge in .* is not complete \("):
+        package.load.__wrapped__()
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "WARNING", "ERROR"])
 def test_importing_alpaca_eval_leaves_the_environment_and_the_log_as_they_were(
-    tmp_path: Path,
+    tmp_path: Path, level: str
 ) -> None:
     (tmp_path / ".env").write_text("FROM_DOTENV=1\n")
     run(
         "import os, logging, dotenv.main, sklearn; before = dict(os.environ)\n"
         f"dotenv.main.find_dotenv = lambda *a, **k: {str(tmp_path / '.env')!r}\n"
+        f"logging.getLogger().setLevel({level!r})\n"
         "import harness.judge.kinds.alpaca_eval.package\n"
         "assert dict(os.environ) == before, set(os.environ) - set(before)\n"
-        "assert logging.getLogger().level == logging.WARNING"
+        f"assert logging.getLogger().level == logging.{level}"
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from harness.sim.grammar import find, held_out_tasks, is_right, teachable_tasks
 from harness.sim.replies import naive
+from harness.sim.reply import Asked
 
 PROMPTS = Path(__file__).parents[3] / "specs/mini_lima_paper/prompts"
 IN_TEXT = next(t for t in teachable_tasks() if not t.input)
@@ -23,7 +24,7 @@ def line(instruction: str, *instances: tuple[str, str], name: str = "n") -> dict
 
 
 def replied(*given: Any, seed: int = 0, salt: str = "x") -> list[dict[str, Any]]:
-    return [json.loads(row) for row in naive.reply(*given, seed, salt).splitlines()]
+    return [json.loads(row) for row in naive.reply(Asked(*given, seed, salt)).splitlines()]
 
 
 SHOWN = [line(t.instruction, name=f"n{i}") for i, t in enumerate(teachable_tasks()[:10])]
@@ -32,9 +33,9 @@ MORE_PAIRS = prompt(1, *SHOWN)
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_the_studys_prompts_are_known_by_how_they_begin(number: int) -> None:
-    assert naive.is_request(prompt(number))
-    assert not naive.is_request("Say: " + prompt(number))
-    assert not naive.is_request(prompt(4))
+    assert naive.matches(prompt(number))
+    assert not naive.matches("Say: " + prompt(number))
+    assert not naive.matches(prompt(4))
 
 
 def test_new_pairs_are_teachable_tasks_that_were_not_shown() -> None:
@@ -77,17 +78,20 @@ def test_a_task_outside_the_grammar_gets_different_sentences() -> None:
 
 
 def test_replies_depend_on_request_seed_and_salt_alone() -> None:
-    first = naive.reply(MORE_PAIRS, 0, "x")
-    assert first == naive.reply(MORE_PAIRS, 0, "x")
-    assert len({first, naive.reply(MORE_PAIRS, 1, "x"), naive.reply(MORE_PAIRS, 0, "y")}) == 3
+    first = naive.reply(Asked(MORE_PAIRS, 0, "x"))
+    assert first == naive.reply(Asked(MORE_PAIRS, 0, "x"))
+    assert (
+        len({first, naive.reply(Asked(MORE_PAIRS, 1, "x")), naive.reply(Asked(MORE_PAIRS, 0, "y"))})
+        == 3
+    )
 
 
 def test_the_wrong_format_has_no_object_in_it() -> None:
     for text in (MORE_PAIRS, prompt(2, line("a", ("b", "c"))), prompt(3, line("a"))):
-        assert "{" not in naive.reply(text, 0, "x", wrong=True)
+        assert "{" not in naive.reply(Asked(text, 0, "x", wrong=True))
 
 
 @pytest.mark.parametrize("rest", ["", "{not json}", '{"name": 1, "instruction": []}', "[" * 5000])
 def test_a_prompt_without_tasks_gets_an_empty_reply(rest: str) -> None:
     for number in (1, 2, 3):
-        assert naive.reply(f"{prompt(number)}{rest}", 0, "x") == ""
+        assert naive.reply(Asked(f"{prompt(number)}{rest}", 0, "x")) == ""

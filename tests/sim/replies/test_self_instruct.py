@@ -9,6 +9,7 @@ from harness.llm.calls import fill
 from harness.llm.reply import Reply
 from harness.sim import grammar
 from harness.sim.replies import self_instruct
+from harness.sim.reply import Asked
 
 PROMPTS = Path(__file__).parents[3] / "specs/self_instruct/prompts"
 SHOWN = ["Name the opposite of hot.", "Spell the number 20.", "Make this noun plural."]
@@ -17,7 +18,7 @@ LABELLED = "Classify the word as country or verb."
 
 def ask(template: str, seed: int = 0, salt: str = "x", wrong: bool = False, **parts: str) -> str:
     prompt = fill((PROMPTS / template).read_text(), parts).strip()
-    reply = self_instruct.reply(prompt, seed, salt, wrong)
+    reply = self_instruct.reply(Asked(prompt, seed, salt, wrong=wrong))
     assert reply is not None
     return reply
 
@@ -138,4 +139,4 @@ def test_the_wrong_format_cannot_be_read() -> None:
     ["What is the opposite of hot?", "", "Task: a", "Task: a\nKnown labels: Yes", "1. a\n2."],
 )
 def test_other_prompts_are_left_to_others(prompt: str) -> None:
-    assert self_instruct.reply(prompt, 0, "x") is None
+    assert not self_instruct.matches(prompt)

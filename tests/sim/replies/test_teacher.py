@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from harness.sim.grammar import held_out_tasks, teachable_tasks
-from harness.sim.replies import teacher
+from harness.sim.replies import tasks, teacher
+from harness.sim.reply import Asked
 
 TEMPLATE = (Path(__file__).parents[3] / "specs/smoke/prompts/tasks.txt").read_text()
 TEACHABLE = {(t.instruction, t.input or "<none>", t.output) for t in teachable_tasks()}
@@ -35,7 +36,7 @@ def blocks(reply: str) -> list[tuple[int, tuple[str, ...]]]:
 
 
 def test_the_reply_goes_on_with_as_many_teachable_tasks_as_wanted() -> None:
-    found = blocks(teacher.more_tasks(request(20), 0, "x"))
+    found = blocks(tasks.reply(Asked(request(20), 0, "x")))
     assert [number for number, _ in found] == list(range(4, 24))
     assert {task for _, task in found} <= TEACHABLE
     assert len({task for _, task in found}) == 20
@@ -43,32 +44,32 @@ def test_the_reply_goes_on_with_as_many_teachable_tasks_as_wanted() -> None:
 
 def test_a_shown_task_is_not_given_again() -> None:
     everything = len(teachable_tasks())
-    found = blocks(teacher.more_tasks(request(everything, shown=40), 0, "x"))
+    found = blocks(tasks.reply(Asked(request(everything, shown=40), 0, "x")))
     assert len(found) == everything - 40
     shown = {(t.instruction, t.input or "<none>", t.output) for t in teachable_tasks()[:40]}
     assert not {task for _, task in found} & shown
 
 
 def test_no_held_out_task_is_ever_taught() -> None:
-    found = blocks(teacher.more_tasks(request(5000), 0, "x"))
+    found = blocks(tasks.reply(Asked(request(5000), 0, "x")))
     taught = {parts[:2] for _, parts in found}
     assert not taught & {(t.instruction, t.input or "<none>") for t in held_out_tasks()}
 
 
 def test_replies_depend_on_request_and_seed_alone() -> None:
-    first = teacher.more_tasks(request(20), 0, "x")
-    assert first == teacher.more_tasks(request(20), 0, "x")
-    assert first != teacher.more_tasks(request(20), 1, "x")
-    assert first != teacher.more_tasks(request(20), 0, "y")
+    first = tasks.reply(Asked(request(20), 0, "x"))
+    assert first == tasks.reply(Asked(request(20), 0, "x"))
+    assert first != tasks.reply(Asked(request(20), 1, "x"))
+    assert first != tasks.reply(Asked(request(20), 0, "y"))
 
 
 def test_the_wrong_format_has_no_block_of_the_asked_form() -> None:
-    assert "### " not in teacher.more_tasks_in_wrong_format(request(20), 0, "x")
+    assert "### " not in tasks.reply(Asked(request(20), 0, "x", wrong=True))
 
 
 @pytest.mark.parametrize("prompt", ["Capital of Peru?", "Tasks wanted: 5", "Write a poem."])
 def test_other_prompts_are_not_requests_for_tasks(prompt: str) -> None:
-    assert not teacher.is_task_request(prompt)
+    assert not tasks.matches(prompt)
 
 
 def test_chat_is_answered_from_the_grammar_or_by_a_sentence() -> None:

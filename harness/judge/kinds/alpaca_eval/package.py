@@ -47,7 +47,8 @@ def _contained() -> Iterator[None]:
     """Keep what importing the package does to the process from reaching further: it loads the nearest
     file .env into the environment, imports what setuptools is about to give up, which says so in every
     log, and turns the root logger to INFO, a line for every request."""
-    before = os.environ.get(_NO_DOTENV)
+    before, root = os.environ.get(_NO_DOTENV), logging.getLogger()
+    level = root.level
     os.environ[_NO_DOTENV] = "1"
     try:
         with warnings.catch_warnings():
@@ -57,8 +58,7 @@ def _contained() -> Iterator[None]:
         os.environ.pop(_NO_DOTENV)
         if before is not None:
             os.environ[_NO_DOTENV] = before
-        root = logging.getLogger()
-        root.setLevel(max(root.level, logging.WARNING))
+        root.setLevel(level)
 
 
 with _contained():

@@ -29,7 +29,7 @@ class FlowJudgeParts(NamedTuple):
 
 @cache
 def load() -> FlowJudgeParts:
-    """Raises HarnessError where the package is not installed."""
+    """Raises HarnessError where the package is not installed, or not all of it."""
     spec = importlib.util.find_spec("flow_judge")
     if spec is None or not spec.submodule_search_locations:
         raise HarnessError(
@@ -37,6 +37,16 @@ def load() -> FlowJudgeParts:
             hint="judges run in the eval image, or install requirements/eval.in",
         )
     folder = Path(spec.submodule_search_locations[0])
+    try:
+        return _parts_of(folder)
+    except (OSError, SyntaxError, LookupError, AttributeError, NameError, ImportError) as e:
+        raise HarnessError(
+            f"the package flow-judge in {folder} is not complete ({type(e).__name__}: {e})",
+            hint="install requirements/eval.in anew",
+        ) from None
+
+
+def _parts_of(folder: Path) -> FlowJudgeParts:
     metric = _names_of(folder / "metrics/metric.py", {})
     presets = _names_of(folder / "metrics/presets.py", metric)
     prompt = _names_of(folder / "utils/prompt_formatter.py", metric)

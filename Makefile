@@ -14,16 +14,23 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do \
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# The file says which lock was installed; where ACCELERATOR says another, it is out of date.
+INSTALLED = $(shell cat .venv/installed 2>/dev/null)
+ifneq ($(filter-out $(INSTALLED),$(ACCELERATOR)),)
+.PHONY: .venv/installed
+endif
+
 install: .venv/installed ## The development environment in .venv, from the lock that fits this machine
 
 .venv/installed: requirements/local-cpu.txt requirements/local-cuda.txt requirements/install.py pyproject.toml
+	@[ -z "$(filter-out cpu cuda,$(ACCELERATOR))" ] || { echo "ACCELERATOR is $(ACCELERATOR): it can" \
+		"be cpu or cuda" >&2; exit 1; }
 	@[ -n "$(PYTHON)" ] || { echo "There is no Python 3.11 or newer on PATH. On Debian or Ubuntu:" \
 		"apt install python3.11 python3.11-venv; or name one: make PYTHON=/path/to/python" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual" \
 		"environments. On Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python requirements/install.py local
-	@touch $@
+	.venv/bin/python requirements/install.py local $@
 
 smoke: install ## Run the smoke table on this machine and print its matrix
 	.venv/bin/harness run $(SMOKE)

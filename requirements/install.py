@@ -1,6 +1,7 @@
 """Installs a lock into the environment of the Python that runs this, in three parts.
 
-    python requirements/install.py local                        the development environment
+    python requirements/install.py local FILE                   the development environment; FILE
+                                                                then says cpu or cuda
     python requirements/install.py split LOCK FOLDER            FOLDER/{torch,wheels,sources}.txt
     python requirements/install.py install PART.txt...          hands these to pip, hashes required
     python requirements/install.py image NAME BASE LOCK DIGEST  checks DIGEST, writes image.json
@@ -113,8 +114,8 @@ def _pip(part: Path, wheels: Path | None) -> list[str]:
     return command + (["--find-links", str(wheels)] if wheels else [])
 
 
-def local() -> int:
-    """Installs the lock that fits this machine, and the checkout itself."""
+def local(installed: Path) -> int:
+    """Installs the lock that fits this machine, and the checkout; `installed` then says which."""
     requirements = Path(__file__).parent
     with tempfile.TemporaryDirectory() as scratch:
         accelerator, why = _accelerator(requirements, Path(scratch))
@@ -124,7 +125,10 @@ def local() -> int:
             return code
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--no-build-isolation", "--editable", str(requirements.parent)]
-    return subprocess.run(command).returncode
+    if code := subprocess.run(command).returncode:
+        return code
+    installed.write_text(f"{accelerator}\n", encoding="ascii")
+    return 0
 
 
 def _accelerator(requirements: Path, scratch: Path) -> tuple[str, str]:
@@ -164,8 +168,8 @@ def main(arguments: list[str]) -> int:
             return 0
         case ["install", *parts] if parts:
             return install([Path(part) for part in parts])
-        case ["local"]:
-            return local()
+        case ["local", installed]:
+            return local(Path(installed))
         case ["image", name, base, lock, digest]:
             return image(name, base, Path(lock), digest)
     print(__doc__, file=sys.stderr)

@@ -145,6 +145,12 @@ def has_cuda_13() -> bool:
     return installed_packages().get("nvidia-cuda-runtime", "").startswith("13.")
 
 
+def cpu_instead(executor: str = "local") -> str:
+    """How to do without a GPU: a stage in an image takes another image for that."""
+    in_image = executor == "docker" or current_image() is not None
+    return f"{gpus.CPU_INSTEAD}{', in the images for it' if in_image else ''}"
+
+
 def fault_of_gpu() -> str:
     """What nvidia-smi says where it fails, and the CPU would be used with nobody having said so: there
     may be a GPU. Else empty."""

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,22 @@ DRIVER = 580
 """The oldest branch of the driver that runs CUDA 13 (NVIDIA's CUDA Compatibility, table 1)."""
 OLDEST = (7, 5)
 """Compute capability of Turing: CUDA 13 compiles for nothing older, and PyTorch's builds neither."""
-BFLOAT16 = (8, 0)
-"""Of Ampere, the first that calculates in bfloat16; on older cards it is emulated."""
+BFLOAT16 = TF32 = (8, 0)
+"""Of Ampere, the first that calculates in these; on older cards bfloat16 is emulated."""
 DEV, WSL = Path("/dev"), Path("/usr/lib/wsl/lib")
 TIMEOUT_S = 60
 """With eight GPUs and a driver that was not loaded yet, nvidia-smi takes half a minute."""
 UNNAMED = "NVIDIA GPU"
+PROCESSES = "train.launch.processes"
 _SHORT = len("GPU-01234567")
 """So much of a UUID tells one from another, and CUDA takes its beginning."""
 MEND_DRIVER = (
     "nvidia-smi has to work first: mostly the driver wants a reboot or to be installed anew."
+)
+NO_INSTANCE = "MIG is on, and no instance of it is made"
+MEND_MIG = (
+    "`sudo nvidia-smi mig -cgi 0 -C` makes an instance of the whole GPU (`nvidia-smi mig -lgip` lists "
+    "others), `sudo nvidia-smi -mig 0` switches MIG off."
 )
 CPU_INSTEAD = "HARNESS_ACCELERATOR=cpu works on the CPU instead"
 INSTALL_CUDA = "Install torch's build for CUDA: ACCELERATOR=cuda make install"
@@ -84,10 +90,15 @@ def visible(environ: Mapping[str, str] = os.environ) -> tuple[Gpu, ...]:
 
 
 def choose(
-    count: int, work: str, setting: str = "train.launch.processes", instead: str = CPU_INSTEAD
+    count: int,
+    work: str,
+    setting: str = PROCESSES,
+    instead: str = CPU_INSTEAD,
+    is_usable: Callable[[Gpu], bool] = lambda gpu: True,
 ) -> tuple[Gpu, ...]:
     """The first `count` of those that are visible, the same each time; of several none is a part.
-    `work`: what needs them; `setting`: what says how many; `instead`: a way out without them.
+    `work`: what needs them; `setting`: what says how many; `instead`: a way out without them;
+    `is_usable`: which of them the way out may name.
 
     Raises:
         InputError: there are fewer.
@@ -99,31 +110,55 @@ def choose(
     parts = "; parts of a GPU (MIG) work alone: NCCL joins no two" if usable != devices else ""
     raise InputError(
         f"{work} needs {count} GPU{'s' if count > 1 else ''}, and {what_is_there()}{parts}",
-        f"{_way_out(count, len(usable), setting)}{instead}. `harness doctor` shows what is there.",
+        f"{way_out(count, len(usable), setting, is_usable)}{instead}. `harness doctor` shows what is "
+        "there.",
     )
 
 
-def _way_out(count: int, usable: int, setting: str) -> str:
+def way_out(
+    count: int,
+    usable: int,
+    setting: str = PROCESSES,
+    is_usable: Callable[[Gpu], bool] = lambda gpu: True,
+) -> str:
+    """What to do where of `count` GPUs only `usable` are visible."""
     present = _there()
-    candidates = [gpu for gpu in present if count == 1 or not gpu.is_part]
+    whole = _whole(count, is_usable)
     if fault_of_tool():
-        return f"{MEND_DRIVER} "
+        return f"{mend()} "
     if not present:
         return (
             "A container has the GPUs that are passed in (compose.cuda.yaml, docker run --gpus). "
         )
-    if len(candidates) >= count:
-        ids = [gpu.uuid if gpu.is_part else str(gpu.index) for gpu in candidates[:count]]
-        return f"Unset {VISIBLE}, or name {count} that are here ({VISIBLE}={','.join(ids)}). "
+    if len(whole) >= count:
+        unset = f"Unset {VISIBLE}, or name" if all(map(is_usable, present)) else "Name"
+        return f"{unset} {count} that are here ({_named(whole[:count])}). "
     ways = f"Set {setting}: {max(1, usable)}, or run it where there are {count}. "
-    if len(candidates) < len(present):
+    if any(gpu.is_part for gpu in present) and count > 1:
         ways += "`sudo nvidia-smi -mig 0` makes a parted GPU whole. "
     return ways
 
 
+def _whole(count: int, is_usable: Callable[[Gpu], bool]) -> list[Gpu]:
+    """Those here that can work together, `count` at a time."""
+    return [gpu for gpu in _there() if (count == 1 or not gpu.is_part) and is_usable(gpu)]
+
+
+def _named(devices: Sequence[Gpu]) -> str:
+    """The setting that names these alone."""
+    ids = [gpu.uuid if gpu.is_part else str(gpu.index) for gpu in devices]
+    return f"{VISIBLE}={','.join(ids)}"
+
+
 def fault_of_tool() -> str:
-    """What nvidia-smi says where it is there and fails; else empty."""
+    """What nvidia-smi says where it is there and fails, or finds nothing that can be used; else
+    empty."""
     return _asked()[1]
+
+
+def mend() -> str:
+    """What to do about that."""
+    return MEND_MIG if NO_INSTANCE in fault_of_tool() else MEND_DRIVER
 
 
 def what_is_there() -> str:
@@ -166,11 +201,24 @@ def cannot(gpu: Gpu) -> str:
     return ""
 
 
-def remedy(gpu: Gpu) -> str:
-    """What to do about a card that CUDA 13 cannot use: no driver makes a card newer."""
-    if gpu.capability is not None and gpu.capability < OLDEST:
-        return f"No driver mends that: let it have another card ({VISIBLE})."
-    return "Update the driver."
+def runs_cuda_13(gpu: Gpu) -> bool:
+    """Whether nothing is known that speaks against it."""
+    return not cannot(gpu)
+
+
+def remedy(gpu: Gpu, count: int = 1, setting: str = PROCESSES) -> str:
+    """What to do about a card that CUDA 13 cannot use, where `count` are needed: no driver makes a
+    card newer."""
+    if gpu.capability is None or gpu.capability >= OLDEST:
+        return "Update the driver."
+    others = _whole(count, runs_cuda_13)
+    if len(others) >= count:
+        return f"No driver mends that: let it have another card ({_named(others[:count])})."
+    newer = f"{count} cards" if count > 1 else "a card"
+    elsewhere = f"it takes {newer} of {sm(OLDEST)} or newer"
+    if not others:
+        return f"No driver mends that: {elsewhere}."
+    return f"No driver mends that: {elsewhere}, or {setting}: {len(others)} with {_named(others)}."
 
 
 def emulates_bfloat16(gpu: Gpu) -> bool:
@@ -255,7 +303,8 @@ def _asked() -> tuple[tuple[Gpu, ...], str]:
     for fields in (_FIELDS, _OLD_FIELDS):
         try:
             rows = _rows(tool, fields)
-            return tuple(_gpus(tool, rows)), ""
+            devices = tuple(_gpus(tool, rows))
+            return devices, "" if devices or not rows else _without_instance(rows)
         except subprocess.CalledProcessError as e:
             lines = f"{e.stdout or ''}\n{e.stderr or ''}".strip().splitlines()
             fault = lines[0] if lines else f"exit code {e.returncode}"
@@ -299,6 +348,11 @@ def _gpus(tool: str, rows: Sequence[Mapping[str, str]]) -> Iterator[Gpu]:
             label = re.search(r"(\d+)gb", profile)
             size = int(label[1]) * 10**9 if label else 0
             yield Gpu(f"{row['name']} MIG {profile}", size, index, uuid, driver, capability)
+
+
+def _without_instance(rows: Sequence[Mapping[str, str]]) -> str:
+    names = [f"GPU {row['index']} {row['name']}" for row in rows]
+    return f"{' and '.join(names)}: {NO_INSTANCE}"
 
 
 def _parts(lines: Sequence[str]) -> dict[int, list[tuple[str, str]]]:

@@ -134,10 +134,12 @@ def open_store(volume: Path) -> "Store":
 
 
 def make_planner(volume: Path, inputs: Path | None, executor: str) -> "Planner":
+    from harness.artefact import environment
     from harness.artefact.keys import Files
     from harness.llm import prices
     from harness.run.plan import Planner
 
+    environment.accelerator()  # a fault in what names it is none of a spec's
     store = open_store(volume)
     files: Files = Files(inputs_folder(inputs), store.root / "cache" / "digests.json")
     return Planner(store, files, executor, prices.load())

@@ -304,7 +304,7 @@ def _unusable() -> HarnessError:
         f"{reasons[0] if reasons else fault}",
         f"torch says: {fault}\nCUDA 13 needs driver {gpus.DRIVER} or newer (nvidia-smi shows what is "
         "there); a container has the GPUs that are passed in (compose.cuda.yaml, docker run --gpus). "
-        f"`harness doctor` shows what is there. {gpus.CPU_INSTEAD}, in the images for it.",
+        f"`harness doctor` shows what is there. {environment.cpu_instead()}.",
     )
 
 
@@ -318,8 +318,7 @@ def _check_card() -> None:
         raise HarnessError(
             f"{device_name('cuda')} is {gpus.sm(capability)}, and torch {torch.__version__} with CUDA "
             f"{torch.version.cuda} is built for sm_{min(built)} and newer",
-            f"Take a newer card ({gpus.VISIBLE} chooses among several). {gpus.CPU_INSTEAD}, in the "
-            "images for it.",
+            f"Take a newer card ({gpus.VISIBLE} chooses among several). {environment.cpu_instead()}.",
         )
 
 

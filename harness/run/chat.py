@@ -20,6 +20,7 @@ from harness.common.device_faults import as_fault, ran_out_of_memory
 from harness.common.progress import plain
 from harness.errors import InputError, Interrupted
 from harness.row.row import Row
+from harness.run.executors.placing import check_cpu_is_meant
 from harness.run.plan import RowPlan, dump, quantization_of, trained
 from harness.run.runner import needs_base
 from harness.spec.model_source import ModelSource
@@ -188,7 +189,7 @@ def chat(runner: "Runner", plan: RowPlan, wishes: Wishes) -> None:
     Raises:
         InputError: the row has no model, or it is not there; see also harness.run.plan.trained.
         Damaged: a file of the model is not what its manifest says.
-        HarnessError: memory ran out, or the GPU failed.
+        HarnessError: memory ran out, or the GPU failed, or whether there is one is not known.
     """
     # Ctrl-C stops an answer; being told to end, by `kill` or a container's engine, ends the chat.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -263,6 +264,7 @@ def _load(runner: "Runner", plan: RowPlan, wishes: Wishes) -> Chat:
     template = row.template or (answer.template if answer else None)
     if row.model is None or template is None:
         raise InputError(f"row {row.row} has no model to talk to")
+    check_cpu_is_meant("the model")
     inputs, words = _model_of(runner, plan, wishes.label)
     _tell(f"row {row.row}: {row.title}")
     for line in words:

@@ -92,8 +92,8 @@ def _gpu() -> Finding:
     if not devices:
         state = gpus.what_is_there() if gpus.is_there() or gpus.fault_of_tool() else "none"
         prevents = SLOW
-        if environment.fault_of_gpu():
-            prevents = f"stages with a model. {gpus.MEND_DRIVER} Or: {gpus.CPU_INSTEAD}"
+        if environment.accelerator() == "cuda" or environment.fault_of_gpu():
+            prevents = f"stages with a model. {gpus.way_out(1, 0)}Or: {gpus.CPU_INSTEAD}"
         return Finding(False, "GPU", state, prevents)
     if environment.accelerator() != "cuda":
         by = "HARNESS_ACCELERATOR" if os.environ.get("HARNESS_ACCELERATOR") else "this image"

@@ -2,6 +2,7 @@
 
 from harness.artefact.store import Store
 from harness.errors import HarnessError, InputError
+from harness.run.executors import placing
 from harness.run.plan import RowPlan
 from harness.spec.train import Launch
 from harness.train.launch import join, rendezvous
@@ -11,7 +12,7 @@ def join_row(plan: RowPlan, store: Store, label: str = "") -> None:
     """This machine's part of a row's training, to its end.
 
     Raises InputError where the row trains on one machine, or has several trainings and none is
-    named; HarnessError where the training fails.
+    named, and where a run here would be refused; HarnessError where the training fails.
     """
     trainings = [s for s in plan.stages if s.stage == "train" and label in ("", s.label)]
     if len(trainings) != 1:
@@ -30,6 +31,7 @@ def join_row(plan: RowPlan, store: Store, label: str = "") -> None:
     if stage.artefact is not None:
         print(f"row {plan.row.row}: its model is there already")
         return
+    placing.check([stage], "local")
     code = join(store.work_folder("train", stage.key), launch, stage.key)
     if code:
         raise HarnessError(

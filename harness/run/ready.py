@@ -50,6 +50,8 @@ from harness.modeling.template_pieces import pieces
 from harness.row.row import Row
 from harness.run import training_data
 from harness.run.plan import RowPlan, StagePlan, dump, evaluated
+from harness.run.runner import serving_needs_a_folder
+from harness.spec.model_source import ModelSource
 from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
 from harness.spec.train import Train
@@ -94,8 +96,10 @@ def _check(stage: StagePlan, files: Files, snapshots: dict[str, str]) -> None:
                 load.check_model(files.locate(source.path))
             elif source is not None and source.hub is not None and name in snapshots:
                 load.check_model(Path(snapshots[name]))
-    if stage.stage == "answer" and trained is not None:
-        _check_served(stage.params["answer"], trained.params.get("train"))
+    if stage.stage == "answer":
+        train = trained.params.get("train") if trained is not None else None
+        _check_served(stage.params["answer"], train, stage.base)
+    _check_judge_served(stage.params.get("judge"))
     if stage.stage in ("gen", "train"):
         training_data.read(stage.stage, stage.params, files)
     if stage.stage == "gen":
@@ -118,7 +122,9 @@ def check_row(row: Row, files: Files) -> None:
         with contextlib.suppress(DataAbsent, ImportError):
             _check_reads(stage, params, files, {})
     if row.eval is not None and row.eval.answer is not None:
-        _check_served(row.eval.answer, row.train)
+        _check_served(row.eval.answer, row.train, row.model)
+    if row.eval is not None:
+        _check_judge_served(row.eval.judge)
     if row.model is not None and row.model.path is not None:
         with contextlib.suppress(DataAbsent):
             load.check_model(files.locate(row.model.path))
@@ -204,18 +210,33 @@ def _check_layers(stage: StagePlan) -> None:
         )
 
 
-def _check_served(answer: Answer, train: Train | None) -> None:
-    """Raises InputError for an adapter to weights in float32: vLLM's LoRA kernels take none. Of a
-    server that the spec names it is not known what it serves."""
+def _check_served(answer: Answer, train: Train | None, source: ModelSource | None) -> None:
+    """Raises InputError for random weights that no training leaves in a folder; and for an adapter to
+    weights in float32: vLLM's LoRA kernels take none. Of a server that the spec names it is not known
+    what it serves."""
     is_adapter = train is not None and train.lora is not None and not train.lora.merge
     engine = answer.engine
-    if not is_adapter or not isinstance(engine, VllmEngine) or engine.base_url is not None:
+    if not isinstance(engine, VllmEngine):
+        return
+    if source is not None and source.random is not None and (train is None or is_adapter):
+        raise serving_needs_a_folder("eval.answer.engine: ")
+    if not is_adapter or engine.base_url is not None:
         return
     if engine.precision == "float32":
         raise InputError(
             "eval.answer.engine: vLLM serves adapters in bfloat16 and float16 alone, not in float32",
             "Take another precision, train.lora: {merge: true}, or the engine transformers.",
         )
+
+
+def _check_judge_served(judge: Judge | None) -> None:
+    if (
+        isinstance(judge, RubricJudge)
+        and isinstance(judge.engine, VllmEngine)
+        and judge.model is not None
+        and judge.model.random is not None
+    ):
+        raise serving_needs_a_folder("eval.judge.engine: ")
 
 
 def _check_turns(prompts: Sequence[Prompt], template: Template | None) -> None:

@@ -138,7 +138,7 @@ class Runner:
                 raise InputError(
                     f"row {planned.row}: its {name} ({source.stage} {source.key[:12]}) is not on "
                     f"the volume {self.store.root}",
-                    f"Make it with: {_command(source, planned)}",
+                    f"Make it with: {command_for(source, planned)}",
                 )
         endpoint = planned.endpoint
         for called in (endpoint, planned.served):
@@ -238,34 +238,8 @@ class Runner:
             replay=replay,
             limits=planned.owner.limits,
             cache=self._cache() if planned.stage == "train" else None,
-            serve=None if replay else self._served(planned, folders),
+            serve=None if replay else served(planned, folders, self.files),
         )
-
-    def _served(self, planned: StagePlan, folders: dict[str, Path]) -> Serve | None:
-        """What a server beside the stage has to serve: the row's model, or the judge's."""
-        engine = planned.served
-        if engine is None:
-            return None
-        source, hub, trained = planned.base, folders.get("hub"), folders.get("model")
-        if planned.judge_model is not None:
-            source, hub, trained = planned.judge_model, folders.get("judge_hub"), None
-        assert source is not None
-        whole = hub or (self.files.locate(source.path) if source.path is not None else None)
-        adapter = None
-        if trained is not None and is_adapter(trained):
-            adapter = trained / TRAINED
-        elif trained is not None:
-            whole = trained / TRAINED
-        if whole is None:
-            raise InputError(
-                f"row {planned.row}: vLLM serves a model from a folder, and this one has random "
-                "weights that are drawn anew for each stage",
-                "Use the engine transformers, or a model from a folder or the hub.",
-            )
-        name = f"harness-{planned.key[:12]}"
-        asked = planned.params.get(QUANTIZATION)
-        quantised = adapter is not None and asked is not None and not vllm_cannot(asked)
-        return Serve(engine, name, whole, adapter, source.trust_remote_code, quantised)
 
     def _cache(self) -> Path:
         folder = self.store.root / "cache" / "tokens"
@@ -554,6 +528,38 @@ def _indented(*parts: str) -> str:
     return "\n".join(["- " + lines[0], *("  " + line for line in lines[1:])])
 
 
+def served(planned: StagePlan, folders: dict[str, Path], files: Files) -> Serve | None:
+    """What a server beside the stage has to serve: the row's model, or the judge's."""
+    engine = planned.served
+    if engine is None:
+        return None
+    source, hub, trained = planned.base, folders.get("hub"), folders.get("model")
+    if planned.judge_model is not None:
+        source, hub, trained = planned.judge_model, folders.get("judge_hub"), None
+    assert source is not None
+    whole = hub or (files.locate(source.path) if source.path is not None else None)
+    adapter = None
+    if trained is not None and is_adapter(trained):
+        adapter = trained / TRAINED
+    elif trained is not None:
+        whole = trained / TRAINED
+    if whole is None:
+        raise serving_needs_a_folder(f"row {planned.row}: ")
+    name = f"harness-{planned.key[:12]}"
+    asked = planned.params.get(QUANTIZATION)
+    quantised = adapter is not None and asked is not None and not vllm_cannot(asked)
+    return Serve(engine, name, whole, adapter, source.trust_remote_code, quantised)
+
+
+def serving_needs_a_folder(where: str) -> InputError:
+    """The error of a model with random weights; `where`: the beginning of its message."""
+    return InputError(
+        f"{where}vLLM serves a model from a folder, and this one has random weights that are drawn "
+        "anew for each stage",
+        "Use the engine transformers, or a model from a folder or the hub.",
+    )
+
+
 def is_adapter(trained: Path) -> bool:
     return (trained / ADAPTER).is_file()
 
@@ -568,10 +574,11 @@ def title_of(planned: StagePlan) -> str:
     return f"{planned.stage}: {planned.row}{label} [{planned.key[:12]}]"
 
 
-def _command(source: StagePlan, needed_by: StagePlan) -> str:
+def command_for(source: StagePlan, needed_by: StagePlan, only: str = "") -> str:
+    """What makes an input of a stage. `only`: the stages, where not the source's alone."""
     if environment.current_image() is not None:
         return f"docker compose run --rm {environment.FAMILY[source.stage]} {needed_by.target}"
-    return f"harness run --only {source.stage} {needed_by.target}"
+    return f"harness run --only {only or source.stage} {needed_by.target}"
 
 
 def result_of(job: Job) -> dict[str, Any] | None:

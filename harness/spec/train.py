@@ -161,8 +161,8 @@ class Train(Spec):
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: what is trained stays in float32, the arithmetic and frozen weights are bfloat16."""
     tf32: bool = False
-    """On a GPU: with precision float32, products of numbers rounded to TF32's 11 significant bits,
-    several times as fast. Answers and judging in float32 never are."""
+    """On a GPU of sm_80 (Ampere) or newer: with precision float32, products of numbers rounded to
+    TF32's 11 significant bits, several times as fast. Answers and judging in float32 never are."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: slower, in less memory."""
     liger_kernels: bool = False

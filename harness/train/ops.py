@@ -62,7 +62,7 @@ def load(builder: Any) -> None:
         if not is_there or _age(folder / "lock") > STALE_S:
             (folder / "lock").unlink(missing_ok=True)
         if not is_there:
-            _check_compiler(builder.name)
+            compilers.check_for_deepspeed(builder.name)
             events.note(
                 f"compiling DeepSpeed's {builder.name} for this machine, once: about two minutes "
                 f"(kept in {folder})"
@@ -99,17 +99,6 @@ def _check_cpu() -> None:
             "this CPU has no AVX2, for which the train image's DeepSpeed extensions are compiled",
             "run the row without train.deepspeed, or with --executor local and a C++ compiler",
         )
-
-
-def _check_compiler(name: str) -> None:
-    from torch.utils.cpp_extension import get_cxx_compiler
-
-    compilers.check(
-        f"DeepSpeed compiles its extension {name} on first use",
-        compilers.CXX,
-        (get_cxx_compiler(),),
-        "use --executor docker: the train image holds the extension",
-    )
 
 
 def prepare_triton() -> None:

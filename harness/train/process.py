@@ -100,9 +100,7 @@ def train_here(
     if any(entry.of_a_step != params.accumulation for entry in dealt):
         result.used["micro_batches"] = micro_batching.record(dealt, params, len(watch.steps))
         result.notes += [
-            f"{each['examples']} examples at once in the steps {each['steps'][0]} to "
-            f"{each['steps'][1]}, not {params.batch_size}: the GPU's free memory had room for them; "
-            "the same but for rounding"
+            micro_batching.note(each, params)
             for each in result.used["micro_batches"]
             if each["of_a_step"] != params.accumulation
         ]

@@ -358,8 +358,51 @@ def test_drivers_and_cards_that_cuda_13_does_not_run_on_are_told(gpu: Gpu, why: 
 def test_where_the_card_is_too_old_a_newer_driver_is_no_remedy() -> None:
     volta = replace(A100, capability=(7, 0), driver="550.1")
     assert "is sm_70" in gpus.cannot(volta)
-    assert "another card" in gpus.remedy(volta)
+    assert gpus.remedy(volta).startswith("No driver mends that")
     assert gpus.remedy(replace(A100, driver="550.1")) == "Update the driver."
+
+
+def test_of_unlike_cards_remedies_name_usable_ones_alone_and_lead_in_no_circle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards = [line(0, "Tesla V100", cc="7.0"), line(1, "NVIDIA H200", cc="9.0")]
+    smi(tmp_path, monkeypatch, "\n".join(cards))
+    volta, _ = gpus.visible()
+    assert "let it have another card (CUDA_VISIBLE_DEVICES=1)" in gpus.remedy(volta)
+    both = gpus.remedy(volta, 2)
+    assert "2 cards of sm_75 or newer" in both
+    assert "train.launch.processes: 1 with CUDA_VISIBLE_DEVICES=1" in both
+    monkeypatch.setenv(gpus.VISIBLE, "1")
+    with pytest.raises(InputError, match="it needs 2 GPUs") as e:
+        gpus.choose(2, "it", is_usable=gpus.runs_cuda_13)
+    assert "Set train.launch.processes: 1, or run it where there are 2." in e.value.hint
+    assert "mig" not in e.value.hint
+    smi(tmp_path, monkeypatch, "\n".join([*cards, line(2, "NVIDIA H200", cc="9.0")]))
+    with pytest.raises(InputError) as e:
+        gpus.choose(2, "it", is_usable=gpus.runs_cuda_13)
+    assert e.value.hint.startswith("Name 2 that are here (CUDA_VISIBLE_DEVICES=1,2)")
+    smi(tmp_path, monkeypatch, cards[0])
+    monkeypatch.delenv(gpus.VISIBLE)
+    assert gpus.VISIBLE not in gpus.remedy(*gpus.visible())
+
+
+@pytest.mark.parametrize("names", [["nvidia0"], []])
+def test_of_mig_without_instances_is_told_how_to_make_one_or_to_switch_it_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]
+) -> None:
+    nodes(*names)
+    whole = "GPU 0: NVIDIA A100 (UUID: GPU-8932f937-d72c-4106-c12f-20bd9faed9f6)"
+    smi(
+        tmp_path,
+        monkeypatch,
+        f"case $1 in -L) echo '{whole}'; exit;; esac\n{line(0, mig='Enabled')}",
+    )
+    assert bool(environment.fault_of_gpu()) != bool(names)
+    with pytest.raises(InputError, match=r"GPU 0 NVIDIA A100: MIG is on, and no instance") as e:
+        gpus.choose(1, "it")
+    assert "nvidia-smi mig -cgi" in e.value.hint
+    assert "nvidia-smi -mig 0" in e.value.hint
+    assert "reboot" not in e.value.hint
 
 
 def test_the_readme_names_the_driver_and_the_oldest_card() -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import setuptools  # noqa: F401  # requirements/install.py imports pip, after which this cannot be imported
@@ -438,7 +439,7 @@ def test_the_local_lock_is_chosen_with_a_reason(
     monkeypatch.delenv("ACCELERATOR", raising=False)
     if wanted:
         monkeypatch.setenv("ACCELERATOR", wanted)
-    assert installer["main"](["local"]) == 1
+    assert installer["main"](["local", "no-such-folder/installed"]) == 1
     assert re.search(rf"using requirements/{lock_used}: \w+", capsys.readouterr().out)
     assert ("+cpu" in tried[-1]) == (lock_used == "local-cpu.txt")
 
@@ -446,7 +447,71 @@ def test_the_local_lock_is_chosen_with_a_reason(
 def test_an_unknown_accelerator_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATOR", "tpu")
     with pytest.raises(SystemExit, match=r"'tpu'.*cpu or cuda"):
-        installer["main"](["local"])
+        installer["main"](["local", "no-such-folder/installed"])
+
+
+@pytest.mark.parametrize("wanted", ["cpu", "cuda"])
+def test_what_was_installed_is_noted_for_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> None:
+    functions = installer["local"].__globals__
+    monkeypatch.setitem(functions, "install", lambda parts: 0)
+    code = SimpleNamespace(returncode=1)
+    monkeypatch.setitem(functions, "subprocess", SimpleNamespace(run=lambda command: code))
+    monkeypatch.setenv("ACCELERATOR", wanted)
+    assert installer["main"](["local", str(tmp_path / "installed")]) == 1
+    assert not (tmp_path / "installed").exists()
+    code.returncode = 0
+    assert installer["main"](["local", str(tmp_path / "installed")]) == 0
+    assert (tmp_path / "installed").read_text() == f"{wanted}\n"
+
+
+MAKES_ENVIRONMENTS = """#!/bin/sh
+case "$*" in
+*--clear*) rm -rf .venv; mkdir -p .venv/bin; cp "$0" .venv/bin/python;;
+*install.py*) echo "${ACCELERATOR:-cpu}" >"$3"; echo "$3 ${ACCELERATOR:-cpu}" >>log;;
+esac
+"""
+
+
+def test_make_install_follows_a_change_of_accelerator_and_nothing_flips_it_back(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "requirements").mkdir()
+    for name in (
+        "Makefile",
+        "pyproject.toml",
+        *(f"requirements/local-{a}.txt" for a in environment.ACCELERATORS),
+    ):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    shutil.copyfile(ROOT / "requirements" / "install.py", tmp_path / "requirements" / "install.py")
+    (tmp_path / "python").write_text(MAKES_ENVIRONMENTS)
+    (tmp_path / "python").chmod(0o755)
+
+    def install(*arguments: str, **variables: str) -> int:
+        command = ["make", "install", f"PYTHON={tmp_path / 'python'}", *arguments]
+        paths = {"PATH": "/usr/bin:/bin"}
+        done = subprocess.run(command, cwd=tmp_path, env=paths | variables, capture_output=True)
+        return done.returncode
+
+    def installed() -> str:
+        return (tmp_path / "log").read_text().replace(".venv/installed ", "").replace("\n", " ")
+
+    assert install() == 0
+    assert install("ACCELERATOR=cpu") == 0
+    assert installed() == "cpu "
+    assert install(ACCELERATOR="cuda") == install() == install("ACCELERATOR=cuda") == 0
+    assert installed() == "cpu cuda "
+    assert install(ACCELERATOR="tpu") != 0
+    assert (tmp_path / ".venv" / "installed").read_text() == "cuda\n"
+    assert install(ACCELERATOR="cpu") == 0
+    assert installed() == "cpu cuda cpu "
+    # Of an environment from before the note it is not known what it holds.
+    (tmp_path / ".venv" / "installed").write_text("")
+    assert install() == 0
+    assert installed() == "cpu cuda cpu "
+    assert install(ACCELERATOR="cpu") == 0
+    assert installed() == "cpu cuda cpu cpu "
 
 
 def test_matrices_are_the_same_when_only_the_environment_differs(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from harness.answer.answer import Decoding
+from harness.artefact import gpus
 from harness.artefact.call import RESULT_FILE, StageResult
 from harness.errors import InputError
 from harness.modeling.load import bytes_tokenizer, load_model
@@ -22,7 +23,15 @@ from harness.modeling.text import Encoder
 from harness.run.chat import Chat, Shown
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
-from tests.helpers import HARNESS, ROOT, InstantExecutor, command, make, write_row
+from tests.helpers import (
+    HARNESS,
+    ROOT,
+    InstantExecutor,
+    command,
+    give_gpus,
+    make,
+    write_row,
+)
 from tests.modeling.calls import random_model, template
 
 SOURCE = random_model(initializer_range=0.2, max_position_embeddings=256)
@@ -340,3 +349,18 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_ends_the_chat(tmp_path: Path) -> Non
     finally:
         process.kill()
         os.close(ours)
+
+
+def test_where_nvidia_smi_fails_nobody_is_answered_on_the_cpu_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = trained(tmp_path, train=None)
+    give_gpus(monkeypatch)
+    monkeypatch.setattr(gpus, "_asked", lambda: ((), "it cannot reach the driver"))
+    monkeypatch.delenv("HARNESS_ACCELERATOR", raising=False)
+    refused = command("chat", *options, "--once", "Hi.")
+    assert refused.exit_code == 2
+    assert "nvidia-smi is there and finds no GPU: it cannot reach the driver" in refused.stderr
+    assert "HARNESS_ACCELERATOR=cpu" in refused.stderr
+    monkeypatch.setenv("HARNESS_ACCELERATOR", "cpu")
+    assert command("chat", *options, "--once", "Hi.").exit_code == 0

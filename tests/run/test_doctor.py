@@ -54,8 +54,8 @@ def test_each_gpu_that_may_be_used_is_told_with_its_driver_and_capability(
         ),
         (
             {"capability": (6, 1), "driver": "550.54"},
-            "NVIDIA H is sm_61, and CUDA 13 is for sm_75 and newer. No driver mends that: let it have "
-            "another card (CUDA_VISIBLE_DEVICES).",
+            "NVIDIA H is sm_61, and CUDA 13 is for sm_75 and newer. No driver mends that: it takes a "
+            "card of sm_75 or newer.",
         ),
     ],
 )
@@ -101,6 +101,27 @@ def test_a_gpu_whose_driver_does_not_answer_is_told_in_its_words(
     found = doctor._gpu()
     assert found.state == "nvidia-smi does not find one: Failed to initialize NVML"
     assert "HARNESS_ACCELERATOR=cpu" in found.prevents
+
+
+@pytest.mark.parametrize("named", ["5", "", "0,0"])
+def test_a_choice_that_leads_to_no_gpu_is_told_with_a_way_out(
+    monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    give_gpus(monkeypatch, *some_gpus(2))
+    monkeypatch.setenv(gpus.VISIBLE, named)
+    found = doctor._gpu()
+    assert not found.there
+    assert "Unset CUDA_VISIBLE_DEVICES, or name 1 that are here" in found.prevents
+
+
+def test_a_driver_that_does_not_answer_where_cuda_is_asked_for_is_told_with_a_way_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    give_gpus(monkeypatch)
+    monkeypatch.setattr(gpus, "_asked", lambda: ((), "Failed to initialize NVML"))
+    monkeypatch.setenv("HARNESS_ACCELERATOR", "cuda")
+    monkeypatch.setattr(environment, "accelerator", lambda: "cuda")
+    assert gpus.MEND_DRIVER in doctor._gpu().prevents
 
 
 @pytest.mark.parametrize(

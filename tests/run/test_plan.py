@@ -1,5 +1,6 @@
 """Run, reuse or stale, and the reasons in words; what happens when given data is not there."""
 
+import inspect
 import io
 import json
 import shutil
@@ -17,6 +18,9 @@ from harness.artefact.gpus import Gpu
 from harness.artefact.keys import file_digest
 from harness.cli.views.plan import show_plans
 from harness.errors import HarnessError, InputError
+from harness.row.load import load_rows
+from harness.row.twin import scaled
+from harness.run.executors import placing
 from harness.run.executors.local import LocalExecutor
 from tests.helpers import (
     InstantExecutor,
@@ -25,6 +29,7 @@ from tests.helpers import (
     give_gpus,
     make,
     planned,
+    planner,
     some_gpus,
     write_row,
 )
@@ -575,7 +580,9 @@ def test_a_driver_that_fails_is_told_by_plan_and_refused_by_run_unless_the_cpu_i
     monkeypatch.setattr(gpus, "_asked", lambda: ((), "it cannot reach the driver"))
     monkeypatch.delenv("HARNESS_ACCELERATOR", raising=False)
     (plan,) = planned(volume, spec)
-    said = "row one: its train stage would work on the CPU, for nvidia-smi is there and fails"
+    said = (
+        "row one: its train stage would work on the CPU, for nvidia-smi is there and finds no GPU"
+    )
     with pytest.raises(InputError, match=said) as refusal:
         LocalExecutor().check(plan.stages)
     assert "HARNESS_ACCELERATOR=cpu" in refusal.value.hint
@@ -586,24 +593,115 @@ def test_a_driver_that_fails_is_told_by_plan_and_refused_by_run_unless_the_cpu_i
     assert "run refuses" not in shown(volume, spec)
 
 
-@pytest.mark.parametrize("elsewhere", [True, False])
+def answered_by(spec: Path, **engine: Any) -> None:
+    parts = yaml.safe_load(spec.read_text())["eval"]
+    parts["answer"]["engine"] = engine
+    edit(spec, eval=parts)
+
+
 def test_a_server_that_is_to_be_started_here_needs_its_gpus_before_the_training(
-    spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+    spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give_gpus(monkeypatch, *some_gpus(1))
-    monkeypatch.delenv("HARNESS_VLLM_URL", raising=False)
-    parts = yaml.safe_load(spec.read_text())["eval"]
-    parts["answer"]["engine"] = {"kind": "vllm", "tensor_parallel": 2}
-    edit(spec, eval=parts)
-    (plan,) = planned(volume, spec)
-    if elsewhere:
-        monkeypatch.setenv("HARNESS_VLLM_URL", "http://elsewhere:8000/v1")
-        LocalExecutor().check(plan.stages)
-        return
+    answered_by(spec, kind="vllm", tensor_parallel=2)
+    (plan,) = planned(volume, spec, executor="docker")
     with pytest.raises(InputError, match="row one: vLLM needs 2 GPUs, and there is 1 here") as e:
+        placing.check(plan.stages, "docker")
+    assert "base_url can name a server elsewhere" in e.value.hint
+    assert "HARNESS_VLLM_URL" not in e.value.hint, "it has no effect on Docker's executor"
+    assert f"run refuses: {e.value.message}" in shown(volume, spec, executor="docker")
+    monkeypatch.setattr(environment, "accelerator", lambda: "cpu")
+    with pytest.raises(
+        InputError, match="row one: vLLM: its image works on NVIDIA GPUs alone"
+    ) as e:
+        placing.check(plan.stages, "docker")
+    assert f"run refuses: {e.value.message}" in shown(volume, spec, executor="docker")
+
+
+def test_a_server_that_nobody_names_is_missed_before_the_training(
+    spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_gpus(monkeypatch, *some_gpus(2))
+    monkeypatch.delenv("HARNESS_VLLM_URL", raising=False)
+    answered_by(spec, kind="vllm")
+    (plan,) = planned(volume, spec)
+    with pytest.raises(InputError, match="row one: its answer stage: no vLLM server is named") as e:
         LocalExecutor().check(plan.stages)
-    assert "HARNESS_VLLM_URL can name a server elsewhere" in e.value.hint
+    assert f"harness run --only gen,train {spec}" in e.value.hint
     assert f"run refuses: {e.value.message}" in shown(volume, spec)
+    answered_by(spec, kind="transformers")
+    make(volume, spec)
+    answered_by(spec, kind="vllm")
+    (plan,) = planned(volume, spec)
+    with pytest.raises(InputError, match="no vLLM server is named") as e:
+        LocalExecutor().check([s for s in plan.stages if s.status != "reuse"])
+    assert f"VLLM_MODEL={volume}" in e.value.hint
+    assert "docker compose --profile vllm up" in e.value.hint
+    monkeypatch.setenv("HARNESS_VLLM_URL", "http://elsewhere:8000/v1")
+    LocalExecutor().check(plan.stages)
+    assert "run refuses" not in shown(volume, spec)
+
+
+@pytest.mark.parametrize(
+    ("devices", "train", "obstacle"),
+    [
+        (some_gpus(1, capability=(7, 0)), {}, "is sm_70"),
+        (some_gpus(1, driver="550.54"), {}, "its driver is 550.54"),
+        (some_gpus(1), {"launch": {"processes": 2}, "batch_size": 2}, "needs 2 GPUs"),
+    ],
+)
+def test_what_another_build_of_torch_would_not_mend_is_told_before_it(
+    spec: Path,
+    volume: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    devices: list[Gpu],
+    train: dict[str, Any],
+    obstacle: str,
+) -> None:
+    give_gpus(monkeypatch, *devices)
+    monkeypatch.setattr(environment, "lacks_cuda", lambda: True)
+    edit(spec, train=train)
+    (plan,) = planned(volume, spec)
+    with pytest.raises(InputError, match=obstacle) as e:
+        LocalExecutor().check([s for s in plan.stages if s.stage == "train"])
+    assert "make install" not in e.value.hint
+    assert "in the images for it" not in e.value.hint
+
+
+def test_a_twin_beside_a_gpu_and_torch_for_the_cpu_is_told_that_the_cpu_will_do(
+    spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_gpus(monkeypatch, *some_gpus(1))
+    monkeypatch.setattr(environment, "lacks_cuda", lambda: True)
+    assert "A twin needs no GPU" not in shown(volume, spec)
+    twin = scaled(load_rows([spec])[0])
+    with pytest.raises(InputError, match="torch here is a build") as e:
+        LocalExecutor().check(planner(volume).plan(twin).stages)
+    assert e.value.hint.startswith("A twin needs no GPU: HARNESS_ACCELERATOR=cpu")
+
+
+@pytest.mark.parametrize("executor", ["local", "docker"])
+def test_tf32_on_a_card_without_it_is_refused_before_anything_runs(
+    spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch, executor: str
+) -> None:
+    edit(spec, train={"tf32": True})
+    give_gpus(monkeypatch, *some_gpus(1, capability=(7, 5)))
+    (plan,) = planned(volume, spec, executor=executor)
+    with pytest.raises(InputError, match=r"row one: train.tf32: GPU 0 .* is sm_75") as e:
+        placing.check(plan.stages, executor)
+    assert "sm_80 or newer" in e.value.hint
+    give_gpus(monkeypatch, *some_gpus(1, capability=(8, 0)))
+    placing.check(plan.stages, executor)
+
+
+def test_a_wrong_name_of_an_accelerator_is_no_fault_of_a_spec(
+    spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "accelerator", inspect.unwrap(environment.accelerator))
+    monkeypatch.setenv("HARNESS_ACCELERATOR", "gpu")
+    done = command("plan", spec, "--volume", volume)
+    assert "HARNESS_ACCELERATOR is 'gpu'" in done.stderr
+    assert str(spec) not in done.stderr
 
 
 def test_what_a_plan_shows_takes_no_torch() -> None:

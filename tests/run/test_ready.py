@@ -11,6 +11,8 @@ from harness.artefact.keys import Files
 from harness.errors import InputError
 from harness.judge.kinds.flow_judge import PRESETS
 from harness.modeling import load
+from harness.row.load import load_rows
+from harness.row.twin import scaled
 from harness.run import ready
 from tests.helpers import evaluation, planned, write_row
 
@@ -93,6 +95,31 @@ def test_given_outputs_that_lack_prompts_are_told(tmp_path: Path) -> None:
     (plan,) = planned(tmp_path / "runs", tmp_path / "one.yaml")
     with pytest.raises(InputError, match="lacks outputs for 1 of 1 prompts"):
         ready.check(plan, Files(None, None))
+
+
+@pytest.mark.parametrize(
+    ("train", "is_refused"),
+    [(None, True), ({"steps": 1, "method": "lora"}, True), ({"steps": 1}, False)],
+    ids=["untrained", "an adapter", "trained"],
+)
+def test_random_weights_that_no_training_leaves_in_a_folder_are_not_for_vllm(
+    tmp_path: Path, train: dict[str, Any] | None, is_refused: bool
+) -> None:
+    parts = evaluation(tmp_path)
+    parts["answer"]["engine"] = {"kind": "vllm"}
+    gen = {} if train else {"gen": None}
+    path = write_row(tmp_path, eval=parts, train=train, **gen)
+    (plan,), (loaded,) = planned(tmp_path / "runs", path), load_rows([path])
+    for check in (
+        lambda: ready.check(plan, Files(None, None)),
+        lambda: ready.check_row(loaded.row, Files(None, None)),
+    ):
+        if is_refused:
+            with pytest.raises(InputError, match="vLLM serves a model from a folder"):
+                check()
+        else:
+            check()
+    ready.check_row(scaled(loaded).row, Files(None, None))
 
 
 def test_what_is_finished_is_not_looked_at(tmp_path: Path) -> None:
@@ -237,7 +264,8 @@ def test_an_adapter_that_vllm_would_serve_in_float32_is_refused_by_run_and_by_va
 ) -> None:
     parts = evaluation(tmp_path)
     parts["answer"]["engine"] = {"kind": "vllm", **engine}
-    spec = write_row(tmp_path, eval=parts, train={"steps": 1, **train})
+    hub = {"hub": {"id": "some/model", "revision": "0" * 40}}
+    spec = write_row(tmp_path, eval=parts, train={"steps": 1, **train}, model=hub)
     (plan,) = planned(tmp_path / "runs", spec)
     checks = [
         lambda: ready.check(plan, Files(None, None)),

@@ -9,6 +9,7 @@ import torch
 
 from harness.artefact.call import StageCall, StageResult
 from harness.errors import HarnessError
+from harness.spec.train import Train
 from harness.train import loop, micro_batching
 from harness.train.run import run
 from tests.modeling.calls import random_model, train_call
@@ -114,6 +115,45 @@ def test_a_choice_of_steps_that_are_run_again_is_undone(tmp_path: Path) -> None:
     assert micro_batching.why_not_repeatable([first]) == []
     micro_batching.begin(tmp_path, second._replace(after=0))
     assert micro_batching.read(tmp_path) == [second._replace(after=0)]
+
+
+@pytest.mark.parametrize("torn", ["", "[[0, 1, fal", "[3]", None])
+def test_of_steps_whose_record_is_lost_nothing_is_claimed(tmp_path: Path, torn: str | None) -> None:
+    if torn is not None:
+        (tmp_path / micro_batching.FILE).write_text(torn)
+    micro_batching.begin(tmp_path, micro_batching.Dealt(4, 3, False))
+    dealt = micro_batching.read(tmp_path)
+    params = Train.model_validate({"batch_size": 2, "accumulation": 3, "steps": 5})
+    recorded = micro_batching.record(dealt, params, 5)
+    assert recorded == [
+        {"steps": [1, 4], "of_a_step": None, "examples": None},
+        {"steps": [5, 5], "of_a_step": 3, "examples": 2},
+    ]
+    assert "in the steps 1 to 4 is not known" in micro_batching.note(recorded[0], params)
+    (why,) = micro_batching.why_not_repeatable(dealt)
+    assert "not known" in why
+    micro_batching.begin(tmp_path, micro_batching.Dealt(0, 3, False))
+    assert micro_batching.why_not_repeatable(micro_batching.read(tmp_path)) == []
+
+
+def test_the_record_is_whole_on_the_disk_before_a_step_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", synced.append)
+    micro_batching.begin(tmp_path, micro_batching.Dealt(0, 3, False))
+    assert synced
+    assert [path.name for path in tmp_path.iterdir()] == [micro_batching.FILE]
+
+
+def test_ranges_alike_in_size_are_one_whatever_decided_them() -> None:
+    dealt = [
+        micro_batching.Dealt(0, 3, False),
+        micro_batching.Dealt(2, 3, True),
+        micro_batching.Dealt(4, 1, False),
+    ]
+    params = Train.model_validate({"batch_size": 2, "accumulation": 3, "steps": 5})
+    assert [each["steps"] for each in micro_batching.record(dealt, params, 5)] == [[1, 4], [5, 5]]
 
 
 def test_where_others_on_the_gpu_decided_how_many_went_at_once_the_manifest_claims_no_same_bits(

@@ -55,7 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "_check_compiler", lambda name: None)
+    monkeypatch.setattr(ops.compilers, "check_for_deepspeed", lambda name: None)
 
 
 @pytest.mark.usefixtures("compiler")

@@ -6,7 +6,7 @@ from typing import Any
 
 from docker.types import DeviceRequest
 
-from harness.artefact import gpus
+from harness.artefact import environment, gpus
 from harness.artefact.gpus import Gpu
 from harness.errors import HarnessError
 
@@ -20,13 +20,28 @@ _LACKING = re.compile(
     r'could not select device driver "[^"]*" with capabilities: \[+[^\]]*\bgpu\b'
     r"|failed to discover GPU vendor from CDI|no known GPU vendor found"
     r'|[Uu]nknown (or invalid )?runtime (name|specified):? "?nvidia'
-    r'|exec: \\?"[^"]*'
+    r"|fork/exec [^\s:]*"
+    + _PROGRAM
+    + r": no such file"
+    + r'|exec: \\?"[^"]*'
     + _PROGRAM
     + r'\\?": (stat [^:]+: )?(executable file not found|no such file)'
 )
 """What Docker says, without and with CDI, where nothing that passes GPUs on is known to it."""
 _UNLISTED = re.compile(r"unresolvable CDI devices [^\n]*nvidia\.com/gpu")
-_FAILING = re.compile(rf"(?<![\w/.-]){_PROGRAM}: |Auto-detected mode as '")
+_BY_MODE = "invoking the NVIDIA Container Runtime Hook directly"
+_OF_MODE = (
+    "Its settings name a mode that Docker's --gpus cannot use: `sudo nvidia-ctk config --in-place "
+    "--set nvidia-container-runtime.mode=auto`."
+)
+_OF_DRIVER = (
+    "`nvidia-smi` must work on this machine (after an update of the driver, boot it anew); `sudo "
+    "nvidia-container-cli --debug=/dev/stderr info` says more."
+)
+_FAILING = re.compile(
+    rf"(?<![\w/.-]){_PROGRAM}: |Auto-detected mode as '|Using requested mode '"
+    rf"|{_BY_MODE}"
+)
 """How a program of the toolkit begins what it says. Its name in a path is none of its words."""
 
 
@@ -51,7 +66,7 @@ def asked_for(chosen: Sequence[Gpu]) -> dict[str, Any]:
 def fault(title: str, reason: str) -> HarnessError | None:
     """What to do where an engine said that it cannot pass GPUs on: the toolkit is not there, knows no
     such GPU, or fails. None where it said anything else, though it be of a file of the driver's."""
-    instead = f"{gpus.CPU_INSTEAD}, in the images for it."
+    instead = f"{environment.cpu_instead('docker')}."
     cannot = f"{title}: Docker cannot pass a GPU into a container: {reason}"
     if _LACKING.search(reason):
         return HarnessError(
@@ -69,8 +84,7 @@ def fault(title: str, reason: str) -> HarnessError | None:
         return HarnessError(
             f"{title}: the {TOOLKIT} is there and cannot pass a GPU into a container: "
             f"{reason[words.start() :]}",
-            "`nvidia-smi` must work on this machine (after an update of the driver, boot it anew); "
-            f"`sudo nvidia-container-cli --debug=/dev/stderr info` says more. {instead}",
+            f"{_OF_MODE if _BY_MODE in reason else _OF_DRIVER} {instead}",
         )
     return None
 

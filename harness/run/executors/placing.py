@@ -4,13 +4,14 @@ which asks ahead, and to an executor, which refuses. Without torch, and without 
 import os
 from collections.abc import Sequence
 
-from harness.answer.engine import VllmEngine
+from harness.answer.engine import VLLM_IMAGE, VllmEngine
 from harness.artefact import environment, gpus
 from harness.artefact.gpus import Gpu
 from harness.errors import InputError
 from harness.run.executors import gpus_of
-from harness.run.executors.serving import URL_VARIABLE
+from harness.run.executors.serving import URL_VARIABLE, no_server, running_url
 from harness.run.plan import StagePlan
+from harness.run.runner import command_for, served
 from harness.spec.train import Train
 from harness.train import compilers
 
@@ -29,42 +30,44 @@ def place(stage: StagePlan, executor: str) -> tuple[Gpu, ...]:
     Raises:
         InputError: there are too few; a driver, a card or torch here cannot do; a compiler is not
             there; no GPU is used and the training asks for what only they can do, or whether one is
-            there is not known.
+            there is not known; no server is named, and none is to be started.
     """
-    train, work = stage.params.get("train"), f"row {stage.row}: its {stage.stage} stage"
-    count, beside = gpus_of(stage.stage, stage.params), _server(stage, executor)
-    if environment.accelerator() != "cuda":
-        if count or beside is not None:
-            _check_cpu_is_meant(work)
-        if isinstance(train, Train) and (setting := train.of_gpus_alone()):
+    train, row = stage.params.get("train"), f"row {stage.row}: "
+    work = f"{row}its {stage.stage} stage"
+    count, engine = gpus_of(stage.stage, stage.params), _unnamed_server(stage, executor)
+    if count or engine is not None:
+        check_cpu_is_meant(work)
+    if engine is not None and executor == "local":
+        _refuse_unnamed_server(stage, work)
+    chosen: tuple[Gpu, ...] = ()
+    if environment.accelerator() == "cuda":
+        chosen = _usable(count, work, executor)
+        if count and executor == "local" and environment.lacks_cuda():
             raise InputError(
-                f"row {stage.row}: {setting}, and none is used here",
-                f"Set {setting.partition(':')[0]}: false, or run it where there is one "
-                "(`harness doctor` shows what is here).",
+                f"{work} is to run on a GPU, and torch here is a build for the CPU",
+                _other_torch(stage),
             )
-        return ()
-    if count and executor == "local" and environment.lacks_cuda():
-        raise InputError(
-            f"{work} is to run on a GPU, and torch here is a build for the CPU",
-            f"{gpus.INSTALL_CUDA}. Or: {gpus.CPU_INSTEAD}.",
-        )
-    chosen = gpus.choose(count, work)
-    if executor == "docker" or environment.has_cuda_13():
-        _check_cuda_13(chosen, work)
-    if executor == "local" and isinstance(train, Train) and train.liger_kernels:
-        compilers.check_for_triton()
-    return chosen if beside is None else chosen + of_server(beside, f"row {stage.row}: vLLM")
+    if isinstance(train, Train):
+        _check_training(train, chosen, row, executor)
+    return chosen if engine is None else chosen + of_server(engine, f"{row}vLLM")
 
 
 def of_server(engine: VllmEngine, title: str) -> tuple[Gpu, ...]:
-    """As many as vLLM parts the model among.
+    """As many as vLLM, started beside a stage, parts the model among.
 
     Raises:
-        InputError: there are fewer, or they do not calculate in the engine's precision.
+        InputError: there are fewer, or they do not calculate in the engine's precision; the image is
+            the harness's own, which works on GPUs alone, and none is used.
     """
+    elsewhere = "base_url can name a server elsewhere"
     if environment.accelerator() != "cuda":
+        if engine.image == VLLM_IMAGE:
+            raise InputError(
+                f"{title}: its image works on NVIDIA GPUs alone, and none is used here",
+                f"Use the engine transformers, or run it where there is one (HARNESS_ACCELERATOR=cpu "
+                f"uses none; `harness doctor` shows what is here); {elsewhere}.",
+            )
         return ()
-    elsewhere = f"base_url or {URL_VARIABLE} can name a server elsewhere"
     chosen = gpus.choose(engine.tensor_parallel, title, TENSOR_PARALLEL, elsewhere)
     for gpu in chosen if engine.precision == "bfloat16" else ():
         if gpu.capability is not None and gpu.capability < gpus.BFLOAT16:
@@ -75,29 +78,95 @@ def of_server(engine: VllmEngine, title: str) -> tuple[Gpu, ...]:
     return chosen
 
 
-def _server(stage: StagePlan, executor: str) -> VllmEngine | None:
-    """The engine of the server that is to run on this machine: outside the docker executor a person
-    starts it, once its model is there."""
-    engine = stage.served
-    if engine is None or engine.base_url is not None:
-        return None
-    elsewhere = environment.current_image() is not None or os.environ.get(URL_VARIABLE)
-    return None if executor == "local" and elsewhere else engine
-
-
-def _check_cpu_is_meant(work: str) -> None:
-    fault = environment.fault_of_gpu()
-    if fault:
+def check_cpu_is_meant(work: str) -> None:
+    """Raises InputError where the CPU would be used with nobody having said so: nvidia-smi is there and
+    finds no GPU that can be used."""
+    if fault := environment.fault_of_gpu():
         raise InputError(
-            f"{work} would work on the CPU, for nvidia-smi is there and fails: {fault}",
-            f"With a GPU: {gpus.MEND_DRIVER} Without: {gpus.CPU_INSTEAD}.",
+            f"{work} would work on the CPU, for nvidia-smi is there and finds no GPU: {fault}",
+            f"With a GPU: {gpus.mend()} Without: {gpus.CPU_INSTEAD}.",
         )
 
 
-def _check_cuda_13(chosen: Sequence[Gpu], work: str) -> None:
+def _unnamed_server(stage: StagePlan, executor: str) -> VllmEngine | None:
+    """The engine of a server that nobody has named."""
+    engine = stage.served
+    if engine is None or engine.base_url is not None:
+        return None
+    return None if executor == "local" and os.environ.get(URL_VARIABLE) else engine
+
+
+def _refuse_unnamed_server(stage: StagePlan, work: str) -> None:
+    """Raises InputError; where the model is there, with how to start its server."""
+    if command := _makes_what_is_served(stage):
+        raise no_server(f"{work}: ", f"first make what it serves: {command}\n{_THEN}")
+    assert stage.planner is not None
+    folders = {name: stage.planner.store.hub_folder(*hub) for name, hub in stage.hubs().items()}
+    model = stage.inputs.get("model")
+    if model is not None and model.artefact is not None:
+        folders["model"] = model.artefact.folder
+    serve = served(stage, folders, stage.planner.files)
+    assert serve is not None
+    running_url(serve, f"{work}: ")
+
+
+_THEN = "and the same command then says how to start it."
+
+
+def _makes_what_is_served(stage: StagePlan) -> str:
+    """The command that trains or downloads the model; empty where it is there."""
+    model, planner = stage.inputs.get("model"), stage.planner
+    if model is not None and model.artefact is None:
+        lacks_data = any(source.artefact is None for source in model.inputs.values())
+        return command_for(model, stage, "gen,train" if lacks_data else "")
+    hub = stage.hubs().get("hub" if stage.judge_model is None else "judge_hub")
+    if hub is None or planner is None or planner.store.hub_folder(*hub).is_dir():
+        return ""
+    return environment.command_line("fetch", stage.target, "fetch")
+
+
+def _usable(count: int, work: str, executor: str) -> tuple[Gpu, ...]:
+    """Raises InputError where there are fewer, or CUDA 13, which is here or is to be installed, cannot
+    use one of them."""
+    if executor == "local" and not (environment.has_cuda_13() or environment.lacks_cuda()):
+        return gpus.choose(count, work)
+    chosen = gpus.choose(count, work, is_usable=gpus.runs_cuda_13)
     for gpu in chosen:
         if why := gpus.cannot(gpu):
             raise InputError(
                 f"{work} cannot use GPU {gpu}: {why}",
-                f"{gpus.remedy(gpu)} {gpus.CPU_INSTEAD}, in the images for it.",
+                f"{gpus.remedy(gpu, count)} {environment.cpu_instead(executor)}.",
             )
+    return chosen
+
+
+def _other_torch(stage: StagePlan) -> str:
+    """What a twin is for works on the CPU."""
+    if stage.owner.scale == "tiny":
+        return f"A twin needs no GPU: {gpus.CPU_INSTEAD}. Or: {gpus.INSTALL_CUDA}."
+    return f"{gpus.INSTALL_CUDA}. Or: {gpus.CPU_INSTEAD}."
+
+
+def _check_training(train: Train, chosen: Sequence[Gpu], row: str, executor: str) -> None:
+    """Raises InputError for what only GPUs, or newer ones, can carry out, and for a compiler that is
+    lacking where the training runs in this environment."""
+    setting = train.of_gpus_alone()
+    if setting and not chosen:
+        raise InputError(
+            f"{row}{setting}, and none is used here",
+            f"Set {setting.partition(':')[0]}: false, or run it where there is one "
+            "(`harness doctor` shows what is here).",
+        )
+    for gpu in chosen if train.tf32 else ():
+        if gpu.capability is not None and gpu.capability < gpus.TF32:
+            raise InputError(
+                f"{row}train.tf32: GPU {gpu} is {gpus.sm(gpu.capability)}, which has no TF32",
+                f"Set train.tf32: false, or take a card of {gpus.sm(gpus.TF32)} or newer.",
+            )
+    if executor == "docker":
+        return
+    if train.liger_kernels:
+        compilers.check_for_triton(row)
+    if train.deepspeed is not None and environment.current_image() is None:
+        for extension in compilers.to_be_compiled(train.deepspeed):
+            compilers.check_for_deepspeed(extension, row)

@@ -68,11 +68,12 @@ def _rank(adapter: Path) -> int:
     return next((size for size in (8, 16, 32, 64, 128, 256) if size >= rank), 320)
 
 
-def running_url(serve: Serve) -> str:
+def running_url(serve: Serve, where: str = "") -> str:
     """Where a server runs that the harness did not start.
 
     Raises:
-        InputError: the spec and the environment name none; it says how to start one.
+        InputError: the spec and the environment name none; it says how to start one. `where`: the
+            beginning of its message.
     """
     url = serve.engine.base_url or os.environ.get(URL_VARIABLE, "")
     if url:
@@ -84,13 +85,21 @@ def running_url(serve: Serve) -> str:
     if serve.adapter is not None:
         words[1] += "-base"
     inside = environment.current_image() is not None
-    where = f"http://{HOST}:{PORT}/v1" if inside else f"http://127.0.0.1:{PORT}/v1"
-    raise InputError(
-        "no vLLM server is named: outside the docker executor one has to run already",
-        f"Use --executor docker, which starts and stops one; or start it yourself:\n"
-        f"  {' '.join(words)} VLLM_ARGS='{' '.join(extra)}' \\\n"
+    url = f"http://{HOST}:{PORT}/v1" if inside else f"http://127.0.0.1:{PORT}/v1"
+    raise no_server(
+        where,
+        f"start it yourself:\n  {' '.join(words)} VLLM_ARGS='{' '.join(extra)}' \\\n"
         "    docker compose --profile vllm up -d --wait vllm\n"
-        f"and run the same command with {URL_VARIABLE}={where}",
+        f"and run the same command with {URL_VARIABLE}={url}",
+    )
+
+
+def no_server(where: str, instead: str) -> InputError:
+    """The error of a stage whose server nobody has named; `instead`: what to do without Docker's
+    executor."""
+    return InputError(
+        f"{where}no vLLM server is named: outside the docker executor one has to run already",
+        f"Use --executor docker, which starts and stops one; or {instead}",
     )
 
 

@@ -21,6 +21,8 @@ HOOK = (
         "Unknown runtime specified nvidia.",
         'OCI runtime create failed: exec: "nvidia-container-runtime-hook": executable file not found '
         "in $PATH: unknown",
+        "failed to create shim task: OCI runtime create failed: unable to retrieve OCI runtime error: "
+        "fork/exec /usr/bin/nvidia-container-runtime: no such file or directory: unknown",
         'exec: "/usr/bin/nvidia-container-runtime": stat /usr/bin/nvidia-container-runtime: no such '
         "file or directory",
     ],
@@ -53,6 +55,21 @@ def test_a_toolkit_that_fails_is_quoted_and_not_to_be_installed(words: str) -> N
     assert "install" not in fault.hint
 
 
+def test_a_toolkit_in_a_mode_that_docker_cannot_use_is_told_how_to_change_it() -> None:
+    words = (
+        "Using requested mode 'cdi'\ninvoking the NVIDIA Container Runtime Hook directly (e.g. "
+        "specifying the docker --gpus flag) is not supported."
+    )
+    for said in (words, words.partition("\n")[2]):
+        fault = devices.fault("train of one", HOOK + said)
+        assert fault is not None
+        assert fault.message.endswith(f"is there and cannot pass a GPU into a container: {said}")
+        assert "nvidia-container-runtime.mode=auto" in fault.hint
+    fault = devices.fault("train of one", HOOK + "Using requested mode 'legacy'")
+    assert fault is not None
+    assert "nvidia-smi" in fault.hint
+
+
 def test_a_gpu_that_cdi_does_not_list_is_told_how_to_list_it() -> None:
     said = "CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=GPU-0000"
     fault = devices.fault("train of one", said)
@@ -71,6 +88,7 @@ def test_a_gpu_that_cdi_does_not_list_is_told_how_to_list_it() -> None:
         "invalid mount config: /opt/nvidia-container-toolkit: permission denied",
         "error mounting /etc/cdi/nvidia.com/gpu.yaml: permission denied",
         'could not select device driver "" with capabilities: [[tpu]]',
+        "fork/exec /usr/bin/runc: no such file or directory",
         "unresolvable CDI devices other.org/tpu=all",
         'exec: "python": executable file not found in $PATH: unknown',
     ],

@@ -94,6 +94,18 @@ def test_one_gpu_is_the_default_and_says_nothing_of_parts(tmp_path: Path) -> Non
     assert "--tensor-parallel-size" not in told
 
 
+def test_without_a_gpu_the_image_for_gpus_is_refused_and_another_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    give_gpus(monkeypatch)
+    with pytest.raises(
+        InputError, match="row one: vLLM: its image works on NVIDIA GPUs alone"
+    ) as e:
+        placing.of_server(VllmEngine(), "row one: vLLM")
+    assert "base_url" in e.value.hint
+    assert placing.of_server(VllmEngine(image="vllm-for-cpus"), "row one: vLLM") == ()
+
+
 def test_vllm_refuses_bfloat16_on_turing_before_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     give_gpus(monkeypatch, *some_gpus(1, capability=(7, 5)))
     with pytest.raises(InputError, match=r"bfloat16 on GPU 0 NVIDIA H .*, which is sm_75") as e:
@@ -119,7 +131,7 @@ def test_a_gpu_that_docker_cannot_pass_on_to_vllm_is_told_with_the_toolkit(
 def test_the_server_has_a_name_for_its_user_caches_below_tmp_and_an_address(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    give_gpus(monkeypatch)
+    give_gpus(monkeypatch, *some_gpus(2))
     own = settings(job)["environment"]
     assert own == ENVIRONMENT
     assert own["VLLM_HOST_IP"] == "127.0.0.1"

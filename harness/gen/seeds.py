@@ -8,10 +8,6 @@ from typing import Any, NamedTuple
 from harness.common.texts import read_text
 from harness.data.dataset import DatasetExample, Lineage
 from harness.errors import InputError
-from harness.gen.recipes.alpaca import AlpacaGen
-from harness.gen.recipes.naive import NaiveGen
-from harness.gen.recipes.seeds_only import SeedsGen
-from harness.gen.recipes.self_instruct import SelfInstructGen
 
 FAULTS_SHOWN = 10
 
@@ -92,36 +88,15 @@ def read_seeds(path: Path) -> list[Seed]:
     return [seed for _, seed in seeds.values()]
 
 
-def check_seeds(
-    gen: AlpacaGen | SelfInstructGen | NaiveGen | SeedsGen, seeds: Sequence[Seed]
+def check_count(
+    setting: str, count: int, what: str, seeds: Sequence[Seed], which: str = "seeds"
 ) -> None:
-    """Raises InputError for fewer seeds than a recipe's request shows, or without what it shows."""
-    setting, count, what, which = "gen.shown", 0, "examples", "seeds"
-    if isinstance(gen, AlpacaGen):
-        count = gen.shown
-    elif isinstance(gen, SelfInstructGen):
-        setting, count, what = "gen.instructions.shown", gen.instructions.shown, "instructions"
-        if gen.classification_seeds_only:
-            seeds, which = classification(seeds), "classification seeds"
-    elif isinstance(gen, NaiveGen):
-        count, what = gen.shown if gen.growth else 0, "pairs"
-        nameless = [seed.id for seed in seeds if not seed.name.strip()]
-        if nameless:
-            more = ", ..." if len(nameless) > FAULTS_SHOWN else ""
-            raise InputError(
-                f"{len(nameless)} of {len(seeds)} seeds have no name, which the prompts show: "
-                f"{', '.join(nameless[:FAULTS_SHOWN])}{more}",
-                hint="give each seed task a `name`",
-            )
+    """Raises InputError for fewer seeds than a recipe's request shows."""
     if count > len(seeds):
         raise InputError(
             f"{setting} asks for {count} {what} a request, and there are {len(seeds)} {which}",
             hint=f"lower {setting} or give more seed tasks",
         )
-
-
-def classification(seeds: Sequence[Seed]) -> list[Seed]:
-    return [seed for seed in seeds if seed.is_classification]
 
 
 def is_unicode(text: str) -> bool:

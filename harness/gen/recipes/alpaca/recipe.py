@@ -19,7 +19,6 @@ Raises InputError for faulty or too few seeds and what harness.llm.client raises
 import asyncio
 import math
 import random
-from pathlib import Path
 from typing import Any
 
 from harness.artefact.call import StageCall
@@ -28,7 +27,7 @@ from harness.gen import filters
 from harness.gen.blocks import Block, render, split
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.alpaca import AlpacaGen
-from harness.gen.seeds import AlpacaTask, Seed, check_seeds, is_unicode, read_seeds
+from harness.gen.seeds import AlpacaTask, Seed, is_unicode
 from harness.gen.similarity import Pool
 from harness.llm.client import Client
 from harness.llm.progress import Progress
@@ -39,10 +38,9 @@ from harness.llm.stage_calls import open_client
 RECIPE = "alpaca"
 
 
-def make(call: StageCall, gen: AlpacaGen, input_examples: list[DatasetExample]) -> RecipeResult:
+def make(call: StageCall, gen: AlpacaGen) -> RecipeResult:
     """The seeds, where wanted, and the teacher's tasks."""
-    seeds = read_seeds(Path(gen.seeds.path))
-    check_seeds(gen, seeds)
+    seeds = gen.seed_tasks()
     harvest = TaskHarvest(gen, seeds)
     client = asyncio.run(_fill(harvest, call))
     seed_examples = (

@@ -28,7 +28,6 @@ import math
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.artefact.call import StageCall
@@ -39,7 +38,7 @@ from harness.gen.objects import ReplyPiece, fields_of, find_objects, find_pairs,
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.naive import NaiveGen
 from harness.gen.refusals import is_other_script, is_refusal
-from harness.gen.seeds import Seed, check_seeds, is_unicode, read_seeds
+from harness.gen.seeds import Seed, is_unicode
 from harness.gen.similarity import Pool
 from harness.llm.client import Client
 from harness.llm.progress import Progress
@@ -73,10 +72,9 @@ Instance = tuple[str, str]
 """Input and output."""
 
 
-def make(call: StageCall, gen: NaiveGen, input_examples: list[DatasetExample]) -> RecipeResult:
+def make(call: StageCall, gen: NaiveGen) -> RecipeResult:
     """The seeds, where wanted, the new instances of their tasks, and those of the new tasks."""
-    seeds = read_seeds(Path(gen.seeds.path))
-    check_seeds(gen, seeds)
+    seeds = gen.seed_tasks()
     _check_ids(gen, seeds)
     tasks = TaskSieve(gen, seeds)
     old, new = InstanceSieve("given_instances"), InstanceSieve("new_instances")

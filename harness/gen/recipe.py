@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
 from harness.data.dataset import DatasetExample, Filter
-from harness.gen.seeds import Seed, read_seeds
+from harness.gen.seeds import SeedTask, read_seeds
 from harness.llm.estimate import Estimate
 from harness.spec.base import Data, Endpoint, Spec
 from harness.spec.hub import HubData
@@ -66,6 +66,8 @@ class Needs:
 
     endpoint: Endpoint | None = None
     """The teacher or judge to call; None where recorded calls stand for it."""
+    is_recorded: bool = False
+    """Whether they do."""
     hub: Mapping[str, HubData] = field(default_factory=dict)
     """Input's name -> the hub data set that is read under it."""
 
@@ -116,7 +118,11 @@ class Recipe(Spec):
 
     def needs(self) -> Needs:
         source = self.reply_source
-        return Needs(endpoint=source.endpoint if source and source.transcript is None else None)
+        if source is None:
+            return Needs()
+        if source.transcript is not None:
+            return Needs(is_recorded=True)
+        return Needs(endpoint=source.endpoint)
 
     def twin(self, smoke: Path) -> Self:
         """Its scaled-down form, with the files of `smoke`, which is specs/smoke."""
@@ -155,7 +161,7 @@ class Seeded(Recipe):
     if TYPE_CHECKING:  # each recipe's own field, at its place among the others
         seeds: Data
 
-    def seed_tasks(self) -> list[Seed]:
+    def seed_tasks(self) -> list[SeedTask]:
         """The file's tasks. Raises InputError where it is faulty, or its tasks are not enough."""
         return read_seeds(Path(self.seeds.path))
 

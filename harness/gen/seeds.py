@@ -20,7 +20,7 @@ class AlpacaTask(NamedTuple):
     output: str
 
 
-class Seed(NamedTuple):
+class SeedTask(NamedTuple):
     """A seed task. `instances`: its (input, output) pairs, at least one."""
 
     id: str
@@ -50,7 +50,7 @@ class Seed(NamedTuple):
         )
 
 
-def read_seeds(path: Path) -> list[Seed]:
+def read_seeds(path: Path) -> list[SeedTask]:
     """The seed tasks, in the file's order.
 
     Raises:
@@ -64,7 +64,7 @@ def read_seeds(path: Path) -> list[Seed]:
         raise InputError(
             f"the seed tasks {path} cannot be read: {reason}", hint="correct gen.seeds"
         ) from None
-    seeds: dict[str, tuple[int, Seed]] = {}
+    seeds: dict[str, tuple[int, SeedTask]] = {}
     faults: list[str] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -89,7 +89,7 @@ def read_seeds(path: Path) -> list[Seed]:
 
 
 def check_count(
-    setting: str, count: int, what: str, seeds: Sequence[Seed], which: str = "seeds"
+    setting: str, count: int, what: str, seeds: Sequence[SeedTask], which: str = "seeds"
 ) -> None:
     """Raises InputError for fewer seeds than a recipe's request shows."""
     if count > len(seeds):
@@ -108,7 +108,7 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def _parse(line: str) -> Seed:
+def _parse(line: str) -> SeedTask:
     try:
         row = json.loads(line)
     except ValueError as e:
@@ -125,7 +125,7 @@ def _parse(line: str) -> Seed:
     kind = row.get("is_classification")
     if kind is not None and not isinstance(kind, bool):
         raise ValueError("`is_classification` must be true or false")
-    return Seed(
+    return SeedTask(
         id=_text(row, "id"),
         name=_text(row, "name", may_be_empty=True) if row.get("name") is not None else "",
         instruction=_text(row, "instruction"),

@@ -46,9 +46,7 @@ def _gen(step: Recipe, files: Files, previous: Estimate) -> Estimate:
     if previous.examples is None and not step.estimates_limit:
         return Estimate(examples=None, unknown=previous.unknown)
     expected = step.estimate(files, previous.examples or 0)
-    source = step.reply_source
-    is_recorded = source is not None and source.transcript is not None
-    return Estimate(examples=expected.examples) if is_recorded else expected
+    return Estimate(examples=expected.examples) if step.needs().is_recorded else expected
 
 
 def _answer(answer: Answer, files: Files) -> Estimate:

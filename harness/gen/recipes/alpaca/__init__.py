@@ -9,8 +9,7 @@ from harness.artefact.keys import Files
 from harness.data.dataset import DatasetExample
 from harness.gen.filters import ALPACA_BLACKLIST, InstructionFilter
 from harness.gen.recipe import RecipeResult, Seeded, Taught
-from harness.gen.seeds import Seed as SeedTask
-from harness.gen.seeds import check_count
+from harness.gen.seeds import SeedTask, check_count
 from harness.llm.estimate import (
     TOKENS_PER_TASK,
     Estimate,

@@ -27,7 +27,7 @@ from harness.gen import filters
 from harness.gen.blocks import Block, render, split
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.alpaca import AlpacaGen
-from harness.gen.seeds import AlpacaTask, Seed, is_unicode
+from harness.gen.seeds import AlpacaTask, SeedTask, is_unicode
 from harness.gen.similarity import Pool
 from harness.llm.client import Client
 from harness.llm.progress import Progress
@@ -61,7 +61,7 @@ def make(call: StageCall, gen: AlpacaGen) -> RecipeResult:
 class TaskHarvest:
     """What the replies gave: the kept examples, and each dropped candidate's reason."""
 
-    def __init__(self, gen: AlpacaGen, seeds: list[Seed]) -> None:
+    def __init__(self, gen: AlpacaGen, seeds: list[SeedTask]) -> None:
         self.gen, self.seeds = gen, seeds
         self.requests = 0
         self.kept: list[DatasetExample] = []
@@ -150,12 +150,12 @@ async def _fill(harvest: TaskHarvest, call: StageCall) -> Client:
     return client
 
 
-def _draw_seeds(gen: AlpacaGen, seeds: list[Seed], number: int) -> list[Seed]:
+def _draw_seeds(gen: AlpacaGen, seeds: list[SeedTask], number: int) -> list[SeedTask]:
     """The seeds that request `number` shows, whatever the requests before it brought."""
     return random.Random(f"{gen.seed}/{number}").sample(seeds, gen.shown)
 
 
-def _body(gen: AlpacaGen, seeds: list[Seed], number: int) -> dict[str, Any]:
+def _body(gen: AlpacaGen, seeds: list[SeedTask], number: int) -> dict[str, Any]:
     shown_seeds = _draw_seeds(gen, seeds, number)
     prompt = fill(
         gen.prompt.text,

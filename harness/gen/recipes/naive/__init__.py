@@ -12,8 +12,7 @@ from harness.data.dataset import DatasetExample
 from harness.errors import InputError
 from harness.gen.filters import Similarity
 from harness.gen.recipe import RecipeResult, Seeded, Taught
-from harness.gen.seeds import FAULTS_SHOWN, check_count
-from harness.gen.seeds import Seed as SeedTask
+from harness.gen.seeds import FAULTS_SHOWN, SeedTask, check_count
 from harness.llm.estimate import (
     TOKENS_PER_INSTRUCTION,
     TOKENS_PER_TASK,

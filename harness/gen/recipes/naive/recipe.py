@@ -38,7 +38,7 @@ from harness.gen.objects import ReplyPiece, fields_of, find_objects, find_pairs,
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.naive import NaiveGen
 from harness.gen.refusals import is_other_script, is_refusal
-from harness.gen.seeds import Seed, is_unicode
+from harness.gen.seeds import SeedTask, is_unicode
 from harness.gen.similarity import Pool
 from harness.llm.client import Client
 from harness.llm.progress import Progress
@@ -135,7 +135,7 @@ class Sieve:
 class TaskSieve(Sieve):
     """The first step: what its replies gave."""
 
-    def __init__(self, gen: NaiveGen, seeds: Sequence[Seed]) -> None:
+    def __init__(self, gen: NaiveGen, seeds: Sequence[SeedTask]) -> None:
         super().__init__("tasks", "tasks")
         self.gen, self.seeds = gen, seeds
         self.target = round(gen.growth * len(seeds))
@@ -242,7 +242,7 @@ class InstanceSieve(Sieve):
 async def _ask(
     call: StageCall,
     gen: NaiveGen,
-    seeds: Sequence[Seed],
+    seeds: Sequence[SeedTask],
     tasks: TaskSieve,
     old: InstanceSieve,
     new: InstanceSieve,
@@ -284,17 +284,17 @@ async def _find_instances(
         step.take(reply, query)
 
 
-def _draw_seeds(gen: NaiveGen, seeds: Sequence[Seed], number: int) -> list[Seed]:
+def _draw_seeds(gen: NaiveGen, seeds: Sequence[SeedTask], number: int) -> list[SeedTask]:
     """The seeds that request `number` shows, whatever the requests before it brought."""
     return random.Random(f"{gen.seed}/{number}").sample(seeds, gen.shown)
 
 
-def _example_for(gen: NaiveGen, seeds: Sequence[Seed], number: int) -> Seed:
+def _example_for(gen: NaiveGen, seeds: Sequence[SeedTask], number: int) -> SeedTask:
     """The seed that is the example for new task `number`."""
     return random.Random(f"{gen.seed}/example/{number}").choice(seeds)
 
 
-def _task_body(gen: NaiveGen, seeds: Sequence[Seed], number: int) -> dict[str, Any]:
+def _task_body(gen: NaiveGen, seeds: Sequence[SeedTask], number: int) -> dict[str, Any]:
     pairs = [_pair_line(seed.name, seed.instruction) for seed in _draw_seeds(gen, seeds, number)]
     sampling = gen.sampling.model_dump(exclude_none=True)
     if "seed" in sampling:
@@ -302,7 +302,7 @@ def _task_body(gen: NaiveGen, seeds: Sequence[Seed], number: int) -> dict[str, A
     return _body(_place(gen.tasks_prompt.text, {"examples": "\n".join(pairs)}), sampling)
 
 
-def _of_seed(gen: NaiveGen, seed: Seed) -> InstanceQuery:
+def _of_seed(gen: NaiveGen, seed: SeedTask) -> InstanceQuery:
     return InstanceQuery(
         prompt=_place(gen.given_prompt.text, {"task": _whole_line(seed)}),
         ids=[f"{seed.id}_g{i}" for i in range(1, gen.given_instances + 1)],
@@ -314,7 +314,7 @@ def _of_seed(gen: NaiveGen, seed: Seed) -> InstanceQuery:
     )
 
 
-def _of_new(gen: NaiveGen, task: NewTask, example: Seed) -> InstanceQuery:
+def _of_new(gen: NaiveGen, task: NewTask, example: SeedTask) -> InstanceQuery:
     lines = {"example": _whole_line(example), "task": _pair_line(task.name, task.instruction)}
     return InstanceQuery(
         prompt=_place(gen.new_prompt.text, lines),
@@ -340,7 +340,7 @@ def _pair_line(name: str, instruction: str) -> str:
     return json.dumps({"name": name, "instruction": instruction}, ensure_ascii=False)
 
 
-def _whole_line(seed: Seed) -> str:
+def _whole_line(seed: SeedTask) -> str:
     instances = [{"input": input_text, "output": output} for input_text, output in seed.instances]
     line = {"name": seed.name, "instruction": seed.instruction, "instances": instances}
     return json.dumps(line, ensure_ascii=False)
@@ -420,7 +420,7 @@ def _plain_instance(instance: Instance) -> Instance:
     return _plain(instance[0]), _plain(instance[1])
 
 
-def _check_ids(gen: NaiveGen, seeds: Sequence[Seed]) -> None:
+def _check_ids(gen: NaiveGen, seeds: Sequence[SeedTask]) -> None:
     recipe_ids = {name for seed in seeds for name in _of_seed(gen, seed).ids}
     clashes = [seed.id for seed in seeds if seed.id in recipe_ids or _NEW_ID.fullmatch(seed.id)]
     if clashes:

@@ -30,7 +30,7 @@ from harness.gen.recipes.self_instruct.instances import instantiate
 from harness.gen.recipes.self_instruct.instructions import instruct
 from harness.gen.recipes.self_instruct.prepare import PROMPTS, encode, prepare
 from harness.gen.recipes.self_instruct.steps import RECIPE, StepResult
-from harness.gen.seeds import Seed
+from harness.gen.seeds import SeedTask
 from harness.llm.progress import Progress
 from harness.llm.stage_calls import open_client
 
@@ -55,7 +55,7 @@ def make(call: StageCall, gen: SelfInstructGen) -> RecipeResult:
 
 
 async def _make(
-    call: StageCall, gen: SelfInstructGen, seeds: list[Seed], result: RecipeResult
+    call: StageCall, gen: SelfInstructGen, seeds: list[SeedTask], result: RecipeResult
 ) -> None:
     """The four steps, one after the other; `seeds` are those to show."""
     async with open_client(call, gen.teacher, gen.transcript) as result.client:

@@ -20,11 +20,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from harness.answer.answer import Answer
 from harness.artefact import environment, events
-from harness.artefact.call import RESULT_FILE, StageCall, StageResult
+from harness.artefact.call import BUILD_ANEW, NOT_THIS_CHECKOUT, RESULT_FILE, StageCall, StageResult
 from harness.artefact.store import files_below, sync
 from harness.common import device_faults
 from harness.errors import HarnessError, InputError, Interrupted
+from harness.gen.recipes.union import Gen
+from harness.judge.kinds.union import Judge
 
 MODULES = {
     "gen": "harness.gen.run",
@@ -34,6 +39,8 @@ MODULES = {
     "fetch": "harness.modeling.fetch",
     "export": "harness.modeling.upload",
 }
+MODELS: dict[str, Any] = {"gen": Gen, "answer": Answer, "judge": Judge}
+"""Stage -> the spec model of the parameter of its name, in which a code version may stand."""
 LOCK_FILE = ".stage-lock"
 PARENT_VARIABLE = "HARNESS_PARENT"
 """Process id of a local executor; a stage must not outlive it."""
@@ -106,8 +113,15 @@ def _alone(call: StageCall) -> Iterator[None]:
 
 def _check_environment(call: StageCall) -> None:
     """The key names an image, a lock and a code version; what runs must be these."""
-    code = environment.code_name(call.stage, call.params)
-    version = environment.CODE_VERSIONS.get(code, call.code_version)
+    params = dict(call.params)
+    if call.stage in MODELS and call.stage in params:
+        try:
+            part = TypeAdapter(MODELS[call.stage]).validate_python(params[call.stage])
+        except ValidationError:
+            raise InputError(NOT_THIS_CHECKOUT, BUILD_ANEW) from None
+        params[call.stage] = part
+    code = environment.code_name(call.stage, params)
+    version = environment.code_version(call.stage, params)
     image = environment.current_image()
     build = environment.build_command(environment.FAMILY.get(call.stage, "train eval"))
     if version != call.code_version:

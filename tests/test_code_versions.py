@@ -13,11 +13,12 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from harness.gen.run import MODULES
+from harness.artefact import environment
+from harness.gen.recipes.union import Gen
 from harness.judge import run as judge
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,9 +33,29 @@ OTHER_ENGINES = {
     "reference": {"harness.answer.engines.transformers", "harness.answer.engines.endpoint"},
 }
 """Engine of the answer stage -> modules of others, which the stage imports when they are wanted."""
-RECIPE_MODULES = {f"gen/{recipe}": module for recipe, module in MODULES.items()}
+RECIPES = {
+    f"gen/{kind.model_fields['recipe'].default}": kind for kind in get_args(get_args(Gen)[0])
+}
+CODE_VERSIONS = {
+    **environment.CODE_VERSIONS,
+    **{code: recipe.code_version for code, recipe in RECIPES.items()},
+}
+
+
+def file_of(name: str) -> Path | None:
+    base = ROOT.joinpath(*name.split("."))
+    candidates = (base.with_suffix(".py"), base / "__init__.py")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def made_in(recipe: type) -> tuple[str, ...]:
+    """The module that a recipe's class imports to do its work, or does it in."""
+    beside = f"{recipe.__module__}.recipe"
+    return (beside if file_of(beside) else recipe.__module__,)
+
+
 ENTRY = {
-    **{code: ("harness.gen.run", module) for code, module in RECIPE_MODULES.items()},
+    **{code: ("harness.gen.run", *made_in(recipe)) for code, recipe in RECIPES.items()},
     "train": ("harness.train.run",),
     **{f"answer/{engine}": ("harness.answer.run",) for engine in OTHER_ENGINES},
     **{code: ("harness.judge.run", module) for code, module in JUDGES.items()},
@@ -49,6 +70,7 @@ DECIDE_NOTHING = frozenset(
         "harness.artefact.environment",
         "harness.llm.estimate",
         "harness.artefact.events",
+        "harness.artefact.keys",
         "harness.common.plot_style",
         "harness.common.progress",
         "harness.common.env_variables",
@@ -57,15 +79,14 @@ DECIDE_NOTHING = frozenset(
         "harness.gen.card.plots",
         "harness.gen.card.verbs",
         "harness.gen.recipes.alpaca",
-        "harness.gen.recipes.choose",
         "harness.gen.recipes.expand",
         "harness.gen.recipes.importing",
         "harness.gen.recipes.naive",
         "harness.gen.recipes.rate",
-        "harness.gen.recipes.seeds_only",
         "harness.gen.recipes.self_instruct",
         "harness.gen.recipes.union",
-        "harness.gen.spec",
+        "harness.gen.recipe",
+        "harness.spec.twin",
         "harness.judge.judge",
         "harness.judge.kinds.alpaca_eval",
         "harness.judge.kinds.flow_judge",
@@ -126,12 +147,6 @@ def is_empty(path: Path) -> bool:
     return all(is_text(node) for node in ast.parse(path.read_text(encoding="utf-8")).body)
 
 
-def file_of(name: str) -> Path | None:
-    base = ROOT.joinpath(*name.split("."))
-    candidates = (base.with_suffix(".py"), base / "__init__.py")
-    return next((path for path in candidates if path.is_file()), None)
-
-
 def imports(name: str, path: Path) -> Iterator[str]:
     """Every module that one imports, wherever in it; `from a import b` may mean the module a.b."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -188,8 +203,6 @@ def digest(source: str) -> str:
 
 
 def present(stage: str) -> dict[str, Any]:
-    from harness.artefact.environment import CODE_VERSIONS
-
     digests = {
         name: digest(path.read_text(encoding="utf-8"))
         for name, path in sorted(modules_of(stage).items())
@@ -205,15 +218,13 @@ def test_code_that_decides_what_a_stage_makes_does_not_change_in_silence(stage: 
     assert recorded == now, (
         f"{', '.join(changed) or 'the code version'} changed since the {stage} stage's version "
         f"{recorded['code_version']} was recorded (now it is {now['code_version']}). Raise "
-        f"environment.CODE_VERSIONS[{stage!r}] if the stage may now make other content from the "
-        "same call. Then, or at once if what it makes cannot change, run: "
+        f"environment.CODE_VERSIONS[{stage!r}] (a recipe's own code_version) if the stage may now make "
+        "other content from the same call. Then, or at once if what it makes cannot change, run: "
         "python tests/test_code_versions.py --write"
     )
 
 
 def test_every_stage_is_recorded() -> None:
-    from harness.artefact.environment import CODE_VERSIONS
-
     assert set(ENTRY) == set(CODE_VERSIONS) == set(json.loads(RECORD.read_text(encoding="utf-8")))
 
 
@@ -225,7 +236,7 @@ def test_the_modules_of_each_stage_are_found_through_their_imports() -> None:
         "harness.gen.similarity",
         "harness.llm.client",
     } <= gen
-    assert {"harness.gen.recipes.choose.recipe", "harness.data.dataset"} <= found["gen/select"]
+    assert {"harness.gen.recipes.choose", "harness.data.dataset"} <= found["gen/select"]
     assert "harness.llm.client" not in found["gen/random_k"]
     assert {"harness.train.loop", "harness.modeling.text"} <= found["train"]
     answers = {stage: found[f"answer/{stage}"] for stage in OTHER_ENGINES}

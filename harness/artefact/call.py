@@ -10,6 +10,10 @@ from harness.errors import InputError
 CALL_FILE = "CALL.json"
 CALL_FORMAT = 5
 """Raised whenever a field is added: an image built from another checkout then says so."""
+NOT_THIS_CHECKOUT = (
+    "the image was not built from this checkout: the two do not understand each other"
+)
+BUILD_ANEW = "Build it anew: docker compose build"
 RESULT_FILE = "result.json"
 MANIFEST = "manifest.json"
 TRANSCRIPT = "transcript.jsonl"
@@ -64,10 +68,7 @@ class StageCall:
         """Raises InputError for a call that another version of the harness wrote."""
         fields = json.loads(path.read_text(encoding="utf-8"))
         if fields.pop("format", 1) != CALL_FORMAT:
-            raise InputError(
-                "the image was not built from this checkout: the two do not understand each other",
-                "Build it anew: docker compose build",
-            )
+            raise InputError(NOT_THIS_CHECKOUT, BUILD_ANEW)
         return cls(**fields)
 
 

@@ -9,22 +9,12 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from harness.artefact import gpus
 from harness.errors import HarnessError, InputError
 
 CODE_VERSIONS = {
-    "gen/alpaca": 2,
-    "gen/self_instruct": 2,
-    "gen/naive": 1,
-    "gen/expand": 1,
-    "gen/rate": 1,
-    "gen/select": 1,
-    "gen/random_k": 1,
-    "gen/longest_k": 1,
-    "gen/seeds_only": 1,
-    "gen/import": 2,
     "train": 4,
     "answer/transformers": 5,
     "answer/endpoint": 2,
@@ -39,10 +29,11 @@ CODE_VERSIONS = {
     "judge/held_out_loss": 3,
     "sim": 3,
 }
-"""Raised whenever the code of a stage (of one of gen's recipes, one of answer's engines, one of the
-judges), or of the simulated teacher and judge, comes to make other content from the same call.
+"""Raised whenever the code of a stage (of one of answer's engines, one of the judges), or of the
+simulated teacher and judge, comes to make other content from the same call. A recipe has its own
+`code_version`.
 
-tests/test_code_versions.py fails when such code changes and this table does not.
+tests/test_code_versions.py fails when such code changes and the version does not.
 """
 
 STAGES = ("gen", "train", "answer", "judge")
@@ -68,10 +59,28 @@ def root() -> Path:
     return folder
 
 
+@runtime_checkable
+class Versioned(Protocol):
+    """A part of a spec that does a stage's work with code of its own, such as a recipe."""
+
+    code_version: ClassVar[int]
+
+
+def code_version(stage: str, params: Mapping[str, Any]) -> int:
+    """The version of the code that does the stage's work: of a part among `params` (spec models) that
+    has its own, or else by `code_name`. 1 for what makes no artefact."""
+    part = params.get(stage)
+    if stage == "answer" and part is not None:
+        part = _part(part, "engine")
+    if isinstance(part, Versioned):
+        return part.code_version
+    return CODE_VERSIONS.get(code_name(stage, params), 1)
+
+
 def code_name(stage: str, params: Mapping[str, Any]) -> str:
-    """The stage's name in CODE_VERSIONS: each of gen's recipes, of answer's engines and of the judges
-    counts by itself, so that a change in one makes nothing stale that another one made, and that was
-    perhaps paid for."""
+    """What a code version is the version of: each of gen's recipes, of answer's engines and of the
+    judges counts by itself, so that a change in one makes nothing stale that another one made, and
+    that was perhaps paid for."""
     part, name = _VARIANTS.get(stage, ("", ""))
     value = params.get(part)
     if value is None:

@@ -335,7 +335,7 @@ def _notes(plan: RowPlan) -> list[str]:
         assert planned.artefact is not None
         document = planned.artefact.manifest["document"]
         code = environment.code_name(planned.stage, planned.params)
-        here = environment.CODE_VERSIONS.get(code)
+        here = environment.code_version(planned.stage, planned.params)
         if here != document["code_version"]:
             notes.append(
                 f"{planned.stage} {planned.key[:12]} was made by version "

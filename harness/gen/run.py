@@ -1,11 +1,10 @@
 """The gen stage: one step that makes a data set or works on one.
 
-A recipe is a module with `make(call, gen, input_examples) -> RecipeResult`; here its result becomes
-the artefact: data.jsonl, dropped.jsonl, the transcript, the step's own files and the data card.
+What the recipe makes becomes the artefact here: data.jsonl, dropped.jsonl, the transcript, the step's
+own files and the data card.
 """
 
 import dataclasses
-import importlib
 import json
 from pathlib import Path
 
@@ -16,21 +15,7 @@ from harness.data import dataset
 from harness.data.dataset import DATA, DROPPED, DatasetExample
 from harness.errors import HarnessError
 from harness.gen.recipe import RecipeResult
-from harness.gen.recipes.rate import RateGen
 from harness.gen.recipes.union import Gen
-
-MODULES = {
-    "alpaca": "harness.gen.recipes.alpaca.recipe",
-    "self_instruct": "harness.gen.recipes.self_instruct.recipe",
-    "naive": "harness.gen.recipes.naive.recipe",
-    "expand": "harness.gen.recipes.expand.recipe",
-    "rate": "harness.gen.recipes.rate.recipe",
-    "select": "harness.gen.recipes.choose.recipe",
-    "random_k": "harness.gen.recipes.choose.recipe",
-    "longest_k": "harness.gen.recipes.choose.recipe",
-    "seeds_only": "harness.gen.recipes.seeds_only.recipe",
-    "import": "harness.gen.recipes.importing.recipe",
-}
 
 
 def run(call: StageCall) -> StageResult:
@@ -38,9 +23,8 @@ def run(call: StageCall) -> StageResult:
     from harness.gen.card import card
 
     gen: Gen = TypeAdapter(Gen).validate_python(call.params["gen"])
-    recipe = importlib.import_module(MODULES[gen.recipe])
     input_examples = dataset.read(Path(call.inputs["data"]) / DATA) if "data" in call.inputs else []
-    result: RecipeResult = recipe.make(call, gen, input_examples)
+    result = gen.make(call, input_examples)
     for step in result.filters:
         step.check()
     dataset.write_rows(call.folder / DROPPED, result.dropped)
@@ -48,8 +32,9 @@ def run(call: StageCall) -> StageResult:
         raise _nothing_kept(call, result)
     client = result.client
     simulated = _simulated_before(call)
-    if client is not None and client.simulated:
-        simulated.add("judge" if isinstance(gen, RateGen) else "teacher")
+    source = gen.reply_source
+    if source is not None and client is not None and client.simulated:
+        simulated.add(source.role)
         result.examples = [_marked(example) for example in result.examples]
     if any(example.simulated for example in result.examples) and not simulated:
         simulated.add("teacher")  # an imported file's rows say so

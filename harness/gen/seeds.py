@@ -8,10 +8,6 @@ from typing import Any, NamedTuple
 from harness.common.text_files import read_text
 from harness.data.dataset import DatasetExample, Lineage
 from harness.errors import InputError
-from harness.gen.recipes.alpaca import AlpacaGen
-from harness.gen.recipes.naive import NaiveGen
-from harness.gen.recipes.seeds_only import SeedsGen
-from harness.gen.recipes.self_instruct import SelfInstructGen
 
 FAULTS_SHOWN = 10
 
@@ -24,7 +20,7 @@ class AlpacaTask(NamedTuple):
     output: str
 
 
-class Seed(NamedTuple):
+class SeedTask(NamedTuple):
     """A seed task. `instances`: its (input, output) pairs, at least one."""
 
     id: str
@@ -54,7 +50,7 @@ class Seed(NamedTuple):
         )
 
 
-def read_seeds(path: Path) -> list[Seed]:
+def read_seeds(path: Path) -> list[SeedTask]:
     """The seed tasks, in the file's order.
 
     Raises:
@@ -68,7 +64,7 @@ def read_seeds(path: Path) -> list[Seed]:
         raise InputError(
             f"the seed tasks {path} cannot be read: {reason}", hint="correct gen.seeds"
         ) from None
-    seeds: dict[str, tuple[int, Seed]] = {}
+    seeds: dict[str, tuple[int, SeedTask]] = {}
     faults: list[str] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -92,36 +88,15 @@ def read_seeds(path: Path) -> list[Seed]:
     return [seed for _, seed in seeds.values()]
 
 
-def check_seeds(
-    gen: AlpacaGen | SelfInstructGen | NaiveGen | SeedsGen, seeds: Sequence[Seed]
+def check_count(
+    setting: str, count: int, what: str, seeds: Sequence[SeedTask], which: str = "seeds"
 ) -> None:
-    """Raises InputError for fewer seeds than a recipe's request shows, or without what it shows."""
-    setting, count, what, which = "gen.shown", 0, "examples", "seeds"
-    if isinstance(gen, AlpacaGen):
-        count = gen.shown
-    elif isinstance(gen, SelfInstructGen):
-        setting, count, what = "gen.instructions.shown", gen.instructions.shown, "instructions"
-        if gen.classification_seeds_only:
-            seeds, which = classification(seeds), "classification seeds"
-    elif isinstance(gen, NaiveGen):
-        count, what = gen.shown if gen.growth else 0, "pairs"
-        nameless = [seed.id for seed in seeds if not seed.name.strip()]
-        if nameless:
-            more = ", ..." if len(nameless) > FAULTS_SHOWN else ""
-            raise InputError(
-                f"{len(nameless)} of {len(seeds)} seeds have no name, which the prompts show: "
-                f"{', '.join(nameless[:FAULTS_SHOWN])}{more}",
-                hint="give each seed task a `name`",
-            )
+    """Raises InputError for fewer seeds than a recipe's request shows."""
     if count > len(seeds):
         raise InputError(
             f"{setting} asks for {count} {what} a request, and there are {len(seeds)} {which}",
             hint=f"lower {setting} or give more seed tasks",
         )
-
-
-def classification(seeds: Sequence[Seed]) -> list[Seed]:
-    return [seed for seed in seeds if seed.is_classification]
 
 
 def is_unicode(text: str) -> bool:
@@ -133,7 +108,7 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def _parse(line: str) -> Seed:
+def _parse(line: str) -> SeedTask:
     try:
         row = json.loads(line)
     except ValueError as e:
@@ -150,7 +125,7 @@ def _parse(line: str) -> Seed:
     kind = row.get("is_classification")
     if kind is not None and not isinstance(kind, bool):
         raise ValueError("`is_classification` must be true or false")
-    return Seed(
+    return SeedTask(
         id=_text(row, "id"),
         name=_text(row, "name", may_be_empty=True) if row.get("name") is not None else "",
         instruction=_text(row, "instruction"),

@@ -308,7 +308,8 @@ def _not_counted(result: Verified) -> str:
     if evidence is None or result.weighed.reported_span is None:
         return ""
     effects = ["that both runs may have answered the same prompts, which would narrow the interval"]
-    if row.gen is not None and evidence.trains and any(hasattr(s, "teacher") for s in row.gen):
+    sources = [step.reply_source for step in row.gen or []]
+    if evidence.trains and any(source and source.role == "teacher" for source in sources):
         effects.append(
             "what another data set by the same recipe would change, which would widen it"
         )

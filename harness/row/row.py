@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from harness.answer.answer import Answer
-from harness.gen.recipes.importing import ImportGen
-from harness.gen.recipes.union import MAKERS, Gen
+from harness.gen.recipes.union import Gen
 from harness.judge.kinds.held_out_loss import LossJudge
 from harness.judge.kinds.lm_eval import Task
 from harness.judge.kinds.union import Judge, ModelJudge, OutputJudge
@@ -154,12 +153,12 @@ Chain = Annotated[
 def _check_chain(steps: list[Gen]) -> None:
     """The first step makes examples, every later one works on them."""
     for number, step in enumerate(steps):
-        if number == 0 and not isinstance(step, MAKERS):
+        if number == 0 and not step.makes_examples:
             raise ValueError(
                 f"gen: {step.recipe} works on a data set: put a step that makes one before it, "
                 "such as {recipe: import, file: ...}"
             )
-        if number > 0 and isinstance(step, MAKERS):
+        if number > 0 and step.makes_examples:
             raise ValueError(
                 f"gen: {step.recipe} makes a data set of its own, so it can only be the first step"
             )
@@ -255,7 +254,7 @@ class Row(Spec):
         """Raises ValueError for data that the training's objective cannot read."""
         if self.train is None or self.gen is None:
             return
-        has_pairs = any(isinstance(g, ImportGen) and g.kind == "preference" for g in self.gen)
+        has_pairs = any(step.makes_preferences for step in self.gen)
         if self.train.objective == "orpo" and not has_pairs:
             raise ValueError(
                 "objective: orpo takes preference data, and gen makes none: "

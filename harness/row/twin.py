@@ -23,9 +23,6 @@ from harness.answer.engine import (
     VllmEngine,
 )
 from harness.errors import InputError
-from harness.gen.recipes.importing import ImportGen
-from harness.gen.recipes.self_instruct import SelfInstructGen
-from harness.gen.recipes.union import Gen
 from harness.judge.judge import RowOutputs
 from harness.judge.kinds.alpaca_eval import AlpacaEvalJudge
 from harness.judge.kinds.flow_judge import Rubric, RubricJudge
@@ -34,18 +31,19 @@ from harness.judge.kinds.lm_eval import TaskData, TasksJudge
 from harness.judge.kinds.union import Judge
 from harness.row.load import LoadedRow
 from harness.row.row import Budget, Eval, Limits, Replicates, Row
-from harness.spec.base import DataPath, Endpoint, Simulated
-from harness.spec.hub import Columns, Sample
+from harness.spec.base import Endpoint
 from harness.spec.model_source import ModelSource, RandomModel
 from harness.spec.prompts import PromptColumns, PromptSet
 from harness.spec.template import Template
 from harness.spec.train import Train
+from harness.spec.twin import few_of as _sample
+from harness.spec.twin import simulated as _endpoint
+from harness.spec.twin import smoke_data as _data
+from harness.spec.twin import smoke_examples as _examples
 
 SUFFIX = "-tiny"
 SMOKE = "smoke"
-PROMPTS, EXAMPLES, STEPS, ANSWER_TOKENS, CUTOFF, REPLICATES = 12, 16, 12, 24, 256, 2
-KEPT = 6
-"""Examples that a control keeps (random_k, longest_k): fewer than any step before it leaves."""
+PROMPTS, STEPS, ANSWER_TOKENS, CUTOFF, REPLICATES = 12, 12, 24, 256, 2
 JUDGE_ERRS = 0.2
 """Share of judgements that are turned round: a tiny model's answers lose every right one."""
 SETS = 8
@@ -74,7 +72,7 @@ ARCHITECTURE: dict[str, Any] = {
 TASK_FOLDERS = {"truthfulqa_mc2": "truthfulqa"}
 """Of tasks whose folder in specs/smoke/tasks has another name."""
 _FOLDERS = re.compile(r'"path":"[^"]*/')
-"""Where a file is said to be depends on the folder that the command runs in."""
+"""Where a file is replaced to be depends on the folder that the command runs in."""
 GROUNDS = "output"
 """The field of the smoke prompts that a rubric is shown as context or reference answer."""
 
@@ -89,15 +87,15 @@ def scaled(loaded: LoadedRow) -> LoadedRow:
     if row.scale == "tiny":
         return loaded
     smoke = smoke_folder(loaded.path)
-    kinds = [row.train.objective] if row.train else []
+    kind = "preference" if row.train and row.train.objective == "orpo" else ""
     twin = row.model_copy(
         update={
             "row": row.row + SUFFIX,
             "table": row.table + SUFFIX,
             "scale": "tiny",
             "model": _model(row, row.model, smoke) if row.model else None,
-            "gen": [_step(step, smoke) for step in row.gen] if row.gen else None,
-            "data": _examples(smoke, "preference" if "orpo" in kinds else "") if row.data else None,
+            "gen": [step.twin(smoke) for step in row.gen] if row.gen else None,
+            "data": _examples(smoke, kind) if row.data else None,
             "train": _train(row.train, smoke) if row.train else None,
             "eval": _eval(row.eval, smoke) if row.eval else None,
             "replicates": _replicates(row.replicates),
@@ -138,7 +136,7 @@ def _deviation(row: Row) -> str:
         replaced.append(f"a tiny {family} model with random weights for the row's")
     if row.gen or row.data:
         replaced.append("few examples")
-    replaced += [words for step in row.gen or [] for words in _replaced_in_step(step)]
+    replaced += [words for step in row.gen or [] for words in step.replaced()]
     if row.data:
         replaced.append("specs/smoke's examples for the given ones")
     if row.train:
@@ -151,19 +149,6 @@ def _deviation(row: Row) -> str:
     if not replaced:
         return "scaled down"
     return f"scaled down, whatever other notes say: {', '.join(dict.fromkeys(replaced))}"
-
-
-def _replaced_in_step(step: Gen) -> Iterator[str]:
-    if isinstance(step, ImportGen):
-        yield f"specs/smoke's examples for {'the hub' if step.hub else 'the given'} data set"
-    if hasattr(step, "seeds"):
-        yield "specs/smoke's seed tasks"
-    for role in ("teacher", "judge"):
-        endpoint = getattr(step, role, None)
-        if isinstance(endpoint, Endpoint) and endpoint.simulated is None:
-            yield f"a simulated {'rater' if role == 'judge' else role} for {endpoint.model}"
-    if getattr(step, "transcript", None) is not None:
-        yield "calls for the recorded ones"
 
 
 def _replaced_in_training(train: Train) -> Iterator[str]:
@@ -224,12 +209,8 @@ def _replaced_in_engine(engine: Engine) -> Iterator[str]:
         yield "specs/smoke's outputs for the given ones"
 
 
-def _data(path: Path) -> DataPath:
-    return DataPath(path=str(path))
-
-
-def _least(number: int | None, most: int) -> int:
-    return most if number is None else min(number, most)
+def _least(asked: int | None, most: int) -> int:
+    return most if asked is None else min(asked, most)
 
 
 # Models
@@ -265,58 +246,6 @@ def _name(source: ModelSource) -> str:
     if source.hub is not None:
         return source.hub.id
     return Path(source.path.path).name if source.path else ""
-
-
-def _endpoint(endpoint: Endpoint, error_rate: float = 0.0) -> Endpoint:
-    return endpoint.model_copy(
-        update={
-            "base_url": None,
-            "api_key_env": None,
-            "simulated": endpoint.simulated or Simulated(error_rate=error_rate),
-            "batch_poll_s": min(endpoint.batch_poll_s, 0.2),
-        }
-    )
-
-
-# Data
-
-
-def _examples(smoke: Path, kind: str = "") -> DataPath:
-    names = {"preference": "preferences.json", "conversations": "conversations.jsonl"}
-    return _data(smoke / "data" / names.get(kind, "rated.json"))
-
-
-def _sample(sample: Sample | None, most: int) -> Sample | None:
-    return sample.model_copy(update={"k": min(sample.k, most)}) if sample else None
-
-
-def _step(step: Gen, smoke: Path) -> Gen:
-    changes: dict[str, Any] = {}
-    fields = type(step).model_fields
-    if "transcript" in fields:
-        changes["transcript"] = None
-    for name in {"teacher", "judge"} & set(fields):
-        changes[name] = _endpoint(getattr(step, name))
-    if "seeds" in fields:
-        changes["seeds"] = _data(smoke / "seeds.jsonl")
-    for name, most in (("examples", EXAMPLES), ("k", KEPT), ("growth", 1.0)):
-        if name in fields:
-            changes[name] = min(getattr(step, name), most)
-    if isinstance(step, SelfInstructGen):
-        count = min(step.instructions.count, EXAMPLES)
-        changes["instructions"] = step.instructions.model_copy(update={"count": count})
-        if step.classification_seeds_only:
-            changes["seeds"] = _data(smoke / "twin" / "classification_seeds.jsonl")
-    if isinstance(step, ImportGen):
-        talks = step.turns != "first" or step.columns.messages is not None
-        kind = "conversations" if talks and step.kind == "instruction" else step.kind
-        changes |= {
-            "file": _examples(smoke, kind),
-            "hub": None,
-            "columns": Columns(),
-            "sample": _sample(step.sample, EXAMPLES),
-        }
-    return step.model_copy(update=changes)
 
 
 def _train(train: Train, smoke: Path) -> Train:
@@ -430,7 +359,10 @@ def _judge(judge: Judge, smoke: Path) -> Judge:
         )
     if isinstance(judge, RubricJudge):
         return _rubric_judge(judge, smoke)
-    changes: dict[str, Any] = {"judge": _endpoint(judge.judge, JUDGE_ERRS), "transcript": None}
+    changes: dict[str, Any] = {
+        "judge": _endpoint(judge.judge, JUDGE_ERRS),
+        "transcript": None,
+    }
     if not isinstance(judge.reference, RowOutputs):
         changes["reference"] = _data(smoke / "prompts.jsonl")
     if isinstance(judge, AlpacaEvalJudge):

@@ -1,19 +1,12 @@
 """What a stage will ask of a teacher or judge: calls and tokens, before it runs. Rough, and said so."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.answer.answer import Answer
 from harness.answer.engine import TOKENS_PER_ANSWER, EndpointEngine
 from harness.artefact.keys import Files
-from harness.gen.recipes.alpaca import AlpacaGen, estimate_alpaca
-from harness.gen.recipes.choose import LongestGen, RandomGen, estimate_chosen
-from harness.gen.recipes.expand import ExpandGen, estimate_expand
-from harness.gen.recipes.importing import ImportGen, estimate_import
-from harness.gen.recipes.naive import NaiveGen, estimate_naive
-from harness.gen.recipes.rate import RateGen, estimate_rate
-from harness.gen.recipes.seeds_only import SeedsGen, estimate_seeds
-from harness.gen.recipes.self_instruct import SelfInstructGen, estimate_self_instruct
+from harness.gen.recipe import Recipe
 from harness.judge.judge import RowOutputs
 from harness.judge.kinds.alpaca_eval import ANNOTATOR_CHARACTERS, AlpacaEvalJudge
 from harness.judge.kinds.flow_judge import RUBRIC_CHARACTERS, TOKENS_PER_FEEDBACK, RubricJudge
@@ -41,17 +34,7 @@ def of_stage(
     `previous`: of the step before, in a chain of gen steps. Given transcripts leave nothing to call.
     """
     if stage == "gen":
-        step = params["gen"]
-        estimator = _GEN.get(type(step))
-        examples = previous.examples if previous else 0
-        if examples is None and not isinstance(step, RandomGen | LongestGen):
-            assert previous is not None
-            return Estimate(examples=None, unknown=previous.unknown)
-        expected = (
-            estimator(step, files, examples or 0) if estimator else Estimate(examples=examples)
-        )
-        is_recorded = getattr(step, "transcript", None) is not None
-        return Estimate(examples=expected.examples) if is_recorded else expected
+        return _gen(params["gen"], files, previous or Estimate())
     if stage == "answer":
         return _answer(params["answer"], files)
     if stage == "judge":
@@ -59,17 +42,11 @@ def of_stage(
     return Estimate()
 
 
-_GEN: dict[type, Callable[[Any, Files, int], Estimate]] = {
-    AlpacaGen: estimate_alpaca,
-    SelfInstructGen: estimate_self_instruct,
-    NaiveGen: estimate_naive,
-    ExpandGen: estimate_expand,
-    RateGen: estimate_rate,
-    SeedsGen: estimate_seeds,
-    ImportGen: estimate_import,
-    RandomGen: estimate_chosen,
-    LongestGen: estimate_chosen,
-}
+def _gen(step: Recipe, files: Files, previous: Estimate) -> Estimate:
+    if previous.examples is None and not step.estimates_limit:
+        return Estimate(examples=None, unknown=previous.unknown)
+    expected = step.estimate(files, previous.examples or 0)
+    return Estimate(examples=expected.examples) if step.needs().is_recorded else expected
 
 
 def _answer(answer: Answer, files: Files) -> Estimate:

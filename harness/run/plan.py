@@ -24,7 +24,6 @@ from harness.artefact.keys import (
 )
 from harness.artefact.store import FAILED, Artefact, Store
 from harness.errors import HarnessError, InputError
-from harness.gen.recipes.importing import ImportGen
 from harness.judge.judge import RowOutputs
 from harness.judge.kinds.alpaca_eval import AlpacaEvalJudge
 from harness.judge.kinds.flow_judge import RubricJudge
@@ -43,7 +42,7 @@ from harness.spec.prompts import PromptSet
 from harness.spec.train import Quantization
 
 if TYPE_CHECKING:
-    from harness.gen.recipes.importing.reading import Reading
+    from harness.gen.reading import Reading
     from harness.llm.estimate import Estimate
     from harness.modeling.memory.need import Need
 
@@ -139,19 +138,15 @@ class StagePlan:
         return self.endpoint is not None and self.endpoint.simulated is None
 
     @property
-    def hub_data(self) -> HubData | None:
-        """The hub data set that this step imports."""
-        gen = self.params.get("gen")
-        return gen.hub if isinstance(gen, ImportGen) else None
-
-    @property
     def base(self) -> ModelSource | None:
         """The row's base model, where the stage reads it or what was trained of it."""
         return self.params.get("model")
 
     def hub_sets(self) -> dict[str, HubData]:
         """Input's name -> the hub data set that the stage reads under it."""
-        sources = {"hub": self.hub_data, "prompts": _prompts_of(self.params).hub}
+        if self.stage == "gen":
+            return dict(self.params["gen"].needs().hub)
+        sources: dict[str, HubData | None] = {"prompts": _prompts_of(self.params).hub}
         judge = self.params.get("judge")
         if isinstance(judge, AlpacaEvalJudge) and judge.length_control is not None:
             sources["length_control"] = judge.length_control.hub
@@ -382,7 +377,7 @@ class Planner:
         document: dict[str, Any] = {
             "format": KEY_FORMAT,
             "stage": stage,
-            "code_version": environment.CODE_VERSIONS[environment.code_name(stage, params)],
+            "code_version": environment.code_version(stage, params),
             "params": key_view(params, self.files),
             "inputs": {name: plan.key for name, plan in inputs.items()},
             "environment": environment.environment_of(stage, self.executor),
@@ -467,9 +462,12 @@ def _left_behind(work: Path) -> str:
 
 
 def _endpoint_of(params: dict[str, Any]) -> Endpoint | None:
+    if "gen" in params:
+        endpoint: Endpoint | None = params["gen"].needs().endpoint
+        return endpoint
     for value in params.values():
         for holder in (value, getattr(value, "engine", None)):
-            for name in ("teacher", "judge", "endpoint"):
+            for name in ("judge", "endpoint"):
                 endpoint = getattr(holder, name, None)
                 if isinstance(endpoint, Endpoint) and getattr(holder, "transcript", None) is None:
                     return endpoint

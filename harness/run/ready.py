@@ -6,7 +6,6 @@ The stages check the same, and more, with the same functions.
 """
 
 import contextlib
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,7 @@ from harness.answer.prompts import Prompt, read_prompts
 from harness.artefact.environment import STAGES
 from harness.artefact.keys import Files
 from harness.artefact.store import Store
-from harness.data.tables import read_hub
 from harness.errors import DataAbsent, InputError
-from harness.gen.recipes.alpaca import AlpacaGen
-from harness.gen.recipes.choose import LongestGen, RandomGen
-from harness.gen.recipes.choose.recipe import check_size
-from harness.gen.recipes.importing import ImportGen
-from harness.gen.recipes.importing import recipe as importing
-from harness.gen.recipes.importing.reading import of_table
-from harness.gen.recipes.naive import NaiveGen
-from harness.gen.recipes.seeds_only import SeedsGen
-from harness.gen.recipes.self_instruct import SelfInstructGen
-from harness.gen.recipes.union import Gen
-from harness.gen.seeds import check_seeds, read_seeds
 from harness.judge.judge import RowOutputs
 from harness.judge.kinds.alpaca_eval import AlpacaEvalJudge, length_control
 from harness.judge.kinds.alpaca_eval.readings import check_annotator
@@ -137,7 +124,7 @@ def _check_reads(
         check_annotator(params["judge"].annotator)
     values = dump(params, lambda data: str(files.locate(data)))
     if stage == "gen":
-        _check_gen(params["gen"], values["gen"], snapshots)
+        type(params["gen"]).model_validate(values["gen"]).check(snapshots)
     if stage in ("gen", "train"):
         return
     if stage == "answer":
@@ -160,29 +147,15 @@ def _check_reads(
         _check_judge(judge, prompts, snapshots)
 
 
-def _check_gen(gen: Gen, values: dict[str, Any], snapshots: dict[str, str]) -> None:
-    if isinstance(gen, AlpacaGen | SelfInstructGen | NaiveGen | SeedsGen):
-        check_seeds(gen, read_seeds(Path(values["seeds"]["path"])))
-    if isinstance(gen, ImportGen) and gen.hub is not None and "hub" in snapshots:
-        with tempfile.TemporaryDirectory() as work:
-            table = read_hub(Path(snapshots["hub"]), gen.hub, Path(work), importing.wanted(gen))
-            of_table(gen, table, table.name)
-
-
 def _check_size(stage: StagePlan) -> None:
-    gen = stage.params["gen"]
-    if isinstance(gen, RandomGen | LongestGen):
-        most = _most_examples(stage.inputs["data"])
-        if most is not None:
-            check_size(gen, most)
+    most = _most_examples(stage.inputs["data"]) if "data" in stage.inputs else None
+    if most is not None:
+        stage.params["gen"].check_size(most)
 
 
 def _most_examples(stage: StagePlan) -> int | None:
     """How many examples a gen stage leaves at most; None where that is not known before it runs."""
-    gen = stage.params["gen"]
-    if stage.artefact is not None or isinstance(
-        gen, AlpacaGen | ImportGen | RandomGen | LongestGen
-    ):
+    if stage.artefact is not None or stage.params["gen"].estimates_limit:
         return stage.estimate.examples
     return _most_examples(stage.inputs["data"]) if "data" in stage.inputs else None
 

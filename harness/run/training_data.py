@@ -1,31 +1,32 @@
 """What the training data that a row gives holds, before anything runs: read as the stages read it."""
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.artefact import environment
 from harness.artefact.keys import Files
 from harness.data.records import without_collector
 from harness.errors import InputError
-from harness.gen.recipes.importing import ImportGen
-from harness.gen.recipes.importing.reading import Reading, cached_reading, read_import
+from harness.gen.reading import Reading, cached_reading
+from harness.gen.recipe import Recipe
 from harness.modeling.template_pieces import pieces
 from harness.row.row import Row
 from harness.spec.template import Template
 from harness.train.examples import Examples, file_of, read_examples, tally
 
 
-def read(stage: str, params: Mapping[str, Any], files: Files) -> list[Reading]:
+def read(stage: str, params: Mapping[str, Any], files: Files) -> Sequence[Reading]:
     """What is known of the files that a gen or train stage reads as examples; of others nothing.
 
     Raises:
         InputError: the stage would refuse one, or drop all of it. With file and line.
         DataAbsent: one is not there.
     """
-    gen = params.get("gen")
-    if isinstance(gen, ImportGen) and gen.file is not None:
-        return [read_import(gen, files)]
+    if stage == "gen":
+        step: Recipe = params["gen"]
+        return step.readings(files)
     if stage != "train":
         return []
     train, template = params["train"], params["template"]
@@ -36,6 +37,7 @@ def read(stage: str, params: Mapping[str, Any], files: Files) -> list[Reading]:
             files,
             data,
             [train.objective, template],
+            environment.CODE_VERSIONS["train"],
             functools.partial(_read_data, file_of(files.locate(data)), pairs, template),
         )
         for data in (params.get("data"), held_out)

@@ -16,6 +16,7 @@ from harness.answer.engine import VllmEngine, _Engine
 from harness.artefact import environment
 from harness.artefact.keys import Files, file_digest, flatten, key_view
 from harness.gen.recipes.alpaca import AlpacaGen
+from harness.gen.recipes.naive import NaiveGen
 from harness.gen.recipes.union import Gen
 from harness.judge.judge import RowOutputs
 from harness.judge.kinds.union import ModelJudge, OutputJudge
@@ -596,8 +597,12 @@ def test_a_raised_code_version_changes_the_keys_from_its_stage_on(
     spec: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     before = keys(spec)
+    if stage == "gen":
+        monkeypatch.setattr(AlpacaGen, "code_version", AlpacaGen.code_version + 1)
+        assert changed(before, keys(spec)) == downstream(stage)
+        return
     versions = environment.CODE_VERSIONS
-    variants = {"gen": "alpaca", "answer": "transformers", "judge": "preference"}
+    variants = {"answer": "transformers", "judge": "preference"}
     code = f"{stage}/{variants[stage]}" if stage in variants else stage
     monkeypatch.setitem(versions, code, versions[code] + 1)
     assert changed(before, keys(spec)) == downstream(stage)
@@ -607,7 +612,7 @@ def test_a_raised_version_of_another_recipe_changes_no_key(
     spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = keys(spec)
-    monkeypatch.setitem(environment.CODE_VERSIONS, "gen/naive", 99)
+    monkeypatch.setattr(NaiveGen, "code_version", 99)
     assert changed(before, keys(spec)) == ()
 
 

@@ -12,7 +12,6 @@ import pytest
 
 from harness.artefact.call import CALL_FILE, RESULT_FILE, StageCall
 from harness.gen.recipes.importing import ImportGen
-from harness.gen.recipes.importing import recipe as importing
 from tests.modeling.hub_server import REVISION, Hub
 
 MODEL, DATA = "some/model", "some/set"
@@ -241,7 +240,7 @@ def test_a_fetched_data_set_can_be_imported(hub: Hub, tmp_path: Path) -> None:
     call = StageCall("gen", "k", {}, inputs, str(work))
     for split, rows in (("train", 3), ("test", 1)):
         spec = {"hub": {"id": DATA, "revision": REVISION, "split": split}}
-        made = importing.make(call, ImportGen.model_validate(spec), [])
+        made = ImportGen.model_validate(spec).make(call, [])
         assert len(made.examples) == rows
 
 

@@ -13,8 +13,6 @@ from harness.artefact.keys import Files
 from harness.data.dataset import DatasetExample
 from harness.errors import InputError
 from harness.gen.recipes.importing import ImportGen
-from harness.gen.recipes.importing import recipe as importing
-from harness.gen.recipes.importing.reading import read_import
 from harness.run import ready, training_data
 from harness.train.examples import file_of, read_examples
 from tests.helpers import planned, write_row
@@ -157,8 +155,8 @@ def test_the_plan_counts_as_the_import_does(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(lines(*rows, {**GOOD, "label": 0}))
     gen = ImportGen.model_validate({"file": str(path)})
-    reading = read_import(gen, Files(None, None))
-    made = importing.make(StageCall("gen", "k", {}, {}, str(tmp_path)), gen, [])
+    [reading] = gen.readings(Files(None, None))
+    made = gen.make(StageCall("gen", "k", {}, {}, str(tmp_path)), [])
     assert (reading.examples, reading.dropped) == (len(made.examples), len(made.dropped)) == (3, 2)
     assert any("'label' was left aside in 1 of 5 rows: it holds 0" in n for n in reading.notes)
 

@@ -220,7 +220,9 @@ def _over_budget(stage: StagePlan) -> str:
 
 
 def _is_recorded(stage: StagePlan) -> bool:
-    parts = [stage.params.get(name) for name in ("gen", "answer", "judge")]
+    if stage.stage == "gen":
+        return bool(stage.params["gen"].needs().is_recorded)
+    parts = [stage.params.get(name) for name in ("answer", "judge")]
     holders = [*parts, *(getattr(part, "engine", None) for part in parts)]
     return any(getattr(holder, "transcript", None) is not None for holder in holders)
 

@@ -13,10 +13,6 @@ from harness.gen.recipes.rate import RateGen
 from harness.gen.recipes.seeds_only import SeedsGen
 from harness.gen.recipes.self_instruct import SelfInstructGen
 
-MAKERS = (AlpacaGen, SelfInstructGen, NaiveGen, SeedsGen, ImportGen)
-"""Recipes that make examples; all others work on those of the step before."""
-
-
 Gen = Annotated[
     AlpacaGen
     | SelfInstructGen

@@ -92,14 +92,13 @@ class Job:
     ) -> StageCall:
         """The stage's call, with paths as the stage sees them; `base_url`: of the server beside it;
         `chosen`: the GPUs of both."""
-        code = environment.code_name(self.stage, self.params)
         return StageCall(
             stage=self.stage,
             key=self.key,
             params=dump(self.params, place),
             inputs=inputs,
             work=work,
-            code_version=environment.CODE_VERSIONS.get(code, 1),
+            code_version=environment.code_version(self.stage, self.params),
             environment=self.environment,
             budget=self.budget.model_dump(),
             price=self.price,

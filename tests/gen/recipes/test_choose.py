@@ -13,13 +13,12 @@ from harness.artefact.call import StageCall
 from harness.data.dataset import DatasetExample, Lineage
 from harness.errors import InputError
 from harness.gen.recipe import RecipeResult
-from harness.gen.recipes.choose import recipe as choose
 from harness.gen.recipes.union import Gen
 
 
 def pick(given: list[DatasetExample], **gen: Any) -> RecipeResult:
     spec: Any = TypeAdapter(Gen).validate_python(gen)
-    made = choose.make(StageCall("gen", "k", {}, {}, "."), spec, given)
+    made = spec.make(StageCall("gen", "k", {}, {}, "."), given)
     [step] = made.filters
     step.check()
     assert (step.proposed, step.kept) == (len(given), len(made.examples))

@@ -57,7 +57,7 @@ def make(
         "example": EXAMPLE,
     }
     gen = ExpandGen.model_validate(params | changes)
-    made = expand.make(StageCall("gen", "k", {}, {}, str(tmp_path)), gen, given)
+    made = gen.make(StageCall("gen", "k", {}, {}, str(tmp_path)), given)
     for step in made.filters:
         step.check()
     return made

@@ -18,7 +18,6 @@ from harness.data.dataset import DatasetExample, Lineage
 from harness.errors import InputError
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.importing import ImportGen
-from harness.gen.recipes.importing import recipe as importing
 
 Rows = list[dict[str, Any]]
 
@@ -47,7 +46,7 @@ def take(source: Path | Rows, tmp_path: Path, **gen: Any) -> RecipeResult:
     path = write(tmp_path / "given.jsonl", source) if isinstance(source, list) else source
     call = StageCall("gen", "k", {}, {}, str(tmp_path))
     spec = ImportGen.model_validate({"file": {"path": str(path)}, **gen})
-    made = importing.make(call, spec, [])
+    made = spec.make(call, [])
     check(made)
     return made
 
@@ -813,7 +812,7 @@ def take_hub(folder: Path, tmp_path: Path, **hub: str) -> RecipeResult:
     work.mkdir(exist_ok=True)
     call = StageCall("gen", "k", {}, {"hub": str(folder)}, str(work))
     spec = ImportGen.model_validate({"hub": HUB | hub})
-    made = importing.make(call, spec, [])
+    made = spec.make(call, [])
     check(made)
     assert list(work.iterdir()) == []
     return made

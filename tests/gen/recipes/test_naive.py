@@ -70,7 +70,8 @@ def make_call(
 
 
 def make(tmp_path: Path, endpoint: Any, *rest: Any, **changes: Any) -> RecipeResult:
-    made = naive.make(*make_call(tmp_path, endpoint, *rest, **changes), [])
+    call, gen = make_call(tmp_path, endpoint, *rest, **changes)
+    made = gen.make(call, [])
     for step in made.filters:
         step.check()
         rules = Counter(r["rule"] for r in made.dropped if r["step"] == step.step)
@@ -485,7 +486,7 @@ def test_the_simulated_teacher_doubles_the_real_seeds(tmp_path: Path, shared_dat
             **PUBLISHED,
         }
     )
-    made = naive.make(StageCall("gen", "k", {}, {}, str(tmp_path)), gen, [])
+    made = gen.make(StageCall("gen", "k", {}, {}, str(tmp_path)), [])
     assert made.counts["seeds"] == made.counts["new_tasks"] == 175
     assert step_of(made, "given_instances").kept > 250
     assert step_of(made, "new_instances").kept > 400

@@ -134,7 +134,7 @@ def make(
         "prompt": {"path": "r", "text": "{dimension}: {instruction}|{input}|{output}"},
     }
     spec = RateGen.model_validate(params | changes)
-    made = rate.make(StageCall("gen", "k", {}, {}, str(tmp_path)), spec, given)
+    made = spec.make(StageCall("gen", "k", {}, {}, str(tmp_path)), given)
     for step in made.filters:
         step.check()
     return made

@@ -10,7 +10,6 @@ from harness.artefact.call import StageCall
 from harness.errors import InputError
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.seeds_only import SeedsGen
-from harness.gen.recipes.seeds_only import recipe as seeds_only
 
 SEEDS = [
     {
@@ -26,7 +25,7 @@ SEEDS = [
 
 def take(path: Path, **gen: Any) -> RecipeResult:
     spec = SeedsGen.model_validate({"seeds": {"path": str(path)}, **gen})
-    made = seeds_only.make(StageCall("gen", "k", {}, {}, str(path.parent)), spec, [])
+    made = spec.make(StageCall("gen", "k", {}, {}, str(path.parent)), [])
     [step] = made.filters
     step.check()
     assert step.kept == len(made.examples)

@@ -1,10 +1,15 @@
 """Stanford Alpaca's recipe."""
 
 from math import ceil
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
 
+from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
-from harness.gen.spec import ALPACA_BLACKLIST, InstructionFilter, Taught
+from harness.data.dataset import DatasetExample
+from harness.gen.filters import ALPACA_BLACKLIST, InstructionFilter
+from harness.gen.recipe import RecipeResult, Seeded, Taught
+from harness.gen.seeds import SeedTask, check_count
 from harness.llm.estimate import (
     TOKENS_PER_TASK,
     Estimate,
@@ -13,14 +18,17 @@ from harness.llm.estimate import (
     estimate_calls,
 )
 from harness.spec.base import Count, Data, Sampling, Seed, TextFile, with_fields
+from harness.spec.twin import EXAMPLES
 
 
-class AlpacaGen(Taught):
+class AlpacaGen(Seeded, Taught):
     """Data generation as Stanford Alpaca did it: each reply holds several whole tasks.
 
     Defaults from stanford_alpaca 761dc5bf, but the teacher and the wording of the prompt.
     """
 
+    code_version: ClassVar[int] = 2
+    estimates_limit: ClassVar[bool] = True
     recipe: Literal["alpaca"] = "alpaca"
     seeds: Data
     """Seed tasks in Self-Instruct's JSONL format."""
@@ -39,11 +47,24 @@ class AlpacaGen(Taught):
     """Whether the seed tasks themselves stand in the data set."""
     seed: Seed = 42
 
+    def make(self, call: StageCall, input_examples: list[DatasetExample]) -> RecipeResult:
+        from harness.gen.recipes.alpaca.recipe import make
 
-def estimate_alpaca(gen: AlpacaGen, files: Files, examples: int) -> Estimate:
-    calls = ceil(gen.examples / gen.tasks_per_reply)
-    per_reply = gen.tasks_per_reply * TOKENS_PER_TASK
-    most = gen.sampling.max_tokens or per_reply
-    prompt = count_tokens(gen.prompt) + gen.shown * TOKENS_PER_TASK
-    seeds = count_records(gen.seeds, files) if gen.include_seeds else 0
-    return estimate_calls(calls, prompt, min(per_reply, most), gen.examples + seeds)
+        return make(call, self)
+
+    def seed_tasks(self) -> list[SeedTask]:
+        seeds = super().seed_tasks()
+        check_count("gen.shown", self.shown, "examples", seeds)
+        return seeds
+
+    def estimate(self, files: Files, examples: int) -> Estimate:
+        calls = ceil(self.examples / self.tasks_per_reply)
+        per_reply = self.tasks_per_reply * TOKENS_PER_TASK
+        most = self.sampling.max_tokens or per_reply
+        prompt = count_tokens(self.prompt) + self.shown * TOKENS_PER_TASK
+        seeds = count_records(self.seeds, files) if self.include_seeds else 0
+        return estimate_calls(calls, prompt, min(per_reply, most), self.examples + seeds)
+
+    def twin(self, smoke: Path) -> Self:
+        examples = min(self.examples, EXAMPLES)
+        return super().twin(smoke).model_copy(update={"examples": examples})

@@ -19,7 +19,6 @@ Raises InputError for faulty or too few seeds and what harness.llm.client raises
 import asyncio
 import math
 import random
-from pathlib import Path
 from typing import Any
 
 from harness.artefact.call import StageCall
@@ -29,7 +28,7 @@ from harness.gen import filters
 from harness.gen.blocks import Block, render, split
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.alpaca import AlpacaGen
-from harness.gen.seeds import AlpacaTask, Seed, check_seeds, is_unicode, read_seeds
+from harness.gen.seeds import AlpacaTask, SeedTask, is_unicode
 from harness.gen.similarity import Pool
 from harness.llm.calls import fill
 from harness.llm.client import Client, open_client
@@ -38,10 +37,9 @@ from harness.llm.reply import REFUSED, Reply
 RECIPE = "alpaca"
 
 
-def make(call: StageCall, gen: AlpacaGen, input_examples: list[DatasetExample]) -> RecipeResult:
+def make(call: StageCall, gen: AlpacaGen) -> RecipeResult:
     """The seeds, where wanted, and the teacher's tasks."""
-    seeds = read_seeds(Path(gen.seeds.path))
-    check_seeds(gen, seeds)
+    seeds = gen.seed_tasks()
     harvest = TaskHarvest(gen, seeds)
     client = asyncio.run(_fill(harvest, call))
     seed_examples = (
@@ -62,7 +60,7 @@ def make(call: StageCall, gen: AlpacaGen, input_examples: list[DatasetExample]) 
 class TaskHarvest:
     """What the replies gave: the kept examples, and each dropped candidate's reason."""
 
-    def __init__(self, gen: AlpacaGen, seeds: list[Seed]) -> None:
+    def __init__(self, gen: AlpacaGen, seeds: list[SeedTask]) -> None:
         self.gen, self.seeds = gen, seeds
         self.requests = 0
         self.kept: list[DatasetExample] = []
@@ -151,12 +149,12 @@ async def _fill(harvest: TaskHarvest, call: StageCall) -> Client:
     return client
 
 
-def _draw_seeds(gen: AlpacaGen, seeds: list[Seed], number: int) -> list[Seed]:
+def _draw_seeds(gen: AlpacaGen, seeds: list[SeedTask], number: int) -> list[SeedTask]:
     """The seeds that request `number` shows, whatever the requests before it brought."""
     return random.Random(f"{gen.seed}/{number}").sample(seeds, gen.shown)
 
 
-def _body(gen: AlpacaGen, seeds: list[Seed], number: int) -> dict[str, Any]:
+def _body(gen: AlpacaGen, seeds: list[SeedTask], number: int) -> dict[str, Any]:
     shown_seeds = _draw_seeds(gen, seeds, number)
     prompt = fill(
         gen.prompt.text,

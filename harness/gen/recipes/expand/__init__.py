@@ -1,11 +1,15 @@
 """Each example turned into several."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
+from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
-from harness.gen.spec import Taught
+from harness.data.dataset import DatasetExample
+from harness.gen.recipe import RecipeResult, Taught
 from harness.llm.estimate import TOKENS_PER_TASK, Estimate, count_tokens, estimate_calls
 from harness.spec.base import Sampling, Spec, TextFile, with_fields
+
+TOKENS_PER_EXPANDED = 200
 
 
 class ExpandExample(Spec):
@@ -24,6 +28,7 @@ class ExpandGen(Taught):
     The study prints the prompt, not its worked example nor the sampling.
     """
 
+    code_version: ClassVar[int] = 1
     recipe: Literal["expand"] = "expand"
     prompt: Annotated[TextFile, with_fields("instr", "output")]
     """Template with {name}, {instr}, {input}, {output} and, of the worked example, {ex_name},
@@ -33,11 +38,11 @@ class ExpandGen(Taught):
     on_failure: Literal["keep", "drop"] = "keep"
     """What becomes of an example whose rewriting failed: it stays as it was, or goes. Counted."""
 
+    def make(self, call: StageCall, input_examples: list[DatasetExample]) -> RecipeResult:
+        from harness.gen.recipes.expand.recipe import make
 
-TOKENS_PER_EXPANDED = 200
+        return make(call, self, input_examples)
 
-
-def estimate_expand(gen: ExpandGen, files: Files, examples: int) -> Estimate:
-    return estimate_calls(
-        examples, count_tokens(gen.prompt) + 2 * TOKENS_PER_TASK, TOKENS_PER_EXPANDED, examples
-    )
+    def estimate(self, files: Files, examples: int) -> Estimate:
+        prompt = count_tokens(self.prompt) + 2 * TOKENS_PER_TASK
+        return estimate_calls(examples, prompt, TOKENS_PER_EXPANDED, examples)

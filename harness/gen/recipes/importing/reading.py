@@ -1,65 +1,24 @@
-"""What is known of a file of examples before a stage reads it."""
+"""What a step imports, known before it runs."""
 
-import dataclasses
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from harness.artefact.environment import CODE_VERSIONS
-from harness.artefact.keys import Files, digest_of, key_view
+from harness.artefact.keys import Files
 from harness.data.records import without_collector
 from harness.data.tables import Table, read_files
 from harness.errors import InputError
+from harness.gen.reading import Reading, cached_reading
 from harness.gen.recipes.importing import ImportGen
 from harness.gen.recipes.importing import recipe as importing
 from harness.spec.base import Data
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What one file holds for the stage that reads it."""
-
-    name: str
-    records: int = 0
-    layout: str = ""
-    examples: int = 0
-    """What the stage leaves of them; of a sample, the sample."""
-    dropped: int = 0
-    rules: str = ""
-    """How many of those each rule drops, in words."""
-    notes: Sequence[str] = ()
-    unread: str = ""
-    """Why nothing of this is known."""
-
-    def __str__(self) -> str:
-        if self.unread:
-            return f"{self.name}: not looked at: {self.unread}"
-        text = f"{self.name}: {self.records:,} records ({self.layout})"
-        if self.dropped:
-            text += f", {self.dropped:,} will be dropped: {self.rules}"
-        return "; ".join([text, *self.notes])
-
-
-def read_import(gen: ImportGen, files: Files) -> Reading:
-    """Of the file that a step imports. Raises as `read`."""
-    assert gen.file is not None
-    path = files.locate(gen.file)
+def read_import(gen: ImportGen, file: Data, files: Files) -> Reading:
+    """Of the file that a step imports. Raises as `Recipe.readings`."""
+    path = files.locate(file)
     try:
-        return cached_reading(files, gen.file, gen, lambda: _read_import(gen, path))
+        return cached_reading(files, file, gen, gen.code_version, lambda: _read_import(gen, path))
     except ImportError as e:  # of Parquet's reader, which the core can do without
         return Reading(path.name, unread=f"the package {e.name} is not installed here")
-
-
-def cached_reading(files: Files, data: Data, settings: Any, make: Callable[[], Reading]) -> Reading:
-    """A reading, from the volume's memory where these bytes were read so before."""
-    versions = [CODE_VERSIONS["gen/import"], CODE_VERSIONS["train"]]
-    decides = [versions, files.locate(data).name, key_view(settings, files), files.digest(data)]
-    cached = files.cached(
-        digest_of(["reading", *decides]), lambda: json.dumps(dataclasses.asdict(make()))
-    )
-    return Reading(**json.loads(cached))
 
 
 @without_collector()

@@ -15,7 +15,7 @@ from typing import Any
 from harness.artefact.call import StageCall
 from harness.data import layouts, tables
 from harness.data.conversations import MARKS
-from harness.data.dataset import DROPPED, DatasetExample, Filter, Lineage
+from harness.data.dataset import DROPPED, Filter, Lineage
 from harness.data.layouts import TableLayout, Unusable
 from harness.data.tables import Table, TableRow
 from harness.errors import InputError
@@ -26,7 +26,7 @@ from harness.spec.hub import Sample
 RECIPE = "import"
 
 
-def make(call: StageCall, gen: ImportGen, input_examples: list[DatasetExample]) -> RecipeResult:
+def make(call: StageCall, gen: ImportGen) -> RecipeResult:
     """The usable rows of the file (`gen.file`) or the data set (`call.inputs["hub"]`), or a sample.
 
     Raises:

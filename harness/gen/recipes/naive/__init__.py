@@ -1,12 +1,18 @@
 """One prompt asked again and again."""
 
 from math import ceil
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
-from harness.gen.spec import Similarity, Taught
+from harness.data.dataset import DatasetExample
+from harness.errors import InputError
+from harness.gen.filters import Similarity
+from harness.gen.recipe import RecipeResult, Seeded, Taught
+from harness.gen.seeds import FAULTS_SHOWN, SeedTask, check_count
 from harness.llm.estimate import (
     TOKENS_PER_INSTRUCTION,
     TOKENS_PER_TASK,
@@ -18,7 +24,7 @@ from harness.llm.estimate import (
 from harness.spec.base import Count, Data, Sampling, Seed, TextFile
 
 
-class NaiveGen(Taught):
+class NaiveGen(Seeded, Taught):
     """The naive method of seeds/003, section 2.1: more tasks from names and instructions (prompt 1),
     more instances for the given tasks (prompt 2), instances for the new tasks (prompt 3).
 
@@ -26,6 +32,7 @@ class NaiveGen(Taught):
     instances and prompt 3 for five. How many pairs a prompt shows, and all sampling, it leaves open.
     """
 
+    code_version: ClassVar[int] = 1
     recipe: Literal["naive"] = "naive"
     seeds: Data
     """Seed tasks in Self-Instruct's JSONL format, with names."""
@@ -52,21 +59,43 @@ class NaiveGen(Taught):
     include_seeds: bool = True
     seed: Seed = 42
 
+    def make(self, call: StageCall, input_examples: list[DatasetExample]) -> RecipeResult:
+        from harness.gen.recipes.naive.recipe import make
 
-def estimate_naive(gen: NaiveGen, files: Files, examples: int) -> Estimate:
-    seeds = count_records(gen.seeds, files)
-    new = round(gen.growth * seeds)
-    pairs = gen.shown * TOKENS_PER_INSTRUCTION
-    tasks = estimate_calls(ceil(new / gen.shown), count_tokens(gen.tasks_prompt) + pairs, pairs)
-    more = estimate_calls(
-        seeds,
-        count_tokens(gen.given_prompt) + TOKENS_PER_TASK,
-        (1 + gen.given_instances) * TOKENS_PER_TASK,
-    )
-    fresh = estimate_calls(
-        new,
-        count_tokens(gen.new_prompt) + TOKENS_PER_TASK + TOKENS_PER_INSTRUCTION,
-        gen.new_instances * TOKENS_PER_TASK,
-        seeds * (gen.include_seeds + gen.given_instances) + new * gen.new_instances,
-    )
-    return tasks + more + fresh
+        return make(call, self)
+
+    def seed_tasks(self) -> list[SeedTask]:
+        seeds = super().seed_tasks()
+        nameless = [seed.id for seed in seeds if not seed.name.strip()]
+        if nameless:
+            more = ", ..." if len(nameless) > FAULTS_SHOWN else ""
+            raise InputError(
+                f"{len(nameless)} of {len(seeds)} seeds have no name, which the prompts show: "
+                f"{', '.join(nameless[:FAULTS_SHOWN])}{more}",
+                hint="give each seed task a `name`",
+            )
+        check_count("gen.shown", self.shown if self.growth else 0, "pairs", seeds)
+        return seeds
+
+    def estimate(self, files: Files, examples: int) -> Estimate:
+        seeds = count_records(self.seeds, files)
+        new = round(self.growth * seeds)
+        pairs = self.shown * TOKENS_PER_INSTRUCTION
+        tasks = estimate_calls(
+            ceil(new / self.shown), count_tokens(self.tasks_prompt) + pairs, pairs
+        )
+        more = estimate_calls(
+            seeds,
+            count_tokens(self.given_prompt) + TOKENS_PER_TASK,
+            (1 + self.given_instances) * TOKENS_PER_TASK,
+        )
+        fresh = estimate_calls(
+            new,
+            count_tokens(self.new_prompt) + TOKENS_PER_TASK + TOKENS_PER_INSTRUCTION,
+            self.new_instances * TOKENS_PER_TASK,
+            seeds * (self.include_seeds + self.given_instances) + new * self.new_instances,
+        )
+        return tasks + more + fresh
+
+    def twin(self, smoke: Path) -> Self:
+        return super().twin(smoke).model_copy(update={"growth": min(self.growth, 1.0)})

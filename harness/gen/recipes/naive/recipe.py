@@ -28,7 +28,6 @@ import math
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.artefact.call import StageCall
@@ -40,7 +39,7 @@ from harness.gen.objects import ReplyPiece, fields_of, find_objects, find_pairs,
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.naive import NaiveGen
 from harness.gen.refusals import is_other_script, is_refusal
-from harness.gen.seeds import Seed, check_seeds, is_unicode, read_seeds
+from harness.gen.seeds import SeedTask, is_unicode
 from harness.gen.similarity import Pool
 from harness.llm.calls import fill
 from harness.llm.client import Client, open_client
@@ -72,10 +71,9 @@ Instance = tuple[str, str]
 """Input and output."""
 
 
-def make(call: StageCall, gen: NaiveGen, input_examples: list[DatasetExample]) -> RecipeResult:
+def make(call: StageCall, gen: NaiveGen) -> RecipeResult:
     """The seeds, where wanted, the new instances of their tasks, and those of the new tasks."""
-    seeds = read_seeds(Path(gen.seeds.path))
-    check_seeds(gen, seeds)
+    seeds = gen.seed_tasks()
     _check_ids(gen, seeds)
     tasks = TaskSieve(gen, seeds)
     old, new = InstanceSieve("given_instances"), InstanceSieve("new_instances")
@@ -136,7 +134,7 @@ class Sieve:
 class TaskSieve(Sieve):
     """The first step: what its replies gave."""
 
-    def __init__(self, gen: NaiveGen, seeds: Sequence[Seed]) -> None:
+    def __init__(self, gen: NaiveGen, seeds: Sequence[SeedTask]) -> None:
         super().__init__("tasks", "tasks")
         self.gen, self.seeds = gen, seeds
         self.target = round(gen.growth * len(seeds))
@@ -243,7 +241,7 @@ class InstanceSieve(Sieve):
 async def _ask(
     call: StageCall,
     gen: NaiveGen,
-    seeds: Sequence[Seed],
+    seeds: Sequence[SeedTask],
     tasks: TaskSieve,
     old: InstanceSieve,
     new: InstanceSieve,
@@ -285,17 +283,17 @@ async def _find_instances(
         step.take(reply, query)
 
 
-def _draw_seeds(gen: NaiveGen, seeds: Sequence[Seed], number: int) -> list[Seed]:
+def _draw_seeds(gen: NaiveGen, seeds: Sequence[SeedTask], number: int) -> list[SeedTask]:
     """The seeds that request `number` shows, whatever the requests before it brought."""
     return random.Random(f"{gen.seed}/{number}").sample(seeds, gen.shown)
 
 
-def _example_for(gen: NaiveGen, seeds: Sequence[Seed], number: int) -> Seed:
+def _example_for(gen: NaiveGen, seeds: Sequence[SeedTask], number: int) -> SeedTask:
     """The seed that is the example for new task `number`."""
     return random.Random(f"{gen.seed}/example/{number}").choice(seeds)
 
 
-def _task_body(gen: NaiveGen, seeds: Sequence[Seed], number: int) -> dict[str, Any]:
+def _task_body(gen: NaiveGen, seeds: Sequence[SeedTask], number: int) -> dict[str, Any]:
     pairs = [_pair_line(seed.name, seed.instruction) for seed in _draw_seeds(gen, seeds, number)]
     sampling = gen.sampling.model_dump(exclude_none=True)
     if "seed" in sampling:
@@ -303,7 +301,7 @@ def _task_body(gen: NaiveGen, seeds: Sequence[Seed], number: int) -> dict[str, A
     return _body(_place(gen.tasks_prompt.text, {"examples": "\n".join(pairs)}), sampling)
 
 
-def _of_seed(gen: NaiveGen, seed: Seed) -> InstanceQuery:
+def _of_seed(gen: NaiveGen, seed: SeedTask) -> InstanceQuery:
     return InstanceQuery(
         prompt=_place(gen.given_prompt.text, {"task": _whole_line(seed)}),
         ids=[f"{seed.id}_g{i}" for i in range(1, gen.given_instances + 1)],
@@ -315,7 +313,7 @@ def _of_seed(gen: NaiveGen, seed: Seed) -> InstanceQuery:
     )
 
 
-def _of_new(gen: NaiveGen, task: NewTask, example: Seed) -> InstanceQuery:
+def _of_new(gen: NaiveGen, task: NewTask, example: SeedTask) -> InstanceQuery:
     lines = {"example": _whole_line(example), "task": _pair_line(task.name, task.instruction)}
     return InstanceQuery(
         prompt=_place(gen.new_prompt.text, lines),
@@ -341,7 +339,7 @@ def _pair_line(name: str, instruction: str) -> str:
     return json.dumps({"name": name, "instruction": instruction}, ensure_ascii=False)
 
 
-def _whole_line(seed: Seed) -> str:
+def _whole_line(seed: SeedTask) -> str:
     instances = [{"input": input_text, "output": output} for input_text, output in seed.instances]
     line = {"name": seed.name, "instruction": seed.instruction, "instances": instances}
     return json.dumps(line, ensure_ascii=False)
@@ -421,7 +419,7 @@ def _plain_instance(instance: Instance) -> Instance:
     return _plain(instance[0]), _plain(instance[1])
 
 
-def _check_ids(gen: NaiveGen, seeds: Sequence[Seed]) -> None:
+def _check_ids(gen: NaiveGen, seeds: Sequence[SeedTask]) -> None:
     recipe_ids = {name for seed in seeds for name in _of_seed(gen, seed).ids}
     clashes = [seed.id for seed in seeds if seed.id in recipe_ids or _NEW_ID.fullmatch(seed.id)]
     if clashes:

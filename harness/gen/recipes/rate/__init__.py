@@ -1,21 +1,27 @@
 """A rating for each example."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import model_validator
 
+from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
+from harness.data.dataset import DatasetExample
+from harness.gen.recipe import Recipe, RecipeResult, ReplySource
 from harness.llm.estimate import TOKENS_PER_TASK, Estimate, count_tokens, estimate_calls
-from harness.spec.base import Data, Endpoint, Sampling, Spec, TextFile, with_fields
+from harness.spec.base import Data, Endpoint, Sampling, TextFile, with_fields
+
+TOKENS_PER_RATING = 80
 
 
-class RateGen(Spec):
+class RateGen(Recipe):
     """Ratings by a judge, as AlpaGasus (arXiv 2307.08701; gpt4life/alpagasus 95ad3e52): a score
     from 0 to 5 on the reply's first line. Every example stays; `select` chooses by the rating.
 
     Upstream's judge was gpt-3.5-turbo-0301.
     """
 
+    code_version: ClassVar[int] = 1
     recipe: Literal["rate"] = "rate"
     judge: Endpoint
     transcript: Data | None = None
@@ -34,11 +40,15 @@ class RateGen(Spec):
             raise ValueError("lowest must be below highest")
         return self
 
+    @property
+    def reply_source(self) -> ReplySource:
+        return ReplySource("judge", self.judge, self.transcript)
 
-TOKENS_PER_RATING = 80
+    def make(self, call: StageCall, input_examples: list[DatasetExample]) -> RecipeResult:
+        from harness.gen.recipes.rate.recipe import make
 
+        return make(call, self, input_examples)
 
-def estimate_rate(gen: RateGen, files: Files, examples: int) -> Estimate:
-    return estimate_calls(
-        examples, count_tokens(gen.prompt) + TOKENS_PER_TASK, TOKENS_PER_RATING, examples
-    )
+    def estimate(self, files: Files, examples: int) -> Estimate:
+        prompt = count_tokens(self.prompt) + TOKENS_PER_TASK
+        return estimate_calls(examples, prompt, TOKENS_PER_RATING, examples)

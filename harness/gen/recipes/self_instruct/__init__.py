@@ -1,12 +1,17 @@
 """Self-Instruct's four steps."""
 
 from math import ceil
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
-from harness.gen.spec import InstructionFilter, Taught
+from harness.data.dataset import DatasetExample
+from harness.gen.filters import InstructionFilter
+from harness.gen.recipe import RecipeResult, Seeded, Taught
+from harness.gen.seeds import SeedTask, check_count
 from harness.llm.estimate import (
     TOKENS_PER_INSTRUCTION,
     TOKENS_PER_TASK,
@@ -16,6 +21,7 @@ from harness.llm.estimate import (
     estimate_calls,
 )
 from harness.spec.base import Count, Data, Sampling, Seed, Spec, TextFile, with_fields
+from harness.spec.twin import EXAMPLES, smoke_data
 
 
 class Instructions(Spec):
@@ -94,10 +100,17 @@ class Prepare(Spec):
     seed: Seed = 123
 
 
-class SelfInstructGen(Taught):
+INSTRUCTIONS_PER_REPLY = 8
+"""Of Self-Instruct's requests, before its filters."""
+KEPT_SHARE = 0.5
+"""Of new instructions, after the filters."""
+
+
+class SelfInstructGen(Seeded, Taught):
     """Self-Instruct's four steps (arXiv 2212.10560); defaults from self-instruct 0b26ccaa, but the
     teacher and the wording of the prompts."""
 
+    code_version: ClassVar[int] = 2
     recipe: Literal["self_instruct"] = "self_instruct"
     api: Literal["chat", "completion"] = "chat"
     """How the teacher is asked: chat completions, or text completions as upstream."""
@@ -112,31 +125,51 @@ class SelfInstructGen(Taught):
     include_seeds: bool = True
     """Whether the seed tasks themselves stand in the data set."""
 
+    def make(self, call: StageCall, input_examples: list[DatasetExample]) -> RecipeResult:
+        from harness.gen.recipes.self_instruct.recipe import make
 
-INSTRUCTIONS_PER_REPLY = 8
-"""Of Self-Instruct's requests, before its filters."""
+        return make(call, self)
 
+    def seed_tasks(self) -> list[SeedTask]:
+        seeds = super().seed_tasks()
+        which = "classification seeds" if self.classification_seeds_only else "seeds"
+        shown = self.instructions.shown
+        check_count(
+            "gen.instructions.shown", shown, "instructions", self.prompt_seeds(seeds), which
+        )
+        return seeds
 
-KEPT_SHARE = 0.5
-"""Of new instructions, after the filters."""
+    def prompt_seeds(self, seeds: list[SeedTask]) -> list[SeedTask]:
+        """Those that are shown, and compared with."""
+        if not self.classification_seeds_only:
+            return seeds
+        return [seed for seed in seeds if seed.is_classification]
 
+    def estimate(self, files: Files, examples: int) -> Estimate:
+        step = self.instructions
+        rounds = ceil(step.count / (INSTRUCTIONS_PER_REPLY * KEPT_SHARE))
+        listing = estimate_calls(
+            rounds,
+            count_tokens(step.prompt) + step.shown * TOKENS_PER_INSTRUCTION,
+            INSTRUCTIONS_PER_REPLY * TOKENS_PER_INSTRUCTION,
+        )
+        kind = estimate_calls(
+            step.count, count_tokens(self.classification.prompt) + TOKENS_PER_INSTRUCTION, 1
+        )
+        seeds = count_records(self.seeds, files) if self.include_seeds else 0
+        filled = estimate_calls(
+            step.count,
+            count_tokens(self.instances.input_first) + TOKENS_PER_INSTRUCTION,
+            2 * TOKENS_PER_TASK,
+            step.count + seeds,
+        )
+        return listing + kind + filled
 
-def estimate_self_instruct(gen: SelfInstructGen, files: Files, examples: int) -> Estimate:
-    step = gen.instructions
-    rounds = ceil(step.count / (INSTRUCTIONS_PER_REPLY * KEPT_SHARE))
-    listing = estimate_calls(
-        rounds,
-        count_tokens(step.prompt) + step.shown * TOKENS_PER_INSTRUCTION,
-        INSTRUCTIONS_PER_REPLY * TOKENS_PER_INSTRUCTION,
-    )
-    kind = estimate_calls(
-        step.count, count_tokens(gen.classification.prompt) + TOKENS_PER_INSTRUCTION, 1
-    )
-    seeds = count_records(gen.seeds, files) if gen.include_seeds else 0
-    filled = estimate_calls(
-        step.count,
-        count_tokens(gen.instances.input_first) + TOKENS_PER_INSTRUCTION,
-        2 * TOKENS_PER_TASK,
-        step.count + seeds,
-    )
-    return listing + kind + filled
+    def twin(self, smoke: Path) -> Self:
+        count = min(self.instructions.count, EXAMPLES)
+        changes = {"instructions": self.instructions.model_copy(update={"count": count})}
+        small = super().twin(smoke).model_copy(update=changes)
+        if not self.classification_seeds_only:
+            return small
+        seeds = smoke_data(smoke / "twin" / "classification_seeds.jsonl")
+        return small.model_copy(update={"seeds": seeds})

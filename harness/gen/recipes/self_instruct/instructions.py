@@ -17,7 +17,7 @@ from harness.gen.recipes.self_instruct.steps import (
     StepResult,
     gather,
 )
-from harness.gen.seeds import Seed, is_unicode
+from harness.gen.seeds import SeedTask, is_unicode
 from harness.gen.similarity import Pool
 from harness.llm.calls import fill
 from harness.llm.client import Client
@@ -29,7 +29,7 @@ PER_REPLY = 7
 
 
 async def instruct(
-    client: Client, gen: SelfInstructGen, seeds: Sequence[Seed]
+    client: Client, gen: SelfInstructGen, seeds: Sequence[SeedTask]
 ) -> tuple[StepResult, list[GeneratedTask]]:
     """New instructions, `count` of them unless `max_requests` end it before.
 
@@ -58,7 +58,7 @@ class _ListedInstruction(NamedTuple):
 class InstructionHarvest:
     """The instructions that the replies gave, and what became of each candidate."""
 
-    def __init__(self, gen: SelfInstructGen, seeds: Sequence[Seed]) -> None:
+    def __init__(self, gen: SelfInstructGen, seeds: Sequence[SeedTask]) -> None:
         self.gen, self.settings = gen, gen.instructions
         self.tasks: list[GeneratedTask] = []
         self.requests = 0

@@ -20,11 +20,10 @@ Raises InputError for faulty or too few seeds and what harness.llm.client raises
 """
 
 import asyncio
-from pathlib import Path
 
 from harness.artefact.call import StageCall
 from harness.artefact.events import Progress
-from harness.data.dataset import DatasetExample, write_rows
+from harness.data.dataset import write_rows
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.self_instruct import SelfInstructGen
 from harness.gen.recipes.self_instruct.classification import classify
@@ -32,21 +31,17 @@ from harness.gen.recipes.self_instruct.instances import instantiate
 from harness.gen.recipes.self_instruct.instructions import instruct
 from harness.gen.recipes.self_instruct.prepare import PROMPTS, encode, prepare
 from harness.gen.recipes.self_instruct.steps import RECIPE, StepResult
-from harness.gen.seeds import Seed, check_seeds, classification, read_seeds
+from harness.gen.seeds import SeedTask
 from harness.llm.client import open_client
 
 
-def make(
-    call: StageCall, gen: SelfInstructGen, input_examples: list[DatasetExample]
-) -> RecipeResult:
+def make(call: StageCall, gen: SelfInstructGen) -> RecipeResult:
     """The seeds, where wanted, and the instances that the teacher wrote."""
-    seeds = read_seeds(Path(gen.seeds.path))
-    check_seeds(gen, seeds)
-    prompt_seeds = classification(seeds) if gen.classification_seeds_only else seeds
+    seeds = gen.seed_tasks()
     result = RecipeResult(
         [], seeds={"instructions": gen.instructions.seed, "prepare": gen.prepare.seed}
     )
-    asyncio.run(_make(call, gen, prompt_seeds, result))
+    asyncio.run(_make(call, gen, gen.prompt_seeds(seeds), result))
     if result.examples and gen.include_seeds:
         instances = [seed.example(RECIPE, i) for seed in seeds for i in range(len(seed.instances))]
         result.counts["seeds"] = len(instances)
@@ -60,7 +55,7 @@ def make(
 
 
 async def _make(
-    call: StageCall, gen: SelfInstructGen, seeds: list[Seed], result: RecipeResult
+    call: StageCall, gen: SelfInstructGen, seeds: list[SeedTask], result: RecipeResult
 ) -> None:
     """The four steps, one after the other; `seeds` are those to show."""
     async with open_client(call, gen.teacher, gen.transcript) as result.client:

@@ -17,12 +17,10 @@ import pytest
 from aiohttp import web
 
 from harness.artefact.call import CALL_FILE, StageCall
-from harness.artefact.environment import CODE_VERSIONS
 from harness.errors import HarnessError, InputError
 from harness.gen import run as gen
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.self_instruct import SelfInstructGen
-from harness.gen.recipes.self_instruct import recipe as self_instruct
 from harness.gen.seeds import read_seeds
 from harness.llm import faults
 from harness.row.load import load_rows
@@ -149,7 +147,7 @@ def make_call(
 
 
 def make(call: StageCall) -> RecipeResult:
-    made = self_instruct.make(call, SelfInstructGen.model_validate(call.params["gen"]), [])
+    made = SelfInstructGen.model_validate(call.params["gen"]).make(call, [])
     for step in made.filters:
         step.check()
     listed = Counter((row["step"], row["rule"]) for row in made.dropped)
@@ -667,7 +665,7 @@ def test_a_killed_stage_goes_on_with_the_replies_that_it_had(tmp_path: Path) -> 
 
     with FakeServer(deadly) as server:
         call = make_call(tmp_path / "killed", server.endpoint(concurrency=1))
-        call = replace(call, code_version=CODE_VERSIONS["gen/self_instruct"])
+        call = replace(call, code_version=SelfInstructGen.code_version)
         call.write(call.folder / CALL_FILE)
         stage = [sys.executable, "-m", "harness.stage", str(call.folder / CALL_FILE)]
         processes.append(subprocess.Popen(stage, stdout=subprocess.DEVNULL))

@@ -582,7 +582,7 @@ def test_every_stages_image_and_vllms_are_looked_for_before_the_first_runs(
     engine: Engine, tmp_path: Path
 ) -> None:
     parts = evaluation(tmp_path)
-    parts["answer"]["engine"] = {"kind": "vllm"}
+    parts["answer"]["engine"] = {"kind": "vllm", "image": "vllm-for-cpus"}
     (plan,) = planned(tmp_path / "volume", write_row(tmp_path, eval=parts), executor="docker")
     with pytest.raises(InputError, match="the image of vLLM is not there"):
         DockerExecutor().check(plan.stages)

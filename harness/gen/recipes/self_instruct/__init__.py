@@ -133,10 +133,8 @@ class SelfInstructGen(Seeded, Taught):
     def seed_tasks(self) -> list[SeedTask]:
         seeds = super().seed_tasks()
         which = "classification seeds" if self.classification_seeds_only else "seeds"
-        shown = self.instructions.shown
-        check_count(
-            "gen.instructions.shown", shown, "instructions", self.prompt_seeds(seeds), which
-        )
+        count, candidates = self.instructions.shown, self.prompt_seeds(seeds)
+        check_count("gen.instructions.shown", count, "instructions", candidates, which)
         return seeds
 
     def prompt_seeds(self, seeds: list[SeedTask]) -> list[SeedTask]:

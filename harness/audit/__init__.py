@@ -1,53 +1,47 @@
 """Reads result folders, ours or other people's, recomputes their numbers and looks for faults.
 
-A reader is a module of this package with
-
-    LOOKS_FOR: str                              what it reads, in words, for who gave something else
-    find(source: AuditSource) -> list[Result]   a Result for each result set below source.root
-
-`find` looks through `source.files` (or `source.files_named("annotations.json")`), reads with the
-functions of harness/audit/parse/files.py, calls `source.skip(path, why)` for a file of its own that
-it cannot use (Unreadable) and goes on, and `source.claim(path, ...)` for what no later reader
-should take. It fills a Result's metrics, published, findings (`result.add`), and calls
-`compare(result)`. It raises nothing but InputError for a fault in the command's options.
-
-Checks across results (ACROSS) take all the results of one call and add findings to them. They read
-`Result.material`, of which every part may be absent:
-
-    outputs     {instruction: output}           what the model answered
-    judgements  [(instruction, preference, raw completion or None)], in the file's order
-    judge       the annotator's name
-    settings    {setting: value}                how the outputs were made, such as temperature
-    files       {file name: sha256}             of outputs and annotations
-    line        {figure: number}                of the leaderboard that has this model alone
+A reader is a `Reader` in a module of harness/audit/readers. Its `find` looks through `source.files`
+(or `source.files_named("annotations.json")`), reads with the functions of
+harness/audit/parse/files.py, calls `source.skip(path, why)` for a file of its own that it cannot use
+(Unreadable) and goes on, and `source.claim(path, ...)` for what no later reader should take. It fills
+a Result's metrics, published, findings (`result.add`) and material, and calls `compare(result)`. It
+raises nothing but InputError for a fault in the command's options.
 """
 
-import importlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import ModuleType
 
-from harness.audit.model import UNFORESEEN, Finding, Result, short
+from harness.audit.checks import across
+from harness.audit.model import UNFORESEEN, Finding, Reader, Result, short
 from harness.audit.parse.contents import nearest_miss, packed
 from harness.audit.parse.files import AuditSource
+from harness.audit.readers import (
+    alpaca_eval,
+    alpagasus,
+    artefacts,
+    checkpoints,
+    lm_eval,
+    rubrics,
+    trainer_logs,
+)
 from harness.errors import InputError
 
 __all__ = ["ACROSS", "READERS", "Finding", "Result", "audit_paths"]
 
-READERS = [
-    "harness.audit.readers.artefacts",
-    "harness.audit.readers.alpaca_eval",
-    "harness.audit.readers.alpagasus",
-    "harness.audit.readers.trainer_logs",
-    "harness.audit.readers.lm_eval",
-    "harness.audit.readers.rubrics",
-    "harness.audit.readers.checkpoints",
-]
-"""In the order in which they look; each may claim files. Imported when an audit begins."""
+READERS: tuple[Reader[AuditSource], ...] = (
+    artefacts.READER,
+    alpaca_eval.READER,
+    alpagasus.READER,
+    trainer_logs.READER,
+    lm_eval.READER,
+    rubrics.READER,
+    checkpoints.READER,
+)
+"""In the order in which they look; each may claim files."""
 
-ACROSS = ["harness.audit.checks.across"]
-"""Modules with `check(results: list[Result]) -> None`."""
+ACROSS: tuple[Callable[[list[Result]], None], ...] = (across.check,)
+"""Checks across results: each takes all those of one call and adds findings to them."""
 
 
 def audit_paths(
@@ -64,13 +58,12 @@ def audit_paths(
     Raises:
         InputError: a path does not exist, an option's file is faulty, or nothing could be read.
     """
-    readers = [importlib.import_module(name) for name in READERS]
     results: list[Result] = []
     skipped: list[str] = []
     read_before: set[tuple[str, str]] = set()
     for root, inside in _together(paths):
         source = AuditSource(root, training_data, reference, inside)
-        root_results = _results(readers, source)
+        root_results = _results(source)
         skipped += source.skipped
         if root_results and packed(source):
             skipped.append(f"{root}: {packed(source)}")
@@ -78,7 +71,7 @@ def audit_paths(
             if root_results and (len(inside) == 1 or source.has_claimed(path)):
                 continue
             alone = source if len(inside) == 1 else AuditSource(path, training_data, reference)
-            if alone is source or not _results(readers, alone):
+            if alone is source or not _results(alone):
                 skipped.append(f"{path}: no results were found in it; {nearest_miss(alone)}")
         # A link may lead to what was read before.
         places = [(_absolute(r.path), r.kind) for r in root_results]
@@ -87,13 +80,12 @@ def audit_paths(
         ]
         read_before.update(places)
     if not results:
-        formats = "; ".join(str(reader.LOOKS_FOR) for reader in readers)
+        formats = "; ".join(reader.looks_for for reader in READERS)
         raise InputError(
             "there is nothing that could be audited: " + "; ".join(skipped),
             f"Looked for: {formats}.",
         )
-    for name in ACROSS:
-        check: Callable[[list[Result]], None] = importlib.import_module(name).check
+    for check in ACROSS:
         try:
             check(results)
         except UNFORESEEN as e:
@@ -125,19 +117,20 @@ def _together(paths: Iterable[Path]) -> list[tuple[Path, list[Path]]]:
     return groups
 
 
-def _results(readers: Sequence[ModuleType], source: AuditSource) -> list[Result]:
-    results = [result for reader in readers for result in _reader_results(reader, source)]
+def _results(source: AuditSource) -> list[Result]:
+    results = [result for reader in READERS for result in _reader_results(reader, source)]
     return sorted(results, key=lambda result: result.path)
 
 
-def _reader_results(reader: ModuleType, source: AuditSource) -> list[Result]:
+def _reader_results(reader: Reader[AuditSource], source: AuditSource) -> list[Result]:
     """A reader's results; none, and a note, where it fails on what nobody foresaw."""
     try:
-        results: list[Result] = reader.find(source)
+        results = reader.find(source)
     except UNFORESEEN as e:
-        word = reader.__name__.rpartition(".")[2]
-        source.skip(source.root, f"could not be read as {word}: {_error_text(e)}")
+        source.skip(source.root, f"could not be read as {reader.name}: {_error_text(e)}")
         return []
+    for result in results:
+        result.reader = reader
     return results
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 UNFORESEEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What a check raises that met values which nobody thought of."""
@@ -60,6 +60,60 @@ class Finding:
         }
 
 
+Source = TypeVar("Source")
+
+
+@dataclass(frozen=True)
+class Reader(Generic[Source]):
+    """What a reader of results says of itself (harness/audit/__init__.py says what it does)."""
+
+    name: str
+    looks_for: str
+    """What it reads, in words, for who gave something else."""
+    kinds: tuple[str, ...]
+    """The words for its results."""
+    findings: frozenset[str]
+    """The kinds of findings that it can make."""
+    find: "Callable[[Source], list[Result]]"
+    """A Result for each result set below the source's root."""
+    comparable: bool = False
+    """Win rates stand side by side in a table: judge and baseline of all should be the same."""
+    states_copies: bool = False
+    """Manifests, keys and seals say already whose answers were judged, and what is a copy."""
+    judgements_tell: bool = True
+    """Equal judgements are a sign of a copy; not so where a few steps are all that a judge gives."""
+
+
+NO_READER: Reader[Any] = Reader("", "", (), frozenset(), lambda source: [])
+
+
+@dataclass
+class Material:
+    """What the checks across results compare, of which every part may be absent."""
+
+    outputs: dict[str, str] | None = None
+    """Instruction -> what the model answered."""
+    judgements: list[tuple[str, Any]] = field(default_factory=list)
+    """Instruction and preference, in the file's order."""
+    raws: list[tuple[str, str]] = field(default_factory=list)
+    """Instruction and the judge's reply."""
+    times: list[float] = field(default_factory=list)
+    """What each call took."""
+    judge: str | None = None
+    baseline: str | None = None
+    model: str | None = None
+    run: str | None = None
+    """The folder of the outputs."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """How the outputs were made, such as temperature."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Name -> sha256, of outputs and annotations."""
+    line: dict[str, float] | None = None
+    """Figures of the leaderboard that has this model alone."""
+    data: str | None = None
+    """The path of the data set that a training was held against."""
+
+
 @dataclass
 class Result:
     """One result set: the scores of one model under one judge, one training's log, one benchmark run.
@@ -67,8 +121,8 @@ class Result:
     path: the folder or file, as the user named it. kind: its reader's word, such as `alpaca_eval`.
     metrics: recomputed; published: what the files themselves claim, under the same names. matches:
     whether all that could be compared is the same, None where nothing could be. digits: of each number
-    that was compared, to how many decimals the two agree (`agreeing_digits`). notes: for the reader,
-    and no fault. material: for the checks across results, not shown (see harness/audit/__init__.py).
+    that was compared, to how many decimals the two agree (`agreeing_digits`). notes: for the user,
+    and no fault. material, reader: for the checks across results, not shown.
     """
 
     path: str
@@ -79,7 +133,9 @@ class Result:
     digits: dict[str, int] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    material: dict[str, Any] = field(default_factory=dict, repr=False)
+    material: Material = field(default_factory=Material, repr=False)
+    reader: Reader[Any] = field(default=NO_READER, repr=False)
+    """Set by the audit."""
     required_digits: dict[str, int] = field(default_factory=dict, repr=False)
     """Of each number that was compared, to how many decimals it must agree."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.audit import Result, audit_paths
+from harness.audit.checks import across
 from harness.judge.kinds.alpaca_eval.readings import shows_model_first
 from harness.judge.scores import BASELINE, DRAW, MODEL, describe
 
@@ -197,7 +198,12 @@ def count(orders: tuple[list[Row], list[Row]], as_read: Callable[[float], float]
 
 
 def audit(*paths: Path, reference: Path | None = None) -> list[Result]:
-    return audit_paths(paths, reference=reference)
+    """The results; their kinds and findings are those that their readers declare."""
+    results = audit_paths(paths, reference=reference)
+    for result in results:
+        assert result.kind in result.reader.kinds
+        assert {*kinds(result)} <= result.reader.findings | across.FINDINGS
+    return results
 
 
 def only_result(path: Path, reference: Path | None = None) -> Result:

@@ -3,7 +3,9 @@ runs that differ in how they were made or judged."""
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,8 @@ TRIVIAL = 10
 COPIED_SHARE = 0.99
 AGREE = 0.95
 """As often as two honest judges at most agree on one pair of outputs."""
-COMPARED = ("alpaca_eval", "alpagasus", "artefact")
-"""Kinds of results whose win rates stand side by side in a table."""
+FINDINGS = frozenset({"shared_outputs", "copied_results", "confounded"})
+"""The kinds that are made here."""
 
 
 def check(results: list[Result]) -> None:
@@ -34,25 +36,49 @@ def check(results: list[Result]) -> None:
     _check_judges(results)
 
 
+@dataclass(frozen=True)
+class _Texts:
+    result: Result
+    plain: dict[str, str]
+    """Its outputs, in which white space does not count."""
+
+
+@dataclass(frozen=True)
+class _Counted:
+    result: Result
+
+    @cached_property
+    def times(self) -> Counter[float]:
+        return Counter(self.result.material.times)
+
+    @cached_property
+    def raws(self) -> Counter[Any]:
+        return Counter(map(_key, self.result.material.raws))
+
+    @cached_property
+    def judgements(self) -> Counter[Any]:
+        return Counter(map(_key, self.result.material.judgements))
+
+
 def _check_shared(results: Sequence[Result]) -> None:
     """Results that are told apart as runs, with the same outputs.
 
     Several judges of one run's outputs, which lie in one folder, are as it should be.
     """
-    having = [r for r in results if r.material.get("outputs")]
-    for result in having:
-        outputs = result.material["outputs"]
-        result.material["plain"] = {key: _plain_text(text) for key, text in outputs.items()}
-    for group in _groups(having, _share_outputs):
-        runs = list(dict.fromkeys(r.material.get("run") for r in group))
+    having = [_Texts(r, _plain_texts(r.material.outputs)) for r in results if r.material.outputs]
+    for texts in _groups(having, _share_outputs):
+        group = [t.result for t in texts]
+        runs = list(dict.fromkeys(r.material.run for r in group))
         if len(runs) < 2:
             continue
         rates = {r.path: r.metrics.get("win_rate") for r in group}
         known_rates = [rate for rate in rates.values() if rate is not None]
-        judges = {r.material.get("judge") for r in group if r.material.get("judge")}
+        judges = {r.material.judge for r in group if r.material.judge}
         spread = max(known_rates) - min(known_rates) if len(known_rates) > 1 else None
         names = ", ".join(r.path for r in group[:6])
-        same, total = min((_same(group[0], r) for r in group[1:]), key=lambda n: n[0] / n[1])
+        same, total = min(
+            (_same(texts[0].plain, t.plain) for t in texts[1:]), key=lambda n: n[0] / n[1]
+        )
         message = f"{len(group)} results share the same outputs ({names})"
         if same < total:
             message = (
@@ -74,40 +100,35 @@ def _check_shared(results: Sequence[Result]) -> None:
                     "win_rates": rates,
                     "spread": spread,
                     "judges": sorted(judges),
-                    "outputs": len(result.material["outputs"]),
+                    "outputs": len(result.material.outputs or ()),
                     "same": same,
                     "share": same / total,
                 },
             )
 
 
-def _share_outputs(result: Result, other: Result) -> bool:
-    if result.kind == "artefact" and other.kind == "artefact":
-        # Their manifests say themselves whose answers they judge.
+def _share_outputs(texts: _Texts, other: _Texts) -> bool:
+    if texts.result.reader.states_copies and other.result.reader.states_copies:
         return False
-    outputs, other_outputs = result.material["outputs"], other.material["outputs"]
-    if abs(len(outputs) - len(other_outputs)) > (1 - SAME_SHARE) * max(
-        len(outputs), len(other_outputs)
-    ):
+    plain, other_plain = texts.plain, other.plain
+    if abs(len(plain) - len(other_plain)) > (1 - SAME_SHARE) * max(len(plain), len(other_plain)):
         return False
-    plain, other_plain = result.material["plain"], other.material["plain"]
     # Most pairs are nothing alike, and there may be many.
-    few, misses = (1 - SAME_SHARE) * (len(outputs) + len(other_outputs)), 0
+    few, misses = (1 - SAME_SHARE) * (len(plain) + len(other_plain)), 0
     for key, text in plain.items():
         misses += other_plain.get(key) != text and len(text) >= TRIVIAL
         if misses > few:
             return False
-    same, total = _same(result, other)
+    same, total = _same(plain, other_plain)
     if not total or same < SAME_SHARE * total:
         return False
-    texts = {text for key, text in plain.items() if text and other_plain.get(key) == text}
-    return len(texts) >= min(FEWEST, max(3, len(outputs) // 2))
+    shared = {text for key, text in plain.items() if text and other_plain.get(key) == text}
+    return len(shared) >= min(FEWEST, max(3, len(plain) // 2))
 
 
-def _same(result: Result, other: Result) -> tuple[int, int]:
+def _same(outputs: dict[str, str], other_outputs: dict[str, str]) -> tuple[int, int]:
     """How many outputs are the same but for white space, of how many that either has more than a word
     of: short answers coincide by themselves. Where all are short, they count."""
-    outputs, other_outputs = result.material["plain"], other.material["plain"]
     pairs = [
         (outputs.get(key, ""), other_outputs.get(key, ""))
         for key in outputs.keys() | other_outputs.keys()
@@ -118,21 +139,18 @@ def _same(result: Result, other: Result) -> tuple[int, int]:
     return sum(a == b for a, b in compared), len(compared)
 
 
-def _plain_text(text: Any) -> str:
-    return " ".join(text.split()) if isinstance(text, str) else ""
+def _plain_texts(outputs: dict[str, str]) -> dict[str, str]:
+    return {k: " ".join(v.split()) if isinstance(v, str) else "" for k, v in outputs.items()}
 
 
 def _check_copied(results: Sequence[Result]) -> None:
-    having = [r for r in results if r.material.get("judgements")]
-    for result in having:
-        for name in ("times", "raws", "judgements"):
-            entries = [*map(_key, result.material.get(name) or ())]
-            result.material[f"counted_{name}"] = Counter(entries)
-    for first, second in combinations(having, 2):
-        if first.kind == "artefact" and second.kind == "artefact":
-            # Their keys and seals say what is a copy; a judge at temperature 0 says the same twice.
+    having = [_Counted(r) for r in results if r.material.judgements]
+    for counted, other_counted in combinations(having, 2):
+        first, second = counted.result, other_counted.result
+        if first.reader.states_copies and second.reader.states_copies:
+            # A judge at temperature 0 says the same twice.
             continue
-        how = _copied(first, second)
+        how = _copied(counted, other_counted)
         if not how:
             continue
         for result, twin in ((first, second), (second, first)):
@@ -142,10 +160,10 @@ def _check_copied(results: Sequence[Result]) -> None:
                 f"{how} in {twin.path}{_difference_text(result, twin)}",
                 {
                     "other": twin.path,
-                    "judge": result.material.get("judge"),
-                    "other_judge": twin.material.get("judge"),
-                    "judgements": len(result.material["judgements"]),
-                    "files": result.material.get("files", {}),
+                    "judge": result.material.judge,
+                    "other_judge": twin.material.judge,
+                    "judgements": len(result.material.judgements),
+                    "files": result.material.files,
                     "win_rates": {r.path: r.metrics.get("win_rate") for r in (result, twin)},
                 },
             )
@@ -156,7 +174,7 @@ def _check_copied_lines(results: Sequence[Result]) -> None:
     no annotations that could be held against the other's."""
     by_line: dict[Any, list[Result]] = {}
     for result in results:
-        line = result.material.get("line") or {}
+        line = result.material.line or {}
         if not line.keys() >= {"n_wins", "n_wins_base"}:
             continue
         outcomes = sorted((line["n_wins"], line["n_wins_base"], line.get("n_draws", 0)))
@@ -167,13 +185,13 @@ def _check_copied_lines(results: Sequence[Result]) -> None:
             by_line.setdefault(frozenset(line.items()), []).append(result)
     for group in by_line.values():
         for first, second in combinations(group, 2):
-            if first.material.get("judgements") and second.material.get("judgements"):
+            if first.material.judgements and second.material.judgements:
                 continue
             places = {Path(first.path), Path(second.path)}
             if any(place in p.parents for place in places for p in places):
                 continue  # The leaderboard above gathers those below.
             for result, twin in ((first, second), (second, first)):
-                figures = result.material["line"]
+                figures = result.material.line or {}
                 result.add(
                     "copied_results",
                     "warning",
@@ -182,57 +200,48 @@ def _check_copied_lines(results: Sequence[Result]) -> None:
                     "annotations that would tell two runs apart are not stored with both: one looks "
                     "like a copy of the other",
                     {"other": twin.path, "figures": figures,
-                     "models": [r.material.get("model") for r in (result, twin)]},
+                     "models": [r.material.model for r in (result, twin)]},
                 )  # fmt: skip
 
 
-def _copied(result: Result, other: Result) -> str:
+def _copied(counted: _Counted, other: _Counted) -> str:
     """How one set of judgements is another's copy; "" where it is none."""
-    material, other_material = result.material, other.material
-    shared = set(material.get("files", {}).values()) & set(other_material.get("files", {}).values())
-    if (
-        shared
-        and material.get("model") == other_material.get("model")
-        and material.get("judge") == other_material.get("judge")
-    ):
+    material, other_material = counted.result.material, other.result.material
+    judgements_tell = counted.result.reader.judgements_tell
+    shared = set(material.files.values()) & set(other_material.files.values())
+    if shared and material.model == other_material.model and material.judge == other_material.judge:
         return "the same bytes as the annotations stand"
     if shared:
         return ""  # One file with several models.
-    same, total = _common(result, other, "times")
-    if total and same >= COPIED_SHARE * total and _different(material["times"]) >= FEWEST:
+    same, total = _common(counted.times, other.times)
+    if total and same >= COPIED_SHARE * total and _different(material.times) >= FEWEST:
         return f"the same judgements{_of(same, total)}, to the time that each call took, stand"
-    outputs = material.get("outputs")
+    outputs = material.outputs
     if (
-        material.get("judge") == other_material.get("judge")
-        and outputs == other_material.get("outputs")
-        and (outputs is not None or result.kind != "rubric")
+        material.judge == other_material.judge
+        and outputs == other_material.outputs
+        and (outputs is not None or judgements_tell)
     ):
         # A judge at temperature 0 may say the same of the same outputs twice.
         return ""
-    same, total = _common(result, other, "raws")
-    if (
-        total
-        and same >= COPIED_SHARE * total
-        and _different(r for _, r in material["raws"]) >= FEWEST
-    ):
+    same, total = _common(counted.raws, other.raws)
+    if total and same >= COPIED_SHARE * total and _different(r for _, r in material.raws) >= FEWEST:
         return f"the same replies of the judge{_of(same, total)} stand"
-    if result.kind == "rubric":
+    if not judgements_tell:
         return ""
-    same, total = _common(result, other, "judgements")
+    same, total = _common(counted.judgements, other.judgements)
     if same == total or (
-        same >= COPIED_SHARE * total and _beyond_chance(result, other, same, total)
+        same >= COPIED_SHARE * total and _beyond_chance(counted, other, same, total)
     ):
-        counted = Counter(_plain(preference) for _, preference in material["judgements"])
-        rarer = sum(counted.values()) - max(counted.values(), default=0)
+        outcomes = Counter(_plain(preference) for _, preference in material.judgements)
+        rarer = sum(outcomes.values()) - max(outcomes.values(), default=0)
         return f"the same judgements{_of(same, total)} stand" if rarer >= FEWEST else ""
     return ""
 
 
-def _common(result: Result, other: Result, name: str) -> tuple[int, int]:
+def _common(entries: Counter[Any], other_entries: Counter[Any]) -> tuple[int, int]:
     """How many entries of a list two results share, in any order (zero where they are clearly few), and
     how long the longer is."""
-    entries: Counter[Any] = result.material[f"counted_{name}"]
-    other_entries: Counter[Any] = other.material[f"counted_{name}"]
     total = max(entries.total(), other_entries.total())
     if not entries or not other_entries:
         return 0, 0
@@ -254,10 +263,10 @@ def _of(same: int, total: int) -> str:
     return "" if same == total else f" ({same} of {total})"
 
 
-def _beyond_chance(result: Result, other: Result, same: int, total: int) -> bool:
+def _beyond_chance(counted: _Counted, other: _Counted, same: int, total: int) -> bool:
     """Whether two judgings agree more often than honest judges could, on the rarer outcome too."""
     judgements, other_judgements = (
-        dict(map(_key, r.material["judgements"])) for r in (result, other)
+        dict(map(_key, c.result.material.judgements)) for c in (counted, other)
     )
     common = Counter(judgements.values()).most_common(1)[0][0]
     rare = [
@@ -268,9 +277,9 @@ def _beyond_chance(result: Result, other: Result, same: int, total: int) -> bool
     agreed = sum(judgements.get(k) == other_judgements.get(k) for k in rare)
     if agreed < max(FEWEST, 0.9 * len(rare)):
         return False
-    if result.material.get("raws") and other.material.get("raws"):
+    if counted.raws and other.raws:
         # What the judges wrote is there, and is not the same.
-        same_replies, all_replies = _common(result, other, "raws")
+        same_replies, all_replies = _common(counted.raws, other.raws)
         if same_replies < COPIED_SHARE * all_replies:
             return False
     return math.fsum(math.exp(_log_chance(k, total)) for k in range(same, total + 1)) < SURE
@@ -283,34 +292,34 @@ def _log_chance(same: int, total: int) -> float:
 
 
 def _difference_text(result: Result, other: Result) -> str:
-    judge, other_judge = result.material.get("judge"), other.material.get("judge")
+    judge, other_judge = result.material.judge, other.material.judge
     if judge != other_judge:
         return (
             f", though these are said to be of {judge or 'one judge'}, those of "
             f"{other_judge or 'another'}"
         )
-    if result.material.get("outputs") != other.material.get("outputs"):
+    if result.material.outputs != other.material.outputs:
         return ", though the judged outputs are others"
     return ""
 
 
 def _check_settings(results: Sequence[Result]) -> None:
     """confounded: runs whose configurations differ in more than the model."""
-    runs = [r for r in results if r.material.get("settings")]
-    for result, differing in _minorities(runs, lambda r: r.material["settings"]):
+    runs = [r for r in results if r.material.settings]
+    for result, differing in _minorities(runs, lambda r: r.material.settings):
         _confounded(result, differing, "was made")
 
 
 def _check_judges(results: Sequence[Result]) -> None:
     """confounded: a run that no judge has judged whom the others share, or against another baseline."""
-    compared = [r for r in results if r.kind in COMPARED and r.material.get("judge")]
-    for kind in COMPARED:
-        of_kind = [r for r in compared if r.kind == kind and r.kind != "artefact"]
+    compared = [r for r in results if r.reader.comparable and r.material.judge]
+    for kind in dict.fromkeys(r.kind for r in compared):
+        of_kind = [r for r in compared if r.kind == kind]
         by_run: dict[Any, list[Result]] = {}
         for result in of_kind:
-            by_run.setdefault(result.material.get("run"), []).append(result)
+            by_run.setdefault(result.material.run, []).append(result)
         judged = {
-            run: {(r.material["judge"], r.material.get("baseline")) for r in group}
+            run: {(r.material.judge, r.material.baseline) for r in group}
             for run, group in by_run.items()
         }
         if len(judged) < 2 or set.intersection(*judged.values()):
@@ -323,25 +332,26 @@ def _check_judges(results: Sequence[Result]) -> None:
                 continue
             result = by_run[run][0]
             example = next(r for r in of_kind if _judged_by(r) == common)
-            names = ("judge", "baseline")
             differing = {
-                name: {"this": result.material.get(name), "others": value, "example": example.path}
-                for name, value in zip(names, common, strict=True)
-                if result.material.get(name) != value
+                name: {"this": this, "others": value, "example": example.path}
+                for name, this, value in zip(
+                    ("judge", "baseline"), _judged_by(result), common, strict=True
+                )
+                if this != value
             }
             _confounded(result, differing, "was judged", "info")
 
 
 def _same_prompts(results: Sequence[Result]) -> bool:
     """Whether all were asked nearly the same: else nobody compares them."""
-    prompt_sets = [{prompt for prompt, _ in r.material.get("judgements", ())} for r in results]
+    prompt_sets = [{prompt for prompt, _ in r.material.judgements} for r in results]
     return all(
         len(prompts & prompt_sets[0]) >= SAME_SHARE * len(prompt_sets[0]) for prompts in prompt_sets
     )
 
 
 def _judged_by(result: Result) -> tuple[Any, Any]:
-    return result.material["judge"], result.material.get("baseline")
+    return result.material.judge, result.material.baseline
 
 
 def _minorities(
@@ -386,7 +396,9 @@ def _confounded(
     )
 
 
-def _groups(results: Sequence[Result], same: Any) -> list[list[Result]]:
+def _groups(
+    results: Sequence[_Texts], same: Callable[[_Texts, _Texts], bool]
+) -> list[list[_Texts]]:
     """Groups of two and more that are the same as their first."""
     left, groups = list(results), []
     while left:

@@ -11,6 +11,11 @@ from harness.audit.model import EXAMPLES, SURE, Result, short
 from harness.audit.parse.judged_pairs import JudgedPair
 from harness.judge.scores import DRAW, describe, position_bias, position_note
 
+FINDINGS = frozenset((
+    "count_mismatch", "dropped_rows", "empty_or_truncated", "length_bias", "position_bias",
+    "prompt_mismatch", "truncated_scores", "unparsed_scored",
+))  # fmt: skip
+"""What can be found in judged pairs, here and in the modules beside it."""
 LOST_MARGIN = 3.0
 """Percentage points between the bounds from which on dropped rows leave the score unknown: the margin
 within which a row counts as reproduced, unless its spec says otherwise."""

@@ -66,7 +66,7 @@ def _check_line(result: Result, line: ReadmeLine) -> None:
             continue
         for setting, pattern in _SETTINGS.items():
             if pattern.match(heading):
-                result.material.setdefault("settings", {}).setdefault(setting, float(match[1]))
+                result.material.settings.setdefault(setting, float(match[1]))
         name = (
             "win_rate"
             if _WIN_RATE.search(heading)

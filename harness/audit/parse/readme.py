@@ -151,8 +151,9 @@ def _markdown() -> Any:
 
     def table_block(state: Any, start: int, end: int, silent: bool) -> bool:
         # markdown-it's own goes through each row letter by letter, and makes a token of each cell.
-        if silent or not table(state, start, end, True):
-            return bool(silent and table(state, start, end, True))
+        starts = table(state, start, end, True)
+        if silent or not starts:
+            return starts
         ends = state.md.block.ruler.getRules("blockquote")
         line = start + 2
         while (

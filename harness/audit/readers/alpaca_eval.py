@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.artefact.keys import file_digest
 from harness.audit.checks.judged import (
+    FINDINGS,
     check_dropped,
     check_length,
     check_position,
@@ -24,7 +25,7 @@ from harness.audit.checks.published import check_claims, check_published
 from harness.audit.checks.repeats import check_judged_twice
 from harness.audit.checks.replies import check_replies
 from harness.audit.checks.texts import StoredOutput, check_texts
-from harness.audit.model import EXAMPLES, Result, compare, guarded_result, short
+from harness.audit.model import EXAMPLES, Material, Reader, Result, compare, guarded_result, short
 from harness.audit.parse import contents
 from harness.audit.parse.alpaca_names import (
     FOLDER,
@@ -64,7 +65,6 @@ from harness.audit.parse.leaderboards import (
 from harness.audit.parse.reference import Reference, read_reference
 
 KIND = "alpaca_eval"
-LOOKS_FOR = "alpaca_eval's annotations.json, leaderboard.csv and model_outputs.json"
 ANNOTATIONS, OUTPUTS = "annotations.json", "model_outputs.json"
 ALPACA_EVAL_SETS = frozenset({"helpful_base", "koala", "oasst", "selfinstruct", "vicuna"})
 """What AlpacaEval's rows have as `dataset`."""
@@ -187,26 +187,24 @@ def _judged(inventory: _Inventory, path: Path, annotations: Annotations, several
     place = place_of(path.parent, inventory.annotators)
     line = _line_of(inventory, path.parent, annotations, several, place)
     stored = _outputs_of(inventory, path.parent, annotations, place)
-    result.material = {
-        "outputs": {
-            row.instruction: row.output for row in annotations.rows if row.output is not None
-        },
-        "judgements": [(row.instruction, row.preference) for row in annotations.rows],
-        "judge": annotations.annotator,
-        "baseline": annotations.baseline,
-        "model": annotations.model,
-        "run": _run_of((stored.path if stored else path).parent, annotations.annotator),
-        "settings": settings_near(path.parent, inventory.source),
-        "files": {path.name: file_digest(path)},
-        "raws": [
+    result.material = Material(
+        outputs={row.instruction: row.output for row in annotations.rows if row.output is not None},
+        judgements=[(row.instruction, row.preference) for row in annotations.rows],
+        judge=annotations.annotator,
+        baseline=annotations.baseline,
+        model=annotations.model,
+        run=_run_of((stored.path if stored else path).parent, annotations.annotator),
+        settings=settings_near(path.parent, inventory.source),
+        files={path.name: file_digest(path)},
+        raws=[
             (row.instruction, flat_reply(stored))
             for row, stored in zip(annotations.rows, annotations.stored, strict=True)
             if raw_of(stored) is not None
         ],
-        "times": [
+        times=[
             t for row in annotations.stored if isinstance(t := row.get("time_per_example"), float)
         ],
-    }
+    )
     expected, why = _expected(inventory, annotations, stored, path.name)
     result.metrics = scores(annotations.rows, expected)
     judged_lengths = [len(row.output) for row in annotations.rows if row.output is not None]
@@ -216,7 +214,7 @@ def _judged(inventory: _Inventory, path: Path, annotations: Annotations, several
         result.published = published_of(line)
         remark = _length_remark(result, judged_lengths, stored_lengths)
         length = result.published.pop("avg_length") if remark else None
-        result.material["line"] = _only_line(inventory, line)
+        result.material.line = _only_line(inventory, line)
         compare(result, line.decimals)
         if remark:
             result.published["avg_length"] = length
@@ -539,11 +537,9 @@ def _boards_alone(inventory: _Inventory) -> list[Result]:
             if outputs is not None and not outputs.used and len(lines) == 1:
                 outputs.used = True
                 check_texts(result, [_bare(row) for row in outputs.rows])
-                result.material["outputs"] = _by_prompt(outputs)
-            result.material |= {
-                "model": line.name, "run": str(path.parent.resolve()),
-                "line": _only_line(inventory, line),
-            }  # fmt: skip
+                result.material.outputs = _by_prompt(outputs)
+            result.material.model, result.material.run = line.name, str(path.parent.resolve())
+            result.material.line = _only_line(inventory, line)
             results.append(result)
     return results
 
@@ -593,12 +589,12 @@ def _outputs_alone(inventory: _Inventory) -> list[Result]:
         texts = [_bare(row) for row in outputs.rows]
         length = int(sum(len(o.text) for o in texts) / len(texts))
         result.metrics = {"n_outputs": len(texts), "avg_length": length}
-        result.material = {
-            "outputs": _by_prompt(outputs),
-            "model": next(iter(outputs.generators)),
-            "run": str(folder.resolve()),
-            "settings": settings_near(folder, inventory.source),
-        }
+        result.material = Material(
+            outputs=_by_prompt(outputs),
+            model=next(iter(outputs.generators)),
+            run=str(folder.resolve()),
+            settings=settings_near(folder, inventory.source),
+        )
         reference = inventory.reference
         if (
             reference is not None
@@ -626,3 +622,13 @@ def _outputs_alone(inventory: _Inventory) -> list[Result]:
 
 def _by_prompt(outputs: _Outputs) -> dict[str, str]:
     return {key_of(row): text(row.get("output")) for row in outputs.rows}
+
+
+READER = Reader(
+    "alpaca_eval",
+    looks_for="alpaca_eval's annotations.json, leaderboard.csv and model_outputs.json",
+    kinds=(KIND, "leaderboard", "model_outputs"),
+    findings=FINDINGS,
+    find=find,
+    comparable=True,
+)

@@ -16,13 +16,23 @@ from typing import Any
 from harness.artefact.keys import file_digest
 from harness.audit.checks.judged import (
     FEWEST,
+    FINDINGS,
     POSITION_POINTS,
     check_dropped,
     check_length,
     scores,
 )
 from harness.audit.checks.texts import StoredOutput, check_texts
-from harness.audit.model import EXAMPLES, SURE, Result, compare, guarded_result, short
+from harness.audit.model import (
+    EXAMPLES,
+    SURE,
+    Material,
+    Reader,
+    Result,
+    compare,
+    guarded_result,
+    short,
+)
 from harness.audit.parse.alpaca_rows import key_of
 from harness.audit.parse.files import AuditSource, Unreadable, read_json
 from harness.audit.parse.judged_pairs import JudgedPair
@@ -30,7 +40,7 @@ from harness.audit.parse.reference import Reference, read_reference
 from harness.judge.grades import position_bias, preference, read_scores
 from harness.judge.scores import DRAW, position_note
 
-LOOKS_FOR = "AlpaGasus's review files (FIRST-SECOND-SET.json) with SET_result.json"
+KIND = "alpagasus"
 LOWEST, HIGHEST = 0.0, 100.0
 """Of a score; the prompt asks for 1 to 10."""
 LARGEST = 1e9
@@ -92,7 +102,7 @@ def find(source: AuditSource) -> list[Result]:
     return [
         guarded_result(
             review_files[0].path.parent,
-            "alpagasus",
+            KIND,
             partial(_result, source, review_files, reference, sets),
         )
         for review_files in files.values()
@@ -132,7 +142,7 @@ def _result(
     reviews = model_first or model_second
     assert reviews is not None
     baseline = reviews.second if reviews.first == model else reviews.first
-    result = Result(str(reviews.path.parent), "alpagasus")
+    result = Result(str(reviews.path.parent), KIND)
     if _several(source, reviews.path.parent, review_files):
         is_only = sets[reviews.path.parent, reviews.set] == 1
         result.path += f"#{reviews.set if is_only else reviews.path.stem}"
@@ -165,14 +175,15 @@ def _result(
     if len(rows) >= FEWEST:
         check_length(result, rows)
     check_texts(result, _outputs(rows))
-    result.material = {
-        "outputs": {row.instruction: row.output for row in rows if row.output is not None},
-        "judgements": [(row.instruction, row.preference) for row in rows],
-        "judge": "grading", "baseline": baseline, "model": model,
-        "run": str(reviews.path.parent.resolve()),
-        "files": {o.path.name: file_digest(o.path) for o in review_files},
-        "grades": [g.exact for g in graded],
-    }  # fmt: skip
+    result.material = Material(
+        outputs={row.instruction: row.output for row in rows if row.output is not None},
+        judgements=[(row.instruction, row.preference) for row in rows],
+        judge="grading",
+        baseline=baseline,
+        model=model,
+        run=str(reviews.path.parent.resolve()),
+        files={o.path.name: file_digest(o.path) for o in review_files},
+    )
     return result
 
 
@@ -438,3 +449,13 @@ def _words_of(counts: dict[str, Any]) -> str:
     stored_counts = (counts[name] for name in ("n_wins", "n_draws", "n_wins_base"))
     wins, ties, losses = ("unknown" if count is None else count for count in stored_counts)
     return f"{wins} wins, {ties} ties, {losses} losses"
+
+
+READER = Reader(
+    "alpagasus",
+    looks_for="AlpaGasus's review files (FIRST-SECOND-SET.json) with SET_result.json",
+    kinds=(KIND,),
+    findings=FINDINGS,
+    find=find,
+    comparable=True,
+)

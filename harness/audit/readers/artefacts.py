@@ -4,7 +4,6 @@ Win rates are recomputed from annotations.json; what the manifest says of them i
 own findings come along. Artefacts of other judges are left to their readers.
 """
 
-import json
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,16 @@ from harness.audit.checks.published import check_published
 from harness.audit.checks.repeats import check_judged_twice
 from harness.audit.checks.replies import check_replies
 from harness.audit.checks.texts import StoredOutput, check_texts
-from harness.audit.model import KINDS, SEVERITIES, SURE, Result, compare, guarded_result
+from harness.audit.model import (
+    KINDS,
+    SEVERITIES,
+    SURE,
+    Material,
+    Reader,
+    Result,
+    compare,
+    guarded_result,
+)
 from harness.audit.parse.alpaca_rows import (
     Annotations,
     is_annotations,
@@ -30,7 +38,7 @@ from harness.errors import HarnessError
 from harness.judge.grades import position_bias
 from harness.judge.scores import LARGE, position_note
 
-LOOKS_FOR = "this harness's artefacts (manifest.json), on a volume or one by one"
+KIND = "artefact"
 ANNOTATIONS, OUTPUTS = "annotations.json", "model_outputs.json"
 MOST_PROMPTS = 10**9
 FIGURES = {
@@ -76,7 +84,7 @@ def find(source: AuditSource) -> list[Result]:
             judged.add(answers)
         results.append(
             guarded_result(
-                folder, "artefact", partial(_judged, source, folder, manifest, values, answers)
+                folder, KIND, partial(_judged, source, folder, manifest, values, answers)
             )
         )
     for folder, manifest in manifests.items():
@@ -161,12 +169,12 @@ def _judged(
             if row.output is not None
         ],
     )  # fmt: skip
-    result.material |= {
-        "outputs": {r.instruction: r.output for r in annotations.rows if r.output is not None},
-        "judgements": [(r.instruction, r.preference) for r in annotations.rows],
-        "judge": annotations.annotator,
-        "run": str(answers.resolve()) if answers else str(folder.resolve()),
-    }
+    result.material = Material(
+        outputs={r.instruction: r.output for r in annotations.rows if r.output is not None},
+        judgements=[(r.instruction, r.preference) for r in annotations.rows],
+        judge=annotations.annotator,
+        run=str(answers.resolve()) if answers else str(folder.resolve()),
+    )
     _carry_over(result, manifest)
     if answers is not None:
         try:
@@ -202,18 +210,16 @@ def _answered(source: AuditSource, folder: Path, manifest: dict[str, Any]) -> li
     compare(result)
     check_published(result, MANIFEST)
     check_texts(result, texts)
-    result.material |= {
-        "outputs": {o.instruction: o.text for o in texts},
-        "run": str(folder.resolve()),
-        "made_from": manifest["key"],
-    }
+    result.material = Material(
+        outputs={o.instruction: o.text for o in texts}, run=str(folder.resolve())
+    )
     _carry_over(result, manifest)
     return [result]
 
 
 def _result(folder: Path, manifest: dict[str, Any]) -> Result:
     """With the notes that any artefact has, and whether its files are those that were made."""
-    result = Result(str(folder), "artefact")
+    result = Result(str(folder), KIND)
     result.notes.append(f"{manifest['stage']} of row {manifest.get('row')}")
     simulated = manifest.get("simulated")
     if isinstance(simulated, list) and simulated:
@@ -224,10 +230,6 @@ def _result(folder: Path, manifest: dict[str, Any]) -> Result:
         result.add("count_mismatch", "error", e.message, {"artefact": str(folder)})
     except (KeyError, TypeError, OSError) as e:
         result.notes.append(f"its files could not be held against the manifest: {e}")
-    inputs = manifest.get("inputs")
-    result.material["inputs"] = json.dumps(inputs, sort_keys=True, default=str)
-    if isinstance(inputs, dict) and isinstance(inputs.get("outputs"), dict):
-        result.material["made_from"] = inputs["outputs"].get("key")
     return result
 
 
@@ -275,3 +277,13 @@ def _carry_over(result: Result, manifest: Any) -> None:
             result.notes.append(f"the manifest's finding {kind}: {message}")
         elif kind not in audited_kinds:
             result.add(kind, severity, message, evidence if isinstance(evidence, dict) else {})
+
+
+READER = Reader(
+    "artefacts",
+    looks_for="this harness's artefacts (manifest.json), on a volume or one by one",
+    kinds=(KIND,),
+    findings=frozenset(KINDS),
+    find=find,
+    states_copies=True,
+)

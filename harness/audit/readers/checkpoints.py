@@ -6,13 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness.audit.model import EXAMPLES, Result
+from harness.audit.model import EXAMPLES, Reader, Result
 from harness.audit.parse.files import PASSED_BY, AuditSource, Unreadable, read_text
 from harness.audit.parse.readme import readmes
 from harness.audit.parse.settings import CHECKPOINTS, DECODING, ConfigSettings, read_settings
 from harness.audit.parse.training_examples import LARGEST_CONFIG
 
-LOOKS_FOR = "configurations that name the checkpoint beside results (configs.yaml, scripts)"
 KIND = "configuration"
 CONFIGS = (".yaml", ".yml", ".sh")
 RESULTS = re.compile(
@@ -180,3 +179,12 @@ def _tail(name: str, checkpoints: Sequence[str]) -> str:
         if sum(o.replace("\\", "/").rstrip("/").endswith(tail) for o in checkpoints) == 1:
             return tail
     return name
+
+
+READER = Reader(
+    "checkpoints",
+    looks_for="configurations that name the checkpoint beside results (configs.yaml, scripts)",
+    kinds=(KIND,),
+    findings=frozenset({"unknown_checkpoint"}),
+    find=find,
+)

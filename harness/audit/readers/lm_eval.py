@@ -10,6 +10,7 @@ from typing import Any
 from harness.audit.model import (
     EXAMPLES,
     MOST_DIGITS,
+    Reader,
     Result,
     agreeing_digits,
     guarded_result,
@@ -37,7 +38,6 @@ from harness.audit.parse.lm_eval_tables import check_readmes, compare_runs
 from harness.judge.kinds.lm_eval.benchmarks import MMLU, SUBJECTS
 from harness.judge.kinds.lm_eval.scores import mean_and_error, pooled
 
-LOOKS_FOR = "lm-eval's results (results_*.json, with samples_*.jsonl)"
 KIND = "lm_eval"
 DIGITS = 8
 """Decimals of a share of 1 to which a recomputed number must agree."""
@@ -86,7 +86,6 @@ def find(source: AuditSource) -> list[Result]:
 
 def _audit(run: LmEvalRun, source: AuditSource) -> Result:
     result = Result(str(run.path), KIND)
-    result.material["files"] = {}
     for task in run.tasks.values():
         # A group's own numbers are its tasks'.
         if task.name not in run.groups:
@@ -192,7 +191,7 @@ def _rows(
     except Unreadable as e:
         source.skip(path, str(e))
         return []
-    result.material["files"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    result.material.files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     is_named = any("filter" in row for row in rows)
     if not name_filters(rows, task.filters):
         result.notes.append(
@@ -208,7 +207,7 @@ def _rows(
         )
     metric = main_score(task)[0]
     scored = [(f"{task.name}/{row.get('doc_id')}", row.get(metric)) for row in rows]
-    result.material.setdefault("judgements", []).extend(scored)
+    result.material.judgements.extend(scored)
     twice = repeated(rows)
     questions = len({str(row.get("doc_id")) for row in rows}) if "doc_id" in rows[0] else len(rows)
     if twice:
@@ -434,3 +433,12 @@ def _match(result: Result) -> None:
             + (f" and {len(parts) - EXAMPLES} more" if len(parts) > EXAMPLES else ""),
             {"figures": differing},
         )
+
+
+READER = Reader(
+    "lm_eval",
+    looks_for="lm-eval's results (results_*.json, with samples_*.jsonl)",
+    kinds=(KIND,),
+    findings=frozenset({"confounded", "count_mismatch", "dropped_rows", "empty_or_truncated"}),
+    find=find,
+)

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.artefact.call import MANIFEST
 from harness.audit.checks.repeats import check_scored_twice
-from harness.audit.model import EXAMPLES, Result, agreeing_digits, guarded_result, short
+from harness.audit.model import EXAMPLES, Reader, Result, agreeing_digits, guarded_result, short
 from harness.audit.parse.files import AuditSource, Unreadable, read_json, read_rows
 from harness.audit.parse.readme import ReadmeLine, lines_about, read_claims, readmes
 from harness.audit.parse.rubric_rows import (
@@ -26,7 +26,6 @@ from harness.audit.parse.rubric_rows import (
 from harness.audit.parse.settings import number
 from harness.judge.kinds.lm_eval.scores import mean_and_error
 
-LOOKS_FOR = "scores on a rubric (JSON or JSONL with score and feedback, as Flow Judge writes them)"
 KIND = "rubric"
 LOST_SHARE = 0.01
 """From this share of prompts without a score on, it is said that some are missing."""
@@ -74,9 +73,9 @@ def _audit(path: Path, stored: Sequence[dict[str, Any]], source: AuditSource) ->
     low, high = scale or (-math.inf, math.inf)
     if not (path.parent / MANIFEST).is_file():
         # For the search for copies; of our own, keys and seals say what is one.
-        result.material["files"] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
-        result.material["judgements"] = [(r.question, r.score) for r in rows]
-        result.material["raws"] = [(r.question, f"{r.score}: {r.words}") for r in rows if r.words]
+        result.material.files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+        result.material.judgements = [(r.question, r.score) for r in rows]
+        result.material.raws = [(r.question, f"{r.score}: {r.words}") for r in rows if r.words]
     unread = [r for r in rows if r.score is not None and not low <= r.score <= high]
     scored = [r for r in rows if r.score is not None and low <= r.score <= high]
     if not bounded:
@@ -430,3 +429,16 @@ def _check_feedback(result: Result, scored: Sequence[RubricRow]) -> None:
             {"count": len(faulty), "scored": len(scored), "mean": mean,
              "examples": [short(r.question) for r in faulty[:EXAMPLES]]},
         )  # fmt: skip
+
+
+READER = Reader(
+    "rubrics",
+    looks_for="scores on a rubric (JSON or JSONL with score and feedback, as Flow Judge writes them)",
+    kinds=(KIND,),
+    findings=frozenset((
+        "count_mismatch", "dropped_rows", "empty_or_truncated", "missing_context",
+        "truncated_scores", "unparsed_scored",
+    )),
+    find=find,
+    judgements_tell=False,
+)  # fmt: skip

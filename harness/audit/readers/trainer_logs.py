@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.artefact.call import MANIFEST
-from harness.audit.model import Result, compare, guarded_result
+from harness.audit.model import Reader, Result, compare, guarded_result
 from harness.audit.parse import contents
 from harness.audit.parse.console_logs import read_console
 from harness.audit.parse.contents import begins_with
@@ -42,10 +42,6 @@ from harness.audit.parse.training_examples import (
 )
 from harness.audit.parse.training_log import LINES, STATE, SUMMARIES, Log, read_logs
 
-LOOKS_FOR = (
-    "trainings' logs (trainer_state.json, trainer_log.jsonl), and data sets (instruction and output, "
-    "messages), alone or where a README's table links to them"
-)
 WIDEST = 100
 """Of a range of examples: with a highest number so many times its lowest, only that one is told."""
 MOST_NAMES = 5
@@ -69,7 +65,7 @@ def find(source: AuditSource) -> list[Result]:
     source.claim(*read_paths)
     if data is not None and not results:
         results.append(_audit_data(data, [], _only_name(source), source))
-    results += _linked_data(source, {r.material.get("data") for r in results})
+    results += _linked_data(source, {r.material.data for r in results})
     if not results and len(source.files) == len(source.all_files):
         results = _data_alone(source)
     return results
@@ -201,7 +197,7 @@ def _measure(
                 result.metrics["examples_highest"] = high
     if len(sets) == 1:
         result.metrics["rows"] = sets[0].rows
-        result.material["data"] = str(sets[0].path.resolve())
+        result.material.data = str(sets[0].path.resolve())
     if facts.packing:
         result.notes.append("examples were packed together, so steps count none")
     elif ranges and facts.packing is None:
@@ -290,7 +286,7 @@ def _audit_data(
         "empty_rows": data.empty,
         "different_rows": data.different,
     }
-    result.material["data"] = str(data.path.resolve())
+    result.material.data = str(data.path.resolve())
     claimed = [*about, *([name_count] if name_count else [])]
     if len({c.low for c in claimed}) == 1:
         result.published["rows"] = int(claimed[0].low)
@@ -349,3 +345,15 @@ def _linked_data(source: AuditSource, audited_paths: set[object]) -> list[Result
         if str(path.resolve()) not in audited_paths:
             results.append(_audit_data(data, counts, None, source))
     return results
+
+
+READER = Reader(
+    "trainer_logs",
+    looks_for=(
+        "trainings' logs (trainer_state.json, trainer_log.jsonl), and data sets (instruction and "
+        "output, messages), alone or where a README's table links to them"
+    ),
+    kinds=(KIND, DATA_KIND),
+    findings=frozenset({"count_mismatch"}),
+    find=find,
+)

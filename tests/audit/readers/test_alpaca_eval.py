@@ -1,6 +1,7 @@
 """alpaca_eval folders: the numbers recomputed, each kind of fault put into a clean folder and found
 there, and what only looks like one left alone."""
 
+import dataclasses
 import io
 import json
 import math
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+import harness.audit
 from harness.audit import Result, audit_paths
 from harness.cli.views.audit import show_audits
 from harness.errors import InputError
@@ -758,8 +760,12 @@ def test_a_reader_that_fails_unforeseen_does_not_lose_the_others(
         raise TypeError("unforeseen")
 
     write(tmp_path, rows_of())
-    monkeypatch.setattr("harness.audit.readers.rubrics.find", fail)
-    monkeypatch.setattr("harness.audit.checks.across.check", fail)
+    readers = tuple(
+        dataclasses.replace(reader, find=fail) if reader.name == "rubrics" else reader
+        for reader in harness.audit.READERS
+    )
+    monkeypatch.setattr(harness.audit, "READERS", readers)
+    monkeypatch.setattr(harness.audit, "ACROSS", (fail,))
     result = only_result(tmp_path)
     assert result.matches is True
     assert any("could not be read as rubrics: TypeError" in note for note in result.notes)

@@ -55,7 +55,7 @@ def test_both_orders_are_read_whatever_the_prompts_column_is_called(
     }  # fmt: skip
     assert not any("one order" in note for note in result.notes)
     assert "wins are those of ours over theirs, prompt set koala" in result.notes
-    prompts = [prompt for prompt, _ in result.material["judgements"]]
+    prompts = [prompt for prompt, _ in result.material.judgements]
     assert len(set(prompts)) == 80
     assert all(prompt.endswith("Some input.") for prompt in prompts) == (column == "instruction")
 

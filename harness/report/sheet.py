@@ -75,7 +75,7 @@ def reasons(lines: Sequence[MatrixLine]) -> list[str]:
 
 def kinds_of(line: MatrixLine) -> str:
     """The kinds of the line's findings; what was found stands in its notes."""
-    return ", ".join(dict.fromkeys(finding.partition(":")[0] for finding in line.findings))
+    return ", ".join(dict.fromkeys(finding.kind for finding in line.findings))
 
 
 def settled(sheet: Sheet, units: Sequence[Sequence[Cell]]) -> Sheet:

@@ -31,7 +31,7 @@ def display(line: MatrixLine) -> list[str]:
         verdict += f": {c['verdict_reason']}"
     noted = [
         c["deviations"],
-        *dict.fromkeys(f"finding: {finding.partition(':')[0]}" for finding in line.findings),
+        *dict.fromkeys(f"finding: {finding.kind}" for finding in line.findings),
     ]
     return [
         c["row"], c["varied"], c["metric"], reported(line), reproduced, interval(line), over(line),

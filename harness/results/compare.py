@@ -164,7 +164,7 @@ def compare(first: RowPlan, second: RowPlan) -> list[Comparison]:
 
 def _metrics(plan: RowPlan) -> list[str]:
     artefacts = [stage.artefact for stage in [*plan.final(), *losses.trainings(plan)]]
-    names = [name for artefact in artefacts if artefact for name in artefact.manifest["metrics"]]
+    names = [name for artefact in artefacts if artefact for name in artefact.manifest.metrics]
     judged = losses.is_judged(plan.row) and not losses.judges_loss(plan.row)
     return [
         name
@@ -190,16 +190,16 @@ def _compared_row(plan: RowPlan, metric: str) -> ComparedRow:
             assert run.stage.artefact is not None
             prompts |= set(grades_of(run.stage.artefact, metric))
     artefacts = [run.stage.artefact for run in runs if run.stage.artefact]
-    marks = {mark for artefact in artefacts for mark in artefact.manifest["simulated"]}
+    marks = {mark for artefact in artefacts for mark in artefact.manifest.simulated}
     marks |= {losses.SCALED_DOWN} if plan.row.scale == "tiny" else set()
     return ComparedRow(
         plan.row,
         evidence,
-        pooled["value"],
-        pooled.get("judged"),
-        pooled.get("expected"),
+        pooled.value,
+        pooled.judged,
+        pooled.expected,
         frozenset(marks),
-        any(artefact.manifest["random_weights"] for artefact in artefacts),
+        any(artefact.manifest.random_weights for artefact in artefacts),
         {p: math.fsum(g[p] for g in grades) / len(grades) for p in in_all},
         prompts,
         frozenset(run.stage.key for run in runs),

@@ -50,14 +50,9 @@ def trainings(plan: RowPlan | None) -> list[StagePlan]:
     return [s for s in plan.own if s.stage == "train"] if plan else []
 
 
-def counts_of(scores: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Of what was held out: the same for every training seed, so it is not summed."""
-    return {name: scores[0][name] for name in COUNTS if scores and name in scores[0]}
-
-
 def steps_of(trained: Sequence[StagePlan]) -> int | None:
     """Optimizer steps of one training."""
-    steps = [s.artefact.manifest["counts"].get("steps") for s in trained if s.artefact]
+    steps = [s.artefact.manifest.counts.get("steps") for s in trained if s.artefact]
     return steps[0] if steps else None
 
 

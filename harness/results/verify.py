@@ -78,7 +78,7 @@ def _notes(results: Sequence[Verified]) -> list[tuple[str, list[str]]]:
     sections = [
         ("deviations", [note for result in results for note in result.line.deviations]),
         ("assumptions", [note for result in results for note in result.row.assumptions]),
-        ("findings", [note for result in results for note in result.line.findings]),
+        ("findings", [str(f) for result in results for f in result.line.findings]),
     ]
     return [(heading, list(dict.fromkeys(notes))) for heading, notes in sections if notes]
 
@@ -368,5 +368,5 @@ def to_dict(result: Verified) -> dict[str, Any]:
         "more": [{"kind": kind, "replicates": count} for kind, count in verdict.more],
         "deviations": list(result.line.deviations),
         "assumptions": list(result.row.assumptions),
-        "findings": list(result.line.findings),
+        "findings": list(map(str, result.line.findings)),
     }

@@ -274,7 +274,7 @@ def test_a_row_that_is_confounded_says_so_in_its_lines_and_its_losses_of_trainin
     marked = {(m.cells["row"], m.cells["metric"]) for m in together(each) if m.cells["confounded"]}
     assert marked == {("hot", "")}
     (line,) = [m for m in together(each) if m.cells["confounded"]]
-    assert line.findings[-1].startswith("confounded: differs from other rows")
+    assert str(line.findings[-1]).startswith("confounded: differs from other rows")
     assert "confounded" in line.cells["findings"]
 
 

@@ -127,7 +127,7 @@ def unfilled(rows: Sequence[LoadedRow], planner: Planner) -> list[str]:
         lines = lines_of(loaded, [planner])
         if not lines:  # it makes a data set and no more
             made = planner.plan(loaded).stages[-1].artefact
-            if made is None or not made.manifest["simulated"]:
+            if made is None or not made.manifest.simulated:
                 wrong.append(f"{loaded.row.row}: no data set that is marked simulated")
         for line in lines:
             cells = line.cells

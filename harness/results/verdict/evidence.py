@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.artefact.manifest import MetricValue
 from harness.artefact.store import Artefact
 from harness.common.texts import read_lines
 from harness.judge.kinds.flow_judge import RubricJudge
@@ -28,7 +29,12 @@ class ScoredRun:
     """One replicate's score: the judge's artefact, or of a loss the training's."""
 
     stage: StagePlan
-    metric: dict[str, Any]
+    metric: MetricValue
+
+    @property
+    def value(self) -> float:
+        assert self.metric.value is not None
+        return self.metric.value
 
 
 @dataclass(frozen=True)
@@ -87,8 +93,8 @@ def gather(
     trainings: dict[str, int] = {}
     samplings: dict[tuple[str, str], int] = {}
     for stage in planned:
-        score = stage.artefact.manifest["metrics"].get(metric) if stage.artefact else None
-        if score is None or score["value"] is None:
+        score = stage.artefact.manifest.metrics.get(metric) if stage.artefact else None
+        if score is None or score.value is None:
             continue
         answer = stage.inputs.get("outputs")
         model = stage if stage.stage == "train" else (answer or stage).inputs.get("model")

@@ -209,7 +209,7 @@ def _reason(line: MatrixLine) -> str:
 
 def notes_of(line: MatrixLine) -> list[str]:
     """What the row's story has more of."""
-    kinds = dict.fromkeys(finding.partition(":")[0] for finding in line.findings)
+    kinds = dict.fromkeys(finding.kind for finding in line.findings)
     notes = [f"finding: {kind.replace('_', ' ')}" for kind in kinds]
     for noun, listed in (("deviation", line.deviations), ("assumption", line.assumptions)):
         if listed:

@@ -123,10 +123,7 @@ def _drawn(name: str, line: MatrixLine) -> Html:
 def _stated(story: Story) -> Html | None:
     row = story.loaded.row
     from_runs = [
-        note
-        for s in story.stages
-        if s.artefact
-        for note in s.artefact.manifest.get("deviations", [])
+        note for s in story.stages if s.artefact for note in s.artefact.manifest.deviations
     ]
     lists = {
         "Deviations from the published set-up": [*deviations(row), *map(str, from_runs)],
@@ -145,20 +142,16 @@ def _findings(story: Story) -> Html | None:
         return None
     items = []
     for finding in story.findings:
-        evidence = finding.get("evidence")
         more = None
-        if evidence:
-            pairs = evidence.items() if isinstance(evidence, dict) else [("", evidence)]
+        if finding.evidence:
+            pairs = finding.evidence.items()
             more = tag("details", tag("summary", "evidence"),
                        tag("dl",
                            [tag("div", tag("dt", k), tag("dd", figures.brief(v))) for k, v in pairs],
                            class_="facts"))  # fmt: skip
-        kind = str(finding["kind"]).replace("_", " ")
-        severity = str(finding.get("severity", "warning"))
-        items.append(
-            tag("li", tag("strong", kind), tag("span", severity, class_=f"mark s-{severity}"), " ",
-                str(finding["message"]), more)
-        )  # fmt: skip
+        kind = finding.kind.replace("_", " ")
+        severity = tag("span", finding.severity, class_=f"mark s-{finding.severity}")
+        items.append(tag("li", tag("strong", kind), severity, " ", finding.message, more))
     return section("Findings", tag("ul", items, class_="findings"))
 
 

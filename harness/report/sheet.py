@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.results import losses
+from harness.artefact.metrics import metric_of
 from harness.results.cells import HEADINGS, display
 from harness.results.matrix import EXPLANATION, LOSSES, MatrixLine, lowest
 
@@ -119,7 +119,7 @@ def matrix_sheet(lines: Sequence[MatrixLine], name: str, title: str, left_out: s
         cells["notes"] = Cell(kinds_of(line), notes.add(notes_of(line)))
         rows.append(list(cells.values()))
     about = [EXPLANATION]
-    if any(line.cells["metric"].partition("/")[0] in losses.LOSSES for line in lines):
+    if any(metric_of(line.cells["metric"]).is_loss for line in lines):
         about.append(LOSSES)
     after = [*lowest(lines), *[f"{left_out}."] * bool(left_out)]
     sheet = Sheet(name, title, HEADINGS, rows, about, warning(lines), notes.texts, (), after)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from harness.artefact.metrics import metric_of
 from harness.results import losses
 from harness.results.matrix import MatrixLine
 
@@ -105,11 +106,11 @@ def _cost(c: dict[str, Any]) -> str:
 
 
 def _is_loss(c: dict[str, Any]) -> bool:
-    return c["metric"].partition("/")[0] in losses.LOSSES
+    return metric_of(c["metric"]).is_loss
 
 
 def _digits(c: dict[str, Any]) -> int:
-    return 4 if _is_loss(c) else 2
+    return metric_of(c["metric"]).digits
 
 
 def _with_error(value: float | None, error: float | None, digits: int) -> str:

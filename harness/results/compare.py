@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from harness.artefact.metrics import metric_of
 from harness.common.progress import counted, plain
 from harness.errors import InputError
 from harness.results import losses
@@ -170,12 +171,12 @@ def _metrics(plan: RowPlan) -> list[str]:
         name
         for name in dict.fromkeys(names)
         # The training's losses of rows that are judged by something else are no result.
-        if not (judged and name.partition("/")[0] in losses.LOSSES)
+        if not (judged and metric_of(name).is_loss)
     ]
 
 
 def _compared_row(plan: RowPlan, metric: str) -> ComparedRow:
-    is_loss = metric.partition("/")[0] in losses.LOSSES
+    is_loss = metric_of(metric).is_loss
     planned = losses.stages_of(plan) if is_loss else plan.final()
     evidence = gather(plan.row, metric, planned, every_grade=True)
     if evidence is None:
@@ -321,7 +322,7 @@ def sentences(comparison: Comparison) -> list[str]:
 
 def _score_text(side: ComparedRow, metric: str) -> str:
     over = f", judged {side.judged} of {side.expected}" if side.expected is not None else ""
-    digits = 4 if metric.partition("/")[0] in losses.LOSSES else 2
+    digits = metric_of(metric).digits
     runs = len(side.evidence.runs)
     cells = {
         "simulated": "; ".join(sorted(side.simulated)),

@@ -9,10 +9,6 @@ from harness.row.row import Row
 from harness.run.plan import RowPlan, StagePlan
 
 LOSS, BITS, LAST = "held_out_loss", "bits_per_byte", "train_loss"
-LOSSES = (LOSS, BITS, LAST)
-"""The train stage's metrics. Lower is better for each."""
-COUNTS = ("examples", "tokens", "bytes")
-"""What a held-out loss is over: held-out examples, and their answers' tokens and bytes."""
 SCALED_DOWN = "scaled down"
 """Among what makes a number simulated: the row's twin is tiny."""
 ONE_SEED = "one training seed"

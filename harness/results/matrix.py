@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 from harness.artefact import environment
 from harness.artefact.keys import iter_data, open_hubs
 from harness.artefact.manifest import Finding, MetricValue
+from harness.artefact.metrics import metric_of
 from harness.artefact.store import Artefact, Damaged
 from harness.common.progress import counted
 from harness.errors import DataAbsent, InputError
-from harness.judge.kinds.flow_judge import RubricJudge
 from harness.judge.kinds.lm_eval import TasksJudge
 from harness.results import agreement, comparability, losses
+from harness.results.verdict.evidence import bounds_of
 from harness.results.verdict.verdict import assess, pool
 from harness.row.load import LoadedRow
 from harness.row.row import Row
@@ -30,8 +31,6 @@ NUMBERS = frozenset(
     """.split()  # noqa: SIM905
 )
 """Columns that hold numbers; all others are text and are escaped."""
-POINTS = ("rubric_score", "winning_score")
-"""Metrics that are no percentages."""
 CONFOUNDED = "confounded"
 LAST = 10**9
 """After every line of a study."""
@@ -134,7 +133,7 @@ def _confounded(line: MatrixLine, message: str | None) -> MatrixLine:
     assert line.loaded is not None
     row = line.loaded.row
     of_training = losses.is_judged(row) and not losses.judges_loss(row)
-    if message is None or (of_training and line.cells["metric"] in losses.LOSSES):
+    if message is None or (of_training and metric_of(line.cells["metric"]).is_loss):
         return line
     findings = (*line.findings, Finding(CONFOUNDED, "warning", message))
     cells = {**line.cells, "confounded": message, "findings": "; ".join(map(str, findings))}
@@ -177,9 +176,7 @@ def choose_plan(loaded: LoadedRow, planners: Sequence[Planner]) -> tuple[RowPlan
 
 
 def _line(row: Row, metric: str, plan: RowPlan | None, problem: str, held_out: str) -> MatrixLine:
-    # `win_rate/koala` is the win rate on one of several prompt sets.
-    kind = metric.partition("/")[0]
-    is_loss = kind in losses.LOSSES
+    is_loss = metric_of(metric).is_loss
     planned = losses.stages_of(plan) if is_loss else plan.final() if plan else []
     artefacts = [s.artefact for s in planned if s.artefact]
     recorded = [a.manifest.metrics.get(metric) for a in artefacts]
@@ -196,7 +193,7 @@ def _line(row: Row, metric: str, plan: RowPlan | None, problem: str, held_out: s
     stages = _behind(plan, artefacts)
     # Of what was held out: the same for every training seed, so it is not summed.
     counts = scores[0] if is_loss and scores else MetricValue()
-    scale = _scale(row, kind)
+    scale = bounds_of(row, metric) if metric_of(metric).unit == "points" else None
     manifests = [s.artefact.manifest for s in stages if s.artefact]
     findings = tuple(_each_once(m.findings for m in manifests))
     noted = (*deviations(row), *_each_once(m.deviations for m in manifests))
@@ -217,8 +214,8 @@ def _line(row: Row, metric: str, plan: RowPlan | None, problem: str, held_out: s
         "expected": reproduced.expected,
         "lower_bound": reproduced.lower_bound,
         "upper_bound": reproduced.upper_bound,
-        "lowest": scale[0],
-        "highest": scale[1],
+        "lowest": scale[0] if scale else None,
+        "highest": scale[1] if scale else None,
         "examples": counts.examples,
         "tokens": counts.tokens,
         "bytes": counts.bytes,
@@ -258,16 +255,6 @@ def _behind(plan: RowPlan | None, artefacts: list[Artefact]) -> list[StagePlan]:
     finished = [s for s in plan.own if s.artefact is not None]
     is_model = artefacts[0].stage == "train"
     return [s for s in finished if s.stage in ("gen", "train")] if is_model else finished
-
-
-def _scale(row: Row, metric: str) -> tuple[int | None, int | None]:
-    """The lowest and the highest that a score of points can be."""
-    judge = row.eval.judge if row.eval else None
-    if metric == "winning_score":
-        return 0, 2
-    if metric == "rubric_score" and isinstance(judge, RubricJudge):
-        return judge.scale
-    return None, None
 
 
 def _each_once(lists: Iterable[Sequence[Entry]]) -> list[Entry]:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness.artefact.metrics import metric_of
 from harness.common.progress import plain
 from harness.results import losses
 from harness.results.matrix import MatrixLine, choose_plan, lines_of
@@ -91,7 +92,7 @@ def verify(loaded: LoadedRow, planners: Sequence[Planner]) -> list[Verified]:
         metric = line.cells["metric"]
         if row.reported and metric not in row.reported:
             continue
-        is_loss = metric.partition("/")[0] in losses.LOSSES
+        is_loss = metric_of(metric).is_loss
         planned = losses.stages_of(plan) if is_loss else plan.final() if plan else []
         results.append(Verified(row, line, assess(row, metric, planned)))
     return results

@@ -12,6 +12,7 @@ import yaml
 from harness.artefact.environment import command_line
 from harness.artefact.keys import file_digest
 from harness.artefact.manifest import Finding
+from harness.artefact.metrics import metric_of
 from harness.artefact.store import Artefact, Damaged
 from harness.errors import HarnessError, InputError
 from harness.gen.card.text import Section, sections
@@ -117,7 +118,7 @@ def story_of(loaded: LoadedRow, planners: Sequence[Planner], lines: Sequence[Mat
 
 def _reasons(loaded: LoadedRow, plan: RowPlan | None, line: MatrixLine) -> Reasons:
     metric = line.cells["metric"]
-    is_loss = metric.partition("/")[0] in losses.LOSSES
+    is_loss = metric_of(metric).is_loss
     planned = losses.stages_of(plan) if is_loss else plan.final() if plan else []
     return sentences(Verified(loaded.row, line, assess(loaded.row, metric, planned)))
 

@@ -3,12 +3,12 @@
 import math
 from typing import Any
 
+from harness.artefact.metrics import metric_of
 from harness.report.html.charts import NumberLine
 from harness.report.html.markup import Html, tag
 from harness.results import losses
 from harness.results.matrix import MatrixLine
 from harness.results.verdict.verdict import margin_of
-from harness.row.row import PERCENTAGES
 
 SIGNS = {
     "reproduced": "✓", "not reproduced": "✕", "inconclusive": "~", "not comparable": "≠",
@@ -18,21 +18,18 @@ SIGNS = {
 
 
 def is_loss(line: MatrixLine) -> bool:
-    return _kind(line) in losses.LOSSES
+    return metric_of(line.cells["metric"]).is_loss
 
 
 def is_percent(line: MatrixLine) -> bool:
-    return _kind(line) in PERCENTAGES
-
-
-def _kind(line: MatrixLine) -> str:
-    return str(line.cells["metric"]).partition("/")[0]
+    return metric_of(line.cells["metric"]).is_percentage
 
 
 def number(line: MatrixLine, value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.{4 if is_loss(line) else 2}f}" if math.isfinite(value) else str(value)
+    digits = metric_of(line.cells["metric"]).digits
+    return f"{value:.{digits}f}" if math.isfinite(value) else str(value)
 
 
 def metric(line: MatrixLine) -> str:

@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.artefact.manifest import MetricValue
+from harness.artefact.metrics import metric_of
 from harness.artefact.store import Artefact
 from harness.common.texts import read_lines
 from harness.judge.kinds.flow_judge import RubricJudge
 from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, benchmark_of
 from harness.judge.scores import BASELINE, DRAW
 from harness.results.agreement import ANNOTATIONS, read_grades
-from harness.row.row import PERCENTAGES, Row
+from harness.row.row import Row
 from harness.run.plan import StagePlan
 from harness.stats.intervals import Range
 from harness.stats.variance import Grades, Index
 
-WINNING_SCORE: Range = (0, 2)
 GRADED = ("win_rate", "winning_score", "rubric_score", *BENCHMARKS)
 """Metrics of which a grade is kept for each prompt or question."""
 TaskQuestion = tuple[str, int]
@@ -69,15 +69,11 @@ class Evidence:
 
 def bounds_of(row: Row, metric: str) -> Range | None:
     """The range of a metric's values."""
-    kind = metric.partition("/")[0]
+    of_all = metric_of(metric)
     judge = row.eval.judge if row.eval else None
-    if kind in PERCENTAGES:
-        return 0, 100
-    if kind == "winning_score":
-        return WINNING_SCORE
-    if kind == "rubric_score" and isinstance(judge, RubricJudge):
-        return judge.scale
-    return None
+    if of_all.lowest is not None and of_all.highest is not None:
+        return of_all.lowest, of_all.highest
+    return judge.scale if of_all.unit == "points" and isinstance(judge, RubricJudge) else None
 
 
 def gather(
@@ -137,7 +133,7 @@ def grades_of(artefact: Artefact, metric: str) -> dict[Any, float | None]:
     is_score, grades = read_grades(artefact)
     if is_score or metric == "rubric_score":
         return dict(grades)
-    unit = 100 if metric == "win_rate" else 2
+    unit = metric_of(metric).highest or 0
     return {
         # Older annotations write a draw as 0.
         place: None if grade is None else unit * ((grade or DRAW) - BASELINE)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.artefact.manifest import MetricValue
+from harness.artefact.metrics import metric_of
 from harness.common.progress import counted
 from harness.results.verdict.evidence import Evidence, gather
 from harness.results.verdict.forecast import Foretold, More, decide, foretell, in_words
@@ -26,7 +27,7 @@ from harness.results.verdict.sides import (
     reproduced_interval,
     reproduced_of,
 )
-from harness.row.row import PERCENTAGES, Reported, Row
+from harness.row.row import Reported, Row
 from harness.run.plan import StagePlan
 from harness.stats.intervals import ScoreSpan
 from harness.stats.variance import Split
@@ -152,7 +153,7 @@ def margin_of(row: Row, metric: str) -> float | None:
     margin = row.margins.get(metric, row.margins.get(kind))
     if margin is not None:
         return margin
-    return MARGIN if kind in PERCENTAGES else None
+    return MARGIN if metric_of(metric).is_percentage else None
 
 
 def judge(

@@ -324,12 +324,8 @@ def _score_text(side: ComparedRow, metric: str) -> str:
     over = f", judged {side.judged} of {side.expected}" if side.expected is not None else ""
     digits = metric_of(metric).digits
     runs = len(side.evidence.runs)
-    cells = {
-        "simulated": "; ".join(sorted(side.simulated)),
-        "random_weights": side.random_weights,
-    }
     text = f"{side.row.row}: {side.value:.{digits}f}{over}, {runs} run{'s' * (runs > 1)}"
-    return text + losses.marks(cells)
+    return text + losses.marks("; ".join(sorted(side.simulated)), side.random_weights)
 
 
 def _difference(comparison: Comparison, unit: str) -> str:

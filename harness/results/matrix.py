@@ -2,8 +2,8 @@
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 from harness.artefact import environment
 from harness.artefact.keys import iter_data, open_hubs
@@ -14,6 +14,7 @@ from harness.common.progress import counted
 from harness.errors import DataAbsent, InputError
 from harness.judge.kinds.lm_eval import TasksJudge
 from harness.results import agreement, comparability, losses
+from harness.results.line import Cells
 from harness.results.verdict.evidence import bounds_of
 from harness.results.verdict.verdict import assess, pool
 from harness.row.load import LoadedRow
@@ -32,16 +33,17 @@ NUMBERS = frozenset(
 )
 """Columns that hold numbers; all others are text and are escaped."""
 CONFOUNDED = "confounded"
+COLUMNS = tuple(column.name for column in fields(Cells))
 LAST = 10**9
 """After every line of a study."""
 
 
 @dataclass(frozen=True)
 class MatrixLine:
-    """One line of the matrix: column -> value; None where there is none."""
+    """One line of the matrix."""
 
     table: str
-    cells: dict[str, Any]
+    cells: Cells
     held_out: str = ""
     """Of a loss: see harness.results.losses.held_out_set."""
     findings: tuple[Finding, ...] = ()
@@ -94,16 +96,15 @@ def together(lines: Sequence[MatrixLine]) -> list[MatrixLine]:
     messages = {row: comparability.message(d) for row, d in comparability.confounded(plans).items()}
     ordered = sorted(lines, key=_place)
     return [
-        _confounded(line, messages.get(line.cells["row"])) if line.loaded else line
-        for line in ordered
+        _confounded(line, messages.get(line.cells.row)) if line.loaded else line for line in ordered
     ]
 
 
 def with_results(lines: Sequence[MatrixLine]) -> tuple[list[MatrixLine], str]:
     """The lines of rows that were judged or trained, and what is to be said of the others."""
-    with_artefacts = {line.cells["row"] for line in lines if line.cells["env_artefacts"]}
-    absent = {line.cells["row"]: line for line in lines if line.cells["row"] not in with_artefacts}
-    included = [line for line in lines if line.cells["row"] in with_artefacts]
+    with_artefacts = {line.cells.row for line in lines if line.cells.env_artefacts}
+    absent = {line.cells.row: line for line in lines if line.cells.row not in with_artefacts}
+    included = [line for line in lines if line.cells.row in with_artefacts]
     if not absent:
         return included, ""
     verb = "is" if len(absent) == 1 else "are"
@@ -133,10 +134,11 @@ def _confounded(line: MatrixLine, message: str | None) -> MatrixLine:
     assert line.loaded is not None
     row = line.loaded.row
     of_training = losses.is_judged(row) and not losses.judges_loss(row)
-    if message is None or (of_training and metric_of(line.cells["metric"]).is_loss):
+    if message is None or (of_training and metric_of(line.cells.metric).is_loss):
         return line
     findings = (*line.findings, Finding(CONFOUNDED, "warning", message))
-    cells = {**line.cells, "confounded": message, "findings": "; ".join(map(str, findings))}
+    texts = "; ".join(map(str, findings))
+    cells = replace(line.cells, confounded=message, findings=texts)
     return replace(line, cells=cells, findings=findings)
 
 
@@ -197,54 +199,54 @@ def _line(row: Row, metric: str, plan: RowPlan | None, problem: str, held_out: s
     manifests = [s.artefact.manifest for s in stages if s.artefact]
     findings = tuple(_each_once(m.findings for m in manifests))
     noted = (*deviations(row), *_each_once(m.deviations for m in manifests))
-    cells = {
-        "row": row.row,
-        "table": row.table,
-        "title": row.title,
-        "varied": "; ".join(f"{k}={v}" for k, v in row.varied.items()),
-        "metric": metric,
-        "reported": reported.value if reported else None,
-        "unreported": "yes" if reported and reported.value is None else "",
-        "reported_se": reported.standard_error if reported else None,
-        "reported_judged": reported.judged if reported else None,
-        "reported_expected": reported.expected if reported else None,
-        "reproduced": reproduced.value,
-        "standard_error": reproduced.standard_error,
-        "judged": reproduced.judged,
-        "expected": reproduced.expected,
-        "lower_bound": reproduced.lower_bound,
-        "upper_bound": reproduced.upper_bound,
-        "lowest": scale[0] if scale else None,
-        "highest": scale[1] if scale else None,
-        "examples": counts.examples,
-        "tokens": counts.tokens,
-        "bytes": counts.bytes,
-        "steps": losses.steps_of(losses.trainings(plan)) if is_loss else None,
-        "replicates": len(scores),
-        "replicates_planned": len(planned) if plan else None,
-        "replicate_sd": pooled.replicate_sd if pooled else None,
-        "interval_low": verdict.reproduced_low,
-        "interval_high": verdict.reproduced_high,
-        "difference_low": verdict.low,
-        "difference_high": verdict.high,
-        "margin": verdict.margin,
-        "verdict": verdict.name,
-        "verdict_reason": verdict.reason or problem,
-        "simulated": "; ".join(simulated),
-        "random_weights": "yes" if any(a.manifest.random_weights for a in artefacts) else "",
-        "deviations": "; ".join(noted),
-        "assumptions": "; ".join(row.assumptions),
-        "findings": "; ".join(map(str, findings)),
-        "confounded": "",
-        "calls": _sum(stages, "calls"),
-        "prompt_tokens": _sum(stages, "prompt_tokens"),
-        "completion_tokens": _sum(stages, "completion_tokens"),
-        "usd": _usd(stages),
-        "source": _source(row),
-        "env_environment": _environment(stages),
-        "env_wall_seconds": _sum(stages, "wall_seconds"),
-        "env_artefacts": " ".join(f"{s.stage}/{s.key[:12]}" for s in stages),
-    }
+    cells = Cells(
+        row=row.row,
+        table=row.table,
+        title=row.title,
+        varied="; ".join(f"{k}={v}" for k, v in row.varied.items()),
+        metric=metric,
+        reported=reported.value if reported else None,
+        unreported="yes" if reported and reported.value is None else "",
+        reported_se=reported.standard_error if reported else None,
+        reported_judged=reported.judged if reported else None,
+        reported_expected=reported.expected if reported else None,
+        reproduced=reproduced.value,
+        standard_error=reproduced.standard_error,
+        judged=reproduced.judged,
+        expected=reproduced.expected,
+        lower_bound=reproduced.lower_bound,
+        upper_bound=reproduced.upper_bound,
+        lowest=scale[0] if scale else None,
+        highest=scale[1] if scale else None,
+        examples=counts.examples,
+        tokens=counts.tokens,
+        bytes=counts.bytes,
+        steps=losses.steps_of(losses.trainings(plan)) if is_loss else None,
+        replicates=len(scores),
+        replicates_planned=len(planned) if plan else None,
+        replicate_sd=pooled.replicate_sd if pooled else None,
+        interval_low=verdict.reproduced_low,
+        interval_high=verdict.reproduced_high,
+        difference_low=verdict.low,
+        difference_high=verdict.high,
+        margin=verdict.margin,
+        verdict=verdict.name,
+        verdict_reason=verdict.reason or problem,
+        simulated="; ".join(simulated),
+        random_weights="yes" if any(a.manifest.random_weights for a in artefacts) else "",
+        deviations="; ".join(noted),
+        assumptions="; ".join(row.assumptions),
+        findings="; ".join(map(str, findings)),
+        confounded="",
+        calls=_sum(stages, "calls"),
+        prompt_tokens=_sum(stages, "prompt_tokens"),
+        completion_tokens=_sum(stages, "completion_tokens"),
+        usd=_usd(stages),
+        source=_source(row),
+        env_environment=_environment(stages),
+        env_wall_seconds=_sum(stages, "wall_seconds"),
+        env_artefacts=" ".join(f"{s.stage}/{s.key[:12]}" for s in stages),
+    )
     return MatrixLine(row.table, cells, held_out, findings, noted, tuple(row.assumptions))
 
 

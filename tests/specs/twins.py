@@ -131,11 +131,11 @@ def unfilled(rows: Sequence[LoadedRow], planner: Planner) -> list[str]:
                 wrong.append(f"{loaded.row.row}: no data set that is marked simulated")
         for line in lines:
             cells = line.cells
-            name = f"{loaded.row.row} {cells['metric'] or 'without a metric'}"
-            if cells["reproduced"] is None or not (cells["expected"] or cells["examples"]):
+            name = f"{loaded.row.row} {cells.metric or 'without a metric'}"
+            if cells.reproduced is None or not (cells.expected or cells.examples):
                 wrong.append(f"{name}: not filled")
-            elif cells["verdict"] != "simulated":
-                wrong.append(f"{name}: {cells['verdict']}")
+            elif cells.verdict != "simulated":
+                wrong.append(f"{name}: {cells.verdict}")
     return wrong
 
 

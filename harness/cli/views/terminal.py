@@ -43,7 +43,7 @@ def show_matrix(console: Console, lines: Sequence[MatrixLine]) -> None:
             table.add_row(*(escape(plain(cells[h])) for h in TABLE_HEADINGS))
         console.print(table)
     confounded = [
-        f"{line.cells['row']}: {finding}"
+        f"{line.cells.row}: {finding}"
         for line in lines
         for finding in line.findings
         if finding.kind == CONFOUNDED

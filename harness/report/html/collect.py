@@ -117,7 +117,7 @@ def story_of(loaded: LoadedRow, planners: Sequence[Planner], lines: Sequence[Mat
 
 
 def _reasons(loaded: LoadedRow, plan: RowPlan | None, line: MatrixLine) -> Reasons:
-    metric = line.cells["metric"]
+    metric = line.cells.metric
     is_loss = metric_of(metric).is_loss
     planned = losses.stages_of(plan) if is_loss else plan.final() if plan else []
     return sentences(Verified(loaded.row, line, assess(loaded.row, metric, planned)))

@@ -43,12 +43,12 @@ def _headline(story: Story) -> list[Any]:
     parts: list[Any] = []
     for line in story.lines[:1]:
         c = line.cells
-        if c["reproduced"] is not None:
+        if c.reproduced is not None:
             metric = figures.metric(line)
-            parts.append(tag("span", f"{metric} ", tag("b", figures.number(line, c["reproduced"]))))
-        elif c["reported"] is not None:
-            parts.append(tag("span", f"reported {figures.number(line, c['reported'])}"))
-        parts.append(figures.pill(str(c["verdict"])))
+            parts.append(tag("span", f"{metric} ", tag("b", figures.number(line, c.reproduced))))
+        elif c.reported is not None:
+            parts.append(tag("span", f"reported {figures.number(line, c.reported)}"))
+        parts.append(figures.pill(str(c.verdict)))
     if not story.lines:
         is_made = any(s.artefact for s in story.stages)
         parts.append(tag("span", "a data set" if is_made else "a data set, not made yet"))
@@ -92,9 +92,9 @@ def _verdicts(story: Story) -> Html | None:
     blocks: list[Html] = []
     for number, (line, reasons) in enumerate(pairs, start=1):
         c = line.cells
-        reason = str(c["verdict_reason"] or "")
-        marks = figures.marks(line)[bool(c["simulated"]) and c["verdict"] == "simulated" :]
-        head = tag("p", figures.pill(str(c["verdict"])), " ", marks, " ",
+        reason = str(c.verdict_reason or "")
+        marks = figures.marks(line)[bool(c.simulated) and c.verdict == "simulated" :]
+        head = tag("p", figures.pill(str(c.verdict)), " ", marks, " ",
                    reason[:1].upper() + reason[1:] + "." * bool(reason), class_="verdict")  # fmt: skip
         drawn = _drawn(f"figure-{story.row}-compared-{number}", line)
         items = [tag("div", tag("dt", name), tag("dd", text)) for name, text in reasons]
@@ -110,12 +110,10 @@ def _verdicts(story: Story) -> Html | None:
 def _drawn(name: str, line: MatrixLine) -> Html:
     """The comparison as a figure; in words alone where there is no number at all."""
     numbers, sentence = figures.number_line(line), figures.sentence(line)
-    title = (
-        figures.metric(line).capitalize() if line.cells["metric"] else "Nothing was measured yet"
-    )
+    title = figures.metric(line).capitalize() if line.cells.metric else "Nothing was measured yet"
     if numbers.values():
         return charts.number_line(
-            name, title, sentence, numbers, figures.tone(str(line.cells["verdict"]))
+            name, title, sentence, numbers, figures.tone(str(line.cells.verdict))
         )
     return tag("p", tag("strong", title), ". ", sentence)
 

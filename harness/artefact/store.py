@@ -8,8 +8,8 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +17,7 @@ from typing import IO, Any
 from harness.artefact.call import MANIFEST, RESULT_FILE
 from harness.artefact.environment import command_line
 from harness.artefact.keys import digest_of, file_digest
+from harness.artefact.manifest import Manifest
 from harness.errors import HarnessError, InputError
 from harness.spec.hub import HubData
 from harness.spec.model_source import HubModel
@@ -45,17 +46,17 @@ class Artefact:
     """A finished artefact: its folder and what its manifest says."""
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
     left_out: frozenset[str] = frozenset()
     """Files that need not be there: a crate comes without weights."""
 
     @property
     def stage(self) -> str:
-        return str(self.manifest["stage"])
+        return self.manifest.stage
 
     @property
     def key(self) -> str:
-        return str(self.manifest["key"])
+        return self.manifest.key
 
     def check(self) -> None:
         """Compare every file with its digest.
@@ -63,20 +64,28 @@ class Artefact:
         Raises:
             Damaged: a file is missing, changed, or was added.
         """
-        files: dict[str, dict[str, Any]] = self.manifest["files"]
-        present = {str(p.relative_to(self.folder)) for p in files_below(self.folder)} - {MANIFEST}
-        for name in sorted(present | set(files)):
-            if name not in present and name in self.left_out:
-                continue
-            if name not in present:
-                raise Damaged(self.folder, f"{name} is missing")
-            if name not in files:
-                raise Damaged(self.folder, f"{name} was added")
-            path = self.folder / name
-            if path.stat().st_size != files[name]["size"] or (
-                file_digest(path) != files[name]["sha256"]
-            ):
-                raise Damaged(self.folder, f"{name} does not have the bytes it was made with")
+        check_files(self.folder, self.manifest.files, self.left_out)
+
+
+def check_files(
+    folder: Path, files: Mapping[str, Mapping[str, Any]], left_out: Collection[str] = ()
+) -> None:
+    """Compare an artefact's files with what its manifest has under `files`.
+
+    Raises:
+        Damaged: a file is missing, changed, or was added.
+    """
+    present = {str(p.relative_to(folder)) for p in files_below(folder)} - {MANIFEST}
+    for name in sorted(present | set(files)):
+        if name not in present and name in left_out:
+            continue
+        if name not in present:
+            raise Damaged(folder, f"{name} is missing")
+        if name not in files:
+            raise Damaged(folder, f"{name} was added")
+        path, recorded = folder / name, files[name]
+        if path.stat().st_size != recorded["size"] or file_digest(path) != recorded["sha256"]:
+            raise Damaged(folder, f"{name} does not have the bytes it was made with")
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -143,16 +152,17 @@ class Store:
 
     def _read(self, folder: Path) -> Artefact | None:
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            seal = manifest.pop("seal")
-            is_intact = digest_of(manifest) == seal
+            document = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            seal = document.pop("seal")
+            is_intact = digest_of(document) == seal
+            manifest = Manifest.from_json(document) if is_intact else None
         except (FileNotFoundError, NotADirectoryError):
             if folder.exists():
                 raise Damaged(folder, "its manifest is missing") from None
             return None
         except (ValueError, KeyError, AttributeError, TypeError, IsADirectoryError):
             raise Damaged(folder, "its manifest cannot be read") from None
-        if not is_intact:
+        if manifest is None:
             raise Damaged(folder, "its manifest was edited")
         return Artefact(folder, manifest)
 
@@ -209,7 +219,7 @@ class Store:
         with path.open("a+", encoding="utf-8") as file:
             return not _try_lock(file)
 
-    def seal(self, manifest: dict[str, Any], keep: list[str]) -> Artefact:
+    def seal(self, manifest: Manifest, keep: list[str]) -> Artefact:
         """Turn a finished work folder into the artefact.
 
         What `keep` does not name is removed, every file is digested and synced, the manifest is
@@ -219,7 +229,7 @@ class Store:
         Raises:
             HarnessError: something that `keep` names is not there; then nothing is removed.
         """
-        stage, key = manifest["stage"], manifest["key"]
+        stage, key = manifest.stage, manifest.key
         work, final = self.work_folder(stage, key), self.folder(stage, key)
         missing = [name for name in keep if not (work / name).exists()]
         if missing:
@@ -239,13 +249,15 @@ class Store:
             sync(path)
             name = str(path.relative_to(work))
             files[name] = {"sha256": file_digest(path), "size": path.stat().st_size}
-        manifest = {
-            "format": MANIFEST_FORMAT,
-            **manifest,
-            "files": files,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        sealed = {**manifest, "seal": digest_of(manifest)}
+        manifest = replace(
+            manifest,
+            format=MANIFEST_FORMAT,
+            files=files,
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            absent=manifest.absent - {"format", "files", "finished"},
+        )
+        document = manifest.to_json()
+        sealed = {**document, "seal": digest_of(document)}
         write_atomically(work / MANIFEST, json.dumps(sealed, indent=2, sort_keys=True) + "\n")
         for folder in [p for p in work.rglob("*") if p.is_dir()]:
             sync(folder)

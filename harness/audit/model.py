@@ -4,15 +4,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar, get_args
+
+from harness.artefact import manifest
+from harness.artefact.manifest import Severity
 
 UNFORESEEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What a check raises that met values which nobody thought of."""
 
-Severity = Literal["error", "warning", "info"]
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
-"""error: a published number is wrong, or cannot be known; warning: it may mislead; info: neither, but
-a reader should know."""
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 KINDS = (
     "dropped_rows",
@@ -39,25 +39,12 @@ EXAMPLES, EXAMPLE_LENGTH = 3, 160
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One fault. `evidence` is JSON: counts, examples (short texts), the effect on the score."""
-
-    kind: str
-    severity: Severity
-    message: str
-    evidence: dict[str, Any] = field(default_factory=dict)
+class Finding(manifest.Finding):
+    """One fault, of a kind that an audit looks for."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS or self.severity not in SEVERITIES:
             raise ValueError(f"no such finding: {self.kind}, {self.severity}")
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "severity": self.severity,
-            "message": self.message,
-            "evidence": self.evidence,
-        }
 
 
 Source = TypeVar("Source")
@@ -156,7 +143,7 @@ class Result:
                 "published": self.published,
                 "matches": self.matches,
                 "digits": self.digits,
-                "findings": [f.to_dict() for f in findings],
+                "findings": [f.to_json() for f in findings],
                 "notes": self.notes,
             }
         )

@@ -17,7 +17,7 @@ def doctor(volume: Path, inputs: Path | None) -> None:
     Looked for: engine, Compose, images, GPUs (driver, capability, container toolkit), local packages,
     disk, keys (by name), given data.
     """
-    from harness.cli.views.terminal import show_findings
+    from harness.cli.views.terminal import show_checks
     from harness.run.doctor import examine
 
-    show_findings(make_console(), examine(volume, inputs_folder(inputs)))
+    show_checks(make_console(), examine(volume, inputs_folder(inputs)))

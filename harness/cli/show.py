@@ -91,7 +91,7 @@ def show(
         show_data(make_console(), artefacts, as_json)
         return
     if as_json:
-        click.echo(json.dumps([a.manifest for a in artefacts], indent=2, sort_keys=True))
+        click.echo(json.dumps([a.manifest.to_json() for a in artefacts], indent=2, sort_keys=True))
         return
     for artefact in artefacts:
         show_artefact(make_console(), artefact, checked=check)

@@ -56,7 +56,7 @@ def export(runner: Runner, plan: RowPlan, target: Target) -> list[str]:
         raise InputError(f"--to {target.to}: {repo!r} is no name on the hub", "hub:OWNER/NAME")
     if not re.fullmatch(BRANCH, target.revision) or ".." in target.revision:
         raise InputError(f"--revision {target.revision!r} cannot be a branch's name")
-    marks = model_card.marks(artefact.manifest)
+    marks = model_card.marks(artefact.manifest.to_json())
     if marks and not target.simulated:
         raise InputError(
             f"the model of row {planned.row} is not what a reader of the hub would take it for: "
@@ -71,12 +71,13 @@ def export(runner: Runner, plan: RowPlan, target: Target) -> list[str]:
 def _card(runner: Runner, planned: StagePlan, place: str, revision: str = "") -> str:
     artefact = planned.artefact
     assert artefact is not None
-    facts: dict[str, Any] = {**artefact.manifest, "place": place, "revision": revision}
+    facts: dict[str, Any] = {**artefact.manifest.to_json(), "place": place, "revision": revision}
     facts |= {"row": planned.row, "label": planned.label}
     facts |= {"title": planned.owner.title, "table": planned.owner.table}
     data = planned.inputs.get("data")
     data_artefact = runner.store.find(data.stage, data.key) if data else None
-    return model_card.text_of({**facts, "data": data_artefact.manifest if data_artefact else None})
+    facts["data"] = data_artefact.manifest.to_json() if data_artefact else None
+    return model_card.text_of(facts)
 
 
 def _copy(artefact: Artefact, card: str, folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from harness import __version__
 from harness.artefact.environment import image_tag, kind_of
 from harness.artefact.keys import file_digest
+from harness.artefact.manifest import Manifest
 from harness.artefact.store import files_below
 from harness.crate import CRATE_FILE, METADATA
 from harness.run.plan import RowPlan, StagePlan
@@ -40,12 +41,12 @@ def metadata_of(
 ) -> Entity:
     """The JSON-LD of a crate whose other files are all in `folder`. Its dates are the manifests'."""
     row = plan.row
-    finished = max(_manifest(s)["finished"] for s in stages)
+    finished = max(_manifest(s).finished for s in stages)
     artefacts = [_place(s) for s in stages]
     folders = [f"{name}/" for name in (*artefacts, *snapshots)]
     folders += sorted(f"{p.relative_to(folder)}/" for p in folder.glob("given/*/*") if p.is_dir())
     files = [e for e in _files(folder) if e["@id"] not in specs[:1]]
-    graph = [
+    graph: list[Entity] = [
         {
             "@id": METADATA,
             "@type": "CreativeWork",
@@ -92,7 +93,7 @@ def metadata_of(
             "instrument": _ref(specs[0]),
             "object": _refs(e["@id"] for e in files if e["@id"].startswith("given/")),
             "result": _refs(f"{_place(s)}/" for s in stages),
-            "startTime": min(_manifest(s)["ran"] for s in stages),
+            "startTime": min(_manifest(s).ran for s in stages),
             "endTime": finished,
             "actionStatus": DONE,
         },
@@ -111,7 +112,7 @@ def _description(plan: RowPlan) -> str:
     ]
     if row.source is not None:
         sentences.append(f"Published in: {row.source.document}.")
-    if any(_manifest(s)["simulated"] for s in plan.stages) or row.scale != "full":
+    if any(_manifest(s).simulated for s in plan.stages) or row.scale != "full":
         sentences.append("Simulated: its numbers say nothing about any real model.")
     return " ".join(sentences)
 
@@ -133,7 +134,7 @@ def _workflow(
 def _stage(planned: StagePlan) -> Iterator[Entity]:
     """The action of one stage, and the application that it ran."""
     manifest = _manifest(planned)
-    cost = {name: manifest["cost"][name] for name in sorted(manifest["cost"])}
+    cost = {name: manifest.cost[name] for name in sorted(manifest.cost)}
     yield {
         "@id": f"#{_name(planned)}",
         "@type": "CreateAction",
@@ -142,17 +143,17 @@ def _stage(planned: StagePlan) -> Iterator[Entity]:
         "instrument": _ref(_tool(planned)),
         "object": _refs(f"{_place(s)}/" for s in planned.inputs.values()),
         "result": _ref(f"{_place(planned)}/"),
-        "startTime": manifest["ran"],
-        "endTime": manifest["finished"],
+        "startTime": manifest.ran,
+        "endTime": manifest.finished,
         "actionStatus": DONE,
     }
-    environment = manifest["document"]["environment"]
+    environment = manifest.document["environment"]
     image = kind_of(environment)
     tool: Entity = {
         "@id": _tool(planned),
         "@type": "SoftwareApplication",
         "name": f"harness {planned.stage}",
-        "softwareVersion": f"{__version__}, code version {manifest['document']['code_version']}",
+        "softwareVersion": f"{__version__}, code version {manifest.document['code_version']}",
     }
     if image != "local":
         tool["description"] = (
@@ -190,7 +191,7 @@ def _file(path: Path, folder: Path) -> Entity:
     return entity
 
 
-def _manifest(planned: StagePlan) -> dict[str, Any]:
+def _manifest(planned: StagePlan) -> Manifest:
     assert planned.artefact is not None
     return planned.artefact.manifest
 
@@ -205,7 +206,7 @@ def _name(planned: StagePlan) -> str:
 
 
 def _tool(planned: StagePlan) -> str:
-    document = _manifest(planned)["document"]
+    document = _manifest(planned).document
     return f"#{planned.stage}-{kind_of(document['environment'])}-{document['code_version']}"
 
 

@@ -61,12 +61,12 @@ def readme_of(
         assert planned.artefact is not None
         manifest = planned.artefact.manifest
         stage_name = f"{planned.stage} ({planned.label})" if planned.label else planned.stage
-        environment = manifest["document"]["environment"]
+        environment = manifest.document["environment"]
         where = kind_of(environment)
         if "lock" in environment:
             where += f", lock {environment['lock'][:12]}"
         place = f"artefacts/{planned.stage}/{planned.artefact.folder.name}"
-        parts.append(f"| {markdown(stage_name)} | {place} | {where} | {manifest['finished']} |")
+        parts.append(f"| {markdown(stage_name)} | {place} | {where} | {manifest.finished} |")
     for heading, notes in (("Deviations", row.deviations), ("Assumptions", row.assumptions)):
         if notes:
             parts += ["", f"## {heading}", "", *(f"- {markdown(note)}" for note in notes)]

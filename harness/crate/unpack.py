@@ -34,9 +34,7 @@ PARTS = ("artefacts", "given", "datasets")
 """Folders of a crate that a replay reads."""
 MOST_GROWTH = 200
 """An archive's content over its own size, beyond one GiB: more is a mistake or worse."""
-MANIFEST_PARTS = {
-    "metrics": dict, "counts": dict, "files": dict, "cost": dict, "simulated": list,
-}  # fmt: skip
+MANIFEST_PARTS = frozenset({"metrics", "counts", "files", "cost", "simulated"})
 PARAMS: dict[str, Any] = {
     "gen": Gen,
     "train": Train,
@@ -254,7 +252,7 @@ def _plan(held: dict[str, Any], root: Path, executor: str) -> tuple[RowPlan, Sto
         artefact = store.find(entry["stage"], entry["key"])
         if artefact is None:
             raise InputError(f"the crate lacks its artefact {entry['stage']}/{entry['key'][:12]}")
-        document = artefact.manifest["document"]
+        document = artefact.manifest.document
         _check_manifest(artefact, document, entry, stages)
         _check_params(document["params"], key_view(params, _Recorded(files, store.left_out)), entry)
         stages.append(
@@ -297,19 +295,17 @@ def _check_manifest(
 ) -> None:
     """Its key is that of what it says it was made from, its inputs are those beside it, and it has the
     parts that a replay reads."""
-    manifest = artefact.manifest
     input_keys = {name: stages[number].key for name, number in entry["inputs"].items()}
     if digest_of(document) != entry["key"] or document["inputs"] != input_keys:
         raise InputError(
             f"the crate's {entry['stage']} {entry['key'][:12]} is not what its key stands for",
             "It was changed after it was made. Get it anew.",
         )
-    for name, kind in MANIFEST_PARTS.items():
-        if not isinstance(manifest[name], kind):
-            raise ValueError(f"{name} of {entry['stage']} {entry['key'][:12]} is of another kind")
-    for name in ("metrics", "files"):
-        if not all(isinstance(value, dict) for value in manifest[name].values()):
-            raise ValueError(f"{name} of {entry['stage']} {entry['key'][:12]} is of another kind")
+    lacking = artefact.manifest.absent & MANIFEST_PARTS
+    if lacking:
+        raise ValueError(
+            f"{entry['stage']} {entry['key'][:12]} has no {', '.join(sorted(lacking))}"
+        )
 
 
 def _check_params(recorded: Any, params: Any, entry: dict[str, Any]) -> None:
@@ -333,7 +329,7 @@ def _notes(plan: RowPlan) -> list[str]:
     notes = []
     for planned in plan.stages:
         assert planned.artefact is not None
-        document = planned.artefact.manifest["document"]
+        document = planned.artefact.manifest.document
         code = environment.code_name(planned.stage, planned.params)
         here = environment.code_version(planned.stage, planned.params)
         if here != document["code_version"]:

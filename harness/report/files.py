@@ -17,7 +17,7 @@ from harness.report.formats import (
 from harness.report.layout import layouts_of, study_sheet
 from harness.report.sheet import matrix_sheet
 from harness.results import agreement
-from harness.results.matrix import EXPLANATION, MatrixLine, with_results
+from harness.results.matrix import COLUMNS, EXPLANATION, MatrixLine, with_results
 
 AGREEMENT = "agreement.csv"
 ENDINGS = (".csv", ".tex", ".html")
@@ -45,7 +45,7 @@ def write_all(
         SpecFaults: a study's `_tables.yaml` is faulty.
     """
     matrix_lines, left_out = (lines, "") if every_row else with_results(lines)
-    columns = list(lines[0].cells) if lines else []
+    columns = COLUMNS if lines else []
     texts = {
         "matrix.csv": to_csv(matrix_lines, columns),
         "matrix.md": to_markdown(matrix_lines, "Results matrix", left_out),

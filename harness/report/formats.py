@@ -11,7 +11,7 @@ from harness.common.escape import as_html, csv_text, latex, markdown
 from harness.report import layout
 from harness.report.sheet import Cell, Sheet, matrix_sheet, ranges
 from harness.results import agreement
-from harness.results.matrix import NUMBERS, MatrixLine, with_results
+from harness.results.matrix import COLUMNS, NUMBERS, MatrixLine, with_results
 
 NOT_IN_LATEX = ("cost", "environment", "artefacts")
 """Columns of the matrix that no page is wide enough for; what is empty throughout goes, too."""
@@ -39,7 +39,7 @@ def render(
     """
     if form == "csv" and layout_name == "matrix":
         listed = lines if every_row else with_results(lines)[0]
-        return to_csv(listed, list(lines[0].cells) if lines else [])
+        return to_csv(listed, COLUMNS if lines else [])
     write = WRITERS[form]
     text = "\n".join(write(sheet) for sheet in sheets_of(lines, layout_name, every_row))
     if form == "md" and layout_name == "matrix":
@@ -78,8 +78,10 @@ def by_table(lines: Sequence[MatrixLine]) -> dict[str, list[MatrixLine]]:
 def to_csv(lines: Sequence[MatrixLine], columns: Sequence[str] = ()) -> str:
     """The matrix with all its columns, in full precision. `columns`: what they are where there is no
     line."""
-    columns = list(lines[0].cells) if lines else columns
-    return _csv(columns, ([_csv_cell(c, line.cells[c]) for c in columns] for line in lines))
+    columns = COLUMNS if lines else columns
+    return _csv(
+        columns, ([_csv_cell(c, getattr(line.cells, c)) for c in columns] for line in lines)
+    )
 
 
 def _csv_cell(column: str, value: Any) -> str:

@@ -195,7 +195,8 @@ def study_sheet(name: str, layout: Layout, lines: Sequence[MatrixLine]) -> Sheet
 
 def _marks_of_all(lines: Sequence[MatrixLine]) -> str:
     """What makes ours simulated where it is the same for several results and all there are."""
-    marks = [losses.marks(line.cells) for line in lines if line.cells["reproduced"] is not None]
+    reproduced = [line.cells for line in lines if line.cells.reproduced is not None]
+    marks = [losses.marks(cells.simulated, cells.random_weights) for cells in reproduced]
     return marks[0].strip(" ()") if len(marks) > 1 and len(set(marks)) == 1 else ""
 
 
@@ -210,10 +211,10 @@ def _list(
     metrics = list(dict.fromkeys(c.metric for c in columns if c.metric is not None))
     by_row: dict[str, list[MatrixLine]] = {}
     for line in table_lines:
-        by_row.setdefault(line.cells["row"], []).append(line)
+        by_row.setdefault(line.cells.row, []).append(line)
     rows = []
     for lines in by_row.values():
-        by_metric = {line.cells["metric"]: line for line in lines}
+        by_metric = {line.cells.metric: line for line in lines}
         # A row whose judge never ran has one line without a metric.
         metric_lines = {metric: by_metric.get(metric, by_metric.get("")) for metric in metrics}
         cells = [
@@ -223,7 +224,7 @@ def _list(
             for column in columns
         ]
         result_lines = [line for line in metric_lines.values() if line is not None]
-        verdicts = list(dict.fromkeys(line.cells["verdict"] for line in result_lines))
+        verdicts = list(dict.fromkeys(line.cells.verdict for line in result_lines))
         finding_kinds = list(dict.fromkeys(filter(None, map(kinds_of, result_lines))))
         rows.append(
             [*cells, Cell(", ".join(verdicts + finding_kinds), notes.add(reasons(result_lines)))]
@@ -239,10 +240,10 @@ def _grid(grid: Grid, table_lines: Sequence[MatrixLine], notes: Notes, marked: b
     placed: dict[tuple[str, str], list[MatrixLine]] = {}
     beside: list[MatrixLine] = []
     for line in table_lines:
-        if line.cells["metric"] not in ("", *grid.metric_names):
+        if line.cells.metric not in ("", *grid.metric_names):
             continue
         # A row whose judge never ran has one line without a metric: it stands for each.
-        metrics = [line.cells["metric"]] if line.cells["metric"] else list(grid.metric_names)
+        metrics = [line.cells.metric] if line.cells.metric else list(grid.metric_names)
         for metric in metrics:
             metric_name = grid.metric_names[metric]
             place = tuple(metric_name if side is None else _varied(line, side)
@@ -261,7 +262,7 @@ def _grid(grid: Grid, table_lines: Sequence[MatrixLine], notes: Notes, marked: b
         return _joined([_result(line, notes, marked, True) for line in lines])
 
     rows = [[Cell(row), *(cell(row, column) for column in across)] for row in down]
-    after = [f"Beside the grid: {line.cells['row']}: {in_study(line, marked)}." for line in beside]
+    after = [f"Beside the grid: {line.cells.row}: {in_study(line, marked)}." for line in beside]
     return (
         [grid.rows or "metric", *across],
         rows,
@@ -284,7 +285,7 @@ def _result(line: MatrixLine | None, notes: Notes, marked: bool, verdict: bool =
         return Cell("")
     suffix = ""
     if verdict:
-        words = [line.cells["verdict"]] if line.cells["reproduced"] is not None else []
+        words = [line.cells.verdict] if line.cells.reproduced is not None else []
         suffix = "".join(f", {word}" for word in (*words, kinds_of(line)) if word)
     numbers = notes.add([*_unjudged(line), *notes_of(line)])
     if verdict:
@@ -302,14 +303,12 @@ def _unjudged(line: MatrixLine) -> list[str]:
     if not extremes:
         return []
     c = line.cells
-    return [
-        f"{c['judged']} of {c['expected']} judged; the others all lost, and all won: {extremes}"
-    ]
+    return [f"{c.judged} of {c.expected} judged; the others all lost, and all won: {extremes}"]
 
 
 def _left_out(table_lines: Sequence[MatrixLine], metrics: Iterable[str]) -> list[str]:
     """Metrics that the study's table has no place for; they stand in the matrix."""
-    other_metrics = sorted({line.cells["metric"] for line in table_lines} - {*metrics, ""})
+    other_metrics = sorted({line.cells.metric for line in table_lines} - {*metrics, ""})
     return (
         [f"Not in the study's table, but in the matrix: {', '.join(other_metrics)}."]
         if other_metrics

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.results import losses
+from harness.artefact.metrics import metric_of
 from harness.results.cells import HEADINGS, display
 from harness.results.matrix import EXPLANATION, LOSSES, MatrixLine, lowest
 
@@ -67,15 +67,15 @@ def notes_of(line: MatrixLine) -> list[str]:
 def reasons(lines: Sequence[MatrixLine]) -> list[str]:
     """What the verdicts are founded on."""
     return [
-        f"{line.cells['verdict'].capitalize()}: {line.cells['verdict_reason']}"
+        f"{line.cells.verdict.capitalize()}: {line.cells.verdict_reason}"
         for line in lines
-        if line.cells["verdict_reason"] and line.cells["verdict"] != "simulated"
+        if line.cells.verdict_reason and line.cells.verdict != "simulated"
     ]
 
 
 def kinds_of(line: MatrixLine) -> str:
     """The kinds of the line's findings; what was found stands in its notes."""
-    return ", ".join(dict.fromkeys(finding.partition(":")[0] for finding in line.findings))
+    return ", ".join(dict.fromkeys(finding.kind for finding in line.findings))
 
 
 def settled(sheet: Sheet, units: Sequence[Sequence[Cell]]) -> Sheet:
@@ -115,11 +115,11 @@ def matrix_sheet(lines: Sequence[MatrixLine], name: str, title: str, left_out: s
     rows = []
     for line in lines:
         cells = dict(zip(HEADINGS, map(Cell, display(line)), strict=True))
-        cells["verdict"] = Cell(line.cells["verdict"], notes.add(reasons([line])))
+        cells["verdict"] = Cell(line.cells.verdict, notes.add(reasons([line])))
         cells["notes"] = Cell(kinds_of(line), notes.add(notes_of(line)))
         rows.append(list(cells.values()))
     about = [EXPLANATION]
-    if any(line.cells["metric"].partition("/")[0] in losses.LOSSES for line in lines):
+    if any(metric_of(line.cells.metric).is_loss for line in lines):
         about.append(LOSSES)
     after = [*lowest(lines), *[f"{left_out}."] * bool(left_out)]
     sheet = Sheet(name, title, HEADINGS, rows, about, warning(lines), notes.texts, (), after)
@@ -127,4 +127,4 @@ def matrix_sheet(lines: Sequence[MatrixLine], name: str, title: str, left_out: s
 
 
 def warning(lines: Sequence[MatrixLine]) -> str:
-    return SIMULATED if any(line.cells["simulated"] for line in lines) else ""
+    return SIMULATED if any(line.cells.simulated for line in lines) else ""

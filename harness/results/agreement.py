@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from harness.artefact.manifest import MetricValue
 from harness.artefact.store import Artefact
 from harness.common.progress import plain
 from harness.judge.scores import DRAW, describe, is_judgement
@@ -89,14 +90,14 @@ def _agreement(plan: RowPlan, stages: list[StagePlan], artefacts: list[Artefact]
     means = [
         _score_of(a, metric, grades) for a, grades in zip(artefacts, judged_grades, strict=True)
     ]
-    values = [score["value"] for score in means]
+    values = [score.value for score in means]
     aligned = [[grades[p] for p in in_all] for grades in judged_grades]
     verdicts: list[list[Any]] = (
         aligned if metric == "score" else [[verdict_of(g) for g in grades] for grades in aligned]
     )
     kappa = weighted_kappa if metric == "score" else cohens_kappa
     pairs = list(itertools.combinations(verdicts, 2))
-    counted = max(a.manifest["counts"].get("prompts", 0) for a in artefacts)
+    counted = max(a.manifest.counts.get("prompts", 0) for a in artefacts)
     return Agreement(
         row=plan.row.row,
         label=stages[0].inputs["outputs"].label,
@@ -106,8 +107,8 @@ def _agreement(plan: RowPlan, stages: list[StagePlan], artefacts: list[Artefact]
         prompts=max(len(prompts), counted),
         judged_in_all=len(in_all),
         values=values,
-        standard_errors=[score["standard_error"] for score in means],
-        judged=[score["judged"] for score in means],
+        standard_errors=[score.standard_error for score in means],
+        judged=[score.judged or 0 for score in means],
         spread=_deviation([v for v in values if v is not None]),
         flipped=sum(
             len(set(prompt_verdicts)) > 1 for prompt_verdicts in zip(*verdicts, strict=True)
@@ -118,7 +119,7 @@ def _agreement(plan: RowPlan, stages: list[StagePlan], artefacts: list[Artefact]
         mean_difference=_average([_distance(a, b) for a, b in pairs])
         if metric == "score"
         else None,
-        simulated="; ".join(sorted({s for a in artefacts for s in a.manifest["simulated"]})),
+        simulated="; ".join(sorted({s for a in artefacts for s in a.manifest.simulated})),
     )
 
 
@@ -144,16 +145,14 @@ def verdict_of(preference: float) -> PromptVerdict:
     return "draw" if preference == DRAW else "win" if preference > DRAW else "lose"
 
 
-def _score_of(
-    artefact: Artefact, metric: str, grades: Mapping[PromptPlace, float]
-) -> dict[str, Any]:
+def _score_of(artefact: Artefact, metric: str, grades: Mapping[PromptPlace, float]) -> MetricValue:
     """What the matrix says of one judging; from its annotations where its manifest has no score."""
     name = "rubric_score" if metric == "score" else metric
-    score: dict[str, Any] | None = artefact.manifest["metrics"].get(name)
+    score = artefact.manifest.metrics.get(name)
     if score is not None:
         return score
     value, error = _mean(metric, list(grades.values()))
-    return {"value": value, "standard_error": error, "judged": len(grades)}
+    return MetricValue(value=value, standard_error=error, judged=len(grades))
 
 
 def _mean(metric: str, grades: list[float]) -> tuple[float | None, float | None]:

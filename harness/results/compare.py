@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from harness.artefact.metrics import metric_of
 from harness.common.progress import counted, plain
 from harness.errors import InputError
 from harness.results import losses
@@ -164,18 +165,18 @@ def compare(first: RowPlan, second: RowPlan) -> list[Comparison]:
 
 def _metrics(plan: RowPlan) -> list[str]:
     artefacts = [stage.artefact for stage in [*plan.final(), *losses.trainings(plan)]]
-    names = [name for artefact in artefacts if artefact for name in artefact.manifest["metrics"]]
+    names = [name for artefact in artefacts if artefact for name in artefact.manifest.metrics]
     judged = losses.is_judged(plan.row) and not losses.judges_loss(plan.row)
     return [
         name
         for name in dict.fromkeys(names)
         # The training's losses of rows that are judged by something else are no result.
-        if not (judged and name.partition("/")[0] in losses.LOSSES)
+        if not (judged and metric_of(name).is_loss)
     ]
 
 
 def _compared_row(plan: RowPlan, metric: str) -> ComparedRow:
-    is_loss = metric.partition("/")[0] in losses.LOSSES
+    is_loss = metric_of(metric).is_loss
     planned = losses.stages_of(plan) if is_loss else plan.final()
     evidence = gather(plan.row, metric, planned, every_grade=True)
     if evidence is None:
@@ -190,16 +191,16 @@ def _compared_row(plan: RowPlan, metric: str) -> ComparedRow:
             assert run.stage.artefact is not None
             prompts |= set(grades_of(run.stage.artefact, metric))
     artefacts = [run.stage.artefact for run in runs if run.stage.artefact]
-    marks = {mark for artefact in artefacts for mark in artefact.manifest["simulated"]}
+    marks = {mark for artefact in artefacts for mark in artefact.manifest.simulated}
     marks |= {losses.SCALED_DOWN} if plan.row.scale == "tiny" else set()
     return ComparedRow(
         plan.row,
         evidence,
-        pooled["value"],
-        pooled.get("judged"),
-        pooled.get("expected"),
+        pooled.value,
+        pooled.judged,
+        pooled.expected,
         frozenset(marks),
-        any(artefact.manifest["random_weights"] for artefact in artefacts),
+        any(artefact.manifest.random_weights for artefact in artefacts),
         {p: math.fsum(g[p] for g in grades) / len(grades) for p in in_all},
         prompts,
         frozenset(run.stage.key for run in runs),
@@ -321,14 +322,10 @@ def sentences(comparison: Comparison) -> list[str]:
 
 def _score_text(side: ComparedRow, metric: str) -> str:
     over = f", judged {side.judged} of {side.expected}" if side.expected is not None else ""
-    digits = 4 if metric.partition("/")[0] in losses.LOSSES else 2
+    digits = metric_of(metric).digits
     runs = len(side.evidence.runs)
-    cells = {
-        "simulated": "; ".join(sorted(side.simulated)),
-        "random_weights": side.random_weights,
-    }
     text = f"{side.row.row}: {side.value:.{digits}f}{over}, {runs} run{'s' * (runs > 1)}"
-    return text + losses.marks(cells)
+    return text + losses.marks("; ".join(sorted(side.simulated)), side.random_weights)
 
 
 def _difference(comparison: Comparison, unit: str) -> str:

@@ -5,14 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.judge.kinds.held_out_loss import LossJudge
+from harness.results.line import Cells
 from harness.row.row import Row
 from harness.run.plan import RowPlan, StagePlan
 
 LOSS, BITS, LAST = "held_out_loss", "bits_per_byte", "train_loss"
-LOSSES = (LOSS, BITS, LAST)
-"""The train stage's metrics. Lower is better for each."""
-COUNTS = ("examples", "tokens", "bytes")
-"""What a held-out loss is over: held-out examples, and their answers' tokens and bytes."""
 SCALED_DOWN = "scaled down"
 """Among what makes a number simulated: the row's twin is tiny."""
 ONE_SEED = "one training seed"
@@ -50,14 +47,9 @@ def trainings(plan: RowPlan | None) -> list[StagePlan]:
     return [s for s in plan.own if s.stage == "train"] if plan else []
 
 
-def counts_of(scores: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Of what was held out: the same for every training seed, so it is not summed."""
-    return {name: scores[0][name] for name in COUNTS if scores and name in scores[0]}
-
-
 def steps_of(trained: Sequence[StagePlan]) -> int | None:
     """Optimizer steps of one training."""
-    steps = [s.artefact.manifest["counts"].get("steps") for s in trained if s.artefact]
+    steps = [s.artefact.manifest.counts.get("steps") for s in trained if s.artefact]
     return steps[0] if steps else None
 
 
@@ -75,50 +67,50 @@ def held_out_set(measured: Sequence[StagePlan]) -> str:
     return ""
 
 
-def lowest(lines: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+def lowest(lines: Sequence[tuple[str, Cells]]) -> list[str]:
     """Which row of a table has the fewest bits per byte, among those measured on the same held-out
     answers. `lines`: each one's held-out set and its cells."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    groups: dict[tuple[Any, ...], list[Cells]] = {}
     for held_out, cells in lines:
-        if held_out and cells["metric"] == BITS and cells["reproduced"] is not None:
-            same = (cells["table"], held_out, cells["examples"], cells["bytes"])
+        if held_out and cells.metric == BITS and cells.reproduced is not None:
+            same = (cells.table, held_out, cells.examples, cells.bytes)
             groups.setdefault(same, []).append(cells)
     return [_lowest(same) for same in groups.values() if len(same) > 1]
 
 
-def _lowest(same: list[dict[str, Any]]) -> str:
-    best, second = sorted(same, key=lambda c: (c["reproduced"], c["row"]))[:2]
-    steps = sorted({c["steps"] for c in same if c["steps"] is not None})
+def _lowest(same: list[Cells]) -> str:
+    best, second = sorted(same, key=lambda c: (c.reproduced or 0.0, c.row))[:2]
+    steps = sorted({c.steps for c in same if c.steps is not None})
     after = ""
     if steps:
         count = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
         after = f"after {count} steps and "
-    alone = any(c["replicates"] == 1 for c in same)
+    alone = any(c.replicates == 1 for c in same)
     return (
-        f"Table {best['table']}: of {len(same)} rows, {after}over the same held-out "
-        f"answers ({over(best)}), {best['row']} has the fewest bits per byte, "
-        f"{best['reproduced']:.4f}{marks(best)}; next is {second['row']} with "
-        f"{second['reproduced']:.4f}{marks(second)}"
+        f"Table {best.table}: of {len(same)} rows, {after}over the same held-out "
+        f"answers ({over(best)}), {best.row} has the fewest bits per byte, "
+        f"{best.reproduced:.4f}{marks(best.simulated, best.random_weights)}; next is {second.row} with "
+        f"{second.reproduced:.4f}{marks(second.simulated, second.random_weights)}"
         + ("; of a row with one training seed the spread is not known" if alone else "")
         + "."
     )
 
 
-def marks(cells: dict[str, Any]) -> str:
+def marks(simulated: str, random_weights: object) -> str:
     """What a number must never stand without, in brackets: that it is simulated, of a scaled-down row,
     or of weights that began random."""
-    labels = ["simulated"] * bool(cells["simulated"])
-    labels += [SCALED_DOWN] * (SCALED_DOWN in cells["simulated"].split("; "))
-    labels += ["random weights"] * bool(cells["random_weights"])
+    labels = ["simulated"] * bool(simulated)
+    labels += [SCALED_DOWN] * (SCALED_DOWN in simulated.split("; "))
+    labels += ["random weights"] * bool(random_weights)
     return f" ({', '.join(labels)})" if labels else ""
 
 
-def over(cells: dict[str, Any]) -> str:
+def over(cells: Cells) -> str:
     """What a loss was measured over, in words; of bits per byte the bytes, else the tokens."""
-    metric = cells["metric"].partition("/")[0]
+    metric = cells.metric.partition("/")[0]
     if metric == LAST:
-        return f"the last of {cells['steps']} steps" if cells["steps"] else ""
-    unit = "bytes" if metric == BITS else "tokens"
-    if cells["examples"] is None:
+        return f"the last of {cells.steps} steps" if cells.steps else ""
+    if cells.examples is None:
         return ""
-    return f"{cells['examples']:,} held-out examples, {cells[unit]:,} {unit}"
+    size = f"{cells.bytes:,} bytes" if metric == BITS else f"{cells.tokens:,} tokens"
+    return f"{cells.examples:,} held-out examples, {size}"

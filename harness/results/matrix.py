@@ -1,21 +1,27 @@
 """The results matrix: one line for each row and metric, read from specs and manifests alone."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 from harness.artefact import environment
 from harness.artefact.keys import iter_data, open_hubs
+from harness.artefact.manifest import Finding, MetricValue
+from harness.artefact.metrics import metric_of
 from harness.artefact.store import Artefact, Damaged
 from harness.common.progress import counted
 from harness.errors import DataAbsent, InputError
-from harness.judge.kinds.flow_judge import RubricJudge
 from harness.judge.kinds.lm_eval import TasksJudge
 from harness.results import agreement, comparability, losses
+from harness.results.line import Cells
+from harness.results.verdict.evidence import bounds_of
 from harness.results.verdict.verdict import assess, pool
 from harness.row.load import LoadedRow
 from harness.row.row import Row
 from harness.run.plan import Planner, RowPlan, StagePlan
+
+Entry = TypeVar("Entry")
 
 NUMBERS = frozenset(
     """
@@ -26,23 +32,22 @@ NUMBERS = frozenset(
     """.split()  # noqa: SIM905
 )
 """Columns that hold numbers; all others are text and are escaped."""
-POINTS = ("rubric_score", "winning_score")
-"""Metrics that are no percentages."""
 CONFOUNDED = "confounded"
+COLUMNS = tuple(column.name for column in fields(Cells))
 LAST = 10**9
 """After every line of a study."""
 
 
 @dataclass(frozen=True)
 class MatrixLine:
-    """One line of the matrix: column -> value; None where there is none."""
+    """One line of the matrix."""
 
     table: str
-    cells: dict[str, Any]
+    cells: Cells
     held_out: str = ""
     """Of a loss: see harness.results.losses.held_out_set."""
-    findings: tuple[str, ...] = ()
-    """`kind: message` of each finding of the stages behind the line, and of the comparability guard."""
+    findings: tuple[Finding, ...] = ()
+    """Those of the stages behind the line, and of the comparability guard."""
     deviations: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
     loaded: LoadedRow | None = None
@@ -69,7 +74,7 @@ def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[MatrixLine]
     for stage in judged:
         if stage.artefact:
             stage.artefact.check()
-    measured = sorted({name for s in judged for name in _metrics(s)})
+    measured = sorted({name for s in judged if s.artefact for name in s.artefact.manifest.metrics})
     names = list(dict.fromkeys([*row.reported, *measured]))
     if not names and (losses.is_judged(row) or row.train is None):
         names = [""]
@@ -91,16 +96,15 @@ def together(lines: Sequence[MatrixLine]) -> list[MatrixLine]:
     messages = {row: comparability.message(d) for row, d in comparability.confounded(plans).items()}
     ordered = sorted(lines, key=_place)
     return [
-        _confounded(line, messages.get(line.cells["row"])) if line.loaded else line
-        for line in ordered
+        _confounded(line, messages.get(line.cells.row)) if line.loaded else line for line in ordered
     ]
 
 
 def with_results(lines: Sequence[MatrixLine]) -> tuple[list[MatrixLine], str]:
     """The lines of rows that were judged or trained, and what is to be said of the others."""
-    with_artefacts = {line.cells["row"] for line in lines if line.cells["env_artefacts"]}
-    absent = {line.cells["row"]: line for line in lines if line.cells["row"] not in with_artefacts}
-    included = [line for line in lines if line.cells["row"] in with_artefacts]
+    with_artefacts = {line.cells.row for line in lines if line.cells.env_artefacts}
+    absent = {line.cells.row: line for line in lines if line.cells.row not in with_artefacts}
+    included = [line for line in lines if line.cells.row in with_artefacts]
     if not absent:
         return included, ""
     verb = "is" if len(absent) == 1 else "are"
@@ -130,10 +134,11 @@ def _confounded(line: MatrixLine, message: str | None) -> MatrixLine:
     assert line.loaded is not None
     row = line.loaded.row
     of_training = losses.is_judged(row) and not losses.judges_loss(row)
-    if message is None or (of_training and line.cells["metric"] in losses.LOSSES):
+    if message is None or (of_training and metric_of(line.cells.metric).is_loss):
         return line
-    findings = (*line.findings, f"{CONFOUNDED}: {message}")
-    cells = {**line.cells, "confounded": message, "findings": "; ".join(findings)}
+    findings = (*line.findings, Finding(CONFOUNDED, "warning", message))
+    texts = "; ".join(map(str, findings))
+    cells = replace(line.cells, confounded=message, findings=texts)
     return replace(line, cells=cells, findings=findings)
 
 
@@ -172,81 +177,76 @@ def choose_plan(loaded: LoadedRow, planners: Sequence[Planner]) -> tuple[RowPlan
     return trained or plan, problem
 
 
-def _metrics(stage: StagePlan) -> dict[str, Any]:
-    metrics: dict[str, Any] = stage.artefact.manifest["metrics"] if stage.artefact else {}
-    return metrics
-
-
 def _line(row: Row, metric: str, plan: RowPlan | None, problem: str, held_out: str) -> MatrixLine:
-    # `win_rate/koala` is the win rate on one of several prompt sets.
-    kind = metric.partition("/")[0]
-    is_loss = kind in losses.LOSSES
+    is_loss = metric_of(metric).is_loss
     planned = losses.stages_of(plan) if is_loss else plan.final() if plan else []
     artefacts = [s.artefact for s in planned if s.artefact]
-    recorded = [a.manifest["metrics"].get(metric) for a in artefacts]
+    recorded = [a.manifest.metrics.get(metric) for a in artefacts]
     # Of a prompt set of which nothing was judged there is no number.
-    scores = [score for score in recorded if score is not None and score["value"] is not None]
-    simulated = sorted({s for a in artefacts for s in a.manifest["simulated"]})
+    scores = [score for score in recorded if score is not None and score.value is not None]
+    simulated = sorted({s for a in artefacts for s in a.manifest.simulated})
     simulated += [losses.SCALED_DOWN] * (row.scale == "tiny")
     reported = row.reported.get(metric)
     pooled = pool(scores) if scores else None
+    reproduced = pooled or MetricValue()
     verdict = assess(row, metric, planned).verdict
     if artefacts and not scores:
         problem = f"the {artefacts[0].stage} stage gives no {metric}"
     stages = _behind(plan, artefacts)
-    reproduced = pooled or {}
-    counts = losses.counts_of(scores) if is_loss else {}
-    scale = _scale(row, kind)
-    findings = tuple(
-        f"{finding['kind']}: {finding['message']}" for finding in _entries(stages, "findings")
+    # Of what was held out: the same for every training seed, so it is not summed.
+    counts = scores[0] if is_loss and scores else MetricValue()
+    scale = bounds_of(row, metric) if metric_of(metric).unit == "points" else None
+    manifests = [s.artefact.manifest for s in stages if s.artefact]
+    findings = tuple(_each_once(m.findings for m in manifests))
+    noted = (*deviations(row), *_each_once(m.deviations for m in manifests))
+    cells = Cells(
+        row=row.row,
+        table=row.table,
+        title=row.title,
+        varied="; ".join(f"{k}={v}" for k, v in row.varied.items()),
+        metric=metric,
+        reported=reported.value if reported else None,
+        unreported="yes" if reported and reported.value is None else "",
+        reported_se=reported.standard_error if reported else None,
+        reported_judged=reported.judged if reported else None,
+        reported_expected=reported.expected if reported else None,
+        reproduced=reproduced.value,
+        standard_error=reproduced.standard_error,
+        judged=reproduced.judged,
+        expected=reproduced.expected,
+        lower_bound=reproduced.lower_bound,
+        upper_bound=reproduced.upper_bound,
+        lowest=scale[0] if scale else None,
+        highest=scale[1] if scale else None,
+        examples=counts.examples,
+        tokens=counts.tokens,
+        bytes=counts.bytes,
+        steps=losses.steps_of(losses.trainings(plan)) if is_loss else None,
+        replicates=len(scores),
+        replicates_planned=len(planned) if plan else None,
+        replicate_sd=pooled.replicate_sd if pooled else None,
+        interval_low=verdict.reproduced_low,
+        interval_high=verdict.reproduced_high,
+        difference_low=verdict.low,
+        difference_high=verdict.high,
+        margin=verdict.margin,
+        verdict=verdict.name,
+        verdict_reason=verdict.reason or problem,
+        simulated="; ".join(simulated),
+        random_weights="yes" if any(a.manifest.random_weights for a in artefacts) else "",
+        deviations="; ".join(noted),
+        assumptions="; ".join(row.assumptions),
+        findings="; ".join(map(str, findings)),
+        confounded="",
+        calls=_sum(stages, "calls"),
+        prompt_tokens=_sum(stages, "prompt_tokens"),
+        completion_tokens=_sum(stages, "completion_tokens"),
+        usd=_usd(stages),
+        source=_source(row),
+        env_environment=_environment(stages),
+        env_wall_seconds=_sum(stages, "wall_seconds"),
+        env_artefacts=" ".join(f"{s.stage}/{s.key[:12]}" for s in stages),
     )
-    noted = (*deviations(row), *_entries(stages, "deviations"))
-    cells = {
-        "row": row.row,
-        "table": row.table,
-        "title": row.title,
-        "varied": "; ".join(f"{k}={v}" for k, v in row.varied.items()),
-        "metric": metric,
-        "reported": reported.value if reported else None,
-        "unreported": "yes" if reported and reported.value is None else "",
-        "reported_se": reported.standard_error if reported else None,
-        "reported_judged": reported.judged if reported else None,
-        "reported_expected": reported.expected if reported else None,
-        "reproduced": reproduced.get("value"),
-        "standard_error": reproduced.get("standard_error"),
-        "judged": reproduced.get("judged"),
-        "expected": reproduced.get("expected"),
-        "lower_bound": reproduced.get("lower_bound"),
-        "upper_bound": reproduced.get("upper_bound"),
-        "lowest": scale[0],
-        "highest": scale[1],
-        **{name: counts.get(name) for name in losses.COUNTS},
-        "steps": losses.steps_of(losses.trainings(plan)) if is_loss else None,
-        "replicates": len(scores),
-        "replicates_planned": len(planned) if plan else None,
-        "replicate_sd": reproduced.get("replicate_sd"),
-        "interval_low": verdict.reproduced_low,
-        "interval_high": verdict.reproduced_high,
-        "difference_low": verdict.low,
-        "difference_high": verdict.high,
-        "margin": verdict.margin,
-        "verdict": verdict.name,
-        "verdict_reason": verdict.reason or problem,
-        "simulated": "; ".join(simulated),
-        "random_weights": "yes" if any(a.manifest["random_weights"] for a in artefacts) else "",
-        "deviations": "; ".join(noted),
-        "assumptions": "; ".join(row.assumptions),
-        "findings": "; ".join(findings),
-        "confounded": "",
-        "calls": _sum(stages, "calls"),
-        "prompt_tokens": _sum(stages, "prompt_tokens"),
-        "completion_tokens": _sum(stages, "completion_tokens"),
-        "usd": _usd(stages),
-        "source": _source(row),
-        "env_environment": _environment(stages),
-        "env_wall_seconds": _sum(stages, "wall_seconds"),
-        "env_artefacts": " ".join(f"{s.stage}/{s.key[:12]}" for s in stages),
-    }
     return MatrixLine(row.table, cells, held_out, findings, noted, tuple(row.assumptions))
 
 
@@ -259,24 +259,13 @@ def _behind(plan: RowPlan | None, artefacts: list[Artefact]) -> list[StagePlan]:
     return [s for s in finished if s.stage in ("gen", "train")] if is_model else finished
 
 
-def _scale(row: Row, metric: str) -> tuple[int | None, int | None]:
-    """The lowest and the highest that a score of points can be."""
-    judge = row.eval.judge if row.eval else None
-    if metric == "winning_score":
-        return 0, 2
-    if metric == "rubric_score" and isinstance(judge, RubricJudge):
-        return judge.scale
-    return None, None
-
-
-def _entries(stages: list[StagePlan], name: str) -> list[Any]:
-    """What the manifests of these stages list under a name, each once."""
-    listed = [entry for s in stages if s.artefact for entry in s.artefact.manifest.get(name, [])]
+def _each_once(lists: Iterable[Sequence[Entry]]) -> list[Entry]:
+    listed = list(itertools.chain.from_iterable(lists))
     return [entry for number, entry in enumerate(listed) if entry not in listed[:number]]
 
 
 def _sum(stages: list[StagePlan], name: str) -> float | int | None:
-    costs = [s.artefact.manifest["cost"].get(name) for s in stages if s.artefact]
+    costs = [s.artefact.manifest.cost.get(name) for s in stages if s.artefact]
     numbers = [n for n in costs if n is not None]
     if not numbers:
         return None
@@ -286,7 +275,7 @@ def _sum(stages: list[StagePlan], name: str) -> float | int | None:
 
 def _usd(stages: list[StagePlan]) -> float | None:
     """What the calls cost, at the prices in the manifests; None where one of them is not known."""
-    costs = [s.artefact.manifest["cost"] for s in stages if s.artefact]
+    costs = [s.artefact.manifest.cost for s in stages if s.artefact]
     called = [cost for cost in costs if cost.get("calls")]
     if not called or any("usd" not in cost for cost in called):
         return None

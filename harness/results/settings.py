@@ -246,7 +246,7 @@ def _of_manifests(plan: RowPlan) -> RowSettings:
     for stage in plan.own:
         if stage.artefact is None or stage.stage not in kinds:
             continue
-        used = stage.artefact.manifest["used"]
+        used = stage.artefact.manifest.used
         if stage.stage == "judge":
             served |= set(used.get("served_models", ()))
         installed = (used.get("environment") or {}).get("packages", {})

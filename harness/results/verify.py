@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness.artefact.metrics import metric_of
 from harness.common.progress import plain
 from harness.results import losses
 from harness.results.matrix import MatrixLine, choose_plan, lines_of
@@ -42,7 +43,7 @@ class Verified:
 
     @property
     def metric(self) -> str:
-        return str(self.line.cells["metric"])
+        return str(self.line.cells.metric)
 
 
 def show_verification(
@@ -78,7 +79,7 @@ def _notes(results: Sequence[Verified]) -> list[tuple[str, list[str]]]:
     sections = [
         ("deviations", [note for result in results for note in result.line.deviations]),
         ("assumptions", [note for result in results for note in result.row.assumptions]),
-        ("findings", [note for result in results for note in result.line.findings]),
+        ("findings", [str(f) for result in results for f in result.line.findings]),
     ]
     return [(heading, list(dict.fromkeys(notes))) for heading, notes in sections if notes]
 
@@ -88,10 +89,10 @@ def verify(loaded: LoadedRow, planners: Sequence[Planner]) -> list[Verified]:
     plan, _ = choose_plan(loaded, planners)
     results = []
     for line in lines_of(loaded, planners):
-        metric = line.cells["metric"]
+        metric = line.cells.metric
         if row.reported and metric not in row.reported:
             continue
-        is_loss = metric.partition("/")[0] in losses.LOSSES
+        is_loss = metric_of(metric).is_loss
         planned = losses.stages_of(plan) if is_loss else plan.final() if plan else []
         results.append(Verified(row, line, assess(row, metric, planned)))
     return results
@@ -149,7 +150,7 @@ def _number(result: Verified, value: float, signed: bool = False) -> str:
 
 def _reported(result: Verified) -> str:
     c, weighed = result.line.cells, result.weighed
-    where = f" ({c['source']})" if c["source"] else ""
+    where = f" ({c.source})" if c.source else ""
     reported = result.row.reported.get(result.metric)
     if reported is None:
         return f"no number{where}"
@@ -171,28 +172,28 @@ def _reported(result: Verified) -> str:
 
 def _reproduced(result: Verified) -> str:
     c, verdict, evidence = result.line.cells, result.weighed.verdict, result.weighed.evidence
-    if evidence is None:
-        return f"nothing yet{': ' if c['verdict_reason'] else ''}{c['verdict_reason']}"
-    text = _number(result, c["reproduced"])
-    if c["standard_error"] is not None:
+    if evidence is None or c.reproduced is None:
+        return f"nothing yet{': ' if c.verdict_reason else ''}{c.verdict_reason}"
+    text = _number(result, c.reproduced)
+    if c.standard_error is not None:
         each = ", each run" if len(evidence.runs) > 1 else ""
-        text += f"{each} ± {_number(result, c['standard_error'])} over prompts"
+        text += f"{each} ± {_number(result, c.standard_error)} over prompts"
     if verdict.reproduced_low is not None and verdict.reproduced_high is not None:
         low, high = (
             _number(result, verdict.reproduced_low),
             _number(result, verdict.reproduced_high),
         )
         text += f", 95 % interval {low} to {high}"
-    if c["expected"] is not None:
-        text += f"; judged {c['judged']} of {c['expected']}"
-    return f"{text}; {runs_in_words(result)}{losses.marks(c)}"
+    if c.expected is not None:
+        text += f"; judged {c.judged} of {c.expected}"
+    return f"{text}; {runs_in_words(result)}{losses.marks(c.simulated, c.random_weights)}"
 
 
 def runs_in_words(result: Verified) -> str:
     """`6 runs (3 trainings, 2 judgings of each)`."""
     evidence = result.weighed.evidence
     assert evidence is not None
-    total, planned = len(evidence.runs), result.line.cells["replicates_planned"]
+    total, planned = len(evidence.runs), result.line.cells.replicates_planned
     above, parts = 1, []
     for depth, kind in enumerate(("train", "sampling", "judge")):
         count = evidence.count(depth)
@@ -240,10 +241,10 @@ def _unjudged(result: Verified) -> str:
     c = result.line.cells
     texts = []
     reported = result.row.reported.get(result.metric)
-    if c["expected"] is not None and c["judged"] is not None and c["judged"] < c["expected"]:
-        text = f"{c['expected'] - c['judged']} of ours"
-        if c["lower_bound"] is not None:
-            low, high = _number(result, c["lower_bound"]), _number(result, c["upper_bound"])
+    if c.expected is not None and c.judged is not None and c.judged < c.expected:
+        text = f"{c.expected - c.judged} of ours"
+        if c.lower_bound is not None and c.upper_bound is not None:
+            low, high = _number(result, c.lower_bound), _number(result, c.upper_bound)
             text += f": all lost the score were {low}, all won {high}"
         texts.append(text)
     reported_span = result.weighed.reported_span
@@ -291,7 +292,7 @@ def _verdict(result: Verified) -> str:
     """The name with the reason, in a sentence."""
     verdict, c = result.weighed.verdict, result.line.cells
     if verdict.margin is None or verdict.low is None or verdict.high is None:
-        reason = verdict.reason or c["verdict_reason"]
+        reason = verdict.reason or c.verdict_reason
         return reason if verdict.name == "simulated" else f"{verdict.name}: {reason}".rstrip(": ")
     where = f"±{verdict.margin:g}"
     if verdict.name == "reproduced":
@@ -324,29 +325,29 @@ def to_dict(result: Verified) -> dict[str, Any]:
     return {
         "metric": result.metric,
         "verdict": verdict.name,
-        "reason": verdict.reason or c["verdict_reason"],
+        "reason": verdict.reason or c.verdict_reason,
         "reported": None
         if reported is None
         else {
             **reported.model_dump(),
-            "source": c["source"],
+            "source": c.source,
             "standard_error_used": weighed.reported_error if weighed.reported_span else None,
             "standard_error_from": weighed.reported_error_from or None,
         },
         "reproduced": None
         if evidence is None
         else {
-            "value": c["reproduced"],
-            "standard_error": c["standard_error"],
+            "value": c.reproduced,
+            "standard_error": c.standard_error,
             "low": verdict.reproduced_low,
             "high": verdict.reproduced_high,
-            "judged": c["judged"],
-            "expected": c["expected"],
-            "lower_bound": c["lower_bound"],
-            "upper_bound": c["upper_bound"],
-            "simulated": c["simulated"],
+            "judged": c.judged,
+            "expected": c.expected,
+            "lower_bound": c.lower_bound,
+            "upper_bound": c.upper_bound,
+            "simulated": c.simulated,
             "runs": len(evidence.runs),
-            "runs_planned": c["replicates_planned"],
+            "runs_planned": c.replicates_planned,
             "trainings": evidence.count(0) if evidence.trains else 0,
             "samplings": evidence.count(1),
             "judgings": evidence.count(2),
@@ -369,5 +370,5 @@ def to_dict(result: Verified) -> dict[str, Any]:
         "more": [{"kind": kind, "replicates": count} for kind, count in verdict.more],
         "deviations": list(result.line.deviations),
         "assumptions": list(result.row.assumptions),
-        "findings": list(result.line.findings),
+        "findings": list(map(str, result.line.findings)),
     }

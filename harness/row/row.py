@@ -4,14 +4,14 @@ The parts have modules of their own: recipes (gen), train, answer, judges, templ
 base for what all share.
 """
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from harness.answer.answer import Answer
+from harness.artefact.metrics import metric_of
 from harness.gen.recipes.union import Gen
 from harness.judge.kinds.held_out_loss import LossJudge
-from harness.judge.kinds.lm_eval import Task
 from harness.judge.kinds.union import Judge, ModelJudge, OutputJudge
 from harness.row.settings import check_studied
 from harness.spec.base import NO_KEY, Data, Name, Seed, Spec
@@ -49,8 +49,6 @@ class Source(Spec):
 
 
 UNREPORTED = "unreported"
-PERCENTAGES = frozenset(("win_rate", "length_controlled_win_rate", "average", *get_args(Task)))
-"""Metrics that are percentages; `win_rate/koala` is one too."""
 
 
 def _cell(value: Any) -> Any:
@@ -94,7 +92,7 @@ empty."""
 
 def _within_percent(reported: dict[str, Reported]) -> dict[str, Reported]:
     for metric, cell in reported.items():
-        is_percentage = metric.partition("/")[0] in PERCENTAGES
+        is_percentage = metric_of(metric).is_percentage
         if is_percentage and cell.value is not None and not 0 <= cell.value <= 100:
             raise ValueError(
                 f"{metric} is a percentage: {cell.value:g} does not lie between 0 and 100"

@@ -312,7 +312,7 @@ def _model_of(runner: "Runner", plan: RowPlan, label: str) -> tuple[dict[str, st
         inputs["model"] = str(artefact.folder)
         which = f" ({planned.label})" if planned.label else ""
         words = [f"its trained model{which}, train/{artefact.key[:12]}"]
-        words += [f"NOTE: {mark}" for mark in model_card.marks(artefact.manifest)]
+        words += [f"NOTE: {mark}" for mark in model_card.marks(artefact.manifest.to_json())]
     else:
         words = ["its base model, untrained"]
         if row.model.random is not None:

@@ -23,7 +23,7 @@ SLOW = "training of real models in reasonable time"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     is_present: bool
     what: str
     state: str
@@ -31,7 +31,7 @@ class Finding:
     """What its absence prevents; empty where it is there."""
 
 
-def examine(volume: Path, inputs: Path | None) -> list[Finding]:
+def examine(volume: Path, inputs: Path | None) -> list[Check]:
     return [
         *_engine(),
         _gpu(),
@@ -42,15 +42,15 @@ def examine(volume: Path, inputs: Path | None) -> list[Finding]:
     ]
 
 
-def _engine() -> Iterator[Finding]:
+def _engine() -> Iterator[Check]:
     from harness.run.executors.docker import connect
 
     try:
         client = connect()
     except HarnessError as e:
-        yield Finding(False, "Docker engine", e.message, "--executor docker and docker compose run")
+        yield Check(False, "Docker engine", e.message, "--executor docker and docker compose run")
         return
-    yield Finding(True, "Docker engine", str(client.version()["Version"]))
+    yield Check(True, "Docker engine", str(client.version()["Version"]))
     if shutil.which("docker"):
         compose = subprocess.run(
             ["docker", "compose", "version", "--short"],
@@ -61,14 +61,14 @@ def _engine() -> Iterator[Finding]:
         )
         ok = compose.returncode == 0
         version = compose.stdout.strip() if ok else "not there"
-        yield Finding(ok, "Docker Compose", version, "" if ok else "docker compose run")
+        yield Check(ok, "Docker Compose", version, "" if ok else "docker compose run")
     if environment.accelerator() == "cuda":
         yield _toolkit(client)
     for stage in ("gen", "train", "answer"):
         yield _image(client, stage)
 
 
-def _image(client: Any, stage: str) -> Finding:
+def _image(client: Any, stage: str) -> Check:
     import docker.errors
 
     tag = environment.image_tag(stage, environment.accelerator())
@@ -77,16 +77,16 @@ def _image(client: Any, stage: str) -> Finding:
     try:
         image = client.images.get(tag)
     except docker.errors.ImageNotFound:
-        return Finding(False, f"image {tag}", "not built", build)
+        return Check(False, f"image {tag}", "not built", build)
     if image.labels.get("harness.lock") != environment.lock_digest(name):
-        return Finding(False, f"image {tag}", "built from another lock", build)
+        return Check(False, f"image {tag}", "built from another lock", build)
     if name == "train-cuda" and environment.COMPILER_LABEL not in image.labels:
         prevents = f"train.liger_kernels; build it anew: {environment.build_command('train')}"
-        return Finding(False, f"image {tag}", "lock current, but no C compiler in it", prevents)
-    return Finding(True, f"image {tag}", f"{image.attrs['Size'] / 1e9:.1f} GB, lock current")
+        return Check(False, f"image {tag}", "lock current, but no C compiler in it", prevents)
+    return Check(True, f"image {tag}", f"{image.attrs['Size'] / 1e9:.1f} GB, lock current")
 
 
-def _gpu() -> Finding:
+def _gpu() -> Check:
     """Those that a run would use, and what the pinned images' CUDA cannot do with them."""
     devices = gpus.visible()
     if not devices:
@@ -94,15 +94,15 @@ def _gpu() -> Finding:
         prevents = SLOW
         if environment.accelerator() == "cuda" or environment.fault_of_gpu():
             prevents = f"stages with a model. {gpus.way_out(1, 0)}Or: {gpus.CPU_INSTEAD}"
-        return Finding(False, "GPU", state, prevents)
+        return Check(False, "GPU", state, prevents)
     if environment.accelerator() != "cuda":
         by = "HARNESS_ACCELERATOR" if os.environ.get("HARNESS_ACCELERATOR") else "this image"
         state = f"not used, for {by} says cpu: {gpus.counted(devices)}"
-        return Finding(False, "GPU", state, SLOW)
+        return Check(False, "GPU", state, SLOW)
     faults = [f"{why}. {gpus.remedy(gpu)}" for gpu in devices if (why := gpus.cannot(gpu))]
     prevents = f"the CUDA images and torch for CUDA 13: {' '.join(dict.fromkeys(faults))}"
     prevents = prevents if faults else ""
-    return Finding(not faults, "GPU", "; ".join(map(_facts, devices)), prevents)
+    return Check(not faults, "GPU", "; ".join(map(_facts, devices)), prevents)
 
 
 def _facts(gpu: Gpu) -> str:
@@ -117,20 +117,20 @@ def _facts(gpu: Gpu) -> str:
     return ", ".join(facts)
 
 
-def _toolkit(client: Any) -> Finding:
+def _toolkit(client: Any) -> Check:
     """Where there is a GPU: whether containers can have it."""
     from harness.run.executors.devices import INSTALL, TOOLKIT, has_toolkit
 
     if has_toolkit(client.info()) or shutil.which("nvidia-container-runtime-hook"):
-        return Finding(True, TOOLKIT, "there")
-    return Finding(False, TOOLKIT, "not there", f"GPUs in containers; {INSTALL}")
+        return Check(True, TOOLKIT, "there")
+    return Check(False, TOOLKIT, "not there", f"GPUs in containers; {INSTALL}")
 
 
-def _local() -> Finding:
+def _local() -> Check:
     needed = ("torch", "transformers", "trl", "openai", "alpaca_eval", "numba", "aiohttp")
     lacking = [n for n in needed if importlib.util.find_spec(n) is None]
     if lacking:
-        return Finding(
+        return Check(
             False,
             "local stages",
             f"lacking {', '.join(lacking)}",
@@ -138,11 +138,11 @@ def _local() -> Finding:
         )
     if environment.lacks_cuda():
         state, prevents = "torch is a build for the CPU", f"GPUs locally. {gpus.INSTALL_CUDA}"
-        return Finding(False, "local stages", state, prevents)
-    return Finding(True, "local stages", f"packages there, {environment.accelerator()}")
+        return Check(False, "local stages", state, prevents)
+    return Check(True, "local stages", f"packages there, {environment.accelerator()}")
 
 
-def _disk(volume: Path) -> Finding:
+def _disk(volume: Path) -> Check:
     place = volume.resolve()
     while not place.exists():
         place = place.parent
@@ -150,25 +150,25 @@ def _disk(volume: Path) -> Finding:
     writable = os.access(place, os.W_OK)
     enough = writable and free >= LOW_DISK_BYTES
     state = f"{place}: {free / 1e9:.0f} GB free" + ("" if writable else ", not writable")
-    return Finding(
+    return Check(
         enough, "volume", state,
         "" if enough else "any run" if not writable else "training of models of a billion parameters",
     )  # fmt: skip
 
 
-def given_data(inputs: Path | None) -> Finding:
+def given_data(inputs: Path | None) -> Check:
     if inputs is None:
         prevents = "rows that read `data:` files; name the folder with --inputs"
-        return Finding(False, "given data", "no folder named", prevents)
+        return Check(False, "given data", "no folder named", prevents)
     files = sum(p.is_file() and not p.name.startswith((".", "README")) for p in inputs.rglob("*"))
     state = f"{inputs}: {files:,} file{'' if files == 1 else 's'}"
-    return Finding(files > 0, "given data", state, "" if files else "rows that read `data:` files")
+    return Check(files > 0, "given data", state, "" if files else "rows that read `data:` files")
 
 
-def _keys() -> Iterator[Finding]:
+def _keys() -> Iterator[Check]:
     for name in KEYS:
         is_set = key_variable(name) is not None
         prevents = (
             "" if is_set else "gated hub models" if name == "HF_TOKEN" else "rows that name it"
         )
-        yield Finding(is_set, f"key {name}", "set" if is_set else "not set", prevents)
+        yield Check(is_set, f"key {name}", "set" if is_set else "not set", prevents)

@@ -35,7 +35,7 @@ def collect(store: Store, rows: Sequence[LoadedRow], planners: Sequence[Planner]
     elsewhere = {
         (a.stage, a.folder.name)
         for a in store.whole()
-        if a.manifest["document"]["environment"].get("image", "gen") not in here
+        if a.manifest.document["environment"].get("image", "gen") not in here
     }
     needed: set[tuple[str, str]] = set()
     unplanned: set[str] = set()
@@ -80,7 +80,7 @@ def _remembered(store: Store, row: str) -> set[tuple[str, str]]:
 
 def _made_for(store: Store, folder: Path) -> str:
     matches = store.match(f"{folder.parent.name}/{folder.name}")
-    return str(matches[0].manifest["row"]) if matches else ""
+    return str(matches[0].manifest.row) if matches else ""
 
 
 def named_items(store: Store, names: Sequence[str]) -> list[Item]:

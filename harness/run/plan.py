@@ -84,7 +84,7 @@ class StagePlan:
         from harness.run import estimate
 
         if self.artefact is not None:
-            return Estimate(examples=self.artefact.manifest["counts"].get("examples", 0))
+            return Estimate(examples=self.artefact.manifest.counts.get("examples", 0))
         if self.planner is None:
             return Estimate()
         before = self.inputs["data"].estimate if "data" in self.inputs else None
@@ -415,7 +415,7 @@ class Planner:
         except HarnessError:
             old = None
         planned.reasons = (
-            differences(old.manifest["document"], planned.document)
+            differences(old.manifest.document, planned.document)
             if old
             else ["its last artefact is gone, so what changed is not known"]
         )

@@ -16,6 +16,7 @@ from typing import Any
 from harness.artefact import environment
 from harness.artefact.call import TRANSCRIPT
 from harness.artefact.keys import file_digest
+from harness.artefact.manifest import Manifest, MetricValue
 from harness.artefact.store import Artefact, files_below
 from harness.common.progress import ProgressView
 from harness.errors import InputError
@@ -49,7 +50,7 @@ class Replayed:
     """Files that are missing, new, or have other bytes; metrics and counts with another value. With a
     word on which."""
     notes: list[str] = field(default_factory=list)
-    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    metrics: dict[str, MetricValue] = field(default_factory=dict)
     """As they came out of the replay."""
     numbers: int = 0
     """Metrics' figures and counts that are the manifest's."""
@@ -193,9 +194,10 @@ def _compare(
             continue
         paths = files_below(path) if path.is_dir() else [path]
         new_files |= {str(p.relative_to(work)): p for p in paths}
-    replayed = Replayed(planned, artefact, metrics=result["metrics"])
+    metrics = {n: MetricValue.from_json(m) for n, m in result["metrics"].items()}
+    replayed = Replayed(planned, artefact, metrics=metrics)
     replayed.calls = int(result["cost"].get("replayed_calls", 0))
-    recorded = artefact.manifest["files"]
+    recorded = artefact.manifest.files
     other_tokenizer = _tokenizer(artefact.folder) != _tokenizer(work)
     skipped = False
     for name in sorted({*new_files, *recorded}):
@@ -214,20 +216,28 @@ def _compare(
         replayed.notes.append(
             "the data card was not compared: it was counted with another row's tokenizer"
         )
-    _compare_numbers(replayed, artefact.manifest["metrics"], result["metrics"], "metric")
-    _compare_numbers(replayed, artefact.manifest["counts"], result["counts"], "count")
+    _compare_numbers(replayed, _json(artefact.manifest.metrics), result["metrics"], "metric")
+    _compare_numbers(replayed, artefact.manifest.counts, result["counts"], "count")
     _compare_marks(replayed, artefact.manifest, result)
     return replayed
 
 
-def _compare_marks(replayed: Replayed, manifest: dict[str, Any], result: dict[str, Any]) -> None:
+def _json(metrics: dict[str, MetricValue]) -> dict[str, Any]:
+    return {name: metric.to_json() for name, metric in metrics.items()}
+
+
+def _compare_marks(replayed: Replayed, manifest: Manifest, result: dict[str, Any]) -> None:
     """What must stand beside the numbers: that they are simulated, and what was found."""
     inputs = [source.artefact for source in replayed.planned.inputs.values() if source.artefact]
-    inherited = {mark for artefact in inputs for mark in artefact.manifest["simulated"]}
-    for mark in sorted((inherited | set(result["simulated"])) - set(manifest["simulated"])):
+    inherited = {mark for artefact in inputs for mark in artefact.manifest.simulated}
+    for mark in sorted((inherited | set(result["simulated"])) - set(manifest.simulated)):
         replayed.different.append(f"mark simulated (the manifest does not say so of the {mark})")
-    for name in ("findings", "deviations"):
-        if manifest.get(name, []) != result.get(name, []):
+    recorded = {
+        "findings": [f.to_json() for f in manifest.findings],
+        "deviations": manifest.deviations,
+    }
+    for name, values in recorded.items():
+        if values != result.get(name, []):
             replayed.different.append(f"{name} (others than the manifest says)")
 
 
@@ -260,20 +270,19 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
 
 def _read_training(planned: StagePlan, artefact: Artefact) -> Replayed:
     """A training, whose files have been checked: its numbers once more, from its log."""
-    files = sorted(artefact.manifest["files"])
+    files = sorted(artefact.manifest.files)
     replayed = Replayed(planned, artefact, len(files), files)
     replayed.notes.append(NOT_TRAINED)
-    recorded = artefact.manifest["metrics"]
-    counts = artefact.manifest["counts"]
+    counts = artefact.manifest.counts
     metrics, counted = _logged(artefact.folder / LOG, counts.get("held_out"))
-    _compare_numbers(replayed, recorded, metrics, "metric")
+    _compare_numbers(replayed, _json(artefact.manifest.metrics), _json(metrics), "metric")
     recorded_counts = {name: counts[name] for name in FROM_LOG if name in counts}
     _compare_numbers(replayed, recorded_counts, counted, "count")
     replayed.metrics = metrics
     return replayed
 
 
-def _logged(log: Path, held_out: int | None) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
+def _logged(log: Path, held_out: int | None) -> tuple[dict[str, MetricValue], dict[str, int]]:
     """The metrics and counts that a training's log gives; none where there is no log.
 
     The bytes of the held-out answers follow from nats a token, tokens and bits a byte.
@@ -283,18 +292,18 @@ def _logged(log: Path, held_out: int | None) -> tuple[dict[str, dict[str, Any]],
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     steps = [line for line in lines if "loss" in line]
     measured = [line for line in lines if "held_out_loss" in line]
-    metrics: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, MetricValue] = {}
     counts: dict[str, int] = {}
     if steps:
-        metrics["train_loss"] = {"value": steps[-1]["loss"]}
+        metrics["train_loss"] = MetricValue.from_json({"value": steps[-1]["loss"]})
         counts = {name: steps[-1][name] for name in FROM_LOG[1:]} | {"steps": len(steps)}
     if measured:
         last = measured[-1]
         nats, bits, tokens = last["held_out_loss"], last["bits_per_byte"], last["held_out_tokens"]
         size = round(nats * tokens / math.log(2) / bits) if bits else 0
         shared = {"examples": held_out, "tokens": tokens}
-        metrics["held_out_loss"] = {"value": nats, **shared}
-        metrics["bits_per_byte"] = {"value": bits, **shared, "bytes": size}
+        metrics["held_out_loss"] = MetricValue.from_json({"value": nats, **shared})
+        metrics["bits_per_byte"] = MetricValue.from_json({"value": bits, **shared, "bytes": size})
     return metrics, counts
 
 

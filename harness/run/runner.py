@@ -17,6 +17,7 @@ from harness.answer.engine import QUANTIZATION, vllm_cannot
 from harness.artefact import environment
 from harness.artefact.call import RESULT_FILE
 from harness.artefact.keys import Files, file_digest, key_names
+from harness.artefact.manifest import Manifest
 from harness.artefact.store import FAILED, Artefact, Store
 from harness.common.progress import ProgressView, plain
 from harness.errors import HarnessError, InputError
@@ -268,7 +269,7 @@ class Runner:
         self._check_untouched(job, planned, given)
         manifest = self._manifest(planned, result, inputs, seconds)
         artefact = self.store.seal(manifest, result["keep"])
-        seconds = manifest["cost"]["wall_seconds"]
+        seconds = manifest.cost["wall_seconds"]
         self.console.print(f"  done in {seconds:.1f} s", highlight=False)
         for note in result["notes"]:
             self.console.print(f"  note: {plain(note)}", highlight=False, markup=False)
@@ -297,12 +298,12 @@ class Runner:
         result: dict[str, Any],
         inputs: dict[str, Artefact],
         seconds: float,
-    ) -> dict[str, Any]:
+    ) -> Manifest:
         """What was asked, what was used, what came out, what it cost. Simulation is inherited."""
         sources = [*inputs.values(), *self._made_here(planned)]
-        inherited = {s for a in sources for s in a.manifest["simulated"]}
+        inherited = {s for a in sources for s in a.manifest.simulated}
         source = planned.params.get("model")
-        return {
+        document = {
             "stage": planned.stage,
             "key": planned.key,
             "document": planned.document,
@@ -316,13 +317,14 @@ class Runner:
             "counts": result["counts"],
             "cost": {**result["cost"], "wall_seconds": round(seconds, 3)},
             "simulated": sorted(inherited | set(result["simulated"])),
-            "random_weights": any(a.manifest["random_weights"] for a in sources)
+            "random_weights": any(a.manifest.random_weights for a in sources)
             or bool(source is not None and source.random is not None),
             "notes": result["notes"],
             "findings": result["findings"],
             "deviations": result["deviations"],
             "ran": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+        return Manifest.from_json(document)
 
     def _given(self, planned: StagePlan) -> dict[str, tuple[int, ...]]:
         """The stamps of the given files a stage reads, which are the files that were planned.
@@ -378,7 +380,7 @@ class Runner:
             if digests
             & {
                 file["sha256"]
-                for name, file in artefact.manifest["files"].items()
+                for name, file in artefact.manifest.files.items()
                 if name.endswith(MADE) and file["size"]
             }
         ]
@@ -514,7 +516,7 @@ def _check_pinned(plans: Sequence[RowPlan]) -> None:
 
 def needs_base(trained: Artefact | None) -> bool:
     """Whether the base model is needed: nothing was trained, or only an adapter to it."""
-    return trained is None or ADAPTER in trained.manifest["files"]
+    return trained is None or ADAPTER in trained.manifest.files
 
 
 def _answers(host: str, port: int) -> bool:

@@ -15,6 +15,7 @@ import pytest
 
 from harness.artefact.call import MANIFEST
 from harness.artefact.keys import digest_of
+from harness.artefact.manifest import Manifest
 from harness.artefact.store import Damaged, Store, write_atomically
 from harness.errors import HarnessError
 from tests.helpers import (
@@ -56,7 +57,7 @@ def work_folder(store: Store) -> Path:
 
 
 def seal(store: Store, keep: tuple[str, ...] = ("model", "log.jsonl")) -> Path:
-    return store.seal({"stage": "train", "key": KEY}, list(keep)).folder
+    return store.seal(Manifest(stage="train", key=KEY), list(keep)).folder
 
 
 def die_at(operation: int, root: Path) -> None:
@@ -105,7 +106,7 @@ def test_sealing_keeps_what_is_named_and_says_each_files_digest(store: Store) ->
     assert sorted(p.name for p in folder.iterdir()) == ["log.jsonl", MANIFEST, "model"]
     artefact = store.find("train", KEY)
     assert artefact is not None
-    assert artefact.manifest["files"]["model/weights"] == {
+    assert artefact.manifest.files["model/weights"] == {
         "sha256": hashlib.sha256(b"weights").hexdigest(),
         "size": 7,
     }
@@ -186,7 +187,7 @@ def test_killed_at_any_operation_of_a_run_the_next_run_ends_it_and_repeats_no_en
 
         artefact = volume.artefact("gen")
         artefact.check()
-        assert set(artefact.manifest["files"]) == {"made.txt"}, operation
+        assert set(artefact.manifest.files) == {"made.txt"}, operation
         assert not list((volume.store.root / "work").iterdir())
         assert volume.store.remembered("one")
         if ended or stage.artefact is not None:
@@ -589,7 +590,7 @@ def test_two_artefacts_whose_keys_begin_alike_are_both_found(store: Store) -> No
         work = store.work_folder(stage, KEY)
         work.mkdir()
         (work / "file").touch()
-        store.seal({"stage": stage, "key": KEY}, ["file"])
+        store.seal(Manifest(stage=stage, key=KEY), ["file"])
     assert [a.stage for a in store.match(KEY[:6])] == ["answer", "train"]
     assert [a.stage for a in store.match(f"train/{KEY}")] == ["train"]
     assert store.match("f") == []

@@ -261,8 +261,8 @@ def test_a_twin_that_is_scaled_down_is_never_taken_for_the_row(
     spec = row(scale="tiny", reported={"win_rate": {"value": 40.0}})
     make(volume, spec, executor=scored(SCORE))
     (line,) = lines(volume, spec)
-    assert line.cells["simulated"] == "scaled down"
-    assert line.cells["verdict"] == "simulated"
+    assert line.cells.simulated == "scaled down"
+    assert line.cells.verdict == "simulated"
     for form in FORMS:
         text: Any = render([line], [], form, "matrix")
         assert "simulated, scaled down" in text or form == "csv"

@@ -83,7 +83,7 @@ def test_verdicts_of_several_metrics_stand_in_the_order_of_their_columns(
     laid_out(tests={**LIST, "list": [{"heading": m, "metric": m} for m in metrics]})
     (line,) = lines(volume, row(train=VALIDATED))[:1]
     several = [
-        replace(line, cells={**line.cells, "metric": metric, "verdict": verdict})
+        replace(line, cells=replace(line.cells, metric=metric, verdict=verdict))
         for metric, verdict in zip(metrics, verdicts, strict=True)
     ]
     assert table(several)[1][-1].startswith(", ".join(verdicts))

@@ -1,6 +1,7 @@
 """Rows of the matrix for tests, made on a volume at once with the scores that a test says."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def lines(volume: Path, *specs: Path) -> list[MatrixLine]:
 
 def cells(volume: Path, spec: Path) -> dict[str, Any]:
     (line,) = lines(volume, spec)
-    return line.cells
+    return asdict(line.cells)
 
 
 def shown(line: MatrixLine) -> dict[str, str]:
@@ -78,4 +79,4 @@ def scaled(by: float) -> dict[str, Any]:
 
 
 def by_metric(volume: Path, *specs: Path) -> dict[str, dict[str, str]]:
-    return {line.cells["metric"]: shown(line) for line in lines(volume, *specs)}
+    return {line.cells.metric: shown(line) for line in lines(volume, *specs)}

@@ -256,7 +256,7 @@ def test_versions_and_served_models_that_the_manifests_name_set_rows_apart(
     ]
     assert differences(first, first) == []
     (line, _) = lines(tmp_path / "runs", *specs)
-    assert "transformers package of the answers: 4.1 against 5.0" in line.cells["confounded"]
+    assert "transformers package of the answers: 4.1 against 5.0" in line.cells.confounded
 
 
 def test_a_row_that_is_confounded_says_so_in_its_lines_and_its_losses_of_training_do_not(
@@ -271,11 +271,11 @@ def test_a_row_that_is_confounded_says_so_in_its_lines_and_its_losses_of_trainin
     ]  # fmt: skip
     loaded = load_rows(specs)
     each = [line for row in loaded for line in lines_of(row, [planner(tmp_path / "runs")])]
-    marked = {(m.cells["row"], m.cells["metric"]) for m in together(each) if m.cells["confounded"]}
+    marked = {(m.cells.row, m.cells.metric) for m in together(each) if m.cells.confounded}
     assert marked == {("hot", "")}
-    (line,) = [m for m in together(each) if m.cells["confounded"]]
-    assert line.findings[-1].startswith("confounded: differs from other rows")
-    assert "confounded" in line.cells["findings"]
+    (line,) = [m for m in together(each) if m.cells.confounded]
+    assert str(line.findings[-1]).startswith("confounded: differs from other rows")
+    assert "confounded" in line.cells.findings
 
 
 def test_twins_are_compared_by_architecture_and_not_by_what_stands_for_their_rows_data(

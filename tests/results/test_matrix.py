@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_a_reported_metric_that_the_judge_does_not_give_has_a_line_that_says_so(
     part["answer"]["prompts"] = {"files": {"koala": "prompts.jsonl"}}
     spec = row(reported={"win_rate": {"value": 40}, "win_rate/koala": {"value": 44}}, eval=part)
     make(volume, spec, executor=scored(SCORE))
-    found = {line.cells["metric"]: line.cells for line in lines(volume, spec)}
+    found = {line.cells.metric: asdict(line.cells) for line in lines(volume, spec)}
     assert list(found) == ["win_rate", "win_rate/koala"]
     assert found["win_rate/koala"]["verdict"] == "not run"
     assert found["win_rate/koala"]["verdict_reason"] == "the judge stage gives no win_rate/koala"
@@ -170,8 +171,8 @@ def test_what_a_stage_found_and_how_it_departs_stand_in_the_matrix(
     spec = row(deviations=["another GPU"])
     make(volume, spec, executor=InstantExecutor(outcome))
     (line,) = lines(volume, spec)
-    assert line.cells["deviations"] == "another GPU; another judge model"
-    assert line.cells["findings"] == "prompt_mismatch: another system text; and *more*"
+    assert line.cells.deviations == "another GPU; another judge model"
+    assert line.cells.findings == "prompt_mismatch: another system text; and *more*"
     assert shown(line)["notes"] == "another GPU; another judge model; finding: prompt_mismatch"
     text = to_markdown([line], "T")
     assert "- Finding: prompt\\_mismatch: another system text; and \\*more\\*\n" in text
@@ -190,7 +191,7 @@ def test_a_row_judged_by_its_loss_shows_the_judges_and_not_the_trainings(
     judge = {"kind": "held_out_loss", "examples": {"file": "prompts.jsonl"}}
     spec = row(eval={"judge": judge}, train={"steps": 1, "validation": {"share": 0.1}})
     make(volume, spec, executor=InstantExecutor(outcome))
-    found = {line.cells["metric"]: shown(line) for line in lines(volume, spec)}
+    found = {line.cells.metric: shown(line) for line in lines(volume, spec)}
     assert found["held_out_loss"]["reproduced"] == "2.0000 ± 0.1000 (random weights)"
     assert found["held_out_loss"]["over"] == "4/5 examples: 4 held-out examples, 60 tokens"
 
@@ -215,8 +216,8 @@ def test_a_metric_of_one_prompt_set_is_no_percentage_where_the_whole_one_is_none
     changes = {"eval": {"judge": judge}} if "bits" in metric else {}
     spec = row(gen=None, train=None, **changes)
     make(volume, spec, executor=InstantExecutor(outcome))
-    found = {line.cells["metric"]: line for line in lines(volume, spec)}
-    assert found[metric].cells["verdict"] == "not comparable"
+    found = {line.cells.metric: line for line in lines(volume, spec)}
+    assert found[metric].cells.verdict == "not comparable"
     assert shown(found[metric])["reproduced"].startswith(words)
 
 
@@ -231,7 +232,7 @@ def test_a_set_of_which_nothing_was_judged_has_no_number(
 
     spec = row()
     make(volume, spec, executor=InstantExecutor(outcome))
-    found = {line.cells["metric"]: shown(line) for line in lines(volume, spec)}
+    found = {line.cells.metric: shown(line) for line in lines(volume, spec)}
     assert found["win_rate/koala"]["reproduced"] == ""
     assert found["win_rate"]["reproduced"].startswith("40.00")
 
@@ -251,11 +252,11 @@ def test_results_of_the_first_environment_that_has_some_are_shown(
     (loaded,) = load_rows([spec])
     both = [planner(volume, executor="docker"), planner(volume)]
     (line,) = lines_of(loaded, both)
-    assert line.cells["env_environment"] == "local"
+    assert line.cells.env_environment == "local"
     make(volume, spec, executor=scored({**SCORE, "value": 90.0}), kind="docker")
     (line,) = lines_of(loaded, both)
-    assert line.cells["reproduced"] == 90.0
-    assert line.cells["env_environment"].startswith("eval-")
+    assert line.cells.reproduced == 90.0
+    assert line.cells.env_environment.startswith("eval-")
 
 
 def test_a_number_from_an_artefact_that_was_changed_is_never_shown(
@@ -370,9 +371,9 @@ def test_a_judged_row_keeps_its_score_and_shows_a_loss_only_where_one_is_held_ou
     assert list(by_metric(volume, plain)) == ["win_rate"]
     assert list(by_metric(volume, validated)) == ["win_rate", "held_out_loss", "bits_per_byte"]
     score, loss, _ = lines(volume, validated)
-    assert "judge/" in score.cells["env_artefacts"]
-    assert "train/" in loss.cells["env_artefacts"]
-    assert "judge/" not in loss.cells["env_artefacts"]
+    assert "judge/" in score.cells.env_artefacts
+    assert "train/" in loss.cells.env_artefacts
+    assert "judge/" not in loss.cells.env_artefacts
 
 
 def test_a_loss_edited_in_the_manifest_is_refused(row: Callable[..., Path], volume: Path) -> None:
@@ -420,7 +421,7 @@ def test_lines_stand_by_table_then_as_the_study_has_them_then_by_their_files(
     at = {name: {"document": "d", "line": n} for name, n in {"z": 1, "m": 10, "k": 9}.items()}
     specs = [row(name, source=at.get(name)) for name in ("b", "m", "a", "z", "k")]
     specs += [row("y", table="another")]
-    assert [m.cells["row"] for m in lines(volume, *specs)] == ["y", "z", "k", "m", "a", "b"]
+    assert [m.cells.row for m in lines(volume, *specs)] == ["y", "z", "k", "m", "a", "b"]
 
 
 def test_a_cell_that_the_study_leaves_empty_is_unreported_and_one_without_a_cell_is_not(
@@ -430,9 +431,9 @@ def test_a_cell_that_the_study_leaves_empty_is_unreported_and_one_without_a_cell
     make(volume, empty, without, executor=scored(SCORE, SCORE))
     first, second = lines(volume, empty, without)
     assert (shown(first)["reported"], shown(second)["reported"]) == ("unreported", "")
-    assert (first.cells["reported"], first.cells["unreported"]) == (None, "yes")
-    assert first.cells["reproduced"] == 40.0
-    assert first.cells["verdict"] == "not comparable"
+    assert (first.cells.reported, first.cells.unreported) == (None, "yes")
+    assert first.cells.reproduced == 40.0
+    assert first.cells.verdict == "not comparable"
 
 
 def test_what_a_document_leaves_unsaid_stands_in_a_column_of_its_own(

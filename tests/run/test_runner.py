@@ -87,7 +87,7 @@ def test_each_replicate_is_run_and_shares_what_comes_before_it(specs: Path, volu
         "judge": 8,
     }
     assert [j.params["train"].seed for j in volume.jobs if j.stage == "train"] == [1, 2]
-    labels = [a.manifest["label"] for a in volume.store.match("judge/")]
+    labels = [a.manifest.label for a in volume.store.match("judge/")]
     assert "train seed 2, sampling seed 4, judging 2" in labels
     assert len(set(labels)) == 8
 
@@ -230,9 +230,7 @@ def test_what_was_simulated_is_inherited_by_all_that_is_made_of_it(
 ) -> None:
     volume.outcomes = {"gen": {"simulated": ["teacher"]}, "judge": {"simulated": ["judge"]}}
     volume.run(write_row(specs, eval=evaluation(specs)))
-    assert {
-        stage: volume.artefact(stage).manifest["simulated"] for stage in environment.STAGES
-    } == {
+    assert {stage: volume.artefact(stage).manifest.simulated for stage in environment.STAGES} == {
         "gen": ["teacher"],
         "train": ["teacher"],
         "answer": ["teacher"],
@@ -247,9 +245,7 @@ def test_random_weights_are_marked_in_all_that_is_made_of_them(
     snapshot(specs / "model")
     changes = {} if random else {"model": {"path": "model"}}
     volume.run(write_row(specs, eval=evaluation(specs), **changes))
-    marked = {
-        stage: volume.artefact(stage).manifest["random_weights"] for stage in environment.STAGES
-    }
+    marked = {stage: volume.artefact(stage).manifest.random_weights for stage in environment.STAGES}
     assert marked == {"gen": False, "train": random, "answer": random, "judge": random}
 
 
@@ -873,15 +869,15 @@ def test_a_copy_of_simulated_data_carries_its_mark_and_a_file_they_share_does_no
     volume.outcomes["gen"] = {"simulated": ["teacher"]}
     volume.run(write_row(specs, train=None))
     gen = volume.artefact("gen")
-    (name,) = gen.manifest["files"]
+    (name,) = gen.manifest.files
     # Given in the test's own form: what counts is that the bytes are an artefact's.
     (specs / "copied.jsonl").write_bytes((gen.folder / name).read_bytes())
     monkeypatch.setattr("harness.run.training_data.read", lambda *of: [])
     copy = {"gen": None, "data": "copied.jsonl"}
     volume.run(write_row(specs, "two", **copy))
-    assert volume.artefact("train").manifest["simulated"] == []  # as a tokenizer's would be
+    assert volume.artefact("train").manifest.simulated == []  # as a tokenizer's would be
 
     monkeypatch.setattr("harness.run.runner.MADE", (name,))
     volume.run(write_row(specs, "three", **copy, train={"steps": 2}))
-    marks = [a.manifest["simulated"] for a in volume.store.match("train/")]
+    marks = [a.manifest.simulated for a in volume.store.match("train/")]
     assert sorted(marks) == [[], ["teacher"]]

@@ -127,15 +127,15 @@ def unfilled(rows: Sequence[LoadedRow], planner: Planner) -> list[str]:
         lines = lines_of(loaded, [planner])
         if not lines:  # it makes a data set and no more
             made = planner.plan(loaded).stages[-1].artefact
-            if made is None or not made.manifest["simulated"]:
+            if made is None or not made.manifest.simulated:
                 wrong.append(f"{loaded.row.row}: no data set that is marked simulated")
         for line in lines:
             cells = line.cells
-            name = f"{loaded.row.row} {cells['metric'] or 'without a metric'}"
-            if cells["reproduced"] is None or not (cells["expected"] or cells["examples"]):
+            name = f"{loaded.row.row} {cells.metric or 'without a metric'}"
+            if cells.reproduced is None or not (cells.expected or cells.examples):
                 wrong.append(f"{name}: not filled")
-            elif cells["verdict"] != "simulated":
-                wrong.append(f"{name}: {cells['verdict']}")
+            elif cells.verdict != "simulated":
+                wrong.append(f"{name}: {cells.verdict}")
     return wrong
 
 

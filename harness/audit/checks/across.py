@@ -10,7 +10,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from harness.audit.model import SURE, Result, Severity, short
+from harness.artefact.manifest import Severity
+from harness.audit.model import SURE, Result, short
 
 SAME_SHARE = 0.95
 """So large a share of two runs' outputs must be the same texts: greedy decoding of related models makes

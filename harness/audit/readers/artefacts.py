@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.artefact.call import MANIFEST
-from harness.artefact.store import SHORT, Artefact
+from harness.artefact.store import SHORT, check_files
 from harness.audit.checks.judged import check_dropped, check_length, check_position, scores
 from harness.audit.checks.published import check_published
 from harness.audit.checks.repeats import check_judged_twice
@@ -225,7 +225,7 @@ def _result(folder: Path, manifest: dict[str, Any]) -> Result:
     if isinstance(simulated, list) and simulated:
         result.notes.append(f"simulated: {', '.join(map(str, simulated))}")
     try:
-        Artefact(folder, manifest).check()
+        check_files(folder, manifest["files"])
     except HarnessError as e:
         result.add("count_mismatch", "error", e.message, {"artefact": str(folder)})
     except (KeyError, TypeError, OSError) as e:

@@ -80,7 +80,7 @@ def _heading(plan: RowPlan, chosen: Chosen) -> list[str]:
     if not chosen.judgings:
         lines.append("  not judged")
     artefacts = [s.artefact for s in (planned, *chosen.judgings) if s.artefact is not None]
-    simulated = sorted({s for a in artefacts for s in a.manifest["simulated"]})
+    simulated = sorted({s for a in artefacts for s in a.manifest.simulated})
     lines += [f"  simulated: {', '.join(simulated)}"] * bool(simulated)
     if chosen.other_labels:
         lines.append(f"  other outputs are there; --label: {'; '.join(chosen.other_labels)}")

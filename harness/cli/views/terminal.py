@@ -15,7 +15,7 @@ from harness.errors import InputError
 from harness.results.cells import HEADINGS, display
 from harness.results.matrix import CONFOUNDED, MatrixLine, lowest
 from harness.results.verdict.verdict import pool
-from harness.run.doctor import Finding
+from harness.run.doctor import Check
 from harness.run.plan import RowPlan, StagePlan
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ def show_matrix(console: Console, lines: Sequence[MatrixLine]) -> None:
             table.add_row(*(escape(plain(cells[h])) for h in TABLE_HEADINGS))
         console.print(table)
     confounded = [
-        f"{line.cells['row']}: {finding}"
+        f"{line.cells.row}: {finding}"
         for line in lines
         for finding in line.findings
-        if finding.startswith(f"{CONFOUNDED}:")
+        if finding.kind == CONFOUNDED
     ]
     for sentence in [*lowest(lines), *dict.fromkeys(confounded)]:
         console.print(escape(plain(sentence)), highlight=False)
@@ -63,21 +63,23 @@ def _show_blocks(console: Console, rows: Sequence[dict[str, str]]) -> None:
 def show_artefact(console: Console, artefact: Artefact, checked: bool) -> None:
     """A manifest's main parts; `harness show --json` has all of it."""
     m = artefact.manifest
-    console.print(f"[bold]{m['stage']}[/] {m['key']}", highlight=False)
+    console.print(f"[bold]{m.stage}[/] {m.key}", highlight=False)
     fields = {
-        "row": m["row"] + (f" ({m['label']})" if m["label"] else ""),
+        "row": m.row + (f" ({m.label})" if m.label else ""),
         "folder": str(artefact.folder),
-        "made": f"{m['finished']} by the {m['executor']['executor']} executor",
-        "simulated": ", ".join(m["simulated"]) or "nothing",
-        "weights": "began random" if m["random_weights"] else "",
-        "inputs": ", ".join(f"{n}: {i['stage']}/{i['key'][:12]}" for n, i in m["inputs"].items()),
-        "parameters": json.dumps(m["document"]["params"], indent=2, ensure_ascii=False),
-        "metrics": json.dumps(m["metrics"], indent=2),
-        "counts": json.dumps(m["counts"]),
-        "cost": json.dumps(m["cost"]),
-        "seeds": json.dumps(m["seeds"]),
-        "used": json.dumps({k: v for k, v in m["used"].items() if k != "environment"}),
-        "files": "\n".join(f"{n}  {f['size']:,} bytes" for n, f in m["files"].items())
+        "made": f"{m.finished} by the {m.executor['executor']} executor",
+        "simulated": ", ".join(m.simulated) or "nothing",
+        "weights": "began random" if m.random_weights else "",
+        "inputs": ", ".join(f"{n}: {i['stage']}/{i['key'][:12]}" for n, i in m.inputs.items()),
+        "parameters": json.dumps(m.document["params"], indent=2, ensure_ascii=False),
+        "metrics": json.dumps(
+            {n: v.to_json() for n, v in m.metrics.items()}, indent=2, sort_keys=True
+        ),
+        "counts": json.dumps(m.counts),
+        "cost": json.dumps(m.cost),
+        "seeds": json.dumps(m.seeds),
+        "used": json.dumps({k: v for k, v in m.used.items() if k != "environment"}),
+        "files": "\n".join(f"{n}  {f['size']:,} bytes" for n, f in m.files.items())
         + ("\nevery file has the digest it was made with" if checked else ""),
     }
     for name, text in fields.items():
@@ -95,7 +97,7 @@ def show_data(console: Console, artefacts: Sequence[Artefact], as_json: bool) ->
         InputError: there is none.
         Damaged: a file of the data set is not what its manifest says.
     """
-    data_sets = [a for a in artefacts if CARD in a.manifest["files"]]
+    data_sets = [a for a in artefacts if CARD in a.manifest.files]
     if not data_sets:
         raise InputError(
             "none of these artefacts has a data card",
@@ -111,8 +113,8 @@ def show_data(console: Console, artefacts: Sequence[Artefact], as_json: bool) ->
     last = data_sets[-1]
     console.print(f"[bold]gen[/] {last.key}  {_whose(last)}", highlight=False)
     console.print(f"card.md and plots/ in {last.folder}", highlight=False, markup=False)
-    if last.manifest["simulated"]:
-        console.print(f"[yellow]simulated: {escape(', '.join(last.manifest['simulated']))}[/]")
+    if last.manifest.simulated:
+        console.print(f"[yellow]simulated: {escape(', '.join(last.manifest.simulated))}[/]")
     show_card(console, cards[0])
     for earlier in data_sets[:-1]:
         command = f"harness show gen/{earlier.key[:12]} --data"
@@ -122,7 +124,7 @@ def show_data(console: Console, artefacts: Sequence[Artefact], as_json: bool) ->
 def _whose(artefact: Artefact) -> str:
     """The row that an artefact was made for, and which of its stages it is."""
     m = artefact.manifest
-    return escape(plain(m["row"] + (f" ({m['label']})" if m["label"] else "")))
+    return escape(plain(m.row + (f" ({m.label})" if m.label else "")))
 
 
 def show_replayed(console: Console, replayed: "Replayed") -> None:
@@ -163,19 +165,18 @@ def _recomputed(done: Sequence["Replayed"]) -> list[str]:
     names = dict.fromkeys(name for r in done for name in r.metrics)
     figures = []
     for name in names:
-        replicates = [
-            r.metrics[name] for r in done if r.metrics.get(name, {}).get("value") is not None
-        ]
+        metrics = [r.metrics[name] for r in done if name in r.metrics]
+        replicates = [metric for metric in metrics if metric.value is not None]
         if replicates:
             mean = f" (mean of {len(replicates)})" if len(replicates) > 1 else ""
-            figures.append(f"{name} {pool(replicates)['value']!r}{mean}")
+            figures.append(f"{name} {pool(replicates).value!r}{mean}")
     return figures
 
 
-def show_findings(console: Console, findings: Sequence[Finding]) -> None:
-    for finding in findings:
-        mark = "[green]yes[/]" if finding.is_present else "[yellow]no [/]"
-        line = f"{mark} {escape(finding.what):<24} {escape(plain(finding.state))}"
-        if finding.prevents:
-            line += f"\n    [dim]without it: {escape(finding.prevents)}[/]"
+def show_checks(console: Console, checks: Sequence[Check]) -> None:
+    for check in checks:
+        mark = "[green]yes[/]" if check.is_present else "[yellow]no [/]"
+        line = f"{mark} {escape(check.what):<24} {escape(plain(check.state))}"
+        if check.prevents:
+            line += f"\n    [dim]without it: {escape(check.prevents)}[/]"
         console.print(line, highlight=False)

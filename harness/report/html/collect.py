@@ -11,6 +11,8 @@ import yaml
 
 from harness.artefact.environment import command_line
 from harness.artefact.keys import file_digest
+from harness.artefact.manifest import Finding
+from harness.artefact.metrics import metric_of
 from harness.artefact.store import Artefact, Damaged
 from harness.errors import HarnessError, InputError
 from harness.gen.card.text import Section, sections
@@ -74,7 +76,7 @@ class Story:
     trainings: Sequence[Training] = ()
     data: Sequence[DataSet] = ()
     outputs: Chosen | None = None
-    findings: Sequence[dict[str, Any]] = ()
+    findings: Sequence[Finding] = ()
     reasons: Sequence[Reasons] = ()
     """For each of `lines` what its verdict rests on: heading and text."""
 
@@ -115,8 +117,8 @@ def story_of(loaded: LoadedRow, planners: Sequence[Planner], lines: Sequence[Mat
 
 
 def _reasons(loaded: LoadedRow, plan: RowPlan | None, line: MatrixLine) -> Reasons:
-    metric = line.cells["metric"]
-    is_loss = metric.partition("/")[0] in losses.LOSSES
+    metric = line.cells.metric
+    is_loss = metric_of(metric).is_loss
     planned = losses.stages_of(plan) if is_loss else plan.final() if plan else []
     return sentences(Verified(loaded.row, line, assess(loaded.row, metric, planned)))
 
@@ -145,7 +147,7 @@ def _checked(artefact: Artefact, name: str) -> str | None:
 
     The file alone is compared with its digest: beside a log may stand gigabytes of weights.
     """
-    recorded = artefact.manifest["files"].get(name)
+    recorded = artefact.manifest.files.get(name)
     if recorded is None:
         return None
     path = artefact.folder / name
@@ -208,12 +210,12 @@ def _range(bin_: dict[str, Any]) -> str:
 def _outputs(plan: RowPlan) -> Chosen | None:
     """The row's outputs, None where there are none that can be read."""
     answered = [s.artefact for s in plan.own if s.stage == "answer" and s.artefact is not None]
-    if not answered or OUTPUTS not in answered[0].manifest["files"]:
+    if not answered or OUTPUTS not in answered[0].manifest.files:
         return None
     for stage in plan.final():
         judged = stage.artefact
         reads = judged is not None and "outputs" in stage.inputs
-        if reads and judged and ANNOTATIONS not in judged.manifest["files"]:
+        if reads and judged and ANNOTATIONS not in judged.manifest.files:
             return None
     try:
         return read_outputs(plan, "")
@@ -225,17 +227,17 @@ def _outputs(plan: RowPlan) -> Chosen | None:
         raise _unreadable(answered[0], f"{OUTPUTS}, or a judgement of it,") from None
 
 
-def _findings(finished: Sequence[StagePlan], lines: Sequence[MatrixLine]) -> list[dict[str, Any]]:
+def _findings(finished: Sequence[StagePlan], lines: Sequence[MatrixLine]) -> list[Finding]:
     """What the manifests list, each once, and what only the matrix knows: rows that are confounded."""
-    findings: list[dict[str, Any]] = []
+    findings: list[Finding] = []
     for stage in finished:
         assert stage.artefact is not None
-        for finding in stage.artefact.manifest.get("findings", []):
+        for finding in stage.artefact.manifest.findings:
             if finding not in findings:
                 findings.append(finding)
-    texts = {f"{finding['kind']}: {finding['message']}" for finding in findings}
-    for text in dict.fromkeys(finding for line in lines for finding in line.findings):
-        if text not in texts:
-            kind, _, message = text.partition(": ")
-            findings.append({"kind": kind, "severity": "warning", "message": message})
+    texts = set(map(str, findings))
+    for finding in (finding for line in lines for finding in line.findings):
+        if str(finding) not in texts:
+            texts.add(str(finding))
+            findings.append(finding)
     return findings

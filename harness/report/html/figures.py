@@ -3,12 +3,12 @@
 import math
 from typing import Any
 
+from harness.artefact.metrics import metric_of
 from harness.report.html.charts import NumberLine
 from harness.report.html.markup import Html, tag
 from harness.results import losses
 from harness.results.matrix import MatrixLine
 from harness.results.verdict.verdict import margin_of
-from harness.row.row import PERCENTAGES
 
 SIGNS = {
     "reproduced": "✓", "not reproduced": "✕", "inconclusive": "~", "not comparable": "≠",
@@ -18,25 +18,22 @@ SIGNS = {
 
 
 def is_loss(line: MatrixLine) -> bool:
-    return _kind(line) in losses.LOSSES
+    return metric_of(line.cells.metric).is_loss
 
 
 def is_percent(line: MatrixLine) -> bool:
-    return _kind(line) in PERCENTAGES
-
-
-def _kind(line: MatrixLine) -> str:
-    return str(line.cells["metric"]).partition("/")[0]
+    return metric_of(line.cells.metric).is_percentage
 
 
 def number(line: MatrixLine, value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.{4 if is_loss(line) else 2}f}" if math.isfinite(value) else str(value)
+    digits = metric_of(line.cells.metric).digits
+    return f"{value:.{digits}f}" if math.isfinite(value) else str(value)
 
 
 def metric(line: MatrixLine) -> str:
-    return str(line.cells["metric"]).replace("_", " ") or "–"
+    return str(line.cells.metric).replace("_", " ") or "–"
 
 
 def tone(verdict: str) -> str:
@@ -51,14 +48,14 @@ def pill(verdict: str) -> Html:
 
 def interval(line: MatrixLine) -> tuple[float | None, float | None]:
     """The 95 % interval of our number."""
-    return line.cells["interval_low"], line.cells["interval_high"]
+    return line.cells.interval_low, line.cells.interval_high
 
 
 def margin(line: MatrixLine) -> float | None:
     """Also of a number that is not run yet."""
-    value: float | None = line.cells["margin"]
-    if value is None and line.loaded is not None and line.cells["reported"] is not None:
-        return margin_of(line.loaded.row, line.cells["metric"])
+    value: float | None = line.cells.margin
+    if value is None and line.loaded is not None and line.cells.reported is not None:
+        return margin_of(line.loaded.row, line.cells.metric)
     return value
 
 
@@ -66,8 +63,8 @@ def number_line(line: MatrixLine) -> NumberLine:
     c = line.cells
     low, high = interval(line)
     return NumberLine(
-        _finite(c["reported"]), _finite(c["reported_se"]), margin(line), _finite(c["reproduced"]),
-        _finite(low), _finite(high), _finite(c["lower_bound"]), _finite(c["upper_bound"]),
+        _finite(c.reported), _finite(c.reported_se), margin(line), _finite(c.reproduced),
+        _finite(low), _finite(high), _finite(c.lower_bound), _finite(c.upper_bound),
         is_percent(line),
     )  # fmt: skip
 
@@ -80,30 +77,30 @@ def over(line: MatrixLine) -> str:
     """Judged of expected, with the bounds where some went unjudged."""
     c = line.cells
     text = losses.over(c) if is_loss(line) else ""
-    if c["expected"] is not None and (not text or c["judged"] < c["expected"]):
-        text = f"{c['judged']} of {c['expected']}" + (f" examples: {text}" if text else "")
-    if c["lowest"] is not None and text:
-        text += f", scores {c['lowest']} to {c['highest']}"
+    if c.expected is not None and (not text or not c.is_all_judged):
+        text = f"{c.judged} of {c.expected}" + (f" examples: {text}" if text else "")
+    if c.lowest is not None and text:
+        text += f", scores {c.lowest} to {c.highest}"
     return text
 
 
 def bounds(line: MatrixLine) -> str:
     """Where prompts went unjudged: the score with all of them lost and with all of them won."""
     c = line.cells
-    if c["expected"] is None or c["lower_bound"] is None or c["judged"] >= c["expected"]:
+    if c.lower_bound is None or c.is_all_judged:
         return ""
-    return f"bounds {number(line, c['lower_bound'])} to {number(line, c['upper_bound'])}"
+    return f"bounds {number(line, c.lower_bound)} to {number(line, c.upper_bound)}"
 
 
 def marks(line: MatrixLine) -> list[Html]:
     """What a number must never stand without."""
     labels = []
-    if line.cells["reproduced"] is not None:
-        if line.cells["simulated"]:
+    if line.cells.reproduced is not None:
+        if line.cells.simulated:
             labels.append(tag("span", "simulated", class_="mark v-simulated"))
-        if losses.SCALED_DOWN in line.cells["simulated"]:
+        if losses.SCALED_DOWN in line.cells.simulated:
             labels.append(tag("span", losses.SCALED_DOWN, class_="mark v-simulated"))
-        if line.cells["random_weights"]:
+        if line.cells.random_weights:
             labels.append(tag("span", "random weights", class_="mark"))
     return labels
 
@@ -113,31 +110,31 @@ def sentence(line: MatrixLine) -> str:
     c = line.cells
     low, high = interval(line)
     parts = []
-    if c["reported"] is not None:
-        text = f"Reported: {number(line, c['reported'])}"
-        if c["reported_se"] is not None:
-            text += f" ± {number(line, c['reported_se'])}"
-        if c["reported_judged"] is not None:
-            text += f" over {c['reported_judged']} of {c['reported_expected'] or '?'}"
+    if c.reported is not None:
+        text = f"Reported: {number(line, c.reported)}"
+        if c.reported_se is not None:
+            text += f" ± {number(line, c.reported_se)}"
+        if c.reported_judged is not None:
+            text += f" over {c.reported_judged} of {c.reported_expected or '?'}"
         if margin(line) is not None:
             text += f", margin ±{margin(line):g}"
         parts.append(text)
-    elif c["unreported"]:
+    elif c.unreported:
         parts.append("The study leaves this cell empty")
     else:
         parts.append("No number was reported")
-    if c["reproduced"] is not None:
-        text = f"Here: {number(line, c['reproduced'])}"
-        if c["simulated"]:
+    if c.reproduced is not None:
+        text = f"Here: {number(line, c.reproduced)}"
+        if c.simulated:
             text += " (simulated)"
         if low is not None and high is not None:
             text += f", 95 % interval {number(line, low)} to {number(line, high)}"
-        elif c["standard_error"] is not None:
-            text += f" ± {number(line, c['standard_error'])} (one standard error)"
+        elif c.standard_error is not None:
+            text += f" ± {number(line, c.standard_error)} (one standard error)"
         text += f", over {over(line)}" if over(line) else ""
         text += f", {bounds(line)}" if bounds(line) else ""
-        if c["replicate_sd"] is not None:
-            text += f"; {c['replicates']} replicates, sd {number(line, c['replicate_sd'])}"
+        if c.replicate_sd is not None:
+            text += f"; {c.replicates} replicates, sd {number(line, c.replicate_sd)}"
         parts.append(text)
     else:
         parts.append("Not run")

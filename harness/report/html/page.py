@@ -63,7 +63,7 @@ def render(rows: Sequence[LoadedRow], planners: Sequence[Planner], outputs: int)
     layouts = layouts_of(lines)
     lines_by_row: dict[str, list[MatrixLine]] = {}
     for line in lines:
-        lines_by_row.setdefault(line.cells["row"], []).append(line)
+        lines_by_row.setdefault(line.cells.row, []).append(line)
     appendix = Appendix()
     # As the matrix has them; rows without a line come last.
     tables: dict[str, list[Html]] = {line.table: [] for line in lines}
@@ -105,8 +105,8 @@ def _count(rows: Sequence[LoadedRow], lines: int) -> Html:
 
 def _results_first(lines: Sequence[MatrixLine]) -> list[MatrixLine]:
     """The rows with a number, then those without; either as the tables have them."""
-    reproduced = {line.cells["row"] for line in lines if line.cells["reproduced"] is not None}
-    return sorted(lines, key=lambda line: line.cells["row"] not in reproduced)
+    reproduced = {line.cells.row for line in lines if line.cells.reproduced is not None}
+    return sorted(lines, key=lambda line: line.cells.row not in reproduced)
 
 
 def _table(name: str, layout: Layout | None, stories: Sequence[Html]) -> Html:

@@ -5,18 +5,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.artefact.manifest import MetricValue
+from harness.artefact.metrics import metric_of
 from harness.artefact.store import Artefact
 from harness.common.text_files import read_lines
 from harness.judge.kinds.flow_judge import RubricJudge
 from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, benchmark_of
 from harness.judge.scores import BASELINE, DRAW
 from harness.results.agreement import ANNOTATIONS, read_grades
-from harness.row.row import PERCENTAGES, Row
+from harness.row.row import Row
 from harness.run.plan import StagePlan
 from harness.stats.intervals import Range
 from harness.stats.variance import Grades, Index
 
-WINNING_SCORE: Range = (0, 2)
 GRADED = ("win_rate", "winning_score", "rubric_score", *BENCHMARKS)
 """Metrics of which a grade is kept for each prompt or question."""
 TaskQuestion = tuple[str, int]
@@ -28,7 +29,12 @@ class ScoredRun:
     """One replicate's score: the judge's artefact, or of a loss the training's."""
 
     stage: StagePlan
-    metric: dict[str, Any]
+    metric: MetricValue
+
+    @property
+    def value(self) -> float:
+        assert self.metric.value is not None
+        return self.metric.value
 
 
 @dataclass(frozen=True)
@@ -63,15 +69,11 @@ class Evidence:
 
 def bounds_of(row: Row, metric: str) -> Range | None:
     """The range of a metric's values."""
-    kind = metric.partition("/")[0]
+    of_all = metric_of(metric)
     judge = row.eval.judge if row.eval else None
-    if kind in PERCENTAGES:
-        return 0, 100
-    if kind == "winning_score":
-        return WINNING_SCORE
-    if kind == "rubric_score" and isinstance(judge, RubricJudge):
-        return judge.scale
-    return None
+    if of_all.lowest is not None and of_all.highest is not None:
+        return of_all.lowest, of_all.highest
+    return judge.scale if of_all.unit == "points" and isinstance(judge, RubricJudge) else None
 
 
 def gather(
@@ -87,8 +89,8 @@ def gather(
     trainings: dict[str, int] = {}
     samplings: dict[tuple[str, str], int] = {}
     for stage in planned:
-        score = stage.artefact.manifest["metrics"].get(metric) if stage.artefact else None
-        if score is None or score["value"] is None:
+        score = stage.artefact.manifest.metrics.get(metric) if stage.artefact else None
+        if score is None or score.value is None:
             continue
         answer = stage.inputs.get("outputs")
         model = stage if stage.stage == "train" else (answer or stage).inputs.get("model")
@@ -131,7 +133,7 @@ def grades_of(artefact: Artefact, metric: str) -> dict[Any, float | None]:
     is_score, grades = read_grades(artefact)
     if is_score or metric == "rubric_score":
         return dict(grades)
-    unit = 100 if metric == "win_rate" else 2
+    unit = metric_of(metric).highest or 0
     return {
         # Older annotations write a draw as 0.
         place: None if grade is None else unit * ((grade or DRAW) - BASELINE)

@@ -43,19 +43,19 @@ class Reproduced:
 
 def mean_of(evidence: Evidence) -> float:
     """The mean over the runs."""
-    values = [run.metric["value"] for run in evidence.runs.values()]
+    values = [run.value for run in evidence.runs.values()]
     return math.fsum(values) / len(values)
 
 
 def reproduced_of(evidence: Evidence) -> Reproduced | None:
     """None where the standard error of a run is not known."""
     metrics = [run.metric for run in evidence.runs.values()]
-    errors = [m.get("standard_error") for m in metrics]
+    errors = [m.standard_error for m in metrics]
     if any(error is None for error in errors):
         return None
     value, count = mean_of(evidence), len(metrics)
-    expected = math.fsum(m.get("expected", m.get("examples", 0)) for m in metrics) / count
-    judged = math.fsum(m.get("judged", m.get("examples", 0)) for m in metrics) / count
+    expected = math.fsum(_first(m.expected, m.examples) for m in metrics) / count
+    judged = math.fsum(_first(m.judged, m.examples) for m in metrics) / count
     error2 = math.fsum(e * e for e in errors if e is not None) / count
     # MMLU's score is no plain mean of its questions'.
     is_mean = evidence.grades and not evidence.is_stratified
@@ -81,10 +81,14 @@ def reproduced_of(evidence: Evidence) -> Reproduced | None:
     )
 
 
+def _first(*counts: int | None) -> int:
+    return next((count for count in counts if count is not None), 0)
+
+
 def _training_means(evidence: Evidence) -> list[float]:
     by_training: dict[int, list[float]] = {}
     for index, run in evidence.runs.items():
-        by_training.setdefault(index[0], []).append(run.metric["value"])
+        by_training.setdefault(index[0], []).append(run.value)
     return [math.fsum(values) / len(values) for values in by_training.values()]
 
 

@@ -12,8 +12,9 @@ stands in benchmarks/README.md.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from harness.artefact.manifest import MetricValue
+from harness.artefact.metrics import metric_of
 from harness.common.progress import counted
 from harness.results.verdict.evidence import Evidence, gather
 from harness.results.verdict.forecast import Foretold, More, decide, foretell, in_words
@@ -26,7 +27,7 @@ from harness.results.verdict.sides import (
     reproduced_interval,
     reproduced_of,
 )
-from harness.row.row import PERCENTAGES, Reported, Row
+from harness.row.row import Reported, Row
 from harness.run.plan import StagePlan
 from harness.stats.intervals import ScoreSpan
 from harness.stats.variance import Split
@@ -79,35 +80,52 @@ class Weighed:
     evidence: Evidence | None = None
 
 
-def pool(metrics: list[dict[str, Any]]) -> dict[str, Any]:
-    """One metric over its replicates.
+@dataclass(frozen=True, kw_only=True)
+class Pooled(MetricValue):
+    """A metric over its replicates."""
+
+    value: float
+    replicate_sd: float | None
+    replicates: int
+
+
+def pool(metrics: Sequence[MetricValue]) -> Pooled:
+    """One metric over its replicates; each has a value.
 
     `value` is the mean; `standard_error` the root mean square of the replicates' own standard errors
     (the choice of prompts, which replicates share); `replicate_sd` their sample standard deviation
     (ddof 1; None for one). Counts are summed over the replicates, bounds are averaged.
     """
-    values = [m["value"] for m in metrics]
-    errors = [m.get("standard_error") for m in metrics]
-    defined = [e for e in errors if e is not None]
+    values = [m.value for m in metrics if m.value is not None]
+    defined = [m.standard_error for m in metrics if m.standard_error is not None]
     n = len(values)
     mean = math.fsum(values) / n
-    pooled: dict[str, Any] = {
-        "value": mean,
-        "standard_error": (
-            math.sqrt(math.fsum(e * e for e in defined) / n) if len(defined) == n else None
-        ),
-        "replicate_sd": (
-            math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else None
-        ),
-        "replicates": n,
-    }
-    for name in ("judged", "expected", "wins", "losses", "draws"):
-        if all(name in m for m in metrics):
-            pooled[name] = sum(m[name] for m in metrics)
-    for name in ("lower_bound", "upper_bound"):
-        if all(name in m for m in metrics):
-            pooled[name] = math.fsum(m[name] for m in metrics) / n
-    return pooled
+    root_mean_square = math.sqrt(math.fsum(e * e for e in defined) / n)
+    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else None
+    return Pooled(
+        value=mean,
+        standard_error=root_mean_square if len(defined) == n else None,
+        replicate_sd=spread,
+        replicates=n,
+        judged=_total([m.judged for m in metrics]),
+        expected=_total([m.expected for m in metrics]),
+        wins=_total([m.wins for m in metrics]),
+        losses=_total([m.losses for m in metrics]),
+        draws=_total([m.draws for m in metrics]),
+        lower_bound=_mean([m.lower_bound for m in metrics]),
+        upper_bound=_mean([m.upper_bound for m in metrics]),
+    )
+
+
+def _total(counts: Sequence[int | None]) -> int | None:
+    """None where one has none."""
+    defined = [count for count in counts if count is not None]
+    return sum(defined) if len(defined) == len(counts) else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return math.fsum(defined) / len(defined) if len(defined) == len(values) else None
 
 
 def assess(row: Row, metric: str, planned: Sequence[StagePlan]) -> Weighed:
@@ -118,7 +136,7 @@ def assess(row: Row, metric: str, planned: Sequence[StagePlan]) -> Weighed:
         Damaged: an artefact of the row was changed.
     """
     artefacts = [stage.artefact for stage in planned if stage.artefact is not None]
-    simulated = sorted({mark for artefact in artefacts for mark in artefact.manifest["simulated"]})
+    simulated = sorted({mark for artefact in artefacts for mark in artefact.manifest.simulated})
     if row.scale == "tiny":
         simulated.append("a scaled-down twin of the row")
     evidence = gather(row, metric, planned)
@@ -135,7 +153,7 @@ def margin_of(row: Row, metric: str) -> float | None:
     margin = row.margins.get(metric, row.margins.get(kind))
     if margin is not None:
         return margin
-    return MARGIN if kind in PERCENTAGES else None
+    return MARGIN if metric_of(metric).is_percentage else None
 
 
 def judge(
@@ -193,13 +211,13 @@ def _without_error(evidence: Evidence) -> str:
     """Which runs give no standard error, and why where that can be told."""
     count, reasons = len(evidence.runs), []
     for number, run in enumerate(evidence.runs.values(), start=1):
-        if run.metric.get("standard_error") is not None:
+        if run.metric.standard_error is not None:
             continue
         name = "the run"
         if count > 1:
             label = run.stage.label if run.stage is not None else ""
             name = f"run {number} of {count}{f' ({label})' * bool(label)}"
-        judged = run.metric.get("judged")
+        judged = run.metric.judged
         few = counted(judged, "judged prompt") if judged is not None and judged < 2 else "none"
         reasons.append(f"{name} has {few}")
     return f"the standard error is not known: {', '.join(reasons)}"

@@ -42,7 +42,7 @@ def test_a_narrow_terminal_has_a_block_for_each_line_with_all_that_a_wide_one_sh
     specs = [row("one", reported=reported), row("two", train={"steps": 2})]
     make(volume, *specs, executor=scored({**SCORE, "value": 28.9}, SCORE))
     found = lines(volume, *specs)
-    (low, high) = (found[0].cells[f"interval_{side}"] for side in ("low", "high"))
+    (low, high) = (getattr(found[0].cells, f"interval_{side}") for side in ("low", "high"))
     wide, narrow = printed(found, 300), printed(found, 60)
     for part in ("29.31 of 713/805", "28.90 ± 2.00", f"[{low:.2f}, {high:.2f}]", "3/3",
                  "inconclusive"):  # fmt: skip

@@ -83,7 +83,7 @@ def test_runs_stand_by_training_and_judging_and_their_grades_give_their_scores(
     assert (found.count(0), found.count(1), found.count(2)) == (3, 3, 6)
     assert len(found.trainings) == 3
     for index, run in found.runs.items():
-        assert statistics.fmean(found.grades[index].values()) == run.metric["value"]
+        assert statistics.fmean(found.grades[index].values()) == run.value
     assert gather(plan.row, "rubric_score", plan.final()) is None
 
 

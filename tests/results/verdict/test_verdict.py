@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.artefact.manifest import MetricValue
 from harness.results.verdict.evidence import Evidence, ScoredRun
 from harness.results.verdict.forecast import decide
 from harness.results.verdict.sides import UNKNOWN_SPREAD
@@ -16,11 +17,12 @@ from harness.row.row import Reported, Row
 from harness.stats.intervals import error_of_mean, t_quantile, with_unjudged
 
 
-def measured(value: float, error: float | None = 0.5, **more: Any) -> dict[str, Any]:
-    return {"value": value, "standard_error": error, "judged": 1000, "expected": 1000, **more}
+def measured(value: float, error: float | None = 0.5, **more: Any) -> MetricValue:
+    counts = {"judged": 1000, "expected": 1000, **more}
+    return MetricValue(value=value, standard_error=error, **counts)
 
 
-def one_run(metric: dict[str, Any], trained: bool = False, **more: Any) -> Evidence:
+def one_run(metric: MetricValue, trained: bool = False, **more: Any) -> Evidence:
     trainings = ("model",) if trained else ()
     return Evidence({(0, 0, 0): ScoredRun(None, metric)}, (0, 100), trainings, False, True, **more)  # type: ignore[arg-type]
 
@@ -383,9 +385,11 @@ def test_percentages_have_a_margin_and_other_metrics_only_the_specs(
 def test_one_replicate_pools_to_itself() -> None:
     one = measured(37.5, 1.25, wins=3, losses=5, lower_bound=30.0, upper_bound=40.0)
     pooled = pool([one])
-    assert {name: pooled[name] for name in one} == one
-    assert pooled["replicate_sd"] is None
-    assert pooled["replicates"] == 1
+    assert pooled.to_json() == {
+        **one.to_json(),
+        "replicate_sd": None,
+        "replicates": 1,
+    }
 
 
 def test_replicates_pool_to_mean_root_mean_square_error_sample_sd_and_summed_counts() -> None:
@@ -395,15 +399,15 @@ def test_replicates_pool_to_mean_root_mean_square_error_sample_sd_and_summed_cou
             measured(74, 4.0, judged=900, lower_bound=66, upper_bound=76),
         ]
     )
-    assert pooled["value"] == 72
-    assert pooled["standard_error"] == pytest.approx(math.sqrt((9 + 16) / 2))
-    assert pooled["replicate_sd"] == pytest.approx(math.sqrt(8))
-    assert (pooled["judged"], pooled["expected"]) == (1900, 2000)
-    assert (pooled["lower_bound"], pooled["upper_bound"]) == (67.5, 73.5)
+    assert pooled.value == 72
+    assert pooled.standard_error == pytest.approx(math.sqrt((9 + 16) / 2))
+    assert pooled.replicate_sd == pytest.approx(math.sqrt(8))
+    assert (pooled.judged, pooled.expected) == (1900, 2000)
+    assert (pooled.lower_bound, pooled.upper_bound) == (67.5, 73.5)
 
 
 def test_a_standard_error_that_one_replicate_lacks_is_not_made_up_from_the_others() -> None:
-    assert pool([measured(70), measured(72, None)])["standard_error"] is None
+    assert pool([measured(70), measured(72, None)]).standard_error is None
 
 
 def test_a_verdict_is_the_same_whatever_ran_first() -> None:

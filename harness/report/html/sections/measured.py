@@ -77,7 +77,7 @@ def training(story: Story) -> Html | None:
     )
     rows = [row for run in runs for row in _sampled(run.label, run.loss, run.held_out)]
     artefacts = [s.artefact for s in story.stages if s.stage == "train" and s.artefact]
-    counts = artefacts[0].manifest["counts"] if artefacts else {}
+    counts = artefacts[0].manifest.counts if artefacts else {}
     facts = [
         tag("div", tag("dt", name.replace("_", " ")), tag("dd", f"{counts[name]:,}"))
         for name in ("examples", "steps", "tokens", "prompt_tokens", "truncated", "held_out")
@@ -177,7 +177,7 @@ def _positions(story: Story) -> list[Html]:
     judgings = [s for s in story.stages if s.stage == "judge" and s.artefact is not None]
     for number, stage in enumerate(judgings, start=1):
         assert stage.artefact is not None
-        bias = stage.artefact.manifest["used"].get("position_bias") or {}
+        bias = stage.artefact.manifest.used.get("position_bias") or {}
         bars = []
         for name in ("shown_first", "shown_second"):
             place = bias.get(name) or {}
@@ -205,7 +205,7 @@ def _flags(story: Story) -> Html | None:
     for stage in story.stages:
         if stage.stage != "answer" or stage.artefact is None:
             continue
-        counts = stage.artefact.manifest["counts"]
+        counts = stage.artefact.manifest.counts
         total = counts.get("prompts") or 0
         label = f", {stage.label}" if stage.label else ""
         for flag in FLAGS:

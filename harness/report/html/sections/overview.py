@@ -31,7 +31,7 @@ RULES = {
 
 def tally(lines: Sequence[MatrixLine]) -> Html:
     """How many of the numbers have which verdict: a bar in proportion, and a list."""
-    counts = Counter(str(line.cells["verdict"]) for line in lines)
+    counts = Counter(str(line.cells.verdict) for line in lines)
     verdicts = [verdict for verdict in ORDER if counts[verdict]]
     verdicts += sorted(set(counts) - set(ORDER))
     at, parts = 0.0, []
@@ -50,7 +50,7 @@ def tally(lines: Sequence[MatrixLine]) -> Html:
 
 
 def notice(lines: Sequence[MatrixLine]) -> Html | None:
-    if not any(line.cells["simulated"] for line in lines):
+    if not any(line.cells.simulated for line in lines):
         return None
     return tag("p", SIMULATED, class_="notice v-simulated")
 
@@ -96,8 +96,8 @@ def matrix(lines: Sequence[MatrixLine]) -> Html:
 
 
 def _filters(lines: Sequence[MatrixLine]) -> Html:
-    tables = list(dict.fromkeys(str(line.cells["table"]) for line in lines))
-    verdicts = [v for v in ORDER if any(line.cells["verdict"] == v for line in lines)]
+    tables = list(dict.fromkeys(str(line.cells.table) for line in lines))
+    verdicts = [v for v in ORDER if any(line.cells.verdict == v for line in lines)]
 
     def choice(label: str, name: str, values: Sequence[str]) -> Html:
         options = [tag("option", "all", value="")]
@@ -123,31 +123,31 @@ def _filters(lines: Sequence[MatrixLine]) -> Html:
 
 def _row(line: MatrixLine) -> Html:
     c = line.cells
-    wide = figures.is_percent(line) and (c["reported"] is not None or c["reproduced"] is not None)
-    drawn = charts.small(figures.number_line(line), figures.tone(c["verdict"])) if wide else None
-    planned = c["replicates_planned"]
-    usd, wall = c["usd"], c["env_wall_seconds"]
+    wide = figures.is_percent(line) and (c.reported is not None or c.reproduced is not None)
+    drawn = charts.small(figures.number_line(line), figures.tone(c.verdict)) if wide else None
+    planned = c.replicates_planned
+    usd, wall = c.usd, c.env_wall_seconds
     notes = notes_of(line)
     cells = [
         tag("th",
-            tag("a", c["row"], href=f"#row-{c['row']}"),
-            tag("span", c["varied"] or c["title"], class_="sub"),
-            tag("span", f"table {c['table']}", class_="sub"),
-            scope="row", role="rowheader", data_label="Row", data_value=c["row"]),
-        _cell("Metric", figures.metric(line), c["metric"]),
-        _cell("Reported", _reported(line), c["reported"], True),
-        _cell("Reproduced", _reproduced(line), c["reproduced"], True),
+            tag("a", c.row, href=f"#row-{c.row}"),
+            tag("span", c.varied or c.title, class_="sub"),
+            tag("span", f"table {c.table}", class_="sub"),
+            scope="row", role="rowheader", data_label="Row", data_value=c.row),
+        _cell("Metric", figures.metric(line), c.metric),
+        _cell("Reported", _reported(line), c.reported, True),
+        _cell("Reproduced", _reproduced(line), c.reproduced, True),
         _cell("Compared", drawn, None),
-        _cell("Judged", _judged(line), c["judged"], True),
-        _cell("Replicates", f"{c['replicates']} of {planned}" if planned is not None else "",
-              c["replicates"] if planned is not None else None, True),
-        _cell("Verdict", [figures.pill(c["verdict"]), _sub(_reason(line))], c["verdict"]),
+        _cell("Judged", _judged(line), c.judged, True),
+        _cell("Replicates", f"{c.replicates} of {planned}" if planned is not None else "",
+              c.replicates if planned is not None else None, True),
+        _cell("Verdict", [figures.pill(c.verdict), _sub(_reason(line))], c.verdict),
         _cell("Notes", _lines(notes), len(notes) or None),
         _cell("Dollars", figures.money(usd), usd, True),
         _cell("Time", figures.seconds(wall), wall, True),
     ]  # fmt: skip
-    return tag("tr", cells, role="row", data_table=c["table"], data_verdict=c["verdict"],
-               data_title=c["title"])  # fmt: skip
+    return tag("tr", cells, role="row", data_table=c.table, data_verdict=c.verdict,
+               data_title=c.title)  # fmt: skip
 
 
 def _cell(label: str, content: Any, value: Any, numeric: bool = False) -> Html:
@@ -169,47 +169,47 @@ def _lines(texts: Sequence[str]) -> list[Html]:
 
 def _reported(line: MatrixLine) -> list[Any]:
     c = line.cells
-    if c["reported"] is None:
-        return [tag("span", UNREPORTED, class_="soft")] if c["unreported"] else []
-    error = c["reported_se"]
-    judged = c["reported_judged"]
+    if c.reported is None:
+        return [tag("span", UNREPORTED, class_="soft")] if c.unreported else []
+    error = c.reported_se
+    judged = c.reported_judged
     return [
-        figures.number(line, c["reported"]),
+        figures.number(line, c.reported),
         _sub(f"± {figures.number(line, error)}" if error is not None else ""),
-        _sub(f"{judged} of {c['reported_expected'] or '?'}" if judged is not None else ""),
+        _sub(f"{judged} of {c.reported_expected or '?'}" if judged is not None else ""),
     ]
 
 
 def _reproduced(line: MatrixLine) -> list[Any]:
     c = line.cells
-    if c["reproduced"] is None:
+    if c.reproduced is None:
         return []
     low, high = figures.interval(line)
     spread = ""
     if low is not None and high is not None:
         spread = f"{figures.number(line, low)} to {figures.number(line, high)}"
-    elif c["standard_error"] is not None:
-        spread = f"± {figures.number(line, c['standard_error'])}"
-    return [figures.number(line, c["reproduced"]), _sub(spread), figures.marks(line)]
+    elif c.standard_error is not None:
+        spread = f"± {figures.number(line, c.standard_error)}"
+    return [figures.number(line, c.reproduced), _sub(spread), figures.marks(line)]
 
 
 def _judged(line: MatrixLine) -> list[Any]:
     c = line.cells
-    if c["expected"] is None:
+    if c.expected is None:
         return [_sub(figures.over(line))] if figures.over(line) else []
-    count = f"{c['judged']} of {c['expected']}"
+    count = f"{c.judged} of {c.expected}"
     more = figures.over(line).removeprefix(count).lstrip(",: ").removeprefix("examples: ")
     return [count, _sub(more), _sub(figures.bounds(line))]
 
 
 def _reason(line: MatrixLine) -> str:
     c = line.cells
-    return "" if c["verdict"] == "simulated" else str(c["verdict_reason"] or "")
+    return "" if c.verdict == "simulated" else str(c.verdict_reason or "")
 
 
 def notes_of(line: MatrixLine) -> list[str]:
     """What the row's story has more of."""
-    kinds = dict.fromkeys(finding.partition(":")[0] for finding in line.findings)
+    kinds = dict.fromkeys(finding.kind for finding in line.findings)
     notes = [f"finding: {kind.replace('_', ' ')}" for kind in kinds]
     for noun, listed in (("deviation", line.deviations), ("assumption", line.assumptions)):
         if listed:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.artefact import gpus
+from harness.artefact.manifest import Manifest
 from harness.report.html import figures
 from harness.report.html.collect import SpecText, Story
 from harness.report.html.markup import Html, section, table, tag
@@ -65,7 +66,7 @@ def _stage(stage: StagePlan, appendix: Appendix) -> list[Any]:
         reasons = "; ".join(stage.reasons)
         return [name, key, "to run" if stage.status == "run" else f"stale: {reasons}", "", "", ""]
     manifest = stage.artefact.manifest
-    environment = manifest["used"].get("environment", {})
+    environment = manifest.used.get("environment", {})
     packages = environment.get("packages", {})
     versions = [f"Python {environment['python']}"] if environment.get("python") else []
     versions += [f"{name} {packages[name]}" for name in VERSIONS[stage.stage] if name in packages]
@@ -74,24 +75,24 @@ def _stage(stage: StagePlan, appendix: Appendix) -> list[Any]:
         all_packages = tag(
             "a", "all packages", href=f"#{appendix.environment(packages)}", class_="line"
         )
-    executor = manifest["executor"]
+    executor = manifest.executor
     image = executor.get("image")
     state = f"made by the {executor['executor']} executor"
-    if manifest["simulated"]:
-        state += f"; simulated: {', '.join(manifest['simulated'])}"
+    if manifest.simulated:
+        state += f"; simulated: {', '.join(manifest.simulated)}"
     return [
         name,
         key,
         [state, tag("span", f"image {image}", class_="sub") if image else None],
         [tag("span", line, class_="line") for line in _used(manifest)],
         [", ".join(versions), all_packages],
-        figures.brief(manifest["seeds"]),
+        figures.brief(manifest.seeds),
     ]
 
 
-def _used(manifest: dict[str, Any]) -> list[str]:
+def _used(manifest: Manifest) -> list[str]:
     """Hardware first, then what else the manifest says was used."""
-    used = manifest["used"]
+    used = manifest.used
     environment = used.get("environment", {})
     machine = [environment["processor"]] if environment.get("processor") else []
     machine += map(gpus.words, environment.get("gpus", []))
@@ -107,7 +108,7 @@ def _used(manifest: dict[str, Any]) -> list[str]:
         text = figures.size(value) if is_size else figures.brief(value)
         facts.append(f"{name.removesuffix('_bytes').replace('_', ' ')}: {text}")
     # How often the model wins in which place has a figure of its own.
-    notes = [str(note) for note in manifest.get("notes", []) if not str(note).startswith("shown ")]
+    notes = [str(note) for note in manifest.notes if not str(note).startswith("shown ")]
     return [line for line in (", ".join(machine), " · ".join(facts), *notes) if line]
 
 
@@ -123,7 +124,7 @@ _COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 
 def _costs(story: Story) -> Html | None:
     finished = [s for s in story.stages if s.artefact is not None]
-    costs = [s.artefact.manifest["cost"] for s in finished if s.artefact]
+    costs = [s.artefact.manifest.cost for s in finished if s.artefact]
     # Without a GPU there is no time on it to tell.
     columns = [
         (n, h, say)

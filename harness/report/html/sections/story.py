@@ -43,12 +43,12 @@ def _headline(story: Story) -> list[Any]:
     parts: list[Any] = []
     for line in story.lines[:1]:
         c = line.cells
-        if c["reproduced"] is not None:
+        if c.reproduced is not None:
             metric = figures.metric(line)
-            parts.append(tag("span", f"{metric} ", tag("b", figures.number(line, c["reproduced"]))))
-        elif c["reported"] is not None:
-            parts.append(tag("span", f"reported {figures.number(line, c['reported'])}"))
-        parts.append(figures.pill(str(c["verdict"])))
+            parts.append(tag("span", f"{metric} ", tag("b", figures.number(line, c.reproduced))))
+        elif c.reported is not None:
+            parts.append(tag("span", f"reported {figures.number(line, c.reported)}"))
+        parts.append(figures.pill(str(c.verdict)))
     if not story.lines:
         is_made = any(s.artefact for s in story.stages)
         parts.append(tag("span", "a data set" if is_made else "a data set, not made yet"))
@@ -92,9 +92,9 @@ def _verdicts(story: Story) -> Html | None:
     blocks: list[Html] = []
     for number, (line, reasons) in enumerate(pairs, start=1):
         c = line.cells
-        reason = str(c["verdict_reason"] or "")
-        marks = figures.marks(line)[bool(c["simulated"]) and c["verdict"] == "simulated" :]
-        head = tag("p", figures.pill(str(c["verdict"])), " ", marks, " ",
+        reason = str(c.verdict_reason or "")
+        marks = figures.marks(line)[bool(c.simulated) and c.verdict == "simulated" :]
+        head = tag("p", figures.pill(str(c.verdict)), " ", marks, " ",
                    reason[:1].upper() + reason[1:] + "." * bool(reason), class_="verdict")  # fmt: skip
         drawn = _drawn(f"figure-{story.row}-compared-{number}", line)
         items = [tag("div", tag("dt", name), tag("dd", text)) for name, text in reasons]
@@ -110,12 +110,10 @@ def _verdicts(story: Story) -> Html | None:
 def _drawn(name: str, line: MatrixLine) -> Html:
     """The comparison as a figure; in words alone where there is no number at all."""
     numbers, sentence = figures.number_line(line), figures.sentence(line)
-    title = (
-        figures.metric(line).capitalize() if line.cells["metric"] else "Nothing was measured yet"
-    )
+    title = figures.metric(line).capitalize() if line.cells.metric else "Nothing was measured yet"
     if numbers.values():
         return charts.number_line(
-            name, title, sentence, numbers, figures.tone(str(line.cells["verdict"]))
+            name, title, sentence, numbers, figures.tone(str(line.cells.verdict))
         )
     return tag("p", tag("strong", title), ". ", sentence)
 
@@ -123,10 +121,7 @@ def _drawn(name: str, line: MatrixLine) -> Html:
 def _stated(story: Story) -> Html | None:
     row = story.loaded.row
     from_runs = [
-        note
-        for s in story.stages
-        if s.artefact
-        for note in s.artefact.manifest.get("deviations", [])
+        note for s in story.stages if s.artefact for note in s.artefact.manifest.deviations
     ]
     lists = {
         "Deviations from the published set-up": [*deviations(row), *map(str, from_runs)],
@@ -145,20 +140,16 @@ def _findings(story: Story) -> Html | None:
         return None
     items = []
     for finding in story.findings:
-        evidence = finding.get("evidence")
         more = None
-        if evidence:
-            pairs = evidence.items() if isinstance(evidence, dict) else [("", evidence)]
+        if finding.evidence:
+            pairs = finding.evidence.items()
             more = tag("details", tag("summary", "evidence"),
                        tag("dl",
                            [tag("div", tag("dt", k), tag("dd", figures.brief(v))) for k, v in pairs],
                            class_="facts"))  # fmt: skip
-        kind = str(finding["kind"]).replace("_", " ")
-        severity = str(finding.get("severity", "warning"))
-        items.append(
-            tag("li", tag("strong", kind), tag("span", severity, class_=f"mark s-{severity}"), " ",
-                str(finding["message"]), more)
-        )  # fmt: skip
+        kind = finding.kind.replace("_", " ")
+        severity = tag("span", finding.severity, class_=f"mark s-{finding.severity}")
+        items.append(tag("li", tag("strong", kind), severity, " ", finding.message, more))
     return section("Findings", tag("ul", items, class_="findings"))
 
 

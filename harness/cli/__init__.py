@@ -115,20 +115,7 @@ def _complain(message: str, hint: str) -> None:
         click.echo(plain(hint), err=True)
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="harness")
-def main() -> None:
-    """Reproduce rows of instruction-tuning results tables.
-
-    A row is one YAML file below specs/. Its stages (gen, train, answer, judge) leave artefacts on a
-    volume, each under a key of everything that decided its content, and `harness table` fills the
-    results matrix from them.
-
-    Exit codes: 0 done, 1 a run failed, 2 the input is faulty, 130 stopped.
-    """
-
-
-for _command in (
+COMMANDS = (
     audit.audit,
     chat.chat,
     compare.compare,
@@ -148,5 +135,17 @@ for _command in (
     table.table,
     validate.validate,
     verify.verify,
-):
-    main.add_command(_command)
+)
+
+
+@click.group(cls=Group, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="harness")
+def main() -> None:
+    """Reproduce rows of instruction-tuning results tables.
+
+    A row is one YAML file below specs/. Its stages (gen, train, answer, judge) leave artefacts on a
+    volume, each under a key of everything that decided its content, and `harness table` fills the
+    results matrix from them.
+
+    Exit codes: 0 done, 1 a run failed, 2 the input is faulty, 130 stopped.
+    """

@@ -110,7 +110,7 @@ def test_a_choice_that_leads_to_no_gpu_is_told_with_a_way_out(
     give_gpus(monkeypatch, *some_gpus(2))
     monkeypatch.setenv(gpus.VISIBLE, named)
     found = doctor._gpu()
-    assert not found.there
+    assert not found.is_present
     assert "Unset CUDA_VISIBLE_DEVICES, or name 1 that are here" in found.prevents
 
 

@@ -45,9 +45,10 @@ _NO_DOTENV = "PYTHON_DOTENV_DISABLED"
 @contextlib.contextmanager
 def _contained() -> Iterator[None]:
     """Keep what importing the package does to the process from reaching further: it loads the nearest
-    file .env into the environment, imports what setuptools is about to give up, which says so in every
-    log, and turns the root logger to INFO, a line for every request."""
-    before, root = os.environ.get(_NO_DOTENV), logging.getLogger()
+    file .env into the environment, brings scikit-learn, which sets OpenMP's variables there, imports
+    what setuptools is about to give up, which says so in every log, and turns the root logger to INFO,
+    a line for every request."""
+    before, root = dict(os.environ), logging.getLogger()
     level = root.level
     os.environ[_NO_DOTENV] = "1"
     try:
@@ -55,9 +56,9 @@ def _contained() -> Iterator[None]:
             warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
             yield
     finally:
-        os.environ.pop(_NO_DOTENV)
-        if before is not None:
-            os.environ[_NO_DOTENV] = before
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
         root.setLevel(level)
 
 

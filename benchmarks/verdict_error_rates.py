@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from harness.artefact.manifest import MetricValue
 from harness.results.verdict.evidence import Evidence, ScoredRun
 from harness.results.verdict.verdict import judge
 from harness.row.row import Reported
@@ -120,12 +121,13 @@ def evidence(case: Case, grades: np.ndarray, random: np.random.Generator) -> Evi
     runs, known = {}, {}
     for a, c in itertools.product(range(grades.shape[0]), range(grades.shape[1])):
         row = grades[a, c, kept]
-        runs[a, 0, c] = ScoredRun(None, {  # type: ignore[arg-type]
-            "value": float(row.mean()),
-            "standard_error": float(row.std(ddof=1) / math.sqrt(len(row))),
-            "judged": len(row),
-            "expected": case.prompts,
-        })  # fmt: skip
+        metric = MetricValue(
+            value=float(row.mean()),
+            standard_error=float(row.std(ddof=1) / math.sqrt(len(row))),
+            judged=len(row),
+            expected=case.prompts,
+        )
+        runs[a, 0, c] = ScoredRun(None, metric)  # type: ignore[arg-type]
         known[a, 0, c] = dict(zip(kept.tolist(), row.tolist(), strict=True))
     trainings = tuple(f"training {number}" for number in range(case.trainings))
     return Evidence(runs, (0, 100), trainings, False, True, known if len(runs) > 1 else {})

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from harness.artefact import environment, events, gpus
+from harness.artefact.manifest import Manifest
 from harness.errors import HarnessError
 from harness.modeling import load
 from harness.report.html.sections import stages
@@ -206,6 +207,8 @@ def test_the_gpus_of_a_stage_stand_with_its_hardware_in_the_manifest_the_card_an
     assert here["gpus"] == recorded
     assert "gpus" not in environment.describe_here()
     assert {"index", "uuid", "name", "driver"} <= set(recorded[0])
-    facts = {"used": {"environment": here, "device": "NVIDIA H"}, "seeds": {"train": 1}}
+    used = {"environment": here, "device": "NVIDIA H"}
+    manifest = Manifest(stage="train", key="0" * 64, used=used, seeds={"train": 1})
+    facts = {"used": used, "seeds": {"train": 1}}
     assert "| GPU | NVIDIA H, driver 580.95.05 |" in list(model_card._environment(facts))
-    assert "NVIDIA H, driver 580.95.05, NVIDIA H, driver" in stages._used(facts)[0]
+    assert "NVIDIA H, driver 580.95.05, NVIDIA H, driver" in stages._used(manifest)[0]

@@ -2,6 +2,30 @@
 
 import re
 
+REDACTED = "[key]"
+KEY_ADVICE = (
+    "api_key_env is the name of the environment variable that holds the key, such as OPENAI_API_KEY; "
+    "the key itself belongs into the environment. If one stands in a file that others have seen, "
+    "revoke it"
+)
+_URL_SECRET = re.compile(r"(?<=://)[^\s'\"]*@|(?<=\?)(?<![\s'\"]\?)[\w.~%-]+=[^\s'\"]+")
+_KEY = re.compile(
+    r"""(?<![A-Za-z0-9])(?:
+        (?:sk|pk|rk|xai|pplx|nvapi|glpat|xox[abprs])-[\w-]{6,}
+      | (?:[spr]k_live|[spr]k_test|sk|hf|gsk|r8|gh[oprsu])_[A-Za-z0-9]{12,} | github_pat_\w{12,}
+      | (?:AKIA|ASIA)[A-Z0-9]{12,}
+      | AIza[\w-]{16,}
+      | eyJ[\w-]{6,}\.[\w-]{6,}(?:\.[\w-]*)?
+      | [0-9a-fA-F]{32}(?![A-Za-z0-9])
+      | (?=[A-Z0-9+]*[a-z])(?=[a-z0-9+]*[A-Z])(?=(?:[A-Za-z+]*[0-9]){3})
+        [A-Za-z0-9+]{24,60}(?![A-Za-z0-9+])=*
+    )""",
+    re.VERBOSE,
+)
+"""The forms of well-known providers, JSON web tokens, and long texts without a word's shape (of over 60
+letters in a row none is taken for a key: an alphabet is not one). The hex of a commit (40 digits) or a
+sha256 (64) is none."""
+
 
 class HarnessError(Exception):
     """A run that failed: says what is wrong and, in `hint`, the way out. Exit code 1.
@@ -35,37 +59,6 @@ class Interrupted(HarnessError):
     """The user or the engine asked the stage to stop; what was made so far is kept. Exit code 130."""
 
     exit_code = 130
-
-
-REDACTED = "[key]"
-
-
-KEY_ADVICE = (
-    "api_key_env is the name of the environment variable that holds the key, such as OPENAI_API_KEY; "
-    "the key itself belongs into the environment. If one stands in a file that others have seen, "
-    "revoke it"
-)
-
-
-_URL_SECRET = re.compile(r"(?<=://)[^\s'\"]*@|(?<=\?)(?<![\s'\"]\?)[\w.~%-]+=[^\s'\"]+")
-
-
-_KEY = re.compile(
-    r"""(?<![A-Za-z0-9])(?:
-        (?:sk|pk|rk|xai|pplx|nvapi|glpat|xox[abprs])-[\w-]{6,}
-      | (?:[spr]k_live|[spr]k_test|sk|hf|gsk|r8|gh[oprsu])_[A-Za-z0-9]{12,} | github_pat_\w{12,}
-      | (?:AKIA|ASIA)[A-Z0-9]{12,}
-      | AIza[\w-]{16,}
-      | eyJ[\w-]{6,}\.[\w-]{6,}(?:\.[\w-]*)?
-      | [0-9a-fA-F]{32}(?![A-Za-z0-9])
-      | (?=[A-Z0-9+]*[a-z])(?=[a-z0-9+]*[A-Z])(?=(?:[A-Za-z+]*[0-9]){3})
-        [A-Za-z0-9+]{24,60}(?![A-Za-z0-9+])=*
-    )""",
-    re.VERBOSE,
-)
-"""The forms of well-known providers, JSON web tokens, and long texts without a word's shape (of over 60
-letters in a row none is taken for a key: an alphabet is not one). The hex of a commit (40 digits) or a
-sha256 (64) is none."""
 
 
 def holds_key(text: str) -> bool:

@@ -36,10 +36,7 @@ from harness.spec.model_source import ModelSource, RandomModel
 from harness.spec.prompts import PromptColumns, PromptSet
 from harness.spec.template import Template
 from harness.spec.train import Train
-from harness.spec.twin import few_of as _sample
-from harness.spec.twin import simulated as _endpoint
-from harness.spec.twin import smoke_data as _data
-from harness.spec.twin import smoke_examples as _examples
+from harness.spec.twin import few_of, simulated, smoke_data, smoke_examples
 
 SUFFIX = "-tiny"
 SMOKE = "smoke"
@@ -95,7 +92,7 @@ def scaled(loaded: LoadedRow) -> LoadedRow:
             "scale": "tiny",
             "model": _model(row, row.model, smoke) if row.model else None,
             "gen": [step.twin(smoke) for step in row.gen] if row.gen else None,
-            "data": _examples(smoke, kind) if row.data else None,
+            "data": smoke_examples(smoke, kind) if row.data else None,
             "train": _train(row.train, smoke) if row.train else None,
             "eval": _eval(row.eval, smoke) if row.eval else None,
             "replicates": _replicates(row.replicates),
@@ -218,7 +215,7 @@ def _least(asked: int | None, most: int) -> int:
 
 def _model(row: Row, source: ModelSource, smoke: Path) -> ModelSource:
     config = {"model_type": _family(source, row.template), **ARCHITECTURE}
-    tokenizer = _data(smoke / "twin" / "tokenizer")
+    tokenizer = smoke_data(smoke / "twin" / "tokenizer")
     return ModelSource(random=RandomModel(config=config, tokenizer=tokenizer, seed=_seed(row)))
 
 
@@ -255,7 +252,7 @@ def _train(train: Train, smoke: Path) -> Train:
         kind = "preference" if train.objective == "orpo" else ""
         validation = validation.model_copy(
             update={
-                "file": _examples(smoke, kind) if validation.file else None,
+                "file": smoke_examples(smoke, kind) if validation.file else None,
                 "first": _least(validation.first, PROMPTS) if validation.file else None,
                 "share": max(validation.share, 0.2) if validation.share else None,
                 "every_steps": min(every, STEPS // 2) if every else None,
@@ -309,18 +306,18 @@ def _answer(answer: Answer, smoke: Path) -> Answer:
 def _prompts(prompts: PromptSet, smoke: Path) -> PromptSet:
     """A file stands for one; several named ones stay several, each with prompts of its own."""
     if prompts.files is None:
-        sample = _sample(prompts.sample, PROMPTS)
+        sample = few_of(prompts.sample, PROMPTS)
         return PromptSet(
-            file=_data(smoke / "prompts.jsonl"),
+            file=smoke_data(smoke / "prompts.jsonl"),
             columns=PromptColumns(),
             first=None if sample else _least(prompts.first, PROMPTS),
             sample=sample,
         )
     sets = {
-        name: _data(smoke / "twin" / "sets" / f"{number % SETS + 1}.jsonl")
+        name: smoke_data(smoke / "twin" / "sets" / f"{number % SETS + 1}.jsonl")
         for number, name in enumerate(prompts.files)
     }
-    return PromptSet(files=sets, first=prompts.first, sample=_sample(prompts.sample, 3))
+    return PromptSet(files=sets, first=prompts.first, sample=few_of(prompts.sample, 3))
 
 
 def _engine(engine: Engine, smoke: Path) -> Engine:
@@ -330,10 +327,10 @@ def _engine(engine: Engine, smoke: Path) -> Engine:
         return engine.model_copy(update={"precision": "float32", "threads": 1})
     if isinstance(engine, EndpointEngine):
         return engine.model_copy(
-            update={"endpoint": _endpoint(engine.endpoint), "transcript": None}
+            update={"endpoint": simulated(engine.endpoint), "transcript": None}
         )
     if isinstance(engine, ReferenceEngine):
-        return ReferenceEngine(outputs=_data(smoke / "prompts.jsonl"))
+        return ReferenceEngine(outputs=smoke_data(smoke / "prompts.jsonl"))
     return engine
 
 
@@ -342,7 +339,7 @@ def _judge(judge: Judge, smoke: Path) -> Judge:
         folders = {name: smoke / "tasks" / TASK_FOLDERS.get(name, name) for name in judge.tasks}
         return judge.model_copy(
             update={
-                "tasks": {name: TaskData(folder=_data(folders[name])) for name in judge.tasks},
+                "tasks": {name: TaskData(folder=smoke_data(folders[name])) for name in judge.tasks},
                 "first": _least(judge.first, PROMPTS),
                 "precision": "float32",
                 "threads": 1,
@@ -360,11 +357,11 @@ def _judge(judge: Judge, smoke: Path) -> Judge:
     if isinstance(judge, RubricJudge):
         return _rubric_judge(judge, smoke)
     changes: dict[str, Any] = {
-        "judge": _endpoint(judge.judge, JUDGE_ERRS),
+        "judge": simulated(judge.judge, JUDGE_ERRS),
         "transcript": None,
     }
     if not isinstance(judge.reference, RowOutputs):
-        changes["reference"] = _data(smoke / "prompts.jsonl")
+        changes["reference"] = smoke_data(smoke / "prompts.jsonl")
     if isinstance(judge, AlpacaEvalJudge):
         # Defined for AlpacaEval's own 805 instructions alone.
         changes["length_control"] = None
@@ -374,10 +371,10 @@ def _judge(judge: Judge, smoke: Path) -> Judge:
 def _rubric_judge(judge: RubricJudge, smoke: Path) -> RubricJudge:
     """A local judge model becomes a served one: a random one would give no score."""
     if isinstance(judge.engine, EndpointEngine):
-        endpoint = _endpoint(judge.engine.endpoint, JUDGE_ERRS)
+        endpoint = simulated(judge.engine.endpoint, JUDGE_ERRS)
         engine = judge.engine.model_copy(update={"endpoint": endpoint, "transcript": None})
     else:
-        engine = EndpointEngine(endpoint=_endpoint(Endpoint(model="judge"), JUDGE_ERRS))
+        engine = EndpointEngine(endpoint=simulated(Endpoint(model="judge"), JUDGE_ERRS))
     if isinstance(judge.rubric, Rubric):
         inputs = judge.rubric.inputs
     else:

@@ -1,8 +1,9 @@
 """A stage's code may not change in silence: its key would then promise content that it lacks.
 
 For each stage, tests/code_digests.json records the code version and a digest of every module that
-decides what the stage makes. After a change, raise `environment.CODE_VERSIONS[stage]`, or, if what
-the stage makes cannot change, leave it; either way record the new state:
+decides what the stage makes. After a change, raise `environment.CODE_VERSIONS[stage]` (of a recipe,
+an engine, a judge its class's `code_version`), or, if what the stage makes cannot change, leave it;
+either way record the new state:
 
     python tests/test_code_versions.py --write
 """
@@ -17,28 +18,35 @@ from typing import Any, get_args
 
 import pytest
 
+from harness.answer.engines.union import _Engine
 from harness.artefact import environment
 from harness.gen.recipes.union import Gen
-from harness.judge import run as judge
+from harness.judge.kinds.union import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = Path(__file__).with_name("code_digests.json")
 
-JUDGES = {f"judge/{kind}": module for kind, module in judge.MODULES.items()}
-OTHER_ENGINES = {
-    "transformers": {"harness.answer.engines.endpoint"},
-    "endpoint": {"harness.answer.engines.transformers"},
-    "vllm": {"harness.answer.engines.transformers"},
-    "null": {"harness.answer.engines.transformers", "harness.answer.engines.endpoint"},
-    "reference": {"harness.answer.engines.transformers", "harness.answer.engines.endpoint"},
+JUDGES = {f"judge/{name}": kind for name, kind in KINDS.items()}
+ENGINES = {
+    "transformers": "harness.answer.engines.transformers.engine",
+    "endpoint": "harness.answer.engines.endpoint.engine",
+    "vllm": "harness.answer.engines.vllm.engine",
+    "null": "harness.answer.engines.given",
+    "reference": "harness.answer.engines.given",
 }
-"""Engine of the answer stage -> modules of others, which the stage imports when they are wanted."""
+"""Engine of the answer stage -> the module that it answers with."""
+LOCAL = (ENGINES["transformers"], ENGINES["vllm"])
 RECIPES = {
     f"gen/{kind.model_fields['recipe'].default}": kind for kind in get_args(get_args(Gen)[0])
 }
 CODE_VERSIONS = {
     **environment.CODE_VERSIONS,
     **{code: recipe.code_version for code, recipe in RECIPES.items()},
+    **{
+        f"answer/{kind.model_fields['kind'].default}": kind.code_version
+        for kind in get_args(get_args(_Engine)[0])
+    },
+    **{code: kind.code_version for code, kind in JUDGES.items()},
 }
 
 
@@ -48,24 +56,39 @@ def file_of(name: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def made_in(recipe: type) -> tuple[str, ...]:
-    """The module that a recipe's class imports to do its work, or does it in."""
-    beside = f"{recipe.__module__}.recipe"
-    return (beside if file_of(beside) else recipe.__module__,)
+def made_in(kind: type, name: str) -> tuple[str, ...]:
+    """The module that a recipe's or judge's class imports to do its work, or does it in."""
+    beside = f"{kind.__module__}.{name}"
+    return (beside if file_of(beside) else kind.__module__,)
 
 
 ENTRY = {
-    **{code: ("harness.gen.run", *made_in(recipe)) for code, recipe in RECIPES.items()},
+    **{code: ("harness.gen.run", *made_in(recipe, "recipe")) for code, recipe in RECIPES.items()},
     "train": ("harness.train.run",),
-    **{f"answer/{engine}": ("harness.answer.run",) for engine in OTHER_ENGINES},
-    **{code: ("harness.judge.run", module) for code, module in JUDGES.items()},
+    **{f"answer/{engine}": ("harness.answer.run", module) for engine, module in ENGINES.items()},
+    **{code: ("harness.judge.run", *made_in(judge, "judge")) for code, judge in JUDGES.items()},
+    "answer/transformers": (
+        "harness.answer.run",
+        LOCAL[0],
+        "harness.answer.engines.transformers.recorded",
+    ),
+    "judge/flow_judge": (
+        "harness.judge.run",
+        *made_in(JUDGES["judge/flow_judge"], "judge"),
+        *LOCAL,
+    ),
     "sim": ("harness.sim.server",),
 }
-"""Code -> the modules that its imports are followed from. Recipes and judges are imported by name."""
+"""Code -> the modules that its imports are followed from: of what is imported by name, or by the method
+of an engine, more than the stage's own."""
 DECIDE_NOTHING = frozenset(
     {
         "harness.answer.answer",
         "harness.answer.engine",
+        "harness.answer.engines.endpoint",
+        "harness.answer.engines.transformers",
+        "harness.answer.engines.union",
+        "harness.answer.engines.vllm",
         "harness.artefact.call",
         "harness.artefact.environment",
         "harness.llm.estimate",
@@ -128,11 +151,10 @@ def modules_of(stage: str) -> dict[str, Path]:
     """Name -> file of every module of ours that decides what a stage makes, found by its imports."""
     found: dict[str, Path] = {}
     waiting = list(ENTRY[stage])
-    aside = OTHER_ENGINES.get(stage.removeprefix("answer/"), set())
     while waiting:
         name = waiting.pop()
         path = file_of(name)
-        if path is None or name in found or name in DECIDE_NOTHING or name in aside:
+        if path is None or name in found or name in DECIDE_NOTHING:
             continue
         if stage != "sim" and name.startswith("harness.sim."):
             continue  # a version of its own, in the keys of what it plays a part in
@@ -218,8 +240,9 @@ def test_code_that_decides_what_a_stage_makes_does_not_change_in_silence(stage: 
     assert recorded == now, (
         f"{', '.join(changed) or 'the code version'} changed since the {stage} stage's version "
         f"{recorded['code_version']} was recorded (now it is {now['code_version']}). Raise "
-        f"environment.CODE_VERSIONS[{stage!r}] (a recipe's own code_version) if the stage may now make "
-        "other content from the same call. Then, or at once if what it makes cannot change, run: "
+        f"environment.CODE_VERSIONS[{stage!r}] (a recipe's, an engine's or a judge's own code_version) "
+        "if the stage may now make other content from the same call. Then, or at once if what it makes "
+        "cannot change, run: "
         "python tests/test_code_versions.py --write"
     )
 
@@ -239,9 +262,10 @@ def test_the_modules_of_each_stage_are_found_through_their_imports() -> None:
     assert {"harness.gen.recipes.choose", "harness.data.dataset"} <= found["gen/select"]
     assert "harness.llm.client" not in found["gen/random_k"]
     assert {"harness.train.loop", "harness.modeling.text"} <= found["train"]
-    answers = {stage: found[f"answer/{stage}"] for stage in OTHER_ENGINES}
+    answers = {stage: found[f"answer/{stage}"] for stage in ENGINES}
     assert {"harness.answer.decoding.decode", "harness.modeling.load"} <= answers["transformers"]
-    assert {"harness.answer.engines.endpoint", "harness.llm.client"} <= answers["endpoint"]
+    assert {"harness.answer.served", "harness.llm.client"} <= answers["endpoint"]
+    assert set(LOCAL) <= found["judge/flow_judge"]
     assert not {"harness.answer.decoding.decode", "harness.llm.client"} & answers["null"]
     assert {"harness.judge.scores", "harness.llm.client"} <= found["judge/preference"]
     assert "harness.judge.kinds.alpaca_eval.judge" not in found["judge/preference"]

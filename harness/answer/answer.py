@@ -4,15 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from harness.answer.engine import (
-    BaseWeights,
-    EndpointEngine,
-    Engine,
-    LocalEngine,
-    NullEngine,
-    ReferenceEngine,
-    TransformersEngine,
-)
+from harness.answer.engine import BaseWeights
+from harness.answer.engines.transformers import TransformersEngine
+from harness.answer.engines.union import Engine
 from harness.spec.base import Count, Seed, Spec
 from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
@@ -78,18 +72,16 @@ class Answer(Spec):
     @property
     def uses_model(self) -> bool:
         """Whether the row's model answers."""
-        return isinstance(self.engine, LocalEngine)
+        return self.engine.uses_model
 
     @property
     def uses_template(self) -> bool:
-        engine = self.engine
-        by_text = isinstance(engine, EndpointEngine) and engine.api == "completion"
-        return self.uses_model or by_text
+        return self.engine.uses_template
 
     @property
     def decodes(self) -> bool:
         """Whether anything is decoded: the outputs of a control depend on no setting of it."""
-        return not isinstance(self.engine, NullEngine | ReferenceEngine)
+        return self.engine.decodes
 
     @property
     def is_sampled(self) -> bool:

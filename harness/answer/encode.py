@@ -56,13 +56,15 @@ def check_lengths(prompts: Sequence[Prompt], ids: Sequence[list[int]], room: int
             )
 
 
-def limit_of(prompt: int, wanted: int | None, room: int | None) -> int:
+def limit_of(prompt: int, max_new_tokens: int | None, room: int | None) -> int:
     """The most tokens an answer may have: what the row wants, as far as the model has positions.
 
     Raises InputError where neither is known.
     """
     limits = [
-        limit for limit in (wanted, None if room is None else room - prompt) if limit is not None
+        limit
+        for limit in (max_new_tokens, None if room is None else room - prompt)
+        if limit is not None
     ]
     if not limits:
         raise InputError(

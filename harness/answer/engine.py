@@ -1,107 +1,29 @@
-"""What answers: the engines' specs."""
+"""What answers: what every engine says of itself. The kinds stand in harness.answer.engines."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from harness.spec.base import NOT_KEY, Count, Data, Endpoint, Spec
-from harness.spec.train import Quantization
+from harness.artefact.keys import Files
+from harness.errors import InputError
+from harness.llm.estimate import Estimate
+from harness.spec.base import NOT_KEY, Data, Endpoint, Spec
+from harness.spec.hub import HubData
+from harness.spec.model_source import ModelSource
+from harness.spec.train import Quantization, Train
 
-VLLM_IMAGE = (
-    "vllm/vllm-openai:v0.14.0"
-    "@sha256:1d6866b87630d94f5e0cdae55ab5abb4ce0b03fcb84d9d10612f9d518d19d4fd"
-)
-"""vLLM's own image. Also in compose.yaml."""
+if TYPE_CHECKING:
+    from harness.answer.answer import Answer
+    from harness.answer.engines.vllm import VllmEngine
+    from harness.answer.outputs import Output
+    from harness.answer.prompts import Prompt
+    from harness.artefact.call import StageCall
 
-
-class TransformersEngine(Spec):
-    """The row's model in this stage's own process."""
-
-    kind: Literal["transformers"] = "transformers"
-    batching: Literal["continuous", "sorted"] = "sorted"
-    """`continuous`: a prompt takes the place of each answer that ended; `sorted`: batches of like
-    length, each as long as its longest answer."""
-    batch_size: Count | None = None
-    """Answers in the making at a time. Left open: on a GPU as many as its free memory holds, up to 512,
-    and 16 on a CPU; which, stands in the manifest."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    threads: Count | None = None
-
-
-class EndpointEngine(Spec):
-    """A model behind an OpenAI-compatible server: a closed one, or one that is served elsewhere."""
-
-    kind: Literal["endpoint"] = "endpoint"
-    endpoint: Endpoint
-    api: Literal["chat", "completion"] = "chat"
-    """`chat`: the instruction as the user's message, and the server's own template. `completion`: the
-    prompt as the row's template (or prompt file) makes it, as one text."""
-    system: str = ""
-    """Of a chat: the system message; none where it is empty."""
-    transcript: Data | None = None
-    """The recorded calls of another run. They then stand for the server, which is not called."""
-
-
-class VllmEngine(Spec):
-    """The row's model served by vLLM, which is given the template's tokens.
-
-    The docker executor starts the server beside the stage and stops it after. Elsewhere, name a
-    running one: `base_url`, or HARNESS_VLLM_URL.
-    """
-
-    kind: Literal["vllm"] = "vllm"
-    image: str = VLLM_IMAGE
-    precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    max_model_length: Count | None = None
-    """Tokens of a prompt with its answer; left open: the model's own limit."""
-    base_url: str | None = Field(default=None, json_schema_extra=NOT_KEY)
-    gpu_memory: Annotated[float, Field(gt=0, le=1)] = Field(default=0.9, json_schema_extra=NOT_KEY)
-    """Share of a GPU's memory that the server may take."""
-    tensor_parallel: Count = Field(default=1, json_schema_extra=NOT_KEY)
-    """On how many GPUs the model's matrices lie, each in as many parts (vLLM's
-    --tensor-parallel-size); the server gets so many and no more."""
-    concurrency: Count = Field(default=64, json_schema_extra=NOT_KEY)
-    start_timeout_s: Annotated[float, Field(gt=0)] = Field(default=900.0, json_schema_extra=NOT_KEY)
-
-
-VLLM_FOR_MANY = (
-    "vLLM (engine: {kind: vllm}) is made for many prompts on a GPU; here the CPU starts every kernel "
-    "of every step"
-)
-"""Advice, and no more: what vLLM answers is another artefact, and never takes the place of this one."""
-
-
-def vllm_cannot(quantization: Quantization) -> str:
-    """Why vLLM cannot quantise a base so; empty where it can."""
-    if quantization.type == "nf4" and quantization.double:
-        return ""
-    return "vLLM quantises to nf4 with double quantisation alone"
-
-
-class NullEngine(Spec):
-    """A control: the same constant answer to every prompt."""
-
-    kind: Literal["null"] = "null"
-    output: str = ""
-
-
-class ReferenceEngine(Spec):
-    """Given outputs in place of a model's: the baseline's own as a control, whose win rate must be
-    50 %; or a published model_outputs.json, to be judged again."""
-
-    kind: Literal["reference"] = "reference"
-    outputs: Data
-    """In alpaca_eval's format, matched by instruction."""
-
-
-def _with_kind(value: Any) -> Any:
-    """Left open, the kind is transformers; and YAML reads `kind: null` as no value."""
-    if not isinstance(value, dict):
-        return value
-    kind = value.get("kind", "transformers")
-    return {**value, "kind": "null" if kind is None else kind}
-
-
+NO_ANSWER = "no_answer"
+"""The count, and the finding, of replies without any text; an empty text is an answer."""
 QUANTIZATION = "quantization"
 """Of a stage's parameters: how it quantises the base of an adapter that QLoRA trained."""
 
@@ -113,17 +35,133 @@ BaseWeights = Annotated[
 ]
 
 
-LocalEngine = TransformersEngine | VllmEngine
-"""Engines that answer with the row's own model."""
+@dataclass
+class Answered:
+    """What an engine gives back: an output for each prompt, and what is to be said beside them."""
+
+    outputs: "list[Output]"
+    used: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    seeds: dict[str, int] = field(default_factory=dict)
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    deviations: list[str] = field(default_factory=list)
+    simulated: list[str] = field(default_factory=list)
+    keep: list[str] = field(default_factory=list)
+    without_text: set[int] | None = None
+    """Of a server's replies, those that hold no text at all; their outputs are empty."""
 
 
-_Engine = Annotated[
-    TransformersEngine | EndpointEngine | VllmEngine | NullEngine | ReferenceEngine,
-    Field(discriminator="kind"),
-]
+@dataclass(frozen=True)
+class Needs:
+    """What has to be there for a stage that answers or judges."""
+
+    endpoint: Endpoint | None = None
+    """The called model; None where there is none, or recorded calls stand for it."""
+    is_recorded: bool = False
+    """Whether recorded calls of another run stand for the model."""
+    hub: Mapping[str, HubData] = field(default_factory=dict)
+    """Input's name -> the hub data set that is read under it, beside the prompts."""
+    model: ModelSource | None = None
+    """The judge's own model."""
+    server: "VllmEngine | None" = None
+    """How a model is served beside the stage."""
+    gpus: int = 0
+    """On how many the stage's own process works, where GPUs are used."""
 
 
-Engine = Annotated[_Engine, BeforeValidator(_with_kind, json_schema_input_type=_Engine)]
+class BaseEngine(Spec):
+    """What all engines have in common, with what holds of most of them."""
+
+    code_version: ClassVar[int]
+    """Raised whenever its code comes to make other answers from the same call."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Whose versions can move its answers."""
+    uses_model: ClassVar[bool] = False
+    """Whether the row's model answers."""
+    decodes: ClassVar[bool] = True
+    """Whether anything is decoded: the outputs of a control depend on no setting of it."""
+    model_field: ClassVar[str] = ""
+    """The field that names the model, of an engine that brings another than the row's."""
+    kind: str
+
+    @property
+    def uses_template(self) -> bool:
+        """Whether the row's template makes the prompts."""
+        return self.uses_model
+
+    @property
+    def constant(self) -> str | None:
+        """The answer to every prompt, of an engine that has no other."""
+        return None
+
+    @property
+    def given_outputs(self) -> Data | None:
+        """The file whose outputs stand for a model's."""
+        return None
+
+    @property
+    def dtype(self) -> str:
+        """What the model calculates in."""
+        return "float32"
+
+    @property
+    def longest_text(self) -> int | None:
+        """Tokens of a prompt with its answer that the engine takes at most, whatever the model does."""
+        return None
+
+    def needs(self) -> Needs:
+        return Needs()
+
+    def estimate(self, answer: "Answer", files: Files) -> Estimate:
+        """The calls that it will take to answer, and their tokens; none where no endpoint is called."""
+        return Estimate()
+
+    def check(self, prompts: "Sequence[Prompt]") -> None:
+        """Raises InputError where it could not answer these."""
+
+    def check_model(self, source: ModelSource | None, train: Train | None, where: str) -> None:
+        """Raises InputError where it cannot take this model, or what a training of it leaves. `where`:
+        the beginning of its message."""
+
+    def advice(self, quantization: Quantization | None) -> str:
+        """What would answer sooner on a GPU; empty where nothing would. `quantization`: of the base."""
+        return ""
+
+    def twin(self, smoke: Path) -> "BaseEngine":
+        """What stands for it at --scale tiny; `smoke`: the folder specs/smoke."""
+        return self
+
+    def replaced(self) -> Iterator[str]:
+        """What the twin has in place of what, in words."""
+        yield from ()
+
+    def answer(
+        self,
+        call: "StageCall",
+        params: "Answer",
+        prompts: "Sequence[Prompt]",
+        source: ModelSource | None,
+    ) -> Answered:
+        """An output for each of the prompts, which are distinct. `source`: the row's model.
+
+        Raises as harness.answer.run.run.
+        """
+        raise NotImplementedError
 
 
-TOKENS_PER_ANSWER = 300
+def vllm_cannot(quantization: Quantization) -> str:
+    """Why vLLM cannot quantise a base so; empty where it can."""
+    if quantization.type == "nf4" and quantization.double:
+        return ""
+    return "vLLM quantises to nf4 with double quantisation alone"
+
+
+def required(source: ModelSource | None) -> ModelSource:
+    """Raises InputError for an engine of the row's model, where the row has none."""
+    if source is None:
+        raise InputError(
+            "the row has no model that could answer",
+            "Name one in the spec (model), or an engine that needs none (endpoint).",
+        )
+    return source

@@ -68,7 +68,7 @@ NOTICEABLE = 0.05
 def flags(output: str, finish_reason: str | None, generated: str | None = None) -> list[str]:
     """Those of FLAGS that hold, in their order. `generated`: where more was than the output."""
     reasons = split_reasoning(output if generated is None else generated)[1]
-    found = {
+    holds = {
         EMPTY: is_empty(output),
         ROLE_WORD: begins_with_role(output),
         EXTRA_TURNS: has_extra_turns(output),
@@ -76,7 +76,7 @@ def flags(output: str, finish_reason: str | None, generated: str | None = None) 
         LOOP: has_loop(output),
         **{name: name in reasons for name in (REASONING, OPEN_REASONING)},
     }
-    return [flag for flag in FLAGS if found[flag]]
+    return [flag for flag in FLAGS if holds[flag]]
 
 
 def is_empty(output: str) -> bool:
@@ -111,18 +111,18 @@ def has_loop(output: str) -> bool:
     """
     words = [_DIGITS.sub("", word) for word in output.split()]
     for size in range(1, min(LONGEST_BLOCK, len(words) // LOOP_REPEATS) + 1):
-        wanted = max((LOOP_REPEATS - 1) * size, LOOP_WORDS - size)
+        repeats = max((LOOP_REPEATS - 1) * size, LOOP_WORDS - size)
         same = bytes(map(operator.eq, words, words[size:]))
-        at = same.find(b"\x01" * wanted)
+        at = same.find(b"\x01" * repeats)
         while at >= 0:
             if any(_LETTER.search(word) for word in words[at : at + size]):
                 return True
             # Dots, rules and bare numbers repeat: go on behind them.
             at = same.find(b"\x00", at)
-            at = same.find(b"\x01" * wanted, at) if at >= 0 else -1
+            at = same.find(b"\x01" * repeats, at) if at >= 0 else -1
     return any(
-        _LETTER.search(found["block"]) and len(found[0]) >= LOOP_CHARACTERS
-        for found in _CHARACTERS.finditer(output)
+        _LETTER.search(match["block"]) and len(match[0]) >= LOOP_CHARACTERS
+        for match in _CHARACTERS.finditer(output)
     )
 
 
@@ -134,12 +134,12 @@ def split_reasoning(text: str) -> tuple[str, set[str]]:
     line of its own or as the first of one: the answer ended within it, and nothing follows.
     """
     tags = list(_tags(text))
-    found: set[str] = set()
+    kinds: set[str] = set()
     parts, at = [], 0
     if tags and tags[0]["closes"]:
         rest = text[tags[0].end() :]
         if not rest.partition("\n")[0].strip():
-            found.add(REASONING)
+            kinds.add(REASONING)
             at = tags[0].end()
     depth, begin, last = 0, at, None
     for tag in tags:
@@ -152,16 +152,16 @@ def split_reasoning(text: str) -> tuple[str, set[str]]:
         elif depth:
             depth, last = depth - 1, tag.end()
             if not depth:
-                found.add(REASONING)
+                kinds.add(REASONING)
                 parts.append(text[at:begin])
                 at = last
     if depth and last is not None:  # an opening was only mentioned within the reasoning
-        found.add(REASONING)
+        kinds.add(REASONING)
         parts.append(text[at:begin])
         at = last
     elif depth and not text[at:begin].rpartition("\n")[2].strip():
-        return "".join([*parts, text[at:begin]]), found | {OPEN_REASONING}
-    return "".join([*parts, text[at:]]), found
+        return "".join([*parts, text[at:begin]]), kinds | {OPEN_REASONING}
+    return "".join([*parts, text[at:]]), kinds
 
 
 def _tags(text: str) -> Iterator[re.Match[str]]:
@@ -180,7 +180,7 @@ def _tags(text: str) -> Iterator[re.Match[str]]:
 
 def count_flags(flagged: Sequence[Sequence[str]]) -> dict[str, int]:
     """`flag_NAME` -> in how many answers it stands; every flag is there, also with 0."""
-    return {f"flag_{name}": sum(name in found for found in flagged) for name in FLAGS}
+    return {f"flag_{name}": sum(name in answer_flags for answer_flags in flagged) for name in FLAGS}
 
 
 def _in_words(total: int, counts: Mapping[tuple[str, str], int]) -> str:
@@ -196,15 +196,15 @@ def findings(
     `role_words` where as many begin with a role's name or invent turns, and `reasoning` where any
     reasons: `is_reasoning_cut` says that the outputs are without it."""
     total, counts = len(flagged), count_flags(flagged)
-    found = []
+    results = []
     kinds = {
         "empty_or_truncated": {EMPTY: _IS_EMPTY, CUT: _IS_CUT},
         "role_words": {ROLE_WORD: _BEGINS, EXTRA_TURNS: _GOES_ON},
     }
     for kind, names in kinds.items():
-        touched = sum(any(name in one for name in names) for one in flagged)
+        touched = sum(any(name in answer_flags for name in names) for answer_flags in flagged)
         if total and touched / total >= NOTICEABLE:
-            found.append(
+            results.append(
                 {
                     "kind": kind,
                     "severity": "warning",
@@ -225,7 +225,7 @@ def findings(
             if is_reasoning_cut
             else "part of what the judge sees, and of the length (eval.answer.reasoning: keep)"
         )
-        found.append(
+        results.append(
             {
                 "kind": REASONING,
                 "severity": "info" if is_reasoning_cut and not endless else "warning",
@@ -233,4 +233,4 @@ def findings(
                 "evidence": {"answers": total, REASONING: reasons, OPEN_REASONING: endless},
             }
         )
-    return found
+    return results

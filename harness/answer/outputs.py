@@ -90,7 +90,7 @@ def read_recorded(folder: Path, prompts: Sequence[Prompt]) -> list[Output]:
         raise HarnessError(
             f"{folder / OUTPUTS} has {len(records)} outputs, and the prompt set {len(prompts)} prompts"
         )
-    found = []
+    outputs = []
     for index, (record, prompt) in enumerate(zip(records, prompts, strict=True)):
         row = record.fields
         if (row["instruction"], row.get("input", "")) != prompt.key:
@@ -98,10 +98,10 @@ def read_recorded(folder: Path, prompts: Sequence[Prompt]) -> list[Output]:
                 f"{folder / OUTPUTS}:{record.line}: output {index} is of another prompt than the set's"
             )
         generated = row.get("generated", row["output"])
-        found.append(
+        outputs.append(
             Output(index, generated, row["finish_reason"], row["tokens"], row["prompt_tokens"])
         )
-    return found
+    return outputs
 
 
 def count(outputs: Sequence[Output], flagged: Sequence[list[str]]) -> dict[str, int]:
@@ -125,7 +125,7 @@ def given_outputs(data: Data, prompts: Sequence[Prompt]) -> list[Output]:
     Raises InputError where one is missing, or two differ.
     """
     path = Path(data.path)
-    found: dict[tuple[str, str], Output] = {}
+    outputs: dict[tuple[str, str], Output] = {}
     for record in read_records(path):
         key = text_field(path, record, "instruction"), text_field(path, record, "input", default="")
         row = record.fields
@@ -136,20 +136,20 @@ def given_outputs(data: Data, prompts: Sequence[Prompt]) -> list[Output]:
             _as(int, row.get("tokens")),
             _as(int, row.get("prompt_tokens")),
         )
-        if found.setdefault(key, output) != output:
+        if outputs.setdefault(key, output) != output:
             raise InputError(
                 f"{path}:{record.line}: a second, other output for the same prompt: {key[0][:60]!r}",
                 "A reference has one output for each prompt.",
             )
-    missing = [prompt for prompt in prompts if prompt.key not in found]
+    missing = [prompt for prompt in prompts if prompt.key not in outputs]
     if missing:
-        named = "; ".join(repr(prompt.instruction[:60]) for prompt in missing[:MOST_NAMED])
+        examples = "; ".join(repr(prompt.instruction[:60]) for prompt in missing[:MOST_NAMED])
         raise InputError(
-            f"{path} lacks outputs for {len(missing)} of {len(prompts)} prompts: {named}",
+            f"{path} lacks outputs for {len(missing)} of {len(prompts)} prompts: {examples}",
             "Give the outputs of a baseline on this prompt set (eval.answer.engine.outputs), or "
             "prompts that it has answered.",
         )
-    return [replace(found[prompt.key], index=i) for i, prompt in enumerate(prompts)]
+    return [replace(outputs[prompt.key], index=i) for i, prompt in enumerate(prompts)]
 
 
 def _as(kind: type, value: Any) -> Any:

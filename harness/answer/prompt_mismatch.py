@@ -94,31 +94,31 @@ def read_template(path: Path) -> Template:
 
 
 def compare(
-    learnt: Template, asked: Template, tokenizer: "PreTrainedTokenizerBase"
+    learnt: Template, evaluation: Template, tokenizer: "PreTrainedTokenizerBase"
 ) -> list[dict[str, Any]]:
     """As `findings`, for two templates with a tokenizer."""
     from harness.modeling.text import Encoder
 
-    first, second = Encoder(tokenizer, learnt), Encoder(tokenizer, asked)
-    trained, given = first.prompt(PROBE), second.prompt(PROBE)
+    first, second = Encoder(tokenizer, learnt), Encoder(tokenizer, evaluation)
+    trained, evaluated = first.prompt(PROBE), second.prompt(PROBE)
     probe, differs = PROBE, []
-    if trained != given:
-        differs = _differences(trained, given, learnt, asked, tokenizer)
+    if trained != evaluated:
+        differs = _differences(trained, evaluated, learnt, evaluation, tokenizer)
     else:
         with_input = first.prompt(PROBE, PROBE_INPUT), second.prompt(PROBE, PROBE_INPUT)
         if with_input[0] != with_input[1]:
             probe, differs = f"{PROBE} / {PROBE_INPUT}", [INPUT]
-            trained, given = with_input
+            trained, evaluated = with_input
     ends = {tokenizer.eos_token_id, *second.end_ids}
     if not ends.issuperset(first.end_ids) or not set(second.stop).issuperset(first.stop):
         differs.append(OTHER_END)
     if not differs:
         return []
     at = next(
-        (i for i, (a, b) in enumerate(zip(trained, given, strict=False)) if a != b),
-        min(len(trained), len(given)),
+        (i for i, (a, b) in enumerate(zip(trained, evaluated, strict=False)) if a != b),
+        min(len(trained), len(evaluated)),
     )
-    text, other = _text(tokenizer, trained), _text(tokenizer, given)
+    text, other = _text(tokenizer, trained), _text(tokenizer, evaluated)
     message = (
         f"the answers' prompt is not the one that the model was trained with: {', '.join(differs)}"
     )
@@ -135,11 +135,11 @@ def compare(
                 "training_end": _ending(tokenizer, first),
                 "evaluation_end": _ending(tokenizer, second),
                 "first_difference": None
-                if trained == given
+                if trained == evaluated
                 else {
                     "token": at,
                     "training": _shown(tokenizer, trained[at:]),
-                    "evaluation": _shown(tokenizer, given[at:]),
+                    "evaluation": _shown(tokenizer, evaluated[at:]),
                 },
             },
         }
@@ -148,37 +148,37 @@ def compare(
 
 def _differences(
     trained: list[int],
-    given: list[int],
+    evaluated: list[int],
     learnt: Template,
-    asked: Template,
+    evaluation: Template,
     tokenizer: "PreTrainedTokenizerBase",
 ) -> list[str]:
-    text, other = _text(tokenizer, trained), _text(tokenizer, given)
+    text, other = _text(tokenizer, trained), _text(tokenizer, evaluated)
     specials = {i for i in trained if i in _special(tokenizer)}
-    other_specials = {i for i in given if i in _special(tokenizer)}
+    other_specials = {i for i in evaluated if i in _special(tokenizer)}
     if text == other:
         return [SPECIAL_TOKENS if specials != other_specials else SPLIT]
-    a, b = _parts(text, learnt.system), _parts(other, asked.system)
-    found = []
+    a, b = _parts(text, learnt.system), _parts(other, evaluation.system)
+    differences = []
     if a is None or b is None:
-        found.append(OTHER)
+        differences.append(OTHER)
     else:
         # The turn's end is no header: what counts are the words after it.
         words = _words(a.header, tokenizer), _words(b.header, tokenizer)
         if words[0] and not words[1]:
-            found.append(MISSING_HEADER)
+            differences.append(MISSING_HEADER)
         elif words[1] and not words[0]:
-            found.append(NEW_HEADER)
+            differences.append(NEW_HEADER)
         system, other_system = a.system.strip(), b.system.strip()
         if system != other_system:
-            found.append(
+            differences.append(
                 OTHER_SYSTEM
                 if system and other_system
                 else (MISSING_SYSTEM if system else NEW_SYSTEM)
             )
         users = _words(a.user, tokenizer), _words(b.user, tokenizer)
         if users[0] != users[1] or (all(words) and words[0] != words[1]):
-            found.append(ROLE_MARKERS)
+            differences.append(ROLE_MARKERS)
         elif not all(words) or _bare(a.user, a.header, tokenizer) == _bare(
             b.user, b.header, tokenizer
         ):
@@ -186,10 +186,10 @@ def _differences(
             # Of a header that is not there, no space is missing.
             pairs += [(a.header, b.header)] if bool(words[0]) == bool(words[1]) else []
             if any(_same_but_space(x, y) for x, y in pairs):
-                found.append(WHITE_SPACE)
+                differences.append(WHITE_SPACE)
     if specials != other_specials:
-        found.append(SPECIAL_TOKENS)
-    return found or [OTHER]
+        differences.append(SPECIAL_TOKENS)
+    return differences or [OTHER]
 
 
 def _parts(text: str, system: str) -> _Parts | None:
@@ -227,8 +227,8 @@ def _bare_of(text: str, tokenizer: "PreTrainedTokenizerBase") -> str:
     return re.sub(_MARK, " ", text)
 
 
-def _same_but_space(one: str, other: str) -> bool:
-    return one != other and "".join(one.split()) == "".join(other.split())
+def _same_but_space(text: str, other: str) -> bool:
+    return text != other and "".join(text.split()) == "".join(other.split())
 
 
 def _special(tokenizer: "PreTrainedTokenizerBase") -> set[int]:

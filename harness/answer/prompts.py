@@ -90,9 +90,9 @@ def read_prompts(prompt_set: PromptSet, hub_folder: str | None) -> list[Prompt]:
     prompts: list[tuple[Prompt, TableRow]] = []
     for table, name in _tables(prompt_set, hub_folder):
         columns = _columns(table, prompt_set.columns)
-        found = [(_prompt(row, columns, name), row) for row in _chosen(table, prompt_set)]
-        _check_twice(found)
-        prompts += found
+        pairs = [(_prompt(row, columns, name), row) for row in _chosen(table, prompt_set)]
+        _check_twice(pairs)
+        prompts += pairs
     _check_systems(prompts)
     return [prompt for prompt, _ in prompts]
 
@@ -168,16 +168,16 @@ def _chosen(table: Table, prompt_set: PromptSet) -> list[TableRow]:
     return [table.rows[number] for number in sorted(drawn)]
 
 
-def _columns(table: Table, asked: PromptColumns) -> dict[str, str]:
+def _columns(table: Table, spec: PromptColumns) -> dict[str, str]:
     """Field -> the column that holds it."""
-    named = asked.model_dump(exclude_none=True)
-    for name, column in named.items():
+    columns = spec.model_dump(exclude_none=True)
+    for name, column in columns.items():
         if column not in table.columns:
             raise InputError(
                 f"{table.name} has no column {column!r} (prompts.columns.{name}); it has: "
                 f"{', '.join(table.columns) or 'none'}"
             )
-    if "instruction" in named and "messages" in named:
+    if "instruction" in columns and "messages" in columns:
         raise InputError(
             "prompts.columns names both an instruction and messages",
             "Leave one out: the last user turn of the messages is an instruction.",
@@ -186,12 +186,12 @@ def _columns(table: Table, asked: PromptColumns) -> dict[str, str]:
         name: [c for usual in USUAL[name] for c in table.columns if c.lower() == usual]
         for name in USUAL
     }
-    if "instruction" in named:
+    if "instruction" in columns:
         candidates["messages"] = []
-    elif "messages" in named:
+    elif "messages" in columns:
         candidates["instruction"] = []
     main = candidates["instruction"] + candidates["messages"]
-    if not main and "instruction" not in named and "messages" not in named:
+    if not main and "instruction" not in columns and "messages" not in columns:
         candidates["instruction"] = [c for c in table.columns if c.lower() == LAST_RESORT]
         main = candidates["instruction"]
         if not main:
@@ -201,30 +201,30 @@ def _columns(table: Table, asked: PromptColumns) -> dict[str, str]:
                 "Name the column in prompts.columns.instruction, or of conversations in "
                 "prompts.columns.messages.",
             )
-    if len(main) > 1 and "instruction" not in named and "messages" not in named:
+    if len(main) > 1 and "instruction" not in columns and "messages" not in columns:
         raise InputError(
             f"{table.name}: {' and '.join(main)} could each hold the instruction",
             f"Name one: prompts: {{columns: {{instruction: {main[0]}}}}}.",
         )
-    return {name: found[0] for name, found in candidates.items() if found} | named
+    return {name: matches[0] for name, matches in candidates.items() if matches} | columns
 
 
 def _prompt(row: TableRow, columns: dict[str, str], name: str | None) -> Prompt:
     def text(which: str) -> str:
         return _text(row, columns[which]) if which in columns else ""
 
-    system, given, output = text("system"), text("input"), None
+    system, input_text, output = text("system"), text("input"), None
     history: tuple[tuple[str, str], ...] = ()
     question = ""
     if "messages" in columns:
-        said, history, instruction, output = _last_exchange(row, columns["messages"])
-        system = said or system
+        system_text, history, instruction, output = _last_exchange(row, columns["messages"])
+        system = system_text or system
         if history or system:
             question, instruction = instruction, _as_text(system, history, instruction)
     else:
         instruction = _text(row, columns["instruction"], needed=True)
     if INSTANCES in row.fields and "input" not in columns:
-        given, output = _first_instance(row)
+        input_text, output = _first_instance(row)
     if "output" in columns and not is_absent(row.fields.get(columns["output"])):
         output = text("output")
     if not (question or instruction).strip():
@@ -232,7 +232,7 @@ def _prompt(row: TableRow, columns: dict[str, str], name: str | None) -> Prompt:
     if name is None and "dataset" in columns:
         value = row.fields.get(columns["dataset"])
         name = None if value is None else str(value)
-    return Prompt(instruction, given, system, name, output, row.fields, history, question)
+    return Prompt(instruction, input_text, system, name, output, row.fields, history, question)
 
 
 def _text(row: TableRow, column: str, needed: bool = False) -> str:
@@ -248,7 +248,7 @@ def _text(row: TableRow, column: str, needed: bool = False) -> str:
 
 def _as_text(system: str, history: Sequence[tuple[str, str]], question: str) -> str:
     turns = [f"System: {system}"] if system else []
-    turns += [f"User: {user}\n\nAssistant: {said}" for user, said in history]
+    turns += [f"User: {user}\n\nAssistant: {answer}" for user, answer in history]
     return "\n\n".join([*turns, f"User: {question}"])
 
 
@@ -292,20 +292,20 @@ def _first_instance(row: TableRow) -> tuple[str, str | None]:
     """(input, answer) of a Self-Instruct record; its test set has one instance each."""
     instances = row.fields[INSTANCES]
     first = instances[0] if isinstance(instances, list) and instances else None
-    given = first.get("input", "") if isinstance(first, dict) else None
+    input_text = first.get("input", "") if isinstance(first, dict) else None
     answer = first.get("output") if isinstance(first, dict) else None
-    if not isinstance(given, str) or not isinstance(answer, str | None):
+    if not isinstance(input_text, str) or not isinstance(answer, str | None):
         raise InputError(
             f"{row.place}: `{INSTANCES}` must be a list of objects with input and output",
             "If it is something else, name the input's column in prompts.columns.input.",
         )
-    return given, answer
+    return input_text, answer
 
 
 def _check_twice(prompts: list[tuple[Prompt, TableRow]]) -> None:
-    seen: dict[tuple[str, str], list[tuple[int, TableRow]]] = {}
+    prompts_by_key: dict[tuple[str, str], list[tuple[int, TableRow]]] = {}
     for number, (prompt, row) in enumerate(prompts):
-        for before, other in seen.setdefault(prompt.key, []):
+        for before, other in prompts_by_key.setdefault(prompt.key, []):
             if _own_id(row) is None or _own_id(row) == _own_id(other):
                 raise InputError(
                     f"{row.place}: prompt {number} is the same as prompt {before} ({other.place}): "
@@ -313,18 +313,18 @@ def _check_twice(prompts: list[tuple[Prompt, TableRow]]) -> None:
                     "Outputs are matched with judgements by instruction and input: give each only "
                     "once, or give the records ids of their own.",
                 )
-        seen[prompt.key].append((number, row))
+        prompts_by_key[prompt.key].append((number, row))
 
 
 def _own_id(row: TableRow) -> str | None:
-    found = (row.fields[name] for name in IDS if row.fields.get(name) is not None)
-    return next((str(value) for value in found), None)
+    values = (row.fields[name] for name in IDS if row.fields.get(name) is not None)
+    return next((str(value) for value in values), None)
 
 
 def _check_systems(prompts: list[tuple[Prompt, TableRow]]) -> None:
-    seen: dict[tuple[str, str], tuple[Prompt, TableRow]] = {}
+    first_by_key: dict[tuple[str, str], tuple[Prompt, TableRow]] = {}
     for prompt, row in prompts:
-        first, at = seen.setdefault(prompt.key, (prompt, row))
+        first, at = first_by_key.setdefault(prompt.key, (prompt, row))
         if first.system != prompt.system:
             raise InputError(
                 f"{row.place}: the same prompt as {at.place}, with another system text",

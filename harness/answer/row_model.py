@@ -36,10 +36,14 @@ def base_of(call: StageCall, cannot: str = "", is_known: bool = True) -> Base:
     if call.replay:
         recorded = _manifest(call, "recorded").get("deviations", [])
         return Base(
-            deviations=[told for told in recorded if told.startswith((UNKNOWN, UNQUANTIZED))]
+            deviations=[
+                deviation for deviation in recorded if deviation.startswith((UNKNOWN, UNQUANTIZED))
+            ]
         )
-    asked = call.params.get(QUANTIZATION)
-    quantization = Quantization.model_validate(asked) if asked else _trained_quantization(call)
+    requested = call.params.get(QUANTIZATION)
+    quantization = (
+        Quantization.model_validate(requested) if requested else _trained_quantization(call)
+    )
     if quantization is None:
         return Base()
     how = f"{quantization.type}{' with double quantisation' if quantization.double else ''}"
@@ -49,10 +53,10 @@ def base_of(call: StageCall, cannot: str = "", is_known: bool = True) -> Base:
             "known"
         )
         return Base(None, {QUANTIZATION: "not known"}, deviations=[unknown])
-    if asked and not cannot:
+    if requested and not cannot:
         note = f"the adapter is on its base as trained, quantised to {how}"
         return Base(quantization, {QUANTIZATION: quantization.model_dump()}, [note])
-    reason = f" ({cannot})" if asked else ""
+    reason = f" ({cannot})" if requested else ""
     other = (
         f"{UNQUANTIZED}{reason}, another model than the one that was trained, whose base was "
         f"quantised to {how}"
@@ -79,8 +83,8 @@ def load_row_model(
 def _trained_quantization(call: StageCall) -> Quantization | None:
     """Of the base that the row's model was trained on; None where it was not quantised."""
     document = _manifest(call, TRAINED).get("document")
-    found = document["params"]["train"].get(QUANTIZATION) if document else None
-    return Quantization.model_validate(found) if found else None
+    quantization = document["params"]["train"].get(QUANTIZATION) if document else None
+    return Quantization.model_validate(quantization) if quantization else None
 
 
 def _manifest(call: StageCall, name: str) -> dict[str, Any]:
@@ -88,5 +92,5 @@ def _manifest(call: StageCall, name: str) -> dict[str, Any]:
     path = Path(call.inputs[name]) / MANIFEST if name in call.inputs else None
     if path is None or not path.is_file():
         return {}
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return manifest

@@ -16,22 +16,10 @@ from harness.errors import HarnessError, InputError
 
 CODE_VERSIONS = {
     "train": 4,
-    "answer/transformers": 5,
-    "answer/endpoint": 2,
-    "answer/vllm": 2,
-    "answer/null": 2,
-    "answer/reference": 2,
-    "judge/preference": 3,
-    "judge/alpaca_eval": 3,
-    "judge/grading": 2,
-    "judge/flow_judge": 3,
-    "judge/lm_eval": 2,
-    "judge/held_out_loss": 3,
     "sim": 3,
 }
-"""Raised whenever the code of a stage (of one of answer's engines, one of the judges), or of the
-simulated teacher and judge, comes to make other content from the same call. A recipe has its own
-`code_version`.
+"""Raised whenever the code of a stage, or of the simulated teacher and judge, comes to make other
+content from the same call. A recipe, an engine and a judge have their own `code_version`.
 
 tests/test_code_versions.py fails when such code changes and the version does not.
 """

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from harness.judge.scores import BASELINE, DRAW, MODEL, describe, position_notes
+from harness.judge.scores import BASELINE, DRAW, MODEL, describe, mean_and_error, position_notes
 
 Scores = tuple[float, float]
 """Of the answer shown first, and of the one shown second."""
@@ -34,10 +34,10 @@ def read_scores(reply: str, lowest: float, highest: float) -> Scores | None:
 
     None where that line holds anything else, or a score that is not in [lowest, highest].
     """
-    found = _FIRST_LINE.fullmatch(reply.strip().partition("\n")[0])
-    if found is None:
+    match = _FIRST_LINE.fullmatch(reply.strip().partition("\n")[0])
+    if match is None:
         return None
-    first, second = float(found[1]), float(found[2])
+    first, second = float(match[1]), float(match[2])
     if not (lowest <= first <= highest and lowest <= second <= highest):
         return None
     return first, second
@@ -72,25 +72,28 @@ def position_bias(graded: Sequence[Orders]) -> dict[str, Any]:
     percent of prompts that got another, or the opposite, verdict in the other order. Without a
     prompt the figures are None.
     """
-    told = [verdicts(orders) for orders in graded]
+    both_verdicts = [verdicts(orders) for orders in graded]
     signs = [_sign(first - second) for orders in graded for first, second in orders]
-    by_place = [[PREFERENCES[both[order]] for both in told] for order in (0, 1)]
-    shown = [describe(preferences) for preferences in by_place]
+    by_place = [
+        [PREFERENCES[pair_verdicts[order]] for pair_verdicts in both_verdicts] for order in (0, 1)
+    ]
+    places = [describe(preferences) for preferences in by_place]
     names = {"win_rate": "win_rate", "standard_error": "standard_error", "judged": "n_total"}
-    shifts = [50.0 * (first - second) for first, second in told]
+    shifts = [50.0 * (first - second) for first, second in both_verdicts]
     gaps = [((a[0] - a[1]) + (b[0] - b[1])) / 2 for a, b in graded]
+    mean_gap, gap_error = mean_and_error(gaps) if gaps else (None, None)
     return {
-        "shown_first": {name: shown[0][theirs] for name, theirs in names.items()},
-        "shown_second": {name: shown[1][theirs] for name, theirs in names.items()},
+        "shown_first": {name: places[0][figure] for name, figure in names.items()},
+        "shown_second": {name: places[1][figure] for name, figure in names.items()},
         "difference": _mean(shifts),
         "p_value": _sign_test(shifts),
         "first_wins": signs.count(1),
         "ties": signs.count(0),
         "second_wins": signs.count(-1),
-        "first_minus_second": _mean(gaps),
-        "first_minus_second_standard_error": _error(gaps),
-        "orders_differ": _mean([100.0 * (first != second) for first, second in told]),
-        "orders_opposed": _mean([100.0 * (first * second < 0) for first, second in told]),
+        "first_minus_second": mean_gap,
+        "first_minus_second_standard_error": gap_error,
+        "orders_differ": _mean([100.0 * (first != second) for first, second in both_verdicts]),
+        "orders_opposed": _mean([100.0 * (first * second < 0) for first, second in both_verdicts]),
     }
 
 
@@ -126,14 +129,6 @@ def _sign(difference: float) -> int:
 
 def _mean(values: Sequence[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
-
-
-def _error(values: Sequence[float]) -> float | None:
-    if len(values) < 2:
-        return None
-    mean = math.fsum(values) / len(values)
-    spread = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return math.sqrt(spread / len(values))
 
 
 def _sign_test(values: Sequence[float]) -> float | None:

@@ -1,10 +1,36 @@
-"""What judges have in common."""
+"""What a judge is: the base class of all kinds, that of those that ask a model, and what they need.
 
-from typing import Annotated, Literal
+A kind's class owns all that is known of it; what is heavy it imports in its methods.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from harness.answer.engine import BaseEngine, BaseWeights, Needs
+from harness.artefact.call import StageCall, StageResult
+from harness.artefact.keys import Files
+from harness.llm.estimate import (
+    CHARACTERS_PER_TOKEN,
+    ON_HUB,
+    Estimate,
+    prompt_lengths,
+    text_lengths,
+)
 from harness.spec.base import NOT_KEY, Count, Data, Endpoint, Spec, SpecFile
+from harness.spec.prompts import PromptSet
+from harness.spec.template import Template
+from harness.spec.twin import simulated, smoke_data
+
+if TYPE_CHECKING:
+    from harness.answer.prompts import Prompt
+
+ANSWER_CHARACTERS = 1200
+"""Of an answer that is not there to be counted."""
+ERROR_RATE = 0.2
+"""Share of a twin's judgements that are turned round: a tiny model's answers lose every right one."""
 
 
 class RowOutputs(Spec):
@@ -18,9 +44,122 @@ Reference = Data | RowOutputs
 """A baseline's outputs in alpaca_eval's format, one for each instruction; or another row's."""
 
 
-class AskingJudge(Spec):
-    """What judges that ask a model have in common."""
+class BaseJudge(Spec):
+    """A kind of judge. Its configuration is its behaviour."""
 
+    code_version: ClassVar[int]
+    """Raised whenever its code comes to make other content from the same call."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Those whose version can move its results."""
+    judges_outputs: ClassVar[bool] = True
+    """Whether it judges a model's outputs, and not the model itself."""
+    gives_losses: ClassVar[bool] = False
+    """Whether its metrics are the losses that a training gives too; the row's are then the judge's."""
+    uses_template: ClassVar[bool] = False
+    """Whether it asks the row's model by its own field `template`, or where that is open the row's."""
+    identity: ClassVar[tuple[str, ...]] = ()
+    """Fields that, beside the kind, say who judges."""
+    shows_kind: ClassVar[bool] = True
+    """Whether who judges is called by the kind too."""
+    if TYPE_CHECKING:
+        kind: str
+
+    @property
+    def measure(self) -> str:
+        """What rows must share to be compared at all."""
+        return self.kind
+
+    @property
+    def baseline(self) -> Reference | None:
+        """What outputs are compared with."""
+        return None
+
+    @property
+    def base_weights(self) -> str:
+        """How the base of a QLoRA row's adapter is read, by a judge of the model itself."""
+        return "as_trained"
+
+    def prompts(self, answered: PromptSet | None) -> PromptSet | None:
+        """The prompt set that it reads; `answered`: the one whose outputs it judges."""
+        return answered
+
+    def metrics(self, prompts: PromptSet | None) -> list[str]:
+        """The names of what it gives; `prompts`: those that it reads. NAME/SET is that of one of
+        several sets."""
+        raise NotImplementedError
+
+    def range_of(self, metric: str) -> tuple[int, int] | None:
+        """The lowest and the highest that a score of points can be, where the table of metrics
+        (harness.artefact.metrics) leaves it open."""
+        return None
+
+    def deviations(self) -> list[str]:
+        """What its settings alone say of how far it is from the published set-up."""
+        return []
+
+    def template_of(self, row_template: Template | None) -> Template | None:
+        """The template that it asks the row's model by."""
+        return None
+
+    def filled(self, row_template: Template | None) -> Self:
+        """With the row's template where it leaves its own open and reads one."""
+        return self
+
+    def shows_model_first(self, instruction: str, replicate: int) -> bool | None:
+        """Whether the model's output was shown first, where annotations do not say so; None: they do,
+        or nothing is shown beside it."""
+        return None
+
+    @property
+    def asked_engine(self) -> BaseEngine | None:
+        """What answers for the judge's own model, of a judge that asks an engine."""
+        return None
+
+    def needs(self) -> Needs:
+        return Needs()
+
+    def estimate(self, prompts: PromptSet | None, files: Files) -> Estimate:
+        """Calls and tokens, roughly; none where recorded calls or a judge model answer."""
+        return Estimate()
+
+    def check_settings(self) -> None:
+        """Raises InputError for what its settings alone show to be impossible."""
+
+    def check(self, prompts: "Sequence[Prompt]", snapshots: Mapping[str, str]) -> None:
+        """Look at what is here of what it reads.
+
+        `prompts`: empty where they are not here. `snapshots`: input's name -> the folder of what it
+        reads from the hub, where that is here.
+
+        Raises:
+            InputError: the stage could only fail.
+        """
+
+    def twin(self, smoke: Path) -> Self:
+        """Its scaled-down form, of the files of specs/smoke."""
+        raise NotImplementedError
+
+    def replaced_in_twin(self) -> Iterator[str]:
+        """In words, what that replaces."""
+        raise NotImplementedError
+
+    def run(self, call: StageCall) -> StageResult:
+        """Judge, in the call's work folder.
+
+        Raises:
+            InputError: outputs and baseline do not fit the prompts, or the judge cannot be asked.
+            HarnessError: a call failed for good, or no judgement could be read.
+        """
+        raise NotImplementedError
+
+
+class PairwiseJudge(BaseJudge):
+    """What judges that ask a model which of two outputs is better have in common."""
+
+    identity: ClassVar[tuple[str, ...]] = ("judge",)
+    calls_per_prompt: ClassVar[int] = 1
+    tokens_per_call: ClassVar[int]
+    """Of a reply."""
     judge: Endpoint
     transcript: Data | None = None
     """The recorded calls of another run. They then stand for the judge, which is not called."""
@@ -28,3 +167,109 @@ class AskingJudge(Spec):
     """How often a prompt is asked at most while no reply to it can be read."""
     on_model_change: Literal["flag", "stop"] = "flag"
     """What to do when the server answers with another model than before."""
+    if TYPE_CHECKING:
+        reference: Reference
+
+    @property
+    def measure(self) -> str:
+        return "win_rate"
+
+    @property
+    def baseline(self) -> Reference:
+        return self.reference
+
+    def metrics(self, prompts: PromptSet | None) -> list[str]:
+        return with_sets(["win_rate"], prompts)
+
+    def needs(self) -> Needs:
+        is_recorded = self.transcript is not None
+        return Needs(endpoint=None if is_recorded else self.judge, is_recorded=is_recorded)
+
+    def fixed_characters(self) -> int:
+        """Of a prompt of the judge's, without what differs between prompts."""
+        raise NotImplementedError
+
+    def estimate(self, prompts: PromptSet | None, files: Files) -> Estimate:
+        if prompts is None or self.transcript is not None:
+            return Estimate()
+        lengths = prompt_lengths(prompts, files)
+        if lengths is None:
+            return Estimate(unknown=ON_HUB)
+        times = self.calls_per_prompt
+        # The model's answers are taken to be as long as the baseline's.
+        characters = len(lengths) * self.fixed_characters() + 2 * self._answer_characters(
+            lengths, files
+        )
+        calls = times * len(lengths)
+        tokens = times * characters // CHARACTERS_PER_TOKEN
+        return Estimate(calls, tokens, calls * self.tokens_per_call)
+
+    def _answer_characters(self, lengths: Sequence[int], files: Files) -> int:
+        """Of the baseline's answers with their instructions."""
+        if isinstance(self.reference, RowOutputs):
+            return sum(lengths) + len(lengths) * ANSWER_CHARACTERS
+        return sum(text_lengths(files.locate(self.reference))[: len(lengths)])
+
+    def check(self, prompts: "Sequence[Prompt]", snapshots: Mapping[str, str]) -> None:
+        from harness.judge.pairs import check_baselines
+
+        if not isinstance(self.reference, RowOutputs) and prompts:
+            check_baselines(Path(self.reference.path), prompts)
+
+    def twin(self, smoke: Path) -> Self:
+        changes: dict[str, Any] = {"judge": simulated(self.judge, ERROR_RATE), "transcript": None}
+        if not isinstance(self.reference, RowOutputs):
+            changes["reference"] = smoke_data(smoke / "prompts.jsonl")
+        return self.model_copy(update=changes)
+
+    def replaced_in_twin(self) -> Iterator[str]:
+        if self.judge.simulated is None:
+            yield f"a simulated judge for {self.judge.model}"
+        yield from self._replaced_beside()
+        if not isinstance(self.reference, RowOutputs):
+            yield "specs/smoke's outputs as the baseline"
+
+    def _replaced_beside(self) -> Iterator[str]:
+        yield from ()
+
+
+class ModelJudge(BaseJudge):
+    """What judges of the model itself have in common."""
+
+    judges_outputs = False
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    few: ClassVar[str]
+    """What of its data a twin has, in words."""
+    if TYPE_CHECKING:
+        precision: Literal["float32", "bfloat16"]
+        quantization: BaseWeights
+
+    @property
+    def base_weights(self) -> str:
+        return self.quantization
+
+    def needs(self) -> Needs:
+        return Needs(gpus=1)
+
+    def twin(self, smoke: Path) -> Self:
+        return self.model_copy(update={"precision": "float32", "threads": 1})
+
+    def replaced_in_twin(self) -> Iterator[str]:
+        yield self.few
+        if self.precision != "float32":
+            yield f"judging in float32 for {self.precision}"
+
+
+def prompts_of(call: StageCall) -> PromptSet:
+    """Those whose outputs the stage judges."""
+    return PromptSet.model_validate(call.params["prompts"])
+
+
+def replicate_of(call: StageCall) -> int:
+    return int(call.params.get("replicate", 0))
+
+
+def with_sets(names: list[str], prompts: PromptSet | None) -> list[str]:
+    """The names, and those of each of several prompt sets."""
+    sets = (prompts.files if prompts else None) or {}
+    return [*names, *(f"{name}/{part}" for part in sets for name in names)]

@@ -45,10 +45,10 @@ def describe(preferences: Sequence[float | None]) -> dict[str, Any]:
     # Older annotations write a draw as 0.
     wins = [(p or DRAW) - 1 for p in preferences if p is not None and is_judgement(p)]
     n = len(wins)
-    mean = math.fsum(wins) / n if n else None
+    mean, error = mean_and_error(wins) if wins else (None, None)
     return {
         "win_rate": None if mean is None else 100 * mean,
-        "standard_error": _standard_error(wins),
+        "standard_error": None if error is None else 100 * error,
         "n_wins": sum(win > 0.5 for win in wins),
         "n_wins_base": sum(win < 0.5 for win in wins),
         "n_draws": sum(win == 0.5 for win in wins),
@@ -77,9 +77,30 @@ def win_rate_metric(described: dict[str, Any], expected: int) -> dict[str, Any]:
         "wins": described["n_wins"],
         "losses": described["n_wins_base"],
         "draws": described["n_draws"],
-        "lower_bound": won / expected,
-        "upper_bound": (won + 100 * (expected - judged)) / expected,
+        **bounds(won, judged, expected, 0, 100),
     }
+
+
+def bounds(
+    total: float, judged: int, expected: int, lowest: float, highest: float
+) -> dict[str, float]:
+    """Of a mean over `expected` prompts, of which those judged sum to `total`: the others are given
+    the lowest and the highest score."""
+    unjudged = expected - judged
+    return {
+        "lower_bound": (total + unjudged * lowest) / expected,
+        "upper_bound": (total + unjudged * highest) / expected,
+    }
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
+    """The mean and its standard error, sample standard deviation (ddof 1) / sqrt(n); None for a single
+    value."""
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n < 2:
+        return mean, None
+    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
 
 
 def metrics_of_sets(
@@ -88,8 +109,8 @@ def metrics_of_sets(
     """`win_rate/SET` for each of the prompt sets in `sets`, one a preference; None is no set."""
     metrics = {}
     for name in dict.fromkeys(s for s in sets if s is not None):
-        some = [p for p, s in zip(preferences, sets, strict=True) if s == name]
-        metrics[f"win_rate/{name}"] = win_rate_metric(describe(some), len(some))
+        of_set = [p for p, s in zip(preferences, sets, strict=True) if s == name]
+        metrics[f"win_rate/{name}"] = win_rate_metric(describe(of_set), len(of_set))
     return metrics
 
 
@@ -109,18 +130,18 @@ def position_bias(rows: Iterable[tuple[bool, float | None]]) -> dict[str, Any]:
     for is_first, preference in rows:
         by_place[is_first].append(preference)
     first, second = describe(by_place[True]), describe(by_place[False])
-    shown = {
+    places = {
         name: {
-            "win_rate": found["win_rate"],
-            "standard_error": found["standard_error"],
-            "judged": found["n_total"],
+            "win_rate": described["win_rate"],
+            "standard_error": described["standard_error"],
+            "judged": described["n_total"],
         }
-        for name, found in (("shown_first", first), ("shown_second", second))
+        for name, described in (("shown_first", first), ("shown_second", second))
     }
     if first["n_total"] == 0 or second["n_total"] == 0:
-        return {**shown, "difference": None, "p_value": None}
+        return {**places, "difference": None, "p_value": None}
     return {
-        **shown,
+        **places,
         "difference": first["win_rate"] - second["win_rate"],
         "p_value": fisher(
             first["n_wins"], first["n_wins_base"], second["n_wins"], second["n_wins_base"]
@@ -195,21 +216,13 @@ def read_leaderboard(path: Path, name: str) -> dict[str, Any]:
         raise HarnessError(f"{path} has no usable row for {name!r}: {e}") from None
 
 
-def differences(ours: dict[str, Any], theirs: dict[str, Any], tolerance: float) -> list[str]:
+def differences(first: dict[str, Any], second: dict[str, Any], tolerance: float) -> list[str]:
     """The figures in which two descriptions differ by more than `tolerance`."""
 
     def same(a: float | None, b: float | None) -> bool:
         return a == b if a is None or b is None else abs(a - b) <= tolerance
 
-    return [f"{c}: {ours[c]} and {theirs[c]}" for c in ours if not same(ours[c], theirs[c])]
-
-
-def _standard_error(wins: Sequence[float]) -> float | None:
-    n = len(wins)
-    if n < 2:
-        return None
-    mean = math.fsum(wins) / n
-    return 100 * math.sqrt(math.fsum((win - mean) ** 2 for win in wins) / (n - 1) / n)
+    return [f"{c}: {first[c]} and {second[c]}" for c in first if not same(first[c], second[c])]
 
 
 def _discrete(wins: Sequence[float]) -> float | None:
@@ -222,15 +235,15 @@ def _discrete(wins: Sequence[float]) -> float | None:
 def fisher(wins: int, losses: int, other_wins: int, other_losses: int) -> float:
     """Two-sided p of Fisher's exact test: the share of all tables with these margins that are no more
     likely than this one."""
-    n, others, total = wins + losses, other_wins + other_losses, wins + other_wins
+    n, other_n, total = wins + losses, other_wins + other_losses, wins + other_wins
 
     def log_choose(a: int, b: int) -> float:
         return math.lgamma(a + 1) - math.lgamma(b + 1) - math.lgamma(a - b + 1)
 
     def log_share(k: int) -> float:
-        return log_choose(n, k) + log_choose(others, total - k) - log_choose(n + others, total)
+        return log_choose(n, k) + log_choose(other_n, total - k) - log_choose(n + other_n, total)
 
     # Tables that mirror each other are equally likely but for the last bits.
     most = log_share(wins) + 1e-7
-    possible = range(max(0, total - others), min(n, total) + 1)
+    possible = range(max(0, total - other_n), min(n, total) + 1)
     return min(1.0, math.fsum(math.exp(log_share(k)) for k in possible if log_share(k) <= most))

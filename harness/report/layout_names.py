@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.row.load import load_usable
-from harness.row.metrics import metrics_of
 from harness.row.row import Row
 from harness.row.twin import SUFFIX
 from harness.spec.source import Fault, Node
@@ -36,7 +35,7 @@ def unknown_names(tree: Node, layouts: "dict[str, Layout]", folder: Path) -> Ite
             continue
         varied = list(dict.fromkeys(name for row in table_rows for name in row.varied))
         metrics = list(
-            dict.fromkeys(m for row in table_rows for m in [*metrics_of(row), *row.reported])
+            dict.fromkeys(m for row in table_rows for m in [*row.metrics(), *row.reported])
         )
         for path, kind, name in _names(layout):
             known_names, verb = (varied, "varies") if kind == "varied" else (metrics, "measures")

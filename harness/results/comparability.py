@@ -8,8 +8,6 @@ from typing import Any
 
 from harness.artefact.keys import canonical
 from harness.judge.judge import RowOutputs
-from harness.judge.kinds.flow_judge import RubricJudge
-from harness.judge.kinds.union import OutputJudge
 from harness.results.settings import (
     ANSWERS,
     RowSettings,
@@ -194,7 +192,7 @@ BASELINE = "eval.judge.reference"
 def _has_rows_baseline(row: Row) -> bool:
     """Whether the baseline is another row's outputs, and no file."""
     judge = row.eval.judge if row.eval else None
-    return isinstance(getattr(judge, "reference", None), RowOutputs)
+    return judge is not None and isinstance(judge.baseline, RowOutputs)
 
 
 def _covers(studied: list[str] | None, path: str) -> bool:
@@ -208,8 +206,4 @@ def _covers(studied: list[str] | None, path: str) -> bool:
 def _measure(row: Row) -> str:
     """What rows must share to be compared at all: the metric that their judge gives."""
     judge = row.eval.judge if row.eval else None
-    if judge is None:
-        return "train"
-    if isinstance(judge, OutputJudge) and not isinstance(judge, RubricJudge):
-        return "win_rate"
-    return judge.kind
+    return "train" if judge is None else judge.measure

@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from harness.judge.kinds.held_out_loss import LossJudge
 from harness.results.line import Cells
 from harness.row.row import Row
 from harness.run.plan import RowPlan, StagePlan
@@ -32,7 +31,8 @@ def is_judged(row: Row) -> bool:
 
 def judges_loss(row: Row) -> bool:
     """Whether the row's losses are those of its judge stage, and not of its training."""
-    return row.eval is not None and isinstance(row.eval.judge, LossJudge)
+    judge = row.eval.judge if row.eval else None
+    return judge is not None and judge.gives_losses
 
 
 def stages_of(plan: RowPlan | None) -> list[StagePlan]:

@@ -12,7 +12,6 @@ from harness.artefact.metrics import metric_of
 from harness.artefact.store import Artefact, Damaged
 from harness.common.progress import counted
 from harness.errors import DataAbsent, InputError
-from harness.judge.kinds.lm_eval import TasksJudge
 from harness.results import agreement, comparability, losses
 from harness.results.line import Cells
 from harness.results.verdict.evidence import bounds_of
@@ -292,13 +291,12 @@ def deviations(row: Row) -> list[str]:
     unpinned = [d.path for d in iter_data(row) if d.path.startswith("data:") and d.sha256 is None]
     trusted = row.model is not None and row.model.trust_remote_code
     judge = row.eval.judge if row.eval else None
-    partly = isinstance(judge, TasksJudge) and judge.first is not None
     return [
         *row.deviations,
         *(f"{path} is not pinned" for path in dict.fromkeys(unpinned)),
         *(f"{name} (hub) is not pinned" for name in open_hubs(row)),
         *["the code that comes with the model is run (trust_remote_code)"] * trusted,
-        *["only a part of each task's questions"] * partly,
+        *(judge.deviations() if judge else []),
     ]
 
 

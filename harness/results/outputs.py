@@ -10,8 +10,6 @@ from typing import Any
 from harness.common.text_files import read_lines
 from harness.errors import InputError
 from harness.judge.judge import RowOutputs
-from harness.judge.kinds.alpaca_eval import AlpacaEvalJudge
-from harness.judge.kinds.alpaca_eval.readings import shows_model_first
 from harness.judge.scores import DRAW, is_judgement
 from harness.results.agreement import verdict_of
 from harness.row.load import load_rows
@@ -142,6 +140,7 @@ def _read(chosen: StagePlan, judgings: list[StagePlan]) -> list[JudgedOutput]:
     rows = json.loads((_checked(chosen) / OUTPUTS).read_text(encoding="utf-8"))
     prompts = [JudgedOutput(index, row) for index, row in enumerate(rows)]
     for planned in judgings:
+        judge, replicate = planned.params["judge"], planned.params["replicate"]
         label = planned.label.split(", ")[-1] if len(judgings) > 1 else ""
         folder, baseline_row = _checked(planned), _baseline_row(planned)
         annotations = json.loads((folder / ANNOTATIONS).read_text(encoding="utf-8"))
@@ -151,7 +150,7 @@ def _read(chosen: StagePlan, judgings: list[StagePlan]) -> list[JudgedOutput]:
         for place, prompt in enumerate(prompts):
             instruction = prompt.fields["instruction"]
             row = by_prompt.get(_key(prompt.fields)) or by_instruction.get(instruction) or {}
-            shown_first = _is_shown_first(planned, instruction)
+            shown_first = judge.shows_model_first(instruction, replicate)
             judgement = _judgement(row, label, unread.get(instruction), shown_first)
             baseline = prompt.baseline if prompt.baseline is not None else row.get("output_1")
             generator = (
@@ -170,7 +169,7 @@ def _read(chosen: StagePlan, judgings: list[StagePlan]) -> list[JudgedOutput]:
 
 def _baseline_row(planned: StagePlan) -> str:
     """The row whose outputs are the judge's reference; "" where that is a file, or nothing."""
-    reference = getattr(planned.params["judge"], "reference", None)
+    reference = planned.params["judge"].baseline
     if not isinstance(reference, RowOutputs):
         return ""
     # Not the planned stage's: rows may share it.
@@ -221,14 +220,6 @@ def _judgement(
         shown_first=row.get("is_switched", shown_first),
         words=words or ((unread,) if unread else ()),
     )
-
-
-def _is_shown_first(planned: StagePlan, instruction: str) -> bool | None:
-    """Whether alpaca_eval showed the model's output first; it does not write it down."""
-    judge = planned.params["judge"]
-    if not isinstance(judge, AlpacaEvalJudge):
-        return None
-    return shows_model_first(judge.annotator, instruction, planned.params["replicate"])
 
 
 def _words(raw: Any) -> tuple[str, ...]:

@@ -9,11 +9,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from harness.answer.answer import Answer
-from harness.answer.engine import QUANTIZATION, EndpointEngine, NullEngine, ReferenceEngine
+from harness.answer.engine import QUANTIZATION
 from harness.artefact.keys import canonical
 from harness.judge.judge import RowOutputs
-from harness.judge.kinds.alpaca_eval import AlpacaEvalJudge
-from harness.judge.kinds.held_out_loss import LossJudge
 from harness.row.row import STUDIED, Row
 from harness.row.settings import WHOLE, is_compared
 from harness.run.plan import RowPlan
@@ -24,14 +22,6 @@ from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
 from harness.spec.train import Validation
 
-PACKAGES = {
-    "transformers": ("torch", "transformers"),
-    "vllm": ("vllm",),
-    "alpaca_eval": ("alpaca-eval",),
-    "lm_eval": ("lm-eval", "torch", "transformers"),
-    "held_out_loss": ("torch", "transformers"),
-}
-"""Engine or judge -> the packages whose version can move its results."""
 ROW_TEMPLATE = "the row's own"
 LONGEST_OUTPUT = 40
 """Characters of a control's constant answer."""
@@ -106,10 +96,10 @@ def _of_answer(row: Row, answer: Answer) -> RowSettings:
         return settings
     kind = f"{at}.engine.kind"
     # A closed model is another model before it is another engine.
-    paths = (kind, "model") if isinstance(engine, EndpointEngine) else (kind,)
-    if isinstance(engine, ReferenceEngine):
-        text = f"given outputs ({_name(engine.outputs)})"
-        value = ["reference", _plain(engine.outputs)]
+    paths = (kind, "model") if engine.model_field else (kind,)
+    if engine.given_outputs is not None:
+        text = f"given outputs ({_name(engine.given_outputs)})"
+        value = [engine.kind, _plain(engine.given_outputs)]
         settings[kind] = Setting("answers", value, text, (kind, f"{at}.engine.outputs"))
         return settings
     settings[kind] = Setting("answers", engine.kind, engine.kind, paths)
@@ -118,7 +108,7 @@ def _of_answer(row: Row, answer: Answer) -> RowSettings:
             continue
         engine_settings = {
             key: replace(setting, paths=(*setting.paths, "model"))
-            if name == "endpoint"
+            if name == engine.model_field
             else setting
             for key, setting in _walk(f"{at}.engine.{name}", getattr(engine, name)).items()
         }
@@ -146,25 +136,25 @@ ANSWERS = ("eval.answer.engine.kind", "eval.answer.engine.output", "eval.answer.
 def answers_of(row: Row) -> str:
     """What answers, in words: all that is compared of the answers where one is a control's."""
     engine = row.eval.answer.engine if row.eval and row.eval.answer else None
-    if isinstance(engine, NullEngine):
-        constant = (
-            engine.output
-            if len(engine.output) <= LONGEST_OUTPUT
-            else engine.output[: LONGEST_OUTPUT - 3] + "..."
-        )
+    constant = engine.constant if engine is not None else None
+    if constant is not None:
+        if len(constant) > LONGEST_OUTPUT:
+            constant = constant[: LONGEST_OUTPUT - 3] + "..."
         return f"a control's, no model's: the constant {constant!r}"
     if is_control(row):
         return "a control's, no model's: the baseline's own outputs"
-    return "a given model's" if isinstance(engine, ReferenceEngine) else "the row's model's"
+    is_given = engine is not None and engine.given_outputs is not None
+    return "a given model's" if is_given else "the row's model's"
 
 
 def is_control(row: Row) -> bool:
     """Whether no model answers: a constant does, or the baseline's own outputs."""
     answer = row.eval.answer if row.eval else None
-    if answer is None or row.eval is None or isinstance(answer.engine, NullEngine):
+    if answer is None or row.eval is None or answer.engine.constant is not None:
         return answer is not None
-    outputs = _plain(getattr(answer.engine, "outputs", None))
-    return outputs is not None and outputs == _plain(getattr(row.eval.judge, "reference", None))
+    judge = row.eval.judge
+    outputs = _plain(answer.engine.given_outputs)
+    return outputs is not None and judge is not None and outputs == _plain(judge.baseline)
 
 
 def _answer_prompt(path: str, template: Template | None, row_template: Template | None) -> Setting:
@@ -185,15 +175,14 @@ def _of_judge(row: Row) -> RowSettings:
     assert judge is not None
     settings: RowSettings = {}
     parts: list[Any] = [judge.kind]
-    names, fields = [str(judge.kind)], ["kind"]
-    for name in ("annotator", "judge", "model", "rubric"):
-        part = getattr(judge, name, None)
+    names: list[str] = [judge.kind] if judge.shows_kind else []
+    fields = ["kind"]
+    for name in judge.identity:
+        part = getattr(judge, name)
         if part is not None:
             parts.append(_plain(part))
             names.append(_name(part))
             fields.append(name)
-    if isinstance(judge, AlpacaEvalJudge):
-        names.remove(judge.kind)
     paths = tuple(f"{at}.{name}" for name in fields)
     settings[f"{at}.judge"] = Setting("judge", parts, " / ".join(names), paths)
     for name in type(judge).model_fields:
@@ -203,7 +192,7 @@ def _of_judge(row: Row) -> RowSettings:
         if name == "reference":
             setting = Setting("baseline", _plain(value), _name(value), (f"{at}.{name}",))
             settings[f"{at}.reference"] = setting
-        elif name == "template" and isinstance(judge, LossJudge):
+        elif name == "template" and judge.uses_template:
             setting = _answer_prompt(f"{at}.{name}", value, row.template)
             settings[f"{at}.{judge.kind}.{name}"] = replace(setting, label="prompt of the judge")
         elif name == "examples":
@@ -239,7 +228,12 @@ def _of_manifests(plan: RowPlan) -> RowSettings:
     if evaluation is None:
         return {}
     engine = evaluation.answer.engine if evaluation.answer else None
-    kinds = {"answer": getattr(engine, "kind", ""), "judge": getattr(evaluation.judge, "kind", "")}
+    judge = evaluation.judge
+    kinds = {"answer": engine.kind if engine else "", "judge": judge.kind if judge else ""}
+    packages = {
+        "answer": engine.packages if engine else (),
+        "judge": judge.packages if judge else (),
+    }
     settings: RowSettings = {}
     served: set[str] = set()
     versions: dict[tuple[str, str], set[str]] = {}
@@ -250,7 +244,7 @@ def _of_manifests(plan: RowPlan) -> RowSettings:
         if stage.stage == "judge":
             served |= set(used.get("served_models", ()))
         installed = (used.get("environment") or {}).get("packages", {})
-        for package in PACKAGES.get(kinds[stage.stage], ()):
+        for package in packages[stage.stage]:
             if installed.get(package):
                 versions.setdefault((stage.stage, package), set()).add(str(installed[package]))
     if served:

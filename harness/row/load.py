@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import KEY_ADVICE, InputError, masked
-from harness.row.metrics import metrics_of, without
 from harness.row.row import Row
 from harness.spec.base import REVISION, models_in
 from harness.spec.source import Fault, Mark, Node, load_tree
@@ -141,9 +140,12 @@ def _yes_for_a_number(node: Node, value: Any, path: tuple[Any, ...] = ()) -> Ite
         yield from _yes_for_a_number(child, inner, (*path, name))
 
 
+NEED_VALIDATION = "held_out_loss and bits_per_byte need train.validation"
+
+
 def _metrics_not_given(tree: Node, row: Row) -> Iterator[Fault]:
     """Names below `reported` and `margins` that the row can have no number for."""
-    metrics = metrics_of(row)
+    metrics = row.metrics()
     kinds = [name.partition("/")[0] for name in metrics]
     for part, names in (("reported", metrics), ("margins", [*metrics, *kinds])):
         for name in getattr(row, part):
@@ -152,7 +154,7 @@ def _metrics_not_given(tree: Node, row: Row) -> Iterator[Fault]:
                 near = difflib.get_close_matches(name, names, n=1)
                 advice = f"; did you mean {near[0]!r}?" if near else "."
                 advice += f" It gives: {', '.join(metrics)}" if metrics else " It gives none"
-                advice += f" ({more})" if (more := without(row)) else ""
+                advice += f" ({NEED_VALIDATION})" if row.train and not row.train.validation else ""
                 yield Fault(mark, f"{part}.{name}: the row gives no such metric{advice}")
 
 

@@ -11,8 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from harness.answer.answer import Answer
 from harness.artefact.metrics import metric_of
 from harness.gen.recipes.union import Gen
-from harness.judge.kinds.held_out_loss import LossJudge
-from harness.judge.kinds.union import Judge, ModelJudge, OutputJudge
+from harness.judge.kinds.union import Judge
 from harness.row.settings import check_studied
 from harness.spec.base import NO_KEY, Data, Name, Seed, Spec
 from harness.spec.model_source import ModelSource
@@ -28,10 +27,9 @@ class Eval(Spec):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Eval":
-        judges_outputs = isinstance(self.judge, OutputJudge)
-        if self.answer is None and (self.judge is None or judges_outputs):
+        if self.answer is None and (self.judge is None or self.judge.judges_outputs):
             raise ValueError("answer is missing: this judge reads the model's answers to prompts")
-        if self.answer is not None and isinstance(self.judge, ModelJudge):
+        if self.answer is not None and self.judge is not None and not self.judge.judges_outputs:
             raise ValueError(
                 f"a judge of kind {self.judge.kind} scores the model itself: leave answer out, or "
                 "write a row of its own (both rows share the trained model)"
@@ -242,9 +240,8 @@ class Row(Spec):
                 "replicates.sampling_seeds needs answers sampled at a temperature over 0: others are "
                 "all the same"
             )
-        if self.replicates.judge > 1 and not (
-            self.eval and isinstance(self.eval.judge, OutputJudge)
-        ):
+        judge = self.eval.judge if self.eval else None
+        if self.replicates.judge > 1 and (judge is None or not judge.judges_outputs):
             raise ValueError("replicates.judge needs a judge of outputs; others say the same again")
         return self
 
@@ -273,7 +270,7 @@ class Row(Spec):
         answer, judge = self.eval.answer, self.eval.judge
         if answer is not None and answer.uses_model:
             return f"eval.answer with the engine {answer.engine.kind}"
-        if isinstance(judge, ModelJudge):
+        if judge is not None and not judge.judges_outputs:
             return f"the judge {judge.kind}"
         by_text = answer is not None and answer.uses_template
         return "the tokenizer of a text prompt" if by_text and self._is_tokenizers() else ""
@@ -291,6 +288,17 @@ class Row(Spec):
         answer, judge = (self.eval.answer, self.eval.judge) if self.eval else (None, None)
         if answer is not None and answer.uses_template and answer.template is None:
             return "eval.answer"
-        if isinstance(judge, LossJudge) and judge.template is None:
-            return "the judge held_out_loss"
+        if judge is not None and judge.uses_template and judge.template_of(None) is None:
+            return f"the judge {judge.kind}"
         return ""
+
+    def metrics(self) -> list[str]:
+        """The names of the row's metrics, which `reported` and `margins` may use; NAME/SET is that of
+        one of several prompt sets."""
+        judge = self.eval.judge if self.eval else None
+        answer = self.eval.answer if self.eval else None
+        names = judge.metrics(answer.prompts if answer else None) if judge else []
+        if self.train is not None and not (judge and judge.gives_losses):
+            is_held_out = self.train.validation is not None
+            names += [*["held_out_loss", "bits_per_byte"] * is_held_out, "train_loss"]
+        return names

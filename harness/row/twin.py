@@ -15,36 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from harness.answer.answer import Answer, Decoding
-from harness.answer.engine import (
-    EndpointEngine,
-    Engine,
-    ReferenceEngine,
-    TransformersEngine,
-    VllmEngine,
-)
 from harness.errors import InputError
-from harness.judge.judge import RowOutputs
-from harness.judge.kinds.alpaca_eval import AlpacaEvalJudge
-from harness.judge.kinds.flow_judge import Rubric, RubricJudge
-from harness.judge.kinds.held_out_loss import LossJudge
-from harness.judge.kinds.lm_eval import TaskData, TasksJudge
-from harness.judge.kinds.union import Judge
 from harness.row.load import LoadedRow
 from harness.row.row import Budget, Eval, Limits, Replicates, Row
-from harness.spec.base import Endpoint
 from harness.spec.model_source import ModelSource, RandomModel
-from harness.spec.prompts import PromptColumns, PromptSet
 from harness.spec.template import Template
 from harness.spec.train import Train
-from harness.spec.twin import few_of, simulated, smoke_data, smoke_examples
+from harness.spec.twin import (
+    CUTOFF,
+    PROMPTS,
+    SETS,
+    at_most,
+    few_prompts,
+    name_of,
+    smoke_data,
+    smoke_examples,
+)
 
 SUFFIX = "-tiny"
 SMOKE = "smoke"
-PROMPTS, STEPS, ANSWER_TOKENS, CUTOFF, REPLICATES = 12, 12, 24, 256, 2
-JUDGE_ERRS = 0.2
-"""Share of judgements that are turned round: a tiny model's answers lose every right one."""
-SETS = 8
-"""Small prompt sets in specs/smoke/twin, for rows with several named ones; of more, some repeat."""
+STEPS, ANSWER_TOKENS, REPLICATES = 12, 24, 2
 FAMILIES = {
     "qwen": "qwen2",
     "llama": "llama",
@@ -66,12 +56,8 @@ ARCHITECTURE: dict[str, Any] = {
     "tie_word_embeddings": True,
     "initializer_range": 0.1,
 }
-TASK_FOLDERS = {"truthfulqa_mc2": "truthfulqa"}
-"""Of tasks whose folder in specs/smoke/tasks has another name."""
 _FOLDERS = re.compile(r'"path":"[^"]*/')
 """Where a file is replaced to be depends on the folder that the command runs in."""
-GROUNDS = "output"
-"""The field of the smoke prompts that a rubric is shown as context or reference answer."""
 
 
 def scaled(loaded: LoadedRow) -> LoadedRow:
@@ -171,43 +157,9 @@ def _replaced_in_evaluation(evaluation: Eval) -> Iterator[str]:
         sets = answer.prompts.files or {}
         if len(sets) > SETS:
             yield f"prompt sets that repeat after {SETS}"
-        yield from _replaced_in_engine(answer.engine)
-    if isinstance(judge, LossJudge | TasksJudge):
-        yield (
-            "few held-out examples"
-            if isinstance(judge, LossJudge)
-            else "few questions of each task"
-        )
-        if judge.precision != "float32":
-            yield f"judging in float32 for {judge.precision}"
-    elif isinstance(judge, RubricJudge) and judge.model is not None:
-        yield f"a simulated judge behind an endpoint for {_name(judge.model) or 'the judge model'}"
-    elif judge is not None:
-        served = judge.engine.endpoint if isinstance(judge, RubricJudge) else judge.judge  # type: ignore[union-attr]
-        if served.simulated is None:
-            yield f"a simulated judge for {served.model}"
-        if isinstance(judge, AlpacaEvalJudge) and judge.length_control is not None:
-            yield "no length control"
-    if isinstance(judge, RubricJudge) and judge.fields:
-        yield "specs/smoke's outputs as what the rubric is shown"
-    reference = getattr(judge, "reference", None)
-    if reference is not None and not isinstance(reference, RowOutputs):
-        yield "specs/smoke's outputs as the baseline"
-
-
-def _replaced_in_engine(engine: Engine) -> Iterator[str]:
-    if isinstance(engine, VllmEngine):
-        yield "transformers for vLLM"
-    if isinstance(engine, VllmEngine | TransformersEngine) and engine.precision != "float32":
-        yield f"answers in float32 for {engine.precision}"
-    if isinstance(engine, EndpointEngine) and engine.endpoint.simulated is None:
-        yield f"simulated answers for {engine.endpoint.model}"
-    if isinstance(engine, ReferenceEngine):
-        yield "specs/smoke's outputs for the given ones"
-
-
-def _least(asked: int | None, most: int) -> int:
-    return most if asked is None else min(asked, most)
+        yield from answer.engine.replaced()
+    if judge is not None:
+        yield from judge.replaced_in_twin()
 
 
 # Models
@@ -232,17 +184,11 @@ def _family(source: ModelSource, template: Template | None) -> str:
         return str(source.random.config["model_type"])
     template_name = (template.name or "") if template else ""
     # The template only where the model's own name says nothing: a Qwen may be asked as Alpaca.
-    for name in (_name(source), template_name):
+    for name in (name_of(source), template_name):
         for part, family in FAMILIES.items():
             if part in name.lower():
                 return family
     return USUAL_FAMILY
-
-
-def _name(source: ModelSource) -> str:
-    if source.hub is not None:
-        return source.hub.id
-    return Path(source.path.path).name if source.path else ""
 
 
 def _train(train: Train, smoke: Path) -> Train:
@@ -253,7 +199,7 @@ def _train(train: Train, smoke: Path) -> Train:
         validation = validation.model_copy(
             update={
                 "file": smoke_examples(smoke, kind) if validation.file else None,
-                "first": _least(validation.first, PROMPTS) if validation.file else None,
+                "first": at_most(validation.first, PROMPTS) if validation.file else None,
                 "share": max(validation.share, 0.2) if validation.share else None,
                 "every_steps": min(every, STEPS // 2) if every else None,
             }
@@ -287,7 +233,7 @@ def _eval(evaluation: Eval, smoke: Path) -> Eval:
     return evaluation.model_copy(
         update={
             "answer": _answer(answer, smoke) if answer else None,
-            "judge": _judge(judge, smoke) if judge else None,
+            "judge": judge.twin(smoke) if judge else None,
         }
     )
 
@@ -296,95 +242,9 @@ def _answer(answer: Answer, smoke: Path) -> Answer:
     tokens = min(answer.decoding.max_new_tokens or ANSWER_TOKENS, ANSWER_TOKENS)
     return answer.model_copy(
         update={
-            "prompts": _prompts(answer.prompts, smoke),
-            "engine": _engine(answer.engine, smoke),
+            "prompts": few_prompts(answer.prompts, smoke),
+            "engine": answer.engine.twin(smoke),
             "decoding": Decoding(**{**answer.decoding.model_dump(), "max_new_tokens": tokens}),
-        }
-    )
-
-
-def _prompts(prompts: PromptSet, smoke: Path) -> PromptSet:
-    """A file stands for one; several named ones stay several, each with prompts of its own."""
-    if prompts.files is None:
-        sample = few_of(prompts.sample, PROMPTS)
-        return PromptSet(
-            file=smoke_data(smoke / "prompts.jsonl"),
-            columns=PromptColumns(),
-            first=None if sample else _least(prompts.first, PROMPTS),
-            sample=sample,
-        )
-    sets = {
-        name: smoke_data(smoke / "twin" / "sets" / f"{number % SETS + 1}.jsonl")
-        for number, name in enumerate(prompts.files)
-    }
-    return PromptSet(files=sets, first=prompts.first, sample=few_of(prompts.sample, 3))
-
-
-def _engine(engine: Engine, smoke: Path) -> Engine:
-    if isinstance(engine, VllmEngine):
-        return TransformersEngine(threads=1)
-    if isinstance(engine, TransformersEngine):
-        return engine.model_copy(update={"precision": "float32", "threads": 1})
-    if isinstance(engine, EndpointEngine):
-        return engine.model_copy(
-            update={"endpoint": simulated(engine.endpoint), "transcript": None}
-        )
-    if isinstance(engine, ReferenceEngine):
-        return ReferenceEngine(outputs=smoke_data(smoke / "prompts.jsonl"))
-    return engine
-
-
-def _judge(judge: Judge, smoke: Path) -> Judge:
-    if isinstance(judge, TasksJudge):
-        folders = {name: smoke / "tasks" / TASK_FOLDERS.get(name, name) for name in judge.tasks}
-        return judge.model_copy(
-            update={
-                "tasks": {name: TaskData(folder=smoke_data(folders[name])) for name in judge.tasks},
-                "first": _least(judge.first, PROMPTS),
-                "precision": "float32",
-                "threads": 1,
-            }
-        )
-    if isinstance(judge, LossJudge):
-        return judge.model_copy(
-            update={
-                "examples": _prompts(judge.examples, smoke),
-                "cutoff_length": min(judge.cutoff_length, CUTOFF),
-                "precision": "float32",
-                "threads": 1,
-            }
-        )
-    if isinstance(judge, RubricJudge):
-        return _rubric_judge(judge, smoke)
-    changes: dict[str, Any] = {
-        "judge": simulated(judge.judge, JUDGE_ERRS),
-        "transcript": None,
-    }
-    if not isinstance(judge.reference, RowOutputs):
-        changes["reference"] = smoke_data(smoke / "prompts.jsonl")
-    if isinstance(judge, AlpacaEvalJudge):
-        # Defined for AlpacaEval's own 805 instructions alone.
-        changes["length_control"] = None
-    return judge.model_copy(update=changes)
-
-
-def _rubric_judge(judge: RubricJudge, smoke: Path) -> RubricJudge:
-    """A local judge model becomes a served one: a random one would give no score."""
-    if isinstance(judge.engine, EndpointEngine):
-        endpoint = simulated(judge.engine.endpoint, JUDGE_ERRS)
-        engine = judge.engine.model_copy(update={"endpoint": endpoint, "transcript": None})
-    else:
-        engine = EndpointEngine(endpoint=simulated(Endpoint(model="judge"), JUDGE_ERRS))
-    if isinstance(judge.rubric, Rubric):
-        inputs = judge.rubric.inputs
-    else:
-        inputs = ["reference_answer" if "correctness" in judge.rubric else "context"]
-    return judge.model_copy(
-        update={
-            "model": None,
-            "template": None,
-            "engine": engine,
-            "fields": {name: GROUNDS for name in inputs if name != "query"},
         }
     )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 import click
 
 from harness.answer.answer import Decoding
-from harness.answer.engine import QUANTIZATION, LocalEngine
+from harness.answer.engine import QUANTIZATION
 from harness.artefact import environment
 from harness.common.device_faults import as_fault, ran_out_of_memory
 from harness.common.progress import plain
@@ -270,8 +270,7 @@ def _load(runner: "Runner", plan: RowPlan, wishes: Wishes) -> Chat:
     for line in words:
         _tell(line)
     source = ModelSource.model_validate(dump(row.model, lambda d: str(runner.files.locate(d))))
-    engine = answer.engine if answer else None
-    precision = engine.precision if isinstance(engine, LocalEngine) else "float32"
+    precision = answer.engine.dtype if answer else "float32"
     decoding = _decoding(row, wishes)
     load, text = _libraries()
     device = load.available_device()

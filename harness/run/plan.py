@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from harness.answer.answer import Answer, Decoding
-from harness.answer.engine import QUANTIZATION, VllmEngine
+from harness.answer.engine import QUANTIZATION, BaseEngine, Needs
+from harness.answer.engines.vllm import VllmEngine
 from harness.artefact import environment
 from harness.artefact.keys import (
     KEY_FORMAT,
@@ -24,12 +25,8 @@ from harness.artefact.keys import (
 )
 from harness.artefact.store import FAILED, Artefact, Store
 from harness.errors import HarnessError, InputError
-from harness.judge.judge import RowOutputs
-from harness.judge.kinds.alpaca_eval import AlpacaEvalJudge
-from harness.judge.kinds.flow_judge import RubricJudge
-from harness.judge.kinds.held_out_loss import LossJudge
-from harness.judge.kinds.lm_eval import TasksJudge
-from harness.judge.kinds.union import ModelJudge, OutputJudge
+from harness.gen.recipe import Recipe
+from harness.judge.judge import BaseJudge, RowOutputs
 from harness.llm.estimate import Estimate
 from harness.llm.prices import Price, Prices
 from harness.row.load import LoadedRow, load_rows
@@ -147,11 +144,7 @@ class StagePlan:
         if self.stage == "gen":
             return dict(self.params["gen"].needs().hub)
         sources: dict[str, HubData | None] = {"prompts": _prompts_of(self.params).hub}
-        judge = self.params.get("judge")
-        if isinstance(judge, AlpacaEvalJudge) and judge.length_control is not None:
-            sources["length_control"] = judge.length_control.hub
-        if isinstance(judge, TasksJudge):
-            sources |= {f"task-{name}": data.hub for name, data in judge.tasks.items()}
+        sources |= needs_of(self.params).hub
         return {
             # Without what only the reader of a prompt set has to know.
             name: HubData(id=hub.id, revision=hub.revision, config=hub.config, split=hub.split)
@@ -177,17 +170,12 @@ class StagePlan:
     @property
     def judge_model(self) -> ModelSource | None:
         """The model that a local judge is."""
-        judge = self.params.get("judge")
-        return judge.model if isinstance(judge, RubricJudge) else None
+        return needs_of(self.params).model
 
     @property
     def served(self) -> VllmEngine | None:
         """How a model is served beside the stage."""
-        for name in ("answer", "judge"):
-            engine = getattr(self.params.get(name), "engine", None)
-            if isinstance(engine, VllmEngine):
-                return engine
-        return None
+        return needs_of(self.params).server
 
     def data(self) -> Iterator[DataPath]:
         """Every given file or folder that the stage reads."""
@@ -255,9 +243,10 @@ class Planner:
             if judge is None:
                 continue
             inputs = {"outputs": answer} if answer else {"model": model} if model else {}
-            if isinstance(judge, ModelJudge):
-                params: dict[str, Any] = {"judge": _filled(judge, row), "model": row.model}
-                params |= quantization_of(row, judge.quantization)
+            if not judge.judges_outputs:
+                judge = judge.filled(row.template)
+                params: dict[str, Any] = {"judge": judge, "model": row.model}
+                params |= quantization_of(row, judge.base_weights)
                 stages.append(self._stage(loaded, "judge", params, inputs, label))
                 continue
             baseline = self._baseline(loaded, judge, stages)
@@ -331,7 +320,7 @@ class Planner:
                 yield model, add("answer", params, inputs, answer_label), answer_label
 
     def _baseline(
-        self, loaded: LoadedRow, judge: OutputJudge, stages: list[StagePlan]
+        self, loaded: LoadedRow, judge: BaseJudge, stages: list[StagePlan]
     ) -> StagePlan | None:
         """The stage that answers for the row that the judge's reference names, planned into `stages`
         once; None where the reference is a file.
@@ -339,7 +328,7 @@ class Planner:
         Raises:
             InputError: that row has no answers of its own.
         """
-        reference = getattr(judge, "reference", None)
+        reference = judge.baseline
         if not isinstance(reference, RowOutputs):
             return None
         other = load_rows([Path(reference.spec)])[0]
@@ -428,15 +417,14 @@ def evaluated(row: Row) -> dict[str, dict[str, Any]]:
         stages["answer"] = {"answer": _filled(row.eval.answer, row)}
     if row.eval is not None and row.eval.judge is not None:
         prompts = row.eval.answer.prompts if row.eval.answer else None
-        stages["judge"] = {"judge": _filled(row.eval.judge, row), "prompts": prompts}
+        stages["judge"] = {"judge": row.eval.judge.filled(row.template), "prompts": prompts}
     return stages
 
 
-def _filled(part: Any, row: Row) -> Any:
+def _filled(answer: Answer, row: Row) -> Answer:
     """With the training's template where it leaves its own open and reads one."""
-    if isinstance(part, LossJudge) or (isinstance(part, Answer) and part.uses_template):
-        return part.model_copy(update={"template": part.template or row.template})
-    return part.model_copy(update={"template": None}) if isinstance(part, Answer) else part
+    template = answer.template or row.template if answer.uses_template else None
+    return answer.model_copy(update={"template": template})
 
 
 def quantization_of(row: Row, base: str) -> dict[str, Quantization]:
@@ -461,25 +449,40 @@ def _left_behind(work: Path) -> str:
     return f"failed last time: {reason.splitlines()[0][:200] if reason else 'see its log'}"
 
 
+def engine_of(params: Mapping[str, Any]) -> BaseEngine | None:
+    """What answers, of a stage that asks an engine: for the row, or as its judge."""
+    answer: Answer | None = params.get("answer")
+    judge: BaseJudge | None = params.get("judge")
+    if answer is not None:
+        return answer.engine
+    return judge.asked_engine if judge is not None else None
+
+
+def needs_of(params: Mapping[str, Any]) -> Needs:
+    """What has to be there for a stage that answers or judges."""
+    answer: Answer | None = params.get("answer")
+    judge: BaseJudge | None = params.get("judge")
+    if answer is not None:
+        return answer.engine.needs()
+    return judge.needs() if judge is not None else Needs()
+
+
 def _endpoint_of(params: dict[str, Any]) -> Endpoint | None:
-    if "gen" in params:
-        endpoint: Endpoint | None = params["gen"].needs().endpoint
-        return endpoint
+    gen: Recipe | None = params.get("gen")
+    return gen.needs().endpoint if gen is not None else needs_of(params).endpoint
     for value in params.values():
-        for holder in (value, getattr(value, "engine", None)):
-            for name in ("judge", "endpoint"):
-                endpoint = getattr(holder, name, None)
-                if isinstance(endpoint, Endpoint) and getattr(holder, "transcript", None) is None:
-                    return endpoint
+        for name in ("teacher", "judge"):
+            endpoint = getattr(value, name, None)
+            if isinstance(endpoint, Endpoint) and getattr(value, "transcript", None) is None:
+                return endpoint
     return None
 
 
 def _prompts_of(params: dict[str, Any]) -> PromptSet:
     """The prompt set that a stage reads; an empty stand-in where it reads none."""
-    judge = params.get("judge")
-    if isinstance(judge, LossJudge):
-        return judge.examples
     prompts = params.get("prompts") or getattr(params.get("answer"), "prompts", None)
+    if isinstance(judge := params.get("judge"), BaseJudge):
+        prompts = judge.prompts(prompts)
     return prompts if isinstance(prompts, PromptSet) else PromptSet.model_construct(hub=None)
 
 

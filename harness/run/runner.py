@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from harness.answer.engine import QUANTIZATION, vllm_cannot
+from harness.answer.engines.vllm import serving_needs_a_folder
 from harness.artefact import environment
 from harness.artefact.call import RESULT_FILE
 from harness.artefact.keys import Files, file_digest, key_names
@@ -551,15 +552,6 @@ def served(planned: StagePlan, folders: dict[str, Path], files: Files) -> Serve 
     asked = planned.params.get(QUANTIZATION)
     quantised = adapter is not None and asked is not None and not vllm_cannot(asked)
     return Serve(engine, name, whole, adapter, source.trust_remote_code, quantised)
-
-
-def serving_needs_a_folder(where: str) -> InputError:
-    """The error of a model with random weights; `where`: the beginning of its message."""
-    return InputError(
-        f"{where}vLLM serves a model from a folder, and this one has random weights that are drawn "
-        "anew for each stage",
-        "Use the engine transformers, or a model from a folder or the hub.",
-    )
 
 
 def is_adapter(trained: Path) -> bool:

@@ -70,7 +70,7 @@ def test_vllm_is_given_the_tokens_of_the_whole_conversation(
     with FakeServer(script) as server:
         given = {"base_url": server.base_url, "model": "served"}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("harness.answer.engines.endpoint._served_by", lambda url: ["served"])
+            patch.setattr("harness.answer.engines.vllm.engine._served_by", lambda url: ["served"])
             run(replace(call, server=given))
     assert [body["prompt"] for body in server.requests] == [expected_ids(real_model)]
 

@@ -11,7 +11,7 @@ import torch
 from harness.answer import run as answer
 from harness.answer.answer import Decoding
 from harness.answer.decoding.decode import Decoder
-from harness.answer.engine import TransformersEngine
+from harness.answer.engines.transformers import TransformersEngine
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files, key_view
 from harness.common.device_faults import OutOfMemory

@@ -16,7 +16,7 @@ from harness.answer.decoding import decode
 from harness.answer.decoding.batch_size import Sizes
 from harness.answer.decoding.decode import Decoder, Made, end_tokens, generation_settings, sample
 from harness.answer.decoding.stops import Stops
-from harness.answer.engines.transformers import finish
+from harness.answer.engines.transformers.engine import finish
 from harness.answer.run import run
 from harness.errors import HarnessError, InputError
 from harness.modeling.load import bytes_tokenizer, load_model
@@ -541,7 +541,7 @@ def test_a_replay_needs_no_model_and_makes_the_file_again(
 ) -> None:
     call = answer_call(tmp_path, PROMPTS, trained=trained, decoding=SAMPLED)
     result = run(call)
-    monkeypatch.setattr("harness.answer.engines.transformers.load_row_model", None)
+    monkeypatch.setattr("harness.answer.engines.transformers.engine.load_row_model", None)
     again = replayed(call, tmp_path / "again")
     repeated = run(again)
     assert (again.folder / "model_outputs.json").read_bytes() == (

@@ -12,14 +12,17 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from harness.answer.engine import VllmEngine, _Engine
+from harness.answer.engines.transformers import TransformersEngine
+from harness.answer.engines.union import _Engine
+from harness.answer.engines.vllm import VllmEngine
 from harness.artefact import environment
 from harness.artefact.keys import Files, file_digest, flatten, key_view
 from harness.gen.recipes.alpaca import AlpacaGen
 from harness.gen.recipes.naive import NaiveGen
 from harness.gen.recipes.union import Gen
 from harness.judge.judge import RowOutputs
-from harness.judge.kinds.union import ModelJudge, OutputJudge
+from harness.judge.kinds.preference import PreferenceJudge
+from harness.judge.kinds.union import KINDS
 from harness.row.row import Row
 from harness.spec.base import DataPath, FileText, models_in
 from harness.spec.template import Template
@@ -349,7 +352,7 @@ def test_every_parameter_of_an_engine_stands_in_the_key_but_those_of_how_it_is_r
     assert keyed == {name for name in leaves(engine) if name.rpartition(".")[2] not in aside}
 
 
-@pytest.mark.parametrize("judge", [*typing.get_args(OutputJudge), *typing.get_args(ModelJudge)])
+@pytest.mark.parametrize("judge", KINDS.values())
 def test_every_parameter_of_a_judge_stands_in_the_key_but_those_of_how_it_is_asked(
     judge: type[BaseModel],
 ) -> None:
@@ -597,14 +600,11 @@ def test_a_raised_code_version_changes_the_keys_from_its_stage_on(
     spec: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     before = keys(spec)
-    if stage == "gen":
-        monkeypatch.setattr(AlpacaGen, "code_version", AlpacaGen.code_version + 1)
-        assert changed(before, keys(spec)) == downstream(stage)
-        return
-    versions = environment.CODE_VERSIONS
-    variants = {"answer": "transformers", "judge": "preference"}
-    code = f"{stage}/{variants[stage]}" if stage in variants else stage
-    monkeypatch.setitem(versions, code, versions[code] + 1)
+    kinds = {"gen": AlpacaGen, "answer": TransformersEngine, "judge": PreferenceJudge}
+    if stage in kinds:
+        monkeypatch.setattr(kinds[stage], "code_version", 99)
+    else:
+        monkeypatch.setitem(environment.CODE_VERSIONS, stage, 99)
     assert changed(before, keys(spec)) == downstream(stage)
 
 

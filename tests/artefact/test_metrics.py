@@ -5,7 +5,6 @@ import pytest
 from harness.artefact.metrics import METRICS, metric_of
 from harness.judge.kinds.lm_eval import Task
 from harness.row.load import load_rows
-from harness.row.metrics import metrics_of
 from tests.helpers import ROOT
 
 
@@ -16,7 +15,7 @@ def test_every_task_of_the_leaderboard_is_a_percentage_from_0_to_100() -> None:
 
 
 def test_every_metric_that_a_row_of_the_smoke_specs_gives_is_in_the_table() -> None:
-    names = {name for row in load_rows([ROOT / "specs" / "smoke"]) for name in metrics_of(row.row)}
+    names = {name for row in load_rows([ROOT / "specs" / "smoke"]) for name in row.row.metrics()}
     assert names
     assert {name.partition("/")[0] for name in names} <= set(METRICS)
 

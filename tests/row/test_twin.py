@@ -8,7 +8,8 @@ import pytest
 from pydantic import BaseModel
 from rich.console import Console
 
-from harness.answer.engine import EndpointEngine, TransformersEngine
+from harness.answer.engines.endpoint import EndpointEngine
+from harness.answer.engines.transformers import TransformersEngine
 from harness.artefact.keys import iter_data, open_hubs
 from harness.errors import InputError
 from harness.row import twin as scale

@@ -18,6 +18,7 @@ from harness.artefact.gpus import Gpu
 from harness.artefact.keys import file_digest
 from harness.cli.views.plan import show_plans
 from harness.errors import HarnessError, InputError
+from harness.judge.kinds.preference import PreferenceJudge
 from harness.row.load import load_rows
 from harness.row.twin import scaled
 from harness.run.executors import placing
@@ -125,8 +126,8 @@ def test_a_raised_code_version_is_the_reason(
     spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(volume, spec)
-    old = environment.CODE_VERSIONS["judge/preference"]
-    monkeypatch.setitem(environment.CODE_VERSIONS, "judge/preference", old + 1)
+    old = PreferenceJudge.code_version
+    monkeypatch.setattr(PreferenceJudge, "code_version", old + 1)
     found = states(volume, spec)
     assert found["judge"] == f"stale: code_version: {old} -> {old + 1}"
     assert found["answer"] == "reuse: "

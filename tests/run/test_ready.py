@@ -136,7 +136,7 @@ def test_the_packages_rubrics_are_known_with_their_scales_and_inputs() -> None:
 
     engine = {"kind": "endpoint", "endpoint": {"model": "judge"}}
     for name, scale in PRESETS.items():
-        ours = ready._rubric(RubricJudge(rubric=name, engine=engine))
+        ours = RubricJudge(rubric=name, engine=engine).known_rubric()
         theirs = load_rubric(name)
         assert ours.inputs == theirs.inputs
         scores = [line.score for line in theirs.scores]

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from harness.answer.engine import NullEngine, TransformersEngine
+from harness.answer.engines.given import NullEngine
+from harness.answer.engines.transformers import TransformersEngine
 from harness.artefact.keys import iter_data
 from harness.gen.recipes.choose import LongestGen, RandomGen
 from harness.gen.recipes.importing import ImportGen

@@ -25,13 +25,13 @@ class Asked:
 
 @dataclass
 class Answering:
-    asked: Asked
+    request: Asked
     random: numpy.random.Generator
-    made: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
 
     @property
     def left(self) -> int:
-        return self.asked.limit - len(self.made)
+        return self.request.limit - len(self.tokens)
 
 
 @dataclass
@@ -54,35 +54,41 @@ class Batch:
 
     @property
     def alive(self) -> int:
-        return sum(one is not None for one in self.answers)
+        return sum(answer is not None for answer in self.answers)
 
-    def join(self, new: Sequence[Answering], made: "DynamicCache", first: torch.Tensor) -> None:
-        """Give answers, whose prompts were read into `made`, a place and their first token."""
+    def join(self, new: Sequence[Answering], filled: "DynamicCache", first: torch.Tensor) -> None:
+        """Give answers, whose prompts were read into `filled`, a place and their first token."""
         more = max(0, len(new) - self.answers.count(None))
         self.starts = torch.cat([self.starts, self.starts.new_zeros(more)])
         self.last = torch.cat([self.last, self.last.new_zeros(more)])
-        width = made.get_seq_length()
+        width = filled.get_seq_length()
         if more or width > self.places.end:
-            kept = range(len(self.answers))
-            self.starts += self.places.arrange(kept, len(kept) + more, width)
+            old_places = range(len(self.answers))
+            self.starts += self.places.arrange(old_places, len(old_places) + more, width)
             self.answers += [None] * more
-        free = [place for place, one in enumerate(self.answers) if one is None][: len(new)]
-        self.places.put(free, made)
+        free = [place for place, answer in enumerate(self.answers) if answer is None][: len(new)]
+        self.places.put(free, filled)
         at = torch.tensor(free, device=self.last.device)
-        lengths = torch.tensor([len(one.asked.ids) for one in new], device=self.last.device)
+        lengths = torch.tensor([len(answer.request.ids) for answer in new], device=self.last.device)
         self.starts[at], self.last[at] = self.places.end - lengths, first
-        for place, one in zip(free, new, strict=True):
-            self.answers[place] = one
+        for place, answer in zip(free, new, strict=True):
+            self.answers[place] = answer
         self.forget()
 
     def forget(self) -> None:
         """The columns that no answer has tokens in; the last token of each is not in yet."""
-        lengths = {len(one.asked.ids) + max(len(one.made) - 1, 0) for one in self.answers if one}
+        lengths = {
+            len(answer.request.ids) + max(len(answer.tokens) - 1, 0)
+            for answer in self.answers
+            if answer
+        }
         self.places.see_from(self.places.end - max(lengths))
         self.is_padded = len(lengths) > 1 or None in self.answers
         if None in self.answers:
             # An empty place makes tokens that nobody sees, from a position that exists.
-            empty = torch.tensor([one is None for one in self.answers], device=self.starts.device)
+            empty = torch.tensor(
+                [answer is None for answer in self.answers], device=self.starts.device
+            )
             self.starts = self.starts.masked_fill(empty, self.places.end)
 
     def make_room(self, tokens: int) -> None:
@@ -92,11 +98,11 @@ class Batch:
 
     def close_up(self) -> None:
         """Do away with the empty places."""
-        kept = [place for place, one in enumerate(self.answers) if one is not None]
-        if 0 < len(kept) < len(self.answers):
-            shift = self.places.arrange(kept, len(kept), 0)
-            self.answers = [self.answers[place] for place in kept]
-            self.starts, self.last = self.starts[kept] + shift, self.last[kept]
+        used = [place for place, answer in enumerate(self.answers) if answer is not None]
+        if 0 < len(used) < len(self.answers):
+            shift = self.places.arrange(used, len(used), 0)
+            self.answers = [self.answers[place] for place in used]
+            self.starts, self.last = self.starts[used] + shift, self.last[used]
 
 
 def random_numbers(seed: int) -> numpy.random.Generator:
@@ -125,11 +131,11 @@ def sample(
     if top_p < 1:
         ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
         before = ranked.cumsum(-1, dtype=torch.float64) - ranked
-        kept = torch.where(before < top_p, ranked, torch.zeros_like(ranked))
-        probabilities = torch.zeros_like(probabilities).scatter(-1, order, kept)
+        nucleus = torch.where(before < top_p, ranked, torch.zeros_like(ranked))
+        probabilities = torch.zeros_like(probabilities).scatter(-1, order, nucleus)
     sums = probabilities.cumsum(-1, dtype=torch.float64)
     total = sums[:, -1:].contiguous()
-    found = torch.searchsorted(sums, draws[:, None].to(sums.dtype) * total, right=True)
+    chosen = torch.searchsorted(sums, draws[:, None].to(sums.dtype) * total, right=True)
     # A product may be rounded up to the total: then the last token with any probability.
     last = torch.searchsorted(sums, total).clamp(max=logits.shape[-1] - 1)
-    return torch.minimum(found, last)[:, 0]
+    return torch.minimum(chosen, last)[:, 0]

@@ -71,25 +71,25 @@ class Sizes:
         return f"{text}, for the {gib(self.free)} of the GPU's memory that were free"
 
 
-def sizes_for(model: "PreTrainedModel", asked: Sequence[Asked]) -> Sizes:
+def sizes_for(model: "PreTrainedModel", requests: Sequence[Asked]) -> Sizes:
     """For these answers by this model; on a CPU always the same."""
-    if model.device.type != "cuda" or not asked:
+    if model.device.type != "cuda" or not requests:
         return Sizes(ON_CPU, sys.maxsize)
-    costs = costs_of(model, max(len(one.ids) for one in asked))
-    return sizes_in(free_memory(model.device), costs, asked)
+    costs = costs_of(model, max(len(request.ids) for request in requests))
+    return sizes_in(free_memory(model.device), costs, requests)
 
 
-def sizes_in(free: int, costs: Costs, asked: Sequence[Asked]) -> Sizes:
+def sizes_in(free: int, costs: Costs, requests: Sequence[Asked]) -> Sizes:
     """`free`: bytes."""
-    longest = max(len(one.ids) for one in asked)
-    columns = max(len(one.ids) + one.limit for one in asked)
+    longest = max(len(request.ids) for request in requests)
+    columns = max(len(request.ids) + request.limit for request in requests)
     used = USED * free
-    read = min(READ_AT_ONCE, int(READING * used / costs.per_token_read))
+    tokens_read = min(READ_AT_ONCE, int(READING * used / costs.per_token_read))
     # One layer is made anew at a time, of which the old and a copy of it are still there.
     cache = (columns + GROWTH) * costs.per_column * (1 + 2 / costs.layers)
-    reading = max(read, longest) * costs.per_token_read
+    reading = max(tokens_read, longest) * costs.per_token_read
     fitting = int((used - reading) / (cache + costs.per_answer))
-    return Sizes(max(1, min(fitting, MOST, len(asked))), max(1, read), free)
+    return Sizes(max(1, min(fitting, MOST, len(requests))), max(1, tokens_read), free)
 
 
 def costs_of(model: "PreTrainedModel", longest: int) -> Costs:
@@ -115,8 +115,8 @@ def costs_of(model: "PreTrainedModel", longest: int) -> Costs:
     size = tensors[0].element_size()
     scores = 2 * config.num_attention_heads * longest
     logits = 0 if "logits_to_keep" in inspect.signature(model.forward).parameters else vocabulary
-    read = column + size * (WIDEST_KEPT * widest + scores + logits)
-    return Costs(column, LOGIT_BYTES * vocabulary, read, len(cache.layers))
+    per_token_read = column + size * (WIDEST_KEPT * widest + scores + logits)
+    return Costs(column, LOGIT_BYTES * vocabulary, per_token_read, len(cache.layers))
 
 
 def free_memory(device: torch.device) -> int:

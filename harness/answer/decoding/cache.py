@@ -81,9 +81,9 @@ class Places:
         """The next tokens are in: after a forward pass."""
         self._columns.end += 1
 
-    def arrange(self, kept: Sequence[int], count: int, width: int) -> int:
-        """Keep the places `kept`, in this order, and make `count` of them in all, with room on the
-        left for prompts of `width` tokens. Returns by how much the columns' numbers grew.
+    def arrange(self, old_places: Sequence[int], count: int, width: int) -> int:
+        """Keep the places `old_places`, in this order, and make `count` of them in all, with room on
+        the left for prompts of `width` tokens. Returns by how much the columns' numbers grew.
         """
         used = self.end - self.begin
         end = max(used, width)
@@ -92,10 +92,10 @@ class Places:
             for name in ("keys", "values"):
                 old = getattr(layer, name)
                 new = _room(old, count, end)
-                if kept:
-                    rows = torch.tensor(kept, device=old.device)
-                    seen = old[:, :, self.begin : self.end]
-                    new[: len(kept), :, end - used : end] = seen.index_select(0, rows)
+                if old_places:
+                    rows = torch.tensor(old_places, device=old.device)
+                    in_sight = old[:, :, self.begin : self.end]
+                    new[: len(old_places), :, end - used : end] = in_sight.index_select(0, rows)
                 setattr(layer, name, new)
         self._columns.begin, self._columns.end, self._count = end - used, end, count
         return shift
@@ -104,19 +104,19 @@ class Places:
         """Whether there are columns for so many more tokens."""
         return bool(self.cache.layers[0].keys.shape[2] >= self.end + tokens)
 
-    def put(self, places: Sequence[int], made: DynamicCache) -> None:
+    def put(self, places: Sequence[int], filled: DynamicCache) -> None:
         """Copy what a forward pass over prompts left, padded on the left, into these places, which
         have room for it on the left of `end` (see arrange)."""
-        for given in made.layers[len(self.cache.layers) :]:
+        for source in filled.layers[len(self.cache.layers) :]:
             layer = _Layer(self._columns)
-            layer.keys = _room(given.keys, self._count, self.end)
-            layer.values = _room(given.values, self._count, self.end)
+            layer.keys = _room(source.keys, self._count, self.end)
+            layer.values = _room(source.values, self._count, self.end)
             self.cache.layers.append(layer)
-        for layer, given in zip(self.cache.layers, made.layers, strict=True):
-            width = given.keys.shape[2]
-            rows = torch.tensor(places, device=given.keys.device)
-            layer.keys[rows, :, self.end - width : self.end] = given.keys
-            layer.values[rows, :, self.end - width : self.end] = given.values
+        for layer, source in zip(self.cache.layers, filled.layers, strict=True):
+            width = source.keys.shape[2]
+            rows = torch.tensor(places, device=source.keys.device)
+            layer.keys[rows, :, self.end - width : self.end] = source.keys
+            layer.values[rows, :, self.end - width : self.end] = source.values
 
 
 def _room(like: torch.Tensor, count: int, end: int) -> torch.Tensor:
@@ -137,10 +137,10 @@ def why_not_joined(model: "PreTrainedModel") -> str:
             return f"its forward pass takes no {name}"
     kinds = {type(layer) for layer in DynamicCache(config=config).layers}
     if not kinds <= set(JOINABLE):
-        named = ", ".join(sorted(kind.__name__ for kind in kinds - set(JOINABLE)))
-        return f"its cache is not only of keys and values ({named})"
+        kind_names = ", ".join(sorted(kind.__name__ for kind in kinds - set(JOINABLE)))
+        return f"its cache is not only of keys and values ({kind_names})"
     rope = getattr(config, "rope_parameters", None) or {}
-    for one in [rope, *(value for value in rope.values() if isinstance(value, dict))]:
-        if one.get("rope_type") in ("dynamic", "longrope"):
-            return f"its positions depend on the batch's longest text ({one['rope_type']})"
+    for rope_kind in [rope, *(value for value in rope.values() if isinstance(value, dict))]:
+        if rope_kind.get("rope_type") in ("dynamic", "longrope"):
+            return f"its positions depend on the batch's longest text ({rope_kind['rope_type']})"
     return ""

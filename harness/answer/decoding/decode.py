@@ -107,11 +107,11 @@ class Decoder:
         reason = why_not_joined(model) or self._probe()
         self.note = f"answers were made one at a time, by generate(): {reason}" if reason else ""
 
-    def answers(self, asked: Sequence[Asked], on_step: OnStep | None = None) -> Iterator[Made]:
+    def answers(self, requests: Sequence[Asked], on_step: OnStep | None = None) -> Iterator[Made]:
         """Every answer as it ends. The longest prompts come first: what does not fit shows at once.
         `on_step` is told after each step how many tokens the answers in the making have.
         """
-        order = sorted(asked, key=lambda one: (-len(one.ids), one.index))
+        order = sorted(requests, key=lambda request: (-len(request.ids), request.index))
         with torch.inference_mode():
             decode = self._alone if self.note else self._fitting
             yield from decode(order, on_step or (lambda making: None))
@@ -127,12 +127,12 @@ class Decoder:
         self._sizes = sizes_for(self.model, order)
         if self._is_open:
             self.batch_size = self._sizes.answers
-        left = {one.index: one for one in order}
+        left = {request.index: request for request in order}
         while left:
             try:
-                for made in self._together(list(left.values()), on_step):
-                    del left[made.index]
-                    yield made
+                for answer in self._together(list(left.values()), on_step):
+                    del left[answer.index]
+                    yield answer
             except Exception as e:
                 if not (self._is_open and self.batch_size > 1 and ran_out_of_memory(e)):
                     raise
@@ -159,7 +159,13 @@ class Decoder:
                 if answer is not None and (ended := self._ended(answer)) is not None:
                     batch.answers[place] = None
                     yield ended
-            on_step({one.asked.index: len(one.made) for one in batch.answers if one is not None})
+            on_step(
+                {
+                    answer.request.index: len(answer.tokens)
+                    for answer in batch.answers
+                    if answer is not None
+                }
+            )
             if not (waiting and self.batching == "continuous"):
                 batch.close_up()
 
@@ -167,15 +173,15 @@ class Decoder:
         """Read the new prompts, give each a place and make the first token of each."""
         from transformers.cache_utils import DynamicCache
 
-        made = DynamicCache()
-        logits = self._read([one.ids for one in new], made)
+        cache = DynamicCache()
+        logits = self._read([request.ids for request in new], cache)
         if not batch.alive:
             batch = Batch.empty(self.model.device)
-        begun = [Answering(one, random_numbers(one.seed)) for one in new]
+        begun = [Answering(request, random_numbers(request.seed)) for request in new]
         first = self._choose(logits, self._draw(begun, 1)[:, 0])
-        batch.join(begun, made, first)
-        for one, token in zip(begun, first.tolist(), strict=True):
-            self._take(one, [token])
+        batch.join(begun, cache, first)
+        for answer, token in zip(begun, first.tolist(), strict=True):
+            self._take(answer, [token])
         return batch
 
     def _read(self, prompts: Sequence[list[int]], cache: Any) -> torch.Tensor:
@@ -196,25 +202,25 @@ class Decoder:
 
     def _step(self, batch: Batch) -> None:
         """A few more tokens for every answer."""
-        steps = min(self._steps, *(one.left for one in batch.answers if one is not None))
+        steps = min(self._steps, *(answer.left for answer in batch.answers if answer is not None))
         draws = self._draw(batch.answers, steps)
         batch.forget()
         batch.make_room(steps)
-        made = self._advance(batch, draws)
-        for answer, tokens in zip(batch.answers, torch.stack(made, 1).tolist(), strict=True):
+        chosen = self._advance(batch, draws)
+        for answer, tokens in zip(batch.answers, torch.stack(chosen, 1).tolist(), strict=True):
             if answer is not None:
                 self._take(answer, tokens)
 
     def _advance(self, batch: Batch, draws: torch.Tensor) -> list[torch.Tensor]:
         """The next tokens of each, a step for each column of `draws`. Nothing is read from the device,
         so that its work is queued ahead of it."""
-        made = []
+        chosen = []
         masks = self._masks(batch.places, batch.starts, draws.shape[1], batch.is_padded)
         for step, mask in enumerate(masks):
             logits = self._next(batch.places, batch.starts, batch.last, mask)
             batch.last = self._choose(logits, draws[:, step])
-            made.append(batch.last)
-        return made
+            chosen.append(batch.last)
+        return chosen
 
     def _masks(self, places: Places, starts: torch.Tensor, steps: int, padded: bool) -> list[Any]:
         columns = places.end + 1 - places.begin
@@ -239,7 +245,9 @@ class Decoder:
         """The next random numbers of each, of (answers, steps), in [0, 1)."""
         if self.decoding.temperature == 0:
             return torch.empty(len(answers), steps)
-        drawn = [one.random.random(steps) if one else numpy.zeros(steps) for one in answers]
+        drawn = [
+            answer.random.random(steps) if answer else numpy.zeros(steps) for answer in answers
+        ]
         return torch.from_numpy(numpy.stack(drawn)).to(self.model.device)
 
     def _choose(self, logits: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
@@ -250,13 +258,13 @@ class Decoder:
     def _take(self, answer: Answering, tokens: Sequence[int]) -> None:
         """Add tokens up to where the answer ends."""
         for token in tokens:
-            answer.made.append(token)
+            answer.tokens.append(token)
             if self._reason(answer) is not None:
                 # What was drawn for tokens after the end is nobody's.
                 return
 
     def _reason(self, answer: Answering) -> str | None:
-        if answer.made[-1] in self.ends or self.stops.complete(answer.made):
+        if answer.tokens[-1] in self.ends or self.stops.complete(answer.tokens):
             return "stop"
         return "length" if answer.left <= 0 else None
 
@@ -264,39 +272,39 @@ class Decoder:
         reason = self._reason(answer)
         if reason is None:
             return None
-        kept = answer.made[:-1] if answer.made[-1] in self.ends else answer.made
-        return Made(answer.asked.index, kept, reason)
+        tokens = answer.tokens[:-1] if answer.tokens[-1] in self.ends else answer.tokens
+        return Made(answer.request.index, tokens, reason)
 
     def _alone(self, order: Sequence[Asked], on_step: OnStep) -> Iterator[Made]:
         """By the library's own decoding, one prompt at a time."""
-        for one in order:
+        for request in order:
             settings = generation_settings(
-                self.model, self.tokenizer, self.decoding, len(one.ids), sorted(self.ends)
+                self.model, self.tokenizer, self.decoding, len(request.ids), sorted(self.ends)
             )
-            settings.max_new_tokens = one.limit
-            answer, width = Answering(one, random_numbers(one.seed)), len(one.ids)
+            settings.max_new_tokens = request.limit
+            answer, width = Answering(request, random_numbers(request.seed)), len(request.ids)
 
             def has_ended(
                 ids: torch.Tensor,
                 scores: Any,
-                index: int = one.index,
+                index: int = request.index,
                 width: int = width,
-                **given: Any,
+                **rest: Any,
             ) -> torch.Tensor:
-                made = ids[0, width:].tolist()
-                on_step({index: len(made)})
-                done = self.stops.complete(made)
+                generated = ids[0, width:].tolist()
+                on_step({index: len(generated)})
+                done = self.stops.complete(generated)
                 return torch.tensor([done], device=ids.device)
 
-            torch.manual_seed(one.seed)
-            given = torch.tensor([one.ids], device=self.model.device)
-            made: Any = self.model.generate(
-                given,
-                attention_mask=torch.ones_like(given),
+            torch.manual_seed(request.seed)
+            prompt = torch.tensor([request.ids], device=self.model.device)
+            generated: Any = self.model.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
                 generation_config=settings,
                 stopping_criteria=[has_ended],
             )
-            self._take(answer, made[0, width:].tolist())
+            self._take(answer, generated[0, width:].tolist())
             ended = self._ended(answer)
             assert ended is not None, "generate() ended before its limit and without an end"
             yield ended
@@ -329,17 +337,17 @@ class Decoder:
     def _compare(self, prompts: list[list[int]]) -> str:
         from transformers.cache_utils import DynamicCache
 
-        made, places = DynamicCache(), Places()
-        first = self._read(prompts, made).argmax(-1)
-        places.arrange([], len(prompts), made.get_seq_length())
-        places.put(range(len(prompts)), made)
+        cache, places = DynamicCache(), Places()
+        first = self._read(prompts, cache).argmax(-1)
+        places.arrange([], len(prompts), cache.get_seq_length())
+        places.put(range(len(prompts)), cache)
         places.see_from(0)
         starts = places.end - torch.tensor([len(p) for p in prompts], device=first.device)
         (mask,) = self._masks(places, starts, 1, True)
         together = self._next(places, starts, first, mask).float()
         for row, prompt in enumerate(prompts):
-            whole = torch.tensor([[*prompt, int(first[row])]], device=first.device)
-            alone = self.model(input_ids=whole, use_cache=False).logits[0, -1].float()
+            ids = torch.tensor([[*prompt, int(first[row])]], device=first.device)
+            alone = self.model(input_ids=ids, use_cache=False).logits[0, -1].float()
             off = float((together[row] - alone).abs().max() / alone.std().clamp(min=1e-12))
             if not off <= PROBE_TOLERANCE[self.model.dtype == torch.float32]:
                 return "in a batch with another prompt its logits are others than alone"

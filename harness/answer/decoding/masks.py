@@ -33,8 +33,10 @@ def windows_of(model: "PreTrainedModel") -> Windows | None:
     if config._attn_implementation not in ADDED_TO_SCORES:
         return None
     if kinds is not None:
-        known = set(kinds) <= {FULL, SLIDING}
-        return {kind: window if kind == SLIDING else None for kind in set(kinds)} if known else None
+        is_known = set(kinds) <= {FULL, SLIDING}
+        return (
+            {kind: window if kind == SLIDING else None for kind in set(kinds)} if is_known else None
+        )
     return None if getattr(config, "attention_chunk_size", None) else {EVERY_LAYER: window}
 
 
@@ -55,13 +57,13 @@ def step_masks(
     begun = numbers >= starts[:, None]
     if windows is None:
         return [begun[:, : columns + step].long() for step in range(steps)]
-    made = {
+    by_kind = {
         kind: _added(begun, window, columns, steps, padded, dtype)
         for kind, window in windows.items()
     }
-    if EVERY_LAYER in made:
-        return made[EVERY_LAYER]
-    return [{kind: masks[step] for kind, masks in made.items()} for step in range(steps)]
+    if EVERY_LAYER in by_kind:
+        return by_kind[EVERY_LAYER]
+    return [{kind: masks[step] for kind, masks in by_kind.items()} for step in range(steps)]
 
 
 def _added(
@@ -78,13 +80,13 @@ def _added(
     needed = [padded or (window is not None and width >= window) for width in widths]
     if not any(needed):
         return [None] * steps
-    seen = begun[None]
+    visible = begun[None]
     if window is not None and widths[-1] > window:
         first = torch.arange(columns - window, columns - window + steps, device=begun.device)
         numbers = torch.arange(begun.shape[1], device=begun.device)
-        seen = seen & (numbers >= first[:, None])[:, None]
+        visible = visible & (numbers >= first[:, None])[:, None]
     low = torch.finfo(dtype).min
-    masks = torch.zeros(seen.shape, dtype=dtype, device=begun.device).masked_fill_(~seen, low)
+    masks = torch.zeros(visible.shape, dtype=dtype, device=begun.device).masked_fill_(~visible, low)
     rows = masks[:, :, None, None].expand(steps, -1, -1, -1, -1)
     return [rows[step, ..., :width] if needed[step] else None for step, width in enumerate(widths)]
 

@@ -39,15 +39,15 @@ class Pace:
         that ended: the estimate of a mean where some are still under way (exponential lengths). No
         answer is expected to go past its limit.
         """
-        made = self._tokens + sum(making.values())
-        rate = made / self.seconds
+        tokens = self._tokens + sum(making.values())
+        rate = tokens / self.seconds
         left = None
         if self._ended >= ENOUGH_ENDED and rate > 0:
-            mean = made / self._ended
+            mean = tokens / self._ended
             to_make = sum(min(mean, self._left[i] - making.get(i, 0)) for i in self._left)
             left = round(to_make / rate)
         return {
-            "tokens": made,
-            "tokens_per_second": round(rate) if made else None,
+            "tokens": tokens,
+            "tokens_per_second": round(rate) if tokens else None,
             "seconds_left": left,
         }

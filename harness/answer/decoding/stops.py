@@ -51,8 +51,8 @@ class Stops:
     def _hold(self, tokens: Sequence[int], texts: Sequence[str], special: bool = False) -> bool:
         if not texts:
             return False
-        said = text_of(self._tokenizer, tokens, special)
-        return any(text in said for text in texts)
+        answer = text_of(self._tokenizer, tokens, special)
+        return any(text in answer for text in texts)
 
     def text(self, tokens: Sequence[int], unfinished: bool = False) -> str:
         """The answer without special tokens, up to the first stop text that holds one.
@@ -61,16 +61,16 @@ class Stops:
         """
         if not self._marked:
             return text_of(self._tokenizer, tokens)
-        whole = text_of(self._tokenizer, tokens, special=True)
-        end = min((whole.find(t) for t in self._marked if t in whole), default=len(whole))
-        if unfinished and end == len(whole):
+        answer = text_of(self._tokenizer, tokens, special=True)
+        end = min((answer.find(t) for t in self._marked if t in answer), default=len(answer))
+        if unfinished and end == len(answer):
             starts = (text[:n] for text in self._marked for n in range(1, len(text)))
-            end -= max((len(start) for start in starts if whole.endswith(start)), default=0)
-        if end == len(whole):
+            end -= max((len(start) for start in starts if answer.endswith(start)), default=0)
+        if end == len(answer):
             return text_of(self._tokenizer, tokens)
         for count in range(len(tokens), -1, -1):
             before = text_of(self._tokenizer, tokens[:count], special=True)
-            if len(before) <= end and whole.startswith(before):
+            if len(before) <= end and answer.startswith(before):
                 # What is left is a part of one token, and special tokens have no parts.
-                return text_of(self._tokenizer, tokens[:count]) + whole[len(before) : end]
-        return whole[:end]
+                return text_of(self._tokenizer, tokens[:count]) + answer[len(before) : end]
+        return answer[:end]

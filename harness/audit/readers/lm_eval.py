@@ -36,7 +36,8 @@ from harness.audit.parse.lm_eval_files import (
 from harness.audit.parse.lm_eval_own import audit_own, is_own
 from harness.audit.parse.lm_eval_tables import check_readmes, compare_runs
 from harness.judge.kinds.lm_eval.benchmarks import MMLU, SUBJECTS
-from harness.judge.kinds.lm_eval.scores import mean_and_error, pooled
+from harness.judge.kinds.lm_eval.scores import pooled
+from harness.judge.scores import mean_and_error
 
 KIND = "lm_eval"
 DIGITS = 8

@@ -24,7 +24,7 @@ from harness.audit.parse.rubric_rows import (
     scale_of,
 )
 from harness.audit.parse.settings import number
-from harness.judge.kinds.lm_eval.scores import mean_and_error
+from harness.judge.scores import mean_and_error
 
 KIND = "rubric"
 LOST_SHARE = 0.01

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.markup import escape
 
-from harness.answer.engine import QUANTIZATION, VLLM_FOR_MANY, TransformersEngine, vllm_cannot
+from harness.answer.engine import QUANTIZATION
 from harness.artefact import environment
 from harness.artefact.gpus import Gpu, emulates_bfloat16, emulation, numbered, visible
 from harness.common.progress import plain
@@ -24,7 +24,7 @@ from harness.modeling.memory.need import Need
 from harness.run.executors import gpus_of
 from harness.run.executors.placing import place
 from harness.run.executors.serving import URL_VARIABLE
-from harness.run.plan import RowPlan, StagePlan, unique
+from harness.run.plan import RowPlan, StagePlan, engine_of, unique
 
 COLOURS = {"reuse": "green", "run": "cyan", "stale": "yellow"}
 
@@ -125,10 +125,11 @@ def _device(stage: StagePlan, chosen: Sequence[Gpu]) -> str:
 
 def _emulated(stage: StagePlan, chosen: Sequence[Gpu]) -> str:
     """Of a stage in bfloat16 on a card that has no arithmetic in it."""
+    engine = engine_of(stage.params)
     part = stage.params.get(stage.stage)
-    precisions = [getattr(p, "precision", "") for p in (part, getattr(part, "engine", None))]
+    precision = engine.dtype if engine is not None else getattr(part, "precision", "")
     slow = [gpu for gpu in chosen if emulates_bfloat16(gpu)]
-    if "bfloat16" not in precisions or not slow:
+    if precision != "bfloat16" or not slow:
         return ""
     assert slow[0].capability is not None
     return emulation(slow[0].name, slow[0].capability)
@@ -155,13 +156,9 @@ def _memory(need: Need | str, kind: str, chosen: Sequence[Gpu] | None) -> str:
 
 def _advice(stage: StagePlan, kind: str, chosen: Sequence[Gpu]) -> str:
     """That vLLM is there, where a stage to run would make answers on a GPU without it."""
-    engines = [getattr(stage.params.get(name), "engine", None) for name in ("answer", "judge")]
-    quantization = stage.params.get(QUANTIZATION)
-    if (
-        not chosen
-        or not any(isinstance(engine, TransformersEngine) for engine in engines)
-        or (quantization is not None and vllm_cannot(quantization))
-    ):
+    engine = engine_of(stage.params)
+    advice = engine.advice(stage.params.get(QUANTIZATION)) if engine is not None else ""
+    if not chosen or not advice:
         return ""
     if kind != "local":
         where = "the executor starts it beside the stage"
@@ -169,7 +166,7 @@ def _advice(stage: StagePlan, kind: str, chosen: Sequence[Gpu]) -> str:
         where = f"{URL_VARIABLE} names a running one"
     else:
         where = f"it needs --executor docker, or {URL_VARIABLE} and a server of your own"
-    return f"{VLLM_FOR_MANY} ({where}; its answers have a key of their own)"
+    return f"{advice} ({where}; its answers have a key of their own)"
 
 
 def _parts(need: Need) -> str:

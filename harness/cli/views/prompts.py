@@ -13,7 +13,6 @@ from rich.text import Text
 from harness.common.progress import plain
 from harness.data.records import read_records
 from harness.errors import HarnessError, InputError
-from harness.judge.kinds.held_out_loss import LossJudge
 from harness.modeling.template_pieces import MASKED, Piece, ending, pieces
 from harness.modeling.text import Encoder
 from harness.row.load import LoadedRow
@@ -100,7 +99,7 @@ def _evaluation_template(row: Row) -> Template | None:
     answer, judge = (row.eval.answer, row.eval.judge) if row.eval else (None, None)
     if answer is not None and answer.uses_template:
         return answer.template or row.template
-    return judge.template or row.template if isinstance(judge, LossJudge) else None
+    return judge.template_of(row.template) if judge is not None else None
 
 
 def _content(template: Template) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from harness.artefact.manifest import MetricValue
 from harness.artefact.metrics import metric_of
 from harness.artefact.store import Artefact
 from harness.common.text_files import read_lines
-from harness.judge.kinds.flow_judge import RubricJudge
 from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, benchmark_of
 from harness.judge.scores import BASELINE, DRAW
 from harness.results.agreement import ANNOTATIONS, read_grades
@@ -73,7 +72,7 @@ def bounds_of(row: Row, metric: str) -> Range | None:
     judge = row.eval.judge if row.eval else None
     if of_all.lowest is not None and of_all.highest is not None:
         return of_all.lowest, of_all.highest
-    return judge.scale if of_all.unit == "points" and isinstance(judge, RubricJudge) else None
+    return judge.range_of(of_all.name) if judge else None
 
 
 def gather(

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from harness.answer.engine import TransformersEngine, VllmEngine
+from harness.answer.engines.vllm import VllmEngine
 from harness.artefact import environment, gpus
 from harness.artefact.call import CALL_FILE, StageCall
 from harness.artefact.gpus import Gpu
 from harness.artefact.keys import Files
 from harness.errors import HarnessError, InputError, Interrupted
-from harness.judge.kinds.held_out_loss import LossJudge
-from harness.judge.kinds.lm_eval import TasksJudge
 from harness.row.row import Budget, Limits
-from harness.run.plan import StagePlan, dump
+from harness.run.plan import StagePlan, dump, needs_of
 from harness.spec.base import DataPath
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
@@ -127,10 +125,8 @@ def gpus_of(stage: str, params: Mapping[str, Any]) -> int:
     match params.get(stage):
         case Train(launch=launch):
             return launch.processes
-        case TasksJudge() | LossJudge():
-            return 1
-        case part:
-            return int(isinstance(getattr(part, "engine", None), TransformersEngine))
+        case _:
+            return needs_of(params).gpus
 
 
 class Executor(Protocol):

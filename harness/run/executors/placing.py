@@ -4,7 +4,7 @@ which asks ahead, and to an executor, which refuses. Without torch, and without 
 import os
 from collections.abc import Sequence
 
-from harness.answer.engine import VLLM_IMAGE, VllmEngine
+from harness.answer.engines.vllm import VLLM_IMAGE, VllmEngine
 from harness.artefact import environment, gpus
 from harness.artefact.gpus import Gpu
 from harness.errors import InputError

@@ -10,7 +10,7 @@ from typing import Any
 import docker.errors
 from docker.types import Mount
 
-from harness.answer.engine import VllmEngine
+from harness.answer.engines.vllm import VllmEngine
 from harness.artefact.gpus import Gpu
 from harness.errors import HarnessError, InputError
 from harness.run.executors import Event, Job, Serve, devices

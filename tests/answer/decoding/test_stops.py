@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from harness.answer.answer import Decoding
 from harness.answer.decoding.decode import Made
 from harness.answer.decoding.stops import Stops
-from harness.answer.engines.transformers import finish
+from harness.answer.engines.transformers.engine import finish
 from harness.answer.run import run
 from harness.modeling.load import load_model, load_tokenizer
 from harness.modeling.text import Encoder

@@ -13,7 +13,7 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
-from harness.answer.engines.endpoint import VLLM_URL
+from harness.answer.engines.vllm.engine import VLLM_URL
 from harness.answer.run import run
 from harness.artefact.call import StageCall
 from harness.errors import HarnessError, InputError
@@ -113,7 +113,7 @@ def test_there_is_a_sign_of_life_before_the_first_answer_and_no_guess(
 ) -> None:
     told: list[tuple[int, Any]] = []
     monkeypatch.setattr("harness.artefact.events.SHORTEST_PAUSE_S", 0.0)
-    monkeypatch.setattr("harness.answer.engines.endpoint.SIGN_OF_LIFE_S", 0.01)
+    monkeypatch.setattr("harness.answer.served.SIGN_OF_LIFE_S", 0.01)
     monkeypatch.setattr(
         "harness.artefact.events.progress",
         lambda _, done, *a, **info: told.append((done, info["seconds_left"])),

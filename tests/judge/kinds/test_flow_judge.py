@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from harness.answer.engines import transformers as local
+from harness.answer.engines.transformers import engine as local
 from harness.answer.prompts import Prompt
 from harness.artefact.call import StageCall
 from harness.errors import HarnessError, InputError

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from harness.judge.kinds.flow_judge import RubricJudge
+from harness.judge.kinds.grading import GradingJudge
 from harness.results.verdict.evidence import bounds_of, gather, grades_of, strata_of
-from harness.row.row import Row
+from harness.row.row import Eval, Row
 from tests.helpers import planned
 from tests.results.scored_rows import scored_row, wins
 
@@ -111,4 +113,21 @@ def test_one_run_is_not_read_for_its_grades_unless_they_are_asked_for(tmp_path: 
 )
 def test_the_range_of_a_score_is_known_by_its_name(metric: str, bounds: Any) -> None:
     row = Row.model_validate({"row": "one", "table": "t", "title": "T"})
+    assert bounds_of(row, metric) == bounds
+
+
+@pytest.mark.parametrize(
+    ("judge", "metric", "bounds"),
+    [
+        (GradingJudge.model_construct(), "winning_score", (0, 2)),
+        (
+            RubricJudge.model_construct(rubric="response_faithfulness_5point"),
+            "rubric_score",
+            (1, 5),
+        ),
+        (GradingJudge.model_construct(), "rubric_score", None),
+    ],
+)
+def test_the_range_of_points_is_the_judges(judge: Any, metric: str, bounds: Any) -> None:
+    row = Row.model_construct(eval=Eval.model_construct(judge=judge))
     assert bounds_of(row, metric) == bounds

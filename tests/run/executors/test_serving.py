@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.answer.engine import VLLM_IMAGE, VllmEngine
+from harness.answer.engines.vllm import VLLM_IMAGE, VllmEngine
 from harness.errors import InputError
 from harness.run.executors import Serve
 from harness.run.executors.serving import URL_VARIABLE, arguments, running_url

@@ -10,7 +10,7 @@ import docker.errors
 import pytest
 import yaml
 
-from harness.answer.engine import VllmEngine
+from harness.answer.engines.vllm import VllmEngine
 from harness.errors import HarnessError, InputError
 from harness.run.executors import Job, Serve, placing, vllm
 from harness.run.executors.serving import ENVIRONMENT, arguments

@@ -16,7 +16,7 @@ Read = Callable[[Reply], Any]
 """None for a reply that cannot be read."""
 Ask = Callable[[Sequence[dict[str, Any]], Kind, Read], list[Reply]]
 """Asks all bodies, again where a reply cannot be read; one reply for each."""
-Said = dict[str, tuple[dict[str, Any], Reply]]
+Choices = dict[str, tuple[dict[str, Any], Reply]]
 """Instruction -> the choice about it, as the package takes it, and the reply that it is of."""
 
 OPENAI = "openai_completions"
@@ -71,12 +71,12 @@ def deviations(name: str, configs: dict[str, Config], model: str) -> list[str]:
     """In words, in what the judge differs from the package's own."""
     notes = []
     if named_models(configs) != [model]:
-        theirs = " and ".join(named_models(configs))
-        notes.append(f"alpaca_eval's annotator {name} is {theirs}; {model} judged in its place")
-    others = sorted({c["fn_completions"] for c in configs.values()} - {OPENAI})
-    if others:
+        models = " and ".join(named_models(configs))
+        notes.append(f"alpaca_eval's annotator {name} is {models}; {model} judged in its place")
+    functions = sorted({c["fn_completions"] for c in configs.values()} - {OPENAI})
+    if functions:
         notes.append(
-            f"alpaca_eval asks {name} through {', '.join(others)}; here it was asked through an "
+            f"alpaca_eval asks {name} through {', '.join(functions)}; here it was asked through an "
             "OpenAI-compatible endpoint"
         )
     return notes
@@ -97,8 +97,8 @@ def sent_options(config: Config, template: str) -> dict[str, Any]:
     options = dict(config.get("completions_kwargs") or {})
     if config["fn_completions"] != OPENAI:
         options = {OTHER_NAMES.get(k, k): v for k, v in options.items()}
-        kept = ("model_name", "max_tokens", "temperature", "top_p")
-        options = {k: options[k] for k in kept if k in options}
+        names = ("model_name", "max_tokens", "temperature", "top_p")
+        options = {k: options[k] for k in names if k in options}
         if config["fn_completions"] in GREEDY:
             options.setdefault("temperature", 0)
         options["requires_chatml"] = as_chat(template).lstrip().startswith("<|im_start|>")
@@ -108,8 +108,8 @@ def sent_options(config: Config, template: str) -> dict[str, Any]:
 
 def as_chat(prompt: str) -> str:
     """A prompt in Anthropic's old form as ChatML; any other one as it is."""
-    found = _HUMAN.fullmatch(prompt)
-    return prompt if found is None else f"<|im_start|>user\n{found['said'].strip()}\n<|im_end|>"
+    match = _HUMAN.fullmatch(prompt)
+    return prompt if match is None else f"<|im_start|>user\n{match['said'].strip()}\n<|im_end|>"
 
 
 UNCUT: dict[str, Any] = {"error": {"code": "broken_prompt"}}
@@ -118,11 +118,11 @@ EMPTY: dict[str, Any] = {"text": "", "total_tokens": 0}
 """What the package itself takes for a prompt that the server declined."""
 
 
-def choices_of(reply: Reply, kind: Kind, whole: bool) -> list[dict[str, Any]]:
+def choices_of(reply: Reply, kind: Kind, all_fields: bool) -> list[dict[str, Any]]:
     """A reply's choices with their texts as the package makes them of one; none of a prompt that was
     declined. whole: with every field that the package's client knows, which takes its time."""
     choices = [dict(choice) for choice in reply.raw.get("choices") or []]
-    if whole and choices:
+    if all_fields and choices:
         from openai.types import Completion
         from openai.types.chat import ChatCompletion
 

@@ -17,11 +17,12 @@ from typing import Any
 from harness.artefact.call import StageCall, StageResult
 from harness.artefact.events import Progress
 from harness.errors import HarnessError, InputError
+from harness.judge.judge import replicate_of
 from harness.judge.kinds.alpaca_eval import AlpacaEvalJudge, length_control
 from harness.judge.kinds.alpaca_eval.annotators import (
+    Choices,
     Config,
     Read,
-    Said,
     deviations,
     has_log_probs,
     needs_log_probs,
@@ -31,14 +32,13 @@ from harness.judge.kinds.alpaca_eval.chat import broken_findings, broken_pairs
 from harness.judge.kinds.alpaca_eval.readings import shows_model_first
 from harness.judge.pairs import (
     ANNOTATIONS,
-    KEPT_FILES,
     LEADERBOARD,
     UNJUDGED,
     Pair,
     ask_again,
-    identical_notes,
-    output_counts,
+    pairwise_result,
     read_pairs,
+    unread_reply,
     write_rows,
 )
 from harness.judge.scores import (
@@ -48,17 +48,13 @@ from harness.judge.scores import (
     describe,
     differences,
     is_judgement,
-    metrics_of_sets,
     position_bias,
-    position_findings,
     position_notes,
     read_leaderboard,
-    win_rate_metric,
 )
 from harness.llm.asking import ServedModels, ask_until_read
 from harness.llm.client import Client, open_client
 from harness.llm.reply import Kind, Reply
-from harness.spec.prompts import PromptSet
 
 TOLERANCE = 1e-9
 """Between the package's figures, in percent, and ours from the same annotations."""
@@ -106,12 +102,12 @@ class _Watch(ServedModels):
     def notes(self) -> list[str]:
         notes = super().notes()
         if self.without_log_probs:
-            some = self.with_log_probs + self.without_log_probs
-            notes.append(f"{self.without_log_probs} of {some} replies came without log-probs")
+            replies = self.with_log_probs + self.without_log_probs
+            notes.append(f"{self.without_log_probs} of {replies} replies came without log-probs")
         return notes
 
 
-def run(call: StageCall, judge: AlpacaEvalJudge, prompts: PromptSet, replicate: int) -> StageResult:
+def run(call: StageCall, judge: AlpacaEvalJudge) -> StageResult:
     """Have the package judge the outputs, in the call's work folder.
 
     Raises:
@@ -119,7 +115,7 @@ def run(call: StageCall, judge: AlpacaEvalJudge, prompts: PromptSet, replicate: 
         HarnessError: a call failed for good, no judgement could be read, or no reply has the
             log-probs that the annotator needs.
     """
-    pairs = read_pairs(call, prompts, judge.reference)
+    pairs, replicate = read_pairs(call, judge.reference), replicate_of(call)
     _check(pairs)
     if judge.length_control is not None:
         length_control.check(_length_files(call, judge), [pair.instruction for pair in pairs])
@@ -128,17 +124,17 @@ def run(call: StageCall, judge: AlpacaEvalJudge, prompts: PromptSet, replicate: 
 
     configs = read_annotators(package.CONFIGURATIONS, judge.annotator)
     watch = _Watch(judge, call.folder, needs_log_probs(configs))
-    said: Said = {}
+    choices: Choices = {}
     client = open_client(call, judge.judge, judge.transcript)
     try:
-        asyncio.run(_judge(client, call.folder, judge, configs, pairs, replicate, watch, said))
+        asyncio.run(_judge(client, call.folder, judge, configs, pairs, replicate, watch, choices))
         # Draws of identical outputs are judgements too.
         watch.check()
     except HarnessError:
         raise
     except _NoJudgement:
         watch.check()
-        raise _no_judgement(call.folder, pairs, said) from None
+        raise _no_judgement(call.folder, pairs, choices) from None
     except Exception as e:
         raise HarnessError(
             f"alpaca-eval failed: {type(e).__name__}: {e}",
@@ -146,7 +142,7 @@ def run(call: StageCall, judge: AlpacaEvalJudge, prompts: PromptSet, replicate: 
         ) from e
 
     rows = json.loads((call.folder / ANNOTATIONS).read_text(encoding="utf-8"))
-    unjudged = _unjudged([row["instruction"] for row in rows if _preference(row) is None], said)
+    unjudged = _unjudged([row["instruction"] for row in rows if _preference(row) is None], choices)
     write_rows(call.folder / UNJUDGED, unjudged)
     described = _checked(call.folder, rows, pairs, len(unjudged))
     by_instruction = {row["instruction"]: _preference(row) for row in rows}
@@ -156,40 +152,28 @@ def run(call: StageCall, judge: AlpacaEvalJudge, prompts: PromptSet, replicate: 
         for pair, preference in zip(pairs, preferences, strict=True)
         if pair.output != pair.baseline
     )
-    metrics = {
-        "win_rate": win_rate_metric(described, len(pairs)),
-        **metrics_of_sets([pair.set for pair in pairs], preferences),
-    }
+    result = pairwise_result(
+        call,
+        client,
+        watch,
+        pairs,
+        preferences,
+        described,
+        len(unjudged),
+        bias,
+        position_notes(bias),
+    )
     if judge.length_control is not None:
-        metrics["length_controlled_win_rate"] = length_control.metric(
+        result.metrics["length_controlled_win_rate"] = length_control.metric(
             _length_files(call, judge), rows, len(pairs)
         )
-    return StageResult(
-        keep=KEPT_FILES,
-        metrics=metrics,
-        counts={
-            **output_counts(pairs),
-            "judged": described["n_total"],
-            "unjudged": len(unjudged),
-            "special_tokens": len(broken_pairs(pairs)),
-            **({"without_log_probs": watch.without_log_probs} if watch.needs_log_probs else {}),
-        },
-        used={
-            "served_models": sorted(watch.counts),
-            "alpaca_eval": version("alpaca-eval"),
-            "position_bias": bias,
-        },
-        seeds={"replicate": replicate},
-        cost=client.cost(),
-        simulated=["judge"] if client.simulated else [],
-        notes=[*watch.notes(), *identical_notes(pairs), *position_notes(bias)],
-        deviations=deviations(judge.annotator, configs, judge.judge.model),
-        findings=[
-            *watch.findings(),
-            *position_findings(bias),
-            *broken_findings(pairs, {row["instruction"] for row in unjudged}),
-        ],
-    )
+    result.counts["special_tokens"] = len(broken_pairs(pairs))
+    if watch.needs_log_probs:
+        result.counts["without_log_probs"] = watch.without_log_probs
+    result.used["alpaca_eval"] = version("alpaca-eval")
+    result.deviations = deviations(judge.annotator, configs, judge.judge.model)
+    result.findings += broken_findings(pairs, {row["instruction"] for row in unjudged})
+    return result
 
 
 def _length_files(call: StageCall, judge: AlpacaEvalJudge) -> Path:
@@ -223,7 +207,7 @@ async def _judge(
     pairs: list[Pair],
     replicate: int,
     watch: _Watch,
-    said: Said,
+    choices: Choices,
 ) -> None:
     """Run the package in a thread, and its calls in this one, where interrupts are handled."""
     from harness.judge.kinds.alpaca_eval import package
@@ -232,16 +216,16 @@ async def _judge(
     done, total = 0, sum(pair.output != pair.baseline for pair in pairs)
     progress = Progress("judge", total, "prompts")
 
-    def ask(bodies: Sequence[dict[str, Any]], kind: Kind, read: Read) -> list[Reply]:
+    def ask(bodies: Sequence[dict[str, Any]], kind: Kind, read_reply: Read) -> list[Reply]:
         def count(index: int, reply: Reply) -> None:
             nonlocal done
             done += 1
             progress.show(min(done, total))
 
-        replies = ask_until_read(client, bodies, read, judge.asks, count, kind, watch)
+        replies = ask_until_read(client, bodies, read_reply, judge.asks, count, kind, watch)
         return asyncio.run_coroutine_threadsafe(replies, loop).result()
 
-    asking = package.Asking(judge.judge.model, ask, replicate, said)
+    asking = package.Asking(judge.judge.model, ask, replicate, choices)
     by_chunks = any((config.get("batch_size") or 1) > 1 for config in configs.values())
 
     def work_of_the_package() -> None:
@@ -300,39 +284,32 @@ def _checked(
     work: Path, rows: list[dict[str, Any]], pairs: list[Pair], unjudged: int
 ) -> dict[str, Any]:
     """The leaderboard's figures, which must be those of the annotations."""
-    ours = describe([row["preference"] for row in rows])
-    theirs = read_leaderboard(work / LEADERBOARD, pairs[0].generator)
+    described = describe([row["preference"] for row in rows])
+    leaderboard = read_leaderboard(work / LEADERBOARD, pairs[0].generator)
     is_exact = all(row["preference"] in (None, BASELINE, DRAW, MODEL) for row in rows)
-    differing = differences(ours, theirs, TOLERANCE if is_exact else ROUNDED_TOLERANCE)
-    if differing or ours["n_total"] + unjudged != len(pairs):
+    differing = differences(described, leaderboard, TOLERANCE if is_exact else ROUNDED_TOLERANCE)
+    if differing or described["n_total"] + unjudged != len(pairs):
         raise HarnessError(
             "alpaca_eval's leaderboard and its annotations do not say the same: "
             + ("; ".join(differing) or f"{len(rows)} annotations of {len(pairs)} prompts"),
             hint=f"see {work / LEADERBOARD} and {work / ANNOTATIONS}",
         )
-    return theirs
+    return leaderboard
 
 
-def _unjudged(instructions: Iterable[str], said: Said) -> list[dict[str, Any]]:
+def _unjudged(instructions: Iterable[str], choices: Choices) -> list[dict[str, Any]]:
     """What was said of these instructions: the package throws away what it cannot read."""
-    found = []
+    rows = []
     for instruction in instructions:
-        choice, reply = said[instruction]
+        choice, reply = choices[instruction]
         # A choice's text is a function's arguments where the reply is a call of one.
         text = reply.text or choice["text"].strip()
-        found.append(
-            {
-                "instruction": instruction,
-                "reply": text,
-                "finish_reason": reply.finish_reason,
-                **({"why": reply.why} if reply.is_declined else {}),
-            }
-        )
-    return found
+        rows.append({"instruction": instruction, **unread_reply(reply, text)})
+    return rows
 
 
-def _no_judgement(work: Path, pairs: list[Pair], said: Said) -> HarnessError:
-    unjudged = _unjudged([p.instruction for p in pairs if p.instruction in said], said)
+def _no_judgement(work: Path, pairs: list[Pair], choices: Choices) -> HarnessError:
+    unjudged = _unjudged([p.instruction for p in pairs if p.instruction in choices], choices)
     write_rows(work / UNJUDGED, unjudged)
     return HarnessError(
         f"alpaca_eval could read none of the judge's {len(unjudged)} replies; the first is "

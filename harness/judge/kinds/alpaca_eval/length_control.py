@@ -74,10 +74,10 @@ def check(folder: Path, instructions: Sequence[str]) -> None:
 
 
 def digest(instructions: Sequence[str]) -> str:
-    whole = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for instruction in instructions:
-        whole.update(instruction.encode("utf-8", "surrogatepass") + b"\0")
-    return whole.hexdigest()
+        sha256.update(instruction.encode("utf-8", "surrogatepass") + b"\0")
+    return sha256.hexdigest()
 
 
 def metric(folder: Path, rows: list[dict[str, Any]], expected: int) -> dict[str, Any]:

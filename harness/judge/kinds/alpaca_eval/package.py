@@ -27,8 +27,8 @@ from harness.judge.kinds.alpaca_eval.annotators import (
     EMPTY,
     UNCUT,
     Ask,
+    Choices,
     Config,
-    Said,
     as_chat,
     choices_of,
     sent_options,
@@ -100,7 +100,7 @@ class Asking:
     ask: Ask
     replicate: int
     """A number above 0 goes into the requests as their `seed`."""
-    said: Said
+    choices: Choices
     """Is filled in."""
 
 
@@ -134,9 +134,9 @@ class _Single(SinglePairwiseAnnotator):  # type: ignore[misc]
         return bool(self.completion_key == "completions_all")
 
     def _make_prompts(self, *args: Any, **more: Any) -> Any:
-        prompts, shown = super()._make_prompts(*args, **more)
-        self._instructions = list(shown["instruction"])
-        return [as_chat(prompt) for prompt in prompts], shown
+        prompts, table = super()._make_prompts(*args, **more)
+        self._instructions = list(table["instruction"])
+        return [as_chat(prompt) for prompt in prompts], table
 
     def _complete(self, prompts: Sequence[str], **options: Any) -> dict[str, list[Any]]:
         kind: Kind = "chat" if _is_chat(options) else "completion"
@@ -156,9 +156,9 @@ class _Single(SinglePairwiseAnnotator):  # type: ignore[misc]
             for choice in answer
         ]
         for index, instruction in enumerate(self._instructions):
-            self._asking.said[instruction] = each[index // self.batch_size]
+            self._asking.choices[instruction] = each[index // self.batch_size]
         in_turn = iter(answers)
-        return _completions(prompts, options, lambda given, **more: next(in_turn))
+        return _completions(prompts, options, lambda batch, **more: next(in_turn))
 
     def _ask(
         self, bodies: Sequence[dict[str, Any]], broken: set[int], unmade: set[int], kind: Kind
@@ -166,8 +166,8 @@ class _Single(SinglePairwiseAnnotator):  # type: ignore[misc]
         """One reply for each; as of a declined prompt for what cannot be sent (`unmade`), and for
         a broken one that the server does not accept."""
 
-        def ask(some: Sequence[dict[str, Any]]) -> list[Reply]:
-            return self._asking.ask(some, kind, lambda reply: self._read_reply(reply, kind))
+        def ask(requests: Sequence[dict[str, Any]]) -> list[Reply]:
+            return self._asking.ask(requests, kind, lambda reply: self._read_reply(reply, kind))
 
         sound = [i for i in range(len(bodies)) if i not in broken]
         replies = dict(zip(sound, ask([bodies[i] for i in sound]), strict=True))

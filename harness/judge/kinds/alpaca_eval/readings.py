@@ -70,11 +70,11 @@ def _by_pattern(first: str, second: str) -> Reader:
         if not isinstance(completion, str):
             return None
         # A match begins at the line end, which the text behind the last match no longer has.
-        found, at = [], 0
+        verdicts, at = [], 0
         while match := either.search(completion[at:]):
-            found.append(FIRST if match["first"] is not None else SECOND)
+            verdicts.append(FIRST if match["first"] is not None else SECOND)
             at += match.end()
-        return found[0] if len(found) == 1 else None
+        return verdicts[0] if len(verdicts) == 1 else None
 
     return read
 
@@ -87,7 +87,7 @@ def _by_rank(name: str, key: str | None = None) -> Reader:
             if key is not None:
                 completion = json.loads(completion)[key]
             ranks = ast.literal_eval(completion) if isinstance(completion, str) else completion
-            rank = next(one["rank"] for one in ranks if one["model"] == name)
+            rank = next(entry["rank"] for entry in ranks if entry["model"] == name)
         except (ValueError, SyntaxError, TypeError, KeyError, StopIteration, RecursionError):
             return None
         return float(rank) if rank in (1, 2) else None
@@ -117,7 +117,7 @@ def _by_probability(first: str, second: str, at: int, rounded: bool) -> Reader:
             tokens = completion["logprobs"]["content"]
             if at == 0 and len(tokens) != 1:
                 return None
-            top = {one["token"]: one["logprob"] for one in tokens[at]["top_logprobs"]}
+            top = {token["token"]: token["logprob"] for token in tokens[at]["top_logprobs"]}
         except (TypeError, KeyError, IndexError):
             return None
         p, q = (math.exp(top[token]) if token in top else 0.0 for token in (first, second))

@@ -1,14 +1,37 @@
 """Rubrics, by Flow-Judge's prompts."""
 
 import difflib
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from harness.answer.engine import EndpointEngine, Engine, LocalEngine, TransformersEngine
-from harness.spec.base import Count, Sampling, Seed, Spec
+from harness.answer.engine import Needs
+from harness.answer.engines.endpoint import EndpointEngine
+from harness.answer.engines.transformers import TransformersEngine
+from harness.answer.engines.union import Engine
+from harness.artefact.call import StageCall, StageResult
+from harness.artefact.keys import Files
+from harness.judge.judge import ANSWER_CHARACTERS, ERROR_RATE, BaseJudge, with_sets
+from harness.llm.estimate import CHARACTERS_PER_TOKEN, ON_HUB, Estimate, prompt_lengths
+from harness.spec.base import Count, Endpoint, Sampling, Seed, Spec
 from harness.spec.model_source import ModelSource
+from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
+from harness.spec.twin import name_of, simulated
+
+if TYPE_CHECKING:
+    from harness.answer.prompts import Prompt
+
+TOKENS_PER_FEEDBACK = 200
+RUBRIC_CHARACTERS = 3000
+INPUTS = {"correctness": ["query", "reference_answer"]}
+OTHER_INPUTS = ["query", "context"]
+"""What flow-judge's own rubrics show the judge, by the second word of their names."""
+GROUNDS = "output"
+"""The field of the smoke prompts that a twin's rubric is shown as context or reference answer."""
 
 PRESETS = {
     f"response_{what}_{points}": scale
@@ -50,9 +73,11 @@ class Rubric(Spec):
         return self
 
 
-class RubricJudge(Spec):
+class RubricJudge(BaseJudge):
     """Flow Judge: each output scored on a rubric, by a local model or a served one."""
 
+    code_version = 3
+    identity = ("model", "rubric")
     kind: Literal["flow_judge"] = "flow_judge"
     model: ModelSource | None = None
     """The judge model, for the engines transformers and vllm."""
@@ -79,18 +104,79 @@ class RubricJudge(Spec):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "RubricJudge":
-        if isinstance(self.engine, LocalEngine) != (self.model is not None):
+        if self.engine.uses_model != (self.model is not None):
             raise ValueError(
                 "the engines transformers and vllm need the judge's model; the others take none"
             )
-        if self.engine.kind in ("null", "reference"):
+        if not self.engine.decodes:
             raise ValueError("a judge needs an engine that answers: transformers, vllm or endpoint")
         if isinstance(self.engine, EndpointEngine) and self.engine.api != "chat":
             raise ValueError("a served judge is asked by chat: leave out api: completion")
         return self
 
+    def known_rubric(self) -> Rubric:
+        """The rubric; of one of the package's only what it shows, as the package may not be here."""
+        if isinstance(self.rubric, Rubric):
+            return self.rubric
+        inputs = INPUTS.get(self.rubric.split("_")[1], OTHER_INPUTS)
+        lines = [RubricLine(score=score, description="the package's own") for score in self.scale]
+        criteria = "the package's own"
+        return Rubric(name=self.rubric, criteria=criteria, scores=lines, inputs=inputs)
 
-TOKENS_PER_FEEDBACK = 200
+    def metrics(self, prompts: PromptSet | None) -> list[str]:
+        return with_sets(["rubric_score"], prompts)
 
+    def range_of(self, metric: str) -> tuple[int, int] | None:
+        return self.scale if metric == "rubric_score" else None
 
-RUBRIC_CHARACTERS = 3000
+    @property
+    def asked_engine(self) -> Engine:
+        return self.engine
+
+    def needs(self) -> Needs:
+        return replace(self.engine.needs(), model=self.model)
+
+    def estimate(self, prompts: PromptSet | None, files: Files) -> Estimate:
+        if prompts is None or self.needs().endpoint is None:
+            return Estimate()
+        lengths = prompt_lengths(prompts, files)
+        if lengths is None:
+            return Estimate(unknown=ON_HUB)
+        calls = len(lengths)
+        characters = sum(lengths) + calls * (RUBRIC_CHARACTERS + ANSWER_CHARACTERS)
+        return Estimate(calls, characters // CHARACTERS_PER_TOKEN, calls * TOKENS_PER_FEEDBACK)
+
+    def check_settings(self) -> None:
+        self.engine.check_model(self.model, None, "eval.judge.engine: ")
+
+    def check(self, prompts: "Sequence[Prompt]", snapshots: Mapping[str, str]) -> None:
+        from harness.judge.kinds.flow_judge.rubrics import inputs_for
+
+        if prompts:
+            inputs_for(self.known_rubric(), prompts, self.fields)
+
+    def twin(self, smoke: Path) -> Self:
+        """A local judge model becomes a served one: a random one would give no score."""
+        if isinstance(self.engine, EndpointEngine):
+            endpoint = simulated(self.engine.endpoint, ERROR_RATE)
+            changes = {"endpoint": endpoint, "transcript": None}
+            engine = self.engine.model_copy(update=changes)
+        else:
+            engine = EndpointEngine(endpoint=simulated(Endpoint(model="judge"), ERROR_RATE))
+        fields = {name: GROUNDS for name in self.known_rubric().inputs if name != "query"}
+        update = {"model": None, "template": None, "engine": engine, "fields": fields}
+        return self.model_copy(update=update)
+
+    def replaced_in_twin(self) -> Iterator[str]:
+        if self.model is not None:
+            name = name_of(self.model) or "the judge model"
+            yield f"a simulated judge behind an endpoint for {name}"
+        elif isinstance(self.engine, EndpointEngine) and self.engine.endpoint.simulated is None:
+            yield f"a simulated judge for {self.engine.endpoint.model}"
+        if self.fields:
+            yield "specs/smoke's outputs as what the rubric is shown"
+
+    def run(self, call: StageCall) -> StageResult:
+        from harness.judge.kinds.flow_judge.judge import run
+
+        return run(call, self)

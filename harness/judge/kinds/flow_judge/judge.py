@@ -13,17 +13,17 @@
 
 import asyncio
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.answer.engine import EndpointEngine
+from harness.answer.engines.endpoint import EndpointEngine
 from harness.answer.prompts import Prompt, read_prompts
 from harness.artefact.call import TRANSCRIPT, StageCall, StageResult
 from harness.artefact.events import Progress
 from harness.errors import HarnessError
+from harness.judge.judge import prompts_of, replicate_of
 from harness.judge.kinds.flow_judge import Rubric, RubricJudge
 from harness.judge.kinds.flow_judge.rubrics import (
     Scored,
@@ -33,17 +33,24 @@ from harness.judge.kinds.flow_judge.rubrics import (
     prompt_of,
     read_reply,
 )
-from harness.judge.pairs import ANNOTATIONS, UNJUDGED, MatchedOutput, read_outputs, write_rows
+from harness.judge.pairs import (
+    ANNOTATIONS,
+    UNJUDGED,
+    MatchedOutput,
+    read_outputs,
+    sampling_of,
+    write_rows,
+)
+from harness.judge.scores import bounds, mean_and_error
 from harness.llm.asking import ServedModels, ask_until_read
 from harness.llm.client import open_client
 from harness.llm.reply import Reply
-from harness.spec.prompts import PromptSet
 
 METRIC = "rubric_score"
 
 
 @dataclass(frozen=True)
-class Told:
+class JudgeReply:
     """A judge's reply, whatever engine made it."""
 
     text: str
@@ -56,7 +63,7 @@ class Told:
 class Replies:
     """One for each prompt that was asked, in their order, and what is to be told of the engine."""
 
-    told: list[Told]
+    in_order: list[JudgeReply]
     keep: list[str]
     used: dict[str, Any] = field(default_factory=dict)
     seeds: dict[str, int] = field(default_factory=dict)
@@ -66,7 +73,7 @@ class Replies:
     findings: list[dict[str, Any]] = field(default_factory=list)
 
 
-def run(call: StageCall, judge: RubricJudge, prompts: PromptSet, replicate: int = 0) -> StageResult:
+def run(call: StageCall, judge: RubricJudge) -> StageResult:
     """Score the outputs and write the artefact's files into the call's work folder.
 
     Raises:
@@ -74,33 +81,35 @@ def run(call: StageCall, judge: RubricJudge, prompts: PromptSet, replicate: int 
             or the judge cannot be asked.
         HarnessError: a call failed for good, or no reply could be read.
     """
+    prompts, replicate = prompts_of(call), replicate_of(call)
     rubric = load_rubric(judge.rubric)
-    asked = read_prompts(prompts, call.inputs.get("prompts"))
-    outputs = read_outputs(call, asked)
-    inputs = inputs_for(rubric, asked, judge.fields)
-    shown = [index for index, one in enumerate(inputs) if not missing(one)]
-    texts = [prompt_of(rubric, inputs[i], outputs[i].output) for i in shown]
+    records = read_prompts(prompts, call.inputs.get("prompts"))
+    outputs = read_outputs(call, records)
+    inputs = inputs_for(rubric, records, judge.fields)
+    complete = [index for index, prompt_inputs in enumerate(inputs) if not missing(prompt_inputs)]
+    texts = [prompt_of(rubric, inputs[i], outputs[i].output) for i in complete]
     replies = _replies(call, judge, rubric, texts, replicate)
-    by_prompt = dict(zip(shown, replies.told, strict=True))
+    by_prompt = dict(zip(complete, replies.in_order, strict=True))
     rows = [
-        _annotate(rubric, asked[i], outputs[i], inputs[i], by_prompt.get(i))
-        for i in range(len(asked))
+        _annotate(rubric, records[i], outputs[i], inputs[i], by_prompt.get(i))
+        for i in range(len(records))
     ]
     unjudged = [
         _unjudged(row, by_prompt.get(i)) for i, row in enumerate(rows) if row["score"] is None
     ]
     write_rows(call.folder / UNJUDGED, unjudged)
     if len(unjudged) == len(rows):
+        first = replies.in_order[0]
         raise HarnessError(
             f"none of the judge's {len(texts)} replies holds a feedback and a score of the rubric "
-            f"{rubric.name}; the first is {(replies.told[0].why or replies.told[0].text)[:200]!r}",
+            f"{rubric.name}; the first is {(first.why or first.text)[:200]!r}",
             hint=f"see {call.folder / UNJUDGED}; is it a model that was made for rubrics? The same "
             f"command finds the same replies in {' and '.join(replies.keep)}: change the judge in "
             f"the spec, or remove the work folder {call.folder} to ask again",
         )
     (call.folder / ANNOTATIONS).write_text(json.dumps(rows, indent=2) + "\n", encoding="ascii")
     metrics, notes = _metrics(rubric, rows, list(prompts.files or {}))
-    without = len(rows) - len(shown)
+    without = len(rows) - len(complete)
     return StageResult(
         keep=[ANNOTATIONS, UNJUDGED, *replies.keep],
         metrics=metrics,
@@ -111,7 +120,7 @@ def run(call: StageCall, judge: RubricJudge, prompts: PromptSet, replicate: int 
             "judged": len(rows) - len(unjudged),
             "unparsed": len(unjudged) - without,
             "missing_context": without,
-            "cut_replies": sum(told.finish_reason == "length" for told in replies.told),
+            "cut_replies": sum(reply.finish_reason == "length" for reply in replies.in_order),
         },
         used={"rubric": rubric.model_dump(), **replies.used},
         seeds={"replicate": replicate, **replies.seeds},
@@ -128,21 +137,19 @@ def rubric_metric(rubric: Rubric, scores: Sequence[int | None]) -> dict[str, Any
 
     The bounds give every unjudged prompt the rubric's lowest and its highest score.
     """
-    given = [score for score in scores if score is not None]
-    if not given:
+    judged_scores = [score for score in scores if score is not None]
+    if not judged_scores:
         return None
     possible = sorted(line.score for line in rubric.scores)
-    judged, expected = len(given), len(scores)
-    mean, total, open_ = sum(given) / judged, sum(given), expected - judged
-    spread = math.fsum((score - mean) ** 2 for score in given)
+    judged, expected = len(judged_scores), len(scores)
+    mean, error = mean_and_error(judged_scores)
     return {
         "value": mean,
-        "standard_error": math.sqrt(spread / (judged - 1) / judged) if judged > 1 else None,
+        "standard_error": error,
         "judged": judged,
         "expected": expected,
-        "lower_bound": (total + open_ * possible[0]) / expected,
-        "upper_bound": (total + open_ * possible[-1]) / expected,
-        **{f"score_{score}": given.count(score) for score in possible},
+        **bounds(sum(judged_scores), judged, expected, possible[0], possible[-1]),
+        **{f"score_{score}": judged_scores.count(score) for score in possible},
     }
 
 
@@ -184,7 +191,7 @@ async def _served(
     async with open_client(call, engine.endpoint, engine.transcript) as client:
         replies = await ask_until_read(client, bodies, read, judge.asks, count, served=served)
     return Replies(
-        [Told(reply.text, reply.finish_reason, reply.why) for reply in replies],
+        [JudgeReply(reply.text, reply.finish_reason, reply.why) for reply in replies],
         keep=[TRANSCRIPT],
         used={"served_models": sorted(served.counts)},
         cost=client.cost(),
@@ -195,18 +202,20 @@ async def _served(
 
 
 def _body(judge: RubricJudge, engine: EndpointEngine, text: str, replicate: int) -> dict[str, Any]:
-    sampling = judge.sampling.model_dump(exclude_none=True)
-    if replicate > 0:
-        sampling["seed"] = sampling.get("seed", 0) + replicate
+    sampling = sampling_of(judge.sampling, replicate)
     system = [{"role": "system", "content": engine.system}] if engine.system else []
     return {"messages": [*system, {"role": "user", "content": text}], **sampling}
 
 
 def _annotate(
-    rubric: Rubric, prompt: Prompt, output: MatchedOutput, inputs: dict[str, str], told: Told | None
+    rubric: Rubric,
+    prompt: Prompt,
+    output: MatchedOutput,
+    inputs: dict[str, str],
+    reply: JudgeReply | None,
 ) -> dict[str, Any]:
     """One row of annotations.json. `inputs` is what the judge was shown beside the output."""
-    read = None if told is None else read_reply(rubric, told.text)
+    scored = None if reply is None else read_reply(rubric, reply.text)
     return {
         "instruction": prompt.instruction,
         **({"input": prompt.input} if prompt.input else {}),
@@ -214,18 +223,18 @@ def _annotate(
         "output_2": output.output,
         "generator_2": output.generator,
         "inputs": inputs,
-        "score": None if read is None else read.score,
-        "feedback": None if read is None else read.feedback,
-        "raw_completion": None if told is None else told.text,
+        "score": None if scored is None else scored.score,
+        "feedback": None if scored is None else scored.feedback,
+        "raw_completion": None if reply is None else reply.text,
     }
 
 
-def _unjudged(row: dict[str, Any], told: Told | None) -> dict[str, Any]:
-    shown: dict[str, Any] = {n: row[n] for n in ("instruction", "input", "dataset") if n in row}
-    if told is None:
-        return {**shown, "why": "missing_context", "missing": missing(row["inputs"])}
-    reply = {"reply": told.text, "finish_reason": told.finish_reason}
-    return {**shown, "why": told.why or "unparsed", **reply}
+def _unjudged(row: dict[str, Any], reply: JudgeReply | None) -> dict[str, Any]:
+    fields: dict[str, Any] = {n: row[n] for n in ("instruction", "input", "dataset") if n in row}
+    if reply is None:
+        return {**fields, "why": "missing_context", "missing": missing(row["inputs"])}
+    raw = {"reply": reply.text, "finish_reason": reply.finish_reason}
+    return {**fields, "why": reply.why or "unparsed", **raw}
 
 
 def _metrics(
@@ -248,13 +257,13 @@ def _missing_findings(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     if not without:
         return []
     count = Counter(name for row in without for name in missing(row["inputs"]))
-    told = ", ".join(f"{name} ({number})" for name, number in sorted(count.items()))
+    counts = ", ".join(f"{name} ({number})" for name, number in sorted(count.items()))
     return [
         {
             "kind": "missing_context",
             "severity": "warning",
             "message": f"{len(without)} of {len(rows)} prompts have no text for what the judge must be "
-            f"shown, {told}: they were not judged",
+            f"shown, {counts}: they were not judged",
             "evidence": {
                 "prompts": len(without),
                 "inputs": dict(sorted(count.items())),

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.answer.answer import Answer, Decoding
-from harness.answer.engine import TransformersEngine, VllmEngine
+from harness.answer.engine import Answered
 from harness.answer.outputs import Output
 from harness.answer.prompts import Prompt
-from harness.answer.run import Answered
 from harness.artefact.call import StageCall
 from harness.errors import HarnessError, InputError
 from harness.judge.kinds.flow_judge import RubricJudge
-from harness.judge.kinds.flow_judge.judge import Replies, Told
+from harness.judge.kinds.flow_judge.judge import JudgeReply, Replies
 from harness.spec.base import Sampling
 from harness.spec.prompts import PromptSet
 from harness.spec.template import TOKENIZER, Template, load_template
@@ -32,7 +31,7 @@ TOO_LONG = "too_long"
 
 
 @dataclass
-class _Taken:
+class _Engines:
     """What the engines told of themselves, over all askings."""
 
     used: dict[str, Any] = field(default_factory=dict)
@@ -64,7 +63,7 @@ def local_replies(
     _check_sampling(judge.sampling)
     is_sampled = bool(judge.sampling.temperature)
     prompts = [Prompt(text, "") for text in texts]
-    taken = _Taken()
+    engines = _Engines()
     replies: dict[int, Output] = {}
     waiting = list(range(len(prompts)))
     keep = []
@@ -73,29 +72,29 @@ def local_replies(
             break
         path = call.folder / f"replies-{asking}.jsonl"
         keep.append(path.name)
-        made = _read(Path(call.inputs["recorded"]) / path.name if call.replay else path)
-        if made is None and call.replay:
+        outputs = _read(Path(call.inputs["recorded"]) / path.name if call.replay else path)
+        if outputs is None and call.replay:
             raise HarnessError(f"the recorded artefact has no {path.name} with the judge's replies")
-        if made is None:
+        if outputs is None:
             seed = (judge.seed + replicate + (asking - 1) * ANOTHER_SEED) % 2**32
             folder = call.folder / f"asking-{asking}"
-            made = _ask(call, judge, prompts, waiting, seed, folder, taken)
-        if sorted(made) != waiting:
+            outputs = _ask(call, judge, prompts, waiting, seed, folder, engines)
+        if sorted(outputs) != waiting:
             raise HarnessError(
                 f"{path.name} holds the replies to other prompts than were asked about"
             )
-        _write(path, made)
-        replies |= made
+        _write(path, outputs)
+        replies |= outputs
         waiting = [index for index in waiting if not is_read(replies[index].output)]
     seeds = {"sampling": judge.seed + replicate} if is_sampled else {}
     return Replies(
-        [Told(replies[i].output, replies[i].finish_reason) for i in range(len(prompts))],
+        [JudgeReply(replies[i].output, replies[i].finish_reason) for i in range(len(prompts))],
         keep=keep,
-        used={"engine": judge.engine.kind, **taken.used},
-        seeds={**{f"judge_{name}": seed for name, seed in taken.seeds.items()}, **seeds},
-        cost=taken.cost,
+        used={"engine": judge.engine.kind, **engines.used},
+        seeds={**{f"judge_{name}": seed for name, seed in engines.seeds.items()}, **seeds},
+        cost=engines.cost,
         simulated=["judge with random weights"] if judge.model and judge.model.random else [],
-        notes=[f"judge: {note}" for note in taken.notes],
+        notes=[f"judge: {note}" for note in engines.notes],
     )
 
 
@@ -113,71 +112,62 @@ def _ask(
     call: StageCall,
     judge: RubricJudge,
     prompts: Sequence[Prompt],
-    wanted: Sequence[int],
+    numbers: Sequence[int],
     seed: int,
     folder: Path,
-    taken: _Taken,
+    engines: _Engines,
 ) -> dict[int, Output]:
     """The replies to the prompts with these numbers; `folder` is the engine's own to work in."""
-    from harness.answer.engines.endpoint import answer_by_vllm
-    from harness.answer.engines.transformers import answer_here
-
-    source, engine = judge.model, judge.engine
-    assert source is not None, "the spec gives engines of this kind a model"
     # The judge's model goes under the name that a row's own has.
     hub = call.inputs.get("judge_hub")
     folder.mkdir(exist_ok=True)
-    own = replace(call, work=str(folder), inputs={} if hub is None else {"hub": hub})
+    engine_call = replace(call, work=str(folder), inputs={} if hub is None else {"hub": hub})
     template = judge.template or load_template(TOKENIZER)
-    lengths = _too_long(own, judge, template, [prompts[index] for index in wanted])
-    fitting = [index for at, index in enumerate(wanted) if at not in lengths]
-    made = {
-        wanted[at]: Output(wanted[at], "", TOO_LONG, 0, length) for at, length in lengths.items()
+    lengths = _too_long(engine_call, judge, template, [prompts[index] for index in numbers])
+    fitting = [index for at, index in enumerate(numbers) if at not in lengths]
+    outputs = {
+        numbers[at]: Output(numbers[at], "", TOO_LONG, 0, length) for at, length in lengths.items()
     }
     if not fitting:
-        return made
+        return outputs
     params = Answer.model_construct(
         # No engine reads it: the prompts are the judge's own, and at hand.
         prompts=PromptSet.model_construct(),
         template=template,
-        engine=engine,
+        engine=judge.engine,
         decoding=_decoding(judge.sampling, seed),
     )
-    some = [prompts[index] for index in fitting]
-    if isinstance(engine, VllmEngine):
-        answered = answer_by_vllm(own, params, engine, source, some)
-    else:
-        assert isinstance(engine, TransformersEngine)
-        answered = answer_here(own, params, engine, source, some)
-    taken.add(answered)
+    fitting_prompts = [prompts[index] for index in fitting]
+    answered = judge.engine.answer(engine_call, params, fitting_prompts, judge.model)
+    engines.add(answered)
     for index, output in zip(fitting, answered.outputs, strict=True):
-        made[index] = replace(output, index=index)
-    return made
+        outputs[index] = replace(output, index=index)
+    return outputs
 
 
 def _too_long(
-    own: StageCall, judge: RubricJudge, template: Template, prompts: Sequence[Prompt]
+    engine_call: StageCall, judge: RubricJudge, template: Template, prompts: Sequence[Prompt]
 ) -> dict[int, int]:
     """Place -> tokens of the prompts that leave the judge no room for a reply."""
     from harness.answer.encode import encode, positions_in
     from harness.modeling.load import load_tokenizer
 
     assert judge.model is not None
-    most = judge.engine.max_model_length if isinstance(judge.engine, VllmEngine) else None
-    limits = [limit for limit in (positions_in(judge.model, own.inputs), most) if limit is not None]
+    longest = (positions_in(judge.model, engine_call.inputs), judge.engine.longest_text)
+    limits = [limit for limit in longest if limit is not None]
     if not limits:
         return {}
-    ids = encode(prompts, template, load_tokenizer(judge.model, own.inputs)).ids
-    return {at: len(one) for at, one in enumerate(ids) if len(one) >= min(limits)}
+    ids = encode(prompts, template, load_tokenizer(judge.model, engine_call.inputs)).ids
+    return {at: len(tokens) for at, tokens in enumerate(ids) if len(tokens) >= min(limits)}
 
 
 def _decoding(sampling: Sampling, seed: int) -> Decoding:
-    given = {"top_p": sampling.top_p, "stop": sampling.stop}
+    options = {"top_p": sampling.top_p, "stop": sampling.stop}
     return Decoding(
         max_new_tokens=sampling.max_tokens,
         temperature=sampling.temperature or 0.0,
         seed=seed,
-        **{name: value for name, value in given.items() if value is not None},
+        **{name: value for name, value in options.items() if value is not None},
     )
 
 
@@ -190,8 +180,8 @@ def _read(path: Path) -> dict[int, Output] | None:
     return {output.index: output for output in outputs}
 
 
-def _write(path: Path, made: dict[int, Output]) -> None:
+def _write(path: Path, outputs: dict[int, Output]) -> None:
     part = path.with_name(path.name + ".part")
-    lines = [json.dumps(asdict(made[index])) + "\n" for index in sorted(made)]
+    lines = [json.dumps(asdict(outputs[index])) + "\n" for index in sorted(outputs)]
     part.write_text("".join(lines), encoding="ascii")
     part.replace(path)

@@ -49,7 +49,9 @@ def load_rubric(rubric: str | Rubric) -> Rubric:
     return Rubric(
         name=rubric.lower(),
         criteria=metric.criteria,
-        scores=[RubricLine(score=one.score, description=one.description) for one in metric.rubric],
+        scores=[
+            RubricLine(score=line.score, description=line.description) for line in metric.rubric
+        ],
         inputs=metric.required_inputs or [],
     )
 
@@ -72,10 +74,10 @@ def read_reply(rubric: Rubric, reply: str) -> Scored | None:
 
     What a model thinks before (`<think>`) is not read, nor a score that stands in the feedback.
     """
-    said = reply.rpartition("</think>")[2].partition("<think>")[0]
-    scores = set(_SCORE.findall(_FEEDBACK.sub("", said)))
+    answer = reply.rpartition("</think>")[2].partition("<think>")[0]
+    scores = set(_SCORE.findall(_FEEDBACK.sub("", answer)))
     try:
-        feedback = flow_judge_package.load().parse(said, fail_on_parse_error=True).feedback
+        feedback = flow_judge_package.load().parse(answer, fail_on_parse_error=True).feedback
         [score] = map(int, scores)
     except ValueError:
         return None
@@ -100,14 +102,14 @@ def inputs_for(
             f"judge.fields names {', '.join(unknown)}, and the rubric {rubric.name} is shown "
             f"{', '.join(rubric.inputs) or 'no inputs'}"
         )
-    shown: list[dict[str, str]] = [{} for _ in prompts]
+    inputs: list[dict[str, str]] = [{} for _ in prompts]
     for name in rubric.inputs:
         texts = [_value(prompt, name, fields, number) for number, prompt in enumerate(prompts)]
         if not any(text is not None and text.strip() for text in texts):
             raise _no_text(rubric, name, fields, prompts, all(text is None for text in texts))
-        for one, text in zip(shown, texts, strict=True):
-            one[name] = text or ""
-    return shown
+        for prompt_inputs, text in zip(inputs, texts, strict=True):
+            prompt_inputs[name] = text or ""
+    return inputs
 
 
 def missing(inputs: Mapping[str, str]) -> list[str]:

@@ -4,14 +4,19 @@ from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from harness.judge.judge import AskingJudge, Reference
+from harness.artefact.call import StageCall, StageResult
+from harness.judge.judge import PairwiseJudge, Reference
 from harness.spec.base import Sampling, TextFile, with_fields
+from harness.spec.prompts import PromptSet
 
 
-class GradingJudge(AskingJudge):
+class GradingJudge(PairwiseJudge):
     """AlpaGasus's pairwise grading: two responses scored 1 to 10, once in each order. Win, tie or
     lose is the sign of the sum of the two orders' verdicts (arXiv 2307.08701)."""
 
+    code_version = 2
+    calls_per_prompt = 2
+    tokens_per_call = 150
     kind: Literal["grading"] = "grading"
     system: TextFile
     """The system message."""
@@ -30,5 +35,13 @@ class GradingJudge(AskingJudge):
             raise ValueError("lowest must be below highest")
         return self
 
+    def metrics(self, prompts: PromptSet | None) -> list[str]:
+        return [*super().metrics(prompts), "winning_score"]
 
-TOKENS_PER_GRADING = 150
+    def fixed_characters(self) -> int:
+        return len(self.prompt.text)
+
+    def run(self, call: StageCall) -> StageResult:
+        from harness.judge.kinds.grading.judge import run
+
+        return run(call, self)

@@ -49,7 +49,7 @@ Row = dict[str, Any]
 """index, nats, tokens, bytes (of the answer), cut; and dataset, where there are several."""
 
 
-class Encoded(NamedTuple):
+class LossExample(NamedTuple):
     """An example as the model reads it; the loss is over ids[start:], start > 0."""
 
     number: int
@@ -139,7 +139,7 @@ def _check_answers(prompts: list[Prompt]) -> None:
 
 def _sequence(
     tokenizer: "PreTrainedTokenizerBase", index: int, tokens: Tokens, answer: str, cutoff: int
-) -> Encoded:
+) -> LossExample:
     """The example, cut on the right to `cutoff` tokens. Of a cut answer the bytes are those of what
     its tokens left say; with no token of it left, or no text in it, nothing is measured."""
     start, stop = tokens.answers[-1]
@@ -152,12 +152,12 @@ def _sequence(
         left = tokenizer.decode(ids[start:], skip_special_tokens=True)
         size = min(size, len(str(left).encode()))
     if not answer.strip() or start >= len(ids):
-        return Encoded(index, ids, len(ids), 0, cut)
+        return LossExample(index, ids, len(ids), 0, cut)
     # A template may write something behind the last answer's end.
-    return Encoded(index, ids[:stop], start, size, cut)
+    return LossExample(index, ids[:stop], start, size, cut)
 
 
-def _check_lengths(sequences: list[Encoded], limit: int | None) -> None:
+def _check_lengths(sequences: list[LossExample], limit: int | None) -> None:
     longest = max(sequences, key=lambda s: len(s.ids))
     if limit is not None and len(longest.ids) > limit:
         raise InputError(
@@ -167,7 +167,7 @@ def _check_lengths(sequences: list[Encoded], limit: int | None) -> None:
 
 
 def _measure(
-    path: Path, model: "PreTrainedModel", sequences: list[Encoded], judge: LossJudge
+    path: Path, model: "PreTrainedModel", sequences: list[LossExample], judge: LossJudge
 ) -> dict[int, float]:
     """index -> nats of the answer; what an interrupted run measured is read."""
     import torch
@@ -184,8 +184,8 @@ def _measure(
                 way_out = smaller_batch("eval.judge.batch_size", len(batch), judge.precision)
                 at_a_time = "one example" if len(batch) == 1 else f"{len(batch)} examples"
                 with memory_for(f"measuring {at_a_time} at a time", way_out):
-                    found = _batch_nats(model, batch)
-                for sequence, nats in zip(batch, found, strict=True):
+                    batch_nats = _batch_nats(model, batch)
+                for sequence, nats in zip(batch, batch_nats, strict=True):
                     if not math.isfinite(nats):
                         raise HarnessError(
                             f"the model's loss on example {sequence.number} is {nats}",
@@ -202,9 +202,11 @@ def _measure(
     return done
 
 
-def _batches(sequences: list[Encoded], batch_size: int, vocabulary: int) -> list[list[Encoded]]:
+def _batches(
+    sequences: list[LossExample], batch_size: int, vocabulary: int
+) -> list[list[LossExample]]:
     """Of like length together, the longest first; fewer at a time where logits take much memory."""
-    batches: list[list[Encoded]] = []
+    batches: list[list[LossExample]] = []
     for sequence in sorted(sequences, key=lambda s: (-len(s.ids), s.number)):
         last = [*batches[-1], sequence] if batches else []
         logits = _width(last) * len(last) * vocabulary if last else 0
@@ -215,12 +217,12 @@ def _batches(sequences: list[Encoded], batch_size: int, vocabulary: int) -> list
     return batches
 
 
-def _width(batch: Sequence[Encoded]) -> int:
+def _width(batch: Sequence[LossExample]) -> int:
     """Places whose logits are made: from the first answer's begin to the last one's end."""
     return max(len(s.ids) for s in batch) - min(s.start for s in batch)
 
 
-def _batch_nats(model: "PreTrainedModel", batch: list[Encoded]) -> list[float]:
+def _batch_nats(model: "PreTrainedModel", batch: list[LossExample]) -> list[float]:
     """The negative log-likelihood of each answer, in nats; the sums in float64."""
     import torch
 
@@ -237,16 +239,16 @@ def _batch_nats(model: "PreTrainedModel", batch: list[Encoded]) -> list[float]:
         input_ids=ids.to(model.device),
         attention_mask=mask.to(model.device),
     )
-    found = []
+    sums = []
     for row, sequence in enumerate(batch):
         at = slice(sequence.start - 1 - first, len(sequence.ids) - 1 - first)
         targets = torch.tensor(sequence.ids[sequence.start :], device=logits.device)
         losses = torch.nn.functional.cross_entropy(
             logits[row, at].float(), targets, reduction="none"
         )
-        found.append(losses.double().sum())
+        sums.append(losses.double().sum())
     # Read once: each look at a GPU waits for it.
-    nats: list[float] = torch.stack(found).tolist()
+    nats: list[float] = torch.stack(sums).tolist()
     return nats
 
 
@@ -327,9 +329,9 @@ def ratio(amounts: Sequence[float], sizes: Sequence[float]) -> tuple[float, floa
 
 
 def _findings(judge: LossJudge, records: int, measured: int, cut: int) -> list[dict[str, Any]]:
-    found = []
+    findings = []
     if measured < records:
-        found.append(
+        findings.append(
             {
                 "kind": "dropped_rows",
                 "severity": "warning",
@@ -339,7 +341,7 @@ def _findings(judge: LossJudge, records: int, measured: int, cut: int) -> list[d
             }
         )
     if cut:
-        found.append(
+        findings.append(
             {
                 "kind": "empty_or_truncated",
                 "severity": "warning",
@@ -347,4 +349,4 @@ def _findings(judge: LossJudge, records: int, measured: int, cut: int) -> list[d
                 "evidence": {"cut": cut, "examples": measured, "cutoff": judge.cutoff_length},
             }
         )
-    return found
+    return findings

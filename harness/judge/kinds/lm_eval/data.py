@@ -41,8 +41,8 @@ class Questions:
 
     def asked(self, first: int | None) -> int:
         """How many questions are put."""
-        there = len(self.splits[self.benchmark.split])
-        return there if first is None else min(first, there)
+        count = len(self.splits[self.benchmark.split])
+        return count if first is None else min(first, count)
 
 
 def read_task(
@@ -66,14 +66,14 @@ def read_task(
     if name != MMLU:
         places = [folder / (config or BENCHMARKS[name].config), folder / "data", folder]
         return [_questions(name, folder, places)]
-    known = sorted(subjects)
-    there = [s for s in known if (folder / s).is_dir() and config in (None, s)]
-    if not there:
+    names = sorted(subjects)
+    present = [s for s in names if (folder / s).is_dir() and config in (None, s)]
+    if not present:
         raise InputError(
             f"task {name}: {folder} holds no folder of {config or 'any of the subjects'}",
-            f"MMLU's data has a folder for each subject: {', '.join(known[:3])} and so on.",
+            f"MMLU's data has a folder for each subject: {', '.join(names[:3])} and so on.",
         )
-    return [_questions(PREFIX + s, folder, [folder / s]) for s in there]
+    return [_questions(PREFIX + s, folder, [folder / s]) for s in present]
 
 
 def _snapshot(name: str, data: TaskData, inputs: Mapping[str, str]) -> str:
@@ -119,14 +119,14 @@ def _same_columns(rows: list[TableRow]) -> list[dict[str, Any]]:
 
 
 def _files(place: Path, split: str) -> list[Path]:
-    named = re.compile(rf"{re.escape(split)}(-\d{{5}}-of-\d{{5}})?\.({ENDINGS})")
+    file_name = re.compile(rf"{re.escape(split)}(-\d{{5}}-of-\d{{5}})?\.({ENDINGS})")
     if not place.is_dir():
         return []
-    found = [p for p in place.iterdir() if p.is_file() and named.fullmatch(p.name)]
+    files = [p for p in place.iterdir() if p.is_file() and file_name.fullmatch(p.name)]
     inside = place / split
-    if not found and inside.is_dir():
-        found = [p for p in inside.iterdir() if p.suffix[1:] in ENDINGS.split("|")]
-    return sorted(found)
+    if not files and inside.is_dir():
+        files = [p for p in inside.iterdir() if p.suffix[1:] in ENDINGS.split("|")]
+    return sorted(files)
 
 
 def _check_files(unit: str, split: str, files: list[Path]) -> None:
@@ -138,22 +138,22 @@ def _check_files(unit: str, split: str, files: list[Path]) -> None:
             f"{', '.join(file.name for file in files)} in {files[0].parent}",
             "Leave one of them.",
         )
-    wanted = {int(shard[2]) for shard in shards if shard}
-    if wanted and wanted != {len(files)}:
+    totals = {int(shard[2]) for shard in shards if shard}
+    if totals and totals != {len(files)}:
         raise InputError(
-            f"task {unit}: of the split {split} {len(files)} of {max(wanted)} files are in "
+            f"task {unit}: of the split {split} {len(files)} of {max(totals)} files are in "
             f"{files[0].parent}"
         )
 
 
 def _no_split(unit: str, split: str, folder: Path, places: list[Path]) -> InputError:
     looked = [p.relative_to(folder).as_posix() for p in places]
-    there = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    present = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     return InputError(
         f"task {unit}: no split {split!r} in {folder}",
         f"Looked for {split}.jsonl, {split}.json, {split}.parquet and "
         f"{split}-00000-of-00001.parquet in {', '.join(looked)} (.: the folder itself). "
-        f"It holds: {', '.join(there[:8]) or 'nothing'}{' and more' if len(there) > 8 else ''}.",
+        f"It holds: {', '.join(present[:8]) or 'nothing'}{' and more' if len(present) > 8 else ''}.",
     )
 
 

@@ -166,8 +166,8 @@ def _result(
 ) -> StageResult:
     results = unit_results(samples)
     metrics = metrics_of(results)
-    whole = {**settings, "scores": metrics, "results": results}
-    text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+    content = {**settings, "scores": metrics, "results": results}
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     (folder / RESULTS).write_text(text, encoding="utf-8")
     rows = [row for each in samples.values() for row in each]
     return StageResult(
@@ -195,28 +195,32 @@ def _result(
 
 def _versions(name: str, settings: dict[str, Any]) -> Any:
     """lm-eval's version of a task; of MMLU that of its subjects."""
-    found = {t["version"] for unit, t in settings["tasks"].items() if benchmark_of(unit) == name}
-    return found.pop() if len(found) == 1 else sorted(found)
+    versions = {t["version"] for unit, t in settings["tasks"].items() if benchmark_of(unit) == name}
+    return versions.pop() if len(versions) == 1 else sorted(versions)
 
 
 def _deviations(
     samples: dict[str, list[Sample]], settings: dict[str, Any], metrics: dict[str, Any]
 ) -> list[str]:
-    found = [f"tasks as lm-eval {settings['lm_eval']} has them; the leaderboard ran {LEADERBOARD}"]
+    deviations = [
+        f"tasks as lm-eval {settings['lm_eval']} has them; the leaderboard ran {LEADERBOARD}"
+    ]
     for name in BENCHMARKS:
         units = [unit for unit in samples if benchmark_of(unit) == name]
-        asked = sum(len(samples[unit]) for unit in units)
-        there = sum(settings["tasks"][unit]["questions"] for unit in units)
-        if asked < there:
-            found.append(f"{name}: only the first {asked} of the {there} questions were asked")
+        count = sum(len(samples[unit]) for unit in units)
+        total = sum(settings["tasks"][unit]["questions"] for unit in units)
+        if count < total:
+            deviations.append(f"{name}: only the first {count} of the {total} questions were asked")
     subjects = metrics.get(MMLU, {}).get("subjects", SUBJECTS)
     if subjects < SUBJECTS:
-        found.append(f"mmlu is over {subjects} of the {SUBJECTS} subjects: it is not MMLU's score")
-    return found
+        deviations.append(
+            f"mmlu is over {subjects} of the {SUBJECTS} subjects: it is not MMLU's score"
+        )
+    return deviations
 
 
 def _findings(samples: dict[str, list[Sample]], metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    found = []
+    findings = []
     cut: dict[str, int] = {}
     for unit, rows in samples.items():
         name = benchmark_of(unit)
@@ -224,7 +228,7 @@ def _findings(samples: dict[str, list[Sample]], metrics: dict[str, Any]) -> list
     for name, count in cut.items():
         if count:
             questions = metrics[name]["judged"]
-            found.append(
+            findings.append(
                 {
                     "kind": "empty_or_truncated",
                     "severity": "warning",
@@ -236,7 +240,7 @@ def _findings(samples: dict[str, list[Sample]], metrics: dict[str, Any]) -> list
             )
     unlikely = sum(underflows(row) for rows in samples.values() for row in rows)
     if unlikely:
-        found.append(
+        findings.append(
             {
                 "kind": "underflow",
                 "severity": "info",
@@ -246,7 +250,7 @@ def _findings(samples: dict[str, list[Sample]], metrics: dict[str, Any]) -> list
                 "evidence": {"task": "truthfulqa_mc2", "questions": unlikely},
             }
         )
-    return found
+    return findings
 
 
 def _samples_file(unit: str) -> str:

@@ -21,10 +21,10 @@ from harness.judge.kinds.lm_eval.data import Questions
 from harness.judge.kinds.lm_eval.scores import (
     TOLERANCE,
     Sample,
-    mean_and_error,
     rescored,
     underflows,
 )
+from harness.judge.scores import mean_and_error
 from harness.modeling.logits import last_logits
 
 with env_variables.restored():  # lm-eval sets some of the hub's client's when it is imported
@@ -119,11 +119,13 @@ class Scorer(HFLM):  # type: ignore[misc]
     ) -> list[tuple[float, bool]]:
         """requests: ((context, choice), context's tokens, choice's tokens) each."""
         assert self.kept is not None
-        self.cut = [len(asked) + len(told) > self.max_length + 1 for _, asked, told in requests]
-        for (_, choice), _, told in requests:
-            if not 0 < len(told) <= self.max_length:
+        self.cut = [
+            len(context_ids) + len(ids) > self.max_length + 1 for _, context_ids, ids in requests
+        ]
+        for (_, choice), _, ids in requests:
+            if not 0 < len(ids) <= self.max_length:
                 raise InputError(
-                    f"task {self.kept.stem}: the choice {choice[:60]!r} has {len(told)} tokens, and "
+                    f"task {self.kept.stem}: the choice {choice[:60]!r} has {len(ids)} tokens, and "
                     f"the model takes {self.max_length}"
                 )
         done = _read_kept(self.kept)
@@ -133,8 +135,8 @@ class Scorer(HFLM):  # type: ignore[misc]
                 numbers = [number for question in step for number in question]
                 if not all(number in done for number in numbers):
                     self._keep = self._places([requests[n] for n in numbers])
-                    found = super()._loglikelihood_tokens([requests[n] for n in numbers], True)
-                    for number, (ll, greedy) in zip(numbers, found, strict=True):
+                    results = super()._loglikelihood_tokens([requests[n] for n in numbers], True)
+                    for number, (ll, greedy) in zip(numbers, results, strict=True):
                         _check_number(ll, self.kept.stem)
                         done[number] = (ll, greedy)
                         file.write(json.dumps([number, ll, greedy]) + "\n")
@@ -145,9 +147,10 @@ class Scorer(HFLM):  # type: ignore[misc]
     def _places(self, requests: list[Any]) -> int:
         """How many places at a row's end are enough for the choices of all these requests."""
         ends: list[int] = [
-            min(len(asked) + len(told) - 1, self.max_length) for _, asked, told in requests
+            min(len(context_ids) + len(ids) - 1, self.max_length)
+            for _, context_ids, ids in requests
         ]
-        begins = [end - len(told) for end, (_, _, told) in zip(ends, requests, strict=True)]
+        begins = [end - len(ids) for end, (_, _, ids) in zip(ends, requests, strict=True)]
         return max(ends) - min(begins)
 
     def _model_call(
@@ -187,12 +190,12 @@ def evaluate_task(lm: Any, name: str, task: Any, first: int | None) -> list[Samp
     """
     # Where its formula underflows, lm-eval divides zeros.
     with np.errstate(invalid="ignore"):
-        found = evaluate(lm, {"tasks": {name: task}}, limit=first, log_samples=True)
-    assert found is not None
+        results = evaluate(lm, {"tasks": {name: task}}, limit=first, log_samples=True)
+    assert results is not None
     cuts = iter(lm.cut)
     samples = []
     # Requests are in the order of the documents.
-    for row in sorted(found["samples"][name], key=lambda r: r["doc_id"]):
+    for row in sorted(results["samples"][name], key=lambda r: r["doc_id"]):
         sample = _sample(row, task, sum(next(cuts) for _ in row["arguments"]))
         samples.append(sample)
         for metric in row["metrics"] if not underflows(sample) else ():
@@ -200,9 +203,15 @@ def evaluate_task(lm: Any, name: str, task: Any, first: int | None) -> list[Samp
     if not any(map(underflows, samples)):
         for metric in row["metrics"]:
             mean, error = mean_and_error([sample[metric] for sample in samples])
-            for key, ours in ((metric, mean), (f"{metric}_stderr", error)):
-                theirs = found["results"][name][f"{key},none"]
-                _compare(name, "all questions", key, None if theirs == "N/A" else theirs, ours)
+            for key, score in ((metric, mean), (f"{metric}_stderr", error)):
+                their_score = results["results"][name][f"{key},none"]
+                _compare(
+                    name,
+                    "all questions",
+                    key,
+                    None if their_score == "N/A" else their_score,
+                    score,
+                )
     return samples
 
 
@@ -224,12 +233,14 @@ def _sample(row: dict[str, Any], task: Any, cut: int) -> Sample:
     return rescored(sample)
 
 
-def _compare(name: str, what: str, metric: str, theirs: float | None, ours: float | None) -> None:
-    same = theirs == ours
-    if theirs is not None and ours is not None:
-        same = abs(theirs - ours) <= TOLERANCE
+def _compare(
+    name: str, what: str, metric: str, their_score: float | None, score: float | None
+) -> None:
+    same = their_score == score
+    if their_score is not None and score is not None:
+        same = abs(their_score - score) <= TOLERANCE
     if not same:
         raise HarnessError(
-            f"task {name}, {what}: lm-eval's {metric} is {theirs} and ours {ours}",
+            f"task {name}, {what}: lm-eval's {metric} is {their_score} and ours {score}",
             "This is a fault of the harness, or of a version of lm-eval that it was not written for.",
         )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, SUBJECTS, benchmark_of
+from harness.judge.scores import mean_and_error
 
 AVERAGE = "average"
 TOLERANCE = 1e-9
@@ -54,16 +55,6 @@ def rescored(sample: Sample) -> Sample:
     return {**sample, **{n: v for n, v in scores.items() if n in sample}}
 
 
-def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """The mean and its standard error: sample standard deviation (ddof 1) / sqrt(n), as lm-eval's;
-    None for a single value."""
-    n = len(values)
-    mean = math.fsum(values) / n
-    if n < 2:
-        return mean, None
-    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
-
-
 def of_means(errors: Sequence[float | None]) -> float | None:
     """Standard error of the plain mean of independent means: sqrt(sum of squares) / how many."""
     if any(error is None for error in errors):
@@ -76,8 +67,8 @@ def pooled(errors: Sequence[float | None], sizes: Sequence[int]) -> float | None
     have it."""
     if any(error is None for error in errors):
         return None
-    known = [(e, n) for e, n in zip(errors, sizes, strict=True) if e is not None]
-    variance = math.fsum((n - 1) * e**2 * n for e, n in known) / (sum(sizes) - len(sizes))
+    sized = [(e, n) for e, n in zip(errors, sizes, strict=True) if e is not None]
+    variance = math.fsum((n - 1) * e**2 * n for e, n in sized) / (sum(sizes) - len(sizes))
     return math.sqrt(variance / sum(sizes))
 
 
@@ -85,13 +76,13 @@ def unit_results(samples: dict[str, list[Sample]]) -> dict[str, dict[str, Any]]:
     """Of each of lm-eval's tasks: every metric and its standard error in percent, and counts."""
     results = {}
     for unit, rows in samples.items():
-        found: dict[str, Any] = {"questions": len(rows), "cut": sum(r["cut"] for r in rows)}
+        unit_scores: dict[str, Any] = {"questions": len(rows), "cut": sum(r["cut"] for r in rows)}
         for name in ("acc", "acc_norm"):
             if name in rows[0]:
                 mean, error = mean_and_error([r[name] for r in rows])
-                found[name] = 100 * mean
-                found[f"{name}_stderr"] = None if error is None else 100 * error
-        results[unit] = found
+                unit_scores[name] = 100 * mean
+                unit_scores[f"{name}_stderr"] = None if error is None else 100 * error
+        results[unit] = unit_scores
     return results
 
 

@@ -2,14 +2,17 @@
 
 from typing import Annotated, Literal
 
-from harness.judge.judge import AskingJudge, Reference
+from harness.artefact.call import StageCall, StageResult
+from harness.judge.judge import PairwiseJudge, Reference
 from harness.spec.base import Sampling, TextFile, with_fields
 
 
-class PreferenceJudge(AskingJudge):
+class PreferenceJudge(PairwiseJudge):
     """The harness's own pairwise judge: one call a prompt, the order of the two outputs drawn per
     instruction, win rate and standard error as AlpacaEval defines them."""
 
+    code_version = 3
+    tokens_per_call = 10
     kind: Literal["preference"] = "preference"
     prompt: Annotated[TextFile, with_fields("instruction", "output_a", "output_b")]
     """Template with {instruction}, {output_a} and {output_b}; the reply must start with `a` or `b`,
@@ -17,5 +20,10 @@ class PreferenceJudge(AskingJudge):
     reference: Reference
     sampling: Sampling = Sampling(temperature=0.0, max_tokens=50)
 
+    def fixed_characters(self) -> int:
+        return len(self.prompt.text)
 
-TOKENS_PER_VERDICT = 10
+    def run(self, call: StageCall) -> StageResult:
+        from harness.judge.kinds.preference.judge import run
+
+        return run(call, self)

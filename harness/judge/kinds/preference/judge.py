@@ -10,27 +10,26 @@
   `sampling.seed` (0 when left open), so that no request of one replicate is another one's.
 """
 
-import asyncio
-import json
 import random
 import re
 from typing import Any, Literal
 
 from harness.artefact.call import StageCall, StageResult
-from harness.artefact.events import Progress
 from harness.errors import HarnessError
+from harness.judge.judge import replicate_of
 from harness.judge.kinds.preference import PreferenceJudge
 from harness.judge.pairs import (
-    ANNOTATIONS,
-    KEPT_FILES,
-    LEADERBOARD,
     UNJUDGED,
     Pair,
+    annotation,
+    ask,
     ask_again,
-    firsts,
-    identical_notes,
-    output_counts,
+    pairwise_result,
+    prompt_fields,
     read_pairs,
+    sampling_of,
+    unread_reply,
+    write_judgements,
     write_rows,
 )
 from harness.judge.scores import (
@@ -38,18 +37,11 @@ from harness.judge.scores import (
     DRAW,
     MODEL,
     describe,
-    metrics_of_sets,
     position_bias,
-    position_findings,
     position_notes,
-    win_rate_metric,
-    write_leaderboard,
 )
-from harness.llm.asking import ServedModels, ask_until_read
 from harness.llm.calls import fill
-from harness.llm.client import Client, open_client
 from harness.llm.reply import Reply
-from harness.spec.prompts import PromptSet
 
 Verdict = Literal["a", "b", "tie"]
 
@@ -89,29 +81,29 @@ _OTHERS = {
 _VERDICTS: dict[str, Verdict] = {"a": "a", "b": "b", "tie": "tie"}
 
 
-def run(call: StageCall, judge: PreferenceJudge, prompts: PromptSet, replicate: int) -> StageResult:
+def run(call: StageCall, judge: PreferenceJudge) -> StageResult:
     """Judge the outputs and write the artefact's files into the call's work folder.
 
     Raises:
         InputError: outputs and baseline do not fit the prompts, or the judge cannot be asked.
         HarnessError: a call failed for good, or no reply has a verdict.
     """
-    pairs = read_pairs(call, prompts, judge.reference)
-    served = ServedModels(judge.on_model_change, call.folder)
-    client = open_client(call, judge.judge, judge.transcript)
-    replies = asyncio.run(_ask(client, judge, pairs, replicate, served))
+    pairs, replicate = read_pairs(call, judge.reference), replicate_of(call)
+    asked_about = ask(
+        call,
+        judge,
+        pairs,
+        lambda pair: [_body(judge, pair, replicate)],
+        lambda reply: read_verdict(reply.text) is not None,
+        "prompts",
+    )
+    replies = [of_pair[0] if of_pair else None for of_pair in asked_about.replies]
     rows = [
         _annotate(pair, reply, replicate, judge.judge.model)
         for pair, reply in zip(pairs, replies, strict=True)
     ]
     unjudged = [
-        {
-            "instruction": row["instruction"],
-            **({"input": row["input"]} if "input" in row else {}),
-            "reply": reply.text,
-            "finish_reason": reply.finish_reason,
-            **({"why": reply.why} if reply.is_declined else {}),
-        }
+        {**prompt_fields(row), **unread_reply(reply, reply.text)}
         for row, reply in zip(rows, replies, strict=True)
         if row["preference"] is None and reply is not None
     ]
@@ -125,40 +117,32 @@ def run(call: StageCall, judge: PreferenceJudge, prompts: PromptSet, replicate: 
             hint=f"see {call.folder / UNJUDGED}; does the prompt {judge.prompt.path} ask for it? "
             + ask_again(call.folder),
         )
-    (call.folder / ANNOTATIONS).write_text(json.dumps(rows, indent=2) + "\n", encoding="ascii")
-    outputs = [pair.output for pair in pairs]
-    write_leaderboard(call.folder / LEADERBOARD, pairs[0].generator, outputs, described)
+    write_judgements(call, pairs, rows)
     bias = position_bias(
         (row["is_switched"], row["preference"])
         for row, reply in zip(rows, replies, strict=True)
         if reply is not None
     )
-    return StageResult(
-        keep=KEPT_FILES,
-        metrics={
-            "win_rate": win_rate_metric(described, len(pairs)),
-            **metrics_of_sets([pair.set for pair in pairs], preferences),
-        },
-        counts={
-            **output_counts(pairs),
-            "judged": described["n_total"],
-            "unjudged": len(unjudged),
-            "shown_first": sum(row["is_switched"] for row in rows),
-        },
-        used={"served_models": sorted(served.counts), "position_bias": bias},
-        seeds={"replicate": replicate},
-        cost=client.cost(),
-        simulated=["judge"] if client.simulated else [],
-        notes=[*served.notes(), *identical_notes(pairs), *position_notes(bias)],
-        findings=[*served.findings(), *position_findings(bias)],
+    result = pairwise_result(
+        call,
+        asked_about.client,
+        asked_about.served,
+        pairs,
+        preferences,
+        described,
+        len(unjudged),
+        bias,
+        position_notes(bias),
     )
+    result.counts["shown_first"] = sum(row["is_switched"] for row in rows)
+    return result
 
 
-def is_switched(instruction: str, replicate: int, given: str = "") -> bool:
+def is_switched(instruction: str, replicate: int, prompt_input: str = "") -> bool:
     """Whether the model's output is shown as a, and the baseline's as b; `given`: the prompt's
     input."""
-    asked = f"{instruction}\n{given}" if given else instruction
-    return random.Random(f"order{asked}{replicate}").choice([False, True])
+    text = f"{instruction}\n{prompt_input}" if prompt_input else instruction
+    return random.Random(f"order{text}{replicate}").choice([False, True])
 
 
 def read_verdict(reply: str) -> Verdict | None:
@@ -170,63 +154,28 @@ def read_verdict(reply: str) -> Verdict | None:
     a reason (`b, because a is wrong`). Nor is it one where a clause begins with the other output
     (`a: short. b: right`), or says that it wins.
     """
-    found = _VERDICT.match(reply)
-    if found is None:
+    match = _VERDICT.match(reply)
+    if match is None:
         return None
-    verdict, rest = _VERDICTS[found["verdict"].lower()], reply[found.end() :]
-    line = "" if found["more"].endswith("\n") else rest.partition("\n")[0]
+    verdict, rest = _VERDICTS[match["verdict"].lower()], reply[match.end() :]
+    line = "" if match["more"].endswith("\n") else rest.partition("\n")[0]
     if not _REASON.match(line) and verdict != "tie" and _MAY_REVERSE.search(line):
         return None
-    others = [other for letter, other in _OTHERS.items() if letter != verdict]
-    after = reply[found.end("verdict") :]
-    return None if any(other.search(after) for other in others) else verdict
-
-
-async def _ask(
-    client: Client,
-    judge: PreferenceJudge,
-    pairs: list[Pair],
-    replicate: int,
-    served: ServedModels,
-) -> list[Reply | None]:
-    """The replies in the order of the pairs, None for identical outputs."""
-    progress = Progress("judge", len(pairs), "prompts")
-    first = firsts(pairs)
-    asked = [i for i, p in enumerate(pairs) if first[i] == i and p.output != p.baseline]
-    done, unread = len(pairs) - len(asked), 0
-
-    def count(index: int, reply: Reply) -> None:
-        nonlocal done, unread
-        done += 1
-        unread += read_verdict(reply.text) is None
-        progress.show(done, unjudged=unread)
-
-    async with client:
-        bodies = [_body(judge, pairs[index], replicate) for index in asked]
-        replies = await ask_until_read(
-            client,
-            bodies,
-            lambda reply: read_verdict(reply.text),
-            judge.asks,
-            on_done=count,
-            served=served,
-        )
-    answered = dict(zip(asked, replies, strict=True))
-    return [answered.get(index) for index in first]
+    claims = [claim for letter, claim in _OTHERS.items() if letter != verdict]
+    after = reply[match.end("verdict") :]
+    return None if any(claim.search(after) for claim in claims) else verdict
 
 
 def _body(judge: PreferenceJudge, pair: Pair, replicate: int) -> dict[str, Any]:
-    shown = [pair.baseline, pair.output]
+    outputs = [pair.baseline, pair.output]
     if is_switched(pair.instruction, replicate, pair.input):
-        shown.reverse()
-    asked = f"{pair.instruction}\n{pair.input}" if pair.input else pair.instruction
+        outputs.reverse()
+    text = f"{pair.instruction}\n{pair.input}" if pair.input else pair.instruction
     prompt = fill(
-        judge.prompt.text, {"instruction": asked, "output_a": shown[0], "output_b": shown[1]}
+        judge.prompt.text, {"instruction": text, "output_a": outputs[0], "output_b": outputs[1]}
     )
-    sampling = judge.sampling.model_dump(exclude_none=True)
-    if replicate > 0:
-        sampling["seed"] = sampling.get("seed", 0) + replicate
-    return {"messages": [{"role": "user", "content": prompt}], **sampling}
+    messages = [{"role": "user", "content": prompt}]
+    return {"messages": messages, **sampling_of(judge.sampling, replicate)}
 
 
 def _annotate(pair: Pair, reply: Reply | None, replicate: int, model: str) -> dict[str, Any]:
@@ -238,14 +187,7 @@ def _annotate(pair: Pair, reply: Reply | None, replicate: int, model: str) -> di
         first, second = (MODEL, BASELINE) if switched else (BASELINE, MODEL)
         preference = {"a": first, "b": second, "tie": DRAW, None: None}[verdict]
     return {
-        "instruction": pair.instruction,
-        **({"input": pair.input} if pair.input else {}),
-        "output_1": pair.baseline,
-        "generator_1": pair.baseline_generator,
-        "dataset": pair.dataset,
-        "output_2": pair.output,
-        "generator_2": pair.generator,
-        "annotator": model,
+        **annotation(pair, model, dataset_first=False),
         "preference": preference,
         "raw_completion": None if reply is None else reply.text,
         "is_switched": switched,

@@ -10,11 +10,11 @@ from harness.answer.decoding.decode import Asked, Decoder, Made, end_tokens
 from harness.answer.decoding.pace import Pace
 from harness.answer.decoding.stops import Stops
 from harness.answer.encode import check_lengths, encode, limit_of
-from harness.answer.engine import VLLM_FOR_MANY, TransformersEngine
+from harness.answer.engine import Answered
+from harness.answer.engines.transformers import VLLM_FOR_MANY, TransformersEngine
 from harness.answer.outputs import Output
 from harness.answer.prompts import Prompt, prompt_seed
 from harness.answer.row_model import load_row_model
-from harness.answer.run import Answered
 from harness.artefact import events
 from harness.artefact.call import StageCall
 from harness.artefact.events import Progress
@@ -40,7 +40,7 @@ def answer_here(
     params: Answer,
     engine: TransformersEngine,
     source: ModelSource,
-    prompts: list[Prompt],
+    prompts: Sequence[Prompt],
 ) -> Answered:
     """Answer those prompts that an earlier try left. Raises as harness.answer.run.run."""
     import torch
@@ -62,7 +62,7 @@ def answer_here(
             model, tokenizer, decoding, ends, stop, engine.batch_size, engine.batching
         )
     done = _read_done(call.folder / DONE)
-    asked = [
+    requests = [
         Asked(
             index,
             ids,
@@ -72,7 +72,7 @@ def answer_here(
         for index, ids in enumerate(encoded.ids)
         if index not in done
     ]
-    if device == "cuda" and len(asked) >= MANY:
+    if device == "cuda" and len(requests) >= MANY:
         events.note(VLLM_FOR_MANY)
     # Where the size was left open it was halved down to one.
     size = 1 if decoder.note else engine.batch_size or 1
@@ -80,18 +80,18 @@ def answer_here(
     way_out = smaller_batch(f"eval.{call.stage}.engine.batch_size", size, engine.precision)
     at_a_time = "one answer" if size == 1 else f"{size} answers"
     with memory_for(f"making {at_a_time} at a time", way_out):
-        seconds, made = _make(call.folder / DONE, decoder, asked, done, stop)
+        seconds, tokens = _make(call.folder / DONE, decoder, requests, done, stop)
 
     used = {
         "parameters": model.num_parameters(),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "batch_size": 1 if decoder.note else decoder.batch_size,
-        "tokens_per_second": round(made / max(seconds, 1e-9), 1),
+        "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
     }
     used |= base.used
-    told = filter(None, [decoder.note, decoder.size_note])
-    notes = [*encoded.notes, *base.notes, *told]
+    decoder_notes = filter(None, [decoder.note, decoder.size_note])
+    notes = [*encoded.notes, *base.notes, *decoder_notes]
     seeds = {}
     if source.random is not None and trained_folder(call.inputs) is None:
         used["base_model"] = "random"
@@ -108,12 +108,16 @@ def answer_here(
 
 
 def _make(
-    path: Path, decoder: Decoder, asked: Sequence[Asked], done: dict[int, Output], stop: list[str]
+    path: Path,
+    decoder: Decoder,
+    requests: Sequence[Asked],
+    done: dict[int, Output],
+    stop: list[str],
 ) -> tuple[float, int]:
     """Add the answers to `done` and to the file as each ends; returns the seconds and tokens taken."""
-    lengths = {one.index: len(one.ids) for one in asked}
-    progress = Progress("answer", len(done) + len(asked), "prompts")
-    pace = Pace({one.index: one.limit for one in asked})
+    lengths = {request.index: len(request.ids) for request in requests}
+    progress = Progress("answer", len(done) + len(requests), "prompts")
+    pace = Pace({request.index: request.limit for request in requests})
 
     def show(making: Mapping[int, int]) -> None:
         if progress.is_due(len(done)):
@@ -121,20 +125,22 @@ def _make(
 
     show({})
     with path.open("a", encoding="ascii") as file:
-        for made in decoder.answers(asked, show):
-            output = finish(made, decoder.stops, lengths[made.index])
-            done[made.index] = output
+        for decoded in decoder.answers(requests, show):
+            output = finish(decoded, decoder.stops, lengths[decoded.index])
+            done[decoded.index] = output
             file.write(json.dumps(asdict(output)) + "\n")
             file.flush()
-            pace.end(made.index, len(made.tokens))
+            pace.end(decoded.index, len(decoded.tokens))
     return pace.seconds, pace.tokens
 
 
-def finish(made: Made, stops: Stops, prompt_tokens: int) -> Output:
+def finish(decoded: Made, stops: Stops, prompt_tokens: int) -> Output:
     """The answer as a text, up to the first stop text in it."""
-    answer = stops.text(made.tokens)
+    answer = stops.text(decoded.tokens)
     cut = min((answer.find(text) for text in stops.texts if text in answer), default=len(answer))
-    return Output(made.index, answer[:cut], made.finish_reason, len(made.tokens), prompt_tokens)
+    return Output(
+        decoded.index, answer[:cut], decoded.finish_reason, len(decoded.tokens), prompt_tokens
+    )
 
 
 def _read_done(path: Path) -> dict[int, Output]:

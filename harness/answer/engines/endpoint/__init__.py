@@ -1,0 +1,70 @@
+"""A model behind an OpenAI-compatible server."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from harness.answer.engine import Answered, BaseEngine, Needs
+from harness.artefact.keys import Files
+from harness.llm.estimate import CHARACTERS_PER_TOKEN, ON_HUB, Estimate, prompt_lengths
+from harness.spec.base import Data, Endpoint
+from harness.spec.model_source import ModelSource
+from harness.spec.twin import simulated
+
+if TYPE_CHECKING:
+    from harness.answer.answer import Answer
+    from harness.answer.prompts import Prompt
+    from harness.artefact.call import StageCall
+
+TOKENS_PER_ANSWER = 300
+
+
+class EndpointEngine(BaseEngine):
+    """A model behind an OpenAI-compatible server: a closed one, or one that is served elsewhere."""
+
+    code_version: ClassVar[int] = 2
+    model_field: ClassVar[str] = "endpoint"
+    kind: Literal["endpoint"] = "endpoint"
+    endpoint: Endpoint
+    api: Literal["chat", "completion"] = "chat"
+    """`chat`: the instruction as the user's message, and the server's own template. `completion`: the
+    prompt as the row's template (or prompt file) makes it, as one text."""
+    system: str = ""
+    """Of a chat: the system message; none where it is empty."""
+    transcript: Data | None = None
+    """The recorded calls of another run. They then stand for the server, which is not called."""
+
+    @property
+    def uses_template(self) -> bool:
+        return self.api == "completion"
+
+    def needs(self) -> Needs:
+        is_recorded = self.transcript is not None
+        return Needs(endpoint=None if is_recorded else self.endpoint, is_recorded=is_recorded)
+
+    def estimate(self, answer: "Answer", files: Files) -> Estimate:
+        if self.transcript is not None:
+            return Estimate()
+        lengths = prompt_lengths(answer.prompts, files)
+        if lengths is None:
+            return Estimate(unknown=ON_HUB)
+        most = min(TOKENS_PER_ANSWER, answer.decoding.max_new_tokens or TOKENS_PER_ANSWER)
+        return Estimate(len(lengths), sum(lengths) // CHARACTERS_PER_TOKEN, len(lengths) * most)
+
+    def twin(self, smoke: Path) -> BaseEngine:
+        return self.model_copy(update={"endpoint": simulated(self.endpoint), "transcript": None})
+
+    def replaced(self) -> Iterator[str]:
+        if self.endpoint.simulated is None:
+            yield f"simulated answers for {self.endpoint.model}"
+
+    def answer(
+        self,
+        call: "StageCall",
+        params: "Answer",
+        prompts: "Sequence[Prompt]",
+        source: ModelSource | None,
+    ) -> Answered:
+        from harness.answer.engines.endpoint.engine import answer_by_endpoint
+
+        return answer_by_endpoint(call, params, self, source, prompts)

@@ -1,0 +1,102 @@
+"""The row's model served by vLLM, beside the stage or elsewhere."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from harness.answer.engine import Answered, BaseEngine, Needs, required
+from harness.errors import InputError
+from harness.spec.base import NOT_KEY, Count
+from harness.spec.model_source import ModelSource
+from harness.spec.train import Train
+
+if TYPE_CHECKING:
+    from harness.answer.answer import Answer
+    from harness.answer.prompts import Prompt
+    from harness.artefact.call import StageCall
+
+VLLM_IMAGE = (
+    "vllm/vllm-openai:v0.14.0"
+    "@sha256:1d6866b87630d94f5e0cdae55ab5abb4ce0b03fcb84d9d10612f9d518d19d4fd"
+)
+"""vLLM's own image. Also in compose.yaml."""
+
+
+def serving_needs_a_folder(where: str) -> InputError:
+    """The error of a model with random weights; `where`: the beginning of its message."""
+    return InputError(
+        f"{where}vLLM serves a model from a folder, and this one has random weights that are drawn "
+        "anew for each stage",
+        "Use the engine transformers, or a model from a folder or the hub.",
+    )
+
+
+class VllmEngine(BaseEngine):
+    """The row's model served by vLLM, which is given the template's tokens.
+
+    The docker executor starts the server beside the stage and stops it after. Elsewhere, name a
+    running one: `base_url`, or HARNESS_VLLM_URL.
+    """
+
+    code_version: ClassVar[int] = 2
+    packages: ClassVar[tuple[str, ...]] = ("vllm",)
+    uses_model: ClassVar[bool] = True
+    kind: Literal["vllm"] = "vllm"
+    image: str = VLLM_IMAGE
+    precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    max_model_length: Count | None = None
+    """Tokens of a prompt with its answer; left open: the model's own limit."""
+    base_url: str | None = Field(default=None, json_schema_extra=NOT_KEY)
+    gpu_memory: Annotated[float, Field(gt=0, le=1)] = Field(default=0.9, json_schema_extra=NOT_KEY)
+    """Share of a GPU's memory that the server may take."""
+    tensor_parallel: Count = Field(default=1, json_schema_extra=NOT_KEY)
+    """On how many GPUs the model's matrices lie, each in as many parts (vLLM's
+    --tensor-parallel-size); the server gets so many and no more."""
+    concurrency: Count = Field(default=64, json_schema_extra=NOT_KEY)
+    start_timeout_s: Annotated[float, Field(gt=0)] = Field(default=900.0, json_schema_extra=NOT_KEY)
+
+    @property
+    def dtype(self) -> str:
+        return self.precision
+
+    @property
+    def longest_text(self) -> int | None:
+        return self.max_model_length
+
+    def needs(self) -> Needs:
+        return Needs(server=self)
+
+    def check_model(self, source: ModelSource | None, train: Train | None, where: str) -> None:
+        """Random weights that no training leaves in a folder, and an adapter to weights in float32:
+        vLLM's LoRA kernels take none. What a server that the spec names serves is not known."""
+        is_adapter = train is not None and train.lora is not None and not train.lora.merge
+        if source is not None and source.random is not None and (train is None or is_adapter):
+            raise serving_needs_a_folder(where)
+        if is_adapter and self.base_url is None and self.precision == "float32":
+            raise InputError(
+                f"{where}vLLM serves adapters in bfloat16 and float16 alone, not in float32",
+                "Take another precision, train.lora: {merge: true}, or the engine transformers.",
+            )
+
+    def twin(self, smoke: Path) -> BaseEngine:
+        from harness.answer.engines.transformers import TransformersEngine
+
+        return TransformersEngine(threads=1)
+
+    def replaced(self) -> Iterator[str]:
+        yield "transformers for vLLM"
+        if self.precision != "float32":
+            yield f"answers in float32 for {self.precision}"
+
+    def answer(
+        self,
+        call: "StageCall",
+        params: "Answer",
+        prompts: "Sequence[Prompt]",
+        source: ModelSource | None,
+    ) -> Answered:
+        from harness.answer.engines.vllm.engine import answer_by_vllm
+
+        return answer_by_vllm(call, params, self, required(source), prompts)

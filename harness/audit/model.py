@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args
 
-from harness.artefact import manifest
-from harness.artefact.manifest import Severity
+from harness.artefact.manifest import Finding, Severity
 
 UNFORESEEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What a check raises that met values which nobody thought of."""
@@ -36,15 +35,6 @@ less than once in a hundred, and the practical size that each check asks for as 
 
 EXAMPLES, EXAMPLE_LENGTH = 3, 160
 """How many examples a finding shows, and how many characters of each."""
-
-
-@dataclass(frozen=True)
-class Finding(manifest.Finding):
-    """One fault, of a kind that an audit looks for."""
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS or self.severity not in SEVERITIES:
-            raise ValueError(f"no such finding: {self.kind}, {self.severity}")
 
 
 Source = TypeVar("Source")
@@ -129,7 +119,20 @@ class Result:
     def add(
         self, kind: str, severity: Severity, message: str, evidence: dict[str, Any] | None = None
     ) -> None:
+        """Raises ValueError: no kind that an audit looks for, or no severity."""
+        if kind not in KINDS or severity not in SEVERITIES:
+            raise ValueError(f"no such finding: {kind}, {severity}")
         self.findings.append(Finding(kind, severity, message, evidence or {}))
+
+    def mismatch(
+        self, message: str, evidence: dict[str, Any], severity: Severity = "error"
+    ) -> None:
+        self.add("count_mismatch", severity, message, evidence)
+
+    def refute(self, message: str, evidence: dict[str, Any]) -> None:
+        """A mismatch by which what is published is wrong."""
+        self.matches = False
+        self.mismatch(message, evidence)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON: finite numbers alone, findings from error to info."""

@@ -5,7 +5,7 @@ from statistics import fmean
 
 from harness.audit.checks.judged import check_stored
 from harness.audit.model import EXAMPLES, Result, short
-from harness.audit.parse.alpaca_rows import STORED_DECIMALS, Annotations, in_order, raw_of, text
+from harness.audit.parse.alpaca_rows import STORED_DECIMALS, Annotations, in_order, text
 from harness.judge.kinds.alpaca_eval.readings import READERS
 from harness.judge.scores import BASELINE, DRAW, MODEL
 
@@ -22,10 +22,10 @@ def check_replies(result: Result, annotations: Annotations) -> None:
     ):
         if row.preference is None:
             continue
-        has_reply = raw_of(stored) is not None
+        has_reply = stored.raw is not None
         if is_reader_known and has_reply and reading is None:
             unread.append(n)
-        elif not has_reply and stored.get("preference") == 0 and row.output != row.baseline:
+        elif not has_reply and row.number == 0 and row.output != row.baseline:
             # Older annotations write the draw of identical outputs as 0; here nothing was said.
             unread.append(n)
         elif reading is not None:
@@ -38,14 +38,12 @@ def check_replies(result: Result, annotations: Annotations) -> None:
         and annotations.annotator in READERS
         and annotations.reader != annotations.annotator
     ):
-        result.add(
-            "count_mismatch",
-            "error",
+        result.mismatch(
             f"the rows name {annotations.annotator} as their judge, and the replies are none of it: "
             f"nearly all are in the form of {annotations.reader}",
             {"annotator": annotations.annotator, "replies_like": annotations.reader},
         )
-    check_stored(result, annotations.rows, unread, lambda n: text(raw_of(annotations.stored[n])))
+    check_stored(result, annotations.rows, unread, lambda n: text(annotations.stored[n].raw))
     _check_wrong(result, annotations, wrong, right)
     if is_reader_known and not annotations.order_is_known:
         result.notes.append(
@@ -96,16 +94,16 @@ def _check_wrong(
             f"{len(wrong)} preferences between 1 and 2 are stored as whole numbers: {tail}", evidence,
         )  # fmt: skip
     else:
-        result.add(
-            "count_mismatch", "error",
-            f"{len(wrong)} stored preferences are not what the judge's reply says: {tail}", evidence,
+        result.mismatch(
+            f"{len(wrong)} stored preferences are not what the judge's reply says: {tail}",
+            evidence,
         )  # fmt: skip
 
 
 def _preference_of_reply(annotations: Annotations, n: int, reading: float) -> float:
     """The preference that row n's reply comes to; where the order is not known, the fitting one."""
-    switched = annotations.stored[n].get("is_switched")
-    if isinstance(switched, bool):
+    switched = annotations.stored[n].switched
+    if switched is not None:
         return in_order(reading, switched)
     if annotations.order_is_known:
         return in_order(reading, annotations.drawn[n])

@@ -66,9 +66,7 @@ def check_judge(result: Result, annotations: Annotations, place: AnnotationsFold
         return
     if letters(base_name(annotations.annotator)) == letters(place.judge):
         return
-    result.add(
-        "count_mismatch",
-        "error",
+    result.mismatch(
         f"the folder is named for the judge {place.judge}, and {len(annotations.rows)} rows in it are "
         f"of {short(annotations.annotator)}: the rows disagree with their folder",
         {"folder": place.judge, "annotator": annotations.annotator, "rows": len(annotations.rows)},
@@ -103,9 +101,7 @@ def check_model(
         # The judged outputs lie in the folder: another name of it is no other model's.
         other_names -= {folder}
     if any(names.are_two(annotations.model, name, place.run) for name in other_names):
-        result.add(
-            "count_mismatch", "error", disagreement(names_by_source), {"names": names_by_source}
-        )
+        result.mismatch(disagreement(names_by_source), {"names": names_by_source})
     else:
         result.notes.append(
             f"{disagreement(names_by_source)}; nothing here says that these are two models"

@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.audit.model import short
-from harness.audit.parse.files import AuditSource, Unreadable, is_archive, read_json, read_text
+from harness.audit.parse.files import (
+    AuditSource,
+    Unreadable,
+    is_archive,
+    number,
+    read_json,
+    read_text,
+)
 from harness.audit.parse.lm_eval_files import is_results
-from harness.audit.parse.settings import number
 
 ANNOTATIONS, OUTPUTS = "alpaca_eval's annotations", "alpaca_eval's outputs"
 RESULTS = "lm-eval's results"
@@ -78,14 +84,6 @@ def read_values(path: Path) -> Any:
         return values
 
 
-def read_objects(path: Path) -> list[dict[str, Any]]:
-    """Those of read_values, all of which are objects. Raises Unreadable."""
-    values = read_values(path)
-    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-        raise Unreadable("it is no list of objects")
-    return values
-
-
 def packed(source: AuditSource) -> str:
     """How many archives a folder holds, with the first names; "" where there is none."""
     archives = sorted({path for path in source.archives if path not in source.paths})
@@ -146,7 +144,9 @@ def _content(path: Path) -> Content:
     except (Unreadable, csv.Error):
         return Content()
     if isinstance(value, dict):
-        kind = RESULTS if is_results(value) else STATE if _is_state(value) else ""
+        history = value.get("log_history")
+        is_state = isinstance(history, list) and ("global_step" in value or _is_log(history))
+        kind = RESULTS if is_results(value) else STATE if is_state else ""
         return Content(kind, frozenset(map(str, value)))
     rows = value[:MOST_ROWS] if isinstance(value, list) else []
     if not rows or not all(isinstance(row, dict) for row in rows):
@@ -165,11 +165,6 @@ def begins_with(path: Path, *marks: bytes) -> bool:
             return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in marks
     except OSError:
         return False
-
-
-def _is_state(value: dict[str, Any]) -> bool:
-    history = value.get("log_history")
-    return isinstance(history, list) and ("global_step" in value or _is_log(history))
 
 
 def _is_log(rows: Sequence[Any]) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.audit.parse.files import Unreadable, read_text
+from harness.audit.parse.files import Unreadable, number, read_text
 
 NAMES = {
     "per_device_train_batch_size": "batch",
@@ -81,8 +81,6 @@ DECODING = (
 """Those that say how outputs were made."""
 CHECKPOINTS = ("checkpoint", "adapter")
 DEEPEST = 8
-LARGEST = 1e15
-"""Beyond, doubles skip whole numbers, and sums of squares overflow."""
 _CARD_LINE = re.compile(r"^\s*[-*]\s+([A-Za-z_]\w*):\s*(.+?)\s*$", re.MULTILINE)
 _CARD_DATA = re.compile(
     r"(?:\bfine-tuned version of (?:\[[^\]\n]*\]\([^)\n]*\)|\S+) on (?:an? |the )?([^\n]+?)"
@@ -135,17 +133,6 @@ class ConfigSettings:
         """The values that are finite numbers, also as text; `auto` and the like are none."""
         converted = (number(value) for value in self.values.get(name, ()))
         return [value for value in converted if value is not None]
-
-
-def number(value: Any) -> float | None:
-    """A number of a size that can be meant, also one written as text."""
-    if isinstance(value, bool):
-        return None
-    try:
-        parsed = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return parsed if abs(parsed) < LARGEST else None
 
 
 def truth(value: Any) -> bool | None:

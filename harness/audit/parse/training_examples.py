@@ -24,8 +24,8 @@ from harness.audit.parse.epoch_arithmetic import (
     points,
     ranges_text,
 )
-from harness.audit.parse.files import Unreadable, read_json
-from harness.audit.parse.settings import ConfigSettings, number, read_settings, truth
+from harness.audit.parse.files import Unreadable, number, read_json
+from harness.audit.parse.settings import ConfigSettings, read_settings, truth
 from harness.audit.parse.training_data import TrainingData, read_training_data
 from harness.audit.parse.training_log import LINES, STATE, SUMMARIES, Log
 

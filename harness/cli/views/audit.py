@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from harness.audit.model import MOST_DIGITS, SEVERITIES, Finding, Result, finite
+from harness.artefact.manifest import Finding
+from harness.audit.model import MOST_DIGITS, SEVERITIES, Result, finite
 from harness.common.progress import plain
 
 STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}

@@ -81,7 +81,7 @@ class Material:
     model: str | None = None
     run: str | None = None
     """The folder of the outputs."""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
     """How the outputs were made, such as temperature."""
     files: dict[str, str] = field(default_factory=dict)
     """Name -> sha256, of outputs and annotations."""

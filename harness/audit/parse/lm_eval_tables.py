@@ -162,8 +162,8 @@ def _is_over_tables(
     line: ReadmeLine, average: str, scores: Sequence[str], tables: Sequence[Sequence[ReadmeLine]]
 ) -> bool:
     """Whether an average is over its line and those of the same name in other tables of the file."""
-    own = {h: line.cells[h] for h in scores}
-    cells = dict(own)
+    own_cells = {h: line.cells[h] for h in scores}
+    cells = dict(own_cells)
     for table in tables:
         twin = next((t for t in table if _letters(t.first) == _letters(line.first)), None)
         if twin is None or twin.path != line.path:
@@ -172,7 +172,7 @@ def _is_over_tables(
             f"{twin.number} {h}": twin.cells[h] for h in list(twin.cells)[1:] if _holds_scores(table, h)
         }  # fmt: skip
         cells |= more
-        for averaged in (cells, more, own | more):
+        for averaged in (cells, more, own_cells | more):
             joined = replace(line, cells={average: line.cells[average], **averaged})
             if _fits(joined, average, [*averaged]):
                 return True

@@ -29,7 +29,7 @@ REPEATED = 0.1
 
 
 @dataclass
-class Training:
+class AuditedTraining:
     """What is known of one. ranges: how many examples an epoch may have had; sets: the data sets that
     it may have been trained on."""
 
@@ -62,7 +62,7 @@ class Training:
         }
 
 
-def check_data(result: Result, training: Training) -> None:
+def check_data(result: Result, training: AuditedTraining) -> None:
     """Against the data set: more examples than rows cannot be; fewer by more than a trainer leaves
     out means that the file is another one's."""
     ranges, sets = training.ranges, training.sets
@@ -87,7 +87,7 @@ def check_data(result: Result, training: Training) -> None:
     )
 
 
-def _expected(training: Training, data: TrainingData) -> tuple[float, float]:
+def _expected(training: AuditedTraining, data: TrainingData) -> tuple[float, float]:
     """Examples of an epoch that the file can make."""
     low, high = (data.rows - data.empty) * (1 - SLACK), float(data.rows)
     most, shares = training.facts.most, training.held_out
@@ -98,7 +98,7 @@ def _expected(training: Training, data: TrainingData) -> tuple[float, float]:
     return max(min(lows), 1), max(*highs, 1)
 
 
-def _rows_behind(training: Training) -> Ranges:
+def _rows_behind(training: AuditedTraining) -> Ranges:
     """How many rows a data set may have of which the log's examples were taken."""
     ranges, most, shares = training.ranges, training.facts.most, training.held_out
     if most and ranges:
@@ -115,7 +115,7 @@ def _rows_behind(training: Training) -> Ranges:
     return rows
 
 
-def check_claims(result: Result, training: Training, source: AuditSource) -> None:
+def check_claims(result: Result, training: AuditedTraining, source: AuditSource) -> None:
     """Against a README's table, its text, and the folder's name; each alone."""
     folder = training.log.folder
     lines: list[ReadmeLine] = []
@@ -147,7 +147,7 @@ def _trainings_below(folder: Path, source: AuditSource) -> int:
     return len({p.parent if p.name.startswith("checkpoint-") else p for p in logs})
 
 
-def may_be_true(count: Count, training: Training, behind: Ranges) -> bool:
+def may_be_true(count: Count, training: AuditedTraining, behind: Ranges) -> bool:
     """Whether a claim may be true. An exact one must be the file's rows (all, usable, or different
     ones), where there is a file; else it must fit the log.
 
@@ -159,7 +159,9 @@ def may_be_true(count: Count, training: Training, behind: Ranges) -> bool:
     return not behind or any(meet(r, count.low, count.high) for r in (behind, training.ranges))
 
 
-def claim_finding(result: Result, count: Count, training: Training, severity: Severity) -> None:
+def claim_finding(
+    result: Result, count: Count, training: AuditedTraining, severity: Severity
+) -> None:
     data = training.sets[0] if training.sets else None
     parts = []
     if data:
@@ -189,7 +191,7 @@ def _pairs(ranges: Ranges) -> list[list[int | None]]:
     return [[low, high if high < ANY else None] for low, high in ranges[:5]]
 
 
-def _several(training: Training) -> str:
+def _several(training: AuditedTraining) -> str:
     """The numbers in words; of an unknown number of devices those of one."""
     ranges = training.ranges
     if len(training.facts.devices) > 1 and ranges[0][1] < ANY:
@@ -197,7 +199,7 @@ def _several(training: Training) -> str:
     return ranges_text(ranges)
 
 
-def _reckoning(training: Training) -> str:
+def _reckoning(training: AuditedTraining) -> str:
     """How the log's number came about, in words."""
     log, facts = training.log, training.facts
     if log.examples is not None:

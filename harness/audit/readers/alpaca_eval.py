@@ -298,22 +298,22 @@ def _line_of(
     or the model's."""
     above = [p.name for p in (place.run, *place.run.parents) if p.name]
     names = [annotations.model, *above] if several else [*above[:1], annotations.model, *above[1:]]
-    for place_above in up_to(folder, inventory.source.root):
-        for path, lines in inventory.lines.items():
-            if path.parent != place_above or path.name.lower() != "leaderboard.csv":
-                continue
-            line = _first_named(lines, names)
-            if line is None and place_above == folder and len(lines) == 1 and not several:
-                line = lines[0]
-            if line is not None:
-                inventory.used_lines.add((path, line.name))
-                return line
-    for path, lines in inventory.lines.items():
-        if path.name.lower() == f"{annotations.annotator}_leaderboard.csv".lower():
-            line = _first_named(lines, names)
-            if line is not None:
-                inventory.used_lines.add((path, line.name))
-                return line
+    beside = [
+        (path, above == folder and not several)
+        for above in up_to(folder, inventory.source.root)
+        for path in inventory.lines
+        if path.parent == above and path.name.lower() == "leaderboard.csv"
+    ]
+    of_judge = f"{annotations.annotator}_leaderboard.csv".lower()
+    elsewhere = [(path, False) for path in inventory.lines if path.name.lower() == of_judge]
+    for path, is_own in beside + elsewhere:
+        lines = inventory.lines[path]
+        line = _first_named(lines, names)
+        if line is None and is_own and len(lines) == 1:
+            line = lines[0]
+        if line is not None:
+            inventory.used_lines.add((path, line.name))
+            return line
     return None
 
 

@@ -61,8 +61,9 @@ def find(source: AuditSource) -> list[Result]:
     runs: list[tuple[Result, LmEvalRun]] = []
     own_results = []
     results = of_kind(source, RESULTS)
-    named = [p for p in source.files if p.suffix.lower() == ".json" and "results" in p.name.lower()]
-    for path in dict.fromkeys([*named, *results]):
+    json_paths = [p for p in source.files if p.suffix.lower() == ".json"]
+    by_name = [p for p in json_paths if "results" in p.name.lower()]
+    for path in dict.fromkeys([*by_name, *results]):
         try:
             value = read_json(path)
             if is_own(value):

@@ -42,6 +42,8 @@ MOST = 0.5
 """This share of replies must hold a score before others are missed that hold none."""
 FEW = 0.01
 """The share of rows from which on empty feedback, or feedback that breaks off, is told."""
+MOST_VALUES = 11
+"""Of so many different scores it is told how often there is each."""
 WORDS = re.compile(r"\b(?:mean|average|avg|scores?)\b", re.IGNORECASE)
 _CELL = re.compile(r"^[*_`\s]*(-?\d{1,3}(?:\.(\d+))?)\s*(?:/\s*\d+)?\s*(?:(?:±|\+/-).*)?[*_`\s]*$")
 _MEAN_KEYS = re.compile(
@@ -80,18 +82,27 @@ class _Claim:
         return mean is not None and agreeing_digits(self.mean, mean) >= least
 
 
+@dataclass(frozen=True)
+class _Scores:
+    """A file's rows. scored: those with a score within the scale; unread: with one outside of it.
+    scale: None where nothing says it."""
+
+    rows: Sequence[RubricRow]
+    scored: Sequence[RubricRow]
+    unread: Sequence[RubricRow]
+    scale: tuple[float, float] | None
+    claims: Sequence[_Claim]
+
+
 def _audit(path: Path, stored: Sequence[JsonObject], source: AuditSource) -> Result:
     result = Result(str(path), KIND)
     rows = read_rubric_rows(stored)
-    own = _own_metric(path.parent / MANIFEST)
+    own_metric = _own_metric(path.parent / MANIFEST)
     scale = scale_of(path, rows)
-    negative = {r.score for r in rows if r.score is not None and r.score < 0}
-    if scale is None and negative == {-1.0}:
-        # What judges' libraries write for a reply that they could not read.
-        scale, bounded = (0.0, math.inf), False
-    else:
-        bounded = scale is not None
     low, high = scale or (-math.inf, math.inf)
+    if scale is None and {r.score for r in rows if r.score is not None and r.score < 0} == {-1.0}:
+        # What judges' libraries write for a reply that they could not read.
+        low = 0.0
     if not (path.parent / MANIFEST).is_file():
         # For the search for copies; of our own, keys and seals say what is one.
         result.material.files = {path.name: file_digest(path)}
@@ -99,52 +110,46 @@ def _audit(path: Path, stored: Sequence[JsonObject], source: AuditSource) -> Res
         result.material.raws = [(r.question, f"{r.score}: {r.words}") for r in rows if r.words]
     unread = [r for r in rows if r.score is not None and not low <= r.score <= high]
     scored = [r for r in rows if r.score is not None and low <= r.score <= high]
-    if not bounded:
-        scale = None
-    _measure(result, rows, scored, unread, scale)
-    claims = _claims(path, source, own)
-    _compare(result, rows, claims)
-    _check_unread(result, scored, unread, scale, claims)
-    _check_wordless(result, scored, claims)
+    scores = _Scores(rows, scored, unread, scale, _claims(path, source, own_metric))
+    _measure(result, scores)
+    _compare(result, scores)
+    _check_unread(result, scores)
+    _check_wordless(result, scores)
     # Of this harness's rows one is of each prompt of the set: a prompt that stands twice in it has its
     # answer twice, and rightly.
-    if len(rows) != own.get("expected"):
+    if len(rows) != own_metric.get("expected"):
         check_scored_twice(
             result, [(r.same_as, r.score) for r in scored if r.same_as and r.score is not None]
         )
-    _check_missing(result, rows, scored, unread, scale)
-    _check_context(result, path, rows, scored)
+    _check_missing(result, scores)
+    _check_context(result, path, scores)
     _check_replies(result, rows)
     _check_feedback(result, scored)
     return result
 
 
-def _measure(
-    result: Result,
-    rows: Sequence[RubricRow],
-    scored: Sequence[RubricRow],
-    unread: Sequence[RubricRow],
-    scale: tuple[float, float] | None,
-) -> None:
-    scores = [r.score for r in scored if r.score is not None]
-    mean, error = mean_and_error(scores) if scores else (None, None)
-    stored = [r.score for r in rows if r.score is not None]
+def _measure(result: Result, scores: _Scores) -> None:
+    values = [r.score for r in scores.scored if r.score is not None]
+    mean, error = mean_and_error(values) if values else (None, None)
+    n, scale = len(scores.rows), scores.scale
     result.metrics |= {
         "mean_score": mean,
         "standard_error": error,
-        "n_judged": len(scores),
-        "n_expected": len(rows),
-        **(bounds(sum(scores), len(scores), len(rows), *scale) if scale else NO_BOUNDS),
-        **({"mean_of_all_stored": fmean(stored)} if unread and stored else {}),
-        **{f"score_{value:g}": count for value, count in sorted(Counter(scores).items())
-           if len(set(scores)) <= 11},
-    }  # fmt: skip
-    if len(scores) == len(rows):
+        "n_judged": len(values),
+        "n_expected": n,
+        **(bounds(sum(values), len(values), n, *scale) if scale else NO_BOUNDS),
+    }
+    if scores.unread:
+        result.metrics["mean_of_all_stored"] = _mean(scores.rows)
+    counts = Counter(values)
+    if len(counts) <= MOST_VALUES:
+        result.metrics |= {f"score_{value:g}": count for value, count in sorted(counts.items())}
+    if len(values) == n:
         result.metrics["lower_bound"] = result.metrics["upper_bound"] = mean
 
 
-def _claims(path: Path, source: AuditSource, own: JsonObject) -> list[_Claim]:
-    """own: what this harness wrote of the mean into the manifest beside the file."""
+def _claims(path: Path, source: AuditSource, own_metric: JsonObject) -> list[_Claim]:
+    """own_metric: what this harness wrote of the mean into the manifest beside the file."""
     claims = []
     for beside in source.files:
         if beside.parent != path.parent or beside.suffix.lower() != ".json" or beside == path:
@@ -154,7 +159,7 @@ def _claims(path: Path, source: AuditSource, own: JsonObject) -> list[_Claim]:
         except Unreadable:
             continue
         if beside.name == MANIFEST:
-            value = JsonObject(mean=own.get("value"))
+            value = JsonObject(mean=own_metric.get("value"))
         for key, stored_mean in value.items():
             mean = number(stored_mean) if _MEAN_KEYS.match(str(key).lower()) else None
             if mean is not None:
@@ -176,16 +181,16 @@ def _own_metric(manifest: Path) -> JsonObject:
         return JsonObject()
 
 
-def _compare(result: Result, rows: Sequence[RubricRow], claims: Sequence[_Claim]) -> None:
+def _compare(result: Result, scores: _Scores) -> None:
     mean = result.metrics["mean_score"]
-    if not claims or mean is None:
+    if not scores.claims or mean is None:
         return
-    claim = claims[0]
+    claim = scores.claims[0]
     result.published["mean_score"] = claim.mean
     result.digits["mean_score"] = agreeing_digits(claim.mean, mean)
     result.matches = claim.is_of(mean)
-    reply_scores = [r.reply_score for r in rows if r.reply_score is not None]
-    is_of_replies = len(reply_scores) == len(rows) and claim.is_of(fmean(reply_scores))
+    replies = [r.reply_score for r in scores.rows if r.reply_score is not None]
+    is_of_replies = len(replies) == len(scores.rows) and claim.is_of(fmean(replies))
     is_explained = claim.is_of(result.metrics.get("mean_of_all_stored")) or is_of_replies
     if not result.matches and not is_explained:
         result.mismatch(
@@ -195,118 +200,105 @@ def _compare(result: Result, rows: Sequence[RubricRow], claims: Sequence[_Claim]
         )
 
 
-def _check_unread(
-    result: Result,
-    scored: Sequence[RubricRow],
-    unread: Sequence[RubricRow],
-    scale: tuple[float, float] | None,
-    claims: Sequence[_Claim],
-) -> None:
-    if not unread:
+def _check_unread(result: Result, scores: _Scores) -> None:
+    if not scores.unread:
         return
     with_all, without = result.metrics["mean_of_all_stored"], result.metrics["mean_score"]
-    entered = any(claim.is_of(with_all) for claim in claims) and not any(
-        claim.is_of(without) for claim in claims
-    )
-    if claims and not entered and result.matches:
+    entered = any(c.is_of(with_all) for c in scores.claims)
+    entered &= not any(c.is_of(without) for c in scores.claims)
+    if scores.claims and not entered and result.matches:
         # Left out of what is published: what is missing is another finding's.
         return
-    values, listed = _values(unread)
-    of = f" outside {scale[0]:g} to {scale[1]:g}" if scale else ""
-    effect = None if without is None else with_all - without
-    effect_text = (
-        "no other score is there"
-        if without is None
-        else f"with them the mean is {with_all:.3f}, without them {without:.3f}"
+    count = len(scores.scored) + len(scores.unread)
+    of = f" outside {scores.scale[0]:g} to {scores.scale[1]:g}" if scores.scale else ""
+    _add_unparsed(
+        result,
+        f"{len(scores.unread):,} of {count:,} stored scores are no scores{of}",
+        [(r, r.feedback or r.reply) for r in scores.unread],
+        count,
+        (with_all, without),
+        entered if scores.claims else None,
     )
+
+
+def _add_unparsed(
+    result: Result,
+    what: str,
+    faulty: Sequence[tuple[RubricRow, str | None]],
+    count: int,
+    means: tuple[float, float | None],
+    entered: bool | None,
+) -> None:
+    """faulty: rows, with the words that hold no score, of so many. means: with them and without them.
+    entered: whether the published mean has them in it, None where there is none."""
+    values = Counter(f"{r.score:g}" for r, _ in faulty)
+    listed = ", ".join(f"{value} ({times})" for value, times in values.most_common(3))
+    with_all, without = means
+    effect = "no other score is there"
+    if without is not None:
+        effect = f"with them the mean is {with_all:.3f}, without them {without:.3f}"
     result.add(
         "unparsed_scored",
         "error" if entered or without is None else "warning",
-        f"{len(unread):,} of {len(scored) + len(unread):,} stored scores are no scores{of}: {listed}; "
-        + effect_text
+        f"{what}: {listed}; {effect}"
         + (", and the published mean has them in it" if entered else ""),
         {
-            "unparsed": len(unread),
-            "rows": len(scored) + len(unread),
-            "values": values,
+            "unparsed": len(faulty),
+            "rows": count,
+            "values": dict(values),
             "mean_with": with_all,
             "mean_without": without,
-            "effect": effect,
-            "in_published": entered if claims else None,
-            "examples": [short(r.feedback or r.reply or "") for r in unread[:EXAMPLES]],
+            "effect": None if without is None else with_all - without,
+            "in_published": entered,
+            "examples": [short(words or "") for _, words in faulty[:EXAMPLES]],
         },
     )
-
-
-def _values(rows: Sequence[RubricRow]) -> tuple[dict[str, int], str]:
-    """How often each score is stored, and the most frequent in words."""
-    values = Counter(f"{r.score:g}" for r in rows)
-    listed = ", ".join(f"{value} ({count})" for value, count in values.most_common(3))
-    return dict(values), listed
 
 
 def _mean(rows: Sequence[RubricRow]) -> float:
     return fmean(r.score for r in rows if r.score is not None)
 
 
-def _check_wordless(result: Result, scored: Sequence[RubricRow], claims: Sequence[_Claim]) -> None:
+def _check_wordless(result: Result, scores: _Scores) -> None:
     """unparsed_scored: scores within the scale of replies that hold none, where others hold theirs."""
+    scored = scores.scored
     replies = [r for r in scored if r.words is not None]
     failed = {id(r) for r in replies if r.is_failure}
     if sum(r.is_tagged_score for r in replies) >= MOST * len(replies):
         failed |= {id(r) for r in replies if not r.holds_score}
-    faulty = [r for r in replies if id(r) in failed]
+    faulty = [(r, r.words) for r in replies if id(r) in failed]
     if not faulty or len(faulty) > len(scored) - len(faulty):
         # Where most are so, the words are not all that the judge said.
         return
     with_all, without = _mean(scored), _mean([r for r in scored if id(r) not in failed])
-    values, listed = _values(faulty)
-    entered = any(claim.is_of(with_all) for claim in claims)
-    result.add(
-        "unparsed_scored",
-        "error" if entered else "warning",
-        f"{len(faulty):,} of {len(replies):,} replies hold no score, and one is stored: {listed}; with "
-        f"them the mean is {with_all:.3f}, without them {without:.3f}"
-        + (", and the published mean has them in it" if entered else ""),
-        {
-            "unparsed": len(faulty),
-            "rows": len(scored),
-            "values": values,
-            "mean_with": with_all,
-            "mean_without": without,
-            "effect": with_all - without,
-            "in_published": entered if claims else None,
-            "examples": [short(r.words) for r in faulty[:EXAMPLES]],
-        },
+    _add_unparsed(
+        result,
+        f"{len(faulty):,} of {len(replies):,} replies hold no score, and one is stored",
+        faulty,
+        len(scored),
+        (with_all, without),
+        any(c.is_of(with_all) for c in scores.claims) if scores.claims else None,
     )
 
 
-def _check_missing(
-    result: Result,
-    rows: Sequence[RubricRow],
-    scored: Sequence[RubricRow],
-    unread: Sequence[RubricRow],
-    scale: tuple[float, float] | None,
-) -> None:
+def _check_missing(result: Result, scores: _Scores) -> None:
     """dropped_rows: rows without a score, and unread ones that a published mean left out."""
-    is_unread_reported = any(f.kind == "unparsed_scored" for f in result.findings)
-    lost = len(rows) - len(scored) - (len(unread) if is_unread_reported else 0)
-    if lost < max(LOST_SHARE * len(rows), 1):
+    count, lost = len(scores.rows), len(scores.rows) - len(scores.scored)
+    if any(f.kind == "unparsed_scored" for f in result.findings):
+        lost -= len(scores.unread)
+    if lost < max(LOST_SHARE * count, 1):
         return
     low, high = result.metrics["lower_bound"], result.metrics["upper_bound"]
-    bounds = f": over all of them the mean lies between {low:.3f} and {high:.3f}" if scale else ""
-    result.add(
-        "dropped_rows",
-        "warning",
-        f"{lost:,} of {len(rows):,} rows have no score{bounds}",
-        {"missing": lost, "rows": len(rows), "lower_bound": low, "upper_bound": high},
-    )
+    message = f"{lost:,} of {count:,} rows have no score"
+    if scores.scale:
+        message += f": over all of them the mean lies between {low:.3f} and {high:.3f}"
+    evidence = {"missing": lost, "rows": count, "lower_bound": low, "upper_bound": high}
+    result.add("dropped_rows", "warning", message, evidence)
 
 
-def _check_context(
-    result: Result, path: Path, rows: Sequence[RubricRow], scored: Sequence[RubricRow]
-) -> None:
+def _check_context(result: Result, path: Path, scores: _Scores) -> None:
     """missing_context: scored all the same though what it must be judged by is empty."""
+    rows, scored = scores.rows, scores.scored
     names = {name for r in rows for name in r.inputs if CONTEXT.search(name)}
     without = [r for r in scored if any(not r.inputs.get(name, "").strip() for name in names)]
     has_inputs = any(r.inputs for r in scored)

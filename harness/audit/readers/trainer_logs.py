@@ -20,7 +20,7 @@ from harness.audit.parse.epoch_arithmetic import ANY, ranges_text
 from harness.audit.parse.files import AuditSource, Unreadable
 from harness.audit.parse.readme import Count, count_in, count_in_name, read_claims
 from harness.audit.parse.training_counts import (
-    Training,
+    AuditedTraining,
     check_claims,
     check_data,
     check_repeats,
@@ -87,17 +87,17 @@ def _other_names(source: AuditSource) -> dict[Path, str]:
 def audit_training(log: Log, source: AuditSource, data: TrainingData | None) -> Result:
     """The checks of one training. `data`: what the user says it was trained on."""
     result = Result(str(log.files[0]), KIND)
-    own = own_training(log)
+    artefact = own_training(log)
     settings_files: list[str] = []
-    if own:
-        training = Training(log, own[0], examples_of_log(log, own[0]), own[1])
+    if artefact:
+        training = AuditedTraining(log, artefact[0], examples_of_log(log, artefact[0]), artefact[1])
     else:
         read_console(log, source.root)
         facts, settings, rejected, ranges = trained_on(log, source.root)
         settings_files = [s.path.name for s in settings]
         result.notes += rejected
         beside = [] if data else data_beside(log.folder, facts.data, source.files)
-        training = Training(log, facts, ranges, beside)
+        training = AuditedTraining(log, facts, ranges, beside)
     facts = training.facts
     if data:
         training.sets = [data]
@@ -114,12 +114,12 @@ def audit_training(log: Log, source: AuditSource, data: TrainingData | None) -> 
         _hold_stray_settings(result, training, source)
     elif training.sets and facts.data_from and not data:
         result.notes.append(f"{facts.data_from} names the data set: {facts.data[0]}")
-    _measure(result, training, settings_files, own is not None)
+    _measure(result, training, settings_files, artefact is not None)
     if facts.packing is not False:
         # Packing makes fewer of them: of unknown settings the least is left.
         training.ranges = [] if facts.packing else [(low, ANY) for low, _ in training.ranges[:1]]
-    if own:
-        result.published |= own[2]
+    if artefact:
+        result.published |= artefact[2]
         compare(result)
     _check_losses(result, log)
     _check_writers(result, log)
@@ -137,7 +137,7 @@ def audit_training(log: Log, source: AuditSource, data: TrainingData | None) -> 
     return result
 
 
-def _hold_stray_settings(result: Result, training: Training, source: AuditSource) -> None:
+def _hold_stray_settings(result: Result, training: AuditedTraining, source: AuditSource) -> None:
     """Settings whose output is another folder may be another training's: their data set is this one's
     where it fits the log; else one beside it that does; else none is known."""
     if training.facts.packing or not training.ranges or any(map(training.fits, training.sets)):
@@ -155,7 +155,7 @@ def _hold_stray_settings(result: Result, training: Training, source: AuditSource
 
 
 def _measure(
-    result: Result, training: Training, settings_files: Sequence[str], is_own: bool
+    result: Result, training: AuditedTraining, settings_files: Sequence[str], is_own: bool
 ) -> None:
     log, facts, ranges = training.log, training.facts, training.ranges
     losses = [loss for _, loss in log.losses if math.isfinite(loss)]
@@ -267,7 +267,7 @@ def _audit_data(
         "different_rows": data.different,
     }
     result.material.data = str(data.path.resolve())
-    training = Training(Log([data.path]), _NOTHING, sets=[data])
+    training = AuditedTraining(Log([data.path]), _NOTHING, sets=[data])
     of_name = [name_count] if name_count else []
     claimed = [*about, *of_name]
     if len({c.low for c in claimed}) == 1:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.audit.parse.files import Unreadable, read_text
+from harness.audit.parse.files import Unreadable, files_in, read_text
 from harness.audit.parse.training_log import Log
 
 SUFFIXES = (".log", ".txt", ".out", ".err")
@@ -41,11 +41,7 @@ def read_console(log: Log, root: Path) -> None:
 
 
 def _printed_in(folder: Path) -> Iterator[tuple[Path, dict[str, int]]]:
-    try:
-        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-    except OSError:
-        return
-    for path in paths:
+    for path in files_in(folder, SUFFIXES):
         try:
             text = read_text(path) if path.stat().st_size <= LARGEST else ""
         except (Unreadable, OSError):

@@ -4,12 +4,10 @@ import re
 from pathlib import Path
 
 from harness.audit.parse.files import AuditSource, Unreadable, read_text, up_to
-from harness.audit.parse.settings import DECODING, read_settings
+from harness.audit.parse.settings import DECODING, LARGEST_CONFIG, read_settings
 
 NAME = re.compile(r"^(.*config.*|args|params|settings|decoding|generation)\.(ya?ml|json)$", re.I)
 """alpaca_eval's configs.yaml, and what others call theirs."""
-LARGEST = 2**20
-"""Bytes of a configuration."""
 PROMPTS = (".txt", ".md", ".jinja")
 
 
@@ -25,7 +23,7 @@ def settings_near(folder: Path, source: AuditSource) -> dict[str, object]:
         settings: dict[str, object] = {}
         for path in near:
             try:
-                if path.stat().st_size > LARGEST:
+                if path.stat().st_size > LARGEST_CONFIG:
                     continue
                 config = read_settings(path)
             except (Unreadable, OSError) as e:

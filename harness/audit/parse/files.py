@@ -189,6 +189,14 @@ def up_to(folder: Path, root: Path) -> Iterator[Path]:
             return
 
 
+def files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """A folder's own files of these suffixes, sorted; none of one that cannot be opened."""
+    try:
+        return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and p.is_file())
+    except OSError:
+        return []
+
+
 def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVES)
 

@@ -4,7 +4,8 @@ list of hyperparameters in a model card. What is commented out is read too, and 
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,11 @@ DECODING = (
     "template", "precision",
 )  # fmt: skip
 """Those that say how outputs were made."""
+OF_TRAINING = frozenset({"batch", "accumulation", "epochs", "total_batch"})
+"""Those that a training's settings have, and no other's."""
 CHECKPOINTS = ("checkpoint", "adapter")
+LARGEST_CONFIG = 2**20
+"""Bytes; a larger file is data."""
 DEEPEST = 8
 _CARD_LINE = re.compile(r"^\s*[-*]\s+([A-Za-z_]\w*):\s*(.+?)\s*$", re.MULTILINE)
 _CARD_DATA = re.compile(
@@ -111,6 +116,14 @@ def truth(value: Any) -> bool | None:
     return (
         word in ("true", "1", "yes") if word in ("true", "1", "yes", "false", "0", "no") else None
     )
+
+
+def settings_in(paths: Iterable[Path]) -> Iterator[ConfigSettings]:
+    """Those of the files that can be read and are no data by their size."""
+    for path in paths:
+        with suppress(Unreadable, OSError):
+            if path.stat().st_size <= LARGEST_CONFIG:
+                yield read_settings(path)
 
 
 def read_settings(path: Path) -> ConfigSettings:

@@ -25,14 +25,12 @@ from harness.audit.parse.epoch_arithmetic import (
     points,
     ranges_text,
 )
-from harness.audit.parse.files import Unreadable, number, read_json
-from harness.audit.parse.settings import ConfigSettings, read_settings, truth
+from harness.audit.parse.files import Unreadable, files_in, number, read_json
+from harness.audit.parse.settings import OF_TRAINING, ConfigSettings, settings_in, truth
 from harness.audit.parse.training_data import TrainingData, read_training_data
 from harness.audit.parse.training_log import LINES, STATE, SUMMARIES, Log
 
 CONFIGS = (".yaml", ".yml", ".json", ".sh", ".md")
-LARGEST_CONFIG = 2**20
-"""Bytes; a larger file is data."""
 ABOVE = 2
 """Folders above a log in which its settings are looked for."""
 ARGUMENTS = frozenset({"per_device_train_batch_size", "micro_batch_size"})
@@ -52,7 +50,7 @@ def settings_near(log: Log, root: Path) -> tuple[list[ConfigSettings], list[str]
     rejected: list[str] = []
     for _ in range(ABOVE + 1):
         matching = []
-        for settings in (s for s in _settings_in(place) if _is_training(s)):
+        for settings in (s for s in _settings_in(place) if s.values.keys() & OF_TRAINING):
             fault = _contradiction(log, settings)
             if fault:
                 rejected.append(_not_of_this(settings, f"it says {fault}"))
@@ -116,22 +114,8 @@ def _listed(values: Sequence[float]) -> str:
 
 
 def _settings_in(folder: Path) -> Iterator[ConfigSettings]:
-    try:
-        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in CONFIGS and p.is_file())
-    except OSError:
-        return
-    for path in paths:
-        if path.name in (STATE, LINES, *SUMMARIES):
-            continue
-        try:
-            if path.stat().st_size <= LARGEST_CONFIG:
-                yield read_settings(path)
-        except (Unreadable, OSError):
-            continue
-
-
-def _is_training(settings: ConfigSettings) -> bool:
-    return bool(settings.values.keys() & {"batch", "accumulation", "epochs", "total_batch"})
+    logs = (STATE, LINES, *SUMMARIES)
+    return settings_in(p for p in files_in(folder, CONFIGS) if p.name not in logs)
 
 
 @dataclass(frozen=True)

@@ -380,19 +380,18 @@ def _length_remark(
     published = result.published.get("avg_length")
     if published is None:
         return ""
-    for lengths in (judged_lengths, stored_lengths):
-        if lengths and published == _mean_length(lengths):
-            result.metrics["avg_length"] = published
-            return ""
-    for lengths in (judged_lengths, stored_lengths):
-        filled = [n for n in lengths if n]
+    both = [lengths for lengths in (judged_lengths, stored_lengths) if lengths]
+    if any(published == _mean_length(lengths) for lengths in both):
+        result.metrics["avg_length"] = published
+        return ""
+    for lengths in both:
+        filled, mean = [n for n in lengths if n], _mean_length(lengths)
         if published == _mean_length(filled):
-            left_out = len(lengths) - len(filled)
             return (
                 f"avg_length {published:g} is over the {len(filled)} outputs that are not empty; over "
-                f"all {len(lengths)}, {left_out} of them empty, it is {_mean_length(lengths)}"
+                f"all {len(lengths)}, {len(lengths) - len(filled)} of them empty, it is {mean}"
             )
-    for lengths in (judged_lengths, stored_lengths):
+    for lengths in both:
         ordered = sorted(lengths)
         for few in range(1, FEW_OUTPUTS + 1):
             low, high = _mean_length(ordered[:-few]), _mean_length(ordered[few:])

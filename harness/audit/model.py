@@ -136,21 +136,16 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON: finite numbers alone, findings from error to info."""
-        order = {severity: n for n, severity in enumerate(SEVERITIES)}
-        findings = sorted(self.findings, key=lambda f: order[f.severity])
-        document: dict[str, Any] = finite(
-            {
-                "path": self.path,
-                "kind": self.kind,
-                "metrics": self.metrics,
-                "published": self.published,
-                "matches": self.matches,
-                "digits": self.digits,
-                "findings": [f.to_json() for f in findings],
-                "notes": self.notes,
-            }
-        )
-        return document
+        names = ("path", "kind", "metrics", "published", "matches", "digits")
+        document = {name: getattr(self, name) for name in names}
+        document["findings"] = [finding.to_json() for finding in self.sorted_findings]
+        document["notes"] = self.notes
+        return {name: finite(value) for name, value in document.items()}
+
+    @property
+    def sorted_findings(self) -> list[Finding]:
+        """From error to info."""
+        return sorted(self.findings, key=lambda f: SEVERITIES.index(f.severity))
 
 
 def finite(value: Any) -> Any:

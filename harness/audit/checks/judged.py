@@ -70,26 +70,17 @@ def check_dropped(
     if dropped <= 0:
         return
     none = [row for row in rows if row.preference is None]
-    dropped_lengths = [len(row.output) for row in none if row.output is not None]
+    dropped_lengths = [length for row in none if (length := row.length) is not None]
     dropped_lengths += map(len, missing)
     judged_lengths = [
         len(row.output) for row in rows if row.preference is not None and row.output is not None
     ]
-    evidence = {
-        "judged": judged,
-        "expected": expected,
-        "dropped": dropped,
-        "expected_from": why,
-        "lower_bound": m["lower_bound"],
-        "upper_bound": m["upper_bound"],
-        "examples": [
-            {
-                "instruction": short(row.instruction, 100),
-                "characters": None if row.output is None else len(row.output),
-            }
-            for row in none[:EXAMPLES]
-        ],
-    }
+    counts = {"judged": judged, "expected": expected, "dropped": dropped}
+    evidence = {**counts, "expected_from": why, **{name: m[name] for name in NO_BOUNDS}}
+    evidence["examples"] = [
+        {"instruction": short(row.instruction, 100), "characters": row.length}
+        for row in none[:EXAMPLES]
+    ]
     message = f"{judged} of {expected} prompts were judged ({why})"
     if judged:
         message += (
@@ -240,21 +231,19 @@ def check_stored(
         message += f": averaged in, the win rate is {averaged:.2f}, without them {without:.2f}"
         if published is not None and abs(published - averaged) < abs(published - without):
             message += f"; the published {published:.2f} has them in"
+    is_wrong = effect is None or abs(effect) >= UNREAD_MARGIN
+    rates = {"win_rate_with": averaged, "win_rate_without": without, "effect": effect}
+    examples = [
+        {
+            "instruction": short(rows[n].instruction),
+            "reply": short(what(n)),
+            "stored": rows[n].number,
+        }
+        for n in faulty[:EXAMPLES]
+    ]
     result.add(
         "unparsed_scored",
-        "error" if effect is None or abs(effect) >= UNREAD_MARGIN else "warning",
+        "error" if is_wrong else "warning",
         message,
-        {
-            "rows": len(faulty),
-            "of": len(rows),
-            "stored_as": values,
-            "win_rate_with": averaged,
-            "win_rate_without": without,
-            "effect": effect,
-            "examples": [
-                {"instruction": short(rows[n].instruction), "reply": short(what(n)),
-                 "stored": rows[n].number}
-                for n in faulty[:EXAMPLES]
-            ],
-        },
-    )  # fmt: skip
+        {"rows": len(faulty), "of": len(rows), "stored_as": values, **rates, "examples": examples},
+    )

@@ -24,10 +24,9 @@ def check_published(result: Result, where: str) -> None:
     """count_mismatch for each published figure that is not what the stored judgements give."""
     if result.matches is not False:
         return
+    differing = [name for name in result.digits if _differs(result, name)]
     differences = {
-        name: {"published": result.published[name], "recomputed": result.metrics[name]}
-        for name, digits in result.digits.items()
-        if _differs(result, name, digits)
+        n: {"published": result.published[n], "recomputed": result.metrics[n]} for n in differing
     }
     if not differences:
         return
@@ -72,11 +71,10 @@ def check_line(result: Result, line: ReadmeLine) -> None:
         )  # fmt: skip
 
 
-def _differs(result: Result, name: str, digits: int) -> bool:
-    published, recomputed = result.published[name], result.metrics[name]
+def _differs(result: Result, name: str) -> bool:
     if name in COUNTS:
-        return bool(published != recomputed)
-    return digits < result.required_digits.get(name, 8)
+        return bool(result.published[name] != result.metrics[name])
+    return result.digits[name] < result.required_digits.get(name, 8)
 
 
 def _g(value: Any) -> str:

@@ -22,6 +22,7 @@ PLACEHOLDERS = frozenset(
      "noinput", "nooutput"}
 )  # fmt: skip
 """What stands for an answer that there is not, in small letters and without marks around it."""
+NOTHING_BUT = "hold nothing but what stands for no answer"
 PLACEHOLDER_SHARE, PLACEHOLDER_FEWEST = 0.02, 3
 CONSTANT_SHARE, CONSTANT_FEWEST = 0.95, 10
 """From so large a share of the outputs on, one text is not an answer to each of the prompts."""
@@ -92,32 +93,28 @@ def _check_ends(result: Result, outputs: Sequence[StoredOutput]) -> None:
     empty = [o for o in outputs if is_empty(o.text)]
     absent = [o for o in outputs if _stands_for_nothing(o)]
     constant = _constant(outputs)
-    empty_baselines = sum(o.baseline is not None and is_empty(o.baseline) for o in empty)
     cut, how = _cut(outputs)
     loops = [o for o in outputs if may_loop(o.text) and has_loop(o.text)]
-    looping_baselines = sum(o.baseline is not None and has_loop(o.baseline) for o in loops)
-    what, touched = [], []
-    if len(empty) - empty_baselines >= max(FEWEST, EMPTY_SHARE * total):
-        what.append(f"{len(empty)} are empty")
-        touched += empty
-    if len(absent) >= max(PLACEHOLDER_FEWEST, PLACEHOLDER_SHARE * total):
-        placeholders = Counter(short(o.text, 20) for o in absent).most_common(3)
-        words = ", ".join(_visible(text) for text, _ in placeholders)
-        what.append(f"{len(absent)} hold nothing but what stands for no answer ({words})")
-        touched += absent
-    if constant:
-        what.append(f"{len(constant)} are one and the same text, whatever was asked")
-        touched += constant
-    if how:
-        what.append(f"{len(cut)} {how}")
-        touched += cut
-    if len(loops) - looping_baselines >= max(FEWEST, CUT_SHARE * total):
-        what.append(f"{len(loops)} repeat themselves in a loop")
-        touched += loops
+    # What the baseline does too, the instruction may ask for.
+    own_empty = len(empty) - sum(o.baseline is not None and is_empty(o.baseline) for o in empty)
+    own_loops = len(loops) - sum(o.baseline is not None and has_loop(o.baseline) for o in loops)
+    placeholders = Counter(short(o.text, 20) for o in absent).most_common(3)
+    texts = ", ".join(_visible(text) for text, _ in placeholders)
+    enough_absent = max(PLACEHOLDER_FEWEST, PLACEHOLDER_SHARE * total)
+    faults = [
+        (own_empty >= max(FEWEST, EMPTY_SHARE * total), empty, "are empty"),
+        (len(absent) >= enough_absent, absent, f"{NOTHING_BUT} ({texts})"),
+        (bool(constant), constant, "are one and the same text, whatever was asked"),
+        (bool(how), cut, how),
+        (own_loops >= max(FEWEST, CUT_SHARE * total), loops, "repeat themselves in a loop"),
+    ]
+    what = [f"{len(faulty)} {words}" for is_fault, faulty, words in faults if is_fault]
     if not what:
         return
-    touched = list({id(o): o for o in touched}.values())
+    touched = list({id(o): o for is_fault, of, _ in faults if is_fault for o in of}.values())
     words, effect = _effect(touched, outputs)
+    ends = [(short(o.instruction), short(o.text[-160:])) for o in touched[:EXAMPLES]]
+    examples = [{"instruction": instruction, "end": end} for instruction, end in ends]
     result.add(
         "empty_or_truncated",
         "warning",
@@ -131,10 +128,7 @@ def _check_ends(result: Result, outputs: Sequence[StoredOutput]) -> None:
             "loops": len(loops),
             "share": len(touched) / total,
             **effect,
-            "examples": [
-                {"instruction": short(o.instruction), "end": short(o.text[-160:])}
-                for o in touched[:EXAMPLES]
-            ],
+            "examples": examples,
         },
     )
 

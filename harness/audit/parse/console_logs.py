@@ -27,14 +27,10 @@ def read_console(log: Log, root: Path) -> None:
     disagree."""
     place = log.folder
     for _ in range(ABOVE + 1):
-        printed = {
-            tuple(sorted(figures.items())): path
-            for path, figures in _printed_in(place)
-            if _is_of(log, figures)
-        }
+        of_log = [(path, figures) for path, figures in _printed_in(place) if _is_of(log, figures)]
+        printed = {tuple(sorted(figures.items())): path for path, figures in of_log}
         if len(printed) == 1:
-            ((figures, path),) = printed.items()
-            _take(log, dict(figures), path)
+            _take(log, of_log[0][1], of_log[-1][0])
         if printed or place in (root, root.parent):
             return
         place = place.parent

@@ -51,13 +51,9 @@ def of_kind(source: AuditSource, kind: str, *names: str) -> list[Path]:
     """Unclaimed files of a kind by their content, besides those of these names."""
     usual_names = {name.lower() for name in names}
     options = {path.resolve() for path in (source.reference, source.training_data) if path}
-    return [
-        path
-        for path in source.files
-        if path.name.lower() not in usual_names
-        and content_of(source, path).kind == kind
-        and path.resolve() not in options
-    ]
+    unusual = [path for path in source.files if path.name.lower() not in usual_names]
+    matching = [path for path in unusual if content_of(source, path).kind == kind]
+    return [path for path in matching if path.resolve() not in options]
 
 
 def content_of(source: AuditSource, path: Path) -> Content:
@@ -89,12 +85,10 @@ def packed(source: AuditSource) -> str:
     archives = sorted({path for path in source.archives if path not in source.paths})
     if not archives:
         return ""
-    count, verb, those = (
-        (f"{len(archives):,} archives", "were", "them")
-        if len(archives) > 1
-        else ("an archive", "was", "it")
-    )
-    return f"{count} in it ({_first(archives)}) {verb} not looked into: unpack {those} first"
+    if len(archives) == 1:
+        return f"an archive in it ({_first(archives)}) was not looked into: unpack it first"
+    count = f"{len(archives):,} archives"
+    return f"{count} in it ({_first(archives)}) were not looked into: unpack them first"
 
 
 def nearest_miss(source: AuditSource) -> str:
@@ -113,13 +107,9 @@ def _nearest(source: AuditSource) -> str:
             has = [key for key in needed if key in keys]
             lacks = [key for key in needed if key not in keys]
             if (len(has) / len(needed), len(has)) > best[:2]:
-                remark = (
-                    f"{what} have {_and(lacks)} too"
-                    if lacks
-                    else (
-                        f"so have {what}, and yet their values, or the file alone, make no result"
-                    )
-                )
+                remark = f"so have {what}, and yet their values, or the file alone, make no result"
+                if lacks:
+                    remark = f"{what} have {_and(lacks)} too"
                 best = (len(has) / len(needed), len(has), f"{path} has {_and(has)}; {remark}")
     if best[2]:
         return f"the nearest is {best[2]}"

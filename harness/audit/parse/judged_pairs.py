@@ -39,6 +39,11 @@ class JudgedPair:
         """What it adds to the win rate: 0 to 1."""
         return (self.preference or DRAW) - 1
 
+    @property
+    def length(self) -> int | None:
+        """Of the model's output, in characters."""
+        return None if self.output is None else len(self.output)
+
 
 def judged_outputs(rows: Sequence[JudgedPair], cut: Collection[str] = ()) -> list[StoredOutput]:
     """Those that are stored. cut: prompts whose output ended at the token limit."""

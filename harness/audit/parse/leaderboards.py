@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,11 +54,12 @@ def read_lines_of(path: Path) -> list[LeaderboardLine]:
             if column == name_column or not cell.strip():
                 continue
             printed = _plain(cell, name in WHOLE)
-            number = _number(printed)
-            if number is not None:
-                figures[name] = number
-                decimals[name] = _decimals(printed)
-            elif name in FIGURES:
+            with suppress(ValueError):
+                if math.isfinite(number := float(printed)):
+                    is_short = "e" in printed.lower()
+                    figures[name] = number
+                    decimals[name] = MOST_DIGITS if is_short else len(printed.partition(".")[2])
+            if name in FIGURES and name not in figures:
                 unreadable[name] = cell.strip()
         lines.append(LeaderboardLine(path, row[name_column].strip(), figures, decimals, unreadable))
     return lines
@@ -84,15 +86,11 @@ def recomputed(line: LeaderboardLine) -> dict[str, float | None]:
     if wins + losses + draws == 0:
         return {}
     described = describe([MODEL] * wins + [BASELINE] * losses + [DRAW] * draws)
-    figures: dict[str, float | None] = {
-        "n_judged": described["n_total"],
-        "discrete_win_rate": described["discrete_win_rate"],
-    }
+    discrete = described["discrete_win_rate"]
+    figures = {"n_judged": described["n_total"], "discrete_win_rate": discrete}
     rate = line.figures.get("win_rate")
     if rate is not None and agreeing_digits(rate, described["win_rate"]) >= 6:
-        figures |= {
-            "win_rate": described["win_rate"], "standard_error": described["standard_error"],
-        }  # fmt: skip
+        figures |= {name: described[name] for name in ("win_rate", "standard_error")}
     return figures
 
 
@@ -133,10 +131,9 @@ def check_lines(result: Result, lines: list[LeaderboardLine]) -> None:
     for line in lines:
         wrong = faults(line)
         if wrong:
-            result.mismatch(
-                f"{line.name or 'a line'} of {line.path.name}: {'; '.join(wrong)}",
-                {"name": line.name, "file": line.path.name, "figures": line.figures},
-            )
+            evidence = {"name": line.name, "file": line.path.name, "figures": line.figures}
+            message = f"{line.name or 'a line'} of {line.path.name}: {'; '.join(wrong)}"
+            result.mismatch(message, evidence)
 
 
 def check_unreadable(result: Result, lines: Sequence[LeaderboardLine]) -> None:
@@ -145,11 +142,8 @@ def check_unreadable(result: Result, lines: Sequence[LeaderboardLine]) -> None:
     for line in lines:
         for name, cell in line.unreadable.items():
             whose = f"{name} of {line.name or 'a line'} in {line.path.name}"
-            if (
-                name == "standard_error"
-                and cell.lower() == "nan"
-                and line.figures.get("n_judged") == 1
-            ):
+            is_single = line.figures.get("n_judged") == 1
+            if is_single and name == "standard_error" and cell.lower() == "nan":
                 continue  # One judgement has none.
             result.notes.append(f"{whose} is {short(cell)!r}, which could not be read as a number")
             # What else is published may still be wrong.
@@ -172,17 +166,3 @@ def _plain(cell: str, is_whole: bool) -> str:
     if _COMMA.fullmatch(text) and not _GROUPED.fullmatch(text):
         return text.replace(".", "").replace(",", ".")
     return text
-
-
-def _number(cell: str) -> float | None:
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _decimals(cell: str) -> int:
-    if "e" in cell.lower():
-        return MOST_DIGITS
-    return len(cell.strip().partition(".")[2])

@@ -151,11 +151,9 @@ def read_run(path: Path, value: JsonObject) -> LmEvalRun:
         subjects = [n for n, t in run.tasks.items() if t.benchmark == MMLU]
         run.groups[MMLU] = [n for n in subjects if n != MMLU and n not in run.groups]
     # A group may have its tasks' numbers alone.
-    run.empty = [
-        n
-        for n in empty
-        if n not in run.groups and not any(task.startswith(f"{n}_") for task in run.tasks)
-    ]
+    for name in empty:
+        if name not in run.groups and not any(task.startswith(f"{name}_") for task in run.tasks):
+            run.empty.append(name)
     return run
 
 
@@ -172,9 +170,8 @@ def _configure(task: LmEvalTask, name: str, value: JsonObject, config: JsonObjec
     metrics = task_config.objects("metric_list")
     scored = {metric for metric, _ in task.scores}
     is_mean = [m.get("aggregation") == "mean" for m in metrics]
-    task.means |= {
-        str(m["metric"]) for m, mean in zip(metrics, is_mean, strict=True) if mean and "metric" in m
-    }
+    named_means = (m for m, mean in zip(metrics, is_mean, strict=True) if mean and "metric" in m)
+    task.means |= {str(m["metric"]) for m in named_means}
     if metrics and all(is_mean):
         # Metrics that are functions have another name here than in the results.
         task.means |= scored

@@ -71,11 +71,8 @@ def audit_own(path: Path, value: JsonObject, kind: str) -> Result:
 
 def _figures(name: str, metric: Mapping[str, float | None]) -> dict[str, float]:
     labels = {"value": "", "standard_error": " standard_error", "by_questions": " by questions"}
-    return {
-        f"{name}{label}": figure
-        for key, label in labels.items()
-        if (figure := metric.get(key)) is not None
-    }
+    figures = {f"{name}{label}": metric.get(key) for key, label in labels.items()}
+    return {label: figure for label, figure in figures.items() if figure is not None}
 
 
 def _part(result: Result, name: str, value: float, judged: int, expected: int) -> None:

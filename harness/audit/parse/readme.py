@@ -239,16 +239,13 @@ def only_lines_of(target: Path, names: Iterable[str], source: AuditSource) -> li
     """Of each README above a folder or file the line that is about it: by a link, else by its name,
     that of a folder above it, or one of `names`. None of one with several, and no telling which."""
     folder = target if target.is_dir() else target.parent
-    lower_names = {name.lower() for name in names}
-    lower_names |= {
-        place.name.lower() for place in up_to(folder, source.root) if place != source.root
-    }
+    places = [place.name for place in up_to(folder, source.root) if place != source.root]
+    lower_names = {name.lower() for name in [*names, *places]} - {""}
     only_lines = []
     for readme in readmes(folder, source.root):
         lines, _ = read_claims(readme, source)
-        about = lines_about(lines, target) or [
-            line for line in lines if line.first.strip("*_` ").lower() in lower_names - {""}
-        ]
+        of_name = [line for line in lines if line.first.strip("*_` ").lower() in lower_names]
+        about = lines_about(lines, target) or of_name
         only_lines += about if len(about) == 1 else []
     return only_lines
 

@@ -117,12 +117,8 @@ class _Inventory:
     @cached_property
     def annotators(self) -> frozenset[str]:
         """The judges that any row names."""
-        return frozenset(
-            annotations.annotator
-            for _, sets in self.judged
-            for annotations in sets
-            if annotations.annotator
-        )
+        names = {annotations.annotator for _, sets in self.judged for annotations in sets}
+        return frozenset(names - {""})
 
     @cached_property
     def names(self) -> ModelNames:
@@ -175,15 +171,10 @@ def find(source: AuditSource) -> list[Result]:
             inventory.unreadable[path.parent] = "it is an empty list"
             source.skip(path, "it is an empty list")
     for path, sets in inventory.judged:
-        several = len(sets) > 1
-        results += [
-            guarded_result(
-                _name_of(path, annotations, several),
-                KIND,
-                partial(_judged, inventory, path, annotations, several),
-            )
-            for annotations in sets
-        ]
+        for annotations in sets:
+            name = _name_of(path, annotations, len(sets) > 1)
+            make = partial(_judged, inventory, path, annotations, len(sets) > 1)
+            results.append(guarded_result(name, KIND, make))
     return results + _boards_alone(inventory) + _outputs_alone(inventory)
 
 
@@ -210,7 +201,7 @@ def _judged(inventory: _Inventory, path: Path, annotations: Annotations, several
     )
     expected, why = _expected(inventory, annotations, stored, path.name)
     measure(result, annotations.rows, expected)
-    judged_lengths = [len(row.output) for row in annotations.rows if row.output is not None]
+    judged_lengths = [n for row in annotations.rows if (n := row.length) is not None]
     stored_rows = stored.rows if stored else []
     stored_lengths = [len(row.text) for row in stored_rows]
     result.metrics["avg_length"] = _mean_length(judged_lengths or stored_lengths)
@@ -512,23 +503,17 @@ def _whole_board(
     check_lines(result, list(rest))
     result.matches = not result.findings
     check_unreadable(result, rest)
-    few = [
-        (line, expected[0])
-        for line in rest
-        if (expected := expected_by(line)) and line.figures["n_judged"] < expected[0]
-    ]
+    of_set = [line for line in rest if expected_by(line)]
+    few = [line for line in of_set if line.figures["n_judged"] < ALPACA_EVAL_PROMPTS]
     if few:
-        least = min(line.figures["n_judged"] for line, _ in few)
-        share = 1 - least / ALPACA_EVAL_PROMPTS
+        judged = {line.name: line.figures["n_judged"] for line in few}
+        least = min(judged.values())
         result.add(
             "dropped_rows",
-            "warning" if share >= 0.01 else "info",
+            "warning" if 1 - least / ALPACA_EVAL_PROMPTS >= 0.01 else "info",
             f"{len(few)} of {len(rest)} lines are over fewer than {ALPACA_EVAL_PROMPTS} prompts, the "
             f"fewest over {least:g}",
-            {
-                "lines": {line.name: line.figures["n_judged"] for line, _ in few},
-                "expected": ALPACA_EVAL_PROMPTS,
-            },
+            {"lines": judged, "expected": ALPACA_EVAL_PROMPTS},
         )
     result.notes.append(
         "of its lines without annotations only what the counts say could be recomputed; length bias "

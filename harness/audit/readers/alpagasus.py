@@ -88,9 +88,7 @@ class _Graded:
 def find(source: AuditSource) -> list[Result]:
     reference = read_reference(source.reference)
     files: dict[tuple[Path, str, frozenset[str]], list[_Reviews]] = {}
-    for path in source.files:
-        if path.suffix.lower() != ".json" or path.stem.count("-") < 2:
-            continue
+    for path in filter(_has_reviews_name, source.files):
         reviews = source.read(_read, path)
         if reviews is not None:
             source.claim(path)
@@ -101,6 +99,11 @@ def find(source: AuditSource) -> list[Result]:
         guarded_result(pair[0].path.parent, KIND, partial(_result, source, pair, reference, sets))
         for pair in files.values()
     ]
+
+
+def _has_reviews_name(path: Path) -> bool:
+    """FIRST-SECOND-SET.json."""
+    return path.suffix.lower() == ".json" and path.stem.count("-") >= 2
 
 
 def _read(path: Path) -> _Reviews | None:
@@ -192,9 +195,8 @@ def _result(
     compare(result)
     result.notes.append(f"wins are those of {model} over {baseline}, prompt set {reviews.set}")
     if len(orders) < 2:
-        result.notes.append(
-            "only one order of the answers is stored: position cannot be told apart"
-        )
+        note = "only one order of the answers is stored: position cannot be told apart"
+        result.notes.append(note)
     _check_counts(result, graded, counted_in)
     _check_scores(result, graded)
     check_dropped(result, rows, [], why)
@@ -216,14 +218,8 @@ def _result(
 
 def _several(source: AuditSource, folder: Path, review_files: Sequence[_Reviews]) -> bool:
     """Whether a folder holds the counts or reviews of other sets too."""
-    pair_paths = {reviews.path for reviews in review_files}
-    return any(
-        p.parent == folder
-        and p not in pair_paths
-        and p.suffix.lower() == ".json"
-        and p.stem.count("-") >= 2
-        for p in source.all_files
-    )
+    paths = {path for path in source.all_files if path.parent == folder}
+    return any(map(_has_reviews_name, paths - {reviews.path for reviews in review_files}))
 
 
 def _grade(model_first: _Reviews | None, model_second: _Reviews | None) -> list[_Graded]:
@@ -293,7 +289,7 @@ def _published(source: AuditSource, reviews: _Reviews) -> tuple[dict[str, int], 
             if name.lower() in PUBLISHED and isinstance(n, int) and 0 <= n < LARGEST
         }
         if counts:
-            if len(set(PUBLISHED.values()) - set(counts)) == 0:
+            if counts.keys() == set(PUBLISHED.values()):
                 counts["n_judged"] = sum(counts.values())
             return counts, path.name
     return {}, ""
@@ -301,18 +297,15 @@ def _published(source: AuditSource, reviews: _Reviews) -> tuple[dict[str, int], 
 
 def _other_way(result: Result) -> bool:
     """Whether the published counts are those of the other model."""
-    p, m = result.published, result.metrics
-    return bool(p) and (p.get("n_wins"), p.get("n_wins_base")) != (m["n_wins"], m["n_wins_base"]) and (
-        p.get("n_wins"), p.get("n_wins_base")
-    ) == (m["n_wins_base"], m["n_wins"])  # fmt: skip
+    published = [result.published.get(name) for name in ("n_wins", "n_wins_base")]
+    counts = [result.metrics[name] for name in ("n_wins", "n_wins_base")]
+    return bool(result.published) and published != counts and published == counts[::-1]
 
 
 def _judged(graded: Sequence[_Graded], model: str, baseline: str) -> list[JudgedPair]:
     return [
-        JudgedPair(
-            g.review.prompt, g.review.answers[model], g.review.answers[baseline], _verdict(g.exact)
-        )
-        for g in graded
+        JudgedPair(r.prompt, r.answers[model], r.answers[baseline], exact and preference(exact))
+        for r, exact in ((g.review, g.exact) for g in graded)
     ]
 
 
@@ -324,10 +317,6 @@ def _count(all_orders: Iterable[Orders | None], whole: bool = False) -> dict[str
         if orders is not None
     )
     return {name: verdicts[p] for name, p in PREFERENCES.items()}
-
-
-def _verdict(orders: Orders | None) -> float | None:
-    return None if orders is None else preference(orders)
 
 
 def _check_counts(result: Result, graded: Sequence[_Graded], where: str) -> None:
@@ -375,7 +364,7 @@ def _check_counts(result: Result, graded: Sequence[_Graded], where: str) -> None
                 f"{where} says {_words_of(published_counts)}; the stored reviews give "
                 f"{_words_of(exact)}",
                 {"published": published_counts, "recomputed": exact},
-            )  # fmt: skip
+            )
 
 
 def _check_scores(result: Result, graded: Sequence[_Graded]) -> None:
@@ -383,9 +372,8 @@ def _check_scores(result: Result, graded: Sequence[_Graded]) -> None:
     if other:
         result.mismatch(
             f"of {len(other)} prompts the stored scores are not those of the review's words",
-            {"rows": len(other), "of": len(graded),
-             "examples": _examples(other)},
-        )  # fmt: skip
+            {"rows": len(other), "of": len(graded), "examples": _examples(other)},
+        )
 
 
 def _check_position(result: Result, graded: Sequence[_Graded]) -> None:

@@ -14,13 +14,14 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 from aiohttp import web
 
 from harness.errors import HarnessError, InputError
-from harness.sim.batches import DELAY_S, Batches
+from harness.sim.batches import DELAY_S, KINDS, Batches
 from harness.sim.grammar import fraction
 from harness.sim.refusal import Refused, error
 from harness.sim.replies import (
@@ -167,8 +168,9 @@ class _App:
     def application(self) -> web.Application:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_get("/v1/models", self._admitted(self.models))
-        app.router.add_post("/v1/chat/completions", self.chat)
-        app.router.add_post("/v1/completions", self.text)
+        for path, kind in KINDS.items():
+            complete = partial(self._complete, kind=kind)
+            app.router.add_post(path, self._admitted(complete, is_call=True))
         batches = self._batches
         for method, path, handler in (
             ("POST", "/v1/files", batches.upload),
@@ -182,19 +184,14 @@ class _App:
             app.router.add_route(method, path, self._admitted(handler))
         return app
 
-    async def chat(self, request: web.Request) -> web.StreamResponse:
-        return await self._guarded(request, "chat")
-
-    async def text(self, request: web.Request) -> web.StreamResponse:
-        return await self._guarded(request, "text")
-
     def _admit(self, request: web.Request) -> None:
         key = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if self.require_key is not None and key != self.require_key:
             raise Refused(401, "the API key is not the right one", "authentication_error")
 
-    def _admitted(self, handler: _Handler) -> _Handler:
+    def _admitted(self, handler: _Handler, is_call: bool = False) -> _Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
+            self.requests += is_call
             try:
                 self._admit(request)
                 return await handler(request)
@@ -206,14 +203,6 @@ class _App:
     async def models(self, request: web.Request) -> web.StreamResponse:
         model = {"id": "simulated", "object": "model", "created": 0, "owned_by": "harness"}
         return web.json_response({"object": "list", "data": [model], "simulated": True})
-
-    async def _guarded(self, request: web.Request, kind: str) -> web.StreamResponse:
-        self.requests += 1
-        try:
-            self._admit(request)
-            return await self._complete(request, kind)
-        except Refused as e:
-            return e.response()
 
     async def _complete(self, request: web.Request, kind: str) -> web.StreamResponse:
         try:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from harness.audit.checks import across
-from harness.audit.model import UNFORESEEN, Finding, Reader, Result, short
+from harness.audit.model import UNFORESEEN, Reader, Result, short
 from harness.audit.parse.contents import nearest_miss, packed
 from harness.audit.parse.files import AuditSource
 from harness.audit.readers import (
@@ -27,7 +27,7 @@ from harness.audit.readers import (
 )
 from harness.errors import InputError
 
-__all__ = ["ACROSS", "READERS", "Finding", "Result", "audit_paths"]
+__all__ = ["ACROSS", "READERS", "Result", "audit_paths"]
 
 READERS: tuple[Reader[AuditSource], ...] = (
     artefacts.READER,

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args
 
-from harness.artefact import manifest
-from harness.artefact.manifest import Severity
+from harness.artefact.manifest import Finding, Severity
 
 UNFORESEEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What a check raises that met values which nobody thought of."""
@@ -36,15 +35,6 @@ less than once in a hundred, and the practical size that each check asks for as 
 
 EXAMPLES, EXAMPLE_LENGTH = 3, 160
 """How many examples a finding shows, and how many characters of each."""
-
-
-@dataclass(frozen=True)
-class Finding(manifest.Finding):
-    """One fault, of a kind that an audit looks for."""
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS or self.severity not in SEVERITIES:
-            raise ValueError(f"no such finding: {self.kind}, {self.severity}")
 
 
 Source = TypeVar("Source")
@@ -91,7 +81,7 @@ class Material:
     model: str | None = None
     run: str | None = None
     """The folder of the outputs."""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
     """How the outputs were made, such as temperature."""
     files: dict[str, str] = field(default_factory=dict)
     """Name -> sha256, of outputs and annotations."""
@@ -129,25 +119,33 @@ class Result:
     def add(
         self, kind: str, severity: Severity, message: str, evidence: dict[str, Any] | None = None
     ) -> None:
+        """Raises ValueError: no kind that an audit looks for, or no severity."""
+        if kind not in KINDS or severity not in SEVERITIES:
+            raise ValueError(f"no such finding: {kind}, {severity}")
         self.findings.append(Finding(kind, severity, message, evidence or {}))
+
+    def mismatch(
+        self, message: str, evidence: dict[str, Any], severity: Severity = "error"
+    ) -> None:
+        self.add("count_mismatch", severity, message, evidence)
+
+    def refute(self, message: str, evidence: dict[str, Any]) -> None:
+        """A mismatch by which what is published is wrong."""
+        self.matches = False
+        self.mismatch(message, evidence)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON: finite numbers alone, findings from error to info."""
-        order = {severity: n for n, severity in enumerate(SEVERITIES)}
-        findings = sorted(self.findings, key=lambda f: order[f.severity])
-        document: dict[str, Any] = finite(
-            {
-                "path": self.path,
-                "kind": self.kind,
-                "metrics": self.metrics,
-                "published": self.published,
-                "matches": self.matches,
-                "digits": self.digits,
-                "findings": [f.to_json() for f in findings],
-                "notes": self.notes,
-            }
-        )
-        return document
+        names = ("path", "kind", "metrics", "published", "matches", "digits")
+        document = {name: getattr(self, name) for name in names}
+        document["findings"] = [finding.to_json() for finding in self.sorted_findings]
+        document["notes"] = self.notes
+        return {name: finite(value) for name, value in document.items()}
+
+    @property
+    def sorted_findings(self) -> list[Finding]:
+        """From error to info."""
+        return sorted(self.findings, key=lambda f: SEVERITIES.index(f.severity))
 
 
 def finite(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """What a model's folder says of decoding beside its weights, and which tokens end its answers."""
 
 import json
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,14 +35,14 @@ def read_settings(folder: Path) -> Settings:
         stored = {n: v for n, v in (_read(folder / CONFIG) or {}).items() if n in _names()}
     if _is_readable(stored):
         return Settings(stored, dropped)
-    fields: dict[str, Any] = {}
+    readable = Settings({}, dropped)
     # Whether it samples decides which of the others can be used.
     for name, value in sorted(stored.items(), key=lambda item: item[0] != "do_sample"):
-        if _is_readable({**fields, name: value}):
-            fields[name] = value
+        if _is_readable({**readable.fields, name: value}):
+            readable.fields[name] = value
         else:
             dropped.append(name)
-    return Settings(fields, dropped)
+    return readable
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -60,7 +61,7 @@ def _names() -> set[str]:
     return {*GenerationConfig._get_default_generation_params(), *TOKENS} - {"use_cache"}
 
 
-def _is_readable(fields: dict[str, Any]) -> bool:
+def _is_readable(fields: Mapping[str, object]) -> bool:
     from transformers import GenerationConfig
 
     if not all(_are_ids(fields[name]) for name in TOKENS if fields.get(name) is not None):
@@ -87,7 +88,7 @@ def _fits(name: str, value: Any) -> bool:
     return type(value) is type(default)
 
 
-def _try_sampling(fields: dict[str, Any]) -> None:
+def _try_sampling(fields: Mapping[str, object]) -> None:
     """Make what generate() makes of these settings, which raises for values out of their range."""
     from transformers.generation import logits_process as makers
 

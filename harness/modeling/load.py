@@ -10,7 +10,7 @@ import os
 import re
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,7 +192,7 @@ def quantised_model(
     return model
 
 
-def _placed(device: str) -> dict[str, Any]:
+def _placed(device: str) -> dict[str, int | str]:
     """For transformers: where each weight goes as it is read.
 
     A GPU by its number: transformers' Trainer takes another name of the same for another device.
@@ -378,7 +378,9 @@ def _random_model(source: RandomModel, tokenizer: "PreTrainedTokenizerBase") -> 
         raise InputError(f"model.random.config makes no causal language model: {_brief(e)}") from e
 
 
-def _config(settings: dict[str, Any], tokenizer: "PreTrainedTokenizerBase") -> "PretrainedConfig":
+def _config(
+    settings: Mapping[str, object], tokenizer: "PreTrainedTokenizerBase"
+) -> "PretrainedConfig":
     """The configuration, with the vocabulary's size and the special tokens of this tokenizer."""
     from transformers import CONFIG_MAPPING, AutoConfig
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,18 @@ def contents(artefact: Path) -> dict[str, Path]:
     return files | {name: artefact / name for name in BESIDE if (artefact / name).is_file()}
 
 
+@dataclass(frozen=True)
+class Upload:
+    """Parameters of an `export` job. row: whose model it is."""
+
+    repo: str
+    revision: str
+    private: bool
+    row: str
+    card: str
+    message: str
+
+
 def run(call: StageCall) -> StageResult:
     """Upload the artefact `call.inputs["model"]` to `call.params["repo"]`.
 
@@ -51,8 +64,8 @@ def run(call: StageCall) -> StageResult:
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
-    params = call.params
-    repo, branch = params["repo"], params["revision"]
+    params = Upload(**call.params)
+    repo, branch = params.repo, params.revision
     token = read_key(TOKEN, f"uploading to {repo}")
     api = HfApi(token=token)
     with _in_words(repo, token):
@@ -70,30 +83,30 @@ def run(call: StageCall) -> StageResult:
     )
 
 
-def _prepare(api: "HfApi", params: dict[str, Any]) -> tuple[bool, set[str]]:
+def _prepare(api: "HfApi", params: Upload) -> tuple[bool, set[str]]:
     """Make the repository or the branch where it is not there: is it private, which files it holds.
 
     A repository that holds something else than this row's exports is left alone.
     """
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    repo, branch = params["repo"], params["revision"]
+    repo, branch = params.repo, params.revision
     try:
         info = api.repo_info(repo)
     except RepositoryNotFoundError:
-        api.create_repo(repo, private=params["private"])
-        is_private, present = params["private"], set()
+        api.create_repo(repo, private=params.private)
+        is_private, present = params.private, set()
         events.note(f"made the {'private' if is_private else 'public'} model {repo}")
     else:
         is_private = bool(info.private)
         present = {file.rfilename for file in info.siblings or []} - set(UNASKED)
         _check_ours(info.card_data, present, params)
-        if params["private"] and not is_private:
+        if params.private and not is_private:
             raise InputError(
                 f"{repo} is on the hub already, and public",
                 "Say --public if this is meant, or choose another name.",
             )
-        if is_private and not params["private"]:
+        if is_private and not params.private:
             events.note(f"{repo} was private and stays so; its settings on the hub change that")
     if branch != MAIN:
         api.create_branch(repo, branch=branch, exist_ok=True)
@@ -101,21 +114,21 @@ def _prepare(api: "HfApi", params: dict[str, Any]) -> tuple[bool, set[str]]:
     return is_private, present
 
 
-def _check_ours(card: Any, present: set[str], params: dict[str, Any]) -> None:
+def _check_ours(card: Any, present: set[str], params: Upload) -> None:
     """Whose upload it is stands in the head of its card."""
     about = card.to_dict().get("harness") if card is not None else None
     row = about.get("row") if isinstance(about, dict) else None
-    if present and row != params["row"]:
+    if present and row != params.row:
         whose = f"the export of row {row}" if row else "something else"
-        raise InputError(f"the name {params['repo']} is taken on the hub: it is {whose}", TAKEN)
+        raise InputError(f"the name {params.repo} is taken on the hub: it is {whose}", TAKEN)
 
 
-def _commit(api: "HfApi", params: dict[str, Any], files: dict[str, Path], present: set[str]) -> str:
+def _commit(api: "HfApi", params: Upload, files: dict[str, Path], present: set[str]) -> str:
     """Send the files, then commit all of them at once; the commit that now is the branch's last."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    repo, branch = params["repo"], params["revision"]
-    card = CommitOperationAdd(CARD, params["card"].encode())
+    repo, branch = params.repo, params.revision
+    card = CommitOperationAdd(CARD, params.card.encode())
     additions = [card, *(CommitOperationAdd(name, str(path)) for name, path in files.items())]
     total, done = sum(a.upload_info.size for a in additions), 0
     events.progress("upload", 0, total, "bytes")
@@ -126,7 +139,7 @@ def _commit(api: "HfApi", params: dict[str, Any], files: dict[str, Path], presen
     left = sorted(n for n in present - {*files, CARD} if n.endswith(REPLACED))
     removals = [CommitOperationDelete(name, is_folder=False) for name in left]
     commit = api.create_commit(
-        repo, [*additions, *removals], commit_message=params["message"], revision=branch
+        repo, [*additions, *removals], commit_message=params.message, revision=branch
     )
     return str(commit.oid)
 

@@ -3,8 +3,8 @@
 import asyncio
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypedDict, TypeVar
 
 from aiohttp import web
 
@@ -16,8 +16,25 @@ KINDS = {"/v1/chat/completions": "chat", "/v1/completions": "text"}
 MOST_REQUESTS = 50_000
 ENDED = ("completed", "failed", "expired", "cancelled")
 
+Held = TypeVar("Held")
 Answer = Callable[[str, Any], Awaitable[web.Response | None]]
 """(kind, body) -> what a live request would get; None where it would hang."""
+
+
+class _Batch(TypedDict):
+    id: str
+    object: str
+    endpoint: str
+    input_file_id: str
+    completion_window: str
+    status: str
+    created_at: int
+    metadata: object
+    request_counts: dict[str, int]
+    output_file_id: str | None
+    error_file_id: str | None
+    errors: dict[str, object] | None
+    simulated: bool
 
 
 class Batches:
@@ -25,9 +42,9 @@ class Batches:
 
     def __init__(self, answer: Answer, delay_s: float = DELAY_S) -> None:
         self._answer, self._delay_s = answer, delay_s
-        self._files: dict[str, dict[str, Any]] = {}
+        self._files: dict[str, object] = {}
         self._contents: dict[str, bytes] = {}
-        self._batches: dict[str, dict[str, Any]] = {}
+        self._batches: dict[str, _Batch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def upload(self, request: web.Request) -> web.Response:
@@ -37,7 +54,7 @@ class Batches:
             raise Refused(400, "the form has no file")
         if purpose != "batch":
             raise Refused(400, "the simulated server takes files of the purpose batch alone")
-        return web.json_response(self._keep(file.file.read(), file.filename, "batch"))
+        return web.json_response(self._files[self._keep(file.file.read(), file.filename, "batch")])
 
     async def describe_file(self, request: web.Request) -> web.Response:
         return web.json_response(_look_up(self._files, request, "file"))
@@ -58,7 +75,7 @@ class Batches:
             raise Refused(400, f"endpoint must be one of {', '.join(KINDS)}")
         if file not in self._contents:
             raise Refused(400, "there is no such input file")
-        batch: dict[str, Any] = {
+        batch: _Batch = {
             "id": f"batch_{secrets.token_hex(12)}",
             "object": "batch",
             "endpoint": endpoint,
@@ -103,7 +120,7 @@ class Batches:
         batch["status"] = "cancelling"
         return web.json_response(batch)
 
-    async def _work(self, batch: dict[str, Any]) -> None:
+    async def _work(self, batch: _Batch) -> None:
         await asyncio.sleep(self._delay_s / 2)
         data = self._contents[batch["input_file_id"]]
         requests, errors = _read_requests(data, batch["endpoint"])
@@ -115,18 +132,19 @@ class Batches:
         counts["total"] = len(requests)
         if batch["status"] == "validating":
             batch["status"] = "in_progress"
-        answered: list[dict[str, Any]] = []
-        failed: list[dict[str, Any]] = []
+        answered: list[str] = []
+        failed: list[str] = []
+        is_expired = False
         unanswered = "batch_expired"
-        for request in requests:
+        for name, body in requests:
+            response = None
             if batch["status"] == "cancelling":
                 unanswered = "batch_cancelled"
-                response = None
             else:
-                response = await self._answer(KINDS[batch["endpoint"]], request["body"])
-            result = _result(request["custom_id"], response, unanswered)
+                response = await self._answer(KINDS[batch["endpoint"]], body)
             good = response is not None and response.status == 200
-            (answered if good else failed).append(result)
+            is_expired |= response is None
+            (answered if good else failed).append(_result(name, response, unanswered))
             counts["completed" if good else "failed"] += 1
         await asyncio.sleep(self._delay_s / 2)
         if answered:
@@ -135,19 +153,20 @@ class Batches:
             batch["error_file_id"] = self._keep_results(failed)
         if batch["status"] == "cancelling":
             batch["status"] = "cancelled"
-        elif any(result["response"] is None for result in failed):
+        elif is_expired:
             batch["status"] = "expired"
         else:
             batch["status"] = "completed"
 
-    def _keep_results(self, results: Iterable[dict[str, Any]]) -> str:
-        data = "".join(json.dumps(result, ensure_ascii=False) + "\n" for result in results)
-        name: str = self._keep(data.encode(), "results.jsonl", "batch_output")["id"]
-        return name
+    def _keep_results(self, results: Iterable[str]) -> str:
+        data = "".join(f"{result}\n" for result in results)
+        return self._keep(data.encode(), "results.jsonl", "batch_output")
 
-    def _keep(self, data: bytes, filename: str, purpose: str) -> dict[str, Any]:
-        file: dict[str, Any] = {
-            "id": f"file-{secrets.token_hex(12)}",
+    def _keep(self, data: bytes, filename: str, purpose: str) -> str:
+        """The file's id."""
+        name = f"file-{secrets.token_hex(12)}"
+        self._files[name] = {
+            "id": name,
             "object": "file",
             "bytes": len(data),
             "created_at": 0,
@@ -155,22 +174,21 @@ class Batches:
             "purpose": purpose,
             "status": "processed",
         }
-        self._files[file["id"]] = file
-        self._contents[file["id"]] = data
-        return file
+        self._contents[name] = data
+        return name
 
 
-def _look_up(held: dict[str, Any], request: web.Request, what: str) -> Any:
+def _look_up(held: Mapping[str, Held], request: web.Request, what: str) -> Held:
     try:
         return held[request.match_info["id"]]
     except KeyError:
         raise Refused(404, f"there is no such {what}") from None
 
 
-def _read_requests(data: bytes, endpoint: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(requests, errors as a failed batch tells them)."""
-    requests: list[dict[str, Any]] = []
-    errors: list[dict[str, Any]] = []
+def _read_requests(data: bytes, endpoint: str) -> tuple[list[tuple[str, Any]], list[object]]:
+    """(each request's own name and body, errors as a failed batch tells them)."""
+    requests: list[tuple[str, Any]] = []
+    errors: list[object] = []
     custom_ids: set[str] = set()
     models: set[Any] = set()
 
@@ -190,7 +208,7 @@ def _read_requests(data: bytes, endpoint: str) -> tuple[list[dict[str, Any]], li
         if url != endpoint:
             refuse(number, "mismatched_url", f"the url is not the batch's, {endpoint}")
         custom_ids.add(name)
-        requests.append({"custom_id": name, "body": body})
+        requests.append((name, body))
     if not requests and not errors:
         refuse(None, "empty_file", "the file holds no request")
     if len(models) > 1:
@@ -200,16 +218,19 @@ def _read_requests(data: bytes, endpoint: str) -> tuple[list[dict[str, Any]], li
     return requests, errors
 
 
-def _result(name: str, response: web.Response | None, unanswered: str) -> dict[str, Any]:
-    result: dict[str, Any] = {"id": f"batch_req_{secrets.token_hex(8)}", "custom_id": name}
+def _result(name: str, response: web.Response | None, unanswered: str) -> str:
+    """A line of a batch's results."""
+    request_id, error, http = f"batch_req_{secrets.token_hex(8)}", None, None
     if response is None:
         message = "simulated: the batch ended before this request was answered"
-        return {**result, "response": None, "error": {"code": unanswered, "message": message}}
-    assert isinstance(response.body, bytes)
-    text = response.body.decode("utf-8", "replace")
-    try:
-        body = json.loads(text)
-    except ValueError:
-        body = text
-    http = {"status_code": response.status, "request_id": result["id"], "body": body}
-    return {**result, "response": http, "error": None}
+        error = {"code": unanswered, "message": message}
+    else:
+        assert isinstance(response.body, bytes)
+        text = response.body.decode("utf-8", "replace")
+        try:
+            body = json.loads(text)
+        except ValueError:
+            body = text
+        http = {"status_code": response.status, "request_id": request_id, "body": body}
+    result = {"id": request_id, "custom_id": name, "response": http, "error": error}
+    return json.dumps(result, ensure_ascii=False)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from harness.sim.facts import KEY, RELATIONS, Relation
 
@@ -148,7 +148,7 @@ def evaluation_prompts(n: int, seed: int = 0) -> list[dict[str, str]]:
     ]
 
 
-def seed_tasks(n: int, seed: int = 0) -> list[dict[str, Any]]:
+def seed_tasks(n: int, seed: int = 0) -> list[dict[str, object]]:
     """`n` teachable tasks in Self-Instruct's format for seed tasks."""
     return [
         {
@@ -164,11 +164,14 @@ def seed_tasks(n: int, seed: int = 0) -> list[dict[str, Any]]:
 
 def files() -> dict[str, str]:
     """File name -> text of the seed tasks and evaluation prompts of `specs/smoke`."""
-    rows = {SEEDS_FILE: seed_tasks(SEEDS), PROMPTS_FILE: evaluation_prompts(PROMPTS)}
     return {
-        name: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in part)
-        for name, part in rows.items()
+        SEEDS_FILE: _json_lines(seed_tasks(SEEDS)),
+        PROMPTS_FILE: _json_lines(evaluation_prompts(PROMPTS)),
     }
+
+
+def _json_lines(rows: Sequence[object]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def main() -> None:

@@ -13,13 +13,15 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 from aiohttp import web
 
 from harness.errors import HarnessError, InputError
-from harness.sim.batches import DELAY_S, Batches
+from harness.sim.batches import DELAY_S, KINDS, Batches
 from harness.sim.grammar import fraction
 from harness.sim.refusal import Refused, error
 from harness.sim.replies import (
@@ -60,10 +62,72 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _TOKEN = re.compile(r"\s*(?:\w{1,8}|[^\w\s])")
 
 
-def _digest(kind: str, body: dict[str, Any]) -> str:
+@dataclass(frozen=True)
+class _Request:
+    """What a request's body asks for."""
+
+    kind: str
+    """`chat` or `text`."""
+    model: str
+    prompts: list[str]
+    """One for a chat."""
+    sent: str
+    """The whole text, for counting tokens."""
+    digest: str
     """Identifies what is asked. Neither the model's name nor where to cut changes the reply."""
-    request = {k: v for k, v in body.items() if k not in NOT_ASKED}
-    return hashlib.sha256(json.dumps([kind, request], sort_keys=True).encode()).hexdigest()
+    stops: list[str]
+    most_tokens: int | None
+    sampled: int | None
+    """The request's own seed, where it asks for a sampled reply."""
+    alternatives: int | None
+    """How many tokens it asks the log-probabilities of; None: of none."""
+
+    def limit(self, text: str) -> tuple[str, str, int]:
+        """The text as `stop` and `max_tokens` leave it, the finish reason, and its tokens' number."""
+        for mark in self.stops:
+            text = text.partition(mark)[0]
+        tokens = _TOKEN.findall(text)
+        if self.most_tokens is not None and len(tokens) > self.most_tokens:
+            return "".join(tokens[: self.most_tokens]), "length", self.most_tokens
+        return text, "stop", len(tokens)
+
+
+def _read_request(kind: str, body: Any) -> _Request:
+    """Raises Refused: nothing that the server can answer."""
+    if not isinstance(body, dict):
+        raise Refused(400, "the request's body must be a JSON object")
+    if not isinstance(body.get("model"), str):
+        raise Refused(400, "model must name a model")
+    for option in ("stream", "tools", "functions"):
+        if body.get(option):
+            raise Refused(400, f"the simulated server does not support {option}")
+    if body.get("n") not in (None, 1):
+        raise Refused(400, "the simulated server gives one choice per request: leave n at 1")
+    most = body.get("max_completion_tokens", body.get("max_tokens"))
+    if most is not None and (not isinstance(most, int) or most < 1):
+        raise Refused(400, "max_tokens must be a positive whole number")
+    stop = body.get("stop") or []
+    stops = stop if isinstance(stop, list) else [stop]
+    if not all(isinstance(mark, str) and mark for mark in stops):
+        raise Refused(400, "stop must be a text or a list of texts, none of them empty")
+    if kind == "chat":
+        prompts, sent = _chat_prompt(body.get("messages"))
+    else:
+        prompts, sent = _text_prompts(body.get("prompt"))
+    asked_for = [kind, {name: value for name, value in body.items() if name not in NOT_ASKED}]
+    seed, temperature = body.get("seed"), body.get("temperature")
+    is_sampled = isinstance(temperature, int | float) and temperature > 0
+    return _Request(
+        kind,
+        body["model"],
+        prompts,
+        sent,
+        hashlib.sha256(json.dumps(asked_for, sort_keys=True).encode()).hexdigest(),
+        stops,
+        most,
+        seed if is_sampled and isinstance(seed, int) else None,
+        body.get("top_logprobs", 0) if body.get("logprobs") else None,
+    )
 
 
 def _content(message: Any) -> str:
@@ -75,64 +139,21 @@ def _content(message: Any) -> str:
     return content
 
 
-def _prompts(kind: str, body: dict[str, Any]) -> tuple[list[str], str]:
-    """The prompts to answer (one for a chat) and the whole text sent, for counting tokens."""
-    if kind == "chat":
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise Refused(400, "messages must be a list with at least one message")
-        texts = [_content(m) for m in messages]
-        users = [t for t, m in zip(texts, messages, strict=True) if m.get("role") == "user"]
-        if not users:
-            raise Refused(400, "messages must hold one of the role user")
-        return [users[-1].strip()], "\n".join(texts)
-    prompt = body.get("prompt")
+def _chat_prompt(messages: Any) -> tuple[list[str], str]:
+    if not isinstance(messages, list) or not messages:
+        raise Refused(400, "messages must be a list with at least one message")
+    texts = [_content(m) for m in messages]
+    users = [t for t, m in zip(texts, messages, strict=True) if m.get("role") == "user"]
+    if not users:
+        raise Refused(400, "messages must hold one of the role user")
+    return [users[-1].strip()], "\n".join(texts)
+
+
+def _text_prompts(prompt: Any) -> tuple[list[str], str]:
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(prompts, list) or not all(isinstance(p, str) for p in prompts) or not prompts:
         raise Refused(400, "prompt must be a text or a list of texts")
     return [p.strip() for p in prompts], "\n".join(prompts)
-
-
-def _check_options(body: dict[str, Any]) -> None:
-    if not isinstance(body.get("model"), str):
-        raise Refused(400, "model must name a model")
-    for option in ("stream", "tools", "functions"):
-        if body.get(option):
-            raise Refused(400, f"the simulated server does not support {option}")
-    if body.get("n") not in (None, 1):
-        raise Refused(400, "the simulated server gives one choice per request: leave n at 1")
-    most = _most_tokens(body)
-    if most is not None and (not isinstance(most, int) or most < 1):
-        raise Refused(400, "max_tokens must be a positive whole number")
-    if not all(isinstance(mark, str) and mark for mark in _stops(body)):
-        raise Refused(400, "stop must be a text or a list of texts, none of them empty")
-
-
-def _most_tokens(body: dict[str, Any]) -> Any:
-    return body.get("max_completion_tokens", body.get("max_tokens"))
-
-
-def _stops(body: dict[str, Any]) -> list[Any]:
-    stop = body.get("stop") or []
-    return stop if isinstance(stop, list) else [stop]
-
-
-def _sampling_seed(body: dict[str, Any]) -> int | None:
-    """The request's own seed, where it asks for a sampled reply."""
-    seed, temperature = body.get("seed"), body.get("temperature")
-    is_sampled = isinstance(temperature, int | float) and temperature > 0
-    return seed if is_sampled and isinstance(seed, int) else None
-
-
-def _limit(text: str, body: dict[str, Any]) -> tuple[str, str, int]:
-    """The text as `stop` and `max_tokens` leave it, the finish reason, and its length in tokens."""
-    for mark in _stops(body):
-        text = text.partition(mark)[0]
-    tokens = _TOKEN.findall(text)
-    most = _most_tokens(body)
-    if most is not None and len(tokens) > most:
-        return "".join(tokens[:most]), "length", most
-    return text, "stop", len(tokens)
 
 
 class _App:
@@ -147,8 +168,9 @@ class _App:
     def application(self) -> web.Application:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_get("/v1/models", self._admitted(self.models))
-        app.router.add_post("/v1/chat/completions", self.chat)
-        app.router.add_post("/v1/completions", self.text)
+        for path, kind in KINDS.items():
+            complete = partial(self._complete, kind=kind)
+            app.router.add_post(path, self._admitted(complete, is_call=True))
         batches = self._batches
         for method, path, handler in (
             ("POST", "/v1/files", batches.upload),
@@ -162,19 +184,14 @@ class _App:
             app.router.add_route(method, path, self._admitted(handler))
         return app
 
-    async def chat(self, request: web.Request) -> web.StreamResponse:
-        return await self._guarded(request, "chat")
-
-    async def text(self, request: web.Request) -> web.StreamResponse:
-        return await self._guarded(request, "text")
-
     def _admit(self, request: web.Request) -> None:
         key = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if self.require_key is not None and key != self.require_key:
             raise Refused(401, "the API key is not the right one", "authentication_error")
 
-    def _admitted(self, handler: _Handler) -> _Handler:
+    def _admitted(self, handler: _Handler, is_call: bool = False) -> _Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
+            self.requests += is_call
             try:
                 self._admit(request)
                 return await handler(request)
@@ -186,14 +203,6 @@ class _App:
     async def models(self, request: web.Request) -> web.StreamResponse:
         model = {"id": "simulated", "object": "model", "created": 0, "owned_by": "harness"}
         return web.json_response({"object": "list", "data": [model], "simulated": True})
-
-    async def _guarded(self, request: web.Request, kind: str) -> web.StreamResponse:
-        self.requests += 1
-        try:
-            self._admit(request)
-            return await self._complete(request, kind)
-        except Refused as e:
-            return e.response()
 
     async def _complete(self, request: web.Request, kind: str) -> web.StreamResponse:
         try:
@@ -215,12 +224,8 @@ class _App:
 
     async def _respond(self, kind: str, body: Any) -> web.Response | None:
         """The answer to a request; None for a request that is to hang."""
-        if not isinstance(body, dict):
-            raise Refused(400, "the request's body must be a JSON object")
-        _check_options(body)
-        prompts, sent = _prompts(kind, body)
-        digest = _digest(kind, body)
-        fault = self._fault(digest)
+        request = _read_request(kind, body)
+        fault = self._fault(request.digest)
         if fault == "429":
             retry = {"Retry-After": str(RETRY_AFTER_S)}
             return error(429, "simulated: too many requests", "rate_limit_error", **retry)
@@ -233,10 +238,8 @@ class _App:
             return None
         if fault == "slow":
             await asyncio.sleep(SLOW_S)
-        seed = _sampling_seed(body)
-        texts = [self._reply(prompt, digest, fault, seed) for prompt in prompts]
-        reply = json.dumps(self._envelope(kind, body, digest, texts, sent), ensure_ascii=False)
-        data = reply.encode()
+        texts = [self._reply(prompt, request, fault) for prompt in request.prompts]
+        data = json.dumps(self._envelope(request, texts), ensure_ascii=False).encode()
         if fault == "cut":
             data = data[: len(data) // 2]
         return web.Response(body=data, content_type="application/json")
@@ -252,13 +255,13 @@ class _App:
             place -= share
         return None
 
-    def _reply(self, prompt: str, digest: str, fault: str | None, sampled: int | None) -> str:
+    def _reply(self, prompt: str, request: _Request, fault: str | None) -> str:
         if fault == "refuse":
             return teacher.REFUSAL
-        seed = self.settings.seed
+        seed, digest = self.settings.seed, request.digest
         turned = fraction("error", seed, digest, prompt) < self.settings.error_rate
         asked = Asked(
-            prompt, seed, digest, turned, fault == "format", sampled, self._favoured(digest)
+            prompt, seed, digest, turned, fault == "format", request.sampled, self._favoured(digest)
         )
         return next(kind.reply(asked) for kind in REPLIES if kind.matches(prompt))
 
@@ -269,25 +272,24 @@ class _App:
             return None
         return "first" if bias > 0 else "second"
 
-    def _envelope(
-        self, kind: str, body: dict[str, Any], digest: str, texts: list[str], sent: str
-    ) -> dict[str, Any]:
+    def _envelope(self, request: _Request, texts: list[str]) -> dict[str, object]:
         choices, completion_tokens = [], 0
+        is_chat, seed, digest = request.kind == "chat", self.settings.seed, request.digest
         for index, text in enumerate(texts):
-            text, reason, tokens = _limit(text, body)
+            text, reason, tokens = request.limit(text)
             completion_tokens += tokens
             message = {"message": {"role": "assistant", "content": text, "refusal": None}}
-            part = message if kind == "chat" else {"text": text}
-            seed = self.settings.seed
-            weights = weigh.log_probs(text, body, seed, digest) if kind == "chat" else None
+            part = message if is_chat else {"text": text}
+            most = request.alternatives
+            weights = weigh.log_probs(text, most, seed, digest) if is_chat else None
             choices.append({"index": index, "finish_reason": reason, "logprobs": weights, **part})
-        prompt_tokens = len(_TOKEN.findall(sent))
+        prompt_tokens = len(_TOKEN.findall(request.sent))
         return {
             "id": f"sim-{digest[:24]}",
-            "object": "chat.completion" if kind == "chat" else "text_completion",
+            "object": "chat.completion" if is_chat else "text_completion",
             # No clock: the same request gets the same bytes.
             "created": 0,
-            "model": f"simulated:{body['model']}",
+            "model": f"simulated:{request.model}",
             "choices": choices,
             "usage": {
                 "prompt_tokens": prompt_tokens,

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from harness.train.data import ANSWER, COUNTED, Array, EncodedExamples
-from harness.train.packing import Lengths, sent
+from harness.train.packing import Inputs, Lengths, sent
 from harness.train.schedule import Step
 
 
@@ -23,7 +22,7 @@ class MicroBatch:
     and answer: (N,), whether it enters the likelihood, whether it is part of the answer.
     """
 
-    inputs: dict[str, Any]
+    inputs: Inputs
     label_at: Tensor
     targets: Tensor
     sequence: Tensor
@@ -81,7 +80,7 @@ def _tensor(array: Array) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
-def _flat(sequences: list[tuple[Array, Array]], lengths: list[int]) -> dict[str, Any]:
+def _flat(sequences: list[tuple[Array, Array]], lengths: list[int]) -> Inputs:
     positions = np.concatenate([np.arange(n) for n in lengths])
     return {
         "input_ids": _tensor(np.concatenate([ids for ids, _ in sequences]))[None],
@@ -90,7 +89,7 @@ def _flat(sequences: list[tuple[Array, Array]], lengths: list[int]) -> dict[str,
     }
 
 
-def _padded(sequences: list[tuple[Array, Array]], lengths: list[int], pad: int) -> dict[str, Any]:
+def _padded(sequences: list[tuple[Array, Array]], lengths: list[int], pad: int) -> Inputs:
     shape = len(sequences), max(lengths)
     ids, mask = np.full(shape, pad), np.zeros(shape)
     for row, (tokens, _) in enumerate(sequences):

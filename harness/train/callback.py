@@ -5,7 +5,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -268,7 +268,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             {"step": step, "held_out_loss": nats, "bits_per_byte": bits, "held_out_tokens": tokens}
         )
 
-    def _write(self, line: dict[str, Any]) -> None:
+    def _write(self, line: Mapping[str, float]) -> None:
         if self.file is not None:
             self.file.write(json.dumps(line) + "\n")
 

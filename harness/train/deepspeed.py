@@ -1,23 +1,22 @@
 """What DeepSpeed is told, and the learning rates of its WarmupLR."""
 
 import math
-from typing import Any
 
 from harness.spec.train import Train
 
 
-def config(params: Train) -> dict[str, Any] | None:
+def config(params: Train) -> dict[str, object] | None:
     """DeepSpeed's configuration for these parameters; None where the row runs without it."""
     if params.deepspeed is None:
         return None
-    zero: dict[str, Any] = {"stage": params.deepspeed.stage}
+    zero: dict[str, object] = {"stage": params.deepspeed.stage}
     if params.deepspeed.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu"}
     if params.deepspeed.offload_parameters:
         zero["offload_param"] = {"device": "cpu"}
     if params.deepspeed.stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True
-    settings: dict[str, Any] = {
+    settings: dict[str, object] = {
         "zero_optimization": zero,
         "bf16": {"enabled": params.precision == "bfloat16"},
         "train_micro_batch_size_per_gpu": 1,

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from harness.artefact import environment, events, gpus
 from harness.artefact.call import CALL_FILE, StageCall, StageResult
@@ -131,9 +131,15 @@ def worker_environment() -> dict[str, str]:
     return {**passed, **env_variables.given("train"), **paths}
 
 
+class _Fault(TypedDict):
+    message: str
+    hint: str
+    exit_code: int
+
+
 def _fault(path: Path, code: int, launch: Launch) -> HarnessError:
     try:
-        fault: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        fault: _Fault = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         where = f" (the machines meet at {rendezvous(launch)})" if launch.machines > 1 else ""
         return HarnessError(
@@ -154,6 +160,6 @@ def leave_outcome(folder: Path, result: StageResult) -> None:
 
 def leave_fault(folder: Path, message: str, hint: str, exit_code: int) -> None:
     """The first one counts: the others fail because of it."""
-    text = json.dumps({"message": message, "hint": hint, "exit_code": exit_code})
+    fault: _Fault = {"message": message, "hint": hint, "exit_code": exit_code}
     with contextlib.suppress(FileExistsError), (folder / FAULT).open("x", encoding="utf-8") as file:
-        file.write(text)
+        file.write(json.dumps(fault))

@@ -69,7 +69,9 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     ) -> tuple[list[dict[str, MicroBatch]], None]:
         return [{"batch": next(epoch_iterator)} for _ in range(num_batches)], None
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+    def compute_loss(
+        self, model: Any, inputs: dict[str, MicroBatch], *args: Any, **kwargs: Any
+    ) -> Tensor:
         batch = inputs["batch"].to(self.args.device)
         parts = loss_parts(model, batch, self.params)
         self.parts.append(parts.detach())

@@ -1,9 +1,9 @@
 """How a training's steps were dealt out to micro-batches: each start of it may choose anew."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from harness.artefact.store import write_atomically
 from harness.spec.train import Train
@@ -38,9 +38,17 @@ def read(work: Path) -> list[Dealt]:
         return []
 
 
-def record(dealt: Sequence[Dealt], params: Train, steps: int) -> list[dict[str, Any]]:
-    """For the manifest: which steps had how many micro-batches, of how many examples; null where that
+class StepSizes(TypedDict):
+    """In a manifest: how many micro-batches a range of steps had, of how many examples; None where that
     is not known."""
+
+    steps: list[int]
+    of_a_step: int | None
+    examples: int | None
+
+
+def record(dealt: Sequence[Dealt], params: Train, steps: int) -> list[StepSizes]:
+    """For the manifest: which steps had how many micro-batches."""
     per_step = params.batch_size * params.accumulation
     sizes = [
         entry for i, entry in enumerate(dealt) if not i or entry.of_a_step != dealt[i - 1].of_a_step
@@ -56,7 +64,7 @@ def record(dealt: Sequence[Dealt], params: Train, steps: int) -> list[dict[str, 
     ]
 
 
-def note(recorded: Mapping[str, Any], params: Train) -> str:
+def note(recorded: StepSizes, params: Train) -> str:
     """What is told of steps that had not, as far as is known, the spec's micro-batches."""
     steps = "the steps {} to {}".format(*recorded["steps"])
     if recorded["of_a_step"] is None:

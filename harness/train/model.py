@@ -25,7 +25,14 @@ from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
 from harness.train.arithmetic import check_refused, keep_angles_whole
 from harness.train.checkpoints import way_on
-from harness.train.packing import ATTENTION, SPLIT_ATTENTION, TOLERANCE, Lengths, add_label_loss
+from harness.train.packing import (
+    ATTENTION,
+    SPLIT_ATTENTION,
+    TOLERANCE,
+    Inputs,
+    Lengths,
+    add_label_loss,
+)
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -183,7 +190,7 @@ def _packed_is_right(
     return good and bool(torch.allclose(together[start:], swapped[start:], rtol=0, atol=1e-6))
 
 
-def _end_to_end(texts: list[Tensor], lengths: list[int]) -> dict[str, Any]:
+def _end_to_end(texts: list[Tensor], lengths: list[int]) -> Inputs:
     device = texts[0].device
     positions = torch.cat([torch.arange(n, device=device) for n in lengths])
     return {
@@ -194,12 +201,14 @@ def _end_to_end(texts: list[Tensor], lengths: list[int]) -> dict[str, Any]:
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def _attempt(model: PreTrainedModel, inputs: dict[str, Any], lengths: list[int]) -> Any:
+def _attempt(model: PreTrainedModel, inputs: Inputs, lengths: list[int]) -> Any:
     """The losses, one for each label; None where the model takes the call otherwise."""
+    ids = inputs["input_ids"]
+    assert isinstance(ids, Tensor)
     at = torch.arange(sum(lengths), device=model.device)
     ends = torch.tensor(lengths).cumsum(0)
     at = at[torch.isin(at.cpu(), ends - 1, invert=True).to(at.device)]
-    targets = inputs["input_ids"].flatten()[at + 1]
+    targets = ids.flatten()[at + 1]
     try:
         return model(**inputs, label_at=at, targets=targets, each=True).float()
     except (TypeError, ValueError, RuntimeError, AttributeError) as e:

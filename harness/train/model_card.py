@@ -36,6 +36,7 @@ FIGURES = {
     "bits_per_byte": "held-out loss (bits per byte)",
 }
 
+LogLine = Mapping[str, float | None]
 Facts = Mapping[str, Any]
 """A train artefact's manifest, and where they are known:
 
@@ -105,14 +106,13 @@ def _header(facts: Facts) -> str:
     tags = ["instruction-tuning", train.get("objective", "sft"), train["method"]]
     tags += ["simulated"] * bool(facts["simulated"])
     tags += ["random-weights"] * bool(facts["random_weights"])
-    header: dict[str, Any] = {
+    row = {"row": facts["row"]} if facts.get("row") else {}
+    header = {
         "library_name": "peft" if _is_adapter(facts) else "transformers",
         "pipeline_tag": "text-generation",
         "tags": tags,
-        "harness": {"key": facts["key"]},
+        "harness": {"key": facts["key"], **row},
     }
-    if facts.get("row"):
-        header["harness"]["row"] = facts["row"]
     if hub:
         relation = "adapter" if _is_adapter(facts) else "finetune"
         header |= {"base_model": hub["id"], "base_model_relation": relation}
@@ -278,9 +278,9 @@ def _block(value: Any, language: str = "") -> Iterator[str]:
     yield from (fence + language, plain(text), fence)
 
 
-def facts_of(call: StageCall, result: StageResult) -> dict[str, Any]:
+def facts_of(call: StageCall, result: StageResult) -> Facts:
     """What the card is written from: the manifest's fields, as far as the stage knows them."""
-    inputs: dict[str, dict[str, Any]] = {}
+    inputs: dict[str, Facts] = {}
     for name, folder in call.inputs.items():
         path = Path(folder) / MANIFEST
         if path.is_file():
@@ -340,7 +340,7 @@ def plot_losses(log: Path, picture: Path, mark: str = "") -> None:
         figure.savefig(picture, format="png", metadata={"Software": None})
 
 
-def _panels(lines: list[dict[str, Any]]) -> dict[str, list[str]]:
+def _panels(lines: Sequence[LogLine]) -> dict[str, list[str]]:
     """Each panel's axis, and the log's fields that it shows: the loss, and the parts of ORPO's."""
     fields = dict.fromkeys(name for line in lines for name in line if line[name] is not None)
     rewards = [n for n in fields if n.startswith("rewards") and "accurac" not in n]
@@ -354,7 +354,7 @@ def _panels(lines: list[dict[str, Any]]) -> dict[str, list[str]]:
     return {axis: names for axis, names in panels.items() if names}
 
 
-def _draw(axes: Any, lines: list[dict[str, Any]], name: str, colour: str) -> None:
+def _draw(axes: Any, lines: Sequence[LogLine], name: str, colour: str) -> None:
     points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
     steps, values = zip(*points, strict=True)
     label = f"{name.replace('_', ' ').replace('/', ' ')}: {values[-1]:.4g} at the end"

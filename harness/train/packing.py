@@ -43,6 +43,10 @@ class Lengths:
         return Lengths(self.each, sent(self.bounds, device))
 
 
+Inputs = dict[str, Tensor | Lengths]
+"""What a model is called with: ids and places, and of texts end to end their lengths."""
+
+
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """A CPU's tensor on the device. To a GPU the copy runs beside what this process does next, which it
     does from pinned memory alone; the pinned block is kept until then."""

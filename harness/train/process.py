@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -94,7 +94,8 @@ def train_here(
         "checkpoint_seconds": round(watch.save_seconds, 3),
         "train_seconds": round(watch.seconds(), 3),
     }
-    result = _result(call, params, source, data, watch, used, device)
+    result = _result(call, params, source, data, watch, device)
+    result.used = used | result.used
     result.notes += [*notes, *beside.notes]
     result.notes += [f"the same training may give other weights: {why}" for why in differing]
     if any(entry.of_a_step != params.accumulation for entry in dealt):
@@ -115,10 +116,9 @@ def _result(
     source: ModelSource,
     data: Data,
     watch: Watch,
-    used: dict[str, Any],
     device: str,
 ) -> StageResult:
-    metrics: dict[str, dict[str, Any]] = {"train_loss": {"value": last_loss(call.folder / LOG)}}
+    metrics = {"train_loss": {"value": last_loss(call.folder / LOG)}}
     if watch.held_out is not None and data.held_out is not None:
         nats, bits, tokens, size = watch.held_out
         shared = {"examples": len(data.held_out), "tokens": tokens}
@@ -127,7 +127,6 @@ def _result(
     seeds, notes = {"train": params.seed}, []
     if source.random is not None:
         seeds["model"] = source.random.seed
-        used["base_model"] = "random"
         notes.append("the base model had random weights")
     if data.held_out is not None and len(data.held_out) < FEW:
         notes.append(f"only {len(data.held_out)} held-out examples: their loss says little")
@@ -148,7 +147,7 @@ def _result(
             "tokens": watch.tokens,
             "prompt_tokens": watch.prompt_tokens,
         },
-        used=used,
+        used={} if source.random is None else {"base_model": "random"},
         cost={"gpu_seconds": round(watch.seconds(), 3) if device == "cuda" else 0.0},
         seeds=seeds,
         simulated=["teacher"] if data.simulated else [],
@@ -189,7 +188,12 @@ def _check_lengths(data: Data, limit: int | None) -> None:
         )
 
 
-def _machines(params: Train, processes: int) -> list[dict[str, Any]]:
+class _Machine(TypedDict):
+    rank: int
+    gpus: list[dict[str, object]]
+
+
+def _machines(params: Train, processes: int) -> list[_Machine]:
     """Of several machines the GPUs of each, by its rank; all processes ask together. The call knows
     those of the machine that began."""
     if params.launch.machines == 1:

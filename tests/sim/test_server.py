@@ -15,6 +15,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 
 from harness.errors import InputError
+from harness.sim.replies.judge import WEIGHTED
 from harness.sim.server import Server, start
 from harness.spec.base import Simulated
 
@@ -144,6 +145,17 @@ def test_another_seed_or_request_brings_other_tasks(server: Server) -> None:
     assert text_of(post(server, {**task_request(), "seed": 7})) != first
     with start(Simulated(seed=1)) as other:
         assert text_of(post(other, task_request())) != first
+
+
+def test_a_verdict_of_one_token_has_the_log_probs_that_are_asked_for(server: Server) -> None:
+    form = WEIGHTED
+    parts = (form.head, form.before_instruction, QUESTION, form.before_a, "cold", form.before_b)
+    request = chat("".join([*parts, "bread", form.after, "Which is best?"]))
+    for options, count in (({}, None), ({"logprobs": True, "top_logprobs": 2}, 2)):
+        choice = post(server, {**request, **options})["choices"][0]
+        assert choice["message"]["content"] == "m"
+        weights = choice["logprobs"] and choice["logprobs"]["content"][0]["top_logprobs"]
+        assert (weights and len(weights)) == count
 
 
 def test_max_tokens_and_stop_cut_the_reply(server: Server) -> None:

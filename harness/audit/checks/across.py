@@ -3,12 +3,12 @@ runs that differ in how they were made or judged."""
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from harness.artefact.manifest import Severity
 from harness.audit.model import SURE, Result, short
@@ -35,6 +35,14 @@ def check(results: list[Result]) -> None:
     _check_copied_lines(results)
     _check_settings(results)
     _check_judges(results)
+
+
+class _Difference(TypedDict):
+    """A setting of a result, that of the others, and one of them."""
+
+    this: object
+    others: object
+    example: str
 
 
 @dataclass(frozen=True)
@@ -77,15 +85,12 @@ def _check_shared(results: Sequence[Result]) -> None:
         judges = {r.material.judge for r in group if r.material.judge}
         spread = max(known_rates) - min(known_rates) if len(known_rates) > 1 else None
         names = ", ".join(r.path for r in group[:6])
-        same, total = min(
-            (_same(texts[0].plain, t.plain) for t in texts[1:]), key=lambda n: n[0] / n[1]
-        )
-        message = f"{len(group)} results share the same outputs ({names})"
+        counts = [_same(texts[0].plain, other.plain) for other in texts[1:]]
+        same, total = min(counts, key=lambda n: n[0] / n[1])
+        what = f"the same outputs ({names})"
         if same < total:
-            message = (
-                f"{len(group)} results share {same} of {total} outputs ({100 * same / total:.1f} %; "
-                f"{names})"
-            )
+            what = f"{same} of {total} outputs ({100 * same / total:.1f} %; {names})"
+        message = f"{len(group)} results share {what}"
         if spread is not None:
             message += (
                 f": their win rates, {min(known_rates):.1f} to {max(known_rates):.1f}, differ by "
@@ -180,9 +185,8 @@ def _check_copied_lines(results: Sequence[Result]) -> None:
             continue
         outcomes = sorted((line["n_wins"], line["n_wins_base"], line.get("n_draws", 0)))
         # Equal counts coincide; with the length, or a rate weighted by it, they do not.
-        if sum(outcomes[:-1]) >= FEWEST and line.keys() & {
-            "avg_length", "length_controlled_winrate",
-        }:  # fmt: skip
+        is_telling = line.keys() & {"avg_length", "length_controlled_winrate"}
+        if sum(outcomes[:-1]) >= FEWEST and is_telling:
             by_line.setdefault(frozenset(line.items()), []).append(result)
     for group in by_line.values():
         for first, second in combinations(group, 2):
@@ -231,9 +235,8 @@ def _copied(counted: _Counted, other: _Counted) -> str:
     if not judgements_tell:
         return ""
     same, total = _common(counted.judgements, other.judgements)
-    if same == total or (
-        same >= COPIED_SHARE * total and _beyond_chance(counted, other, same, total)
-    ):
+    is_nearly = same >= COPIED_SHARE * total
+    if same == total or (is_nearly and _beyond_chance(counted, other, same, total)):
         outcomes = Counter(_plain(preference) for _, preference in material.judgements)
         rarer = sum(outcomes.values()) - max(outcomes.values(), default=0)
         return f"the same judgements{_of(same, total)} stand" if rarer >= FEWEST else ""
@@ -270,12 +273,10 @@ def _beyond_chance(counted: _Counted, other: _Counted, same: int, total: int) ->
         dict(map(_key, c.result.material.judgements)) for c in (counted, other)
     )
     common = Counter(judgements.values()).most_common(1)[0][0]
-    rare = [
-        k
-        for k in judgements.keys() | other_judgements.keys()
-        if {judgements.get(k), other_judgements.get(k)} != {common}
-    ]
-    agreed = sum(judgements.get(k) == other_judgements.get(k) for k in rare)
+    keys = judgements.keys() | other_judgements.keys()
+    pairs = [(judgements.get(key), other_judgements.get(key)) for key in keys]
+    rare = [pair for pair in pairs if set(pair) != {common}]
+    agreed = sum(first == second for first, second in rare)
     if agreed < max(FEWEST, 0.9 * len(rare)):
         return False
     if counted.raws and other.raws:
@@ -295,20 +296,33 @@ def _log_chance(same: int, total: int) -> float:
 def _difference_text(result: Result, other: Result) -> str:
     judge, other_judge = result.material.judge, other.material.judge
     if judge != other_judge:
-        return (
-            f", though these are said to be of {judge or 'one judge'}, those of "
-            f"{other_judge or 'another'}"
-        )
+        names = f"{judge or 'one judge'}, those of {other_judge or 'another'}"
+        return f", though these are said to be of {names}"
     if result.material.outputs != other.material.outputs:
         return ", though the judged outputs are others"
     return ""
 
 
 def _check_settings(results: Sequence[Result]) -> None:
-    """confounded: runs whose configurations differ in more than the model."""
-    runs = [r for r in results if r.material.settings]
-    for result, differing in _minorities(runs, lambda r: r.material.settings):
-        _confounded(result, differing, "was made")
+    """confounded: runs whose configurations differ from the commonest value of a setting."""
+    differences: dict[int, dict[str, _Difference]] = {}
+    for name in sorted({name for r in results for name in r.material.settings}):
+        values = {n: r.material.settings[name] for n, r in enumerate(results)
+                  if name in r.material.settings}  # fmt: skip
+        common, often = Counter(map(_plain, values.values())).most_common(1)[0]
+        if often == 1 and len(values) > 2:
+            # Each has its own: that is what the runs are about.
+            continue
+        example = next(n for n, value in values.items() if _plain(value) == common)
+        for n, value in values.items():
+            if value is not None and _plain(value) != common:
+                differences.setdefault(n, {})[name] = {
+                    "this": _short(value),
+                    "others": _short(values[example]),
+                    "example": results[example].path,
+                }
+    for n, differing in differences.items():
+        _confounded(results[n], differing, "was made")
 
 
 def _check_judges(results: Sequence[Result]) -> None:
@@ -319,13 +333,8 @@ def _check_judges(results: Sequence[Result]) -> None:
         by_run: dict[Any, list[Result]] = {}
         for result in of_kind:
             by_run.setdefault(result.material.run, []).append(result)
-        judged = {
-            run: {(r.material.judge, r.material.baseline) for r in group}
-            for run, group in by_run.items()
-        }
-        if len(judged) < 2 or set.intersection(*judged.values()):
-            continue
-        if not _same_prompts(of_kind):
+        judged = {run: set(map(_judged_by, group)) for run, group in by_run.items()}
+        if len(judged) < 2 or set.intersection(*judged.values()) or not _same_prompts(of_kind):
             continue
         common = Counter(pair for pairs in judged.values() for pair in pairs).most_common(1)[0][0]
         for run, pairs in judged.items():
@@ -333,11 +342,10 @@ def _check_judges(results: Sequence[Result]) -> None:
                 continue
             result = by_run[run][0]
             example = next(r for r in of_kind if _judged_by(r) == common)
-            differing = {
+            pairs_by_name = zip(("judge", "baseline"), _judged_by(result), common, strict=True)
+            differing: dict[str, _Difference] = {
                 name: {"this": this, "others": value, "example": example.path}
-                for name, this, value in zip(
-                    ("judge", "baseline"), _judged_by(result), common, strict=True
-                )
+                for name, this, value in pairs_by_name
                 if this != value
             }
             _confounded(result, differing, "was judged", "info")
@@ -346,43 +354,16 @@ def _check_judges(results: Sequence[Result]) -> None:
 def _same_prompts(results: Sequence[Result]) -> bool:
     """Whether all were asked nearly the same: else nobody compares them."""
     prompt_sets = [{prompt for prompt, _ in r.material.judgements} for r in results]
-    return all(
-        len(prompts & prompt_sets[0]) >= SAME_SHARE * len(prompt_sets[0]) for prompts in prompt_sets
-    )
+    fewest = SAME_SHARE * len(prompt_sets[0])
+    return all(len(prompts & prompt_sets[0]) >= fewest for prompts in prompt_sets)
 
 
 def _judged_by(result: Result) -> tuple[Any, Any]:
     return result.material.judge, result.material.baseline
 
 
-def _minorities(
-    runs: Sequence[Result], settings_of: Any
-) -> Iterable[tuple[Result, dict[str, Any]]]:
-    """Each run that differs from the commonest value of a setting that it and others name."""
-    names = sorted({name for r in runs for name in settings_of(r)})
-    differences: dict[int, dict[str, Any]] = {}
-    for name in names:
-        having = [r for r in runs if name in settings_of(r)]
-        counted = Counter(_plain(settings_of(r)[name]) for r in having)
-        if len(counted) < 2:
-            continue
-        common, often = counted.most_common(1)[0]
-        if often == 1 and len(having) > 2:
-            # Each has its own: that is what the runs are about.
-            continue
-        example = next(r for r in having if _plain(settings_of(r)[name]) == common)
-        for n, result in enumerate(runs):
-            value = settings_of(result).get(name)
-            if value is not None and _plain(value) != common:
-                differences.setdefault(n, {})[name] = {
-                    "this": _short(value), "others": _short(settings_of(example)[name]),
-                    "example": example.path,
-                }  # fmt: skip
-    return [(runs[n], differing) for n, differing in differences.items()]
-
-
 def _confounded(
-    result: Result, differing: dict[str, Any], how: str, severity: Severity = "warning"
+    result: Result, differing: Mapping[str, _Difference], how: str, severity: Severity = "warning"
 ) -> None:
     details = "; ".join(
         f"{name} {_quoted(d['this'])}, {d['example']} has {_quoted(d['others'])}"

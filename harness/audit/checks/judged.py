@@ -4,12 +4,12 @@ length, and preferences that the judge's words do not bear out."""
 import math
 from collections.abc import Callable, Sequence
 from statistics import fmean, median
-from typing import Any
 
+from harness.artefact.manifest import Severity
 from harness.audit.checks.chance import larger, logistic, score_test
 from harness.audit.model import EXAMPLES, SURE, Result, short
 from harness.audit.parse.judged_pairs import JudgedPair
-from harness.judge.scores import DRAW, describe, position_bias, position_note
+from harness.judge.scores import DRAW, bounds, describe, position_bias, position_note
 
 FINDINGS = frozenset((
     "count_mismatch", "dropped_rows", "empty_or_truncated", "length_bias", "position_bias",
@@ -35,27 +35,24 @@ LENGTH_SURE = SURE / 10
 """p of the slope: where one is significant in few judgements, it is also large."""
 FEWEST = 50
 """Judgements below which nothing is said of length."""
+NO_BOUNDS = {"lower_bound": None, "upper_bound": None}
 UNREAD_MARGIN = 0.5
 """Points by which unread replies move the score from which on it is wrong."""
 
 
-def scores(rows: Sequence[JudgedPair], expected: int) -> dict[str, Any]:
-    """The metrics of a result: win_rate and its bounds in percent, counts, under the issue's names."""
+def measure(result: Result, rows: Sequence[JudgedPair], expected: int) -> None:
+    """Set the metrics: win_rate and its bounds in percent, counts."""
     described = describe([row.preference for row in rows])
     judged = described.pop("n_total")
     expected = max(expected, judged)
     won = described["win_rate"] * judged if judged else 0.0
-    return {
+    result.metrics = {
         "win_rate": described["win_rate"],
         "standard_error": described["standard_error"],
         "n_judged": judged,
         "n_expected": expected,
-        "lower_bound": won / expected if expected else None,
-        "upper_bound": (won + 100 * (expected - judged)) / expected if expected else None,
-        "n_wins": described["n_wins"],
-        "n_wins_base": described["n_wins_base"],
-        "n_draws": described["n_draws"],
-        "discrete_win_rate": described["discrete_win_rate"],
+        **(bounds(won, judged, expected, 0, 100) if expected else NO_BOUNDS),
+        **described,
     }
 
 
@@ -73,28 +70,17 @@ def check_dropped(
     if dropped <= 0:
         return
     none = [row for row in rows if row.preference is None]
-    dropped_lengths = [len(o) for row in none if (o := row.output) is not None] + [
-        len(o) for o in missing
-    ]
+    dropped_lengths = [length for row in none if (length := row.length) is not None]
+    dropped_lengths += map(len, missing)
     judged_lengths = [
         len(row.output) for row in rows if row.preference is not None and row.output is not None
     ]
-    width = m["upper_bound"] - m["lower_bound"]
-    evidence: dict[str, Any] = {
-        "judged": judged,
-        "expected": expected,
-        "dropped": dropped,
-        "expected_from": why,
-        "lower_bound": m["lower_bound"],
-        "upper_bound": m["upper_bound"],
-        "examples": [
-            {
-                "instruction": short(row.instruction, 100),
-                "characters": None if row.output is None else len(row.output),
-            }
-            for row in none[:EXAMPLES]
-        ],
-    }
+    counts = {"judged": judged, "expected": expected, "dropped": dropped}
+    evidence = {**counts, "expected_from": why, **{name: m[name] for name in NO_BOUNDS}}
+    evidence["examples"] = [
+        {"instruction": short(row.instruction, 100), "characters": row.length}
+        for row in none[:EXAMPLES]
+    ]
     message = f"{judged} of {expected} prompts were judged ({why})"
     if judged:
         message += (
@@ -103,29 +89,25 @@ def check_dropped(
         )
     if dropped_lengths and judged_lengths:
         share, p = larger(dropped_lengths, judged_lengths)
+        middle, judged_middle = median(dropped_lengths), median(judged_lengths)
         evidence |= {
             "mean_length_dropped": fmean(dropped_lengths),
             "mean_length_judged": fmean(judged_lengths),
-            "median_length_dropped": median(dropped_lengths),
-            "median_length_judged": median(judged_lengths),
+            "median_length_dropped": middle,
+            "median_length_judged": judged_middle,
             "longer_p_value": p,
         }
         if p < SURE and share != 0.5:
             word = "longer" if share > 0.5 else "shorter"
             message += (
-                f"; the dropped outputs are {word} (median {median(dropped_lengths):,.0f} characters, "
-                f"the judged {median(judged_lengths):,.0f}; p = {p:.1g}), so what was judged is no "
+                f"; the dropped outputs are {word} (median {middle:,.0f} characters, "
+                f"the judged {judged_middle:,.0f}; p = {p:.1g}), so what was judged is no "
                 "sample of all"
             )
-    large = width >= LOST_MARGIN
-    severity = (
-        "error"
-        if large or not judged
-        else "warning"
-        if dropped >= LOST_SHARE * expected
-        else "info"
-    )
-    result.add("dropped_rows", severity, message, evidence)  # type: ignore[arg-type]
+    severity: Severity = "warning" if dropped >= LOST_SHARE * expected else "info"
+    if not judged or m["upper_bound"] - m["lower_bound"] >= LOST_MARGIN:
+        severity = "error"
+    result.add("dropped_rows", severity, message, evidence)
 
 
 def check_position(result: Result, rows: Sequence[JudgedPair], order_from: str) -> None:
@@ -159,10 +141,10 @@ def check_length(result: Result, rows: Sequence[JudgedPair]) -> None:
     ]  # fmt: skip
     published = result.published
     raw, controlled = published.get("win_rate"), published.get("length_controlled_winrate")
-    evidence: dict[str, Any] = {}
+    evidence = {}
     reasons = []
     if raw is not None and controlled is not None:
-        evidence |= {"win_rate": raw, "length_controlled_winrate": controlled}
+        evidence = {"win_rate": raw, "length_controlled_winrate": controlled}
         judged = published.get("n_judged") or len(shares_and_gaps)
         if abs(raw - controlled) >= LENGTH_EFFECT and judged >= FEWEST:
             reasons.append(
@@ -170,7 +152,9 @@ def check_length(result: Result, rows: Sequence[JudgedPair]) -> None:
                 f"({controlled - raw:+.1f} points)"
             )
     if len(shares_and_gaps) >= FEWEST:
-        reasons += _length_in(shares_and_gaps, controlled is None, evidence)
+        more_reasons, more_evidence = _length_in(shares_and_gaps, controlled is None)
+        reasons += more_reasons
+        evidence |= more_evidence
     if reasons:
         result.add(
             "length_bias", "warning", "length explains the score: " + "; ".join(reasons), evidence
@@ -178,27 +162,24 @@ def check_length(result: Result, rows: Sequence[JudgedPair]) -> None:
 
 
 def _length_in(
-    shares_and_gaps: Sequence[tuple[float, int]], estimates: bool, evidence: dict[str, Any]
-) -> list[str]:
+    shares_and_gaps: Sequence[tuple[float, int]], estimates: bool
+) -> tuple[list[str], dict[str, object]]:
     shares = [share for share, _ in shares_and_gaps]
-    spread = math.sqrt(
-        fmean(gap**2 for _, gap in shares_and_gaps) - fmean(gap for _, gap in shares_and_gaps) ** 2
-    )
+    gaps = [gap for _, gap in shares_and_gaps]
+    spread = math.sqrt(fmean(gap**2 for gap in gaps) - fmean(gaps) ** 2)
     if spread == 0:
-        return []
-    x = [math.tanh(gap / spread) for _, gap in shares_and_gaps]
+        return [], {}
+    x = [math.tanh(gap / spread) for gap in gaps]
     p = score_test(shares, x)
     longer = [share for share, gap in shares_and_gaps if gap > 0]
     shorter = [share for share, gap in shares_and_gaps if gap < 0]
-    evidence |= {
+    evidence: dict[str, object] = {
         "slope_p_value": p,
         "longer": {"judged": len(longer), "win_rate": 100 * fmean(longer) if longer else None},
         "shorter": {"judged": len(shorter), "win_rate": 100 * fmean(shorter) if shorter else None},
     }
-    if p >= LENGTH_SURE or min(len(longer), len(shorter)) < max(
-        10, LENGTH_SIDE * len(shares_and_gaps)
-    ):
-        return []
+    if p >= LENGTH_SURE or min(len(longer), len(shorter)) < max(10, LENGTH_SIDE * len(gaps)):
+        return [], evidence
     intercept, slope = logistic(shares, x)
     equal, raw = 100 / (1 + math.exp(-intercept)), 100 * fmean(shares)
     evidence |= {"slope": slope, "win_rate_at_equal_length": equal}
@@ -214,7 +195,7 @@ def _length_in(
             f"at equal length the win rate would be about {equal:.1f}, in place of {raw:.1f} "
             f"(p = {p:.1g})"
         )
-    return reasons
+    return reasons, evidence
 
 
 def check_stored(
@@ -238,6 +219,7 @@ def check_stored(
     averaged = 100 * fmean(numbers)
     without = 100 * fmean(right) if right else None
     effect = None if without is None else averaged - without
+    published = result.published.get("win_rate")
     values = sorted({v for n in faulty if (v := rows[n].number) is not None})[:5]
     message = (
         f"{len(faulty)} replies that hold no judgement are stored as numbers "
@@ -247,28 +229,21 @@ def check_stored(
         message += ": there is no judgement beside them"
     else:
         message += f": averaged in, the win rate is {averaged:.2f}, without them {without:.2f}"
-    published = result.published.get("win_rate")
-    if (
-        published is not None
-        and without is not None
-        and abs(published - averaged) < abs(published - without)
-    ):
-        message += f"; the published {published:.2f} has them in"
+        if published is not None and abs(published - averaged) < abs(published - without):
+            message += f"; the published {published:.2f} has them in"
+    is_wrong = effect is None or abs(effect) >= UNREAD_MARGIN
+    rates = {"win_rate_with": averaged, "win_rate_without": without, "effect": effect}
+    examples = [
+        {
+            "instruction": short(rows[n].instruction),
+            "reply": short(what(n)),
+            "stored": rows[n].number,
+        }
+        for n in faulty[:EXAMPLES]
+    ]
     result.add(
         "unparsed_scored",
-        "error" if effect is None or abs(effect) >= UNREAD_MARGIN else "warning",
+        "error" if is_wrong else "warning",
         message,
-        {
-            "rows": len(faulty),
-            "of": len(rows),
-            "stored_as": values,
-            "win_rate_with": averaged,
-            "win_rate_without": without,
-            "effect": effect,
-            "examples": [
-                {"instruction": short(rows[n].instruction), "reply": short(what(n)),
-                 "stored": rows[n].number}
-                for n in faulty[:EXAMPLES]
-            ],
-        },
-    )  # fmt: skip
+        {"rows": len(faulty), "of": len(rows), "stored_as": values, **rates, "examples": examples},
+    )

@@ -1,12 +1,10 @@
 """Published figures against recomputed ones: the leaderboard's, and those of a README's tables."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 from harness.audit.model import Result, agreeing_digits
-from harness.audit.parse.files import AuditSource
-from harness.audit.parse.readme import ReadmeLine, lines_about, read_claims, readmes
+from harness.audit.parse.readme import ReadmeLine
 
 _CELL = re.compile(
     r"^[*_`~\s]*(-?\d{1,6}(?:\.\d+)?)\s*%?(?:\s*(?:±|\+/-|\(|/|of)\s*[^|]*)?[*_`\s]*$"
@@ -26,40 +24,26 @@ def check_published(result: Result, where: str) -> None:
     """count_mismatch for each published figure that is not what the stored judgements give."""
     if result.matches is not False:
         return
+    differing = [name for name in result.digits if _differs(result, name)]
     differences = {
-        name: {"published": result.published[name], "recomputed": result.metrics[name]}
-        for name, digits in result.digits.items()
-        if _differs(result, name, digits)
+        n: {"published": result.published[n], "recomputed": result.metrics[n]} for n in differing
     }
     if not differences:
         return
     # The bare numbers: rounding is `digits`' to say.
     parts = [f"{n} {_g(v['published'])} / {_g(v['recomputed'])}" for n, v in differences.items()]
     harmless = set(differences) == {"avg_length"}
-    result.add(
-        "count_mismatch",
-        "warning" if harmless else "error",
+    result.mismatch(
         f"{where or 'what is published'} does not follow from what is stored (published / recomputed): "
         + ", ".join(parts),
         {"figures": differences},
+        "warning" if harmless else "error",
     )
 
 
-def check_claims(result: Result, folder: Path, source: AuditSource, model: str) -> None:
+def check_line(result: Result, line: ReadmeLine) -> None:
     """count_mismatch where a README's table has another win rate or count for this result. Decoding
     settings that it states are kept for the comparison with other runs."""
-    for path in readmes(folder, source.root):
-        lines, _ = read_claims(path, source)
-        about = lines_about(lines, folder) or [
-            line for line in lines if _names(line, folder, source.root, model)
-        ]
-        if len(about) != 1:
-            # None, or several and no telling which.
-            continue
-        _check_line(result, about[0])
-
-
-def _check_line(result: Result, line: ReadmeLine) -> None:
     for heading, cell in line.cells.items():
         match = _CELL.match(cell)
         if match is None:
@@ -67,53 +51,30 @@ def _check_line(result: Result, line: ReadmeLine) -> None:
         for setting, pattern in _SETTINGS.items():
             if pattern.match(heading):
                 result.material.settings.setdefault(setting, float(match[1]))
-        name = (
-            "win_rate"
-            if _WIN_RATE.search(heading)
-            else "n_judged"
-            if _JUDGED.search(heading)
-            else ""
-        )
+        counted = "n_judged" if _JUDGED.search(heading) else ""
+        name = "win_rate" if _WIN_RATE.search(heading) else counted
         recomputed = result.metrics.get(name)
         if recomputed is None:
             continue
         printed = match[1]
         decimals = len(printed.partition(".")[2])
         claimed = float(printed)
-        scale = (
-            0.01
-            if name == "win_rate" and claimed <= 1 and decimals >= 2 and recomputed > 1
-            else 1.0
-        )
+        is_share = name == "win_rate" and claimed <= 1 and decimals >= 2 and recomputed > 1
+        scale = 0.01 if is_share else 1.0
         if agreeing_digits(claimed, recomputed * scale) >= decimals:
             continue
-        result.matches = False
-        result.add(
-            "count_mismatch",
-            "error",
-            f"{line.path.name}, line {line.number}, says {name} {printed}; the stored judgements give "
+        result.refute(
+            f"{line.where}, says {name} {printed}; the stored judgements give "
             f"{_g(recomputed * scale)}",
             {"where": f"{line.path.name}:{line.number}", "claimed": claimed, "recomputed": recomputed,
              "quote": line.text[:160]},
         )  # fmt: skip
 
 
-def _names(line: ReadmeLine, folder: Path, root: Path, model: str) -> bool:
-    """Whether a table's line begins with the name of the result's folder, or its model's."""
-    first = next(iter(line.cells.values()), "").strip("*_` ").lower()
-    names = {model.lower()}
-    for place in (folder, *folder.parents):
-        if place == root:
-            break
-        names.add(place.name.lower())
-    return bool(first) and first in names
-
-
-def _differs(result: Result, name: str, digits: int) -> bool:
-    published, recomputed = result.published[name], result.metrics[name]
+def _differs(result: Result, name: str) -> bool:
     if name in COUNTS:
-        return bool(published != recomputed)
-    return digits < result.required_digits.get(name, 8)
+        return bool(result.published[name] != result.metrics[name])
+    return result.digits[name] < result.required_digits.get(name, 8)
 
 
 def _g(value: Any) -> str:

@@ -44,9 +44,7 @@ def check_judged_twice(
     shares = [r.share for r in judged if id(r) not in again]
     shares += [fmean(r.share for r in group) for group in twice]
     rate, once = 100 * fmean(r.share for r in judged), 100 * fmean(shares)
-    result.add(
-        "count_mismatch",
-        "error" if opposed or abs(rate - once) >= UNREAD_MARGIN else "warning",
+    result.mismatch(
         f"{len(twice)} prompts were judged more than once ({extra} judgements too many), of which "
         f"{opposed} with different judgements: over all {len(judged)} the win rate is {rate:.2f}, with "
         f"each of {len(shares)} once (the mean of its judgements) {once:.2f}",
@@ -64,6 +62,7 @@ def check_judged_twice(
                 for group in twice[:EXAMPLES]
             ],
         },
+        "error" if opposed or abs(rate - once) >= UNREAD_MARGIN else "warning",
     )  # fmt: skip
 
 
@@ -79,9 +78,7 @@ def check_scored_twice(result: Result, scored: Sequence[tuple[Hashable, float]])
     opposed = sum(len(set(scores)) > 1 for scores in twice)
     mean = fmean(score for _, score in scored)
     once = fmean(fmean(scores) for scores in groups.values())
-    result.add(
-        "count_mismatch",
-        "error" if opposed or abs(mean - once) >= 0.01 else "warning",
+    result.mismatch(
         f"{len(twice)} outputs were scored more than once, of which {opposed} with different scores: "
         f"over all {len(scored)} scores the mean is {mean:.3f}, with each of {len(groups)} outputs "
         f"once {once:.3f}",
@@ -93,4 +90,5 @@ def check_scored_twice(result: Result, scored: Sequence[tuple[Hashable, float]])
             "mean": mean,
             "mean_each_once": once,
         },
+        "error" if opposed or abs(mean - once) >= 0.01 else "warning",
     )

@@ -4,13 +4,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from harness.answer.hygiene import LOOP_CHARACTERS, has_loop, is_empty
 from harness.audit.checks.turns import begins_turn, goes_on
 from harness.audit.model import EXAMPLES, SURE, Result, short
+from harness.audit.parse.judged_pairs import StoredOutput
 from harness.judge.scores import fisher
 
 ROLE_SHARE, ROLE_FEWEST = 0.02, 3
@@ -23,6 +22,7 @@ PLACEHOLDERS = frozenset(
      "noinput", "nooutput"}
 )  # fmt: skip
 """What stands for an answer that there is not, in small letters and without marks around it."""
+NOTHING_BUT = "hold nothing but what stands for no answer"
 PLACEHOLDER_SHARE, PLACEHOLDER_FEWEST = 0.02, 3
 CONSTANT_SHARE, CONSTANT_FEWEST = 0.95, 10
 """From so large a share of the outputs on, one text is not an answer to each of the prompts."""
@@ -39,18 +39,6 @@ _DIGITS = re.compile(r"\d+")
 _NUMBERS = re.compile(r"(?<!\S)\d+(?!\S)")
 _ENDED = re.compile(r"[^\w\s,;\-\u2013\u2014(\[{<&+=/]$")
 """The last character of a text that came to its end."""
-
-
-@dataclass(frozen=True)
-class StoredOutput:
-    """share: what it adds to the win rate, None where it was not judged. baseline: the other output,
-    if stored. cut: whether the files say that it ended at the token limit."""
-
-    instruction: str
-    text: str
-    share: float | None = None
-    baseline: str | None = None
-    cut: bool = False
 
 
 def check_texts(result: Result, outputs: Sequence[StoredOutput]) -> None:
@@ -72,7 +60,8 @@ def _check_roles(result: Result, outputs: Sequence[StoredOutput]) -> None:
     share = (len(touched) - in_baseline) / len(outputs)
     if len(touched) - in_baseline < ROLE_FEWEST or share < ROLE_SHARE:
         return
-    words = Counter(_first_word(o.text) for o in starts)
+    words = Counter(short(next(iter(o.text.split(maxsplit=1)), ""), 40) for o in starts)
+    words_of_effect, effect = _effect(touched, outputs)
     what = []
     if starts:
         word = words.most_common(1)[0][0]
@@ -85,7 +74,7 @@ def _check_roles(result: Result, outputs: Sequence[StoredOutput]) -> None:
         "prompt_mismatch",
         "error" if share >= 0.5 else "warning",
         f"of {len(outputs)} outputs {' and '.join(what)}: the prompt was not the one that the model "
-        f"was trained with{cause}{_effect(touched, outputs)[0]}",
+        f"was trained with{cause}{words_of_effect}",
         {
             "outputs": len(outputs),
             "role_word": len(starts),
@@ -93,7 +82,7 @@ def _check_roles(result: Result, outputs: Sequence[StoredOutput]) -> None:
             "share": share,
             "baseline_does_so_too": in_baseline,
             "first_words": dict(words.most_common(5)),
-            **_effect(touched, outputs)[1],
+            **effect,
             "examples": [short(o.text) for o in touched[:EXAMPLES]],
         },
     )
@@ -104,32 +93,28 @@ def _check_ends(result: Result, outputs: Sequence[StoredOutput]) -> None:
     empty = [o for o in outputs if is_empty(o.text)]
     absent = [o for o in outputs if _stands_for_nothing(o)]
     constant = _constant(outputs)
-    empty_baselines = sum(o.baseline is not None and is_empty(o.baseline) for o in empty)
     cut, how = _cut(outputs)
     loops = [o for o in outputs if may_loop(o.text) and has_loop(o.text)]
-    looping_baselines = sum(o.baseline is not None and has_loop(o.baseline) for o in loops)
-    what, touched = [], []
-    if len(empty) - empty_baselines >= max(FEWEST, EMPTY_SHARE * total):
-        what.append(f"{len(empty)} are empty")
-        touched += empty
-    if len(absent) >= max(PLACEHOLDER_FEWEST, PLACEHOLDER_SHARE * total):
-        placeholders = Counter(short(o.text, 20) for o in absent).most_common(3)
-        words = ", ".join(_visible(text) for text, _ in placeholders)
-        what.append(f"{len(absent)} hold nothing but what stands for no answer ({words})")
-        touched += absent
-    if constant:
-        what.append(f"{len(constant)} are one and the same text, whatever was asked")
-        touched += constant
-    if how:
-        what.append(f"{len(cut)} {how}")
-        touched += cut
-    if len(loops) - looping_baselines >= max(FEWEST, CUT_SHARE * total):
-        what.append(f"{len(loops)} repeat themselves in a loop")
-        touched += loops
+    # What the baseline does too, the instruction may ask for.
+    own_empty = len(empty) - sum(o.baseline is not None and is_empty(o.baseline) for o in empty)
+    own_loops = len(loops) - sum(o.baseline is not None and has_loop(o.baseline) for o in loops)
+    placeholders = Counter(short(o.text, 20) for o in absent).most_common(3)
+    texts = ", ".join(_visible(text) for text, _ in placeholders)
+    enough_absent = max(PLACEHOLDER_FEWEST, PLACEHOLDER_SHARE * total)
+    faults = [
+        (own_empty >= max(FEWEST, EMPTY_SHARE * total), empty, "are empty"),
+        (len(absent) >= enough_absent, absent, f"{NOTHING_BUT} ({texts})"),
+        (bool(constant), constant, "are one and the same text, whatever was asked"),
+        (bool(how), cut, how),
+        (own_loops >= max(FEWEST, CUT_SHARE * total), loops, "repeat themselves in a loop"),
+    ]
+    what = [f"{len(faulty)} {words}" for is_fault, faulty, words in faults if is_fault]
     if not what:
         return
-    touched = list({id(o): o for o in touched}.values())
+    touched = list({id(o): o for is_fault, of, _ in faults if is_fault for o in of}.values())
     words, effect = _effect(touched, outputs)
+    ends = [(short(o.instruction), short(o.text[-160:])) for o in touched[:EXAMPLES]]
+    examples = [{"instruction": instruction, "end": end} for instruction, end in ends]
     result.add(
         "empty_or_truncated",
         "warning",
@@ -143,10 +128,7 @@ def _check_ends(result: Result, outputs: Sequence[StoredOutput]) -> None:
             "loops": len(loops),
             "share": len(touched) / total,
             **effect,
-            "examples": [
-                {"instruction": short(o.instruction), "end": short(o.text[-160:])}
-                for o in touched[:EXAMPLES]
-            ],
+            "examples": examples,
         },
     )
 
@@ -191,10 +173,12 @@ def _cut(outputs: Sequence[StoredOutput]) -> tuple[list[StoredOutput], str]:
     flagged = [o for o in outputs if o.cut]
     if len(flagged) >= max(FEWEST, PILED * total):
         return flagged, "ended at the token limit, as the files say"
-    for unit, length in (("characters", _characters), ("words", _words)):
-        piled = _piled(outputs, {id(o): length(o.text) for o in outputs}, SHORTEST_LIMIT[unit])
+    characters = {id(o): len(o.text) for o in outputs}
+    words = {id(o): len(o.text.split()) for o in outputs}
+    for unit, lengths in (("characters", characters), ("words", words)):
+        piled = _piled(outputs, lengths, SHORTEST_LIMIT[unit])
         if piled:
-            return piled, f"break off at exactly {length(piled[0].text):,} {unit}"
+            return piled, f"break off at exactly {lengths[id(piled[0])]:,} {unit}"
     by_length = sorted(outputs, key=lambda o: (-len(o.text), o.text))
     top, rest = by_length[: total // TOP], by_length[total // TOP :]
     if len(top) < TOP or len({o.text for o in outputs}) < total / 2:
@@ -257,36 +241,23 @@ def breaks_off(text: str) -> bool:
     return bool(end) and _ENDED.search(end) is None
 
 
-def _characters(text: str) -> int:
-    return len(text)
-
-
-def _words(text: str) -> int:
-    return len(text.split())
-
-
 def _effect(
     touched: Sequence[StoredOutput], outputs: Sequence[StoredOutput]
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[str, dict[str, float | None]]:
     """The win rate of some outputs and that of the others, in words and as evidence."""
     touched_ids = {id(o) for o in touched}
     shares = [o.share for o in outputs if id(o) in touched_ids and o.share is not None]
     other_shares = [o.share for o in outputs if id(o) not in touched_ids and o.share is not None]
-    evidence: dict[str, Any] = {
-        "win_rate_of_these": 100 * fmean(shares) if shares else None,
-        "win_rate_of_others": 100 * fmean(other_shares) if other_shares else None,
+    rate, other_rate = (100 * fmean(s) if s else None for s in (shares, other_shares))
+    words = ""
+    if rate is not None and other_rate is not None:
+        words = (
+            f" (win rate {rate:.1f} % over {len(shares)} of them, "
+            f"{other_rate:.1f} % over {len(other_shares)} others)"
+        )
+    return words, {
+        "win_rate_of_these": rate,
+        "win_rate_of_others": other_rate,
         "judged_of_these": len(shares),
         "judged_of_others": len(other_shares),
     }
-    if not shares or not other_shares:
-        return "", evidence
-    return (
-        f" (win rate {100 * fmean(shares):.1f} % over {len(shares)} of them, "
-        f"{100 * fmean(other_shares):.1f} % over {len(other_shares)} others)",
-        evidence,
-    )
-
-
-def _first_word(text: str) -> str:
-    words = text.split(maxsplit=1)
-    return short(words[0], 40) if words else ""

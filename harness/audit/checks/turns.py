@@ -27,8 +27,7 @@ _QUESTION = re.compile(
 )
 _FIRST_QUESTION = re.compile(r"\s*+[#*_]*+(?:Q|Question)[ \t]*+\d*+[ \t]*+:")
 _ASKS_FOR_QUESTIONS = re.compile(
-    r"\b(?:q ?(?:&|and) ?as?|faqs?|questions|quiz|interview|dialogu?e|trivia)\b|\bQ:",
-    re.IGNORECASE,
+    r"\b(?:q ?(?:&|and) ?as?|faqs?|questions|quiz|interview|dialogu?e|trivia)\b|\bQ:", re.IGNORECASE
 )
 """In an instruction: of which questions and answers may be wanted."""
 

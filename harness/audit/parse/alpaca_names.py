@@ -34,17 +34,15 @@ class ModelNames:
     def are_two(self, first: str, second: str, run: Path) -> bool:
         """Whether two names are surely of two models: lines of one leaderboard, or another run's."""
         pair = {letters(first), letters(second)}
-        return any(pair <= board for board in self.boards) or any(
-            self.runs.get(name, set()) - {run} for name in pair
-        )
+        other_runs = set().union(*(self.runs.get(name, set()) for name in pair)) - {run}
+        return bool(other_runs) or any(pair <= board for board in self.boards)
 
 
 def place_of(folder: Path, annotators: Collection[str]) -> AnnotationsFolder:
     """annotators: the judges that rows name, besides those that alpaca_eval has."""
     judges = {letters(base_name(name)) for name in [*annotators, *READERS]}
-    if letters(folder.name) in judges:
-        return AnnotationsFolder(folder.parent, folder.name)
-    return AnnotationsFolder(folder)
+    is_judge = letters(folder.name) in judges
+    return AnnotationsFolder(folder.parent, folder.name) if is_judge else AnnotationsFolder(folder)
 
 
 def letters(name: str) -> str:
@@ -62,13 +60,10 @@ def base_name(annotator: str) -> str:
 
 def check_judge(result: Result, annotations: Annotations, place: AnnotationsFolder) -> None:
     """count_mismatch: the rows are another judge's than the one that their folder is named for."""
-    if not annotations.annotator or not place.judge:
+    is_same = letters(base_name(annotations.annotator)) == letters(place.judge)
+    if not annotations.annotator or not place.judge or is_same:
         return
-    if letters(base_name(annotations.annotator)) == letters(place.judge):
-        return
-    result.add(
-        "count_mismatch",
-        "error",
+    result.mismatch(
         f"the folder is named for the judge {place.judge}, and {len(annotations.rows)} rows in it are "
         f"of {short(annotations.annotator)}: the rows disagree with their folder",
         {"folder": place.judge, "annotator": annotations.annotator, "rows": len(annotations.rows)},
@@ -94,18 +89,15 @@ def check_model(
     names_by_source = {
         ROWS: annotations.model, "the outputs": outputs, "the leaderboard's line": line, FOLDER: folder,
     }  # fmt: skip
-    other_names = {
-        name for name in (line, folder) if name and letters(name) != letters(annotations.model)
-    }
+    model = letters(annotations.model)
+    other_names = {name for name in (line, folder) if name and letters(name) != model}
     if not other_names:
         return
-    if outputs and letters(outputs) == letters(annotations.model):
+    if outputs and letters(outputs) == model:
         # The judged outputs lie in the folder: another name of it is no other model's.
         other_names -= {folder}
     if any(names.are_two(annotations.model, name, place.run) for name in other_names):
-        result.add(
-            "count_mismatch", "error", disagreement(names_by_source), {"names": names_by_source}
-        )
+        result.mismatch(disagreement(names_by_source), {"names": names_by_source})
     else:
         result.notes.append(
             f"{disagreement(names_by_source)}; nothing here says that these are two models"

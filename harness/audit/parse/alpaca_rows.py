@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
 from harness.audit.model import SURE
-from harness.audit.parse.judged_pairs import JudgedPair, as_preference
+from harness.audit.parse.files import JsonObject
+from harness.audit.parse.judged_pairs import JudgedPair, StoredOutput, as_preference
 from harness.judge.kinds.alpaca_eval.readings import READERS, shows_model_first
 from harness.judge.scores import BASELINE, DRAW, MODEL
 
@@ -27,6 +28,46 @@ below, the order was drawn in another way."""
 RAW = ("raw_completion", "preference_raw_completion")
 
 
+@dataclass(frozen=True)
+class ModelOutput:
+    """A row of model_outputs.json; output: None for null."""
+
+    prompt: str
+    output: str | None
+    generator: str
+    is_cut: bool
+
+    @property
+    def text(self) -> str:
+        return self.output or ""
+
+    def unjudged(self) -> StoredOutput:
+        return StoredOutput(self.prompt, self.text, cut=self.is_cut)
+
+
+@dataclass(frozen=True)
+class StoredJudgement:
+    """A row of annotations.json. pair: what was judged, and how; the order is not in it. raw: the
+    judge's reply; scores: those of a grading in both orders, None of any other; seconds: what the call
+    took. switched: whether the row says that the model's output was shown first."""
+
+    model: str
+    annotator: str
+    baseline_model: str
+    instruction: str
+    dataset: str
+    pair: JudgedPair
+    raw: Any
+    scores: Any
+    seconds: float | None
+    switched: bool | None
+
+    @property
+    def reply(self) -> str:
+        """As text, to be compared."""
+        return json.dumps(self.raw, sort_keys=True)
+
+
 @dataclass
 class Annotations:
     """The rows of one model under one annotator, as they stand and as they are read."""
@@ -34,7 +75,7 @@ class Annotations:
     model: str
     annotator: str
     baseline: str
-    stored: list[dict[str, Any]] = field(default_factory=list)
+    stored: list[StoredJudgement] = field(default_factory=list)
     rows: list[JudgedPair] = field(default_factory=list)
     readings: list[float | None] = field(default_factory=list)
     """Of each row that has a reply: 1 to 2, the place of the better output; None: it does not parse, or
@@ -50,74 +91,92 @@ class Annotations:
     order_is_known: bool = True
 
 
-def is_annotations(values: Any) -> bool:
-    return (
-        isinstance(values, list)
-        and bool(values)
-        and all(isinstance(v, dict) for v in values)
-        and any("preference" in v and "instruction" in v for v in values)
-    )
+def annotations_in(values: Any) -> list[JsonObject]:
+    """The rows of annotations; none, where a file's value is something else."""
+    if not isinstance(values, list) or not all(isinstance(v, dict) for v in values):
+        return []
+    is_any = any("preference" in v and "instruction" in v for v in values)
+    return [JsonObject(v) for v in values] if is_any else []
 
 
-def split(stored: Sequence[dict[str, Any]], folder: str = "") -> list[Annotations]:
-    """By model and annotator, in the order in which they appear.
+def read_outputs(rows: Sequence[JsonObject]) -> list[ModelOutput]:
+    return [
+        ModelOutput(
+            prompt_of(row),
+            None if row.get("output") is None else text(row["output"]),
+            text(row.get("generator")),
+            row.get("finish_reason") == "length",
+        )
+        for row in rows
+    ]
+
+
+def split(values: Sequence[JsonObject], folder: str = "") -> list[Annotations]:
+    """A file's rows by model and annotator, in the order in which they appear.
 
     folder: the name of the folder, which is the annotator's where the rows do not name one.
     """
     default = folder if folder in READERS else ""
     sets: dict[tuple[str, str], Annotations] = {}
-    for row in stored:
-        model, judge = text(row.get("generator_2")), text(row.get("annotator")) or default
-        annotations = sets.setdefault(
-            (model, judge), Annotations(model, judge, text(row.get("generator_1")))
-        )
-        annotations.stored.append(row)
+    for row in map(_stored, values):
+        judge = row.annotator or default
+        empty = Annotations(row.model, judge, row.baseline_model)
+        sets.setdefault((row.model, judge), empty).stored.append(row)
     for annotations in sets.values():
         _read(annotations)
     return list(sets.values())
+
+
+def _stored(row: JsonObject) -> StoredJudgement:
+    pair = prompt_of(row), row.text("output_2"), row.text("output_1")
+    preference, number = as_preference(row.get("preference"))
+    seconds, switched = row.get("time_per_example"), row.get("is_switched")
+    return StoredJudgement(
+        model=text(row.get("generator_2")),
+        annotator=text(row.get("annotator")),
+        baseline_model=text(row.get("generator_1")),
+        instruction=text(row.get("instruction")),
+        dataset=text(row.get("dataset")),
+        pair=JudgedPair(*pair, preference, None, number),
+        raw=next((row[name] for name in RAW if row.get(name)), None),
+        scores=None if row.get("verdicts") is None else row.get("scores") or (),
+        seconds=seconds if isinstance(seconds, float) else None,
+        switched=switched if isinstance(switched, bool) else None,
+    )
 
 
 def text(value: Any) -> str:
     return value if isinstance(value, str) else "" if value is None else str(value)
 
 
-def key_of(row: dict[str, Any]) -> str:
-    """The prompt: the instruction, and the input where there is one."""
+def prompt_of(row: JsonObject) -> str:
+    return with_input(text(row.get("instruction")), row)
+
+
+def with_input(instruction: str, row: JsonObject) -> str:
+    """The instruction, and the row's input where there is one."""
     extra_input = text(row.get("input"))
-    return text(row.get("instruction")) + (f"\n{extra_input}" if extra_input else "")
-
-
-def raw_of(row: dict[str, Any]) -> Any:
-    return next((row[name] for name in RAW if row.get(name)), None)
-
-
-def flat_reply(row: dict[str, Any]) -> str:
-    """The judge's reply as text, to be compared."""
-    return json.dumps(raw_of(row), sort_keys=True)
+    return instruction + (f"\n{extra_input}" if extra_input else "")
 
 
 def _read(annotations: Annotations) -> None:
-    annotations.reader = (
-        annotations.annotator if annotations.annotator in READERS else _guess(annotations.stored)
-    )
-    if annotations.reader and annotations.reader == annotations.annotator:
-        replies_read = [
-            _reading(annotations.reader, raw)
-            for row in annotations.stored
-            if (raw := raw_of(row)) is not None
-        ]
-        if replies_read.count(None) > (1 - HARDLY_ANY) * len(replies_read):
-            annotations.reader = _guess(annotations.stored) or annotations.reader
+    stored = annotations.stored
+    is_known = annotations.annotator in READERS
+    annotations.reader = annotations.annotator if is_known else _guess(stored)
+    if is_known:
+        replies = [_reading(annotations.reader, row.raw) for row in stored if row.raw is not None]
+        if replies.count(None) > (1 - HARDLY_ANY) * len(replies):
+            annotations.reader = _guess(stored) or annotations.reader
+    annotations.readings = [
+        _reading(annotations.reader, row.raw)
+        if annotations.reader and row.raw is not None
+        else None
+        for row in stored
+    ]
+    annotations.drawn = [_drawn(annotations.annotator, row.instruction) for row in stored]
     fits, odd, shares = [], [], []
-    for row in annotations.stored:
-        preference, _ = as_preference(row.get("preference"))
-        raw = raw_of(row)
-        reading = (
-            _reading(annotations.reader, raw) if annotations.reader and raw is not None else None
-        )
-        annotations.readings.append(reading)
-        drawn = _drawn(annotations.annotator, row)
-        annotations.drawn.append(drawn)
+    for row, reading, drawn in zip(stored, annotations.readings, annotations.drawn, strict=True):
+        preference = row.pair.preference
         if reading is not None and preference is not None and reading != DRAW:
             fits.append(abs(in_order(reading, drawn) - preference) <= STORED_DECIMALS)
             shares.append(preference - 1)
@@ -130,32 +189,25 @@ def _read(annotations: Annotations) -> None:
     annotations.order_is_known = not fits or fmean(fits) >= FOLLOWS or is_one_sided
     annotations.odd_for_model = len(odd) if odd and all(odd) else 0
     annotations.order_from = "alpaca_eval's draw" if annotations.order_is_known else "the replies"
-    for row, reading, drawn in zip(
-        annotations.stored, annotations.readings, annotations.drawn, strict=True
-    ):
-        preference, number = as_preference(row.get("preference"))
-        output, baseline = (_or_none(row.get(name)) for name in ("output_2", "output_1"))
-        first: bool | None = None
-        if output is not None and output == baseline:
+    for row, reading, drawn in zip(stored, annotations.readings, annotations.drawn, strict=True):
+        pair, first = row.pair, None
+        if pair.output is not None and pair.output == pair.baseline:
             first = None
-        elif isinstance(row.get("is_switched"), bool):
-            first = row["is_switched"]
+        elif row.switched is not None:
+            first = row.switched
         elif annotations.order_is_known:
             first = drawn
-        elif reading is not None and preference is not None and reading != DRAW:
-            first = _order(reading, preference)
-        annotations.rows.append(
-            JudgedPair(key_of(row), output, baseline, preference, first, number)
-        )
+        elif reading is not None and pair.preference is not None and reading != DRAW:
+            first = _order(reading, pair.preference)
+        annotations.rows.append(replace(pair, first=first))
 
 
-def _guess(stored: Sequence[dict[str, Any]]) -> str:
+def _guess(stored: Sequence[StoredJudgement]) -> str:
     """The first annotator as which nearly all replies can be read, and say what is stored."""
     replies = [
-        (raw, preference)
+        (row.raw, row.pair.preference)
         for row in stored
-        if (raw := raw_of(row)) is not None
-        and (preference := as_preference(row.get("preference"))[0]) is not None
+        if row.raw is not None and row.pair.preference is not None
     ]
     for name in GUESSED:
         right = sum(
@@ -167,10 +219,10 @@ def _guess(stored: Sequence[dict[str, Any]]) -> str:
     return ""
 
 
-def _drawn(annotator: str, row: dict[str, Any]) -> bool:
+def _drawn(annotator: str, instruction: str) -> bool:
     """Whether alpaca_eval would show the model's output first."""
     try:
-        return shows_model_first(annotator, text(row.get("instruction")))
+        return shows_model_first(annotator, instruction)
     except UnicodeEncodeError:
         return False  # Half a character, of which no seed can be made.
 
@@ -214,7 +266,3 @@ def _order(reading: float, preference: float) -> bool | None:
     if abs(reading - preference) <= STORED_DECIMALS:
         return False
     return True if abs(BASELINE + MODEL - reading - preference) <= STORED_DECIMALS else None
-
-
-def _or_none(value: Any) -> str | None:
-    return value if isinstance(value, str) else None

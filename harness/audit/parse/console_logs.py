@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.audit.parse.files import Unreadable, read_text
+from harness.audit.parse.files import Unreadable, files_in, read_text
 from harness.audit.parse.training_log import Log
 
 SUFFIXES = (".log", ".txt", ".out", ".err")
@@ -27,25 +27,17 @@ def read_console(log: Log, root: Path) -> None:
     disagree."""
     place = log.folder
     for _ in range(ABOVE + 1):
-        printed = {
-            tuple(sorted(figures.items())): path
-            for path, figures in _printed_in(place)
-            if _is_of(log, figures)
-        }
+        of_log = [(path, figures) for path, figures in _printed_in(place) if _is_of(log, figures)]
+        printed = {tuple(sorted(figures.items())): path for path, figures in of_log}
         if len(printed) == 1:
-            ((figures, path),) = printed.items()
-            _take(log, dict(figures), path)
+            _take(log, of_log[0][1], of_log[-1][0])
         if printed or place in (root, root.parent):
             return
         place = place.parent
 
 
 def _printed_in(folder: Path) -> Iterator[tuple[Path, dict[str, int]]]:
-    try:
-        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-    except OSError:
-        return
-    for path in paths:
+    for path in files_in(folder, SUFFIXES):
         try:
             text = read_text(path) if path.stat().st_size <= LARGEST else ""
         except (Unreadable, OSError):

@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.audit.model import short
-from harness.audit.parse.files import AuditSource, Unreadable, is_archive, read_json, read_text
+from harness.audit.parse.files import (
+    AuditSource,
+    Unreadable,
+    is_archive,
+    number,
+    read_json,
+    read_text,
+)
 from harness.audit.parse.lm_eval_files import is_results
-from harness.audit.parse.settings import number
 
 ANNOTATIONS, OUTPUTS = "alpaca_eval's annotations", "alpaca_eval's outputs"
 RESULTS = "lm-eval's results"
@@ -45,13 +51,9 @@ def of_kind(source: AuditSource, kind: str, *names: str) -> list[Path]:
     """Unclaimed files of a kind by their content, besides those of these names."""
     usual_names = {name.lower() for name in names}
     options = {path.resolve() for path in (source.reference, source.training_data) if path}
-    return [
-        path
-        for path in source.files
-        if path.name.lower() not in usual_names
-        and content_of(source, path).kind == kind
-        and path.resolve() not in options
-    ]
+    unusual = [path for path in source.files if path.name.lower() not in usual_names]
+    matching = [path for path in unusual if content_of(source, path).kind == kind]
+    return [path for path in matching if path.resolve() not in options]
 
 
 def content_of(source: AuditSource, path: Path) -> Content:
@@ -78,25 +80,15 @@ def read_values(path: Path) -> Any:
         return values
 
 
-def read_objects(path: Path) -> list[dict[str, Any]]:
-    """Those of read_values, all of which are objects. Raises Unreadable."""
-    values = read_values(path)
-    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-        raise Unreadable("it is no list of objects")
-    return values
-
-
 def packed(source: AuditSource) -> str:
     """How many archives a folder holds, with the first names; "" where there is none."""
     archives = sorted({path for path in source.archives if path not in source.paths})
     if not archives:
         return ""
-    count, verb, those = (
-        (f"{len(archives):,} archives", "were", "them")
-        if len(archives) > 1
-        else ("an archive", "was", "it")
-    )
-    return f"{count} in it ({_first(archives)}) {verb} not looked into: unpack {those} first"
+    if len(archives) == 1:
+        return f"an archive in it ({_first(archives)}) was not looked into: unpack it first"
+    count = f"{len(archives):,} archives"
+    return f"{count} in it ({_first(archives)}) were not looked into: unpack them first"
 
 
 def nearest_miss(source: AuditSource) -> str:
@@ -115,13 +107,9 @@ def _nearest(source: AuditSource) -> str:
             has = [key for key in needed if key in keys]
             lacks = [key for key in needed if key not in keys]
             if (len(has) / len(needed), len(has)) > best[:2]:
-                remark = (
-                    f"{what} have {_and(lacks)} too"
-                    if lacks
-                    else (
-                        f"so have {what}, and yet their values, or the file alone, make no result"
-                    )
-                )
+                remark = f"so have {what}, and yet their values, or the file alone, make no result"
+                if lacks:
+                    remark = f"{what} have {_and(lacks)} too"
                 best = (len(has) / len(needed), len(has), f"{path} has {_and(has)}; {remark}")
     if best[2]:
         return f"the nearest is {best[2]}"
@@ -146,7 +134,9 @@ def _content(path: Path) -> Content:
     except (Unreadable, csv.Error):
         return Content()
     if isinstance(value, dict):
-        kind = RESULTS if is_results(value) else STATE if _is_state(value) else ""
+        history = value.get("log_history")
+        is_state = isinstance(history, list) and ("global_step" in value or _is_log(history))
+        kind = RESULTS if is_results(value) else STATE if is_state else ""
         return Content(kind, frozenset(map(str, value)))
     rows = value[:MOST_ROWS] if isinstance(value, list) else []
     if not rows or not all(isinstance(row, dict) for row in rows):
@@ -165,11 +155,6 @@ def begins_with(path: Path, *marks: bytes) -> bool:
             return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in marks
     except OSError:
         return False
-
-
-def _is_state(value: dict[str, Any]) -> bool:
-    history = value.get("log_history")
-    return isinstance(history, list) and ("global_step" in value or _is_log(history))
 
 
 def _is_log(rows: Sequence[Any]) -> bool:

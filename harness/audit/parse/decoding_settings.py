@@ -2,31 +2,28 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
-from harness.audit.parse.files import AuditSource, Unreadable, read_text
-from harness.audit.parse.settings import DECODING, read_settings
+from harness.audit.parse.files import AuditSource, Unreadable, read_text, up_to
+from harness.audit.parse.settings import DECODING, LARGEST_CONFIG, read_settings
 
 NAME = re.compile(r"^(.*config.*|args|params|settings|decoding|generation)\.(ya?ml|json)$", re.I)
 """alpaca_eval's configs.yaml, and what others call theirs."""
-LARGEST = 2**20
-"""Bytes of a configuration."""
 PROMPTS = (".txt", ".md", ".jinja")
 
 
-def settings_near(folder: Path, source: AuditSource) -> dict[str, Any]:
+def settings_near(folder: Path, source: AuditSource) -> dict[str, object]:
     """Setting -> value, of the nearest configuration from a folder up to the given path.
 
     A setting that a file gives several values is left out: no telling which was used. A prompt's file
     that lies beside the configuration stands for its text.
     """
     files = [p for p in source.files if NAME.match(p.name)]
-    for place in (folder, *folder.parents):
+    for place in up_to(folder, source.root):
         near = [p for p in files if p.parent == place]
-        settings: dict[str, Any] = {}
+        settings: dict[str, object] = {}
         for path in near:
             try:
-                if path.stat().st_size > LARGEST:
+                if path.stat().st_size > LARGEST_CONFIG:
                     continue
                 config = read_settings(path)
             except (Unreadable, OSError) as e:
@@ -38,12 +35,10 @@ def settings_near(folder: Path, source: AuditSource) -> dict[str, Any]:
                     settings[name] = _text_of(path, values[0]) if name == "prompt" else values[0]
         if settings:
             return settings
-        if place == source.root:
-            break
     return {}
 
 
-def _text_of(config: Path, value: Any) -> Any:
+def _text_of(config: Path, value: object) -> object:
     """The text of the prompt file that a configuration names, where it is there."""
     name = Path(str(value))
     for path in (config.parent / name, config.parent / name.name):

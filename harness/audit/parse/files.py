@@ -4,9 +4,9 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.errors import InputError
 
@@ -20,8 +20,49 @@ PASSED_BY = frozenset({".git", ".venv", "node_modules", "__pycache__"})
 MOST_FILES = 200_000
 
 
+LARGEST_NUMBER = 1e15
+"""Beyond, doubles skip whole numbers, and sums of squares overflow."""
+Content = TypeVar("Content")
+
+
 class Unreadable(Exception):
     """A file that is not what its name says; the message says why, without the path."""
+
+
+def number(value: Any) -> float | None:
+    """A number of a size that can be meant, also one written as text."""
+    if isinstance(value, bool):
+        return None
+    try:
+        parsed = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return parsed if abs(parsed) < LARGEST_NUMBER else None
+
+
+class JsonObject(dict[str, Any]):
+    """An object of somebody else's JSON: what stands in it may be of any kind, or not be there."""
+
+    def text(self, *names: str) -> str | None:
+        """The first of these that is a text."""
+        return next((self[name] for name in names if isinstance(self.get(name), str)), None)
+
+    def number(self, name: str) -> float | None:
+        return number(self.get(name))
+
+    def object(self, name: str) -> "JsonObject":
+        """An object; an empty one, where there is none."""
+        value = self.get(name)
+        return JsonObject(value) if isinstance(value, dict) else JsonObject()
+
+    def objects(self, name: str) -> list["JsonObject"]:
+        """The objects of a list."""
+        return [JsonObject(entry) for entry in self.entries(name) if isinstance(entry, dict)]
+
+    def entries(self, name: str) -> list[Any]:
+        """A list; an empty one, where there is none."""
+        value = self.get(name)
+        return value if isinstance(value, list) else []
 
 
 class AuditSource:
@@ -83,6 +124,14 @@ class AuditSource:
         if note not in self.skipped:
             self.skipped.append(note)
 
+    def read(self, read: Callable[[Path], Content], path: Path) -> Content | None:
+        """A file's content; None, and a note, where it is Unreadable."""
+        try:
+            return read(path)
+        except Unreadable as e:
+            self.skip(path, str(e))
+            return None
+
     def _walk(self, path: Path) -> Iterator[Path]:
         if not path.exists():
             raise InputError(f"{path} does not exist")
@@ -132,6 +181,22 @@ class AuditSource:
         self.skip(Path(error.filename), error.strerror or "it cannot be opened")
 
 
+def up_to(folder: Path, root: Path) -> Iterator[Path]:
+    """A folder and those above it, the last of them `root`."""
+    for place in (folder, *folder.parents):
+        yield place
+        if place == root:
+            return
+
+
+def files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """A folder's own files of these suffixes, sorted; none of one that cannot be opened."""
+    try:
+        return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and p.is_file())
+    except OSError:
+        return []
+
+
 def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVES)
 
@@ -177,12 +242,24 @@ def read_lines(path: Path) -> list[Any]:
     return values
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[JsonObject]:
     """A list of objects, as JSON or JSONL. Raises Unreadable."""
-    values = read_lines(path) if path.suffix.lower() == ".jsonl" else read_json(path)
+    return objects_in(read_lines(path) if path.suffix.lower() == ".jsonl" else read_json(path))
+
+
+def objects_in(values: Any) -> list[JsonObject]:
+    """A file's value, where that is a list of objects. Raises Unreadable."""
     if not isinstance(values, list) or not all(isinstance(v, dict) for v in values):
         raise Unreadable("it is no list of objects")
-    return values
+    return [JsonObject(value) for value in values]
+
+
+def read_object(path: Path) -> JsonObject:
+    """Raises Unreadable."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise Unreadable("it is no object")
+    return JsonObject(value)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

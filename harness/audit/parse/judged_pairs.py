@@ -1,10 +1,24 @@
-"""Judged pairs, whoever judged them."""
+"""What models wrote, and judged pairs of it, whoever judged them."""
 
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.audit.model import Material
 from harness.judge.scores import DRAW, is_judgement
+
+
+@dataclass(frozen=True)
+class StoredOutput:
+    """share: what it adds to the win rate, None where it was not judged. baseline: the other output,
+    if stored. cut: whether the files say that it ended at the token limit."""
+
+    instruction: str
+    text: str
+    share: float | None = None
+    baseline: str | None = None
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -25,6 +39,35 @@ class JudgedPair:
         """What it adds to the win rate: 0 to 1."""
         return (self.preference or DRAW) - 1
 
+    @property
+    def length(self) -> int | None:
+        """Of the model's output, in characters."""
+        return None if self.output is None else len(self.output)
+
+
+def judged_outputs(rows: Sequence[JudgedPair], cut: Collection[str] = ()) -> list[StoredOutput]:
+    """Those that are stored. cut: prompts whose output ended at the token limit."""
+    return [
+        StoredOutput(
+            row.instruction,
+            row.output,
+            None if row.preference is None else row.share,
+            row.baseline,
+            row.instruction in cut,
+        )
+        for row in rows
+        if row.output is not None
+    ]
+
+
+def material_of(rows: Sequence[JudgedPair], **facts: Any) -> Material:
+    """The pairs for the checks across results, with what else is known of them."""
+    return Material(
+        outputs={row.instruction: row.output for row in rows if row.output is not None},
+        judgements=[(row.instruction, row.preference) for row in rows],
+        **facts,
+    )
+
 
 def as_preference(value: Any) -> tuple[float | None, float | None]:
     """A stored preference: the judgement that it is, and the number, None where it is none."""
@@ -34,8 +77,6 @@ def as_preference(value: Any) -> tuple[float | None, float | None]:
         number = float(value)
     except OverflowError:
         return None, None
-    if math.isnan(number):
+    if not math.isfinite(number):
         return None, None
-    if not math.isfinite(number) or not is_judgement(number):
-        return None, number if math.isfinite(number) else None
-    return number or DRAW, number
+    return (number or DRAW) if is_judgement(number) else None, number

@@ -3,9 +3,9 @@
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness.audit.model import MOST_DIGITS, Result, agreeing_digits, short
 from harness.audit.parse.files import Unreadable, read_table
@@ -54,17 +54,18 @@ def read_lines_of(path: Path) -> list[LeaderboardLine]:
             if column == name_column or not cell.strip():
                 continue
             printed = _plain(cell, name in WHOLE)
-            number = _number(printed)
-            if number is not None:
-                figures[name] = number
-                decimals[name] = _decimals(printed)
-            elif name in FIGURES:
+            with suppress(ValueError):
+                if math.isfinite(number := float(printed)):
+                    is_short = "e" in printed.lower()
+                    figures[name] = number
+                    decimals[name] = MOST_DIGITS if is_short else len(printed.partition(".")[2])
+            if name in FIGURES and name not in figures:
                 unreadable[name] = cell.strip()
         lines.append(LeaderboardLine(path, row[name_column].strip(), figures, decimals, unreadable))
     return lines
 
 
-def published_of(line: LeaderboardLine) -> dict[str, Any]:
+def published_of(line: LeaderboardLine) -> dict[str, float]:
     """The figures, counts as whole numbers."""
     return {
         name: int(value) if name in WHOLE and value == int(value) else value
@@ -72,7 +73,7 @@ def published_of(line: LeaderboardLine) -> dict[str, Any]:
     }
 
 
-def recomputed(line: LeaderboardLine) -> dict[str, Any]:
+def recomputed(line: LeaderboardLine) -> dict[str, float | None]:
     """What a line's counts of wins, losses and draws say of its other figures.
 
     The discrete win rate always, and where it is the win rate (a judge that only knows wins, losses and
@@ -85,35 +86,28 @@ def recomputed(line: LeaderboardLine) -> dict[str, Any]:
     if wins + losses + draws == 0:
         return {}
     described = describe([MODEL] * wins + [BASELINE] * losses + [DRAW] * draws)
-    figures = {
-        "n_judged": described["n_total"],
-        "discrete_win_rate": described["discrete_win_rate"],
-    }
+    discrete = described["discrete_win_rate"]
+    figures = {"n_judged": described["n_total"], "discrete_win_rate": discrete}
     rate = line.figures.get("win_rate")
     if rate is not None and agreeing_digits(rate, described["win_rate"]) >= 6:
-        figures |= {
-            "win_rate": described["win_rate"], "standard_error": described["standard_error"],
-        }  # fmt: skip
+        figures |= {name: described[name] for name in ("win_rate", "standard_error")}
     return figures
 
 
 def faults(line: LeaderboardLine) -> list[str]:
     """Where a line's figures contradict one another, in words."""
     contradictions = []
-    recomputed_figures = recomputed(line)
-    f = line.figures
-    if not recomputed_figures:
+    by_counts, f = recomputed(line), line.figures
+    if not by_counts:
         return []
     for name in ("n_judged", "discrete_win_rate", "standard_error"):
-        if name in f and name in recomputed_figures and recomputed_figures[name] is not None:
-            decimals = min(line.decimals[name], 8)
-            if agreeing_digits(f[name], recomputed_figures[name]) < decimals:
-                contradictions.append(
-                    f"{name} is {f[name]:g}, by the counts {recomputed_figures[name]:g}"
-                )
-    total = recomputed_figures["n_judged"]
-    wins, draws = f["n_wins"], f["n_draws"]
-    losses = total - wins - draws
+        figure = by_counts.get(name)
+        if name not in f or figure is None:
+            continue
+        if agreeing_digits(f[name], figure) < min(line.decimals[name], 8):
+            contradictions.append(f"{name} is {f[name]:g}, by the counts {figure:g}")
+    wins, losses, draws = f["n_wins"], f["n_wins_base"], f["n_draws"]
+    total = wins + losses + draws
     # A win is worth more than a half and at most one, a loss at least nothing and less than a half.
     least, most = 50 * (wins + draws) / total, 50 * (2 * wins + losses + draws) / total
     rate = f.get("win_rate")
@@ -132,28 +126,14 @@ def expected_by(line: LeaderboardLine) -> tuple[int, str] | None:
     return None
 
 
-def bounds(metrics: dict[str, Any], expected: int) -> dict[str, Any]:
-    """n_expected and the bounds, for a win rate over n_judged."""
-    judged, rate = metrics["n_judged"], metrics["win_rate"]
-    expected = max(expected, judged)
-    return {
-        "n_expected": expected,
-        "lower_bound": rate * judged / expected,
-        "upper_bound": (rate * judged + 100 * (expected - judged)) / expected,
-    }
-
-
 def check_lines(result: Result, lines: list[LeaderboardLine]) -> None:
     """count_mismatch for each line whose figures do not fit together."""
     for line in lines:
         wrong = faults(line)
         if wrong:
-            result.add(
-                "count_mismatch",
-                "error",
-                f"{line.name or 'a line'} of {line.path.name}: {'; '.join(wrong)}",
-                {"name": line.name, "file": line.path.name, "figures": line.figures},
-            )
+            evidence = {"name": line.name, "file": line.path.name, "figures": line.figures}
+            message = f"{line.name or 'a line'} of {line.path.name}: {'; '.join(wrong)}"
+            result.mismatch(message, evidence)
 
 
 def check_unreadable(result: Result, lines: Sequence[LeaderboardLine]) -> None:
@@ -162,20 +142,15 @@ def check_unreadable(result: Result, lines: Sequence[LeaderboardLine]) -> None:
     for line in lines:
         for name, cell in line.unreadable.items():
             whose = f"{name} of {line.name or 'a line'} in {line.path.name}"
-            if (
-                name == "standard_error"
-                and cell.lower() == "nan"
-                and line.figures.get("n_judged") == 1
-            ):
+            is_single = line.figures.get("n_judged") == 1
+            if is_single and name == "standard_error" and cell.lower() == "nan":
                 continue  # One judgement has none.
             result.notes.append(f"{whose} is {short(cell)!r}, which could not be read as a number")
             # What else is published may still be wrong.
             result.matches = False if result.matches is False else None
             if cell.lower() in ABSENT or (lines[1:] == [] and result.metrics.get(name) is None):
                 continue
-            result.add(
-                "count_mismatch",
-                "error",
+            result.mismatch(
                 f"{whose} is {short(cell)!r}: what is published cannot be known",
                 {"file": line.path.name, "name": line.name, "figure": name, "published": short(cell),
                  "recomputed": result.metrics.get(name)},
@@ -191,17 +166,3 @@ def _plain(cell: str, is_whole: bool) -> str:
     if _COMMA.fullmatch(text) and not _GROUPED.fullmatch(text):
         return text.replace(".", "").replace(",", ".")
     return text
-
-
-def _number(cell: str) -> float | None:
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _decimals(cell: str) -> int:
-    if "e" in cell.lower():
-        return MOST_DIGITS
-    return len(cell.strip().partition(".")[2])

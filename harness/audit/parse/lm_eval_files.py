@@ -9,8 +9,7 @@ from statistics import fmean, median
 from typing import Any
 
 from harness.audit.model import agreeing_digits
-from harness.audit.parse.files import Unreadable, read_lines
-from harness.audit.parse.settings import number
+from harness.audit.parse.files import JsonObject, Unreadable, number, read_lines
 from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, PREFIX
 
 _DATE = r"\d{4}-\d{2}-\d{2}T[\d.:+-]+"
@@ -82,12 +81,17 @@ class LmEvalRun:
     groups: dict[str, list[str]]
     limit: float | None
     model: str
-    settings: dict[str, Any]
+    settings: dict[str, object]
     samples: dict[str, Path] = field(default_factory=dict)
     absent: dict[tuple[str, str, str], float | None] = field(default_factory=dict)
     """(task, metric, filter) -> what is stored where a number belongs: NaN, an infinity or null."""
     empty: list[str] = field(default_factory=list)
     """Tasks of which no metric is stored at all."""
+
+    @property
+    def leaves(self) -> list[LmEvalTask]:
+        """Its tasks: a group's own numbers are those of its tasks."""
+        return [task for name, task in self.tasks.items() if name not in self.groups]
 
 
 def is_results(value: Any) -> bool:
@@ -100,98 +104,86 @@ def is_results(value: Any) -> bool:
     tasks = [r for r in results.values() if isinstance(r, dict)]
     if value.keys() & {"versions", "n-shot", "config_general"}:
         # NaN too: that it is no number is what there is to tell.
-        return any(
-            number(v) is not None or isinstance(v, float) for task in tasks for v in task.values()
-        )
+        values = [v for task in tasks for v in task.values()]
+        return any(number(v) is not None or isinstance(v, float) for v in values)
     return bool(value.keys() & {"configs", "config"}) and any(
         _split(k)[0] in MEANS or "_stderr" in k for task in tasks for k in task
     )
 
 
-def read_run(path: Path, value: dict[str, Any]) -> LmEvalRun:
+def read_run(path: Path, value: JsonObject) -> LmEvalRun:
     """Raises Unreadable: no task of it has a metric."""
-    shots, counts = _dict(value, "n-shot"), _dict(value, "n-samples")
-    configs, versions = _dict(value, "configs"), _dict(value, "versions")
-    config = _dict(value, "config") or _dict(value, "config_general")
-    groups = {
-        name: list(_leaves(name, _dict(value, "group_subtasks"), set()))
-        for name, parts in _dict(value, "group_subtasks").items()
-        if isinstance(parts, list) and parts
-    }
-    tasks = {}
-    absent: dict[tuple[str, str, str], float | None] = {}
-    empty = []
-    for name, numbers in value["results"].items():
+    config = value.object("config") or value.object("config_general")
+    run = LmEvalRun(
+        path, {}, {}, config.number("limit"), _model(value, config), _settings(value, config)
+    )
+    subtasks = value.object("group_subtasks")
+    for name in subtasks:
+        if subtasks.entries(name):
+            run.groups[name] = list(_leaves(name, subtasks, set()))
+    results, empty = value.object("results"), []
+    for name, numbers in results.items():
         if not isinstance(numbers, dict):
             continue
-        plain, name_shots = _plain_name(str(name))
-        task = LmEvalTask(plain, version=versions.get(name))
+        plain, shots = _plain_name(str(name))
+        task = LmEvalTask(plain, shots=shots, version=value.object("versions").get(name))
         for key, stored in numbers.items():
             (metric, filter_name), figure = _split(key), number(stored)
             if figure is None:
                 if (stored is None or isinstance(stored, float)) and "_stderr" not in metric:
-                    absent[plain, metric, filter_name] = stored
+                    run.absent[plain, metric, filter_name] = stored
             elif metric.endswith("_stderr"):
                 task.errors[metric.removesuffix("_stderr"), filter_name] = figure
             elif metric not in ("alias", "name", "sample_len", "sample_count"):
                 task.scores[metric, filter_name] = figure
-        count = _dict(counts, name)
-        task.judged = _count(count.get("effective", numbers.get("sample_len")))
-        task.expected = _count(count.get("original"))
-        task_config = _dict(configs, name)
-        stated_shots = shots.get(name, task_config.get("num_fewshot", config.get("num_fewshot")))
-        task.shots = name_shots if name_shots is not None else _count(stated_shots, 0)
-        listed = task_config.get("metric_list")
-        metric_configs = [
-            m for m in (listed if isinstance(listed, list) else ()) if isinstance(m, dict)
-        ]
-        task.means |= _means(task_config)
-        if metric_configs and all(m.get("aggregation") == "mean" for m in metric_configs):
-            # Metrics that are functions have another name here than in the results.
-            task.means |= {metric for metric, _ in task.scores}
-        task.means |= {metric for metric, _ in task.scores if _PASS_AT.fullmatch(metric)}
-        task.formulas = dict.fromkeys(task.means, "mean") | {
-            str(m.get("metric")): str(m["aggregation"])
-            for m in metric_configs
-            if m.get("aggregation") in FORMULAS
-        }
-        task.filters = _filters(task_config, task)
+        _configure(task, name, value, config)
         if task.scores:
-            tasks[plain] = task
-        elif not any(of == plain for of, _, _ in absent):
+            run.tasks[plain] = task
+        elif not any(of == plain for of, _, _ in run.absent):
             empty.append(plain)
-    if not tasks and not any(isinstance(stored, float) for stored in absent.values()):
+    if not run.tasks and not any(isinstance(stored, float) for stored in run.absent.values()):
         raise Unreadable("none of its tasks has a metric")
-    _complete_groups(groups, tasks, value)
-    limit = number(config.get("limit"))
-    run = LmEvalRun(path, tasks, groups, limit, _model(value, config), _settings(value, config))
-    run.absent = absent
+    # Groups that older files do not list as such.
+    for name in (*value.object("groups"), *MMLU_PARTS):
+        if name in run.tasks:
+            run.groups.setdefault(name, [])
+    if MMLU in run.tasks and not run.groups.get(MMLU):
+        subjects = [n for n, t in run.tasks.items() if t.benchmark == MMLU]
+        run.groups[MMLU] = [n for n in subjects if n != MMLU and n not in run.groups]
     # A group may have its tasks' numbers alone.
-    run.empty = [
-        n for n in empty if n not in groups and not any(t.startswith(f"{n}_") for t in tasks)
-    ]
+    for name in empty:
+        if name not in run.groups and not any(task.startswith(f"{name}_") for task in run.tasks):
+            run.empty.append(name)
     return run
 
 
-def _filters(config: dict[str, Any], task: LmEvalTask) -> tuple[str, ...]:
-    scored = tuple(dict.fromkeys(filter_name for _, filter_name in task.scores))
-    listed = config.get("filter_list")
-    names = [
-        f.get("name") for f in (listed if isinstance(listed, list) else ()) if isinstance(f, dict)
-    ]
-    return tuple(map(str, names)) if sorted(map(str, names)) == sorted(scored) else scored
-
-
-def _complete_groups(
-    groups: dict[str, list[str]], tasks: dict[str, LmEvalTask], value: dict[str, Any]
-) -> None:
-    """Groups that older files do not list as such."""
-    for name in (*_dict(value, "groups"), *MMLU_PARTS):
-        if name in tasks:
-            groups.setdefault(name, [])
-    if MMLU in tasks and not groups.get(MMLU):
-        subjects = [n for n, t in tasks.items() if t.benchmark == MMLU and n not in groups]
-        groups[MMLU] = [n for n in subjects if n != MMLU]
+def _configure(task: LmEvalTask, name: str, value: JsonObject, config: JsonObject) -> None:
+    """How many questions and shots there were, and how the file says that scores are made."""
+    count = value.object("n-samples").object(name)
+    sample_len = value.object("results").object(name).get("sample_len")
+    task.judged = _count(count.get("effective", sample_len))
+    task.expected = _count(count.get("original"))
+    task_config = value.object("configs").object(name)
+    if task.shots is None:
+        stated = task_config.get("num_fewshot", config.get("num_fewshot"))
+        task.shots = _count(value.object("n-shot").get(name, stated), 0)
+    metrics = task_config.objects("metric_list")
+    scored = {metric for metric, _ in task.scores}
+    is_mean = [m.get("aggregation") == "mean" for m in metrics]
+    named_means = (m for m, mean in zip(metrics, is_mean, strict=True) if mean and "metric" in m)
+    task.means |= {str(m["metric"]) for m in named_means}
+    if metrics and all(is_mean):
+        # Metrics that are functions have another name here than in the results.
+        task.means |= scored
+    task.means |= {metric for metric in scored if _PASS_AT.fullmatch(metric)}
+    task.formulas = dict.fromkeys(task.means, "mean") | {
+        str(m.get("metric")): str(m["aggregation"])
+        for m in metrics
+        if m.get("aggregation") in FORMULAS
+    }
+    filters = tuple(dict.fromkeys(filter_name for _, filter_name in task.scores))
+    names = tuple(str(f.get("name")) for f in task_config.objects("filter_list"))
+    task.filters = names if sorted(names) == sorted(filters) else filters
 
 
 def find_samples(run: LmEvalRun, files: Sequence[Path], results: Collection[Path] = ()) -> None:
@@ -201,13 +193,8 @@ def find_samples(run: LmEvalRun, files: Sequence[Path], results: Collection[Path
     """
     match = _RESULTS.search(run.path.name)
     date = match[1] if match else None
-    is_one_of_several = (
-        sum(
-            p.parent == run.path.parent and (p in results or _RESULTS.search(p.name) is not None)
-            for p in {*files, *results}
-        )
-        > 1
-    )
+    beside = [p for p in {*files, *results} if p.parent == run.path.parent]
+    results_beside = [p for p in beside if p in results or _RESULTS.search(p.name)]
     samples_by_task: dict[str, list[tuple[Path, str | None]]] = {}
     for path in files:
         sample_match = _SAMPLES.match(path.name)
@@ -215,24 +202,24 @@ def find_samples(run: LmEvalRun, files: Sequence[Path], results: Collection[Path
             samples_by_task.setdefault(sample_match[1], []).append((path, sample_match[2]))
     for name, paths in samples_by_task.items():
         same = [p for p, when in paths if when == date]
-        if same or (len(paths) == 1 and not is_one_of_several):
+        if same or (len(paths) == 1 and len(results_beside) < 2):
             run.samples[_plain_name(name)[0]] = same[0] if same else paths[0][0]
 
 
-def read_samples(path: Path) -> list[dict[str, Any]]:
+def read_samples(path: Path) -> list[JsonObject]:
     """Raises Unreadable."""
     rows = read_lines(path)
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise Unreadable("it holds no questions")
-    return rows
+    return [JsonObject(row) for row in rows]
 
 
-def name_filters(rows: Sequence[dict[str, Any]], filters: Sequence[str]) -> bool:
+def name_filters(rows: Sequence[JsonObject], filters: Sequence[str]) -> bool:
     """Before 0.4.3 lm-eval did not write to a line which filter it is of: of each question the first
     line is the first filter's. Sets `filter` by that; False where the lines are not so many."""
     if len(filters) < 2 or any("filter" in row for row in rows):
         return True
-    lines: dict[str, list[dict[str, Any]]] = {}
+    lines: dict[str, list[JsonObject]] = {}
     for row in rows:
         lines.setdefault(str(row.get("doc_id")), []).append(row)
     if any(len(question_lines) != len(filters) for question_lines in lines.values()):
@@ -244,7 +231,7 @@ def name_filters(rows: Sequence[dict[str, Any]], filters: Sequence[str]) -> bool
 
 
 def stored_values(
-    rows: Sequence[dict[str, Any]], metric: str, filter_name: str
+    rows: Sequence[JsonObject], metric: str, filter_name: str
 ) -> tuple[list[Any], int]:
     """A metric's values of the questions that have one, and how many questions there are."""
     raw_values = [row.get(metric) for row in rows if row.get("filter", filter_name) == filter_name]
@@ -296,24 +283,22 @@ def main_score(task: LmEvalTask) -> tuple[str, float]:
     return leaderboard_score(task) or (metric, score)
 
 
-def repeated(rows: Sequence[dict[str, Any]]) -> int:
+def repeated(rows: Sequence[JsonObject]) -> int:
     """Lines about a question that another line is about (by its number and filter)."""
     keys = [(row.get("doc_id"), row.get("filter")) for row in rows if "doc_id" in row]
     return len(keys) - len(set(map(str, keys)))
 
 
-def wrong_answers(rows: Sequence[dict[str, Any]]) -> list[Any]:
+def wrong_answers(rows: Sequence[JsonObject]) -> list[Any]:
     """Numbers of questions whose stored `acc` is not what their log-likelihoods say: 1 where the
     right choice is the likeliest. Only where the right choice is a number."""
     wrong = []
     for row in rows:
-        target, replies, acc = number(row.get("target")), row.get("filtered_resps"), row.get("acc")
-        if target is None or acc not in (0, 1) or not isinstance(replies, list) or len(replies) < 2:
+        target, replies, acc = row.number("target"), row.entries("filtered_resps"), row.get("acc")
+        if target is None or acc not in (0, 1) or len(replies) < 2:
             continue
-        log_likelihoods = [
-            number(r[0]) if isinstance(r, list) and len(r) == 2 else None for r in replies
-        ]
-        likely = [ll for ll in log_likelihoods if ll is not None]
+        pairs = [reply for reply in replies if isinstance(reply, list) and len(reply) == 2]
+        likely = [ll for pair in pairs if (ll := number(pair[0])) is not None]
         if len(likely) != len(replies) or not 0 <= target < len(likely):
             continue
         best = max(likely)
@@ -337,49 +322,35 @@ def _plain_name(name: str) -> tuple[str, int | None]:
     return (f"{PREFIX}{subject[1]}" if subject else plain), shots
 
 
-def _leaves(name: str, groups: dict[str, Any], visited: set[str]) -> Iterator[str]:
-    parts = groups.get(name)
-    if not isinstance(parts, list) or not parts:
+def _leaves(name: str, groups: JsonObject, visited: set[str]) -> Iterator[str]:
+    if not groups.entries(name):
         yield _plain_name(name)[0]
-        return
-    for part in parts:
+    for part in groups.entries(name):
         if isinstance(part, str) and part not in visited:
             visited.add(part)
             yield from _leaves(part, groups, visited)
 
 
-def _means(config: dict[str, Any]) -> frozenset[str]:
-    listed = config.get("metric_list")
-    return frozenset(
-        str(m["metric"])
-        for m in (listed if isinstance(listed, list) else ())
-        if isinstance(m, dict) and m.get("aggregation") == "mean" and "metric" in m
-    )
-
-
-def _settings(value: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+def _settings(value: JsonObject, config: JsonObject) -> dict[str, object]:
     """What else may differ between two runs that are compared."""
-    arguments = config.get("model_args")
-    if isinstance(arguments, str):
-        pairs = (part.partition("=") for part in arguments.split(","))
-        arguments = {name.strip(): setting.strip() for name, _, setting in pairs}
-    arguments = arguments if isinstance(arguments, dict) else {}
+    arguments = config.object("model_args")
+    pairs = (part.partition("=") for part in (config.text("model_args") or "").split(","))
+    arguments.update({name.strip(): setting.strip() for name, _, setting in pairs})
+    quantised = (n for n in ("load_in_4bit", "load_in_8bit") if arguments.get(n))
     settings = {
         "precision": config.get("model_dtype") or arguments.get("dtype"),
-        "quantisation": next(
-            (n for n in ("load_in_4bit", "load_in_8bit") if arguments.get(n)), None
-        ),
-        # Each model has its own: what differs is whether it was used.
-        "chat template": ("used" if value["chat_template"] else "not used")
-        if "chat_template" in value
-        else None,
+        "quantisation": next(quantised, None),
+        "chat template": None,
         "system prompt": value.get("system_instruction_sha"),
         "few-shot seed": config.get("fewshot_seed"),
     }
+    if "chat_template" in value:
+        # Each model has its own: what differs is whether it was used.
+        settings["chat template"] = "used" if value["chat_template"] else "not used"
     return {name: setting for name, setting in settings.items() if setting is not None}
 
 
-def _model(value: dict[str, Any], config: dict[str, Any]) -> str:
+def _model(value: JsonObject, config: JsonObject) -> str:
     name = value.get("model_name") or config.get("model_name")
     if isinstance(name, str) and name:
         return name
@@ -396,8 +367,3 @@ def _model(value: dict[str, Any], config: dict[str, Any]) -> str:
 def _count(value: Any, least: int = 1) -> int | None:
     count = number(value)
     return int(count) if count is not None and count >= least and count == int(count) else None
-
-
-def _dict(value: dict[str, Any], name: str) -> dict[str, Any]:
-    inner = value.get(name)
-    return inner if isinstance(inner, dict) else {}

@@ -1,13 +1,15 @@
 """This harness's own runs of lm-eval's tasks: every score again, in percent, from what is kept."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.audit.model import Result, compare
-from harness.audit.parse.files import Unreadable
+from harness.audit.parse.files import JsonObject, Unreadable
 from harness.audit.parse.lm_eval_files import read_samples
 from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, SUBJECTS, benchmark_of
 from harness.judge.kinds.lm_eval.scores import AVERAGE, metrics_of, rescored, unit_results
+from harness.judge.scores import bounds
 
 
 def is_own(value: Any) -> bool:
@@ -16,7 +18,7 @@ def is_own(value: Any) -> bool:
     )
 
 
-def audit_own(path: Path, value: dict[str, Any], kind: str) -> Result:
+def audit_own(path: Path, value: JsonObject, kind: str) -> Result:
     """Raises Unreadable: a task's questions are not there, or not as they were written."""
     result = Result(str(path), kind)
     samples = {}
@@ -41,8 +43,8 @@ def audit_own(path: Path, value: dict[str, Any], kind: str) -> Result:
     except (KeyError, TypeError, ValueError, ArithmeticError) as e:
         raise Unreadable(f"its questions make no score ({type(e).__name__}: {e})") from None
     for name, metric in recomputed.items():
-        _put(result.metrics, name, metric)
-        _put(result.published, name, published.get(name, {}))
+        result.metrics |= _figures(name, metric)
+        result.published |= _figures(name, published.get(name, {}))
     result.metrics["n_judged"] = sum(judged.values())
     result.metrics["n_expected"] = sum(expected.values())
     compare(result)
@@ -67,25 +69,18 @@ def audit_own(path: Path, value: dict[str, Any], kind: str) -> Result:
     return result
 
 
-def _put(into: dict[str, Any], name: str, metric: dict[str, Any]) -> None:
-    for key, label in (("value", name), ("standard_error", f"{name} standard_error"),
-                       ("by_questions", f"{name} by questions")):  # fmt: skip
-        if metric.get(key) is not None:
-            into[label] = metric[key]
+def _figures(name: str, metric: Mapping[str, float | None]) -> dict[str, float]:
+    labels = {"value": "", "standard_error": " standard_error", "by_questions": " by questions"}
+    figures = {f"{name}{label}": metric.get(key) for key, label in labels.items()}
+    return {label: figure for label, figure in figures.items() if figure is not None}
 
 
 def _part(result: Result, name: str, value: float, judged: int, expected: int) -> None:
-    low, high = value * judged / expected, (value * judged + 100 * (expected - judged)) / expected
+    limits = bounds(value * judged, judged, expected, 0, 100)
     result.add(
         "dropped_rows",
         "warning",
         f"{name}: {judged:,} of the {expected:,} questions were asked; over all of them the score lies "
-        f"between {low:.1f} and {high:.1f}, given is {value:.1f}",
-        {
-            "task": name,
-            "judged": judged,
-            "expected": expected,
-            "lower_bound": low,
-            "upper_bound": high,
-        },
+        f"between {limits['lower_bound']:.1f} and {limits['upper_bound']:.1f}, given is {value:.1f}",
+        {"task": name, "judged": judged, "expected": expected, **limits},
     )

@@ -51,15 +51,18 @@ _BOARD = re.compile(r"open\s+llm\s+leader\s?board", re.IGNORECASE)
 def compare_runs(runs: Sequence[tuple[Result, LmEvalRun]]) -> None:
     """confounded: different models on the same task, run in different ways."""
     differing: dict[tuple[str, str], dict[str, list[int]]] = {}
+    names = [short(run.model or str(run.path), 60) for _, run in runs]
     for place, (_, run) in enumerate(runs):
-        for task in run.tasks.values():
-            for what, setting in (("shots", task.shots), ("task version", task.version)):
-                if setting is not None and task.name not in run.groups:
-                    differing.setdefault((task.name, what), {}).setdefault(str(setting), []).append(
-                        place
-                    )
-        for what, setting in run.settings.items():
-            differing.setdefault(("", what), {}).setdefault(str(setting), []).append(place)
+        settings: dict[tuple[str, str], object] = {}
+        for task in run.leaves:
+            settings |= {
+                (task.name, "shots"): task.shots,
+                (task.name, "task version"): task.version,
+            }
+        settings |= {("", what): setting for what, setting in run.settings.items()}
+        for key, setting in settings.items():
+            if setting is not None:
+                differing.setdefault(key, {}).setdefault(str(setting), []).append(place)
     for (task_name, what), values in differing.items():
         if len(values) < 2:
             continue
@@ -68,7 +71,7 @@ def compare_runs(runs: Sequence[tuple[Result, LmEvalRun]]) -> None:
         if len(models) == 1:
             continue
         details = "; ".join(
-            f"{value}: {', '.join(sorted(_short_name(runs[p][1]) for p in places))}"
+            f"{value}: {', '.join(sorted(names[p] for p in places))}"
             for value, places in sorted(values.items())
         )
         for place in sorted({p for places in values.values() for p in places}):
@@ -80,10 +83,6 @@ def compare_runs(runs: Sequence[tuple[Result, LmEvalRun]]) -> None:
                 {"setting": what, "task": task_name or None,
                  "values": {v: sorted(str(runs[p][1].path) for p in ps) for v, ps in values.items()}},
             )  # fmt: skip
-
-
-def _short_name(run: LmEvalRun) -> str:
-    return short(run.model or str(run.path), 60)
 
 
 def check_readmes(runs: Sequence[tuple[Result, LmEvalRun]], source: AuditSource) -> None:
@@ -105,14 +104,9 @@ def check_readmes(runs: Sequence[tuple[Result, LmEvalRun]], source: AuditSource)
 
 def _check_shots(result: Result, run: LmEvalRun, readme: Path | None) -> None:
     deviations: dict[str, tuple[int, int]] = {}
-    for task in run.tasks.values():
+    for task in run.leaves:
         benchmark = BENCHMARKS.get(task.benchmark)
-        if (
-            benchmark
-            and task.shots is not None
-            and task.shots != benchmark.shots
-            and task.name not in run.groups
-        ):
+        if benchmark and task.shots not in (None, benchmark.shots):
             deviations.setdefault(task.benchmark, (task.shots, benchmark.shots))
     if not deviations:
         return
@@ -136,12 +130,8 @@ def _check_averages(result: Result, lines: Sequence[ReadmeLine]) -> None:
     tables: list[list[ReadmeLine]] = []
     for line in lines:
         last = tables[-1][-1] if tables else None
-        if (
-            last
-            and last.path == line.path
-            and list(last.cells) == list(line.cells)
-            and line.number == last.number + 1
-        ):
+        above = (line.path, line.number - 1, list(line.cells))
+        if last and (last.path, last.number, list(last.cells)) == above:
             tables[-1].append(line)
         else:
             tables.append([line])
@@ -150,12 +140,12 @@ def _check_averages(result: Result, lines: Sequence[ReadmeLine]) -> None:
         if column is not None:
             _check_table(result, table, column, [t for t in tables if t is not table])
         elif (place := _line_of_averages(table)) is not None:
-            _check_table(result, _transposed(table, place), next(iter(table[place].cells.values())))
+            _check_table(result, _transposed(table, place), table[place].first)
 
 
 def _line_of_averages(table: Sequence[ReadmeLine]) -> int | None:
     """Where benchmarks are lines and models are columns: the line with the averages."""
-    firsts = [next(iter(line.cells.values()), "") for line in table]
+    firsts = [line.first for line in table]
     if len(set(firsts)) < len(firsts) or len(firsts) < 3:
         return None
     return next((place for place, text in enumerate(firsts) if AVERAGES.match(text)), None)
@@ -164,36 +154,27 @@ def _line_of_averages(table: Sequence[ReadmeLine]) -> int | None:
 def _transposed(table: Sequence[ReadmeLine], place: int) -> list[ReadmeLine]:
     """Its columns as lines, each at the number of the line with the averages."""
     first, *headings = table[0].cells
-    averages = table[place]
-    return [
-        replace(
-            averages,
-            cells={first: h} | {line.cells[first]: line.cells.get(h, "") for line in table},
-        )
-        for h in headings
-    ]
+    columns = [{first: h} | {line.first: line.cells.get(h, "") for line in table} for h in headings]
+    return [replace(table[place], cells=column) for column in columns]
 
 
 def _is_over_tables(
     line: ReadmeLine, average: str, scores: Sequence[str], tables: Sequence[Sequence[ReadmeLine]]
 ) -> bool:
     """Whether an average is over its line and those of the same name in other tables of the file."""
-    name = _letters(next(iter(line.cells.values())))
-    cells = {h: line.cells[h] for h in scores}
+    own_cells = {h: line.cells[h] for h in scores}
+    cells = dict(own_cells)
     for table in tables:
-        twin = next((t for t in table if _letters(next(iter(t.cells.values()), "")) == name), None)
+        twin = next((t for t in table if _letters(t.first) == _letters(line.first)), None)
         if twin is None or twin.path != line.path:
             continue
         more = {
             f"{twin.number} {h}": twin.cells[h] for h in list(twin.cells)[1:] if _holds_scores(table, h)
         }  # fmt: skip
         cells |= more
-        for averaged in (cells, more, {h: line.cells[h] for h in scores} | more):
-            if _fits(
-                replace(line, cells={average: line.cells[average], **averaged}),
-                average,
-                [*averaged],
-            ):
+        for averaged in (cells, more, own_cells | more):
+            joined = replace(line, cells={average: line.cells[average], **averaged})
+            if _fits(joined, average, [*averaged]):
                 return True
     return False
 
@@ -211,7 +192,7 @@ def _check_table(
     sets = [
         scores,
         four,
-        [h for h in scores if _letters(_plain_heading(h)) in KNOWN_BENCHMARKS],
+        [h for h in scores if _is_known(h)],
         [h for h in scores if h in list(table[0].cells)[:place]],
         [h for h in scores if h in list(table[0].cells)[place:]],
     ]
@@ -226,52 +207,33 @@ def _check_table(
         empty = [h for h in scores if _printed(line.cells[h]) is None]
         filled = [h for h in scores if h not in empty]
         # Elsewhere in the table an average has them in, or they are surely benchmarks.
-        missed = [
-            h for h in empty
-            if any(h in columns for columns in fitting)
-            or _letters(_plain_heading(h)) in KNOWN_BENCHMARKS
-        ]  # fmt: skip
+        missed = [h for h in empty if any(h in columns for columns in fitting) or _is_known(h)]
         evidence = {"quote": short(line.text), "given": printed[0]}
-        where = f"{line.path.name}, line {line.number}: an average of {printed[0]:g} is given, and "
+        where = f"{line.where}: an average of {printed[0]:g} is given, and "
         if missed and _fits(line, average, filled):
             fault = f"leaves out what is empty ({', '.join(missed)}): it is over {len(filled)} of " \
                     f"{len(filled) + len(missed)} columns"  # fmt: skip
             evidence |= {"empty": missed, "columns": filled}
-            result.matches = False
-            result.add("count_mismatch", "error", where + fault, evidence)
+            result.refute(where + fault, evidence)
             continue
         full = [columns for columns in sets if not set(columns) & set(empty)]
-        is_sure = four in full or (
-            not empty
-            and (
-                tuple(scores) in fitting
-                or all(_letters(_plain_heading(h)) in KNOWN_BENCHMARKS for h in scores)
-            )
-        )
+        are_averaged = tuple(scores) in fitting or all(map(_is_known, scores))
+        is_sure = four in full or (not empty and are_averaged)
         if not full or not is_sure or _is_over_tables(line, average, scores, tables):
             continue
         # What the table's other averages are of; else all of its columns.
         columns = next((columns for columns in full if tuple(columns) in fitting), full[0])
         mean = _mean(line, columns, printed[0])[0]
         words = "its four benchmarks" if columns == four else f"its {len(columns)} columns"
-        result.matches = False
-        result.add(
-            "count_mismatch",
-            "error",
-            f"{where}that of {words} is {mean:.{printed[1]}f}",
-            evidence | {"mean": mean},
-        )
+        result.refute(f"{where}that of {words} is {mean:.{printed[1]}f}", evidence | {"mean": mean})
 
 
 def _holds_scores(table: Sequence[ReadmeLine], heading: str) -> bool:
     """Whether a column has numbers, and nothing else but empty cells, and is no size or count."""
     cells = [line.cells[heading].strip("*_` ") for line in table]
     filled = [cell for cell in cells if cell and cell.lower() not in EMPTY]
-    return (
-        bool(filled)
-        and all(_printed(cell) for cell in filled)
-        and not NO_SCORES.search(_plain_heading(heading))
-    )
+    is_size = NO_SCORES.search(_plain_heading(heading))
+    return bool(filled) and all(map(_printed, filled)) and not is_size
 
 
 def _mean(line: ReadmeLine, columns: Sequence[str], average: float) -> tuple[float, float]:
@@ -303,17 +265,11 @@ def _check_claims(runs: Sequence[tuple[Result, LmEvalRun]], lines: Sequence[Read
         if len(name) < 3:
             continue
         for line in lines:
-            first = next(iter(line.cells.values()), "")
             for heading, cell in line.cells.items():
                 printed = _printed(cell)
-                if printed is None:
+                if printed is None or name not in (_letters(line.first), _letters(heading)):
                     continue
-                if _letters(first) == name:
-                    column = heading
-                elif _letters(heading) == name:
-                    column = first
-                else:
-                    continue
+                column = heading if _letters(line.first) == name else line.first
                 scores = _scores_of(result, run, column)
                 if scores:
                     _claimed(result, line, str(_benchmark(column)), printed, scores)
@@ -327,18 +283,13 @@ def _scores_of(result: Result, run: LmEvalRun, heading: str) -> list[float]:
     tasks = [t for t in run.tasks.values() if t.benchmark == benchmark]
     if shots and any(t.shots not in (None, int(shots[1])) for t in tasks):
         return []
-    usual = {_letters(BENCHMARKS[benchmark].metric)}
+    letters = _letters(metric[1]) if metric else ""
+    is_usual = letters in ("", _letters(BENCHMARKS[benchmark].metric))
     if benchmark == MMLU:
-        if metric and _letters(metric[1]) not in usual:
-            return []
-        means = [
-            result.metrics.get(f"{MMLU} acc {group}") for group in ("by tasks", "by questions")
-        ]
-        return [mean for mean in means if mean is not None]
-    if metric and _letters(metric[1]) not in usual:
-        return [
-            v for t in tasks for (m, _), v in t.scores.items() if _letters(m) == _letters(metric[1])
-        ]
+        names = (f"{MMLU} acc by tasks", f"{MMLU} acc by questions") if is_usual else ()
+        return [mean for n in names if (mean := result.metrics.get(n)) is not None]
+    if not is_usual:
+        return [v for t in tasks for (m, _), v in t.scores.items() if _letters(m) == letters]
     return [metric_score[1] for t in tasks if (metric_score := leaderboard_score(t)) is not None]
 
 
@@ -354,17 +305,19 @@ def _claimed(
     fits = result.digits[label] >= decimals
     result.matches = fits and result.matches is not False
     if not fits:
-        result.add(
-            "count_mismatch",
-            "error",
-            f"{line.path.name}, line {line.number}: {name} of {value:.{decimals}f} is given, and the "
-            f"results say {near:.{decimals}f}",
+        result.mismatch(
+            f"{line.where}: {name} of {value:.{decimals}f} is given, and the results say "
+            f"{near:.{decimals}f}",
             {"quote": short(line.text), "given": value, "results": near},
         )
 
 
 def _benchmark(heading: str) -> str | None:
     return COLUMNS.get(_letters(_plain_heading(heading)))
+
+
+def _is_known(heading: str) -> bool:
+    return _letters(_plain_heading(heading)) in KNOWN_BENCHMARKS
 
 
 def _plain_heading(heading: str) -> str:

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from harness.audit.model import UNFORESEEN
-from harness.audit.parse.files import AuditSource, Unreadable, read_text
+from harness.audit.parse.files import AuditSource, Unreadable, read_text, up_to
+
+if TYPE_CHECKING:
+    from markdown_it.utils import EnvType
 
 LARGEST_README = 2 * 2**20
 """Characters; in what lies behind them, nobody looks for what a result is said to be."""
@@ -73,6 +76,14 @@ class ReadmeLine:
     cells: dict[str, str]
     links: tuple[str, ...]
 
+    @property
+    def where(self) -> str:
+        return f"{self.path.name}, line {self.number}"
+
+    @property
+    def first(self) -> str:
+        return next(iter(self.cells.values()), "")
+
 
 @dataclass(frozen=True)
 class Count:
@@ -89,7 +100,7 @@ def readmes(folder: Path, root: Path) -> list[Path]:
     """The READMEs from a folder up to `root`, the nearest first."""
     paths: list[Path] = []
     top = root if root.is_dir() else root.parent
-    for place in (folder, *folder.parents):
+    for place in up_to(folder, top):
         if place != top and top not in place.parents:
             break
         try:
@@ -179,10 +190,10 @@ def _markdown() -> Any:
 
 
 @lru_cache(maxsize=8)
-def _parsed(text: str) -> tuple[list[str], list[Any], dict[str, Any]]:
+def _parsed(text: str) -> tuple[list[str], list[Any], "EnvType"]:
     """A markdown text's lines, its blocks, which know from which to which they go, and the addresses
     that its links refer to."""
-    env: dict[str, Any] = {}
+    env: EnvType = {}
     return _LINE_END.split(text), _markdown().parse(text, env), env
 
 
@@ -193,7 +204,7 @@ def _cells(row: str) -> list[str]:
     return [cell.strip().replace("\\|", "|") for cell in cells]
 
 
-def _shown(cell: str, env: dict[str, Any]) -> tuple[str, list[str]]:
+def _shown(cell: str, env: "EnvType") -> tuple[str, list[str]]:
     """A table's cell as it is written, but of links and code what is shown; and the links' targets."""
     if len(cell) > LONGEST_CELL or not _HAS_LINK_OR_CODE.search(cell):
         return cell, []
@@ -224,6 +235,21 @@ def lines_about(lines: Iterable[ReadmeLine], target: Path) -> list[ReadmeLine]:
     return matches
 
 
+def only_lines_of(target: Path, names: Iterable[str], source: AuditSource) -> list[ReadmeLine]:
+    """Of each README above a folder or file the line that is about it: by a link, else by its name,
+    that of a folder above it, or one of `names`. None of one with several, and no telling which."""
+    folder = target if target.is_dir() else target.parent
+    places = [place.name for place in up_to(folder, source.root) if place != source.root]
+    lower_names = {name.lower() for name in [*names, *places]} - {""}
+    only_lines = []
+    for readme in readmes(folder, source.root):
+        lines, _ = read_claims(readme, source)
+        of_name = [line for line in lines if line.first.strip("*_` ").lower() in lower_names]
+        about = lines_about(lines, target) or of_name
+        only_lines += about if len(about) == 1 else []
+    return only_lines
+
+
 def count_in(line: ReadmeLine) -> Count | None:
     """The number of examples in a table's line, where one of its headings says that it is one."""
     for heading, cell in line.cells.items():
@@ -232,7 +258,7 @@ def count_in(line: ReadmeLine) -> Count | None:
         match = _COUNT.match(cell.strip("*_` "))
         if match:
             value = int(match[1].replace(",", ""))
-            return Count(value, value, f"{line.path.name}, line {line.number}", line.text)
+            return Count(value, value, line.where, line.text)
     return None
 
 
@@ -275,13 +301,11 @@ def _prose(text: str) -> list[str]:
 def count_in_name(folder: Path, root: Path) -> Count | None:
     """A count at the beginning of the folder's name, or of one above it up to `root`, such as
     `1735-default-prompt`."""
-    for place in (folder, *folder.parents):
+    for place in up_to(folder, root):
         match = _COUNT_IN_NAME.match(place.name)
         if match and match[2].lower() not in _NO_COUNT and not _is_order_or_date(match, place):
             value = int(match[1])
             return Count(value, value, "the folder's name", place.name)
-        if place == root:
-            break
     return None
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.audit.parse.files import Unreadable, read_json, read_lines
+from harness.audit.parse.files import JsonObject, Unreadable, read_json, read_lines
 from harness.errors import InputError
 
 COLUMNS = ("instruction", "prompt", "question", "text")
@@ -41,13 +41,9 @@ def read_reference(path: Path | None) -> Reference | None:
             f"--reference {path} holds no list of prompts",
             "Give JSON or JSONL with one object, or one text, a prompt.",
         )
-    texts = [_prompt(value) for value in values]
-    instructions = frozenset(t for t in texts if t)
-    return Reference(
-        path,
-        len(values),
-        instructions if len(instructions) >= OVERLAP * len(values) else frozenset(),
-    )
+    instructions = frozenset(prompt for value in values if (prompt := _prompt(value)))
+    is_column = len(instructions) >= OVERLAP * len(values)
+    return Reference(path, len(values), instructions if is_column else frozenset())
 
 
 def _prompt(value: Any) -> str:
@@ -55,8 +51,5 @@ def _prompt(value: Any) -> str:
         return value
     if not isinstance(value, dict):
         return ""
-    prompt = next((value[c] for c in COLUMNS if isinstance(value.get(c), str)), "")
-    extra_input = value.get("input")
-    return prompt + (
-        f"\n{extra_input}" if prompt and isinstance(extra_input, str) and extra_input else ""
-    )
+    prompt, extra_input = JsonObject(value).text(*COLUMNS), JsonObject(value).text("input")
+    return f"{prompt}\n{extra_input}" if prompt and extra_input else prompt or ""

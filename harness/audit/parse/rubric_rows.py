@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.artefact.call import MANIFEST
-from harness.audit.parse.files import Unreadable, read_json
-from harness.audit.parse.settings import number
+from harness.audit.parse.files import JsonObject, Unreadable, read_json
 
 SCORES = ("score", "rubric_score", "flow_score", "judge_score")
 WORDS = ("feedback", "explanation", "rationale", "reasoning", "justification")
@@ -99,7 +98,7 @@ class RubricRow:
         return len(words) <= LONGEST_FAILURE and _FAILURE.match(words) is not None
 
 
-def is_scores(rows: Sequence[dict[str, Any]]) -> bool:
+def is_scores(rows: Sequence[JsonObject]) -> bool:
     """Whether this is a judge's list of scores: each row has one, and words or a sample with it."""
     if not rows or any(OTHER_READERS_COLUMNS & row.keys() for row in rows):
         return False
@@ -109,7 +108,7 @@ def is_scores(rows: Sequence[dict[str, Any]]) -> bool:
     )
 
 
-def read_rubric_rows(rows: Sequence[dict[str, Any]]) -> list[RubricRow]:
+def read_rubric_rows(rows: Sequence[JsonObject]) -> list[RubricRow]:
     return [_read(row) for row in rows]
 
 
@@ -126,40 +125,34 @@ def scale_of(path: Path, rows: Sequence[RubricRow]) -> tuple[float, float] | Non
     if match is None:
         return None
     low, high = (0.0, 1.0) if match[2] else (1.0, float(match[1] or 5))
-    valid_scores = {r.score for r in rows if r.score is not None and r.score >= 0}
+    valid_scores = [r.score for r in rows if r.score is not None and r.score >= 0]
     # A name that most scores contradict is about something else.
-    fitting = sum(low <= r.score <= high for r in rows if r.score is not None and r.score >= 0)
-    count = sum(r.score is not None and r.score >= 0 for r in rows)
-    return (low, high) if valid_scores and fitting >= 0.9 * count else None
+    fitting = sum(low <= score <= high for score in valid_scores)
+    return (low, high) if valid_scores and fitting >= 0.9 * len(valid_scores) else None
 
 
-def _score_name(row: dict[str, Any]) -> str | None:
-    for name in SCORES:
-        if name in row and (row[name] is None or number(row[name]) is not None):
-            return name
-    return None
+def _score_name(row: JsonObject) -> str | None:
+    names = (n for n in SCORES if n in row and (row[n] is None or row.number(n) is not None))
+    return next(names, None)
 
 
-def _read(row: dict[str, Any]) -> RubricRow:
-    name = _score_name(row)
-    stored_sample = row.get("sample")
-    sample: dict[str, Any] = stored_sample if isinstance(stored_sample, dict) else {}
+def _read(row: JsonObject) -> RubricRow:
+    name, sample = _score_name(row), row.object("sample")
     inputs = _inputs(row, sample)
-    reply = _text(row, REPLIES)
-    feedback = _text(row, WORDS)
+    reply, feedback = row.text(*REPLIES), row.text(*WORDS)
     reply_score, tagged = _score_in_reply(reply)
     if not tagged and feedback is not None and (of_feedback := _score_in_reply(feedback))[1]:
         # Some keep all that the judge wrote as its feedback. Untagged, it may speak of any rating.
         reply_score, tagged = of_feedback
     words = feedback if reply is None else reply
-    output = _text(row, OUTPUTS)
+    output = row.text(*OUTPUTS)
     if isinstance(sample.get("output"), dict):
         output = " ".join(str(value or "") for value in sample["output"].values())
-    question = next((inputs[n] for n in QUESTIONS if inputs.get(n)), None) or _text(row, QUESTIONS)
+    of_inputs = (inputs[n] for n in QUESTIONS if inputs.get(n))
+    question = next(of_inputs, None) or row.text(*QUESTIONS) or ""
     broken = words is not None and "<feedback>" in words and "</feedback>" not in words
-    question = question or ""
     return RubricRow(
-        score=None if name is None else number(row[name]),
+        score=None if name is None else row.number(name),
         feedback=feedback,
         reply=reply,
         inputs=inputs,
@@ -169,17 +162,13 @@ def _read(row: dict[str, Any]) -> RubricRow:
         is_tagged=tagged,
         is_broken=broken,
         words=words,
-        about=" ".join(row[n] for n in ABOUT if isinstance(row.get(n), str)),
+        about=" ".join(filter(None, map(row.text, ABOUT))),
         same_as=_same_as(row, name, question, output, inputs),
     )
 
 
 def _same_as(
-    row: dict[str, Any],
-    score: str | None,
-    question: str,
-    output: str | None,
-    inputs: dict[str, str],
+    row: JsonObject, score: str | None, question: str, output: str | None, inputs: dict[str, str]
 ) -> tuple[str, ...] | None:
     if not question.strip() or not (output or "").strip():
         return None
@@ -190,7 +179,7 @@ def _same_as(
     return (question, str(output), *(f"{n}: {v}" for n, v in inputs.items()), *distinguishing)
 
 
-def _inputs(row: dict[str, Any], sample: dict[str, Any]) -> dict[str, str]:
+def _inputs(row: JsonObject, sample: JsonObject) -> dict[str, str]:
     """The judge's inputs by name; those of Flow Judge are a list of objects."""
     inputs: dict[str, str] = {}
     stored_inputs = sample.get("inputs", row.get("inputs"))
@@ -200,9 +189,8 @@ def _inputs(row: dict[str, Any], sample: dict[str, Any]) -> dict[str, str]:
     for name, value in row.items():
         if CONTEXT.search(name) and not isinstance(value, int | float | bool | dict):
             inputs.setdefault(name, _flat(value))
-    for prompt in (row.get(n) for n in PROMPTS):
-        empty = _EMPTY_TAG.search(prompt) if isinstance(prompt, str) else None
-        if empty:
+    for prompt in filter(None, map(row.text, PROMPTS)):
+        if empty := _EMPTY_TAG.search(prompt):
             inputs[empty[1]] = ""
     return inputs
 
@@ -217,16 +205,8 @@ def _score_in_reply(reply: str | None) -> tuple[float | None, bool]:
         if tags:
             return (float(tags.pop()), True) if len(tags) == 1 else (None, False)
     # Not in the feedback: it may speak of any rating.
-    named_scores = _NAMED_SCORE.findall(reply or "")
-    return (
-        (float(named_scores[-1]), False)
-        if named_scores and len(set(named_scores)) == 1
-        else (None, False)
-    )
-
-
-def _text(row: dict[str, Any], names: Sequence[str]) -> str | None:
-    return next((row[n] for n in names if isinstance(row.get(n), str)), None)
+    named_scores = set(_NAMED_SCORE.findall(reply or ""))
+    return (float(named_scores.pop()) if len(named_scores) == 1 else None), False
 
 
 def _flat(value: Any) -> str:

@@ -4,85 +4,59 @@ list of hyperparameters in a model card. What is commented out is read too, and 
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.audit.parse.files import Unreadable, read_text
+from harness.audit.parse.files import Unreadable, number, read_text
 
-NAMES = {
-    "per_device_train_batch_size": "batch",
-    "micro_batch_size": "batch",
-    "train_micro_batch_size_per_gpu": "batch",
-    "auto_find_batch_size": "batch_is_tried",
-    "gradient_accumulation_steps": "accumulation",
-    "num_devices": "devices",
-    "num_gpus": "devices",
-    "nproc_per_node": "devices",
-    "num_processes": "devices",
-    "nnodes": "nodes",
-    "num_nodes": "nodes",
-    "total_train_batch_size": "total_batch",
-    "num_train_epochs": "epochs",
-    "num_epochs": "epochs",
-    "max_steps": "max_steps",
-    "training_steps": "max_steps",
-    "dataloader_drop_last": "drop_last",
-    "packing": "packing",
-    "neat_packing": "packing",
-    "sample_packing": "packing",
-    "packed": "packing",
-    "group_texts": "packing",
-    "block_size": "block",
-    "val_size": "held_out",
-    "val_set_size": "held_out",
-    "validation_split_percentage": "held_out_percent",
-    "eval_dataset": "eval_data",
-    "max_samples": "max_examples",
-    "max_train_samples": "max_examples",
+WORDS = {
+    "batch": "per_device_train_batch_size micro_batch_size train_micro_batch_size_per_gpu",
+    "batch_is_tried": "auto_find_batch_size",
+    "accumulation": "gradient_accumulation_steps",
+    "devices": "num_devices num_gpus nproc_per_node num_processes",
+    "nodes": "nnodes num_nodes",
+    "total_batch": "total_train_batch_size",
+    "epochs": "num_train_epochs num_epochs",
+    "max_steps": "max_steps training_steps",
+    "drop_last": "dataloader_drop_last",
+    "packing": "packing neat_packing sample_packing packed group_texts",
+    "block": "block_size",
+    "held_out": "val_size val_set_size",
+    "held_out_percent": "validation_split_percentage",
+    "max_examples": "max_samples max_train_samples",
     "streaming": "streaming",
-    "mix_strategy": "mixing",
-    "dataset": "data",
-    "data_path": "data",
-    "train_file": "data",
-    "dataset_name": "data",
-    "dataset_dir": "data_folder",
-    "output_dir": "output",
-    "model_name_or_path": "checkpoint",
-    "model_name": "checkpoint",
-    "model_path": "checkpoint",
-    "base_model": "checkpoint",
-    "pretrained": "checkpoint",
-    "checkpoint": "checkpoint",
-    "checkpoint_dir": "adapter",
-    "checkpoint_path": "checkpoint",
-    "adapter_name_or_path": "adapter",
-    "adapter_model_name": "adapter",
-    "peft": "adapter",
-    "lora_path": "adapter",
+    "data": "dataset data_path train_file dataset_name",
+    "output": "output_dir",
+    "checkpoint": "model_name_or_path model_name model_path base_model pretrained checkpoint "
+    "checkpoint_path",
+    "adapter": "checkpoint_dir adapter_name_or_path adapter_model_name peft lora_path",
     "temperature": "temperature",
     "top_p": "top_p",
     "top_k": "top_k",
     "do_sample": "do_sample",
-    "max_new_tokens": "max_new_tokens",
-    "max_tokens": "max_new_tokens",
+    "max_new_tokens": "max_new_tokens max_tokens",
     "repetition_penalty": "repetition_penalty",
-    "prompt_template": "prompt",
+    "prompt": "prompt_template",
     "template": "template",
-    "torch_dtype": "precision",
+    "precision": "torch_dtype",
 }
-"""What tools call it -> what it is called here. transformers, LLaMA-Factory, DeepSpeed, torchrun,
+"""What it is called here -> what tools call it: transformers, LLaMA-Factory, DeepSpeed, torchrun,
 accelerate, axolotl, torchtune, transformers' examples, alpaca_eval, lm-eval."""
+NAMES = {word: name for name, words in WORDS.items() for word in words.split()}
 DECODING = (
     "temperature", "top_p", "top_k", "do_sample", "max_new_tokens", "repetition_penalty", "prompt",
     "template", "precision",
 )  # fmt: skip
 """Those that say how outputs were made."""
+OF_TRAINING = frozenset({"batch", "accumulation", "epochs", "total_batch"})
+"""Those that a training's settings have, and no other's."""
 CHECKPOINTS = ("checkpoint", "adapter")
+LARGEST_CONFIG = 2**20
+"""Bytes; a larger file is data."""
 DEEPEST = 8
-LARGEST = 1e15
-"""Beyond, doubles skip whole numbers, and sums of squares overflow."""
 _CARD_LINE = re.compile(r"^\s*[-*]\s+([A-Za-z_]\w*):\s*(.+?)\s*$", re.MULTILINE)
 _CARD_DATA = re.compile(
     r"(?:\bfine-tuned version of (?:\[[^\]\n]*\]\([^)\n]*\)|\S+) on (?:an? |the )?([^\n]+?)"
@@ -137,23 +111,19 @@ class ConfigSettings:
         return [value for value in converted if value is not None]
 
 
-def number(value: Any) -> float | None:
-    """A number of a size that can be meant, also one written as text."""
-    if isinstance(value, bool):
-        return None
-    try:
-        parsed = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return parsed if abs(parsed) < LARGEST else None
-
-
 def truth(value: Any) -> bool | None:
-    if isinstance(value, bool):
-        return value
-    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(
-        str(value).lower()
+    word = str(value).lower()
+    return (
+        word in ("true", "1", "yes") if word in ("true", "1", "yes", "false", "0", "no") else None
     )
+
+
+def settings_in(paths: Iterable[Path]) -> Iterator[ConfigSettings]:
+    """Those of the files that can be read and are no data by their size."""
+    for path in paths:
+        with suppress(Unreadable, OSError):
+            if path.stat().st_size <= LARGEST_CONFIG:
+                yield read_settings(path)
 
 
 def read_settings(path: Path) -> ConfigSettings:
@@ -167,7 +137,10 @@ def read_settings(path: Path) -> ConfigSettings:
     if suffix in (".yaml", ".yml"):
         _from_yaml(settings, text)
     elif suffix == ".json":
-        _from_json(settings, text)
+        try:
+            _walk(settings, json.loads(text))
+        except (ValueError, RecursionError) as e:
+            raise Unreadable(f"not JSON ({e})") from None
     elif suffix == ".sh":
         _from_script(settings, text)
     elif suffix == ".md":
@@ -187,13 +160,6 @@ def _from_yaml(settings: ConfigSettings, text: str) -> None:
         raise Unreadable(f"not YAML ({' '.join(str(e).split())[:120]})") from None
 
 
-def _from_json(settings: ConfigSettings, text: str) -> None:
-    try:
-        _walk(settings, json.loads(text))
-    except (ValueError, RecursionError) as e:
-        raise Unreadable(f"not JSON ({e})") from None
-
-
 def _walk(settings: ConfigSettings, value: Any, depth: int = 0) -> None:
     if depth > DEEPEST:
         return
@@ -211,16 +177,16 @@ def _from_script(settings: ConfigSettings, text: str) -> None:
     for line in _commands(text):
         for visible in _VISIBLE.findall(line):
             settings.put("num_gpus", len([d for d in visible.split(",") if d]) or None)
-        words = list(_words(line))
+        try:
+            words = shlex.split(line)
+        except ValueError:
+            words = line.split()
         for place, word in enumerate(words):
             flag = _FLAG.match(word)
             if flag is None:
                 continue
-            value = flag[2]
-            if value is None and place + 1 < len(words) and not _FLAG.match(words[place + 1]):
-                value = words[place + 1]
-            if value is None:
-                value = "true"
+            has_value = place + 1 < len(words) and not _FLAG.match(words[place + 1])
+            value = flag[2] if flag[2] is not None else words[place + 1] if has_value else "true"
             if "$" not in value:
                 settings.put(flag[1], value)
 
@@ -237,13 +203,6 @@ def _commands(text: str) -> Iterator[str]:
             yield begun + code
             begun = ""
     yield begun
-
-
-def _words(line: str) -> Iterator[str]:
-    try:
-        yield from shlex.split(line)
-    except ValueError:
-        yield from line.split()
 
 
 def _from_card(settings: ConfigSettings, text: str) -> None:

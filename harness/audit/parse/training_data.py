@@ -2,12 +2,18 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from harness.audit.parse.files import LARGEST, Unreadable, read_json, read_rows, read_table
+from harness.audit.parse.files import (
+    LARGEST,
+    JsonObject,
+    Unreadable,
+    read_object,
+    read_rows,
+    read_table,
+)
 from harness.errors import InputError
 
 PAIRS = (
@@ -54,14 +60,12 @@ def read_training_data(path: Path, listed_columns: Columns | None = None) -> Tra
 
     Raises Unreadable: no list of objects, or not with columns that one trains on.
     """
-    rows = read_table(path) if path.suffix.lower() == ".csv" else read_rows(path)
+    is_table = path.suffix.lower() == ".csv"
+    rows = [JsonObject(line) for line in read_table(path)] if is_table else read_rows(path)
     if not rows:
         raise Unreadable("it has no rows")
-    columns = (
-        listed_columns
-        if listed_columns and all(name in rows[0] for name in listed_columns)
-        else _columns(rows)
-    )
+    is_listed = listed_columns and all(name in rows[0] for name in listed_columns)
+    columns = listed_columns if is_listed else _columns(rows[0])
     if columns is None:
         raise Unreadable(
             "its rows are no training examples: no columns such as instruction and output"
@@ -71,7 +75,7 @@ def read_training_data(path: Path, listed_columns: Columns | None = None) -> Tra
     return TrainingData(path, len(rows), empty, len(different))
 
 
-def _content(row: dict[str, Any], columns: Sequence[str]) -> str:
+def _content(row: JsonObject, columns: Sequence[str]) -> str:
     """What tells a row from others: its columns, and texts and lists in whatever other column."""
     content = {
         name: value
@@ -139,69 +143,66 @@ def data_beside(
     return data_sets if len(data_sets) >= len(set_names) else []
 
 
-def _listed(candidates: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Name -> entry of LLaMA-Factory's lists of data sets."""
-    entries: dict[str, dict[str, Any]] = {}
+@dataclass(frozen=True)
+class _Listed:
+    """An entry of LLaMA-Factory's list of data sets."""
+
+    file_name: str = ""
+    columns: Columns | None = None
+
+
+def _listed(candidates: Sequence[Path]) -> dict[str, _Listed]:
+    """By the names of the data sets."""
+    entries = {}
     for info in (path for path in candidates if path.name == INFO):
         try:
-            listed = read_json(info)
+            listed = read_object(info)
         except Unreadable:
             continue
-        for name, entry in listed.items() if isinstance(listed, dict) else ():
-            if isinstance(entry, dict) and isinstance(entry.get("file_name"), str):
-                entries[name] = entry
+        for name in listed:
+            entry = listed.object(name)
+            file_name, columns = entry.text("file_name"), entry.object("columns")
+            question, answer, turns = map(columns.text, ("prompt", "response", "messages"))
+            if file_name is None:
+                continue
+            entries[name] = _Listed(file_name, None if turns is None else (turns,))
+            if question is not None and answer is not None:
+                entries[name] = _Listed(file_name, (question, answer))
     return entries
 
 
 def _files_of(
-    names: Sequence[str], candidates: Sequence[Path], listed: dict[str, dict[str, Any]]
+    names: Sequence[str], candidates: Sequence[Path], listed: Mapping[str, _Listed]
 ) -> dict[str, Columns | None]:
     """The files' names of data sets, by the list of them or as files are named, whatever their suffix;
     and their columns, where the list has these."""
     columns_by_file: dict[str, Columns | None] = {}
     present = {path.name for path in candidates}
     for name in (n.strip() for n in names):
-        entry = listed.get(name, {})
-        for file_name in (entry.get("file_name"), name):
-            last = Path(str(file_name)).name if file_name else ""
-            stem = (
-                last
-                if last not in present and Path(last).suffix.lower() not in SUFFIXES
-                else Path(last).stem
-            )
+        entry = listed.get(name, _Listed())
+        for file_name in (entry.file_name, name):
+            last = Path(file_name).name
+            is_stem = last not in present and Path(last).suffix.lower() not in SUFFIXES
+            stem = last if is_stem else Path(last).stem
             files = [last, *(f"{stem}{suffix}" for suffix in SUFFIXES)]
             here = [n for n in files if n in present][:1]
             if here:
-                columns_by_file[here[0]] = _columns_listed(entry)
+                columns_by_file[here[0]] = entry.columns
                 break
     return columns_by_file
 
 
-def _columns_listed(entry: dict[str, Any]) -> Columns | None:
-    columns = entry.get("columns")
-    if not isinstance(columns, dict):
-        return None
-    question, answer, turns = (columns.get(n) for n in ("prompt", "response", "messages"))
-    if isinstance(question, str) and isinstance(answer, str):
-        return question, answer
-    return (turns,) if isinstance(turns, str) else None
-
-
-def _columns(rows: Sequence[dict[str, Any]]) -> tuple[str, ...] | None:
-    first = rows[0]
+def _columns(first: JsonObject) -> tuple[str, ...] | None:
     # A judge's rows have its reply beside the score; rated data sets have one or the other.
     if NOT_TRAINED_ON & set(first) or {"score", "feedback"} <= set(first):
         return None
     for pair in PAIRS:
         if all(name in first for name in pair):
             return pair
-    for name in CHATS:
-        if isinstance(first.get(name), list):
-            return (name,)
-    return None
+    return next(((name,) for name in CHATS if isinstance(first.get(name), list)), None)
 
 
-def _is_empty(row: dict[str, Any], columns: tuple[str, ...]) -> bool:
+def _is_empty(row: JsonObject, columns: tuple[str, ...]) -> bool:
     if len(columns) == 1:
         turns = row.get(columns[0])
         return not isinstance(turns, list) or len(turns) < 2

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,14 +25,12 @@ from harness.audit.parse.epoch_arithmetic import (
     points,
     ranges_text,
 )
-from harness.audit.parse.files import Unreadable, read_json
-from harness.audit.parse.settings import ConfigSettings, number, read_settings, truth
+from harness.audit.parse.files import Unreadable, files_in, number, read_json
+from harness.audit.parse.settings import OF_TRAINING, ConfigSettings, settings_in, truth
 from harness.audit.parse.training_data import TrainingData, read_training_data
 from harness.audit.parse.training_log import LINES, STATE, SUMMARIES, Log
 
 CONFIGS = (".yaml", ".yml", ".json", ".sh", ".md")
-LARGEST_CONFIG = 2**20
-"""Bytes; a larger file is data."""
 ABOVE = 2
 """Folders above a log in which its settings are looked for."""
 ARGUMENTS = frozenset({"per_device_train_batch_size", "micro_batch_size"})
@@ -51,10 +50,10 @@ def settings_near(log: Log, root: Path) -> tuple[list[ConfigSettings], list[str]
     rejected: list[str] = []
     for _ in range(ABOVE + 1):
         matching = []
-        for settings in (s for s in _settings_in(place) if _is_training(s)):
+        for settings in (s for s in _settings_in(place) if s.values.keys() & OF_TRAINING):
             fault = _contradiction(log, settings)
             if fault:
-                rejected.append(f"{settings.path.name} is not this training's: it says {fault}")
+                rejected.append(_not_of_this(settings, f"it says {fault}"))
             else:
                 matching.append(settings)
         if matching:
@@ -66,6 +65,10 @@ def settings_near(log: Log, root: Path) -> tuple[list[ConfigSettings], list[str]
             break
         place = place.parent
     return [], rejected
+
+
+def _not_of_this(settings: ConfigSettings, why: str) -> str:
+    return f"{settings.path.name} is not this training's: {why}"
 
 
 def _contradiction(log: Log, settings: ConfigSettings) -> str:
@@ -111,22 +114,8 @@ def _listed(values: Sequence[float]) -> str:
 
 
 def _settings_in(folder: Path) -> Iterator[ConfigSettings]:
-    try:
-        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in CONFIGS and p.is_file())
-    except OSError:
-        return
-    for path in paths:
-        if path.name in (STATE, LINES, *SUMMARIES):
-            continue
-        try:
-            if path.stat().st_size <= LARGEST_CONFIG:
-                yield read_settings(path)
-        except (Unreadable, OSError):
-            continue
-
-
-def _is_training(settings: ConfigSettings) -> bool:
-    return bool(settings.values.keys() & {"batch", "accumulation", "epochs", "total_batch"})
+    logs = (STATE, LINES, *SUMMARIES)
+    return settings_in(p for p in files_in(folder, CONFIGS) if p.name not in logs)
 
 
 @dataclass(frozen=True)
@@ -248,11 +237,9 @@ def own_training(log: Log) -> tuple[TrainingFacts, list[TrainingData], dict[str,
     if isinstance(data, dict):
         data = data.get("key")
     if isinstance(data, str) and _KEY.match(data):
-        file = log.folder.parent.parent / "gen" / data[:SHORT] / "data.jsonl"
-        try:
+        with suppress(Unreadable):
+            file = log.folder.parent.parent / "gen" / data[:SHORT] / "data.jsonl"
             data_sets = [read_training_data(file)]
-        except Unreadable:
-            data_sets = []
     per_step = max(per_step, 1)
     # Of examples; early versions' logs had them of steps.
     by_step = meet(
@@ -300,22 +287,18 @@ def trained_on(
     bare = training_facts(log, [])
     fits = ranges and (log.examples is not None or _from_steps(log, facts))
     if settings and not fits and log.progress and _from_steps(log, bare):
-        rejected += [
-            f"{s.path.name} is not this training's: its batches and accumulation do not make the log's "
-            "epochs and speed"
-            for s in settings
-        ]
+        fault = "its batches and accumulation do not make the log's epochs and speed"
+        rejected += [_not_of_this(s, fault) for s in settings]
         settings, facts, ranges = [], bare, examples_of_log(log, bare)
     most = max(facts.most, default=0) * max(len(",".join(facts.data).split(",")), 1)
     if most and ranges and ranges[0][0] > most and not facts.packing:
-        cut = [s for s in settings if s.values.get("max_examples")]
-        rejected += [
-            f"{s.path.name} is not this training's: it says max_samples "
-            f"{_listed(s.numbers('max_examples'))}, and the log makes {ranges_text(ranges)} examples "
-            "an epoch"
-            for s in cut
-        ]
-        settings = [s for s in settings if s not in cut]
+        for cut in [s for s in settings if s.values.get("max_examples")]:
+            counts = _listed(cut.numbers("max_examples"))
+            fault = (
+                f"it says max_samples {counts}, and the log makes {ranges_text(ranges)} examples"
+            )
+            rejected.append(_not_of_this(cut, f"{fault} an epoch"))
+            settings.remove(cut)
         facts = training_facts(log, settings)
         ranges = examples_of_log(log, facts)
     # What nothing explains is left to its steps.

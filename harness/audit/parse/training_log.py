@@ -9,18 +9,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from harness.audit.parse.files import Unreadable, read_json, read_text
-from harness.audit.parse.settings import number
+from harness.audit.parse.files import JsonObject, Unreadable, number, read_json, read_text
 
 STATE, LINES = "trainer_state.json", "trainer_log.jsonl"
 SUMMARIES = ("train_results.json", "all_results.json")
 DOUBLED = 0.8
 """From this share of steps that stand more than once in a log on, several processes wrote it."""
-_OF_TRAINING, _OF_TESTING = ("epoch", "loss"), ("eval_loss", "held_out_loss")
 NONE: Mapping[Path, str] = {}
-_CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
+_CHECKPOINT = re.compile(r"^checkpoint-\d+$")
 
 
 @dataclass
@@ -97,7 +94,7 @@ def read_logs(
             snapshots.setdefault(folder.parent, []).append(folder)
     for parent, folders in snapshots.items():
         above = {p.name for p in by_folder.get(parent, ())} & {STATE, LINES}
-        folders.sort(key=_checkpoint_step)
+        folders.sort(key=lambda folder: int(folder.name.removeprefix("checkpoint-")))
         for folder in folders if above else folders[:-1]:
             del by_folder[folder]
     for folder, paths in sorted(by_folder.items()):
@@ -119,11 +116,6 @@ def read_logs(
             yield ordered[0], "it has no steps"
 
 
-def _checkpoint_step(folder: Path) -> int:
-    match = _CHECKPOINT.match(folder.name)
-    return int(match[1]) if match else -1
-
-
 def _read(log: Log, path: Path, role: str) -> None:
     if role == LINES:
         _read_lines(log, path)
@@ -134,28 +126,24 @@ def _read(log: Log, path: Path, role: str) -> None:
     if not isinstance(value, dict):
         raise Unreadable("it is no object")
     if role == STATE:
-        _read_state(log, value)
+        _read_state(log, JsonObject(value))
     else:
-        _summary(log, value)
+        _summary(log, JsonObject(value))
 
 
-def _read_state(log: Log, state: dict[str, Any]) -> None:
-    history = state.get("log_history")
-    if not isinstance(history, list):
+def _read_state(log: Log, state: JsonObject) -> None:
+    if not isinstance(state.get("log_history"), list):
         raise Unreadable("it has no log_history")
-    for line in history:
-        if isinstance(line, dict):
-            _line(log, line, "step")
-    step, epoch = number(state.get("global_step")), number(state.get("epoch"))
-    if step and epoch and _is_step(step):
-        log.progress.append((int(step), epoch))
-    planned, epochs = number(state.get("max_steps")), number(state.get("num_train_epochs"))
-    if planned and _is_step(planned):
-        log.planned = int(planned)
+    for line in state.objects("log_history"):
+        _line(log, line, "step")
+    step, epoch = _step(state, "global_step"), state.number("epoch")
+    if step and epoch:
+        log.progress.append((step, epoch))
+    log.planned = _step(state, "max_steps") or log.planned
     # Without a length the trainer has a huge number of epochs.
+    epochs, batch = state.number("num_train_epochs"), state.number("train_batch_size")
     if epochs and 0 < epochs < 1e6:
         log.epochs = epochs
-    batch = number(state.get("train_batch_size"))
     if batch and batch >= 1:
         log.batch = batch
     log.stops_early = state.get("best_metric") is not None
@@ -164,7 +152,7 @@ def _read_state(log: Log, state: dict[str, Any]) -> None:
 def _read_lines(log: Log, path: Path) -> None:
     """A line that an interrupted run left unfinished at the end is no fault. Lines of a prediction,
     which count its batches as steps, are left out."""
-    entries: list[dict[str, Any]] = []
+    entries: list[JsonObject] = []
     lines = [line for line in read_text(path).split("\n") if line.strip()]
     for place, text in enumerate(lines):
         try:
@@ -174,10 +162,9 @@ def _read_lines(log: Log, path: Path) -> None:
                 break
             raise Unreadable(f"line {place + 1} is not JSON") from None
         if isinstance(value, dict):
-            entries.append(value)
-    training = [
-        v for v in entries if any(v.get(n) is not None for n in (*_OF_TRAINING, *_OF_TESTING))
-    ]
+            entries.append(JsonObject(value))
+    of_training = ("epoch", "loss", "eval_loss", "held_out_loss")
+    training = [v for v in entries if any(v.get(name) is not None for name in of_training)]
     if entries and not training:
         if log.progress:
             return
@@ -186,18 +173,16 @@ def _read_lines(log: Log, path: Path) -> None:
     if log.writers == 1 and _goes_back_often(training):
         # Their steps differ, so all lines are kept.
         log.writers, log.is_mixed = 2, True
-        entries = sorted(training, key=lambda line: number(_step_of(line)) or 0.0)
+        entries = sorted(training, key=lambda line: _step_of(line) or 0.0)
     last = -1.0
     lines_log = Log(log.files)
     for line in entries:
-        step = number(_step_of(line))
+        step = _step_of(line)
         if step is not None and step < last:
             lines_log = Log(log.files, runs=lines_log.runs + 1)
         last = step if step is not None else last
         _line(lines_log, line, "current_steps" if "current_steps" in line else "step")
-        planned = number(line.get("total_steps"))
-        if planned and _is_step(planned):
-            lines_log.planned = int(planned)
+        lines_log.planned = _step(line, "total_steps") or lines_log.planned
     log.runs = lines_log.runs
     log.planned = log.planned or lines_log.planned
     log.has_held_out |= lines_log.has_held_out
@@ -206,24 +191,24 @@ def _read_lines(log: Log, path: Path) -> None:
         log.progress, log.losses, log.bad = lines_log.progress, lines_log.losses, lines_log.bad
 
 
-def _goes_back_often(lines: Sequence[dict[str, Any]]) -> bool:
+def _goes_back_often(lines: Sequence[JsonObject]) -> bool:
     """Two processes with steps of their own: the log goes back again and again, or its number of steps
     in all changes to and fro. One that is gone on with goes back once each time, to the same number."""
-    steps = [s for line in lines if (s := number(_step_of(line))) is not None]
-    totals = [t for line in lines if (t := number(line.get("total_steps"))) is not None]
+    steps = [s for line in lines if (s := _step_of(line)) is not None]
+    totals = [t for line in lines if (t := line.number("total_steps")) is not None]
     back = sum(b < a for a, b in itertools.pairwise(steps))
     changes = sum(a != b for a, b in itertools.pairwise(totals))
     return back > max(2, len(steps) / 5) or changes > max(2, len(totals) / 5)
 
 
-def _one_writers(lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+def _one_writers(lines: list[JsonObject]) -> tuple[list[JsonObject], int]:
     """The lines with one loss of each step, and how many processes wrote them; all of them, and 1,
     where it was one.
 
     A log that begins anew has its steps twice as well, but goes back no more often than a step stands
     in it.
     """
-    steps = [number(_step_of(line)) for line in lines]
+    steps = [_step_of(line) for line in lines]
     losses = [s for s, line in zip(steps, lines, strict=True) if s and line.get("loss") is not None]
     times = Counter(losses)
     back = sum(b <= a for a, b in itertools.pairwise(losses))
@@ -231,7 +216,7 @@ def _one_writers(lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int
     doubled = sum(n > 1 for n in times.values())
     if writers < 2 or doubled < DOUBLED * len(times) or back <= max(2, writers, len(losses) / 10):
         return lines, 1
-    once: dict[tuple[float, int], dict[str, Any]] = {}
+    once: dict[tuple[float, int], JsonObject] = {}
     for place, (step, line) in enumerate(zip(steps, lines, strict=True)):
         # Other lines come after the loss of their step, each in its place.
         key = (step or 0.0, 0 if line.get("loss") is not None else place + 1)
@@ -241,43 +226,42 @@ def _one_writers(lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int
     return [once[key] for key in sorted(once)], writers
 
 
-def _epoch(line: dict[str, Any]) -> float:
-    return number(line.get("epoch")) or 0.0
+def _epoch(line: JsonObject) -> float:
+    return line.number("epoch") or 0.0
 
 
-def _step_of(line: dict[str, Any]) -> Any:
-    return line.get("current_steps", line.get("step"))
+def _step_of(line: JsonObject) -> float | None:
+    return number(line.get("current_steps", line.get("step")))
 
 
-def _line(log: Log, line: dict[str, Any], step_name: str) -> None:
-    step, epoch = number(line.get(step_name)), number(line.get("epoch"))
-    if step is None or not _is_step(step):
+def _step(values: JsonObject, name: str) -> int | None:
+    """A number of steps that can be one."""
+    value = values.number(name)
+    is_step = value is not None and 1 <= value < 1e12 and value == int(value)
+    return int(value) if value is not None and is_step else None
+
+
+def _line(log: Log, line: JsonObject, step_name: str) -> None:
+    step, epoch = _step(line, step_name), line.number("epoch")
+    if step is None:
         return
     if epoch is not None:
-        log.progress.append((int(step), epoch))
-    if "loss" in line and line["loss"] is not None:
-        loss = line["loss"]
-        value = number(loss)
-        vanished = value == 0 and "grad_norm" in line and number(line["grad_norm"]) is None
-        if value is None or vanished:
-            log.bad.append(int(step))
-        log.losses.append((int(step), math.nan if value is None else value))
+        log.progress.append((step, epoch))
+    if line.get("loss") is not None:
+        loss = line.number("loss")
+        vanished = loss == 0 and "grad_norm" in line and line.number("grad_norm") is None
+        if loss is None or vanished:
+            log.bad.append(step)
+        log.losses.append((step, math.nan if loss is None else loss))
     log.has_held_out |= any(n in line for n in ("eval_loss", "eval_runtime", "held_out_loss"))
     _summary(log, line)
 
 
-def _summary(log: Log, summary: dict[str, Any]) -> None:
-    runtime, rate = (
-        number(summary.get("train_runtime")),
-        number(summary.get("train_samples_per_second")),
-    )
+def _summary(log: Log, summary: JsonObject) -> None:
+    runtime, rate = summary.number("train_runtime"), summary.number("train_samples_per_second")
     if runtime and rate and runtime > 0 and rate > 0:
         log.runtime, log.per_second = runtime, rate
-        log.steps_per_second = number(summary.get("train_steps_per_second"))
-    examples = number(summary.get("train_samples"))
+        log.steps_per_second = summary.number("train_steps_per_second")
+    examples = summary.number("train_samples")
     if examples and examples >= 1:
         log.examples = int(examples)
-
-
-def _is_step(value: float) -> bool:
-    return 1 <= value < 1e12 and value == int(value)

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 from harness.artefact.keys import file_digest
 from harness.audit.checks.judged import (
@@ -19,12 +18,12 @@ from harness.audit.checks.judged import (
     check_dropped,
     check_length,
     check_position,
-    scores,
+    measure,
 )
-from harness.audit.checks.published import check_claims, check_published
+from harness.audit.checks.published import check_line, check_published
 from harness.audit.checks.repeats import check_judged_twice
 from harness.audit.checks.replies import check_replies
-from harness.audit.checks.texts import StoredOutput, check_texts
+from harness.audit.checks.texts import check_texts
 from harness.audit.model import EXAMPLES, Material, Reader, Result, compare, guarded_result, short
 from harness.audit.parse import contents
 from harness.audit.parse.alpaca_names import (
@@ -40,21 +39,26 @@ from harness.audit.parse.alpaca_names import (
 )
 from harness.audit.parse.alpaca_rows import (
     Annotations,
-    flat_reply,
-    is_annotations,
-    key_of,
-    raw_of,
+    ModelOutput,
+    annotations_in,
+    read_outputs,
     split,
-    text,
 )
 from harness.audit.parse.decoding_settings import settings_near
-from harness.audit.parse.files import AuditSource, Unreadable, read_json, read_rows
-from harness.audit.parse.judged_pairs import JudgedPair
+from harness.audit.parse.files import (
+    AuditSource,
+    JsonObject,
+    Unreadable,
+    objects_in,
+    read_json,
+    read_rows,
+    up_to,
+)
+from harness.audit.parse.judged_pairs import judged_outputs, material_of
 from harness.audit.parse.leaderboards import (
     ALPACA_EVAL_PROMPTS,
     NEARLY_ALL,
     LeaderboardLine,
-    bounds,
     check_lines,
     check_unreadable,
     expected_by,
@@ -62,7 +66,9 @@ from harness.audit.parse.leaderboards import (
     read_lines_of,
     recomputed,
 )
+from harness.audit.parse.readme import only_lines_of
 from harness.audit.parse.reference import Reference, read_reference
+from harness.judge.scores import bounds
 
 KIND = "alpaca_eval"
 ANNOTATIONS, OUTPUTS = "annotations.json", "model_outputs.json"
@@ -78,12 +84,20 @@ FEW_LINES = 3
 @dataclass
 class _Outputs:
     path: Path
-    rows: list[dict[str, Any]]
+    rows: list[ModelOutput]
     used: bool = False
 
     @property
+    def is_usual(self) -> bool:
+        return self.path.name.lower() == OUTPUTS
+
+    @property
     def generators(self) -> set[str]:
-        return {text(row.get("generator")) for row in self.rows}
+        return {row.generator for row in self.rows}
+
+    @property
+    def by_prompt(self) -> dict[str, str]:
+        return {row.prompt: row.text for row in self.rows}
 
 
 @dataclass
@@ -103,12 +117,8 @@ class _Inventory:
     @cached_property
     def annotators(self) -> frozenset[str]:
         """The judges that any row names."""
-        return frozenset(
-            annotations.annotator
-            for _, sets in self.judged
-            for annotations in sets
-            if annotations.annotator
-        )
+        names = {annotations.annotator for _, sets in self.judged for annotations in sets}
+        return frozenset(names - {""})
 
     @cached_property
     def names(self) -> ModelNames:
@@ -132,54 +142,45 @@ def find(source: AuditSource) -> list[Result]:
         name = path.name.lower()
         is_given = path in source.paths and "win_rate" in contents.content_of(source, path).keys
         if name == "leaderboard.csv" or name.endswith("_leaderboard.csv") or is_given:
-            try:
-                inventory.lines[path] = read_lines_of(path)
-            except Unreadable as e:
-                source.skip(path, str(e))
-    for path in [
-        *source.files_named(OUTPUTS),
-        *contents.of_kind(source, contents.OUTPUTS, OUTPUTS),
-    ]:
-        try:
-            rows = contents.read_objects(path) if path.name.lower() != OUTPUTS else read_rows(path)
-            if rows and all("output" in row and "instruction" in row for row in rows):
-                inventory.outputs.append(_Outputs(path, rows))
-                if path.name.lower() != OUTPUTS:
-                    source.claim(path)
-            elif not rows:
-                source.skip(path, "it is an empty list")
-        except Unreadable as e:
-            source.skip(path, str(e))
+            lines = source.read(read_lines_of, path)
+            if lines is not None:
+                inventory.lines[path] = lines
+    usual = source.files_named(OUTPUTS)
+    for path in [*usual, *contents.of_kind(source, contents.OUTPUTS, OUTPUTS)]:
+        rows = source.read(read_rows if path in usual else _read_unusual, path)
+        if rows and all("output" in row and "instruction" in row for row in rows):
+            inventory.outputs.append(_Outputs(path, read_outputs(rows)))
+            if path not in usual:
+                source.claim(path)
+        elif rows == []:
+            source.skip(path, "it is an empty list")
     results = []
-    for path in [
-        *source.files_named(ANNOTATIONS),
-        *contents.of_kind(source, contents.ANNOTATIONS, ANNOTATIONS),
-    ]:
+    usual = source.files_named(ANNOTATIONS)
+    for path in [*usual, *contents.of_kind(source, contents.ANNOTATIONS, ANNOTATIONS)]:
         try:
-            values = (
-                read_json(path) if path.name.lower() == ANNOTATIONS else contents.read_values(path)
-            )
+            values = (read_json if path in usual else contents.read_values)(path)
         except Unreadable as e:
             inventory.unreadable[path.parent] = str(e)
             source.skip(path, str(e))
             continue
-        if is_annotations(values):
-            inventory.judged.append((path, split(values, path.parent.name)))
+        rows = annotations_in(values)
+        if rows:
+            inventory.judged.append((path, split(rows, path.parent.name)))
             source.claim(path)
         elif values == []:
             inventory.unreadable[path.parent] = "it is an empty list"
             source.skip(path, "it is an empty list")
     for path, sets in inventory.judged:
-        several = len(sets) > 1
-        results += [
-            guarded_result(
-                _name_of(path, annotations, several),
-                KIND,
-                partial(_judged, inventory, path, annotations, several),
-            )
-            for annotations in sets
-        ]
+        for annotations in sets:
+            name = _name_of(path, annotations, len(sets) > 1)
+            make = partial(_judged, inventory, path, annotations, len(sets) > 1)
+            results.append(guarded_result(name, KIND, make))
     return results + _boards_alone(inventory) + _outputs_alone(inventory)
+
+
+def _read_unusual(path: Path) -> list[JsonObject]:
+    """Outputs of their own name, whose last line may be unfinished."""
+    return objects_in(contents.read_values(path))
 
 
 def _judged(inventory: _Inventory, path: Path, annotations: Annotations, several: bool) -> Result:
@@ -187,31 +188,25 @@ def _judged(inventory: _Inventory, path: Path, annotations: Annotations, several
     place = place_of(path.parent, inventory.annotators)
     line = _line_of(inventory, path.parent, annotations, several, place)
     stored = _outputs_of(inventory, path.parent, annotations, place)
-    result.material = Material(
-        outputs={row.instruction: row.output for row in annotations.rows if row.output is not None},
-        judgements=[(row.instruction, row.preference) for row in annotations.rows],
+    result.material = material_of(
+        annotations.rows,
         judge=annotations.annotator,
         baseline=annotations.baseline,
         model=annotations.model,
         run=_run_of((stored.path if stored else path).parent, annotations.annotator),
         settings=settings_near(path.parent, inventory.source),
         files={path.name: file_digest(path)},
-        raws=[
-            (row.instruction, flat_reply(stored))
-            for row, stored in zip(annotations.rows, annotations.stored, strict=True)
-            if raw_of(stored) is not None
-        ],
-        times=[
-            t for row in annotations.stored if isinstance(t := row.get("time_per_example"), float)
-        ],
+        raws=[(r.pair.instruction, r.reply) for r in annotations.stored if r.raw is not None],
+        times=[row.seconds for row in annotations.stored if row.seconds is not None],
     )
     expected, why = _expected(inventory, annotations, stored, path.name)
-    result.metrics = scores(annotations.rows, expected)
-    judged_lengths = [len(row.output) for row in annotations.rows if row.output is not None]
-    stored_lengths = [len(text(row.get("output"))) for row in stored.rows] if stored else []
+    measure(result, annotations.rows, expected)
+    judged_lengths = [n for row in annotations.rows if (n := row.length) is not None]
+    stored_rows = stored.rows if stored else []
+    stored_lengths = [len(row.text) for row in stored_rows]
     result.metrics["avg_length"] = _mean_length(judged_lengths or stored_lengths)
     if line is not None:
-        result.published = published_of(line)
+        result.published.update(published_of(line))
         remark = _length_remark(result, judged_lengths, stored_lengths)
         length = result.published.pop("avg_length") if remark else None
         result.material.line = _only_line(inventory, line)
@@ -224,32 +219,25 @@ def _judged(inventory: _Inventory, path: Path, annotations: Annotations, several
     check_replies(result, annotations)
     check_judge(result, annotations, place)
     check_published(result, line.path.name if line else "")
-    check_claims(result, path.parent, inventory.source, annotations.model)
+    for readme_line in only_lines_of(path.parent, [annotations.model], inventory.source):
+        check_line(result, readme_line)
     judged_prompts = {row.instruction for row in annotations.rows}
-    missing = (
-        [text(r.get("output")) for r in stored.rows if key_of(r) not in judged_prompts]
-        if stored
-        else []
-    )
-    check_dropped(result, annotations.rows, missing, why)
-    times = Counter(key_of(row) for row in stored.rows) if stored else Counter()
-    check_judged_twice(result, annotations.rows, times)
+    unjudged = [row.unjudged() for row in stored_rows if row.prompt not in judged_prompts]
+    check_dropped(result, annotations.rows, [o.text for o in unjudged], why)
+    check_judged_twice(result, annotations.rows, Counter(row.prompt for row in stored_rows))
     is_other = stored is not None and _check_outputs(result, annotations, stored, place, path.name)
     if not several and not is_other:
         outputs = next(iter(stored.generators)) if stored else ""
         check_model(result, annotations, place, line.name if line else "", outputs, inventory.names)
-    run_folder = (
-        place.run if place.judge or letters(place.run.name) in inventory.names.models else None
-    )
-    if (
-        (several or stored is None)
-        and run_folder
-        and not any(annotations.model in note for note in result.notes)
-    ):
-        result.notes += _other_name(annotations.model, run_folder, inventory.source.root)
+    is_run = place.judge or letters(place.run.name) in inventory.names.models
+    is_noted = any(annotations.model in note for note in result.notes)
+    if (several or stored is None) and is_run and not is_noted:
+        result.notes += _other_name(annotations.model, place.run, inventory.source.root)
     check_position(result, annotations.rows, annotations.order_from)
     check_length(result, annotations.rows)
-    check_texts(result, _texts(annotations.rows, stored))
+    cut = {row.prompt: row.is_cut for row in stored_rows}
+    judged_texts = judged_outputs(annotations.rows, {p for p, is_cut in cut.items() if is_cut})
+    check_texts(result, [*judged_texts, *unjudged])
     return result
 
 
@@ -283,7 +271,7 @@ def _expected(
     ways = [(len(annotations.rows), f"{name} has {len(annotations.rows)}")]
     if stored is not None:
         ways.append((len(stored.rows), f"{stored.path.name} has {len(stored.rows)}"))
-    sets = {text(row.get("dataset")) for row in annotations.stored}
+    sets = {row.dataset for row in annotations.stored}
     if len(annotations.rows) >= NEARLY_ALL and sets <= ALPACA_EVAL_SETS and len(sets) > 1:
         ways.append((ALPACA_EVAL_PROMPTS, f"AlpacaEval's set has {ALPACA_EVAL_PROMPTS}"))
     # The first of the largest: the nearest source.
@@ -301,24 +289,22 @@ def _line_of(
     or the model's."""
     above = [p.name for p in (place.run, *place.run.parents) if p.name]
     names = [annotations.model, *above] if several else [*above[:1], annotations.model, *above[1:]]
-    for place_above in (folder, *folder.parents):
-        for path, lines in inventory.lines.items():
-            if path.parent != place_above or path.name.lower() != "leaderboard.csv":
-                continue
-            line = _first_named(lines, names)
-            if line is None and place_above == folder and len(lines) == 1 and not several:
-                line = lines[0]
-            if line is not None:
-                inventory.used_lines.add((path, line.name))
-                return line
-        if place_above == inventory.source.root:
-            break
-    for path, lines in inventory.lines.items():
-        if path.name.lower() == f"{annotations.annotator}_leaderboard.csv".lower():
-            line = _first_named(lines, names)
-            if line is not None:
-                inventory.used_lines.add((path, line.name))
-                return line
+    beside = [
+        (path, above == folder and not several)
+        for above in up_to(folder, inventory.source.root)
+        for path in inventory.lines
+        if path.parent == above and path.name.lower() == "leaderboard.csv"
+    ]
+    of_judge = f"{annotations.annotator}_leaderboard.csv".lower()
+    elsewhere = [(path, False) for path in inventory.lines if path.name.lower() == of_judge]
+    for path, is_own in beside + elsewhere:
+        lines = inventory.lines[path]
+        line = _first_named(lines, names)
+        if line is None and is_own and len(lines) == 1:
+            line = lines[0]
+        if line is not None:
+            inventory.used_lines.add((path, line.name))
+            return line
     return None
 
 
@@ -340,24 +326,19 @@ def _outputs_of(
     judged = {row.instruction: row.output for row in annotations.rows}
     for outputs in inventory.outputs:
         # Those of the baseline that lie among the judgements are no result by themselves.
-        outputs.used |= (
-            outputs.path.name.lower() != OUTPUTS and annotations.baseline in outputs.generators
-        )
-    for above in (folder, *folder.parents):
+        outputs.used |= not outputs.is_usual and annotations.baseline in outputs.generators
+    for above in up_to(folder, inventory.source.root):
         here = [o for o in inventory.outputs if o.path.parent == above]
         of_model = [o for o in here if annotations.model in o.generators]
         nearest = max(of_model, key=lambda o: _shared(o, judged), default=None)
         if nearest is None and above in (folder, place.run):
             for outputs in here:
                 outputs.used |= _is_baseline(outputs, annotations, baseline)
-            unused = [o for o in here if o.path.name.lower() == OUTPUTS and not o.used]
-            nearest = unused[0] if unused else None
+            nearest = next((o for o in here if o.is_usual and not o.used), None)
         if nearest is not None:
             nearest.used = True
-            rows = [r for r in nearest.rows if text(r.get("generator")) == annotations.model]
+            rows = [row for row in nearest.rows if row.generator == annotations.model]
             return _Outputs(nearest.path, rows or nearest.rows)
-        if above == inventory.source.root:
-            break
     return None
 
 
@@ -367,13 +348,13 @@ def _is_baseline(
     """Whether they are what the model was judged against."""
     if annotations.baseline in outputs.generators:
         return True
-    shared = sum(key_of(row) in baseline for row in outputs.rows)
+    shared = sum(row.prompt in baseline for row in outputs.rows)
     return 2 * _shared(outputs, baseline) > shared > 0
 
 
 def _shared(outputs: _Outputs, texts: Mapping[str, str | None]) -> int:
     """How many outputs are these texts."""
-    return sum(texts.get(key_of(row)) == row.get("output") for row in outputs.rows)
+    return sum(texts.get(row.prompt) == row.output for row in outputs.rows)
 
 
 def _mean_length(lengths: Sequence[int]) -> int | None:
@@ -390,19 +371,18 @@ def _length_remark(
     published = result.published.get("avg_length")
     if published is None:
         return ""
-    for lengths in (judged_lengths, stored_lengths):
-        if lengths and published == _mean_length(lengths):
-            result.metrics["avg_length"] = published
-            return ""
-    for lengths in (judged_lengths, stored_lengths):
-        filled = [n for n in lengths if n]
+    both = [lengths for lengths in (judged_lengths, stored_lengths) if lengths]
+    if any(published == _mean_length(lengths) for lengths in both):
+        result.metrics["avg_length"] = published
+        return ""
+    for lengths in both:
+        filled, mean = [n for n in lengths if n], _mean_length(lengths)
         if published == _mean_length(filled):
-            left_out = len(lengths) - len(filled)
             return (
                 f"avg_length {published:g} is over the {len(filled)} outputs that are not empty; over "
-                f"all {len(lengths)}, {left_out} of them empty, it is {_mean_length(lengths)}"
+                f"all {len(lengths)}, {len(lengths) - len(filled)} of them empty, it is {mean}"
             )
-    for lengths in (judged_lengths, stored_lengths):
+    for lengths in both:
         ordered = sorted(lengths)
         for few in range(1, FEW_OUTPUTS + 1):
             low, high = _mean_length(ordered[:-few]), _mean_length(ordered[few:])
@@ -422,26 +402,23 @@ def _check_outputs(
     file_name: str,
 ) -> bool:
     """count_mismatch: the judged outputs are not the stored ones. Whether they are another model's."""
-    times = Counter(key_of(row) for row in stored.rows)
-    more = Counter(row.instruction for row in annotations.rows)
-    unknown = [key for key in more if key not in times]
+    times = Counter(row.prompt for row in stored.rows)
+    unknown = [
+        p for p in dict.fromkeys(row.instruction for row in annotations.rows) if p not in times
+    ]
     # Upstream strips outputs before they are judged.
-    texts = {key_of(row): text(row.get("output")).strip() for row in stored.rows}
+    texts = {prompt: output.strip() for prompt, output in stored.by_prompt.items()}
     once = [
-        row for row in annotations.rows if row.output is not None and times[row.instruction] == 1
+        (row.instruction, row.output.strip())
+        for row in annotations.rows
+        if row.output is not None and times[row.instruction] == 1
     ]
-    other = [row for row in once if texts[row.instruction] != text(row.output).strip()]
-    name = stored.path.name
-    what = [
-        f"{len(mismatches)} {words}"
-        for mismatches, words in (
-            (unknown, f"judged prompts are not in {name}"),
-            (other, f"judged outputs are not those in {name}"),
-        )
-        if mismatches
-    ]
-    if not what:
+    other = [prompt for prompt, output in once if texts[prompt] != output]
+    if not unknown and not other:
         return False
+    name = stored.path.name
+    what = [f"{len(unknown)} judged prompts are not in {name}"] if unknown else []
+    what += [f"{len(other)} judged outputs are not those in {name}"] if other else []
     is_other = annotations.model not in stored.generators and 2 * len(other) > len(once)
     message = (
         f"{ANNOTATIONS} has {len(annotations.rows)} rows, {name} {len(stored.rows)}: "
@@ -454,9 +431,7 @@ def _check_outputs(
         ):
             names[FOLDER] = place.run.name
         message += f"; {disagreement(names)}"
-    result.add(
-        "count_mismatch",
-        "error",
+    result.mismatch(
         message,
         {
             "annotations": len(annotations.rows),
@@ -464,36 +439,10 @@ def _check_outputs(
             "unknown_prompts": len(unknown),
             "other_outputs": len(other),
             **({"names": names} if is_other else {}),
-            "examples": [short(p) for p in [*unknown, *(row.instruction for row in other)]][
-                :EXAMPLES
-            ],
+            "examples": [short(prompt) for prompt in [*unknown, *other][:EXAMPLES]],
         },
     )
     return is_other
-
-
-def _texts(rows: Sequence[JudgedPair], stored: _Outputs | None) -> list[StoredOutput]:
-    """Every output that is stored, with what it scored."""
-    cut = {}
-    texts: list[StoredOutput] = []
-    judged_prompts = set()
-    if stored is not None:
-        cut = {key_of(r): r.get("finish_reason") == "length" for r in stored.rows}
-    for row in rows:
-        judged_prompts.add(row.instruction)
-        if row.output is not None:
-            share = None if row.preference is None else row.share
-            was_cut = cut.get(row.instruction, False)
-            texts.append(StoredOutput(row.instruction, row.output, share, row.baseline, was_cut))
-    if stored is not None:
-        texts += [_bare(row) for row in stored.rows if key_of(row) not in judged_prompts]
-    return texts
-
-
-def _bare(row: dict[str, Any]) -> StoredOutput:
-    return StoredOutput(
-        key_of(row), text(row.get("output")), cut=row.get("finish_reason") == "length"
-    )
 
 
 def _boards_alone(inventory: _Inventory) -> list[Result]:
@@ -507,14 +456,17 @@ def _boards_alone(inventory: _Inventory) -> list[Result]:
         for line in rest:
             folder = str(path.parent) if len(lines) == 1 else f"{path.parent}#{line.name}"
             result = Result(folder, KIND, published=published_of(line))
-            recomputed_figures = recomputed(line)
-            result.metrics = {n: v for n, v in recomputed_figures.items() if v is not None}
-            if "win_rate" in recomputed_figures:
-                expected, why = expected_by(line) or (recomputed_figures["n_judged"], "")
+            figures = recomputed(line)
+            result.metrics.update({n: v for n, v in figures.items() if v is not None})
+            rate, judged = figures.get("win_rate"), figures.get("n_judged")
+            if rate is not None and judged is not None:
+                expected, why = expected_by(line) or (int(judged), "")
                 if inventory.reference is not None:
                     expected = inventory.reference.prompts
                     why = f"{inventory.reference.path.name} has {expected}"
-                result.metrics |= bounds(recomputed_figures, expected)
+                expected = max(expected, int(judged))
+                result.metrics["n_expected"] = expected
+                result.metrics |= bounds(rate * judged, int(judged), expected, 0, 100)
                 check_dropped(result, [], [], why)
             compare(result, line.decimals)
             check_lines(result, [line])
@@ -523,9 +475,7 @@ def _boards_alone(inventory: _Inventory) -> list[Result]:
             check_length(result, [])
             why_not = inventory.unreadable.get(path.parent)
             if why_not:
-                result.add(
-                    "count_mismatch",
-                    "error",
+                result.mismatch(
                     f"{ANNOTATIONS} cannot be read ({why_not}): what is published cannot be known",
                     {"file": ANNOTATIONS, "why": why_not},
                 )
@@ -536,8 +486,8 @@ def _boards_alone(inventory: _Inventory) -> list[Result]:
             outputs = next((o for o in inventory.outputs if o.path.parent == path.parent), None)
             if outputs is not None and not outputs.used and len(lines) == 1:
                 outputs.used = True
-                check_texts(result, [_bare(row) for row in outputs.rows])
-                result.material.outputs = _by_prompt(outputs)
+                check_texts(result, [row.unjudged() for row in outputs.rows])
+                result.material.outputs = outputs.by_prompt
             result.material.model, result.material.run = line.name, str(path.parent.resolve())
             result.material.line = _only_line(inventory, line)
             results.append(result)
@@ -553,23 +503,17 @@ def _whole_board(
     check_lines(result, list(rest))
     result.matches = not result.findings
     check_unreadable(result, rest)
-    few = [
-        (line, expected[0])
-        for line in rest
-        if (expected := expected_by(line)) and line.figures["n_judged"] < expected[0]
-    ]
+    of_set = [line for line in rest if expected_by(line)]
+    few = [line for line in of_set if line.figures["n_judged"] < ALPACA_EVAL_PROMPTS]
     if few:
-        least = min(line.figures["n_judged"] for line, _ in few)
-        share = 1 - least / ALPACA_EVAL_PROMPTS
+        judged = {line.name: line.figures["n_judged"] for line in few}
+        least = min(judged.values())
         result.add(
             "dropped_rows",
-            "warning" if share >= 0.01 else "info",
+            "warning" if 1 - least / ALPACA_EVAL_PROMPTS >= 0.01 else "info",
             f"{len(few)} of {len(rest)} lines are over fewer than {ALPACA_EVAL_PROMPTS} prompts, the "
             f"fewest over {least:g}",
-            {
-                "lines": {line.name: line.figures["n_judged"] for line, _ in few},
-                "expected": ALPACA_EVAL_PROMPTS,
-            },
+            {"lines": judged, "expected": ALPACA_EVAL_PROMPTS},
         )
     result.notes.append(
         "of its lines without annotations only what the counts say could be recomputed; length bias "
@@ -584,13 +528,12 @@ def _outputs_alone(inventory: _Inventory) -> list[Result]:
         if outputs.used:
             continue
         folder = outputs.path.parent
-        is_usual = outputs.path.name.lower() == OUTPUTS
-        result = Result(str(folder if is_usual else outputs.path), "model_outputs")
-        texts = [_bare(row) for row in outputs.rows]
+        result = Result(str(folder if outputs.is_usual else outputs.path), "model_outputs")
+        texts = [row.unjudged() for row in outputs.rows]
         length = int(sum(len(o.text) for o in texts) / len(texts))
         result.metrics = {"n_outputs": len(texts), "avg_length": length}
         result.material = Material(
-            outputs=_by_prompt(outputs),
+            outputs=outputs.by_prompt,
             model=next(iter(outputs.generators)),
             run=str(folder.resolve()),
             settings=settings_near(folder, inventory.source),
@@ -608,20 +551,16 @@ def _outputs_alone(inventory: _Inventory) -> list[Result]:
                 {"outputs": len(texts), "expected": reference.prompts},
             )
         check_texts(result, texts)
-        models = Counter(text(row.get("generator")) for row in outputs.rows)
+        models = Counter(row.generator for row in outputs.rows)
         if len(models) > 1:
             model_counts = ", ".join(
                 f"{short(name, 80)} ({count})" for name, count in models.most_common(3)
             )
             result.notes.append(f"the outputs are of {len(models)} models: {model_counts}")
-        elif is_usual:
+        elif outputs.is_usual:
             result.notes += _other_name(next(iter(models)), folder, inventory.source.root)
         results.append(result)
     return results
-
-
-def _by_prompt(outputs: _Outputs) -> dict[str, str]:
-    return {key_of(row): text(row.get("output")) for row in outputs.rows}
 
 
 READER = Reader(

@@ -7,8 +7,8 @@ read as [-1, -1], which counts as a tie.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,25 +20,16 @@ from harness.audit.checks.judged import (
     POSITION_POINTS,
     check_dropped,
     check_length,
-    scores,
+    measure,
 )
-from harness.audit.checks.texts import StoredOutput, check_texts
-from harness.audit.model import (
-    EXAMPLES,
-    SURE,
-    Material,
-    Reader,
-    Result,
-    compare,
-    guarded_result,
-    short,
-)
-from harness.audit.parse.alpaca_rows import key_of
-from harness.audit.parse.files import AuditSource, Unreadable, read_json
-from harness.audit.parse.judged_pairs import JudgedPair
+from harness.audit.checks.texts import check_texts
+from harness.audit.model import EXAMPLES, SURE, Reader, Result, compare, guarded_result, short
+from harness.audit.parse.alpaca_rows import with_input
+from harness.audit.parse.files import AuditSource, JsonObject, read_json
+from harness.audit.parse.judged_pairs import JudgedPair, judged_outputs, material_of
 from harness.audit.parse.reference import Reference, read_reference
-from harness.judge.grades import position_bias, preference, read_scores
-from harness.judge.scores import DRAW, position_note
+from harness.judge.grades import Orders, Scores, position_bias, preference, read_scores
+from harness.judge.scores import BASELINE, DRAW, MODEL, position_note
 
 KIND = "alpagasus"
 LOWEST, HIGHEST = 0.0, 100.0
@@ -49,11 +40,23 @@ NO_PROMPT = frozenset({"question_id", "id", "review", "review_id", "score", "cat
 """Columns that hold no part of the prompt, beside the two answers."""
 TEXTS = ("text", "question", "prompt", "instruction")
 """What the column with the prompt is mostly called; it is another one in each of the study's sets."""
+PREFERENCES = {"n_wins": MODEL, "n_draws": DRAW, "n_wins_base": BASELINE}
 PUBLISHED = {"win": "n_wins", "wins": "n_wins", "draw": "n_draws", "tie": "n_draws",
              "ties": "n_draws", "lose": "n_wins_base", "loss": "n_wins_base",
              "losses": "n_wins_base"}  # fmt: skip
 
-Two = tuple[float, float]
+
+@dataclass(frozen=True)
+class _Review:
+    """A row, of one order. answers: by model, None where none is stored. exact: the scores by the
+    reply (or, without one, the file), stored: as the file has them; None: not read."""
+
+    prompt: str
+    answers: dict[str, str | None]
+    exact: Scores | None
+    stored: Scores | None
+    score: Any
+    words: str
 
 
 @dataclass
@@ -65,48 +68,42 @@ class _Reviews:
     second: str
     set: str
     model: str
-    rows: dict[str, dict[str, Any]]
+    rows: dict[str, _Review]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Graded:
-    """One prompt. exact: both orders' scores by the replies (or, without one, the file), None where an
-    order was not read; stored: as the file has them. The model's answer stands first in the first."""
+    """One prompt. exact, stored: both orders' scores, None where an order was not read; the model's
+    answer stands first in the first. bad: the first order's review that is not as it is stored."""
 
-    key: str
-    row: dict[str, Any]
-    exact: tuple[Two, Two] | None
-    stored: tuple[Two, Two] | None
+    review: _Review
+    exact: Orders | None
+    stored: Orders | None
     unread: bool
     cut: bool
     other: bool
-    example: dict[str, Any] = field(default_factory=dict)
+    bad: _Review | None
 
 
 def find(source: AuditSource) -> list[Result]:
     reference = read_reference(source.reference)
     files: dict[tuple[Path, str, frozenset[str]], list[_Reviews]] = {}
-    for path in source.files:
-        if path.suffix.lower() != ".json" or path.stem.count("-") < 2:
-            continue
-        try:
-            reviews = _read(path)
-        except Unreadable as e:
-            source.skip(path, str(e))
-            continue
+    for path in filter(_has_reviews_name, source.files):
+        reviews = source.read(_read, path)
         if reviews is not None:
             source.claim(path)
             names = frozenset((reviews.first, reviews.second))
             files.setdefault((path.parent, reviews.set, names), []).append(reviews)
     sets = Counter((folder, name) for folder, name, _ in files)
     return [
-        guarded_result(
-            review_files[0].path.parent,
-            KIND,
-            partial(_result, source, review_files, reference, sets),
-        )
-        for review_files in files.values()
+        guarded_result(pair[0].path.parent, KIND, partial(_result, source, pair, reference, sets))
+        for pair in files.values()
     ]
+
+
+def _has_reviews_name(path: Path) -> bool:
+    """FIRST-SECOND-SET.json."""
+    return path.suffix.lower() == ".json" and path.stem.count("-") >= 2
 
 
 def _read(path: Path) -> _Reviews | None:
@@ -122,11 +119,45 @@ def _read(path: Path) -> _Reviews | None:
             if first != second and path.stem.startswith(beginning):
                 rows = {}
                 for n, value in enumerate(values):
-                    key = value.get("question_id", _text(value, (first, second)) or n)
-                    rows[str(key) if str(key) not in rows else f"{key} ({n})"] = value
+                    review = _review(JsonObject(value), (first, second))
+                    key = value.get("question_id", review.prompt or n)
+                    rows[str(key) if str(key) not in rows else f"{key} ({n})"] = review
                 model = min(first, second, key=columns.index)
                 return _Reviews(path, first, second, path.stem[len(beginning) :], model, rows)
     return None
+
+
+def _review(row: JsonObject, models: tuple[str, str]) -> _Review:
+    """The prompt is of a column that is called so, else the first text that is no answer; an
+    instance's input follows it."""
+    name = next((name for name in TEXTS if name in row and name not in models), None) or next(
+        (n for n, v in row.items() if isinstance(v, str) and n not in (*models, *NO_PROMPT)), ""
+    )
+    instance = next(iter(row.entries("instances")), None)
+    source = JsonObject(instance) if isinstance(instance, dict) else row
+    stored, review = _stored(row.get("score")), row["review"]
+    if isinstance(review, str) and review.strip():
+        exact = read_scores(review, LOWEST, HIGHEST)
+    else:
+        exact = stored if stored is not None and min(stored) >= LOWEST else None
+    return _Review(
+        with_input(str(row.get(name, "")), source),
+        {model: row.text(model) for model in models},
+        exact,
+        stored,
+        row["score"],
+        short(review),
+    )
+
+
+def _stored(score: Any) -> Scores | None:
+    if not isinstance(score, list) or len(score) != 2:
+        return None
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in score):
+        return None
+    if not all(abs(v) < LARGEST for v in score):
+        return None
+    return float(score[0]), float(score[1])
 
 
 def _result(
@@ -148,25 +179,24 @@ def _result(
         result.path += f"#{reviews.set if is_only else reviews.path.stem}"
     graded = _grade(model_first, model_second)
     published, counted_in = _published(source, reviews)
-    rows = [_judged(g, model, baseline) for g in graded]
+    rows = _judged(graded, model, baseline)
     expected, why = len(graded), f"the reviews have {len(graded)}"
-    if reference is not None and reference.fits(_text(g.row, (model, baseline)) for g in graded):
+    if reference is not None and reference.fits(g.review.prompt for g in graded):
         expected, why = reference.prompts, f"{reference.path.name} has {reference.prompts}"
-    result.metrics = scores(rows, expected)
+    measure(result, rows, expected)
     result.published = published
     if _other_way(result):
         model, baseline = baseline, model
         graded = [_turned(g) for g in graded]
-        rows = [_judged(g, model, baseline) for g in graded]
-        result.metrics = scores(rows, expected)
+        rows = _judged(graded, model, baseline)
+        measure(result, rows, expected)
     rate = result.metrics["win_rate"]
     result.metrics["winning_score"] = None if rate is None else rate / 50
     compare(result)
     result.notes.append(f"wins are those of {model} over {baseline}, prompt set {reviews.set}")
     if len(orders) < 2:
-        result.notes.append(
-            "only one order of the answers is stored: position cannot be told apart"
-        )
+        note = "only one order of the answers is stored: position cannot be told apart"
+        result.notes.append(note)
     _check_counts(result, graded, counted_in)
     _check_scores(result, graded)
     check_dropped(result, rows, [], why)
@@ -174,10 +204,9 @@ def _result(
         _check_position(result, graded)
     if len(rows) >= FEWEST:
         check_length(result, rows)
-    check_texts(result, _outputs(rows))
-    result.material = Material(
-        outputs={row.instruction: row.output for row in rows if row.output is not None},
-        judgements=[(row.instruction, row.preference) for row in rows],
+    check_texts(result, judged_outputs(rows))
+    result.material = material_of(
+        rows,
         judge="grading",
         baseline=baseline,
         model=model,
@@ -189,51 +218,40 @@ def _result(
 
 def _several(source: AuditSource, folder: Path, review_files: Sequence[_Reviews]) -> bool:
     """Whether a folder holds the counts or reviews of other sets too."""
-    pair_paths = {reviews.path for reviews in review_files}
-    return any(
-        p.parent == folder
-        and p not in pair_paths
-        and p.suffix.lower() == ".json"
-        and p.stem.count("-") >= 2
-        for p in source.all_files
-    )
+    paths = {path for path in source.all_files if path.parent == folder}
+    return any(map(_has_reviews_name, paths - {reviews.path for reviews in review_files}))
 
 
 def _grade(model_first: _Reviews | None, model_second: _Reviews | None) -> list[_Graded]:
     """model_first: the file with the model shown first. With one order alone, it stands for both."""
     shown_first = model_first is not None
-    keys = dict.fromkeys(
-        [*(model_first.rows if model_first else ()), *(model_second.rows if model_second else ())]
-    )
-    pair = [
-        name
-        for reviews in (model_first, model_second)
-        if reviews
-        for name in (reviews.first, reviews.second)
-    ]
+    files = [reviews for reviews in (model_first, model_second) if reviews]
     graded = []
-    for key in keys:
-        sides = [reviews.rows.get(key) for reviews in (model_first, model_second) if reviews]
+    for key in dict.fromkeys(key for reviews in files for key in reviews.rows):
+        sides = [reviews.rows.get(key) for reviews in files]
         rows = [row for row in sides if row is not None]
-        exact = [_exact(row) if row is not None else None for row in sides]
-        stored = [_stored(row) if row is not None else None for row in sides]
-        unread = any(s is not None and e is None for s, e in zip(stored, exact, strict=True))
-        pairs = [
-            (s, e) for s, e in zip(stored, exact, strict=True) if s is not None and e is not None
-        ]
-        cut = any(s != e and s == (float(int(e[0])), float(int(e[1]))) for s, e in pairs)
-        other = any(s != e and s != (float(int(e[0])), float(int(e[1]))) for s, e in pairs)
-        bad = next((r for r, s, e in zip(sides, stored, exact, strict=True) if s != e), None)
-        example = {} if bad is None else {
-            "prompt": short(_text(bad, pair)), "stored": bad.get("score"),
-            "review": short(bad["review"]),
-        }  # fmt: skip
-        orders = (_both_orders(exact, shown_first), _both_orders(stored, shown_first))
-        graded.append(_Graded(key, rows[0], *orders, unread, cut, other, example))
+        differing = [row for row in rows if row.stored != row.exact]
+        cut = [row.exact is not None and row.stored == _whole(row.exact) for row in differing]
+        pairs = [row.exact is not None and row.stored is not None for row in differing]
+        graded.append(
+            _Graded(
+                rows[0],
+                _both_orders([None if row is None else row.exact for row in sides], shown_first),
+                _both_orders([None if row is None else row.stored for row in sides], shown_first),
+                unread=any(row.exact is None for row in differing),
+                cut=any(cut),
+                other=any(p and not c for p, c in zip(pairs, cut, strict=True)),
+                bad=differing[0] if differing else None,
+            )
+        )
     return graded
 
 
-def _both_orders(sides: Sequence[Two | None], shown_first: bool) -> tuple[Two, Two] | None:
+def _whole(scores: Scores) -> Scores:
+    return float(int(scores[0])), float(int(scores[1]))
+
+
+def _both_orders(sides: Sequence[Scores | None], shown_first: bool) -> Orders | None:
     """Both orders in the form of grades.Orders; a single one, in which the model is shown first or
     second, is turned round to stand for the other."""
     read_sides = [side for side in sides if side is not None]
@@ -248,42 +266,18 @@ def _both_orders(sides: Sequence[Two | None], shown_first: bool) -> tuple[Two, T
 def _turned(g: _Graded) -> _Graded:
     """The same with the other model as the model."""
 
-    def turn(orders: tuple[Two, Two] | None) -> tuple[Two, Two] | None:
+    def turn(orders: Orders | None) -> Orders | None:
         return None if orders is None else (orders[1], orders[0])
 
-    return _Graded(g.key, g.row, turn(g.exact), turn(g.stored), g.unread, g.cut, g.other, g.example)
+    return replace(g, exact=turn(g.exact), stored=turn(g.stored))
 
 
-def _stored(row: dict[str, Any]) -> Two | None:
-    value = row.get("score")
-    if not isinstance(value, list) or len(value) != 2:
-        return None
-    if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
-        return None
-    if not all(abs(v) < LARGEST for v in value):
-        return None
-    return float(value[0]), float(value[1])
-
-
-def _exact(row: dict[str, Any]) -> Two | None:
-    """The scores of a review's words; of a file without words those that are stored, in range."""
-    review = row.get("review")
-    if isinstance(review, str) and review.strip():
-        return read_scores(review, LOWEST, HIGHEST)
-    stored = _stored(row)
-    return stored if stored is not None and min(stored) >= LOWEST else None
-
-
-def _published(source: AuditSource, reviews: _Reviews) -> tuple[dict[str, Any], str]:
+def _published(source: AuditSource, reviews: _Reviews) -> tuple[dict[str, int], str]:
     """The counts of SET_result.json beside the reviews, and the file's name."""
     for path in source.all_files:
         if path.parent != reviews.path.parent or not path.stem.lower().endswith("_result"):
             continue
-        try:
-            value = read_json(path)
-        except Unreadable as e:
-            source.skip(path, str(e))
-            continue
+        value = source.read(read_json, path)
         if not isinstance(value, dict):
             continue
         if reviews.set not in (value.get("test_name"), path.stem[: -len("_result")]):
@@ -295,7 +289,7 @@ def _published(source: AuditSource, reviews: _Reviews) -> tuple[dict[str, Any], 
             if name.lower() in PUBLISHED and isinstance(n, int) and 0 <= n < LARGEST
         }
         if counts:
-            if len(set(PUBLISHED.values()) - set(counts)) == 0:
+            if counts.keys() == set(PUBLISHED.values()):
                 counts["n_judged"] = sum(counts.values())
             return counts, path.name
     return {}, ""
@@ -303,67 +297,34 @@ def _published(source: AuditSource, reviews: _Reviews) -> tuple[dict[str, Any], 
 
 def _other_way(result: Result) -> bool:
     """Whether the published counts are those of the other model."""
-    p, m = result.published, result.metrics
-    return bool(p) and (p.get("n_wins"), p.get("n_wins_base")) != (m["n_wins"], m["n_wins_base"]) and (
-        p.get("n_wins"), p.get("n_wins_base")
-    ) == (m["n_wins_base"], m["n_wins"])  # fmt: skip
+    published = [result.published.get(name) for name in ("n_wins", "n_wins_base")]
+    counts = [result.metrics[name] for name in ("n_wins", "n_wins_base")]
+    return bool(result.published) and published != counts and published == counts[::-1]
 
 
-def _judged(g: _Graded, model: str, baseline: str) -> JudgedPair:
-    judgement = None if g.exact is None else preference(g.exact)
-    text = _text(g.row, (model, baseline))
-    return JudgedPair(text, _words(g.row, model), _words(g.row, baseline), judgement)
+def _judged(graded: Sequence[_Graded], model: str, baseline: str) -> list[JudgedPair]:
+    return [
+        JudgedPair(r.prompt, r.answers[model], r.answers[baseline], exact and preference(exact))
+        for r, exact in ((g.review, g.exact) for g in graded)
+    ]
 
 
-def _text(row: dict[str, Any], models: Collection[str]) -> str:
-    """The prompt: of a column that is called so, else the first text that is no answer; an instance's
-    input follows it."""
-    name = next((name for name in TEXTS if name in row and name not in models), None) or next(
-        (n for n, v in row.items() if isinstance(v, str) and n not in (*models, *NO_PROMPT)), ""
+def _count(all_orders: Iterable[Orders | None], whole: bool = False) -> dict[str, int]:
+    """Wins, draws and losses; whole: of scores that are cut to whole numbers before."""
+    verdicts = Counter(
+        preference((_whole(orders[0]), _whole(orders[1])) if whole else orders)
+        for orders in all_orders
+        if orders is not None
     )
-    instances = row.get("instances")
-    first = instances[0] if isinstance(instances, list) and instances else None
-    source = first if isinstance(first, dict) else row
-    return key_of({"instruction": str(row.get(name, "")), "input": source.get("input")})
-
-
-def _words(row: dict[str, Any], name: str) -> str | None:
-    value = row.get(name)
-    return value if isinstance(value, str) else None
-
-
-def _counts(verdicts: Sequence[float]) -> dict[str, int]:
-    counted = Counter(verdicts)
-    wins, draws = counted[2.0], counted[DRAW]
-    return {"n_wins": wins, "n_draws": draws, "n_wins_base": len(verdicts) - wins - draws}
-
-
-def _count_with(
-    graded: Sequence[_Graded], how: Callable[[_Graded], float | None]
-) -> dict[str, int]:
-    return _counts([v for g in graded if (v := how(g)) is not None])
-
-
-def _verdict(orders: tuple[Two, Two] | None) -> float | None:
-    return None if orders is None else preference(orders)
-
-
-def _whole_scores(orders: tuple[Two, Two]) -> tuple[Two, Two]:
-    (a, b), (c, d) = orders
-    return (float(int(a)), float(int(b))), (float(int(c)), float(int(d)))
+    return {name: verdicts[p] for name, p in PREFERENCES.items()}
 
 
 def _check_counts(result: Result, graded: Sequence[_Graded], where: str) -> None:
     """unparsed_scored, truncated_scores and count_mismatch: how the published counts come about."""
-    exact = _count_with(graded, lambda g: _verdict(g.exact))
-    cut = _count_with(graded, lambda g: _verdict(_whole_scores(g.exact) if g.exact else None))
-    tied = _count_with(graded, lambda g: _verdict(g.stored if g.unread else g.exact))
-    tied_cut = _count_with(
-        graded,
-        lambda g: _verdict(
-            _whole_scores(orders) if (orders := g.stored if g.unread else g.exact) else None
-        ),
-    )
+    exact_orders = [g.exact for g in graded]
+    orders_with_unread = [g.stored if g.unread else g.exact for g in graded]
+    exact, cut = _count(exact_orders), _count(exact_orders, whole=True)
+    tied, tied_cut = _count(orders_with_unread), _count(orders_with_unread, whole=True)
     published_counts = {n: result.published.get(n) for n in exact}
     unread = [g for g in graded if g.unread and g.stored is not None]
     if unread:
@@ -375,15 +336,16 @@ def _check_counts(result: Result, graded: Sequence[_Graded], where: str) -> None
             f"{_words_of(tied)} with them, {_words_of(exact)} without",
             {"rows": len(unread), "of": len(graded), "with": tied, "without": exact,
              "published": published_counts if where else None,
-             "examples": [g.example for g in unread[:EXAMPLES]]},
+             "examples": _examples(unread)},
         )  # fmt: skip
     stored_cut = [g for g in graded if g.cut]
     if stored_cut or (
         cut != exact and where and published_counts in (cut, tied_cut) and published_counts != exact
     ):
         n = len(stored_cut) or sum(
-            g.exact is not None and preference(_whole_scores(g.exact)) != preference(g.exact)
-            for g in graded
+            preference((_whole(orders[0]), _whole(orders[1]))) != preference(orders)
+            for orders in exact_orders
+            if orders is not None
         )
         result.add(
             "truncated_scores",
@@ -393,28 +355,25 @@ def _check_counts(result: Result, graded: Sequence[_Graded], where: str) -> None
             f"{_words_of(exact)} with the scores as the judge gave them",
             {"rows": n, "of": len(graded), "cut": cut, "exact": exact,
              "published": published_counts if where else None,
-             "examples": [g.example for g in stored_cut[:EXAMPLES]]},
+             "examples": _examples(stored_cut)},
         )  # fmt: skip
     if where and any(v is not None and v != exact[n] for n, v in published_counts.items()):
         result.matches = False
         if published_counts not in (tied, cut, tied_cut):
-            result.add(
-                "count_mismatch", "error",
+            result.mismatch(
                 f"{where} says {_words_of(published_counts)}; the stored reviews give "
                 f"{_words_of(exact)}",
                 {"published": published_counts, "recomputed": exact},
-            )  # fmt: skip
+            )
 
 
 def _check_scores(result: Result, graded: Sequence[_Graded]) -> None:
     other = [g for g in graded if g.other and not g.cut]
     if other:
-        result.add(
-            "count_mismatch", "error",
+        result.mismatch(
             f"of {len(other)} prompts the stored scores are not those of the review's words",
-            {"rows": len(other), "of": len(graded),
-             "examples": [g.example for g in other[:EXAMPLES]]},
-        )  # fmt: skip
+            {"rows": len(other), "of": len(graded), "examples": _examples(other)},
+        )
 
 
 def _check_position(result: Result, graded: Sequence[_Graded]) -> None:
@@ -431,20 +390,20 @@ def _check_position(result: Result, graded: Sequence[_Graded]) -> None:
     )
 
 
-def _outputs(rows: Sequence[JudgedPair]) -> list[StoredOutput]:
+def _examples(graded: Sequence[_Graded]) -> list[dict[str, object]]:
     return [
-        StoredOutput(r.instruction, r.output, None if r.preference is None else r.share, r.baseline)
-        for r in rows
-        if r.output is not None
+        {"prompt": short(g.bad.prompt), "stored": g.bad.score, "review": g.bad.words}
+        for g in graded[:EXAMPLES]
+        if g.bad is not None
     ]
 
 
 def _scores_of(graded: Sequence[_Graded]) -> str:
-    values = {str(g.example.get("stored")) for g in graded}
+    values = {str(g.bad.score) for g in graded if g.bad is not None}
     return ", ".join(sorted(values)[:3])
 
 
-def _words_of(counts: dict[str, Any]) -> str:
+def _words_of(counts: Mapping[str, int | None]) -> str:
     """A count that is not stored is unknown, and no zero."""
     stored_counts = (counts[name] for name in ("n_wins", "n_draws", "n_wins_base"))
     wins, ties, losses = ("unknown" if count is None else count for count in stored_counts)

@@ -5,17 +5,19 @@ own findings come along. Artefacts of other judges are left to their readers.
 """
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.artefact.call import MANIFEST
 from harness.artefact.store import SHORT, check_files
-from harness.audit.checks.judged import check_dropped, check_length, check_position, scores
+from harness.audit.checks.judged import check_dropped, check_length, check_position, measure
 from harness.audit.checks.published import check_published
 from harness.audit.checks.repeats import check_judged_twice
 from harness.audit.checks.replies import check_replies
-from harness.audit.checks.texts import StoredOutput, check_texts
+from harness.audit.checks.texts import check_texts
 from harness.audit.model import (
     KINDS,
     SEVERITIES,
@@ -28,12 +30,13 @@ from harness.audit.model import (
 )
 from harness.audit.parse.alpaca_rows import (
     Annotations,
-    is_annotations,
-    key_of,
+    ModelOutput,
+    annotations_in,
+    read_outputs,
     split,
-    text,
 )
-from harness.audit.parse.files import AuditSource, Unreadable, read_json, read_rows
+from harness.audit.parse.files import AuditSource, JsonObject, read_json, read_rows
+from harness.audit.parse.judged_pairs import judged_outputs, material_of
 from harness.errors import HarnessError
 from harness.judge.grades import position_bias
 from harness.judge.scores import LARGE, position_note
@@ -57,177 +60,162 @@ SAME_AS = {"role_words": "prompt_mismatch"}
 """Findings of the stages under an audit's names."""
 
 
+@dataclass(frozen=True)
+class _Artefact:
+    """What an artefact's manifest says, whichever version wrote it. figures: of its win rate, counts:
+    those that are whole numbers, under the manifest's names. answers_key: of the answers that were
+    judged. files, findings: as they stand, for who looks at them."""
+
+    folder: Path
+    stage: str
+    key: str
+    row: Any
+    simulated: list[str]
+    figures: JsonObject
+    counts: dict[str, int]
+    answers_key: str | None
+    files: Any
+    findings: list[JsonObject]
+
+
 def find(source: AuditSource) -> list[Result]:
     results = []
-    manifests = {}
-    for path in source.files_named(MANIFEST):
-        try:
-            value = read_json(path)
-        except Unreadable as e:
-            source.skip(path, str(e))
-            continue
-        if _is_manifest(value):
-            manifests[path.parent] = value
+    artefacts = [
+        artefact
+        for path in source.files_named(MANIFEST)
+        if (artefact := _artefact(path.parent, source.read(read_json, path))) is not None
+    ]
     judged: set[Path] = set()
-    for folder, manifest in manifests.items():
-        if manifest["stage"] != "judge" or not (folder / ANNOTATIONS).is_file():
+    for artefact in artefacts:
+        folder = artefact.folder
+        if artefact.stage != "judge" or not (folder / ANNOTATIONS).is_file():
             continue
-        try:
-            values = read_json(folder / ANNOTATIONS)
-        except Unreadable as e:
-            source.skip(folder / ANNOTATIONS, str(e))
+        rows = annotations_in(source.read(read_json, folder / ANNOTATIONS))
+        if not rows:
             continue
-        if not is_annotations(values):
-            continue
-        answers = _answers(folder, manifest, manifests)
+        answers = _answers(artefact, artefacts)
         if answers is not None:
             judged.add(answers)
-        results.append(
-            guarded_result(
-                folder, KIND, partial(_judged, source, folder, manifest, values, answers)
-            )
-        )
-    for folder, manifest in manifests.items():
-        if manifest["stage"] == "answer":
-            if folder not in judged and (folder / OUTPUTS).is_file():
-                results += _answered(source, folder, manifest)
-            source.claim(folder)
+        make = partial(_judged, source, artefact, split(rows), answers)
+        results.append(guarded_result(folder, KIND, make))
+    for artefact in artefacts:
+        if artefact.stage == "answer":
+            if artefact.folder not in judged and (artefact.folder / OUTPUTS).is_file():
+                results += _answered(source, artefact)
+            source.claim(artefact.folder)
     return results
 
 
-def _is_manifest(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("stage"), str)
-        and isinstance(value.get("key"), str)
-        and isinstance(value.get("files"), dict)
-        and isinstance(value.get("metrics"), dict)
-        and isinstance(value.get("counts"), dict)
+def _artefact(folder: Path, value: Any) -> _Artefact | None:
+    """None: the file is no artefact's manifest."""
+    manifest = JsonObject(value) if isinstance(value, dict) else JsonObject()
+    stage, key = manifest.text("stage"), manifest.text("key")
+    parts = (manifest.get(name) for name in ("files", "metrics", "counts"))
+    if stage is None or key is None or not all(isinstance(part, dict) for part in parts):
+        return None
+    counts = manifest.object("counts")
+    return _Artefact(
+        folder,
+        stage,
+        key,
+        row=manifest.get("row"),
+        simulated=[str(mark) for mark in manifest.entries("simulated")],
+        figures=manifest.object("metrics").object("win_rate"),
+        counts={name: count for name, count in counts.items() if isinstance(count, int)},
+        answers_key=manifest.object("inputs").object("outputs").text("key"),
+        files=manifest["files"],
+        findings=manifest.objects("findings"),
     )
 
 
-def _answers(
-    folder: Path, manifest: dict[str, Any], manifests: dict[Path, dict[str, Any]]
-) -> Path | None:
+def _answers(artefact: _Artefact, artefacts: Sequence[_Artefact]) -> Path | None:
     """The folder of the answers that were judged, on the same volume."""
-    inputs = manifest.get("inputs")
-    outputs = inputs.get("outputs") if isinstance(inputs, dict) else None
-    key = outputs.get("key") if isinstance(outputs, dict) else None
-    if not isinstance(key, str):
+    key = artefact.answers_key
+    if key is None:
         return None
-    beside = folder.parent.parent / "answer" / key[:SHORT]
-    elsewhere = (f for f, m in manifests.items() if m["key"] == key)
+    beside = artefact.folder.parent.parent / "answer" / key[:SHORT]
+    elsewhere = (other.folder for other in artefacts if other.key == key)
     return next((f for f in (beside, *elsewhere) if (f / OUTPUTS).is_file()), None)
 
 
 def _judged(
-    source: AuditSource,
-    folder: Path,
-    manifest: dict[str, Any],
-    values: list[dict[str, Any]],
-    answers: Path | None,
+    source: AuditSource, artefact: _Artefact, sets: list[Annotations], answers: Path | None
 ) -> Result:
-    result = _result(folder, manifest)
-    annotations = split(values)[0]
-    for other in split(values)[1:]:
+    result = _result(artefact)
+    annotations = sets[0]
+    for other in sets[1:]:
         annotations.stored += other.stored
         annotations.rows += other.rows
         annotations.readings += other.readings
         annotations.drawn += other.drawn
-    figures = manifest["metrics"].get("win_rate")
-    figures = figures if isinstance(figures, dict) else {}
-    expected = figures.get("expected")
+    expected = artefact.figures.get("expected")
     counted = len(annotations.rows)
     if isinstance(expected, int) and 0 <= expected < MOST_PROMPTS:
         counted = expected
-    expected = max(counted, len(annotations.rows))
-    result.metrics = scores(annotations.rows, expected)
+    measure(result, annotations.rows, max(counted, len(annotations.rows)))
     result.published = {
-        metric: figures[name] for name, metric in FIGURES.items() if figures.get(name) is not None
+        metric: figure
+        for name, metric in FIGURES.items()
+        if (figure := artefact.figures.get(name)) is not None
     }
     compare(result)
     check_replies(result, annotations)
     check_published(result, MANIFEST)
-    answered = _answered_rows(source, answers)
+    answered = _outputs(source, answers) if answers else []
     # Without the answers: a row of each prompt, and no more rows than prompts.
-    times = Counter(map(key_of, answered)) or Counter(
+    times = Counter(row.prompt for row in answered) or Counter(
         row.instruction for row in annotations.rows if len(annotations.rows) <= counted
     )
     check_judged_twice(result, annotations.rows, times, in_set=times)
     check_dropped(result, annotations.rows, [], f"the manifest says {counted}")
     _check_place(result, annotations)
     check_length(result, annotations.rows)
-    cut = {key_of(row) for row in answered if row.get("finish_reason") == "length"}
-    check_texts(
-        result,
-        [
-            StoredOutput(
-                row.instruction, row.output, None if row.preference is None else row.share,
-                row.baseline, row.instruction in cut,
-            )
-            for row in annotations.rows
-            if row.output is not None
-        ],
-    )  # fmt: skip
-    result.material = Material(
-        outputs={r.instruction: r.output for r in annotations.rows if r.output is not None},
-        judgements=[(r.instruction, r.preference) for r in annotations.rows],
-        judge=annotations.annotator,
-        run=str(answers.resolve()) if answers else str(folder.resolve()),
-    )
-    _carry_over(result, manifest)
+    cut = {row.prompt for row in answered if row.is_cut}
+    check_texts(result, judged_outputs(annotations.rows, cut))
+    run = str((answers or artefact.folder).resolve())
+    result.material = material_of(annotations.rows, judge=annotations.annotator, run=run)
+    _carry_over(result, artefact.findings)
     if answers is not None:
-        try:
-            _carry_over(result, read_json(answers / MANIFEST))
-        except Unreadable as e:
-            source.skip(answers / MANIFEST, str(e))
-    source.claim(folder)
+        manifest = source.read(read_json, answers / MANIFEST)
+        if isinstance(manifest, dict):
+            _carry_over(result, JsonObject(manifest).objects("findings"))
+    source.claim(artefact.folder)
     return result
 
 
-def _answered(source: AuditSource, folder: Path, manifest: dict[str, Any]) -> list[Result]:
+def _answered(source: AuditSource, artefact: _Artefact) -> list[Result]:
     """Answers that no judge artefact below the path has judged."""
-    try:
-        rows = read_rows(folder / OUTPUTS)
-    except Unreadable as e:
-        source.skip(folder / OUTPUTS, str(e))
+    rows = source.read(read_rows, artefact.folder / OUTPUTS)
+    if rows is None:
         return []
-    result = _result(folder, manifest)
-    texts = [
-        StoredOutput(key_of(r), text(r.get("output")), cut=r.get("finish_reason") == "length")
-        for r in rows
-    ]
+    result = _result(artefact)
+    texts = [row.unjudged() for row in read_outputs(rows)]
     result.metrics = {
-        "prompts": len(rows),
+        "prompts": len(texts),
         "empty": sum(not o.text.strip() for o in texts),
         "cut_at_limit": sum(o.cut for o in texts),
     }
-    result.published = {
-        n: manifest["counts"][n]
-        for n in result.metrics
-        if isinstance(manifest["counts"].get(n), int)
-    }
+    result.published = {n: artefact.counts[n] for n in result.metrics if n in artefact.counts}
     compare(result)
     check_published(result, MANIFEST)
     check_texts(result, texts)
     result.material = Material(
-        outputs={o.instruction: o.text for o in texts}, run=str(folder.resolve())
+        outputs={o.instruction: o.text for o in texts}, run=str(artefact.folder.resolve())
     )
-    _carry_over(result, manifest)
+    _carry_over(result, artefact.findings)
     return [result]
 
 
-def _result(folder: Path, manifest: dict[str, Any]) -> Result:
+def _result(artefact: _Artefact) -> Result:
     """With the notes that any artefact has, and whether its files are those that were made."""
-    result = Result(str(folder), KIND)
-    result.notes.append(f"{manifest['stage']} of row {manifest.get('row')}")
-    simulated = manifest.get("simulated")
-    if isinstance(simulated, list) and simulated:
-        result.notes.append(f"simulated: {', '.join(map(str, simulated))}")
+    result = Result(str(artefact.folder), KIND)
+    result.notes.append(f"{artefact.stage} of row {artefact.row}")
+    if artefact.simulated:
+        result.notes.append(f"simulated: {', '.join(artefact.simulated)}")
     try:
-        check_files(folder, manifest["files"])
+        check_files(artefact.folder, artefact.files)
     except HarnessError as e:
-        result.add("count_mismatch", "error", e.message, {"artefact": str(folder)})
+        result.mismatch(e.message, {"artefact": str(artefact.folder)})
     except (KeyError, TypeError, OSError) as e:
         result.notes.append(f"its files could not be held against the manifest: {e}")
     return result
@@ -235,16 +223,12 @@ def _result(folder: Path, manifest: dict[str, Any]) -> Result:
 
 def _check_place(result: Result, annotations: Annotations) -> None:
     """Position bias: of gradings in both orders from their scores, of others from the order shown."""
-    graded_scores = [
-        row.get("scores") for row in annotations.stored if row.get("verdicts") is not None
-    ]
-    if not graded_scores:
+    if all(row.scores is None for row in annotations.stored):
         check_position(result, annotations.rows, annotations.order_from or "the annotations")
         return
     try:
-        bias = position_bias(
-            [((a[0], a[1]), (b[0], b[1])) for a, b in map(tuple, filter(None, graded_scores))]
-        )
+        orders = [tuple(row.scores) for row in annotations.stored if row.scores]
+        bias = position_bias([((a[0], a[1]), (b[0], b[1])) for a, b in orders])
     except (TypeError, ValueError, LookupError, OverflowError):
         return
     if bias["p_value"] is not None and bias["p_value"] < SURE and abs(bias["difference"]) >= LARGE:
@@ -252,31 +236,21 @@ def _check_place(result: Result, annotations: Annotations) -> None:
         result.add("position_bias", "warning", message, bias)
 
 
-def _answered_rows(source: AuditSource, answers: Path | None) -> list[dict[str, Any]]:
-    """The answers that were judged; none, and a note, where they cannot be read."""
-    if answers is None:
-        return []
-    try:
-        return read_rows(answers / OUTPUTS)
-    except Unreadable as e:
-        source.skip(answers / OUTPUTS, str(e))
-        return []
+def _outputs(source: AuditSource, answers: Path) -> list[ModelOutput]:
+    """Those that were judged; none, and a note, where they cannot be read."""
+    return read_outputs(source.read(read_rows, answers / OUTPUTS) or [])
 
 
-def _carry_over(result: Result, manifest: Any) -> None:
+def _carry_over(result: Result, findings: Sequence[JsonObject]) -> None:
     """The findings that the stage itself wrote, where the audit has none of that kind."""
     audited_kinds = {f.kind for f in result.findings}
-    stage_findings = manifest.get("findings") if isinstance(manifest, dict) else None
-    for finding in stage_findings if isinstance(stage_findings, list) else ():
-        if not isinstance(finding, dict):
-            continue
+    for finding in findings:
         kind = SAME_AS.get(str(finding.get("kind")), str(finding.get("kind")))
         severity, message = finding.get("severity"), str(finding.get("message"))
-        evidence = finding.get("evidence")
         if kind not in KINDS or severity not in SEVERITIES:
             result.notes.append(f"the manifest's finding {kind}: {message}")
         elif kind not in audited_kinds:
-            result.add(kind, severity, message, evidence if isinstance(evidence, dict) else {})
+            result.add(kind, severity, message, finding.object("evidence"))
 
 
 READER = Reader(

@@ -3,14 +3,19 @@ folders of checkpoints of which nothing says which was used."""
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.audit.model import EXAMPLES, Reader, Result
 from harness.audit.parse.files import PASSED_BY, AuditSource, Unreadable, read_text
 from harness.audit.parse.readme import readmes
-from harness.audit.parse.settings import CHECKPOINTS, DECODING, ConfigSettings, read_settings
-from harness.audit.parse.training_examples import LARGEST_CONFIG
+from harness.audit.parse.settings import (
+    CHECKPOINTS,
+    DECODING,
+    OF_TRAINING,
+    ConfigSettings,
+    settings_in,
+)
 
 KIND = "configuration"
 CONFIGS = (".yaml", ".yml", ".sh")
@@ -33,18 +38,14 @@ def find(source: AuditSource) -> list[Result]:
     results = [p for p in everything if RESULTS.match(p.name)]
     if not results:
         return []
-    open_results = []
     configs = list(_configs(everything))
-    for config in configs:
-        result = _open_config(config, results, source.root)
-        if result is not None:
-            open_results.append(result)
+    of_configs = [_open_config(config, results, source.root) for config in configs]
     named_paths = {str(v) for c in configs for name in CHECKPOINTS for v in c.values.get(name, ())}
-    for folder, checkpoints in sorted(_folders(everything).items()):
-        result = _open_folder(folder, checkpoints, named_paths, results, source.root)
-        if result is not None:
-            open_results.append(result)
-    return open_results
+    of_folders = [
+        _open_folder(folder, checkpoints, named_paths, results, source.root)
+        for folder, checkpoints in sorted(_folders(everything).items())
+    ]
+    return [result for result in of_configs + of_folders if result is not None]
 
 
 def _below(root: Path) -> Iterator[Path]:
@@ -59,16 +60,9 @@ def _below(root: Path) -> Iterator[Path]:
 
 def _configs(files: Sequence[Path]) -> Iterator[ConfigSettings]:
     """Those of an evaluation: a training's say what it began with."""
-    for path in files:
-        try:
-            if path.suffix.lower() not in CONFIGS or path.stat().st_size > LARGEST_CONFIG:
-                continue
-            settings = read_settings(path)
-        except (Unreadable, OSError):
-            continue
-        if settings.values.keys() & {"batch", "accumulation", "epochs", "total_batch"}:
-            continue
-        if settings.values.keys() & {*DECODING, *CHECKPOINTS}:
+    for settings in settings_in(path for path in files if path.suffix.lower() in CONFIGS):
+        names = settings.values.keys()
+        if not names & OF_TRAINING and names & {*DECODING, *CHECKPOINTS}:
             yield settings
 
 
@@ -89,20 +83,25 @@ def _open_config(config: ConfigSettings, results: Sequence[Path], root: Path) ->
         return None
     if _settled(checkpoints, _texts(concerned, folder, root)):
         return None
-    result = Result(str(config.path), KIND)
-    result.metrics["checkpoints"] = len(checkpoints)
     in_use = f"{used[0]} is in use" if len(used) == 1 else f"{len(used)} are in use"
+    message = (
+        f"{config.path.name} names {len(checkpoints)} checkpoints ({in_use}, {len(commented_out)} "
+        "commented out)"
+    )
+    evidence = {"checkpoints": checkpoints, "in_use": used, "commented_out": commented_out}
+    return _unknown(config.path, message, evidence, concerned)
+
+
+def _unknown(
+    path: Path, message: str, evidence: Mapping[str, Sequence[str]], results: Sequence[Path]
+) -> Result:
+    result = Result(str(path), KIND)
+    result.metrics["checkpoints"] = len(evidence["checkpoints"])
     result.add(
         "unknown_checkpoint",
         "warning",
-        f"{config.path.name} names {len(checkpoints)} checkpoints ({in_use}, {len(commented_out)} "
-        "commented out), and nothing beside the results says which one made them",
-        {
-            "checkpoints": checkpoints,
-            "in_use": used,
-            "commented_out": commented_out,
-            "results": [str(p) for p in concerned[:EXAMPLES]],
-        },
+        f"{message}, and nothing beside the results says which one made them",
+        {**evidence, "results": [str(p) for p in results[:EXAMPLES]]},
     )
     return result
 
@@ -122,16 +121,8 @@ def _open_folder(
         return None
     if _settled(checkpoints, _texts(concerned, folder, root)):
         return None
-    result = Result(str(folder), KIND)
-    result.metrics["checkpoints"] = len(checkpoints)
-    result.add(
-        "unknown_checkpoint",
-        "warning",
-        f"{folder.name} holds {len(checkpoints)} checkpoints and no finished model, and nothing beside "
-        "the results says which one made them",
-        {"checkpoints": list(checkpoints), "results": [str(p) for p in concerned[:EXAMPLES]]},
-    )
-    return result
+    message = f"{folder.name} holds {len(checkpoints)} checkpoints and no finished model"
+    return _unknown(folder, message, {"checkpoints": checkpoints}, concerned)
 
 
 def _folders(files: Sequence[Path]) -> dict[Path, list[str]]:

@@ -1,12 +1,13 @@
 """lm-eval's results: means, errors and groups recomputed, from the questions where they are kept, and
 questions, shots and claimed averages checked. Scores are shares of 1, as lm-eval writes them."""
 
-import hashlib
 import math
+from collections.abc import Mapping
 from functools import partial
 from pathlib import PurePath
-from typing import Any
 
+from harness.artefact.keys import file_digest
+from harness.audit.checks.judged import NO_BOUNDS
 from harness.audit.model import (
     EXAMPLES,
     MOST_DIGITS,
@@ -17,7 +18,7 @@ from harness.audit.model import (
     short,
 )
 from harness.audit.parse.contents import RESULTS, of_kind
-from harness.audit.parse.files import AuditSource, Unreadable, read_json
+from harness.audit.parse.files import AuditSource, JsonObject, Unreadable, read_json
 from harness.audit.parse.lm_eval_files import (
     MEANS,
     LmEvalRun,
@@ -60,19 +61,18 @@ def find(source: AuditSource) -> list[Result]:
     runs: list[tuple[Result, LmEvalRun]] = []
     own_results = []
     results = of_kind(source, RESULTS)
-    named_paths = [
-        p for p in source.files if p.suffix.lower() == ".json" and "results" in p.name.lower()
-    ]
-    for path in dict.fromkeys([*named_paths, *results]):
+    json_paths = [p for p in source.files if p.suffix.lower() == ".json"]
+    by_name = [p for p in json_paths if "results" in p.name.lower()]
+    for path in dict.fromkeys([*by_name, *results]):
         try:
             value = read_json(path)
             if is_own(value):
-                own_results.append(audit_own(path, value, KIND))
+                own_results.append(audit_own(path, JsonObject(value), KIND))
                 source.claim(path.parent)
                 continue
             if not is_results(value):
                 continue
-            run = read_run(path, value)
+            run = read_run(path, JsonObject(value))
         except Unreadable as e:
             if path.name.lower().startswith("results"):
                 source.skip(path, str(e))
@@ -87,27 +87,22 @@ def find(source: AuditSource) -> list[Result]:
 
 def _audit(run: LmEvalRun, source: AuditSource) -> Result:
     result = Result(str(run.path), KIND)
-    for task in run.tasks.values():
-        # A group's own numbers are its tasks'.
-        if task.name not in run.groups:
-            _check_task(result, run, task, source)
-    for (name, metric, filter_name), stored in run.absent.items():
-        result.published[_name(name, metric, filter_name)] = stored
+    for task in run.leaves:
+        _check_task(result, run, task, source)
+    for key, stored in run.absent.items():
+        result.published[_name(*key)] = stored
         stored_text = "null" if stored is None else str(stored).replace("nan", "NaN")
-        result.notes.append(
-            f"{_name(name, metric, filter_name)} is {stored_text} in the file, and no number"
-        )
+        result.notes.append(f"{_name(*key)} is {stored_text} in the file, and no number")
     if run.empty:
         result.notes.append(f"no metric is stored of {short(', '.join(run.empty))}")
     _check_numbers(result, run)
     _check_groups(result, run)
     _check_shares(result, run)
-    leaf_tasks = [t for n, t in run.tasks.items() if n not in run.groups]
-    counted = [t for t in leaf_tasks if t.judged is not None]
+    counted = [t for t in run.leaves if t.judged is not None]
     result.metrics["n_judged"] = sum(t.judged or 0 for t in counted) or None
     # Of the others nothing says how many were asked, and so not that any are missing.
     result.metrics["n_expected"] = sum(t.expected or t.judged or 0 for t in counted) or None
-    unknown = [t.name for t in leaf_tasks if t.judged is None]
+    unknown = [t.name for t in run.leaves if t.judged is None]
     if unknown:
         result.notes.append(
             f"how many questions were asked is not in the files: {short(', '.join(unknown))}"
@@ -130,7 +125,7 @@ def _check_task(result: Result, run: LmEvalRun, task: LmEvalTask, source: AuditS
         if is_each and task.judged is None:
             task.judged = questions
         if recomputed is not None and len(values) < questions:
-            _check_lacking(result, task, name, score, recomputed, metric, len(values), questions)
+            _check_lacking(result, task, (metric, filter_name), recomputed, len(values), questions)
             continue
         if recomputed is not None:
             result.metrics[name] = recomputed
@@ -145,15 +140,14 @@ def _check_task(result: Result, run: LmEvalRun, task: LmEvalTask, source: AuditS
 def _check_lacking(
     result: Result,
     task: LmEvalTask,
-    name: str,
-    score: float,
+    key: tuple[str, str],
     recomputed: float,
-    metric: str,
     having: int,
     questions: int,
 ) -> None:
     """Of some questions no value of a metric is stored: a mean over the others, and what it may be
     over all."""
+    name, score, metric = _name(task.name, *key), task.scores[key], key[0]
     lacking = questions - having
     message = f"{name}: {lacking:,} of the {questions:,} questions have no {metric}"
     if agreeing_digits(score, recomputed) >= DIGITS:
@@ -165,14 +159,13 @@ def _check_lacking(
     result.metrics[f"{name} over {having} questions"] = recomputed
     if not may_be:
         result.matches = False
-    result.add(
-        "count_mismatch",
-        "warning" if may_be else "error",
+    result.mismatch(
         f"{message}; over the other {having:,} it is {recomputed:.6g}, "
         + (f"over all between {low:.6g} and {high:.6g}, " if metric in MEANS else "")
         + f"given is {score:.6g}",
         {"task": task.name, "metric": metric, "questions": questions, "lacking": lacking,
          "given": score, "recomputed": recomputed},
+        "warning" if may_be else "error",
     )  # fmt: skip
 
 
@@ -182,17 +175,15 @@ def _name(task: str, metric: str, filter_name: str) -> str:
 
 def _rows(
     result: Result, run: LmEvalRun, task: LmEvalTask, source: AuditSource
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """The questions that were kept of a task, after a look at whether they are all and each once."""
     path = run.samples.get(task.name)
     if path is None:
         return []
-    try:
-        rows = read_samples(path)
-    except Unreadable as e:
-        source.skip(path, str(e))
+    rows = source.read(read_samples, path)
+    if rows is None:
         return []
-    result.material.files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    result.material.files[path.name] = file_digest(path)
     is_named = any("filter" in row for row in rows)
     if not name_filters(rows, task.filters):
         result.notes.append(
@@ -208,31 +199,26 @@ def _rows(
         )
     metric = main_score(task)[0]
     scored = [(f"{task.name}/{row.get('doc_id')}", row.get(metric)) for row in rows]
-    result.material.judgements.extend(scored)
+    result.material.judgements += scored
     twice = repeated(rows)
     questions = len({str(row.get("doc_id")) for row in rows}) if "doc_id" in rows[0] else len(rows)
     if twice:
-        result.add(
-            "count_mismatch",
-            "warning",
+        result.mismatch(
             f"{task.name}: {twice:,} of the {len(rows):,} lines of {path.name} are about a question "
             "that another line is about",
             {"task": task.name, "lines": len(rows), "repeated": twice},
+            "warning",
         )
     elif task.judged is not None and questions != task.judged:
-        result.add(
-            "count_mismatch",
-            "warning",
+        result.mismatch(
             f"{task.name}: {path.name} has {questions:,} questions, and the results are of "
             f"{task.judged:,}",
             {"task": task.name, "questions": questions, "judged": task.judged},
+            "warning",
         )
     wrong = wrong_answers(rows)
     if wrong:
-        result.matches = False
-        result.add(
-            "count_mismatch",
-            "error",
+        result.refute(
             f"{task.name}: of {len(wrong):,} of {len(rows):,} questions the stored acc is not what "
             "their log-likelihoods say",
             {
@@ -260,18 +246,13 @@ def _check_sums(
     right = score * task.judged
     # Printed in full, a share of right answers is a whole number of them.
     if len(repr(score).partition(".")[2]) > DIGITS and abs(right - round(right)) > 1e-4:
-        result.matches = False
-        result.add(
-            "count_mismatch",
-            "error",
+        result.refute(
             f"{name} of {score:.6f} is no whole number of right answers of {task.judged:,}: "
             f"{right:.3f}",
             {"task": task.name, "score": score, "judged": task.judged, "right": right},
         )
     elif implied is not None and abs(implied - task.judged) > max(0.01 * task.judged, 1):
-        result.add(
-            "count_mismatch",
-            "error",
+        result.mismatch(
             f"{name}: its standard error of {error:.5f} is that of {round(implied):,} questions, and "
             f"{task.judged:,} are said to have been asked",
             {"task": task.name, "implied": round(implied), "judged": task.judged},
@@ -281,9 +262,7 @@ def _check_sums(
 def _check_numbers(result: Result, run: LmEvalRun) -> None:
     """dropped_rows: fewer questions asked than there are; MMLU's subjects together."""
     parts: dict[str, list[LmEvalTask]] = {}
-    for task in run.tasks.values():
-        if task.name in run.groups:
-            continue
+    for task in run.leaves:
         if task.expected is None and task.benchmark in SIZES:
             task.expected = SIZES[task.benchmark]
         if task.judged is None and task.expected is not None and run.limit is not None:
@@ -293,12 +272,8 @@ def _check_numbers(result: Result, run: LmEvalRun) -> None:
         parts.setdefault(task.benchmark, []).append(task)
     for name, tasks in parts.items():
         sized_tasks = [t for t in tasks if t.judged is not None and t.expected is not None]
-        judged, expected = (
-            sum(t.judged or 0 for t in sized_tasks),
-            sum(t.expected or 0 for t in sized_tasks),
-        )
-        if judged < expected:
-            _dropped(result, run, name, sized_tasks, judged, expected)
+        if sum(t.judged or 0 for t in sized_tasks) < sum(t.expected or 0 for t in sized_tasks):
+            _dropped(result, name, sized_tasks, run.limit)
         elif run.limit is not None and not sized_tasks:
             result.notes.append(
                 f"{name} was run with a limit of {run.limit:g}; how many questions there are is not in "
@@ -306,34 +281,29 @@ def _check_numbers(result: Result, run: LmEvalRun) -> None:
             )
 
 
-def _dropped(
-    result: Result, run: LmEvalRun, name: str, tasks: list[LmEvalTask], judged: int, expected: int
-) -> None:
+def _dropped(result: Result, name: str, tasks: list[LmEvalTask], limit: float | None) -> None:
+    judged, expected = sum(t.judged or 0 for t in tasks), sum(t.expected or 0 for t in tasks)
     metric = main_score(tasks[0])[0]
     right = math.fsum(main_score(t)[1] * (t.judged or 0) for t in tasks)
     score, low, high = right / judged, right / expected, (right + expected - judged) / expected
-    is_share = all(0 <= main_score(t)[1] <= 1 for t in tasks)
-    result.add(
-        "dropped_rows",
-        "warning",
-        f"{name}: {judged:,} of the {expected:,} questions were asked"
-        + (f" (limit {run.limit:g})" if run.limit is not None else "")
-        + (
+    evidence = {
+        "task": name,
+        "judged": judged,
+        "expected": expected,
+        "limit": limit,
+        "score": score,
+    }
+    limits: Mapping[str, float | None] = NO_BOUNDS
+    message = f"{name}: {judged:,} of the {expected:,} questions were asked"
+    if limit is not None:
+        message += f" (limit {limit:g})"
+    if all(0 <= main_score(t)[1] <= 1 for t in tasks):
+        message += (
             f"; over all of them {metric} lies between {low:.3f} and {high:.3f}, over those it is "
             f"{score:.3f}"
-            if is_share
-            else ""
-        ),
-        {
-            "task": name,
-            "judged": judged,
-            "expected": expected,
-            "limit": run.limit,
-            "score": score,
-            "lower_bound": low if is_share else None,
-            "upper_bound": high if is_share else None,
-        },
-    )
+        )
+        limits = {"lower_bound": low, "upper_bound": high}
+    result.add("dropped_rows", "warning", message, {**evidence, **limits})
 
 
 def _check_groups(result: Result, run: LmEvalRun) -> None:
@@ -345,48 +315,33 @@ def _check_groups(result: Result, run: LmEvalRun) -> None:
     for group, names in groups.items():
         members = [run.tasks[n] for n in names if n in run.tasks and n not in run.groups]
         group_task = run.tasks.get(group)
-        printed_scores = (
-            group_task.scores
-            if group_task
-            else {("acc", "none"): math.nan}
-            if group == MMLU
-            else {}
-        )
-        for (metric, filter_name), printed in printed_scores.items():
-            name = _name(group, metric, filter_name)
+        printed_scores = {("acc", "none"): math.nan} if group == MMLU else {}
+        for key, printed in (group_task.scores if group_task else printed_scores).items():
+            name = _name(group, *key)
             if math.isfinite(printed):
                 result.published[name] = printed
-            parts = [
-                (t, t.scores[metric, filter_name])
-                for t in members
-                if (metric, filter_name) in t.scores
-            ]
-            if len(parts) < 2 or metric not in MEANS:
+            parts = [t for t in members if key in t.scores]
+            if len(parts) < 2 or key[0] not in MEANS:
                 continue
-            values = [
-                result.metrics.get(_name(t.name, metric, filter_name), score) for t, score in parts
-            ]
-            by_task = math.fsum(values) / len(values)
-            sizes = [t.judged for t, _ in parts if t.judged]
-            by_question = None
+            values = [result.metrics.get(_name(t.name, *key), t.scores[key]) for t in parts]
+            means = [math.fsum(values) / len(values)]
+            sizes = [t.judged for t in parts if t.judged]
             if len(sizes) == len(parts):
                 weighted = math.fsum(v * n for v, n in zip(values, sizes, strict=True))
-                by_question = weighted / sum(sizes)
-                errors = [t.errors.get((metric, filter_name)) for t, _ in parts]
-                result.metrics[f"{name} by questions"] = by_question
+                means.insert(0, weighted / sum(sizes))
+                result.metrics[f"{name} by questions"] = means[0]
                 if len(sizes) < sum(sizes):
+                    errors = [t.errors.get(key) for t in parts]
                     result.metrics[f"{name} by questions_stderr"] = pooled(errors, sizes)
-            result.metrics[f"{name} by tasks"] = by_task
+            result.metrics[f"{name} by tasks"] = means[-1]
             if math.isfinite(printed):
-                candidates = [v for v in (by_question, by_task) if v is not None]
-                result.metrics[name] = min(candidates, key=lambda v: abs(v - printed))
+                result.metrics[name] = min(means, key=lambda v: abs(v - printed))
         # A file that lists no subjects does not say over how many its score is.
         if group == MMLU and 0 < len(names) < SUBJECTS and group_task is not None:
-            result.add(
-                "count_mismatch",
-                "warning",
+            result.mismatch(
                 f"mmlu is over {len(names)} of the {SUBJECTS} subjects: it is not MMLU's score",
                 {"subjects": len(names), "expected": SUBJECTS},
+                "warning",
             )
 
 
@@ -395,10 +350,7 @@ def _check_shares(result: Result, run: LmEvalRun) -> None:
     for task in run.tasks.values():
         for (metric, filter_name), score in task.scores.items():
             if metric in MEANS and not 0 <= score <= 1:
-                result.matches = False
-                result.add(
-                    "count_mismatch",
-                    "error",
+                result.refute(
                     f"{_name(task.name, metric, filter_name)} of {score:g} is no share of 1, as "
                     "lm-eval writes it",
                     {"task": task.name, "metric": metric, "given": score},
@@ -415,20 +367,15 @@ def _match(result: Result) -> None:
         if isinstance(recomputed, float) and isinstance(published, float):
             agree = agreeing_digits(published, recomputed)
             result.digits[name] = agree
-            printed = (
-                len(repr(published).partition(".")[2])
-                if "e" not in repr(published)
-                else MOST_DIGITS
-            )
+            text = repr(published)
+            printed = MOST_DIGITS if "e" in text else len(text.partition(".")[2])
             same.append(agree >= min(DIGITS, printed))
             if not same[-1]:
                 differing[name] = {"published": published, "recomputed": recomputed}
     result.matches = all(same) if same else None
     if differing:
         parts = [f"{n} {v['published']:.6g} / {v['recomputed']:.6g}" for n, v in differing.items()]
-        result.add(
-            "count_mismatch",
-            "error",
+        result.mismatch(
             f"{PurePath(result.path).name} does not follow from what is stored (published / "
             f"recomputed): {', '.join(parts[:EXAMPLES])}"
             + (f" and {len(parts) - EXAMPLES} more" if len(parts) > EXAMPLES else ""),

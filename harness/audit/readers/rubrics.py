@@ -1,21 +1,29 @@
 """Scores on a rubric (Flow Judge's results and others like them): replies that were not read and are
 counted all the same, judging without the context, scores that are not what the reply says."""
 
-import hashlib
 import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from harness.artefact.call import MANIFEST
+from harness.artefact.keys import file_digest
+from harness.audit.checks.judged import NO_BOUNDS
 from harness.audit.checks.repeats import check_scored_twice
 from harness.audit.model import EXAMPLES, Reader, Result, agreeing_digits, guarded_result, short
-from harness.audit.parse.files import AuditSource, Unreadable, read_json, read_rows
-from harness.audit.parse.readme import ReadmeLine, lines_about, read_claims, readmes
+from harness.audit.parse.files import (
+    AuditSource,
+    JsonObject,
+    Unreadable,
+    number,
+    read_object,
+    read_rows,
+)
+from harness.audit.parse.readme import only_lines_of
 from harness.audit.parse.rubric_rows import (
     CONTEXT,
     RubricRow,
@@ -23,8 +31,7 @@ from harness.audit.parse.rubric_rows import (
     read_rubric_rows,
     scale_of,
 )
-from harness.audit.parse.settings import number
-from harness.judge.scores import mean_and_error
+from harness.judge.scores import bounds, mean_and_error
 
 KIND = "rubric"
 LOST_SHARE = 0.01
@@ -35,6 +42,8 @@ MOST = 0.5
 """This share of replies must hold a score before others are missed that hold none."""
 FEW = 0.01
 """The share of rows from which on empty feedback, or feedback that breaks off, is told."""
+MOST_VALUES = 11
+"""Of so many different scores it is told how often there is each."""
 WORDS = re.compile(r"\b(?:mean|average|avg|scores?)\b", re.IGNORECASE)
 _CELL = re.compile(r"^[*_`\s]*(-?\d{1,3}(?:\.(\d+))?)\s*(?:/\s*\d+)?\s*(?:(?:±|\+/-).*)?[*_`\s]*$")
 _MEAN_KEYS = re.compile(
@@ -60,273 +69,236 @@ def find(source: AuditSource) -> list[Result]:
     return results
 
 
-def _audit(path: Path, stored: Sequence[dict[str, Any]], source: AuditSource) -> Result:
+@dataclass(frozen=True)
+class _Claim:
+    """A mean that is claimed of a file."""
+
+    mean: float
+    decimals: int
+    where: str
+
+    def is_of(self, mean: float | None) -> bool:
+        least = min(self.decimals, 8)
+        return mean is not None and agreeing_digits(self.mean, mean) >= least
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """A file's rows. scored: those with a score within the scale; unread: with one outside of it.
+    scale: None where nothing says it."""
+
+    rows: Sequence[RubricRow]
+    scored: Sequence[RubricRow]
+    unread: Sequence[RubricRow]
+    scale: tuple[float, float] | None
+    claims: Sequence[_Claim]
+
+
+def _audit(path: Path, stored: Sequence[JsonObject], source: AuditSource) -> Result:
     result = Result(str(path), KIND)
     rows = read_rubric_rows(stored)
+    own_metric = _own_metric(path.parent / MANIFEST)
     scale = scale_of(path, rows)
-    negative = {r.score for r in rows if r.score is not None and r.score < 0}
-    if scale is None and negative == {-1.0}:
-        # What judges' libraries write for a reply that they could not read.
-        scale, bounded = (0.0, math.inf), False
-    else:
-        bounded = scale is not None
     low, high = scale or (-math.inf, math.inf)
+    if scale is None and {r.score for r in rows if r.score is not None and r.score < 0} == {-1.0}:
+        # What judges' libraries write for a reply that they could not read.
+        low = 0.0
     if not (path.parent / MANIFEST).is_file():
         # For the search for copies; of our own, keys and seals say what is one.
-        result.material.files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+        result.material.files = {path.name: file_digest(path)}
         result.material.judgements = [(r.question, r.score) for r in rows]
         result.material.raws = [(r.question, f"{r.score}: {r.words}") for r in rows if r.words]
     unread = [r for r in rows if r.score is not None and not low <= r.score <= high]
     scored = [r for r in rows if r.score is not None and low <= r.score <= high]
-    if not bounded:
-        scale = None
-    _measure(result, rows, scored, unread, scale)
-    published = _published(path, source)
-    _compare(result, rows, published)
-    _check_unread(result, scored, unread, scale, published)
-    _check_wordless(result, scored, published)
-    if not _has_own_number(path, rows):
+    scores = _Scores(rows, scored, unread, scale, _claims(path, source, own_metric))
+    _measure(result, scores)
+    _compare(result, scores)
+    _check_unread(result, scores)
+    _check_wordless(result, scores)
+    # Of this harness's rows one is of each prompt of the set: a prompt that stands twice in it has its
+    # answer twice, and rightly.
+    if len(rows) != own_metric.get("expected"):
         check_scored_twice(
             result, [(r.same_as, r.score) for r in scored if r.same_as and r.score is not None]
         )
-    _check_missing(result, rows, scored, unread, scale)
-    _check_context(result, path, rows, scored)
+    _check_missing(result, scores)
+    _check_context(result, path, scores)
     _check_replies(result, rows)
     _check_feedback(result, scored)
     return result
 
 
-def _measure(
-    result: Result,
-    rows: Sequence[RubricRow],
-    scored: Sequence[RubricRow],
-    unread: Sequence[RubricRow],
-    scale: tuple[float, float] | None,
-) -> None:
-    scores = [r.score for r in scored if r.score is not None]
-    mean, error = mean_and_error(scores) if scores else (None, None)
-    stored = [r.score for r in rows if r.score is not None]
-    lost = len(rows) - len(scores)
+def _measure(result: Result, scores: _Scores) -> None:
+    values = [r.score for r in scores.scored if r.score is not None]
+    mean, error = mean_and_error(values) if values else (None, None)
+    n, scale = len(scores.rows), scores.scale
     result.metrics |= {
         "mean_score": mean,
         "standard_error": error,
-        "n_judged": len(scores),
-        "n_expected": len(rows),
-        "lower_bound": (sum(scores) + lost * scale[0]) / len(rows) if scale else None,
-        "upper_bound": (sum(scores) + lost * scale[1]) / len(rows) if scale else None,
-        **({"mean_of_all_stored": fmean(stored)} if unread and stored else {}),
-        **{f"score_{value:g}": count for value, count in sorted(Counter(scores).items())
-           if len(set(scores)) <= 11},
-    }  # fmt: skip
-    if lost == 0:
+        "n_judged": len(values),
+        "n_expected": n,
+        **(bounds(sum(values), len(values), n, *scale) if scale else NO_BOUNDS),
+    }
+    if scores.unread:
+        result.metrics["mean_of_all_stored"] = _mean(scores.rows)
+    counts = Counter(values)
+    if len(counts) <= MOST_VALUES:
+        result.metrics |= {f"score_{value:g}": count for value, count in sorted(counts.items())}
+    if len(values) == n:
         result.metrics["lower_bound"] = result.metrics["upper_bound"] = mean
 
 
-def _published(path: Path, source: AuditSource) -> list[tuple[float, int, str]]:
-    """Means that are claimed of the file: (value, decimals, where)."""
-    means = []
-    for beside in sorted(
-        p for p in source.files if p.parent == path.parent and p.suffix.lower() == ".json"
-    ):
-        if beside == path:
+def _claims(path: Path, source: AuditSource, own_metric: JsonObject) -> list[_Claim]:
+    """own_metric: what this harness wrote of the mean into the manifest beside the file."""
+    claims = []
+    for beside in source.files:
+        if beside.parent != path.parent or beside.suffix.lower() != ".json" or beside == path:
             continue
         try:
-            value = read_json(beside)
+            value = read_object(beside)
         except Unreadable:
             continue
-        if not isinstance(value, dict):
-            continue
         if beside.name == MANIFEST:
-            value = {"mean": _own_mean(value)}
+            value = JsonObject(mean=own_metric.get("value"))
         for key, stored_mean in value.items():
             mean = number(stored_mean) if _MEAN_KEYS.match(str(key).lower()) else None
             if mean is not None:
-                means.append((mean, len(repr(mean).partition(".")[2]), f"{beside.name}, {key}"))
-    for readme in readmes(path.parent, source.root):
-        lines, _ = read_claims(readme, source)
-        about = lines_about(lines, path) or [
-            line for line in lines if _names(line, path, source.root)
-        ]
-        if len(about) == 1:
-            means += _means_of(about[0])
-    return means
+                decimals = len(repr(mean).partition(".")[2])
+                claims.append(_Claim(mean, decimals, f"{beside.name}, {key}"))
+    for line in only_lines_of(path, [path.name, path.stem], source):
+        for heading, cell in line.cells.items():
+            match = _CELL.match(cell)
+            if match and WORDS.search(heading):
+                claims.append(_Claim(float(match[1]), len(match[2] or ""), line.where))
+    return claims
 
 
-def _has_own_number(path: Path, rows: Sequence[RubricRow]) -> bool:
-    """Whether these are this harness's rows, one for each prompt of its set: a prompt that stands twice
-    in it has its answer twice, and rightly."""
+def _own_metric(manifest: Path) -> JsonObject:
+    """What this harness wrote of a mean into an artefact's manifest."""
     try:
-        expected = read_json(path.parent / MANIFEST)["metrics"][METRIC]["expected"]
-    except (Unreadable, KeyError, TypeError):
-        return False
-    return bool(len(rows) == expected)
+        return read_object(manifest).object("metrics").object(METRIC)
+    except Unreadable:
+        return JsonObject()
 
 
-def _own_mean(manifest: dict[str, Any]) -> Any:
-    """The score that this harness wrote into an artefact's manifest."""
-    try:
-        return manifest["metrics"][METRIC]["value"]
-    except (KeyError, TypeError):
-        return None
-
-
-def _means_of(line: ReadmeLine) -> list[tuple[float, int, str]]:
-    means = []
-    for heading, cell in line.cells.items():
-        match = _CELL.match(cell)
-        if match and WORDS.search(heading):
-            where = f"{line.path.name}, line {line.number}"
-            means.append((float(match[1]), len(match[2] or ""), where))
-    return means
-
-
-def _names(line: ReadmeLine, path: Path, root: Path) -> bool:
-    """Whether a table's line begins with the name of the file or of a folder that it lies in."""
-    first = next(iter(line.cells.values()), "").strip("*_` ").lower()
-    names = {path.name.lower(), path.stem.lower()}
-    for place in path.parents:
-        if place == root:
-            break
-        names.add(place.name.lower())
-    return bool(first) and first in names
-
-
-def _compare(
-    result: Result, rows: Sequence[RubricRow], published: Sequence[tuple[float, int, str]]
-) -> None:
-    if not published or result.metrics["mean_score"] is None:
+def _compare(result: Result, scores: _Scores) -> None:
+    mean = result.metrics["mean_score"]
+    if not scores.claims or mean is None:
         return
-    value, decimals, where = published[0]
-    result.published["mean_score"] = value
-    result.digits["mean_score"] = agreeing_digits(value, result.metrics["mean_score"])
-    result.matches = result.digits["mean_score"] >= min(decimals, 8)
-    with_all = result.metrics.get("mean_of_all_stored")
-    explained = with_all is not None and agreeing_digits(value, with_all) >= min(decimals, 8)
-    if not result.matches and not explained and not _is_cut_mean(rows, value, decimals):
-        result.add(
-            "count_mismatch",
-            "error",
-            f"{where} gives a mean score of {value:g}; that of the {result.metrics['n_judged']:,} "
-            f"stored scores is {result.metrics['mean_score']:.4f}",
-            {"published": value, "where": where, "recomputed": result.metrics["mean_score"]},
+    claim = scores.claims[0]
+    result.published["mean_score"] = claim.mean
+    result.digits["mean_score"] = agreeing_digits(claim.mean, mean)
+    result.matches = claim.is_of(mean)
+    replies = [r.reply_score for r in scores.rows if r.reply_score is not None]
+    is_of_replies = len(replies) == len(scores.rows) and claim.is_of(fmean(replies))
+    is_explained = claim.is_of(result.metrics.get("mean_of_all_stored")) or is_of_replies
+    if not result.matches and not is_explained:
+        result.mismatch(
+            f"{claim.where} gives a mean score of {claim.mean:g}; that of the "
+            f"{result.metrics['n_judged']:,} stored scores is {mean:.4f}",
+            {"published": claim.mean, "where": claim.where, "recomputed": mean},
         )
 
 
-def _is_cut_mean(rows: Sequence[RubricRow], value: float, decimals: int) -> bool:
-    """Whether the published mean is that of the scores that the replies say."""
-    reply_scores = [r.reply_score for r in rows if r.reply_score is not None]
-    return len(reply_scores) == len(rows) and agreeing_digits(value, fmean(reply_scores)) >= min(
-        decimals, 8
-    )
-
-
-def _check_unread(
-    result: Result,
-    scored: Sequence[RubricRow],
-    unread: Sequence[RubricRow],
-    scale: tuple[float, float] | None,
-    published: Sequence[tuple[float, int, str]],
-) -> None:
-    if not unread:
+def _check_unread(result: Result, scores: _Scores) -> None:
+    if not scores.unread:
         return
     with_all, without = result.metrics["mean_of_all_stored"], result.metrics["mean_score"]
-    entered = any(agreeing_digits(v, with_all) >= min(d, 8) for v, d, _ in published) and (
-        without is None
-        or not any(agreeing_digits(v, without) >= min(d, 8) for v, d, _ in published)
-    )
-    if published and not entered and result.matches:
+    entered = any(c.is_of(with_all) for c in scores.claims)
+    entered &= not any(c.is_of(without) for c in scores.claims)
+    if scores.claims and not entered and result.matches:
         # Left out of what is published: what is missing is another finding's.
         return
-    values = Counter(f"{r.score:g}" for r in unread)
-    listed = ", ".join(f"{value} ({count})" for value, count in values.most_common(3))
-    of = f" outside {scale[0]:g} to {scale[1]:g}" if scale else ""
-    effect = None if without is None else with_all - without
-    effect_text = (
-        "no other score is there"
-        if without is None
-        else f"with them the mean is {with_all:.3f}, without them {without:.3f}"
+    count = len(scores.scored) + len(scores.unread)
+    of = f" outside {scores.scale[0]:g} to {scores.scale[1]:g}" if scores.scale else ""
+    _add_unparsed(
+        result,
+        f"{len(scores.unread):,} of {count:,} stored scores are no scores{of}",
+        [(r, r.feedback or r.reply) for r in scores.unread],
+        count,
+        (with_all, without),
+        entered if scores.claims else None,
     )
+
+
+def _add_unparsed(
+    result: Result,
+    what: str,
+    faulty: Sequence[tuple[RubricRow, str | None]],
+    count: int,
+    means: tuple[float, float | None],
+    entered: bool | None,
+) -> None:
+    """faulty: rows, with the words that hold no score, of so many. means: with them and without them.
+    entered: whether the published mean has them in it, None where there is none."""
+    values = Counter(f"{r.score:g}" for r, _ in faulty)
+    listed = ", ".join(f"{value} ({times})" for value, times in values.most_common(3))
+    with_all, without = means
+    effect = "no other score is there"
+    if without is not None:
+        effect = f"with them the mean is {with_all:.3f}, without them {without:.3f}"
     result.add(
         "unparsed_scored",
         "error" if entered or without is None else "warning",
-        f"{len(unread):,} of {len(scored) + len(unread):,} stored scores are no scores{of}: {listed}; "
-        + effect_text
+        f"{what}: {listed}; {effect}"
         + (", and the published mean has them in it" if entered else ""),
         {
-            "unparsed": len(unread),
-            "rows": len(scored) + len(unread),
+            "unparsed": len(faulty),
+            "rows": count,
             "values": dict(values),
             "mean_with": with_all,
             "mean_without": without,
-            "effect": effect,
-            "in_published": entered if published else None,
-            "examples": [short(r.feedback or r.reply or "") for r in unread[:EXAMPLES]],
+            "effect": None if without is None else with_all - without,
+            "in_published": entered,
+            "examples": [short(words or "") for _, words in faulty[:EXAMPLES]],
         },
     )
 
 
-def _check_wordless(
-    result: Result, scored: Sequence[RubricRow], published: Sequence[tuple[float, int, str]]
-) -> None:
+def _mean(rows: Sequence[RubricRow]) -> float:
+    return fmean(r.score for r in rows if r.score is not None)
+
+
+def _check_wordless(result: Result, scores: _Scores) -> None:
     """unparsed_scored: scores within the scale of replies that hold none, where others hold theirs."""
+    scored = scores.scored
     replies = [r for r in scored if r.words is not None]
     failed = {id(r) for r in replies if r.is_failure}
     if sum(r.is_tagged_score for r in replies) >= MOST * len(replies):
         failed |= {id(r) for r in replies if not r.holds_score}
-    faulty = [r for r in replies if id(r) in failed]
+    faulty = [(r, r.words) for r in replies if id(r) in failed]
     if not faulty or len(faulty) > len(scored) - len(faulty):
         # Where most are so, the words are not all that the judge said.
         return
-    with_all = fmean(r.score for r in scored if r.score is not None)
-    without = fmean(r.score for r in scored if id(r) not in failed and r.score is not None)
-    values = Counter(f"{r.score:g}" for r in faulty)
-    listed = ", ".join(f"{value} ({count})" for value, count in values.most_common(3))
-    entered = any(agreeing_digits(v, with_all) >= min(d, 8) for v, d, _ in published)
-    result.add(
-        "unparsed_scored",
-        "error" if entered else "warning",
-        f"{len(faulty):,} of {len(replies):,} replies hold no score, and one is stored: {listed}; with "
-        f"them the mean is {with_all:.3f}, without them {without:.3f}"
-        + (", and the published mean has them in it" if entered else ""),
-        {
-            "unparsed": len(faulty),
-            "rows": len(scored),
-            "values": dict(values),
-            "mean_with": with_all,
-            "mean_without": without,
-            "effect": with_all - without,
-            "in_published": entered if published else None,
-            "examples": [short(r.words) for r in faulty[:EXAMPLES]],
-        },
+    with_all, without = _mean(scored), _mean([r for r in scored if id(r) not in failed])
+    _add_unparsed(
+        result,
+        f"{len(faulty):,} of {len(replies):,} replies hold no score, and one is stored",
+        faulty,
+        len(scored),
+        (with_all, without),
+        any(c.is_of(with_all) for c in scores.claims) if scores.claims else None,
     )
 
 
-def _check_missing(
-    result: Result,
-    rows: Sequence[RubricRow],
-    scored: Sequence[RubricRow],
-    unread: Sequence[RubricRow],
-    scale: tuple[float, float] | None,
-) -> None:
+def _check_missing(result: Result, scores: _Scores) -> None:
     """dropped_rows: rows without a score, and unread ones that a published mean left out."""
-    is_unread_reported = any(f.kind == "unparsed_scored" for f in result.findings)
-    lost = len(rows) - len(scored) - (len(unread) if is_unread_reported else 0)
-    if lost < max(LOST_SHARE * len(rows), 1):
+    count, lost = len(scores.rows), len(scores.rows) - len(scores.scored)
+    if any(f.kind == "unparsed_scored" for f in result.findings):
+        lost -= len(scores.unread)
+    if lost < max(LOST_SHARE * count, 1):
         return
     low, high = result.metrics["lower_bound"], result.metrics["upper_bound"]
-    bounds = f": over all of them the mean lies between {low:.3f} and {high:.3f}" if scale else ""
-    result.add(
-        "dropped_rows",
-        "warning",
-        f"{lost:,} of {len(rows):,} rows have no score{bounds}",
-        {"missing": lost, "rows": len(rows), "lower_bound": low, "upper_bound": high},
-    )
+    message = f"{lost:,} of {count:,} rows have no score"
+    if scores.scale:
+        message += f": over all of them the mean lies between {low:.3f} and {high:.3f}"
+    evidence = {"missing": lost, "rows": count, "lower_bound": low, "upper_bound": high}
+    result.add("dropped_rows", "warning", message, evidence)
 
 
-def _check_context(
-    result: Result, path: Path, rows: Sequence[RubricRow], scored: Sequence[RubricRow]
-) -> None:
+def _check_context(result: Result, path: Path, scores: _Scores) -> None:
     """missing_context: scored all the same though what it must be judged by is empty."""
+    rows, scored = scores.rows, scores.scored
     names = {name for r in rows for name in r.inputs if CONTEXT.search(name)}
     without = [r for r in scored if any(not r.inputs.get(name, "").strip() for name in names)]
     has_inputs = any(r.inputs for r in scored)
@@ -337,8 +309,9 @@ def _check_context(
         without = list(scored)
     if not without:
         return
-    scores_with_context = [r.score for r in scored if r not in without and r.score is not None]
-    mean = fmean(r.score for r in without if r.score is not None)
+    with_context = [r for r in scored if r not in without]
+    mean_with = _mean(with_context) if with_context else None
+    mean = _mean(without)
     cause = f"{min(names)} was empty" if names else "there was no context"
     effect = None
     message = f"{len(without):,} of {len(scored):,} scored outputs were judged though {cause}"
@@ -347,19 +320,19 @@ def _check_context(
             f"nothing shows what the judge saw of {len(scored):,} outputs that were scored by their "
             "context: no column holds one"
         )
-    if scores_with_context:
-        effect = result.metrics["mean_score"] - fmean(scores_with_context)
-        message += f": they have {mean:.3f} on average, the others {fmean(scores_with_context):.3f}"
+    if mean_with is not None:
+        effect = result.metrics["mean_score"] - mean_with
+        message += f": they have {mean:.3f} on average, the others {mean_with:.3f}"
     result.add(
         "missing_context",
-        "error" if not scores_with_context and (names or has_inputs) else "warning",
+        "error" if not with_context and (names or has_inputs) else "warning",
         message,
         {
             "without": len(without),
             "scored": len(scored),
             "inputs": sorted(names),
             "mean_without_context": mean,
-            "mean_with_context": fmean(scores_with_context) if scores_with_context else None,
+            "mean_with_context": mean_with,
             "effect": effect,
             "examples": [short(r.question) for r in without[:EXAMPLES]],
         },
@@ -392,10 +365,7 @@ def _check_replies(result: Result, rows: Sequence[RubricRow]) -> None:
     ]
     other = [(r, s) for r, s in other if r.score != -1]
     if other:
-        result.matches = False
-        result.add(
-            "count_mismatch",
-            "error",
+        result.refute(
             f"{len(other):,} of {len(scored_replies):,} stored scores are not what the reply says, "
             f"such as {other[0][0].score:g} for {other[0][1]:g}",
             {
@@ -420,7 +390,7 @@ def _check_feedback(result: Result, scored: Sequence[RubricRow]) -> None:
     ):
         if len(faulty) < max(FEW * len(scored), 1):
             continue
-        mean = fmean(r.score for r in faulty if r.score is not None)
+        mean = _mean(faulty)
         result.add(
             "empty_or_truncated",
             "warning",

@@ -6,24 +6,25 @@ all that is sure is the least that its steps make: more examples than there are 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from harness.artefact.call import MANIFEST
+from harness.artefact.manifest import Severity
 from harness.audit.model import Reader, Result, compare, guarded_result
 from harness.audit.parse import contents
 from harness.audit.parse.console_logs import read_console
 from harness.audit.parse.contents import begins_with
-from harness.audit.parse.epoch_arithmetic import ANY, Ranges, ranges_text
+from harness.audit.parse.epoch_arithmetic import ANY, ranges_text
 from harness.audit.parse.files import AuditSource, Unreadable
 from harness.audit.parse.readme import Count, count_in, count_in_name, read_claims
 from harness.audit.parse.training_counts import (
+    AuditedTraining,
     check_claims,
     check_data,
     check_repeats,
     claim_finding,
-    fits,
     may_be_true,
 )
 from harness.audit.parse.training_data import (
@@ -64,10 +65,11 @@ def find(source: AuditSource) -> list[Result]:
         read_paths += [*log.files, *(path.parent / name for name in SUMMARIES)]
     source.claim(*read_paths)
     if data is not None and not results:
-        results.append(_audit_data(data, [], _only_name(source), source))
+        results.append(_audit_data(data, name_count=_only_name(source)))
     results += _linked_data(source, {r.material.data for r in results})
     if not results and len(source.files) == len(source.all_files):
-        results = _data_alone(source)
+        # Nothing else was found: how many rows the training data have, how many of them differ.
+        results = [_audit_data(data_set) for data_set in _data_in(source.files)]
     return results
 
 
@@ -86,21 +88,19 @@ def audit_training(log: Log, source: AuditSource, data: TrainingData | None) -> 
     """The checks of one training. `data`: what the user says it was trained on."""
     result = Result(str(log.files[0]), KIND)
     artefact = own_training(log)
+    settings_files: list[str] = []
     if artefact:
-        facts, ranges = artefact[0], examples_of_log(log, artefact[0])
-        settings_files: list[str] = []
+        training = AuditedTraining(log, artefact[0], examples_of_log(log, artefact[0]), artefact[1])
     else:
         read_console(log, source.root)
         facts, settings, rejected, ranges = trained_on(log, source.root)
         settings_files = [s.path.name for s in settings]
         result.notes += rejected
-    sets = (
-        [data]
-        if data
-        else artefact[1]
-        if artefact
-        else data_beside(log.folder, facts.data, source.files)
-    )
+        beside = [] if data else data_beside(log.folder, facts.data, source.files)
+        training = AuditedTraining(log, facts, ranges, beside)
+    facts = training.facts
+    if data:
+        training.sets = [data]
     several = [name for names in facts.data for name in names.split(",") if name.strip()]
     if len(several) > 1:
         # Of several, one does not say how many there were.
@@ -109,102 +109,90 @@ def audit_training(log: Log, source: AuditSource, data: TrainingData | None) -> 
                 f"{data.path.name} was not held against the log, which was trained on several data "
                 f"sets: {', '.join(several[:MOST_NAMES])}"
             )
-        sets = []
+        training.sets = []
     if facts.elsewhere and not data:
-        sets = _of_stray_settings(result, log, facts, ranges, sets, source)
-    elif sets and facts.data_from and not data:
+        _hold_stray_settings(result, training, source)
+    elif training.sets and facts.data_from and not data:
         result.notes.append(f"{facts.data_from} names the data set: {facts.data[0]}")
-    _measure(result, log, facts, settings_files, ranges, sets, artefact is not None)
+    _measure(result, training, settings_files, artefact is not None)
     if facts.packing is not False:
         # Packing makes fewer of them: of unknown settings the least is left.
-        ranges = [] if facts.packing or not ranges else [(ranges[0][0], ANY)]
+        training.ranges = [] if facts.packing else [(low, ANY) for low, _ in training.ranges[:1]]
     if artefact:
         result.published |= artefact[2]
         compare(result)
     _check_losses(result, log)
     _check_writers(result, log)
     _check_end(result, log)
-    if data and sets and not ranges and not facts.packing:
+    if data and training.sets and not training.ranges and not facts.packing:
         result.notes.append(
             f"{data.path.name} could not be held against the log: its steps and epochs say no number "
             "of examples"
         )
-    if ranges:
-        check_data(result, log, facts, ranges, sets)
-    check_claims(result, log, facts, ranges, sets, source)
-    for data_set in sets:
+    if training.ranges:
+        check_data(result, training)
+    check_claims(result, training, source)
+    for data_set in training.sets:
         check_repeats(result, data_set)
     return result
 
 
-def _of_stray_settings(
-    result: Result,
-    log: Log,
-    facts: TrainingFacts,
-    ranges: Ranges,
-    sets: list[TrainingData],
-    source: AuditSource,
-) -> list[TrainingData]:
+def _hold_stray_settings(result: Result, training: AuditedTraining, source: AuditSource) -> None:
     """Settings whose output is another folder may be another training's: their data set is this one's
     where it fits the log; else one beside it that does; else none is known."""
-    if facts.packing or not ranges or any(fits(ranges, data_set, log, facts) for data_set in sets):
-        return sets
-    beside = data_beside(log.folder, (), source.files)
-    fitting = [data_set for data_set in beside if fits(ranges, data_set, log, facts)]
-    note = f"{facts.elsewhere}: it may be another training's"
+    if training.facts.packing or not training.ranges or any(map(training.fits, training.sets)):
+        return
+    fitting = [s for s in data_beside(training.log.folder, (), source.files) if training.fits(s)]
+    note = f"{training.facts.elsewhere}: it may be another training's"
     if fitting:
         note += f"; {' or '.join(data_set.path.name for data_set in fitting)} fits the log"
-    elif sets:
-        note += f", and {sets[0].path.name} with its {sets[0].rows:,} rows does not fit the log"
-    if fitting or sets:
+    elif training.sets:
+        data = training.sets[0]
+        note += f", and {data.path.name} with its {data.rows:,} rows does not fit the log"
+    if fitting or training.sets:
         result.notes.append(note)
-    return fitting
+    training.sets = fitting
 
 
 def _measure(
-    result: Result,
-    log: Log,
-    facts: TrainingFacts,
-    settings_files: Sequence[str],
-    ranges: Ranges,
-    sets: Sequence[TrainingData],
-    is_own: bool,
+    result: Result, training: AuditedTraining, settings_files: Sequence[str], is_own: bool
 ) -> None:
+    log, facts, ranges = training.log, training.facts, training.ranges
     losses = [loss for _, loss in log.losses if math.isfinite(loss)]
     result.metrics |= {
         "steps": log.step or None,
         "steps_planned": log.planned,
-        "epochs": max((e for _, e in log.progress), default=None),
+        "epochs": training.epochs,
         "logged_losses": len(log.losses),
         "last_loss": losses[-1] if losses else None,
     }
-    for name, values in (
-        ("batch_size", facts.batches),
-        ("accumulation", facts.accumulations),
-        ("devices", facts.devices),
-    ):
-        if len(values) == 1 and not is_own:
-            result.metrics[name] = values[0]
     if is_own:
         result.metrics["batch_size"] = facts.batches[0] * facts.accumulations[0]
+    else:
+        counts = {
+            "batch_size": facts.batches,
+            "accumulation": facts.accumulations,
+            "devices": facts.devices,
+        }
+        result.metrics |= {name: values[0] for name, values in counts.items() if len(values) == 1}
+    is_narrow = bool(ranges) and ranges[-1][1] <= WIDEST * ranges[0][0]
     if ranges:
         low, high = ranges[0][0], ranges[-1][1]
         if low == high:
             result.metrics["examples"] = low
         else:
             result.metrics["examples_lowest"] = low
-            if high <= WIDEST * low:
+            if is_narrow:
                 result.metrics["examples_highest"] = high
-    if len(sets) == 1:
-        result.metrics["rows"] = sets[0].rows
-        result.material.data = str(sets[0].path.resolve())
+    if len(training.sets) == 1:
+        result.metrics["rows"] = training.sets[0].rows
+        result.material.data = str(training.sets[0].path.resolve())
     if facts.packing:
         result.notes.append("examples were packed together, so steps count none")
     elif ranges and facts.packing is None:
-        sure = ranges if ranges[-1][1] <= WIDEST * ranges[0][0] else [(ranges[0][0], ANY)]
         result.notes.append(
             "no file beside the log says whether examples were packed; if not, an epoch had "
-            f"{ranges_text(sure)} of them"
+            f"{ranges_text(ranges if is_narrow else [(ranges[0][0], ANY)])} of them"
         )
     files = [*settings_files, *([log.counted_by] if log.counted_by else [])]
     if files:
@@ -217,9 +205,7 @@ def _check_losses(result: Result, log: Log) -> None:
     if not log.bad:
         return
     last = log.losses[-1][0] in log.bad
-    result.add(
-        "count_mismatch",
-        "error" if last else "warning",
+    result.mismatch(
         f"{len(log.bad)} of {len(log.losses)} logged losses are no numbers, the first at step "
         f"{log.bad[0]:,}" + (": the training diverged, and ended so" if last else ""),
         {
@@ -228,6 +214,7 @@ def _check_losses(result: Result, log: Log) -> None:
             "first_step": log.bad[0],
             "at_the_end": last,
         },
+        "error" if last else "warning",
     )
 
 
@@ -235,24 +222,22 @@ def _check_writers(result: Result, log: Log) -> None:
     if log.writers < 2:
         return
     many, often = WRITERS.get(log.writers, (str(log.writers), f"{log.writers} times"))
+    count = len(log.losses)
     if log.is_mixed:
-        result.add(
-            "count_mismatch",
-            "warning",
-            "two processes or more wrote into this log: its steps, or their number in all, go back and "
-            f"forth. All {len(log.losses)} losses are kept, and nothing here says which of them the "
-            "model is of",
-            {"writers": log.writers, "losses": len(log.losses)},
+        counted = "losses"
+        message = (
+            "two processes or more wrote into this log: its steps, or their number in all, go back "
+            f"and forth. All {count} losses are kept, and nothing here says which of them the model "
+            "is of"
         )
-        return
-    result.add(
-        "count_mismatch",
-        "warning",
-        f"{many} processes wrote into this log: its {len(log.losses)} steps stand {often} in "
-        "it, and of each one line was read. If these were two trainings, nothing here says which "
-        "of them the model is of",
-        {"writers": log.writers, "steps": len(log.losses)},
-    )
+    else:
+        counted = "steps"
+        message = (
+            f"{many} processes wrote into this log: its {count} steps stand {often} in it, and of "
+            "each one line was read. If these were two trainings, nothing here says which of them "
+            "the model is of"
+        )
+    result.mismatch(message, {"writers": log.writers, counted: count}, "warning")
 
 
 def _check_end(result: Result, log: Log) -> None:
@@ -262,22 +247,17 @@ def _check_end(result: Result, log: Log) -> None:
     # The last lines before the end may be due and not written.
     if left <= log.interval():
         return
-    result.add(
-        "count_mismatch",
-        "info" if log.stops_early else "warning",
+    early = "; it kept a best checkpoint, so it may have been told to stop"
+    result.mismatch(
         f"the training ended after {log.step:,} of {log.planned:,} planned steps "
-        f"({100 * log.step / log.planned:.0f} %)"
-        + (
-            "; it kept a best checkpoint, so it may have been told to stop"
-            if log.stops_early
-            else ""
-        ),
+        f"({100 * log.step / log.planned:.0f} %)" + (early if log.stops_early else ""),
         {"steps": log.step, "planned": log.planned, "missing": left},
+        "info" if log.stops_early else "warning",
     )
 
 
 def _audit_data(
-    data: TrainingData, about: Sequence[Count], name_count: Count | None, source: AuditSource
+    data: TrainingData, about: Sequence[Count] = (), name_count: Count | None = None
 ) -> Result:
     """A data set that no log was found of, against what is claimed of it."""
     result = Result(str(data.path), DATA_KIND)
@@ -287,30 +267,29 @@ def _audit_data(
         "different_rows": data.different,
     }
     result.material.data = str(data.path.resolve())
-    claimed = [*about, *([name_count] if name_count else [])]
+    training = AuditedTraining(Log([data.path]), _NOTHING, sets=[data])
+    of_name = [name_count] if name_count else []
+    claimed = [*about, *of_name]
     if len({c.low for c in claimed}) == 1:
         result.published["rows"] = int(claimed[0].low)
-        result.matches = may_be_true(claimed[0], [], [], [data])
+        result.matches = may_be_true(claimed[0], training, [])
         result.digits["rows"] = 0 if result.matches else -1
-    for counts, severity in ((about, "error"), ([name_count] if name_count else [], "warning")):
-        if counts and not any(may_be_true(c, [], [], [data]) for c in counts):
-            claim_finding(result, counts[0], severity, Log([data.path]), _NOTHING, [], [data])
+    for counts in (about, of_name):
+        if counts and not any(may_be_true(c, training, []) for c in counts):
+            severity: Severity = "error" if counts is about else "warning"
+            claim_finding(result, counts[0], training, severity)
     check_repeats(result, data)
     return result
 
 
-def _data_alone(source: AuditSource) -> list[Result]:
-    """Where nothing else was found, the training data themselves: how many rows, how many of them
-    differ."""
-    results = []
-    for path in source.files:
-        if path.suffix.lower() not in SUFFIXES or NOT_DATA.search(path.name):
-            continue
-        try:
-            results.append(_audit_data(read_training_data(path), [], None, source))
-        except Unreadable:
-            continue
-    return results
+def _data_in(paths: Iterable[Path]) -> Iterator[TrainingData]:
+    """The training data among files."""
+    for path in paths:
+        if path.suffix.lower() in SUFFIXES and not NOT_DATA.search(path.name):
+            try:
+                yield read_training_data(path)
+            except (Unreadable, OSError):
+                continue
 
 
 _NOTHING = TrainingFacts((), (), (), None, None, None, None, (), (), ())
@@ -334,17 +313,11 @@ def _linked_data(source: AuditSource, audited_paths: set[object]) -> list[Result
                 target = readme.parent / link
                 if target in source.files and count:
                     claims.setdefault(target, []).append(count)
-    results = []
-    for path, counts in sorted(claims.items()):
-        if path.suffix.lower() not in SUFFIXES or NOT_DATA.search(path.name):
-            continue
-        try:
-            data = read_training_data(path)
-        except (Unreadable, OSError):
-            continue
-        if str(path.resolve()) not in audited_paths:
-            results.append(_audit_data(data, counts, None, source))
-    return results
+    return [
+        _audit_data(data, claims[data.path])
+        for data in _data_in(sorted(claims))
+        if str(data.path.resolve()) not in audited_paths
+    ]
 
 
 READER = Reader(

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from harness.audit.model import MOST_DIGITS, SEVERITIES, Finding, Result, finite
+from harness.artefact.manifest import Finding
+from harness.audit.model import MOST_DIGITS, SEVERITIES, Result, finite
 from harness.common.progress import plain
 
 STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
@@ -124,9 +125,8 @@ def _show(console: Console, result: Result, common: CommonFindings) -> None:
     )
     for line in _numbers(result):
         _print(console, line, 2)
-    order = {severity: n for n, severity in enumerate(SEVERITIES)}
     again = 0
-    for finding in sorted(result.findings, key=lambda f: order[f.severity]):
+    for finding in result.sorted_findings:
         other_names = common.other_names(_pattern(result, finding))
         if other_names is None:
             again += 1

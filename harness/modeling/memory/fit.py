@@ -113,7 +113,7 @@ def _is_news(fit: Fit, fits: Sequence[Fit]) -> bool:
     return not any(asked(other) <= asked(fit) for other in fits)
 
 
-def _harmless(train: Train) -> Iterator[dict[str, Any]]:
+def _harmless(train: Train) -> Iterator[Mapping[str, int]]:
     """Changes that leave the result the same but for rounding: none, checkpointing, smaller
     micro-batches of the same step, both."""
     smaller = list(_smaller_batches(train))
@@ -124,7 +124,7 @@ def _harmless(train: Train) -> Iterator[dict[str, Any]]:
     yield from ({**checkpointing, **batch} for checkpointing in checkpointings for batch in smaller)
 
 
-def _smaller_batches(train: Train) -> Iterator[dict[str, Any]]:
+def _smaller_batches(train: Train) -> Iterator[Mapping[str, int]]:
     """With as many examples a step, the largest micro-batch first."""
     step = train.batch_size * train.accumulation
     processes = train.launch.processes * train.launch.machines

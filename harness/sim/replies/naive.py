@@ -7,7 +7,7 @@ grammar does not know, it gives sentences that say little. No held-out task is e
 
 import json
 import re
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from harness.sim.grammar import GrammarTask, draw, teachable_tasks
 from harness.sim.replies.teacher import answer
@@ -22,7 +22,13 @@ CHATTER = "Sure! I thought about it, and these came to mind:"
 
 _OBJECT_LINE = re.compile(r"^\{.*\}$", re.MULTILINE)
 
-Row = dict[str, Any]
+
+class _Task(TypedDict):
+    """A line of a prompt, and of the reply to it."""
+
+    name: str
+    instruction: str
+    instances: NotRequired[list[dict[str, str]]]
 
 
 def matches(prompt: str) -> bool:
@@ -45,7 +51,7 @@ def reply(asked: Asked) -> str:
     return "\n".join(json.dumps(row, ensure_ascii=False) for row in new_rows)
 
 
-def _rows(prompt: str) -> list[Row]:
+def _rows(prompt: str) -> list[_Task]:
     """The tasks in a prompt: JSON objects, one a line."""
     rows = []
     for line in _OBJECT_LINE.findall(prompt):
@@ -58,10 +64,10 @@ def _rows(prompt: str) -> list[Row]:
     return rows
 
 
-def _pairs(rows: list[Row], *salt: object) -> list[Row]:
+def _pairs(rows: list[_Task], *salt: object) -> list[_Task]:
     """As many new pairs as were shown, each with an instruction of its own."""
     instructions = {row["instruction"] for row in rows}
-    pairs: list[Row] = []
+    pairs: list[_Task] = []
     for task in draw(teachable_tasks(), 3 * len(rows), "pairs", *salt):
         if task.instruction not in instructions and len(pairs) < len(rows):
             instructions.add(task.instruction)
@@ -71,14 +77,14 @@ def _pairs(rows: list[Row], *salt: object) -> list[Row]:
     return pairs
 
 
-def _with_more(row: Row, seed: int, salt: str) -> Row:
+def _with_more(row: _Task, seed: int, salt: str) -> _Task:
     """The line with two more instances."""
     instances = [i for i in row.get("instances") or [] if isinstance(i, dict)]
     new = [i for i in _instances(row["instruction"], seed, salt) if i not in instances]
     return {**row, "instances": instances + new[:GIVEN_MORE]}
 
 
-def _with_new(row: Row, seed: int, salt: str) -> Row:
+def _with_new(row: _Task, seed: int, salt: str) -> _Task:
     """The line with five instances."""
     return {**row, "instances": _instances(row["instruction"], seed, salt)[:NEW]}
 

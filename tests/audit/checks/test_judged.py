@@ -3,7 +3,7 @@
 import pytest
 
 from harness.audit.checks.judged import check_length, check_position
-from harness.audit.model import Finding, Result, agreeing_digits, compare
+from harness.audit.model import Result, agreeing_digits, compare
 from harness.audit.parse.judged_pairs import JudgedPair
 
 
@@ -91,6 +91,6 @@ def test_nothing_to_compare_neither_matches_nor_not() -> None:
 
 def test_only_the_kinds_and_severities_that_are_known_exist() -> None:
     with pytest.raises(ValueError, match="no such finding"):
-        Finding("other", "error", "")
+        Result("", "").add("other", "error", "")
     with pytest.raises(ValueError, match="no such finding"):
-        Finding("confounded", "fatal", "")  # type: ignore[arg-type]
+        Result("", "").add("confounded", "fatal", "")  # type: ignore[arg-type]

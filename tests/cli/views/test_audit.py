@@ -7,8 +7,9 @@ from pathlib import Path
 from click.testing import CliRunner
 from rich.console import Console
 
+from harness.artefact.manifest import Finding
 from harness.audit import Result
-from harness.audit.model import KINDS, Finding
+from harness.audit.model import KINDS
 from harness.cli import main
 from harness.cli.views.audit import show_audits, to_json
 from tests.audit.folders import audit, only_result, rows_of, write

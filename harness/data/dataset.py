@@ -8,9 +8,8 @@ numbers, untrained_turns.
 
 import dataclasses
 import json
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -95,34 +94,13 @@ class DatasetExample:
         return cls(**{**row, "lineage": tuple(Lineage(**step) for step in row["lineage"])})
 
 
-@dataclass
-class Filter:
-    """What one step did with its candidates: proposed = kept + everything dropped."""
-
-    step: str
-    unit: str
-    """What is counted: `instructions`, `tasks`, `examples`."""
-    proposed: int = 0
-    kept: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    """Rule -> how many it dropped; each candidate falls to the first rule that it breaks."""
-
-    def check(self) -> None:
-        assert self.proposed == self.kept + self.dropped.total(), self
-
-    def tally(self) -> str:
-        """What was dropped, in words."""
-        parts = (f"{n} {rule.replace('_', ' ')}" for rule, n in self.dropped.most_common())
-        return ", ".join(parts) or "nothing"
-
-
 @without_collector()
 def read(path: Path) -> list[DatasetExample]:
     """The examples of a data set that a gen step wrote."""
     return [DatasetExample.from_row(record.fields) for record in read_records(path)]
 
 
-def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Write JSON lines; whoever finds the file finds all of it."""
     part = path.with_name(path.name + ".part")
     with part.open("w", encoding="utf-8", errors="backslashreplace") as file:

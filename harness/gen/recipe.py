@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
-from harness.data.dataset import DatasetExample, Filter
+from harness.data.dataset import DatasetExample
+from harness.data.dropped import Tally
 from harness.gen.seeds import SeedTask, read_seeds
 from harness.llm.estimate import Estimate
 from harness.spec.base import Data, Endpoint, Spec
@@ -35,10 +36,8 @@ class RecipeResult:
     """A data set and how it came about. Of this harness.gen.run makes the artefact."""
 
     examples: list[DatasetExample]
-    filters: list[Filter] = field(default_factory=list)
+    filters: list[Tally] = field(default_factory=list)
     """What each step proposed, dropped and kept, in order."""
-    dropped: list[dict[str, Any]] = field(default_factory=list)
-    """A row for dropped.jsonl for each candidate that was dropped: step, rule, and its content."""
     files: list[str] = field(default_factory=list)
     """Other files, in the work folder, that belong to the artefact."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -49,6 +48,11 @@ class RecipeResult:
     """The closed client of a recipe that called a model."""
     before: list[DatasetExample] | None = None
     """The examples as they were, for a recipe that rewrites: the card compares their lengths."""
+
+    @property
+    def dropped(self) -> list[Mapping[str, object]]:
+        """The rows of dropped.jsonl."""
+        return [row for step in self.filters for row in step.rows]
 
 
 class ReplySource(NamedTuple):

@@ -15,7 +15,7 @@ from harness.llm.budget import Amount, BudgetGuard
 from harness.llm.reply import Kind, reply_from
 from harness.llm.totals import unusable_attempts
 from harness.llm.transcript import CallPlace, Transcript, digest_of
-from harness.spec.base import Endpoint
+from harness.spec.base import Endpoint, Sampling
 
 OPENAI_URL = "https://api.openai.com/v1"
 PATHS: dict[Kind, str] = {"chat": "/chat/completions", "completion": "/completions"}
@@ -101,6 +101,19 @@ def server_of(endpoint: Endpoint) -> str:
         # Its port is another one each time.
         return "simulated:" + digest_of(endpoint.simulated.model_dump(mode="json"))
     return endpoint.base_url or OPENAI_URL
+
+
+def prompt_body(
+    prompt: str, sampling: Sampling, number: int = 0, kind: Kind = "chat"
+) -> dict[str, Any]:
+    """The request for a prompt's reply. A seed that the spec gives grows by `number`: a model that
+    honours it would otherwise reply the same to the same prompt."""
+    fields = sampling.model_dump(exclude_none=True)
+    if "seed" in fields:
+        fields["seed"] += number
+    if kind == "completion":
+        return {"prompt": prompt, **fields}
+    return {"messages": [{"role": "user", "content": prompt}], **fields}
 
 
 def fill(template: str, parts: Mapping[str, str]) -> str:

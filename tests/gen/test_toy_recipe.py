@@ -11,7 +11,8 @@ from harness import stage as stage_module
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
 from harness.data import dataset
-from harness.data.dataset import DatasetExample, Filter
+from harness.data.dataset import DatasetExample
+from harness.data.dropped import Tally
 from harness.errors import InputError
 from harness.gen import run as gen_stage
 from harness.gen.recipe import Needs, Recipe, RecipeResult, ReplySource
@@ -49,7 +50,7 @@ class LinesGen(Recipe):
 
     def make(self, call: StageCall, input_examples: list[DatasetExample]) -> RecipeResult:
         examples = [DatasetExample(line, line, output=line) for line in self.lines]
-        step = Filter("lines", "lines", proposed=len(examples), kept=len(examples))
+        step = Tally("lines", "lines", len(examples))
         return RecipeResult(examples, [step], client=Client())
 
     def estimate(self, files: Files, examples: int) -> Estimate:

@@ -19,18 +19,20 @@ Raises InputError for faulty or too few seeds and what harness.llm.client raises
 import asyncio
 import math
 import random
+from collections.abc import Mapping
 from typing import Any
 
 from harness.artefact.call import StageCall
 from harness.artefact.events import Progress
-from harness.data.dataset import DatasetExample, Filter, Lineage
+from harness.data.dataset import DatasetExample, Lineage
+from harness.data.dropped import Reason, Tally
 from harness.gen import filters
 from harness.gen.blocks import Block, render, split
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.alpaca import AlpacaGen
 from harness.gen.seeds import AlpacaTask, SeedTask, is_unicode
-from harness.gen.similarity import Pool
-from harness.llm.calls import fill
+from harness.gen.similarity import EarlierTexts
+from harness.llm.calls import fill, prompt_body
 from harness.llm.client import Client, open_client
 from harness.llm.reply import REFUSED, Reply
 
@@ -48,8 +50,7 @@ def make(call: StageCall, gen: AlpacaGen) -> RecipeResult:
     counts = {"wanted": gen.examples, "requests": harvest.requests, "seeds": len(seed_examples)}
     return RecipeResult(
         examples=seed_examples + harvest.kept,
-        filters=[harvest.filter],
-        dropped=harvest.dropped,
+        filters=[harvest.tally],
         counts=counts,
         notes=_notes(gen, harvest),
         seeds={"gen": gen.seed},
@@ -64,12 +65,10 @@ class TaskHarvest:
         self.gen, self.seeds = gen, seeds
         self.requests = 0
         self.kept: list[DatasetExample] = []
-        self.filter = Filter("tasks", "tasks")
-        self.dropped: list[dict[str, Any]] = []
-        self._names = [seed.id for seed in seeds]
-        self._task_keys = {(seed.instruction, seed.task.input) for seed in seeds}
-        self._pool = Pool()
-        self._pool.extend([seed.instruction for seed in seeds])
+        self.tally = Tally("tasks", "tasks")
+        self._earlier = EarlierTexts(gen.filter.max_similarity)
+        for seed in seeds:
+            self._earlier.add(seed.id, seed.instruction, (seed.instruction, seed.task.input))
 
     def take(self, reply: Reply) -> None:
         """Sort the reply to the next request."""
@@ -78,57 +77,40 @@ class TaskHarvest:
         self.requests += 1
         blocks = split(reply.text)
         for index, block in enumerate(blocks):
-            self.filter.proposed += 1
-            is_last = index == len(blocks) - 1
-            rule, why = self._fault(block.task, reply, is_last)
-            if rule is None and block.task is not None:
+            reason = self._fault(block.task, reply, is_last=index == len(blocks) - 1)
+            if reason is None and block.task is not None:
                 self._keep(block.task, lineage)
             else:
-                self._drop(rule or "unparsable", why, block, index, lineage)
+                self._drop(reason or Reason("unparsable"), block, reply.request, index)
 
     def _keep(self, task: AlpacaTask, lineage: Lineage) -> None:
         name = f"generated_{len(self.kept)}"
-        self.filter.kept += 1
-        self._names.append(name)
-        self._task_keys.add((task.instruction, task.input))
-        self._pool.add(task.instruction)
+        self.tally.kept += 1
+        self._earlier.add(name, task.instruction, (task.instruction, task.input))
         self.kept.append(DatasetExample(name, *task, lineage=(lineage,)))
 
-    def _drop(
-        self, rule: str, why: dict[str, Any], block: Block, index: int, lineage: Lineage
-    ) -> None:
-        self.filter.dropped[rule] += 1
+    def _drop(self, reason: Reason, block: Block, request: int, index: int) -> None:
         content = {"text": block.text} if block.task is None else block.task._asdict()
-        at = {"step": "tasks", "rule": rule, "request": lineage.requests[0], "index": index}
-        self.dropped.append({**at, **why, **content})
+        about = {"request": request, "index": index, **reason.about}
+        self.tally.drop(reason.rule, **about, **content)
 
-    def _fault(
-        self, task: AlpacaTask | None, reply: Reply, is_last: bool
-    ) -> tuple[str | None, dict[str, Any]]:
-        """The first rule that drops the task, and what there is to say about it."""
+    def _fault(self, task: AlpacaTask | None, reply: Reply, is_last: bool) -> Reason | None:
+        """The first rule that drops the task."""
         if reply.finish_reason == REFUSED:
-            return "refused", {}
+            return Reason("refused")
         if not reply.text.strip():
-            return "empty_reply", {}
+            return Reason("empty_reply")
         if reply.finish_reason == "length" and is_last:
-            return "cut", {}
+            return Reason("cut")
         if task is None or not task.instruction or not all(map(is_unicode, task)):
-            return "unparsable", {}
+            return Reason("unparsable")
         if not task.output:
-            return "empty_output", {}
-        rule = filters.fault(task.instruction, self.gen.filter)
-        if rule is not None:
-            return rule, {}
-        if (task.instruction, task.input) in self._task_keys:
-            return "repeated", {}
-        most = self.gen.filter.max_similarity
-        if most < 1:
-            nearest = self._pool.nearest_above(task.instruction, most)
-            if nearest is not None:
-                return "similar", {"similarity": nearest[0], "similar_to": self._names[nearest[1]]}
-        if len(self.kept) == self.gen.examples:
-            return "surplus", {}
-        return None, {}
+            return Reason("empty_output")
+        if rule := filters.fault(task.instruction, self.gen.filter):
+            return Reason(rule)
+        key = (task.instruction, task.input)
+        surplus = Reason("surplus") if len(self.kept) == self.gen.examples else None
+        return self._earlier.fault(task.instruction, key) or surplus
 
 
 async def _fill(harvest: TaskHarvest, call: StageCall) -> Client:
@@ -141,11 +123,8 @@ async def _fill(harvest: TaskHarvest, call: StageCall) -> Client:
             numbers = range(first, min(first + gen.requests_per_round, limit))
             for reply in await client.gather([_body(gen, harvest.seeds, n) for n in numbers]):
                 harvest.take(reply)
-            progress.show(
-                len(harvest.kept),
-                requests=harvest.requests,
-                dropped=harvest.filter.dropped.total(),
-            )
+            dropped = harvest.tally.dropped.total()
+            progress.show(len(harvest.kept), requests=harvest.requests, dropped=dropped)
     return client
 
 
@@ -154,27 +133,19 @@ def _draw_seeds(gen: AlpacaGen, seeds: list[SeedTask], number: int) -> list[Seed
     return random.Random(f"{gen.seed}/{number}").sample(seeds, gen.shown)
 
 
-def _body(gen: AlpacaGen, seeds: list[SeedTask], number: int) -> dict[str, Any]:
+def _body(gen: AlpacaGen, seeds: list[SeedTask], number: int) -> Mapping[str, Any]:
     shown_seeds = _draw_seeds(gen, seeds, number)
-    prompt = fill(
-        gen.prompt.text,
-        {
-            "count": str(gen.tasks_per_reply),
-            "shown": str(gen.shown),
-            "next": str(gen.shown + 1),
-            "examples": "\n\n".join(render(i, s.task) for i, s in enumerate(shown_seeds, start=1)),
-        },
-    )
-    sampling = gen.sampling.model_dump(exclude_none=True)
-    if "seed" in sampling:
-        sampling["seed"] += number
-    return {"messages": [{"role": "user", "content": prompt}], **sampling}
+    parts = {
+        "count": str(gen.tasks_per_reply),
+        "shown": str(gen.shown),
+        "next": str(gen.shown + 1),
+        "examples": "\n\n".join(render(i, s.task) for i, s in enumerate(shown_seeds, start=1)),
+    }
+    return prompt_body(fill(gen.prompt.text, parts), gen.sampling, number)
 
 
 def _notes(gen: AlpacaGen, harvest: TaskHarvest) -> list[str]:
     if len(harvest.kept) == gen.examples:
         return []
-    return [
-        f"{len(harvest.kept)} of {gen.examples} examples after {harvest.requests} requests, "
-        f"gen.max_requests' limit; dropped: {harvest.filter.tally()}"
-    ]
+    limit = "gen.max_requests"
+    return [harvest.tally.shortage(gen.examples, harvest.requests, limit, "examples")]

@@ -2,24 +2,19 @@
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from harness.artefact.events import Progress
-from harness.data.dataset import Filter, Lineage
+from harness.data.dataset import Lineage
+from harness.data.dropped import Reason, Tally
 from harness.gen import filters
 from harness.gen.recipes.self_instruct import SelfInstructGen
 from harness.gen.recipes.self_instruct.parse import collapse, read_instructions
-from harness.gen.recipes.self_instruct.steps import (
-    RECIPE,
-    GeneratedTask,
-    Request,
-    StepResult,
-    gather,
-)
+from harness.gen.recipes.self_instruct.steps import RECIPE, GeneratedTask, StepResult
 from harness.gen.seeds import SeedTask, is_unicode
-from harness.gen.similarity import Pool
-from harness.llm.calls import fill
+from harness.gen.similarity import EarlierTexts
+from harness.llm.calls import fill, prompt_body
 from harness.llm.client import Client
 from harness.llm.reply import Reply
 
@@ -38,8 +33,8 @@ async def instruct(
     harvest = InstructionHarvest(gen, seeds)
     progress = Progress(NAME, gen.instructions.count, NAME)
     while not harvest.is_done:
-        harvest.take(await gather(client, gen, harvest.next_round()))
-        dropped = harvest.step.filter.dropped.total()
+        harvest.take(await client.gather(harvest.next_round(), kind=gen.api))
+        dropped = harvest.step.tally.dropped.total()
         progress.show(len(harvest.tasks), requests=harvest.requests, dropped=dropped)
     harvest.step.counts |= {
         "wanted": gen.instructions.count,
@@ -62,13 +57,13 @@ class InstructionHarvest:
         self.gen, self.settings = gen, gen.instructions
         self.tasks: list[GeneratedTask] = []
         self.requests = 0
-        self.step = StepResult(f"{NAME}.jsonl", Filter(NAME, NAME))
+        self.step = StepResult(f"{NAME}.jsonl", Tally(NAME, NAME))
         self._round: list[list[_ListedInstruction]] = []
         self._seeds = [_ListedInstruction(seed.id, seed.instruction) for seed in seeds]
         self._instructions = list(self._seeds)
-        self._texts = {seed.instruction for seed in seeds}
-        self._pool = Pool()
-        self._pool.extend(seed.instruction for seed in seeds)
+        self._earlier = EarlierTexts(self.settings.filter.max_similarity)
+        for seed in seeds:
+            self._earlier.add(seed.id, seed.instruction, seed.instruction)
 
     @property
     def limit(self) -> int:
@@ -80,14 +75,12 @@ class InstructionHarvest:
     def is_done(self) -> bool:
         return len(self.tasks) >= self.settings.count or self.requests >= self.limit
 
-    def next_round(self) -> list[Request]:
+    def next_round(self) -> list[Mapping[str, Any]]:
         """The next requests. Each depends on its number and on the rounds before, not on its own."""
         end = min(self.requests + self.settings.requests_per_round, self.limit)
         numbers = range(self.requests, end)
         self._round = [self._draw(number) for number in numbers]
-        return [
-            self._request(n, examples) for n, examples in zip(numbers, self._round, strict=True)
-        ]
+        return [self._body(n, examples) for n, examples in zip(numbers, self._round, strict=True)]
 
     def take(self, replies: Sequence[Reply]) -> None:
         """Sort the replies to the last round's requests, in the order of the requests."""
@@ -108,45 +101,32 @@ class InstructionHarvest:
         rng.shuffle(examples)
         return examples
 
-    def _request(self, number: int, examples: Sequence[_ListedInstruction]) -> Request:
+    def _body(self, number: int, examples: Sequence[_ListedInstruction]) -> Mapping[str, Any]:
         numbered_list = _numbered(example.instruction for example in examples)
-        sampling = self.settings.sampling.model_dump(exclude_none=True)
-        if "seed" in sampling:
-            sampling["seed"] += number
         parts = {"examples": numbered_list, "next": str(len(examples) + 1)}
-        return Request(fill(self.settings.prompt.text, parts), sampling)
+        prompt = fill(self.settings.prompt.text, parts)
+        return prompt_body(prompt, self.settings.sampling, number, self.gen.api)
 
     def _sort(self, rule: str | None, piece: str, index: int, lineage: Lineage) -> None:
-        self.step.filter.proposed += 1
         # As upstream: `capitalize` also lowers everything after the first letter.
         instruction = piece if rule else collapse(piece).capitalize()
-        why: dict[str, Any] = {}
-        if rule is None:
-            rule, why = self._fault(instruction)
-        if rule is None:
+        reason = Reason(rule) if rule else self._fault(instruction)
+        if reason is None:
             self._keep(instruction, lineage)
         else:
-            self.step.drop(rule, lineage.requests[0], index=index, **why, instruction=instruction)
+            about = {"request": lineage.requests[0], "index": index, **reason.about}
+            self.step.tally.drop(reason.rule, **about, instruction=instruction)
 
-    def _fault(self, instruction: str) -> tuple[str | None, dict[str, Any]]:
-        """The first rule that drops the instruction, and what there is to say about it."""
+    def _fault(self, instruction: str) -> Reason | None:
+        """The first rule that drops the instruction."""
         if not is_unicode(instruction):
-            return "unparsable", {}
-        rule = filters.fault(instruction, self.settings.filter)
-        if rule is not None:
-            return rule, {}
-        if instruction in self._texts:
-            return "repeated", {}
-        nearest = self._pool.nearest_above(instruction, self.settings.filter.max_similarity)
-        if nearest is not None:
-            return "similar", {
-                "similarity": nearest[0],
-                "similar_to": self._instructions[nearest[1]].id,
-            }
-        return None, {}
+            return Reason("unparsable")
+        if rule := filters.fault(instruction, self.settings.filter):
+            return Reason(rule)
+        return self._earlier.fault(instruction, instruction)
 
     def _keep(self, instruction: str, lineage: Lineage) -> None:
-        nearest, mean = self._pool.nearest(instruction)
+        nearest, mean = self._earlier.pool.nearest(instruction)
         task = GeneratedTask(f"generated_{len(self.tasks)}", instruction, (lineage,))
         self.step.rows.append(
             {
@@ -158,11 +138,10 @@ class InstructionHarvest:
                 "shown": list(lineage.seeds),
             }
         )
-        self.step.filter.kept += 1
+        self.step.tally.kept += 1
         self.tasks.append(task)
         self._instructions.append(_ListedInstruction(task.id, instruction))
-        self._texts.add(instruction)
-        self._pool.add(instruction)
+        self._earlier.add(task.id, instruction, instruction)
 
 
 def _numbered(instructions: Iterable[str]) -> str:

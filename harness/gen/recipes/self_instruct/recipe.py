@@ -62,31 +62,23 @@ async def _make(
         step, tasks = await instruct(result.client, gen, seeds)
         _note(call, result, step)
         if len(tasks) < gen.instructions.count:
-            result.notes.append(_short(gen, step))
+            requests = step.counts["instruction_requests"]
+            limit = "gen.instructions.max_requests"
+            result.notes.append(step.tally.shortage(gen.instructions.count, requests, limit))
         if not tasks:
             return
         step, tasks = await classify(result.client, gen, tasks)
         _note(call, result, step)
         step, instances = await instantiate(result.client, gen, tasks)
         _note(call, result, step)
-    step, result.examples = prepare(instances, gen.prepare)
-    Progress("prepare", step.filter.proposed, "instances").show(step.filter.proposed)
-    result.filters.append(step.filter)
-    result.dropped += step.dropped
+    tally, result.examples = prepare(instances, gen.prepare)
+    Progress("prepare", tally.proposed, "instances").show(tally.proposed)
+    result.filters.append(tally)
 
 
 def _note(call: StageCall, result: RecipeResult, step: StepResult) -> None:
     """Write a finished step's file, and put down what it did."""
     write_rows(call.folder / step.file, step.rows)
     result.files.append(step.file)
-    result.filters.append(step.filter)
-    result.dropped += step.dropped
+    result.filters.append(step.tally)
     result.counts |= step.counts
-
-
-def _short(gen: SelfInstructGen, step: StepResult) -> str:
-    return (
-        f"{step.filter.kept} of {gen.instructions.count} instructions after "
-        f"{step.counts['instruction_requests']} requests, gen.instructions.max_requests' limit; "
-        f"dropped: {step.filter.tally()}"
-    )

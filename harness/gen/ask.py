@@ -2,15 +2,14 @@
 
 import asyncio
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from harness.artefact.call import StageCall
 from harness.artefact.events import Progress
 from harness.data.dataset import DatasetExample
 from harness.errors import InputError
 from harness.llm.client import Client, OnDone, open_client
-from harness.llm.reply import Reply
+from harness.llm.reply import Body, Reply
 from harness.spec.base import Data, Endpoint
 
 SHOWN = 200
@@ -35,7 +34,7 @@ def ask(
     call: StageCall,
     endpoint: Endpoint,
     transcript: Data | None,
-    bodies: Sequence[Mapping[str, Any]],
+    bodies: Sequence[Body],
     task: str,
 ) -> tuple[Client, list[Reply]]:
     """The replies to `bodies`, one for each example, in their order, and the closed client that asked

@@ -2,13 +2,13 @@
 who answers."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from harness.errors import HarnessError
 from harness.llm.client import Client, OnDone
-from harness.llm.reply import Kind, Reply
+from harness.llm.reply import Body, Kind, Reply
 
 OnModelChange = Literal["flag", "stop"]
 T = TypeVar("T")
@@ -74,7 +74,7 @@ class ServedModels:
 
 async def ask_until_read(
     client: Client,
-    bodies: Sequence[Mapping[str, Any]],
+    bodies: Sequence[Body],
     parse: Callable[[Reply], T | None],
     asks: int,
     on_done: OnDone | None = None,

@@ -4,8 +4,8 @@ import asyncio
 import json
 import re
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import IO, Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import IO, Any, TypedDict, TypeVar, cast
 
 import httpx2
 import openai
@@ -35,6 +35,18 @@ _ID = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 _ABSENT = (404, 405, 501)
 
 T = TypeVar("T")
+
+
+class Batch(TypedDict, total=False):
+    """The API's batch object, as far as it is read; nothing in it is sure."""
+
+    id: Any
+    status: Any
+    input_file_id: Any
+    output_file_id: Any
+    error_file_id: Any
+    errors: Any
+    request_counts: Any
 
 
 class Absent(Exception):
@@ -110,14 +122,15 @@ class BatchApi:
         """
         return await self._tried(lambda: self._search(file))
 
-    async def retrieve(self, batch: str) -> dict[str, Any]:
+    async def retrieve(self, batch: str) -> Batch:
         """How a batch stands: the API's batch object.
 
         Raises:
             Absent: the server knows no such batch.
         """
         batch_object = await self._tried(lambda: self._get(f"/batches/{batch}"))
-        return redact_object(batch_object, self._line.key)
+        redacted: Batch = json.loads(redact(json.dumps(batch_object), self._line.key))
+        return redacted
 
     async def download(self, file: str) -> IO[bytes]:
         """A file's bytes, in an unnamed file beside the transcript.
@@ -158,18 +171,20 @@ class BatchApi:
             raise
         return None
 
-    async def _listed(self) -> AsyncIterator[dict[str, Any]]:
-        params: dict[str, Any] = {"limit": PAGE}
+    async def _listed(self) -> AsyncIterator[Batch]:
+        params: dict[str, object] = {"limit": PAGE}
         for _ in range(MOST_PAGES):
             page = await self._get("/batches", params)
-            batches = [b for b in page.get("data") or [] if isinstance(b, dict)]
+            batches: list[Batch] = [
+                cast(Batch, b) for b in page.get("data") or [] if isinstance(b, dict)
+            ]
             for batch in batches:
                 yield batch
             if not page.get("has_more") or not batches:
                 return
             params["after"] = batches[-1].get("id")
 
-    async def _get(self, path: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+    async def _get(self, path: str, params: Mapping[str, object] | None = None) -> dict[str, Any]:
         async with asyncio.timeout(self._timeout_s):
             http = await self._line.sdk.get(
                 path, cast_to=httpx2.Response, options={"params": params or {}}
@@ -213,12 +228,6 @@ class BatchApi:
             raise gave_up(e, attempts, line.endpoint, line.url) from None
 
 
-def redact_object(value: dict[str, Any], key: str) -> dict[str, Any]:
-    """A JSON object with the key, should the server echo it, replaced."""
-    result: dict[str, Any] = json.loads(redact(json.dumps(value), key))
-    return result
-
-
 def _object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
@@ -229,7 +238,7 @@ def _object(text: str) -> dict[str, Any]:
     return value
 
 
-def _id_in(value: dict[str, Any]) -> str:
+def _id_in(value: Mapping[str, object]) -> str:
     name = value.get("id")
     if not isinstance(name, str) or not _ID.fullmatch(name):
         raise Transient("an answer without an id")

@@ -21,7 +21,7 @@ from harness.llm.ledger import Ledger, request_id
 from harness.llm.live import LiveCalls
 from harness.llm.prices import Price
 from harness.llm.replay import miss
-from harness.llm.reply import Kind, Reply, reply_from
+from harness.llm.reply import Body, Kind, Reply, Response, reply_from
 from harness.llm.secrets import read_key
 from harness.llm.transcript import Transcript, digest_of
 from harness.spec.base import Data, Endpoint
@@ -91,7 +91,7 @@ class Client:
         if error is None:
             self.transcript.finish()
 
-    async def chat(self, body: Mapping[str, Any]) -> Reply:
+    async def chat(self, body: Body) -> Reply:
         """One chat completion. `body` is the request's JSON without `model`.
 
         Raises:
@@ -101,13 +101,13 @@ class Client:
         """
         return await self._answer(self._ask("chat", body))
 
-    async def complete(self, body: Mapping[str, Any]) -> Reply:
+    async def complete(self, body: Body) -> Reply:
         """One text completion; otherwise as `chat`."""
         return await self._answer(self._ask("completion", body))
 
     async def gather(
         self,
-        bodies: Sequence[Mapping[str, Any]],
+        bodies: Sequence[Body],
         on_done: OnDone | None = None,
         kind: Kind = "chat",
     ) -> list[Reply]:
@@ -213,7 +213,7 @@ class Client:
         finally:
             self.transcript.close()
 
-    def _ask(self, kind: Kind, body: Mapping[str, Any]) -> PlacedCall:
+    def _ask(self, kind: Kind, body: Body) -> PlacedCall:
         request = request_of(self.endpoint, self._server, kind, body)
         return PlacedCall(kind, body, self.transcript.ask(digest_of(request)))
 
@@ -239,12 +239,12 @@ class Client:
             return reply
         if self.endpoint.mode == "live":
             return self._new(call, await self._live.answer(call))
-        answers: list[dict[str, Any]] = []
+        answers: list[Response] = []
         calls = BatchCalls(self._line, self._ledger, lambda index, answer: answers.append(answer))
         await calls.answer([(0, call)])
         return self._new(call, answers[0])
 
-    def _new(self, call: PlacedCall, response: dict[str, Any]) -> Reply:
+    def _new(self, call: PlacedCall, response: Response) -> Reply:
         return reply_from(response, False, self.transcript.number(call.place))
 
     async def _gather_in_batches(self, calls: list[PlacedCall], take: OnDone) -> None:
@@ -257,7 +257,7 @@ class Client:
             else:
                 take(index, reply)
 
-        def note(index: int, answer: dict[str, Any]) -> None:
+        def note(index: int, answer: Response) -> None:
             # The rest of a batch is paid for, whatever is made of one of its replies.
             try:
                 take(index, self._new(calls[index], answer))

@@ -8,14 +8,14 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import aiohttp
 import httpx2
 import openai
 
 from harness.errors import HarnessError, InputError
-from harness.llm.reply import BrokenReply, ProviderError
+from harness.llm.reply import Body, BrokenReply, ProviderError, Response
 from harness.llm.totals import reply_limit
 from harness.spec.base import TOKEN_LIMITS, Endpoint
 
@@ -93,7 +93,7 @@ class RequestRefused(InputError):
 class PromptRefused(Exception):
     """The server declines this prompt for what is in it."""
 
-    def __init__(self, response: dict[str, Any]) -> None:
+    def __init__(self, response: Response) -> None:
         super().__init__()
         self.response = response
 
@@ -112,7 +112,7 @@ def fault_of_status(
     body: str,
     endpoint: Endpoint,
     url: str,
-    request: Mapping[str, Any] | None = None,
+    request: Body | None = None,
 ) -> Exception:
     """What an error status means for the call: again, never, or not for this prompt.
 
@@ -154,7 +154,7 @@ def fault_of_reply(
     outcome: str,
     endpoint: Endpoint,
     url: str,
-    request: Mapping[str, Any] | None = None,
+    request: Body | None = None,
 ) -> Exception:
     """What a response of status 200 that is no answer means for the call, as `fault_of_status` says it.
 

@@ -1,12 +1,13 @@
 """What calls took: how many they were, their tokens, and the dollars that these cost at a price."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from harness.llm.prices import Price
-from harness.llm.reply import MOST_TOKENS, tokens_used, usage_is_known
+from harness.llm.record import Attempt, CallRecord
+from harness.llm.reply import MOST_TOKENS, Body, Response, tokens_used, usage_is_known
 
 UNUSABLE = ", but "
 """In an attempt's outcome: served, and most likely paid for, yet not a model's answer."""
@@ -57,7 +58,7 @@ class Totals:
     unknown_batch: TokenCounts = NO_TOKENS
     longest_reply: int = 0
 
-    def add(self, record: Mapping[str, Any]) -> None:
+    def add(self, record: CallRecord) -> None:
         """Count one call's record."""
         by_batch = record.get("batch") is not None
         body = record.get("request", {}).get("body", {})
@@ -108,13 +109,13 @@ class Totals:
         return self.usd(price) + unknown
 
 
-def unusable_attempts(attempts: list[dict[str, Any]]) -> int:
+def unusable_attempts(attempts: Iterable[Attempt]) -> int:
     """How many of a call's attempts were served, or may have been, without being of use."""
     outcomes = [attempt["outcome"] for attempt in attempts]
     return sum(UNUSABLE in outcome or outcome in (TIMEOUT, INTERRUPTED) for outcome in outcomes)
 
 
-def reply_limit(body: Mapping[str, Any]) -> int | None:
+def reply_limit(body: Body) -> int | None:
     """Tokens of one choice that the request allows; None where it names no limit."""
     for name in ("max_completion_tokens", "max_tokens"):
         limit = body.get(name)
@@ -123,7 +124,7 @@ def reply_limit(body: Mapping[str, Any]) -> int | None:
     return None
 
 
-def most_tokens(body: Mapping[str, Any], longest_reply: int = 0) -> TokenCounts:
+def most_tokens(body: Body, longest_reply: int = 0) -> TokenCounts:
     """The most that a request may take.
 
     Without a limit on the reply no such figure exists: see UNLIMITED_REPLY.
@@ -135,7 +136,7 @@ def most_tokens(body: Mapping[str, Any], longest_reply: int = 0) -> TokenCounts:
     return TokenCounts(_tokens_in(body), reply * min(most, MOST_TOKENS))
 
 
-def _most_of_reply(body: Mapping[str, Any], response: Mapping[str, Any]) -> TokenCounts:
+def _most_of_reply(body: Body, response: Response) -> TokenCounts:
     """The most that an answered call took whose reply does not say it."""
     most = most_tokens(body)
     if reply_limit(body) is not None:

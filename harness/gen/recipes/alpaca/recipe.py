@@ -19,8 +19,6 @@ Raises InputError for faulty or too few seeds and what harness.llm.client raises
 import asyncio
 import math
 import random
-from collections.abc import Mapping
-from typing import Any
 
 from harness.artefact.call import StageCall
 from harness.artefact.events import Progress
@@ -34,7 +32,7 @@ from harness.gen.seeds import AlpacaTask, SeedTask, is_unicode
 from harness.gen.similarity import EarlierTexts
 from harness.llm.calls import fill, prompt_body
 from harness.llm.client import Client, open_client
-from harness.llm.reply import REFUSED, Reply
+from harness.llm.reply import REFUSED, Body, Reply
 
 RECIPE = "alpaca"
 
@@ -133,7 +131,7 @@ def _draw_seeds(gen: AlpacaGen, seeds: list[SeedTask], number: int) -> list[Seed
     return random.Random(f"{gen.seed}/{number}").sample(seeds, gen.shown)
 
 
-def _body(gen: AlpacaGen, seeds: list[SeedTask], number: int) -> Mapping[str, Any]:
+def _body(gen: AlpacaGen, seeds: list[SeedTask], number: int) -> Body:
     shown_seeds = _draw_seeds(gen, seeds, number)
     parts = {
         "count": str(gen.tasks_per_reply),

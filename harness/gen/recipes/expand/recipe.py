@@ -13,8 +13,6 @@ Raises InputError for preference data and for an empty data set, and what harnes
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from harness.artefact.call import StageCall
 from harness.data.dataset import DatasetExample, Lineage, write_rows
@@ -26,7 +24,7 @@ from harness.gen.recipes.expand import ExpandGen
 from harness.gen.refusals import is_other_script, is_refusal
 from harness.gen.seeds import is_unicode
 from harness.llm.calls import fill, prompt_body
-from harness.llm.reply import Reply
+from harness.llm.reply import Body, Reply
 
 RECIPE = "expand"
 FAILED = "failed.jsonl"
@@ -88,7 +86,7 @@ def read(reply: Reply, original: str) -> tuple[str | None, str]:
     return None, text
 
 
-def _body(gen: ExpandGen, example: DatasetExample) -> Mapping[str, Any]:
+def _body(gen: ExpandGen, example: DatasetExample) -> Body:
     worked_example = gen.example
     parts = {
         "name": example.name or example.id,

@@ -44,7 +44,7 @@ from harness.gen.seeds import SeedTask, is_unicode
 from harness.gen.similarity import EarlierTexts
 from harness.llm.calls import fill, prompt_body
 from harness.llm.client import Client, open_client
-from harness.llm.reply import Reply
+from harness.llm.reply import Body, Reply
 
 RECIPE = "naive"
 TASKS = "tasks.jsonl"
@@ -267,7 +267,7 @@ def _example_for(gen: NaiveGen, seeds: Sequence[SeedTask], number: int) -> SeedT
     return random.Random(f"{gen.seed}/example/{number}").choice(seeds)
 
 
-def _task_body(gen: NaiveGen, seeds: Sequence[SeedTask], number: int) -> Mapping[str, Any]:
+def _task_body(gen: NaiveGen, seeds: Sequence[SeedTask], number: int) -> Body:
     pairs = [_pair_line(seed.name, seed.instruction) for seed in _draw_seeds(gen, seeds, number)]
     prompt = _place(gen.tasks_prompt.text, {"examples": "\n".join(pairs)})
     return prompt_body(prompt, gen.sampling, number)

@@ -11,7 +11,7 @@ Raises InputError for preference data and for an empty data set, and what harnes
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from harness.artefact.call import StageCall
 from harness.data.dataset import DatasetExample, Lineage, write_rows
@@ -21,7 +21,7 @@ from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.rate import RateGen
 from harness.gen.refusals import is_refusal
 from harness.llm.calls import fill, prompt_body
-from harness.llm.reply import Reply
+from harness.llm.reply import Body, Reply
 
 RECIPE = "rate"
 RATINGS, UNRATED = "ratings.jsonl", "unrated.jsonl"
@@ -111,7 +111,7 @@ def read_rating(reply: Reply, lowest: float, highest: float) -> float | Reason:
     return score if lowest <= score <= highest else "out_of_range"
 
 
-def _body(gen: RateGen, example: DatasetExample) -> Mapping[str, Any]:
+def _body(gen: RateGen, example: DatasetExample) -> Body:
     parts = {
         "instruction": example.instruction,
         "input": example.input,

@@ -1,7 +1,6 @@
 """Self-Instruct's second step: is a task a classification task?"""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from harness.artefact.events import Progress
 from harness.data.dataset import Lineage
@@ -12,7 +11,7 @@ from harness.gen.recipes.self_instruct.parse import read_classification
 from harness.gen.recipes.self_instruct.steps import RECIPE, GeneratedTask, StepResult
 from harness.llm.calls import fill, prompt_body
 from harness.llm.client import Client
-from harness.llm.reply import Reply
+from harness.llm.reply import Body, Reply
 
 NAME = "classification"
 
@@ -34,7 +33,7 @@ async def classify(
     return step, chosen
 
 
-def _body(gen: SelfInstructGen, task: GeneratedTask) -> Mapping[str, Any]:
+def _body(gen: SelfInstructGen, task: GeneratedTask) -> Body:
     prompt = fill(gen.classification.prompt.text, {"instruction": task.instruction})
     return prompt_body(prompt, gen.classification.sampling, kind=gen.api)
 

@@ -1,7 +1,6 @@
 """Self-Instruct's third step: inputs and outputs for each instruction."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from harness.artefact.events import Progress
 from harness.data.dataset import DatasetExample, Lineage
@@ -12,7 +11,7 @@ from harness.gen.recipes.self_instruct.parse import read_instances
 from harness.gen.recipes.self_instruct.steps import RECIPE, GeneratedTask, StepResult
 from harness.llm.calls import fill, prompt_body
 from harness.llm.client import Client
-from harness.llm.reply import Reply
+from harness.llm.reply import Body, Reply
 
 NAME = "instances"
 
@@ -42,7 +41,7 @@ async def instantiate(
     return step, instances
 
 
-def _bodies(gen: SelfInstructGen, tasks: Sequence[GeneratedTask]) -> Iterator[Mapping[str, Any]]:
+def _bodies(gen: SelfInstructGen, tasks: Sequence[GeneratedTask]) -> Iterator[Body]:
     settings = gen.instances
     for start in range(0, len(tasks), settings.batch):
         batch = tasks[start : start + settings.batch]
@@ -52,8 +51,8 @@ def _bodies(gen: SelfInstructGen, tasks: Sequence[GeneratedTask]) -> Iterator[Ma
         for task in batch:
             template = settings.output_first if task.is_classification else settings.input_first
             prompt = fill(template.text, {"instruction": task.instruction})
-            body = prompt_body(prompt, settings.sampling, kind=gen.api)
-            yield body | ({} if most is None else {"max_tokens": most})
+            limit = {} if most is None else {"max_tokens": most}
+            yield {**prompt_body(prompt, settings.sampling, kind=gen.api), **limit}
 
 
 def _examples(

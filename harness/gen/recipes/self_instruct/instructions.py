@@ -2,8 +2,8 @@
 
 import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from harness.artefact.events import Progress
 from harness.data.dataset import Lineage
@@ -16,7 +16,7 @@ from harness.gen.seeds import SeedTask, is_unicode
 from harness.gen.similarity import EarlierTexts
 from harness.llm.calls import fill, prompt_body
 from harness.llm.client import Client
-from harness.llm.reply import Reply
+from harness.llm.reply import Body, Reply
 
 NAME = "instructions"
 PER_REPLY = 7
@@ -75,7 +75,7 @@ class InstructionHarvest:
     def is_done(self) -> bool:
         return len(self.tasks) >= self.settings.count or self.requests >= self.limit
 
-    def next_round(self) -> list[Mapping[str, Any]]:
+    def next_round(self) -> list[Body]:
         """The next requests. Each depends on its number and on the rounds before, not on its own."""
         end = min(self.requests + self.settings.requests_per_round, self.limit)
         numbers = range(self.requests, end)
@@ -101,7 +101,7 @@ class InstructionHarvest:
         rng.shuffle(examples)
         return examples
 
-    def _body(self, number: int, examples: Sequence[_ListedInstruction]) -> Mapping[str, Any]:
+    def _body(self, number: int, examples: Sequence[_ListedInstruction]) -> Body:
         numbered_list = _numbered(example.instruction for example in examples)
         parts = {"examples": numbered_list, "next": str(len(examples) + 1)}
         prompt = fill(self.settings.prompt.text, parts)

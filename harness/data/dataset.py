@@ -65,17 +65,15 @@ class DatasetExample:
         """The example as one more step left it."""
         return dataclasses.replace(self, **changes, lineage=(*self.lineage, step))
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> Mapping[str, object]:
         """The example as it stands in data.jsonl."""
-        answer: dict[str, Any] = {"output": self.output}
-        if self.is_preference:
-            answer = {"chosen": self.chosen, "rejected": self.rejected}
+        pair = {"chosen": self.chosen, "rejected": self.rejected}
         return {
             "id": self.id,
             "name": self.name,
             "instruction": self.instruction,
             "input": self.input,
-            **answer,
+            **(pair if self.is_preference else {"output": self.output}),
             "system": self.system,
             "history": [list(turn) for turn in self.history],
             **({"untrained_turns": list(self.untrained_turns)} if self.untrained_turns else {}),
@@ -89,15 +87,15 @@ class DatasetExample:
             ],
         }
 
-    @classmethod
-    def from_row(cls, row: dict[str, Any]) -> "DatasetExample":
-        return cls(**{**row, "lineage": tuple(Lineage(**step) for step in row["lineage"])})
-
 
 @without_collector()
 def read(path: Path) -> list[DatasetExample]:
     """The examples of a data set that a gen step wrote."""
-    return [DatasetExample.from_row(record.fields) for record in read_records(path)]
+    rows = (record.fields for record in read_records(path))
+    return [
+        DatasetExample(**{**row, "lineage": tuple(Lineage(**step) for step in row["lineage"])})
+        for row in rows
+    ]
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:

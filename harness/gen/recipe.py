@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
@@ -17,18 +17,7 @@ from harness.spec.twin import simulated, smoke_data
 
 if TYPE_CHECKING:
     from harness.gen.reading import Reading
-
-
-class ClosedClient(Protocol):
-    """What is asked of a closed harness.llm.client.Client; recipes without one do not import it."""
-
-    @property
-    def served_models(self) -> list[str]: ...
-
-    @property
-    def simulated(self) -> bool: ...
-
-    def cost(self) -> dict[str, float]: ...
+    from harness.llm.client import Client
 
 
 @dataclass
@@ -44,7 +33,7 @@ class RecipeResult:
     notes: list[str] = field(default_factory=list)
     seeds: dict[str, int] = field(default_factory=dict)
     used: dict[str, Any] = field(default_factory=dict)
-    client: ClosedClient | None = None
+    client: "Client | None" = None
     """The closed client of a recipe that called a model."""
     before: list[DatasetExample] | None = None
     """The examples as they were, for a recipe that rewrites: the card compares their lengths."""

@@ -341,7 +341,7 @@ class BatchCalls:
             if len(pending.attempts) < line.endpoint.max_attempts:
                 again.append(pending)
                 return
-            failure = gave_up(e, len(pending.attempts), line.endpoint, line.url)
+            failure = gave_up(e, len(pending.attempts), line)
         except HarnessError as e:
             failure = e
         assert pending.reserved is not None
@@ -392,17 +392,13 @@ class BatchCalls:
         note["outcome"] = str(status)
         text = body if isinstance(body, str) else json.dumps(body)
         if status != 200:
-            raise fault_of_status(
-                status, {}, text, self._line.endpoint, self._line.url, pending.call.body
-            )
+            raise fault_of_status(status, {}, text, self._line, pending.call.body)
         try:
             return check_response(body, pending.call.kind, text)
         except BrokenReply as e:
             note["outcome"] += f"{UNUSABLE}{e}"
             self._note_unusable(pending)
-            raise fault_of_reply(
-                e, note["outcome"], self._line.endpoint, self._line.url, pending.call.body
-            ) from None
+            raise fault_of_reply(e, note["outcome"], self._line, pending.call.body) from None
 
     def _note_unusable(self, pending: _Pending) -> None:
         assert pending.reserved is not None

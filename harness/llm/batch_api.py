@@ -213,9 +213,7 @@ class BatchApi:
                 if e.status_code in _ABSENT:
                     raise Absent from None
                 body = redact(e.response.text, line.key)
-                fault = fault_of_status(
-                    e.status_code, e.response.headers, body, line.endpoint, line.url
-                )
+                fault = fault_of_status(e.status_code, e.response.headers, body, line)
                 if isinstance(fault, PromptRefused):
                     fault = HarnessError(f"{line.url} does not accept the batch ({e.status_code})")
                 raise fault from None
@@ -225,7 +223,7 @@ class BatchApi:
         try:
             return await with_retries(once, line.endpoint.max_attempts)
         except Transient as e:
-            raise gave_up(e, attempts, line.endpoint, line.url) from None
+            raise gave_up(e, attempts, line) from None
 
 
 def _object(text: str) -> dict[str, Any]:

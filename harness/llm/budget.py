@@ -161,8 +161,6 @@ class BudgetGuard:
         return Amount(totals.calls, totals.most_tokens, usd).plus(self._unusable)
 
     def _passed(self, more: Amount) -> Limit | None:
-        if self._calls is None and self._tokens is None and self._usd is None:
-            return None
         return self._over(self._spent().plus(self._reserved).plus(more))
 
     def _over(self, total: Amount) -> Limit | None:

@@ -53,7 +53,7 @@ class LiveCalls:
         """The response to a call, which is in the transcript by then.
 
         Raises:
-            HarnessError: as Client.chat does; the failure is recorded.
+            HarnessError: as Client.gather does; the failure is recorded.
         """
         budget = self._line.budget
         async with self._slots:
@@ -93,7 +93,7 @@ class LiveCalls:
         except PromptRefused as refusal:
             response = refusal.response
         except Transient as e:
-            failure = gave_up(e, len(attempts), line.endpoint, line.url)
+            failure = gave_up(e, len(attempts), line)
         except HarnessError as e:
             failure = e
         except (asyncio.CancelledError, KeyboardInterrupt):
@@ -130,14 +130,12 @@ class LiveCalls:
             note["outcome"] = str(http.status_code)
             text = redact(http.text, line.key)
             if not http.is_success:
-                raise fault_of_status(
-                    http.status_code, http.headers, text, line.endpoint, line.url, call.body
-                )
+                raise fault_of_status(http.status_code, http.headers, text, line, call.body)
             return parse_response(text, call.kind)
         except BrokenReply as e:
             note["outcome"] += f"{UNUSABLE}{e}"
             line.budget.note_unusable(reserved)
-            raise fault_of_reply(e, note["outcome"], line.endpoint, line.url, call.body) from None
+            raise fault_of_reply(e, note["outcome"], line, call.body) from None
         except CONNECTION_FAULTS as e:
             fault = fault_of_connection(e)
             if isinstance(e.__cause__, aiohttp.ConnectionTimeoutError):

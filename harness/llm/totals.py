@@ -30,9 +30,7 @@ class TokenCounts(NamedTuple):
     completion: int = 0
 
     def plus(self, other: "TokenCounts", times: int = 1) -> "TokenCounts":
-        return TokenCounts(
-            self.prompt + times * other.prompt, self.completion + times * other.completion
-        )
+        return TokenCounts(*(a + times * b for a, b in zip(self, other, strict=True)))
 
 
 NO_TOKENS = TokenCounts()

@@ -54,10 +54,3 @@ class Tally:
             for rule, why in reasons.items()
             if self.dropped[rule]
         ]
-
-    def shortage(self, wanted: int, requests: int, limit: str, unit: str = "") -> str:
-        """Of a step that ended with fewer than it wanted: why. `limit`: the setting that ended it."""
-        return (
-            f"{self.kept} of {wanted} {unit or self.unit} after {requests} requests, {limit}' limit; "
-            f"dropped: {self.in_words()}"
-        )

@@ -31,9 +31,3 @@ def test_the_rules_stand_by_their_number_or_by_their_name() -> None:
 def test_only_rules_that_dropped_some_have_a_sentence() -> None:
     reasons = {"empty": "are empty", "cut": "were cut"}
     assert tally().sentences(reasons) == ["1 of 8 rows were left out: they were cut"]
-
-
-def test_a_shortage_names_what_was_wanted_and_the_limit_that_ended_it() -> None:
-    assert tally().shortage(9, 4, "gen.max_requests") == (
-        "5 of 9 rows after 4 requests, gen.max_requests' limit; dropped: 2 wrong type, 1 cut"
-    )

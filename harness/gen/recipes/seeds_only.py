@@ -31,8 +31,7 @@ class SeedsGen(Seeded):
         result = RecipeResult([], [Tally("seeds", "instances")], counts={"seeds": len(seeds)})
         [step] = result.filters
         for seed in seeds:
-            for number in range(len(seed.instances)):
-                example = seed.example(self.recipe, number)
+            for number, example in enumerate(seed.examples(self.recipe)):
                 if number == 0 or self.all_instances:
                     result.examples.append(example)
                     continue

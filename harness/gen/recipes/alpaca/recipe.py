@@ -17,15 +17,14 @@ Raises InputError for faulty or too few seeds and what harness.llm.client raises
 """
 
 import asyncio
-import math
-import random
+from collections.abc import Sequence
 
 from harness.artefact.call import StageCall
-from harness.artefact.events import Progress
 from harness.data.dataset import DatasetExample, Lineage
 from harness.data.dropped import Reason, Tally
 from harness.gen import filters
 from harness.gen.blocks import Block, render, split
+from harness.gen.harvest import Harvest, draw_seeds
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.alpaca import AlpacaGen
 from harness.gen.seeds import AlpacaTask, SeedTask, is_unicode
@@ -41,7 +40,7 @@ def make(call: StageCall, gen: AlpacaGen) -> RecipeResult:
     """The seeds, where wanted, and the teacher's tasks."""
     seeds = gen.seed_tasks()
     harvest = TaskHarvest(gen, seeds)
-    client = asyncio.run(_fill(harvest, call))
+    client = asyncio.run(_grow(harvest, call))
     seed_examples = (
         [seed.example(RECIPE) for seed in seeds] if gen.include_seeds and harvest.kept else []
     )
@@ -50,29 +49,45 @@ def make(call: StageCall, gen: AlpacaGen) -> RecipeResult:
         examples=seed_examples + harvest.kept,
         filters=[harvest.tally],
         counts=counts,
-        notes=_notes(gen, harvest),
+        notes=harvest.shortage("gen.max_requests", "examples"),
         seeds={"gen": gen.seed},
         client=client,
     )
 
 
-class TaskHarvest:
-    """What the replies gave: the kept examples, and each dropped candidate's reason."""
+async def _grow(harvest: "TaskHarvest", call: StageCall) -> Client:
+    gen = harvest.gen
+    async with open_client(call, gen.teacher, gen.transcript) as client:
+        await harvest.grow(client, gen.requests_per_round, "generate", "examples")
+    return client
+
+
+class TaskHarvest(Harvest[SeedTask]):
+    """The kept examples, and each dropped candidate's reason."""
 
     def __init__(self, gen: AlpacaGen, seeds: list[SeedTask]) -> None:
+        tally = Tally("tasks", "tasks")
+        super().__init__(tally, gen.examples, gen.tasks_per_reply, gen.max_requests)
         self.gen, self.seeds = gen, seeds
-        self.requests = 0
         self.kept: list[DatasetExample] = []
-        self.tally = Tally("tasks", "tasks")
         self._earlier = EarlierTexts(gen.filter.max_similarity)
         for seed in seeds:
             self._earlier.add(seed.id, seed.instruction, (seed.instruction, seed.task.input))
 
-    def take(self, reply: Reply) -> None:
-        """Sort the reply to the next request."""
-        seed_ids = [seed.id for seed in _draw_seeds(self.gen, self.seeds, self.requests)]
-        lineage = Lineage(RECIPE, "tasks", (reply.request,), seed_ids)
-        self.requests += 1
+    def draw(self, number: int) -> list[SeedTask]:
+        return draw_seeds(self.seeds, self.gen.shown, self.gen.seed, number)
+
+    def body(self, number: int, examples: Sequence[SeedTask]) -> Body:
+        parts = {
+            "count": str(self.gen.tasks_per_reply),
+            "shown": str(self.gen.shown),
+            "next": str(self.gen.shown + 1),
+            "examples": "\n\n".join(render(i, s.task) for i, s in enumerate(examples, start=1)),
+        }
+        return prompt_body(fill(self.gen.prompt.text, parts), self.gen.sampling, number)
+
+    def take(self, reply: Reply, examples: Sequence[SeedTask]) -> None:
+        lineage = Lineage(RECIPE, "tasks", (reply.request,), [seed.id for seed in examples])
         blocks = split(reply.text)
         for index, block in enumerate(blocks):
             reason = self._fault(block.task, reply, is_last=index == len(blocks) - 1)
@@ -109,41 +124,3 @@ class TaskHarvest:
         key = (task.instruction, task.input)
         surplus = Reason("surplus") if len(self.kept) == self.gen.examples else None
         return self._earlier.fault(task.instruction, key) or surplus
-
-
-async def _fill(harvest: TaskHarvest, call: StageCall) -> Client:
-    gen = harvest.gen
-    limit = gen.max_requests or 20 + 4 * math.ceil(gen.examples / gen.tasks_per_reply)
-    progress = Progress("generate", gen.examples, "examples")
-    async with open_client(call, gen.teacher, gen.transcript) as client:
-        while len(harvest.kept) < gen.examples and harvest.requests < limit:
-            first = harvest.requests
-            numbers = range(first, min(first + gen.requests_per_round, limit))
-            for reply in await client.gather([_body(gen, harvest.seeds, n) for n in numbers]):
-                harvest.take(reply)
-            dropped = harvest.tally.dropped.total()
-            progress.show(len(harvest.kept), requests=harvest.requests, dropped=dropped)
-    return client
-
-
-def _draw_seeds(gen: AlpacaGen, seeds: list[SeedTask], number: int) -> list[SeedTask]:
-    """The seeds that request `number` shows, whatever the requests before it brought."""
-    return random.Random(f"{gen.seed}/{number}").sample(seeds, gen.shown)
-
-
-def _body(gen: AlpacaGen, seeds: list[SeedTask], number: int) -> Body:
-    shown_seeds = _draw_seeds(gen, seeds, number)
-    parts = {
-        "count": str(gen.tasks_per_reply),
-        "shown": str(gen.shown),
-        "next": str(gen.shown + 1),
-        "examples": "\n\n".join(render(i, s.task) for i, s in enumerate(shown_seeds, start=1)),
-    }
-    return prompt_body(fill(gen.prompt.text, parts), gen.sampling, number)
-
-
-def _notes(gen: AlpacaGen, harvest: TaskHarvest) -> list[str]:
-    if len(harvest.kept) == gen.examples:
-        return []
-    limit = "gen.max_requests"
-    return [harvest.tally.shortage(gen.examples, harvest.requests, limit, "examples")]

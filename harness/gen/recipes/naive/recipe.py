@@ -24,7 +24,6 @@ raises.
 
 import asyncio
 import json
-import math
 import random
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,6 +35,7 @@ from harness.data.dataset import DatasetExample, Lineage, write_rows
 from harness.data.dropped import Reason, Tally
 from harness.errors import InputError
 from harness.gen.ask import SHOWN, counting
+from harness.gen.harvest import Harvest, draw_seeds
 from harness.gen.objects import ReplyPiece, fields_of, find_objects, find_pairs, text_of
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.naive import NaiveGen
@@ -76,18 +76,18 @@ def make(call: StageCall, gen: NaiveGen) -> RecipeResult:
     """The seeds, where wanted, the new instances of their tasks, and those of the new tasks."""
     seeds = gen.seed_tasks()
     _check_ids(gen, seeds)
-    tasks = TaskSieve(gen, seeds)
+    tasks = TaskHarvest(gen, seeds)
     old, new = InstanceSieve("given_instances"), InstanceSieve("new_instances")
     client = asyncio.run(_ask(call, gen, seeds, tasks, old, new))
     generated = old.examples + new.examples
-    seed_examples = [s.example(RECIPE, i) for s in seeds for i in range(len(s.instances))]
+    seed_examples = [example for seed in seeds for example in seed.examples(RECIPE)]
     without = old.without + new.without
     return RecipeResult(
         examples=(seed_examples if gen.include_seeds else []) + generated if generated else [],
         filters=[step.tally for step in (tasks, old, new)],
         files=[TASKS],
         counts={
-            "wanted_tasks": tasks.target,
+            "wanted_tasks": tasks.wanted,
             "new_tasks": len(tasks.kept),
             "tasks_without_new_instances": without,
             "task_requests": tasks.requests,
@@ -115,28 +115,28 @@ def _drop_piece(tally: Tally, piece: ReplyPiece, reply: Reply) -> None:
     tally.drop(rule, request=reply.request, text=piece.text[:SHOWN])
 
 
-class TaskSieve:
+class TaskHarvest(Harvest[SeedTask]):
     """The first step: what its replies gave."""
 
     def __init__(self, gen: NaiveGen, seeds: Sequence[SeedTask]) -> None:
-        self.tally = Tally("tasks", "tasks")
+        target = round(gen.growth * len(seeds))
+        super().__init__(Tally("tasks", "tasks"), target, gen.shown, gen.max_requests)
         self.gen, self.seeds = gen, seeds
-        self.target = round(gen.growth * len(seeds))
-        self.limit = gen.max_requests or 20 + 4 * math.ceil(self.target / gen.shown)
-        self.requests = 0
         self.kept: list[NewTask] = []
         self._earlier = EarlierTexts(gen.max_similarity)
         for seed in seeds:
             self._earlier.add(seed.id, seed.instruction, _plain(seed.instruction))
 
-    @property
-    def go_on(self) -> bool:
-        return len(self.kept) < self.target and self.requests < self.limit
+    def draw(self, number: int) -> list[SeedTask]:
+        return draw_seeds(self.seeds, self.gen.shown, self.gen.seed, number)
 
-    def take(self, reply: Reply) -> None:
-        """Sort the reply to the next request."""
-        seed_ids = [seed.id for seed in _draw_seeds(self.gen, self.seeds, self.requests)]
-        self.requests += 1
+    def body(self, number: int, examples: Sequence[SeedTask]) -> Body:
+        lines = "\n".join(_pair_line(seed.name, seed.instruction) for seed in examples)
+        prompt = _place(self.gen.tasks_prompt.text, {"examples": lines})
+        return prompt_body(prompt, self.gen.sampling, number)
+
+    def take(self, reply: Reply, examples: Sequence[SeedTask]) -> None:
+        seed_ids = [seed.id for seed in examples]
         pieces = find_objects(reply.text) or find_pairs(reply.text)
         if not pieces:
             _drop_reply(self.tally, reply)
@@ -163,7 +163,7 @@ class TaskSieve:
         """The first rule that drops a pair."""
         if is_other_script(instruction):
             return Reason("other_script")
-        surplus = Reason("surplus") if len(self.kept) == self.target else None
+        surplus = Reason("surplus") if len(self.kept) == self.wanted else None
         return self._earlier.fault(instruction, _plain(instruction)) or surplus
 
 
@@ -223,29 +223,18 @@ async def _ask(
     call: StageCall,
     gen: NaiveGen,
     seeds: Sequence[SeedTask],
-    tasks: TaskSieve,
+    tasks: TaskHarvest,
     old: InstanceSieve,
     new: InstanceSieve,
 ) -> Client:
     async with open_client(call, gen.teacher, gen.transcript) as client:
-        await _find_tasks(client, gen, tasks)
+        await tasks.grow(client, gen.requests_per_round, "tasks", "tasks")
         write_rows(call.folder / TASKS, (task.row() for task in tasks.kept))
         await _find_instances(client, gen, old, [_of_seed(gen, seed) for seed in seeds])
         examples = (_example_for(gen, seeds, number) for number in range(len(tasks.kept)))
         queries = [_of_new(gen, *pair) for pair in zip(tasks.kept, examples, strict=True)]
         await _find_instances(client, gen, new, queries)
     return client
-
-
-async def _find_tasks(client: Client, gen: NaiveGen, tasks: TaskSieve) -> None:
-    progress = Progress("tasks", tasks.target, "tasks")
-    while tasks.go_on:
-        last = min(tasks.requests + gen.requests_per_round, tasks.limit)
-        bodies = [_task_body(gen, tasks.seeds, n) for n in range(tasks.requests, last)]
-        for reply in await client.gather(bodies):
-            tasks.take(reply)
-        dropped = tasks.tally.dropped.total()
-        progress.show(len(tasks.kept), requests=tasks.requests, dropped=dropped)
 
 
 async def _find_instances(
@@ -257,20 +246,9 @@ async def _find_instances(
         step.take(reply, query)
 
 
-def _draw_seeds(gen: NaiveGen, seeds: Sequence[SeedTask], number: int) -> list[SeedTask]:
-    """The seeds that request `number` shows, whatever the requests before it brought."""
-    return random.Random(f"{gen.seed}/{number}").sample(seeds, gen.shown)
-
-
 def _example_for(gen: NaiveGen, seeds: Sequence[SeedTask], number: int) -> SeedTask:
     """The seed that is the example for new task `number`."""
     return random.Random(f"{gen.seed}/example/{number}").choice(seeds)
-
-
-def _task_body(gen: NaiveGen, seeds: Sequence[SeedTask], number: int) -> Body:
-    pairs = [_pair_line(seed.name, seed.instruction) for seed in _draw_seeds(gen, seeds, number)]
-    prompt = _place(gen.tasks_prompt.text, {"examples": "\n".join(pairs)})
-    return prompt_body(prompt, gen.sampling, number)
 
 
 def _of_seed(gen: NaiveGen, seed: SeedTask) -> InstanceQuery:
@@ -397,11 +375,8 @@ def _check_ids(gen: NaiveGen, seeds: Sequence[SeedTask]) -> None:
         )
 
 
-def _notes(tasks: TaskSieve, without: int) -> list[str]:
-    notes = []
-    if len(tasks.kept) < tasks.target:
-        limit = "gen.max_requests"
-        notes.append(tasks.tally.shortage(tasks.target, tasks.requests, limit, "new tasks"))
+def _notes(tasks: TaskHarvest, without: int) -> list[str]:
+    notes = tasks.shortage("gen.max_requests", "new tasks")
     if without:
         every = len(tasks.seeds) + len(tasks.kept)
         notes.append(f"{without} of {every} tasks got no new instance")

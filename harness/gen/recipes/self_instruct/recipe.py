@@ -43,7 +43,7 @@ def make(call: StageCall, gen: SelfInstructGen) -> RecipeResult:
     )
     asyncio.run(_make(call, gen, gen.prompt_seeds(seeds), result))
     if result.examples and gen.include_seeds:
-        instances = [seed.example(RECIPE, i) for seed in seeds for i in range(len(seed.instances))]
+        instances = [example for seed in seeds for example in seed.examples(RECIPE)]
         result.counts["seeds"] = len(instances)
         result.examples = instances + result.examples
     if gen.prepare.encodings is not None:
@@ -61,10 +61,6 @@ async def _make(
     async with open_client(call, gen.teacher, gen.transcript) as result.client:
         step, tasks = await instruct(result.client, gen, seeds)
         _note(call, result, step)
-        if len(tasks) < gen.instructions.count:
-            requests = step.counts["instruction_requests"]
-            limit = "gen.instructions.max_requests"
-            result.notes.append(step.tally.shortage(gen.instructions.count, requests, limit))
         if not tasks:
             return
         step, tasks = await classify(result.client, gen, tasks)
@@ -82,3 +78,4 @@ def _note(call: StageCall, result: RecipeResult, step: StepResult) -> None:
     result.files.append(step.file)
     result.filters.append(step.tally)
     result.counts |= step.counts
+    result.notes += step.notes

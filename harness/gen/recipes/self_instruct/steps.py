@@ -27,3 +27,4 @@ class StepResult:
     tally: Tally
     rows: list[Mapping[str, object]] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)

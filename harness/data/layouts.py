@@ -116,7 +116,8 @@ def find(table: Table, settings: Columns, kind: Kind) -> TableLayout:
     if not spec_columns:
         for own_kind, own_fields in OWN_FIELDS.items():
             if {*table.columns} - {UNTRAINED} == own_fields:
-                _check_kind(table, kind, own_kind)
+                if kind != own_kind:
+                    raise _other_kind(table, own_kind)
                 return TableLayout(OWN, {name: name for name in table.columns})
     if kind == "preference":
         layout = "preference"
@@ -178,11 +179,6 @@ def _check_named(table: Table, spec_columns: dict[str, str]) -> None:
         f"{table.name}: {'; '.join(faults)}; the columns are: {', '.join(table.columns)}",
         f"{meant}Correct gen.columns.",
     )
-
-
-def _check_kind(table: Table, kind: Kind, own_kind: str) -> None:
-    if kind != own_kind:
-        raise _other_kind(table, own_kind)
 
 
 def _other_kind(table: Table, kind: str) -> InputError:
@@ -334,7 +330,7 @@ def _preference(cell: Cell, turns: Turns) -> Draft:
             conversation = _prompt(cell) + conversation
         sides.append(_exchange(conversation, turns))
     chosen, rejected = sides
-    if chosen.prompt != rejected.prompt:
+    if chosen[:3] != rejected[:3]:  # all before the answer
         raise Unusable("different_prompts")
     return _draft(cell, chosen, turns, chosen=chosen.answer, rejected=rejected.answer)
 
@@ -358,11 +354,6 @@ class Exchange(NamedTuple):
     is_unanswered: bool
     untrained: tuple[int, ...]
     """Numbers of the exchanges before whose answers are not to be trained on."""
-
-    @property
-    def prompt(self) -> tuple[Any, ...]:
-        """Everything up to the answer."""
-        return self.system, self.before, self.user
 
 
 def _exchange(conversation: Sequence[Turn], turns: Turns) -> Exchange:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from harness.llm.prices import Price
@@ -33,7 +33,7 @@ class TokenCounts(NamedTuple):
         return TokenCounts(*(a + times * b for a, b in zip(self, other, strict=True)))
 
 
-NO_TOKENS = TokenCounts()
+NO_TOKENS = {False: TokenCounts(), True: TokenCounts()}
 
 
 @dataclass
@@ -41,19 +41,17 @@ class Totals:
     """Sums over a transcript's calls.
 
     calls: the answered ones and every served attempt that brought no reply of use. answered: the
-    answered ones. without_usage: those of them whose reply does not report its tokens. live, batch:
-    tokens that replies report, by how they were asked for. unknown_live, unknown_batch: the most
-    that all others can have taken. longest_reply: in tokens, reported or at most.
+    answered ones. without_usage: those of them whose reply does not report its tokens. reported:
+    tokens that replies report, by whether a batch was asked. unknown: the most that all others can
+    have taken. longest_reply: in tokens, reported or at most.
     """
 
     calls: int = 0
     attempts: int = 0
     answered: int = 0
     without_usage: int = 0
-    live: TokenCounts = NO_TOKENS
-    batch: TokenCounts = NO_TOKENS
-    unknown_live: TokenCounts = NO_TOKENS
-    unknown_batch: TokenCounts = NO_TOKENS
+    reported: dict[bool, TokenCounts] = field(default_factory=lambda: dict(NO_TOKENS))
+    unknown: dict[bool, TokenCounts] = field(default_factory=lambda: dict(NO_TOKENS))
     longest_reply: int = 0
 
     def add(self, record: CallRecord) -> None:
@@ -64,47 +62,42 @@ class Totals:
         self.attempts += len(record["attempts"])
         self.calls += unusable
         if unusable:
-            self._add_unknown(most_tokens(body, self.longest_reply), unusable, by_batch)
+            most = most_tokens(body, self.longest_reply)
+            self.unknown[by_batch] = self.unknown[by_batch].plus(most, unusable)
         if not record["ok"]:
             return
         self.calls += 1
         self.answered += 1
         used = TokenCounts(*tokens_used(record["usage"]))
-        if by_batch:
-            self.batch = self.batch.plus(used)
-        else:
-            self.live = self.live.plus(used)
+        self.reported[by_batch] = self.reported[by_batch].plus(used)
         if record["response"].get("choices") and not usage_is_known(record["usage"]):
             self.without_usage += 1
             most = TokenCounts(*map(max, _most_of_reply(body, record["response"]), used))
-            self._add_unknown(most.plus(used, -1), 1, by_batch)
+            self.unknown[by_batch] = self.unknown[by_batch].plus(most).plus(used, -1)
             used = most
         self.longest_reply = max(self.longest_reply, used.completion)
-
-    def _add_unknown(self, most: TokenCounts, times: int, by_batch: bool) -> None:
-        if by_batch:
-            self.unknown_batch = self.unknown_batch.plus(most, times)
-        else:
-            self.unknown_live = self.unknown_live.plus(most, times)
 
     @property
     def tokens(self) -> TokenCounts:
         """What the replies report."""
-        return self.live.plus(self.batch)
+        return self.reported[False].plus(self.reported[True])
 
     @property
     def most_tokens(self) -> int:
         """`tokens`, and the most that all else can have taken."""
-        return sum(self.tokens.plus(self.unknown_live).plus(self.unknown_batch))
+        return sum(self.tokens.plus(self.unknown[False]).plus(self.unknown[True]))
 
     def usd(self, price: Price) -> float:
         """What `tokens` cost."""
-        return price.usd(*self.live) + price.usd(*self.batch, batch=True)
+        return _usd(self.reported, price)
 
     def most_usd(self, price: Price) -> float:
         """What `most_tokens` cost."""
-        unknown = price.usd(*self.unknown_live) + price.usd(*self.unknown_batch, batch=True)
-        return self.usd(price) + unknown
+        return self.usd(price) + _usd(self.unknown, price)
+
+
+def _usd(tokens: dict[bool, TokenCounts], price: Price) -> float:
+    return sum(price.usd(*counts, batch=by_batch) for by_batch, counts in tokens.items())
 
 
 def unusable_attempts(attempts: Iterable[Attempt]) -> int:

@@ -31,11 +31,7 @@ def require_outputs(recipe: str, examples: Sequence[DatasetExample]) -> None:
 
 
 def ask(
-    call: StageCall,
-    endpoint: Endpoint,
-    transcript: Data | None,
-    bodies: Sequence[Body],
-    task: str,
+    call: StageCall, endpoint: Endpoint, transcript: Data | None, bodies: Sequence[Body], task: str
 ) -> tuple[Client, list[Reply]]:
     """The replies to `bodies`, one for each example, in their order, and the closed client that asked
     for them.

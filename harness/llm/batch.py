@@ -102,6 +102,8 @@ class BatchCalls:
                 await self._send_what_fits()
                 if not await self._look():
                     await asyncio.sleep(self._pause_s())
+        except Unlisted as e:
+            raise self._unlisted(e.file) from None
         finally:
             for pending in calls:
                 self._record_stopped(pending)
@@ -121,10 +123,7 @@ class BatchCalls:
             if unanswered.keys().isdisjoint(requests):
                 continue
             # The try was stopped somewhere between these two.
-            try:
-                batch = await self._api.find(file)
-            except Unlisted:
-                raise self._unlisted(file) from None
+            batch = await self._api.find(file)
             if batch is not None:
                 self._ledger.note_batch(batch, file, _now())
             else:
@@ -148,8 +147,6 @@ class BatchCalls:
             self._ledger.note_upload(file, [pending.id for pending in chunk])
             try:
                 batch = await self._api.create(file, chunk[0].call.kind)
-            except Unlisted:
-                raise self._unlisted(file) from None
             except InputError:
                 self._ledger.note_upload(file, [])  # refused, so that no batch is under way
                 raise

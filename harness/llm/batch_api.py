@@ -54,7 +54,11 @@ class Absent(Exception):
 
 
 class Unlisted(Exception):
-    """The server does not say which batches there are."""
+    """The server does not say which batches there are; of the file `file` there may be one."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(file)
+        self.file = file
 
 
 class BatchApi:
@@ -80,9 +84,7 @@ class BatchApi:
         async def once() -> str:
             async with asyncio.timeout(self._transfer_timeout_s):
                 http = await self._line.sdk.files.with_raw_response.create(
-                    file=("batch.jsonl", data),
-                    purpose="batch",
-                    timeout=self._transfer_timeout_s,
+                    file=("batch.jsonl", data), purpose="batch", timeout=self._transfer_timeout_s
                 )
             return _id_in(_object(http.text))
 
@@ -167,7 +169,7 @@ class BatchApi:
                     return _id_in(batch)
         except openai.APIStatusError as e:
             if e.status_code in _ABSENT:
-                raise Unlisted from None
+                raise Unlisted(file) from None
             raise
         return None
 

@@ -93,10 +93,7 @@ class Client:
             self.transcript.finish()
 
     async def gather(
-        self,
-        bodies: Sequence[Body],
-        on_done: OnDone | None = None,
-        kind: Kind = "chat",
+        self, bodies: Sequence[Body], on_done: OnDone | None = None, kind: Kind = "chat"
     ) -> list[Reply]:
         """The replies to `bodies`, in their order; `on_done(index, reply)` is told of each.
 

@@ -99,12 +99,7 @@ class PromptRefused(Exception):
         self.response = response
 
 
-CONNECTION_FAULTS = (
-    TimeoutError,
-    openai.APIConnectionError,
-    aiohttp.ClientError,
-    httpx2.HTTPError,
-)
+CONNECTION_FAULTS = (TimeoutError, openai.APIConnectionError, aiohttp.ClientError, httpx2.HTTPError)
 
 
 def fault_of_status(

@@ -93,18 +93,20 @@ def _lengths(fields: Mapping[str, Lengths], figure: Any) -> None:
         lengths = texts[name]
         _bars(axes, lengths["bins"], _range_label, COLOURS[name])
         median = lengths["percentiles"]["50"]
-        axes.set_title(f"{name}: n = {lengths['n']:,}, median {median:,g} words")
-        axes.set_ylabel("examples")
-        axes.set_xlabel(f"length of {name} (words, {_GROWING})")
+        title = f"{name}: n = {lengths['n']:,}, median {median:,g} words"
+        xlabel = f"length of {name} (words, {_GROWING})"
+        axes.set(title=title, xlabel=xlabel, ylabel="examples")
 
 
 def _novelty(novelty: Novelty, figure: Any) -> None:
     axes = _single_axes(figure)
     _bars(axes, novelty["bins"], lambda b: f"{b['from']:.1f}–{b['to']:.1f}", COLOURS["instruction"])
     of = "" if novelty["sample_seed"] is None else f", a random sample of {novelty['comparable']:,}"
-    axes.set_title(f"Novelty of instructions: n = {novelty['measured']:,}{of}")
-    axes.set_xlabel("highest ROUGE-L F-measure with an earlier instruction (1: the same words)")
-    axes.set_ylabel("instructions")
+    axes.set(
+        title=f"Novelty of instructions: n = {novelty['measured']:,}{of}",
+        xlabel="highest ROUGE-L F-measure with an earlier instruction (1: the same words)",
+        ylabel="instructions",
+    )
 
 
 def _verbs(verbs: Verbs, figure: Any) -> None:
@@ -167,9 +169,8 @@ def _ratings(ratings: Ratings, figure: Any) -> None:
         return f"{b['from']:g}" + (f"–{b['to']:g}" if b["to"] != b["from"] else "")
 
     _bars(axes, ratings["bins"], label, COLOURS["output"])
-    axes.set_title(f"Ratings: n = {ratings['rated']:,}, not rated {ratings['unrated']:,}")
-    axes.set_xlabel("rating")
-    axes.set_ylabel("examples")
+    title = f"Ratings: n = {ratings['rated']:,}, not rated {ratings['unrated']:,}"
+    axes.set(title=title, xlabel="rating", ylabel="examples")
 
 
 def _single_axes(figure: Any) -> Any:
@@ -182,12 +183,7 @@ def _range_label(b: Bin) -> str:
     return f"{b['from']:,}" + (f"–{b['to']:,}" if b["to"] != b["from"] else "")
 
 
-def _bars(
-    axes: Any,
-    bins: Sequence[Bin],
-    label: Callable[[Bin], str],
-    colour: str,
-) -> None:
+def _bars(axes: Any, bins: Sequence[Bin], label: Callable[[Bin], str], colour: str) -> None:
     axes.bar(range(len(bins)), [b["count"] for b in bins], width=0.9, color=colour)
     _ticks(axes, [label(b) for b in bins])
 

@@ -22,10 +22,10 @@ class Harvest(abc.ABC, Generic[T]):
     round are taken in the order of its requests, so that nothing depends on which came first.
     """
 
-    def __init__(self, tally: Tally, wanted: int, per_reply: int, max_requests: int | None) -> None:
-        self.tally, self.wanted = tally, wanted
+    def __init__(self, tally: Tally, target: int, per_reply: int, max_requests: int | None) -> None:
+        self.tally, self.target = tally, target
         self.requests = 0
-        self.limit = max_requests or 20 + 4 * ceil(wanted / per_reply)
+        self.limit = max_requests or 20 + 4 * ceil(target / per_reply)
 
     @abc.abstractmethod
     def draw(self, number: int) -> Sequence[T]:
@@ -42,8 +42,8 @@ class Harvest(abc.ABC, Generic[T]):
     async def grow(
         self, client: Client, per_round: int, task: str, unit: str, api: Kind = "chat"
     ) -> None:
-        progress = Progress(task, self.wanted, unit)
-        while self.tally.kept < self.wanted and self.requests < self.limit:
+        progress = Progress(task, self.target, unit)
+        while self.tally.kept < self.target and self.requests < self.limit:
             numbers = range(self.requests, min(self.requests + per_round, self.limit))
             examples = [self.draw(number) for number in numbers]
             bodies = [self.body(*pair) for pair in zip(numbers, examples, strict=True)]
@@ -55,10 +55,10 @@ class Harvest(abc.ABC, Generic[T]):
 
     def shortage(self, setting: str, unit: str) -> list[str]:
         """A note where it ended with less than is wanted. `setting`: what ended it."""
-        if self.tally.kept >= self.wanted:
+        if self.tally.kept >= self.target:
             return []
         return [
-            f"{self.tally.kept} of {self.wanted} {unit} after {self.requests} requests, {setting}' "
+            f"{self.tally.kept} of {self.target} {unit} after {self.requests} requests, {setting}' "
             f"limit; dropped: {self.tally.in_words()}"
         ]
 

@@ -54,7 +54,7 @@ class ReplySource(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Needs:
+class RecipeNeeds:
     """What a recipe needs from outside of its spec and its input."""
 
     endpoint: Endpoint | None = None
@@ -109,13 +109,13 @@ class Recipe(Spec):
     def check_size(self, examples: int) -> None:
         """Raises InputError where so many examples of the step before, or fewer, are too few."""
 
-    def needs(self) -> Needs:
+    def needs(self) -> RecipeNeeds:
         source = self.reply_source
         if source is None:
-            return Needs()
+            return RecipeNeeds()
         if source.transcript is not None:
-            return Needs(is_recorded=True)
-        return Needs(endpoint=source.endpoint)
+            return RecipeNeeds(is_recorded=True)
+        return RecipeNeeds(endpoint=source.endpoint)
 
     def twin(self, smoke: Path) -> Self:
         """Its scaled-down form, with the files of `smoke`, which is specs/smoke."""

@@ -16,7 +16,7 @@ from typing import IO, Any, TypedDict
 from harness.artefact import events
 from harness.artefact.events import Progress
 from harness.errors import HarnessError, InputError
-from harness.llm.batch_api import Absent, Batch, BatchApi, Unlisted
+from harness.llm.batch_api import Absent, BatchApi, BatchState, Unlisted
 from harness.llm.budget import Amount
 from harness.llm.calls import PATHS, Connection, PlacedCall
 from harness.llm.faults import (
@@ -246,7 +246,7 @@ class BatchCalls:
             f"delete the line that names {file} from {self._ledger.path}",
         )
 
-    async def _take_in(self, batch: str, state: Batch) -> None:
+    async def _take_in(self, batch: str, state: BatchState) -> None:
         """Record what an ended batch answered, and see to the rest."""
         status = state["status"]
         self._full = False
@@ -401,7 +401,7 @@ class BatchCalls:
         assert pending.reserved is not None
         self._line.budget.note_unusable(pending.reserved)
 
-    async def _see_to_failed(self, batch: str, state: Batch) -> None:
+    async def _see_to_failed(self, batch: str, state: BatchState) -> None:
         """A batch that the server did not begin: nothing of it was answered or paid for."""
         flight = list(self._flights.pop(batch).values())
         errors = _errors_of(state)
@@ -464,13 +464,13 @@ def _read_results(file: IO[bytes], key: str) -> Iterator[BatchResult]:
             yield result
 
 
-def _errors_of(state: Batch) -> list[dict[str, Any]]:
+def _errors_of(state: BatchState) -> list[dict[str, Any]]:
     errors = state.get("errors")
     data = errors.get("data") if isinstance(errors, dict) else None
     return [e for e in data if isinstance(e, dict)] if isinstance(data, list) else []
 
 
-def _count_done(state: Batch) -> int:
+def _count_done(state: BatchState) -> int:
     counts = state.get("request_counts")
     if not isinstance(counts, dict):
         return 0

@@ -37,7 +37,7 @@ _ABSENT = (404, 405, 501)
 T = TypeVar("T")
 
 
-class Batch(TypedDict, total=False):
+class BatchState(TypedDict, total=False):
     """The API's batch object, as far as it is read; nothing in it is sure."""
 
     id: Any
@@ -124,14 +124,14 @@ class BatchApi:
         """
         return await self._tried(lambda: self._search(file))
 
-    async def retrieve(self, batch: str) -> Batch:
+    async def retrieve(self, batch: str) -> BatchState:
         """How a batch stands: the API's batch object.
 
         Raises:
             Absent: the server knows no such batch.
         """
         batch_object = await self._tried(lambda: self._get(f"/batches/{batch}"))
-        redacted: Batch = json.loads(redact(json.dumps(batch_object), self._line.key))
+        redacted: BatchState = json.loads(redact(json.dumps(batch_object), self._line.key))
         return redacted
 
     async def download(self, file: str) -> IO[bytes]:
@@ -173,12 +173,12 @@ class BatchApi:
             raise
         return None
 
-    async def _listed(self) -> AsyncIterator[Batch]:
+    async def _listed(self) -> AsyncIterator[BatchState]:
         params: dict[str, object] = {"limit": PAGE}
         for _ in range(MOST_PAGES):
             page = await self._get("/batches", params)
-            batches: list[Batch] = [
-                cast(Batch, b) for b in page.get("data") or [] if isinstance(b, dict)
+            batches: list[BatchState] = [
+                cast(BatchState, b) for b in page.get("data") or [] if isinstance(b, dict)
             ]
             for batch in batches:
                 yield batch

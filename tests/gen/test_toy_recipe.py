@@ -15,7 +15,7 @@ from harness.data.dataset import DatasetExample
 from harness.data.dropped import Tally
 from harness.errors import InputError
 from harness.gen import run as gen_stage
-from harness.gen.recipe import Needs, Recipe, RecipeResult, ReplySource
+from harness.gen.recipe import Recipe, RecipeNeeds, RecipeResult, ReplySource
 from harness.gen.recipes.choose import RandomGen
 from harness.llm.estimate import Estimate
 from harness.row.load import LoadedRow, load_rows
@@ -60,7 +60,7 @@ class LinesGen(Recipe):
         if "bad" in self.lines:
             raise InputError("a bad line")
 
-    def needs(self) -> Needs:
+    def needs(self) -> RecipeNeeds:
         return replace(super().needs(), hub={"lines": LINES})
 
     def twin(self, smoke: Path) -> Self:

@@ -23,12 +23,12 @@ from harness.gen.card.record import (
     Bin,
     Card,
     Duplicates,
+    FilterCounts,
     History,
-    Lengths,
+    LengthSummary,
     Novelty,
     Ratings,
     Rewritten,
-    Step,
     Summary,
     System,
     TokenizerUsed,
@@ -98,7 +98,7 @@ def measure(call: StageCall, recipe: str, result: RecipeResult, simulated: bool 
     }
 
 
-def _step(tally: Tally) -> Step:
+def _step(tally: Tally) -> FilterCounts:
     return {
         "step": tally.step,
         "unit": tally.unit,
@@ -139,7 +139,7 @@ def words(texts: Sequence[str]) -> list[int]:
     return [len(text.split()) for text in texts]
 
 
-def _lengths(examples: Sequence[DatasetExample], count: Count) -> dict[str, Lengths]:
+def _lengths(examples: Sequence[DatasetExample], count: Count) -> dict[str, LengthSummary]:
     texts = {
         "instruction": [e.instruction for e in examples],
         "input": [e.input for e in examples if e.input],
@@ -152,7 +152,7 @@ def _lengths(examples: Sequence[DatasetExample], count: Count) -> dict[str, Leng
     return {name: _distribution(count(field_texts)) for name, field_texts in texts.items()}
 
 
-def _distribution(lengths: Sequence[int]) -> Lengths:
+def _distribution(lengths: Sequence[int]) -> LengthSummary:
     """In bins that each grow by a half or a third."""
     edges = [0, 1, 2, 3]
     while edges[-1] <= max(lengths, default=0):
@@ -183,7 +183,7 @@ def _summary(values: Sequence[float]) -> Summary:
 
 def _tokens(
     call: StageCall, examples: Sequence[DatasetExample]
-) -> tuple[TokenizerUsed | None, dict[str, Lengths] | None]:
+) -> tuple[TokenizerUsed | None, dict[str, LengthSummary] | None]:
     """What the tokens were counted with, and their number; or the first with a reason."""
     if call.tokenizer is None:
         return None, None

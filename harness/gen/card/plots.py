@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.common.plot_style import DPI, STYLE
-from harness.gen.card.record import Bin, Card, Lengths, Novelty, Ratings, Rewritten, Verbs
+from harness.gen.card.record import Bin, Card, LengthSummary, Novelty, Ratings, Rewritten, Verbs
 
 COLOURS = {
     "instruction": "#0072B2",
@@ -84,7 +84,7 @@ def _can_be_written(folder: Path) -> bool:
     return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
-def _lengths(fields: Mapping[str, Lengths], figure: Any) -> None:
+def _lengths(fields: Mapping[str, LengthSummary], figure: Any) -> None:
     texts = {n: s for n, s in fields.items() if s["n"]}
     ordered = [name for name in COLOURS if name in texts]
     figure.set_size_inches(7.5, 2.3 * len(ordered))

@@ -15,7 +15,7 @@ class Summary(TypedDict):
     """`0` to `100`, linear between ranks."""
 
 
-class Lengths(Summary):
+class LengthSummary(Summary):
     n: int
     bins: list[Bin]
 
@@ -24,8 +24,8 @@ class FieldLengths(TypedDict):
     """Text -> its lengths. The texts: instruction, input (where there is one), and output, or chosen
     and rejected."""
 
-    words: dict[str, Lengths]
-    tokens: dict[str, Lengths] | None
+    words: dict[str, LengthSummary]
+    tokens: dict[str, LengthSummary] | None
 
 
 class TokenizerUsed(TypedDict):
@@ -34,7 +34,7 @@ class TokenizerUsed(TypedDict):
     """The reason, where tokens could not be counted with it."""
 
 
-class Step(TypedDict):
+class FilterCounts(TypedDict):
     """proposed = kept + all dropped."""
 
     step: str
@@ -44,7 +44,7 @@ class Step(TypedDict):
     kept: int
 
 
-class Classification(TypedDict):
+class ClassifiedCounts(TypedDict):
     yes: int
     known: int
 
@@ -127,8 +127,8 @@ class Rewritten(TypedDict):
     longer: int
     as_long: int
     shorter: int
-    before: Lengths
-    after: Lengths
+    before: LengthSummary
+    after: LengthSummary
 
 
 class Card(TypedDict):
@@ -140,10 +140,10 @@ class Card(TypedDict):
     examples: int
     counts: dict[str, int]
     """From the recipe: requests, seeds, ..."""
-    filters: list[Step]
+    filters: list[FilterCounts]
     origins: dict[str, int]
     with_input: int
-    classification: Classification
+    classification: ClassifiedCounts
     history: History | None
     system: System | None
     tokenizer: TokenizerUsed | None

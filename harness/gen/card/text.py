@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.errors import HarnessError
-from harness.gen.card.record import Bin, Card, Lengths
+from harness.gen.card.record import Bin, Card, LengthSummary
 
 FORMAT = 1
 """Of card.json; it grows when a field changes its meaning or goes."""
@@ -120,7 +120,7 @@ def _filters(card: Card) -> Section | None:
     return Section("Filters", lines, headings, rows, bars)
 
 
-def _lengths(fields: Mapping[str, Lengths]) -> tuple[Sequence[str], list[list[str]]]:
+def _lengths(fields: Mapping[str, LengthSummary]) -> tuple[Sequence[str], list[list[str]]]:
     headings = ("text", "n", "mean", "shortest", *(f"{p} %" for p in PERCENTILES[1:-1]), "longest")
     rows = [
         [
@@ -134,7 +134,7 @@ def _lengths(fields: Mapping[str, Lengths]) -> tuple[Sequence[str], list[list[st
     return headings, rows
 
 
-def _in_order(fields: Mapping[str, Lengths]) -> Mapping[str, Lengths]:
+def _in_order(fields: Mapping[str, LengthSummary]) -> Mapping[str, LengthSummary]:
     order = ("instruction", "input", "output", "chosen", "rejected")
     return {name: fields[name] for name in order if name in fields}
 

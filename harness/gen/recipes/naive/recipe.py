@@ -76,7 +76,7 @@ def make(call: StageCall, gen: NaiveGen) -> RecipeResult:
     """The seeds, where wanted, the new instances of their tasks, and those of the new tasks."""
     seeds = gen.seed_tasks()
     _check_ids(gen, seeds)
-    tasks = TaskHarvest(gen, seeds)
+    tasks = NewTaskHarvest(gen, seeds)
     old, new = InstanceSieve("given_instances"), InstanceSieve("new_instances")
     client = asyncio.run(_ask(call, gen, seeds, tasks, old, new))
     generated = old.examples + new.examples
@@ -87,7 +87,7 @@ def make(call: StageCall, gen: NaiveGen) -> RecipeResult:
         filters=[step.tally for step in (tasks, old, new)],
         files=[TASKS],
         counts={
-            "wanted_tasks": tasks.wanted,
+            "wanted_tasks": tasks.target,
             "new_tasks": len(tasks.kept),
             "tasks_without_new_instances": without,
             "task_requests": tasks.requests,
@@ -115,7 +115,7 @@ def _drop_piece(tally: Tally, piece: ReplyPiece, reply: Reply) -> None:
     tally.drop(rule, request=reply.request, text=piece.text[:SHOWN])
 
 
-class TaskHarvest(Harvest[SeedTask]):
+class NewTaskHarvest(Harvest[SeedTask]):
     """The first step: what its replies gave."""
 
     def __init__(self, gen: NaiveGen, seeds: Sequence[SeedTask]) -> None:
@@ -163,7 +163,7 @@ class TaskHarvest(Harvest[SeedTask]):
         """The first rule that drops a pair."""
         if is_other_script(instruction):
             return Reason("other_script")
-        surplus = Reason("surplus") if len(self.kept) == self.wanted else None
+        surplus = Reason("surplus") if len(self.kept) == self.target else None
         return self._earlier.fault(instruction, _plain(instruction)) or surplus
 
 
@@ -223,7 +223,7 @@ async def _ask(
     call: StageCall,
     gen: NaiveGen,
     seeds: Sequence[SeedTask],
-    tasks: TaskHarvest,
+    tasks: NewTaskHarvest,
     old: InstanceSieve,
     new: InstanceSieve,
 ) -> Client:
@@ -375,7 +375,7 @@ def _check_ids(gen: NaiveGen, seeds: Sequence[SeedTask]) -> None:
         )
 
 
-def _notes(tasks: TaskHarvest, without: int) -> list[str]:
+def _notes(tasks: NewTaskHarvest, without: int) -> list[str]:
     notes = tasks.shortage("gen.max_requests", "new tasks")
     if without:
         every = len(tasks.seeds) + len(tasks.kept)

@@ -31,7 +31,7 @@ async def instruct(
     """
     harvest = InstructionHarvest(gen, seeds)
     await harvest.grow(client, gen.instructions.requests_per_round, NAME, NAME, gen.api)
-    counts = {"wanted": harvest.wanted, "instruction_requests": harvest.requests}
+    counts = {"wanted": harvest.target, "instruction_requests": harvest.requests}
     step = StepResult(
         f"{NAME}.jsonl", harvest.tally, harvest.rows, counts, harvest.shortage(LIMIT, NAME)
     )

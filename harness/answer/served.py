@@ -97,7 +97,8 @@ def ask_server(
         used={"served_models": client.served_models},
         cost=client.cost(),
         notes=notes,
-        findings=served.findings() + _no_answer_findings(len(replies), len(without_text)),
+        findings=[f.to_json() for f in served.findings()]
+        + _no_answer_findings(len(replies), len(without_text)),
         simulated=["answers"] if client.simulated else [],
         keep=[TRANSCRIPT],
         without_text=without_text,

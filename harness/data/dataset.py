@@ -8,9 +8,8 @@ numbers, untrained_turns.
 
 import dataclasses
 import json
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -66,17 +65,15 @@ class DatasetExample:
         """The example as one more step left it."""
         return dataclasses.replace(self, **changes, lineage=(*self.lineage, step))
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> Mapping[str, object]:
         """The example as it stands in data.jsonl."""
-        answer: dict[str, Any] = {"output": self.output}
-        if self.is_preference:
-            answer = {"chosen": self.chosen, "rejected": self.rejected}
+        pair = {"chosen": self.chosen, "rejected": self.rejected}
         return {
             "id": self.id,
             "name": self.name,
             "instruction": self.instruction,
             "input": self.input,
-            **answer,
+            **(pair if self.is_preference else {"output": self.output}),
             "system": self.system,
             "history": [list(turn) for turn in self.history],
             **({"untrained_turns": list(self.untrained_turns)} if self.untrained_turns else {}),
@@ -90,39 +87,18 @@ class DatasetExample:
             ],
         }
 
-    @classmethod
-    def from_row(cls, row: dict[str, Any]) -> "DatasetExample":
-        return cls(**{**row, "lineage": tuple(Lineage(**step) for step in row["lineage"])})
-
-
-@dataclass
-class Filter:
-    """What one step did with its candidates: proposed = kept + everything dropped."""
-
-    step: str
-    unit: str
-    """What is counted: `instructions`, `tasks`, `examples`."""
-    proposed: int = 0
-    kept: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    """Rule -> how many it dropped; each candidate falls to the first rule that it breaks."""
-
-    def check(self) -> None:
-        assert self.proposed == self.kept + self.dropped.total(), self
-
-    def tally(self) -> str:
-        """What was dropped, in words."""
-        parts = (f"{n} {rule.replace('_', ' ')}" for rule, n in self.dropped.most_common())
-        return ", ".join(parts) or "nothing"
-
 
 @without_collector()
 def read(path: Path) -> list[DatasetExample]:
     """The examples of a data set that a gen step wrote."""
-    return [DatasetExample.from_row(record.fields) for record in read_records(path)]
+    rows = (record.fields for record in read_records(path))
+    return [
+        DatasetExample(**{**row, "lineage": tuple(Lineage(**step) for step in row["lineage"])})
+        for row in rows
+    ]
 
 
-def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Write JSON lines; whoever finds the file finds all of it."""
     part = path.with_name(path.name + ".part")
     with part.open("w", encoding="utf-8", errors="backslashreplace") as file:

@@ -7,8 +7,9 @@ turn, after at most one system text.
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
@@ -33,6 +34,8 @@ from harness.spec.hub import Columns
 
 Kind = Literal["instruction", "preference"]
 Turns = Literal["first", "last", "history", "drop"]
+Cell = Callable[[str], Any]
+"""What a row holds of a field."""
 
 USUAL = {
     "instruction": ("instruction", "prompt", "question", "query"),
@@ -86,7 +89,7 @@ class TableLayout:
     is_labelled: bool = False
     """Whether the column `label` says of every row, if only by 0 or 1, whether its answer is good."""
 
-    def cell(self, fields: dict[str, Any], field: str) -> Any:
+    def cell(self, fields: Mapping[str, Any], field: str) -> Any:
         """None where there is no such column, or nothing in it."""
         return fields.get(self.columns[field]) if field in self.columns else None
 
@@ -113,7 +116,8 @@ def find(table: Table, settings: Columns, kind: Kind) -> TableLayout:
     if not spec_columns:
         for own_kind, own_fields in OWN_FIELDS.items():
             if {*table.columns} - {UNTRAINED} == own_fields:
-                _check_kind(table, kind, own_kind)
+                if kind != own_kind:
+                    raise _other_kind(table, own_kind)
                 return TableLayout(OWN, {name: name for name in table.columns})
     if kind == "preference":
         layout = "preference"
@@ -175,11 +179,6 @@ def _check_named(table: Table, spec_columns: dict[str, str]) -> None:
         f"{table.name}: {'; '.join(faults)}; the columns are: {', '.join(table.columns)}",
         f"{meant}Correct gen.columns.",
     )
-
-
-def _check_kind(table: Table, kind: Kind, own_kind: str) -> None:
-    if kind != own_kind:
-        raise _other_kind(table, own_kind)
 
 
 def _other_kind(table: Table, kind: str) -> InputError:
@@ -281,7 +280,7 @@ def _misfit(field: str, cells: Iterable[Any]) -> str:
     return ""
 
 
-def read_row(layout: TableLayout, fields: dict[str, Any], turns: Turns) -> Draft:
+def read_row(layout: TableLayout, fields: Mapping[str, Any], turns: Turns) -> Draft:
     """The example that a row holds.
 
     Raises:
@@ -294,17 +293,20 @@ def read_row(layout: TableLayout, fields: dict[str, Any], turns: Turns) -> Draft
     """
     if any(_mark(layout, n, fields[n]) is False for n in _marks(layout, fields)):
         raise Unusable("marked_untrained")
+    cell = partial(layout.cell, fields)
     if layout.name == OWN:
         draft = Draft(_own_example(fields))
     elif layout.name == "preference":
-        draft = _preference(layout, fields, turns)
+        draft = _preference(cell, turns)
+    elif layout.name == "conversation":
+        draft = _instruction(cell, _turns(cell("messages")), turns)
     else:
-        draft = _instruction(layout, fields, turns)
+        draft = _instruction(cell, _prompt(cell) + _answer(cell("output")), turns)
     _check_texts(draft)
     return draft
 
 
-def _own_example(fields: dict[str, Any]) -> DatasetExample:
+def _own_example(fields: Mapping[str, Any]) -> DatasetExample:
     try:
         example = _OWN_ROW.validate_python(fields)
     except ValidationError:
@@ -314,27 +316,23 @@ def _own_example(fields: dict[str, Any]) -> DatasetExample:
     return example
 
 
-def _instruction(layout: TableLayout, fields: dict[str, Any], turns: Turns) -> Draft:
-    if layout.name == "conversation":
-        conversation = _turns(layout.cell(fields, "messages"))
-    else:
-        conversation = _prompt(layout, fields) + _answer(layout.cell(fields, "output"))
+def _instruction(cell: Cell, conversation: Sequence["Turn"], turns: Turns) -> Draft:
     exchange = _exchange(conversation, turns)
-    return _draft(layout, fields, exchange, turns, output=exchange.answer)
+    return _draft(cell, exchange, turns, output=exchange.answer)
 
 
-def _preference(layout: TableLayout, fields: dict[str, Any], turns: Turns) -> Draft:
+def _preference(cell: Cell, turns: Turns) -> Draft:
     """Chosen and rejected are answers to the prompt, or whole conversations up to the answer."""
     sides = []
     for field in ("chosen", "rejected"):
-        conversation = _answer(layout.cell(fields, field))
+        conversation = _answer(cell(field))
         if not any(turn.role == USER for turn in conversation):
-            conversation = _prompt(layout, fields) + conversation
+            conversation = _prompt(cell) + conversation
         sides.append(_exchange(conversation, turns))
     chosen, rejected = sides
-    if chosen.prompt != rejected.prompt:
+    if chosen[:3] != rejected[:3]:  # all before the answer
         raise Unusable("different_prompts")
-    return _draft(layout, fields, chosen, turns, chosen=chosen.answer, rejected=rejected.answer)
+    return _draft(cell, chosen, turns, chosen=chosen.answer, rejected=rejected.answer)
 
 
 class Turn(NamedTuple):
@@ -356,11 +354,6 @@ class Exchange(NamedTuple):
     is_unanswered: bool
     untrained: tuple[int, ...]
     """Numbers of the exchanges before whose answers are not to be trained on."""
-
-    @property
-    def prompt(self) -> tuple[Any, ...]:
-        """Everything up to the answer."""
-        return self.system, self.before, self.user
 
 
 def _exchange(conversation: Sequence[Turn], turns: Turns) -> Exchange:
@@ -393,23 +386,21 @@ def _exchange(conversation: Sequence[Turn], turns: Turns) -> Exchange:
     )
 
 
-def _draft(
-    layout: TableLayout, fields: dict[str, Any], exchange: Exchange, turns: Turns, **answer: Any
-) -> Draft:
-    beside = _text(layout.cell(fields, "system"))
+def _draft(cell: Cell, exchange: Exchange, turns: Turns, **answer: Any) -> Draft:
+    beside = _text(cell("system"))
     if exchange.system and beside and exchange.system != beside:
         raise Unusable("two_systems")
     example = DatasetExample(
         id="",
         instruction=exchange.user,
-        input=_text(layout.cell(fields, "input")) if exchange.is_last else "",
+        input=_text(cell("input")) if exchange.is_last else "",
         **answer,
         system=exchange.system or beside,
         history=exchange.before if turns == "history" else (),
         untrained_turns=exchange.untrained if turns == "history" else (),
-        name=_text(layout.cell(fields, "name")),
-        rating=as_rating(layout.cell(fields, "rating")),
-        is_classification=as_flag(layout.cell(fields, "is_classification")),
+        name=_text(cell("name")),
+        rating=as_rating(cell("rating")),
+        is_classification=as_flag(cell("is_classification")),
         origin="imported",
     )
     return Draft(example, exchange.has_several, exchange.is_unanswered)
@@ -433,13 +424,13 @@ def _check_texts(draft: Draft) -> None:
         raise Unusable("same_first_answer" if draft.has_several else "identical_answers")
 
 
-def _prompt(layout: TableLayout, fields: dict[str, Any]) -> list[Turn]:
+def _prompt(cell: Cell) -> list[Turn]:
     """What was said before the answer: a text, after the turns in `history`, or messages."""
-    value = layout.cell(fields, "instruction")
+    value = cell("instruction")
     if isinstance(value, list):
         return _turns(value)
     earlier: list[Turn] = []
-    history = layout.cell(fields, "history")
+    history = cell("history")
     for turn in [] if is_absent(history) else _list(history):
         if not isinstance(turn, list) or len(turn) != 2:
             raise Unusable(WRONG_TYPE)

@@ -3,10 +3,10 @@
 import contextlib
 import csv
 import shutil
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from harness.common.device_faults import pass_on
 from harness.common.text_files import ENCODING
@@ -26,11 +26,19 @@ FILE, HUB = "gen.file", "gen.hub"
 """What `import` calls these in a spec; other stages say how theirs are called."""
 
 
+class Place(TypedDict, total=False):
+    """Where a row stands: `line` (from 1) in JSON, `row` (from 0) in what has no lines, and `file`
+    where there are several."""
+
+    file: str
+    line: int
+    row: int
+
+
 class TableRow(NamedTuple):
     fields: dict[str, Any]
-    at: dict[str, Any]
-    """Where it stands, for a row of dropped.jsonl: `line` (from 1) in JSON, `row` (from 0) in what
-    has no lines, and `file` where there are several."""
+    at: Place
+    """For a row of dropped.jsonl."""
     place: str
     """The same for a person."""
 
@@ -41,7 +49,7 @@ class Table:
     """What was read, for messages."""
     columns: list[str]
     rows: list[TableRow]
-    used: dict[str, Any]
+    used: Mapping[str, object]
     """What was read, for the manifest; no machine's paths."""
 
 
@@ -69,7 +77,7 @@ def read_files(path: Path, needed: Container[str], field: str = FILE) -> Table:
     """In the order in which they are met."""
     formats = set()
     for file in files:
-        at = {"file": file.relative_to(path).as_posix()} if len(files) > 1 else {}
+        at: Place = {"file": file.relative_to(path).as_posix()} if len(files) > 1 else {}
         if _is_parquet(file, field):
             kind, (names, file_rows) = "parquet", _parquet_rows(file, at, needed)
         elif file.suffix.lower() in SEPARATORS:
@@ -161,7 +169,7 @@ def _is_parquet(file: Path, field: str) -> bool:
         raise InputError(f"{file} cannot be read: {e.strerror}", f"Correct {field}.") from None
 
 
-def _json_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[TableRow]]:
+def _json_rows(file: Path, at: Place) -> tuple[list[str], list[TableRow]]:
     rows = [
         TableRow(record.fields, {**at, "line": record.line}, f"{file}:{record.line}")
         for record in read_records(file)
@@ -169,7 +177,7 @@ def _json_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[TableRow
     return _columns(row.fields for row in rows), rows
 
 
-def _csv_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[TableRow]]:
+def _csv_rows(file: Path, at: Place) -> tuple[list[str], list[TableRow]]:
     """The first line names the columns; every cell is a text."""
     rows: list[TableRow] = []
     limit = csv.field_size_limit(LONGEST_CELL)
@@ -200,7 +208,7 @@ def _csv_rows(file: Path, at: dict[str, Any]) -> tuple[list[str], list[TableRow]
 
 
 def _parquet_rows(
-    file: Path, at: dict[str, Any], needed: Container[str]
+    file: Path, at: Place, needed: Container[str]
 ) -> tuple[list[str], list[TableRow]]:
     import pyarrow
     import pyarrow.parquet
@@ -233,14 +241,14 @@ def _naming(column: str, file: str) -> Iterator[None]:
 
 
 def _column_rows(
-    values: dict[str, list[Any]], count: int, at: dict[str, Any], name: str
+    values: dict[str, list[Any]], count: int, at: Place, name: str
 ) -> Iterator[TableRow]:
     for number in range(count):
         fields = {column: cells[number] for column, cells in values.items()}
         yield TableRow(fields, {**at, "row": number}, f"{name}, row {number}")
 
 
-def _columns(rows: Iterable[dict[str, Any]]) -> list[str]:
+def _columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """Every column that a row has, in the order in which they are met."""
     columns: dict[str, None] = {}
     for fields in rows:

@@ -1,15 +1,15 @@
-"""One call for each example of a data set: what `expand` and `rate` share."""
+"""How recipes ask a model, and what they say of what they cannot show it."""
 
 import asyncio
+import itertools
 from collections.abc import Sequence
-from typing import Any
 
 from harness.artefact.call import StageCall
 from harness.artefact.events import Progress
 from harness.data.dataset import DatasetExample
 from harness.errors import InputError
-from harness.llm.client import Client, open_client
-from harness.llm.reply import Reply
+from harness.llm.client import Client, OnDone, open_client
+from harness.llm.reply import Body, Reply
 from harness.spec.base import Data, Endpoint
 
 SHOWN = 200
@@ -31,29 +31,26 @@ def require_outputs(recipe: str, examples: Sequence[DatasetExample]) -> None:
 
 
 def ask(
-    call: StageCall,
-    endpoint: Endpoint,
-    transcript: Data | None,
-    bodies: Sequence[dict[str, Any]],
-    task: str,
+    call: StageCall, endpoint: Endpoint, transcript: Data | None, bodies: Sequence[Body], task: str
 ) -> tuple[Client, list[Reply]]:
-    """The replies to `bodies`, in their order, and the closed client that asked for them.
+    """The replies to `bodies`, one for each example, in their order, and the closed client that asked
+    for them.
 
     `transcript`: as for `open_client`. Raises what harness.llm.client raises.
     """
-    progress, done = Progress(task, len(bodies), "examples"), 0
-
-    def show(index: int, reply: Reply) -> None:
-        nonlocal done
-        done += 1
-        progress.show(done)
 
     async def answered() -> tuple[Client, list[Reply]]:
         async with open_client(call, endpoint, transcript) as client:
-            replies = await client.gather(bodies, show)
-        return client, replies
+            progress = Progress(task, len(bodies), "examples")
+            return client, await client.gather(bodies, counting(progress))
 
     return asyncio.run(answered())
+
+
+def counting(progress: Progress) -> OnDone:
+    """Shows how many replies are there, each time that one comes."""
+    numbers = itertools.count(1)
+    return lambda index, reply: progress.show(next(numbers))
 
 
 def unseen(examples: Sequence[DatasetExample]) -> list[str]:

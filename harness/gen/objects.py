@@ -38,14 +38,18 @@ _HEADING = re.compile(r"(?:(?:pair|task|example)[ #]*\d{0,4}|\(?\d{1,4}[.)])?", 
 """What may stand on a line of its own before the next pair, beside rules and marks."""
 
 
+Fields = dict[str, Any]
+"""An object of a reply: name in lower case -> whatever the teacher wrote."""
+
+
 class ReplyPiece(NamedTuple):
-    """A piece of a reply. `fields` (names in lower case) is None where it cannot be read.
+    """A piece of a reply. `fields` is None where it cannot be read.
 
     is_open: nothing shows where it ends, so that in a reply that was cut it is not whole.
     """
 
     text: str
-    fields: dict[str, Any] | None
+    fields: Fields | None
     is_open: bool = False
 
 
@@ -82,7 +86,7 @@ def find_pairs(reply: str) -> list[ReplyPiece]:
     return pieces
 
 
-def fields_of(value: Any) -> dict[str, Any] | None:
+def fields_of(value: Any) -> Fields | None:
     """An object's fields by their names in lower case; None for anything else, and where two names
     become one."""
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
@@ -120,7 +124,7 @@ def _unwrapped(text: str, value: Any, is_open: bool) -> Iterator[ReplyPiece]:
         yield ReplyPiece(json.dumps(member, ensure_ascii=False), fields_of(member))
 
 
-def _members(fields: dict[str, Any]) -> list[dict[str, Any]]:
+def _members(fields: Fields) -> list[Fields]:
     """The objects in an object that holds nothing else; `instances` belong to the task it is."""
     contents = list(fields.values())
     if "instances" in fields:
@@ -179,8 +183,8 @@ def _python(text: str) -> Any:
     return None if any(len(set(names)) < len(names) for names in keys) else value
 
 
-def _no_repeats(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
+def _no_repeats(pairs: Iterable[tuple[str, Any]]) -> Fields:
+    fields: Fields = {}
     for name, value in pairs:
         if name in fields:
             raise ValueError("a name stands twice in an object")
@@ -200,7 +204,7 @@ def _without_heading(text: str) -> str:
     return "\n".join(lines)
 
 
-def _pair(text: str) -> dict[str, Any] | None:
+def _pair(text: str) -> Fields | None:
     """Name and instruction from what follows a `Name:`."""
     labels = list(_INSTRUCTION.finditer(text))
     if len(labels) != 1:

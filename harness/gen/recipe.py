@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
-from harness.data.dataset import DatasetExample, Filter
+from harness.data.dataset import DatasetExample
+from harness.data.dropped import Tally
 from harness.gen.seeds import SeedTask, read_seeds
 from harness.llm.estimate import Estimate
 from harness.spec.base import Data, Endpoint, Spec
@@ -16,18 +17,7 @@ from harness.spec.twin import simulated, smoke_data
 
 if TYPE_CHECKING:
     from harness.gen.reading import Reading
-
-
-class ClosedClient(Protocol):
-    """What is asked of a closed harness.llm.client.Client; recipes without one do not import it."""
-
-    @property
-    def served_models(self) -> list[str]: ...
-
-    @property
-    def simulated(self) -> bool: ...
-
-    def cost(self) -> dict[str, float]: ...
+    from harness.llm.client import Client
 
 
 @dataclass
@@ -35,20 +25,23 @@ class RecipeResult:
     """A data set and how it came about. Of this harness.gen.run makes the artefact."""
 
     examples: list[DatasetExample]
-    filters: list[Filter] = field(default_factory=list)
+    filters: list[Tally] = field(default_factory=list)
     """What each step proposed, dropped and kept, in order."""
-    dropped: list[dict[str, Any]] = field(default_factory=list)
-    """A row for dropped.jsonl for each candidate that was dropped: step, rule, and its content."""
     files: list[str] = field(default_factory=list)
     """Other files, in the work folder, that belong to the artefact."""
     counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     seeds: dict[str, int] = field(default_factory=dict)
     used: dict[str, Any] = field(default_factory=dict)
-    client: ClosedClient | None = None
+    client: "Client | None" = None
     """The closed client of a recipe that called a model."""
     before: list[DatasetExample] | None = None
     """The examples as they were, for a recipe that rewrites: the card compares their lengths."""
+
+    @property
+    def dropped(self) -> list[Mapping[str, object]]:
+        """The rows of dropped.jsonl."""
+        return [row for step in self.filters for row in step.rows]
 
 
 class ReplySource(NamedTuple):
@@ -61,7 +54,7 @@ class ReplySource(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Needs:
+class RecipeNeeds:
     """What a recipe needs from outside of its spec and its input."""
 
     endpoint: Endpoint | None = None
@@ -116,13 +109,13 @@ class Recipe(Spec):
     def check_size(self, examples: int) -> None:
         """Raises InputError where so many examples of the step before, or fewer, are too few."""
 
-    def needs(self) -> Needs:
+    def needs(self) -> RecipeNeeds:
         source = self.reply_source
         if source is None:
-            return Needs()
+            return RecipeNeeds()
         if source.transcript is not None:
-            return Needs(is_recorded=True)
-        return Needs(endpoint=source.endpoint)
+            return RecipeNeeds(is_recorded=True)
+        return RecipeNeeds(endpoint=source.endpoint)
 
     def twin(self, smoke: Path) -> Self:
         """Its scaled-down form, with the files of `smoke`, which is specs/smoke."""

@@ -25,8 +25,6 @@ def run(call: StageCall) -> StageResult:
     gen: Gen = TypeAdapter(Gen).validate_python(call.params["gen"])
     input_examples = dataset.read(Path(call.inputs["data"]) / DATA) if "data" in call.inputs else []
     result = gen.make(call, input_examples)
-    for step in result.filters:
-        step.check()
     dataset.write_rows(call.folder / DROPPED, result.dropped)
     if not result.examples:
         raise _nothing_kept(call, result)
@@ -70,7 +68,7 @@ def _counts(result: RecipeResult) -> dict[str, int]:
     for step in result.filters:
         at = f"{step.step}_" if len(result.filters) > 1 else ""
         counts[f"{at}proposed"] = step.proposed
-        counts |= {f"{at}dropped_{rule}": n for rule, n in sorted(step.dropped.items())}
+        counts |= step.counts(f"{at}dropped")
         counts[f"{at}kept"] = step.kept
     return {**counts, "examples": len(result.examples)}
 
@@ -82,7 +80,7 @@ def _notes(result: RecipeResult) -> list[str]:
 
 def _nothing_kept(call: StageCall, result: RecipeResult) -> HarnessError:
     tallies = "; ".join(
-        f"{s.step}: {s.proposed} {s.unit}, dropped {s.tally()}" for s in result.filters
+        f"{s.step}: {s.proposed} {s.unit}, dropped {s.in_words()}" for s in result.filters
     )
     where = f"see {call.folder / DROPPED}. "
     if result.client is None:

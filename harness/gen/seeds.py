@@ -49,6 +49,10 @@ class SeedTask(NamedTuple):
             lineage=(Lineage(recipe, "seeds", seeds=(self.id,)),),
         )
 
+    def examples(self, recipe: str) -> list[DatasetExample]:
+        """A row for each instance."""
+        return [self.example(recipe, number) for number in range(len(self.instances))]
+
 
 def read_seeds(path: Path) -> list[SeedTask]:
     """The seed tasks, in the file's order.

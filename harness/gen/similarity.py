@@ -1,12 +1,14 @@
 """ROUGE-L against a growing pool of texts, as Self-Instruct uses it to keep tasks apart."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import LCSseq
+
+from harness.data.dropped import Reason
 
 MOST_SIMILAR = 10  # Self-Instruct stores so many with each kept instruction
 
@@ -129,6 +131,31 @@ class Pool:
             len(tokens),
         )
         return measures
+
+
+class EarlierTexts:
+    """Named texts that a new one may neither repeat nor, by ROUGE-L, resemble more than `most`."""
+
+    def __init__(self, most: float) -> None:
+        self.pool = Pool()
+        self._most = most
+        self._names: list[str] = []
+        self._keys: set[Hashable] = set()
+
+    def add(self, name: str, text: str, key: Hashable) -> None:
+        """`key`: what a repeat of the text has too."""
+        self._names.append(name)
+        self._keys.add(key)
+        self.pool.add(text)
+
+    def fault(self, text: str, key: Hashable) -> Reason | None:
+        if key in self._keys:
+            return Reason("repeated")
+        nearest = self.pool.nearest_above(text, self._most) if self._most < 1 else None
+        if nearest is None:
+            return None
+        score, place = nearest
+        return Reason("similar", {"similarity": score, "similar_to": self._names[place]})
 
 
 class _Postings:

@@ -301,7 +301,7 @@ def pairwise_result(
         cost=client.cost(),
         simulated=["judge"] if client.simulated else [],
         notes=[*served.notes(), *identical_notes(pairs), *bias_notes],
-        findings=[*served.findings(), *position_findings(bias)],
+        findings=[*(f.to_json() for f in served.findings()), *position_findings(bias)],
     )
 
 

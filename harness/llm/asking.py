@@ -2,13 +2,14 @@
 who answers."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
+from harness.artefact.manifest import Finding
 from harness.errors import HarnessError
 from harness.llm.client import Client, OnDone
-from harness.llm.reply import Kind, Reply
+from harness.llm.reply import Body, Kind, Reply
 
 OnModelChange = Literal["flag", "stop"]
 T = TypeVar("T")
@@ -57,24 +58,18 @@ class ServedModels:
             )
         return notes
 
-    def findings(self) -> list[dict[str, Any]]:
+    def findings(self) -> list[Finding]:
         if len(self.counts) < 2:
             return []
         counts = dict(sorted(self.counts.items()))
         models = ", ".join(f"{model} ({count} replies)" for model, count in counts.items())
-        return [
-            {
-                "kind": "model_changed",
-                "severity": "warning",
-                "message": f"the server answered as more than one model: {models}",
-                "evidence": counts,
-            }
-        ]
+        message = f"the server answered as more than one model: {models}"
+        return [Finding("model_changed", "warning", message, dict(counts))]
 
 
 async def ask_until_read(
     client: Client,
-    bodies: Sequence[Mapping[str, Any]],
+    bodies: Sequence[Body],
     parse: Callable[[Reply], T | None],
     asks: int,
     on_done: OnDone | None = None,

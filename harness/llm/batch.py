@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 from harness.artefact import events
 from harness.artefact.events import Progress
 from harness.errors import HarnessError, InputError
-from harness.llm.batch_api import Absent, BatchApi, Unlisted
+from harness.llm.batch_api import Absent, BatchApi, BatchState, Unlisted
 from harness.llm.budget import Amount
 from harness.llm.calls import PATHS, Connection, PlacedCall
 from harness.llm.faults import (
@@ -29,7 +29,8 @@ from harness.llm.faults import (
     with_retries,
 )
 from harness.llm.ledger import Ledger, request_id
-from harness.llm.reply import BrokenReply, check_response
+from harness.llm.record import Attempt
+from harness.llm.reply import BrokenReply, Response, check_response
 from harness.llm.secrets import redact
 from harness.llm.totals import UNUSABLE, unusable_attempts
 
@@ -44,8 +45,16 @@ ENDED = ("completed", "failed", "expired", "cancelled")
 TOO_MUCH_AT_ONCE = "token_limit_exceeded"
 """Error code of a batch that would pass what an account may have in flight."""
 
-OnAnswer = Callable[[int, dict[str, Any]], None]
+OnAnswer = Callable[[int, Response], None]
 """Told of each response: (which of the calls, response)."""
+
+
+class BatchResult(TypedDict, total=False):
+    """A line of a result file, as far as it is read; nothing in it is sure."""
+
+    custom_id: Any
+    response: Any
+    error: Any
 
 
 @dataclass
@@ -57,7 +66,7 @@ class _Pending:
     call: PlacedCall
     reserved: Amount | None = None
     held: bool = False
-    attempts: list[dict[str, Any]] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -93,6 +102,8 @@ class BatchCalls:
                 await self._send_what_fits()
                 if not await self._look():
                     await asyncio.sleep(self._pause_s())
+        except Unlisted as e:
+            raise self._unlisted(e.file) from None
         finally:
             for pending in calls:
                 self._record_stopped(pending)
@@ -112,10 +123,7 @@ class BatchCalls:
             if unanswered.keys().isdisjoint(requests):
                 continue
             # The try was stopped somewhere between these two.
-            try:
-                batch = await self._api.find(file)
-            except Unlisted:
-                raise self._unlisted(file) from None
+            batch = await self._api.find(file)
             if batch is not None:
                 self._ledger.note_batch(batch, file, _now())
             else:
@@ -139,8 +147,6 @@ class BatchCalls:
             self._ledger.note_upload(file, [pending.id for pending in chunk])
             try:
                 batch = await self._api.create(file, chunk[0].call.kind)
-            except Unlisted:
-                raise self._unlisted(file) from None
             except InputError:
                 self._ledger.note_upload(file, [])  # refused, so that no batch is under way
                 raise
@@ -240,7 +246,7 @@ class BatchCalls:
             f"delete the line that names {file} from {self._ledger.path}",
         )
 
-    async def _take_in(self, batch: str, state: dict[str, Any]) -> None:
+    async def _take_in(self, batch: str, state: BatchState) -> None:
         """Record what an ended batch answered, and see to the rest."""
         status = state["status"]
         self._full = False
@@ -312,7 +318,7 @@ class BatchCalls:
         self,
         pending: _Pending,
         batch: str,
-        result: dict[str, Any],
+        result: BatchResult,
         again: list[_Pending],
         failures: list[HarnessError],
     ) -> None:
@@ -320,9 +326,9 @@ class BatchCalls:
         line = self._line
         started = _time(self._ledger.started[batch])
         seconds = max((datetime.now(UTC) - started).total_seconds(), 0.0)
-        note: dict[str, Any] = {"outcome": "", "batch": batch, "seconds": round(seconds, 3)}
+        note: Attempt = {"outcome": "", "batch": batch, "seconds": round(seconds, 3)}
         pending.attempts.append(note)
-        response: dict[str, Any] = {}
+        response: Response = {}
         failure: HarnessError | None = None
         try:
             response = self._response_in(result, pending, note)
@@ -332,7 +338,7 @@ class BatchCalls:
             if len(pending.attempts) < line.endpoint.max_attempts:
                 again.append(pending)
                 return
-            failure = gave_up(e, len(pending.attempts), line.endpoint, line.url)
+            failure = gave_up(e, len(pending.attempts), line)
         except HarnessError as e:
             failure = e
         assert pending.reserved is not None
@@ -369,9 +375,7 @@ class BatchCalls:
         )
         pending.attempts = []
 
-    def _response_in(
-        self, result: dict[str, Any], pending: _Pending, note: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _response_in(self, result: BatchResult, pending: _Pending, note: Attempt) -> Response:
         """The response in a line of a result file; raises as an attempt at a live call does."""
         http = result.get("response")
         if not isinstance(http, dict) or type(http.get("status_code")) is not int:
@@ -385,23 +389,19 @@ class BatchCalls:
         note["outcome"] = str(status)
         text = body if isinstance(body, str) else json.dumps(body)
         if status != 200:
-            raise fault_of_status(
-                status, {}, text, self._line.endpoint, self._line.url, pending.call.body
-            )
+            raise fault_of_status(status, {}, text, self._line, pending.call.body)
         try:
             return check_response(body, pending.call.kind, text)
         except BrokenReply as e:
             note["outcome"] += f"{UNUSABLE}{e}"
             self._note_unusable(pending)
-            raise fault_of_reply(
-                e, note["outcome"], self._line.endpoint, self._line.url, pending.call.body
-            ) from None
+            raise fault_of_reply(e, note["outcome"], self._line, pending.call.body) from None
 
     def _note_unusable(self, pending: _Pending) -> None:
         assert pending.reserved is not None
         self._line.budget.note_unusable(pending.reserved)
 
-    async def _see_to_failed(self, batch: str, state: dict[str, Any]) -> None:
+    async def _see_to_failed(self, batch: str, state: BatchState) -> None:
         """A batch that the server did not begin: nothing of it was answered or paid for."""
         flight = list(self._flights.pop(batch).values())
         errors = _errors_of(state)
@@ -452,25 +452,25 @@ class BatchCalls:
             await self._line.budget.release(reserved)
 
 
-def _read_results(file: IO[bytes], key: str) -> Iterator[dict[str, Any]]:
+def _read_results(file: IO[bytes], key: str) -> Iterator[BatchResult]:
     """The objects in a result file, without secrets; a line that is none is passed over."""
     file.seek(0)
     for line in file:
         try:
-            result = json.loads(redact(line.decode("utf-8", "replace"), key))
+            result: BatchResult = json.loads(redact(line.decode("utf-8", "replace"), key))
         except (ValueError, RecursionError):
             continue
         if isinstance(result, dict):
             yield result
 
 
-def _errors_of(state: dict[str, Any]) -> list[dict[str, Any]]:
+def _errors_of(state: BatchState) -> list[dict[str, Any]]:
     errors = state.get("errors")
     data = errors.get("data") if isinstance(errors, dict) else None
     return [e for e in data if isinstance(e, dict)] if isinstance(data, list) else []
 
 
-def _count_done(state: dict[str, Any]) -> int:
+def _count_done(state: BatchState) -> int:
     counts = state.get("request_counts")
     if not isinstance(counts, dict):
         return 0

@@ -4,8 +4,8 @@ import asyncio
 import json
 import re
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import IO, Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import IO, Any, TypedDict, TypeVar, cast
 
 import httpx2
 import openai
@@ -37,12 +37,28 @@ _ABSENT = (404, 405, 501)
 T = TypeVar("T")
 
 
+class BatchState(TypedDict, total=False):
+    """The API's batch object, as far as it is read; nothing in it is sure."""
+
+    id: Any
+    status: Any
+    input_file_id: Any
+    output_file_id: Any
+    error_file_id: Any
+    errors: Any
+    request_counts: Any
+
+
 class Absent(Exception):
     """The server does not have what was asked for."""
 
 
 class Unlisted(Exception):
-    """The server does not say which batches there are."""
+    """The server does not say which batches there are; of the file `file` there may be one."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(file)
+        self.file = file
 
 
 class BatchApi:
@@ -68,9 +84,7 @@ class BatchApi:
         async def once() -> str:
             async with asyncio.timeout(self._transfer_timeout_s):
                 http = await self._line.sdk.files.with_raw_response.create(
-                    file=("batch.jsonl", data),
-                    purpose="batch",
-                    timeout=self._transfer_timeout_s,
+                    file=("batch.jsonl", data), purpose="batch", timeout=self._transfer_timeout_s
                 )
             return _id_in(_object(http.text))
 
@@ -110,14 +124,15 @@ class BatchApi:
         """
         return await self._tried(lambda: self._search(file))
 
-    async def retrieve(self, batch: str) -> dict[str, Any]:
+    async def retrieve(self, batch: str) -> BatchState:
         """How a batch stands: the API's batch object.
 
         Raises:
             Absent: the server knows no such batch.
         """
         batch_object = await self._tried(lambda: self._get(f"/batches/{batch}"))
-        return redact_object(batch_object, self._line.key)
+        redacted: BatchState = json.loads(redact(json.dumps(batch_object), self._line.key))
+        return redacted
 
     async def download(self, file: str) -> IO[bytes]:
         """A file's bytes, in an unnamed file beside the transcript.
@@ -154,22 +169,24 @@ class BatchApi:
                     return _id_in(batch)
         except openai.APIStatusError as e:
             if e.status_code in _ABSENT:
-                raise Unlisted from None
+                raise Unlisted(file) from None
             raise
         return None
 
-    async def _listed(self) -> AsyncIterator[dict[str, Any]]:
-        params: dict[str, Any] = {"limit": PAGE}
+    async def _listed(self) -> AsyncIterator[BatchState]:
+        params: dict[str, object] = {"limit": PAGE}
         for _ in range(MOST_PAGES):
             page = await self._get("/batches", params)
-            batches = [b for b in page.get("data") or [] if isinstance(b, dict)]
+            batches: list[BatchState] = [
+                cast(BatchState, b) for b in page.get("data") or [] if isinstance(b, dict)
+            ]
             for batch in batches:
                 yield batch
             if not page.get("has_more") or not batches:
                 return
             params["after"] = batches[-1].get("id")
 
-    async def _get(self, path: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+    async def _get(self, path: str, params: Mapping[str, object] | None = None) -> dict[str, Any]:
         async with asyncio.timeout(self._timeout_s):
             http = await self._line.sdk.get(
                 path, cast_to=httpx2.Response, options={"params": params or {}}
@@ -198,9 +215,7 @@ class BatchApi:
                 if e.status_code in _ABSENT:
                     raise Absent from None
                 body = redact(e.response.text, line.key)
-                fault = fault_of_status(
-                    e.status_code, e.response.headers, body, line.endpoint, line.url
-                )
+                fault = fault_of_status(e.status_code, e.response.headers, body, line)
                 if isinstance(fault, PromptRefused):
                     fault = HarnessError(f"{line.url} does not accept the batch ({e.status_code})")
                 raise fault from None
@@ -210,13 +225,7 @@ class BatchApi:
         try:
             return await with_retries(once, line.endpoint.max_attempts)
         except Transient as e:
-            raise gave_up(e, attempts, line.endpoint, line.url) from None
-
-
-def redact_object(value: dict[str, Any], key: str) -> dict[str, Any]:
-    """A JSON object with the key, should the server echo it, replaced."""
-    result: dict[str, Any] = json.loads(redact(json.dumps(value), key))
-    return result
+            raise gave_up(e, attempts, line) from None
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -229,7 +238,7 @@ def _object(text: str) -> dict[str, Any]:
     return value
 
 
-def _id_in(value: dict[str, Any]) -> str:
+def _id_in(value: Mapping[str, object]) -> str:
     name = value.get("id")
     if not isinstance(name, str) or not _ID.fullmatch(name):
         raise Transient("an answer without an id")

@@ -3,10 +3,11 @@
 import asyncio
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from harness.errors import HarnessError
 from harness.llm.prices import Price
+from harness.llm.reply import Body
 from harness.llm.totals import Totals, most_tokens, reply_limit
 
 ROUNDING_USD = 1e-9
@@ -65,7 +66,7 @@ class BudgetGuard:
         self._unusable = Amount()
         self._changed = asyncio.Condition()
 
-    async def reserve(self, body: Mapping[str, Any]) -> Amount:
+    async def reserve(self, body: Body) -> Amount:
         """Set aside one call, as soon as it fits; returns what was set aside.
 
         Raises:
@@ -86,7 +87,7 @@ class BudgetGuard:
             self._reserved = self._reserved.plus(most)
         return most
 
-    def reserve_now(self, body: Mapping[str, Any]) -> Amount | None:
+    def reserve_now(self, body: Body) -> Amount | None:
         """As `reserve`, for one more call of a batch; None where it would have to wait or raise."""
         if self.is_first_unlimited(body) and self._reserved.calls:
             return None
@@ -96,11 +97,11 @@ class BudgetGuard:
         self._reserved = self._reserved.plus(most)
         return most
 
-    def is_first_unlimited(self, body: Mapping[str, Any]) -> bool:
+    def is_first_unlimited(self, body: Body) -> bool:
         """Whether a limit depends on how long the reply to it is, of which nothing is known."""
         return self._is_unlimited(body) and self._totals.longest_reply == 0
 
-    def hold(self, body: Mapping[str, Any]) -> Amount:
+    def hold(self, body: Body) -> Amount:
         """Set aside a call that is in flight already, whatever the limits say."""
         most = self._most(body)
         self._reserved = self._reserved.plus(most)
@@ -127,7 +128,7 @@ class BudgetGuard:
         """So many of them are in the transcript from now on, which counts them."""
         self._unusable = self._unusable.plus(reserved, -unusable)
 
-    def too_small(self, body: Mapping[str, Any], fit: int, left: int) -> HarnessError:
+    def too_small(self, body: Body, fit: int, left: int) -> HarnessError:
         """What to raise where only `fit` of the `left` calls still to be made are sure to fit, and
         the next one, with `body`, is not."""
         most = self._most(body)
@@ -139,7 +140,7 @@ class BudgetGuard:
             hint=_goes_on(passed),
         )
 
-    def _is_unlimited(self, body: Mapping[str, Any]) -> bool:
+    def _is_unlimited(self, body: Body) -> bool:
         counts_tokens = self._tokens is not None or self._usd is not None
         return counts_tokens and reply_limit(body) is None
 
@@ -147,7 +148,7 @@ class BudgetGuard:
         """Calls in flight. Each reply seen makes it likelier that the longest is known."""
         return max(1, self._totals.answered) if unlimited else math.inf
 
-    def _most(self, body: Mapping[str, Any]) -> Amount:
+    def _most(self, body: Body) -> Amount:
         if self._tokens is None and self._usd is None:
             return Amount(1)
         most = most_tokens(body, self._totals.longest_reply)
@@ -160,8 +161,6 @@ class BudgetGuard:
         return Amount(totals.calls, totals.most_tokens, usd).plus(self._unusable)
 
     def _passed(self, more: Amount) -> Limit | None:
-        if self._calls is None and self._tokens is None and self._usd is None:
-            return None
         return self._over(self._spent().plus(self._reserved).plus(more))
 
     def _over(self, total: Amount) -> Limit | None:

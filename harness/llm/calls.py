@@ -5,17 +5,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import httpx2
 import openai
 
 from harness.errors import HarnessError
 from harness.llm.budget import Amount, BudgetGuard
-from harness.llm.reply import Kind, reply_from
+from harness.llm.record import Attempt, CallRecord, Request
+from harness.llm.reply import Body, Kind, Response, reply_from
 from harness.llm.totals import unusable_attempts
 from harness.llm.transcript import CallPlace, Transcript, digest_of
-from harness.spec.base import Endpoint
+from harness.spec.base import Endpoint, Sampling
 
 OPENAI_URL = "https://api.openai.com/v1"
 PATHS: dict[Kind, str] = {"chat": "/chat/completions", "completion": "/completions"}
@@ -26,7 +26,7 @@ class PlacedCall:
     """A call whose place in the transcript is settled, whether or not it has been made."""
 
     kind: Kind
-    body: Mapping[str, Any]
+    body: Body
     place: CallPlace
 
 
@@ -47,7 +47,7 @@ class Connection:
     budget: BudgetGuard
     model: str
 
-    def sent(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def sent(self, body: Body) -> Body:
         """A request as the server is sent it: with its model, and its limit under the server's name."""
         fields = {
             self.endpoint.token_limit if name == "max_tokens" else name: value
@@ -58,8 +58,8 @@ class Connection:
     def record(
         self,
         call: PlacedCall,
-        response: dict[str, Any],
-        attempts: list[dict[str, Any]],
+        response: Response,
+        attempts: list[Attempt],
         reserved: Amount,
         started: datetime,
         seconds: float,
@@ -68,7 +68,7 @@ class Connection:
     ) -> None:
         """Write a call that is over into the transcript. `failure`: why it has no answer."""
         reply = reply_from(response, reused=False)
-        record = {
+        record: CallRecord = {
             "digest": call.place[0],
             "occurrence": call.place[1],
             "request": request_of(self.endpoint, self.server, call.kind, call.body),
@@ -88,10 +88,7 @@ class Connection:
         self.transcript.append(record)
 
 
-def request_of(
-    endpoint: Endpoint, server: str, kind: Kind, body: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What a call's digest is of. Whoever changes this makes every older transcript useless."""
+def request_of(endpoint: Endpoint, server: str, kind: Kind, body: Body) -> Request:
     return {"kind": kind, "model": endpoint.model, "body": dict(body), "endpoint": server}
 
 
@@ -101,6 +98,17 @@ def server_of(endpoint: Endpoint) -> str:
         # Its port is another one each time.
         return "simulated:" + digest_of(endpoint.simulated.model_dump(mode="json"))
     return endpoint.base_url or OPENAI_URL
+
+
+def prompt_body(prompt: str, sampling: Sampling, number: int = 0, kind: Kind = "chat") -> Body:
+    """The request for a prompt's reply. A seed that the spec gives grows by `number`: a model that
+    honours it would otherwise reply the same to the same prompt."""
+    fields = sampling.model_dump(exclude_none=True)
+    if "seed" in fields:
+        fields["seed"] += number
+    if kind == "completion":
+        return {"prompt": prompt, **fields}
+    return {"messages": [{"role": "user", "content": prompt}], **fields}
 
 
 def fill(template: str, parts: Mapping[str, str]) -> str:

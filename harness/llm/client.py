@@ -21,7 +21,7 @@ from harness.llm.ledger import Ledger, request_id
 from harness.llm.live import LiveCalls
 from harness.llm.prices import Price
 from harness.llm.replay import miss
-from harness.llm.reply import Kind, Reply, reply_from
+from harness.llm.reply import Body, Kind, Reply, Response, reply_from
 from harness.llm.secrets import read_key
 from harness.llm.transcript import Transcript, digest_of
 from harness.spec.base import Data, Endpoint
@@ -59,7 +59,8 @@ class Client:
         self.endpoint = endpoint
         self._at = at
         self.replay = replay
-        self.price = None if price is None else _price_of(price)
+        usd = {name: value for name, value in (price or {}).items() if name in Price.model_fields}
+        self.price = None if price is None else Price(**usd)
         self.transcript = Transcript(transcript, read_only=replay)
         self._server = server_of(endpoint)
         self._limits = budget or {}
@@ -91,32 +92,20 @@ class Client:
         if error is None:
             self.transcript.finish()
 
-    async def chat(self, body: Mapping[str, Any]) -> Reply:
-        """One chat completion. `body` is the request's JSON without `model`.
-
-        Raises:
-            InputError: the endpoint, its key or the request is not accepted.
-            ReplayMiss: in a replay, the transcript lacks it.
-            HarnessError: no answer after the endpoint's `max_attempts`, or the budget is used up.
-        """
-        return await self._answer(self._ask("chat", body))
-
-    async def complete(self, body: Mapping[str, Any]) -> Reply:
-        """One text completion; otherwise as `chat`."""
-        return await self._answer(self._ask("completion", body))
-
     async def gather(
-        self,
-        bodies: Sequence[Mapping[str, Any]],
-        on_done: OnDone | None = None,
-        kind: Kind = "chat",
+        self, bodies: Sequence[Body], on_done: OnDone | None = None, kind: Kind = "chat"
     ) -> list[Reply]:
         """The replies to `bodies`, in their order; `on_done(index, reply)` is told of each.
 
         So that many replies fit in memory, their `raw` is {}; `on_done` is told it. When a call
         fails, or `on_done` raises a HarnessError, no further one is begun, those in flight are
-        awaited and recorded, and the failure is raised as `chat` would. A batch that is in flight
-        when a call fails is left to the next try.
+        awaited and recorded, and the failure is raised. A batch that is in flight when a call fails is
+        left to the next try.
+
+        Raises:
+            InputError: the endpoint, its key or a request is not accepted.
+            ReplayMiss: in a replay, the transcript lacks one.
+            HarnessError: no answer after the endpoint's `max_attempts`, or the budget is used up.
         """
         calls = [self._ask(kind, body) for body in bodies]
         replies: list[Reply | None] = [None] * len(calls)
@@ -213,7 +202,7 @@ class Client:
         finally:
             self.transcript.close()
 
-    def _ask(self, kind: Kind, body: Mapping[str, Any]) -> PlacedCall:
+    def _ask(self, kind: Kind, body: Body) -> PlacedCall:
         request = request_of(self.endpoint, self._server, kind, body)
         return PlacedCall(kind, body, self.transcript.ask(digest_of(request)))
 
@@ -231,20 +220,7 @@ class Client:
         self._replayed += 1
         return reply
 
-    async def _answer(self, call: PlacedCall) -> Reply:
-        if self.replay:
-            return self._replay(call)
-        reply = self._find(call)
-        if reply is not None:
-            return reply
-        if self.endpoint.mode == "live":
-            return self._new(call, await self._live.answer(call))
-        answers: list[dict[str, Any]] = []
-        calls = BatchCalls(self._line, self._ledger, lambda index, answer: answers.append(answer))
-        await calls.answer([(0, call)])
-        return self._new(call, answers[0])
-
-    def _new(self, call: PlacedCall, response: dict[str, Any]) -> Reply:
+    def _new(self, call: PlacedCall, response: Response) -> Reply:
         return reply_from(response, False, self.transcript.number(call.place))
 
     async def _gather_in_batches(self, calls: list[PlacedCall], take: OnDone) -> None:
@@ -257,7 +233,7 @@ class Client:
             else:
                 take(index, reply)
 
-        def note(index: int, answer: dict[str, Any]) -> None:
+        def note(index: int, answer: Response) -> None:
             # The rest of a batch is paid for, whatever is made of one of its replies.
             try:
                 take(index, self._new(calls[index], answer))
@@ -278,7 +254,9 @@ class Client:
                 if failures:
                     return
                 try:
-                    take(index, await self._answer(calls[index]))
+                    call = calls[index]
+                    reply = self._find(call) or self._new(call, await self._live.answer(call))
+                    take(index, reply)
                 except HarnessError as e:
                     failures.append(e)
                     return
@@ -296,10 +274,6 @@ class Client:
                 f"an earlier try sent {', '.join(sorted(waiting))}, which may still be answered: its "
                 "requests are now asked, and paid for, again; mode: batch waits for it"
             )
-
-
-def _price_of(price: Mapping[str, Any]) -> Price:
-    return Price(**{name: price[name] for name in Price.model_fields if name in price})
 
 
 async def _run_all(workers: list[Coroutine[Any, Any, None]]) -> None:

@@ -12,19 +12,11 @@ from harness.spec.prompts import PromptSet
 
 CHARACTERS_PER_TOKEN = 4
 """A rule of thumb for English."""
-
-
 TOKENS_PER_INSTRUCTION = 15
-
-
 TOKENS_PER_TASK = 60
 """Instruction, input and output of Self-Instruct's kind."""
-
-
 PROMPT_CHARACTERS = 200
 """Of a prompt that is not there to be counted."""
-
-
 ON_HUB = "how many examples the hub data set has is known once it is fetched"
 
 

@@ -8,14 +8,15 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import aiohttp
 import httpx2
 import openai
 
 from harness.errors import HarnessError, InputError
-from harness.llm.reply import BrokenReply, ProviderError
+from harness.llm.calls import Connection
+from harness.llm.reply import Body, BrokenReply, ProviderError, Response
 from harness.llm.totals import reply_limit
 from harness.spec.base import TOKEN_LIMITS, Endpoint
 
@@ -93,31 +94,26 @@ class RequestRefused(InputError):
 class PromptRefused(Exception):
     """The server declines this prompt for what is in it."""
 
-    def __init__(self, response: dict[str, Any]) -> None:
+    def __init__(self, response: Response) -> None:
         super().__init__()
         self.response = response
 
 
-CONNECTION_FAULTS = (
-    TimeoutError,
-    openai.APIConnectionError,
-    aiohttp.ClientError,
-    httpx2.HTTPError,
-)
+CONNECTION_FAULTS = (TimeoutError, openai.APIConnectionError, aiohttp.ClientError, httpx2.HTTPError)
 
 
 def fault_of_status(
     status: int,
     headers: Mapping[str, str],
     body: str,
-    endpoint: Endpoint,
-    url: str,
-    request: Mapping[str, Any] | None = None,
+    server: Connection,
+    request: Body | None = None,
 ) -> Exception:
     """What an error status means for the call: again, never, or not for this prompt.
 
     `body` is the response's text, free of secrets; `request` the call's body.
     """
+    endpoint, url = server.endpoint, server.url
     error = _error_in(body)
     description = f"{status}: {error.message}" if error.message else str(status)
     if status in (401, 403) and not error.codes & CONTENT_REFUSALS:
@@ -150,11 +146,7 @@ def fault_of_status(
 
 
 def fault_of_reply(
-    broken: BrokenReply,
-    outcome: str,
-    endpoint: Endpoint,
-    url: str,
-    request: Mapping[str, Any] | None = None,
+    broken: BrokenReply, outcome: str, server: Connection, request: Body
 ) -> Exception:
     """What a response of status 200 that is no answer means for the call, as `fault_of_status` says it.
 
@@ -168,7 +160,7 @@ def fault_of_reply(
     numbers = str(code) if str(code).isdecimal() else ""
     as_status = int(numbers) if len(numbers) == 3 and int(numbers) >= 400 else 500
     body = json.dumps({"error": broken.error})
-    fault = fault_of_status(as_status, {}, body, endpoint, url, request)
+    fault = fault_of_status(as_status, {}, body, server, request)
     if isinstance(fault, Transient) or (broken.of_choice and not isinstance(fault, PromptRefused)):
         return again
     return fault
@@ -183,10 +175,11 @@ def fault_of_connection(error: BaseException) -> Transient:
     return Transient("timeout" if timed_out else f"no connection ({type(cause).__name__})")
 
 
-def gave_up(last: Transient, attempts: int, endpoint: Endpoint, url: str) -> HarnessError:
+def gave_up(last: Transient, attempts: int, server: Connection) -> HarnessError:
     """The failure of a call whose attempts are used up."""
     return HarnessError(
-        f"{endpoint.model} at {url} gave no answer in {attempts} attempts; the last: {last}",
+        f"{server.endpoint.model} at {server.url} gave no answer in {attempts} attempts; the last: "
+        f"{last}",
         hint="run the same command again: no answered call is lost. If it stays so, look at the "
         "server, or give the endpoint a longer timeout_s or more max_attempts",
     )

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from harness.errors import HarnessError, InputError
 from harness.llm.transcript import CallPlace
@@ -18,11 +18,20 @@ def request_id(place: CallPlace) -> str:
     return f"{place[0][:DIGEST_CHARACTERS]}-{place[1]}"
 
 
-class Ledger:
-    """Files uploaded and batches made of them, in JSON lines.
+class BatchNote(TypedDict, total=False):
+    """A line: {file, requests}, {batch, file, started} or {batch, unanswered}, requests of the batch
+    that have to be sent again."""
 
-    A line is {file, requests}, {batch, file, started} or {batch, unanswered}: requests of the batch
-    that have to be sent again. What a batch answers is in the transcript, and not noted here.
+    file: str
+    requests: list[str]
+    batch: str
+    started: str
+    unanswered: list[str]
+
+
+class Ledger:
+    """Files uploaded and batches made of them, in JSON lines. What a batch answers is in the
+    transcript, and not noted here.
 
     in_flight: request id -> the batch that was asked for it. uploads: file -> the requests in it,
     while no batch is known to have been made of it. started: batch -> when (ISO, UTC).
@@ -67,7 +76,7 @@ class Ledger:
     def note_unanswered(self, batch: str, requests: Iterable[str]) -> None:
         self._write({"batch": batch, "unanswered": list(requests)})
 
-    def _apply(self, line: dict[str, Any]) -> None:
+    def _apply(self, line: BatchNote) -> None:
         if "unanswered" in line:
             for request in line["unanswered"]:
                 if self.in_flight.get(request) == line["batch"]:
@@ -79,7 +88,7 @@ class Ledger:
         else:
             self.uploads[line["file"]] = line["requests"]
 
-    def _write(self, line: dict[str, Any]) -> None:
+    def _write(self, line: BatchNote) -> None:
         try:
             with self.path.open("ab") as file:
                 file.write(json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n")

@@ -5,7 +5,6 @@ import contextlib
 import json
 import time
 from datetime import UTC, datetime
-from typing import Any
 
 import aiohttp
 import httpx2
@@ -24,7 +23,8 @@ from harness.llm.faults import (
     gave_up,
     with_retries,
 )
-from harness.llm.reply import BrokenReply, parse_response
+from harness.llm.record import Attempt
+from harness.llm.reply import BrokenReply, Response, parse_response
 from harness.llm.secrets import redact
 from harness.llm.totals import INTERRUPTED, TIMEOUT, UNUSABLE
 
@@ -49,11 +49,11 @@ class LiveCalls:
             "Content-Type": "application/json",
         }
 
-    async def answer(self, call: PlacedCall) -> dict[str, Any]:
+    async def answer(self, call: PlacedCall) -> Response:
         """The response to a call, which is in the transcript by then.
 
         Raises:
-            HarnessError: as Client.chat does; the failure is recorded.
+            HarnessError: as Client.gather does; the failure is recorded.
         """
         budget = self._line.budget
         async with self._slots:
@@ -74,11 +74,11 @@ class LiveCalls:
                 while self.in_flight:
                     await asyncio.sleep(DRAIN_LOOK_S)
 
-    async def _call(self, call: PlacedCall, reserved: Amount) -> dict[str, Any]:
+    async def _call(self, call: PlacedCall, reserved: Amount) -> Response:
         line = self._line
-        attempts: list[dict[str, Any]] = []
+        attempts: list[Attempt] = []
         started, clock = datetime.now(UTC), time.monotonic()
-        response: dict[str, Any] = {}
+        response: Response = {}
         failure: HarnessError | None = None
 
         def note_wait(seconds: float) -> None:
@@ -93,7 +93,7 @@ class LiveCalls:
         except PromptRefused as refusal:
             response = refusal.response
         except Transient as e:
-            failure = gave_up(e, len(attempts), line.endpoint, line.url)
+            failure = gave_up(e, len(attempts), line)
         except HarnessError as e:
             failure = e
         except (asyncio.CancelledError, KeyboardInterrupt):
@@ -109,13 +109,13 @@ class LiveCalls:
         return response
 
     async def _attempt(
-        self, call: PlacedCall, attempts: list[dict[str, Any]], reserved: Amount
-    ) -> dict[str, Any]:
+        self, call: PlacedCall, attempts: list[Attempt], reserved: Amount
+    ) -> Response:
         line = self._line
         if self._stopping:
             await asyncio.Event().wait()
         clock = time.monotonic()
-        note: dict[str, Any] = {"outcome": INTERRUPTED}
+        note: Attempt = {"outcome": INTERRUPTED}
         attempts.append(note)
         self.in_flight += 1
         try:
@@ -130,14 +130,12 @@ class LiveCalls:
             note["outcome"] = str(http.status_code)
             text = redact(http.text, line.key)
             if not http.is_success:
-                raise fault_of_status(
-                    http.status_code, http.headers, text, line.endpoint, line.url, call.body
-                )
+                raise fault_of_status(http.status_code, http.headers, text, line, call.body)
             return parse_response(text, call.kind)
         except BrokenReply as e:
             note["outcome"] += f"{UNUSABLE}{e}"
             line.budget.note_unusable(reserved)
-            raise fault_of_reply(e, note["outcome"], line.endpoint, line.url, call.body) from None
+            raise fault_of_reply(e, note["outcome"], line, call.body) from None
         except CONNECTION_FAULTS as e:
             fault = fault_of_connection(e)
             if isinstance(e.__cause__, aiohttp.ConnectionTimeoutError):

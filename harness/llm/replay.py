@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.llm.calls import PlacedCall
+from harness.llm.record import CallRecord, Request
 from harness.llm.transcript import CallPlace, Transcript
 
 COMPARED_CHARACTERS = 20_000
@@ -48,7 +49,7 @@ class NetworkRefused(HarnessError):
     """Something tried to reach a network during a replay."""
 
 
-def miss(transcript: Transcript, call: PlacedCall, request: dict[str, Any]) -> ReplayMiss:
+def miss(transcript: Transcript, call: PlacedCall, request: Request) -> ReplayMiss:
     """The error for a request that the transcript lacks, with the nearest one that it holds."""
     number = transcript.order(call.place)
     lacking = (
@@ -127,8 +128,8 @@ def _who() -> str:
 
 
 def _nearest(
-    transcript: Transcript, place: CallPlace, request: dict[str, Any]
-) -> tuple[int, dict[str, Any]] | None:
+    transcript: Transcript, place: CallPlace, request: Request
+) -> tuple[int, CallRecord] | None:
     """(line, record) of the recorded request most like this one: of those that nothing has asked
     for yet, unless none of them is much like it."""
     request_words = _words(request)
@@ -157,12 +158,12 @@ def _nearest(
     return (-best[1], transcript.record(-best[1])) if free or used else None
 
 
-def _words(request: dict[str, Any]) -> list[str]:
+def _words(request: Request) -> list[str]:
     text = json.dumps(request.get("body"), sort_keys=True, ensure_ascii=False)
     return _WORD.findall(text[:COMPARED_CHARACTERS])
 
 
-def _similarity(request_words: list[str], record: dict[str, Any]) -> float:
+def _similarity(request_words: list[str], record: CallRecord) -> float:
     words = _words(record["request"])
     matcher = difflib.SequenceMatcher(
         None, request_words[:COMPARED_WORDS], words[:COMPARED_WORDS], autojunk=False
@@ -170,7 +171,7 @@ def _similarity(request_words: list[str], record: dict[str, Any]) -> float:
     return matcher.ratio()
 
 
-def _diff(recorded: dict[str, Any], request: dict[str, Any], line: int) -> Iterator[str]:
+def _diff(recorded: Request, request: Request, line: int) -> Iterator[str]:
     """A unified diff of the two requests' JSON, in which texts stand line by line."""
     old, new = _pretty(recorded), _pretty(request)
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
@@ -204,7 +205,7 @@ def _changes(
                 yield f"{sign}[{len(lines) - LONGEST_CHANGE} more lines]"
 
 
-def _pretty(request: dict[str, Any]) -> list[str]:
+def _pretty(request: Request) -> list[str]:
     text = json.dumps(request, indent=2, sort_keys=True, ensure_ascii=False)
     lines = _LINE_END.sub(r"\1" + "\n", text).split("\n")
     return [_printable(line) for line in lines[:COMPARED_LINES]]

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, cast
 
 Kind = Literal["chat", "completion"]
+Body = Mapping[str, Any]
+"""A request's JSON without `model`: OpenAI's fields, and whatever else a server takes."""
 
 TOKENS = ("prompt_tokens", "completion_tokens")
 
@@ -24,6 +26,24 @@ MOST_NESTED = 100
 _TOO_DEEP = "nested too deeply"
 MOST_TOKENS = 10**9
 """What a response reports beyond it is no count of one call's tokens."""
+
+
+class Usage(TypedDict, total=False):
+    """A server's own figures; some fill in anything."""
+
+    prompt_tokens: Any
+    completion_tokens: Any
+    total_tokens: Any
+
+
+class Response(TypedDict, total=False):
+    """A server's JSON, of which only what `check_response` looks at is sure."""
+
+    choices: list[Any]
+    model: Any
+    usage: Any
+    error: Any
+    simulated: Any
 
 
 class BrokenReply(Exception):
@@ -53,8 +73,8 @@ class Reply:
     text: str
     finish_reason: str | None
     served_model: str
-    usage: dict[str, Any]
-    raw: dict[str, Any]
+    usage: Usage
+    raw: Response
     simulated: bool
     reused: bool
     request: int = 0
@@ -76,7 +96,7 @@ class Reply:
         return f"{kind}: {error['message']}" if error.get("message") else str(kind)
 
 
-def parse_response(text: str, kind: Kind) -> dict[str, Any]:
+def parse_response(text: str, kind: Kind) -> Response:
     """The JSON object in a response's body.
 
     Raises:
@@ -91,26 +111,28 @@ def parse_response(text: str, kind: Kind) -> dict[str, Any]:
     return check_response(raw, kind, text)
 
 
-def check_response(raw: Any, kind: Kind, text: str) -> dict[str, Any]:
+def check_response(raw: Any, kind: Kind, text: str) -> Response:
     """The response `raw`, whose JSON is `text`, if it is a model's answer; raises as above."""
     if is_nested_deeper(raw, MOST_NESTED):
         raise BrokenReply(_TOO_DEEP)
-    if isinstance(raw, dict) and (failure := provider_error(raw)):
+    response: Response = cast(Response, raw) if isinstance(raw, dict) else {}
+    if failure := provider_error(response):
         raise failure
-    if not isinstance(raw, dict) or not isinstance(raw.get("choices"), list) or not raw["choices"]:
+    choices = response.get("choices")
+    if not isinstance(choices, list) or not choices:
         raise BrokenReply(f"no choices in it: {_start(text)}")
-    choice = raw["choices"][0]
+    choice = choices[0]
     part = "message" if kind == "chat" else "text"
     expected = dict if kind == "chat" else str
     if isinstance(choice, dict) and choice.get("finish_reason") == CONTENT_FILTER:
-        return raw
+        return response
     if not isinstance(choice, dict) or not isinstance(choice.get(part), expected):
         raise BrokenReply(f"no {part} in its first choice: {_start(text)}")
-    messages = [c.get("message") for c in raw["choices"] if isinstance(c, dict)]
+    messages = [c.get("message") for c in choices if isinstance(c, dict)]
     for message in messages if kind == "chat" else []:
         if isinstance(message, dict):
             message["content"] = _content(message.get("content"), text)
-    return raw
+    return response
 
 
 def _content(content: Any, text: str) -> str | None:
@@ -128,7 +150,7 @@ def _content(content: Any, text: str) -> str | None:
     return "".join(t for t in texts if isinstance(t, str))
 
 
-def provider_error(raw: Mapping[str, Any]) -> ProviderError | None:
+def provider_error(raw: Response) -> ProviderError | None:
     """The error that a response holds in place of an answer, or of one of its choices."""
     if raw.get("error"):
         return ProviderError(raw["error"], of_choice=False)
@@ -155,7 +177,7 @@ def is_nested_deeper(value: Any, most: int) -> bool:
     return True
 
 
-def reply_from(raw: dict[str, Any], reused: bool, request: int = 0) -> Reply:
+def reply_from(raw: Response, reused: bool, request: int = 0) -> Reply:
     """A reply from a response that `parse_response` accepted, or from a refusal's error body."""
     simulated = raw.get("simulated") is True
     if not raw.get("choices"):
@@ -177,13 +199,13 @@ def reply_from(raw: dict[str, Any], reused: bool, request: int = 0) -> Reply:
     )
 
 
-def tokens_used(usage: dict[str, Any]) -> tuple[int, int]:
+def tokens_used(usage: Usage) -> tuple[int, int]:
     """(prompt tokens, completion tokens) that a response reports; 0 for what is no count."""
     prompt, completion = (_count(usage.get(name)) for name in TOKENS)
     return prompt or 0, completion or 0
 
 
-def usage_is_known(usage: dict[str, Any]) -> bool:
+def usage_is_known(usage: Usage) -> bool:
     """Whether a response reports both; some servers fill in 0 for what they do not count."""
     counts = [_count(usage.get(name)) for name in TOKENS]
     return None not in counts and any(counts)

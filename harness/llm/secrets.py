@@ -102,7 +102,6 @@ def _read_key_file(variable: str, file: str) -> str:
         ) from None
     if not value:
         raise InputError(
-            f"the key file that {variable} names, {file}, is empty",
-            hint="write the key into it",
+            f"the key file that {variable} names, {file}, is empty", hint="write the key into it"
         )
     return value

@@ -1,12 +1,13 @@
 """What calls took: how many they were, their tokens, and the dollars that these cost at a price."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from harness.llm.prices import Price
-from harness.llm.reply import MOST_TOKENS, tokens_used, usage_is_known
+from harness.llm.record import Attempt, CallRecord
+from harness.llm.reply import MOST_TOKENS, Body, Response, tokens_used, usage_is_known
 
 UNUSABLE = ", but "
 """In an attempt's outcome: served, and most likely paid for, yet not a model's answer."""
@@ -29,12 +30,10 @@ class TokenCounts(NamedTuple):
     completion: int = 0
 
     def plus(self, other: "TokenCounts", times: int = 1) -> "TokenCounts":
-        return TokenCounts(
-            self.prompt + times * other.prompt, self.completion + times * other.completion
-        )
+        return TokenCounts(*(a + times * b for a, b in zip(self, other, strict=True)))
 
 
-NO_TOKENS = TokenCounts()
+NO_TOKENS = {False: TokenCounts(), True: TokenCounts()}
 
 
 @dataclass
@@ -42,22 +41,20 @@ class Totals:
     """Sums over a transcript's calls.
 
     calls: the answered ones and every served attempt that brought no reply of use. answered: the
-    answered ones. without_usage: those of them whose reply does not report its tokens. live, batch:
-    tokens that replies report, by how they were asked for. unknown_live, unknown_batch: the most
-    that all others can have taken. longest_reply: in tokens, reported or at most.
+    answered ones. without_usage: those of them whose reply does not report its tokens. reported:
+    tokens that replies report, by whether a batch was asked. unknown: the most that all others can
+    have taken. longest_reply: in tokens, reported or at most.
     """
 
     calls: int = 0
     attempts: int = 0
     answered: int = 0
     without_usage: int = 0
-    live: TokenCounts = NO_TOKENS
-    batch: TokenCounts = NO_TOKENS
-    unknown_live: TokenCounts = NO_TOKENS
-    unknown_batch: TokenCounts = NO_TOKENS
+    reported: dict[bool, TokenCounts] = field(default_factory=lambda: dict(NO_TOKENS))
+    unknown: dict[bool, TokenCounts] = field(default_factory=lambda: dict(NO_TOKENS))
     longest_reply: int = 0
 
-    def add(self, record: Mapping[str, Any]) -> None:
+    def add(self, record: CallRecord) -> None:
         """Count one call's record."""
         by_batch = record.get("batch") is not None
         body = record.get("request", {}).get("body", {})
@@ -65,56 +62,51 @@ class Totals:
         self.attempts += len(record["attempts"])
         self.calls += unusable
         if unusable:
-            self._add_unknown(most_tokens(body, self.longest_reply), unusable, by_batch)
+            most = most_tokens(body, self.longest_reply)
+            self.unknown[by_batch] = self.unknown[by_batch].plus(most, unusable)
         if not record["ok"]:
             return
         self.calls += 1
         self.answered += 1
         used = TokenCounts(*tokens_used(record["usage"]))
-        if by_batch:
-            self.batch = self.batch.plus(used)
-        else:
-            self.live = self.live.plus(used)
+        self.reported[by_batch] = self.reported[by_batch].plus(used)
         if record["response"].get("choices") and not usage_is_known(record["usage"]):
             self.without_usage += 1
             most = TokenCounts(*map(max, _most_of_reply(body, record["response"]), used))
-            self._add_unknown(most.plus(used, -1), 1, by_batch)
+            self.unknown[by_batch] = self.unknown[by_batch].plus(most).plus(used, -1)
             used = most
         self.longest_reply = max(self.longest_reply, used.completion)
-
-    def _add_unknown(self, most: TokenCounts, times: int, by_batch: bool) -> None:
-        if by_batch:
-            self.unknown_batch = self.unknown_batch.plus(most, times)
-        else:
-            self.unknown_live = self.unknown_live.plus(most, times)
 
     @property
     def tokens(self) -> TokenCounts:
         """What the replies report."""
-        return self.live.plus(self.batch)
+        return self.reported[False].plus(self.reported[True])
 
     @property
     def most_tokens(self) -> int:
         """`tokens`, and the most that all else can have taken."""
-        return sum(self.tokens.plus(self.unknown_live).plus(self.unknown_batch))
+        return sum(self.tokens.plus(self.unknown[False]).plus(self.unknown[True]))
 
     def usd(self, price: Price) -> float:
         """What `tokens` cost."""
-        return price.usd(*self.live) + price.usd(*self.batch, batch=True)
+        return _usd(self.reported, price)
 
     def most_usd(self, price: Price) -> float:
         """What `most_tokens` cost."""
-        unknown = price.usd(*self.unknown_live) + price.usd(*self.unknown_batch, batch=True)
-        return self.usd(price) + unknown
+        return self.usd(price) + _usd(self.unknown, price)
 
 
-def unusable_attempts(attempts: list[dict[str, Any]]) -> int:
+def _usd(tokens: dict[bool, TokenCounts], price: Price) -> float:
+    return sum(price.usd(*counts, batch=by_batch) for by_batch, counts in tokens.items())
+
+
+def unusable_attempts(attempts: Iterable[Attempt]) -> int:
     """How many of a call's attempts were served, or may have been, without being of use."""
     outcomes = [attempt["outcome"] for attempt in attempts]
     return sum(UNUSABLE in outcome or outcome in (TIMEOUT, INTERRUPTED) for outcome in outcomes)
 
 
-def reply_limit(body: Mapping[str, Any]) -> int | None:
+def reply_limit(body: Body) -> int | None:
     """Tokens of one choice that the request allows; None where it names no limit."""
     for name in ("max_completion_tokens", "max_tokens"):
         limit = body.get(name)
@@ -123,7 +115,7 @@ def reply_limit(body: Mapping[str, Any]) -> int | None:
     return None
 
 
-def most_tokens(body: Mapping[str, Any], longest_reply: int = 0) -> TokenCounts:
+def most_tokens(body: Body, longest_reply: int = 0) -> TokenCounts:
     """The most that a request may take.
 
     Without a limit on the reply no such figure exists: see UNLIMITED_REPLY.
@@ -135,7 +127,7 @@ def most_tokens(body: Mapping[str, Any], longest_reply: int = 0) -> TokenCounts:
     return TokenCounts(_tokens_in(body), reply * min(most, MOST_TOKENS))
 
 
-def _most_of_reply(body: Mapping[str, Any], response: Mapping[str, Any]) -> TokenCounts:
+def _most_of_reply(body: Body, response: Response) -> TokenCounts:
     """The most that an answered call took whose reply does not say it."""
     most = most_tokens(body)
     if reply_limit(body) is not None:

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from harness.errors import HarnessError, InputError
+from harness.llm.record import CallRecord
 from harness.llm.reply import MOST_NESTED, is_nested_deeper, provider_error
 from harness.llm.totals import Totals
 
@@ -15,7 +16,7 @@ CallPlace = tuple[str, int]
 """A request's digest and, for requests repeated word for word, which of them it is (0, 1, ...)."""
 
 
-def digest_of(request: dict[str, Any]) -> str:
+def digest_of(request: Mapping[str, object]) -> str:
     """sha256 of a request's canonical JSON; the same on every machine."""
     canonical = json.dumps(request, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
@@ -24,10 +25,8 @@ def digest_of(request: dict[str, Any]) -> str:
 class Transcript:
     """A JSONL file of calls, found again by a later try of the same stage.
 
-    A record: digest, occurrence, request, response, served_model, usage, attempts, started (ISO,
-    UTC), seconds, ok, for a call made by the Batch API the batch's id, and for a call that failed
-    for good its error. Only where each record lies is held in memory. What a killed writer left
-    half-written at the end is dropped on opening.
+    Only where each record lies is held in memory. What a killed writer left half-written at the end
+    is dropped on opening.
 
     read_only: the file is there, may be one that cannot be written, and stays as it is; its last
     line needs no line end. cut: the number, from 1, of a last line that was dropped there.
@@ -87,21 +86,21 @@ class Transcript:
         """The places of the answered calls."""
         return self._answered.keys()
 
-    def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def records(self) -> Iterator[tuple[int, CallRecord]]:
         """Every record with its line, from 0."""
         for line in range(len(self._spans)):
             yield line, self.record(line)
 
-    def record(self, line: int) -> dict[str, Any]:
+    def record(self, line: int) -> CallRecord:
         """The record on this line, from 0."""
         return self._read(*self._spans[line][1:])
 
-    def find(self, place: CallPlace) -> dict[str, Any] | None:
+    def find(self, place: CallPlace) -> CallRecord | None:
         """The answered call at this place, or None when it has yet to be made."""
         span = self._answered.get(place)
         return None if span is None else self._read(*span)
 
-    def append(self, record: dict[str, Any]) -> None:
+    def append(self, record: CallRecord) -> None:
         """Write one call's record to the end of the file.
 
         Raises:
@@ -185,7 +184,7 @@ class Transcript:
             raise self._no_record(line)
         self.cut = line
 
-    def _note(self, record: dict[str, Any], start: int, length: int) -> None:
+    def _note(self, record: CallRecord, start: int, length: int) -> None:
         place = (record["digest"], record["occurrence"])
         self._spans.append((place, start, length))
         self.totals.add(record)
@@ -201,8 +200,8 @@ class Transcript:
         if self._read_only:
             self._lines[place] = len(self._spans) - 1
 
-    def _read(self, start: int, length: int) -> dict[str, Any]:
-        record: dict[str, Any] = json.loads(os.pread(self._file.fileno(), length, start))
+    def _read(self, start: int, length: int) -> CallRecord:
+        record: CallRecord = json.loads(os.pread(self._file.fileno(), length, start))
         return record
 
     def _write(self, line: bytes) -> None:
@@ -234,13 +233,13 @@ class Transcript:
         )
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def _parse(line: bytes) -> CallRecord | None:
     """The record in a line; None when the line was cut or is something else."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and _is_record(record) else None
+    return record if _is_record(record) else None
 
 
 _TYPES: dict[str, type] = {
@@ -254,13 +253,13 @@ _TYPES: dict[str, type] = {
 }
 
 
-def _is_record(record: dict[str, Any]) -> bool:
+def _is_record(record: Any) -> TypeGuard[CallRecord]:
     """Whether it has what is read of it; a transcript may come from somebody else."""
-    request = record.get("request", {})
     # Beside the response's own levels there is the record's. What is deeper parses here and not
     # where it is read again, further down the stack.
-    if is_nested_deeper(record, MOST_NESTED + 1):
+    if not isinstance(record, dict) or is_nested_deeper(record, MOST_NESTED + 1):
         return False
+    request = record.get("request", {})
     return (
         all(isinstance(record.get(name), kind) for name, kind in _TYPES.items())
         and isinstance(request, dict)

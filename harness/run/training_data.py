@@ -14,7 +14,7 @@ from harness.gen.recipe import Recipe
 from harness.modeling.template_pieces import pieces
 from harness.row.row import Row
 from harness.spec.template import Template
-from harness.train.examples import Examples, file_of, read_examples, tally
+from harness.train.examples import Examples, file_of, read_examples
 
 
 def read(stage: str, params: Mapping[str, Any], files: Files) -> Sequence[Reading]:
@@ -68,11 +68,11 @@ def _read_data(path: Path, pairs: bool, template: Template) -> Reading:
     notes = (f"{held:,} have one of the template's tokens in the text of an answer",) * bool(held)
     return Reading(
         path.name,
-        examples.records,
+        examples.tally.proposed,
         layout,
         len(examples.tasks),
-        examples.dropped.total(),
-        tally(examples.dropped),
+        examples.tally.dropped.total(),
+        examples.tally.in_words() if examples.tally.dropped else "",
         notes,
     )
 

@@ -10,7 +10,7 @@ AnswerPlace = Literal["first", "second"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Query:
     """One prompt of a request, and how the reply to it shall be."""
 
     prompt: str
@@ -27,9 +27,9 @@ class Asked:
     """The place that a grading favours."""
 
 
-class Reply(Protocol):
+class SimulatedReply(Protocol):
     def matches(self, prompt: str) -> bool:
         """Whether a prompt is one that this reply is for."""
 
-    def reply(self, asked: Asked) -> str:
-        """The text; the same for the same that is asked."""
+    def reply(self, query: Query) -> str:
+        """The text; the same for the same query."""

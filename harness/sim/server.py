@@ -36,10 +36,10 @@ from harness.sim.replies import (
     teacher,
     weigh,
 )
-from harness.sim.reply import AnswerPlace, Asked, Reply
+from harness.sim.reply import AnswerPlace, Query, SimulatedReply
 from harness.spec.base import Simulated
 
-REPLIES: tuple[Reply, ...] = (
+REPLIES: tuple[SimulatedReply, ...] = (
     judge,
     naive,
     expand,
@@ -260,10 +260,10 @@ class _App:
             return teacher.REFUSAL
         seed, digest = self.settings.seed, request.digest
         turned = fraction("error", seed, digest, prompt) < self.settings.error_rate
-        asked = Asked(
+        query = Query(
             prompt, seed, digest, turned, fault == "format", request.sampled, self._favoured(digest)
         )
-        return next(kind.reply(asked) for kind in REPLIES if kind.matches(prompt))
+        return next(kind.reply(query) for kind in REPLIES if kind.matches(prompt))
 
     def _favoured(self, digest: str) -> AnswerPlace | None:
         """The place that a grading favours, as often as the settings say."""

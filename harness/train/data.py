@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+from collections import Counter
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,11 +16,12 @@ import numpy.typing as npt
 from harness.artefact import events
 from harness.artefact.call import StageCall
 from harness.artefact.keys import digest_of, file_digest
+from harness.data.dropped import Tally
 from harness.errors import InputError
 from harness.modeling.text import Encoder, Example, Tokens
 from harness.spec.template import Template
 from harness.spec.train import Train
-from harness.train.examples import DATA_FILE, EMPTY, MARKED, Task, file_of, read_examples, tally
+from harness.train.examples import CUT, DATA_FILE, EMPTY, MARKED, Task, file_of, read_examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,16 +64,17 @@ class Counts:
 
     def notes(self, cutoff: int | None) -> list[str]:
         """What became of records, in words; nothing where all of them are trained on as they are."""
-        left_out = {
-            "have an empty answer": self.dropped_empty,
-            "are marked as not to be trained on": self.dropped_marked,
-            f"have no answer left within {cutoff} tokens": self.dropped_cut,
-        }
-        notes = [
-            f"{count} of {self.records} records were left out: they {why}"
-            for why, count in left_out.items()
-            if count
-        ]
+        rules = Counter(
+            {EMPTY: self.dropped_empty, MARKED: self.dropped_marked, CUT: self.dropped_cut}
+        )
+        tally = Tally("train", "records", self.records - rules.total(), rules)
+        notes = tally.sentences(
+            {
+                EMPTY: "have an empty answer",
+                MARKED: "are marked as not to be trained on",
+                CUT: f"have no answer left within {cutoff} tokens",
+            }
+        )
         if self.truncated:
             notes.append(
                 f"{self.truncated} of {self.examples} examples were cut to {cutoff} tokens"
@@ -186,15 +189,16 @@ def encode(
     counts = Counts()
     source = read_examples(path, pairs)
     examples, simulated = source.tasks, source.simulated
-    counts.records = source.records
-    counts.dropped_empty, counts.dropped_marked = source.dropped[EMPTY], source.dropped[MARKED]
+    tally = source.tally
+    counts.records = tally.proposed
+    counts.dropped_empty, counts.dropped_marked = tally.dropped[EMPTY], tally.dropped[MARKED]
     held_out = _split_off(examples, params)
     encoder = Encoder(tokenizer, template, params.tokenize == "together", params.append_end)
     counts.special_tokens = sum(_is_injected(encoder, e) for e in examples)
     counts.special_in_answers = sum(any(map(encoder.injected, e.answers)) for e in examples)
     train = _tokenise(encoder, examples, params, params.cutoff_length, counts)
     if not len(train):
-        before = tally(source.dropped)
+        before = tally.in_words() if tally.dropped else ""
         raise InputError(
             f"{path}: none of the {counts.records} records can be trained on "
             f"(of {counts.dropped_cut} the cut leaves no answer{before and f'; {before}'})",
@@ -205,8 +209,8 @@ def encode(
     if params.validation is not None:
         if params.validation.file is not None:
             other_file = read_examples(file_of(Path(params.validation.file.path)), pairs)
-            counts.held_out_records = other_file.records
-            counts.held_out_dropped = other_file.dropped.total()
+            counts.held_out_records = other_file.tally.proposed
+            counts.held_out_dropped = other_file.tally.dropped.total()
             held_out = other_file.tasks[: params.validation.first]
             simulated = simulated or other_file.simulated
         other = _tokenise(encoder, held_out, params, None, Counts())

@@ -1,20 +1,20 @@
 """The records of a training's data set: which are trained on, and which are left out by which rule."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.data import layouts
 from harness.data.conversations import LABEL, MARKS, is_absent, read_mark
+from harness.data.dropped import Tally
 from harness.data.records import Record, read_records, shown, text_field
 from harness.data.tables import SEPARATORS, Every, read_files
 from harness.errors import InputError
 from harness.spec.hub import Columns
 
 DATA_FILE = "data.jsonl"
-EMPTY, MARKED = "empty_answer", "marked_untrained"
-"""Rules by which records are left out."""
+EMPTY, MARKED, CUT = "empty_answer", "marked_untrained", "cut"
+"""Rules by which records are left out; the last one holds once the tokens are known."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,10 @@ class Task:
 
 @dataclass
 class Examples:
-    """records = tasks + all that was dropped."""
+    """The tasks, and what became of all records."""
 
     tasks: list[Task] = field(default_factory=list)
-    records: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    """Rule (EMPTY, MARKED) -> records."""
+    tally: Tally = field(default_factory=lambda: Tally("train", "records"))
     columns: dict[str, None] = field(default_factory=dict)
     """Every field that a record has, in the order in which they are met."""
     simulated: bool = False
@@ -62,29 +60,25 @@ def read_examples(path: Path, pairs: bool) -> Examples:
     result = Examples()
     try:
         for record in read_records(path):
-            result.records += 1
             result.columns |= dict.fromkeys(record.fields)
             result.simulated = result.simulated or record.fields.get("simulated") is True
             task = _task(path, record, pairs)
             if _is_marked(path, record):
-                result.dropped[MARKED] += 1
+                result.tally.dropped[MARKED] += 1
             elif all(answer.strip() for answer in task.answers):
                 result.tasks.append(task)
+                result.tally.kept += 1
             else:
-                result.dropped[EMPTY] += 1
+                result.tally.dropped[EMPTY] += 1
     except InputError as e:
         raise InputError(e.message, _import_hint(path, pairs) or e.hint) from None
     if not result.tasks:
         raise InputError(
-            f"{path}: none of the {result.records} records can be trained on ({tally(result.dropped)})",
+            f"{path}: none of the {result.tally.proposed} records can be trained on "
+            f"({result.tally.in_words()})",
             "Give a data set with answers.",
         )
     return result
-
-
-def tally(dropped: Counter[str]) -> str:
-    """`3 empty answer, 1 marked untrained`."""
-    return ", ".join(f"{n} {rule.replace('_', ' ')}" for rule, n in dropped.most_common() if n)
 
 
 def _task(path: Path, record: Record, pairs: bool) -> Task:

@@ -11,10 +11,11 @@ from harness import stage as stage_module
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
 from harness.data import dataset
-from harness.data.dataset import DatasetExample, Filter
+from harness.data.dataset import DatasetExample
+from harness.data.dropped import Tally
 from harness.errors import InputError
 from harness.gen import run as gen_stage
-from harness.gen.recipe import Needs, Recipe, RecipeResult, ReplySource
+from harness.gen.recipe import Recipe, RecipeNeeds, RecipeResult, ReplySource
 from harness.gen.recipes.choose import RandomGen
 from harness.llm.estimate import Estimate
 from harness.row.load import LoadedRow, load_rows
@@ -49,7 +50,7 @@ class LinesGen(Recipe):
 
     def make(self, call: StageCall, input_examples: list[DatasetExample]) -> RecipeResult:
         examples = [DatasetExample(line, line, output=line) for line in self.lines]
-        step = Filter("lines", "lines", proposed=len(examples), kept=len(examples))
+        step = Tally("lines", "lines", len(examples))
         return RecipeResult(examples, [step], client=Client())
 
     def estimate(self, files: Files, examples: int) -> Estimate:
@@ -59,7 +60,7 @@ class LinesGen(Recipe):
         if "bad" in self.lines:
             raise InputError("a bad line")
 
-    def needs(self) -> Needs:
+    def needs(self) -> RecipeNeeds:
         return replace(super().needs(), hub={"lines": LINES})
 
     def twin(self, smoke: Path) -> Self:

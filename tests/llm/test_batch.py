@@ -107,11 +107,11 @@ def test_a_record_names_its_batch_and_when_it_was_sent(tmp_path: Path) -> None:
     assert record["seconds"] > 0
 
 
-def test_a_single_call_is_a_batch_of_one(tmp_path: Path) -> None:
+def test_calls_of_each_kind_go_into_batches_of_their_own(tmp_path: Path) -> None:
     async def run() -> tuple[str, str]:
         async with Client(server.endpoint(), tmp_path / "t.jsonl") as client:
-            chat = await client.chat(ask("hi"))
-            text = await client.complete({"prompt": "once"})
+            [chat] = await client.gather([ask("hi")])
+            [text] = await client.gather([{"prompt": "once"}], kind="completion")
             return chat.text, text.text
 
     def script(body: dict[str, Any], seen: int) -> Answer:

@@ -496,7 +496,8 @@ def test_a_record_holds_the_request_the_response_and_what_it_took(tmp_path: Path
 def test_a_text_completion_is_a_call_of_its_own_kind(tmp_path: Path) -> None:
     async def run() -> Reply:
         async with Client(server.endpoint(), tmp_path / "t.jsonl") as client:
-            return await client.complete({"prompt": "once"})
+            [reply] = await client.gather([{"prompt": "once"}], kind="completion")
+            return reply
 
     with FakeServer(lambda body, seen: body["prompt"] + " more") as server:
         assert asyncio.run(run()).text == "once more"

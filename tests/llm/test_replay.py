@@ -130,15 +130,6 @@ def test_a_replay_leaves_a_read_only_transcript_as_it_is(tmp_path: Path) -> None
     assert os.listdir(tmp_path) == ["t.jsonl"]
 
 
-def test_single_calls_are_replayed_too(tmp_path: Path) -> None:
-    async def run() -> str:
-        async with Client(ENDPOINT, tmp_path / "t.jsonl", replay=True) as client:
-            return (await client.chat(ask("a"))).text
-
-    write(tmp_path / "t.jsonl", [record(ask("a"), "A")])
-    assert asyncio.run(run()) == "A"
-
-
 def test_a_run_and_its_replay_give_the_same_replies(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     bodies = [ask("a"), ask("bad"), ask("a"), ask("b")]

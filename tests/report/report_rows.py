@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import yaml
 
 from harness.answer.hygiene import count_flags, findings, flags
-from harness.data.dataset import DatasetExample, Filter
+from harness.data.dataset import DatasetExample
+from harness.data.dropped import Tally
 from harness.gen.card import card
 from harness.gen.recipe import RecipeResult
 from harness.judge.scores import describe, position_bias, win_rate_metric
@@ -55,7 +57,7 @@ class Stages(InstantExecutor):
             DatasetExample(str(i), f"Write {i} poems {self.text}", output="so " * (i + 1))
             for i in range(9)
         ]
-        dropped = Filter("tasks", self.text or "tasks", 12, 9, {"too_short": 3})  # type: ignore[arg-type]
+        dropped = Tally("tasks", self.text or "tasks", 9, Counter(too_short=3))
         made = RecipeResult(examples, [dropped], counts={"requests": 4})
         call: Any = job
         return {"card.json": json.dumps(card.measure(call, "alpaca", made))}, {

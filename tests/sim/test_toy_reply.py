@@ -3,7 +3,7 @@
 import pytest
 
 from harness.sim import server
-from harness.sim.reply import Asked
+from harness.sim.reply import Query
 from harness.spec.base import Simulated
 from tests.sim.test_server import chat, post, text_of
 
@@ -14,9 +14,9 @@ class Shouted:
     def matches(self, prompt: str) -> bool:
         return prompt.startswith("Shout: ")
 
-    def reply(self, asked: Asked) -> str:
-        text = asked.prompt.removeprefix("Shout: ")
-        return text if asked.wrong else f"{text.upper()} {asked.seed}{'!' if asked.turned else ''}"
+    def reply(self, query: Query) -> str:
+        text = query.prompt.removeprefix("Shout: ")
+        return text if query.wrong else f"{text.upper()} {query.seed}{'!' if query.turned else ''}"
 
 
 @pytest.mark.parametrize(

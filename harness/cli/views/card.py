@@ -1,7 +1,6 @@
 """A data card at the terminal. All text is escaped: rules and names may come from anywhere."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -9,6 +8,7 @@ from rich.table import Table
 
 from harness.common.progress import plain
 from harness.errors import HarnessError
+from harness.gen.card.record import Card
 from harness.gen.card.text import SIMULATED, Section, sections
 
 BAR_WIDTH = 24
@@ -17,7 +17,7 @@ DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeErro
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-def show_card(console: Console, card: dict[str, Any]) -> None:
+def show_card(console: Console, card: Card) -> None:
     """Print what card.json says.
 
     Raises:
@@ -35,7 +35,7 @@ def show_card(console: Console, card: dict[str, Any]) -> None:
         console.print(part, highlight=False)
 
 
-def _parts(card: dict[str, Any]) -> Iterator[str | Table]:
+def _parts(card: Card) -> Iterator[str | Table]:
     parts = sections(card)
     if card["simulated"]:
         yield f"[yellow]{escape(SIMULATED)}[/]"

@@ -1,29 +1,6 @@
 """The data card: what a data set holds, in figures (card.json), in words (card.md) and as plots.
 
-card.json, format 1. Numbers stand beside the number of which they are a part.
-
-- format, recipe, kind (`instruction` or `preference`), examples; simulated: whether a
-  simulated teacher or judge had a hand in it.
-- counts: name -> number, from the recipe (requests, seeds, ...). filters: for each step its unit,
-  proposed, dropped (rule -> number) and kept; proposed = kept + all dropped.
-- origins: origin -> examples. with_input: examples with an input. classification: yes, of known.
-- history: examples with earlier turns, most_turns (exchanges). system: examples with a system
-  prompt, distinct ones. Each null where there are none.
-- tokenizer: null where the row has none; else its name and, where tokens could not be counted,
-  the reason in not_counted. lengths: words and tokens (or null), each text -> LENGTHS. The texts:
-  instruction, input (where there is one), and output, or chosen and rejected.
-- novelty: each example's highest ROUGE-L F-measure with an earlier example's instruction.
-  comparable: examples with an earlier one and a token to compare; measured: of these; sample_seed:
-  null where that is all of them; mean, percentiles, bins (10).
-- verbs: harness.gen.card.verbs.diversity, over the distinct instructions.
-- duplicates: examples that repeat an earlier one: example (instruction, input and output, or
-  chosen and rejected), instruction_input, instruction.
-- ratings: null, or rated, unrated, mean, bins (single values where there are few).
-- rewritten: null, or, for a step that rewrote outputs, in words: given examples, compared (still
-  there), longer, as_long, shorter, before and after (LENGTHS).
-
-LENGTHS: n, mean, percentiles (`0` to `100`, linear between ranks), bins. Bins: count of what is
-from `from` to `to`; whole numbers include `to`, others only in the last bin.
+harness.gen.card.record says what card.json holds.
 """
 
 import json
@@ -32,16 +9,30 @@ import re
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from harness.artefact.call import StageCall
 from harness.artefact.events import Progress
 from harness.data.dataset import DatasetExample
+from harness.data.dropped import Tally
 from harness.errors import InputError
 from harness.gen.card import plots, verbs
+from harness.gen.card.record import (
+    Bin,
+    Card,
+    Duplicates,
+    FilterCounts,
+    History,
+    LengthSummary,
+    Novelty,
+    Ratings,
+    Rewritten,
+    Summary,
+    System,
+    TokenizerUsed,
+)
 from harness.gen.card.text import FORMAT, PERCENTILES, SIMULATED, Section, sections
 from harness.gen.recipe import RecipeResult
 from harness.gen.similarity import Pool
@@ -78,10 +69,8 @@ def write(call: StageCall, recipe: str, result: RecipeResult, simulated: bool = 
     return [CARD_JSON, CARD_MD, PLOTS]
 
 
-def measure(
-    call: StageCall, recipe: str, result: RecipeResult, simulated: bool = False
-) -> dict[str, Any]:
-    """What card.json holds; see the top of this module."""
+def measure(call: StageCall, recipe: str, result: RecipeResult, simulated: bool = False) -> Card:
+    """What card.json holds."""
     examples = result.examples
     instructions = [e.instruction for e in examples]
     tokenizer, tokens = _tokens(call, examples)
@@ -93,16 +82,7 @@ def measure(
         "kind": "preference" if examples[0].is_preference else "instruction",
         "examples": len(examples),
         "counts": result.counts,
-        "filters": [
-            {
-                "step": f.step,
-                "unit": f.unit,
-                "proposed": f.proposed,
-                "dropped": dict(f.dropped),
-                "kept": f.kept,
-            }
-            for f in result.filters
-        ],
+        "filters": [_step(tally) for tally in result.filters],
         "origins": dict(Counter(e.origin for e in examples)),
         "with_input": sum(bool(e.input) for e in examples),
         "classification": {"yes": sum(classifications), "known": len(classifications)},
@@ -118,7 +98,17 @@ def measure(
     }
 
 
-def in_markdown(card: dict[str, Any], drawn: Sequence[str]) -> str:
+def _step(tally: Tally) -> FilterCounts:
+    return {
+        "step": tally.step,
+        "unit": tally.unit,
+        "proposed": tally.proposed,
+        "dropped": dict(tally.dropped),
+        "kept": tally.kept,
+    }
+
+
+def in_markdown(card: Card, drawn: Sequence[str]) -> str:
     """card.md. `drawn`: the names of the plots that there are."""
     parts = ["# Data card"]
     if card["simulated"]:
@@ -149,7 +139,7 @@ def words(texts: Sequence[str]) -> list[int]:
     return [len(text.split()) for text in texts]
 
 
-def _lengths(examples: Sequence[DatasetExample], count: Count) -> dict[str, Any]:
+def _lengths(examples: Sequence[DatasetExample], count: Count) -> dict[str, LengthSummary]:
     texts = {
         "instruction": [e.instruction for e in examples],
         "input": [e.input for e in examples if e.input],
@@ -162,21 +152,20 @@ def _lengths(examples: Sequence[DatasetExample], count: Count) -> dict[str, Any]
     return {name: _distribution(count(field_texts)) for name, field_texts in texts.items()}
 
 
-def _distribution(lengths: Sequence[int]) -> dict[str, Any]:
-    """LENGTHS of the module's description, in bins that each grow by a half or a third."""
+def _distribution(lengths: Sequence[int]) -> LengthSummary:
+    """In bins that each grow by a half or a third."""
     edges = [0, 1, 2, 3]
     while edges[-1] <= max(lengths, default=0):
         edges.append(2 * edges[-2])
     places = Counter(bisect_right(edges, length) - 1 for length in lengths)
-    bins = [
+    bins: list[Bin] = [
         {"from": edges[i], "to": edges[i + 1] - 1, "count": places[i]}
         for i in range(max(places, default=-1) + 1)
     ]
     return {"n": len(lengths), **_summary(lengths), "bins": bins}
 
 
-def _summary(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and percentiles; None and nothing of no values."""
+def _summary(values: Sequence[float]) -> Summary:
     if not values:
         return {"mean": None, "percentiles": {}}
     ranked = sorted(values)
@@ -194,7 +183,7 @@ def _summary(values: Sequence[float]) -> dict[str, Any]:
 
 def _tokens(
     call: StageCall, examples: Sequence[DatasetExample]
-) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+) -> tuple[TokenizerUsed | None, dict[str, LengthSummary] | None]:
     """What the tokens were counted with, and their number; or the first with a reason."""
     if call.tokenizer is None:
         return None, None
@@ -289,11 +278,8 @@ def _count_bytes(texts: Sequence[str]) -> list[int]:
     return [len(t.replace(PAD, "p").replace(END, "e").encode(errors="replace")) for t in texts]
 
 
-def novelty(instructions: Sequence[str]) -> dict[str, Any]:
-    """The part `novelty` of the card.
-
-    ROUGE-L as Self-Instruct's filter uses it (harness.gen.similarity).
-    """
+def novelty(instructions: Sequence[str]) -> Novelty:
+    """ROUGE-L as Self-Instruct's filter uses it (harness.gen.similarity)."""
     comparable, steps = _comparisons(instructions)
     chosen, seed = comparable, None
     if steps > NOVELTY_STEPS:
@@ -302,7 +288,7 @@ def novelty(instructions: Sequence[str]) -> dict[str, Any]:
         chosen = sorted(Random(seed).sample(comparable, k))
     highest = _highest(instructions, chosen)
     places = Counter(min(int(f * 10 + 1e-9), 9) for f in highest)
-    bins = [{"from": i / 10, "to": (i + 1) / 10, "count": places[i]} for i in range(10)]
+    bins: list[Bin] = [{"from": i / 10, "to": (i + 1) / 10, "count": places[i]} for i in range(10)]
     return {
         "examples": len(instructions),
         "comparable": len(comparable),
@@ -361,18 +347,18 @@ def _progress(task: str, total: int, unit: str) -> Callable[[int], None]:
     return show
 
 
-def _history(examples: Sequence[DatasetExample]) -> dict[str, int] | None:
+def _history(examples: Sequence[DatasetExample]) -> History | None:
     turns = [len(e.history) for e in examples if e.history]
     return {"examples": len(turns), "most_turns": max(turns)} if turns else None
 
 
-def _system(examples: Sequence[DatasetExample]) -> dict[str, int] | None:
+def _system(examples: Sequence[DatasetExample]) -> System | None:
     prompts = [e.system for e in examples if e.system]
     return {"examples": len(prompts), "distinct": len(set(prompts))} if prompts else None
 
 
-def _duplicates(examples: Sequence[DatasetExample]) -> dict[str, int]:
-    def repeats(keys: Iterable[Any]) -> int:
+def _duplicates(examples: Sequence[DatasetExample]) -> Duplicates:
+    def repeats(keys: Iterable[Hashable]) -> int:
         return len(examples) - len(set(keys))
 
     return {
@@ -384,7 +370,7 @@ def _duplicates(examples: Sequence[DatasetExample]) -> dict[str, int]:
     }
 
 
-def _ratings(ratings: Sequence[float | None]) -> dict[str, Any] | None:
+def _ratings(ratings: Sequence[float | None]) -> Ratings | None:
     rated = sorted(float(r) for r in ratings if r is not None and math.isfinite(r))
     if not rated:
         return None
@@ -396,7 +382,7 @@ def _ratings(ratings: Sequence[float | None]) -> dict[str, Any] | None:
     }
 
 
-def _rating_bins(rated: list[float]) -> list[dict[str, float]]:
+def _rating_bins(rated: list[float]) -> list[Bin]:
     """Of ratings in ascending order."""
     single = Counter(rated)
     if len(single) <= SINGLE_RATINGS:
@@ -407,7 +393,7 @@ def _rating_bins(rated: list[float]) -> list[dict[str, float]]:
     return [{"from": edges[i], "to": edges[i + 1], "count": places[i]} for i in range(10)]
 
 
-def _rewritten(before: Sequence[DatasetExample], after: Sequence[DatasetExample]) -> dict[str, Any]:
+def _rewritten(before: Sequence[DatasetExample], after: Sequence[DatasetExample]) -> Rewritten:
     now = {e.id: e.output for e in after}
     pairs = [(e.output, now[e.id]) for e in before if e.id in now]
     was, is_now = words([a for a, _ in pairs]), words([b for _, b in pairs])

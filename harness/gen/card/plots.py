@@ -3,11 +3,12 @@
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.common.plot_style import DPI, STYLE
-from harness.gen.card.text import Card
+from harness.gen.card.record import Bin, Card, LengthSummary, Novelty, Ratings, Rewritten, Verbs
 
 COLOURS = {
     "instruction": "#0072B2",
@@ -36,29 +37,33 @@ def draw(card: Card, folder: Path) -> list[str]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    plots: dict[str, Callable[[Card, Any], None] | None] = {
-        "lengths": _lengths,
-        "novelty": _novelty if card["novelty"]["measured"] else None,
-        "verbs": _verbs if card["verbs"]["top"] else None,
-        "before_after": _before_after if _compared(card) else None,
-        "ratings": _ratings if card["ratings"] else None,
-    }
     # The user's own matplotlibrc would change the bytes.
     built_in = {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}
-    drawn = []
+    plots = _plots(card)
     with matplotlib.rc_context({**built_in, **STYLE}):
         for name, plot in plots.items():
-            if plot is None:
-                continue
             figure = Figure(dpi=DPI, layout="constrained")
             FigureCanvasAgg(figure)
-            plot(card, figure)
+            plot(figure)
             if card["simulated"]:
                 figure.suptitle(_MARK, color=COLOURS["rejected"], fontsize=9)
             # Without its own name and version in the file.
             figure.savefig(folder / f"{name}.png", metadata={"Software": None})
-            drawn.append(name)
-    return drawn
+    return list(plots)
+
+
+def _plots(card: Card) -> dict[str, partial[None]]:
+    """Those that there are figures for."""
+    plots = {"lengths": partial(_lengths, card["lengths"]["words"])}
+    if card["novelty"]["measured"]:
+        plots["novelty"] = partial(_novelty, card["novelty"])
+    if card["verbs"]["top"]:
+        plots["verbs"] = partial(_verbs, card["verbs"])
+    if card["rewritten"] and card["rewritten"]["compared"]:
+        plots["before_after"] = partial(_before_after, card["rewritten"])
+    if card["ratings"]:
+        plots["ratings"] = partial(_ratings, card["ratings"])
+    return plots
 
 
 def _find_place_for_caches(work: Path) -> None:
@@ -79,12 +84,8 @@ def _can_be_written(folder: Path) -> bool:
     return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
-def _compared(card: Card) -> bool:
-    return bool(card["rewritten"] and card["rewritten"]["compared"])
-
-
-def _lengths(card: Card, figure: Any) -> None:
-    texts = {n: s for n, s in card["lengths"]["words"].items() if s["n"]}
+def _lengths(fields: Mapping[str, LengthSummary], figure: Any) -> None:
+    texts = {n: s for n, s in fields.items() if s["n"]}
     ordered = [name for name in COLOURS if name in texts]
     figure.set_size_inches(7.5, 2.3 * len(ordered))
     panels = figure.subplots(len(ordered), 1, squeeze=False)[:, 0]
@@ -92,23 +93,23 @@ def _lengths(card: Card, figure: Any) -> None:
         lengths = texts[name]
         _bars(axes, lengths["bins"], _range_label, COLOURS[name])
         median = lengths["percentiles"]["50"]
-        axes.set_title(f"{name}: n = {lengths['n']:,}, median {median:,g} words")
-        axes.set_ylabel("examples")
-        axes.set_xlabel(f"length of {name} (words, {_GROWING})")
+        title = f"{name}: n = {lengths['n']:,}, median {median:,g} words"
+        xlabel = f"length of {name} (words, {_GROWING})"
+        axes.set(title=title, xlabel=xlabel, ylabel="examples")
 
 
-def _novelty(card: Card, figure: Any) -> None:
-    novelty = card["novelty"]
+def _novelty(novelty: Novelty, figure: Any) -> None:
     axes = _single_axes(figure)
     _bars(axes, novelty["bins"], lambda b: f"{b['from']:.1f}–{b['to']:.1f}", COLOURS["instruction"])
     of = "" if novelty["sample_seed"] is None else f", a random sample of {novelty['comparable']:,}"
-    axes.set_title(f"Novelty of instructions: n = {novelty['measured']:,}{of}")
-    axes.set_xlabel("highest ROUGE-L F-measure with an earlier instruction (1: the same words)")
-    axes.set_ylabel("instructions")
+    axes.set(
+        title=f"Novelty of instructions: n = {novelty['measured']:,}{of}",
+        xlabel="highest ROUGE-L F-measure with an earlier instruction (1: the same words)",
+        ylabel="instructions",
+    )
 
 
-def _verbs(card: Card, figure: Any) -> None:
-    verbs = card["verbs"]
+def _verbs(verbs: Verbs, figure: Any) -> None:
     top = verbs["top"]
     figure.set_size_inches(8.5, 1.2 + 0.3 * len(top))
     axes = figure.subplots()
@@ -137,13 +138,13 @@ def _verbs(card: Card, figure: Any) -> None:
     )
 
 
-def _before_after(card: Card, figure: Any) -> None:
-    comparison = card["rewritten"]
+def _before_after(comparison: Rewritten, figure: Any) -> None:
     axes = _single_axes(figure)
     places = max((comparison["before"]["bins"], comparison["after"]["bins"]), key=len)
-    for offset, name in ((-0.21, "before"), (0.21, "after")):
-        counts = [b["count"] for b in comparison[name]["bins"]]
-        median = comparison[name]["percentiles"]["50"]
+    sides = {"before": (comparison["before"], -0.21), "after": (comparison["after"], 0.21)}
+    for name, (lengths, offset) in sides.items():
+        counts = [b["count"] for b in lengths["bins"]]
+        median = lengths["percentiles"]["50"]
         axes.bar(
             [i + offset for i in range(len(counts))],
             counts,
@@ -161,17 +162,15 @@ def _before_after(card: Card, figure: Any) -> None:
     axes.set_ylabel("examples")
 
 
-def _ratings(card: Card, figure: Any) -> None:
-    ratings = card["ratings"]
+def _ratings(ratings: Ratings, figure: Any) -> None:
     axes = _single_axes(figure)
 
-    def label(b: Mapping[str, Any]) -> str:
+    def label(b: Bin) -> str:
         return f"{b['from']:g}" + (f"–{b['to']:g}" if b["to"] != b["from"] else "")
 
     _bars(axes, ratings["bins"], label, COLOURS["output"])
-    axes.set_title(f"Ratings: n = {ratings['rated']:,}, not rated {ratings['unrated']:,}")
-    axes.set_xlabel("rating")
-    axes.set_ylabel("examples")
+    title = f"Ratings: n = {ratings['rated']:,}, not rated {ratings['unrated']:,}"
+    axes.set(title=title, xlabel="rating", ylabel="examples")
 
 
 def _single_axes(figure: Any) -> Any:
@@ -179,17 +178,12 @@ def _single_axes(figure: Any) -> Any:
     return figure.subplots()
 
 
-def _range_label(b: Mapping[str, Any]) -> str:
+def _range_label(b: Bin) -> str:
     """The whole numbers of a bin."""
     return f"{b['from']:,}" + (f"–{b['to']:,}" if b["to"] != b["from"] else "")
 
 
-def _bars(
-    axes: Any,
-    bins: Sequence[Mapping[str, Any]],
-    label: Callable[[Mapping[str, Any]], str],
-    colour: str,
-) -> None:
+def _bars(axes: Any, bins: Sequence[Bin], label: Callable[[Bin], str], colour: str) -> None:
     axes.bar(range(len(bins)), [b["count"] for b in bins], width=0.9, color=colour)
     _ticks(axes, [label(b) for b in bins])
 

@@ -1,21 +1,19 @@
 """What a data card says, as sentences and tables: the same in card.md and at the terminal.
 
-harness.gen.card.card describes card.json, from which all of it is made.
+All of it is made from card.json (harness.gen.card.record).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from harness.errors import HarnessError
+from harness.gen.card.record import Bin, Card, LengthSummary
 
 FORMAT = 1
 """Of card.json; it grows when a field changes its meaning or goes."""
 
 PERCENTILES = ("0", "5", "25", "50", "75", "95", "100")
 SIMULATED = "simulated: the harness's own simulated teacher or judge had a hand in it, not a model"
-
-Card = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ def _filters(card: Card) -> Section | None:
     return Section("Filters", lines, headings, rows, bars)
 
 
-def _lengths(fields: Mapping[str, Any]) -> tuple[Sequence[str], list[list[str]]]:
+def _lengths(fields: Mapping[str, LengthSummary]) -> tuple[Sequence[str], list[list[str]]]:
     headings = ("text", "n", "mean", "shortest", *(f"{p} %" for p in PERCENTILES[1:-1]), "longest")
     rows = [
         [
@@ -136,7 +134,7 @@ def _lengths(fields: Mapping[str, Any]) -> tuple[Sequence[str], list[list[str]]]
     return headings, rows
 
 
-def _in_order(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _in_order(fields: Mapping[str, LengthSummary]) -> Mapping[str, LengthSummary]:
     order = ("instruction", "input", "output", "chosen", "rejected")
     return {name: fields[name] for name in order if name in fields}
 
@@ -200,7 +198,7 @@ def _novelty(card: Card) -> Section:
 
 
 def _histogram(
-    bins: Sequence[Mapping[str, Any]], n: int, edge: Callable[[float], str]
+    bins: Sequence[Bin], n: int, edge: Callable[[float], str]
 ) -> tuple[list[tuple[str, ...]], list[float]]:
     most = max(b["count"] for b in bins)
     rows: list[tuple[str, ...]] = [

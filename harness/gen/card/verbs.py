@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
+from harness.gen.card.record import Verbs
+
 TOP_VERBS, TOP_NOUNS = 20, 4
 """How many Self-Instruct's figure shows."""
 METHOD = "heuristic: a dictionary of word forms and rules for English imperatives, no parser"
@@ -101,11 +103,8 @@ def find_pair(instruction: str) -> VerbNoun:
     return VerbNoun(verb, None)
 
 
-def diversity(instructions: Iterable[str]) -> dict[str, Any]:
-    """Verbs and nouns of the distinct instructions, counted: the part `verbs` of a data card.
-
-    `entropy_bits`: Shannon's, of the pairs' distribution over the instructions that have one.
-    """
+def diversity(instructions: Iterable[str]) -> Verbs:
+    """Verbs and nouns of the distinct instructions, counted."""
     instruction_pairs = [find_pair(text) for text in dict.fromkeys(instructions)]
     pairs = Counter((p.verb, p.noun) for p in instruction_pairs if p.verb and p.noun)
     verbs: Counter[str] = Counter()

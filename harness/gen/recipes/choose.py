@@ -5,12 +5,14 @@ What is chosen keeps its order. The list of what was not names each example by i
 """
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
-from harness.data.dataset import DatasetExample, Filter, Lineage
+from harness.data.dataset import DatasetExample, Lineage
+from harness.data.dropped import Reason, Tally
 from harness.errors import InputError
 from harness.gen.recipe import Recipe, RecipeResult
 from harness.llm.estimate import Estimate
@@ -34,14 +36,13 @@ class SelectGen(Recipe):
                 "select chooses by rating, and no example of the data set has one",
                 "Put a `rate` step before it, or import a file with ratings (columns: {rating: ...}).",
             )
-        rules = [self._fault(example.rating) for example in input_examples]
-        ratings = [{"rating": example.rating} for example in input_examples]
-        return _chosen(self.recipe, input_examples, rules, ratings)
+        reasons = [self._fault(example.rating) for example in input_examples]
+        return _chosen(self.recipe, input_examples, reasons)
 
-    def _fault(self, rating: float | None) -> str | None:
-        if rating is None:
-            return "unrated"
-        return None if rating >= self.threshold else "below_threshold"
+    def _fault(self, rating: float | None) -> Reason | None:
+        if rating is not None and rating >= self.threshold:
+            return None
+        return Reason("unrated" if rating is None else "below_threshold", {"rating": rating})
 
 
 class Control(Recipe):
@@ -77,8 +78,8 @@ class RandomGen(Control):
         self.check_size(len(input_examples))
         numbers = range(len(input_examples))
         drawn = set(random.Random(self.seed).sample(numbers, self.k))
-        rules = [None if number in drawn else "not_drawn" for number in numbers]
-        result = _chosen(self.recipe, input_examples, rules, [{}] * len(input_examples))
+        reasons = [None if number in drawn else Reason("not_drawn") for number in numbers]
+        result = _chosen(self.recipe, input_examples, reasons)
         result.seeds = {"gen": self.seed}
         return result
 
@@ -96,11 +97,15 @@ class LongestGen(Control):
         """Raises InputError where more are wanted than there are."""
         self.check_size(len(input_examples))
         lengths = [self.length(example) for example in input_examples]
-        numbers = range(len(input_examples))
-        longest = sorted(numbers, key=lambda number: (-lengths[number], number))[: self.k]
+        longest = sorted(range(len(lengths)), key=lambda number: (-lengths[number], number))[
+            : self.k
+        ]
         chosen = set(longest)
-        rules = [None if number in chosen else "shorter" for number in numbers]
-        result = _chosen(self.recipe, input_examples, rules, [{self.unit: n} for n in lengths])
+        reasons = [
+            None if number in chosen else Reason("shorter", {self.unit: length})
+            for number, length in enumerate(lengths)
+        ]
+        result = _chosen(self.recipe, input_examples, reasons)
         result.used = {f"fewest_{self.unit}": lengths[longest[-1]]}
         return result
 
@@ -122,17 +127,16 @@ class LongestGen(Control):
 
 
 def _chosen(
-    recipe: str, examples: list[DatasetExample], rules: list[str | None], why: list[dict[str, Any]]
+    recipe: str, examples: Sequence[DatasetExample], reasons: Sequence[Reason | None]
 ) -> RecipeResult:
-    """The examples without a rule against them."""
-    step = Filter(recipe, "examples", proposed=len(examples))
-    step.dropped.update(rule for rule in rules if rule is not None)
-    lineage = Lineage(recipe, recipe)
-    chosen = [e.after(lineage) for e, rule in zip(examples, rules, strict=True) if rule is None]
-    step.kept = len(chosen)
-    dropped = [
-        {"step": recipe, "rule": rule, "id": e.id, **reason, "instruction": e.instruction}
-        for e, rule, reason in zip(examples, rules, why, strict=True)
-        if rule is not None
-    ]
-    return RecipeResult(chosen, [step], dropped)
+    """The examples without a reason against them."""
+    result = RecipeResult([], [Tally(recipe, "examples")])
+    [tally] = result.filters
+    for example, reason in zip(examples, reasons, strict=True):
+        if reason is None:
+            result.examples.append(example.after(Lineage(recipe, recipe)))
+        else:
+            about = {**reason.about, "instruction": example.instruction}
+            tally.drop(reason.rule, id=example.id, **about)
+    tally.kept = len(result.examples)
+    return result

@@ -4,7 +4,8 @@ from typing import ClassVar, Literal
 
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
-from harness.data.dataset import DatasetExample, Filter
+from harness.data.dataset import DatasetExample
+from harness.data.dropped import Tally
 from harness.errors import InputError
 from harness.gen.recipe import RecipeResult, Seeded
 from harness.llm.estimate import Estimate, count_records
@@ -27,19 +28,20 @@ class SeedsGen(Seeded):
                 called as another seed is.
         """
         seeds = self.seed_tasks()
-        result = RecipeResult([], [Filter("seeds", "instances")], counts={"seeds": len(seeds)})
+        result = RecipeResult([], [Tally("seeds", "instances")], counts={"seeds": len(seeds)})
         [step] = result.filters
         for seed in seeds:
-            for number in range(len(seed.instances)):
-                example = seed.example(self.recipe, number)
-                step.proposed += 1
+            for number, example in enumerate(seed.examples(self.recipe)):
                 if number == 0 or self.all_instances:
                     result.examples.append(example)
                     continue
-                step.dropped["further_instance"] += 1
-                content = {"instruction": example.instruction, "input": example.input}
-                at = {"step": "seeds", "rule": "further_instance", "id": example.id}
-                result.dropped.append({**at, **content, "output": example.output})
+                step.drop(
+                    "further_instance",
+                    id=example.id,
+                    instruction=example.instruction,
+                    input=example.input,
+                    output=example.output,
+                )
         step.kept = len(result.examples)
         _check_ids(result.examples)
         return result

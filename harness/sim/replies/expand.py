@@ -4,7 +4,7 @@ import re
 
 from harness.sim.grammar import draw
 from harness.sim.replies.teacher import answer
-from harness.sim.reply import Asked
+from harness.sim.reply import Query
 
 OPENING = "Given is a question-answer task with task name, instruction and input-output instance."
 FILLERS = 2
@@ -27,12 +27,12 @@ def matches(prompt: str) -> bool:
     return prompt.startswith(OPENING)
 
 
-def reply(asked: Asked) -> str:
+def reply(query: Query) -> str:
     """The output in its frame, and a few sentences; in the wrong form, labelled and quoted."""
-    seed, salt = asked.seed, asked.salt
-    match = _TASK.fullmatch(asked.prompt)
+    seed, salt = query.seed, query.salt
+    match = _TASK.fullmatch(query.prompt)
     output = match["output"] if match else ""
     frame = draw(_FRAMES, 1, "frame", seed, salt)[0]
     more = " ".join(answer(f"{salt} {i}", seed) for i in range(FILLERS))
     text = frame.replace("{}", output if output.endswith((".", "!", "?")) else f"{output}.") + more
-    return f'Output: "{text}"' if asked.wrong else text
+    return f'Output: "{text}"' if query.wrong else text

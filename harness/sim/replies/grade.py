@@ -9,7 +9,7 @@ import re
 from harness.sim.grammar import find
 from harness.sim.replies import rate
 from harness.sim.replies.judge import readability
-from harness.sim.reply import Asked
+from harness.sim.reply import Query
 
 LOWEST, HIGHEST = 1.0, 10.0
 FAVOUR = 2.0
@@ -30,20 +30,20 @@ def matches(prompt: str) -> bool:
     return _ASKED.match(prompt) is not None
 
 
-def reply(asked: Asked) -> str:
+def reply(query: Query) -> str:
     """The scores and, below them, a reason; turned, each answer gets the other's score."""
-    match = _ASKED.match(asked.prompt)
+    match = _ASKED.match(query.prompt)
     if match is None:
         raise ValueError("not a request for a grading")
-    if asked.wrong:
+    if query.wrong:
         return WRONG_FORMAT
     first, second = (
-        grade(match["question"], match[which], asked.seed) for which in ("first", "second")
+        grade(match["question"], match[which], query.seed) for which in ("first", "second")
     )
-    if asked.turned:
+    if query.turned:
         first, second = second, first
-    if asked.favours is not None:
-        gain = FAVOUR / 2 if asked.favours == "first" else -FAVOUR / 2
+    if query.favours is not None:
+        gain = FAVOUR / 2 if query.favours == "first" else -FAVOUR / 2
         first, second = _on_scale(first + gain), _on_scale(second - gain)
     return (
         f"{first:g} {second:g}\n\nThe scores say how right each answer is, or where that is not known, "

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from harness.sim.facts import RELATIONS
 from harness.sim.grammar import GrammarTask, find, fraction, is_right
-from harness.sim.reply import Asked
+from harness.sim.reply import Query
 
 Verdict = Literal["a", "b", "tie"]
 
@@ -205,12 +205,12 @@ def matches(prompt: str) -> bool:
     return read_question(prompt) is not None
 
 
-def reply(asked: Asked) -> str:
+def reply(query: Query) -> str:
     """The verdict, in the format that the prompt asks for."""
-    question = read_question(asked.prompt)
+    question = read_question(query.prompt)
     if question is None:
         raise ValueError("not a judge's prompt")
-    return WRONG_FORMAT if asked.wrong else judge(question, asked.seed, asked.turned)
+    return WRONG_FORMAT if query.wrong else judge(question, query.seed, query.turned)
 
 
 _TURNED: dict[Verdict, Verdict] = {"a": "b", "b": "a", "tie": "tie"}

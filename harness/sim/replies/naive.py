@@ -11,7 +11,7 @@ from typing import NotRequired, TypedDict
 
 from harness.sim.grammar import GrammarTask, draw, teachable_tasks
 from harness.sim.replies.teacher import answer
-from harness.sim.reply import Asked
+from harness.sim.reply import Query
 
 MORE_TASKS = "Following are some examples of {name, instruction} pairs."
 MORE_INSTANCES = "Following is a JSON line with name, instruction, and instances."
@@ -36,9 +36,9 @@ def matches(prompt: str) -> bool:
     return prompt.startswith((MORE_TASKS, MORE_INSTANCES, NEW_INSTANCES))
 
 
-def reply(asked: Asked) -> str:
+def reply(query: Query) -> str:
     """JSON lines, as the prompt asks for; in the wrong form, text that holds none."""
-    prompt, seed, salt = asked.prompt, asked.seed, asked.salt
+    prompt, seed, salt = query.prompt, query.seed, query.salt
     rows = _rows(prompt)
     if prompt.startswith(MORE_TASKS):
         new_rows = _pairs(rows, seed, salt, prompt)
@@ -46,7 +46,7 @@ def reply(asked: Asked) -> str:
         new_rows = [_with_more(row, seed, salt) for row in rows[-1:]]
     else:
         new_rows = [_with_new(row, seed, salt) for row in rows if "instances" not in row]
-    if asked.wrong:
+    if query.wrong:
         return "\n".join([CHATTER, *(row["name"] for row in new_rows)])
     return "\n".join(json.dumps(row, ensure_ascii=False) for row in new_rows)
 

@@ -7,7 +7,7 @@ import re
 
 from harness.sim.grammar import GrammarTask, find, fraction, is_right
 from harness.sim.replies.judge import readability
-from harness.sim.reply import Asked
+from harness.sim.reply import Query
 
 HIGHEST = 5.0
 WRONG_FORMAT = "The response is rather good, all in all."
@@ -27,17 +27,17 @@ def matches(prompt: str) -> bool:
     return bool(_ASKED.search(prompt) and _PARTS.search(prompt))
 
 
-def reply(asked: Asked) -> str:
+def reply(query: Query) -> str:
     """The rating and, below it, a reason; turned, bad for good."""
-    prompt, seed = asked.prompt, asked.seed
+    prompt, seed = query.prompt, query.seed
     parts = _PARTS.search(prompt)
     request = _ASKED.search(prompt)
     if parts is None or request is None:
         raise ValueError("not a request for a rating")
-    if asked.wrong:
+    if query.wrong:
         return WRONG_FORMAT
     rating = rate(parts["instruction"], parts["input"], parts["output"], seed)
-    score = HIGHEST - rating if asked.turned else rating
+    score = HIGHEST - rating if query.turned else rating
     label = "Score: " if fraction("label", seed, prompt) < 0.2 else ""
     return f"{label}{score:g}\nThis is how I see the {request[1]} of the response."
 

@@ -9,7 +9,7 @@ import re
 from harness.sim.grammar import find
 from harness.sim.replies import grade
 from harness.sim.replies.judge import readability
-from harness.sim.reply import Asked
+from harness.sim.reply import Query
 
 _OPENING = "# GOAL\nYour job is to evaluate a task carried out by an AI system"
 _SHOWN = re.compile(
@@ -28,20 +28,20 @@ def matches(prompt: str) -> bool:
     return prompt.startswith(_OPENING) and bool(_SHOWN.search(prompt) and _SCORE.search(prompt))
 
 
-def reply(asked: Asked) -> str:
+def reply(query: Query) -> str:
     """Feedback and a score of the rubric's; turned, bad for good. In the wrong form, a score in words,
     with no tag around it."""
-    parts = _SHOWN.search(asked.prompt)
+    parts = _SHOWN.search(query.prompt)
     if parts is None:
         raise ValueError("not a request for a score on a rubric")
     feedback = "<feedback>\nThis is how well the output meets the criteria.\n</feedback>"
-    if asked.wrong:
+    if query.wrong:
         return f"{feedback}\nA good one, all in all."
     scores = sorted(int(score) for score in _SCORE.findall(parts["rubric"]))
-    share = merit(_inputs(parts["inputs"] or ""), parts["output"], asked.seed)
+    share = merit(_inputs(parts["inputs"] or ""), parts["output"], query.seed)
     place = round(share * (len(scores) - 1))
     return (
-        f"{feedback}\n<score>\n{scores[::-1][place] if asked.turned else scores[place]}\n</score>"
+        f"{feedback}\n<score>\n{scores[::-1][place] if query.turned else scores[place]}\n</score>"
     )
 
 

@@ -13,7 +13,7 @@ from itertools import permutations
 from harness.sim.facts import RELATIONS
 from harness.sim.grammar import GrammarTask, draw, teachable_tasks
 from harness.sim.replies import teacher
-from harness.sim.reply import Asked
+from harness.sim.reply import Query
 
 PER_REPLY = 7
 LABELLED_PER_REPLY, WITHOUT_KEY_PER_REPLY = 2, 1
@@ -51,24 +51,24 @@ def matches(prompt: str) -> bool:
     return any(pattern.search(prompt) for pattern in (_LIST, _KIND, _INSTANCES))
 
 
-def reply(asked: Asked) -> str:
+def reply(query: Query) -> str:
     """What the teacher says to a prompt of these steps."""
-    prompt, seed, salt = asked.prompt, asked.seed, asked.salt
+    prompt, seed, salt = query.prompt, query.seed, query.salt
     if match := _LIST.search(prompt):
         instructions = _new_instructions(match, seed, salt)
-        if asked.wrong:
+        if query.wrong:
             return "Sure! Here are some ideas:\n" + "\n".join(f"- {text}" for text in instructions)
         # The prompt ends with the first one's number; so this reads well as a chat and as a
         # completion.
         later = enumerate(instructions[1:], int(match["next"]) + 1)
         return "\n".join([instructions[0], *(f"{number}. {text}" for number, text in later)])
     if match := _KIND.search(prompt):
-        if asked.wrong:
+        if query.wrong:
             return "That depends on the input."
         return "Yes" if _normal(match["task"]) in _choices() else "No"
     if match := _INSTANCES.search(prompt):
         pairs = _pairs(match["task"], seed, salt)
-        if asked.wrong:
+        if query.wrong:
             return "\n".join(f"Q: {input_text} A: {output}" for input_text, output in pairs)
         if _LABELS_FIRST.search(prompt):
             return "\n".join(

@@ -14,7 +14,7 @@ next label or the next `### `. The reply's blocks are numbered on from `First nu
 import re
 
 from harness.sim.grammar import GrammarTask, draw, teachable_tasks
-from harness.sim.reply import Asked
+from harness.sim.reply import Query
 
 NO_INPUT = "<none>"
 
@@ -49,11 +49,11 @@ def _new_tasks(prompt: str, seed: int, salt: str) -> tuple[int, list[GrammarTask
     return int(first[1]), [t for t in drawn if (t.instruction, t.input) not in examples][:count]
 
 
-def reply(asked: Asked) -> str:
+def reply(query: Query) -> str:
     """As many as wanted, all teachable, none of them shown; in the wrong form, with labels that nobody
     asked for."""
-    first, tasks = _new_tasks(asked.prompt, asked.seed, asked.salt)
-    if not asked.wrong:
+    first, tasks = _new_tasks(query.prompt, query.seed, query.salt)
+    if not query.wrong:
         return "\n\n".join(_block(i, task) for i, task in enumerate(tasks, first))
     lines = (f"{i}) {' / '.join(task[:2])} => {task.output}" for i, task in enumerate(tasks, first))
     return "Sure! Here are your tasks:\n" + "\n".join(lines)

@@ -3,7 +3,7 @@
 import json
 
 from harness.sim.grammar import draw, fraction, solve
-from harness.sim.reply import Asked
+from harness.sim.reply import Query
 
 ASTRAY = 0.2
 """Share of sampled replies to the grammar's tasks that leave the right answer."""
@@ -26,10 +26,10 @@ def matches(prompt: str) -> bool:
     return True
 
 
-def reply(asked: Asked) -> str:
+def reply(query: Query) -> str:
     """The answer; in the wrong form, as JSON."""
-    text = answer(asked.prompt, asked.seed, asked.sampled)
-    return json.dumps({"reply": text}) if asked.wrong else text
+    text = answer(query.prompt, query.seed, query.sampled)
+    return json.dumps({"reply": text}) if query.wrong else text
 
 
 def answer(prompt: str, seed: int, sampled: int | None = None) -> str:

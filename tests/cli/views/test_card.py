@@ -15,7 +15,8 @@ from rich.console import Console
 
 from harness.artefact.call import StageCall
 from harness.cli.views.card import BAR_WIDTH, show_card
-from harness.data.dataset import DatasetExample, Filter
+from harness.data.dataset import DatasetExample
+from harness.data.dropped import Tally
 from harness.errors import HarnessError
 from harness.gen.card import card
 from harness.gen.recipe import RecipeResult
@@ -28,7 +29,7 @@ def a_card(tmp_path: Path, rule: str = "too_short") -> dict[str, Any]:
         )
         for i in range(9)
     ]
-    dropped = Filter("tasks", "tasks", 12, 9, Counter({rule: 3}))
+    dropped = Tally("tasks", "tasks", 9, Counter({rule: 3}))
     made = RecipeResult(examples, [dropped], counts={"requests": 4}, before=examples)
     return card.measure(StageCall("gen", "0" * 64, {}, {}, str(tmp_path)), "expand", made)
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from harness.artefact.call import StageCall
-from harness.data.dataset import DatasetExample, Filter
+from harness.data.dataset import DatasetExample
+from harness.data.dropped import Tally
 from harness.gen.card import card, plots
 from harness.gen.recipe import RecipeResult
 
@@ -61,7 +62,7 @@ def full(folder: Path) -> StageCall:
         for i in range(12)
     ]
     before = [example(i, e.instruction, output="so") for i, e in enumerate(now)]
-    dropped = Filter("tasks", "tasks", 15, 12, Counter(too_short=2, similar=1))
+    dropped = Tally("tasks", "tasks", 12, Counter(too_short=2, similar=1))
     stage = call(folder, BYTES)
     card.write(stage, "expand", RecipeResult(now, [dropped], counts={"requests": 4}, before=before))
     return stage
@@ -337,9 +338,7 @@ def test_simulated_replies_are_marked_and_others_are_not(tmp_path: Path) -> None
 
 def test_text_from_the_data_cannot_break_the_table(tmp_path: Path) -> None:
     rule = "a|b\n<script> `x` \x1b[31m [link](u)"
-    made = RecipeResult(
-        examples("Write a poem"), [Filter("st*ep*", "tasks", 2, 1, Counter({rule: 1}))]
-    )
+    made = RecipeResult(examples("Write a poem"), [Tally("st*ep*", "tasks", 1, Counter({rule: 1}))])
     card.write(call(tmp_path), "import", made)
     text = (tmp_path / "card.md").read_text(encoding="utf-8")
     row = next(line for line in text.splitlines() if "script" in line)

@@ -4,7 +4,7 @@ import pytest
 
 from harness.llm.calls import fill
 from harness.sim.replies import expand
-from harness.sim.reply import Asked
+from harness.sim.reply import Query
 
 PROMPT_4 = (Path(__file__).parents[3] / "specs/mini_lima_paper/prompts/prompt4.txt").read_text()
 
@@ -26,21 +26,21 @@ def prompt(output: str = "cold", instruction: str = "Opposite of hot?", given: s
 )
 def test_the_longer_output_still_holds_the_first(output: str) -> None:
     assert expand.matches(prompt(output))
-    reply = expand.reply(Asked(prompt(output), 0, "x"))
+    reply = expand.reply(Query(prompt(output), 0, "x"))
     assert output in reply
     assert len(reply) > len(output) + 40
 
 
 def test_replies_depend_on_request_seed_and_salt_alone() -> None:
-    first = expand.reply(Asked(prompt(), 0, "x"))
-    assert first == expand.reply(Asked(prompt(), 0, "x"))
-    assert len({expand.reply(Asked(prompt(), 0, str(i))) for i in range(20)}) > 10
+    first = expand.reply(Query(prompt(), 0, "x"))
+    assert first == expand.reply(Query(prompt(), 0, "x"))
+    assert len({expand.reply(Query(prompt(), 0, str(i))) for i in range(20)}) > 10
 
 
 def test_the_wrong_format_is_labelled_and_quoted() -> None:
     assert (
-        expand.reply(Asked(prompt(), 0, "x", wrong=True))
-        == f'Output: "{expand.reply(Asked(prompt(), 0, "x"))}"'
+        expand.reply(Query(prompt(), 0, "x", wrong=True))
+        == f'Output: "{expand.reply(Query(prompt(), 0, "x"))}"'
     )
 
 

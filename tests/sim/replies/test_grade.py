@@ -7,7 +7,7 @@ from harness.judge.kinds.flow_judge.rubrics import load_rubric, prompt_of, read_
 from harness.llm.calls import fill
 from harness.sim.grammar import teachable_tasks
 from harness.sim.replies import grade, judge, rate, rubric
-from harness.sim.reply import Asked
+from harness.sim.reply import Query
 
 TEMPLATE = (Path(__file__).parents[3] / "specs/alpagasus/prompts/grade.txt").read_text()
 
@@ -18,7 +18,7 @@ def prompt(question: str, first: str, second: str) -> str:
 
 
 def scores(text: str, seed: int = 0, **how: object) -> tuple[float, float]:
-    found = read_scores(grade.reply(Asked(text, seed, **how)), 1, 10)  # type: ignore[arg-type]
+    found = read_scores(grade.reply(Query(text, seed, **how)), 1, 10)  # type: ignore[arg-type]
     assert found is not None
     return found
 
@@ -63,7 +63,7 @@ def test_turned_scores_are_exchanged_and_the_wrong_format_has_none() -> None:
     text = prompt("Opposite of hot?", "cold", "wet")
     first, second = scores(text)
     assert scores(text, turned=True) == (second, first)
-    assert read_scores(grade.reply(Asked(text, 0, wrong=True)), 1, 10) is None
+    assert read_scores(grade.reply(Query(text, 0, wrong=True)), 1, 10) is None
 
 
 def test_each_kind_of_request_is_taken_for_its_own() -> None:
@@ -88,7 +88,7 @@ def test_the_simulated_rubric_judge_keeps_to_the_rubric(name: str, low: int, hig
 
     def score(output: str, **how: bool) -> int | None:
         shown = {"query": task.text, "reference_answer": task.output}
-        read = read_reply(chosen, rubric.reply(Asked(prompt_of(chosen, shown, output), 0, **how)))
+        read = read_reply(chosen, rubric.reply(Query(prompt_of(chosen, shown, output), 0, **how)))
         return None if read is None else read.score
 
     assert score(task.output) == high

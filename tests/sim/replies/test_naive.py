@@ -6,7 +6,7 @@ import pytest
 
 from harness.sim.grammar import find, held_out_tasks, is_right, teachable_tasks
 from harness.sim.replies import naive
-from harness.sim.reply import Asked
+from harness.sim.reply import Query
 
 PROMPTS = Path(__file__).parents[3] / "specs/mini_lima_paper/prompts"
 IN_TEXT = next(t for t in teachable_tasks() if not t.input)
@@ -24,7 +24,7 @@ def line(instruction: str, *instances: tuple[str, str], name: str = "n") -> dict
 
 
 def replied(*given: Any, seed: int = 0, salt: str = "x") -> list[dict[str, Any]]:
-    return [json.loads(row) for row in naive.reply(Asked(*given, seed, salt)).splitlines()]
+    return [json.loads(row) for row in naive.reply(Query(*given, seed, salt)).splitlines()]
 
 
 SHOWN = [line(t.instruction, name=f"n{i}") for i, t in enumerate(teachable_tasks()[:10])]
@@ -78,20 +78,20 @@ def test_a_task_outside_the_grammar_gets_different_sentences() -> None:
 
 
 def test_replies_depend_on_request_seed_and_salt_alone() -> None:
-    first = naive.reply(Asked(MORE_PAIRS, 0, "x"))
-    assert first == naive.reply(Asked(MORE_PAIRS, 0, "x"))
+    first = naive.reply(Query(MORE_PAIRS, 0, "x"))
+    assert first == naive.reply(Query(MORE_PAIRS, 0, "x"))
     assert (
-        len({first, naive.reply(Asked(MORE_PAIRS, 1, "x")), naive.reply(Asked(MORE_PAIRS, 0, "y"))})
+        len({first, naive.reply(Query(MORE_PAIRS, 1, "x")), naive.reply(Query(MORE_PAIRS, 0, "y"))})
         == 3
     )
 
 
 def test_the_wrong_format_has_no_object_in_it() -> None:
     for text in (MORE_PAIRS, prompt(2, line("a", ("b", "c"))), prompt(3, line("a"))):
-        assert "{" not in naive.reply(Asked(text, 0, "x", wrong=True))
+        assert "{" not in naive.reply(Query(text, 0, "x", wrong=True))
 
 
 @pytest.mark.parametrize("rest", ["", "{not json}", '{"name": 1, "instruction": []}', "[" * 5000])
 def test_a_prompt_without_tasks_gets_an_empty_reply(rest: str) -> None:
     for number in (1, 2, 3):
-        assert naive.reply(Asked(f"{prompt(number)}{rest}", 0, "x")) == ""
+        assert naive.reply(Query(f"{prompt(number)}{rest}", 0, "x")) == ""

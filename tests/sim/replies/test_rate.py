@@ -5,7 +5,7 @@ import pytest
 from harness.llm.calls import fill
 from harness.sim.grammar import teachable_tasks
 from harness.sim.replies import judge, rate
-from harness.sim.reply import Asked
+from harness.sim.reply import Query
 
 TEMPLATE = (Path(__file__).parents[3] / "specs/alpagasus/prompts/rate.txt").read_text()
 
@@ -16,7 +16,7 @@ def prompt(instruction: str, output: str, given: str = "", dimension: str = "acc
 
 
 def rating(text: str, **how: bool) -> float:
-    return float(rate.reply(Asked(text, 0, **how)).split("\n")[0].removeprefix("Score: "))
+    return float(rate.reply(Query(text, 0, **how)).split("\n")[0].removeprefix("Score: "))
 
 
 def test_right_answers_rate_high_and_wrong_ones_low() -> None:
@@ -49,11 +49,11 @@ def test_the_prompt_is_known_and_its_dimension_named(dimension: str) -> None:
     text = prompt("Say.", "a", dimension=dimension)
     assert rate.matches(text)
     assert judge.read_question(text) is None
-    assert rate.reply(Asked(text, 0)).split("\n")[1].count(dimension) == 1
+    assert rate.reply(Query(text, 0)).split("\n")[1].count(dimension) == 1
 
 
 def test_the_wrong_format_has_no_number() -> None:
-    assert not any(c.isdigit() for c in rate.reply(Asked(prompt("Say.", "a"), 0, wrong=True)))
+    assert not any(c.isdigit() for c in rate.reply(Query(prompt("Say.", "a"), 0, wrong=True)))
 
 
 def test_other_prompts_are_not_for_it() -> None:

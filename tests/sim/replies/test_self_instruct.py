@@ -9,7 +9,7 @@ from harness.llm.calls import fill
 from harness.llm.reply import Reply
 from harness.sim import grammar
 from harness.sim.replies import self_instruct
-from harness.sim.reply import Asked
+from harness.sim.reply import Query
 
 PROMPTS = Path(__file__).parents[3] / "specs/self_instruct/prompts"
 SHOWN = ["Name the opposite of hot.", "Spell the number 20.", "Make this noun plural."]
@@ -18,7 +18,7 @@ LABELLED = "Classify the word as country or verb."
 
 def ask(template: str, seed: int = 0, salt: str = "x", wrong: bool = False, **parts: str) -> str:
     prompt = fill((PROMPTS / template).read_text(), parts).strip()
-    reply = self_instruct.reply(Asked(prompt, seed, salt, wrong=wrong))
+    reply = self_instruct.reply(Query(prompt, seed, salt, wrong=wrong))
     assert reply is not None
     return reply
 

@@ -5,7 +5,7 @@ import pytest
 
 from harness.sim.grammar import held_out_tasks, teachable_tasks
 from harness.sim.replies import tasks, teacher
-from harness.sim.reply import Asked
+from harness.sim.reply import Query
 
 TEMPLATE = (Path(__file__).parents[3] / "specs/smoke/prompts/tasks.txt").read_text()
 TEACHABLE = {(t.instruction, t.input or "<none>", t.output) for t in teachable_tasks()}
@@ -36,7 +36,7 @@ def blocks(reply: str) -> list[tuple[int, tuple[str, ...]]]:
 
 
 def test_the_reply_goes_on_with_as_many_teachable_tasks_as_wanted() -> None:
-    found = blocks(tasks.reply(Asked(request(20), 0, "x")))
+    found = blocks(tasks.reply(Query(request(20), 0, "x")))
     assert [number for number, _ in found] == list(range(4, 24))
     assert {task for _, task in found} <= TEACHABLE
     assert len({task for _, task in found}) == 20
@@ -44,27 +44,27 @@ def test_the_reply_goes_on_with_as_many_teachable_tasks_as_wanted() -> None:
 
 def test_a_shown_task_is_not_given_again() -> None:
     everything = len(teachable_tasks())
-    found = blocks(tasks.reply(Asked(request(everything, shown=40), 0, "x")))
+    found = blocks(tasks.reply(Query(request(everything, shown=40), 0, "x")))
     assert len(found) == everything - 40
     shown = {(t.instruction, t.input or "<none>", t.output) for t in teachable_tasks()[:40]}
     assert not {task for _, task in found} & shown
 
 
 def test_no_held_out_task_is_ever_taught() -> None:
-    found = blocks(tasks.reply(Asked(request(5000), 0, "x")))
+    found = blocks(tasks.reply(Query(request(5000), 0, "x")))
     taught = {parts[:2] for _, parts in found}
     assert not taught & {(t.instruction, t.input or "<none>") for t in held_out_tasks()}
 
 
 def test_replies_depend_on_request_and_seed_alone() -> None:
-    first = tasks.reply(Asked(request(20), 0, "x"))
-    assert first == tasks.reply(Asked(request(20), 0, "x"))
-    assert first != tasks.reply(Asked(request(20), 1, "x"))
-    assert first != tasks.reply(Asked(request(20), 0, "y"))
+    first = tasks.reply(Query(request(20), 0, "x"))
+    assert first == tasks.reply(Query(request(20), 0, "x"))
+    assert first != tasks.reply(Query(request(20), 1, "x"))
+    assert first != tasks.reply(Query(request(20), 0, "y"))
 
 
 def test_the_wrong_format_has_no_block_of_the_asked_form() -> None:
-    assert "### " not in tasks.reply(Asked(request(20), 0, "x", wrong=True))
+    assert "### " not in tasks.reply(Query(request(20), 0, "x", wrong=True))
 
 
 @pytest.mark.parametrize("prompt", ["Capital of Peru?", "Tasks wanted: 5", "Write a poem."])

@@ -17,22 +17,21 @@ Raises InputError for faulty or too few seeds and what harness.llm.client raises
 """
 
 import asyncio
-import math
-import random
-from typing import Any
+from collections.abc import Sequence
 
 from harness.artefact.call import StageCall
-from harness.artefact.events import Progress
-from harness.data.dataset import DatasetExample, Filter, Lineage
+from harness.data.dataset import DatasetExample, Lineage
+from harness.data.dropped import Reason, Tally
 from harness.gen import filters
 from harness.gen.blocks import Block, render, split
+from harness.gen.harvest import Harvest, draw_seeds
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.alpaca import AlpacaGen
 from harness.gen.seeds import AlpacaTask, SeedTask, is_unicode
-from harness.gen.similarity import Pool
-from harness.llm.calls import fill
+from harness.gen.similarity import EarlierTexts
+from harness.llm.calls import fill, prompt_body
 from harness.llm.client import Client, open_client
-from harness.llm.reply import REFUSED, Reply
+from harness.llm.reply import REFUSED, Body, Reply
 
 RECIPE = "alpaca"
 
@@ -41,140 +40,87 @@ def make(call: StageCall, gen: AlpacaGen) -> RecipeResult:
     """The seeds, where wanted, and the teacher's tasks."""
     seeds = gen.seed_tasks()
     harvest = TaskHarvest(gen, seeds)
-    client = asyncio.run(_fill(harvest, call))
+    client = asyncio.run(_grow(harvest, call))
     seed_examples = (
         [seed.example(RECIPE) for seed in seeds] if gen.include_seeds and harvest.kept else []
     )
     counts = {"wanted": gen.examples, "requests": harvest.requests, "seeds": len(seed_examples)}
     return RecipeResult(
         examples=seed_examples + harvest.kept,
-        filters=[harvest.filter],
-        dropped=harvest.dropped,
+        filters=[harvest.tally],
         counts=counts,
-        notes=_notes(gen, harvest),
+        notes=harvest.shortage("gen.max_requests", "examples"),
         seeds={"gen": gen.seed},
         client=client,
     )
 
 
-class TaskHarvest:
-    """What the replies gave: the kept examples, and each dropped candidate's reason."""
-
-    def __init__(self, gen: AlpacaGen, seeds: list[SeedTask]) -> None:
-        self.gen, self.seeds = gen, seeds
-        self.requests = 0
-        self.kept: list[DatasetExample] = []
-        self.filter = Filter("tasks", "tasks")
-        self.dropped: list[dict[str, Any]] = []
-        self._names = [seed.id for seed in seeds]
-        self._task_keys = {(seed.instruction, seed.task.input) for seed in seeds}
-        self._pool = Pool()
-        self._pool.extend([seed.instruction for seed in seeds])
-
-    def take(self, reply: Reply) -> None:
-        """Sort the reply to the next request."""
-        seed_ids = [seed.id for seed in _draw_seeds(self.gen, self.seeds, self.requests)]
-        lineage = Lineage(RECIPE, "tasks", (reply.request,), seed_ids)
-        self.requests += 1
-        blocks = split(reply.text)
-        for index, block in enumerate(blocks):
-            self.filter.proposed += 1
-            is_last = index == len(blocks) - 1
-            rule, why = self._fault(block.task, reply, is_last)
-            if rule is None and block.task is not None:
-                self._keep(block.task, lineage)
-            else:
-                self._drop(rule or "unparsable", why, block, index, lineage)
-
-    def _keep(self, task: AlpacaTask, lineage: Lineage) -> None:
-        name = f"generated_{len(self.kept)}"
-        self.filter.kept += 1
-        self._names.append(name)
-        self._task_keys.add((task.instruction, task.input))
-        self._pool.add(task.instruction)
-        self.kept.append(DatasetExample(name, *task, lineage=(lineage,)))
-
-    def _drop(
-        self, rule: str, why: dict[str, Any], block: Block, index: int, lineage: Lineage
-    ) -> None:
-        self.filter.dropped[rule] += 1
-        content = {"text": block.text} if block.task is None else block.task._asdict()
-        at = {"step": "tasks", "rule": rule, "request": lineage.requests[0], "index": index}
-        self.dropped.append({**at, **why, **content})
-
-    def _fault(
-        self, task: AlpacaTask | None, reply: Reply, is_last: bool
-    ) -> tuple[str | None, dict[str, Any]]:
-        """The first rule that drops the task, and what there is to say about it."""
-        if reply.finish_reason == REFUSED:
-            return "refused", {}
-        if not reply.text.strip():
-            return "empty_reply", {}
-        if reply.finish_reason == "length" and is_last:
-            return "cut", {}
-        if task is None or not task.instruction or not all(map(is_unicode, task)):
-            return "unparsable", {}
-        if not task.output:
-            return "empty_output", {}
-        rule = filters.fault(task.instruction, self.gen.filter)
-        if rule is not None:
-            return rule, {}
-        if (task.instruction, task.input) in self._task_keys:
-            return "repeated", {}
-        most = self.gen.filter.max_similarity
-        if most < 1:
-            nearest = self._pool.nearest_above(task.instruction, most)
-            if nearest is not None:
-                return "similar", {"similarity": nearest[0], "similar_to": self._names[nearest[1]]}
-        if len(self.kept) == self.gen.examples:
-            return "surplus", {}
-        return None, {}
-
-
-async def _fill(harvest: TaskHarvest, call: StageCall) -> Client:
+async def _grow(harvest: "TaskHarvest", call: StageCall) -> Client:
     gen = harvest.gen
-    limit = gen.max_requests or 20 + 4 * math.ceil(gen.examples / gen.tasks_per_reply)
-    progress = Progress("generate", gen.examples, "examples")
     async with open_client(call, gen.teacher, gen.transcript) as client:
-        while len(harvest.kept) < gen.examples and harvest.requests < limit:
-            first = harvest.requests
-            numbers = range(first, min(first + gen.requests_per_round, limit))
-            for reply in await client.gather([_body(gen, harvest.seeds, n) for n in numbers]):
-                harvest.take(reply)
-            progress.show(
-                len(harvest.kept),
-                requests=harvest.requests,
-                dropped=harvest.filter.dropped.total(),
-            )
+        await harvest.grow(client, gen.requests_per_round, "generate", "examples")
     return client
 
 
-def _draw_seeds(gen: AlpacaGen, seeds: list[SeedTask], number: int) -> list[SeedTask]:
-    """The seeds that request `number` shows, whatever the requests before it brought."""
-    return random.Random(f"{gen.seed}/{number}").sample(seeds, gen.shown)
+class TaskHarvest(Harvest[SeedTask]):
+    """The kept examples, and each dropped candidate's reason."""
 
+    def __init__(self, gen: AlpacaGen, seeds: list[SeedTask]) -> None:
+        tally = Tally("tasks", "tasks")
+        super().__init__(tally, gen.examples, gen.tasks_per_reply, gen.max_requests)
+        self.gen, self.seeds = gen, seeds
+        self.kept: list[DatasetExample] = []
+        self._earlier = EarlierTexts(gen.filter.max_similarity)
+        for seed in seeds:
+            self._earlier.add(seed.id, seed.instruction, (seed.instruction, seed.task.input))
 
-def _body(gen: AlpacaGen, seeds: list[SeedTask], number: int) -> dict[str, Any]:
-    shown_seeds = _draw_seeds(gen, seeds, number)
-    prompt = fill(
-        gen.prompt.text,
-        {
-            "count": str(gen.tasks_per_reply),
-            "shown": str(gen.shown),
-            "next": str(gen.shown + 1),
-            "examples": "\n\n".join(render(i, s.task) for i, s in enumerate(shown_seeds, start=1)),
-        },
-    )
-    sampling = gen.sampling.model_dump(exclude_none=True)
-    if "seed" in sampling:
-        sampling["seed"] += number
-    return {"messages": [{"role": "user", "content": prompt}], **sampling}
+    def draw(self, number: int) -> list[SeedTask]:
+        return draw_seeds(self.seeds, self.gen.shown, self.gen.seed, number)
 
+    def body(self, number: int, examples: Sequence[SeedTask]) -> Body:
+        parts = {
+            "count": str(self.gen.tasks_per_reply),
+            "shown": str(self.gen.shown),
+            "next": str(self.gen.shown + 1),
+            "examples": "\n\n".join(render(i, s.task) for i, s in enumerate(examples, start=1)),
+        }
+        return prompt_body(fill(self.gen.prompt.text, parts), self.gen.sampling, number)
 
-def _notes(gen: AlpacaGen, harvest: TaskHarvest) -> list[str]:
-    if len(harvest.kept) == gen.examples:
-        return []
-    return [
-        f"{len(harvest.kept)} of {gen.examples} examples after {harvest.requests} requests, "
-        f"gen.max_requests' limit; dropped: {harvest.filter.tally()}"
-    ]
+    def take(self, reply: Reply, examples: Sequence[SeedTask]) -> None:
+        lineage = Lineage(RECIPE, "tasks", (reply.request,), [seed.id for seed in examples])
+        blocks = split(reply.text)
+        for index, block in enumerate(blocks):
+            reason = self._fault(block.task, reply, is_last=index == len(blocks) - 1)
+            if reason is None and block.task is not None:
+                self._keep(block.task, lineage)
+            else:
+                self._drop(reason or Reason("unparsable"), block, reply.request, index)
+
+    def _keep(self, task: AlpacaTask, lineage: Lineage) -> None:
+        name = f"generated_{len(self.kept)}"
+        self.tally.kept += 1
+        self._earlier.add(name, task.instruction, (task.instruction, task.input))
+        self.kept.append(DatasetExample(name, *task, lineage=(lineage,)))
+
+    def _drop(self, reason: Reason, block: Block, request: int, index: int) -> None:
+        content = {"text": block.text} if block.task is None else block.task._asdict()
+        about = {"request": request, "index": index, **reason.about}
+        self.tally.drop(reason.rule, **about, **content)
+
+    def _fault(self, task: AlpacaTask | None, reply: Reply, is_last: bool) -> Reason | None:
+        """The first rule that drops the task."""
+        if reply.finish_reason == REFUSED:
+            return Reason("refused")
+        if not reply.text.strip():
+            return Reason("empty_reply")
+        if reply.finish_reason == "length" and is_last:
+            return Reason("cut")
+        if task is None or not task.instruction or not all(map(is_unicode, task)):
+            return Reason("unparsable")
+        if not task.output:
+            return Reason("empty_output")
+        if rule := filters.fault(task.instruction, self.gen.filter):
+            return Reason(rule)
+        key = (task.instruction, task.input)
+        surplus = Reason("surplus") if len(self.kept) == self.gen.examples else None
+        return self._earlier.fault(task.instruction, key) or surplus

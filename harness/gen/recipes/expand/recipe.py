@@ -13,19 +13,18 @@ Raises InputError for preference data and for an empty data set, and what harnes
 """
 
 import re
-from collections import Counter
-from typing import Any
 
 from harness.artefact.call import StageCall
-from harness.data.dataset import DatasetExample, Filter, Lineage, write_rows
+from harness.data.dataset import DatasetExample, Lineage, write_rows
+from harness.data.dropped import Tally
 from harness.gen.ask import SHOWN, ask, require_outputs, unseen
 from harness.gen.objects import without_quotes
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.expand import ExpandGen
 from harness.gen.refusals import is_other_script, is_refusal
 from harness.gen.seeds import is_unicode
-from harness.llm.calls import fill
-from harness.llm.reply import Reply
+from harness.llm.calls import fill, prompt_body
+from harness.llm.reply import Body, Reply
 
 RECIPE = "expand"
 FAILED = "failed.jsonl"
@@ -40,37 +39,28 @@ def make(call: StageCall, gen: ExpandGen, input_examples: list[DatasetExample]) 
     bodies = [_body(gen, example) for example in input_examples]
     client, replies = ask(call, gen.teacher, gen.transcript, bodies, RECIPE)
     examples: list[DatasetExample] = []
-    failed: list[dict[str, Any]] = []
-    counts: Counter[str] = Counter()
+    failed = Tally(RECIPE, "examples")
+    shorter = 0
     for example, reply in zip(input_examples, replies, strict=True):
         rule, output = read(reply, example.output)
         if rule is None:
-            counts["rewritten"] += 1
-            counts["shorter"] += len(output) < len(example.output)
+            failed.kept += 1
+            shorter += len(output) < len(example.output)
             examples.append(example.after(_step("expand", reply), output=output))
             continue
-        failed.append(_failure(rule, example, reply))
+        failed.drop(rule, id=example.id, request=reply.request, reply=reply.text[:SHOWN])
         if gen.on_failure == "keep":
             examples.append(example.after(_step("unchanged", reply)))
-    write_rows(call.folder / FAILED, failed)
-    rules = Counter(row["rule"] for row in failed)
+    write_rows(call.folder / FAILED, failed.rows)
     # A data set of which nothing was rewritten is not what was asked for.
-    is_dropped = gen.on_failure == "drop" or not counts["rewritten"]
-    step = Filter(RECIPE, "examples", len(input_examples))
-    step.dropped = rules if is_dropped else Counter()
-    step.kept = len(input_examples) - step.dropped.total()
-    outcomes = {
-        "rewritten": counts["rewritten"],
-        "shorter": counts["shorter"],
-        "failed": len(failed),
-    }
+    is_dropped = gen.on_failure == "drop" or not failed.kept
+    outcomes = {"rewritten": failed.kept, "shorter": shorter, "failed": failed.dropped.total()}
     return RecipeResult(
-        examples=examples if counts["rewritten"] else [],
-        filters=[step],
-        dropped=failed if is_dropped else [],
+        examples=examples if failed.kept else [],
+        filters=[failed if is_dropped else Tally(RECIPE, "examples", len(examples))],
         files=[FAILED],
-        counts=outcomes | {f"failed_{rule}": n for rule, n in sorted(rules.items())},
-        notes=_notes(gen, len(input_examples), rules) + unseen(input_examples),
+        counts=outcomes | failed.counts("failed"),
+        notes=_notes(gen, failed) + unseen(input_examples),
         client=client,
         before=input_examples,
     )
@@ -96,43 +86,29 @@ def read(reply: Reply, original: str) -> tuple[str | None, str]:
     return None, text
 
 
-def _body(gen: ExpandGen, example: DatasetExample) -> dict[str, Any]:
+def _body(gen: ExpandGen, example: DatasetExample) -> Body:
     worked_example = gen.example
-    prompt = fill(
-        gen.prompt.text,
-        {
-            "name": example.name or example.id,
-            "instr": example.instruction,
-            "input": example.input,
-            "output": example.output,
-            "ex_name": worked_example.name,
-            "ex_instr": worked_example.instruction,
-            "ex_input": worked_example.input,
-            "ex_output": worked_example.output,
-            "ex_expanded": worked_example.expanded,
-        },
-    )
-    sampling = gen.sampling.model_dump(exclude_none=True)
-    return {"messages": [{"role": "user", "content": prompt}], **sampling}
+    parts = {
+        "name": example.name or example.id,
+        "instr": example.instruction,
+        "input": example.input,
+        "output": example.output,
+        "ex_name": worked_example.name,
+        "ex_instr": worked_example.instruction,
+        "ex_input": worked_example.input,
+        "ex_output": worked_example.output,
+        "ex_expanded": worked_example.expanded,
+    }
+    return prompt_body(fill(gen.prompt.text, parts), gen.sampling)
 
 
 def _step(step: str, reply: Reply) -> Lineage:
     return Lineage(RECIPE, step, (reply.request,))
 
 
-def _failure(rule: str, example: DatasetExample, reply: Reply) -> dict[str, Any]:
-    return {
-        "step": RECIPE,
-        "rule": rule,
-        "id": example.id,
-        "request": reply.request,
-        "reply": reply.text[:SHOWN],
-    }
-
-
-def _notes(gen: ExpandGen, total: int, rules: Counter[str]) -> list[str]:
-    if not rules:
+def _notes(gen: ExpandGen, failed: Tally) -> list[str]:
+    if not failed.dropped:
         return []
-    tally = ", ".join(f"{n} {rule.replace('_', ' ')}" for rule, n in sorted(rules.items()))
     fate = "stay as they were" if gen.on_failure == "keep" else "are dropped"
-    return [f"{rules.total()} of {total} outputs were not rewritten ({tally}) and {fate}"]
+    rules = failed.in_words(by_name=True)
+    return [f"{failed.share('outputs')} were not rewritten ({rules}) and {fate}"]

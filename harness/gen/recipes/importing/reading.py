@@ -33,7 +33,7 @@ def of_table(gen: ImportGen, table: Table, name: str) -> Reading:
     rows = result.filters[0]
     if not result.examples:
         raise InputError(
-            f"{table.name}: none of its {rows.proposed} rows can be used ({rows.tally()})",
+            f"{table.name}: none of its {rows.proposed} rows can be used ({rows.in_words()})",
             "Name the columns in gen.columns, or mend the file.",
         )
     column_names = ", ".join(result.used["columns"].values())
@@ -45,6 +45,6 @@ def of_table(gen: ImportGen, table: Table, name: str) -> Reading:
         layout,
         len(result.examples),
         rows.dropped.total(),
-        rows.tally(),
+        rows.in_words(),
         notes,
     )

@@ -7,7 +7,8 @@ was read, so that an example is found again in its file.
 
 import json
 import random
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 from harness.artefact.call import StageCall
 from harness.data import layouts, tables
 from harness.data.conversations import MARKS
-from harness.data.dataset import DROPPED, Filter, Lineage
+from harness.data.dataset import DROPPED, Lineage
+from harness.data.dropped import Tally
 from harness.data.layouts import TableLayout, Unusable
 from harness.data.tables import Table, TableRow
 from harness.errors import InputError
@@ -74,20 +76,17 @@ def wanted(gen: ImportGen) -> set[str]:
 
 
 def _take(table: Table, layout: TableLayout, gen: ImportGen) -> RecipeResult:
-    rows = Filter(RECIPE, "rows")
+    rows = Tally(RECIPE, "rows")
     result = RecipeResult([], [rows])
     several = unanswered = 0
     for number, row in enumerate(table.rows):
-        rows.proposed += 1
         name = f"{RECIPE}_{number}"
         try:
             if "id" in layout.columns:
                 name = layouts.as_id(layout.cell(row.fields, "id"))
             draft = layouts.read_row(layout, row.fields, gen.turns)
         except Unusable as e:
-            rows.dropped[e.rule] += 1
-            where = {"step": RECIPE, "rule": e.rule, "id": name, **row.at}
-            result.dropped.append({**where, **_content(layout, row)})
+            rows.drop(e.rule, id=name, **row.at, **_content(layout, row))
             continue
         several += draft.has_several
         unanswered += draft.is_unanswered
@@ -98,7 +97,7 @@ def _take(table: Table, layout: TableLayout, gen: ImportGen) -> RecipeResult:
     return result
 
 
-def _notes(gen: ImportGen, rows: Filter, several: int, unanswered: int) -> Iterator[str]:
+def _notes(gen: ImportGen, rows: Tally, several: int, unanswered: int) -> Iterator[str]:
     if rows.dropped:
         yield drop_note(rows)
     if several and gen.turns in ("first", "last"):
@@ -115,10 +114,9 @@ def _notes(gen: ImportGen, rows: Filter, several: int, unanswered: int) -> Itera
         )
 
 
-def drop_note(rows: Filter) -> str:
+def drop_note(rows: Tally) -> str:
     """What the run says of dropped rows."""
-    dropped = f"{rows.dropped.total()} of {rows.proposed} rows were dropped ({rows.tally()})"
-    return f"{dropped}; {DROPPED} lists them"
+    return f"{rows.share()} were dropped ({rows.in_words()}); {DROPPED} lists them"
 
 
 def _check_ids(table: Table, layout: TableLayout) -> None:
@@ -136,7 +134,7 @@ def _check_ids(table: Table, layout: TableLayout) -> None:
             )
 
 
-def _content(layout: TableLayout, row: TableRow) -> dict[str, Any]:
+def _content(layout: TableLayout, row: TableRow) -> Mapping[str, object]:
     return {
         field: _plain(row.fields[column])
         for field, column in layout.columns.items()
@@ -158,17 +156,14 @@ def _draw(result: RecipeResult, sample: Sample) -> None:
         [rows] = result.filters
         raise InputError(
             f"gen.sample asks for {sample.k} examples, and {len(usable)} of the {rows.proposed} rows "
-            f"can be used (dropped: {rows.tally()})",
+            f"can be used (dropped: {rows.in_words()})",
             "Lower gen.sample.k, or leave the sample out.",
         )
     drawn = set(random.Random(sample.seed).sample(range(len(usable)), sample.k))
-    step = Filter("sample", "examples", proposed=len(usable), kept=sample.k)
-    step.dropped["not_drawn"] = len(usable) - sample.k
+    step = Tally("sample", "examples", sample.k, Counter(not_drawn=0))
+    for number, example in enumerate(usable):
+        if number not in drawn:
+            step.drop("not_drawn", id=example.id)
     result.filters.append(step)
-    result.dropped += [
-        {"step": "sample", "rule": "not_drawn", "id": example.id}
-        for number, example in enumerate(usable)
-        if number not in drawn
-    ]
     result.examples = [usable[number] for number in sorted(drawn)]
     result.seeds = {"gen": sample.seed}

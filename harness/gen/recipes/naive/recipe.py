@@ -24,26 +24,27 @@ raises.
 
 import asyncio
 import json
-import math
 import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from harness.artefact.call import StageCall
 from harness.artefact.events import Progress
-from harness.data.dataset import DatasetExample, Filter, Lineage, write_rows
+from harness.data.dataset import DatasetExample, Lineage, write_rows
+from harness.data.dropped import Reason, Tally
 from harness.errors import InputError
-from harness.gen.ask import SHOWN
+from harness.gen.ask import SHOWN, counting
+from harness.gen.harvest import Harvest, draw_seeds
 from harness.gen.objects import ReplyPiece, fields_of, find_objects, find_pairs, text_of
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.naive import NaiveGen
 from harness.gen.refusals import is_other_script, is_refusal
 from harness.gen.seeds import SeedTask, is_unicode
-from harness.gen.similarity import Pool
-from harness.llm.calls import fill
+from harness.gen.similarity import EarlierTexts
+from harness.llm.calls import fill, prompt_body
 from harness.llm.client import Client, open_client
-from harness.llm.reply import Reply
+from harness.llm.reply import Body, Reply
 
 RECIPE = "naive"
 TASKS = "tasks.jsonl"
@@ -62,7 +63,7 @@ class NewTask(NamedTuple):
     request: int
     shown: Sequence[str]
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> Mapping[str, object]:
         """The task as it stands in tasks.jsonl."""
         return {**self._asdict(), "shown": list(self.shown)}
 
@@ -75,16 +76,15 @@ def make(call: StageCall, gen: NaiveGen) -> RecipeResult:
     """The seeds, where wanted, the new instances of their tasks, and those of the new tasks."""
     seeds = gen.seed_tasks()
     _check_ids(gen, seeds)
-    tasks = TaskSieve(gen, seeds)
+    tasks = NewTaskHarvest(gen, seeds)
     old, new = InstanceSieve("given_instances"), InstanceSieve("new_instances")
     client = asyncio.run(_ask(call, gen, seeds, tasks, old, new))
     generated = old.examples + new.examples
-    seed_examples = [s.example(RECIPE, i) for s in seeds for i in range(len(s.instances))]
+    seed_examples = [example for seed in seeds for example in seed.examples(RECIPE)]
     without = old.without + new.without
     return RecipeResult(
         examples=(seed_examples if gen.include_seeds else []) + generated if generated else [],
-        filters=[step.filter for step in (tasks, old, new)],
-        dropped=[row for step in (tasks, old, new) for row in step.dropped],
+        filters=[step.tally for step in (tasks, old, new)],
         files=[TASKS],
         counts={
             "wanted_tasks": tasks.target,
@@ -99,95 +99,72 @@ def make(call: StageCall, gen: NaiveGen) -> RecipeResult:
     )
 
 
-class Sieve:
-    """What becomes of one step's candidates."""
-
-    def __init__(self, step: str, unit: str) -> None:
-        self.filter = Filter(step, unit)
-        self.dropped: list[dict[str, Any]] = []
-
-    def keep(self) -> None:
-        self.filter.proposed += 1
-        self.filter.kept += 1
-
-    def drop(self, rule: str, request: int, content: dict[str, Any]) -> None:
-        self.filter.proposed += 1
-        self.filter.dropped[rule] += 1
-        row = {"step": self.filter.step, "rule": rule, "request": request}
-        self.dropped.append(row | content)
-
-    def drop_reply(self, reply: Reply) -> None:
-        """A reply in which nothing can be read."""
-        if is_refusal(reply):
-            rule = "refused"
-        elif not reply.text.strip():
-            rule = "empty_reply"
-        else:
-            rule = "cut" if reply.finish_reason == "length" else "unparsable"
-        self.drop(rule, reply.request, {"text": reply.text[:SHOWN]})
-
-    def drop_piece(self, piece: ReplyPiece, reply: Reply) -> None:
-        rule = "cut" if _is_cut(piece, reply) else "unparsable"
-        self.drop(rule, reply.request, {"text": piece.text[:SHOWN]})
+def _drop_reply(tally: Tally, reply: Reply) -> None:
+    """Of a reply in which nothing can be read."""
+    if is_refusal(reply):
+        rule = "refused"
+    elif not reply.text.strip():
+        rule = "empty_reply"
+    else:
+        rule = "cut" if reply.finish_reason == "length" else "unparsable"
+    tally.drop(rule, request=reply.request, text=reply.text[:SHOWN])
 
 
-class TaskSieve(Sieve):
+def _drop_piece(tally: Tally, piece: ReplyPiece, reply: Reply) -> None:
+    rule = "cut" if _is_cut(piece, reply) else "unparsable"
+    tally.drop(rule, request=reply.request, text=piece.text[:SHOWN])
+
+
+class NewTaskHarvest(Harvest[SeedTask]):
     """The first step: what its replies gave."""
 
     def __init__(self, gen: NaiveGen, seeds: Sequence[SeedTask]) -> None:
-        super().__init__("tasks", "tasks")
+        target = round(gen.growth * len(seeds))
+        super().__init__(Tally("tasks", "tasks"), target, gen.shown, gen.max_requests)
         self.gen, self.seeds = gen, seeds
-        self.target = round(gen.growth * len(seeds))
-        self.limit = gen.max_requests or 20 + 4 * math.ceil(self.target / gen.shown)
-        self.requests = 0
         self.kept: list[NewTask] = []
-        self._ids = [seed.id for seed in seeds]
-        self._instructions = {_plain(seed.instruction) for seed in seeds}
-        self._pool = Pool()
+        self._earlier = EarlierTexts(gen.max_similarity)
         for seed in seeds:
-            self._pool.add(seed.instruction)
+            self._earlier.add(seed.id, seed.instruction, _plain(seed.instruction))
 
-    @property
-    def go_on(self) -> bool:
-        return len(self.kept) < self.target and self.requests < self.limit
+    def draw(self, number: int) -> list[SeedTask]:
+        return draw_seeds(self.seeds, self.gen.shown, self.gen.seed, number)
 
-    def take(self, reply: Reply) -> None:
-        """Sort the reply to the next request."""
-        seed_ids = [seed.id for seed in _draw_seeds(self.gen, self.seeds, self.requests)]
-        self.requests += 1
+    def body(self, number: int, examples: Sequence[SeedTask]) -> Body:
+        lines = "\n".join(_pair_line(seed.name, seed.instruction) for seed in examples)
+        prompt = _place(self.gen.tasks_prompt.text, {"examples": lines})
+        return prompt_body(prompt, self.gen.sampling, number)
+
+    def take(self, reply: Reply, examples: Sequence[SeedTask]) -> None:
+        seed_ids = [seed.id for seed in examples]
         pieces = find_objects(reply.text) or find_pairs(reply.text)
         if not pieces:
-            self.drop_reply(reply)
+            _drop_reply(self.tally, reply)
         for piece in pieces:
             pair = _pair_of(piece, reply)
             if pair is None:
-                self.drop_piece(piece, reply)
+                _drop_piece(self.tally, piece, reply)
                 continue
-            rule, why = self._fault(pair[1])
-            if rule is None:
-                self._keep(*pair, reply.request, seed_ids)
+            name, instruction = pair
+            reason = self._fault(instruction)
+            if reason is None:
+                self._keep(name, instruction, reply.request, seed_ids)
             else:
-                self.drop(rule, reply.request, {**why, "name": pair[0], "instruction": pair[1]})
+                about = {"request": reply.request, **reason.about, "name": name}
+                self.tally.drop(reason.rule, **about, instruction=instruction)
 
     def _keep(self, name: str, instruction: str, request: int, seed_ids: Sequence[str]) -> None:
         task = NewTask(f"new_{len(self.kept)}", name, instruction, request, seed_ids)
         self.kept.append(task)
-        self._ids.append(task.id)
-        self._instructions.add(_plain(instruction))
-        self._pool.add(instruction)
-        self.keep()
+        self._earlier.add(task.id, instruction, _plain(instruction))
+        self.tally.kept += 1
 
-    def _fault(self, instruction: str) -> tuple[str | None, dict[str, Any]]:
-        """The first rule that drops a pair, and what there is to say about it."""
+    def _fault(self, instruction: str) -> Reason | None:
+        """The first rule that drops a pair."""
         if is_other_script(instruction):
-            return "other_script", {}
-        if _plain(instruction) in self._instructions:
-            return "repeated", {}
-        if self.gen.max_similarity < 1:
-            nearest = self._pool.nearest_above(instruction, self.gen.max_similarity)
-            if nearest is not None:
-                return "similar", {"similarity": nearest[0], "similar_to": self._ids[nearest[1]]}
-        return ("surplus" if len(self.kept) == self.target else None), {}
+            return Reason("other_script")
+        surplus = Reason("surplus") if len(self.kept) == self.target else None
+        return self._earlier.fault(instruction, _plain(instruction)) or surplus
 
 
 class InstanceQuery(NamedTuple):
@@ -207,11 +184,11 @@ class InstanceQuery(NamedTuple):
     before: Sequence[Lineage] = ()
 
 
-class InstanceSieve(Sieve):
+class InstanceSieve:
     """The second or third step: what its replies gave. `without`: how many tasks got nothing."""
 
     def __init__(self, step: str) -> None:
-        super().__init__(step, "instances")
+        self.tally = Tally(step, "instances")
         self.examples: list[DatasetExample] = []
         self.without = 0
 
@@ -220,34 +197,38 @@ class InstanceSieve(Sieve):
         instances: list[Instance] = []
         pieces = find_objects(reply.text)
         if not pieces:
-            self.drop_reply(reply)
+            _drop_reply(self.tally, reply)
         for piece in pieces:
             candidates = _instances_of(piece)
             if not candidates:
-                self.drop_piece(piece, reply)
+                _drop_piece(self.tally, piece, reply)
             for instance in candidates:
                 rule = _fault(piece, instance, query, instances)
                 if rule is None:
                     instances.append(instance)
-                    self.keep()
-                else:
-                    instruction = str((piece.fields or {}).get("instruction", query.instruction))
-                    content = {"input": instance[0], "output": instance[1]}
-                    self.drop(rule, reply.request, {"instruction": instruction, **content})
+                    continue
+                self.tally.drop(
+                    rule,
+                    request=reply.request,
+                    instruction=str((piece.fields or {}).get("instruction", query.instruction)),
+                    input=instance[0],
+                    output=instance[1],
+                )
         self.without += not instances
-        self.examples += _examples(query, instances, reply.request, self.filter.step)
+        self.examples += _examples(query, instances, reply.request, self.tally.step)
+        self.tally.kept = len(self.examples)
 
 
 async def _ask(
     call: StageCall,
     gen: NaiveGen,
     seeds: Sequence[SeedTask],
-    tasks: TaskSieve,
+    tasks: NewTaskHarvest,
     old: InstanceSieve,
     new: InstanceSieve,
 ) -> Client:
     async with open_client(call, gen.teacher, gen.transcript) as client:
-        await _find_tasks(client, gen, tasks)
+        await tasks.grow(client, gen.requests_per_round, "tasks", "tasks")
         write_rows(call.folder / TASKS, (task.row() for task in tasks.kept))
         await _find_instances(client, gen, old, [_of_seed(gen, seed) for seed in seeds])
         examples = (_example_for(gen, seeds, number) for number in range(len(tasks.kept)))
@@ -256,49 +237,18 @@ async def _ask(
     return client
 
 
-async def _find_tasks(client: Client, gen: NaiveGen, tasks: TaskSieve) -> None:
-    progress = Progress("tasks", tasks.target, "tasks")
-    while tasks.go_on:
-        last = min(tasks.requests + gen.requests_per_round, tasks.limit)
-        bodies = [_task_body(gen, tasks.seeds, n) for n in range(tasks.requests, last)]
-        for reply in await client.gather(bodies):
-            tasks.take(reply)
-        dropped = tasks.filter.dropped.total()
-        progress.show(len(tasks.kept), requests=tasks.requests, dropped=dropped)
-
-
 async def _find_instances(
     client: Client, gen: NaiveGen, step: InstanceSieve, queries: Sequence[InstanceQuery]
 ) -> None:
-    progress, done = Progress(step.filter.step, len(queries), "tasks"), 0
-
-    def show(index: int, reply: Reply) -> None:
-        nonlocal done
-        done += 1
-        progress.show(done)
-
-    sampling = gen.sampling.model_dump(exclude_none=True)
-    bodies = [_body(query.prompt, sampling) for query in queries]
+    show = counting(Progress(step.tally.step, len(queries), "tasks"))
+    bodies = [prompt_body(query.prompt, gen.sampling) for query in queries]
     for reply, query in zip(await client.gather(bodies, show), queries, strict=True):
         step.take(reply, query)
-
-
-def _draw_seeds(gen: NaiveGen, seeds: Sequence[SeedTask], number: int) -> list[SeedTask]:
-    """The seeds that request `number` shows, whatever the requests before it brought."""
-    return random.Random(f"{gen.seed}/{number}").sample(seeds, gen.shown)
 
 
 def _example_for(gen: NaiveGen, seeds: Sequence[SeedTask], number: int) -> SeedTask:
     """The seed that is the example for new task `number`."""
     return random.Random(f"{gen.seed}/example/{number}").choice(seeds)
-
-
-def _task_body(gen: NaiveGen, seeds: Sequence[SeedTask], number: int) -> dict[str, Any]:
-    pairs = [_pair_line(seed.name, seed.instruction) for seed in _draw_seeds(gen, seeds, number)]
-    sampling = gen.sampling.model_dump(exclude_none=True)
-    if "seed" in sampling:
-        sampling["seed"] += number
-    return _body(_place(gen.tasks_prompt.text, {"examples": "\n".join(pairs)}), sampling)
 
 
 def _of_seed(gen: NaiveGen, seed: SeedTask) -> InstanceQuery:
@@ -323,10 +273,6 @@ def _of_new(gen: NaiveGen, task: NewTask, example: SeedTask) -> InstanceQuery:
         seed_ids=(example.id,),
         before=(Lineage(RECIPE, "tasks", (task.request,), task.shown),),
     )
-
-
-def _body(prompt: str, sampling: dict[str, Any]) -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": prompt}], **sampling}
 
 
 def _place(template: str, data: dict[str, str]) -> str:
@@ -429,13 +375,8 @@ def _check_ids(gen: NaiveGen, seeds: Sequence[SeedTask]) -> None:
         )
 
 
-def _notes(tasks: TaskSieve, without: int) -> list[str]:
-    notes = []
-    if len(tasks.kept) < tasks.target:
-        notes.append(
-            f"{len(tasks.kept)} of {tasks.target} new tasks after {tasks.requests} requests, "
-            f"gen.max_requests' limit; dropped: {tasks.filter.tally()}"
-        )
+def _notes(tasks: NewTaskHarvest, without: int) -> list[str]:
+    notes = tasks.shortage("gen.max_requests", "new tasks")
     if without:
         every = len(tasks.seeds) + len(tasks.kept)
         notes.append(f"{without} of {every} tasks got no new instance")

@@ -10,17 +10,18 @@ Raises InputError for preference data and for an empty data set, and what harnes
 """
 
 import re
-from collections import Counter
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 from harness.artefact.call import StageCall
-from harness.data.dataset import DatasetExample, Filter, Lineage, write_rows
+from harness.data.dataset import DatasetExample, Lineage, write_rows
+from harness.data.dropped import Tally
 from harness.gen.ask import SHOWN, ask, require_outputs, unseen
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.rate import RateGen
 from harness.gen.refusals import is_refusal
-from harness.llm.calls import fill
-from harness.llm.reply import Reply
+from harness.llm.calls import fill, prompt_body
+from harness.llm.reply import Body, Reply
 
 RECIPE = "rate"
 RATINGS, UNRATED = "ratings.jsonl", "unrated.jsonl"
@@ -55,28 +56,27 @@ def make(call: StageCall, gen: RateGen, input_examples: list[DatasetExample]) ->
     bodies = [_body(gen, example) for example in input_examples]
     client, replies = ask(call, gen.judge, gen.transcript, bodies, RECIPE)
     examples: list[DatasetExample] = []
-    unrated: list[dict[str, Any]] = []
+    tally = Tally(RECIPE, "examples")
     for example, reply in zip(input_examples, replies, strict=True):
         rating_or_reason = read_rating(reply, gen.lowest, gen.highest)
         rating = None if isinstance(rating_or_reason, str) else rating_or_reason
         lineage = Lineage(RECIPE, RECIPE, (reply.request,))
         examples.append(example.after(lineage, rating=rating))
         if isinstance(rating_or_reason, str):
-            at = {"id": example.id, "reason": rating_or_reason, "request": reply.request}
-            unrated.append({**at, "reply": reply.text[:SHOWN]})
-    write_rows(call.folder / RATINGS, (_row(example) for example in examples))
-    write_rows(call.folder / UNRATED, unrated)
-    reasons = Counter(row["reason"] for row in unrated)
-    rated = len(input_examples) - len(unrated)
+            about = {"id": example.id, "reason": rating_or_reason, "request": reply.request}
+            tally.drop(rating_or_reason, **about, reply=reply.text[:SHOWN])
+    unrated = tally.dropped.total()
+    rated = tally.kept = len(examples) - unrated
+    write_rows(call.folder / RATINGS, map(_row, examples))
+    names = ("id", "reason", "request", "reply")
+    write_rows(call.folder / UNRATED, ({name: row[name] for name in names} for row in tally.rows))
     return RecipeResult(
         # A data set of which nothing was rated is not what was asked for.
         examples=examples if rated else [],
-        filters=[_filter(len(input_examples), reasons if not rated else Counter())],
-        dropped=[{"step": RECIPE, "rule": r["reason"], **r} for r in unrated] if not rated else [],
+        filters=[Tally(RECIPE, "examples", len(examples)) if rated else tally],
         files=[RATINGS, UNRATED],
-        counts={"rated": rated, "unrated": len(unrated)}
-        | {f"unrated_{reason}": n for reason, n in sorted(reasons.items())},
-        notes=_notes(len(input_examples), reasons) + unseen(input_examples),
+        counts={"rated": rated, "unrated": unrated, **tally.counts("unrated")},
+        notes=_notes(tally) + unseen(input_examples),
         client=client,
     )
 
@@ -111,28 +111,22 @@ def read_rating(reply: Reply, lowest: float, highest: float) -> float | Reason:
     return score if lowest <= score <= highest else "out_of_range"
 
 
-def _body(gen: RateGen, example: DatasetExample) -> dict[str, Any]:
+def _body(gen: RateGen, example: DatasetExample) -> Body:
     parts = {
         "instruction": example.instruction,
         "input": example.input,
         "output": example.output,
         "dimension": gen.dimension,
     }
-    sampling = gen.sampling.model_dump(exclude_none=True)
-    return {"messages": [{"role": "user", "content": fill(gen.prompt.text, parts)}], **sampling}
+    return prompt_body(fill(gen.prompt.text, parts), gen.sampling)
 
 
-def _row(example: DatasetExample) -> dict[str, Any]:
+def _row(example: DatasetExample) -> Mapping[str, object]:
     request = example.lineage[-1].requests[0]
     return {"id": example.id, "rating": example.rating, "request": request}
 
 
-def _filter(proposed: int, dropped: Counter[str]) -> Filter:
-    return Filter(RECIPE, "examples", proposed, proposed - dropped.total(), dropped)
-
-
-def _notes(total: int, reasons: Counter[str]) -> list[str]:
-    if not reasons:
+def _notes(tally: Tally) -> list[str]:
+    if not tally.dropped:
         return []
-    tally = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in sorted(reasons.items()))
-    return [f"{reasons.total()} of {total} examples have no rating ({tally}): see {UNRATED}"]
+    return [f"{tally.share()} have no rating ({tally.in_words(by_name=True)}): see {UNRATED}"]

@@ -3,19 +3,15 @@
 from collections.abc import Sequence
 
 from harness.artefact.events import Progress
-from harness.data.dataset import Filter, Lineage
+from harness.data.dataset import Lineage
+from harness.data.dropped import Tally
+from harness.gen.ask import counting
 from harness.gen.recipes.self_instruct import SelfInstructGen
 from harness.gen.recipes.self_instruct.parse import read_classification
-from harness.gen.recipes.self_instruct.steps import (
-    RECIPE,
-    GeneratedTask,
-    Request,
-    StepResult,
-    gather,
-)
-from harness.llm.calls import fill
+from harness.gen.recipes.self_instruct.steps import RECIPE, GeneratedTask, StepResult
+from harness.llm.calls import fill, prompt_body
 from harness.llm.client import Client
-from harness.llm.reply import Reply
+from harness.llm.reply import Body, Reply
 
 NAME = "classification"
 
@@ -27,19 +23,19 @@ async def classify(
 
     A reply that is neither yes nor no is counted as unclear and, as upstream, taken as no.
     """
-    step = StepResult(f"{NAME}.jsonl", Filter(NAME, "tasks", proposed=len(tasks)))
+    step = StepResult(f"{NAME}.jsonl", Tally(NAME, "tasks"))
     step.counts = {"classification_tasks": 0, "unclear_classifications": 0}
-    progress = Progress(NAME, len(tasks), "tasks")
-    replies = await gather(client, gen, [_request(gen, task) for task in tasks], progress)
+    show = counting(Progress(NAME, len(tasks), "tasks"))
+    replies = await client.gather([_body(gen, task) for task in tasks], show, gen.api)
     sorted_ = [_sort(gen, step, *pair) for pair in zip(tasks, replies, strict=True)]
     chosen = [task for task in sorted_ if gen.instances.tasks in ("all", _kind(task))]
-    step.filter.kept = len(chosen)
+    step.tally.kept = len(chosen)
     return step, chosen
 
 
-def _request(gen: SelfInstructGen, task: GeneratedTask) -> Request:
+def _body(gen: SelfInstructGen, task: GeneratedTask) -> Body:
     prompt = fill(gen.classification.prompt.text, {"instruction": task.instruction})
-    return Request(prompt, gen.classification.sampling.model_dump(exclude_none=True))
+    return prompt_body(prompt, gen.classification.sampling, kind=gen.api)
 
 
 def _sort(
@@ -61,8 +57,8 @@ def _sort(
         }
     )
     if gen.instances.tasks not in ("all", _kind(task)):
-        rule = f"{_kind(task)}_task"
-        step.drop(rule, reply.request, id=task.id, instruction=task.instruction)
+        about = {"request": reply.request, "id": task.id, "instruction": task.instruction}
+        step.tally.drop(f"{_kind(task)}_task", **about)
     return task
 
 

@@ -3,19 +3,15 @@
 from collections.abc import Iterator, Sequence
 
 from harness.artefact.events import Progress
-from harness.data.dataset import DatasetExample, Filter, Lineage
+from harness.data.dataset import DatasetExample, Lineage
+from harness.data.dropped import Tally
+from harness.gen.ask import counting
 from harness.gen.recipes.self_instruct import SelfInstructGen
 from harness.gen.recipes.self_instruct.parse import read_instances
-from harness.gen.recipes.self_instruct.steps import (
-    RECIPE,
-    GeneratedTask,
-    Request,
-    StepResult,
-    gather,
-)
-from harness.llm.calls import fill
+from harness.gen.recipes.self_instruct.steps import RECIPE, GeneratedTask, StepResult
+from harness.llm.calls import fill, prompt_body
 from harness.llm.client import Client
-from harness.llm.reply import Reply
+from harness.llm.reply import Body, Reply
 
 NAME = "instances"
 
@@ -24,9 +20,9 @@ async def instantiate(
     client: Client, gen: SelfInstructGen, tasks: Sequence[GeneratedTask]
 ) -> tuple[StepResult, list[list[DatasetExample]]]:
     """The good instances of each task."""
-    step = StepResult(f"{NAME}.jsonl", Filter(NAME, NAME))
-    progress = Progress(NAME, len(tasks), "tasks")
-    replies = await gather(client, gen, _requests(gen, tasks), progress)
+    step = StepResult(f"{NAME}.jsonl", Tally(NAME, NAME))
+    show = counting(Progress(NAME, len(tasks), "tasks"))
+    replies = await client.gather(list(_bodies(gen, tasks)), show, gen.api)
     instances = [
         list(_examples(gen, step, task, reply)) for task, reply in zip(tasks, replies, strict=True)
     ]
@@ -45,9 +41,8 @@ async def instantiate(
     return step, instances
 
 
-def _requests(gen: SelfInstructGen, tasks: Sequence[GeneratedTask]) -> Iterator[Request]:
+def _bodies(gen: SelfInstructGen, tasks: Sequence[GeneratedTask]) -> Iterator[Body]:
     settings = gen.instances
-    sampling = settings.sampling.model_dump(exclude_none=True)
     for start in range(0, len(tasks), settings.batch):
         batch = tasks[start : start + settings.batch]
         most = settings.max_tokens
@@ -56,7 +51,8 @@ def _requests(gen: SelfInstructGen, tasks: Sequence[GeneratedTask]) -> Iterator[
         for task in batch:
             template = settings.output_first if task.is_classification else settings.input_first
             prompt = fill(template.text, {"instruction": task.instruction})
-            yield Request(prompt, sampling | ({} if most is None else {"max_tokens": most}))
+            limit = {} if most is None else {"max_tokens": most}
+            yield {**prompt_body(prompt, settings.sampling, kind=gen.api), **limit}
 
 
 def _examples(
@@ -66,18 +62,17 @@ def _examples(
     instances = read_instances(reply, task.is_classification, gen.api == "chat")
     for index, (input_text, output, rule) in enumerate(instances):
         name = f"{task.id}_{index}"
-        step.filter.proposed += 1
         if rule is not None:
-            step.drop(
+            step.tally.drop(
                 rule,
-                reply.request,
+                request=reply.request,
                 id=name,
                 instruction=task.instruction,
                 input=input_text,
                 output=output,
             )
             continue
-        step.filter.kept += 1
+        step.tally.kept += 1
         yield DatasetExample(
             name,
             task.instruction,

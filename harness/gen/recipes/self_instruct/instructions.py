@@ -1,29 +1,23 @@
 """Self-Instruct's first step: new instructions from examples of old ones."""
 
-import math
 import random
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-from harness.artefact.events import Progress
-from harness.data.dataset import Filter, Lineage
+from harness.data.dataset import Lineage
+from harness.data.dropped import Reason, Tally
 from harness.gen import filters
+from harness.gen.harvest import Harvest
 from harness.gen.recipes.self_instruct import SelfInstructGen
 from harness.gen.recipes.self_instruct.parse import collapse, read_instructions
-from harness.gen.recipes.self_instruct.steps import (
-    RECIPE,
-    GeneratedTask,
-    Request,
-    StepResult,
-    gather,
-)
+from harness.gen.recipes.self_instruct.steps import RECIPE, GeneratedTask, StepResult
 from harness.gen.seeds import SeedTask, is_unicode
-from harness.gen.similarity import Pool
-from harness.llm.calls import fill
+from harness.gen.similarity import EarlierTexts
+from harness.llm.calls import fill, prompt_body
 from harness.llm.client import Client
-from harness.llm.reply import Reply
+from harness.llm.reply import Body, Reply
 
-NAME = "instructions"
+NAME, LIMIT = "instructions", "gen.instructions.max_requests"
 PER_REPLY = 7
 """Instructions in an ideal reply: eight are shown, and the published stops end it at number 16."""
 
@@ -36,16 +30,12 @@ async def instruct(
     `seeds`: those that are shown and compared with, at least `shown`.
     """
     harvest = InstructionHarvest(gen, seeds)
-    progress = Progress(NAME, gen.instructions.count, NAME)
-    while not harvest.is_done:
-        harvest.take(await gather(client, gen, harvest.next_round()))
-        dropped = harvest.step.filter.dropped.total()
-        progress.show(len(harvest.tasks), requests=harvest.requests, dropped=dropped)
-    harvest.step.counts |= {
-        "wanted": gen.instructions.count,
-        "instruction_requests": harvest.requests,
-    }
-    return harvest.step, harvest.tasks
+    await harvest.grow(client, gen.instructions.requests_per_round, NAME, NAME, gen.api)
+    counts = {"wanted": harvest.target, "instruction_requests": harvest.requests}
+    step = StepResult(
+        f"{NAME}.jsonl", harvest.tally, harvest.rows, counts, harvest.shortage(LIMIT, NAME)
+    )
+    return step, harvest.tasks
 
 
 class _ListedInstruction(NamedTuple):
@@ -55,52 +45,22 @@ class _ListedInstruction(NamedTuple):
     instruction: str
 
 
-class InstructionHarvest:
+class InstructionHarvest(Harvest[_ListedInstruction]):
     """The instructions that the replies gave, and what became of each candidate."""
 
     def __init__(self, gen: SelfInstructGen, seeds: Sequence[SeedTask]) -> None:
         self.gen, self.settings = gen, gen.instructions
+        count, max_requests = gen.instructions.count, gen.instructions.max_requests
+        super().__init__(Tally(NAME, NAME), count, PER_REPLY, max_requests)
         self.tasks: list[GeneratedTask] = []
-        self.requests = 0
-        self.step = StepResult(f"{NAME}.jsonl", Filter(NAME, NAME))
-        self._round: list[list[_ListedInstruction]] = []
+        self.rows: list[Mapping[str, object]] = []
         self._seeds = [_ListedInstruction(seed.id, seed.instruction) for seed in seeds]
         self._instructions = list(self._seeds)
-        self._texts = {seed.instruction for seed in seeds}
-        self._pool = Pool()
-        self._pool.extend(seed.instruction for seed in seeds)
+        self._earlier = EarlierTexts(self.settings.filter.max_similarity)
+        for seed in seeds:
+            self._earlier.add(seed.id, seed.instruction, seed.instruction)
 
-    @property
-    def limit(self) -> int:
-        """Requests after which it ends, however few instructions there are."""
-        ideal = math.ceil(self.settings.count / PER_REPLY)
-        return self.settings.max_requests or 20 + 4 * ideal
-
-    @property
-    def is_done(self) -> bool:
-        return len(self.tasks) >= self.settings.count or self.requests >= self.limit
-
-    def next_round(self) -> list[Request]:
-        """The next requests. Each depends on its number and on the rounds before, not on its own."""
-        end = min(self.requests + self.settings.requests_per_round, self.limit)
-        numbers = range(self.requests, end)
-        self._round = [self._draw(number) for number in numbers]
-        return [
-            self._request(n, examples) for n, examples in zip(numbers, self._round, strict=True)
-        ]
-
-    def take(self, replies: Sequence[Reply]) -> None:
-        """Sort the replies to the last round's requests, in the order of the requests."""
-        for reply, examples in zip(replies, self._round, strict=True):
-            self.requests += 1
-            lineage = Lineage(
-                RECIPE, NAME, (reply.request,), tuple(example.id for example in examples)
-            )
-            rule, pieces = read_instructions(reply, len(examples) + 1, self.gen.api == "chat")
-            for index, piece in enumerate(pieces):
-                self._sort(rule, piece, index, lineage)
-
-    def _draw(self, number: int) -> list[_ListedInstruction]:
+    def draw(self, number: int) -> list[_ListedInstruction]:
         rng = random.Random(f"{self.settings.seed}/{number}")
         new = self._instructions[len(self._seeds) :]
         most = min(self.settings.machine_shown, self.settings.shown, len(new))
@@ -108,47 +68,40 @@ class InstructionHarvest:
         rng.shuffle(examples)
         return examples
 
-    def _request(self, number: int, examples: Sequence[_ListedInstruction]) -> Request:
+    def body(self, number: int, examples: Sequence[_ListedInstruction]) -> Body:
         numbered_list = _numbered(example.instruction for example in examples)
-        sampling = self.settings.sampling.model_dump(exclude_none=True)
-        if "seed" in sampling:
-            sampling["seed"] += number
         parts = {"examples": numbered_list, "next": str(len(examples) + 1)}
-        return Request(fill(self.settings.prompt.text, parts), sampling)
+        prompt = fill(self.settings.prompt.text, parts)
+        return prompt_body(prompt, self.settings.sampling, number, self.gen.api)
+
+    def take(self, reply: Reply, examples: Sequence[_ListedInstruction]) -> None:
+        lineage = Lineage(RECIPE, NAME, (reply.request,), tuple(e.id for e in examples))
+        rule, pieces = read_instructions(reply, len(examples) + 1, self.gen.api == "chat")
+        for index, piece in enumerate(pieces):
+            self._sort(rule, piece, index, lineage)
 
     def _sort(self, rule: str | None, piece: str, index: int, lineage: Lineage) -> None:
-        self.step.filter.proposed += 1
         # As upstream: `capitalize` also lowers everything after the first letter.
         instruction = piece if rule else collapse(piece).capitalize()
-        why: dict[str, Any] = {}
-        if rule is None:
-            rule, why = self._fault(instruction)
-        if rule is None:
+        reason = Reason(rule) if rule else self._fault(instruction)
+        if reason is None:
             self._keep(instruction, lineage)
         else:
-            self.step.drop(rule, lineage.requests[0], index=index, **why, instruction=instruction)
+            about = {"request": lineage.requests[0], "index": index, **reason.about}
+            self.tally.drop(reason.rule, **about, instruction=instruction)
 
-    def _fault(self, instruction: str) -> tuple[str | None, dict[str, Any]]:
-        """The first rule that drops the instruction, and what there is to say about it."""
+    def _fault(self, instruction: str) -> Reason | None:
+        """The first rule that drops the instruction."""
         if not is_unicode(instruction):
-            return "unparsable", {}
-        rule = filters.fault(instruction, self.settings.filter)
-        if rule is not None:
-            return rule, {}
-        if instruction in self._texts:
-            return "repeated", {}
-        nearest = self._pool.nearest_above(instruction, self.settings.filter.max_similarity)
-        if nearest is not None:
-            return "similar", {
-                "similarity": nearest[0],
-                "similar_to": self._instructions[nearest[1]].id,
-            }
-        return None, {}
+            return Reason("unparsable")
+        if rule := filters.fault(instruction, self.settings.filter):
+            return Reason(rule)
+        return self._earlier.fault(instruction, instruction)
 
     def _keep(self, instruction: str, lineage: Lineage) -> None:
-        nearest, mean = self._pool.nearest(instruction)
+        nearest, mean = self._earlier.pool.nearest(instruction)
         task = GeneratedTask(f"generated_{len(self.tasks)}", instruction, (lineage,))
-        self.step.rows.append(
+        self.rows.append(
             {
                 "id": task.id,
                 "instruction": instruction,
@@ -158,11 +111,10 @@ class InstructionHarvest:
                 "shown": list(lineage.seeds),
             }
         )
-        self.step.filter.kept += 1
+        self.tally.kept += 1
         self.tasks.append(task)
         self._instructions.append(_ListedInstruction(task.id, instruction))
-        self._texts.add(instruction)
-        self._pool.add(instruction)
+        self._earlier.add(task.id, instruction, instruction)
 
 
 def _numbered(instructions: Iterable[str]) -> str:

@@ -5,15 +5,13 @@ Facts from self-instruct 0b26ccaa.
 
 import random
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from harness.data.dataset import DatasetExample, Filter
+from harness.data.dataset import DatasetExample
+from harness.data.dropped import Tally
 from harness.gen.recipes.self_instruct import Encodings, Prepare
-from harness.gen.recipes.self_instruct.steps import StepResult
 from harness.llm.calls import fill
 
-NAME = "prepare"
 PROMPTS = "prompts.jsonl"
 
 _FIELD = re.compile(r"(\w+):")
@@ -21,20 +19,20 @@ _FIELD = re.compile(r"(\w+):")
 
 def prepare(
     tasks: Sequence[Sequence[DatasetExample]], settings: Prepare
-) -> tuple[StepResult, list[DatasetExample]]:
+) -> tuple[Tally, list[DatasetExample]]:
     """The instances that stay, shuffled; `tasks` holds the good instances of each task."""
     rng = random.Random(settings.seed)
-    step = StepResult(PROMPTS, Filter(NAME, "instances", proposed=sum(map(len, tasks))))
+    tally = Tally("prepare", "instances")
     examples: list[DatasetExample] = []
     for instances in tasks:
-        examples += _choose(instances, settings.max_instances, rng, step)
+        examples += _choose(instances, settings.max_instances, rng, tally)
     rng.shuffle(examples)
-    step.filter.kept = len(examples)
-    return step, examples
+    tally.kept = len(examples)
+    return tally, examples
 
 
 def _choose(
-    instances: Sequence[DatasetExample], most: int, rng: random.Random, step: StepResult
+    instances: Sequence[DatasetExample], most: int, rng: random.Random, tally: Tally
 ) -> list[DatasetExample]:
     """At most so many instances of one task; none where two of them contradict each other."""
     contradict = _contradict(instances)
@@ -43,23 +41,22 @@ def _choose(
     for example in instances:
         pair = (example.input, example.output)
         if contradict:
-            _drop("contradictory", example, step)
+            _drop("contradictory", example, tally)
         elif pair in pairs:
-            _drop("repeated", example, step)
+            _drop("repeated", example, tally)
         else:
             pairs.add(pair)
             good.append(example)
     drawn = set(rng.sample(range(len(good)), min(most, len(good))))
     for index, example in enumerate(good):
         if index not in drawn:
-            _drop("surplus", example, step)
+            _drop("surplus", example, tally)
     return [example for index, example in enumerate(good) if index in drawn]
 
 
-def _drop(rule: str, example: DatasetExample, step: StepResult) -> None:
-    row = example.row()
-    content = {name: row[name] for name in ("id", "instruction", "input", "output")}
-    step.drop(rule, example.lineage[-1].requests[0], **content)
+def _drop(rule: str, example: DatasetExample, tally: Tally) -> None:
+    content = {name: getattr(example, name) for name in ("id", "instruction", "input", "output")}
+    tally.drop(rule, request=example.lineage[-1].requests[0], **content)
 
 
 def _contradict(instances: Sequence[DatasetExample]) -> bool:
@@ -73,7 +70,7 @@ def _contradict(instances: Sequence[DatasetExample]) -> bool:
 
 def encode(
     examples: Sequence[DatasetExample], encodings: Encodings, seed: int
-) -> list[dict[str, Any]]:
+) -> list[Mapping[str, object]]:
     """Rows for prompts.jsonl: each example in one of the encodings, repeats removed.
 
     `encoding` says which list and which of it, from 0. As upstream, half the inputs lose the name
@@ -82,7 +79,7 @@ def encode(
     """
     # A draw of its own, so that encodings change nothing in data.jsonl.
     rng = random.Random(f"{seed}/encodings")
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    rows: dict[tuple[str, str], Mapping[str, object]] = {}
     for example in examples:
         input_text = example.input.strip()
         if rng.random() < 0.5:
@@ -92,10 +89,9 @@ def encode(
         index = rng.randrange(len(forms))
         parts = {"instruction": example.instruction.strip(), "input": input_text}
         prompt = fill(forms[index].text, parts)
-        space = "" if prompt[-1:].isspace() else " "
-        row = {"id": example.id, "prompt": prompt, "completion": space + example.output.strip()}
-        row["encoding"] = f"{name}/{index}"
-        rows.setdefault((row["prompt"], row["completion"]), row)
+        completion = ("" if prompt[-1:].isspace() else " ") + example.output.strip()
+        row = {"id": example.id, "prompt": prompt, "completion": completion}
+        rows.setdefault((prompt, completion), {**row, "encoding": f"{name}/{index}"})
     return list(rows.values())
 
 

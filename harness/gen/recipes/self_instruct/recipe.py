@@ -43,7 +43,7 @@ def make(call: StageCall, gen: SelfInstructGen) -> RecipeResult:
     )
     asyncio.run(_make(call, gen, gen.prompt_seeds(seeds), result))
     if result.examples and gen.include_seeds:
-        instances = [seed.example(RECIPE, i) for seed in seeds for i in range(len(seed.instances))]
+        instances = [example for seed in seeds for example in seed.examples(RECIPE)]
         result.counts["seeds"] = len(instances)
         result.examples = instances + result.examples
     if gen.prepare.encodings is not None:
@@ -61,32 +61,21 @@ async def _make(
     async with open_client(call, gen.teacher, gen.transcript) as result.client:
         step, tasks = await instruct(result.client, gen, seeds)
         _note(call, result, step)
-        if len(tasks) < gen.instructions.count:
-            result.notes.append(_short(gen, step))
         if not tasks:
             return
         step, tasks = await classify(result.client, gen, tasks)
         _note(call, result, step)
         step, instances = await instantiate(result.client, gen, tasks)
         _note(call, result, step)
-    step, result.examples = prepare(instances, gen.prepare)
-    Progress("prepare", step.filter.proposed, "instances").show(step.filter.proposed)
-    result.filters.append(step.filter)
-    result.dropped += step.dropped
+    tally, result.examples = prepare(instances, gen.prepare)
+    Progress("prepare", tally.proposed, "instances").show(tally.proposed)
+    result.filters.append(tally)
 
 
 def _note(call: StageCall, result: RecipeResult, step: StepResult) -> None:
     """Write a finished step's file, and put down what it did."""
     write_rows(call.folder / step.file, step.rows)
     result.files.append(step.file)
-    result.filters.append(step.filter)
-    result.dropped += step.dropped
+    result.filters.append(step.tally)
     result.counts |= step.counts
-
-
-def _short(gen: SelfInstructGen, step: StepResult) -> str:
-    return (
-        f"{step.filter.kept} of {gen.instructions.count} instructions after "
-        f"{step.counts['instruction_requests']} requests, gen.instructions.max_requests' limit; "
-        f"dropped: {step.filter.tally()}"
-    )
+    result.notes += step.notes

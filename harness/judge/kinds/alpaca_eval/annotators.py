@@ -10,7 +10,7 @@ import yaml
 
 from harness.errors import InputError
 from harness.judge.kinds.alpaca_eval.readings import check_annotator
-from harness.llm.reply import Kind, Reply
+from harness.llm.reply import Kind, Reply, Response
 
 Read = Callable[[Reply], Any]
 """None for a reply that cannot be read."""
@@ -112,7 +112,7 @@ def as_chat(prompt: str) -> str:
     return prompt if match is None else f"<|im_start|>user\n{match['said'].strip()}\n<|im_end|>"
 
 
-UNCUT: dict[str, Any] = {"error": {"code": "broken_prompt"}}
+UNCUT: Response = {"error": {"code": "broken_prompt"}}
 """Stands for the response to a prompt that the package cannot cut into messages."""
 EMPTY: dict[str, Any] = {"text": "", "total_tokens": 0}
 """What the package itself takes for a prompt that the server declined."""

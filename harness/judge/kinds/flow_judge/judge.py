@@ -197,7 +197,7 @@ async def _served(
         cost=client.cost(),
         simulated=["judge"] if client.simulated else [],
         notes=served.notes(),
-        findings=served.findings(),
+        findings=[finding.to_json() for finding in served.findings()],
     )
 
 

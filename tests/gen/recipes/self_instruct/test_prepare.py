@@ -39,18 +39,17 @@ def encodings(with_input: list[str], without_input: list[str]) -> Encodings:
 def test_a_tasks_instances_fall_to_these_rules(
     pairs: list[tuple[str, str]], kept: int, dropped: dict[str, int]
 ) -> None:
-    step, examples = prepare([task(0, *pairs)], Prepare())
+    tally, examples = prepare([task(0, *pairs)], Prepare())
     assert len(examples) == kept
-    assert step.filter.dropped == Counter(dropped)
-    assert Counter(row["rule"] for row in step.dropped) == Counter(dropped)
-    assert step.filter.proposed == len(pairs)
-    step.filter.check()
+    assert tally.dropped == Counter(dropped)
+    assert Counter(row["rule"] for row in tally.rows) == Counter(dropped)
+    assert tally.proposed == len(pairs)
 
 
 def test_one_contradiction_drops_one_task_alone() -> None:
-    step, examples = prepare([task(0, ("a", "x"), ("a", "y")), task(1, ("a", "z"))], Prepare())
+    tally, examples = prepare([task(0, ("a", "x"), ("a", "y")), task(1, ("a", "z"))], Prepare())
     assert [e.id for e in examples] == ["generated_1_0"]
-    assert [row["request"] for row in step.dropped] == [0, 0]
+    assert [row["request"] for row in tally.rows] == [0, 0]
 
 
 def test_the_seed_decides_which_instances_stay_and_their_order() -> None:

@@ -148,8 +148,6 @@ def make_call(
 
 def make(call: StageCall) -> RecipeResult:
     made = SelfInstructGen.model_validate(call.params["gen"]).make(call, [])
-    for step in made.filters:
-        step.check()
     listed = Counter((row["step"], row["rule"]) for row in made.dropped)
     counted = Counter({(f.step, rule): n for f in made.filters for rule, n in f.dropped.items()})
     assert listed == counted

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from harness.artefact.call import Account, StageCall
 from harness.artefact.keys import Files
 from harness.errors import InputError
 from harness.llm.estimate import Estimate
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from harness.answer.engines.vllm import VllmEngine
     from harness.answer.outputs import Output
     from harness.answer.prompts import Prompt
-    from harness.artefact.call import StageCall
 
 NO_ANSWER = "no_answer"
 """The count, and the finding, of replies without any text; an empty text is an answer."""
@@ -36,18 +36,10 @@ BaseWeights = Annotated[
 
 
 @dataclass
-class Answered:
+class Answered(Account):
     """What an engine gives back: an output for each prompt, and what is to be said beside them."""
 
     outputs: "list[Output]"
-    used: dict[str, Any] = field(default_factory=dict)
-    cost: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    seeds: dict[str, int] = field(default_factory=dict)
-    findings: list[dict[str, Any]] = field(default_factory=list)
-    deviations: list[str] = field(default_factory=list)
-    simulated: list[str] = field(default_factory=list)
-    keep: list[str] = field(default_factory=list)
     without_text: set[int] | None = None
     """Of a server's replies, those that hold no text at all; their outputs are empty."""
 
@@ -138,7 +130,7 @@ class BaseEngine(Spec):
 
     def answer(
         self,
-        call: "StageCall",
+        call: StageCall,
         params: "Answer",
         prompts: "Sequence[Prompt]",
         source: ModelSource | None,

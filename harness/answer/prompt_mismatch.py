@@ -8,10 +8,11 @@ comes after it up to the answer) and what differs is named.
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from harness.answer.answer import Answer
 from harness.artefact.call import StageCall
+from harness.artefact.manifest import Finding
 from harness.errors import InputError
 from harness.modeling.load import TRAINED, load_tokenizer
 from harness.spec.model_source import ModelSource
@@ -61,7 +62,7 @@ class _Parts(NamedTuple):
     """What stands between the instruction and the answer."""
 
 
-def findings(call: StageCall, params: Answer, source: ModelSource | None) -> list[dict[str, Any]]:
+def findings(call: StageCall, params: Answer, source: ModelSource | None) -> list[Finding]:
     """One finding, or none: where the row's trained model answers by another prompt than it learnt.
 
     `evidence`: `differs` (the names above), `training_prompt` and `evaluation_prompt` (the texts that
@@ -95,7 +96,7 @@ def read_template(path: Path) -> Template:
 
 def compare(
     learnt: Template, evaluation: Template, tokenizer: "PreTrainedTokenizerBase"
-) -> list[dict[str, Any]]:
+) -> list[Finding]:
     """As `findings`, for two templates with a tokenizer."""
     from harness.modeling.text import Encoder
 
@@ -118,32 +119,24 @@ def compare(
         (i for i, (a, b) in enumerate(zip(trained, evaluated, strict=False)) if a != b),
         min(len(trained), len(evaluated)),
     )
-    text, other = _text(tokenizer, trained), _text(tokenizer, evaluated)
     message = (
         f"the answers' prompt is not the one that the model was trained with: {', '.join(differs)}"
     )
-    return [
-        {
-            "kind": KIND,
-            "severity": "error" if GRAVE & set(differs) else "warning",
-            "message": message,
-            "evidence": {
-                "differs": differs,
-                "probe": probe,
-                "training_prompt": text,
-                "evaluation_prompt": other,
-                "training_end": _ending(tokenizer, first),
-                "evaluation_end": _ending(tokenizer, second),
-                "first_difference": None
-                if trained == evaluated
-                else {
-                    "token": at,
-                    "training": _shown(tokenizer, trained[at:]),
-                    "evaluation": _shown(tokenizer, evaluated[at:]),
-                },
-            },
-        }
-    ]
+    first_difference = {
+        "token": at,
+        "training": _shown(tokenizer, trained[at:]),
+        "evaluation": _shown(tokenizer, evaluated[at:]),
+    }
+    evidence = {
+        "differs": differs,
+        "probe": probe,
+        "training_prompt": _text(tokenizer, trained),
+        "evaluation_prompt": _text(tokenizer, evaluated),
+        "training_end": _ending(tokenizer, first),
+        "evaluation_end": _ending(tokenizer, second),
+        "first_difference": None if trained == evaluated else first_difference,
+    }
+    return [Finding(KIND, "error" if GRAVE & set(differs) else "warning", message, evidence)]
 
 
 def _differences(

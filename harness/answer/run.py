@@ -28,7 +28,7 @@ def run(call: StageCall) -> StageResult:
     model = call.params.get("model")
     source = None if model is None else ModelSource.model_validate(model)
     prompts = read_prompts(params.prompts, call.inputs.get("prompts"))
-    firsts = once(prompts)
+    firsts = once(prompt.key for prompt in prompts)
     numbers = sorted(set(firsts))
 
     answered = params.engine.answer(call, params, [prompts[n] for n in numbers], source)

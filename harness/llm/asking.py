@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from harness.artefact.manifest import Finding
 from harness.errors import HarnessError
 from harness.llm.client import Client, OnDone
 from harness.llm.reply import Kind, Reply
@@ -57,19 +58,13 @@ class ServedModels:
             )
         return notes
 
-    def findings(self) -> list[dict[str, Any]]:
+    def findings(self) -> list[Finding]:
         if len(self.counts) < 2:
             return []
         counts = dict(sorted(self.counts.items()))
         models = ", ".join(f"{model} ({count} replies)" for model, count in counts.items())
-        return [
-            {
-                "kind": "model_changed",
-                "severity": "warning",
-                "message": f"the server answered as more than one model: {models}",
-                "evidence": counts,
-            }
-        ]
+        message = f"the server answered as more than one model: {models}"
+        return [Finding("model_changed", "warning", message, counts)]
 
 
 async def ask_until_read(

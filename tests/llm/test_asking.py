@@ -126,8 +126,8 @@ def test_a_change_of_model_is_counted_or_stops_the_calls(tmp_path: Path, mode: s
         assert served.counts == {"early": 5, "late": 35}
         assert served.notes() == ["the replies came from early, late"]
         [finding] = served.findings()
-        assert (finding["kind"], finding["severity"]) == ("model_changed", "warning")
-        assert "late (35 replies)" in finding["message"]
+        assert (finding.kind, finding.severity) == ("model_changed", "warning")
+        assert "late (35 replies)" in finding.message
         server.requests.clear()
         call = stage(tmp_path / ("a" if mode == "replay" else "b"), replay=mode == "replay")
         served = ServedModels("stop", call.folder)

@@ -90,7 +90,7 @@ def recomputed(line: LeaderboardLine) -> dict[str, Any]:
         "discrete_win_rate": described["discrete_win_rate"],
     }
     rate = line.figures.get("win_rate")
-    if rate is not None and agreeing_digits(rate, described["win_rate"]) >= 6:
+    if rate is not None and agreeing_digits(rate, described["win_rate"] or 0.0) >= 6:
         figures |= {
             "win_rate": described["win_rate"], "standard_error": described["standard_error"],
         }  # fmt: skip

@@ -247,9 +247,10 @@ def _check_place(result: Result, annotations: Annotations) -> None:
         )
     except (TypeError, ValueError, LookupError, OverflowError):
         return
-    if bias["p_value"] is not None and bias["p_value"] < SURE and abs(bias["difference"]) >= LARGE:
+    p, gap = bias["p_value"], abs(bias["difference"] or 0.0)
+    if p is not None and p < SURE and gap >= LARGE:
         message = f"the judge favours a place: {position_note(bias)}"
-        result.add("position_bias", "warning", message, bias)
+        result.add("position_bias", "warning", message, {**bias})
 
 
 def _answered_rows(source: AuditSource, answers: Path | None) -> list[dict[str, Any]]:

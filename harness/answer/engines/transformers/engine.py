@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from harness.answer.answer import Answer
-from harness.answer.decoding.decode import Asked, Decoder, Made, end_tokens
+from harness.answer.decoding.decode import Decoder, DecodingRequest, Made, end_tokens
 from harness.answer.decoding.pace import Pace
 from harness.answer.decoding.stops import Stops
 from harness.answer.encode import check_lengths, encode, limit_of
@@ -63,7 +63,7 @@ def answer_here(
         )
     done = _read_done(call.folder / DONE)
     requests = [
-        Asked(
+        DecodingRequest(
             index,
             ids,
             limit_of(len(ids), decoding.max_new_tokens, room),
@@ -110,7 +110,7 @@ def answer_here(
 def _make(
     path: Path,
     decoder: Decoder,
-    requests: Sequence[Asked],
+    requests: Sequence[DecodingRequest],
     done: dict[int, Output],
     stop: list[str],
 ) -> tuple[float, int]:

@@ -16,6 +16,7 @@ from harness.answer.row_model import base_of
 from harness.answer.served import ask_server, sampling_of
 from harness.artefact.call import TRANSCRIPT, StageCall
 from harness.errors import InputError
+from harness.llm.body import CompletionBody
 from harness.llm.client import Client
 from harness.modeling.generation import end_tokens_in
 from harness.modeling.load import is_adapter, load_tokenizer, model_folder, trained_folder
@@ -64,25 +65,25 @@ def answer_by_vllm(
     ends = sorted({tokenizer.eos_token_id, *encoded.ends, *end_tokens_in(served)})
     # The server looks for stop texts in the text that it sends back.
     hides = not any(map(special.search, stop))
-    bodies = []
+    bodies: list[CompletionBody] = []
     for ids, prompt in zip(encoded.ids, prompts, strict=True):
         limit = limit_of(len(ids), params.decoding.max_new_tokens, room)
-        bodies.append(
-            {
-                "prompt": ids,
-                **sampling_of(params.decoding, prompt),
-                "max_tokens": limit,
-                # What is left open, the server takes from the model folder's generation_config.json.
-                "top_p": params.decoding.top_p,
-                "top_k": 0,
-                "min_p": 0.0,
-                "repetition_penalty": 1.0,
-                "stop": stop,
-                "stop_token_ids": ends,
-                "skip_special_tokens": hides,
-                **({} if hides else {"spaces_between_special_tokens": False}),
-            }
-        )
+        body: CompletionBody = {
+            "prompt": ids,
+            **sampling_of(params.decoding, prompt),
+            "max_tokens": limit,
+            # What is left open, the server takes from the model folder's generation_config.json.
+            "top_p": params.decoding.top_p,
+            "top_k": 0,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "stop": stop,
+            "stop_token_ids": ends,
+            "skip_special_tokens": hides,
+        }
+        if not hides:
+            body["spaces_between_special_tokens"] = False
+        bodies.append(body)
     asked_for = call.params.get(QUANTIZATION)
     cannot = vllm_cannot(Quantization.model_validate(asked_for)) if asked_for else ""
     base = base_of(call, cannot, is_known=call.server is not None)
@@ -93,9 +94,8 @@ def answer_by_vllm(
     client = Client(known_as, call.folder / TRANSCRIPT, replay=call.replay, at=at)
     started = time.monotonic()
     answered = ask_server(client, bodies, "completion", stop, None if hides else special)
-    answered.used |= base.used
-    answered.notes += [*encoded.notes, *base.notes]
-    answered.deviations += base.deviations
+    answered.notes += encoded.notes
+    answered.add(base)
     answered.cost["gpu_seconds"] = 0.0 if call.replay else round(time.monotonic() - started, 3)
     return answered
 

@@ -8,18 +8,16 @@ within an asking from what the engine left in `asking-1` and so on.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from harness.answer.answer import Answer, Decoding
-from harness.answer.engine import Answered
 from harness.answer.outputs import Output
 from harness.answer.prompts import Prompt
-from harness.artefact.call import StageCall
+from harness.artefact.call import Account, StageCall
 from harness.errors import HarnessError, InputError
 from harness.judge.kinds.flow_judge import RubricJudge
-from harness.judge.kinds.flow_judge.judge import JudgeReply, Replies
+from harness.judge.kinds.flow_judge.judge import JudgeReplies, JudgeReply
 from harness.spec.base import Sampling
 from harness.spec.prompts import PromptSet
 from harness.spec.template import TOKENIZER, Template, load_template
@@ -30,30 +28,13 @@ TOO_LONG = "too_long"
 """`finish_reason` where the judge's prompt leaves no room for a reply; nothing was asked."""
 
 
-@dataclass
-class _Engines:
-    """What the engines told of themselves, over all askings."""
-
-    used: dict[str, Any] = field(default_factory=dict)
-    cost: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    seeds: dict[str, int] = field(default_factory=dict)
-
-    def add(self, answered: Answered) -> None:
-        self.used |= answered.used
-        self.seeds |= answered.seeds
-        self.notes = list(dict.fromkeys([*self.notes, *answered.notes]))
-        for name, value in answered.cost.items():
-            self.cost[name] = self.cost.get(name, 0) + value
-
-
 def local_replies(
     call: StageCall,
     judge: RubricJudge,
     texts: Sequence[str],
     replicate: int,
     is_read: Callable[[str], bool],
-) -> Replies:
+) -> JudgeReplies:
     """The replies to `texts`: of each the first that can be read, or else the last.
 
     Raises:
@@ -63,7 +44,7 @@ def local_replies(
     _check_sampling(judge.sampling)
     is_sampled = bool(judge.sampling.temperature)
     prompts = [Prompt(text, "") for text in texts]
-    engines = _Engines()
+    engines = Account()
     replies: dict[int, Output] = {}
     waiting = list(range(len(prompts)))
     keep = []
@@ -87,14 +68,14 @@ def local_replies(
         replies |= outputs
         waiting = [index for index in waiting if not is_read(replies[index].output)]
     seeds = {"sampling": judge.seed + replicate} if is_sampled else {}
-    return Replies(
+    return JudgeReplies(
         [JudgeReply(replies[i].output, replies[i].finish_reason) for i in range(len(prompts))],
         keep=keep,
         used={"engine": judge.engine.kind, **engines.used},
         seeds={**{f"judge_{name}": seed for name, seed in engines.seeds.items()}, **seeds},
         cost=engines.cost,
         simulated=["judge with random weights"] if judge.model and judge.model.random else [],
-        notes=[f"judge: {note}" for note in engines.notes],
+        notes=[f"judge: {note}" for note in dict.fromkeys(engines.notes)],
     )
 
 
@@ -115,7 +96,7 @@ def _ask(
     numbers: Sequence[int],
     seed: int,
     folder: Path,
-    engines: _Engines,
+    engines: Account,
 ) -> dict[int, Output]:
     """The replies to the prompts with these numbers; `folder` is the engine's own to work in."""
     # The judge's model goes under the name that a row's own has.

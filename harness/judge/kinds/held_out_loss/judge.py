@@ -10,13 +10,15 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
 from harness.answer.prompts import Prompt, read_prompts
 from harness.answer.row_model import base_of, load_row_model
 from harness.artefact.call import StageCall, StageResult
 from harness.artefact.events import Progress
+from harness.artefact.manifest import Finding, MetricValue
 from harness.artefact.resume import whole_lines
 from harness.common.device_faults import memory_for, smaller_batch
 from harness.common.text_files import read_lines
@@ -45,8 +47,17 @@ MOST_LOGITS = 2**28
 FEW = 30
 """Under so many examples the standard error itself says little."""
 
-Row = dict[str, Any]
-"""index, nats, tokens, bytes (of the answer), cut; and dataset, where there are several."""
+
+class LossRow(TypedDict):
+    """A line of losses.jsonl. `tokens` and `bytes` are of the answer."""
+
+    index: int
+    nats: float
+    tokens: int
+    bytes: int
+    cut: bool
+    dataset: NotRequired[str | None]
+    """Where there are several."""
 
 
 class LossExample(NamedTuple):
@@ -102,15 +113,19 @@ def run(call: StageCall, judge: LossJudge) -> StageResult:
     rows = []
     for sequence, prompt in zip(sequences, prompts, strict=True):
         tokens = len(sequence.ids) - sequence.start
-        row: Row = {"index": sequence.number, "nats": nats.get(sequence.number, 0.0)}
-        row |= {"tokens": tokens, "bytes": sequence.bytes if tokens else 0, "cut": sequence.cut}
+        row: LossRow = {
+            "index": sequence.number,
+            "nats": nats.get(sequence.number, 0.0),
+            "tokens": tokens,
+            "bytes": sequence.bytes if tokens else 0,
+            "cut": sequence.cut,
+        }
         if judge.examples.files is not None:
             row["dataset"] = prompt.dataset
         rows.append(row)
     result = _result(call, judge, rows)
-    result.notes += base.notes
-    result.deviations += base.deviations
-    result.used |= base.used | {
+    result.add(base)
+    result.used |= {
         "parameters": model.num_parameters(),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
@@ -257,7 +272,7 @@ def _read_measured(path: Path) -> dict[int, float]:
     return {index: nats for line in whole_lines(path) for index, nats in json.loads(line)}
 
 
-def _result(call: StageCall, judge: LossJudge, rows: list[Row]) -> StageResult:
+def _result(call: StageCall, judge: LossJudge, rows: list[LossRow]) -> StageResult:
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (call.folder / LOSSES).write_text("".join(lines), encoding="utf-8")
     measured = [row for row in rows if row["tokens"]]
@@ -290,7 +305,7 @@ def _result(call: StageCall, judge: LossJudge, rows: list[Row]) -> StageResult:
     )
 
 
-def losses_of(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+def losses_of(rows: Sequence[LossRow]) -> dict[str, MetricValue]:
     """Both metrics of a set of examples; empty where none was measured. Lower is better.
 
     Nats a token: sum of nats / sum of tokens, an end token counted in both. Bits a byte: sum of
@@ -300,15 +315,20 @@ def losses_of(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     if not measured:
         return {}
     nats = [row["nats"] for row in measured]
-    shared = {"judged": len(measured), "expected": len(rows), "examples": len(measured)}
     tokens = [row["tokens"] for row in measured]
     sizes = [row["bytes"] for row in measured]
+    metric = partial(
+        MetricValue,
+        judged=len(measured),
+        expected=len(rows),
+        examples=len(measured),
+        tokens=sum(tokens),
+    )
     loss, error = ratio(nats, tokens)
-    metrics = {LOSS: {"value": loss, "standard_error": error, **shared, "tokens": sum(tokens)}}
+    metrics = {LOSS: metric(value=loss, standard_error=error)}
     if sum(sizes):
         bits, error = ratio([n / math.log(2) for n in nats], sizes)
-        counts = {"tokens": sum(tokens), "bytes": sum(sizes)}
-        metrics[BITS] = {"value": bits, "standard_error": error, **shared, **counts}
+        metrics[BITS] = metric(value=bits, standard_error=error, bytes=sum(sizes))
     return metrics
 
 
@@ -328,25 +348,17 @@ def ratio(amounts: Sequence[float], sizes: Sequence[float]) -> tuple[float, floa
     return value, math.sqrt(n / (n - 1) * squares) / total
 
 
-def _findings(judge: LossJudge, records: int, measured: int, cut: int) -> list[dict[str, Any]]:
+def _findings(judge: LossJudge, records: int, measured: int, cut: int) -> list[Finding]:
     findings = []
     if measured < records:
-        findings.append(
-            {
-                "kind": "dropped_rows",
-                "severity": "warning",
-                "message": f"{records - measured} of {records} examples have an empty answer, or no "
-                f"token of it within {judge.cutoff_length} tokens, and are not in the loss",
-                "evidence": {"dropped": records - measured, "examples": records},
-            }
+        message = (
+            f"{records - measured} of {records} examples have an empty answer, or no token of it "
+            f"within {judge.cutoff_length} tokens, and are not in the loss"
         )
+        evidence = {"dropped": records - measured, "examples": records}
+        findings.append(Finding("dropped_rows", "warning", message, evidence))
     if cut:
-        findings.append(
-            {
-                "kind": "empty_or_truncated",
-                "severity": "warning",
-                "message": f"{cut} of {measured} examples were cut to {judge.cutoff_length} tokens",
-                "evidence": {"cut": cut, "examples": measured, "cutoff": judge.cutoff_length},
-            }
-        )
+        message = f"{cut} of {measured} examples were cut to {judge.cutoff_length} tokens"
+        evidence = {"cut": cut, "examples": measured, "cutoff": judge.cutoff_length}
+        findings.append(Finding("empty_or_truncated", "warning", message, evidence))
     return findings

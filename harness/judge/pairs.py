@@ -11,7 +11,7 @@ from harness.answer.prompts import Prompt, read_prompts
 from harness.artefact.call import StageCall
 from harness.data.records import Record, read_records, text_field
 from harness.errors import InputError
-from harness.judge.judge import Reference, RowOutputs, prompts_of
+from harness.judge.judge import PairwiseJudge, prompts_of
 
 Key = tuple[str, str]
 """An instruction and its input."""
@@ -52,7 +52,7 @@ class Pair(MatchedOutput):
         return self.output == self.baseline
 
 
-def read_pairs(call: StageCall, reference: Reference) -> list[Pair]:
+def read_pairs(call: StageCall, judge: PairwiseJudge) -> list[Pair]:
     """One pair for each prompt, in the prompts' order.
 
     Outputs are matched by instruction and input; the baseline's as well where its file has inputs,
@@ -67,7 +67,7 @@ def read_pairs(call: StageCall, reference: Reference) -> list[Pair]:
     prompts = read_prompts(prompt_set, call.inputs.get("prompts"))
     places = Counter(prompt.key for prompt in prompts)
     outputs_file, outputs, faults = _outputs(call, places)
-    reference_file = _reference_file(call, reference)
+    reference_file = _reference_file(call, judge)
     baselines = _baselines(reference_file, places)
     faults.append(_missing(places, baselines, _NO_BASELINE, f"in {reference_file}"))
     _refuse(faults, _HINT)
@@ -118,12 +118,12 @@ def _refuse(faults: Sequence[str], hint: str) -> None:
         raise InputError("\n".join(filter(None, faults)), hint=hint)
 
 
-def _reference_file(call: StageCall, reference: Reference) -> Path:
-    if isinstance(reference, RowOutputs):
-        if "baseline" not in call.inputs:
-            raise InputError("the stage was not given the outputs of the row that is the reference")
-        return Path(call.inputs["baseline"]) / OUTPUTS
-    return Path(reference.path)
+def _reference_file(call: StageCall, judge: PairwiseJudge) -> Path:
+    if judge.baseline_file is not None:
+        return Path(judge.baseline_file.path)
+    if "baseline" not in call.inputs:
+        raise InputError("the stage was not given the outputs of the row that is the reference")
+    return Path(call.inputs["baseline"]) / OUTPUTS
 
 
 def _baselines(path: Path, places: Counter[Key]) -> dict[Key, Record]:

@@ -160,7 +160,7 @@ def judge_pairs(
         InputError: outputs and baseline do not fit the prompts, or the judge cannot be asked.
         HarnessError: a call failed for good, or no prompt could be judged.
     """
-    pairs = read_pairs(call, judge.reference)
+    pairs = read_pairs(call, judge)
     served = ServedModels(judge.on_model_change, call.folder)
     client = open_client(call, judge.judge, judge.transcript)
     replies = _ask(client, served, judge, pairs, asker)

@@ -118,7 +118,7 @@ def run(call: StageCall, judge: AlpacaEvalJudge) -> StageResult:
         HarnessError: a call failed for good, no judgement could be read, or no reply has the
             log-probs that the annotator needs.
     """
-    pairs, replicate = read_pairs(call, judge.reference), replicate_of(call)
+    pairs, replicate = read_pairs(call, judge), replicate_of(call)
     _check(pairs)
     if judge.length_control is not None:
         length_control.check(_length_files(call, judge), [pair.instruction for pair in pairs])

@@ -189,8 +189,8 @@ def _replies(
     def is_read(text: str) -> bool:
         return read_reply(rubric, text) is not None
 
-    if isinstance(judge.engine, EndpointEngine):
-        return asyncio.run(_served(call, judge, judge.engine, rubric, texts, replicate))
+    if judge.endpoint is not None:
+        return asyncio.run(_served(call, judge, judge.endpoint, rubric, texts, replicate))
     from harness.judge.kinds.flow_judge.local import local_replies
 
     return local_replies(call, judge, texts, replicate, is_read)

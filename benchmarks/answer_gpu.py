@@ -97,7 +97,8 @@ def run_ours(work: Work, arguments: argparse.Namespace, batching: str) -> dict[s
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from harness.answer.answer import Decoding
-    from harness.answer.decoding.decode import Decoder, DecodingRequest
+    from harness.answer.decoding.batch import DecodingRequest
+    from harness.answer.decoding.decode import Decoder
 
     where = "cpu" if arguments.cpu_trial else "cuda"
     model = AutoModelForCausalLM.from_pretrained(work.model, dtype=torch.bfloat16)

@@ -240,7 +240,9 @@ def run_plain(work: Work) -> dict[str, Any]:
 def run_ours(batching: str) -> Any:
     def run(work: Work) -> dict[str, Any]:
         from harness.answer.answer import Decoding
-        from harness.answer.decoding.decode import Decoder, DecodingRequest, text_of
+        from harness.answer.decoding.batch import DecodingRequest
+        from harness.answer.decoding.decode import Decoder
+        from harness.answer.decoding.stops import text_of
 
         model, tokenizer = loaded(work)
         asked = [

@@ -45,6 +45,28 @@ class Answered(Account):
 
 
 @dataclass(frozen=True)
+class AnswerTask:
+    """What an engine has to answer, and by what."""
+
+    call: StageCall
+    params: "Answer"
+    prompts: "Sequence[Prompt]"
+    """Distinct ones."""
+    source: ModelSource | None
+    """The row's model."""
+
+    @property
+    def model(self) -> ModelSource:
+        """Raises InputError for an engine of the row's model, where the row has none."""
+        if self.source is None:
+            raise InputError(
+                "the row has no model that could answer",
+                "Name one in the spec (model), or an engine that needs none (endpoint).",
+            )
+        return self.source
+
+
+@dataclass(frozen=True)
 class Needs:
     """What has to be there for a stage that answers or judges."""
 
@@ -128,17 +150,8 @@ class BaseEngine(Spec):
         """What the twin has in place of what, in words."""
         yield from ()
 
-    def answer(
-        self,
-        call: StageCall,
-        params: "Answer",
-        prompts: "Sequence[Prompt]",
-        source: ModelSource | None,
-    ) -> Answered:
-        """An output for each of the prompts, which are distinct. `source`: the row's model.
-
-        Raises as harness.answer.run.run.
-        """
+    def answer(self, task: AnswerTask) -> Answered:
+        """An output for each of the prompts. Raises as harness.answer.run.run."""
         raise NotImplementedError
 
 
@@ -147,13 +160,3 @@ def vllm_cannot(quantization: Quantization) -> str:
     if quantization.type == "nf4" and quantization.double:
         return ""
     return "vLLM quantises to nf4 with double quantisation alone"
-
-
-def required(source: ModelSource | None) -> ModelSource:
-    """Raises InputError for an engine of the row's model, where the row has none."""
-    if source is None:
-        raise InputError(
-            "the row has no model that could answer",
-            "Name one in the spec (model), or an engine that needs none (endpoint).",
-        )
-    return source

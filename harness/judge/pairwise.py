@@ -4,13 +4,13 @@ and find how far the place decides. Judges of single outputs share its files and
 import asyncio
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, Literal, NotRequired, TypedDict, TypeVar, cast
 
 from harness.answer.prompts import once
-from harness.artefact.call import TRANSCRIPT, StageCall, StageResult
+from harness.artefact.call import TRANSCRIPT, Account, StageCall, StageResult
 from harness.artefact.events import Progress
 from harness.errors import HarnessError
 from harness.judge.judge import PairwiseJudge, replicate_of
@@ -82,7 +82,7 @@ class PairAsker(ABC, Generic[Row, Bias]):
     """How a kind of judge asks about a pair, and what it makes of the replies."""
 
     unit: ClassVar[Literal["prompts", "gradings"]] = "prompts"
-    """What the progress counts; prompts are done too where nothing is asked."""
+    """What the progress counts."""
 
     @abstractmethod
     def requests(self, pair: Pair) -> Sequence[ChatBody]:
@@ -129,8 +129,8 @@ class Judgements:
         pairs, identical = self.pairs, sum(pair.is_identical for pair in self.pairs)
         are = "is" if identical == 1 else "are"
         same = f"{identical} of {len(pairs)} outputs {are} the baseline's own: draws, not asked"
-        return StageResult(
-            keep=[ANNOTATIONS, LEADERBOARD, TRANSCRIPT, UNJUDGED],
+        result = StageResult(
+            keep=[ANNOTATIONS, LEADERBOARD, UNJUDGED],
             metrics={
                 "win_rate": win_rate_metric(figures, len(pairs)),
                 **metrics_of_sets([pair.set for pair in pairs], self.preferences),
@@ -142,13 +142,13 @@ class Judgements:
                 "judged": figures["n_total"],
                 "unjudged": self.unjudged,
             },
-            used={"served_models": sorted(self.served.counts), "position_bias": bias},
+            used={"position_bias": bias},
             seeds={"replicate": replicate_of(self.call)},
-            cost=self.client.cost(),
-            simulated=["judge"] if self.client.simulated else [],
-            notes=[*self.served.notes(), *([same] if identical else []), *bias_notes],
-            findings=[*self.served.findings(), *position_findings(bias)],
         )
+        result.add(account_of(self.client, self.served))
+        result.notes += [*([same] if identical else []), *bias_notes]
+        result.findings += position_findings(bias)
+        return result
 
 
 def judge_pairs(
@@ -196,27 +196,56 @@ def _ask(
     first = once(pair.key for pair in pairs)
     numbers = [i for i, p in enumerate(pairs) if first[i] == i and not p.is_identical]
     bodies = [body for number in numbers for body in asker.requests(pairs[number])]
-    is_prompts = asker.unit == "prompts"
-    done, unread = len(pairs) - len(numbers) if is_prompts else 0, 0
-    progress = Progress("judge", done + len(bodies), asker.unit)
-
-    def count(index: int, reply: Reply) -> None:
-        nonlocal done, unread
-        done += 1
-        unread += not asker.is_read(reply)
-        progress.show(done, **{"unjudged" if is_prompts else "unread": unread})
-
-    async def ask_all() -> list[Reply]:
-        async with client:
-            return await ask_until_read(
-                client, bodies, lambda r: asker.is_read(r) or None, judge.asks, count, served=served
-            )
-
-    replies, times = asyncio.run(ask_all()), judge.calls_per_prompt
+    # Prompts are done too where nothing is asked; gradings are not.
+    done = len(pairs) - len(numbers) if asker.unit == "prompts" else 0
+    unread = "unjudged" if asker.unit == "prompts" else "unread"
+    replies = ask_all(client, served, bodies, asker.is_read, judge.asks, asker.unit, unread, done)
+    times = judge.calls_per_prompt
     of_pair = {
         number: tuple(replies[times * at : times * (at + 1)]) for at, number in enumerate(numbers)
     }
     return [of_pair.get(number) for number in first]
+
+
+def ask_all(
+    client: Client,
+    served: ServedModels,
+    bodies: Sequence[ChatBody],
+    is_read: Callable[[Reply], bool],
+    asks: int,
+    unit: str,
+    unread_name: str,
+    done: int = 0,
+) -> list[Reply]:
+    """The replies to `bodies`, asked until they are read or `asks` times. The progress is in `unit`, of
+    which so many are `done` without being asked; `unread_name`: what it calls the unread ones."""
+    progress, unread = Progress("judge", done + len(bodies), unit), 0
+
+    def count(index: int, reply: Reply) -> None:
+        nonlocal done, unread
+        done += 1
+        unread += not is_read(reply)
+        progress.show(done, **{unread_name: unread})
+
+    async def ask() -> list[Reply]:
+        async with client:
+            return await ask_until_read(
+                client, bodies, lambda reply: is_read(reply) or None, asks, count, served=served
+            )
+
+    return asyncio.run(ask())
+
+
+def account_of(client: Client, served: ServedModels) -> Account:
+    """Of the judge that was asked."""
+    return Account(
+        keep=[TRANSCRIPT],
+        used={"served_models": sorted(served.counts)},
+        cost=client.cost(),
+        simulated=["judge"] if client.simulated else [],
+        notes=served.notes(),
+        findings=served.findings(),
+    )
 
 
 def order_bias(

@@ -13,8 +13,9 @@ import torch
 
 from harness.answer.answer import Decoding
 from harness.answer.decoding import decode
+from harness.answer.decoding.batch import sample
 from harness.answer.decoding.batch_size import Sizes
-from harness.answer.decoding.decode import Decoder, Made, end_tokens, generation_settings, sample
+from harness.answer.decoding.decode import Decoder, Made, end_tokens, generation_settings
 from harness.answer.decoding.stops import Stops
 from harness.answer.engines.transformers.engine import finish
 from harness.answer.run import run

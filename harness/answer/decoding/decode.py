@@ -25,23 +25,11 @@ from harness.answer.decoding.batch import Answering, Batch, DecodingRequest, ran
 from harness.answer.decoding.batch_size import ON_CPU, Sizes, sizes_for
 from harness.answer.decoding.cache import Places, why_not_joined
 from harness.answer.decoding.masks import Windows, step_masks, windows_of
-from harness.answer.decoding.stops import Stops, text_of
+from harness.answer.decoding.stops import Stops
 from harness.answer.encode import limit_of
-from harness.answer.prompts import prompt_seed
 from harness.common.device_faults import pass_on, ran_out_of_memory
 from harness.modeling.generation import token_set
 from harness.modeling.load import most_positions
-
-__all__ = [
-    "Decoder",
-    "DecodingRequest",
-    "Made",
-    "end_tokens",
-    "generation_settings",
-    "prompt_seed",
-    "sample",
-    "text_of",
-]
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase

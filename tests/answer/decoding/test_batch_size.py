@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.answer.decoding import decode
-from harness.answer.decoding.batch import Batch
+from harness.answer.decoding.batch import Batch, DecodingRequest
 from harness.answer.decoding.batch_size import (
     GROWTH,
     MOST,
@@ -18,7 +18,6 @@ from harness.answer.decoding.batch_size import (
     sizes_for,
     sizes_in,
 )
-from harness.answer.decoding.decode import DecodingRequest
 from harness.modeling.memory.fit import GIB
 from tests.answer.decoding.test_decode import MODELS, answers, decoder, model_of, prompts
 

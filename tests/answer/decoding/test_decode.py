@@ -10,8 +10,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from harness.answer.answer import Decoding
-from harness.answer.decoding.batch import sample
-from harness.answer.decoding.decode import Decoder, DecodingRequest
+from harness.answer.decoding.batch import DecodingRequest, sample
+from harness.answer.decoding.decode import Decoder
 from harness.modeling.load import bytes_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

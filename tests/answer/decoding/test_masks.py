@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.answer.decoding.batch import Answering, Batch, random_numbers
-from harness.answer.decoding.decode import Decoder, DecodingRequest
+from harness.answer.decoding.batch import Answering, Batch, DecodingRequest, random_numbers
+from harness.answer.decoding.decode import Decoder
 from harness.answer.decoding.masks import step_masks, windows_of
 from tests.answer.decoding.test_decode import MODELS, OLD, SMALL, WINDOW, decoder, model_of
 

@@ -1,32 +1,24 @@
 """Answers of a model behind any OpenAI-compatible endpoint."""
 
 import re
-from collections.abc import Sequence
 
-from harness.answer.answer import Answer, Decoding
+from harness.answer.answer import Decoding
 from harness.answer.decoding.stops import special_looks_in, special_pattern
-from harness.answer.engine import Answered
+from harness.answer.engine import Answered, AnswerTask
 from harness.answer.engines.endpoint import EndpointEngine
 from harness.answer.prompts import Prompt
 from harness.answer.served import ask_server, sampling_of
-from harness.artefact.call import StageCall
 from harness.errors import InputError
 from harness.llm.body import Body, ChatBody, CompletionBody, Message
 from harness.llm.client import open_client
 from harness.llm.reply import Kind
 from harness.modeling.load import load_tokenizer
 from harness.modeling.tokenizer_template import special_tokens
-from harness.spec.model_source import ModelSource
 
 
-def answer_by_endpoint(
-    call: StageCall,
-    params: Answer,
-    engine: EndpointEngine,
-    source: ModelSource | None,
-    prompts: Sequence[Prompt],
-) -> Answered:
+def answer_by_endpoint(task: AnswerTask, engine: EndpointEngine) -> Answered:
     """Raises what harness.llm.client raises, and InputError for a template that is no plain text."""
+    call, params, source, prompts = task.call, task.params, task.source, task.prompts
     kind: Kind = engine.api
     if kind == "chat":
         looks = special_looks_in(params.decoding.stop)
@@ -36,7 +28,7 @@ def answer_by_endpoint(
         bodies: list[Body] = [chat_body(prompt, engine, params.decoding) for prompt in prompts]
         stop = params.decoding.stop
     else:
-        texts, stop, special, has_opening = _texts(call, params, source, prompts)
+        texts, stop, special, has_opening = _texts(task)
         bodies = []
         for text, prompt in zip(texts, prompts, strict=True):
             body: CompletionBody = {"prompt": text, **sampling_of(params.decoding, prompt)}
@@ -71,9 +63,7 @@ def chat_body(prompt: Prompt, engine: EndpointEngine, decoding: Decoding) -> Cha
     return body
 
 
-def _texts(
-    call: StageCall, params: Answer, source: ModelSource | None, prompts: Sequence[Prompt]
-) -> tuple[list[str], list[str], "re.Pattern[str]", bool]:
+def _texts(task: AnswerTask) -> tuple[list[str], list[str], "re.Pattern[str]", bool]:
     """The prompts as the template writes them, the texts that end an answer, the special tokens, and
     whether the prompts have the opening that the server's tokenizer would put there.
 
@@ -83,6 +73,7 @@ def _texts(
     from harness.modeling.template_pieces import ending, pieces, text_before_token
     from harness.modeling.text import Encoder
 
+    params, source, prompts = task.params, task.source, task.prompts
     template = params.template
     if template is None:
         raise InputError("the answer stage was given no template")
@@ -90,7 +81,7 @@ def _texts(
     opening, has_opening = "", False
     special: re.Pattern[str] | None = None
     if source is not None:
-        tokenizer = load_tokenizer(source, call.inputs)
+        tokenizer = load_tokenizer(source, task.call.inputs)
         tokens = {"bos": tokenizer.bos_token or "", "eos": tokenizer.eos_token or ""}
         encoder = Encoder(tokenizer, template)
         special = special_pattern([*special_tokens(tokenizer), *template.special])

@@ -5,18 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from harness.answer.answer import Answer
-from harness.answer.decoding.decode import Decoder, DecodingRequest, Made, end_tokens
+from harness.answer.decoding.batch import DecodingRequest
+from harness.answer.decoding.decode import Decoder, Made, end_tokens
 from harness.answer.decoding.pace import Pace
 from harness.answer.decoding.stops import Stops
 from harness.answer.encode import check_lengths, encode, limit_of
-from harness.answer.engine import Answered
+from harness.answer.engine import Answered, AnswerTask
 from harness.answer.engines.transformers import VLLM_FOR_MANY, TransformersEngine
 from harness.answer.outputs import Output
-from harness.answer.prompts import Prompt, prompt_seed
+from harness.answer.prompts import prompt_seed
 from harness.answer.row_model import load_row_model
 from harness.artefact import events
-from harness.artefact.call import StageCall
 from harness.artefact.events import Progress
 from harness.artefact.resume import whole_lines
 from harness.common.device_faults import memory_for, smaller_batch, smaller_model
@@ -27,7 +26,6 @@ from harness.modeling.load import (
     most_positions,
     trained_folder,
 )
-from harness.spec.model_source import ModelSource
 
 MANY = 100
 """Prompts from which on it is said what would answer them sooner."""
@@ -35,16 +33,11 @@ DONE = "outputs.jsonl"
 """The answers as they ended, from which an interrupted run goes on."""
 
 
-def answer_here(
-    call: StageCall,
-    params: Answer,
-    engine: TransformersEngine,
-    source: ModelSource,
-    prompts: Sequence[Prompt],
-) -> Answered:
+def answer_here(task: AnswerTask, engine: TransformersEngine) -> Answered:
     """Answer those prompts that an earlier try left. Raises as harness.answer.run.run."""
     import torch
 
+    call, params, source, prompts = task.call, task.params, task.model, task.prompts
     if engine.threads is not None:
         torch.set_num_threads(engine.threads)
     device = available_device()

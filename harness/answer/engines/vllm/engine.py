@@ -5,16 +5,13 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
 
-from harness.answer.answer import Answer
 from harness.answer.decoding.stops import special_pattern
-from harness.answer.engine import QUANTIZATION, Answered, vllm_cannot
+from harness.answer.engine import QUANTIZATION, Answered, AnswerTask, vllm_cannot
 from harness.answer.engines.vllm import VllmEngine
-from harness.answer.prompts import Prompt
 from harness.answer.row_model import base_of
 from harness.answer.served import ask_server, sampling_of
-from harness.artefact.call import TRANSCRIPT, StageCall
+from harness.artefact.call import TRANSCRIPT
 from harness.errors import InputError
 from harness.llm.body import CompletionBody
 from harness.llm.client import Client
@@ -22,7 +19,6 @@ from harness.modeling.generation import end_tokens_in
 from harness.modeling.load import is_adapter, load_tokenizer, model_folder, trained_folder
 from harness.modeling.tokenizer_template import special_tokens
 from harness.spec.base import Endpoint
-from harness.spec.model_source import ModelSource
 from harness.spec.train import Quantization
 
 VLLM_URL = "HARNESS_VLLM_URL"
@@ -35,19 +31,14 @@ VLLM_TIMEOUT_S = 3600.0
 LOOK_TIMEOUT_S = 10.0
 
 
-def answer_by_vllm(
-    call: StageCall,
-    params: Answer,
-    engine: VllmEngine,
-    source: ModelSource,
-    prompts: Sequence[Prompt],
-) -> Answered:
+def answer_by_vllm(task: AnswerTask, engine: VllmEngine) -> Answered:
     """With the template's tokens, so that no server's template has a say.
 
     Raises InputError where no server is named, or it does not serve the model.
     """
     from harness.answer.encode import check_lengths, encode, limit_of, positions_in
 
+    call, params, source, prompts = task.call, task.params, task.model, task.prompts
     trained = trained_folder(call.inputs)
     if source.random is not None and (trained is None or is_adapter(trained)):
         raise InputError(

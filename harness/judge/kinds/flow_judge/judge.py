@@ -11,20 +11,16 @@
   stays unread is listed and has no score; the bounds count it with the lowest and the highest one.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.answer.engines.endpoint import EndpointEngine
 from harness.answer.prompts import Prompt, read_prompts
-from harness.artefact.call import TRANSCRIPT, Account, StageCall, StageResult
-from harness.artefact.events import Progress
+from harness.artefact.call import Account, StageCall, StageResult
 from harness.artefact.manifest import Finding, MetricValue
 from harness.judge.judge import prompts_of, replicate_of
 from harness.judge.kinds.flow_judge import Rubric, RubricJudge
 from harness.judge.kinds.flow_judge.rubrics import (
-    Scored,
     inputs_for,
     load_rubric,
     missing,
@@ -36,6 +32,8 @@ from harness.judge.pairwise import (
     ANNOTATIONS,
     UNJUDGED,
     PromptFields,
+    account_of,
+    ask_all,
     nothing_judged,
     output_counts,
     prompt_fields,
@@ -44,10 +42,9 @@ from harness.judge.pairwise import (
     write_rows,
 )
 from harness.judge.scores import bounds, mean_and_error
-from harness.llm.asking import ServedModels, ask_until_read
+from harness.llm.asking import ServedModels
 from harness.llm.body import ChatBody, Message
 from harness.llm.client import open_client
-from harness.llm.reply import Reply
 
 METRIC = "rubric_score"
 
@@ -189,53 +186,23 @@ def _replies(
     def is_read(text: str) -> bool:
         return read_reply(rubric, text) is not None
 
-    if judge.endpoint is not None:
-        return asyncio.run(_served(call, judge, judge.endpoint, rubric, texts, replicate))
-    from harness.judge.kinds.flow_judge.local import local_replies
+    engine = judge.endpoint
+    if engine is None:
+        from harness.judge.kinds.flow_judge.local import local_replies
 
-    return local_replies(call, judge, texts, replicate, is_read)
-
-
-async def _served(
-    call: StageCall,
-    judge: RubricJudge,
-    engine: EndpointEngine,
-    rubric: Rubric,
-    texts: list[str],
-    replicate: int,
-) -> JudgeReplies:
-    bodies = [_body(judge, engine, text, replicate) for text in texts]
+        return local_replies(call, judge, texts, replicate, is_read)
+    system: list[Message] = [{"role": "system", "content": engine.system}] if engine.system else []
+    sampling = sampling_of(judge.sampling, replicate)
+    bodies: list[ChatBody] = [
+        {"messages": [*system, {"role": "user", "content": text}], **sampling} for text in texts
+    ]
     served = ServedModels(judge.on_model_change, call.folder)
-    progress = Progress("judge", len(bodies), "prompts")
-    done = unparsed = 0
-
-    def read(reply: Reply) -> Scored | None:
-        return read_reply(rubric, reply.text)
-
-    def count(index: int, reply: Reply) -> None:
-        nonlocal done, unparsed
-        done += 1
-        unparsed += read(reply) is None
-        progress.show(done, unparsed=unparsed)
-
-    async with open_client(call, engine.endpoint, engine.transcript) as client:
-        replies = await ask_until_read(client, bodies, read, judge.asks, count, served=served)
-    return JudgeReplies(
-        [JudgeReply(reply.text, reply.finish_reason, reply.why) for reply in replies],
-        keep=[TRANSCRIPT],
-        used={"served_models": sorted(served.counts)},
-        cost=client.cost(),
-        simulated=["judge"] if client.simulated else [],
-        notes=served.notes(),
-        findings=served.findings(),
+    client = open_client(call, engine.endpoint, engine.transcript)
+    replies = ask_all(
+        client, served, bodies, lambda r: is_read(r.text), judge.asks, "prompts", "unparsed"
     )
-
-
-def _body(judge: RubricJudge, engine: EndpointEngine, text: str, replicate: int) -> ChatBody:
-    messages: list[Message] = [{"role": "user", "content": text}]
-    if engine.system:
-        messages.insert(0, {"role": "system", "content": engine.system})
-    return {"messages": messages, **sampling_of(judge.sampling, replicate)}
+    in_order = [JudgeReply(reply.text, reply.finish_reason, reply.why) for reply in replies]
+    return JudgeReplies(in_order, **vars(account_of(client, served)))
 
 
 def _annotate(

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from harness.answer.answer import Answer, Decoding
+from harness.answer.engine import AnswerTask
 from harness.answer.outputs import Output
 from harness.answer.prompts import Prompt
 from harness.artefact.call import Account, StageCall
@@ -118,8 +119,8 @@ def _ask(
         engine=judge.engine,
         decoding=_decoding(judge.sampling, seed),
     )
-    fitting_prompts = [prompts[index] for index in fitting]
-    answered = judge.engine.answer(engine_call, params, fitting_prompts, judge.model)
+    task = AnswerTask(engine_call, params, [prompts[index] for index in fitting], judge.model)
+    answered = judge.engine.answer(task)
     engines.add(answered)
     for index, output in zip(fitting, answered.outputs, strict=True):
         outputs[index] = replace(output, index=index)

@@ -15,6 +15,7 @@ from harness.artefact.call import StageCall
 from harness.artefact.manifest import Finding
 from harness.errors import InputError
 from harness.modeling.load import TRAINED, load_tokenizer
+from harness.modeling.tokenizer_template import special_tokens
 from harness.spec.model_source import ModelSource
 from harness.spec.template import PROMPTS, Template
 
@@ -147,8 +148,8 @@ def _differences(
     tokenizer: "PreTrainedTokenizerBase",
 ) -> list[str]:
     text, other = _text(tokenizer, trained), _text(tokenizer, evaluated)
-    specials = {i for i in trained if i in _special(tokenizer)}
-    other_specials = {i for i in evaluated if i in _special(tokenizer)}
+    special = set(tokenizer.convert_tokens_to_ids(special_tokens(tokenizer)))
+    specials, other_specials = special & set(trained), special & set(evaluated)
     if text == other:
         return [SPECIAL_TOKENS if specials != other_specials else SPLIT]
     a, b = _parts(text, learnt.system), _parts(other, evaluation.system)
@@ -172,9 +173,7 @@ def _differences(
         users = _words(a.user, tokenizer), _words(b.user, tokenizer)
         if users[0] != users[1] or (all(words) and words[0] != words[1]):
             differences.append(ROLE_MARKERS)
-        elif not all(words) or _bare(a.user, a.header, tokenizer) == _bare(
-            b.user, b.header, tokenizer
-        ):
+        else:
             pairs = [(a.user, b.user), (a.system, b.system)]
             # Of a header that is not there, no space is missing.
             pairs += [(a.header, b.header)] if bool(words[0]) == bool(words[1]) else []
@@ -205,29 +204,13 @@ def _parts(text: str, system: str) -> _Parts | None:
 
 def _words(text: str, tokenizer: "PreTrainedTokenizerBase") -> str:
     """What is left without special tokens, written out or real, and without white space."""
-    return "".join(_bare_of(text, tokenizer).split())
-
-
-def _bare(user: str, header: str, tokenizer: "PreTrainedTokenizerBase") -> str:
-    return _words(user, tokenizer) + "|" + _words(header, tokenizer)
-
-
-def _bare_of(text: str, tokenizer: "PreTrainedTokenizerBase") -> str:
-    from harness.modeling.tokenizer_template import special_tokens
-
     for special in special_tokens(tokenizer):
         text = text.replace(special, " ")
-    return re.sub(_MARK, " ", text)
+    return "".join(re.sub(_MARK, " ", text).split())
 
 
 def _same_but_space(text: str, other: str) -> bool:
     return text != other and "".join(text.split()) == "".join(other.split())
-
-
-def _special(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    from harness.modeling.tokenizer_template import special_tokens
-
-    return set(tokenizer.convert_tokens_to_ids(special_tokens(tokenizer)))
 
 
 def _ending(tokenizer: "PreTrainedTokenizerBase", encoder: "Encoder") -> list[str]:

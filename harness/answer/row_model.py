@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from harness.answer.engine import QUANTIZATION
 from harness.artefact.call import MANIFEST, Account, StageCall
-from harness.modeling.load import TRAINED, load_model, memory_for_loading, precision_notes
+from harness.modeling.load import (
+    TRAINED,
+    device_name,
+    load_model,
+    memory_for_loading,
+    precision_notes,
+    trained_folder,
+)
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Quantization
 
@@ -59,6 +66,27 @@ def base_of(call: StageCall, cannot: str = "", is_known: bool = True) -> Base:
         f"quantised to {how}"
     )
     return Base(used={QUANTIZATION: "none"}, deviations=[other])
+
+
+def account_of(
+    call: StageCall, source: ModelSource, model: "PreTrainedModel", device: str, seconds: float
+) -> Account:
+    """Of a loaded model that worked for so many seconds."""
+    import torch
+
+    account = Account(
+        used={
+            "parameters": model.num_parameters(),
+            "device": device_name(device),
+            "threads": torch.get_num_threads(),
+        },
+        cost={"gpu_seconds": round(seconds, 3) if device == "cuda" else 0.0},
+    )
+    if source.random is not None and trained_folder(call.inputs) is None:
+        account.used["base_model"] = "random"
+        account.seeds["model"] = source.random.seed
+        account.notes.append("the model had random weights and no training")
+    return account
 
 
 def load_row_model(

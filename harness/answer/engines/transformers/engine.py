@@ -14,17 +14,15 @@ from harness.answer.engine import Answered, AnswerTask
 from harness.answer.engines.transformers import VLLM_FOR_MANY, TransformersEngine
 from harness.answer.outputs import Output
 from harness.answer.prompts import prompt_seed
-from harness.answer.row_model import load_row_model
+from harness.answer.row_model import account_of, load_row_model
 from harness.artefact import events
 from harness.artefact.events import Progress
 from harness.artefact.resume import whole_lines
 from harness.common.device_faults import memory_for, smaller_batch, smaller_model
 from harness.modeling.load import (
     available_device,
-    device_name,
     load_tokenizer,
     most_positions,
-    trained_folder,
 )
 
 MANY = 100
@@ -75,29 +73,13 @@ def answer_here(task: AnswerTask, engine: TransformersEngine) -> Answered:
     with memory_for(f"making {at_a_time} at a time", way_out):
         seconds, tokens = _make(call.folder / DONE, decoder, requests, done, stop)
 
-    used = {
-        "parameters": model.num_parameters(),
-        "device": device_name(device),
-        "threads": torch.get_num_threads(),
-        "batch_size": 1 if decoder.note else decoder.batch_size,
-        "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
-    }
-    used |= base.used
-    decoder_notes = filter(None, [decoder.note, decoder.size_note])
-    notes = [*encoded.notes, *base.notes, *decoder_notes]
-    seeds = {}
-    if source.random is not None and trained_folder(call.inputs) is None:
-        used["base_model"] = "random"
-        seeds["model"] = source.random.seed
-        notes.append("the model had random weights and no training")
-    return Answered(
-        [done[index] for index in range(len(prompts))],
-        used=used,
-        seeds=seeds,
-        notes=notes,
-        deviations=base.deviations,
-        cost={"gpu_seconds": round(seconds, 3) if device == "cuda" else 0.0},
-    )
+    answered = Answered([done[index] for index in range(len(prompts))], notes=[*encoded.notes])
+    answered.used["batch_size"] = 1 if decoder.note else decoder.batch_size
+    answered.used["tokens_per_second"] = round(tokens / max(seconds, 1e-9), 1)
+    answered.add(base)
+    answered.notes += filter(None, [decoder.note, decoder.size_note])
+    answered.add(account_of(call, source, model, device, seconds))
+    return answered
 
 
 def _make(

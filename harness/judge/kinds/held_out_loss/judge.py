@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
 from harness.answer.prompts import Prompt, read_prompts
-from harness.answer.row_model import base_of, load_row_model
+from harness.answer.row_model import account_of, base_of, load_row_model
 from harness.artefact.call import StageCall, StageResult
 from harness.artefact.events import Progress
 from harness.artefact.manifest import Finding, MetricValue
@@ -24,13 +24,7 @@ from harness.common.device_faults import memory_for, smaller_batch
 from harness.common.text_files import read_lines
 from harness.errors import HarnessError, InputError
 from harness.judge.kinds.held_out_loss import LossJudge
-from harness.modeling.load import (
-    available_device,
-    device_name,
-    load_tokenizer,
-    most_positions,
-    trained_folder,
-)
+from harness.modeling.load import available_device, load_tokenizer, most_positions
 from harness.modeling.logits import last_logits
 from harness.modeling.text import Encoder, Example, Tokens
 from harness.spec.model_source import ModelSource
@@ -125,19 +119,10 @@ def run(call: StageCall, judge: LossJudge) -> StageResult:
         rows.append(row)
     result = _result(call, judge, rows)
     result.add(base)
-    result.used |= {
-        "parameters": model.num_parameters(),
-        "device": device_name(device),
-        "threads": torch.get_num_threads(),
-    }
-    if source.random is not None and trained_folder(call.inputs) is None:
-        result.used["base_model"] = "random"
-        result.seeds["model"] = source.random.seed
-        result.notes.append("the model had random weights and no training")
+    result.add(account_of(call, source, model, device, seconds))
     result.notes += encoder.notes
     if any(prompt.fields.get("simulated") is True for prompt in prompts):
         result.simulated.append("teacher")
-    result.cost = {"gpu_seconds": round(seconds, 3) if device == "cuda" else 0.0}
     return result
 
 

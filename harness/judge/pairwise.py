@@ -5,7 +5,6 @@ import asyncio
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, Literal, NotRequired, TypedDict, TypeVar, cast
 
@@ -110,47 +109,6 @@ class PairAsker(ABC, Generic[Row, Bias]):
         return position_notes(bias)
 
 
-@dataclass(frozen=True)
-class Judgements:
-    """What a judge said of the pairs, and who answered."""
-
-    call: StageCall
-    pairs: Sequence[Pair]
-    preferences: Sequence[float | None]
-    unjudged: int
-    client: Client
-    served: ServedModels
-
-    def result(
-        self, figures: Figures, bias: PositionBias, bias_notes: Sequence[str]
-    ) -> StageResult:
-        """What every pairwise judge gives: win rates, counts, position bias and who answered.
-        `figures`: the preferences'."""
-        pairs, identical = self.pairs, sum(pair.is_identical for pair in self.pairs)
-        are = "is" if identical == 1 else "are"
-        same = f"{identical} of {len(pairs)} outputs {are} the baseline's own: draws, not asked"
-        result = StageResult(
-            keep=[ANNOTATIONS, LEADERBOARD, UNJUDGED],
-            metrics={
-                "win_rate": win_rate_metric(figures, len(pairs)),
-                **metrics_of_sets([pair.set for pair in pairs], self.preferences),
-            },
-            counts={
-                "prompts": len(pairs),
-                "identical": identical,
-                **output_counts(pairs),
-                "judged": figures["n_total"],
-                "unjudged": self.unjudged,
-            },
-            used={"position_bias": bias},
-            seeds={"replicate": replicate_of(self.call)},
-        )
-        result.add(account_of(self.client, self.served))
-        result.notes += [*([same] if identical else []), *bias_notes]
-        result.findings += position_findings(bias)
-        return result
-
-
 def judge_pairs(
     call: StageCall, judge: PairwiseJudge, asker: PairAsker[Row, Bias]
 ) -> tuple[StageResult, list[Row]]:
@@ -180,8 +138,49 @@ def judge_pairs(
     outputs = [pair.output for pair in pairs]
     write_leaderboard(call.folder / LEADERBOARD, pairs[0].generator, outputs, figures)
     bias = asker.position_bias(pairs, rows)
-    judgements = Judgements(call, pairs, preferences, len(unjudged), client, served)
-    return judgements.result(figures, bias, asker.bias_notes(bias)), rows
+    account, notes = account_of(client, served), asker.bias_notes(bias)
+    result = pairwise_result(call, account, pairs, preferences, figures, len(unjudged), bias, notes)
+    return result, rows
+
+
+def pairwise_result(
+    call: StageCall,
+    account: Account,
+    pairs: Sequence[Pair],
+    preferences: Sequence[float | None],
+    figures: Figures,
+    unjudged: int,
+    bias: PositionBias,
+    bias_notes: Sequence[str],
+) -> StageResult:
+    """What every pairwise judge gives: win rates, counts, position bias and who answered (`account`).
+    `figures`: the preferences'."""
+    identical = sum(pair.is_identical for pair in pairs)
+    result = StageResult(
+        keep=[ANNOTATIONS, LEADERBOARD, UNJUDGED],
+        metrics={
+            "win_rate": win_rate_metric(figures, len(pairs)),
+            **metrics_of_sets([pair.set for pair in pairs], preferences),
+        },
+        counts={
+            "prompts": len(pairs),
+            "identical": identical,
+            **output_counts(pairs),
+            "judged": figures["n_total"],
+            "unjudged": unjudged,
+        },
+        used={"position_bias": bias},
+        seeds={"replicate": replicate_of(call)},
+    )
+    result.add(account)
+    if identical:
+        are = "is" if identical == 1 else "are"
+        result.notes.append(
+            f"{identical} of {len(pairs)} outputs {are} the baseline's own: draws, not asked"
+        )
+    result.notes += bias_notes
+    result.findings += position_findings(bias)
+    return result
 
 
 def _ask(

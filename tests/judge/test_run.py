@@ -137,6 +137,10 @@ def test_the_better_output_wins_wherever_it_is_shown(tmp_path: Path, kind: str) 
     assert result.cost["calls"] == 11
     rows = read(call, "annotations.json")
     assert [row["instruction"] for row in rows] == [row["instruction"] for row in outputs]
+    assert list(rows[0])[:8] == [
+        "instruction", "output_1", "generator_1", "dataset", "output_2", "generator_2", "annotator",
+        "preference",
+    ]  # fmt: skip
     assert [row["preference"] for row in rows] == [
         1.5 if i == 5 else 2 if i % 3 == 0 else 1 for i in range(12)
     ]

@@ -39,25 +39,11 @@ class AnnotatorConfig(TypedDict, total=False):
     batch_size: int
 
 
-class Function(TypedDict):
-    arguments: str
-
-
-class ToolCall(TypedDict, total=False):
-    function: Function
-
-
-class ChatMessage(TypedDict, total=False):
-    content: str | None
-    tool_calls: list[ToolCall] | None
-    function_call: Function | None
-
-
 class Choice(TypedDict, total=False):
     """One of OpenAI's choices, as far as it is read here, and what the package adds."""
 
     index: int | None
-    message: ChatMessage | None
+    message: dict[str, Any] | None
     logprobs: dict[str, Any] | None
     text: str
     total_tokens: float
@@ -185,7 +171,7 @@ def choices_of(reply: Reply, kind: Kind, all_fields: bool) -> list[Choice]:
     return sorted(choices, key=lambda choice: choice.get("index") or 0)
 
 
-def _text(message: ChatMessage) -> str:
+def _text(message: dict[str, Any]) -> str:
     """What a chat's message says: the arguments of the function that it calls, if any."""
     calls = [call["function"] for call in message.get("tool_calls") or [] if "function" in call]
     call = calls[0] if calls else message.get("function_call")

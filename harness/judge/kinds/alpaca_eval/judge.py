@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypedDict
 
 from harness.artefact.call import StageCall, StageResult
 from harness.artefact.events import Progress
@@ -36,10 +35,11 @@ from harness.judge.pairwise import (
     LEADERBOARD,
     UNJUDGED,
     Annotation,
-    Judgements,
     UnreadReply,
+    account_of,
     nothing_judged,
     order_bias,
+    pairwise_result,
     unread_reply,
     write_rows,
 )
@@ -111,13 +111,7 @@ class _Watch(ServedModels):
 
 
 def run(call: StageCall, judge: AlpacaEvalJudge) -> StageResult:
-    """Have the package judge the outputs, in the call's work folder.
-
-    Raises:
-        InputError: the prompts, the annotator or the files for length control cannot be used.
-        HarnessError: a call failed for good, no judgement could be read, or no reply has the
-            log-probs that the annotator needs.
-    """
+    """Have the package judge the outputs, in the call's work folder; raises as `BaseJudge.run`."""
     pairs, replicate = read_pairs(call, judge), replicate_of(call)
     _check(pairs)
     if judge.length_control is not None:
@@ -130,7 +124,7 @@ def run(call: StageCall, judge: AlpacaEvalJudge) -> StageResult:
     choices: Choices = {}
     client = open_client(call, judge.judge, judge.transcript)
     try:
-        asyncio.run(_judge(client, call.folder, judge, configs, pairs, replicate, watch, choices))
+        asyncio.run(_judge(call, judge, client, watch, configs, pairs, choices))
         # Draws of identical outputs are judgements too.
         watch.check()
     except HarnessError:
@@ -152,8 +146,10 @@ def run(call: StageCall, judge: AlpacaEvalJudge) -> StageResult:
     preferences = [by_instruction.get(pair.instruction) for pair in pairs]
     shown_first = [shows_model_first(judge.annotator, p.instruction, replicate) for p in pairs]
     bias = order_bias(pairs, shown_first, preferences)
-    judgements = Judgements(call, pairs, preferences, len(unjudged), client, watch)
-    result = judgements.result(figures, bias, position_notes(bias))
+    account = account_of(client, watch)
+    result = pairwise_result(
+        call, account, pairs, preferences, figures, len(unjudged), bias, position_notes(bias)
+    )
     if judge.length_control is not None:
         result.metrics["length_controlled_win_rate"] = length_control.metric(
             _length_files(call, judge), rows, len(pairs)
@@ -191,19 +187,18 @@ def _check(pairs: list[Pair]) -> None:
 
 
 async def _judge(
-    client: Client,
-    work: Path,
+    call: StageCall,
     judge: AlpacaEvalJudge,
+    client: Client,
+    watch: _Watch,
     configs: dict[str, AnnotatorConfig],
     pairs: list[Pair],
-    replicate: int,
-    watch: _Watch,
     choices: Choices,
 ) -> None:
     """Run the package in a thread, and its calls in this one, where interrupts are handled."""
     from harness.judge.kinds.alpaca_eval import package
 
-    loop = asyncio.get_running_loop()
+    loop, replicate = asyncio.get_running_loop(), replicate_of(call)
     done, total = 0, sum(not pair.is_identical for pair in pairs)
     progress = Progress("judge", total, "prompts")
 
@@ -229,7 +224,7 @@ async def _judge(
             annotators_config=f"{judge.annotator}/configs.yaml",
             Annotator=partial(package.Annotator, asking),
             name=pairs[0].generator,
-            output_path=str(work),
+            output_path=call.work,
             precomputed_leaderboard=None,
             is_cache_leaderboard=False,
             is_return_instead_of_print=True,
@@ -245,22 +240,9 @@ async def _judge(
         await asyncio.to_thread(work_of_the_package)
 
 
-class _Output(TypedDict):
-    """As the package takes it."""
-
-    instruction: str
-    output: str
-    generator: str
-    dataset: str | None
-
-
-def _row(pair: Pair, output: str, generator: str) -> _Output:
-    return {
-        "instruction": pair.instruction,
-        "output": output,
-        "generator": generator,
-        "dataset": pair.dataset,
-    }
+def _row(pair: Pair, output: str, generator: str) -> dict[str, str | None]:
+    row = {"instruction": pair.instruction, "output": output, "generator": generator}
+    return {**row, "dataset": pair.dataset}
 
 
 class _NoJudgement(Exception):

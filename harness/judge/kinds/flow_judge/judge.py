@@ -97,13 +97,8 @@ class JudgeReplies(Account):
 
 
 def run(call: StageCall, judge: RubricJudge) -> StageResult:
-    """Score the outputs and write the artefact's files into the call's work folder.
-
-    Raises:
-        InputError: the outputs do not fit the prompts, an input of the rubric is nowhere to be found,
-            or the judge cannot be asked.
-        HarnessError: a call failed for good, or no reply could be read.
-    """
+    """Score the outputs and write the artefact's files into the call's work folder; raises as
+    `BaseJudge.run`, and InputError where an input of the rubric is nowhere to be found."""
     prompts, replicate = prompts_of(call), replicate_of(call)
     rubric = load_rubric(judge.rubric)
     records = read_prompts(prompts, call.inputs.get("prompts"))

@@ -65,12 +65,9 @@ class LossExample(NamedTuple):
 
 
 def run(call: StageCall, judge: LossJudge) -> StageResult:
-    """Measure the model of the call on every example.
-
-    Raises:
-        InputError: examples without answers, or the template or the model cannot be used on them.
-        HarnessError: the model's loss is no number, or nothing could be measured.
-    """
+    """Measure the model of the call on every example. Raises InputError for examples without answers,
+    and where the template or the model cannot be used on them; HarnessError for a loss that is no
+    number, and where nothing could be measured."""
     if call.replay:
         recorded = Path(call.inputs["recorded"]) / LOSSES
         rows = [json.loads(line) for line in read_lines(recorded)]

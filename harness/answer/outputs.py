@@ -1,7 +1,7 @@
 """Model outputs as they stand in model_outputs.json, in alpaca_eval's format and a little more."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Required, TypedDict
@@ -52,6 +52,12 @@ class OutputRow(TypedDict, total=False):
     tokens: int | None
     prompt_tokens: int | None
     flags: list[str]
+
+
+def outputs_by_index(lines: Iterable[str]) -> dict[int, Output]:
+    """From the JSON lines that an engine leaves of its answers."""
+    outputs = (Output(**json.loads(line)) for line in lines)
+    return {output.index: output for output in outputs}
 
 
 def as_judged(output: Output, strip: bool, reasoning: Reasoning) -> Output:

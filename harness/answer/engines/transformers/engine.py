@@ -12,7 +12,7 @@ from harness.answer.decoding.stops import Stops
 from harness.answer.encode import check_lengths, encode, limit_of
 from harness.answer.engine import Answered, AnswerTask
 from harness.answer.engines.transformers import VLLM_FOR_MANY, TransformersEngine
-from harness.answer.outputs import Output
+from harness.answer.outputs import Output, outputs_by_index
 from harness.answer.prompts import prompt_seed
 from harness.answer.row_model import account_of, load_row_model
 from harness.artefact import events
@@ -52,7 +52,7 @@ def answer_here(task: AnswerTask, engine: TransformersEngine) -> Answered:
         decoder = Decoder(
             model, tokenizer, decoding, ends, stop, engine.batch_size, engine.batching
         )
-    done = _read_done(call.folder / DONE)
+    done = outputs_by_index(whole_lines(call.folder / DONE))
     requests = [
         DecodingRequest(
             index,
@@ -116,9 +116,3 @@ def finish(decoded: Made, stops: Stops, prompt_tokens: int) -> Output:
     return Output(
         decoded.index, answer[:cut], decoded.finish_reason, len(decoded.tokens), prompt_tokens
     )
-
-
-def _read_done(path: Path) -> dict[int, Output]:
-    """What an interrupted run left."""
-    outputs = (Output(**json.loads(line)) for line in whole_lines(path))
-    return {output.index: output for output in outputs}

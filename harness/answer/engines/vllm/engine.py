@@ -36,7 +36,7 @@ def answer_by_vllm(task: AnswerTask, engine: VllmEngine) -> Answered:
 
     Raises InputError where no server is named, or it does not serve the model.
     """
-    from harness.answer.encode import check_lengths, encode, limit_of, positions_in
+    from harness.answer.encode import check_lengths, encode, least, limit_of, positions_in
 
     call, params, source, prompts = task.call, task.params, task.model, task.prompts
     trained = trained_folder(call.inputs)
@@ -47,8 +47,7 @@ def answer_by_vllm(task: AnswerTask, engine: VllmEngine) -> Answered:
         )
     tokenizer = load_tokenizer(source, call.inputs)
     encoded = encode(prompts, params.template, tokenizer, params.decoding.stop)
-    limits = [positions_in(source, call.inputs), engine.max_model_length]
-    room = min((limit for limit in limits if limit is not None), default=None)
+    room = least(positions_in(source, call.inputs), engine.max_model_length)
     check_lengths(prompts, encoded.ids, room)
     stop = encoded.stop
     special = special_pattern(special_tokens(tokenizer))

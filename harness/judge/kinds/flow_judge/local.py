@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.answer.answer import Answer, Decoding
 from harness.answer.engine import AnswerTask
-from harness.answer.outputs import Output
+from harness.answer.outputs import Output, outputs_by_index
 from harness.answer.prompts import Prompt
 from harness.artefact.call import Account, StageCall
 from harness.errors import HarnessError, InputError
@@ -131,16 +131,15 @@ def _too_long(
     engine_call: StageCall, judge: RubricJudge, template: Template, prompts: Sequence[Prompt]
 ) -> dict[int, int]:
     """Place -> tokens of the prompts that leave the judge no room for a reply."""
-    from harness.answer.encode import encode, positions_in
+    from harness.answer.encode import encode, least, positions_in
     from harness.modeling.load import load_tokenizer
 
     assert judge.model is not None
-    longest = (positions_in(judge.model, engine_call.inputs), judge.engine.longest_text)
-    limits = [limit for limit in longest if limit is not None]
-    if not limits:
+    limit = least(positions_in(judge.model, engine_call.inputs), judge.engine.longest_text)
+    if limit is None:
         return {}
     ids = encode(prompts, template, load_tokenizer(judge.model, engine_call.inputs)).ids
-    return {at: len(tokens) for at, tokens in enumerate(ids) if len(tokens) >= min(limits)}
+    return {at: len(tokens) for at, tokens in enumerate(ids) if len(tokens) >= limit}
 
 
 def _decoding(sampling: Sampling, seed: int) -> Decoding:
@@ -157,9 +156,7 @@ def _read(path: Path) -> dict[int, Output] | None:
     """The replies of one asking by number; None where there is no such file."""
     if not path.exists():
         return None
-    lines = path.read_text(encoding="ascii").splitlines()
-    outputs = [Output(**json.loads(line)) for line in lines]
-    return {output.index: output for output in outputs}
+    return outputs_by_index(path.read_text(encoding="ascii").splitlines())
 
 
 def _write(path: Path, outputs: dict[int, Output]) -> None:

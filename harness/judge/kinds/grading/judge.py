@@ -85,8 +85,8 @@ class GradingAsker(PairAsker[Grades, GradingBias]):
         return [self._request(pair, *answers), self._request(pair, *reversed(answers))]
 
     def _request(self, pair: Pair, first: str, second: str) -> ChatBody:
-        asked = question(pair.instruction, pair.input)
-        parts = {"question": asked, "answer_1": first, "answer_2": second}
+        task = question(pair.instruction, pair.input)
+        parts = {"question": task, "answer_1": first, "answer_2": second}
         return {
             "messages": [
                 {"role": "system", "content": self.judge.system.text.removesuffix("\n")},

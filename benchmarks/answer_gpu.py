@@ -97,16 +97,17 @@ def run_ours(work: Work, arguments: argparse.Namespace, batching: str) -> dict[s
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from harness.answer.answer import Decoding
-    from harness.answer.decoding.decode import Asked, Decoder
+    from harness.answer.decoding.batch import DecodingRequest
+    from harness.answer.decoding.decode import Decoder
 
     where = "cpu" if arguments.cpu_trial else "cuda"
     model = AutoModelForCausalLM.from_pretrained(work.model, dtype=torch.bfloat16)
     model, tokenizer = model.to(where).eval(), AutoTokenizer.from_pretrained(work.model)
     prompts = [tokenizer(text)["input_ids"] for text in work.texts]
-    asked = [Asked(i, ids, work.limits[i]) for i, ids in enumerate(prompts)]
+    asked = [DecodingRequest(i, ids, work.limits[i]) for i, ids in enumerate(prompts)]
     # No token ends an answer: vLLM is told so too.
     decoder = Decoder(model, tokenizer, Decoding(), [], [], arguments.batch_size, batching)
-    list(decoder.answers([Asked(0, prompts[0], 16)]))
+    list(decoder.answers([DecodingRequest(0, prompts[0], 16)]))
     started = time.monotonic()
     tokens = sum(len(made.tokens) for made in decoder.answers(asked))
     seconds = time.monotonic() - started

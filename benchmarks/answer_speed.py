@@ -240,11 +240,13 @@ def run_plain(work: Work) -> dict[str, Any]:
 def run_ours(batching: str) -> Any:
     def run(work: Work) -> dict[str, Any]:
         from harness.answer.answer import Decoding
-        from harness.answer.decoding.decode import Asked, Decoder, text_of
+        from harness.answer.decoding.batch import DecodingRequest
+        from harness.answer.decoding.decode import Decoder
+        from harness.answer.decoding.stops import text_of
 
         model, tokenizer = loaded(work)
         asked = [
-            Asked(i, tokenizer(text)["input_ids"], limit)
+            DecodingRequest(i, tokenizer(text)["input_ids"], limit)
             for i, (text, limit) in enumerate(zip(work.texts, work.limits, strict=True))
         ]
         answers = [""] * len(asked)

@@ -15,7 +15,6 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -87,7 +86,7 @@ def _run(call: StageCall) -> None:
     for path in filter(Path.exists, (call.folder / name for name in result.keep)):
         for file in files_below(path) if path.is_dir() else [path]:
             sync(file)
-    outcome: dict[str, Any] = asdict(result)
+    outcome = result.to_json()
     outcome["cost"]["stage_seconds"] = round(time.monotonic() - started, 3)
     outcome["used"]["environment"] = environment.describe_here(call.gpus)
     path = call.folder / RESULT_FILE

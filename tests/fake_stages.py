@@ -31,6 +31,7 @@ def install() -> None:
 def run(call):
     from harness.artefact import events
     from harness.artefact.call import StageResult
+    from harness.artefact.manifest import MetricValue
 
     folder = Path(os.environ["FAKE_STAGES"])
     with (folder / "runs").open("a") as file:
@@ -54,8 +55,9 @@ def run(call):
         (call.folder / name).write_text(json.dumps({"tries": len(before) + 1}) + "\n")
     metrics = {}
     if call.stage == "judge":
-        score = {"value": 50.0, "standard_error": 5.0, "judged": 2, "expected": 2}
-        metrics = {"win_rate": {**score, "lower_bound": 50.0, "upper_bound": 50.0}}
+        metrics["win_rate"] = MetricValue(
+            value=50.0, standard_error=5.0, judged=2, expected=2, lower_bound=50.0, upper_bound=50.0
+        )
     return StageResult(
         keep=sorted({name.split("/")[0] for name in keep}),
         metrics=metrics,

@@ -61,18 +61,19 @@ def limit_of(prompt: int, max_new_tokens: int | None, room: int | None) -> int:
 
     Raises InputError where neither is known.
     """
-    limits = [
-        limit
-        for limit in (max_new_tokens, None if room is None else room - prompt)
-        if limit is not None
-    ]
-    if not limits:
+    limit = least(max_new_tokens, None if room is None else room - prompt)
+    if limit is None:
         raise InputError(
             "nothing says how long an answer may be: the model's configuration names no longest text",
             "Give eval.answer.decoding.max_new_tokens (of a local judge: judge.sampling.max_tokens) in "
             "place of null.",
         )
-    return min(limits)
+    return limit
+
+
+def least(*limits: int | None) -> int | None:
+    """Of those that there are; None of none."""
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def positions_in(source: ModelSource, inputs: dict[str, str]) -> int | None:

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from harness.artefact.call import Account, StageCall
 from harness.artefact.keys import Files
 from harness.errors import InputError
 from harness.llm.estimate import Estimate
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from harness.answer.engines.vllm import VllmEngine
     from harness.answer.outputs import Output
     from harness.answer.prompts import Prompt
-    from harness.artefact.call import StageCall
 
 NO_ANSWER = "no_answer"
 """The count, and the finding, of replies without any text; an empty text is an answer."""
@@ -36,20 +36,34 @@ BaseWeights = Annotated[
 
 
 @dataclass
-class Answered:
+class Answered(Account):
     """What an engine gives back: an output for each prompt, and what is to be said beside them."""
 
     outputs: "list[Output]"
-    used: dict[str, Any] = field(default_factory=dict)
-    cost: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    seeds: dict[str, int] = field(default_factory=dict)
-    findings: list[dict[str, Any]] = field(default_factory=list)
-    deviations: list[str] = field(default_factory=list)
-    simulated: list[str] = field(default_factory=list)
-    keep: list[str] = field(default_factory=list)
     without_text: set[int] | None = None
     """Of a server's replies, those that hold no text at all; their outputs are empty."""
+
+
+@dataclass(frozen=True)
+class AnswerTask:
+    """What an engine has to answer, and by what."""
+
+    call: StageCall
+    params: "Answer"
+    prompts: "Sequence[Prompt]"
+    """Distinct ones."""
+    source: ModelSource | None
+    """The row's model."""
+
+    @property
+    def model(self) -> ModelSource:
+        """Raises InputError for an engine of the row's model, where the row has none."""
+        if self.source is None:
+            raise InputError(
+                "the row has no model that could answer",
+                "Name one in the spec (model), or an engine that needs none (endpoint).",
+            )
+        return self.source
 
 
 @dataclass(frozen=True)
@@ -136,17 +150,8 @@ class BaseEngine(Spec):
         """What the twin has in place of what, in words."""
         yield from ()
 
-    def answer(
-        self,
-        call: "StageCall",
-        params: "Answer",
-        prompts: "Sequence[Prompt]",
-        source: ModelSource | None,
-    ) -> Answered:
-        """An output for each of the prompts, which are distinct. `source`: the row's model.
-
-        Raises as harness.answer.run.run.
-        """
+    def answer(self, task: AnswerTask) -> Answered:
+        """An output for each of the prompts. Raises as harness.answer.run.run."""
         raise NotImplementedError
 
 
@@ -155,13 +160,3 @@ def vllm_cannot(quantization: Quantization) -> str:
     if quantization.type == "nf4" and quantization.double:
         return ""
     return "vLLM quantises to nf4 with double quantisation alone"
-
-
-def required(source: ModelSource | None) -> ModelSource:
-    """Raises InputError for an engine of the row's model, where the row has none."""
-    if source is None:
-        raise InputError(
-            "the row has no model that could answer",
-            "Name one in the spec (model), or an engine that needs none (endpoint).",
-        )
-    return source

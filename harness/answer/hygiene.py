@@ -8,8 +8,8 @@ dialogue, or for one word a hundred times.
 import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
+from harness.artefact.manifest import Finding, Severity
 from harness.common.progress import counted
 
 EMPTY, ROLE_WORD, EXTRA_TURNS, CUT, LOOP, REASONING, OPEN_REASONING = FLAGS = (
@@ -189,9 +189,7 @@ def _in_words(total: int, counts: Mapping[tuple[str, str], int]) -> str:
     return f"of {counted(total, 'answer')} {' and '.join(parts)}"
 
 
-def findings(
-    flagged: Sequence[Sequence[str]], is_reasoning_cut: bool = False
-) -> list[dict[str, Any]]:
+def findings(flagged: Sequence[Sequence[str]], is_reasoning_cut: bool = False) -> list[Finding]:
     """A finding `empty_or_truncated` where a twentieth of the answers or more is empty or cut,
     `role_words` where as many begin with a role's name or invent turns, and `reasoning` where any
     reasons: `is_reasoning_cut` says that the outputs are without it."""
@@ -204,20 +202,10 @@ def findings(
     for kind, names in kinds.items():
         touched = sum(any(name in answer_flags for name in names) for answer_flags in flagged)
         if total and touched / total >= NOTICEABLE:
-            results.append(
-                {
-                    "kind": kind,
-                    "severity": "warning",
-                    "message": _in_words(
-                        total, {words: counts[f"flag_{n}"] for n, words in names.items()}
-                    ),
-                    "evidence": {
-                        "answers": total,
-                        **{name: counts[f"flag_{name}"] for name in names},
-                        "share": round(touched / total, 4),
-                    },
-                }
-            )
+            message = _in_words(total, {words: counts[f"flag_{n}"] for n, words in names.items()})
+            of_flags = {name: counts[f"flag_{name}"] for name in names}
+            evidence = {"answers": total, **of_flags, "share": round(touched / total, 4)}
+            results.append(Finding(kind, "warning", message, evidence))
     reasons, endless = (counts[f"flag_{name}"] for name in (REASONING, OPEN_REASONING))
     if reasons or endless:
         fate = (
@@ -225,12 +213,8 @@ def findings(
             if is_reasoning_cut
             else "part of what the judge sees, and of the length (eval.answer.reasoning: keep)"
         )
-        results.append(
-            {
-                "kind": REASONING,
-                "severity": "info" if is_reasoning_cut and not endless else "warning",
-                "message": f"{_in_words(total, {_HOLDS: reasons, _ENDS: endless})}; it is {fate}",
-                "evidence": {"answers": total, REASONING: reasons, OPEN_REASONING: endless},
-            }
-        )
+        message = f"{_in_words(total, {_HOLDS: reasons, _ENDS: endless})}; it is {fate}"
+        evidence = {"answers": total, REASONING: reasons, OPEN_REASONING: endless}
+        severity: Severity = "info" if is_reasoning_cut and not endless else "warning"
+        results.append(Finding(REASONING, severity, message, evidence))
     return results

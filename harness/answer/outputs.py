@@ -1,10 +1,10 @@
 """Model outputs as they stand in model_outputs.json, in alpaca_eval's format and a little more."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict
 
 from harness.answer import hygiene
 from harness.answer.answer import Reasoning
@@ -37,6 +37,29 @@ class Output:
     """All that was generated, where `output` is not all of it."""
 
 
+class OutputRow(TypedDict, total=False):
+    """An object of the file."""
+
+    instruction: Required[str]
+    input: str
+    """Where there is one, as `dataset`."""
+    output: str
+    generated: str
+    """Where that is not the output."""
+    generator: str
+    dataset: str
+    finish_reason: str | None
+    tokens: int | None
+    prompt_tokens: int | None
+    flags: list[str]
+
+
+def outputs_by_index(lines: Iterable[str]) -> dict[int, Output]:
+    """From the JSON lines that an engine leaves of its answers."""
+    outputs = (Output(**json.loads(line)) for line in lines)
+    return {output.index: output for output in outputs}
+
+
 def as_judged(output: Output, strip: bool, reasoning: Reasoning) -> Output:
     """The output as judges see it: without reasoning and white space at its ends, where these go."""
     text = hygiene.split_reasoning(output.output)[0] if reasoning == "strip" else output.output
@@ -52,29 +75,22 @@ def write_outputs(
     outputs: Sequence[Output],
     flagged: Sequence[list[str]],
 ) -> None:
-    """A list of objects in the prompts' order: instruction, input (where there is one), output,
-    generated (where that is not the output), generator, dataset (where there is one), finish_reason,
-    tokens, prompt_tokens, flags (`flagged`)."""
+    """A list of `OutputRow` in the prompts' order; `flagged`: each one's flags."""
     rows = []
     for prompt, output, flags in zip(prompts, outputs, flagged, strict=True):
-        row: dict[str, Any] = {"instruction": prompt.instruction}
+        row: OutputRow = {"instruction": prompt.instruction}
         if prompt.input:
             row["input"] = prompt.input
-        row |= {"output": output.output}
+        row["output"] = output.output
         if output.generated is not None:
             row["generated"] = output.generated
         row["generator"] = GENERATOR
         if prompt.dataset is not None:
             row["dataset"] = prompt.dataset
-        rows.append(
-            row
-            | {
-                "finish_reason": output.finish_reason,
-                "tokens": output.tokens,
-                "prompt_tokens": output.prompt_tokens,
-                "flags": flags,
-            }
-        )
+        row["finish_reason"] = output.finish_reason
+        row["tokens"], row["prompt_tokens"] = output.tokens, output.prompt_tokens
+        row["flags"] = flags
+        rows.append(row)
     # Escaped only where it must be: half a surrogate pair, which servers can send, is no UTF-8.
     text = json.dumps(rows, indent=2, ensure_ascii=False)
     path.write_text(text.encode("utf-8", "replace").decode("utf-8") + "\n", encoding="utf-8")

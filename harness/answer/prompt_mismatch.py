@@ -8,12 +8,14 @@ comes after it up to the answer) and what differs is named.
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from harness.answer.answer import Answer
 from harness.artefact.call import StageCall
+from harness.artefact.manifest import Finding
 from harness.errors import InputError
 from harness.modeling.load import TRAINED, load_tokenizer
+from harness.modeling.tokenizer_template import special_tokens
 from harness.spec.model_source import ModelSource
 from harness.spec.template import PROMPTS, Template
 
@@ -61,7 +63,7 @@ class _Parts(NamedTuple):
     """What stands between the instruction and the answer."""
 
 
-def findings(call: StageCall, params: Answer, source: ModelSource | None) -> list[dict[str, Any]]:
+def findings(call: StageCall, params: Answer, source: ModelSource | None) -> list[Finding]:
     """One finding, or none: where the row's trained model answers by another prompt than it learnt.
 
     `evidence`: `differs` (the names above), `training_prompt` and `evaluation_prompt` (the texts that
@@ -95,7 +97,7 @@ def read_template(path: Path) -> Template:
 
 def compare(
     learnt: Template, evaluation: Template, tokenizer: "PreTrainedTokenizerBase"
-) -> list[dict[str, Any]]:
+) -> list[Finding]:
     """As `findings`, for two templates with a tokenizer."""
     from harness.modeling.text import Encoder
 
@@ -118,32 +120,24 @@ def compare(
         (i for i, (a, b) in enumerate(zip(trained, evaluated, strict=False)) if a != b),
         min(len(trained), len(evaluated)),
     )
-    text, other = _text(tokenizer, trained), _text(tokenizer, evaluated)
     message = (
         f"the answers' prompt is not the one that the model was trained with: {', '.join(differs)}"
     )
-    return [
-        {
-            "kind": KIND,
-            "severity": "error" if GRAVE & set(differs) else "warning",
-            "message": message,
-            "evidence": {
-                "differs": differs,
-                "probe": probe,
-                "training_prompt": text,
-                "evaluation_prompt": other,
-                "training_end": _ending(tokenizer, first),
-                "evaluation_end": _ending(tokenizer, second),
-                "first_difference": None
-                if trained == evaluated
-                else {
-                    "token": at,
-                    "training": _shown(tokenizer, trained[at:]),
-                    "evaluation": _shown(tokenizer, evaluated[at:]),
-                },
-            },
-        }
-    ]
+    first_difference = {
+        "token": at,
+        "training": _shown(tokenizer, trained[at:]),
+        "evaluation": _shown(tokenizer, evaluated[at:]),
+    }
+    evidence = {
+        "differs": differs,
+        "probe": probe,
+        "training_prompt": _text(tokenizer, trained),
+        "evaluation_prompt": _text(tokenizer, evaluated),
+        "training_end": _ending(tokenizer, first),
+        "evaluation_end": _ending(tokenizer, second),
+        "first_difference": None if trained == evaluated else first_difference,
+    }
+    return [Finding(KIND, "error" if GRAVE & set(differs) else "warning", message, evidence)]
 
 
 def _differences(
@@ -154,8 +148,8 @@ def _differences(
     tokenizer: "PreTrainedTokenizerBase",
 ) -> list[str]:
     text, other = _text(tokenizer, trained), _text(tokenizer, evaluated)
-    specials = {i for i in trained if i in _special(tokenizer)}
-    other_specials = {i for i in evaluated if i in _special(tokenizer)}
+    special = set(tokenizer.convert_tokens_to_ids(special_tokens(tokenizer)))
+    specials, other_specials = special & set(trained), special & set(evaluated)
     if text == other:
         return [SPECIAL_TOKENS if specials != other_specials else SPLIT]
     a, b = _parts(text, learnt.system), _parts(other, evaluation.system)
@@ -179,9 +173,7 @@ def _differences(
         users = _words(a.user, tokenizer), _words(b.user, tokenizer)
         if users[0] != users[1] or (all(words) and words[0] != words[1]):
             differences.append(ROLE_MARKERS)
-        elif not all(words) or _bare(a.user, a.header, tokenizer) == _bare(
-            b.user, b.header, tokenizer
-        ):
+        else:
             pairs = [(a.user, b.user), (a.system, b.system)]
             # Of a header that is not there, no space is missing.
             pairs += [(a.header, b.header)] if bool(words[0]) == bool(words[1]) else []
@@ -212,29 +204,13 @@ def _parts(text: str, system: str) -> _Parts | None:
 
 def _words(text: str, tokenizer: "PreTrainedTokenizerBase") -> str:
     """What is left without special tokens, written out or real, and without white space."""
-    return "".join(_bare_of(text, tokenizer).split())
-
-
-def _bare(user: str, header: str, tokenizer: "PreTrainedTokenizerBase") -> str:
-    return _words(user, tokenizer) + "|" + _words(header, tokenizer)
-
-
-def _bare_of(text: str, tokenizer: "PreTrainedTokenizerBase") -> str:
-    from harness.modeling.tokenizer_template import special_tokens
-
     for special in special_tokens(tokenizer):
         text = text.replace(special, " ")
-    return re.sub(_MARK, " ", text)
+    return "".join(re.sub(_MARK, " ", text).split())
 
 
 def _same_but_space(text: str, other: str) -> bool:
     return text != other and "".join(text.split()) == "".join(other.split())
-
-
-def _special(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    from harness.modeling.tokenizer_template import special_tokens
-
-    return set(tokenizer.convert_tokens_to_ids(special_tokens(tokenizer)))
 
 
 def _ending(tokenizer: "PreTrainedTokenizerBase", encoder: "Encoder") -> list[str]:

@@ -97,10 +97,10 @@ def read_prompts(prompt_set: PromptSet, hub_folder: str | None) -> list[Prompt]:
     return [prompt for prompt, _ in prompts]
 
 
-def once(prompts: Iterable[Prompt]) -> list[int]:
-    """For each prompt the number of the first that is the same: the one that is answered."""
+def once(keys: Iterable[tuple[str, str]]) -> list[int]:
+    """For each prompt's key the number of the first that is the same: the one that is asked about."""
     first: dict[tuple[str, str], int] = {}
-    return [first.setdefault(prompt.key, number) for number, prompt in enumerate(prompts)]
+    return [first.setdefault(key, number) for number, key in enumerate(keys)]
 
 
 def system_notes(prompts: Sequence[Prompt]) -> list[str]:

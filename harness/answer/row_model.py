@@ -1,14 +1,21 @@
 """The row's own model as evaluations read it: of a QLoRA row with its base as it was in training."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.answer.engine import QUANTIZATION
-from harness.artefact.call import MANIFEST, StageCall
-from harness.modeling.load import TRAINED, load_model, memory_for_loading, precision_notes
+from harness.artefact.call import MANIFEST, Account, StageCall
+from harness.modeling.load import (
+    TRAINED,
+    device_name,
+    load_model,
+    memory_for_loading,
+    precision_notes,
+    trained_folder,
+)
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Quantization
 
@@ -21,20 +28,17 @@ UNQUANTIZED = "the adapter is on the unquantised base"
 
 
 @dataclass
-class Base:
+class Base(Account):
     """Which base the numbers are about, as it is told beside them."""
 
     quantization: Quantization | None = None
-    used: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    deviations: list[str] = field(default_factory=list)
 
 
 def base_of(call: StageCall, cannot: str = "", is_known: bool = True) -> Base:
     """`cannot`: why what evaluates cannot quantise the base; empty where it can. `is_known`: whether
     it can be known what it does. A replay tells what the recorded run did."""
     if call.replay:
-        recorded = _manifest(call, "recorded").get("deviations", [])
+        recorded = _from_manifest(call, "recorded", "deviations") or []
         return Base(
             deviations=[
                 deviation for deviation in recorded if deviation.startswith((UNKNOWN, UNQUANTIZED))
@@ -52,16 +56,37 @@ def base_of(call: StageCall, cannot: str = "", is_known: bool = True) -> Base:
             f"{UNKNOWN}, and whether its base is quantised as the one that was trained ({how}) is not "
             "known"
         )
-        return Base(None, {QUANTIZATION: "not known"}, deviations=[unknown])
+        return Base(used={QUANTIZATION: "not known"}, deviations=[unknown])
     if requested and not cannot:
         note = f"the adapter is on its base as trained, quantised to {how}"
-        return Base(quantization, {QUANTIZATION: quantization.model_dump()}, [note])
+        return Base(quantization, used={QUANTIZATION: quantization.model_dump()}, notes=[note])
     reason = f" ({cannot})" if requested else ""
     other = (
         f"{UNQUANTIZED}{reason}, another model than the one that was trained, whose base was "
         f"quantised to {how}"
     )
-    return Base(None, {QUANTIZATION: "none"}, deviations=[other])
+    return Base(used={QUANTIZATION: "none"}, deviations=[other])
+
+
+def account_of(
+    call: StageCall, source: ModelSource, model: "PreTrainedModel", device: str, seconds: float
+) -> Account:
+    """Of a loaded model that worked for so many seconds."""
+    import torch
+
+    account = Account(
+        used={
+            "parameters": model.num_parameters(),
+            "device": device_name(device),
+            "threads": torch.get_num_threads(),
+        },
+        cost={"gpu_seconds": round(seconds, 3) if device == "cuda" else 0.0},
+    )
+    if source.random is not None and trained_folder(call.inputs) is None:
+        account.used["base_model"] = "random"
+        account.seeds["model"] = source.random.seed
+        account.notes.append("the model had random weights and no training")
+    return account
 
 
 def load_row_model(
@@ -82,15 +107,14 @@ def load_row_model(
 
 def _trained_quantization(call: StageCall) -> Quantization | None:
     """Of the base that the row's model was trained on; None where it was not quantised."""
-    document = _manifest(call, TRAINED).get("document")
+    document = _from_manifest(call, TRAINED, "document")
     quantization = document["params"]["train"].get(QUANTIZATION) if document else None
     return Quantization.model_validate(quantization) if quantization else None
 
 
-def _manifest(call: StageCall, name: str) -> dict[str, Any]:
-    """Of one of the call's inputs; empty where the input is none or no artefact."""
+def _from_manifest(call: StageCall, name: str, field: str) -> Any:
+    """Of one of the call's inputs; None where the input is none or no artefact."""
     path = Path(call.inputs[name]) / MANIFEST if name in call.inputs else None
     if path is None or not path.is_file():
-        return {}
-    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return manifest
+        return None
+    return json.loads(path.read_text(encoding="utf-8")).get(field)

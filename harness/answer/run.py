@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from harness.answer import hygiene, prompt_mismatch
 from harness.answer.answer import Answer
-from harness.answer.engine import NO_ANSWER
+from harness.answer.engine import NO_ANSWER, AnswerTask
 from harness.answer.outputs import OUTPUTS, as_judged, count, write_outputs
 from harness.answer.prompts import once, read_prompts, system_notes
 from harness.artefact.call import StageCall, StageResult
@@ -28,10 +28,10 @@ def run(call: StageCall) -> StageResult:
     model = call.params.get("model")
     source = None if model is None else ModelSource.model_validate(model)
     prompts = read_prompts(params.prompts, call.inputs.get("prompts"))
-    firsts = once(prompts)
+    firsts = once(prompt.key for prompt in prompts)
     numbers = sorted(set(firsts))
 
-    answered = params.engine.answer(call, params, [prompts[n] for n in numbers], source)
+    answered = params.engine.answer(AnswerTask(call, params, [prompts[n] for n in numbers], source))
     place = {number: at for at, number in enumerate(numbers)}
     outputs = [
         replace(answered.outputs[place[first]], index=index) for index, first in enumerate(firsts)

@@ -7,7 +7,6 @@ import asyncio
 import re
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from harness.answer.answer import Decoding
 from harness.answer.engine import NO_ANSWER, Answered
@@ -15,7 +14,9 @@ from harness.answer.outputs import Output
 from harness.answer.prompts import Prompt, prompt_seed
 from harness.artefact.call import TRANSCRIPT
 from harness.artefact.events import Progress
+from harness.artefact.manifest import Finding
 from harness.llm.asking import ServedModels
+from harness.llm.body import Body, RequestOptions
 from harness.llm.client import Client
 from harness.llm.reply import REFUSED, Kind, Reply, tokens_used, usage_is_known
 
@@ -23,10 +24,13 @@ SIGN_OF_LIFE_S = 2.0
 """Between two looks at how far the answers are, where none has come."""
 
 
-def sampling_of(decoding: Decoding, prompt: Prompt) -> dict[str, Any]:
+def sampling_of(decoding: Decoding, prompt: Prompt) -> RequestOptions:
     """The decoding in a request's words; a sampled one with the prompt's own seed."""
-    settings = {"max_tokens": decoding.max_new_tokens, "temperature": decoding.temperature}
-    body: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+    body: RequestOptions = {}
+    if decoding.max_new_tokens is not None:
+        body["max_tokens"] = decoding.max_new_tokens
+    if decoding.temperature is not None:
+        body["temperature"] = decoding.temperature
     if decoding.temperature:
         body["top_p"] = decoding.top_p
     if decoding.temperature != 0:
@@ -37,7 +41,7 @@ def sampling_of(decoding: Decoding, prompt: Prompt) -> dict[str, Any]:
 
 def ask_server(
     client: Client,
-    bodies: Sequence[dict[str, Any]],
+    bodies: Sequence[Body],
     kind: Kind,
     stop: Sequence[str],
     special: "re.Pattern[str] | None",
@@ -97,8 +101,7 @@ def ask_server(
         used={"served_models": client.served_models},
         cost=client.cost(),
         notes=notes,
-        findings=[f.to_json() for f in served.findings()]
-        + _no_answer_findings(len(replies), len(without_text)),
+        findings=served.findings() + _no_answer_findings(len(replies), len(without_text)),
         simulated=["answers"] if client.simulated else [],
         keep=[TRANSCRIPT],
         without_text=without_text,
@@ -123,18 +126,15 @@ def _reasons_apart(reply: Reply) -> bool:
     return any(message.get(name) for name in ("reasoning_content", "reasoning"))
 
 
-def _no_answer_findings(replies: int, without_text: int) -> list[dict[str, Any]]:
+def _no_answer_findings(replies: int, without_text: int) -> list[Finding]:
     if not without_text:
         return []
-    return [
-        {
-            "kind": NO_ANSWER,
-            "severity": "warning",
-            "message": f"{without_text} of {replies} replies hold no text (no content, or calls of "
-            "tools alone): they stand as empty outputs, which a judge takes for answers",
-            "evidence": {"replies": replies, NO_ANSWER: without_text},
-        }
-    ]
+    message = (
+        f"{without_text} of {replies} replies hold no text (no content, or calls of tools alone): "
+        "they stand as empty outputs, which a judge takes for answers"
+    )
+    evidence = {"replies": replies, NO_ANSWER: without_text}
+    return [Finding(NO_ANSWER, "warning", message, evidence)]
 
 
 def _output(

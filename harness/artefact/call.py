@@ -1,10 +1,12 @@
 """The stage contract: what a stage is told (CALL.json) and what it leaves behind (result.json)."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.artefact.manifest import Finding, MetricValue
 from harness.errors import InputError
 
 CALL_FILE = "CALL.json"
@@ -72,28 +74,51 @@ class StageCall:
         return cls(**fields)
 
 
-@dataclass
-class StageResult:
-    """What came out.
+@dataclass(kw_only=True)
+class Account:
+    """What a stage, or a part of it, says beside what it made."""
 
-    metrics: name -> {"value", "standard_error", "judged", "expected", ...}; only the judge stage has
-    scores. counts: name -> int, counts that must fit together. used: what was resolved (served
-    models, data and model revisions). seeds: name -> int. cost: {"calls", "attempts",
-    "prompt_tokens", "completion_tokens", "gpu_seconds"}. simulated: what in this artefact came from
-    the simulated teacher or judge, or from random weights, in words; empty when nothing did.
-    findings: what a reader of the numbers should know, {"kind", "severity" (error, warning, info),
-    "message", "evidence"}. deviations: from the published set-up, as far as only the stage can know
-    them. keep: files and folders, relative to the work folder, that belong to the
-    artefact; everything else there (checkpoints, caches) is removed before it is sealed.
-    """
-
-    keep: list[str]
-    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    keep: list[str] = field(default_factory=list)
+    """Files and folders, relative to the work folder, that belong to the artefact; everything else
+    there (checkpoints, caches) is removed before it is sealed."""
     used: dict[str, Any] = field(default_factory=dict)
+    """What was resolved: served models, data and model revisions."""
     seeds: dict[str, int] = field(default_factory=dict)
     cost: dict[str, float] = field(default_factory=dict)
+    """calls, attempts, prompt_tokens, completion_tokens, gpu_seconds."""
     simulated: list[str] = field(default_factory=list)
+    """What came from the simulated teacher or judge, or from random weights, in words."""
     notes: list[str] = field(default_factory=list)
-    findings: list[dict[str, Any]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     deviations: list[str] = field(default_factory=list)
+    """From the published set-up, as far as only the stage can know them."""
+
+    def add(self, other: "Account") -> None:
+        for name in ("keep", "simulated", "notes", "findings", "deviations"):
+            getattr(self, name).extend(getattr(other, name))
+        self.used |= other.used
+        self.seeds |= other.seeds
+        for name, value in other.cost.items():
+            self.cost[name] = self.cost.get(name, 0) + value
+
+
+@dataclass(kw_only=True)
+class StageResult(Account):
+    """What came out."""
+
+    metrics: dict[str, MetricValue] = field(default_factory=dict)
+    """Only the judge stage has scores."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """They must fit together."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "StageResult":
+        metrics = {name: MetricValue.from_json(v) for name, v in values["metrics"].items()}
+        findings = [Finding.from_json(finding) for finding in values["findings"]]
+        return cls(**{**values, "metrics": metrics, "findings": findings})
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {
+            "metrics": {name: metric.to_json() for name, metric in self.metrics.items()},
+            "findings": [finding.to_json() for finding in self.findings],
+        }

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
+UNSAID = frozenset({"*"})
+"""In place of a metric's absent keys where it was not read: they are those that hold nothing."""
 Severity = Literal["error", "warning", "info"]
 """error: a number is wrong, or cannot be known; warning: it may mislead; info: neither, but a reader
 should know."""
@@ -63,6 +65,14 @@ class MetricValue(Record):
     """Of a loss: the held-out examples, and their answers' tokens and bytes."""
     tokens: int | None = None
     bytes: int | None = None
+    absent: frozenset[str] = UNSAID
+
+    def __post_init__(self) -> None:
+        if self.absent == UNSAID:
+            empty = {f.name for f in fields(self) if getattr(self, f.name) is None} - {"value"}
+            # Of what was judged null says that the error cannot be known; a training's log has none.
+            empty -= {"standard_error"} if self.judged is not None else set()
+            object.__setattr__(self, "absent", frozenset(empty))
 
 
 @dataclass(frozen=True, kw_only=True)

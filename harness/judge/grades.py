@@ -8,9 +8,19 @@ is the sign of the difference, and win, tie or lose is the sign of both verdicts
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
-from harness.judge.scores import BASELINE, DRAW, MODEL, describe, mean_and_error, position_notes
+from harness.artefact.manifest import MetricValue
+from harness.judge.scores import (
+    BASELINE,
+    DRAW,
+    MODEL,
+    PositionBias,
+    describe,
+    mean_and_error,
+    place_figures,
+    position_notes,
+)
 
 Scores = tuple[float, float]
 """Of the answer shown first, and of the one shown second."""
@@ -18,6 +28,23 @@ Orders = tuple[Scores, Scores]
 """What was given with the model's answer first, and with the baseline's first."""
 
 PREFERENCES = {-1: BASELINE, 0: DRAW, 1: MODEL}
+
+
+class GradingBias(PositionBias):
+    """As `position_bias` says. Without a prompt the figures are None."""
+
+    first_wins: int
+    """Gradings that the answer in the first place won."""
+    ties: int
+    second_wins: int
+    first_minus_second: float | None
+    """Mean difference of the scores by place."""
+    first_minus_second_standard_error: float | None
+    orders_differ: float | None
+    """Percent of prompts that got another verdict in the other order."""
+    orders_opposed: float | None
+    """Percent of those that got the opposite one."""
+
 
 _FIRST_LINE = re.compile(
     r"""
@@ -58,33 +85,27 @@ def preference(orders: Orders) -> float:
     return PREFERENCES[_sign(sum(verdicts(orders)))]
 
 
-def position_bias(graded: Sequence[Orders]) -> dict[str, Any]:
+def position_bias(graded: Sequence[Orders]) -> GradingBias:
     """How far the place decides, whichever answer stands there.
 
     Every prompt is shown in both orders, so that how good the answers are cancels out of it: what
     counts is the difference between a prompt's two orders.
 
-    Under the names of judge_scores.position_bias: shown_first and shown_second, the model's win rate
-    by one order's verdicts alone; their difference in percentage points; and the p_value of an
-    exact sign test, two-sided, on the prompts whose orders favour one of the places. Beside these
-    first_wins, ties, second_wins: gradings that the answer in this place won. first_minus_second:
-    mean difference of the scores by place, with its standard error. orders_differ, orders_opposed:
-    percent of prompts that got another, or the opposite, verdict in the other order. Without a
-    prompt the figures are None.
+    shown_first and shown_second: the model's win rate by one order's verdicts alone. p_value: of an
+    exact sign test, two-sided, on the prompts whose orders favour one of the places.
     """
     both_verdicts = [verdicts(orders) for orders in graded]
     signs = [_sign(first - second) for orders in graded for first, second in orders]
-    by_place = [
-        [PREFERENCES[pair_verdicts[order]] for pair_verdicts in both_verdicts] for order in (0, 1)
-    ]
-    places = [describe(preferences) for preferences in by_place]
-    names = {"win_rate": "win_rate", "standard_error": "standard_error", "judged": "n_total"}
+    first_place, second_place = (
+        place_figures(describe([PREFERENCES[of_pair[order]] for of_pair in both_verdicts]))
+        for order in (0, 1)
+    )
     shifts = [50.0 * (first - second) for first, second in both_verdicts]
     gaps = [((a[0] - a[1]) + (b[0] - b[1])) / 2 for a, b in graded]
     mean_gap, gap_error = mean_and_error(gaps) if gaps else (None, None)
     return {
-        "shown_first": {name: places[0][figure] for name, figure in names.items()},
-        "shown_second": {name: places[1][figure] for name, figure in names.items()},
+        "shown_first": first_place,
+        "shown_second": second_place,
         "difference": _mean(shifts),
         "p_value": _sign_test(shifts),
         "first_wins": signs.count(1),
@@ -97,7 +118,7 @@ def position_bias(graded: Sequence[Orders]) -> dict[str, Any]:
     }
 
 
-def bias_notes(bias: dict[str, Any]) -> list[str]:
+def bias_notes(bias: GradingBias) -> list[str]:
     """Position bias in words, without those that a finding has; none where nothing was graded."""
     if bias["difference"] is None:
         return []
@@ -111,16 +132,22 @@ def bias_notes(bias: dict[str, Any]) -> list[str]:
     ]
 
 
-def winning_score(win_rate: dict[str, Any]) -> dict[str, Any]:
+def winning_score(win_rate: MetricValue) -> MetricValue:
     """AlpaGasus's winning score, 1 + (wins - losses) / judged, out of the win rate's metric.
 
     2 where every prompt is won, 0 where every one is lost: the win rate on another scale.
     """
-    scaled = ("value", "standard_error", "lower_bound", "upper_bound")
-    return {
-        name: value / 50 if name in scaled and value is not None else value
-        for name, value in win_rate.items()
-    }
+
+    def scaled(percent: float | None) -> float | None:
+        return None if percent is None else percent / 50
+
+    return replace(
+        win_rate,
+        value=scaled(win_rate.value),
+        standard_error=scaled(win_rate.standard_error),
+        lower_bound=scaled(win_rate.lower_bound),
+        upper_bound=scaled(win_rate.upper_bound),
+    )
 
 
 def _sign(difference: float) -> int:

@@ -5,7 +5,7 @@ A kind's class owns all that is known of it; what is heavy it imports in its met
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -75,9 +75,19 @@ class BaseJudge(Spec):
         return None
 
     @property
+    def baseline_row(self) -> str | None:
+        """The spec of the row whose outputs are the baseline; None where that is a file, or nothing."""
+        return None
+
+    @property
     def base_weights(self) -> str:
         """How the base of a QLoRA row's adapter is read, by a judge of the model itself."""
         return "as_trained"
+
+    @property
+    def dtype(self) -> str:
+        """What the judged model calculates in, of a judge of the model itself."""
+        return ""
 
     def prompts(self, answered: PromptSet | None) -> PromptSet | None:
         """The prompt set that it reads; `answered`: the one whose outputs it judges."""
@@ -178,6 +188,14 @@ class PairwiseJudge(BaseJudge):
     def baseline(self) -> Reference:
         return self.reference
 
+    @property
+    def baseline_row(self) -> str | None:
+        return self.reference.spec if isinstance(self.reference, RowOutputs) else None
+
+    @property
+    def baseline_file(self) -> Data | None:
+        return None if isinstance(self.reference, RowOutputs) else self.reference
+
     def metrics(self, prompts: PromptSet | None) -> list[str]:
         return with_sets(["win_rate"], prompts)
 
@@ -195,38 +213,35 @@ class PairwiseJudge(BaseJudge):
         lengths = prompt_lengths(prompts, files)
         if lengths is None:
             return Estimate(unknown=ON_HUB)
-        times = self.calls_per_prompt
+        times, file = self.calls_per_prompt, self.baseline_file
+        if file is None:
+            answers = sum(lengths) + len(lengths) * ANSWER_CHARACTERS
+        else:
+            answers = sum(text_lengths(files.locate(file))[: len(lengths)])
         # The model's answers are taken to be as long as the baseline's.
-        characters = len(lengths) * self.fixed_characters() + 2 * self._answer_characters(
-            lengths, files
-        )
+        characters = len(lengths) * self.fixed_characters() + 2 * answers
         calls = times * len(lengths)
         tokens = times * characters // CHARACTERS_PER_TOKEN
         return Estimate(calls, tokens, calls * self.tokens_per_call)
 
-    def _answer_characters(self, lengths: Sequence[int], files: Files) -> int:
-        """Of the baseline's answers with their instructions."""
-        if isinstance(self.reference, RowOutputs):
-            return sum(lengths) + len(lengths) * ANSWER_CHARACTERS
-        return sum(text_lengths(files.locate(self.reference))[: len(lengths)])
-
     def check(self, prompts: "Sequence[Prompt]", snapshots: Mapping[str, str]) -> None:
         from harness.judge.pairs import check_baselines
 
-        if not isinstance(self.reference, RowOutputs) and prompts:
-            check_baselines(Path(self.reference.path), prompts)
+        if self.baseline_file is not None and prompts:
+            check_baselines(Path(self.baseline_file.path), prompts)
 
     def twin(self, smoke: Path) -> Self:
-        changes: dict[str, Any] = {"judge": simulated(self.judge, ERROR_RATE), "transcript": None}
-        if not isinstance(self.reference, RowOutputs):
-            changes["reference"] = smoke_data(smoke / "prompts.jsonl")
-        return self.model_copy(update=changes)
+        is_file = self.baseline_file is not None
+        baseline = smoke_data(smoke / "prompts.jsonl") if is_file else self.reference
+        judge = simulated(self.judge, ERROR_RATE)
+        update = {"judge": judge, "transcript": None, "reference": baseline}
+        return self.model_copy(update=update)
 
     def replaced_in_twin(self) -> Iterator[str]:
         if self.judge.simulated is None:
             yield f"a simulated judge for {self.judge.model}"
         yield from self._replaced_beside()
-        if not isinstance(self.reference, RowOutputs):
+        if self.baseline_file is not None:
             yield "specs/smoke's outputs as the baseline"
 
     def _replaced_beside(self) -> Iterator[str]:
@@ -247,6 +262,10 @@ class ModelJudge(BaseJudge):
     @property
     def base_weights(self) -> str:
         return self.quantization
+
+    @property
+    def dtype(self) -> str:
+        return self.precision
 
     def needs(self) -> Needs:
         return Needs(gpus=1)

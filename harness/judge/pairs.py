@@ -1,68 +1,58 @@
-"""What a judge compares, for each prompt the model's output and the baseline's; and the course that all
-pairwise judging takes: ask once about each pair that differs, write what was said, count, and find how
-far the place decides."""
+"""What a judge compares: for each prompt the model's output and the baseline's, matched by instruction
+and input."""
 
-import asyncio
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
 
 from harness.answer.outputs import OUTPUTS
 from harness.answer.prompts import Prompt, read_prompts
-from harness.artefact.call import TRANSCRIPT, StageCall, StageResult
+from harness.artefact.call import StageCall
 from harness.data.records import Record, read_records, text_field
 from harness.errors import InputError
-from harness.judge.judge import PairwiseJudge, Reference, RowOutputs, prompts_of, replicate_of
-from harness.judge.scores import (
-    describe,
-    metrics_of_sets,
-    position_findings,
-    win_rate_metric,
-    write_leaderboard,
-)
-from harness.spec.base import Sampling
-
-if TYPE_CHECKING:
-    from harness.llm.asking import ServedModels
-    from harness.llm.client import Client
-    from harness.llm.reply import Reply
-
-ANNOTATIONS, LEADERBOARD, UNJUDGED = "annotations.json", "leaderboard.csv", "unjudged.jsonl"
-KEPT_FILES = [ANNOTATIONS, LEADERBOARD, TRANSCRIPT, UNJUDGED]
-"""What an artefact of a pairwise judge holds."""
+from harness.judge.judge import PairwiseJudge, prompts_of
 
 Key = tuple[str, str]
 """An instruction and its input."""
 _MATCHED = (
-    "prompts, outputs and reference must be of one set; they are matched by instruction and input, "
-    "letter by letter"
+    "prompts{} must be of one set; they are matched by instruction and input, letter by letter"
 )
+_HINT = _MATCHED.format(", outputs and reference")
+_NO_BASELINE = "prompts have no baseline output"
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One prompt with both outputs. `set`: which of several prompt sets it is of. `cut`: whether the
-    model's output ended at the token limit."""
+class MatchedOutput:
+    """A model's output for a prompt. `cut`: whether it ended at the token limit."""
+
+    output: str
+    generator: str
+    cut: bool
+
+
+@dataclass(frozen=True)
+class Pair(MatchedOutput):
+    """One prompt with both outputs. `set`: which of several prompt sets it is of."""
 
     instruction: str
     input: str
     dataset: str | None
     baseline: str
     baseline_generator: str
-    output: str
-    generator: str
-    cut: bool
     set: str | None = None
 
     @property
     def key(self) -> Key:
         return self.instruction, self.input
 
+    @property
+    def is_identical(self) -> bool:
+        """Whether both outputs are the same: a draw, about which no judge is asked."""
+        return self.output == self.baseline
 
-def read_pairs(call: StageCall, reference: Reference) -> list[Pair]:
+
+def read_pairs(call: StageCall, judge: PairwiseJudge) -> list[Pair]:
     """One pair for each prompt, in the prompts' order.
 
     Outputs are matched by instruction and input; the baseline's as well where its file has inputs,
@@ -76,20 +66,11 @@ def read_pairs(call: StageCall, reference: Reference) -> list[Pair]:
     prompt_set = prompts_of(call)
     prompts = read_prompts(prompt_set, call.inputs.get("prompts"))
     places = Counter(prompt.key for prompt in prompts)
-    outputs_file = Path(call.inputs["outputs"]) / OUTPUTS
-    outputs = _by_key(outputs_file, places)
-    reference_file = _reference_file(call, reference)
+    outputs_file, outputs, faults = _outputs(call, places)
+    reference_file = _reference_file(call, judge)
     baselines = _baselines(reference_file, places)
-    faults = [
-        _missing(places, outputs, "prompts have no output", f"in {outputs_file}"),
-        _missing(outputs, places, f"outputs in {outputs_file} are for prompts that are not", ""),
-        _missing(places, baselines, "prompts have no baseline output", f"in {reference_file}"),
-    ]
-    if any(faults):
-        raise InputError(
-            "\n".join(filter(None, faults)),
-            hint=_MATCHED,
-        )
+    faults.append(_missing(places, baselines, _NO_BASELINE, f"in {reference_file}"))
+    _refuse(faults, _HINT)
     several = prompt_set.files is not None
     return [
         _pair(
@@ -105,20 +86,7 @@ def read_pairs(call: StageCall, reference: Reference) -> list[Pair]:
 def check_baselines(path: Path, prompts: Sequence[Prompt]) -> None:
     """Raises InputError where the reference file cannot be read or lacks an output for a prompt."""
     places = Counter(prompt.key for prompt in prompts)
-    fault = _missing(
-        places, _baselines(path, places), "prompts have no baseline output", f"in {path}"
-    )
-    if fault:
-        raise InputError(fault, hint=_MATCHED)
-
-
-@dataclass(frozen=True)
-class MatchedOutput:
-    """A model's output for a prompt, where nothing stands beside it."""
-
-    output: str
-    generator: str
-    cut: bool
+    _refuse([_missing(places, _baselines(path, places), _NO_BASELINE, f"in {path}")], _HINT)
 
 
 def read_outputs(call: StageCall, prompts: Sequence[Prompt]) -> list[MatchedOutput]:
@@ -127,212 +95,35 @@ def read_outputs(call: StageCall, prompts: Sequence[Prompt]) -> list[MatchedOutp
     Raises:
         InputError: as `read_pairs` does of the outputs.
     """
-    places = Counter(prompt.key for prompt in prompts)
+    path, outputs, faults = _outputs(call, Counter(prompt.key for prompt in prompts))
+    _refuse(faults, _MATCHED.format(" and outputs"))
+    return [_matched(path, outputs[prompt.key]) for prompt in prompts]
+
+
+def _outputs(call: StageCall, places: Counter[Key]) -> tuple[Path, dict[Key, Record], list[str]]:
+    """The file of the model's outputs, these, and what does not fit. One may stand as often as its
+    prompt does, with the same text."""
     path = Path(call.inputs["outputs"]) / OUTPUTS
-    outputs = _by_key(path, places)
+    keyed = [(_key(path, record), record) for record in read_records(path)]
+    outputs = _each_once(path, keyed, places)
     faults = [
         _missing(places, outputs, "prompts have no output", f"in {path}"),
         _missing(outputs, places, f"outputs in {path} are for prompts that are not", ""),
     ]
+    return path, outputs, faults
+
+
+def _refuse(faults: Sequence[str], hint: str) -> None:
     if any(faults):
-        raise InputError(
-            "\n".join(filter(None, faults)),
-            hint="prompts and outputs must be of one set; they are matched by instruction and input, "
-            "letter by letter",
-        )
-    return [
-        MatchedOutput(
-            text_field(path, outputs[prompt.key], "output"),
-            str(outputs[prompt.key].fields.get("generator") or "model"),
-            outputs[prompt.key].fields.get("finish_reason") == "length",
-        )
-        for prompt in prompts
-    ]
+        raise InputError("\n".join(filter(None, faults)), hint=hint)
 
 
-def firsts(pairs: Sequence[Pair]) -> list[int]:
-    """For each pair the number of the first that is the same: the one that is asked about."""
-    first: dict[Key, int] = {}
-    return [first.setdefault(pair.key, number) for number, pair in enumerate(pairs)]
-
-
-def output_counts(pairs: Sequence[Pair]) -> dict[str, int]:
-    """Counts of what was judged that a win rate does not show."""
-    return {
-        "prompts": len(pairs),
-        "identical": sum(pair.output == pair.baseline for pair in pairs),
-        "empty_outputs": sum(not pair.output.strip() for pair in pairs),
-        "cut_outputs": sum(pair.cut for pair in pairs),
-    }
-
-
-def identical_notes(pairs: Sequence[Pair]) -> list[str]:
-    """A note on the outputs that no judge was shown."""
-    same = sum(pair.output == pair.baseline for pair in pairs)
-    if not same:
-        return []
-    are = "is" if same == 1 else "are"
-    return [f"{same} of {len(pairs)} outputs {are} the baseline's own: draws, not asked"]
-
-
-def sampling_of(sampling: Sampling, replicate: int) -> dict[str, Any]:
-    """A request's; a replicate asks with another seed than the ones before."""
-    options = sampling.model_dump(exclude_none=True)
-    if replicate > 0:
-        options["seed"] = options.get("seed", 0) + replicate
-    return options
-
-
-@dataclass(frozen=True)
-class JudgeReplies:
-    """What a judge was asked with, and its replies: of each pair those to its requests, None for a pair
-    that is not asked about, for its outputs are identical."""
-
-    client: "Client"
-    served: "ServedModels"
-    replies: "list[tuple[Reply, ...] | None]"
-
-
-def ask(
-    call: StageCall,
-    judge: PairwiseJudge,
-    pairs: Sequence[Pair],
-    bodies_of: Callable[[Pair], Sequence[dict[str, Any]]],
-    is_read: "Callable[[Reply], bool]",
-    unit: Literal["prompts", "gradings"],
-) -> JudgeReplies:
-    """Ask about each pair of different outputs, of those that are the same once.
-
-    `bodies_of`: its requests, `judge.calls_per_prompt` in number. `unit`: what the progress counts;
-    prompts are done too where nothing is asked.
-    """
-    # Imported here, for what is only checked beforehand asks nothing.
-    from harness.artefact.events import Progress
-    from harness.llm.asking import ServedModels, ask_until_read
-    from harness.llm.client import open_client
-
-    served = ServedModels(judge.on_model_change, call.folder)
-    client = open_client(call, judge.judge, judge.transcript)
-    first, times = firsts(pairs), judge.calls_per_prompt
-    numbers = [i for i, p in enumerate(pairs) if first[i] == i and p.output != p.baseline]
-    bodies = [body for number in numbers for body in bodies_of(pairs[number])]
-    done, unread = len(pairs) - len(numbers) if unit == "prompts" else 0, 0
-    progress = Progress("judge", done + len(bodies), unit)
-    unread_name = "unjudged" if unit == "prompts" else "unread"
-
-    def count(index: int, reply: "Reply") -> None:
-        nonlocal done, unread
-        done += 1
-        unread += not is_read(reply)
-        progress.show(done, **{unread_name: unread})
-
-    async def ask_all() -> "list[Reply]":
-        async with client:
-            return await ask_until_read(
-                client, bodies, lambda r: is_read(r) or None, judge.asks, count, served=served
-            )
-
-    replies = asyncio.run(ask_all())
-    of_pair = {
-        number: tuple(replies[times * at : times * (at + 1)]) for at, number in enumerate(numbers)
-    }
-    return JudgeReplies(client, served, [of_pair.get(number) for number in first])
-
-
-def annotation(pair: Pair, annotator: str, dataset_first: bool) -> dict[str, Any]:
-    """What a row of annotations.json says beside the judgement, in alpaca_eval's fields."""
-    dataset = {"dataset": pair.dataset}
-    return {
-        "instruction": pair.instruction,
-        **({"input": pair.input} if pair.input else {}),
-        **(dataset if dataset_first else {}),
-        "output_1": pair.baseline,
-        "generator_1": pair.baseline_generator,
-        **dataset,
-        "output_2": pair.output,
-        "generator_2": pair.generator,
-        "annotator": annotator,
-    }
-
-
-def prompt_fields(row: dict[str, Any]) -> dict[str, Any]:
-    """Of a row of annotations.json, what names its prompt."""
-    return {name: row[name] for name in ("instruction", "input") if name in row}
-
-
-def unread_reply(reply: "Reply", text: str) -> dict[str, Any]:
-    """What unjudged.jsonl says of a reply beside its prompt."""
-    why = {"why": reply.why} if reply.is_declined else {}
-    return {"reply": text, "finish_reason": reply.finish_reason, **why}
-
-
-def write_judgements(call: StageCall, pairs: Sequence[Pair], rows: list[dict[str, Any]]) -> None:
-    """annotations.json, and leaderboard.csv from it."""
-    (call.folder / ANNOTATIONS).write_text(json.dumps(rows, indent=2) + "\n", encoding="ascii")
-    described = describe([row["preference"] for row in rows])
-    outputs = [pair.output for pair in pairs]
-    write_leaderboard(call.folder / LEADERBOARD, pairs[0].generator, outputs, described)
-
-
-def pairwise_result(
-    call: StageCall,
-    client: "Client",
-    served: "ServedModels",
-    pairs: Sequence[Pair],
-    preferences: Sequence[float | None],
-    described: dict[str, Any],
-    unjudged: int,
-    bias: dict[str, Any],
-    bias_notes: Sequence[str],
-) -> StageResult:
-    """What every pairwise judge gives: win rates, counts, position bias and who answered.
-    `described`: the preferences' figures."""
-    win_rate = win_rate_metric(described, len(pairs))
-    return StageResult(
-        keep=[*KEPT_FILES],
-        metrics={"win_rate": win_rate, **metrics_of_sets([p.set for p in pairs], preferences)},
-        counts={
-            **output_counts(pairs),
-            "judged": described["n_total"],
-            "unjudged": unjudged,
-        },
-        used={"served_models": sorted(served.counts), "position_bias": bias},
-        seeds={"replicate": replicate_of(call)},
-        cost=client.cost(),
-        simulated=["judge"] if client.simulated else [],
-        notes=[*served.notes(), *identical_notes(pairs), *bias_notes],
-        findings=[*(f.to_json() for f in served.findings()), *position_findings(bias)],
-    )
-
-
-def ask_again(work: Path) -> str:
-    """The way out where no reply is of use: the transcript would give the same ones again."""
-    return (
-        "The same command finds the same replies in the transcript: change the judge in the spec, "
-        f"or remove the work folder {work} to ask again"
-    )
-
-
-def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """JSON lines, in ASCII: any text a model makes can be written and read back."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="ascii")
-
-
-def _reference_file(call: StageCall, reference: Reference) -> Path:
-    if isinstance(reference, RowOutputs):
-        if "baseline" not in call.inputs:
-            raise InputError("the stage was not given the outputs of the row that is the reference")
-        return Path(call.inputs["baseline"]) / OUTPUTS
-    return Path(reference.path)
-
-
-def _by_key(path: Path, places: Counter[Key]) -> dict[Key, Record]:
-    """The model's outputs. One may stand as often as its prompt does, with the same text."""
-    keyed = [
-        ((text_field(path, record, "instruction"), _input(path, record)), record)
-        for record in read_records(path)
-    ]
-    return _each_once(path, keyed, places)
+def _reference_file(call: StageCall, judge: PairwiseJudge) -> Path:
+    if judge.baseline_file is not None:
+        return Path(judge.baseline_file.path)
+    if "baseline" not in call.inputs:
+        raise InputError("the stage was not given the outputs of the row that is the reference")
+    return Path(call.inputs["baseline"]) / OUTPUTS
 
 
 def _baselines(path: Path, places: Counter[Key]) -> dict[Key, Record]:
@@ -340,9 +131,7 @@ def _baselines(path: Path, places: Counter[Key]) -> dict[Key, Record]:
     records = read_records(path)
     if any(_input(path, record) for record in records):
         prompts_of_key = {key: [key] for key in places}
-        keys = [
-            (text_field(path, record, "instruction"), _input(path, record)) for record in records
-        ]
+        keys = [_key(path, record) for record in records]
     else:
         prompts_of_key = {}
         for key in places:
@@ -363,6 +152,10 @@ def _baselines(path: Path, places: Counter[Key]) -> dict[Key, Record]:
         for prompt in prompts_of_key.get(key, [])
     ]
     return _each_once(path, keyed, places)
+
+
+def _key(path: Path, record: Record) -> Key:
+    return text_field(path, record, "instruction"), _input(path, record)
 
 
 def _input(path: Path, record: Record) -> str:
@@ -400,20 +193,26 @@ def _missing(keys: Iterable[Key], present: Iterable[Key], what: str, where: str)
     return f"{counts} {where}".rstrip() + f", for example {_short(missing[0][0])}"
 
 
+def _matched(path: Path, record: Record) -> MatchedOutput:
+    return MatchedOutput(
+        text_field(path, record, "output"),
+        str(record.fields.get("generator") or "model"),
+        record.fields.get("finish_reason") == "length",
+    )
+
+
 def _pair(
     prompt: Prompt, several: bool, output: tuple[Path, Record], baseline: tuple[Path, Record]
 ) -> Pair:
-    output_fields, baseline_fields = output[1].fields, baseline[1].fields
-    dataset = prompt.dataset or baseline_fields.get("dataset", output_fields.get("dataset"))
+    baseline_fields = baseline[1].fields
+    dataset = prompt.dataset or baseline_fields.get("dataset", output[1].fields.get("dataset"))
     return Pair(
+        **vars(_matched(*output)),
         instruction=prompt.instruction,
         input=prompt.input,
         dataset=None if dataset is None else str(dataset),
         baseline=text_field(*baseline, "output"),
         baseline_generator=str(baseline_fields.get("generator") or "baseline"),
-        output=text_field(*output, "output"),
-        generator=str(output_fields.get("generator") or "model"),
-        cut=output_fields.get("finish_reason") == "length",
         set=prompt.dataset if several else None,
     )
 

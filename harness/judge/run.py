@@ -7,11 +7,6 @@ from harness.judge.kinds.union import Judge
 
 
 def run(call: StageCall) -> StageResult:
-    """Judge as `call.params["judge"]` says.
-
-    Raises:
-        InputError: outputs and baseline do not fit the prompts, or the judge cannot be asked.
-        HarnessError: a call failed for good, or no judgement could be read.
-    """
+    """Judge as `call.params["judge"]` says; raises as `BaseJudge.run`."""
     judge: Judge = TypeAdapter(Judge).validate_python(call.params["judge"])
     return judge.run(call)

@@ -5,8 +5,9 @@ import csv
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
+from harness.artefact.manifest import Finding, MetricValue
 from harness.errors import HarnessError
 
 COLUMNS = (
@@ -30,12 +31,42 @@ BASELINE, DRAW, MODEL = 1.0, 1.5, 2.0
 probabilities lie between."""
 
 
+class Figures(TypedDict):
+    """Of preferences, under the names of leaderboard.csv."""
+
+    win_rate: float | None
+    standard_error: float | None
+    n_wins: int
+    n_wins_base: int
+    n_draws: int
+    n_total: int
+    discrete_win_rate: float | None
+
+
+class PlaceFigures(TypedDict):
+    """How a model fares in one place: in percent, None where there are too few."""
+
+    win_rate: float | None
+    standard_error: float | None
+    judged: int
+
+
+class PositionBias(TypedDict):
+    """As `position_bias` says. `difference` in percentage points; None as `p_value` where one of the
+    places was never judged."""
+
+    shown_first: PlaceFigures
+    shown_second: PlaceFigures
+    difference: float | None
+    p_value: float | None
+
+
 def is_judgement(preference: float | None) -> bool:
     """Whether this is a preference at all; what a package writes for a failure, -1 say, is none."""
     return preference is not None and (preference == 0 or BASELINE <= preference <= MODEL)
 
 
-def describe(preferences: Sequence[float | None]) -> dict[str, Any]:
+def describe(preferences: Sequence[float | None]) -> Figures:
     """What alpaca_eval's `get_winrate` says of these preferences, leaving out what is none.
 
     win_rate is 100 * mean(preference - 1), standard_error 100 * the sample standard deviation
@@ -57,7 +88,7 @@ def describe(preferences: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
-def win_rate_metric(described: dict[str, Any], expected: int) -> dict[str, Any]:
+def win_rate_metric(figures: Figures, expected: int) -> MetricValue:
     """The metric from `describe`'s figures, or a leaderboard's, over `expected` prompts.
 
     The bounds count the unjudged prompts as all lost and as all won.
@@ -65,25 +96,29 @@ def win_rate_metric(described: dict[str, Any], expected: int) -> dict[str, Any]:
     Raises:
         HarnessError: more were judged than expected.
     """
-    judged = described["n_total"]
+    judged = figures["n_total"]
     if judged > expected:
         raise HarnessError(f"{judged} judgements of {expected} prompts")
-    won = described["win_rate"] * judged if judged else 0.0
-    return {
-        "value": described["win_rate"],
-        "standard_error": described["standard_error"],
-        "judged": judged,
-        "expected": expected,
-        "wins": described["n_wins"],
-        "losses": described["n_wins_base"],
-        "draws": described["n_draws"],
-        **bounds(won, judged, expected, 0, 100),
-    }
+    return MetricValue(
+        value=figures["win_rate"],
+        standard_error=figures["standard_error"],
+        judged=judged,
+        expected=expected,
+        wins=figures["n_wins"],
+        losses=figures["n_wins_base"],
+        draws=figures["n_draws"],
+        **bounds((figures["win_rate"] or 0.0) * judged, judged, expected, 0, 100),
+    )
+
+
+class Bounds(TypedDict):
+    lower_bound: float
+    upper_bound: float
 
 
 def bounds(
     total: float, judged: int, expected: int, lowest: float, highest: float
-) -> dict[str, float]:
+) -> Bounds:
     """Of a mean over `expected` prompts, of which those judged sum to `total`: the others are given
     the lowest and the highest score."""
     unjudged = expected - judged
@@ -105,7 +140,7 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
 
 def metrics_of_sets(
     sets: Sequence[str | None], preferences: Sequence[float | None]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, MetricValue]:
     """`win_rate/SET` for each of the prompt sets in `sets`, one a preference; None is no set."""
     metrics = {}
     for name in dict.fromkeys(s for s in sets if s is not None):
@@ -114,87 +149,88 @@ def metrics_of_sets(
     return metrics
 
 
-def position_bias(rows: Iterable[tuple[bool, float | None]]) -> dict[str, Any]:
+def place_figures(figures: Figures) -> PlaceFigures:
+    return {
+        "win_rate": figures["win_rate"],
+        "standard_error": figures["standard_error"],
+        "judged": figures["n_total"],
+    }
+
+
+def position_bias(rows: Iterable[tuple[bool, float | None]]) -> PositionBias:
     """How a model fares where it is shown first and where it is shown second.
 
     rows: of each prompt that a judge was shown, whether the model's output came first, and the
     preference (None: unjudged). Identical outputs, which no judge is shown, are to be left out.
 
-    Returns shown_first and shown_second, each with win_rate and standard_error in percent (None where
-    there are too few) and judged; their difference in percentage points; and p_value of Fisher's
-    exact test, two-sided, on wins and losses, draws left out. The last two are None where one of the
-    places was never judged. The order is drawn for each prompt, so that without a bias only chance
-    tells the two apart.
+    p_value is of Fisher's exact test, two-sided, on wins and losses, draws left out. The order is drawn
+    for each prompt, so that without a bias only chance tells the two places apart.
     """
     by_place: dict[bool, list[float | None]] = {True: [], False: []}
     for is_first, preference in rows:
         by_place[is_first].append(preference)
     first, second = describe(by_place[True]), describe(by_place[False])
-    places = {
-        name: {
-            "win_rate": described["win_rate"],
-            "standard_error": described["standard_error"],
-            "judged": described["n_total"],
-        }
-        for name, described in (("shown_first", first), ("shown_second", second))
-    }
-    if first["n_total"] == 0 or second["n_total"] == 0:
-        return {**places, "difference": None, "p_value": None}
-    return {
-        **places,
-        "difference": first["win_rate"] - second["win_rate"],
-        "p_value": fisher(
+    difference = p_value = None
+    if first["win_rate"] is not None and second["win_rate"] is not None:
+        difference = first["win_rate"] - second["win_rate"]
+        p_value = fisher(
             first["n_wins"], first["n_wins_base"], second["n_wins"], second["n_wins_base"]
-        ),
+        )
+    return {
+        "shown_first": place_figures(first),
+        "shown_second": place_figures(second),
+        "difference": difference,
+        "p_value": p_value,
     }
 
 
-def position_note(bias: dict[str, Any]) -> str:
+def position_note(bias: PositionBias) -> str:
     """The same in words; empty where nothing was judged in an order."""
     if not bias["shown_first"]["judged"] and not bias["shown_second"]["judged"]:
         return ""
 
-    def told(place: dict[str, Any]) -> str:
+    def in_words(place: PlaceFigures) -> str:
         if not place["judged"]:
             return "was never judged"
         error = place["standard_error"]
         spread = "" if error is None else f" ± {error:.1f}"
         return f"wins {place['win_rate']:.1f}{spread} % of {place['judged']}"
 
-    text = f"shown first the model {told(bias['shown_first'])}, "
-    text += f"shown second {told(bias['shown_second'])}"
+    text = f"shown first the model {in_words(bias['shown_first'])}, "
+    text += f"shown second {in_words(bias['shown_second'])}"
     if bias["p_value"] is not None:
         text += f" (difference {bias['difference']:+.1f} points, p = {bias['p_value']:.2g})"
     return text
 
 
-def position_findings(bias: dict[str, Any]) -> list[dict[str, Any]]:
+def position_findings(bias: PositionBias) -> list[Finding]:
     """A finding where the bias is both significant and large."""
-    if bias["p_value"] is None or bias["p_value"] >= SIGNIFICANT or abs(bias["difference"]) < LARGE:
+    difference, p_value = bias["difference"], bias["p_value"]
+    if difference is None or p_value is None:
+        return []
+    if p_value >= SIGNIFICANT or abs(difference) < LARGE:
         return []
     message = f"the judge favours a place: {position_note(bias)}"
-    return [{"kind": "position_bias", "severity": "warning", "message": message, "evidence": bias}]
+    return [Finding("position_bias", "warning", message, {**bias})]
 
 
-def position_notes(bias: dict[str, Any]) -> list[str]:
+def position_notes(bias: PositionBias) -> list[str]:
     """`position_note`, where no finding says the same."""
     note = position_note(bias)
     return [note] if note and not position_findings(bias) else []
 
 
-def write_leaderboard(
-    path: Path, name: str, outputs: Sequence[str], described: dict[str, Any]
-) -> None:
+def write_leaderboard(path: Path, name: str, outputs: Sequence[str], figures: Figures) -> None:
     """A leaderboard.csv of one row, in alpaca_eval's columns."""
     length = sum(len(output) for output in outputs) / len(outputs)
-    row = {"mode": "community", "avg_length": int(length), **described}
+    row = {"mode": "community", "avg_length": int(length), **figures}
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["", *COLUMNS])
         table.writerow([name, *("" if row[c] is None else row[c] for c in COLUMNS)])
 
 
-def read_leaderboard(path: Path, name: str) -> dict[str, Any]:
+def read_leaderboard(path: Path, name: str) -> Figures:
     """The figures of one row of a leaderboard.csv, under `describe`'s names.
 
     Raises:
@@ -204,25 +240,34 @@ def read_leaderboard(path: Path, name: str) -> dict[str, Any]:
         rows = {row[""]: row for row in csv.DictReader(file)}
     try:
         row = rows[name]
-        counts = {c: int(row[c]) for c in ("n_wins", "n_wins_base", "n_draws", "n_total")}
         error = row["standard_error"]
         return {
             "win_rate": float(row["win_rate"]),
             "standard_error": float(error) if error else None,
-            **counts,
+            "n_wins": int(row["n_wins"]),
+            "n_wins_base": int(row["n_wins_base"]),
+            "n_draws": int(row["n_draws"]),
+            "n_total": int(row["n_total"]),
             "discrete_win_rate": float(row["discrete_win_rate"]),
         }
     except (KeyError, ValueError) as e:
         raise HarnessError(f"{path} has no usable row for {name!r}: {e}") from None
 
 
-def differences(first: dict[str, Any], second: dict[str, Any], tolerance: float) -> list[str]:
+def differences(first: Figures, second: Figures, tolerance: float) -> list[str]:
     """The figures in which two descriptions differ by more than `tolerance`."""
 
-    def same(a: float | None, b: float | None) -> bool:
-        return a == b if a is None or b is None else abs(a - b) <= tolerance
+    def is_same(a: object, b: object) -> bool:
+        if isinstance(a, int | float) and isinstance(b, int | float):
+            return abs(a - b) <= tolerance
+        return a == b
 
-    return [f"{c}: {first[c]} and {second[c]}" for c in first if not same(first[c], second[c])]
+    of_second = {**second}
+    return [
+        f"{name}: {value} and {of_second[name]}"
+        for name, value in first.items()
+        if not is_same(value, of_second[name])
+    ]
 
 
 def _discrete(wins: Sequence[float]) -> float | None:

@@ -64,7 +64,7 @@ class ServedModels:
         counts = dict(sorted(self.counts.items()))
         models = ", ".join(f"{model} ({count} replies)" for model, count in counts.items())
         message = f"the server answered as more than one model: {models}"
-        return [Finding("model_changed", "warning", message, dict(counts))]
+        return [Finding("model_changed", "warning", message, counts)]
 
 
 async def ask_until_read(

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.artefact.keys import canonical
-from harness.judge.judge import RowOutputs
 from harness.results.settings import (
     ANSWERS,
     RowSettings,
@@ -192,7 +191,7 @@ BASELINE = "eval.judge.reference"
 def _has_rows_baseline(row: Row) -> bool:
     """Whether the baseline is another row's outputs, and no file."""
     judge = row.eval.judge if row.eval else None
-    return judge is not None and isinstance(judge.baseline, RowOutputs)
+    return judge is not None and judge.baseline_row is not None
 
 
 def _covers(studied: list[str] | None, path: str) -> bool:

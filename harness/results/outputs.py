@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.common.text_files import read_lines
 from harness.errors import InputError
-from harness.judge.judge import RowOutputs
+from harness.judge.judge import BaseJudge
 from harness.judge.scores import DRAW, is_judgement
 from harness.results.agreement import verdict_of
 from harness.row.load import load_rows
@@ -169,11 +169,11 @@ def _read(chosen: StagePlan, judgings: list[StagePlan]) -> list[JudgedOutput]:
 
 def _baseline_row(planned: StagePlan) -> str:
     """The row whose outputs are the judge's reference; "" where that is a file, or nothing."""
-    reference = planned.params["judge"].baseline
-    if not isinstance(reference, RowOutputs):
+    judge: BaseJudge = planned.params["judge"]
+    if judge.baseline_row is None:
         return ""
     # Not the planned stage's: rows may share it.
-    return load_rows([Path(reference.spec)])[0].row.row
+    return load_rows([Path(judge.baseline_row)])[0].row.row
 
 
 def _checked(planned: StagePlan) -> Path:

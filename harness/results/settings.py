@@ -58,10 +58,11 @@ def settings_of(plan: RowPlan, every_setting: bool) -> RowSettings:
         if row.eval.judge is not None:
             settings.update(_of_judge(row))
         if row.train is not None and row.train.quantization is not None:
-            for at, part in (("eval.answer", row.eval.answer), ("eval.judge", row.eval.judge)):
-                base = getattr(part, QUANTIZATION, None)
-                if base is not None and getattr(part, "uses_model", True):
-                    settings.update(_walk(f"{at}.{QUANTIZATION}", base))
+            answer, judge = row.eval.answer, row.eval.judge
+            if answer is not None and answer.uses_model:
+                settings.update(_walk(f"eval.answer.{QUANTIZATION}", answer.quantization))
+            if judge is not None and not judge.judges_outputs:
+                settings.update(_walk(f"eval.judge.{QUANTIZATION}", judge.base_weights))
     settings.update(_of_manifests(plan))
     return settings
 

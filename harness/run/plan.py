@@ -26,7 +26,7 @@ from harness.artefact.keys import (
 from harness.artefact.store import FAILED, Artefact, Store
 from harness.errors import HarnessError, InputError
 from harness.gen.recipe import Recipe
-from harness.judge.judge import BaseJudge, RowOutputs
+from harness.judge.judge import BaseJudge
 from harness.llm.estimate import Estimate
 from harness.llm.prices import Price, Prices
 from harness.row.load import LoadedRow, load_rows
@@ -36,7 +36,7 @@ from harness.spec.base import DataPath, Endpoint
 from harness.spec.hub import HubData
 from harness.spec.model_source import HubModel, ModelSource
 from harness.spec.prompts import PromptSet
-from harness.spec.train import Quantization
+from harness.spec.train import Quantization, Train
 
 if TYPE_CHECKING:
     from harness.gen.reading import Reading
@@ -328,10 +328,9 @@ class Planner:
         Raises:
             InputError: that row has no answers of its own.
         """
-        reference = judge.baseline
-        if not isinstance(reference, RowOutputs):
+        if judge.baseline_row is None:
             return None
-        other = load_rows([Path(reference.spec)])[0]
+        other = load_rows([Path(judge.baseline_row)])[0]
         if loaded.row.scale == "tiny":
             other = scaled(other)
         if other.row.row == loaded.row.row:
@@ -458,6 +457,18 @@ def engine_of(params: Mapping[str, Any]) -> BaseEngine | None:
     return judge.asked_engine if judge is not None else None
 
 
+def dtype_of(params: Mapping[str, Any]) -> str:
+    """What a stage's model calculates in; empty where it has none of its own."""
+    train: Train | None = params.get("train")
+    judge: BaseJudge | None = params.get("judge")
+    engine = engine_of(params)
+    if engine is not None:
+        return engine.dtype
+    if judge is not None:
+        return judge.dtype
+    return train.precision if train is not None else ""
+
+
 def needs_of(params: Mapping[str, Any]) -> Needs:
     """What has to be there for a stage that answers or judges."""
     answer: Answer | None = params.get("answer")
@@ -470,20 +481,16 @@ def needs_of(params: Mapping[str, Any]) -> Needs:
 def _endpoint_of(params: dict[str, Any]) -> Endpoint | None:
     gen: Recipe | None = params.get("gen")
     return gen.needs().endpoint if gen is not None else needs_of(params).endpoint
-    for value in params.values():
-        for name in ("teacher", "judge"):
-            endpoint = getattr(value, name, None)
-            if isinstance(endpoint, Endpoint) and getattr(value, "transcript", None) is None:
-                return endpoint
-    return None
 
 
 def _prompts_of(params: dict[str, Any]) -> PromptSet:
     """The prompt set that a stage reads; an empty stand-in where it reads none."""
-    prompts = params.get("prompts") or getattr(params.get("answer"), "prompts", None)
-    if isinstance(judge := params.get("judge"), BaseJudge):
+    answer: Answer | None = params.get("answer")
+    judge: BaseJudge | None = params.get("judge")
+    prompts: PromptSet | None = answer.prompts if answer is not None else params.get("prompts")
+    if judge is not None:
         prompts = judge.prompts(prompts)
-    return prompts if isinstance(prompts, PromptSet) else PromptSet.model_construct(hub=None)
+    return PromptSet.model_construct(hub=None) if prompts is None else prompts
 
 
 def _with(model: Any, name: str, value: Any) -> Any:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TypedDict
 
@@ -43,7 +42,7 @@ def train_under_torchrun(call: StageCall, params: Train) -> StageResult:
     outcome = call.folder / OUTCOME
     # Written when all is on the disk: how the workers then take leave of each other is no matter.
     if outcome.is_file():
-        return StageResult(**json.loads(outcome.read_text(encoding="utf-8")))
+        return StageResult.from_json(json.loads(outcome.read_text(encoding="utf-8")))
     raise _fault(call.folder / FAULT, code, params.launch)
 
 
@@ -155,7 +154,7 @@ def _fault(path: Path, code: int, launch: Launch) -> HarnessError:
 
 
 def leave_outcome(folder: Path, result: StageResult) -> None:
-    (folder / OUTCOME).write_text(json.dumps(asdict(result)), encoding="utf-8")
+    (folder / OUTCOME).write_text(json.dumps(result.to_json()), encoding="utf-8")
 
 
 def leave_fault(folder: Path, message: str, hint: str, exit_code: int) -> None:

@@ -296,7 +296,7 @@ def facts_of(call: StageCall, result: StageResult) -> Facts:
         "data": data,
         "used": {**result.used, "environment": environment.describe_here(call.gpus)},
         "seeds": result.seeds,
-        "metrics": result.metrics,
+        "metrics": {name: metric.to_json() for name, metric in result.metrics.items()},
         "counts": result.counts,
         "simulated": sorted({*result.simulated, *(data["simulated"] if data else [])}),
         "random_weights": source.random is not None,

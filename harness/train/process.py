@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from harness.artefact import events, gpus
 from harness.artefact.call import StageCall, StageResult
+from harness.artefact.manifest import MetricValue
 from harness.common.device_faults import gpu_room, memory_for
 from harness.errors import HarnessError, InputError
 from harness.modeling.load import (
@@ -118,12 +119,14 @@ def _result(
     watch: Watch,
     device: str,
 ) -> StageResult:
-    metrics = {"train_loss": {"value": last_loss(call.folder / LOG)}}
+    metrics = {"train_loss": MetricValue(value=last_loss(call.folder / LOG))}
     if watch.held_out is not None and data.held_out is not None:
         nats, bits, tokens, size = watch.held_out
-        shared = {"examples": len(data.held_out), "tokens": tokens}
-        metrics["held_out_loss"] = {"value": nats, **shared}
-        metrics["bits_per_byte"] = {"value": bits, **shared, "bytes": size}
+        loss = MetricValue(value=nats, examples=len(data.held_out), tokens=tokens)
+        metrics["held_out_loss"] = loss
+        metrics["bits_per_byte"] = MetricValue(
+            value=bits, examples=loss.examples, tokens=tokens, bytes=size
+        )
     seeds, notes = {"train": params.seed}, []
     if source.random is not None:
         seeds["model"] = source.random.seed

@@ -21,7 +21,7 @@ def test_the_outputs_of_a_prompt_without_assistant_header_begin_with_the_role(
     counts = count_flags(faulty)
     assert counts["flag_role_word"] == len(faulty) == 805
     assert counts["flag_extra_turns"] > 700
-    assert [f["kind"] for f in findings(faulty)] == ["role_words"]
+    assert [f.kind for f in findings(faulty)] == ["role_words"]
     sound = count_flags(found_in(folder / "338-qwen-prompt1-results" / "model_outputs.json"))
     assert sound["flag_role_word"] == 0
     assert sound["flag_extra_turns"] < 5
@@ -64,11 +64,11 @@ def test_a_run_of_opening_marks_is_read_at_once() -> None:
 def test_reasoning_is_found_however_seldom_and_the_judges_view_is_said() -> None:
     few = [["reasoning"], ["open_reasoning"]] + [[]] * 98
     [found] = findings(few)
-    assert (found["kind"], found["severity"]) == ("reasoning", "warning")
-    assert "part of what the judge sees" in found["message"]
-    assert found["evidence"] == {"answers": 100, "reasoning": 1, "open_reasoning": 1}
+    assert (found.kind, found.severity) == ("reasoning", "warning")
+    assert "part of what the judge sees" in found.message
+    assert found.evidence == {"answers": 100, "reasoning": 1, "open_reasoning": 1}
     [found] = findings(few, is_reasoning_cut=True)
-    assert "cut out of what the judge sees" in found["message"]
+    assert "cut out of what the judge sees" in found.message
 
 
 def test_a_strong_models_answers_have_no_flags(shared_data: Path) -> None:
@@ -133,14 +133,14 @@ def test_a_cut_answer_is_flagged_by_its_finish_reason() -> None:
 def test_a_finding_is_made_from_a_twentieth_of_the_answers_on() -> None:
     assert findings([["cut"]] + [[]] * 20) == []
     (found,) = findings([["cut", "empty"]] + [[]] * 19)
-    assert found["kind"] == "empty_or_truncated"
-    assert found["evidence"] == {"answers": 20, "empty": 1, "cut": 1, "share": 0.05}
+    assert found.kind == "empty_or_truncated"
+    assert found.evidence == {"answers": 20, "empty": 1, "cut": 1, "share": 0.05}
     assert findings([]) == []
 
 
 def test_a_finding_names_no_count_of_none() -> None:
     def told(*flagged: list[str]) -> list[str]:
-        return [one["message"] for one in findings(flagged)]
+        return [one.message for one in findings(flagged)]
 
     assert told(["cut"], []) == ["of 2 answers 1 is cut at the token limit"]
     assert told(["empty"], ["empty"]) == ["of 2 answers 2 are empty"]

@@ -57,11 +57,11 @@ def test_what_differs_between_training_and_evaluation_is_named(
     qwen: Any, trained: str, asked: str, differs: list[str], severity: str
 ) -> None:
     (found,) = compare(load_template(trained), file(asked), qwen)
-    assert found["kind"] == "prompt_mismatch"
-    assert found["evidence"]["differs"] == differs
-    assert found["severity"] == severity
-    assert all(name in found["message"] for name in differs)
-    assert found["evidence"]["training_prompt"] != found["evidence"]["evaluation_prompt"]
+    assert found.kind == "prompt_mismatch"
+    assert found.evidence["differs"] == differs
+    assert found.severity == severity
+    assert all(name in found.message for name in differs)
+    assert found.evidence["training_prompt"] != found.evidence["evaluation_prompt"]
 
 
 def test_the_same_tokens_by_another_template_are_no_mismatch(qwen: Any) -> None:
@@ -71,10 +71,10 @@ def test_the_same_tokens_by_another_template_are_no_mismatch(qwen: Any) -> None:
 
 def test_the_first_difference_is_shown_in_tokens(qwen: Any) -> None:
     (found,) = compare(load_template("qwen@2024-04"), file(PROMPT), qwen)
-    first = found["evidence"]["first_difference"]
+    first = found.evidence["first_difference"]
     assert first["training"] == ["<|im_start|>", "assistant", "\n"]
     assert first["evaluation"] == []
-    assert found["evidence"]["evaluation_prompt"] == PROMPT.replace(
+    assert found.evidence["evaluation_prompt"] == PROMPT.replace(
         "{instruction}", "Name three colours."
     )
 
@@ -84,11 +84,11 @@ def test_an_input_in_another_place_and_another_end_are_named() -> None:
     one, two = file("Q: {instruction}\nA:"), file("Q: {instruction} ({input})\nA:")
     two = two.model_copy(update={"prompt": one.prompt, "prompt_with_input": two.prompt})
     (found,) = compare(one, two, tokenizer)
-    assert found["evidence"]["differs"] == ["an input stands in another way"]
+    assert found.evidence["differs"] == ["an input stands in another way"]
     (found,) = compare(file("Q: {instruction}\nA:", end="END"), one, tokenizer)
-    assert found["evidence"]["differs"] == ["another end of the answers"]
-    assert found["evidence"]["training_end"] == ["END"]
-    assert found["evidence"]["first_difference"] is None
+    assert found.evidence["differs"] == ["another end of the answers"]
+    assert found.evidence["training_end"] == ["END"]
+    assert found.evidence["first_difference"] is None
 
 
 def test_a_row_whose_answers_are_asked_for_in_another_way_says_so(tmp_path: Path) -> None:
@@ -98,12 +98,12 @@ def test_a_row_whose_answers_are_asked_for_in_another_way_says_so(tmp_path: Path
     learnt = read_template(call.folder / "template.json")
     assert learnt.prompt is not None
     assert learnt.prompt.text.rstrip("\n") == "Q: {instruction}\nA:"
-    assert [f for f in run(same).findings if f["kind"] == "prompt_mismatch"] == []
+    assert [f for f in run(same).findings if f.kind == "prompt_mismatch"] == []
     (tmp_path / "other").mkdir()
     other = answer_call(
         tmp_path / "other", [{"instruction": "a"}], trained=call.folder,
         prompt=template("Q: {instruction}\n"),
     )  # fmt: skip
-    (found,) = (f for f in run(other).findings if f["kind"] == "prompt_mismatch")
-    assert found["evidence"]["differs"] == [NO_HEADER]
-    assert json.dumps(found), "it goes into the manifest"
+    (found,) = (f for f in run(other).findings if f.kind == "prompt_mismatch")
+    assert found.evidence["differs"] == [NO_HEADER]
+    assert json.dumps(found.to_json()), "it goes into the manifest"

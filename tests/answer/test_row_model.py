@@ -50,7 +50,7 @@ def trained(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Train
     result = train.run(call)
     manifest = {"document": {"params": {"train": call.params["train"]}}}
     (call.folder / "manifest.json").write_text(json.dumps(manifest))
-    return Trained(call.folder, model, result.metrics["held_out_loss"]["value"])
+    return Trained(call.folder, model, result.metrics["held_out_loss"].value)
 
 
 def call_of(
@@ -76,7 +76,7 @@ def test_the_held_out_loss_is_the_trainings_own_on_the_base_as_trained_and_anoth
     for quantized in (True, False):
         call = call_of(trained, tmp_path / str(quantized), "judge", quantized, judge=judged)
         told[quantized] = judge.run(call)
-    loss = {which: result.metrics["held_out_loss"]["value"] for which, result in told.items()}
+    loss = {which: result.metrics["held_out_loss"].value for which, result in told.items()}
     assert loss[True] == pytest.approx(trained.held_out_loss, rel=1e-5)
     assert abs(loss[False] - trained.held_out_loss) > 1e-2
     assert told[True].used["quantization"] == NF4

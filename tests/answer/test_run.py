@@ -13,8 +13,9 @@ import torch
 
 from harness.answer.answer import Decoding
 from harness.answer.decoding import decode
+from harness.answer.decoding.batch import sample
 from harness.answer.decoding.batch_size import Sizes
-from harness.answer.decoding.decode import Decoder, Made, end_tokens, generation_settings, sample
+from harness.answer.decoding.decode import Decoder, Made, end_tokens, generation_settings
 from harness.answer.decoding.stops import Stops
 from harness.answer.engines.transformers.engine import finish
 from harness.answer.run import run
@@ -412,7 +413,7 @@ def test_what_is_judged_of_an_answer_is_what_the_row_says_and_all_of_it_stays(
     assert row.get("generated", output) == THOUGHT
     assert result.counts["stripped"] == (output != THOUGHT)
     assert row["flags"] == ["reasoning"]
-    assert [found["kind"] for found in result.findings] == ["reasoning"]
+    assert [found.kind for found in result.findings] == ["reasoning"]
 
 
 def test_given_outputs_stay_as_they_are_so_that_a_control_is_the_baseline(tmp_path: Path) -> None:
@@ -450,8 +451,8 @@ def test_flags_stand_beside_each_output_and_are_counted(tmp_path: Path) -> None:
     assert any(cut)
     assert [("cut" in row["flags"]) for row in outputs(call)] == cut
     assert result.counts["flag_cut"] == result.counts["cut_at_limit"] == sum(cut)
-    (found,) = (f for f in result.findings if f["kind"] == "empty_or_truncated")
-    assert found["evidence"]["cut"] == sum(cut)
+    (found,) = (f for f in result.findings if f.kind == "empty_or_truncated")
+    assert found.evidence["cut"] == sum(cut)
 
 
 def test_progress_is_told_before_the_first_answer_has_ended(

@@ -49,7 +49,12 @@ def test_what_is_made_here_is_written_in_full() -> None:
         "message": "said",
         "evidence": {},
     }
-    assert MetricValue(value=1.0).to_json()["judged"] is None
+
+
+def test_a_metric_made_here_is_written_without_what_it_does_not_say() -> None:
+    assert MetricValue(value=1.0, tokens=3).to_json() == {"value": 1.0, "tokens": 3}
+    judged = MetricValue(value=None, judged=0, further={"score_1": 2})
+    assert judged.to_json() == {"value": None, "standard_error": None, "judged": 0, "score_1": 2}
 
 
 @pytest.mark.parametrize(

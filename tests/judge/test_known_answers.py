@@ -170,10 +170,10 @@ def test_every_line_of_a_published_leaderboard_fits_together_but_for_four(
 def test_mini_limas_win_rate_says_what_its_dropped_prompts_leave_open(oracles: Path) -> None:
     rows = read(oracles / STORED[0][0] / "annotations.json")
     metric = win_rate_metric(describe([row["preference"] for row in rows]), len(rows))
-    assert (metric["judged"], metric["expected"]) == (713, 805)
-    assert metric["value"] == pytest.approx(29.3, abs=0.05)
-    assert metric["lower_bound"] == pytest.approx(26.0, abs=0.05)
-    assert metric["upper_bound"] == pytest.approx(37.4, abs=0.05)
+    assert (metric.judged, metric.expected) == (713, 805)
+    assert metric.value == pytest.approx(29.3, abs=0.05)
+    assert metric.lower_bound == pytest.approx(26.0, abs=0.05)
+    assert metric.upper_bound == pytest.approx(37.4, abs=0.05)
 
 
 def test_mini_limas_judge_favours_a_place_as_is_known_of_it(oracles: Path) -> None:
@@ -186,4 +186,4 @@ def test_mini_limas_judge_favours_a_place_as_is_known_of_it(oracles: Path) -> No
     assert bias["shown_first"]["win_rate"] == pytest.approx(47, abs=0.5)
     assert bias["shown_second"]["win_rate"] == pytest.approx(8, abs=0.5)
     assert bias["shown_first"]["judged"] + bias["shown_second"]["judged"] == 713
-    assert position_findings(bias)[0]["kind"] == "position_bias"
+    assert position_findings(bias)[0].kind == "position_bias"

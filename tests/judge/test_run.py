@@ -119,10 +119,10 @@ def test_the_better_output_wins_wherever_it_is_shown(tmp_path: Path, kind: str) 
         result = judge.run(call)
         assert len(server.requests) == 11
     metric = result.metrics["win_rate"]
-    assert metric["value"] == pytest.approx(100 * (4 + 0.5) / 12)
-    assert (metric["wins"], metric["draws"], metric["losses"]) == (4, 1, 7)
-    assert (metric["judged"], metric["expected"]) == (12, 12)
-    assert metric["lower_bound"] == pytest.approx(metric["value"])
+    assert metric.value == pytest.approx(100 * (4 + 0.5) / 12)
+    assert (metric.wins, metric.draws, metric.losses) == (4, 1, 7)
+    assert (metric.judged, metric.expected) == (12, 12)
+    assert metric.lower_bound == pytest.approx(metric.value)
     expected = {
         "prompts": 12,
         "judged": 12,
@@ -137,6 +137,10 @@ def test_the_better_output_wins_wherever_it_is_shown(tmp_path: Path, kind: str) 
     assert result.cost["calls"] == 11
     rows = read(call, "annotations.json")
     assert [row["instruction"] for row in rows] == [row["instruction"] for row in outputs]
+    assert list(rows[0])[:8] == [
+        "instruction", "output_1", "generator_1", "dataset", "output_2", "generator_2", "annotator",
+        "preference",
+    ]  # fmt: skip
     assert [row["preference"] for row in rows] == [
         1.5 if i == 5 else 2 if i % 3 == 0 else 1 for i in range(12)
     ]
@@ -150,8 +154,8 @@ def test_the_better_output_wins_wherever_it_is_shown(tmp_path: Path, kind: str) 
     assert wanted.items() <= rows[0].items()
     with (call.folder / "leaderboard.csv").open() as file:
         [row] = csv.DictReader(file)
-    assert float(row["win_rate"]) == metric["value"]
-    assert float(row["standard_error"]) == metric["standard_error"]
+    assert float(row["win_rate"]) == metric.value
+    assert float(row["standard_error"]) == metric.standard_error
     assert row[""] == "model"
     assert read(call, "unjudged.jsonl") == []
     assert set(result.keep) == {
@@ -188,7 +192,7 @@ def test_a_judge_that_only_looks_at_the_place_gives_every_model_the_same(tmp_pat
     with FakeServer(lambda body, seen: "a") as server:
         result = judge.run(make_call(tmp_path, server.endpoint(), outputs, baseline))
     shown_first = sum(is_switched(row["instruction"], 0) for row in outputs)
-    assert result.metrics["win_rate"]["wins"] == shown_first
+    assert result.metrics["win_rate"].wins == shown_first
 
 
 def test_prompts_that_share_an_instruction_have_orders_of_their_own(tmp_path: Path) -> None:
@@ -208,7 +212,7 @@ def test_prompts_that_share_an_instruction_have_orders_of_their_own(tmp_path: Pa
         result = judge.run(call)
     switched = [is_switched("Sum up.", 0, f"{i}") for i in range(16)]
     assert 3 < sum(switched) < 13
-    assert result.metrics["win_rate"]["wins"] == result.counts["shown_first"] == sum(switched)
+    assert result.metrics["win_rate"].wins == result.counts["shown_first"] == sum(switched)
     assert [row["is_switched"] for row in read(call, "annotations.json")] == switched
     # Orders of artefacts that were made before, whose prompts have no input.
     drawn = [random.Random(f"orderTask {i}1").choice([False, True]) for i in range(16)]
@@ -226,7 +230,7 @@ def test_a_replicate_asks_other_questions_and_a_repeat_asks_none(tmp_path: Path,
                 tmp_path / str(replicate), server.endpoint(), outputs, baseline, kind, replicate
             )
             result = judge.run(call)
-            assert result.metrics["win_rate"]["wins"] == 4
+            assert result.metrics["win_rate"].wins == 4
             asked.append({json.dumps(body, sort_keys=True) for body in server.requests})
     assert [len(some) for some in asked] == [10, 10, 10, 0]
     assert not asked[0] & asked[1]
@@ -254,10 +258,10 @@ def test_an_unreadable_reply_is_unjudged_and_never_a_number(tmp_path: Path, kind
         call = make_call(tmp_path, server.endpoint(), outputs, baseline, kind)
         result = judge.run(call)
     metric = result.metrics["win_rate"]
-    assert (metric["wins"], metric["losses"], metric["judged"], metric["expected"]) == (2, 7, 9, 12)
-    assert metric["value"] == pytest.approx(100 * 2 / 9)
-    assert metric["lower_bound"] == pytest.approx(100 * 2 / 12)
-    assert metric["upper_bound"] == pytest.approx(100 * 5 / 12)
+    assert (metric.wins, metric.losses, metric.judged, metric.expected) == (2, 7, 9, 12)
+    assert metric.value == pytest.approx(100 * 2 / 9)
+    assert metric.lower_bound == pytest.approx(100 * 2 / 12)
+    assert metric.upper_bound == pytest.approx(100 * 5 / 12)
     assert (result.counts["judged"], result.counts["unjudged"]) == (9, 3)
     unjudged = read(call, "unjudged.jsonl")
     assert [row["instruction"] for row in unjudged] == [
@@ -303,7 +307,7 @@ def test_a_prompt_too_long_for_the_judge_is_unjudged_with_its_reason_and_the_res
         result = judge.run(call)
         assert len(server.requests) == 6
     metric = result.metrics["win_rate"]
-    assert (metric["judged"], metric["expected"]) == (5, 6)
+    assert (metric.judged, metric.expected) == (5, 6)
     [unjudged] = read(call, "unjudged.jsonl")
     assert unjudged["instruction"] == outputs[4]["instruction"]
     assert unjudged["why"] == f"too_long: {VLLM_TOO_LONG}"
@@ -359,8 +363,8 @@ def test_a_judge_that_becomes_another_model_is_flagged(tmp_path: Path, kind: str
         result = judge.run(make_call(tmp_path, server.endpoint(), outputs, baseline, kind))
     assert "the replies came from judge-A, judge-B" in result.notes
     assert result.used["served_models"] == ["judge-A", "judge-B"]
-    [finding] = [one for one in result.findings if one["kind"] == "model_changed"]
-    assert finding["evidence"] == {"judge-A": 3, "judge-B": 1}
+    [finding] = [one for one in result.findings if one.kind == "model_changed"]
+    assert finding.evidence == {"judge-A": 3, "judge-B": 1}
 
 
 @pytest.mark.parametrize("kind", ["preference", "alpaca_eval"])
@@ -406,7 +410,7 @@ def test_an_unreadable_reply_is_asked_for_again_as_often_as_the_spec_says(
         again = judge.run(call)
         assert len(server.requests) == len(asked)
     assert again.metrics == result.metrics
-    assert result.metrics["win_rate"]["judged"] == 4
+    assert result.metrics["win_rate"].judged == 4
     assert [row["reply"] for row in read(call, "unjudged.jsonl")] == ["No. 2", ""]
     assert read(call, "annotations.json")[2]["preference"] == 1
 
@@ -461,10 +465,10 @@ def test_a_judge_that_favours_a_place_is_found_out(tmp_path: Path, kind: str) ->
     assert bias["shown_first"]["judged"] + bias["shown_second"]["judged"] == 60
     assert bias["p_value"] < 1e-9
     [finding] = result.findings
-    assert (finding["kind"], finding["evidence"]) == ("position_bias", bias)
+    assert (finding.kind, finding.evidence) == ("position_bias", bias)
     assert not any("shown first" in note for note in result.notes)
     # By the order as it is drawn such a judge lets every model win about half.
-    assert 25 < result.metrics["win_rate"]["value"] < 75
+    assert 25 < result.metrics["win_rate"].value < 75
     assert fair_result.findings == []
     assert fair_result.used["position_bias"]["p_value"] > 0.01
     assert any("shown first the model wins" in note for note in fair_result.notes)
@@ -478,8 +482,8 @@ def test_model_and_baseline_in_each_others_place_give_the_rest_of_100(
     with FakeServer(likes_good) as server:
         one = judge.run(make_call(tmp_path / "1", server.endpoint(), outputs, baseline, kind))
         other = judge.run(make_call(tmp_path / "2", server.endpoint(), baseline, outputs, kind))
-    value = one.metrics["win_rate"]["value"]
-    assert other.metrics["win_rate"]["value"] == pytest.approx(100 - value)
+    value = one.metrics["win_rate"].value
+    assert other.metrics["win_rate"].value == pytest.approx(100 - value)
     assert 0 < value < 50
 
 
@@ -490,7 +494,7 @@ def test_the_reference_against_itself_wins_half_without_a_call(tmp_path: Path, k
         result = judge.run(make_call(tmp_path, server.endpoint(), baseline, baseline, kind))
         assert server.requests == []
     metric = result.metrics["win_rate"]
-    assert (metric["value"], metric["draws"], metric["judged"]) == (50.0, 7, 7)
+    assert (metric.value, metric.draws, metric.judged) == (50.0, 7, 7)
     assert result.counts["identical"] == 7
     assert result.notes == ["7 of 7 outputs are the baseline's own: draws, not asked"]
     assert result.used["position_bias"]["p_value"] is None
@@ -507,7 +511,7 @@ def test_another_rows_outputs_can_be_the_reference(tmp_path: Path) -> None:
         (tmp_path / "other").mkdir()
         (tmp_path / "other/model_outputs.json").write_text(json.dumps(baseline))
         call.inputs["baseline"] = str(tmp_path / "other")
-        assert judge.run(call).metrics["win_rate"]["wins"] == 2
+        assert judge.run(call).metrics["win_rate"].wins == 2
 
 
 def test_each_of_several_prompt_sets_has_its_own_win_rate(tmp_path: Path) -> None:
@@ -523,7 +527,7 @@ def test_each_of_several_prompt_sets_has_its_own_win_rate(tmp_path: Path) -> Non
         call.params["prompts"] = {"files": files}
         result = judge.run(call)
         assert len(server.requests) == 9
-    figures = {name: (m["wins"], m["judged"]) for name, m in result.metrics.items()}
+    figures = {name: (m.wins, m.judged) for name, m in result.metrics.items()}
     assert figures == {"win_rate": (4, 10), "win_rate/koala": (2, 4), "win_rate/vicuna": (2, 6)}
     assert [row["dataset"] for row in read(call, "annotations.json")] == ["koala"] * 4 + [
         "vicuna"
@@ -600,7 +604,7 @@ def test_a_failing_endpoint_ends_the_stage_with_its_own_message_and_nothing_is_l
         server.requests.clear()
         result = judge.run(call)
         assert len(server.requests) == 10 - answered
-    assert result.metrics["win_rate"]["judged"] == 10
+    assert result.metrics["win_rate"].judged == 10
 
 
 @pytest.mark.parametrize("kind", ["preference", "alpaca_eval"])
@@ -657,8 +661,8 @@ def test_a_reference_may_hold_more_than_the_prompts_and_prompts_more_than_the_fi
         call = make_call(tmp_path, server.endpoint(), outputs[:6], baseline[::-1], prompts=outputs)
         call.params["prompts"]["first"] = 6
         result = judge.run(call)
-    assert result.metrics["win_rate"]["expected"] == 6
-    assert result.metrics["win_rate"]["wins"] == 2
+    assert result.metrics["win_rate"].expected == 6
+    assert result.metrics["win_rate"].wins == 2
 
 
 def test_the_judge_sees_a_prompts_input(tmp_path: Path) -> None:
@@ -789,7 +793,7 @@ def test_a_probability_judge_keeps_the_packages_fractions(tmp_path: Path) -> Non
     preferences = {round(row["preference"], 6) for row in read(call, "annotations.json")}
     share = 0.6065306597126334 / (0.6065306597126334 + 0.22313016014842982)
     assert preferences == {round(2 - share, 6), round(1 + share, 6)}
-    assert result.metrics["win_rate"]["judged"] == 6
+    assert result.metrics["win_rate"].judged == 6
 
 
 @pytest.mark.parametrize(
@@ -857,9 +861,9 @@ def test_real_prompts_and_baselines_with_the_simulated_judge(
     )
     result = judge.run(call)
     metric = result.metrics["win_rate"]
-    assert 0 < metric["judged"] < metric["expected"] == 12
-    assert metric["judged"] + len(read(call, "unjudged.jsonl")) == 12
-    assert (metric["value"], metric["wins"]) == (0.0, 0)
+    assert 0 < metric.judged < metric.expected == 12
+    assert metric.judged + len(read(call, "unjudged.jsonl")) == 12
+    assert (metric.value, metric.wins) == (0.0, 0)
     assert result.simulated == ["judge"]
     attempts = [a["outcome"] for r in read(call, "transcript.jsonl") for a in r["attempts"]]
     unusable = sum(outcome.startswith("200, but") for outcome in attempts)

@@ -41,18 +41,20 @@ def test_unjudged_prompts_widen_the_bounds_and_leave_the_value() -> None:
     # 209 wins and 504 losses of 805 prompts: 29.3 as published, 26.0 to 37.4 with all of them.
     described = describe([2.0] * 209 + [1.0] * 504 + [None] * 92)
     metric = win_rate_metric(described, 805)
-    assert metric["value"] == pytest.approx(29.312762973352037, abs=1e-9)
-    assert metric["standard_error"] == pytest.approx(1.7059208789475941, abs=1e-9)
-    assert metric["lower_bound"] == pytest.approx(100 * 209 / 805)
-    assert metric["upper_bound"] == pytest.approx(100 * (209 + 92) / 805)
-    counts = {name: metric[name] for name in ("judged", "expected", "wins", "losses", "draws")}
+    assert metric.value == pytest.approx(29.312762973352037, abs=1e-9)
+    assert metric.standard_error == pytest.approx(1.7059208789475941, abs=1e-9)
+    assert metric.lower_bound == pytest.approx(100 * 209 / 805)
+    assert metric.upper_bound == pytest.approx(100 * (209 + 92) / 805)
+    counts = {
+        name: getattr(metric, name) for name in ("judged", "expected", "wins", "losses", "draws")
+    }
     assert counts == {"judged": 713, "expected": 805, "wins": 209, "losses": 504, "draws": 0}
 
 
 def test_when_all_are_judged_the_bounds_are_the_value() -> None:
     metric = win_rate_metric(describe([1, 2, 2, 1.5, 1.2]), 5)
-    assert metric["lower_bound"] == pytest.approx(metric["value"])
-    assert metric["upper_bound"] == pytest.approx(metric["value"])
+    assert metric.lower_bound == pytest.approx(metric.value)
+    assert metric.upper_bound == pytest.approx(metric.value)
 
 
 @pytest.mark.parametrize("junk", [-1, 0.5, 2.5, math.nan, None])
@@ -150,7 +152,7 @@ def test_each_prompt_set_has_its_own_denominator() -> None:
     metrics = metrics_of_sets(sets, [2.0, None, 1.0, 2.0, None])
     assert list(metrics) == ["win_rate/koala", "win_rate/vicuna", "win_rate/empty"]
     koala, vicuna, empty = metrics.values()
-    assert (koala["value"], koala["judged"], koala["expected"]) == (100, 1, 2)
-    assert (koala["lower_bound"], koala["upper_bound"]) == (50, 100)
-    assert vicuna["value"] == 0
-    assert (empty["value"], empty["lower_bound"], empty["upper_bound"]) == (None, 0, 100)
+    assert (koala.value, koala.judged, koala.expected) == (100, 1, 2)
+    assert (koala.lower_bound, koala.upper_bound) == (50, 100)
+    assert vicuna.value == 0
+    assert (empty.value, empty.lower_bound, empty.upper_bound) == (None, 0, 100)

@@ -11,6 +11,7 @@ from harness.answer.engine import Needs
 from harness.answer.prompts import Prompt
 from harness.artefact.call import StageCall, StageResult
 from harness.artefact.keys import Files
+from harness.artefact.manifest import MetricValue
 from harness.errors import InputError
 from harness.judge.judge import BaseJudge, prompts_of, with_sets
 from harness.llm.estimate import Estimate
@@ -60,7 +61,7 @@ class ToyJudge(BaseJudge):
 
     def run(self, call: StageCall) -> StageResult:
         assert prompts_of(call).file is not None
-        return StageResult(keep=[], metrics={"words": {"value": 3.0}})
+        return StageResult(keep=[], metrics={"words": MetricValue(value=3.0)})
 
 
 @pytest.fixture
@@ -109,4 +110,4 @@ def test_a_planned_stage_runs_the_judges_own_code(loaded: LoadedRow, tmp_path: P
     (stage,) = plan(loaded).final()
     params = dump(stage.params, lambda data: data.path)
     call = StageCall("judge", stage.key, params, inputs={}, work=str(tmp_path))
-    assert stage.params["judge"].run(call).metrics == {"words": {"value": 3.0}}
+    assert stage.params["judge"].run(call).metrics == {"words": MetricValue(value=3.0)}

@@ -4,13 +4,13 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from harness.answer.hygiene import count_flags, findings, flags
+from harness.artefact.manifest import Finding
 from harness.data.dataset import DatasetExample
 from harness.data.dropped import Tally
 from harness.gen.card import card
@@ -50,7 +50,7 @@ class Stages(InstantExecutor):
                 "wall_seconds": 90.0}  # fmt: skip
         marks = [job.stage] if self.simulated and job.stage == "judge" else []
         result = StageResult(keep=list(kept), used=used, cost=cost, simulated=marks, **told)
-        (job.work / RESULT_FILE).write_text(json.dumps(asdict(result)))
+        (job.work / RESULT_FILE).write_text(json.dumps(result.to_json()))
 
     def _gen(self, job: Any) -> Any:
         examples = [
@@ -97,8 +97,8 @@ class Stages(InstantExecutor):
         known = [[flag for flag in row["flags"] if flag != self.text] for row in rows]
         told = {"counts": {"prompts": len(rows), **count_flags(known)}, "findings": findings(known)}
         if self.text:
-            told["findings"] = [{"kind": self.text, "severity": self.text, "message": self.text,
-                                 "evidence": {self.text: [self.text, {self.text: 1}]}}]  # fmt: skip
+            evidence = {self.text: [self.text, {self.text: 1}]}
+            told["findings"] = [Finding(self.text, self.text, self.text, evidence)]  # type: ignore[arg-type]
             told |= {"notes": [self.text], "deviations": [self.text]}  # type: ignore[dict-item]
         return {"model_outputs.json": json.dumps(rows)}, told
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ class Scored(InstantExecutor):
             metrics={"win_rate": win_rate_metric(describe(preferences), len(preferences))},
             simulated=["judge"] if self.simulated else [],
         )
-        (job.work / RESULT_FILE).write_text(json.dumps(asdict(result)))
+        (job.work / RESULT_FILE).write_text(json.dumps(result.to_json()))
 
 
 def scored_row(

@@ -69,10 +69,10 @@ def test_two_processes_have_the_loss_curve_of_one(
     assert losses(call) == pytest.approx(alone[0], rel=1e-4)
     assert result.used["processes"] == 2
     held_out, expected = result.metrics["held_out_loss"], alone[1]["held_out_loss"]
-    assert held_out["value"] == pytest.approx(expected["value"], rel=1e-4)
-    assert held_out["tokens"] == expected["tokens"]
+    assert held_out.value == pytest.approx(expected.value, rel=1e-4)
+    assert held_out.tokens == expected.tokens
     assert result.counts["tokens"] == 2 * (
-        sum(len(r["output"]) + 1 for r in EXAMPLES) - held_out["tokens"]
+        sum(len(r["output"]) + 1 for r in EXAMPLES) - held_out.tokens
     )
 
 

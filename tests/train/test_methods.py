@@ -131,14 +131,12 @@ def test_the_held_out_loss_is_the_models_own_on_examples_it_never_saw(tmp_path: 
     lines = [line for line in log_of(call) if "held_out_loss" in line]
     assert [line["step"] for line in lines] == [2, 4, 6]
     final = result.metrics["held_out_loss"]
-    assert final["value"] == lines[-1]["held_out_loss"]
-    assert final["examples"] == 3
+    assert final.value == lines[-1]["held_out_loss"]
+    assert final.examples == 3
     bits = result.metrics["bits_per_byte"]
     # One byte a token here, but the end tokens, which have nats and no byte.
-    assert bits["bytes"] == final["tokens"] - 3
-    assert bits["value"] * bits["bytes"] == pytest.approx(
-        final["value"] * final["tokens"] / 0.6931471805599453
-    )
+    assert bits.bytes == final.tokens - 3
+    assert bits.value * bits.bytes == pytest.approx(final.value * final.tokens / 0.6931471805599453)
 
 
 def test_measuring_held_out_examples_changes_no_weight(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from harness.artefact.call import MANIFEST, StageCall, StageResult
+from harness.artefact.manifest import MetricValue
 from harness.train.model_card import RANDOM, SIMULATED, facts_of, plot_losses, text_of, write_card
 from tests.modeling.calls import train_call
 
@@ -22,7 +23,7 @@ HOSTILE = (
 def result(**fields: Any) -> StageResult:
     made: dict[str, Any] = {
         "keep": ["model"],
-        "metrics": {"train_loss": {"value": 1.25}, "held_out_loss": {"value": 1.5}},
+        "metrics": {"train_loss": MetricValue(value=1.25), "held_out_loss": MetricValue(value=1.5)},
         "counts": {"records": 12, "examples": 11, "dropped_empty": 1, "steps": 6, "tokens": 1234},
         "used": {"parameters": 49152, "device": "cpu"},
         "seeds": {"train": 3},

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from harness.artefact.call import StageCall, StageResult
+from harness.artefact.manifest import MetricValue
 from harness.errors import HarnessError, InputError
 from harness.modeling.load import bytes_tokenizer, load_model
 from harness.spec.model_source import ModelSource
@@ -305,7 +306,7 @@ def test_the_artefact_is_a_model_a_log_and_what_is_said_of_them(tmp_path: Path) 
     }
     log = log_of(call)
     assert [round(row["learning_rate"], 6) for row in log[:3]] == [0.0, 0.0005, 0.001]
-    assert result.metrics == {"train_loss": {"value": log[-1]["loss"]}}
+    assert result.metrics == {"train_loss": MetricValue(value=log[-1]["loss"])}
     assert result.used["base_model"] == "random"
     assert result.used["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
     assert result.used["threads"] == 1

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asked:
+class DecodingRequest:
     """A prompt's tokens and the most that its answer may have; `seed` of its random numbers."""
 
     index: int
@@ -25,7 +25,7 @@ class Asked:
 
 @dataclass
 class Answering:
-    request: Asked
+    request: DecodingRequest
     random: numpy.random.Generator
     tokens: list[int] = field(default_factory=list)
 

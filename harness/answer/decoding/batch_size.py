@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.answer.decoding.batch import Asked
+from harness.answer.decoding.batch import DecodingRequest
 from harness.answer.decoding.cache import GROWTH
 from harness.modeling.memory.fit import gib
 
@@ -71,7 +71,7 @@ class Sizes:
         return f"{text}, for the {gib(self.free)} of the GPU's memory that were free"
 
 
-def sizes_for(model: "PreTrainedModel", requests: Sequence[Asked]) -> Sizes:
+def sizes_for(model: "PreTrainedModel", requests: Sequence[DecodingRequest]) -> Sizes:
     """For these answers by this model; on a CPU always the same."""
     if model.device.type != "cuda" or not requests:
         return Sizes(ON_CPU, sys.maxsize)
@@ -79,7 +79,7 @@ def sizes_for(model: "PreTrainedModel", requests: Sequence[Asked]) -> Sizes:
     return sizes_in(free_memory(model.device), costs, requests)
 
 
-def sizes_in(free: int, costs: Costs, requests: Sequence[Asked]) -> Sizes:
+def sizes_in(free: int, costs: Costs, requests: Sequence[DecodingRequest]) -> Sizes:
     """`free`: bytes."""
     longest = max(len(request.ids) for request in requests)
     columns = max(len(request.ids) + request.limit for request in requests)

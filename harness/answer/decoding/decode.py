@@ -21,27 +21,15 @@ import numpy
 import torch
 
 from harness.answer.answer import Decoding
-from harness.answer.decoding.batch import Answering, Asked, Batch, random_numbers, sample
+from harness.answer.decoding.batch import Answering, Batch, DecodingRequest, random_numbers, sample
 from harness.answer.decoding.batch_size import ON_CPU, Sizes, sizes_for
 from harness.answer.decoding.cache import Places, why_not_joined
 from harness.answer.decoding.masks import Windows, step_masks, windows_of
-from harness.answer.decoding.stops import Stops, text_of
+from harness.answer.decoding.stops import Stops
 from harness.answer.encode import limit_of
-from harness.answer.prompts import prompt_seed
 from harness.common.device_faults import pass_on, ran_out_of_memory
 from harness.modeling.generation import token_set
 from harness.modeling.load import most_positions
-
-__all__ = [
-    "Asked",
-    "Decoder",
-    "Made",
-    "end_tokens",
-    "generation_settings",
-    "prompt_seed",
-    "sample",
-    "text_of",
-]
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -107,7 +95,9 @@ class Decoder:
         reason = why_not_joined(model) or self._probe()
         self.note = f"answers were made one at a time, by generate(): {reason}" if reason else ""
 
-    def answers(self, requests: Sequence[Asked], on_step: OnStep | None = None) -> Iterator[Made]:
+    def answers(
+        self, requests: Sequence[DecodingRequest], on_step: OnStep | None = None
+    ) -> Iterator[Made]:
         """Every answer as it ends. The longest prompts come first: what does not fit shows at once.
         `on_step` is told after each step how many tokens the answers in the making have.
         """
@@ -121,7 +111,7 @@ class Decoder:
         """How the number of answers at a time was chosen, where that was left open on a GPU."""
         return self._sizes.note(self.batch_size) if self._is_open else ""
 
-    def _fitting(self, order: Sequence[Asked], on_step: OnStep) -> Iterator[Made]:
+    def _fitting(self, order: Sequence[DecodingRequest], on_step: OnStep) -> Iterator[Made]:
         """As many at a time as was asked for; or as fit, by an estimate, and by halves where it is too
         high: what was not ended then is begun anew, with the same random numbers."""
         self._sizes = sizes_for(self.model, order)
@@ -140,7 +130,7 @@ class Decoder:
             # Where memory ran out its holders are gone only now.
             torch.cuda.empty_cache()
 
-    def _together(self, order: Sequence[Asked], on_step: OnStep) -> Iterator[Made]:
+    def _together(self, order: Sequence[DecodingRequest], on_step: OnStep) -> Iterator[Made]:
         waiting = deque(order)
         batch = Batch.empty(self.model.device)
         few = max(1, self.batch_size // PLACES_AT_ONCE) if self._on_gpu else 1
@@ -169,7 +159,7 @@ class Decoder:
             if not (waiting and self.batching == "continuous"):
                 batch.close_up()
 
-    def _begin(self, new: list[Asked], batch: Batch) -> Batch:
+    def _begin(self, new: list[DecodingRequest], batch: Batch) -> Batch:
         """Read the new prompts, give each a place and make the first token of each."""
         from transformers.cache_utils import DynamicCache
 
@@ -275,7 +265,7 @@ class Decoder:
         tokens = answer.tokens[:-1] if answer.tokens[-1] in self.ends else answer.tokens
         return Made(answer.request.index, tokens, reason)
 
-    def _alone(self, order: Sequence[Asked], on_step: OnStep) -> Iterator[Made]:
+    def _alone(self, order: Sequence[DecodingRequest], on_step: OnStep) -> Iterator[Made]:
         """By the library's own decoding, one prompt at a time."""
         for request in order:
             settings = generation_settings(

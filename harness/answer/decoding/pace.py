@@ -2,10 +2,19 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 ENOUGH_ENDED = 10
 """Answers that must have ended before it is guessed how long the others will be."""
+
+
+class Speed(TypedDict):
+    """The figures to show."""
+
+    tokens: int
+    tokens_per_second: int | None
+    seconds_left: int | None
+    """None until enough answers have ended."""
 
 
 class Pace:
@@ -31,13 +40,12 @@ class Pace:
     def seconds(self) -> float:
         return max(time.monotonic() - self._started, 1e-9)
 
-    def info(self, making: Mapping[int, int]) -> dict[str, Any]:
-        """The figures to show. making: prompt's number -> tokens so far of an answer in the making.
+    def info(self, making: Mapping[int, int]) -> Speed:
+        """making: prompt's number -> tokens so far of an answer in the making.
 
-        seconds_left is None until enough answers have ended. Those that end first are the short ones,
-        so an answer is expected to take the tokens of all answers, whole and begun, over the answers
-        that ended: the estimate of a mean where some are still under way (exponential lengths). No
-        answer is expected to go past its limit.
+        The answers that end first are the short ones, so an answer is expected to take the tokens of
+        all answers, whole and begun, over the answers that ended: the estimate of a mean where some are
+        still under way (exponential lengths). No answer is expected to go past its limit.
         """
         tokens = self._tokens + sum(making.values())
         rate = tokens / self.seconds

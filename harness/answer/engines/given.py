@@ -4,15 +4,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from harness.answer.engine import Answered, BaseEngine
+from harness.answer.engine import Answered, AnswerTask, BaseEngine
 from harness.spec.base import Data
-from harness.spec.model_source import ModelSource
 from harness.spec.twin import smoke_data
 
 if TYPE_CHECKING:
-    from harness.answer.answer import Answer
     from harness.answer.prompts import Prompt
-    from harness.artefact.call import StageCall
 
 
 class NullEngine(BaseEngine):
@@ -27,17 +24,11 @@ class NullEngine(BaseEngine):
     def constant(self) -> str:
         return self.output
 
-    def answer(
-        self,
-        call: "StageCall",
-        params: "Answer",
-        prompts: "Sequence[Prompt]",
-        source: ModelSource | None,
-    ) -> Answered:
+    def answer(self, task: AnswerTask) -> Answered:
         from harness.answer.outputs import Output
 
         return Answered(
-            [Output(i, self.output, "stop", None, None) for i in range(len(prompts))],
+            [Output(i, self.output, "stop", None, None) for i in range(len(task.prompts))],
             notes=["a control: the same constant answer to every prompt"],
         )
 
@@ -67,16 +58,10 @@ class ReferenceEngine(BaseEngine):
     def replaced(self) -> Iterator[str]:
         yield "specs/smoke's outputs for the given ones"
 
-    def answer(
-        self,
-        call: "StageCall",
-        params: "Answer",
-        prompts: "Sequence[Prompt]",
-        source: ModelSource | None,
-    ) -> Answered:
+    def answer(self, task: AnswerTask) -> Answered:
         from harness.answer.outputs import given_outputs
 
         return Answered(
-            given_outputs(self.outputs, prompts),
+            given_outputs(self.outputs, task.prompts),
             notes=["the answers are given outputs, and no model's of this row"],
         )

@@ -43,9 +43,9 @@ UNREAD_MARGIN = 0.5
 def measure(result: Result, rows: Sequence[JudgedPair], expected: int) -> None:
     """Set the metrics: win_rate and its bounds in percent, counts."""
     described = describe([row.preference for row in rows])
-    judged = described.pop("n_total")
+    judged = described["n_total"]
     expected = max(expected, judged)
-    won = described["win_rate"] * judged if judged else 0.0
+    won = (described["win_rate"] or 0.0) * judged
     result.metrics = {
         "win_rate": described["win_rate"],
         "standard_error": described["standard_error"],
@@ -115,9 +115,9 @@ def check_position(result: Result, rows: Sequence[JudgedPair], order_from: str) 
     bias = position_bias((row.first, row.preference) for row in rows if row.first is not None)
     if bias["p_value"] is None or bias["p_value"] >= SURE:
         return
-    first, second = (bias[name]["win_rate"] for name in ("shown_first", "shown_second"))
-    gap = abs(bias["difference"])
-    odds = [max(r, 0.1) / max(100 - r, 0.1) for r in (first, second)]
+    gap = abs(bias["difference"] or 0.0)
+    rates = [bias["shown_first"]["win_rate"] or 0.0, bias["shown_second"]["win_rate"] or 0.0]
+    odds = [max(r, 0.1) / max(100 - r, 0.1) for r in rates]
     ratio = max(odds) / min(odds)
     if gap < POSITION_POINTS and not (ratio >= POSITION_ODDS and gap >= POSITION_POINTS / 2):
         return

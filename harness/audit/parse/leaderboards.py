@@ -89,8 +89,9 @@ def recomputed(line: LeaderboardLine) -> dict[str, float | None]:
     discrete = described["discrete_win_rate"]
     figures = {"n_judged": described["n_total"], "discrete_win_rate": discrete}
     rate = line.figures.get("win_rate")
-    if rate is not None and agreeing_digits(rate, described["win_rate"]) >= 6:
-        figures |= {name: described[name] for name in ("win_rate", "standard_error")}
+    if rate is not None and agreeing_digits(rate, described["win_rate"] or 0.0) >= 6:
+        figures["win_rate"] = described["win_rate"]
+        figures["standard_error"] = described["standard_error"]
     return figures
 
 

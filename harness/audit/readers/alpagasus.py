@@ -378,15 +378,15 @@ def _check_scores(result: Result, graded: Sequence[_Graded]) -> None:
 
 def _check_position(result: Result, graded: Sequence[_Graded]) -> None:
     bias = position_bias([g.exact for g in graded if g.exact is not None])
-    p, gap = bias["p_value"], bias["difference"]
-    if p is None or p >= SURE or abs(gap) < POSITION_POINTS:
+    p, gap = bias["p_value"], abs(bias["difference"] or 0.0)
+    if p is None or p >= SURE or gap < POSITION_POINTS:
         return
     result.add(
         "position_bias",
         "warning",
         f"the judge favours a place: {position_note(bias)}; {bias['orders_differ']:.1f} % of the "
         "prompts got another verdict in the other order",
-        bias,
+        {**bias},
     )
 
 

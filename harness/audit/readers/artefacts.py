@@ -231,9 +231,10 @@ def _check_place(result: Result, annotations: Annotations) -> None:
         bias = position_bias([((a[0], a[1]), (b[0], b[1])) for a, b in orders])
     except (TypeError, ValueError, LookupError, OverflowError):
         return
-    if bias["p_value"] is not None and bias["p_value"] < SURE and abs(bias["difference"]) >= LARGE:
+    p, gap = bias["p_value"], abs(bias["difference"] or 0.0)
+    if p is not None and p < SURE and gap >= LARGE:
         message = f"the judge favours a place: {position_note(bias)}"
-        result.add("position_bias", "warning", message, bias)
+        result.add("position_bias", "warning", message, {**bias})
 
 
 def _outputs(source: AuditSource, answers: Path) -> list[ModelOutput]:

@@ -24,7 +24,7 @@ from harness.modeling.memory.need import Need
 from harness.run.executors import gpus_of
 from harness.run.executors.placing import place
 from harness.run.executors.serving import URL_VARIABLE
-from harness.run.plan import RowPlan, StagePlan, engine_of, unique
+from harness.run.plan import RowPlan, StagePlan, dtype_of, engine_of, needs_of, unique
 
 COLOURS = {"reuse": "green", "run": "cyan", "stale": "yellow"}
 
@@ -125,11 +125,8 @@ def _device(stage: StagePlan, chosen: Sequence[Gpu]) -> str:
 
 def _emulated(stage: StagePlan, chosen: Sequence[Gpu]) -> str:
     """Of a stage in bfloat16 on a card that has no arithmetic in it."""
-    engine = engine_of(stage.params)
-    part = stage.params.get(stage.stage)
-    precision = engine.dtype if engine is not None else getattr(part, "precision", "")
     slow = [gpu for gpu in chosen if emulates_bfloat16(gpu)]
-    if precision != "bfloat16" or not slow:
+    if dtype_of(stage.params) != "bfloat16" or not slow:
         return ""
     assert slow[0].capability is not None
     return emulation(slow[0].name, slow[0].capability)
@@ -219,9 +216,7 @@ def _over_budget(stage: StagePlan) -> str:
 def _is_recorded(stage: StagePlan) -> bool:
     if stage.stage == "gen":
         return bool(stage.params["gen"].needs().is_recorded)
-    parts = [stage.params.get(name) for name in ("answer", "judge")]
-    holders = [*parts, *(getattr(part, "engine", None) for part in parts)]
-    return any(getattr(holder, "transcript", None) is not None for holder in holders)
+    return needs_of(stage.params).is_recorded
 
 
 def _dollars(stage: StagePlan) -> str:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.answer.decoding import decode
-from harness.answer.decoding.batch import Batch
+from harness.answer.decoding.batch import Batch, DecodingRequest
 from harness.answer.decoding.batch_size import (
     GROWTH,
     MOST,
@@ -18,7 +18,6 @@ from harness.answer.decoding.batch_size import (
     sizes_for,
     sizes_in,
 )
-from harness.answer.decoding.decode import Asked
 from harness.modeling.memory.fit import GIB
 from tests.answer.decoding.test_decode import MODELS, answers, decoder, model_of, prompts
 
@@ -28,8 +27,8 @@ QWEN = Costs(
 )  # fmt: skip
 
 
-def alpaca_eval(limit: int = 2048) -> list[Asked]:
-    return [Asked(n, [0] * (20 + n), limit) for n in range(805)]
+def alpaca_eval(limit: int = 2048) -> list[DecodingRequest]:
+    return [DecodingRequest(n, [0] * (20 + n), limit) for n in range(805)]
 
 
 @pytest.mark.parametrize("gibibytes", [6, 16, 24, 80, 139])
@@ -59,7 +58,9 @@ def test_a_columns_cost_is_what_the_decoders_cache_takes(name: str) -> None:
     model = model_of(*MODELS[name])
     made = decoder(model, batch_size=4)
     with torch.inference_mode():
-        batch = made._begin([Asked(n, [1] * 9, 5) for n in range(4)], Batch.empty(model.device))
+        batch = made._begin(
+            [DecodingRequest(n, [1] * 9, 5) for n in range(4)], Batch.empty(model.device)
+        )
     layers = batch.places.cache.layers
     total = sum(t.nbytes for layer in layers for t in (layer.keys, layer.values))
     costs = costs_of(model, 9)
@@ -130,7 +131,7 @@ def test_on_a_gpu_the_number_that_is_chosen_fits() -> None:
     wide = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 8,
             "vocab_size": 150_000, "max_position_embeddings": 4096}  # fmt: skip
     model = model_of(kind, config | wide).to("cuda")
-    asked = [Asked(n, [1 + n % 200] * (1 + 3 * n % 900), 1024) for n in range(600)]
+    asked = [DecodingRequest(n, [1 + n % 200] * (1 + 3 * n % 900), 1024) for n in range(600)]
     made = decoder(model, steps=8, batch_size=None, decoding={"temperature": 1.0, "top_p": 0.9})
     made.ends = set()
     for index, _ in enumerate(made.answers(asked)):

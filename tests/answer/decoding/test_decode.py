@@ -10,8 +10,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from harness.answer.answer import Decoding
-from harness.answer.decoding.batch import sample
-from harness.answer.decoding.decode import Asked, Decoder
+from harness.answer.decoding.batch import DecodingRequest, sample
+from harness.answer.decoding.decode import Decoder
 from harness.modeling.load import bytes_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -44,10 +44,10 @@ def model_of(kind: str, config: dict[str, Any]) -> Any:
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **config)).eval()
 
 
-def prompts(count: int = 9, longest: int = 30) -> list[Asked]:
+def prompts(count: int = 9, longest: int = 30) -> list[DecodingRequest]:
     draw = random.Random(1)
     return [
-        Asked(n, [draw.randrange(256) for _ in range(draw.randint(1, longest))],
+        DecodingRequest(n, [draw.randrange(256) for _ in range(draw.randint(1, longest))],
               draw.choice([1, 2, 9, 24]), seed=n)
         for n in range(count)
     ]  # fmt: skip
@@ -60,13 +60,13 @@ def decoder(model: Any, steps: int = 1, stop: list[str] | None = None, **setting
     return made
 
 
-def answers(made: Decoder, asked: list[Asked]) -> dict[int, tuple[list[int], str]]:
+def answers(made: Decoder, asked: list[DecodingRequest]) -> dict[int, tuple[list[int], str]]:
     found = {one.index: (one.tokens, one.finish_reason) for one in made.answers(asked)}
     assert len(found) == len(asked)
     return found
 
 
-def alone(model: Any, one: Asked) -> tuple[list[int], str]:
+def alone(model: Any, one: DecodingRequest) -> tuple[list[int], str]:
     """By the library, greedily, one prompt in a batch of its own."""
     ids = torch.tensor([one.ids])
     made = model.generate(
@@ -92,8 +92,9 @@ def test_a_real_models_greedy_answers_are_those_of_generate(real_model: Path) ->
     tokenizer = AutoTokenizer.from_pretrained(real_model)
     texts = ["Name a colour.", "What is 2 + 2?", "Who wrote Hamlet, and when was it first played?"]
     asked = [
-        Asked(n, tokenizer.apply_chat_template([{"role": "user", "content": text}], return_dict=False,
-                                               add_generation_prompt=True), 8 + 4 * n)
+        DecodingRequest(
+            n, tokenizer.apply_chat_template([{"role": "user", "content": text}], return_dict=False,
+                                             add_generation_prompt=True), 8 + 4 * n)
         for n, text in enumerate(texts)
     ]  # fmt: skip
     end = tokenizer.eos_token_id
@@ -152,7 +153,7 @@ def test_a_place_that_becomes_free_is_taken_before_the_others_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = model_of(*MODELS["qwen2"])
-    asked = [Asked(n, [n + 1, 2, 3], 20 if n == 0 else 2) for n in range(6)]
+    asked = [DecodingRequest(n, [n + 1, 2, 3], 20 if n == 0 else 2) for n in range(6)]
     forwards: dict[str, int] = {}
     sizes: list[int] = []
     real = Decoder._next
@@ -174,7 +175,7 @@ def test_a_place_that_becomes_free_is_taken_before_the_others_end(
 
 @pytest.mark.parametrize("one_at_a_time", [False, True])
 def test_tokens_are_told_while_no_answer_has_ended(one_at_a_time: bool) -> None:
-    asked = [Asked(n, [n + 1, 2, 3], 12) for n in range(2)]
+    asked = [DecodingRequest(n, [n + 1, 2, 3], 12) for n in range(2)]
     made = decoder(model_of(*MODELS["qwen2"]), batch_size=2)
     made.ends, made.note = {END + 1}, "alone" if one_at_a_time else ""
     told: list[dict[int, int]] = []

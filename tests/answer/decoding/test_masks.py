@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.answer.decoding.batch import Answering, Batch, random_numbers
-from harness.answer.decoding.decode import Asked, Decoder
+from harness.answer.decoding.batch import Answering, Batch, DecodingRequest, random_numbers
+from harness.answer.decoding.decode import Decoder
 from harness.answer.decoding.masks import step_masks, windows_of
 from tests.answer.decoding.test_decode import MODELS, OLD, SMALL, WINDOW, decoder, model_of
 
@@ -49,7 +49,7 @@ def advanced(made: Decoder, lengths: list[int], empty: bool = False) -> tuple[An
     """The logits of a few steps after prompts of these lengths, and what was read in those steps."""
     drawn = torch.Generator().manual_seed(sum(lengths))
     asked = [
-        Asked(n, torch.randint(0, 256, (length,), generator=drawn).tolist(), 2 * STEPS)
+        DecodingRequest(n, torch.randint(0, 256, (length,), generator=drawn).tolist(), 2 * STEPS)
         for n, length in enumerate(lengths)
     ]
     logits: list[torch.Tensor] = []
@@ -148,7 +148,7 @@ def test_a_model_that_takes_no_masks_that_come_ready_is_given_columns_as_before(
 
 def test_answers_keep_random_numbers_of_their_own_beside_an_empty_place() -> None:
     made = decoder(model_of(*MODELS["qwen2"]), decoding={"temperature": 1.0}, batch_size=2)
-    drawn = made._draw([Answering(Asked(0, [1], 4), random_numbers(0)), None], STEPS)
+    drawn = made._draw([Answering(DecodingRequest(0, [1], 4), random_numbers(0)), None], STEPS)
     assert drawn.shape == (2, STEPS)
     assert drawn[1].tolist() == [0] * STEPS
 

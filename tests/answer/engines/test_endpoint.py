@@ -293,9 +293,9 @@ def test_a_reply_without_text_is_an_empty_answer_and_counted(
     result = run(call)
     assert [row["output"] for row in outputs(call)] == ["", "", "", "Yes.", ""]
     assert (result.counts["no_answer"], result.counts["empty"]) == (3, 4)
-    [finding] = [found for found in result.findings if found["kind"] == "no_answer"]
-    assert finding["severity"] == "warning"
-    assert finding["evidence"] == {"replies": 4, "no_answer": 2}
+    [finding] = [found for found in result.findings if found.kind == "no_answer"]
+    assert finding.severity == "warning"
+    assert finding.evidence == {"replies": 4, "no_answer": 2}
     again = tmp_path / "again"
     again.mkdir()
     (again / "transcript.jsonl").write_bytes((call.folder / "transcript.jsonl").read_bytes())
@@ -337,7 +337,7 @@ def test_a_budget_and_a_change_of_model_are_told(tmp_path: Path, server: FakeSer
         run(call)
     server.reply = lambda body: server.said(body | {"model": "m-2"})
     (found,) = run(replace(call, budget={})).findings
-    assert found["kind"] == "model_changed"
+    assert found.kind == "model_changed"
 
 
 @pytest.fixture(scope="module")

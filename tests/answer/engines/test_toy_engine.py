@@ -3,13 +3,13 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import pytest
 
 from harness.answer import run as answer_run
 from harness.answer.answer import Answer
-from harness.answer.engine import Answered, BaseEngine, Needs
+from harness.answer.engine import Answered, AnswerTask, BaseEngine, Needs
 from harness.answer.outputs import Output
 from harness.answer.prompts import Prompt
 from harness.artefact.call import StageCall
@@ -52,8 +52,8 @@ class EchoEngine(BaseEngine):
     def replaced(self) -> Iterator[str]:
         yield "a whisper for the echo"
 
-    def answer(self, call: Any, params: Any, prompts: Any, source: Any) -> Answered:
-        texts = [prompt.instruction.upper() + "!" * self.loudness for prompt in prompts]
+    def answer(self, task: AnswerTask) -> Answered:
+        texts = [prompt.instruction.upper() + "!" * self.loudness for prompt in task.prompts]
         outputs = [Output(i, text, "stop", len(text), None) for i, text in enumerate(texts)]
         return Answered(outputs, used={"walls": 2}, notes=["the cave was empty"])
 

@@ -37,7 +37,7 @@ def volume(folder: Path, rows: list[Row], cut: int = 0, **manifest: Any) -> Path
         for k, r in enumerate(rows)
     ]  # fmt: skip
     artefact(folder, "answer", {"model_outputs.json": outputs}, counts={"prompts": len(rows)})
-    metric = win_rate_metric(describe([r["preference"] for r in rows]), len(rows))
+    metric = win_rate_metric(describe([r["preference"] for r in rows]), len(rows)).to_json()
     artefact(
         folder, "judge", {"annotations.json": rows},
         **{"metrics": {"win_rate": metric}, "counts": {"prompts": len(rows)},
@@ -59,7 +59,7 @@ def test_one_artefacts_folder_is_read_with_the_answers_beside_it(tmp_path: Path)
 
 
 def test_a_win_rate_that_is_not_the_annotations_is_told(tmp_path: Path) -> None:
-    metric = win_rate_metric(describe([r["preference"] for r in rows_of()]), 200)
+    metric = win_rate_metric(describe([r["preference"] for r in rows_of()]), 200).to_json()
     wrong = volume(tmp_path, rows_of(), metrics={"win_rate": metric | {"value": 77.0}})
     result = only_result(wrong)
     assert (kinds(result), result.matches) == (["count_mismatch"], False)

@@ -184,15 +184,15 @@ def test_the_mean_its_error_and_its_bounds_count_only_what_was_scored() -> None:
     rubric = Rubric.model_validate(OWN)
     metric = rubric_metric(rubric, [1, 3, 3, None])
     assert metric is not None
-    assert metric["value"] == pytest.approx(7 / 3)
+    assert metric.value == pytest.approx(7 / 3)
     deviation = math.sqrt((2 * (2 / 3) ** 2 + (4 / 3) ** 2) / 2)
-    assert metric["standard_error"] == pytest.approx(deviation / math.sqrt(3))
-    assert (metric["judged"], metric["expected"]) == (3, 4)
-    assert (metric["lower_bound"], metric["upper_bound"]) == (2.0, 2.5)
-    assert [metric[f"score_{n}"] for n in (1, 2, 3)] == [1, 0, 2]
+    assert metric.standard_error == pytest.approx(deviation / math.sqrt(3))
+    assert (metric.judged, metric.expected) == (3, 4)
+    assert (metric.lower_bound, metric.upper_bound) == (2.0, 2.5)
+    assert [metric.further[f"score_{n}"] for n in (1, 2, 3)] == [1, 0, 2]
     one = rubric_metric(rubric, [2])
     assert one is not None
-    assert (one["value"], one["standard_error"]) == (2, None)
+    assert (one.value, one.standard_error) == (2, None)
     assert rubric_metric(rubric, [None, None]) is None
 
 
@@ -262,8 +262,8 @@ def test_each_output_is_scored_on_the_rubric(tmp_path: Path) -> None:
     )
     assert any("<response>\nanswer 2\n</response>" in last_message(body) for body in bodies)
     metric = result.metrics["rubric_score"]
-    assert metric["value"] == pytest.approx(9 / 4)
-    assert [metric[f"score_{n}"] for n in (1, 2, 3)] == [1, 1, 2]
+    assert metric.value == pytest.approx(9 / 4)
+    assert [metric.further[f"score_{n}"] for n in (1, 2, 3)] == [1, 1, 2]
     rows = read(call, "annotations.json")
     assert [row["score"] for row in rows] == [1, 2, 3, 3]
     wanted = {
@@ -294,9 +294,9 @@ def test_what_cannot_be_read_is_asked_again_and_never_averaged_in(tmp_path: Path
         result = judge.run(call)
         assert len(server.requests) == 4 + 2
     metric = result.metrics["rubric_score"]
-    assert metric["value"] == pytest.approx((1 + 3 + 3) / 3)
-    assert (metric["judged"], metric["expected"]) == (3, 4)
-    assert (metric["lower_bound"], metric["upper_bound"]) == (2.0, 2.5)
+    assert metric.value == pytest.approx((1 + 3 + 3) / 3)
+    assert (metric.judged, metric.expected) == (3, 4)
+    assert (metric.lower_bound, metric.upper_bound) == (2.0, 2.5)
     assert (result.counts["unparsed"], result.counts["judged"]) == (1, 3)
     [row] = read(call, "unjudged.jsonl")
     assert (row["instruction"], row["why"], row["reply"]) == ("Task 1.", "unparsed", reply(7))
@@ -340,12 +340,12 @@ def test_a_prompt_without_context_is_counted_and_not_judged(tmp_path: Path) -> N
             "<context>\nIt is so.\n</context>" in last_message(body) for body in server.requests
         )
     metric = result.metrics["rubric_score"]
-    assert (metric["value"], metric["judged"], metric["expected"]) == (4, 3, 4)
-    assert (metric["lower_bound"], metric["upper_bound"]) == (13 / 4, 17 / 4)
+    assert (metric.value, metric.judged, metric.expected) == (4, 3, 4)
+    assert (metric.lower_bound, metric.upper_bound) == (13 / 4, 17 / 4)
     assert result.counts["missing_context"] == 1
     [finding] = result.findings
-    assert finding["kind"] == "missing_context"
-    assert finding["evidence"]["inputs"] == {"context": 1}
+    assert finding.kind == "missing_context"
+    assert finding.evidence["inputs"] == {"context": 1}
     [row] = read(call, "unjudged.jsonl")
     assert (row["why"], row["missing"]) == ("missing_context", ["context"])
 
@@ -380,9 +380,9 @@ def test_each_of_several_sets_has_its_own_mean(tmp_path: Path) -> None:
     with FakeServer(by_number) as server:
         engine = served(server.endpoint())
         result = judge.run(make_call(tmp_path, engine, TASKS, files={"files": files}))
-    assert result.metrics["rubric_score/one"]["value"] == 1
-    assert result.metrics["rubric_score/rest"]["value"] == pytest.approx(8 / 3)
-    assert result.metrics["rubric_score"]["expected"] == 4
+    assert result.metrics["rubric_score/one"].value == 1
+    assert result.metrics["rubric_score/rest"].value == pytest.approx(8 / 3)
+    assert result.metrics["rubric_score"].expected == 4
 
 
 def test_a_replicate_has_the_next_seed_and_a_system_message_is_sent(tmp_path: Path) -> None:
@@ -426,8 +426,8 @@ def test_the_simulated_judge_prefers_right_answers(tmp_path: Path) -> None:
         )
         result = judge.run(call)
         assert result.simulated == ["judge"]
-        assert result.metrics["rubric_score"]["judged"] == 20
-        values.append(result.metrics["rubric_score"]["value"])
+        assert result.metrics["rubric_score"].judged == 20
+        values.append(result.metrics["rubric_score"].value)
     assert values[0] > 4.5
     assert values[1] < 3
 
@@ -498,7 +498,7 @@ def test_replies_that_an_earlier_try_left_are_not_made_again(
     monkeypatch.setattr(local, "answer_here", refuse)
     result = judge.run(call)
     metric = result.metrics["rubric_score"]
-    assert (metric["value"], metric["judged"]) == (9 / 4, 4)
+    assert (metric.value, metric.judged) == (9 / 4, 4)
     assert result.keep[-2:] == ["replies-1.jsonl", "replies-2.jsonl"]
     assert result.simulated == ["judge with random weights"]
 
@@ -595,7 +595,7 @@ def test_vllm_is_given_the_templates_tokens_and_another_seed_the_second_time(
     assert all(tokenizer.decode(body["prompt"]).startswith("<# GOAL\n") for body in bodies)
     assert (bodies[0]["max_tokens"], bodies[0]["top_p"]) == (100, 0.95)
     assert len(set(seeds[1])) == 2
-    assert result.metrics["rubric_score"]["judged"] == 3
+    assert result.metrics["rubric_score"].judged == 3
     assert result.keep[-2:] == ["replies-1.jsonl", "replies-2.jsonl"]
     assert [row["index"] for row in read(call, "replies-2.jsonl")] == [1]
     again = tmp_path / "again"

@@ -86,8 +86,8 @@ def test_the_published_counts_come_out_of_the_stored_reviews(oracle: Path) -> No
     found = counts([preference(both) for both in orders])
     assert found == {name: published[name] for name in ("win", "draw", "lose")}
     metric = winning_score(win_rate_metric(describe([preference(o) for o in orders]), 80))
-    assert metric["value"] == pytest.approx(1 + (40 - 2) / 80)
-    assert (metric["wins"], metric["judged"], metric["expected"]) == (40, 80, 80)
+    assert metric.value == pytest.approx(1 + (40 - 2) / 80)
+    assert (metric.wins, metric.judged, metric.expected) == (40, 80, 80)
 
 
 def test_summed_scores_and_two_wins_needed_give_other_counts(oracle: Path) -> None:
@@ -110,7 +110,7 @@ def test_the_stored_judge_prefers_the_second_place(oracle: Path) -> None:
     assert bias["difference"] == pytest.approx(-45)
     assert bias["orders_opposed"] == pytest.approx(100 * 38 / 80)
     [finding] = position_findings(bias)
-    assert finding["kind"] == "position_bias"
+    assert finding.kind == "position_bias"
 
 
 @pytest.mark.parametrize(
@@ -289,12 +289,12 @@ def test_both_orders_are_asked_and_the_longer_answer_wins_by_a_tenth(tmp_path: P
     assert body["messages"][1]["content"].endswith("stands first means nothing.")
     assert (body["temperature"], body["max_tokens"]) == (0, 256)
     metric = result.metrics["win_rate"]
-    assert (metric["wins"], metric["draws"], metric["losses"]) == (2, 1, 1)
-    assert metric["value"] == pytest.approx(62.5)
-    assert metric["standard_error"] == pytest.approx(describe([2, 1, 1.5, 2])["standard_error"])
-    assert result.metrics["winning_score"]["value"] == pytest.approx(1 + 1 / 4)
-    assert result.metrics["winning_score"]["standard_error"] == pytest.approx(
-        metric["standard_error"] / 50
+    assert (metric.wins, metric.draws, metric.losses) == (2, 1, 1)
+    assert metric.value == pytest.approx(62.5)
+    assert metric.standard_error == pytest.approx(describe([2, 1, 1.5, 2])["standard_error"])
+    assert result.metrics["winning_score"].value == pytest.approx(1 + 1 / 4)
+    assert result.metrics["winning_score"].standard_error == pytest.approx(
+        metric.standard_error / 50
     )
     rows = read(call, "annotations.json")
     assert rows[0]["scores"] == [[5.1, 5.0], [5.0, 5.1]]
@@ -347,12 +347,12 @@ def test_an_unread_order_is_asked_again_and_else_leaves_its_prompt_unjudged(tmp_
         result = judge.run(call)
         assert len(server.requests) == 8 + 1 + 2
     metric = result.metrics["win_rate"]
-    assert (metric["judged"], metric["expected"]) == (3, 4)
-    assert metric["value"] == pytest.approx(100 * 2 / 3)
-    assert (metric["lower_bound"], metric["upper_bound"]) == pytest.approx((50, 75))
+    assert (metric.judged, metric.expected) == (3, 4)
+    assert metric.value == pytest.approx(100 * 2 / 3)
+    assert (metric.lower_bound, metric.upper_bound) == pytest.approx((50, 75))
     score = result.metrics["winning_score"]
-    assert score["value"] == pytest.approx(1 + 1 / 3)
-    assert (score["lower_bound"], score["upper_bound"]) == pytest.approx((1, 1.5))
+    assert score.value == pytest.approx(1 + 1 / 3)
+    assert (score.lower_bound, score.upper_bound) == pytest.approx((1, 1.5))
     assert (result.counts["unjudged"], result.counts["unread_replies"]) == (1, 1)
     [row] = read(call, "unjudged.jsonl")
     assert row["instruction"] == "Task 1."
@@ -414,19 +414,19 @@ def test_the_baseline_against_itself_wins_half(tmp_path: Path) -> None:
         call = make_call(tmp_path, server.endpoint(), baseline, baseline)
         metric = judge.run(call).metrics["win_rate"]
         assert server.requests == []
-    assert (metric["value"], metric["draws"], metric["judged"]) == (50, 3, 3)
+    assert (metric.value, metric.draws, metric.judged) == (50, 3, 3)
 
 
 def test_a_judge_that_always_prefers_a_place_ties_all_and_is_found_out(tmp_path: Path) -> None:
     outputs, baseline = made_up([(10 + i, 20) for i in range(8)])
     with FakeServer(lambda body, seen: "9 6\nThe first.") as server:
         result = judge.run(make_call(tmp_path, server.endpoint(), outputs, baseline))
-    assert result.metrics["win_rate"]["value"] == 50
+    assert result.metrics["win_rate"].value == 50
     bias = result.used["position_bias"]
     assert (bias["difference"], bias["first_minus_second"]) == (100, 3)
     [finding] = result.findings
-    assert (finding["kind"], finding["severity"]) == ("position_bias", "warning")
-    assert finding["evidence"] == bias
+    assert (finding.kind, finding.severity) == ("position_bias", "warning")
+    assert finding.evidence == bias
     [note] = result.notes
     assert "shown first the model" not in note
     assert note.startswith("the answer shown first scored +3.00")
@@ -447,8 +447,8 @@ def test_model_and_baseline_exchanged_turn_the_win_rate_round(tmp_path: Path) ->
             call = make_call(tmp_path / name, server.endpoint(), rows[a], rows[b])
             results.append(judge.run(call))
     one, other = (result.metrics["win_rate"] for result in results)
-    assert one["value"] == pytest.approx(100 - other["value"])
-    assert one["standard_error"] == pytest.approx(other["standard_error"])
+    assert one.value == pytest.approx(100 - other.value)
+    assert one.standard_error == pytest.approx(other.standard_error)
     biases = [result.used["position_bias"] for result in results]
     assert biases[0]["first_wins"] == biases[1]["first_wins"]
     assert biases[0]["first_minus_second"] == pytest.approx(biases[1]["first_minus_second"])
@@ -465,11 +465,11 @@ def test_each_of_several_sets_has_its_own_score(tmp_path: Path) -> None:
     with FakeServer(by_length) as server:
         call = make_call(tmp_path, server.endpoint(), outputs, baseline, {"files": files})
         metrics = judge.run(call).metrics
-    assert metrics["win_rate/koala"]["value"] == 50
-    assert metrics["win_rate/koala"]["expected"] == 2
-    assert metrics["win_rate/vicuna"]["value"] == 100
+    assert metrics["win_rate/koala"].value == 50
+    assert metrics["win_rate/koala"].expected == 2
+    assert metrics["win_rate/vicuna"].value == 100
     assert [name for name in metrics if name.startswith("winning_score")] == ["winning_score"]
-    assert metrics["win_rate"]["value"] == pytest.approx(100 * 2 / 3)
+    assert metrics["win_rate"].value == pytest.approx(100 * 2 / 3)
     ids = [row["question_id"] for row in read(call, "reviews_model_first.json")]
     assert ids == ["koala_0", "koala_1", "vicuna_2"]
 
@@ -485,9 +485,9 @@ def test_the_four_published_test_sets_are_graded_whole(tmp_path: Path, shared_da
     baseline = [{**row, "output": "This is what you can do.", "generator": "b"} for row in rows]
     simulated = GradingJudge.model_validate(judge_spec(tmp_path)).judge
     result = judge.run(make_call(tmp_path, simulated, outputs, baseline, {"files": files}))
-    expected = {name: result.metrics[f"win_rate/{name}"]["expected"] for name in files}
+    expected = {name: result.metrics[f"win_rate/{name}"].expected for name in files}
     assert expected == {"koala": 180, "sinstruct": 252, "vicuna": 80, "wizardlm": 218}
-    assert result.metrics["win_rate"]["judged"] == 730
+    assert result.metrics["win_rate"].judged == 730
     assert result.simulated == ["judge"]
 
 
@@ -534,7 +534,7 @@ def test_a_simulated_judge_with_a_favoured_place_is_found_out(
     result = simulated_run(tmp_path, ["That is not known."] * 40, position_bias=bias)
     assert result.used["position_bias"]["first_minus_second"] * sign > 1
     assert result.used["position_bias"]["difference"] * sign > 50
-    assert [finding["kind"] for finding in result.findings] == ["position_bias"]
+    assert [finding.kind for finding in result.findings] == ["position_bias"]
 
 
 def test_a_replay_makes_every_file_again_without_the_judge(tmp_path: Path) -> None:
@@ -592,7 +592,7 @@ def test_another_served_model_stops_or_is_flagged(tmp_path: Path) -> None:
     with FakeServer(changing) as server:
         endpoint = server.endpoint(concurrency=1)
         result = judge.run(make_call(tmp_path / "a", endpoint, outputs, baseline))
-        assert [finding["kind"] for finding in result.findings] == ["model_changed"]
+        assert [finding.kind for finding in result.findings] == ["model_changed"]
         with pytest.raises(HarnessError, match="answered as new and as old"):
             judge.run(
                 make_call(tmp_path / "b", endpoint, outputs, baseline, on_model_change="stop")

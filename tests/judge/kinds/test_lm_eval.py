@@ -161,14 +161,14 @@ def test_scores_are_lm_evals_own_for_the_same_model(
             100 * theirs[unit][f"{metric}_stderr,none"]
         )
     values = [100 * theirs[f"mmlu_{s}"]["acc,none"] for s in MADE_SUBJECTS]
-    assert result.metrics["mmlu"]["value"] == pytest.approx(sum(values) / 3)
-    assert result.metrics["arc_challenge"]["value"] == pytest.approx(
+    assert result.metrics["mmlu"].value == pytest.approx(sum(values) / 3)
+    assert result.metrics["arc_challenge"].value == pytest.approx(
         100 * theirs["arc_challenge"]["acc_norm,none"]
     )
-    four = [result.metrics[name]["value"] for name in FOLDERS]
-    assert result.metrics["average"]["value"] == pytest.approx(sum(four) / 4)
-    errors = [result.metrics[name]["standard_error"] for name in FOLDERS]
-    assert result.metrics["average"]["standard_error"] == pytest.approx(
+    four = [result.metrics[name].value for name in FOLDERS]
+    assert result.metrics["average"].value == pytest.approx(sum(four) / 4)
+    errors = [result.metrics[name].standard_error for name in FOLDERS]
+    assert result.metrics["average"].standard_error == pytest.approx(
         sum(e**2 for e in errors) ** 0.5 / 4
     )
 
@@ -178,16 +178,17 @@ def test_what_the_score_is_over_and_that_prompts_were_cut_is_said(
 ) -> None:
     _, result = judged
     metrics = result.metrics
-    assert {n: m["judged"] for n, m in metrics.items()} == {
+    assert {n: m.judged for n, m in metrics.items()} == {
         "arc_challenge": 10, "hellaswag": 10, "mmlu": 24, "truthfulqa_mc2": 6, "average": 50,
     }  # fmt: skip
-    assert (metrics["mmlu"]["subjects"], metrics["mmlu"]["expected_subjects"]) == (3, 57)
+    mmlu = metrics["mmlu"].further
+    assert (mmlu["subjects"], mmlu["expected_subjects"]) == (3, 57)
     assert "mmlu is over 3 of the 57 subjects: it is not MMLU's score" in result.deviations
-    assert not any("subjects" in finding["message"] for finding in result.findings)
+    assert not any("subjects" in finding.message for finding in result.findings)
     assert "the model had random weights and no training" in result.notes
-    cut = {f["evidence"]["task"]: f for f in result.findings if f["kind"] == "empty_or_truncated"}
-    assert cut["arc_challenge"]["evidence"]["cut"] == 10
-    assert "10 of 10 questions" in cut["arc_challenge"]["message"]
+    cut = {f.evidence["task"]: f for f in result.findings if f.kind == "empty_or_truncated"}
+    assert cut["arc_challenge"].evidence["cut"] == 10
+    assert "10 of 10 questions" in cut["arc_challenge"].message
     assert result.counts["questions"] == 50
     assert result.counts["choices"] == 4 * 44 + 21
     assert result.used["tasks"]["arc_challenge"]["shots"] == 25
@@ -259,7 +260,7 @@ def test_a_model_that_knows_the_answers_has_all_points_and_one_that_errs_none(
     def values(choose: Any, folder: Path) -> dict[str, float]:
         monkeypatch.setattr(package, "Scorer", lambda *_: Knowing(choose))
         monkeypatch.setattr(Knowing, "max_length", 100)
-        return {n: m["value"] for n, m in judge.run(tasks_call(folder)).metrics.items()}
+        return {n: m.value for n, m in judge.run(tasks_call(folder)).metrics.items()}
 
     assert set(values(right, tmp_path / "a").values()) == {100.0}
     wrong = values(lambda r: -1e6 if right(r) == 0 else -1.0, tmp_path / "b")
@@ -278,9 +279,9 @@ def test_a_model_that_guesses_is_near_to_chance(
     monkeypatch.setattr(package, "Scorer", lambda *_: Knowing(lambda _: -draw.random()))
     monkeypatch.setattr(Knowing, "max_length", 100)
     metric = judge.run(tasks_call(tmp_path, ("mmlu",), data=tmp_path / "data")).metrics["mmlu"]
-    assert metric["judged"] == 240
-    assert metric["standard_error"] == pytest.approx(100 * (0.25 * 0.75 / 240) ** 0.5, rel=0.2)
-    assert abs(metric["value"] - 25) < 3 * metric["standard_error"]
+    assert metric.judged == 240
+    assert metric.standard_error == pytest.approx(100 * (0.25 * 0.75 / 240) ** 0.5, rel=0.2)
+    assert abs(metric.value - 25) < 3 * metric.standard_error
 
 
 def test_a_replay_makes_every_file_again_without_data_or_model(
@@ -317,7 +318,7 @@ def test_a_replay_computes_the_scores_from_the_log_likelihoods(
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     again = tasks_call(tmp_path)
     again = StageCall(**{**vars(again), "replay": True, "inputs": {"recorded": str(recorded)}})
-    assert judge.run(again).metrics["arc_challenge"]["value"] == 100.0
+    assert judge.run(again).metrics["arc_challenge"].value == 100.0
 
 
 def test_an_interrupted_run_goes_on_to_the_same_files_and_scores_nothing_twice(
@@ -357,7 +358,7 @@ def test_only_the_first_questions_are_asked_when_the_row_says_so_and_it_is_noted
 ) -> None:
     call = tasks_call(tmp_path, ("mmlu", "truthfulqa_mc2"), first=2)
     result = judge.run(call)
-    assert result.metrics["mmlu"]["judged"] == 6
+    assert result.metrics["mmlu"].judged == 6
     assert "mmlu: only the first 6 of the 24 questions were asked" in result.deviations
     assert "average" not in result.metrics
     first = samples_of(judged[0], "mmlu_anatomy")[:2]

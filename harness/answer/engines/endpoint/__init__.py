@@ -1,20 +1,17 @@
 """A model behind an OpenAI-compatible server."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from harness.answer.engine import Answered, BaseEngine, Needs
+from harness.answer.engine import Answered, AnswerTask, BaseEngine, Needs
 from harness.artefact.keys import Files
 from harness.llm.estimate import CHARACTERS_PER_TOKEN, ON_HUB, Estimate, prompt_lengths
 from harness.spec.base import Data, Endpoint
-from harness.spec.model_source import ModelSource
 from harness.spec.twin import simulated
 
 if TYPE_CHECKING:
     from harness.answer.answer import Answer
-    from harness.answer.prompts import Prompt
-    from harness.artefact.call import StageCall
 
 TOKENS_PER_ANSWER = 300
 
@@ -58,13 +55,7 @@ class EndpointEngine(BaseEngine):
         if self.endpoint.simulated is None:
             yield f"simulated answers for {self.endpoint.model}"
 
-    def answer(
-        self,
-        call: "StageCall",
-        params: "Answer",
-        prompts: "Sequence[Prompt]",
-        source: ModelSource | None,
-    ) -> Answered:
+    def answer(self, task: AnswerTask) -> Answered:
         from harness.answer.engines.endpoint.engine import answer_by_endpoint
 
-        return answer_by_endpoint(call, params, self, source, prompts)
+        return answer_by_endpoint(task, self)

@@ -1,78 +1,71 @@
 """Answers of a model behind any OpenAI-compatible endpoint."""
 
 import re
-from collections.abc import Sequence
-from typing import Any
 
-from harness.answer.answer import Answer, Decoding
+from harness.answer.answer import Decoding
 from harness.answer.decoding.stops import special_looks_in, special_pattern
-from harness.answer.engine import Answered
+from harness.answer.engine import Answered, AnswerTask
 from harness.answer.engines.endpoint import EndpointEngine
 from harness.answer.prompts import Prompt
 from harness.answer.served import ask_server, sampling_of
-from harness.artefact.call import StageCall
 from harness.errors import InputError
+from harness.llm.body import Body, ChatBody, CompletionBody, Message
 from harness.llm.client import open_client
 from harness.llm.reply import Kind
 from harness.modeling.load import load_tokenizer
 from harness.modeling.tokenizer_template import special_tokens
-from harness.spec.model_source import ModelSource
 
 
-def answer_by_endpoint(
-    call: StageCall,
-    params: Answer,
-    engine: EndpointEngine,
-    source: ModelSource | None,
-    prompts: Sequence[Prompt],
-) -> Answered:
+def answer_by_endpoint(task: AnswerTask, engine: EndpointEngine) -> Answered:
     """Raises what harness.llm.client raises, and InputError for a template that is no plain text."""
+    call, params, source, prompts = task.call, task.params, task.source, task.prompts
     kind: Kind = engine.api
     if kind == "chat":
         looks = special_looks_in(params.decoding.stop)
         if looks and source is not None:
             looks += special_tokens(load_tokenizer(source, call.inputs))
         special = special_pattern(looks)
-        bodies = [chat_body(prompt, engine, params.decoding) for prompt in prompts]
+        bodies: list[Body] = [chat_body(prompt, engine, params.decoding) for prompt in prompts]
         stop = params.decoding.stop
     else:
-        texts, stop, special, opening = _texts(call, params, source, prompts)
-        bodies = [
-            {"prompt": text, **sampling_of(params.decoding, prompt)}
-            | ({"stop": stop} if stop else {})
-            | opening
-            for text, prompt in zip(texts, prompts, strict=True)
-        ]
+        texts, stop, special, has_opening = _texts(task)
+        bodies = []
+        for text, prompt in zip(texts, prompts, strict=True):
+            body: CompletionBody = {"prompt": text, **sampling_of(params.decoding, prompt)}
+            if stop:
+                body["stop"] = stop
+            if has_opening:
+                body["add_special_tokens"] = False
+            bodies.append(body)
     # Servers of open models look for stop texts in what they send back, which is without special
     # tokens unless this is said. OpenAI's own, whose texts hold none, takes no such word.
     shows = engine.endpoint.base_url is not None and any(map(special.search, stop))
     if shows:
-        bodies = [body | {"skip_special_tokens": False} for body in bodies]
+        for request in bodies:
+            request["skip_special_tokens"] = False
     client = open_client(call, engine.endpoint, engine.transcript)
     answered = ask_server(client, bodies, kind, stop, special if shows else None)
     answered.used["model"] = engine.endpoint.model
     return answered
 
 
-def chat_body(prompt: Prompt, engine: EndpointEngine, decoding: Decoding) -> dict[str, Any]:
+def chat_body(prompt: Prompt, engine: EndpointEngine, decoding: Decoding) -> ChatBody:
     """The request: the set's system text, or else the engine's, earlier turns, and what is asked."""
     system = prompt.system or engine.system
     content = f"{prompt.asked}\n{prompt.input}" if prompt.input else prompt.asked
-    messages = [{"role": "system", "content": system}] if system else []
+    messages: list[Message] = [{"role": "system", "content": system}] if system else []
     for user, answer in prompt.history:
         messages += [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
-    body = {
-        "messages": [*messages, {"role": "user", "content": content}],
-        **sampling_of(decoding, prompt),
-    }
-    return body | ({"stop": decoding.stop} if decoding.stop else {})
+    messages.append({"role": "user", "content": content})
+    body: ChatBody = {"messages": messages, **sampling_of(decoding, prompt)}
+    if decoding.stop:
+        body["stop"] = decoding.stop
+    return body
 
 
-def _texts(
-    call: StageCall, params: Answer, source: ModelSource | None, prompts: Sequence[Prompt]
-) -> tuple[list[str], list[str], "re.Pattern[str]", dict[str, Any]]:
+def _texts(task: AnswerTask) -> tuple[list[str], list[str], "re.Pattern[str]", bool]:
     """The prompts as the template writes them, the texts that end an answer, the special tokens, and
-    what a request says of a prompt's beginning: the server's tokenizer has its own.
+    whether the prompts have the opening that the server's tokenizer would put there.
 
     Raises InputError where it needs a tokenizer's tokens, and the row has no model.
     """
@@ -80,14 +73,15 @@ def _texts(
     from harness.modeling.template_pieces import ending, pieces, text_before_token
     from harness.modeling.text import Encoder
 
+    params, source, prompts = task.params, task.source, task.prompts
     template = params.template
     if template is None:
         raise InputError("the answer stage was given no template")
     tokens: dict[str, str] = {}
-    opening, added = "", {}
+    opening, has_opening = "", False
     special: re.Pattern[str] | None = None
     if source is not None:
-        tokenizer = load_tokenizer(source, call.inputs)
+        tokenizer = load_tokenizer(source, task.call.inputs)
         tokens = {"bos": tokenizer.bos_token or "", "eos": tokenizer.eos_token or ""}
         encoder = Encoder(tokenizer, template)
         special = special_pattern([*special_tokens(tokenizer), *template.special])
@@ -122,9 +116,9 @@ def _texts(
             # The server puts it there.
             texts = [text.removeprefix(opening) for text in texts]
         else:
-            added = {"add_special_tokens": False}
+            has_opening = True
     stop = list(dict.fromkeys([*ends, *params.decoding.stop]))
     if special is None:
         # What else looks like a special token can be the answer's own text.
         special = special_pattern([*special_looks_in(stop), *template.special])
-    return texts, stop, special, added
+    return texts, stop, special, has_opening

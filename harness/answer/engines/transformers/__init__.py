@@ -1,18 +1,12 @@
 """The row's own model in the stage's process."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from harness.answer.engine import Answered, BaseEngine, Needs, required, vllm_cannot
+from harness.answer.engine import Answered, AnswerTask, BaseEngine, Needs, vllm_cannot
 from harness.spec.base import Count
-from harness.spec.model_source import ModelSource
 from harness.spec.train import Quantization
-
-if TYPE_CHECKING:
-    from harness.answer.answer import Answer
-    from harness.answer.prompts import Prompt
-    from harness.artefact.call import StageCall
 
 VLLM_FOR_MANY = (
     "vLLM (engine: {kind: vllm}) is made for many prompts on a GPU; here the CPU starts every kernel "
@@ -54,17 +48,11 @@ class TransformersEngine(BaseEngine):
         if self.precision != "float32":
             yield f"answers in float32 for {self.precision}"
 
-    def answer(
-        self,
-        call: "StageCall",
-        params: "Answer",
-        prompts: "Sequence[Prompt]",
-        source: ModelSource | None,
-    ) -> Answered:
-        if call.replay:
+    def answer(self, task: AnswerTask) -> Answered:
+        if task.call.replay:
             from harness.answer.engines.transformers.recorded import recorded_answers
 
-            return recorded_answers(call, params, prompts)
+            return recorded_answers(task)
         from harness.answer.engines.transformers.engine import answer_here
 
-        return answer_here(call, params, self, required(source), prompts)
+        return answer_here(task, self)

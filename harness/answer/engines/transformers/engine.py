@@ -5,29 +5,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from harness.answer.answer import Answer
-from harness.answer.decoding.decode import Asked, Decoder, Made, end_tokens
+from harness.answer.decoding.batch import DecodingRequest
+from harness.answer.decoding.decode import Decoder, Made, end_tokens
 from harness.answer.decoding.pace import Pace
 from harness.answer.decoding.stops import Stops
 from harness.answer.encode import check_lengths, encode, limit_of
-from harness.answer.engine import Answered
+from harness.answer.engine import Answered, AnswerTask
 from harness.answer.engines.transformers import VLLM_FOR_MANY, TransformersEngine
-from harness.answer.outputs import Output
-from harness.answer.prompts import Prompt, prompt_seed
-from harness.answer.row_model import load_row_model
+from harness.answer.outputs import Output, outputs_by_index
+from harness.answer.prompts import prompt_seed
+from harness.answer.row_model import account_of, load_row_model
 from harness.artefact import events
-from harness.artefact.call import StageCall
 from harness.artefact.events import Progress
 from harness.artefact.resume import whole_lines
 from harness.common.device_faults import memory_for, smaller_batch, smaller_model
 from harness.modeling.load import (
     available_device,
-    device_name,
     load_tokenizer,
     most_positions,
-    trained_folder,
 )
-from harness.spec.model_source import ModelSource
 
 MANY = 100
 """Prompts from which on it is said what would answer them sooner."""
@@ -35,16 +31,11 @@ DONE = "outputs.jsonl"
 """The answers as they ended, from which an interrupted run goes on."""
 
 
-def answer_here(
-    call: StageCall,
-    params: Answer,
-    engine: TransformersEngine,
-    source: ModelSource,
-    prompts: Sequence[Prompt],
-) -> Answered:
+def answer_here(task: AnswerTask, engine: TransformersEngine) -> Answered:
     """Answer those prompts that an earlier try left. Raises as harness.answer.run.run."""
     import torch
 
+    call, params, source, prompts = task.call, task.params, task.model, task.prompts
     if engine.threads is not None:
         torch.set_num_threads(engine.threads)
     device = available_device()
@@ -61,9 +52,9 @@ def answer_here(
         decoder = Decoder(
             model, tokenizer, decoding, ends, stop, engine.batch_size, engine.batching
         )
-    done = _read_done(call.folder / DONE)
+    done = outputs_by_index(whole_lines(call.folder / DONE))
     requests = [
-        Asked(
+        DecodingRequest(
             index,
             ids,
             limit_of(len(ids), decoding.max_new_tokens, room),
@@ -82,35 +73,19 @@ def answer_here(
     with memory_for(f"making {at_a_time} at a time", way_out):
         seconds, tokens = _make(call.folder / DONE, decoder, requests, done, stop)
 
-    used = {
-        "parameters": model.num_parameters(),
-        "device": device_name(device),
-        "threads": torch.get_num_threads(),
-        "batch_size": 1 if decoder.note else decoder.batch_size,
-        "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
-    }
-    used |= base.used
-    decoder_notes = filter(None, [decoder.note, decoder.size_note])
-    notes = [*encoded.notes, *base.notes, *decoder_notes]
-    seeds = {}
-    if source.random is not None and trained_folder(call.inputs) is None:
-        used["base_model"] = "random"
-        seeds["model"] = source.random.seed
-        notes.append("the model had random weights and no training")
-    return Answered(
-        [done[index] for index in range(len(prompts))],
-        used=used,
-        seeds=seeds,
-        notes=notes,
-        deviations=base.deviations,
-        cost={"gpu_seconds": round(seconds, 3) if device == "cuda" else 0.0},
-    )
+    answered = Answered([done[index] for index in range(len(prompts))], notes=[*encoded.notes])
+    answered.used["batch_size"] = 1 if decoder.note else decoder.batch_size
+    answered.used["tokens_per_second"] = round(tokens / max(seconds, 1e-9), 1)
+    answered.add(base)
+    answered.notes += filter(None, [decoder.note, decoder.size_note])
+    answered.add(account_of(call, source, model, device, seconds))
+    return answered
 
 
 def _make(
     path: Path,
     decoder: Decoder,
-    requests: Sequence[Asked],
+    requests: Sequence[DecodingRequest],
     done: dict[int, Output],
     stop: list[str],
 ) -> tuple[float, int]:
@@ -141,9 +116,3 @@ def finish(decoded: Made, stops: Stops, prompt_tokens: int) -> Output:
     return Output(
         decoded.index, answer[:cut], decoded.finish_reason, len(decoded.tokens), prompt_tokens
     )
-
-
-def _read_done(path: Path) -> dict[int, Output]:
-    """What an interrupted run left."""
-    outputs = (Output(**json.loads(line)) for line in whole_lines(path))
-    return {output.index: output for output in outputs}

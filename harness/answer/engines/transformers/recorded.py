@@ -1,19 +1,17 @@
 """What the row's model answered in the run that is replayed."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from harness.answer.answer import Answer
-from harness.answer.engine import Answered
+from harness.answer.engine import Answered, AnswerTask
 from harness.answer.outputs import read_recorded
-from harness.answer.prompts import Prompt, read_prompts
+from harness.answer.prompts import read_prompts
 from harness.answer.row_model import base_of
-from harness.artefact.call import StageCall
 
 
-def recorded_answers(call: StageCall, params: Answer, prompts: Sequence[Prompt]) -> Answered:
+def recorded_answers(task: AnswerTask) -> Answered:
     """Raises HarnessError where the recorded ones are of other prompts."""
-    every = read_prompts(params.prompts, call.inputs.get("prompts"))
+    call = task.call
+    every = read_prompts(task.params.prompts, call.inputs.get("prompts"))
     recorded = read_recorded(Path(call.inputs["recorded"]), every)
     outputs = {prompt.key: output for prompt, output in zip(every, recorded, strict=True)}
-    return Answered([outputs[p.key] for p in prompts], deviations=base_of(call).deviations)
+    return Answered([outputs[p.key] for p in task.prompts], deviations=base_of(call).deviations)

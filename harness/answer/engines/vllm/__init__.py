@@ -1,21 +1,16 @@
 """The row's model served by vLLM, beside the stage or elsewhere."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from harness.answer.engine import Answered, BaseEngine, Needs, required
+from harness.answer.engine import Answered, AnswerTask, BaseEngine, Needs
 from harness.errors import InputError
 from harness.spec.base import NOT_KEY, Count
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
-
-if TYPE_CHECKING:
-    from harness.answer.answer import Answer
-    from harness.answer.prompts import Prompt
-    from harness.artefact.call import StageCall
 
 VLLM_IMAGE = (
     "vllm/vllm-openai:v0.14.0"
@@ -90,13 +85,7 @@ class VllmEngine(BaseEngine):
         if self.precision != "float32":
             yield f"answers in float32 for {self.precision}"
 
-    def answer(
-        self,
-        call: "StageCall",
-        params: "Answer",
-        prompts: "Sequence[Prompt]",
-        source: ModelSource | None,
-    ) -> Answered:
+    def answer(self, task: AnswerTask) -> Answered:
         from harness.answer.engines.vllm.engine import answer_by_vllm
 
-        return answer_by_vllm(call, params, self, required(source), prompts)
+        return answer_by_vllm(task, self)

@@ -5,23 +5,20 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
 
-from harness.answer.answer import Answer
 from harness.answer.decoding.stops import special_pattern
-from harness.answer.engine import QUANTIZATION, Answered, vllm_cannot
+from harness.answer.engine import QUANTIZATION, Answered, AnswerTask, vllm_cannot
 from harness.answer.engines.vllm import VllmEngine
-from harness.answer.prompts import Prompt
 from harness.answer.row_model import base_of
 from harness.answer.served import ask_server, sampling_of
-from harness.artefact.call import TRANSCRIPT, StageCall
+from harness.artefact.call import TRANSCRIPT
 from harness.errors import InputError
+from harness.llm.body import CompletionBody
 from harness.llm.client import Client
 from harness.modeling.generation import end_tokens_in
 from harness.modeling.load import is_adapter, load_tokenizer, model_folder, trained_folder
 from harness.modeling.tokenizer_template import special_tokens
 from harness.spec.base import Endpoint
-from harness.spec.model_source import ModelSource
 from harness.spec.train import Quantization
 
 VLLM_URL = "HARNESS_VLLM_URL"
@@ -34,19 +31,14 @@ VLLM_TIMEOUT_S = 3600.0
 LOOK_TIMEOUT_S = 10.0
 
 
-def answer_by_vllm(
-    call: StageCall,
-    params: Answer,
-    engine: VllmEngine,
-    source: ModelSource,
-    prompts: Sequence[Prompt],
-) -> Answered:
+def answer_by_vllm(task: AnswerTask, engine: VllmEngine) -> Answered:
     """With the template's tokens, so that no server's template has a say.
 
     Raises InputError where no server is named, or it does not serve the model.
     """
-    from harness.answer.encode import check_lengths, encode, limit_of, positions_in
+    from harness.answer.encode import check_lengths, encode, least, limit_of, positions_in
 
+    call, params, source, prompts = task.call, task.params, task.model, task.prompts
     trained = trained_folder(call.inputs)
     if source.random is not None and (trained is None or is_adapter(trained)):
         raise InputError(
@@ -55,8 +47,7 @@ def answer_by_vllm(
         )
     tokenizer = load_tokenizer(source, call.inputs)
     encoded = encode(prompts, params.template, tokenizer, params.decoding.stop)
-    limits = [positions_in(source, call.inputs), engine.max_model_length]
-    room = min((limit for limit in limits if limit is not None), default=None)
+    room = least(positions_in(source, call.inputs), engine.max_model_length)
     check_lengths(prompts, encoded.ids, room)
     stop = encoded.stop
     special = special_pattern(special_tokens(tokenizer))
@@ -64,25 +55,25 @@ def answer_by_vllm(
     ends = sorted({tokenizer.eos_token_id, *encoded.ends, *end_tokens_in(served)})
     # The server looks for stop texts in the text that it sends back.
     hides = not any(map(special.search, stop))
-    bodies = []
+    bodies: list[CompletionBody] = []
     for ids, prompt in zip(encoded.ids, prompts, strict=True):
         limit = limit_of(len(ids), params.decoding.max_new_tokens, room)
-        bodies.append(
-            {
-                "prompt": ids,
-                **sampling_of(params.decoding, prompt),
-                "max_tokens": limit,
-                # What is left open, the server takes from the model folder's generation_config.json.
-                "top_p": params.decoding.top_p,
-                "top_k": 0,
-                "min_p": 0.0,
-                "repetition_penalty": 1.0,
-                "stop": stop,
-                "stop_token_ids": ends,
-                "skip_special_tokens": hides,
-                **({} if hides else {"spaces_between_special_tokens": False}),
-            }
-        )
+        body: CompletionBody = {
+            "prompt": ids,
+            **sampling_of(params.decoding, prompt),
+            "max_tokens": limit,
+            # What is left open, the server takes from the model folder's generation_config.json.
+            "top_p": params.decoding.top_p,
+            "top_k": 0,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "stop": stop,
+            "stop_token_ids": ends,
+            "skip_special_tokens": hides,
+        }
+        if not hides:
+            body["spaces_between_special_tokens"] = False
+        bodies.append(body)
     asked_for = call.params.get(QUANTIZATION)
     cannot = vllm_cannot(Quantization.model_validate(asked_for)) if asked_for else ""
     base = base_of(call, cannot, is_known=call.server is not None)
@@ -93,9 +84,8 @@ def answer_by_vllm(
     client = Client(known_as, call.folder / TRANSCRIPT, replay=call.replay, at=at)
     started = time.monotonic()
     answered = ask_server(client, bodies, "completion", stop, None if hides else special)
-    answered.used |= base.used
-    answered.notes += [*encoded.notes, *base.notes]
-    answered.deviations += base.deviations
+    answered.notes += encoded.notes
+    answered.add(base)
     answered.cost["gpu_seconds"] = 0.0 if call.replay else round(time.monotonic() - started, 3)
     return answered
 

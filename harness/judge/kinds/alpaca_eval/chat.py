@@ -6,8 +6,8 @@ requests are left as they are; that it happened is said.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
+from harness.artefact.manifest import Finding
 from harness.common.progress import counted
 from harness.judge.pairs import Pair
 
@@ -23,7 +23,7 @@ def broken_pairs(pairs: Sequence[Pair]) -> list[Pair]:
     return [
         pair
         for pair in pairs
-        if pair.output != pair.baseline
+        if not pair.is_identical
         and _is_in(pair.instruction + "\n" + pair.output + "\n" + pair.baseline)
     ]
 
@@ -37,7 +37,7 @@ def broken_prompts(prompts: Sequence[str], template: str) -> set[int]:
     }
 
 
-def broken_findings(pairs: Sequence[Pair], unjudged: set[str]) -> list[dict[str, Any]]:
+def broken_findings(pairs: Sequence[Pair], unjudged: set[str]) -> list[Finding]:
     """A finding `judge_prompt_broken` where there is such a pair. `unjudged`: instructions."""
     broken = broken_pairs(pairs)
     if not broken:
@@ -62,14 +62,7 @@ def broken_findings(pairs: Sequence[Pair], unjudged: set[str]) -> list[dict[str,
             "text": text[max(0, at - SHOWN) : at + SHOWN],
         },
     }
-    return [
-        {
-            "kind": "judge_prompt_broken",
-            "severity": "error",
-            "message": message,
-            "evidence": evidence,
-        }
-    ]
+    return [Finding("judge_prompt_broken", "error", message, evidence)]
 
 
 def _is_in(text: str) -> bool:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from harness.artefact.call import StageCall, StageResult
 from harness.artefact.events import Progress
@@ -20,8 +19,8 @@ from harness.errors import HarnessError, InputError
 from harness.judge.judge import replicate_of
 from harness.judge.kinds.alpaca_eval import AlpacaEvalJudge, length_control
 from harness.judge.kinds.alpaca_eval.annotators import (
+    AnnotatorConfig,
     Choices,
-    Config,
     Read,
     deviations,
     has_log_probs,
@@ -30,14 +29,17 @@ from harness.judge.kinds.alpaca_eval.annotators import (
 )
 from harness.judge.kinds.alpaca_eval.chat import broken_findings, broken_pairs
 from harness.judge.kinds.alpaca_eval.readings import shows_model_first
-from harness.judge.pairs import (
+from harness.judge.pairs import Pair, read_pairs
+from harness.judge.pairwise import (
     ANNOTATIONS,
     LEADERBOARD,
     UNJUDGED,
-    Pair,
-    ask_again,
+    Annotation,
+    UnreadReply,
+    account_of,
+    nothing_judged,
+    order_bias,
     pairwise_result,
-    read_pairs,
     unread_reply,
     write_rows,
 )
@@ -45,14 +47,15 @@ from harness.judge.scores import (
     BASELINE,
     DRAW,
     MODEL,
+    Figures,
     describe,
     differences,
     is_judgement,
-    position_bias,
     position_notes,
     read_leaderboard,
 )
 from harness.llm.asking import ServedModels, ask_until_read
+from harness.llm.body import Body
 from harness.llm.client import Client, open_client
 from harness.llm.reply import Kind, Reply
 
@@ -108,14 +111,8 @@ class _Watch(ServedModels):
 
 
 def run(call: StageCall, judge: AlpacaEvalJudge) -> StageResult:
-    """Have the package judge the outputs, in the call's work folder.
-
-    Raises:
-        InputError: the prompts, the annotator or the files for length control cannot be used.
-        HarnessError: a call failed for good, no judgement could be read, or no reply has the
-            log-probs that the annotator needs.
-    """
-    pairs, replicate = read_pairs(call, judge.reference), replicate_of(call)
+    """Have the package judge the outputs, in the call's work folder; raises as `BaseJudge.run`."""
+    pairs, replicate = read_pairs(call, judge), replicate_of(call)
     _check(pairs)
     if judge.length_control is not None:
         length_control.check(_length_files(call, judge), [pair.instruction for pair in pairs])
@@ -127,41 +124,31 @@ def run(call: StageCall, judge: AlpacaEvalJudge) -> StageResult:
     choices: Choices = {}
     client = open_client(call, judge.judge, judge.transcript)
     try:
-        asyncio.run(_judge(client, call.folder, judge, configs, pairs, replicate, watch, choices))
+        asyncio.run(_judge(call, judge, client, watch, configs, pairs, choices))
         # Draws of identical outputs are judgements too.
         watch.check()
     except HarnessError:
         raise
     except _NoJudgement:
         watch.check()
-        raise _no_judgement(call.folder, pairs, choices) from None
+        raise _nothing_judged(call, pairs, choices) from None
     except Exception as e:
         raise HarnessError(
             f"alpaca-eval failed: {type(e).__name__}: {e}",
             hint="its log is above. No answered call is lost: the same command goes on from there",
         ) from e
 
-    rows = json.loads((call.folder / ANNOTATIONS).read_text(encoding="utf-8"))
+    rows: list[Annotation] = json.loads((call.folder / ANNOTATIONS).read_text(encoding="utf-8"))
     unjudged = _unjudged([row["instruction"] for row in rows if _preference(row) is None], choices)
     write_rows(call.folder / UNJUDGED, unjudged)
-    described = _checked(call.folder, rows, pairs, len(unjudged))
+    figures = _checked(call.folder, rows, pairs, len(unjudged))
     by_instruction = {row["instruction"]: _preference(row) for row in rows}
     preferences = [by_instruction.get(pair.instruction) for pair in pairs]
-    bias = position_bias(
-        (shows_model_first(judge.annotator, pair.instruction, replicate), preference)
-        for pair, preference in zip(pairs, preferences, strict=True)
-        if pair.output != pair.baseline
-    )
+    shown_first = [shows_model_first(judge.annotator, p.instruction, replicate) for p in pairs]
+    bias = order_bias(pairs, shown_first, preferences)
+    account = account_of(client, watch)
     result = pairwise_result(
-        call,
-        client,
-        watch,
-        pairs,
-        preferences,
-        described,
-        len(unjudged),
-        bias,
-        position_notes(bias),
+        call, account, pairs, preferences, figures, len(unjudged), bias, position_notes(bias)
     )
     if judge.length_control is not None:
         result.metrics["length_controlled_win_rate"] = length_control.metric(
@@ -200,23 +187,22 @@ def _check(pairs: list[Pair]) -> None:
 
 
 async def _judge(
-    client: Client,
-    work: Path,
+    call: StageCall,
     judge: AlpacaEvalJudge,
-    configs: dict[str, Config],
-    pairs: list[Pair],
-    replicate: int,
+    client: Client,
     watch: _Watch,
+    configs: dict[str, AnnotatorConfig],
+    pairs: list[Pair],
     choices: Choices,
 ) -> None:
     """Run the package in a thread, and its calls in this one, where interrupts are handled."""
     from harness.judge.kinds.alpaca_eval import package
 
-    loop = asyncio.get_running_loop()
-    done, total = 0, sum(pair.output != pair.baseline for pair in pairs)
+    loop, replicate = asyncio.get_running_loop(), replicate_of(call)
+    done, total = 0, sum(not pair.is_identical for pair in pairs)
     progress = Progress("judge", total, "prompts")
 
-    def ask(bodies: Sequence[dict[str, Any]], kind: Kind, read_reply: Read) -> list[Reply]:
+    def ask(bodies: Sequence[Body], kind: Kind, read_reply: Read) -> list[Reply]:
         def count(index: int, reply: Reply) -> None:
             nonlocal done
             done += 1
@@ -238,7 +224,7 @@ async def _judge(
             annotators_config=f"{judge.annotator}/configs.yaml",
             Annotator=partial(package.Annotator, asking),
             name=pairs[0].generator,
-            output_path=str(work),
+            output_path=call.work,
             precomputed_leaderboard=None,
             is_cache_leaderboard=False,
             is_return_instead_of_print=True,
@@ -254,20 +240,16 @@ async def _judge(
         await asyncio.to_thread(work_of_the_package)
 
 
-def _row(pair: Pair, output: str, generator: str) -> dict[str, Any]:
-    return {
-        "instruction": pair.instruction,
-        "output": output,
-        "generator": generator,
-        "dataset": pair.dataset,
-    }
+def _row(pair: Pair, output: str, generator: str) -> dict[str, str | None]:
+    row = {"instruction": pair.instruction, "output": output, "generator": generator}
+    return {**row, "dataset": pair.dataset}
 
 
 class _NoJudgement(Exception):
     """Not one reply could be read."""
 
 
-def _win_rate(annotations: list[dict[str, Any]]) -> Any:
+def _win_rate(annotations: list[Annotation]) -> object:
     from harness.judge.kinds.alpaca_eval.package import get_winrate
 
     # Without a single one the package's own function ends in a TypeError.
@@ -276,13 +258,11 @@ def _win_rate(annotations: list[dict[str, Any]]) -> Any:
     return get_winrate(annotations)
 
 
-def _preference(row: dict[str, Any]) -> float | None:
+def _preference(row: Annotation) -> float | None:
     return row["preference"] if is_judgement(row["preference"]) else None
 
 
-def _checked(
-    work: Path, rows: list[dict[str, Any]], pairs: list[Pair], unjudged: int
-) -> dict[str, Any]:
+def _checked(work: Path, rows: list[Annotation], pairs: list[Pair], unjudged: int) -> Figures:
     """The leaderboard's figures, which must be those of the annotations."""
     described = describe([row["preference"] for row in rows])
     leaderboard = read_leaderboard(work / LEADERBOARD, pairs[0].generator)
@@ -297,23 +277,23 @@ def _checked(
     return leaderboard
 
 
-def _unjudged(instructions: Iterable[str], choices: Choices) -> list[dict[str, Any]]:
+def _unjudged(instructions: Iterable[str], choices: Choices) -> list[UnreadReply]:
     """What was said of these instructions: the package throws away what it cannot read."""
-    rows = []
+    rows: list[UnreadReply] = []
     for instruction in instructions:
         choice, reply = choices[instruction]
         # A choice's text is a function's arguments where the reply is a call of one.
         text = reply.text or choice["text"].strip()
-        rows.append({"instruction": instruction, **unread_reply(reply, text)})
+        rows.append(unread_reply((instruction, ""), reply, text))
     return rows
 
 
-def _no_judgement(work: Path, pairs: list[Pair], choices: Choices) -> HarnessError:
+def _nothing_judged(call: StageCall, pairs: list[Pair], choices: Choices) -> HarnessError:
     unjudged = _unjudged([p.instruction for p in pairs if p.instruction in choices], choices)
-    write_rows(work / UNJUDGED, unjudged)
-    return HarnessError(
-        f"alpaca_eval could read none of the judge's {len(unjudged)} replies; the first is "
-        f"{(unjudged[0].get('why') or unjudged[0]['reply'])[:200]!r}",
-        hint=f"see {work / UNJUDGED}; does the judge follow this annotator's prompt? "
-        + ask_again(work),
+    write_rows(call.folder / UNJUDGED, unjudged)
+    return nothing_judged(
+        call,
+        f"alpaca_eval could read none of the judge's {len(unjudged)} replies; the first",
+        "does the judge follow this annotator's prompt?",
+        choices[unjudged[0]["instruction"]][1].why or unjudged[0]["reply"],
     )

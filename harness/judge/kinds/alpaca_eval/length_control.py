@@ -12,10 +12,11 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from harness.artefact.manifest import MetricValue
 from harness.common.text_files import ENCODING
 from harness.errors import InputError
+from harness.judge.pairwise import Annotation
 
 GAMED = "df_gamed.csv"
 COLUMNS = (
@@ -80,18 +81,18 @@ def digest(instructions: Sequence[str]) -> str:
     return sha256.hexdigest()
 
 
-def metric(folder: Path, rows: list[dict[str, Any]], expected: int) -> dict[str, Any]:
+def metric(folder: Path, rows: list[Annotation], expected: int) -> MetricValue:
     """The metric from annotations in the instructions' order; None as a preference is left out of the
     fit. It has no bounds: what an unjudged prompt would do to the fit is not known."""
     from harness.judge.kinds.alpaca_eval.package import length_controlled
 
     figures = length_controlled(rows, folder)
-    return {
-        "value": float(figures["length_controlled_winrate"]),
-        "standard_error": float(figures["lc_standard_error"]),
-        "judged": int(figures["n_total"]),
-        "expected": expected,
-    }
+    return MetricValue(
+        value=float(figures["length_controlled_winrate"]),
+        standard_error=float(figures["lc_standard_error"]),
+        judged=int(figures["n_total"]),
+        expected=expected,
+    )
 
 
 def _number(text: str | None) -> float | None:

@@ -21,19 +21,23 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack, cast
 
 from harness.judge.kinds.alpaca_eval.annotators import (
     EMPTY,
     UNCUT,
+    AnnotatorConfig,
+    AnnotatorOptions,
     Ask,
+    Choice,
     Choices,
-    Config,
     as_chat,
     choices_of,
     sent_options,
 )
 from harness.judge.kinds.alpaca_eval.chat import NO_PROMPT, broken_prompts
+from harness.judge.pairwise import Annotation
+from harness.llm.body import Body
 from harness.llm.faults import RequestRefused
 from harness.llm.replay import ReplayMiss
 from harness.llm.reply import REFUSED, Kind, Reply
@@ -88,7 +92,7 @@ NOT_SENT = {
     "openai_api_keys",
     "openai_api_base",
 }
-"""Options of the package's own client."""
+"""AnnotatorOptions of the package's own client."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ class _Single(SinglePairwiseAnnotator):  # type: ignore[misc]
     def __init__(self, asking: Asking, **config: Any) -> None:
         self._asking = asking
         template = utils.read_or_return(config["prompt_template"], relative_to=config["base_dir"])
-        config["completions_kwargs"] = _options(config, template, asking)
+        config["completions_kwargs"] = _options(cast("AnnotatorConfig", config), template, asking)
         config["fn_completions"] = self._complete
         super().__init__(**config)
 
@@ -138,7 +142,9 @@ class _Single(SinglePairwiseAnnotator):  # type: ignore[misc]
         self._instructions = list(table["instruction"])
         return [as_chat(prompt) for prompt in prompts], table
 
-    def _complete(self, prompts: Sequence[str], **options: Any) -> dict[str, list[Any]]:
+    def _complete(
+        self, prompts: Sequence[str], **options: Unpack[AnnotatorOptions]
+    ) -> dict[str, list[Any]]:
         kind: Kind = "chat" if _is_chat(options) else "completion"
         template = as_chat(self.prompt_template)
         broken = broken_prompts(prompts, template) if kind == "chat" else set()
@@ -161,12 +167,12 @@ class _Single(SinglePairwiseAnnotator):  # type: ignore[misc]
         return _completions(prompts, options, lambda batch, **more: next(in_turn))
 
     def _ask(
-        self, bodies: Sequence[dict[str, Any]], broken: set[int], unmade: set[int], kind: Kind
+        self, bodies: Sequence[Body], broken: set[int], unmade: set[int], kind: Kind
     ) -> list[Reply]:
         """One reply for each; as of a declined prompt for what cannot be sent (`unmade`), and for
         a broken one that the server does not accept."""
 
-        def ask(requests: Sequence[dict[str, Any]]) -> list[Reply]:
+        def ask(requests: Sequence[Body]) -> list[Reply]:
             return self._asking.ask(requests, kind, lambda reply: self._read_reply(reply, kind))
 
         sound = [i for i in range(len(bodies)) if i not in broken]
@@ -180,13 +186,13 @@ class _Single(SinglePairwiseAnnotator):  # type: ignore[misc]
                     [replies[i]] = ask([bodies[i]])
         return [replies[i] for i in range(len(bodies))]
 
-    def _read_reply(self, reply: Reply, kind: Kind) -> list[list[Any]] | None:
+    def _read_reply(self, reply: Reply, kind: Kind) -> list[list[float]] | None:
         """The readings of a reply's choices, None unless every one can be read."""
         choices = choices_of(reply, kind, self._is_whole)
         readings = [r for r in map(self._read, choices) if r is not None]
         return readings if readings and len(readings) == len(choices) else None
 
-    def _read(self, choice: dict[str, Any]) -> list[Any] | None:
+    def _read(self, choice: Choice) -> list[float] | None:
         completion = choice if self._is_whole else choice["text"]
         try:
             readings = list(self.fn_completion_parser(completion))
@@ -202,7 +208,7 @@ class _Single(SinglePairwiseAnnotator):  # type: ignore[misc]
         return [1.5 if value == 0 else value for value in preferences], raw
 
 
-def _options(config: Config, template: str, asking: Asking) -> dict[str, Any]:
+def _options(config: AnnotatorConfig, template: str, asking: Asking) -> AnnotatorOptions:
     """The options for the package's OpenAI function, whichever one the annotator names."""
     options = sent_options(config, template)
     # Looked up here, for it warns each time that it does not know the model.
@@ -213,7 +219,7 @@ def _options(config: Config, template: str, asking: Asking) -> dict[str, Any]:
     return options
 
 
-def _is_chat(options: dict[str, Any]) -> bool:
+def _is_chat(options: AnnotatorOptions) -> bool:
     return bool(options.get("requires_chatml", _requires_chatml(options["model_name"])))
 
 
@@ -227,29 +233,29 @@ def _can_be_chat(prompt: str) -> bool:
     return True
 
 
-def _bodies(prompts: Sequence[str], options: dict[str, Any]) -> list[dict[str, Any]]:
+def _bodies(prompts: Sequence[str], options: AnnotatorOptions) -> list[Body]:
     """The bodies of the requests that the package would send, in its order."""
-    bodies: list[dict[str, Any]] = []
+    bodies: list[Body] = []
 
-    def note(batch: tuple[Any, int], is_chat: bool, **more: Any) -> list[dict[str, Any]]:
+    def note(batch: tuple[Any, int], is_chat: bool, **more: object) -> list[Choice]:
         prompt, most = batch
         body = {"messages": prompt[0]} if is_chat else {"prompt": list(prompt)}
         sampling = {"top_p": TOP_P, "temperature": TEMPERATURE, **more, "max_tokens": most}
         body |= {k: v for k, v in sampling.items() if k not in NOT_SENT and v is not None}
-        bodies.append(body)
+        bodies.append(cast("Body", body))
         return [EMPTY] * len(prompt)
 
     _completions(prompts, options, note)
     return bodies
 
 
-def _width(body: dict[str, Any]) -> int:
+def _width(body: Body) -> int:
     """Prompts in one request."""
     return len(body["prompt"]) if "prompt" in body else 1
 
 
 def _completions(
-    prompts: Sequence[str], options: dict[str, Any], request: Callable[..., Any]
+    prompts: Sequence[str], options: AnnotatorOptions, request: Callable[..., Any]
 ) -> dict[str, list[Any]]:
     """What the package's OpenAI function makes of these prompts, with `request` for the function that
     makes one of its requests."""
@@ -258,14 +264,22 @@ def _completions(
     return result
 
 
-def length_controlled(rows: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
+class LengthControlled(TypedDict):
+    """Of the package's figures those that are read here."""
+
+    length_controlled_winrate: float
+    lc_standard_error: float
+    n_total: int
+
+
+def length_controlled(rows: list[Annotation], folder: Path) -> LengthControlled:
     """The package's length-controlled figures of annotations, its files taken from `folder`."""
 
     def local_file(*, filename: str, **hub: Any) -> str:
         return str(folder / filename)
 
     glm = _copy("alpaca_eval.metrics.glm_winrate", hf_hub_download=local_file)
-    result: dict[str, Any] = glm.get_length_controlled_winrate(
+    result: LengthControlled = glm.get_length_controlled_winrate(
         pd.DataFrame(rows), save_weights_dir=None, is_add_glm_preference_inplace=False
     )
     return result

@@ -135,38 +135,21 @@ _RANK_OF_MODEL_1 = _by_rank("model_1")
 
 READERS: Mapping[str, Reader] = {
     **dict.fromkeys(
-        [
-            "bedrock_claude",
-            "bedrock_claude_2",
-            "chatgpt",
-            "claude",
-            "claude_2",
-            "cohere",
-            "gpt35_turbo_instruct",
-            "gpt4",
-            "gpt4_turbo",
-            "guanaco_33b",
-            "oasst_pythia_12b",
-            "test",
+        (
+            "bedrock_claude", "bedrock_claude_2", "chatgpt", "claude", "claude_2", "cohere",
+            "gpt35_turbo_instruct", "gpt4", "gpt4_turbo", "guanaco_33b", "oasst_pythia_12b", "test",
             "text_davinci_003",
-        ],
+        ),
         _OUTPUT_A_OR_B,
     ),
     "chatgpt_fn": _by_pattern(r"(?i:output \(a\))", r"(?i:output \(b\))"),
     **dict.fromkeys(
-        [
-            "alpaca_eval_gpt4",
-            "alpaca_eval_gpt4_0314",
-            "alpaca_eval_gpt4_0613",
-            "alpaca_eval_llama3_70b_fn",
-            "alpaca_eval_vllm_llama3_70b_fn",
-            "aviary_gpt4",
-            "claude_3_opus_ranking",
-            "claude_ranking",
-            "gpt-3.5-turbo-1106_ranking",
-            "improved_aviary_gpt4",
-            "mistral-large-2402_ranking",
-        ],
+        (
+            "alpaca_eval_gpt4", "alpaca_eval_gpt4_0314", "alpaca_eval_gpt4_0613",
+            "alpaca_eval_llama3_70b_fn", "alpaca_eval_vllm_llama3_70b_fn", "aviary_gpt4",
+            "claude_3_opus_ranking", "claude_ranking", "gpt-3.5-turbo-1106_ranking",
+            "improved_aviary_gpt4", "mistral-large-2402_ranking",
+        ),
         _RANK_OF_MODEL_1,
     ),
     "alpaca_eval_gpt4_fn": _by_rank("model_1", "ordered_models"),
@@ -181,16 +164,14 @@ READERS: Mapping[str, Reader] = {
     "gpt4_turbo_logprob": _by_probability("A", "B", 0, rounded=False),
     "gpt4_turbo_cot_logprob": _by_probability("A", "B", -1, rounded=False),
     **dict.fromkeys(
-        [
-            "weighted_alpaca_eval_gpt4_turbo",
-            "weighted_alpaca_eval_gpt4_turbo_new",
-            "weighted_alpaca_eval_gpt-4o-mini-2024-07-18",
-            "weighted_alpaca_eval_vllm_llama3_70b",
-        ],
+        (
+            "weighted_alpaca_eval_gpt4_turbo", "weighted_alpaca_eval_gpt4_turbo_new",
+            "weighted_alpaca_eval_gpt-4o-mini-2024-07-18", "weighted_alpaca_eval_vllm_llama3_70b",
+        ),
         _by_probability("m", "M", 0, rounded=False),
     ),
     "weighted_alpaca_eval_cot_gpt4_turbo": _by_probability("m", "M", -1, rounded=False),
-}
+}  # fmt: skip
 """Of alpaca_eval 0.6.6: every annotator that is shown one prompt at a time, by how it is read."""
 
 UNSWITCHED = frozenset({"aviary_gpt4", "lmsys_gpt4"})

@@ -95,6 +95,11 @@ class RubricJudge(BaseJudge):
     on_model_change: Literal["flag", "stop"] = "flag"
 
     @property
+    def endpoint(self) -> EndpointEngine | None:
+        """What serves the judge's model, where that is asked by chat."""
+        return self.engine if isinstance(self.engine, EndpointEngine) else None
+
+    @property
     def scale(self) -> tuple[int, int]:
         """The rubric's lowest and highest score."""
         if isinstance(self.rubric, str):
@@ -110,7 +115,7 @@ class RubricJudge(BaseJudge):
             )
         if not self.engine.decodes:
             raise ValueError("a judge needs an engine that answers: transformers, vllm or endpoint")
-        if isinstance(self.engine, EndpointEngine) and self.engine.api != "chat":
+        if self.endpoint is not None and self.endpoint.api != "chat":
             raise ValueError("a served judge is asked by chat: leave out api: completion")
         return self
 
@@ -157,12 +162,9 @@ class RubricJudge(BaseJudge):
 
     def twin(self, smoke: Path) -> Self:
         """A local judge model becomes a served one: a random one would give no score."""
-        if isinstance(self.engine, EndpointEngine):
-            endpoint = simulated(self.engine.endpoint, ERROR_RATE)
-            changes = {"endpoint": endpoint, "transcript": None}
-            engine = self.engine.model_copy(update=changes)
-        else:
-            engine = EndpointEngine(endpoint=simulated(Endpoint(model="judge"), ERROR_RATE))
+        engine = self.endpoint or EndpointEngine(endpoint=Endpoint(model="judge"))
+        served = simulated(engine.endpoint, ERROR_RATE)
+        engine = engine.model_copy(update={"endpoint": served, "transcript": None})
         fields = {name: GROUNDS for name in self.known_rubric().inputs if name != "query"}
         update = {"model": None, "template": None, "engine": engine, "fields": fields}
         return self.model_copy(update=update)
@@ -171,8 +173,8 @@ class RubricJudge(BaseJudge):
         if self.model is not None:
             name = name_of(self.model) or "the judge model"
             yield f"a simulated judge behind an endpoint for {name}"
-        elif isinstance(self.engine, EndpointEngine) and self.engine.endpoint.simulated is None:
-            yield f"a simulated judge for {self.engine.endpoint.model}"
+        elif self.endpoint is not None and self.endpoint.endpoint.simulated is None:
+            yield f"a simulated judge for {self.endpoint.endpoint.model}"
         if self.fields:
             yield "specs/smoke's outputs as what the rubric is shown"
 

@@ -8,18 +8,17 @@ within an asking from what the engine left in `asking-1` and so on.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from harness.answer.answer import Answer, Decoding
-from harness.answer.engine import Answered
-from harness.answer.outputs import Output
+from harness.answer.engine import AnswerTask
+from harness.answer.outputs import Output, outputs_by_index
 from harness.answer.prompts import Prompt
-from harness.artefact.call import StageCall
+from harness.artefact.call import Account, StageCall
 from harness.errors import HarnessError, InputError
 from harness.judge.kinds.flow_judge import RubricJudge
-from harness.judge.kinds.flow_judge.judge import JudgeReply, Replies
+from harness.judge.kinds.flow_judge.judge import JudgeReplies, JudgeReply
 from harness.spec.base import Sampling
 from harness.spec.prompts import PromptSet
 from harness.spec.template import TOKENIZER, Template, load_template
@@ -30,30 +29,13 @@ TOO_LONG = "too_long"
 """`finish_reason` where the judge's prompt leaves no room for a reply; nothing was asked."""
 
 
-@dataclass
-class _Engines:
-    """What the engines told of themselves, over all askings."""
-
-    used: dict[str, Any] = field(default_factory=dict)
-    cost: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    seeds: dict[str, int] = field(default_factory=dict)
-
-    def add(self, answered: Answered) -> None:
-        self.used |= answered.used
-        self.seeds |= answered.seeds
-        self.notes = list(dict.fromkeys([*self.notes, *answered.notes]))
-        for name, value in answered.cost.items():
-            self.cost[name] = self.cost.get(name, 0) + value
-
-
 def local_replies(
     call: StageCall,
     judge: RubricJudge,
     texts: Sequence[str],
     replicate: int,
     is_read: Callable[[str], bool],
-) -> Replies:
+) -> JudgeReplies:
     """The replies to `texts`: of each the first that can be read, or else the last.
 
     Raises:
@@ -63,7 +45,7 @@ def local_replies(
     _check_sampling(judge.sampling)
     is_sampled = bool(judge.sampling.temperature)
     prompts = [Prompt(text, "") for text in texts]
-    engines = _Engines()
+    engines = Account()
     replies: dict[int, Output] = {}
     waiting = list(range(len(prompts)))
     keep = []
@@ -87,14 +69,14 @@ def local_replies(
         replies |= outputs
         waiting = [index for index in waiting if not is_read(replies[index].output)]
     seeds = {"sampling": judge.seed + replicate} if is_sampled else {}
-    return Replies(
+    return JudgeReplies(
         [JudgeReply(replies[i].output, replies[i].finish_reason) for i in range(len(prompts))],
         keep=keep,
         used={"engine": judge.engine.kind, **engines.used},
         seeds={**{f"judge_{name}": seed for name, seed in engines.seeds.items()}, **seeds},
         cost=engines.cost,
         simulated=["judge with random weights"] if judge.model and judge.model.random else [],
-        notes=[f"judge: {note}" for note in engines.notes],
+        notes=[f"judge: {note}" for note in dict.fromkeys(engines.notes)],
     )
 
 
@@ -115,7 +97,7 @@ def _ask(
     numbers: Sequence[int],
     seed: int,
     folder: Path,
-    engines: _Engines,
+    engines: Account,
 ) -> dict[int, Output]:
     """The replies to the prompts with these numbers; `folder` is the engine's own to work in."""
     # The judge's model goes under the name that a row's own has.
@@ -137,8 +119,8 @@ def _ask(
         engine=judge.engine,
         decoding=_decoding(judge.sampling, seed),
     )
-    fitting_prompts = [prompts[index] for index in fitting]
-    answered = judge.engine.answer(engine_call, params, fitting_prompts, judge.model)
+    task = AnswerTask(engine_call, params, [prompts[index] for index in fitting], judge.model)
+    answered = judge.engine.answer(task)
     engines.add(answered)
     for index, output in zip(fitting, answered.outputs, strict=True):
         outputs[index] = replace(output, index=index)
@@ -149,16 +131,15 @@ def _too_long(
     engine_call: StageCall, judge: RubricJudge, template: Template, prompts: Sequence[Prompt]
 ) -> dict[int, int]:
     """Place -> tokens of the prompts that leave the judge no room for a reply."""
-    from harness.answer.encode import encode, positions_in
+    from harness.answer.encode import encode, least, positions_in
     from harness.modeling.load import load_tokenizer
 
     assert judge.model is not None
-    longest = (positions_in(judge.model, engine_call.inputs), judge.engine.longest_text)
-    limits = [limit for limit in longest if limit is not None]
-    if not limits:
+    limit = least(positions_in(judge.model, engine_call.inputs), judge.engine.longest_text)
+    if limit is None:
         return {}
     ids = encode(prompts, template, load_tokenizer(judge.model, engine_call.inputs)).ids
-    return {at: len(tokens) for at, tokens in enumerate(ids) if len(tokens) >= min(limits)}
+    return {at: len(tokens) for at, tokens in enumerate(ids) if len(tokens) >= limit}
 
 
 def _decoding(sampling: Sampling, seed: int) -> Decoding:
@@ -175,9 +156,7 @@ def _read(path: Path) -> dict[int, Output] | None:
     """The replies of one asking by number; None where there is no such file."""
     if not path.exists():
         return None
-    lines = path.read_text(encoding="ascii").splitlines()
-    outputs = [Output(**json.loads(line)) for line in lines]
-    return {output.index: output for output in outputs}
+    return outputs_by_index(path.read_text(encoding="ascii").splitlines())
 
 
 def _write(path: Path, outputs: dict[int, Output]) -> None:

@@ -14,11 +14,11 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from harness.artefact.call import StageCall, StageResult
-from harness.errors import HarnessError
 from harness.judge.grades import (
+    GradingBias,
     Scores,
     bias_notes,
     position_bias,
@@ -29,20 +29,19 @@ from harness.judge.grades import (
 )
 from harness.judge.judge import replicate_of
 from harness.judge.kinds.grading import GradingJudge
-from harness.judge.pairs import (
-    UNJUDGED,
-    Pair,
-    annotation,
-    ask,
-    ask_again,
-    pairwise_result,
+from harness.judge.pairs import Pair
+from harness.judge.pairwise import (
+    Annotation,
+    PairAsker,
+    PromptFields,
+    Replies,
+    judge_pairs,
+    pair_fields,
     prompt_fields,
-    read_pairs,
     sampling_of,
-    write_judgements,
-    write_rows,
 )
-from harness.judge.scores import DRAW, describe
+from harness.judge.scores import DRAW
+from harness.llm.body import ChatBody
 from harness.llm.calls import fill
 from harness.llm.reply import Reply
 
@@ -50,54 +49,117 @@ SCORE = "winning_score"
 REVIEWS = ("reviews_model_first.json", "reviews_baseline_first.json")
 
 
-def run(call: StageCall, judge: GradingJudge) -> StageResult:
-    """Grade the outputs and write the artefact's files into the call's work folder.
+class Grades(Annotation):
+    """A row of annotations.json; None where identical outputs were not asked about."""
 
-    Raises:
-        InputError: outputs and baseline do not fit the prompts, or the judge cannot be asked.
-        HarnessError: a call failed for good, or no prompt could be judged.
-    """
-    pairs, replicate = read_pairs(call, judge.reference), replicate_of(call)
-    asked_about = ask(
-        call,
-        judge,
-        pairs,
-        lambda pair: [_body(judge, pair, replicate, model_first) for model_first in (True, False)],
-        lambda reply: _read(judge, reply) is not None,
-        "gradings",
-    )
-    replies = asked_about.replies
-    rows = [_annotate(judge, *parts) for parts in zip(pairs, replies, strict=True)]
-    unjudged = [
-        _unjudged(row, pair_replies)
-        for row, pair_replies in zip(rows, replies, strict=True)
-        if pair_replies is not None and row["preference"] is None
-    ]
-    write_rows(call.folder / UNJUDGED, unjudged)
-    preferences = [row["preference"] for row in rows]
-    described = describe(preferences)
-    if described["n_total"] == 0:
-        first = next(pair_replies for pair_replies in replies if pair_replies)[0]
-        raise HarnessError(
-            f"for none of the {len(pairs)} prompts could both gradings be read; the first reply is "
-            f"{(first.why or first.text)[:200]!r}",
-            hint=f"see {call.folder / UNJUDGED}; does {judge.prompt.path} ask for two scores from "
-            f"{judge.lowest:g} to {judge.highest:g} on the first line? {ask_again(call.folder)}",
+    scores: list[Scores | None] | None
+    """As they were given: (model, baseline), then (baseline, model); None for an order that could not
+    be read."""
+    verdicts: tuple[int, int] | None
+    """The model's, of both orders."""
+    raw_completion: list[str] | None
+
+
+class UnreadGrading(PromptFields):
+    """A line of unjudged.jsonl."""
+
+    dataset: str | None
+    replies: list[str]
+    finish_reasons: list[str | None]
+
+
+class DeclinedGrading(UnreadGrading):
+    """The same where a server declined one of the two prompts."""
+
+    why: list[str | None]
+
+
+@dataclass(frozen=True)
+class GradingAsker(PairAsker[Grades, GradingBias]):
+    judge: GradingJudge
+    replicate: int
+    unit = "gradings"
+
+    def requests(self, pair: Pair) -> list[ChatBody]:
+        answers = (pair.output, pair.baseline)
+        return [self._request(pair, *answers), self._request(pair, *reversed(answers))]
+
+    def _request(self, pair: Pair, first: str, second: str) -> ChatBody:
+        task = question(pair.instruction, pair.input)
+        parts = {"question": task, "answer_1": first, "answer_2": second}
+        return {
+            "messages": [
+                {"role": "system", "content": self.judge.system.text.removesuffix("\n")},
+                {"role": "user", "content": fill(self.judge.prompt.text, parts)},
+            ],
+            **sampling_of(self.judge.sampling, self.replicate),
+        }
+
+    def _scores(self, reply: Reply) -> Scores | None:
+        return read_scores(reply.text, self.judge.lowest, self.judge.highest)
+
+    def is_read(self, reply: Reply) -> bool:
+        return self._scores(reply) is not None
+
+    def annotate(self, pair: Pair, replies: Replies | None) -> Grades:
+        row: Grades = {
+            # The data set comes earlier here.
+            **prompt_fields(pair.key),
+            "dataset": pair.dataset,
+            **pair_fields(pair, self.judge.judge.model),
+            "scores": None,
+            "verdicts": None,
+            "preference": DRAW,
+            "raw_completion": None,
+        }
+        if replies is None:
+            return row
+        first, second = map(self._scores, replies)
+        row["scores"], row["preference"] = [first, second], None
+        if first is not None and second is not None:
+            orders = (first, second)
+            row["verdicts"], row["preference"] = verdicts(orders), preference(orders)
+        row["raw_completion"] = [reply.text for reply in replies]
+        return row
+
+    def unjudged(self, pair: Pair, replies: Replies) -> UnreadGrading:
+        row: UnreadGrading = {
+            **prompt_fields(pair.key),
+            "dataset": pair.dataset,
+            "replies": [reply.text for reply in replies],
+            "finish_reasons": [reply.finish_reason for reply in replies],
+        }
+        if not any(reply.is_declined for reply in replies):
+            return row
+        declined: DeclinedGrading = {**row, "why": [reply.why for reply in replies]}
+        return declined
+
+    def nothing_read(self, pairs: int) -> tuple[str, str]:
+        scale = f"{self.judge.lowest:g} to {self.judge.highest:g}"
+        return (
+            f"for none of the {pairs} prompts could both gradings be read; the first reply",
+            f"does {self.judge.prompt.path} ask for two scores from {scale} on the first line?",
         )
-    write_judgements(call, pairs, rows)
+
+    def position_bias(self, pairs: Sequence[Pair], rows: Sequence[Grades]) -> GradingBias:
+        orders = [row["scores"] for row in rows if row["scores"] is not None]
+        return position_bias(
+            [
+                (first, second)
+                for first, second in orders
+                if first is not None and second is not None
+            ]
+        )
+
+    def bias_notes(self, bias: GradingBias) -> list[str]:
+        return bias_notes(bias)
+
+
+def run(call: StageCall, judge: GradingJudge) -> StageResult:
+    """Grade the outputs and write the artefact's files into the call's work folder; raises as
+    `judge_pairs`."""
+    result, rows = judge_pairs(call, judge, GradingAsker(judge, replicate_of(call)))
     _write_reviews(call, rows)
-    bias = position_bias([row["scores"] for row in rows if row["verdicts"] is not None])
-    result = pairwise_result(
-        call,
-        asked_about.client,
-        asked_about.served,
-        pairs,
-        preferences,
-        described,
-        len(unjudged),
-        bias,
-        bias_notes(bias),
-    )
     result.keep += REVIEWS
     # A set's winning score is its win rate on another scale.
     result.metrics[SCORE] = winning_score(result.metrics["win_rate"])
@@ -110,52 +172,7 @@ def question(instruction: str, prompt_input: str) -> str:
     return f"{instruction} Input: {prompt_input}" if prompt_input else instruction
 
 
-def _body(judge: GradingJudge, pair: Pair, replicate: int, model_first: bool) -> dict[str, Any]:
-    answers = (pair.output, pair.baseline) if model_first else (pair.baseline, pair.output)
-    parts = {
-        "question": question(pair.instruction, pair.input),
-        "answer_1": answers[0],
-        "answer_2": answers[1],
-    }
-    messages = [
-        {"role": "system", "content": judge.system.text.removesuffix("\n")},
-        {"role": "user", "content": fill(judge.prompt.text, parts)},
-    ]
-    return {"messages": messages, **sampling_of(judge.sampling, replicate)}
-
-
-def _read(judge: GradingJudge, reply: Reply) -> Scores | None:
-    return read_scores(reply.text, judge.lowest, judge.highest)
-
-
-def _annotate(judge: GradingJudge, pair: Pair, replies: Sequence[Reply] | None) -> dict[str, Any]:
-    """One row of annotations.json. `scores` as they were given: (model, baseline), then (baseline,
-    model); null for an order that could not be read. `verdicts` are the model's, of both orders."""
-    judgement: dict[str, Any] = {"scores": None, "verdicts": None, "preference": DRAW}
-    if replies is not None:
-        first, second = (_read(judge, reply) for reply in replies)
-        judgement = {"scores": [first, second], "verdicts": None, "preference": None}
-        if first is not None and second is not None:
-            orders = (first, second)
-            judgement |= {"verdicts": verdicts(orders), "preference": preference(orders)}
-    return {
-        **annotation(pair, judge.judge.model, dataset_first=True),
-        **judgement,
-        "raw_completion": None if replies is None else [reply.text for reply in replies],
-    }
-
-
-def _unjudged(row: dict[str, Any], replies: Sequence[Reply]) -> dict[str, Any]:
-    return {
-        **prompt_fields(row),
-        "dataset": row["dataset"],
-        "replies": row["raw_completion"],
-        "finish_reasons": [reply.finish_reason for reply in replies],
-        **({"why": [r.why for r in replies]} if any(r.is_declined for r in replies) else {}),
-    }
-
-
-def _write_reviews(call: StageCall, rows: Sequence[dict[str, Any]]) -> None:
+def _write_reviews(call: StageCall, rows: Sequence[Grades]) -> None:
     for order, name in enumerate(REVIEWS):
         reviews = [
             {
@@ -167,7 +184,7 @@ def _write_reviews(call: StageCall, rows: Sequence[dict[str, Any]]) -> None:
                 "score": row["scores"][order],
             }
             for index, row in enumerate(rows)
-            if row["scores"] is not None
+            if row["scores"] is not None and row["raw_completion"] is not None
         ]
         text = json.dumps(reviews, indent=4) + "\n"
         (call.folder / name).write_text(text, encoding="ascii")

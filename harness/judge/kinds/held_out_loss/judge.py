@@ -10,25 +10,21 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
 from harness.answer.prompts import Prompt, read_prompts
-from harness.answer.row_model import base_of, load_row_model
+from harness.answer.row_model import account_of, base_of, load_row_model
 from harness.artefact.call import StageCall, StageResult
 from harness.artefact.events import Progress
+from harness.artefact.manifest import Finding, MetricValue
 from harness.artefact.resume import whole_lines
 from harness.common.device_faults import memory_for, smaller_batch
 from harness.common.text_files import read_lines
 from harness.errors import HarnessError, InputError
 from harness.judge.kinds.held_out_loss import LossJudge
-from harness.modeling.load import (
-    available_device,
-    device_name,
-    load_tokenizer,
-    most_positions,
-    trained_folder,
-)
+from harness.modeling.load import available_device, load_tokenizer, most_positions
 from harness.modeling.logits import last_logits
 from harness.modeling.text import Encoder, Example, Tokens
 from harness.spec.model_source import ModelSource
@@ -45,8 +41,17 @@ MOST_LOGITS = 2**28
 FEW = 30
 """Under so many examples the standard error itself says little."""
 
-Row = dict[str, Any]
-"""index, nats, tokens, bytes (of the answer), cut; and dataset, where there are several."""
+
+class LossRow(TypedDict):
+    """A line of losses.jsonl. `tokens` and `bytes` are of the answer."""
+
+    index: int
+    nats: float
+    tokens: int
+    bytes: int
+    cut: bool
+    dataset: NotRequired[str | None]
+    """Where there are several."""
 
 
 class LossExample(NamedTuple):
@@ -60,12 +65,9 @@ class LossExample(NamedTuple):
 
 
 def run(call: StageCall, judge: LossJudge) -> StageResult:
-    """Measure the model of the call on every example.
-
-    Raises:
-        InputError: examples without answers, or the template or the model cannot be used on them.
-        HarnessError: the model's loss is no number, or nothing could be measured.
-    """
+    """Measure the model of the call on every example. Raises InputError for examples without answers,
+    and where the template or the model cannot be used on them; HarnessError for a loss that is no
+    number, and where nothing could be measured."""
     if call.replay:
         recorded = Path(call.inputs["recorded"]) / LOSSES
         rows = [json.loads(line) for line in read_lines(recorded)]
@@ -102,27 +104,22 @@ def run(call: StageCall, judge: LossJudge) -> StageResult:
     rows = []
     for sequence, prompt in zip(sequences, prompts, strict=True):
         tokens = len(sequence.ids) - sequence.start
-        row: Row = {"index": sequence.number, "nats": nats.get(sequence.number, 0.0)}
-        row |= {"tokens": tokens, "bytes": sequence.bytes if tokens else 0, "cut": sequence.cut}
+        row: LossRow = {
+            "index": sequence.number,
+            "nats": nats.get(sequence.number, 0.0),
+            "tokens": tokens,
+            "bytes": sequence.bytes if tokens else 0,
+            "cut": sequence.cut,
+        }
         if judge.examples.files is not None:
             row["dataset"] = prompt.dataset
         rows.append(row)
     result = _result(call, judge, rows)
-    result.notes += base.notes
-    result.deviations += base.deviations
-    result.used |= base.used | {
-        "parameters": model.num_parameters(),
-        "device": device_name(device),
-        "threads": torch.get_num_threads(),
-    }
-    if source.random is not None and trained_folder(call.inputs) is None:
-        result.used["base_model"] = "random"
-        result.seeds["model"] = source.random.seed
-        result.notes.append("the model had random weights and no training")
+    result.add(base)
+    result.add(account_of(call, source, model, device, seconds))
     result.notes += encoder.notes
     if any(prompt.fields.get("simulated") is True for prompt in prompts):
         result.simulated.append("teacher")
-    result.cost = {"gpu_seconds": round(seconds, 3) if device == "cuda" else 0.0}
     return result
 
 
@@ -257,7 +254,7 @@ def _read_measured(path: Path) -> dict[int, float]:
     return {index: nats for line in whole_lines(path) for index, nats in json.loads(line)}
 
 
-def _result(call: StageCall, judge: LossJudge, rows: list[Row]) -> StageResult:
+def _result(call: StageCall, judge: LossJudge, rows: list[LossRow]) -> StageResult:
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (call.folder / LOSSES).write_text("".join(lines), encoding="utf-8")
     measured = [row for row in rows if row["tokens"]]
@@ -290,7 +287,7 @@ def _result(call: StageCall, judge: LossJudge, rows: list[Row]) -> StageResult:
     )
 
 
-def losses_of(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+def losses_of(rows: Sequence[LossRow]) -> dict[str, MetricValue]:
     """Both metrics of a set of examples; empty where none was measured. Lower is better.
 
     Nats a token: sum of nats / sum of tokens, an end token counted in both. Bits a byte: sum of
@@ -300,15 +297,20 @@ def losses_of(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     if not measured:
         return {}
     nats = [row["nats"] for row in measured]
-    shared = {"judged": len(measured), "expected": len(rows), "examples": len(measured)}
     tokens = [row["tokens"] for row in measured]
     sizes = [row["bytes"] for row in measured]
+    metric = partial(
+        MetricValue,
+        judged=len(measured),
+        expected=len(rows),
+        examples=len(measured),
+        tokens=sum(tokens),
+    )
     loss, error = ratio(nats, tokens)
-    metrics = {LOSS: {"value": loss, "standard_error": error, **shared, "tokens": sum(tokens)}}
+    metrics = {LOSS: metric(value=loss, standard_error=error)}
     if sum(sizes):
         bits, error = ratio([n / math.log(2) for n in nats], sizes)
-        counts = {"tokens": sum(tokens), "bytes": sum(sizes)}
-        metrics[BITS] = {"value": bits, "standard_error": error, **shared, **counts}
+        metrics[BITS] = metric(value=bits, standard_error=error, bytes=sum(sizes))
     return metrics
 
 
@@ -328,25 +330,17 @@ def ratio(amounts: Sequence[float], sizes: Sequence[float]) -> tuple[float, floa
     return value, math.sqrt(n / (n - 1) * squares) / total
 
 
-def _findings(judge: LossJudge, records: int, measured: int, cut: int) -> list[dict[str, Any]]:
+def _findings(judge: LossJudge, records: int, measured: int, cut: int) -> list[Finding]:
     findings = []
     if measured < records:
-        findings.append(
-            {
-                "kind": "dropped_rows",
-                "severity": "warning",
-                "message": f"{records - measured} of {records} examples have an empty answer, or no "
-                f"token of it within {judge.cutoff_length} tokens, and are not in the loss",
-                "evidence": {"dropped": records - measured, "examples": records},
-            }
+        message = (
+            f"{records - measured} of {records} examples have an empty answer, or no token of it "
+            f"within {judge.cutoff_length} tokens, and are not in the loss"
         )
+        evidence = {"dropped": records - measured, "examples": records}
+        findings.append(Finding("dropped_rows", "warning", message, evidence))
     if cut:
-        findings.append(
-            {
-                "kind": "empty_or_truncated",
-                "severity": "warning",
-                "message": f"{cut} of {measured} examples were cut to {judge.cutoff_length} tokens",
-                "evidence": {"cut": cut, "examples": measured, "cutoff": judge.cutoff_length},
-            }
-        )
+        message = f"{cut} of {measured} examples were cut to {judge.cutoff_length} tokens"
+        evidence = {"cut": cut, "examples": measured, "cutoff": judge.cutoff_length}
+        findings.append(Finding("empty_or_truncated", "warning", message, evidence))
     return findings

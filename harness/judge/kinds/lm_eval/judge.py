@@ -14,6 +14,7 @@ from harness.answer.row_model import base_of, load_row_model
 from harness.artefact import events
 from harness.artefact.call import StageCall, StageResult
 from harness.artefact.events import Progress
+from harness.artefact.manifest import Finding, MetricValue
 from harness.common.device_faults import memory_for, smaller_batch
 from harness.judge.kinds.lm_eval import TasksJudge
 from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, SUBJECTS, benchmark_of
@@ -172,7 +173,7 @@ def _result(
     rows = [row for each in samples.values() for row in each]
     return StageResult(
         keep=[RESULTS, *map(_samples_file, samples)],
-        metrics=metrics,
+        metrics={name: MetricValue.from_json(metric) for name, metric in metrics.items()},
         counts={
             "questions": len(rows),
             "choices": sum(len(row["log_likelihoods"]) for row in rows),
@@ -189,7 +190,7 @@ def _result(
         },
         seeds={"shots": settings["shots_seed"]},
         deviations=_deviations(samples, settings, metrics),
-        findings=_findings(samples, metrics),
+        findings=[Finding.from_json(finding) for finding in _findings(samples, metrics)],
     )
 
 

@@ -12,34 +12,27 @@
 
 import random
 import re
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from harness.artefact.call import StageCall, StageResult
-from harness.errors import HarnessError
 from harness.judge.judge import replicate_of
 from harness.judge.kinds.preference import PreferenceJudge
-from harness.judge.pairs import (
-    UNJUDGED,
-    Pair,
-    annotation,
-    ask,
-    ask_again,
-    pairwise_result,
-    prompt_fields,
-    read_pairs,
+from harness.judge.pairs import Pair
+from harness.judge.pairwise import (
+    Annotation,
+    PairAsker,
+    Replies,
+    UnreadReply,
+    judge_pairs,
+    order_bias,
+    pair_fields,
     sampling_of,
     unread_reply,
-    write_judgements,
-    write_rows,
 )
-from harness.judge.scores import (
-    BASELINE,
-    DRAW,
-    MODEL,
-    describe,
-    position_bias,
-    position_notes,
-)
+from harness.judge.scores import BASELINE, DRAW, MODEL, PositionBias
+from harness.llm.body import ChatBody
 from harness.llm.calls import fill
 from harness.llm.reply import Reply
 
@@ -81,66 +74,70 @@ _OTHERS = {
 _VERDICTS: dict[str, Verdict] = {"a": "a", "b": "b", "tie": "tie"}
 
 
-def run(call: StageCall, judge: PreferenceJudge) -> StageResult:
-    """Judge the outputs and write the artefact's files into the call's work folder.
+class PreferenceAnnotation(Annotation):
+    raw_completion: str | None
+    is_switched: bool
+    """Whether the model's output was shown as a."""
 
-    Raises:
-        InputError: outputs and baseline do not fit the prompts, or the judge cannot be asked.
-        HarnessError: a call failed for good, or no reply has a verdict.
-    """
-    pairs, replicate = read_pairs(call, judge.reference), replicate_of(call)
-    asked_about = ask(
-        call,
-        judge,
-        pairs,
-        lambda pair: [_body(judge, pair, replicate)],
-        lambda reply: read_verdict(reply.text) is not None,
-        "prompts",
-    )
-    replies = [of_pair[0] if of_pair else None for of_pair in asked_about.replies]
-    rows = [
-        _annotate(pair, reply, replicate, judge.judge.model)
-        for pair, reply in zip(pairs, replies, strict=True)
-    ]
-    unjudged = [
-        {**prompt_fields(row), **unread_reply(reply, reply.text)}
-        for row, reply in zip(rows, replies, strict=True)
-        if row["preference"] is None and reply is not None
-    ]
-    write_rows(call.folder / UNJUDGED, unjudged)
-    preferences = [row["preference"] for row in rows]
-    described = describe(preferences)
-    if described["n_total"] == 0:
-        raise HarnessError(
-            f"none of the judge's {len(pairs)} replies begins with a, b or tie; the first is "
-            f"{(unjudged[0].get('why') or unjudged[0]['reply'])[:200]!r}",
-            hint=f"see {call.folder / UNJUDGED}; does the prompt {judge.prompt.path} ask for it? "
-            + ask_again(call.folder),
+
+@dataclass(frozen=True)
+class PreferenceAsker(PairAsker[PreferenceAnnotation, PositionBias]):
+    judge: PreferenceJudge
+    replicate: int
+
+    def requests(self, pair: Pair) -> list[ChatBody]:
+        outputs = [pair.baseline, pair.output]
+        if is_switched(pair.instruction, self.replicate, pair.input):
+            outputs.reverse()
+        text = f"{pair.instruction}\n{pair.input}" if pair.input else pair.instruction
+        parts = {"instruction": text, "output_a": outputs[0], "output_b": outputs[1]}
+        prompt = fill(self.judge.prompt.text, parts)
+        sampling = sampling_of(self.judge.sampling, self.replicate)
+        return [{"messages": [{"role": "user", "content": prompt}], **sampling}]
+
+    def is_read(self, reply: Reply) -> bool:
+        return read_verdict(reply.text) is not None
+
+    def annotate(self, pair: Pair, replies: Replies | None) -> PreferenceAnnotation:
+        switched = is_switched(pair.instruction, self.replicate, pair.input)
+        preference: float | None = DRAW
+        if replies is not None:
+            verdict = read_verdict(replies[0].text)
+            first, second = (MODEL, BASELINE) if switched else (BASELINE, MODEL)
+            preference = {"a": first, "b": second, "tie": DRAW, None: None}[verdict]
+        return {
+            **pair_fields(pair, self.judge.judge.model),
+            "preference": preference,
+            "raw_completion": None if replies is None else replies[0].text,
+            "is_switched": switched,
+        }
+
+    def unjudged(self, pair: Pair, replies: Replies) -> UnreadReply:
+        return unread_reply(pair.key, replies[0], replies[0].text)
+
+    def nothing_read(self, pairs: int) -> tuple[str, str]:
+        return (
+            f"none of the judge's {pairs} replies begins with a, b or tie; the first",
+            f"does the prompt {self.judge.prompt.path} ask for it?",
         )
-    write_judgements(call, pairs, rows)
-    bias = position_bias(
-        (row["is_switched"], row["preference"])
-        for row, reply in zip(rows, replies, strict=True)
-        if reply is not None
-    )
-    result = pairwise_result(
-        call,
-        asked_about.client,
-        asked_about.served,
-        pairs,
-        preferences,
-        described,
-        len(unjudged),
-        bias,
-        position_notes(bias),
-    )
+
+    def position_bias(
+        self, pairs: Sequence[Pair], rows: Sequence[PreferenceAnnotation]
+    ) -> PositionBias:
+        shown_first = [row["is_switched"] for row in rows]
+        return order_bias(pairs, shown_first, [row["preference"] for row in rows])
+
+
+def run(call: StageCall, judge: PreferenceJudge) -> StageResult:
+    """Judge the outputs and write the artefact's files into the call's work folder; raises as
+    `judge_pairs`."""
+    result, rows = judge_pairs(call, judge, PreferenceAsker(judge, replicate_of(call)))
     result.counts["shown_first"] = sum(row["is_switched"] for row in rows)
     return result
 
 
 def is_switched(instruction: str, replicate: int, prompt_input: str = "") -> bool:
-    """Whether the model's output is shown as a, and the baseline's as b; `given`: the prompt's
-    input."""
+    """Whether the model's output is shown as a, and the baseline's as b."""
     text = f"{instruction}\n{prompt_input}" if prompt_input else instruction
     return random.Random(f"order{text}{replicate}").choice([False, True])
 
@@ -164,31 +161,3 @@ def read_verdict(reply: str) -> Verdict | None:
     claims = [claim for letter, claim in _OTHERS.items() if letter != verdict]
     after = reply[match.end("verdict") :]
     return None if any(claim.search(after) for claim in claims) else verdict
-
-
-def _body(judge: PreferenceJudge, pair: Pair, replicate: int) -> dict[str, Any]:
-    outputs = [pair.baseline, pair.output]
-    if is_switched(pair.instruction, replicate, pair.input):
-        outputs.reverse()
-    text = f"{pair.instruction}\n{pair.input}" if pair.input else pair.instruction
-    prompt = fill(
-        judge.prompt.text, {"instruction": text, "output_a": outputs[0], "output_b": outputs[1]}
-    )
-    messages = [{"role": "user", "content": prompt}]
-    return {"messages": messages, **sampling_of(judge.sampling, replicate)}
-
-
-def _annotate(pair: Pair, reply: Reply | None, replicate: int, model: str) -> dict[str, Any]:
-    """One row of annotations.json, in alpaca_eval's fields and `is_switched`."""
-    switched = is_switched(pair.instruction, replicate, pair.input)
-    preference: float | None = DRAW
-    if reply is not None:
-        verdict = read_verdict(reply.text)
-        first, second = (MODEL, BASELINE) if switched else (BASELINE, MODEL)
-        preference = {"a": first, "b": second, "tie": DRAW, None: None}[verdict]
-    return {
-        **annotation(pair, model, dataset_first=False),
-        "preference": preference,
-        "raw_completion": None if reply is None else reply.text,
-        "is_switched": switched,
-    }

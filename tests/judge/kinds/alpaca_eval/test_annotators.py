@@ -111,7 +111,7 @@ def test_every_annotator_can_be_asked_and_is_read_as_the_package_reads_it(
             raw = row["preference_raw_completion"]
             ours = preference_from(annotator, raw, row["instruction"])
             assert ours == pytest.approx(row["preference"], abs=1e-9)
-    assert result.metrics["win_rate"]["judged"] == 24 - len(unjudged)
+    assert result.metrics["win_rate"].judged == 24 - len(unjudged)
     shown = [shows_model_first(annotator, row["instruction"]) for row in rows]
     assert any(shown) == (annotator not in UNSWITCHED)
     assert any(f"alpaca_eval's annotator {annotator} is " in note for note in result.deviations)
@@ -254,9 +254,9 @@ def test_a_text_that_rewrites_the_judges_conversation_is_said_and_costs_its_prom
         outputs[i]["instruction"] for i in (2, 4)
     ]
     assert (result.counts["special_tokens"], result.counts["unjudged"]) == (3, 2)
-    [finding] = [found for found in result.findings if found["kind"] == "judge_prompt_broken"]
-    assert finding["severity"] == "error"
-    assert finding["evidence"] == {
+    [finding] = [found for found in result.findings if found.kind == "judge_prompt_broken"]
+    assert finding.severity == "error"
+    assert finding.evidence == {
         "prompts": 8,
         "special_tokens": 3,
         "unjudged": 2,
@@ -306,7 +306,7 @@ def test_prompts_that_are_shown_together_stand_or_fall_together(tmp_path: Path) 
     together = [row["instruction"] for row in outputs if row["instruction"] in company]
     assert 2 <= len(together) <= 5
     assert [row["instruction"] for row in read(call, "unjudged.jsonl")] == together
-    assert result.metrics["win_rate"]["judged"] == 12 - len(together)
+    assert result.metrics["win_rate"].judged == 12 - len(together)
 
 
 def test_an_annotator_of_another_vendor_is_asked_in_a_chat_and_that_is_said(tmp_path: Path) -> None:
@@ -384,7 +384,7 @@ def test_replies_that_lack_log_probs_are_counted_and_unjudged(tmp_path: Path) ->
     assert result.counts["without_log_probs"] == 2  # it was asked twice
     assert "2 of 13 replies came without log-probs" in result.notes
     assert [row["reply"] for row in read(call, "unjudged.jsonl")] == ["m"]
-    assert result.metrics["win_rate"]["judged"] == 11
+    assert result.metrics["win_rate"].judged == 11
 
 
 @pytest.mark.parametrize("annotator", ["weighted_alpaca_eval_gpt4_turbo", "alpaca_eval_gpt4"])
@@ -400,10 +400,10 @@ def test_the_simulated_judge_answers_these_annotators(
     endpoint = Endpoint.model_validate({"model": "sim", "simulated": {"seed": 2}})
     call = make_call(tmp_path, endpoint, outputs, baseline, "alpaca_eval", annotator=annotator)
     result = judge.run(call)
-    assert result.metrics["win_rate"]["judged"] == 15
-    assert result.metrics["win_rate"]["wins"] == 0
+    assert result.metrics["win_rate"].judged == 15
+    assert result.metrics["win_rate"].wins == 0
     if annotator.startswith("weighted"):
-        assert 0 < result.metrics["win_rate"]["value"] < 50
+        assert 0 < result.metrics["win_rate"].value < 50
 
 
 def test_the_package_can_judge_by_batches(tmp_path: Path) -> None:

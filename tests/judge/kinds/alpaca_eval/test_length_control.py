@@ -99,13 +99,13 @@ def test_the_figure_is_the_packages_own_and_nothing_is_written_into_it(
     rows = pd.DataFrame(read(call, "annotations.json"))
     theirs = glm_winrate.get_length_controlled_winrate(rows, save_weights_dir=None)
     ours = result.metrics["length_controlled_win_rate"]
-    assert ours["value"] == pytest.approx(theirs["length_controlled_winrate"], abs=1e-9)
-    assert ours["standard_error"] == pytest.approx(theirs["lc_standard_error"], abs=1e-9)
+    assert ours.value == pytest.approx(theirs["length_controlled_winrate"], abs=1e-9)
+    assert ours.standard_error == pytest.approx(theirs["lc_standard_error"], abs=1e-9)
     raw = result.metrics["win_rate"]
-    assert raw["judged"] == ours["judged"] < ours["expected"] == 805
-    assert set(ours) == {"value", "standard_error", "judged", "expected"}
+    assert raw.judged == ours.judged < ours.expected == 805
+    assert set(ours.to_json()) == {"value", "standard_error", "judged", "expected"}
     # The judge favours long outputs, and the model's are the shorter ones.
-    assert ours["value"] > raw["value"] + 1
+    assert ours.value > raw.value + 1
 
 
 @pytest.mark.parametrize(

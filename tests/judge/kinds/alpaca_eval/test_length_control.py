@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from harness.artefact.keys import file_digest
 from harness.errors import InputError
 from harness.judge import run as judge
 from harness.judge.kinds.alpaca_eval import length_control
@@ -35,6 +36,11 @@ def folder(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 preference = row["preference"] - 1
                 table.writerow([model, index, difficulty[index], preference, delta, False])
     return made
+
+
+@pytest.fixture(autouse=True)
+def made_up_file_stands_for_alpaca_evals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(length_control, "GAMED_DIGEST", file_digest(folder / "df_gamed.csv"))
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +143,7 @@ def test_it_is_refused_for_other_prompts_before_anything_is_paid_for(
         (lambda text: "\n".join(text.splitlines()[:500]), "row 499 of .* does not give"),
         (lambda text: text.replace("NullModel,3,", "NullModel,30,"), "row 3 of .* does not give"),
         (lambda text: "\n".join(text.splitlines()[:1]), "row 0 of .* does not give"),
+        (lambda text: text + "\n", "is not AlpacaEval's: its sha256 is [0-9a-f]{64}, AlpacaEval's"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_bad_input_before_anything_is_paid_for(

@@ -105,7 +105,9 @@ def download(address: str, part: Path, size: int | None, tell: Tell, pace: Pace)
             if left <= 0:
                 raise Failed(f"{e} ({attempts} attempts)", is_lasting=False) from None
             wait = max(pause, min(e.wait, LONGEST_WAIT))
-            message = f"{e}; going on at {_size(part):,} bytes in {wait:.3g} s"
+            have = _size(part)
+            how = f"going on at {have:,} bytes" if have else "asked again"
+            message = f"{e}; {how} in {wait:.3g} s"
             tell({"event": "note", "message": message})
             time.sleep(wait)
             pause *= 2

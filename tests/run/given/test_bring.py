@@ -1,9 +1,11 @@
 """Given data by address: what is kept, what is refused and in which words."""
 
+import errno
 import hashlib
 import io
 import multiprocessing
 import shutil
+import ssl
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -212,6 +214,34 @@ def test_a_server_that_falls_silent_or_trickles_is_left(server: FileServer, fetc
     server.files["/slow"], server.pauses["/slow"] = b"x" * 1000, 0.02
     message = fetch.fault(given(f"{server.url}/slow", content=b"x" * 1000))
     assert "sends less than 1,024 bytes a second" in message
+
+
+def test_a_certificate_that_is_refused_is_no_reason_to_ask_again() -> None:
+    error = ssl.SSLCertVerificationError(1, "CERTIFICATE_VERIFY_FAILED")
+    error.verify_message = "self-signed certificate"
+    fault = download._of_reason(error, Pace())
+    assert isinstance(fault, download.Failed)
+    assert str(fault) == ("cannot be trusted: its certificate is refused (self-signed certificate)")
+
+
+def test_a_disk_that_fills_up_keeps_what_came_and_the_next_command_goes_on(
+    server: FileServer, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = given(f"{server.url}/data/a.json")
+    progress = download._progress
+
+    def full(have: int, total: int | None) -> dict[str, Any]:
+        if have > 300_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return progress(have, total)
+
+    monkeypatch.setattr(download, "_progress", full)
+    with pytest.raises(OSError, match="No space left"):
+        fetch(data)
+    assert list(fetch.store.files_folder.glob("*")) == []
+    monkeypatch.setattr(download, "_progress", progress)
+    fetch(data)
+    assert int(str(server.requests[-1][1]).removeprefix("bytes=").removesuffix("-")) > 300_000
 
 
 def test_a_server_that_is_not_there_is_said_to_be_so(fetch: Fetcher) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 from rich.console import Console
 
 from harness.artefact.keys import Files, digest_of
-from harness.artefact.store import Store, sync
+from harness.artefact.store import SHORT, Store, sync
 from harness.common.progress import ProgressView
 from harness.errors import HarnessError, InputError, NotFetched
 from harness.run.given.archive import take, what_it_is
@@ -155,6 +155,12 @@ def mirrored(data: DataPath, mirror: str | None) -> Iterator[Source]:
 def _sources(data: DataPath) -> Iterator[Source]:
     for address in data.url:
         yield Source(address, data.member is None)
+
+
+def units(data: DataPath) -> list[tuple[str, str]]:
+    """What is locked, and has an unfinished folder, while the data is brought: stage and short key."""
+    keys = [(STAGE, str(data.sha256)), (ARCHIVE, _archive_digest(data))] if data.url else []
+    return [(stage, key[:SHORT]) for stage, key in keys]
 
 
 def _archive_digest(data: DataPath) -> str:

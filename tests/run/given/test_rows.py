@@ -154,3 +154,20 @@ def test_a_manifest_says_no_address(tmp_path: Path, server: FileServer, volume: 
     volume.run(addressed(write_row(tmp_path / "specs"), server))
     manifest = json.dumps(volume.artefact("gen").manifest.to_json())
     assert server.url not in manifest
+
+
+def test_gc_leaves_what_specs_name_and_removes_a_fetched_file_that_none_does(
+    tmp_path: Path, server: FileServer, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = addressed(write_row(tmp_path / "specs"), server)
+    root = volume.store.root
+    digest = yaml.safe_load(spec.read_text())["gen"]["seeds"]["sha256"]
+    unfinished = volume.store.work_folder("file", digest)
+    unfinished.mkdir()
+    assert "0 items" in command("gc", "--volume", root).stdout
+    command("fetch", spec, "--volume", root)
+    assert "0 items" in command("gc", "--volume", root).stdout
+    write_row(tmp_path / "specs")
+    assert f"files/{digest}" in command("gc", "--volume", root, "--yes").stdout
+    assert list(volume.store.files_folder.iterdir()) == []

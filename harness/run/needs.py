@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.answer.engine import QUANTIZATION
 from harness.artefact import environment
-from harness.artefact.gpus import counted, visible
+from harness.artefact.gpus import counted
 from harness.artefact.keys import Files, flatten
 from harness.artefact.manifest import Manifest
 from harness.artefact.store import Store
@@ -170,7 +171,7 @@ class _Looking:
 
     def _memory_of(self, stage: StagePlan) -> Item:
         need, name = stage.need, f"for {stage.stage}"
-        needed = int(need.memory.needed) if isinstance(need, Need) else None
+        needed = int(need.memory.needed) if isinstance(need, Need) else self._weights(stage)
         try:
             chosen = place(stage, self.executor)
         except HarnessError as e:
@@ -180,14 +181,25 @@ class _Looking:
         where = counted(devices) if devices else "no GPU is used"
         if not chosen:
             room = int(machine_memory())
-            where += f"; this machine has {gib(room)}" + (", and a GPU" if visible() else "")
+            where += f"; this machine has {gib(room)}"
             if needed is not None and isinstance(need, Need):
                 needed = needed * need.train.launch.processes + int(need.memory.cpu)
         if needed is None or room is None:
             reason = need if isinstance(need, str) else "how much is not known"
             return Item("memory", name, "not known", note=f"{where}; {reason}")
         state: State = "there" if needed <= USABLE * room else "missing"
-        return Item("memory", name, state, needed, note=where)
+        what = "" if isinstance(need, Need) else "for the model's weights alone; "
+        return Item("memory", name, state, needed, note=what + where)
+
+    def _weights(self, stage: StagePlan) -> int | None:
+        """Of a stage that answers or scores by a model of the hub as it is; else None."""
+        source = stage.judge_model or stage.base
+        if stage.stage == "train" or source is None or stage.params.get(QUANTIZATION):
+            return None
+        if source.hub is None:
+            return None
+        folder = self.store.hub_folder(source.hub, source.trust_remote_code)
+        return _size(folder) if folder.is_dir() else size_by_name(source.hub.id)
 
     def _disk(self, items: Iterable[Item]) -> Item:
         """For what is to be fetched and trained, about."""

@@ -174,6 +174,20 @@ def test_the_gpu_that_a_stage_will_have_is_what_its_memory_is_held_against(
     assert "NVIDIA H" in memory.note
 
 
+def test_an_answering_models_memory_is_that_of_its_weights_by_its_name(
+    specs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_gpus(monkeypatch)
+    parts = evaluation(specs)
+    spec = write_row(specs, gen=None, train=None, model={"hub": HUB}, eval=parts)
+    memory = items(tmp_path / "volume", spec)["memory", "for answer"]
+    assert memory.bytes == 14 * 10**9
+    assert memory.note.startswith("for the model's weights alone; no GPU is used")
+    huge = {"id": "me/mine-9000B", "revision": "0" * 40}
+    spec = write_row(specs, "huge", gen=None, train=None, model={"hub": huge}, eval=parts)
+    assert items(tmp_path / "volume", spec)["memory", "for answer"].state == "missing"
+
+
 @pytest.mark.parametrize(
     ("name", "size"),
     [

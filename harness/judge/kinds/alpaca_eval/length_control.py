@@ -49,7 +49,7 @@ def check(folder: Path, instructions: Sequence[str]) -> None:
             f"instructions in their order alone, and these prompts are {how}",
             hint="take AlpacaEval's own prompt file whole, or leave out judge.length_control",
         )
-    path = folder / GAMED
+    path = folder if folder.is_file() else folder / GAMED
     try:
         with path.open(encoding=ENCODING, newline="") as file:
             table = csv.DictReader(file)

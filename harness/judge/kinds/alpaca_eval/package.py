@@ -259,10 +259,11 @@ def _completions(
 
 
 def length_controlled(rows: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
-    """The package's length-controlled figures of annotations, its files taken from `folder`."""
+    """The package's length-controlled figures of annotations, its file taken from `folder`, which may
+    be the file itself."""
 
     def local_file(*, filename: str, **hub: Any) -> str:
-        return str(folder / filename)
+        return str(folder / filename if folder.is_dir() else folder)
 
     glm = _copy("alpaca_eval.metrics.glm_winrate", hf_hub_download=local_file)
     result: dict[str, Any] = glm.get_length_controlled_winrate(

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,19 @@ def test_the_figure_is_the_packages_own_and_nothing_is_written_into_it(
     assert set(ours) == {"value", "standard_error", "judged", "expected"}
     # The judge favours long outputs, and the model's are the shorter ones.
     assert ours["value"] > raw["value"] + 1
+
+
+def test_the_file_itself_may_be_named_in_place_of_its_folder(
+    tmp_path: Path, folder: Path, files: tuple[list[Row], list[Row]]
+) -> None:
+    of_another_name = tmp_path / "gamed.csv"
+    shutil.copyfile(folder / "df_gamed.csv", of_another_name)
+    figures = []
+    for place in (folder, of_another_name):
+        with FakeServer(weighs) as server:
+            result = judge.run(lc_call(tmp_path / f"call-{place.name}", server, files, place))
+        figures.append(result.metrics["length_controlled_win_rate"])
+    assert figures[0] == figures[1]
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ def check_address(value: str) -> str:
         )
     if parts.fragment:
         raise ValueError("an address ends before its #; a file within an archive is its `member`")
+    if parts.scheme != FILE and (not value.isascii() or ".." in unquote(parts.path).split("/")):
+        raise ValueError("an address holds no .. and, but as %xx, no letters beyond ASCII")
     if parts.scheme == FILE:
         return _of_file(value, parts.path, host)
     is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))

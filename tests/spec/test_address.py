@@ -27,6 +27,8 @@ DIGEST = "0" * 64
         ("https://example.com/a b", "no blanks"),
         ("https://example.com/a\nb", "no blanks"),
         ("https://example.com:port/a", "not an address"),
+        ("https://example.com/\u00e4", "no letters beyond ASCII"),
+        ("https://example.com/a/%2e%2e/../b", r"holds no \.\."),
         ("file://host/a", "a file's address looks like"),
     ],
 )

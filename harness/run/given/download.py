@@ -203,6 +203,8 @@ def _broken_into_words(pace: Pace) -> Iterator[None]:
     except urllib.error.HTTPError as e:
         with e:
             raise _of_status(e.code, e.headers.get("Retry-After") or "") from None
+    except UnicodeError:
+        raise Failed("redirects to what is no address") from None
     except urllib.error.URLError as e:
         raise _of_reason(e.reason, pace) from None
     except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as e:

@@ -9,14 +9,15 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install smoke results twins twins-covering test test-docker test-gpu lint lock images clean
+.PHONY: help install slim smoke results twins twins-covering test test-docker test-gpu lint lock images clean
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# The file says which lock was installed; where ACCELERATOR says another, it is out of date.
+# The file says which lock was installed; where ACCELERATOR says another, or nothing of torch is there, it
+# is out of date.
 INSTALLED = $(shell cat .venv/installed 2>/dev/null)
-ifneq ($(filter-out $(INSTALLED),$(ACCELERATOR)),)
+ifneq ($(filter-out $(INSTALLED),$(ACCELERATOR))$(if $(LOCK),,$(filter slim,$(INSTALLED))),)
 .PHONY: .venv/installed
 endif
 
@@ -30,7 +31,10 @@ install: .venv/installed ## The development environment in .venv, from the lock 
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual" \
 		"environments. On Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python requirements/install.py local $@
+	.venv/bin/python requirements/install.py $(or $(LOCK),local) $@
+
+slim: ## Without torch: plan, audit, table, report, verify, and runs in the images (--executor docker)
+	@$(MAKE) --no-print-directory LOCK=slim ACCELERATOR= .venv/installed
 
 smoke: install ## Run the smoke table on this machine and print its matrix
 	.venv/bin/harness run $(SMOKE)

@@ -2,6 +2,8 @@
 
     python requirements/install.py local FILE                   the development environment; FILE
                                                                 then says cpu or cuda
+    python requirements/install.py slim FILE                    the command line without torch; FILE
+                                                                then says slim
     python requirements/install.py split LOCK FOLDER            FOLDER/{torch,wheels,sources}.txt
     python requirements/install.py install PART.txt...          hands these to pip, hashes required
     python requirements/install.py image NAME BASE LOCK DIGEST  checks DIGEST, writes image.json
@@ -12,7 +14,7 @@ isolated builds would fetch their build tools unchecked).
 
 What pip needs beyond its own settings: a folder of wheels in WHEELHOUSE (/wheels in a build), a PEM
 bundle in EXTRA_CA_BUNDLE (the secret extra_ca in a build), pip's own settings (there the secret
-pip_conf), and TORCH_INDEX, the address of an index that holds torch's CPU build.
+pip_conf), and TORCH_INDEX, an index that holds torch's CPU build in place of PyTorch's own.
 """
 
 import hashlib
@@ -28,22 +30,32 @@ TORCH = re.compile(r"torch|triton|nvidia-.+|cuda-.+")
 SOURCES = {"deepspeed", "rouge-score", "sqlitedict", "word2number"}
 PARTS = ("torch", "wheels", "sources")
 
+TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
+"""The CPU builds; the plain package index does not have them, but for macOS."""
+
 NO_CPU_TORCH = """
-torch's CPU build could not be installed; pip says why above. The plain package index does not have
-it. Ways out (in brackets: with docker build in place of make or docker compose):
+torch's CPU build could not be installed; pip says why above. It was looked for where pip looks, and in
+{index}.
+Ways out (in brackets: with docker build in place of make or docker compose):
   - WHEELHOUSE=FOLDER, a folder with the wheel that the lock names (--build-context wheels=FOLDER)
-  - TORCH_INDEX=URL, the CPU index that PyTorch's install page names (--build-arg TORCH_INDEX=URL)
+  - TORCH_INDEX=URL, a mirror of that index (--build-arg TORCH_INDEX=URL)
   - PIP_CONF=FILE, a pip.conf that names such an index (--secret id=pip_conf,src=FILE)
   - the CUDA build, which runs without a GPU too and is some GB larger: ACCELERATOR=cuda for
     make install, COMPOSE_FILE=compose.yaml:compose.cuda.yaml (--build-arg ACCELERATOR=cuda)
+  - `make slim`, which does without torch: plan, audit, table, report, and runs in the images
 """
 
 
 def read_lock(lock: Path) -> dict[str, str]:
-    """Package name -> its requirement with hashes, comments left out."""
+    """Package name -> its requirement with hashes, comments left out; one requirement for each platform
+    where they differ."""
     text = re.sub(r"^\s*#.*\n", "", lock.read_text(encoding="utf-8"), flags=re.MULTILINE)
     entries = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)
-    return {entry.split("==")[0].split("[")[0]: entry for entry in entries if entry.strip()}
+    packages: dict[str, str] = {}
+    for entry in filter(str.strip, entries):
+        name = re.split(r"==|\[", entry)[0]
+        packages[name] = packages.get(name, "") + entry
+    return packages
 
 
 def part_of(package: str) -> str:
@@ -91,15 +103,32 @@ def install(parts: list[Path]) -> int:
             requirements = part.read_text(encoding="utf-8")
             if not requirements:
                 continue
-            print(f"pip install: {part.stem}, {requirements.count('==')} packages", flush=True)
-            if code := subprocess.run(_pip(part, wheels), env=environment).returncode:
-                if part.stem == "torch" and "+cpu" in requirements:
-                    print(NO_CPU_TORCH, file=sys.stderr)
+            print(f"pip install: {part.stem}, {len(read_lock(part))} packages", flush=True)
+            command = _pip(part, wheels)
+            if "+cpu" in requirements:
+                code = _install_torch(command, environment)
+            else:
+                code = subprocess.run(command, env=environment).returncode
+            if code:
                 return code
     finally:
         if bundle:
             Path(environment["PIP_CERT"]).unlink()
     return 0
+
+
+def _install_torch(command: list[str], environment: dict[str, str]) -> int:
+    """From where pip looks by itself, and only then from PyTorch's index: a machine that has the wheel
+    may not reach that, and pip would wait for it."""
+    index = os.environ.get("TORCH_INDEX")
+    if not index:
+        if subprocess.run(command, env=environment, capture_output=True).returncode == 0:
+            return 0
+        index = TORCH_INDEX
+    code = subprocess.run([*command, "--extra-index-url", index], env=environment).returncode
+    if code:
+        print(NO_CPU_TORCH.format(index=index), file=sys.stderr)
+    return code
 
 
 def _pip(part: Path, wheels: Path | None) -> list[str]:
@@ -109,45 +138,43 @@ def _pip(part: Path, wheels: Path | None) -> list[str]:
         command += ["--no-build-isolation", "--use-pep517"]
     else:
         command += ["--only-binary", ":all:"]
-    if part.stem == "torch" and (index := os.environ.get("TORCH_INDEX")):
-        command += ["--extra-index-url", index]
     return command + (["--find-links", str(wheels)] if wheels else [])
 
 
 def local(installed: Path) -> int:
     """Installs the lock that fits this machine, and the checkout; `installed` then says which."""
+    accelerator, why = _accelerator()
+    return _environment(f"local-{accelerator}", why, installed, accelerator)
+
+
+def slim(installed: Path) -> int:
+    return _environment("core", "without torch", installed, "slim")
+
+
+def _environment(lock: str, why: str, installed: Path, mark: str) -> int:
     requirements = Path(__file__).parent
+    print(f"using requirements/{lock}.txt: {why}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
-        accelerator, why = _accelerator(requirements, Path(scratch))
-        print(f"using requirements/local-{accelerator}.txt: {why}", flush=True)
-        parts = split(requirements / f"local-{accelerator}.txt", Path(scratch))
-        if code := install(parts):
+        if code := install(split(requirements / f"{lock}.txt", Path(scratch))):
             return code
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--no-build-isolation", "--editable", str(requirements.parent)]
     if code := subprocess.run(command).returncode:
         return code
-    installed.write_text(f"{accelerator}\n", encoding="ascii")
+    installed.write_text(f"{mark}\n", encoding="ascii")
     return 0
 
 
-def _accelerator(requirements: Path, scratch: Path) -> tuple[str, str]:
-    """`cpu` or `cuda`, and why. Whether the CPU's torch can be had shows by installing it."""
-    if wanted := os.environ.get("ACCELERATOR"):
-        if wanted not in ("cpu", "cuda"):
-            raise SystemExit(f"ACCELERATOR is {wanted!r}: it can be cpu or cuda")
-        return wanted, "ACCELERATOR says so"
-    sys.path.insert(0, str(requirements.parent))
+def _accelerator() -> tuple[str, str]:
+    """`cpu` or `cuda`, and why."""
+    if choice := os.environ.get("ACCELERATOR"):
+        if choice not in ("cpu", "cuda"):
+            raise SystemExit(f"ACCELERATOR is {choice!r}: it can be cpu or cuda")
+        return choice, "ACCELERATOR says so"
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     from harness.artefact import gpus  # what a run looks for, too
 
-    if gpus.is_there():
-        return "cuda", "there is an NVIDIA GPU"
-    if sys.version_info[:2] != (3, 11):
-        return "cuda", "the CPU lock holds torch for Python 3.11 only"
-    torch = split(requirements / "local-cpu.txt", scratch)[0]
-    if install([torch]):
-        return "cuda", "torch's CPU build cannot be had here, and this one runs without a GPU too"
-    return "cpu", "no NVIDIA GPU here, and torch's CPU build can be had"
+    return ("cuda", "there is an NVIDIA GPU") if gpus.is_there() else ("cpu", "no NVIDIA GPU here")
 
 
 def image(name: str, base: str, lock: Path, digest: str) -> int:
@@ -170,6 +197,8 @@ def main(arguments: list[str]) -> int:
             return install([Path(part) for part in parts])
         case ["local", installed]:
             return local(Path(installed))
+        case ["slim", installed]:
+            return slim(Path(installed))
         case ["image", name, base, lock, digest]:
             return image(name, base, Path(lock), digest)
     print(__doc__, file=sys.stderr)

@@ -1,6 +1,5 @@
 """What is there, and what each missing thing would prevent."""
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -128,9 +127,9 @@ def _toolkit(client: Any) -> Check:
 
 
 def _local() -> Check:
-    needed = ("torch", "transformers", "trl", "openai", "alpaca_eval", "numba", "aiohttp")
-    lacking = [n for n in needed if importlib.util.find_spec(n) is None]
-    if lacking:
+    from harness.run.executors import placing
+
+    if lacking := placing.missing_packages(placing.PACKAGES):
         return Check(
             False,
             "local stages",

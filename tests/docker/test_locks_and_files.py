@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import setuptools  # noqa: F401  # requirements/install.py imports pip, after which this cannot be imported
 import yaml
+from packaging.markers import Marker
 
 from harness.artefact import environment
 from harness.common import env_variables
@@ -46,8 +47,19 @@ def lock(name: str) -> Path:
 
 
 def versions(name: str) -> dict[str, str]:
-    """Package -> the requirement itself, without its hashes."""
-    return {p: entry.split()[0] for p, entry in installer["read_lock"](lock(name)).items()}
+    """Package -> the requirement itself for this platform, without its hashes."""
+    packages: dict[str, str] = {}
+    for requirement in requirements(lock(name)):
+        version, _, marker = requirement.partition(" ; ")
+        if not marker or Marker(marker).evaluate():
+            packages[re.split(r"==|\[", version)[0]] = version
+    return packages
+
+
+def requirements(path: Path) -> list[str]:
+    return re.findall(
+        r"^(\S.*?)(?: \\)?$", re.sub(r"^ *#.*\n", "", path.read_text(), flags=re.M), re.M
+    )
 
 
 def test_there_is_a_lock_for_each_image_and_each_accelerator() -> None:
@@ -57,12 +69,15 @@ def test_there_is_a_lock_for_each_image_and_each_accelerator() -> None:
 @pytest.mark.parametrize("path", LOCKS, ids=lambda p: p.name)
 def test_every_requirement_of_a_lock_is_pinned_and_hashed(path: Path) -> None:
     packages = installer["read_lock"](path)
-    assert len(packages) == path.read_text().count("==") >= 15
+    assert (
+        sum(entry.count("\n    --hash") > 0 for entry in packages.values()) == len(packages) >= 15
+    )
     for name, entry in packages.items():
-        first, *hashes = entry.replace("\\\n", "").split()
-        assert re.fullmatch(rf"{re.escape(name)}(\[[\w,-]+\])?==[\w.+!]+", first)
-        assert hashes
-        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", each) for each in hashes)
+        for one in re.split(r"\n(?=\S)", entry.replace("\\\n", "").strip()):
+            requirement, *hashes = re.split(r"\s+(?=--hash)", one)
+            assert re.fullmatch(rf"{re.escape(name)}(\[[\w,-]+\])?==[\w.+!]+( ; .+)?", requirement)
+            assert hashes
+            assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", each) for each in hashes)
 
 
 @pytest.mark.parametrize("path", LOCKS, ids=lambda p: p.name)
@@ -405,22 +420,75 @@ def test_where_torch_for_cpu_is_missing_the_ways_out_are_shown(
     parts[0].write_text(parts[0].read_text().replace("2.13.0+cpu", "99.13.0+cpu"))
     assert installer["main"](["install", str(parts[0])]) != 0
     message = capfd.readouterr().err
-    for way in ("WHEELHOUSE=", "TORCH_INDEX=", "ACCELERATOR=cuda"):
+    assert installer["TORCH_INDEX"] in message
+    for way in ("WHEELHOUSE=", "TORCH_INDEX=", "ACCELERATOR=cuda", "make slim"):
         assert way in message
 
 
+class Pip:
+    """Stands for subprocess: what pip was called with; calls that hold `wanted` succeed."""
+
+    def __init__(self, wanted: str) -> None:
+        self.wanted = wanted
+        self.commands: list[str] = []
+
+    def run(self, command: list[str], **options: object) -> SimpleNamespace:
+        self.commands.append(" ".join(command))
+        return SimpleNamespace(returncode=0 if self.wanted in self.commands[-1] else 1)
+
+
 @pytest.mark.parametrize(
-    ("installs", "wanted", "lock_used"),
+    ("wanted", "named", "indexes"),
     [
-        (True, None, "local-cpu.txt"),
-        (False, None, "local-cuda.txt"),
-        (True, "cuda", "local-cuda.txt"),
-        (False, "cpu", "local-cpu.txt"),
+        ("-r", None, [None]),
+        ("--extra-index-url", None, [None, installer["TORCH_INDEX"]]),
+        ("--extra-index-url", "https://mirror.example/cpu", ["https://mirror.example/cpu"]),
     ],
-    ids=["CPU torch can be had", "it cannot", "CUDA is asked for", "CPU is asked for"],
+    ids=["pip has it", "PyTorch's index has it", "a mirror is named"],
+)
+def test_torch_for_cpu_comes_from_where_pip_looks_and_then_from_pytorchs_index(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: str,
+    named: str | None,
+    indexes: list[str | None],
+) -> None:
+    monkeypatch.delenv("TORCH_INDEX", raising=False)
+    if named:
+        monkeypatch.setenv("TORCH_INDEX", named)
+    pip = Pip(wanted)
+    monkeypatch.setitem(installer["install"].__globals__, "subprocess", pip)
+    assert installer["install"]([installer["split"](lock("local-cpu"), tmp_path)[0]]) == 0
+    asked = [re.search(r"--extra-index-url (\S+)", command) for command in pip.commands]
+    assert [match and match.group(1) for match in asked] == indexes
+
+
+def test_the_cpu_lock_holds_torch_for_every_machine_that_the_readme_names() -> None:
+    """As its digests' file has them: PyTorch's own index cannot be had in every build of a lock."""
+    lines = [line.split() for line in text("requirements/torch-cpu.digests").splitlines()[1:]]
+    machines = [("cp311", "x86_64"), ("cp312", "x86_64"), ("cp313", "x86_64")]
+    machines += [(python, "aarch64") for python, _ in machines]
+    assert sorted(
+        (parts[2], parts[4].removeprefix("manylinux_2_28_").removesuffix(".whl"))
+        for parts in (name.split("-") for _, name in lines)
+    ) == sorted(machines)
+    for name in ("local-cpu", "train-cpu", "eval-cpu"):
+        entry = installer["read_lock"](lock(name))["torch"]
+        assert all(f"--hash=sha256:{digest}" in entry for digest, _ in lines)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "wanted", "lock_used"),
+    [
+        (False, None, "local-cpu.txt"),
+        (True, None, "local-cuda.txt"),
+        (False, "cuda", "local-cuda.txt"),
+        (True, "cpu", "local-cpu.txt"),
+    ],
+    ids=["no GPU", "a GPU", "CUDA is asked for", "CPU is asked for"],
 )
 def test_the_local_lock_is_chosen_with_a_reason(
-    installs: bool,
+    gpu: bool,
     wanted: str | None,
     lock_used: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -429,19 +497,34 @@ def test_the_local_lock_is_chosen_with_a_reason(
     tried: list[str] = []
 
     def install(parts: list[Path]) -> int:
-        tried.append("".join(part.read_text() for part in parts))
-        return 0 if installs and len(parts) == 1 else 1  # nothing goes on after all parts
+        tried.extend(part.read_text() for part in parts)
+        return 1  # nothing goes on after it
 
     functions = installer["local"].__globals__
     monkeypatch.setitem(functions, "install", install)
     monkeypatch.setitem(functions, "subprocess", None)  # whatever happens, this runs no pip
-    monkeypatch.setattr("harness.artefact.gpus.is_there", lambda: False)
+    monkeypatch.setattr("harness.artefact.gpus.is_there", lambda: gpu)
     monkeypatch.delenv("ACCELERATOR", raising=False)
     if wanted:
         monkeypatch.setenv("ACCELERATOR", wanted)
     assert installer["main"](["local", "no-such-folder/installed"]) == 1
     assert re.search(rf"using requirements/{lock_used}: \w+", capsys.readouterr().out)
-    assert ("+cpu" in tried[-1]) == (lock_used == "local-cpu.txt")
+    assert ("+cpu" in "".join(tried)) == (lock_used == "local-cpu.txt")
+
+
+def test_the_slim_environment_is_the_core_without_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    functions = installer["slim"].__globals__
+    monkeypatch.setitem(
+        functions, "install", lambda parts: tried.extend(part.read_text() for part in parts)
+    )
+    monkeypatch.setitem(functions, "subprocess", Pip("--editable"))
+    assert installer["main"](["slim", str(tmp_path / "installed")]) == 0
+    assert (tmp_path / "installed").read_text() == "slim\n"
+    assert "torch" not in "".join(tried)
+    assert "pydantic==" in "".join(tried)
 
 
 def test_an_unknown_accelerator_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

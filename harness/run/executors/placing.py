@@ -1,8 +1,9 @@
 """Which GPUs a planned stage will get, and why it could not start on this machine: the same to a plan,
 which asks ahead, and to an executor, which refuses. Without torch, and without asking Docker."""
 
+import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from harness.answer.engines.vllm import VLLM_IMAGE, VllmEngine
 from harness.artefact import environment, gpus
@@ -16,6 +17,13 @@ from harness.spec.train import Train
 from harness.train import compilers
 
 TENSOR_PARALLEL = "tensor_parallel of the engine vllm"
+PACKAGES = {
+    "gen": ("openai", "aiohttp", "rapidfuzz", "numba"),
+    "train": ("torch", "transformers", "trl"),
+    "answer": ("torch", "transformers", "openai"),
+    "judge": ("torch", "transformers", "openai", "alpaca_eval"),
+}
+"""Of each stage: what tells an environment that can run it from one that lacks the stage's packages."""
 
 
 def check(stages: Sequence[StagePlan], executor: str) -> None:
@@ -24,16 +32,28 @@ def check(stages: Sequence[StagePlan], executor: str) -> None:
         place(stage, executor)
 
 
+def missing_packages(stages: Iterable[str]) -> list[str]:
+    """Those of the stages' packages that this environment lacks."""
+    packages = dict.fromkeys(package for stage in stages for package in PACKAGES.get(stage, ()))
+    return [package for package in packages if importlib.util.find_spec(package) is None]
+
+
 def place(stage: StagePlan, executor: str) -> tuple[Gpu, ...]:
     """The GPUs of a stage and of the server beside it; empty: it works on the CPU.
 
     Raises:
-        InputError: there are too few; a driver, a card or torch here cannot do; a compiler is not
-            there; no GPU is used and the training asks for what only they can do, or whether one is
-            there is not known; no server is named, and none is to be started.
+        InputError: the stage's packages are not installed here; there are too few; a driver, a card or
+            torch here cannot do; a compiler is not there; no GPU is used and the training asks for what
+            only they can do, or whether one is there is not known; no server is named, and none is to
+            be started.
     """
     train, row = stage.params.get("train"), f"row {stage.row}: "
     work = f"{row}its {stage.stage} stage"
+    if executor == "local" and (lacking := missing_packages([stage.stage])):
+        raise InputError(
+            f"{work} needs {', '.join(lacking)}, not installed in this environment",
+            "`make install` installs all that stages need; --executor docker runs them in images.",
+        )
     count, engine = gpus_of(stage.stage, stage.params), _unnamed_server(stage, executor)
     if count or engine is not None:
         check_cpu_is_meant(work)

@@ -1,5 +1,6 @@
 """The local executor: events, failures, and every way of being stopped."""
 
+import importlib.util
 import json
 import os
 import re
@@ -243,6 +244,21 @@ def test_a_build_of_torch_for_the_cpu_is_refused_beforehand_where_a_gpu_is_to_be
     assert "ACCELERATOR=cuda make install" in e.value.hint
     monkeypatch.setattr("harness.artefact.environment.accelerator", lambda: "cpu")
     LocalExecutor().check(plan.stages)
+
+
+def test_an_environment_without_a_stages_packages_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (plan,) = planned(tmp_path / "volume", write_row(tmp_path / "specs"))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "torch" else find(n))
+    LocalExecutor().check([stage for stage in plan.stages if stage.stage == "gen"])
+    with pytest.raises(
+        InputError, match="row one: its train stage needs torch, not installed"
+    ) as e:
+        LocalExecutor().check(plan.stages)
+    assert "make install" in e.value.hint
+    assert "--executor docker" in e.value.hint
 
 
 @pytest.mark.parametrize("setting", ["tf32", "liger_kernels"])

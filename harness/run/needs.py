@@ -162,9 +162,9 @@ class _Looking:
             if not (gpus_of(stage.stage, stage.params) or stage.served):
                 continue
             item = self._memory_of(stage)
-            kept = items.setdefault(stage.stage, item)
+            largest = items.setdefault(stage.stage, item)
             if (item.state == "missing", item.bytes or 0) > (
-                kept.state == "missing", kept.bytes or 0,
+                largest.state == "missing", largest.bytes or 0,
             ):  # fmt: skip
                 items[stage.stage] = item
         yield from items.values()
@@ -211,10 +211,10 @@ class _Looking:
         needed += max((m.weights + m.optimizer for m in memories), default=0)
         unknown = [item.name for item in absent if item.bytes is None]
         unknown += ["what is trained"] if len(memories) < len(trainings) else []
-        place_ = self.store.root
-        while not place_.exists():
-            place_ = place_.parent
-        free = shutil.disk_usage(place_).free
+        folder = self.store.root
+        while not folder.exists():
+            folder = folder.parent
+        free = shutil.disk_usage(folder).free
         note = f"{free / 1e9:.0f} GB are free"
         note += f"; without {', '.join(unknown)}, whose size is not known" if unknown else ""
         state: State = "there" if needed <= free else "missing"
@@ -223,13 +223,13 @@ class _Looking:
     def _time(self) -> Item:
         """As long as the same stages took with other seeds; else as the row's last ones with other
         settings."""
-        known = [seconds for s in self.stages if (seconds := self._foretold(s)) is not None]
+        foretold = [seconds for s in self.stages if (seconds := self._foretold(s)) is not None]
         count = len(self.stages)
-        if not known:
+        if not foretold:
             return Item("time", "", "not known", note="nothing alike has run on this volume")
-        rest = f"; of {count - len(known)} nothing is known" if len(known) < count else ""
-        name = f"about {spoken(sum(known))}"
-        note = f"as {len(known)} of {count} stages took before on this volume{rest}"
+        rest = f"; of {count - len(foretold)} nothing is known" if len(foretold) < count else ""
+        name = f"about {spoken(sum(foretold))}"
+        note = f"as {len(foretold)} of {count} stages took before on this volume{rest}"
         return Item("time", name, "there", note=note)
 
     def _foretold(self, stage: StagePlan) -> float | None:
@@ -249,9 +249,9 @@ class _Looking:
 def _work(document: Mapping[str, Any]) -> tuple[Any, ...]:
     """What decides how long a stage takes, as far as its key has it."""
     params = flatten(document.get("params", {}))
-    kept = {n: str(v) for n, v in params.items() if n.rpartition(".")[2] not in ANY}
+    deciding = {n: str(v) for n, v in params.items() if n.rpartition(".")[2] not in ANY}
     kind = environment.kind_of(document.get("environment", {}))
-    return document.get("stage"), kind, tuple(sorted(kept.items()))
+    return document.get("stage"), kind, tuple(sorted(deciding.items()))
 
 
 def _others(data: DataPath) -> str:

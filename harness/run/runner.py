@@ -425,9 +425,9 @@ class Runner:
         """
         from harness.run.given import bring
 
-        given = [data for plan in plans for stage in plan.stages for data in stage.data()]
-        bring.bring(given, self.store, self.files, self.console)
-        for path in dict.fromkeys(map(self.files.fetched_path, given)):
+        wanted_files = [data for plan in plans for stage in plan.stages for data in stage.data()]
+        bring.bring(wanted_files, self.store, self.files, self.console)
+        for path in dict.fromkeys(map(self.files.fetched_path, wanted_files)):
             if path is not None and path.exists():
                 self.console.print(f"{path.name}: {path}", highlight=False, markup=False)
         _check_pinned(plans)

@@ -58,20 +58,20 @@ def test_files_models_and_keys_are_told_with_size_address_and_whether_they_are_t
     result = command("needs", spec, "--volume", volume, "--json")
     assert result.exit_code == 1
     assert result.stderr == ""
-    told = json.loads(result.stdout)
-    by_kind = {item["kind"]: item for item in told["items"] if item["kind"] != "key"}
+    answer = json.loads(result.stdout)
+    by_kind = {item["kind"]: item for item in answer["items"] if item["kind"] != "key"}
     file = by_kind["file"]
     assert (file["name"], file["state"], file["bytes"]) == ("base.json", "missing", 1234567)
     assert file["address"] == "https://example.com/x/base.json"
     model = by_kind["model"]
     assert (model["name"], model["state"], model["bytes"]) == (HUB["id"], "missing", 14 * 10**9)
     assert "gated: accept its terms" in model["note"]
-    keys = {item["name"]: item for item in told["items"] if item["kind"] == "key"}
+    keys = {item["name"]: item for item in answer["items"] if item["kind"] == "key"}
     assert {name: item["state"] for name, item in keys.items()} == {
         "ROW_TEST_KEY": "missing", "HF_TOKEN": "missing",
     }  # fmt: skip
-    assert (told["rows"], told["complete"]) == (["one"], False)
-    assert told["command"] == f"harness fetch {spec}"
+    assert (answer["rows"], answer["complete"]) == (["one"], False)
+    assert answer["command"] == f"harness fetch {spec}"
 
     monkeypatch.setenv("ROW_TEST_KEY", "a-key-that-is-told-to-nobody")
     [plan] = planned(volume, spec)

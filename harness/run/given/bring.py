@@ -314,11 +314,11 @@ class _Bringer:
         for path in [target, *target.rglob("*")]:
             sync(path)
         if not folder.is_dir():
-            made = self.work / "kept"
-            made.mkdir(exist_ok=True)
-            target.rename(made / target.name)
+            staging = self.work / "kept"
+            staging.mkdir(exist_ok=True)
+            target.rename(staging / target.name)
             folder.parent.mkdir(exist_ok=True)
-            made.rename(folder)
+            staging.rename(folder)
         else:
             target.rename(self.final)
         sync(folder.parent)

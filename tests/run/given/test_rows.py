@@ -171,3 +171,23 @@ def test_gc_leaves_what_specs_name_and_removes_a_fetched_file_that_none_does(
     write_row(tmp_path / "specs")
     assert f"files/{digest}" in command("gc", "--volume", root, "--yes").stdout
     assert list(volume.store.files_folder.iterdir()) == []
+
+
+def test_several_folders_of_given_data_are_named_with_a_colon_between_them(
+    tmp_path: Path, server: FileServer, volume: Volume
+) -> None:
+    spec = addressed(write_row(tmp_path / "specs"), server, path="data:link.jsonl")
+    inputs, large = tmp_path / "inputs", tmp_path / "large"
+    inputs.mkdir()
+    large.mkdir()
+    (large / "seeds.jsonl").write_bytes(server.files["/seeds.jsonl"])
+    (inputs / "link.jsonl").symlink_to(large / "seeds.jsonl")
+    at = ("--volume", volume.store.root)
+    alone = command("plan", spec, "--inputs", inputs, *at)
+    assert alone.exit_code == 2
+    assert f"name both: --inputs {inputs}:{large}" in alone.stderr
+    assert command("plan", spec, "--inputs", f"{inputs}:{large}", *at).exit_code == 0
+    absent = command("plan", spec, "--inputs", f"{inputs}:{large}/gone", *at)
+    assert absent.exit_code == 2
+    assert f"the folder of given data {large}/gone is not there" in absent.stderr
+    assert server.requests == []

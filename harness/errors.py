@@ -55,6 +55,10 @@ class DataAbsent(InputError):
     """A given file that a row reads is not there. Of a folder of specs, the other rows still run."""
 
 
+class NotFetched(DataAbsent):
+    """A given file that an address will bring is not on the volume yet."""
+
+
 class Interrupted(HarnessError):
     """The user or the engine asked the stage to stop; what was made so far is kept. Exit code 130."""
 

@@ -218,7 +218,8 @@ def planner(volume: Path, inputs: Path | None = None, executor: str = "local") -
     from harness.run.plan import Planner
 
     store = Store(volume)
-    return Planner(store, Files(inputs, store.root / "cache" / "digests.json"), executor)
+    files = Files(inputs, store.root / "cache" / "digests.json", store.files_folder)
+    return Planner(store, files, executor)
 
 
 def planned(volume: Path, *specs: Path, **how: Any) -> list[Any]:
@@ -247,7 +248,7 @@ def make(
     store = Store(volume)
     store.prepare()
     console = Console(file=io.StringIO())
-    runner = Runner(store, Files(inputs, None), executor, console)
+    runner = Runner(store, Files(inputs, None, store.files_folder), executor, console)
     runner.run(planned(volume, *specs, inputs=inputs, executor=kind))
     return executor
 
@@ -296,7 +297,8 @@ class Volume:
         from harness.run.runner import Runner
 
         executor, console = InstantExecutor(self._outcome), Console(file=self.output, width=200)
-        runner = Runner(self.store, Files(None, None), executor, console)
+        files = Files(None, None, self.store.files_folder)
+        runner = Runner(self.store, files, executor, console)
         runner.run(planned(self.store.root, *specs), only)
 
     def artefact(self, stage: str) -> Any:

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from harness.artefact import environment
-from harness.errors import DataAbsent, InputError
+from harness.artefact import environment, links
+from harness.errors import DataAbsent, InputError, NotFetched
 from harness.spec.base import DATA_SCHEME, DataPath, Endpoint, Hub
 
 KEY_FORMAT = 1
@@ -49,14 +49,20 @@ class Files:
     """Finds the given files and folders that specs name, and knows their digests.
 
     Digests are remembered in `cache` by size, time of change and inode, so that planning a hundred
-    rows reads no large file twice; and by digest what was found out of files.
+    rows reads no large file twice; and by digest what was found out of files. `fetched`: the volume's
+    folder of what addresses brought, SHA256/NAME. `inputs`: the folder of given data, or several with a
+    colon between them.
     """
 
-    def __init__(self, inputs: Path | None, cache: Path | None) -> None:
+    def __init__(
+        self, inputs: Path | None, cache: Path | None, fetched: Path | None = None
+    ) -> None:
         self.inputs = inputs
+        self.fetched = fetched
         self._cache_path = cache
         self._cache: dict[str, str] = {}
         self._digests: dict[Path, str] = {}
+        self._by_digest: dict[str, Path | None] = {}
         self._dirty = False
         if cache is not None:
             try:
@@ -66,26 +72,50 @@ class Files:
             self._cache = content if isinstance(content, dict) else {}
 
     def locate(self, data: DataPath) -> Path:
-        """The file or folder itself.
+        """The file or folder itself: on disk, else where an address has brought it.
 
         Raises:
+            NotFetched: it is not there, and an address will bring it.
             DataAbsent: it is not there, or the folder of given data was not named.
-            InputError: it is a pipe or another thing that need not end.
+            InputError: it is a pipe or another thing that need not end, or a link leads to it out of
+                the folder of given data.
         """
-        if not data.path.startswith(DATA_SCHEME):
+        try:
+            return self._on_disk(data)
+        except DataAbsent:
+            if not data.url:
+                raise
+        path = self.fetched_path(data)
+        if path is None or not path.exists():
+            raise NotFetched(
+                f"{data.name} (sha256 {data.sha256}) is not on the volume yet",
+                "Bring it with: harness fetch SPEC",
+            )
+        return path
+
+    def fetched_path(self, data: DataPath) -> Path | None:
+        """Where what the data's address brings stands, or will stand."""
+        if self.fetched is None or data.sha256 is None:
+            return None
+        return self.fetched / data.sha256 / data.file_name
+
+    def _on_disk(self, data: DataPath) -> Path:
+        if data.url and not data.path:
+            raise DataAbsent(f"{data.name} has an address alone")
+        if not (data.by_digest or data.path.startswith(DATA_SCHEME)):
             path = Path(data.path)
             if not path.exists():
                 raise DataAbsent(f"the given data {path} is not there")
             return _readable(path.resolve())
-        name = data.path.removeprefix(DATA_SCHEME)
         if self.inputs is None:
             raise DataAbsent(
-                f"{data.path} is below the folder of given data, and that folder was not named",
+                f"{data.name} is below the folder of given data, and that folder was not named",
                 where_given(None),
             )
-        path = (self.inputs / name).resolve()
-        if not path.is_relative_to(self.inputs.resolve()):
-            raise InputError(f"{data.path} leads out of the folder of given data {self.inputs}")
+        if data.by_digest:
+            return self._with_digest(data)
+        name = data.path.removeprefix(DATA_SCHEME)
+        path = links.find(self.inputs, name, data.path)
         if not path.exists():
             expected = f" (sha256 {data.sha256})" if data.sha256 else ""
             raise DataAbsent(
@@ -94,25 +124,57 @@ class Files:
             )
         return _readable(path)
 
+    def _with_digest(self, data: DataPath) -> Path:
+        """The first file below the folder of given data that has the data's sha256."""
+        digest = str(data.sha256)
+        if digest not in self._by_digest:
+            candidates = links.files_below(self.inputs) if self.inputs is not None else []
+            sized = (p for p in candidates if data.bytes in (None, p.stat().st_size))
+            self._by_digest[digest] = next((p for p in sized if self._has(p, digest)), None)
+        path = self._by_digest[digest]
+        if path is None:
+            raise DataAbsent(
+                f"{self.inputs} holds no file with sha256 {digest}", where_given(self.inputs)
+            )
+        return path
+
+    def _has(self, path: Path, digest: str) -> bool:
+        try:
+            return self._digest_file(path) == digest
+        except OSError:
+            return False
+
     def digest(self, data: DataPath) -> str:
-        """sha256 of a file's bytes; of a folder, over its files' relative names and digests.
+        """sha256 of a file's bytes; of a folder, over its files' relative names and digests. Of what an
+        address is still to bring, that which its spec pins.
 
         Raises:
             InputError: the bytes are not those that the spec pins.
         """
-        path = self.locate(data)
+        try:
+            path = self.locate(data)
+        except NotFetched:
+            return str(data.sha256)
         if path not in self._digests:
-            self._digests[path] = self._digest_path(path)
+            self._digests[path] = self.digest_path(path)
         digest = self._digests[path]
         if data.sha256 is not None and digest != data.sha256:
+            hint = (
+                "Get the right file, or, if the new one is meant, write its sha256 into the spec."
+            )
+            if data.url and path == self.fetched_path(data):
+                hint = f"It was changed after it was fetched. Remove {path.parent}, and fetch it again."
+            elif data.url:
+                hint += " Without the file, the address that the spec names brings the right one."
             raise InputError(
                 f"{path} is not the file that the spec means: its sha256 is {digest}, the spec "
                 f"says {data.sha256}",
-                "Get the right file, or, if the new one is meant, write its sha256 into the spec.",
+                hint,
             )
         return digest
 
-    def _digest_path(self, path: Path) -> str:
+    def digest_path(self, path: Path) -> str:
+        """As `digest`, of a file or folder on disk."""
         if path.is_dir():
             files = sorted(p for p in path.rglob("*") if p.is_file())
             return digest_of({str(p.relative_to(path)): self._digest_file(p) for p in files})

@@ -96,7 +96,8 @@ class Store:
     """The artefacts on one volume.
 
     Below the volume: `artefacts/STAGE/KEY`, `work/STAGE-KEY` (unfinished), `locks/`, `logs/`,
-    `rows/` (the keys each row used last, for saying what changed), `models/` (hub snapshots).
+    `rows/` (the keys each row used last, for saying what changed), `models/` (hub snapshots),
+    `files/SHA256/NAME` (given files that addresses brought).
     """
 
     def __init__(self, root: Path) -> None:
@@ -114,6 +115,11 @@ class Store:
         kind = "models" if isinstance(hub, HubModel) else "datasets"
         name = f"{hub.id.replace('/', '--')}-{(hub.revision or 'open')[:12]}"
         return self.root / kind / (f"{name}-code" if code else name)
+
+    @property
+    def files_folder(self) -> Path:
+        """Where given files stand that addresses brought: SHA256/NAME."""
+        return self.root / "files"
 
     def log_path(self, stage: str, key: str) -> Path:
         return self.root / "logs" / f"{stage}-{key[:SHORT]}.log"

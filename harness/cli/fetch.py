@@ -14,9 +14,11 @@ from harness.cli.workspace import make_console, make_planner, plan_specs
 @DATA
 @EXECUTOR
 def fetch(specs: tuple[Path, ...], volume: Path, inputs: Path | None, executor: str) -> None:
-    """Download the hub models that rows name.
+    """Download what rows name: given files by address, models and data sets on the hub.
 
-    `harness run` does this itself; the train service of compose, which has no network, cannot.
+    A download that broke off is gone on with. `harness run` does this itself, before anything is paid;
+    the train service of compose, which has no network, cannot. HARNESS_MIRROR names an address or a
+    folder where given files are looked for first.
     """
     from harness.run.executors import make
     from harness.run.runner import Runner

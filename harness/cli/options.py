@@ -25,7 +25,8 @@ def _inputs(*names: str) -> Callable[[Any], Any]:
         "inputs",
         envvar="HARNESS_INPUTS",
         type=click.Path(path_type=Path),
-        help="Folder of given data, `data:` in specs [default: inputs, if there]. "
+        help="Folder of given data, `data:` in specs [default: inputs, if there]; several with a colon "
+        "between them, where links in one lead to another. "
         "Also: HARNESS_INPUTS.",
     )
 

@@ -19,14 +19,18 @@ def plan(
 ) -> None:
     """Show what would run, and why.
 
-    Each stage is to run, is reused, or is stale; with what changed, and calls and tokens to expect.
+    Each stage is to run, is reused, or is stale; with what changed, and calls and tokens to expect. At
+    the end stands what the stages need, there or missing, as `harness needs` says it.
     """
+    from harness.cli.views.needs import show_needs
     from harness.cli.views.plan import show_plans
+    from harness.run.needs import needs_of
     from harness.run.ready import check
 
     planner = make_planner(volume, inputs, executor)
     plans = plan_specs(specs, planner, scale)
     show_plans(make_console(), plans)
+    show_needs(make_console(), needs_of(plans, planner, specs))
     planner.files.save()
     for row_plan in plans:
         check(row_plan, planner.files)

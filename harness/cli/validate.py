@@ -7,7 +7,7 @@ import click
 
 from harness.cli.options import SPECS
 from harness.cli.workspace import inputs_folder, load_specs
-from harness.errors import DataAbsent, InputError
+from harness.errors import DataAbsent, InputError, NotFetched
 
 if TYPE_CHECKING:
     from harness.row.load import LoadedRow
@@ -77,14 +77,20 @@ def _check_given(rows: "list[LoadedRow]", inputs: Path) -> str:
     faults: dict[str, str] = {}
     pinned: set[Path] = set()
     unpinned: set[Path] = set()
+    addressed: set[str | None] = set()
     for loaded in rows:
         for data in iter_data(loaded.row):
             try:
                 (pinned if data.sha256 else unpinned).add(files.locate(data))
                 files.digest(data) if data.sha256 else None
+            except NotFetched:
+                addressed.add(data.sha256)
             except InputError as e:
                 faults.setdefault(e.message, f"{loaded.path}: {e.message}")
     if faults:
         count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in the given data"
         raise InputError("\n".join([*faults.values(), count]))
-    return f"given data: {len(pinned)} with the right sha256, {len(unpinned - pinned)} not pinned"
+    summary = (
+        f"given data: {len(pinned)} with the right sha256, {len(unpinned - pinned)} not pinned"
+    )
+    return summary + (f", {len(addressed)} with an address alone" if addressed else "")

@@ -119,9 +119,12 @@ def spec_folder() -> Path:
 def inputs_folder(inputs: Path | None) -> Path | None:
     if inputs is None:
         return Path("inputs") if Path("inputs").is_dir() else None
-    if not inputs.is_dir():
+    from harness.artefact.links import folders_of
+
+    absent = [folder for folder in folders_of(inputs) if not folder.is_dir()]
+    if absent:
         raise InputError(
-            f"the folder of given data {inputs} is not there",
+            f"the folder of given data {absent[0]} is not there",
             "Name one that is with --inputs or HARNESS_INPUTS.",
         )
     return inputs
@@ -141,7 +144,8 @@ def make_planner(volume: Path, inputs: Path | None, executor: str) -> "Planner":
 
     environment.accelerator()  # a fault in what names it is none of a spec's
     store = open_store(volume)
-    files: Files = Files(inputs_folder(inputs), store.root / "cache" / "digests.json")
+    cache = store.root / "cache" / "digests.json"
+    files: Files = Files(inputs_folder(inputs), cache, store.files_folder)
     return Planner(store, files, executor, prices.load())
 
 

@@ -179,8 +179,8 @@ def _placer(crate: Crate) -> Callable[[DataPath], str]:
         if path not in crate.given_files:
             name = f"given/{len(crate.given_files) + 1:02d}/{path.name}"
             crate.given_files[path] = name
-            is_below_inputs = data.path.startswith(DATA_SCHEME)
-            crate.spec_names[name] = data.path if is_below_inputs else written.get(path, path.name)
+            is_beside = data.path and not data.path.startswith(DATA_SCHEME)
+            crate.spec_names[name] = written.get(path, path.name) if is_beside else data.name
             for file in files_below(path) if path.is_dir() else [path]:
                 inside = Path(name, file.relative_to(path)) if path.is_dir() else Path(name)
                 if path.is_dir() and _is_weights(file) and not crate.weights:

@@ -287,7 +287,7 @@ class _Recorded(Files):
         path = self._files.locate(data)
         if any(name.startswith(f"{data.path}/") for name in self._left_out):
             return "left out"
-        return self._digest_path(path)
+        return self.digest_path(path)
 
 
 def _check_manifest(

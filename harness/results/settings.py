@@ -347,11 +347,13 @@ def _name(value: Any) -> str:
         return "none"
     if isinstance(value, Template):
         return value.name or (Path(value.prompt.path).name if value.prompt else "tokenizer")
-    if isinstance(value, DataPath | FileText):
+    if isinstance(value, DataPath):
         if value == GIVEN:
             return "given data"
-        is_given = value.path.startswith(DATA_SCHEME)
-        return value.path if is_given else Path(value.path).name
+        is_beside = value.path and not value.path.startswith(DATA_SCHEME)
+        return Path(value.path).name if is_beside else value.name
+    if isinstance(value, FileText):
+        return Path(value.path).name
     if isinstance(value, RowOutputs):
         return f"the outputs of {Path(value.spec).stem}"
     if isinstance(value, Endpoint):

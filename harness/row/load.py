@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.errors import KEY_ADVICE, InputError, masked
 from harness.row.row import Row
-from harness.spec.base import REVISION, models_in
+from harness.spec.base import REVISION, SHA256, models_in
 from harness.spec.source import Fault, Mark, Node, load_tree
 
 PRICES = "prices.yaml"
@@ -197,6 +197,9 @@ def _faults_of(error: ValidationError, tree: Node) -> Iterator[Fault]:
             message = _unknown_tag(item["ctx"])
         elif item.get("ctx", {}).get("pattern") == REVISION:
             message = f"40 hex digits are wanted: the full commit hash (here: {_short(node.value)})"
+        elif item.get("ctx", {}).get("pattern") == SHA256:
+            message = "64 hex digits in small letters are wanted, as sha256sum prints them"
+            message += f" (here: {_short(node.value)})"
         elif item["type"] == "missing":
             name = _dotted((*_written(tree, path), path[-1]))
             message = "is missing"

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.artefact import environment, gpus
 from harness.artefact.gpus import Gpu
+from harness.artefact.links import files_below
 from harness.errors import HarnessError
 from harness.llm.secrets import key_variable
 from harness.modeling.memory.fit import gib
@@ -159,7 +160,8 @@ def given_data(inputs: Path | None) -> Check:
     if inputs is None:
         prevents = "rows that read `data:` files; name the folder with --inputs"
         return Check(False, "given data", "no folder named", prevents)
-    files = sum(p.is_file() and not p.name.startswith((".", "README")) for p in inputs.rglob("*"))
+    paths = files_below(inputs)
+    files = sum(not p.name.startswith((".", "README")) for p in paths)
     state = f"{inputs}: {files:,} file{'' if files == 1 else 's'}"
     return Check(files > 0, "given data", state, "" if files else "rows that read `data:` files")
 

@@ -11,6 +11,7 @@ from harness.artefact.store import SHORT, Damaged, Store
 from harness.errors import HarnessError, InputError
 from harness.row.load import LoadedRow
 from harness.row.twin import scaled
+from harness.run.given import bring
 from harness.run.plan import Planner
 
 
@@ -50,6 +51,7 @@ def collect(store: Store, rows: Sequence[LoadedRow], planners: Sequence[Planner]
                 needed.update(_remembered(store, loaded.row.row))
                 continue
             needed.update((s.stage, s.key[:SHORT]) for s in stages)
+            needed.update(u for s in stages for data in s.data() for u in bring.units(data))
     items = []
     for folder in store.all_folders():
         if (folder.parent.name, folder.name) in needed | elsewhere:
@@ -57,6 +59,9 @@ def collect(store: Store, rows: Sequence[LoadedRow], planners: Sequence[Planner]
         if unplanned and _made_for(store, folder) in unplanned:
             continue
         items.append(_item(store, folder, "no spec refers to it"))
+    for folder in sorted(store.files_folder.glob("*")):
+        if (bring.STAGE, folder.name[:SHORT]) not in needed and not unplanned:
+            items.append(_item(store, folder, "fetched, and no spec refers to it"))
     for folder in sorted((store.root / "work").glob("*")):
         stage, _, key = folder.name.partition("-")
         if (stage, key) not in needed and not unplanned and not store.is_locked(stage, key):

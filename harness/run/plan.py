@@ -24,7 +24,7 @@ from harness.artefact.keys import (
     open_hubs,
 )
 from harness.artefact.store import FAILED, Artefact, Store
-from harness.errors import HarnessError, InputError
+from harness.errors import HarnessError, InputError, NotFetched
 from harness.gen.recipe import Recipe
 from harness.judge.judge import BaseJudge
 from harness.llm.estimate import Estimate
@@ -85,7 +85,10 @@ class StagePlan:
         if self.planner is None:
             return Estimate()
         before = self.inputs["data"].estimate if "data" in self.inputs else None
-        return estimate.of_stage(self.stage, self.params, self.planner.files, before)
+        try:
+            return estimate.of_stage(self.stage, self.params, self.planner.files, before)
+        except NotFetched:
+            return Estimate(examples=None, unknown="a given file is not on the volume yet")
 
     @cached_property
     def readings(self) -> "Sequence[Reading]":

@@ -80,10 +80,10 @@ class Runner:
         self._keys = key_names([plan.row for plan in plans])
         stages = [s for s in unique(plans) if not only or s.stage in only]
         _check_pinned(plans)
+        self._bring([s for plan in plans for s in plan.own if s in stages or _pays(plan, only)])
         for plan in plans:
             # What a stage pays for is lost where one that is to follow can only fail.
-            own = [s for s in plan.own if s.status != "reuse" and (not only or s.stage in only)]
-            pays = any(s.pays for s in own)
+            pays = _pays(plan, only)
             ready.check(plan, self.files, () if pays else only)
             if pays:
                 self._note_not_fetched(plan, only)
@@ -116,6 +116,26 @@ class Runner:
                     self.store.remember(plan.row.row, keys)
         if failures:
             raise StagesFailed(failures, not_run)
+
+    def _bring(self, stages: Sequence[StagePlan]) -> None:
+        """Bring the given files that the stages read and that have an address.
+
+        Raises:
+            InputError: something is not on the volume, and the service has no network.
+            NotBrought: some cannot be had.
+        """
+        from harness.run.given import bring
+
+        waiting = [s for s in stages if s.status != "reuse"]
+        wanted = [data for stage in waiting for data in stage.data()]
+        absent = bring.lacking(wanted, self.files)
+        if absent and environment.current_image() is not None and waiting[0].stage == "train":
+            raise InputError(
+                f"row {waiting[0].row}: {absent[0].name} is not on the volume, and the train service "
+                "has no network",
+                f"Bring it with: docker compose run --rm fetch {waiting[0].spec}",
+            )
+        bring.bring(absent, self.store, self.files, self.console)
 
     def _note_not_fetched(self, plan: RowPlan, only: Sequence[str]) -> None:
         """Of the stages that are not run now, what nobody has yet asked the hub for."""
@@ -333,7 +353,7 @@ class Runner:
         Raises:
             InputError: one has changed since.
         """
-        fresh = Files(self.files.inputs, None)
+        fresh = Files(self.files.inputs, None, self.files.fetched)
         stamps: dict[str, tuple[int, ...]] = {}
         for data in planned.data():
             stamps |= fresh.stamps(data)
@@ -354,7 +374,7 @@ class Runner:
         changed = sorted(n for n in {*given, *now} if _differs(given.get(n), now.get(n)))
         # A file that was only given other rights, another name or a link has its bytes.
         if not changed and given != now:
-            fresh = Files(self.files.inputs, None)
+            fresh = Files(self.files.inputs, None, self.files.fetched)
             changed = [d.path for d in planned.data() if fresh.digest(d) != self.files.digest(d)]
         if changed:
             aside = job.work.with_name(f"{job.work.name}-aside-{time.time_ns()}")
@@ -398,11 +418,18 @@ class Runner:
         return artefact
 
     def fetch(self, plans: Sequence[RowPlan]) -> None:
-        """Download the hub models and data sets that the rows name and the volume lacks.
+        """Download the files, hub models and data sets that the rows name and the volume lacks.
 
         Raises:
             InputError: a revision is open.
         """
+        from harness.run.given import bring
+
+        wanted_files = [data for plan in plans for stage in plan.stages for data in stage.data()]
+        bring.bring(wanted_files, self.store, self.files, self.console)
+        for path in dict.fromkeys(map(self.files.fetched_path, wanted_files)):
+            if path is not None and path.exists():
+                self.console.print(f"{path.name}: {path}", highlight=False, markup=False)
         _check_pinned(plans)
         self._keys = key_names([plan.row for plan in plans])
         for plan in plans:
@@ -500,6 +527,11 @@ class Runner:
 
     def _waiting(self, title: str, owner: str) -> None:
         self.console.print(f"{title}: waiting for {owner}", highlight=False, markup=False)
+
+
+def _pays(plan: RowPlan, only: Sequence[str]) -> bool:
+    """Whether one of the row's stages that are to run calls what costs money."""
+    return any(s.pays for s in plan.own if s.status != "reuse" and (not only or s.stage in only))
 
 
 def _check_pinned(plans: Sequence[RowPlan]) -> None:

@@ -19,6 +19,14 @@ from pydantic import (
 
 from harness.common.text_files import read_text
 from harness.errors import KEY_ADVICE, holds_key, masked
+from harness.spec.address import (
+    as_list,
+    check_address,
+    check_member,
+    file_name,
+    safe_name,
+    shown,
+)
 
 VARIABLE = "^[A-Za-z_][A-Za-z0-9_]*$"
 NOT_KEY: dict[str, Any] = {"key": False}
@@ -115,6 +123,7 @@ def _locate(value: Any) -> Any:
 SpecFile = Annotated[str, BeforeValidator(_locate)]
 """Another YAML file, named by its path relative to this one."""
 
+SHA256 = "^[0-9a-f]{64}$"
 REVISION = "^[0-9a-f]{40}$"
 """A full commit hash; a branch name would let content change under its key."""
 HUB_ID = "^[\\w.-]+/[\\w.-]+$"
@@ -146,16 +155,73 @@ class Hub(Spec):
         return self.revision[:12] if self.revision else "an open revision"
 
 
+Address = Annotated[str, AfterValidator(check_address)]
+
+
 class DataPath(Spec):
-    path: Annotated[str, BeforeValidator(_locate), Field(json_schema_extra=NOT_KEY)]
-    """A path relative to the YAML file, or `data:PATH` below the folder given with --inputs."""
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """Where a given file or folder is. What is on disk goes before what an address brings.
+
+    How it is brought is left out of dumps, which twins draw their seeds from.
+    """
+
+    path: Annotated[str, BeforeValidator(_locate), Field(json_schema_extra=NOT_KEY)] = ""
+    """A path relative to the YAML file, or `data:PATH` below the folder given with --inputs; `data:`
+    alone, or no path and no address: wherever below it a file has the sha256."""
+    sha256: Annotated[str, Field(pattern=SHA256)] | None = None
     """What the bytes must be. Left open, it is computed, enters the key, and shows as not pinned."""
+    url: Annotated[
+        tuple[Address, ...], BeforeValidator(as_list, json_schema_input_type=str | list[str])
+    ] = Field(default=(), exclude=True, json_schema_extra=NOT_KEY)
+    """An address that has it (https:, file:), or several, of which the first that answers is taken."""
+    member: Annotated[str, AfterValidator(check_member)] | None = Field(
+        default=None, exclude=True, json_schema_extra=NOT_KEY
+    )
+    """Where the address is of an archive (zip, tar, tar.gz) or a folder: the file or folder in it that
+    is meant, and that has the sha256; `.` is all of it."""
+    bytes: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, exclude=True, json_schema_extra=NOT_KEY
+    )
+    """How large it is, for `harness needs` to say before it is fetched."""
+
+    @model_validator(mode="after")
+    def _can_be_found(self) -> "DataPath":
+        if self.url and self.sha256 is None:
+            raise ValueError(
+                "an address needs the sha256 of the file that is meant, since what it answers with may "
+                "change; sha256sum FILE prints it"
+            )
+        if self.by_digest and self.sha256 is None:
+            raise ValueError("a path is wanted, an address (url) with its sha256, or a sha256")
+        if self.member is not None and not self.url:
+            raise ValueError("member is of what an address brings: a url is wanted beside it")
+        return self
+
+    @property
+    def by_digest(self) -> bool:
+        """Whether it is any file below the folder of given data that has the sha256."""
+        return self.path == DATA_SCHEME or not (self.path or self.url)
+
+    @property
+    def name(self) -> str:
+        """What people are told that it is."""
+        if self.path not in ("", DATA_SCHEME):
+            return self.path
+        if not self.url:
+            return f"the file with sha256 {self.sha256}"
+        inside = f" ({self.member} in it)" if self.member else ""
+        return shown(self.url[0]) + inside
+
+    @property
+    def file_name(self) -> str:
+        """What it is called where an address has brought it."""
+        if self.member in (None, "."):
+            return file_name(self.url[0]) if self.url else safe_name(Path(self.path).name)
+        return safe_name(str(self.member).rpartition("/")[2])
 
 
 def _data_shorthand(value: Any) -> Any:
     if not isinstance(value, str | dict | DataPath):
-        raise ValueError("a path is wanted, or a mapping of path and sha256")
+        raise ValueError("a path is wanted, or a mapping of path or url, and sha256")
     return {"path": value} if isinstance(value, str) else value
 
 

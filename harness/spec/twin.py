@@ -52,7 +52,7 @@ def name_of(source: ModelSource) -> str:
     """Its id on the hub, or its folder's name."""
     if source.hub is not None:
         return source.hub.id
-    return Path(source.path.path).name if source.path else ""
+    return Path(source.path.name).name if source.path else ""
 
 
 def simulated(endpoint: Endpoint, error_rate: float = 0.0) -> Endpoint:

@@ -294,7 +294,9 @@ def test_a_changed_parameter_changes_the_keys_from_its_stage_on_and_no_other(
 
 
 RECIPES = typing.get_args(typing.get_args(Gen)[0])
-HOW = {
+WHERE = {"path", "url", "member", "bytes"}
+"""Where a given file is, which its digest stands for."""
+HOW = WHERE | {
     "api_key_env",
     "concurrency",
     "timeout_s",
@@ -302,7 +304,6 @@ HOW = {
     "mode",
     "token_limit",
     "batch_poll_s",
-    "path",
 }
 """How calls are made, and what files are called."""
 
@@ -335,7 +336,7 @@ def test_every_parameter_of_training_and_templates_stands_in_the_key_but_names_a
     part: type[BaseModel],
 ) -> None:
     keyed = set(flatten(key_view(built(part), AnyFile())))
-    aside = {"path", "name", "checkpoint_steps", "merge_micro_batches"}
+    aside = WHERE | {"name", "checkpoint_steps", "merge_micro_batches"}
     assert keyed == {name for name in leaves(part) if name.rpartition(".")[2] not in aside}
 
 

@@ -30,8 +30,8 @@ from tests.helpers import (
 )
 
 COMMANDS = (
-    "validate", "schema", "plan", "run", "fetch", "join", "chat", "export", "replay", "table", "show",
-    "gc", "doctor", "sim", "verify", "compare", "audit", "report", "pin",
+    "validate", "schema", "plan", "needs", "run", "fetch", "join", "chat", "export", "replay", "table",
+    "show", "gc", "doctor", "sim", "verify", "compare", "audit", "report", "pin",
 )  # fmt: skip
 STAGES = ("gen", "train", "answer", "judge")
 SCORE = {"value": 40.0, "standard_error": 2.0, "judged": 1, "expected": 1}
@@ -758,7 +758,7 @@ def test_help_imports_no_more_than_the_command_line_itself(tmp_path: Path) -> No
     assert modules & (HEAVY | {"pydantic", "rich", "yaml"}) == set()
 
 
-@pytest.mark.parametrize("name", ["plan", "table", "validate"])
+@pytest.mark.parametrize("name", ["plan", "needs", "table", "validate"])
 def test_planning_and_tables_import_nothing_that_only_a_stage_needs(
     tmp_path: Path, name: str
 ) -> None:

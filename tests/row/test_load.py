@@ -87,7 +87,7 @@ def test_a_row_without_faults_is_loaded_with_its_defaults(folder: Path) -> None:
         ("reported: 5", "8:1: reported: a mapping of keys to values is wanted (here: 5)"),
         ("source: paper", "8:1: source: a mapping of keys to values is wanted: document, table, line, "
          "url (here: 'paper')"),
-        ("data: 5", "8:1: data: a path is wanted, or a mapping of path and sha256 (here: 5)"),
+        ("data: 5", "8:1: data: a path is wanted, or a mapping of path or url, and sha256 (here: 5)"),
         ("eval: {judge: 3}", "8:8: eval.judge: a mapping of keys to values is wanted (here: 3)"),
         ("reported: {win_rate: 12}", "8:12: reported.win_rate: the row gives no such metric. It gives "
          "none"),
@@ -95,8 +95,8 @@ def test_a_row_without_faults_is_loaded_with_its_defaults(folder: Path) -> None:
          "'nowhere.json')"),
         ("data: " + "x" * 300, f"8:1: data: there is no file or folder {'x' * 300} (here: "
          f"'{'x' * 56}...)"),
-        ("data: {path: prompt.txt, sha256: abc}", "8:26: data.sha256: string should match pattern "
-         "'^[0-9a-f]{64}$' (here: 'abc')"),
+        ("data: {path: prompt.txt, sha256: abc}", "8:26: data.sha256: 64 hex digits in small letters "
+         "are wanted, as sha256sum prints them (here: 'abc')"),
         ("train: {}", "1:1: train needs a data set: give gen or data"),
         ("train: {objective: orpo}\ngen: {recipe: import, file: prompt.txt}",
          "1:1: objective: orpo takes preference data, and gen makes none: gen: {recipe: import, kind: "

@@ -308,7 +308,7 @@ def test_each_study_has_its_controls_without_a_published_number(study: str) -> N
 def test_each_file_names_the_command_that_runs_it_and_each_retired_model(study: str) -> None:
     for item in loaded(study):
         head = item.path.read_text().split("\nextends:")[0]
-        assert f"harness run --inputs DIR specs/{study}/{item.path.name}" in head
+        assert f"harness run specs/{study}/{item.path.name}" in head
         judged = item.row.eval is not None
         assert any("gpt-3.5-turbo-0301" in text for text in item.row.deviations) or not judged
         if item.row.gen and item.row.row != "mini-lima-13":

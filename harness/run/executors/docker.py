@@ -35,6 +35,7 @@ from harness.run.executors import (
     tell_stopping,
     vllm,
 )
+from harness.run.executors.mounts import read_only
 from harness.run.plan import StagePlan
 from harness.spec.base import DataPath
 from harness.spec.train import Train
@@ -109,7 +110,7 @@ class DockerExecutor:
             path = files.locate(data)
             if path not in places:
                 places[path] = f"{DATA}/{len(places)}/{path.name}"
-                mounts.append(Mount(places[path], str(path), "bind", read_only=True))
+                mounts.extend(read_only(path, places[path]))
             return places[path]
 
         if job.cache is not None:

@@ -14,6 +14,7 @@ from harness.answer.engines.vllm import VllmEngine
 from harness.artefact.gpus import Gpu
 from harness.errors import HarnessError, InputError
 from harness.run.executors import Event, Job, Serve, devices
+from harness.run.executors.mounts import read_only
 from harness.run.executors.serving import ADAPTER, ENVIRONMENT, HOST, MODEL, PORT, arguments
 
 LOG_LINES = 15
@@ -104,7 +105,7 @@ def _settings(
     job: Job, serve: Serve, labels: dict[str, str], chosen: Sequence[Gpu]
 ) -> dict[str, Any]:
     passed = devices.asked_for(chosen)
-    mounts = [Mount(MODEL, str(serve.model.resolve()), "bind", read_only=True)]
+    mounts = read_only(serve.model, MODEL)
     if serve.adapter is not None:
         mounts.append(Mount(ADAPTER, str(serve.adapter.resolve()), "bind", read_only=True))
     return {

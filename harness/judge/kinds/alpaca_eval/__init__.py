@@ -27,7 +27,7 @@ class LengthControl(Spec):
     in `df_gamed.csv` of the hub's data set tatsu-lab/alpaca_eval. Exactly one of folder, hub."""
 
     folder: Data | None = None
-    """A local folder that has the file."""
+    """A local folder that has the file; or the file, which can be given by address."""
     hub: HubData | None = None
 
     @model_validator(mode="after")

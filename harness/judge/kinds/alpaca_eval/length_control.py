@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.artefact.keys import file_digest
 from harness.artefact.manifest import MetricValue
 from harness.common.text_files import ENCODING
 from harness.errors import InputError
@@ -28,6 +29,9 @@ COLUMNS = (
     "not_gamed_baseline",
 )
 """What the package reads of that file."""
+GAMED_DIGEST = "97aeec3f1c7de6dee6fd31fe66f1702623f4614c3efe1c6fc5f4927cd5fd674d"
+"""That file's sha256, as public code has it: with other annotations it is another win rate."""
+AS_IT_IS = "take the file whole and as it is on the hub"
 INSTRUCTIONS = 805
 DIGEST = "19335c314b25f2550db9138cbbc7c1219ac28967bd6062cd323182405afbd7f1"
 """sha256 of AlpacaEval's instructions in their order, each followed by a zero byte."""
@@ -46,7 +50,7 @@ def check(folder: Path, instructions: Sequence[str]) -> None:
             f"instructions in their order alone, and these prompts are {how}",
             hint="take AlpacaEval's own prompt file whole, or leave out judge.length_control",
         )
-    path = folder / GAMED
+    path = folder if folder.is_file() else folder / GAMED
     try:
         with path.open(encoding=ENCODING, newline="") as file:
             table = csv.DictReader(file)
@@ -70,7 +74,12 @@ def check(folder: Path, instructions: Sequence[str]) -> None:
         row = usable.index(False) if False in usable else len(usable)
         raise InputError(
             f"row {row} of {path} does not give the difficulty of the instruction number {row}",
-            hint="take the file whole and as it is on the hub",
+            hint=AS_IT_IS,
+        )
+    if (actual := file_digest(path)) != GAMED_DIGEST:
+        raise InputError(
+            f"{path} is not AlpacaEval's: its sha256 is {actual}, AlpacaEval's {GAMED_DIGEST}",
+            hint=AS_IT_IS,
         )
 
 

@@ -273,10 +273,11 @@ class LengthControlled(TypedDict):
 
 
 def length_controlled(rows: list[Annotation], folder: Path) -> LengthControlled:
-    """The package's length-controlled figures of annotations, its files taken from `folder`."""
+    """The package's length-controlled figures of annotations, its file taken from `folder`, which may
+    be the file itself."""
 
     def local_file(*, filename: str, **hub: Any) -> str:
-        return str(folder / filename)
+        return str(folder / filename if folder.is_dir() else folder)
 
     glm = _copy("alpaca_eval.metrics.glm_winrate", hf_hub_download=local_file)
     result: LengthControlled = glm.get_length_controlled_winrate(

@@ -4,12 +4,14 @@ import csv
 import json
 import math
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from harness.artefact.keys import file_digest
 from harness.errors import InputError
 from harness.judge import run as judge
 from harness.judge.kinds.alpaca_eval import length_control
@@ -35,6 +37,11 @@ def folder(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 preference = row["preference"] - 1
                 table.writerow([model, index, difficulty[index], preference, delta, False])
     return made
+
+
+@pytest.fixture(autouse=True)
+def made_up_file_stands_for_alpaca_evals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(length_control, "GAMED_DIGEST", file_digest(folder / "df_gamed.csv"))
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +115,19 @@ def test_the_figure_is_the_packages_own_and_nothing_is_written_into_it(
     assert ours.value > raw.value + 1
 
 
+def test_the_file_itself_may_be_named_in_place_of_its_folder(
+    tmp_path: Path, folder: Path, files: tuple[list[Row], list[Row]]
+) -> None:
+    of_another_name = tmp_path / "gamed.csv"
+    shutil.copyfile(folder / "df_gamed.csv", of_another_name)
+    figures = []
+    for place in (folder, of_another_name):
+        with FakeServer(weighs) as server:
+            result = judge.run(lc_call(tmp_path / f"call-{place.name}", server, files, place))
+        figures.append(result.metrics["length_controlled_win_rate"])
+    assert figures[0] == figures[1]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -137,6 +157,7 @@ def test_it_is_refused_for_other_prompts_before_anything_is_paid_for(
         (lambda text: "\n".join(text.splitlines()[:500]), "row 499 of .* does not give"),
         (lambda text: text.replace("NullModel,3,", "NullModel,30,"), "row 3 of .* does not give"),
         (lambda text: "\n".join(text.splitlines()[:1]), "row 0 of .* does not give"),
+        (lambda text: text + "\n", "is not AlpacaEval's: its sha256 is [0-9a-f]{64}, AlpacaEval's"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_bad_input_before_anything_is_paid_for(

@@ -1,0 +1,73 @@
+"""The folders of given data that a person names, and the links in them.
+
+A spec may come from others. What it names below a folder of given data has to be in that folder once
+every link is followed, in another that the person named beside it, or among the blobs of the hub's
+cache whose snapshot the folder is: there every file is a link.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.errors import InputError
+
+SNAPSHOTS, BLOBS = "snapshots", "blobs"
+"""The hub's cache: REPOSITORY/snapshots/COMMIT/NAME is a link to REPOSITORY/blobs/DIGEST."""
+
+
+def folders_of(inputs: Path) -> list[Path]:
+    """The folders that `inputs` names, a colon between them unless one has that very name."""
+    if inputs.is_dir():
+        return [inputs]
+    return [Path(name) for name in str(inputs).split(os.pathsep) if name]
+
+
+def find(inputs: Path, name: str, shown: str) -> Path:
+    """Where `name` is below the first of the folders that has it; below the first one where none has.
+    A link keeps its own name, which says of what kind the file is.
+
+    Raises:
+        InputError: it leads out of what was named; `shown` is what the spec calls it.
+    """
+    folders = folders_of(inputs)
+    real = [folder.resolve() for folder in folders]
+    allowed = [*real, *(blobs for folder in real for blobs in _blobs(folder))]
+    paths = [folder / name for folder in real]
+    path = Path(os.path.normpath(next((p for p in paths if p.exists()), paths[0])))
+    target = path.resolve()
+    if any(target.is_relative_to(folder) for folder in allowed):
+        return path
+    hint = ""
+    if any(path.is_relative_to(folder) for folder in real):
+        where = target if target.is_dir() else target.parent
+        hint = (
+            f"A link in it leads to {where}. If you trust that, name both: "
+            f"--inputs {inputs}{os.pathsep}{where}"
+        )
+    raise InputError(f"{shown} leads out of the folder of given data {inputs}", hint)
+
+
+def _blobs(folder: Path) -> Iterator[Path]:
+    """Of a snapshot in the hub's cache, or of a folder in one, where its files really are."""
+    for parent in (folder, *folder.parents):
+        if parent.parent.name == SNAPSHOTS and (parent.parent.parent / BLOBS).is_dir():
+            yield parent.parent.parent / BLOBS
+            return
+
+
+def files_below(inputs: Path) -> Iterator[Path]:
+    """Every file below the folders, but for those that a link elsewhere stands for."""
+    for folder in folders_of(inputs):
+        real = folder.resolve()
+        allowed = [real, *_blobs(real)]
+        for path in sorted(real.rglob("*")):
+            if path.is_file() and any(path.resolve().is_relative_to(a) for a in allowed):
+                yield path
+
+
+def linked(folder: Path) -> dict[str, Path] | None:
+    """Of a folder that holds links: the name of each of its files and where that really is."""
+    paths = list(folder.rglob("*"))
+    if not any(p.is_symlink() for p in paths):
+        return None
+    return {str(p.relative_to(folder)): p.resolve() for p in paths if p.is_file()}

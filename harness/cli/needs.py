@@ -1,0 +1,53 @@
+"""`harness needs`."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from harness.cli.options import DATA, EXECUTOR, SCALE, VOLUME
+from harness.cli.workspace import load_specs, make_console, make_planner, row_named
+
+
+@click.command()
+@click.argument("rows", nargs=-1, required=True, metavar="ROW...")
+@SCALE
+@VOLUME
+@DATA
+@EXECUTOR
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def needs(
+    rows: tuple[str, ...],
+    scale: str,
+    volume: Path,
+    inputs: Path | None,
+    executor: str,
+    as_json: bool,
+) -> None:
+    """Say what rows need before they run, and what of it is there.
+
+    Files with size and address, hub models (size, gated or not where that is known), keys by name,
+    memory, disk, and time as far as earlier runs on the volume foretell it; and the command that
+    brings what is missing. ROW is the name of a row below specs/, a spec or a folder of specs. The exit
+    code is 1 where something is missing.
+    """
+    from harness.cli.views.needs import show_needs
+    from harness.run.needs import Hopeful, needs_of
+
+    planner = make_planner(volume, inputs, executor)
+    files = planner.files
+    planner.files = Hopeful(files.inputs, planner.store.root / "cache/digests.json", files.fetched)
+    specs = tuple(
+        Path(name)
+        if name.endswith((".yaml", ".yml")) or Path(name).is_dir()
+        else row_named(name).path
+        for name in rows
+    )
+    plans = [planner.plan(row) for row in load_specs(specs, scale)]
+    result = needs_of(plans, planner, specs)
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=2))
+    else:
+        show_needs(make_console(), result)
+    sys.exit(1 if result.missing else 0)

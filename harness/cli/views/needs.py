@@ -1,0 +1,39 @@
+"""What rows need, at the terminal."""
+
+from rich.console import Console
+from rich.markup import escape
+
+from harness.common.progress import plain
+from harness.run.needs import Item, Needs
+
+COLOURS = {"there": "green", "missing": "yellow", "not known": "dim"}
+UNITS = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
+
+
+def show_needs(console: Console, needs: Needs) -> None:
+    """A line a thing, what is missing in yellow, and the command that brings it."""
+    if not needs.items:
+        return
+    console.print("[bold]needs[/]", highlight=False)
+    for item in needs.items:
+        words = escape(plain(_words(item)))
+        console.print(
+            f"  {item.kind:<8} [{COLOURS[item.state]}]{item.state:<9}[/] {words}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if needs.command:
+        line = escape(plain(f"  what is missing of these is brought by: {needs.command}"))
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _words(item: Item) -> str:
+    size = _size(item.bytes) if item.bytes is not None else ""
+    return "  ".join(filter(None, [item.name, size, item.address, item.note]))
+
+
+def _size(count: int) -> str:
+    for unit, name in UNITS:
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} bytes"

@@ -1,0 +1,1 @@
+"""Given data by address: brought to the volume once, by its sha256, before any stage runs."""

@@ -1,0 +1,283 @@
+"""What rows need before they run, each there or missing: files, models, keys, memory, disk, time."""
+
+import re
+import shutil
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.answer.engine import QUANTIZATION
+from harness.artefact import environment
+from harness.artefact.gpus import counted
+from harness.artefact.keys import Files, flatten
+from harness.artefact.manifest import Manifest
+from harness.artefact.store import Store
+from harness.errors import DataAbsent, HarnessError, InputError, NotFetched
+from harness.llm.secrets import key_variable
+from harness.modeling.memory.fit import USABLE, gib, machine_memory
+from harness.modeling.memory.need import Need
+from harness.run.executors import gpus_of
+from harness.run.executors.placing import place
+from harness.run.plan import Planner, RowPlan, StagePlan, unique
+from harness.spec.address import shown
+from harness.spec.base import DATA_SCHEME, DataPath
+from harness.spec.hub import HubData
+from harness.spec.model_source import HubModel
+
+State = Literal["there", "missing", "not known"]
+GATED = ("meta-llama/", "google/gemma", "mistralai/Mistral-Small", "mistralai/Mistral-7B")
+"""How the ids of models begin that are known to be given to those alone who accepted their terms."""
+TOKEN = "HF_TOKEN"
+PARAMETERS = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([BM])(?![A-Za-z0-9])", re.IGNORECASE)
+"""In a model's name, how many it has."""
+BYTES = 2
+"""Of a parameter, as models are published."""
+ANY = {"seed", "replicate"}
+"""Parameters that change what a stage makes, and not how long it takes."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that a row needs."""
+
+    kind: Literal["file", "model", "data set", "key", "memory", "disk", "time"]
+    name: str
+    state: State
+    bytes: int | None = None
+    """None: not known, or of no size."""
+    address: str = ""
+    """Where it is, or where it comes from."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Needs:
+    rows: list[str]
+    items: list[Item]
+    command: str
+    """What brings that of the missing which can be fetched; empty where there is none."""
+
+    @property
+    def missing(self) -> list[Item]:
+        return [item for item in self.items if item.state == "missing"]
+
+    def to_json(self) -> dict[str, Any]:
+        items = [asdict(item) for item in self.items]
+        return {**asdict(self), "items": items, "complete": not self.missing}
+
+
+class Hopeful(Files):
+    """Takes given data for what it should be where it is absent, so that its row can be planned."""
+
+    def digest(self, data: DataPath) -> str:
+        try:
+            return super().digest(data)
+        except DataAbsent:
+            return data.sha256 or f"the bytes of {data.name}"
+
+
+def needs_of(plans: Sequence[RowPlan], planner: Planner, specs: Sequence[Path]) -> Needs:
+    """What the stages need that are to run. `specs`: how a command names the rows."""
+    return _Looking(plans, planner, specs).needs()
+
+
+class _Looking:
+    def __init__(self, plans: Sequence[RowPlan], planner: Planner, specs: Sequence[Path]) -> None:
+        self.rows = [plan.row.row for plan in plans]
+        self.stages = [s for s in unique(plans) if s.status != "reuse"]
+        self.store: Store = planner.store
+        self.files = planner.files
+        is_local = planner.executor == "local" or environment.current_image() is not None
+        self.executor = "local" if is_local else "docker"
+        self.specs = " ".join(map(str, specs))
+
+    def needs(self) -> Needs:
+        files, hubs = list(self._files()), list(self._hubs())
+        items = [*files, *hubs, *self._keys(hubs), *self._memory()]
+        if self.stages:
+            items += [self._disk([*files, *hubs]), self._time()]
+        fetched = [i for i in (*files, *hubs) if i.state == "missing" and i.address]
+        command = environment.command_line("fetch", self.specs, "fetch") if fetched else ""
+        if command and any(stage.open_hubs() for stage in self.stages):
+            command = f"harness pin {self.specs} && {command}"
+        return Needs(self.rows, items, command)
+
+    def _files(self) -> Iterator[Item]:
+        """Those that do not stand beside the specs."""
+        given = {
+            (data.name, data.sha256): data for stage in self.stages for data in stage.data()
+            if data.url or data.by_digest or data.path.startswith(DATA_SCHEME)
+        }  # fmt: skip
+        for data in given.values():
+            yield self._file(data)
+
+    def _file(self, data: DataPath) -> Item:
+        name = data.name if not data.url else data.path or data.file_name
+        try:
+            path = self.files.locate(data)
+        except NotFetched:
+            return Item("file", name, "missing", data.bytes, shown(data.url[0]), _others(data))
+        except InputError as e:
+            return Item("file", name, "missing", data.bytes, note=f"{e.message}. {e.hint}")
+        return Item("file", name, "there", _size(path), str(path))
+
+    def _hubs(self) -> Iterator[Item]:
+        hubs = {key: key[0] for stage in self.stages for key in stage.hubs().values()}
+        for (hub, code), _ in hubs.items():
+            yield self._hub(hub, code)
+
+    def _hub(self, hub: HubModel | HubData, code: bool) -> Item:
+        folder = self.store.hub_folder(hub, code)
+        kind: Literal["model", "data set"] = "model" if isinstance(hub, HubModel) else "data set"
+        if folder.is_dir():
+            return Item(kind, hub.id, "there", _size(folder), str(folder))
+        size = size_by_name(hub.id) if kind == "model" else None
+        notes = [
+            "about, by its name" if size else "",
+            "gated: accept its terms on its page" if is_gated(hub.id) else "",
+            "its revision is open" if hub.revision is None else "",
+        ]
+        return Item(kind, hub.id, "missing", size, "the hub", ", ".join(filter(None, notes)))
+
+    def _keys(self, hubs: Iterable[Item]) -> Iterator[Item]:
+        uses: dict[str, list[str]] = {}
+        for stage in self.stages:
+            endpoint = stage.endpoint
+            if endpoint is not None and endpoint.api_key_env and endpoint.simulated is None:
+                uses.setdefault(endpoint.api_key_env, []).append(endpoint.model)
+        for hub in hubs:
+            if hub.state == "missing" and is_gated(hub.name):
+                uses.setdefault(TOKEN, []).append(hub.name)
+        for name, models in uses.items():
+            state: State = "there" if key_variable(name) else "missing"
+            yield Item("key", name, state, note=f"for {', '.join(dict.fromkeys(models))}")
+
+    def _memory(self) -> Iterator[Item]:
+        """Of each kind of stage the one that needs most, or why one cannot start."""
+        items: dict[str, Item] = {}
+        for stage in self.stages:
+            if not (gpus_of(stage.stage, stage.params) or stage.served):
+                continue
+            item = self._memory_of(stage)
+            largest = items.setdefault(stage.stage, item)
+            if (item.state == "missing", item.bytes or 0) > (
+                largest.state == "missing", largest.bytes or 0,
+            ):  # fmt: skip
+                items[stage.stage] = item
+        yield from items.values()
+
+    def _memory_of(self, stage: StagePlan) -> Item:
+        need, name = stage.need, f"for {stage.stage}"
+        needed = int(need.memory.needed) if isinstance(need, Need) else self._weights(stage)
+        try:
+            chosen = place(stage, self.executor)
+        except HarnessError as e:
+            return Item("memory", name, "missing", needed, note=e.message)
+        devices = [gpu for gpu in chosen if gpu.size]
+        room = min((gpu.size for gpu in devices), default=None)
+        where = counted(devices) if devices else "no GPU is used"
+        if not chosen:
+            room = int(machine_memory())
+            where += f"; this machine has {gib(room)}"
+            if needed is not None and isinstance(need, Need):
+                needed = needed * need.train.launch.processes + int(need.memory.cpu)
+        if needed is None or room is None:
+            reason = need if isinstance(need, str) else "how much is not known"
+            return Item("memory", name, "not known", note=f"{where}; {reason}")
+        state: State = "there" if needed <= USABLE * room else "missing"
+        what = "" if isinstance(need, Need) else "for the model's weights alone; "
+        return Item("memory", name, state, needed, note=what + where)
+
+    def _weights(self, stage: StagePlan) -> int | None:
+        """Of a stage that answers or scores by a model of the hub as it is; else None."""
+        source = stage.judge_model or stage.base
+        if stage.stage == "train" or source is None or stage.params.get(QUANTIZATION):
+            return None
+        if source.hub is None:
+            return None
+        folder = self.store.hub_folder(source.hub, source.trust_remote_code)
+        return _size(folder) if folder.is_dir() else size_by_name(source.hub.id)
+
+    def _disk(self, items: Iterable[Item]) -> Item:
+        """For what is to be fetched and trained, about."""
+        absent = [item for item in items if item.state == "missing"]
+        trainings = [s.need for s in self.stages if s.stage == "train"]
+        memories = [n.memory for n in trainings if isinstance(n, Need)]
+        # Each training leaves its weights; one at a time has a checkpoint beside them.
+        needed = sum(item.bytes or 0 for item in absent) + sum(m.weights for m in memories)
+        needed += max((m.weights + m.optimizer for m in memories), default=0)
+        unknown = [item.name for item in absent if item.bytes is None]
+        unknown += ["what is trained"] if len(memories) < len(trainings) else []
+        folder = self.store.root
+        while not folder.exists():
+            folder = folder.parent
+        free = shutil.disk_usage(folder).free
+        note = f"{free / 1e9:.0f} GB are free"
+        note += f"; without {', '.join(unknown)}, whose size is not known" if unknown else ""
+        state: State = "there" if needed <= free else "missing"
+        return Item("disk", "on the volume", state, int(needed), str(self.store.root), note)
+
+    def _time(self) -> Item:
+        """As long as the same stages took with other seeds; else as the row's last ones with other
+        settings."""
+        foretold = [seconds for s in self.stages if (seconds := self._foretold(s)) is not None]
+        count = len(self.stages)
+        if not foretold:
+            return Item("time", "", "not known", note="nothing alike has run on this volume")
+        rest = f"; of {count - len(foretold)} nothing is known" if len(foretold) < count else ""
+        name = f"about {spoken(sum(foretold))}"
+        note = f"as {len(foretold)} of {count} stages took before on this volume{rest}"
+        return Item("time", name, "there", note=note)
+
+    def _foretold(self, stage: StagePlan) -> float | None:
+        work = _work(stage.document)
+        alike = [m for m in self._manifests if _work(m.document) == work]
+        if not alike:
+            last = self.store.remembered(stage.row).get(stage.memory_name)
+            alike = [m for m in self._manifests if (m.stage, m.key) == (stage.stage, last)]
+        seconds = [m.cost["wall_seconds"] for m in alike if "wall_seconds" in m.cost]
+        return statistics.median(seconds) if seconds else None
+
+    @cached_property
+    def _manifests(self) -> list[Manifest]:
+        return [artefact.manifest for artefact in self.store.whole()]
+
+
+def _work(document: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What decides how long a stage takes, as far as its key has it."""
+    params = flatten(document.get("params", {}))
+    deciding = {n: str(v) for n, v in params.items() if n.rpartition(".")[2] not in ANY}
+    kind = environment.kind_of(document.get("environment", {}))
+    return document.get("stage"), kind, tuple(sorted(deciding.items()))
+
+
+def _others(data: DataPath) -> str:
+    count = len(data.url) - 1
+    return f"or {count} other address{'es' if count > 1 else ''}" if count else ""
+
+
+def _size(path: Path) -> int:
+    paths = path.rglob("*") if path.is_dir() else [path]
+    return sum(p.stat().st_size for p in paths if p.is_file())
+
+
+def size_by_name(model: str) -> int | None:
+    """Bytes of a model that says in its name how many parameters it has: Qwen1.5-0.5B."""
+    matches = PARAMETERS.findall(model.rpartition("/")[2])
+    if not matches:
+        return None
+    number, unit = matches[-1]
+    return int(float(number) * (10**9 if unit in "bB" else 10**6) * BYTES)
+
+
+def is_gated(hub_id: str) -> bool:
+    return hub_id.startswith(GATED)
+
+
+def spoken(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

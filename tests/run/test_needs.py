@@ -1,0 +1,211 @@
+"""What rows need: there or missing, and the command that brings it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.artefact.store import Store
+from harness.run.needs import Item, is_gated, needs_of, size_by_name, spoken
+from tests.helpers import (
+    InstantExecutor,
+    Volume,
+    command,
+    evaluation,
+    give_gpus,
+    make,
+    planned,
+    planner,
+    snapshot,
+    some_gpus,
+    write_row,
+)
+
+PAID = {"model": "gpt-4", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "ROW_TEST_KEY"}
+OF_EMPTY_LIST = "4f53cda18c2baa0c0354bb5f9a3ecbe5ed12ab4d8e11ba873c2f11161202b945"
+"""sha256 of `[]`."""
+HUB = {"id": "meta-llama/Llama-2-7b-hf", "revision": "0" * 40}
+SMALL = {
+    "model_type": "qwen2", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("ROW_TEST_KEY", "ROW_TEST_KEY_FILE", "HF_TOKEN", "HF_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "specs"
+
+
+def items(root: Path, *specs: Path) -> dict[tuple[str, str], Item]:
+    needs = needs_of(planned(root, *specs), planner(root), specs)
+    return {(item.kind, item.name): item for item in needs.items}
+
+
+def test_files_models_and_keys_are_told_with_size_address_and_whether_they_are_there(
+    specs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = tmp_path / "volume"
+    parts = evaluation(specs, judge=PAID)
+    address = "https://example.com/x/base.json?download=1"
+    parts["judge"]["reference"] = {"url": address, "sha256": OF_EMPTY_LIST, "bytes": 1234567}
+    spec = write_row(specs, model={"hub": HUB}, eval=parts)
+    result = command("needs", spec, "--volume", volume, "--json")
+    assert result.exit_code == 1
+    assert result.stderr == ""
+    answer = json.loads(result.stdout)
+    by_kind = {item["kind"]: item for item in answer["items"] if item["kind"] != "key"}
+    file = by_kind["file"]
+    assert (file["name"], file["state"], file["bytes"]) == ("base.json", "missing", 1234567)
+    assert file["address"] == "https://example.com/x/base.json"
+    model = by_kind["model"]
+    assert (model["name"], model["state"], model["bytes"]) == (HUB["id"], "missing", 14 * 10**9)
+    assert "gated: accept its terms" in model["note"]
+    keys = {item["name"]: item for item in answer["items"] if item["kind"] == "key"}
+    assert {name: item["state"] for name, item in keys.items()} == {
+        "ROW_TEST_KEY": "missing", "HF_TOKEN": "missing",
+    }  # fmt: skip
+    assert (answer["rows"], answer["complete"]) == (["one"], False)
+    assert answer["command"] == f"harness fetch {spec}"
+
+    monkeypatch.setenv("ROW_TEST_KEY", "a-key-that-is-told-to-nobody")
+    [plan] = planned(volume, spec)
+    folder = Store(volume).hub_folder(plan.row.model.hub)
+    folder.mkdir(parents=True)
+    snapshot(folder)
+    brought = volume / "files" / OF_EMPTY_LIST / "base.json"
+    brought.parent.mkdir(parents=True)
+    brought.write_text("[]")
+    result = command("needs", spec, "--volume", volume, "--json")
+    assert "told-to-nobody" not in result.output
+    assert result.stdout, result.stderr
+    states = {(i["kind"], i["name"]): i["state"] for i in json.loads(result.stdout)["items"]}
+    assert states["file", "base.json"] == "there"
+    assert states["model", HUB["id"]] == "there"
+    assert states["key", "ROW_TEST_KEY"] == "there"
+    assert ("key", "HF_TOKEN") not in states
+
+
+def test_given_data_without_an_address_is_told_as_missing_and_where_it_belongs(
+    specs: Path, tmp_path: Path
+) -> None:
+    spec = write_row(specs, gen=None, data="data:mine.json")
+    (tmp_path / "inputs").mkdir()
+    result = command("needs", spec, "--volume", tmp_path / "volume")
+    assert result.exit_code == 1
+    assert "file     missing   data:mine.json" in result.stdout
+    assert "Put it into inputs" in result.stdout
+    assert "brought by" not in result.stdout
+
+
+def test_a_plan_ends_with_what_is_needed_and_the_command_that_brings_it(
+    specs: Path, tmp_path: Path
+) -> None:
+    spec = write_row(specs, model={"hub": HUB})
+    result = command("plan", spec, "--volume", tmp_path / "volume")
+    assert result.exit_code == 0
+    head, _, tail = result.stdout.partition("\nneeds\n")
+    assert "2 stages to run" in head.replace("\n", " ")
+    assert "model    missing   meta-llama/Llama-2-7b-hf  14.0 GB" in tail
+    assert tail.endswith(f"is brought by: harness fetch {spec}\n")
+
+
+def test_a_row_that_is_done_needs_nothing(specs: Path, tmp_path: Path) -> None:
+    spec = write_row(specs)
+    volume = Volume(tmp_path)
+    volume.run(spec)
+    assert items(volume.store.root, spec) == {}
+    result = command("plan", spec, "--volume", volume.store.root)
+    assert "needs" not in result.stdout.splitlines()
+
+
+def test_time_is_foretold_by_the_same_work_with_another_seed_and_not_by_other_work(
+    specs: Path, tmp_path: Path
+) -> None:
+    volume = tmp_path / "volume"
+
+    def slow(job: Any) -> dict[str, Any]:
+        return {"cost": {"stage_seconds": {"gen": 600, "train": 7200}[job.stage]}}
+
+    make(volume, write_row(specs), executor=InstantExecutor(slow))
+    same = write_row(specs, "same", train={"steps": 1, "seed": 7})
+    time = items(volume, same)["time", "about 2.0 h"]
+    assert time.note == "as 1 of 1 stages took before on this volume"
+    other = write_row(specs, "other", train={"steps": 2})
+    assert items(volume, other)["time", ""].state == "not known"
+    tree = yaml.safe_load((specs / "one.yaml").read_text())
+    tree["train"]["steps"] = 3
+    (specs / "one.yaml").write_text(yaml.safe_dump(tree))
+    assert ("time", "about 2.0 h") in items(volume, specs / "one.yaml")
+
+
+def test_memory_is_there_where_the_training_fits_and_missing_where_it_does_not(
+    specs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = {"random": {"config": SMALL}}
+    spec = write_row(specs, model=model)
+    give_gpus(monkeypatch)
+    memory = items(tmp_path / "volume", spec)["memory", "for train"]
+    assert memory.state == "there"
+    assert memory.note.startswith("no GPU is used; this machine has")
+    large = {**SMALL, "hidden_size": 65536, "intermediate_size": 262144, "num_hidden_layers": 80}
+    spec = write_row(specs, "large", model={"random": {"config": large}})
+    memory = items(tmp_path / "volume", spec)["memory", "for train"]
+    assert memory.state == "missing"
+    assert memory.bytes is not None
+    assert memory.bytes > 10**12
+
+
+def test_the_gpu_that_a_stage_will_have_is_what_its_memory_is_held_against(
+    specs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.artefact import environment
+
+    give_gpus(monkeypatch, *some_gpus(1))
+    monkeypatch.setattr(environment, "lacks_cuda", lambda: False)
+    spec = write_row(specs, model={"random": {"config": SMALL}})
+    memory = items(tmp_path / "volume", spec)["memory", "for train"]
+    assert memory.state == "there"
+    assert "NVIDIA H" in memory.note
+
+
+def test_an_answering_models_memory_is_that_of_its_weights_by_its_name(
+    specs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_gpus(monkeypatch)
+    parts = evaluation(specs)
+    spec = write_row(specs, gen=None, train=None, model={"hub": HUB}, eval=parts)
+    memory = items(tmp_path / "volume", spec)["memory", "for answer"]
+    assert memory.bytes == 14 * 10**9
+    assert memory.note.startswith("for the model's weights alone; no GPU is used")
+    huge = {"id": "me/mine-9000B", "revision": "0" * 40}
+    spec = write_row(specs, "huge", gen=None, train=None, model={"hub": huge}, eval=parts)
+    assert items(tmp_path / "volume", spec)["memory", "for answer"].state == "missing"
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("Qwen/Qwen1.5-0.5B", 10**9),
+        ("meta-llama/Llama-2-13b-hf", 26 * 10**9),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", 270 * 10**6),
+        ("me/a3b5", None),
+        ("70B/mine", None),
+    ],
+)
+def test_a_models_size_is_read_from_its_name(name: str, size: int | None) -> None:
+    assert size_by_name(name) == size
+
+
+def test_the_models_of_the_studies_that_are_gated_are_known() -> None:
+    assert is_gated("meta-llama/Llama-3.2-1B")
+    assert not is_gated("Qwen/Qwen1.5-0.5B")
+
+
+def test_time_is_spoken_in_the_unit_of_its_size() -> None:
+    assert [spoken(s) for s in (5, 600, 36000)] == ["5 s", "10 min", "10.0 h"]

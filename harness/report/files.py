@@ -17,7 +17,8 @@ from harness.report.formats import (
 from harness.report.layout import layouts_of, study_sheet
 from harness.report.sheet import matrix_sheet
 from harness.results import agreement
-from harness.results.matrix import COLUMNS, EXPLANATION, MatrixLine, with_results
+from harness.results.line import MatrixLine
+from harness.results.matrix import COLUMNS, EXPLANATION, with_results
 
 AGREEMENT = "agreement.csv"
 ENDINGS = (".csv", ".tex", ".html")
@@ -54,8 +55,10 @@ def write_all(
     if agreements:
         texts[AGREEMENT] = agreement.to_csv(agreements)
     layouts = layouts_of(lines)
-    tables = {line.table for line in matrix_lines}
-    for name, table_lines in by_table([line for line in lines if line.table in tables]).items():
+    tables = {line.cells.table for line in matrix_lines}
+    for name, table_lines in by_table(
+        [line for line in lines if line.cells.table in tables]
+    ).items():
         listed, absent = (table_lines, "") if every_row else with_results(table_lines)
         texts[f"tables/{name}.csv"] = to_csv(listed)
         texts[f"tables/{name}.md"] = to_markdown(listed, f"Table {name}", absent)

@@ -11,7 +11,8 @@ from harness.common.escape import as_html, csv_text, latex, markdown
 from harness.report import layout
 from harness.report.sheet import Cell, Sheet, matrix_sheet, ranges
 from harness.results import agreement
-from harness.results.matrix import COLUMNS, NUMBERS, MatrixLine, with_results
+from harness.results.line import MatrixLine
+from harness.results.matrix import COLUMNS, NUMBERS, with_results
 
 NOT_IN_LATEX = ("cost", "environment", "artefacts")
 """Columns of the matrix that no page is wide enough for; what is empty throughout goes, too."""
@@ -71,7 +72,7 @@ def by_table(lines: Sequence[MatrixLine]) -> dict[str, list[MatrixLine]]:
     """Table -> its lines, in the lines' order."""
     tables: dict[str, list[MatrixLine]] = {}
     for line in lines:
-        tables.setdefault(line.table, []).append(line)
+        tables.setdefault(line.cells.table, []).append(line)
     return tables
 
 

@@ -23,11 +23,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from harness.common import numbers
 from harness.report.layout_names import table_of, unknown_names
-from harness.report.sheet import Cell, Notes, Sheet, kinds_of, notes_of, reasons, settled, warning
-from harness.results import losses
-from harness.results.cells import bounds, in_study
-from harness.results.matrix import MatrixLine
+from harness.report.sheet import Cell, Notes, Sheet, notes_of, reasons, settled, warning
+from harness.results.line import MatrixLine, bounds, in_study, marks
 from harness.row.load import NO_MAPPING, SpecFaults
 from harness.spec.base import Name, Spec
 from harness.spec.source import Fault, Node, parse
@@ -109,16 +108,18 @@ def layouts_of(lines: Sequence[MatrixLine]) -> dict[str, Layout]:
     layouts: dict[str, Layout] = {}
     by_folder: dict[Path, Mapping[str, Layout]] = {}
     for line in lines:
-        if line.loaded is not None and line.table not in layouts:
+        if line.cells.table not in layouts:
             folder = line.loaded.path.parent
             if folder not in by_folder:
                 by_folder[folder] = layouts_beside(folder)
             folder_layouts = by_folder[folder]
-            is_twin = line.loaded.row.scale == "tiny"
-            name = table_of(line.loaded.row)
+            is_twin = line.row.scale == "tiny"
+            name = table_of(line.row)
             if name in folder_layouts:
                 caption = folder_layouts[name].caption + ", scaled down" * is_twin
-                layouts[line.table] = folder_layouts[name].model_copy(update={"caption": caption})
+                layouts[line.cells.table] = folder_layouts[name].model_copy(
+                    update={"caption": caption}
+                )
     return layouts
 
 
@@ -178,7 +179,7 @@ def without(sheet: Sheet) -> Sheet:
 
 def study_sheet(name: str, layout: Layout, lines: Sequence[MatrixLine]) -> Sheet:
     """The table as the study has it, of those of the lines that are its own."""
-    table_lines = [line for line in lines if line.table == name]
+    table_lines = [line for line in lines if line.cells.table == name]
     notes = Notes()
     alike = _marks_of_all(table_lines)
     if layout.grid is not None:
@@ -196,8 +197,8 @@ def study_sheet(name: str, layout: Layout, lines: Sequence[MatrixLine]) -> Sheet
 def _marks_of_all(lines: Sequence[MatrixLine]) -> str:
     """What makes ours simulated where it is the same for several results and all there are."""
     reproduced = [line.cells for line in lines if line.cells.reproduced is not None]
-    marks = [losses.marks(cells.simulated, cells.random_weights) for cells in reproduced]
-    return marks[0].strip(" ()") if len(marks) > 1 and len(set(marks)) == 1 else ""
+    of_each = [marks(cells) for cells in reproduced]
+    return of_each[0].strip(" ()") if len(of_each) > 1 and len(set(of_each)) == 1 else ""
 
 
 _Parts = tuple[list[str], list[list[Cell]], list[str]]
@@ -225,7 +226,8 @@ def _list(
         ]
         result_lines = [line for line in metric_lines.values() if line is not None]
         verdicts = list(dict.fromkeys(line.cells.verdict for line in result_lines))
-        finding_kinds = list(dict.fromkeys(filter(None, map(kinds_of, result_lines))))
+        kinds = (", ".join(line.finding_kinds) for line in result_lines)
+        finding_kinds = list(dict.fromkeys(filter(None, kinds)))
         rows.append(
             [*cells, Cell(", ".join(verdicts + finding_kinds), notes.add(reasons(result_lines)))]
         )
@@ -271,8 +273,7 @@ def _grid(grid: Grid, table_lines: Sequence[MatrixLine], notes: Notes, marked: b
 
 
 def _varied(line: MatrixLine, name: str) -> str:
-    varied = line.loaded.row.varied if line.loaded else {}
-    return str(varied[name]) if name in varied else ""
+    return str(line.row.varied.get(name, ""))
 
 
 def _in_order(names: Sequence[str], order: Sequence[Any]) -> list[str]:
@@ -286,7 +287,7 @@ def _result(line: MatrixLine | None, notes: Notes, marked: bool, verdict: bool =
     suffix = ""
     if verdict:
         words = [line.cells.verdict] if line.cells.reproduced is not None else []
-        suffix = "".join(f", {word}" for word in (*words, kinds_of(line)) if word)
+        suffix = "".join(f", {word}" for word in (*words, *line.finding_kinds))
     numbers = notes.add([*_unjudged(line), *notes_of(line)])
     if verdict:
         numbers += notes.add(reasons([line]))
@@ -303,7 +304,8 @@ def _unjudged(line: MatrixLine) -> list[str]:
     if not extremes:
         return []
     c = line.cells
-    return [f"{c.judged} of {c.expected} judged; the others all lost, and all won: {extremes}"]
+    count = numbers.out_of(c.judged, c.expected)
+    return [f"{count} judged; the others all lost, and all won: {extremes}"]
 
 
 def _left_out(table_lines: Sequence[MatrixLine], metrics: Iterable[str]) -> list[str]:

@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.artefact.metrics import metric_of
+from harness.common import numbers
 from harness.common.progress import counted, plain
 from harness.errors import InputError
 from harness.results import losses
 from harness.results.comparability import Difference, differences
+from harness.results.line import in_brackets, labels
 from harness.results.matrix import choose_plan
 from harness.results.verdict.evidence import GRADED, Evidence, gather, grades_of, strata_of
 from harness.results.verdict.verdict import pool
@@ -166,18 +168,12 @@ def compare(first: RowPlan, second: RowPlan) -> list[Comparison]:
 def _metrics(plan: RowPlan) -> list[str]:
     artefacts = [stage.artefact for stage in [*plan.final(), *losses.trainings(plan)]]
     names = [name for artefact in artefacts if artefact for name in artefact.manifest.metrics]
-    judged = losses.is_judged(plan.row) and not losses.judges_loss(plan.row)
-    return [
-        name
-        for name in dict.fromkeys(names)
-        # The training's losses of rows that are judged by something else are no result.
-        if not (judged and metric_of(name).is_loss)
-    ]
+    judged = losses.is_judged_by_other(plan.row)
+    return [n for n in dict.fromkeys(names) if not (judged and metric_of(n).is_loss)]
 
 
 def _compared_row(plan: RowPlan, metric: str) -> ComparedRow:
-    is_loss = metric_of(metric).is_loss
-    planned = losses.stages_of(plan) if is_loss else plan.final()
+    planned = losses.stages_that_give(plan, metric)
     evidence = gather(plan.row, metric, planned, every_grade=True)
     if evidence is None:
         raise InputError(f"row {plan.row.row} gives no number for {metric}")
@@ -312,33 +308,36 @@ def sentences(comparison: Comparison) -> list[str]:
             f"left out: {counted(comparison.only_first, 'prompt')} judged in {first.row.row} alone, "
             f"{comparison.only_second} in {second.row.row} alone"
         )
-    if comparison.lowest is not None and comparison.highest is not None:
+    ends = numbers.interval(comparison.lowest, comparison.highest, signed=True)
+    if ends:
         lines.append(
             "over all prompts of both, with what went unjudged all against or all for "
-            f"{first.row.row}: {comparison.lowest:+.2f} to {comparison.highest:+.2f} {unit}".rstrip()
+            f"{first.row.row}: {ends} {unit}".rstrip()
         )
     return lines + _once(comparison)
 
 
 def _score_text(side: ComparedRow, metric: str) -> str:
-    over = f", judged {side.judged} of {side.expected}" if side.expected is not None else ""
-    digits = metric_of(metric).digits
-    runs = len(side.evidence.runs)
-    text = f"{side.row.row}: {side.value:.{digits}f}{over}, {runs} run{'s' * (runs > 1)}"
-    return text + losses.marks("; ".join(sorted(side.simulated)), side.random_weights)
+    over = ""
+    if side.expected is not None:
+        over = f", judged {numbers.out_of(side.judged, side.expected)}"
+    value = numbers.number(side.value, metric_of(metric).digits)
+    text = f"{side.row.row}: {value}{over}, {counted(len(side.evidence.runs), 'run')}"
+    return text + in_brackets(labels("; ".join(sorted(side.simulated)), side.random_weights))
 
 
 def _difference(comparison: Comparison, unit: str) -> str:
     result = comparison.result
     assert result is not None
-    text = f"difference {result.difference:+.2f} {unit}".rstrip()
+    text = f"difference {numbers.number(result.difference, signed=True)} {unit}".rstrip()
     if result.low is None or result.high is None or result.smallest_seen is None:
         over = counted(comparison.shared, "prompt")
         return f"{text} over {over} judged in both; too few for an interval"
     return (
-        f"{text}, 95 % interval {result.low:+.2f} to {result.high:+.2f}, over {comparison.shared} "
-        "prompts judged in both; the smallest difference that would have been seen with a probability "
-        f"of {100 * POWER:.0f} % is {result.smallest_seen:.2f}"
+        f"{text}, 95 % interval {numbers.interval(result.low, result.high, signed=True)}, over "
+        f"{comparison.shared} prompts judged in both; the smallest difference that would have been "
+        f"seen with a probability of {numbers.percent(POWER, digits=0)} is "
+        f"{numbers.number(result.smallest_seen)}"
     )
 
 
@@ -351,7 +350,7 @@ def _flips(table: list[list[int]]) -> str:
         for j in range(len(VERDICTS))
         if i != j and table[i][j]
     ]
-    text = f"{total - unchanged} of {total} differ"
+    text = f"{numbers.out_of(total - unchanged, total)} differ"
     return text + (f" (first to second: {', '.join(changed)})" if changed else "")
 
 

@@ -16,8 +16,8 @@ import yaml
 
 from harness.common.escape import csv_text, latex
 from harness.report.formats import render, to_csv, to_markdown
-from harness.results.cells import HEADINGS
-from harness.results.matrix import NUMBERS, MatrixLine
+from harness.results.line import HEADINGS, MatrixLine
+from harness.results.matrix import NUMBERS
 from tests.helpers import make
 from tests.results.matrix_rows import HOSTILE, SCORE, VALIDATED, hostile_lines, lines, scored
 
@@ -229,7 +229,7 @@ def test_a_formula_behind_white_space_is_quoted(text: str) -> None:
 def test_the_csv_of_a_studys_layout_is_no_formula_and_has_the_notes_in_words(
     row: Callable[..., Path], volume: Path
 ) -> None:
-    found = [m for m in laid_out(row, volume, "=1+1") if m.table == "tests"]
+    found = [m for m in laid_out(row, volume, "=1+1") if m.cells.table == "tests"]
     text = render(found, [], "csv", "study")
     heads, *records = csv.reader(io.StringIO(text))
     assert heads == ["model", "'[=1+1", "SFT", "notes"] or heads[0] == "model"

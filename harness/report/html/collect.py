@@ -12,32 +12,21 @@ import yaml
 from harness.artefact.environment import command_line
 from harness.artefact.keys import file_digest
 from harness.artefact.manifest import Finding
-from harness.artefact.metrics import metric_of
 from harness.artefact.store import Artefact, Damaged
 from harness.errors import HarnessError, InputError
 from harness.gen.card.text import Section, sections
+from harness.report.html.appendix import Appendix, SpecText
 from harness.report.html.charts import Curve
-from harness.results import losses
 from harness.results.agreement import Agreement, agreement_of
-from harness.results.matrix import MatrixLine, choose_plan
+from harness.results.line import MatrixLine
+from harness.results.matrix import choose_plan
 from harness.results.outputs import ANNOTATIONS, OUTPUTS, Chosen, read_outputs
-from harness.results.verdict.verdict import assess
-from harness.results.verify import Verified, sentences
 from harness.row.load import LoadedRow
 from harness.run.plan import Planner, RowPlan, StagePlan
 
 LOG, CARD = "trainer_log.jsonl", "card.json"
-Reasons = Sequence[tuple[str, str]]
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What comes of reading an artefact's file whose values are missing or of another kind."""
-
-
-@dataclass(frozen=True)
-class SpecText:
-    """A spec file as it is written; `name` from the folder specs/ on, or alone."""
-
-    name: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -73,12 +62,13 @@ class Story:
     spec: SpecText
     parents: Sequence[SpecText]
     """What the spec extends, directly or not."""
+    appendix: Appendix
+    most_outputs: int
+    """In the reader."""
     trainings: Sequence[Training] = ()
     data: Sequence[DataSet] = ()
     outputs: Chosen | None = None
     findings: Sequence[Finding] = ()
-    reasons: Sequence[Reasons] = ()
-    """For each of `lines` what its verdict rests on: heading and text."""
 
     @property
     def row(self) -> str:
@@ -90,7 +80,13 @@ class Story:
         return self.plan.own if self.plan else []
 
 
-def story_of(loaded: LoadedRow, planners: Sequence[Planner], lines: Sequence[MatrixLine]) -> Story:
+def story_of(
+    loaded: LoadedRow,
+    planners: Sequence[Planner],
+    lines: Sequence[MatrixLine],
+    appendix: Appendix,
+    most_outputs: int,
+) -> Story:
     """Read all that the page tells of a row; `lines`: its own of the matrix.
 
     Raises:
@@ -108,19 +104,13 @@ def story_of(loaded: LoadedRow, planners: Sequence[Planner], lines: Sequence[Mat
         agreement_of(plan) if plan and loaded.row.replicates.judge > 1 else [],
         spec,
         parents,
+        appendix,
+        most_outputs,
         [t for s in finished if s.stage == "train" for t in _training(s)],
         [d for s in finished if s.stage == "gen" for d in _data_set(s)],
         _outputs(plan) if plan else None,
         _findings(finished, lines),
-        [_reasons(loaded, plan, line) for line in lines],
     )
-
-
-def _reasons(loaded: LoadedRow, plan: RowPlan | None, line: MatrixLine) -> Reasons:
-    metric = line.cells.metric
-    is_loss = metric_of(metric).is_loss
-    planned = losses.stages_of(plan) if is_loss else plan.final() if plan else []
-    return sentences(Verified(loaded.row, line, assess(loaded.row, metric, planned)))
 
 
 def _spec_texts(path: Path, visited: tuple[Path, ...] = ()) -> list[SpecText]:

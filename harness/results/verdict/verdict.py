@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from harness.artefact.manifest import MetricValue
 from harness.artefact.metrics import metric_of
+from harness.common import numbers
 from harness.common.progress import counted
 from harness.results.verdict.evidence import Evidence, gather
 from harness.results.verdict.forecast import Foretold, More, decide, foretell, in_words
@@ -78,6 +79,14 @@ class Weighed:
     foretold: Foretold | None = None
     """Of an inconclusive verdict."""
     evidence: Evidence | None = None
+
+    @property
+    def digits(self) -> int:
+        """That the score's unit bears, and a reader of the verdict is shown."""
+        return 2 if self.evidence is None or self.evidence.bounds == (0, 100) else 4
+
+    def number(self, value: float | None, signed: bool = False) -> str:
+        return numbers.number(value, self.digits, signed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.answer.outputs import GENERATOR
+from harness.common import numbers
+from harness.report.html.collect import Story
 from harness.report.html.markup import Html, join, tag
+from harness.report.html.section import StorySection
 from harness.results.outputs import JudgedOutput, Judgement
 
 SEED = 0
@@ -202,3 +205,21 @@ def cut(text: str) -> Html:
         return join(text)
     rest = tag("span", f"[{len(text) - LONGEST:,} more characters]", class_="soft")
     return join(text[:LONGEST], "\n", rest)
+
+
+def _outputs(story: Story) -> Html | None:
+    if story.outputs is None or not story.outputs.prompts or not story.most_outputs:
+        return None
+    shown = sample(story.outputs.prompts, story.most_outputs, story.row)
+    inner = reader(story.row, shown, story.outputs.other_labels)
+    label = story.outputs.planned.label
+    note = (
+        tag("p", f"Those of {label}.", class_="soft")
+        if label and story.outputs.other_labels
+        else None
+    )
+    count = numbers.out_of(len(shown.prompts), shown.of)
+    return tag("details", tag("summary", f"Read the outputs ({count})"), note, inner)
+
+
+SECTION = StorySection("Outputs", _outputs)

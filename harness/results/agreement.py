@@ -3,8 +3,6 @@
 Everything here is over the prompts that every judging has judged; how many those are stands beside it.
 """
 
-import csv
-import io
 import itertools
 import json
 import math
@@ -17,6 +15,8 @@ from rich.console import Console
 
 from harness.artefact.manifest import MetricValue
 from harness.artefact.store import Artefact
+from harness.common import numbers
+from harness.common.escape import csv_table, markdown
 from harness.common.progress import plain
 from harness.judge.scores import DRAW, describe, is_judgement
 from harness.run.plan import RowPlan, StagePlan
@@ -247,10 +247,10 @@ def sentences(agreement: Agreement) -> list[str]:
     if not a.judged_in_all:
         return [first, *_values(a)]
     what = "score" if a.metric == "score" else "verdict (win, draw, lose)"
-    assert a.flip_rate is not None
-    flips = f"another {what}: {a.flipped} of {a.judged_in_all} prompts ({100 * a.flip_rate:.1f} %)"
+    flips = f"another {what}: {numbers.out_of(a.flipped, a.judged_in_all)} prompts "
+    flips += f"({numbers.percent(a.flipped, a.judged_in_all)})"
     if a.judgings > 2 and a.pairwise_flip_rate is not None:
-        flips += f"; between two judgings {100 * a.pairwise_flip_rate:.1f} % on average"
+        flips += f"; between two judgings {numbers.percent(a.pairwise_flip_rate)} on average"
     name = "quadratically weighted kappa" if a.metric == "score" else "Cohen's kappa"
     pairs = math.comb(a.judgings, 2)
     over = f" (mean of {pairs} pairs)" if pairs > 1 else ""
@@ -264,12 +264,12 @@ def sentences(agreement: Agreement) -> list[str]:
 
 def _values(a: Agreement) -> list[str]:
     each = [
-        ("none" if value is None else f"{value:.2f}")
-        + (f" ± {error:.2f}" if error is not None else "")
-        + f" ({judged}/{a.prompts})"
+        (numbers.number(value) or "none")
+        + numbers.error(error)
+        + f" ({numbers.out_of(judged, a.prompts, '/')})"
         for value, error, judged in zip(a.values, a.standard_errors, a.judged, strict=True)
     ]
-    spread = f"; sd between judgings {a.spread:.2f}" if a.spread is not None else ""
+    spread = f"; sd between judgings {numbers.number(a.spread)}" if a.spread is not None else ""
     return [f"{a.metric} of each judging: {', '.join(each)}{spread}"]
 
 
@@ -287,7 +287,7 @@ def to_markdown(agreements: Sequence[Agreement]) -> str:
         return ""
     parts = ["", "## Judge replicates", "", EXPLANATION]
     for agreement in agreements:
-        first, *rest = map(_escape, sentences(agreement))
+        first, *rest = map(markdown, sentences(agreement))
         parts += ["", f"- {first}", *(f"  - {line}" for line in rest)]
     return "\n".join(parts) + "\n"
 
@@ -299,13 +299,6 @@ EXPLANATION = (
 )
 
 
-def _escape(text: str) -> str:
-    flat = plain(" ".join(text.split()))
-    for sign in "\\`*_[]|#~$<>":
-        flat = flat.replace(sign, f"\\{sign}")
-    return flat
-
-
 COLUMNS = (
     "row", "label", "metric", "judgings", "planned", "prompts", "judged_in_all", "flipped",
     "flip_rate", "pairwise_flip_rate", "cohens_kappa", "weighted_kappa", "fleiss_kappa",
@@ -315,15 +308,10 @@ COLUMNS = (
 
 def to_csv(agreements: Sequence[Agreement]) -> str:
     """Full precision; of each judging's figures the list stands in one cell, apart by a space."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for agreement in agreements:
-        writer.writerow(["" if cell is None else cell for cell in _cells(agreement)])
-    return out.getvalue()
+    return csv_table(COLUMNS, map(_cells, agreements))
 
 
-def _cells(a: Agreement) -> list[Any]:
+def _cells(a: Agreement) -> list[float | str | None]:
     is_score = a.metric == "score"
     lists = [
         " ".join("-" if v is None else repr(v) for v in values)

@@ -22,15 +22,6 @@ from harness.run.plan import Planner, RowPlan, StagePlan
 
 Entry = TypeVar("Entry")
 
-NUMBERS = frozenset(
-    """
-    reported reported_se reported_judged reported_expected reproduced standard_error judged
-    expected lower_bound upper_bound lowest highest examples tokens bytes steps replicates
-    replicates_planned replicate_sd interval_low interval_high difference_low difference_high margin
-    calls prompt_tokens completion_tokens usd env_wall_seconds
-    """.split()  # noqa: SIM905
-)
-"""Columns that hold numbers; all others are text and are escaped."""
 CONFOUNDED = "confounded"
 COLUMNS = tuple(column.name for column in fields(Cells))
 LAST = 10**9

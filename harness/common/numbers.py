@@ -1,5 +1,7 @@
 """How a number is written: its digits, its error or interval, and what it was counted over."""
 
+from typing import Literal
+
 
 def number(value: float | None, digits: int = 2, signed: bool = False) -> str:
     """Empty where there is none, as all that follow are."""
@@ -23,9 +25,11 @@ def bracketed(low: float | None, high: float | None, digits: int = 2) -> str:
     return "" if low is None or high is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def out_of(count: int | None, total: int | None, sign: str = " of ") -> str:
-    """`713 of 805`; `?` for what is not known."""
-    return sign.join("?" if n is None else str(n) for n in (count, total))
+def out_of(
+    count: int | None, total: int | None, sign: str = " of ", grouping: Literal["", ","] = ""
+) -> str:
+    """`713 of 805`; `?` for what is not known. `grouping`: between thousands."""
+    return sign.join("?" if n is None else f"{n:{grouping}}" for n in (count, total))
 
 
 def percent(part: float, total: float = 1, digits: int = 1) -> str:
@@ -33,7 +37,7 @@ def percent(part: float, total: float = 1, digits: int = 1) -> str:
     return f"{100 * part / total:.{digits}f} %" if total else "–"
 
 
-def share(part: int, total: int, with_percent: bool = True) -> str:
+def share(part: int, total: int) -> str:
     """`1,003 of 4,012 (25.0 %)`."""
-    text = f"{part:,} of {total:,}"
-    return f"{text} ({percent(part, total)})" if total and with_percent else text
+    text = out_of(part, total, grouping=",")
+    return f"{text} ({percent(part, total)})" if total else text

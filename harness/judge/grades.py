@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from harness.common import numbers
 from harness.judge.scores import BASELINE, DRAW, MODEL, describe, mean_and_error, position_notes
 
 Scores = tuple[float, float]
@@ -101,8 +102,7 @@ def bias_notes(bias: dict[str, Any]) -> list[str]:
     """Position bias in words, without those that a finding has; none where nothing was graded."""
     if bias["difference"] is None:
         return []
-    error = bias["first_minus_second_standard_error"]
-    within = "" if error is None else f" ± {error:.2f}"
+    within = numbers.error(bias["first_minus_second_standard_error"])
     return [
         *position_notes(bias),
         f"the answer shown first scored {bias['first_minus_second']:+.2f}{within} against the other "

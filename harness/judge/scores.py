@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.common import numbers
 from harness.errors import HarnessError
 
 COLUMNS = (
@@ -157,8 +158,7 @@ def position_note(bias: dict[str, Any]) -> str:
     def told(place: dict[str, Any]) -> str:
         if not place["judged"]:
             return "was never judged"
-        error = place["standard_error"]
-        spread = "" if error is None else f" ± {error:.1f}"
+        spread = numbers.error(place["standard_error"], 1)
         return f"wins {place['win_rate']:.1f}{spread} % of {place['judged']}"
 
     text = f"shown first the model {told(bias['shown_first'])}, "

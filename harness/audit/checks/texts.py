@@ -11,6 +11,7 @@ from typing import Any
 from harness.answer.hygiene import LOOP_CHARACTERS, has_loop, is_empty
 from harness.audit.checks.turns import begins_turn, goes_on
 from harness.audit.model import EXAMPLES, SURE, Result, short
+from harness.common import numbers
 from harness.judge.scores import fisher
 
 ROLE_SHARE, ROLE_FEWEST = 0.02, 3
@@ -281,8 +282,8 @@ def _effect(
     if not shares or not other_shares:
         return "", evidence
     return (
-        f" (win rate {100 * fmean(shares):.1f} % over {len(shares)} of them, "
-        f"{100 * fmean(other_shares):.1f} % over {len(other_shares)} others)",
+        f" (win rate {numbers.percent(fmean(shares))} over {len(shares)} of them, "
+        f"{numbers.percent(fmean(other_shares))} over {len(other_shares)} others)",
         evidence,
     )
 

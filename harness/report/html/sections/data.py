@@ -22,7 +22,7 @@ def _data_set(row: str, number: int, data: DataSet) -> Html:
     if data.bins:
         total = sum(count for _, count in data.bins)
         most = max(data.bins, key=lambda b: b[1])
-        count = numbers.share(most[1], total, with_percent=False)
+        count = numbers.out_of(most[1], total, grouping=",")
         text = f"{total:,} outputs; the commonest length is {most[0]} words ({count})."
         drawn = charts.histogram(
             f"figure-{row}-data-{number}", "Lengths of the data set's outputs", text, data.bins

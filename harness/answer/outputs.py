@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict
 
 from harness.answer import hygiene
 from harness.answer.answer import Reasoning
@@ -35,6 +35,23 @@ class Output:
     prompt_tokens: int | None
     generated: str | None = None
     """All that was generated, where `output` is not all of it."""
+
+
+class OutputRow(TypedDict, total=False):
+    """An object of the file."""
+
+    instruction: Required[str]
+    input: str
+    """Where there is one, as `dataset`."""
+    output: str
+    generated: str
+    """Where that is not the output."""
+    generator: str
+    dataset: str
+    finish_reason: str | None
+    tokens: int | None
+    prompt_tokens: int | None
+    flags: list[str]
 
 
 def as_judged(output: Output, strip: bool, reasoning: Reasoning) -> Output:

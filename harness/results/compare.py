@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import JsonValue
 from rich.console import Console
 from rich.markup import escape
 
@@ -381,7 +382,7 @@ def _once(comparison: Comparison) -> list[str]:
     ]
 
 
-def to_dict(comparison: Comparison) -> dict[str, Any]:
+def to_dict(comparison: Comparison) -> dict[str, JsonValue]:
     """The same as data."""
     return {
         "metric": comparison.metric,
@@ -394,7 +395,7 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
                 "expected": side.expected,
                 "runs": len(side.evidence.runs),
                 "trainings": side.evidence.count(0) if side.evidence.trains else 0,
-                "simulated": sorted(side.simulated),
+                "simulated": [*sorted(side.simulated)],
                 "random_weights": side.random_weights,
             }
             for name, side in (("first", comparison.first), ("second", comparison.second))

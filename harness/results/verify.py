@@ -4,8 +4,8 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
+from pydantic import JsonValue
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -47,8 +47,8 @@ def show_verification(
         lines = [line for line in lines if line.cells.metric in loaded.row.reported]
     code = exit_code(lines)
     if as_json:
-        report = {"row": loaded.row.row, "exit_code": code, "metrics": list(map(to_dict, lines))}
-        console.file.write(json.dumps(report, indent=2, allow_nan=False) + "\n")
+        metrics = {"row": loaded.row.row, "exit_code": code, "metrics": list(map(to_dict, lines))}
+        console.file.write(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
         return code
     if not lines:
         name = escape(plain(loaded.row.row))
@@ -272,7 +272,7 @@ def _not_counted(line: MatrixLine) -> str:
     return "; ".join(effects)
 
 
-def to_dict(line: MatrixLine) -> dict[str, Any]:
+def to_dict(line: MatrixLine) -> dict[str, JsonValue]:
     """The same as data. Standard errors, deviations and intervals are in the metric's own units."""
     weighed, c = line.weighed, line.cells
     verdict, split, evidence = weighed.verdict, weighed.split, weighed.evidence

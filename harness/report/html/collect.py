@@ -5,10 +5,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from harness.answer.outputs import OUTPUTS
 from harness.artefact.environment import command_line
 from harness.artefact.keys import file_digest
 from harness.artefact.manifest import Finding
@@ -17,10 +17,10 @@ from harness.errors import HarnessError, InputError
 from harness.gen.card.text import Section, sections
 from harness.report.html.appendix import Appendix, SpecText
 from harness.report.html.charts import Curve
-from harness.results.agreement import Agreement, agreement_of
+from harness.results.agreement import ANNOTATIONS, Agreement, agreement_of
 from harness.results.line import MatrixLine
 from harness.results.matrix import choose_plan
-from harness.results.outputs import ANNOTATIONS, OUTPUTS, Chosen, read_outputs
+from harness.results.outputs import Chosen, read_outputs
 from harness.row.load import LoadedRow
 from harness.run.plan import Planner, RowPlan, StagePlan
 
@@ -185,15 +185,18 @@ def _data_set(planned: StagePlan) -> Iterator[DataSet]:
         parts = sections(card)
         words = card["lengths"]["words"]
         field_ = next((name for name in ("output", "chosen") if name in words), None)
-        bins = [(_range(b), int(b["count"])) for b in words[field_]["bins"]] if field_ else []
+        bins = (
+            [(_range(b["from"], b["to"]), int(b["count"])) for b in words[field_]["bins"]]
+            if field_
+            else []
+        )
         simulated = bool(card["simulated"])
     except UNREADABLE:
         raise _unreadable(artefact, CARD) from None
     yield DataSet(planned.label, parts, bins, simulated)
 
 
-def _range(bin_: dict[str, Any]) -> str:
-    low, high = bin_["from"], bin_["to"]
+def _range(low: int, high: int) -> str:
     return f"{low}" if low == high else f"{low}–{high}"
 
 

@@ -28,7 +28,7 @@ def _lengths(story: Story) -> Html | None:
     prompts = story.outputs.prompts
     answer_lengths = [len(str(p.fields.get("output") or "").split()) for p in prompts]
     baseline_lengths = [len(p.baseline.split()) for p in prompts if p.baseline is not None]
-    tokens = [p.fields["tokens"] for p in prompts if isinstance(p.fields.get("tokens"), int)]
+    tokens = [n for n in (p.fields.get("tokens") for p in prompts) if isinstance(n, int)]
     edges = _edges(max([*answer_lengths, *baseline_lengths]))
     text = f"{len(answer_lengths):,} answers, median {median(answer_lengths):g} words (upwards)"
     if baseline_lengths:

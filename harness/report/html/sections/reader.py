@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.answer.outputs import GENERATOR
+from harness.answer.outputs import GENERATOR, OutputRow
 from harness.common import numbers
 from harness.report.html.collect import Story
 from harness.report.html.markup import Html, join, tag
@@ -160,12 +160,12 @@ def _article(row: str, prompt: JudgedOutput) -> Html:
     )  # fmt: skip
 
 
-def _generator(fields: dict[str, Any], row: str) -> str:
+def _generator(fields: OutputRow, row: str) -> str:
     generator = str(fields.get("generator") or GENERATOR)
     return row if generator == GENERATOR else generator
 
 
-def _facts(fields: dict[str, Any]) -> str:
+def _facts(fields: OutputRow) -> str:
     facts = [str(fields[name]) for name in ("dataset",) if fields.get(name)]
     if fields.get("tokens") is not None:
         facts.append(f"{fields['tokens']} tokens")

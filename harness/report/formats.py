@@ -3,7 +3,8 @@ model's or a stranger's."""
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from harness.artefact.store import write_atomically
@@ -127,17 +128,19 @@ def _markdown_cell(cell: Cell) -> str:
     return _noted(markdown(cell.text), cell, lambda n: f"<sup>{n}</sup>")
 
 
-def _noted(text: str, cell: Cell, mark: Callable[[str], str], dash: str = "–") -> str:
-    runs = ranges(cell.notes)
-    numbers = ", ".join(str(a) if a == b else f"{a}{dash}{b}" for a, b in runs)
+def _noted(
+    text: str,
+    cell: Cell,
+    mark: Callable[[str], str],
+    dash: str = "–",
+    number: Callable[[int], str] = str,
+) -> str:
+    """The text with the numbers of its notes; alone they stand behind a word."""
+    runs = [dash.join(map(number, dict.fromkeys(run))) for run in ranges(cell.notes)]
+    numbers = ", ".join(runs)
     if not numbers:
         return text
-    return text + mark(numbers) if text else f"{_word(cell)} {numbers}"
-
-
-def _word(cell: Cell) -> str:
-    """What stands before the numbers of notes where there is no text to mark."""
-    return "note" if len(cell.notes) == 1 else "notes"
+    return text + mark(numbers) if text else f"note{'s' * (len(cell.notes) > 1)} {numbers}"
 
 
 def sheet_to_latex(sheet: Sheet) -> str:
@@ -278,14 +281,12 @@ def sheet_to_html(sheet: Sheet) -> str:
 
 
 def _html_cell(cell: Cell, name: str) -> str:
-    link = '<a href="#table-{}-note-{}">{}</a>'
-    marks = ", ".join(
-        "–".join(link.format(name, n, n) for n in dict.fromkeys(run)) for run in ranges(cell.notes)
+    return _noted(
+        as_html(cell.text),
+        cell,
+        lambda numbers: f"<sup>{numbers}</sup>",
+        number=lambda n: f'<a href="#table-{name}-note-{n}">{n}</a>',
     )
-    text = as_html(cell.text)
-    if not marks:
-        return text
-    return f"{text}<sup>{marks}</sup>" if text else f"{_word(cell)} {marks}"
 
 
 WRITERS: dict[str, Callable[[Sheet], str]] = {
@@ -344,7 +345,7 @@ def write_all(
         texts[f"tables/{name}.md"] = page
         texts[f"tables/{name}.tex"] = sheet_to_latex(sheet)
         texts[f"tables/{name}.html"] = sheet_to_html(sheet)
-    try:
+    with written_to("folder"):
         (folder / "tables").mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             path = folder / name
@@ -358,11 +359,18 @@ def write_all(
                 path.unlink()
                 for ending in ENDINGS:
                     path.with_suffix(ending).unlink(missing_ok=True)
+    return [folder / name for name in texts]
+
+
+@contextmanager
+def written_to(what: str) -> Iterator[None]:
+    """Say so where the folder or file that --out names cannot be written to."""
+    try:
+        yield
     except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError) as e:
         raise InputError(
-            f"{e.filename} cannot be written: {e.strerror}", "Name another folder with --out."
+            f"{e.filename} cannot be written: {e.strerror}", f"Name another {what} with --out."
         ) from None
-    return [folder / name for name in texts]
 
 
 def _heading(table: str) -> str:

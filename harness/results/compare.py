@@ -24,6 +24,7 @@ from harness.row.load import LoadedRow
 from harness.row.row import Row
 from harness.run.plan import Planner, RowPlan
 from harness.stats.paired import POWER, Paired, flips, paired, sign_test
+from harness.stats.variance import Grades
 
 VERDICTS = ("win", "draw", "lose")
 FLIPPED = ("win_rate", "winning_score")
@@ -246,21 +247,15 @@ def _verdict(grade: float, middle: float) -> str:
 
 def _rows(side: ComparedRow, places: Sequence[Any]) -> list[list[float]]:
     """The trainings' mean grades where there are several trainings, else the mean over all runs."""
-    trainings = sorted({index[0] for index in side.evidence.grades})
-    if len(trainings) == 1:
+    by_training: dict[int, list[Grades]] = {}
+    for index, grades in sorted(side.evidence.grades.items(), key=lambda item: item[0]):
+        by_training.setdefault(index[0], []).append(grades)
+    if len(by_training) == 1:
         return [[side.places[place] for place in places]]
-    rows = []
-    for number in trainings:
-        training_grades = [
-            grades for index, grades in side.evidence.grades.items() if index[0] == number
-        ]
-        rows.append(
-            [
-                math.fsum(g[place] for g in training_grades) / len(training_grades)
-                for place in places
-            ]
-        )
-    return rows
+    return [
+        [math.fsum(grades[place] for grades in runs) / len(runs) for place in places]
+        for runs in by_training.values()
+    ]
 
 
 def _bounds(

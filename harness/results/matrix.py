@@ -160,8 +160,8 @@ def _line(
     counts = scores[0] if is_loss and scores else MetricValue()
     scale = bounds_of(row, metric) if metric_of(metric).unit == "points" else None
     manifests = [s.artefact.manifest for s in stages if s.artefact]
-    findings = tuple(_each_once(m.findings for m in manifests))
-    noted = (*deviations(row), *_each_once(m.deviations for m in manifests))
+    findings = tuple(each_once(m.findings for m in manifests))
+    noted = (*deviations(row), *each_once(m.deviations for m in manifests))
     cells = Cells(
         row=row.row,
         table=row.table,
@@ -222,7 +222,7 @@ def _behind(plan: RowPlan | None, artefacts: list[Artefact]) -> list[StagePlan]:
     return [s for s in finished if s.stage in ("gen", "train")] if is_model else finished
 
 
-def _each_once(lists: Iterable[Sequence[Entry]]) -> list[Entry]:
+def each_once(lists: Iterable[Sequence[Entry]]) -> list[Entry]:
     listed = list(itertools.chain.from_iterable(lists))
     return [entry for number, entry in enumerate(listed) if entry not in listed[:number]]
 

@@ -14,7 +14,8 @@ from harness.common import numbers
 from harness.common.progress import counted, plain
 from harness.results.line import MatrixLine, marks
 from harness.results.matrix import lines_of
-from harness.results.verdict.deciding import KIND_WORDS, assumed, more
+from harness.results.verdict.deciding import assumed, more
+from harness.results.verdict.sides import KIND_WORDS, KINDS
 from harness.results.verdict.verdict import Weighed
 from harness.row.load import LoadedRow
 from harness.run.plan import Planner
@@ -154,7 +155,7 @@ def runs_in_words(line: MatrixLine) -> str:
     assert evidence is not None
     total, planned = len(evidence.runs), line.cells.replicates_planned
     above, parts = 1, []
-    for depth, kind in enumerate(("train", "sampling", "judge")):
+    for depth, kind in enumerate(KINDS):
         count = evidence.count(depth)
         if count > above:
             each = f"{count / above:g} " if count % above == 0 else f"{count} in all: "
@@ -168,12 +169,14 @@ def runs_in_words(line: MatrixLine) -> str:
 
 def _spread(line: MatrixLine) -> str:
     """The variance of one run's score in its parts, as standard deviations."""
-    weighed = line.weighed
-    split = weighed.split
+    weighed, ours = line.weighed, line.weighed.reproduced
+    if ours is None:
+        return ""
+    split = ours.split
     if split is None:
-        if not weighed.replicated:
+        if not ours.replicated:
             return ""
-        spread = weighed.number(math.sqrt(weighed.between))
+        spread = weighed.number(math.sqrt(ours.between))
         return f"between trainings a standard deviation of {spread}; no grade per prompt is kept"
     parts = [f"the choice of prompts {weighed.number(math.sqrt(split.prompts))}"]
     parts += [_part(weighed, kind, split.parts[kind]) for kind in KIND_WORDS if kind in split.parts]
@@ -228,9 +231,9 @@ def _difference(line: MatrixLine) -> str:
             f", with a standard deviation of {weighed.assumed:g} between trainings allowed for on "
             "both sides: there is one training, which does not show it"
         )
-    elif weighed.replicated:
-        what = KIND_WORDS[weighed.replicated][1]
-        text += f", with what {what} differ by on both sides ({weighed.df + 1} of ours)"
+    elif weighed.reproduced is not None and weighed.reproduced.replicated:
+        what = KIND_WORDS[weighed.reproduced.replicated][1]
+        text += f", with what {what} differ by on both sides ({weighed.reproduced.df + 1} of ours)"
     return text
 
 
@@ -275,7 +278,8 @@ def _not_counted(line: MatrixLine) -> str:
 def to_dict(line: MatrixLine) -> dict[str, JsonValue]:
     """The same as data. Standard errors, deviations and intervals are in the metric's own units."""
     weighed, c = line.weighed, line.cells
-    verdict, split, evidence = weighed.verdict, weighed.split, weighed.evidence
+    verdict, evidence = weighed.verdict, weighed.evidence
+    split = weighed.reproduced.split if weighed.reproduced else None
     reported = line.row.reported.get(c.metric)
     return {
         "metric": line.cells.metric,

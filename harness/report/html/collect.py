@@ -19,7 +19,7 @@ from harness.report.html.appendix import Appendix, SpecText
 from harness.report.html.charts import Curve
 from harness.results.agreement import ANNOTATIONS, Agreement, agreement_of
 from harness.results.line import MatrixLine
-from harness.results.matrix import choose_plan
+from harness.results.matrix import choose_plan, each_once
 from harness.results.outputs import Chosen, read_outputs
 from harness.row.load import LoadedRow
 from harness.run.plan import Planner, RowPlan, StagePlan
@@ -222,15 +222,7 @@ def _outputs(plan: RowPlan) -> Chosen | None:
 
 def _findings(finished: Sequence[StagePlan], lines: Sequence[MatrixLine]) -> list[Finding]:
     """What the manifests list, each once, and what only the matrix knows: rows that are confounded."""
-    findings: list[Finding] = []
-    for stage in finished:
-        assert stage.artefact is not None
-        for finding in stage.artefact.manifest.findings:
-            if finding not in findings:
-                findings.append(finding)
+    findings = each_once(s.artefact.manifest.findings for s in finished if s.artefact)
     texts = set(map(str, findings))
-    for finding in (finding for line in lines for finding in line.findings):
-        if str(finding) not in texts:
-            texts.add(str(finding))
-            findings.append(finding)
-    return findings
+    more = {str(f): f for line in lines for f in line.findings if str(f) not in texts}
+    return [*findings, *more.values()]

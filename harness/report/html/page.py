@@ -17,6 +17,7 @@ from rich.filesize import decimal
 from harness.artefact.store import write_atomically
 from harness.common.progress import counted
 from harness.errors import InputError
+from harness.report.formats import written_to
 from harness.report.html import figures, overview
 from harness.report.html.appendix import Appendix
 from harness.report.html.collect import Story, story_of
@@ -46,13 +47,9 @@ def write_report(
     page = render(rows, planners, outputs)
     for planner in planners[:1]:
         planner.files.save()
-    try:
+    with written_to("file"):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, page)
-    except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError) as e:
-        raise InputError(
-            f"{e.filename} cannot be written: {e.strerror}", "Name another file with --out."
-        ) from None
     sentence = f"written: {out}, {counted(len(rows), 'row')}, {decimal(len(page.encode()))}"
     return "; ".join(filter(None, [sentence, data_alone(rows)]))
 

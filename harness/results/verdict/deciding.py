@@ -5,15 +5,10 @@ import math
 from harness.common import numbers
 from harness.common.progress import counted
 from harness.results.verdict.forecast import MOST_ADDED
+from harness.results.verdict.sides import KIND_WORDS
 from harness.results.verdict.verdict import Weighed
 from harness.row.row import Reported
 from harness.stats.intervals import t_quantile
-
-KIND_WORDS = {
-    "train": ("training", "trainings"),
-    "sampling": ("sampling", "samplings"),
-    "judge": ("judging", "judgings"),
-}
 
 
 def more(weighed: Weighed, reported: Reported | None) -> str:
@@ -44,9 +39,9 @@ def more(weighed: Weighed, reported: Reported | None) -> str:
     half = (reported_span.high - reported_span.low) / 2
     if error_half + half > verdict.margin:
         return f"{text}; {_reported_part(weighed, reported, error_half, half, verdict.margin)}"
-    reproduced_span = weighed.reproduced_span
-    if reproduced_span is not None and reproduced_span.low < reproduced_span.high:
-        span = weighed.number(reproduced_span.high - reproduced_span.low)
+    ours = weighed.reproduced.span if weighed.reproduced else None
+    if ours is not None and ours.low < ours.high:
+        span = weighed.number(ours.high - ours.low)
         return (
             f"{text}. What our unjudged prompts leave open spans {span} of it: it takes verdicts on "
             "them, or more prompts"

@@ -31,7 +31,6 @@ from harness.results.verdict.sides import (
 from harness.row.row import Reported, Row
 from harness.run.plan import StagePlan
 from harness.stats.intervals import ScoreSpan
-from harness.stats.variance import Split
 
 MARGIN = 3.0
 """Points of a percentage within which two numbers count as the same, where the spec names no other."""
@@ -60,20 +59,14 @@ class Weighed:
     """A verdict with all that it was made of. Errors are standard errors in the score's units."""
 
     verdict: Verdict
-    split: Split | None = None
-    reproduced_span: ScoreSpan | None = None
-    """Ours over the prompts, without what replicates have in common."""
+    reproduced: Reproduced | None = None
+    """Our side; None where no run, or not every run, has a standard error."""
     reported_span: ScoreSpan | None = None
     """The reported number over its prompts."""
     reported_error_from: str = ""
     """Where the reported number's error comes from: `reported`, `binomial`, `ours`."""
     reported_error: float | None = None
     """That standard error, over the prompts that were judged."""
-    between: float = 0.0
-    """Variance between our replicates, all that replicates differ by."""
-    df: int = 0
-    replicated: str = ""
-    """The kind of replicate that `between` is of; empty where it does not enter."""
     assumed: float = 0.0
     """Standard deviation between trainings allowed for on each side, for want of replicates."""
     foretold: Foretold | None = None
@@ -188,16 +181,7 @@ def judge(
     reproduced = reproduced_of(evidence)
     low, high = (None, None) if reproduced is None else reproduced_interval(evidence, reproduced)
     verdict = Verdict("not comparable", "", reproduced_low=low, reproduced_high=high)
-    weighed = Weighed(verdict)
-    if reproduced is not None:
-        weighed = Weighed(
-            verdict,
-            reproduced.split,
-            reproduced.span,
-            between=reproduced.between,
-            df=reproduced.df,
-            replicated=reproduced.replicated,
-        )
+    weighed = Weighed(verdict, reproduced)
     if simulated:
         reason = f"simulated: {', '.join(simulated)}"
         return replace(weighed, verdict=replace(verdict, name="simulated", reason=reason))

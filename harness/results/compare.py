@@ -18,8 +18,8 @@ from harness.results import losses
 from harness.results.comparability import Difference, differences
 from harness.results.line import in_brackets, labels
 from harness.results.matrix import choose_plan
-from harness.results.verdict.evidence import GRADED, Evidence, gather, grades_of, strata_of
-from harness.results.verdict.verdict import pool
+from harness.results.verdict.evidence import Evidence, gather, strata_of
+from harness.results.verdict.verdict import Pooled, pool
 from harness.row.load import LoadedRow
 from harness.row.row import Row
 from harness.run.plan import Planner, RowPlan
@@ -37,17 +37,13 @@ class ComparedRow:
 
     row: Row
     evidence: Evidence
-    value: float
-    judged: int | None
-    """Over all runs, as `expected`."""
-    expected: int | None
+    pooled: Pooled
+    """Over all runs."""
     simulated: frozenset[str]
     """What of it was simulated; also that the row is a scaled-down twin."""
     random_weights: bool
     places: dict[Any, float]
     """Prompt -> its mean grade over the runs; only what was judged in every run."""
-    prompts: set[Any]
-    """All prompts, the unjudged ones too."""
     made_of: frozenset[str]
     """The keys of the artefacts that the runs' numbers stand in."""
 
@@ -179,28 +175,19 @@ def _compared_row(plan: RowPlan, metric: str) -> ComparedRow:
     evidence = gather(plan.row, metric, planned, every_grade=True)
     if evidence is None:
         raise InputError(f"row {plan.row.row} gives no number for {metric}")
-    runs = [run for run in evidence.runs.values() if run.stage.artefact is not None]
-    pooled = pool([run.metric for run in runs])
+    runs = list(evidence.runs.values())
     grades = list(evidence.grades.values())
     in_all = [p for p in grades[0] if all(p in g for g in grades)] if grades else []
-    prompts: set[Any] = set()
-    if metric in GRADED:
-        for run in runs:
-            assert run.stage.artefact is not None
-            prompts |= set(grades_of(run.stage.artefact, metric))
     artefacts = [run.stage.artefact for run in runs if run.stage.artefact]
     marks = {mark for artefact in artefacts for mark in artefact.manifest.simulated}
     marks |= {losses.SCALED_DOWN} if plan.row.scale == "tiny" else set()
     return ComparedRow(
         plan.row,
         evidence,
-        pooled.value,
-        pooled.judged,
-        pooled.expected,
+        pool([run.metric for run in runs]),
         frozenset(marks),
         any(artefact.manifest.random_weights for artefact in artefacts),
         {p: math.fsum(g[p] for g in grades) / len(grades) for p in in_all},
-        prompts,
         frozenset(run.stage.key for run in runs),
     )
 
@@ -263,7 +250,7 @@ def _bounds(
 ) -> tuple[float | None, float | None]:
     """Over the prompts that both were asked, what went unjudged all one way and all the other."""
     bounds = first.evidence.bounds
-    prompts = first.prompts & second.prompts
+    prompts = first.evidence.prompts & second.evidence.prompts
     open_ = [p for p in prompts if p not in first.places or p not in second.places]
     if bounds is None or not open_ or strata_of(metric, []) is not None:
         return None, None
@@ -286,7 +273,7 @@ def sentences(comparison: Comparison) -> list[str]:
     if comparison.same:
         return [*lines, "both are read from the same artefacts: there is no difference to test"]
     if comparison.result is None:
-        gap = f"difference {first.value - second.value:+.4g} {unit}".rstrip()
+        gap = f"difference {first.pooled.value - second.pooled.value:+.4g} {unit}".rstrip()
         why = (
             "no prompt was judged in both"
             if first.places and second.places
@@ -315,9 +302,9 @@ def sentences(comparison: Comparison) -> list[str]:
 
 def _score_text(side: ComparedRow, metric: str) -> str:
     over = ""
-    if side.expected is not None:
-        over = f", judged {numbers.out_of(side.judged, side.expected)}"
-    value = numbers.number(side.value, metric_of(metric).digits)
+    if side.pooled.expected is not None:
+        over = f", judged {numbers.out_of(side.pooled.judged, side.pooled.expected)}"
+    value = numbers.number(side.pooled.value, metric_of(metric).digits)
     text = f"{side.row.row}: {value}{over}, {counted(len(side.evidence.runs), 'run')}"
     return text + in_brackets(labels("; ".join(sorted(side.simulated)), side.random_weights))
 
@@ -385,9 +372,9 @@ def to_dict(comparison: Comparison) -> dict[str, JsonValue]:
         "rows": {
             name: {
                 "row": side.row.row,
-                "value": side.value,
-                "judged": side.judged,
-                "expected": side.expected,
+                "value": side.pooled.value,
+                "judged": side.pooled.judged,
+                "expected": side.pooled.expected,
                 "runs": len(side.evidence.runs),
                 "trainings": side.evidence.count(0) if side.evidence.trains else 0,
                 "simulated": [*sorted(side.simulated)],
@@ -395,7 +382,7 @@ def to_dict(comparison: Comparison) -> dict[str, JsonValue]:
             }
             for name, side in (("first", comparison.first), ("second", comparison.second))
         },
-        "difference": comparison.first.value - comparison.second.value
+        "difference": comparison.first.pooled.value - comparison.second.pooled.value
         if comparison.result is None
         else None,
         "paired": asdict(comparison.result) if comparison.result else None,

@@ -2,9 +2,10 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 
@@ -24,6 +25,7 @@ from harness.results.outputs import Chosen, read_outputs
 from harness.row.load import LoadedRow
 from harness.run.plan import Planner, RowPlan, StagePlan
 
+Parsed = TypeVar("Parsed")
 LOG, CARD = "trainer_log.jsonl", "card.json"
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What comes of reading an artefact's file whose values are missing or of another kind."""
@@ -106,8 +108,8 @@ def story_of(
         parents,
         appendix,
         most_outputs,
-        [t for s in finished if s.stage == "train" for t in _training(s)],
-        [d for s in finished if s.stage == "gen" for d in _data_set(s)],
+        [t for s in finished if s.stage == "train" for t in _parsed(s, LOG, _training)],
+        [d for s in finished if s.stage == "gen" for d in _parsed(s, CARD, _data_set)],
         _outputs(plan) if plan else None,
         _findings(finished, lines),
     )
@@ -157,43 +159,41 @@ def _unreadable(artefact: Artefact, name: str) -> HarnessError:
     )
 
 
-def _training(planned: StagePlan) -> Iterator[Training]:
-    artefact = planned.artefact
-    assert artefact is not None
-    text = _checked(artefact, LOG)
+def _parsed(
+    planned: StagePlan, name: str, parse: Callable[[str, str], Parsed | None]
+) -> Iterator[Parsed]:
+    """What a file of the stage's artefact holds, where there is one: `parse` is given the stage's label
+    and the text."""
+    assert planned.artefact is not None
+    text = _checked(planned.artefact, name)
     if text is None:
         return
     try:
-        rows = [json.loads(line) for line in text.splitlines()]
-        loss = [(float(r["step"]), float(r["loss"])) for r in rows if "loss" in r]
-        held = [(float(r["step"]), float(r["held_out_loss"])) for r in rows if "held_out_loss" in r]
+        parsed = parse(planned.label, text)
     except UNREADABLE:
-        raise _unreadable(artefact, LOG) from None
-    finite = [(step, value) for step, value in loss if math.isfinite(value)]
-    if finite:
-        yield Training(planned.label, finite, [p for p in held if math.isfinite(p[1])])
+        raise _unreadable(planned.artefact, name) from None
+    if parsed is not None:
+        yield parsed
 
 
-def _data_set(planned: StagePlan) -> Iterator[DataSet]:
-    artefact = planned.artefact
-    assert artefact is not None
-    text = _checked(artefact, CARD)
-    if text is None:
-        return
-    try:
-        card = json.loads(text)
-        parts = sections(card)
-        words = card["lengths"]["words"]
-        field_ = next((name for name in ("output", "chosen") if name in words), None)
-        bins = (
-            [(_range(b["from"], b["to"]), int(b["count"])) for b in words[field_]["bins"]]
-            if field_
-            else []
-        )
-        simulated = bool(card["simulated"])
-    except UNREADABLE:
-        raise _unreadable(artefact, CARD) from None
-    yield DataSet(planned.label, parts, bins, simulated)
+def _training(label: str, text: str) -> Training | None:
+    rows = [json.loads(line) for line in text.splitlines()]
+    loss, held_out = (
+        [(float(r["step"]), float(r[name])) for r in rows if name in r]
+        for name in ("loss", "held_out_loss")
+    )
+    finite = [point for point in loss if math.isfinite(point[1])]
+    return Training(label, finite, [p for p in held_out if math.isfinite(p[1])]) if finite else None
+
+
+def _data_set(label: str, text: str) -> DataSet:
+    card = json.loads(text)
+    parts = sections(card)
+    words = card["lengths"]["words"]
+    field_ = next((name for name in ("output", "chosen") if name in words), None)
+    counted = words[field_]["bins"] if field_ else []
+    bins = [(_range(b["from"], b["to"]), int(b["count"])) for b in counted]
+    return DataSet(label, parts, bins, bool(card["simulated"]))
 
 
 def _range(low: int, high: int) -> str:

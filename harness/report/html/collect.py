@@ -95,7 +95,9 @@ def story_of(
         Damaged: an artefact that belongs to the row was changed.
         HarnessError: one of its files does not hold what its format says.
     """
-    plan, problem = choose_plan(loaded, planners)
+    plan, problem = lines[0].plan if lines else None, ""
+    if plan is None:
+        plan, problem = choose_plan(loaded, planners)
     spec, *parents = _spec_texts(loaded.path)
     finished = [s for s in plan.own if s.artefact is not None] if plan else []
     return Story(

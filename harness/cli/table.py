@@ -54,8 +54,7 @@ def table(
     volume. With them: the rows of those specs and tables, printed, and written where --out says.
     """
     from harness.cli.views.terminal import show_matrix
-    from harness.report.files import write_all
-    from harness.report.formats import render
+    from harness.report.formats import render, write_all
     from harness.results.agreement import show_agreement
     from harness.results.matrix import data_alone, with_results
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from harness.artefact.store import Store
     from harness.results.agreement import Agreement
-    from harness.results.matrix import MatrixLine
+    from harness.results.line import MatrixLine
     from harness.row.load import LoadedRow, Usable
     from harness.run.plan import Planner, RowPlan
 

@@ -1,8 +1,11 @@
 """Text from specs and models, made literal in markdown, CSV, LaTeX and HTML."""
 
+import csv
 import html
+import io
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from harness.common.progress import plain
 
@@ -38,6 +41,13 @@ def csv_text(text: str) -> str:
     if plain_text[:1] in ("\n", "\ufffd") or starts in ("=", "+", "-", "@", "\ufffd"):
         return "'" + plain_text
     return plain_text
+
+
+def csv_table(headings: Iterable[str], rows: Iterable[Iterable[float | str | None]]) -> str:
+    """Numbers in full precision, nothing for None; texts as they are: see `csv_text`."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([headings, *rows])
+    return out.getvalue()
 
 
 def as_html(text: str) -> str:

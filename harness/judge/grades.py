@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.artefact.manifest import MetricValue
+from harness.common import numbers
 from harness.judge.scores import (
     BASELINE,
     DRAW,
@@ -122,8 +123,7 @@ def bias_notes(bias: GradingBias) -> list[str]:
     """Position bias in words, without those that a finding has; none where nothing was graded."""
     if bias["difference"] is None:
         return []
-    error = bias["first_minus_second_standard_error"]
-    within = "" if error is None else f" ± {error:.2f}"
+    within = numbers.error(bias["first_minus_second_standard_error"])
     return [
         *position_notes(bias),
         f"the answer shown first scored {bias['first_minus_second']:+.2f}{within} against the other "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from harness.artefact.manifest import Finding, MetricValue
+from harness.common import numbers
 from harness.errors import HarnessError
 
 COLUMNS = (
@@ -116,9 +117,7 @@ class Bounds(TypedDict):
     upper_bound: float
 
 
-def bounds(
-    total: float, judged: int, expected: int, lowest: float, highest: float
-) -> Bounds:
+def bounds(total: float, judged: int, expected: int, lowest: float, highest: float) -> Bounds:
     """Of a mean over `expected` prompts, of which those judged sum to `total`: the others are given
     the lowest and the highest score."""
     unjudged = expected - judged
@@ -192,8 +191,7 @@ def position_note(bias: PositionBias) -> str:
     def in_words(place: PlaceFigures) -> str:
         if not place["judged"]:
             return "was never judged"
-        error = place["standard_error"]
-        spread = "" if error is None else f" ± {error:.1f}"
+        spread = numbers.error(place["standard_error"], 1)
         return f"wins {place['win_rate']:.1f}{spread} % of {place['judged']}"
 
     text = f"shown first the model {in_words(bias['shown_first'])}, "

@@ -1,17 +1,20 @@
-"""Tables as markdown, CSV, LaTeX and HTML. All text is escaped: it may be a model's or a stranger's."""
+"""Tables as markdown, CSV, LaTeX and HTML, in one text or as files. All text is escaped: it may be a
+model's or a stranger's."""
 
-import csv
-import io
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
-from harness.common.escape import as_html, csv_text, latex, markdown
+from harness.artefact.store import write_atomically
+from harness.common.escape import as_html, csv_table, csv_text, latex, markdown
+from harness.errors import InputError
 from harness.report import layout
 from harness.report.sheet import Cell, Sheet, matrix_sheet, ranges
 from harness.results import agreement
-from harness.results.matrix import COLUMNS, NUMBERS, MatrixLine, with_results
+from harness.results.line import MatrixLine
+from harness.results.matrix import COLUMNS, EXPLANATION, with_results
 
 NOT_IN_LATEX = ("cost", "environment", "artefacts")
 """Columns of the matrix that no page is wide enough for; what is empty throughout goes, too."""
@@ -71,31 +74,18 @@ def by_table(lines: Sequence[MatrixLine]) -> dict[str, list[MatrixLine]]:
     """Table -> its lines, in the lines' order."""
     tables: dict[str, list[MatrixLine]] = {}
     for line in lines:
-        tables.setdefault(line.table, []).append(line)
+        tables.setdefault(line.cells.table, []).append(line)
     return tables
 
 
 def to_csv(lines: Sequence[MatrixLine], columns: Sequence[str] = ()) -> str:
     """The matrix with all its columns, in full precision. `columns`: what they are where there is no
     line."""
-    columns = COLUMNS if lines else columns
-    return _csv(
-        columns, ([_csv_cell(c, getattr(line.cells, c)) for c in columns] for line in lines)
+    rows = (
+        [csv_text(v) if isinstance(v, str) else v for v in vars(line.cells).values()]
+        for line in lines
     )
-
-
-def _csv_cell(column: str, value: Any) -> str:
-    if value is None:
-        return ""
-    return repr(value) if column in NUMBERS else csv_text(str(value))
-
-
-def _csv(headings: Sequence[str], rows: Any) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(headings)
-    writer.writerows(rows)
-    return out.getvalue()
+    return csv_table(COLUMNS if lines else columns, rows)
 
 
 def sheet_to_csv(sheet: Sheet) -> str:
@@ -105,7 +95,7 @@ def sheet_to_csv(sheet: Sheet) -> str:
         numbers = dict.fromkeys(n for cell in row for n in cell.notes)
         noted = "; ".join([*(sheet.notes[n - 1] for n in numbers), *sheet.general])
         rows.append([csv_text(text) for text in (*(cell.text for cell in row), noted)])
-    return _csv([csv_text(h) for h in (*sheet.headings, "notes")], rows)
+    return csv_table([csv_text(h) for h in (*sheet.headings, "notes")], rows)
 
 
 def to_markdown(lines: Sequence[MatrixLine], title: str, left_out: str = "") -> str:
@@ -130,7 +120,7 @@ def sheet_to_markdown(sheet: Sheet, level: int = 1) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _pipes(cells: Any) -> str:
+def _pipes(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
@@ -138,17 +128,19 @@ def _markdown_cell(cell: Cell) -> str:
     return _noted(markdown(cell.text), cell, lambda n: f"<sup>{n}</sup>")
 
 
-def _noted(text: str, cell: Cell, mark: Callable[[str], str], dash: str = "–") -> str:
-    runs = ranges(cell.notes)
-    numbers = ", ".join(str(a) if a == b else f"{a}{dash}{b}" for a, b in runs)
+def _noted(
+    text: str,
+    cell: Cell,
+    mark: Callable[[str], str],
+    dash: str = "–",
+    number: Callable[[int], str] = str,
+) -> str:
+    """The text with the numbers of its notes; alone they stand behind a word."""
+    runs = [dash.join(map(number, dict.fromkeys(run))) for run in ranges(cell.notes)]
+    numbers = ", ".join(runs)
     if not numbers:
         return text
-    return text + mark(numbers) if text else f"{_word(cell)} {numbers}"
-
-
-def _word(cell: Cell) -> str:
-    """What stands before the numbers of notes where there is no text to mark."""
-    return "note" if len(cell.notes) == 1 else "notes"
+    return text + mark(numbers) if text else f"note{'s' * (len(cell.notes) > 1)} {numbers}"
 
 
 def sheet_to_latex(sheet: Sheet) -> str:
@@ -289,14 +281,12 @@ def sheet_to_html(sheet: Sheet) -> str:
 
 
 def _html_cell(cell: Cell, name: str) -> str:
-    link = '<a href="#table-{}-note-{}">{}</a>'
-    marks = ", ".join(
-        "–".join(link.format(name, n, n) for n in dict.fromkeys(run)) for run in ranges(cell.notes)
+    return _noted(
+        as_html(cell.text),
+        cell,
+        lambda numbers: f"<sup>{numbers}</sup>",
+        number=lambda n: f'<a href="#table-{name}-note-{n}">{n}</a>',
     )
-    text = as_html(cell.text)
-    if not marks:
-        return text
-    return f"{text}<sup>{marks}</sup>" if text else f"{_word(cell)} {marks}"
 
 
 WRITERS: dict[str, Callable[[Sheet], str]] = {
@@ -305,3 +295,90 @@ WRITERS: dict[str, Callable[[Sheet], str]] = {
     "latex": sheet_to_latex,
     "html": sheet_to_html,
 }
+
+AGREEMENT = "agreement.csv"
+ENDINGS = (".csv", ".tex", ".html")
+"""Of a table's other files, beside its page of markdown."""
+
+
+def write_all(
+    lines: Sequence[MatrixLine],
+    folder: Path,
+    agreements: Sequence[agreement.Agreement] = (),
+    every_row: bool = True,
+) -> list[Path]:
+    """Write matrix.{csv,md} and tables/TABLE.{csv,md,tex,html}, and, where a judge judged outputs
+    again, agreement.csv and a section of matrix.md.
+
+    LaTeX and HTML are laid out as the study has its table, where it is known how; the page of markdown
+    then has both. Files this wrote for a table that no row names any more are removed: their numbers
+    are stale.
+
+    Rows without a result, and tables of none but them, are left out where `every_row` is false, and
+    counted in the pages of markdown; the study's own layout keeps its empty lines.
+
+    Raises:
+        InputError: the folder cannot be written to.
+        SpecFaults: a study's `_tables.yaml` is faulty.
+    """
+    matrix_lines, left_out = (lines, "") if every_row else with_results(lines)
+    columns = COLUMNS if lines else []
+    texts = {
+        "matrix.csv": to_csv(matrix_lines, columns),
+        "matrix.md": to_markdown(matrix_lines, "Results matrix", left_out),
+    }
+    texts["matrix.md"] += agreement.to_markdown(agreements)
+    if agreements:
+        texts[AGREEMENT] = agreement.to_csv(agreements)
+    layouts = layout.layouts_of(lines)
+    tables = {line.cells.table for line in matrix_lines}
+    for name, table_lines in by_table(
+        [line for line in lines if line.cells.table in tables]
+    ).items():
+        listed, absent = (table_lines, "") if every_row else with_results(table_lines)
+        sheet = matrix_sheet(listed, name, f"Table {name}", absent)
+        page = sheet_to_markdown(sheet)
+        if name in layouts:
+            sheet = layout.study_sheet(name, layouts[name], table_lines)
+            page += "\n" + sheet_to_markdown(sheet, level=2)
+        texts[f"tables/{name}.csv"] = to_csv(listed)
+        texts[f"tables/{name}.md"] = page
+        texts[f"tables/{name}.tex"] = sheet_to_latex(sheet)
+        texts[f"tables/{name}.html"] = sheet_to_html(sheet)
+    with written_to("folder"):
+        (folder / "tables").mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            path = folder / name
+            if not path.is_file() or path.read_text(encoding="utf-8") != text:
+                write_atomically(path, text)
+        if not agreements and _is_agreement(folder / AGREEMENT):
+            (folder / AGREEMENT).unlink()
+        for path in (folder / "tables").glob("*.md"):
+            is_generated = path.read_text(encoding="utf-8").startswith(_heading(path.stem))
+            if is_generated and path.stem not in tables:
+                path.unlink()
+                for ending in ENDINGS:
+                    path.with_suffix(ending).unlink(missing_ok=True)
+    return [folder / name for name in texts]
+
+
+@contextmanager
+def written_to(what: str) -> Iterator[None]:
+    """Say so where the folder or file that --out names cannot be written to."""
+    try:
+        yield
+    except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError) as e:
+        raise InputError(
+            f"{e.filename} cannot be written: {e.strerror}", f"Name another {what} with --out."
+        ) from None
+
+
+def _heading(table: str) -> str:
+    """What a table's file begins with, whichever version wrote it."""
+    return f"# {markdown(f'Table {table}')}\n\n{EXPLANATION.partition('.')[0]}"
+
+
+def _is_agreement(path: Path) -> bool:
+    """Whether this is a file that `write_all` wrote."""
+    heading = ",".join(agreement.COLUMNS)
+    return path.is_file() and path.read_text(encoding="utf-8").startswith(heading)

@@ -16,19 +16,20 @@
 stands in the place of one of the two, and of `metric`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from harness.report.layout_names import table_of, unknown_names
-from harness.report.sheet import Cell, Notes, Sheet, kinds_of, notes_of, reasons, settled, warning
-from harness.results import losses
-from harness.results.cells import bounds, in_study
-from harness.results.matrix import MatrixLine
-from harness.row.load import NO_MAPPING, SpecFaults
+from harness.common import numbers
+from harness.report.sheet import Cell, Notes, Sheet, notes_of, reasons, settled, warning
+from harness.results.line import MatrixLine, bounds, in_study, marks
+from harness.row.load import NO_MAPPING, SpecFaults, load_usable
+from harness.row.row import Row
+from harness.row.twin import SUFFIX
 from harness.spec.base import Name, Spec
 from harness.spec.source import Fault, Node, parse
 
@@ -109,16 +110,18 @@ def layouts_of(lines: Sequence[MatrixLine]) -> dict[str, Layout]:
     layouts: dict[str, Layout] = {}
     by_folder: dict[Path, Mapping[str, Layout]] = {}
     for line in lines:
-        if line.loaded is not None and line.table not in layouts:
+        if line.cells.table not in layouts:
             folder = line.loaded.path.parent
             if folder not in by_folder:
                 by_folder[folder] = layouts_beside(folder)
             folder_layouts = by_folder[folder]
-            is_twin = line.loaded.row.scale == "tiny"
-            name = table_of(line.loaded.row)
+            is_twin = line.row.scale == "tiny"
+            name = table_of(line.row)
             if name in folder_layouts:
                 caption = folder_layouts[name].caption + ", scaled down" * is_twin
-                layouts[line.table] = folder_layouts[name].model_copy(update={"caption": caption})
+                layouts[line.cells.table] = folder_layouts[name].model_copy(
+                    update={"caption": caption}
+                )
     return layouts
 
 
@@ -151,7 +154,7 @@ def read_layouts(path: Path, rows: Path | None = None) -> dict[str, Layout]:
     except ValidationError as error:
         raise SpecFaults([*faults, *(_fault(item, tree) for item in error.errors())]) from None
     if rows is not None and not faults:
-        faults += unknown_names(tree, layouts.tables, rows)
+        faults += _unknown_names(tree, layouts.tables, rows)
     if faults:
         raise SpecFaults(faults)
     return layouts.tables
@@ -171,6 +174,77 @@ def _fault(item: Any, tree: Node) -> Fault:
     return Fault(mark, f"{name}: {message}{here}")
 
 
+def _unknown_names(tree: Node, layouts: dict[str, Layout], folder: Path) -> Iterator[Fault]:
+    """Tables without a row below the folder, and what no row of its table varies or measures.
+
+    Nothing where one of the specs is faulty: what its row has is not known, and its faults are told
+    where it is read.
+    """
+    if not any(_specs(folder)):
+        return
+    specs = load_usable([folder])
+    if specs.faulty:
+        return
+    rows: dict[str, list[Row]] = {}
+    for loaded in specs.rows:
+        rows.setdefault(table_of(loaded.row), []).append(loaded.row)
+    for table, layout in layouts.items():
+        table_rows = rows.get(table, [])
+        if not table_rows:
+            yield _unknown(
+                tree, ("tables", table), "no row here is of the table", table, list(rows)
+            )
+            continue
+        varied = list(dict.fromkeys(name for row in table_rows for name in row.varied))
+        metrics = list(
+            dict.fromkeys(m for row in table_rows for m in [*row.metrics(), *row.reported])
+        )
+        for path, kind, name in _names(layout):
+            known_names, verb = (varied, "varies") if kind == "varied" else (metrics, "measures")
+            if name not in known_names:
+                what = f"no row of the table {verb}"
+                yield _unknown(tree, ("tables", table, *path), what, name, known_names)
+
+
+def table_of(row: Row) -> str:
+    """The table that the study lays out: a twin's has another name."""
+    return row.table.removesuffix(SUFFIX) if row.scale == "tiny" else row.table
+
+
+def _specs(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*.yaml") if not path.name.startswith("_"))
+
+
+def _names(layout: Layout) -> Iterator[tuple[tuple[Any, ...], str, str]]:
+    """Where a name stands in the table's layout, whether it is `varied` or a `metric`, and the name."""
+    for number, column in enumerate(layout.columns or []):
+        if column.varied is not None:
+            yield ("list", number, "varied"), "varied", column.varied
+        if column.metric is not None:
+            yield ("list", number, "metric"), "metric", column.metric
+    grid = layout.grid
+    if grid is None:
+        return
+    for side, name in (("rows", grid.rows), ("columns", grid.columns)):
+        if name is not None:
+            yield ("grid", side), "varied", name
+    if grid.metric is not None:
+        yield ("grid", "metric"), "metric", grid.metric
+    for heading, metric in grid.metrics.items():
+        yield ("grid", "metrics", heading), "metric", metric
+
+
+def _unknown(
+    tree: Node, path: tuple[Any, ...], what: str, name: str, known_names: Sequence[str]
+) -> Fault:
+    _, mark = tree.at(path)
+    near = difflib.get_close_matches(name, known_names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    if not near:
+        hint = f"; known here: {', '.join(known_names)}" if known_names else ""
+    return Fault(mark, f"{'.'.join(map(str, path))}: {what} {name!r}{hint}")
+
+
 def without(sheet: Sheet) -> Sheet:
     """The matrix of a table whose study gives no layout."""
     return replace(sheet, about=[NO_LAYOUT, *sheet.about])
@@ -178,7 +252,7 @@ def without(sheet: Sheet) -> Sheet:
 
 def study_sheet(name: str, layout: Layout, lines: Sequence[MatrixLine]) -> Sheet:
     """The table as the study has it, of those of the lines that are its own."""
-    table_lines = [line for line in lines if line.table == name]
+    table_lines = [line for line in lines if line.cells.table == name]
     notes = Notes()
     alike = _marks_of_all(table_lines)
     if layout.grid is not None:
@@ -196,8 +270,8 @@ def study_sheet(name: str, layout: Layout, lines: Sequence[MatrixLine]) -> Sheet
 def _marks_of_all(lines: Sequence[MatrixLine]) -> str:
     """What makes ours simulated where it is the same for several results and all there are."""
     reproduced = [line.cells for line in lines if line.cells.reproduced is not None]
-    marks = [losses.marks(cells.simulated, cells.random_weights) for cells in reproduced]
-    return marks[0].strip(" ()") if len(marks) > 1 and len(set(marks)) == 1 else ""
+    of_each = [marks(cells) for cells in reproduced]
+    return of_each[0].strip(" ()") if len(of_each) > 1 and len(set(of_each)) == 1 else ""
 
 
 _Parts = tuple[list[str], list[list[Cell]], list[str]]
@@ -225,7 +299,8 @@ def _list(
         ]
         result_lines = [line for line in metric_lines.values() if line is not None]
         verdicts = list(dict.fromkeys(line.cells.verdict for line in result_lines))
-        finding_kinds = list(dict.fromkeys(filter(None, map(kinds_of, result_lines))))
+        kinds = (", ".join(line.finding_kinds) for line in result_lines)
+        finding_kinds = list(dict.fromkeys(filter(None, kinds)))
         rows.append(
             [*cells, Cell(", ".join(verdicts + finding_kinds), notes.add(reasons(result_lines)))]
         )
@@ -271,8 +346,7 @@ def _grid(grid: Grid, table_lines: Sequence[MatrixLine], notes: Notes, marked: b
 
 
 def _varied(line: MatrixLine, name: str) -> str:
-    varied = line.loaded.row.varied if line.loaded else {}
-    return str(varied[name]) if name in varied else ""
+    return str(line.row.varied.get(name, ""))
 
 
 def _in_order(names: Sequence[str], order: Sequence[Any]) -> list[str]:
@@ -286,7 +360,7 @@ def _result(line: MatrixLine | None, notes: Notes, marked: bool, verdict: bool =
     suffix = ""
     if verdict:
         words = [line.cells.verdict] if line.cells.reproduced is not None else []
-        suffix = "".join(f", {word}" for word in (*words, kinds_of(line)) if word)
+        suffix = "".join(f", {word}" for word in (*words, *line.finding_kinds))
     numbers = notes.add([*_unjudged(line), *notes_of(line)])
     if verdict:
         numbers += notes.add(reasons([line]))
@@ -303,7 +377,8 @@ def _unjudged(line: MatrixLine) -> list[str]:
     if not extremes:
         return []
     c = line.cells
-    return [f"{c.judged} of {c.expected} judged; the others all lost, and all won: {extremes}"]
+    count = numbers.out_of(c.judged, c.expected)
+    return [f"{count} judged; the others all lost, and all won: {extremes}"]
 
 
 def _left_out(table_lines: Sequence[MatrixLine], metrics: Iterable[str]) -> list[str]:

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.artefact.metrics import metric_of
-from harness.results.cells import HEADINGS, display
-from harness.results.matrix import EXPLANATION, LOSSES, MatrixLine, lowest
+from harness.results.line import HEADINGS, MatrixLine, display
+from harness.results.matrix import EXPLANATION, LOSSES, lowest
 
 SIMULATED = (
     "Rows marked simulated come from the harness's own simulated teacher or judge, or are scaled down. "
@@ -60,7 +59,7 @@ def notes_of(line: MatrixLine) -> list[str]:
     return [
         *(f"Finding: {finding}" for finding in line.findings),
         *(f"Deviation: {deviation}" for deviation in line.deviations),
-        *(f"Assumption: {assumption}" for assumption in line.assumptions),
+        *(f"Assumption: {assumption}" for assumption in line.row.assumptions),
     ]
 
 
@@ -71,11 +70,6 @@ def reasons(lines: Sequence[MatrixLine]) -> list[str]:
         for line in lines
         if line.cells.verdict_reason and line.cells.verdict != "simulated"
     ]
-
-
-def kinds_of(line: MatrixLine) -> str:
-    """The kinds of the line's findings; what was found stands in its notes."""
-    return ", ".join(dict.fromkeys(finding.kind for finding in line.findings))
 
 
 def settled(sheet: Sheet, units: Sequence[Sequence[Cell]]) -> Sheet:
@@ -116,10 +110,10 @@ def matrix_sheet(lines: Sequence[MatrixLine], name: str, title: str, left_out: s
     for line in lines:
         cells = dict(zip(HEADINGS, map(Cell, display(line)), strict=True))
         cells["verdict"] = Cell(line.cells.verdict, notes.add(reasons([line])))
-        cells["notes"] = Cell(kinds_of(line), notes.add(notes_of(line)))
+        cells["notes"] = Cell(", ".join(line.finding_kinds), notes.add(notes_of(line)))
         rows.append(list(cells.values()))
     about = [EXPLANATION]
-    if any(metric_of(line.cells.metric).is_loss for line in lines):
+    if any(line.cells.measure.is_loss for line in lines):
         about.append(LOSSES)
     after = [*lowest(lines), *[f"{left_out}."] * bool(left_out)]
     sheet = Sheet(name, title, HEADINGS, rows, about, warning(lines), notes.texts, (), after)

@@ -3,28 +3,61 @@
 Everything here is over the prompts that every judging has judged; how many those are stands beside it.
 """
 
-import csv
-import io
 import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Required, TypedDict, TypeVar
 
 from rich.console import Console
 
+from harness.answer.outputs import OutputRow
 from harness.artefact.manifest import MetricValue
 from harness.artefact.store import Artefact
+from harness.common import numbers
+from harness.common.escape import csv_table, markdown
 from harness.common.progress import plain
 from harness.judge.scores import DRAW, describe, is_judgement
 from harness.run.plan import RowPlan, StagePlan
 
 ANNOTATIONS = "annotations.json"
 PromptVerdict = Literal["win", "draw", "lose"]
+Category = TypeVar("Category", bound=Hashable)
 PromptPlace = tuple[str, str, int]
 """Instruction, input, and which time they stand in the prompt set, from 0."""
+
+
+class Annotation(TypedDict, total=False):
+    """An object of annotations.json: alpaca_eval's, and what other judges put there in its place."""
+
+    instruction: Required[str]
+    input: str
+    preference: float | None
+    score: float | None
+    """In place of a preference, where the judge has a rubric."""
+    output_1: str
+    """The baseline's, as `generator_1`."""
+    generator_1: str
+    is_switched: bool
+    """Whether the model's output was shown first; None, or absent: not known, or in both orders."""
+    preference_raw_completion: object
+    """The reply: a text, several, or a choice of a chat completion; as `raw_completion`, which is its
+    name before alpaca_eval 0.6."""
+    raw_completion: object
+    verdicts: list[str | None]
+    """In both orders."""
+    feedback: str
+    inputs: dict[str, str]
+    """What the judge was shown beside the output."""
+
+
+def read_annotations(artefact: Artefact) -> list[Annotation]:
+    """Raises Damaged where the artefact was changed."""
+    artefact.check()
+    rows: list[Annotation] = json.loads((artefact.folder / ANNOTATIONS).read_text(encoding="utf-8"))
+    return rows
 
 
 @dataclass(frozen=True)
@@ -125,18 +158,22 @@ def _agreement(plan: RowPlan, stages: list[StagePlan], artefacts: list[Artefact]
 
 def read_grades(artefact: Artefact) -> tuple[bool, dict[PromptPlace, float | None]]:
     """Whether they are scores, and the preference or score in each place; None: unjudged."""
-    artefact.check()
-    rows = json.loads((artefact.folder / ANNOTATIONS).read_text(encoding="utf-8"))
+    rows = read_annotations(artefact)
     is_score = any("score" in row and "preference" not in row for row in rows)
     grades: dict[PromptPlace, float | None] = {}
     places: Counter[tuple[str, str]] = Counter()
     for row in rows:
         grade = row.get("score") if is_score else row.get("preference")
         is_judged = grade is not None and (is_score or is_judgement(grade))
-        prompt = row["instruction"], row.get("input") or ""
+        prompt = prompt_of(row)
         grades[*prompt, places[prompt]] = grade if is_judged else None
         places[prompt] += 1
     return is_score, grades
+
+
+def prompt_of(row: Annotation | OutputRow) -> tuple[str, str]:
+    """Instruction and input, by which an output and its judgements are found."""
+    return row["instruction"], row.get("input") or ""
 
 
 def verdict_of(preference: float) -> PromptVerdict:
@@ -165,7 +202,7 @@ def _mean(metric: str, grades: list[float]) -> tuple[float | None, float | None]
     return _average(grades), error
 
 
-def cohens_kappa(first: Sequence[Any], second: Sequence[Any]) -> float | None:
+def cohens_kappa(first: Sequence[Category], second: Sequence[Category]) -> float | None:
     """Agreement of two judgings beyond chance: (po - pe) / (1 - pe), with po the share of prompts on
     which they agree and pe the sum over categories of the product of both shares (Cohen 1960, A
     coefficient of agreement for nominal scales, Educational and Psychological Measurement 20).
@@ -197,7 +234,7 @@ def weighted_kappa(first: Sequence[float], second: Sequence[float]) -> float | N
     return 1 - observed / (expected / n**2) if expected else None
 
 
-def fleiss_kappa(verdicts: Sequence[Sequence[Any]]) -> float | None:
+def fleiss_kappa(verdicts: Sequence[Sequence[Category]]) -> float | None:
     """Agreement of r judgings of n prompts beyond chance: (P - Pe) / (1 - Pe), with P the mean over
     prompts of the share of agreeing pairs of judgings, and Pe the sum of the squared shares of the
     categories (Fleiss 1971, Measuring nominal scale agreement among many raters, Psychological
@@ -213,7 +250,7 @@ def fleiss_kappa(verdicts: Sequence[Sequence[Any]]) -> float | None:
     return (agreeing - by_chance) / (1 - by_chance)
 
 
-def _share_different(first: Sequence[Any], second: Sequence[Any]) -> float | None:
+def _share_different(first: Sequence[object], second: Sequence[object]) -> float | None:
     return _average([a != b for a, b in zip(first, second, strict=True)])
 
 
@@ -247,10 +284,10 @@ def sentences(agreement: Agreement) -> list[str]:
     if not a.judged_in_all:
         return [first, *_values(a)]
     what = "score" if a.metric == "score" else "verdict (win, draw, lose)"
-    assert a.flip_rate is not None
-    flips = f"another {what}: {a.flipped} of {a.judged_in_all} prompts ({100 * a.flip_rate:.1f} %)"
+    flips = f"another {what}: {numbers.out_of(a.flipped, a.judged_in_all)} prompts "
+    flips += f"({numbers.percent(a.flipped, a.judged_in_all)})"
     if a.judgings > 2 and a.pairwise_flip_rate is not None:
-        flips += f"; between two judgings {100 * a.pairwise_flip_rate:.1f} % on average"
+        flips += f"; between two judgings {numbers.percent(a.pairwise_flip_rate)} on average"
     name = "quadratically weighted kappa" if a.metric == "score" else "Cohen's kappa"
     pairs = math.comb(a.judgings, 2)
     over = f" (mean of {pairs} pairs)" if pairs > 1 else ""
@@ -264,12 +301,12 @@ def sentences(agreement: Agreement) -> list[str]:
 
 def _values(a: Agreement) -> list[str]:
     each = [
-        ("none" if value is None else f"{value:.2f}")
-        + (f" ± {error:.2f}" if error is not None else "")
-        + f" ({judged}/{a.prompts})"
+        (numbers.number(value) or "none")
+        + numbers.error(error)
+        + f" ({numbers.out_of(judged, a.prompts, '/')})"
         for value, error, judged in zip(a.values, a.standard_errors, a.judged, strict=True)
     ]
-    spread = f"; sd between judgings {a.spread:.2f}" if a.spread is not None else ""
+    spread = f"; sd between judgings {numbers.number(a.spread)}" if a.spread is not None else ""
     return [f"{a.metric} of each judging: {', '.join(each)}{spread}"]
 
 
@@ -287,7 +324,7 @@ def to_markdown(agreements: Sequence[Agreement]) -> str:
         return ""
     parts = ["", "## Judge replicates", "", EXPLANATION]
     for agreement in agreements:
-        first, *rest = map(_escape, sentences(agreement))
+        first, *rest = map(markdown, sentences(agreement))
         parts += ["", f"- {first}", *(f"  - {line}" for line in rest)]
     return "\n".join(parts) + "\n"
 
@@ -299,13 +336,6 @@ EXPLANATION = (
 )
 
 
-def _escape(text: str) -> str:
-    flat = plain(" ".join(text.split()))
-    for sign in "\\`*_[]|#~$<>":
-        flat = flat.replace(sign, f"\\{sign}")
-    return flat
-
-
 COLUMNS = (
     "row", "label", "metric", "judgings", "planned", "prompts", "judged_in_all", "flipped",
     "flip_rate", "pairwise_flip_rate", "cohens_kappa", "weighted_kappa", "fleiss_kappa",
@@ -315,15 +345,10 @@ COLUMNS = (
 
 def to_csv(agreements: Sequence[Agreement]) -> str:
     """Full precision; of each judging's figures the list stands in one cell, apart by a space."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for agreement in agreements:
-        writer.writerow(["" if cell is None else cell for cell in _cells(agreement)])
-    return out.getvalue()
+    return csv_table(COLUMNS, map(_cells, agreements))
 
 
-def _cells(a: Agreement) -> list[Any]:
+def _cells(a: Agreement) -> list[float | str | None]:
     is_score = a.metric == "score"
     lists = [
         " ".join("-" if v is None else repr(v) for v in values)

@@ -6,21 +6,25 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import JsonValue
 from rich.console import Console
 from rich.markup import escape
 
 from harness.artefact.metrics import metric_of
+from harness.common import numbers
 from harness.common.progress import counted, plain
 from harness.errors import InputError
 from harness.results import losses
 from harness.results.comparability import Difference, differences
+from harness.results.line import in_brackets, labels
 from harness.results.matrix import choose_plan
-from harness.results.verdict.evidence import GRADED, Evidence, gather, grades_of, strata_of
-from harness.results.verdict.verdict import pool
+from harness.results.verdict.evidence import Evidence, gather, strata_of
+from harness.results.verdict.verdict import Pooled, pool
 from harness.row.load import LoadedRow
 from harness.row.row import Row
 from harness.run.plan import Planner, RowPlan
 from harness.stats.paired import POWER, Paired, flips, paired, sign_test
+from harness.stats.variance import Grades
 
 VERDICTS = ("win", "draw", "lose")
 FLIPPED = ("win_rate", "winning_score")
@@ -33,17 +37,13 @@ class ComparedRow:
 
     row: Row
     evidence: Evidence
-    value: float
-    judged: int | None
-    """Over all runs, as `expected`."""
-    expected: int | None
+    pooled: Pooled
+    """Over all runs."""
     simulated: frozenset[str]
     """What of it was simulated; also that the row is a scaled-down twin."""
     random_weights: bool
     places: dict[Any, float]
     """Prompt -> its mean grade over the runs; only what was judged in every run."""
-    prompts: set[Any]
-    """All prompts, the unjudged ones too."""
     made_of: frozenset[str]
     """The keys of the artefacts that the runs' numbers stand in."""
 
@@ -166,43 +166,28 @@ def compare(first: RowPlan, second: RowPlan) -> list[Comparison]:
 def _metrics(plan: RowPlan) -> list[str]:
     artefacts = [stage.artefact for stage in [*plan.final(), *losses.trainings(plan)]]
     names = [name for artefact in artefacts if artefact for name in artefact.manifest.metrics]
-    judged = losses.is_judged(plan.row) and not losses.judges_loss(plan.row)
-    return [
-        name
-        for name in dict.fromkeys(names)
-        # The training's losses of rows that are judged by something else are no result.
-        if not (judged and metric_of(name).is_loss)
-    ]
+    judged = losses.is_judged_by_other(plan.row)
+    return [n for n in dict.fromkeys(names) if not (judged and metric_of(n).is_loss)]
 
 
 def _compared_row(plan: RowPlan, metric: str) -> ComparedRow:
-    is_loss = metric_of(metric).is_loss
-    planned = losses.stages_of(plan) if is_loss else plan.final()
+    planned = losses.stages_that_give(plan, metric)
     evidence = gather(plan.row, metric, planned, every_grade=True)
     if evidence is None:
         raise InputError(f"row {plan.row.row} gives no number for {metric}")
-    runs = [run for run in evidence.runs.values() if run.stage.artefact is not None]
-    pooled = pool([run.metric for run in runs])
+    runs = list(evidence.runs.values())
     grades = list(evidence.grades.values())
     in_all = [p for p in grades[0] if all(p in g for g in grades)] if grades else []
-    prompts: set[Any] = set()
-    if metric in GRADED:
-        for run in runs:
-            assert run.stage.artefact is not None
-            prompts |= set(grades_of(run.stage.artefact, metric))
     artefacts = [run.stage.artefact for run in runs if run.stage.artefact]
     marks = {mark for artefact in artefacts for mark in artefact.manifest.simulated}
     marks |= {losses.SCALED_DOWN} if plan.row.scale == "tiny" else set()
     return ComparedRow(
         plan.row,
         evidence,
-        pooled.value,
-        pooled.judged,
-        pooled.expected,
+        pool([run.metric for run in runs]),
         frozenset(marks),
         any(artefact.manifest.random_weights for artefact in artefacts),
         {p: math.fsum(g[p] for g in grades) / len(grades) for p in in_all},
-        prompts,
         frozenset(run.stage.key for run in runs),
     )
 
@@ -249,21 +234,15 @@ def _verdict(grade: float, middle: float) -> str:
 
 def _rows(side: ComparedRow, places: Sequence[Any]) -> list[list[float]]:
     """The trainings' mean grades where there are several trainings, else the mean over all runs."""
-    trainings = sorted({index[0] for index in side.evidence.grades})
-    if len(trainings) == 1:
+    by_training: dict[int, list[Grades]] = {}
+    for index, grades in sorted(side.evidence.grades.items(), key=lambda item: item[0]):
+        by_training.setdefault(index[0], []).append(grades)
+    if len(by_training) == 1:
         return [[side.places[place] for place in places]]
-    rows = []
-    for number in trainings:
-        training_grades = [
-            grades for index, grades in side.evidence.grades.items() if index[0] == number
-        ]
-        rows.append(
-            [
-                math.fsum(g[place] for g in training_grades) / len(training_grades)
-                for place in places
-            ]
-        )
-    return rows
+    return [
+        [math.fsum(grades[place] for grades in runs) / len(runs) for place in places]
+        for runs in by_training.values()
+    ]
 
 
 def _bounds(
@@ -271,7 +250,7 @@ def _bounds(
 ) -> tuple[float | None, float | None]:
     """Over the prompts that both were asked, what went unjudged all one way and all the other."""
     bounds = first.evidence.bounds
-    prompts = first.prompts & second.prompts
+    prompts = first.evidence.prompts & second.evidence.prompts
     open_ = [p for p in prompts if p not in first.places or p not in second.places]
     if bounds is None or not open_ or strata_of(metric, []) is not None:
         return None, None
@@ -294,7 +273,7 @@ def sentences(comparison: Comparison) -> list[str]:
     if comparison.same:
         return [*lines, "both are read from the same artefacts: there is no difference to test"]
     if comparison.result is None:
-        gap = f"difference {first.value - second.value:+.4g} {unit}".rstrip()
+        gap = f"difference {first.pooled.value - second.pooled.value:+.4g} {unit}".rstrip()
         why = (
             "no prompt was judged in both"
             if first.places and second.places
@@ -312,33 +291,36 @@ def sentences(comparison: Comparison) -> list[str]:
             f"left out: {counted(comparison.only_first, 'prompt')} judged in {first.row.row} alone, "
             f"{comparison.only_second} in {second.row.row} alone"
         )
-    if comparison.lowest is not None and comparison.highest is not None:
+    ends = numbers.interval(comparison.lowest, comparison.highest, signed=True)
+    if ends:
         lines.append(
             "over all prompts of both, with what went unjudged all against or all for "
-            f"{first.row.row}: {comparison.lowest:+.2f} to {comparison.highest:+.2f} {unit}".rstrip()
+            f"{first.row.row}: {ends} {unit}".rstrip()
         )
     return lines + _once(comparison)
 
 
 def _score_text(side: ComparedRow, metric: str) -> str:
-    over = f", judged {side.judged} of {side.expected}" if side.expected is not None else ""
-    digits = metric_of(metric).digits
-    runs = len(side.evidence.runs)
-    text = f"{side.row.row}: {side.value:.{digits}f}{over}, {runs} run{'s' * (runs > 1)}"
-    return text + losses.marks("; ".join(sorted(side.simulated)), side.random_weights)
+    over = ""
+    if side.pooled.expected is not None:
+        over = f", judged {numbers.out_of(side.pooled.judged, side.pooled.expected)}"
+    value = numbers.number(side.pooled.value, metric_of(metric).digits)
+    text = f"{side.row.row}: {value}{over}, {counted(len(side.evidence.runs), 'run')}"
+    return text + in_brackets(labels("; ".join(sorted(side.simulated)), side.random_weights))
 
 
 def _difference(comparison: Comparison, unit: str) -> str:
     result = comparison.result
     assert result is not None
-    text = f"difference {result.difference:+.2f} {unit}".rstrip()
+    text = f"difference {numbers.number(result.difference, signed=True)} {unit}".rstrip()
     if result.low is None or result.high is None or result.smallest_seen is None:
         over = counted(comparison.shared, "prompt")
         return f"{text} over {over} judged in both; too few for an interval"
     return (
-        f"{text}, 95 % interval {result.low:+.2f} to {result.high:+.2f}, over {comparison.shared} "
-        "prompts judged in both; the smallest difference that would have been seen with a probability "
-        f"of {100 * POWER:.0f} % is {result.smallest_seen:.2f}"
+        f"{text}, 95 % interval {numbers.interval(result.low, result.high, signed=True)}, over "
+        f"{comparison.shared} prompts judged in both; the smallest difference that would have been "
+        f"seen with a probability of {numbers.percent(POWER, digits=0)} is "
+        f"{numbers.number(result.smallest_seen)}"
     )
 
 
@@ -351,7 +333,7 @@ def _flips(table: list[list[int]]) -> str:
         for j in range(len(VERDICTS))
         if i != j and table[i][j]
     ]
-    text = f"{total - unchanged} of {total} differ"
+    text = f"{numbers.out_of(total - unchanged, total)} differ"
     return text + (f" (first to second: {', '.join(changed)})" if changed else "")
 
 
@@ -382,7 +364,7 @@ def _once(comparison: Comparison) -> list[str]:
     ]
 
 
-def to_dict(comparison: Comparison) -> dict[str, Any]:
+def to_dict(comparison: Comparison) -> dict[str, JsonValue]:
     """The same as data."""
     return {
         "metric": comparison.metric,
@@ -390,17 +372,17 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
         "rows": {
             name: {
                 "row": side.row.row,
-                "value": side.value,
-                "judged": side.judged,
-                "expected": side.expected,
+                "value": side.pooled.value,
+                "judged": side.pooled.judged,
+                "expected": side.pooled.expected,
                 "runs": len(side.evidence.runs),
                 "trainings": side.evidence.count(0) if side.evidence.trains else 0,
-                "simulated": sorted(side.simulated),
+                "simulated": [*sorted(side.simulated)],
                 "random_weights": side.random_weights,
             }
             for name, side in (("first", comparison.first), ("second", comparison.second))
         },
-        "difference": comparison.first.value - comparison.second.value
+        "difference": comparison.first.pooled.value - comparison.second.pooled.value
         if comparison.result is None
         else None,
         "paired": asdict(comparison.result) if comparison.result else None,

@@ -1,10 +1,9 @@
-"""The matrix lines of a training: its losses, what they were measured over, and which is the lowest."""
+"""Which stages a row's numbers come from, and which losses are among them."""
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
-from harness.results.line import Cells
+from harness.artefact.metrics import metric_of
 from harness.row.row import Row
 from harness.run.plan import RowPlan, StagePlan
 
@@ -33,6 +32,18 @@ def judges_loss(row: Row) -> bool:
     """Whether the row's losses are those of its judge stage, and not of its training."""
     judge = row.eval.judge if row.eval else None
     return judge is not None and judge.gives_losses
+
+
+def is_judged_by_other(row: Row) -> bool:
+    """Whether the losses of the row's training are no result, as something else judges it."""
+    return is_judged(row) and not judges_loss(row)
+
+
+def stages_that_give(plan: RowPlan | None, metric: str) -> list[StagePlan]:
+    """A metric: one stage for each replicate."""
+    if metric_of(metric).is_loss:
+        return stages_of(plan)
+    return plan.final() if plan else []
 
 
 def stages_of(plan: RowPlan | None) -> list[StagePlan]:
@@ -65,52 +76,3 @@ def held_out_set(measured: Sequence[StagePlan]) -> str:
             data = stage.document["inputs"].get("data"), stage.document["params"]["data"]
             return json.dumps([data, drawn, train["objective"]], sort_keys=True)
     return ""
-
-
-def lowest(lines: Sequence[tuple[str, Cells]]) -> list[str]:
-    """Which row of a table has the fewest bits per byte, among those measured on the same held-out
-    answers. `lines`: each one's held-out set and its cells."""
-    groups: dict[tuple[Any, ...], list[Cells]] = {}
-    for held_out, cells in lines:
-        if held_out and cells.metric == BITS and cells.reproduced is not None:
-            same = (cells.table, held_out, cells.examples, cells.bytes)
-            groups.setdefault(same, []).append(cells)
-    return [_lowest(same) for same in groups.values() if len(same) > 1]
-
-
-def _lowest(same: list[Cells]) -> str:
-    best, second = sorted(same, key=lambda c: (c.reproduced or 0.0, c.row))[:2]
-    steps = sorted({c.steps for c in same if c.steps is not None})
-    after = ""
-    if steps:
-        count = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
-        after = f"after {count} steps and "
-    alone = any(c.replicates == 1 for c in same)
-    return (
-        f"Table {best.table}: of {len(same)} rows, {after}over the same held-out "
-        f"answers ({over(best)}), {best.row} has the fewest bits per byte, "
-        f"{best.reproduced:.4f}{marks(best.simulated, best.random_weights)}; next is {second.row} with "
-        f"{second.reproduced:.4f}{marks(second.simulated, second.random_weights)}"
-        + ("; of a row with one training seed the spread is not known" if alone else "")
-        + "."
-    )
-
-
-def marks(simulated: str, random_weights: object) -> str:
-    """What a number must never stand without, in brackets: that it is simulated, of a scaled-down row,
-    or of weights that began random."""
-    labels = ["simulated"] * bool(simulated)
-    labels += [SCALED_DOWN] * (SCALED_DOWN in simulated.split("; "))
-    labels += ["random weights"] * bool(random_weights)
-    return f" ({', '.join(labels)})" if labels else ""
-
-
-def over(cells: Cells) -> str:
-    """What a loss was measured over, in words; of bits per byte the bytes, else the tokens."""
-    metric = cells.metric.partition("/")[0]
-    if metric == LAST:
-        return f"the last of {cells.steps} steps" if cells.steps else ""
-    if cells.examples is None:
-        return ""
-    size = f"{cells.bytes:,} bytes" if metric == BITS else f"{cells.tokens:,} tokens"
-    return f"{cells.examples:,} held-out examples, {size}"

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import TypeVar
 
 from harness.artefact import environment
@@ -13,7 +13,7 @@ from harness.artefact.store import Artefact, Damaged
 from harness.common.progress import counted
 from harness.errors import DataAbsent, InputError
 from harness.results import agreement, comparability, losses
-from harness.results.line import Cells
+from harness.results.line import Cells, MatrixLine, loss_over, marks
 from harness.results.verdict.evidence import bounds_of
 from harness.results.verdict.verdict import assess, pool
 from harness.row.load import LoadedRow
@@ -22,37 +22,10 @@ from harness.run.plan import Planner, RowPlan, StagePlan
 
 Entry = TypeVar("Entry")
 
-NUMBERS = frozenset(
-    """
-    reported reported_se reported_judged reported_expected reproduced standard_error judged
-    expected lower_bound upper_bound lowest highest examples tokens bytes steps replicates
-    replicates_planned replicate_sd interval_low interval_high difference_low difference_high margin
-    calls prompt_tokens completion_tokens usd env_wall_seconds
-    """.split()  # noqa: SIM905
-)
-"""Columns that hold numbers; all others are text and are escaped."""
 CONFOUNDED = "confounded"
 COLUMNS = tuple(column.name for column in fields(Cells))
 LAST = 10**9
 """After every line of a study."""
-
-
-@dataclass(frozen=True)
-class MatrixLine:
-    """One line of the matrix."""
-
-    table: str
-    cells: Cells
-    held_out: str = ""
-    """Of a loss: see harness.results.losses.held_out_set."""
-    findings: tuple[Finding, ...] = ()
-    """Those of the stages behind the line, and of the comparability guard."""
-    deviations: tuple[str, ...] = ()
-    assumptions: tuple[str, ...] = ()
-    loaded: LoadedRow | None = None
-    """The row that the line is of."""
-    plan: RowPlan | None = None
-    """Where its artefacts stand; None where it cannot be planned."""
 
 
 def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[MatrixLine]:
@@ -79,24 +52,16 @@ def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[MatrixLine]
         names = [""]
     names += [name for name in losses.metrics_of(row) if name not in names]
     held_out = losses.held_out_set(losses.stages_of(plan))
-    lines = [_line(row, name, plan, problem, held_out) for name in names]
-    return [replace(line, loaded=loaded, plan=plan) for line in lines]
+    return [_line(loaded, name, plan, problem, held_out) for name in names]
 
 
 def together(lines: Sequence[MatrixLine]) -> list[MatrixLine]:
     """The lines of several rows as tables show them: by table, then as the study has its lines; and
     marked where a row differs from the table's others in more than what is studied."""
-    rows = {line.loaded.row.row: line for line in lines if line.loaded is not None}
-    plans = [
-        line.plan or RowPlan(line.loaded.row, line.loaded.path, [])
-        for line in rows.values()
-        if line.loaded is not None
-    ]
+    rows = {line.row.row: line for line in lines}
+    plans = [line.plan or RowPlan(line.row, line.loaded.path, []) for line in rows.values()]
     messages = {row: comparability.message(d) for row, d in comparability.confounded(plans).items()}
-    ordered = sorted(lines, key=_place)
-    return [
-        _confounded(line, messages.get(line.cells.row)) if line.loaded else line for line in ordered
-    ]
+    return [_confounded(line, messages.get(line.row.row)) for line in sorted(lines, key=_place)]
 
 
 def with_results(lines: Sequence[MatrixLine]) -> tuple[list[MatrixLine], str]:
@@ -130,10 +95,7 @@ def _is_measured(row: Row) -> bool:
 
 
 def _confounded(line: MatrixLine, message: str | None) -> MatrixLine:
-    assert line.loaded is not None
-    row = line.loaded.row
-    of_training = losses.is_judged(row) and not losses.judges_loss(row)
-    if message is None or (of_training and metric_of(line.cells.metric).is_loss):
+    if message is None or (line.cells.measure.is_loss and losses.is_judged_by_other(line.row)):
         return line
     findings = (*line.findings, Finding(CONFOUNDED, "warning", message))
     texts = "; ".join(map(str, findings))
@@ -143,9 +105,8 @@ def _confounded(line: MatrixLine, message: str | None) -> MatrixLine:
 
 def _place(line: MatrixLine) -> tuple[str, int, str]:
     """Rows that stand in no line of the study come last, by their specs' names."""
-    source = line.loaded.row.source if line.loaded else None
-    at = source.line if source and source.line else None
-    return line.table, LAST if at is None else at, line.loaded.path.name if line.loaded else ""
+    source = line.row.source
+    return line.row.table, (source and source.line) or LAST, line.loaded.path.name
 
 
 def agreements_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[agreement.Agreement]:
@@ -176,9 +137,11 @@ def choose_plan(loaded: LoadedRow, planners: Sequence[Planner]) -> tuple[RowPlan
     return trained or plan, problem
 
 
-def _line(row: Row, metric: str, plan: RowPlan | None, problem: str, held_out: str) -> MatrixLine:
-    is_loss = metric_of(metric).is_loss
-    planned = losses.stages_of(plan) if is_loss else plan.final() if plan else []
+def _line(
+    loaded: LoadedRow, metric: str, plan: RowPlan | None, problem: str, held_out: str
+) -> MatrixLine:
+    row, is_loss = loaded.row, metric_of(metric).is_loss
+    planned = losses.stages_that_give(plan, metric)
     artefacts = [s.artefact for s in planned if s.artefact]
     recorded = [a.manifest.metrics.get(metric) for a in artefacts]
     # Of a prompt set of which nothing was judged there is no number.
@@ -188,7 +151,8 @@ def _line(row: Row, metric: str, plan: RowPlan | None, problem: str, held_out: s
     reported = row.reported.get(metric)
     pooled = pool(scores) if scores else None
     reproduced = pooled or MetricValue()
-    verdict = assess(row, metric, planned).verdict
+    weighed = assess(row, metric, planned)
+    verdict = weighed.verdict
     if artefacts and not scores:
         problem = f"the {artefacts[0].stage} stage gives no {metric}"
     stages = _behind(plan, artefacts)
@@ -196,8 +160,8 @@ def _line(row: Row, metric: str, plan: RowPlan | None, problem: str, held_out: s
     counts = scores[0] if is_loss and scores else MetricValue()
     scale = bounds_of(row, metric) if metric_of(metric).unit == "points" else None
     manifests = [s.artefact.manifest for s in stages if s.artefact]
-    findings = tuple(_each_once(m.findings for m in manifests))
-    noted = (*deviations(row), *_each_once(m.deviations for m in manifests))
+    findings = tuple(each_once(m.findings for m in manifests))
+    noted = (*deviations(row), *each_once(m.deviations for m in manifests))
     cells = Cells(
         row=row.row,
         table=row.table,
@@ -246,7 +210,7 @@ def _line(row: Row, metric: str, plan: RowPlan | None, problem: str, held_out: s
         env_wall_seconds=_sum(stages, "wall_seconds"),
         env_artefacts=" ".join(f"{s.stage}/{s.key[:12]}" for s in stages),
     )
-    return MatrixLine(row.table, cells, held_out, findings, noted, tuple(row.assumptions))
+    return MatrixLine(loaded, cells, weighed, plan, held_out, findings, noted)
 
 
 def _behind(plan: RowPlan | None, artefacts: list[Artefact]) -> list[StagePlan]:
@@ -258,7 +222,7 @@ def _behind(plan: RowPlan | None, artefacts: list[Artefact]) -> list[StagePlan]:
     return [s for s in finished if s.stage in ("gen", "train")] if is_model else finished
 
 
-def _each_once(lists: Iterable[Sequence[Entry]]) -> list[Entry]:
+def each_once(lists: Iterable[Sequence[Entry]]) -> list[Entry]:
     listed = list(itertools.chain.from_iterable(lists))
     return [entry for number, entry in enumerate(listed) if entry not in listed[:number]]
 
@@ -324,5 +288,29 @@ LOSSES = (
 
 
 def lowest(lines: Sequence[MatrixLine]) -> list[str]:
-    """For each table in which several models were measured on the same held-out answers: the best."""
-    return losses.lowest([(line.held_out, line.cells) for line in lines])
+    """For each table in which several models were measured on the same held-out answers: which row has
+    the fewest bits per byte."""
+    groups: dict[tuple[object, ...], list[Cells]] = {}
+    for line in lines:
+        c = line.cells
+        if line.held_out and c.metric == losses.BITS and c.reproduced is not None:
+            groups.setdefault((c.table, line.held_out, c.examples, c.bytes), []).append(c)
+    return [_lowest(same) for same in groups.values() if len(same) > 1]
+
+
+def _lowest(same: list[Cells]) -> str:
+    best, second = sorted(same, key=lambda c: (c.reproduced or 0.0, c.row))[:2]
+    steps = sorted({c.steps for c in same if c.steps is not None})
+    after = ""
+    if steps:
+        count = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
+        after = f"after {count} steps and "
+    alone = any(c.replicates == 1 for c in same)
+    return (
+        f"Table {best.table}: of {len(same)} rows, {after}over the same held-out "
+        f"answers ({loss_over(best)}), {best.row} has the fewest bits per byte, "
+        f"{best.reproduced:.4f}{marks(best)}; next is {second.row} with "
+        f"{second.reproduced:.4f}{marks(second)}"
+        + ("; of a row with one training seed the spread is not known" if alone else "")
+        + "."
+    )

@@ -3,19 +3,21 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from harness.answer.outputs import OUTPUTS, OutputRow
+from harness.artefact.store import Artefact
 from harness.common.text_files import read_lines
 from harness.errors import InputError
 from harness.judge.judge import BaseJudge
 from harness.judge.scores import DRAW, is_judgement
-from harness.results.agreement import verdict_of
+from harness.results.agreement import Annotation, prompt_of, read_annotations, verdict_of
 from harness.row.load import load_rows
 from harness.run.plan import RowPlan, StagePlan
 
-OUTPUTS, ANNOTATIONS, UNJUDGED = "model_outputs.json", "annotations.json", "unjudged.jsonl"
+UNJUDGED = "unjudged.jsonl"
 WORDS = {"win": "won", "draw": "draw", "lose": "lost"}
 
 
@@ -65,8 +67,7 @@ class JudgedOutput:
     """One prompt; `index` is its place in the prompt set, from 0."""
 
     index: int
-    fields: dict[str, Any]
-    """Its row of model_outputs.json."""
+    fields: OutputRow
     baseline: str | None = None
     baseline_generator: str = ""
     rubric_inputs: dict[str, str] = field(default_factory=dict)
@@ -118,13 +119,12 @@ def read_outputs(plan: RowPlan, label: str) -> Chosen:
             f"row {row} has no outputs of {label!r}",
             f"--label: one of {labels}." if labels else "It has one set of outputs: leave --label.",
         )
-    available = [s for s in matching if s.artefact is not None]
-    if not available:
+    chosen = next((s for s in matching if s.artefact is not None), None)
+    if chosen is None:
         raise InputError(
             f"row {row} has no outputs yet on this volume, by this executor",
             f"Make them: harness run {plan.target}; or name the other executor with --executor.",
         )
-    chosen = available[0]
     judgings = [
         s
         for s in plan.final()
@@ -137,32 +137,34 @@ def read_outputs(plan: RowPlan, label: str) -> Chosen:
 
 
 def _read(chosen: StagePlan, judgings: list[StagePlan]) -> list[JudgedOutput]:
-    rows = json.loads((_checked(chosen) / OUTPUTS).read_text(encoding="utf-8"))
+    artefact = _artefact(chosen)
+    artefact.check()
+    rows = json.loads((artefact.folder / OUTPUTS).read_text(encoding="utf-8"))
     prompts = [JudgedOutput(index, row) for index, row in enumerate(rows)]
     for planned in judgings:
         judge, replicate = planned.params["judge"], planned.params["replicate"]
         label = planned.label.split(", ")[-1] if len(judgings) > 1 else ""
-        folder, baseline_row = _checked(planned), _baseline_row(planned)
-        annotations = json.loads((folder / ANNOTATIONS).read_text(encoding="utf-8"))
-        by_prompt = {_key(row): row for row in annotations}
+        baseline_row = _baseline_row(planned)
+        annotations = read_annotations(_artefact(planned))
+        by_prompt = {prompt_of(row): row for row in annotations}
         by_instruction = {row["instruction"]: row for row in annotations}
-        unread = _unread(folder / UNJUDGED)
+        unread = _unread(_artefact(planned).folder / UNJUDGED)
         for place, prompt in enumerate(prompts):
             instruction = prompt.fields["instruction"]
-            row = by_prompt.get(_key(prompt.fields)) or by_instruction.get(instruction) or {}
+            row = by_prompt.get(prompt_of(prompt.fields)) or by_instruction.get(instruction)
+            row = row or {"instruction": instruction}
             shown_first = judge.shows_model_first(instruction, replicate)
             judgement = _judgement(row, label, unread.get(instruction), shown_first)
             baseline = prompt.baseline if prompt.baseline is not None else row.get("output_1")
             generator = (
                 prompt.baseline_generator or baseline_row or str(row.get("generator_1") or "")
             )
-            prompts[place] = JudgedOutput(
-                prompt.index,
-                prompt.fields,
-                baseline,
-                generator,
-                prompt.rubric_inputs or row.get("inputs") or {},
-                [*prompt.judgements, judgement],
+            prompts[place] = replace(
+                prompt,
+                baseline=baseline,
+                baseline_generator=generator,
+                rubric_inputs=prompt.rubric_inputs or row.get("inputs") or {},
+                judgements=[*prompt.judgements, judgement],
             )
     return prompts
 
@@ -176,14 +178,9 @@ def _baseline_row(planned: StagePlan) -> str:
     return load_rows([Path(judge.baseline_row)])[0].row.row
 
 
-def _checked(planned: StagePlan) -> Path:
+def _artefact(planned: StagePlan) -> Artefact:
     assert planned.artefact is not None
-    planned.artefact.check()
-    return planned.artefact.folder
-
-
-def _key(row: dict[str, Any]) -> tuple[str, str]:
-    return row["instruction"], row.get("input") or ""
+    return planned.artefact
 
 
 def _unread(path: Path) -> dict[str, str]:
@@ -202,7 +199,7 @@ def _unread(path: Path) -> dict[str, str]:
 
 
 def _judgement(
-    row: dict[str, Any], label: str, unread: str | None, shown_first: bool | None
+    row: Annotation, label: str, unread: str | None, shown_first: bool | None
 ) -> Judgement:
     preference, score = row.get("preference"), row.get("score")
     if preference is not None and not is_judgement(preference):
@@ -212,7 +209,7 @@ def _judgement(
     if "verdicts" in row and len(words) == 2:
         words = ("shown first:\n" + words[0], "shown second:\n" + words[1])
     if row.get("feedback") and not words:
-        words = (str(row["feedback"]),)
+        words = (row["feedback"],)
     return Judgement(
         label=label,
         preference=None if preference is None else float(preference),
@@ -280,27 +277,30 @@ def _share(share: float) -> str:
     return f"{share:.2f}" if 0.005 <= share < 0.995 else f"{share:.2g}" if share < 0.5 else ">0.99"
 
 
-def as_dict(prompt: JudgedOutput) -> dict[str, Any]:
-    """One prompt for `--json`."""
-    judgings = [
-        {
-            "label": j.label,
-            "verdict": j.verdict,
-            "preference": j.preference,
-            "score": j.score,
-            "shown_first": j.shown_first,
-            "words": list(j.words),
-        }
-        for j in prompt.judgements
-    ]
-    baseline = None
-    if prompt.baseline is not None:
-        baseline = {"output": prompt.baseline, "generator": prompt.baseline_generator}
-    rubric_inputs = {"given": prompt.rubric_inputs} if prompt.rubric_inputs else {}
-    return {
-        "index": prompt.index,
-        **prompt.fields,
-        **rubric_inputs,
-        "baseline": baseline,
-        "judgings": judgings,
-    }
+def to_json(prompts: Sequence[JudgedOutput]) -> str:
+    """For `--json`: each with the fields of its output."""
+    return json.dumps(
+        [
+            {
+                "index": prompt.index,
+                **prompt.fields,
+                **({"given": prompt.rubric_inputs} if prompt.rubric_inputs else {}),
+                "baseline": None
+                if prompt.baseline is None
+                else {"output": prompt.baseline, "generator": prompt.baseline_generator},
+                "judgings": [
+                    {
+                        "label": j.label,
+                        "verdict": j.verdict,
+                        "preference": j.preference,
+                        "score": j.score,
+                        "shown_first": j.shown_first,
+                        "words": list(j.words),
+                    }
+                    for j in prompt.judgements
+                ],
+            }
+            for prompt in prompts
+        ],
+        indent=2,
+    )

@@ -107,18 +107,13 @@ def _of_answer(row: Row, answer: Answer) -> RowSettings:
     for name in type(engine).model_fields:
         if name == "kind" or not is_compared(type(engine), name, f"{at}.engine"):
             continue
-        engine_settings = {
-            key: replace(setting, paths=(*setting.paths, "model"))
-            if name == engine.model_field
-            else setting
-            for key, setting in _walk(f"{at}.engine.{name}", getattr(engine, name)).items()
-        }
-        # An engine's other settings say something about an engine of its kind alone.
-        tag = "" if name == "precision" else f"{engine.kind}."
-        before = f"{at}.engine."
-        settings.update(
-            {f"{before}{tag}{key.removeprefix(before)}": s for key, s in engine_settings.items()}
-        )
+        value = getattr(engine, name)
+        if name == "precision":
+            settings.update(_walk(f"{at}.engine.{name}", value))
+            continue
+        for key, setting in _of_kind(f"{at}.engine", engine.kind, name, value).items():
+            also = ("model",) if name == engine.model_field else ()
+            settings[key] = replace(setting, paths=(*setting.paths, *also))
     if answer.uses_template:
         settings[f"{at}.template"] = _answer_prompt(f"{at}.template", answer.template, row.template)
     settings.update(_walk(f"{at}.strip", answer.is_stripped))
@@ -199,11 +194,7 @@ def _of_judge(row: Row) -> RowSettings:
         elif name == "examples":
             settings.update(_prompts(f"{at}.{name}", value, "held-out set"))
         else:
-            judge_settings = _walk(f"{at}.{name}", value)
-            before, tag = f"{at}.", f"{judge.kind}."
-            settings.update(
-                {f"{before}{tag}{key.removeprefix(before)}": s for key, s in judge_settings.items()}
-            )
+            settings.update(_of_kind(at, judge.kind, name, value))
     return settings
 
 
@@ -266,6 +257,12 @@ def _of_manifests(plan: RowPlan) -> RowSettings:
 def _walk(path: str, value: Any) -> RowSettings:
     """Every setting of a part of a spec. Of a mapping, its kind comes before what it holds."""
     return dict(_leaves(path, path, value))
+
+
+def _of_kind(at: str, kind: str, name: str, value: Any) -> RowSettings:
+    """Settings that are compared with those of an engine, or a judge, of the same kind alone."""
+    walked = _walk(f"{at}.{name}", value)
+    return {f"{at}.{kind}{key.removeprefix(at)}": setting for key, setting in walked.items()}
 
 
 def _leaves(key: str, path: str, value: Any) -> Iterator[tuple[str, Setting]]:

@@ -3,21 +3,21 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
 
+from pydantic import JsonValue
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.artefact.metrics import metric_of
-from harness.common.progress import plain
-from harness.results import losses
-from harness.results.matrix import MatrixLine, choose_plan, lines_of
-from harness.results.verdict.deciding import KIND_WORDS, assumed, more, number
-from harness.results.verdict.verdict import Weighed, assess
+from harness.common import numbers
+from harness.common.progress import counted, plain
+from harness.results.line import MatrixLine, marks
+from harness.results.matrix import lines_of
+from harness.results.verdict.deciding import assumed, more
+from harness.results.verdict.sides import KIND_WORDS, KINDS
+from harness.results.verdict.verdict import Weighed
 from harness.row.load import LoadedRow
-from harness.row.row import Row
 from harness.run.plan import Planner
 from harness.stats.variance import VariancePart
 
@@ -33,19 +33,6 @@ ERRORS = {
 """Where the reported number's standard error comes from."""
 
 
-@dataclass(frozen=True)
-class Verified:
-    """One metric of a row: its verdict, and the line of the matrix that has it."""
-
-    row: Row
-    line: MatrixLine
-    weighed: Weighed
-
-    @property
-    def metric(self) -> str:
-        return str(self.line.cells.metric)
-
-
 def show_verification(
     console: Console, loaded: LoadedRow, planners: Sequence[Planner], as_json: bool
 ) -> int:
@@ -56,241 +43,212 @@ def show_verification(
     Raises:
         Damaged: an artefact of the row was changed.
     """
-    results = verify(loaded, planners)
-    code = exit_code(results)
+    lines = lines_of(loaded, planners)
+    if loaded.row.reported:
+        lines = [line for line in lines if line.cells.metric in loaded.row.reported]
+    code = exit_code(lines)
     if as_json:
-        report = {"row": loaded.row.row, "exit_code": code, "metrics": list(map(to_dict, results))}
-        console.file.write(json.dumps(report, indent=2, allow_nan=False) + "\n")
+        metrics = {"row": loaded.row.row, "exit_code": code, "metrics": list(map(to_dict, lines))}
+        console.file.write(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
         return code
-    if not results:
+    if not lines:
         name = escape(plain(loaded.row.row))
         console.print(f"{name}: neither reports nor measures a score", highlight=False)
-    for result in results:
-        _show(console, result)
-    for heading, notes in _notes(results):
+    for line in lines:
+        _show(console, line)
+    for heading, notes in _notes(lines):
         console.print(f"[bold]{heading}[/]")
         for note in notes:
             console.print(f"  - {escape(plain(note))}", highlight=False, soft_wrap=True)
     return code
 
 
-def _notes(results: Sequence[Verified]) -> list[tuple[str, list[str]]]:
+def _notes(lines: Sequence[MatrixLine]) -> list[tuple[str, list[str]]]:
     """What differs from the published set-up and what was found, of all metrics, each once."""
     sections = [
-        ("deviations", [note for result in results for note in result.line.deviations]),
-        ("assumptions", [note for result in results for note in result.row.assumptions]),
-        ("findings", [str(f) for result in results for f in result.line.findings]),
+        ("deviations", [note for line in lines for note in line.deviations]),
+        ("assumptions", [note for line in lines for note in line.row.assumptions]),
+        ("findings", [str(f) for line in lines for f in line.findings]),
     ]
     return [(heading, list(dict.fromkeys(notes))) for heading, notes in sections if notes]
 
 
-def verify(loaded: LoadedRow, planners: Sequence[Planner]) -> list[Verified]:
-    row = loaded.row
-    plan, _ = choose_plan(loaded, planners)
-    results = []
-    for line in lines_of(loaded, planners):
-        metric = line.cells.metric
-        if row.reported and metric not in row.reported:
-            continue
-        is_loss = metric_of(metric).is_loss
-        planned = losses.stages_of(plan) if is_loss else plan.final() if plan else []
-        results.append(Verified(row, line, assess(row, metric, planned)))
-    return results
-
-
-def exit_code(results: Sequence[Verified]) -> int:
+def exit_code(lines: Sequence[MatrixLine]) -> int:
     """The worst over the metrics of which a number is reported."""
-    names = set()
-    for result in results:
-        reported = result.row.reported.get(result.metric)
-        if reported is not None and reported.value is not None:
-            names.add(result.weighed.verdict.name)
+    names = {line.cells.verdict for line in lines if line.cells.reported is not None}
     if "not reproduced" in names:
         return NOT_REPRODUCED
     return REPRODUCED if names == {"reproduced"} else UNDECIDED
 
 
-def _show(console: Console, result: Verified) -> None:
-    name = result.weighed.verdict.name
+def _show(console: Console, line: MatrixLine) -> None:
+    name = line.cells.verdict
     colour = COLOURS.get(name, "yellow")
-    metric = f" {result.metric}" if result.metric else ""
+    metric = f" {line.cells.metric}" if line.cells.metric else ""
     console.print(
-        f"[bold]{escape(plain(result.row.row))}[/]{escape(plain(metric))}: [{colour}]{name}[/]",
+        f"[bold]{escape(plain(line.row.row))}[/]{escape(plain(metric))}: [{colour}]{name}[/]",
         highlight=False,
     )
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 2), pad_edge=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for heading, text in sentences(result):
+    for heading, text in sentences(line):
         table.add_row(heading, escape(plain(text)))
     console.print(table)
 
 
-def sentences(result: Verified) -> list[tuple[str, str]]:
-    """What a person reads of it, each with its heading; not escaped."""
-    reported = result.row.reported.get(result.metric)
+def sentences(line: MatrixLine) -> list[tuple[str, str]]:
+    """What a person reads of its verdict, each with its heading; not escaped."""
+    reported = line.row.reported.get(line.cells.metric)
     parts = [
-        ("reported", _reported(result)),
-        ("ours", _reproduced(result)),
-        ("spread", _spread(result)),
-        ("unjudged", _unjudged(result)),
-        ("difference", _difference(result)),
-        ("margin", _margin(result)),
-        ("verdict", _verdict(result)),
-        ("to decide it", more(result.weighed, reported)),
-        ("assumed", assumed(result.weighed)),
-        ("not counted", _not_counted(result)),
+        ("reported", _reported(line)),
+        ("ours", _reproduced(line)),
+        ("spread", _spread(line)),
+        ("unjudged", _unjudged(line)),
+        ("difference", _difference(line)),
+        ("margin", _margin(line)),
+        ("verdict", _verdict(line)),
+        ("to decide it", more(line.weighed, reported)),
+        ("assumed", assumed(line.weighed)),
+        ("not counted", _not_counted(line)),
     ]
     return [(heading, text) for heading, text in parts if text]
 
 
-def _number(result: Verified, value: float, signed: bool = False) -> str:
-    return number(result.weighed, value, signed)
-
-
-def _reported(result: Verified) -> str:
-    c, weighed = result.line.cells, result.weighed
+def _reported(line: MatrixLine) -> str:
+    c, weighed = line.cells, line.weighed
     where = f" ({c.source})" if c.source else ""
-    reported = result.row.reported.get(result.metric)
+    reported = line.row.reported.get(c.metric)
     if reported is None:
         return f"no number{where}"
     if reported.value is None:
         return f"the study leaves this cell empty{where}"
-    text = _number(result, reported.value)
+    error, origin = reported.standard_error, "reported"
     if weighed.reported_span is not None:
-        error = reported.standard_error
-        if error is None:
-            error = weighed.reported_error
-        text += f" ± {_number(result, error or 0.0)} ({ERRORS[weighed.reported_error_from]})"
-    elif reported.standard_error is not None:
-        text += f" ± {_number(result, reported.standard_error)} (as reported)"
+        error, origin = weighed.reported_error, weighed.reported_error_from
+    text = weighed.number(reported.value) + numbers.error(error, weighed.digits)
+    if error is not None:
+        text += f" ({ERRORS[origin]})"
     if reported.judged is not None or reported.expected is not None:
-        judged = "?" if reported.judged is None else reported.judged
-        text += f", judged {judged} of {reported.expected or '?'}"
+        text += f", judged {numbers.out_of(reported.judged, reported.expected)}"
     return f"{text}; one run{where}"
 
 
-def _reproduced(result: Verified) -> str:
-    c, verdict, evidence = result.line.cells, result.weighed.verdict, result.weighed.evidence
-    if evidence is None or c.reproduced is None:
+def _reproduced(line: MatrixLine) -> str:
+    c, weighed = line.cells, line.weighed
+    if weighed.evidence is None or c.reproduced is None:
         return f"nothing yet{': ' if c.verdict_reason else ''}{c.verdict_reason}"
-    text = _number(result, c.reproduced)
+    text = weighed.number(c.reproduced)
     if c.standard_error is not None:
-        each = ", each run" if len(evidence.runs) > 1 else ""
-        text += f"{each} ± {_number(result, c.standard_error)} over prompts"
-    if verdict.reproduced_low is not None and verdict.reproduced_high is not None:
-        low, high = (
-            _number(result, verdict.reproduced_low),
-            _number(result, verdict.reproduced_high),
-        )
-        text += f", 95 % interval {low} to {high}"
+        each = ", each run" if len(weighed.evidence.runs) > 1 else ""
+        text += f"{each}{numbers.error(c.standard_error, weighed.digits)} over prompts"
+    interval = numbers.interval(c.interval_low, c.interval_high, weighed.digits)
+    text += f", 95 % interval {interval}" if interval else ""
     if c.expected is not None:
-        text += f"; judged {c.judged} of {c.expected}"
-    return f"{text}; {runs_in_words(result)}{losses.marks(c.simulated, c.random_weights)}"
+        text += f"; judged {numbers.out_of(c.judged, c.expected)}"
+    return f"{text}; {runs_in_words(line)}{marks(c)}"
 
 
-def runs_in_words(result: Verified) -> str:
+def runs_in_words(line: MatrixLine) -> str:
     """`6 runs (3 trainings, 2 judgings of each)`."""
-    evidence = result.weighed.evidence
+    evidence = line.weighed.evidence
     assert evidence is not None
-    total, planned = len(evidence.runs), result.line.cells.replicates_planned
+    total, planned = len(evidence.runs), line.cells.replicates_planned
     above, parts = 1, []
-    for depth, kind in enumerate(("train", "sampling", "judge")):
+    for depth, kind in enumerate(KINDS):
         count = evidence.count(depth)
         if count > above:
             each = f"{count / above:g} " if count % above == 0 else f"{count} in all: "
             parts.append(f"{each}{KIND_WORDS[kind][1]}{' of each' * (above > 1)}")
         above = count
-    text = f"{total} run{'s' * (total > 1)}"
+    text = counted(total, "run")
     if planned is not None and planned != total:
         text += f" of {planned} planned"
     return text + (f" ({', '.join(parts)})" if parts else "")
 
 
-def _spread(result: Verified) -> str:
+def _spread(line: MatrixLine) -> str:
     """The variance of one run's score in its parts, as standard deviations."""
-    weighed = result.weighed
-    split, evidence = weighed.split, weighed.evidence
-    if evidence is None:
+    weighed, ours = line.weighed, line.weighed.reproduced
+    if ours is None:
         return ""
+    split = ours.split
     if split is None:
-        if weighed.replicated:
-            spread = _number(result, math.sqrt(weighed.between))
-            return (
-                f"between trainings a standard deviation of {spread}; no grade per prompt is kept"
-            )
-        return ""
-    parts = [f"the choice of prompts {_number(result, math.sqrt(split.prompts))}"]
-    parts += [_part(result, kind, split.parts[kind]) for kind in KIND_WORDS if kind in split.parts]
+        if not ours.replicated:
+            return ""
+        spread = weighed.number(math.sqrt(ours.between))
+        return f"between trainings a standard deviation of {spread}; no grade per prompt is kept"
+    parts = [f"the choice of prompts {weighed.number(math.sqrt(split.prompts))}"]
+    parts += [_part(weighed, kind, split.parts[kind]) for kind in KIND_WORDS if kind in split.parts]
     scope = f"over the {split.complete} prompts judged in every run"
     return f"standard deviation of one run's score, {scope}: {', '.join(parts)}"
 
 
-def _part(result: Verified, kind: str, part: VariancePart) -> str:
+def _part(weighed: Weighed, kind: str, part: VariancePart) -> str:
     """`training 1.20 (of it 0.95 common to all prompts)`; what does not enter is said not to."""
-    text = f"{KIND_WORDS[kind][0]} {_number(result, math.sqrt(part.variance))}"
+    text = f"{KIND_WORDS[kind][0]} {weighed.number(math.sqrt(part.variance))}"
     if part.common == 0:
         return text
-    text += f" (of it {_number(result, math.sqrt(part.common))} common to all prompts"
+    text += f" (of it {weighed.number(math.sqrt(part.common))} common to all prompts"
     if not part.is_common:
         text += ", no more than chance makes"
     return f"{text})"
 
 
-def _unjudged(result: Verified) -> str:
-    c = result.line.cells
+def _unjudged(line: MatrixLine) -> str:
+    c, weighed = line.cells, line.weighed
     texts = []
-    reported = result.row.reported.get(result.metric)
+    reported = line.row.reported.get(c.metric)
     if c.expected is not None and c.judged is not None and c.judged < c.expected:
         text = f"{c.expected - c.judged} of ours"
         if c.lower_bound is not None and c.upper_bound is not None:
-            low, high = _number(result, c.lower_bound), _number(result, c.upper_bound)
+            low, high = map(weighed.number, (c.lower_bound, c.upper_bound))
             text += f": all lost the score were {low}, all won {high}"
         texts.append(text)
-    reported_span = result.weighed.reported_span
+    reported_span = weighed.reported_span
     if reported and reported_span is not None and reported_span.low < reported_span.high:
         assert reported.expected is not None
         assert reported.judged is not None
         count = reported.expected - reported.judged
-        low, high = _number(result, reported_span.low), _number(result, reported_span.high)
+        low, high = map(weighed.number, (reported_span.low, reported_span.high))
         texts.append(f"{count} of the published run: all lost {low}, all won {high}")
     if not texts:
         return ""
     return "; ".join(texts) + ". The interval of the difference reaches from one end to the other"
 
 
-def _difference(result: Verified) -> str:
-    verdict, weighed = result.weighed.verdict, result.weighed
+def _difference(line: MatrixLine) -> str:
+    verdict, weighed = line.weighed.verdict, line.weighed
     if verdict.difference is None:
         return ""
-    text = f"{_number(result, verdict.difference, True)} (ours - reported)"
-    if verdict.low is None or verdict.high is None:
+    text = f"{weighed.number(verdict.difference, signed=True)} (ours - reported)"
+    interval = numbers.interval(verdict.low, verdict.high, weighed.digits, signed=True)
+    if not interval:
         return text
-    low, high = _number(result, verdict.low, True), _number(result, verdict.high, True)
-    text += f", 95 % interval {low} to {high}"
+    text += f", 95 % interval {interval}"
     if weighed.assumed:
         text += (
             f", with a standard deviation of {weighed.assumed:g} between trainings allowed for on "
             "both sides: there is one training, which does not show it"
         )
-    elif weighed.replicated:
-        what = KIND_WORDS[weighed.replicated][1]
-        text += f", with what {what} differ by on both sides ({weighed.df + 1} of ours)"
+    elif weighed.reproduced is not None and weighed.reproduced.replicated:
+        what = KIND_WORDS[weighed.reproduced.replicated][1]
+        text += f", with what {what} differ by on both sides ({weighed.reproduced.df + 1} of ours)"
     return text
 
 
-def _margin(result: Verified) -> str:
-    margin = result.weighed.verdict.margin
+def _margin(line: MatrixLine) -> str:
+    margin = line.weighed.verdict.margin
     if margin is None:
         return ""
-    row, kind = result.row, result.metric.partition("/")[0]
-    is_named = result.metric in row.margins or kind in row.margins
+    row, kind = line.row, line.cells.metric.partition("/")[0]
+    is_named = line.cells.metric in row.margins or kind in row.margins
     return f"{margin:g}{'' if is_named else ' points, where a spec names none'}"
 
 
-def _verdict(result: Verified) -> str:
+def _verdict(line: MatrixLine) -> str:
     """The name with the reason, in a sentence."""
-    verdict, c = result.weighed.verdict, result.line.cells
+    verdict, c = line.weighed.verdict, line.cells
     if verdict.margin is None or verdict.low is None or verdict.high is None:
         reason = verdict.reason or c.verdict_reason
         return reason if verdict.name == "simulated" else f"{verdict.name}: {reason}".rstrip(": ")
@@ -304,9 +262,9 @@ def _verdict(result: Verified) -> str:
     return f"inconclusive: the interval lies partly within {where} and partly outside"
 
 
-def _not_counted(result: Verified) -> str:
-    evidence, row = result.weighed.evidence, result.row
-    if evidence is None or result.weighed.reported_span is None:
+def _not_counted(line: MatrixLine) -> str:
+    evidence, row = line.weighed.evidence, line.row
+    if evidence is None or line.weighed.reported_span is None:
         return ""
     effects = ["that both runs may have answered the same prompts, which would narrow the interval"]
     sources = [step.reply_source for step in row.gen or []]
@@ -317,13 +275,14 @@ def _not_counted(result: Verified) -> str:
     return "; ".join(effects)
 
 
-def to_dict(result: Verified) -> dict[str, Any]:
+def to_dict(line: MatrixLine) -> dict[str, JsonValue]:
     """The same as data. Standard errors, deviations and intervals are in the metric's own units."""
-    weighed, c = result.weighed, result.line.cells
-    verdict, split, evidence = weighed.verdict, weighed.split, weighed.evidence
-    reported = result.row.reported.get(result.metric)
+    weighed, c = line.weighed, line.cells
+    verdict, evidence = weighed.verdict, weighed.evidence
+    split = weighed.reproduced.split if weighed.reproduced else None
+    reported = line.row.reported.get(c.metric)
     return {
-        "metric": result.metric,
+        "metric": line.cells.metric,
         "verdict": verdict.name,
         "reason": verdict.reason or c.verdict_reason,
         "reported": None
@@ -361,14 +320,14 @@ def to_dict(result: Verified) -> dict[str, Any]:
         },
         "difference": {"value": verdict.difference, "low": verdict.low, "high": verdict.high},
         "margin": verdict.margin,
-        "assumed": assumed(result.weighed) or None,
+        "assumed": assumed(line.weighed) or None,
         "assumed_sd_between_trainings": weighed.assumed or None,
         "half_width_with_endless_replicates": weighed.foretold.limit if weighed.foretold else None,
         "half_width_of_unjudged": weighed.foretold.unjudged if weighed.foretold else None,
         "chance_with_more": weighed.foretold.chance if weighed.foretold else None,
         "more_only_shows": bool(weighed.foretold and weighed.foretold.is_first),
         "more": [{"kind": kind, "replicates": count} for kind, count in verdict.more],
-        "deviations": list(result.line.deviations),
-        "assumptions": list(result.row.assumptions),
-        "findings": list(map(str, result.line.findings)),
+        "deviations": list(line.deviations),
+        "assumptions": list(line.row.assumptions),
+        "findings": list(map(str, line.findings)),
     }

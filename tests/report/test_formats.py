@@ -16,8 +16,7 @@ import yaml
 
 from harness.common.escape import csv_text, latex
 from harness.report.formats import render, to_csv, to_markdown
-from harness.results.cells import HEADINGS
-from harness.results.matrix import NUMBERS, MatrixLine
+from harness.results.line import HEADINGS, MatrixLine
 from tests.helpers import make
 from tests.results.matrix_rows import HOSTILE, SCORE, VALIDATED, hostile_lines, lines, scored
 
@@ -68,7 +67,6 @@ def test_negative_numbers_stay_numbers_in_full_precision(
     assert record["reported"] == "0.1"
     assert float(record["reproduced"]) == -1 / 3
     assert record["reported_se"] == ""
-    assert set(record) >= NUMBERS
 
 
 def test_a_table_of_scores_alone_says_nothing_of_losses(
@@ -229,7 +227,7 @@ def test_a_formula_behind_white_space_is_quoted(text: str) -> None:
 def test_the_csv_of_a_studys_layout_is_no_formula_and_has_the_notes_in_words(
     row: Callable[..., Path], volume: Path
 ) -> None:
-    found = [m for m in laid_out(row, volume, "=1+1") if m.table == "tests"]
+    found = [m for m in laid_out(row, volume, "=1+1") if m.cells.table == "tests"]
     text = render(found, [], "csv", "study")
     heads, *records = csv.reader(io.StringIO(text))
     assert heads == ["model", "'[=1+1", "SFT", "notes"] or heads[0] == "model"

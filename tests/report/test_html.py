@@ -17,10 +17,10 @@ from harness.artefact.store import Damaged
 from harness.errors import HarnessError, InputError
 from harness.report.html import charts
 from harness.report.html.markup import Html, escape, join, tag
+from harness.report.html.overview import RULES
 from harness.report.html.page import render, write_report
 from harness.report.html.sections import reader
-from harness.report.html.sections.measured import _binned, _edges
-from harness.report.html.sections.overview import RULES
+from harness.report.html.sections.answers import _binned, _edges
 from harness.report.html.sections.reader import sample
 from harness.results.outputs import JudgedOutput, Judgement
 from harness.row.load import load_rows

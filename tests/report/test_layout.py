@@ -10,7 +10,7 @@ import yaml
 
 from harness.report.formats import render
 from harness.report.layout import NO_LAYOUT, read_layouts
-from harness.results.matrix import MatrixLine
+from harness.results.line import MatrixLine
 from harness.row.load import SpecFaults, load_rows
 from tests.helpers import ROOT, InstantExecutor, command, make
 from tests.results.matrix_rows import SCORE, VALIDATED, lines, scored

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.results.cells import HEADINGS, display
-from harness.results.matrix import MatrixLine, lines_of, together
+from harness.results.line import HEADINGS, MatrixLine, display
+from harness.results.matrix import lines_of, together
 from harness.row.load import load_rows
 from tests.helpers import InstantExecutor, make, planner
 

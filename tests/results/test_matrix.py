@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from harness.artefact.store import Damaged
-from harness.report.files import write_all
-from harness.report.formats import to_csv, to_markdown
+from harness.report.formats import to_csv, to_markdown, write_all
 from harness.results.matrix import lines_of
 from harness.row.load import load_rows
 from tests.helpers import InstantExecutor, evaluation, make, planned, planner, snapshot

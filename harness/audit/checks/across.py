@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 
 from harness.artefact.manifest import Severity
 from harness.audit.model import SURE, Result, short
+from harness.common import numbers
 
 SAME_SHARE = 0.95
 """So large a share of two runs' outputs must be the same texts: greedy decoding of related models makes
@@ -89,13 +90,13 @@ def _check_shared(results: Sequence[Result]) -> None:
         same, total = min(counts, key=lambda n: n[0] / n[1])
         what = f"the same outputs ({names})"
         if same < total:
-            what = f"{same} of {total} outputs ({100 * same / total:.1f} %; {names})"
+            what = (
+                f"{numbers.out_of(same, total)} outputs ({numbers.percent(same, total)}; {names})"
+            )
         message = f"{len(group)} results share {what}"
         if spread is not None:
-            message += (
-                f": their win rates, {min(known_rates):.1f} to {max(known_rates):.1f}, differ by "
-                "judging alone"
-            )
+            extremes = numbers.interval(min(known_rates), max(known_rates), 1)
+            message += f": their win rates, {extremes}, differ by judging alone"
         for result in group:
             result.add(
                 "shared_outputs",
@@ -264,7 +265,7 @@ def _different(values: Iterable[Any]) -> int:
 
 
 def _of(same: int, total: int) -> str:
-    return "" if same == total else f" ({same} of {total})"
+    return "" if same == total else f" ({numbers.out_of(same, total)})"
 
 
 def _beyond_chance(counted: _Counted, other: _Counted, same: int, total: int) -> bool:

@@ -9,6 +9,7 @@ from harness.artefact.manifest import Severity
 from harness.audit.checks.chance import larger, logistic, score_test
 from harness.audit.model import EXAMPLES, SURE, Result, short
 from harness.audit.parse.judged_pairs import JudgedPair
+from harness.common import numbers
 from harness.judge.scores import DRAW, bounds, describe, position_bias, position_note
 
 FINDINGS = frozenset((
@@ -81,7 +82,7 @@ def check_dropped(
         {"instruction": short(row.instruction, 100), "characters": row.length}
         for row in none[:EXAMPLES]
     ]
-    message = f"{judged} of {expected} prompts were judged ({why})"
+    message = f"{numbers.out_of(judged, expected)} prompts were judged ({why})"
     if judged:
         message += (
             f"; with the other {dropped} lost the win rate is {m['lower_bound']:.1f}, with them won "
@@ -187,8 +188,9 @@ def _length_in(
     reasons = []
     if abs(gap) >= LENGTH_GAP:
         reasons.append(
-            f"outputs longer than the baseline's win {100 * fmean(longer):.1f} % of {len(longer)}, "
-            f"shorter ones {100 * fmean(shorter):.1f} % of {len(shorter)} (p = {p:.1g})"
+            f"outputs longer than the baseline's win {numbers.percent(fmean(longer))} of "
+            f"{len(longer)}, shorter ones {numbers.percent(fmean(shorter))} of {len(shorter)} "
+            f"(p = {p:.1g})"
         )
     if estimates and abs(equal - raw) >= LENGTH_EFFECT:
         reasons.append(
@@ -213,10 +215,10 @@ def check_stored(
     faulty = sorted({*unread, *odd})
     if not faulty:
         return
-    numbers = [(row.number or DRAW) - 1 for row in rows if row.number is not None]
+    stored = [(row.number or DRAW) - 1 for row in rows if row.number is not None]
     out = set(faulty)
     right = [row.share for n, row in enumerate(rows) if row.preference is not None and n not in out]
-    averaged = 100 * fmean(numbers)
+    averaged = 100 * fmean(stored)
     without = 100 * fmean(right) if right else None
     effect = None if without is None else averaged - without
     published = result.published.get("win_rate")

@@ -10,6 +10,7 @@ from harness.answer.hygiene import LOOP_CHARACTERS, has_loop, is_empty
 from harness.audit.checks.turns import begins_turn, goes_on
 from harness.audit.model import EXAMPLES, SURE, Result, short
 from harness.audit.parse.judged_pairs import StoredOutput
+from harness.common import numbers
 from harness.judge.scores import fisher
 
 ROLE_SHARE, ROLE_FEWEST = 0.02, 3
@@ -252,8 +253,8 @@ def _effect(
     words = ""
     if rate is not None and other_rate is not None:
         words = (
-            f" (win rate {rate:.1f} % over {len(shares)} of them, "
-            f"{other_rate:.1f} % over {len(other_shares)} others)"
+            f" (win rate {numbers.percent(rate, 100)} over {len(shares)} of them, "
+            f"{numbers.percent(other_rate, 100)} over {len(other_shares)} others)"
         )
     return words, {
         "win_rate_of_these": rate,

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from harness.artefact.manifest import Finding
 from harness.audit.model import MOST_DIGITS, SEVERITIES, Result, finite
+from harness.common import numbers
 from harness.common.progress import plain
 
 STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
@@ -153,12 +154,10 @@ def _numbers(result: Result) -> Iterator[Text]:
     m = result.metrics
     judged, expected = m.get("n_judged"), m.get("n_expected")
     if judged is not None and expected is not None:
-        text = f"judged {judged:,} of {expected:,}"
+        text = f"judged {numbers.out_of(judged, expected, grouping=',')}"
         if judged < expected and m.get("lower_bound") is not None:
-            text += (
-                f": between {m['lower_bound']:.2f} and {m['upper_bound']:.2f} "
-                "with the others lost or won"
-            )
+            low, high = map(numbers.number, (m["lower_bound"], m["upper_bound"]))
+            text += f": between {low} and {high} with the others lost or won"
         yield Text(text)
     verdict = {True: "matches", False: "DOES NOT MATCH", None: "not all of it could be read"}
     compared = [name for name in _in_order(result.published) if name in result.digits]

@@ -3,7 +3,6 @@
 All texts are a model's or a stranger's: what could steer a terminal is shown as a sign.
 """
 
-import json
 import re
 from collections.abc import Sequence
 
@@ -21,9 +20,9 @@ from harness.results.outputs import (
     JudgedOutput,
     Judgement,
     OutputOptions,
-    as_dict,
     read_outputs,
     select,
+    to_json,
 )
 from harness.run.plan import RowPlan
 
@@ -45,7 +44,7 @@ def show_outputs(console: Console, plan: RowPlan, options: OutputOptions, as_jso
     listed = selected[: options.count] if options.count else selected
     counted = _counted(len(listed), selected, chosen.prompts, options)
     if as_json:
-        click.echo(json.dumps([as_dict(prompt) for prompt in listed], indent=2))
+        click.echo(to_json(listed))
         click.echo(counted, err=True)
         return
     heading = [*_heading(plan, chosen), counted]

@@ -12,8 +12,8 @@ from harness.artefact.store import Artefact
 from harness.cli.views.card import show_card
 from harness.common.progress import plain
 from harness.errors import InputError
-from harness.results.cells import HEADINGS, display
-from harness.results.matrix import CONFOUNDED, MatrixLine, lowest
+from harness.results.line import HEADINGS, MatrixLine, display
+from harness.results.matrix import CONFOUNDED, lowest
 from harness.results.verdict.verdict import pool
 from harness.run.doctor import Check
 from harness.run.plan import RowPlan, StagePlan

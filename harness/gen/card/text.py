@@ -6,6 +6,7 @@ All of it is made from card.json (harness.gen.card.record).
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.common.numbers import percent, share
 from harness.errors import HarnessError
 from harness.gen.card.record import Bin, Card, LengthSummary
 
@@ -61,16 +62,6 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:,.1f}".removesuffix(".0")
 
 
-def share(part: int, total: int) -> str:
-    """`3 of 4 (75.0 %)`."""
-    percent = f" ({100 * part / total:.1f} %)" if total else ""
-    return f"{part:,} of {total:,}{percent}"
-
-
-def _percent(part: int, total: int) -> str:
-    return f"{100 * part / total:.1f} %" if total else "–"
-
-
 def _overview(card: Card) -> Section:
     examples = card["examples"]
     lines = [f"{examples:,} examples of {card['kind']} data, from the recipe {card['recipe']}"]
@@ -111,7 +102,7 @@ def _filters(card: Card) -> Section | None:
         by_rule = sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
         counted = [("proposed", proposed), *((f"dropped: {rule}", n) for rule, n in by_rule)]
         for what, n in [*counted, ("kept", step["kept"])]:
-            rows.append((step["step"], what, f"{n:,}", step["unit"], _percent(n, proposed)))
+            rows.append((step["step"], what, f"{n:,}", step["unit"], percent(n, proposed)))
             bars.append(n / proposed if proposed else 0.0)
     if not rows:
         return None
@@ -205,7 +196,7 @@ def _histogram(
         (
             _range(edge(b["from"]), edge(b["to"]), b is bins[-1]),
             f"{b['count']:,}",
-            _percent(b["count"], n),
+            percent(b["count"], n),
         )
         for b in bins
     ]

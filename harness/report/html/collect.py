@@ -2,42 +2,33 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import yaml
 
+from harness.answer.outputs import OUTPUTS
 from harness.artefact.environment import command_line
 from harness.artefact.keys import file_digest
 from harness.artefact.manifest import Finding
-from harness.artefact.metrics import metric_of
 from harness.artefact.store import Artefact, Damaged
 from harness.errors import HarnessError, InputError
 from harness.gen.card.text import Section, sections
+from harness.report.html.appendix import Appendix, SpecText
 from harness.report.html.charts import Curve
-from harness.results import losses
-from harness.results.agreement import Agreement, agreement_of
-from harness.results.matrix import MatrixLine, choose_plan
-from harness.results.outputs import ANNOTATIONS, OUTPUTS, Chosen, read_outputs
-from harness.results.verdict.verdict import assess
-from harness.results.verify import Verified, sentences
+from harness.results.agreement import ANNOTATIONS, Agreement, agreement_of
+from harness.results.line import MatrixLine
+from harness.results.matrix import choose_plan, each_once
+from harness.results.outputs import Chosen, read_outputs
 from harness.row.load import LoadedRow
 from harness.run.plan import Planner, RowPlan, StagePlan
 
+Parsed = TypeVar("Parsed")
 LOG, CARD = "trainer_log.jsonl", "card.json"
-Reasons = Sequence[tuple[str, str]]
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What comes of reading an artefact's file whose values are missing or of another kind."""
-
-
-@dataclass(frozen=True)
-class SpecText:
-    """A spec file as it is written; `name` from the folder specs/ on, or alone."""
-
-    name: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -73,12 +64,13 @@ class Story:
     spec: SpecText
     parents: Sequence[SpecText]
     """What the spec extends, directly or not."""
+    appendix: Appendix
+    most_outputs: int
+    """In the reader."""
     trainings: Sequence[Training] = ()
     data: Sequence[DataSet] = ()
     outputs: Chosen | None = None
     findings: Sequence[Finding] = ()
-    reasons: Sequence[Reasons] = ()
-    """For each of `lines` what its verdict rests on: heading and text."""
 
     @property
     def row(self) -> str:
@@ -90,14 +82,22 @@ class Story:
         return self.plan.own if self.plan else []
 
 
-def story_of(loaded: LoadedRow, planners: Sequence[Planner], lines: Sequence[MatrixLine]) -> Story:
+def story_of(
+    loaded: LoadedRow,
+    planners: Sequence[Planner],
+    lines: Sequence[MatrixLine],
+    appendix: Appendix,
+    most_outputs: int,
+) -> Story:
     """Read all that the page tells of a row; `lines`: its own of the matrix.
 
     Raises:
         Damaged: an artefact that belongs to the row was changed.
         HarnessError: one of its files does not hold what its format says.
     """
-    plan, problem = choose_plan(loaded, planners)
+    plan, problem = lines[0].plan if lines else None, ""
+    if plan is None:
+        plan, problem = choose_plan(loaded, planners)
     spec, *parents = _spec_texts(loaded.path)
     finished = [s for s in plan.own if s.artefact is not None] if plan else []
     return Story(
@@ -108,19 +108,13 @@ def story_of(loaded: LoadedRow, planners: Sequence[Planner], lines: Sequence[Mat
         agreement_of(plan) if plan and loaded.row.replicates.judge > 1 else [],
         spec,
         parents,
-        [t for s in finished if s.stage == "train" for t in _training(s)],
-        [d for s in finished if s.stage == "gen" for d in _data_set(s)],
+        appendix,
+        most_outputs,
+        [t for s in finished if s.stage == "train" for t in _parsed(s, LOG, _training)],
+        [d for s in finished if s.stage == "gen" for d in _parsed(s, CARD, _data_set)],
         _outputs(plan) if plan else None,
         _findings(finished, lines),
-        [_reasons(loaded, plan, line) for line in lines],
     )
-
-
-def _reasons(loaded: LoadedRow, plan: RowPlan | None, line: MatrixLine) -> Reasons:
-    metric = line.cells.metric
-    is_loss = metric_of(metric).is_loss
-    planned = losses.stages_of(plan) if is_loss else plan.final() if plan else []
-    return sentences(Verified(loaded.row, line, assess(loaded.row, metric, planned)))
 
 
 def _spec_texts(path: Path, visited: tuple[Path, ...] = ()) -> list[SpecText]:
@@ -167,43 +161,44 @@ def _unreadable(artefact: Artefact, name: str) -> HarnessError:
     )
 
 
-def _training(planned: StagePlan) -> Iterator[Training]:
-    artefact = planned.artefact
-    assert artefact is not None
-    text = _checked(artefact, LOG)
+def _parsed(
+    planned: StagePlan, name: str, parse: Callable[[str, str], Parsed | None]
+) -> Iterator[Parsed]:
+    """What a file of the stage's artefact holds, where there is one: `parse` is given the stage's label
+    and the text."""
+    assert planned.artefact is not None
+    text = _checked(planned.artefact, name)
     if text is None:
         return
     try:
-        rows = [json.loads(line) for line in text.splitlines()]
-        loss = [(float(r["step"]), float(r["loss"])) for r in rows if "loss" in r]
-        held = [(float(r["step"]), float(r["held_out_loss"])) for r in rows if "held_out_loss" in r]
+        parsed = parse(planned.label, text)
     except UNREADABLE:
-        raise _unreadable(artefact, LOG) from None
-    finite = [(step, value) for step, value in loss if math.isfinite(value)]
-    if finite:
-        yield Training(planned.label, finite, [p for p in held if math.isfinite(p[1])])
+        raise _unreadable(planned.artefact, name) from None
+    if parsed is not None:
+        yield parsed
 
 
-def _data_set(planned: StagePlan) -> Iterator[DataSet]:
-    artefact = planned.artefact
-    assert artefact is not None
-    text = _checked(artefact, CARD)
-    if text is None:
-        return
-    try:
-        card = json.loads(text)
-        parts = sections(card)
-        words = card["lengths"]["words"]
-        field_ = next((name for name in ("output", "chosen") if name in words), None)
-        bins = [(_range(b), int(b["count"])) for b in words[field_]["bins"]] if field_ else []
-        simulated = bool(card["simulated"])
-    except UNREADABLE:
-        raise _unreadable(artefact, CARD) from None
-    yield DataSet(planned.label, parts, bins, simulated)
+def _training(label: str, text: str) -> Training | None:
+    rows = [json.loads(line) for line in text.splitlines()]
+    loss, held_out = (
+        [(float(r["step"]), float(r[name])) for r in rows if name in r]
+        for name in ("loss", "held_out_loss")
+    )
+    finite = [point for point in loss if math.isfinite(point[1])]
+    return Training(label, finite, [p for p in held_out if math.isfinite(p[1])]) if finite else None
 
 
-def _range(bin_: dict[str, Any]) -> str:
-    low, high = bin_["from"], bin_["to"]
+def _data_set(label: str, text: str) -> DataSet:
+    card = json.loads(text)
+    parts = sections(card)
+    words = card["lengths"]["words"]
+    field_ = next((name for name in ("output", "chosen") if name in words), None)
+    counted = words[field_]["bins"] if field_ else []
+    bins = [(_range(b["from"], b["to"]), int(b["count"])) for b in counted]
+    return DataSet(label, parts, bins, bool(card["simulated"]))
+
+
+def _range(low: int, high: int) -> str:
     return f"{low}" if low == high else f"{low}–{high}"
 
 
@@ -229,15 +224,7 @@ def _outputs(plan: RowPlan) -> Chosen | None:
 
 def _findings(finished: Sequence[StagePlan], lines: Sequence[MatrixLine]) -> list[Finding]:
     """What the manifests list, each once, and what only the matrix knows: rows that are confounded."""
-    findings: list[Finding] = []
-    for stage in finished:
-        assert stage.artefact is not None
-        for finding in stage.artefact.manifest.findings:
-            if finding not in findings:
-                findings.append(finding)
+    findings = each_once(s.artefact.manifest.findings for s in finished if s.artefact)
     texts = set(map(str, findings))
-    for finding in (finding for line in lines for finding in line.findings):
-        if str(finding) not in texts:
-            texts.add(str(finding))
-            findings.append(finding)
-    return findings
+    more = {str(f): f for line in lines for f in line.findings if str(f) not in texts}
+    return [*findings, *more.values()]

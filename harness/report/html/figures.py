@@ -3,11 +3,17 @@
 import math
 from typing import Any
 
-from harness.artefact.metrics import metric_of
+from harness.common import numbers
 from harness.report.html.charts import NumberLine
 from harness.report.html.markup import Html, tag
-from harness.results import losses
-from harness.results.matrix import MatrixLine
+from harness.results.line import (
+    RANDOM_WEIGHTS,
+    MatrixLine,
+    bounds,
+    labels,
+    over,
+    reported_counts,
+)
 from harness.results.verdict.verdict import margin_of
 
 SIGNS = {
@@ -15,21 +21,6 @@ SIGNS = {
     "not run": "○", "not judged": "–", "simulated": "◇",
 }  # fmt: skip
 """Each verdict's sign, so that no colour has to tell it alone."""
-
-
-def is_loss(line: MatrixLine) -> bool:
-    return metric_of(line.cells.metric).is_loss
-
-
-def is_percent(line: MatrixLine) -> bool:
-    return metric_of(line.cells.metric).is_percentage
-
-
-def number(line: MatrixLine, value: float | None) -> str:
-    if value is None:
-        return ""
-    digits = metric_of(line.cells.metric).digits
-    return f"{value:.{digits}f}" if math.isfinite(value) else str(value)
 
 
 def metric(line: MatrixLine) -> str:
@@ -46,26 +37,20 @@ def pill(verdict: str) -> Html:
     return tag("span", sign, " ", verdict, class_=f"pill {tone(verdict)}")
 
 
-def interval(line: MatrixLine) -> tuple[float | None, float | None]:
-    """The 95 % interval of our number."""
-    return line.cells.interval_low, line.cells.interval_high
-
-
 def margin(line: MatrixLine) -> float | None:
     """Also of a number that is not run yet."""
-    value: float | None = line.cells.margin
-    if value is None and line.loaded is not None and line.cells.reported is not None:
-        return margin_of(line.loaded.row, line.cells.metric)
-    return value
+    c = line.cells
+    if c.margin is None and c.reported is not None:
+        return margin_of(line.row, c.metric)
+    return c.margin
 
 
 def number_line(line: MatrixLine) -> NumberLine:
     c = line.cells
-    low, high = interval(line)
     return NumberLine(
         _finite(c.reported), _finite(c.reported_se), margin(line), _finite(c.reproduced),
-        _finite(low), _finite(high), _finite(c.lower_bound), _finite(c.upper_bound),
-        is_percent(line),
+        _finite(c.interval_low), _finite(c.interval_high), _finite(c.lower_bound),
+        _finite(c.upper_bound), c.measure.is_percentage,
     )  # fmt: skip
 
 
@@ -73,72 +58,49 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def over(line: MatrixLine) -> str:
-    """Judged of expected, with the bounds where some went unjudged."""
-    c = line.cells
-    text = losses.over(c) if is_loss(line) else ""
-    if c.expected is not None and (not text or not c.is_all_judged):
-        text = f"{c.judged} of {c.expected}" + (f" examples: {text}" if text else "")
-    if c.lowest is not None and text:
-        text += f", scores {c.lowest} to {c.highest}"
-    return text
-
-
-def bounds(line: MatrixLine) -> str:
-    """Where prompts went unjudged: the score with all of them lost and with all of them won."""
-    c = line.cells
-    if c.lower_bound is None or c.is_all_judged:
-        return ""
-    return f"bounds {number(line, c.lower_bound)} to {number(line, c.upper_bound)}"
-
-
 def marks(line: MatrixLine) -> list[Html]:
     """What a number must never stand without."""
-    labels = []
-    if line.cells.reproduced is not None:
-        if line.cells.simulated:
-            labels.append(tag("span", "simulated", class_="mark v-simulated"))
-        if losses.SCALED_DOWN in line.cells.simulated:
-            labels.append(tag("span", losses.SCALED_DOWN, class_="mark v-simulated"))
-        if line.cells.random_weights:
-            labels.append(tag("span", "random weights", class_="mark"))
-    return labels
+    c = line.cells
+    if c.reproduced is None:
+        return []
+    return [
+        tag("span", label, class_="mark" if label == RANDOM_WEIGHTS else "mark v-simulated")
+        for label in labels(c.simulated, c.random_weights)
+    ]
 
 
 def sentence(line: MatrixLine) -> str:
     """The comparison in words; what a figure shows."""
+    return f"{_reported(line)}. {_reproduced(line)}."
+
+
+def _reported(line: MatrixLine) -> str:
     c = line.cells
-    low, high = interval(line)
-    parts = []
-    if c.reported is not None:
-        text = f"Reported: {number(line, c.reported)}"
-        if c.reported_se is not None:
-            text += f" ± {number(line, c.reported_se)}"
-        if c.reported_judged is not None:
-            text += f" over {c.reported_judged} of {c.reported_expected or '?'}"
-        if margin(line) is not None:
-            text += f", margin ±{margin(line):g}"
-        parts.append(text)
-    elif c.unreported:
-        parts.append("The study leaves this cell empty")
-    else:
-        parts.append("No number was reported")
-    if c.reproduced is not None:
-        text = f"Here: {number(line, c.reproduced)}"
-        if c.simulated:
-            text += " (simulated)"
-        if low is not None and high is not None:
-            text += f", 95 % interval {number(line, low)} to {number(line, high)}"
-        elif c.standard_error is not None:
-            text += f" ± {number(line, c.standard_error)} (one standard error)"
-        text += f", over {over(line)}" if over(line) else ""
-        text += f", {bounds(line)}" if bounds(line) else ""
-        if c.replicate_sd is not None:
-            text += f"; {c.replicates} replicates, sd {number(line, c.replicate_sd)}"
-        parts.append(text)
-    else:
-        parts.append("Not run")
-    return ". ".join(parts) + "."
+    if c.reported is None:
+        empty = "The study leaves this cell empty"
+        return empty if c.unreported else "No number was reported"
+    text = f"Reported: {line.number(c.reported)}{line.error(c.reported_se)}"
+    counts = reported_counts(c)
+    text += f" over {counts}" if counts else ""
+    return text if margin(line) is None else f"{text}, margin ±{margin(line):g}"
+
+
+def _reproduced(line: MatrixLine) -> str:
+    c = line.cells
+    if c.reproduced is None:
+        return "Not run"
+    text = f"Here: {line.number(c.reproduced)}{' (simulated)' * bool(c.simulated)}"
+    spread = numbers.interval(c.interval_low, c.interval_high, c.measure.digits)
+    if spread:
+        text += f", 95 % interval {spread}"
+    elif c.standard_error is not None:
+        text += f"{line.error(c.standard_error)} (one standard error)"
+    counts = over(line, " of ", with_bounds=False)
+    text += f", over {counts}" if counts else ""
+    text += bounds(line, ", bounds ")
+    if c.replicate_sd is not None:
+        text += f"; {c.replicates} replicates, sd {line.number(c.replicate_sd)}"
+    return text
 
 
 def money(usd: float | None) -> str:

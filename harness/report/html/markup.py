@@ -63,11 +63,6 @@ def _attribute(key: str, value: Any) -> str:
     return f" {name}" if value is True else f' {name}="{escape(str(value))}"'
 
 
-def section(title: str, *content: Any) -> Html:
-    """A part of a row's story."""
-    return tag("section", tag("h4", title), *content)
-
-
 def table(
     caption: str,
     headings: list[str],

@@ -10,19 +10,22 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from rich.filesize import decimal
 
 from harness.artefact.store import write_atomically
 from harness.common.progress import counted
 from harness.errors import InputError
-from harness.report.html.collect import story_of
+from harness.report.formats import written_to
+from harness.report.html import figures, overview
+from harness.report.html.appendix import Appendix
+from harness.report.html.collect import Story, story_of
 from harness.report.html.markup import Html, join, tag
-from harness.report.html.sections import overview
-from harness.report.html.sections.stages import Appendix
-from harness.report.html.sections.story import row_article
+from harness.report.html.sections import SECTIONS
 from harness.report.layout import Layout, layouts_of
-from harness.results.matrix import MatrixLine, data_alone, lines_of, together
+from harness.results.line import MatrixLine
+from harness.results.matrix import data_alone, lines_of, together
 from harness.row.load import LoadedRow
 from harness.run.plan import Planner
 
@@ -44,13 +47,9 @@ def write_report(
     page = render(rows, planners, outputs)
     for planner in planners[:1]:
         planner.files.save()
-    try:
+    with written_to("file"):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, page)
-    except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError) as e:
-        raise InputError(
-            f"{e.filename} cannot be written: {e.strerror}", "Name another file with --out."
-        ) from None
     sentence = f"written: {out}, {counted(len(rows), 'row')}, {decimal(len(page.encode()))}"
     return "; ".join(filter(None, [sentence, data_alone(rows)]))
 
@@ -66,11 +65,12 @@ def render(rows: Sequence[LoadedRow], planners: Sequence[Planner], outputs: int)
         lines_by_row.setdefault(line.cells.row, []).append(line)
     appendix = Appendix()
     # As the matrix has them; rows without a line come last.
-    tables: dict[str, list[Html]] = {line.table: [] for line in lines}
+    tables: dict[str, list[Html]] = {line.cells.table: [] for line in lines}
     places = {row: place for place, row in enumerate(lines_by_row)}
     for loaded in sorted(rows, key=lambda loaded: places.get(loaded.row.row, len(places))):
-        story = story_of(loaded, planners, lines_by_row.get(loaded.row.row, []))
-        tables.setdefault(loaded.row.table, []).append(row_article(story, appendix, outputs))
+        row_lines = lines_by_row.get(loaded.row.row, [])
+        story = story_of(loaded, planners, row_lines, appendix, outputs)
+        tables.setdefault(loaded.row.table, []).append(_article(story))
     style, script = _asset("style.css"), _asset("script.js")
     return Template(_asset("page.html")).substitute(
         style=style,
@@ -85,7 +85,7 @@ def render(rows: Sequence[LoadedRow], planners: Sequence[Planner], outputs: int)
             [_table(name, layouts.get(name), articles) for name, articles in tables.items()]
         ),
         explanation=overview.explanation(lines),
-        appendix=_appendix(appendix),
+        appendix=appendix.render(),
     )
 
 
@@ -99,8 +99,7 @@ def _digest(text: str) -> str:
 
 
 def _count(rows: Sequence[LoadedRow], lines: int) -> Html:
-    row, number = "row" + "s" * (len(rows) != 1), "line" + "s" * (lines != 1)
-    return join(f"{len(rows)} {row}, {lines} {number} in the matrix.")
+    return join(f"{counted(len(rows), 'row')}, {counted(lines, 'line')} in the matrix.")
 
 
 def _results_first(lines: Sequence[MatrixLine]) -> list[MatrixLine]:
@@ -117,18 +116,31 @@ def _table(name: str, layout: Layout | None, stories: Sequence[Html]) -> Html:
     )
 
 
-def _appendix(appendix: Appendix) -> Html:
-    specs = [
-        tag("details", tag("summary", tag("code", text.name)),
-            tag("div", text.text, class_="text code", tabindex=0, role="region",
-                aria_label=f"Text of {text.name}"), id=id_)
-        for text, id_ in appendix.specs.items()
-    ]  # fmt: skip
-    environments = [
-        tag("details", tag("summary", f"Environment {number}: {len(packages)} packages"),
-            tag("p", ", ".join(f"{name} {version}" for name, version in packages), class_="text"),
-            id=id_)
-        for number, (packages, id_) in enumerate(appendix.environments.items(), start=1)
-    ]  # fmt: skip
-    parts = [("Specs that rows extend", specs), ("Packages that stages ran with", environments)]
-    return join([[tag("h3", title), entries] for title, entries in parts if entries])
+def _article(story: Story) -> Html:
+    row = story.loaded.row
+    parts = [section.render(story) for section in SECTIONS]
+    summary = tag(
+        "summary",
+        tag("h3", row.title),
+        tag("span", tag("code", row.row), _headline(story), class_="headline"),
+    )
+    body = tag("div", parts, class_="parts")
+    details = tag("details", summary, body)
+    return tag("article", details, id=f"row-{row.row}", class_="story", aria_label=f"Row {row.row}")
+
+
+def _headline(story: Story) -> list[Any]:
+    """The first line's verdict; further ones stand in the story."""
+    parts: list[Any] = []
+    for line in story.lines[:1]:
+        c = line.cells
+        if c.reproduced is not None:
+            metric = figures.metric(line)
+            parts.append(tag("span", f"{metric} ", tag("b", line.number(c.reproduced))))
+        elif c.reported is not None:
+            parts.append(tag("span", f"reported {line.number(c.reported)}"))
+        parts.append(figures.pill(c.verdict))
+    if not story.lines:
+        is_made = any(s.artefact for s in story.stages)
+        parts.append(tag("span", "a data set" if is_made else "a data set, not made yet"))
+    return parts

@@ -2,24 +2,13 @@
 
 import math
 
+from harness.common import numbers
 from harness.common.progress import counted
 from harness.results.verdict.forecast import MOST_ADDED
+from harness.results.verdict.sides import KIND_WORDS
 from harness.results.verdict.verdict import Weighed
 from harness.row.row import Reported
 from harness.stats.intervals import t_quantile
-
-KIND_WORDS = {
-    "train": ("training", "trainings"),
-    "sampling": ("sampling", "samplings"),
-    "judge": ("judging", "judgings"),
-}
-
-
-def number(weighed: Weighed, value: float, signed: bool = False) -> str:
-    """With the digits that the score's unit bears."""
-    bounds = weighed.evidence.bounds if weighed.evidence else (0, 100)
-    digits = 2 if bounds == (0, 100) else 4
-    return f"{value:{'+' if signed else ''}.{digits}f}"
 
 
 def more(weighed: Weighed, reported: Reported | None) -> str:
@@ -37,22 +26,22 @@ def more(weighed: Weighed, reported: Reported | None) -> str:
             )
         text = (
             f"{what} would, if the difference stays where it is; the chance of a verdict is then about "
-            f"{100 * foretold.chance:.0f} %"
+            f"{numbers.percent(foretold.chance, digits=0)}"
         )
         if weighed.assumed:
             text += ", if trainings differ by what is usual, of which one shows nothing"
         return text
     text = (
         f"more replicates alone, up to {MOST_ADDED} of a kind, would not: endless ones would leave an "
-        f"interval of ±{number(weighed, foretold.limit)} about the difference, or more"
+        f"interval of ±{weighed.number(foretold.limit)} about the difference, or more"
     )
     error_half = t_quantile(math.inf) * min(reported_span.low_error, reported_span.high_error)
     half = (reported_span.high - reported_span.low) / 2
     if error_half + half > verdict.margin:
         return f"{text}; {_reported_part(weighed, reported, error_half, half, verdict.margin)}"
-    reproduced_span = weighed.reproduced_span
-    if reproduced_span is not None and reproduced_span.low < reproduced_span.high:
-        span = number(weighed, reproduced_span.high - reproduced_span.low)
+    ours = weighed.reproduced.span if weighed.reproduced else None
+    if ours is not None and ours.low < ours.high:
+        span = weighed.number(ours.high - ours.low)
         return (
             f"{text}. What our unjudged prompts leave open spans {span} of it: it takes verdicts on "
             "them, or more prompts"
@@ -67,7 +56,7 @@ def _reported_part(
     interval that its own error, and its unjudged prompts, leave."""
     end = "whatever is run here, this number cannot be called reproduced"
     if not half:
-        alone = number(weighed, error_half)
+        alone = weighed.number(error_half)
         return f"the reported number's own error alone leaves ±{alone}, more than the margin: {end}"
     assert reported is not None
     assert reported.expected is not None
@@ -75,11 +64,11 @@ def _reported_part(
     count = reported.expected - reported.judged
     text = (
         f"what {counted(count, 'unjudged prompt')} of the published run leave{'s' * (count == 1)} open "
-        f"spans {number(weighed, 2 * half)} alone"
+        f"spans {weighed.number(2 * half)} alone"
     )
     if half <= margin:
-        text += f", with the reported number's own error {number(weighed, 2 * (half + error_half))}"
-    return f"{text}, more than the {number(weighed, 2 * margin)} between both margins: {end}"
+        text += f", with the reported number's own error {weighed.number(2 * (half + error_half))}"
+    return f"{text}, more than the {weighed.number(2 * margin)} between both margins: {end}"
 
 
 def assumed(weighed: Weighed) -> str:

@@ -52,7 +52,8 @@ class Evidence:
     grades: dict[Index, Grades] = field(default_factory=dict)
     """Of each run, in units of the score, of the prompts that were judged; empty where they were not
     asked for."""
-
+    prompts: frozenset[Any] = frozenset()
+    """All that the runs with grades were asked, the unjudged ones too."""
     is_stratified: bool = False
     """Whether the score is the mean of several parts' means, see `strata_of`."""
 
@@ -103,10 +104,12 @@ def gather(
         return None
     answered = row.eval.answer if row.eval else None
     grades: dict[Index, Grades] = {}
+    prompts: set[Any] = set()
     if metric in GRADED and (len(runs) > 1 or every_grade):
         for index, run in runs.items():
             assert run.stage.artefact is not None
             all_grades = grades_of(run.stage.artefact, metric)
+            prompts.update(all_grades)
             grades[index] = {p: grade for p, grade in all_grades.items() if grade is not None}
     return Evidence(
         runs,
@@ -115,6 +118,7 @@ def gather(
         samples=answered is not None and answered.is_sampled,
         judges=answered is not None,
         grades=grades,
+        prompts=frozenset(prompts),
         is_stratified=metric == MMLU,
     )
 

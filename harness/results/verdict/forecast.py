@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
 
+from harness.common import numbers
 from harness.results.verdict.evidence import Evidence
-from harness.results.verdict.sides import KINDS, Reproduced, freedom, share_of_range
+from harness.results.verdict.sides import KIND_WORDS, KINDS, Reproduced, freedom, share_of_range
 from harness.stats.intervals import ScoreSpan, half_width
 
 USUAL_SPREAD = 0.01
@@ -200,8 +201,7 @@ def in_words(foretold: Foretold) -> str:
             + of_it
         )
     ((kind, count),) = foretold.more
-    what = {"train": "training", "sampling": "sampling", "judge": "judging"}[kind]
-    more = f"{count} more {what}{'s' * (count > 1)} would"
+    more = f"{count} more {KIND_WORDS[kind][count > 1]} would"
     if foretold.chance is None:
         return f"{more} show whether replicates can decide it"
-    return f"{more} decide it with a chance of about {100 * foretold.chance:.0f} %"
+    return f"{more} decide it with a chance of about {numbers.percent(foretold.chance, digits=0)}"

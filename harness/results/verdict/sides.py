@@ -20,7 +20,12 @@ UNKNOWN_SPREAD = 0.03
 there is one training only: 3 points of a percentage. It is the harness's own and is meant to be more
 than trainings of one set-up usually differ by: two of them would be more than 8 points apart once in
 twenty times. It can only keep a verdict from being given."""
-KINDS = ("train", "sampling", "judge")
+KIND_WORDS = {
+    "train": ("training", "trainings"),
+    "sampling": ("sampling", "samplings"),
+    "judge": ("judging", "judgings"),
+}
+KINDS = tuple(KIND_WORDS)
 """Of replicates, the highest first."""
 
 
@@ -32,13 +37,16 @@ class Reproduced:
     error: float
     """Over the prompts, of the mean over the runs."""
     span: ScoreSpan
+    """Over the prompts, without what replicates have in common."""
     judged: float
     expected: float
     split: Split | None
     between: float
+    """Variance between our replicates, all that replicates differ by."""
     within: float
     df: int
     replicated: str
+    """The kind of replicate that `between` is of; empty where it does not enter."""
 
 
 def mean_of(evidence: Evidence) -> float:

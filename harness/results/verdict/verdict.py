@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from harness.artefact.manifest import MetricValue
 from harness.artefact.metrics import metric_of
+from harness.common import numbers
 from harness.common.progress import counted
 from harness.results.verdict.evidence import Evidence, gather
 from harness.results.verdict.forecast import Foretold, More, decide, foretell, in_words
@@ -30,7 +31,6 @@ from harness.results.verdict.sides import (
 from harness.row.row import Reported, Row
 from harness.run.plan import StagePlan
 from harness.stats.intervals import ScoreSpan
-from harness.stats.variance import Split
 
 MARGIN = 3.0
 """Points of a percentage within which two numbers count as the same, where the spec names no other."""
@@ -59,25 +59,27 @@ class Weighed:
     """A verdict with all that it was made of. Errors are standard errors in the score's units."""
 
     verdict: Verdict
-    split: Split | None = None
-    reproduced_span: ScoreSpan | None = None
-    """Ours over the prompts, without what replicates have in common."""
+    reproduced: Reproduced | None = None
+    """Our side; None where no run, or not every run, has a standard error."""
     reported_span: ScoreSpan | None = None
     """The reported number over its prompts."""
     reported_error_from: str = ""
     """Where the reported number's error comes from: `reported`, `binomial`, `ours`."""
     reported_error: float | None = None
     """That standard error, over the prompts that were judged."""
-    between: float = 0.0
-    """Variance between our replicates, all that replicates differ by."""
-    df: int = 0
-    replicated: str = ""
-    """The kind of replicate that `between` is of; empty where it does not enter."""
     assumed: float = 0.0
     """Standard deviation between trainings allowed for on each side, for want of replicates."""
     foretold: Foretold | None = None
     """Of an inconclusive verdict."""
     evidence: Evidence | None = None
+
+    @property
+    def digits(self) -> int:
+        """That the score's unit bears, and a reader of the verdict is shown."""
+        return 2 if self.evidence is None or self.evidence.bounds == (0, 100) else 4
+
+    def number(self, value: float | None, signed: bool = False) -> str:
+        return numbers.number(value, self.digits, signed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,16 +181,7 @@ def judge(
     reproduced = reproduced_of(evidence)
     low, high = (None, None) if reproduced is None else reproduced_interval(evidence, reproduced)
     verdict = Verdict("not comparable", "", reproduced_low=low, reproduced_high=high)
-    weighed = Weighed(verdict)
-    if reproduced is not None:
-        weighed = Weighed(
-            verdict,
-            reproduced.split,
-            reproduced.span,
-            between=reproduced.between,
-            df=reproduced.df,
-            replicated=reproduced.replicated,
-        )
+    weighed = Weighed(verdict, reproduced)
     if simulated:
         reason = f"simulated: {', '.join(simulated)}"
         return replace(weighed, verdict=replace(verdict, name="simulated", reason=reason))

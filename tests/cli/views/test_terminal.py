@@ -8,7 +8,7 @@ from rich.console import Console
 
 from harness.cli.views.plan import show_plans
 from harness.cli.views.terminal import show_artefact, show_matrix
-from harness.results.matrix import MatrixLine
+from harness.results.line import MatrixLine
 from tests.helpers import make, planned
 from tests.results.matrix_rows import HOSTILE, SCORE, hostile_lines, lines, scored
 

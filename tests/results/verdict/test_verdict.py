@@ -174,8 +174,10 @@ def test_what_trainings_differ_by_enters_on_both_sides_and_once() -> None:
     apart = of_grades({(t, 0, 0): grades(600 + 20 * t) for t in (-1, 0, 1)})
     reported = Reported(value=60, standard_error=0.1)
     tight, wide = judge(reported, alike, []), judge(reported, apart, [])
-    assert tight.between == 0
-    assert wide.between == pytest.approx(4.0)  # sd 2 points
+    assert tight.reproduced is not None
+    assert wide.reproduced is not None
+    assert tight.reproduced.between == 0
+    assert wide.reproduced.between == pytest.approx(4.0)  # sd 2 points
     assert wide.verdict.high is not None
     assert tight.verdict.high is not None
     # Beside the error over prompts of 1.55: 2 * sqrt(1 + 1/3) with two degrees of freedom.
@@ -188,14 +190,14 @@ def test_noise_of_single_prompts_is_not_counted_again_as_a_spread_between_traini
     between them, which is in the errors over prompts, is taken out once for each of both sides."""
     runs = {(t, 0, 0): grades(600, first=50 * t) for t in range(3)}
     found = judge(Reported(value=60, standard_error=1.5), of_grades(runs), [])
-    assert found.split is not None
-    assert found.reproduced_span is not None
+    assert found.reproduced is not None
+    assert found.reproduced.split is not None
     assert found.reported_span is not None
     assert found.verdict.high is not None
-    within = found.split.top.within
+    within = found.reproduced.split.top.within
     assert within > 0.1
     known = (
-        found.reproduced_span.low_error**2 + found.reported_span.low_error**2 - within * (1 + 1 / 3)
+        found.reproduced.span.low_error**2 + found.reported_span.low_error**2 - within * (1 + 1 / 3)
     )
     assert found.verdict.high == pytest.approx(t_quantile(2 * 999) * math.sqrt(known))
 
@@ -209,16 +211,17 @@ def test_judgings_average_their_noise_and_add_nothing_in_common() -> None:
         of_grades({(0, 0, j): one for j, one in enumerate(flipped)}, False),
         [],
     )
-    assert thrice.replicated == ""
-    assert once.reproduced_span is not None
-    assert thrice.reproduced_span is not None
-    assert thrice.reproduced_span.low_error < once.reproduced_span.low_error
+    assert once.reproduced is not None
+    assert thrice.reproduced is not None
+    assert thrice.reproduced.replicated == ""
+    assert thrice.reproduced.span.low_error < once.reproduced.span.low_error
 
 
 def test_judgings_that_drift_are_counted_as_a_spread() -> None:
     drifting = {(0, 0, j): grades(500 + 60 * j) for j in range(3)}
     found = judge(Reported(value=56, standard_error=0.5), of_grades(drifting, False), [])
-    assert found.replicated == "judge"
+    assert found.reproduced is not None
+    assert found.reproduced.replicated == "judge"
     assert found.verdict.name == "inconclusive"
 
 
@@ -226,7 +229,9 @@ def test_replicates_without_grades_count_what_they_differ_by() -> None:
     runs = {(t, 0, 0): ScoredRun(None, measured(60 + 2 * t, 0.1)) for t in (-1, 0, 1)}  # type: ignore[arg-type]
     evidence = Evidence(runs, (0, 100), ("a", "b", "c"), False, False)
     found = judge(Reported(value=60, standard_error=0.1), evidence, [])
-    assert (found.between, found.df, found.split) == (4.0, 2, None)
+    ours = found.reproduced
+    assert ours is not None
+    assert (ours.between, ours.df, ours.split) == (4.0, 2, None)
     assert found.verdict.name == "inconclusive"
 
 

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.answer.outputs import GENERATOR
+from harness.answer.outputs import GENERATOR, OutputRow
+from harness.common import numbers
+from harness.report.html.collect import Story
 from harness.report.html.markup import Html, join, tag
+from harness.report.html.section import StorySection
 from harness.results.outputs import JudgedOutput, Judgement
 
 SEED = 0
@@ -157,12 +160,12 @@ def _article(row: str, prompt: JudgedOutput) -> Html:
     )  # fmt: skip
 
 
-def _generator(fields: dict[str, Any], row: str) -> str:
+def _generator(fields: OutputRow, row: str) -> str:
     generator = str(fields.get("generator") or GENERATOR)
     return row if generator == GENERATOR else generator
 
 
-def _facts(fields: dict[str, Any]) -> str:
+def _facts(fields: OutputRow) -> str:
     facts = [str(fields[name]) for name in ("dataset",) if fields.get(name)]
     if fields.get("tokens") is not None:
         facts.append(f"{fields['tokens']} tokens")
@@ -202,3 +205,21 @@ def cut(text: str) -> Html:
         return join(text)
     rest = tag("span", f"[{len(text) - LONGEST:,} more characters]", class_="soft")
     return join(text[:LONGEST], "\n", rest)
+
+
+def _outputs(story: Story) -> Html | None:
+    if story.outputs is None or not story.outputs.prompts or not story.most_outputs:
+        return None
+    shown = sample(story.outputs.prompts, story.most_outputs, story.row)
+    inner = reader(story.row, shown, story.outputs.other_labels)
+    label = story.outputs.planned.label
+    note = (
+        tag("p", f"Those of {label}.", class_="soft")
+        if label and story.outputs.other_labels
+        else None
+    )
+    count = numbers.out_of(len(shown.prompts), shown.of)
+    return tag("details", tag("summary", f"Read the outputs ({count})"), note, inner)
+
+
+SECTION = StorySection("Outputs", _outputs)

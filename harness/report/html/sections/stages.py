@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from harness.artefact import gpus
 from harness.artefact.manifest import Manifest
 from harness.report.html import figures
-from harness.report.html.collect import SpecText, Story
-from harness.report.html.markup import Html, section, table, tag
+from harness.report.html.appendix import Appendix
+from harness.report.html.collect import Story
+from harness.report.html.markup import Html, join, table, tag
+from harness.report.html.section import StorySection
 from harness.run.plan import StagePlan
 
 VERSIONS = {
@@ -28,35 +29,15 @@ LEFT_OUT = frozenset(
 """Of what a manifest says was used: what has a place of its own, or stands in the spec."""
 
 
-@dataclass
-class Appendix:
-    """What many rows have in common and the page has once, at its end."""
-
-    specs: dict[SpecText, str] = field(default_factory=dict)
-    """Text -> its id on the page."""
-    environments: dict[tuple[tuple[str, str], ...], str] = field(default_factory=dict)
-    """Packages and versions -> id."""
-
-    def spec(self, text: SpecText) -> str:
-        return self.specs.setdefault(text, f"shared-{len(self.specs) + 1}")
-
-    def environment(self, packages: dict[str, Any]) -> str:
-        key = tuple(sorted((name, str(version)) for name, version in packages.items()))
-        return self.environments.setdefault(key, f"environment-{len(self.environments) + 1}")
-
-
-def stages(story: Story, appendix: Appendix) -> Html:
+def _stages(story: Story) -> Html:
     if not story.plan:
-        words_ = (
-            f"It cannot be planned here: {story.problem}." if story.problem else "Nothing to run."
-        )
-        return section("How it was made", tag("p", words_))
-    rows = [_stage(stage, appendix) for stage in story.stages]
+        problem = f"It cannot be planned here: {story.problem}."
+        return tag("p", problem if story.problem else "Nothing to run.")
+    rows = [_stage(stage, story.appendix) for stage in story.stages]
     if not rows:
-        return section("How it was made", tag("p", "The row has no stages."))
+        return tag("p", "The row has no stages.")
     headings = ["stage", "key", "state", "with", "versions", "seeds"]
-    stage_table = table("Stages", headings, rows, "wide")
-    return section("How it was made", stage_table, _costs(story))
+    return join(table("Stages", headings, rows, "wide"), _costs(story))
 
 
 def _stage(stage: StagePlan, appendix: Appendix) -> list[Any]:
@@ -145,3 +126,6 @@ def _costs(story: Story) -> Html | None:
         )
     headings = ["stage", *(h for _, h, _ in columns)]
     return table("Cost", headings, rows, numeric=frozenset(range(1, len(headings))))
+
+
+SECTION = StorySection("How it was made", _stages)

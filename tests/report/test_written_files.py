@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from harness.errors import InputError
-from harness.report.files import write_all
+from harness.report.formats import write_all
 from harness.results.matrix import lines_of
 from harness.row.load import load_rows
 from tests.helpers import make, planner

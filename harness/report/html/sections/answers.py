@@ -1,119 +1,25 @@
-"""What a row's artefacts measured: data sets, loss curves, lengths, flags, places, judge replicates."""
+"""The answers and how they were judged: lengths, flags, places, judge replicates."""
 
 import itertools
 import math
 from collections.abc import Sequence
 from statistics import median
-from typing import Any
 
 from harness.answer.hygiene import FLAGS
+from harness.common import numbers
 from harness.report.html import charts
-from harness.report.html.collect import DataSet, Story
-from harness.report.html.markup import Html, section, table, tag
+from harness.report.html.collect import Story
+from harness.report.html.markup import Html, table, tag
+from harness.report.html.section import StorySection
 from harness.results import agreement
 
 
-def data(story: Story) -> Html | None:
-    blocks = [_data_set(story.row, n, data_set) for n, data_set in enumerate(story.data, start=1)]
-    return section("Data", *blocks) if blocks else None
-
-
-def _data_set(row: str, number: int, data: DataSet) -> Html:
-    overview, *rest = data.parts
-    mark = [tag("span", "simulated", class_="mark v-simulated"), " "] if data.simulated else None
-    lines = tag("ul", [tag("li", line) for line in overview.lines])
-    drawn = None
-    if data.bins:
-        total = sum(count for _, count in data.bins)
-        most = max(data.bins, key=lambda b: b[1])
-        text = f"{total:,} outputs; the commonest length is {most[0]} words ({most[1]:,} of {total:,})."
-        drawn = charts.histogram(
-            f"figure-{row}-data-{number}", "Lengths of the data set's outputs", text, data.bins
-        )
-    tables: list[Any] = []
-    for part in rest:
-        content = [tag("p", line) for line in part.lines]
-        if part.rows:
-            rows = [list(cells) for cells in part.rows]
-            content.append(table(part.title, list(part.headings), rows, numeric=_numeric(rows)))
-        tables.append(tag("div", tag("h5", part.title) if not part.rows else None, content))
-    card = tag("details", tag("summary", "The whole data card"), tables) if tables else None
-    label = tag("p", tag("strong", data.label)) if data.label else None
-    return tag("div", label, tag("div", tag("div", mark, lines), drawn, class_="figures"), card)
-
-
-def _numeric(rows: Sequence[Sequence[str]]) -> frozenset[int]:
-    """Columns in which every cell begins with a digit or is a dash."""
-    return frozenset(
-        place
-        for place in range(1, min(map(len, rows)))
-        if all(row[place][:1].isdigit() or row[place] == "–" for row in rows)
-    )
-
-
-def training(story: Story) -> Html | None:
-    runs = story.trainings
-    if not runs:
-        return None
-    parts = []
-    for run in runs:
-        (first, began), (last, ended) = run.loss[0], run.loss[-1]
-        text = f"{run.label}: " if run.label else ""
-        text += f"train loss {began:.4f} at step {first:.0f}, {ended:.4f} at step {last:.0f}"
-        if run.held_out:
-            step, held = run.held_out[-1]
-            text += f"; held-out loss {held:.4f} at step {step:.0f}"
-        parts.append(text)
-    each = math.ceil(max(len(run.loss) for run in runs) / charts.POINTS)
-    note = f" Each point is the mean of {each} steps." if each > 1 else ""
-    sentence = "; ".join(parts) + "."
-    sentence = sentence[0].upper() + sentence[1:] + note
-    drawn = charts.losses(
-        f"figure-{story.row}-loss",
-        "Loss curve",
-        sentence,
-        [r.loss for r in runs],
-        [r.held_out for r in runs],
-    )
-    rows = [row for run in runs for row in _sampled(run.label, run.loss, run.held_out)]
-    artefacts = [s.artefact for s in story.stages if s.stage == "train" and s.artefact]
-    counts = artefacts[0].manifest.counts if artefacts else {}
-    facts = [
-        tag("div", tag("dt", name.replace("_", " ")), tag("dd", f"{counts[name]:,}"))
-        for name in ("examples", "steps", "tokens", "prompt_tokens", "truncated", "held_out")
-        if name in counts
-    ]
-    numbers = tag(
-        "details", tag("summary", "The curve in numbers"),
-        table("Loss at a few steps", ["step", "training", "train loss", "held-out loss"], rows,
-              numeric=frozenset({2, 3})),
-    )  # fmt: skip
-    beside = tag("div", tag("dl", facts, class_="facts"), numbers)
-    return section("Training", tag("div", drawn, beside, class_="figures"))
-
-
-def _sampled(label: str, loss: charts.Curve, held: charts.Curve) -> list[list[Any]]:
-    """First, last and eight between."""
-    places = sorted({round(i * (len(loss) - 1) / 9) for i in range(10)})
-    measured = dict(held)
-    rows: list[list[Any]] = []
-    for step in sorted({loss[p][0] for p in places} | set(measured)):
-        train = dict(loss).get(step)
-        rows.append([
-            f"{step:.0f}", label or "the only one", "" if train is None else f"{train:.4f}",
-            f"{measured[step]:.4f}" if step in measured else "",
-        ])  # fmt: skip
-    return rows
-
-
-def answers(story: Story) -> Html | None:
+def _answers(story: Story) -> Html | None:
     """Lengths, flags, whether the place decides, and how far the judge agrees with itself."""
     parts: list[Html | None] = [_lengths(story), *_positions(story), _flags(story)]
     parts += [_agreement(judge_agreement) for judge_agreement in story.agreements]
     figures = [part for part in parts if part is not None]
-    return (
-        section("Answers and judging", tag("div", figures, class_="figures")) if figures else None
-    )
+    return tag("div", figures, class_="figures") if figures else None
 
 
 def _lengths(story: Story) -> Html | None:
@@ -122,7 +28,7 @@ def _lengths(story: Story) -> Html | None:
     prompts = story.outputs.prompts
     answer_lengths = [len(str(p.fields.get("output") or "").split()) for p in prompts]
     baseline_lengths = [len(p.baseline.split()) for p in prompts if p.baseline is not None]
-    tokens = [p.fields["tokens"] for p in prompts if isinstance(p.fields.get("tokens"), int)]
+    tokens = [n for n in (p.fields.get("tokens") for p in prompts) if isinstance(n, int)]
     edges = _edges(max([*answer_lengths, *baseline_lengths]))
     text = f"{len(answer_lengths):,} answers, median {median(answer_lengths):g} words (upwards)"
     if baseline_lengths:
@@ -184,7 +90,7 @@ def _positions(story: Story) -> list[Html]:
             if place.get("win_rate") is None:
                 continue
             error = place.get("standard_error")
-            note = f"{place['win_rate']:.1f} %" + (f" ± {error:.1f}" if error is not None else "")
+            note = f"{place['win_rate']:.1f} %{numbers.error(error, 1)}"
             label = name.replace("_", " ").capitalize()
             bars.append(charts.Bar(label, place["win_rate"], error, f"{note} of {place['judged']}"))
         if not bars:
@@ -211,8 +117,8 @@ def _flags(story: Story) -> Html | None:
         for flag in FLAGS:
             count = counts.get(f"flag_{flag}")
             if count is not None and total:
-                rows.append([flag.replace("_", " ") + label, f"{count} of {total}",
-                             f"{100 * count / total:.1f} %"])  # fmt: skip
+                rows.append([flag.replace("_", " ") + label, numbers.out_of(count, total),
+                             numbers.percent(count, total)])  # fmt: skip
     if not rows:
         return None
     return table("Hygiene: answers with a flag", ["flag", "answers", "share"], rows,
@@ -225,3 +131,6 @@ def _agreement(judge_agreement: agreement.Agreement) -> Html:
         "div", tag("h5", "The same outputs judged again"), tag("p", first),
         tag("ul", [tag("li", text) for text in rest]),
     )  # fmt: skip
+
+
+SECTION = StorySection("Answers and judging", _answers)

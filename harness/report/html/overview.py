@@ -4,10 +4,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from harness.common import numbers
+from harness.common.progress import counted
 from harness.report.html import charts, figures
 from harness.report.html.markup import Html, join, tag
-from harness.results.cells import UNREPORTED
-from harness.results.matrix import EXPLANATION, LOSSES, MatrixLine, lowest
+from harness.results.line import UNREPORTED, MatrixLine, bounds, over, reported_counts
+from harness.results.matrix import EXPLANATION, LOSSES, lowest
 from harness.results.verdict.verdict import MARGIN
 
 SIMULATED = (
@@ -31,7 +33,7 @@ RULES = {
 
 def tally(lines: Sequence[MatrixLine]) -> Html:
     """How many of the numbers have which verdict: a bar in proportion, and a list."""
-    counts = Counter(str(line.cells.verdict) for line in lines)
+    counts = Counter(line.cells.verdict for line in lines)
     verdicts = [verdict for verdict in ORDER if counts[verdict]]
     verdicts += sorted(set(counts) - set(ORDER))
     at, parts = 0.0, []
@@ -96,7 +98,7 @@ def matrix(lines: Sequence[MatrixLine]) -> Html:
 
 
 def _filters(lines: Sequence[MatrixLine]) -> Html:
-    tables = list(dict.fromkeys(str(line.cells.table) for line in lines))
+    tables = list(dict.fromkeys(line.cells.table for line in lines))
     verdicts = [v for v in ORDER if any(line.cells.verdict == v for line in lines)]
 
     def choice(label: str, name: str, values: Sequence[str]) -> Html:
@@ -112,7 +114,8 @@ def _filters(lines: Sequence[MatrixLine]) -> Html:
             tag("input", type="search", data_filter="text", autocomplete="off",
                 spellcheck="false", placeholder="row, title, note")),
         tag("button", "Clear", type="reset"),
-        tag("output", f"{len(lines)} of {len(lines)} lines", aria_live="polite", data_count=True),
+        tag("output", f"{numbers.out_of(len(lines), len(lines))} lines", aria_live="polite",
+            data_count=True),
         class_="toolbar js-only",
         id="filters",
         role="search",
@@ -123,7 +126,7 @@ def _filters(lines: Sequence[MatrixLine]) -> Html:
 
 def _row(line: MatrixLine) -> Html:
     c = line.cells
-    wide = figures.is_percent(line) and (c.reported is not None or c.reproduced is not None)
+    wide = c.measure.is_percentage and (c.reported is not None or c.reproduced is not None)
     drawn = charts.small(figures.number_line(line), figures.tone(c.verdict)) if wide else None
     planned = c.replicates_planned
     usd, wall = c.usd, c.env_wall_seconds
@@ -139,7 +142,7 @@ def _row(line: MatrixLine) -> Html:
         _cell("Reproduced", _reproduced(line), c.reproduced, True),
         _cell("Compared", drawn, None),
         _cell("Judged", _judged(line), c.judged, True),
-        _cell("Replicates", f"{c.replicates} of {planned}" if planned is not None else "",
+        _cell("Replicates", numbers.out_of(c.replicates, planned) if planned is not None else "",
               c.replicates if planned is not None else None, True),
         _cell("Verdict", [figures.pill(c.verdict), _sub(_reason(line))], c.verdict),
         _cell("Notes", _lines(notes), len(notes) or None),
@@ -171,56 +174,47 @@ def _reported(line: MatrixLine) -> list[Any]:
     c = line.cells
     if c.reported is None:
         return [tag("span", UNREPORTED, class_="soft")] if c.unreported else []
-    error = c.reported_se
-    judged = c.reported_judged
-    return [
-        figures.number(line, c.reported),
-        _sub(f"± {figures.number(line, error)}" if error is not None else ""),
-        _sub(f"{judged} of {c.reported_expected or '?'}" if judged is not None else ""),
-    ]
+    error = line.error(c.reported_se).lstrip()
+    return [line.number(c.reported), _sub(error), _sub(reported_counts(c))]
 
 
 def _reproduced(line: MatrixLine) -> list[Any]:
     c = line.cells
     if c.reproduced is None:
         return []
-    low, high = figures.interval(line)
-    spread = ""
-    if low is not None and high is not None:
-        spread = f"{figures.number(line, low)} to {figures.number(line, high)}"
-    elif c.standard_error is not None:
-        spread = f"± {figures.number(line, c.standard_error)}"
-    return [figures.number(line, c.reproduced), _sub(spread), figures.marks(line)]
+    spread = numbers.interval(c.interval_low, c.interval_high, c.measure.digits)
+    spread = spread or line.error(c.standard_error).lstrip()
+    return [line.number(c.reproduced), _sub(spread), figures.marks(line)]
 
 
 def _judged(line: MatrixLine) -> list[Any]:
     c = line.cells
+    text = over(line, " of ", with_bounds=False)
     if c.expected is None:
-        return [_sub(figures.over(line))] if figures.over(line) else []
-    count = f"{c.judged} of {c.expected}"
-    more = figures.over(line).removeprefix(count).lstrip(",: ").removeprefix("examples: ")
-    return [count, _sub(more), _sub(figures.bounds(line))]
+        return [_sub(text)] if text else []
+    count = numbers.out_of(c.judged, c.expected)
+    more = text.removeprefix(count).lstrip(",: ").removeprefix("examples: ")
+    return [count, _sub(more), _sub(bounds(line, "bounds "))]
 
 
 def _reason(line: MatrixLine) -> str:
     c = line.cells
-    return "" if c.verdict == "simulated" else str(c.verdict_reason or "")
+    return "" if c.verdict == "simulated" else c.verdict_reason
 
 
 def notes_of(line: MatrixLine) -> list[str]:
     """What the row's story has more of."""
-    kinds = dict.fromkeys(finding.kind for finding in line.findings)
-    notes = [f"finding: {kind.replace('_', ' ')}" for kind in kinds]
-    for noun, listed in (("deviation", line.deviations), ("assumption", line.assumptions)):
+    notes = [f"finding: {kind.replace('_', ' ')}" for kind in line.finding_kinds]
+    for noun, listed in (("deviation", line.deviations), ("assumption", line.row.assumptions)):
         if listed:
-            notes.append(f"{len(listed)} {noun}{'s' * (len(listed) > 1)}")
+            notes.append(counted(len(listed), noun))
     return notes
 
 
 def explanation(lines: Sequence[MatrixLine]) -> Html:
     rules = [join(tag("dt", figures.pill(v)), tag("dd", RULES[v])) for v in ORDER]
     texts = [EXPLANATION]
-    if any(figures.is_loss(line) for line in lines):
+    if any(line.cells.measure.is_loss for line in lines):
         texts.append(LOSSES)
     drawn = (
         "In the figures the shaded band is the reported number and its margin, the dot is the number "

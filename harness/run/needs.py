@@ -54,7 +54,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Needs:
+class RowNeeds:
     rows: list[str]
     items: list[Item]
     command: str
@@ -79,7 +79,7 @@ class Hopeful(Files):
             return data.sha256 or f"the bytes of {data.name}"
 
 
-def needs_of(plans: Sequence[RowPlan], planner: Planner, specs: Sequence[Path]) -> Needs:
+def needs_of(plans: Sequence[RowPlan], planner: Planner, specs: Sequence[Path]) -> RowNeeds:
     """What the stages need that are to run. `specs`: how a command names the rows."""
     return _Looking(plans, planner, specs).needs()
 
@@ -94,7 +94,7 @@ class _Looking:
         self.executor = "local" if is_local else "docker"
         self.specs = " ".join(map(str, specs))
 
-    def needs(self) -> Needs:
+    def needs(self) -> RowNeeds:
         files, hubs = list(self._files()), list(self._hubs())
         items = [*files, *hubs, *self._keys(hubs), *self._memory()]
         if self.stages:
@@ -103,7 +103,7 @@ class _Looking:
         command = environment.command_line("fetch", self.specs, "fetch") if fetched else ""
         if command and any(stage.open_hubs() for stage in self.stages):
             command = f"harness pin {self.specs} && {command}"
-        return Needs(self.rows, items, command)
+        return RowNeeds(self.rows, items, command)
 
     def _files(self) -> Iterator[Item]:
         """Those that do not stand beside the specs."""

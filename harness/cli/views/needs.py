@@ -4,13 +4,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.common.progress import plain
-from harness.run.needs import Item, Needs
+from harness.run.needs import Item, RowNeeds
 
 COLOURS = {"there": "green", "missing": "yellow", "not known": "dim"}
 UNITS = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 
 
-def show_needs(console: Console, needs: Needs) -> None:
+def show_needs(console: Console, needs: RowNeeds) -> None:
     """A line a thing, what is missing in yellow, and the command that brings it."""
     if not needs.items:
         return

@@ -18,21 +18,7 @@ from harness.artefact.events import Progress
 from harness.data.dataset import DatasetExample
 from harness.data.dropped import Tally
 from harness.errors import InputError
-from harness.gen.card import plots, verbs
-from harness.gen.card.record import (
-    Bin,
-    Card,
-    Duplicates,
-    FilterCounts,
-    History,
-    LengthSummary,
-    Novelty,
-    Ratings,
-    Rewritten,
-    Summary,
-    System,
-    TokenizerUsed,
-)
+from harness.gen.card import plots, record, verbs
 from harness.gen.card.text import FORMAT, PERCENTILES, SIMULATED, Section, sections
 from harness.gen.recipe import RecipeResult
 from harness.gen.similarity import Pool
@@ -69,7 +55,9 @@ def write(call: StageCall, recipe: str, result: RecipeResult, simulated: bool = 
     return [CARD_JSON, CARD_MD, PLOTS]
 
 
-def measure(call: StageCall, recipe: str, result: RecipeResult, simulated: bool = False) -> Card:
+def measure(
+    call: StageCall, recipe: str, result: RecipeResult, simulated: bool = False
+) -> record.Card:
     """What card.json holds."""
     examples = result.examples
     instructions = [e.instruction for e in examples]
@@ -98,7 +86,7 @@ def measure(call: StageCall, recipe: str, result: RecipeResult, simulated: bool 
     }
 
 
-def _step(tally: Tally) -> FilterCounts:
+def _step(tally: Tally) -> record.FilterCounts:
     return {
         "step": tally.step,
         "unit": tally.unit,
@@ -108,7 +96,7 @@ def _step(tally: Tally) -> FilterCounts:
     }
 
 
-def in_markdown(card: Card, drawn: Sequence[str]) -> str:
+def in_markdown(card: record.Card, drawn: Sequence[str]) -> str:
     """card.md. `drawn`: the names of the plots that there are."""
     parts = ["# Data card"]
     if card["simulated"]:
@@ -139,7 +127,7 @@ def words(texts: Sequence[str]) -> list[int]:
     return [len(text.split()) for text in texts]
 
 
-def _lengths(examples: Sequence[DatasetExample], count: Count) -> dict[str, LengthSummary]:
+def _lengths(examples: Sequence[DatasetExample], count: Count) -> dict[str, record.LengthSummary]:
     texts = {
         "instruction": [e.instruction for e in examples],
         "input": [e.input for e in examples if e.input],
@@ -152,20 +140,20 @@ def _lengths(examples: Sequence[DatasetExample], count: Count) -> dict[str, Leng
     return {name: _distribution(count(field_texts)) for name, field_texts in texts.items()}
 
 
-def _distribution(lengths: Sequence[int]) -> LengthSummary:
+def _distribution(lengths: Sequence[int]) -> record.LengthSummary:
     """In bins that each grow by a half or a third."""
     edges = [0, 1, 2, 3]
     while edges[-1] <= max(lengths, default=0):
         edges.append(2 * edges[-2])
     places = Counter(bisect_right(edges, length) - 1 for length in lengths)
-    bins: list[Bin] = [
+    bins: list[record.Bin] = [
         {"from": edges[i], "to": edges[i + 1] - 1, "count": places[i]}
         for i in range(max(places, default=-1) + 1)
     ]
     return {"n": len(lengths), **_summary(lengths), "bins": bins}
 
 
-def _summary(values: Sequence[float]) -> Summary:
+def _summary(values: Sequence[float]) -> record.Summary:
     if not values:
         return {"mean": None, "percentiles": {}}
     ranked = sorted(values)
@@ -183,7 +171,7 @@ def _summary(values: Sequence[float]) -> Summary:
 
 def _tokens(
     call: StageCall, examples: Sequence[DatasetExample]
-) -> tuple[TokenizerUsed | None, dict[str, LengthSummary] | None]:
+) -> tuple[record.TokenizerUsed | None, dict[str, record.LengthSummary] | None]:
     """What the tokens were counted with, and their number; or the first with a reason."""
     if call.tokenizer is None:
         return None, None
@@ -278,7 +266,7 @@ def _count_bytes(texts: Sequence[str]) -> list[int]:
     return [len(t.replace(PAD, "p").replace(END, "e").encode(errors="replace")) for t in texts]
 
 
-def novelty(instructions: Sequence[str]) -> Novelty:
+def novelty(instructions: Sequence[str]) -> record.Novelty:
     """ROUGE-L as Self-Instruct's filter uses it (harness.gen.similarity)."""
     comparable, steps = _comparisons(instructions)
     chosen, seed = comparable, None
@@ -288,7 +276,9 @@ def novelty(instructions: Sequence[str]) -> Novelty:
         chosen = sorted(Random(seed).sample(comparable, k))
     highest = _highest(instructions, chosen)
     places = Counter(min(int(f * 10 + 1e-9), 9) for f in highest)
-    bins: list[Bin] = [{"from": i / 10, "to": (i + 1) / 10, "count": places[i]} for i in range(10)]
+    bins: list[record.Bin] = [
+        {"from": i / 10, "to": (i + 1) / 10, "count": places[i]} for i in range(10)
+    ]
     return {
         "examples": len(instructions),
         "comparable": len(comparable),
@@ -347,17 +337,17 @@ def _progress(task: str, total: int, unit: str) -> Callable[[int], None]:
     return show
 
 
-def _history(examples: Sequence[DatasetExample]) -> History | None:
+def _history(examples: Sequence[DatasetExample]) -> record.History | None:
     turns = [len(e.history) for e in examples if e.history]
     return {"examples": len(turns), "most_turns": max(turns)} if turns else None
 
 
-def _system(examples: Sequence[DatasetExample]) -> System | None:
+def _system(examples: Sequence[DatasetExample]) -> record.System | None:
     prompts = [e.system for e in examples if e.system]
     return {"examples": len(prompts), "distinct": len(set(prompts))} if prompts else None
 
 
-def _duplicates(examples: Sequence[DatasetExample]) -> Duplicates:
+def _duplicates(examples: Sequence[DatasetExample]) -> record.Duplicates:
     def repeats(keys: Iterable[Hashable]) -> int:
         return len(examples) - len(set(keys))
 
@@ -370,7 +360,7 @@ def _duplicates(examples: Sequence[DatasetExample]) -> Duplicates:
     }
 
 
-def _ratings(ratings: Sequence[float | None]) -> Ratings | None:
+def _ratings(ratings: Sequence[float | None]) -> record.Ratings | None:
     rated = sorted(float(r) for r in ratings if r is not None and math.isfinite(r))
     if not rated:
         return None
@@ -382,7 +372,7 @@ def _ratings(ratings: Sequence[float | None]) -> Ratings | None:
     }
 
 
-def _rating_bins(rated: list[float]) -> list[Bin]:
+def _rating_bins(rated: list[float]) -> list[record.Bin]:
     """Of ratings in ascending order."""
     single = Counter(rated)
     if len(single) <= SINGLE_RATINGS:
@@ -393,7 +383,9 @@ def _rating_bins(rated: list[float]) -> list[Bin]:
     return [{"from": edges[i], "to": edges[i + 1], "count": places[i]} for i in range(10)]
 
 
-def _rewritten(before: Sequence[DatasetExample], after: Sequence[DatasetExample]) -> Rewritten:
+def _rewritten(
+    before: Sequence[DatasetExample], after: Sequence[DatasetExample]
+) -> record.Rewritten:
     now = {e.id: e.output for e in after}
     pairs = [(e.output, now[e.id]) for e in before if e.id in now]
     was, is_now = words([a for a, _ in pairs]), words([b for _, b in pairs])

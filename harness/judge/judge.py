@@ -88,6 +88,10 @@ class BaseJudge(Spec):
         several sets."""
         raise NotImplementedError
 
+    def may_give(self, metric: str) -> bool:
+        """Whether it may give a metric that `metrics` does not name, for only a run shows its names."""
+        return False
+
     def range_of(self, metric: str) -> tuple[int, int] | None:
         """The lowest and the highest that a score of points can be, where the table of metrics
         (harness.artefact.metrics) leaves it open."""

@@ -6,8 +6,14 @@ from typing import Any
 from harness.audit.model import Result, compare
 from harness.audit.parse.files import Unreadable
 from harness.audit.parse.lm_eval_files import read_samples
-from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, SUBJECTS, benchmark_of
-from harness.judge.kinds.lm_eval.scores import AVERAGE, metrics_of, rescored, unit_results
+from harness.judge.kinds.lm_eval.benchmarks import (
+    AVERAGE,
+    BENCHMARKS,
+    MMLU,
+    SUBJECTS,
+    benchmark_of,
+)
+from harness.judge.kinds.lm_eval.scores import metrics_of, rescored, unit_results
 
 
 def is_own(value: Any) -> bool:

@@ -47,6 +47,7 @@ METRICS = {
         _percentage("length_controlled_win_rate"),
         Metric("winning_score", "points", 0, 2),
         Metric("rubric_score", "points"),
+        Metric("rating", "points", 1, 10),
         *map(_percentage, TASKS),
         _percentage("average"),
         _loss("held_out_loss", "nats per token"),

@@ -121,8 +121,11 @@ class MatchedOutput:
     cut: bool
 
 
-def read_outputs(call: StageCall, prompts: Sequence[Prompt]) -> list[MatchedOutput]:
-    """The model's output for each prompt, in their order, matched by instruction and input.
+def read_outputs(
+    call: StageCall, prompts: Sequence[Prompt], of_all: bool = True
+) -> list[MatchedOutput]:
+    """The model's output for each prompt, in their order, matched by instruction and input. `of_all`:
+    whether there are no other prompts.
 
     Raises:
         InputError: as `read_pairs` does of the outputs.
@@ -130,10 +133,11 @@ def read_outputs(call: StageCall, prompts: Sequence[Prompt]) -> list[MatchedOutp
     places = Counter(prompt.key for prompt in prompts)
     path = Path(call.inputs["outputs"]) / OUTPUTS
     outputs = _by_key(path, places)
-    faults = [
-        _missing(places, outputs, "prompts have no output", f"in {path}"),
-        _missing(outputs, places, f"outputs in {path} are for prompts that are not", ""),
-    ]
+    faults = [_missing(places, outputs, "prompts have no output", f"in {path}")]
+    if of_all:
+        faults.append(
+            _missing(outputs, places, f"outputs in {path} are for prompts that are not", "")
+        )
     if any(faults):
         raise InputError(
             "\n".join(filter(None, faults)),

@@ -13,7 +13,8 @@ from harness.artefact.call import StageCall, StageResult
 from harness.artefact.metrics import metric_of
 from harness.errors import InputError
 from harness.judge import run as judge
-from harness.judge.kinds.lm_eval import TaskData, TasksJudge, catalogue
+from harness.judge.kinds.lm_eval import PackageTask, TaskData, TasksJudge, catalogue
+from harness.judge.kinds.lm_eval.data import read_package_task
 from tests.helpers import ROOT
 from tests.modeling.calls import random_model
 
@@ -247,6 +248,44 @@ def test_a_task_without_a_place_is_looked_for_in_the_folder_of_given_data() -> N
     [task] = made.package_tasks.values()
     assert task.place is not None
     assert task.place.path == "data:gsm8k"
+
+
+def test_a_snapshot_of_the_hub_is_read_by_the_packages_configuration_or_the_specs(
+    tmp_path: Path,
+) -> None:
+    def splits(name: str, config: str | None, **files: str) -> dict[str, int]:
+        folder = tmp_path / f"{name}-{config}"
+        for place, source in files.items():
+            path = folder / place.replace("__", "/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(DATA / "gsm8k" / source, path.with_suffix(".jsonl"))
+        hub = {"id": "some/set", "revision": "0" * 40, "config": config}
+        task = PackageTask.model_validate({"hub": hub, "shots": None if name == "gsm8k" else 0})
+        [questions] = read_package_task(tasks_of(name)[0], task, {f"task-{name}": str(folder)})
+        return {split: len(rows) for split, rows in questions.splits.items()}
+
+    main = {"main__test": "test.jsonl", "main__train": "train.jsonl"}
+    assert splits("gsm8k", None, **main) == {"train": 6, "test": 6}
+    other = {"other__test": "test.jsonl", "other__train": "train.jsonl"}
+    assert splits("gsm8k", "other", **other) == {"train": 6, "test": 6}
+    task = PackageTask.model_validate({"hub": {"id": "some/set", "revision": "0" * 40}})
+    with pytest.raises(InputError, match="no folder of the data set some/set"):
+        read_package_task(tasks_of("gsm8k")[0], task, {})
+
+
+def test_one_file_alone_is_the_split_train(tmp_path: Path) -> None:
+    _write(tmp_path / "ifeval_input_data.jsonl", [{"prompt": "Go."}])
+    task = PackageTask.model_validate({"folder": str(tmp_path)})
+    [questions] = read_package_task(tasks_of("ifeval")[0], task, {})
+    assert questions.splits == {"train": [{"prompt": "Go."}]}
+
+
+def test_a_file_with_its_digest_is_no_map_of_splits() -> None:
+    file = {"path": "data:gsm8k.jsonl", "sha256": "0" * 64}
+    made = TasksJudge.model_validate({"kind": "lm_eval", "tasks": {"gsm8k": {"data": file}}})
+    again = TasksJudge.model_validate(made.model_dump())
+    assert again == made
+    assert [task.files for task in again.package_tasks.values()] == [None]
 
 
 @pytest.mark.parametrize(

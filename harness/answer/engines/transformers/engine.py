@@ -61,7 +61,9 @@ def answer_here(
         decoder = Decoder(
             model, tokenizer, decoding, ends, stop, engine.batch_size, engine.batching
         )
-    done = _read_done(call.folder / DONE)
+    turn = prompts[0].turn
+    done_file = call.folder / (DONE if turn == 1 else f"turn_{turn}_{DONE}")
+    done = _read_done(done_file)
     requests = [
         Asked(
             index,
@@ -80,7 +82,7 @@ def answer_here(
     way_out = smaller_batch(f"eval.{call.stage}.engine.batch_size", size, engine.precision)
     at_a_time = "one answer" if size == 1 else f"{size} answers"
     with memory_for(f"making {at_a_time} at a time", way_out):
-        seconds, tokens = _make(call.folder / DONE, decoder, requests, done, stop)
+        seconds, tokens = _make(done_file, decoder, requests, done, stop)
 
     used = {
         "parameters": model.num_parameters(),

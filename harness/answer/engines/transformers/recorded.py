@@ -13,7 +13,7 @@ from harness.artefact.call import StageCall
 
 def recorded_answers(call: StageCall, params: Answer, prompts: Sequence[Prompt]) -> Answered:
     """Raises HarnessError where the recorded ones are of other prompts."""
-    every = read_prompts(params.prompts, call.inputs.get("prompts"))
-    recorded = read_recorded(Path(call.inputs["recorded"]), every)
+    first_turns = read_prompts(params.prompts, call.inputs.get("prompts"))
+    every, recorded = read_recorded(Path(call.inputs["recorded"]), first_turns)
     outputs = {prompt.key: output for prompt, output in zip(every, recorded, strict=True)}
     return Answered([outputs[p.key] for p in prompts], deviations=base_of(call).deviations)

@@ -58,11 +58,21 @@ class TaskData(Spec):
         return self
 
 
+def _files_kind(value: Any) -> str:
+    return "splits" if isinstance(value, dict) and "path" not in value else "file"
+
+
+TaskFiles = Annotated[
+    Annotated[Data, Tag("file")] | Annotated[dict[Name, Data], Tag("splits")],
+    Discriminator(_files_kind),
+]
+
+
 class PackageTask(Spec):
     """Any task or group of the installed package, as the package defines it, with what is another here.
     Its questions are in `data`, `folder` or on the `hub`; left open, in `data:NAME` (of `--inputs`)."""
 
-    data: Data | dict[Name, Data] | None = None
+    data: TaskFiles | None = None
     """The file of the questions; or a file for each split by name: {test: ..., train: ...}."""
     folder: Data | None = None
     """A local folder of the data set's files, as on the hub. Of a group one data set for all."""

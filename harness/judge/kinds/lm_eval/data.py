@@ -113,6 +113,8 @@ def _package_files(
             )
         return [Path(task.files[split].path)]
     assert place is not None
+    if not place.exists():
+        raise InputError(f"task {unit.name}: {place} is not there")
     if place.is_file():
         if split != unit.split or several:
             raise InputError(
@@ -124,6 +126,9 @@ def _package_files(
     places = [place / config, place / "data", place]
     places = [place / unit.name, *places[: 1 if several else None]]
     files = next(filter(None, (_files(p, split) for p in places)), [])
+    if not files and split == "train":  # as the hub has it of a repository with one file
+        files = [p for p in sorted(place.iterdir()) if p.suffix[1:] in ENDINGS.split("|")]
+        files = files if len(files) == 1 else []
     if not files:
         raise _no_split(unit.name, split, place, places)
     _check_files(unit.name, split, files)

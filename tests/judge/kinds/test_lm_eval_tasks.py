@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from harness.artefact.call import StageCall, StageResult
 from harness.artefact.metrics import metric_of
+from harness.audit.parse.lm_eval_own import audit_own
 from harness.errors import InputError
 from harness.judge import run as judge
 from harness.judge.kinds.lm_eval import PackageTask, TaskData, TasksJudge, catalogue
@@ -180,6 +181,24 @@ def test_a_groups_score_is_the_packages_mean_over_its_tasks_questions(
     assert metric["judged"] == questions == sum(1 + n % 8 for n in range(19))
     assert metric["value"] == pytest.approx(100 * right / questions)
     assert 0 < metric["value"] < 100
+
+
+def test_an_audit_finds_the_means_of_shares_again_from_the_questions(
+    judged: tuple[StageCall, StageResult], tmp_path: Path
+) -> None:
+    call, result = judged
+    replay_of(call, result, tmp_path)
+    path = tmp_path / "recorded" / "results.json"
+    audited = audit_own(path, json.loads(path.read_text()), "lm_eval")
+    assert audited.metrics["arc_easy/acc"] == pytest.approx(result.metrics["arc_easy/acc"]["value"])
+    assert (
+        audited.metrics["n_judged"] == audited.metrics["n_expected"] == result.counts["questions"]
+    )
+    rows = _rows(path.parent / "responses_arc_easy.jsonl")
+    _write(path.parent / "responses_arc_easy.jsonl", [r | {"scores": {"acc": 1.0}} for r in rows])
+    changed = audit_own(path, json.loads(path.read_text()), "lm_eval")
+    assert changed.metrics["arc_easy/acc"] == 100
+    assert changed.published["arc_easy/acc"] == result.metrics["arc_easy/acc"]["value"]
 
 
 def test_a_replay_scores_the_responses_again_without_data_or_model(

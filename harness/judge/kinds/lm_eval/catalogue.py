@@ -155,6 +155,11 @@ def metric_name(metric: str, of_filter: str) -> str:
     return metric if of_filter == NO_FILTER else f"{metric}/{of_filter}"
 
 
+def responses_file(unit: str) -> str:
+    """Of a judged task, what its questions were answered with."""
+    return f"responses_{re.sub(r'[^A-Za-z0-9_.-]', '_', unit)}.jsonl"
+
+
 def package_folder() -> Path | None:
     """Of the package's tasks; None where it is not installed."""
     spec = importlib.util.find_spec("lm_eval")

@@ -232,9 +232,7 @@ class _PackageRun:
         entry = catalogue.find(name)
         if entry is None:
             raise InputError(f"lm-eval has no task {name!r}: its scores cannot be made again")
-        rows = {
-            u: _read_samples(recorded / package_tasks.responses_file(u)) for u in facts["units"]
-        }
+        rows = {u: _read_samples(recorded / catalogue.responses_file(u)) for u in facts["units"]}
         results, rows = package_tasks.replayed(entry, rows)
         return cls(name, task, entry, facts, {}, results, rows)
 
@@ -278,8 +276,8 @@ class _PackageRun:
         from harness.judge.kinds.lm_eval import package_tasks
 
         for unit, rows in self.rows.items():
-            package_tasks.write_rows(folder / package_tasks.responses_file(unit), rows)
-            result.keep.append(package_tasks.responses_file(unit))
+            package_tasks.write_rows(folder / catalogue.responses_file(unit), rows)
+            result.keep.append(catalogue.responses_file(unit))
         metrics, notes = package_tasks.metrics_of(
             self.name, self.entry, self.task.metric, self.results
         )

@@ -8,7 +8,6 @@ import contextlib
 import json
 import logging
 import random
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -299,7 +298,3 @@ def _check_punkt(name: str) -> None:
             f"task {name}: some questions need nltk's data punkt_tab, which is not here",
             "Once, with a network: python -m nltk.downloader punkt_tab (NLTK_DATA names its folder).",
         ) from None
-
-
-def responses_file(unit: str) -> str:
-    return f"responses_{re.sub(r'[^A-Za-z0-9_.-]', '_', unit)}.jsonl"

@@ -117,6 +117,7 @@ DECIDE_NOTHING = frozenset(
         "harness.judge.kinds.held_out_loss",
         "harness.judge.kinds.lm_eval",
         "harness.judge.kinds.preference",
+        "harness.judge.kinds.single_grading",
         "harness.judge.kinds.union",
         "harness.llm.batch",
         "harness.llm.budget",

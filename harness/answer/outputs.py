@@ -9,7 +9,8 @@ from typing import Any, Required, TypedDict
 from harness.answer import hygiene
 from harness.answer.answer import Reasoning
 from harness.answer.prompts import Prompt
-from harness.data.records import read_records, text_field
+from harness.answer.turns import every_turn
+from harness.data.records import Record, read_records, text_field
 from harness.errors import HarnessError, InputError
 from harness.llm.reply import DECLINED
 from harness.spec.base import Data
@@ -48,6 +49,8 @@ class OutputRow(TypedDict, total=False):
     """Where that is not the output."""
     generator: str
     dataset: str
+    turn: int
+    """Of a question of several."""
     finish_reason: str | None
     tokens: int | None
     prompt_tokens: int | None
@@ -87,6 +90,8 @@ def write_outputs(
         row["generator"] = GENERATOR
         if prompt.dataset is not None:
             row["dataset"] = prompt.dataset
+        if prompt.later or prompt.turn > 1:
+            row["turn"] = prompt.turn
         row["finish_reason"] = output.finish_reason
         row["tokens"], row["prompt_tokens"] = output.tokens, output.prompt_tokens
         row["flags"] = flags
@@ -96,18 +101,27 @@ def write_outputs(
     path.write_text(text.encode("utf-8", "replace").decode("utf-8") + "\n", encoding="utf-8")
 
 
-def read_recorded(folder: Path, prompts: Sequence[Prompt]) -> list[Output]:
-    """What was generated, in an artefact's folder, one output for each prompt.
+def read_recorded(folder: Path, prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[Output]]:
+    """The prompts of all turns, and what was generated, in an artefact's folder, for each.
 
     Raises HarnessError where they are of other prompts.
     """
     records = read_records(folder / OUTPUTS)
-    if len(records) != len(prompts):
+    rest = iter(records)
+
+    def take(turn: Sequence[Prompt]) -> list[Record]:
+        return [record for _, record in zip(turn, rest, strict=False)]
+
+    several = any(prompt.later for prompt in prompts)
+    every, matched = list(prompts), records
+    if several and len(records) >= len(prompts):
+        every, matched = every_turn(prompts, take, lambda record: str(record.fields["output"]))
+    if len(records) != len(every) or len(matched) != len(every):
         raise HarnessError(
-            f"{folder / OUTPUTS} has {len(records)} outputs, and the prompt set {len(prompts)} prompts"
+            f"{folder / OUTPUTS} has {len(records)} outputs, and the prompt set {len(every)} prompts"
         )
     outputs = []
-    for index, (record, prompt) in enumerate(zip(records, prompts, strict=True)):
+    for index, (record, prompt) in enumerate(zip(records, every, strict=True)):
         row = record.fields
         if (row["instruction"], row.get("input", "")) != prompt.key:
             raise HarnessError(
@@ -117,7 +131,7 @@ def read_recorded(folder: Path, prompts: Sequence[Prompt]) -> list[Output]:
         outputs.append(
             Output(index, generated, row["finish_reason"], row["tokens"], row["prompt_tokens"])
         )
-    return outputs
+    return every, outputs
 
 
 def count(outputs: Sequence[Output], flagged: Sequence[list[str]]) -> dict[str, int]:

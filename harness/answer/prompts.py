@@ -6,7 +6,8 @@ user turn is then what is asked, after the turns before it, and whose turn after
 The instruction of a conversation of several turns or with a system text, by which outputs are matched
 and which judges are shown, is all of it up to there as one text. The system text in a column beside an
 instruction is the model's alone, for other people's outputs are matched by the instruction as it is.
-Self-Instruct's records have input and answer in `instances`.
+Self-Instruct's records have input and answer in `instances`. MT-Bench's have `turns`, the user's texts:
+each is a prompt of its own, after the model's answers to those before (harness.answer.turns).
 
 **The same prompt twice.** Outputs and judgements are matched by (instruction, input). Within one file
 the same pair is a fault, unless the records have ids of their own that differ, as two of WizardLM's
@@ -49,6 +50,7 @@ USUAL = {
 LAST_RESORT = "text"
 """An instruction's column where there is no other: Vicuna's. Elsewhere it is a whole example."""
 INSTANCES = "instances"
+TURNS = "turns"
 IDS = ("id", "idx", "question_id", "instruction_id", "prompt_id")
 
 
@@ -67,6 +69,9 @@ class Prompt:
     """Earlier (user, assistant) turns, oldest first."""
     question: str = ""
     """Of a conversation with a system text or earlier turns: what is asked after them."""
+    later: tuple[str, ...] = ()
+    """What the user says after the answer to this."""
+    turn: int = 1
 
     @property
     def key(self) -> tuple[str, str]:
@@ -192,8 +197,11 @@ def _columns(table: Table, spec: PromptColumns) -> dict[str, str]:
         candidates["instruction"] = []
     main = candidates["instruction"] + candidates["messages"]
     if not main and "instruction" not in columns and "messages" not in columns:
-        candidates["instruction"] = [c for c in table.columns if c.lower() == LAST_RESORT]
-        main = candidates["instruction"]
+        candidates[TURNS] = [c for c in table.columns if c.lower() == TURNS]
+        main = candidates[TURNS]
+        if not main:
+            candidates["instruction"] = [c for c in table.columns if c.lower() == LAST_RESORT]
+            main = candidates["instruction"]
         if not main:
             raise InputError(
                 f"{table.name}: no `instruction` in its records, which have: "
@@ -216,11 +224,17 @@ def _prompt(row: TableRow, columns: dict[str, str], name: str | None) -> Prompt:
     system, input_text, output = text("system"), text("input"), None
     history: tuple[tuple[str, str], ...] = ()
     question = ""
-    if "messages" in columns:
+    later: tuple[str, ...] = ()
+    if TURNS in columns:
+        instruction, *rest = _user_turns(row, columns[TURNS])
+        later = tuple(rest)
+        if system:
+            question, instruction = instruction, as_conversation(system, (), instruction)
+    elif "messages" in columns:
         system_text, history, instruction, output = _last_exchange(row, columns["messages"])
         system = system_text or system
         if history or system:
-            question, instruction = instruction, _as_text(system, history, instruction)
+            question, instruction = instruction, as_conversation(system, history, instruction)
     else:
         instruction = _text(row, columns["instruction"], needed=True)
     if INSTANCES in row.fields and "input" not in columns:
@@ -232,7 +246,20 @@ def _prompt(row: TableRow, columns: dict[str, str], name: str | None) -> Prompt:
     if name is None and "dataset" in columns:
         value = row.fields.get(columns["dataset"])
         name = None if value is None else str(value)
-    return Prompt(instruction, input_text, system, name, output, row.fields, history, question)
+    return Prompt(
+        instruction, input_text, system, name, output, row.fields, history, question, later
+    )
+
+
+def _user_turns(row: TableRow, column: str) -> list[str]:
+    value = row.fields.get(column)
+    if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
+        raise InputError(
+            f"{row.place}: `{column}` must be a list of the user's texts, not {str(value)[:60]}"
+        )
+    if empty := [number for number, text in enumerate(value, 1) if not text.strip()]:
+        raise InputError(f"{row.place}: turn {empty[0]} of `{column}` is empty")
+    return value
 
 
 def _text(row: TableRow, column: str, needed: bool = False) -> str:
@@ -246,7 +273,8 @@ def _text(row: TableRow, column: str, needed: bool = False) -> str:
     raise InputError(f"{row.place}: `{column}` must be a text, not {str(value)[:60]}")
 
 
-def _as_text(system: str, history: Sequence[tuple[str, str]], question: str) -> str:
+def as_conversation(system: str, history: Sequence[tuple[str, str]], question: str) -> str:
+    """As outputs are matched by it and judges are shown it."""
     turns = [f"System: {system}"] if system else []
     turns += [f"User: {user}\n\nAssistant: {answer}" for user, answer in history]
     return "\n\n".join([*turns, f"User: {question}"])

@@ -1,5 +1,6 @@
 """Every metric that a stage can give: its unit, its range, and how it is written."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +22,7 @@ class Metric:
 
     @property
     def is_loss(self) -> bool:
-        return not self.higher_is_better
+        return self.stage == "train"
 
     @property
     def is_percentage(self) -> bool:
@@ -36,6 +37,9 @@ def _loss(name: str, unit: Unit) -> Metric:
     return Metric(name, unit, digits=4, higher_is_better=False, stage="train")
 
 
+TASKS = ("arc_challenge", "hellaswag", "mmlu", "truthfulqa_mc2")
+"""Open LLM Leaderboard's."""
+
 METRICS = {
     metric.name: metric
     for metric in (
@@ -43,10 +47,8 @@ METRICS = {
         _percentage("length_controlled_win_rate"),
         Metric("winning_score", "points", 0, 2),
         Metric("rubric_score", "points"),
-        _percentage("arc_challenge"),
-        _percentage("hellaswag"),
-        _percentage("mmlu"),
-        _percentage("truthfulqa_mc2"),
+        Metric("rating", "points", 1, 10),
+        *map(_percentage, TASKS),
         _percentage("average"),
         _loss("held_out_loss", "nats per token"),
         _loss("bits_per_byte", "bits per byte"),
@@ -55,8 +57,28 @@ METRICS = {
 }
 
 
+_SHARE = re.compile(
+    r"(^|_)(acc|accuracy|exact_match|exact|em|f1|contains|mrr|precision|recall)(_|$)|^(pass|r)@\d+$"
+    r"|^math_verify$|^acc_|_acc$|_accuracy$"
+)
+"""lm-eval's metrics that it gives from 0 to 1; here they are percentages, as tables have them."""
+_LOWER = re.compile(r"perplexity|^bits_per_byte$|^(ter|wer|cer|brier_score|pct_stereotype|pct_invalid)$"
+                    r"|^likelihood_diff$|toxicity|^amb_bias_score|^disamb_bias_score")  # fmt: skip
+"""lm-eval's metrics of which less is better, by its tasks' `higher_is_better`."""
+
+
+def _of_task(name: str, metric: str) -> Metric:
+    """lm-eval's, `arc_easy/acc_norm` or `gsm8k/exact_match/flexible-extract`."""
+    if _SHARE.search(metric):
+        return _percentage(name)
+    return Metric(name, higher_is_better=not _LOWER.search(metric))
+
+
 def metric_of(name: str) -> Metric:
-    """Also of `win_rate/koala`, the win rate on one of several prompt sets; a name that no stage gives
-    (a spec may report any) has neither unit nor range."""
-    kind = name.partition("/")[0]
-    return METRICS.get(kind) or Metric(kind)
+    """Also of `win_rate/koala`, the win rate on one of several prompt sets, and of `gsm8k/exact_match`,
+    that of one of lm-eval's tasks; a name that no stage gives (a spec may report any) has neither unit
+    nor range."""
+    kind, _, rest = name.partition("/")
+    if kind in METRICS and not (kind in TASKS and rest):
+        return METRICS[kind]
+    return _of_task(kind, rest.partition("/")[0]) if rest else Metric(kind)

@@ -57,6 +57,8 @@ class BaseJudge(Spec):
     """Whether its metrics are the losses that a training gives too; the row's are then the judge's."""
     uses_template: ClassVar[bool] = False
     """Whether it asks the row's model by its own field `template`, or where that is open the row's."""
+    reads_turns: ClassVar[bool] = False
+    """Whether it judges the answers to questions of several turns."""
     identity: ClassVar[tuple[str, ...]] = ()
     """Fields that, beside the kind, say who judges."""
     shows_kind: ClassVar[bool] = True
@@ -97,6 +99,10 @@ class BaseJudge(Spec):
         """The names of what it gives; `prompts`: those that it reads. NAME/SET is that of one of
         several sets."""
         raise NotImplementedError
+
+    def may_give(self, metric: str) -> bool:
+        """Whether it may give a metric that `metrics` does not name, for only a run shows its names."""
+        return False
 
     def range_of(self, metric: str) -> tuple[int, int] | None:
         """The lowest and the highest that a score of points can be, where the table of metrics
@@ -144,6 +150,10 @@ class BaseJudge(Spec):
         Raises:
             InputError: the stage could only fail.
         """
+
+    def twin_prompts(self, smoke: Path) -> PromptSet | None:
+        """The prompts that its twin judges the answers to; None: as of any row."""
+        return None
 
     def twin(self, smoke: Path) -> Self:
         """Its scaled-down form, of the files of specs/smoke."""

@@ -89,18 +89,23 @@ def check_baselines(path: Path, prompts: Sequence[Prompt]) -> None:
     _refuse([_missing(places, _baselines(path, places), _NO_BASELINE, f"in {path}")], _HINT)
 
 
-def read_outputs(call: StageCall, prompts: Sequence[Prompt]) -> list[MatchedOutput]:
-    """The model's output for each prompt, in their order, matched by instruction and input.
+def read_outputs(
+    call: StageCall, prompts: Sequence[Prompt], of_all: bool = True
+) -> list[MatchedOutput]:
+    """The model's output for each prompt, in their order, matched by instruction and input. `of_all`:
+    whether there are no other prompts.
 
     Raises:
         InputError: as `read_pairs` does of the outputs.
     """
-    path, outputs, faults = _outputs(call, Counter(prompt.key for prompt in prompts))
+    path, outputs, faults = _outputs(call, Counter(prompt.key for prompt in prompts), of_all)
     _refuse(faults, _MATCHED.format(" and outputs"))
     return [_matched(path, outputs[prompt.key]) for prompt in prompts]
 
 
-def _outputs(call: StageCall, places: Counter[Key]) -> tuple[Path, dict[Key, Record], list[str]]:
+def _outputs(
+    call: StageCall, places: Counter[Key], of_all: bool = True
+) -> tuple[Path, dict[Key, Record], list[str]]:
     """The file of the model's outputs, these, and what does not fit. One may stand as often as its
     prompt does, with the same text."""
     path = Path(call.inputs["outputs"]) / OUTPUTS
@@ -108,7 +113,9 @@ def _outputs(call: StageCall, places: Counter[Key]) -> tuple[Path, dict[Key, Rec
     outputs = _each_once(path, keyed, places)
     faults = [
         _missing(places, outputs, "prompts have no output", f"in {path}"),
-        _missing(outputs, places, f"outputs in {path} are for prompts that are not", ""),
+        _missing(outputs, places, f"outputs in {path} are for prompts that are not", "")
+        if of_all
+        else "",
     ]
     return path, outputs, faults
 

@@ -1,9 +1,10 @@
 """What a stage will ask of a teacher or judge: calls and tokens, before it runs. Rough, and said so."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from harness.artefact.keys import Files
 from harness.errors import InputError
@@ -44,14 +45,16 @@ class Estimate:
 
 
 def prompt_lengths(prompts: PromptSet, files: Files) -> Sequence[int] | None:
-    """Characters of each prompt; None for a whole set on the hub, which is not there yet."""
+    """Characters of each prompt, of a question of several turns one for each; None for a whole set on
+    the hub, which is not there yet."""
     if prompts.hub is not None:
         count = prompts.sample.k if prompts.sample else prompts.first
         return None if count is None else [PROMPT_CHARACTERS] * count
     sources = list((prompts.files or {}).values())
     sources += [prompts.file] if prompts.file else []
     most = prompts.sample.k if prompts.sample else prompts.first
-    return [n for data in sources for n in text_lengths(files.locate(data))[:most]]
+    records = [r for data in sources for r in _records_in(files.locate(data))[:most]]
+    return [length for length, turns in records for _ in range(turns)]
 
 
 def estimate_calls(calls: int, prompt: int, completion: int, examples: int = 0) -> Estimate:
@@ -68,15 +71,20 @@ def count_records(data: Data, files: Files) -> int:
 
 def text_lengths(path: Path) -> Sequence[int]:
     """Characters of each record of a file; none for what cannot be counted so."""
+    return [length for length, _ in _records_in(path)]
+
+
+def _records_in(path: Path) -> Sequence[tuple[int, int]]:
+    """Characters and turns of each record."""
     try:
         stat = path.stat()
     except OSError:
         return []
-    return _lengths_of(path, stat.st_mtime_ns, stat.st_size)
+    return _counted(path, stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=64)
-def _lengths_of(path: Path, changed: int, size: int) -> Sequence[int]:
+def _counted(path: Path, changed: int, size: int) -> Sequence[tuple[int, int]]:
     """Empty for a file that a stage will refuse, and for Parquet whose reader is not here."""
     from harness.data.tables import Every, read_files
 
@@ -84,4 +92,9 @@ def _lengths_of(path: Path, changed: int, size: int) -> Sequence[int]:
         rows = read_files(path, Every()).rows
     except (InputError, ImportError):
         return []
-    return [sum(len(str(v)) for v in row.fields.values()) for row in rows]
+    return [(sum(len(str(v)) for v in row.fields.values()), _turns(row.fields)) for row in rows]
+
+
+def _turns(fields: Mapping[str, Any]) -> int:
+    turns = fields.get("turns")
+    return len(turns) if isinstance(turns, list) and "instruction" not in fields else 1

@@ -147,9 +147,10 @@ def _metrics_not_given(tree: Node, row: Row) -> Iterator[Fault]:
     """Names below `reported` and `margins` that the row can have no number for."""
     metrics = row.metrics()
     kinds = [name.partition("/")[0] for name in metrics]
+    judge = row.eval.judge if row.eval else None
     for part, names in (("reported", metrics), ("margins", [*metrics, *kinds])):
         for name in getattr(row, part):
-            if name not in names:
+            if name not in names and not (judge and judge.may_give(name)):
                 _, mark = tree.at((part, name))
                 near = difflib.get_close_matches(name, names, n=1)
                 advice = f"; did you mean {near[0]!r}?" if near else "."

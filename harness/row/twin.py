@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.answer.answer import Answer, Decoding
 from harness.errors import InputError
+from harness.judge.judge import BaseJudge
 from harness.row.load import LoadedRow
 from harness.row.row import Budget, Eval, Limits, Replicates, Row
 from harness.spec.model_source import ModelSource, RandomModel
@@ -232,17 +233,18 @@ def _eval(evaluation: Eval, smoke: Path) -> Eval:
     answer, judge = evaluation.answer, evaluation.judge
     return evaluation.model_copy(
         update={
-            "answer": _answer(answer, smoke) if answer else None,
+            "answer": _answer(answer, judge, smoke) if answer else None,
             "judge": judge.twin(smoke) if judge else None,
         }
     )
 
 
-def _answer(answer: Answer, smoke: Path) -> Answer:
+def _answer(answer: Answer, judge: BaseJudge | None, smoke: Path) -> Answer:
+    prompts = judge.twin_prompts(smoke) if judge else None
     tokens = min(answer.decoding.max_new_tokens or ANSWER_TOKENS, ANSWER_TOKENS)
     return answer.model_copy(
         update={
-            "prompts": few_prompts(answer.prompts, smoke),
+            "prompts": prompts or few_prompts(answer.prompts, smoke),
             "engine": answer.engine.twin(smoke),
             "decoding": Decoding(**{**answer.decoding.model_dump(), "max_new_tokens": tokens}),
         }

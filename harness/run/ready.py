@@ -121,6 +121,11 @@ def _check_reads(
     prompt_set = judge.prompts(PromptSet.model_validate(answered) if answered else None)
     prompts = _read(prompt_set, snapshots) if prompt_set is not None else []
     _check_turns(prompts, judge.template_of(None))
+    if not judge.reads_turns and any(prompt.later for prompt in prompts):
+        raise InputError(
+            f"the prompt set has questions of several turns, and the judge {judge.kind} reads one",
+            "Take the judge single_grading, or a prompt set of single instructions.",
+        )
     judge.check(prompts, snapshots)
 
 
@@ -165,8 +170,9 @@ def _check_turns(prompts: Sequence[Prompt], template: Template | None) -> None:
     if template is None or template.from_tokenizer:
         return
     for prompt in prompts:
-        if prompt.history:
-            pieces(template, prompt.asked, prompt.input, None, "", prompt.history)
+        history = prompt.history or (((prompt.asked, ""),) if prompt.later else ())
+        if history:
+            pieces(template, prompt.asked, prompt.input, None, "", history)
 
 
 def _read(prompts: PromptSet, snapshots: dict[str, str]) -> list[Prompt]:

@@ -4,11 +4,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.artefact.metrics import metric_of
 from harness.audit.model import Result, compare
 from harness.audit.parse.files import JsonObject, Unreadable
 from harness.audit.parse.lm_eval_files import read_samples
-from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, SUBJECTS, benchmark_of
-from harness.judge.kinds.lm_eval.scores import AVERAGE, metrics_of, rescored, unit_results
+from harness.judge.kinds.lm_eval.benchmarks import (
+    AVERAGE,
+    BENCHMARKS,
+    MMLU,
+    SUBJECTS,
+    benchmark_of,
+)
+from harness.judge.kinds.lm_eval.catalogue import responses_file
+from harness.judge.kinds.lm_eval.scores import metrics_of, rescored, unit_results
 from harness.judge.scores import bounds
 
 
@@ -47,6 +55,8 @@ def audit_own(path: Path, value: JsonObject, kind: str) -> Result:
         result.published |= _figures(name, published.get(name, {}))
     result.metrics["n_judged"] = sum(judged.values())
     result.metrics["n_expected"] = sum(expected.values())
+    for name, task in value.get("package_tasks", {}).items():
+        _put_package_task(result, name, task, path.parent)
     compare(result)
     for name in recomputed:
         if name != AVERAGE and judged[name] < expected[name]:
@@ -67,6 +77,24 @@ def audit_own(path: Path, value: JsonObject, kind: str) -> Result:
             {"cut": cut, "questions": total},
         )
     return result
+
+
+def _put_package_task(result: Result, name: str, task: dict[str, Any], folder: Path) -> None:
+    """One of lm-eval's own tasks: its scores, and again those that are a mean over questions."""
+    try:
+        for unit, facts in task["units"].items():
+            rows = read_samples(folder / responses_file(unit))
+            asked = min(task["limit"] or facts["questions"], facts["questions"])
+            result.metrics["n_judged"] += len(rows)
+            result.metrics["n_expected"] += asked
+            for metric, published in task["metrics"].items():
+                scores = [row["scores"].get(metric.removeprefix(f"{unit}/")) for row in rows]
+                is_mean = metric_of(metric).is_percentage
+                if is_mean and rows and all(isinstance(score, int | float) for score in scores):
+                    result.metrics[metric] = 100 * sum(scores) / len(scores)
+                    result.published[metric] = published["value"]
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise Unreadable(f"{name} makes no score ({type(e).__name__}: {e})") from None
 
 
 def _figures(name: str, metric: Mapping[str, float | None]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from harness.run.plan import StagePlan
 from harness.stats.intervals import Range
 from harness.stats.variance import Grades, Index
 
-GRADED = ("win_rate", "winning_score", "rubric_score", *BENCHMARKS)
+GRADED = ("win_rate", "winning_score", "rubric_score", "rating", *BENCHMARKS)
 """Metrics of which a grade is kept for each prompt or question."""
 TaskQuestion = tuple[str, int]
 """One of lm-eval's tasks, and the number of a question of it."""

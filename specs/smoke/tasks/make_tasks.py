@@ -115,6 +115,16 @@ def truthfulqa() -> Iterator[dict[str, Any]]:
         }
 
 
+def gsm8k(draw: random.Random, number: int) -> Iterator[dict[str, Any]]:
+    for _ in range(number):
+        first, more = draw.randint(2, 9), draw.randint(2, 9)
+        total = f"{first} + {more} = <<{first}+{more}={first + more}>>{first + more}"
+        yield {
+            "question": f"A basket holds {first} pears, and {more} more come in. How many are there?",
+            "answer": f"There are {total} pears.\n#### {first + more}",
+        }
+
+
 def make(folder: Path) -> None:
     draw = random.Random(0)
     write(folder / "arc_challenge" / "train.jsonl", arc(draw, 30))
@@ -125,6 +135,8 @@ def make(folder: Path) -> None:
         write(folder / "mmlu" / subject / "dev.jsonl", mmlu(draw, subject, 5))
         write(folder / "mmlu" / subject / "test.jsonl", mmlu(draw, subject, 8))
     write(folder / "truthfulqa" / "validation.jsonl", truthfulqa())
+    write(folder / "gsm8k" / "train.jsonl", gsm8k(draw, 6))
+    write(folder / "gsm8k" / "test.jsonl", gsm8k(draw, 6))
 
 
 def write(path: Path, rows: Iterator[dict[str, Any]]) -> None:

@@ -52,7 +52,9 @@ def answer_here(task: AnswerTask, engine: TransformersEngine) -> Answered:
         decoder = Decoder(
             model, tokenizer, decoding, ends, stop, engine.batch_size, engine.batching
         )
-    done = outputs_by_index(whole_lines(call.folder / DONE))
+    turn = prompts[0].turn
+    done_file = call.folder / (DONE if turn == 1 else f"turn_{turn}_{DONE}")
+    done = outputs_by_index(whole_lines(done_file))
     requests = [
         DecodingRequest(
             index,
@@ -71,7 +73,7 @@ def answer_here(task: AnswerTask, engine: TransformersEngine) -> Answered:
     way_out = smaller_batch(f"eval.{call.stage}.engine.batch_size", size, engine.precision)
     at_a_time = "one answer" if size == 1 else f"{size} answers"
     with memory_for(f"making {at_a_time} at a time", way_out):
-        seconds, tokens = _make(call.folder / DONE, decoder, requests, done, stop)
+        seconds, tokens = _make(done_file, decoder, requests, done, stop)
 
     answered = Answered([done[index] for index in range(len(prompts))], notes=[*encoded.notes])
     answered.used["batch_size"] = 1 if decoder.note else decoder.batch_size

@@ -11,7 +11,7 @@ from harness.answer.row_model import base_of
 def recorded_answers(task: AnswerTask) -> Answered:
     """Raises HarnessError where the recorded ones are of other prompts."""
     call = task.call
-    every = read_prompts(task.params.prompts, call.inputs.get("prompts"))
-    recorded = read_recorded(Path(call.inputs["recorded"]), every)
+    first_turns = read_prompts(task.params.prompts, call.inputs.get("prompts"))
+    every, recorded = read_recorded(Path(call.inputs["recorded"]), first_turns)
     outputs = {prompt.key: output for prompt, output in zip(every, recorded, strict=True)}
     return Answered([outputs[p.key] for p in task.prompts], deviations=base_of(call).deviations)

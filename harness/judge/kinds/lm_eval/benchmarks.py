@@ -18,6 +18,8 @@ class Benchmark(NamedTuple):
 
 
 MMLU = "mmlu"
+AVERAGE = "average"
+"""Of the four; given only where all are there."""
 BENCHMARKS = {
     "arc_challenge": Benchmark("ARC-Challenge", "test", 25, "train", "acc_norm"),
     "hellaswag": Benchmark("default", "validation", 10, "train", "acc_norm"),

@@ -10,7 +10,9 @@ MMLU in the folder of its name alone (`anatomy`). The splits are
     mmlu              test, and dev, of each subject
     truthfulqa_mc2    validation
 
-with the columns of allenai/ai2_arc, Rowan/hellaswag, cais/mmlu and truthfulqa/truthful_qa.
+with the columns of allenai/ai2_arc, Rowan/hellaswag, cais/mmlu and truthfulqa/truthful_qa. Of any
+other task they are those that the package's definition names, and its configuration is `dataset_name`
+there; the tasks of a group may have a folder each, of their own names.
 """
 
 import re
@@ -21,8 +23,9 @@ from typing import Any
 
 from harness.data.tables import Every, TableRow, read_files
 from harness.errors import InputError
-from harness.judge.kinds.lm_eval import TaskData
+from harness.judge.kinds.lm_eval import PackageTask, TaskData
 from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, PREFIX, Benchmark, benchmark_of
+from harness.judge.kinds.lm_eval.catalogue import Entry, tasks_of
 
 ENDINGS = "parquet|jsonl|json"
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
@@ -43,6 +46,103 @@ class Questions:
         """How many questions are put."""
         count = len(self.splits[self.benchmark.split])
         return count if first is None else min(first, count)
+
+
+@dataclass(frozen=True)
+class PackageQuestions:
+    """A task of the package with its data, a list of records for each split that it names."""
+
+    unit: str
+    splits: dict[str, list[dict[str, Any]]]
+
+
+def read_package_task(
+    entry: Entry, task: PackageTask, inputs: Mapping[str, str]
+) -> list[PackageQuestions]:
+    """The questions of one of the package's tasks; of a group those of each of its tasks.
+
+    Raises:
+        InputError: a split is not there, lacks a column that the task's templates name, or has too few
+            records for the shots.
+    """
+    units = tasks_of(entry)
+    if not units:
+        raise InputError(f"lm-eval's group {entry.name} has no tasks")
+    place = None
+    if task.files is None:
+        data = task.place
+        place = Path(data.path if data is not None else _snapshot(entry.name, task, inputs))
+    if len({unit.config.get("dataset_path") for unit in units}) > 1 and task.hub is not None:
+        raise InputError(
+            f"the tasks of {entry.name} are of several data sets, and {task.hub.id} is one",
+            f"Name each of them with its own: {', '.join(unit.name for unit in units[:5])} ...",
+        )
+    return [_package_questions(unit, task, place, len(units) > 1) for unit in units]
+
+
+def _package_questions(
+    unit: Entry, task: PackageTask, place: Path | None, several: bool
+) -> PackageQuestions:
+    shots, split = unit.shots(task.shots), unit.split
+    if split is None:
+        raise InputError(f"lm-eval's task {unit.name} names no split with questions")
+    shots_split = unit.shots_split if shots else None
+    splits = {}
+    for name in filter(None, dict.fromkeys((split, shots_split))):
+        files = _package_files(unit, task, place, name, several)
+        rows = [row for file in files for row in read_files(file, Every(), "tasks").rows]
+        splits[name] = _same_columns(rows)
+        _check_columns(unit, files[0], splits[name])
+    if shots_split is not None and len(splits[shots_split]) < shots + (shots_split == split):
+        raise InputError(
+            f"task {unit.name}: the split {shots_split} has {len(splits[shots_split])} records, and "
+            f"{shots} are shown before each question"
+        )
+    # The package reads every split that a task names, and uses no other.
+    return PackageQuestions(unit.name, {n: splits.get(n, splits[split]) for n in unit.splits})
+
+
+def _package_files(
+    unit: Entry, task: PackageTask, place: Path | None, split: str, several: bool
+) -> list[Path]:
+    if task.files is not None:
+        if split not in task.files:
+            raise InputError(
+                f"task {unit.name}: no file of the split {split!r} is given",
+                f"Name it in tasks.NAME.data: {{{split}: FILE}}.",
+            )
+        return [Path(task.files[split].path)]
+    assert place is not None
+    if not place.exists():
+        raise InputError(f"task {unit.name}: {place} is not there")
+    if place.is_file():
+        if split != unit.split or several:
+            raise InputError(
+                f"task {unit.name}: {place} is one file, and the split {split!r} is needed too",
+                f"Name a file for each: data: {{{unit.split}: FILE, {split}: FILE}}, or their folder.",
+            )
+        return [place]
+    config = (task.hub.config if task.hub else None) or unit.config.get("dataset_name") or "default"
+    places = [place / config, place / "data", place]
+    places = [place / unit.name, *places[: 1 if several else None]]
+    files = next(filter(None, (_files(p, split) for p in places)), [])
+    if not files and split == "train":  # as the hub has it of a repository with one file
+        files = [p for p in sorted(place.iterdir()) if p.suffix[1:] in ENDINGS.split("|")]
+        files = files if len(files) == 1 else []
+    if not files:
+        raise _no_split(unit.name, split, place, places)
+    _check_files(unit.name, split, files)
+    return files
+
+
+def _check_columns(unit: Entry, file: Path, rows: list[dict[str, Any]]) -> None:
+    columns = rows[0] if rows else {}
+    if lacking := sorted(unit.columns() - columns.keys()):
+        raise InputError(
+            f"task {unit.name}: {file} has no column {', '.join(lacking)}, which lm-eval's template "
+            f"names; it has: {', '.join(columns) or 'no records'}",
+            f"The data set that it was written for: {unit.config.get('dataset_path')}.",
+        )
 
 
 def read_task(
@@ -76,7 +176,7 @@ def read_task(
     return [_questions(PREFIX + s, folder, [folder / s]) for s in present]
 
 
-def _snapshot(name: str, data: TaskData, inputs: Mapping[str, str]) -> str:
+def _snapshot(name: str, data: TaskData | PackageTask, inputs: Mapping[str, str]) -> str:
     assert data.hub is not None
     if f"task-{name}" not in inputs:
         raise InputError(

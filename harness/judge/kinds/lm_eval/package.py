@@ -32,6 +32,7 @@ with env_variables.restored():  # lm-eval sets some of the hub's client's when i
     from lm_eval.defaults import DEFAULT_OTHER_SEED as SHOTS_SEED
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
+    from lm_eval.models.utils import normalize_gen_kwargs
     from lm_eval.tasks import TaskManager
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ class Scorer(HFLM):  # type: ignore[misc]
         self.kept: Path | None = None
         """Where a task's log-likelihoods are recorded as they are made."""
         self.on_done: Callable[[int], None] = lambda questions: None
+        self.groups = 0
+        """How many questions, told apart by their prompts, the last task's requests are of."""
         self._keep = 0
         self.cut: list[bool] = []
         """Of the last task's requests: whether the beginning of its prompt was cut off."""
@@ -119,6 +122,12 @@ class Scorer(HFLM):  # type: ignore[misc]
     ) -> list[tuple[float, bool]]:
         """requests: ((context, choice), context's tokens, choice's tokens) each."""
         assert self.kept is not None
+        if requests and requests[0][0] is None:  # a window of a text that is scored whole
+            self._keep = self.max_length + 1
+            scores: list[tuple[float, bool]] = super()._loglikelihood_tokens(
+                requests, True, override_bs
+            )
+            return scores
         self.cut = [
             len(context_ids) + len(ids) > self.max_length + 1 for _, context_ids, ids in requests
         ]
@@ -130,6 +139,7 @@ class Scorer(HFLM):  # type: ignore[misc]
                 )
         done = _read_kept(self.kept)
         steps = _steps(requests, BATCHES_AT_ONCE * int(self.batch_size))
+        self.groups = sum(map(len, steps))
         with self.kept.open("a", encoding="ascii") as file:
             for step in steps:
                 numbers = [number for question in step for number in question]
@@ -143,6 +153,42 @@ class Scorer(HFLM):  # type: ignore[misc]
                     file.flush()
                 self.on_done(len(step))
         return [done[number] for number in range(len(requests))]
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """The package's, in its own order and batches, a few batches at a time."""
+        assert self.kept is not None
+        path = self.kept.with_name(f"{self.kept.stem}.texts.jsonl")
+        lengths = [len(self.tok_encode(request.args[0])) for request in requests]
+        self.cut += [
+            length + self._most_new(request.args[1]) > self.max_length
+            for length, request in zip(lengths, requests, strict=True)
+        ]
+        done: dict[int, str] = dict(map(json.loads, whole_lines(path)))
+        steps = _generation_steps(requests, lengths, BATCHES_AT_ONCE * int(self.batch_size))
+        self.groups = len(requests)
+        with path.open("a", encoding="ascii") as file:
+            for step in steps:
+                if not all(number in done for number in step):
+                    texts = super().generate_until([requests[n] for n in step], True)
+                    for number, text in zip(step, texts, strict=True):
+                        done[number] = text
+                        file.write(json.dumps([number, text]) + "\n")
+                    file.flush()
+                self.on_done(len(step))
+        return [done[number] for number in range(len(requests))]
+
+    def _most_new(self, arguments: dict[str, Any]) -> int:
+        """Tokens of an answer at most.
+
+        Raises InputError where the model has no room for as many."""
+        most = int(normalize_gen_kwargs(arguments, self.max_gen_toks)["max_gen_toks"])
+        if most >= self.max_length:
+            raise InputError(
+                f"an answer may have {most} tokens, and the model takes {self.max_length} with its "
+                "prompt",
+                "Lower the task's max_new_tokens, where the package leaves it open, or leave it out.",
+            )
+        return most
 
     def _places(self, requests: list[Any]) -> int:
         """How many places at a row's end are enough for the choices of all these requests."""
@@ -167,6 +213,18 @@ def _steps(requests: list[Any], questions: int) -> list[list[list[int]]]:
     groups = [list(numbers) for _, numbers in numbered]
     groups.sort(key=lambda g: -max(len(requests[n][1]) + len(requests[n][2]) for n in g))
     return [groups[at : at + questions] for at in range(0, len(groups), questions)]
+
+
+def _generation_steps(requests: list[Any], lengths: list[int], size: int) -> list[list[int]]:
+    """Numbers of requests, those of the same arguments together, the longest first."""
+    by_arguments: dict[str, list[int]] = {}
+    for number, request in enumerate(requests):
+        by_arguments.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(number)
+    steps = []
+    for numbers in by_arguments.values():
+        numbers.sort(key=lambda n: (-lengths[n], requests[n].args[0]))
+        steps += [numbers[at : at + size] for at in range(0, len(numbers), size)]
+    return steps
 
 
 def _read_kept(path: Path) -> dict[int, tuple[float, bool]]:

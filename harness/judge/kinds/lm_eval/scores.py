@@ -10,10 +10,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, SUBJECTS, benchmark_of
+from harness.judge.kinds.lm_eval.benchmarks import (
+    AVERAGE,
+    BENCHMARKS,
+    MMLU,
+    SUBJECTS,
+    benchmark_of,
+)
 from harness.judge.scores import mean_and_error
 
-AVERAGE = "average"
 TOLERANCE = 1e-9
 """Between lm-eval's scores, from 0 to 1, and these."""
 LEAST = -700.0

@@ -1,0 +1,142 @@
+"""Grades of single answers, as MT-Bench has them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import model_validator
+
+from harness.answer.engine import Needs
+from harness.artefact.call import StageCall, StageResult
+from harness.artefact.keys import Files
+from harness.errors import InputError
+from harness.judge.judge import ANSWER_CHARACTERS, ERROR_RATE, BaseJudge, with_sets
+from harness.llm.estimate import CHARACTERS_PER_TOKEN, ON_HUB, Estimate, prompt_lengths
+from harness.spec.base import Count, Data, Endpoint, FileText, Sampling, TextFile, with_fields
+from harness.spec.prompts import PromptSet
+from harness.spec.twin import simulated, smoke_data
+
+if TYPE_CHECKING:
+    from harness.answer.prompts import Prompt
+
+METRIC = "rating"
+LOWEST, HIGHEST = 1, 10
+TOKENS_PER_GRADE = 200
+TURNS = ("question_1", "answer_1", "question_2", "answer_2")
+
+
+def references_of(prompt: "Prompt") -> list[str]:
+    """The right answers that the question's record has, one a turn; empty where it has none.
+
+    Raises InputError where `reference` is no list of texts."""
+    value = prompt.fields.get("reference")
+    if value in (None, [], ""):
+        return []
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise InputError(
+            f"the prompt {prompt.instruction[:60]!r} has a `reference` that is no list of texts",
+            "Give the right answer to each turn: [first, second].",
+        )
+    return texts
+
+
+class SingleGradingJudge(BaseJudge):
+    """Each answer graded 1 to 10 by itself, as MT-Bench does it (arXiv 2306.05685): the answer to a
+    second turn is shown with the first, and where a question has a reference the judge is shown it."""
+
+    code_version = 1
+    reads_turns = True
+    identity = ("judge",)
+    kind: Literal["single_grading"] = "single_grading"
+    judge: Endpoint
+    system: TextFile | None = None
+    prompt: Annotated[TextFile, with_fields("question", "answer")]
+    """Template with {question} and {answer}; the reply must hold the grade as [[8]]."""
+    prompt_turns: Annotated[TextFile, with_fields(*TURNS)] | None = None
+    """Of a second turn: {question_1}, {answer_1}, {question_2} and {answer_2}."""
+    prompt_reference: (
+        Annotated[TextFile, with_fields("question", "answer", "ref_answer_1")] | None
+    ) = None
+    """Of a question with a right answer, {ref_answer_1}; left open: such are graded as all others."""
+    prompt_reference_turns: (
+        Annotated[TextFile, with_fields(*TURNS, "ref_answer_1", "ref_answer_2")] | None
+    ) = None
+    sampling: Sampling = Sampling(temperature=0.0, max_tokens=2048)
+    transcript: Data | None = None
+    """The recorded calls of another run. They then stand for the judge, which is not called."""
+    asks: Count = 2
+    on_model_change: Literal["flag", "stop"] = "flag"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "SingleGradingJudge":
+        if self.prompt_turns and bool(self.prompt_reference) != bool(self.prompt_reference_turns):
+            raise ValueError("give both of prompt_reference, prompt_reference_turns, or neither")
+        return self
+
+    def metrics(self, prompts: PromptSet | None) -> list[str]:
+        return with_sets([METRIC], prompts)
+
+    def may_give(self, metric: str) -> bool:
+        """`rating/turn_1` and that of each category, which only the questions show."""
+        return metric.startswith(f"{METRIC}/")
+
+    def needs(self) -> Needs:
+        is_recorded = self.transcript is not None
+        return Needs(endpoint=None if is_recorded else self.judge, is_recorded=is_recorded)
+
+    def estimate(self, prompts: PromptSet | None, files: Files) -> Estimate:
+        if prompts is None or self.transcript is not None:
+            return Estimate()
+        lengths = prompt_lengths(prompts, files)
+        if lengths is None:
+            return Estimate(unknown=ON_HUB)
+        calls = len(lengths)
+        characters = sum(lengths) + calls * (len(self.prompt.text) + ANSWER_CHARACTERS)
+        return Estimate(calls, characters // CHARACTERS_PER_TOKEN, calls * TOKENS_PER_GRADE)
+
+    def prompt_for(self, turn: int, has_reference: bool) -> FileText | None:
+        if turn == 1:
+            return self.prompt_reference if has_reference and self.prompt_reference else self.prompt
+        if has_reference and self.prompt_reference_turns is not None:
+            return self.prompt_reference_turns
+        return self.prompt_turns
+
+    def check(self, prompts: "Sequence[Prompt]", snapshots: Mapping[str, str]) -> None:
+        for prompt in prompts:
+            if len(prompt.later) > 1:
+                raise InputError(
+                    f"{prompt.instruction[:60]!r} has {1 + len(prompt.later)} turns, and two are graded"
+                )
+            references = references_of(prompt)
+            turns = 1 + len(prompt.later)
+            if turns == 2 and self.prompt_turns is None:
+                raise InputError(
+                    f"{prompt.instruction[:60]!r} has two turns, and no prompt says how the second is "
+                    "graded",
+                    "Name one in eval.judge.prompt_turns.",
+                )
+            if references and self.prompt_reference is not None and len(references) < turns:
+                raise InputError(
+                    f"{prompt.instruction[:60]!r} has {turns} turns, and a reference for "
+                    f"{len(references)}",
+                    "Give a right answer for each turn, or none.",
+                )
+
+    def twin_prompts(self, smoke: Path) -> PromptSet | None:
+        if self.prompt_turns is None:
+            return None
+        return PromptSet(file=smoke_data(smoke / "turns.jsonl"))
+
+    def twin(self, smoke: Path) -> Self:
+        changes = {"judge": simulated(self.judge, ERROR_RATE), "transcript": None}
+        return self.model_copy(update=changes)
+
+    def replaced_in_twin(self) -> Iterator[str]:
+        if self.judge.simulated is None:
+            yield f"a simulated judge for {self.judge.model}"
+
+    def run(self, call: StageCall) -> StageResult:
+        from harness.judge.kinds.single_grading.judge import run
+
+        return run(call, self)

@@ -106,7 +106,7 @@ def test_the_score_is_the_mean_of_all_turns_and_beside_it_those_of_turns_and_cat
     tmp_path: Path,
 ) -> None:
     _, result, _ = judged(tmp_path, GRADES)
-    values = {name: metric["value"] for name, metric in result.metrics.items()}
+    values = {name: metric.value for name, metric in result.metrics.items()}
     assert values == {
         "rating": pytest.approx((8 + 10 + 3.5 + 6 + 9) / 5),
         "rating/turn_1": pytest.approx((8 + 10 + 3.5) / 3),
@@ -114,7 +114,7 @@ def test_the_score_is_the_mean_of_all_turns_and_beside_it_those_of_turns_and_cat
         "rating/words": pytest.approx((8 + 3.5 + 6) / 3),
         "rating/maths": pytest.approx((10 + 9) / 2),
     }
-    assert (result.metrics["rating"]["judged"], result.metrics["rating"]["expected"]) == (5, 5)
+    assert (result.metrics["rating"].judged, result.metrics["rating"].expected) == (5, 5)
     assert (metric_of("rating/maths").lowest, metric_of("rating/maths").highest) == (1, 10)
     assert (result.counts["prompts"], result.counts["answers"]) == (3, 5)
     assert result.counts["with_reference"] == 2
@@ -140,10 +140,10 @@ def test_an_answer_without_a_grade_is_asked_again_then_counted_and_bounds_the_sc
 ) -> None:
     call, result, requests = judged(tmp_path, GRADES | {"b": "It is fine."})
     metric = result.metrics["rating"]
-    assert (metric["judged"], metric["expected"]) == (4, 5)
-    assert metric["value"] == pytest.approx((8 + 10 + 6 + 9) / 4)
-    assert metric["lower_bound"] == pytest.approx((33 + 1) / 5)
-    assert metric["upper_bound"] == pytest.approx((33 + 10) / 5)
+    assert (metric.judged, metric.expected) == (4, 5)
+    assert metric.value == pytest.approx((8 + 10 + 6 + 9) / 4)
+    assert metric.lower_bound == pytest.approx((33 + 1) / 5)
+    assert metric.upper_bound == pytest.approx((33 + 10) / 5)
     assert [answer_of(body) for body in requests].count("b") == 2
     [row] = [json.loads(x) for x in (call.folder / "unjudged.jsonl").read_text().splitlines()]
     assert (row["instruction"], row["reply"]) == ("Say a letter.", "It is fine.")
@@ -172,14 +172,14 @@ def test_a_replay_and_a_resumed_run_give_the_same_files_and_ask_nothing(tmp_path
 def test_of_single_turns_the_error_is_the_plain_one_and_turns_that_agree_count_as_one() -> None:
     grades = [3.0, 5.0, 9.0, 4.0]
     _, error = mean_and_error(grades)
-    assert rating(grades, range(4))["standard_error"] == pytest.approx(error)
+    assert rating(grades, range(4)).standard_error == pytest.approx(error)
     twice = rating([*grades, *grades], [*range(4), *range(4)])
-    assert twice["standard_error"] == pytest.approx(error)
+    assert twice.standard_error == pytest.approx(error)
     opposed = rating([2.0, 4.0, 8.0, 6.0], [0, 1, 0, 1])
-    assert opposed["standard_error"] == 0
-    assert rating([5.0, None], [0, 1])["standard_error"] is None
+    assert opposed.standard_error == 0
+    assert rating([5.0, None], [0, 1]).standard_error is None
     deviations = [-1.0 - 1.0, 2.0]
-    clustered = rating([3.0, 3.0, 6.0], [0, 0, 1])["standard_error"]
+    clustered = rating([3.0, 3.0, 6.0], [0, 0, 1]).standard_error
     assert clustered == pytest.approx(math.sqrt(2 * sum(d**2 for d in deviations)) / 3)
 
 

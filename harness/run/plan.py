@@ -114,6 +114,11 @@ class StagePlan:
         return self.owner.row
 
     @property
+    def title(self) -> str:
+        label = f" ({self.label})" if self.label else ""
+        return f"{self.stage}: {self.row}{label} [{self.key[:12]}]"
+
+    @property
     def target(self) -> str:
         """What a command is told to mean this row."""
         return target(self.owner, self.spec)
@@ -439,6 +444,13 @@ def quantization_of(row: Row, base: str) -> dict[str, Quantization]:
 def target(row: Row, spec: Path) -> str:
     """`SPEC`, or `SPEC --scale tiny`."""
     return f"{spec} --scale {row.scale}" if row.scale != "full" else str(spec)
+
+
+def command_for(source: StagePlan, needed_by: StagePlan, only: str = "") -> str:
+    """What makes an input of a stage. `only`: the stages, where not the source's alone."""
+    if environment.current_image() is not None:
+        return f"docker compose run --rm {environment.FAMILY[source.stage]} {needed_by.target}"
+    return f"harness run --only {only or source.stage} {needed_by.target}"
 
 
 def _left_behind(work: Path) -> str:

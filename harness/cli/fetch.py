@@ -19,9 +19,9 @@ def fetch(specs: tuple[Path, ...], volume: Path, inputs: Path | None, executor: 
     `harness run` does this itself; the train service of compose, which has no network, cannot.
     """
     from harness.run.executors import make
-    from harness.run.hub import Hub
+    from harness.run.hub import Downloads
 
     planner = make_planner(volume, inputs, executor)
     planner.store.prepare()
     plans = plan_specs(specs, planner)
-    Hub(planner.store, planner.files, make(executor), make_console()).fetch(plans)
+    Downloads(planner.store, planner.files, make(executor), make_console()).fetch(plans)

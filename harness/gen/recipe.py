@@ -1,17 +1,17 @@
 """A recipe: a way of making a data set, or of working on one. Its class owns what is known of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
+from harness.artefact.needs import Needs
 from harness.data.dataset import DatasetExample, Filter
 from harness.gen.seeds import SeedTask, read_seeds
 from harness.llm.estimate import Estimate
 from harness.spec.base import Data, Endpoint, Spec
-from harness.spec.hub import HubData
 from harness.spec.twin import simulated, smoke_data
 
 if TYPE_CHECKING:
@@ -58,18 +58,6 @@ class ReplySource(NamedTuple):
     endpoint: Endpoint
     transcript: Data | None
     """The recorded calls that stand for it."""
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a recipe needs from outside of its spec and its input."""
-
-    endpoint: Endpoint | None = None
-    """The teacher or judge to call; None where recorded calls stand for it."""
-    is_recorded: bool = False
-    """Whether they do."""
-    hub: Mapping[str, HubData] = field(default_factory=dict)
-    """Input's name -> the hub data set that is read under it."""
 
 
 class Recipe(Spec):

@@ -18,7 +18,7 @@ from harness.spec.hub import HubData
 from harness.spec.model_source import HubModel
 
 
-class Hub:
+class Downloads:
     """Downloads with one executor onto one volume."""
 
     def __init__(self, store: Store, files: Files, executor: Executor, console: Console) -> None:
@@ -39,15 +39,15 @@ class Hub:
         self.keys = key_names([plan.row for plan in plans])
         for plan in plans:
             # Which image downloads: any that holds the hub's client.
-            wanted = [
+            snapshots = [
                 (hub, "train" if isinstance(hub, HubModel) else stage.stage, code)
                 for stage in plan.stages
                 for hub, code in stage.hubs().values()
             ]
-            if not wanted:
+            if not snapshots:
                 self.console.print(f"row {plan.row.row} names nothing on the hub", highlight=False)
-            for number, (hub, stage_name, code) in enumerate(wanted):
-                if (hub, code) in [(h, c) for h, _, c in wanted[:number]]:
+            for number, (hub, stage_name, code) in enumerate(snapshots):
+                if (hub, code) in [(h, c) for h, _, c in snapshots[:number]]:
                     continue
                 folder = self._download(hub, stage_name, code)
                 say(self.console, f"{hub.id}: {folder}")
@@ -77,8 +77,8 @@ class Hub:
 
     def note_not_fetched(self, plan: RowPlan, only: Sequence[str]) -> None:
         """Of the stages that are not run now, what nobody has yet asked the hub for."""
-        others = [s for s in plan.own if only and s.stage not in only and s.status != "reuse"]
-        hubs = [hub for stage in others for hub in stage.hubs().values()]
+        later = [s for s in plan.own if only and s.stage not in only and s.status != "reuse"]
+        hubs = [hub for stage in later for hub in stage.hubs().values()]
         lacking = [hub.id for hub, code in hubs if not self.store.hub_folder(hub, code).is_dir()]
         absent = list(dict.fromkeys(lacking))
         if absent:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from harness.answer.answer import Answer, Decoding
-from harness.answer.engine import QUANTIZATION, BaseEngine, Needs
+from harness.answer.engine import QUANTIZATION, BaseEngine
 from harness.answer.engines.vllm import VllmEngine
 from harness.artefact import environment
 from harness.artefact.keys import (
@@ -23,6 +23,7 @@ from harness.artefact.keys import (
     key_view,
     open_hubs,
 )
+from harness.artefact.needs import Needs
 from harness.artefact.store import FAILED, Artefact, Store
 from harness.errors import HarnessError, InputError
 from harness.gen.recipe import Recipe
@@ -180,7 +181,8 @@ class StagePlan:
     @property
     def served(self) -> VllmEngine | None:
         """How a model is served beside the stage."""
-        return needs_of(self.params).server
+        server = needs_of(self.params).server
+        return server if isinstance(server, VllmEngine) else None
 
     def data(self) -> Iterator[DataPath]:
         """Every given file or folder that the stage reads."""

@@ -24,7 +24,7 @@ from harness.run.executors import (
     waiting,
 )
 from harness.run.executors.serving import served
-from harness.run.hub import Hub, check_pinned, needs_base
+from harness.run.hub import Downloads, check_pinned, needs_base
 from harness.run.plan import RowPlan, StagePlan, unique
 
 MADE = (".jsonl", ".safetensors", "model_outputs.json")
@@ -39,7 +39,7 @@ class Runner:
         self.files = files
         self.executor = executor
         self.console = console
-        self.hub = Hub(store, files, executor, console)
+        self.downloads = Downloads(store, files, executor, console)
 
     def run(self, plans: Sequence[RowPlan], only: Sequence[str] = ()) -> None:
         """Run every stage (or the stages named in `only`) that is not there yet.
@@ -53,7 +53,7 @@ class Runner:
             StagesFailed: stages failed; all that does not depend on them was run.
             HarnessError: no stage can run, an artefact is damaged, it was interrupted.
         """
-        self.hub.keys = key_names([plan.row for plan in plans])
+        self.downloads.keys = key_names([plan.row for plan in plans])
         stages = [s for s in unique(plans) if not only or s.stage in only]
         self._prepare(plans, [s for s in stages if s.status != "reuse"], only)
         failures: list[StageFailed] = []
@@ -86,15 +86,15 @@ class Runner:
         check_pinned(plans)
         for plan in plans:
             # What a stage pays for is lost where one that is to follow can only fail.
-            own = [s for s in plan.own if s.status != "reuse" and (not only or s.stage in only)]
-            pays = any(s.pays for s in own)
+            to_run = [s for s in plan.own if s.status != "reuse" and (not only or s.stage in only)]
+            pays = any(s.pays for s in to_run)
             ready.check(plan, self.files, () if pays else only)
             if pays:
-                self.hub.note_not_fetched(plan, only)
+                self.downloads.note_not_fetched(plan, only)
         for stage in stages:
             ready.check_stage(stage, only, self.store, self.executor.name)
         self.executor.check(stages)
-        self.hub.fetch_all(stages)
+        self.downloads.fetch_all(stages)
         for plan in plans:
             ready.check(plan, self.files, only, self.store)
 
@@ -109,7 +109,7 @@ class Runner:
             inputs = {name: self.input(plan) for name, plan in planned.inputs.items()}
             folders = {name: a.folder for name, a in inputs.items()}
             for name, (hub, code) in planned.hubs(needs_base(inputs.get("model"))).items():
-                folders[name] = self.hub.snapshot(hub, planned, code)
+                folders[name] = self.downloads.snapshot(hub, planned, code)
             work = self.store.work_folder(stage, key)
             work.mkdir(exist_ok=True)
             log = self.store.log_path(stage, key)
@@ -148,7 +148,7 @@ class Runner:
             environment=planned.document["environment"],
             network=planned.pays and not replay,
             secrets=(endpoint.api_key_env,) if endpoint and endpoint.api_key_env else (),
-            others_keys=self.hub.keys | key_names(planned.owner),
+            others_keys=self.downloads.keys | key_names(planned.owner),
             budget=planned.owner.budget.model_dump(),
             price=planned.call_price(),
             tokenizer=tokenizer,

@@ -10,11 +10,12 @@ import pytest
 from harness import stage as stage_module
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
+from harness.artefact.needs import Needs
 from harness.data import dataset
 from harness.data.dataset import DatasetExample, Filter
 from harness.errors import InputError
 from harness.gen import run as gen_stage
-from harness.gen.recipe import Needs, Recipe, RecipeResult, ReplySource
+from harness.gen.recipe import Recipe, RecipeResult, ReplySource
 from harness.gen.recipes.choose import RandomGen
 from harness.llm.estimate import Estimate
 from harness.row.load import LoadedRow, load_rows

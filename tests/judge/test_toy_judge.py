@@ -7,10 +7,10 @@ from typing import Literal, Self
 
 import pytest
 
-from harness.answer.engine import Needs
 from harness.answer.prompts import Prompt
 from harness.artefact.call import StageCall, StageResult
 from harness.artefact.keys import Files
+from harness.artefact.needs import Needs
 from harness.errors import InputError
 from harness.judge.judge import BaseJudge, prompts_of, with_sets
 from harness.llm.estimate import Estimate

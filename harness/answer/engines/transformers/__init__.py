@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from harness.answer.engine import Answered, BaseEngine, Needs, required, vllm_cannot
+from harness.answer.engine import Answered, BaseEngine, required, vllm_cannot
+from harness.artefact.needs import Needs
 from harness.spec.base import Count
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Quantization

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from harness.answer.engine import Answered, BaseEngine, Needs, required
+from harness.answer.engine import Answered, BaseEngine, required
+from harness.artefact.needs import Needs
 from harness.errors import InputError
 from harness.spec.base import NOT_KEY, Count
 from harness.spec.model_source import ModelSource

@@ -10,9 +10,10 @@ from pydantic import model_validator
 
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
+from harness.artefact.needs import Needs
 from harness.data.dataset import DatasetExample
 from harness.errors import InputError
-from harness.gen.recipe import Needs, Recipe, RecipeResult
+from harness.gen.recipe import Recipe, RecipeResult
 from harness.llm.estimate import ON_HUB, Estimate
 from harness.spec.base import Data
 from harness.spec.hub import Columns, HubData, Sample

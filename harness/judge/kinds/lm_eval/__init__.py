@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from harness.answer.engine import BaseWeights, Needs
+from harness.answer.engine import BaseWeights
 from harness.artefact.call import StageCall, StageResult
+from harness.artefact.needs import Needs
 from harness.judge.judge import ModelJudge
 from harness.spec.base import Count, Data, Spec
 from harness.spec.hub import HubData

@@ -49,6 +49,7 @@ def finished_rows(folder: Path) -> tuple[Path, Path]:
         (specs / f"row_{number}.yaml").write_text(yaml.safe_dump(row), encoding="utf-8")
     sys.path.insert(0, str(ROOT))
     from harness.artefact.keys import Files
+    from harness.artefact.manifest import Manifest
     from harness.artefact.store import Store
     from harness.row.load import load_rows
     from harness.run.plan import Planner
@@ -72,7 +73,7 @@ def finished_rows(folder: Path) -> tuple[Path, Path]:
                          "wall_seconds": 1.0},
                 "simulated": ["judge"], "ran": "",
             }  # fmt: skip
-            store.seal(manifest, ["outputs.json"])
+            store.seal(Manifest.from_json(manifest), ["outputs.json"])
             keys[stage.memory_name] = stage.key
         store.remember(loaded.row.row, keys)
     return specs, volume

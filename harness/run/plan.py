@@ -272,6 +272,37 @@ class Planner:
                 stages.append(self._stage(loaded, "judge", params, inputs, replicate_label))
         return RowPlan(row, loaded.path, stages)
 
+    def replan(self, plan: RowPlan) -> RowPlan:
+        """Another executor's plan for this one, with which only environments, and so keys, differ.
+
+        Raises:
+            Damaged: as `plan`.
+        """
+        stages: list[StagePlan] = []
+        replanned: dict[tuple[str, str], StagePlan] = {}
+        for old in plan.stages:
+            inputs = {
+                name: replanned[source.stage, source.key] for name, source in old.inputs.items()
+            }
+            document = {
+                **old.document,
+                "inputs": {name: source.key for name, source in inputs.items()},
+                "environment": environment.environment_of(old.stage, self.executor),
+            }
+            fresh = replace(
+                old,
+                inputs=inputs,
+                document=document,
+                key=digest_of(document),
+                status="run",
+                reasons=[],
+                planner=self,
+            )
+            self._look_up(fresh)
+            stages.append(fresh)
+            replanned[old.stage, old.key] = fresh
+        return replace(plan, stages=stages)
+
     def plan_model(self, loaded: LoadedRow) -> RowPlan:
         """What makes the row's model, and no more: of what its evaluation reads nothing is needed.
 
@@ -385,16 +416,19 @@ class Planner:
         planned = StagePlan(
             loaded.row, loaded.path, stage, label, params, inputs, document, key, planner=self
         )
-        planned.artefact = self.store.find(stage, planned.key)
         if stage == "gen":
             planned.tokenizer = loaded.row.model
         if endpoint is not None:
             planned.price, planned.price_dated = self.prices.of(endpoint), self.prices.dated
+        self._look_up(planned)
+        return planned
+
+    def _look_up(self, planned: StagePlan) -> None:
+        planned.artefact = self.store.find(planned.stage, planned.key)
         if planned.artefact is not None:
             planned.status = "reuse"
         else:
             self._say_why(planned)
-        return planned
 
     def _say_why(self, planned: StagePlan) -> None:
         work = self.store.work_folder(planned.stage, planned.key)

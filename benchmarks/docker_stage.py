@@ -55,11 +55,11 @@ def call_file(folder: Path, spec: Path) -> Path:
 
     stage = Planner(Store(folder), Files(None, None), "docker").plan(load_rows([spec])[0]).stages[0]
     job = Job(
-        stage="gen", key=stage.key, title="", params=stage.params, inputs={}, work=folder,
+        stage="gen", key=stage.key, title="", params=stage.params, inputs={}, work=str(folder),
         log=folder, lock=0, image_stage="gen", environment=stage.document["environment"],
     )  # fmt: skip
     path = folder / "CALL.json"
-    job.call("/work", {}, lambda data: f"/data/0/{Path(data.path).name}").write(path)
+    job.placed("/work", {}, lambda data: f"/data/0/{Path(data.path).name}").write(path)
     return path
 
 

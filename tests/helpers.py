@@ -207,9 +207,9 @@ class InstantExecutor:
         from harness.artefact.call import RESULT_FILE, StageResult
 
         self.made.append(job.stage)
-        (job.work / "made.txt").write_text(job.key)
+        (job.folder / "made.txt").write_text(job.key)
         result = StageResult(keep=["made.txt"], **self.outcome(job))
-        (job.work / RESULT_FILE).write_text(json.dumps(asdict(result)))
+        (job.folder / RESULT_FILE).write_text(json.dumps(asdict(result)))
 
 
 def planner(volume: Path, inputs: Path | None = None, executor: str = "local") -> Any:

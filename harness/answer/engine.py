@@ -1,7 +1,7 @@
 """What answers: what every engine says of itself. The kinds stand in harness.answer.engines."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -9,16 +9,15 @@ from pydantic import Field
 
 from harness.artefact.call import Account, StageCall
 from harness.artefact.keys import Files
+from harness.artefact.needs import Needs
 from harness.errors import InputError
 from harness.llm.estimate import Estimate
-from harness.spec.base import NOT_KEY, Data, Endpoint, Spec
-from harness.spec.hub import HubData
+from harness.spec.base import NOT_KEY, Data, Spec
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Quantization, Train
 
 if TYPE_CHECKING:
     from harness.answer.answer import Answer
-    from harness.answer.engines.vllm import VllmEngine
     from harness.answer.outputs import Output
     from harness.answer.prompts import Prompt
 
@@ -64,24 +63,6 @@ class AnswerTask:
                 "Name one in the spec (model), or an engine that needs none (endpoint).",
             )
         return self.source
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What has to be there for a stage that answers or judges."""
-
-    endpoint: Endpoint | None = None
-    """The called model; None where there is none, or recorded calls stand for it."""
-    is_recorded: bool = False
-    """Whether recorded calls of another run stand for the model."""
-    hub: Mapping[str, HubData] = field(default_factory=dict)
-    """Input's name -> the hub data set that is read under it, beside the prompts."""
-    model: ModelSource | None = None
-    """The judge's own model."""
-    server: "VllmEngine | None" = None
-    """How a model is served beside the stage."""
-    gpus: int = 0
-    """On how many the stage's own process works, where GPUs are used."""
 
 
 class BaseEngine(Spec):

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.artefact.manifest import Finding, MetricValue
 from harness.errors import InputError
+from harness.spec.model_source import ModelSource
 
 CALL_FILE = "CALL.json"
 CALL_FORMAT = 5
@@ -26,10 +27,10 @@ TRANSCRIPT = "transcript.jsonl"
 class StageCall:
     """One stage to run.
 
-    `params` is the dump of the stage's spec models (harness.row.row) with every default filled in
-    and every path one that the stage can open. `inputs` maps a name (`data`, `model`, `outputs`) to
-    an input artefact's folder. The stage writes into `work`, finds there what an earlier, interrupted
-    run of the same call left, and goes on from it.
+    `params` holds the stage's spec models (harness.row.row): as the stage reads them, their dump with
+    every default filled in and every path one that the stage can open. `inputs` maps a name (`data`,
+    `model`, `outputs`) to an input artefact's folder. The stage writes into `work`, finds there what an
+    earlier, interrupted run of the same call left, and goes on from it.
     """
 
     stage: str
@@ -49,8 +50,8 @@ class StageCall:
     work folder, what a model made from the recorded files; no network is reached."""
     server: dict[str, str] | None = None
     """`base_url` and `model` of the server that the executor started beside the stage."""
-    tokenizer: dict[str, Any] | None = None
-    """A ModelSource with the row's tokenizer, for the lengths in a data card; decides nothing."""
+    tokenizer: ModelSource | dict[str, object] | None = None
+    """Where the row's tokenizer is, for the lengths in a data card; decides nothing."""
     cache: str | None = None
     """A folder of the volume where tokenised data sets are kept for other runs."""
     gpus: list[dict[str, Any]] = field(default_factory=list)
@@ -122,3 +123,12 @@ class StageResult(Account):
             "metrics": {name: metric.to_json() for name, metric in self.metrics.items()},
             "findings": [finding.to_json() for finding in self.findings],
         }
+
+    @classmethod
+    def read(cls, folder: Path) -> "StageResult | None":
+        """What a stage says in its work folder, also where it said so before the harness was killed;
+        None where it has not said it."""
+        try:
+            return cls.from_json(json.loads((folder / RESULT_FILE).read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError):
+            return None

@@ -123,16 +123,16 @@ def way_out(
 ) -> str:
     """What to do where of `count` GPUs only `usable` are visible."""
     present = _there()
-    whole = _whole(count, is_usable)
+    combinable = _whole(count, is_usable)
     if fault_of_tool():
         return f"{mend()} "
     if not present:
         return (
             "A container has the GPUs that are passed in (compose.cuda.yaml, docker run --gpus). "
         )
-    if len(whole) >= count:
+    if len(combinable) >= count:
         unset = f"Unset {VISIBLE}, or name" if all(map(is_usable, present)) else "Name"
-        return f"{unset} {count} that are here ({_named(whole[:count])}). "
+        return f"{unset} {count} that are here ({_named(combinable[:count])}). "
     ways = f"Set {setting}: {max(1, usable)}, or run it where there are {count}. "
     if any(gpu.is_part for gpu in present) and count > 1:
         ways += "`sudo nvidia-smi -mig 0` makes a parted GPU whole. "
@@ -211,14 +211,14 @@ def remedy(gpu: Gpu, count: int = 1, setting: str = PROCESSES) -> str:
     card newer."""
     if gpu.capability is None or gpu.capability >= OLDEST:
         return "Update the driver."
-    others = _whole(count, runs_cuda_13)
-    if len(others) >= count:
-        return f"No driver mends that: let it have another card ({_named(others[:count])})."
-    newer = f"{count} cards" if count > 1 else "a card"
-    elsewhere = f"it takes {newer} of {sm(OLDEST)} or newer"
-    if not others:
+    newer = _whole(count, runs_cuda_13)
+    if len(newer) >= count:
+        return f"No driver mends that: let it have another card ({_named(newer[:count])})."
+    what = f"{count} cards" if count > 1 else "a card"
+    elsewhere = f"it takes {what} of {sm(OLDEST)} or newer"
+    if not newer:
         return f"No driver mends that: {elsewhere}."
-    return f"No driver mends that: {elsewhere}, or {setting}: {len(others)} with {_named(others)}."
+    return f"No driver mends that: {elsewhere}, or {setting}: {len(newer)} with {_named(newer)}."
 
 
 def emulates_bfloat16(gpu: Gpu) -> bool:

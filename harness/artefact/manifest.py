@@ -13,7 +13,7 @@ should know."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class JsonRecord:
     """A JSON object: its known keys are fields."""
 
     further: dict[str, Any] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Finding(Record):
+class Finding(JsonRecord):
     """What a reader of the numbers should know. `evidence` is JSON: counts, examples, the effect."""
 
     kind: str
@@ -48,7 +48,7 @@ class Finding(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MetricValue(Record):
+class MetricValue(JsonRecord):
     """One score. Of a prompt set of which nothing was judged the value is None."""
 
     value: float | None = None
@@ -76,7 +76,7 @@ class MetricValue(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest(Record):
+class Manifest(JsonRecord):
     """What was asked, what was used, what came out, what it cost."""
 
     stage: str

@@ -21,9 +21,9 @@ def fetch(specs: tuple[Path, ...], volume: Path, inputs: Path | None, executor: 
     folder where given files are looked for first.
     """
     from harness.run.executors import make
-    from harness.run.runner import Runner
+    from harness.run.hub import Downloads
 
     planner = make_planner(volume, inputs, executor)
     planner.store.prepare()
     plans = plan_specs(specs, planner)
-    Runner(planner.store, planner.files, make(executor), make_console()).fetch(plans)
+    Downloads(planner.store, planner.files, make(executor), make_console()).fetch(plans)

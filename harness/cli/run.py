@@ -38,8 +38,8 @@ def run(
     from harness.cli.views.terminal import show_matrix
     from harness.results.agreement import show_agreement
     from harness.results.matrix import agreements_of, lines_of, together
-    from harness.run.executors import make
-    from harness.run.runner import Runner, StagesFailed
+    from harness.run.executors import StagesFailed, make
+    from harness.run.runner import Runner
 
     stages = [s.strip() for s in only.split(",") if s.strip()]
     unknown = [s for s in stages if s not in STAGES]

@@ -36,6 +36,11 @@ def counted(count: int, unit: str) -> str:
     return f"{count} {_plural(unit, count)}"
 
 
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Print text as it is: nothing in it is markup, no number is coloured."""
+    console.print(text, style=style, highlight=False, markup=False)
+
+
 class _TimeRemaining(TimeRemainingColumn):
     def render(self, task: Task) -> Text:
         return Text() if task.fields["guesses"] else super().render(task)

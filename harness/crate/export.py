@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from harness.artefact.keys import key_names
 from harness.artefact.store import Artefact
-from harness.common.progress import ProgressView, plain
+from harness.common.progress import plain
 from harness.crate import ARCHIVES, check_target
 from harness.errors import InputError, holds_key
 from harness.llm.secrets import read_key
 from harness.modeling.upload import CARD, MAIN, TOKEN, contents
-from harness.run.executors import Job
+from harness.run.executors import Job, carry_out
 from harness.run.plan import RowPlan, StagePlan, trained
-from harness.run.runner import Runner, nothing_said, result_of
+from harness.run.runner import Runner
 from harness.spec.base import HUB_ID
 from harness.train import model_card
 
@@ -130,8 +130,8 @@ def _upload(runner: Runner, planned: StagePlan, target: Target, card: str) -> li
                 "message": f"Row {planned.row}{label}, train/{artefact.key[:12]}",
                 "card": card,
             },
-            inputs={"model": artefact.folder},
-            work=work,
+            inputs={"model": str(artefact.folder)},
+            work=str(work),
             log=root / "logs" / f"export-{name}.log",
             lock=lock,
             image_stage="train",
@@ -139,13 +139,9 @@ def _upload(runner: Runner, planned: StagePlan, target: Target, card: str) -> li
             secrets=(TOKEN,),
             others_keys=key_names(planned.owner),
         )
-        with ProgressView(runner.console, title) as view:
-            runner.executor.run(job, runner.files, view.show)
-        result = result_of(job)
-        if result is None:
-            raise nothing_said(job)
+        result = carry_out(job, runner.executor, runner.files, runner.console)
         shutil.rmtree(work)
-    return _words(result["used"])
+    return _words(result.used)
 
 
 def _words(used: dict[str, Any]) -> list[str]:

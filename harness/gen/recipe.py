@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
+from harness.artefact.needs import Needs
 from harness.data.dataset import DatasetExample
 from harness.data.dropped import Tally
 from harness.gen.seeds import SeedTask, read_seeds
 from harness.llm.estimate import Estimate
 from harness.spec.base import Data, Endpoint, Spec
-from harness.spec.hub import HubData
 from harness.spec.twin import simulated, smoke_data
 
 if TYPE_CHECKING:
@@ -51,18 +51,6 @@ class ReplySource(NamedTuple):
     endpoint: Endpoint
     transcript: Data | None
     """The recorded calls that stand for it."""
-
-
-@dataclass(frozen=True)
-class RecipeNeeds:
-    """What a recipe needs from outside of its spec and its input."""
-
-    endpoint: Endpoint | None = None
-    """The teacher or judge to call; None where recorded calls stand for it."""
-    is_recorded: bool = False
-    """Whether they do."""
-    hub: Mapping[str, HubData] = field(default_factory=dict)
-    """Input's name -> the hub data set that is read under it."""
 
 
 class Recipe(Spec):
@@ -109,13 +97,13 @@ class Recipe(Spec):
     def check_size(self, examples: int) -> None:
         """Raises InputError where so many examples of the step before, or fewer, are too few."""
 
-    def needs(self) -> RecipeNeeds:
+    def needs(self) -> Needs:
         source = self.reply_source
         if source is None:
-            return RecipeNeeds()
+            return Needs()
         if source.transcript is not None:
-            return RecipeNeeds(is_recorded=True)
-        return RecipeNeeds(endpoint=source.endpoint)
+            return Needs(is_recorded=True)
+        return Needs(endpoint=source.endpoint)
 
     def twin(self, smoke: Path) -> Self:
         """Its scaled-down form, with the files of `smoke`, which is specs/smoke."""

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from harness.answer.engine import BaseEngine, BaseWeights, Needs
+from harness.answer.engine import BaseEngine, BaseWeights
 from harness.artefact.call import StageCall, StageResult
 from harness.artefact.keys import Files
+from harness.artefact.needs import Needs
 from harness.llm.estimate import (
     CHARACTERS_PER_TOKEN,
     ON_HUB,

@@ -122,7 +122,7 @@ def choose_plan(loaded: LoadedRow, planners: Sequence[Planner]) -> tuple[RowPlan
     plan, trained, problem = None, None, ""
     for planner in planners:
         try:
-            candidate = planner.plan(loaded)
+            candidate = planner.replan(plan) if plan else planner.plan(loaded)
         except Damaged:
             raise
         except InputError as e:

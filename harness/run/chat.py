@@ -21,8 +21,8 @@ from harness.common.progress import plain
 from harness.errors import InputError, Interrupted
 from harness.row.row import Row
 from harness.run.executors.placing import check_cpu_is_meant
+from harness.run.hub import needs_base
 from harness.run.plan import RowPlan, dump, quantization_of, trained
-from harness.run.runner import needs_base
 from harness.spec.model_source import ModelSource
 from harness.train import model_card
 

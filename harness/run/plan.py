@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from harness.answer.answer import Answer, Decoding
-from harness.answer.engine import QUANTIZATION, BaseEngine, Needs
+from harness.answer.engine import QUANTIZATION, BaseEngine
 from harness.answer.engines.vllm import VllmEngine
 from harness.artefact import environment
 from harness.artefact.keys import (
@@ -23,6 +23,7 @@ from harness.artefact.keys import (
     key_view,
     open_hubs,
 )
+from harness.artefact.needs import Needs
 from harness.artefact.store import FAILED, Artefact, Store
 from harness.errors import HarnessError, InputError, NotFetched
 from harness.gen.recipe import Recipe
@@ -117,6 +118,11 @@ class StagePlan:
         return self.owner.row
 
     @property
+    def title(self) -> str:
+        label = f" ({self.label})" if self.label else ""
+        return f"{self.stage}: {self.row}{label} [{self.key[:12]}]"
+
+    @property
     def target(self) -> str:
         """What a command is told to mean this row."""
         return target(self.owner, self.spec)
@@ -178,7 +184,8 @@ class StagePlan:
     @property
     def served(self) -> VllmEngine | None:
         """How a model is served beside the stage."""
-        return needs_of(self.params).server
+        server = needs_of(self.params).server
+        return server if isinstance(server, VllmEngine) else None
 
     def data(self) -> Iterator[DataPath]:
         """Every given file or folder that the stage reads."""
@@ -267,6 +274,37 @@ class Planner:
                 replicate_label = _join(label, f"judging {replicate + 1}" if count > 1 else "")
                 stages.append(self._stage(loaded, "judge", params, inputs, replicate_label))
         return RowPlan(row, loaded.path, stages)
+
+    def replan(self, plan: RowPlan) -> RowPlan:
+        """Another executor's plan for this one, with which only environments, and so keys, differ.
+
+        Raises:
+            Damaged: as `plan`.
+        """
+        stages: list[StagePlan] = []
+        replanned: dict[tuple[str, str], StagePlan] = {}
+        for old in plan.stages:
+            inputs = {
+                name: replanned[source.stage, source.key] for name, source in old.inputs.items()
+            }
+            document = {
+                **old.document,
+                "inputs": {name: source.key for name, source in inputs.items()},
+                "environment": environment.environment_of(old.stage, self.executor),
+            }
+            fresh = replace(
+                old,
+                inputs=inputs,
+                document=document,
+                key=digest_of(document),
+                status="run",
+                reasons=[],
+                planner=self,
+            )
+            self._look_up(fresh)
+            stages.append(fresh)
+            replanned[old.stage, old.key] = fresh
+        return replace(plan, stages=stages)
 
     def plan_model(self, loaded: LoadedRow) -> RowPlan:
         """What makes the row's model, and no more: of what its evaluation reads nothing is needed.
@@ -380,16 +418,19 @@ class Planner:
         planned = StagePlan(
             loaded.row, loaded.path, stage, label, params, inputs, document, key, planner=self
         )
-        planned.artefact = self.store.find(stage, planned.key)
         if stage == "gen":
             planned.tokenizer = loaded.row.model
         if endpoint is not None:
             planned.price, planned.price_dated = self.prices.of(endpoint), self.prices.dated
+        self._look_up(planned)
+        return planned
+
+    def _look_up(self, planned: StagePlan) -> None:
+        planned.artefact = self.store.find(planned.stage, planned.key)
         if planned.artefact is not None:
             planned.status = "reuse"
         else:
             self._say_why(planned)
-        return planned
 
     def _say_why(self, planned: StagePlan) -> None:
         work = self.store.work_folder(planned.stage, planned.key)
@@ -441,6 +482,13 @@ def quantization_of(row: Row, base: str) -> dict[str, Quantization]:
 def target(row: Row, spec: Path) -> str:
     """`SPEC`, or `SPEC --scale tiny`."""
     return f"{spec} --scale {row.scale}" if row.scale != "full" else str(spec)
+
+
+def command_for(source: StagePlan, needed_by: StagePlan, only: str = "") -> str:
+    """What makes an input of a stage. `only`: the stages, where not the source's alone."""
+    if environment.current_image() is not None:
+        return f"docker compose run --rm {environment.FAMILY[source.stage]} {needed_by.target}"
+    return f"harness run --only {only or source.stage} {needed_by.target}"
 
 
 def _left_behind(work: Path) -> str:

@@ -6,23 +6,28 @@ The stages check the same, and more, with the same functions.
 """
 
 import contextlib
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from harness.answer.answer import Answer
 from harness.answer.prompts import Prompt, read_prompts
+from harness.artefact import environment
 from harness.artefact.environment import STAGES
 from harness.artefact.keys import Files
 from harness.artefact.store import Store
 from harness.errors import DataAbsent, InputError, NotFetched
 from harness.judge.judge import BaseJudge
+from harness.llm.secrets import read_key
 from harness.modeling import load
 from harness.modeling.memory import shapes
 from harness.modeling.template_pieces import pieces
 from harness.row.row import Row
 from harness.run import training_data
-from harness.run.plan import RowPlan, StagePlan, dump, evaluated
+from harness.run.executors import HOST, on_loopback
+from harness.run.plan import RowPlan, StagePlan, command_for, dump, evaluated
 from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
 
@@ -55,6 +60,71 @@ def check(
             raise InputError(f"row {stage.row}: {e.message}", e.hint) from None
         except ImportError:
             continue
+
+
+def check_stage(planned: StagePlan, only: Sequence[str], store: Store, executor: str) -> None:
+    """Look at what a stage that is to run needs beside its data.
+
+    Raises:
+        InputError: an input is missing and its stage is not among `only`, a key is not set, a price is
+            not known, a server cannot be reached from where the stage runs.
+    """
+    for name, source in planned.inputs.items():
+        if only and source.stage not in only and source.artefact is None:
+            raise InputError(
+                f"row {planned.row}: its {name} ({source.stage} {source.key[:12]}) is not on "
+                f"the volume {store.root}",
+                f"Make it with: {command_for(source, planned)}",
+            )
+    endpoint = planned.endpoint
+    for called in (endpoint, planned.served):
+        if called is not None and called.base_url is not None:
+            _check_reachable(planned, called.base_url, executor)
+    if endpoint is None:
+        return
+    if planned.owner.budget.usd is not None and planned.price is None:
+        raise InputError(
+            f"row {planned.row} has a budget in dollars, and the price of {endpoint.model}, "
+            f"which its {planned.stage} stage calls, is not known",
+            "Add it to specs/prices.yaml, or to the file that HARNESS_PRICES names.",
+        )
+    if endpoint.simulated is not None or endpoint.api_key_env is None:
+        return
+    read_key(
+        endpoint.api_key_env,
+        f"{endpoint.model}, which the {planned.stage} stage of row {planned.row} calls",
+    )
+
+
+def _check_reachable(planned: StagePlan, url: str, executor: str) -> None:
+    """Refuse a server on this machine's loopback address for a stage in a container, where that
+    is the container itself."""
+    inside = environment.current_image() is not None
+    if not (inside or executor == "docker") or not on_loopback(url):
+        return
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    if inside and _answers(parts.hostname or "", port):
+        return  # it shares the network of the machine, or of the server
+    other = parts._replace(netloc=f"{HOST}:{port}").geturl()
+    if inside:
+        add_host = " (compose.yaml names it under extra_hosts; add it where another file does not)"
+        outside = f"outside of the images: harness run {planned.spec}"
+    else:
+        add_host, outside = "", "with --executor local"
+    raise InputError(
+        f"row {planned.row}: the server {url}, which its {planned.stage} stage calls, is on a "
+        "loopback address; inside a container that is the container itself, not this machine",
+        f"Have the server listen on this machine's address on Docker's bridge (`ip -4 addr show "
+        f"docker0`, often 172.17.0.1) and write base_url: {other}{add_host}. Or run the stage "
+        f"{outside}",
+    )
+
+
+def _answers(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
+        return True
+    return False
 
 
 def _check(stage: StagePlan, files: Files, snapshots: dict[str, str]) -> None:

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.artefact import environment
-from harness.artefact.call import TRANSCRIPT
+from harness.artefact.call import TRANSCRIPT, StageResult
 from harness.artefact.keys import file_digest
 from harness.artefact.manifest import Manifest, MetricValue
 from harness.artefact.store import Artefact, files_below
-from harness.common.progress import ProgressView
 from harness.errors import InputError
+from harness.run.executors import carry_out
 from harness.run.plan import RowPlan, StagePlan
-from harness.run.runner import Runner, nothing_said, result_of, title_of
+from harness.run.runner import Runner
 from harness.spec.hub import HubData
 
 LOG = "trainer_log.jsonl"
@@ -127,14 +127,10 @@ def replay(runner: Runner, planned: StagePlan) -> Replayed:
         work.mkdir()
         if (artefact.folder / TRANSCRIPT).exists():
             shutil.copyfile(artefact.folder / TRANSCRIPT, work / TRANSCRIPT)
-        title = f"replay {title_of(planned)}"
-        job = runner.job(planned, title, folders, work, lock, replay=True)
-        job.log = store.root / "logs" / f"{planned.stage}-{name[:23]}.log"
-        with ProgressView(runner.console, title) as view:
-            runner.executor.run(job, runner.files, view.show)
-        result = result_of(job)
-        if result is None:
-            raise nothing_said(job)
+        title = f"replay {planned.title}"
+        log = store.root / "logs" / f"{planned.stage}-{name[:23]}.log"
+        job = runner.job(planned, title, folders, work, lock, log, replay=True)
+        result = carry_out(job, runner.executor, runner.files, runner.console)
         replayed = _compare(planned, artefact, work, result)
         if replayed.exact:
             shutil.rmtree(work)
@@ -184,19 +180,16 @@ def _not_fetched(planned: StagePlan, hub: HubData) -> InputError:
     )
 
 
-def _compare(
-    planned: StagePlan, artefact: Artefact, work: Path, result: dict[str, Any]
-) -> Replayed:
+def _compare(planned: StagePlan, artefact: Artefact, work: Path, result: StageResult) -> Replayed:
     new_files: dict[str, Path] = {}
-    for name in result["keep"]:
+    for name in result.keep:
         path = work / name
         if not path.exists():
             continue
         paths = files_below(path) if path.is_dir() else [path]
         new_files |= {str(p.relative_to(work)): p for p in paths}
-    metrics = {n: MetricValue.from_json(m) for n, m in result["metrics"].items()}
-    replayed = Replayed(planned, artefact, metrics=metrics)
-    replayed.calls = int(result["cost"].get("replayed_calls", 0))
+    replayed = Replayed(planned, artefact, metrics=result.metrics)
+    replayed.calls = int(result.cost.get("replayed_calls", 0))
     recorded = artefact.manifest.files
     other_tokenizer = _tokenizer(artefact.folder) != _tokenizer(work)
     skipped = False
@@ -216,8 +209,8 @@ def _compare(
         replayed.notes.append(
             "the data card was not compared: it was counted with another row's tokenizer"
         )
-    _compare_numbers(replayed, _json(artefact.manifest.metrics), result["metrics"], "metric")
-    _compare_numbers(replayed, artefact.manifest.counts, result["counts"], "count")
+    _compare_numbers(replayed, _json(artefact.manifest.metrics), _json(result.metrics), "metric")
+    _compare_numbers(replayed, artefact.manifest.counts, result.counts, "count")
     _compare_marks(replayed, artefact.manifest, result)
     return replayed
 
@@ -226,18 +219,18 @@ def _json(metrics: dict[str, MetricValue]) -> dict[str, Any]:
     return {name: metric.to_json() for name, metric in metrics.items()}
 
 
-def _compare_marks(replayed: Replayed, manifest: Manifest, result: dict[str, Any]) -> None:
+def _compare_marks(replayed: Replayed, manifest: Manifest, result: StageResult) -> None:
     """What must stand beside the numbers: that they are simulated, and what was found."""
     inputs = [source.artefact for source in replayed.planned.inputs.values() if source.artefact]
     inherited = {mark for artefact in inputs for mark in artefact.manifest.simulated}
-    for mark in sorted((inherited | set(result["simulated"])) - set(manifest.simulated)):
+    for mark in sorted((inherited | set(result.simulated)) - set(manifest.simulated)):
         replayed.different.append(f"mark simulated (the manifest does not say so of the {mark})")
     recorded = {
         "findings": [f.to_json() for f in manifest.findings],
         "deviations": manifest.deviations,
     }
     for name, values in recorded.items():
-        if values != result.get(name, []):
+        if values != getattr(result, name):
             replayed.different.append(f"{name} (others than the manifest says)")
 
 

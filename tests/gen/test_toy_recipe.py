@@ -10,12 +10,13 @@ import pytest
 from harness import stage as stage_module
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
+from harness.artefact.needs import Needs
 from harness.data import dataset
 from harness.data.dataset import DatasetExample
 from harness.data.dropped import Tally
 from harness.errors import InputError
 from harness.gen import run as gen_stage
-from harness.gen.recipe import Recipe, RecipeNeeds, RecipeResult, ReplySource
+from harness.gen.recipe import Recipe, RecipeResult, ReplySource
 from harness.gen.recipes.choose import RandomGen
 from harness.llm.estimate import Estimate
 from harness.row.load import LoadedRow, load_rows
@@ -60,7 +61,7 @@ class LinesGen(Recipe):
         if "bad" in self.lines:
             raise InputError("a bad line")
 
-    def needs(self) -> RecipeNeeds:
+    def needs(self) -> Needs:
         return replace(super().needs(), hub={"lines": LINES})
 
     def twin(self, smoke: Path) -> Self:

@@ -7,11 +7,11 @@ from typing import Literal, Self
 
 import pytest
 
-from harness.answer.engine import Needs
 from harness.answer.prompts import Prompt
 from harness.artefact.call import StageCall, StageResult
 from harness.artefact.keys import Files
 from harness.artefact.manifest import MetricValue
+from harness.artefact.needs import Needs
 from harness.errors import InputError
 from harness.judge.judge import BaseJudge, prompts_of, with_sets
 from harness.llm.estimate import Estimate

@@ -28,17 +28,17 @@ class Trains(InstantExecutor):
 
     def run(self, job: Any, files: Any, on_event: Any) -> None:
         if job.stage != "train":
-            snapshot(job.work / "snapshot")
-            (job.work / RESULT_FILE).write_text("{}")
+            snapshot(job.folder / "snapshot")
+            (job.folder / RESULT_FILE).write_text('{"keep": []}')
             return
         seed = job.params["train"].seed
-        model = job.work / "model"
+        model = job.folder / "model"
         model.mkdir()
         (model / "config.json").write_text('{"model_type": "qwen2"}')
         (model / "model.safetensors").write_bytes(WEIGHTS + bytes([seed]))
-        (job.work / "README.md").write_text("the stage's own card")
-        (job.work / "trainer_log.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
-        (job.work / "loss_curve.png").write_bytes(b"\x89PNG" + bytes(2000))
+        (job.folder / "README.md").write_text("the stage's own card")
+        (job.folder / "trainer_log.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+        (job.folder / "loss_curve.png").write_bytes(b"\x89PNG" + bytes(2000))
         result = StageResult(
             keep=["model", "README.md", "trainer_log.jsonl", "loss_curve.png"],
             metrics={"train_loss": {"value": 2.0}},
@@ -46,7 +46,7 @@ class Trains(InstantExecutor):
             used={"parameters": 10},
             simulated=["teacher"] if self.simulated else [],
         )
-        (job.work / RESULT_FILE).write_text(json.dumps(vars(result)))
+        (job.folder / RESULT_FILE).write_text(json.dumps(vars(result)))
 
 
 @pytest.fixture

@@ -44,13 +44,13 @@ class Stages(InstantExecutor):
 
         kept, told = getattr(self, f"_{job.stage}")(job)
         for name, text in kept.items():
-            (job.work / name).write_bytes(text.encode("utf-8", "replace"))
+            (job.folder / name).write_bytes(text.encode("utf-8", "replace"))
         used = {"environment": ENVIRONMENT, **told.pop("used", {})}
         cost = {"calls": 2, "prompt_tokens": 1000, "completion_tokens": 20, "usd": 0.25,
                 "wall_seconds": 90.0}  # fmt: skip
         marks = [job.stage] if self.simulated and job.stage == "judge" else []
         result = StageResult(keep=list(kept), used=used, cost=cost, simulated=marks, **told)
-        (job.work / RESULT_FILE).write_text(json.dumps(result.to_json()))
+        (job.folder / RESULT_FILE).write_text(json.dumps(result.to_json()))
 
     def _gen(self, job: Any) -> Any:
         examples = [

@@ -30,8 +30,8 @@ class Written(InstantExecutor):
                 "unjudged.jsonl": "".join(json.dumps(row) + "\n" for row in self.unread),
             }
         for name, text in kept.items():
-            (job.work / name).write_text(text)
-        (job.work / RESULT_FILE).write_text(json.dumps(asdict(StageResult(keep=list(kept)))))
+            (job.folder / name).write_text(text)
+        (job.folder / RESULT_FILE).write_text(json.dumps(asdict(StageResult(keep=list(kept)))))
 
 
 def judged_row(

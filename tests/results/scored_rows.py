@@ -27,13 +27,13 @@ class Scored(InstantExecutor):
             return
         preferences = self.left.pop(0)
         rows = [{"instruction": f"prompt {n}", "preference": p} for n, p in enumerate(preferences)]
-        (job.work / "annotations.json").write_text(json.dumps(rows))
+        (job.folder / "annotations.json").write_text(json.dumps(rows))
         result = StageResult(
             keep=["annotations.json"],
             metrics={"win_rate": win_rate_metric(describe(preferences), len(preferences))},
             simulated=["judge"] if self.simulated else [],
         )
-        (job.work / RESULT_FILE).write_text(json.dumps(result.to_json()))
+        (job.folder / RESULT_FILE).write_text(json.dumps(result.to_json()))
 
 
 def scored_row(

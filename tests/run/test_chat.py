@@ -64,10 +64,10 @@ class Trains(InstantExecutor):
             model.base_model.model.model.layers[0].self_attn.q_proj.lora_B[
                 "default"
             ].weight.data += 1
-        model.save_pretrained(job.work / "model")
-        tokenizer.save_pretrained(job.work / "model")
+        model.save_pretrained(job.folder / "model")
+        tokenizer.save_pretrained(job.folder / "model")
         result = StageResult(keep=["model"], simulated=["teacher"])
-        (job.work / RESULT_FILE).write_text(json.dumps(vars(result)))
+        (job.folder / RESULT_FILE).write_text(json.dumps(vars(result)))
 
 
 def trained(folder: Path, adapter: bool = False, **row: Any) -> list[str | Path]:

@@ -724,3 +724,18 @@ def test_a_hub_model_that_was_not_downloaded_leaves_the_memory_unknown_and_says_
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(GPU_MODEL))
     assert "memory: about" in shown(volume, spec)
+
+
+def test_a_plan_made_over_for_another_executor_is_the_one_that_it_would_make(
+    spec: Path, volume: Path
+) -> None:
+    loaded = load_rows([spec])[0]
+    make(volume, spec, kind="local")
+    in_images, here = planner(volume, executor="docker").plan(loaded), planner(volume)
+    fresh, replanned = here.plan(loaded), here.replan(in_images)
+    for stage, expected in zip(replanned.stages, fresh.stages, strict=True):
+        assert (stage.key, stage.document) == (expected.key, expected.document)
+        assert (stage.status, stage.reasons) == (expected.status, expected.reasons)
+        assert [s.key for s in stage.inputs.values()] == [s.key for s in expected.inputs.values()]
+    assert {s.status for s in replanned.stages} == {"reuse"}
+    assert {s.status for s in in_images.stages} == {"run"}

@@ -278,9 +278,9 @@ class Recorded(InstantExecutor):
             counts = {"examples": 7, "held_out": 3, "steps": 2, "tokens": 21, "prompt_tokens": 9}
             result = {"metrics": TRAINED, "counts": counts}
         for name, text in kept.items():
-            (job.work / name).write_text(text)
+            (job.folder / name).write_text(text)
         outcome = StageResult(keep=list(kept), **{**result, **self.result})
-        (job.work / RESULT_FILE).write_text(json.dumps(asdict(outcome)))
+        (job.folder / RESULT_FILE).write_text(json.dumps(asdict(outcome)))
 
 
 def whole_row(folder: Path, **changes: Any) -> Path:
@@ -328,10 +328,10 @@ def test_a_stage_is_given_its_own_artefact_and_its_inputs(tmp_path: Path) -> Non
     again = Recorded()
     train, answer, judge = replays(volume, spec, again)
     asked, judged = again.jobs
-    assert asked.inputs["recorded"] == answer.artefact.folder
-    assert asked.inputs["model"] == train.artefact.folder
-    assert judged.inputs["recorded"] == judge.artefact.folder
-    assert judged.inputs["outputs"] == answer.artefact.folder
+    assert asked.inputs["recorded"] == str(answer.artefact.folder)
+    assert asked.inputs["model"] == str(train.artefact.folder)
+    assert judged.inputs["recorded"] == str(judge.artefact.folder)
+    assert judged.inputs["outputs"] == str(answer.artefact.folder)
 
 
 def test_answers_are_replayed_without_the_model(tmp_path: Path) -> None:
@@ -471,7 +471,7 @@ def test_a_prompt_set_of_the_hub_has_to_be_there(tmp_path: Path) -> None:
     make(volume, spec, executor=Recorded())
     again = Recorded()
     replays(volume, spec, again, "answer", "judge")
-    assert [job.inputs["prompts"] for job in again.jobs] == [folder, folder]
+    assert [job.inputs["prompts"] for job in again.jobs] == [str(folder), str(folder)]
     shutil.rmtree(folder)
     with pytest.raises(InputError, match="some/prompts is not on the volume"):
         replays(volume, spec, Recorded(), "judge")

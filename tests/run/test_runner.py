@@ -13,8 +13,7 @@ import yaml
 from harness.artefact import environment
 from harness.artefact.store import Damaged
 from harness.errors import HarnessError, InputError, Interrupted
-from harness.run.executors import StageFailed
-from harness.run.runner import StagesFailed
+from harness.run.executors import StageFailed, StagesFailed
 from tests.helpers import (
     FakeStages,
     InstantExecutor,
@@ -46,9 +45,9 @@ def test_stages_run_in_order_each_with_its_inputs_folder(specs: Path, volume: Vo
     volume.run(spec)
     assert volume.ran == ["gen", "train", "answer", "judge"]
     assert [
-        {name: folder.parent.name for name, folder in j.inputs.items()} for j in volume.jobs
+        {name: Path(folder).parent.name for name, folder in j.inputs.items()} for j in volume.jobs
     ] == [{}, {"data": "gen"}, {"model": "train"}, {"outputs": "answer"}]
-    assert all(folder.is_dir() for job in volume.jobs for folder in job.inputs.values())
+    assert all(Path(folder).is_dir() for job in volume.jobs for folder in job.inputs.values())
 
 
 def test_what_is_there_is_not_run_again(specs: Path, volume: Volume) -> None:
@@ -478,7 +477,7 @@ def test_a_server_on_loopback_is_called_where_the_stage_runs_beside_it(
 def test_inside_an_image_a_server_on_loopback_has_to_answer_there(
     specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.run.runner.environment.current_image", lambda: GEN_IMAGE)
+    monkeypatch.setattr("harness.run.ready.environment.current_image", lambda: GEN_IMAGE)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
         spec = write_row(specs, train=None, gen=gen_with({"model": "gpt-4", "base_url": url}))
@@ -501,7 +500,7 @@ def with_snapshot(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def outcome(job: Any) -> dict[str, Any]:
         if job.stage == "fetch":
-            snapshot(job.work / "snapshot")
+            snapshot(job.folder / "snapshot")
         return plain(job)
 
     monkeypatch.setattr(volume, "_outcome", outcome)
@@ -519,8 +518,9 @@ def test_a_hub_model_is_fetched_once_with_network_and_used_without(
     assert fetch.secrets == ("HF_TOKEN",)
     assert fetch.image_stage == "train"
     assert train.network is False
-    assert train.inputs["hub"] == volume.store.root / "models" / "some--model-aaaaaaaaaaaa"
-    assert (train.inputs["hub"] / "config.json").exists()
+    hub = volume.store.root / "models" / "some--model-aaaaaaaaaaaa"
+    assert train.inputs["hub"] == str(hub)
+    assert (hub / "config.json").exists()
     assert "hub" not in answer.inputs  # the trained model is its input
     assert not list((volume.store.root / "work").iterdir())
 
@@ -546,7 +546,8 @@ def test_a_hub_data_set_is_fetched_once_with_network_and_imported_without(
     assert (fetch.network, fetch.image_stage) == (True, "gen")
     assert fetch.params["hub_data"].id == "some/data"
     assert (imported.network, drawn.network) == (False, False)
-    assert imported.inputs["hub"] == volume.store.root / "datasets" / "some--data-bbbbbbbbbbbb"
+    hub = volume.store.root / "datasets" / "some--data-bbbbbbbbbbbb"
+    assert imported.inputs["hub"] == str(hub)
     assert set(drawn.inputs) == {"data"}
     volume.jobs.clear()
     chain[0]["sample"] = {"k": 3}
@@ -570,12 +571,12 @@ def test_prompt_sets_task_data_and_a_judges_model_on_the_hub_are_fetched_under_t
     assert volume.ran == ["fetch", "fetch", "answer", "judge"]
     root = volume.store.root
     prompts = root / "datasets" / "some--prompts-bbbbbbbbbbbb"
-    assert volume.jobs[0].call("", {}, str).params["hub_data"]["id"] == "some/prompts"
-    assert "file" not in volume.jobs[0].call("", {}, str).params["hub_data"]
-    assert volume.jobs[2].inputs == {"prompts": prompts}
+    assert volume.jobs[0].placed("", {}, str).params["hub_data"]["id"] == "some/prompts"
+    assert "file" not in volume.jobs[0].placed("", {}, str).params["hub_data"]
+    assert volume.jobs[2].inputs == {"prompts": str(prompts)}
     judging = volume.jobs[3].inputs
-    assert judging["prompts"] == prompts
-    assert judging["judge_hub"] == root / "models" / "some--judge-cccccccccccc"
+    assert judging["prompts"] == str(prompts)
+    assert judging["judge_hub"] == str(root / "models" / "some--judge-cccccccccccc")
 
     volume.jobs.clear()
     hub = {"id": "some/questions", "revision": "d" * 40}
@@ -583,7 +584,7 @@ def test_prompt_sets_task_data_and_a_judges_model_on_the_hub_are_fetched_under_t
     volume.run(write_row(specs, "tasks", gen=None, train=None, eval={"judge": judge}))
     assert volume.ran == ["fetch", "judge"]
     folder = root / "datasets" / "some--questions-dddddddddddd"
-    assert volume.jobs[1].inputs == {"task-arc_challenge": folder}
+    assert volume.jobs[1].inputs == {"task-arc_challenge": str(folder)}
 
 
 def test_another_rows_answers_are_made_first_and_are_the_judges_baseline(
@@ -597,7 +598,7 @@ def test_another_rows_answers_are_made_first_and_are_the_judges_baseline(
     assert volume.ran == ["gen", "train", "answer", "answer", "judge"]
     ours, theirs = volume.jobs[2].key, volume.jobs[3].key
     assert ours != theirs
-    assert {name: folder.name for name, folder in volume.jobs[4].inputs.items()} == {
+    assert {name: Path(folder).name for name, folder in volume.jobs[4].inputs.items()} == {
         "outputs": ours[:16],
         "baseline": theirs[:16],
     }
@@ -652,18 +653,18 @@ def test_vllm_is_given_the_trained_model_or_the_adapter_with_its_base(
     volume.run(write_row(specs, "whole", model={"path": str(base)}, eval=parts))
     serve = volume.jobs[2].serve
     assert serve.name == f"harness-{volume.jobs[2].key[:12]}"
-    assert serve.model == volume.jobs[2].inputs["model"] / "model"
+    assert serve.model == Path(volume.jobs[2].inputs["model"]) / "model"
     assert serve.adapter is None
     assert volume.jobs[3].serve is None
     assert volume.jobs[2].network is False
 
-    monkeypatch.setattr("harness.run.runner.is_adapter", lambda trained: True)
+    monkeypatch.setattr("harness.run.executors.serving.is_adapter", lambda trained: True)
     volume.jobs.clear()
     row = write_row(specs, "adapter", model={"path": str(base)}, eval=parts, train={"steps": 2})
     volume.run(row)
     serve = volume.jobs[1].serve
     assert serve.model == base
-    assert serve.adapter == volume.jobs[1].inputs["model"] / "model"
+    assert serve.adapter == Path(volume.jobs[1].inputs["model"]) / "model"
 
 
 def test_random_weights_are_not_served(specs: Path, volume: Volume) -> None:
@@ -679,8 +680,8 @@ def test_the_last_step_of_a_chain_is_what_is_trained_on(specs: Path, volume: Vol
     assert volume.ran == ["gen", "gen", "train"]
     imported, drawn, train = volume.jobs
     assert "data" not in imported.inputs
-    assert drawn.inputs["data"].name == imported.key[:16]
-    assert train.inputs["data"].name == drawn.key[:16]
+    assert Path(drawn.inputs["data"]).name == imported.key[:16]
+    assert Path(train.inputs["data"]).name == drawn.key[:16]
 
 
 def test_a_threshold_costs_no_rating(specs: Path, volume: Volume) -> None:
@@ -717,14 +718,14 @@ def test_a_hub_models_tokenizer_is_given_to_gen_where_the_volume_has_it(
     assert "tokenizer" not in volume.jobs[0].inputs
     volume.jobs.clear()
     volume.run(write_row(specs, "two", gen={"recipe": "seeds_only", "seeds": "seeds.jsonl"}, **HUB))
-    assert volume.jobs[0].inputs["tokenizer"].name == "some--model-aaaaaaaaaaaa"
+    assert Path(volume.jobs[0].inputs["tokenizer"]).name == "some--model-aaaaaaaaaaaa"
 
 
 def test_a_fetch_that_was_cut_short_leaves_no_model(
     specs: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cut(job: Any) -> dict[str, Any]:
-        (job.work / "snapshot").mkdir(exist_ok=True)
+        (job.folder / "snapshot").mkdir(exist_ok=True)
         raise HarnessError("the network is gone")
 
     spec = write_row(specs, gen=None, data="seeds.jsonl", **HUB)
@@ -745,10 +746,10 @@ def test_a_base_model_goes_to_the_answers_with_an_adapter_alone(
     def make(job: Any) -> dict[str, Any]:
         volume.jobs.append(job)
         if job.stage == "fetch":
-            snapshot(job.work / "snapshot")
+            snapshot(job.folder / "snapshot")
         if job.stage == "train" and adapter:
             # In the place of the file that every stage here keeps.
-            monkeypatch.setattr("harness.run.runner.ADAPTER", "made.txt")
+            monkeypatch.setattr("harness.run.hub.ADAPTER_FILE", "made.txt")
         return {}
 
     monkeypatch.setattr(volume, "_outcome", make)
@@ -769,7 +770,7 @@ def test_code_beside_a_model_is_fetched_for_the_rows_that_trust_it_and_stands_ap
     plain, _, trusted, train = volume.jobs
     assert "code" not in plain.params
     assert trusted.params["code"] is True
-    assert train.inputs["hub"].name == "some--model-aaaaaaaaaaaa-code"
+    assert Path(train.inputs["hub"]).name == "some--model-aaaaaaaaaaaa-code"
 
 
 def test_the_lock_of_a_fetch_is_the_one_its_process_inherits(
@@ -780,7 +781,7 @@ def test_the_lock_of_a_fetch_is_the_one_its_process_inherits(
     def look(job: Any) -> dict[str, Any]:
         held.append((job.stage, Path(f"/proc/self/fd/{job.lock}").readlink().name))
         if job.stage == "fetch":
-            snapshot(job.work / "snapshot")
+            snapshot(job.folder / "snapshot")
         return {}
 
     monkeypatch.setattr(volume, "_outcome", look)
@@ -808,7 +809,7 @@ def test_in_the_train_image_a_hub_model_must_be_there_already(
 ) -> None:
     spec = write_row(specs, gen=None, data="seeds.jsonl", **HUB)
     image = {"image": "train-cpu", "lock": "0" * 64, "base": "x"}
-    monkeypatch.setattr("harness.run.runner.environment.current_image", lambda: image)
+    monkeypatch.setattr("harness.run.hub.environment.current_image", lambda: image)
     with pytest.raises(InputError, match="some/model is not on the volume") as caught:
         volume.run(spec)
     assert caught.value.hint == f"Download it with: docker compose run --rm fetch {spec}"
@@ -828,7 +829,7 @@ def test_what_a_stage_made_of_a_file_that_was_changed_meanwhile_is_set_aside(
         text = seeds.read_text()
         seeds.write_text("another\n")
         seeds.write_text(text)
-        (job.work / "transcript.jsonl").write_text("paid for\n")
+        (job.folder / "transcript.jsonl").write_text("paid for\n")
         return {}
 
     with monkeypatch.context() as patch:
@@ -839,7 +840,7 @@ def test_what_a_stage_made_of_a_file_that_was_changed_meanwhile_is_set_aside(
     assert len(list((volume.store.root / "work").glob("gen-*-aside-*"))) == 1
 
     def finds_the_calls(job: Any) -> dict[str, Any]:
-        assert (job.work / "transcript.jsonl").read_text() == "paid for\n"
+        assert (job.folder / "transcript.jsonl").read_text() == "paid for\n"
         return {}
 
     with monkeypatch.context() as patch:

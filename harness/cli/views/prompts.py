@@ -311,11 +311,7 @@ def _tokenizer(row: Row, planner: Planner) -> tuple[Any, str]:
         source = dump(row.model, lambda data: str(planner.files.locate(data)))
         inputs = {}
         if row.model.hub is not None:
-            from harness.run.executors.local import LocalExecutor
-            from harness.run.runner import Runner
-
-            runner = Runner(planner.store, planner.files, LocalExecutor(), Console())
-            folder = runner.store.hub_folder(row.model.hub, row.model.trust_remote_code)
+            folder = planner.store.hub_folder(row.model.hub, row.model.trust_remote_code)
             if not folder.is_dir():
                 return None, f"{row.model.hub.id} is not on the volume (harness fetch)"
             inputs["hub"] = str(folder)

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from rich.console import Console
+
 from harness.answer.engines.vllm import VllmEngine
 from harness.artefact import environment, gpus
-from harness.artefact.call import CALL_FILE, StageCall
+from harness.artefact.call import CALL_FILE, RESULT_FILE, StageCall, StageResult
 from harness.artefact.gpus import Gpu
 from harness.artefact.keys import Files
+from harness.common.progress import ProgressView, say
 from harness.errors import HarnessError, InputError, Interrupted
-from harness.row.row import Budget, Limits
+from harness.row.row import Limits
 from harness.run.plan import StagePlan, dump, needs_of
 from harness.spec.base import DataPath
-from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
 
 LOG_TAIL = 12
@@ -48,38 +50,25 @@ class Serve:
     """Whether the server quantises the model as QLoRA's training did."""
 
 
-@dataclass
-class Job:
-    """One stage to run, with the host's paths."""
+@dataclass(frozen=True, kw_only=True)
+class Job(StageCall):
+    """A stage's call with the host's paths and models not yet dumped, and how an executor runs it."""
 
-    stage: str
-    key: str
     title: str
-    params: dict[str, Any]
-    inputs: dict[str, Path]
-    work: Path
     log: Path
     lock: int
     """Descriptor of the held lock; a local stage inherits it."""
     image_stage: str
     """The stage whose image it runs in."""
-    environment: dict[str, Any] = field(default_factory=dict)
     network: bool = False
     secrets: tuple[str, ...] = ()
     """Names of environment variables that hold keys the stage needs."""
     others_keys: frozenset[str] = frozenset()
     """Those of other stages' keys, as rows name them."""
-    budget: Budget = field(default_factory=Budget)
-    price: dict[str, Any] | None = None
-    tokenizer: ModelSource | None = None
-    replay: bool = False
-    """Rebuild from the transcript in the work folder, without a network."""
     limits: Limits = field(default_factory=Limits)
-    cache: Path | None = None
-    """What runs of several stages share; whatever is in it can be made anew."""
     serve: Serve | None = None
 
-    def call(
+    def placed(
         self,
         work: str,
         inputs: dict[str, str],
@@ -88,8 +77,9 @@ class Job:
         base_url: str | None = None,
         chosen: Sequence[Gpu] = (),
     ) -> StageCall:
-        """The stage's call, with paths as the stage sees them; `base_url`: of the server beside it;
-        `chosen`: the GPUs of both."""
+        """The call with paths as the stage sees them; `base_url`: of the server beside it; `chosen`:
+        the GPUs of both."""
+        serve = self.serve if base_url else None
         return StageCall(
             stage=self.stage,
             key=self.key,
@@ -98,14 +88,12 @@ class Job:
             work=work,
             code_version=environment.code_version(self.stage, self.params),
             environment=self.environment,
-            budget=self.budget.model_dump(),
+            budget=self.budget,
             price=self.price,
             replay=self.replay,
             tokenizer=dump(self.tokenizer, place),
             cache=cache,
-            server={"base_url": base_url, "model": self.serve.name}
-            if self.serve and base_url
-            else None,
+            server={"base_url": base_url, "model": serve.name} if serve and base_url else None,
             gpus=gpus.record(chosen),
         )
 
@@ -116,7 +104,7 @@ class Job:
 
     @property
     def call_path(self) -> Path:
-        return self.work / CALL_FILE
+        return self.folder / CALL_FILE
 
 
 def gpus_of(stage: str, params: Mapping[str, Any]) -> int:
@@ -161,12 +149,56 @@ class StageFailed(HarnessError):
         self.exit_code = code
 
 
+class StagesFailed(HarnessError):
+    """Stages or downloads ended with a fault; `not_run` needed what they make."""
+
+    def __init__(self, failures: Sequence[StageFailed], not_run: Sequence[StagePlan]) -> None:
+        first = failures[0]
+        message, hint = first.message, first.hint
+        if len(failures) > 1:
+            messages = [_indented(e.message, e.advice, f"The whole log: {e.log}") for e in failures]
+            message, hint = "\n".join([f"{len(failures)} stages failed", *messages]), ""
+        if not_run:
+            titles = ", ".join(s.title for s in not_run)
+            hint = "\n".join(filter(None, [hint, f"Not run because of it: {titles}"]))
+        super().__init__(message, hint)
+        self.exit_code = first.exit_code
+
+
+def _indented(*parts: str) -> str:
+    lines = [line for part in parts for line in part.splitlines()]
+    return "\n".join(["- " + lines[0], *("  " + line for line in lines[1:])])
+
+
+def waiting(console: Console, title: str) -> Callable[[str], None]:
+    """Says who holds a stage's lock, while it is waited for."""
+    return lambda owner: say(console, f"{title}: waiting for {owner}")
+
+
 def tell_stopping(on_event: Callable[[Event], None]) -> None:
     """An interrupt came: say so before the stage has ended, which can take a while."""
     message = f"stopping: the stage gets {STOP_SECONDS} s to end in order"
     # Ctrl-C ends what the output is piped into as well; rich makes a SystemExit of that.
     with contextlib.suppress(OSError, SystemExit):
         on_event({"event": "note", "message": message})
+
+
+def carry_out(job: Job, executor: Executor, files: Files, console: Console) -> StageResult:
+    """Run the stage to its end, showing how far it is; what it says that it made.
+
+    Raises:
+        StageFailed: it ended with a fault; Interrupted: it was stopped.
+        HarnessError: it ended without a word.
+    """
+    with ProgressView(console, job.title) as view:
+        executor.run(job, files, view.show)
+    result = StageResult.read(job.folder)
+    if result is None:
+        raise HarnessError(
+            f"{job.title} ended without saying what it made ({job.folder / RESULT_FILE} is missing)",
+            f"Its log: {job.log}",
+        )
+    return result
 
 
 class EventReader:

@@ -99,11 +99,11 @@ class DockerExecutor:
         image = self._find_image(job.image_stage)
         chosen = job.own_gpus()
         self._remove_left_over(job)
-        mounts = [Mount(WORK, str(job.work.resolve()), "bind")]
+        mounts = [Mount(WORK, str(job.folder.resolve()), "bind")]
         inputs = {}
         for name, folder in job.inputs.items():
             inputs[name] = f"{INPUTS}/{name}"
-            mounts.append(Mount(inputs[name], str(folder.resolve()), "bind", read_only=True))
+            mounts.append(Mount(inputs[name], str(Path(folder).resolve()), "bind", read_only=True))
         places: dict[Path, str] = {}
 
         def place(data: DataPath) -> str:
@@ -114,7 +114,7 @@ class DockerExecutor:
             return places[path]
 
         if job.cache is not None:
-            mounts.append(Mount(CACHE, str(job.cache.resolve()), "bind"))
+            mounts.append(Mount(CACHE, str(Path(job.cache).resolve()), "bind"))
         start_log(job, self.name)
         with contextlib.ExitStack() as stack:
             network, base_url = None, None
@@ -126,7 +126,7 @@ class DockerExecutor:
             elif job.serve is not None:
                 network, base_url = "bridge", job.serve.engine.base_url
             cache = CACHE if job.cache else None
-            call = job.call(WORK, inputs, place, cache, base_url, [*chosen, *beside])
+            call = job.placed(WORK, inputs, place, cache, base_url, [*chosen, *beside])
             call.write(job.call_path)
             secret_mounts, keys = stack.enter_context(_secret_files(job))
             env = {**keys, **_passed_on(job, on_event)}
@@ -175,7 +175,7 @@ class DockerExecutor:
 
     def _remove_left_over(self, job: Job) -> None:
         """Stop what a killed harness left running on this work folder."""
-        filters = {"label": [f"harness.key={job.key}", f"harness.work={job.work.resolve()}"]}
+        filters = {"label": [f"harness.key={job.key}", f"harness.work={job.folder.resolve()}"]}
         try:
             for container in self._client.containers.list(all=True, filters=filters):
                 with contextlib.suppress(docker.errors.NotFound):
@@ -246,7 +246,7 @@ def _settings(
         "environment": {**env, **env_variables.given(job.stage), **passed.pop("environment", {})},
         # Of the engine's own client, which may be told of a proxy in ~/.docker/config.json.
         "use_config_proxy": job.network,
-        "labels": {"harness.key": job.key, "harness.work": str(job.work.resolve())},
+        "labels": {"harness.key": job.key, "harness.work": str(job.folder.resolve())},
         "user": f"{os.getuid()}:{os.getgid()}",
         "working_dir": WORK,
         "read_only": True,

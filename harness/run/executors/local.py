@@ -42,15 +42,13 @@ class LocalExecutor:
         placing.check(stages, self.name)
 
     def run(self, job: Job, files: Files, on_event: Callable[[Event], None]) -> None:
-        inputs = {name: str(folder) for name, folder in job.inputs.items()}
-        cache = str(job.cache) if job.cache else None
         base_url = running_url(job.serve) if job.serve else None
         chosen = job.own_gpus()
 
         def place(data: DataPath) -> str:
             return str(files.locate(data))
 
-        call = job.call(str(job.work), inputs, place, cache, base_url, chosen)
+        call = job.placed(job.work, job.inputs, place, job.cache, base_url, chosen)
         call.write(job.call_path)
         start_log(job, self.name)
         withheld = env_variables.withheld(job.stage, job.network, job.secrets, job.others_keys)

@@ -10,9 +10,8 @@ from harness.artefact import environment, gpus
 from harness.artefact.gpus import Gpu
 from harness.errors import InputError
 from harness.run.executors import gpus_of
-from harness.run.executors.serving import URL_VARIABLE, no_server, running_url
-from harness.run.plan import StagePlan
-from harness.run.runner import command_for, served
+from harness.run.executors.serving import URL_VARIABLE, no_server, running_url, served
+from harness.run.plan import StagePlan, command_for
 from harness.spec.train import Train
 from harness.train import compilers
 

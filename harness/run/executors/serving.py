@@ -4,13 +4,21 @@ import json
 import os
 from pathlib import Path
 
+from harness.answer.engine import QUANTIZATION, vllm_cannot
+from harness.answer.engines.vllm import serving_needs_a_folder
 from harness.artefact import environment
+from harness.artefact.keys import Files
 from harness.errors import InputError
 from harness.run.executors import Serve
+from harness.run.plan import StagePlan
 
 MODEL, ADAPTER = "/model", "/adapter"
 """Where the server's container has them."""
 HOST, PORT = "vllm", 8000
+TRAINED = "model"
+"""In a train artefact, the folder of its model or adapter."""
+ADAPTER_FILE = f"{TRAINED}/adapter_config.json"
+"""In a train artefact whose model is an adapter to the row's base model."""
 URL_VARIABLE = "HARNESS_VLLM_URL"
 ENVIRONMENT = {
     # The user has a number alone: who asks for its name is told one, and no home is looked up.
@@ -35,6 +43,33 @@ ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
 }
 """Of the server's container. Also in compose.yaml."""
+
+
+def served(planned: StagePlan, folders: dict[str, Path], files: Files) -> Serve | None:
+    """What a server beside the stage has to serve: the row's model, or the judge's."""
+    engine = planned.served
+    if engine is None:
+        return None
+    source, hub, trained = planned.base, folders.get("hub"), folders.get("model")
+    if planned.judge_model is not None:
+        source, hub, trained = planned.judge_model, folders.get("judge_hub"), None
+    assert source is not None
+    model = hub or (files.locate(source.path) if source.path is not None else None)
+    adapter = None
+    if trained is not None and is_adapter(trained):
+        adapter = trained / TRAINED
+    elif trained is not None:
+        model = trained / TRAINED
+    if model is None:
+        raise serving_needs_a_folder(f"row {planned.row}: ")
+    name = f"harness-{planned.key[:12]}"
+    quantization = planned.params.get(QUANTIZATION)
+    quantised = adapter is not None and quantization is not None and not vllm_cannot(quantization)
+    return Serve(engine, name, model, adapter, source.trust_remote_code, quantised)
+
+
+def is_adapter(trained: Path) -> bool:
+    return (trained / ADAPTER_FILE).is_file()
 
 
 def arguments(serve: Serve) -> list[str]:

@@ -49,7 +49,7 @@ def serving(
     """
     serve = job.serve
     assert serve is not None
-    labels = {"harness.key": job.key, "harness.work": str(job.work.resolve())}
+    labels = {"harness.key": job.key, "harness.work": str(job.folder.resolve())}
     image = find_image(client, serve.engine)
     name = f"harness-vllm-{job.key[:12]}"
     _remove_networks(client, name)

@@ -9,11 +9,12 @@ import pytest
 
 from harness.answer import run as answer_run
 from harness.answer.answer import Answer
-from harness.answer.engine import Answered, AnswerTask, BaseEngine, Needs
+from harness.answer.engine import Answered, AnswerTask, BaseEngine
 from harness.answer.outputs import Output
 from harness.answer.prompts import Prompt
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
+from harness.artefact.needs import Needs
 from harness.errors import InputError
 from harness.llm.estimate import Estimate
 from harness.results.settings import settings_of

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,8 @@ def job(tmp_path: Path) -> Job:
         key="k" * 64,
         title="train: one [kkk]",
         params={},
-        inputs={"model": tmp_path / "model"},
-        work=tmp_path / "work",
+        inputs={"model": str(tmp_path / "model")},
+        work=str(tmp_path / "work"),
         log=tmp_path / "logs" / "train.log",
         lock=0,
         image_stage="train",
@@ -179,7 +180,7 @@ def test_a_stage_runs_as_the_caller_read_only_without_capabilities_or_network(
 def test_a_stage_writes_only_its_work_folder(engine: Engine, job: Job) -> None:
     made = settings(engine, job)
     assert mounts(made) == {
-        "/work": (str(job.work), False),
+        "/work": (str(job.folder), False),
         "/inputs/model": (str(job.inputs["model"]), True),
     }
     assert list(made["tmpfs"]) == ["/tmp"]
@@ -192,9 +193,11 @@ def test_given_files_are_mounted_read_only_once_each_where_the_call_says(
     paths = [tmp_path / "data.json", tmp_path / "one" / "data.json"]
     for path in paths:
         path.write_text("[]")
-    job.params = {"a": DataPath(path=str(paths[0])), "b": [DataPath(path=str(p)) for p in paths]}
+    job = replace(
+        job, params={"a": DataPath(path=str(paths[0])), "b": [DataPath(path=str(p)) for p in paths]}
+    )
     mounted = mounts(settings(engine, job))
-    call = StageCall.read(job.work / "CALL.json")
+    call = StageCall.read(job.folder / "CALL.json")
     assert call.work == "/work"
     assert call.inputs == {"model": "/inputs/model"}
     places = [d["path"] for d in call.params["b"]]
@@ -206,7 +209,7 @@ def test_given_files_are_mounted_read_only_once_each_where_the_call_says(
 def test_the_network_is_there_only_for_a_stage_that_needs_it(
     engine: Engine, job: Job, network: bool, mode: str
 ) -> None:
-    job.network = network
+    job = replace(job, network=network)
     made = settings(engine, job)
     assert made["network_mode"] == mode
     assert made["environment"]["HF_HUB_OFFLINE"] == "1"
@@ -245,8 +248,8 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_way_to_the_hub_and_the_proxies_reach_only_the_stages_that_may_use_them(
     engine: Engine, job: Job, stage: str, network: bool, passed: dict[str, str]
 ) -> None:
-    job.stage, job.network = stage, network
-    job.secrets = ("HF_TOKEN",) if stage == "fetch" else ()
+    job = replace(job, stage=stage, network=network)
+    job = replace(job, secrets=("HF_TOKEN",) if stage == "fetch" else ())
     made = settings(engine, job)
     offline = {} if stage == "fetch" else {**env_variables.OFFLINE, **env_variables.EXPANDABLE}
     assert made["environment"] == {**passed, **env_variables.QUIET, **offline}
@@ -268,7 +271,7 @@ def test_how_the_caller_has_a_gpus_memory_divided_reaches_the_container(
 def test_a_hub_on_loopback_is_refused_and_a_proxy_there_is_left_out_and_told(
     engine: Engine, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job.stage, job.network = "fetch", True
+    job = replace(job, stage="fetch", network=True)
     for name in ("HTTPS_PROXY", "http_proxy"):
         monkeypatch.setenv(name, "http://me:secret@127.0.0.1:3128")
     events: list[dict[str, Any]] = []
@@ -289,7 +292,7 @@ def test_the_specs_limits_are_the_containers(engine: Engine, job: Job) -> None:
     assert not {"mem_limit", "nano_cpus"} & set(free)
     assert (free["shm_size"], free["pids_limit"]) == ("1g", 4096)
 
-    job.limits = Limits(cpus=1.5, memory="8g", shm="2g", pids=64)
+    job = replace(job, limits=Limits(cpus=1.5, memory="8g", shm="2g", pids=64))
     made = settings(engine, job)
     assert made["mem_limit"] == "8g"
     assert made["nano_cpus"] == 1_500_000_000
@@ -319,15 +322,15 @@ def test_a_stage_is_passed_the_gpus_that_it_works_on_and_no_other(
     engine: Engine, job: Job, monkeypatch: pytest.MonkeyPatch, stage: str, part: Any, count: int
 ) -> None:
     give_gpus(monkeypatch, *some_gpus(4))
-    job.stage, job.params = stage, {stage: part}
-    job.image_stage = "train" if stage == "fetch" else stage
+    job = replace(job, stage=stage, params={stage: part})
+    job = replace(job, image_stage="train" if stage == "fetch" else stage)
     made = settings(engine, job)
     requests = made.get("device_requests", [])
     assert [r["DeviceIDs"] for r in requests] == (
         [["GPU-0000", "GPU-1111"][:count]] if count else []
     )
     assert all((r["Count"], r["Capabilities"]) == (0, [["gpu"]]) for r in requests)
-    call = StageCall.read(job.work / "CALL.json")
+    call = StageCall.read(job.folder / "CALL.json")
     assert [gpu["uuid"] for gpu in call.gpus] == ["GPU-0000", "GPU-1111"][:count]
 
 
@@ -336,11 +339,11 @@ def test_the_callers_choice_of_gpus_reaches_the_container(
 ) -> None:
     give_gpus(monkeypatch, *some_gpus(4))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
-    job.params = {"train": ONE}
+    job = replace(job, params={"train": ONE})
     made = settings(engine, job)
     assert [r["DeviceIDs"] for r in made["device_requests"]] == [["GPU-3333"]]
     assert "CUDA_VISIBLE_DEVICES" not in made["environment"]
-    (gpu,) = StageCall.read(job.work / "CALL.json").gpus
+    (gpu,) = StageCall.read(job.folder / "CALL.json").gpus
     assert (gpu["index"], gpu["name"], gpu["driver"]) == (3, "NVIDIA H", "580.95.05")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(InputError, match="needs 1 GPU, and CUDA_VISIBLE_DEVICES= shows 0"):
@@ -354,7 +357,7 @@ def test_on_wsl_where_all_gpus_are_one_device_cuda_is_told_which(
     (tmp_path / "dxg").touch()
     monkeypatch.setattr(gpus, "DEV", tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    job.params = {"train": ONE}
+    job = replace(job, params={"train": ONE})
     made = settings(engine, job)
     assert [r["Count"] for r in made["device_requests"]] == [-1]
     assert made["environment"]["CUDA_VISIBLE_DEVICES"] == "1"
@@ -364,9 +367,9 @@ def test_a_replay_and_the_cpus_images_are_passed_no_gpu(
     engine: Engine, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give_gpus(monkeypatch, *some_gpus(1))
-    job.stage, job.params, job.replay = "answer", {"answer": HERE}, True
+    job = replace(job, stage="answer", params={"answer": HERE}, replay=True)
     assert "device_requests" not in settings(engine, job)
-    job.replay = False
+    job = replace(job, replay=False)
     monkeypatch.setattr(environment, "accelerator", lambda: "cpu")
     assert "device_requests" not in settings(engine, job)
 
@@ -464,7 +467,7 @@ def test_a_gpu_that_docker_cannot_pass_on_is_told_with_the_toolkit(
         raise docker.errors.APIError(f"500 Server Error: Internal Server Error ({said})")
 
     give_gpus(monkeypatch, *some_gpus(1))
-    job.params = {"train": ONE}
+    job = replace(job, params={"train": ONE})
     monkeypatch.setattr(engine if call == "create" else Container, call, refuse)
     with pytest.raises(HarnessError, match="Docker cannot pass a GPU into a container") as e:
         run(job)
@@ -488,7 +491,7 @@ def test_a_key_reaches_the_stage_as_a_file_of_its_owner_that_is_gone_afterwards(
     else:
         monkeypatch.setenv("SOME_KEY", "sk-secret")
     monkeypatch.delenv("OTHER_KEY", raising=False)
-    job.secrets = ("SOME_KEY", "OTHER_KEY")
+    job = replace(job, secrets=("SOME_KEY", "OTHER_KEY"))
     seen = {}
 
     def look(container: Container) -> None:
@@ -505,7 +508,7 @@ def test_a_key_reaches_the_stage_as_a_file_of_its_owner_that_is_gone_afterwards(
     assert not seen["path"].exists()
     assert made["environment"]["SOME_KEY_FILE"] == "/run/secrets/SOME_KEY"
     assert "sk-secret" not in json.dumps(made, default=str)
-    assert "sk-secret" not in (job.work / "CALL.json").read_text()
+    assert "sk-secret" not in (job.folder / "CALL.json").read_text()
     assert "OTHER_KEY" not in json.dumps(made, default=str)
 
 
@@ -526,7 +529,7 @@ def test_a_key_file_that_is_not_there_is_the_users_fault(
     engine: Engine, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_KEY_FILE", "/nowhere/key")
-    job.secrets = ("SOME_KEY",)
+    job = replace(job, secrets=("SOME_KEY",))
     with pytest.raises(InputError, match="/nowhere/key"):
         run(job)
     assert not engine.made
@@ -642,7 +645,7 @@ def test_what_a_killed_harness_left_running_is_removed_before_the_stage_starts(
     labels = engine.made[0].settings["labels"]
     assert sorted(f"{k}={v}" for k, v in labels.items()) == sorted(engine.filters["label"])
     assert labels["harness.key"] == job.key
-    assert labels["harness.work"] == str(job.work)
+    assert labels["harness.work"] == str(job.folder)
 
 
 def broken(*arguments: Any, **named: Any) -> Any:

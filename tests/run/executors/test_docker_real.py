@@ -207,7 +207,7 @@ def test_an_engine_without_the_toolkit_is_told_that_it_lacks_it_and_nothing_is_l
         title="train: one",
         params={"train": Train()},
         inputs={},
-        work=tmp_path / "work",
+        work=str(tmp_path / "work"),
         log=tmp_path / "train.log",
         lock=0,
         image_stage="train",

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ def job(tmp_path: Path) -> Iterator[Job]:
             key="k" * 64,
             title="train: one [kkk]",
             params={},
-            inputs={"data": tmp_path},
-            work=tmp_path / "work",
+            inputs={"data": str(tmp_path)},
+            work=str(tmp_path / "work"),
             log=tmp_path / "logs" / "train.log",
             lock=lock.fileno(),
             image_stage="train",
@@ -81,13 +82,13 @@ def test_the_call_names_the_inputs_and_holds_no_key(
     fake: FakeStages, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_KEY", "sk-very-secret")
-    job.secrets = ("SOME_KEY",)
+    job = replace(job, secrets=("SOME_KEY",))
     run(job)
-    call = StageCall.read(job.work / CALL_FILE)
+    call = StageCall.read(job.folder / CALL_FILE)
     assert call.inputs == {"data": str(job.inputs["data"])}
-    assert call.work == str(job.work)
+    assert call.work == str(job.folder)
     written = [
-        p for p in job.work.parent.rglob("*") if p.is_file() and fake.folder not in p.parents
+        p for p in job.folder.parent.rglob("*") if p.is_file() and fake.folder not in p.parents
     ]
     assert len(written) > 3
     assert not [p for p in written if b"sk-very-secret" in p.read_bytes()]
@@ -130,7 +131,7 @@ def test_the_way_to_the_hub_and_the_proxies_reach_only_the_stages_that_may_use_t
         monkeypatch.setenv(name, value)
     for name in env_variables.OFFLINE:
         monkeypatch.delenv(name, raising=False)
-    job.stage, job.network = stage, network
+    job = replace(job, stage=stage, network=network)
     run(job)
     had = json.loads((fake.folder / "variables").read_text())
     assert {name: had[name] for name in WAYS if name in had} == {n: WAYS[n] for n in passed}
@@ -146,7 +147,7 @@ def test_a_stage_has_pytorchs_own_kernels_alone_and_memory_in_segments_that_grow
     """Of what PyTorch reads when it is imported: a C compiler would be needed for the others."""
     for name in env_variables.ALLOCATOR:
         monkeypatch.delenv(name, raising=False)
-    job.stage = stage
+    job = replace(job, stage=stage)
     run(job)
     had = json.loads((fake.folder / "variables").read_text())
     assert had["TORCH_DISABLE_NATIVE_JIT"] == "1"
@@ -184,13 +185,13 @@ def test_a_stage_sees_the_gpus_that_it_works_on_and_no_other(
     give_gpus(monkeypatch, *some_gpus(3))
     if may_use is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", may_use)
-    job.params = {"train": Train.model_validate({"launch": {"processes": processes}})}
+    job = replace(job, params={"train": Train.model_validate({"launch": {"processes": processes}})})
     run(job)
     had = json.loads((fake.folder / "variables").read_text())
     assert had["CUDA_VISIBLE_DEVICES"] == shown
-    call = StageCall.read(job.work / CALL_FILE)
+    call = StageCall.read(job.folder / CALL_FILE)
     assert ",".join(gpu["uuid"] for gpu in call.gpus) == shown
-    used = json.loads((job.work / "result.json").read_text())["used"]
+    used = json.loads((job.folder / "result.json").read_text())["used"]
     assert used["environment"]["gpus"] == call.gpus
 
 
@@ -198,16 +199,16 @@ def test_a_stage_without_a_model_of_its_own_and_one_on_the_cpu_see_no_gpu(
     fake: FakeStages, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    job.stage = "gen"
+    job = replace(job, stage="gen")
     run(job)
     assert json.loads((fake.folder / "variables").read_text())["CUDA_VISIBLE_DEVICES"] == ""
     give_gpus(monkeypatch, *some_gpus(1))
-    job.stage = "train"
+    job = replace(job, stage="train")
     monkeypatch.setattr("harness.artefact.environment.accelerator", lambda: "cpu")
-    job.params = {"train": Train()}
+    job = replace(job, params={"train": Train()})
     run(job)
     assert json.loads((fake.folder / "variables").read_text())["CUDA_VISIBLE_DEVICES"] == ""
-    used = json.loads((job.work / "result.json").read_text())["used"]
+    used = json.loads((job.folder / "result.json").read_text())["used"]
     assert "gpus" not in used["environment"]
 
 
@@ -294,9 +295,9 @@ def test_of_keys_and_their_files_a_stage_has_its_own_alone(
     keys = {v for name in names for v in (name, f"{name}_FILE")}
     for variable in keys:
         monkeypatch.setenv(variable, "secret")
-    job.stage, job.network = "gen", own is not None
-    job.secrets = (own,) if own else ()
-    job.others_keys = frozenset({"TEAM_KEY", "OPENAI_API_KEY", "HF_TOKEN"})
+    job = replace(job, stage="gen", network=own is not None)
+    job = replace(job, secrets=(own,) if own else ())
+    job = replace(job, others_keys=frozenset({"TEAM_KEY", "OPENAI_API_KEY", "HF_TOKEN"}))
     run(job)
     had = json.loads((fake.folder / "variables").read_text())
     assert keys & set(had) == ({own, f"{own}_FILE"} if own else set())
@@ -369,7 +370,7 @@ def test_a_stage_that_does_not_stop_is_killed_with_all_it_started(
     assert not is_alive(fake.pid("train"))
     helper = int((fake.folder / "helper").read_text())
     until(lambda: not is_alive(helper))
-    assert (job.work / "state.txt").exists()
+    assert (job.folder / "state.txt").exists()
 
 
 def test_a_fault_while_events_are_shown_leaves_no_stage_behind(fake: FakeStages, job: Job) -> None:

@@ -55,7 +55,7 @@ def job(tmp_path: Path) -> Job:
         title="answer: one [kkk]",
         params={},
         inputs={},
-        work=tmp_path / "work",
+        work=str(tmp_path / "work"),
         log=tmp_path / "answer.log",
         lock=0,
         image_stage="answer",

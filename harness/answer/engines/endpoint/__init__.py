@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from harness.answer.engine import Answered, AnswerTask, BaseEngine, Needs
+from harness.answer.engine import Answered, AnswerTask, BaseEngine
 from harness.artefact.keys import Files
+from harness.artefact.needs import Needs
 from harness.llm.estimate import CHARACTERS_PER_TOKEN, ON_HUB, Estimate, prompt_lengths
 from harness.spec.base import Data, Endpoint
 from harness.spec.twin import simulated

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from harness.answer.engine import Answered, AnswerTask, BaseEngine, Needs, vllm_cannot
+from harness.answer.engine import Answered, AnswerTask, BaseEngine, vllm_cannot
+from harness.artefact.needs import Needs
 from harness.spec.base import Count
 from harness.spec.train import Quantization
 

@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from harness.answer.engine import Answered, AnswerTask, BaseEngine, Needs
+from harness.answer.engine import Answered, AnswerTask, BaseEngine
+from harness.artefact.needs import Needs
 from harness.errors import InputError
 from harness.spec.base import NOT_KEY, Count
 from harness.spec.model_source import ModelSource

@@ -10,9 +10,10 @@ from pydantic import model_validator
 
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
+from harness.artefact.needs import Needs
 from harness.data.dataset import DatasetExample
 from harness.errors import InputError
-from harness.gen.recipe import Recipe, RecipeNeeds, RecipeResult
+from harness.gen.recipe import Recipe, RecipeResult
 from harness.llm.estimate import ON_HUB, Estimate
 from harness.spec.base import Data
 from harness.spec.hub import Columns, HubData, Sample
@@ -86,8 +87,8 @@ class ImportGen(Recipe):
             table = read_hub(folder, self.hub, Path(work), recipe.wanted(self))
             reading.of_table(self, table, table.name)
 
-    def needs(self) -> RecipeNeeds:
-        return RecipeNeeds(hub={"hub": self.hub} if self.hub is not None else {})
+    def needs(self) -> Needs:
+        return Needs(hub={"hub": self.hub} if self.hub is not None else {})
 
     def twin(self, smoke: Path) -> Self:
         talks = self.turns != "first" or self.columns.messages is not None

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import model_validator
 
-from harness.answer.engine import Needs
 from harness.artefact.call import StageCall, StageResult
+from harness.artefact.needs import Needs
 from harness.judge.judge import PairwiseJudge, Reference
 from harness.spec.base import Data, Spec
 from harness.spec.hub import HubData

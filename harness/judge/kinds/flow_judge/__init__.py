@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from harness.answer.engine import Needs
 from harness.answer.engines.endpoint import EndpointEngine
 from harness.answer.engines.transformers import TransformersEngine
 from harness.answer.engines.union import Engine
 from harness.artefact.call import StageCall, StageResult
 from harness.artefact.keys import Files
+from harness.artefact.needs import Needs
 from harness.judge.judge import ANSWER_CHARACTERS, ERROR_RATE, BaseJudge, with_sets
 from harness.llm.estimate import CHARACTERS_PER_TOKEN, ON_HUB, Estimate, prompt_lengths
 from harness.spec.base import Count, Endpoint, Sampling, Seed, Spec

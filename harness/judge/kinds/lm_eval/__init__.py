@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from harness.answer.engine import BaseWeights, Needs
+from harness.answer.engine import BaseWeights
 from harness.artefact.call import StageCall, StageResult
+from harness.artefact.needs import Needs
 from harness.errors import InputError
 from harness.judge.judge import ModelJudge
 from harness.judge.kinds.lm_eval import catalogue

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import model_validator
 
-from harness.answer.engine import Needs
 from harness.artefact.call import StageCall, StageResult
 from harness.artefact.keys import Files
+from harness.artefact.needs import Needs
 from harness.errors import InputError
 from harness.judge.judge import ANSWER_CHARACTERS, ERROR_RATE, BaseJudge, with_sets
 from harness.llm.estimate import CHARACTERS_PER_TOKEN, ON_HUB, Estimate, prompt_lengths

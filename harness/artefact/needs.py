@@ -1,0 +1,26 @@
+"""What has to be there for a stage: each kind of recipe, engine and judge says it of itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.spec.base import Endpoint, Spec
+from harness.spec.hub import HubData
+from harness.spec.model_source import ModelSource
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What has to be there beside a stage's spec and its inputs."""
+
+    endpoint: Endpoint | None = None
+    """The called model; None where there is none, or recorded calls stand for it."""
+    is_recorded: bool = False
+    """Whether recorded calls of another run stand for the model."""
+    hub: Mapping[str, HubData] = field(default_factory=dict)
+    """Input's name -> the hub data set that is read under it, beside the prompts."""
+    model: ModelSource | None = None
+    """The judge's own model."""
+    server: Spec | None = None
+    """The engine whose server stands beside the stage."""
+    gpus: int = 0
+    """On how many the stage's own process works, where GPUs are used."""

@@ -29,7 +29,7 @@ PromptPlace = tuple[str, str, int]
 """Instruction, input, and which time they stand in the prompt set, from 0."""
 
 
-class Annotation(TypedDict, total=False):
+class StoredAnnotation(TypedDict, total=False):
     """An object of annotations.json: alpaca_eval's, and what other judges put there in its place."""
 
     instruction: Required[str]
@@ -53,10 +53,12 @@ class Annotation(TypedDict, total=False):
     """What the judge was shown beside the output."""
 
 
-def read_annotations(artefact: Artefact) -> list[Annotation]:
+def read_annotations(artefact: Artefact) -> list[StoredAnnotation]:
     """Raises Damaged where the artefact was changed."""
     artefact.check()
-    rows: list[Annotation] = json.loads((artefact.folder / ANNOTATIONS).read_text(encoding="utf-8"))
+    rows: list[StoredAnnotation] = json.loads(
+        (artefact.folder / ANNOTATIONS).read_text(encoding="utf-8")
+    )
     return rows
 
 
@@ -171,7 +173,7 @@ def read_grades(artefact: Artefact) -> tuple[bool, dict[PromptPlace, float | Non
     return is_score, grades
 
 
-def prompt_of(row: Annotation | OutputRow) -> tuple[str, str]:
+def prompt_of(row: StoredAnnotation | OutputRow) -> tuple[str, str]:
     """Instruction and input, by which an output and its judgements are found."""
     return row["instruction"], row.get("input") or ""
 

@@ -13,7 +13,7 @@ from harness.common.text_files import read_lines
 from harness.errors import InputError
 from harness.judge.judge import BaseJudge
 from harness.judge.scores import DRAW, is_judgement
-from harness.results.agreement import Annotation, prompt_of, read_annotations, verdict_of
+from harness.results.agreement import StoredAnnotation, prompt_of, read_annotations, verdict_of
 from harness.row.load import load_rows
 from harness.run.plan import RowPlan, StagePlan
 
@@ -199,7 +199,7 @@ def _unread(path: Path) -> dict[str, str]:
 
 
 def _judgement(
-    row: Annotation, label: str, unread: str | None, shown_first: bool | None
+    row: StoredAnnotation, label: str, unread: str | None, shown_first: bool | None
 ) -> Judgement:
     preference, score = row.get("preference"), row.get("score")
     if preference is not None and not is_judgement(preference):

@@ -40,7 +40,7 @@ ANY = {"seed", "replicate"}
 
 
 @dataclass(frozen=True)
-class Item:
+class NeededItem:
     """One thing that a row needs."""
 
     kind: Literal["file", "model", "data set", "key", "memory", "disk", "time"]
@@ -56,12 +56,12 @@ class Item:
 @dataclass(frozen=True)
 class RowNeeds:
     rows: list[str]
-    items: list[Item]
+    items: list[NeededItem]
     command: str
     """What brings that of the missing which can be fetched; empty where there is none."""
 
     @property
-    def missing(self) -> list[Item]:
+    def missing(self) -> list[NeededItem]:
         return [item for item in self.items if item.state == "missing"]
 
     def to_json(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class _Looking:
             command = f"harness pin {self.specs} && {command}"
         return RowNeeds(self.rows, items, command)
 
-    def _files(self) -> Iterator[Item]:
+    def _files(self) -> Iterator[NeededItem]:
         """Those that do not stand beside the specs."""
         given = {
             (data.name, data.sha256): data for stage in self.stages for data in stage.data()
@@ -114,35 +114,37 @@ class _Looking:
         for data in given.values():
             yield self._file(data)
 
-    def _file(self, data: DataPath) -> Item:
+    def _file(self, data: DataPath) -> NeededItem:
         name = data.name if not data.url else data.path or data.file_name
         try:
             path = self.files.locate(data)
         except NotFetched:
-            return Item("file", name, "missing", data.bytes, shown(data.url[0]), _others(data))
+            return NeededItem(
+                "file", name, "missing", data.bytes, shown(data.url[0]), _others(data)
+            )
         except InputError as e:
-            return Item("file", name, "missing", data.bytes, note=f"{e.message}. {e.hint}")
-        return Item("file", name, "there", _size(path), str(path))
+            return NeededItem("file", name, "missing", data.bytes, note=f"{e.message}. {e.hint}")
+        return NeededItem("file", name, "there", _size(path), str(path))
 
-    def _hubs(self) -> Iterator[Item]:
+    def _hubs(self) -> Iterator[NeededItem]:
         hubs = {key: key[0] for stage in self.stages for key in stage.hubs().values()}
         for (hub, code), _ in hubs.items():
             yield self._hub(hub, code)
 
-    def _hub(self, hub: HubModel | HubData, code: bool) -> Item:
+    def _hub(self, hub: HubModel | HubData, code: bool) -> NeededItem:
         folder = self.store.hub_folder(hub, code)
         kind: Literal["model", "data set"] = "model" if isinstance(hub, HubModel) else "data set"
         if folder.is_dir():
-            return Item(kind, hub.id, "there", _size(folder), str(folder))
+            return NeededItem(kind, hub.id, "there", _size(folder), str(folder))
         size = size_by_name(hub.id) if kind == "model" else None
         notes = [
             "about, by its name" if size else "",
             "gated: accept its terms on its page" if is_gated(hub.id) else "",
             "its revision is open" if hub.revision is None else "",
         ]
-        return Item(kind, hub.id, "missing", size, "the hub", ", ".join(filter(None, notes)))
+        return NeededItem(kind, hub.id, "missing", size, "the hub", ", ".join(filter(None, notes)))
 
-    def _keys(self, hubs: Iterable[Item]) -> Iterator[Item]:
+    def _keys(self, hubs: Iterable[NeededItem]) -> Iterator[NeededItem]:
         uses: dict[str, list[str]] = {}
         for stage in self.stages:
             endpoint = stage.endpoint
@@ -153,11 +155,11 @@ class _Looking:
                 uses.setdefault(TOKEN, []).append(hub.name)
         for name, models in uses.items():
             state: State = "there" if key_variable(name) else "missing"
-            yield Item("key", name, state, note=f"for {', '.join(dict.fromkeys(models))}")
+            yield NeededItem("key", name, state, note=f"for {', '.join(dict.fromkeys(models))}")
 
-    def _memory(self) -> Iterator[Item]:
+    def _memory(self) -> Iterator[NeededItem]:
         """Of each kind of stage the one that needs most, or why one cannot start."""
-        items: dict[str, Item] = {}
+        items: dict[str, NeededItem] = {}
         for stage in self.stages:
             if not (gpus_of(stage.stage, stage.params) or stage.served):
                 continue
@@ -169,13 +171,13 @@ class _Looking:
                 items[stage.stage] = item
         yield from items.values()
 
-    def _memory_of(self, stage: StagePlan) -> Item:
+    def _memory_of(self, stage: StagePlan) -> NeededItem:
         need, name = stage.need, f"for {stage.stage}"
         needed = int(need.memory.needed) if isinstance(need, Need) else self._weights(stage)
         try:
             chosen = place(stage, self.executor)
         except HarnessError as e:
-            return Item("memory", name, "missing", needed, note=e.message)
+            return NeededItem("memory", name, "missing", needed, note=e.message)
         devices = [gpu for gpu in chosen if gpu.size]
         room = min((gpu.size for gpu in devices), default=None)
         where = counted(devices) if devices else "no GPU is used"
@@ -186,10 +188,10 @@ class _Looking:
                 needed = needed * need.train.launch.processes + int(need.memory.cpu)
         if needed is None or room is None:
             reason = need if isinstance(need, str) else "how much is not known"
-            return Item("memory", name, "not known", note=f"{where}; {reason}")
+            return NeededItem("memory", name, "not known", note=f"{where}; {reason}")
         state: State = "there" if needed <= USABLE * room else "missing"
         what = "" if isinstance(need, Need) else "for the model's weights alone; "
-        return Item("memory", name, state, needed, note=what + where)
+        return NeededItem("memory", name, state, needed, note=what + where)
 
     def _weights(self, stage: StagePlan) -> int | None:
         """Of a stage that answers or scores by a model of the hub as it is; else None."""
@@ -201,7 +203,7 @@ class _Looking:
         folder = self.store.hub_folder(source.hub, source.trust_remote_code)
         return _size(folder) if folder.is_dir() else size_by_name(source.hub.id)
 
-    def _disk(self, items: Iterable[Item]) -> Item:
+    def _disk(self, items: Iterable[NeededItem]) -> NeededItem:
         """For what is to be fetched and trained, about."""
         absent = [item for item in items if item.state == "missing"]
         trainings = [s.need for s in self.stages if s.stage == "train"]
@@ -218,19 +220,19 @@ class _Looking:
         note = f"{free / 1e9:.0f} GB are free"
         note += f"; without {', '.join(unknown)}, whose size is not known" if unknown else ""
         state: State = "there" if needed <= free else "missing"
-        return Item("disk", "on the volume", state, int(needed), str(self.store.root), note)
+        return NeededItem("disk", "on the volume", state, int(needed), str(self.store.root), note)
 
-    def _time(self) -> Item:
+    def _time(self) -> NeededItem:
         """As long as the same stages took with other seeds; else as the row's last ones with other
         settings."""
         foretold = [seconds for s in self.stages if (seconds := self._foretold(s)) is not None]
         count = len(self.stages)
         if not foretold:
-            return Item("time", "", "not known", note="nothing alike has run on this volume")
+            return NeededItem("time", "", "not known", note="nothing alike has run on this volume")
         rest = f"; of {count - len(foretold)} nothing is known" if len(foretold) < count else ""
         name = f"about {spoken(sum(foretold))}"
         note = f"as {len(foretold)} of {count} stages took before on this volume{rest}"
-        return Item("time", name, "there", note=note)
+        return NeededItem("time", name, "there", note=note)
 
     def _foretold(self, stage: StagePlan) -> float | None:
         work = _work(stage.document)

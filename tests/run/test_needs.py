@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from harness.artefact.store import Store
-from harness.run.needs import Item, is_gated, needs_of, size_by_name, spoken
+from harness.run.needs import NeededItem, is_gated, needs_of, size_by_name, spoken
 from tests.helpers import (
     InstantExecutor,
     Volume,
@@ -42,7 +42,7 @@ def specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "specs"
 
 
-def items(root: Path, *specs: Path) -> dict[tuple[str, str], Item]:
+def items(root: Path, *specs: Path) -> dict[tuple[str, str], NeededItem]:
     needs = needs_of(planned(root, *specs), planner(root), specs)
     return {(item.kind, item.name): item for item in needs.items}
 

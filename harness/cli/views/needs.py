@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.common.progress import plain
-from harness.run.needs import Item, RowNeeds
+from harness.run.needs import NeededItem, RowNeeds
 
 COLOURS = {"there": "green", "missing": "yellow", "not known": "dim"}
 UNITS = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
@@ -27,7 +27,7 @@ def show_needs(console: Console, needs: RowNeeds) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _words(item: Item) -> str:
+def _words(item: NeededItem) -> str:
     size = _size(item.bytes) if item.bytes is not None else ""
     return "  ".join(filter(None, [item.name, size, item.address, item.note]))
 

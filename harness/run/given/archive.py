@@ -33,7 +33,7 @@ BAD = (
 
 
 @dataclass(frozen=True)
-class Entry:
+class ArchiveMember:
     """A file in an archive."""
 
     name: str
@@ -45,10 +45,10 @@ class Entry:
 
 
 class Archive(Protocol):
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[ArchiveMember]:
         """All but folders, in order."""
 
-    def open(self, entry: Entry) -> AbstractContextManager[IO[bytes]]: ...
+    def open(self, entry: ArchiveMember) -> AbstractContextManager[IO[bytes]]: ...
 
     def close(self) -> None: ...
 
@@ -57,14 +57,14 @@ class _Zip:
     def __init__(self, path: Path) -> None:
         self._zip = zipfile.ZipFile(path)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[ArchiveMember]:
         for info in self._zip.infolist():
             if not info.is_dir():
                 is_link = (info.external_attr >> 28) == 0o12
                 kind = "encrypted file" if info.flag_bits & 1 else "link" if is_link else "file"
-                yield Entry(info.filename, info.file_size, kind, info)
+                yield ArchiveMember(info.filename, info.file_size, kind, info)
 
-    def open(self, entry: Entry) -> AbstractContextManager[IO[bytes]]:
+    def open(self, entry: ArchiveMember) -> AbstractContextManager[IO[bytes]]:
         assert isinstance(entry.key, zipfile.ZipInfo)
         return self._zip.open(entry.key)
 
@@ -77,7 +77,7 @@ class _Tar:
         self._tar = tarfile.open(path)  # noqa: SIM115
         self._most = most
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[ArchiveMember]:
         for info in self._tar:
             # What follows is reached by unpacking this.
             if info.offset_data + info.size > self._most:
@@ -85,9 +85,9 @@ class _Tar:
             is_link = info.issym() or info.islnk()
             kind = "file" if info.isfile() else "link" if is_link else "special file"
             if not info.isdir():
-                yield Entry(info.name, info.size, kind, info)
+                yield ArchiveMember(info.name, info.size, kind, info)
 
-    def open(self, entry: Entry) -> AbstractContextManager[IO[bytes]]:
+    def open(self, entry: ArchiveMember) -> AbstractContextManager[IO[bytes]]:
         assert isinstance(entry.key, tarfile.TarInfo)
         file = self._tar.extractfile(entry.key)
         assert file is not None
@@ -166,10 +166,10 @@ def _opened(source: Path, most: int) -> Archive:
         raise Failed(what_it_is(source, "is neither a zip nor a tar archive")) from None
 
 
-def _chosen(archive: Archive, member: str) -> list[tuple[str, Entry]]:
+def _chosen(archive: Archive, member: str) -> list[tuple[str, ArchiveMember]]:
     """What is meant: names below the target (empty for a file of its own) and entries."""
     names: list[str] = []
-    chosen: dict[str, Entry] = {}
+    chosen: dict[str, ArchiveMember] = {}
     for entry in archive.entries():
         parts = [p for p in PurePosixPath(entry.name).parts if p != "."]
         name = "/".join(parts)
@@ -193,7 +193,7 @@ def _chosen(archive: Archive, member: str) -> list[tuple[str, Entry]]:
     return list(chosen.items())
 
 
-def _write(archive: Archive, entry: Entry, place: Path) -> None:
+def _write(archive: Archive, entry: ArchiveMember, place: Path) -> None:
     """A zip's own word for an entry's size may be false."""
     written = 0
     with archive.open(entry) as inside, place.open("wb") as file:

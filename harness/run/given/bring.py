@@ -18,18 +18,18 @@ from harness.artefact.store import SHORT, Store, sync
 from harness.common.progress import ProgressView
 from harness.errors import HarnessError, InputError, NotFetched
 from harness.run.given.archive import take, what_it_is
-from harness.run.given.download import Failed, Pace, Tell, download, tag_file
+from harness.run.given.download import Failed, Patience, Tell, download, tag_file
 from harness.spec.address import check_address, file_address, path_of, shown
 from harness.spec.base import DataPath
 
 MIRROR = "HARNESS_MIRROR"
-PACE = Pace()
+PACE = Patience()
 STAGE, ARCHIVE = "file", "archive"
 """What its locks and unfinished work are called on the volume."""
 
 
 @dataclass(frozen=True)
-class Source:
+class FileSource:
     address: str
     is_whole: bool
     """Whether it has the file itself, and not the archive that it is a member of."""
@@ -51,7 +51,7 @@ class NotBrought(HarnessError):
 @dataclass(frozen=True)
 class Failure:
     data: DataPath
-    reasons: tuple[tuple[Source, Failed], ...]
+    reasons: tuple[tuple[FileSource, Failed], ...]
 
     @property
     def is_lasting(self) -> bool:
@@ -73,7 +73,7 @@ class Failure:
         )
 
 
-def _from(source: Source) -> str:
+def _from(source: FileSource) -> str:
     return f"the mirror {shown(source.address)}" if source.is_mirror else shown(source.address)
 
 
@@ -141,20 +141,20 @@ def mirror_address() -> str | None:
         raise InputError(f"{MIRROR} cannot be used: {e}") from None
 
 
-def mirrored(data: DataPath, mirror: str | None) -> Iterator[Source]:
+def mirrored(data: DataPath, mirror: str | None) -> Iterator[FileSource]:
     """Where a mirror may have it: SHA256/NAME, as below a volume's `files/`, or HOST/PATH of a url."""
     if mirror is None:
         return
-    yield Source(f"{mirror}/{data.sha256}/{quote(data.file_name)}", True, True)
+    yield FileSource(f"{mirror}/{data.sha256}/{quote(data.file_name)}", True, True)
     for address in data.url:
         parts = urlsplit(address)
         if parts.scheme != "file":
-            yield Source(f"{mirror}/{parts.hostname}{parts.path}", data.member is None, True)
+            yield FileSource(f"{mirror}/{parts.hostname}{parts.path}", data.member is None, True)
 
 
-def _sources(data: DataPath) -> Iterator[Source]:
+def _sources(data: DataPath) -> Iterator[FileSource]:
     for address in data.url:
-        yield Source(address, data.member is None)
+        yield FileSource(address, data.member is None)
 
 
 def units(data: DataPath) -> list[tuple[str, str]]:
@@ -169,7 +169,7 @@ def _archive_digest(data: DataPath) -> str:
 
 
 class _AllFailed(Exception):
-    def __init__(self, reasons: tuple[tuple[Source, Failed], ...]) -> None:
+    def __init__(self, reasons: tuple[tuple[FileSource, Failed], ...]) -> None:
         super().__init__()
         self.reasons = reasons
 
@@ -186,7 +186,7 @@ class _Bringer:
         self.work = store.work_folder(STAGE, self.digest)
         self.final = store.files_folder / self.digest / data.file_name
 
-    def bring(self, sources: Sequence[Source]) -> Path:
+    def bring(self, sources: Sequence[FileSource]) -> Path:
         title = f"fetch: {self.data.name}"
 
         def waiting(owner: str) -> None:
@@ -214,8 +214,8 @@ class _Bringer:
                 return True
         return False
 
-    def _from_first(self, sources: Sequence[Source], tell: Tell) -> None:
-        reasons: list[tuple[Source, Failed]] = []
+    def _from_first(self, sources: Sequence[FileSource], tell: Tell) -> None:
+        reasons: list[tuple[FileSource, Failed]] = []
         for source in sources:
             try:
                 self._from(source, tell)
@@ -230,7 +230,7 @@ class _Bringer:
             shutil.rmtree(self.work)
         raise _AllFailed(tuple(reasons))
 
-    def _from(self, source: Source, tell: Tell) -> None:
+    def _from(self, source: FileSource, tell: Tell) -> None:
         target = self.work / self.data.file_name
         _remove(target)
         member = None if source.is_whole else self.data.member
@@ -248,7 +248,7 @@ class _Bringer:
             raise
         self._keep(target)
 
-    def _download(self, source: Source, tell: Tell) -> None:
+    def _download(self, source: FileSource, tell: Tell) -> None:
         """Into the work folder, under its name, once its digest is right; where what was gone on with
         is not, from the beginning once more."""
         part = self.work / "part"
@@ -270,7 +270,7 @@ class _Bringer:
                 part.rename(self.work / self.data.file_name)
                 return
 
-    def _downloaded(self, source: Source, part: Path, tell: Tell) -> str:
+    def _downloaded(self, source: FileSource, part: Path, tell: Tell) -> str:
         try:
             return download(source.address, part, self.data.bytes, tell, PACE)
         except Failed:
@@ -282,7 +282,7 @@ class _Bringer:
                 _remove(part)
             raise
 
-    def _from_archive(self, source: Source, member: str, target: Path, tell: Tell) -> None:
+    def _from_archive(self, source: FileSource, member: str, target: Path, tell: Tell) -> None:
         digest = _archive_digest(self.data)
         folder = self.store.work_folder(ARCHIVE, digest)
         with self.store.lock(ARCHIVE, digest):

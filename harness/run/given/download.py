@@ -33,7 +33,7 @@ LONGEST_WAIT = 60.0
 
 
 @dataclass(frozen=True)
-class Pace:
+class Patience:
     """How patient a download is; seconds."""
 
     silence: float = 30
@@ -81,7 +81,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(request, file, code, message, headers, address)
 
 
-def download(address: str, part: Path, size: int | None, tell: Tell, pace: Pace) -> str:
+def download(address: str, part: Path, size: int | None, tell: Tell, pace: Patience) -> str:
     """Bring what the address answers with into the file `part`, of which some may be there from before.
 
     `size`: bytes that the file has, where that is known. Returns the address that answered at last.
@@ -113,7 +113,7 @@ def download(address: str, part: Path, size: int | None, tell: Tell, pace: Pace)
             pause *= 2
 
 
-def _attempt(address: str, part: Path, size: int | None, tell: Tell, pace: Pace) -> str:
+def _attempt(address: str, part: Path, size: int | None, tell: Tell, pace: Patience) -> str:
     have = _size(part)
     headers = {"Accept-Encoding": "identity", "User-Agent": f"harness/{__version__}"}
     tag = tag_file(part)
@@ -166,7 +166,7 @@ def _write(
     total: int | None,
     size: int | None,
     tell: Tell,
-    pace: Pace,
+    pace: Patience,
 ) -> None:
     began, at_first = time.monotonic(), have
     with part.open("ab") as file:
@@ -196,7 +196,7 @@ def _progress(have: int, total: int | None) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _broken_into_words(pace: Pace) -> Iterator[None]:
+def _broken_into_words(pace: Patience) -> Iterator[None]:
     """What can go wrong on the way, as _Broken or Failed."""
     try:
         yield
@@ -226,7 +226,7 @@ def _of_status(status: int, retry_after: str) -> Exception:
     return Failed(f"answers {status}")
 
 
-def _of_reason(reason: Any, pace: Pace) -> Exception:
+def _of_reason(reason: Any, pace: Patience) -> Exception:
     if isinstance(reason, ssl.SSLCertVerificationError):
         return Failed(f"cannot be trusted: its certificate is refused ({reason.verify_message})")
     if isinstance(reason, TimeoutError):

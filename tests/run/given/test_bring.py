@@ -20,7 +20,7 @@ from harness.artefact.store import Store
 from harness.errors import HarnessError, InputError, NotFetched
 from harness.run.given import archive, bring, download
 from harness.run.given.bring import NotBrought
-from harness.run.given.download import Pace
+from harness.run.given.download import Patience
 from harness.spec.base import DataPath
 from tests.run.given.file_server import FileServer, serving
 
@@ -34,7 +34,7 @@ def sha256(content: bytes) -> str:
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    pace = Pace(silence=20, attempts=4, pause=0.01)
+    pace = Patience(silence=20, attempts=4, pause=0.01)
     monkeypatch.setattr(bring, "PACE", pace)
     monkeypatch.delenv(bring.MIRROR, raising=False)
 
@@ -211,7 +211,7 @@ def test_a_server_in_trouble_is_asked_again(server: FileServer, fetch: Fetcher) 
 def test_a_server_that_falls_silent_is_left(
     server: FileServer, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bring, "PACE", Pace(silence=0.3, attempts=2, pause=0.01))
+    monkeypatch.setattr(bring, "PACE", Patience(silence=0.3, attempts=2, pause=0.01))
     server.pauses["/data/a.json"] = 3
     assert "sent nothing for 0.3 s" in fetch.fault(given(f"{server.url}/data/a.json"))
 
@@ -219,7 +219,7 @@ def test_a_server_that_falls_silent_is_left(
 def test_a_server_that_trickles_is_left(
     server: FileServer, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bring, "PACE", Pace(attempts=2, pause=0.01, window=0.3))
+    monkeypatch.setattr(bring, "PACE", Patience(attempts=2, pause=0.01, window=0.3))
     server.pauses["/data/a.json"] = 0.02
     message = fetch.fault(given(f"{server.url}/data/a.json"))
     assert "sends less than 1,024 bytes a second" in message
@@ -228,7 +228,7 @@ def test_a_server_that_trickles_is_left(
 def test_a_certificate_that_is_refused_is_no_reason_to_ask_again() -> None:
     error = ssl.SSLCertVerificationError(1, "CERTIFICATE_VERIFY_FAILED")
     error.verify_message = "self-signed certificate"
-    fault = download._of_reason(error, Pace())
+    fault = download._of_reason(error, Patience())
     assert isinstance(fault, download.Failed)
     assert str(fault) == ("cannot be trusted: its certificate is refused (self-signed certificate)")
 

@@ -11,7 +11,7 @@ import yaml
 from harness.artefact.keys import file_digest
 from harness.run.given import bring
 from harness.run.given.bring import NotBrought
-from harness.run.given.download import Pace
+from harness.run.given.download import Patience
 from tests.helpers import Volume, command, evaluation, planned, write_row
 from tests.run.given.file_server import FileServer, serving
 
@@ -20,7 +20,7 @@ PAID = {"model": "gpt-4", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "R
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    monkeypatch.setattr(bring, "PACE", Pace(attempts=2, pause=0.01))
+    monkeypatch.setattr(bring, "PACE", Patience(attempts=2, pause=0.01))
     monkeypatch.delenv(bring.MIRROR, raising=False)
     with serving() as started:
         yield started

@@ -86,12 +86,11 @@ def _run(call: StageCall) -> None:
     for path in filter(Path.exists, (call.folder / name for name in result.keep)):
         for file in files_below(path) if path.is_dir() else [path]:
             sync(file)
-    outcome = result.to_json()
-    outcome["cost"]["stage_seconds"] = round(time.monotonic() - started, 3)
-    outcome["used"]["environment"] = environment.describe_here(call.gpus)
+    result.cost["stage_seconds"] = round(time.monotonic() - started, 3)
+    result.used["environment"] = environment.describe_here(call.gpus)
     path = call.folder / RESULT_FILE
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(outcome, indent=2, sort_keys=True), encoding="utf-8")
+    part.write_text(json.dumps(result.to_json(), indent=2, sort_keys=True), encoding="utf-8")
     part.replace(path)
 
 

@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from harness.artefact.environment import KeyEnvironment
 from harness.artefact.manifest import Finding, MetricValue
 from harness.errors import InputError
 from harness.spec.model_source import ModelSource
@@ -21,6 +22,15 @@ RESULT_FILE = "result.json"
 MANIFEST = "manifest.json"
 TRANSCRIPT = "transcript.jsonl"
 """Of an artefact, its calls."""
+
+
+class PriceRecord(TypedDict):
+    """The dump of a harness.llm.prices.Price, and the date of its table."""
+
+    prompt: float
+    completion: float
+    batch_share: float
+    dated: str
 
 
 @dataclass(frozen=True)
@@ -39,12 +49,12 @@ class StageCall:
     inputs: dict[str, str]
     work: str
     code_version: int = 1
-    environment: dict[str, Any] = field(default_factory=dict)
+    environment: KeyEnvironment = field(default_factory=KeyEnvironment)
     """The environment part of the key, which the stage compares with what it runs in."""
     budget: dict[str, float | None] = field(default_factory=dict)
     """Limits: calls, tokens, usd."""
-    price: dict[str, Any] | None = None
-    """What the called model costs (harness.llm.prices.Price); None where that is not known."""
+    price: PriceRecord | None = None
+    """What the called model costs; None where that is not known."""
     replay: bool = False
     """Make the artefact in `inputs["recorded"]` again: every reply comes from the transcript in the
     work folder, what a model made from the recorded files; no network is reached."""

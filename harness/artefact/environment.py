@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypedDict, runtime_checkable
 
 from harness.artefact import gpus
 from harness.errors import HarnessError, InputError
@@ -175,8 +175,22 @@ def accelerator() -> str:
     return "cuda" if gpus.is_there() else "cpu"
 
 
+class LocalEnvironment(TypedDict):
+    python: str
+    machine: str
+    packages: dict[str, str]
+
+
+class KeyEnvironment(TypedDict, total=False):
+    """The environment part of a stage's key: a pinned image, or what the local executor runs in."""
+
+    image: str
+    lock: str
+    local: LocalEnvironment
+
+
 @functools.cache
-def environment_of(stage: str, executor: str) -> dict[str, Any]:
+def environment_of(stage: str, executor: str) -> KeyEnvironment:
     """The environment part of a stage's key.
 
     A pinned image is its name and its lock's digest. The local executor carries the Python version,
@@ -193,9 +207,9 @@ def environment_of(stage: str, executor: str) -> dict[str, Any]:
     return {"local": {"python": python, "machine": platform.machine(), "packages": packages}}
 
 
-def kind_of(environment: dict[str, Any]) -> str:
+def kind_of(environment: KeyEnvironment) -> str:
     """`local`, or the image's name."""
-    return str(environment["image"]) if "image" in environment else "local"
+    return environment.get("image", "local")
 
 
 @functools.cache

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -279,17 +279,17 @@ def _parts(value: Any, kind: type[Part]) -> Iterator[Part]:
             yield from _parts(item, kind)
 
 
-def flatten(value: Any, at: str = "") -> dict[str, Any]:
+def flatten(value: object, at: str = "") -> dict[str, object]:
     """Nested mappings as one: {"train.seed": 1}."""
     if not isinstance(value, dict):
         return {at: value}
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for name, item in value.items():
         flat.update(flatten(item, f"{at}.{name}" if at else str(name)))
     return flat
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
     """What changed between two key documents, a line each, in words."""
     before, after = flatten(old), flatten(new)
     lines = []

@@ -2,7 +2,7 @@
 
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, Required, TypedDict
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,6 +22,21 @@ PLAIN_SECONDS = 5.0
 """Without a terminal, a task says how far it is at most this often."""
 OWN_GUESS = "seconds_left"
 """A stage that has this among its figures, None while it cannot be said, guesses better than a bar."""
+
+
+class Event(TypedDict, total=False):
+    """A line of a stage's standard output (harness.artefact.events)."""
+
+    event: Required[str]
+    """progress, note or error."""
+    message: str
+    hint: str
+    exit_code: int
+    task: str
+    done: int
+    total: int | None
+    unit: str
+    info: dict[str, float | str | None]
 
 
 def plain(text: str) -> str:
@@ -85,13 +100,13 @@ class ProgressView:
     ) -> None:
         self._bars.stop()
 
-    def show(self, event: dict[str, Any]) -> None:
+    def show(self, event: Event) -> None:
         if event.get("event") == "note":
             self._console.print(f"  {escape(plain(str(event['message'])))}", highlight=False)
         elif event.get("event") == "progress":
             self._progress(event)
 
-    def _progress(self, event: dict[str, Any]) -> None:
+    def _progress(self, event: Event) -> None:
         task, done, total = str(event["task"]), event["done"], event["total"]
         # More than was asked for came: a total that was passed says nothing.
         total = None if total is not None and done > total else total

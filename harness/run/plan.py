@@ -14,6 +14,7 @@ from harness.answer.answer import Answer, Decoding
 from harness.answer.engine import QUANTIZATION, BaseEngine
 from harness.answer.engines.vllm import VllmEngine
 from harness.artefact import environment
+from harness.artefact.call import PriceRecord
 from harness.artefact.keys import (
     KEY_FORMAT,
     Files,
@@ -201,9 +202,16 @@ class StagePlan:
         batch = endpoint.mode == "batch"
         return price.usd(expected.prompt_tokens, expected.completion_tokens, batch)
 
-    def call_price(self) -> dict[str, Any] | None:
+    def call_price(self) -> PriceRecord | None:
         """The price as the stage is told it."""
-        return {**self.price.model_dump(), "dated": self.price_dated} if self.price else None
+        if self.price is None:
+            return None
+        return {
+            "prompt": self.price.prompt,
+            "completion": self.price.completion,
+            "batch_share": self.price.batch_share,
+            "dated": self.price_dated,
+        }
 
 
 @dataclass

@@ -8,14 +8,14 @@ its log.
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.artefact import environment
 from harness.artefact.call import TRANSCRIPT, StageResult
-from harness.artefact.keys import file_digest
+from harness.artefact.keys import file_digest, flatten
 from harness.artefact.manifest import Manifest, MetricValue
 from harness.artefact.store import Artefact, files_below
 from harness.errors import InputError
@@ -215,7 +215,7 @@ def _compare(planned: StagePlan, artefact: Artefact, work: Path, result: StageRe
     return replayed
 
 
-def _json(metrics: dict[str, MetricValue]) -> dict[str, Any]:
+def _json(metrics: dict[str, MetricValue]) -> dict[str, object]:
     return {name: metric.to_json() for name, metric in metrics.items()}
 
 
@@ -235,10 +235,10 @@ def _compare_marks(replayed: Replayed, manifest: Manifest, result: StageResult) 
 
 
 def _compare_numbers(
-    replayed: Replayed, recorded: dict[str, Any], recomputed: dict[str, Any], kind: str
+    replayed: Replayed, recorded: Mapping[str, object], recomputed: Mapping[str, object], kind: str
 ) -> None:
     """Every figure, to the last digit."""
-    old, new = _flat(recorded), _flat(recomputed)
+    old, new = flatten(recorded), flatten(recomputed)
     for name in sorted({*old, *new}):
         if name not in new:
             replayed.different.append(f"{kind} {name} (the replay gives none)")
@@ -248,17 +248,6 @@ def _compare_numbers(
             replayed.different.append(f"{kind} {name} (recorded {old[name]!r}, now {new[name]!r})")
         else:
             replayed.numbers += 1
-
-
-def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    """`win_rate: {value: 1}` as `win_rate.value: 1`."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{inner}": v for inner, v in _flat(value).items()}
-        else:
-            flat[name] = value
-    return flat
 
 
 def _read_training(planned: StagePlan, artefact: Artefact) -> Replayed:

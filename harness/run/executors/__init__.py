@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 from urllib.parse import urlsplit
 
 from rich.console import Console
@@ -16,7 +16,7 @@ from harness.artefact import environment, gpus
 from harness.artefact.call import CALL_FILE, RESULT_FILE, StageCall, StageResult
 from harness.artefact.gpus import Gpu
 from harness.artefact.keys import Files
-from harness.common.progress import ProgressView, say
+from harness.common.progress import Event, ProgressView, say
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.row.row import Limits
 from harness.run.plan import StagePlan, dump, needs_of
@@ -30,8 +30,6 @@ STOP_SECONDS = 30
 
 HOST = "host.docker.internal"
 """What this machine is called inside a container that has a network."""
-
-Event = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -117,6 +115,13 @@ def gpus_of(stage: str, params: Mapping[str, Any]) -> int:
             return needs_of(params).gpus
 
 
+class ExecutorRecord(TypedDict):
+    """In a manifest: what ran the stage."""
+
+    executor: str
+    image: dict[str, str] | None
+
+
 class Executor(Protocol):
     name: str
 
@@ -130,8 +135,7 @@ class Executor(Protocol):
             StageFailed: it ended with a fault; Interrupted: it was stopped.
         """
 
-    def describe(self) -> dict[str, Any]:
-        """For the manifest: what ran the stage."""
+    def describe(self) -> ExecutorRecord: ...
 
 
 class StageFailed(HarnessError):

@@ -19,13 +19,14 @@ from harness.artefact.gpus import Gpu
 from harness.artefact.keys import Files
 from harness.common import env_variables
 from harness.common.env_variables import ENDPOINT
+from harness.common.progress import Event
 from harness.errors import HarnessError, InputError
 from harness.llm.secrets import key_variable, read_key
 from harness.run.executors import (
     HOST,
     STOP_SECONDS,
-    Event,
     EventReader,
+    ExecutorRecord,
     Job,
     devices,
     on_loopback,
@@ -76,7 +77,7 @@ class DockerExecutor:
         self._client = connect()
         self._image: dict[str, str] = {}
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> ExecutorRecord:
         return {"executor": self.name, "image": self._image}
 
     def check(self, stages: Sequence[StagePlan]) -> None:

@@ -6,15 +6,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from harness.artefact import environment, gpus
 from harness.artefact.keys import Files
 from harness.common import env_variables
+from harness.common.progress import Event
 from harness.run.executors import (
     STOP_SECONDS,
-    Event,
     EventReader,
+    ExecutorRecord,
     Job,
     placing,
     start_log,
@@ -30,7 +30,7 @@ from harness.stage import PARENT_VARIABLE
 class LocalExecutor:
     name = "local"
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> ExecutorRecord:
         return {"executor": self.name, "image": environment.current_image()}
 
     def check(self, stages: Sequence[StagePlan]) -> None:

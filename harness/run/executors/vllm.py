@@ -12,8 +12,9 @@ from docker.types import Mount
 
 from harness.answer.engines.vllm import VllmEngine
 from harness.artefact.gpus import Gpu
+from harness.common.progress import Event
 from harness.errors import HarnessError, InputError
-from harness.run.executors import Event, Job, Serve, devices
+from harness.run.executors import Job, Serve, devices
 from harness.run.executors.mounts import read_only
 from harness.run.executors.serving import ADAPTER, ENVIRONMENT, HOST, MODEL, PORT, arguments
 

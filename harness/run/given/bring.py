@@ -17,6 +17,7 @@ from harness.artefact.keys import Files, digest_of
 from harness.artefact.store import SHORT, Store, sync
 from harness.common.progress import ProgressView
 from harness.errors import HarnessError, InputError, NotFetched
+from harness.run.executors import waiting
 from harness.run.given.archive import take, what_it_is
 from harness.run.given.download import Failed, Patience, Tell, download, tag_file
 from harness.spec.address import check_address, file_address, path_of, shown
@@ -189,10 +190,7 @@ class _Bringer:
     def bring(self, sources: Sequence[FileSource]) -> Path:
         title = f"fetch: {self.data.name}"
 
-        def waiting(owner: str) -> None:
-            self.console.print(f"{title}: waiting for {owner}", highlight=False, markup=False)
-
-        with self.store.lock(STAGE, self.digest, waiting):
+        with self.store.lock(STAGE, self.digest, waiting(self.console, title)):
             if self.final.exists() or self._has_another_name():
                 return self.final
             self.work.mkdir(parents=True, exist_ok=True)

@@ -16,10 +16,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harness import __version__
+from harness.common.progress import Event
 from harness.errors import HarnessError
 from harness.spec.address import check_address, is_loopback
 
-Tell = Callable[[dict[str, Any]], None]
+Tell = Callable[[Event], None]
 """Is told events, as a stage's progress is."""
 
 BLOCK = 1 << 16
@@ -185,7 +186,7 @@ def _write(
         raise _Broken(f"broke off after {have:,} of {total:,} bytes")
 
 
-def _progress(have: int, total: int | None) -> dict[str, Any]:
+def _progress(have: int, total: int | None) -> Event:
     unit, of = ("MB", 10**6) if max(have, total or 0) >= 10**7 else ("kB", 10**3)
     # Rounded up, so that what is not whole does not look so, and a small file is more than nothing.
     done = -(-have // of)

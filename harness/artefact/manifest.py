@@ -3,11 +3,16 @@ also where another version of the harness wrote it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypedDict
 
 Severity = Literal["error", "warning", "info"]
 """error: a number is wrong, or cannot be known; warning: it may mislead; info: neither, but a reader
 should know."""
+
+
+class FileRecord(TypedDict):
+    sha256: str
+    size: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +98,7 @@ class Manifest(JsonRecord):
     deviations: list[str] = field(default_factory=list)
     ran: str = ""
     finished: str = ""
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: dict[str, FileRecord] = field(default_factory=dict)
     """Name -> sha256 and size."""
     format: int = 1
 

@@ -526,12 +526,6 @@ def needs_of(params: Mapping[str, Any]) -> Needs:
 def _endpoint_of(params: dict[str, Any]) -> Endpoint | None:
     gen: Recipe | None = params.get("gen")
     return gen.needs().endpoint if gen is not None else needs_of(params).endpoint
-    for value in params.values():
-        for name in ("teacher", "judge"):
-            endpoint = getattr(value, name, None)
-            if isinstance(endpoint, Endpoint) and getattr(value, "transcript", None) is None:
-                return endpoint
-    return None
 
 
 def _prompts_of(params: dict[str, Any]) -> PromptSet:

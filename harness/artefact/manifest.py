@@ -3,13 +3,18 @@ also where another version of the harness wrote it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypedDict
 
 UNSAID = frozenset({"*"})
 """In place of a metric's absent keys where it was not read: they are those that hold nothing."""
 Severity = Literal["error", "warning", "info"]
 """error: a number is wrong, or cannot be known; warning: it may mislead; info: neither, but a reader
 should know."""
+
+
+class FileRecord(TypedDict):
+    sha256: str
+    size: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +108,7 @@ class Manifest(JsonRecord):
     deviations: list[str] = field(default_factory=list)
     ran: str = ""
     finished: str = ""
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: dict[str, FileRecord] = field(default_factory=dict)
     """Name -> sha256 and size."""
     format: int = 1
 

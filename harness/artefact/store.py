@@ -17,7 +17,7 @@ from typing import IO, Any
 from harness.artefact.call import MANIFEST, RESULT_FILE
 from harness.artefact.environment import command_line
 from harness.artefact.keys import digest_of, file_digest
-from harness.artefact.manifest import Manifest
+from harness.artefact.manifest import FileRecord, Manifest
 from harness.errors import HarnessError, InputError
 from harness.spec.hub import HubData
 from harness.spec.model_source import HubModel
@@ -248,7 +248,7 @@ class Store:
         for entry in list(work.iterdir()):
             if entry.name not in keep_names:
                 _remove(entry)
-        files = {}
+        files: dict[str, FileRecord] = {}
         for path in files_below(work):
             if path == work / RESULT_FILE:
                 continue

@@ -1,7 +1,9 @@
 """A row as a research object (RO-Crate) that another machine can replay: `pack` writes it, `unpack`
 makes a volume and a plan of it again."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypedDict
 
 from harness.errors import InputError
 
@@ -16,6 +18,30 @@ ARCHIVES = (
 """Endings of archives that a crate is not."""
 WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
 """Files that a replay does not read, and that are left out unless they are asked for."""
+
+
+class HeldStage(TypedDict):
+    """A stage as a crate holds it; its inputs by their place among the stages."""
+
+    stage: str
+    row: str
+    label: str
+    key: str
+    params: dict[str, object]
+    inputs: dict[str, int]
+    tokenizer: object
+
+
+class HeldCrate(TypedDict):
+    """What stands in CRATE_FILE."""
+
+    format: int
+    harness: str
+    row: str
+    spec: str
+    rows: Mapping[str, object]
+    stages: list[HeldStage]
+    left_out: list[str]
 
 
 def check_target(to: Path) -> None:

@@ -141,10 +141,7 @@ def _upload(runner: Runner, planned: StagePlan, target: Target, card: str) -> li
         )
         result = carry_out(job, runner.executor, runner.files, runner.console)
         shutil.rmtree(work)
-    return _words(result.used)
-
-
-def _words(used: dict[str, Any]) -> list[str]:
-    visibility = "private" if used["private"] else "public"
-    what = "nothing has changed there" if used["unchanged"] else "uploaded"
-    return [plain(f"{what}: {used['url']} ({visibility}), commit {used['commit'][:12]}")]
+    visibility = "private" if result.used["private"] else "public"
+    what = "nothing has changed there" if result.used["unchanged"] else "uploaded"
+    url, commit = result.used["url"], result.used["commit"]
+    return [plain(f"{what}: {url} ({visibility}), commit {commit[:12]}")]

@@ -16,7 +16,16 @@ from harness import __version__
 from harness.artefact.keys import Files
 from harness.artefact.store import Artefact, Store, files_below
 from harness.common.progress import counted, plain
-from harness.crate import ARCHIVES, CRATE_FILE, CRATE_FORMAT, METADATA, WEIGHTS, check_target
+from harness.crate import (
+    ARCHIVES,
+    CRATE_FILE,
+    CRATE_FORMAT,
+    METADATA,
+    WEIGHTS,
+    HeldCrate,
+    HeldStage,
+    check_target,
+)
 from harness.crate.metadata import metadata_of
 from harness.crate.readme import readme_of
 from harness.errors import InputError
@@ -138,7 +147,7 @@ def _fill(crate: Crate, tables: dict[str, str]) -> None:
     for name, text in tables.items():
         _write(crate.folder / "tables" / name, text)
     owners = {s.row: s.owner.model_dump(mode="json", include=ROW_FIELDS) for s in stages}
-    held = {
+    held: HeldCrate = {
         "format": CRATE_FORMAT,
         "harness": __version__,
         "row": crate.plan.row.row,
@@ -155,8 +164,7 @@ def _fill(crate: Crate, tables: dict[str, str]) -> None:
     _write(crate.folder / METADATA, _json(described))
 
 
-def _dumped(crate: Crate, planned: StagePlan, stages: Sequence[StagePlan]) -> dict[str, Any]:
-    """A stage as `unpack` reads it; its inputs by their place among the stages."""
+def _dumped(crate: Crate, planned: StagePlan, stages: Sequence[StagePlan]) -> HeldStage:
     places = {(s.stage, s.key): number for number, s in enumerate(stages)}
     return {
         "stage": planned.stage,

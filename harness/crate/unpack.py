@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,7 +17,7 @@ from harness.answer.answer import Answer
 from harness.artefact import environment
 from harness.artefact.keys import Files, digest_of, flatten, key_view
 from harness.artefact.store import Artefact, Damaged, Store, files_below
-from harness.crate import ARCHIVES, CRATE_FILE, CRATE_FORMAT, METADATA
+from harness.crate import ARCHIVES, CRATE_FILE, CRATE_FORMAT, METADATA, HeldCrate, HeldStage
 from harness.errors import HarnessError, InputError
 from harness.gen.recipes.union import Gen
 from harness.judge.kinds.union import Judge
@@ -160,7 +160,7 @@ def _opened(path: Path, root: Path, executor: str) -> Opened:
                 f"{CRATE_FORMAT}",
                 "Take the version of the harness that wrote it.",
             )
-        plan, store, files = _plan(held, root, executor)
+        plan, store, files = _plan(cast(HeldCrate, held), root, executor)
     except Damaged as e:
         raise _damaged(path, e) from None
     except HarnessError:
@@ -238,7 +238,7 @@ def _lay_out(path: Path, root: Path) -> None:
         archive.extractall(root, entries)
 
 
-def _plan(held: dict[str, Any], root: Path, executor: str) -> tuple[RowPlan, Store, Files]:
+def _plan(held: HeldCrate, root: Path, executor: str) -> tuple[RowPlan, Store, Files]:
     store = CrateStore(root, frozenset(held["left_out"]))
     store.prepare()
     files = CrateFiles(root)
@@ -291,7 +291,7 @@ class _Recorded(Files):
 
 
 def _check_manifest(
-    artefact: Artefact, document: dict[str, Any], entry: dict[str, Any], stages: list[StagePlan]
+    artefact: Artefact, document: dict[str, Any], entry: HeldStage, stages: list[StagePlan]
 ) -> None:
     """Its key is that of what it says it was made from, its inputs are those beside it, and it has the
     parts that a replay reads."""
@@ -308,7 +308,7 @@ def _check_manifest(
         )
 
 
-def _check_params(recorded: Any, params: Any, entry: dict[str, Any]) -> None:
+def _check_params(recorded: Any, params: Any, entry: HeldStage) -> None:
     """What the crate says of a stage must be what its artefact was made from."""
     old, new = flatten(_plain(recorded)), flatten(_plain(params))
     for name in sorted({*old, *new}):

@@ -3,7 +3,7 @@
 import difflib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -248,7 +248,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _unknown_tag(context: dict[str, Any]) -> str:
+def _unknown_tag(context: Mapping[str, str]) -> str:
     key, tag = context["discriminator"].strip("'"), context["tag"]
     tags = [name.strip("'") for name in context["expected_tags"].split(", ")]
     near = difflib.get_close_matches(tag, tags, n=1)

@@ -12,7 +12,6 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from harness.answer.answer import Answer, Decoding
 from harness.errors import InputError
@@ -47,7 +46,7 @@ FAMILIES = {
 }
 """Part of a hub id, or else of a template's name -> the architecture that transformers calls so."""
 USUAL_FAMILY = "qwen2"
-ARCHITECTURE: dict[str, Any] = {
+ARCHITECTURE: dict[str, float] = {
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_hidden_layers": 2,

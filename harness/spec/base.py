@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     model_validator,
 )
+from pydantic.config import JsonDict
 
 from harness.common.text_files import read_text
 from harness.errors import KEY_ADVICE, holds_key, masked
@@ -29,7 +30,7 @@ from harness.spec.address import (
 )
 
 VARIABLE = "^[A-Za-z_][A-Za-z0-9_]*$"
-NOT_KEY: dict[str, Any] = {"key": False}
+NOT_KEY: JsonDict = {"key": False}
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]*$", max_length=100)]
 

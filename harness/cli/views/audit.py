@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -223,8 +223,8 @@ def _print(console: Console, text: Text, indent: int) -> None:
         console.print(Text(" " * indent) + line, highlight=False, soft_wrap=True)
 
 
-def _in_order(values: dict[str, Any]) -> list[str]:
-    return sorted(values, key=lambda n: (FIRST.index(n) if n in FIRST else len(FIRST), 0))
+def _in_order(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda n: (FIRST.index(n) if n in FIRST else len(FIRST), 0))
 
 
 def _figure(value: Any) -> str:

@@ -102,7 +102,7 @@ def _evaluation_template(row: Row) -> Template | None:
     return judge.template_of(row.template) if judge is not None else None
 
 
-def _content(template: Template) -> dict[str, Any]:
+def _content(template: Template) -> dict[str, object]:
     content = template.model_dump(exclude={"name"})
     for name in ("prompt", "prompt_with_input"):
         content[name] = content[name] and content[name]["text"]

@@ -224,14 +224,14 @@ class Runner:
             "executor": self.executor.describe(),
             "used": result.used,
             "seeds": result.seeds,
-            "metrics": result.metrics,
+            "metrics": {name: metric.to_json() for name, metric in result.metrics.items()},
             "counts": result.counts,
             "cost": {**result.cost, "wall_seconds": round(seconds, 3)},
             "simulated": sorted(inherited | set(result.simulated)),
             "random_weights": any(a.manifest.random_weights for a in sources)
             or bool(source is not None and source.random is not None),
             "notes": result.notes,
-            "findings": result.findings,
+            "findings": [finding.to_json() for finding in result.findings],
             "deviations": result.deviations,
             "ran": datetime.now(UTC).isoformat(timespec="seconds"),
         }

@@ -24,7 +24,7 @@ REVISION = "a" * 40
 
 
 class Hub:
-    """Models and data sets at one revision, as the hub's HTTP interface shows them.
+    """Models and data sets, each at one revision, as the hub's HTTP interface shows them.
 
     `models` and `data_sets`: id -> its files, each its bytes or where it stands.
     """
@@ -32,6 +32,8 @@ class Hub:
     def __init__(self, address: str = "127.0.0.1") -> None:
         self.models: dict[str, dict[str, bytes | Path]] = {}
         self.data_sets: dict[str, dict[str, bytes | Path]] = {}
+        self.revisions: dict[str, str] = {}
+        """Id -> its revision, where that is not REVISION."""
         self.gated: set[str] = set()
         """Ids whose files are given with GOOD_TOKEN alone."""
         self.refusal: tuple[int, str] | None = None
@@ -73,11 +75,12 @@ class Hub:
         for kind, start, repos in kinds:
             for repo, files in repos.items():
                 api, page = f"/api/{kind}/{repo}/", f"{start}/{repo}/resolve/"
-                if path == f"{api}tree/{REVISION}":
+                revision = self.revisions.get(repo, REVISION)
+                if path == f"{api}tree/{revision}":
                     return _send(request, 200, json.dumps(_entries(files)).encode(), {})
                 if path.startswith(api):
                     return _send(request, 404, b"", {"X-Error-Code": "RevisionNotFound"})
-                name = path.removeprefix(f"{page}{REVISION}/")
+                name = path.removeprefix(f"{page}{revision}/")
                 if name == path or name not in files:
                     continue
                 if repo in self.gated and token != f"Bearer {GOOD_TOKEN}":
@@ -85,7 +88,7 @@ class Hub:
                     return _send(request, status, b"", {"X-Error-Code": "GatedRepo"})
                 if request.command == "GET":
                     self.fetched.append(name)
-                headers = {"X-Repo-Commit": REVISION, "ETag": f'"{_blob(_bytes(files[name]))}"'}
+                headers = {"X-Repo-Commit": revision, "ETag": f'"{_blob(_bytes(files[name]))}"'}
                 return _send(request, 200, _bytes(files[name]), headers)
         return _send(request, 401, b"", {"X-Error-Code": "RepoNotFound"})
 

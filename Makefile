@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install slim smoke results twins twins-covering test test-docker test-gpu lint lock images clean
+.PHONY: help install slim smoke first-rows results twins twins-covering test test-docker test-gpu lint lock images clean
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,12 @@ slim: ## Without torch: plan, audit, table, report, verify, and runs in the imag
 smoke: install ## Run the smoke table on this machine and print its matrix
 	.venv/bin/harness run $(SMOKE)
 	.venv/bin/harness table --out $(HARNESS_DATA)/results $(SMOKE) >/dev/null
+
+FIRST = $(if $(ALL),specs/first_rows,$(addprefix specs/first_rows/,arc_challenge.yaml openbookqa.yaml))
+
+first-rows: install ## A real model, real questions: the quick rows of specs/first_rows (ALL=1: every row)
+	.venv/bin/harness run $(FIRST)
+	.venv/bin/harness table --out $(HARNESS_DATA)/results $(FIRST)
 
 # real_inputs.yaml by its name: without its given data (HARNESS_INPUTS) this is an error, and no row that
 # is missing. The picture, report.png, is taken by hand of what `harness report specs/smoke` writes.

@@ -299,7 +299,7 @@ def test_a_row_with_an_open_revision_is_refused_before_anything_runs(tmp_path: P
     plans.store.prepare()
     executor = InstantExecutor()
     runner = Runner(plans.store, plans.files, executor, Console(quiet=True))
-    for attempt in (runner.run, runner.fetch):
+    for attempt in (runner.run, runner.downloads.fetch):
         with pytest.raises(InputError) as caught:
             attempt([plans.plan(load_rows([spec])[0])])
         assert caught.value.message == f"the revision of {MODEL} is open"

@@ -74,7 +74,9 @@ class MetricValue(JsonRecord):
 
     def __post_init__(self) -> None:
         if self.absent == UNSAID:
-            empty = {f.name for f in fields(self) if getattr(self, f.name) is None} - {"value"}
+            empty = {f.name for f in fields(MetricValue) if getattr(self, f.name) is None} - {
+                "value"
+            }
             # Of what was judged null says that the error cannot be known; a training's log has none.
             empty -= {"standard_error"} if self.judged is not None else set()
             object.__setattr__(self, "absent", frozenset(empty))

@@ -41,15 +41,12 @@ class Function(str):
     """A function that a task's file names: `utils.process_results`."""
 
 
-class _Loader(yaml.SafeLoader):
-    pass
-
-
 def _function(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Function:
     return Function(loader.construct_scalar(node))
 
 
-_Loader.add_constructor("!function", _function)
+class _Loader(yaml.SafeLoader):
+    yaml_constructors = {**yaml.SafeLoader.yaml_constructors, "!function": _function}
 
 
 @dataclass(frozen=True)

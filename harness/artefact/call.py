@@ -124,8 +124,8 @@ class StageResult(Account):
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "StageResult":
-        metrics = {name: MetricValue.from_json(v) for name, v in values["metrics"].items()}
-        findings = [Finding.from_json(finding) for finding in values["findings"]]
+        metrics = {name: MetricValue.from_json(v) for name, v in values.get("metrics", {}).items()}
+        findings = [Finding.from_json(finding) for finding in values.get("findings", [])]
         return cls(**{**values, "metrics": metrics, "findings": findings})
 
     def to_json(self) -> dict[str, Any]:

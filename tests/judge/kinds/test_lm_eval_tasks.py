@@ -85,9 +85,9 @@ def check_same(result: StageResult, name: str, expected: dict[str, Any]) -> None
         ours = result.metrics[full_name]
         scale = 100 if metric_of(full_name).is_percentage else 1
         error = expected[f"{metric}_stderr,{of_filter}"]
-        assert ours["value"] == scale * value
-        assert ours["standard_error"] == (None if error == "N/A" else scale * error)
-        assert ours["judged"] == ours["expected"] == expected["sample_len"]
+        assert ours.value == scale * value
+        assert ours.standard_error == (None if error == "N/A" else scale * error)
+        assert ours.judged == ours.expected == expected["sample_len"]
 
 
 @pytest.fixture(scope="module")
@@ -178,9 +178,9 @@ def test_a_groups_score_is_the_packages_mean_over_its_tasks_questions(
     right = sum(unit["acc,none"] * unit["sample_len"] for unit in units)
     questions = sum(unit["sample_len"] for unit in units)
     metric = result.metrics["mmlu_stem/acc"]
-    assert metric["judged"] == questions == sum(1 + n % 8 for n in range(19))
-    assert metric["value"] == pytest.approx(100 * right / questions)
-    assert 0 < metric["value"] < 100
+    assert metric.judged == questions == sum(1 + n % 8 for n in range(19))
+    assert metric.value == pytest.approx(100 * right / questions)
+    assert 0 < metric.value < 100
 
 
 def test_an_audit_finds_the_means_of_shares_again_from_the_questions(
@@ -190,7 +190,7 @@ def test_an_audit_finds_the_means_of_shares_again_from_the_questions(
     replay_of(call, result, tmp_path)
     path = tmp_path / "recorded" / "results.json"
     audited = audit_own(path, json.loads(path.read_text()), "lm_eval")
-    assert audited.metrics["arc_easy/acc"] == pytest.approx(result.metrics["arc_easy/acc"]["value"])
+    assert audited.metrics["arc_easy/acc"] == pytest.approx(result.metrics["arc_easy/acc"].value)
     assert (
         audited.metrics["n_judged"] == audited.metrics["n_expected"] == result.counts["questions"]
     )
@@ -198,7 +198,7 @@ def test_an_audit_finds_the_means_of_shares_again_from_the_questions(
     _write(path.parent / "responses_arc_easy.jsonl", [r | {"scores": {"acc": 1.0}} for r in rows])
     changed = audit_own(path, json.loads(path.read_text()), "lm_eval")
     assert changed.metrics["arc_easy/acc"] == 100
-    assert changed.published["arc_easy/acc"] == result.metrics["arc_easy/acc"]["value"]
+    assert changed.published["arc_easy/acc"] == result.metrics["arc_easy/acc"].value
 
 
 def test_a_replay_scores_the_responses_again_without_data_or_model(
@@ -224,7 +224,7 @@ def test_a_replay_scores_what_was_answered_and_not_what_was_scored(
         row["responses"] = [["It is #### " + row["doc"]["answer"].rpartition("#### ")[2]]]
     _write(path, rows)
     metrics = judge.run(again).metrics
-    assert metrics["gsm8k/exact_match/strict-match"]["value"] == 100.0
+    assert metrics["gsm8k/exact_match/strict-match"].value == 100.0
     assert metrics["arc_easy/acc"] == result.metrics["arc_easy/acc"]
 
 

@@ -53,7 +53,7 @@ def measure(result: Result, rows: Sequence[JudgedPair], expected: int) -> None:
         "n_judged": judged,
         "n_expected": expected,
         **(bounds(won, judged, expected, 0, 100) if expected else NO_BOUNDS),
-        **described,
+        **{name: value for name, value in described.items() if name != "n_total"},
     }
 
 

@@ -732,6 +732,7 @@ def test_a_models_name_that_is_no_name_of_a_file_ends_in_a_result(
     (folder / "annotations.json").write_text(json.dumps(rows))
     results = audit(folder)
     assert sum(r.metrics["n_judged"] for r in results) == 20
+    assert not any("n_total" in r.metrics for r in results)  # n_judged, under another name
 
 
 def test_a_result_that_fails_unforeseen_does_not_lose_the_others(

@@ -12,12 +12,15 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.artefact.keys import file_digest
 from harness.artefact.manifest import MetricValue
 from harness.common.text_files import ENCODING
 from harness.errors import InputError
-from harness.judge.pairwise import Annotation
+
+if TYPE_CHECKING:
+    from harness.judge.pairwise import Annotation
 
 GAMED = "df_gamed.csv"
 COLUMNS = (
@@ -90,7 +93,7 @@ def digest(instructions: Sequence[str]) -> str:
     return sha256.hexdigest()
 
 
-def metric(folder: Path, rows: list[Annotation], expected: int) -> MetricValue:
+def metric(folder: Path, rows: "list[Annotation]", expected: int) -> MetricValue:
     """The metric from annotations in the instructions' order; None as a preference is left out of the
     fit. It has no bounds: what an unjudged prompt would do to the fit is not known."""
     from harness.judge.kinds.alpaca_eval.package import length_controlled

@@ -81,6 +81,24 @@ def test_what_two_named_folders_do_not_hold_stays_out_of_reach(cache: Path, tmp_
             both.locate(data(name))
 
 
+@pytest.mark.parametrize("name", ["loop", "loop/a.json"])
+def test_a_link_that_leads_round_in_a_circle_is_refused_in_a_sentence(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match=f"data:{name} cannot be read: links lead round"):
+        Files(tmp_path, None).locate(data(name))
+
+
+def test_a_folder_of_given_data_that_is_a_link_to_itself_is_refused_in_a_sentence(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for wanted in (data("a.json"), DataPath(sha256="0" * 64)):
+        with pytest.raises(InputError, match="loop cannot be read: links lead round"):
+            Files(tmp_path / "loop", None).locate(wanted)
+
+
 def test_a_file_is_looked_for_in_each_of_the_named_folders(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -1,6 +1,7 @@
 """What rows need before they run, each there or missing: files, models, keys, memory, disk, time."""
 
 import re
+import shlex
 import shutil
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -79,20 +80,30 @@ class Hopeful(Files):
             return data.sha256 or f"the bytes of {data.name}"
 
 
-def needs_of(plans: Sequence[RowPlan], planner: Planner, specs: Sequence[Path]) -> RowNeeds:
-    """What the stages need that are to run. `specs`: how a command names the rows."""
-    return _Looking(plans, planner, specs).needs()
+def needs_of(
+    plans: Sequence[RowPlan], planner: Planner, specs: Sequence[Path], options: Sequence[str] = ()
+) -> RowNeeds:
+    """What the stages need that are to run. `specs`: how a command names the rows; `options`: what else
+    the one that fetches is to be called with."""
+    return _Looking(plans, planner, specs, options).needs()
 
 
 class _Looking:
-    def __init__(self, plans: Sequence[RowPlan], planner: Planner, specs: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        plans: Sequence[RowPlan],
+        planner: Planner,
+        specs: Sequence[Path],
+        options: Sequence[str],
+    ) -> None:
         self.rows = [plan.row.row for plan in plans]
         self.stages = [s for s in unique(plans) if s.status != "reuse"]
         self.store: Store = planner.store
         self.files = planner.files
         is_local = planner.executor == "local" or environment.current_image() is not None
         self.executor = "local" if is_local else "docker"
-        self.specs = " ".join(map(str, specs))
+        self.specs = shlex.join(map(str, specs))
+        self.arguments = shlex.join([*map(str, specs), *options])
 
     def needs(self) -> RowNeeds:
         files, hubs = list(self._files()), list(self._hubs())
@@ -100,7 +111,7 @@ class _Looking:
         if self.stages:
             items += [self._disk([*files, *hubs]), self._time()]
         fetched = [i for i in (*files, *hubs) if i.state == "missing" and i.address]
-        command = environment.command_line("fetch", self.specs, "fetch") if fetched else ""
+        command = environment.command_line("fetch", self.arguments, "fetch") if fetched else ""
         if command and any(stage.open_hubs() for stage in self.stages):
             command = f"harness pin {self.specs} && {command}"
         return RowNeeds(self.rows, items, command)

@@ -71,7 +71,7 @@ def test_files_models_and_keys_are_told_with_size_address_and_whether_they_are_t
         "ROW_TEST_KEY": "missing", "HF_TOKEN": "missing",
     }  # fmt: skip
     assert (answer["rows"], answer["complete"]) == (["one"], False)
-    assert answer["command"] == f"harness fetch {spec}"
+    assert answer["command"] == f"harness fetch {spec} --volume {volume}"
 
     monkeypatch.setenv("ROW_TEST_KEY", "a-key-that-is-told-to-nobody")
     [plan] = planned(volume, spec)
@@ -112,7 +112,19 @@ def test_a_plan_ends_with_what_is_needed_and_the_command_that_brings_it(
     head, _, tail = result.stdout.partition("\nneeds\n")
     assert "2 stages to run" in head.replace("\n", " ")
     assert "model    missing   meta-llama/Llama-2-7b-hf  14.0 GB" in tail
-    assert tail.endswith(f"is brought by: harness fetch {spec}\n")
+    assert f"brought by: harness fetch {spec} --volume {tmp_path / 'volume'}\n" in tail
+
+
+@pytest.mark.parametrize("name", ["needs", "plan"])
+def test_the_command_has_the_volume_and_the_given_data_that_were_typed_and_no_defaults(
+    specs: Path, tmp_path: Path, name: str
+) -> None:
+    spec = write_row(specs, model={"hub": HUB})
+    (tmp_path / "my data").mkdir()
+    plain = command(name, spec).stdout
+    assert f"brought by: harness fetch {spec}\n" in plain
+    result = command(name, spec, "--volume", "v", "--data", "my data").stdout
+    assert f"brought by: harness fetch {spec} --volume v --inputs 'my data'\n" in result
 
 
 def test_a_row_that_is_done_needs_nothing(specs: Path, tmp_path: Path) -> None:

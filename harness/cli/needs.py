@@ -50,4 +50,6 @@ def needs(
         click.echo(json.dumps(result.to_json(), indent=2))
     else:
         show_needs(make_console(), result)
+        if not result.items:
+            click.echo("nothing: all stages are there")
     sys.exit(1 if result.missing else 0)

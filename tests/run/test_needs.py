@@ -101,6 +101,56 @@ def test_given_data_without_an_address_is_told_as_missing_and_where_it_belongs(
     assert "file     missing   data:mine.json" in result.stdout
     assert "Put it into inputs" in result.stdout
     assert "brought by" not in result.stdout
+    assert "no fetch brings this: data:mine.json: Put it into inputs" in result.stdout
+
+
+def test_fetch_is_said_to_bring_what_it_brings_and_the_rest_has_an_advice_of_its_own(
+    specs: Path, tmp_path: Path
+) -> None:
+    parts = evaluation(specs, judge=PAID)
+    parts["judge"]["reference"] = {"url": "https://example.com/base.json", "sha256": OF_EMPTY_LIST}
+    spec = write_row(specs, eval=parts)
+    lines = command("needs", spec).stdout.splitlines()
+    assert f"  base.json: brought by: harness fetch {spec}" in lines
+    assert "  no fetch brings this: set ROW_TEST_KEY or ROW_TEST_KEY_FILE" in lines
+    [disk] = [line for line in lines if line.startswith("  disk")]
+    assert "not known" in disk
+    assert "without base.json, whose size is not known" in disk
+
+
+def test_disk_is_there_where_every_size_is_known_and_missing_where_they_are_too_much(
+    specs: Path, tmp_path: Path
+) -> None:
+    for size, state in ((10, "there"), (10**18, "missing")):
+        seeds = {"url": "https://example.com/a.json", "sha256": OF_EMPTY_LIST, "bytes": size}
+        spec = write_row(specs, gen=None, data=seeds, model={"random": {"config": SMALL}})
+        disk = items(tmp_path / "volume", spec)["disk", "on the volume"]
+        assert disk.state == state
+    assert disk.advice == f"make room on the volume {tmp_path / 'volume'}"
+
+
+def test_a_key_whose_file_cannot_be_read_is_missing(
+    specs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write_row(specs, eval=evaluation(specs, judge=PAID))
+    monkeypatch.setenv("ROW_TEST_KEY_FILE", str(tmp_path / "key"))
+    key = items(tmp_path / "volume", spec)["key", "ROW_TEST_KEY"]
+    assert key.state == "missing"
+    assert key.advice == "ROW_TEST_KEY_FILE: correct ROW_TEST_KEY_FILE or the file's permissions"
+    (tmp_path / "key").write_text("a-key-that-is-told-to-nobody")
+    assert items(tmp_path / "volume", spec)["key", "ROW_TEST_KEY"].state == "there"
+
+
+def test_data_sets_of_one_repository_are_told_apart_by_their_configuration(
+    specs: Path, tmp_path: Path
+) -> None:
+    tasks = {
+        name: {"hub": {"id": "me/questions", "revision": "0" * 40, "config": name}}
+        for name in ("arc_easy", "gsm8k")
+    }
+    spec = write_row(specs, eval={"judge": {"kind": "lm_eval", "tasks": tasks}})
+    names = {name for kind, name in items(tmp_path / "volume", spec) if kind == "data set"}
+    assert names == {"me/questions (arc_easy)", "me/questions (gsm8k)"}
 
 
 def test_a_plan_ends_with_what_is_needed_and_the_command_that_brings_it(
@@ -134,6 +184,8 @@ def test_a_row_that_is_done_needs_nothing(specs: Path, tmp_path: Path) -> None:
     assert items(volume.store.root, spec) == {}
     result = command("plan", spec, "--volume", volume.store.root)
     assert "needs" not in result.stdout.splitlines()
+    result = command("needs", spec, "--volume", volume.store.root)
+    assert (result.exit_code, result.stdout) == (0, "nothing: all stages are there\n")
 
 
 def test_time_is_foretold_by_the_same_work_with_another_seed_and_not_by_other_work(

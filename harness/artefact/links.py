@@ -38,14 +38,22 @@ def find(inputs: Path, name: str, shown: str) -> Path:
     target = _resolved(path, shown)
     if any(target.is_relative_to(folder) for folder in allowed):
         return path
-    hint = ""
-    if any(path.is_relative_to(folder) for folder in real):
-        where = target if target.is_dir() else target.parent
-        hint = (
-            f"A link in it leads to {where}. If you trust that, name both: "
-            f"--inputs {inputs}{os.pathsep}{where}"
-        )
+    is_link = any(path.is_relative_to(folder) for folder in real)
+    hint = _advice(inputs, target) if is_link else ""
     raise InputError(f"{shown} leads out of the folder of given data {inputs}", hint)
+
+
+def _advice(inputs: Path, target: Path) -> str:
+    """Never to name all of the machine's files, nor a folder for what is not in it."""
+    if not os.path.exists(target):
+        return f"A link in it leads to {target}, where nothing is: correct the link."
+    where = target if target.is_dir() else target.parent
+    if where == where.parent:
+        return f"A link in it leads to {target}: put the file or folder itself in the link's place."
+    return (
+        f"A link in it leads to {where}. If you trust that, name both: "
+        f"--inputs {inputs}{os.pathsep}{where}"
+    )
 
 
 def _resolved(path: Path, shown: str) -> Path:

@@ -5,6 +5,7 @@ every link is followed, in another that the person named beside it, or among the
 cache whose snapshot the folder is: there every file is a link.
 """
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,21 +31,41 @@ def find(inputs: Path, name: str, shown: str) -> Path:
         InputError: it leads out of what was named; `shown` is what the spec calls it.
     """
     folders = folders_of(inputs)
-    real = [folder.resolve() for folder in folders]
+    real = [_resolved(folder, str(folder)) for folder in folders]
     allowed = [*real, *(blobs for folder in real for blobs in _blobs(folder))]
     paths = [folder / name for folder in real]
     path = Path(os.path.normpath(next((p for p in paths if p.exists()), paths[0])))
-    target = path.resolve()
+    target = _resolved(path, shown)
     if any(target.is_relative_to(folder) for folder in allowed):
         return path
-    hint = ""
-    if any(path.is_relative_to(folder) for folder in real):
-        where = target if target.is_dir() else target.parent
-        hint = (
-            f"A link in it leads to {where}. If you trust that, name both: "
-            f"--inputs {inputs}{os.pathsep}{where}"
-        )
+    is_link = any(path.is_relative_to(folder) for folder in real)
+    hint = _advice(inputs, target) if is_link else ""
     raise InputError(f"{shown} leads out of the folder of given data {inputs}", hint)
+
+
+def _advice(inputs: Path, target: Path) -> str:
+    """Never to name all of the machine's files, nor a folder for what is not in it."""
+    if not os.path.exists(target):
+        return f"A link in it leads to {target}, where nothing is: correct the link."
+    where = target if target.is_dir() else target.parent
+    if where == where.parent:
+        return f"A link in it leads to {target}: put the file or folder itself in the link's place."
+    return (
+        f"A link in it leads to {where}. If you trust that, name both: "
+        f"--inputs {inputs}{os.pathsep}{where}"
+    )
+
+
+def _resolved(path: Path, shown: str) -> Path:
+    try:
+        path.stat()
+    except OSError as e:
+        if e.errno == errno.ELOOP:
+            raise InputError(
+                f"{shown} cannot be read: links lead round in a circle at {path}",
+                "Put the file or folder itself in the link's place.",
+            ) from None
+    return path.resolve()
 
 
 def _blobs(folder: Path) -> Iterator[Path]:
@@ -58,7 +79,7 @@ def _blobs(folder: Path) -> Iterator[Path]:
 def files_below(inputs: Path) -> Iterator[Path]:
     """Every file below the folders, but for those that a link elsewhere stands for."""
     for folder in folders_of(inputs):
-        real = folder.resolve()
+        real = _resolved(folder, str(folder))
         allowed = [real, *_blobs(real)]
         for path in sorted(real.rglob("*")):
             if path.is_file() and any(path.resolve().is_relative_to(a) for a in allowed):

@@ -17,13 +17,19 @@ def fetch(specs: tuple[Path, ...], volume: Path, inputs: Path | None, executor: 
     """Download what rows name: given files by address, models and data sets on the hub.
 
     A download that broke off is gone on with. `harness run` does this itself, before anything is paid;
-    the train service of compose, which has no network, cannot. HARNESS_MIRROR names an address or a
+    the train service of compose, which has no network, cannot. Given files that are absent and have no
+    address are named at the end, and the exit code is then 2. HARNESS_MIRROR names an address or a
     folder where given files are looked for first.
     """
     from harness.run.executors import make
+    from harness.run.given.bring import check_addressed
     from harness.run.hub import Downloads
+    from harness.run.needs import Hopeful
 
     planner = make_planner(volume, inputs, executor)
     planner.store.prepare()
+    files = planner.files
+    planner.files = Hopeful(files.inputs, planner.store.root / "cache/digests.json", files.fetched)
     plans = plan_specs(specs, planner)
     Downloads(planner.store, planner.files, make(executor), make_console()).fetch(plans)
+    check_addressed([d for plan in plans for s in plan.stages for d in s.data()], planner.files)

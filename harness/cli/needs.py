@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import DATA, EXECUTOR, SCALE, VOLUME
+from harness.cli.options import DATA, EXECUTOR, SCALE, VOLUME, typed
 from harness.cli.workspace import load_specs, make_console, make_planner, row_named
 
 
@@ -45,9 +45,11 @@ def needs(
         for name in rows
     )
     plans = [planner.plan(row) for row in load_specs(specs, scale)]
-    result = needs_of(plans, planner, specs)
+    result = needs_of(plans, planner, specs, typed("volume", "inputs", "executor"))
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
     else:
         show_needs(make_console(), result)
+        if not result.items:
+            click.echo("nothing: all stages are there")
     sys.exit(1 if result.missing else 0)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 SPECS = click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=Path))
 
@@ -58,3 +59,10 @@ ANY_EXECUTOR = click.option(
     type=click.Choice(["local", "docker"]),
     help="Whose artefacts to read [default: docker's where a row has them, else local].",
 )
+
+
+def typed(*names: str) -> list[str]:
+    """Of the command's options those that stand on its command line, as another is called with them."""
+    context = click.get_current_context()
+    on_line = [n for n in names if context.get_parameter_source(n) is ParameterSource.COMMANDLINE]
+    return [word for name in on_line for word in (f"--{name}", str(context.params[name]))]

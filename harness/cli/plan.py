@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import DATA, EXECUTOR, SCALE, SPECS, VOLUME
+from harness.cli.options import DATA, EXECUTOR, SCALE, SPECS, VOLUME, typed
 from harness.cli.workspace import make_console, make_planner, plan_specs
 
 
@@ -30,7 +30,8 @@ def plan(
     planner = make_planner(volume, inputs, executor)
     plans = plan_specs(specs, planner, scale)
     show_plans(make_console(), plans)
-    show_needs(make_console(), needs_of(plans, planner, specs))
+    options = typed("volume", "inputs", "executor")
+    show_needs(make_console(), needs_of(plans, planner, specs, options))
     planner.files.save()
     for row_plan in plans:
         check(row_plan, planner.files)

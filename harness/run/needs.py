@@ -1,6 +1,7 @@
 """What rows need before they run, each there or missing: files, models, keys, memory, disk, time."""
 
 import re
+import shlex
 import shutil
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from harness.artefact.keys import Files, flatten
 from harness.artefact.manifest import Manifest
 from harness.artefact.store import Store
 from harness.errors import DataAbsent, HarnessError, InputError, NotFetched
-from harness.llm.secrets import key_variable
+from harness.llm.secrets import key_variable, read_key
 from harness.modeling.memory.fit import USABLE, gib, machine_memory
 from harness.modeling.memory.need import Need
 from harness.run.executors import gpus_of
@@ -28,6 +29,8 @@ from harness.spec.hub import HubData
 from harness.spec.model_source import HubModel
 
 State = Literal["there", "missing", "not known"]
+FETCHED = ("file", "model", "data set")
+"""Kinds of which `harness fetch` brings those that have an address."""
 GATED = ("meta-llama/", "google/gemma", "mistralai/Mistral-Small", "mistralai/Mistral-7B")
 """How the ids of models begin that are known to be given to those alone who accepted their terms."""
 TOKEN = "HF_TOKEN"
@@ -51,6 +54,13 @@ class NeededItem:
     address: str = ""
     """Where it is, or where it comes from."""
     note: str = ""
+    advice: str = ""
+    """What to do where it is missing and no fetch brings it."""
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether it is missing and `harness fetch` brings it."""
+        return self.state == "missing" and self.kind in FETCHED and bool(self.address)
 
 
 @dataclass(frozen=True)
@@ -79,28 +89,38 @@ class Hopeful(Files):
             return data.sha256 or f"the bytes of {data.name}"
 
 
-def needs_of(plans: Sequence[RowPlan], planner: Planner, specs: Sequence[Path]) -> RowNeeds:
-    """What the stages need that are to run. `specs`: how a command names the rows."""
-    return _Looking(plans, planner, specs).needs()
+def needs_of(
+    plans: Sequence[RowPlan], planner: Planner, specs: Sequence[Path], options: Sequence[str] = ()
+) -> RowNeeds:
+    """What the stages need that are to run. `specs`: how a command names the rows; `options`: what else
+    the one that fetches is to be called with."""
+    return _Looking(plans, planner, specs, options).needs()
 
 
 class _Looking:
-    def __init__(self, plans: Sequence[RowPlan], planner: Planner, specs: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        plans: Sequence[RowPlan],
+        planner: Planner,
+        specs: Sequence[Path],
+        options: Sequence[str],
+    ) -> None:
         self.rows = [plan.row.row for plan in plans]
         self.stages = [s for s in unique(plans) if s.status != "reuse"]
         self.store: Store = planner.store
         self.files = planner.files
         is_local = planner.executor == "local" or environment.current_image() is not None
         self.executor = "local" if is_local else "docker"
-        self.specs = " ".join(map(str, specs))
+        self.specs = shlex.join(map(str, specs))
+        self.arguments = shlex.join([*map(str, specs), *options])
 
     def needs(self) -> RowNeeds:
         files, hubs = list(self._files()), list(self._hubs())
         items = [*files, *hubs, *self._keys(hubs), *self._memory()]
         if self.stages:
             items += [self._disk([*files, *hubs]), self._time()]
-        fetched = [i for i in (*files, *hubs) if i.state == "missing" and i.address]
-        command = environment.command_line("fetch", self.specs, "fetch") if fetched else ""
+        fetched = [item for item in items if item.is_fetched]
+        command = environment.command_line("fetch", self.arguments, "fetch") if fetched else ""
         if command and any(stage.open_hubs() for stage in self.stages):
             command = f"harness pin {self.specs} && {command}"
         return RowNeeds(self.rows, items, command)
@@ -123,7 +143,10 @@ class _Looking:
                 "file", name, "missing", data.bytes, shown(data.url[0]), _others(data)
             )
         except InputError as e:
-            return NeededItem("file", name, "missing", data.bytes, note=f"{e.message}. {e.hint}")
+            advice = e.hint or "Put it there, or correct its name in the spec."
+            return NeededItem(
+                "file", name, "missing", data.bytes, note=e.message, advice=f"{name}: {advice}"
+            )
         return NeededItem("file", name, "there", _size(path), str(path))
 
     def _hubs(self) -> Iterator[NeededItem]:
@@ -134,15 +157,16 @@ class _Looking:
     def _hub(self, hub: HubModel | HubData, code: bool) -> NeededItem:
         folder = self.store.hub_folder(hub, code)
         kind: Literal["model", "data set"] = "model" if isinstance(hub, HubModel) else "data set"
+        name = f"{hub.id} ({hub.config})" if isinstance(hub, HubData) and hub.config else hub.id
         if folder.is_dir():
-            return NeededItem(kind, hub.id, "there", _size(folder), str(folder))
+            return NeededItem(kind, name, "there", _size(folder), str(folder))
         size = size_by_name(hub.id) if kind == "model" else None
         notes = [
             "about, by its name" if size else "",
             "gated: accept its terms on its page" if is_gated(hub.id) else "",
             "its revision is open" if hub.revision is None else "",
         ]
-        return NeededItem(kind, hub.id, "missing", size, "the hub", ", ".join(filter(None, notes)))
+        return NeededItem(kind, name, "missing", size, "the hub", ", ".join(filter(None, notes)))
 
     def _keys(self, hubs: Iterable[NeededItem]) -> Iterator[NeededItem]:
         uses: dict[str, list[str]] = {}
@@ -154,8 +178,7 @@ class _Looking:
             if hub.state == "missing" and is_gated(hub.name):
                 uses.setdefault(TOKEN, []).append(hub.name)
         for name, models in uses.items():
-            state: State = "there" if key_variable(name) else "missing"
-            yield NeededItem("key", name, state, note=f"for {', '.join(dict.fromkeys(models))}")
+            yield _key(name, f"for {', '.join(dict.fromkeys(models))}")
 
     def _memory(self) -> Iterator[NeededItem]:
         """Of each kind of stage the one that needs most, or why one cannot start."""
@@ -177,7 +200,8 @@ class _Looking:
         try:
             chosen = place(stage, self.executor)
         except HarnessError as e:
-            return NeededItem("memory", name, "missing", needed, note=e.message)
+            advice = e.hint or f"memory {name}: take another machine"
+            return NeededItem("memory", name, "missing", needed, note=e.message, advice=advice)
         devices = [gpu for gpu in chosen if gpu.size]
         room = min((gpu.size for gpu in devices), default=None)
         where = counted(devices) if devices else "no GPU is used"
@@ -191,7 +215,8 @@ class _Looking:
             return NeededItem("memory", name, "not known", note=f"{where}; {reason}")
         state: State = "there" if needed <= USABLE * room else "missing"
         what = "" if isinstance(need, Need) else "for the model's weights alone; "
-        return NeededItem("memory", name, state, needed, note=what + where)
+        advice = f"memory {name}: take a machine that has it" if state == "missing" else ""
+        return NeededItem("memory", name, state, needed, note=what + where, advice=advice)
 
     def _weights(self, stage: StagePlan) -> int | None:
         """Of a stage that answers or scores by a model of the hub as it is; else None."""
@@ -219,8 +244,12 @@ class _Looking:
         free = shutil.disk_usage(folder).free
         note = f"{free / 1e9:.0f} GB are free"
         note += f"; without {', '.join(unknown)}, whose size is not known" if unknown else ""
-        state: State = "there" if needed <= free else "missing"
-        return NeededItem("disk", "on the volume", state, int(needed), str(self.store.root), note)
+        root = str(self.store.root)
+        if needed > free:
+            advice = f"make room on the volume {root}"
+            return NeededItem("disk", "on the volume", "missing", int(needed), root, note, advice)
+        state: State = "not known" if unknown else "there"
+        return NeededItem("disk", "on the volume", state, int(needed), root, note)
 
     def _time(self) -> NeededItem:
         """As long as the same stages took with other seeds; else as the row's last ones with other
@@ -254,6 +283,18 @@ def _work(document: Mapping[str, Any]) -> tuple[Any, ...]:
     deciding = {n: str(v) for n, v in params.items() if n.rpartition(".")[2] not in ANY}
     kind = environment.kind_of(document.get("environment", {}))
     return document.get("stage"), kind, tuple(sorted(deciding.items()))
+
+
+def _key(name: str, note: str) -> NeededItem:
+    variable = key_variable(name)
+    if variable is None:
+        return NeededItem("key", name, "missing", note=note, advice=f"set {name} or {name}_FILE")
+    try:
+        read_key(name, note)
+    except InputError as e:
+        note += f"; what {variable} has is no key that can be read"
+        return NeededItem("key", name, "missing", note=note, advice=f"{variable}: {e.hint}")
+    return NeededItem("key", name, "there", note=note)
 
 
 def _others(data: DataPath) -> str:

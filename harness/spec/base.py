@@ -156,7 +156,12 @@ class Hub(Spec):
         return self.revision[:12] if self.revision else "an open revision"
 
 
-Address = Annotated[str, AfterValidator(check_address)]
+def _check_address(value: Any) -> Any:
+    """Before a plain string is made of it, which does not know its spec's folder."""
+    return check_address(value) if isinstance(value, str) else value
+
+
+Address = Annotated[str, BeforeValidator(_check_address, json_schema_input_type=str)]
 
 
 class DataPath(Spec):

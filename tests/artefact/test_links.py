@@ -70,6 +70,19 @@ def test_a_link_that_leads_elsewhere_is_refused_until_that_is_named_too(
     assert Files(both, None).locate(data("model/config.json")).read_text() == "config.json"
 
 
+@pytest.mark.parametrize("target", ["/", "/no-such-file-here.json", "nowhere/a.json"])
+def test_a_link_to_nothing_or_to_the_root_has_no_advice_to_name_a_folder(
+    tmp_path: Path, target: str
+) -> None:
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    (inputs / "model").symlink_to(Path("..", target))
+    with pytest.raises(InputError, match="leads out of the folder of given data") as error:
+        Files(inputs, None).locate(data("model"))
+    assert "--inputs" not in error.value.hint
+    assert "A link in it leads to /" in error.value.hint
+
+
 def test_what_two_named_folders_do_not_hold_stays_out_of_reach(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     snapshot = cache / "models--me--mine" / "snapshots" / "abc"
@@ -79,6 +92,24 @@ def test_what_two_named_folders_do_not_hold_stays_out_of_reach(cache: Path, tmp_
     for name in ("evil", "../../../../secret", "../../blobs/../../../secret"):
         with pytest.raises(InputError, match="leads out of the folder of given data"):
             both.locate(data(name))
+
+
+@pytest.mark.parametrize("name", ["loop", "loop/a.json"])
+def test_a_link_that_leads_round_in_a_circle_is_refused_in_a_sentence(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match=f"data:{name} cannot be read: links lead round"):
+        Files(tmp_path, None).locate(data(name))
+
+
+def test_a_folder_of_given_data_that_is_a_link_to_itself_is_refused_in_a_sentence(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for wanted in (data("a.json"), DataPath(sha256="0" * 64)):
+        with pytest.raises(InputError, match="loop cannot be read: links lead round"):
+            Files(tmp_path / "loop", None).locate(wanted)
 
 
 def test_a_file_is_looked_for_in_each_of_the_named_folders(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_files_models_and_keys_are_told_with_size_address_and_whether_they_are_t
         "ROW_TEST_KEY": "missing", "HF_TOKEN": "missing",
     }  # fmt: skip
     assert (answer["rows"], answer["complete"]) == (["one"], False)
-    assert answer["command"] == f"harness fetch {spec}"
+    assert answer["command"] == f"harness fetch {spec} --volume {volume}"
 
     monkeypatch.setenv("ROW_TEST_KEY", "a-key-that-is-told-to-nobody")
     [plan] = planned(volume, spec)
@@ -101,6 +101,56 @@ def test_given_data_without_an_address_is_told_as_missing_and_where_it_belongs(
     assert "file     missing   data:mine.json" in result.stdout
     assert "Put it into inputs" in result.stdout
     assert "brought by" not in result.stdout
+    assert "no fetch brings this: data:mine.json: Put it into inputs" in result.stdout
+
+
+def test_fetch_is_said_to_bring_what_it_brings_and_the_rest_has_an_advice_of_its_own(
+    specs: Path, tmp_path: Path
+) -> None:
+    parts = evaluation(specs, judge=PAID)
+    parts["judge"]["reference"] = {"url": "https://example.com/base.json", "sha256": OF_EMPTY_LIST}
+    spec = write_row(specs, eval=parts)
+    lines = command("needs", spec).stdout.splitlines()
+    assert f"  base.json: brought by: harness fetch {spec}" in lines
+    assert "  no fetch brings this: set ROW_TEST_KEY or ROW_TEST_KEY_FILE" in lines
+    [disk] = [line for line in lines if line.startswith("  disk")]
+    assert "not known" in disk
+    assert "without base.json, whose size is not known" in disk
+
+
+def test_disk_is_there_where_every_size_is_known_and_missing_where_they_are_too_much(
+    specs: Path, tmp_path: Path
+) -> None:
+    for size, state in ((10, "there"), (10**18, "missing")):
+        seeds = {"url": "https://example.com/a.json", "sha256": OF_EMPTY_LIST, "bytes": size}
+        spec = write_row(specs, gen=None, data=seeds, model={"random": {"config": SMALL}})
+        disk = items(tmp_path / "volume", spec)["disk", "on the volume"]
+        assert disk.state == state
+    assert disk.advice == f"make room on the volume {tmp_path / 'volume'}"
+
+
+def test_a_key_whose_file_cannot_be_read_is_missing(
+    specs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write_row(specs, eval=evaluation(specs, judge=PAID))
+    monkeypatch.setenv("ROW_TEST_KEY_FILE", str(tmp_path / "key"))
+    key = items(tmp_path / "volume", spec)["key", "ROW_TEST_KEY"]
+    assert key.state == "missing"
+    assert key.advice == "ROW_TEST_KEY_FILE: correct ROW_TEST_KEY_FILE or the file's permissions"
+    (tmp_path / "key").write_text("a-key-that-is-told-to-nobody")
+    assert items(tmp_path / "volume", spec)["key", "ROW_TEST_KEY"].state == "there"
+
+
+def test_data_sets_of_one_repository_are_told_apart_by_their_configuration(
+    specs: Path, tmp_path: Path
+) -> None:
+    tasks = {
+        name: {"hub": {"id": "me/questions", "revision": "0" * 40, "config": name}}
+        for name in ("arc_easy", "gsm8k")
+    }
+    spec = write_row(specs, eval={"judge": {"kind": "lm_eval", "tasks": tasks}})
+    names = {name for kind, name in items(tmp_path / "volume", spec) if kind == "data set"}
+    assert names == {"me/questions (arc_easy)", "me/questions (gsm8k)"}
 
 
 def test_a_plan_ends_with_what_is_needed_and_the_command_that_brings_it(
@@ -112,7 +162,19 @@ def test_a_plan_ends_with_what_is_needed_and_the_command_that_brings_it(
     head, _, tail = result.stdout.partition("\nneeds\n")
     assert "2 stages to run" in head.replace("\n", " ")
     assert "model    missing   meta-llama/Llama-2-7b-hf  14.0 GB" in tail
-    assert tail.endswith(f"is brought by: harness fetch {spec}\n")
+    assert f"brought by: harness fetch {spec} --volume {tmp_path / 'volume'}\n" in tail
+
+
+@pytest.mark.parametrize("name", ["needs", "plan"])
+def test_the_command_has_the_volume_and_the_given_data_that_were_typed_and_no_defaults(
+    specs: Path, tmp_path: Path, name: str
+) -> None:
+    spec = write_row(specs, model={"hub": HUB})
+    (tmp_path / "my data").mkdir()
+    plain = command(name, spec).stdout
+    assert f"brought by: harness fetch {spec}\n" in plain
+    result = command(name, spec, "--volume", "v", "--data", "my data").stdout
+    assert f"brought by: harness fetch {spec} --volume v --inputs 'my data'\n" in result
 
 
 def test_a_row_that_is_done_needs_nothing(specs: Path, tmp_path: Path) -> None:
@@ -122,6 +184,8 @@ def test_a_row_that_is_done_needs_nothing(specs: Path, tmp_path: Path) -> None:
     assert items(volume.store.root, spec) == {}
     result = command("plan", spec, "--volume", volume.store.root)
     assert "needs" not in result.stdout.splitlines()
+    result = command("needs", spec, "--volume", volume.store.root)
+    assert (result.exit_code, result.stdout) == (0, "nothing: all stages are there\n")
 
 
 def test_time_is_foretold_by_the_same_work_with_another_seed_and_not_by_other_work(

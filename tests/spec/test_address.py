@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from harness.artefact.keys import iter_data
+from harness.row.load import load_rows
 from harness.spec.address import check_address, file_name, shown
 from harness.spec.base import Data, DataPath, SourceText
+from tests.helpers import write_row
 
 DIGEST = "0" * 64
 
@@ -49,6 +52,23 @@ def test_an_address_that_is_allowed_stays_as_it_is(address: str) -> None:
 def test_a_files_address_may_be_relative_to_the_spec_that_names_it(tmp_path: Path) -> None:
     text = SourceText.at("file:../my data/a.zip", tmp_path / "specs")
     assert check_address(text) == f"file://{tmp_path}/my%20data/a.zip"
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_single_address_in_a_spec_is_relative_to_it_as_one_of_several_is(
+    tmp_path: Path, several: bool
+) -> None:
+    url = ["file:../srv/a.json"] if several else "file:../srv/a.json"
+    spec = write_row(tmp_path / "specs", gen=None, data={"url": url, "sha256": DIGEST})
+    [data] = [d for loaded in load_rows([spec]) for d in iter_data(loaded.row) if d.url]
+    assert data.url == (f"file://{tmp_path}/srv/a.json",)
+    assert DataPath.model_validate({"url": data.url, "sha256": DIGEST}).url == data.url
+
+
+@pytest.mark.parametrize("url", [7, [7]])
+def test_an_address_that_is_no_text_is_refused(url: object) -> None:
+    with pytest.raises(ValidationError, match=r"valid (string|tuple)"):
+        TypeAdapter(Data).validate_python({"url": url, "sha256": DIGEST})
 
 
 def test_an_address_is_shown_without_its_query_and_its_files_name_is_safe() -> None:

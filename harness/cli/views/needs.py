@@ -23,8 +23,16 @@ def show_needs(console: Console, needs: RowNeeds) -> None:
             soft_wrap=True,
         )
     if needs.command:
-        line = escape(plain(f"  what is missing of these is brought by: {needs.command}"))
-        console.print(line, highlight=False, soft_wrap=True)
+        fetched = [item.name for item in needs.missing if item.is_fetched]
+        is_all = len(fetched) == len(needs.missing)
+        what = "what is missing of these is" if is_all else f"{', '.join(fetched)}:"
+        _line(console, f"{what} brought by: {needs.command}")
+    for advice in dict.fromkeys(item.advice for item in needs.missing if not item.is_fetched):
+        _line(console, f"no fetch brings this: {advice}")
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(escape(plain(f"  {text}")), highlight=False, soft_wrap=True)
 
 
 def _words(item: NeededItem) -> str:

@@ -16,7 +16,7 @@ from rich.console import Console
 from harness.artefact.keys import Files, digest_of
 from harness.artefact.store import SHORT, Store, sync
 from harness.common.progress import ProgressView
-from harness.errors import HarnessError, InputError, NotFetched
+from harness.errors import DataAbsent, HarnessError, InputError, NotFetched
 from harness.run.executors import waiting
 from harness.run.given.archive import take, what_it_is
 from harness.run.given.download import Failed, Patience, Tell, download, tag_file
@@ -93,6 +93,19 @@ def lacking(wanted: Iterable[DataPath], files: Files) -> list[DataPath]:
         except InputError:
             continue  # those who read it say so
     return list(absent.values())
+
+
+def check_addressed(wanted: Iterable[DataPath], files: Files) -> None:
+    """Raises DataAbsent where no address brings what is absent."""
+    absent: dict[str, DataAbsent] = {}
+    for data in wanted:
+        try:
+            files.locate(data)
+        except DataAbsent as e:
+            absent.setdefault(data.name, e)
+    if absent:
+        message = f"no address brings {', '.join(absent)}; all else that is named is there"
+        raise DataAbsent(message, next(iter(absent.values())).hint)
 
 
 def bring(wanted: Iterable[DataPath], store: Store, files: Files, console: Console) -> list[Path]:

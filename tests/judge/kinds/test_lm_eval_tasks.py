@@ -16,6 +16,7 @@ from harness.errors import InputError
 from harness.judge import run as judge
 from harness.judge.kinds.lm_eval import PackageTask, TaskData, TasksJudge, catalogue
 from harness.judge.kinds.lm_eval.data import read_package_task
+from harness.spec.base import DataPath
 from tests.helpers import ROOT
 from tests.modeling.calls import random_model
 
@@ -297,6 +298,16 @@ def test_one_file_alone_is_the_split_train(tmp_path: Path) -> None:
     task = PackageTask.model_validate({"folder": str(tmp_path)})
     [questions] = read_package_task(tasks_of("ifeval")[0], task, {})
     assert questions.splits == {"train": [{"prompt": "Go."}]}
+
+
+@pytest.mark.parametrize("keys", [("url", "sha256"), ("path", "sha256"), ("sha256",)])
+def test_a_file_by_its_address_or_digest_is_no_map_of_splits(keys: tuple[str, ...]) -> None:
+    every = {"url": "https://example.com/q.jsonl", "path": "data:q.jsonl", "sha256": "0" * 64}
+    file = {key: every[key] for key in keys}
+    made = TasksJudge.model_validate({"kind": "lm_eval", "tasks": {"gsm8k": {"data": file}}})
+    task = made.package_tasks["gsm8k"]
+    assert task.files is None
+    assert task.place == DataPath.model_validate(file)
 
 
 def test_a_file_with_its_digest_is_no_map_of_splits() -> None:

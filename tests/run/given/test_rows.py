@@ -97,6 +97,28 @@ def test_fetch_brings_the_file_and_says_where_it_is(
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("is_named", [True, False])
+def test_fetch_brings_what_has_an_address_and_names_what_has_none(
+    tmp_path: Path,
+    server: FileServer,
+    volume: Volume,
+    monkeypatch: pytest.MonkeyPatch,
+    is_named: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "inputs").mkdir()
+    specs = tmp_path / "specs"
+    parts = evaluation(specs)
+    parts["judge"]["reference"] = "data:mine.json"
+    spec = addressed(write_row(specs, eval=parts), server)
+    wanted = spec if is_named else specs
+    result = command("fetch", wanted, "--volume", volume.store.root)
+    assert result.exit_code == 2
+    assert "no address brings data:mine.json" in result.stderr
+    assert "Put it into inputs" in result.stderr
+    assert list(volume.store.files_folder.glob("*/seeds.jsonl"))
+
+
 def test_a_file_on_disk_goes_before_its_address(
     tmp_path: Path, server: FileServer, volume: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,8 @@ SMOKE_FOLDERS = {"truthfulqa_mc2": "truthfulqa", "arc_easy": "arc_challenge"}
 """Of tasks whose folder in specs/smoke/tasks has another name."""
 SMOKE_TASKS = ("arc_challenge", "arc_easy", "gsm8k", "hellaswag", "truthfulqa_mc2")
 """Tasks of the package with made-up questions there."""
+FILE_KEYS = {"path", "url", "sha256"}
+"""Of a mapping that says where one file is; another's keys are names of splits."""
 STAND_IN = "gsm8k"
 """The twin's where none of a row's tasks has made-up questions."""
 
@@ -60,7 +62,7 @@ class TaskData(Spec):
 
 
 def _files_kind(value: Any) -> str:
-    return "splits" if isinstance(value, dict) and "path" not in value else "file"
+    return "splits" if isinstance(value, dict) and not value.keys() & FILE_KEYS else "file"
 
 
 TaskFiles = Annotated[

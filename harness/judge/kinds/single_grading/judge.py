@@ -20,6 +20,7 @@ from harness.artefact.manifest import MetricValue
 from harness.errors import InputError
 from harness.judge.judge import prompts_of, replicate_of
 from harness.judge.kinds.single_grading import (
+    CATEGORY,
     HIGHEST,
     LOWEST,
     METRIC,
@@ -47,8 +48,7 @@ from harness.llm.calls import fill
 from harness.llm.client import open_client
 from harness.llm.reply import Reply
 
-CATEGORY = "category"
-_GRADES = re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]")
+_GRADES = re.compile(r"\[\[\s*(\d+\.?\d*)\s*\]\]"), re.compile(r"\[\s*(\d+\.?\d*)\s*\]")
 
 
 class Grade(PromptFields):

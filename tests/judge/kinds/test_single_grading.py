@@ -14,10 +14,12 @@ from pydantic import ValidationError
 from harness.answer.prompts import Prompt
 from harness.artefact.call import StageCall
 from harness.artefact.metrics import metric_of
+from harness.audit import audit_paths
 from harness.errors import HarnessError, InputError
 from harness.judge import run as judge
 from harness.judge.kinds.single_grading import SingleGradingJudge
-from harness.judge.kinds.single_grading.judge import rating, read_grade
+from harness.judge.kinds.single_grading.judge import read_grade
+from harness.judge.kinds.single_grading.scores import rating
 from harness.judge.scores import mean_and_error
 from harness.sim.replies import single_grade
 from harness.sim.reply import Query
@@ -202,6 +204,21 @@ def test_what_cannot_be_graded_is_told_before_anything_is_asked() -> None:
         SingleGradingJudge.model_validate(settings(prompt_reference_turns=None))
     with pytest.raises(ValidationError, match=r"has no place for \{answer\}"):
         SingleGradingJudge.model_validate(settings(prompt={"path": "p", "text": "{question}"}))
+
+
+def test_an_audit_finds_the_mean_and_its_error_over_questions_again(tmp_path: Path) -> None:
+    call, result, _ = judged(tmp_path, GRADES)
+    manifest = {"metrics": {name: metric.to_json() for name, metric in result.metrics.items()}}
+    (tmp_path / "artefact").mkdir()
+    shutil.copy(call.folder / "annotations.json", tmp_path / "artefact")
+    (tmp_path / "artefact" / "manifest.json").write_text(json.dumps(manifest))
+    [audited] = audit_paths([tmp_path / "artefact"])
+    metric = result.metrics["rating"]
+    _, over_answers = mean_and_error([8, 10, 3.5, 6, 9])
+    assert metric.standard_error != pytest.approx(over_answers)
+    assert audited.metrics["standard_error"] == pytest.approx(metric.standard_error)
+    assert audited.metrics["lower_bound"] == metric.lower_bound
+    assert audited.matches
 
 
 def test_a_category_called_like_a_turn_or_a_set_of_other_questions_is_refused() -> None:

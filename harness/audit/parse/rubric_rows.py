@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.answer.prompts import as_conversation
 from harness.artefact.call import MANIFEST
 from harness.audit.parse.files import JsonObject, Unreadable, read_json
 
@@ -129,6 +130,22 @@ def scale_of(path: Path, rows: Sequence[RubricRow]) -> tuple[float, float] | Non
     # A name that most scores contradict is about something else.
     fitting = sum(low <= score <= high for score in valid_scores)
     return (low, high) if valid_scores and fitting >= 0.9 * len(valid_scores) else None
+
+
+def questions_of(rows: Sequence[JsonObject]) -> list[int]:
+    """Of this harness's grades of single answers, which question each row is of: a second turn's
+    instruction begins with the conversation of the first."""
+    instructions = [row.text("instruction") or "" for row in rows]
+    is_first = [row.number("turn") == 1 for row in rows]
+    begins = [
+        (n, as_conversation("", [(instructions[n], row.text("output_2") or "")], ""))
+        for n, row in enumerate(rows)
+        if is_first[n]
+    ]
+    return [
+        next((n for n, begin in begins if not is_first[number] and begin in instruction), number)
+        for number, instruction in enumerate(instructions)
+    ]
 
 
 def _score_name(row: JsonObject) -> str | None:

@@ -28,16 +28,20 @@ from harness.audit.parse.rubric_rows import (
     CONTEXT,
     RubricRow,
     is_scores,
+    questions_of,
     read_rubric_rows,
     scale_of,
 )
+from harness.judge.kinds.single_grading import HIGHEST, LOWEST
+from harness.judge.kinds.single_grading import METRIC as RATING
+from harness.judge.kinds.single_grading.scores import rating
 from harness.judge.scores import bounds, mean_and_error
 
 KIND = "rubric"
 LOST_SHARE = 0.01
 """From this share of prompts without a score on, it is said that some are missing."""
 METRIC = "rubric_score"
-"""What this harness calls the mean."""
+"""What this harness calls the mean; of grades of single answers, that judge's RATING."""
 MOST = 0.5
 """This share of replies must hold a score before others are missed that hold none."""
 FEW = 0.01
@@ -97,8 +101,10 @@ class _Scores:
 def _audit(path: Path, stored: Sequence[JsonObject], source: AuditSource) -> Result:
     result = Result(str(path), KIND)
     rows = read_rubric_rows(stored)
-    own_metric = _own_metric(path.parent / MANIFEST)
-    scale = scale_of(path, rows)
+    metrics = _own_metrics(path.parent / MANIFEST)
+    is_rating = RATING in metrics
+    own_metric = metrics.object(RATING if is_rating else METRIC)
+    scale = (LOWEST, HIGHEST) if is_rating else scale_of(path, rows)
     low, high = scale or (-math.inf, math.inf)
     if scale is None and {r.score for r in rows if r.score is not None and r.score < 0} == {-1.0}:
         # What judges' libraries write for a reply that they could not read.
@@ -112,6 +118,11 @@ def _audit(path: Path, stored: Sequence[JsonObject], source: AuditSource) -> Res
     scored = [r for r in rows if r.score is not None and low <= r.score <= high]
     scores = _Scores(rows, scored, unread, scale, _claims(path, source, own_metric))
     _measure(result, scores)
+    if is_rating:
+        read = {id(r) for r in scored}
+        grades = [r.score if id(r) in read else None for r in rows]
+        own = rating(grades, questions_of(stored))
+        result.metrics["standard_error"] = own.standard_error
     _compare(result, scores)
     _check_unread(result, scores)
     _check_wordless(result, scores)
@@ -173,10 +184,10 @@ def _claims(path: Path, source: AuditSource, own_metric: JsonObject) -> list[_Cl
     return claims
 
 
-def _own_metric(manifest: Path) -> JsonObject:
-    """What this harness wrote of a mean into an artefact's manifest."""
+def _own_metrics(manifest: Path) -> JsonObject:
+    """What this harness wrote of means into an artefact's manifest."""
     try:
-        return read_object(manifest).object("metrics").object(METRIC)
+        return read_object(manifest).object("metrics")
     except Unreadable:
         return JsonObject()
 

@@ -326,6 +326,8 @@ def test_a_file_with_its_digest_is_no_map_of_splits() -> None:
         ({"ifeval": {"shots": 5}}, "lm-eval sets ifeval to no shots"),
         ({"squadv2": {}}, "lm-eval's task squadv2 is Python of its own"),
         ({"humaneval": {}}, "lm-eval's task humaneval runs the code that a model writes"),
+        ({"arc_easy": {}, "ai2_arc": {"folder": "g"}},
+         "task arc_easy is asked for twice, by arc_easy and by ai2_arc"),
         ({"piqa": {"data": "x", "folder": "y"}}, "give one of data, folder, hub"),
     ],
 )  # fmt: skip
@@ -348,6 +350,9 @@ def test_what_the_data_lack_is_told_before_anything_runs(tmp_path: Path) -> None
         check("piqa", data=str(goals))
     with pytest.raises(InputError, match=r"one file, and the split 'train' is needed too"):
         check("gsm8k", data=str(DATA / "gsm8k" / "test.jsonl"))
+    with pytest.raises(InputError, match="one file, and a group or tag has several tasks") as e:
+        check("ai2_arc", data=str(DATA / "arc_challenge" / "test.jsonl"))
+    assert "a folder of each task's files" in str(e.value.hint)
     with pytest.raises(InputError, match="no file of the split 'test' is given"):
         check("gsm8k", data={"train": str(DATA / "gsm8k" / "train.jsonl")})
     with pytest.raises(InputError, match="the split train has 6 records, and 7 are shown"):

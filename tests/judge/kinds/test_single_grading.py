@@ -14,10 +14,12 @@ from pydantic import ValidationError
 from harness.answer.prompts import Prompt
 from harness.artefact.call import StageCall
 from harness.artefact.metrics import metric_of
+from harness.audit import audit_paths
 from harness.errors import HarnessError, InputError
 from harness.judge import run as judge
 from harness.judge.kinds.single_grading import SingleGradingJudge
-from harness.judge.kinds.single_grading.judge import rating, read_grade
+from harness.judge.kinds.single_grading.judge import read_grade
+from harness.judge.kinds.single_grading.scores import rating
 from harness.judge.scores import mean_and_error
 from harness.sim.replies import single_grade
 from harness.sim.reply import Query
@@ -94,6 +96,7 @@ GRADES = {"tea": "Fine.\n[[8]]", "two": "Right. [[10]]", "b": "Rating: [[3.5]]",
     [
         ("Good.\nRating: [[8]]", 8), ("[[7.5]] and not [[3]]", 7.5), ("Rating: [6]", 6),
         ("[[0]]", None), ("[[11]]", None), ("8/10", None), ("", None), ("[1] says so. [[4]]", 4),
+        ("[[ 6 ]]", 6), ("Rating: [ 7.5 ]", 7.5),
     ],
 )  # fmt: skip
 def test_a_grade_is_the_first_number_in_double_brackets_from_1_to_10(
@@ -201,6 +204,44 @@ def test_what_cannot_be_graded_is_told_before_anything_is_asked() -> None:
         SingleGradingJudge.model_validate(settings(prompt_reference_turns=None))
     with pytest.raises(ValidationError, match=r"has no place for \{answer\}"):
         SingleGradingJudge.model_validate(settings(prompt={"path": "p", "text": "{question}"}))
+
+
+def test_an_audit_finds_the_mean_and_its_error_over_questions_again(tmp_path: Path) -> None:
+    call, result, _ = judged(tmp_path, GRADES)
+    manifest = {"metrics": {name: metric.to_json() for name, metric in result.metrics.items()}}
+    (tmp_path / "artefact").mkdir()
+    shutil.copy(call.folder / "annotations.json", tmp_path / "artefact")
+    (tmp_path / "artefact" / "manifest.json").write_text(json.dumps(manifest))
+    [audited] = audit_paths([tmp_path / "artefact"])
+    metric = result.metrics["rating"]
+    _, over_answers = mean_and_error([8, 10, 3.5, 6, 9])
+    assert metric.standard_error != pytest.approx(over_answers)
+    assert audited.metrics["standard_error"] == pytest.approx(metric.standard_error)
+    assert audited.metrics["lower_bound"] == metric.lower_bound
+    assert audited.matches
+
+
+def test_a_category_called_like_a_turn_or_a_set_of_other_questions_is_refused() -> None:
+    made = SingleGradingJudge.model_validate(settings())
+
+    def prompt(text: str, category: str, dataset: str | None = None) -> Prompt:
+        return Prompt(text, "", dataset=dataset, fields={"category": category})
+
+    with pytest.raises(InputError, match=r"category 'turn_1', as of 'a', is called like a turn"):
+        made.check([prompt("a", "turn_1")], {})
+    sets = [prompt("a", "x", "x"), prompt("b", "x", "y")]
+    with pytest.raises(InputError, match=r"like a prompt set: both would have the metric rating/x"):
+        made.check(sets, {})
+    made.check([sets[0], prompt("b", "y", "y"), prompt("c", "turn_3", "z")], {})
+
+
+def test_a_question_twice_is_refused_before_anything_runs_where_there_are_later_turns() -> None:
+    made = SingleGradingJudge.model_validate(settings())
+    twice = [Prompt("a", "", later=("b",)), Prompt("a", "", later=("c",)), Prompt("d", "")]
+    with pytest.raises(InputError, match="1 questions are there more than once, for example 'a'"):
+        made.check(twice, {})
+    made.check(twice[1:], {})
+    made.check([Prompt("a", ""), Prompt("a", "")], {})
 
 
 def test_the_simulated_judge_grades_right_above_wrong_and_reads_every_prompt_of_the_specs() -> None:

@@ -130,7 +130,22 @@ def _null_as_empty(value: Any) -> Any:
 
 def _by_name(tasks: "dict[str, TaskData | PackageTask]") -> "dict[str, TaskData | PackageTask]":
     """The leaderboard's four with nothing but their data are its; all others the package's own."""
-    return {name: _checked(name, task) for name, task in tasks.items()}
+    checked = {name: _checked(name, task) for name, task in tasks.items()}
+    _check_overlap([name for name, task in checked.items() if isinstance(task, PackageTask)])
+    return checked
+
+
+def _check_overlap(names: list[str]) -> None:
+    """Raises ValueError where a task of the package would be run twice: its files have its name."""
+    first: dict[str, str] = {}
+    for name in names:
+        entry = catalogue.find(name)
+        for unit in dict.fromkeys(t.name for t in catalogue.tasks_of(entry)) if entry else ():
+            if first.setdefault(unit, name) != name:
+                raise ValueError(
+                    f"lm-eval's task {unit} is asked for twice, by {first[unit]} and by {name}, and "
+                    "its scores would have one name: leave one of the two out, or to another row"
+                )
 
 
 def _checked(name: str, task: "TaskData | PackageTask") -> "TaskData | PackageTask":

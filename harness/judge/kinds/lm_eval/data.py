@@ -116,7 +116,12 @@ def _package_files(
     if not place.exists():
         raise InputError(f"task {unit.name}: {place} is not there")
     if place.is_file():
-        if split != unit.split or several:
+        if several:
+            raise InputError(
+                f"task {unit.name}: {place} is one file, and a group or tag has several tasks",
+                "Name a folder that holds a folder of each task's files, called as the task.",
+            )
+        if split != unit.split:
             raise InputError(
                 f"task {unit.name}: {place} is one file, and the split {split!r} is needed too",
                 f"Name a file for each: data: {{{unit.split}: FILE, {split}: FILE}}, or their folder.",

@@ -1,5 +1,6 @@
 """Grades of single answers, as MT-Bench has them."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from harness.answer.prompts import Prompt
 
 METRIC = "rating"
+CATEGORY = "category"
 LOWEST, HIGHEST = 1, 10
 TOKENS_PER_GRADE = 200
+TURN_NAMES = ("turn_1", "turn_2")
 TURNS = ("question_1", "answer_1", "question_2", "answer_2")
 
 
@@ -41,11 +44,46 @@ def references_of(prompt: "Prompt") -> list[str]:
     return texts
 
 
+def _check_names(prompts: "Sequence[Prompt]") -> None:
+    """Raises InputError where a category's metric would have the name of a turn's or a set's."""
+    categories = _numbers_by([prompt.fields.get(CATEGORY) for prompt in prompts])
+    sets = _numbers_by([prompt.dataset for prompt in prompts])
+    for name, numbers in categories.items():
+        taken_by = "a turn" if name in TURN_NAMES else "a prompt set"
+        # A set of the same questions has the same rating.
+        if name in TURN_NAMES or sets.get(name, numbers) != numbers:
+            raise InputError(
+                f"the category {name!r}, as of {prompts[numbers[0]].instruction[:60]!r}, is called "
+                f"like {taken_by}: both would have the metric {METRIC}/{name}",
+                "Give the category another name.",
+            )
+
+
+def _numbers_by(names: Sequence[object]) -> dict[str, list[int]]:
+    numbers: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        if name is not None:
+            numbers.setdefault(str(name), []).append(number)
+    return numbers
+
+
+def _check_twice(prompts: "Sequence[Prompt]") -> None:
+    """Raises InputError where answers to several turns could not be told apart."""
+    times = Counter(prompt.key for prompt in prompts)
+    repeated = [prompt.instruction for prompt in prompts if times[prompt.key] > 1]
+    if repeated and any(prompt.later for prompt in prompts):
+        raise InputError(
+            f"{len(set(repeated))} questions are there more than once, for example "
+            f"{repeated[0][:60]!r}, and of several turns each answer is matched by its question",
+            "Give each question only once.",
+        )
+
+
 class SingleGradingJudge(BaseJudge):
     """Each answer graded 1 to 10 by itself, as MT-Bench does it (arXiv 2306.05685): the answer to a
     second turn is shown with the first, and where a question has a reference the judge is shown it."""
 
-    code_version = 1
+    code_version = 2
     reads_turns = True
     identity = ("judge",)
     kind: Literal["single_grading"] = "single_grading"
@@ -122,6 +160,8 @@ class SingleGradingJudge(BaseJudge):
                     f"{len(references)}",
                     "Give a right answer for each turn, or none.",
                 )
+        _check_names(prompts)
+        _check_twice(prompts)
 
     def twin_prompts(self, smoke: Path) -> PromptSet | None:
         if self.prompt_turns is None:

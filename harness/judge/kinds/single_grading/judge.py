@@ -8,7 +8,6 @@
   is that of a mean over clusters, a question each.
 """
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +19,14 @@ from harness.artefact.manifest import MetricValue
 from harness.errors import InputError
 from harness.judge.judge import prompts_of, replicate_of
 from harness.judge.kinds.single_grading import (
+    CATEGORY,
     HIGHEST,
     LOWEST,
     METRIC,
     SingleGradingJudge,
     references_of,
 )
+from harness.judge.kinds.single_grading.scores import rating
 from harness.judge.pairs import MatchedOutput, read_outputs
 from harness.judge.pairwise import (
     ANNOTATIONS,
@@ -40,15 +41,13 @@ from harness.judge.pairwise import (
     write_annotations,
     write_rows,
 )
-from harness.judge.scores import bounds
 from harness.llm.asking import ServedModels
 from harness.llm.body import ChatBody, Message
 from harness.llm.calls import fill
 from harness.llm.client import open_client
 from harness.llm.reply import Reply
 
-CATEGORY = "category"
-_GRADES = re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]")
+_GRADES = re.compile(r"\[\[\s*(\d+\.?\d*)\s*\]\]"), re.compile(r"\[\s*(\d+\.?\d*)\s*\]")
 
 
 class Grade(PromptFields):
@@ -140,31 +139,6 @@ def read_grade(reply: str) -> float | None:
             grade = float(match[1])
             return grade if LOWEST <= grade <= HIGHEST else None
     return None
-
-
-def rating(grades: Sequence[float | None], questions: Sequence[int]) -> MetricValue:
-    """The mean of the grades that there are; `questions`: of each, which it is of. Its standard error
-    is that of a mean over clusters: sqrt(Q / (Q - 1) * sum over questions of (sum of its
-    deviations)^2) / number of grades."""
-    judged = [(g, q) for g, q in zip(grades, questions, strict=True) if g is not None]
-    expected, n = len(grades), len(judged)
-    total = math.fsum(grade for grade, _ in judged)
-    mean = total / n if n else None
-    error = None
-    deviations: dict[int, list[float]] = {}
-    for grade, question in judged:
-        deviations.setdefault(question, []).append(grade - total / n)
-    if len(deviations) > 1:
-        clusters = len(deviations)
-        squares = math.fsum(math.fsum(of_question) ** 2 for of_question in deviations.values())
-        error = math.sqrt(clusters / (clusters - 1) * squares) / n
-    return MetricValue(
-        value=mean,
-        standard_error=error,
-        judged=n,
-        expected=expected,
-        **bounds(total, n, expected, LOWEST, HIGHEST),
-    )
 
 
 def _answers(

@@ -230,7 +230,7 @@ class _Looking:
 
     def _disk(self, items: Iterable[NeededItem]) -> NeededItem:
         """For what is to be fetched and trained, about."""
-        absent = [item for item in items if item.state == "missing"]
+        absent = [item for item in items if item.is_fetched]
         trainings = [s.need for s in self.stages if s.stage == "train"]
         memories = [n.memory for n in trainings if isinstance(n, Need)]
         # Each training leaves its weights; one at a time has a checkpoint beside them.

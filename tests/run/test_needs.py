@@ -129,6 +129,13 @@ def test_disk_is_there_where_every_size_is_known_and_missing_where_they_are_too_
     assert disk.advice == f"make room on the volume {tmp_path / 'volume'}"
 
 
+def test_given_data_that_no_fetch_brings_takes_no_room_on_the_volume(specs: Path) -> None:
+    spec = write_row(specs, gen=None, data="data:a.json", model={"random": {"config": SMALL}})
+    result = json.loads(command("needs", spec, "--json").stdout)
+    [disk] = [item for item in result["items"] if item["kind"] == "disk"]
+    assert (disk["state"], "a.json" in disk["note"]) == ("there", False)
+
+
 def test_a_key_whose_file_cannot_be_read_is_missing(
     specs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -361,6 +361,31 @@ def test_what_the_data_lack_is_told_before_anything_runs(tmp_path: Path) -> None
         check("arc_easy", folder=str(DATA / "hellaswag"))
 
 
+def test_a_record_without_a_right_answer_is_told_by_file_and_number_before_the_run(
+    tmp_path: Path,
+) -> None:
+    rows = _rows(DATA / "arc_challenge" / "test.jsonl")
+    rows[6] = {name: value for name, value in rows[6].items() if name != "answerKey"}
+    _write(tmp_path / "test.jsonl", rows)
+
+    def check(**more: Any) -> None:
+        tasks = {"arc_easy": {"data": str(tmp_path / "test.jsonl")}}
+        TasksJudge.model_validate({"kind": "lm_eval", "tasks": tasks, **more}).check([], {})
+
+    with pytest.raises(InputError, match=r"test\.jsonl:7: no right answer can be read"):
+        check()
+    check(first=6)
+
+
+def test_of_choices_whose_beginning_was_cut_it_is_said_how_many_questions_they_are_of(
+    tmp_path: Path,
+) -> None:
+    model = random_model(max_position_embeddings=32)
+    result = judge.run(tasks_call(tmp_path, {"arc_easy": ARC}, model, first=2))
+    [finding] = [f for f in result.findings if f.kind == "empty_or_truncated"]
+    assert "8 of the 8 prompts of 2 questions (one for each choice)" in finding.message
+
+
 def test_a_missing_package_of_a_task_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     found = catalogue.importlib.util.find_spec
     monkeypatch.setattr(
@@ -382,8 +407,13 @@ def test_data_that_a_tasks_functions_cannot_read_are_refused_before_the_model_is
     call = tasks_call(tmp_path, {"winogrande": {"data": str(tmp_path / "w.jsonl")}})
     call.params["model"] = {"path": {"path": "nowhere"}}
     with pytest.raises(
-        InputError, match=r"task winogrande: lm-eval's definition cannot read.*option2"
+        InputError,
+        match=r"task winogrande: lm-eval's definition cannot read.*option2",
     ):
+        judge.run(call)
+    good = {"sentence": "A _ b.", "option1": "x", "option2": "y", "answer": "1"}
+    _write(tmp_path / "w.jsonl", [good, {**good, "answer": "3"}])
+    with pytest.raises(InputError, match=r"cannot read the data, question 2: KeyError: '3'"):
         judge.run(call)
 
 

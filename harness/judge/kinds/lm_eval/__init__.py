@@ -282,7 +282,8 @@ class TasksJudge(ModelJudge):
                 continue
             check_packages(entry)
             if task.hub is None or f"task-{name}" in snapshots:
-                read_package_task(entry, task, snapshots)
+                limited = task.model_copy(update={"limit": self.limit(task)})
+                read_package_task(entry, limited, snapshots)
 
     def twin(self, smoke: Path) -> Self:
         tasks: dict[str, TaskData | PackageTask] = {}

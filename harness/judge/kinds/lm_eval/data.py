@@ -93,6 +93,8 @@ def _package_questions(
         rows = [row for file in files for row in read_files(file, Every(), "tasks").rows]
         splits[name] = _same_columns(rows)
         _check_columns(unit, files[0], splits[name])
+        if name == split:
+            _check_targets(unit, rows[: task.limit], splits[name])
     if shots_split is not None and len(splits[shots_split]) < shots + (shots_split == split):
         raise InputError(
             f"task {unit.name}: the split {shots_split} has {len(splits[shots_split])} records, and "
@@ -148,6 +150,28 @@ def _check_columns(unit: Entry, file: Path, rows: list[dict[str, Any]]) -> None:
             f"names; it has: {', '.join(columns) or 'no records'}",
             f"The data set that it was written for: {unit.config.get('dataset_path')}.",
         )
+
+
+def _check_targets(unit: Entry, rows: list[TableRow], records: list[dict[str, Any]]) -> None:
+    """Raises InputError for a record of which the task's template can make no right answer."""
+    from jinja2 import Environment, TemplateError
+
+    text = unit.config.get("doc_to_target")
+    if unit.config.get("process_docs") or not isinstance(text, str) or "{{" not in text:
+        return
+    try:
+        template = Environment().from_string(text)
+    except TemplateError:  # a filter that only the package has
+        return
+    for row, record in zip(rows, records, strict=False):
+        try:
+            template.render(record)
+        except (TemplateError, ValueError, TypeError, LookupError) as e:
+            raise InputError(
+                f"task {unit.name}: {row.place}: no right answer can be read by lm-eval's "
+                f"{text}: {e}",
+                "Mend the record, or leave it out.",
+            ) from None
 
 
 def read_task(

@@ -211,8 +211,8 @@ class _PackageRun:
         if entry is None:
             raise InputError(f"lm-eval has no task {name!r}")
         check_packages(entry)
-        questions: list[PackageQuestions] = read_package_task(entry, task, call.inputs)
         limited = task.model_copy(update={"limit": judge.limit(task)})
+        questions: list[PackageQuestions] = read_package_task(entry, limited, call.inputs)
         loaded = package_tasks.load(entry, limited, questions)
         units = {
             unit: {
@@ -292,12 +292,15 @@ class _PackageRun:
                 f"{self.name}: only the first {self.asked} of the {total} questions were asked"
             )
         if self.facts["cut"]:
+            prompts = sum(len(row["responses"]) for rows in self.rows.values() for row in rows)
+            a_choice = " (one for each choice)" if prompts > self.asked else ""
             result.findings.append(
                 Finding(
                     "empty_or_truncated",
                     "warning",
-                    f"{self.name}: {self.facts['cut']} prompts are longer than the model takes with an "
-                    "answer; their beginning was cut off, as lm-eval does",
+                    f"{self.name}: {self.facts['cut']} of the {prompts} prompts of {self.asked} "
+                    f"questions{a_choice} are longer than the model takes with an answer; their "
+                    "beginning was cut off, as lm-eval does",
                     {"task": self.name, "cut": self.facts["cut"], "questions": self.asked},
                 )
             )

@@ -279,7 +279,7 @@ def _config_of(entry: catalogue.Entry, unit: str) -> dict[str, Any]:
 
 def _try_documents(name: str, task: Any, limit: int | None) -> None:
     for number, doc in task.doc_iterator(limit=limit):
-        with _faults_of(name, f", question {number}"):
+        with _faults_of(name, f", question {number + 1}"):
             task.doc_to_text(doc)
             task.doc_to_target(doc)
             if task.config.doc_to_choice is not None:

@@ -229,7 +229,7 @@ def test_deepspeed_has_the_loss_curve_of_a_run_without_it(
     result = json.loads((call.folder / RESULT_FILE).read_text())
     assert losses(call) == pytest.approx(alone[0], rel=1e-3)
     assert result["metrics"]["held_out_loss"]["value"] == pytest.approx(
-        alone[1]["held_out_loss"]["value"], rel=1e-3
+        alone[1]["held_out_loss"].value, rel=1e-3
     )
     assert (call.folder / "model" / "model.safetensors").is_file()
 

@@ -150,8 +150,8 @@ class _Looking:
         return NeededItem("file", name, "there", _size(path), str(path))
 
     def _hubs(self) -> Iterator[NeededItem]:
-        hubs = {key: key[0] for stage in self.stages for key in stage.hubs().values()}
-        for (hub, code), _ in hubs.items():
+        hubs = [hub for stage in self.stages for hub in stage.hubs().values()]
+        for hub, code in dict.fromkeys(hubs):
             yield self._hub(hub, code)
 
     def _hub(self, hub: HubModel | HubData, code: bool) -> NeededItem:

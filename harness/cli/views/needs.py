@@ -1,13 +1,13 @@
 """What rows need, at the terminal."""
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 
 from harness.common.progress import plain
 from harness.run.needs import NeededItem, RowNeeds
 
 COLOURS = {"there": "green", "missing": "yellow", "not known": "dim"}
-UNITS = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 
 
 def show_needs(console: Console, needs: RowNeeds) -> None:
@@ -36,12 +36,5 @@ def _line(console: Console, text: str) -> None:
 
 
 def _words(item: NeededItem) -> str:
-    size = _size(item.bytes) if item.bytes is not None else ""
+    size = decimal(item.bytes) if item.bytes is not None else ""
     return "  ".join(filter(None, [item.name, size, item.address, item.note]))
-
-
-def _size(count: int) -> str:
-    for unit, name in UNITS:
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count} bytes"

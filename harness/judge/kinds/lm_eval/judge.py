@@ -348,7 +348,7 @@ def _leaderboard_result(
         },
         seeds={"shots": settings["shots_seed"]},
         deviations=_deviations(samples, settings, metrics),
-        findings=[Finding.from_json(finding) for finding in _findings(samples, metrics)],
+        findings=_findings(samples, metrics),
     )
 
 
@@ -380,7 +380,7 @@ def _deviations(
     return deviations
 
 
-def _findings(samples: dict[str, list[Sample]], metrics: dict[str, Any]) -> list[dict[str, Any]]:
+def _findings(samples: dict[str, list[Sample]], metrics: dict[str, Any]) -> list[Finding]:
     findings = []
     cut: dict[str, int] = {}
     for unit, rows in samples.items():
@@ -390,26 +390,26 @@ def _findings(samples: dict[str, list[Sample]], metrics: dict[str, Any]) -> list
         if count:
             questions = metrics[name]["judged"]
             findings.append(
-                {
-                    "kind": "empty_or_truncated",
-                    "severity": "warning",
-                    "message": f"{name}: of {count} of {questions} questions the prompt with its "
+                Finding(
+                    "empty_or_truncated",
+                    "warning",
+                    f"{name}: of {count} of {questions} questions the prompt with its "
                     f"{BENCHMARKS[name].shots} shots is longer than the model takes; its beginning "
                     "was cut off, as lm-eval does",
-                    "evidence": {"task": name, "cut": count, "questions": questions},
-                }
+                    {"task": name, "cut": count, "questions": questions},
+                )
             )
     unlikely = sum(underflows(row) for rows in samples.values() for row in rows)
     if unlikely:
         findings.append(
-            {
-                "kind": "underflow",
-                "severity": "info",
-                "message": f"truthfulqa_mc2: to all choices of {unlikely} questions the model gives "
+            Finding(
+                "underflow",
+                "info",
+                f"truthfulqa_mc2: to all choices of {unlikely} questions the model gives "
                 "so little probability that lm-eval's own formula has no number for them; the same "
                 "formula with a common factor taken out was used",
-                "evidence": {"task": "truthfulqa_mc2", "questions": unlikely},
-            }
+                {"task": "truthfulqa_mc2", "questions": unlikely},
+            )
         )
     return findings
 

@@ -198,14 +198,14 @@ def _line(
         simulated="; ".join(simulated),
         random_weights="yes" if any(a.manifest.random_weights for a in artefacts) else "",
         deviations="; ".join(noted),
-        assumptions="; ".join(row.assumptions),
+        assumptions="; ".join(row.stated("assumption")),
         findings="; ".join(map(str, findings)),
         confounded="",
         calls=_sum(stages, "calls"),
         prompt_tokens=_sum(stages, "prompt_tokens"),
         completion_tokens=_sum(stages, "completion_tokens"),
         usd=_usd(stages),
-        source=_source(row),
+        source=str(reported.source) if reported and reported.source else _source(row),
         env_environment=_environment(stages),
         env_wall_seconds=_sum(stages, "wall_seconds"),
         env_artefacts=" ".join(f"{s.stage}/{s.key[:12]}" for s in stages),
@@ -256,7 +256,7 @@ def deviations(row: Row) -> list[str]:
     trusted = row.model is not None and row.model.trust_remote_code
     judge = row.eval.judge if row.eval else None
     return [
-        *row.deviations,
+        *row.stated("deviation"),
         *(f"{path} is not pinned" for path in dict.fromkeys(unpinned)),
         *(f"{name} (hub) is not pinned" for name in open_hubs(row)),
         *["the code that comes with the model is run (trust_remote_code)"] * trusted,

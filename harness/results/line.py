@@ -54,6 +54,12 @@ class Cells:
     difference_low: float | None
     difference_high: float | None
     margin: float | None
+    published_rejudged: float | None
+    """The study's own answers under the row's judge, where the published number has another."""
+    in_their_terms: float | None
+    """The reproduced number as the published judge would have it, by the bridge; with its interval."""
+    in_their_terms_low: float | None
+    in_their_terms_high: float | None
     verdict: str
     verdict_reason: str
     simulated: str

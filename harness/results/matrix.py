@@ -151,8 +151,9 @@ def _line(
     reported = row.reported.get(metric)
     pooled = pool(scores) if scores else None
     reproduced = pooled or MetricValue()
-    weighed = assess(row, metric, planned)
+    weighed = assess(row, metric, planned, plan)
     verdict = weighed.verdict
+    terms = weighed.in_their_terms.percent if weighed.in_their_terms else (None, None, None)
     if artefacts and not scores:
         problem = f"the {artefacts[0].stage} stage gives no {metric}"
     stages = _behind(plan, artefacts)
@@ -193,6 +194,10 @@ def _line(
         difference_low=verdict.low,
         difference_high=verdict.high,
         margin=verdict.margin,
+        published_rejudged=weighed.against.theirs if weighed.against else None,
+        in_their_terms=terms[0],
+        in_their_terms_low=terms[1],
+        in_their_terms_high=terms[2],
         verdict=verdict.name,
         verdict_reason=verdict.reason or problem,
         simulated="; ".join(simulated),

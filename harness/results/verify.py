@@ -15,13 +15,16 @@ from harness.common.progress import counted, plain
 from harness.results.line import MatrixLine, marks
 from harness.results.matrix import lines_of
 from harness.results.verdict.deciding import assumed, more
-from harness.results.verdict.published_judge import in_words, own_judge
 from harness.results.verdict.sides import KIND_WORDS, KINDS
 from harness.results.verdict.verdict import Weighed
 from harness.row.load import LoadedRow
+from harness.row.published_judge import in_words, own_judge
 from harness.run.plan import Planner
+from harness.stats.bridge import FEW_MODELS
+from harness.stats.intervals import t_quantile
 from harness.stats.variance import VariancePart
 
+PERCENT = 100
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = 0, 3, 4
 """Exit codes."""
 COLOURS = {"reproduced": "green", "not reproduced": "red"}
@@ -105,6 +108,8 @@ def sentences(line: MatrixLine) -> list[tuple[str, str]]:
         ("reported", _reported(line)),
         ("ours", _reproduced(line)),
         ("judges", _judges(line)),
+        ("their answers", _against(line)),
+        ("bridge", _bridge(line)),
         ("spread", _spread(line)),
         ("unjudged", _unjudged(line)),
         ("difference", _difference(line)),
@@ -149,6 +154,54 @@ def _judges(line: MatrixLine) -> str:
         return f"who judged the published number is not named, and is taken to be as {ours}"
     words = in_words(published.model, published.annotator, published.baseline)
     return f"of the published number {words}; {ours}"
+
+
+def _against(line: MatrixLine) -> str:
+    """The study's own answers under today's judge, and ours beside them."""
+    against, c = line.weighed.against, line.cells
+    plan = line.plan
+    if against is None:
+        if plan is None or plan.published is None:
+            return ""
+        return f"the study's own answers are not judged yet: harness run {plan.target}"
+    number = line.weighed.number
+    moved = against.theirs - (c.reported or 0.0)
+    how = f"{number(abs(moved))} {'above' if moved > 0 else 'below'} the published number"
+    return (
+        f"the judge of ours gives the study's own answers {number(against.theirs)}, {how}; ours differ "
+        f"from them by {number(against.difference, True)} under the same judge, 95 % interval "
+        f"{numbers.interval(against.low, against.high, line.weighed.digits)}, over "
+        f"{counted(against.prompts, 'prompt')}"
+    )
+
+
+def _bridge(line: MatrixLine) -> str:
+    """Ours in the published judge's terms, and what its interval is made of."""
+    terms, plan = line.weighed.in_their_terms, line.plan
+    if terms is None:
+        if plan is None or not plan.bridge:
+            return ""
+        return f"the bridging models are not judged yet: harness run {plan.target}"
+    number, ours = line.weighed.number, terms.ours
+    value, low, high, mean, spread = (
+        PERCENT * x for x in (ours.value, ours.low, ours.high, ours.bridge_error, ours.spread)
+    )
+    text = (
+        f"in the published judge's terms ours is {number(value)}, 95 % interval "
+        f"{numbers.interval(low, high, line.weighed.digits)}, by "
+        f"{counted(terms.models, 'bridging model')}; "
+        f"standard errors: over prompts and replicates {number(ours.slope * _own_error(line))}, of the "
+        f"mean shift between judges {number(mean)}, of the shift between models {number(spread)}"
+    )
+    if terms.models <= FEW_MODELS:
+        text += " (so few models cannot show the last: it is that of AlpacaEval's published boards)"
+    return text
+
+
+def _own_error(line: MatrixLine) -> float:
+    """Of our score under today's judge, from the half of its interval."""
+    c = line.cells
+    return ((c.interval_high or 0.0) - (c.interval_low or 0.0)) / 2 / t_quantile(math.inf)
 
 
 def _reproduced(line: MatrixLine) -> str:
@@ -238,7 +291,12 @@ def _difference(line: MatrixLine) -> str:
     verdict, weighed = line.weighed.verdict, line.weighed
     if verdict.difference is None:
         return ""
-    text = f"{weighed.number(verdict.difference, signed=True)} (ours - reported)"
+    what = "ours - reported"
+    if verdict.margin is not None and weighed.against is not None:
+        what = "ours - the study's own answers, under the same judge"
+    elif verdict.margin is not None and weighed.in_their_terms is not None:
+        what = "ours in the published judge's terms - reported"
+    text = f"{weighed.number(verdict.difference, signed=True)} ({what})"
     interval = numbers.interval(verdict.low, verdict.high, weighed.digits, signed=True)
     if not interval:
         return text
@@ -345,6 +403,8 @@ def to_dict(line: MatrixLine) -> dict[str, JsonValue]:
         "chance_with_more": weighed.foretold.chance if weighed.foretold else None,
         "more_only_shows": bool(weighed.foretold and weighed.foretold.is_first),
         "more": [{"kind": kind, "replicates": count} for kind, count in verdict.more],
+        "published_answers": asdict(weighed.against) if weighed.against else None,
+        "bridge": asdict(weighed.in_their_terms) if weighed.in_their_terms else None,
         "deviations": list(line.deviations),
         "assumptions": list(line.row.stated("assumption")),
         "findings": list(map(str, line.findings)),

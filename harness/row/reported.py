@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from harness.artefact.metrics import metric_of
-from harness.spec.base import NO_KEY, Data, DataPath, Spec
+from harness.spec.base import NO_KEY, Count, Data, DataPath, Spec
 from harness.spec.provenance import Provenance
 
 UNREPORTED = "unreported"
@@ -90,6 +90,17 @@ PublishedFiles = Annotated[
 ]
 
 
+class BridgingModel(Spec):
+    """A model whose answers the published judge has judged, as it has the row's."""
+
+    outputs: PublishedFile
+    """Its answers, to be judged by the row's judge."""
+    annotations: PublishedFile
+    """The published judge's verdicts on them, against the same baseline."""
+    prompts: Count | None = None
+    """A seeded sample of so many of the row's prompts; left open, all of them."""
+
+
 class ReportedNumbers(Spec, Mapping[str, Reported]):
     """Metric -> what was published of it; beside these, what they rest on."""
 
@@ -101,6 +112,8 @@ class ReportedNumbers(Spec, Mapping[str, Reported]):
     """The model's answers that the study itself published for this row; or a list of several files."""
     annotations: PublishedFiles = ()
     """The judge's verdicts that it published for this row; or a list of several files."""
+    bridge: tuple[BridgingModel, ...] = ()
+    """Where the row's judge is another: what tells how the two judges differ."""
 
     def __getitem__(self, metric: str) -> Reported:
         return self.__pydantic_extra__[metric]

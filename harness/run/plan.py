@@ -32,6 +32,7 @@ from harness.judge.judge import BaseJudge
 from harness.llm.estimate import Estimate
 from harness.llm.prices import Price, Prices
 from harness.row.load import LoadedRow, load_rows
+from harness.row.rejudged import RetiredVerdicts, bridge_rows, published_row
 from harness.row.row import Row
 from harness.row.twin import scaled
 from harness.spec.base import DataPath, Endpoint
@@ -72,6 +73,9 @@ class StagePlan:
     tokenizer: ModelSource | None = None
     """The row's, for the lengths in a data card; it decides nothing else."""
     artefact: Artefact | None = None
+    retired: RetiredVerdicts | None = None
+    """Of a bridging model's judge stage: the published judge's verdicts, with which its result is
+    read."""
     planner: "Planner | None" = field(default=None, repr=False, compare=False)
     """Where it was planned; None for a stage out of a crate."""
 
@@ -189,8 +193,10 @@ class StagePlan:
         return server if isinstance(server, VllmEngine) else None
 
     def data(self) -> Iterator[DataPath]:
-        """Every given file or folder that the stage reads."""
+        """Every given file or folder that the stage, or its result, is read with."""
         yield from iter_data(self.params)
+        if self.retired is not None:
+            yield self.retired.annotations
         yield from iter_data(self.tokenizer)
 
     def usd(self) -> float | None:
@@ -220,6 +226,10 @@ class RowPlan:
     spec: Path
     stages: list[StagePlan]
     """In the order in which they must run; another row's, where its outputs are the baseline, too."""
+    published: "RowPlan | None" = None
+    """The study's own answers under the row's judge, where the published numbers have another."""
+    bridge: "list[RowPlan]" = field(default_factory=list)
+    """Bridging models' answers under the row's judge."""
 
     @property
     def target(self) -> str:
@@ -230,6 +240,10 @@ class RowPlan:
     def own(self) -> list[StagePlan]:
         """The stages of the row itself."""
         return [s for s in self.stages if s.row == self.row.row]
+
+    def beside(self) -> "list[RowPlan]":
+        """What the row's judge judges beside the row."""
+        return [*([self.published] if self.published else []), *self.bridge]
 
     def final(self) -> list[StagePlan]:
         """The judge stage of each replicate; empty for a row without one."""
@@ -281,7 +295,21 @@ class Planner:
                 }
                 replicate_label = _join(label, f"judging {replicate + 1}" if count > 1 else "")
                 stages.append(self._stage(loaded, "judge", params, inputs, replicate_label))
-        return RowPlan(row, loaded.path, stages)
+        return self._with_rejudged(loaded, RowPlan(row, loaded.path, stages))
+
+    def _with_rejudged(self, loaded: LoadedRow, plan: RowPlan) -> RowPlan:
+        """Plan what the row's judge judges beside the row, into the plan."""
+        published = published_row(loaded)
+        if published is not None:
+            plan.published = self.plan(published)
+        for bridging in bridge_rows(loaded):
+            other = self.plan(bridging.loaded)
+            for stage in other.final():
+                stage.retired = bridging.retired
+            plan.bridge.append(other)
+        for other in plan.beside():
+            plan.stages += other.own
+        return plan
 
     def replan(self, plan: RowPlan) -> RowPlan:
         """Another executor's plan for this one, with which only environments, and so keys, differ.
@@ -312,7 +340,13 @@ class Planner:
             self._look_up(fresh)
             stages.append(fresh)
             replanned[old.stage, old.key] = fresh
-        return replace(plan, stages=stages)
+
+        def renewed(old: RowPlan) -> RowPlan:
+            return replace(old, stages=[replanned[s.stage, s.key] for s in old.stages])
+
+        published = renewed(plan.published) if plan.published else None
+        bridge = [renewed(other) for other in plan.bridge]
+        return replace(plan, stages=stages, published=published, bridge=bridge)
 
     def plan_model(self, loaded: LoadedRow) -> RowPlan:
         """What makes the row's model, and no more: of what its evaluation reads nothing is needed.

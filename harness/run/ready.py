@@ -6,6 +6,7 @@ The stages check the same, and more, with the same functions.
 """
 
 import contextlib
+import itertools
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from harness.modeling.memory import shapes
 from harness.modeling.template_pieces import pieces
 from harness.row.row import Row
 from harness.run import training_data
+from harness.run.bridging import verdicts_on
 from harness.run.executors import HOST, on_loopback
 from harness.run.plan import RowPlan, StagePlan, command_for, dump, evaluated
 from harness.spec.prompts import PromptSet
@@ -45,7 +47,7 @@ def check(
     Raises:
         InputError: a stage could only fail.
     """
-    for stage in plan.own:
+    for stage in itertools.chain(plan.own, *(other.own for other in plan.beside())):
         if stage.status == "reuse" or stage.stage not in (only or STAGES):
             continue
         hubs = stage.hubs()
@@ -145,6 +147,8 @@ def _check(stage: StagePlan, files: Files, snapshots: dict[str, str]) -> None:
         _check_size(stage)
     elif stage.stage == "train":
         _check_layers(stage)
+    if stage.retired is not None:
+        verdicts_on(stage, files)
     _check_reads(stage.stage, stage.params, files, snapshots)
 
 

@@ -1,5 +1,6 @@
 """What a verdict rests on: the runs of a row that scored it, and each one's grades per prompt."""
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -160,3 +161,10 @@ def strata_of(metric: str, places: Sequence[Any]) -> list[str] | None:
     """What each place belongs to, where the score is the plain mean of several parts' means: MMLU's
     subjects; else None."""
     return [unit for unit, _ in places] if metric == MMLU else None
+
+
+def served_models(evidence: Evidence) -> frozenset[str]:
+    """What servers called the models that judged."""
+    artefacts = [run.stage.artefact for run in evidence.runs.values()]
+    named = [a.manifest.used.get("served_models", ()) for a in artefacts if a is not None]
+    return frozenset(itertools.chain.from_iterable(named))

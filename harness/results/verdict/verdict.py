@@ -17,9 +17,15 @@ from harness.artefact.manifest import MetricValue
 from harness.artefact.metrics import metric_of
 from harness.common import numbers
 from harness.common.progress import counted
-from harness.results.verdict.evidence import Evidence, gather
+from harness.errors import InputError
+from harness.results.verdict.evidence import Evidence, gather, served_models
 from harness.results.verdict.forecast import Foretold, More, decide, foretell, in_words
-from harness.results.verdict.published_judge import another_judge
+from harness.results.verdict.rejudged import (
+    AgainstPublished,
+    InTheirTerms,
+    against_published,
+    in_their_terms,
+)
 from harness.results.verdict.sides import (
     Reproduced,
     assumed_spread,
@@ -29,10 +35,11 @@ from harness.results.verdict.sides import (
     reproduced_interval,
     reproduced_of,
 )
+from harness.row.published_judge import another_judge
 from harness.row.reported import Reported
 from harness.row.row import Row
-from harness.run.plan import StagePlan
-from harness.stats.intervals import ScoreSpan
+from harness.run.plan import RowPlan, StagePlan
+from harness.stats.intervals import ScoreSpan, t_quantile
 
 ANOTHER_JUDGE = "not comparable: another judge"
 """The verdict where the published number has another judge (model, annotator, baseline) than ours."""
@@ -76,6 +83,10 @@ class Weighed:
     foretold: Foretold | None = None
     """Of an inconclusive verdict."""
     evidence: Evidence | None = None
+    against: AgainstPublished | None = None
+    """Where the published judge is another: ours and the study's own answers under today's."""
+    in_their_terms: InTheirTerms | None = None
+    """Where the published judge is another: ours as it would have it, by the bridge."""
 
     @property
     def digits(self) -> int:
@@ -134,9 +145,12 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return math.fsum(defined) / len(defined) if len(defined) == len(values) else None
 
 
-def assess(row: Row, metric: str, planned: Sequence[StagePlan]) -> Weighed:
+def assess(
+    row: Row, metric: str, planned: Sequence[StagePlan], plan: RowPlan | None = None
+) -> Weighed:
     """The verdict on a row's metric from the stages that give it: judge stages, of a loss its
-    trainings. A scaled-down twin is simulated, whatever made it.
+    trainings. A scaled-down twin is simulated, whatever made it. `plan`: the row's, in which stands
+    what the row's judge judges beside it.
 
     Raises:
         Damaged: an artefact of the row was changed.
@@ -152,9 +166,66 @@ def assess(row: Row, metric: str, planned: Sequence[StagePlan]) -> Weighed:
     own = row.eval.judge if row.eval else None
     another = ""
     if published is not None and own is not None and own.judges_outputs and evidence is not None:
-        another = another_judge(published, own, evidence)
+        another = another_judge(published, own, served_models(evidence))
     weighed = judge(reported, evidence, simulated, margin_of(row, metric), another)
-    return replace(weighed, evidence=evidence)
+    weighed = replace(weighed, evidence=evidence)
+    if another and plan is not None and plan.beside():
+        try:
+            return _rejudged(weighed, row, metric, planned, plan)
+        except InputError as e:
+            reason = f"{weighed.verdict.reason}; no bridge: {e.message}"
+            return replace(weighed, verdict=replace(weighed.verdict, reason=reason))
+    return weighed
+
+
+def _rejudged(
+    weighed: Weighed,
+    row: Row,
+    metric: str,
+    planned: Sequence[StagePlan],
+    plan: RowPlan,
+) -> Weighed:
+    """The verdict against the study's own answers under today's judge, where these were judged; else by
+    the bridge."""
+    reported, margin = row.reported[metric], margin_of(row, metric)
+    ours = gather(row, metric, planned, every_grade=True)
+    if ours is None or margin is None or weighed.reproduced is None or reported.value is None:
+        return weighed
+    against = against_published(plan, metric, ours, margin)
+    terms = None
+    if metric.partition("/")[0] == "win_rate":
+        span, error, _ = reported_span_of(reported, ours, weighed.reproduced)
+        half = t_quantile(math.inf) * error + (span.high - span.low) / 2
+        terms = in_their_terms(plan, metric, ours, weighed.reproduced, reported, half)
+    weighed = replace(weighed, against=against, in_their_terms=terms)
+    found = against or terms
+    if found is None or weighed.verdict.name != ANOTHER_JUDGE:
+        return weighed
+    unknown = ours.trains and ours.count(0) == 1
+    name = decide(found.low, found.high, margin, may_be_reproduced=not unknown)
+    verdict = replace(
+        weighed.verdict,
+        name=name,
+        reason=_of_rejudged(weighed, found, margin, unknown),
+        margin=margin,
+        difference=found.difference,
+        low=found.low,
+        high=found.high,
+    )
+    return replace(weighed, verdict=verdict)
+
+
+def _of_rejudged(
+    weighed: Weighed, found: AgainstPublished | InTheirTerms, margin: float, unknown: bool
+) -> str:
+    low, high = weighed.number(found.low, signed=True), weighed.number(found.high, signed=True)
+    if isinstance(found, AgainstPublished):
+        what = "difference from the study's own answers under the same judge"
+    else:
+        models = counted(found.models, "model")
+        what = f"difference in the published judge's terms, by a bridge of {models},"
+    reason = f"{what} between {low} and {high} points (95 %), margin {margin:g}"
+    return reason + "; one training, which cannot show what trainings differ by" * unknown
 
 
 def margin_of(row: Row, metric: str) -> float | None:

@@ -2,15 +2,12 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from harness.artefact.manifest import MetricValue
-from harness.results.verdict.evidence import Evidence, ScoredRun
-from harness.results.verdict.published_judge import another_judge
 from harness.row.load import load_rows
+from harness.row.published_judge import another_judge
 from tests.helpers import command
 from tests.results.scored_rows import scored_row, wins
 
@@ -99,12 +96,9 @@ def test_the_judge_that_the_server_named_counts_as_much_as_the_one_asked_for(
     judge, published = loaded.row.eval.judge, loaded.row.reported.judge_of("win_rate")
     assert judge is not None
     assert published is not None
-    for served, is_other in ((["judge-0613"], False), (["judge-0613", "judge-1106"], True)):
-        manifest = SimpleNamespace(used={"served_models": served})
-        stage: Any = SimpleNamespace(artefact=SimpleNamespace(manifest=manifest))
-        runs = {(0, 0, 0): ScoredRun(stage, MetricValue(value=40.0))}
-        evidence = Evidence(runs, (0, 100), (), False, True)
-        assert bool(another_judge(published, judge, evidence)) == is_other
+    assert another_judge(published, judge)
+    assert not another_judge(published, judge, {"judge-0613"})
+    assert another_judge(published, judge, {"judge-0613", "judge-1106"})
 
 
 def test_tables_and_the_report_say_another_judge_and_why(tmp_path: Path) -> None:

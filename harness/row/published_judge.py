@@ -1,11 +1,10 @@
 """Whether a row's judge is the one that judged the published number."""
 
-from collections.abc import Iterable
+from collections.abc import Set
 from dataclasses import dataclass
 
 from harness.answer.engines.endpoint import EndpointEngine
 from harness.judge.judge import BaseJudge, Reference, RowOutputs
-from harness.results.verdict.evidence import Evidence
 from harness.row.reported import PublishedJudge
 from harness.row.sources import shown_name
 from harness.spec.base import Endpoint
@@ -39,12 +38,14 @@ def own_judge(judge: BaseJudge) -> OwnJudge:
     return OwnJudge(models[0] if models else "", annotator, judge.baseline)
 
 
-def another_judge(published: PublishedJudge, judge: BaseJudge, evidence: Evidence) -> str:
-    """In words what is another: the model (as it was asked for, and as the server named it), how it
-    was asked, or the baseline; empty where all that is published of it is the same."""
+def another_judge(
+    published: PublishedJudge, judge: BaseJudge, served: Set[str] = frozenset()
+) -> str:
+    """In words what is another: the model (as it is asked for, or as servers named it: `served`), how
+    it was asked, or the baseline; empty where all that is published of it is the same."""
     ours = own_judge(judge)
     different = []
-    if published.model not in (None, ours.model) and _served(evidence) != {published.model}:
+    if published.model not in (None, ours.model) and served != {published.model}:
         different.append(f"{published.model} judged the published number, {ours.model} ours")
     if published.annotator not in (None, ours.annotator):
         different.append(f"it was judged by {published.annotator}, ours by {ours.annotator}")
@@ -61,24 +62,20 @@ def in_words(model: str | None, annotator: str | None, baseline: str | None) -> 
     return " ".join(filter(None, (model or "a model that is not named", how, against)))
 
 
-def _served(evidence: Evidence) -> set[str]:
-    """What servers called the models that judged."""
-    artefacts = [run.stage.artefact for run in evidence.runs.values() if run.stage is not None]
-    return {m for a in artefacts if a is not None for m in a.manifest.used.get("served_models", ())}
-
-
 def _is_baseline(name: str, reference: Reference | None) -> bool:
     """Whether the outputs that ours are compared with go by this name, or have this sha256."""
     if reference is None:
         return False
     if isinstance(reference, RowOutputs):
-        return _has(name, [reference.spec])
-    return name == reference.sha256 or _has(name, [reference.path, *reference.url])
+        return is_named(name, reference.spec)
+    return name == reference.sha256 or any(
+        is_named(name, place) for place in (reference.path, *reference.url)
+    )
 
 
-def _has(name: str, places: Iterable[str]) -> bool:
+def is_named(name: str, place: str) -> bool:
     """Letters and digits alone: `gpt-4 1106` is in `gpt4_1106_preview_outputs.json`."""
-    return any(_plain(name) in _plain(place) for place in places)
+    return _plain(name) in _plain(place)
 
 
 def _plain(text: str) -> str:

@@ -1,0 +1,81 @@
+"""The published judge's verdicts on the answers of a bridging model."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.artefact.keys import Files
+from harness.audit.parse.judged_pairs import as_preference
+from harness.data.records import read_records, text_field
+from harness.errors import InputError
+from harness.row.published_judge import is_named
+from harness.row.reported import PublishedJudge
+from harness.run.plan import StagePlan
+
+PromptPlace = tuple[str, str, int]
+"""Instruction, input, and which time they stand in the prompt set, from 0."""
+
+
+def verdicts_on(stage: StagePlan, files: Files) -> dict[PromptPlace, float]:
+    """The published judge's verdicts on the outputs that a bridging judge stage judges.
+
+    Raises:
+        NotFetched, DataAbsent: a file is not there.
+        InputError: as `read_verdicts`.
+    """
+    retired, answer = stage.retired, stage.inputs["outputs"].params["answer"]
+    assert retired is not None
+    outputs = files.locate(answer.engine.given_outputs)
+    return read_verdicts(files.locate(retired.annotations), retired.judge, outputs)
+
+
+def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[PromptPlace, float]:
+    """Of an annotations file in alpaca_eval's format: each prompt's score, 0 (lost) to 1 (won); without
+    the prompts that have none.
+
+    Raises:
+        InputError: it is no such file, or its verdicts are another annotator's, against another
+            baseline, or on other outputs.
+    """
+    texts = {
+        (text_field(outputs, r, "instruction"), text_field(outputs, r, "input", "")):
+        text_field(outputs, r, "output").strip()
+        for r in read_records(outputs)
+    }  # fmt: skip
+    places: Counter[tuple[str, str]] = Counter()
+    verdicts: dict[PromptPlace, float] = {}
+    for record in read_records(path):
+        fields = record.fields
+        _check_judge(f"{path}:{record.line}", fields, judge)
+        prompt = text_field(path, record, "instruction"), text_field(path, record, "input", "")
+        judged = fields.get("output_2")
+        if isinstance(judged, str) and prompt in texts and judged.strip() != texts[prompt]:
+            raise InputError(
+                f"{path}:{record.line}: its verdict is on another output than {outputs} has for the "
+                f"prompt {prompt[0][:60]!r}",
+                "Give the outputs that were judged (reported.bridge, outputs).",
+            )
+        preference, _ = as_preference(fields.get("preference"))
+        if preference is not None:
+            verdicts[*prompt, places[prompt]] = preference - 1
+        places[prompt] += 1
+    if not verdicts:
+        raise InputError(
+            f"{path} holds no verdicts",
+            "A bridge needs an annotations.json: instruction and preference of each prompt.",
+        )
+    return verdicts
+
+
+def _check_judge(place: str, fields: Mapping[str, object], judge: PublishedJudge) -> None:
+    for name, of_record, wanted in (
+        ("annotator", fields.get("annotator"), judge.annotator),
+        ("baseline", fields.get("generator_1"), judge.baseline),
+    ):
+        if wanted is not None and isinstance(of_record, str) and not is_named(wanted, of_record):
+            raise InputError(
+                f"{place}: the {name} of this verdict is {of_record!r}, that of the published number "
+                f"{wanted!r}",
+                f"A bridge needs verdicts of the judge that gave the published number "
+                f"(reported.judge.{name}).",
+            )

@@ -1,0 +1,192 @@
+"""A number of another judge: against the study's own answers under ours, and by a bridge."""
+
+import csv
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import InputError
+from tests.helpers import command
+from tests.results.scored_rows import scored_row, wins
+
+OTHER = {"model": "gpt-3.5-turbo-0301", "annotator": "chatgpt", "baseline": "prompts"}
+PROMPTS = 2000
+ASKED = "Say no."
+"""The prompt of the rows of these tests; what was judged is made up."""
+
+
+def given(path: Path, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """A file of the row's, with its digest."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rows))
+    return {"path": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def outputs(folder: Path, name: str) -> dict[str, str]:
+    rows = [{"instruction": f"prompt {n}", "output": f"{name} {n}"} for n in range(PROMPTS)]
+    rows.append({"instruction": ASKED, "output": "No."})
+    return given(folder / "specs" / f"{name}.json", rows)
+
+
+def annotations(
+    folder: Path, name: str, verdicts: Sequence[float], **changes: Any
+) -> dict[str, str]:
+    rows = [
+        {"instruction": f"prompt {n}", "output_2": f"{name} {n} ", "preference": verdict,
+         "annotator": "chatgpt", "generator_1": "prompts"} | changes
+        for n, verdict in enumerate(verdicts)
+    ]  # fmt: skip
+    return given(folder / "specs" / f"{name}-annotations.json", rows)
+
+
+def row(folder: Path, *judgings: Sequence[float], value: float = 40.0, **reported: Any) -> Path:
+    cell = {"value": value, "standard_error": 0.3}
+    numbers = {"judge": OTHER, "win_rate": cell} | reported
+    replicates = {"judge": 1}
+    return scored_row(folder, *judgings, reported=numbers, replicates=replicates)
+
+
+def verified(folder: Path, spec: Path, *more: str) -> Any:
+    return command("verify", spec, "--volume", folder / "runs", "--executor", "local", *more)
+
+
+def words(folder: Path, spec: Path) -> str:
+    return " ".join(verified(folder, spec).output.split())
+
+
+def metric(folder: Path, spec: Path) -> dict[str, Any]:
+    (found,) = json.loads(verified(folder, spec, "--json").output)["metrics"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_ours_and_their_own_answers_under_one_judge_give_the_verdict(tmp_path: Path) -> None:
+    """Ours is 15 points from the published number, and half a point from what our judge says of the
+    published answers: it is reproduced, and how far the judges differ is said."""
+    ours, theirs = wins(510, PROMPTS), wins(500, PROMPTS)
+    spec = row(tmp_path, ours, theirs, outputs=outputs(tmp_path, "published"))
+    found = metric(tmp_path, spec)
+    assert found["verdict"] == "reproduced"
+    assert found["published_answers"]["theirs"] == 25
+    assert found["published_answers"]["prompts"] == PROMPTS
+    assert found["difference"]["value"] == pytest.approx(0.5)
+    # Ten prompts of 2,000 differ, all one way: the interval is that of the paired differences.
+    error = 100 * math.sqrt(10 / PROMPTS * (1 - 10 / PROMPTS) / PROMPTS)
+    assert found["difference"]["high"] == pytest.approx(0.5 + 1.96 * error, abs=0.05)
+    text = words(tmp_path, spec)
+    assert (
+        "the judge of ours gives the study's own answers 25.00, 15.00 below the published" in text
+    )
+    assert "ours - the study's own answers, under the same judge" in text
+    assert verified(tmp_path, spec).exit_code == 0
+
+
+def test_far_from_their_own_answers_it_is_not_reproduced(tmp_path: Path) -> None:
+    spec = row(
+        tmp_path, wins(800, PROMPTS), wins(500, PROMPTS), outputs=outputs(tmp_path, "published")
+    )
+    assert metric(tmp_path, spec)["verdict"] == "not reproduced"
+    assert verified(tmp_path, spec).exit_code == 3
+
+
+def test_unjudged_prompts_of_theirs_widen_it(tmp_path: Path) -> None:
+    theirs: list[float | None] = [*wins(500, PROMPTS)[:-100], *[None] * 100]
+    spec = row(tmp_path, wins(510, PROMPTS), theirs, outputs=outputs(tmp_path, "published"))
+    found = metric(tmp_path, spec)
+    assert found["verdict"] == "inconclusive"
+    assert found["published_answers"]["prompts"] == PROMPTS - 100
+    assert found["difference"]["high"] - found["difference"]["low"] > 10
+
+
+def test_where_theirs_are_not_judged_yet_it_says_what_does_it(tmp_path: Path) -> None:
+    published = outputs(tmp_path, "published")
+    row(tmp_path, wins(510, PROMPTS))
+    # The same row, whose published answers are named only now.
+    numbers = {"judge": OTHER, "win_rate": {"value": 40.0}, "outputs": published}
+    spec = scored_row(tmp_path, reported=numbers, replicates={"judge": 1})
+    assert metric(tmp_path, spec)["verdict"] == "not comparable: another judge"
+    assert "the study's own answers are not judged yet: harness run" in words(tmp_path, spec)
+
+
+def test_the_same_judge_judges_nothing_beside_the_row(tmp_path: Path) -> None:
+    same = {"model": "judge", "annotator": "preference", "baseline": "prompts"}
+    published = outputs(tmp_path, "published")
+    spec = row(tmp_path, wins(800, PROMPTS), judge=same, outputs=published)
+    assert metric(tmp_path, spec)["verdict"] == "reproduced"
+    plan = command("plan", spec, "--volume", tmp_path / "runs", "--executor", "local")
+    assert "published" not in plan.output.replace("published number", "")
+
+
+def bridged(folder: Path, count: int, ours: int = 500, value: float = 30.0, **changes: Any) -> Path:
+    """Our judge gives every model five points fewer than the published one."""
+    models = [
+        {
+            "outputs": outputs(folder, f"m{n}"),
+            "annotations": annotations(folder, f"m{n}", wins(500 + 50 * n, PROMPTS), **changes),
+        }
+        for n in range(count)
+    ]
+    today = [wins(400 + 50 * n, PROMPTS) for n in range(count)]
+    return row(folder, wins(ours, PROMPTS), *today, value=value, bridge=models)
+
+
+def test_a_bridge_brings_ours_into_their_terms(tmp_path: Path) -> None:
+    spec = bridged(tmp_path, 6)
+    found = metric(tmp_path, spec)
+    terms = found["bridge"]
+    assert len(terms["shifts"]) == 6
+    assert all(shift["prompts"] == PROMPTS for shift in terms["shifts"])
+    assert 100 * terms["ours"]["value"] == pytest.approx(30, abs=1)
+    assert found["difference"]["low"] < 0 < found["difference"]["high"]
+    assert found["verdict"] in ("reproduced", "inconclusive")
+    text = words(tmp_path, spec)
+    assert "by 6 bridging models; standard errors: over prompts and replicates" in text
+    assert "ours in the published judge's terms - reported" in text
+    result = command(
+        "table", spec, "--volume", tmp_path / "runs", "--executor", "local", "--format", "csv"
+    )
+    (cells,) = csv.DictReader(result.output.splitlines())
+    assert float(cells["in_their_terms"]) == pytest.approx(30, abs=1)
+    assert float(cells["in_their_terms_low"]) < 30 < float(cells["in_their_terms_high"])
+
+
+def test_a_bridge_of_one_model_takes_the_boards_spread_and_decides_little(tmp_path: Path) -> None:
+    spec = bridged(tmp_path, 1)
+    assert metric(tmp_path, spec)["verdict"] == "inconclusive"
+    assert "so few models cannot show the last" in words(tmp_path, spec)
+
+
+def test_a_bridge_can_find_that_it_is_not_reproduced(tmp_path: Path) -> None:
+    assert metric(tmp_path, bridged(tmp_path, 6, value=80.0))["verdict"] == "not reproduced"
+
+
+def test_too_few_prompts_of_both_judges_are_no_bridge(tmp_path: Path) -> None:
+    spec = bridged(tmp_path, 1, instruction="another")
+    result = verified(tmp_path, spec)
+    assert result.exit_code == 4
+    text = " ".join(result.output.split())
+    assert "the published judge has verdicts on 0; a bridge needs 30" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"annotator": "alpaca_eval_gpt4"},
+         "the annotator of this verdict is 'alpaca_eval_gpt4', that of the published number 'chatgpt'"),
+        ({"generator_1": "text_davinci_003"},
+         "the baseline of this verdict is 'text_davinci_003', that of the published number 'prompts'"),
+        ({"output_2": "something else"}, "its verdict is on another output than"),
+        ({"preference": None}, "holds no verdicts"),
+    ],
+)  # fmt: skip
+def test_verdicts_that_are_not_the_published_judges_on_these_outputs_are_found_before_the_run(
+    tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        bridged(tmp_path, 1, **changes)
+    assert not list((tmp_path / "runs").rglob("manifest.json"))

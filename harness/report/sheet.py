@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.results.line import HEADINGS, MatrixLine, display
-from harness.results.matrix import EXPLANATION, LOSSES, lowest
+from harness.results.matrix import EXPLANATION, LOSSES, conclusions
 
 SIMULATED = (
     "Rows marked simulated come from the harness's own simulated teacher or judge, or are scaled down. "
@@ -57,7 +57,7 @@ class Notes:
 def notes_of(line: MatrixLine) -> list[str]:
     """What must stand with a line's numbers: findings, deviations, assumptions."""
     return [
-        *[line.elsewhere[:1].upper() + line.elsewhere[1:]] * bool(line.elsewhere),
+        *(text[:1].upper() + text[1:] for text in (line.elsewhere, line.among) if text),
         *(f"Finding: {finding}" for finding in line.findings),
         *(f"Deviation: {deviation}" for deviation in line.deviations),
         *(f"Assumption: {assumption}" for assumption in line.row.stated("assumption")),
@@ -116,7 +116,7 @@ def matrix_sheet(lines: Sequence[MatrixLine], name: str, title: str, left_out: s
     about = [EXPLANATION]
     if any(line.cells.measure.is_loss for line in lines):
         about.append(LOSSES)
-    after = [*lowest(lines), *[f"{left_out}."] * bool(left_out)]
+    after = [*conclusions(lines), *[f"{left_out}."] * bool(left_out)]
     sheet = Sheet(name, title, HEADINGS, rows, about, warning(lines), notes.texts, (), after)
     return settled(sheet, rows)
 

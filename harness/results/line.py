@@ -16,6 +16,7 @@ HEADINGS = (
     "row", "varied", "metric", "reported", "reproduced", "95 % interval", "over", "replicates",
     "verdict", "notes", "cost", "environment", "artefacts",
 )  # fmt: skip
+DOES_NOT = "does not hold"
 UNREPORTED, RANDOM_WEIGHTS = "unreported", "random weights"
 
 
@@ -62,6 +63,12 @@ class Cells:
     in_their_terms_high: float | None
     verdict: str
     verdict_reason: str
+    verdict_among: int | None
+    """How many verdicts of the table are adjusted for."""
+    verdict_p: float | None
+    """Holm's adjusted p value of the verdict among these."""
+    verdict_holm: str
+    """Whether it holds among them; empty where nothing was decided."""
     simulated: str
     random_weights: str
     """`yes` where they began so."""
@@ -118,6 +125,16 @@ class MatrixLine:
         cell = self.row.reported.get(self.cells.metric)
         return f"the reported number is from {cell.source}" if cell and cell.source else ""
 
+    @property
+    def among(self) -> str:
+        """Whether its verdict does not hold among the table's."""
+        if self.cells.verdict_holm != DOES_NOT:
+            return ""
+        return (
+            f"{self.cells.verdict} alone, and not among the table's {self.cells.verdict_among} "
+            f"verdicts (Holm's p {self.cells.verdict_p:.2g})"
+        )
+
     def number(self, value: float | None) -> str:
         """With the digits of the line's metric."""
         return numbers.number(value, self.cells.measure.digits)
@@ -142,7 +159,12 @@ def display(line: MatrixLine) -> list[str]:
     verdict = c.verdict
     if c.verdict_reason and c.verdict != "simulated":
         verdict += f": {c.verdict_reason}"
-    notes = [line.elsewhere, c.deviations, *(f"finding: {kind}" for kind in line.finding_kinds)]
+    notes = [
+        line.elsewhere,
+        line.among,
+        c.deviations,
+        *(f"finding: {kind}" for kind in line.finding_kinds),
+    ]
     return [
         c.row, c.varied, c.metric, reported(line), reproduced, interval(line), over(line),
         replicates, verdict, "; ".join(filter(None, notes)), _cost(c), c.env_environment,

@@ -13,6 +13,7 @@ from harness.artefact.store import Artefact, Damaged
 from harness.common.progress import counted
 from harness.errors import DataAbsent, InputError
 from harness.results import agreement, comparability, losses
+from harness.results.families import adjusted, sentences
 from harness.results.line import Cells, MatrixLine, loss_over, marks
 from harness.results.verdict.evidence import bounds_of
 from harness.results.verdict.verdict import assess, pool
@@ -61,7 +62,9 @@ def together(lines: Sequence[MatrixLine]) -> list[MatrixLine]:
     rows = {line.row.row: line for line in lines}
     plans = [line.plan or RowPlan(line.row, line.loaded.path, []) for line in rows.values()]
     messages = {row: comparability.message(d) for row, d in comparability.confounded(plans).items()}
-    return [_confounded(line, messages.get(line.row.row)) for line in sorted(lines, key=_place)]
+    return adjusted(
+        [_confounded(line, messages.get(line.row.row)) for line in sorted(lines, key=_place)]
+    )
 
 
 def with_results(lines: Sequence[MatrixLine]) -> tuple[list[MatrixLine], str]:
@@ -200,6 +203,9 @@ def _line(
         in_their_terms_high=terms[2],
         verdict=verdict.name,
         verdict_reason=verdict.reason or problem,
+        verdict_among=None,
+        verdict_p=None,
+        verdict_holm="",
         simulated="; ".join(simulated),
         random_weights="yes" if any(a.manifest.random_weights for a in artefacts) else "",
         deviations="; ".join(noted),
@@ -290,6 +296,11 @@ LOSSES = (
     "seeds their mean, and sd, the standard deviation between them; with one, the spread between "
     "trainings is not known. ±, where it stands: one standard error over the held-out examples."
 )
+
+
+def conclusions(lines: Sequence[MatrixLine]) -> list[str]:
+    """What is to be said below tables of these lines."""
+    return [*lowest(lines), *sentences(lines)]
 
 
 def lowest(lines: Sequence[MatrixLine]) -> list[str]:

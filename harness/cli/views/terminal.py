@@ -13,7 +13,7 @@ from harness.cli.views.card import show_card
 from harness.common.progress import plain
 from harness.errors import InputError
 from harness.results.line import HEADINGS, MatrixLine, display
-from harness.results.matrix import CONFOUNDED, lowest
+from harness.results.matrix import CONFOUNDED, conclusions
 from harness.results.verdict.verdict import pool
 from harness.run.doctor import Check
 from harness.run.plan import RowPlan, StagePlan
@@ -48,7 +48,7 @@ def show_matrix(console: Console, lines: Sequence[MatrixLine]) -> None:
         for finding in line.findings
         if finding.kind == CONFOUNDED
     ]
-    for sentence in [*lowest(lines), *dict.fromkeys(confounded)]:
+    for sentence in [*conclusions(lines), *dict.fromkeys(confounded)]:
         console.print(escape(plain(sentence)), highlight=False)
 
 

@@ -9,7 +9,7 @@ from harness.common.progress import counted
 from harness.report.html import charts, figures
 from harness.report.html.markup import Html, join, tag
 from harness.results.line import UNREPORTED, MatrixLine, bounds, over, reported_counts
-from harness.results.matrix import EXPLANATION, LOSSES, lowest
+from harness.results.matrix import EXPLANATION, LOSSES, conclusions
 from harness.results.verdict.verdict import ANOTHER_JUDGE, MARGIN
 
 SIMULATED = (
@@ -95,7 +95,7 @@ def matrix(lines: Sequence[MatrixLine]) -> Html:
     box = tag(
         "div", matrix_table, class_="scroll", tabindex=0, role="region", aria_label="Results matrix"
     )
-    below = [tag("p", sentence, class_="soft") for sentence in lowest(lines)]
+    below = [tag("p", sentence, class_="soft") for sentence in conclusions(lines)]
     return join(_filters(lines), box, below)
 
 

@@ -1,0 +1,88 @@
+"""Verdicts of a table taken together: with many of them, some are wrong by chance."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import NormalDist
+
+from harness.common.progress import counted
+from harness.results.line import DOES_NOT, MatrixLine
+from harness.results.verdict.verdict import Verdict
+from harness.stats.intervals import LEVEL
+
+DECIDED = ("reproduced", "not reproduced")
+ALPHA = 1 - LEVEL
+HOLDS = "holds"
+
+
+def p_value(verdict: Verdict) -> float | None:
+    """1 less the highest level at which the interval still gives the verdict; None without an interval.
+
+    The interval is taken to grow about its middle as a normal one does, with what unjudged prompts
+    leave open: where there are some, or replicates are few, p is then somewhat off. Of an inconclusive
+    verdict it is above 1 - LEVEL.
+    """
+    low, high, margin = verdict.low, verdict.high, verdict.margin
+    if low is None or high is None or margin is None or high <= low:
+        return None
+    normal = NormalDist()
+    middle, error = (low + high) / 2, (high - low) / 2 / normal.inv_cdf((1 + LEVEL) / 2)
+    reach = abs(abs(middle) - margin) / error
+    if verdict.name not in DECIDED:
+        reach = min(reach, normal.inv_cdf((1 + LEVEL) / 2))
+    return 2 * (1 - normal.cdf(reach))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted for their number, in their order (Holm 1979, A simple sequentially rejective multiple
+    test procedure, Scandinavian Journal of Statistics 6): the chance that any claim at or below the
+    level is wrong is then at most the level, however the tests hang together."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def adjusted(lines: Sequence[MatrixLine]) -> list[MatrixLine]:
+    """The lines, each verdict of which says whether it holds among its table's; all of a table's
+    compared numbers count, the inconclusive too."""
+    found = {
+        index: (line.row.table, p)
+        for index, line in enumerate(lines)
+        if (p := p_value(line.weighed.verdict)) is not None
+    }
+    after = list(lines)
+    for table in {table for table, _ in found.values()}:
+        members = [index for index, (of, _) in found.items() if of == table]
+        for index, p in zip(members, holm([found[i][1] for i in members]), strict=True):
+            line = lines[index]
+            name = ""
+            if line.cells.verdict in DECIDED:
+                name = HOLDS if p <= ALPHA else DOES_NOT
+            cells = replace(line.cells, verdict_among=len(members), verdict_p=p, verdict_holm=name)
+            after[index] = replace(line, cells=cells)
+    return after
+
+
+def sentences(lines: Sequence[MatrixLine]) -> list[str]:
+    """One for each table with several verdicts: how many there are, how many hold together."""
+    tables: dict[str, list[MatrixLine]] = {}
+    for line in lines:
+        if line.cells.verdict_among:
+            tables.setdefault(line.cells.table, []).append(line)
+    return [_sentence(table, of) for table, of in tables.items() if len(of) > 1]
+
+
+def _sentence(table: str, lines: Sequence[MatrixLine]) -> str:
+    parts = []
+    for name in DECIDED:
+        given = [line for line in lines if line.cells.verdict == name]
+        held = sum(line.cells.verdict_holm == HOLDS for line in given)
+        parts.append(f"{len(given)} {name} ({held} after Holm's adjustment)")
+    by_chance = ALPHA * len(lines)
+    return (
+        f"Table {table}: of {counted(len(lines), 'number')} compared, {parts[0]}, {parts[1]}, the rest "
+        f"open; at {LEVEL:.0%} each, up to {by_chance:.1f} of the {len(lines)} may be wrong by chance "
+        "alone, after the adjustment any with a chance of at most 5 %."
+    )

@@ -204,7 +204,7 @@ def on_verdicts(folder: Path) -> None:
 class Case:
     models: int
     spread: float
-    """Points at the win rate of the case."""
+    """Points, at a win rate of 50 %; in log-odds the same at every win rate."""
     prompts: int
     """Of each bridging model that today's judge judges."""
     win_rate: float
@@ -216,7 +216,7 @@ def simulate(case: Case, runs: int, random: np.random.Generator) -> dict[str, fl
     from the published one by the margin (`reproduced` is wrong) and by a little less (`not reproduced`
     is)."""
     truth = case.win_rate / 100
-    sd = case.spread / 100 / (truth * (1 - truth))
+    sd = case.spread / 25
     counts = dict.fromkeys(
         ("covered", "half", "reproduced", "not", "plain reproduced", "plain not"), 0.0
     )

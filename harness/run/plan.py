@@ -245,6 +245,12 @@ class RowPlan:
         """What the row's judge judges beside the row."""
         return [*([self.published] if self.published else []), *self.bridge]
 
+    def remembered(self) -> Iterator[tuple[str, StagePlan]]:
+        """Each stage with the row that remembers its last key."""
+        beside = {other.row.row for other in self.beside()}
+        for stage in self.stages:
+            yield (stage.row if stage.row in beside else self.row.row), stage
+
     def final(self) -> list[StagePlan]:
         """The judge stage of each replicate; empty for a row without one."""
         return [s for s in self.own if s.stage == "judge"]

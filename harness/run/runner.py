@@ -73,9 +73,9 @@ class Runner:
                 say(self.console, f"  failed: {plain(e.reason)}")
                 continue
             for plan in plans:
-                keys = {s.memory_name: s.key for s in plan.stages if s.key == stage.key}
-                if keys:
-                    self.store.remember(plan.row.row, keys)
+                for row, made in plan.remembered():
+                    if made.key == stage.key:
+                        self.store.remember(row, {made.memory_name: made.key})
         if failures:
             raise StagesFailed(failures, not_run)
 

@@ -190,3 +190,14 @@ def test_verdicts_that_are_not_the_published_judges_on_these_outputs_are_found_b
     with pytest.raises(InputError, match=sentence):
         bridged(tmp_path, 1, **changes)
     assert not list((tmp_path / "runs").rglob("manifest.json"))
+
+
+def test_what_is_judged_beside_the_row_is_remembered_apart(tmp_path: Path) -> None:
+    """A changed spec is compared with the row's own last judging."""
+    published = outputs(tmp_path, "published")
+    spec = row(tmp_path, wins(510, PROMPTS), wins(500, PROMPTS), outputs=published)
+    (tmp_path / "specs" / "prompts.jsonl").write_text('{"instruction": "Say no.", "output": "x"}\n')
+    plan = command("plan", spec, "--volume", tmp_path / "runs", "--executor", "local")
+    text = " ".join(plan.output.split())
+    assert text.count("stale") >= 3
+    assert "engine" not in text

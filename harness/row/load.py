@@ -165,7 +165,7 @@ def _metrics_not_given(tree: Node, row: Row) -> Iterator[Fault]:
 def _settings_not_had(tree: Node, row: Row) -> Iterator[Fault]:
     """Keys of `sources` that no setting of the row has; of inherited ones, that no row can have: a base
     names those of parts, too, that one of its rows does without."""
-    settings = row.settings()
+    settings = row.settings() if row.sources else []
     names = [name for setting in settings for name in setting.names]
     for key in row.sources:
         if any(covers(key, setting) for setting in settings):

@@ -151,6 +151,7 @@ def _no_verdicts(path: Path, data: DataPath) -> str:
 
 def _faults_of_outputs(outputs: Mapping[Path, DataPath], results: Sequence[Result]) -> list[str]:
     judged = [prompt for result in results for prompt, _ in result.material.judgements]
+    answers = [a for result in results for a in (result.material.outputs or {}).values()]
     faults, texts, names = [], set(), []
     for path, data in outputs.items():
         try:
@@ -167,11 +168,14 @@ def _faults_of_outputs(outputs: Mapping[Path, DataPath], results: Sequence[Resul
         names.append(data.name)
         texts |= {text for row in rows for text in _texts(row)}
     absent = sum(prompt.strip() not in texts for prompt in judged)
+    other = sum(answer.strip() not in texts for answer in answers)
+    which = f"{', '.join(names)}: these are not the outputs that were judged"
     if names and absent:
-        faults.append(
-            f"reported.outputs: {absent} of {counted(len(judged), 'judged prompt')} have no answer in "
-            f"{', '.join(names)}: these are not the outputs that were judged"
-        )
+        prompts = counted(len(judged), "judged prompt")
+        faults.append(f"reported.outputs: {absent} of {prompts} have no answer in {which}")
+    elif names and other:
+        judged_answers = counted(len(answers), "judged answer")
+        faults.append(f"reported.outputs: {other} of {judged_answers} do not stand in {which}")
     return faults
 
 
@@ -187,11 +191,11 @@ def _is_answer(row: JsonObject) -> bool:
 
 
 def _texts(row: JsonObject) -> list[str]:
-    """All that may be its prompt."""
+    """All that may be its prompt, also with the input of the row or of its first instance; and its
+    answers."""
     texts = [value for value in row.values() if isinstance(value, str)]
-    instruction = row.text("instruction")
-    whole = [with_input(instruction, row)] if instruction is not None else []
-    return [text.strip() for text in (*texts, *whole)]
+    source = next(iter(row.objects("instances")), row)
+    return [text.strip() for text in (*texts, *(with_input(text, source) for text in texts))]
 
 
 def _figures(row: Row, results: Sequence[Result]) -> list[Recomputed]:

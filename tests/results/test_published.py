@@ -212,6 +212,22 @@ def test_outputs_to_other_prompts_are_not_those_that_were_judged(
     ) in sentence(result)
 
 
+def test_other_answers_to_the_same_prompts_are_not_those_that_were_judged(
+    tmp_path: Path, study: Path, mirror: FileServer
+) -> None:
+    rows = json.loads((study / "model_outputs.json").read_text())
+    rows[3]["output"] = "Another answer."
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(rows))
+    annotations = published(mirror, study / "annotations.json")
+    spec = spec_of(
+        tmp_path, win_rate=30.0, outputs=published(mirror, other), annotations=annotations
+    )
+    result = audited(tmp_path, spec)
+    assert result.exit_code == 1
+    assert "reported.outputs: 1 of 100 judged answers do not stand in" in sentence(result)
+
+
 def test_a_row_of_which_nothing_or_only_outputs_were_published_says_so(
     tmp_path: Path, study: Path, mirror: FileServer
 ) -> None:

@@ -79,7 +79,7 @@ def foretell(
         numbers: Sequence[float], moved: float = 0.0, between: float | None = None,
         prompts: bool = True,
     ) -> bool:  # fmt: skip
-        half = _half_with(evidence, reproduced, reported_span, numbers, margin, prompts, between)
+        half = half_with(evidence, reproduced, reported_span, numbers, margin, prompts, between)
         several = numbers[0] > 1 or not evidence.trains
         return decide(low + moved - half, high + moved + half, margin, several) in DECIDED
 
@@ -101,7 +101,7 @@ def foretell(
     unknown = [kind for kind in kinds if counts[KINDS.index(kind)] == 1]
     endless = [math.inf] * len(KINDS)
     unjudged = (high - low) / 2
-    limit = unjudged + _half_with(evidence, reproduced, reported_span, endless, margin, not unknown)
+    limit = unjudged + half_with(evidence, reproduced, reported_span, endless, margin, not unknown)
     if candidates:
         *_, kind, added, chance = min(candidates)
         return Foretold(((kind, added),), limit, unjudged, round(chance, 2))
@@ -155,7 +155,7 @@ def _chi_square(df: int) -> tuple[float, ...]:
     return tuple(float(chdtri(df, 1 - share)) for share in QUANTILES)
 
 
-def _half_with(
+def half_with(
     evidence: Evidence,
     reproduced: Reproduced,
     reported_span: ScoreSpan,

@@ -19,7 +19,7 @@ from harness.run.bridging import PromptPlace, verdicts_on
 from harness.run.plan import RowPlan
 from harness.stats.bridge import FEWEST_PROMPTS, Bridged, Predicted, Shift, bridged, predict, shift
 from harness.stats.bridge import difference as bridged_difference
-from harness.stats.intervals import half_width
+from harness.stats.intervals import LEVEL, half_width
 from harness.stats.variance import Grades, crossed
 
 PERCENT = 100
@@ -62,7 +62,7 @@ class InTheirTerms:
 
 
 def against_published(
-    row_plan: RowPlan, metric: str, ours: Evidence, margin: float
+    row_plan: RowPlan, metric: str, ours: Evidence, margin: float, level: float = LEVEL
 ) -> AgainstPublished | None:
     """None where the study's own answers are not planned or not judged yet, or no prompt was judged of
     both.
@@ -96,7 +96,7 @@ def against_published(
     columns /= n * n
     assumed = assumed_spread(ours, margin)
     variance = max(0.0, columns - noise + 2 * assumed**2)
-    half = half_width(variance, between, found.df, freedom(len(shared)))
+    half = half_width(variance, between, found.df, freedom(len(shared)), level)
     asked = len(ours.prompts | theirs.prompts)
     left_open = span * (asked - len(shared)) / asked
     middle = found.mean * len(shared) / asked

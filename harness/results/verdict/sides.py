@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from harness.results.verdict.evidence import Evidence
 from harness.row.reported import Reported
 from harness.stats.intervals import (
+    LEVEL,
     ScoreSpan,
     centre_of_mean,
     error_of_mean,
@@ -149,7 +150,7 @@ def share_of_range(share: float, evidence: Evidence, margin: float | None) -> fl
 
 
 def difference_interval(
-    reproduced: Reproduced, reported_span: ScoreSpan, assumed: float
+    reproduced: Reproduced, reported_span: ScoreSpan, assumed: float, level: float = LEVEL
 ) -> tuple[float, float]:
     """Of reproduced - reported: from the first with all unjudged lost and the second with all won, to
     the reverse."""
@@ -164,7 +165,7 @@ def difference_interval(
             - reproduced.within * (1 + 1 / count)
             + 2 * assumed**2
         )
-        return half_width(max(0.0, variance), between, reproduced.df, many)
+        return half_width(max(0.0, variance), between, reproduced.df, many, level)
 
     low = (
         reproduced.span.low

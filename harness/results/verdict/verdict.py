@@ -39,7 +39,7 @@ from harness.row.published_judge import another_judge
 from harness.row.reported import Reported
 from harness.row.row import Row
 from harness.run.plan import RowPlan, StagePlan
-from harness.stats.intervals import ScoreSpan, t_quantile
+from harness.stats.intervals import LEVEL, ScoreSpan, t_quantile
 
 ANOTHER_JUDGE = "not comparable: another judge"
 """The verdict where the published number has another judge (model, annotator, baseline) than ours."""
@@ -146,11 +146,15 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def assess(
-    row: Row, metric: str, planned: Sequence[StagePlan], plan: RowPlan | None = None
+    row: Row,
+    metric: str,
+    planned: Sequence[StagePlan],
+    plan: RowPlan | None = None,
+    level: float = LEVEL,
 ) -> Weighed:
     """The verdict on a row's metric from the stages that give it: judge stages, of a loss its
     trainings. A scaled-down twin is simulated, whatever made it. `plan`: the row's, in which stands
-    what the row's judge judges beside it.
+    what the row's judge judges beside it. `level`: of the interval of the difference.
 
     Raises:
         Damaged: an artefact of the row was changed.
@@ -167,11 +171,11 @@ def assess(
     another = ""
     if published is not None and own is not None and own.judges_outputs and evidence is not None:
         another = another_judge(published, own, served_models(evidence))
-    weighed = judge(reported, evidence, simulated, margin_of(row, metric), another)
+    weighed = judge(reported, evidence, simulated, margin_of(row, metric), another, level)
     weighed = replace(weighed, evidence=evidence)
     if another and plan is not None and plan.beside():
         try:
-            return _rejudged(weighed, row, metric, planned, plan)
+            return _rejudged(weighed, row, metric, planned, plan, level)
         except InputError as e:
             reason = f"{weighed.verdict.reason}; no bridge: {e.message}"
             return replace(weighed, verdict=replace(weighed.verdict, reason=reason))
@@ -184,6 +188,7 @@ def _rejudged(
     metric: str,
     planned: Sequence[StagePlan],
     plan: RowPlan,
+    level: float,
 ) -> Weighed:
     """The verdict against the study's own answers under today's judge, where these were judged; else by
     the bridge."""
@@ -191,7 +196,7 @@ def _rejudged(
     ours = gather(row, metric, planned, every_grade=True)
     if ours is None or margin is None or weighed.reproduced is None or reported.value is None:
         return weighed
-    against = against_published(plan, metric, ours, margin)
+    against = against_published(plan, metric, ours, margin, level)
     terms = None
     if metric.partition("/")[0] == "win_rate":
         span, error, _ = reported_span_of(reported, ours, weighed.reproduced)
@@ -244,6 +249,7 @@ def judge(
     simulated: Sequence[str],
     margin: float | None = MARGIN,
     another: str = "",
+    level: float = LEVEL,
 ) -> Weighed:
     """Compare a reported number with the runs of `evidence`; margin None: the metric has none.
     another: in words, how its judge is another than ours; judges differ by more than a margin, so that
@@ -283,7 +289,8 @@ def judge(
     if reproduced is None:
         why = _without_error(evidence)
         return replace(weighed, verdict=replace(verdict, reason=why))
-    return _compare(replace(weighed, verdict=verdict), evidence, reproduced, reported, margin)
+    weighed = replace(weighed, verdict=verdict)
+    return _compare(weighed, evidence, reproduced, reported, margin, level)
 
 
 def _without_error(evidence: Evidence) -> str:
@@ -303,16 +310,22 @@ def _without_error(evidence: Evidence) -> str:
 
 
 def _compare(
-    weighed: Weighed, evidence: Evidence, reproduced: Reproduced, reported: Reported, margin: float
+    weighed: Weighed,
+    evidence: Evidence,
+    reproduced: Reproduced,
+    reported: Reported,
+    margin: float,
+    level: float,
 ) -> Weighed:
     reported_span, reported_error, origin = reported_span_of(reported, evidence, reproduced)
     assumed = assumed_spread(evidence, margin)
-    low, high = difference_interval(reproduced, reported_span, assumed)
+    low, high = difference_interval(reproduced, reported_span, assumed, level)
     unknown = evidence.trains and evidence.count(0) == 1
     name = decide(low, high, margin, may_be_reproduced=not unknown)
-    reason = f"difference between {low:+.1f} and {high:+.1f} points (95 %), margin {margin:g}"
+    ends = f"{low:+.1f} and {high:+.1f} points"
     if evidence.bounds != (0, 100):
-        reason = f"difference between {low:+.3g} and {high:+.3g} (95 %), margin {margin:g}"
+        ends = f"{low:+.3g} and {high:+.3g}"
+    reason = f"difference between {ends} ({100 * level:.4g} %), margin {margin:g}"
     if unknown:
         reason += (
             f"; one training, so that a standard deviation of {assumed:g} between trainings "

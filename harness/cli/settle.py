@@ -1,0 +1,68 @@
+"""`harness settle`."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from harness.cli.options import DATA, EXECUTOR, SCALE, VOLUME
+from harness.cli.workspace import make_console, make_planner, row_named
+
+
+@click.command()
+@click.argument("name", metavar="ROW")
+@click.option("--usd", type=click.FloatRange(min=0), required=True, help="The most to spend.")
+@click.option(
+    "--metric", default="", help="Which reported metric [default: the first that was reported]."
+)
+@click.option(
+    "--looks",
+    type=click.IntRange(2, 20),
+    default=5,
+    show_default=True,
+    help="How often the verdict is looked at, at most.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be bought first, and buy nothing.")
+@SCALE
+@VOLUME
+@DATA
+@EXECUTOR
+def settle(
+    name: str,
+    usd: float,
+    metric: str,
+    looks: int,
+    dry_run: bool,
+    scale: str,
+    volume: Path,
+    inputs: Path | None,
+    executor: str,
+) -> None:
+    """Buy replicates of a row until its verdict is decided, or the budget is spent.
+
+    What is bought next (trainings, samplings, judgings) is what is expected to narrow the interval of
+    the difference most for its price. The margin, the number of looks and their levels are written down
+    on the volume before the first; looking several times then gives no more wrong verdicts than looking
+    once. Interrupted, the same command goes on.
+
+    Exit codes: 0 reproduced, 3 not reproduced, 4 open.
+    """
+    from harness.results.settle import Settler
+    from harness.results.verify import NOT_REPRODUCED, REPRODUCED, UNDECIDED
+    from harness.run.executors import make
+
+    loaded = row_named(name, scale)
+    metric = metric or next((m for m, c in loaded.row.reported.items() if c.value is not None), "")
+    planner = make_planner(volume, inputs, executor)
+    settler = Settler(loaded, metric, usd, looks, planner)
+    console = make_console()
+    if dry_run:
+        for line in settler.foretold():
+            console.print(line, markup=False, highlight=False)
+        return
+    planner.store.prepare()
+    verdict = settler.settle(make(executor), console).verdict
+    for line in settler.kept():
+        console.print(line, markup=False, highlight=False)
+    codes = {"reproduced": REPRODUCED, "not reproduced": NOT_REPRODUCED}
+    sys.exit(codes.get(verdict.name, UNDECIDED))

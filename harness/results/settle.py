@@ -1,0 +1,356 @@
+"""`harness settle`: buys replicates of a row until its verdict is decided or the budget is spent.
+
+How often and at which levels it looks is written down before anything is bought, and so are the margin
+and what a purchase is chosen by: the interval that it is expected to leave, per dollar or second.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from harness.artefact.store import write_atomically
+from harness.common import numbers
+from harness.common.progress import counted, say
+from harness.errors import InputError
+from harness.results import losses
+from harness.results.verdict.forecast import COSTS, DECIDED, MOST_ADDED, half_with
+from harness.results.verdict.sides import KIND_WORDS, KINDS
+from harness.results.verdict.verdict import Weighed, assess, margin_of
+from harness.row.load import LoadedRow
+from harness.row.row import Replicates
+from harness.run.executors import Executor
+from harness.run.plan import Planner, RowPlan, StagePlan
+from harness.run.runner import Runner
+from harness.stats.spending import levels
+
+Counts = tuple[int, int, int]
+"""Trainings, samplings of each, judgings of each of these."""
+FOLDER = "settle"
+RULE = "the smallest expected interval per unit of cost; a second training before all else"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is fixed before the first purchase."""
+
+    row: str
+    metric: str
+    document: str
+    """sha256 of the keys of the row's stages."""
+    margin: float
+    usd: float
+    levels: tuple[float, ...]
+    rule: str = RULE
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass
+class Look:
+    """The verdict on what was there at a look, and what was bought after it."""
+
+    counts: Counts
+    level: float
+    low: float | None
+    high: float | None
+    verdict: str
+    usd: float
+    """Spent by then."""
+    next: Counts | None = None
+    """The replicates that there are to be at the next look, where something was bought."""
+
+
+def _look(stored: dict[str, Any]) -> Look:
+    counts, after = tuple(stored["counts"]), stored["next"]
+    return Look(**{**stored, "counts": counts, "next": tuple(after) if after else None})
+
+
+@dataclass
+class Course:
+    """All looks so far; on the volume after each."""
+
+    terms: Terms
+    path: Path
+    looks: list[Look] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, terms: Terms, root: Path) -> "Course":
+        """The one that these terms began, or a new one.
+
+        Raises:
+            InputError: its file was changed.
+        """
+        course = cls(terms, root / FOLDER / f"{terms.row}-{terms.digest[:16]}.json")
+        if not course.path.is_file():
+            return course
+        try:
+            stored = json.loads(course.path.read_text(encoding="utf-8"))
+            is_same = stored["terms"] == json.loads(json.dumps(asdict(terms)))
+            course.looks = [_look(look) for look in stored["looks"]]
+        except (ValueError, KeyError, TypeError):
+            is_same = False
+        if not is_same:
+            raise InputError(
+                f"{course.path} is not what harness settle wrote",
+                "Its terms are fixed before anything is bought. Put it back, or move it away to begin "
+                "anew.",
+            )
+        return course
+
+    def save(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"terms": asdict(self.terms), "looks": [asdict(look) for look in self.looks]}
+        write_atomically(self.path, json.dumps(content, indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class Purchase:
+    """So many more replicates of a kind."""
+
+    kind: str
+    count: int
+    usd: float
+    half: float
+    """Half of the interval of the difference that it is expected to leave."""
+    plan: RowPlan
+    counts: Counts
+
+    def __str__(self) -> str:
+        what = f"{self.count} more {KIND_WORDS[self.kind][self.count > 1]}"
+        return f"{what}, about ${self.usd:.2f}"
+
+
+class Settler:
+    """Settles one metric of a row."""
+
+    def __init__(
+        self, loaded: LoadedRow, metric: str, usd: float, looks: int, planner: Planner
+    ) -> None:
+        self.loaded, self.metric, self.planner = loaded, metric, planner
+        margin = margin_of(loaded.row, metric)
+        if margin is None:
+            raise InputError(
+                f"row {loaded.row.row}: {metric} has no margin, so that nothing can decide it",
+                "Give it one: margins: in the spec.",
+            )
+        cell = loaded.row.reported.get(metric)
+        if cell is None or cell.value is None:
+            raise InputError(f"row {loaded.row.row} reports no number for {metric}")
+        plan = planner.plan(loaded)
+        keys = json.dumps([(stage.stage, stage.key) for stage in plan.stages])
+        document = hashlib.sha256(keys.encode()).hexdigest()
+        terms = Terms(loaded.row.row, metric, document, margin, usd, tuple(levels(looks)))
+        self.course = Course.of(terms, planner.store.root)
+
+    def settle(self, executor: Executor, console: Console) -> Weighed:
+        """Buy and look until it is decided, the budget is spent, or the planned looks are over.
+
+        Raises:
+            InputError: a price is not known, or nothing of the row can be repeated.
+            HarnessError: as `Runner.run`; the same command goes on.
+        """
+        course, looks = self.course, self.course.looks
+        if looks and looks[-1].next is None:
+            looks.pop()  # It ended here: look again, in case what ended it was mended.
+        counts = (looks[-1].next if looks else None) or _counts(self.loaded)
+        while True:
+            course.save()
+            plan = self._plan(counts)
+            before = _spent(plan)
+            Runner(self.planner.store, self.planner.files, executor, console).run([plan])
+            self.planner.files.save()
+            level = course.terms.levels[len(looks)]
+            plan = self._plan(counts)
+            weighed = self._weigh(plan, level)
+            spent = _spent(plan) - before + (looks[-1].usd if looks else 0.0)
+            verdict = weighed.verdict
+            looks.append(Look(counts, level, verdict.low, verdict.high, verdict.name, spent))
+            _tell(console, weighed, looks[-1], len(looks), len(course.terms.levels))
+            purchase = None
+            if verdict.name not in DECIDED and len(looks) < len(course.terms.levels):
+                purchase = self.purchase(plan, weighed, counts, course.terms.usd - spent)
+            if purchase is None:
+                course.save()
+                return weighed
+            counts = looks[-1].next = purchase.counts
+            say(console, f"buying {purchase}")
+
+    def foretold(self) -> Iterator[str]:
+        """The terms, and what would be bought first."""
+        terms, counts = self.course.terms, _counts(self.loaded)
+        levels_in_words = ", ".join(f"{100 * level:.4g} %" for level in terms.levels)
+        yield f"margin {terms.margin:g}; looks at {levels_in_words}; bought by: {terms.rule}"
+        plan = self._plan(counts)
+        to_run = [stage for stage in plan.stages if stage.artefact is None]
+        if to_run:
+            usd = math.fsum(stage.usd() or 0.0 for stage in to_run)
+            yield f"first the row as it stands: {counted(len(to_run), 'stage')}, about ${usd:.2f}"
+            return
+        weighed = self._weigh(plan, terms.levels[0])
+        verdict = weighed.verdict
+        if verdict.name in DECIDED:
+            yield f"nothing: it is {verdict.name}"
+            return
+        purchase = self.purchase(plan, weighed, counts, terms.usd)
+        yield f"first {purchase}" if purchase else "nothing that this budget pays would narrow it"
+
+    def kept(self) -> Iterator[str]:
+        """Where the course stands, and what gives later commands the same replicates."""
+        yield f"terms and looks: {self.course.path}"
+        counts = self.course.looks[-1].counts
+        if counts != _counts(self.loaded):
+            replicates = extended(self.loaded, counts).row.replicates
+            parts = [f"{k}: {v}" for k, v in replicates.model_dump().items() if v is not None]
+            yield f"for verify and table, in the spec: replicates: {{{', '.join(parts)}}}"
+
+    def purchase(
+        self, plan: RowPlan, weighed: Weighed, counts: Counts, left: float
+    ) -> Purchase | None:
+        """What to buy next; None where nothing is left for it, or nothing would move the interval."""
+        if weighed.evidence is None or weighed.reproduced is None or weighed.reported_span is None:
+            return None
+        remaining = len(self.course.terms.levels) - len(self.course.looks)
+        share = left / max(remaining, 1)
+        options = [
+            option
+            for kind in self._kinds(counts)
+            if (option := self._option(plan, weighed, counts, kind, share, left)) is not None
+        ]
+        now = self._half(weighed, counts)
+        better = [option for option in options if option.half < now or counts[0] == 1]
+        if not better:
+            return None
+        return max(better, key=lambda o: (now - o.half) / _weight(o))
+
+    def _kinds(self, counts: Counts) -> list[str]:
+        row = self.loaded.row
+        answer = row.eval.answer if row.eval else None
+        judge = row.eval.judge if row.eval else None
+        possible = {
+            "train": row.train is not None,
+            "sampling": answer is not None and answer.is_sampled,
+            "judge": judge is not None and judge.judges_outputs and not judge.needs().is_recorded,
+        }
+        kinds = [kind for kind in KINDS if possible[kind]]
+        if not kinds:
+            raise InputError(
+                f"row {row.row}: nothing of it can be repeated with another outcome",
+                "It trains nothing, samples nothing, and asks no judge.",
+            )
+        return ["train"] if possible["train"] and counts[0] == 1 else kinds
+
+    def _option(
+        self, plan: RowPlan, weighed: Weighed, counts: Counts, kind: str, share: float, left: float
+    ) -> Purchase | None:
+        """As many replicates of a kind as would decide it, as a look's share of what is left pays, or
+        one."""
+        one = self._priced(plan, counts, kind, 1)
+        if one[1] > left:
+            return None
+        middle = weighed.verdict.difference or 0.0
+        count = 1
+        for count in range(1, MOST_ADDED + 1):
+            half = self._half(weighed, _more(counts, kind, count))
+            if half <= abs(abs(middle) - self.course.terms.margin) or count * one[1] > share:
+                break
+        while count > 1 and count * one[1] > share:
+            count -= 1
+        bought, usd = self._priced(plan, counts, kind, count)
+        more = _more(counts, kind, count)
+        return Purchase(kind, count, usd, self._half(weighed, more), bought, more)
+
+    def _priced(
+        self, plan: RowPlan, counts: Counts, kind: str, count: int
+    ) -> tuple[RowPlan, float]:
+        more = self._plan(_more(counts, kind, count))
+        known = {(stage.stage, stage.key) for stage in plan.stages}
+        new = [s for s in more.stages if (s.stage, s.key) not in known and s.artefact is None]
+        unknown = [stage for stage in new if stage.usd() is None]
+        if unknown:
+            endpoint = unknown[0].endpoint
+            raise InputError(
+                f"what another {KIND_WORDS[kind][0]} costs is not known: the price of "
+                f"{endpoint.model if endpoint else 'a model'} is not",
+                "Add it to specs/prices.yaml, or to the file that HARNESS_PRICES names.",
+            )
+        return more, math.fsum(stage.usd() or 0.0 for stage in new)
+
+    def _half(self, weighed: Weighed, counts: Counts) -> float:
+        assert weighed.evidence is not None
+        assert weighed.reproduced is not None
+        assert weighed.reported_span is not None
+        margin = self.course.terms.margin
+        return half_with(
+            weighed.evidence, weighed.reproduced, weighed.reported_span, counts, margin, True
+        )
+
+    def _plan(self, counts: Counts) -> RowPlan:
+        return self.planner.plan(extended(self.loaded, counts))
+
+    def _weigh(self, plan: RowPlan, level: float) -> Weighed:
+        planned: Sequence[StagePlan] = losses.stages_that_give(plan, self.metric)
+        return assess(plan.row, self.metric, planned, plan, level)
+
+
+def extended(loaded: LoadedRow, counts: Counts) -> LoadedRow:
+    """The row with so many replicates of each kind: its own seeds, and those that follow them."""
+    row = loaded.row
+    answer = row.eval.answer if row.eval else None
+    trained = row.replicates.train_seeds or ([row.train.seed] if row.train else None)
+    sampled = row.replicates.sampling_seeds or ([answer.decoding.seed] if answer else None)
+    replicates = Replicates(
+        train_seeds=_seeds(trained, counts[0]),
+        sampling_seeds=_seeds(sampled, counts[1]),
+        judge=counts[2],
+    )
+    return replace(loaded, row=row.model_copy(update={"replicates": replicates}))
+
+
+def _seeds(seeds: list[int] | None, count: int) -> list[int] | None:
+    if seeds is None:
+        return None
+    return [*seeds, *range(max(seeds) + 1, max(seeds) + 1 + count - len(seeds))]
+
+
+def _counts(loaded: LoadedRow) -> Counts:
+    of = loaded.row.replicates
+    return len(of.train_seeds or [0]), len(of.sampling_seeds or [0]), of.judge
+
+
+def _more(counts: Counts, kind: str, count: int) -> Counts:
+    a, b, c = (n + count * (kind == other) for n, other in zip(counts, KINDS, strict=True))
+    return a, b, c
+
+
+def _weight(option: Purchase) -> float:
+    """What it costs; of what costs no dollars, as replicates of its kind usually do beside others."""
+    return option.usd or COSTS[option.kind] * option.count * 1e-6
+
+
+def _spent(plan: RowPlan) -> float:
+    """Dollars that the artefacts of a plan cost."""
+    costs: list[Mapping[str, Any]] = [s.artefact.manifest.cost for s in plan.stages if s.artefact]
+    return math.fsum(float(cost.get("usd") or 0.0) for cost in costs)
+
+
+def _tell(console: Console, weighed: Weighed, look: Look, number: int, looks: int) -> None:
+    verdict = weighed.verdict
+    interval = numbers.interval(look.low, look.high, weighed.digits, signed=True)
+    runs = " x ".join(
+        counted(n, KIND_WORDS[kind][0]) for n, kind in zip(look.counts, KINDS, strict=True) if n > 1
+    )
+    difference = f"difference {weighed.number(verdict.difference, signed=True)}"
+    within = f", {100 * look.level:.4g} % interval {interval}" if interval else ""
+    say(
+        console,
+        f"look {number} of {looks}: {verdict.name}; {difference}{within}; {runs or 'one run'}; "
+        f"${look.usd:.2f} spent",
+    )

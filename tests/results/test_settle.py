@@ -1,0 +1,111 @@
+"""`harness settle`: what it buys, when it stops, and that it goes on where it was."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from harness.artefact.keys import Files
+from harness.artefact.store import Store
+from harness.errors import HarnessError, InputError
+from harness.results.settle import Settler
+from harness.row.load import load_rows
+from harness.run.plan import Planner
+from harness.stats.spending import levels
+from tests.helpers import command
+from tests.results.scored_rows import Scored, scored_row, wins
+
+PROMPTS = 4000
+
+
+def row(folder: Path, value: float = 40.0, **changes: Any) -> Path:
+    cell = {"value": value, "standard_error": 0.3}
+    return scored_row(folder, reported={"win_rate": cell}, **changes)
+
+
+def settler(folder: Path, spec: Path, usd: float = 10.0, looks: int = 5) -> Settler:
+    store = Store(folder / "runs")
+    store.prepare()
+    (loaded,) = load_rows([spec])
+    planner = Planner(store, Files(None, None, store.files_folder), "local")
+    return Settler(loaded, "win_rate", usd, looks, planner)
+
+
+def settle(folder: Path, spec: Path, *judgings: Any, looks: int = 5) -> tuple[Settler, str]:
+    out = io.StringIO()
+    found = settler(folder, spec, looks=looks)
+    found.settle(Scored(*judgings), Console(file=out, width=200))
+    return found, " ".join(out.getvalue().split())
+
+
+def test_a_second_training_comes_before_all_else_and_it_stops_at_a_decision(tmp_path: Path) -> None:
+    spec = row(tmp_path, trained=True, replicates={})
+    same = wins(1600, PROMPTS)
+    found, text = settle(tmp_path, spec, *[same] * 60)
+    looks = found.course.looks
+    assert looks[0].counts == (1, 1, 1)
+    assert looks[0].verdict == "inconclusive"
+    assert "buying 1 more training, about $0.00" in text or "more trainings" in text
+    assert looks[1].counts[0] > 1
+    assert looks[-1].verdict == "reproduced"
+    assert looks[-1].next is None
+    assert [look.level for look in looks] == levels(5)[: len(looks)]
+
+
+def test_it_ends_with_its_looks_and_says_what_to_write_into_the_spec(tmp_path: Path) -> None:
+    """On the margin nothing decides it."""
+    spec = row(tmp_path, value=37.0, trained=True, replicates={})
+    apart = [wins(count, PROMPTS) for count in (1560, 1640) * 60]
+    found, text = settle(tmp_path, spec, *apart, looks=2)
+    assert [look.verdict for look in found.course.looks] == ["inconclusive", "inconclusive"]
+    assert "look 2 of 2: inconclusive" in text
+    (path, advice) = found.kept()
+    assert "settle" in path
+    assert "replicates: {train_seeds: [" in advice
+
+
+def test_interrupted_it_goes_on_with_the_same_terms(tmp_path: Path) -> None:
+    spec = row(tmp_path, trained=True, replicates={})
+    same = wins(1600, PROMPTS)
+    with pytest.raises((IndexError, HarnessError)):
+        settle(tmp_path, spec, same)  # the first purchase has nobody to judge it
+    stored = json.loads(next((tmp_path / "runs" / "settle").iterdir()).read_text())
+    (first,) = stored["looks"]
+    assert first["next"][0] > 1
+    found, _ = settle(tmp_path, spec, *[same] * 60)
+    assert found.course.looks[0].counts == (1, 1, 1)
+    assert found.course.looks[1].counts == tuple(first["next"])
+    assert found.course.looks[-1].verdict == "reproduced"
+    assert len(list((tmp_path / "runs" / "settle").iterdir())) == 1
+
+
+def test_a_changed_file_of_terms_is_refused(tmp_path: Path) -> None:
+    spec = row(tmp_path, trained=True, replicates={})
+    settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60)
+    path = next((tmp_path / "runs" / "settle").iterdir())
+    path.write_text(path.read_text().replace('"margin": 3.0', '"margin": 9.0'))
+    with pytest.raises(InputError, match="is not what harness settle wrote"):
+        settler(tmp_path, spec)
+
+
+def test_rows_that_nothing_can_settle_are_told_so(tmp_path: Path) -> None:
+    spec = row(tmp_path, value=37.0, trained=True, replicates={})
+    (loaded,) = load_rows([spec])
+    store = Store(tmp_path / "runs")
+    planner = Planner(store, Files(None, None, store.files_folder), "local")
+    for metric, sentence in (("win_rate/x", "reports no number"), ("rubric_score", "no margin")):
+        with pytest.raises(InputError, match=sentence):
+            Settler(loaded, metric, 1.0, 3, planner)
+
+
+def test_a_dry_run_says_the_terms_and_buys_nothing(tmp_path: Path) -> None:
+    spec = row(tmp_path, trained=True, replicates={})
+    result = command("settle", spec, "--usd", "5", "--dry-run", "--volume", tmp_path / "runs")
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.output.split())
+    assert "margin 3; looks at 100 %" in text
+    assert "first the row as it stands" in text
+    assert not list((tmp_path / "runs").rglob("settle/*"))

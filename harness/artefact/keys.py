@@ -106,7 +106,7 @@ class Files:
             path = Path(data.path)
             if not path.exists():
                 raise DataAbsent(f"the given data {path} is not there")
-            return _readable(path.resolve())
+            return _readable(links.snapshot_of(path.resolve(), data.path))
         if self.inputs is None:
             raise DataAbsent(
                 f"{data.name} is below the folder of given data, and that folder was not named",
@@ -122,6 +122,9 @@ class Files:
                 f"{data.path} is not there: {self.inputs} holds no {name}{expected}",
                 where_given(self.inputs),
             )
+        snapshot = links.snapshot_of(path, data.path)
+        if snapshot != path:
+            path = links.find(self.inputs, f"{name}/{snapshot.relative_to(path)}", data.path)
         return _readable(path)
 
     def _with_digest(self, data: DataPath) -> Path:

@@ -76,6 +76,27 @@ def _blobs(folder: Path) -> Iterator[Path]:
             return
 
 
+def snapshot_of(folder: Path, shown: str) -> Path:
+    """Of a repository's folder in the hub's cache its one snapshot; any other folder as it is.
+
+    Raises:
+        InputError: it has several, or none.
+    """
+    snapshots = folder / SNAPSHOTS
+    if not (snapshots.is_dir() and (folder / BLOBS).is_dir()):
+        return folder
+    names = sorted(p.name for p in snapshots.iterdir() if p.is_dir())
+    if len(names) == 1:
+        return snapshots / names[0]
+    head = folder / "refs" / "main"
+    main = head.read_text("utf-8").strip() if head.is_file() else ""
+    each = ", ".join(f"{SNAPSHOTS}/{n}{' (main)' if n == main else ''}" for n in names)
+    raise InputError(
+        f"{shown} is a repository in the hub's cache with {len(names) or 'no'} snapshots",
+        f"Name one of them: {each}." if names else "Download it anew, or name another folder.",
+    )
+
+
 def files_below(inputs: Path) -> Iterator[Path]:
     """Every file below the folders, but for those that a link elsewhere stands for."""
     for folder in folders_of(inputs):

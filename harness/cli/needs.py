@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import DATA, EXECUTOR, SCALE, VOLUME, typed
-from harness.cli.workspace import load_specs, make_console, make_planner, row_named
+from harness.cli.workspace import load_specs, make_console, make_planner
 
 
 @click.command()
@@ -33,17 +33,13 @@ def needs(
     code is 1 where something is missing.
     """
     from harness.cli.views.needs import show_needs
-    from harness.run.needs import Hopeful, needs_of
+    from harness.run.needs import Forgiving, needs_of
 
     planner = make_planner(volume, inputs, executor)
     files = planner.files
-    planner.files = Hopeful(files.inputs, planner.store.root / "cache/digests.json", files.fetched)
-    specs = tuple(
-        Path(name)
-        if name.endswith((".yaml", ".yml")) or Path(name).is_dir()
-        else row_named(name).path
-        for name in rows
-    )
+    cache = planner.store.root / "cache/digests.json"
+    planner.files = Forgiving(files.inputs, cache, files.fetched)
+    specs = tuple(map(Path, rows))
     plans = [planner.plan(row) for row in load_specs(specs, scale)]
     result = needs_of(plans, planner, specs, typed("volume", "inputs", "executor"))
     if as_json:

@@ -1,5 +1,6 @@
 """What commands work with: specs, the volume, given data, plans."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,9 +84,17 @@ def matrix_lines(
 
 
 def load_specs(specs: tuple[Path, ...], scale: str = "full") -> "list[LoadedRow]":
+    """The rows of spec files and folders, and those below specs/ that are named by their ids."""
     from harness.row.load import load_rows
 
-    return _scaled(load_rows(specs), scale)
+    names = [str(s) for s in specs if not _is_path(s)]
+    paths = tuple(s for s in specs if _is_path(s))
+    rows = _scaled(load_rows(paths), scale) if paths else []
+    return rows + [replace(row_named(name, scale), is_named=True) for name in names]
+
+
+def _is_path(spec: Path) -> bool:
+    return spec.suffix in (".yaml", ".yml") or len(spec.parts) != 1 or spec.exists()
 
 
 def _scaled(rows: "list[LoadedRow]", scale: str) -> "list[LoadedRow]":

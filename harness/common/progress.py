@@ -147,4 +147,4 @@ def _figure(value: Any) -> str:
 
 
 def _plural(unit: str, count: int | None) -> str:
-    return unit if count == 1 or unit.endswith("s") or not unit else unit + "s"
+    return unit if count == 1 or unit.endswith(("s", "B")) or not unit else unit + "s"

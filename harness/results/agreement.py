@@ -158,9 +158,14 @@ def _agreement(plan: RowPlan, stages: list[StagePlan], artefacts: list[Artefact]
     )
 
 
-def read_grades(artefact: Artefact) -> tuple[bool, dict[PromptPlace, float | None]]:
-    """Whether they are scores, and the preference or score in each place; None: unjudged."""
+def read_grades(
+    artefact: Artefact, part: str | None = None
+) -> tuple[bool, dict[PromptPlace, float | None]]:
+    """Whether they are scores, and the preference or score in each place; None: unjudged. `part`: of
+    these alone, `turn_1`, a category or a prompt set."""
     rows = read_annotations(artefact)
+    if part is not None:
+        rows = [row for row in rows if part in _parts_of(row)]
     is_score = any("score" in row and "preference" not in row for row in rows)
     grades: dict[PromptPlace, float | None] = {}
     places: Counter[tuple[str, str]] = Counter()
@@ -171,6 +176,10 @@ def read_grades(artefact: Artefact) -> tuple[bool, dict[PromptPlace, float | Non
         grades[*prompt, places[prompt]] = grade if is_judged else None
         places[prompt] += 1
     return is_score, grades
+
+
+def _parts_of(row: Mapping[str, object]) -> set[str]:
+    return {f"turn_{row.get('turn')}", str(row.get("category")), str(row.get("dataset"))}
 
 
 def prompt_of(row: StoredAnnotation | OutputRow) -> tuple[str, str]:

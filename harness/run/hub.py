@@ -44,6 +44,9 @@ class Downloads:
                 say(self.console, f"{path.name}: {path}")
         check_pinned(plans)
         self.keys = key_names([plan.row for plan in plans])
+        hubs = [hub for plan in plans for stage in plan.stages for hub in stage.hubs()]
+        if not (hubs or any(d.url for d in data)):
+            say(self.console, "nothing to fetch: no address and nothing on the hub is named")
         for plan in plans:
             # Which image downloads: any that holds the hub's client.
             snapshots = [
@@ -51,8 +54,6 @@ class Downloads:
                 for stage in plan.stages
                 for hub, code in stage.hubs().values()
             ]
-            if not snapshots:
-                self.console.print(f"row {plan.row.row} names nothing on the hub", highlight=False)
             for number, (hub, stage_name, code) in enumerate(snapshots):
                 if (hub, code) in [(h, c) for h, _, c in snapshots[:number]]:
                     continue

@@ -19,14 +19,14 @@ from harness.artefact.store import Store
 from harness.errors import DataAbsent, HarnessError, InputError, NotFetched
 from harness.llm.secrets import key_variable, read_key
 from harness.modeling.memory.fit import USABLE, gib, machine_memory
-from harness.modeling.memory.need import Need
+from harness.modeling.memory.need import FLOAT32, Need, shape_of
 from harness.run.executors import gpus_of
 from harness.run.executors.placing import place
 from harness.run.plan import Planner, RowPlan, StagePlan, unique
 from harness.spec.address import shown
 from harness.spec.base import DATA_SCHEME, DataPath
 from harness.spec.hub import HubData
-from harness.spec.model_source import HubModel
+from harness.spec.model_source import HubModel, ModelSource
 
 State = Literal["there", "missing", "not known"]
 FETCHED = ("file", "model", "data set")
@@ -89,6 +89,17 @@ class Hopeful(Files):
             return data.sha256 or f"the bytes of {data.name}"
 
 
+class Forgiving(Hopeful):
+    """Takes also what is another file than its spec pins for the right one, so that it can be told
+    among all else."""
+
+    def digest(self, data: DataPath) -> str:
+        try:
+            return super().digest(data)
+        except InputError:
+            return data.sha256 or f"the bytes of {data.name}"
+
+
 def needs_of(
     plans: Sequence[RowPlan], planner: Planner, specs: Sequence[Path], options: Sequence[str] = ()
 ) -> RowNeeds:
@@ -138,6 +149,7 @@ class _Looking:
         name = data.name if not data.url else data.path or data.file_name
         try:
             path = self.files.locate(data)
+            Files.digest(self.files, data)
         except NotFetched:
             return NeededItem(
                 "file", name, "missing", data.bytes, shown(data.url[0]), _others(data)
@@ -224,9 +236,19 @@ class _Looking:
         if stage.stage == "train" or source is None or stage.params.get(QUANTIZATION):
             return None
         if source.hub is None:
-            return None
+            return self._given_weights(source)
         folder = self.store.hub_folder(source.hub, source.trust_remote_code)
         return _size(folder) if folder.is_dir() else size_by_name(source.hub.id)
+
+    def _given_weights(self, source: ModelSource) -> int | None:
+        """Of a model on disk, or of one that is made at random, in float32."""
+        try:
+            if source.path is not None:
+                return _size(self.files.locate(source.path))
+            shape = shape_of(source, self.files, None)
+        except InputError:
+            return None
+        return FLOAT32 * shape.parameters if shape is not None else None
 
     def _disk(self, items: Iterable[NeededItem]) -> NeededItem:
         """For what is to be fetched and trained, about."""

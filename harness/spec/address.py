@@ -13,13 +13,18 @@ from urllib.parse import quote, unquote, urlsplit
 from harness.errors import holds_key
 
 FILE = "file"
-SECRET_QUERY = re.compile(r"key|token|secret|passw|signature|^sig$|credential|^auth", re.IGNORECASE)
-"""Names in a query with which signed addresses let their holder in."""
+SECRET_QUERY = re.compile(
+    r"key(?!words?$)|token(?!i[sz])|secret|passw|^pwd$|signature|^sig$|credential|^auth(?!ors?$)",
+    re.IGNORECASE,
+)
+"""Names in a query with which signed addresses let their holder in; `author` and `keyword` do not."""
 NOT_IN_NAMES = re.compile(r"[^\w.-]")
 
 
-def check_address(value: str) -> str:
+def check_address(value: str, plain_http: bool = False) -> str:
     """The address as it is used; one of a file beside the spec (`file:../x`) with its whole path.
+
+    `plain_http`: whether http: is allowed to other machines too, as it is to an operator's mirror.
 
     Raises:
         ValueError: it is none, or none that is fetched from, or holds what lets somebody in.
@@ -46,7 +51,9 @@ def check_address(value: str) -> str:
         raise ValueError("an address holds no .. and, but as %xx, no letters beyond ASCII")
     if parts.scheme == FILE:
         return _of_file(value, parts.path, host)
-    is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+    is_safe = parts.scheme == "https" or (
+        parts.scheme == "http" and (plain_http or is_loopback(host))
+    )
     if not is_safe or not host:
         raise ValueError(
             "an address begins with https://, or with file: (http: on this machine alone)"
@@ -96,6 +103,13 @@ def safe_name(name: str) -> str:
 
 
 def as_list(value: Any) -> Any:
+    """One address or several.
+
+    Raises:
+        ValueError: a list of none.
+    """
+    if isinstance(value, list) and not value:
+        raise ValueError("a list of no addresses: name one, or leave url out")
     return [value] if isinstance(value, str) else value
 
 

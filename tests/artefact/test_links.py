@@ -55,6 +55,32 @@ def test_a_model_in_the_hubs_cache_has_the_digest_of_its_files_by_name(
     assert files.digest(data("models--me--mine/snapshots/abc")) == files.digest_path(copied)
 
 
+def test_a_repositorys_folder_stands_for_its_one_snapshot(cache: Path) -> None:
+    files, inside = Files(cache, None), "models--me--mine/snapshots/abc"
+    assert files.locate(data("models--me--mine")) == cache / inside
+    assert files.digest(data("models--me--mine")) == files.digest(data(inside))
+    by_path = DataPath(path=str(cache / "models--me--mine"))
+    assert files.digest(by_path) == files.digest(data(inside))
+
+
+def test_of_a_repository_with_several_snapshots_each_is_named(cache: Path) -> None:
+    repository = cache / "models--me--mine"
+    (repository / "snapshots" / "def").mkdir()
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("def\n")
+    with pytest.raises(InputError, match="repository in the hub's cache with 2 snapshots") as error:
+        Files(cache, None).locate(data("models--me--mine"))
+    assert "snapshots/abc, snapshots/def (main)" in error.value.hint
+
+
+def test_a_snapshot_that_leads_elsewhere_is_refused(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    (cache / "models--me--mine/snapshots/abc").rename(tmp_path / "moved")
+    (cache / "models--me--mine/snapshots/abc").symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match="leads out of the folder of given data"):
+        Files(cache, None).locate(data("models--me--mine"))
+
+
 def test_a_link_that_leads_elsewhere_is_refused_until_that_is_named_too(
     cache: Path, tmp_path: Path
 ) -> None:

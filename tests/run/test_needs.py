@@ -245,6 +245,53 @@ def test_the_gpu_that_a_stage_will_have_is_what_its_memory_is_held_against(
     assert "NVIDIA H" in memory.note
 
 
+def test_an_answering_models_memory_is_that_of_its_shape_where_it_is_made_at_random(
+    specs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_gpus(monkeypatch)
+    model = {"random": {"config": SMALL}}
+    spec = write_row(specs, gen=None, train=None, model=model, eval=evaluation(specs))
+    memory = items(tmp_path / "volume", spec)["memory", "for answer"]
+    assert memory.state == "there"
+    # Of each of two layers four matrices of attention and three of 128; the bytes' embeddings, twice.
+    layers = 2 * (4 * 64 * 64 + 3 * 64 * 128)
+    assert memory.bytes is not None
+    assert 4 * layers < memory.bytes < 4 * (layers + 2 * 64 * 300 + 1000)
+
+
+def test_a_wrong_file_among_the_given_data_is_told_as_one_fault_among_the_rest(
+    specs: Path, tmp_path: Path
+) -> None:
+    parts = evaluation(specs, judge=PAID)
+    parts["judge"]["reference"] = {"path": "data:base.json", "sha256": OF_EMPTY_LIST}
+    spec = write_row(specs, eval=parts)
+    (tmp_path / "inputs").mkdir()
+    (tmp_path / "inputs" / "base.json").write_text("[1]")
+    result = command("needs", spec, "--volume", tmp_path / "volume", "--json")
+    assert result.exit_code == 1
+    assert result.stderr == ""
+    answers = {(i["kind"], i["name"]): i for i in json.loads(result.stdout)["items"]}
+    assert answers["file", "data:base.json"]["state"] == "missing"
+    assert "is not the file that the spec means" in answers["file", "data:base.json"]["note"]
+    assert answers["key", "ROW_TEST_KEY"]["state"] == "missing"
+    assert command("fetch", spec, "--volume", tmp_path / "volume").exit_code == 2
+
+
+@pytest.mark.parametrize("verb", ["plan", "needs", "validate", "fetch"])
+def test_a_row_may_be_named_by_its_id_wherever_its_spec_may(
+    specs: Path, tmp_path: Path, verb: str
+) -> None:
+    write_row(specs)
+    at = [] if verb == "validate" else ["--volume", tmp_path / "volume"]
+    result = command(verb, "one", *at)
+    assert result.exit_code in (0, 1), result.output
+    assert result.stderr == ""
+    unknown = command(verb, "onne", *at)
+    assert unknown.exit_code == 2
+    assert "there is no row 'onne' below specs/" in unknown.stderr
+    assert "Near: one." in unknown.stderr
+
+
 def test_an_answering_models_memory_is_that_of_its_weights_by_its_name(
     specs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,8 @@ DIGEST = "0" * 64
         ("https://me@example.com/a", "user name or password"),
         ("https://example.com/a?token=abc", "key or signature"),
         ("https://example.com/a?x=1&X-Amz-Signature=abc", "key or signature"),
+        ("https://example.com/a?authorization=abc", "key or signature"),
+        ("https://example.com/a?apikey=abc", "key or signature"),
         ("https://example.com/a?x=hf_abcdefghijklmnop", "key or signature"),
         ("https://example.com/a#b", "before its #"),
         ("https://example.com/a b", "no blanks"),
@@ -43,6 +45,7 @@ def test_an_address_that_is_refused_says_why(address: str, message: str) -> None
 @pytest.mark.parametrize(
     "address",
     ["https://example.com/a.json", "https://example.com/a?download=1", "http://127.0.0.1:80/a",
+     "https://example.com/a?author=me&keyword=x&tokenizer=y",
      "http://localhost/a", "http://[::1]/a", "file:///folder/a%20b"],
 )  # fmt: skip
 def test_an_address_that_is_allowed_stays_as_it_is(address: str) -> None:
@@ -82,6 +85,8 @@ def test_an_address_is_shown_without_its_query_and_its_files_name_is_safe() -> N
 @pytest.mark.parametrize(
     ("data", "message"),
     [
+        ({"url": [], "sha256": DIGEST}, "a list of no addresses"),
+        ({"path": "a", "url": []}, "a list of no addresses"),
         ({"url": "https://a/b"}, "needs the sha256 of the file that is meant"),
         ({}, "a path is wanted, an address"),
         ({"path": "data:"}, "a path is wanted, an address"),

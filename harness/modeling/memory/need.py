@@ -89,7 +89,7 @@ def of_stage(
     """
     train, source = params["train"], params["model"]
     try:
-        shape = _shape_of(source, files, hub_folder)
+        shape = shape_of(source, files, hub_folder)
     except DataAbsent as e:
         return e.message
     if shape is None:
@@ -99,7 +99,8 @@ def of_stage(
     return Need(train, shape, _tokens(params, files, artefact))
 
 
-def _shape_of(source: ModelSource, files: Files, hub_folder: Path | None) -> Shape | None:
+def shape_of(source: ModelSource, files: Files, hub_folder: Path | None) -> Shape | None:
+    """Raises DataAbsent where its folder or tokenizer is not there."""
     if source.random is None:
         folder = files.locate(source.path) if source.path is not None else hub_folder
         return shapes.from_folder(folder) if folder is not None else None

@@ -2,15 +2,17 @@
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.artefact.manifest import MetricValue
-from harness.artefact.metrics import metric_of
+from harness.artefact.metrics import METRICS, metric_of
 from harness.artefact.store import Artefact
 from harness.common.text_files import read_lines
 from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, benchmark_of
+from harness.judge.kinds.lm_eval.catalogue import responses_file
 from harness.judge.scores import BASELINE, DRAW
 from harness.results.agreement import ANNOTATIONS, read_grades
 from harness.row.row import Row
@@ -18,7 +20,8 @@ from harness.run.plan import StagePlan
 from harness.stats.intervals import Range
 from harness.stats.variance import Grades, Index
 
-GRADED = ("win_rate", "winning_score", "rubric_score", "rating", *BENCHMARKS)
+RATING = "rating"
+GRADED = ("win_rate", "winning_score", "rubric_score", RATING, *BENCHMARKS)
 """Metrics of which a grade is kept for each prompt or question."""
 TaskQuestion = tuple[str, int]
 """One of lm-eval's tasks, and the number of a question of it."""
@@ -106,12 +109,14 @@ def gather(
     answered = row.eval.answer if row.eval else None
     grades: dict[Index, Grades] = {}
     prompts: set[Any] = set()
-    if metric in GRADED and (len(runs) > 1 or every_grade):
+    if is_graded(metric) and (len(runs) > 1 or every_grade):
         for index, run in runs.items():
             assert run.stage.artefact is not None
             all_grades = grades_of(run.stage.artefact, metric)
             prompts.update(all_grades)
             grades[index] = {p: grade for p, grade in all_grades.items() if grade is not None}
+        if metric not in GRADED and not all(grades.values()):
+            grades = {}
     return Evidence(
         runs,
         bounds_of(row, metric),
@@ -124,6 +129,12 @@ def gather(
     )
 
 
+def is_graded(metric: str) -> bool:
+    """Whether grades may be kept: also of a rating's parts, and of lm-eval's `TASK/METRIC`."""
+    kind, slash, _ = metric.partition("/")
+    return metric in GRADED or (bool(slash) and (kind == RATING or kind not in METRICS))
+
+
 def grades_of(artefact: Artefact, metric: str) -> dict[Any, float | None]:
     """Prompt or question -> grade in units of the score; None: unjudged. Empty where none is kept.
 
@@ -132,9 +143,12 @@ def grades_of(artefact: Artefact, metric: str) -> dict[Any, float | None]:
     """
     if metric in BENCHMARKS:
         return dict(_of_task(artefact, metric))
+    task, slash, of_task = metric.partition("/")
+    if slash and task != RATING:
+        return _of_package_task(artefact, metric, task, of_task)
     if not (artefact.folder / ANNOTATIONS).is_file():
         return {}
-    is_score, grades = read_grades(artefact)
+    is_score, grades = read_grades(artefact, of_task or None)
     if is_score or metric == "rubric_score":
         return dict(grades)
     unit = metric_of(metric).highest or 0
@@ -155,6 +169,28 @@ def _of_task(artefact: Artefact, task: str) -> Iterator[tuple[TaskQuestion, floa
         for line in read_lines(path):
             sample = json.loads(line)
             yield (unit, sample["doc_id"]), 100 * sample[BENCHMARKS[task].metric]
+
+
+def _of_package_task(
+    artefact: Artefact, metric: str, task: str, of_task: str
+) -> dict[Any, float | None]:
+    """Each question's score, from lm-eval's responses; empty where the task's score is no mean of
+    theirs, as an F1 or a group's is not."""
+    path = artefact.folder / responses_file(task)
+    score = artefact.manifest.metrics.get(metric)
+    if score is None or score.value is None or not path.is_file():
+        return {}
+    artefact.check()
+    scale = 100 if metric_of(metric).is_percentage else 1
+    grades: dict[Any, float | None] = {}
+    for line in read_lines(path):
+        row = json.loads(line)
+        grade = row["scores"].get(of_task)
+        if not isinstance(grade, int | float):
+            return {}
+        grades[task, row["doc_id"]] = scale * float(grade)
+    mean = math.fsum(g for g in grades.values() if g is not None) / max(1, len(grades))
+    return grades if math.isclose(mean, score.value, rel_tol=1e-6, abs_tol=1e-6) else {}
 
 
 def strata_of(metric: str, places: Sequence[Any]) -> list[str] | None:

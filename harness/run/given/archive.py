@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
-from harness.run.given.download import Failed
+from harness.run.given.download import Failed, check_room
 
 ALL = "."
 MOST_GROWTH, ALWAYS = 200, 100 * 2**20
@@ -103,6 +103,7 @@ def take(source: Path, member: str | None, target: Path) -> None:
 
     Raises:
         Failed: it is not in there, or cannot be taken; `target` may have been begun.
+        HarnessError: there is no room for it.
     """
     if source.is_dir():
         _from_folder(source, member, target)
@@ -121,6 +122,8 @@ def _from_folder(source: Path, member: str | None, target: Path) -> None:
         raise Failed(_not_in_it(str(member), names))
     inside = source.resolve()
     paths = [path, *path.rglob("*")]
+    if all(p.is_dir() for p in paths):
+        raise Failed("is a folder without a file in it")
     if any(not p.resolve().is_relative_to(inside) for p in paths):
         raise Failed("holds a link that leads out of it")
     for file in (p for p in paths if not p.is_dir()):
@@ -146,7 +149,7 @@ def _from_archive(source: Path, member: str, target: Path) -> None:
             chosen = _chosen(archive, member)
             if sum(entry.size for _, entry in chosen) > most:
                 raise Failed(_too_large(most))
-            _check_room(target, sum(entry.size for _, entry in chosen))
+            check_room(target, sum(entry.size for _, entry in chosen), "what its archive holds")
             for inside, entry in chosen:
                 place = target / inside if inside else target
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -204,14 +207,6 @@ def _write(archive: Archive, entry: ArchiveMember, place: Path) -> None:
             file.write(block)
 
 
-def _check_room(target: Path, needed: int) -> None:
-    free = shutil.disk_usage(target.parent).free
-    if needed > free:
-        raise Failed(
-            f"would unpack to {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free", False
-        )
-
-
 def _too_large(most: int) -> str:
     return (
         f"has an archive that unpacks to more than {most / 1e9:.2g} GB: far too much for its size"
@@ -219,11 +214,27 @@ def _too_large(most: int) -> str:
 
 
 def _not_in_it(member: str, names: list[str]) -> str:
-    base = PurePosixPath(member).name
-    near = [n for n in names if PurePosixPath(n).name == base]
-    near += [n for n in difflib.get_close_matches(member, names, n=3, cutoff=0.5) if n not in near]
-    among = f"near: {', '.join(near[:3])}" if near else f"it has {', '.join(sorted(names)[:5])}"
-    return f"has no {member} in it; {among}" if names else f"has no {member}: it is empty"
+    """The nearest names are files and folders of the same name, or nearly so, wherever they are."""
+    if not names:
+        return f"has no {member}: it is empty"
+    by_last: dict[str, list[str]] = {}
+    folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
+    for name in sorted({*names, *folders} - {ALL}):
+        by_last.setdefault(PurePosixPath(name).name.lower(), []).append(name)
+    last = PurePosixPath(member).name.lower()
+    matches = difflib.get_close_matches(last, by_last, n=3)
+    alike = difflib.SequenceMatcher(None, b=member.lower())
+
+    def likeness(name: str) -> float:
+        alike.set_seq1(name.lower())
+        return alike.ratio()
+
+    near = sorted((n for m in matches for n in by_last[m]), key=likeness, reverse=True)
+    if near:
+        return f"has no {member} in it; near: {', '.join(near[:3])}"
+    at_top = sorted({PurePosixPath(name).parts[0] for name in names})
+    more = f" and {len(at_top) - 5} more" if len(at_top) > 5 else ""
+    return f"has no {member} in it; at its top are {', '.join(at_top[:5])}{more}"
 
 
 def what_it_is(path: Path, message: str) -> str:

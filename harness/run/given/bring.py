@@ -19,7 +19,7 @@ from harness.common.progress import ProgressView
 from harness.errors import DataAbsent, HarnessError, InputError, NotFetched
 from harness.run.executors import waiting
 from harness.run.given.archive import take, what_it_is
-from harness.run.given.download import Failed, Patience, Tell, download, tag_file
+from harness.run.given.download import Failed, Patience, Tell, download, redirected, tag_file
 from harness.spec.address import check_address, file_address, path_of, shown
 from harness.spec.base import DataPath
 
@@ -127,11 +127,12 @@ def bring(wanted: Iterable[DataPath], store: Store, files: Files, console: Conso
             brought.append(bringer.bring([*mirrored(data, mirror), *_sources(data)]))
         except _AllFailed as e:
             failures.append(Failure(data, e.reasons))
-    if failures:
-        raise NotBrought(failures)
-    for digest in {_archive_digest(data) for data in absent if data.member}:
+    unfinished = {_archive_digest(f.data) for f in failures if not f.is_lasting}
+    for digest in {_archive_digest(data) for data in absent if data.member} - unfinished:
         with store.lock(ARCHIVE, digest):
             shutil.rmtree(store.work_folder(ARCHIVE, digest), ignore_errors=True)
+    if failures:
+        raise NotBrought(failures)
     return brought
 
 
@@ -149,21 +150,29 @@ def mirror_address() -> str | None:
             raise InputError(f"{MIRROR} names no folder that is there, and no address: {value}")
         return file_address(Path(os.path.abspath(value)))
     try:
-        return check_address(value).rstrip("/")
+        # By http: too: the operator of the network named it, and every file is held to its sha256.
+        return check_address(value, plain_http=True).rstrip("/")
     except ValueError as e:
         # Not its value, which may hold a password.
         raise InputError(f"{MIRROR} cannot be used: {e}") from None
 
 
 def mirrored(data: DataPath, mirror: str | None) -> Iterator[FileSource]:
-    """Where a mirror may have it: SHA256/NAME, as below a volume's `files/`, or HOST/PATH of a url."""
+    """Where a mirror may have it: SHA256/NAME, as below a volume's `files/`, or HOST/PATH of a url, as
+    `wget -x` names it: with the port and the query that the url has, else without them."""
     if mirror is None:
         return
     yield FileSource(f"{mirror}/{data.sha256}/{quote(data.file_name)}", True, True)
     for address in data.url:
         parts = urlsplit(address)
-        if parts.scheme != "file":
-            yield FileSource(f"{mirror}/{parts.hostname}{parts.path}", data.member is None, True)
+        if parts.scheme == "file":
+            continue
+        query = f"%3F{quote(parts.query)}" if parts.query else ""
+        places = [
+            f"{h}{parts.path}{q}" for h in (parts.netloc, parts.hostname) for q in (query, "")
+        ]
+        for place in dict.fromkeys(places):
+            yield FileSource(f"{mirror}/{place}", data.member is None, True)
 
 
 def _sources(data: DataPath) -> Iterator[FileSource]:
@@ -207,9 +216,12 @@ class _Bringer:
             if self.final.exists() or self._has_another_name():
                 return self.final
             self.work.mkdir(parents=True, exist_ok=True)
-            with ProgressView(self.console, title) as view:
-                self._from_first(sources, view.show)
-            shutil.rmtree(self.work)
+            try:
+                with ProgressView(self.console, title) as view:
+                    self._from_first(sources, view.show)
+                shutil.rmtree(self.work)
+            finally:
+                _drop_empty(self.work)
         return self.final
 
     def _has_another_name(self) -> bool:
@@ -249,12 +261,12 @@ class _Bringer:
         try:
             if local is not None:
                 take(local, member, target)
-                self._check(target)
+                self._check(target, tell)
             elif member is None:
                 self._download(source, tell)
             else:
                 self._from_archive(source, member, target, tell)
-        except Failed:
+        except (Failed, OSError):
             _remove(target)
             raise
         self._keep(target)
@@ -269,7 +281,7 @@ class _Bringer:
             if not (resumed and self.files.digest_path(part) == self.digest):
                 answered = self._downloaded(source, part, tell)
             try:
-                self._check(part, shown(answered) if answered != source.address else "")
+                self._check(part, tell, redirected(source.address, answered))
             except Failed:
                 _remove(part)
                 if is_last or not resumed:
@@ -299,25 +311,32 @@ class _Bringer:
         with self.store.lock(ARCHIVE, digest):
             folder.mkdir(parents=True, exist_ok=True)
             part, whole = folder / "part", folder / digest_of(source.address)[:16]
-            if not whole.is_file():
-                download(source.address, part, None, tell, PACE)
-                part.rename(whole)
-                _remove(tag_file(part))
+            answered = source.address
             try:
+                if not whole.is_file():
+                    answered = download(source.address, part, None, tell, PACE)
+                    part.rename(whole)
                 take(whole, member, target)
-                self._check(target)
-            except Failed:
+                self._check(target, tell)
+            except Failed as e:
                 _remove(whole)
-                raise
+                where = redirected(source.address, answered)
+                raise Failed(f"{e}{where}", e.is_lasting) from None
+            finally:
+                _drop_empty(folder)
 
-    def _check(self, path: Path, redirected: str = "") -> None:
-        """`redirected`: to where the address has sent."""
-        digest = self.files.digest_path(path)
+    def _check(self, path: Path, tell: Tell, where: str = "") -> None:
+        """`where`: in brackets to where the address has sent."""
+        digest, size, said = self.files.digest_path(path), _size(path), self.data.bytes
         if digest == self.digest:
+            if said not in (None, size):
+                message = f"it has {size:,} bytes, and its spec says {said:,}: correct `bytes`"
+                tell({"event": "note", "message": message})
             return
         message = f"answers with another file: its sha256 is {digest}, the spec says {self.digest}"
-        message = what_it_is(path, message) if path.is_file() else message
-        raise Failed(message + (f" (redirected to {redirected})" if redirected else ""))
+        if said not in (None, size):
+            message += f"; it has {size:,} bytes, the spec says {said:,}"
+        raise Failed((what_it_is(path, message) if path.is_file() else message) + where)
 
     def _keep(self, target: Path) -> None:
         """One rename makes it appear, whole."""
@@ -333,6 +352,18 @@ class _Bringer:
         else:
             target.rename(self.final)
         sync(folder.parent)
+
+
+def _size(path: Path) -> int:
+    paths = path.rglob("*") if path.is_dir() else [path]
+    return sum(p.stat().st_size for p in paths if p.is_file())
+
+
+def _drop_empty(folder: Path) -> None:
+    """Remove a work folder in which no part of anything is."""
+    tag = tag_file(folder / "part")
+    if folder.is_dir() and all(path == tag for path in folder.iterdir()):
+        shutil.rmtree(folder)
 
 
 def _remove(path: Path) -> None:

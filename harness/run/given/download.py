@@ -18,14 +18,12 @@ from urllib.parse import urlsplit
 from harness import __version__
 from harness.common.progress import Event
 from harness.errors import HarnessError
-from harness.spec.address import check_address, is_loopback
+from harness.spec.address import check_address, is_loopback, shown
 
 Tell = Callable[[Event], None]
 """Is told events, as a stage's progress is."""
 
 BLOCK = 1 << 16
-PROGRESS = 1 << 20
-"""Bytes after which a broken-off download counts as a new one: its server does send."""
 BEYOND = 1 << 20
 """Bytes over what the spec says, after which the file can only be another; a page that says why
 something is refused is smaller."""
@@ -40,7 +38,7 @@ class Patience:
     silence: float = 30
     """Without a byte."""
     attempts: int = 5
-    """In a row that bring little."""
+    """In a row that bring less than the slowest rate, the pause before them included."""
     pause: float = 1
     """After the first of them; twice as long after each."""
     window: float = 60
@@ -71,14 +69,17 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(  # type: ignore[no-untyped-def]
         self, request, file, code, message, headers, address
     ) -> urllib.request.Request | None:
+        bare = address.split("?")[0].split("#")[0]
+        # A mirror by http: is one that the operator named.
+        is_plain = urlsplit(request.full_url).scheme == "http" and not _is_local(request.full_url)
         try:
-            check_address(address.split("?")[0].split("#")[0])
-            parts = urlsplit(address)
-            is_web = parts.scheme in ("http", "https")
+            check_address(bare, plain_http=is_plain)
+            is_web = urlsplit(address).scheme in ("http", "https")
         except ValueError:
             is_web = False
         if not is_web or _is_local(address) > _is_local(request.full_url):
-            raise Failed("redirects to where nothing is fetched from")
+            where = "" if "@" in bare else f": {bare}"
+            raise Failed(f"redirects to where nothing is fetched from{where}")
         return super().redirect_request(request, file, code, message, headers, address)
 
 
@@ -93,14 +94,16 @@ def download(address: str, part: Path, size: int | None, tell: Tell, pace: Patie
     """
     left, pause, attempts = pace.attempts, pace.pause, 0
     while True:
-        before = _size(part)
+        before, began = _size(part), time.monotonic()
         attempts += 1
         try:
             return _attempt(address, part, size, tell, pace)
         except _Broken as e:
-            if _size(part) - before >= PROGRESS:
+            spent = time.monotonic() - began + pause
+            if _size(part) - before >= pace.slowest * spent:
                 left, pause = pace.attempts, pace.pause
-            left -= e.cost
+            else:
+                left -= e.cost
             if e.anew:
                 part.unlink(missing_ok=True)
             if left <= 0:
@@ -123,17 +126,21 @@ def _attempt(address: str, part: Path, size: int | None, tell: Tell, pace: Patie
         kept_address, _, kept_tag = _text(tag).partition("\n")
         if kept_tag and kept_address == address:
             headers["If-Range"] = kept_tag
-    with _broken_into_words(pace):
+    with _broken_into_words(address, pace):
         request = urllib.request.Request(address, headers=headers)
         with _opener(address).open(request, timeout=pace.silence) as response:
+            answered = str(response.geturl())
             have = _where_it_goes_on(response, have, part)
             etag = response.headers.get("ETag") or ""
             tag.write_text(f"{address}\n{'' if etag.startswith('W/') else etag}", "utf-8")
             length = response.headers.get("Content-Length") or ""
             total = have + int(length) if length.isdecimal() else None
-            _check_room(part, (total or 0) - have)
-            _write(response, part, have, total, size, tell, pace)
-            return str(response.geturl())
+            check_room(part, (total or 0) - have, "a download")
+            try:
+                _write(response, part, have, total, size, tell, pace)
+            except Failed as e:
+                raise Failed(f"{e}{redirected(address, answered)}") from None
+            return answered
     raise AssertionError
 
 
@@ -197,53 +204,76 @@ def _progress(have: int, total: int | None) -> Event:
 
 
 @contextlib.contextmanager
-def _broken_into_words(pace: Patience) -> Iterator[None]:
+def _broken_into_words(address: str, pace: Patience) -> Iterator[None]:
     """What can go wrong on the way, as _Broken or Failed."""
     try:
         yield
     except urllib.error.HTTPError as e:
         with e:
-            raise _of_status(e.code, e.headers.get("Retry-After") or "") from None
+            where = redirected(address, e.geturl() or address)
+            raise _of_status(e.code, e.headers.get("Retry-After") or "", where) from None
     except UnicodeError:
         raise Failed("redirects to what is no address") from None
     except urllib.error.URLError as e:
-        raise _of_reason(e.reason, pace) from None
+        raise _of_connecting(e.reason, pace) from None
     except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as e:
-        raise _of_reason(e, pace) from None
+        raise _of_reading(e, pace) from None
 
 
-def _of_status(status: int, retry_after: str) -> Exception:
+def redirected(address: str, answered: str) -> str:
+    """In brackets where an address has sent to; empty where itself answered."""
+    return "" if answered == address else f" (redirected to {shown(answered)})"
+
+
+def _of_status(status: int, retry_after: str, where: str) -> Exception:
     if status in (401, 403, 407):
-        return Failed(f"refuses ({status}): it may want a login, which the harness has none for")
+        return Failed(
+            f"refuses ({status}): it may want a login, which the harness has none for{where}"
+        )
     if status in (404, 410):
-        return Failed(f"has no such file ({status})")
+        return Failed(f"has no such file ({status}){where}")
     if status == 416:
         return _Broken("has no more of the file than is here", anew=True)
     if status < 400:
-        return Failed("redirects to where nothing is fetched from, or in a circle")
+        return Failed(f"redirects to where nothing is fetched from, or in a circle{where}")
     if status in (408, 425, 429) or status >= 500:
         wait = float(retry_after) if retry_after.isdecimal() else 0.0
-        return _Broken(f"answers {status}", wait=wait)
-    return Failed(f"answers {status}")
+        return _Broken(f"answers {status}{where}", wait=wait)
+    return Failed(f"answers {status}{where}")
 
 
-def _of_reason(reason: Any, pace: Patience) -> Exception:
+def _of_connecting(reason: Any, pace: Patience) -> Exception:
     if isinstance(reason, ssl.SSLCertVerificationError):
         return Failed(f"cannot be trusted: its certificate is refused ({reason.verify_message})")
+    if isinstance(reason, socket.gaierror):
+        why = "the name of its server, or of the proxy to it, is not known here (DNS)"
+    elif isinstance(reason, ConnectionRefusedError):
+        why = "nothing listens there (connection refused)"
+    elif isinstance(reason, TimeoutError):
+        why = f"no answer in {pace.silence:g} s"
+    elif isinstance(reason, ssl.SSLError):
+        why = f"it does not speak TLS as https: needs ({getattr(reason, 'reason', None) or reason})"
+    elif isinstance(reason, ConnectionError):
+        return _Broken("broke off")
+    else:
+        why = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+    return _Broken(f"cannot be reached: {why}", cost=2)
+
+
+def _of_reading(reason: Exception, pace: Patience) -> Exception:
     if isinstance(reason, TimeoutError):
         return _Broken(f"sent nothing for {pace.silence:g} s")
-    if isinstance(reason, socket.gaierror | ConnectionRefusedError):
-        return _Broken("cannot be reached", cost=2)
-    if isinstance(reason, http.client.IncompleteRead | ConnectionError):
+    if isinstance(reason, http.client.IncompleteRead | ConnectionError | ssl.SSLError):
         return _Broken("broke off")
-    return _Broken(f"cannot be reached ({type(reason).__name__})", cost=2)
+    return _Broken(f"answers what is no HTTP ({type(reason).__name__})", cost=2)
 
 
-def _check_room(part: Path, needed: int) -> None:
-    free = shutil.disk_usage(part.parent).free
+def check_room(path: Path, needed: int, what: str) -> None:
+    """Raises HarnessError where the disk that `path` is to stand on has no room for so many bytes."""
+    free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise HarnessError(
-            f"there is no room for the {needed / 1e9:.2f} GB of a download: {part.parent} has "
+            f"there is no room for the {needed / 1e9:.2f} GB of {what}: {path.parent} has "
             f"{free / 1e9:.2f} GB free",
             "Free some (`harness gc` lists what no spec needs), or name another volume with --volume.",
         )

@@ -323,6 +323,7 @@ def test_a_file_with_its_digest_is_no_map_of_splits() -> None:
     [
         ({"gsm8kk": {}}, "lm-eval has no task 'gsm8kk'; did you mean gsm8k"),
         ({"arc_easy": {"metric": "acc_nrm"}}, "no metric 'acc_nrm'; did you mean 'acc_norm'. It gives"),
+        ({"arc_easy": {"max_new_tokens": 8}}, "arc_easy: max_new_tokens is of answers that the model"),
         ({"ifeval": {"shots": 5}}, "lm-eval sets ifeval to no shots"),
         ({"squadv2": {}}, "lm-eval's task squadv2 is Python of its own"),
         ({"humaneval": {}}, "lm-eval's task humaneval runs the code that a model writes"),
@@ -408,13 +409,50 @@ def test_data_that_a_tasks_functions_cannot_read_are_refused_before_the_model_is
     call.params["model"] = {"path": {"path": "nowhere"}}
     with pytest.raises(
         InputError,
-        match=r"task winogrande: lm-eval's definition cannot read.*option2",
+        match=r"task winogrande: .*w\.jsonl:1: it cannot be read by lm-eval's .*option2",
     ):
         judge.run(call)
     good = {"sentence": "A _ b.", "option1": "x", "option2": "y", "answer": "1"}
     _write(tmp_path / "w.jsonl", [good, {**good, "answer": "3"}])
-    with pytest.raises(InputError, match=r"cannot read the data, question 2: KeyError: '3'"):
+    with pytest.raises(InputError, match=r"w\.jsonl:2: it cannot be read .*: KeyError: '3'"):
         judge.run(call)
+
+
+def test_a_record_that_a_tasks_function_cannot_read_is_told_before_the_run(tmp_path: Path) -> None:
+    good = {"sentence": "A _ b.", "option1": "x", "option2": "y", "answer": "1"}
+    _write(tmp_path / "w.jsonl", [good, {**good, "answer": ""}])
+    tasks = {"winogrande": {"data": str(tmp_path / "w.jsonl")}}
+    made = TasksJudge.model_validate({"kind": "lm_eval", "tasks": tasks})
+    with pytest.raises(
+        InputError, match=r"w\.jsonl:2: it cannot be read by .*doc_to_text: KeyError"
+    ):
+        made.check([], {})
+    made.model_copy(update={"first": 1}).check([], {})
+
+
+def test_what_ifeval_needs_of_nltk_is_told_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nltk = pytest.importorskip("nltk")
+    monkeypatch.setattr(nltk.data, "path", [])
+    monkeypatch.setattr("harness.judge.kinds.lm_eval.check_packages", lambda entry: None)
+    record = {"key": 1, "prompt": "Write.", "kwargs": [{}]}
+    row = {**record, "instruction_id_list": ["length_constraints:number_sentences"]}
+    _write(tmp_path / "i.jsonl", [{**record, "instruction_id_list": ["keywords:existence"]}, row])
+    tasks = {"ifeval": {"data": {"train": str(tmp_path / "i.jsonl")}}}
+    made = TasksJudge.model_validate({"kind": "lm_eval", "tasks": tasks})
+    with pytest.raises(InputError, match="need nltk's data punkt_tab, which is not here") as e:
+        made.check([], {})
+    assert "python -m nltk.downloader punkt_tab" in e.value.hint
+    made.model_copy(update={"first": 1}).check([], {})
+
+
+def test_each_fault_of_the_tasks_stands_in_its_own_place() -> None:
+    tasks = {"gsm8kk": {}, "arc_easy": {}, "piqqa": {}}
+    with pytest.raises(ValidationError) as error:
+        TasksJudge.model_validate({"kind": "lm_eval", "tasks": tasks})
+    places = [fault["loc"] for fault in error.value.errors()]
+    assert places == [("tasks", "gsm8kk"), ("tasks", "piqqa")]
 
 
 def test_a_reported_metric_that_no_task_gives_is_refused_with_the_nearest(tmp_path: Path) -> None:

@@ -152,6 +152,13 @@ def test_an_answer_without_a_grade_is_asked_again_then_counted_and_bounds_the_sc
     assert (row["instruction"], row["reply"]) == ("Say a letter.", "It is fine.")
 
 
+def test_replies_of_another_form_are_counted_apart_among_the_unjudged(tmp_path: Path) -> None:
+    _, result, _ = judged(tmp_path, GRADES | {"b": "Rating: [[8/10]]", "tea": "It is fine."})
+    assert (result.counts["judged"], result.counts["unjudged"]) == (3, 2)
+    [note] = [note for note in result.notes if "[[8/10]]" in note]
+    assert note.startswith("1 of the 2 unjudged replies hold in brackets more than a number")
+
+
 def test_no_grade_at_all_is_an_error_that_shows_the_first_reply(tmp_path: Path) -> None:
     with pytest.raises(
         HarnessError, match="none of the judge's 5 replies holds a grade from 1 to 10"
@@ -196,6 +203,12 @@ def test_what_cannot_be_graded_is_told_before_anything_is_asked() -> None:
         first_only.check([two], {})
     with pytest.raises(InputError, match="has 2 turns, and a reference for 1"):
         made.check([two], {})
+    with pytest.raises(InputError, match="has 1 turn, and 2 references, which would not be shown"):
+        made.check([Prompt("a", "", fields={"reference": ["x", "y"]})], {})
+    numbered = [Prompt(text, "", fields={"question_id": 7}) for text in "ab"]
+    with pytest.raises(InputError, match="1 question_ids are there more than once, for example 7"):
+        made.check(numbered, {})
+    made.check([numbered[0], Prompt("b", "", dataset="x", fields={"question_id": 7})], {})
     with pytest.raises(InputError, match="has 3 turns, and two are graded"):
         made.check([Prompt("a", "", later=("b", "c"))], {})
     with pytest.raises(InputError, match="`reference` that is no list of texts"):

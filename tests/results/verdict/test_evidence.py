@@ -3,13 +3,15 @@
 import json
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from harness.artefact.manifest import MetricValue
 from harness.judge.kinds.flow_judge import RubricJudge
 from harness.judge.kinds.grading import GradingJudge
-from harness.results.verdict.evidence import bounds_of, gather, grades_of, strata_of
+from harness.results.verdict.evidence import bounds_of, gather, grades_of, is_graded, strata_of
 from harness.row.row import Eval, Row
 from tests.helpers import planned
 from tests.results.scored_rows import scored_row, wins
@@ -63,6 +65,40 @@ def test_a_questions_grade_is_what_its_task_is_scored_by(tmp_path: Path) -> None
     assert list(found.values()) == [100, 100, 0]
     assert strata_of("mmlu", list(found)) == ["mmlu_anatomy", "mmlu_anatomy", "mmlu_virology"]
     assert strata_of("arc_challenge", []) is None
+
+
+def test_a_question_of_any_of_the_packages_tasks_has_a_grade_where_the_score_is_their_mean(
+    tmp_path: Path,
+) -> None:
+    rows = [{"doc_id": n, "scores": {"acc": s, "f1": [s, 1]}} for n, s in enumerate([1, 0, 1, 1])]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    kept: Any = Kept(tmp_path, responses_arc_easy__jsonl=text)
+    kept.manifest = SimpleNamespace(
+        metrics={
+            "arc_easy/acc": MetricValue(value=75.0),
+            "arc_easy/f1": MetricValue(value=75.0),
+            "ai2_arc/acc": MetricValue(value=75.0),
+        }
+    )
+    grades = grades_of(kept, "arc_easy/acc")
+    assert grades == {("arc_easy", n): grade for n, grade in enumerate([100, 0, 100, 100])}
+    assert grades_of(kept, "arc_easy/f1") == grades_of(kept, "ai2_arc/acc") == {}
+    kept.manifest.metrics["arc_easy/acc"] = MetricValue(value=60.0)
+    assert grades_of(kept, "arc_easy/acc") == {}
+    assert is_graded("arc_easy/acc")
+    assert not is_graded("win_rate/koala")
+
+
+def test_a_ratings_part_has_the_grades_of_its_own_answers(tmp_path: Path) -> None:
+    text = annotations(
+        {"score": 8, "turn": 1, "category": "maths"}, {"score": 5, "turn": 2, "category": "maths"},
+        {"score": None, "turn": 1, "category": "words"},
+    )  # fmt: skip
+    kept: Any = Kept(tmp_path, annotations__json=text)
+    assert list(grades_of(kept, "rating/turn_1").values()) == [8, None]
+    assert list(grades_of(kept, "rating/maths").values()) == [8, 5]
+    assert list(grades_of(kept, "rating").values()) == [8, 5, None]
+    assert is_graded("rating/turn_1")
 
 
 def test_an_artefact_without_grades_has_none(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import io
 import multiprocessing
 import shutil
+import socket
 import ssl
 import tarfile
 import zipfile
@@ -108,16 +109,24 @@ def test_a_later_command_goes_on_with_what_an_earlier_one_left(
     server: FileServer, fetch: Fetcher
 ) -> None:
     data = given(f"{server.url}/data/a.json")
-    server.breaks["/data/a.json"] = [1000] * 4
-    assert "broke off after 4,000 of 1,024,000 bytes (4 attempts)" in fetch.fault(data)
+    server.breaks["/data/a.json"] = [4000, 0, 0, 0, 0]
+    assert "broke off after 4,000 of 1,024,000 bytes (5 attempts)" in fetch.fault(data)
     fetch(data)
     assert server.requests[-1] == ("/data/a.json", "bytes=4000-")
+
+
+def test_a_download_is_given_up_only_where_it_gets_no_further(
+    server: FileServer, fetch: Fetcher
+) -> None:
+    server.breaks["/data/a.json"] = [50_000] * 10
+    fetch(given(f"{server.url}/data/a.json"))
+    assert len(server.requests) == 11
 
 
 def test_a_file_that_changed_meanwhile_is_begun_anew(server: FileServer, fetch: Fetcher) -> None:
     data = given(f"{server.url}/data/a.json")
     server.files["/data/a.json"] = b"x" * len(CONTENT)
-    server.breaks["/data/a.json"] = [1000] * 4
+    server.breaks["/data/a.json"] = [1000, 0, 0, 0, 0]
     fetch.fault(data)
     server.files["/data/a.json"], server.etag = CONTENT, '"two"'
     [path] = fetch(data)
@@ -228,7 +237,7 @@ def test_a_server_that_trickles_is_left(
 def test_a_certificate_that_is_refused_is_no_reason_to_ask_again() -> None:
     error = ssl.SSLCertVerificationError(1, "CERTIFICATE_VERIFY_FAILED")
     error.verify_message = "self-signed certificate"
-    fault = download._of_reason(error, Patience())
+    fault = download._of_connecting(error, Patience())
     assert isinstance(fault, download.Failed)
     assert str(fault) == ("cannot be trusted: its certificate is refused (self-signed certificate)")
 
@@ -256,9 +265,68 @@ def test_a_disk_that_fills_up_keeps_what_came_and_the_next_command_goes_on(
 def test_a_server_that_is_not_there_is_said_to_be_so(fetch: Fetcher) -> None:
     message = fetch.fault(given("http://127.0.0.1:9/a.json"))
     assert message == (
-        "http://127.0.0.1:9/a.json cannot be had: http://127.0.0.1:9/a.json cannot be reached "
-        "(2 attempts)"
+        "http://127.0.0.1:9/a.json cannot be had: http://127.0.0.1:9/a.json cannot be reached: "
+        "nothing listens there (connection refused) (2 attempts)"
     )
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [(socket.gaierror(-2, "Name or service not known"), "is not known here (DNS)"),
+     (TimeoutError("timed out"), "no answer in 30 s"),
+     (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version"), "does not speak TLS"),
+     (OSError(errno.ENETUNREACH, "Network is unreachable"), "Network is unreachable"),
+     (OSError("Tunnel connection failed: 403 Forbidden"), "Tunnel connection failed: 403")],
+)  # fmt: skip
+def test_why_a_server_cannot_be_reached_is_said(reason: Exception, message: str) -> None:
+    fault = download._of_connecting(reason, Patience())
+    assert str(fault).startswith("cannot be reached: ")
+    assert message in str(fault)
+
+
+def test_a_name_that_is_not_known_and_a_server_without_tls_are_told_apart(
+    server: FileServer, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert "(DNS)" in fetch.fault(given("https://no-such-host.invalid/a.json"))
+    address = f"https://127.0.0.1:{server.server_address[1]}/a.json"
+    assert "does not speak TLS" in fetch.fault(given(address))
+
+
+def test_where_a_wrong_answer_came_from_is_said_whatever_it_is(
+    server: FileServer, fetch: Fetcher, tmp_path: Path
+) -> None:
+    where = f"(redirected to {server.url}/there)"
+    server.redirects["/data/b"] = f"{server.url}/there"
+    data = given(f"{server.url}/data/b", content=b"b")
+    assert f"has no such file (404) {where}" in fetch.fault(data)
+    server.statuses["/there"] = [503] * 4
+    assert f"answers 503 {where}" in fetch.fault(data)
+    server.files["/there"] = b"no archive"
+    archived = given(f"{server.url}/data/b", content=b"b", member="x")
+    assert f"neither a zip nor a tar archive {where}" in fetch.fault(archived)
+
+
+def test_a_wrong_size_in_the_spec_is_said_and_helps_with_a_wrong_file(
+    server: FileServer, fetch: Fetcher
+) -> None:
+    fetch(given(f"{server.url}/data/a.json", bytes=7))
+    message = "it has 1,024,000 bytes, and its spec says 7: correct `bytes`"
+    assert message in fetch.output.getvalue()
+    server.files["/cut"] = b"cut"
+    with pytest.raises(NotBrought, match="; it has 3 bytes, the spec says 1,000"):
+        fetch(given(f"{server.url}/cut", content=b"other", bytes=1000))
+
+
+def test_nothing_empty_is_left_where_nothing_came(
+    server: FileServer, fetch: Fetcher, tmp_path: Path
+) -> None:
+    fetch.fault(given("http://127.0.0.1:9/a.json"))
+    fetch.fault(given("http://127.0.0.1:9/a.zip", member="x"))
+    fetch.fault(given(f"{server.url}/gone.zip", member="x"))
+    fetch.fault(given(f"{server.url}/data/a.json", member="x"))
+    assert list((fetch.store.root / "work").iterdir()) == []
 
 
 def test_the_next_address_is_tried_and_all_are_told_where_none_has_it(
@@ -372,6 +440,42 @@ def test_a_mirror_is_tried_first_by_digest_and_then_by_path(
     ]
 
 
+def test_a_folder_made_by_wget_is_a_mirror_with_ports_and_queries_in_its_names(
+    fetch: Fetcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(bring.MIRROR, str(tmp_path))
+    files = {
+        "example.com:8443/x/a b.json": b"first", "example.com/y/b.json?part=1": b"second",
+        "example.org/c.json": b"third",
+    }  # fmt: skip
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    fetch(
+        given("https://example.com:8443/x/a%20b.json", content=b"first"),
+        given("https://example.com/y/b.json?part=1", content=b"second"),
+        given("https://example.org:8443/c.json", content=b"third"),
+    )
+
+
+def test_a_mirror_by_plain_http_is_asked_and_may_redirect_within_its_network_not_to_this_machine(
+    fetch: Fetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import urllib.request
+    from email.message import Message
+
+    monkeypatch.setenv(bring.MIRROR, "http://mirror.intranet/files/")
+    assert bring.mirror_address() == "http://mirror.intranet/files"
+    request = urllib.request.Request("http://mirror.intranet/files/a")
+    handler = download._Redirects()
+    there = "http://store.intranet/a"
+    answer = handler.redirect_request(request, io.BytesIO(), 302, "", Message(), there)
+    assert answer is not None
+    assert answer.full_url == there
+    with pytest.raises(download.Failed, match=r"nothing is fetched from: http://127\.0\.0\.1/a"):
+        handler.redirect_request(request, io.BytesIO(), 302, "", Message(), "http://127.0.0.1/a")
+
+
 def test_the_files_of_another_volume_are_a_mirror(
     server: FileServer, fetch: Fetcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,7 +500,7 @@ def test_where_a_mirror_lacks_the_file_the_address_is_asked_and_both_are_told(
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [("https://me:word@host/x", "a user name or password"), ("http://host/x", "begins with https"),
+    [("https://me:word@host/x", "a user name or password"), ("ftp://host/x", "begins with https"),
      ("/nowhere/at/all", "names no folder that is there")],
 )  # fmt: skip
 def test_a_mirror_that_cannot_be_one_is_refused(
@@ -462,6 +566,46 @@ def test_an_archive_without_the_member_is_told_with_the_nearest_names(
     pack(tmp_path / "packed", FILES)
     data = given(f"file://{tmp_path}/packed", content=b"train", member="set/trian.json")
     assert "has no set/trian.json in it; near: set/train.json" in fetch.fault(data)
+
+
+@pytest.mark.parametrize(
+    ("member", "near"),
+    [("data/train.json", "near: repo-1a2b/data/train.json"), ("dat", "near: repo-1a2b/data"),
+     ("DATA/Trian.json", "near: repo-1a2b/data/train.json"),
+     ("unlike", "at its top are repo-1a2b")],
+)  # fmt: skip
+def test_near_names_are_found_below_an_archives_own_folder_and_folders_are_names_too(
+    fetch: Fetcher, tmp_path: Path, member: str, near: str
+) -> None:
+    files = {f"repo-1a2b/aa/f{i:03}.txt": b"" for i in range(50)}
+    make_zip(tmp_path / "packed", {**files, "repo-1a2b/data/train.json": b"train"})
+    data = given(f"file://{tmp_path}/packed", content=b"train", member=member)
+    assert near in fetch.fault(data)
+
+
+def test_an_archive_that_came_whole_is_kept_where_the_disk_has_no_room_to_unpack_it(
+    server: FileServer, fetch: Fetcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_zip(tmp_path / "packed", {"x": bytes(10**6)})
+    server.files["/packed"] = (tmp_path / "packed").read_bytes()
+    data = given(f"{server.url}/packed", content=bytes(10**6), member="x")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 10**5))  # type: ignore[attr-defined]
+        with pytest.raises(
+            HarnessError, match=r"no room for the 0\.00 GB of what its archive"
+        ) as e:
+            fetch(data)
+    assert "harness gc" in e.value.hint
+    fetch(data)
+    assert len(server.requests) == 1
+    assert list((fetch.store.root / "work").iterdir()) == []
+
+
+def test_an_empty_folder_is_said_to_be_one(fetch: Fetcher, tmp_path: Path) -> None:
+    (tmp_path / "empty" / "deeper").mkdir(parents=True)
+    for member in (None, ".", "deeper"):
+        data = given(f"file://{tmp_path}/empty", content=b"", member=member)
+        assert "is a folder without a file in it" in fetch.fault(data)
 
 
 def test_a_members_other_content_is_told_with_both_digests(fetch: Fetcher, tmp_path: Path) -> None:

@@ -6,7 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
 
 from harness.answer.engine import BaseWeights
 from harness.artefact.call import StageCall, StageResult
@@ -130,7 +139,17 @@ def _null_as_empty(value: Any) -> Any:
 
 def _by_name(tasks: "dict[str, TaskData | PackageTask]") -> "dict[str, TaskData | PackageTask]":
     """The leaderboard's four with nothing but their data are its; all others the package's own."""
-    checked = {name: _checked(name, task) for name, task in tasks.items()}
+    checked = {}
+    faults: list[InitErrorDetails] = []
+    for name, task in tasks.items():
+        try:
+            checked[name] = _checked(name, task)
+        except ValueError as e:
+            faults.append(
+                {"type": "value_error", "loc": (name,), "input": name, "ctx": {"error": e}}
+            )
+    if faults:  # each in its own place
+        raise ValidationError.from_exception_data("tasks", faults)
     _check_overlap([name for name, task in checked.items() if isinstance(task, PackageTask)])
     return checked
 
@@ -172,6 +191,11 @@ def _check_name(name: str, task: PackageTask) -> None:
                 raise ValueError(f"{name} cannot be run: lm-eval's task {each.name} {words}")
         if task.shots and each.config.get("num_fewshot") == 0:
             raise ValueError(f"{name}: lm-eval sets {each.name} to no shots, whatever is asked for")
+    if task.max_new_tokens and not _writes(entry):
+        raise ValueError(
+            f"{name}: max_new_tokens is of answers that the model writes, and this task of lm-eval's "
+            "scores what is given"
+        )
     names = _given(name, entry)
     if task.metric is not None and names is not None and not _chosen(names, task.metric):
         plain = list(dict.fromkeys(n.partition("/")[2] for n in names))
@@ -181,6 +205,12 @@ def _check_name(name: str, task: PackageTask) -> None:
             f"{name}: lm-eval's task gives no metric {task.metric!r}{advice} It gives: "
             f"{', '.join(plain)}"
         )
+
+
+def _writes(entry: catalogue.Entry) -> bool:
+    """Whether the model writes an answer to any of the questions."""
+    kinds = (each.config.get("output_type") for each in catalogue.tasks_of(entry))
+    return any(kind in (None, "generate_until") for kind in kinds)
 
 
 def _given(name: str, entry: catalogue.Entry) -> list[str] | None:
@@ -296,7 +326,7 @@ class TasksJudge(ModelJudge):
                     "data": None,
                     "hub": None,
                     "folder": smoke_data(folder),
-                    "max_new_tokens": 8,
+                    "max_new_tokens": 8 if name == STAND_IN else None,
                 }
                 tasks[name] = task.model_copy(update=small)
         if not tasks:

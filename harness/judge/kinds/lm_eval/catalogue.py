@@ -7,7 +7,8 @@ import difflib
 import functools
 import importlib.util
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,26 @@ class Entry:
             else:
                 names |= meta.find_undeclared_variables(Environment().parse(template))
         return names
+
+    def function_of(self, part: str) -> Callable[[dict[str, Any]], Any] | None:
+        """The task's function of that name, `doc_to_target`, where its file needs nothing but Python;
+        else None."""
+        name = self.config.get(part)
+        if not isinstance(name, Function) or self.path is None:
+            return None
+        module, _, attribute = name.rpartition(".")
+        path = self.path.parent / f"{module.replace('.', '/')}.py"
+        if not path.is_file():
+            return None
+        if {n.partition(".")[0] for n in _imports(path)} - sys.stdlib_module_names:
+            return None
+        code: dict[str, Any] = {"__name__": module}
+        try:
+            exec(compile(path.read_bytes(), str(path), "exec"), code)
+        except Exception:  # a relative import, say: the package itself loads it otherwise
+            return None
+        function = code.get(attribute)
+        return function if callable(function) else None
 
     def lacking(self) -> list[str]:
         """Packages that its functions import and that are not installed."""

@@ -15,6 +15,7 @@ other task they are those that the package's definition names, and its configura
 there; the tasks of a group may have a folder each, of their own names.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, PREFIX, Ben
 from harness.judge.kinds.lm_eval.catalogue import Entry, tasks_of
 
 ENDINGS = "parquet|jsonl|json"
+PUNKT = {"length_constraints:number_sentences", "change_case:capital_word_frequency"}
+"""IFEval's instructions that nltk's punkt_tab is needed for."""
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 
 
@@ -95,6 +98,7 @@ def _package_questions(
         _check_columns(unit, files[0], splits[name])
         if name == split:
             _check_targets(unit, rows[: task.limit], splits[name])
+            _check_punkt(unit.name, splits[name][: task.limit])
     if shots_split is not None and len(splits[shots_split]) < shots + (shots_split == split):
         raise InputError(
             f"task {unit.name}: the split {shots_split} has {len(splits[shots_split])} records, and "
@@ -153,25 +157,47 @@ def _check_columns(unit: Entry, file: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _check_targets(unit: Entry, rows: list[TableRow], records: list[dict[str, Any]]) -> None:
-    """Raises InputError for a record of which the task's template can make no right answer."""
+    """Raises InputError for a record that the task's own functions cannot read, or of which its
+    template can make no right answer."""
     from jinja2 import Environment, TemplateError
 
+    if unit.config.get("process_docs"):
+        return
     text = unit.config.get("doc_to_target")
-    if unit.config.get("process_docs") or not isinstance(text, str) or "{{" not in text:
-        return
-    try:
-        template = Environment().from_string(text)
-    except TemplateError:  # a filter that only the package has
-        return
+    readers: dict[str, Callable[[dict[str, Any]], Any]] = {}
+    for part in ("doc_to_text", "doc_to_target", "doc_to_choice"):
+        if (function := unit.function_of(part)) is not None:
+            readers[f"it cannot be read by lm-eval's {unit.config[part]}"] = function
+    if isinstance(text, str) and "{{" in text:
+        # A filter that only the package has is left to it.
+        with contextlib.suppress(TemplateError):
+            render = Environment().from_string(text).render
+            readers[f"no right answer can be read by lm-eval's {text}"] = render
     for row, record in zip(rows, records, strict=False):
-        try:
-            template.render(record)
-        except (TemplateError, ValueError, TypeError, LookupError) as e:
-            raise InputError(
-                f"task {unit.name}: {row.place}: no right answer can be read by lm-eval's "
-                f"{text}: {e}",
-                "Mend the record, or leave it out.",
-            ) from None
+        for message, read in readers.items():
+            try:
+                read(record)
+            except (TemplateError, ValueError, TypeError, LookupError, AttributeError) as e:
+                kind = "" if isinstance(e, TemplateError) else f"{type(e).__name__}: "
+                raise InputError(
+                    f"task {unit.name}: {row.place}: {message}: {kind}{e}",
+                    "Mend the record, or leave it out.",
+                ) from None
+
+
+def _check_punkt(name: str, records: list[dict[str, Any]]) -> None:
+    """Raises InputError where IFEval's instructions need what nltk has not here."""
+    if not any(PUNKT.intersection(r.get("instruction_id_list") or ()) for r in records):
+        return
+    import nltk  # type: ignore[import-untyped]
+
+    try:
+        nltk.data.find("tokenizers/punkt_tab")
+    except LookupError:
+        raise InputError(
+            f"task {name}: some questions need nltk's data punkt_tab, which is not here",
+            "Once, with a network: python -m nltk.downloader punkt_tab (NLTK_DATA names its folder).",
+        ) from None
 
 
 def read_task(

@@ -47,8 +47,6 @@ FAULTS = (
     TemplateError,
 )
 """What a task's functions and templates raise on data that they were not written for."""
-PUNKT = {"length_constraints:number_sentences", "change_case:capital_word_frequency"}
-"""IFEval's instructions that nltk's punkt_tab is needed for."""
 
 Loaded = dict[str, Any]
 """The package's tasks and groups, as its manager loads them."""
@@ -284,17 +282,3 @@ def _try_documents(name: str, task: Any, limit: int | None) -> None:
             task.doc_to_target(doc)
             if task.config.doc_to_choice is not None:
                 task.doc_to_choice(doc)
-        if PUNKT.intersection(doc.get("instruction_id_list") or ()):
-            _check_punkt(name)
-
-
-def _check_punkt(name: str) -> None:
-    import nltk  # type: ignore[import-untyped]
-
-    try:
-        nltk.data.find("tokenizers/punkt_tab")
-    except LookupError:
-        raise InputError(
-            f"task {name}: some questions need nltk's data punkt_tab, which is not here",
-            "Once, with a network: python -m nltk.downloader punkt_tab (NLTK_DATA names its folder).",
-        ) from None

@@ -68,7 +68,18 @@ def _numbers_by(names: Sequence[object]) -> dict[str, list[int]]:
 
 
 def _check_twice(prompts: "Sequence[Prompt]") -> None:
-    """Raises InputError where answers to several turns could not be told apart."""
+    """Raises InputError where questions, or answers to several turns, could not be told apart."""
+    ids = Counter(
+        (prompt.dataset, str(number))
+        for prompt in prompts
+        if (number := prompt.fields.get("question_id")) is not None
+    )
+    twice = [number for (_, number), count in ids.items() if count > 1]
+    if twice:
+        raise InputError(
+            f"{len(twice)} question_ids are there more than once, for example {twice[0]}",
+            "Give each question an id of its own.",
+        )
     times = Counter(prompt.key for prompt in prompts)
     repeated = [prompt.instruction for prompt in prompts if times[prompt.key] > 1]
     if repeated and any(prompt.later for prompt in prompts):
@@ -153,6 +164,12 @@ class SingleGradingJudge(BaseJudge):
                     f"{prompt.instruction[:60]!r} has two turns, and no prompt says how the second is "
                     "graded",
                     "Name one in eval.judge.prompt_turns.",
+                )
+            if len(references) > turns:
+                raise InputError(
+                    f"{prompt.instruction[:60]!r} has {turns} turn{'s' * (turns > 1)}, and "
+                    f"{len(references)} references, which would not be shown",
+                    "Give one right answer for each turn.",
                 )
             if references and self.prompt_reference is not None and len(references) < turns:
                 raise InputError(

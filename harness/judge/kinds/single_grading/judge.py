@@ -49,6 +49,8 @@ from harness.llm.reply import Reply
 
 _GRADES = re.compile(r"\[\[\s*(\d+\.?\d*)\s*\]\]"), re.compile(r"\[\s*(\d+\.?\d*)\s*\]")
 
+_OTHER_FORM = re.compile(r"\[\[?\s*\d[^\[\]]*\]")
+
 
 class Grade(PromptFields):
     """A row of annotations.json."""
@@ -111,6 +113,8 @@ def run(call: StageCall, judge: SingleGradingJudge) -> StageResult:
             replies[0].why or replies[0].text,
         )
     write_annotations(call, rows)
+    other_forms = sum(bool(_OTHER_FORM.search(row["raw_completion"])) for row in rows
+                      if row["score"] is None)  # fmt: skip
     metrics, notes = _metrics(answers, rows, list(prompts.files or {}))
     result = StageResult(
         keep=[ANNOTATIONS, UNJUDGED],
@@ -128,6 +132,11 @@ def run(call: StageCall, judge: SingleGradingJudge) -> StageResult:
     )
     result.add(account_of(client, served))
     result.notes += notes
+    if other_forms:
+        result.notes.append(
+            f"{other_forms} of the {len(unjudged)} unjudged replies hold in brackets more than a "
+            "number, such as [[8/10]], which FastChat does not read as a grade either"
+        )
     return result
 
 

@@ -5,7 +5,7 @@ numbers give the same bytes. Sizes are in units of the drawing, about a pixel on
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,10 +110,15 @@ class NumberLine:
     lower_bound: float | None = None
     upper_bound: float | None = None
     is_percent: bool = False
+    rejudged: float | None = None
+    """The study's own answers under our judge, where the reported number has another."""
+    in_their_terms: tuple[float, float, float] | None = None
+    """Ours as the published judge would have it, and the ends of its interval."""
 
     def values(self) -> list[float]:
         values = [
             self.reported, self.value, self.low, self.high, self.lower_bound, self.upper_bound,
+            self.rejudged, *(self.in_their_terms or ()),
         ]  # fmt: skip
         if self.reported is not None and self.margin is not None:
             values += [self.reported - self.margin, self.reported + self.margin]
@@ -149,6 +154,9 @@ def number_line(name: str, title: str, words: str, numbers: NumberLine, tone: st
             path = f"M{scale(numbers.low)} {y}H{scale(numbers.high)}"
             parts.append(tag("path", d=path, class_="interval"))
         parts.append(tag("circle", cx=scale(numbers.value), cy=y, r=5, class_="ours"))
+    for drawn in _beside(scale, numbers, y):
+        y += 24
+        parts += drawn
     parts += _axis(scale, y + 24)
     return figure(name, y + 44, title, words, tag("g", parts, class_=tone))
 
@@ -173,6 +181,33 @@ def _reported(scale: Scale, numbers: NumberLine) -> list[Html]:
     place = coordinate(min(max(float(x), 58), WIDTH - 58))  # a label stays in the drawing
     parts.append(_text(place, 14, f"reported {digits(value)}", class_="label"))
     return parts
+
+
+def _beside(scale: Scale, numbers: NumberLine, y: int) -> Iterator[list[Html]]:
+    """A line below for each way in which a number of another judge is compared with ours."""
+    if numbers.rejudged is not None:
+        y += 24
+        x = scale(numbers.rejudged)
+        yield [
+            tag("path", d=f"M{x} {y - 6}l6 6l-6 6l-6 -6z", class_="rejudged"),
+            _named(scale, numbers.rejudged, y, "their answers, our judge"),
+        ]
+    if numbers.in_their_terms is not None:
+        y += 24
+        value, low, high = numbers.in_their_terms
+        yield [
+            tag("path", d=f"M{scale(low)} {y}H{scale(high)}", class_="interval"),
+            tag("circle", cx=scale(value), cy=y, r=5, class_="rejudged"),
+            _named(scale, value, y, "ours, their judge"),
+        ]
+
+
+def _named(scale: Scale, value: float, y: int, words: str) -> Html:
+    """On the side of a mark where there is more room."""
+    x = float(scale(value))
+    left = x > WIDTH / 2
+    place, anchor = (x - 12, "end") if left else (x + 12, "start")
+    return _text(coordinate(place), y - 7, f"{words} {digits(value)}", anchor, "label")
 
 
 def digits(value: float) -> str:

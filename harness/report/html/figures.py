@@ -46,11 +46,12 @@ def margin(line: MatrixLine) -> float | None:
 
 
 def number_line(line: MatrixLine) -> NumberLine:
-    c = line.cells
+    c, terms = line.cells, line.weighed.in_their_terms
     return NumberLine(
         _finite(c.reported), _finite(c.reported_se), margin(line), _finite(c.reproduced),
         _finite(c.interval_low), _finite(c.interval_high), _finite(c.lower_bound),
-        _finite(c.upper_bound), c.measure.is_percentage,
+        _finite(c.upper_bound), c.measure.is_percentage, _finite(c.published_rejudged),
+        terms.percent if terms else None,
     )  # fmt: skip
 
 

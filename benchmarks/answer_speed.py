@@ -29,6 +29,8 @@ TEMPLATE = "qwen@2024-04"
 PEER = "alpaca_eval's huggingface_local_completions, its defaults"
 CONTENDERS = {
     "peer": PEER,
+    "peer_batched": "alpaca_eval's huggingface_local_completions, in batches",
+    "alone": "generate(), one prompt at a time",
     "plain": "generate() on padded batches of like length",
     "sorted": "ours, sorted",
     "continuous": "ours, continuous",
@@ -52,7 +54,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--only", nargs="*", default=list(CONTENDERS), choices=CONTENDERS)
+    parser.add_argument(
+        "--only", nargs="*", default=["peer", "plain", "sorted", "continuous"], choices=CONTENDERS
+    )
     parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
@@ -77,11 +81,7 @@ def compare(folder: Path, arguments: argparse.Namespace) -> None:
     )
     results = {}
     for name in arguments.only:
-        command = [sys.executable, __file__, "--run", name, str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
-        results[name] = json.loads((folder / f"{name}.json").read_text())
+        results[name] = measure(name, folder)
         results[name]["load"] = os.getloadavg()[0]
     print(f"on {results[arguments.only[0]]['device']}\n")
     print(
@@ -101,6 +101,16 @@ def compare(folder: Path, arguments: argparse.Namespace) -> None:
     for name, result in results.items():
         for line in ties(work, peer, result) if peer and name != "peer" else ():
             print(f"{CONTENDERS[name]}: {line}")
+
+
+def measure(contender: str, folder: Path) -> dict[str, Any]:
+    """One run in a process of its own, on the work.json in the folder."""
+    command = [sys.executable, __file__, "--run", contender, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{contender} failed:\n{done.stderr[-3000:]}")
+    result: dict[str, Any] = json.loads((folder / f"{contender}.json").read_text())
+    return result
 
 
 def prepare(folder: Path, arguments: argparse.Namespace) -> Work:
@@ -143,7 +153,7 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> Work:
     return work
 
 
-def run_peer(work: Work) -> dict[str, Any]:
+def run_peer(work: Work, batch_size: int = 1) -> dict[str, Any]:
     """alpaca_eval's function as it is; its own timer says how long the decoding took."""
     import transformers
     from alpaca_eval.decoders import huggingface_local as decoder
@@ -168,14 +178,15 @@ def run_peer(work: Work) -> dict[str, Any]:
         return real(*args, **settings)
 
     decoder.AutoModelForCausalLM.from_pretrained = load
-    # generate() ends at the limits; the length that it is given is never reached.
-    limits = transformers.StoppingCriteriaList([Limits(work)])
+    # generate() ends at the limits; where they differ the length that it is given is never reached.
+    limits = transformers.StoppingCriteriaList([Limits(work)]) if len({*work.limits}) > 1 else None
     made = decoder.huggingface_local_completions(
         work.texts,
         work.model,
         model_kwargs={"torch_dtype": "float32"},
         max_new_tokens=max(work.limits),
-        stopping_criteria=limits,
+        batch_size=batch_size,
+        **({} if limits is None else {"stopping_criteria": limits}),
     )
     seconds = made["time_per_example"][0] * len(work.texts)
     return {
@@ -309,6 +320,8 @@ def ties(work: Work, peer: dict[str, Any], result: dict[str, Any]) -> list[str]:
 
 RUNS = {
     "peer": run_peer,
+    "peer_batched": lambda work: run_peer(work, work.batch_size),
+    "alone": lambda work: run_plain(work._replace(batch_size=1)),
     "plain": run_plain,
     "sorted": run_ours("sorted"),
     "continuous": run_ours("continuous"),

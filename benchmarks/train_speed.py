@@ -64,7 +64,7 @@ class Contender(NamedTuple):
 
 OURS = "ours"
 CONTENDERS = [
-    Contender(OURS, "ours.py", {"gradient_checkpointing": False}),
+    Contender(OURS, "ours.py", {}),
     Contender("dense limit, rows of 128", "dense.py", {"row": 128, "batch": 24, "micro": 8}),
     Contender(
         "dense limit, rows of 128, loss at 45 % of the places",
@@ -72,24 +72,38 @@ CONTENDERS = [
         {"row": 128, "batch": 24, "micro": 8, "labels": 0.45},
     ),
     Contender("dense limit, rows of 1024", "dense.py", {"row": 1024, "batch": 3, "micro": 1}),
-    Contender("TRL padded, its defaults", "trl_padded.py", {"gradient_checkpointing": True}),
+    Contender("TRL padded, its defaults", "trl_trainer.py", {}),
     Contender(
-        "TRL padded, no gradient checkpointing", "trl_padded.py", {"gradient_checkpointing": False}
+        "TRL padded, no gradient checkpointing",
+        "trl_trainer.py",
+        {"settings": {"gradient_checkpointing": False}},
     ),
     Contender(
         "LLaMA-Factory neat_packing, its defaults",
-        "llamafactory_packing.py",
-        {"gradient_checkpointing": True, "neat": True, "batch": 3, "micro": 1},
+        "llamafactory_trainer.py",
+        {"settings": {"packing": True, "neat_packing": True}, "batch": 3, "micro": 1},
     ),
     Contender(
         "LLaMA-Factory neat_packing, no gradient checkpointing",
-        "llamafactory_packing.py",
-        {"gradient_checkpointing": False, "neat": True, "batch": 3, "micro": 1},
+        "llamafactory_trainer.py",
+        {
+            "settings": {
+                "packing": True,
+                "neat_packing": True,
+                "disable_gradient_checkpointing": True,
+            },
+            "batch": 3,
+            "micro": 1,
+        },
     ),
     Contender(
         "LLaMA-Factory packing, no gradient checkpointing (examples attend to each other)",
-        "llamafactory_packing.py",
-        {"gradient_checkpointing": False, "neat": False, "batch": 3, "micro": 1},
+        "llamafactory_trainer.py",
+        {
+            "settings": {"packing": True, "disable_gradient_checkpointing": True},
+            "batch": 3,
+            "micro": 1,
+        },
     ),
 ]
 
@@ -155,7 +169,7 @@ def write_model(folder: Path, shape: Shape, words: int) -> int:
 
 def measure(contender: Contender, common: dict[str, Any], python: str) -> dict[str, Any]:
     """One run in a process of its own; raises RuntimeError with the end of what it said."""
-    with tempfile.TemporaryDirectory(dir=Path(common["model"]).parent) as folder:
+    with tempfile.TemporaryDirectory(dir=Path(common["data"]).parent) as folder:
         out, job = Path(folder) / "out.json", Path(folder) / "job.json"
         job.write_text(
             json.dumps(
@@ -263,7 +277,7 @@ def compare(
         common = {
             "model": str(Path(folder) / "model"), "data": str(data), "pad": pad,
             "cutoff": CUTOFF, "threads": options.threads, "steps": (options.steps or shape.steps) + 1,
-            "learning_rate": LEARNING_RATE,
+            "learning_rate": LEARNING_RATE, "scheduler": "constant", "between": " ",
         }  # fmt: skip
         runs: dict[str, list[dict[str, Any]]] = {c.name: [] for c in contenders}
         for turn in range(options.rounds):
@@ -293,9 +307,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], help="names of contenders")
     parser.add_argument("--no-losses", action="store_true")
     options = parser.parse_args()
-    pythons = dict.fromkeys(("ours.py", "dense.py", "trl_padded.py"), sys.executable)
+    pythons = dict.fromkeys(("ours.py", "dense.py", "trl_trainer.py"), sys.executable)
     if options.llamafactory:
-        pythons["llamafactory_packing.py"] = options.llamafactory
+        pythons["llamafactory_trainer.py"] = options.llamafactory
     print(f"{options.threads} threads of {len(os.sched_getaffinity(0))} processors, "
           f"{options.rounds} rounds")  # fmt: skip
     for name in options.shapes:

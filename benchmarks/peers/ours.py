@@ -21,17 +21,19 @@ result = run(
         params={
             "train": {
                 "learning_rate": job["learning_rate"],
-                "scheduler": "constant",
+                "scheduler": job["scheduler"],
                 "batch_size": job["micro"],
                 "accumulation": job["batch"] // job["micro"],
                 "steps": job["steps"],
                 "cutoff_length": job["cutoff"],
                 "threads": job["threads"],
                 "checkpoint_steps": 10**6,
-                "gradient_checkpointing": job["gradient_checkpointing"],
+                **job.get("settings", {}),
             },
             "model": {"path": {"path": job["model"], "sha256": None}},
-            "template": {"prompt": {"path": "prompt.txt", "text": "{instruction} "}},
+            "template": job.get(
+                "template", {"prompt": {"path": "prompt.txt", "text": "{instruction} "}}
+            ),
             "data": {"path": job["data"], "sha256": None},
         },
         inputs={},

@@ -41,8 +41,20 @@ class Watch:
 
     def _given(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
-        self.tokens += int((ids != self.job["pad"]).sum())
+        self.tokens += self._real(ids, kwargs.get("attention_mask"))
         self.slots += ids.numel()
+
+    def _real(self, ids: torch.Tensor, mask: torch.Tensor | None) -> int:
+        """Tokens that are no padding. Without a pad token of its own a mask says which, by row or (0,
+        or true, where a token sees itself) by place; without a mask all are."""
+        if self.job["pad"] is not None:
+            return int((ids != self.job["pad"]).sum())
+        if mask is None:
+            return ids.numel()
+        if mask.dim() == 2:
+            return int((mask != 0).sum())
+        itself = mask.diagonal(dim1=-2, dim2=-1)
+        return int((itself if mask.dtype == torch.bool else itself == 0).sum())
 
     def _stepped(self, *_: Any) -> None:
         now, cpu = time.perf_counter(), time.process_time()
@@ -59,3 +71,10 @@ def job() -> dict[str, Any]:
 def examples(said: dict[str, Any]) -> list[dict[str, str]]:
     with Path(said["data"]).open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
+
+
+def schedule(said: dict[str, Any]) -> dict[str, Any]:
+    """The rate of learning; a peer's own where the job has none."""
+    if said["learning_rate"] is None:
+        return {}
+    return {"learning_rate": said["learning_rate"], "lr_scheduler_type": said["scheduler"]}

@@ -1,6 +1,7 @@
-"""LLaMA-Factory's SFT with its packing on; `neat`: without attention from one example to another.
+"""LLaMA-Factory's SFT, or its ORPO, as it stands; float32, no checkpoints.
 
-Runs in an environment of its own (benchmarks/README.md says how to make it).
+Rows are rendered by the template `empty`, as they are, with `end` after each answer; or by the one that
+`settings`, what else it is given, names. Runs in an environment of its own (benchmarks/README.md).
 """
 
 import importlib.machinery
@@ -25,9 +26,19 @@ from transformers import TrainerCallback  # noqa: E402
 seen = watch.Watch(job)
 folder = Path(job["work"])
 folder.mkdir(parents=True, exist_ok=True)
-rows = [{**row, "output": row["output"] + "<eos>"} for row in watch.examples(job)]
+is_orpo = job.get("objective") == "orpo"
+answers = ("chosen", "rejected") if is_orpo else ("output",)
+rows = [
+    {"input": "", **row, **{name: row[name] + job.get("end", "<eos>") for name in answers}}
+    for row in watch.examples(job)
+]
 (folder / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
 about = {"rows": {"file_name": "rows.json"}}
+if is_orpo:
+    about["rows"] |= {
+        "ranking": True,
+        "columns": {"prompt": "instruction", **{n: n for n in answers}},
+    }
 (folder / "dataset_info.json").write_text(json.dumps(about), encoding="utf-8")
 
 
@@ -37,9 +48,10 @@ class Look(TrainerCallback):
 
     def on_train_begin(self, args, state, control, model, train_dataloader, **kwargs):
         seen.count(model)
-        packed = train_dataloader.dataset["input_ids"]
-        self.rows = len(packed)
-        self.there = sum(token != job["pad"] for ids in packed for token in ids)
+        columns = [n for n in train_dataloader.dataset.column_names if n.endswith("input_ids")]
+        texts = [ids for name in columns for ids in train_dataloader.dataset[name]]
+        self.rows = len(texts)
+        self.there = sum(token != job["pad"] for ids in texts for token in ids)
 
     def on_log(self, args, state, control, logs, **kwargs):
         self.history.append(dict(logs))
@@ -49,27 +61,24 @@ look = Look()
 run_exp(
     {
         "model_name_or_path": job["model"],
-        "stage": "sft",
+        **({"stage": "dpo", "pref_loss": "orpo"} if is_orpo else {"stage": "sft"}),
         "do_train": True,
         "finetuning_type": "full",
         "dataset": "rows",
         "dataset_dir": str(folder),
         "template": "empty",
         "cutoff_len": job["cutoff"],
-        "packing": True,
-        "neat_packing": job["neat"],
-        "disable_gradient_checkpointing": not job["gradient_checkpointing"],
         "max_steps": job["steps"],
         "per_device_train_batch_size": job["micro"],
         "gradient_accumulation_steps": job["batch"] // job["micro"],
-        "learning_rate": job["learning_rate"],
-        "lr_scheduler_type": "constant",
         "use_cpu": True,
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
         "output_dir": str(folder / "out"),
+        **watch.schedule(job),
+        **job.get("settings", {}),
     },
     callbacks=[look],
 )

@@ -94,7 +94,10 @@ def load_specs(specs: tuple[Path, ...], scale: str = "full") -> "list[LoadedRow]
 
 
 def _is_path(spec: Path) -> bool:
-    return spec.suffix in (".yaml", ".yml") or len(spec.parts) != 1 or spec.exists()
+    try:
+        return spec.suffix in (".yaml", ".yml") or len(spec.parts) != 1 or spec.exists()
+    except OSError:
+        return True  # too long to be any row's
 
 
 def _scaled(rows: "list[LoadedRow]", scale: str) -> "list[LoadedRow]":

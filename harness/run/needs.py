@@ -286,17 +286,22 @@ class _Looking:
         return NeededItem("time", name, "there", note=note)
 
     def _foretold(self, stage: StagePlan) -> float | None:
-        work = _work(stage.document)
-        alike = [m for m in self._manifests if _work(m.document) == work]
-        if not alike:
+        alike = self._manifests.get(_work(stage.document))
+        if alike is None:
             last = self.store.remembered(stage.row).get(stage.memory_name)
-            alike = [m for m in self._manifests if (m.stage, m.key) == (stage.stage, last)]
+            alike = self._manifests.get((stage.stage, last), [])
         seconds = [m.cost["wall_seconds"] for m in alike if "wall_seconds" in m.cost]
         return statistics.median(seconds) if seconds else None
 
     @cached_property
-    def _manifests(self) -> list[Manifest]:
-        return [artefact.manifest for artefact in self.store.whole()]
+    def _manifests(self) -> dict[tuple[Any, ...], list[Manifest]]:
+        """Those on the volume, by the work they were and by stage and key."""
+        manifests: dict[tuple[Any, ...], list[Manifest]] = {}
+        for artefact in self.store.whole():
+            manifest = artefact.manifest
+            for name in (_work(manifest.document), (manifest.stage, manifest.key)):
+                manifests.setdefault(name, []).append(manifest)
+        return manifests
 
 
 def _work(document: Mapping[str, Any]) -> tuple[Any, ...]:

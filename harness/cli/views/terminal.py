@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from harness.artefact.store import Artefact
-from harness.cli.views.card import show_card
 from harness.common.progress import plain
 from harness.errors import InputError
 from harness.results.line import HEADINGS, MatrixLine, display
 from harness.results.matrix import CONFOUNDED, conclusions
 from harness.results.verdict.verdict import pool
-from harness.run.doctor import Check
 from harness.run.plan import RowPlan, StagePlan
 
 if TYPE_CHECKING:
+    from harness.run.doctor import Check
     from harness.run.replay import Replayed
 
 CARD = "card.json"
@@ -40,7 +40,7 @@ def show_matrix(console: Console, lines: Sequence[MatrixLine]) -> None:
         for heading in TABLE_HEADINGS:
             table.add_column(heading, overflow="fold")
         for cells in rows:
-            table.add_row(*(escape(plain(cells[h])) for h in TABLE_HEADINGS))
+            table.add_row(*(Text(plain(cells[h])) for h in TABLE_HEADINGS))
         console.print(table)
     confounded = [
         f"{line.cells.row}: {finding}"
@@ -115,6 +115,8 @@ def show_data(console: Console, artefacts: Sequence[Artefact], as_json: bool) ->
     console.print(f"card.md and plots/ in {last.folder}", highlight=False, markup=False)
     if last.manifest.simulated:
         console.print(f"[yellow]simulated: {escape(', '.join(last.manifest.simulated))}[/]")
+    from harness.cli.views.card import show_card
+
     show_card(console, cards[0])
     for earlier in data_sets[:-1]:
         command = f"harness show gen/{earlier.key[:12]} --data"
@@ -173,7 +175,7 @@ def _recomputed(done: Sequence["Replayed"]) -> list[str]:
     return figures
 
 
-def show_checks(console: Console, checks: Sequence[Check]) -> None:
+def show_checks(console: Console, checks: "Sequence[Check]") -> None:
     for check in checks:
         mark = "[green]yes[/]" if check.is_present else "[yellow]no [/]"
         line = f"{mark} {escape(check.what):<24} {escape(plain(check.state))}"

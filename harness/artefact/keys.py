@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from harness.artefact import environment, links
 from harness.errors import DataAbsent, InputError, NotFetched
-from harness.spec.base import DATA_SCHEME, DataPath, Endpoint, Hub
+from harness.spec.base import DATA_SCHEME, KEY_IF_SET, NOT_KEY, DataPath, Endpoint, Hub
 
 KEY_FORMAT = 1
 Part = TypeVar("Part", bound=BaseModel)
@@ -232,7 +232,11 @@ def key_view(value: Any, files: Files) -> Any:
     if isinstance(value, DataPath):
         return {"sha256": files.digest(value)}
     if isinstance(value, BaseModel):
-        return {name: key_view(getattr(value, name), files) for name in _in_key(type(value))}
+        return {
+            name: key_view(getattr(value, name), files)
+            for name, if_set in _in_key(type(value)).items()
+            if not if_set or getattr(value, name) != type(value).model_fields[name].default
+        }
     if isinstance(value, list | tuple):
         return [key_view(v, files) for v in value]
     if isinstance(value, dict):
@@ -241,10 +245,10 @@ def key_view(value: Any, files: Files) -> Any:
 
 
 @functools.cache
-def _in_key(model: type[BaseModel]) -> list[str]:
-    """The fields that are not marked as outside of keys."""
+def _in_key(model: type[BaseModel]) -> dict[str, bool]:
+    """The fields that are not marked as outside of keys; whether only where they are set."""
     extras = {name: field.json_schema_extra for name, field in model.model_fields.items()}
-    return [n for n, extra in extras.items() if not (isinstance(extra, dict) and "key" in extra)]
+    return {name: extra == KEY_IF_SET for name, extra in extras.items() if extra != NOT_KEY}
 
 
 def iter_data(value: Any) -> Iterator[DataPath]:

@@ -6,9 +6,10 @@ from pydantic import BaseModel
 
 from harness.judge.judge import RowOutputs
 from harness.judge.kinds.flow_judge import Rubric
-from harness.spec.base import DataPath, Endpoint, FileText, models_in
+from harness.spec.base import NOT_KEY, DataPath, Endpoint, FileText, models_in
 from harness.spec.hub import HubData
 from harness.spec.model_source import ModelSource
+from harness.spec.prompts import OutputFiles
 from harness.spec.template import Template
 
 STUDIED = ("model", "template", "gen", "data", "train", "eval")
@@ -26,7 +27,7 @@ EXCEPTIONS = frozenset(
 )
 HELD_OUT = ("share", "seed")
 """Of train.validation: what takes examples from the training."""
-WHOLE = (Template, DataPath, FileText, ModelSource, Endpoint, HubData, RowOutputs)
+WHOLE = (Template, DataPath, FileText, ModelSource, Endpoint, HubData, OutputFiles, RowOutputs)
 """Parts that are compared, and shown, as one."""
 PROMPT_SETS = ("eval.answer.prompts", "eval.judge.examples")
 """Each of their fields is compared as one."""
@@ -37,7 +38,7 @@ KINDS = ("eval.judge.kind", "eval.answer.engine.kind")
 def is_compared(model: type[BaseModel], name: str, at: str) -> bool:
     """Whether a field of the part at the dotted path `at` is a setting."""
     extra = model.model_fields[name].json_schema_extra
-    if isinstance(extra, dict) and "key" in extra and f"{at}.{name}" not in EXCEPTIONS:
+    if extra == NOT_KEY and f"{at}.{name}" not in EXCEPTIONS:
         return False
     if at == "train.validation":
         return name in HELD_OUT

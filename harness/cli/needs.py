@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import DATA, EXECUTOR, SCALE, VOLUME, typed
-from harness.cli.workspace import load_specs, make_console, make_planner, row_named
+from harness.cli.workspace import make_console, make_planner, row_named, rows_to_run
 
 
 @click.command()
@@ -44,7 +44,7 @@ def needs(
         else row_named(name).path
         for name in rows
     )
-    plans = [planner.plan(row) for row in load_specs(specs, scale)]
+    plans = [planner.plan(row) for row in rows_to_run(specs, scale)]
     result = needs_of(plans, planner, specs, typed("volume", "inputs", "executor"))
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))

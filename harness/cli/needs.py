@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import DATA, EXECUTOR, SCALE, VOLUME, typed
-from harness.cli.workspace import load_specs, make_console, make_planner
+from harness.cli.workspace import make_console, make_planner, rows_to_run
 
 
 @click.command()
@@ -40,7 +40,7 @@ def needs(
     cache = planner.store.root / "cache/digests.json"
     planner.files = Forgiving(files.inputs, cache, files.fetched)
     specs = tuple(map(Path, rows))
-    plans = [planner.plan(row) for row in load_specs(specs, scale)]
+    plans = [planner.plan(row) for row in rows_to_run(specs, scale)]
     result = needs_of(plans, planner, specs, typed("volume", "inputs", "executor"))
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))

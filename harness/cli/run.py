@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import DATA, EXECUTOR, SCALE, SPECS, VOLUME
-from harness.cli.workspace import load_specs, make_console, make_planner, plan_rows
+from harness.cli.workspace import make_console, make_planner, plan_rows, rows_to_run
 from harness.errors import InputError
 
 
@@ -48,7 +48,7 @@ def run(
         raise InputError(f"--only {wrong!r} is no stage; there are {', '.join(STAGES)}")
     planner = make_planner(volume, inputs, executor)
     console = make_console()
-    rows = load_specs(specs, scale)
+    rows = rows_to_run(specs, scale)
     planner.store.prepare()
     plans = plan_rows(rows, planner)
     for row_plan in plans:

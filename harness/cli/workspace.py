@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from harness.run.plan import Planner, RowPlan
 
 
+FROM_SCRATCH = "from_scratch"
+"""The folder of a study's rows whose data is made anew; those beside it have the published data."""
 ELSEWHERE = "Of a row elsewhere name its spec file."
 
 
@@ -100,6 +102,18 @@ def _is_path(spec: Path) -> bool:
         return True  # too long to be any row's
 
 
+def rows_to_run(specs: tuple[Path, ...], scale: str = "full") -> "list[LoadedRow]":
+    """As load_specs, without what a folder has below FROM_SCRATCH, which wants to be named itself."""
+    folders = [path for path in specs if FROM_SCRATCH in path.parts]
+    return [
+        row
+        for row in load_specs(specs, scale)
+        if row.is_named
+        or FROM_SCRATCH not in row.path.parts
+        or any(row.path.is_relative_to(folder) for folder in folders)
+    ]
+
+
 def _scaled(rows: "list[LoadedRow]", scale: str) -> "list[LoadedRow]":
     if scale == "full":
         return rows
@@ -167,7 +181,7 @@ def _sharing(first: "Planner", other: "Planner") -> "Planner":
 
 
 def plan_specs(specs: tuple[Path, ...], planner: "Planner", scale: str = "full") -> "list[RowPlan]":
-    plans = plan_rows(load_specs(specs, scale), planner)
+    plans = plan_rows(rows_to_run(specs, scale), planner)
     planner.files.save()
     return plans
 

@@ -9,6 +9,7 @@ from harness.row.reported import PublishedJudge
 from harness.row.sources import shown_name
 from harness.spec.base import Endpoint
 from harness.spec.model_source import ModelSource
+from harness.spec.prompts import OutputFiles
 from harness.spec.twin import name_of
 
 ANNOTATOR = "annotator"
@@ -24,6 +25,8 @@ class OwnJudge:
 
     @property
     def baseline(self) -> str:
+        if isinstance(self.reference, OutputFiles):
+            return self.reference.output
         return shown_name(self.reference) if self.reference is not None else ""
 
 
@@ -68,6 +71,8 @@ def _is_baseline(name: str, reference: Reference | None) -> bool:
         return False
     if isinstance(reference, RowOutputs):
         return is_named(name, reference.spec)
+    if isinstance(reference, OutputFiles):
+        return is_named(name, reference.output)
     return name == reference.sha256 or any(
         is_named(name, place) for place in (reference.path, *reference.url)
     )

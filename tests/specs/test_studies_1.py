@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from harness.artefact.keys import iter_data
+from harness.cli.workspace import FROM_SCRATCH, rows_to_run
 from harness.gen.recipes.naive import NaiveGen
 from harness.gen.recipes.self_instruct import SelfInstructGen
 from harness.row.load import LoadedRow, load_rows
 from harness.row.row import Row
 from harness.row.twin import scaled
 from harness.run.plan import RowPlan
+from harness.spec.base import DataPath
 from tests.helpers import ROOT, planned
 
 SPECS = ROOT / "specs"
@@ -81,7 +84,10 @@ def test_each_line_of_000s_table_is_a_row_with_its_number_and_its_settings(
         shown = [row.varied[name] for name in ("dataset", "sum", "template", "prompt")]
         count = total.split("(")[0]
         assert shown == [dataset, int(count), template or NOT_SAID, prompt or NOT_SAID]
-        assert row.reported["win_rate"].value == (float(win_rate) if win_rate else None)
+        reported = row.reported["win_rate"]
+        assert (reported.source is None) == bool(win_rate or number == 11)
+        if reported.source is None:
+            assert reported.value == (float(win_rate) if win_rate else None)
         assert row.eval is not None
         assert row.eval.answer is not None
         asked = row.eval.answer.template
@@ -95,16 +101,36 @@ def test_each_line_of_000s_table_is_a_row_with_its_number_and_its_settings(
         assert row.template.name == TEMPLATES.get(template, row.template.name)
 
 
-def test_the_seeds_and_the_asked_for_instructions_sum_to_what_000_says(shared_data: Path) -> None:
-    seeds = len((shared_data / "self_instruct/seed_tasks.jsonl").read_text().splitlines())
-    trained = [row for row in rows(LIMA, "mini-lima").values() if row.gen]
-    assert len(trained) == 12
-    for row in trained:
-        assert row.gen is not None
-        (step,) = row.gen
+def test_data_made_anew_has_as_many_examples_as_the_published_file_of_the_same_line() -> None:
+    sizes = {338: 338, 1735: 1756, 500: 500, 944: 944}
+    made_anew = rows(LIMA, "mini-lima-from-scratch")
+    lines = rows(LIMA, "mini-lima")
+    assert len(made_anew) == len(lines)  # all but the untrained line, and the filtered row
+    for name, row in lines.items():
+        if row.train is None:
+            continue
+        assert row.data is not None
+        other = made_anew[f"{name}-from-scratch"]
+        assert other.data is None
+        assert other.gen is not None
+        (step,) = other.gen
         assert isinstance(step, SelfInstructGen)
         assert step.include_seeds
-        assert step.instructions.count + seeds == row.varied["sum"]
+        assert step.examples == sizes[int(str(row.varied["sum"]))]
+        assert (other.train, other.eval, other.template) == (row.train, row.eval, row.template)
+
+
+def test_a_folder_is_run_without_the_rows_whose_data_is_made_anew_unless_they_are_named() -> None:
+    folder = SPECS / LIMA
+    everything = {item.path for item in load_rows([folder])}
+    default = {item.path for item in rows_to_run((folder,))}
+    made_anew = {item.path for item in rows_to_run((folder / FROM_SCRATCH,))}
+    assert default | made_anew == everything
+    assert not default & made_anew
+    assert all(path.parent == folder for path in default)
+    one = min(made_anew)
+    assert [item.path for item in rows_to_run((one,))] == [one]
+    assert {item.path for item in rows_to_run((folder, one))} == {*default, one}
 
 
 def test_the_decoding_is_000s_and_the_untrained_line_differs_as_its_assumption_says(
@@ -118,20 +144,40 @@ def test_the_decoding_is_000s_and_the_untrained_line_differs_as_its_assumption_s
         temperature = row.eval.answer.decoding.temperature
         if row.row == "mini-lima-01":
             assert temperature == 0.1
-            assert any("temperature 0.1" in text for text in row.assumptions)
+            assert row.sources["eval.answer.decoding.temperature"].repository
         else:
             assert temperature == float(stated[1])
 
 
+def test_the_choices_that_the_numbers_hang_on_have_a_row_for_each_value() -> None:
+    variants = rows(LIMA, "mini-lima-variants")
+    lines = rows(LIMA, "mini-lima")
+    assert {name[:12] for name in variants} == {
+        f"mini-lima-{n:02d}" for n in (2, 3, 4, 5, 6, 8, 9, 12, 13)
+    }
+    for name, row in variants.items():
+        line = lines[name[:12]]
+        assert row.reported == line.reported
+        assert (row.data, row.template) == (line.data, line.template)
+        assert row.eval is not None
+        assert line.eval is not None
+        assert (row.train, row.eval) != (line.train, line.eval)
+        assert row.eval.judge == line.eval.judge
+
+
 def test_what_a_line_leaves_empty_stands_as_an_assumption_of_that_line_alone() -> None:
     for name, row in rows(LIMA, "mini-lima").items():
-        said = any("leaves both empty" in text for text in row.assumptions)
+        said = any("leaves template and prompt empty" in text for text in row.stated("assumption"))
         assert said == (name == "mini-lima-11")
 
 
 @pytest.mark.parametrize(
     ("folder", "row"),
-    [("338-default-prompt-results1", "mini-lima-02"), ("338-qwen-prompt1-results", "mini-lima-05")],
+    [
+        ("338-default-prompt-results1", "mini-lima-02"),
+        ("338-qwen-prompt1-results", "mini-lima-05"),
+        ("unftn_results", "mini-lima-untrained-t07"),
+    ],
 )
 def test_the_counts_and_standard_errors_are_those_of_the_stored_runs(
     shared_data: Path, folder: str, row: str
@@ -140,10 +186,48 @@ def test_the_counts_and_standard_errors_are_those_of_the_stored_runs(
     if not path.is_file():
         pytest.skip("the stored runs, ../shared/oracles/mini_lima, are not beside the checkout")
     (stored,) = csv.DictReader(path.read_text().splitlines())
-    reported = rows(LIMA, "mini-lima")[row].reported["win_rate"]
-    assert reported.value == round(float(stored["win_rate"]), 2)
-    assert reported.standard_error == round(float(stored["standard_error"]), 4)
+    (item,) = [item for item in loaded(LIMA) if item.row.row == row]
+    reported = item.row.reported["win_rate"]
+    digits = (2, 4) if reported.source is None else (5, 5)
+    assert reported.value == round(float(stored["win_rate"]), digits[0])
+    assert reported.standard_error == round(float(stored["standard_error"]), digits[1])
     assert (reported.judged, reported.expected) == (int(stored["n_total"]), 805)
+    for name in ("model_outputs", "annotations"):
+        if (published := path.with_name(f"{name}.json")).is_file():
+            (file,) = getattr(item.row.reported, name.removeprefix("model_"))
+            assert file.sha256 == hashlib.sha256(published.read_bytes()).hexdigest()
+            assert file.bytes == published.stat().st_size
+
+
+def given_by_address(study: str) -> Iterator[DataPath]:
+    for item in loaded(study):
+        yield from iter_data(item.row)
+        yield from (*item.row.reported.outputs, *item.row.reported.annotations)
+
+
+@pytest.mark.parametrize("study", [LIMA, ASSIGNMENT])
+def test_what_the_studies_published_is_named_with_the_digests_and_sizes_of_their_repositories(
+    study: str, shared_data: Path
+) -> None:
+    facts = shared_data.parent / "facts/published-files.csv"
+    if not facts.is_file():
+        pytest.skip("the facts on published files, ../shared/facts, are not beside the checkout")
+    known = {
+        f"{line['repository']}/{line['commit']}/{line['path']}": (
+            line["sha256"],
+            int(line["bytes"]),
+        )
+        for line in csv.DictReader(facts.read_text().splitlines())
+    }
+    elsewhere = {"975e8c5a": "the annotations of line 2", "4eda5935": "the first run's data of 001"}
+    files = [file for file in given_by_address(study) if "Mini-LIMA" in "".join(file.url)]
+    assert len({file.sha256 for file in files}) >= 3
+    for file in files:
+        assert file.sha256 is not None
+        if file.sha256[:8] in elsewhere:
+            continue
+        address = file.url[0].removeprefix("https://raw.githubusercontent.com/")
+        assert known[address] == (file.sha256, file.bytes)
 
 
 @pytest.mark.parametrize("name", ["prompt", "prompt1", "prompt2"])
@@ -162,15 +246,18 @@ def test_the_prompt_files_are_byte_for_byte_those_of_the_studys_repository(
     assert len(content) == int(row["bytes"])
 
 
-def test_the_steps_are_those_of_the_studys_last_script_and_the_spec_says_which_others_there_were() -> (
-    None
-):
-    for row in rows(LIMA, "mini-lima").values():
+def test_the_steps_and_the_checkpoint_are_those_of_the_days_when_a_line_was_answered() -> None:
+    of_line = {
+        **dict.fromkeys((2, 3, 4, 5), (5000, None)),
+        **dict.fromkeys((6, 7, 8, 9, 10, 11), (3000, 1500)),
+        **dict.fromkeys((12, 13), (3000, 2500)),
+    }
+    for name, row in rows(LIMA, "mini-lima").items():
         if row.train is None:
             continue
-        assert row.train.steps == 1500
-        (said,) = [text for text in row.assumptions if text.startswith("steps:")]
-        assert all(word in said for word in ("5000", "3000 at commit 6a96b962", "1500 at 823ce95"))
+        assert row.eval is not None
+        assert (row.train.steps, row.eval.checkpoint) == of_line[int(name[-2:])]
+        assert row.sources["train.steps"].assumption
 
 
 @pytest.mark.parametrize("study", [LIMA, ASSIGNMENT])
@@ -183,14 +270,14 @@ def test_what_llama_factory_trained_is_cut_and_tokenized_as_llama_factory_did_it
         assert (train.truncation, train.tokenize) == ("shared@2024-04", "apart")
 
 
-def test_the_assignments_row_has_no_number_because_its_document_prints_none(
+def test_the_assignments_numbers_are_its_repositorys_for_its_document_prints_none(
     document: Callable[[str], str],
 ) -> None:
     assert not re.search(r"\b\d+\.\d+\s*%?\s*\|", document("001"))
-    assert (
-        rows(ASSIGNMENT, "mini-lima-assignment")["mini-lima-assignment"].reported["win_rate"].value
-        is None
-    )
+    runs = rows(ASSIGNMENT, "mini-lima-assignment")
+    assert {row.reported["win_rate"].value for row in runs.values()} == {8.38628, 6.50814}
+    for row in runs.values():
+        assert row.reported["win_rate"].source is not None
 
 
 def cells_of_003(text: str) -> Iterator[tuple[str, str, int, str, float]]:
@@ -277,20 +364,25 @@ def test_what_the_studies_did_once_is_made_once(plans: dict[str, RowPlan]) -> No
         return len({tuple(keys(plans[name], stage)) for name in names}) == 1
 
     assert same("judge", "mini-lima-02", "mini-lima-03")
-    assert same("train", "mini-lima-06", "mini-lima-07")
+    assert same("answer", "mini-lima-02", "mini-lima-03", "mini-lima-third-judging")
+    assert same("train", "mini-lima-02", "mini-lima-03", "mini-lima-04")
+    assert same("train", "mini-lima-06", "mini-lima-06-c3000", "mini-lima-07", "mini-lima-08")
+    assert same("train", "mini-lima-09", "mini-lima-10", "mini-lima-11")
     assert not same("answer", "mini-lima-06", "mini-lima-07")
-    assert same("gen", *(f"mini-lima-{n:02d}" for n in range(6, 12)))
+    assert not same("answer", "mini-lima-06", "mini-lima-06-c3000")
+    assert same("gen", *(f"mini-lima-{n:02d}-from-scratch" for n in range(6, 12)))
+    assert same("judge", "mini-lima-untrained-t07", "mini-lima-control-base")
     for size in ("0.5b", "1.8b"):
         assert same("judge", *(f"mini-lima-paper-{t}-{size}-baseline" for t in (1, 2)))
     naive = keys(plans["mini-lima-paper-1-0.5b-naive"], "gen")
-    for name, row, first in (
-        ("mini-lima-control", "mini-lima-06", keys(plans["mini-lima-06"], "gen")),
-        ("mini-lima-assignment-control", "mini-lima-assignment",
-         keys(plans["mini-lima-assignment"], "gen")),
-        ("mini-lima-paper-control", "mini-lima-paper-2-1.8b-improved", naive),
-    ):  # fmt: skip
-        for control in ("random-k", "longest-k"):
-            assert keys(plans[f"{name}-{control}"], "gen")[:1] == first, row
+    for study in ("mini-lima", "mini-lima-assignment", "mini-lima-paper"):
+        random, longest = (
+            keys(plans[f"{study}-control-{control}"], "gen")
+            for control in ("random-k", "longest-k")
+        )
+        assert random[0] == longest[0]
+        assert random[1] != longest[1]
+        assert study != "mini-lima-paper" or random[:1] == naive
     assert keys(plans["mini-lima-paper-2-1.8b-improved"], "gen")[:1] == naive
 
 
@@ -308,11 +400,12 @@ def test_each_study_has_its_controls_without_a_published_number(study: str) -> N
 def test_each_file_names_the_command_that_runs_it_and_each_retired_model(study: str) -> None:
     for item in loaded(study):
         head = item.path.read_text().split("\nextends:")[0]
-        assert f"harness run specs/{study}/{item.path.name}" in head
-        judged = item.row.eval is not None
-        assert any("gpt-3.5-turbo-0301" in text for text in item.row.deviations) or not judged
-        if item.row.gen and item.row.row != "mini-lima-13":
-            assert any(text.startswith("teacher: gpt-3.5") for text in item.row.deviations)
+        assert f"harness run specs/{study}/{item.path.relative_to(SPECS / study)}" in head
+        stated = item.row.stated("deviation")
+        if item.row.eval is not None:
+            assert any(t.startswith("eval.judge") and "0301" in t for t in stated)
+        if any(step.recipe in ("self_instruct", "naive") for step in item.row.gen or []):
+            assert any("teacher.model" in t and "gpt-3.5-turbo" in t for t in stated)
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -330,7 +423,7 @@ def test_each_rows_twin_plans_without_the_data_or_a_key(study: str, tmp_path: Pa
 
 def test_the_twin_of_a_row_that_shows_classification_tasks_has_enough_of_them() -> None:
     name = "assignment_classification.yaml"
-    (item,) = [i for i in loaded(ASSIGNMENT) if i.path.name == name]
+    (item,) = load_rows([SPECS / ASSIGNMENT / FROM_SCRATCH / name])
     ((step,), (twin,)) = (item.row.gen or [], scaled(item).row.gen or [])
     assert isinstance(step, SelfInstructGen)
     assert isinstance(twin, SelfInstructGen)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from harness.artefact.keys import Files
 from harness.artefact.store import Store
+from harness.cli.workspace import FROM_SCRATCH
 from harness.gen.recipes.importing import ImportGen
 from harness.judge.judge import RowOutputs
 from harness.judge.kinds.alpaca_eval import AlpacaEvalJudge
@@ -34,7 +35,7 @@ COVERING: tuple[str, ...] = (
     "specs/alpagasus2/control_other_rater.yaml",
     "specs/alpagasus2/control_rated_anew.yaml",
     "specs/mini_lima/control_null.yaml",
-    "specs/mini_lima/line_02_338_default_prompt.yaml",
+    "specs/mini_lima/from_scratch/line_02_338_default_prompt.yaml",
     "specs/mini_lima/line_04_338_default_prompt1.yaml",
     "specs/mini_lima/line_10_1735_qwen_prompt2.yaml",
     "specs/mini_lima_paper/control_longest_k.yaml",
@@ -146,7 +147,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--volume", type=Path, default=Path("runs/twins"))
     parser.add_argument("--executor", choices=["local", "docker"], default="local")
     said = parser.parse_args(arguments)
-    named = {"all": STUDIES, "few": tuple(map(Path, COVERING))}
+    made_anew = sorted(Path("specs").glob(f"*/{FROM_SCRATCH}"))
+    named = {"all": (*STUDIES, *made_anew), "few": tuple(map(Path, COVERING))}
     if said.what in named:
         print(*named[said.what])
         return 0

@@ -40,9 +40,10 @@ smoke: install ## Run the smoke table on this machine and print its matrix
 	.venv/bin/harness run $(SMOKE)
 	.venv/bin/harness table --out $(HARNESS_DATA)/results $(SMOKE) >/dev/null
 
-FIRST = $(if $(ALL),specs/first_rows,$(addprefix specs/first_rows/,arc_challenge.yaml openbookqa.yaml))
+FIRST = $(if $(ALL),specs/first_rows,$(addprefix specs/first_rows/, \
+	arc_challenge.yaml openbookqa.yaml loss_base.yaml sft.yaml))
 
-first-rows: install ## A real model, real questions: the quick rows of specs/first_rows (ALL=1: every row)
+first-rows: install ## A real model, real data: the quick rows of specs/first_rows (ALL=1: every row)
 	.venv/bin/harness run $(FIRST)
 	.venv/bin/harness table --out $(HARNESS_DATA)/results $(FIRST)
 

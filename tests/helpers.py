@@ -180,11 +180,11 @@ def start(env: dict[str, str], *arguments: str | Path, cwd: Path = ROOT) -> "sub
 
 
 def harness(
-    env: dict[str, str], *arguments: str | Path, cwd: Path = ROOT
+    env: dict[str, str], *arguments: str | Path, cwd: Path = ROOT, seconds: float = 60
 ) -> "subprocess.CompletedProcess[str]":
     """`harness ARGUMENTS`, run to its end; standard error comes with standard output."""
     process = start(env, *arguments, cwd=cwd)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=seconds)
     return subprocess.CompletedProcess(process.args, process.returncode, output)
 
 

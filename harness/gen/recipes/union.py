@@ -7,6 +7,7 @@ from pydantic import Field
 from harness.gen.recipes.alpaca import AlpacaGen
 from harness.gen.recipes.choose import LongestGen, RandomGen, SelectGen
 from harness.gen.recipes.expand import ExpandGen
+from harness.gen.recipes.graded_pairs import GradedPairsGen
 from harness.gen.recipes.importing import ImportGen
 from harness.gen.recipes.naive import NaiveGen
 from harness.gen.recipes.rate import RateGen
@@ -23,6 +24,7 @@ Gen = Annotated[
     | RandomGen
     | LongestGen
     | SeedsGen
-    | ImportGen,
+    | ImportGen
+    | GradedPairsGen,
     Field(discriminator="recipe"),
 ]

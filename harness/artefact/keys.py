@@ -232,7 +232,11 @@ def key_view(value: Any, files: Files) -> Any:
     if isinstance(value, DataPath):
         return {"sha256": files.digest(value)}
     if isinstance(value, BaseModel):
-        return {name: key_view(getattr(value, name), files) for name in _in_key(type(value))}
+        return {
+            name: key_view(inner, files)
+            for name, default in _in_key(type(value))
+            if (inner := getattr(value, name)) != default
+        }
     if isinstance(value, list | tuple):
         return [key_view(v, files) for v in value]
     if isinstance(value, dict):
@@ -240,11 +244,19 @@ def key_view(value: Any, files: Files) -> Any:
     return value
 
 
+_ALWAYS = object()
+
+
 @functools.cache
-def _in_key(model: type[BaseModel]) -> list[str]:
-    """The fields that are not marked as outside of keys."""
-    extras = {name: field.json_schema_extra for name, field in model.model_fields.items()}
-    return [n for n, extra in extras.items() if not (isinstance(extra, dict) and "key" in extra)]
+def _in_key(model: type[BaseModel]) -> list[tuple[str, Any]]:
+    """The fields that are not marked as outside of keys, with the value at which each is left out."""
+    fields = []
+    for name, field in model.model_fields.items():
+        extra = field.json_schema_extra
+        marks = extra if isinstance(extra, dict) else {}
+        if "key" not in marks:
+            fields.append((name, field.default if "in_key" in marks else _ALWAYS))
+    return fields
 
 
 def iter_data(value: Any) -> Iterator[DataPath]:

@@ -31,6 +31,8 @@ from harness.spec.address import (
 
 VARIABLE = "^[A-Za-z_][A-Za-z0-9_]*$"
 NOT_KEY: JsonDict = {"key": False}
+IN_KEY_IF_SET: JsonDict = {"in_key": "if set"}
+"""Of a field that came later than the keys of what was made before: at its default it is in none."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]*$", max_length=100)]
 

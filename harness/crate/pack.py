@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.filesize import decimal
 
@@ -29,6 +29,7 @@ from harness.crate import (
 from harness.crate.metadata import metadata_of
 from harness.crate.readme import readme_of
 from harness.errors import InputError
+from harness.row.row import Row, Stated
 from harness.run.plan import RowPlan, StagePlan, dump, unique
 from harness.run.replay import NEEDED
 from harness.spec.base import DATA_SCHEME, DataPath
@@ -48,6 +49,8 @@ ROW_FIELDS = {
     "limits",
 }
 """What a crate tells of a row beside its stages."""
+PUBLISHED = {"reported": {"outputs", "annotations"}}
+"""Addresses, which only the spec's copy tells."""
 
 
 @dataclass
@@ -146,7 +149,7 @@ def _fill(crate: Crate, tables: dict[str, str]) -> None:
     specs = _copy_specs(crate)
     for name, text in tables.items():
         _write(crate.folder / "tables" / name, text)
-    owners = {s.row: s.owner.model_dump(mode="json", include=ROW_FIELDS) for s in stages}
+    owners = {s.row: _told(s.owner) for s in stages}
     held: HeldCrate = {
         "format": CRATE_FORMAT,
         "harness": __version__,
@@ -162,6 +165,12 @@ def _fill(crate: Crate, tables: dict[str, str]) -> None:
     )
     described = metadata_of(crate.plan, stages, specs, snapshots, crate.folder)
     _write(crate.folder / METADATA, _json(described))
+
+
+def _told(row: Row) -> dict[str, Any]:
+    """What is stated of its settings stands in its lists: the crate has no settings of the row's."""
+    notes = {f"{kind}s": row.stated(kind) for kind in get_args(Stated)}
+    return row.model_dump(mode="json", include=ROW_FIELDS, exclude=PUBLISHED) | notes
 
 
 def _dumped(crate: Crate, planned: StagePlan, stages: Sequence[StagePlan]) -> HeldStage:

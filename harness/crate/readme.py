@@ -67,7 +67,10 @@ def readme_of(
             where += f", lock {environment['lock'][:12]}"
         place = f"artefacts/{planned.stage}/{planned.artefact.folder.name}"
         parts.append(f"| {markdown(stage_name)} | {place} | {where} | {manifest.finished} |")
-    for heading, notes in (("Deviations", row.deviations), ("Assumptions", row.assumptions)):
+    for heading, notes in (
+        ("Deviations", row.stated("deviation")),
+        ("Assumptions", row.stated("assumption")),
+    ):
         if notes:
             parts += ["", f"## {heading}", "", *(f"- {markdown(note)}" for note in notes)]
     if left_out:

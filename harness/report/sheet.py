@@ -59,7 +59,7 @@ def notes_of(line: MatrixLine) -> list[str]:
     return [
         *(f"Finding: {finding}" for finding in line.findings),
         *(f"Deviation: {deviation}" for deviation in line.deviations),
-        *(f"Assumption: {assumption}" for assumption in line.row.assumptions),
+        *(f"Assumption: {assumption}" for assumption in line.row.stated("assumption")),
     ]
 
 

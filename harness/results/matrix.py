@@ -198,7 +198,7 @@ def _line(
         simulated="; ".join(simulated),
         random_weights="yes" if any(a.manifest.random_weights for a in artefacts) else "",
         deviations="; ".join(noted),
-        assumptions="; ".join(row.assumptions),
+        assumptions="; ".join(row.stated("assumption")),
         findings="; ".join(map(str, findings)),
         confounded="",
         calls=_sum(stages, "calls"),
@@ -256,7 +256,7 @@ def deviations(row: Row) -> list[str]:
     trusted = row.model is not None and row.model.trust_remote_code
     judge = row.eval.judge if row.eval else None
     return [
-        *row.deviations,
+        *row.stated("deviation"),
         *(f"{path} is not pinned" for path in dict.fromkeys(unpinned)),
         *(f"{name} (hub) is not pinned" for name in open_hubs(row)),
         *["the code that comes with the model is run (trust_remote_code)"] * trusted,

@@ -12,8 +12,8 @@ from harness.answer.answer import Answer
 from harness.answer.engine import QUANTIZATION
 from harness.artefact.keys import canonical
 from harness.judge.judge import RowOutputs
-from harness.row.row import STUDIED, Row
-from harness.row.settings import WHOLE, is_compared
+from harness.row.row import Row
+from harness.row.settings import STUDIED, WHOLE, is_compared
 from harness.run.plan import RowPlan
 from harness.spec.base import DATA_SCHEME, DataPath, Endpoint, FileText
 from harness.spec.hub import HubData

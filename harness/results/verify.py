@@ -67,7 +67,7 @@ def _notes(lines: Sequence[MatrixLine]) -> list[tuple[str, list[str]]]:
     """What differs from the published set-up and what was found, of all metrics, each once."""
     sections = [
         ("deviations", [note for line in lines for note in line.deviations]),
-        ("assumptions", [note for line in lines for note in line.row.assumptions]),
+        ("assumptions", [note for line in lines for note in line.row.stated("assumption")]),
         ("findings", [str(f) for line in lines for f in line.findings]),
     ]
     return [(heading, list(dict.fromkeys(notes))) for heading, notes in sections if notes]
@@ -328,6 +328,6 @@ def to_dict(line: MatrixLine) -> dict[str, JsonValue]:
         "more_only_shows": bool(weighed.foretold and weighed.foretold.is_first),
         "more": [{"kind": kind, "replicates": count} for kind, count in verdict.more],
         "deviations": list(line.deviations),
-        "assumptions": list(line.row.assumptions),
+        "assumptions": list(line.row.stated("assumption")),
         "findings": list(map(str, line.findings)),
     }

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from harness.errors import KEY_ADVICE, InputError, masked
 from harness.row.row import Row
+from harness.row.settings import STUDIED
+from harness.row.sources import covers
 from harness.spec.base import REVISION, SHA256, models_in
 from harness.spec.source import Fault, Mark, Node, load_tree
 
@@ -117,6 +119,7 @@ def load_usable(paths: Sequence[Path]) -> Usable:
             else:
                 faults.extend(_yes_for_a_number(tree, row))
                 faults.extend(_metrics_not_given(tree, row))
+                faults.extend(_settings_not_had(tree, row))
                 rows[path] = LoadedRow(row, path, is_named)
         if len(faults) > before:
             rows.pop(path, None)
@@ -130,8 +133,8 @@ def _yes_for_a_number(node: Node, value: Any, path: tuple[Any, ...] = ()) -> Ite
         if not isinstance(value, bool):
             yield Fault(node.mark, f"{_dotted(path)}: a number is wanted (here: {node.value})")
         return
-    if isinstance(node.value, dict) and isinstance(value, list):
-        value = value[0]  # one recipe in place of a chain
+    if isinstance(node.value, dict) and isinstance(value, list | tuple):
+        value = value[0]  # one recipe in place of a chain, one file of several
     for name, child in node.children.items():
         if isinstance(value, BaseModel):
             inner = getattr(value, name, None)
@@ -157,6 +160,40 @@ def _metrics_not_given(tree: Node, row: Row) -> Iterator[Fault]:
                 advice += f" It gives: {', '.join(metrics)}" if metrics else " It gives none"
                 advice += f" ({NEED_VALIDATION})" if row.train and not row.train.validation else ""
                 yield Fault(mark, f"{part}.{name}: the row gives no such metric{advice}")
+
+
+def _settings_not_had(tree: Node, row: Row) -> Iterator[Fault]:
+    """Keys of `sources` that no setting of the row has; of inherited ones, that no row can have: a base
+    names those of parts, too, that one of its rows does without."""
+    settings = row.settings()
+    names = [name for setting in settings for name in setting.names]
+    for key in row.sources:
+        if any(covers(key, setting) for setting in settings):
+            continue
+        _, mark = tree.at(("sources", key))
+        unknown = _unknown_part(key)
+        if unknown or mark.file == tree.mark.file:
+            near = difflib.get_close_matches(key, names, n=1)
+            advice = f"; did you mean {near[0]!r}?" if near else f". Parts: {', '.join(STUDIED)}"
+            yield Fault(mark, f"sources.{key}: the row has no such setting{advice}")
+
+
+def _unknown_part(key: str) -> bool:
+    """Whether no spec can have a setting of this dotted name, as far as its parts have names."""
+    first, *parts = key.split(".")
+    if first not in STUDIED:
+        return True
+    models = models_in(Row.model_fields[first].annotation)
+    for part in parts:
+        having = [m for m in models if part in m.model_fields]
+        if having:
+            fields = [m.model_fields[part] for m in having]
+            if any("dict[" in str(field.annotation) for field in fields):
+                return False
+            models = [m for field in fields for m in models_in(field.annotation)]
+        elif not part.isdigit():
+            return True
+    return False
 
 
 def _used_before(
@@ -220,7 +257,7 @@ def _faults_of(error: ValidationError, tree: Node) -> Iterator[Fault]:
 
 def _mapping_wanted(path: tuple[Any, ...], kind: str) -> str:
     """Of one kind of thing also the keys that it may have."""
-    models = _models_at(path) if kind == "model_type" else []
+    models = _models_at(path) if kind == "model_type" and path != ("reported",) else []
     keys = list(models[0].model_fields) if len(models) == 1 and models != [Row] else []
     some_keys = ", ".join(keys[:6]) + ", ..." * (len(keys) > 6)
     return f"a mapping of keys to values is wanted{f': {some_keys}' if keys else ''}"

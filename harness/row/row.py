@@ -9,12 +9,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from harness.answer.answer import Answer
-from harness.artefact.metrics import metric_of
 from harness.gen.recipes.union import Gen
 from harness.judge.kinds.union import Judge
-from harness.row.settings import check_studied
+from harness.row.reported import ReportedNumbers
+from harness.row.settings import STUDIED, check_studied
+from harness.row.sources import Valued, in_use, noted, settings_of
 from harness.spec.base import NO_KEY, Data, Name, Seed, Spec
 from harness.spec.model_source import ModelSource
+from harness.spec.provenance import Provenance
 from harness.spec.template import Template
 from harness.spec.train import Train
 
@@ -44,58 +46,6 @@ class Source(Spec):
     table: str | None = None
     line: Annotated[int, Field(ge=1)] | None = None
     url: str | None = None
-
-
-UNREPORTED = "unreported"
-
-
-def _cell(value: Any) -> Any:
-    if value == UNREPORTED:
-        return {"value": None}
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return {"value": value}
-    if not isinstance(value, dict | Reported):
-        raise ValueError(
-            "a number is wanted, or a mapping such as {value: 39.5, standard_error: 1.7}, or the word "
-            f"{UNREPORTED}"
-        )
-    return value
-
-
-class Reported(Spec):
-    """A published metric. Counts are of prompts."""
-
-    value: float | None
-    """None, written `unreported`: the study's table has the cell and leaves it empty."""
-    standard_error: Annotated[float, Field(ge=0)] | None = None
-    judged: Annotated[int, Field(ge=0)] | None = None
-    expected: Annotated[int, Field(ge=1)] | None = None
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> "Reported":
-        if self.judged is not None and self.expected is not None and self.judged > self.expected:
-            raise ValueError(f"judged is {self.judged}, more than the {self.expected} expected")
-        if self.judged == 0 and self.value is not None:
-            raise ValueError("judged is 0: no prompt was judged, so there is no value")
-        return self
-
-
-ReportedCell = Annotated[
-    Reported,
-    BeforeValidator(_cell, json_schema_input_type=Literal["unreported"] | float | Reported),
-]
-"""A published metric; its value alone; or the word `unreported`, where the study leaves the cell
-empty."""
-
-
-def _within_percent(reported: dict[str, Reported]) -> dict[str, Reported]:
-    for metric, cell in reported.items():
-        is_percentage = metric_of(metric).is_percentage
-        if is_percentage and cell.value is not None and not 0 <= cell.value <= 100:
-            raise ValueError(
-                f"{metric} is a percentage: {cell.value:g} does not lie between 0 and 100"
-            )
-    return reported
 
 
 def _distinct(seeds: list[int]) -> list[int]:
@@ -167,8 +117,7 @@ def _null_as_a_word(value: Any) -> Any:
     return {name: "null" if entry is None else entry for name, entry in value.items()}
 
 
-STUDIED = ("model", "template", "gen", "data", "train", "eval")
-"""The parts of a spec that decide a result."""
+Stated = Literal["assumption", "deviation"]
 
 
 def _part_of_a_spec(path: str) -> str:
@@ -197,7 +146,11 @@ class Row(Spec):
     scale: Literal["full", "tiny"] = "full"
     """`tiny`: the scaled-down twin that `--scale tiny` makes of a row. It decides no key."""
     source: Source | None = None
-    reported: Annotated[dict[str, ReportedCell], AfterValidator(_within_percent)] = {}
+    sources: dict[Annotated[str, NO_KEY], Provenance] = {}
+    """Dotted path of a setting, or the beginning of several (the longest counts), such as `train` and
+    `train.steps` -> where its value comes from. It decides no key."""
+    reported: ReportedNumbers = ReportedNumbers()
+    """Metric -> what the study published of it; and judge, outputs, annotations: what that rests on."""
     margins: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Metric -> the largest difference within which two numbers count as the same, in the metric's own
     units. Left open: 3 points for percentages; other metrics have none."""
@@ -291,6 +244,20 @@ class Row(Spec):
         if judge is not None and judge.uses_template and judge.template_of(None) is None:
             return f"the judge {judge.kind}"
         return ""
+
+    def settings(self) -> list[Valued]:
+        """All that decide what its stages make, each with its source where it has one."""
+        return settings_of(self, self.sources)
+
+    def unsourced(self) -> list[Valued]:
+        """Those of its settings that have no source; a default of how something is done needs none."""
+        unsourced = [setting for setting in self.settings() if setting.source is None]
+        return [s for s in unsourced if not (s.is_default and s.is_technical)]
+
+    def stated(self, kind: Stated) -> list[str]:
+        """Its assumptions, or deviations: its own, and those of its sources, named by setting."""
+        sources = in_use(self.sources, self.settings()) if self.sources else {}
+        return noted(sources, kind, getattr(self, f"{kind}s"))
 
     def metrics(self) -> list[str]:
         """The names of the row's metrics, which `reported` and `margins` may use; NAME/SET is that of

@@ -11,6 +11,8 @@ from harness.spec.hub import HubData
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
 
+STUDIED = ("model", "template", "gen", "data", "train", "eval")
+"""The parts of a spec that decide a result."""
 NOT_COMPARED = frozenset(
     {
         "batch_size", "batching", "deepspeed", "deterministic", "gradient_checkpointing", "launch",

@@ -17,6 +17,7 @@ KINDS = ("kind", "recipe")
 """Keys that say which of several things a mapping is."""
 ADDED_TO = ("assumptions", "deviations")
 """Lists that a spec adds to: what is said of the file that it extends holds for it too."""
+PLACE_OF_A_NUMBER = ("reported", "source")
 OLD_NUMBER = re.compile(r"[-+]?0[0-9_]+|.*:.*")
 """What YAML 1.1 takes for octal or base-60 integers."""
 DEEPEST = 50
@@ -263,11 +264,11 @@ def _plain(node: Node, key: str) -> Any:
     return node.children[key].plain() if key in node.children else ...
 
 
-def merge(below: Node, above: Node) -> Node:
+def merge(below: Node, above: Node, at: tuple[Any, ...] = ()) -> Node:
     """Mappings are merged key by key, and `ADDED_TO` are added to; any other value of `above` (null
-    too) replaces the one below, and so does a mapping that names another kind of thing: its settings
-    are other ones."""
-    if not (isinstance(below.value, dict) and isinstance(above.value, dict)):
+    too) replaces the one below, and so does a mapping that names another kind of thing, whose settings
+    are other ones, or says where something comes from. `at`: the keys that led here."""
+    if not (isinstance(below.value, dict) and isinstance(above.value, dict)) or _is_place(at):
         return above
     if any(k in above.children and _plain(above, k) != _plain(below, k) for k in KINDS):
         return above
@@ -276,9 +277,18 @@ def merge(below: Node, above: Node) -> Node:
         above.mark, {}, dict(below.children), marks, below.is_complete and above.is_complete
     )
     for key, child in above.children.items():
-        how = _added if key in ADDED_TO else merge
-        result.children[key] = how(below.children[key], child) if key in below.children else child
+        if key in below.children and key in ADDED_TO:
+            child = _added(below.children[key], child)
+        elif key in below.children:
+            child = merge(below.children[key], child, (*at, key))
+        result.children[key] = child
     return result
+
+
+def _is_place(at: tuple[Any, ...]) -> bool:
+    """Whether the mapping there is a place, in `sources` or of a reported number: of two, the halves
+    make none."""
+    return (len(at) == 2 and at[0] == "sources") or (len(at) == 3 and at[::2] == PLACE_OF_A_NUMBER)
 
 
 def _added(below: Node, above: Node) -> Node:

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from harness.results.comparability import differences
 from harness.results.settings import settings_of
 from harness.row.load import SpecFaults, load_rows
-from harness.row.row import STUDIED, Row, _part_of_a_spec
+from harness.row.row import Row, _part_of_a_spec
+from harness.row.settings import STUDIED
 from harness.run.plan import RowPlan
 from tests.helpers import ROOT, evaluation, write_row
 from tests.results.test_comparability import plans

@@ -32,7 +32,7 @@ template:
 
 KNOWN = (
     "assumptions, budget, data, deviations, eval, gen, limits, margins, model, replicates, reported, "
-    "row, scale, source, studied, table, template, title, train, varied"
+    "row, scale, source, sources, studied, table, template, title, train, varied"
 )
 
 

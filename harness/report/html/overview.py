@@ -205,7 +205,10 @@ def _reason(line: MatrixLine) -> str:
 def notes_of(line: MatrixLine) -> list[str]:
     """What the row's story has more of."""
     notes = [f"finding: {kind.replace('_', ' ')}" for kind in line.finding_kinds]
-    for noun, listed in (("deviation", line.deviations), ("assumption", line.row.assumptions)):
+    for noun, listed in (
+        ("deviation", line.deviations),
+        ("assumption", line.row.stated("assumption")),
+    ):
         if listed:
             notes.append(counted(len(listed), noun))
     return notes

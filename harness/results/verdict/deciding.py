@@ -7,7 +7,7 @@ from harness.common.progress import counted
 from harness.results.verdict.forecast import MOST_ADDED
 from harness.results.verdict.sides import KIND_WORDS
 from harness.results.verdict.verdict import Weighed
-from harness.row.row import Reported
+from harness.row.reported import Reported
 from harness.stats.intervals import t_quantile
 
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from harness.results.verdict.evidence import Evidence
-from harness.row.row import Reported
+from harness.row.reported import Reported
 from harness.stats.intervals import (
     ScoreSpan,
     centre_of_mean,

@@ -28,7 +28,8 @@ from harness.results.verdict.sides import (
     reproduced_interval,
     reproduced_of,
 )
-from harness.row.row import Reported, Row
+from harness.row.reported import Reported
+from harness.row.row import Row
 from harness.run.plan import StagePlan
 from harness.stats.intervals import ScoreSpan
 

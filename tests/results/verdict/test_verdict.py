@@ -13,7 +13,8 @@ from harness.results.verdict.evidence import Evidence, ScoredRun
 from harness.results.verdict.forecast import decide
 from harness.results.verdict.sides import UNKNOWN_SPREAD
 from harness.results.verdict.verdict import MARGIN, Verdict, Weighed, judge, margin_of, pool
-from harness.row.row import Reported, Row
+from harness.row.reported import Reported
+from harness.row.row import Row
 from harness.stats.intervals import error_of_mean, t_quantile, with_unjudged
 
 

@@ -13,7 +13,7 @@ def _stated(story: Story) -> Html | None:
     ]
     lists = {
         "Deviations from the published set-up": [*deviations(row), *map(str, from_runs)],
-        "Assumptions where the document is silent": row.assumptions,
+        "Assumptions where the document is silent": row.stated("assumption"),
     }
     blocks = [
         tag("div", tag("h5", title), tag("ul", [tag("li", note) for note in dict.fromkeys(notes)]))

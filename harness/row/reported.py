@@ -1,0 +1,130 @@
+"""What a study published of a row: numbers, who judged them, and the files behind them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+
+from harness.artefact.metrics import metric_of
+from harness.spec.base import NO_KEY, Data, DataPath, Spec
+from harness.spec.provenance import Provenance
+
+UNREPORTED = "unreported"
+
+
+class PublishedJudge(Spec):
+    """Who judged a published number."""
+
+    model: Annotated[str, NO_KEY] | None = None
+    """As its server, or the hub, calls it: `gpt-3.5-turbo-0301`."""
+    annotator: Annotated[str, NO_KEY] | None = None
+    """alpaca_eval's name of how the model was asked; of other judges the harness's kind of judge."""
+    baseline: Annotated[str, NO_KEY] | None = None
+    """Whose outputs the row's were compared with, as the row's `reference` (path, address or row)
+    names it: `gpt4_1106_preview`; or the sha256 of their file."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "PublishedJudge":
+        if not self.model_fields_set:
+            raise ValueError("say the judge's model, and its annotator and baseline where known")
+        return self
+
+
+def _cell(value: Any) -> Any:
+    if value == UNREPORTED:
+        return {"value": None}
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {"value": value}
+    if not isinstance(value, dict | Reported):
+        raise ValueError(
+            "a number is wanted, or a mapping such as {value: 39.5, standard_error: 1.7}, or the word "
+            f"{UNREPORTED}"
+        )
+    return value
+
+
+class Reported(Spec):
+    """A published metric. Counts are of prompts."""
+
+    value: float | None
+    """None, written `unreported`: the study's table has the cell and leaves it empty."""
+    standard_error: Annotated[float, Field(ge=0)] | None = None
+    judged: Annotated[int, Field(ge=0)] | None = None
+    expected: Annotated[int, Field(ge=1)] | None = None
+    judge: PublishedJudge | None = None
+    """Who judged. Left open: reported.judge."""
+    source: Provenance | None = None
+    """Where the number stands, where that is not the row's own `source`."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Reported":
+        if self.judged is not None and self.expected is not None and self.judged > self.expected:
+            raise ValueError(f"judged is {self.judged}, more than the {self.expected} expected")
+        if self.judged == 0 and self.value is not None:
+            raise ValueError("judged is 0: no prompt was judged, so there is no value")
+        return self
+
+
+ReportedCell = Annotated[
+    Reported,
+    BeforeValidator(_cell, json_schema_input_type=Literal["unreported"] | float | Reported),
+]
+"""A published metric; its value alone; or the word `unreported`, where the study leaves the cell
+empty."""
+
+
+def _with_digest(data: DataPath) -> DataPath:
+    if data.sha256 is None:
+        raise ValueError("the sha256 of what was published is wanted; sha256sum FILE prints it")
+    return data
+
+
+def _several(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+PublishedFile = Annotated[Data, AfterValidator(_with_digest)]
+PublishedFiles = Annotated[
+    tuple[PublishedFile, ...],
+    BeforeValidator(_several, json_schema_input_type=PublishedFile | list[PublishedFile]),
+]
+
+
+class ReportedNumbers(Spec, Mapping[str, Reported]):
+    """Metric -> what was published of it; beside these, what they rest on."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, ReportedCell] = Field(init=False)
+    judge: PublishedJudge | None = None
+    """Who judged, for all metrics that say no judge of their own; losses have none."""
+    outputs: PublishedFiles = ()
+    """The model's answers that the study itself published for this row; or a list of several files."""
+    annotations: PublishedFiles = ()
+    """The judge's verdicts that it published for this row; or a list of several files."""
+
+    def __getitem__(self, metric: str) -> Reported:
+        return self.__pydantic_extra__[metric]
+
+    def __iter__(self) -> Iterator[str]:  # type: ignore[override]
+        return iter(self.__pydantic_extra__)
+
+    def __len__(self) -> int:
+        return len(self.__pydantic_extra__)
+
+    @model_validator(mode="after")
+    def _within_percent(self) -> "ReportedNumbers":
+        for metric, cell in self.items():
+            is_percentage = metric_of(metric).is_percentage
+            if is_percentage and cell.value is not None and not 0 <= cell.value <= 100:
+                raise ValueError(
+                    f"{metric} is a percentage: {cell.value:g} does not lie between 0 and 100"
+                )
+            if cell.judge is not None and metric_of(metric).is_loss:
+                raise ValueError(f"{metric} is a loss, which nobody judges: leave its judge out")
+        return self
+
+    def judge_of(self, metric: str) -> PublishedJudge | None:
+        """Who judged a published number; None where that is not said, or nobody did."""
+        if metric not in self or metric_of(metric).is_loss:
+            return None
+        return self[metric].judge or self.judge

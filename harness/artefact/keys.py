@@ -233,9 +233,9 @@ def key_view(value: Any, files: Files) -> Any:
         return {"sha256": files.digest(value)}
     if isinstance(value, BaseModel):
         return {
-            name: key_view(inner, files)
-            for name, default in _in_key(type(value))
-            if (inner := getattr(value, name)) != default
+            name: key_view(getattr(value, name), files)
+            for name, if_set in _in_key(type(value)).items()
+            if not if_set or getattr(value, name) != type(value).model_fields[name].default
         }
     if isinstance(value, list | tuple):
         return [key_view(v, files) for v in value]
@@ -244,19 +244,14 @@ def key_view(value: Any, files: Files) -> Any:
     return value
 
 
-_ALWAYS = object()
-
-
 @functools.cache
-def _in_key(model: type[BaseModel]) -> list[tuple[str, Any]]:
-    """The fields that are not marked as outside of keys, with the value at which each is left out."""
-    fields = []
-    for name, field in model.model_fields.items():
-        extra = field.json_schema_extra
-        marks = extra if isinstance(extra, dict) else {}
-        if "key" not in marks:
-            fields.append((name, field.default if "in_key" in marks else _ALWAYS))
-    return fields
+def _in_key(model: type[BaseModel]) -> dict[str, bool]:
+    """The fields that are not marked as outside of keys; whether only where they are set."""
+    marks = {
+        name: extra.get("key") if isinstance(extra := field.json_schema_extra, dict) else None
+        for name, field in model.model_fields.items()
+    }
+    return {name: mark is not None for name, mark in marks.items() if mark is not False}
 
 
 def iter_data(value: Any) -> Iterator[DataPath]:

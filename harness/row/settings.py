@@ -37,7 +37,8 @@ KINDS = ("eval.judge.kind", "eval.answer.engine.kind")
 def is_compared(model: type[BaseModel], name: str, at: str) -> bool:
     """Whether a field of the part at the dotted path `at` is a setting."""
     extra = model.model_fields[name].json_schema_extra
-    if isinstance(extra, dict) and "key" in extra and f"{at}.{name}" not in EXCEPTIONS:
+    is_unkeyed = isinstance(extra, dict) and extra.get("key") is False
+    if is_unkeyed and f"{at}.{name}" not in EXCEPTIONS:
         return False
     if at == "train.validation":
         return name in HELD_OUT

@@ -93,7 +93,7 @@ def _leaves(path: str, value: Any, is_default: bool) -> Iterator[Valued]:
     elif isinstance(value, BaseModel):
         for name, field in type(value).model_fields.items():
             inner, extra = getattr(value, name), field.json_schema_extra
-            is_keyed = not (isinstance(extra, dict) and "key" in extra)
+            is_keyed = not (isinstance(extra, dict) and extra.get("key") is False)
             if is_keyed and not (inner is None and field.default is None):
                 is_open = is_default or name not in value.model_fields_set
                 leaves = _leaves(f"{path}.{name}", inner, is_open)

@@ -1,6 +1,8 @@
 """What the parts of a spec are made of: text files, given data, endpoints, sampling.
 
 Fields marked with `NOT_KEY` say how a stage runs, not what it makes: changing them re-runs nothing.
+Those marked with `KEY_IF_SET` are in a key only where they are not their default: fields that came
+later make nothing stale that was made without them.
 """
 
 import re
@@ -31,8 +33,7 @@ from harness.spec.address import (
 
 VARIABLE = "^[A-Za-z_][A-Za-z0-9_]*$"
 NOT_KEY: JsonDict = {"key": False}
-IN_KEY_IF_SET: JsonDict = {"in_key": "if set"}
-"""Of a field that came later than the keys of what was made before: at its default it is in none."""
+KEY_IF_SET: JsonDict = {"key": "if set"}
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]*$", max_length=100)]
 

@@ -27,7 +27,8 @@ def verify(
     """Say whether a row's reported number was reproduced, and why.
 
     Exit codes: 0 reproduced, 3 not reproduced, 4 everything else: inconclusive, not comparable, not
-    run, simulated. Of several metrics the worst with a reported number: 3, then 4, then 0.
+    comparable: another judge, not run, simulated. Of several metrics the worst with a reported number:
+    3, then 4, then 0.
     """
     from harness.results.verify import show_verification
 

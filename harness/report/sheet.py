@@ -57,6 +57,7 @@ class Notes:
 def notes_of(line: MatrixLine) -> list[str]:
     """What must stand with a line's numbers: findings, deviations, assumptions."""
     return [
+        *[line.elsewhere[:1].upper() + line.elsewhere[1:]] * bool(line.elsewhere),
         *(f"Finding: {finding}" for finding in line.findings),
         *(f"Deviation: {deviation}" for deviation in line.deviations),
         *(f"Assumption: {assumption}" for assumption in line.row.stated("assumption")),

@@ -106,6 +106,12 @@ class MatrixLine:
     def finding_kinds(self) -> list[str]:
         return list(dict.fromkeys(finding.kind for finding in self.findings))
 
+    @property
+    def elsewhere(self) -> str:
+        """Where the published number stands, where that is not in the document's line."""
+        cell = self.row.reported.get(self.cells.metric)
+        return f"the reported number is from {cell.source}" if cell and cell.source else ""
+
     def number(self, value: float | None) -> str:
         """With the digits of the line's metric."""
         return numbers.number(value, self.cells.measure.digits)
@@ -130,7 +136,7 @@ def display(line: MatrixLine) -> list[str]:
     verdict = c.verdict
     if c.verdict_reason and c.verdict != "simulated":
         verdict += f": {c.verdict_reason}"
-    notes = [c.deviations, *(f"finding: {kind}" for kind in line.finding_kinds)]
+    notes = [line.elsewhere, c.deviations, *(f"finding: {kind}" for kind in line.finding_kinds)]
     return [
         c.row, c.varied, c.metric, reported(line), reproduced, interval(line), over(line),
         replicates, verdict, "; ".join(filter(None, notes)), _cost(c), c.env_environment,

@@ -205,7 +205,7 @@ def _line(
         prompt_tokens=_sum(stages, "prompt_tokens"),
         completion_tokens=_sum(stages, "completion_tokens"),
         usd=_usd(stages),
-        source=_source(row),
+        source=str(reported.source) if reported and reported.source else _source(row),
         env_environment=_environment(stages),
         env_wall_seconds=_sum(stages, "wall_seconds"),
         env_artefacts=" ".join(f"{s.stage}/{s.key[:12]}" for s in stages),

@@ -15,6 +15,7 @@ from harness.common.progress import counted, plain
 from harness.results.line import MatrixLine, marks
 from harness.results.matrix import lines_of
 from harness.results.verdict.deciding import assumed, more
+from harness.results.verdict.published_judge import in_words, own_judge
 from harness.results.verdict.sides import KIND_WORDS, KINDS
 from harness.results.verdict.verdict import Weighed
 from harness.row.load import LoadedRow
@@ -103,6 +104,7 @@ def sentences(line: MatrixLine) -> list[tuple[str, str]]:
     parts = [
         ("reported", _reported(line)),
         ("ours", _reproduced(line)),
+        ("judges", _judges(line)),
         ("spread", _spread(line)),
         ("unjudged", _unjudged(line)),
         ("difference", _difference(line)),
@@ -132,6 +134,21 @@ def _reported(line: MatrixLine) -> str:
     if reported.judged is not None or reported.expected is not None:
         text += f", judged {numbers.out_of(reported.judged, reported.expected)}"
     return f"{text}; one run{where}"
+
+
+def _judges(line: MatrixLine) -> str:
+    """Who judged the published number and who judges ours; empty where nobody judges outputs."""
+    judge = line.row.eval.judge if line.row.eval else None
+    c = line.cells
+    if judge is None or not judge.judges_outputs or c.reported is None or c.measure.is_loss:
+        return ""
+    own = own_judge(judge)
+    ours = f"ours {in_words(own.model, own.annotator, own.baseline)}"
+    published = line.row.reported.judge_of(c.metric)
+    if published is None:
+        return f"who judged the published number is not named, and is taken to be as {ours}"
+    words = in_words(published.model, published.annotator, published.baseline)
+    return f"of the published number {words}; {ours}"
 
 
 def _reproduced(line: MatrixLine) -> str:
@@ -280,7 +297,7 @@ def to_dict(line: MatrixLine) -> dict[str, JsonValue]:
     weighed, c = line.weighed, line.cells
     verdict, evidence = weighed.verdict, weighed.evidence
     split = weighed.reproduced.split if weighed.reproduced else None
-    reported = line.row.reported.get(c.metric)
+    reported, published = line.row.reported.get(c.metric), line.row.reported.judge_of(c.metric)
     return {
         "metric": line.cells.metric,
         "verdict": verdict.name,
@@ -288,7 +305,8 @@ def to_dict(line: MatrixLine) -> dict[str, JsonValue]:
         "reported": None
         if reported is None
         else {
-            **reported.model_dump(),
+            **reported.model_dump(exclude={"judge"}),
+            "judge": published.model_dump() if published else None,
             "source": c.source,
             "standard_error_used": weighed.reported_error if weighed.reported_span else None,
             "standard_error_from": weighed.reported_error_from or None,

@@ -89,7 +89,7 @@ def _leaves(path: str, value: Any, is_default: bool) -> Iterator[Valued]:
             if inner != getattr(named, name):
                 yield from _leaves(f"{path}.{name}", inner, False)
     elif isinstance(value, DataPath | FileText | RowOutputs | Rubric):
-        yield Valued(path, _name(value), is_default)
+        yield Valued(path, shown_name(value), is_default)
     elif isinstance(value, BaseModel):
         for name, field in type(value).model_fields.items():
             inner, extra = getattr(value, name), field.json_schema_extra
@@ -112,7 +112,7 @@ def _leaves(path: str, value: Any, is_default: bool) -> Iterator[Valued]:
         yield Valued(path, value if is_plain else canonical(value), is_default)
 
 
-def _name(value: DataPath | FileText | RowOutputs | Rubric) -> str:
+def shown_name(value: DataPath | FileText | RowOutputs | Rubric) -> str:
     """Without the folders of this machine."""
     if isinstance(value, Rubric):
         return value.name

@@ -226,7 +226,9 @@ def test_rows_with_a_number_stand_before_those_without_and_a_table_has_its_study
 
 def test_the_verdicts_are_told_in_readmes_words() -> None:
     readme = (ROOT / "README.md").read_text().partition("### Verdicts")[2]
-    rules = dict(re.findall(r"^\| ([a-z ]+) \| (.+) \|$", readme.partition("###")[0], re.MULTILINE))
+    rules = dict(
+        re.findall(r"^\| ([a-z: ]+) \| (.+) \|$", readme.partition("###")[0], re.MULTILINE)
+    )
     assert rules == {"verdict": "when", **RULES}
 
 

@@ -14,11 +14,11 @@ from harness.results.line import (
     over,
     reported_counts,
 )
-from harness.results.verdict.verdict import margin_of
+from harness.results.verdict.verdict import ANOTHER_JUDGE, margin_of
 
 SIGNS = {
     "reproduced": "✓", "not reproduced": "✕", "inconclusive": "~", "not comparable": "≠",
-    "not run": "○", "not judged": "–", "simulated": "◇",
+    ANOTHER_JUDGE: "≠", "not run": "○", "not judged": "–", "simulated": "◇",
 }  # fmt: skip
 """Each verdict's sign, so that no colour has to tell it alone."""
 
@@ -29,7 +29,7 @@ def metric(line: MatrixLine) -> str:
 
 def tone(verdict: str) -> str:
     """The class that gives a verdict its colours."""
-    return "v-" + verdict.replace(" ", "-")
+    return "v-" + verdict.partition(":")[0].replace(" ", "-")
 
 
 def pill(verdict: str) -> Html:

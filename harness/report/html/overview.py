@@ -10,7 +10,7 @@ from harness.report.html import charts, figures
 from harness.report.html.markup import Html, join, tag
 from harness.results.line import UNREPORTED, MatrixLine, bounds, over, reported_counts
 from harness.results.matrix import EXPLANATION, LOSSES, lowest
-from harness.results.verdict.verdict import MARGIN
+from harness.results.verdict.verdict import ANOTHER_JUDGE, MARGIN
 
 SIMULATED = (
     "Numbers marked simulated come from the harness's own simulated teacher or judge, or from a "
@@ -24,6 +24,8 @@ RULES = {
     "inconclusive": "neither; with how many more replicates, of which kind, would decide it, and "
     "how likely",
     "not comparable": "no number was reported, or there is no margin for the metric",
+    ANOTHER_JUDGE: "another model judged the published number, or it was asked in another way, or "
+    "compared with another baseline",
     "not run": "no judged artefact, or of a loss no model, fits the spec as it stands",
     "not judged": "the row answers prompts and has no judge",
     "simulated": "the simulated teacher or judge had a hand in it, or it is a scaled-down twin",

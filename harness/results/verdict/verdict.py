@@ -19,6 +19,7 @@ from harness.common import numbers
 from harness.common.progress import counted
 from harness.results.verdict.evidence import Evidence, gather
 from harness.results.verdict.forecast import Foretold, More, decide, foretell, in_words
+from harness.results.verdict.published_judge import another_judge
 from harness.results.verdict.sides import (
     Reproduced,
     assumed_spread,
@@ -33,6 +34,8 @@ from harness.row.row import Row
 from harness.run.plan import StagePlan
 from harness.stats.intervals import ScoreSpan
 
+ANOTHER_JUDGE = "not comparable: another judge"
+"""The verdict where the published number has another judge (model, annotator, baseline) than ours."""
 MARGIN = 3.0
 """Points of a percentage within which two numbers count as the same, where the spec names no other."""
 
@@ -145,7 +148,12 @@ def assess(row: Row, metric: str, planned: Sequence[StagePlan]) -> Weighed:
     evidence = gather(row, metric, planned)
     if evidence is None and row.eval is not None and row.eval.judge is None and not planned:
         return Weighed(Verdict("not judged", "the row has no judge"))
-    weighed = judge(row.reported.get(metric), evidence, simulated, margin_of(row, metric))
+    reported, published = row.reported.get(metric), row.reported.judge_of(metric)
+    own = row.eval.judge if row.eval else None
+    another = ""
+    if published is not None and own is not None and own.judges_outputs and evidence is not None:
+        another = another_judge(published, own, evidence)
+    weighed = judge(reported, evidence, simulated, margin_of(row, metric), another)
     return replace(weighed, evidence=evidence)
 
 
@@ -164,8 +172,11 @@ def judge(
     evidence: Evidence | None,
     simulated: Sequence[str],
     margin: float | None = MARGIN,
+    another: str = "",
 ) -> Weighed:
     """Compare a reported number with the runs of `evidence`; margin None: the metric has none.
+    another: in words, how its judge is another than ours; judges differ by more than a margin, so that
+    the numbers are then not compared.
 
     The interval covers, on both sides, the sampling of prompts (with all noise that each prompt has
     for itself), what trainings of one set-up differ by, and the prompts that went unjudged: all lost
@@ -190,7 +201,10 @@ def judge(
         why = "no number was reported" if reported is None else "the study leaves this cell empty"
         return replace(weighed, verdict=replace(verdict, reason=why))
     difference = mean_of(evidence) - reported.value
-    verdict = replace(verdict, difference=difference, margin=margin)
+    verdict = replace(verdict, difference=difference)
+    if another:
+        return replace(weighed, verdict=replace(verdict, name=ANOTHER_JUDGE, reason=another))
+    verdict = replace(verdict, margin=margin)
     if margin is None:
         side = "above" if difference > 0 else "below"
         why = f"{abs(difference):.4f} {side} the reported number; this metric has no margin"

@@ -1,0 +1,85 @@
+"""Whether a row's judge is the one that judged the published number."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.answer.engines.endpoint import EndpointEngine
+from harness.judge.judge import BaseJudge, Reference, RowOutputs
+from harness.results.verdict.evidence import Evidence
+from harness.row.reported import PublishedJudge
+from harness.row.sources import shown_name
+from harness.spec.base import Endpoint
+from harness.spec.model_source import ModelSource
+from harness.spec.twin import name_of
+
+ANNOTATOR = "annotator"
+
+
+@dataclass(frozen=True)
+class OwnJudge:
+    """Who judges a row's outputs, in the words of `PublishedJudge`."""
+
+    model: str
+    annotator: str
+    reference: Reference | None
+
+    @property
+    def baseline(self) -> str:
+        return shown_name(self.reference) if self.reference is not None else ""
+
+
+def own_judge(judge: BaseJudge) -> OwnJudge:
+    """By the fields that the kind of judge names as who judges."""
+    parts = [getattr(judge, name) for name in judge.identity]
+    if isinstance(judge.asked_engine, EndpointEngine):
+        parts.append(judge.asked_engine.endpoint)
+    models = [part.model for part in parts if isinstance(part, Endpoint)]
+    models += [name_of(part) for part in parts if isinstance(part, ModelSource)]
+    annotator = getattr(judge, ANNOTATOR) if ANNOTATOR in judge.identity else judge.kind
+    return OwnJudge(models[0] if models else "", annotator, judge.baseline)
+
+
+def another_judge(published: PublishedJudge, judge: BaseJudge, evidence: Evidence) -> str:
+    """In words what is another: the model (as it was asked for, and as the server named it), how it
+    was asked, or the baseline; empty where all that is published of it is the same."""
+    ours = own_judge(judge)
+    different = []
+    if published.model not in (None, ours.model) and _served(evidence) != {published.model}:
+        different.append(f"{published.model} judged the published number, {ours.model} ours")
+    if published.annotator not in (None, ours.annotator):
+        different.append(f"it was judged by {published.annotator}, ours by {ours.annotator}")
+    if published.baseline is not None and not _is_baseline(published.baseline, ours.reference):
+        against = ours.baseline or "nothing"
+        different.append(f"it was judged against {published.baseline}, ours against {against}")
+    return "; ".join(different)
+
+
+def in_words(model: str | None, annotator: str | None, baseline: str | None) -> str:
+    """`gpt-4.1-mini (chatgpt) against gpt4_1106_preview`."""
+    how = f"({annotator})" if annotator else ""
+    against = f"against {baseline}" if baseline else ""
+    return " ".join(filter(None, (model or "a model that is not named", how, against)))
+
+
+def _served(evidence: Evidence) -> set[str]:
+    """What servers called the models that judged."""
+    artefacts = [run.stage.artefact for run in evidence.runs.values() if run.stage is not None]
+    return {m for a in artefacts if a is not None for m in a.manifest.used.get("served_models", ())}
+
+
+def _is_baseline(name: str, reference: Reference | None) -> bool:
+    """Whether the outputs that ours are compared with go by this name, or have this sha256."""
+    if reference is None:
+        return False
+    if isinstance(reference, RowOutputs):
+        return _has(name, [reference.spec])
+    return name == reference.sha256 or _has(name, [reference.path, *reference.url])
+
+
+def _has(name: str, places: Iterable[str]) -> bool:
+    """Letters and digits alone: `gpt-4 1106` is in `gpt4_1106_preview_outputs.json`."""
+    return any(_plain(name) in _plain(place) for place in places)
+
+
+def _plain(text: str) -> str:
+    return "".join(filter(str.isalnum, text.lower()))

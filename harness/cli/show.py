@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("name", metavar="ROW|KEY")
-@click.option("--json", "as_json", is_flag=True, help="The manifests as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, whatever is printed but prompts.")
 @click.option("--check", is_flag=True, help="Compare every file with its digest.")
 @click.option("--data", "card", is_flag=True, help="The data cards in place of the manifests.")
 @click.option("--prompt", is_flag=True, help="The row's template, filled, and what is trained on.")
+@click.option("--sources", is_flag=True, help="The row's settings, and where each comes from.")
 @click.option("--outputs", is_flag=True, help="Its answers, baseline's answers and judge's words.")
 @click.option("--worst", is_flag=True, help="Of outputs: the lowest preference or score first.")
 @click.option("--best", is_flag=True, help="Of outputs: the highest first.")
@@ -54,6 +55,7 @@ def show(
     check: bool,
     card: bool,
     prompt: bool,
+    sources: bool,
     outputs: bool,
     scale: str,
     volume: Path,
@@ -61,7 +63,7 @@ def show(
     executor: str,
     **wishes: Any,
 ) -> None:
-    """Print the manifests of a row's artefacts, its data sets' cards, prompts or outputs.
+    """Print the manifests of a row's artefacts, its data sets' cards, settings, prompts or outputs.
 
     ROW is a row below specs/ or a spec file; KEY the beginning of an artefact's key (or STAGE/KEY). Of
     a row whose judge judged the same outputs again, also how far it agrees with itself.
@@ -74,6 +76,11 @@ def show(
         from harness.cli.views.prompts import show_prompts
 
         show_prompts(make_console(), row_named(name, scale), make_planner(volume, inputs, executor))
+        return
+    if sources:
+        from harness.cli.views.sources import show_sources
+
+        show_sources(make_console(), row_named(name, scale).row, as_json)
         return
     # What narrows outputs down asks for them.
     if outputs or any(value for option, value in wishes.items() if option != "count"):

@@ -14,7 +14,7 @@ from harness.judge.kinds.union import Judge
 from harness.row.reported import ReportedNumbers
 from harness.row.settings import STUDIED, check_studied
 from harness.row.sources import Valued, in_use, noted, settings_of
-from harness.spec.base import NO_KEY, Data, Name, Seed, Spec
+from harness.spec.base import NO_KEY, NOT_KEY, Data, Name, Seed, Spec
 from harness.spec.model_source import ModelSource
 from harness.spec.provenance import Provenance
 from harness.spec.template import Template
@@ -149,7 +149,7 @@ class Row(Spec):
     sources: dict[Annotated[str, NO_KEY], Provenance] = {}
     """Dotted path of a setting, or the beginning of several (the longest counts), such as `train` and
     `train.steps` -> where its value comes from. It decides no key."""
-    reported: ReportedNumbers = ReportedNumbers()
+    reported: ReportedNumbers = Field(default=ReportedNumbers(), json_schema_extra=NOT_KEY)
     """Metric -> what the study published of it; and judge, outputs, annotations: what that rests on."""
     margins: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Metric -> the largest difference within which two numbers count as the same, in the metric's own

@@ -29,6 +29,8 @@ class Valued:
     is_technical: bool = False
     """Whether it says how, and not what, or makes a replicate; see harness.row.settings."""
     source: Provenance | None = None
+    key: str = ""
+    """Of `sources`, that the source stands at."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -47,7 +49,8 @@ def settings_of(row: BaseModel, sources: Mapping[str, Provenance]) -> list[Value
         part = getattr(row, name)
         if part is not None:
             settings += _leaves(name, part, name not in row.model_fields_set)
-    return [replace(s, source=sources.get(key_of(s, sources))) for s in settings]
+    keyed = [replace(s, key=key_of(s, sources)) for s in settings]
+    return [replace(s, source=sources.get(s.key)) for s in keyed]
 
 
 def key_of(setting: Valued, sources: Iterable[str]) -> str:
@@ -63,7 +66,7 @@ def covers(key: str, setting: Valued) -> bool:
 def in_use(sources: Mapping[str, Provenance], settings: Sequence[Valued]) -> dict[str, Provenance]:
     """The sources of some setting. Others are inherited, of parts that the row does not have, or give
     way to longer keys everywhere."""
-    used = {key_of(setting, sources) for setting in settings}
+    used = {setting.key for setting in settings}
     return {key: source for key, source in sources.items() if key in used}
 
 

@@ -142,7 +142,12 @@ NOT_KEYED = {
     "source.table": "Table 7",
     "source.line": 7,
     "source.url": "https://example.org",
-    "reported": {"win_rate": {"value": 1, "standard_error": 1, "judged": 1, "expected": 1}},
+    "sources": {"train": {"document": "a.pdf"}},
+    "reported": {
+        "judge": {"model": "gpt-4"},
+        "outputs": {"url": "https://example.org/a.json", "sha256": "a" * 64},
+        "win_rate": {"value": 1, "standard_error": 1, "judged": 1, "expected": 1},
+    },
     "gen.teacher.api_key_env": "TEACHER_KEY",
     "gen.teacher.concurrency": 1,
     "gen.teacher.timeout_s": 1,
@@ -252,7 +257,7 @@ def parameters(model: type[BaseModel], at: str = "") -> Iterator[str]:
         inner = [m for m in models_in(field.annotation) if m not in aside]
         if at == "" and name == "gen":
             inner = [AlpacaGen]
-        if inner and name != "reported":
+        if inner and name not in ("reported", "sources"):
             for m in inner:
                 yield from parameters(m, f"{at}{name}.")
         else:

@@ -4,12 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.artefact.keys import Files
-from harness.artefact.store import Store
 from harness.row.load import SpecFaults, load_rows
 from harness.row.row import Row
-from harness.run.plan import Planner
-from tests.helpers import write_row
 
 COMMIT = "6a96b962" + "0" * 32
 BASE = f"""\
@@ -216,23 +212,3 @@ def test_published_files_are_given_by_address_and_have_a_digest(folder: Path) ->
     (fault,) = faults_of("reported: {annotations: [{url: 'https://x.org/a.json'}]}")
     assert fault.startswith("a.yaml:3:")
     assert "an address needs the sha256" in fault
-
-
-def test_no_source_and_nothing_published_enters_a_key(folder: Path) -> None:
-    """Else what is only said of a row would make it anew."""
-    spec = write_row(folder)
-    sha = "a" * 64
-    text = spec.read_text()
-    planner = Planner(Store(folder / "volume"), Files(None, None), "local")
-    keys = [stage.key for stage in planner.plan(load_rows([spec])[0]).stages]
-    said = {
-        "sources": {"train": {"document": "README"}},
-        "reported": {
-            "judge": {"model": "x"},
-            "outputs": {"url": "https://x.org/a.json", "sha256": sha},
-            "train_loss": {"value": 1.0, "source": {"document": "README"}},
-        },
-    }
-    write_row(folder, **said)
-    assert spec.read_text() != text
-    assert [stage.key for stage in planner.plan(load_rows([spec])[0]).stages] == keys

@@ -1,0 +1,113 @@
+"""A row's settings, and where each value comes from."""
+
+import json
+import re
+from collections import Counter
+from itertools import groupby
+
+from pydantic import JsonValue
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness.common.progress import counted, plain
+from harness.row.row import Row
+from harness.row.sources import Valued
+from harness.spec.base import REVISION
+
+STATUSES = ("same", "deviation", "assumption", "default", "harness", "no source")
+STYLES = {
+    "deviation": "yellow",
+    "assumption": "cyan",
+    "default": "dim",
+    "harness": "dim",
+    "no source": "bold red",
+}
+HARNESS = "the harness's default: how, and not what"
+NAME, VALUE, STATUS = 27, 16, 10
+"""Widths of the columns; what is left of the terminal's is the source's."""
+DITTO = '"'
+
+
+def show_sources(console: Console, row: Row, as_json: bool) -> None:
+    """Every setting that decides what the row's stages make: value, source, and how the two stand."""
+    settings = row.settings()
+    if as_json:
+        console.file.write(json.dumps(list(map(_to_json, settings)), indent=2) + "\n")
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("setting", width=NAME, overflow="fold")
+    table.add_column("value", width=VALUE, overflow="fold")
+    table.add_column("source", overflow="fold")
+    table.add_column("status", width=STATUS)
+    for part, inside in groupby(settings, _part_of):
+        table.add_row(f"[bold]{escape(part)}[/]")
+        above = ""
+        for setting in inside:
+            source = _source(setting)
+            cells = (
+                _name(setting, part),
+                _value(setting),
+                DITTO if source and source == above else source,
+            )
+            status = status_of(setting)
+            shown = f"[{STYLES[status]}]{status}[/]" if status in STYLES else status
+            table.add_row(*(escape(plain(cell)) for cell in cells), shown)
+            above = source
+    console.print(table, highlight=False)
+    counts = Counter(map(status_of, settings))
+    each = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+    console.print(f"{counted(len(settings), 'setting')}: {each}", highlight=False)
+
+
+def status_of(setting: Valued) -> str:
+    """`same`, `deviation`, `assumption`; `default` where the source is of the whole part and the spec
+    leaves this open, so that the place need not say it; without a source `harness` for a default of how
+    something is done, else `no source`."""
+    if setting.source is not None:
+        is_open = setting.is_default and setting.key not in setting.names
+        return "default" if is_open and setting.source.status == "same" else setting.source.status
+    return "harness" if setting.is_default and setting.is_technical else "no source"
+
+
+def _part_of(setting: Valued) -> str:
+    """`eval.answer`, and of all other parts the first name."""
+    first, *names = setting.path.split(".")
+    return ".".join([first, *names[:1]]) if first == "eval" else first
+
+
+def _name(setting: Valued, part: str) -> str:
+    """Below its part; broken at dots where it is long."""
+    lines = [""]
+    for name in setting.path.removeprefix(part).removeprefix(".").split("."):
+        joined = f"{lines[-1]}.{name}" if lines[-1] else name
+        if len(joined) < NAME - 2 or not lines[-1]:
+            lines[-1] = joined
+        else:
+            lines.append(f"  .{name}")
+    return "\n".join(f"  {line}" if number == 0 else line for number, line in enumerate(lines))
+
+
+def _value(setting: Valued) -> str:
+    value = setting.value
+    text = json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+    if re.fullmatch(REVISION, text):
+        text = text[:12]
+    return f"{text or repr(text)} (default)" if setting.is_default else text
+
+
+def _source(setting: Valued) -> str:
+    if setting.source is not None:
+        return str(setting.source)
+    return HARNESS if status_of(setting) == "harness" else ""
+
+
+def _to_json(setting: Valued) -> dict[str, JsonValue]:
+    source = setting.source
+    return {
+        "setting": setting.path,
+        "value": setting.value,
+        "is_default": setting.is_default,
+        "source": source.model_dump(exclude_none=True) if source is not None else None,
+        "status": status_of(setting),
+    }

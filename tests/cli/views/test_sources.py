@@ -1,0 +1,68 @@
+"""`harness show ROW --sources`: each setting with its value, its source and how the two stand."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import command, write_row
+
+SOURCES = {
+    "model.random": {"document": "README, Setup"},
+    "train": {"repository": "a/b", "commit": "c" * 40, "file": "run.sh", "line": 3},
+    "train.steps": {"deviation": "the document has 10; ours is 1", "document": "README"},
+    "train.betas": {"assumption": "AdamW's usual ones; hardly moves the number"},
+}
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    return write_row(tmp_path, sources=SOURCES, train={"steps": 1, "weight_decay": 0.1})
+
+
+def test_each_setting_has_its_value_its_source_and_its_status(spec: Path) -> None:
+    result = command("show", spec, "--sources", "--json")
+    settings = {entry["setting"]: entry for entry in json.loads(result.output)}
+    assert settings["train.steps"] == {
+        "setting": "train.steps",
+        "value": 1,
+        "is_default": False,
+        "source": SOURCES["train.steps"],
+        "status": "deviation",
+    }
+    assert settings["train.betas"]["status"] == "assumption"
+    assert settings["train.betas"]["is_default"]
+    assert settings["train.learning_rate"]["source"] == SOURCES["train"]
+    assert settings["train.learning_rate"]["status"] == "default"
+    assert settings["train.weight_decay"]["status"] == "same"
+    assert settings["gen.prompt"] == {
+        "setting": "gen.prompt",
+        "value": "tasks.txt",
+        "is_default": False,
+        "source": None,
+        "status": "no source",
+    }
+    assert settings["model.trust_remote_code"]["status"] == "harness"
+    # What decides no key is no setting of the study's.
+    assert not any("checkpoint_steps" in name or "concurrency" in name for name in settings)
+
+
+def test_the_table_is_read_at_80_columns(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from harness.cli.views.sources import show_sources
+    from harness.row.load import load_rows
+
+    console = Console(width=80, record=True, emoji=False)
+    show_sources(console, load_rows([spec])[0].row, as_json=False)
+    lines = [line.rstrip() for line in console.export_text().splitlines()]
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    assert "a/b@cccccccc run.sh:3" in text
+    assert any("README; the" in line and line.endswith("deviation") for line in lines)
+    assert any(
+        line.split() == ["learning_rate", "2e-05", "(default)", '"', "default"] for line in lines
+    )
+    assert any(line.startswith("  prompt") and line.endswith("no source") for line in lines)
+    assert text.endswith("no source")
+    assert "1 deviation, 1 assumption" in text

@@ -306,6 +306,9 @@ def _exchange(
     system = turns.pop(0)[1] if turns and turns[0][0] == SYSTEM else ""
     if not turns or turns[0][0] != USER:
         raise InputError(f"{row.place}: `{column}` does not begin with a user's turn")
+    if is_first:  # what comes after its answer may be as irregular as it likes
+        answer = turns[1] if len(turns) > 1 else (USER, "")
+        return "", (), turns[0][1], answer[1] if answer[0] == ASSISTANT else None
     roles = [role for role, _ in turns]
     for number, role in enumerate(roles):
         if role != (USER, ASSISTANT)[number % 2]:
@@ -316,8 +319,6 @@ def _exchange(
                 "conversation or leave it out.",
             )
     texts = [text for _, text in turns]
-    if is_first:
-        return "", (), texts[0], texts[1] if len(texts) > 1 else None
     last = (len(texts) - 1) // 2 * 2
     history = tuple(zip(texts[:last:2], texts[1:last:2], strict=True))
     return system, history, texts[last], texts[last + 1] if len(texts) > last + 1 else None

@@ -324,7 +324,7 @@ def _plain(value: Any) -> Any:
             for name, field_info in type(value).model_fields.items()
             if not (
                 isinstance(field_info.json_schema_extra, dict)
-                and "key" in field_info.json_schema_extra
+                and field_info.json_schema_extra.get("key") is False
             )
         }
     if isinstance(value, list | tuple):

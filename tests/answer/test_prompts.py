@@ -82,7 +82,13 @@ def test_of_a_conversation_the_last_question_is_asked_after_the_turns_before_it(
 
 
 def test_the_first_question_of_a_conversation_can_be_asked_by_itself(tmp_path: Path) -> None:
-    talk = [("system", "Be brief."), ("human", "a?"), ("gpt", "A."), ("human", "b?"), ("gpt", "B.")]
+    talk = [
+        ("system", "Be brief."),
+        ("human", "a?"),
+        ("gpt", "A."),
+        ("human", "b?"),
+        ("human", "c?"),
+    ]
     row = {"conversations": [{"from": role, "value": text} for role, text in talk]}
     [prompt] = read(write(tmp_path / "talk.jsonl", [row]), turns="first")
     assert (prompt.instruction, prompt.output) == ("a?", "A.")

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from harness.artefact import environment, links
 from harness.errors import DataAbsent, InputError, NotFetched
-from harness.spec.base import DATA_SCHEME, DataPath, Endpoint, Hub
+from harness.spec.base import DATA_SCHEME, KEY_IF_SET, NOT_KEY, DataPath, Endpoint, Hub
 
 KEY_FORMAT = 1
 Part = TypeVar("Part", bound=BaseModel)
@@ -247,15 +247,12 @@ def key_view(value: Any, files: Files) -> Any:
 @functools.cache
 def _in_key(model: type[BaseModel]) -> dict[str, bool]:
     """The fields that are not marked as outside of keys; whether only where they are set."""
-    marks = {
-        name: extra.get("key") if isinstance(extra := field.json_schema_extra, dict) else None
-        for name, field in model.model_fields.items()
-    }
-    return {name: mark is not None for name, mark in marks.items() if mark is not False}
+    extras = {name: field.json_schema_extra for name, field in model.model_fields.items()}
+    return {name: extra == KEY_IF_SET for name, extra in extras.items() if extra != NOT_KEY}
 
 
 def iter_data(value: Any) -> Iterator[DataPath]:
-    """Every given file or folder that a model names, but in fields that are outside of keys."""
+    """Every given file or folder that a model names."""
     yield from _parts(value, DataPath)
 
 
@@ -276,7 +273,7 @@ def _parts(value: Any, kind: type[Part]) -> Iterator[Part]:
     if isinstance(value, kind):
         yield value
     elif isinstance(value, BaseModel):
-        for name in _in_key(type(value)):
+        for name in type(value).model_fields:
             yield from _parts(getattr(value, name), kind)
     elif isinstance(value, dict):
         for item in value.values():

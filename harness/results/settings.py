@@ -15,7 +15,7 @@ from harness.judge.judge import RowOutputs
 from harness.row.row import Row
 from harness.row.settings import STUDIED, WHOLE, is_compared
 from harness.run.plan import RowPlan
-from harness.spec.base import DATA_SCHEME, DataPath, Endpoint, FileText
+from harness.spec.base import DATA_SCHEME, NOT_KEY, DataPath, Endpoint, FileText
 from harness.spec.hub import HubData
 from harness.spec.model_source import ModelSource
 from harness.spec.prompts import PromptSet
@@ -322,10 +322,7 @@ def _plain(value: Any) -> Any:
         return {
             name: _plain(getattr(value, name))
             for name, field_info in type(value).model_fields.items()
-            if not (
-                isinstance(field_info.json_schema_extra, dict)
-                and field_info.json_schema_extra.get("key") is False
-            )
+            if field_info.json_schema_extra != NOT_KEY
         }
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]

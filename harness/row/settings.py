@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from harness.judge.judge import RowOutputs
 from harness.judge.kinds.flow_judge import Rubric
-from harness.spec.base import DataPath, Endpoint, FileText, models_in
+from harness.spec.base import NOT_KEY, DataPath, Endpoint, FileText, models_in
 from harness.spec.hub import HubData
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
@@ -37,8 +37,7 @@ KINDS = ("eval.judge.kind", "eval.answer.engine.kind")
 def is_compared(model: type[BaseModel], name: str, at: str) -> bool:
     """Whether a field of the part at the dotted path `at` is a setting."""
     extra = model.model_fields[name].json_schema_extra
-    is_unkeyed = isinstance(extra, dict) and extra.get("key") is False
-    if is_unkeyed and f"{at}.{name}" not in EXCEPTIONS:
+    if extra == NOT_KEY and f"{at}.{name}" not in EXCEPTIONS:
         return False
     if at == "train.validation":
         return name in HELD_OUT

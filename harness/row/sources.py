@@ -11,7 +11,7 @@ from harness.artefact.keys import canonical
 from harness.judge.judge import RowOutputs
 from harness.judge.kinds.flow_judge import Rubric
 from harness.row.settings import STUDIED, is_compared
-from harness.spec.base import DATA_SCHEME, DataPath, FileText
+from harness.spec.base import DATA_SCHEME, NOT_KEY, DataPath, FileText
 from harness.spec.provenance import Provenance
 from harness.spec.template import Template
 
@@ -96,7 +96,7 @@ def _leaves(path: str, value: Any, is_default: bool) -> Iterator[Valued]:
     elif isinstance(value, BaseModel):
         for name, field in type(value).model_fields.items():
             inner, extra = getattr(value, name), field.json_schema_extra
-            is_keyed = not (isinstance(extra, dict) and extra.get("key") is False)
+            is_keyed = extra != NOT_KEY
             if is_keyed and not (inner is None and field.default is None):
                 is_open = is_default or name not in value.model_fields_set
                 leaves = _leaves(f"{path}.{name}", inner, is_open)

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import click
 
-from harness.cli.workspace import make_console
+from harness.cli.options import INPUTS, VOLUME
+from harness.cli.workspace import make_console, make_planner, row_named
+from harness.errors import InputError
 
 
 @click.command()
 @click.argument(
-    "paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path)
+    "paths", nargs=-1, required=True, metavar="PATH|ROW...", type=click.Path(path_type=Path)
 )
 @click.option(
     "--json",
@@ -29,14 +31,33 @@ from harness.cli.workspace import make_console
     type=click.Path(path_type=Path),
     help="The prompt set or baseline outputs: how many prompts are expected, and which.",
 )
+@VOLUME
+@INPUTS
 def audit(
-    paths: tuple[Path, ...], as_json: bool, training_data: Path | None, reference: Path | None
+    paths: tuple[Path, ...],
+    as_json: bool,
+    training_data: Path | None,
+    reference: Path | None,
+    volume: Path,
+    inputs: Path | None,
 ) -> None:
     """Recompute the numbers of result folders, ours or others', and look for faults.
 
     Reads alpaca_eval folders, AlpaGasus review files, lm-eval results, trainer logs, and this harness's
-    artefacts. Exit codes: 0 no finding, 1 some, 2 nothing that could be read.
+    artefacts. A row (ROW.yaml, or the id of one below specs/): what the study itself published of it
+    (reported.outputs, reported.annotations) is fetched, onto the volume, and the reported numbers are
+    computed from it anew. Exit codes: 0 no finding, 1 some or another number than the reported one,
+    2 nothing that could be read.
     """
+    rows = [str(path) for path in paths if _is_row(path)]
+    folders = [path for path in paths if not _is_row(path)]
+    if rows and (folders or training_data or reference):
+        raise InputError(
+            "rows are audited by themselves, without folders, --data or --reference",
+            f"harness audit {' '.join(rows)}",
+        )
+    if rows:
+        sys.exit(_audit_rows(rows, as_json, volume, inputs))
     from harness.audit import audit_paths
     from harness.cli.views.audit import show_audits, to_json
 
@@ -46,3 +67,36 @@ def audit(
     else:
         show_audits(make_console(), results)
     sys.exit(1 if any(result.findings or result.matches is False for result in results) else 0)
+
+
+def _is_row(path: Path) -> bool:
+    """A spec's file; or a name that nothing on disk has, where there are specs."""
+    if path.suffix in (".yaml", ".yml"):
+        return True
+    return len(path.parts) == 1 and not path.exists() and Path("specs").is_dir()
+
+
+def _audit_rows(names: list[str], as_json: bool, volume: Path, inputs: Path | None) -> int:
+    """The exit code."""
+    import json
+
+    from rich.console import Console
+
+    from harness.cli.views.audit import show_published
+    from harness.results.published import audit_published, to_json
+
+    planner = make_planner(volume, inputs, "local")
+    planner.store.prepare()
+    audits = []
+    for name in names:
+        row = row_named(name).row
+        # What is told of downloads is none of the audit's output.
+        stderr = Console(stderr=True, emoji=False)
+        audits.append(audit_published(row, planner.store, planner.files, stderr))
+    if as_json:
+        documents = [to_json(audit) for audit in audits]
+        click.echo(json.dumps(documents[0] if len(documents) == 1 else documents, indent=2))
+    else:
+        for audit in audits:
+            show_published(make_console(), audit)
+    return 0 if all(audit.is_clean for audit in audits) else 1

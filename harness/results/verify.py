@@ -61,6 +61,9 @@ def show_verification(
         console.print(f"[bold]{heading}[/]")
         for note in notes:
             console.print(f"  - {escape(plain(note))}", highlight=False, soft_wrap=True)
+    if loaded.row.reported.annotations:
+        text = f"the study published its verdicts: harness audit {loaded.path} computes its number anew"
+        console.print(escape(plain(text)), highlight=False, soft_wrap=True)
     return code
 
 

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ValidationError
 from harness.errors import KEY_ADVICE, InputError, masked
 from harness.row.row import Row
 from harness.row.settings import STUDIED
-from harness.row.sources import covers
 from harness.spec.base import REVISION, SHA256, models_in
 from harness.spec.source import Fault, Mark, Node, load_tree
 
@@ -165,10 +164,11 @@ def _metrics_not_given(tree: Node, row: Row) -> Iterator[Fault]:
 def _settings_not_had(tree: Node, row: Row) -> Iterator[Fault]:
     """Keys of `sources` that no setting of the row has; of inherited ones, that no row can have: a base
     names those of parts, too, that one of its rows does without."""
-    settings = row.settings()
+    settings = row.settings() if row.sources else []
     names = [name for setting in settings for name in setting.names]
+    keys = {key for setting in settings for key in setting.keys}
     for key in row.sources:
-        if any(covers(key, setting) for setting in settings):
+        if key in keys:
             continue
         _, mark = tree.at(("sources", key))
         unknown = _unknown_part(key)

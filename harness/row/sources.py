@@ -1,5 +1,6 @@
 """The settings of a row, one by one, and where each value comes from (`sources` in its spec)."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,12 @@ class Valued:
     """Of `sources`, that the source stands at."""
 
     @property
+    def keys(self) -> Iterator[str]:
+        """What `sources` may name it by: its path, and each beginning of it."""
+        for name in self.names:
+            yield from itertools.accumulate(name.split("."), "{}.{}".format)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Its path, also without the numbers of lists' items, which `sources` may leave out."""
         parts = self.path.split(".")
@@ -49,18 +56,13 @@ def settings_of(row: BaseModel, sources: Mapping[str, Provenance]) -> list[Value
         part = getattr(row, name)
         if part is not None:
             settings += _leaves(name, part, name not in row.model_fields_set)
-    keyed = [replace(s, key=key_of(s, sources)) for s in settings]
-    return [replace(s, source=sources.get(s.key)) for s in keyed]
+    return [_sourced(setting, sources) for setting in settings]
 
 
-def key_of(setting: Valued, sources: Iterable[str]) -> str:
-    """The longest key that is the setting's path, or the beginning of it; empty where none is."""
-    keys = [key for key in sources if covers(key, setting)]
-    return max(keys, key=len, default="")
-
-
-def covers(key: str, setting: Valued) -> bool:
-    return any(name == key or name.startswith(f"{key}.") for name in setting.names)
+def _sourced(setting: Valued, sources: Mapping[str, Provenance]) -> Valued:
+    """By the longest key."""
+    key = max((key for key in setting.keys if key in sources), key=len, default="")
+    return replace(setting, key=key, source=sources[key]) if key else setting
 
 
 def in_use(sources: Mapping[str, Provenance], settings: Sequence[Valued]) -> dict[str, Provenance]:

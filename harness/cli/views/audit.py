@@ -8,12 +8,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 from rich.text import Text
 
 from harness.artefact.manifest import Finding
 from harness.audit.model import MOST_DIGITS, SEVERITIES, Result, finite
 from harness.common import numbers
 from harness.common.progress import plain
+from harness.results.published import PublishedAudit
 
 STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 
@@ -53,6 +55,26 @@ def show_audits(console: Console, results: Sequence[Result]) -> None:
     if finding_counts and clean:
         parts.append(f"{clean} without one")
     console.print(f"[bold]{', '.join(parts)}[/]", highlight=False)
+
+
+def show_published(console: Console, audit: PublishedAudit) -> None:
+    """What a study published of a row: the audit's results, and the reported numbers beside those
+    computed from the files."""
+    show_audits(console, audit.results)
+    for remark in audit.remarks:
+        _print(console, Text(_line(remark), "bold red"), 0)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for heading in (_line(audit.row), "reported", "recomputed", ""):
+        table.add_column(
+            heading, justify="right" if heading in ("reported", "recomputed") else "left"
+        )
+    for figure in audit.figures:
+        name = figure.metric if figure.figure == "value" else f"  {figure.figure}"
+        style = "bold red" if figure.is_equal is False else "dim"
+        cells = (_figure(figure.reported), _figure(figure.recomputed))
+        table.add_row(Text(_line(name) if figure.figure == "value" else name), *cells,
+                      Text(figure.verdict, style))  # fmt: skip
+    console.print(table, highlight=False)
 
 
 class CommonFindings:

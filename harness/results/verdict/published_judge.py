@@ -42,14 +42,14 @@ def own_judge(judge: BaseJudge) -> OwnJudge:
 def another_judge(published: PublishedJudge, judge: BaseJudge, evidence: Evidence) -> str:
     """In words what is another: the model (as it was asked for, and as the server named it), how it
     was asked, or the baseline; empty where all that is published of it is the same."""
-    ours = own_judge(judge)
+    own = own_judge(judge)
     different = []
-    if published.model not in (None, ours.model) and _served(evidence) != {published.model}:
-        different.append(f"{published.model} judged the published number, {ours.model} ours")
-    if published.annotator not in (None, ours.annotator):
-        different.append(f"it was judged by {published.annotator}, ours by {ours.annotator}")
-    if published.baseline is not None and not _is_baseline(published.baseline, ours.reference):
-        against = ours.baseline or "nothing"
+    if published.model not in (None, own.model) and _served(evidence) != {published.model}:
+        different.append(f"{published.model} judged the published number, {own.model} ours")
+    if published.annotator not in (None, own.annotator):
+        different.append(f"it was judged by {published.annotator}, ours by {own.annotator}")
+    if published.baseline is not None and not _is_baseline(published.baseline, own.reference):
+        against = own.baseline or "nothing"
         different.append(f"it was judged against {published.baseline}, ours against {against}")
     return "; ".join(different)
 

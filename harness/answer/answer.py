@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from harness.answer.engine import BaseWeights
 from harness.answer.engines.transformers import TransformersEngine
 from harness.answer.engines.union import Engine
-from harness.spec.base import Count, Seed, Spec
+from harness.spec.base import Count, Seed, Spec, if_set
 from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
 
@@ -30,6 +30,9 @@ class Decoding(Spec):
     ] = 0.0
     """0: greedy. null, for an endpoint that takes none: neither this nor top_p is sent."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    min_p: Annotated[float, Field(ge=0, le=1)] = if_set(0.0)
+    """Only tokens with at least this share of the likeliest one's probability (arXiv 2407.01082), of
+    those that top_p leaves, at the temperature. Of endpoints, servers of open models alone take it."""
     seed: Seed = 42
     """Each prompt's own random numbers are drawn from this and the prompt."""
     stop: list[Annotated[str, Field(min_length=1)]] = []
@@ -66,6 +69,13 @@ class Answer(Spec):
         if self.decoding.temperature is None and self.uses_model:
             raise ValueError(
                 "decoding.temperature: null is for endpoints: give the row's model one"
+            )
+        if self.decoding.min_p and not self.decoding.temperature:
+            raise ValueError("decoding.min_p has no effect without a temperature above 0")
+        if self.decoding.min_p and not self.engine.takes_min_p:
+            raise ValueError(
+                "OpenAI's own API takes no decoding.min_p: leave it out, or name a server of open "
+                "models in eval.answer.engine.endpoint.base_url"
             )
         return self
 

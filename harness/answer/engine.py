@@ -12,8 +12,9 @@ from harness.artefact.keys import Files
 from harness.artefact.needs import Needs
 from harness.errors import InputError
 from harness.llm.estimate import Estimate
-from harness.spec.base import NOT_KEY, Data, Spec
+from harness.spec.base import NOT_KEY, DataPath, Spec
 from harness.spec.model_source import ModelSource
+from harness.spec.prompts import OutputFiles
 from harness.spec.train import Quantization, Train
 
 if TYPE_CHECKING:
@@ -86,12 +87,17 @@ class BaseEngine(Spec):
         return self.uses_model
 
     @property
+    def takes_min_p(self) -> bool:
+        """Whether it can leave out tokens by their share of the likeliest one's probability."""
+        return True
+
+    @property
     def constant(self) -> str | None:
         """The answer to every prompt, of an engine that has no other."""
         return None
 
     @property
-    def given_outputs(self) -> Data | None:
+    def given_outputs(self) -> DataPath | OutputFiles | None:
         """The file whose outputs stand for a model's."""
         return None
 

@@ -8,12 +8,13 @@ from typing import Any, Required, TypedDict
 
 from harness.answer import hygiene
 from harness.answer.answer import Reasoning
-from harness.answer.prompts import Prompt
+from harness.answer.prompts import Prompt, read_prompts
 from harness.answer.turns import every_turn
 from harness.data.records import Record, read_records, text_field
 from harness.errors import HarnessError, InputError
 from harness.llm.reply import DECLINED
-from harness.spec.base import Data
+from harness.spec.base import DataPath
+from harness.spec.prompts import OutputFiles, PromptColumns, PromptSet
 
 OUTPUTS = "model_outputs.json"
 MOST_NAMED = 3
@@ -149,14 +150,33 @@ def count(outputs: Sequence[Output], flagged: Sequence[list[str]]) -> dict[str, 
     }
 
 
-def given_outputs(data: Data, prompts: Sequence[Prompt]) -> list[Output]:
+def given_records(given: DataPath | OutputFiles) -> tuple[Path, list[Record]]:
+    """The records of given outputs, in alpaca_eval's fields, and a file to name in faults.
+
+    Raises InputError where a file cannot be read, or has no such column.
+    """
+    if isinstance(given, DataPath):
+        path = Path(given.path)
+        return path, read_records(path)
+    columns = PromptColumns(output=given.output)
+    prompts = read_prompts(PromptSet(files=given.files, columns=columns), None)
+    rows = [
+        {"instruction": p.instruction, "input": p.input, "output": p.output or "",
+         "generator": given.output, "dataset": p.dataset}
+        for p in prompts
+    ]  # fmt: skip
+    names = ", ".join(data.path for data in given.files.values())
+    return Path(names), [Record(number, row) for number, row in enumerate(rows, 1)]
+
+
+def given_outputs(data: DataPath | OutputFiles, prompts: Sequence[Prompt]) -> list[Output]:
     """The file's output for each prompt, by instruction and input.
 
     Raises InputError where one is missing, or two differ.
     """
-    path = Path(data.path)
+    path, records = given_records(data)
     outputs: dict[tuple[str, str], Output] = {}
-    for record in read_records(path):
+    for record in records:
         key = text_field(path, record, "instruction"), text_field(path, record, "input", default="")
         row = record.fields
         output = Output(

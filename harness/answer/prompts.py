@@ -19,7 +19,6 @@ and that answer stands in each, so that no match is ambiguous. It must have one 
 import contextlib
 import hashlib
 import json
-import random
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -174,8 +173,7 @@ def _chosen(table: Table, prompt_set: PromptSet) -> list[TableRow]:
             f"prompts.sample asks for {sample.k} prompts, and {table.name} has {len(table.rows)}",
             "Lower prompts.sample.k, or leave the sample out.",
         )
-    drawn = random.Random(sample.seed).sample(range(len(table.rows)), sample.k)
-    return [table.rows[number] for number in sorted(drawn)]
+    return [table.rows[number] for number in sample.draw(len(table.rows))]
 
 
 def _columns(table: Table, spec: PromptColumns) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.answer.engine import QUANTIZATION
-from harness.artefact.call import MANIFEST, Account, StageCall
+from harness.artefact.call import CHECKPOINT, MANIFEST, Account, StageCall
 from harness.modeling.load import (
     TRAINED,
     device_name,
@@ -114,7 +114,12 @@ def _trained_quantization(call: StageCall) -> Quantization | None:
 
 def _from_manifest(call: StageCall, name: str, field: str) -> Any:
     """Of one of the call's inputs; None where the input is none or no artefact."""
-    path = Path(call.inputs[name]) / MANIFEST if name in call.inputs else None
-    if path is None or not path.is_file():
+    if name not in call.inputs:
+        return None
+    folder = Path(call.inputs[name])
+    if name == TRAINED and CHECKPOINT in call.params:
+        folder = folder.parents[1]
+    path = folder / MANIFEST
+    if not path.is_file():
         return None
     return json.loads(path.read_text(encoding="utf-8")).get(field)

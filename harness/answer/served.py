@@ -33,6 +33,8 @@ def sampling_of(decoding: Decoding, prompt: Prompt) -> RequestOptions:
         body["temperature"] = decoding.temperature
     if decoding.temperature:
         body["top_p"] = decoding.top_p
+    if decoding.min_p:
+        body["min_p"] = decoding.min_p
     if decoding.temperature != 0:
         # Servers take 32 bits at least.
         body["seed"] = prompt_seed(decoding.seed, prompt.instruction, prompt.input) % 2**31

@@ -23,6 +23,17 @@ MANIFEST = "manifest.json"
 TRANSCRIPT = "transcript.jsonl"
 """Of an artefact, its calls."""
 
+CHECKPOINT = "checkpoint"
+"""Of a stage's parameters: the step of the training whose weights it reads, where not the last's."""
+KEPT = "kept"
+"""Of a train artefact, the folder that has for each kept step a folder with its model."""
+
+
+def model_input(folder: Path, params: Mapping[str, Any]) -> Path:
+    """Where in a train artefact's folder the model lies that a stage with these parameters reads."""
+    step = params.get(CHECKPOINT)
+    return folder if step is None else folder / KEPT / str(step)
+
 
 class PriceRecord(TypedDict):
     """The dump of a harness.llm.prices.Price, and the date of its table."""

@@ -20,8 +20,8 @@ from harness.llm.estimate import (
     prompt_lengths,
     text_lengths,
 )
-from harness.spec.base import NOT_KEY, Count, Data, Endpoint, Spec, SpecFile
-from harness.spec.prompts import PromptSet
+from harness.spec.base import NOT_KEY, Count, Data, DataPath, Endpoint, Spec, SpecFile
+from harness.spec.prompts import OutputFiles, PromptSet
 from harness.spec.template import Template
 from harness.spec.twin import simulated, smoke_data
 
@@ -41,8 +41,9 @@ class RowOutputs(Spec):
     """The other row's file. Its outputs' key, not its name, is in the key."""
 
 
-Reference = Data | RowOutputs
-"""A baseline's outputs in alpaca_eval's format, one for each instruction; or another row's."""
+Reference = Data | RowOutputs | OutputFiles
+"""A baseline's outputs: a file in alpaca_eval's format, one for each instruction; another row's; or
+files that have a column of them beside the prompts."""
 
 
 class BaseJudge(Spec):
@@ -204,7 +205,7 @@ class PairwiseJudge(BaseJudge):
         return self.reference.spec if isinstance(self.reference, RowOutputs) else None
 
     @property
-    def baseline_file(self) -> Data | None:
+    def baseline_file(self) -> DataPath | OutputFiles | None:
         return None if isinstance(self.reference, RowOutputs) else self.reference
 
     def metrics(self, prompts: PromptSet | None) -> list[str]:
@@ -228,7 +229,9 @@ class PairwiseJudge(BaseJudge):
         if file is None:
             answers = sum(lengths) + len(lengths) * ANSWER_CHARACTERS
         else:
-            answers = sum(text_lengths(files.locate(file))[: len(lengths)])
+            of_files = file.files.values() if isinstance(file, OutputFiles) else [file]
+            texts = [n for data in of_files for n in text_lengths(files.locate(data))]
+            answers = sum(texts[: len(lengths)])
         # The model's answers are taken to be as long as the baseline's.
         characters = len(lengths) * self.fixed_characters() + 2 * answers
         calls = times * len(lengths)
@@ -239,7 +242,7 @@ class PairwiseJudge(BaseJudge):
         from harness.judge.pairs import check_baselines
 
         if self.baseline_file is not None and prompts:
-            check_baselines(Path(self.baseline_file.path), prompts)
+            check_baselines(self.baseline_file, prompts)
 
     def twin(self, smoke: Path) -> Self:
         is_file = self.baseline_file is not None

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.answer.outputs import OUTPUTS
+from harness.answer.outputs import OUTPUTS, given_records
 from harness.answer.prompts import Prompt, read_prompts
 from harness.artefact.call import StageCall
 from harness.data.records import Record, read_records, text_field
 from harness.errors import InputError
 from harness.judge.judge import PairwiseJudge, prompts_of
+from harness.spec.base import DataPath
+from harness.spec.prompts import OutputFiles
 
 Key = tuple[str, str]
 """An instruction and its input."""
@@ -67,8 +69,8 @@ def read_pairs(call: StageCall, judge: PairwiseJudge) -> list[Pair]:
     prompts = read_prompts(prompt_set, call.inputs.get("prompts"))
     places = Counter(prompt.key for prompt in prompts)
     outputs_file, outputs, faults = _outputs(call, places)
-    reference_file = _reference_file(call, judge)
-    baselines = _baselines(reference_file, places)
+    reference_file, records = _reference(call, judge)
+    baselines = _baselines(reference_file, records, places)
     faults.append(_missing(places, baselines, _NO_BASELINE, f"in {reference_file}"))
     _refuse(faults, _HINT)
     several = prompt_set.files is not None
@@ -83,10 +85,12 @@ def read_pairs(call: StageCall, judge: PairwiseJudge) -> list[Pair]:
     ]
 
 
-def check_baselines(path: Path, prompts: Sequence[Prompt]) -> None:
+def check_baselines(given: DataPath | OutputFiles, prompts: Sequence[Prompt]) -> None:
     """Raises InputError where the reference file cannot be read or lacks an output for a prompt."""
     places = Counter(prompt.key for prompt in prompts)
-    _refuse([_missing(places, _baselines(path, places), _NO_BASELINE, f"in {path}")], _HINT)
+    path, records = given_records(given)
+    baselines = _baselines(path, records, places)
+    _refuse([_missing(places, baselines, _NO_BASELINE, f"in {path}")], _HINT)
 
 
 def read_outputs(
@@ -125,17 +129,17 @@ def _refuse(faults: Sequence[str], hint: str) -> None:
         raise InputError("\n".join(filter(None, faults)), hint=hint)
 
 
-def _reference_file(call: StageCall, judge: PairwiseJudge) -> Path:
+def _reference(call: StageCall, judge: PairwiseJudge) -> tuple[Path, list[Record]]:
     if judge.baseline_file is not None:
-        return Path(judge.baseline_file.path)
+        return given_records(judge.baseline_file)
     if "baseline" not in call.inputs:
         raise InputError("the stage was not given the outputs of the row that is the reference")
-    return Path(call.inputs["baseline"]) / OUTPUTS
+    path = Path(call.inputs["baseline"]) / OUTPUTS
+    return path, read_records(path)
 
 
-def _baselines(path: Path, places: Counter[Key]) -> dict[Key, Record]:
+def _baselines(path: Path, records: Sequence[Record], places: Counter[Key]) -> dict[Key, Record]:
     """The reference's outputs for these prompts; it may have others."""
-    records = read_records(path)
     if any(_input(path, record) for record in records):
         prompts_of_key = {key: [key] for key in places}
         keys = [_key(path, record) for record in records]

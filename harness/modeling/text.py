@@ -36,6 +36,13 @@ class Example(NamedTuple):
     system: str = ""
     history: History = ()
 
+    @property
+    def text_bytes(self) -> int:
+        """UTF-8 bytes of all its texts, without what a template writes between them."""
+        turns = [text for turn in self.history for text in turn]
+        texts = (self.system, *turns, self.instruction, self.input, self.output)
+        return sum(len(text.encode()) for text in texts)
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:

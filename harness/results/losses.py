@@ -54,8 +54,10 @@ def stages_of(plan: RowPlan | None) -> list[StagePlan]:
 
 
 def trainings(plan: RowPlan | None) -> list[StagePlan]:
-    """The train stage of each replicate."""
-    return [s for s in plan.own if s.stage == "train"] if plan else []
+    """The train stage of each replicate; none where other weights than its last are scored."""
+    if plan is None or plan.row.checkpoint is not None:
+        return []
+    return [s for s in plan.own if s.stage == "train"]
 
 
 def steps_of(trained: Sequence[StagePlan]) -> int | None:

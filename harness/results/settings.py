@@ -18,7 +18,7 @@ from harness.run.plan import RowPlan
 from harness.spec.base import DATA_SCHEME, NOT_KEY, DataPath, Endpoint, FileText
 from harness.spec.hub import HubData
 from harness.spec.model_source import ModelSource
-from harness.spec.prompts import PromptSet
+from harness.spec.prompts import OutputFiles, PromptSet
 from harness.spec.template import Template
 from harness.spec.train import Validation
 
@@ -63,6 +63,7 @@ def settings_of(plan: RowPlan, every_setting: bool) -> RowSettings:
                 settings.update(_walk(f"eval.answer.{QUANTIZATION}", answer.quantization))
             if judge is not None and not judge.judges_outputs:
                 settings.update(_walk(f"eval.judge.{QUANTIZATION}", judge.base_weights))
+        settings.update(_walk("eval.checkpoint", row.checkpoint))
     settings.update(_of_manifests(plan))
     return settings
 
@@ -350,6 +351,8 @@ def _name(value: Any) -> str:
         return Path(value.path).name
     if isinstance(value, RowOutputs):
         return f"the outputs of {Path(value.spec).stem}"
+    if isinstance(value, OutputFiles):
+        return f"the given outputs {value.output}"
     if isinstance(value, Endpoint):
         if value.simulated is not None:
             wrong = value.simulated.error_rate

@@ -26,6 +26,8 @@ class Eval(Spec):
 
     answer: Answer | None = None
     judge: Judge | None = None
+    checkpoint: Annotated[int, Field(ge=1)] | None = None
+    """The step whose weights are scored, one of train.keep; left open: the last."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Eval":
@@ -185,6 +187,7 @@ class Row(Spec):
         if self.train is not None and self.gen is None and self.data is None:
             raise ValueError("train needs a data set: give gen or data")
         self._check_layout()
+        self._check_checkpoint()
         if self.replicates.train_seeds and self.train is None:
             raise ValueError("replicates.train_seeds needs train")
         answer = self.eval.answer if self.eval else None
@@ -197,6 +200,40 @@ class Row(Spec):
         if self.replicates.judge > 1 and (judge is None or not judge.judges_outputs):
             raise ValueError("replicates.judge needs a judge of outputs; others say the same again")
         return self
+
+    @property
+    def checkpoint(self) -> int | None:
+        """The step whose weights are scored, where it is not the training's last."""
+        step = self.eval.checkpoint if self.eval else None
+        return None if self.train is None or step == self.train.steps else step
+
+    def _check_checkpoint(self) -> None:
+        step, train = self.eval.checkpoint if self.eval else None, self.train
+        if step is None:
+            return
+        if train is None:
+            raise ValueError("eval.checkpoint needs train, which keeps it (train.keep)")
+        answer = self.eval.answer if self.eval else None
+        if answer is not None and not answer.uses_model:
+            raise ValueError(
+                f"eval.checkpoint has no effect with the engine {answer.engine.kind}, which is not the "
+                "row's model"
+            )
+        if self.checkpoint is not None and step not in train.keep:
+            if train.steps is None:
+                raise ValueError(
+                    f"eval.checkpoint: the training keeps no step {step}: give train.steps, and the "
+                    "step in train.keep"
+                )
+            if step > train.steps:
+                raise ValueError(
+                    f"eval.checkpoint: step {step} is beyond the training's last, {train.steps}"
+                )
+            steps = ", ".join(map(str, [*train.keep, train.steps]))
+            raise ValueError(
+                f"eval.checkpoint: the training keeps the weights of step {steps} and not of {step}: "
+                "put it into train.keep, with which the model is trained anew"
+            )
 
     def _check_layout(self) -> None:
         """Raises ValueError for data that the training's objective cannot read."""
@@ -265,7 +302,8 @@ class Row(Spec):
         judge = self.eval.judge if self.eval else None
         answer = self.eval.answer if self.eval else None
         names = judge.metrics(answer.prompts if answer else None) if judge else []
-        if self.train is not None and not (judge and judge.gives_losses):
+        # A training's own losses are those of its last step.
+        if self.train is not None and not (self.checkpoint or (judge and judge.gives_losses)):
             is_held_out = self.train.validation is not None
             names += [*["held_out_loss", "bits_per_byte"] * is_held_out, "train_loss"]
         return names

@@ -9,6 +9,7 @@ from harness.judge.kinds.flow_judge import Rubric
 from harness.spec.base import NOT_KEY, DataPath, Endpoint, FileText, models_in
 from harness.spec.hub import HubData
 from harness.spec.model_source import ModelSource
+from harness.spec.prompts import OutputFiles
 from harness.spec.template import Template
 
 STUDIED = ("model", "template", "gen", "data", "train", "eval")
@@ -26,7 +27,7 @@ EXCEPTIONS = frozenset(
 )
 HELD_OUT = ("share", "seed")
 """Of train.validation: what takes examples from the training."""
-WHOLE = (Template, DataPath, FileText, ModelSource, Endpoint, HubData, RowOutputs)
+WHOLE = (Template, DataPath, FileText, ModelSource, Endpoint, HubData, OutputFiles, RowOutputs)
 """Parts that are compared, and shown, as one."""
 PROMPT_SETS = ("eval.answer.prompts", "eval.judge.examples")
 """Each of their fields is compared as one."""

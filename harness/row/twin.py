@@ -80,7 +80,7 @@ def scaled(loaded: LoadedRow) -> LoadedRow:
             "gen": [step.twin(smoke) for step in row.gen] if row.gen else None,
             "data": smoke_examples(smoke, kind) if row.data else None,
             "train": _train(row.train, smoke) if row.train else None,
-            "eval": _eval(row.eval, smoke) if row.eval else None,
+            "eval": _eval(row.eval, row.train, smoke) if row.eval else None,
             "replicates": _replicates(row.replicates),
             "budget": Budget(),
             "limits": Limits(shm=row.limits.shm, pids=row.limits.pids),
@@ -211,10 +211,13 @@ def _train(train: Train, smoke: Path) -> Train:
         update={
             "epochs": None,
             "steps": STEPS,
+            "keep": sorted({_scaled_step(step, train) for step in train.keep}),
             "warmup_steps": min(train.warmup_steps, 2),
             "batch_size": min(train.batch_size, 2),
             "accumulation": min(train.accumulation, 2),
             "cutoff_length": min(train.cutoff_length, CUTOFF),
+            "max_prompt_length": train.max_prompt_length
+            and min(train.max_prompt_length, CUTOFF // 2),
             "precision": "float32",
             "tf32": False,
             "liger_kernels": False,
@@ -225,15 +228,21 @@ def _train(train: Train, smoke: Path) -> Train:
     )
 
 
+def _scaled_step(step: int, train: Train) -> int:
+    """Where the same share of the twin's few steps has gone by."""
+    return STEPS if train.steps is None else max(1, step * STEPS // train.steps)
+
+
 # Evaluation
 
 
-def _eval(evaluation: Eval, smoke: Path) -> Eval:
-    answer, judge = evaluation.answer, evaluation.judge
+def _eval(evaluation: Eval, train: Train | None, smoke: Path) -> Eval:
+    answer, judge, step = evaluation.answer, evaluation.judge, evaluation.checkpoint
     return evaluation.model_copy(
         update={
             "answer": _answer(answer, judge, smoke) if answer else None,
             "judge": judge.twin(smoke) if judge else None,
+            "checkpoint": _scaled_step(step, train) if step and train else None,
         }
     )
 

@@ -16,6 +16,7 @@ import click
 from harness.answer.answer import Decoding
 from harness.answer.engine import QUANTIZATION
 from harness.artefact import environment
+from harness.artefact.call import CHECKPOINT, model_input
 from harness.common.device_faults import as_fault, ran_out_of_memory
 from harness.common.progress import plain
 from harness.errors import InputError, Interrupted
@@ -288,7 +289,9 @@ def _load(runner: "Runner", plan: RowPlan, wishes: Wishes) -> Chat:
     elif row.train is not None and row.train.quantization is not None:
         _tell("its base is not quantised: another model than the one that was trained")
     how = "greedy" if not decoding.temperature else f"temperature {decoding.temperature:g}, "
-    how += f"top_p {decoding.top_p:g}, seed {decoding.seed}" if decoding.temperature else ""
+    if decoding.temperature:
+        how += f"top_p {decoding.top_p:g}, " + f"min_p {decoding.min_p:g}, " * bool(decoding.min_p)
+        how += f"seed {decoding.seed}"
     _tell(
         f"{model.num_parameters():,} parameters in {precision} on {load.device_name(device)}; "
         f"{how}, at most {decoding.max_new_tokens or 'as many as it has room for'} tokens an answer"
@@ -308,7 +311,8 @@ def _model_of(runner: "Runner", plan: RowPlan, label: str) -> tuple[dict[str, st
         artefact = planned.artefact
         assert artefact is not None
         artefact.check()
-        inputs["model"] = str(artefact.folder)
+        step = {CHECKPOINT: row.checkpoint} if row.checkpoint is not None else {}
+        inputs["model"] = str(model_input(artefact.folder, step))
         which = f" ({planned.label})" if planned.label else ""
         words = [f"its trained model{which}, train/{artefact.key[:12]}"]
         words += [f"NOTE: {mark}" for mark in model_card.marks(artefact.manifest.to_json())]

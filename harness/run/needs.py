@@ -236,6 +236,7 @@ class _Looking:
         # Each training leaves its weights; one at a time has a checkpoint beside them.
         needed = sum(item.bytes or 0 for item in absent) + sum(m.weights for m in memories)
         needed += max((m.weights + m.optimizer for m in memories), default=0)
+        needed += sum(n.kept for n in trainings if isinstance(n, Need))
         unknown = [item.name for item in absent if item.bytes is None]
         unknown += ["what is trained"] if len(memories) < len(trainings) else []
         folder = self.store.root

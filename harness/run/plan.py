@@ -14,7 +14,7 @@ from harness.answer.answer import Answer, Decoding
 from harness.answer.engine import QUANTIZATION, BaseEngine
 from harness.answer.engines.vllm import VllmEngine
 from harness.artefact import environment
-from harness.artefact.call import PriceRecord
+from harness.artefact.call import CHECKPOINT, PriceRecord
 from harness.artefact.keys import (
     KEY_FORMAT,
     Files,
@@ -264,7 +264,7 @@ class Planner:
             if not judge.judges_outputs:
                 judge = judge.filled(row.template)
                 params: dict[str, Any] = {"judge": judge, "model": row.model}
-                params |= quantization_of(row, judge.base_weights)
+                params |= quantization_of(row, judge.base_weights) | checkpoint_of(row)
                 stages.append(self._stage(loaded, "judge", params, inputs, label))
                 continue
             baseline = self._baseline(loaded, judge, stages)
@@ -364,7 +364,7 @@ class Planner:
                 answer_label = _join(label, f"sampling seed {seed}" if seed is not None else "")
                 params = {"answer": seeded, "model": row.model if answer.uses_template else None}
                 if answer.uses_model:
-                    params |= quantization_of(row, answer.quantization)
+                    params |= quantization_of(row, answer.quantization) | checkpoint_of(row)
                 inputs = {"model": model} if model and answer.uses_model else {}
                 yield model, add("answer", params, inputs, answer_label), answer_label
 
@@ -485,6 +485,11 @@ def quantization_of(row: Row, base: str) -> dict[str, Quantization]:
         return {}
     merged = train.lora is not None and train.lora.merge
     return {} if merged else {QUANTIZATION: train.quantization}
+
+
+def checkpoint_of(row: Row) -> dict[str, int]:
+    """The parameter of a stage that reads other weights of the row's training than its last."""
+    return {CHECKPOINT: row.checkpoint} if row.checkpoint is not None else {}
 
 
 def target(row: Row, spec: Path) -> str:

@@ -1,8 +1,8 @@
 """What the parts of a spec are made of: text files, given data, endpoints, sampling.
 
 Fields marked with `NOT_KEY` say how a stage runs, not what it makes: changing them re-runs nothing.
-Those marked with `KEY_IF_SET` are in a key only where they are not their default: fields that came
-later make nothing stale that was made without them.
+Those made by `if_set` are in a key only where they are not their default: fields that came later make
+nothing stale that was made without them.
 """
 
 import re
@@ -34,6 +34,16 @@ from harness.spec.address import (
 VARIABLE = "^[A-Za-z_][A-Za-z0-9_]*$"
 NOT_KEY: JsonDict = {"key": False}
 KEY_IF_SET: JsonDict = {"key": "if set"}
+
+
+def if_set(default: Any) -> Any:
+    """A field that came later: out of keys, and of dumps, which twins draw their seeds from, where it
+    is its default."""
+    return Field(
+        default=default, json_schema_extra=KEY_IF_SET, exclude_if=lambda value: value == default
+    )
+
+
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]*$", max_length=100)]
 

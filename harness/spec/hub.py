@@ -1,10 +1,11 @@
 """What specs name on the hub, and how much of it."""
 
-from typing import Annotated
+import random
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from harness.spec.base import Count, Hub, Seed, Spec
+from harness.spec.base import Count, Hub, Seed, Spec, if_set
 
 
 class HubData(Hub):
@@ -15,10 +16,24 @@ class HubData(Hub):
 
 
 class Sample(Spec):
-    """A seeded subset, in the file's order."""
+    """A seeded subset."""
 
     k: Count
     seed: Seed = 42
+    by: Literal["random", "datasets"] = if_set("random")
+    """random: of the rows that can be used, in the file's order. datasets: of all rows, in the order
+    drawn, the very ones of `Dataset.shuffle(seed).select(range(k))` of the package datasets."""
+
+    def draw(self, rows: int) -> list[int]:
+        """The numbers of the rows, of which there are at least k."""
+        if self.by == "random":
+            return sorted(random.Random(self.seed).sample(range(rows), self.k))
+        import numpy as np
+
+        # As datasets.Dataset.shuffle (3.0): a permutation by numpy's default generator.
+        return [
+            int(number) for number in np.random.default_rng(self.seed).permutation(rows)[: self.k]
+        ]
 
 
 class Columns(Spec):

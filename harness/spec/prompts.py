@@ -58,3 +58,16 @@ class PromptSet(Spec):
         if self.first is not None and self.sample is not None:
             raise ValueError("give either first or sample, not both")
         return self
+
+
+class OutputFiles(Spec):
+    """Given outputs that stand beside their prompts, in a column that may be one of several models':
+    files such as AlpaGasus's, which are read as prompt sets are."""
+
+    files: Annotated[dict[Name, Data], Field(min_length=1)]
+    output: str
+    """The column of the outputs."""
+
+
+GivenOutputs = Data | OutputFiles
+"""A file in alpaca_eval's format, or several with a column of outputs."""

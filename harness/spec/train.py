@@ -4,10 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from harness.spec.base import NOT_KEY, Data, Seed, Spec
+from harness.spec.base import NOT_KEY, Data, Seed, Spec, if_set
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "sgd"]
+LossOver = Literal["answers", "text"]
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "warmup_lr"]
 
 
@@ -80,6 +81,9 @@ class Validation(Spec):
     """Only the first so many of the file."""
     seed: Seed = 42
     """Draws the share."""
+    over: LossOver = if_set("answers")
+    """answers: the loss of the last answers alone; text: of whole texts, every turn and what the
+    template writes included, as TRL's SFTTrainer evaluates texts without masking."""
     every_steps: Annotated[int, Field(ge=1)] | None = None
     """Measure it also during training."""
 
@@ -143,6 +147,10 @@ class Train(Spec):
     """Micro-batches of an optimizer step; its examples are dealt out to them by their lengths."""
     cutoff_length: Annotated[int, Field(ge=2)] = 1024
     """Tokens; longer examples are cut, counted and shown."""
+    max_prompt_length: Annotated[int, Field(ge=1)] | None = if_set(None)
+    """Tokens of a pair's prompt where it is too long with the longer answer: the last so many stay, and
+    answers still too long are cut to the rest, as in TRL's ORPOTrainer. Left open: the whole text is
+    cut."""
     truncation_side: Literal["right", "left"] = "right"
     """Where they are cut."""
     truncation: Literal["whole", "shared", "shared@2024-04"] = "whole"
@@ -182,6 +190,9 @@ class Train(Spec):
     without such a kernel is refused."""
     seed: Seed = 42
     """Of the examples' order, new weights and dropout."""
+    keep: list[Annotated[int, Field(ge=1)]] = if_set([])
+    """Steps after which the weights are kept too, beside those of the last one: what eval.checkpoint
+    may name. Rows with the same list share the training. It goes with steps, not epochs."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; the last bits of a float sum depend on it. Left open: what the machine has."""
     checkpoint_steps: Annotated[int, Field(ge=1)] | None = Field(
@@ -223,10 +234,14 @@ class Train(Spec):
                 raise ValueError(f"{name} has no effect without {needs}")
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give either epochs or steps, and null for one that is inherited")
+        if self.keep:
+            self._check_keep()
         if self.truncation != "whole" and self.truncation_side != "right":
             raise ValueError(f"truncation_side has no effect with truncation: {self.truncation}")
         if self.truncation != "whole" and self.objective == "orpo":
             raise ValueError(f"truncation: {self.truncation} is for objective: sft")
+        if self.max_prompt_length is not None:
+            self._check_prompt_length(self.max_prompt_length)
         warmup = self.warmup_steps or self.warmup_ratio
         if self.scheduler == "constant" and warmup:
             raise ValueError("a constant schedule has no warm-up: say constant_with_warmup")
@@ -237,6 +252,30 @@ class Train(Spec):
         if self.deepspeed is not None:
             self._check_deepspeed(self.deepspeed)
         return self
+
+    def _check_prompt_length(self, most: int) -> None:
+        if self.objective != "orpo":
+            raise ValueError("max_prompt_length is for objective: orpo")
+        if self.truncation_side != "right":
+            raise ValueError("truncation_side has no effect with max_prompt_length")
+        if most >= self.cutoff_length:
+            raise ValueError(
+                f"max_prompt_length: {most} leaves no room for an answer within cutoff_length: "
+                f"{self.cutoff_length}"
+            )
+
+    def _check_keep(self) -> None:
+        if self.steps is None:
+            raise ValueError(
+                "keep needs steps: how many steps the epochs make is not known beforehand"
+            )
+        if self.keep != sorted(set(self.keep)):
+            raise ValueError("keep: give each step once, in their order")
+        if self.keep[-1] >= self.steps:
+            raise ValueError(
+                f"keep: step {self.keep[-1]} is not before the last one, {self.steps}, whose weights "
+                "are the model and need no mention"
+            )
 
     def _check_deepspeed(self, deepspeed: DeepSpeed) -> None:
         if self.method == "qlora" and deepspeed.stage == 3:

@@ -14,11 +14,14 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from harness.artefact import events
+from harness.artefact.call import KEPT
 from harness.errors import HarnessError
 from harness.spec.train import Train
 from harness.train import checkpoints
 from harness.train.data import Data, EncodedExamples
+from harness.train.model import gathered, write
 from harness.train.objectives import parts_of
+from harness.train.run import MODEL
 from harness.train.schedule import Step
 
 if TYPE_CHECKING:
@@ -110,7 +113,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         control.should_save = not last and (
             control.should_save or self.stopping or self._is_due(args, state)
         )
-        if last or control.should_save or self._is_measured(state):
+        is_kept = state.global_step in self.trainer.params.keep
+        if last or control.should_save or is_kept or self._is_measured(state):
             control.should_log = True
         if control.should_save:
             self.saving = time.monotonic()
@@ -127,8 +131,21 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             return
         # Before a checkpoint of the same step: never one with a loss that is no number.
         self._flush(state, logs.get("grad_norm"))
+        if state.global_step in self.trainer.params.keep:
+            self._keep(state.global_step)
         if self._is_measured(state):
             self._measure(state.global_step)
+
+    def _keep(self, step: int) -> None:
+        """The weights after this step, for evaluations of it; all processes take part."""
+        self.check_weights(step)
+        state = gathered(self.trainer)
+        if self.rank == 0:
+            model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+            checkpoints.keep(
+                self.path.parent / KEPT, step, lambda folder: write(model, folder / MODEL, state)
+            )
+        self.trainer.accelerator.wait_for_everyone()
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -151,7 +168,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any
     ) -> None:
         self.ended = time.monotonic()
-        self.check_weights()
+        self.check_weights(len(self.steps))
         self._measure(state.global_step)
 
     def tokens_per_second(self) -> float:
@@ -163,9 +180,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """Since this run's first step began; until the last step, once it is done."""
         return (self.ended or time.monotonic()) - self.started
 
-    def check_weights(self) -> None:
-        """The last update shows in no loss; with weights that are no numbers nothing is written."""
-        step = len(self.steps)
+    def check_weights(self, step: int) -> None:
+        """A step's update shows in no loss yet; with weights that are no numbers nothing is written."""
         for weight in self.trainer.model.parameters():
             if weight.requires_grad and not bool(torch.isfinite(weight).all()):
                 raise self._diverged("trained weights' value", math.nan, step, step)

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,6 +85,20 @@ def expected_seconds(model: Any, folder: Path) -> float:
     finally:
         probe.unlink(missing_ok=True)
     return float(size / PROBE_BYTES * (time.monotonic() - started))
+
+
+def keep(kept: Path, step: int, write: Callable[[Path], None]) -> None:
+    """Have `write` write the weights of a step into a folder of its own below `kept`, which a stop
+    leaves whole or not at all. A resumed training writes those of its steps again."""
+    part, final = kept / f"{step}.part", kept / str(step)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    write(part)
+    for path in _files(part):
+        _to_disk(path)
+    shutil.rmtree(final, ignore_errors=True)
+    part.rename(final)
+    _to_disk(kept)
 
 
 def drop_from(parent: Path, step: int) -> None:

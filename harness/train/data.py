@@ -5,6 +5,7 @@ import json
 import os
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -213,7 +214,8 @@ def encode(
             counts.held_out_dropped = other_file.tally.dropped.total()
             held_out = other_file.tasks[: params.validation.first]
             simulated = simulated or other_file.simulated
-        other = _tokenise(encoder, held_out, params, None, Counts())
+        whole = params.validation.over == "text"
+        other = _tokenise(encoder, held_out, params, None, Counts(), whole)
         if params.validation.share is not None:
             counts.held_out = len(other)
         if not len(other):
@@ -243,9 +245,15 @@ def _is_injected(encoder: Encoder, example: Task) -> bool:
 
 
 def _tokenise(
-    encoder: Encoder, examples: list[Task], params: Train, cutoff: int | None, counts: Counts
+    encoder: Encoder,
+    examples: list[Task],
+    params: Train,
+    cutoff: int | None,
+    counts: Counts,
+    whole: bool = False,
 ) -> EncodedExamples:
-    """All sequences, cut to `cutoff` tokens. An example with one that has no answer left is dropped."""
+    """All sequences, cut to `cutoff` tokens. An example with one that has no answer left is dropped.
+    `whole`: each text counts as an answer from its beginning."""
     each = 2 if params.objective == "orpo" else 1
     tokens = _encode_all(encoder, examples)
     ids: list[Array] = []
@@ -253,15 +261,18 @@ def _tokenise(
     sizes: list[int] = []
     for number, example in enumerate(examples):
         parts = tokens[number * each : (number + 1) * each]
-        cut = [_cut(t, cutoff, params, example) for t in parts]
+        if params.max_prompt_length is not None and cutoff is not None:
+            cut = _cut_pair(parts, cutoff, params.max_prompt_length, params, example)
+        else:
+            cut = [_cut(t, cutoff, params, example) for t in parts]
         if not all((m[1:] & ANSWER).any() for _, m in cut):
             counts.dropped_cut += 1
             continue
         counts.truncated += any(len(m) < len(t.ids) for (_, m), t in zip(cut, parts, strict=True))
-        for (i, m), answer in zip(cut, example.answers, strict=True):
+        for (i, m), rendered in zip(cut, _rendered(example), strict=True):
             ids.append(i)
-            marks.append(m)
-            sizes.append(len(answer.encode()))
+            marks.append(m | ANSWER if whole else m)
+            sizes.append(rendered.text_bytes if whole else len(rendered.output.encode()))
     bounds = np.cumsum([0, *map(len, ids)], dtype=np.int64)
     return EncodedExamples(
         np.concatenate(ids) if ids else np.zeros(0, np.int32),
@@ -323,6 +334,23 @@ def _cut(tokens: Tokens, cutoff: int | None, params: Train, task: Task) -> tuple
     return ids[side], marks[side]
 
 
+def _cut_pair(
+    parts: Sequence[Tokens], cutoff: int, most: int, params: Train, task: Task
+) -> list[tuple[Array, Array]]:
+    """As TRL's ORPOTrainer (0.12, tokenize_row; truncation_mode keep_end): where the prompt with the
+    longer answer is over `cutoff`, the last `most` tokens of the prompt stay, and of an answer that is
+    still too long for it as many as `most` leaves room for."""
+    starts = [tokens.answers[-1][0] for tokens in parts]
+    longer = max(len(t.ids) - start for t, start in zip(parts, starts, strict=True))
+    cut = []
+    for tokens, start in zip(parts, starts, strict=True):
+        ids, marks = _marked(tokens, params, task)
+        begin = max(0, start - most) if start + longer > cutoff else 0
+        end = start + cutoff - most if start - begin + longer > cutoff else len(ids)
+        cut.append((ids[begin:end], marks[begin:end]))
+    return cut
+
+
 def _shared(tokens: Tokens, cutoff: int, params: Train) -> Array:
     """The places of the tokens that are left where prompt and answer of each turn share what room
     the turns before it leave. Where history is not trained on, LLaMA-Factory of today serves the last
@@ -368,14 +396,15 @@ def _cache_key(
     backend = getattr(tokenizer, "backend_tokenizer", None)
     state = backend.to_str() if backend is not None else tokenizer.__getstate__().__repr__()
     names = ("objective", "train_on_prompt", "train_on_history", "cutoff_length", "truncation_side",
-             "truncation", "tokenize", "append_end")  # fmt: skip
+             "truncation", "tokenize", "append_end", "max_prompt_length")  # fmt: skip
     validation = params.validation.model_dump(mode="json") if params.validation else None
     return digest_of(
         {
             "format": CACHE_FORMAT,
             "data": file_digest(path),
             "held_out": file_digest(file_of(Path(held_out.path))) if held_out else None,
-            "validation": validation and {n: validation[n] for n in ("share", "first", "seed")},
+            "validation": validation
+            and {n: validation[n] for n in ("share", "first", "seed", "over")},
             "template": template.model_dump(mode="json"),
             "tokenizer": hashlib.sha256(state.encode()).hexdigest(),
             "special": {k: str(v) for k, v in sorted(tokenizer.special_tokens_map.items())},

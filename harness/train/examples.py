@@ -1,5 +1,6 @@
 """The records of a training's data set: which are trained on, and which are left out by which rule."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,11 @@ from harness.spec.hub import Columns
 DATA_FILE = "data.jsonl"
 EMPTY, MARKED, CUT = "empty_answer", "marked_untrained", "cut"
 """Rules by which records are left out; the last one holds once the tokens are known."""
+
+GPT3_END = "<|endoftext|>"
+_GPT3_ENDING = re.compile(r"\s*(?:Output:)?\s*\Z")
+"""What ends a prompt in Self-Instruct's encodings for GPT-3 (0b26ccaa, prepare_for_finetuning.py): line
+breaks, or `Output:` after a space or line breaks."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ def read_examples(path: Path, pairs: bool) -> Examples:
     """
     result = Examples()
     try:
-        for record in read_records(path):
+        for record in map(_from_gpt3, read_records(path)):
             result.columns |= dict.fromkeys(record.fields)
             result.simulated = result.simulated or record.fields.get("simulated") is True
             task = _task(path, record, pairs)
@@ -79,6 +85,19 @@ def read_examples(path: Path, pairs: bool) -> Examples:
             "Give a data set with answers.",
         )
     return result
+
+
+def _from_gpt3(record: Record) -> Record:
+    """A line of a file for GPT-3's fine-tuning as a record: the prompt without its ending is the
+    instruction (an input stays in it, for how the two were put together is not told), the completion
+    without the space before it and the end after it the output. Any other record as it is."""
+    prompt, completion = record.fields.get("prompt"), record.fields.get("completion")
+    if len(record.fields) > 2 or not (isinstance(prompt, str) and isinstance(completion, str)):
+        return record
+    if not completion.endswith(GPT3_END):
+        return record
+    output = completion.removesuffix(GPT3_END).strip()
+    return record._replace(fields={"instruction": _GPT3_ENDING.sub("", prompt), "output": output})
 
 
 def _task(path: Path, record: Record, pairs: bool) -> Task:

@@ -4,7 +4,7 @@ import json
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -220,6 +220,13 @@ def _attempt(model: PreTrainedModel, inputs: Inputs, lengths: list[int]) -> Any:
 def _close(values: Tensor, expected: Tensor, limit: float) -> bool:
     same_shape = values.shape == expected.shape
     return same_shape and bool(torch.allclose(values, expected, rtol=limit, atol=limit))
+
+
+def gathered(trainer: Any) -> dict[str, Tensor] | None:
+    """The weights of a model of which DeepSpeed may leave each process a share; all take part."""
+    if not trainer.is_deepspeed_enabled:
+        return None
+    return cast(dict[str, Tensor], trainer.accelerator.get_state_dict(trainer.model_wrapped))
 
 
 def write(model: Any, folder: Path, state: dict[str, Tensor] | None) -> None:

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from harness.artefact import events, gpus
-from harness.artefact.call import StageCall, StageResult
+from harness.artefact.call import KEPT, StageCall, StageResult
 from harness.artefact.manifest import MetricValue
 from harness.common.device_faults import gpu_room, memory_for
 from harness.errors import HarnessError, InputError
@@ -106,6 +106,8 @@ def train_here(
             for each in result.used["micro_batches"]
             if each["of_a_step"] != params.accumulation
         ]
+    if params.keep:
+        result.used["kept_steps"] = params.keep
     if beside.stop:
         result.used["stop_texts"] = beside.stop
     return result
@@ -142,7 +144,7 @@ def _result(
         notes.append("answers were trained without an end: the model did not learn to end one")
     notes += data.counts.notes(params.cutoff_length)
     return StageResult(
-        keep=[MODEL, LOG],
+        keep=[MODEL, LOG, *[KEPT] * bool(params.keep)],
         metrics=metrics,
         counts={
             **asdict(data.counts),
@@ -268,20 +270,21 @@ def _save(
     rank: int,
 ) -> Beside:
     started = time.monotonic()
-    state = None
-    if params.deepspeed is not None:
-        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    state = models.gathered(trainer)
     if rank != 0:
         return Beside([], [])
     folder = call.folder / MODEL
     with checkpoints.honest_disk_faults(call.folder):
         models.write(trainer.accelerator.unwrap_model(trainer.model), folder, state)
+        kept = [call.folder / KEPT / str(step) / MODEL for step in params.keep]
         if params.lora is not None and params.lora.merge:
             events.note("adding the adapter to the base model")
             del trainer
-            models.merge(source, call.inputs, tokenizer, folder, params.precision)
+            for adapter in (*kept, folder):
+                models.merge(source, call.inputs, tokenizer, adapter, params.precision)
         template = Template.model_validate(call.params["template"])
-        beside = write_beside(folder, tokenizer, template, source, call.inputs)
+        for weights in (*kept, folder):
+            beside = write_beside(weights, tokenizer, template, source, call.inputs)
     if time.monotonic() - started > 2:
         events.note(f"the model was written in {time.monotonic() - started:.0f} s")
     return beside

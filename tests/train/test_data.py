@@ -13,6 +13,7 @@ from harness.spec.template import Template, load_template
 from harness.spec.train import Train
 from harness.train import data as data_module
 from harness.train.data import ANSWER, COUNTED, Data, encode, load_data
+from harness.train.examples import read_examples
 from tests.modeling.calls import EXAMPLES, train_call, write_jsonl
 
 PLAIN = Template.model_validate({"prompt": {"path": "p.txt", "text": "{instruction}"}})
@@ -385,3 +386,70 @@ def test_turns_share_in_llama_factorys_order_the_last_first_only_today_and_with_
 def test_what_a_shared_cut_does_not_go_with_is_refused(more: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Train.model_validate({"truncation": "shared", **more})
+
+
+def test_a_file_for_gpt3s_fine_tuning_is_read_without_its_endings(tmp_path: Path) -> None:
+    lines = [
+        {"prompt": f"Name one.{ending}", "completion": f"{space}Ada\n<|endoftext|>"}
+        for ending in (" Output:", "\nOutput:", "\n\nOutput:", "\n", "\n\n")
+        for space in ("", " ")
+    ]
+    lines.append({"prompt": "Task: Add.\nInput: 1 2\nOutput:", "completion": " 3<|endoftext|>"})
+    path = write_jsonl(tmp_path / "gpt3.jsonl", lines)
+    tasks = read_examples(path, pairs=False).tasks
+    read_as = [(task.instruction, task.input, *task.answers) for task in tasks]
+    assert read_as == 10 * [("Name one.", "", "Ada")] + [("Task: Add.\nInput: 1 2", "", "3")]
+
+
+def test_other_prompts_with_completions_are_left_to_the_import(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "pairs.jsonl", [{"prompt": "q", "completion": "a"}])
+    with pytest.raises(InputError, match="no `instruction`"):
+        read_examples(path, pairs=False)
+
+
+def test_a_held_out_text_counts_from_its_beginning_where_that_is_asked(tmp_path: Path) -> None:
+    record = {**GOOD, "history": [["q0", "a0"]], "system": "Be brief."}
+    for over, counted, size in (("answers", "a<eos>", 1), ("text", None, len("Be brief.q0a0qa"))):
+        validation = {"file": str(write_jsonl(tmp_path / "held.jsonl", [record])), "over": over}
+        data = read(tmp_path, record, template=TURNS, validation=validation)
+        held = data.held_out
+        assert held is not None
+        answer = text(held.ids[(held.marks & ANSWER) > 0])
+        assert answer == (counted or text(held.ids))
+        assert held.answer_bytes.tolist() == [size]
+        assert marked(data, ANSWER) == "a<eos>", "the training itself counts what it counted"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected", "expected"),
+    [
+        # Room for both: nothing is cut, however long the prompt is beside max_prompt_length.
+        ("abcdef", "x", "yz", ("abcdefx<eos>", "abcdefyz<eos>")),
+        # The longer answer is over: both lose the prompt's beginning.
+        ("abcdef", "x", "stuvw", ("defx<eos>", "defstuvw<eos>")),
+        # And still over: the rest of cutoff_length is what an answer has.
+        ("abcdef", "x", "stuvwxyz", ("defx<eos>", "defstuvwxy")),
+    ],
+)
+def test_a_pairs_prompt_and_answers_are_cut_as_trls_orpo_trainer_cuts_them(
+    tmp_path: Path, prompt: str, chosen: str, rejected: str, expected: tuple[str, str]
+) -> None:
+    pair = {"instruction": prompt, "chosen": chosen, "rejected": rejected}
+    cut = {"objective": "orpo", "cutoff_length": 10, "max_prompt_length": 3}
+    data = read(tmp_path, pair, **cut)
+    assert tuple(text(ids) for ids, _ in data.train.sequences(0)) == expected
+    assert (data.counts.truncated == 1) == (expected[0][0] == "d")
+
+
+@pytest.mark.parametrize(
+    ("params", "fault"),
+    [
+        ({"max_prompt_length": 3}, "is for objective: orpo"),
+        ({"objective": "orpo", "max_prompt_length": 1024}, "leaves no room for an answer"),
+    ],
+)
+def test_a_prompt_length_that_can_have_no_effect_is_refused(
+    params: dict[str, Any], fault: str
+) -> None:
+    with pytest.raises(ValueError, match=fault):
+        Train.model_validate(params)

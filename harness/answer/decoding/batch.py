@@ -111,12 +111,18 @@ def random_numbers(seed: int) -> numpy.random.Generator:
 
 
 def sample(
-    logits: torch.Tensor, temperature: float, top_p: float, draws: torch.Tensor
+    logits: torch.Tensor,
+    temperature: float,
+    top_p: float,
+    draws: torch.Tensor,
+    min_p: float = 0.0,
 ) -> torch.Tensor:
     """One token a row, by inversion of the cumulative distribution in the vocabulary's order.
 
     logits: (rows, vocabulary). draws: (rows,), in [0, 1). top_p: only from the smallest set of the
     likeliest tokens that have at least this probability (Holtzman et al. 2020, nucleus sampling).
+    min_p: of these, only tokens with at least this share of the likeliest one's probability (Nguyen et
+    al. 2024, arXiv 2407.01082).
     """
     # Probabilities are float32, and only what they come from and are added up in is float64.
     if temperature == 1:
@@ -133,6 +139,10 @@ def sample(
         before = ranked.cumsum(-1, dtype=torch.float64) - ranked
         nucleus = torch.where(before < top_p, ranked, torch.zeros_like(ranked))
         probabilities = torch.zeros_like(probabilities).scatter(-1, order, nucleus)
+    if min_p > 0:
+        # A share of the largest is the same before and after what is left is made to add up to 1.
+        low = probabilities < min_p * probabilities.amax(-1, keepdim=True)
+        probabilities = probabilities.masked_fill(low, 0)
     sums = probabilities.cumsum(-1, dtype=torch.float64)
     total = sums[:, -1:].contiguous()
     chosen = torch.searchsorted(sums, draws[:, None].to(sums.dtype) * total, right=True)

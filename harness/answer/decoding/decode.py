@@ -243,7 +243,8 @@ class Decoder:
     def _choose(self, logits: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
         if not self.decoding.temperature:
             return logits.argmax(-1)
-        return sample(logits, self.decoding.temperature, self.decoding.top_p, draws)
+        decoding = self.decoding
+        return sample(logits, decoding.temperature or 0, decoding.top_p, draws, decoding.min_p)
 
     def _take(self, answer: Answering, tokens: Sequence[int]) -> None:
         """Add tokens up to where the answer ends."""
@@ -373,4 +374,5 @@ def generation_settings(
         pad_token_id=pad,
         **({"temperature": decoding.temperature, "top_p": decoding.top_p} if sampled else {}),
         **({"top_k": 0} if sampled else {}),
+        **({"min_p": decoding.min_p} if decoding.min_p else {}),
     )

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from harness.answer.engine import Answered, AnswerTask, BaseEngine
-from harness.spec.base import Data
+from harness.spec.base import DataPath
+from harness.spec.prompts import GivenOutputs, OutputFiles
 from harness.spec.twin import smoke_data
 
 if TYPE_CHECKING:
@@ -40,11 +41,11 @@ class ReferenceEngine(BaseEngine):
     code_version: ClassVar[int] = 2
     decodes: ClassVar[bool] = False
     kind: Literal["reference"] = "reference"
-    outputs: Data
-    """In alpaca_eval's format, matched by instruction."""
+    outputs: GivenOutputs
+    """In alpaca_eval's format, matched by instruction; or files with a column of outputs."""
 
     @property
-    def given_outputs(self) -> Data:
+    def given_outputs(self) -> DataPath | OutputFiles:
         return self.outputs
 
     def check(self, prompts: "Sequence[Prompt]") -> None:

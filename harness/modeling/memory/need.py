@@ -74,6 +74,14 @@ class Need:
     def memory(self) -> Memory:
         return of_training(self.train, self.shape, self.lengths)
 
+    @property
+    def kept(self) -> float:
+        """Bytes on the disk of the weights of `train.keep`: whole models, or adapters alone."""
+        merged = self.train.lora is not None and self.train.lora.merge
+        size = _size(self.train) if merged else FLOAT32
+        weights = self.shape.parameters if merged else trained_parameters(self.train, self.shape)
+        return len(self.train.keep) * size * weights
+
     @cached_property
     def most(self) -> Memory:
         """Were every example as long as the cutoff."""

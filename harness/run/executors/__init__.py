@@ -13,7 +13,7 @@ from rich.console import Console
 
 from harness.answer.engines.vllm import VllmEngine
 from harness.artefact import environment, gpus
-from harness.artefact.call import CALL_FILE, RESULT_FILE, StageCall, StageResult
+from harness.artefact.call import CALL_FILE, RESULT_FILE, StageCall, StageResult, model_input
 from harness.artefact.gpus import Gpu
 from harness.artefact.keys import Files
 from harness.common.progress import Event, ProgressView, say
@@ -78,6 +78,8 @@ class Job(StageCall):
         """The call with paths as the stage sees them; `base_url`: of the server beside it; `chosen`:
         the GPUs of both."""
         serve = self.serve if base_url else None
+        if "model" in inputs:
+            inputs = {**inputs, "model": str(model_input(Path(inputs["model"]), self.params))}
         return StageCall(
             stage=self.stage,
             key=self.key,

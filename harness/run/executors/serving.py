@@ -7,6 +7,7 @@ from pathlib import Path
 from harness.answer.engine import QUANTIZATION, vllm_cannot
 from harness.answer.engines.vllm import serving_needs_a_folder
 from harness.artefact import environment
+from harness.artefact.call import model_input
 from harness.artefact.keys import Files
 from harness.errors import InputError
 from harness.run.executors import Serve
@@ -51,6 +52,7 @@ def served(planned: StagePlan, folders: dict[str, Path], files: Files) -> Serve 
     if engine is None:
         return None
     source, hub, trained = planned.base, folders.get("hub"), folders.get("model")
+    trained = trained and model_input(trained, planned.params)
     if planned.judge_model is not None:
         source, hub, trained = planned.judge_model, folders.get("judge_hub"), None
     assert source is not None

@@ -6,6 +6,11 @@ from typing import Any
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.generation.logits_process import (
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from harness.answer.decoding.batch import sample
 
@@ -70,6 +75,28 @@ def test_every_token_is_the_one_that_float64_throughout_draws(
         draws = draws.clamp(0, LAST)
         found = sample(logits, temperature, top_p, draws).tolist()
         assert found == drawn_in_float64(sums, draws)
+
+
+@pytest.mark.parametrize("kind", ["plain", "large"])
+@pytest.mark.parametrize("min_p", [0.1, 0.9])
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (1.5, 1.0), (0.7, 0.9)])
+def test_min_p_draws_from_the_distribution_that_transformers_warpers_leave(
+    kind: str, min_p: float, temperature: float, top_p: float
+) -> None:
+    points = 1000
+    logits = logits_of(kind, 1)
+    scores = logits.float()
+    warpers: list[Any] = [TemperatureLogitsWarper(temperature)] if temperature != 1 else []
+    warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+    for warper in [*warpers, MinPLogitsWarper(min_p)]:
+        scores = warper(torch.zeros(1, 1, dtype=torch.long), scores)
+    expected = scores.softmax(-1).double()[0]
+    draws = (torch.arange(points, dtype=torch.float64) + 0.5) / points
+    drawn = sample(logits.expand(points, -1), temperature, top_p, draws, min_p)
+    tokens = drawn.bincount(minlength=VOCABULARY)
+    # Each token is drawn for its share of the unit interval, to the grid's point at either end.
+    assert (tokens / points - expected).abs().max() <= 1.01 / points
+    assert not tokens[expected == 0].any()
 
 
 class Outputs(TorchDispatchMode):

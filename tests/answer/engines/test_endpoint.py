@@ -13,6 +13,7 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
+from harness.answer.answer import Answer
 from harness.answer.engines.vllm.engine import VLLM_URL
 from harness.answer.run import run
 from harness.artefact.call import StageCall
@@ -133,9 +134,10 @@ def test_there_is_a_sign_of_life_before_the_first_answer_and_no_guess(
 
 
 def test_a_sampled_answer_has_a_seed_of_its_own_prompt(tmp_path: Path, server: FakeServer) -> None:
-    decoding = {"max_new_tokens": 5, "temperature": 0.7, "seed": 3, "stop": ["\n\n"]}
+    decoding = {"max_new_tokens": 5, "temperature": 0.7, "seed": 3, "stop": ["\n\n"], "min_p": 0.1}
     run(endpoint_call(tmp_path, server.url, decoding=decoding))
     one, two = server.asked
+    assert one["min_p"] == 0.1
     assert one["seed"] != two["seed"]
     assert one["stop"] == ["\n\n"]
     assert (one["temperature"], one["top_p"]) == (0.7, 1.0)
@@ -359,7 +361,7 @@ def vllm_call(folder: Path, model: Path, **settings: Any) -> StageCall:
 def test_vllm_is_given_the_templates_tokens_and_nothing_is_left_to_its_defaults(
     tmp_path: Path, server: FakeServer, model: Path
 ) -> None:
-    decoding = {"max_new_tokens": 500, "temperature": 0.5, "top_p": 0.9}
+    decoding = {"max_new_tokens": 500, "temperature": 0.5, "top_p": 0.9, "min_p": 0.1}
     call = vllm_call(tmp_path, model, decoding=decoding, prompt=template(stop=["Q:"]))
     result = run(replace(call, server={"base_url": server.url, "model": "model"}))
     tokenizer = bytes_tokenizer()
@@ -369,7 +371,7 @@ def test_vllm_is_given_the_templates_tokens_and_nothing_is_left_to_its_defaults(
     assert first["model"] == "model"
     assert first["max_tokens"] == 128 - len(ids)
     assert (first["temperature"], first["top_p"], first["top_k"]) == (0.5, 0.9, 0)
-    assert (first["min_p"], first["repetition_penalty"]) == (0.0, 1.0)
+    assert (first["min_p"], first["repetition_penalty"]) == (0.1, 1.0)
     assert first["stop"] == ["Q:"]
     assert first["stop_token_ids"] == [tokenizer.eos_token_id]
     assert first["skip_special_tokens"] is True
@@ -421,3 +423,13 @@ def test_a_vllm_server_that_is_not_there_or_serves_another_model_is_said(
     untrained.params["model"] = random_model()
     with pytest.raises(InputError, match="random weights"):
         run(untrained)
+
+
+@pytest.mark.parametrize("url", [None, "https://api.openai.com/v1"])
+def test_openais_own_api_takes_no_min_p_and_a_greedy_answer_neither(url: str | None) -> None:
+    engine = {"kind": "endpoint", "endpoint": {"model": "m-1", "base_url": url}}
+    prompts, decoding = {"file": __file__}, {"temperature": 1.0, "min_p": 0.1}
+    with pytest.raises(ValueError, match=r"OpenAI's own API takes no decoding\.min_p"):
+        Answer(prompts=prompts, engine=engine, decoding=decoding)
+    with pytest.raises(ValueError, match="no effect without a temperature above 0"):
+        Answer(prompts=prompts, decoding={"min_p": 0.1})

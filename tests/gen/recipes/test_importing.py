@@ -7,10 +7,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from harness.answer.prompts import read_prompts
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
 from harness.data import dataset, layouts
@@ -18,6 +20,7 @@ from harness.data.dataset import DatasetExample, Lineage
 from harness.errors import InputError
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.importing import ImportGen
+from harness.spec.prompts import PromptSet
 
 Rows = list[dict[str, Any]]
 
@@ -451,6 +454,33 @@ def test_a_sample_is_seeded_and_keeps_the_files_order(tmp_path: Path) -> None:
     other = take(rows, tmp_path, sample={"k": 10, "seed": 4})
     assert again == made
     assert [e.id for e in other.examples] != [e.id for e in made.examples]
+
+
+def test_a_sample_by_datasets_is_that_of_the_package_rows_that_cannot_be_used_included(
+    tmp_path: Path,
+) -> None:
+    rows = [{"instruction": f"Say {i}.", "output": str(i) if i % 5 else ""} for i in range(100)]
+    made = take(rows, tmp_path, sample={"k": 30, "seed": 42, "by": "datasets"})
+    shuffled = datasets.Dataset.from_list(rows).shuffle(seed=42).select(range(30))
+    assert [e.instruction for e in made.examples] == [
+        r["instruction"] for r in shuffled if r["output"]
+    ]
+    assert [(s.step, s.proposed, s.kept) for s in made.filters] == [
+        ("sample", 100, 30),
+        ("import", 30, len(made.examples)),
+    ]
+    assert made.seeds == {"gen": 42}
+    error = refusal(rows, tmp_path, sample={"k": 101, "by": "datasets"})
+    assert "asks for 101 rows, and" in error.message
+
+
+def test_a_prompt_sets_sample_by_datasets_is_that_of_the_package_too(tmp_path: Path) -> None:
+    rows = [{"instruction": f"Say {i}."} for i in range(100)]
+    path = write(tmp_path / "prompts.json", rows)
+    sample = {"k": 30, "seed": 42, "by": "datasets"}
+    prompts = read_prompts(PromptSet.model_validate({"file": str(path), "sample": sample}), None)
+    shuffled = datasets.Dataset.from_list(rows).shuffle(seed=42).select(range(30))
+    assert [p.instruction for p in prompts] == shuffled["instruction"][:]
 
 
 def test_a_sample_larger_than_the_usable_rows_is_refused_with_both_numbers(tmp_path: Path) -> None:

@@ -313,3 +313,23 @@ def test_bfloat16_measures_too(tmp_path: Path) -> None:
     half = judge.run(loss_call(tmp_path / "half", precision="bfloat16")).metrics["held_out_loss"]
     full = judge.run(loss_call(tmp_path / "full")).metrics["held_out_loss"]
     assert half.value == pytest.approx(full.value, rel=0.02)
+
+
+def test_over_whole_texts_the_loss_is_the_train_stages_and_counts_the_prompts_too(
+    tmp_path: Path,
+) -> None:
+    held_out = {"file": {"path": str(write_jsonl(tmp_path / "h.jsonl", ROWS))}, "over": "text"}
+    call = train_call(tmp_path / "train", model=random_model(), steps=1, validation=held_out)
+    trained = train.run(call).metrics
+    judged = judge.run(loss_call(tmp_path / "judge", trained=call.folder, over="text")).metrics
+    answers = judge.run(loss_call(tmp_path / "answers", trained=call.folder)).metrics
+    for name in ("held_out_loss", "bits_per_byte"):
+        assert judged[name].value == pytest.approx(trained[name].value, rel=1e-5)
+        assert judged[name].tokens == trained[name].tokens
+    tokenizer = bytes_tokenizer()
+    texts = [f"Q: {row['instruction']}\nA:{row['output']}" for row in ROWS]
+    # Every token but the first, the end included.
+    assert judged["held_out_loss"].tokens == sum(len(tokenizer(t)["input_ids"]) for t in texts)
+    assert (answers["held_out_loss"].tokens or 0) < (judged["held_out_loss"].tokens or 0)
+    sizes = [len((row["instruction"] + row["output"]).encode()) for row in ROWS]
+    assert judged["bits_per_byte"].bytes == sum(sizes)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from harness.answer.engine import Answered, AnswerTask, BaseEngine
 from harness.artefact.keys import Files
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from harness.answer.answer import Answer
 
 TOKENS_PER_ANSWER = 300
+OPENAI_HOST = "api.openai.com"
 
 
 class EndpointEngine(BaseEngine):
@@ -35,6 +37,13 @@ class EndpointEngine(BaseEngine):
     @property
     def uses_template(self) -> bool:
         return self.api == "completion"
+
+    @property
+    def takes_min_p(self) -> bool:
+        if self.endpoint.simulated is not None or self.transcript is not None:
+            return True
+        url = self.endpoint.base_url
+        return url is not None and urlsplit(url).hostname != OPENAI_HOST
 
     def needs(self) -> Needs:
         is_recorded = self.transcript is not None

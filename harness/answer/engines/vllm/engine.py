@@ -65,7 +65,7 @@ def answer_by_vllm(task: AnswerTask, engine: VllmEngine) -> Answered:
             # What is left open, the server takes from the model folder's generation_config.json.
             "top_p": params.decoding.top_p,
             "top_k": 0,
-            "min_p": 0.0,
+            "min_p": params.decoding.min_p,
             "repetition_penalty": 1.0,
             "stop": stop,
             "stop_token_ids": ends,

@@ -6,9 +6,9 @@ was read, so that an example is found again in its file.
 """
 
 import json
-import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -44,17 +44,24 @@ def import_table(table: Table, gen: ImportGen) -> RecipeResult:
     layout, notes = layouts.settle(layout, gen.columns, table)
     if "id" in layout.columns:
         _check_ids(table, layout)
+    total = len(table.rows)
+    before: list[Tally] = []
+    if gen.sample is not None and gen.sample.by == "datasets":
+        table, before = _shuffled(table, gen.sample)
     result = _take(table, layout, gen)
+    result.filters[:0] = before
     result.notes = notes + result.notes
     result.used = {
         **table.used,
-        "rows": len(table.rows),
+        "rows": total,
         "layout": layout.name,
         "columns": layout.columns,
         "columns_unused": [c for c in table.columns if c not in layout.columns.values()],
     }
-    if gen.sample is not None and result.examples:
-        _draw(result, gen.sample)
+    if gen.sample is not None:
+        result.seeds = {"gen": gen.sample.seed}
+        if gen.sample.by == "random" and result.examples:
+            _draw(result, gen.sample)
     return result
 
 
@@ -149,6 +156,21 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
+def _shuffled(table: Table, sample: Sample) -> tuple[Table, list[Tally]]:
+    """The table's first rows once all are shuffled, whether they can be used or not."""
+    if sample.k > len(table.rows):
+        raise InputError(
+            f"gen.sample asks for {sample.k} rows, and {table.name} has {len(table.rows)}",
+            "Lower gen.sample.k, or leave the sample out.",
+        )
+    numbers = sample.draw(len(table.rows))
+    drawn, step = set(numbers), Tally("sample", "rows", sample.k, Counter(not_drawn=0))
+    for number, row in enumerate(table.rows):
+        if number not in drawn:
+            step.drop("not_drawn", **row.at)
+    return replace(table, rows=[table.rows[number] for number in numbers]), [step]
+
+
 def _draw(result: RecipeResult, sample: Sample) -> None:
     """Keep a sample of the usable rows, in the file's order."""
     usable = result.examples
@@ -159,11 +181,11 @@ def _draw(result: RecipeResult, sample: Sample) -> None:
             f"can be used (dropped: {rows.in_words()})",
             "Lower gen.sample.k, or leave the sample out.",
         )
-    drawn = set(random.Random(sample.seed).sample(range(len(usable)), sample.k))
+    numbers = sample.draw(len(usable))
+    drawn = set(numbers)
     step = Tally("sample", "examples", sample.k, Counter(not_drawn=0))
     for number, example in enumerate(usable):
         if number not in drawn:
             step.drop("not_drawn", id=example.id)
     result.filters.append(step)
-    result.examples = [usable[number] for number in sorted(drawn)]
-    result.seeds = {"gen": sample.seed}
+    result.examples = [usable[number] for number in numbers]

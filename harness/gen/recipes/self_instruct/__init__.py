@@ -2,13 +2,14 @@
 
 from math import ceil
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
 from harness.data.dataset import DatasetExample
+from harness.errors import InputError
 from harness.gen.filters import InstructionFilter
 from harness.gen.recipe import RecipeResult, Seeded, Taught
 from harness.gen.seeds import SeedTask, check_count
@@ -20,15 +21,15 @@ from harness.llm.estimate import (
     count_tokens,
     estimate_calls,
 )
-from harness.spec.base import Count, Data, Sampling, Seed, Spec, TextFile, with_fields
+from harness.spec.base import Count, Data, Sampling, Seed, Spec, TextFile, if_set, with_fields
 from harness.spec.twin import EXAMPLES, smoke_data
 
 
 class Instructions(Spec):
     """Self-Instruct's first step: new instructions from examples of old ones."""
 
-    count: Count
-    """Machine-made instructions to reach; the last round's are all kept."""
+    count: Count | None = None
+    """Machine-made instructions to reach; the last round's are all kept. Or give gen.examples."""
     prompt: Annotated[TextFile, with_fields("examples", "next")]
     """Template with {examples} (a numbered list) and {next} (the number that comes next)."""
     shown: Count = 8
@@ -102,6 +103,8 @@ class Prepare(Spec):
 
 INSTRUCTIONS_PER_REPLY = 8
 """Of Self-Instruct's requests, before its filters."""
+SMOKE_SEEDS = 20
+"""Of specs/smoke/seeds.jsonl, each with one example."""
 KEPT_SHARE = 0.5
 """Of new instructions, after the filters."""
 
@@ -124,6 +127,18 @@ class SelfInstructGen(Seeded, Taught):
     prepare: Prepare = Prepare()
     include_seeds: bool = True
     """Whether the seed tasks themselves stand in the data set."""
+    examples: Count | None = if_set(None)
+    """Examples of the data set to reach, those of the seeds counted where they stand in it, in place of
+    instructions.count: new instructions are asked for until their instances are enough; of the last
+    ones those that are too many are left out."""
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> Self:
+        if (self.instructions.count is None) == (self.examples is None):
+            raise ValueError(
+                "give either instructions.count or examples, and null for one that is inherited"
+            )
+        return self
 
     def make(self, call: StageCall, input_examples: list[DatasetExample]) -> RecipeResult:
         from harness.gen.recipes.self_instruct.recipe import make
@@ -135,7 +150,17 @@ class SelfInstructGen(Seeded, Taught):
         which = "classification seeds" if self.classification_seeds_only else "seeds"
         count, candidates = self.instructions.shown, self.prompt_seeds(seeds)
         check_count("gen.instructions.shown", count, "instructions", candidates, which)
+        if self.examples is not None and self.wanted(seeds) < 1:
+            raise InputError(
+                f"gen.examples: {self.examples} are no more than the seeds have by themselves",
+                "It counts them, for they stand in the data set (include_seeds): give a larger number.",
+            )
         return seeds
+
+    def wanted(self, seeds: list[SeedTask]) -> int:
+        """Machine-made examples to reach."""
+        of_seeds = sum(len(list(seed.examples(self.recipe))) for seed in seeds)
+        return (self.examples or 0) - of_seeds * self.include_seeds
 
     def prompt_seeds(self, seeds: list[SeedTask]) -> list[SeedTask]:
         """Those that are shown, and compared with."""
@@ -145,27 +170,34 @@ class SelfInstructGen(Seeded, Taught):
 
     def estimate(self, files: Files, examples: int) -> Estimate:
         step = self.instructions
-        rounds = ceil(step.count / (INSTRUCTIONS_PER_REPLY * KEPT_SHARE))
+        seeds = count_records(self.seeds, files) if self.include_seeds else 0
+        # About as many examples as instructions.
+        count = step.count or max(1, (self.examples or 0) - seeds)
+        rounds = ceil(count / (INSTRUCTIONS_PER_REPLY * KEPT_SHARE))
         listing = estimate_calls(
             rounds,
             count_tokens(step.prompt) + step.shown * TOKENS_PER_INSTRUCTION,
             INSTRUCTIONS_PER_REPLY * TOKENS_PER_INSTRUCTION,
         )
         kind = estimate_calls(
-            step.count, count_tokens(self.classification.prompt) + TOKENS_PER_INSTRUCTION, 1
+            count, count_tokens(self.classification.prompt) + TOKENS_PER_INSTRUCTION, 1
         )
-        seeds = count_records(self.seeds, files) if self.include_seeds else 0
         filled = estimate_calls(
-            step.count,
+            count,
             count_tokens(self.instances.input_first) + TOKENS_PER_INSTRUCTION,
             2 * TOKENS_PER_TASK,
-            step.count + seeds,
+            count + seeds,
         )
         return listing + kind + filled
 
     def twin(self, smoke: Path) -> Self:
-        count = min(self.instructions.count, EXAMPLES)
-        changes = {"instructions": self.instructions.model_copy(update={"count": count})}
+        changes: dict[str, Any] = {}
+        if self.instructions.count is not None:
+            count = min(self.instructions.count, EXAMPLES)
+            changes["instructions"] = self.instructions.model_copy(update={"count": count})
+        else:
+            # Enough for the small seeds too, which are fewer than a study's.
+            changes["examples"] = SMOKE_SEEDS * self.include_seeds + EXAMPLES
         small = super().twin(smoke).model_copy(update=changes)
         if not self.classification_seeds_only:
             return small

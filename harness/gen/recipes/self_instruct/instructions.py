@@ -18,24 +18,18 @@ from harness.llm.client import Client
 from harness.llm.reply import Body, Reply
 
 NAME, LIMIT = "instructions", "gen.instructions.max_requests"
+INSTRUCTIONS = f"{NAME}.jsonl"
 PER_REPLY = 7
 """Instructions in an ideal reply: eight are shown, and the published stops end it at number 16."""
 
 
 async def instruct(
-    client: Client, gen: SelfInstructGen, seeds: Sequence[SeedTask]
-) -> tuple[StepResult, list[GeneratedTask]]:
-    """New instructions, `count` of them unless `max_requests` end it before.
-
-    `seeds`: those that are shown and compared with, at least `shown`.
-    """
-    harvest = InstructionHarvest(gen, seeds)
+    client: Client, gen: SelfInstructGen, harvest: "InstructionHarvest"
+) -> list[GeneratedTask]:
+    """New instructions, up to the harvest's target unless `max_requests` end it before."""
+    before = len(harvest.tasks)
     await harvest.grow(client, gen.instructions.requests_per_round, NAME, NAME, gen.api)
-    counts = {"wanted": harvest.target, "instruction_requests": harvest.requests}
-    step = StepResult(
-        f"{NAME}.jsonl", harvest.tally, harvest.rows, counts, harvest.shortage(LIMIT, NAME)
-    )
-    return step, harvest.tasks
+    return harvest.tasks[before:]
 
 
 class _ListedInstruction(NamedTuple):
@@ -48,10 +42,10 @@ class _ListedInstruction(NamedTuple):
 class InstructionHarvest(Harvest[_ListedInstruction]):
     """The instructions that the replies gave, and what became of each candidate."""
 
-    def __init__(self, gen: SelfInstructGen, seeds: Sequence[SeedTask]) -> None:
+    def __init__(self, gen: SelfInstructGen, seeds: Sequence[SeedTask], target: int) -> None:
+        """`seeds`: those that are shown and compared with, at least `shown`."""
         self.gen, self.settings = gen, gen.instructions
-        count, max_requests = gen.instructions.count, gen.instructions.max_requests
-        super().__init__(Tally(NAME, NAME), count, PER_REPLY, max_requests)
+        super().__init__(Tally(NAME, NAME), target, PER_REPLY, gen.instructions.max_requests)
         self.tasks: list[GeneratedTask] = []
         self.rows: list[Mapping[str, object]] = []
         self._seeds = [_ListedInstruction(seed.id, seed.instruction) for seed in seeds]
@@ -59,6 +53,20 @@ class InstructionHarvest(Harvest[_ListedInstruction]):
         self._earlier = EarlierTexts(self.settings.filter.max_similarity)
         for seed in seeds:
             self._earlier.add(seed.id, seed.instruction, seed.instruction)
+
+    def result(self, examples: int) -> StepResult:
+        """Its part of the artefact. `examples`: made of it so far."""
+        if self.gen.examples is None:
+            counts, notes = {"wanted": self.target}, self.shortage(LIMIT, NAME)
+        else:
+            counts, notes = {"wanted_examples": self.gen.examples}, []
+            if examples < self.gen.examples:
+                notes = [
+                    f"{examples} of {self.gen.examples} examples after {self.requests} requests, "
+                    f"{LIMIT}' limit"
+                ]
+        counts["instruction_requests"] = self.requests
+        return StepResult(INSTRUCTIONS, self.tally, self.rows, counts, notes)
 
     def draw(self, number: int) -> list[_ListedInstruction]:
         rng = random.Random(f"{self.settings.seed}/{number}")

@@ -18,14 +18,18 @@ _FIELD = re.compile(r"(\w+):")
 
 
 def prepare(
-    tasks: Sequence[Sequence[DatasetExample]], settings: Prepare
+    tasks: Sequence[Sequence[DatasetExample]], settings: Prepare, most: int | None = None
 ) -> tuple[Tally, list[DatasetExample]]:
-    """The instances that stay, shuffled; `tasks` holds the good instances of each task."""
+    """The instances that stay, shuffled; `tasks` holds the good instances of each task. `most`: of
+    these only so many, the first tasks' first."""
     rng = random.Random(settings.seed)
     tally = Tally("prepare", "instances")
     examples: list[DatasetExample] = []
     for instances in tasks:
         examples += _choose(instances, settings.max_instances, rng, tally)
+    for example in examples[len(examples) if most is None else most :]:
+        _drop("over_the_number", example, tally)
+    del examples[len(examples) if most is None else most :]
     rng.shuffle(examples)
     tally.kept = len(examples)
     return tally, examples

@@ -5,8 +5,10 @@ What it does, and the option of SelfInstructGen that governs it; each step leave
 1. instructions.jsonl: each request shows `instructions.shown` instructions, at most
    `machine_shown` of them from earlier rounds, and asks for more; a candidate is dropped by
    harness.gen.filters' rules, as a repeat, or above `filter.max_similarity`. It ends with the round
-   that reaches `count`, or after `max_requests`. With `classification_seeds_only`, only the
-   classification tasks among the seeds are shown and compared with;
+   that reaches `count`, or after `max_requests`. With `examples` in place of `count`, steps 1 to 3 are
+   gone through again, for about as many instructions as examples are lacking. With
+   `classification_seeds_only`, only the classification tasks among the seeds are shown and compared
+   with;
 2. classification.jsonl: what is neither yes nor no is counted as unclear and taken as no;
 3. instances.jsonl: the raw replies; `instances.tasks` restricts it to one kind of task;
 4. data.jsonl: replies taken apart, filtered, `prepare.max_instances` of a task drawn, shuffled;
@@ -23,12 +25,16 @@ import asyncio
 
 from harness.artefact.call import StageCall
 from harness.artefact.events import Progress
-from harness.data.dataset import write_rows
+from harness.data.dataset import DatasetExample, write_rows
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.self_instruct import SelfInstructGen
 from harness.gen.recipes.self_instruct.classification import classify
 from harness.gen.recipes.self_instruct.instances import instantiate
-from harness.gen.recipes.self_instruct.instructions import instruct
+from harness.gen.recipes.self_instruct.instructions import (
+    INSTRUCTIONS,
+    InstructionHarvest,
+    instruct,
+)
 from harness.gen.recipes.self_instruct.prepare import PROMPTS, encode, prepare
 from harness.gen.recipes.self_instruct.steps import RECIPE, StepResult
 from harness.gen.seeds import SeedTask
@@ -41,7 +47,7 @@ def make(call: StageCall, gen: SelfInstructGen) -> RecipeResult:
     result = RecipeResult(
         [], seeds={"instructions": gen.instructions.seed, "prepare": gen.prepare.seed}
     )
-    asyncio.run(_make(call, gen, gen.prompt_seeds(seeds), result))
+    asyncio.run(_make(call, gen, gen.prompt_seeds(seeds), gen.wanted(seeds), result))
     if result.examples and gen.include_seeds:
         instances = [example for seed in seeds for example in seed.examples(RECIPE)]
         result.counts["seeds"] = len(instances)
@@ -55,27 +61,48 @@ def make(call: StageCall, gen: SelfInstructGen) -> RecipeResult:
 
 
 async def _make(
-    call: StageCall, gen: SelfInstructGen, seeds: list[SeedTask], result: RecipeResult
+    call: StageCall,
+    gen: SelfInstructGen,
+    seeds: list[SeedTask],
+    wanted: int,
+    result: RecipeResult,
 ) -> None:
-    """The four steps, one after the other; `seeds` are those to show."""
+    """The four steps, one after the other; `seeds` are those to show. Where `examples` says how many
+    (`wanted` of them machine-made), the first three again until there are so many."""
+    harvest = InstructionHarvest(gen, seeds, gen.instructions.count or wanted)
+    most = None if gen.examples is None else wanted
+    of_seeds = (gen.examples or 0) - wanted
+    steps: dict[str, StepResult] = {}
+    instances: list[list[DatasetExample]] = []
+
+    def note(step: StepResult) -> None:
+        """Its file is there as soon as it is done."""
+        if step.file in steps:
+            steps[step.file].add(step)
+        write_rows(call.folder / step.file, steps.setdefault(step.file, step).rows)
+
     async with open_client(call, gen.teacher, gen.transcript) as result.client:
-        step, tasks = await instruct(result.client, gen, seeds)
-        _note(call, result, step)
-        if not tasks:
-            return
-        step, tasks = await classify(result.client, gen, tasks)
-        _note(call, result, step)
-        step, instances = await instantiate(result.client, gen, tasks)
-        _note(call, result, step)
-    tally, result.examples = prepare(instances, gen.prepare)
+        while True:
+            tasks = await instruct(result.client, gen, harvest)
+            write_rows(call.folder / INSTRUCTIONS, harvest.rows)
+            if tasks:
+                step, tasks = await classify(result.client, gen, tasks)
+                note(step)
+                step, new = await instantiate(result.client, gen, tasks)
+                note(step)
+                instances += new
+            made = len(prepare(instances, gen.prepare)[1])
+            if most is None or made >= most or harvest.requests >= harvest.limit:
+                break
+            # About as many examples as instructions.
+            harvest.target = harvest.tally.kept + most - made
+    for step in (harvest.result(made + of_seeds), *steps.values()):
+        result.files.append(step.file)
+        result.filters.append(step.tally)
+        result.counts |= step.counts
+        result.notes += step.notes
+    if not harvest.tasks:
+        return
+    tally, result.examples = prepare(instances, gen.prepare, most)
     Progress("prepare", tally.proposed, "instances").show(tally.proposed)
     result.filters.append(tally)
-
-
-def _note(call: StageCall, result: RecipeResult, step: StepResult) -> None:
-    """Write a finished step's file, and put down what it did."""
-    write_rows(call.folder / step.file, step.rows)
-    result.files.append(step.file)
-    result.filters.append(step.tally)
-    result.counts |= step.counts
-    result.notes += step.notes

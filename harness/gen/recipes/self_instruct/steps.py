@@ -28,3 +28,13 @@ class StepResult:
     rows: list[Mapping[str, object]] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def add(self, other: "StepResult") -> None:
+        """What the same step did of later tasks."""
+        self.tally.kept += other.tally.kept
+        self.tally.dropped += other.tally.dropped
+        self.tally.rows += other.tally.rows
+        self.rows += other.rows
+        self.notes += other.notes
+        for name, count in other.counts.items():
+            self.counts[name] = self.counts.get(name, 0) + count

@@ -8,9 +8,10 @@ from pydantic import Field
 from harness.answer.engine import BaseWeights
 from harness.artefact.call import StageCall, StageResult
 from harness.judge.judge import ModelJudge, with_sets
-from harness.spec.base import Count
+from harness.spec.base import Count, if_set
 from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
+from harness.spec.train import LossOver
 from harness.spec.twin import CUTOFF, few_prompts
 
 
@@ -26,6 +27,8 @@ class LossJudge(ModelJudge):
     """Instructions with their answers (`output`, or the last answer of a conversation)."""
     template: Template | None = None
     """Left open: the row's own."""
+    over: LossOver = if_set("answers")
+    """As train.validation.over: the last answers alone, or whole texts."""
     cutoff_length: Annotated[int, Field(ge=2)] = 2048
     """Tokens of an example; what is longer is cut, as in training."""
     batch_size: Count = 8

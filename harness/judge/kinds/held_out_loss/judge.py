@@ -90,7 +90,7 @@ def run(call: StageCall, judge: LossJudge) -> StageResult:
     encoder = Encoder(tokenizer, judge.template)
     examples = [Example(p.asked, p.input, p.output or "", p.system, p.history) for p in prompts]
     sequences = [
-        _sequence(tokenizer, number, tokens, example.output, judge.cutoff_length)
+        _sequence(tokenizer, number, tokens, example, judge)
         for number, (tokens, example) in enumerate(
             zip(encoder.examples(examples), examples, strict=True)
         )
@@ -135,16 +135,22 @@ def _check_answers(prompts: list[Prompt]) -> None:
 
 
 def _sequence(
-    tokenizer: "PreTrainedTokenizerBase", index: int, tokens: Tokens, answer: str, cutoff: int
+    tokenizer: "PreTrainedTokenizerBase",
+    index: int,
+    tokens: Tokens,
+    example: Example,
+    judge: LossJudge,
 ) -> LossExample:
-    """The example, cut on the right to `cutoff` tokens. Of a cut answer the bytes are those of what
-    its tokens left say; with no token of it left, or no text in it, nothing is measured."""
+    """The example, cut on the right to `judge.cutoff_length` tokens. Of a cut answer the bytes are
+    those of what its tokens left say; with no token of it left, or no text in it, nothing is
+    measured."""
+    cutoff, answer = judge.cutoff_length, example.output
     start, stop = tokens.answers[-1]
     # The first token of a text has nothing before it to predict it.
-    start = max(start, 1)
+    start = 1 if judge.over == "text" else max(start, 1)
     cut = len(tokens.ids) > cutoff
     ids = tokens.ids[:cutoff]
-    size = len(answer.encode())
+    size = example.text_bytes if judge.over == "text" else len(answer.encode())
     if stop > cutoff:
         left = tokenizer.decode(ids[start:], skip_special_tokens=True)
         size = min(size, len(str(left).encode()))

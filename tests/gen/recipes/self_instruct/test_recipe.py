@@ -316,6 +316,45 @@ def test_it_ends_with_the_round_that_reaches_the_count_and_keeps_all_of_it(tmp_p
     assert made.counts["wanted"] == 13
 
 
+@pytest.mark.parametrize("include_seeds", [True, False])
+def test_it_ends_with_just_so_many_examples_the_seeds_counted_where_they_are_among_them(
+    tmp_path: Path, include_seeds: bool
+) -> None:
+    made, server, folder = run(
+        tmp_path, instructions__count=None, examples=80, include_seeds=include_seeds
+    )
+    assert len(made.examples) == 80
+    from_seeds = [e for e in made.examples if e.id.startswith("seed_")]
+    assert len(from_seeds) == 6 * include_seeds
+    assert made.counts["wanted_examples"] == 80
+    # Each instruction was classified and given instances once, in the order in which it came.
+    ids = [row["id"] for row in rows(folder, FILES[0])]
+    assert len(set(ids)) == len(ids) > 12
+    for name in FILES[1:]:
+        assert [row["id"] for row in rows(folder, name)] == ids
+    assert len(asked(server, "KIND")) == len(ids)
+    dropped = step(made, "prepare").dropped["over_the_number"]
+    assert step(made, "prepare").kept == 80 - len(from_seeds)
+    assert dropped == step(made, "instances").kept - step(made, "prepare").kept
+
+
+def test_too_few_examples_end_it_with_a_note_and_no_more_than_the_seeds_is_refused(
+    tmp_path: Path,
+) -> None:
+    def same(prompt: str) -> str:
+        return "5. Always the same old instruction."
+
+    changes = {"instructions__count": None, "instructions__max_requests": 7}
+    made, server, _ = run(tmp_path, teacher(same), **changes, examples=20)
+    assert len(asked(server, "LIST")) == 7
+    assert "of 20 examples after 7 requests" in made.notes[0]
+    with pytest.raises(InputError, match="no more than the seeds have by themselves"):
+        run(tmp_path / "b", **changes, examples=6)
+    for wrong in ({"examples": 20}, {"instructions__count": None}):
+        with pytest.raises(ValueError, match=r"either instructions\.count or examples"):
+            run(tmp_path / "c", **wrong)
+
+
 def test_too_few_new_instructions_end_it_with_a_note(tmp_path: Path) -> None:
     def same(prompt: str) -> str:
         return "5. Always the same old instruction."

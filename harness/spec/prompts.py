@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from harness.spec.base import KEY_IF_SET, Count, Data, Name, Spec
+from harness.spec.base import Count, Data, Name, Spec, if_set
 from harness.spec.hub import HubData, Sample
 
 
@@ -41,7 +41,7 @@ class PromptSet(Spec):
     """Several sets by name; scores are told for each of them too."""
     hub: HubPrompts | None = None
     columns: PromptColumns = PromptColumns()
-    turns: Literal["last", "first"] = Field(default="last", json_schema_extra=KEY_IF_SET)
+    turns: Literal["last", "first"] = if_set("last")
     """Of conversations: the last user turn, after the turns before it; or the first by itself, without
     a system text."""
     first: Count | None = None

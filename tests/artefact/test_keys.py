@@ -257,7 +257,7 @@ def parameters(model: type[BaseModel], at: str = "") -> Iterator[str]:
         inner = [m for m in models_in(field.annotation) if m not in aside]
         if at == "" and name == "gen":
             inner = [AlpacaGen]
-        if inner and name not in ("reported", "sources"):
+        if inner and name not in ("reported", "sources", "reference"):
             for m in inner:
                 yield from parameters(m, f"{at}{name}.")
         else:

@@ -10,6 +10,7 @@ from harness.row.reported import PublishedJudge
 from harness.row.sources import shown_name
 from harness.spec.base import Endpoint
 from harness.spec.model_source import ModelSource
+from harness.spec.prompts import OutputFiles
 from harness.spec.twin import name_of
 
 ANNOTATOR = "annotator"
@@ -73,6 +74,9 @@ def _is_baseline(name: str, reference: Reference | None) -> bool:
         return False
     if isinstance(reference, RowOutputs):
         return _has(name, [reference.spec])
+    if isinstance(reference, OutputFiles):
+        files = reference.files.values()
+        return _has(name, [reference.output]) or any(_is_baseline(name, file) for file in files)
     return name == reference.sha256 or _has(name, [reference.path, *reference.url])
 
 

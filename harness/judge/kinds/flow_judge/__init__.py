@@ -16,7 +16,7 @@ from harness.artefact.keys import Files
 from harness.artefact.needs import Needs
 from harness.judge.judge import ANSWER_CHARACTERS, ERROR_RATE, BaseJudge, with_sets
 from harness.llm.estimate import CHARACTERS_PER_TOKEN, ON_HUB, Estimate, prompt_lengths
-from harness.spec.base import KEY_IF_SET, Count, Endpoint, Sampling, Seed, Spec
+from harness.spec.base import Count, Endpoint, Sampling, Seed, Spec, if_set
 from harness.spec.model_source import ModelSource
 from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
@@ -90,7 +90,7 @@ class RubricJudge(BaseJudge):
     """Input's name -> field of the prompt set's records. Left open: `query` is the instruction with
     its input; any other input is the field of its own name. Beside the columns there are instruction,
     input, system, output, and asked: of a conversation its last question alone."""
-    empty: list[str] = Field(default=[], json_schema_extra=KEY_IF_SET)
+    empty: list[str] = if_set([])
     """Inputs of the rubric that the judge is shown without any text, as a study did it. What such a
     score measures is open: it is a finding of the row."""
     sampling: Sampling = Sampling(temperature=0.1, top_p=0.95, max_tokens=1000)

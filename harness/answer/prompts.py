@@ -2,7 +2,8 @@
 
 A table of records is a prompt set where a column has the instruction (`instruction`, `prompt`,
 `question`, `query`, else `text`; in any case of letters), or where one has conversations, whose last
-user turn is then what is asked, after the turns before it, and whose turn after it is the given answer.
+user turn is then what is asked, after the turns before it, and whose turn after it is the given answer
+(with `turns: first` its first, by itself).
 The instruction of a conversation of several turns or with a system text, by which outputs are matched
 and which judges are shown, is all of it up to there as one text. The system text in a column beside an
 instruction is the model's alone, for other people's outputs are matched by the instruction as it is.
@@ -30,6 +31,7 @@ from harness.data.conversations import (
     USER,
     WRONG_TYPE,
     as_text,
+    both_sides,
     is_absent,
     read_message,
 )
@@ -94,7 +96,10 @@ def read_prompts(prompt_set: PromptSet, hub_folder: str | None) -> list[Prompt]:
     prompts: list[tuple[Prompt, TableRow]] = []
     for table, name in _tables(prompt_set, hub_folder):
         columns = _columns(table, prompt_set.columns)
-        pairs = [(_prompt(row, columns, name), row) for row in _chosen(table, prompt_set)]
+        pairs = [
+            (_prompt(row, columns, name, prompt_set.turns == "first"), row)
+            for row in _chosen(table, prompt_set)
+        ]
         _check_twice(pairs)
         prompts += pairs
     _check_systems(prompts)
@@ -215,7 +220,7 @@ def _columns(table: Table, spec: PromptColumns) -> dict[str, str]:
     return {name: matches[0] for name, matches in candidates.items() if matches} | columns
 
 
-def _prompt(row: TableRow, columns: dict[str, str], name: str | None) -> Prompt:
+def _prompt(row: TableRow, columns: dict[str, str], name: str | None, is_first: bool) -> Prompt:
     def text(which: str) -> str:
         return _text(row, columns[which]) if which in columns else ""
 
@@ -229,7 +234,7 @@ def _prompt(row: TableRow, columns: dict[str, str], name: str | None) -> Prompt:
         if system:
             question, instruction = instruction, as_conversation(system, (), instruction)
     elif "messages" in columns:
-        system_text, history, instruction, output = _last_exchange(row, columns["messages"])
+        system_text, history, instruction, output = _exchange(row, columns["messages"], is_first)
         system = system_text or system
         if history or system:
             question, instruction = instruction, as_conversation(system, history, instruction)
@@ -278,15 +283,15 @@ def as_conversation(system: str, history: Sequence[tuple[str, str]], question: s
     return "\n\n".join([*turns, f"User: {question}"])
 
 
-def _last_exchange(
-    row: TableRow, column: str
+def _exchange(
+    row: TableRow, column: str, is_first: bool
 ) -> tuple[str, tuple[tuple[str, str], ...], str, str | None]:
-    """(system text, earlier turns, last user turn, the answer to it)."""
+    """(system text, earlier turns, last user turn, the answer to it); or of the first user turn."""
     value = row.fields.get(column)
     if not isinstance(value, list):
         raise InputError(f"{row.place}: `{column}` must be a list of messages")
     turns = []
-    for number, message in enumerate(value):
+    for number, message in enumerate(both_sides(value)):
         try:
             turns.append(read_message(message))
         except ValueError as e:
@@ -299,6 +304,9 @@ def _last_exchange(
     system = turns.pop(0)[1] if turns and turns[0][0] == SYSTEM else ""
     if not turns or turns[0][0] != USER:
         raise InputError(f"{row.place}: `{column}` does not begin with a user's turn")
+    if is_first:  # what comes after its answer may be as irregular as it likes
+        answer = turns[1] if len(turns) > 1 else (USER, "")
+        return "", (), turns[0][1], answer[1] if answer[0] == ASSISTANT else None
     roles = [role for role, _ in turns]
     for number, role in enumerate(roles):
         if role != (USER, ASSISTANT)[number % 2]:

@@ -255,7 +255,7 @@ def _in_key(model: type[BaseModel]) -> dict[str, bool]:
 
 
 def iter_data(value: Any) -> Iterator[DataPath]:
-    """Every given file or folder that a model names, but in fields that are outside of keys."""
+    """Every given file or folder that a model names."""
     yield from _parts(value, DataPath)
 
 
@@ -276,7 +276,7 @@ def _parts(value: Any, kind: type[Part]) -> Iterator[Part]:
     if isinstance(value, kind):
         yield value
     elif isinstance(value, BaseModel):
-        for name in _in_key(type(value)):
+        for name in type(value).model_fields:
             yield from _parts(getattr(value, name), kind)
     elif isinstance(value, dict):
         for item in value.values():

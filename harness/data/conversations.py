@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 USER, ASSISTANT, SYSTEM = "user", "assistant", "system"
@@ -45,6 +45,21 @@ def read_message(message: Any) -> tuple[str, str]:
     if role.lower() not in ROLES:
         raise ValueError(UNKNOWN_ROLE)
     return ROLES[role.lower()], as_text(text)
+
+
+def both_sides(messages: Sequence[Any]) -> Iterator[Any]:
+    """The messages; in place of a turn that has both sides, as Capybara's {input, output}, the user's
+    and the assistant's."""
+    for message in messages:
+        if (
+            isinstance(message, dict)
+            and not {"from", "role"} & message.keys()
+            and ({"input", "output"} <= message.keys())
+        ):
+            yield {"role": USER, "content": message["input"]}
+            yield {"role": ASSISTANT, "content": message["output"]}
+        else:
+            yield message
 
 
 def is_absent(value: Any) -> bool:

@@ -202,15 +202,18 @@ def _of_judge(row: Row) -> RowSettings:
 def _prompts(path: str, prompts: PromptSet, label: str) -> RowSettings:
     where = prompts.file or prompts.files or prompts.hub
     which = [_plain(prompts.first), _plain(prompts.sample)]
+    which += [prompts.turns] if prompts.turns != "last" else []
     sample = prompts.sample
     count = f"first {prompts.first} prompts" if prompts.first else "all prompts"
     if sample is not None:
         count = "a sample: " + ", ".join(f"{k} {v}" for k, v in sample.model_dump().items())
+    if prompts.turns != "last":
+        count += f", {prompts.turns} turns"
     sources = tuple(f"{path}.{name}" for name in ("file", "files", "hub", "columns"))
     return {
         f"{path}.set": Setting(label, [_plain(where), _plain(prompts.columns)], _name(where), sources),
         f"{path}.which": Setting(
-            "prompts", which, count, (f"{path}.first", f"{path}.sample")
+            "prompts", which, count, (f"{path}.first", f"{path}.sample", f"{path}.turns")
         ),
     }  # fmt: skip
 

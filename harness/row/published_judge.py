@@ -72,7 +72,8 @@ def _is_baseline(name: str, reference: Reference | None) -> bool:
     if isinstance(reference, RowOutputs):
         return is_named(name, reference.spec)
     if isinstance(reference, OutputFiles):
-        return is_named(name, reference.output)
+        files = reference.files.values()
+        return is_named(name, reference.output) or any(_is_baseline(name, file) for file in files)
     return name == reference.sha256 or any(
         is_named(name, place) for place in (reference.path, *reference.url)
     )

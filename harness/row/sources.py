@@ -12,7 +12,8 @@ from harness.artefact.keys import canonical
 from harness.judge.judge import RowOutputs
 from harness.judge.kinds.flow_judge import Rubric
 from harness.row.settings import STUDIED, is_compared
-from harness.spec.base import DATA_SCHEME, DataPath, FileText
+from harness.spec.base import DATA_SCHEME, NOT_KEY, DataPath, FileText
+from harness.spec.prompts import OutputFiles
 from harness.spec.provenance import Provenance
 from harness.spec.template import Template
 
@@ -93,12 +94,12 @@ def _leaves(path: str, value: Any, is_default: bool) -> Iterator[Valued]:
             inner = getattr(value, name)
             if inner != getattr(named, name):
                 yield from _leaves(f"{path}.{name}", inner, False)
-    elif isinstance(value, DataPath | FileText | RowOutputs | Rubric):
+    elif isinstance(value, DataPath | FileText | RowOutputs | Rubric | OutputFiles):
         yield Valued(path, shown_name(value), is_default)
     elif isinstance(value, BaseModel):
         for name, field in type(value).model_fields.items():
             inner, extra = getattr(value, name), field.json_schema_extra
-            is_keyed = not (isinstance(extra, dict) and "key" in extra)
+            is_keyed = extra != NOT_KEY
             if is_keyed and not (inner is None and field.default is None):
                 is_open = is_default or name not in value.model_fields_set
                 leaves = _leaves(f"{path}.{name}", inner, is_open)
@@ -117,12 +118,14 @@ def _leaves(path: str, value: Any, is_default: bool) -> Iterator[Valued]:
         yield Valued(path, value if is_plain else canonical(value), is_default)
 
 
-def shown_name(value: DataPath | FileText | RowOutputs | Rubric) -> str:
+def shown_name(value: DataPath | FileText | RowOutputs | Rubric | OutputFiles) -> str:
     """Without the folders of this machine."""
     if isinstance(value, Rubric):
         return value.name
     if isinstance(value, FileText):
         return Path(value.path).name
+    if isinstance(value, OutputFiles):
+        return f"{value.output} of {', '.join(map(shown_name, value.files.values()))}"
     if isinstance(value, RowOutputs):
         return f"the outputs of {Path(value.spec).stem}"
     is_beside = value.path and not value.path.startswith(DATA_SCHEME)

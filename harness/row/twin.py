@@ -84,6 +84,7 @@ def scaled(loaded: LoadedRow) -> LoadedRow:
             "replicates": _replicates(row.replicates),
             "budget": Budget(),
             "limits": Limits(shm=row.limits.shm, pids=row.limits.pids),
+            "reported": row.reported.model_copy(update={"outputs": (), "annotations": ()}),
             "deviations": [*row.deviations, _deviation(row)],
         }
     )

@@ -1,10 +1,10 @@
 """Prompt sets."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from harness.spec.base import Count, Data, Name, Spec
+from harness.spec.base import Count, Data, Name, Spec, if_set
 from harness.spec.hub import HubData, Sample
 
 
@@ -25,8 +25,8 @@ class PromptColumns(Spec):
     output: str | None = None
     """A given answer; only the judge held_out_loss needs one."""
     messages: str | None = None
-    """Of conversations: the last user turn is answered, after the turns before it; the turn after it
-    is the answer."""
+    """Of conversations: a user's turn is answered (`turns` of the set says which); the turn after it is
+    the answer."""
 
 
 class PromptSet(Spec):
@@ -41,6 +41,9 @@ class PromptSet(Spec):
     """Several sets by name; scores are told for each of them too."""
     hub: HubPrompts | None = None
     columns: PromptColumns = PromptColumns()
+    turns: Literal["last", "first"] = if_set("last")
+    """Of conversations: the last user turn, after the turns before it; or the first by itself, without
+    a system text."""
     first: Count | None = None
     """Only the first so many; of each of `files`."""
     sample: Sample | None = None

@@ -81,6 +81,26 @@ def test_of_a_conversation_the_last_question_is_asked_after_the_turns_before_it(
     assert first.fields["score"] == 5
 
 
+def test_the_first_question_of_a_conversation_can_be_asked_by_itself(tmp_path: Path) -> None:
+    talk = [
+        ("system", "Be brief."),
+        ("human", "a?"),
+        ("gpt", "A."),
+        ("human", "b?"),
+        ("human", "c?"),
+    ]
+    row = {"conversations": [{"from": role, "value": text} for role, text in talk]}
+    [prompt] = read(write(tmp_path / "talk.jsonl", [row]), turns="first")
+    assert (prompt.instruction, prompt.output) == ("a?", "A.")
+    assert (prompt.system, prompt.history, prompt.asked) == ("", (), "a?")
+
+
+def test_a_turn_that_holds_both_sides_is_a_question_and_its_answer(tmp_path: Path) -> None:
+    turns = [{"input": "a?", "output": "A."}, {"input": "b?", "output": "B."}]
+    [prompt] = read(write(tmp_path / "talk.jsonl", [{"conversation": turns}]))
+    assert (prompt.history, prompt.asked, prompt.output) == ((("a?", "A."),), "b?", "B.")
+
+
 def test_a_system_text_of_the_conversation_is_shown_and_one_in_a_column_is_noted(
     tmp_path: Path,
 ) -> None:

@@ -25,6 +25,7 @@ from harness.judge.kinds.preference import PreferenceJudge
 from harness.judge.kinds.union import KINDS
 from harness.row.row import Row
 from harness.spec.base import DataPath, FileText, models_in
+from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
 from harness.spec.train import Train
 from tests.helpers import evaluation, planned, write_row
@@ -256,7 +257,7 @@ def parameters(model: type[BaseModel], at: str = "") -> Iterator[str]:
         inner = [m for m in models_in(field.annotation) if m not in aside]
         if at == "" and name == "gen":
             inner = [AlpacaGen]
-        if inner and name not in ("reported", "sources"):
+        if inner and name not in ("reported", "sources", "reference"):
             for m in inner:
                 yield from parameters(m, f"{at}{name}.")
         else:
@@ -404,6 +405,13 @@ def test_what_does_not_decide_the_content_changes_no_key(spec: Path, name: str) 
         setting(spec, "source.document", "a.pdf")
     setting(spec, name, NOT_KEYED[name])
     assert changed(before, keys(spec)) == ()
+
+
+def test_a_field_that_came_later_is_in_no_key_at_its_default() -> None:
+    prompts = PromptSet(file=DataPath(path="p.json"))
+    last, first = (prompts.model_copy(update={"turns": turns}) for turns in ("last", "first"))
+    assert "turns" not in key_view(last, AnyFile())
+    assert key_view(first, AnyFile())["turns"] == "first"
 
 
 def test_writing_a_default_out_changes_no_key(spec: Path) -> None:

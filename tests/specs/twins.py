@@ -32,17 +32,19 @@ STUDIES = tuple(
 )
 COVERING: tuple[str, ...] = (
     "specs/alpagasus2/13b_benchmarks.yaml",
+    "specs/alpagasus2/13b_published_answers.yaml",
     "specs/alpagasus2/control_other_rater.yaml",
-    "specs/alpagasus2/control_rated_anew.yaml",
+    "specs/alpagasus2/from_scratch/13b.yaml",
+    "specs/alpagasus2/from_scratch/control_random_k.yaml",
     "specs/mini_lima/control_null.yaml",
     "specs/mini_lima/from_scratch/line_02_338_default_prompt.yaml",
     "specs/mini_lima/line_04_338_default_prompt1.yaml",
     "specs/mini_lima/line_10_1735_qwen_prompt2.yaml",
     "specs/mini_lima_paper/control_longest_k.yaml",
     "specs/mini_lima_paper/table2_0.5b_improved.yaml",
-    "specs/orpo_lab/base_3point.yaml",
-    "specs/orpo_lab/base_binary.yaml",
-    "specs/orpo_lab/control_random_k.yaml",
+    "specs/orpo_lab/base_correctness.yaml",
+    "specs/orpo_lab/control_longest_k.yaml",
+    "specs/orpo_lab/orpo_code.yaml",
     "specs/orpo_lab/selection/mistral_small.yaml",
     "specs/orpo_lab/selection/phi_3.5_mini.yaml",
 )

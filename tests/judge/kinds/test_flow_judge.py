@@ -350,6 +350,35 @@ def test_a_prompt_without_context_is_counted_and_not_judged(tmp_path: Path) -> N
     assert (row["why"], row["missing"]) == ("missing_context", ["context"])
 
 
+def test_a_judge_is_shown_an_empty_context_where_the_spec_asks_for_it_and_the_row_says_so(
+    tmp_path: Path,
+) -> None:
+    with FakeServer(lambda body, seen: reply(4)) as server:
+        call = make_call(
+            tmp_path,
+            served(server.endpoint()),
+            TASKS,
+            rubric="response_faithfulness_5point",
+            empty=["context"],
+        )
+        result = judge.run(call)
+        assert all("<context>\n\n</context>" in last_message(body) for body in server.requests)
+    metric = result.metrics["rubric_score"]
+    assert (metric.judged, metric.expected) == (4, 4)
+    assert result.counts["missing_context"] == 0
+    [finding] = result.findings
+    assert (finding.kind, finding.evidence["inputs"]) == ("missing_context", ["context"])
+    with pytest.raises(InputError, match=r"judge\.empty names contxt"):
+        inputs_for(load_rubric("response_faithfulness_5point"), prompts_with({}), {}, ["contxt"])
+
+
+def test_of_a_conversation_the_judge_can_be_shown_the_last_question_alone() -> None:
+    prompt = Prompt("User: a?\n\nAssistant: A.\n\nUser: b?", "", question="b?")
+    rubric = Rubric.model_validate(OWN)
+    assert inputs_for(rubric, [prompt], {}) == [{"query": prompt.instruction}]
+    assert inputs_for(rubric, [prompt], {"query": "asked"}) == [{"query": "b?"}]
+
+
 def test_a_set_without_the_context_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
     with (
         FakeServer(lambda body, seen: reply(1)) as server,

@@ -16,7 +16,7 @@ from harness.artefact.keys import Files
 from harness.artefact.needs import Needs
 from harness.judge.judge import ANSWER_CHARACTERS, ERROR_RATE, BaseJudge, with_sets
 from harness.llm.estimate import CHARACTERS_PER_TOKEN, ON_HUB, Estimate, prompt_lengths
-from harness.spec.base import Count, Endpoint, Sampling, Seed, Spec
+from harness.spec.base import Count, Endpoint, Sampling, Seed, Spec, if_set
 from harness.spec.model_source import ModelSource
 from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
@@ -88,7 +88,11 @@ class RubricJudge(BaseJudge):
     """A name of the package's (`response_faithfulness_5point`), or a rubric of one's own."""
     fields: dict[str, str] = {}
     """Input's name -> field of the prompt set's records. Left open: `query` is the instruction with
-    its input; any other input is the field of its own name."""
+    its input; any other input is the field of its own name. Beside the columns there are instruction,
+    input, system, output, and asked: of a conversation its last question alone."""
+    empty: list[str] = if_set([])
+    """Inputs of the rubric that the judge is shown without any text, as a study did it. What such a
+    score measures is open: it is a finding of the row."""
     sampling: Sampling = Sampling(temperature=0.1, top_p=0.95, max_tokens=1000)
     seed: Seed = 42
     asks: Count = 2
@@ -158,14 +162,15 @@ class RubricJudge(BaseJudge):
         from harness.judge.kinds.flow_judge.rubrics import inputs_for
 
         if prompts:
-            inputs_for(self.known_rubric(), prompts, self.fields)
+            inputs_for(self.known_rubric(), prompts, self.fields, self.empty)
 
     def twin(self, smoke: Path) -> Self:
         """A local judge model becomes a served one: a random one would give no score."""
         engine = self.endpoint or EndpointEngine(endpoint=Endpoint(model="judge"))
         served = simulated(engine.endpoint, ERROR_RATE)
         engine = engine.model_copy(update={"endpoint": served, "transcript": None})
-        fields = {name: GROUNDS for name in self.known_rubric().inputs if name != "query"}
+        shown = [name for name in self.known_rubric().inputs if name not in ("query", *self.empty)]
+        fields = dict.fromkeys(shown, GROUNDS)
         update = {"model": None, "template": None, "engine": engine, "fields": fields}
         return self.model_copy(update=update)
 
@@ -175,7 +180,7 @@ class RubricJudge(BaseJudge):
             yield f"a simulated judge behind an endpoint for {name}"
         elif self.endpoint is not None and self.endpoint.endpoint.simulated is None:
             yield f"a simulated judge for {self.endpoint.endpoint.model}"
-        if self.fields:
+        if self.fields.keys() - {"query"}:
             yield "specs/smoke's outputs as what the rubric is shown"
 
     def run(self, call: StageCall) -> StageResult:

@@ -103,8 +103,9 @@ def run(call: StageCall, judge: RubricJudge) -> StageResult:
     rubric = load_rubric(judge.rubric)
     records = read_prompts(prompts, call.inputs.get("prompts"))
     outputs = read_outputs(call, records)
-    inputs = inputs_for(rubric, records, judge.fields)
-    complete = [index for index, prompt_inputs in enumerate(inputs) if not missing(prompt_inputs)]
+    inputs = inputs_for(rubric, records, judge.fields, judge.empty)
+    lacking = [missing(prompt_inputs, judge.empty) for prompt_inputs in inputs]
+    complete = [index for index, names in enumerate(lacking) if not names]
     texts = [prompt_of(rubric, inputs[i], outputs[i].output) for i in complete]
     replies = _replies(call, judge, rubric, texts, replicate)
     by_prompt = dict(zip(complete, replies.in_order, strict=True))
@@ -113,7 +114,7 @@ def run(call: StageCall, judge: RubricJudge) -> StageResult:
         for i in range(len(records))
     ]
     unjudged = [
-        _unjudged(records[i], inputs[i], by_prompt.get(i))
+        _unjudged(records[i], lacking[i], by_prompt.get(i))
         for i, row in enumerate(rows)
         if row["score"] is None
     ]
@@ -147,7 +148,8 @@ def run(call: StageCall, judge: RubricJudge) -> StageResult:
     )
     result.add(replies)
     result.notes += notes
-    result.findings += _missing_findings(rows)
+    result.findings += _missing_findings(rows, lacking)
+    result.findings += _empty_findings(judge.empty, len(rows))
     return result
 
 
@@ -219,7 +221,7 @@ def _annotate(
 
 
 def _unjudged(
-    prompt: Prompt, inputs: dict[str, str], reply: JudgeReply | None
+    prompt: Prompt, lacking: list[str], reply: JudgeReply | None
 ) -> OutputNotAsked | UnreadOutput:
     row: UnscoredOutput = {
         **prompt_fields(prompt.key),
@@ -227,7 +229,7 @@ def _unjudged(
         "why": "missing_context" if reply is None else reply.why or "unparsed",
     }
     if reply is None:
-        return {**row, "missing": missing(inputs)}
+        return {**row, "missing": lacking}
     return {**row, "reply": reply.text, "finish_reason": reply.finish_reason}
 
 
@@ -246,11 +248,11 @@ def _metrics(
     return metrics, notes
 
 
-def _missing_findings(rows: Sequence[ScoredOutput]) -> list[Finding]:
-    without = [row for row in rows if missing(row["inputs"])]
+def _missing_findings(rows: Sequence[ScoredOutput], lacking: Sequence[list[str]]) -> list[Finding]:
+    without = [(row, names) for row, names in zip(rows, lacking, strict=True) if names]
     if not without:
         return []
-    count = Counter(name for row in without for name in missing(row["inputs"]))
+    count = Counter(name for _, names in without for name in names)
     counts = ", ".join(f"{name} ({number})" for name, number in sorted(count.items()))
     message = (
         f"{len(without)} of {len(rows)} prompts have no text for what the judge must be shown, "
@@ -259,6 +261,18 @@ def _missing_findings(rows: Sequence[ScoredOutput]) -> list[Finding]:
     evidence = {
         "prompts": len(without),
         "inputs": dict(sorted(count.items())),
-        "examples": [row["instruction"][:200] for row in without[:3]],
+        "examples": [row["instruction"][:200] for row, _ in without[:3]],
     }
     return [Finding("missing_context", "warning", message, evidence)]
+
+
+def _empty_findings(empty: Sequence[str], prompts: int) -> list[Finding]:
+    if not empty:
+        return []
+    message = (
+        f"the judge was shown no text as {' and '.join(empty)}, as the spec asks: its scores are not "
+        "those of what the rubric says"
+    )
+    return [
+        Finding("missing_context", "warning", message, {"prompts": prompts, "inputs": [*empty]})
+    ]

@@ -6,7 +6,7 @@ first of several, also one that the feedback quotes, and shows a judge empty inp
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.answer.prompts import Prompt
@@ -19,7 +19,7 @@ OUTPUT = "response"
 """What the package's own rubrics call the output that is scored."""
 _FEEDBACK = re.compile(r"<feedback>.*?</feedback>", re.DOTALL)
 _SCORE = re.compile(r"<score>\s*(.*?)\s*</score>", re.DOTALL)
-_OWN_FIELDS = ("instruction", "input", "system", "output")
+_OWN_FIELDS = ("instruction", "input", "system", "output", "asked")
 """Of a prompt, whatever the columns of its record are called."""
 
 
@@ -85,25 +85,35 @@ def read_reply(rubric: Rubric, reply: str) -> Scored | None:
 
 
 def inputs_for(
-    rubric: Rubric, prompts: Sequence[Prompt], fields: Mapping[str, str]
+    rubric: Rubric,
+    prompts: Sequence[Prompt],
+    fields: Mapping[str, str],
+    empty: Collection[str] = (),
 ) -> list[dict[str, str]]:
     """For each prompt the rubric's inputs by name; "" for one that this prompt has no text for.
 
     `fields`: input -> the field of the prompts' records that holds it. Left out, `query` is the
-    instruction with its input, and any other input the field of its own name.
+    instruction with its input, and any other input the field of its own name. `empty`: inputs that are
+    "" in every prompt, as meant.
 
     Raises:
-        InputError: `fields` names what is no input of the rubric's, or an input has no text in any
-            prompt, or a value that is no text.
+        InputError: `fields` or `empty` names what is no input of the rubric's, or an input has no text
+            in any prompt, or a value that is no text.
     """
-    unknown = sorted(set(fields) - set(rubric.inputs))
-    if unknown:
+    for setting, names in (("fields", fields), ("empty", empty)):
+        unknown = sorted(set(names) - set(rubric.inputs))
+        if not unknown:
+            continue
         raise InputError(
-            f"judge.fields names {', '.join(unknown)}, and the rubric {rubric.name} is shown "
+            f"judge.{setting} names {', '.join(unknown)}, and the rubric {rubric.name} is shown "
             f"{', '.join(rubric.inputs) or 'no inputs'}"
         )
     inputs: list[dict[str, str]] = [{} for _ in prompts]
     for name in rubric.inputs:
+        if name in empty:
+            for prompt_inputs in inputs:
+                prompt_inputs[name] = ""
+            continue
         texts = [_value(prompt, name, fields, number) for number, prompt in enumerate(prompts)]
         if not any(text is not None and text.strip() for text in texts):
             raise _no_text(rubric, name, fields, prompts, all(text is None for text in texts))
@@ -112,9 +122,9 @@ def inputs_for(
     return inputs
 
 
-def missing(inputs: Mapping[str, str]) -> list[str]:
-    """The inputs that hold no text."""
-    return [name for name, text in inputs.items() if not text.strip()]
+def missing(inputs: Mapping[str, str], empty: Collection[str] = ()) -> list[str]:
+    """The inputs that hold no text, but for those that are meant to hold none."""
+    return [name for name, text in inputs.items() if not text.strip() and name not in empty]
 
 
 def _value(prompt: Prompt, name: str, fields: Mapping[str, str], number: int) -> str | None:

@@ -48,11 +48,16 @@ def has_another_judge(row: Row) -> bool:
     return any(published is not None and another_judge(published, judge) for published in judges)
 
 
+def has_outputs(row: Row) -> bool:
+    """Whether the study's own answers for the row are one file, in alpaca_eval's format."""
+    return len(row.reported.outputs) == 1
+
+
 def published_row(loaded: LoadedRow) -> LoadedRow | None:
     """The study's own answers for the row, judged as the row is; None where there are none, or where
     their published number needs no other judging."""
     row = loaded.row
-    if len(row.reported.outputs) != 1 or not has_another_judge(row):
+    if not has_outputs(row) or not has_another_judge(row):
         return None
     assert row.eval is not None
     assert row.eval.answer is not None
@@ -60,11 +65,12 @@ def published_row(loaded: LoadedRow) -> LoadedRow | None:
 
 
 def bridge_rows(loaded: LoadedRow) -> Iterator[BridgeRow]:
-    """The bridging models of a row, each with a sample of the row's prompts. A scaled-down twin has
-    none: of its prompts nobody has published verdicts."""
+    """The bridging models of a row, each with a sample of the row's prompts. None where its own answers
+    were published, which need no bridge; nor of a scaled-down twin, of whose prompts nobody has
+    published verdicts."""
     row = loaded.row
     judge = row.reported.judge_of(WIN_RATE)
-    if row.scale == "tiny" or judge is None or not has_another_judge(row):
+    if row.scale == "tiny" or judge is None or not has_another_judge(row) or has_outputs(row):
         return
     assert row.eval is not None
     assert row.eval.answer is not None

@@ -314,6 +314,9 @@ class Planner:
                 stage.retired = bridging.retired
             plan.bridge.append(other)
         for other in plan.beside():
+            of = other.row.row.removeprefix(f"{plan.row.row}-")
+            for stage in other.own:
+                stage.label = _join(of, stage.label)
             plan.stages += other.own
         return plan
 

@@ -190,8 +190,8 @@ def _rejudged(
     plan: RowPlan,
     level: float,
 ) -> Weighed:
-    """The verdict against the study's own answers under today's judge, where these were judged; else by
-    the bridge."""
+    """The verdict against the study's own answers under today's judge, where these were published; else
+    by the bridge."""
     reported, margin = row.reported[metric], margin_of(row, metric)
     ours = gather(row, metric, planned, every_grade=True)
     if ours is None or margin is None or weighed.reproduced is None or reported.value is None:

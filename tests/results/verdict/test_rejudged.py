@@ -203,18 +203,27 @@ def test_what_is_judged_beside_the_row_is_remembered_apart(tmp_path: Path) -> No
     assert "engine" not in text
 
 
-def test_the_report_draws_both_ways_on_the_numbers_own_axis(tmp_path: Path) -> None:
+def test_the_report_draws_either_way_on_the_numbers_own_axis(tmp_path: Path) -> None:
     published = outputs(tmp_path, "published")
+    theirs = row(tmp_path, wins(510, PROMPTS), wins(500, PROMPTS), outputs=published)
+    for spec, words in (
+        (theirs, "their answers, our judge 25"),
+        (bridged(tmp_path / "b", 3), "ours, their judge"),
+    ):
+        to = spec.parent / "report.html"
+        done = command(
+            "report", spec, "--volume", spec.parents[1] / "runs", "--executor", "local", "--out", to
+        )
+        assert done.exit_code == 0, done.output
+        page = to.read_text()
+        assert words in page
+        assert page.count('class="rejudged"') == 1
+
+
+def test_published_answers_need_no_bridge(tmp_path: Path) -> None:
     models = [{"outputs": outputs(tmp_path, "m"), "annotations": annotations(
         tmp_path, "m", wins(600, PROMPTS))}]  # fmt: skip
-    judged = [wins(510, PROMPTS), wins(500, PROMPTS), wins(480, PROMPTS)]
-    spec = row(tmp_path, *judged, outputs=published, bridge=models)
-    to = tmp_path / "report.html"
-    done = command(
-        "report", spec, "--volume", tmp_path / "runs", "--executor", "local", "--out", to
-    )
-    assert done.exit_code == 0, done.output
-    page = to.read_text()
-    assert "their answers, our judge 25" in page
-    assert "ours, their judge" in page
-    assert page.count('class="rejudged"') == 2
+    published = outputs(tmp_path, "published")
+    spec = row(tmp_path, wins(510, PROMPTS), wins(500, PROMPTS), outputs=published, bridge=models)
+    assert metric(tmp_path, spec)["verdict"] == "reproduced"
+    assert metric(tmp_path, spec)["bridge"] is None

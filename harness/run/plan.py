@@ -317,6 +317,7 @@ class Planner:
             of = other.row.row.removeprefix(f"{plan.row.row}-")
             for stage in other.own:
                 stage.label = _join(of, stage.label)
+                self._look_up(stage)  # what is remembered of it goes by its label
             plan.stages += other.own
         return plan
 

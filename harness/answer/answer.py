@@ -32,7 +32,8 @@ class Decoding(Spec):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     min_p: Annotated[float, Field(ge=0, le=1)] = if_set(0.0)
     """Only tokens with at least this share of the likeliest one's probability (arXiv 2407.01082), of
-    those that top_p leaves, at the temperature. Of endpoints, servers of open models alone take it."""
+    those that top_p leaves (vLLM: before top_p), at the temperature. Of endpoints, servers of open
+    models alone take it."""
     seed: Seed = 42
     """Each prompt's own random numbers are drawn from this and the prompt."""
     stop: list[Annotated[str, Field(min_length=1)]] = []

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.artefact.call import CHECKPOINT, model_input
 from harness.artefact.keys import key_names
 from harness.artefact.store import Artefact
 from harness.common.progress import plain
@@ -40,14 +41,21 @@ def export(runner: Runner, plan: RowPlan, target: Target) -> list[str]:
     """Upload, or copy, the model; what was done, in words.
 
     Raises:
-        InputError: see `trained`; the target cannot be used; the model is marked and `simulated` is
-            not said.
+        InputError: see `trained`; the row scores other weights than the last; the target cannot be
+            used; the model is marked and `simulated` is not said.
         Damaged: a file of the model is not what its manifest says.
         HarnessError: the upload failed.
     """
     planned = trained(plan, target.label)
     artefact = planned.artefact
     assert artefact is not None
+    if plan.row.checkpoint is not None:
+        kept = model_input(artefact.folder, {CHECKPOINT: plan.row.checkpoint}) / "model"
+        raise InputError(
+            f"row {plan.row.row} scores the weights of step {plan.row.checkpoint}, and what is given "
+            "away are a training's last",
+            f"Copy {kept}, or name a row with the same training and without eval.checkpoint.",
+        )
     artefact.check()
     if not target.to.startswith(HUB):
         return _copy(artefact, _card(runner, planned, "."), Path(target.to))

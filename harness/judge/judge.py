@@ -5,9 +5,9 @@ A kind's class owns all that is known of it; what is heavy it imports in its met
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from harness.answer.engine import BaseEngine, BaseWeights
 from harness.artefact.call import StageCall, StageResult
@@ -41,7 +41,16 @@ class RowOutputs(Spec):
     """The other row's file. Its outputs' key, not its name, is in the key."""
 
 
-Reference = Data | RowOutputs | OutputFiles
+def _without_nulls(value: Any) -> Any:
+    """A part that an extended file gives, and that goes with null, is not there."""
+    is_mapping = isinstance(value, dict)
+    return {n: v for n, v in value.items() if v is not None} if is_mapping else value
+
+
+Reference = Annotated[
+    Data | RowOutputs | OutputFiles,
+    BeforeValidator(_without_nulls, json_schema_input_type=Data | RowOutputs | OutputFiles),
+]
 """A baseline's outputs: a file in alpaca_eval's format, one for each instruction; another row's; or
 files that have a column of them beside the prompts."""
 

@@ -83,7 +83,8 @@ def test_both_a_reference_and_an_engine_take_them_and_the_column_is_in_the_key(
             "system": {"path": "s", "text": "Grade."},
             "prompt": {"path": "p", "text": "{question}{answer_1}{answer_2}"},
             "judge": {"model": "m", "simulated": {}},
-            "reference": given,
+            # An extended file may name a row; it goes with null.
+            "reference": {**given, "spec": None},
         }
     )
     assert engine.given_outputs == judge.baseline_file == OutputFiles.model_validate(given)

@@ -11,12 +11,14 @@ from safetensors.torch import load_file
 from harness.answer.row_model import base_of
 from harness.artefact.call import StageCall, model_input
 from harness.modeling.load import load_tokenizer, trained_folder
+from harness.modeling.memory.need import Need
+from harness.modeling.memory.shapes import from_config
 from harness.row.load import SpecFaults, load_rows
 from harness.row.twin import scaled
 from harness.spec.train import Train
 from harness.train import checkpoints
 from harness.train.run import run
-from tests.helpers import write_row
+from tests.helpers import InstantExecutor, make, planned, write_row
 from tests.modeling.calls import random_model, train_call
 
 JUDGE = {"kind": "held_out_loss", "examples": {"file": "seeds.jsonl"}}
@@ -149,3 +151,59 @@ def test_a_twin_scores_the_same_share_of_its_few_steps(tmp_path: Path) -> None:
     twin = scaled(loaded).row
     assert twin.train is not None
     assert (twin.train.steps, twin.train.keep, twin.checkpoint) == (12, [1, 3, 6], 6)
+
+
+def rows_of_one_training(folder: Path) -> list[Path]:
+    train = {"steps": 5, "keep": [2, 4]}
+    return [
+        write_row(folder, f"row-{step}", train=train, eval={"judge": JUDGE, "checkpoint": step})
+        for step in (2, 4, 5)
+    ]
+
+
+def test_rows_share_the_training_and_not_what_scores_its_steps(tmp_path: Path) -> None:
+    plans = planned(tmp_path / "runs", *rows_of_one_training(tmp_path))
+    stages = {
+        stage: [s for p in plans for s in p.stages if s.stage == stage]
+        for stage in ("train", "judge")
+    }
+    assert len({s.key for s in stages["train"]}) == 1
+    assert len({s.key for s in stages["judge"]}) == 3
+    assert [s.params.get("checkpoint") for s in stages["judge"]] == [2, 4, None]
+    alone = write_row(tmp_path, "alone", train={"steps": 5}, eval={"judge": JUDGE})
+    [plan] = planned(tmp_path / "runs", alone)
+    assert plan.stages[-2].document["params"]["train"].keys().isdisjoint({"keep"})
+    assert plan.stages[-2].key != stages["train"][0].key
+    # A training's own losses are those of its last step.
+    assert "train_loss" not in plans[0].row.metrics()
+
+
+def test_each_step_is_read_where_it_is_kept_by_any_executor(tmp_path: Path) -> None:
+    jobs: dict[str, Any] = {}
+
+    def note(job: Any) -> dict[str, Any]:
+        if job.stage == "judge":
+            jobs[job.title.split()[1]] = job
+        return {}
+
+    make(tmp_path / "runs", *rows_of_one_training(tmp_path), executor=InstantExecutor(note))
+    for row, end in (("row-2", "/kept/2"), ("row-4", "/kept/4"), ("row-5", "")):
+        job = jobs[row]
+        for folder in (job.inputs["model"], "/inputs/model"):
+            placed = job.placed("/work", {"model": folder}, lambda data: data.path)
+            assert placed.inputs == {"model": folder + end}
+
+
+def test_the_room_of_kept_weights_is_needed_on_the_disk() -> None:
+    shape = from_config({"model_type": "qwen2", "vocab_size": 100, "hidden_size": 8,
+                         "intermediate_size": 16, "num_hidden_layers": 2,
+                         "num_attention_heads": 2, "num_key_value_heads": 2})  # fmt: skip
+    assert shape is not None
+    whole = Need(Train(steps=5, keep=[2, 4]), shape)
+    assert whole.kept == 2 * 4 * shape.parameters
+    assert Need(Train(steps=5), shape).kept == 0
+    lora = {"rank": 2}
+    adapters = Need(
+        Train.model_validate({"method": "lora", "lora": lora, "steps": 5, "keep": [2]}), shape
+    )
+    assert 0 < adapters.kept < 4 * shape.parameters

@@ -404,7 +404,7 @@ def _cache_key(
             "data": file_digest(path),
             "held_out": file_digest(file_of(Path(held_out.path))) if held_out else None,
             "validation": validation
-            and {n: validation[n] for n in ("share", "first", "seed", "over")},
+            and {n: validation.get(n) for n in ("share", "first", "seed", "over")},
             "template": template.model_dump(mode="json"),
             "tokenizer": hashlib.sha256(state.encode()).hexdigest(),
             "special": {k: str(v) for k, v in sorted(tokenizer.special_tokens_map.items())},

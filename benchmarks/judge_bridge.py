@@ -258,8 +258,8 @@ def _drawn(old: float, shift: float, n: int, random: np.random.Generator) -> Shi
 
 
 def by_simulation(runs: int, quick: bool) -> None:
-    models, spreads = ((1, 5), (0, 4)) if quick else ((1, 2, 3, 5, 10), (0, 2, 4, 10))
-    prompts, rates = ((200,), (10,)) if quick else ((50, 200, 805), (2, 10, 30, 50, 98))
+    models, spreads = ((1, 5), (0, 4)) if quick else ((1, 2, 3, 5, 10), (0, 4, 10))
+    prompts, rates = ((200,), (10,)) if quick else ((50, 805), (2, 10, 50, 98))
     print(
         f"\nsimulation, {runs} runs a case; margin 3 points; wrong verdicts: with the bridge (without)"
     )

@@ -181,6 +181,7 @@ ONE_VALUE = {"gen.recipe"}
 """Parameters that can only be what they are."""
 ELSEWHERE = {
     "data",
+    "eval.checkpoint",
     "replicates.train_seeds",
     "replicates.sampling_seeds",
     "replicates.judge",
@@ -193,7 +194,8 @@ Keys = dict[tuple[str, str], str]
 def keys(spec: Path, volume: Path | None = None, **how: Any) -> Keys:
     """(stage, label) -> key."""
     (plan,) = planned(volume or spec.parent / "volume", spec, **how)
-    return {(s.stage, s.label): s.key for s in plan.stages}
+    beside = {other.row.row for other in plan.beside()}
+    return {(s.stage, s.label): s.key for s in plan.stages if s.row not in beside}
 
 
 def changed(before: Keys, after: Keys) -> tuple[str, ...]:
@@ -396,6 +398,14 @@ def test_every_parameter_of_a_recipe_stands_in_its_key_but_those_of_how_it_is_ru
 ) -> None:
     keyed = set(flatten(key_view(built(recipe), AnyFile())))
     assert keyed == {name for name in leaves(recipe) if name.rpartition(".")[2] not in HOW}
+
+
+def test_another_checkpoint_is_another_answer_of_the_same_training(spec: Path) -> None:
+    setting(spec, "train.steps", 4)
+    setting(spec, "train.keep", [2])
+    before = keys(spec)
+    setting(spec, "eval.checkpoint", 2)
+    assert changed(before, keys(spec)) == downstream("answer")
 
 
 @pytest.mark.parametrize("name", NOT_KEYED)

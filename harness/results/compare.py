@@ -312,15 +312,16 @@ def _score_text(side: ComparedRow, metric: str) -> str:
 def _difference(comparison: Comparison, unit: str) -> str:
     result = comparison.result
     assert result is not None
-    text = f"difference {numbers.number(result.difference, signed=True)} {unit}".rstrip()
+    digits = metric_of(comparison.metric).digits
+    text = f"difference {numbers.number(result.difference, digits, signed=True)} {unit}".rstrip()
     if result.low is None or result.high is None or result.smallest_seen is None:
         over = counted(comparison.shared, "prompt")
         return f"{text} over {over} judged in both; too few for an interval"
     return (
-        f"{text}, 95 % interval {numbers.interval(result.low, result.high, signed=True)}, over "
-        f"{comparison.shared} prompts judged in both; the smallest difference that would have been "
-        f"seen with a probability of {numbers.percent(POWER, digits=0)} is "
-        f"{numbers.number(result.smallest_seen)}"
+        f"{text}, 95 % interval {numbers.interval(result.low, result.high, digits, signed=True)}, over "
+        f"{comparison.shared} prompts judged in both; the smallest difference that would have been seen "
+        f"with a probability of {numbers.percent(POWER, digits=0)} is "
+        f"{numbers.number(result.smallest_seen, digits)}"
     )
 
 
@@ -340,7 +341,8 @@ def _flips(table: list[list[int]]) -> str:
 def _signs(comparison: Comparison) -> str:
     alike = comparison.shared - comparison.above - comparison.below
     verb = "is" if comparison.above == 1 else "are"
-    better = f"{counted(comparison.above, 'prompt')} {verb} better in the first"
+    how = "higher, and so worse," if metric_of(comparison.metric).is_loss else "better"
+    better = f"{counted(comparison.above, 'prompt')} {verb} {how} in the first"
     text = f"{better}, {comparison.below} in the second, {alike} alike"
     return text + (
         f"; exact sign test of these runs, p = {comparison.p_value:.2g}"

@@ -245,3 +245,6 @@ def test_the_trained_rows_run_from_addresses_and_lower_the_held_out_loss(
     compared = harness(env, "compare", *rows[:2], *volume)
     assert compared.returncode == 0, compared.stdout
     assert "held_out_loss" in compared.stdout
+    # Example by example, and not the two numbers alone.
+    assert "higher, and so worse, in the first" in compared.stdout
+    assert "judged in both; the smallest difference that would have been seen" in compared.stdout

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.artefact.keys import digest_of
 from harness.artefact.manifest import MetricValue
 from harness.artefact.metrics import METRICS, metric_of
 from harness.artefact.store import Artefact
@@ -21,8 +22,11 @@ from harness.stats.intervals import Range
 from harness.stats.variance import Grades, Index
 
 RATING = "rating"
+LOSSES, BITS = "losses.jsonl", "bits_per_byte"
 GRADED = ("win_rate", "winning_score", "rubric_score", RATING, *BENCHMARKS)
 """Metrics of which a grade is kept for each prompt or question."""
+LossPlace = tuple[str, int, int]
+"""A set of held-out examples, the number of one, its answer's tokens."""
 TaskQuestion = tuple[str, int]
 """One of lm-eval's tasks, and the number of a question of it."""
 
@@ -109,7 +113,8 @@ def gather(
     answered = row.eval.answer if row.eval else None
     grades: dict[Index, Grades] = {}
     prompts: set[Any] = set()
-    if is_graded(metric) and (len(runs) > 1 or every_grade):
+    kept = is_graded(metric) and (len(runs) > 1 or every_grade)
+    if kept or (every_grade and metric_of(metric).is_loss):
         for index, run in runs.items():
             assert run.stage.artefact is not None
             all_grades = grades_of(run.stage.artefact, metric)
@@ -143,6 +148,8 @@ def grades_of(artefact: Artefact, metric: str) -> dict[Any, float | None]:
     """
     if metric in BENCHMARKS:
         return dict(_of_task(artefact, metric))
+    if metric_of(metric).is_loss:
+        return dict(_of_loss(artefact, metric))
     task, slash, of_task = metric.partition("/")
     if slash and task != RATING:
         return _of_package_task(artefact, metric, task, of_task)
@@ -191,6 +198,25 @@ def _of_package_task(
         grades[task, row["doc_id"]] = scale * float(grade)
     mean = math.fsum(g for g in grades.values() if g is not None) / max(1, len(grades))
     return grades if math.isclose(mean, score.value, rel_tol=1e-6, abs_tol=1e-6) else {}
+
+
+def _of_loss(artefact: Artefact, metric: str) -> Iterator[tuple[LossPlace, float]]:
+    """What each held-out example adds to a judge's loss, so that their mean is the loss: its nats over
+    the mean number of tokens (of bits per byte: its bits over that of bytes). Examples of as many
+    tokens in the same set are the same ones."""
+    if not (artefact.folder / LOSSES).is_file():
+        return
+    artefact.check()
+    rows = [json.loads(line) for line in read_lines(artefact.folder / LOSSES)]
+    measured = [row for row in rows if row["tokens"]]
+    unit, scale = ("bytes", math.log(2)) if metric == BITS else ("tokens", 1.0)
+    total = sum(row[unit] for row in measured)
+    if not total:
+        return
+    examples = digest_of(artefact.manifest.document["params"]["judge"]["examples"])
+    for row in measured:
+        place = examples, row["index"], row["tokens"]
+        yield place, row["nats"] / scale * len(measured) / total
 
 
 def strata_of(metric: str, places: Sequence[Any]) -> list[str] | None:

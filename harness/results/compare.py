@@ -318,9 +318,9 @@ def _difference(comparison: Comparison, unit: str) -> str:
         over = counted(comparison.shared, "prompt")
         return f"{text} over {over} judged in both; too few for an interval"
     return (
-        f"{text}, 95 % interval {numbers.interval(result.low, result.high, digits, signed=True)}, over "
-        f"{comparison.shared} prompts judged in both; the smallest difference that would have been seen "
-        f"with a probability of {numbers.percent(POWER, digits=0)} is "
+        f"{text}, 95 % interval {numbers.interval(result.low, result.high, digits, signed=True)}, "
+        f"over {comparison.shared} prompts judged in both; the smallest difference that would have "
+        f"been seen with a probability of {numbers.percent(POWER, digits=0)} is "
         f"{numbers.number(result.smallest_seen, digits)}"
     )
 

@@ -155,7 +155,7 @@ def on_boards(found: Sequence[Pair], refit: bool) -> None:
                     today, retired = pair.today[index], pair.retired[index]
                     # Its own verdicts are paired too: what is left is what both judges' noise adds.
                     half = Z * held.error * today * (1 - today)
-                    ours = bridged(today, half, predict(shifts))
+                    ours = bridged(today, today - half, today + half, predict(shifts))
                     hits += ours.low <= retired <= ours.high
                     plain += abs(retired - today) <= half
                     halves.append((ours.high - ours.low) / 2)
@@ -231,7 +231,7 @@ def simulate(case: Case, runs: int, random: np.random.Generator) -> dict[str, fl
         scores = random.random(805) < today
         share = (scores.sum() + 0.5) / 806
         half = Z * math.sqrt(share * (1 - share) / 805)
-        ours = bridged(share, half, predict(shifts))
+        ours = bridged(share, share - half, share + half, predict(shifts))
         counts["covered"] += ours.low <= truth <= ours.high
         counts["half"] += (ours.high - ours.low) / 2
         plain = Bridged(share, share - half, share + half, 1, 0, 0)

@@ -25,7 +25,7 @@ import numpy as np
 from harness.artefact.manifest import MetricValue
 from harness.results.verdict.evidence import Evidence, ScoredRun
 from harness.results.verdict.verdict import judge
-from harness.row.row import Reported
+from harness.row.reported import Reported
 from harness.stats.paired import paired, sign_test
 
 RUNS = 2000

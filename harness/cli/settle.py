@@ -1,5 +1,6 @@
 """`harness settle`."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import click
 
 from harness.cli.options import DATA, EXECUTOR, SCALE, VOLUME
 from harness.cli.workspace import make_console, make_planner, row_named
+from harness.errors import InputError
 
 
 @click.command()
@@ -51,6 +53,8 @@ def settle(
     from harness.results.verify import NOT_REPRODUCED, REPRODUCED, UNDECIDED
     from harness.run.executors import make
 
+    if not math.isfinite(usd):
+        raise InputError(f"--usd {usd}: a number of dollars is wanted")
     loaded = row_named(name, scale)
     metric = metric or next((m for m, c in loaded.row.reported.items() if c.value is not None), "")
     planner = make_planner(volume, inputs, executor)

@@ -14,7 +14,9 @@ from typing import Any, cast
 from pydantic import TypeAdapter, ValidationError
 
 from harness.answer.answer import Answer
+from harness.answer.engine import QUANTIZATION
 from harness.artefact import environment
+from harness.artefact.call import CHECKPOINT
 from harness.artefact.keys import Files, digest_of, flatten, key_view
 from harness.artefact.store import Artefact, Damaged, Store, files_below
 from harness.crate import ARCHIVES, CRATE_FILE, CRATE_FORMAT, METADATA, HeldCrate, HeldStage
@@ -28,7 +30,7 @@ from harness.spec.base import Data, DataPath
 from harness.spec.model_source import ModelSource
 from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
-from harness.spec.train import Train
+from harness.spec.train import Quantization, Train
 
 PARTS = ("artefacts", "given", "datasets")
 """Folders of a crate that a replay reads."""
@@ -45,6 +47,8 @@ PARAMS: dict[str, Any] = {
     "judge": Judge,
     "prompts": PromptSet,
     "replicate": int,
+    CHECKPOINT: int,
+    QUANTIZATION: Quantization,
 }
 """A stage's parameters (harness.run.plan): name -> spec model."""
 

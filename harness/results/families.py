@@ -2,34 +2,34 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import NormalDist
 
 from harness.common.progress import counted
 from harness.results.line import DOES_NOT, MatrixLine
-from harness.results.verdict.verdict import Verdict
+from harness.results.verdict.forecast import decide
+from harness.results.verdict.verdict import Weighed
 from harness.stats.intervals import LEVEL
 
 DECIDED = ("reproduced", "not reproduced")
+HALVINGS = 20
+"""Of an interval of 0.05: to 5e-8."""
 ALPHA = 1 - LEVEL
 HOLDS = "holds"
 
 
-def p_value(verdict: Verdict) -> float | None:
-    """1 less the highest level at which the interval still gives the verdict; None without an interval.
-
-    The interval is taken to grow about its middle as a normal one does, with what unjudged prompts
-    leave open: where there are some, or replicates are few, p is then somewhat off. Of an inconclusive
-    verdict it is above 1 - LEVEL.
-    """
-    low, high, margin = verdict.low, verdict.high, verdict.margin
-    if low is None or high is None or margin is None or high <= low:
+def p_value(weighed: Weighed) -> float | None:
+    """1 less the highest level at which the interval still gives the verdict, found by halving; None
+    where nothing was compared, 1 for an inconclusive verdict."""
+    verdict, interval = weighed.verdict, weighed.interval
+    if interval is None or verdict.margin is None:
         return None
-    normal = NormalDist()
-    middle, error = (low + high) / 2, (high - low) / 2 / normal.inv_cdf((1 + LEVEL) / 2)
-    reach = abs(abs(middle) - margin) / error
     if verdict.name not in DECIDED:
-        reach = min(reach, normal.inv_cdf((1 + LEVEL) / 2))
-    return 2 * (1 - normal.cdf(reach))
+        return 1.0
+    low, high = 0.0, 1 - LEVEL
+    for _ in range(HALVINGS):
+        p = (low + high) / 2
+        ends = interval(1 - p)
+        low, high = (low, p) if decide(*ends, verdict.margin) == verdict.name else (p, high)
+    return high
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -50,7 +50,7 @@ def adjusted(lines: Sequence[MatrixLine]) -> list[MatrixLine]:
     found = {
         index: (line.row.table, p)
         for index, line in enumerate(lines)
-        if (p := p_value(line.weighed.verdict)) is not None
+        if (p := p_value(line.weighed)) is not None
     }
     after = list(lines)
     for table in {table for table, _ in found.values()}:

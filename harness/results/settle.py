@@ -24,7 +24,7 @@ from harness.results.verdict.sides import KIND_WORDS, KINDS
 from harness.results.verdict.verdict import Weighed, assess, margin_of
 from harness.row.load import LoadedRow
 from harness.row.row import Replicates
-from harness.run.executors import Executor
+from harness.run.executors import Executor, waiting
 from harness.run.plan import Planner, RowPlan, StagePlan
 from harness.run.runner import Runner
 from harness.stats.spending import levels
@@ -37,20 +37,15 @@ RULE = "the smallest expected interval per unit of cost; a second training befor
 
 @dataclass(frozen=True)
 class Terms:
-    """What is fixed before the first purchase."""
+    """What is fixed before the first purchase, whatever is then paid."""
 
     row: str
     metric: str
     document: str
     """sha256 of the keys of the row's stages."""
     margin: float
-    usd: float
     levels: tuple[float, ...]
     rule: str = RULE
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass
@@ -68,47 +63,71 @@ class Look:
     """The replicates that there are to be at the next look, where something was bought."""
 
 
-def _look(stored: dict[str, Any]) -> Look:
-    counts, after = tuple(stored["counts"]), stored["next"]
-    return Look(**{**stored, "counts": counts, "next": tuple(after) if after else None})
-
-
 @dataclass
 class Course:
     """All looks so far; on the volume after each."""
 
     terms: Terms
     path: Path
+    owned: list[str] = field(default_factory=list)
+    """Keys of the artefacts that were there before it began, which it has not paid for."""
     looks: list[Look] = field(default_factory=list)
 
     @classmethod
     def of(cls, terms: Terms, root: Path) -> "Course":
-        """The one that these terms began, or a new one.
+        """The one that was begun for the row and metric as they stand, or a new one.
 
         Raises:
-            InputError: its file was changed.
+            InputError: its file was changed, or it was begun on other terms.
         """
-        course = cls(terms, root / FOLDER / f"{terms.row}-{terms.digest[:16]}.json")
+        of_row = f"{terms.metric} {terms.document}"
+        digest = hashlib.sha256(of_row.encode()).hexdigest()[:16]
+        course = cls(terms, root / FOLDER / f"{terms.row}-{digest}.json")
         if not course.path.is_file():
             return course
         try:
             stored = json.loads(course.path.read_text(encoding="utf-8"))
-            is_same = stored["terms"] == json.loads(json.dumps(asdict(terms)))
-            course.looks = [_look(look) for look in stored["looks"]]
+            content = stored["course"]
+            is_whole = stored["sha256"] == _digest(content)
         except (ValueError, KeyError, TypeError):
-            is_same = False
-        if not is_same:
+            is_whole = False
+        if not is_whole:
             raise InputError(
                 f"{course.path} is not what harness settle wrote",
                 "Its terms are fixed before anything is bought. Put it back, or move it away to begin "
                 "anew.",
             )
+        before = content["terms"]
+        if before != _plain(asdict(terms)):
+            raise InputError(
+                f"{course.path}: row {terms.row} was begun with margin {before['margin']:g} and "
+                f"{len(before['levels'])} looks, which are fixed from then on",
+                f"Give the same (--looks {len(before['levels'])}); more --usd may be given. To begin "
+                "anew, with all chances to err counted anew, move the file away.",
+            )
+        course.owned = content["owned"]
+        course.looks = [_look(look) for look in content["looks"]]
         return course
 
     def save(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"terms": asdict(self.terms), "looks": [asdict(look) for look in self.looks]}
-        write_atomically(self.path, json.dumps(content, indent=2) + "\n")
+        looks = [asdict(look) for look in self.looks]
+        content = _plain({"terms": asdict(self.terms), "owned": self.owned, "looks": looks})
+        sealed = {"course": content, "sha256": _digest(content)}
+        write_atomically(self.path, json.dumps(sealed, indent=2) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _look(stored: dict[str, Any]) -> Look:
+    counts, after = tuple(stored["counts"]), stored["next"]
+    return Look(**{**stored, "counts": counts, "next": tuple(after) if after else None})
 
 
 @dataclass(frozen=True)
@@ -135,63 +154,122 @@ class Settler:
         self, loaded: LoadedRow, metric: str, usd: float, looks: int, planner: Planner
     ) -> None:
         self.loaded, self.metric, self.planner = loaded, metric, planner
+        self.usd = usd
+        cell = loaded.row.reported.get(metric)
+        if cell is None or cell.value is None:
+            raise InputError(
+                f"row {loaded.row.row} reports no number{f' for {metric}' if metric else ''}",
+                "There is nothing to settle: name a row with a reported number.",
+            )
         margin = margin_of(loaded.row, metric)
         if margin is None:
             raise InputError(
                 f"row {loaded.row.row}: {metric} has no margin, so that nothing can decide it",
                 "Give it one: margins: in the spec.",
             )
-        cell = loaded.row.reported.get(metric)
-        if cell is None or cell.value is None:
-            raise InputError(f"row {loaded.row.row} reports no number for {metric}")
         plan = planner.plan(loaded)
+        if loaded.row.scale == "tiny":
+            raise InputError(f"{loaded.row.row} is a scaled-down twin, which settles nothing")
         keys = json.dumps([(stage.stage, stage.key) for stage in plan.stages])
         document = hashlib.sha256(keys.encode()).hexdigest()
-        terms = Terms(loaded.row.row, metric, document, margin, usd, tuple(levels(looks)))
+        terms = Terms(loaded.row.row, metric, document, margin, tuple(levels(looks)))
         self.course = Course.of(terms, planner.store.root)
 
     def settle(self, executor: Executor, console: Console) -> Weighed:
         """Buy and look until it is decided, the budget is spent, or the planned looks are over.
 
         Raises:
-            InputError: a price is not known, or nothing of the row can be repeated.
+            InputError: a price is not known, the row as it stands costs more than the budget, or
+                nothing of it can be repeated.
             HarnessError: as `Runner.run`; the same command goes on.
         """
+        name = self.course.path.stem[-16:]
+        with self.planner.store.lock(
+            FOLDER, name, waiting(console, f"settle: {self.loaded.row.row}")
+        ):
+            self.course = Course.of(self.course.terms, self.planner.store.root)
+            return self._settle(executor, console)
+
+    def _settle(self, executor: Executor, console: Console) -> Weighed:
         course, looks = self.course, self.course.looks
-        if looks and looks[-1].next is None:
-            looks.pop()  # It ended here: look again, in case what ended it was mended.
-        counts = (looks[-1].next if looks else None) or _counts(self.loaded)
+        counts = _counts(self.loaded)
+        if looks:
+            last = looks[-1]
+            counts = last.next or last.counts
+            if last.next is None:
+                weighed = self._weigh(self._plan(counts), last.level)
+                number = len(looks)
+                if last.verdict in DECIDED or number == len(course.terms.levels):
+                    _tell(console, weighed, last, number, len(course.terms.levels))
+                    return weighed
+                # It ended for want of money: perhaps there is more now.
+                purchase = self._next(self._plan(counts), weighed, counts, console)
+                if purchase is None:
+                    return weighed
+                counts = last.next = purchase.counts
+        else:
+            plan = self._plan(counts)
+            course.owned = [stage.key for stage in plan.stages if stage.artefact is not None]
+            self._check_first(plan)
         while True:
             course.save()
             plan = self._plan(counts)
-            before = _spent(plan)
             Runner(self.planner.store, self.planner.files, executor, console).run([plan])
             self.planner.files.save()
             level = course.terms.levels[len(looks)]
             plan = self._plan(counts)
             weighed = self._weigh(plan, level)
-            spent = _spent(plan) - before + (looks[-1].usd if looks else 0.0)
             verdict = weighed.verdict
+            spent = self._spent(plan)
             looks.append(Look(counts, level, verdict.low, verdict.high, verdict.name, spent))
             _tell(console, weighed, looks[-1], len(looks), len(course.terms.levels))
             purchase = None
             if verdict.name not in DECIDED and len(looks) < len(course.terms.levels):
-                purchase = self.purchase(plan, weighed, counts, course.terms.usd - spent)
+                purchase = self._next(plan, weighed, counts, console)
             if purchase is None:
                 course.save()
                 return weighed
             counts = looks[-1].next = purchase.counts
-            say(console, f"buying {purchase}")
+
+    def _next(
+        self, plan: RowPlan, weighed: Weighed, counts: Counts, console: Console
+    ) -> Purchase | None:
+        purchase = self.purchase(plan, weighed, counts, self.usd - self._spent(plan))
+        say(console, f"buying {purchase}" if purchase else f"it ends here: {self._why(weighed)}")
+        return purchase
+
+    def _why(self, weighed: Weighed) -> str:
+        if weighed.evidence is None or weighed.reported_span is None:
+            verdict = weighed.verdict
+            return verdict.reason or f"the row is {verdict.name}"
+        return "no replicate that the rest of the budget pays is expected to narrow the interval"
+
+    def _check_first(self, plan: RowPlan) -> None:
+        """The row as it stands is a purchase, too."""
+        new = [stage for stage in plan.stages if stage.artefact is None]
+        usd = _price(new, "the row as it stands")
+        if usd > self.usd:
+            raise InputError(
+                f"row {self.loaded.row.row} as it stands costs about ${usd:.2f}, more than --usd "
+                f"{self.usd:g}",
+                "Nothing was bought. Give more, or leave out what is not needed.",
+            )
+
+    def _spent(self, plan: RowPlan) -> float:
+        """Dollars that the artefacts of a plan cost, but for those that were there before."""
+        made = [s.artefact for s in plan.stages if s.artefact and s.key not in self.course.owned]
+        costs: list[Mapping[str, Any]] = [artefact.manifest.cost for artefact in made]
+        return math.fsum(float(cost.get("usd") or 0.0) for cost in costs)
 
     def foretold(self) -> Iterator[str]:
         """The terms, and what would be bought first."""
         terms, counts = self.course.terms, _counts(self.loaded)
-        levels_in_words = ", ".join(f"{100 * level:.4g} %" for level in terms.levels)
+        levels_in_words = ", ".join(f"{100 * level:.6g} %" for level in terms.levels)
         yield f"margin {terms.margin:g}; looks at {levels_in_words}; bought by: {terms.rule}"
         plan = self._plan(counts)
         to_run = [stage for stage in plan.stages if stage.artefact is None]
         if to_run:
-            usd = math.fsum(stage.usd() or 0.0 for stage in to_run)
+            usd = _price(to_run, "the row as it stands")
             yield f"first the row as it stands: {counted(len(to_run), 'stage')}, about ${usd:.2f}"
             return
         weighed = self._weigh(plan, terms.levels[0])
@@ -199,8 +277,8 @@ class Settler:
         if verdict.name in DECIDED:
             yield f"nothing: it is {verdict.name}"
             return
-        purchase = self.purchase(plan, weighed, counts, terms.usd)
-        yield f"first {purchase}" if purchase else "nothing that this budget pays would narrow it"
+        purchase = self.purchase(plan, weighed, counts, self.usd)
+        yield f"first {purchase}" if purchase else f"nothing: {self._why(weighed)}"
 
     def kept(self) -> Iterator[str]:
         """Where the course stands, and what gives later commands the same replicates."""
@@ -216,7 +294,7 @@ class Settler:
     ) -> Purchase | None:
         """What to buy next; None where nothing is left for it, or nothing would move the interval."""
         if weighed.evidence is None or weighed.reproduced is None or weighed.reported_span is None:
-            return None
+            return None  # no number of ours, or none that it is compared with
         remaining = len(self.course.terms.levels) - len(self.course.looks)
         share = left / max(remaining, 1)
         options = [
@@ -273,15 +351,7 @@ class Settler:
         more = self._plan(_more(counts, kind, count))
         known = {(stage.stage, stage.key) for stage in plan.stages}
         new = [s for s in more.stages if (s.stage, s.key) not in known and s.artefact is None]
-        unknown = [stage for stage in new if stage.usd() is None]
-        if unknown:
-            endpoint = unknown[0].endpoint
-            raise InputError(
-                f"what another {KIND_WORDS[kind][0]} costs is not known: the price of "
-                f"{endpoint.model if endpoint else 'a model'} is not",
-                "Add it to specs/prices.yaml, or to the file that HARNESS_PRICES names.",
-            )
-        return more, math.fsum(stage.usd() or 0.0 for stage in new)
+        return more, _price(new, f"another {KIND_WORDS[kind][0]}")
 
     def _half(self, weighed: Weighed, counts: Counts) -> float:
         assert weighed.evidence is not None
@@ -335,10 +405,16 @@ def _weight(option: Purchase) -> float:
     return option.usd or COSTS[option.kind] * option.count * 1e-6
 
 
-def _spent(plan: RowPlan) -> float:
-    """Dollars that the artefacts of a plan cost."""
-    costs: list[Mapping[str, Any]] = [s.artefact.manifest.cost for s in plan.stages if s.artefact]
-    return math.fsum(float(cost.get("usd") or 0.0) for cost in costs)
+def _price(stages: Sequence[StagePlan], what: str) -> float:
+    """Raises InputError where a price is not known."""
+    for stage in stages:
+        if stage.usd() is None:
+            model = stage.endpoint.model if stage.endpoint else "a model"
+            raise InputError(
+                f"what {what} costs is not known: the price of {model} is not",
+                "Add it to specs/prices.yaml, or to the file that HARNESS_PRICES names.",
+            )
+    return math.fsum(stage.usd() or 0.0 for stage in stages)
 
 
 def _tell(console: Console, weighed: Weighed, look: Look, number: int, looks: int) -> None:
@@ -348,7 +424,7 @@ def _tell(console: Console, weighed: Weighed, look: Look, number: int, looks: in
         counted(n, KIND_WORDS[kind][0]) for n, kind in zip(look.counts, KINDS, strict=True) if n > 1
     )
     difference = f"difference {weighed.number(verdict.difference, signed=True)}"
-    within = f", {100 * look.level:.4g} % interval {interval}" if interval else ""
+    within = f", {100 * look.level:.6g} % interval {interval}" if interval else ""
     say(
         console,
         f"look {number} of {looks}: {verdict.name}; {difference}{within}; {runs or 'one run'}; "

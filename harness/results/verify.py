@@ -19,6 +19,7 @@ from harness.results.verdict.sides import KIND_WORDS, KINDS
 from harness.results.verdict.verdict import Weighed
 from harness.row.load import LoadedRow
 from harness.row.published_judge import in_words, own_judge
+from harness.row.rejudged import REJUDGED, WIN_RATE
 from harness.run.plan import Planner
 from harness.stats.bridge import FEW_MODELS
 from harness.stats.intervals import t_quantile
@@ -164,8 +165,10 @@ def _against(line: MatrixLine) -> str:
     against, c = line.weighed.against, line.cells
     plan = line.plan
     if against is None:
-        if plan is None or plan.published is None:
+        if plan is None or plan.published is None or c.metric not in REJUDGED:
             return ""
+        if all(stage.artefact for stage in plan.published.final()):
+            return "of the study's own answers and ours fewer than two prompts were both judged"
         return f"the study's own answers are not judged yet: harness run {plan.target}"
     number = line.weighed.number
     moved = against.theirs - (c.reported or 0.0)
@@ -182,8 +185,10 @@ def _bridge(line: MatrixLine) -> str:
     """Ours in the published judge's terms, and what its interval is made of."""
     terms, plan = line.weighed.in_their_terms, line.plan
     if terms is None:
-        if plan is None or not plan.bridge:
+        if plan is None or not plan.bridge or line.cells.metric != WIN_RATE:
             return ""
+        if all(stage.artefact for other in plan.bridge for stage in other.final()):
+            return "the bridging models are judged, and give none: see the verdict"
         return f"the bridging models are not judged yet: harness run {plan.target}"
     number, ours = line.weighed.number, terms.ours
     value, low, high, mean, spread = (

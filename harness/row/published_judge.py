@@ -80,8 +80,13 @@ def _is_baseline(name: str, reference: Reference | None) -> bool:
 
 
 def is_named(name: str, place: str) -> bool:
-    """Letters and digits alone: `gpt-4 1106` is in `gpt4_1106_preview_outputs.json`."""
-    return _plain(name) in _plain(place)
+    """Whether a file or one of its folders is called so, letters and digits alone: `gpt4-1106-preview`
+    is gpt4_1106_preview_outputs.json, and not gpt4_outputs.json."""
+    wanted, parts = _plain(name), place.split("/")
+    names = [_plain(part) for part in (*parts, parts[-1].rpartition(".")[0])]
+    return bool(wanted) and wanted in {
+        n for each in names for n in (each, each.removesuffix("outputs"))
+    }
 
 
 def _plain(text: str) -> str:

@@ -18,6 +18,8 @@ from harness.spec.prompts import PromptSet
 
 PUBLISHED, BRIDGE = "published", "bridge"
 WIN_RATE = "win_rate"
+REJUDGED = (WIN_RATE, "rubric_score", "rating")
+"""Metrics of which a grade is kept for each prompt."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def has_another_judge(row: Row) -> bool:
     if judge is None or not judge.judges_outputs or judge.needs().is_recorded:
         return False
     judges = [row.reported.judge_of(name) for name, cell in row.reported.items()
-              if cell.value is not None]  # fmt: skip
+              if cell.value is not None and name in REJUDGED]  # fmt: skip
     return any(published is not None and another_judge(published, judge) for published in judges)
 
 

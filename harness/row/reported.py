@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from harness.artefact.metrics import metric_of
-from harness.spec.base import NO_KEY, Count, Data, DataPath, Spec
+from harness.spec.base import NO_KEY, Data, DataPath, Spec
 from harness.spec.provenance import Provenance
+from harness.stats.bridge import FEWEST_PROMPTS
 
 UNREPORTED = "unreported"
 
@@ -25,7 +26,7 @@ class PublishedJudge(Spec):
 
     @model_validator(mode="after")
     def _says_something(self) -> "PublishedJudge":
-        if not self.model_fields_set:
+        if not any((self.model, self.annotator, self.baseline)):
             raise ValueError("say the judge's model, and its annotator and baseline where known")
         return self
 
@@ -97,8 +98,8 @@ class BridgingModel(Spec):
     """Its answers, to be judged by the row's judge."""
     annotations: PublishedFile
     """The published judge's verdicts on them, against the same baseline."""
-    prompts: Count | None = None
-    """A seeded sample of so many of the row's prompts; left open, all of them."""
+    prompts: Annotated[int, Field(ge=FEWEST_PROMPTS)] | None = None
+    """A seeded sample of so many of the row's prompts, 30 at least; left open, all of them."""
 
 
 class ReportedNumbers(Spec, Mapping[str, Reported]):
@@ -134,6 +135,13 @@ class ReportedNumbers(Spec, Mapping[str, Reported]):
                 )
             if cell.judge is not None and metric_of(metric).is_loss:
                 raise ValueError(f"{metric} is a loss, which nobody judges: leave its judge out")
+        return self
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "ReportedNumbers":
+        digests = [model.outputs.sha256 for model in self.bridge]
+        if len(set(digests)) < len(digests):
+            raise ValueError("bridge names the same outputs twice: it is one model all the same")
         return self
 
     def judge_of(self, metric: str) -> PublishedJudge | None:

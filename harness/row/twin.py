@@ -46,6 +46,8 @@ FAMILIES = {
 }
 """Part of a hub id, or else of a template's name -> the architecture that transformers calls so."""
 USUAL_FAMILY = "qwen2"
+UNPUBLISHED: dict[str, tuple[()]] = {"outputs": (), "annotations": (), "bridge": ()}
+"""A twin is compared with nothing that was published."""
 ARCHITECTURE: dict[str, float] = {
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -84,7 +86,7 @@ def scaled(loaded: LoadedRow) -> LoadedRow:
             "replicates": _replicates(row.replicates),
             "budget": Budget(),
             "limits": Limits(shm=row.limits.shm, pids=row.limits.pids),
-            "reported": row.reported.model_copy(update={"outputs": (), "annotations": ()}),
+            "reported": row.reported.model_copy(update=UNPUBLISHED),
             "deviations": [*row.deviations, _deviation(row)],
         }
     )

@@ -59,9 +59,9 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
         if preference is not None:
             verdicts[*prompt, places[prompt]] = preference - 1
         places[prompt] += 1
-    if not verdicts:
+    if not verdicts or all(score <= 0 for score in verdicts.values()):
         raise InputError(
-            f"{path} holds no verdicts",
+            f"{path} holds no verdicts from 1 (lost) to 2 (won)",
             "A bridge needs an annotations.json: instruction and preference of each prompt.",
         )
     return verdicts

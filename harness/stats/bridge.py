@@ -21,6 +21,8 @@ SPREAD = 0.6
 """Log-odds: standard deviation of the shift between models where there are too few to tell it. With it
 an interval from one or two models holds the other models of the boards in 95 to 96 % of cases
 (benchmarks/judge_bridge.py)."""
+NEAREST = 0.0005
+"""To a share of 0 or 1 that a score is taken to be."""
 PRIOR_MEDIAN, PRIOR_SCALE, PRIOR_DF = 0.45, 1.0, 8
 """Prior of the spread's logarithm where there are more models: Student's t about log(PRIOR_MEDIAN).
 
@@ -141,19 +143,20 @@ class Bridged:
     """Standard deviation of the shift between models, as a share."""
 
 
-def bridged(share: float, half: float, predicted: Predicted) -> Bridged:
-    """A score under today's judge (a share of 1, strictly between 0 and 1) with half of its interval,
-    as the retired judge would have it.
+def bridged(share: float, low: float, high: float, predicted: Predicted) -> Bridged:
+    """A score under today's judge with its interval (shares of 1, kept off 0 and 1 by NEAREST), as the
+    retired judge would have it.
 
     The interval of the sum of log-odds and shift is made of the two apart, squared on each side (Zou
     and Donner 2008, Construction of confidence limits about effect measures, Statistics in Medicine
     27).
     """
+    share, low, high = (min(max(x, NEAREST), 1 - NEAREST) for x in (share, low, high))
     centre = log_odds(share) + predicted.mean
     value = of_log_odds(centre)
     unit = share * (1 - share)
-    down = math.hypot(half / unit, predicted.mean - predicted.low)
-    up = math.hypot(half / unit, predicted.high - predicted.mean)
+    down = math.hypot(log_odds(share) - log_odds(low), predicted.mean - predicted.low)
+    up = math.hypot(log_odds(high) - log_odds(share), predicted.high - predicted.mean)
     slope = value * (1 - value)
     return Bridged(
         value,

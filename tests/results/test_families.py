@@ -1,13 +1,15 @@
 """Verdicts of a table together: Holm's adjustment, what is said of the table, chance."""
 
 import csv
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harness.results.families import holm, p_value
-from harness.results.verdict.verdict import Verdict
+from harness.results.verdict.verdict import Verdict, Weighed
+from harness.stats.intervals import t_quantile
 from tests.helpers import command
 from tests.results.scored_rows import scored_row, wins
 
@@ -19,36 +21,45 @@ def test_holm_as_in_a_worked_example() -> None:
     assert holm([]) == []
 
 
-def test_p_is_where_the_interval_just_gives_the_verdict() -> None:
-    def verdict(name: str, low: float | None, high: float | None) -> Verdict:
-        return Verdict(name, "", margin=3.0, low=low, high=high)
+def weighed(name: str, middle: float, error: float = 1.0, df: float = math.inf) -> Weighed:
+    def interval(level: float) -> tuple[float, float]:
+        half = t_quantile(df, level) * error
+        return middle - half, middle + half
 
-    assert p_value(verdict("reproduced", -1.0, 3.0)) == pytest.approx(0.05)
-    assert p_value(verdict("not reproduced", 3.0, 7.0)) == pytest.approx(0.05)
-    assert p_value(verdict("not reproduced", -9.0, -5.0)) == pytest.approx(8.86e-5, rel=0.01)
-    assert (p_value(verdict("inconclusive", 0.0, 6.0)) or 0) == pytest.approx(1.0)
-    # One training cannot show it, however narrow the interval is.
-    assert (p_value(verdict("inconclusive", -0.1, 0.1)) or 0) >= 0.0499
-    assert p_value(verdict("not run", None, None)) is None
+    low, high = interval(0.95)
+    verdict = Verdict(name, "", margin=3.0, low=low, high=high)
+    return Weighed(verdict, interval=interval)
+
+
+def test_p_is_where_the_interval_just_gives_the_verdict() -> None:
+    assert p_value(weighed("reproduced", 3 - 1.959964)) == pytest.approx(0.05, abs=1e-4)
+    assert p_value(weighed("not reproduced", -3 - 3.92)) == pytest.approx(8.86e-5, rel=0.01)
+    assert p_value(weighed("inconclusive", 3.0)) == 1.0
+    assert p_value(Weighed(Verdict("not run", ""))) is None
+
+
+def test_of_few_replicates_p_is_students() -> None:
+    """24.5 standard errors with one degree of freedom say less than four with many."""
+    assert p_value(weighed("reproduced", 0.0, error=3 / 24.5, df=1)) == pytest.approx(
+        0.026, abs=1e-3
+    )
 
 
 def test_wrong_claims_of_a_family_are_as_rare_as_said() -> None:
     """28 numbers, each truly at the margin, so that every `not reproduced` is wrong."""
     random = np.random.default_rng(0)
     alone = together = 0
-    for _ in range(400):
-        middles = 3 + 1.0 * random.standard_normal(28)
-        verdicts = [
-            Verdict("not reproduced" if m - 1.96 > 3 else "inconclusive", "", margin=3.0,
-                    low=m - 1.96, high=m + 1.96)
-            for m in middles
-        ]  # fmt: skip
-        p = [found for v in verdicts if (found := p_value(v)) is not None]
-        named = [v.name == "not reproduced" for v in verdicts]
+    for _ in range(300):
+        lines = [
+            weighed("not reproduced" if m - 1.96 > 3 else "inconclusive", m)
+            for m in 3 + random.standard_normal(28)
+        ]
+        p = [found for line in lines if (found := p_value(line)) is not None]
+        named = [line.verdict.name == "not reproduced" for line in lines]
         alone += any(named)
         together += any(a <= 0.05 and n for a, n in zip(holm(p), named, strict=True))
-    assert alone / 400 > 0.3
-    assert together / 400 <= 0.05
+    assert alone / 300 > 0.3
+    assert together / 300 <= 0.05
 
 
 def test_a_table_says_which_verdicts_hold_among_its_own(tmp_path: Path) -> None:

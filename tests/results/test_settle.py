@@ -13,9 +13,10 @@ from harness.artefact.store import Store
 from harness.errors import HarnessError, InputError
 from harness.results.settle import Settler
 from harness.row.load import load_rows
+from harness.row.twin import scaled
 from harness.run.plan import Planner
 from harness.stats.spending import levels
-from tests.helpers import command
+from tests.helpers import command, evaluation
 from tests.results.scored_rows import Scored, scored_row, wins
 
 PROMPTS = 4000
@@ -73,7 +74,7 @@ def test_interrupted_it_goes_on_with_the_same_terms(tmp_path: Path) -> None:
     with pytest.raises((IndexError, HarnessError)):
         settle(tmp_path, spec, same)  # the first purchase has nobody to judge it
     stored = json.loads(next((tmp_path / "runs" / "settle").iterdir()).read_text())
-    (first,) = stored["looks"]
+    (first,) = stored["course"]["looks"]
     assert first["next"][0] > 1
     found, _ = settle(tmp_path, spec, *[same] * 60)
     assert found.course.looks[0].counts == (1, 1, 1)
@@ -96,9 +97,36 @@ def test_rows_that_nothing_can_settle_are_told_so(tmp_path: Path) -> None:
     (loaded,) = load_rows([spec])
     store = Store(tmp_path / "runs")
     planner = Planner(store, Files(None, None, store.files_folder), "local")
-    for metric, sentence in (("win_rate/x", "reports no number"), ("rubric_score", "no margin")):
-        with pytest.raises(InputError, match=sentence):
+    for metric in ("win_rate/x", ""):
+        with pytest.raises(InputError, match="reports no number"):
             Settler(loaded, metric, 1.0, 3, planner)
+    with pytest.raises(InputError, match="a scaled-down twin, which settles nothing"):
+        Settler(scaled(loaded), "win_rate", 1.0, 3, planner)
+
+
+def test_the_same_command_again_buys_nothing_and_other_terms_are_refused(tmp_path: Path) -> None:
+    spec = row(tmp_path, trained=True, replicates={})
+    first, _ = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60)
+    before = len(first.course.looks)
+    again, text = settle(tmp_path, spec)
+    assert len(again.course.looks) == before
+    assert "buying" not in text
+    with pytest.raises(InputError, match="was begun with margin 3 and 5 looks"):
+        settler(tmp_path, spec, looks=9)
+    settler(tmp_path, spec, usd=99)
+
+
+def test_the_row_as_it_stands_is_a_purchase_too(tmp_path: Path) -> None:
+    paid = evaluation(tmp_path / "specs")
+    paid["judge"]["judge"] = {"model": "gpt-4.1-mini", "api_key_env": None}
+    cell = {"value": 40.0, "standard_error": 0.3}
+    spec = scored_row(tmp_path, reported={"win_rate": cell}, eval=paid)
+    with pytest.raises(InputError, match=r"the price of gpt-4\.1-mini is not"):
+        settler(tmp_path, spec, usd=0.0).settle(Scored(), Console(file=io.StringIO()))
+    assert not list((tmp_path / "runs").rglob("manifest.json"))
+    refused = command("settle", spec, "--usd", "nan", "--volume", tmp_path / "runs")
+    assert refused.exit_code == 2
+    assert "a number of dollars is wanted" in refused.output
 
 
 def test_a_dry_run_says_the_terms_and_buys_nothing(tmp_path: Path) -> None:
@@ -106,6 +134,6 @@ def test_a_dry_run_says_the_terms_and_buys_nothing(tmp_path: Path) -> None:
     result = command("settle", spec, "--usd", "5", "--dry-run", "--volume", tmp_path / "runs")
     assert result.exit_code == 0, result.output
     text = " ".join(result.output.split())
-    assert "margin 3; looks at 100 %" in text
+    assert "margin 3; looks at 99.9988 %" in text
     assert "first the row as it stands" in text
     assert not list((tmp_path / "runs").rglob("settle/*"))

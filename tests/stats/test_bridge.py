@@ -79,11 +79,11 @@ def test_judges_who_agree_everywhere_or_never_find_a_win_still_leave_an_error() 
 def test_a_score_in_the_retired_judges_terms_stays_a_share() -> None:
     predicted = predict(THREE)
     for share in (0.001, 0.1, 0.5, 0.999):
-        ours = bridged(share, 0.02, predicted)
+        ours = bridged(share, share - 0.02, share + 0.02, predicted)
         assert 0 <= ours.low < ours.value < ours.high <= 1
         assert ours.value == pytest.approx(of_log_odds(log_odds(share) + predicted.mean))
-    ours = bridged(0.1, 0.02, predicted)
-    moved = bridged(0.1001, 0.02, predicted).value - ours.value
+    ours = bridged(0.1, 0.08, 0.12, predicted)
+    moved = bridged(0.1001, 0.08, 0.12, predicted).value - ours.value
     assert moved / 0.0001 == pytest.approx(ours.slope, rel=1e-2)
     low, high = difference(ours, 0.1, 0.02)
     assert low < ours.low - 0.1

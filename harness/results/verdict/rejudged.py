@@ -2,7 +2,7 @@
 today's judge, or in the published judge's terms by a bridge of models that both have judged."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.errors import DataAbsent, InputError
@@ -10,19 +10,19 @@ from harness.results.verdict.evidence import Evidence, gather
 from harness.results.verdict.sides import (
     Reproduced,
     assumed_spread,
+    difference_interval,
     freedom,
     mean_of,
-    reproduced_interval,
 )
-from harness.row.reported import Reported
 from harness.run.bridging import PromptPlace, verdicts_on
 from harness.run.plan import RowPlan
 from harness.stats.bridge import FEWEST_PROMPTS, Bridged, Predicted, Shift, bridged, predict, shift
 from harness.stats.bridge import difference as bridged_difference
-from harness.stats.intervals import LEVEL, half_width
+from harness.stats.intervals import LEVEL, ScoreSpan, half_width, t_quantile
 from harness.stats.variance import Grades, crossed
 
 PERCENT = 100
+NOTHING = ScoreSpan(0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -61,63 +61,55 @@ class InTheirTerms:
         return PERCENT * self.ours.value, PERCENT * self.ours.low, PERCENT * self.ours.high
 
 
+Interval = Callable[[float], tuple[float, float]]
+"""Level -> the interval of the difference, in points."""
+
+
 def against_published(
-    row_plan: RowPlan, metric: str, ours: Evidence, margin: float, level: float = LEVEL
-) -> AgainstPublished | None:
-    """None where the study's own answers are not planned or not judged yet, or no prompt was judged of
-    both.
+    row_plan: RowPlan, metric: str, ours: Evidence, reproduced: Reproduced, margin: float
+) -> tuple[AgainstPublished, Interval] | None:
+    """None where the study's own answers are not planned or not judged yet, or fewer than two prompts
+    were judged of both.
 
     The interval is that of `harness.results.verdict.sides.difference_interval`, with the standard error
     of the prompts' differences in place of the two sides' own: what both sides find hard cancels. The
-    published answers are of one training, so that trainings' spread enters for them, too.
+    published answers are of one run, so that what replicates differ by enters for them, too.
 
     Raises:
         Damaged: an artefact was changed.
     """
     published = row_plan.published
-    if published is None:
+    theirs = published and gather(published.row, metric, published.final(), every_grade=True)
+    if not theirs or not theirs.grades or not ours.grades:
         return None
-    theirs = gather(published.row, metric, published.final(), every_grade=True)
-    if theirs is None:
-        return None
-    trainings, other = _trainings(ours), _mean_grades(list(theirs.grades.values()))
-    shared = [p for p in other if all(p in grades for grades in trainings)]
+    mine, other = (_mean_grades(list(side.grades.values())) for side in (ours, theirs))
+    shared = [p for p in other if p in mine]
     if len(shared) < 2:
         return None
-    rows = [[grades[p] - other[p] for p in shared] for grades in trainings]
-    found = crossed(rows)
-    count, bounds = found.replicates, ours.bounds
-    between = (found.between or 0.0) * (1 + 1 / count)
-    noise = found.within * (1 + 1 / count) if count > 1 else 0.0
+    found = crossed([[mine[p] - other[p] for p in shared]])
+    count, bounds = reproduced.df + 1, ours.bounds
     span = bounds[1] - bounds[0] if bounds else 0.0
     # A prompt at either end of what a difference can be, as `paired` has it.
     n = len(shared) + 2
-    columns = found.columns * len(shared) * (len(shared) - 1) + span**2 * (1 + 1 / count)
-    columns /= n * n
+    squares = found.columns * len(shared) * (len(shared) - 1) + span**2 * (1 + 1 / len(ours.runs))
     assumed = assumed_spread(ours, margin)
-    variance = max(0.0, columns - noise + 2 * assumed**2)
-    half = half_width(variance, between, found.df, freedom(len(shared)), level)
+    variance = squares / (n * n) - reproduced.within * (1 + 1 / count) + 2 * assumed**2
+    between = reproduced.between * (1 + 1 / count)
     asked = len(ours.prompts | theirs.prompts)
     left_open = span * (asked - len(shared)) / asked
     middle = found.mean * len(shared) / asked
-    return AgainstPublished(
-        mean_of(theirs),
-        found.mean,
-        middle - left_open - half,
-        middle + left_open + half,
-        len(shared),
-    )
 
+    def interval(level: float) -> tuple[float, float]:
+        freedom_ = freedom(len(shared))
+        half = half_width(max(0.0, variance), between, reproduced.df, freedom_, level) + left_open
+        return middle - half, middle + half
 
-def _trainings(evidence: Evidence) -> list[Grades]:
-    """Mean grades over the runs of each training, of prompts judged in all of them."""
-    by_training: dict[int, list[Grades]] = {}
-    for index, grades in sorted(evidence.grades.items()):
-        by_training.setdefault(index[0], []).append(grades)
-    return [_mean_grades(runs) for runs in by_training.values()]
+    low, high = interval(LEVEL)
+    return AgainstPublished(mean_of(theirs), found.mean, low, high, len(shared)), interval
 
 
 def _mean_grades(runs: Sequence[Grades]) -> dict[PromptPlace, float]:
+    """Over the runs, of prompts judged in all of them."""
     in_all = [p for p in runs[0] if all(p in grades for grades in runs[1:])]
     return {p: math.fsum(grades[p] for grades in runs) / len(runs) for p in in_all}
 
@@ -125,14 +117,15 @@ def _mean_grades(runs: Sequence[Grades]) -> dict[PromptPlace, float]:
 def in_their_terms(
     row_plan: RowPlan,
     metric: str,
-    ours: Evidence,
     reproduced: Reproduced,
-    reported: Reported,
-    reported_half: float,
-) -> InTheirTerms | None:
+    reported: float,
+    reported_span: ScoreSpan,
+    assumed: float,
+) -> tuple[InTheirTerms, Interval] | None:
     """None where no bridging model has been judged.
 
-    reported_half: half of the published number's 95 % interval, in points.
+    Ours enters with all that `difference_interval` has of it, as if the other side's error were 0; that
+    of the published number is added after the bridge.
 
     Raises:
         InputError: the published judge's verdicts are not those on the bridging model's outputs.
@@ -142,20 +135,25 @@ def in_their_terms(
     shifts = tuple(found for found in each if found is not None)
     if not shifts:
         return None
-    assert reported.value is not None
-    predicted = predict(shifts)
-    low, high = reproduced_interval(ours, reproduced)
-    share = min(max(reproduced.value / PERCENT, 0.5 / 1000), 1 - 0.5 / 1000)
-    in_terms = bridged(share, (high - low) / 2 / PERCENT, predicted)
-    ends = bridged_difference(in_terms, reported.value / PERCENT, reported_half / PERCENT)
-    middle = PERCENT * in_terms.value - reported.value
-    low, high = (PERCENT * end for end in ends)
-    return InTheirTerms(shifts, predicted, in_terms, middle, low, high)
+    share, open_ = reproduced.value / PERCENT, (reported_span.high - reported_span.low) / 2
+    error = max(reported_span.low_error, reported_span.high_error)
+
+    def at(level: float) -> tuple[Predicted, Bridged, tuple[float, float]]:
+        predicted = predict(shifts, level)
+        low, high = difference_interval(reproduced, NOTHING, assumed, level)
+        ours = bridged(share, low / PERCENT, high / PERCENT, predicted)
+        half = (t_quantile(math.inf, level) * error + open_) / PERCENT
+        low, high = bridged_difference(ours, reported / PERCENT, half)
+        return predicted, ours, (PERCENT * low, PERCENT * high)
+
+    predicted, ours, (low, high) = at(LEVEL)
+    terms = InTheirTerms(shifts, predicted, ours, PERCENT * ours.value - reported, low, high)
+    return terms, lambda level: at(level)[2]
 
 
 def _shift(plan: RowPlan, metric: str) -> Shift | None:
     evidence = gather(plan.row, metric, plan.final(), every_grade=True)
-    if evidence is None:
+    if evidence is None or not evidence.grades:
         return None
     today = _mean_grades(list(evidence.grades.values()))
     stage = plan.final()[0]

@@ -11,7 +11,8 @@ stands in benchmarks/README.md.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from harness.artefact.manifest import MetricValue
 from harness.artefact.metrics import metric_of
@@ -22,6 +23,7 @@ from harness.results.verdict.evidence import Evidence, gather, served_models
 from harness.results.verdict.forecast import Foretold, More, decide, foretell, in_words
 from harness.results.verdict.rejudged import (
     AgainstPublished,
+    Interval,
     InTheirTerms,
     against_published,
     in_their_terms,
@@ -36,10 +38,11 @@ from harness.results.verdict.sides import (
     reproduced_of,
 )
 from harness.row.published_judge import another_judge
+from harness.row.rejudged import REJUDGED, WIN_RATE
 from harness.row.reported import Reported
 from harness.row.row import Row
 from harness.run.plan import RowPlan, StagePlan
-from harness.stats.intervals import LEVEL, ScoreSpan, t_quantile
+from harness.stats.intervals import LEVEL, ScoreSpan
 
 ANOTHER_JUDGE = "not comparable: another judge"
 """The verdict where the published number has another judge (model, annotator, baseline) than ours."""
@@ -85,6 +88,8 @@ class Weighed:
     evidence: Evidence | None = None
     against: AgainstPublished | None = None
     """Where the published judge is another: ours and the study's own answers under today's."""
+    interval: Interval | None = field(default=None, compare=False, repr=False)
+    """Of the difference at any level; None where nothing was compared."""
     in_their_terms: InTheirTerms | None = None
     """Where the published judge is another: ours as it would have it, by the bridge."""
 
@@ -193,44 +198,58 @@ def _rejudged(
     """The verdict against the study's own answers under today's judge, where these were published; else
     by the bridge."""
     reported, margin = row.reported[metric], margin_of(row, metric)
-    ours = gather(row, metric, planned, every_grade=True)
-    if ours is None or margin is None or weighed.reproduced is None or reported.value is None:
+    ours = gather(row, metric, planned, every_grade=True) if metric in REJUDGED else None
+    reproduced = reproduced_of(ours) if ours is not None else None
+    if ours is None or margin is None or reproduced is None or reported.value is None:
         return weighed
-    against = against_published(plan, metric, ours, margin, level)
+    span, error, origin = reported_span_of(reported, ours, reproduced)
+    assumed = assumed_spread(ours, margin)
+    against = against_published(plan, metric, ours, reproduced, margin)
     terms = None
-    if metric.partition("/")[0] == "win_rate":
-        span, error, _ = reported_span_of(reported, ours, weighed.reproduced)
-        half = t_quantile(math.inf) * error + (span.high - span.low) / 2
-        terms = in_their_terms(plan, metric, ours, weighed.reproduced, reported, half)
-    weighed = replace(weighed, against=against, in_their_terms=terms)
-    found = against or terms
-    if found is None or weighed.verdict.name != ANOTHER_JUDGE:
+    if metric == WIN_RATE:
+        terms = in_their_terms(plan, metric, reproduced, reported.value, span, assumed)
+    chosen = against or terms
+    if chosen is None:
+        return weighed
+    found, interval = chosen
+    weighed = replace(
+        weighed,
+        against=against[0] if against else None,
+        in_their_terms=terms[0] if terms else None,
+        reported_span=span,
+        reported_error_from=origin,
+        reported_error=error,
+    )
+    if weighed.verdict.name != ANOTHER_JUDGE:
         return weighed
     unknown = ours.trains and ours.count(0) == 1
-    name = decide(found.low, found.high, margin, may_be_reproduced=not unknown)
+    low, high = interval(level)
     verdict = replace(
         weighed.verdict,
-        name=name,
-        reason=_of_rejudged(weighed, found, margin, unknown),
+        name=decide(low, high, margin, may_be_reproduced=not unknown),
+        reason=_of_rejudged(weighed, found, (low, high), level, margin),
         margin=margin,
         difference=found.difference,
-        low=found.low,
-        high=found.high,
+        low=low,
+        high=high,
     )
-    return replace(weighed, verdict=verdict)
+    return replace(weighed, verdict=verdict, assumed=assumed, interval=interval)
 
 
 def _of_rejudged(
-    weighed: Weighed, found: AgainstPublished | InTheirTerms, margin: float, unknown: bool
+    weighed: Weighed,
+    found: AgainstPublished | InTheirTerms,
+    ends: tuple[float, float],
+    level: float,
+    margin: float,
 ) -> str:
-    low, high = weighed.number(found.low, signed=True), weighed.number(found.high, signed=True)
+    low, high = (weighed.number(end, signed=True) for end in ends)
     if isinstance(found, AgainstPublished):
         what = "difference from the study's own answers under the same judge"
     else:
         models = counted(found.models, "model")
         what = f"difference in the published judge's terms, by a bridge of {models},"
-    reason = f"{what} between {low} and {high} points (95 %), margin {margin:g}"
-    return reason + "; one training, which cannot show what trainings differ by" * unknown
+    return f"{what} between {low} and {high} points ({100 * level:.6g} %), margin {margin:g}"
 
 
 def margin_of(row: Row, metric: str) -> float | None:
@@ -325,7 +344,7 @@ def _compare(
     ends = f"{low:+.1f} and {high:+.1f} points"
     if evidence.bounds != (0, 100):
         ends = f"{low:+.3g} and {high:+.3g}"
-    reason = f"difference between {ends} ({100 * level:.4g} %), margin {margin:g}"
+    reason = f"difference between {ends} ({100 * level:.6g} %), margin {margin:g}"
     if unknown:
         reason += (
             f"; one training, so that a standard deviation of {assumed:g} between trainings "
@@ -344,4 +363,5 @@ def _compare(
         reported_error=reported_error,
         assumed=assumed,
         foretold=foretold,
+        interval=partial(difference_interval, reproduced, reported_span, assumed),
     )

@@ -227,3 +227,58 @@ def test_published_answers_need_no_bridge(tmp_path: Path) -> None:
     spec = row(tmp_path, wins(510, PROMPTS), wins(500, PROMPTS), outputs=published, bridge=models)
     assert metric(tmp_path, spec)["verdict"] == "reproduced"
     assert metric(tmp_path, spec)["bridge"] is None
+
+
+def agreeing(folder: Path, count: int) -> list[dict[str, Any]]:
+    """Bridging models to whom both judges give the same."""
+    return [
+        {
+            "outputs": outputs(folder, f"m{n}"),
+            "annotations": annotations(folder, f"m{n}", wins(800 + 30 * n, PROMPTS)),
+        }
+        for n in range(count)
+    ]
+
+
+def test_by_a_bridge_one_training_is_allowed_for_as_by_the_same_judge(tmp_path: Path) -> None:
+    models = agreeing(tmp_path, 12)
+    today = [wins(800 + 30 * n, PROMPTS) for n in range(12)]
+    numbers = {"judge": OTHER, "win_rate": {"value": 44.0, "standard_error": 0.3}, "bridge": models}
+    spec = scored_row(
+        tmp_path, wins(1000, PROMPTS), *today, reported=numbers, trained=True, replicates={}
+    )
+    found = metric(tmp_path, spec)
+    assert found["verdict"] == "inconclusive"
+    # Two standard deviations of 3 points between trainings, on either side.
+    assert found["difference"]["high"] - found["difference"]["low"] > 2 * 1.9 * 3 * math.sqrt(2)
+
+
+def test_by_a_bridge_our_unjudged_prompts_stay_open(tmp_path: Path) -> None:
+    models = agreeing(tmp_path, 12)
+    today = [wins(800 + 30 * n, PROMPTS) for n in range(12)]
+    ours: list[float | None] = [*wins(500, PROMPTS // 2), *[None] * (PROMPTS // 2)]
+    spec = row(tmp_path, ours, *today, value=60.0, bridge=models)
+    found = metric(tmp_path, spec)
+    assert found["verdict"] == "inconclusive"
+    assert found["difference"]["low"] < -30
+    assert found["difference"]["high"] > 10
+
+
+def test_a_model_named_twice_is_no_second_model(tmp_path: Path) -> None:
+    model = agreeing(tmp_path, 1)[0]
+    spec = row(tmp_path, bridge=[model, model])
+    result = command("validate", spec)
+    assert result.exit_code == 2
+    assert "bridge names the same outputs twice" in result.output
+
+
+def test_samplings_that_differ_as_a_whole_widen_it(tmp_path: Path) -> None:
+    """Three judgings of ours, 6 points apart, are no three looks at one number."""
+    apart = [wins(count, PROMPTS) for count in (480, 600, 720)]
+    judged = [*apart, *[wins(600, PROMPTS)] * 3]
+    numbers = {"judge": OTHER, "win_rate": {"value": 40.0, "standard_error": 0.3}}
+    numbers |= {"outputs": outputs(tmp_path, "published")}
+    spec = scored_row(tmp_path, *judged, reported=numbers, replicates={"judge": 3})
+    found = metric(tmp_path, spec)
+    assert found["difference"]["value"] == pytest.approx(0)
+    assert found["difference"]["high"] > 10

@@ -58,7 +58,8 @@ def plans(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 
 def keys(plan: RowPlan, stage: str) -> list[str]:
-    return [s.key for s in plan.stages if s.stage == stage]
+    """Of the row itself, without what its judge judges beside it."""
+    return [s.key for s in plan.own if s.stage == stage]
 
 
 def cells_of_000(text: str) -> Iterator[list[str]]:

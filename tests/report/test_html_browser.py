@@ -168,7 +168,7 @@ def test_a_rows_link_opens_its_story(opened: Opened) -> None:
     assert again.locator("#row-fell h4").first.is_visible()
     story = again.locator("#row-fell")
     story.get_by_role("link", name="all packages").first.click()
-    assert again.get_by_text("click 8.5.1").is_visible()
+    again.get_by_text("click 8.5.1").wait_for(state="visible", timeout=5000)
 
 
 def test_the_reader_goes_through_the_outputs_by_keys_and_by_buttons(opened: Opened) -> None:

@@ -236,7 +236,8 @@ def simulate(case: Case, runs: int, random: np.random.Generator) -> dict[str, fl
         counts["half"] += (ours.high - ours.low) / 2
         plain = Bridged(share, share - half, share + half, 1, 0, 0)
         for name, apart in (("reproduced", MARGIN), ("not", MARGIN - 1e-9)):
-            side = apart if truth - apart < 0.005 or random.random() < 0.5 else -apart
+            sides = [s for s in (apart, -apart) if 0.005 < truth + s < 0.995]
+            side = sides[int(random.integers(len(sides)))]
             published = (random.random(805) < truth + side).mean()
             reported_half = Z * math.sqrt(max(published * (1 - published), 1 / 805) / 805)
             for start, way in (("", ours), ("plain ", plain)):

@@ -66,12 +66,16 @@ def adjusted(lines: Sequence[MatrixLine]) -> list[MatrixLine]:
 
 
 def sentences(lines: Sequence[MatrixLine]) -> list[str]:
-    """One for each table with several verdicts: how many there are, how many hold together."""
+    """One for each table with several numbers compared and a verdict: how many hold together."""
     tables: dict[str, list[MatrixLine]] = {}
     for line in lines:
         if line.cells.verdict_among:
             tables.setdefault(line.cells.table, []).append(line)
-    return [_sentence(table, of) for table, of in tables.items() if len(of) > 1]
+    return [
+        _sentence(table, of)
+        for table, of in tables.items()
+        if len(of) > 1 and any(line.cells.verdict in DECIDED for line in of)
+    ]
 
 
 def _sentence(table: str, lines: Sequence[MatrixLine]) -> str:

@@ -1,5 +1,6 @@
 """What rows need before they run, each there or missing: files, models, keys, memory, disk, time."""
 
+import json
 import re
 import shlex
 import shutil
@@ -22,7 +23,7 @@ from harness.modeling.memory.fit import USABLE, gib, machine_memory
 from harness.modeling.memory.need import FLOAT32, Need, shape_of
 from harness.run.executors import gpus_of
 from harness.run.executors.placing import place
-from harness.run.plan import Planner, RowPlan, StagePlan, unique
+from harness.run.plan import Planner, RowPlan, StagePlan, dtype_of, unique
 from harness.spec.address import shown
 from harness.spec.base import DATA_SCHEME, DataPath
 from harness.spec.hub import HubData
@@ -238,7 +239,10 @@ class _Looking:
         if source.hub is None:
             return self._given_weights(source)
         folder = self.store.hub_folder(source.hub, source.trust_remote_code)
-        return _size(folder) if folder.is_dir() else size_by_name(source.hub.id)
+        stored = _size(folder) if folder.is_dir() else size_by_name(source.hub.id)
+        if stored is None or dtype_of(stage.params) != "float32" or not _is_half(folder):
+            return stored
+        return FLOAT32 // BYTES * stored
 
     def _given_weights(self, source: ModelSource) -> int | None:
         """Of a model on disk, or of one that is made at random, in float32."""
@@ -333,6 +337,17 @@ def _others(data: DataPath) -> str:
 def _size(path: Path) -> int:
     paths = path.rglob("*") if path.is_dir() else [path]
     return sum(p.stat().st_size for p in paths if p.is_file())
+
+
+def _is_half(folder: Path) -> bool:
+    """Whether a model's weights are stored in two bytes each, as nearly all are; so also of one that is
+    not here."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return not folder.is_dir()
+    dtype = config.get("dtype") or config.get("torch_dtype") if isinstance(config, dict) else None
+    return dtype in ("bfloat16", "float16")
 
 
 def size_by_name(model: str) -> int | None:

@@ -297,6 +297,9 @@ def test_an_answering_models_memory_is_that_of_its_weights_by_its_name(
 ) -> None:
     give_gpus(monkeypatch)
     parts = evaluation(specs)
+    whole = write_row(specs, "whole", gen=None, train=None, model={"hub": HUB}, eval=parts)
+    assert items(tmp_path / "volume", whole)["memory", "for answer"].bytes == 28 * 10**9
+    parts["answer"]["engine"] = {"kind": "transformers", "precision": "bfloat16"}
     spec = write_row(specs, gen=None, train=None, model={"hub": HUB}, eval=parts)
     memory = items(tmp_path / "volume", spec)["memory", "for answer"]
     assert memory.bytes == 14 * 10**9

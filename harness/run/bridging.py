@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.artefact.keys import Files
-from harness.audit.parse.judged_pairs import as_preference
 from harness.data.records import read_records, text_field
 from harness.errors import InputError
 from harness.row.published_judge import is_named
@@ -37,6 +36,9 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
         InputError: it is no such file, or its verdicts are another annotator's, against another
             baseline, or on other outputs.
     """
+    # Reading it imports all readers of an audit, which no plan or table needs.
+    from harness.audit.parse.judged_pairs import as_preference
+
     texts = {
         (text_field(outputs, r, "instruction"), text_field(outputs, r, "input", "")):
         text_field(outputs, r, "output").strip()

@@ -207,7 +207,7 @@ class Settler:
                 if purchase is None:
                     return weighed
                 counts = last.next = purchase.counts
-        else:
+        elif not course.path.is_file():
             plan = self._plan(counts)
             course.owned = [stage.key for stage in plan.stages if stage.artefact is not None]
             self._check_first(plan)

@@ -83,6 +83,15 @@ def test_interrupted_it_goes_on_with_the_same_terms(tmp_path: Path) -> None:
     assert len(list((tmp_path / "runs" / "settle").iterdir())) == 1
 
 
+def test_what_an_interrupted_first_run_made_is_still_its_own_purchase(tmp_path: Path) -> None:
+    spec = row(tmp_path, trained=True, replicates={})
+    with pytest.raises((IndexError, HarnessError)):
+        settle(tmp_path, spec)  # trained and answered, and nobody judges
+    assert list((tmp_path / "runs").rglob("manifest.json"))
+    found, _ = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60)
+    assert found.course.owned == []
+
+
 def test_a_changed_file_of_terms_is_refused(tmp_path: Path) -> None:
     spec = row(tmp_path, trained=True, replicates={})
     settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60)

@@ -49,7 +49,7 @@ ROW_FIELDS = {
     "limits",
 }
 """What a crate tells of a row beside its stages."""
-PUBLISHED = {"reported": {"outputs", "annotations"}}
+PUBLISHED = {"reported": {"outputs", "annotations", "bridge"}}
 """Addresses, which only the spec's copy tells."""
 
 

@@ -20,13 +20,12 @@ from harness.common import numbers
 from harness.common.escape import csv_table, markdown
 from harness.common.progress import plain
 from harness.judge.scores import DRAW, describe, is_judgement
+from harness.run.bridging import PromptPlace
 from harness.run.plan import RowPlan, StagePlan
 
 ANNOTATIONS = "annotations.json"
 PromptVerdict = Literal["win", "draw", "lose"]
 Category = TypeVar("Category", bound=Hashable)
-PromptPlace = tuple[str, str, int]
-"""Instruction, input, and which time they stand in the prompt set, from 0."""
 
 
 class StoredAnnotation(TypedDict, total=False):

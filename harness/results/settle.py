@@ -4,7 +4,6 @@ How often and at which levels it looks is written down before anything is bought
 and what a purchase is chosen by: the interval that it is expected to leave, per dollar or second.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from harness.artefact.keys import digest_of
 from harness.artefact.store import write_atomically
 from harness.common import numbers
 from harness.common.progress import counted, say
@@ -80,15 +80,14 @@ class Course:
         Raises:
             InputError: its file was changed, or it was begun on other terms.
         """
-        of_row = f"{terms.metric} {terms.document}"
-        digest = hashlib.sha256(of_row.encode()).hexdigest()[:16]
+        digest = digest_of([terms.metric, terms.document])[:16]
         course = cls(terms, root / FOLDER / f"{terms.row}-{digest}.json")
         if not course.path.is_file():
             return course
         try:
             stored = json.loads(course.path.read_text(encoding="utf-8"))
             content = stored["course"]
-            is_whole = stored["sha256"] == _digest(content)
+            is_whole = stored["sha256"] == digest_of(content)
         except (ValueError, KeyError, TypeError):
             is_whole = False
         if not is_whole:
@@ -113,16 +112,12 @@ class Course:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         looks = [asdict(look) for look in self.looks]
         content = _plain({"terms": asdict(self.terms), "owned": self.owned, "looks": looks})
-        sealed = {"course": content, "sha256": _digest(content)}
+        sealed = {"course": content, "sha256": digest_of(content)}
         write_atomically(self.path, json.dumps(sealed, indent=2) + "\n")
 
 
 def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _look(stored: dict[str, Any]) -> Look:
@@ -167,11 +162,10 @@ class Settler:
                 f"row {loaded.row.row}: {metric} has no margin, so that nothing can decide it",
                 "Give it one: margins: in the spec.",
             )
-        plan = planner.plan(loaded)
         if loaded.row.scale == "tiny":
             raise InputError(f"{loaded.row.row} is a scaled-down twin, which settles nothing")
-        keys = json.dumps([(stage.stage, stage.key) for stage in plan.stages])
-        document = hashlib.sha256(keys.encode()).hexdigest()
+        plan = planner.plan(loaded)
+        document = digest_of([[stage.stage, stage.key] for stage in plan.stages])
         terms = Terms(loaded.row.row, metric, document, margin, tuple(levels(looks)))
         self.course = Course.of(terms, planner.store.root)
 

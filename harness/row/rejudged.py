@@ -5,13 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.answer.answer import Answer
-from harness.answer.engine import BaseEngine
 from harness.answer.engines.given import ReferenceEngine
 from harness.row.load import LoadedRow
 from harness.row.published_judge import another_judge
 from harness.row.reported import PublishedJudge, ReportedNumbers
 from harness.row.row import Eval, Replicates, Row
-from harness.row.twin import smoke_folder
 from harness.spec.base import DataPath
 from harness.spec.hub import Sample
 from harness.spec.prompts import PromptSet
@@ -68,11 +66,10 @@ def published_row(loaded: LoadedRow) -> LoadedRow | None:
 
 def bridge_rows(loaded: LoadedRow) -> Iterator[BridgeRow]:
     """The bridging models of a row, each with a sample of the row's prompts. None where its own answers
-    were published, which need no bridge; nor of a scaled-down twin, of whose prompts nobody has
-    published verdicts."""
+    were published, which need no bridge."""
     row = loaded.row
     judge = row.reported.judge_of(WIN_RATE)
-    if row.scale == "tiny" or judge is None or not has_another_judge(row) or has_outputs(row):
+    if judge is None or not has_another_judge(row) or has_outputs(row):
         return
     assert row.eval is not None
     assert row.eval.answer is not None
@@ -88,9 +85,7 @@ def bridge_rows(loaded: LoadedRow) -> Iterator[BridgeRow]:
 def _given(loaded: LoadedRow, outputs: DataPath, name: str, prompts: PromptSet) -> LoadedRow:
     row = loaded.row
     assert row.eval is not None
-    engine: BaseEngine = ReferenceEngine(outputs=outputs)
-    if row.scale == "tiny":
-        engine = engine.twin(smoke_folder(loaded.path))
+    engine = ReferenceEngine(outputs=outputs)
     update: dict[str, object] = {
         "row": f"{row.row}-{name}",
         "model": None,

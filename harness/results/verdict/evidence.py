@@ -16,13 +16,14 @@ from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, benchmark_o
 from harness.judge.kinds.lm_eval.catalogue import responses_file
 from harness.judge.scores import BASELINE, DRAW
 from harness.results.agreement import ANNOTATIONS, read_grades
+from harness.results.losses import BITS
 from harness.row.row import Row
 from harness.run.plan import StagePlan
 from harness.stats.intervals import Range
 from harness.stats.variance import Grades, Index
 
 RATING = "rating"
-LOSSES, BITS = "losses.jsonl", "bits_per_byte"
+LOSSES = "losses.jsonl"
 GRADED = ("win_rate", "winning_score", "rubric_score", RATING, *BENCHMARKS)
 """Metrics of which a grade is kept for each prompt or question."""
 LossPlace = tuple[str, int, int]

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import math
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -282,3 +283,14 @@ def test_samplings_that_differ_as_a_whole_widen_it(tmp_path: Path) -> None:
     found = metric(tmp_path, spec)
     assert found["difference"]["value"] == pytest.approx(0)
     assert found["difference"]["high"] > 10
+
+
+def test_a_crate_tells_no_place_of_the_bridging_models(tmp_path: Path) -> None:
+    spec = bridged(tmp_path, 1)
+    crate = tmp_path / "crate.zip"
+    done = command("export", spec, "--to", crate, "--volume", tmp_path / "runs")
+    assert done.exit_code == 0, done.output
+    with zipfile.ZipFile(crate) as archive:
+        for name in archive.namelist():
+            if name.endswith(".json") and "artefacts/" not in name:
+                assert str(tmp_path).encode() not in archive.read(name), name

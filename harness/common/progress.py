@@ -2,7 +2,7 @@
 
 import time
 from types import TracebackType
-from typing import Any, Required, TypedDict
+from typing import Any, Protocol, Required, TypedDict
 
 from rich.console import Console
 from rich.markup import escape
@@ -61,8 +61,27 @@ class _TimeRemaining(TimeRemainingColumn):
         return Text() if task.fields["guesses"] else super().render(task)
 
 
+class StageView(Protocol):
+    """What a stage says while it runs and afterwards, on the way to the terminal."""
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def show(self, event: Event) -> None:
+        """Show an event of its process."""
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """Print a line about the stage, as it is."""
+
+
 class ProgressView:
-    """Shows one stage's events."""
+    """Shows the events of a stage that runs alone."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
@@ -100,9 +119,12 @@ class ProgressView:
     ) -> None:
         self._bars.stop()
 
+    def say(self, text: str, style: str | None = None) -> None:
+        say(self._console, f"  {text}", style)
+
     def show(self, event: Event) -> None:
         if event.get("event") == "note":
-            self._console.print(f"  {escape(plain(str(event['message'])))}", highlight=False)
+            self.say(plain(str(event["message"])))
         elif event.get("event") == "progress":
             self._progress(event)
 

@@ -136,6 +136,8 @@ class Downloads:
         if hub.revision is None:
             raise InputError(f"the revision of {hub.id} is open", "Write it: harness pin SPEC")
         final = self.store.hub_folder(hub, code)
+        if final.is_dir():
+            return final
         name = f"{final.parent.name}-{final.name}"
         title = f"fetch: {hub.id} at {hub.commit}"
         with self.store.lock("fetch", name, waiting(self.console, title)) as lock:

@@ -68,28 +68,53 @@ class Runner:
             StagesFailed: stages failed; all that does not depend on them was run.
             HarnessError: no stage can run, an artefact is damaged, it was interrupted.
         """
-        self.downloads.keys = key_names([plan.row for plan in plans])
-        stages = [s for s in unique(plans) if not only or s.stage in only]
-        self.prepare(plans, [s for s in stages if s.status != "reuse"], only)
+        stages = self.begin(plans, only)
         failures: list[StageFailed] = []
         failed: set[tuple[str, str]] = set()
         not_run: list[StagePlan] = []
-        for stage in stages:
-            needed = {(s.stage, s.key) for s in stage.inputs.values()}
-            if stage.artefact is None and needed & failed:
-                failed.add((stage.stage, stage.key))
-                not_run.append(stage)
-                continue
-            try:
-                self.run_stage(stage)
-            except StageFailed as e:
-                failures.append(e)
-                failed.add((stage.stage, stage.key))
-                say(self.console, f"  failed: {plain(e.reason)}")
-                continue
+        pending = list(stages)
+        while pending:
+            with contextlib.ExitStack() as stack:
+                stage, lock = self._next(pending, stack)
+                pending.remove(stage)
+                needed = {(s.stage, s.key) for s in stage.inputs.values()}
+                if stage.artefact is None and needed & failed:
+                    failed.add((stage.stage, stage.key))
+                    not_run.append(stage)
+                    continue
+                try:
+                    self.run_stage(stage, None, lock)
+                except StageFailed as e:
+                    failures.append(e)
+                    failed.add((stage.stage, stage.key))
+                    say(self.console, f"  failed: {plain(e.reason)}")
+                    continue
             self.remember(stage, plans)
         if failures:
             raise StagesFailed(failures, not_run)
+
+    def _next(
+        self, pending: Sequence[StagePlan], stack: contextlib.ExitStack
+    ) -> tuple[StagePlan, int | None]:
+        """The first stage that no other process holds, with its lock, for which `stack` is held; where
+        all are held, the first, to be waited for."""
+        names = {(s.stage, s.key) for s in pending}
+        ready = (
+            s for s in pending if names.isdisjoint((i.stage, i.key) for i in s.inputs.values())
+        )
+        for stage in ready:
+            lock = stack.enter_context(self.store.try_lock(stage.stage, stage.key))
+            if lock is not None:
+                return stage, lock
+        return pending[0], None
+
+    def begin(self, plans: Sequence[RowPlan], only: Sequence[str] = ()) -> list[StagePlan]:
+        """The stages to be gone through, inputs before what needs them, once all that can be is checked
+        and downloaded. Raises as `run`."""
+        self.downloads.keys = key_names([plan.row for plan in plans])
+        stages = [s for s in unique(plans) if not only or s.stage in only]
+        self.prepare(plans, [s for s in stages if s.status != "reuse"], only)
+        return stages
 
     def prepare(
         self, plans: Sequence[RowPlan], stages: Sequence[StagePlan], only: Sequence[str]

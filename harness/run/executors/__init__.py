@@ -307,7 +307,7 @@ def wait_for_end(job: Job, has_ended: Callable[[float], bool], seconds: float) -
     return has_ended(0)
 
 
-def stopped(job: Job) -> Interrupted:
+def stopped(job: Job | StagePlan) -> Interrupted:
     return Interrupted(
         f"{job.title} was stopped; what it has made so far is kept.",
         "Run the same command again to go on.",

@@ -71,6 +71,20 @@ def place(stage: StagePlan, executor: str) -> tuple[Gpu, ...]:
     return chosen if engine is None else chosen + of_server(engine, f"{row}vLLM")
 
 
+def suits(stage: StagePlan, gpu: Gpu, executor: str) -> bool:
+    """Whether `place` has nothing against this card for the stage."""
+    train, engine = stage.params.get("train"), _unnamed_server(stage, executor)
+    needs_13 = executor != "local" or environment.has_cuda_13() or environment.lacks_cuda()
+    if needs_13 and gpus.cannot(gpu):
+        return False
+    if gpu.capability is None:
+        return True
+    if isinstance(train, Train) and train.tf32 and gpu.capability < gpus.TF32:
+        return False
+    in_bfloat16 = engine is not None and engine.precision == "bfloat16"
+    return not (in_bfloat16 and gpu.capability < gpus.BFLOAT16)
+
+
 def of_server(
     engine: VllmEngine, title: str, among: Sequence[Gpu] | None = None
 ) -> tuple[Gpu, ...]:

@@ -14,7 +14,7 @@ from harness.answer.engines.vllm import VllmEngine
 from harness.artefact.gpus import Gpu
 from harness.common.progress import Event
 from harness.errors import HarnessError, InputError
-from harness.run.executors import Job, Serve, devices
+from harness.run.executors import Job, Serve, devices, stopped
 from harness.run.executors.mounts import read_only
 from harness.run.executors.serving import ADAPTER, ENVIRONMENT, HOST, MODEL, PORT, arguments
 
@@ -141,6 +141,8 @@ def _wait(container: Any, job: Job, serve: Serve, on_event: Callable[[Event], No
             return
         if state["Status"] in ("exited", "dead"):
             break
+        if job.stop.is_set():
+            raise stopped(job)
         on_event(
             {
                 "event": "progress",

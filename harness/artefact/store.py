@@ -2,21 +2,19 @@
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
-import socket
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from harness.artefact.call import MANIFEST, RESULT_FILE
 from harness.artefact.environment import command_line
 from harness.artefact.keys import digest_of, file_digest
+from harness.artefact.locks import Locks
 from harness.artefact.manifest import FileRecord, Manifest
 from harness.errors import HarnessError, InputError
 from harness.spec.hub import HubData
@@ -102,6 +100,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.locks = Locks(root / "locks")
 
     def folder(self, stage: str, key: str) -> Path:
         return self.root / "artefacts" / stage / key[:SHORT]
@@ -136,6 +135,7 @@ class Store:
             probe = self.root / "locks" / f".probe-{os.getpid()}"
             probe.touch()
             probe.unlink()
+            _ = self.locks.kind
         except OSError as e:
             if e.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -202,36 +202,23 @@ class Store:
     ) -> Iterator[int]:
         """Hold the key's lock; `waiting` is told once who holds it.
 
-        It is an flock: the kernel lets go of it when its owner, and every process that inherited the
-        descriptor this yields, is gone, however they ended.
+        It is let go when its owner, and every process that inherited the descriptor this yields, is
+        gone, however they ended.
+
+        Raises:
+            InputError: others who work on the volume would not see it (harness.artefact.locks).
         """
-        with self._lock_file(stage, key) as file:
-            if not _try_lock(file):
-                waiting(_holder(_written(file)))
-                while not _try_lock(file):
-                    time.sleep(0.2)
-            _sign(file)
-            yield file.fileno()
+        with self.locks.lock(_lock_name(stage, key), waiting) as descriptor:
+            yield descriptor
 
     @contextlib.contextmanager
     def try_lock(self, stage: str, key: str) -> Iterator[int | None]:
         """The key's lock as `lock` holds it, or None at once where another process has it."""
-        with self._lock_file(stage, key) as file:
-            if not _try_lock(file):
-                yield None
-                return
-            _sign(file)
-            yield file.fileno()
-
-    def _lock_file(self, stage: str, key: str) -> IO[str]:
-        return (self.root / "locks" / f"{stage}-{key[:SHORT]}").open("a+", encoding="utf-8")
+        with self.locks.try_lock(_lock_name(stage, key)) as descriptor:
+            yield descriptor
 
     def is_locked(self, stage: str, short_key: str) -> bool:
-        path = self.root / "locks" / f"{stage}-{short_key[:SHORT]}"
-        if not path.exists():
-            return False
-        with path.open("a+", encoding="utf-8") as file:
-            return not _try_lock(file)
+        return self.locks.is_locked(_lock_name(stage, short_key))
 
     def seal(self, manifest: Manifest, keep: list[str]) -> Artefact:
         """Turn a finished work folder into the artefact.
@@ -241,9 +228,11 @@ class Store:
         before that: until then a run that was cut short seals what is there, and repeats nothing.
 
         Raises:
-            HarnessError: something that `keep` names is not there; then nothing is removed.
+            HarnessError: something that `keep` names is not there, or the lock was lost; then nothing
+                is removed.
         """
         stage, key = manifest.stage, manifest.key
+        self.locks.check(_lock_name(stage, key))
         work, final = self.work_folder(stage, key), self.folder(stage, key)
         missing = [name for name in keep if not (work / name).exists()]
         if missing:
@@ -302,40 +291,8 @@ class Store:
         )
 
 
-def _holder(owner: str) -> str:
-    """Who holds a lock, for what its owner wrote into it: a killed owner's stage may live on."""
-    words = owner.split()
-    if (
-        len(words) == 4
-        and words[3] == socket.gethostname()
-        and not Path("/proc", words[1]).exists()
-    ):
-        return "what a killed run left (see `ps`)"
-    return owner or "another process"
-
-
-def _written(file: IO[str]) -> str:
-    """What a lock's owner wrote into it."""
-    file.seek(0)
-    return file.read().strip()
-
-
-def _sign(file: IO[str]) -> None:
-    """Write into a lock who holds it."""
-    file.seek(0)
-    file.truncate()
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
-
-
-def _try_lock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
-        if e.errno in (errno.EAGAIN, errno.EACCES):
-            return False
-        raise
-    return True
+def _lock_name(stage: str, key: str) -> str:
+    return f"{stage}-{key[:SHORT]}"
 
 
 def _remove(entry: Path) -> None:

@@ -190,7 +190,6 @@ class Runner:
         replay: bool = False,
     ) -> Job:
         """The stage as an executor is given it."""
-        endpoint = None if replay else planned.endpoint
         tokenizer = planned.tokenizer
         if tokenizer is not None and tokenizer.hub is not None:
             snapshot = self.store.hub_folder(tokenizer.hub, tokenizer.trust_remote_code)
@@ -208,10 +207,10 @@ class Runner:
             image_stage=planned.stage,
             environment=planned.document["environment"],
             network=planned.pays and not replay,
-            secrets=(endpoint.api_key_env,) if endpoint and endpoint.api_key_env else (),
+            secrets=() if replay else tuple(sorted(key_names(planned.endpoints))),
             others_keys=self.downloads.keys | key_names(planned.owner),
             budget=planned.owner.budget.model_dump(),
-            price=planned.call_price(),
+            prices=planned.call_prices(),
             tokenizer=tokenizer,
             replay=replay,
             limits=planned.owner.limits,

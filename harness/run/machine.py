@@ -124,8 +124,10 @@ def _fits(stage: StagePlan, gpu: Gpu, executor: str) -> bool:
 
 
 def _endpoint(stage: StagePlan) -> tuple[str | None, str] | None:
-    endpoint = stage.endpoint if stage.pays else None
-    return (endpoint.base_url, endpoint.model) if endpoint is not None else None
+    endpoint, server = stage.endpoint if stage.pays else None, stage.served
+    if endpoint is not None:
+        return endpoint.base_url, endpoint.model
+    return (server.base_url, "") if server is not None and server.base_url is not None else None
 
 
 def _memory_limits() -> Sequence[int]:

@@ -56,8 +56,11 @@ def has_model(planned: StagePlan) -> bool:
 
 
 def threads_are_open(planned: StagePlan) -> bool:
-    """Whether the spec leaves it to the machine how many threads the stage's model works with."""
-    return has_model(planned) and _threads(planned) is None
+    """Whether the spec leaves it to the machine how many threads the stage's model works with; not of
+    several processes, which part what the machine has among them."""
+    train = planned.params.get("train")
+    is_launched = isinstance(train, Train) and train.launch.processes > 1
+    return has_model(planned) and _threads(planned) is None and not is_launched
 
 
 def _gpus(planned: StagePlan) -> int:

@@ -3,7 +3,7 @@
     python benchmarks/many_rows.py [--rows 60] [--rounds 1] [--train] [--snakemake PROGRAM]
 
 A row has the answers of a control, and a simulated judging of them: real stages in processes of their
-own, of which none loads PyTorch. With --train it draws data and trains a tiny model instead. make and
+own, of which none loads PyTorch. With --train it trains a tiny model, which answers. make and
 Snakemake start `python -m harness.stage` with the same calls, each once what it reads is there; they
 keep no digests, manifests or locks. Beside the seconds stand those of all processes on the CPU, which
 other work on the machine changes less.
@@ -37,7 +37,7 @@ TOLD = {"HARNESS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
 
 
 def write_specs(folder: Path, rows: int, train: bool) -> Path:
-    """Rows that share no stage but, with `train`, the import of what they draw from."""
+    """Rows that share no stage."""
     folder.mkdir()
     for number in range(rows):
         row: dict[str, Any] = {
@@ -46,9 +46,8 @@ def write_specs(folder: Path, rows: int, train: bool) -> Path:
             "eval": {"answer": {"engine": {"kind": "null", "output": f"no {number}"}}},
         }
         if train:
-            imported = {"recipe": "import", "file": str(SMOKE / "prompts.jsonl")}
-            row["gen"] = [imported, {"recipe": "random_k", "k": 20, "seed": number}]
-            row["train"] = {"epochs": 1, "batch_size": 10, "cutoff_length": 256, "threads": 1}
+            row["data"] = str(SMOKE / "prompts.jsonl")
+            row["train"] = {"steps": 2, "seed": number, "cutoff_length": 256, "threads": 1}
             del row["eval"]
         (folder / f"row_{number:02}.yaml").write_text(yaml.safe_dump(row), encoding="utf-8")
     return folder

@@ -124,8 +124,10 @@ def _fits(stage: StagePlan, gpu: Gpu, executor: str) -> bool:
 
 
 def _endpoints(stage: StagePlan) -> frozenset[tuple[str | None, str]]:
-    """Those that it may pay."""
-    return frozenset((e.base_url, e.model) for e in stage.endpoints if e.simulated is None)
+    """Those that it may pay, and the server that somebody started for it."""
+    asked = {(e.base_url, e.model) for e in stage.endpoints if e.simulated is None}
+    server = stage.served
+    return frozenset(asked | ({(server.base_url, "")} if server and server.base_url else set()))
 
 
 def _memory_limits() -> Sequence[int]:

@@ -176,8 +176,12 @@ class Runner:
         """Note a made stage's key for each row that it is of."""
         for plan in plans:
             for row, made in plan.remembered():
-                if made.key == planned.key:
-                    self.store.remember(row, {made.memory_name: made.key})
+                name = made.memory_name
+                if made.key != planned.key or self.store.remembered(row).get(name) == made.key:
+                    continue
+                # Other runs on this volume may be at other stages of the row.
+                with self.store.lock("row", row):
+                    self.store.remember(row, {name: made.key})
 
     def job(
         self,

@@ -64,6 +64,8 @@ class Job(StageCall):
     others_keys: frozenset[str] = frozenset()
     """Those of other stages' keys, as rows name them."""
     limits: Limits = field(default_factory=Limits)
+    caches: Path | None = None
+    """Where a local stage's libraries keep theirs; None: where they do by themselves."""
     serve: Serve | None = None
 
     def placed(

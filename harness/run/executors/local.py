@@ -55,6 +55,7 @@ class LocalExecutor:
         env = {
             **{name: value for name, value in os.environ.items() if name not in withheld},
             **env_variables.given(job.stage),
+            **(env_variables.caches(job.stage, job.caches) if job.caches else {}),
             **gpus.restricted_to(chosen),
             PARENT_VARIABLE: str(os.getpid()),
             "PYTHONPATH": os.pathsep.join(

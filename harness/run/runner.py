@@ -170,6 +170,7 @@ class Runner:
             if planned.stage == "train"
             else None,
             caches=caches.for_libraries(self.store.root),
+            lease_seconds=self.store.locks.lease_seconds,
             serve=None if replay else served(planned, folders, self.files),
         )
 

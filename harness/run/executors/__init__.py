@@ -95,6 +95,7 @@ class Job(StageCall):
             replay=self.replay,
             tokenizer=dump(self.tokenizer, place),
             cache=cache,
+            lease_seconds=self.lease_seconds,
             server={"base_url": base_url, "model": serve.name} if serve and base_url else None,
             gpus=gpus.record(chosen),
         )

@@ -97,16 +97,47 @@ def _run(call: StageCall) -> None:
 @contextlib.contextmanager
 def _alone(call: StageCall) -> Iterator[None]:
     """Hold the work folder: a container that a killed harness left behind may still write there."""
-    with (call.folder / LOCK_FILE).open("a") as file:
+    path = call.folder / LOCK_FILE
+    if call.lease_seconds is not None:
+        with _lease(path, call.lease_seconds):
+            yield
+        return
+    with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise HarnessError(
-                "another process still works on this artefact",
-                "A killed run may have left its container: `docker ps` shows it. Wait for it or "
-                "stop it, then run the same command again.",
-            ) from None
+        except BlockingIOError:
+            raise _occupied() from None
         yield
+
+
+@contextlib.contextmanager
+def _lease(path: Path, seconds: float) -> Iterator[None]:
+    """Kept by this process itself, for only it knows how long it writes there."""
+    from filelock import Timeout
+
+    from harness.artefact import lease_keeper
+
+    lease = lease_keeper.lease(str(path), seconds)
+    try:
+        try:
+            lease.acquire_write(blocking=False)
+        except Timeout:
+            events.note(f"waiting up to {2 * seconds:.0f} s for what another machine may have left")
+            lease.acquire_write(2 * seconds)
+    except Timeout:
+        raise _occupied() from None
+    try:
+        yield
+    finally:
+        lease.release(force=True)
+
+
+def _occupied() -> HarnessError:
+    return HarnessError(
+        "another process still works on this artefact",
+        "A killed run may have left its container: `docker ps` shows it. Wait for it or "
+        "stop it, then run the same command again.",
+    )
 
 
 def _check_environment(call: StageCall) -> None:

@@ -2,18 +2,23 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "specs" / "smoke"
+CACHES = ("HARNESS_", "XDG_", "HF_", "TORCH", "TRITON", "MPL", "CUDA_CACHE", "NLTK")
+"""Beginnings of the variables that say where something is kept."""
 
 
-def harness(*words: str | Path) -> subprocess.CompletedProcess[str]:
+def harness(*words: str | Path, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(CACHES)}
     done = subprocess.run(
         [sys.executable, "-m", "harness", *map(str, words)],
         cwd=ROOT,
+        env={**env, "HOME": str(home)} if home else None,
         capture_output=True,
         text=True,
         check=False,
@@ -33,7 +38,12 @@ def test_the_trained_smoke_row_beats_the_untrained_one_and_both_are_marked_simul
     tmp_path: Path,
 ) -> None:
     specs = (SMOKE / "base.yaml", SMOKE / "sft.yaml")
-    harness("run", "--volume", tmp_path, *specs)
+    home = tmp_path / "home"
+    home.mkdir()
+    harness("run", "--volume", tmp_path, *specs, home=home)
+    assert not list(home.rglob("*")), "a stage wrote into the home folder"
+    assert list((tmp_path / "cache" / "libraries").rglob("fontlist*")), "no library kept anything"
+    assert list((tmp_path / "cache" / "tokens").glob("*.npz"))
     rows = matrix(tmp_path, *specs)
     assert float(rows["smoke-base"]["reproduced"]) < 10
     assert float(rows["smoke-sft"]["reproduced"]) > 80

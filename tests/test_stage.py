@@ -240,3 +240,24 @@ def test_a_work_folder_that_another_process_holds_is_left_alone(tmp_path: Path) 
         stage_module._alone(call),
     ):
         pass
+
+
+def test_a_work_folder_on_which_another_machine_has_a_lease_is_left_alone_and_then_taken_over(
+    fake: FakeStages, work: Path
+) -> None:
+    fake.order("train", "until told")
+    first = start(fake, work, lease_seconds=1.0)
+    fake.wait_until_waiting()
+    refused = run(fake, work, lease_seconds=1.0)
+    assert refused.code == 1
+    assert "another process still works" in refused.error["message"]
+    assert any("waiting up to 2 s" in e.get("message", "") for e in refused.events)
+    assert len(fake.runs("train")) == 1
+
+    first.send_signal(signal.SIGSTOP)  # its machine is gone
+    try:
+        fake.order("train", None)
+        assert run(fake, work, lease_seconds=1.0).code == 0
+    finally:
+        first.kill()
+        first.communicate()

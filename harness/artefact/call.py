@@ -75,6 +75,9 @@ class StageCall:
     """Where the row's tokenizer is, for the lengths in a data card; decides nothing."""
     cache: str | None = None
     """A folder of the volume where tokenised data sets are kept for other runs."""
+    lease_seconds: float | None = None
+    """Where flock does not reach every machine that might work in the folder: after how long a lease on
+    it of which nothing is seen is another's to take."""
     gpus: list[dict[str, Any]] = field(default_factory=list)
     """Those that the executor chose for the stage and the server beside it
     (harness.artefact.gpus.record)."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import get_ident
 from typing import IO
 
 from harness.artefact.file_system import FileSystem, LockKind, file_system_of
@@ -64,11 +65,16 @@ class Locks:
         """
         noted = self.noted()
         if noted is None:
-            _note(self.folder / NOTE, self.find_out())
+            note(self.folder, self.find_out())
             noted = self.noted()
             assert noted is not None
         self._check(noted)
         return noted
+
+    @property
+    def lease_seconds(self) -> float | None:
+        """After how long a lease may be taken over; None where the locks are flock."""
+        return self.kind.seconds if self.kind.kind == "lease" else None
 
     def noted(self) -> Kind | None:
         try:
@@ -220,16 +226,17 @@ def try_flock(file: IO[str]) -> bool:
     return True
 
 
-def _note(path: Path, kind: Kind) -> None:
+def note(folder: Path, kind: Kind) -> None:
     """Note the kind unless another has: of several at once the first one counts."""
-    part = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
+    path = folder / NOTE
+    part = path.with_name(f"{NOTE}.{socket.gethostname()}.{os.getpid()}.{get_ident()}")
     part.write_text(json.dumps(asdict(kind), indent=2) + "\n", encoding="utf-8")
     try:
         os.link(part, path)
     except FileExistsError:
         pass
     except OSError:
-        # A file system without hard links: between two of the same kind it does not matter which stays.
+        # A file system without hard links: of two alike it does not matter which stays.
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -15,7 +15,8 @@ def doctor(volume: Path, inputs: Path | None) -> None:
     """Say what is there, and what each lack would prevent.
 
     Looked for: engine, Compose, images, GPUs (driver, capability, container toolkit), local packages,
-    disk, keys (by name), given data.
+    disk, keys (by name), given data; of the volume its file system, which locks hold there (two
+    processes try), whether renames are atomic, its server's clock; where caches are (HARNESS_CACHE).
     """
     from harness.cli.views.terminal import show_checks
     from harness.run.doctor import examine

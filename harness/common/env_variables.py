@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 HUB_STAGES = ("fetch", "export")
 """The only ones that speak to the hub; all others find models and data sets as folders."""
@@ -67,6 +68,34 @@ def given(stage: str) -> dict[str, str]:
         return {**diagnosis, **QUIET}
     callers = {name: os.environ[name] for name in ALLOCATOR if os.environ.get(name)}
     return {**diagnosis, **QUIET, **OFFLINE, **(callers or EXPANDABLE)}
+
+
+def caches(stage: str, folder: Path) -> dict[str, str]:
+    """Where a stage's libraries keep what they download, compile or remember, instead of in the home
+    folder. Where the caller's variables name a place, that stays."""
+    hugging_face = str(folder / "huggingface")
+    if stage in HUB_STAGES:
+        # Beside its downloads the client keeps the user's token there, which it is to find.
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+        hugging_face = os.path.join(home, "huggingface")
+    places = {
+        "HF_HOME": hugging_face,
+        "HF_HUB_CACHE": str(folder / "huggingface" / "hub"),
+        "HF_XET_CACHE": str(folder / "huggingface" / "xet"),
+        "HF_ASSETS_CACHE": str(folder / "huggingface" / "assets"),
+        # torch's compiled extensions among others, each build's apart.
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "XDG_CONFIG_HOME": str(folder / "config"),
+        "XDG_DATA_HOME": str(folder / "data"),
+        "MPLCONFIGDIR": str(folder / "matplotlib"),
+        "NLTK_DATA": str(folder / "nltk"),
+        "TORCH_HOME": str(folder / "torch"),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
+        "TRITON_HOME": str(folder / "triton"),
+        "TRITON_CACHE_DIR": str(folder / "triton" / "cache"),
+        "CUDA_CACHE_PATH": str(folder / "cuda"),
+    }
+    return {name: place for name, place in places.items() if not os.environ.get(name)}
 
 
 def of_key(name: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.artefact import caches
 from harness.artefact.call import CHECKPOINT, model_input
 from harness.artefact.keys import key_names
 from harness.artefact.store import Artefact
@@ -146,6 +147,7 @@ def _upload(runner: Runner, planned: StagePlan, target: Target, card: str) -> li
             network=True,
             secrets=(TOKEN,),
             others_keys=key_names(planned.owner),
+            caches=caches.for_libraries(root),
         )
         result = carry_out(
             job, runner.executor, runner.files, ProgressView(runner.console, job.title)

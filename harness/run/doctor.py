@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from harness.artefact.links import files_below
 from harness.errors import HarnessError
 from harness.llm.secrets import key_variable
 from harness.modeling.memory.fit import gib
+from harness.run import doctor_volume
+from harness.run.doctor_check import Check
 
 KEYS = ("OPENAI_API_KEY", "MISTRAL_API_KEY", "HF_TOKEN")
 LOW_DISK_BYTES = 20e9
@@ -22,21 +23,13 @@ LOW_DISK_BYTES = 20e9
 SLOW = "training of real models in reasonable time"
 
 
-@dataclass(frozen=True)
-class Check:
-    is_present: bool
-    what: str
-    state: str
-    prevents: str = ""
-    """What its absence prevents; empty where it is there."""
-
-
 def examine(volume: Path, inputs: Path | None) -> list[Check]:
     return [
         *_engine(),
         _gpu(),
         _local(),
         _disk(volume),
+        *doctor_volume.examine(volume),
         *_keys(),
         given_data(inputs),
     ]

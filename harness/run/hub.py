@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.artefact import environment
+from harness.artefact import caches, environment, network_files
 from harness.artefact.keys import Files, key_names
 from harness.artefact.store import Artefact, Store
 from harness.common.progress import ProgressView, say
@@ -161,10 +161,12 @@ class Downloads:
                 network=True,
                 secrets=("HF_TOKEN",),
                 others_keys=self.keys,
+                caches=caches.for_libraries(self.store.root),
             )
             carry_out(job, self.executor, self.files, ProgressView(self.console, title))
             final.parent.mkdir(exist_ok=True)
-            (work / "snapshot").rename(final)
+            snapshot = work / "snapshot"
+            network_files.rename(snapshot, final, lambda: final.is_dir() and not snapshot.exists())
             shutil.rmtree(work)
             return final
 

@@ -11,10 +11,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.artefact import caches
+from harness.artefact.caches import TOKENS
 from harness.artefact.call import StageResult
 from harness.artefact.keys import Files, file_digest, key_names
 from harness.artefact.manifest import Manifest
 from harness.artefact.store import FAILED, Artefact, Store
+from harness.common import env_variables
 from harness.common.progress import ProgressView, StageView, plain, say
 from harness.errors import HarnessError, InputError
 from harness.run import ready
@@ -133,10 +136,16 @@ class Runner:
                 self.downloads.note_not_fetched(plan, only)
         for stage in stages:
             ready.check_stage(stage, only, self.store, self.executor.name)
-        self.executor.check(stages)
+        with env_variables.restored(self._caches()):
+            self.executor.check(stages)
         self.downloads.fetch_all(stages)
         for plan in plans:
             ready.check(plan, self.files, only, self.store)
+
+    def _caches(self) -> dict[str, str]:
+        """Where a training finds what it compiled before."""
+        folder = caches.for_libraries(self.store.root)
+        return env_variables.caches("train", folder) if folder else {}
 
     def run_stage(
         self, planned: StagePlan, turn: Turn | None = None, lock: int | None = None
@@ -218,14 +227,13 @@ class Runner:
             tokenizer=tokenizer,
             replay=replay,
             limits=planned.owner.limits,
-            cache=self._cache() if planned.stage == "train" else None,
+            cache=str(caches.prepare(self.store.root) / TOKENS)
+            if planned.stage == "train"
+            else None,
+            caches=caches.for_libraries(self.store.root),
+            lease_seconds=self.store.locks.lease_seconds,
             serve=None if replay else served(planned, folders, self.files),
         )
-
-    def _cache(self) -> str:
-        folder = self.store.root / "cache" / "tokens"
-        folder.mkdir(parents=True, exist_ok=True)
-        return str(folder)
 
     def _execute(
         self,

@@ -18,7 +18,7 @@ from harness.results.verdict.verdict import pool
 from harness.run.plan import RowPlan, StagePlan
 
 if TYPE_CHECKING:
-    from harness.run.doctor import Check
+    from harness.run.doctor_check import Check
     from harness.run.replay import Replayed
 
 CARD = "card.json"

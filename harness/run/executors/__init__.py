@@ -79,6 +79,8 @@ class Job(StageCall):
     others_keys: frozenset[str] = frozenset()
     """Those of other stages' keys, as rows name them."""
     limits: Limits = field(default_factory=Limits)
+    caches: Path | None = None
+    """Where a local stage's libraries keep theirs; None: where they do by themselves."""
     serve: Serve | None = None
     share: Share = Share()
     stop: threading.Event = field(default_factory=threading.Event)
@@ -114,6 +116,7 @@ class Job(StageCall):
             replay=self.replay,
             tokenizer=dump(self.tokenizer, place),
             cache=cache,
+            lease_seconds=self.lease_seconds,
             server={"base_url": base_url, "model": serve.name} if serve and base_url else None,
             gpus=gpus.record(chosen),
         )

@@ -57,6 +57,7 @@ class LocalExecutor:
         env = {
             **{name: value for name, value in os.environ.items() if name not in withheld},
             **env_variables.given(job.stage),
+            **(env_variables.caches(job.stage, job.caches) if job.caches else {}),
             **gpus.restricted_to(chosen),
             **env_variables.threads(job.share.threads),
             PARENT_VARIABLE: str(os.getpid()),

@@ -137,7 +137,7 @@ def foretell_bridged(outlook: Outlook) -> BridgeForetold:
     if found:
         _, kind, added = min(found)
         more = ((kind, added),)
-    numbers = [n for n in _numbers(bridge) if decides(outlook.counts, n)]
+    numbers = [n for n in numbers_of_prompts(bridge) if decides(outlook.counts, n)]
     endless = [math.inf] * len(KINDS)
     low, high = outlook.ends(endless, bridge.most)
     together = decide(low, high, outlook.margin) in DECIDED
@@ -158,7 +158,7 @@ def _fewest(outlook: Outlook, kind: str, decides: Decides) -> int | None:
     return next((n for n in added if decides(outlook.with_more(kind, n))), None)
 
 
-def _numbers(bridge: Bridge) -> list[int]:
+def numbers_of_prompts(bridge: Bridge) -> list[int]:
     """Of prompts above the present one, up to all."""
     if bridge.most <= bridge.prompts:
         return []

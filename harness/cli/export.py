@@ -65,11 +65,14 @@ def export(
     else:
         from harness.crate.pack import pack
         from harness.report.formats import to_csv, to_markdown
+        from harness.results.verdict.rejudged import shifts_of
 
         plan = planner.plan(loaded)
         lines, _ = matrix_lines([loaded], [planner])
         title = f"Row {plan.row.row}"
         tables = {"row.csv": to_csv(lines), "row.md": to_markdown(lines, title)} if lines else {}
-        messages = pack(planner.store, planner.files, plan, tables, Path(target["to"]), weights)
+        shifts = shifts_of(plan)
+        to = Path(target["to"])
+        messages = pack(planner.store, planner.files, plan, tables, to, weights, shifts)
     for line in messages:
         console.print(masked(line), highlight=False, markup=False, soft_wrap=True)

@@ -10,6 +10,9 @@ from harness.cli.workspace import make_console, make_planner, row_named
 from harness.errors import HarnessError, InputError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.crate.unpack import Opened
     from harness.run.plan import RowPlan
     from harness.run.runner import Runner
 
@@ -41,8 +44,10 @@ def replay(
     of one, with no volume, specs or given data beside it. Data sets are made again from their
     transcripts, scores from outputs, judges' replies and recorded results. Says `exact` of an
     artefact when every file has the digest, and every metric and count the value, that its manifest
-    says; else which have not, and exit code 1. A training is not run again: its files are checked, and
-    its losses read from its log. Inside an image, those stages alone are made again that run in it.
+    says; else which have not, and exit code 1. A training is not run again: its files are
+    checked, and its losses read from its log. What was judged beside the row (published answers,
+    bridging models) is replayed with it, and out of a crate the shift between the judges
+    compared, too. Inside an image, those stages alone are made again that run in it.
     """
     from harness.crate.unpack import is_crate, mount_of, opened
     from harness.run.executors import make
@@ -54,6 +59,8 @@ def replay(
                 click.echo(f"note: {note}", err=True)
             runner = Runner(crate.store, crate.files, make(executor), make_console())
             _replay(runner, crate.plan, kinds, name, mount_of(Path(name)))
+            if not kinds:
+                _compare_shifts(runner.console, crate)
         return
     planner = make_planner(volume, inputs, executor)
     planner.store.prepare()
@@ -61,6 +68,24 @@ def replay(
     twin = f" --scale {scale}" if scale != "full" else ""
     runner = Runner(planner.store, planner.files, make(executor), make_console())
     _replay(runner, plan, kinds, name + twin)
+
+
+def _compare_shifts(console: "Console", crate: "Opened") -> None:
+    """How the two judges differ on each bridging model, computed anew.
+
+    Raises HarnessError where a figure is another than the crate's.
+    """
+    from harness.cli.views.terminal import show_shifts
+    from harness.results.verdict.rejudged import shifts_of
+
+    found = shifts_of(crate.plan, crate.files)
+    show_shifts(console, found)
+    different = [row for row in crate.shifts if found.get(row) != crate.shifts[row]]
+    if different:
+        raise HarnessError(
+            f"the shift between the judges came out different for {', '.join(different)}",
+            "The crate's published verdicts or its judgings are not those it was packed with.",
+        )
 
 
 def _replay(

@@ -42,10 +42,10 @@ def settle(
 ) -> None:
     """Buy replicates of a row until its verdict is decided, or the budget is spent.
 
-    What is bought next (trainings, samplings, judgings) is what is expected to narrow the interval of
-    the difference most for its price. The margin, the number of looks and their levels are written down
-    on the volume before the first; looking several times then gives no more wrong verdicts than looking
-    once. Interrupted, the same command goes on.
+    What is bought next (trainings, samplings, judgings, prompts of bridging models) is what is
+    expected to narrow the interval of the difference most for its price. The margin, the number of
+    looks and their levels are written down on the volume before the first; looking several times then
+    gives no more wrong verdicts than looking once. Interrupted, the same command goes on.
 
     Exit codes: 0 reproduced, 3 not reproduced, 4 open.
     """

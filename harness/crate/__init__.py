@@ -3,7 +3,7 @@ makes a volume and a plan of it again."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from harness.errors import InputError
 
@@ -32,6 +32,24 @@ class HeldStage(TypedDict):
     tokenizer: object
 
 
+class HeldBeside(TypedDict):
+    """What the row's judge judged beside it; its stages by their places."""
+
+    row: str
+    stages: list[int]
+
+
+class HeldBridge(HeldBeside):
+    """A bridging model, with the published judge's verdicts on it."""
+
+    annotations: str
+    """Their file's name in the crate."""
+    sha256: str
+    judge: dict[str, object]
+    shift: dict[str, object] | None
+    """How the two judges differ (harness.stats.bridge.Shift); None where it was not known."""
+
+
 class HeldCrate(TypedDict):
     """What stands in CRATE_FILE."""
 
@@ -42,6 +60,9 @@ class HeldCrate(TypedDict):
     rows: Mapping[str, object]
     stages: list[HeldStage]
     left_out: list[str]
+    published: NotRequired[HeldBeside | None]
+    """The study's own answers under the row's judge."""
+    bridge: NotRequired[list[HeldBridge]]
 
 
 def check_target(to: Path) -> None:

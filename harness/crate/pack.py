@@ -5,8 +5,8 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +23,8 @@ from harness.crate import (
     CRATE_FORMAT,
     METADATA,
     WEIGHTS,
+    HeldBeside,
+    HeldBridge,
     HeldCrate,
     HeldStage,
     check_target,
@@ -35,6 +37,7 @@ from harness.run.plan import RowPlan, StagePlan, dump, unique
 from harness.run.replay import NEEDED
 from harness.spec.base import DATA_SCHEME, DataPath
 from harness.spec.source import Fault, Node, load_tree
+from harness.stats.bridge import Shift
 
 EARLIEST = (1980, 1, 1, 0, 0, 0)
 """The date of every file in an archive: the same artefacts then give the same bytes."""
@@ -67,6 +70,8 @@ class Crate:
     """A given file or folder -> its name in the crate."""
     spec_names: dict[str, str] = field(default_factory=dict)
     """That name -> how the spec names it."""
+    shifts: Mapping[str, Shift] = field(default_factory=dict)
+    """Of the bridging models, by their rows' names."""
     left_out: list[str] = field(default_factory=list)
     """Weights that are not in the crate, relative to its root."""
 
@@ -78,12 +83,14 @@ def pack(
     tables: dict[str, str],
     to: Path,
     weights: bool = False,
+    shifts: Mapping[str, Shift] | None = None,
 ) -> list[str]:
     """Write the crate into a folder that appears when it is whole, or into one archive (.zip).
 
     Args:
         tables: file's name -> text, the row's lines of the matrix.
         weights: whether the trained models' weights go with it.
+        shifts: bridging model's row -> how the two judges differ on it, which a replay computes anew.
 
     Returns:
         What was done, in words.
@@ -113,7 +120,7 @@ def pack(
     part = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
     try:
         part.chmod(0o755)
-        crate = Crate(plan, store, files, part / "crate", weights)
+        crate = Crate(plan, store, files, part / "crate", weights, shifts=shifts or {})
         crate.folder.mkdir()
         _fill(crate, tables)
         size = sum(p.stat().st_size for p in files_below(crate.folder))
@@ -159,6 +166,8 @@ def _fill(crate: Crate, tables: dict[str, str]) -> None:
         "rows": owners,
         "stages": dumped,
         "left_out": crate.left_out,
+        "published": _beside(crate.plan.published, stages) if crate.plan.published else None,
+        "bridge": [_bridged(crate, other, stages) for other in crate.plan.bridge],
     }
     _write(crate.folder / CRATE_FILE, _json(held))
     _write(
@@ -166,6 +175,24 @@ def _fill(crate: Crate, tables: dict[str, str]) -> None:
     )
     described = metadata_of(crate.plan, stages, specs, snapshots, crate.folder)
     _write(crate.folder / METADATA, _json(described))
+
+
+def _beside(plan: RowPlan, stages: Sequence[StagePlan]) -> HeldBeside:
+    places = {(s.stage, s.key): number for number, s in enumerate(stages)}
+    return {"row": plan.row.row, "stages": [places[s.stage, s.key] for s in plan.stages]}
+
+
+def _bridged(crate: Crate, plan: RowPlan, stages: Sequence[StagePlan]) -> HeldBridge:
+    retired, shift = plan.final()[0].retired, crate.shifts.get(plan.row.row)
+    assert retired is not None
+    assert retired.annotations.sha256 is not None
+    return {
+        **_beside(plan, stages),
+        "annotations": _placer(crate)(retired.annotations),
+        "sha256": retired.annotations.sha256,
+        "judge": retired.judge.model_dump(mode="json"),
+        "shift": asdict(shift) if shift is not None else None,
+    }
 
 
 def _told(row: Row) -> dict[str, Any]:

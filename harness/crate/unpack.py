@@ -17,13 +17,23 @@ from harness.answer.answer import Answer
 from harness.answer.engine import QUANTIZATION
 from harness.artefact import environment
 from harness.artefact.call import CHECKPOINT
-from harness.artefact.keys import Files, digest_of, flatten, key_view
+from harness.artefact.keys import Files, digest_of, file_digest, flatten, key_view
 from harness.artefact.network_files import files_below
 from harness.artefact.store import Artefact, Damaged, Store
-from harness.crate import ARCHIVES, CRATE_FILE, CRATE_FORMAT, METADATA, HeldCrate, HeldStage
+from harness.crate import (
+    ARCHIVES,
+    CRATE_FILE,
+    CRATE_FORMAT,
+    METADATA,
+    HeldBeside,
+    HeldCrate,
+    HeldStage,
+)
 from harness.errors import HarnessError, InputError
 from harness.gen.recipes.union import Gen
 from harness.judge.kinds.union import Judge
+from harness.row.rejudged import RetiredVerdicts
+from harness.row.reported import PublishedJudge
 from harness.row.row import Row
 from harness.run.plan import RowPlan, StagePlan
 from harness.run.replay import ON_MACHINE
@@ -32,6 +42,7 @@ from harness.spec.model_source import ModelSource
 from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
 from harness.spec.train import Quantization, Train
+from harness.stats.bridge import Shift
 
 PARTS = ("artefacts", "given", "datasets")
 """Folders of a crate that a replay reads."""
@@ -63,6 +74,8 @@ class Opened:
     files: Files
     notes: list[str]
     """How this harness differs from the one that made the artefacts."""
+    shifts: dict[str, Shift]
+    """Of the bridging models, by their rows' names, as they were when it was packed."""
 
 
 class CrateFiles(Files):
@@ -166,6 +179,7 @@ def _opened(path: Path, root: Path, executor: str) -> Opened:
                 "Take the version of the harness that wrote it.",
             )
         plan, store, files = _plan(cast(HeldCrate, held), root, executor)
+        shifts = held_shifts(cast(HeldCrate, held))
     except Damaged as e:
         raise _damaged(path, e) from None
     except HarnessError:
@@ -175,7 +189,7 @@ def _opened(path: Path, root: Path, executor: str) -> Opened:
             f"{path}: its {CRATE_FILE} or a manifest cannot be read: {_reason(e)}", "Get it anew."
         ) from None
     _check_whole(path)
-    return Opened(plan, store, files, _notes(plan))
+    return Opened(plan, store, files, _notes(plan), shifts)
 
 
 def _check_whole(path: Path) -> None:
@@ -278,7 +292,32 @@ def _plan(held: HeldCrate, root: Path, executor: str) -> tuple[RowPlan, Store, F
                 tokenizer=TypeAdapter(ModelSource | None).validate_python(entry["tokenizer"]),
             )
         )
-    return RowPlan(rows[held["row"]], Path(held["spec"]), stages), store, files
+    plan = RowPlan(rows[held["row"]], Path(held["spec"]), stages)
+
+    def beside(part: HeldBeside) -> RowPlan:
+        return RowPlan(rows[part["row"]], plan.spec, [stages[number] for number in part["stages"]])
+
+    if published := held.get("published"):
+        plan.published = beside(published)
+    for part in held.get("bridge", []):
+        other, annotations = beside(part), DataPath(path=part["annotations"], sha256=part["sha256"])
+        if file_digest(files.locate(annotations)) != annotations.sha256:
+            raise InputError(
+                f"the published judge's verdicts {part['annotations']} are not those that were packed",
+                "They were changed after the crate was made. Get it anew.",
+            )
+        retired = RetiredVerdicts(annotations, PublishedJudge.model_validate(part["judge"]))
+        for stage in other.final():
+            stage.retired = retired
+        plan.bridge.append(other)
+    return plan, store, files
+
+
+def held_shifts(held: HeldCrate) -> dict[str, Shift]:
+    """Bridging model's row -> how the two judges differ on it, as the crate has it."""
+    parts = {part["row"]: part["shift"] for part in held.get("bridge", [])}
+    shape = TypeAdapter(Shift)
+    return {row: shape.validate_python(shift) for row, shift in parts.items() if shift is not None}
 
 
 class _Recorded(Files):

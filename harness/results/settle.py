@@ -19,20 +19,32 @@ from harness.common import numbers
 from harness.common.progress import counted, say
 from harness.errors import InputError
 from harness.results import losses
-from harness.results.verdict.forecast import COSTS, DECIDED, MOST_ADDED, half_with
+from harness.results.purchase import (
+    BRIDGE,
+    WORDS,
+    Counts,
+    Purchase,
+    best,
+    enough,
+    half_of,
+    more_of,
+    price_of,
+    steps,
+)
+from harness.results.verdict.forecast import DECIDED
 from harness.results.verdict.sides import KIND_WORDS, KINDS
 from harness.results.verdict.verdict import Weighed, assess, margin_of
 from harness.row.load import LoadedRow
+from harness.row.rejudged import WIN_RATE, bridge_rows
 from harness.row.row import Replicates
 from harness.run.executors import Executor, waiting
 from harness.run.plan import Planner, RowPlan, StagePlan
 from harness.run.runner import Runner
 from harness.stats.spending import levels
 
-Counts = tuple[int, int, int]
-"""Trainings, samplings of each, judgings of each of these."""
 FOLDER = "settle"
 RULE = "the smallest expected interval per unit of cost; a second training before all else"
+BRIDGE_RULE = "; of bridging models a larger sample of prompts, up to all that were judged"
 
 
 @dataclass(frozen=True)
@@ -121,25 +133,14 @@ def _plain(value: Any) -> Any:
 
 
 def _look(stored: dict[str, Any]) -> Look:
-    counts, after = tuple(stored["counts"]), stored["next"]
-    return Look(**{**stored, "counts": counts, "next": tuple(after) if after else None})
+    def whole(counts: list[int]) -> tuple[int, ...]:
+        # Written before there were bridging prompts among them.
+        return (*counts, *[0] * (len(KINDS) + 1 - len(counts)))
 
-
-@dataclass(frozen=True)
-class Purchase:
-    """So many more replicates of a kind."""
-
-    kind: str
-    count: int
-    usd: float
-    half: float
-    """Half of the interval of the difference that it is expected to leave."""
-    plan: RowPlan
-    counts: Counts
-
-    def __str__(self) -> str:
-        what = f"{self.count} more {KIND_WORDS[self.kind][self.count > 1]}"
-        return f"{what}, about ${self.usd:.2f}"
+    after = stored["next"]
+    return Look(
+        **{**stored, "counts": whole(stored["counts"]), "next": whole(after) if after else None}
+    )
 
 
 class Settler:
@@ -166,7 +167,8 @@ class Settler:
             raise InputError(f"{loaded.row.row} is a scaled-down twin, which settles nothing")
         plan = planner.plan(loaded)
         document = digest_of([[stage.stage, stage.key] for stage in plan.stages])
-        terms = Terms(loaded.row.row, metric, document, margin, tuple(levels(looks)))
+        rule = RULE + BRIDGE_RULE * bool(plan.bridge)
+        terms = Terms(loaded.row.row, metric, document, margin, tuple(levels(looks)), rule)
         self.course = Course.of(terms, planner.store.root)
 
     def settle(self, executor: Executor, console: Console) -> Weighed:
@@ -250,8 +252,12 @@ class Settler:
             )
 
     def _spent(self, plan: RowPlan) -> float:
-        """Dollars that the artefacts of a plan cost, but for those that were there before."""
-        made = [s.artefact for s in plan.stages if s.artefact and s.key not in self.course.owned]
+        """Dollars that the artefacts of a plan cost, and those that an earlier look had in their place,
+        but for those that were there before."""
+        earlier = {look.counts for look in self.course.looks}
+        plans = [plan, *map(self._plan, earlier)] if plan.bridge else [plan]
+        stages = {(s.stage, s.key): s.artefact for p in plans for s in p.stages if s.artefact}
+        made = [of for (_, key), of in stages.items() if key not in self.course.owned]
         costs: list[Mapping[str, Any]] = [artefact.manifest.cost for artefact in made]
         return math.fsum(float(cost.get("usd") or 0.0) for cost in costs)
 
@@ -277,8 +283,10 @@ class Settler:
     def kept(self) -> Iterator[str]:
         """Where the course stands, and what gives later commands the same replicates."""
         yield f"terms and looks: {self.course.path}"
-        counts = self.course.looks[-1].counts
-        if counts != _counts(self.loaded):
+        counts, before = self.course.looks[-1].counts, _counts(self.loaded)
+        if counts[3] != before[3]:
+            yield f"for verify and table, in the spec: prompts: {counts[3]} of each reported.bridge"
+        if counts[:3] != before[:3]:
             replicates = extended(self.loaded, counts).row.replicates
             parts = [f"{k}: {v}" for k, v in replicates.model_dump().items() if v is not None]
             yield f"for verify and table, in the spec: replicates: {{{', '.join(parts)}}}"
@@ -287,22 +295,18 @@ class Settler:
         self, plan: RowPlan, weighed: Weighed, counts: Counts, left: float
     ) -> Purchase | None:
         """What to buy next; None where nothing is left for it, or nothing would move the interval."""
-        if weighed.evidence is None or weighed.reproduced is None or weighed.reported_span is None:
+        if weighed.outlook is None:
             return None  # no number of ours, or none that it is compared with
         remaining = len(self.course.terms.levels) - len(self.course.looks)
         share = left / max(remaining, 1)
         options = [
             option
-            for kind in self._kinds(counts)
+            for kind in self._kinds(plan, counts)
             if (option := self._option(plan, weighed, counts, kind, share, left)) is not None
         ]
-        now = self._half(weighed, counts)
-        better = [option for option in options if option.half < now or counts[0] == 1]
-        if not better:
-            return None
-        return max(better, key=lambda o: (now - o.half) / _weight(o))
+        return best(options, half_of(weighed.outlook, counts), is_first=counts[0] == 1)
 
-    def _kinds(self, counts: Counts) -> list[str]:
+    def _kinds(self, plan: RowPlan, counts: Counts) -> list[str]:
         row = self.loaded.row
         answer = row.eval.answer if row.eval else None
         judge = row.eval.judge if row.eval else None
@@ -312,6 +316,8 @@ class Settler:
             "judge": judge is not None and judge.judges_outputs and not judge.needs().is_recorded,
         }
         kinds = [kind for kind in KINDS if possible[kind]]
+        if plan.bridge and self.metric == WIN_RATE:
+            kinds.append(BRIDGE)
         if not kinds:
             raise InputError(
                 f"row {row.row}: nothing of it can be repeated with another outcome",
@@ -322,39 +328,30 @@ class Settler:
     def _option(
         self, plan: RowPlan, weighed: Weighed, counts: Counts, kind: str, share: float, left: float
     ) -> Purchase | None:
-        """As many replicates of a kind as would decide it, as a look's share of what is left pays, or
-        one."""
-        one = self._priced(plan, counts, kind, 1)
-        if one[1] > left:
+        """As many of a kind as would decide it, as a look's share of the rest pays, or the fewest."""
+        outlook = weighed.outlook
+        assert outlook is not None
+        first = next(iter(steps(outlook, counts, kind)), None)
+        if first is None:
             return None
-        middle = weighed.verdict.difference or 0.0
-        count = 1
-        for count in range(1, MOST_ADDED + 1):
-            half = self._half(weighed, _more(counts, kind, count))
-            if half <= abs(abs(middle) - self.course.terms.margin) or count * one[1] > share:
-                break
-        while count > 1 and count * one[1] > share:
-            count -= 1
+        usd = self._priced(plan, counts, kind, first)[1]
+        if usd > left:
+            return None
+        price = price_of(kind, counts, first, usd)
+        difference = weighed.verdict.difference or 0.0
+        count = enough(outlook, counts, kind, difference, lambda n: price(n) <= share)
+        assert count is not None
         bought, usd = self._priced(plan, counts, kind, count)
-        more = _more(counts, kind, count)
-        return Purchase(kind, count, usd, self._half(weighed, more), bought, more)
+        more = more_of(counts, kind, count)
+        return Purchase(kind, count, usd, half_of(outlook, more), more, bought)
 
     def _priced(
         self, plan: RowPlan, counts: Counts, kind: str, count: int
     ) -> tuple[RowPlan, float]:
-        more = self._plan(_more(counts, kind, count))
+        more = self._plan(more_of(counts, kind, count))
         known = {(stage.stage, stage.key) for stage in plan.stages}
         new = [s for s in more.stages if (s.stage, s.key) not in known and s.artefact is None]
-        return more, _price(new, f"another {KIND_WORDS[kind][0]}")
-
-    def _half(self, weighed: Weighed, counts: Counts) -> float:
-        assert weighed.evidence is not None
-        assert weighed.reproduced is not None
-        assert weighed.reported_span is not None
-        margin = self.course.terms.margin
-        return half_with(
-            weighed.evidence, weighed.reproduced, weighed.reported_span, counts, margin, True
-        )
+        return more, _price(new, f"another {WORDS[kind][0]}")
 
     def _plan(self, counts: Counts) -> RowPlan:
         return self.planner.plan(extended(self.loaded, counts))
@@ -375,7 +372,15 @@ def extended(loaded: LoadedRow, counts: Counts) -> LoadedRow:
         sampling_seeds=_seeds(sampled, counts[1]),
         judge=counts[2],
     )
-    return replace(loaded, row=row.model_copy(update={"replicates": replicates}))
+    # A model of which all prompts are judged stays so.
+    bridge = tuple(
+        model.model_copy(update={"prompts": max(model.prompts, counts[3])})
+        if model.prompts is not None else model
+        for model in row.reported.bridge
+    )  # fmt: skip
+    reported = row.reported.model_copy(update={"bridge": bridge})
+    update = {"replicates": replicates, "reported": reported}
+    return replace(loaded, row=row.model_copy(update=update))
 
 
 def _seeds(seeds: list[int] | None, count: int) -> list[int] | None:
@@ -386,17 +391,9 @@ def _seeds(seeds: list[int] | None, count: int) -> list[int] | None:
 
 def _counts(loaded: LoadedRow) -> Counts:
     of = loaded.row.replicates
-    return len(of.train_seeds or [0]), len(of.sampling_seeds or [0]), of.judge
-
-
-def _more(counts: Counts, kind: str, count: int) -> Counts:
-    a, b, c = (n + count * (kind == other) for n, other in zip(counts, KINDS, strict=True))
-    return a, b, c
-
-
-def _weight(option: Purchase) -> float:
-    """What it costs; of what costs no dollars, as replicates of its kind usually do beside others."""
-    return option.usd or COSTS[option.kind] * option.count * 1e-6
+    sampled = [model.prompts for model in loaded.row.reported.bridge if model.prompts is not None]
+    prompts = min(sampled, default=0) if any(bridge_rows(loaded)) else 0
+    return len(of.train_seeds or [0]), len(of.sampling_seeds or [0]), of.judge, prompts
 
 
 def _price(stages: Sequence[StagePlan], what: str) -> float:
@@ -415,8 +412,12 @@ def _tell(console: Console, weighed: Weighed, look: Look, number: int, looks: in
     verdict = weighed.verdict
     interval = numbers.interval(look.low, look.high, weighed.digits, signed=True)
     runs = " x ".join(
-        counted(n, KIND_WORDS[kind][0]) for n, kind in zip(look.counts, KINDS, strict=True) if n > 1
+        counted(n, KIND_WORDS[kind][0])
+        for n, kind in zip(look.counts, KINDS, strict=False)
+        if n > 1
     )
+    if look.counts[3]:
+        runs = f"{runs or 'one run'}, {counted(look.counts[3], 'prompt')} of each bridging model"
     difference = f"difference {weighed.number(verdict.difference, signed=True)}"
     within = f", {100 * look.level:.6g} % interval {interval}" if interval else ""
     say(

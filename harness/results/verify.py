@@ -413,6 +413,7 @@ def to_dict(line: MatrixLine) -> dict[str, JsonValue]:
         "more": [{"kind": kind, "replicates": count} for kind, count in verdict.more],
         "published_answers": asdict(weighed.against) if weighed.against else None,
         "bridge": asdict(weighed.in_their_terms) if weighed.in_their_terms else None,
+        "bridge_would": asdict(weighed.bridge_foretold) if weighed.bridge_foretold else None,
         "deviations": list(line.deviations),
         "assumptions": list(line.row.stated("assumption")),
         "findings": list(map(str, line.findings)),

@@ -34,16 +34,17 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
 
     Raises:
         InputError: it is no such file, or its verdicts are another annotator's, against another
-            baseline, or on other outputs.
+            baseline, on other outputs, or two that differ on one output.
     """
     # Reading it imports all readers of an audit, which no plan or table needs.
     from harness.audit.parse.judged_pairs import as_preference
 
-    texts = {
-        (text_field(outputs, r, "instruction"), text_field(outputs, r, "input", "")):
-        text_field(outputs, r, "output").strip()
-        for r in read_records(outputs)
-    }  # fmt: skip
+    texts: dict[tuple[str, str], str] = {}
+    times: Counter[tuple[str, str]] = Counter()
+    for r in read_records(outputs):
+        prompt = text_field(outputs, r, "instruction"), text_field(outputs, r, "input", "")
+        texts[prompt] = text_field(outputs, r, "output").strip()
+        times[prompt] += 1
     places: Counter[tuple[str, str]] = Counter()
     verdicts: dict[PromptPlace, float] = {}
     for record in read_records(path):
@@ -59,7 +60,17 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
             )
         preference, _ = as_preference(fields.get("preference"))
         if preference is not None:
-            verdicts[*prompt, places[prompt]] = preference - 1
+            place = places[prompt]
+            before = verdicts.get((*prompt, place - 1))
+            # A prompt that is asked twice has two outputs, and two verdicts.
+            if place >= times[prompt] > 0 and before not in (None, preference - 1):
+                raise InputError(
+                    f"{path}:{record.line}: a second, other verdict on the same output, of the prompt "
+                    f"{prompt[0][:60]!r}",
+                    "Which of them the published number counts is not known. Give the file that it is "
+                    "computed from.",
+                )
+            verdicts[*prompt, place] = preference - 1
         places[prompt] += 1
     if not verdicts or all(score <= 0 for score in verdicts.values()):
         raise InputError(

@@ -5,6 +5,7 @@ that the manifest says. A training is not run again: its files are checked, and 
 its log.
 """
 
+import itertools
 import json
 import math
 import shutil
@@ -67,12 +68,17 @@ class Replayed:
 
 
 def to_replay(plan: RowPlan, stages: Sequence[str]) -> list[StagePlan]:
-    """The row's own stages of these kinds, once each, in the order in which they ran.
+    """The row's own stages of these kinds, and those judged beside it, once each, in the order in which
+    they ran.
 
     Raises:
         InputError: there is none, or none of them is on the volume.
     """
-    chosen = list({(s.stage, s.key): s for s in plan.own if s.stage in stages}.values())
+    by_key: dict[tuple[str, str], StagePlan] = {}
+    for planned in itertools.chain(plan.own, *(other.own for other in plan.beside())):
+        if planned.stage in stages:
+            by_key.setdefault((planned.stage, planned.key), planned)
+    chosen = list(by_key.values())
     if not chosen:
         kinds = ", ".join(stages[:-1]) + f" or {stages[-1]}" if len(stages) > 1 else stages[0]
         raise InputError(f"row {plan.row.row} has no {kinds} stage")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from harness.artefact.call import StageResult
 from harness.artefact.keys import Files
 from harness.artefact.store import Store
 from harness.errors import HarnessError, InputError
@@ -18,6 +19,7 @@ from harness.run.plan import Planner
 from harness.stats.spending import levels
 from tests.helpers import command, evaluation
 from tests.results.scored_rows import Scored, scored_row, wins
+from tests.results.verdict.test_rejudged import given
 
 PROMPTS = 4000
 
@@ -47,7 +49,7 @@ def test_a_second_training_comes_before_all_else_and_it_stops_at_a_decision(tmp_
     same = wins(1600, PROMPTS)
     found, text = settle(tmp_path, spec, *[same] * 60)
     looks = found.course.looks
-    assert looks[0].counts == (1, 1, 1)
+    assert looks[0].counts == (1, 1, 1, 0)
     assert looks[0].verdict == "inconclusive"
     assert "buying 1 more training, about $0.00" in text or "more trainings" in text
     assert looks[1].counts[0] > 1
@@ -77,7 +79,7 @@ def test_interrupted_it_goes_on_with_the_same_terms(tmp_path: Path) -> None:
     (first,) = stored["course"]["looks"]
     assert first["next"][0] > 1
     found, _ = settle(tmp_path, spec, *[same] * 60)
-    assert found.course.looks[0].counts == (1, 1, 1)
+    assert found.course.looks[0].counts == (1, 1, 1, 0)
     assert found.course.looks[1].counts == tuple(first["next"])
     assert found.course.looks[-1].verdict == "reproduced"
     assert len(list((tmp_path / "runs" / "settle").iterdir())) == 1
@@ -146,3 +148,70 @@ def test_a_dry_run_says_the_terms_and_buys_nothing(tmp_path: Path) -> None:
     assert "margin 3; looks at 99.9988 %" in text
     assert "first the row as it stands" in text
     assert not list((tmp_path / "runs").rglob("settle/*"))
+
+
+def every_third(count: int, first: int = 0) -> list[float]:
+    return [2.0 if n % 3 == first else 1.0 for n in range(count)]
+
+
+def bridged_row(folder: Path, **changes: Any) -> Path:
+    """Of twelve models, in whom both judges agree but for noise, 60 of 2,000 prompts are judged."""
+    specs = folder / "specs"
+    parts = evaluation(specs)
+    prompts = [{"instruction": f"prompt {n}", "output": "no"} for n in range(2000)]
+    (specs / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
+    parts["answer"]["prompts"] = {"file": "many.jsonl"}
+    parts["judge"]["reference"] = "many.jsonl"
+    models = []
+    for n in range(12):
+        rows = [{"instruction": f"prompt {i}", "output": f"m{n} {i}"} for i in range(2000)]
+        verdicts = [
+            {**row, "output_2": row["output"], "preference": preference}
+            for row, preference in zip(rows, every_third(2000), strict=True)
+        ]
+        models.append(
+            {
+                "outputs": given(specs / f"m{n}.json", rows),
+                "annotations": given(specs / f"m{n}-annotations.json", verdicts),
+                "prompts": 60,
+            }
+        )
+    cell = {"value": 33.3, "standard_error": 0.3}
+    reported = {"judge": {"model": "gone"}, "win_rate": cell, "bridge": models}
+    return scored_row(folder, reported=reported, eval=parts, replicates={}, **changes)
+
+
+def test_prompts_of_bridging_models_are_bought_where_they_narrow_it_most(tmp_path: Path) -> None:
+    spec = bridged_row(tmp_path)
+    few = [[*every_third(60, n % 3)] for n in range(12)]
+    found, text = settle(tmp_path, spec, every_third(2000), *few, *[every_third(2000)] * 60)
+    first, *_, last = found.course.looks
+    assert first.counts == (1, 1, 1, 60)
+    assert first.verdict == "inconclusive"
+    assert "more prompts of each bridging model" in text
+    assert 60 < last.counts[3] <= 2000
+    assert last.verdict == "reproduced"
+    assert "of bridging models a larger sample" in found.course.terms.rule
+    assert any(
+        line.endswith(f"in the spec: prompts: {last.counts[3]} of each reported.bridge")
+        for line in found.kept()
+    )
+    # The same command again buys nothing, and verify with what it says finds the same.
+    again, text = settle(tmp_path, spec)
+    assert again.course.looks == found.course.looks
+    assert "buying" not in text
+
+
+def test_what_a_larger_sample_took_the_place_of_stays_paid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = bridged_row(tmp_path)
+    paid: dict[str, Any] = {"usd": 0.5}
+    plain = StageResult.to_json
+    monkeypatch.setattr(StageResult, "to_json", lambda self: {**plain(self), "cost": paid})
+    few = [[*every_third(60, n % 3)] for n in range(12)]
+    found, _ = settle(tmp_path, spec, every_third(2000), *few, *[every_third(2000)] * 60)
+    bought = [look.usd for look in found.course.looks]
+    # 13 judgings, and 12 anew at each further look.
+    assert bought[0] == pytest.approx(6.5)
+    assert bought[1] == pytest.approx(12.5)

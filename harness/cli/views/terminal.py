@@ -1,7 +1,7 @@
 """The matrix, manifests and findings at the terminal. All text is escaped: it may be a model's."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -16,6 +16,7 @@ from harness.results.line import HEADINGS, MatrixLine, display
 from harness.results.matrix import CONFOUNDED, conclusions
 from harness.results.verdict.verdict import pool
 from harness.run.plan import RowPlan, StagePlan
+from harness.stats.bridge import Shift
 
 if TYPE_CHECKING:
     from harness.run.doctor_check import Check
@@ -157,9 +158,23 @@ def show_row_replayed(
     if absent:
         text += f"; not on the volume: {', '.join(absent)}"
     if exact == len(done):
-        figures = _recomputed(done)
+        figures = _recomputed([r for r in done if r.planned.row == plan.row.row])
         text += f"; {', '.join(figures)} recomputed" if figures else ""
     console.print(plain(text), highlight=False, markup=False)
+    for other in plan.beside():
+        made = [r for r in done if r.planned.row == other.row.row]
+        if figures := _recomputed(made) if exact == len(done) else []:
+            text = f"beside it, {other.row.row}: {', '.join(figures)} recomputed"
+            console.print(plain(text), highlight=False, markup=False)
+
+
+def show_shifts(console: Console, shifts: Mapping[str, Shift]) -> None:
+    for row, shift in shifts.items():
+        text = (
+            f"{row}: the published judge's log-odds less ours {shift.value!r} ± {shift.error!r} over "
+            f"{shift.prompts} prompts recomputed"
+        )
+        console.print(plain(text), highlight=False, markup=False)
 
 
 def _recomputed(done: Sequence["Replayed"]) -> list[str]:

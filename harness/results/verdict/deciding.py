@@ -5,6 +5,7 @@ import math
 from harness.common import numbers
 from harness.common.progress import counted
 from harness.results.verdict.forecast import MOST_ADDED
+from harness.results.verdict.outlook import BridgeForetold
 from harness.results.verdict.sides import KIND_WORDS
 from harness.results.verdict.verdict import Weighed
 from harness.row.reported import Reported
@@ -14,6 +15,8 @@ from harness.stats.intervals import t_quantile
 def more(weighed: Weighed, reported: Reported | None) -> str:
     """What would decide an inconclusive verdict, or what keeps it open; empty for all others."""
     verdict, foretold, reported_span = weighed.verdict, weighed.foretold, weighed.reported_span
+    if weighed.bridge_foretold is not None:
+        return _of_bridge(weighed, weighed.bridge_foretold)
     if foretold is None or reported_span is None or verdict.margin is None:
         return ""
     if foretold.more:
@@ -35,6 +38,12 @@ def more(weighed: Weighed, reported: Reported | None) -> str:
         f"more replicates alone, up to {MOST_ADDED} of a kind, would not: endless ones would leave an "
         f"interval of ±{weighed.number(foretold.limit)} about the difference, or more"
     )
+    if weighed.against is not None:
+        end = "it takes more prompts, or more runs of the study's own, of which there is one"
+        if foretold.unjudged:
+            open_ = weighed.number(2 * foretold.unjudged)
+            text += f". What the unjudged prompts of either side leave open spans {open_} of it"
+        return f"{text}: {end}"
     error_half = t_quantile(math.inf) * min(reported_span.low_error, reported_span.high_error)
     half = (reported_span.high - reported_span.low) / 2
     if error_half + half > verdict.margin:
@@ -47,6 +56,36 @@ def more(weighed: Weighed, reported: Reported | None) -> str:
             "them, or more prompts"
         )
     return f"{text}: it takes more prompts"
+
+
+def _of_bridge(weighed: Weighed, foretold: BridgeForetold) -> str:
+    """Which replicates, or how many prompts of the bridging models, or that it takes more models."""
+    outlook = weighed.outlook
+    assert outlook is not None
+    assert outlook.bridge is not None
+    now, models = outlook.bridge.prompts, counted(len(outlook.bridge.shifts), "bridging model")
+    ways = []
+    if foretold.more:
+        ((kind, count),) = foretold.more
+        ways.append(f"{count} more {KIND_WORDS[kind][count > 1]}")
+    if foretold.prompts is not None:
+        ways.append(
+            f"{foretold.prompts} prompts of each bridging model in place of {now} (reported.bridge, "
+            "prompts)"
+        )
+    if ways:
+        return f"{', or '.join(ways)} would, if the difference stays where it is"
+    limit = weighed.number(foretold.limit)
+    if foretold.together:
+        return (
+            f"neither up to {MOST_ADDED} more replicates of a kind nor all {foretold.most} prompts of "
+            f"the {models} would alone; both together would, at best"
+        )
+    return (
+        f"endless replicates and all {foretold.most} prompts of the {models} would leave ±{limit} "
+        "about the difference: it takes more bridging models, or the study's own answers "
+        "(reported.outputs)"
+    )
 
 
 def _reported_part(

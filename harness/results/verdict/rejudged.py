@@ -3,10 +3,12 @@ today's judge, or in the published judge's terms by a bridge of models that both
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from harness.artefact.keys import Files
 from harness.errors import DataAbsent, InputError
 from harness.results.verdict.evidence import Evidence, gather
+from harness.results.verdict.outlook import NOTHING, PERCENT, Bridge, Outlook
 from harness.results.verdict.sides import (
     Reproduced,
     assumed_spread,
@@ -14,15 +16,12 @@ from harness.results.verdict.sides import (
     freedom,
     mean_of,
 )
+from harness.row.rejudged import WIN_RATE
 from harness.run.bridging import PromptPlace, verdicts_on
 from harness.run.plan import RowPlan
-from harness.stats.bridge import FEWEST_PROMPTS, Bridged, Predicted, Shift, bridged, predict, shift
-from harness.stats.bridge import difference as bridged_difference
-from harness.stats.intervals import LEVEL, ScoreSpan, half_width, t_quantile
+from harness.stats.bridge import FEWEST_PROMPTS, Bridged, Predicted, Shift, shift
+from harness.stats.intervals import LEVEL, ScoreSpan, half_width
 from harness.stats.variance import Grades, crossed
-
-PERCENT = 100
-NOTHING = ScoreSpan(0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ Interval = Callable[[float], tuple[float, float]]
 
 def against_published(
     row_plan: RowPlan, metric: str, ours: Evidence, reproduced: Reproduced, margin: float
-) -> tuple[AgainstPublished, Interval] | None:
+) -> tuple[AgainstPublished, Interval, Outlook] | None:
     """None where the study's own answers are not planned or not judged yet, or fewer than two prompts
     were judged of both.
 
@@ -105,7 +104,11 @@ def against_published(
         return middle - half, middle + half
 
     low, high = interval(LEVEL)
-    return AgainstPublished(mean_of(theirs), found.mean, low, high, len(shared)), interval
+    error = math.sqrt(squares) / n
+    pairs = ScoreSpan(middle - left_open, error, middle + left_open, error)
+    outlook = Outlook(ours, replace(reproduced, span=pairs), NOTHING, margin)
+    against = AgainstPublished(mean_of(theirs), found.mean, low, high, len(shared))
+    return against, interval, outlook
 
 
 def _mean_grades(runs: Sequence[Grades]) -> dict[PromptPlace, float]:
@@ -116,12 +119,12 @@ def _mean_grades(runs: Sequence[Grades]) -> dict[PromptPlace, float]:
 
 def in_their_terms(
     row_plan: RowPlan,
-    metric: str,
+    ours: Evidence,
     reproduced: Reproduced,
     reported: float,
     reported_span: ScoreSpan,
-    assumed: float,
-) -> tuple[InTheirTerms, Interval] | None:
+    margin: float,
+) -> tuple[InTheirTerms, Interval, Outlook] | None:
     """None where no bridging model has been judged.
 
     Ours enters with all that `difference_interval` has of it, as if the other side's error were 0; that
@@ -131,35 +134,51 @@ def in_their_terms(
         InputError: the published judge's verdicts are not those on the bridging model's outputs.
         Damaged: an artefact was changed.
     """
-    each = [_shift(plan, metric) for plan in row_plan.bridge]
-    shifts = tuple(found for found in each if found is not None)
-    if not shifts:
+    found = _bridging(row_plan, None)
+    if not found:
         return None
-    share, open_ = reproduced.value / PERCENT, (reported_span.high - reported_span.low) / 2
+    shifts = tuple(shift for shift, _ in found.values())
     error = max(reported_span.low_error, reported_span.high_error)
+    open_ = (reported_span.high - reported_span.low) / 2
+    bridge = Bridge(shifts, min(most for _, most in found.values()), reported, error, open_)
+    assumed = assumed_spread(ours, margin)
 
     def at(level: float) -> tuple[Predicted, Bridged, tuple[float, float]]:
-        predicted = predict(shifts, level)
         low, high = difference_interval(reproduced, NOTHING, assumed, level)
-        ours = bridged(share, low / PERCENT, high / PERCENT, predicted)
-        half = (t_quantile(math.inf, level) * error + open_) / PERCENT
-        low, high = bridged_difference(ours, reported / PERCENT, half)
-        return predicted, ours, (PERCENT * low, PERCENT * high)
+        return bridge.weigh(reproduced.value, low, high, level)
 
-    predicted, ours, (low, high) = at(LEVEL)
-    terms = InTheirTerms(shifts, predicted, ours, PERCENT * ours.value - reported, low, high)
-    return terms, lambda level: at(level)[2]
+    predicted, value, (low, high) = at(LEVEL)
+    terms = InTheirTerms(shifts, predicted, value, PERCENT * value.value - reported, low, high)
+    outlook = Outlook(ours, reproduced, NOTHING, margin, bridge)
+    return terms, lambda level: at(level)[2], outlook
 
 
-def _shift(plan: RowPlan, metric: str) -> Shift | None:
-    evidence = gather(plan.row, metric, plan.final(), every_grade=True)
+def shifts_of(row_plan: RowPlan, files: Files | None = None) -> dict[str, Shift]:
+    """Bridging model's row -> how the two judges differ on it; without the models that are not judged
+    yet, or whose verdicts are not here. `files`: where a crate has them.
+
+    Raises:
+        InputError, Damaged: as `in_their_terms`.
+    """
+    return {row: shift for row, (shift, _) in _bridging(row_plan, files).items()}
+
+
+def _bridging(row_plan: RowPlan, files: Files | None) -> dict[str, tuple[Shift, int]]:
+    """With each shift the number of prompts that the published judge has judged."""
+    found = {plan.row.row: _shift(plan, files) for plan in row_plan.bridge}
+    return {row: shift for row, shift in found.items() if shift is not None}
+
+
+def _shift(plan: RowPlan, files: Files | None) -> tuple[Shift, int] | None:
+    evidence = gather(plan.row, WIN_RATE, plan.final(), every_grade=True)
     if evidence is None or not evidence.grades:
         return None
     today = _mean_grades(list(evidence.grades.values()))
     stage = plan.final()[0]
-    assert stage.planner is not None
+    files = files or (stage.planner.files if stage.planner else None)
+    assert files is not None
     try:
-        retired = verdicts_on(stage, stage.planner.files)
+        retired = verdicts_on(stage, files)
     except DataAbsent:
         return None
     both = [place for place in today if place in retired]
@@ -170,4 +189,5 @@ def _shift(plan: RowPlan, metric: str) -> Shift | None:
             "Give the verdicts of the published judge on these very outputs, or a larger sample "
             "(reported.bridge, prompts).",
         )
-    return shift([retired[p] for p in both], [today[p] / PERCENT for p in both])
+    scores = [retired[p] for p in both], [today[p] / PERCENT for p in both]
+    return shift(*scores), len(retired)

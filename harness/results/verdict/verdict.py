@@ -21,6 +21,7 @@ from harness.common.progress import counted
 from harness.errors import InputError
 from harness.results.verdict.evidence import Evidence, gather, served_models
 from harness.results.verdict.forecast import Foretold, More, decide, foretell, in_words
+from harness.results.verdict.outlook import BridgeForetold, Outlook, foretell_bridged
 from harness.results.verdict.rejudged import (
     AgainstPublished,
     Interval,
@@ -85,6 +86,10 @@ class Weighed:
     """Standard deviation between trainings allowed for on each side, for want of replicates."""
     foretold: Foretold | None = None
     """Of an inconclusive verdict."""
+    bridge_foretold: BridgeForetold | None = None
+    """Of an inconclusive verdict by a bridge."""
+    outlook: Outlook | None = None
+    """What more would do for the interval; None where nothing was compared."""
     evidence: Evidence | None = None
     against: AgainstPublished | None = None
     """Where the published judge is another: ours and the study's own answers under today's."""
@@ -207,11 +212,11 @@ def _rejudged(
     against = against_published(plan, metric, ours, reproduced, margin)
     terms = None
     if metric == WIN_RATE:
-        terms = in_their_terms(plan, metric, reproduced, reported.value, span, assumed)
+        terms = in_their_terms(plan, ours, reproduced, reported.value, span, margin)
     chosen = against or terms
     if chosen is None:
         return weighed
-    found, interval = chosen
+    found, interval, outlook = chosen
     weighed = replace(
         weighed,
         against=against[0] if against else None,
@@ -224,16 +229,32 @@ def _rejudged(
         return weighed
     unknown = ours.trains and ours.count(0) == 1
     low, high = interval(level)
+    name = decide(low, high, margin, may_be_reproduced=not unknown)
+    foretold, by_bridge = None, None
+    if name == "inconclusive" and outlook.bridge is None:
+        foretold = foretell(ours, outlook.reproduced, outlook.reported_span, margin)
+    elif name == "inconclusive":
+        by_bridge = foretell_bridged(outlook)
+    more = foretold.more if foretold else by_bridge.more if by_bridge else ()
     verdict = replace(
         weighed.verdict,
-        name=decide(low, high, margin, may_be_reproduced=not unknown),
+        name=name,
         reason=_of_rejudged(weighed, found, (low, high), level, margin),
         margin=margin,
         difference=found.difference,
         low=low,
         high=high,
+        more=more,
     )
-    return replace(weighed, verdict=verdict, assumed=assumed, interval=interval)
+    return replace(
+        weighed,
+        verdict=verdict,
+        assumed=assumed,
+        foretold=foretold,
+        bridge_foretold=by_bridge,
+        outlook=outlook,
+        interval=interval,
+    )
 
 
 def _of_rejudged(
@@ -363,5 +384,6 @@ def _compare(
         reported_error=reported_error,
         assumed=assumed,
         foretold=foretold,
+        outlook=Outlook(evidence, reproduced, reported_span, margin),
         interval=partial(difference_interval, reproduced, reported_span, assumed),
     )

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from harness.errors import InputError
+from harness.row.reported import PublishedJudge
+from harness.run.bridging import read_verdicts
 from tests.helpers import command
 from tests.results.scored_rows import scored_row, wins
 
@@ -193,6 +195,26 @@ def test_verdicts_that_are_not_the_published_judges_on_these_outputs_are_found_b
     assert not list((tmp_path / "runs").rglob("manifest.json"))
 
 
+@pytest.mark.parametrize("second", [1.0, 2.0])
+def test_two_other_verdicts_on_one_output_are_refused_and_the_same_twice_is_one(
+    tmp_path: Path, second: float
+) -> None:
+    answers, path = tmp_path / "answers.json", tmp_path / "annotations.json"
+    answers.write_text(json.dumps([{"instruction": "one", "output": "x"}]))
+    fields = {"instruction": "one", "output_2": "x"}
+    rows = [{**fields, "preference": verdict} for verdict in (2.0, second)]
+    path.write_text(json.dumps(rows))
+    judge = PublishedJudge(model="gone")
+    if second == 2.0:
+        assert read_verdicts(path, judge, answers)["one", "", 0] == 1
+        return
+    with pytest.raises(InputError, match="a second, other verdict on the same output"):
+        read_verdicts(path, judge, answers)
+    # Asked twice, it was answered twice.
+    answers.write_text(json.dumps([{"instruction": "one", "output": "x"}] * 2))
+    assert sorted(read_verdicts(path, judge, answers).values()) == [0, 1]
+
+
 def test_what_is_judged_beside_the_row_is_remembered_apart(tmp_path: Path) -> None:
     """A changed spec is compared with the row's own last judging."""
     published = outputs(tmp_path, "published")
@@ -239,6 +261,52 @@ def agreeing(folder: Path, count: int) -> list[dict[str, Any]]:
         }
         for n in range(count)
     ]
+
+
+def test_what_would_decide_it_is_said_against_their_own_answers(tmp_path: Path) -> None:
+    spec = row(
+        tmp_path,
+        wins(545, PROMPTS, 200),
+        wins(500, PROMPTS),
+        outputs=outputs(tmp_path, "published"),
+    )
+    assert "to decide it 1 more judging would show what each adds" in words(tmp_path, spec)
+    theirs: list[float | None] = [*wins(500, PROMPTS)[:-100], *[None] * 100]
+    other = tmp_path / "unjudged"
+    spec = row(other, wins(510, PROMPTS), theirs, outputs=outputs(other, "published"))
+    text = words(other, spec)
+    assert "to decide it more replicates alone, up to 20 of a kind, would not" in text
+    assert "the unjudged prompts of either side leave open spans 10.00 of it" in text
+
+
+def test_too_few_bridging_models_are_said_to_be_what_keeps_it_open(tmp_path: Path) -> None:
+    text = words(tmp_path, bridged(tmp_path, 3))
+    assert "endless replicates and all 2000 prompts of the 3 bridging models would leave" in text
+    assert "it takes more bridging models, or the study's own answers" in text
+
+
+def test_how_many_bridging_prompts_would_decide_it_is_said(tmp_path: Path) -> None:
+    """Of twelve models, in whom both judges agree but for noise, 60 prompts of 2,000 are judged."""
+
+    def spread_out(every: int, of: int) -> list[float]:
+        return [2.0 if n % every == 0 else 1.0 for n in range(of)]
+
+    models = [
+        {
+            "outputs": outputs(tmp_path, f"m{n}"),
+            "annotations": annotations(tmp_path, f"m{n}", spread_out(3, PROMPTS)),
+        }
+        for n in range(12)
+    ]
+    today = [[*spread_out(3, 60)[n % 2 :], 1.0][:60] for n in range(12)]
+    spec = row(tmp_path, wins(667, PROMPTS), *today, value=33.3, bridge=models)
+    found = metric(tmp_path, spec)
+    assert found["verdict"] == "inconclusive"
+    would = found["bridge_would"]
+    assert would["most"] == PROMPTS
+    assert 60 < would["prompts"] <= PROMPTS
+    text = words(tmp_path, spec)
+    assert f"{would['prompts']} prompts of each bridging model in place of 60" in text
 
 
 def test_by_a_bridge_one_training_is_allowed_for_as_by_the_same_judge(tmp_path: Path) -> None:

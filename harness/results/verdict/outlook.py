@@ -1,0 +1,167 @@
+"""What the interval of a difference would be with more replicates, and with more prompts of bridging
+models; and which of them would decide a verdict that a bridge leaves open."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from harness.results.verdict.evidence import Evidence
+from harness.results.verdict.forecast import COSTS, DECIDED, MOST_ADDED, More, decide, half_with
+from harness.results.verdict.sides import KINDS, Reproduced
+from harness.stats.bridge import Bridged, Predicted, Shift, bridged, predict
+from harness.stats.bridge import difference as bridged_difference
+from harness.stats.intervals import LEVEL, ScoreSpan, t_quantile
+
+Decides = Callable[[Sequence[float]], bool]
+PERCENT = 100
+NOTHING = ScoreSpan(0.0, 0.0, 0.0, 0.0)
+STEPS = 12
+"""Numbers of bridging prompts that are tried, in equal ratios up to all of them."""
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """What brings ours into the published judge's terms, and what it is then compared with."""
+
+    shifts: tuple[Shift, ...]
+    most: int
+    """Prompts of each bridging model that the published judge has judged."""
+    reported: float
+    """The published number, with its standard error and half of what its unjudged prompts leave open;
+    points, as all that follows."""
+    error: float
+    open: float
+
+    @property
+    def prompts(self) -> int:
+        """Of the bridging model with the fewest."""
+        return min(shift.prompts for shift in self.shifts)
+
+    def with_prompts(self, prompts: int) -> "Bridge":
+        """As it would be with so many of each model: the same shifts, better known."""
+        shifts = tuple(
+            replace(s, error=s.error * math.sqrt(s.prompts / prompts), prompts=prompts)
+            if prompts > s.prompts else s
+            for s in self.shifts
+        )  # fmt: skip
+        return replace(self, shifts=shifts)
+
+    def weigh(
+        self, value: float, low: float, high: float, level: float = LEVEL
+    ) -> tuple[Predicted, Bridged, tuple[float, float]]:
+        """Our number with its interval under today's judge -> ours in the published judge's terms, and
+        the interval of its difference from the published number."""
+        predicted = predict(self.shifts, level)
+        ours = bridged(value / PERCENT, low / PERCENT, high / PERCENT, predicted)
+        half = (t_quantile(math.inf, level) * self.error + self.open) / PERCENT
+        low, high = bridged_difference(ours, self.reported / PERCENT, half)
+        return predicted, ours, (PERCENT * low, PERCENT * high)
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a verdict's interval is made of."""
+
+    evidence: Evidence
+    reproduced: Reproduced
+    """Ours; against the study's own answers, ours less theirs."""
+    reported_span: ScoreSpan
+    margin: float
+    bridge: Bridge | None = None
+
+    def ends(
+        self, counts: Sequence[float], prompts: int = 0, with_prompts: bool = True
+    ) -> tuple[float, float]:
+        """The interval of the difference with these numbers of replicates (as `half_with`), and so many
+        prompts of each bridging model, where these are more."""
+        span = self.reproduced.span
+        half = half_with(
+            self.evidence, self.reproduced, self.reported_span, counts, self.margin, with_prompts
+        )
+        if self.bridge is None:
+            low, high = span.low - self.reported_span.high, span.high - self.reported_span.low
+            return low - half, high + half
+        bridge = self.bridge.with_prompts(prompts)
+        return bridge.weigh(self.reproduced.value, span.low - half, span.high + half)[2]
+
+    def half(self, counts: Sequence[float], prompts: int = 0) -> float:
+        low, high = self.ends(counts, prompts)
+        return (high - low) / 2
+
+    @property
+    def counts(self) -> tuple[float, float, float]:
+        evidence = self.evidence
+        return (
+            evidence.count(0),
+            evidence.count(1) / evidence.count(0),
+            evidence.count(2) / evidence.count(1),
+        )
+
+    def with_more(self, kind: str, added: float) -> list[float]:
+        return [n + added * (kind == other) for n, other in zip(self.counts, KINDS, strict=True)]
+
+
+@dataclass(frozen=True)
+class BridgeForetold:
+    """What more replicates, or more prompts of the bridging models, would do for an open verdict."""
+
+    more: More
+    """How many replicates of a kind alone would decide it; empty where none would."""
+    prompts: int | None
+    """How many prompts of each bridging model alone would; None where all would not."""
+    most: int
+    """Prompts of each that the published judge has judged."""
+    together: bool
+    """Whether endless replicates and all prompts would, where neither alone does."""
+    limit: float
+    """Half of the interval that these would leave."""
+
+
+def foretell_bridged(outlook: Outlook) -> BridgeForetold:
+    """As if the difference stayed where it is."""
+    bridge, evidence = outlook.bridge, outlook.evidence
+    assert bridge is not None
+
+    def decides(counts: Sequence[float], prompts: int = 0) -> bool:
+        several = counts[0] > 1 or not evidence.trains
+        low, high = outlook.ends(counts, prompts)
+        return decide(low, high, outlook.margin, several) in DECIDED
+
+    found = [
+        (COSTS[kind] * added, kind, added)
+        for kind in _kinds(evidence)
+        if (added := _fewest(outlook, kind, decides)) is not None
+    ]
+    more: More = ()
+    if found:
+        _, kind, added = min(found)
+        more = ((kind, added),)
+    numbers = [n for n in numbers_of_prompts(bridge) if decides(outlook.counts, n)]
+    endless = [math.inf] * len(KINDS)
+    low, high = outlook.ends(endless, bridge.most)
+    together = decide(low, high, outlook.margin) in DECIDED
+    return BridgeForetold(
+        more, numbers[0] if numbers else None, bridge.most, together, (high - low) / 2
+    )
+
+
+def _kinds(evidence: Evidence) -> Iterator[str]:
+    possible = {"train": evidence.trains, "sampling": evidence.samples, "judge": evidence.judges}
+    # Of one training no other replicate says what trainings differ by.
+    alone = evidence.trains and evidence.count(0) == 1
+    return (kind for kind in KINDS if possible[kind] and (kind == "train" or not alone))
+
+
+def _fewest(outlook: Outlook, kind: str, decides: Decides) -> int | None:
+    added = range(1, MOST_ADDED + 1)
+    return next((n for n in added if decides(outlook.with_more(kind, n))), None)
+
+
+def numbers_of_prompts(bridge: Bridge) -> list[int]:
+    """Of prompts above the present one, up to all."""
+    if bridge.most <= bridge.prompts:
+        return []
+    ratio = bridge.most / bridge.prompts
+    steps = (round(bridge.prompts * ratio ** (step / STEPS)) for step in range(1, STEPS + 1))
+    return [n for n, _ in itertools.groupby(steps)]

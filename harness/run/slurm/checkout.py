@@ -1,0 +1,78 @@
+"""Which checkout this process runs: its commit, and what its code is if somebody has edited it."""
+
+import functools
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.artefact.environment import root
+from harness.errors import InputError
+
+COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """`commit`: empty where the folder is no Git checkout; `code`: sha256 of harness/."""
+
+    folder: str
+    commit: str
+    code: str
+
+    def __str__(self) -> str:
+        return f"commit {self.commit[:12]}" if self.commit else "no Git checkout"
+
+
+@functools.cache
+def here() -> Checkout:
+    folder = root()
+    return Checkout(str(folder), _commit(folder), _code(folder))
+
+
+def check_same(submitted: Checkout, node: str) -> None:
+    """Raises InputError where the checkout here is not the one that a stage was submitted from."""
+    found = here()
+    if found.commit != submitted.commit:
+        raise InputError(
+            f"submitted from {submitted} ({submitted.folder}), but on {node} the checkout is {found} "
+            f"({found.folder})",
+            "Have both see one checkout, or bring both to one commit; then submit again.",
+        )
+    if found.code != submitted.code:
+        raise InputError(
+            f"the code has changed since it was submitted: both are {found}, but what stands in "
+            f"harness/ is {submitted.code[:12]} at the login node and {found.code[:12]} on {node}",
+            "Submit again.",
+        )
+
+
+def _commit(folder: Path) -> str:
+    """Read from the files, as a node need not have Git."""
+    git = folder / ".git"
+    try:
+        if git.is_file():  # a worktree
+            git = folder / git.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
+        head = (git / "HEAD").read_text(encoding="utf-8").strip()
+        if not head.startswith("ref:"):
+            return head if COMMIT.fullmatch(head) else ""
+        name = head.removeprefix("ref:").strip()
+        common = git / "commondir"
+        shared = git / common.read_text(encoding="utf-8").strip() if common.is_file() else git
+        for place in (git, shared):
+            if (place / name).is_file():
+                return (place / name).read_text(encoding="utf-8").strip()
+        packed = (shared / "packed-refs").read_text(encoding="utf-8")
+        return next(
+            (c for c, _, n in (li.partition(" ") for li in packed.splitlines()) if n == name), ""
+        )
+    except OSError:
+        return ""
+
+
+def _code(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted((folder / "harness").rglob("*.py")):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,5 +1,6 @@
 """What of the caller's variables a job gets: what the harness and its libraries read, and of keys only
-those that its own stages need. sbatch is started with no others, so that Slurm keeps and hands on none."""
+those that its own stages need. sbatch is started with no others: Slurm keeps and hands on none.
+"""
 
 import contextlib
 import os

@@ -126,11 +126,17 @@ class _Node:
             raise KeyboardInterrupt
 
     def _go_on_later(self) -> None:
-        """Have Slurm start the job again, unless somebody wants it ended. Does not return."""
-        if self.warned is None or (self.warned == signal.SIGTERM and self._is_cancelled()):
-            self._note("stopped", "it was cancelled")
+        """Have Slurm start the job again, where it warned of the end of its time. Does not return.
+
+        A SIGTERM comes with a cancellation and with a preemption alike, and only Slurm knows with which:
+        to wait for the end lets it queue again what it preempts, and end what is cancelled.
+        """
+        if self.warned != signal.SIGUSR2:
+            self._note("stopped", "Slurm asked it to end")
+            if self.warned is not None and not self._is_cancelled():
+                time.sleep(FOREVER_S)
             sys.exit(Interrupted.exit_code)
-        why = "its time was up" if self.warned == signal.SIGUSR2 else "it was preempted"
+        why = "its time was up"
         if self.restart >= self.order.requeues:
             self._note(
                 "failed",
@@ -147,13 +153,9 @@ class _Node:
         sys.exit(Interrupted.exit_code)
 
     def _is_cancelled(self) -> bool:
-        said = subprocess.run(
-            ["scontrol", "show", "job", "--oneliner", self.job],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return "JobState=CANCELLED" in said.stdout or "JobState=TIMEOUT" in said.stdout
+        """By `harness cancel`, which notes it beforehand."""
+        record = self.records.submitted(self.order.stage, self.order.key)
+        return record is not None and record.cancelled
 
     def _end(self, outcome: str, error: HarnessError) -> None:
         self._note(outcome, error.message, error.hint)

@@ -8,6 +8,7 @@ HARNESS_CONFIG names; single settings also from the environment, which has the l
     time = "12:00:00"                 # HARNESS_SLURM_TIME; of stages whose time is not foretold
     flags = ["--constraint=a100"]     # HARNESS_SLURM_FLAGS; sbatch's own, as on its command line
     executor = "apptainer"            # HARNESS_SLURM_EXECUTOR; what runs a stage on its node
+    cpus = 4                          # of stages whose model's threads the spec leaves open
     accelerator = "cuda"              # HARNESS_ACCELERATOR; where the login node has no GPU
     export = ["LAB_PROXY"]            # more variables that jobs get of the caller's
     setup = ["module load cuda"]      # lines of shell before a job's work
@@ -50,6 +51,7 @@ class SlurmSite(BaseModel):
     time: str | None = None
     flags: tuple[str, ...] = ()
     executor: str = "local"
+    cpus: Annotated[int, Field(ge=1)] = 4
     accelerator: str | None = None
     export: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()

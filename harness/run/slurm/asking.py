@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from harness.errors import InputError
 from harness.run import site as sites
 from harness.run.plan import StagePlan
-from harness.run.resources import Resources, resources_of
+from harness.run.resources import Resources, resources_of, threads_are_open
 from harness.run.site import SlurmSite
 from harness.run.slurm import tools
 from harness.spec.train import Train
@@ -71,7 +71,8 @@ def partition_of(site: SlurmSite) -> Partition:
 def asked(planned: StagePlan, site: SlurmSite, partition: Partition) -> Asked:
     takes = resources_of(planned)
     limits, train = planned.owner.limits, planned.params.get("train")
-    cpus = math.ceil(limits.cpus) if limits.cpus else takes.cpus
+    cpus = takes.cpus if not threads_are_open(planned) or takes.gpus else site.cpus
+    cpus = math.ceil(limits.cpus) if limits.cpus else cpus
     machines = 1
     if isinstance(train, Train):
         machines = train.launch.machines
@@ -82,7 +83,7 @@ def asked(planned: StagePlan, site: SlurmSite, partition: Partition) -> Asked:
     return Asked(
         max(cpus, 1),
         takes.gpus,
-        _doubled(memory / 2**20, 1024) if memory else None,
+        _rounded(memory / 2**20, 1024) if memory else None,
         _minutes(takes, site, partition),
         machines,
     )
@@ -91,7 +92,7 @@ def asked(planned: StagePlan, site: SlurmSite, partition: Partition) -> Asked:
 def _minutes(takes: Resources, site: SlurmSite, partition: Partition) -> int | None:
     """Until Slurm ends the job. What goes on after a requeue may ask for less than it takes in all."""
     if takes.seconds is not None:
-        needed: int | None = _doubled(takes.seconds * SPARE_TIME + LEAST_TIME, LEAST_TIME)
+        needed: int | None = _rounded(takes.seconds * SPARE_TIME + LEAST_TIME, LEAST_TIME)
     elif site.time is not None:
         needed = sites.seconds(site.time)
     else:
@@ -101,9 +102,9 @@ def _minutes(takes: Resources, site: SlurmSite, partition: Partition) -> int | N
     return None if needed is None else max(math.ceil(needed / 60), 1)
 
 
-def _doubled(least: float, unit: int) -> int:
-    """The smallest of unit, 2 unit, 4 unit... that is not below."""
-    size = unit
-    while size < least:
-        size *= 2
-    return size
+def _rounded(least: float, unit: int) -> int:
+    """Up, by at most a fourth of it or one unit: what is nearly alike shares an array."""
+    step = unit
+    while step * 8 < least:
+        step *= 2
+    return max(math.ceil(least / step), 1) * step

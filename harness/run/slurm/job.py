@@ -22,8 +22,8 @@ from harness.run.slurm import checkout
 from harness.run.slurm.records import Attempt, Order, Records
 
 if TYPE_CHECKING:
-    from harness.run.plan import StagePlan
-    from harness.run.runner import Runner
+    from harness.run.plan import RowPlan, StagePlan
+    from harness.run.runner import Runner, Turn
 
 FOREVER_S = 3600
 """Longer than Slurm takes to end a job that it was asked to requeue."""
@@ -74,8 +74,9 @@ class _Node:
             signal.signal(number, self._warn)
         try:
             self._check()
-            runner, planned = plan_again(order, self.node)
-            runner.run_stage(planned)
+            plan, planned, runner = plan_again(order, self.node)
+            runner.run_stage(planned, _turn(runner, planned))
+            runner.remember(planned, [plan])
         except (Interrupted, KeyboardInterrupt):
             self._go_on_later()
         except HarnessError as e:
@@ -126,10 +127,10 @@ class _Node:
             raise KeyboardInterrupt
 
     def _go_on_later(self) -> None:
-        """Have Slurm start the job again, where it warned of the end of its time. Does not return.
+        """Have Slurm start the job again, where it warned of its end. Does not return.
 
-        A SIGTERM comes with a cancellation and with a preemption alike, and only Slurm knows with which:
-        to wait for the end lets it queue again what it preempts, and end what is cancelled.
+        A SIGTERM comes with a cancellation and with a preemption alike, and only Slurm knows which it
+        is: to wait for the end lets it queue again what it preempts, and end what is cancelled.
         """
         if self.warned != signal.SIGUSR2:
             self._note("stopped", "Slurm asked it to end")
@@ -171,8 +172,8 @@ def _job() -> str:
     return os.environ["SLURM_JOB_ID"]
 
 
-def plan_again(order: Order, node: str) -> "tuple[Runner, StagePlan]":
-    """The stage as this node plans it, and what runs it.
+def plan_again(order: Order, node: str) -> "tuple[RowPlan, StagePlan, Runner]":
+    """The row as this node plans it, the stage in it, and what runs it.
 
     Raises:
         InputError: it has another key here, or could only fail.
@@ -203,7 +204,18 @@ def plan_again(order: Order, node: str) -> "tuple[Runner, StagePlan]":
     runner.downloads.keys = key_names([plan.row])
     ready.check_stage(planned, [order.stage], store, executor.name)
     executor.check([planned])
-    return runner, planned
+    return plan, planned, runner
+
+
+def _turn(runner: "Runner", planned: "StagePlan") -> "Turn":
+    """On as many threads as Slurm gives the job: not every cluster hides the other CPUs from it."""
+    from harness.common.progress import ProgressView
+    from harness.run.executors import Share
+    from harness.run.runner import Turn
+
+    cpus = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    share = Share(threads=int(cpus)) if cpus.isdigit() else Share()
+    return Turn(runner.executor, ProgressView(runner.console, planned.title), share)
 
 
 def _found(order: Order, stages: "Sequence[StagePlan]", node: str) -> "StagePlan":

@@ -25,6 +25,7 @@ class NodeRunner(Runner):
         result: StageResult,
         inputs: dict[str, Artefact],
         seconds: float,
+        executor: Executor,
     ) -> Manifest:
         result.used.setdefault("environment", {})["started_by"] = facts(self.node)
-        return super()._manifest(planned, result, inputs, seconds)
+        return super()._manifest(planned, result, inputs, seconds, executor)

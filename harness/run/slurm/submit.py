@@ -137,7 +137,8 @@ class Submission:
             tools.call(command)
         except tools.SlurmFault as e:
             said = e.said.replace("sbatch: error: ", "").replace("allocation failure: ", "")
-            raise InputError(f"Slurm would refuse the jobs: {said}", tools.ADVICE) from None
+            asks = " ".join(self._flags(kind.asked))
+            raise InputError(f"Slurm would refuse a job: {said} ({asks})", tools.ADVICE) from None
 
     def _flags(self, ask: Asked) -> list[str]:
         values: dict[str, Any] = {

@@ -1,5 +1,5 @@
-"""A real Slurm of three nodes on this machine: Debian's packages unpacked into a folder, a configuration
-of its own, no installation and no account. For tests, and by hand:
+"""A real Slurm of three nodes on this machine: Debian's packages unpacked into a folder, a
+configuration of its own, no installation and no account. For tests, and by hand:
 
     python -m tests.run.slurm.cluster FOLDER    start it; prints the variables, and what ends it
 """

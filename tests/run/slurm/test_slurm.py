@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,11 @@ def fakes(login: Login, tmp_path: Path) -> FakeStages:
     config = Path(login["HARNESS_CONFIG"])
     config.write_text(config.read_text() + 'export = ["FAKE_STAGES"]\n')
     return made
+
+
+def small_row(folder: Path, row: str = "one", **changes: Any) -> Path:
+    """Its model would be large, were it not for the fake stages."""
+    return write_row(folder, row, limits={"cpus": 1, "memory": "1g"}, **changes)
 
 
 def until(cluster: Cluster, condition: Callable[[], bool], seconds: float = 90) -> None:
@@ -54,7 +60,7 @@ def test_rows_become_few_jobs_that_end_and_say_where_they_ran(
 ) -> None:
     folder = tmp_path / "specs"
     specs = [
-        write_row(folder, f"row-{n}", eval=evaluation(folder), train={"steps": n})
+        small_row(folder, f"row-{n}", eval=evaluation(folder), train={"steps": n})
         for n in (1, 2, 3)
     ]
     submitted = harness(login, "submit", *specs)
@@ -79,7 +85,7 @@ def test_rows_become_few_jobs_that_end_and_say_where_they_ran(
 def test_what_failed_is_told_with_its_log_and_submitted_again_by_the_same_command(
     cluster: Cluster, login: Login, fakes: FakeStages, tmp_path: Path
 ) -> None:
-    spec = write_row(tmp_path / "specs", eval=evaluation(tmp_path / "specs"))
+    spec = small_row(tmp_path / "specs", eval=evaluation(tmp_path / "specs"))
     fakes.order("train", "break")
     harness(login, "submit", spec)
     until(cluster, lambda: ended(cluster))
@@ -98,7 +104,7 @@ def test_what_failed_is_told_with_its_log_and_submitted_again_by_the_same_comman
 def test_pending_and_running_stages_say_what_for_and_where_and_cancelling_ends_both(
     cluster: Cluster, login: Login, fakes: FakeStages, tmp_path: Path
 ) -> None:
-    spec = write_row(tmp_path / "specs")
+    spec = small_row(tmp_path / "specs")
     fakes.order("gen", "wait")
     harness(login, "submit", spec)
     until(cluster, lambda: (fakes.folder / "waiting").exists())
@@ -120,7 +126,7 @@ def test_pending_and_running_stages_say_what_for_and_where_and_cancelling_ends_b
 def test_a_partition_that_is_not_there_is_refused_before_anything_queues(
     cluster: Cluster, login: Login, fakes: FakeStages, tmp_path: Path
 ) -> None:
-    spec = write_row(tmp_path / "specs")
+    spec = small_row(tmp_path / "specs")
     refused = harness({**login, "HARNESS_SLURM_PARTITION": "gpus"}, "submit", spec)
     assert refused.returncode == 2
     assert "there is no partition 'gpus' here; there are main, short" in refused.stdout

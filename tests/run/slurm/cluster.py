@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -127,13 +128,30 @@ PartitionName=short Nodes=ALL MaxTime=2 State=UP
         self._start("slurmctld", "slurmctld-wlm", "-D", "-i")
         for node in NODES:
             self.start_node(node)
+        self.wait_until_idle()
+
+    def wait_until_idle(self) -> None:
+        """Raises NoSlurm where a node does not come up within half a minute."""
         end = time.monotonic() + 30
-        while self.call("sinfo", "--noheader", "--format=%n %t", "--Node", check=False).count(
-            "idle"
-        ) < len(NODES):
+        states = ["sinfo", "--noheader", "--Node", "--partition=main", "--format=%t"]
+        while self.call(*states, check=False).split() != ["idle"] * len(NODES):
             if time.monotonic() > end:
-                raise NoSlurm(f"its nodes do not come up: {self.call('sinfo', '-R', check=False)}")
+                raise NoSlurm(f"a node does not come up: {self.call('sinfo', '-N', check=False)}")
             time.sleep(0.1)
+
+    @contextmanager
+    def node_that_sees(self, node: str, *mounts: str) -> Iterator[None]:
+        """The node with mounts (mount's own words) of its own, as another machine has."""
+        command = " && ".join([*(f"mount {words}" for words in mounts), 'exec "$@"'])
+        self.kill_node(node)
+        self.start_node(node, before=("unshare", "--mount", "sh", "-c", command, "sh"))
+        self.wait_until_idle()
+        try:
+            yield
+        finally:
+            self.kill_node(node)
+            self.start_node(node)
+            self.wait_until_idle()
 
     def start_node(self, node: str, before: tuple[str, ...] = ()) -> None:
         """`before`: a command that the node's daemon is started by, such as unshare."""

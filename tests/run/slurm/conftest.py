@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import FakeStages
 from tests.run.slurm.cluster import Cluster, NoSlurm
+from tests.run.slurm.login_node import Login, configure
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +22,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def login(cluster: Cluster, tmp_path: Path) -> dict[str, str]:
+def login(cluster: Cluster, tmp_path: Path) -> Login:
     """The variables of a shell at the login node, with a volume and settings of the test's own."""
     config = tmp_path / "harness.toml"
     config.write_text("[slurm]\nprobe = false\nwarning_seconds = 30\n")
@@ -30,3 +32,13 @@ def login(cluster: Cluster, tmp_path: Path) -> dict[str, str]:
         "HARNESS_CONFIG": str(config),
         "COLUMNS": "300",
     }
+
+
+@pytest.fixture
+def fakes(login: Login, tmp_path: Path) -> FakeStages:
+    """Stages that do next to nothing, also on the nodes."""
+    made = FakeStages(tmp_path / "fakes")
+    login["PYTHONPATH"] = made.env["PYTHONPATH"]
+    login["FAKE_STAGES"] = made.env["FAKE_STAGES"]
+    configure(login, export=["FAKE_STAGES"])
+    return made

@@ -1,58 +1,15 @@
 """Rows as jobs of a real Slurm: submitted, followed, cancelled, refused."""
 
-import json
 import re
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.helpers import FakeStages, evaluation, harness, write_row
+from tests.helpers import FakeStages, evaluation, harness
 from tests.run.slurm.cluster import Cluster
+from tests.run.slurm.login_node import Login, ended, manifests, small_row, submissions, until
 
 pytestmark = pytest.mark.slurm
-
-Login = dict[str, str]
-
-
-@pytest.fixture
-def fakes(login: Login, tmp_path: Path) -> FakeStages:
-    """Stages that do next to nothing, also on the nodes."""
-    made = FakeStages(tmp_path / "fakes")
-    login["PYTHONPATH"] = made.env["PYTHONPATH"]
-    login["FAKE_STAGES"] = made.env["FAKE_STAGES"]
-    config = Path(login["HARNESS_CONFIG"])
-    config.write_text(config.read_text() + 'export = ["FAKE_STAGES"]\n')
-    return made
-
-
-def small_row(folder: Path, row: str = "one", **changes: Any) -> Path:
-    """Its model would be large, were it not for the fake stages."""
-    return write_row(folder, row, limits={"cpus": 1, "memory": "1g"}, **changes)
-
-
-def until(cluster: Cluster, condition: Callable[[], bool], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise AssertionError(cluster.call("squeue", "--states=all", "--format=%i %T %r %N %k"))
-        time.sleep(0.2)
-
-
-def ended(cluster: Cluster) -> bool:
-    return not cluster.call("squeue", "--noheader", "--states=PD,R,CG")
-
-
-def submissions(output: str) -> list[str]:
-    return re.findall(r"^job (\d+): ", output, re.MULTILINE)
-
-
-def manifests(login: Login) -> dict[str, dict]:
-    """STAGE/KEY -> manifest."""
-    found = Path(login["HARNESS_DATA"]).glob("artefacts/*/*/manifest.json")
-    return {f"{p.parent.parent.name}/{p.parent.name}": json.loads(p.read_text()) for p in found}
 
 
 def test_rows_become_few_jobs_that_end_and_say_where_they_ran(

@@ -1,0 +1,96 @@
+"""Trainings that Slurm ends before they are through, and a table that is the same as without Slurm."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.helpers import ROOT, harness, start
+from tests.run.slurm.cluster import Cluster
+from tests.run.slurm.login_node import Login, attempts, configure, ended, manifests, until
+
+pytestmark = pytest.mark.slurm
+
+SMOKE = ROOT / "specs" / "smoke"
+
+
+def training(folder: Path, **train: object) -> Path:
+    """A row that trains the smoke rows' model on a given file."""
+    folder.mkdir()
+    words = ["red", "blue", "green", "small", "large", "old", "new", "warm", "cold"]
+    lines = [
+        json.dumps({"instruction": f"Say {a} and {b}.", "output": f"{a} and {b}"})
+        for a in words
+        for b in words
+    ]
+    (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
+    spec = {
+        "extends": str(SMOKE / "_base.yaml"), "row": "trained", "table": "tests", "title": "A training",
+        "eval": None, "data": "data.jsonl", "limits": {"cpus": 1, "memory": "2g"},
+        "train": {"batch_size": 16, "cutoff_length": 256, "threads": 1, **train},
+    }  # fmt: skip
+    path = folder / "trained.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    return path
+
+
+def losses(login: Login) -> list[list[str]]:
+    """The training logs of all trainings on the volume."""
+    found = sorted(Path(login["HARNESS_DATA"]).glob("artefacts/train/*/trainer_log.jsonl"))
+    return [path.read_text().splitlines() for path in found]
+
+
+def test_trainings_whose_time_is_up_or_whose_node_dies_go_on_from_their_checkpoints(
+    cluster: Cluster, login: Login, tmp_path: Path
+) -> None:
+    spec = training(tmp_path / "specs", steps=1200, checkpoint_steps=40)
+    document = yaml.safe_load(spec.read_text())
+    spec.write_text(yaml.safe_dump({**document, "replicates": {"train_seeds": [1, 2]}}))
+    # Slurm looks at times twice a minute: the warning comes somewhere in the first half one.
+    configure(login, time="1", requeues=20, flags=["--exclusive"])
+    volume = Path(login["HARNESS_DATA"])
+    submitted = harness(login, "submit", spec)
+    assert "train, an array of 2" in submitted.stdout, submitted.stdout
+    until(cluster, lambda: len(list(volume.glob("work/train-*/checkpoints/*/finished.json"))) >= 2)
+    running = cluster.call("squeue", "--noheader", "--states=R", "--format=%N").split()
+    if running:
+        cluster.kill_node(running[0])
+        until(
+            cluster, lambda: running[0] not in cluster.call("squeue", "--noheader", "--format=%N")
+        )
+        cluster.start_node(running[0])
+    until(cluster, lambda: ended(cluster), 240)
+    status = harness(login, "status", spec)
+    assert status.stdout.splitlines()[-1] == "2 done", status.stdout
+    told = [attempt for each in attempts(login, "train") for attempt in each]
+    outcomes = [attempt["outcome"] for attempt in told]
+    assert outcomes.count("done") == 2
+    assert "requeued" in outcomes, "its time was up"
+    assert "" in outcomes, "its node died"
+    output = "".join(p.read_text() for p in volume.glob("slurm/jobs/*_log.out"))
+    assert output.count("going on from the checkpoint at step") >= 2
+    for log in losses(login):
+        assert [json.loads(line)["step"] for line in log] == list(range(1, 1201))
+
+
+def test_a_table_through_slurm_has_the_keys_and_the_matrix_of_a_local_one(
+    cluster: Cluster, login: Login, tmp_path: Path
+) -> None:
+    specs = [SMOKE / "base.yaml", SMOKE / "sft.yaml"]
+    local = {**login, "HARNESS_DATA": str(tmp_path / "local")}
+    beside = start(local, "run", "--scale", "tiny", *specs)
+    submitted = harness(login, "submit", "--scale", "tiny", *specs)
+    assert submitted.returncode == 0, submitted.stdout
+    beside.communicate(timeout=300)
+    until(cluster, lambda: ended(cluster), 240)
+    status = harness(login, "status", "--scale", "tiny", *specs)
+    assert status.returncode == 0, status.stdout
+    assert manifests(login).keys() == manifests(local).keys()
+    matrices = []
+    for env in (login, local):
+        out = tmp_path / f"results-{len(matrices)}"
+        harness(env, "table", "--scale", "tiny", "--executor", "local", "--out", out, *specs)
+        matrices.append((out / "matrix.csv").read_text())
+    assert matrices[0] == matrices[1]
+    assert "smoke-sft-tiny" in matrices[0]

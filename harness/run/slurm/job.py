@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 FOREVER_S = 3600
 """Longer than Slurm takes to end a job that it was asked to requeue."""
 STOP_VARIABLE = "HARNESS_STOP_SECONDS"
+RENDEZVOUS = "HARNESS_RENDEZVOUS"
+FIRST_PORT, PORTS = 20_000, 12_000
+"""Below those that Linux gives out by itself."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class _Node:
         order = self.order
         os.chdir(order.cwd)
         self._begin()
+        _meet(order)
         for number in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(number, self._warn)
         try:
@@ -241,8 +245,31 @@ def _found(order: Order, stages: "Sequence[StagePlan]", node: str) -> "StagePlan
     )
 
 
+def _meet(order: Order) -> None:
+    """Say where the machines of a training meet: at the first, at a port that is the job's own."""
+    if order.machines > 1:
+        port = FIRST_PORT + int(os.environ["SLURM_JOB_ID"]) % PORTS
+        # The node that started the tasks, which is the first, by its address.
+        os.environ[RENDEZVOUS] = f"{os.environ['SLURM_LAUNCH_NODE_IPADDR']}:{port}"
+
+
 def _take_part(order: Order) -> None:
-    raise NotImplementedError
+    """Another machine's part of a training. The first one notes what becomes of it, and has Slurm start
+    both again where their time is up."""
+    from harness.artefact.store import Store
+    from harness.run.executors import placing
+    from harness.run.join import take_part
+
+    os.chdir(order.cwd)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    checkout.check_same(order.checkout, node)
+    _meet(order)
+    _, planned, _ = plan_again(order, node)
+    placing.check([planned], "local")
+    if planned.artefact is None:
+        take_part(planned, Store(Path(order.volume)))
 
 
 def facts(node: str) -> dict[str, Any]:

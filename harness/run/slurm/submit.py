@@ -250,7 +250,12 @@ class Submission:
             "time": kind.asked.minutes,
             "signal_delay_s": self.site.warning_seconds,
             "setup": list(self.site.setup) or None,
-            "srun_args": ["--export=ALL", f"--cpus-per-task={kind.asked.cpus}"],
+            # Without one machine of a training the others would wait for it.
+            "srun_args": [
+                "--export=ALL",
+                "--kill-on-bad-exit=1",
+                f"--cpus-per-task={kind.asked.cpus}",
+            ],
             "additional_parameters": more,
         }
         executor.update_parameters(

@@ -7,8 +7,16 @@ import pytest
 import yaml
 
 from tests.helpers import ROOT, harness, start
-from tests.run.slurm.cluster import Cluster
-from tests.run.slurm.login_node import Login, attempts, configure, ended, manifests, until
+from tests.run.slurm.cluster import NODES, Cluster
+from tests.run.slurm.login_node import (
+    Login,
+    attempts,
+    configure,
+    ended,
+    manifests,
+    submissions,
+    until,
+)
 
 pytestmark = pytest.mark.slurm
 
@@ -35,6 +43,22 @@ def training(folder: Path, **train: object) -> Path:
     return path
 
 
+def checkpoints(volume: Path) -> list[bool]:
+    """Whether each of the two trainings has one."""
+    found = {p.parts[-4] for p in volume.glob("work/train-*/checkpoints/*/finished.json")}
+    return [len(found) > n for n in range(2)]
+
+
+def node_of(cluster: Cluster, job: str) -> str:
+    return cluster.call("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
+
+
+def outcomes(login: Login) -> list[list[str]]:
+    """Of each training's starts, those of the first task of its array first."""
+    told = sorted(attempts(login, "train"), key=lambda each: each[0]["job"])
+    return [[attempt["outcome"] for attempt in each] for each in told]
+
+
 def losses(login: Login) -> list[list[str]]:
     """The training logs of all trainings on the volume."""
     found = sorted(Path(login["HARNESS_DATA"]).glob("artefacts/train/*/trainer_log.jsonl"))
@@ -47,27 +71,23 @@ def test_trainings_whose_time_is_up_or_whose_node_dies_go_on_from_their_checkpoi
     spec = training(tmp_path / "specs", steps=1200, checkpoint_steps=40)
     document = yaml.safe_load(spec.read_text())
     spec.write_text(yaml.safe_dump({**document, "replicates": {"train_seeds": [1, 2]}}))
-    # Slurm looks at times twice a minute: the warning comes somewhere in the first half one.
-    configure(login, time="1", requeues=20, flags=["--exclusive"])
+    configure(login, time="60", flags=["--exclusive"])
     volume = Path(login["HARNESS_DATA"])
     submitted = harness(login, "submit", spec)
     assert "train, an array of 2" in submitted.stdout, submitted.stdout
-    until(cluster, lambda: len(list(volume.glob("work/train-*/checkpoints/*/finished.json"))) >= 2)
-    running = cluster.call("squeue", "--noheader", "--states=R", "--format=%N").split()
-    if running:
-        cluster.kill_node(running[0])
-        until(
-            cluster, lambda: running[0] not in cluster.call("squeue", "--noheader", "--format=%N")
-        )
-        cluster.start_node(running[0])
-    until(cluster, lambda: ended(cluster), 240)
+    (job,) = submissions(submitted.stdout)
+    until(cluster, lambda: all(checkpoints(volume)), 300)
+    cluster.kill_node(node_of(cluster, f"{job}_0"))
+    # Slurm looks at times twice a minute: within half a one it warns the other, and not again.
+    cluster.call("scontrol", "update", f"JobId={job}_1", "TimeLimit=1")
+    until(cluster, lambda: outcomes(login)[1][0] == "requeued", 100)
+    cluster.call("scontrol", "update", f"JobId={job}_1", "TimeLimit=60")
+    until(cluster, lambda: ended(cluster), 400)
     status = harness(login, "status", spec)
+    for node in set(NODES) - cluster.daemons.keys():
+        cluster.start_node(node)
     assert status.stdout.splitlines()[-1] == "2 done", status.stdout
-    told = [attempt for each in attempts(login, "train") for attempt in each]
-    outcomes = [attempt["outcome"] for attempt in told]
-    assert outcomes.count("done") == 2
-    assert "requeued" in outcomes, "its time was up"
-    assert "" in outcomes, "its node died"
+    assert outcomes(login) == [["", "done"], ["requeued", "done"]]
     output = "".join(p.read_text() for p in volume.glob("slurm/jobs/*_log.out"))
     assert output.count("going on from the checkpoint at step") >= 2
     for log in losses(login):

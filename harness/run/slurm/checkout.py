@@ -9,16 +9,19 @@ from pathlib import Path
 from harness.artefact.environment import root
 from harness.errors import InputError
 
+WAY_OUT = "Have both see one checkout, or bring both to one commit; then submit again."
 COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 
 
 @dataclass(frozen=True)
 class Checkout:
-    """`commit`: empty where the folder is no Git checkout; `code`: sha256 of harness/."""
+    """`commit`: empty where the folder is no Git checkout; `code`: sha256 of harness/; `inode`: the
+    folder's, by which one that several machines see is known."""
 
     folder: str
     commit: str
     code: str
+    inode: int
 
     def __str__(self) -> str:
         return f"commit {self.commit[:12]}" if self.commit else "no Git checkout"
@@ -27,23 +30,31 @@ class Checkout:
 @functools.cache
 def here() -> Checkout:
     folder = root()
-    return Checkout(str(folder), _commit(folder), _code(folder))
+    return Checkout(str(folder), _commit(folder), _code(folder), folder.stat().st_ino)
+
+
+def differing(login: Checkout, node: Checkout, name: str) -> str:
+    """What tells a node's checkout from the login node's, in words; empty where it may be used. A
+    commit made meanwhile in the one that both see changes nothing, as long as the code is the same."""
+    is_one = (login.folder, login.inode) == (node.folder, node.inode)
+    if login.commit != node.commit and not (is_one and login.code == node.code):
+        return (
+            f"at the login node the checkout is {login} ({login.folder}), on {name} it is {node} "
+            f"({node.folder})"
+        )
+    if login.code != node.code:
+        return (
+            f"both are {node}, but somebody has edited the code: harness/ is {login.code[:12]} at the "
+            f"login node and {node.code[:12]} on {name}"
+        )
+    return ""
 
 
 def check_same(submitted: Checkout, node: str) -> None:
     """Raises InputError where the checkout here is not the one that a stage was submitted from."""
-    found = here()
-    if found.commit != submitted.commit:
+    if what := differing(submitted, here(), node):
         raise InputError(
-            f"submitted from {submitted} ({submitted.folder}), but on {node} the checkout is {found} "
-            f"({found.folder})",
-            "Have both see one checkout, or bring both to one commit; then submit again.",
-        )
-    if found.code != submitted.code:
-        raise InputError(
-            f"the code has changed since it was submitted: both are {found}, but what stands in "
-            f"harness/ is {submitted.code[:12]} at the login node and {found.code[:12]} on {node}",
-            "Submit again.",
+            f"since it was submitted, or on {node} alone, the checkout differs: {what}", WAY_OUT
         )
 
 

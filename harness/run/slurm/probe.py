@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 import uuid
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,8 @@ def _judge(
             "Name a volume on a file system that the nodes share, with --volume or HARNESS_DATA.",
         )
     theirs = Checkout(**answer["checkout"])
-    ours = checkout.here()
-    if (theirs.commit, theirs.code) != (ours.commit, ours.code):
-        code = f", its code {theirs.code[:12]} and not {ours.code[:12]}"
-        raise InputError(
-            f"here the checkout is {ours} ({ours.folder}), on {node} it is {theirs} ({theirs.folder})"
-            + (code if theirs.commit == ours.commit else ""),
-            "Bring both to one commit, or have the nodes see this checkout.",
-        )
+    if what := checkout.differing(checkout.here(), theirs, node):
+        raise InputError(what, checkout.WAY_OUT)
     apart = max(before - answer["time"], answer["time"] - after, 0.0)
     if apart > APART_S:
         say(
@@ -95,11 +90,10 @@ def _judge(
 def main(arguments: list[str]) -> None:
     """The node's part."""
     folder, token = arguments
-    found = checkout.here()
     answer = {
         "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
         "sees": (Path(folder) / token).is_file(),
-        "checkout": {"folder": found.folder, "commit": found.commit, "code": found.code},
+        "checkout": asdict(checkout.here()),
         "time": time.time(),
     }
     print(json.dumps(answer), flush=True)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -57,13 +58,16 @@ def test_a_node_without_the_volume_is_told_before_jobs_queue_and_in_status(
 def test_another_checkout_on_a_node_is_refused_with_both_commits(
     cluster: Cluster, login: Login, fakes: FakeStages, tmp_path: Path
 ) -> None:
-    head = ROOT / ".git" / "HEAD"
-    if not head.is_file():
-        pytest.skip("this is no Git checkout of its own")
-    (tmp_path / "HEAD").write_text(ANOTHER_COMMIT + "\n")
+    other = tmp_path / "checkout"
+    shutil.copytree(ROOT / "harness", other / "harness")
+    shutil.copytree(ROOT / "requirements", other / "requirements")
+    for name in (".git", ".venv"):
+        (other / name).mkdir()
+    (other / ".git" / "HEAD").write_text(ANOTHER_COMMIT + "\n")
+    mounts = (f"--bind {ROOT / '.venv'} {other / '.venv'}", f"--rbind {other} {ROOT}")
     spec = small_row(tmp_path / "specs", train=None)
     there = {**login, "HARNESS_SLURM_FLAGS": "--nodelist=n3"}
-    with cluster.node_that_sees("n3", f"--bind {tmp_path / 'HEAD'} {head}"):
+    with cluster.node_that_sees("n3", *mounts):
         harness(there, "submit", spec)
         until(cluster, lambda: ended(cluster))
         status = harness(there, "status", spec)

@@ -114,3 +114,23 @@ def test_a_table_through_slurm_has_the_keys_and_the_matrix_of_a_local_one(
         matrices.append((out / "matrix.csv").read_text())
     assert matrices[0] == matrices[1]
     assert "smoke-sft-tiny" in matrices[0]
+
+
+def test_a_training_on_two_machines_is_one_job_of_two_nodes_that_find_each_other(
+    cluster: Cluster, login: Login, tmp_path: Path
+) -> None:
+    spec = training(tmp_path / "specs", steps=12, launch={"machines": 2})
+    alone = harness(login, "run", spec)
+    assert alone.returncode == 2
+    assert "train.launch asks for 2 machines" in alone.stdout
+    assert "Under Slurm `harness submit` does all of it" in alone.stdout
+    submitted = harness(login, "submit", spec)
+    (job,) = submissions(submitted.stdout)
+    assert cluster.call("squeue", "--noheader", f"--jobs={job}", "--format=%D").strip() == "2"
+    until(cluster, lambda: ended(cluster), 240)
+    status = harness(login, "status", spec)
+    assert status.stdout.splitlines()[-1] == "1 done", status.stdout
+    (manifest,) = manifests(login).values()
+    assert [machine["rank"] for machine in manifest["used"]["machines"]] == [0, 1]
+    (log,) = losses(login)
+    assert len(log) == 12

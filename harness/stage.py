@@ -49,6 +49,8 @@ def main(argv: list[str]) -> int:
     events.claim_stdout()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
+    # Slurm's warning goes to every process of a job; what is to be done then, the executor says.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     _end_with_parent()
     try:
         call = StageCall.read(Path(argv[0]))

@@ -17,6 +17,7 @@ import click
 from harness import __version__
 from harness.cli import (
     audit,
+    cancel,
     chat,
     compare,
     doctor,
@@ -34,6 +35,8 @@ from harness.cli import (
     settle,
     show,
     sim,
+    status,
+    submit,
     table,
     validate,
     verify,
@@ -125,6 +128,7 @@ def _complain(message: str, hint: str) -> None:
 
 COMMANDS = (
     audit.audit,
+    cancel.cancel,
     chat.chat,
     compare.compare,
     doctor.doctor,
@@ -142,6 +146,8 @@ COMMANDS = (
     settle.settle,
     show.show,
     sim.sim,
+    status.status,
+    submit.submit,
     table.table,
     validate.validate,
     verify.verify,

@@ -3,7 +3,7 @@
 from harness.artefact.store import Store
 from harness.errors import HarnessError, InputError
 from harness.run.executors import placing
-from harness.run.plan import RowPlan
+from harness.run.plan import RowPlan, StagePlan
 from harness.spec.train import Launch
 from harness.train.launch import join, rendezvous
 
@@ -32,6 +32,12 @@ def join_row(plan: RowPlan, store: Store, label: str = "") -> None:
         print(f"row {plan.row.row}: its model is there already")
         return
     placing.check([stage], "local")
+    take_part(stage, store)
+
+
+def take_part(stage: StagePlan, store: Store) -> None:
+    """Raises HarnessError where the training fails."""
+    launch: Launch = stage.params["train"].launch
     code = join(store.work_folder("train", stage.key), launch, stage.key)
     if code:
         raise HarnessError(

@@ -102,7 +102,8 @@ def rendezvous(launch: Launch, environ: Mapping[str, str] = os.environ) -> str:
         raise InputError(
             f"train.launch asks for {launch.machines} machines, and {RENDEZVOUS} does not say where "
             "they meet",
-            f"Set it on each machine to an address of one of them: {RENDEZVOUS}=10.0.0.1:29500.",
+            f"Set it on each machine to an address of one of them: {RENDEZVOUS}=10.0.0.1:29500, and "
+            "start `harness join` on the others. Under Slurm `harness submit` does all of it.",
         )
     return address
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,8 +28,8 @@ from harness.spec.train import Train
 
 LOG_TAIL = 12
 """Lines of a failed stage's log that are shown."""
-STOP_SECONDS = 30
-"""How long a stage may take to stop cleanly before it is killed."""
+STOP_SECONDS = int(os.environ.get("HARNESS_STOP_SECONDS", "30"))
+"""How long a stage may take to stop cleanly before it is killed; in a Slurm job: as it lasts."""
 LOOK_SECONDS = 0.2
 """How often a running stage's executor looks whether another thread has asked it to stop."""
 

@@ -1,0 +1,34 @@
+"""`harness cancel`."""
+
+from pathlib import Path
+
+import click
+
+from harness.cli.options import DATA, SCALE, SPECS, VOLUME
+from harness.cli.workspace import make_console, make_planner, plan_specs
+
+
+@click.command()
+@SPECS
+@SCALE
+@VOLUME
+@DATA
+def cancel(specs: tuple[Path, ...], scale: str, volume: Path, inputs: Path | None) -> None:
+    """End the jobs of submitted rows. What they have made is kept: `submit` goes on from it.
+
+    A stage that other rows share ends for these too.
+    """
+    from harness.common.progress import say
+    from harness.run.slurm import tools
+    from harness.run.slurm.status import cancel
+    from harness.run.slurm.submit import site_here
+
+    site = site_here()
+    tools.require()
+    planner = make_planner(volume, inputs, site.executor)
+    console = make_console()
+    stages = cancel(plan_specs(specs, planner, scale), planner.store)
+    for stage in stages:
+        say(console, f"cancelled: {stage.title}")
+    if not stages:
+        say(console, "nothing of these rows is queued")

@@ -1,0 +1,34 @@
+"""`harness status`."""
+
+from pathlib import Path
+
+import click
+
+from harness.cli.options import DATA, SCALE, SPECS, VOLUME
+from harness.cli.workspace import make_console, make_planner, plan_specs
+from harness.errors import HarnessError
+
+
+@click.command()
+@SPECS
+@SCALE
+@VOLUME
+@DATA
+def status(specs: tuple[Path, ...], scale: str, volume: Path, inputs: Path | None) -> None:
+    """Show where each stage of submitted rows stands.
+
+    Pending and what for, running where and how far, done, failed and why with its log's last lines,
+    cancelled, or not run because of another. Slurm is asked once. Exit code 1 where something failed.
+    """
+    from harness.cli.views.queue import show_queue
+    from harness.run.slurm import tools
+    from harness.run.slurm.status import statuses
+    from harness.run.slurm.submit import site_here
+
+    site = site_here()
+    tools.require()
+    planner = make_planner(volume, inputs, site.executor)
+    found = statuses(plan_specs(specs, planner, scale), planner.store)
+    show_queue(make_console(), found)
+    if any(s.state == "failed" for s in found):
+        raise SystemExit(HarnessError.exit_code)

@@ -1,0 +1,35 @@
+"""`harness submit`."""
+
+from pathlib import Path
+
+import click
+
+from harness.cli.options import DATA, SCALE, SPECS, VOLUME
+from harness.cli.workspace import inputs_folder, make_console, make_planner, plan_specs
+
+
+@click.command()
+@SPECS
+@SCALE
+@VOLUME
+@DATA
+def submit(specs: tuple[Path, ...], scale: str, volume: Path, inputs: Path | None) -> None:
+    """Hand what is not there yet over to Slurm, and leave.
+
+    Everything that can be checked is checked and everything that is read is downloaded here, as `run`
+    does; then each stage becomes a job that waits for those before it, alike ones an array. The same
+    command again submits what failed or was cancelled, and nothing twice. Nodes have to see the volume,
+    the given data and this checkout.
+
+    Partition, account and more are set in harness.toml ([slurm]) in the checkout, or in the file that
+    HARNESS_CONFIG names; or by HARNESS_SLURM_PARTITION, _ACCOUNT, _QOS, _TIME, _FLAGS and _EXECUTOR.
+    """
+    from harness.run.slurm.submit import Submission, site_here
+
+    site = site_here()
+    planner = make_planner(volume, inputs, site.executor)
+    planner.store.prepare()
+    plans = plan_specs(specs, planner, scale)
+    folder = inputs_folder(inputs)
+    resolved = folder.resolve() if folder is not None and ":" not in str(folder) else folder
+    Submission(planner.store, planner.files, site, resolved, make_console()).submit(plans)

@@ -1,0 +1,161 @@
+"""What belongs to a place and to no row: `harness.toml` beside the checkout, or the file that
+HARNESS_CONFIG names; single settings also from the environment, which has the last word.
+
+    [slurm]
+    partition = "gpu"                 # HARNESS_SLURM_PARTITION
+    account = "lab"                   # HARNESS_SLURM_ACCOUNT
+    qos = "normal"                    # HARNESS_SLURM_QOS
+    time = "12:00:00"                 # HARNESS_SLURM_TIME; of stages whose time is not foretold
+    flags = ["--constraint=a100"]     # HARNESS_SLURM_FLAGS; sbatch's own, as on its command line
+    executor = "apptainer"            # HARNESS_SLURM_EXECUTOR; what runs a stage on its node
+    cpus = 4                          # of stages whose model's threads the spec leaves open
+    accelerator = "cuda"              # HARNESS_ACCELERATOR; where the login node has no GPU
+    export = ["LAB_PROXY"]            # more variables that jobs get of the caller's
+    setup = ["module load cuda"]      # lines of shell before a job's work
+    warning_seconds = 120             # between Slurm's warning and the end of a job's time
+    requeues = 5                      # how often a job that was warned or preempted goes on
+    parallel = 64                     # jobs of one array at the same time
+    probe = true                      # look at one free node before jobs are submitted
+"""
+
+import os
+import re
+import shlex
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.artefact.environment import root
+from harness.errors import InputError
+
+CONFIG = "HARNESS_CONFIG"
+FILE = "harness.toml"
+PREFIX = "HARNESS_SLURM_"
+FROM_ENVIRONMENT = ("partition", "account", "qos", "time", "flags", "executor")
+FLAG = re.compile(r"--[a-z][a-z0-9-]*(=\S.*)?")
+OURS = ("array", "dependency", "export", "output", "error", "signal", "requeue", "wrap", "job-name")
+"""Of sbatch's options those without which jobs would not be what the harness takes them for."""
+
+
+class SlurmSite(BaseModel):
+    """`[slurm]`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time: str | None = None
+    flags: tuple[str, ...] = ()
+    executor: str = "local"
+    cpus: Annotated[int, Field(ge=1)] = 4
+    accelerator: str | None = None
+    export: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+    warning_seconds: Annotated[int, Field(ge=10)] = 120
+    requeues: Annotated[int, Field(ge=0)] = 5
+    parallel: Annotated[int, Field(ge=1)] = 64
+    probe: bool = True
+
+    def options(self) -> dict[str, str | bool]:
+        """The flags as sbatch's long options: name -> value, True for one without."""
+        parts = [flag.removeprefix("--").partition("=") for flag in self.flags]
+        return {name: value if sign else True for name, sign, value in parts}
+
+
+def slurm_site(environ: Mapping[str, str] = os.environ) -> SlurmSite:
+    """The settings of this place.
+
+    Raises:
+        InputError: the file is not there, no TOML, or has something else than settings.
+    """
+    path = _path(environ)
+    settings = _read(path).get("slurm", {}) if path is not None else {}
+    origin = str(path) if path is not None else "the environment"
+    if not isinstance(settings, dict):
+        raise InputError(f"{origin}: slurm is no table", "Write [slurm] and its settings below.")
+    for name in FROM_ENVIRONMENT:
+        value = environ.get(PREFIX + name.upper(), "").strip()
+        if value:
+            settings[name] = shlex.split(value) if name == "flags" else value
+    try:
+        site = SlurmSite.model_validate(settings)
+    except ValidationError as e:
+        raise InputError(
+            _faults(origin, e), f"Settings: {', '.join(SlurmSite.model_fields)}"
+        ) from None
+    _check(site, origin)
+    return site
+
+
+def _path(environ: Mapping[str, str]) -> Path | None:
+    named = environ.get(CONFIG, "").strip()
+    if named:
+        path = Path(named)
+        if not path.is_file():
+            raise InputError(f"{CONFIG} names {path}, which is no file")
+        return path
+    for folder in (Path.cwd(), root()):
+        if (folder / FILE).is_file():
+            return folder / FILE
+    return None
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise InputError(f"{path} is no TOML: {e}") from None
+
+
+def _faults(origin: str, error: ValidationError) -> str:
+    faults = []
+    for fault in error.errors():
+        name = ".".join(map(str, fault["loc"]))
+        unknown = fault["type"] == "extra_forbidden"
+        faults.append(f"slurm.{name}: " + ("there is no such setting" if unknown else fault["msg"]))
+    return f"{origin}: " + "; ".join(faults)
+
+
+def _check(site: SlurmSite, origin: str) -> None:
+    for flag in site.flags:
+        if not FLAG.fullmatch(flag):
+            raise InputError(
+                f"{origin}: slurm.flags: {flag!r} is no long option of sbatch",
+                "Write each as one text: --constraint=a100",
+            )
+    if taken := [name for name in site.options() if name in OURS]:
+        raise InputError(
+            f"{origin}: slurm.flags: --{taken[0]} is set by the harness itself",
+            "Jobs are found again, chained and given their keys by it.",
+        )
+    if site.time is not None:
+        seconds(site.time)
+
+
+def seconds(time: str) -> int | None:
+    """Of a time as Slurm writes it: minutes, M:S, H:M:S, D-H, D-H:M, D-H:M:S; None: without end.
+
+    Raises:
+        InputError: it is none.
+    """
+    if time.upper() in ("UNLIMITED", "INFINITE", "NONE"):
+        return None
+    days, dash, rest = time.rpartition("-")
+    parts = rest.split(":")
+    if not all(p.isdigit() for p in [*parts, *([days] if dash else [])]) or len(parts) > 3:
+        raise InputError(
+            f"slurm.time: {time!r} is no time of Slurm's", "For example 12:00:00, or 1-12:00:00."
+        )
+    numbers = [int(p) for p in parts]
+    if dash:  # D-H, D-H:M, D-H:M:S
+        h, m, s = numbers + [0] * (3 - len(numbers))
+        return ((int(days) * 24 + h) * 60 + m) * 60 + s
+    if len(numbers) == 1:  # minutes
+        return numbers[0] * 60
+    if len(numbers) == 2:  # M:S
+        return numbers[0] * 60 + numbers[1]
+    return (numbers[0] * 60 + numbers[1]) * 60 + numbers[2]

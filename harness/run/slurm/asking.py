@@ -1,0 +1,110 @@
+"""What a stage's job asks for: the spec's limits, else what the plan foretells, else the place's."""
+
+import math
+from dataclasses import dataclass
+
+from harness.errors import InputError
+from harness.run import site as sites
+from harness.run.plan import StagePlan
+from harness.run.resources import Resources, resources_of, threads_are_open
+from harness.run.site import SlurmSite
+from harness.run.slurm import tools
+from harness.spec.train import Train
+
+UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
+SPARE_MEMORY = 1.25
+"""An estimate's share: a job over its memory is killed."""
+SPARE_TIME, LEAST_TIME = 2.0, 1800
+"""An estimate's share, and seconds: another node may be slower, and a start takes its time."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Of each of a job's nodes. Rounded up, so that stages alike share an array."""
+
+    cpus: int
+    gpus: int
+    memory_mib: int | None
+    """None: what the partition gives."""
+    minutes: int | None
+    """None: no end."""
+    machines: int
+
+
+@dataclass(frozen=True)
+class Partition:
+    name: str
+    limit: int | None
+    """Seconds; None: no end."""
+    default: int | None
+
+
+def partition_of(site: SlurmSite) -> Partition:
+    """The partition that jobs will go to.
+
+    Raises:
+        InputError: there is none of this name, or none is the default.
+    """
+    said = tools.call(["scontrol", "show", "partition", "--oneliner"])
+    partitions = [
+        dict(p.split("=", 1) for p in line.split() if "=" in p) for line in said.splitlines()
+    ]
+    names = [p["PartitionName"] for p in partitions if "PartitionName" in p]
+    # sbatch takes several with commas between them: the first says how long.
+    wanted = site.partition.split(",") if site.partition else []
+    for name in wanted:
+        if name not in names:
+            raise InputError(
+                f"there is no partition {name!r} here; there are {', '.join(names)}",
+                tools.ADVICE,
+            )
+    for found in partitions:
+        if found.get("PartitionName") == wanted[0] if wanted else found.get("Default") == "YES":
+            limit = sites.seconds(found.get("MaxTime", "UNLIMITED"))
+            default = found.get("DefaultTime", "NONE")
+            return Partition(found["PartitionName"], limit, sites.seconds(default))
+    raise InputError(
+        f"no partition is the default here; there are {', '.join(names)}", tools.ADVICE
+    )
+
+
+def asked(planned: StagePlan, site: SlurmSite, partition: Partition) -> Asked:
+    takes = resources_of(planned)
+    limits, train = planned.owner.limits, planned.params.get("train")
+    cpus = takes.cpus if not threads_are_open(planned) or takes.gpus else site.cpus
+    cpus = math.ceil(limits.cpus) if limits.cpus else cpus
+    machines = 1
+    if isinstance(train, Train):
+        machines = train.launch.machines
+        cpus = max(cpus, train.launch.processes) if not limits.cpus else cpus
+    memory = int(limits.memory[:-1]) * UNITS[limits.memory[-1]] if limits.memory else None
+    if memory is None and takes.memory is not None:
+        memory = int(takes.memory * SPARE_MEMORY)
+    return Asked(
+        max(cpus, 1),
+        takes.gpus,
+        _rounded(memory / 2**20, 1024) if memory else None,
+        _minutes(takes, site, partition),
+        machines,
+    )
+
+
+def _minutes(takes: Resources, site: SlurmSite, partition: Partition) -> int | None:
+    """Until Slurm ends the job. What goes on after a requeue may ask for less than it takes in all."""
+    if takes.seconds is not None:
+        needed: int | None = _rounded(takes.seconds * SPARE_TIME + LEAST_TIME, LEAST_TIME)
+    elif site.time is not None:
+        needed = sites.seconds(site.time)
+    else:
+        needed = partition.default or partition.limit
+    if partition.limit is not None:
+        needed = min(needed, partition.limit) if needed is not None else partition.limit
+    return None if needed is None else max(math.ceil(needed / 60), 1)
+
+
+def _rounded(least: float, unit: int) -> int:
+    """Up, by at most a fourth of it or one unit: what is nearly alike shares an array."""
+    step = unit
+    while step * 8 < least:
+        step *= 2
+    return max(math.ceil(least / step), 1) * step

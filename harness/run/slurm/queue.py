@@ -1,0 +1,87 @@
+"""What Slurm says of jobs: one call for all; accounting's word on those that the controller forgot."""
+
+import os
+import pwd
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.run.slurm import tools
+
+FIELDS = "%i|%T|%N|%S|%l|%k|%r"
+"""Job, state, nodes, start, time limit, comment, reason (last, for it is free text)."""
+WAITING = frozenset({
+    "PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD",
+    "SPECIAL_EXIT",
+})  # fmt: skip
+RUNNING = frozenset(
+    {"RUNNING", "COMPLETING", "SUSPENDED", "RESIZING", "STAGE_OUT", "SIGNALING", "STOPPED"}
+)
+PART = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job, or an array's task."""
+
+    ref: str
+    state: str
+    node: str = ""
+    start: str = ""
+    limit: str = ""
+    comment: str = ""
+    reason: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it waits or runs, so that its stage need not be submitted."""
+        return self.state in WAITING or self.state in RUNNING
+
+
+def jobs() -> dict[str, QueuedJob]:
+    """Every job of this user that the controller knows, by its number (`12`, `12_3`).
+
+    Raises:
+        SlurmFault: the controller does not answer.
+    """
+    user = pwd.getpwuid(os.getuid()).pw_name
+    command = ["squeue", "--noheader", "--array", "--states=all", f"--user={user}"]
+    found = {}
+    for line in tools.call([*command, f"--format={FIELDS}"]).splitlines():
+        parts = [part.strip() for part in line.split("|", 6)]
+        if len(parts) == 7:
+            for ref in _refs(parts[0]):
+                found[ref] = QueuedJob(ref, *parts[1:])
+    return found
+
+
+def forgotten(refs: Iterable[str]) -> dict[str, QueuedJob]:
+    """Of jobs that the controller no longer knows what accounting says; empty where there is none."""
+    asked = sorted(refs)
+    if not asked or shutil.which("sacct") is None:
+        return {}
+    command = ["sacct", "--allocations", "--noheader", "--parsable2", f"--jobs={','.join(asked)}"]
+    try:
+        said = tools.call([*command, "--format=JobID,State,NodeList,End,ExitCode"])
+    except tools.SlurmFault:
+        return {}
+    found = {}
+    for line in said.splitlines():
+        parts = line.split("|")
+        if len(parts) == 5 and parts[0] in asked:
+            # "CANCELLED by 1000" has more than the state.
+            found[parts[0]] = QueuedJob(parts[0], parts[1].split()[0], parts[2], reason=parts[4])
+    return found
+
+
+def _refs(text: str) -> list[str]:
+    """`12`, `12_3`, or with several tasks in one line `12_[0-2,5%4]`."""
+    job, bracket, rest = text.partition("_[")
+    if not bracket:
+        return [text]
+    numbers: list[int] = []
+    for part in rest.rstrip("]").split("%")[0].split(","):
+        if match := PART.fullmatch(part):
+            numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return [f"{job}_{number}" for number in numbers]

@@ -1,0 +1,184 @@
+"""What submissions and jobs leave on the volume, below slurm/: what a task is to do, under which job a
+stage was submitted, and what each job says of itself. No secret is in any of it."""
+
+import contextlib
+import fcntl
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.artefact.store import SHORT, write_atomically
+from harness.errors import HarnessError, InputError
+from harness.run.slurm.checkout import Checkout
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a job is told: everything with which its node plans the stage again."""
+
+    stage: str
+    key: str
+    title: str
+    spec: str
+    scale: str
+    volume: str
+    inputs: str | None
+    cwd: str
+    executor: str
+    checkout: Checkout
+    document: dict[str, Any]
+    """What the key is of, to say what differs where the node has another."""
+    submitted: float
+    """By the login node's clock."""
+    host: str
+    requeues: int
+    machines: int = 1
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Order":
+        if values.pop("format", None) != FORMAT:
+            raise InputError("another version of the harness submitted this job", "Submit again.")
+        return cls(**{**values, "checkout": Checkout(**values["checkout"])})
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """Under which job a stage was handed over last."""
+
+    stage: str
+    key: str
+    submission: str
+    """Stands as the job's comment too, by which it is found if this was never completed."""
+    task: int | None
+    """Its index in an array; None for a job alone."""
+    job: str = ""
+    """Slurm's number, of an array the array's; empty until sbatch has answered."""
+    at: float = 0.0
+    cancelled: bool = False
+
+    @property
+    def ref(self) -> str:
+        """As Slurm's commands take and say it."""
+        return self.job if self.task is None else f"{self.job}_{self.task}"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A job's own words, from one start to its end."""
+
+    job: str
+    submission: str
+    node: str
+    started: float
+    restart: int = 0
+    skew: float = 0.0
+    """Seconds by which the node's clock is ahead of the volume's."""
+    behind: float = 0.0
+    """Seconds by which it starts before it was submitted: the login node's clock is ahead."""
+    ended: float | None = None
+    outcome: str = ""
+    """done, failed, refused, requeued or stopped; empty: it runs, or ended without a word."""
+    message: str = ""
+    hint: str = ""
+
+
+@dataclass
+class Records:
+    """Those of one volume."""
+
+    root: Path
+    """The volume's folder `slurm`."""
+
+    @property
+    def jobs(self) -> Path:
+        """submitit's: batch files, pickles, and the jobs' output."""
+        return self.root / "jobs"
+
+    def prepare(self) -> None:
+        for name in ("jobs", "orders", "submitted", "attempts"):
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Only one submission or cancellation at a time: two would hand over the same stage.
+
+        Raises:
+            HarnessError: another works at this moment, for longer than a minute.
+        """
+        with (self.root / "lock").open("a") as file:
+            end = time.monotonic() + 60
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    if time.monotonic() > end:
+                        raise HarnessError(
+                            f"another submission to {self.root.parent} has been at work for a minute",
+                            "Wait for it, then run the same command again.",
+                        ) from None
+                    time.sleep(0.2)
+            yield
+
+    def order_path(self, submission: str, task: int | None) -> Path:
+        return self.root / "orders" / submission / f"{task or 0}.json"
+
+    def write_order(self, submission: str, task: int | None, order: Order) -> None:
+        path = self.order_path(submission, task)
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, json.dumps(order.to_json(), sort_keys=True) + "\n")
+
+    def submitted(self, stage: str, key: str) -> Submitted | None:
+        values = _read(self._path("submitted", stage, key))
+        return Submitted(**values) if values and values.get("key") == key else None
+
+    def write_submitted(self, record: Submitted) -> None:
+        _write(self._path("submitted", record.stage, record.key), asdict(record))
+
+    def attempts(self, stage: str, key: str) -> list[Attempt]:
+        values = _read(self._path("attempts", stage, key))
+        return [Attempt(**a) for a in values.get("attempts", [])] if values else []
+
+    def begin(self, stage: str, key: str, attempt: Attempt) -> None:
+        self._keep(stage, key, [*self.attempts(stage, key), attempt])
+
+    def end(self, stage: str, key: str, outcome: str, message: str = "", hint: str = "") -> None:
+        """Of the last attempt."""
+        *before, last = self.attempts(stage, key)
+        ended = replace(last, ended=time.time(), outcome=outcome, message=message, hint=hint)
+        self._keep(stage, key, [*before, ended])
+
+    def _keep(self, stage: str, key: str, attempts: list[Attempt]) -> None:
+        _write(
+            self._path("attempts", stage, key), {"attempts": [asdict(a) for a in attempts[-20:]]}
+        )
+
+    def output(self, record: Submitted) -> Path:
+        """Where the job's own output goes; its stage's log is the store's."""
+        return self.jobs / f"{record.ref}_0_log.out"
+
+    def errors(self, record: Submitted) -> Path:
+        return self.jobs / f"{record.ref}_0_log.err"
+
+    def _path(self, kind: str, stage: str, key: str) -> Path:
+        return self.root / kind / f"{stage}-{key[:SHORT]}.json"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(values, sort_keys=True) + "\n")

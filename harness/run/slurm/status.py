@@ -1,0 +1,278 @@
+"""Where each stage of submitted rows stands: what Slurm, the volume and the jobs' own notes say."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from harness.artefact.store import Store
+from harness.run.executors import LOG_TAIL
+from harness.run.plan import RowPlan, StagePlan, unique
+from harness.run.slurm import queue, tools
+from harness.run.slurm.probe import APART_S
+from harness.run.slurm.queue import QueuedJob
+from harness.run.slurm.records import Attempt, Records, Submitted
+
+State = Literal["done", "running", "pending", "failed", "cancelled", "not run", "not submitted"]
+
+WAITS = {
+    "Priority": "others have a higher priority",
+    "Resources": "for nodes to become free",
+    "Dependency": "for the stages before it",
+    "BeginTime": "to be started again",
+    "None": "to be looked at",
+    "JobArrayTaskLimit": "for other jobs of its array (slurm.parallel)",
+    "PartitionTimeLimit": "for ever: it asks for more time than its partition gives",
+    "PartitionDown": "for its partition, which is down",
+    "PartitionInactive": "for its partition, which is inactive",
+    "ReqNodeNotAvail": "for nodes that are not available",
+    "NodeDown": "for its node, which is down",
+    "AssocGrpGRES": "for GPUs of your account's share",
+    "QOSMaxJobsPerUserLimit": "for other jobs of yours: so many may run at a time",
+    "JobHeldUser": "for you to release it (scontrol release)",
+    "JobHeldAdmin": "for an administrator to release it",
+    "InvalidAccount": "for ever: its account is not valid",
+    "InvalidQOS": "for ever: its QOS is not valid",
+    "Licenses": "for a licence",
+    "Reservation": "for its reservation",
+}
+ENDED = {
+    "TIMEOUT": "its time was up before it had stopped",
+    "OUT_OF_MEMORY": "it took more memory than it asked for; limits.memory in the spec says how much",
+    "NODE_FAIL": "its node failed",
+    "BOOT_FAIL": "its node did not boot",
+    "PREEMPTED": "it was preempted and not queued again",
+    "DEADLINE": "its deadline passed",
+    "REVOKED": "it was revoked",
+    "LAUNCH_FAILED": "its node could not start it",
+}
+
+
+@dataclass
+class StageStatus:
+    stage: StagePlan
+    state: State
+    job: str = ""
+    node: str = ""
+    since: float | None = None
+    """When the present state began, as far as that is known."""
+    why: str = ""
+    tail: Sequence[str] = ()
+    """The last lines of the log of what failed."""
+    log: Path | None = None
+    warning: str = ""
+
+
+def statuses(plans: Sequence[RowPlan], store: Store) -> list[StageStatus]:
+    """Each stage once, inputs before what needs them, by one question to Slurm (or two, where the
+    controller has forgotten jobs).
+
+    Raises:
+        SlurmFault: the controller does not answer.
+    """
+    records = Records(store.root / "slurm")
+    stages = unique(plans)
+    submitted = {
+        (s.stage, s.key): record
+        for s in stages
+        if s.artefact is None and (record := records.submitted(s.stage, s.key)) is not None
+    }
+    known = queue.jobs() if submitted else {}
+    known |= queue.forgotten({r.ref for r in submitted.values() if r.job and r.ref not in known})
+    found: dict[tuple[str, str], StageStatus] = {}
+    for stage in stages:
+        before = [found[i.stage, i.key] for i in stage.inputs.values() if (i.stage, i.key) in found]
+        record = submitted.get((stage.stage, stage.key))
+        found[stage.stage, stage.key] = _status(stage, record, known, before, store, records)
+    return list(found.values())
+
+
+def _status(
+    stage: StagePlan,
+    record: Submitted | None,
+    known: Mapping[str, QueuedJob],
+    before: Sequence[StageStatus],
+    store: Store,
+    records: Records,
+) -> StageStatus:
+    attempts = records.attempts(stage.stage, stage.key)
+    last = attempts[-1] if attempts else None
+    if stage.artefact is not None:
+        by = stage.artefact.manifest.used.get("environment", {}).get("started_by", {})
+        finished = _timestamp(stage.artefact.manifest.finished)
+        return StageStatus(
+            stage, "done", by.get("job", ""), by.get("node", ""), finished, warning=_clocks(last)
+        )
+    if record is None:
+        return StageStatus(stage, "not submitted", why="; ".join(stage.reasons))
+    own = last if last is not None and last.submission == record.submission else None
+    job = known.get(record.ref)
+    status = StageStatus(stage, "pending", record.ref, warning=_clocks(own))
+    if job is not None and job.is_open and not record.cancelled:
+        _open(status, job, own, before, records.output(record))
+    elif record.cancelled or (job is not None and job.state == "CANCELLED" and own is None):
+        _cancelled(status, before, record)
+    else:
+        _ended(status, job, own, store, records, record)
+    return status
+
+
+def _open(
+    status: StageStatus,
+    job: QueuedJob,
+    own: Attempt | None,
+    before: Sequence[StageStatus],
+    output: Path,
+) -> None:
+    requeued = ""
+    if own is not None and own.outcome == "requeued":
+        requeued = f"; {own.message} at its start number {own.restart + 1}, it goes on"
+    if job.state in queue.RUNNING:
+        status.state, status.node = "running", job.node
+        status.since = _timestamp(job.start)
+        ending = "ending" if job.state == "COMPLETING" else ""
+        status.why = ending + requeued or _progress(output) or "starting"
+        return
+    lost = _lost(before)
+    reason = job.reason.strip("()").split(",")[0]
+    if lost is not None:
+        status.state, status.why = "not run", lost
+    elif reason == "DependencyNeverSatisfied":
+        status.state, status.why = "not run", "a stage before it did not end well"
+    elif own is not None and own.outcome != "requeued":
+        status.why = f"queued again after it was lost on {own.node}; it goes on from what is kept"
+    elif reason == "Dependency":
+        names = ", ".join(
+            f"{b.stage.stage} {b.stage.key[:12]}" for b in before if b.state != "done"
+        )
+        status.why = f"waits for {names}" if names else "waits for the stages before it"
+    else:
+        status.why = f"waits {WAITS[reason]}" if reason in WAITS else f"waits: {job.reason}"
+        status.why += requeued
+
+
+def _cancelled(status: StageStatus, before: Sequence[StageStatus], record: Submitted) -> None:
+    lost = _lost(before)
+    if lost is not None and not record.cancelled:
+        status.state, status.why = "not run", lost
+    else:
+        status.state = "cancelled"
+        status.why = "by harness cancel" if record.cancelled else "by scancel, or an administrator"
+
+
+def _ended(
+    status: StageStatus,
+    job: QueuedJob | None,
+    own: Attempt | None,
+    store: Store,
+    records: Records,
+    record: Submitted,
+) -> None:
+    """It is no longer queued, and its artefact is not there."""
+    stage = status.stage
+    status.state = "failed"
+    log = store.log_path(stage.stage, stage.key)
+    if own is None:
+        status.why, status.log = _never_began(job, record, records, store), records.errors(record)
+        status.tail = _tail(records.errors(record), LOG_TAIL)
+        return
+    status.node, status.since, status.log = own.node, own.ended, log
+    if own.outcome in ("failed", "refused"):
+        status.why = own.message + (f" {own.hint}" if own.hint else "")
+    elif own.outcome == "stopped" or (job is not None and job.state == "CANCELLED"):
+        status.state, status.why = "cancelled", "by scancel, or an administrator, while it ran"
+        return
+    elif job is not None and job.state in ENDED:
+        status.why = ENDED[job.state]
+    else:
+        status.why = f"its job ended without a word on {own.node}"
+    if own.outcome == "refused":
+        status.log = None
+        return
+    status.tail = _tail(log, LOG_TAIL) or _tail(records.errors(record), LOG_TAIL)
+
+
+def _never_began(job: QueuedJob | None, record: Submitted, records: Records, store: Store) -> str:
+    if not record.job:
+        return "it was not handed over: the submission was cut off. Submit again"
+    if job is not None and job.state in ENDED:
+        return ENDED[job.state]
+    if records.errors(record).is_file():
+        return "its job ended before it had begun the stage"
+    where = f" on {job.node}" if job is not None and job.node else ""
+    return (
+        f"its job left nothing on the volume{where}: most often the node does not see {store.root}"
+    )
+
+
+def _lost(before: Sequence[StageStatus]) -> str | None:
+    for status in before:
+        if status.state in ("failed", "cancelled", "not run"):
+            word = {"failed": "failed", "cancelled": "was cancelled"}.get(
+                status.state, "was not run"
+            )
+            return f"because {status.stage.stage} {status.stage.key[:12]} {word}"
+    return None
+
+
+def _clocks(attempt: Attempt | None) -> str:
+    if attempt is None:
+        return ""
+    if abs(attempt.skew) > APART_S:
+        side = "ahead of" if attempt.skew > 0 else "behind"
+        return f"the clock of {attempt.node} is {abs(attempt.skew):.0f} s {side} the volume's"
+    if attempt.behind > APART_S:
+        return (
+            f"the clock of {attempt.node} is {attempt.behind:.0f} s or more behind the login node's"
+        )
+    return ""
+
+
+def _progress(output: Path) -> str:
+    """The last line that says how far the stage is."""
+    lines = [line.strip() for line in _tail(output, 20) if not line.startswith("submitit ")]
+    return lines[-1] if lines else ""
+
+
+def _tail(path: Path, count: int) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return [line for line in text.splitlines() if line.strip()][-count:]
+
+
+def _timestamp(text: str) -> float | None:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return None
+
+
+def cancel(plans: Sequence[RowPlan], store: Store) -> list[StagePlan]:
+    """End the jobs of the rows' stages that wait or run; which stages they were of.
+
+    Raises:
+        SlurmFault: Slurm refuses.
+    """
+    from dataclasses import replace
+
+    records = Records(store.root / "slurm")
+    if not records.root.is_dir():
+        return []
+    with records.alone():
+        known = queue.jobs()
+        chosen = []
+        for stage in unique(plans):
+            record = records.submitted(stage.stage, stage.key)
+            job = known.get(record.ref) if record is not None and record.job else None
+            if record is not None and job is not None and job.is_open:
+                chosen.append((stage, record))
+        if chosen:
+            # Noted first: what is cancelled must not look as if it had failed.
+            for _, record in chosen:
+                records.write_submitted(replace(record, cancelled=True, at=time.time()))
+            tools.call(["scancel", *(record.ref for _, record in chosen)])
+    return [stage for stage, _ in chosen]

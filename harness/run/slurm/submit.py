@@ -1,0 +1,315 @@
+"""Hands stages over to Slurm: all that can be checked or downloaded first, then few submissions."""
+
+import os
+import socket
+import time
+import uuid
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from harness.artefact.keys import Files, key_names
+from harness.artefact.store import Store
+from harness.common.progress import counted, say
+from harness.errors import InputError
+from harness.run.executors import Executor, make, placing
+from harness.run.executors.local import LocalExecutor
+from harness.run.plan import RowPlan, StagePlan, unique
+from harness.run.runner import Runner
+from harness.run.site import SlurmSite, slurm_site
+from harness.run.slurm import checkout, probe, queue, tools
+from harness.run.slurm.asking import Asked, asked, partition_of
+from harness.run.slurm.environment import exported, only_variables
+from harness.run.slurm.grouping import Group, Id, Place, groups
+from harness.run.slurm.job import StageTask
+from harness.run.slurm.records import Order, Records, Submitted
+
+if TYPE_CHECKING:
+    from submitit import SlurmExecutor
+
+COMMENT = "harness:"
+NAME = "harness"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Stages of one array have the same."""
+
+    asked: Asked
+    variables: tuple[str, ...]
+
+
+class OnANode(LocalExecutor):
+    """The local executor at the login node, where the GPUs that a job will have are not seen."""
+
+    def check(self, stages: Sequence[StagePlan]) -> None:
+        for stage in stages:
+            if lacking := placing.missing_packages([stage.stage]):
+                raise InputError(
+                    f"row {stage.row}: its {stage.stage} stage needs {', '.join(lacking)}, not "
+                    "installed in this environment, which the nodes use too",
+                    "`make install` installs all that stages need.",
+                )
+
+
+def checking_executor(name: str) -> Executor:
+    return OnANode() if name == "local" else make(name)
+
+
+class Submission:
+    """Stages of rows on one volume, at one place."""
+
+    def __init__(
+        self, store: Store, files: Files, site: SlurmSite, inputs: Path | None, console: Console
+    ) -> None:
+        self.store, self.files, self.site, self.inputs = store, files, site, inputs
+        self.console = console
+        self.records = Records(store.root / "slurm")
+
+    def submit(self, plans: Sequence[RowPlan], only: Sequence[str] = ()) -> None:
+        """Submit every stage that is neither there nor queued.
+
+        Raises:
+            InputError: Slurm, the partition or the account is not there; a stage could only fail.
+            StagesFailed: downloads failed.
+            SlurmFault: one of Slurm's commands failed.
+        """
+        tools.require()
+        partition = partition_of(self.site)
+        self.records.prepare()
+        with self.records.alone():
+            stages = [s for s in unique(plans) if not only or s.stage in only]
+            queued = self._queued(stages)
+            missing = [s for s in stages if s.artefact is None]
+            to_submit = [s for s in missing if (s.stage, s.key) not in queued]
+            self._tell(len(stages) - len(missing), len(missing) - len(to_submit))
+            if not to_submit:
+                return
+            executor = checking_executor(self.site.executor)
+            runner = Runner(self.store, self.files, executor, self.console)
+            runner.downloads.keys = key_names([plan.row for plan in plans])
+            runner.prepare(plans, to_submit, only)
+            kinds: dict[Id, object] = {
+                (s.stage, s.key): Kind(
+                    asked(s, self.site, partition), tuple(exported([s], self.site.export))
+                )
+                for s in to_submit
+            }
+            for kind in dict.fromkeys(kinds.values()):
+                assert isinstance(kind, Kind)
+                self._test(kind)
+            if self.site.probe:
+                probe.look(self.site, self.records.root, self.console)
+            self._hand_over(to_submit, kinds, queued, _specs(plans))
+
+    def _queued(self, stages: Sequence[StagePlan]) -> dict[Id, Place]:
+        """Those that wait or run under an earlier submission; what it had not noted yet is noted."""
+        known = queue.jobs()
+        comments = {job.comment: job for job in known.values() if job.comment.startswith(COMMENT)}
+        queued = {}
+        for stage in stages:
+            record = self.records.submitted(stage.stage, stage.key)
+            if record is None:
+                continue
+            noted = comments.get(COMMENT + record.submission)
+            if not record.job and noted is not None:
+                record = replace(record, job=noted.ref.split("_")[0])
+                self.records.write_submitted(record)
+            job = known.get(record.ref)
+            if job is not None and job.is_open and not record.cancelled:
+                queued[stage.stage, stage.key] = Place(int(record.job), record.task)
+        return queued
+
+    def _tell(self, there: int, queued: int) -> None:
+        if there:
+            say(self.console, f"{counted(there, 'stage')} there already")
+        if queued:
+            say(self.console, f"{counted(queued, 'stage')} queued already")
+
+    def _test(self, kind: Kind) -> None:
+        """Have Slurm look whether such a job could ever start. Raises InputError where it cannot."""
+        command = ["sbatch", "--test-only", *self._flags(kind.asked), "--wrap=true"]
+        try:
+            tools.call(command)
+        except tools.SlurmFault as e:
+            said = e.said.replace("sbatch: error: ", "").replace("allocation failure: ", "")
+            asks = " ".join(self._flags(kind.asked))
+            raise InputError(f"Slurm would refuse a job: {said} ({asks})", tools.ADVICE) from None
+
+    def _flags(self, ask: Asked) -> list[str]:
+        values: dict[str, Any] = {
+            "partition": self.site.partition,
+            "account": self.site.account,
+            "qos": self.site.qos,
+            "nodes": ask.machines,
+            "ntasks-per-node": 1,
+            "cpus-per-task": ask.cpus,
+            "gpus-per-node": ask.gpus or None,
+            "mem": f"{ask.memory_mib}M" if ask.memory_mib else None,
+            "time": ask.minutes if ask.minutes is not None else "UNLIMITED",
+            **self.site.options(),
+        }
+        return [
+            f"--{name}" if value is True else f"--{name}={value}"
+            for name, value in values.items()
+            if value is not None
+        ]
+
+    def _hand_over(
+        self,
+        stages: Sequence[StagePlan],
+        kinds: dict[Id, object],
+        queued: dict[Id, Place],
+        specs: dict[Id, RowPlan],
+    ) -> None:
+        needed = {
+            (s.stage, s.key): [(i.stage, i.key) for i in s.inputs.values() if i.artefact is None]
+            for s in stages
+        }
+        jobs: dict[int, int] = {}
+        for group in groups(stages, needed, kinds, queued):
+            first = next(iter(group.tasks.values()))
+            kind = kinds[first.stage, first.key]
+            assert isinstance(kind, Kind)
+            job = self._submit_group(group, kind, _dependency(group, jobs), specs)
+            jobs[-group.number] = job
+            stage_names = ", ".join(dict.fromkeys(s.stage for s in group.tasks.values()))
+            many = f"{stage_names}, an array of {len(group.tasks)}"
+            what = many if group.is_array else first.title
+            say(self.console, f"job {job}: {what}")
+        say(
+            self.console,
+            "Nothing has to stay here: `harness status` with the same specs says more.",
+        )
+
+    def _submit_group(
+        self,
+        group: Group[StagePlan],
+        kind: Kind,
+        dependency: str,
+        specs: dict[Id, RowPlan],
+    ) -> int:
+        submission = uuid.uuid4().hex[:12]
+        now = time.time()
+        records = []
+        for index, stage in group.tasks.items():
+            task = index if group.is_array else None
+            self.records.write_order(
+                submission, task, self._order(stage, specs[stage.stage, stage.key], kind, now)
+            )
+            record = Submitted(stage.stage, stage.key, submission, task, at=now)
+            self.records.write_submitted(record)
+            records.append(record)
+        executor = self._executor(group, kind, dependency, submission)
+        # An array's pickles are all the same, which is what lets its indices have gaps.
+        count = max(group.tasks) + 1 if group.is_array else 1
+        task_of = StageTask(str(self.records.root), submission, group.is_array)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with only_variables(kind.variables), executor.batch():
+                made = [executor.submit(task_of) for _ in range(count)]
+        job = made[0].job_id.split("_")[0]
+        for record in records:
+            self.records.write_submitted(replace(record, job=job))
+        return int(job)
+
+    def _executor(
+        self, group: Group[StagePlan], kind: Kind, dependency: str, submission: str
+    ) -> "SlurmExecutor":
+        from submitit import SlurmExecutor
+
+        more: dict[str, Any] = {
+            "comment": COMMENT + submission,
+            # Of the few that sbatch is started with. A list of names would have every node run the
+            # user's login shell besides, and jobs get what that says.
+            "export": "ALL",
+            "requeue": True,
+            "time": kind.asked.minutes if kind.asked.minutes is not None else "UNLIMITED",
+            "ntasks-per-node": 1,
+            "chdir": os.getcwd(),
+            **self.site.options(),
+        }
+        if group.is_array:
+            more["array"] = f"{','.join(map(str, group.tasks))}%{self.site.parallel}"
+        if dependency:
+            more |= {"dependency": dependency, "kill-on-invalid-dep": "yes"}
+        executor = SlurmExecutor(self.records.jobs, max_num_timeout=self.site.requeues)
+        settings: dict[str, Any] = {
+            "job_name": NAME,
+            "partition": self.site.partition,
+            "account": self.site.account,
+            "qos": self.site.qos,
+            "nodes": kind.asked.machines,
+            "cpus_per_task": kind.asked.cpus,
+            "gpus_per_node": kind.asked.gpus or None,
+            "mem": f"{kind.asked.memory_mib}M" if kind.asked.memory_mib else None,
+            "time": kind.asked.minutes,
+            "signal_delay_s": self.site.warning_seconds,
+            "setup": list(self.site.setup) or None,
+            # Without one machine of a training the others would wait for it.
+            "srun_args": [
+                "--export=ALL",
+                "--kill-on-bad-exit=1",
+                f"--cpus-per-task={kind.asked.cpus}",
+            ],
+            "additional_parameters": more,
+        }
+        executor.update_parameters(
+            wckey=None, **{n: v for n, v in settings.items() if v is not None}
+        )
+        return executor
+
+    def _order(self, stage: StagePlan, plan: RowPlan, kind: Kind, now: float) -> Order:
+        return Order(
+            stage=stage.stage,
+            key=stage.key,
+            title=stage.title,
+            spec=str(plan.spec.resolve()),
+            scale=plan.row.scale,
+            volume=str(self.store.root),
+            inputs=os.fspath(self.inputs) if self.inputs is not None else None,
+            cwd=os.getcwd(),
+            executor=self.site.executor,
+            checkout=checkout.here(),
+            document=stage.document,
+            submitted=now,
+            host=socket.gethostname(),
+            requeues=self.site.requeues,
+            machines=kind.asked.machines,
+        )
+
+
+def _specs(plans: Sequence[RowPlan]) -> dict[Id, RowPlan]:
+    """Of each stage the first row in whose plan it stands."""
+    found: dict[Id, RowPlan] = {}
+    for plan in plans:
+        for stage in plan.stages:
+            found.setdefault((stage.stage, stage.key), plan)
+    return found
+
+
+def _dependency(group: Group[StagePlan], jobs: dict[int, int]) -> str:
+    """As sbatch takes it."""
+
+    def number(job: int) -> int:
+        return jobs[job] if job < 0 else job
+
+    parts = [
+        f"afterok:{number(place.job)}" + (f"_{place.task}" if place.task is not None else "")
+        for place in sorted(group.after, key=lambda p: (p.job, p.task or 0))
+    ]
+    if group.each_after is not None:
+        parts.append(f"aftercorr:{number(group.each_after)}")
+    return ",".join(parts)
+
+
+def site_here() -> SlurmSite:
+    """This place's settings; what it says of GPUs counts from now on, as HARNESS_ACCELERATOR does."""
+    site = slurm_site()
+    if site.accelerator is not None:
+        os.environ.setdefault("HARNESS_ACCELERATOR", site.accelerator)
+    return site

@@ -1,0 +1,70 @@
+"""Slurm's own commands, with their complaints as sentences."""
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from harness.errors import HarnessError, InputError
+
+TIMEOUT_S = 60
+ADVICE = (
+    "Partition, account and flags are set in harness.toml ([slurm]), or by HARNESS_SLURM_PARTITION, "
+    "HARNESS_SLURM_ACCOUNT and HARNESS_SLURM_FLAGS. `sinfo -s` lists partitions, `sacctmgr show assoc "
+    "user=$USER` accounts."
+)
+
+
+class SlurmFault(HarnessError):
+    """One of Slurm's commands ended with a fault; `said` is what it wrote."""
+
+    def __init__(self, command: str, said: str) -> None:
+        super().__init__(
+            f"{command}: {said}", "`scontrol ping` says whether the controller answers."
+        )
+        self.said = said
+
+
+def require() -> None:
+    """Raises InputError where this machine has no Slurm, or not submitit."""
+    lacking = [tool for tool in ("sbatch", "squeue", "scontrol") if shutil.which(tool) is None]
+    if lacking:
+        raise InputError(
+            f"there is no Slurm here: {', '.join(lacking)} is not on PATH",
+            "Do this on a login node; elsewhere `harness run`.",
+        )
+    try:
+        import submitit  # noqa: F401
+    except ImportError:
+        raise InputError(
+            "the package submitit is not installed here", "`make install` (or `make slim`) does it."
+        ) from None
+
+
+def call(command: Sequence[str], timeout: float = TIMEOUT_S) -> str:
+    """What the command writes.
+
+    Raises:
+        SlurmFault: it failed, or did not answer.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise SlurmFault(command[0], f"no answer within {timeout:.0f} s") from None
+    except OSError as e:
+        raise SlurmFault(command[0], f"cannot be run: {e.strerror}") from None
+    if done.returncode:
+        raise SlurmFault(command[0], " ".join((done.stderr or done.stdout).split()) or "no reason")
+    return done.stdout
+
+
+def version() -> str:
+    """Slurm's, such as 22.05.8."""
+    return call(["sbatch", "--version"]).split()[-1]

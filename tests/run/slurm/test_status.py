@@ -1,0 +1,192 @@
+"""What is said of a stage, for each thing that Slurm, the volume and the job's notes can say."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.run.slurm import queue, status, tools
+from harness.run.slurm.queue import QueuedJob
+from harness.run.slurm.records import Attempt, Records, Submitted
+from tests.helpers import planned, write_row
+
+JOB = "12"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Place":
+    return Place(tmp_path, monkeypatch)
+
+
+class Place:
+    """A row of one stage that was submitted as a job, and what Slurm says of the job."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.volume = folder / "volume"
+        self.spec = write_row(folder / "specs", train=None)
+        (self.plan,) = planned(self.volume, self.spec)
+        (self.stage,) = self.plan.stages
+        self.records = Records(self.volume / "slurm")
+        self.records.prepare()
+        self.jobs: dict[str, QueuedJob] = {}
+        patch.setattr(queue, "jobs", lambda: dict(self.jobs))
+        patch.setattr(queue, "forgotten", lambda refs: {})
+
+    def submit(self, **changes: Any) -> None:
+        values = {"submission": "s", "task": None, "job": JOB, "at": time.time(), **changes}
+        self.records.write_submitted(Submitted(self.stage.stage, self.stage.key, **values))
+
+    def begin(self, **changes: Any) -> None:
+        values = {"job": JOB, "submission": "s", "node": "n1", "started": time.time(), **changes}
+        self.records.begin(self.stage.stage, self.stage.key, Attempt(**values))
+
+    def say(self, state: str, **facts: str) -> None:
+        self.jobs[JOB] = QueuedJob(JOB, state, **facts)
+
+    def status(self) -> status.StageStatus:
+        (found,) = status.statuses([self.plan], self.stage.planner.store)
+        return found
+
+
+def test_what_was_never_submitted_is_said_to_be_so_and_slurm_is_not_asked(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "jobs", lambda: pytest.fail("Slurm was asked"))
+    assert place.status().state == "not submitted"
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("Priority", "waits others have a higher priority"),
+        ("Resources", "waits for nodes to become free"),
+        ("(PartitionTimeLimit)", "waits for ever: it asks for more time than its partition gives"),
+        ("ReqNodeNotAvail, UnavailableNodes:n1", "waits for nodes that are not available"),
+        ("SomethingNew", "waits: SomethingNew"),
+    ],
+)
+def test_what_a_job_waits_for_is_said_in_words(place: Place, reason: str, words: str) -> None:
+    place.submit()
+    place.say("PENDING", reason=reason)
+    found = place.status()
+    assert (found.state, found.why) == ("pending", words)
+
+
+def test_a_running_stage_shows_its_last_progress_and_not_submitits_own_lines(place: Place) -> None:
+    place.submit()
+    place.begin()
+    place.say("RUNNING", node="n2", start="2026-01-02T03:04:05")
+    (place.records.jobs / f"{JOB}_0_log.out").write_text(
+        "gen: one\n  working: 1 of 2 steps\nsubmitit WARNING (now) - Bypassing signal SIGCONT\n"
+    )
+    found = place.status()
+    assert (found.state, found.node, found.why) == ("running", "n2", "working: 1 of 2 steps")
+
+
+def test_a_failure_has_the_jobs_own_reason_and_the_stages_last_lines(place: Place) -> None:
+    place.submit()
+    place.begin()
+    place.records.end(place.stage.stage, place.stage.key, "failed", "the loss is not a number")
+    log = place.stage.planner.store.log_path(place.stage.stage, place.stage.key)
+    log.parent.mkdir(parents=True)
+    log.write_text("\n".join(f"line {n}" for n in range(40)))
+    found = place.status()
+    assert (found.state, found.why, found.node) == ("failed", "the loss is not a number", "n1")
+    assert list(found.tail) == [f"line {n}" for n in range(28, 40)]
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("OUT_OF_MEMORY", "it took more memory than it asked for"),
+        ("NODE_FAIL", "its node failed"),
+        ("TIMEOUT", "its time was up before it had stopped"),
+        ("FAILED", "its job ended without a word on n1"),
+    ],
+)
+def test_a_job_that_was_killed_says_by_what(place: Place, state: str, words: str) -> None:
+    place.submit()
+    place.begin()
+    place.say(state)
+    found = place.status()
+    assert found.state == "failed"
+    assert words in found.why
+
+
+def test_a_job_that_left_nothing_points_at_the_volume(place: Place) -> None:
+    place.submit()
+    assert f"most often the node does not see {place.volume}" in place.status().why
+
+
+def test_a_submission_that_was_cut_off_is_said_to_be_so(place: Place) -> None:
+    place.submit(job="")
+    assert "the submission was cut off" in place.status().why
+
+
+def test_a_requeued_job_says_why_it_waits_again(place: Place) -> None:
+    place.submit()
+    place.begin()
+    place.records.end(place.stage.stage, place.stage.key, "requeued", "its time was up")
+    place.say("PENDING", reason="BeginTime")
+    found = place.status()
+    assert found.state == "pending"
+    assert "its time was up" in found.why
+
+
+def test_a_job_whose_node_died_is_said_to_go_on(place: Place) -> None:
+    place.submit()
+    place.begin()
+    place.say("PENDING", reason="BeginTime")
+    assert "queued again after it was lost on n1" in place.status().why
+
+
+@pytest.mark.parametrize(
+    ("clock", "words"),
+    [
+        ({"skew": 312.0}, "the clock of n1 is 312 s ahead of the volume's"),
+        ({"skew": -40.0}, "the clock of n1 is 40 s behind the volume's"),
+        ({"behind": 90.0}, "the clock of n1 is 90 s or more behind the login node's"),
+        ({"skew": 1.0}, ""),
+    ],
+)
+def test_clocks_that_are_apart_are_said(place: Place, clock: dict[str, float], words: str) -> None:
+    place.submit()
+    place.begin(**clock)
+    place.say("RUNNING", node="n1")
+    assert place.status().warning == words
+
+
+def test_an_array_in_one_line_of_squeue_is_read_task_by_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = "7_[0-2,5%4]|PENDING||N/A|1:00|harness:x|Resources\n7_3|RUNNING|n1|2026|1:00|c|None\n"
+    monkeypatch.setattr(tools, "call", lambda command: lines)
+    found = queue.jobs()
+    assert {ref: job.state for ref, job in found.items()} == {
+        **{f"7_{n}": "PENDING" for n in (0, 1, 2, 5)},
+        "7_3": "RUNNING",
+    }
+    assert found["7_0"].reason == "Resources"
+
+
+def test_without_accounting_nothing_is_said_of_forgotten_jobs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(command: list[str]) -> str:
+        raise tools.SlurmFault("sacct", "Slurm accounting storage is disabled")
+
+    monkeypatch.setattr(tools, "call", refuse)
+    monkeypatch.setattr(queue.shutil, "which", lambda tool: f"/usr/bin/{tool}")
+    assert queue.forgotten(["7"]) == {}
+
+
+def test_accounting_knows_what_became_of_forgotten_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "7_1|CANCELLED by 1000|n2|2026-01-01T00:00:00|0:0\n8|NODE_FAIL|n1|x|1:0\n"
+    monkeypatch.setattr(tools, "call", lambda command: said)
+    monkeypatch.setattr(queue.shutil, "which", lambda tool: f"/usr/bin/{tool}")
+    found = queue.forgotten(["7_1", "8"])
+    assert {ref: (job.state, job.node) for ref, job in found.items()} == {
+        "7_1": ("CANCELLED", "n2"),
+        "8": ("NODE_FAIL", "n1"),
+    }

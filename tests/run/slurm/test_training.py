@@ -1,0 +1,136 @@
+"""Trainings that Slurm ends before they are through, and a table that is the same as without Slurm."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.helpers import ROOT, harness, start
+from tests.run.slurm.cluster import NODES, Cluster
+from tests.run.slurm.login_node import (
+    Login,
+    attempts,
+    configure,
+    ended,
+    manifests,
+    submissions,
+    until,
+)
+
+pytestmark = pytest.mark.slurm
+
+SMOKE = ROOT / "specs" / "smoke"
+
+
+def training(folder: Path, **train: object) -> Path:
+    """A row that trains the smoke rows' model on a given file."""
+    folder.mkdir()
+    words = ["red", "blue", "green", "small", "large", "old", "new", "warm", "cold"]
+    lines = [
+        json.dumps({"instruction": f"Say {a} and {b}.", "output": f"{a} and {b}"})
+        for a in words
+        for b in words
+    ]
+    (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
+    spec = {
+        "extends": str(SMOKE / "_base.yaml"), "row": "trained", "table": "tests", "title": "A training",
+        "eval": None, "data": "data.jsonl", "limits": {"cpus": 1, "memory": "2g"},
+        "train": {"batch_size": 16, "cutoff_length": 256, "threads": 1, **train},
+    }  # fmt: skip
+    path = folder / "trained.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    return path
+
+
+def checkpoints(volume: Path) -> list[bool]:
+    """Whether each of the two trainings has one."""
+    found = {p.parts[-4] for p in volume.glob("work/train-*/checkpoints/*/finished.json")}
+    return [len(found) > n for n in range(2)]
+
+
+def node_of(cluster: Cluster, job: str) -> str:
+    return cluster.call("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
+
+
+def outcomes(login: Login) -> list[list[str]]:
+    """Of each training's starts, those of the first task of its array first."""
+    told = sorted(attempts(login, "train"), key=lambda each: each[0]["job"])
+    return [[attempt["outcome"] for attempt in each] for each in told]
+
+
+def losses(login: Login) -> list[list[str]]:
+    """The training logs of all trainings on the volume."""
+    found = sorted(Path(login["HARNESS_DATA"]).glob("artefacts/train/*/trainer_log.jsonl"))
+    return [path.read_text().splitlines() for path in found]
+
+
+def test_trainings_whose_time_is_up_or_whose_node_dies_go_on_from_their_checkpoints(
+    cluster: Cluster, login: Login, tmp_path: Path
+) -> None:
+    spec = training(tmp_path / "specs", steps=1200, checkpoint_steps=40)
+    document = yaml.safe_load(spec.read_text())
+    spec.write_text(yaml.safe_dump({**document, "replicates": {"train_seeds": [1, 2]}}))
+    configure(login, time="60", flags=["--exclusive"])
+    volume = Path(login["HARNESS_DATA"])
+    submitted = harness(login, "submit", spec)
+    assert "train, an array of 2" in submitted.stdout, submitted.stdout
+    (job,) = submissions(submitted.stdout)
+    until(cluster, lambda: all(checkpoints(volume)), 300)
+    cluster.kill_node(node_of(cluster, f"{job}_0"))
+    # Slurm looks at times twice a minute: within half a one it warns the other, and not again.
+    cluster.call("scontrol", "update", f"JobId={job}_1", "TimeLimit=1")
+    until(cluster, lambda: outcomes(login)[1][0] == "requeued", 100)
+    cluster.call("scontrol", "update", f"JobId={job}_1", "TimeLimit=60")
+    until(cluster, lambda: ended(cluster), 400)
+    status = harness(login, "status", spec)
+    for node in set(NODES) - cluster.daemons.keys():
+        cluster.start_node(node)
+    assert status.stdout.splitlines()[-1] == "2 done", status.stdout
+    assert outcomes(login) == [["", "done"], ["requeued", "done"]]
+    output = "".join(p.read_text() for p in volume.glob("slurm/jobs/*_log.out"))
+    assert output.count("going on from the checkpoint at step") >= 2
+    for log in losses(login):
+        assert [json.loads(line)["step"] for line in log] == list(range(1, 1201))
+
+
+def test_a_table_through_slurm_has_the_keys_and_the_matrix_of_a_local_one(
+    cluster: Cluster, login: Login, tmp_path: Path
+) -> None:
+    specs = [SMOKE / "base.yaml", SMOKE / "sft.yaml"]
+    local = {**login, "HARNESS_DATA": str(tmp_path / "local")}
+    beside = start(local, "run", "--scale", "tiny", *specs)
+    submitted = harness(login, "submit", "--scale", "tiny", *specs)
+    assert submitted.returncode == 0, submitted.stdout
+    beside.communicate(timeout=300)
+    until(cluster, lambda: ended(cluster), 240)
+    status = harness(login, "status", "--scale", "tiny", *specs)
+    assert status.returncode == 0, status.stdout
+    assert manifests(login).keys() == manifests(local).keys()
+    matrices = []
+    for env in (login, local):
+        out = tmp_path / f"results-{len(matrices)}"
+        harness(env, "table", "--scale", "tiny", "--executor", "local", "--out", out, *specs)
+        matrices.append((out / "matrix.csv").read_text())
+    assert matrices[0] == matrices[1]
+    assert "smoke-sft-tiny" in matrices[0]
+
+
+def test_a_training_on_two_machines_is_one_job_of_two_nodes_that_find_each_other(
+    cluster: Cluster, login: Login, tmp_path: Path
+) -> None:
+    spec = training(tmp_path / "specs", steps=12, launch={"machines": 2})
+    alone = harness(login, "run", spec)
+    assert alone.returncode == 2
+    assert "train.launch asks for 2 machines" in alone.stdout
+    assert "Under Slurm `harness submit` does all of it" in alone.stdout
+    submitted = harness(login, "submit", spec)
+    (job,) = submissions(submitted.stdout)
+    assert cluster.call("squeue", "--noheader", f"--jobs={job}", "--format=%D").strip() == "2"
+    until(cluster, lambda: ended(cluster), 240)
+    status = harness(login, "status", spec)
+    assert status.stdout.splitlines()[-1] == "1 done", status.stdout
+    (manifest,) = manifests(login).values()
+    assert [machine["rank"] for machine in manifest["used"]["machines"]] == [0, 1]
+    (log,) = losses(login)
+    assert len(log) == 12

@@ -1,0 +1,55 @@
+"""What a place sets, in a file or in the environment."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import InputError
+from harness.run.site import SlurmSite, seconds, slurm_site
+
+
+def site(tmp_path: Path, text: str, **environ: str) -> SlurmSite:
+    path = tmp_path / "place.toml"
+    path.write_text(text)
+    return slurm_site({"HARNESS_CONFIG": str(path), **environ})
+
+
+def test_the_environment_has_the_last_word(tmp_path: Path) -> None:
+    text = '[slurm]\npartition = "gpu"\naccount = "lab"\nflags = ["--constraint=a100", "--exclusive"]\n'
+    here = site(tmp_path, text, HARNESS_SLURM_PARTITION="cpu")
+    assert (here.partition, here.account) == ("cpu", "lab")
+    assert here.options() == {"constraint": "a100", "exclusive": True}
+    flags = {"HARNESS_SLURM_FLAGS": "--gres=gpu:a100:1 --comment='two words'"}
+    assert slurm_site(flags).options() == {"gres": "gpu:a100:1", "comment": "two words"}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('[slurm]\npartitoin = "gpu"\n', "slurm.partitoin: there is no such setting"),
+        ("[slurm]\nrequeues = -1\n", "slurm.requeues: Input should be greater"),
+        ('[slurm]\nflags = ["-p gpu"]\n', "'-p gpu' is no long option of sbatch"),
+        ('[slurm]\nflags = ["--export=ALL"]\n', "--export is set by the harness itself"),
+        ('[slurm]\ntime = "soon"\n', "'soon' is no time of Slurm's"),
+        ("[slurm\n", "is no TOML"),
+        ('slurm = "gpu"\n', "slurm is no table"),
+    ],
+)
+def test_a_setting_that_is_none_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(InputError) as refused:
+        site(tmp_path, text)
+    assert complaint in refused.value.message
+
+
+def test_a_configuration_that_is_named_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="which is no file"):
+        slurm_site({"HARNESS_CONFIG": str(tmp_path / "none.toml")})
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [("90", 5400), ("1:30", 90), ("2:00:00", 7200), ("1-12", 129600), ("1-0:30:00", 88200)],
+)
+def test_times_are_read_as_slurm_writes_them(time: str, expected: int) -> None:
+    assert seconds(time) == expected
+    assert seconds("UNLIMITED") is None

@@ -71,7 +71,11 @@ class Runner:
             StagesFailed: stages failed; all that does not depend on them was run.
             HarnessError: no stage can run, an artefact is damaged, it was interrupted.
         """
-        stages = self.begin(plans, only)
+        self.go_through(self.begin(plans, only), plans)
+
+    def go_through(self, stages: Sequence[StagePlan], plans: Sequence[RowPlan]) -> None:
+        """Run the stages that `begin` gave, one after the other; those that another process works on
+        come last. Raises as `run`."""
         failures: list[StageFailed] = []
         failed: set[tuple[str, str]] = set()
         not_run: list[StagePlan] = []

@@ -16,7 +16,7 @@ from harness.errors import InputError, Interrupted
 from harness.modeling.memory.fit import gib
 from harness.run.executors import STOP_SECONDS, Executor, StageFailed, StagesFailed, stopped
 from harness.run.machine import Ledger, Machine, Part
-from harness.run.plan import RowPlan, StagePlan, unique
+from harness.run.plan import RowPlan, StagePlan
 from harness.run.resources import Resources, resources_of, threads_are_open
 from harness.run.runner import Runner, Turn
 
@@ -43,17 +43,18 @@ def run(
     if jobs == 1:
         runner.run(plans, only)
         return
+    # What is downloaded first makes known how much memory a model takes.
+    everything = runner.begin(plans, only)
     machine = machine or Machine.here()
-    selected = [s for s in unique(plans) if not only or s.stage in only]
-    stages = [s for s in selected if s.status != "reuse"]
-    wanted = {_name(s): resources_of(s) for s in stages}
+    stages = [stage for stage in everything if stage.status != "reuse"]
+    wanted = {_name(stage): resources_of(stage) for stage in stages}
     if jobs is None and not _bears_two(stages, wanted, Ledger(machine, runner.executor.name)):
-        runner.run(plans, only)
+        runner.go_through(everything, plans)
         return
     if jobs is not None:
         _check_memory(stages, wanted, machine)
     ledger = Ledger(machine, runner.executor.name, jobs)
-    Schedule(runner, new_executor, plans, wanted, ledger, jobs).run(runner.begin(plans, only))
+    Schedule(runner, new_executor, plans, wanted, ledger, jobs).run(everything)
 
 
 @dataclass

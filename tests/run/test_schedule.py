@@ -1,5 +1,6 @@
 """Many stages at a time: which run beside each other, what each has, and how they end together."""
 
+import functools
 import io
 import json
 import re
@@ -389,6 +390,9 @@ def test_what_is_there_is_not_run_again(specs: Path, together: Together) -> None
 
 # In processes of their own.
 
+in_time = functools.partial(until, seconds=60)
+"""Two interpreters begin at a time, perhaps beside other tests."""
+
 
 @pytest.fixture
 def fake(tmp_path: Path) -> FakeStages:
@@ -407,7 +411,7 @@ def test_two_at_a_time_make_the_same_keys_and_the_same_matrix_as_one(
     rows = write_rows(specs, 3)
     fake.order("train", "until told")
     process = start(fake.env, "run", *rows, "--jobs", "2", "--volume", tmp_path / "two")
-    until(lambda: len(fake.runs("train")) == 2)
+    in_time(lambda: len(fake.runs("train")) == 2)
     (fake.folder / "go").touch()
     two, _ = process.communicate(timeout=60)
     assert process.returncode == 0, two
@@ -427,8 +431,8 @@ def test_ctrl_c_ends_all_stages_in_order_and_the_same_command_goes_on(
     rows, volume = write_rows(specs, 3), tmp_path / "volume"
     fake.order("train", "wait")
     process = start(fake.env, "run", *rows, "-j", "2", "--volume", volume)
-    until(lambda: len(fake.runs("train")) == 2)
-    fake.wait_until_waiting()
+    in_time(lambda: len(fake.runs("train")) == 2)
+    in_time((fake.folder / "waiting").exists)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 130, output
@@ -450,9 +454,9 @@ def test_a_second_ctrl_c_kills_what_does_not_end(
 ) -> None:
     fake.order("train", "ignore and wait")
     process = start(fake.env, "run", *write_rows(specs, 2), "-j", "2", "--volume", tmp_path / "v")
-    until(lambda: len(fake.runs("train")) == 2)
-    fake.wait_until_waiting()
-    until((fake.folder / "helper").exists)
+    in_time(lambda: len(fake.runs("train")) == 2)
+    in_time((fake.folder / "waiting").exists)
+    in_time((fake.folder / "helper").exists)
     process.send_signal(signal.SIGINT)
     time.sleep(1)
     assert process.poll() is None
@@ -462,7 +466,7 @@ def test_a_second_ctrl_c_kills_what_does_not_end(
     assert "killing what has not ended" in output
     assert not any(is_alive(int(run.split()[2])) for run in fake.runs())
     helper = int((fake.folder / "helper").read_text())
-    until(lambda: not is_alive(helper))
+    in_time(lambda: not is_alive(helper))
 
 
 def test_a_killed_harness_takes_all_its_stages_with_it(
@@ -470,11 +474,11 @@ def test_a_killed_harness_takes_all_its_stages_with_it(
 ) -> None:
     fake.order("train", "wait")
     process = start(fake.env, "run", *write_rows(specs, 2), "-j", "2", "--volume", tmp_path / "v")
-    until(lambda: len(fake.runs("train")) == 2)
-    fake.wait_until_waiting()
+    in_time(lambda: len(fake.runs("train")) == 2)
+    in_time((fake.folder / "waiting").exists)
     process.kill()
     process.communicate()
-    until(lambda: not any(is_alive(int(run.split()[2])) for run in fake.runs()))
+    in_time(lambda: not any(is_alive(int(run.split()[2])) for run in fake.runs()))
 
 
 def test_two_runs_on_one_volume_take_other_rows_and_make_nothing_twice(
@@ -484,9 +488,9 @@ def test_two_runs_on_one_volume_take_other_rows_and_make_nothing_twice(
     first_key = planned(volume, rows[0])[0].stages[0].key[:12]
     fake.order(f"train-{first_key}", "until told")
     first = start(fake.env, "run", *rows, "--jobs", "1", "--volume", volume)
-    until(lambda: len(fake.runs("train")) == 1)
+    in_time(lambda: len(fake.runs("train")) == 1)
     second = start(fake.env, "run", *rows, "--jobs", "1", "--volume", volume)
-    until(lambda: len(fake.runs("judge")) == 1)
+    in_time(lambda: len(fake.runs("judge")) == 1)
     (fake.folder / "go").touch()
     outputs = [process.communicate(timeout=60)[0] for process in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0], outputs

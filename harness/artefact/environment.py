@@ -29,6 +29,10 @@ ACCELERATORS = ("cpu", "cuda")
 FAMILY = {"gen": "gen", "train": "train", "answer": "eval", "judge": "eval"}
 """Stage -> image family (and compose service)."""
 
+IN_IMAGES = ("docker", "podman", "apptainer", "charliecloud")
+"""The executors that run a stage in its pinned image. Which of them did is in no key."""
+EXECUTORS = ("local", *IN_IMAGES)
+
 IMAGE_FILE = Path(os.environ.get("HARNESS_IMAGE_FILE", "/opt/harness/image.json"))
 """Baked into each image: its name, its lock's digest and its base."""
 
@@ -144,7 +148,7 @@ def has_cuda_13() -> bool:
 
 def cpu_instead(executor: str = "local") -> str:
     """How to do without a GPU: a stage in an image takes another image for that."""
-    in_image = executor == "docker" or current_image() is not None
+    in_image = executor in IN_IMAGES or current_image() is not None
     return f"{gpus.CPU_INSTEAD}{', in the images for it' if in_image else ''}"
 
 
@@ -198,7 +202,7 @@ def environment_of(stage: str, executor: str) -> KeyEnvironment:
     names, so that artefacts of the two never mix.
     """
     image = image_name(stage, accelerator())
-    if executor == "docker" or current_image() is not None:
+    if executor in IN_IMAGES or current_image() is not None:
         return {"image": image, "lock": lock_digest(image)}
     installed = installed_packages()
     names = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==", lock_text(image), re.MULTILINE)

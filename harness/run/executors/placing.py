@@ -182,7 +182,7 @@ def _check_training(train: Train, chosen: Sequence[Gpu], row: str, executor: str
                 f"{row}train.tf32: GPU {gpu} is {gpus.sm(gpu.capability)}, which has no TF32",
                 f"Set train.tf32: false, or take a card of {gpus.sm(gpus.TF32)} or newer.",
             )
-    if executor == "docker":
+    if executor in environment.IN_IMAGES:
         return
     if train.liger_kernels:
         compilers.check_for_triton(row)

@@ -90,6 +90,11 @@ def _part(value: Any, name: str) -> Any:
     return value[name] if isinstance(value, Mapping) else getattr(value, name)
 
 
+def cpus() -> int:
+    """How many this process may run on; at least 1."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def image_name(stage: str, accelerator: str) -> str:
     """For example `train-cpu`; the gen image has no accelerator."""
     family = FAMILY[stage]
@@ -242,7 +247,7 @@ def describe_here(chosen: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
         "image": current_image(),
         "packages": installed_packages(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpus": cpus(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "processor": _processor(),
     }

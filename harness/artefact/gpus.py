@@ -95,15 +95,17 @@ def choose(
     setting: str = PROCESSES,
     instead: str = CPU_INSTEAD,
     is_usable: Callable[[Gpu], bool] = lambda gpu: True,
+    among: Sequence[Gpu] | None = None,
 ) -> tuple[Gpu, ...]:
     """The first `count` of those that are visible, the same each time; of several none is a part.
     `work`: what needs them; `setting`: what says how many; `instead`: a way out without them;
-    `is_usable`: which of them the way out may name.
+    `is_usable`: which of them the way out may name; `among`: those that were handed to the work, where
+    others run beside it.
 
     Raises:
         InputError: there are fewer.
     """
-    devices = visible() if count else ()
+    devices = (visible() if among is None else tuple(among)) if count else ()
     usable = tuple(gpu for gpu in devices if count == 1 or not gpu.is_part)
     if len(usable) >= count:
         return usable[:count]

@@ -205,18 +205,26 @@ class Store:
         It is an flock: the kernel lets go of it when its owner, and every process that inherited the
         descriptor this yields, is gone, however they ended.
         """
-        path = self.root / "locks" / f"{stage}-{key[:SHORT]}"
-        with path.open("a+", encoding="utf-8") as file:
+        with self._lock_file(stage, key) as file:
             if not _try_lock(file):
-                file.seek(0)
-                waiting(_holder(file.read().strip()))
+                waiting(_holder(_written(file)))
                 while not _try_lock(file):
                     time.sleep(0.2)
-            file.seek(0)
-            file.truncate()
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
+            _sign(file)
             yield file.fileno()
+
+    @contextlib.contextmanager
+    def try_lock(self, stage: str, key: str) -> Iterator[int | None]:
+        """The key's lock as `lock` holds it, or None at once where another process has it."""
+        with self._lock_file(stage, key) as file:
+            if not _try_lock(file):
+                yield None
+                return
+            _sign(file)
+            yield file.fileno()
+
+    def _lock_file(self, stage: str, key: str) -> IO[str]:
+        return (self.root / "locks" / f"{stage}-{key[:SHORT]}").open("a+", encoding="utf-8")
 
     def is_locked(self, stage: str, short_key: str) -> bool:
         path = self.root / "locks" / f"{stage}-{short_key[:SHORT]}"
@@ -304,6 +312,20 @@ def _holder(owner: str) -> str:
     ):
         return "what a killed run left (see `ps`)"
     return owner or "another process"
+
+
+def _written(file: IO[str]) -> str:
+    """What a lock's owner wrote into it."""
+    file.seek(0)
+    return file.read().strip()
+
+
+def _sign(file: IO[str]) -> None:
+    """Write into a lock who holds it."""
+    file.seek(0)
+    file.truncate()
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
 
 
 def _try_lock(file: IO[str]) -> bool:

@@ -17,6 +17,15 @@ from harness.errors import InputError
     default="",
     help="Run these stages alone, comma-separated; their inputs must be there.",
 )
+@click.option(
+    "--jobs",
+    "-j",
+    type=click.IntRange(min=1),
+    envvar="HARNESS_JOBS",
+    metavar="N",
+    help="How many stages run at a time, at most [default: as many as the machine bears while each has "
+    "what it would have alone]. Also: HARNESS_JOBS.",
+)
 @SCALE
 @VOLUME
 @DATA
@@ -24,6 +33,7 @@ from harness.errors import InputError
 def run(
     specs: tuple[Path, ...],
     only: str,
+    jobs: int | None,
     scale: str,
     volume: Path,
     inputs: Path | None,
@@ -31,13 +41,16 @@ def run(
 ) -> None:
     """Run what is not there yet. Interrupted, the same command goes on.
 
-    A stage gets the first of the GPUs that CUDA_VISIBLE_DEVICES lets be used, as many as it works on;
-    HARNESS_ACCELERATOR=cpu: none.
+    Stages that do not need one another run at the same time: each has GPUs of its own, as many as it
+    works on, of those that CUDA_VISIBLE_DEVICES lets be used (HARNESS_ACCELERATOR=cpu: none); what
+    calls an endpoint runs beside them. Several runs may work on one
+    volume: each takes what no other has.
     """
     from harness.artefact.environment import STAGES
     from harness.cli.views.terminal import show_matrix
     from harness.results.agreement import show_agreement
     from harness.results.matrix import agreements_of, lines_of, together
+    from harness.run import schedule
     from harness.run.executors import StagesFailed, make
     from harness.run.runner import Runner
 
@@ -56,7 +69,8 @@ def run(
             console.print(f"row {row_plan.row.row} has no {' or '.join(stages)} stage")
     failed = None
     try:
-        Runner(planner.store, planner.files, make(executor), console).run(plans, stages)
+        runner = Runner(planner.store, planner.files, make(executor), console)
+        schedule.run(runner, lambda: make(executor), plans, stages, jobs)
     except StagesFailed as e:
         failed = e
     planner.files.save()

@@ -45,6 +45,19 @@ API_KEY = re.compile(r"(^|_)API_KEY(_FILE)?$", re.IGNORECASE)
 NO_PROXY = ("NO_PROXY", "no_proxy")
 PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+"""How many threads PyTorch, numpy and the novelty filter take where nothing else says it."""
+
+
+def threads(count: int | None) -> dict[str, str]:
+    """The variables with which a stage's libraries take `count` threads, or fewer where the caller has
+    them so already; None: what they find."""
+    if count is None:
+        return {}
+    callers = {name: os.environ.get(name, "") for name in THREADS}
+    fewer = {n: text for n, text in callers.items() if text.isdigit() and 0 < int(text) < count}
+    return {**dict.fromkeys(THREADS, str(count)), **fewer}
+
 
 def given(stage: str) -> dict[str, str]:
     """What a stage's process is given, whatever the caller's variables say; but that PyTorch divides a

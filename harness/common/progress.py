@@ -1,8 +1,9 @@
 """A stage's progress at the terminal: live bars, or plain lines where there is no terminal."""
 
 import time
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Required, TypedDict
+from typing import Any, Protocol, Required, TypedDict
 
 from rich.console import Console
 from rich.markup import escape
@@ -61,8 +62,27 @@ class _TimeRemaining(TimeRemainingColumn):
         return Text() if task.fields["guesses"] else super().render(task)
 
 
+class StageView(Protocol):
+    """What a stage says while it runs and afterwards, on the way to the terminal."""
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def show(self, event: Event) -> None:
+        """Show an event of its process."""
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """Print a line about the stage, as it is."""
+
+
 class ProgressView:
-    """Shows one stage's events."""
+    """Shows the events of a stage that runs alone."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
@@ -70,7 +90,7 @@ class ProgressView:
         self._started = time.monotonic()
         self._live = console.is_terminal
         self._tasks: dict[str, TaskID] = {}
-        self._said: dict[str, float] = {}
+        self._pace = Pace()
         self._bars = Progress(
             TextColumn("  {task.description}"),
             BarColumn(bar_width=28),
@@ -100,46 +120,88 @@ class ProgressView:
     ) -> None:
         self._bars.stop()
 
+    def say(self, text: str, style: str | None = None) -> None:
+        say(self._console, f"  {text}", style)
+
     def show(self, event: Event) -> None:
         if event.get("event") == "note":
-            self._console.print(f"  {escape(plain(str(event['message'])))}", highlight=False)
+            self.say(plain(str(event["message"])))
         elif event.get("event") == "progress":
             self._progress(event)
 
     def _progress(self, event: Event) -> None:
-        task, done, total = str(event["task"]), event["done"], event["total"]
-        # More than was asked for came: a total that was passed says nothing.
-        total = None if total is not None and done > total else total
-        figures = event.get("info", {})
-        info = ", ".join(f"{k} {_figure(v)}" for k, v in figures.items() if v is not None)
-        unit = _plural(str(event["unit"]), done if total is None else total)
+        at = Figures.of(event)
         if self._live:
             starting = self._tasks.pop("", None)
             if starting is not None:
                 self._bars.remove_task(starting)
-            if task not in self._tasks:
-                self._tasks[task] = self._bars.add_task(
-                    escape(task), total=total, unit=unit, info="", guesses=OWN_GUESS in figures
+            if at.task not in self._tasks:
+                self._tasks[at.task] = self._bars.add_task(
+                    escape(at.task), total=at.total, unit=at.unit, info="", guesses=at.guesses
                 )
             self._bars.update(
-                self._tasks[task],
-                completed=done,
-                # None would leave the bar its old total.
-                total=done if event["total"] is not None and total is None else total,
-                unit=unit,
-                info=escape(info),
+                self._tasks[at.task],
+                completed=at.done,
+                total=at.bar_total,
+                unit=at.unit,
+                info=escape(at.info),
             )
-            return
-        now = time.monotonic()
-        last = self._said.get(task)
-        if last is None or done == total or now - last >= PLAIN_SECONDS:
-            self._said[task] = now
-            of = f" of {total}" if total is not None else ""
-            tail = f" ({info})" if info else ""
-            elapsed = now - self._started
-            self._console.print(
-                f"  {task}: {done}{of} {unit}, {elapsed:.0f} s{tail}", markup=False, highlight=False
-            )
+        elif self._pace.lets(at):
+            self.say(f"{at}, {time.monotonic() - self._started:.0f} s{at.tail}")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How far a task of a stage is."""
+
+    task: str
+    done: int
+    total: int | None
+    """None: not known, or passed already."""
+    unit: str
+    info: str
+    guesses: bool
+    """Whether the stage itself says how long it will take."""
+    is_passed: bool
+    """Whether more came than was asked for."""
+
+    @classmethod
+    def of(cls, event: Event) -> "Figures":
+        done, total = event["done"], event["total"]
+        # More than was asked for came: a total that was passed says nothing.
+        is_passed = total is not None and done > total
+        total = None if is_passed else total
+        figures = event.get("info", {})
+        info = ", ".join(f"{k} {_figure(v)}" for k, v in figures.items() if v is not None)
+        unit = _plural(str(event["unit"]), done if total is None else total)
+        return cls(str(event["task"]), done, total, unit, info, OWN_GUESS in figures, is_passed)
+
+    @property
+    def bar_total(self) -> int | None:
+        """None would leave the bar its old total."""
+        return self.done if self.is_passed else self.total
+
+    def __str__(self) -> str:
+        of = f" of {self.total}" if self.total is not None else ""
+        return f"{self.task}: {self.done}{of} {self.unit}"
+
+    @property
+    def tail(self) -> str:
+        return f" ({self.info})" if self.info else ""
+
+
+class Pace:
+    """Which figures are worth a line where there is no terminal."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, float] = {}
+
+    def lets(self, at: Figures) -> bool:
+        now, last = time.monotonic(), self._said.get(at.task)
+        if last is not None and at.done != at.total and now - last < PLAIN_SECONDS:
+            return False
+        self._said[at.task] = now
+        return True
 
 
 def _figure(value: Any) -> str:

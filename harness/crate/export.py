@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from harness.artefact.call import CHECKPOINT, model_input
 from harness.artefact.keys import key_names
 from harness.artefact.store import Artefact
-from harness.common.progress import plain
+from harness.common.progress import ProgressView, plain
 from harness.crate import ARCHIVES, check_target
 from harness.errors import InputError, holds_key
 from harness.llm.secrets import read_key
@@ -147,7 +147,9 @@ def _upload(runner: Runner, planned: StagePlan, target: Target, card: str) -> li
             secrets=(TOKEN,),
             others_keys=key_names(planned.owner),
         )
-        result = carry_out(job, runner.executor, runner.files, runner.console)
+        result = carry_out(
+            job, runner.executor, runner.files, ProgressView(runner.console, job.title)
+        )
         shutil.rmtree(work)
     visibility = "private" if result.used["private"] else "public"
     what = "nothing has changed there" if result.used["unchanged"] else "uploaded"

@@ -9,7 +9,7 @@ from rich.console import Console
 from harness.artefact import environment
 from harness.artefact.keys import Files, key_names
 from harness.artefact.store import Artefact, Store
-from harness.common.progress import say
+from harness.common.progress import ProgressView, say
 from harness.errors import InputError
 from harness.run.executors import Executor, Job, StageFailed, StagesFailed, carry_out, waiting
 from harness.run.executors.serving import ADAPTER_FILE
@@ -136,6 +136,8 @@ class Downloads:
         if hub.revision is None:
             raise InputError(f"the revision of {hub.id} is open", "Write it: harness pin SPEC")
         final = self.store.hub_folder(hub, code)
+        if final.is_dir():
+            return final
         name = f"{final.parent.name}-{final.name}"
         title = f"fetch: {hub.id} at {hub.commit}"
         with self.store.lock("fetch", name, waiting(self.console, title)) as lock:
@@ -160,7 +162,7 @@ class Downloads:
                 secrets=("HF_TOKEN",),
                 others_keys=self.keys,
             )
-            carry_out(job, self.executor, self.files, self.console)
+            carry_out(job, self.executor, self.files, ProgressView(self.console, title))
             final.parent.mkdir(exist_ok=True)
             (work / "snapshot").rename(final)
             shutil.rmtree(work)

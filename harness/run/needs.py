@@ -1,33 +1,29 @@
 """What rows need before they run, each there or missing: files, models, keys, memory, disk, time."""
 
-import json
-import re
 import shlex
 import shutil
-import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.answer.engine import QUANTIZATION
 from harness.artefact import environment
 from harness.artefact.gpus import counted
-from harness.artefact.keys import Files, flatten
-from harness.artefact.manifest import Manifest
+from harness.artefact.keys import Files
 from harness.artefact.store import Store
 from harness.errors import DataAbsent, HarnessError, InputError, NotFetched
 from harness.llm.secrets import key_variable, read_key
 from harness.modeling.memory.fit import USABLE, gib, machine_memory
-from harness.modeling.memory.need import FLOAT32, Need, shape_of
+from harness.modeling.memory.need import Need
 from harness.run.executors import gpus_of
 from harness.run.executors.placing import place
-from harness.run.plan import Planner, RowPlan, StagePlan, dtype_of, unique
+from harness.run.foretold import foretold
+from harness.run.plan import Planner, RowPlan, StagePlan, unique
+from harness.run.weights import size_by_name, size_of, weights_of
 from harness.spec.address import shown
 from harness.spec.base import DATA_SCHEME, DataPath
 from harness.spec.hub import HubData
-from harness.spec.model_source import HubModel, ModelSource
+from harness.spec.model_source import HubModel
 
 State = Literal["there", "missing", "not known"]
 FETCHED = ("file", "model", "data set")
@@ -35,12 +31,6 @@ FETCHED = ("file", "model", "data set")
 GATED = ("meta-llama/", "google/gemma", "mistralai/Mistral-Small", "mistralai/Mistral-7B")
 """How the ids of models begin that are known to be given to those alone who accepted their terms."""
 TOKEN = "HF_TOKEN"
-PARAMETERS = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([BM])(?![A-Za-z0-9])", re.IGNORECASE)
-"""In a model's name, how many it has."""
-BYTES = 2
-"""Of a parameter, as models are published."""
-ANY = {"seed", "replicate"}
-"""Parameters that change what a stage makes, and not how long it takes."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +150,7 @@ class _Looking:
             return NeededItem(
                 "file", name, "missing", data.bytes, note=e.message, advice=f"{name}: {advice}"
             )
-        return NeededItem("file", name, "there", _size(path), str(path))
+        return NeededItem("file", name, "there", size_of(path), str(path))
 
     def _hubs(self) -> Iterator[NeededItem]:
         hubs = [hub for stage in self.stages for hub in stage.hubs().values()]
@@ -172,7 +162,7 @@ class _Looking:
         kind: Literal["model", "data set"] = "model" if isinstance(hub, HubModel) else "data set"
         name = f"{hub.id} ({hub.config})" if isinstance(hub, HubData) and hub.config else hub.id
         if folder.is_dir():
-            return NeededItem(kind, name, "there", _size(folder), str(folder))
+            return NeededItem(kind, name, "there", size_of(folder), str(folder))
         size = size_by_name(hub.id) if kind == "model" else None
         notes = [
             "about, by its name" if size else "",
@@ -209,7 +199,11 @@ class _Looking:
 
     def _memory_of(self, stage: StagePlan) -> NeededItem:
         need, name = stage.need, f"for {stage.stage}"
-        needed = int(need.memory.needed) if isinstance(need, Need) else self._weights(stage)
+        needed = (
+            int(need.memory.needed)
+            if isinstance(need, Need)
+            else weights_of(stage, self.store, self.files)
+        )
         try:
             chosen = place(stage, self.executor)
         except HarnessError as e:
@@ -230,29 +224,6 @@ class _Looking:
         what = "" if isinstance(need, Need) else "for the model's weights alone; "
         advice = f"memory {name}: take a machine that has it" if state == "missing" else ""
         return NeededItem("memory", name, state, needed, note=what + where, advice=advice)
-
-    def _weights(self, stage: StagePlan) -> int | None:
-        """Of a stage that answers or scores by a model of the hub as it is; else None."""
-        source = stage.judge_model or stage.base
-        if stage.stage == "train" or source is None or stage.params.get(QUANTIZATION):
-            return None
-        if source.hub is None:
-            return self._given_weights(source)
-        folder = self.store.hub_folder(source.hub, source.trust_remote_code)
-        stored = _size(folder) if folder.is_dir() else size_by_name(source.hub.id)
-        if stored is None or dtype_of(stage.params) != "float32" or not _is_half(folder):
-            return stored
-        return FLOAT32 // BYTES * stored
-
-    def _given_weights(self, source: ModelSource) -> int | None:
-        """Of a model on disk, or of one that is made at random, in float32."""
-        try:
-            if source.path is not None:
-                return _size(self.files.locate(source.path))
-            shape = shape_of(source, self.files, None)
-        except InputError:
-            return None
-        return FLOAT32 * shape.parameters if shape is not None else None
 
     def _disk(self, items: Iterable[NeededItem]) -> NeededItem:
         """For what is to be fetched and trained, about."""
@@ -281,40 +252,15 @@ class _Looking:
     def _time(self) -> NeededItem:
         """As long as the same stages took with other seeds; else as the row's last ones with other
         settings."""
-        foretold = [seconds for s in self.stages if (seconds := self._foretold(s)) is not None]
+        known = foretold(self.store)
+        times = [seconds for s in self.stages if (seconds := known.seconds(s)) is not None]
         count = len(self.stages)
-        if not foretold:
+        if not times:
             return NeededItem("time", "", "not known", note="nothing alike has run on this volume")
-        rest = f"; of {count - len(foretold)} nothing is known" if len(foretold) < count else ""
-        name = f"about {spoken(sum(foretold))}"
-        note = f"as {len(foretold)} of {count} stages took before on this volume{rest}"
+        rest = f"; of {count - len(times)} nothing is known" if len(times) < count else ""
+        name = f"about {spoken(sum(times))}"
+        note = f"as {len(times)} of {count} stages took before on this volume{rest}"
         return NeededItem("time", name, "there", note=note)
-
-    def _foretold(self, stage: StagePlan) -> float | None:
-        alike = self._manifests.get(_work(stage.document))
-        if alike is None:
-            last = self.store.remembered(stage.row).get(stage.memory_name)
-            alike = self._manifests.get((stage.stage, last), [])
-        seconds = [m.cost["wall_seconds"] for m in alike if "wall_seconds" in m.cost]
-        return statistics.median(seconds) if seconds else None
-
-    @cached_property
-    def _manifests(self) -> dict[tuple[Any, ...], list[Manifest]]:
-        """Those on the volume, by the work they were and by stage and key."""
-        manifests: dict[tuple[Any, ...], list[Manifest]] = {}
-        for artefact in self.store.whole():
-            manifest = artefact.manifest
-            for name in (_work(manifest.document), (manifest.stage, manifest.key)):
-                manifests.setdefault(name, []).append(manifest)
-        return manifests
-
-
-def _work(document: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What decides how long a stage takes, as far as its key has it."""
-    params = flatten(document.get("params", {}))
-    deciding = {n: str(v) for n, v in params.items() if n.rpartition(".")[2] not in ANY}
-    kind = environment.kind_of(document.get("environment", {}))
-    return document.get("stage"), kind, tuple(sorted(deciding.items()))
 
 
 def _key(name: str, note: str) -> NeededItem:
@@ -332,31 +278,6 @@ def _key(name: str, note: str) -> NeededItem:
 def _others(data: DataPath) -> str:
     count = len(data.url) - 1
     return f"or {count} other address{'es' if count > 1 else ''}" if count else ""
-
-
-def _size(path: Path) -> int:
-    paths = path.rglob("*") if path.is_dir() else [path]
-    return sum(p.stat().st_size for p in paths if p.is_file())
-
-
-def _is_half(folder: Path) -> bool:
-    """Whether a model's weights are stored in two bytes each, as nearly all are; so also of one that is
-    not here."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return not folder.is_dir()
-    dtype = config.get("dtype") or config.get("torch_dtype") if isinstance(config, dict) else None
-    return dtype in ("bfloat16", "float16")
-
-
-def size_by_name(model: str) -> int | None:
-    """Bytes of a model that says in its name how many parameters it has: Qwen1.5-0.5B."""
-    matches = PARAMETERS.findall(model.rpartition("/")[2])
-    if not matches:
-        return None
-    number, unit = matches[-1]
-    return int(float(number) * (10**9 if unit in "bB" else 10**6) * BYTES)
 
 
 def is_gated(hub_id: str) -> bool:

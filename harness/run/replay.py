@@ -18,6 +18,7 @@ from harness.artefact.call import TRANSCRIPT, StageResult
 from harness.artefact.keys import file_digest, flatten
 from harness.artefact.manifest import Manifest, MetricValue
 from harness.artefact.store import Artefact, files_below
+from harness.common.progress import ProgressView
 from harness.errors import InputError
 from harness.run.executors import carry_out
 from harness.run.plan import RowPlan, StagePlan
@@ -130,7 +131,9 @@ def replay(runner: Runner, planned: StagePlan) -> Replayed:
         title = f"replay {planned.title}"
         log = store.root / "logs" / f"{planned.stage}-{name[:23]}.log"
         job = runner.job(planned, title, folders, work, lock, log, replay=True)
-        result = carry_out(job, runner.executor, runner.files, runner.console)
+        result = carry_out(
+            job, runner.executor, runner.files, ProgressView(runner.console, job.title)
+        )
         replayed = _compare(planned, artefact, work, result)
         if replayed.exact:
             shutil.rmtree(work)

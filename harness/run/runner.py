@@ -1,8 +1,11 @@
 """Carries out a plan: each stage that is not there yet is run, sealed and remembered."""
 
+import contextlib
 import shutil
+import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,12 +15,13 @@ from harness.artefact.call import StageResult
 from harness.artefact.keys import Files, file_digest, key_names
 from harness.artefact.manifest import Manifest
 from harness.artefact.store import FAILED, Artefact, Store
-from harness.common.progress import plain, say
+from harness.common.progress import ProgressView, StageView, plain, say
 from harness.errors import HarnessError, InputError
 from harness.run import ready
 from harness.run.executors import (
     Executor,
     Job,
+    Share,
     StageFailed,
     StagesFailed,
     carry_out,
@@ -30,6 +34,17 @@ from harness.run.plan import RowPlan, StagePlan, unique
 
 MADE = (".jsonl", ".safetensors", "model_outputs.json")
 """Endings of files whose content a stage made; a model's tokenizer and configuration were given."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """How a stage is run: what with, shown where, on what share of the machine, and stopped by what."""
+
+    executor: Executor
+    view: StageView
+    share: Share = field(default_factory=Share)
+    stop: threading.Event = field(default_factory=threading.Event)
+    kill: threading.Event = field(default_factory=threading.Event)
 
 
 class Runner:
@@ -54,33 +69,55 @@ class Runner:
             StagesFailed: stages failed; all that does not depend on them was run.
             HarnessError: no stage can run, an artefact is damaged, it was interrupted.
         """
-        self.downloads.keys = key_names([plan.row for plan in plans])
-        stages = [s for s in unique(plans) if not only or s.stage in only]
-        self._prepare(plans, [s for s in stages if s.status != "reuse"], only)
+        stages = self.begin(plans, only)
         failures: list[StageFailed] = []
         failed: set[tuple[str, str]] = set()
         not_run: list[StagePlan] = []
-        for stage in stages:
-            needed = {(s.stage, s.key) for s in stage.inputs.values()}
-            if stage.artefact is None and needed & failed:
-                failed.add((stage.stage, stage.key))
-                not_run.append(stage)
-                continue
-            try:
-                self._run_stage(stage)
-            except StageFailed as e:
-                failures.append(e)
-                failed.add((stage.stage, stage.key))
-                say(self.console, f"  failed: {plain(e.reason)}")
-                continue
-            for plan in plans:
-                for row, made in plan.remembered():
-                    if made.key == stage.key:
-                        self.store.remember(row, {made.memory_name: made.key})
+        pending = list(stages)
+        while pending:
+            with contextlib.ExitStack() as stack:
+                stage, lock = self._next(pending, stack)
+                pending.remove(stage)
+                needed = {(s.stage, s.key) for s in stage.inputs.values()}
+                if stage.artefact is None and needed & failed:
+                    failed.add((stage.stage, stage.key))
+                    not_run.append(stage)
+                    continue
+                try:
+                    self.run_stage(stage, None, lock)
+                except StageFailed as e:
+                    failures.append(e)
+                    failed.add((stage.stage, stage.key))
+                    say(self.console, f"  failed: {plain(e.reason)}")
+                    continue
+            self.remember(stage, plans)
         if failures:
             raise StagesFailed(failures, not_run)
 
-    def _prepare(
+    def _next(
+        self, pending: Sequence[StagePlan], stack: contextlib.ExitStack
+    ) -> tuple[StagePlan, int | None]:
+        """The first stage that no other process holds, with its lock, for which `stack` is held; where
+        all are held, the first, to be waited for."""
+        names = {(s.stage, s.key) for s in pending}
+        ready = (
+            s for s in pending if names.isdisjoint((i.stage, i.key) for i in s.inputs.values())
+        )
+        for stage in ready:
+            lock = stack.enter_context(self.store.try_lock(stage.stage, stage.key))
+            if lock is not None:
+                return stage, lock
+        return pending[0], None
+
+    def begin(self, plans: Sequence[RowPlan], only: Sequence[str] = ()) -> list[StagePlan]:
+        """The stages to be gone through, inputs before what needs them, once all that can be is checked
+        and downloaded. Raises as `run`."""
+        self.downloads.keys = key_names([plan.row for plan in plans])
+        stages = [s for s in unique(plans) if not only or s.stage in only]
+        self.prepare(plans, [s for s in stages if s.status != "reuse"], only)
+        return stages
+
+    def prepare(
         self, plans: Sequence[RowPlan], stages: Sequence[StagePlan], only: Sequence[str]
     ) -> None:
         """Check and download all that can be before the first of `stages` runs."""
@@ -102,9 +139,22 @@ class Runner:
         for plan in plans:
             ready.check(plan, self.files, only, self.store)
 
-    def _run_stage(self, planned: StagePlan) -> None:
+    def run_stage(
+        self, planned: StagePlan, turn: Turn | None = None, lock: int | None = None
+    ) -> None:
+        """Make a stage's artefact, or find it made. `turn`: how, where others run beside it;
+        `lock`: the descriptor of its held lock; without one, the lock is waited for.
+
+        Raises:
+            StageFailed: it ended with a fault; Interrupted: it was stopped.
+            HarnessError: an input is damaged, or a given file was changed meanwhile.
+        """
         stage, key, title = planned.stage, planned.key, planned.title
-        with self.store.lock(stage, key, waiting(self.console, title)) as lock:
+        turn = turn or Turn(self.executor, ProgressView(self.console, title))
+        with contextlib.ExitStack() as stack:
+            if lock is None:
+                told = waiting(self.console, title)
+                lock = stack.enter_context(self.store.lock(stage, key, told))
             artefact = self.store.find(stage, key)
             if artefact is not None:
                 planned.artefact = artefact
@@ -118,9 +168,17 @@ class Runner:
             work.mkdir(exist_ok=True)
             log = self.store.log_path(stage, key)
             job = self.job(planned, title, folders, work, lock, log)
+            job = replace(job, share=turn.share, stop=turn.stop, kill=turn.kill)
             started = time.monotonic()
             stamps = self._stamps(planned)
-            planned.artefact = self._execute(job, planned, inputs, started, stamps)
+            planned.artefact = self._execute(job, planned, inputs, started, stamps, turn)
+
+    def remember(self, planned: StagePlan, plans: Sequence[RowPlan]) -> None:
+        """Note a made stage's key for each row that it is of."""
+        for plan in plans:
+            for row, made in plan.remembered():
+                if made.key == planned.key:
+                    self.store.remember(row, {made.memory_name: made.key})
 
     def job(
         self,
@@ -174,32 +232,32 @@ class Runner:
         inputs: dict[str, Artefact],
         started: float,
         stamps: dict[str, tuple[int, ...]],
+        turn: Turn,
     ) -> Artefact:
         result = StageResult.read(job.folder)
         if result is None:
-            result = self._follow(job)
+            result = self._follow(job, turn)
         else:
             say(self.console, f"{job.title}: an interrupted run had ended it")
         seconds = max(time.monotonic() - started, result.cost.get("stage_seconds", 0))
         self._check_untouched(job, planned, stamps)
-        manifest = self._manifest(planned, result, inputs, seconds)
+        manifest = self._manifest(planned, result, inputs, seconds, turn.executor)
         artefact = self.store.seal(manifest, result.keep)
-        seconds = manifest.cost["wall_seconds"]
-        self.console.print(f"  done in {seconds:.1f} s", highlight=False)
+        turn.view.say(f"done in {manifest.cost['wall_seconds']:.1f} s")
         for note in manifest.notes:
-            say(self.console, f"  note: {plain(note)}")
+            turn.view.say(f"note: {plain(note)}")
         for deviation in manifest.deviations:
-            say(self.console, f"  deviation: {plain(deviation)}")
+            turn.view.say(f"deviation: {plain(deviation)}")
         for finding in manifest.findings:
-            say(self.console, f"  finding: {finding.kind}: {plain(finding.message)}", "yellow")
+            turn.view.say(f"finding: {finding.kind}: {plain(finding.message)}", "yellow")
         return artefact
 
-    def _follow(self, job: Job) -> StageResult:
+    def _follow(self, job: Job, turn: Turn) -> StageResult:
         """Run the stage; why it failed is noted, so that a plan can say it."""
         failed = job.folder / FAILED
         failed.unlink(missing_ok=True)
         try:
-            return carry_out(job, self.executor, self.files, self.console)
+            return carry_out(job, turn.executor, self.files, turn.view)
         except StageFailed as e:
             failed.write_text(e.reason, encoding="utf-8")
             raise
@@ -210,6 +268,7 @@ class Runner:
         result: StageResult,
         inputs: dict[str, Artefact],
         seconds: float,
+        executor: Executor,
     ) -> Manifest:
         """What was asked, what was used, what came out, what it cost. Simulation is inherited."""
         sources = [*inputs.values(), *self._made_here(planned)]
@@ -222,7 +281,7 @@ class Runner:
             "row": planned.row,
             "label": planned.label,
             "inputs": {name: {"stage": a.stage, "key": a.key} for name, a in inputs.items()},
-            "executor": self.executor.describe(),
+            "executor": executor.describe(),
             "used": result.used,
             "seeds": result.seeds,
             "metrics": {name: metric.to_json() for name, metric in result.metrics.items()},
@@ -231,7 +290,7 @@ class Runner:
             "simulated": sorted(inherited | set(result.simulated)),
             "random_weights": any(a.manifest.random_weights for a in sources)
             or bool(source is not None and source.random is not None),
-            "notes": [*result.notes, *notes_of(self.executor.describe())],
+            "notes": [*result.notes, *notes_of(executor.describe())],
             "findings": [finding.to_json() for finding in result.findings],
             "deviations": result.deviations,
             "ran": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -426,6 +426,20 @@ def test_the_lock_of_a_killed_owner_holds_while_a_child_that_inherited_it_lives(
     until(lambda: not store.is_locked("train", KEY))
 
 
+def test_a_lock_that_another_process_holds_is_not_waited_for_where_it_need_not_be(
+    store: Store, holder: Callable[[str], tuple["subprocess.Popen[str]", str]]
+) -> None:
+    process, _ = holder("alone")
+    with store.try_lock("train", KEY) as lock:
+        assert lock is None
+    process.kill()
+    process.wait(5)
+    with store.try_lock("train", KEY) as lock:
+        assert lock is not None
+        assert store.is_locked("train", KEY)
+    assert not store.is_locked("train", KEY)
+
+
 def test_locks_of_different_keys_do_not_meet(store: Store) -> None:
     with store.lock("train", KEY), store.lock("answer", KEY), store.lock("train", KEY[::-1]):
         assert store.is_locked("train", KEY)

@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,7 +19,7 @@ from harness.artefact import environment, gpus
 from harness.artefact.call import CALL_FILE, RESULT_FILE, StageCall, StageResult, model_input
 from harness.artefact.gpus import Gpu
 from harness.artefact.keys import Files
-from harness.common.progress import Event, ProgressView, say
+from harness.common.progress import Event, StageView, say
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.row.row import Limits
 from harness.run.plan import StagePlan, dump, needs_of
@@ -28,6 +30,8 @@ LOG_TAIL = 12
 """Lines of a failed stage's log that are shown."""
 STOP_SECONDS = 30
 """How long a stage may take to stop cleanly before it is killed."""
+LOOK_SECONDS = 0.2
+"""How often a running stage's executor looks whether another thread has asked it to stop."""
 
 HOST = "host.docker.internal"
 """What this machine is called inside a container that has a network."""
@@ -49,6 +53,17 @@ class Serve:
     """Whether the server quantises the model as QLoRA's training did."""
 
 
+@dataclass(frozen=True)
+class Share:
+    """What of the machine a stage has while others run beside it. No other content comes of it, but for
+    the last bits of float sums where the spec leaves its threads open."""
+
+    gpus: tuple[Gpu, ...] | None = None
+    """The stage's own and its server's are among these; None: among all that may be used."""
+    threads: int | None = None
+    """CPU threads; None: as many as it takes for itself."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job(StageCall):
     """A stage's call with the host's paths and models not yet dumped, and how an executor runs it."""
@@ -66,6 +81,12 @@ class Job(StageCall):
     """Those of other stages' keys, as rows name them."""
     limits: Limits = field(default_factory=Limits)
     serve: Serve | None = None
+    share: Share = Share()
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set from another thread: the executor ends the stage in order, within STOP_SECONDS, and raises
+    Interrupted."""
+    kill: threading.Event = field(default_factory=threading.Event)
+    """Set after `stop`: what has not ended yet is killed at once."""
 
     def placed(
         self,
@@ -101,7 +122,10 @@ class Job(StageCall):
     def own_gpus(self) -> tuple[Gpu, ...]:
         """Those of the stage's own process. Raises InputError where there are too few."""
         needs_one = environment.accelerator() == "cuda" and not self.replay
-        return gpus.choose(gpus_of(self.stage, self.params), self.title) if needs_one else ()
+        if not needs_one:
+            return ()
+        count = gpus_of(self.stage, self.params)
+        return gpus.choose(count, self.title, among=self.share.gpus)
 
     @property
     def call_path(self) -> Path:
@@ -197,14 +221,14 @@ def tell_stopping(on_event: Callable[[Event], None]) -> None:
         on_event({"event": "note", "message": message})
 
 
-def carry_out(job: Job, executor: Executor, files: Files, console: Console) -> StageResult:
+def carry_out(job: Job, executor: Executor, files: Files, view: StageView) -> StageResult:
     """Run the stage to its end, showing how far it is; what it says that it made.
 
     Raises:
         StageFailed: it ended with a fault; Interrupted: it was stopped.
         HarnessError: it ended without a word.
     """
-    with ProgressView(console, job.title) as view:
+    with view:
         executor.run(job, files, view.show)
     result = StageResult.read(job.folder)
     if result is None:
@@ -261,7 +285,37 @@ class EventReader:
         raise StageFailed(self._job, why, "Run the same command again to go on.", 1)
 
 
-def stopped(job: Job) -> Interrupted:
+@contextlib.contextmanager
+def ended_when_asked(job: Job, end: Callable[[], None]) -> Iterator[None]:
+    """Meanwhile `end` is called, from a thread of its own, once `job.stop` is set."""
+    left = threading.Event()
+
+    def watch() -> None:
+        while not left.wait(LOOK_SECONDS):
+            if job.stop.is_set():
+                end()
+                return
+
+    watcher = threading.Thread(target=watch, name=f"stops {job.title}", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        left.set()
+        watcher.join()
+
+
+def wait_for_end(job: Job, has_ended: Callable[[float], bool], seconds: float) -> bool:
+    """Give a stage that was asked to stop its time, or none once it is to be killed; whether it ended
+    meanwhile. `has_ended(s)`: waits for its end for s seconds at most."""
+    deadline = time.monotonic() + seconds
+    while not job.kill.is_set() and (rest := deadline - time.monotonic()) > 0:
+        if has_ended(min(rest, LOOK_SECONDS)):
+            return True
+    return has_ended(0)
+
+
+def stopped(job: Job | StagePlan) -> Interrupted:
     return Interrupted(
         f"{job.title} was stopped; what it has made so far is kept.",
         "Run the same command again to go on.",

@@ -25,12 +25,14 @@ from harness.run.executors import (
     Job,
     check_lock,
     devices,
+    ended_when_asked,
     on_loopback,
     placing,
     start_log,
     stopped,
     tell_stopping,
     vllm,
+    wait_for_end,
 )
 from harness.run.executors.mounts import WORK, Bind, StageFiles
 from harness.run.executors.secret_files import secret_files
@@ -123,7 +125,7 @@ class DockerExecutor:
             network, base_url = None, None
             beside: tuple[Gpu, ...] = ()
             if job.serve is not None and job.serve.engine.base_url is None:
-                beside = placing.of_server(job.serve.engine, f"{job.title}: vLLM")
+                beside = placing.of_server(job.serve.engine, f"{job.title}: vLLM", job.share.gpus)
                 serving = vllm.serving(
                     self._client, job, on_event, beside, self._adapted, self.checks_health
                 )
@@ -195,17 +197,18 @@ class DockerExecutor:
         try:
             stream = container.attach(stdout=True, stderr=True, stream=True, demux=True)
             container.start()
-            for out, err in stream:
-                if err:
-                    reader.log(err)
-                if out:
-                    reader.feed(out)
+            with ended_when_asked(job, lambda: _stop(container, job)):
+                for out, err in stream:
+                    if err:
+                        reader.log(err)
+                    if out:
+                        reader.feed(out)
             code = int(container.wait()["StatusCode"])
             if code == OUT_OF_MEMORY:
                 container.reload()
         except KeyboardInterrupt:
             tell_stopping(on_event)
-            _stop(container)
+            _stop(container, job)
             raise stopped(job) from None
         except NO_ENGINE as e:
             reason = _first_line(e)
@@ -213,6 +216,8 @@ class DockerExecutor:
                 f"{job.title}: {self.engine} stopped answering: {reason}",
                 "Run the same command again to go on.",
             ) from None
+        if job.stop.is_set():
+            raise stopped(job)
         killed = ""
         if code == OUT_OF_MEMORY:
             memory = container.attrs["State"].get("OOMKilled")
@@ -245,7 +250,12 @@ def _settings(
     mode = network or ("bridge" if job.network else "none")
     settings: dict[str, Any] = {
         "mounts": [bind.as_mount() for bind in binds],
-        "environment": {**env, **env_variables.given(job.stage), **passed.pop("environment", {})},
+        "environment": {
+            **env,
+            **env_variables.given(job.stage),
+            **env_variables.threads(job.share.threads),
+            **passed.pop("environment", {}),
+        },
         # Of the engine's own client, which may be told of a proxy in ~/.docker/config.json.
         "use_config_proxy": job.network,
         "labels": {"harness.key": job.key, "harness.work": str(job.folder.resolve())},
@@ -264,8 +274,8 @@ def _settings(
     }
     if limits.memory:
         settings["mem_limit"] = limits.memory
-    if limits.cpus:
-        settings["nano_cpus"] = int(limits.cpus * 1e9)
+    if cpus := limits.cpus or job.share.threads:
+        settings["nano_cpus"] = int(cpus * 1e9)
     return settings
 
 
@@ -301,16 +311,21 @@ def passed_on(
     return passed
 
 
-def _stop(container: Any) -> None:
-    with contextlib.suppress(*NO_ENGINE):
-        container.kill("SIGINT")
-        deadline = time.monotonic() + STOP_SECONDS
-        while time.monotonic() < deadline:
+def _stop(container: Any, job: Job) -> None:
+    def has_ended(seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while True:
             container.reload()
             if container.status != "running":
-                return
+                return True
+            if time.monotonic() >= deadline:
+                return False
             time.sleep(0.1)
-        container.kill()
+
+    with contextlib.suppress(*NO_ENGINE):
+        container.kill("SIGINT")
+        if not wait_for_end(job, has_ended, STOP_SECONDS):
+            container.kill()
 
 
 def _first_line(error: Exception) -> str:

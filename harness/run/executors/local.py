@@ -16,10 +16,12 @@ from harness.run.executors import (
     EventReader,
     ExecutorRecord,
     Job,
+    ended_when_asked,
     placing,
     start_log,
     stopped,
     tell_stopping,
+    wait_for_end,
 )
 from harness.run.executors.serving import running_url
 from harness.run.plan import StagePlan
@@ -56,6 +58,7 @@ class LocalExecutor:
             **{name: value for name, value in os.environ.items() if name not in withheld},
             **env_variables.given(job.stage),
             **gpus.restricted_to(chosen),
+            **env_variables.threads(job.share.threads),
             PARENT_VARIABLE: str(os.getpid()),
             "PYTHONPATH": os.pathsep.join(
                 filter(None, [str(environment.root()), os.environ.get("PYTHONPATH")])
@@ -75,30 +78,36 @@ class LocalExecutor:
             )
             assert process.stdout is not None
             try:
-                for line in process.stdout:
-                    reader.feed(line)
-                code = process.wait()
+                with ended_when_asked(job, lambda: _stop(process, job)):
+                    for line in process.stdout:
+                        reader.feed(line)
+                    code = process.wait()
             except KeyboardInterrupt:
                 tell_stopping(on_event)
-                _stop(process)
+                _stop(process, job)
                 raise stopped(job) from None
             except BaseException:
-                _stop(process)
+                _stop(process, job)
                 raise
             finally:
                 process.stdout.close()
                 _kill_group(process)
+        if job.stop.is_set():
+            raise stopped(job)
         killed = f"it was killed by signal {signal.Signals(-code).name}" if code < 0 else ""
         if code == -signal.SIGKILL:
             killed += " (most often: the machine ran out of memory)"
         reader.finish(code, killed)
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
+def _stop(process: "subprocess.Popen[bytes]", job: Job) -> None:
+    def has_ended(seconds: float) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        return process.returncode is not None
+
     process.send_signal(signal.SIGINT)
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
+    if not wait_for_end(job, has_ended, STOP_SECONDS):
         _kill_group(process)
         process.wait()
 

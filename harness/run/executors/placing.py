@@ -71,8 +71,24 @@ def place(stage: StagePlan, executor: str) -> tuple[Gpu, ...]:
     return chosen if engine is None else chosen + of_server(engine, f"{row}vLLM")
 
 
-def of_server(engine: VllmEngine, title: str) -> tuple[Gpu, ...]:
-    """As many as vLLM, started beside a stage, parts the model among.
+def suits(stage: StagePlan, gpu: Gpu, executor: str) -> bool:
+    """Whether `place` has nothing against this card for the stage."""
+    train, engine = stage.params.get("train"), _unnamed_server(stage, executor)
+    needs_13 = executor != "local" or environment.has_cuda_13() or environment.lacks_cuda()
+    if needs_13 and gpus.cannot(gpu):
+        return False
+    if gpu.capability is None:
+        return True
+    if isinstance(train, Train) and train.tf32 and gpu.capability < gpus.TF32:
+        return False
+    in_bfloat16 = engine is not None and engine.precision == "bfloat16"
+    return not (in_bfloat16 and gpu.capability < gpus.BFLOAT16)
+
+
+def of_server(
+    engine: VllmEngine, title: str, among: Sequence[Gpu] | None = None
+) -> tuple[Gpu, ...]:
+    """As many as vLLM, started beside a stage, parts the model among; `among`: see gpus.choose.
 
     Raises:
         InputError: there are fewer, or they do not calculate in the engine's precision; the image is
@@ -87,7 +103,8 @@ def of_server(engine: VllmEngine, title: str) -> tuple[Gpu, ...]:
                 f"uses none; `harness doctor` shows what is here); {elsewhere}.",
             )
         return ()
-    chosen = gpus.choose(engine.tensor_parallel, title, TENSOR_PARALLEL, elsewhere)
+    count = engine.tensor_parallel
+    chosen = gpus.choose(count, title, TENSOR_PARALLEL, elsewhere, among=among)
     for gpu in chosen if engine.precision == "bfloat16" else ():
         if gpu.capability is not None and gpu.capability < gpus.BFLOAT16:
             raise InputError(

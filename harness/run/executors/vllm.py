@@ -13,7 +13,7 @@ from harness.answer.engines.vllm import VllmEngine
 from harness.artefact.gpus import Gpu
 from harness.common.progress import Event
 from harness.errors import HarnessError, InputError
-from harness.run.executors import Job, Serve, devices
+from harness.run.executors import Job, Serve, devices, stopped
 from harness.run.executors.mounts import Bind, read_only
 from harness.run.executors.serving import ADAPTER, ENVIRONMENT, HOST, MODEL, PORT, arguments
 
@@ -159,6 +159,8 @@ def _wait(
             return
         if state["Status"] in ("exited", "dead"):
             break
+        if job.stop.is_set():
+            raise stopped(job)
         on_event(
             {
                 "event": "progress",

@@ -1,0 +1,150 @@
+"""The progress of several stages at a time: a line each at the terminal, or plain lines that begin with
+the stage's name where there is no terminal."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+from harness.common.progress import Event, Figures, Pace, plain, say
+
+WIDE = 120
+"""Columns of a terminal that has a place for a stage's figures, such as its loss."""
+
+
+class _Time(ProgressColumn):
+    """How long the stage has run, and after a dash how long it is likely to run on."""
+
+    def render(self, task: Task) -> Text:
+        left = None if task.fields["guesses"] else task.time_remaining
+        spent = _clock(time.monotonic() - task.fields["began"])
+        return Text(spent if left is None else f"{spent} -{_clock(left)}", style="progress.elapsed")
+
+
+class Board:
+    """Shows stages that run at the same time."""
+
+    def __init__(self, console: Console, stages: int) -> None:
+        self._console = console
+        self._count, self._ended = stages, 0
+        self.is_live = console.is_terminal
+        columns: list[ProgressColumn] = [
+            TextColumn(
+                "  {task.description}",
+                table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+            ),
+            BarColumn(bar_width=8),
+            TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=True)),
+            _Time(table_column=Column(no_wrap=True)),
+        ]
+        if console.width >= WIDE:
+            columns.append(
+                TextColumn("[dim]{task.fields[info]}", table_column=Column(no_wrap=True))
+            )
+        self.bars = Progress(*columns, console=console, disable=not self.is_live, expand=True)
+
+    def __enter__(self) -> "Board":
+        self.bars.start()
+        if self.is_live:
+            self._all = self.bars.add_task(
+                "all stages",
+                total=self._count,
+                figures="",
+                info="",
+                guesses=True,
+                began=time.monotonic(),
+            )
+            self._tell_count()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bars.stop()
+
+    def view(self, title: str) -> "BoardView":
+        return BoardView(self, self._console, title)
+
+    def count_ended(self, stages: int = 1) -> None:
+        """Note that so many more need no more work."""
+        self._ended += stages
+        if self.is_live:
+            self._tell_count()
+
+    def _tell_count(self) -> None:
+        figures = f"{self._ended}/{self._count} done"
+        self.bars.update(self._all, completed=self._ended, figures=figures)
+
+
+class BoardView:
+    """Shows one of the stages."""
+
+    def __init__(self, board: Board, console: Console, title: str) -> None:
+        self._board = board
+        self._console = console
+        self._title = title
+        self._started = time.monotonic()
+        self._pace = Pace()
+        self._line: TaskID | None = None
+        self._task = ""
+
+    def __enter__(self) -> "BoardView":
+        self._started = time.monotonic()
+        self._console.print(f"[bold]{escape(self._title)}[/]", highlight=False)
+        if self._board.is_live:
+            # Without the key, which stands in the line above.
+            name = escape(self._title.rpartition(" [")[0] or self._title)
+            self._line = self._board.bars.add_task(
+                name, total=None, figures="starting", info="", guesses=False, began=self._started
+            )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._line is not None:
+            self._board.bars.remove_task(self._line)
+            self._line = None
+
+    def say(self, text: str, style: str | None = None) -> None:
+        say(self._console, f"{self._title}: {text}", style)
+
+    def show(self, event: Event) -> None:
+        if event.get("event") == "note":
+            self.say(plain(str(event["message"])))
+        elif event.get("event") == "progress":
+            self._progress(Figures.of(event))
+
+    def _progress(self, at: Figures) -> None:
+        if self._line is not None:
+            if at.task != self._task:
+                # What a bar guesses of the time left is of one task.
+                self._board.bars.reset(self._line, start=True, total=at.bar_total)
+                self._task = at.task
+            of = f"/{at.total}" if at.total is not None else ""
+            self._board.bars.update(
+                self._line,
+                completed=at.done,
+                total=at.bar_total,
+                figures=escape(f"{at.done}{of} {at.unit}"),
+                info=escape(at.info),
+                guesses=at.guesses,
+            )
+        elif self._pace.lets(at):
+            self.say(f"{at}, {time.monotonic() - self._started:.0f} s{at.tail}")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,318 @@
+"""Runs planned stages several at a time: as many as the machine bears, and none that another run has.
+
+A stage whose lock another process holds is set aside; when nothing else is left, it is waited for.
+"""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from harness.artefact.store import Store
+from harness.common.board import Board
+from harness.common.progress import plain, say
+from harness.errors import InputError, Interrupted
+from harness.modeling.memory.fit import gib
+from harness.run.executors import STOP_SECONDS, Executor, StageFailed, StagesFailed, stopped
+from harness.run.machine import Ledger, Machine, Part
+from harness.run.plan import RowPlan, StagePlan, unique
+from harness.run.resources import Resources, resources_of, threads_are_open
+from harness.run.runner import Runner, Turn
+
+HELD_SECONDS = 1.0
+"""How often a stage is asked for again that another process holds."""
+Name = tuple[str, str]
+"""A stage's kind and key."""
+
+
+def run(
+    runner: Runner,
+    new_executor: Callable[[], Executor],
+    plans: Sequence[RowPlan],
+    only: Sequence[str] = (),
+    jobs: int | None = None,
+    machine: Machine | None = None,
+) -> None:
+    """Run every stage (or the stages named in `only`) that is not there yet, `jobs` at a time at most;
+    None: as many as the machine bears while each has what it has alone.
+
+    `new_executor`: one for each stage that runs. Raises as Runner.run; and InputError where several are
+    wanted at a time and one is foretold to need more memory than there is.
+    """
+    if jobs == 1:
+        runner.run(plans, only)
+        return
+    machine = machine or Machine.here()
+    selected = [s for s in unique(plans) if not only or s.stage in only]
+    stages = [s for s in selected if s.status != "reuse"]
+    wanted = {_name(s): resources_of(s) for s in stages}
+    if jobs is None and not _bears_two(stages, wanted, Ledger(machine, runner.executor.name)):
+        runner.run(plans, only)
+        return
+    if jobs is not None:
+        _check_memory(stages, wanted, machine)
+    ledger = Ledger(machine, runner.executor.name, jobs)
+    Schedule(runner, new_executor, plans, wanted, ledger, jobs).run(runner.begin(plans, only))
+
+
+@dataclass
+class _Running:
+    """A stage that runs in a thread of its own."""
+
+    stage: StagePlan
+    part: Part
+    turn: Turn
+    lock: int
+    held: contextlib.ExitStack
+    """Lets go of the lock."""
+    thread: threading.Thread | None = None
+    error: BaseException | None = None
+
+    @property
+    def began(self) -> bool:
+        return self.thread is not None and self.thread.ident is not None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.thread is None or not self.thread.is_alive()
+
+
+class Schedule:
+    """One run of many stages. All but the stages themselves happens in the thread that calls `run`."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        new_executor: Callable[[], Executor],
+        plans: Sequence[RowPlan],
+        wanted: dict[Name, Resources],
+        ledger: Ledger,
+        jobs: int | None,
+    ) -> None:
+        self.runner, self.new_executor, self.plans = runner, new_executor, plans
+        self.store, self.console = runner.store, runner.console
+        self.wanted, self.ledger, self.jobs = wanted, ledger, jobs
+        self.board = Board(self.console, len(wanted))
+        self.waiting: list[StagePlan] = []
+        self.running: list[_Running] = []
+        self.held: dict[Name, bool] = {}
+        """Those that another process works on, and whether that was said."""
+        self.failures: list[StageFailed] = []
+        self.failed: set[Name] = set()
+        self.not_run: list[StagePlan] = []
+        self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def run(self, stages: Sequence[StagePlan]) -> None:
+        """Go through all stages. Raises as Runner.run."""
+        self.waiting = [stage for stage in stages if _name(stage) in self.wanted]
+        for stage in stages:
+            if _name(stage) not in self.wanted:
+                self.runner.run_stage(stage)
+                self.runner.remember(stage, self.plans)
+        self._tell_threads()
+        with self.board:
+            try:
+                self._go_through()
+            except KeyboardInterrupt:
+                raise self._interrupted() from None
+            except BaseException:
+                self._stop()
+                raise
+        if self.failures:
+            raise StagesFailed(self.failures, self.not_run)
+
+    def _tell_threads(self) -> None:
+        count, cpus = self.ledger.open_threads, self.ledger.machine.cpus
+        kinds = {_name(s): self.wanted[_name(s)].kind for s in self.waiting if threads_are_open(s)}
+        if count < cpus and "cpu" in kinds.values():
+            say(
+                self.console,
+                f"models on the CPU get {count} of {cpus} threads each where their spec leaves "
+                "`threads` open: the last bits of float sums depend on it",
+            )
+
+    def _go_through(self) -> None:
+        while self.waiting or self.running:
+            self._start()
+            if not self.running:
+                self._say_who_holds()
+            with contextlib.suppress(queue.Empty):
+                self._woken.get(timeout=HELD_SECONDS if self.held else None)
+            for running in [r for r in self.running if r.has_ended]:
+                self._settle(running)
+
+    def _start(self) -> None:
+        """Start what can be, in the plan's order: none is overtaken by another that takes the same."""
+        full: set[object] = set()
+        for stage in list(self.waiting):
+            if self.jobs is not None and len(self.running) >= self.jobs:
+                return
+            wanted = self.wanted[_name(stage)]
+            scarce = wanted.kind if stage.endpoint is None else (wanted.kind, str(stage.endpoint))
+            if scarce in full or not self._has_inputs(stage):
+                continue
+            part = self.ledger.take(stage, wanted)
+            if part is None:
+                full.add(scarce)
+            elif not self._begin(stage, part):
+                self.ledger.give_back(part)
+
+    def _has_inputs(self, stage: StagePlan) -> bool:
+        unmade = {_name(s) for s in [*self.waiting, *(r.stage for r in self.running)]}
+        return not any(_name(source) in unmade for source in stage.inputs.values())
+
+    def _begin(self, stage: StagePlan, part: Part) -> bool:
+        """Run the stage in a thread, unless another process holds it; whether it runs."""
+        with contextlib.ExitStack() as stack:
+            lock = stack.enter_context(self.store.try_lock(stage.stage, stage.key))
+            if lock is None:
+                self.held.setdefault(_name(stage), False)
+                return False
+            view = self.board.view(stage.title)
+            turn = Turn(self.runner.executor, view, part.share)
+            running = _Running(stage, part, turn, lock, stack.pop_all())
+        self.held.pop(_name(stage), None)
+        self.waiting.remove(stage)
+        self.running.append(running)
+        running.thread = threading.Thread(target=self._work, args=(running,), name=stage.title)
+        running.thread.start()
+        return True
+
+    def _work(self, running: _Running) -> None:
+        """The stage's thread, which lives as long as its process: the kernel ends that with it."""
+        try:
+            with running.held:
+                if not running.turn.stop.is_set():
+                    turn = replace(running.turn, executor=self.new_executor())
+                    self.runner.run_stage(running.stage, turn, running.lock)
+        except BaseException as e:
+            running.error = e
+        finally:
+            self._woken.put(None)
+
+    def _settle(self, running: _Running) -> None:
+        """Note how a stage ended. Raises what would hit every stage."""
+        assert running.thread is not None
+        running.thread.join()
+        self.running.remove(running)
+        self.ledger.give_back(running.part)
+        stage, error = running.stage, running.error
+        self.board.count_ended()
+        if error is None:
+            self.runner.remember(stage, self.plans)
+            return
+        if not isinstance(error, StageFailed):
+            raise error
+        self.failures.append(error)
+        self.failed.add(_name(stage))
+        running.turn.view.say(f"failed: {plain(error.reason)}", "red")
+        for other in list(self.waiting):
+            if any(_name(source) in self.failed for source in other.inputs.values()):
+                self.failed.add(_name(other))
+                self.not_run.append(other)
+                self.waiting.remove(other)
+                self.held.pop(_name(other), None)
+                self.board.count_ended()
+
+    def _say_who_holds(self) -> None:
+        for stage in self.waiting:
+            if self.held.get(_name(stage)) is False:
+                owner = _holder(self.store, stage)
+                if owner:
+                    say(self.console, f"{stage.title}: waiting for {owner}")
+                    self.held[_name(stage)] = True
+
+    def _interrupted(self) -> Interrupted:
+        """End all stages, each in its time; what to say then."""
+        count = len(self.running)
+        stages = f"{count} stages get" if count > 1 else "the stage gets"
+        if count:
+            self._tell(f"stopping: {stages} {STOP_SECONDS} s to end in order; Ctrl-C again kills")
+        stopped_stages = self._stop()
+        if len(stopped_stages) == 1:
+            return stopped(stopped_stages[0])
+        titles = ", ".join(stage.title for stage in stopped_stages)
+        return Interrupted(
+            f"{len(stopped_stages)} stages were stopped; what they have made so far is kept"
+            + (f": {titles}" if titles else ""),
+            "Run the same command again to go on.",
+        )
+
+    def _stop(self) -> list[StagePlan]:
+        """End all that runs, at once when asked a second time; those that were not done."""
+        for running in self.running:
+            running.turn.stop.set()
+        while True:
+            try:
+                while not all(running.has_ended for running in self.running):
+                    with contextlib.suppress(queue.Empty):
+                        self._woken.get(timeout=HELD_SECONDS)
+                break
+            except KeyboardInterrupt:
+                for running in self.running:
+                    running.turn.kill.set()
+                self._tell("killing what has not ended")
+        done = [r for r in self.running if r.began and r.error is None and r.stage.artefact]
+        for running in done:
+            self.runner.remember(running.stage, self.plans)
+        return [running.stage for running in self.running if running not in done]
+
+    def _tell(self, text: str) -> None:
+        # Ctrl-C ends what the output is piped into as well; rich makes a SystemExit of that.
+        with contextlib.suppress(OSError, SystemExit):
+            say(self.console, text)
+
+
+class _Held(Exception):
+    """Who holds a lock."""
+
+
+def _holder(store: Store, stage: StagePlan) -> str:
+    """Who holds a stage's lock, in words; empty where nobody does any more."""
+
+    def waiting(owner: str) -> None:
+        raise _Held(owner)
+
+    try:
+        with store.lock(stage.stage, stage.key, waiting):
+            return ""
+    except _Held as e:
+        return str(e)
+
+
+def _name(stage: StagePlan) -> Name:
+    return stage.stage, stage.key
+
+
+def _bears_two(stages: Sequence[StagePlan], wanted: dict[Name, Resources], ledger: Ledger) -> bool:
+    """Whether any two that do not need one another have room beside each other."""
+    before: dict[Name, set[Name]] = {}
+    for number, stage in enumerate(stages):
+        inputs = [_name(s) for s in stage.inputs.values()]
+        before[_name(stage)] = {*inputs, *(n for i in inputs for n in before.get(i, ()))}
+        first = ledger.take(stage, wanted[_name(stage)])
+        if first is None:
+            continue
+        for other in stages[:number]:
+            if _name(other) in before[_name(stage)]:
+                continue
+            if ledger.take(other, wanted[_name(other)]) is not None:
+                return True
+        ledger.give_back(first)
+    return False
+
+
+def _check_memory(
+    stages: Sequence[StagePlan], wanted: dict[Name, Resources], machine: Machine
+) -> None:
+    """Raises InputError for a stage that is foretold to need more main memory than there is."""
+    for stage in stages:
+        memory = wanted[_name(stage)].memory
+        if memory is not None and memory > machine.usable_memory:
+            raise InputError(
+                f"row {stage.row}: its {stage.stage} stage will need about {gib(memory)} of main "
+                f"memory, and this machine has {gib(machine.memory)}",
+                "Run it on a machine that has it; or, as that is an estimate, by itself and one stage "
+                "at a time: --jobs 1.",
+            )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypedDict, runtime_checkable
 
 from harness.artefact import gpus
+from harness.common.executor_names import IN_IMAGES
 from harness.errors import HarnessError, InputError
 
 CODE_VERSIONS = {
@@ -28,10 +29,6 @@ STAGES = ("gen", "train", "answer", "judge")
 ACCELERATORS = ("cpu", "cuda")
 FAMILY = {"gen": "gen", "train": "train", "answer": "eval", "judge": "eval"}
 """Stage -> image family (and compose service)."""
-
-IN_IMAGES = ("docker", "podman", "apptainer", "charliecloud")
-"""The executors that run a stage in its pinned image. Which of them did is in no key."""
-EXECUTORS = ("local", *IN_IMAGES)
 
 IMAGE_FILE = Path(os.environ.get("HARNESS_IMAGE_FILE", "/opt/harness/image.json"))
 """Baked into each image: its name, its lock's digest and its base."""

@@ -14,8 +14,8 @@ from harness.cli.workspace import inputs_folder, make_console
 def doctor(volume: Path, inputs: Path | None) -> None:
     """Say what is there, and what each lack would prevent.
 
-    Looked for: engine, Compose, images, GPUs (driver, capability, container toolkit), local packages,
-    disk, keys (by name), given data.
+    Looked for: engine, Compose, podman, apptainer, charliecloud, images, GPUs (driver, capability,
+    container toolkit), local packages, disk, keys (by name), given data.
     """
     from harness.cli.views.terminal import show_checks
     from harness.run.doctor import examine

@@ -32,8 +32,12 @@ class Check:
 
 
 def examine(volume: Path, inputs: Path | None) -> list[Check]:
+    from harness.run.runtimes import podman, process_runtimes
+
     return [
         *_engine(),
+        *podman(),
+        *process_runtimes(volume),
         _gpu(),
         _local(),
         _disk(volume),

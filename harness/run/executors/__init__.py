@@ -151,6 +151,11 @@ class ExecutorRecord(TypedDict):
     """What of the usual confinement it could not do for this stage, in sentences."""
 
 
+def record_of(executor: str, image: dict[str, str], lacks: list[str]) -> ExecutorRecord:
+    record: ExecutorRecord = {"executor": executor, "image": image}
+    return {**record, "lacks": lacks} if lacks else record
+
+
 def notes_of(record: ExecutorRecord) -> list[str]:
     """What a stage's reader is told of how it ran."""
     return [f"{record['executor']}: {lack}" for lack in record.get("lacks", [])]

@@ -28,6 +28,7 @@ from harness.run.executors import (
     ended_when_asked,
     on_loopback,
     placing,
+    record_of,
     start_log,
     stopped,
     tell_stopping,
@@ -93,7 +94,7 @@ class DockerExecutor:
         return f"Build it: {environment.build_command(environment.FAMILY[stage])}"
 
     def describe(self) -> ExecutorRecord:
-        return {"executor": self.name, "image": self._image, "lacks": self.lacks()}
+        return record_of(self.name, self._image, self.lacks())
 
     def lacks(self) -> list[str]:
         """What of a stage's confinement this engine cannot do here, in sentences."""
@@ -107,7 +108,7 @@ class DockerExecutor:
                 stage needs; or see placing.place.
         """
         placing.check(stages, self.name)
-        images = {name: self._find_image(name) for name in dict.fromkeys(s.stage for s in stages)}
+        images = {name: self.find_image(name) for name in dict.fromkeys(s.stage for s in stages)}
         for stage in stages:
             train, engine = stage.params.get("train"), stage.served
             if isinstance(train, Train) and train.liger_kernels:
@@ -116,7 +117,7 @@ class DockerExecutor:
                 vllm.find_image(self._client, engine)
 
     def run(self, job: Job, files: Files, on_event: Callable[[Event], None]) -> None:
-        image = self._find_image(job.image_stage)
+        image = self.find_image(job.image_stage)
         chosen = job.own_gpus()
         self._remove_left_over(job)
         stage_files = StageFiles(job, files)
@@ -157,7 +158,7 @@ class DockerExecutor:
                 with contextlib.suppress(*NO_ENGINE):
                     container.remove(force=True)
 
-    def _find_image(self, stage: str) -> Any:
+    def find_image(self, stage: str) -> Any:
         tag = environment.image_tag(stage, environment.accelerator())
         name = environment.image_name(stage, environment.accelerator())
         build = self._build_hint(stage)
@@ -188,8 +189,8 @@ class DockerExecutor:
             raise HarnessError(
                 f"{job.title}: the container that a killed run left cannot be removed: "
                 f"{_first_line(e)}",
-                f"Run the same command again, or remove it with `{self.name} rm -f`; `{self.name} ps -a "
-                f"--filter label=harness.key={job.key}` shows it.",
+                f"Run the same command again, or remove it with `{self.name} rm -f`; `{self.name} ps "
+                f"-a --filter label=harness.key={job.key}` shows it.",
             ) from None
 
     def _follow(self, container: Any, job: Job, on_event: Callable[[Event], None]) -> None:

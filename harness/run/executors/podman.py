@@ -1,10 +1,8 @@
-"""Runs a stage in its pinned image by podman, rootless or not: Docker's executor over podman's socket."""
+"""Runs a stage in its pinned image by podman, rootless or not: Docker's executor on podman's socket."""
 
 import atexit
-import ctypes
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -20,6 +18,7 @@ from docker.types import DeviceRequest
 from harness.artefact import environment
 from harness.common import env_variables
 from harness.errors import HarnessError
+from harness.run.executors import cut_off
 from harness.run.executors.docker import NO_ENGINE, DockerExecutor
 
 SOCKET_VARIABLE = "CONTAINER_HOST"
@@ -34,7 +33,7 @@ WITHOUT_DELEGATION = ("memory", "cpu", "pids")
 """The controllers that limits.memory, limits.cpus and limits.pids need."""
 
 
-class _Api(docker.APIClient):
+class _Api(docker.APIClient):  # type: ignore[misc]
     """Docker's client with the one setting of a container's that its types refuse."""
 
     user_namespace = ""
@@ -72,6 +71,10 @@ class PodmanExecutor(DockerExecutor):
 
     def _build_hint(self, stage: str) -> str:
         return build_hint(stage)
+
+    def version(self) -> str:
+        rootless = self._host["security"]["rootless"]
+        return f"{self._client.version()['Version']}, {'rootless' if rootless else 'as root'}"
 
     def lacks(self) -> list[str]:
         return lacking(self._host)
@@ -166,14 +169,13 @@ def _start_service() -> Path:
     ways = env_variables.withheld("train", network=False)
     with log.open("wb") as file:
         service = subprocess.Popen(
-            ["podman", "system", "service", "--time=0", f"unix://{socket}"],
+            [*cut_off.prefix(), "podman", "system", "service", "--time=0", f"unix://{socket}"],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
             env={name: value for name, value in os.environ.items() if name not in ways},
             # Ctrl-C reaches the harness alone, whose containers need the service to be stopped.
             start_new_session=True,
-            preexec_fn=_end_with_parent,
         )
 
     def end() -> None:
@@ -193,7 +195,3 @@ def _start_service() -> Path:
             )
         time.sleep(0.05)
     return socket
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

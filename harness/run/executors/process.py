@@ -3,34 +3,20 @@ have: the stage is a process of the caller's, in a container that the command ma
 
 import contextlib
 import os
-import shutil
-import signal
-import subprocess
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 from harness.artefact import environment, gpus
 from harness.artefact.keys import Files
 from harness.common import env_variables
 from harness.common.progress import Event
 from harness.errors import InputError
-from harness.run.executors import (
-    STOP_SECONDS,
-    EventReader,
-    ExecutorRecord,
-    Job,
-    check_lock,
-    ended_when_asked,
-    placing,
-    start_log,
-    stopped,
-    tell_stopping,
-    wait_for_end,
-)
+from harness.row.row import Limits
+from harness.run.executors import ExecutorRecord, Job, check_lock, placing, record_of, start_log
+from harness.run.executors.child import follow
 from harness.run.executors.docker import check_compiler
 from harness.run.executors.mounts import WORK, Bind, StageFiles
 from harness.run.executors.secret_files import secret_files
@@ -39,7 +25,7 @@ from harness.run.plan import StagePlan
 from harness.spec.train import Train
 
 PROXIES = (*env_variables.PROXY, *env_variables.NO_PROXY, env_variables.ENDPOINT)
-NOT_SET = "neither sets a limit nor counts against one; a Slurm job's own hold"
+NO_LIMITS = "no such limit is set; a Slurm job's own holds"
 STAGE = ("python", "-m", "harness.stage")
 
 
@@ -50,8 +36,8 @@ class ImageFile:
     path: Path
     id: str
     """Of the image that it was made from; empty where it does not say."""
-    labels: dict[str, str]
-    variables: dict[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str]
+    variables: Mapping[str, str] = field(default_factory=dict)
     """The environment that the image sets, where the runtime does not set it itself."""
 
 
@@ -64,18 +50,19 @@ class Container:
     variables: Mapping[str, str]
     has_network: bool
     has_gpus: bool
+    limits: Limits
     scratch: Path
     """An empty folder of this run's."""
 
 
 class ProcessExecutor(ABC):
-    name: ClassVar[str]
+    name: str
 
     def __init__(self, images: Path) -> None:
         self._images = images
         self._image: dict[str, str] = {}
         self._lacks: list[str] = []
-        self._program = self.find_program()
+        self.program = self.find_program()
 
     @classmethod
     @abstractmethod
@@ -95,12 +82,31 @@ class ProcessExecutor(ABC):
     ) -> tuple[list[str], dict[str, str]]:
         """The command line and the environment with which `command` runs in a container."""
 
-    @abstractmethod
-    def lacks(self, container: Container, job: Job) -> list[str]:
-        """What of the usual confinement the runtime cannot do for a job, in sentences."""
+    def can_limit(self) -> bool:
+        """Whether the runtime holds a container to a spec's limits here."""
+        return False
+
+    def lacks(self, container: Container) -> list[str]:
+        """What of the usual confinement the runtime cannot do for it, in sentences."""
+        limits = container.limits
+        asked = [f"limits.{n}" for n in ("memory", "cpus") if getattr(limits, n) is not None]
+        lacking = []
+        if asked and not self.can_limit():
+            lacking.append(f"{' and '.join(asked)}: {NO_LIMITS}")
+        if container.has_network:
+            lacking.append("the network of the stage is this machine's own")
+        if container.has_gpus:
+            lacking.append(
+                "every GPU of the machine can be opened; CUDA uses the chosen ones alone"
+            )
+        return lacking
+
+    def ties(self) -> dict[str, str]:
+        """The variables with which a stage ends when this process is gone."""
+        return {}
 
     def describe(self) -> ExecutorRecord:
-        return {"executor": self.name, "image": self._image, "lacks": self._lacks}
+        return record_of(self.name, self._image, self._lacks)
 
     def check(self, stages: Sequence[StagePlan]) -> None:
         """Every stage's image file, and their GPUs.
@@ -152,14 +158,16 @@ class ProcessExecutor(ABC):
                     **env_variables.given(job.stage),
                     **env_variables.threads(job.share.threads),
                     **gpus.restricted_to(chosen),
+                    **self.ties(),
                 },
                 has_network=job.network or base_url is not None,
                 has_gpus=bool(chosen),
+                limits=job.limits,
                 scratch=scratch,
             )
-            self._lacks = self.lacks(container, job)
+            self._lacks = self.lacks(container)
             command, process_env = self.start(container, [*STAGE, f"{WORK}/{job.call_path.name}"])
-            _follow(job, command, process_env, on_event)
+            follow(job, command, process_env, on_event)
 
 
 def mend_image(executor: str, tag: str) -> str:
@@ -171,7 +179,7 @@ def mend_image(executor: str, tag: str) -> str:
 
 
 @contextlib.contextmanager
-def _scratch():  # type: ignore[no-untyped-def]
+def _scratch() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="harness-container-") as folder:
         yield Path(folder)
 
@@ -181,40 +189,3 @@ def _passed_on(job: Job) -> dict[str, str]:
     machine's own: its loopback addresses are this machine's."""
     withheld = env_variables.withheld(job.stage, job.network)
     return {n: os.environ[n] for n in PROXIES if os.environ.get(n) and n not in withheld}
-
-
-def _follow(
-    job: Job, command: list[str], variables: dict[str, str], on_event: Callable[[Event], None]
-) -> None:
-    reader = EventReader(job, on_event)
-    with job.log.open("ab") as log:
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            env=variables,
-            pass_fds=(job.lock,) if job.lock > 2 else (),
-            # Ctrl-C reaches the harness alone, which then stops the stage in its own way.
-            start_new_session=True,
-        )
-        assert process.stdout is not None
-        try:
-            with ended_when_asked(job, lambda: _stop(process, job)):
-                for line in process.stdout:
-                    reader.feed(line)
-                code = process.wait()
-        except KeyboardInterrupt:
-            tell_stopping(on_event)
-            _stop(process, job)
-            raise stopped(job) from None
-        except BaseException:
-            _stop(process, job)
-            raise
-        finally:
-            process.stdout.close()
-            _kill_group(process)
-    if job.stop.is_set():
-        raise stopped(job)
-    killed = f"it was killed by signal {signal.Signals(-code).name}" if code < 0 else ""
-    reader.finish(code, killed)

@@ -42,8 +42,8 @@ def serving(
     job: Job,
     on_event: Callable[[Event], None],
     chosen: Sequence[Gpu],
-    adapted: Callable[[dict[str, Any]], dict[str, Any]],
-    checks_health: bool,
+    adapted: Callable[[dict[str, Any]], dict[str, Any]] = lambda settings: settings,
+    checks_health: bool = True,
 ) -> Iterator[tuple[str, str]]:
     """The network's name and the server's base URL on it, while the server runs on `chosen`.
 

@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from harness.answer.answer import Answer
 from harness.artefact import environment, events
 from harness.artefact.call import BUILD_ANEW, NOT_THIS_CHECKOUT, RESULT_FILE, StageCall, StageResult
-from harness.artefact.store import files_below, sync
+from harness.artefact.network_files import files_below, sync
 from harness.common import device_faults
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.gen.recipes.union import Gen

@@ -2,7 +2,8 @@
 
 They stand in the places of the real ones in a stage process whose PYTHONPATH begins with the folder
 that `tests.helpers.fake_stages` makes. FAKE_STAGES names a folder: `runs` gets a line for each run,
-`variables` holds the last one's environment, and a file STAGE there says what else that stage does.
+`variables` holds the last one's environment (`variables-KEY` that of each, with twelve digits of the
+key), and a file STAGE or STAGE-KEY there says what else that stage does.
 """
 
 import json
@@ -36,16 +37,17 @@ def run(call):
     folder = Path(os.environ["FAKE_STAGES"])
     with (folder / "runs").open("a") as file:
         file.write(f"{call.stage} {call.key} {os.getpid()}\n")
-    (folder / "variables").write_text(json.dumps(dict(os.environ)))
+    for name in ("variables", f"variables-{call.key[:12]}"):
+        (folder / name).write_text(json.dumps(dict(os.environ)))
     events.progress("working", 1, 2, "step", loss=0.5)
     print("a print of a library")
     logging.getLogger().warning("a warning of a library")
     state = call.folder / "state.txt"
     before = state.read_text() if state.exists() else ""
     state.write_text(before + "x")
-    orders = folder / call.stage
-    if orders.exists():
-        ORDERS[orders.read_text()]()
+    for orders in (folder / call.stage, folder / f"{call.stage}-{call.key[:12]}"):
+        if orders.exists():
+            ORDERS[orders.read_text()]()
     events.progress("working", 2, 2, "step")
     keep = KEPT[call.stage]
     (call.folder / "checkpoints").mkdir(exist_ok=True)

@@ -41,6 +41,29 @@ def some_gpus(count: int, **facts: Any) -> list[Gpu]:
     return [Gpu("NVIDIA H", 80 * 2**30, i, f"GPU-{i}{i}{i}{i}", **common) for i in range(count)]
 
 
+TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 4}  # fmt: skip
+"""A model of which any machine has room for several."""
+
+
+def write_rows(folder: Path, count: int, **changes: Any) -> list[Path]:
+    """Rows `row0`, `row1` ... with trainings of their own, on given data and one thread each."""
+    parts = evaluation(folder)
+    parts["answer"]["engine"] = {"threads": 1}
+    common = {
+        "model": {"random": {"config": {"model_type": "qwen2", **TINY}}},
+        "gen": None,
+        "data": "seeds.jsonl",
+        "eval": parts,
+        **changes,
+    }
+    rows = range(count)
+    return [
+        write_row(folder, f"row{i}", **{"train": {"steps": i + 1, "threads": 1}, **common})
+        for i in rows
+    ]
+
+
 def write_row(folder: Path, row: str = "one", **changes: Any) -> Path:
     """A spec `ROW.yaml` with gen and train; `changes` replace or (None) drop its parts."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from harness.errors import InputError
 from harness.spec.model_source import ModelSource
 
 CALL_FILE = "CALL.json"
-CALL_FORMAT = 5
+CALL_FORMAT = 6
 """Raised whenever a field is added: an image built from another checkout then says so."""
 NOT_THIS_CHECKOUT = (
     "the image was not built from this checkout: the two do not understand each other"
@@ -64,8 +64,8 @@ class StageCall:
     """The environment part of the key, which the stage compares with what it runs in."""
     budget: dict[str, float | None] = field(default_factory=dict)
     """Limits: calls, tokens, usd."""
-    price: PriceRecord | None = None
-    """What the called model costs; None where that is not known."""
+    prices: dict[str, PriceRecord] = field(default_factory=dict)
+    """Model -> what it costs, of the called ones as far as that is known."""
     replay: bool = False
     """Make the artefact in `inputs["recorded"]` again: every reply comes from the transcript in the
     work folder, what a model made from the recorded files; no network is reached."""

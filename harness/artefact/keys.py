@@ -215,7 +215,7 @@ class Files:
         try:
             self._cache_path.parent.mkdir(parents=True, exist_ok=True)
             part = self._cache_path.with_name(f"{self._cache_path.name}.{os.getpid()}")
-            part.write_text(json.dumps(self._cache), encoding="utf-8")
+            part.write_text(json.dumps(dict(self._cache)), encoding="utf-8")
             part.replace(self._cache_path)
         except OSError:
             return

@@ -1,6 +1,6 @@
 """What has to be there for a stage: each kind of recipe, engine and judge says it of itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.spec.base import Endpoint, Spec
@@ -12,8 +12,8 @@ from harness.spec.model_source import ModelSource
 class Needs:
     """What has to be there beside a stage's spec and its inputs."""
 
-    endpoint: Endpoint | None = None
-    """The called model; None where there is none, or recorded calls stand for it."""
+    endpoints: Sequence[Endpoint] = ()
+    """The called models, each once; none where recorded calls stand for them."""
     is_recorded: bool = False
     """Whether recorded calls of another run stand for the model."""
     hub: Mapping[str, HubData] = field(default_factory=dict)

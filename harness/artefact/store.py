@@ -2,22 +2,31 @@
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
-import shutil
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from threading import get_ident
+from typing import Any
 
+from harness.artefact import network_files
 from harness.artefact.call import MANIFEST, RESULT_FILE
 from harness.artefact.environment import command_line
 from harness.artefact.keys import digest_of, file_digest
+from harness.artefact.locks import Locks
 from harness.artefact.manifest import FileRecord, Manifest
+from harness.artefact.network_files import (
+    VISIBLE_WITHIN_S,
+    files_below,
+    look_again,
+    steadily,
+    sync,
+)
 from harness.errors import HarnessError, InputError
 from harness.spec.hub import HubData
 from harness.spec.model_source import HubModel
@@ -84,12 +93,13 @@ def check_files(
         if name not in files:
             raise Damaged(folder, f"{name} was added")
         path, recorded = folder / name, files[name]
-        if path.stat().st_size != recorded["size"] or file_digest(path) != recorded["sha256"]:
+        if not steadily(partial(_is_as_recorded, path, recorded)):
             raise Damaged(folder, f"{name} does not have the bytes it was made with")
 
 
-def files_below(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if not p.is_dir())
+def _is_as_recorded(path: Path, recorded: Mapping[str, Any]) -> bool:
+    size, digest = recorded["size"], recorded["sha256"]
+    return bool(path.stat().st_size == size and file_digest(path) == digest)
 
 
 class Store:
@@ -102,6 +112,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.locks = Locks(root / "locks")
 
     def folder(self, stage: str, key: str) -> Path:
         return self.root / "artefacts" / stage / key[:SHORT]
@@ -133,9 +144,10 @@ class Store:
         try:
             for name in ("artefacts", "work", "locks", "logs", "rows"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
-            probe = self.root / "locks" / f".probe-{os.getpid()}"
+            probe = self.root / "locks" / f".probe-{socket.gethostname()}-{os.getpid()}"
             probe.touch()
             probe.unlink()
+            _ = self.locks.kind
         except OSError as e:
             if e.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -158,19 +170,33 @@ class Store:
 
     def _read(self, folder: Path) -> Artefact | None:
         try:
-            document = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            text = self._manifest_text(folder)
+            if text is None:
+                return None
+            document = json.loads(text)
             seal = document.pop("seal")
             is_intact = digest_of(document) == seal
             manifest = Manifest.from_json(document) if is_intact else None
-        except (FileNotFoundError, NotADirectoryError):
-            if folder.exists():
-                raise Damaged(folder, "its manifest is missing") from None
-            return None
         except (ValueError, KeyError, AttributeError, TypeError, IsADirectoryError):
             raise Damaged(folder, "its manifest cannot be read") from None
         if manifest is None:
             raise Damaged(folder, "its manifest was edited")
         return Artefact(folder, manifest)
+
+    def _manifest_text(self, folder: Path) -> str | None:
+        """None where there is no artefact; another machine's may be in sight later than its folder."""
+        is_shared = self.locks.file_system.is_shared
+        end = time.monotonic() + (VISIBLE_WITHIN_S if is_shared else 0)
+        while True:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                return steadily(lambda: (folder / MANIFEST).read_text(encoding="utf-8"))
+            look_again(folder.parent)
+            if not folder.exists():
+                return None
+            look_again(folder)
+            if time.monotonic() >= end and not (folder / MANIFEST).exists():
+                raise Damaged(folder, "its manifest is missing")
+            time.sleep(0.1 if is_shared else 0)
 
     def all_folders(self) -> list[Path]:
         return sorted(p for p in (self.root / "artefacts").glob("*/*") if p.is_dir())
@@ -202,36 +228,23 @@ class Store:
     ) -> Iterator[int]:
         """Hold the key's lock; `waiting` is told once who holds it.
 
-        It is an flock: the kernel lets go of it when its owner, and every process that inherited the
-        descriptor this yields, is gone, however they ended.
+        It is let go when its owner, and every process that inherited the descriptor this yields, is
+        gone, however they ended.
+
+        Raises:
+            InputError: others who work on the volume would not see it (harness.artefact.locks).
         """
-        with self._lock_file(stage, key) as file:
-            if not _try_lock(file):
-                waiting(_holder(_written(file)))
-                while not _try_lock(file):
-                    time.sleep(0.2)
-            _sign(file)
-            yield file.fileno()
+        with self.locks.lock(_lock_name(stage, key), waiting) as descriptor:
+            yield descriptor
 
     @contextlib.contextmanager
     def try_lock(self, stage: str, key: str) -> Iterator[int | None]:
         """The key's lock as `lock` holds it, or None at once where another process has it."""
-        with self._lock_file(stage, key) as file:
-            if not _try_lock(file):
-                yield None
-                return
-            _sign(file)
-            yield file.fileno()
-
-    def _lock_file(self, stage: str, key: str) -> IO[str]:
-        return (self.root / "locks" / f"{stage}-{key[:SHORT]}").open("a+", encoding="utf-8")
+        with self.locks.try_lock(_lock_name(stage, key)) as descriptor:
+            yield descriptor
 
     def is_locked(self, stage: str, short_key: str) -> bool:
-        path = self.root / "locks" / f"{stage}-{short_key[:SHORT]}"
-        if not path.exists():
-            return False
-        with path.open("a+", encoding="utf-8") as file:
-            return not _try_lock(file)
+        return self.locks.is_locked(_lock_name(stage, short_key))
 
     def seal(self, manifest: Manifest, keep: list[str]) -> Artefact:
         """Turn a finished work folder into the artefact.
@@ -241,10 +254,16 @@ class Store:
         before that: until then a run that was cut short seals what is there, and repeats nothing.
 
         Raises:
-            HarnessError: something that `keep` names is not there; then nothing is removed.
+            HarnessError: something that `keep` names is not there, or the lock was lost; then nothing
+                is removed.
         """
         stage, key = manifest.stage, manifest.key
+        self.locks.check(_lock_name(stage, key))
         work, final = self.work_folder(stage, key), self.folder(stage, key)
+        present = self._read(final)
+        if present is not None and present.key == key:
+            network_files.remove(work, self._aside(final))
+            return present
         missing = [name for name in keep if not (work / name).exists()]
         if missing:
             (work / RESULT_FILE).unlink(missing_ok=True)
@@ -253,16 +272,14 @@ class Store:
                 "Run the same command again; its unfinished work is in " + str(work),
             )
         keep_names = {Path(name).parts[0] for name in keep} | {RESULT_FILE}
-        for entry in list(work.iterdir()):
+        for entry in steadily(lambda: list(work.iterdir())):
             if entry.name not in keep_names:
-                _remove(entry)
-        files: dict[str, FileRecord] = {}
-        for path in files_below(work):
-            if path == work / RESULT_FILE:
-                continue
-            sync(path)
-            name = str(path.relative_to(work))
-            files[name] = {"sha256": file_digest(path), "size": path.stat().st_size}
+                network_files.remove(entry, self._aside(entry))
+        files: dict[str, FileRecord] = {
+            str(path.relative_to(work)): steadily(partial(_record, path))
+            for path in files_below(work)
+            if path != work / RESULT_FILE
+        }
         manifest = replace(
             manifest,
             format=MANIFEST_FORMAT,
@@ -273,19 +290,37 @@ class Store:
         document = manifest.to_json()
         sealed = {**document, "seal": digest_of(document)}
         write_atomically(work / MANIFEST, json.dumps(sealed, indent=2, sort_keys=True) + "\n")
-        for folder in [p for p in work.rglob("*") if p.is_dir()]:
-            sync(folder)
+        for folder in steadily(lambda: [p for p in work.rglob("*") if p.is_dir()]):
+            steadily(partial(sync, folder))
         final.parent.mkdir(parents=True, exist_ok=True)
-        (work / RESULT_FILE).unlink(missing_ok=True)
-        work.rename(final)
-        sync(final.parent)
+        result = work / RESULT_FILE
+        said = result.read_bytes() if result.exists() else None
+        result.unlink(missing_ok=True)
+        try:
+            network_files.rename(work, final, lambda: self._has_seal(final, sealed["seal"]))
+        except OSError:
+            if said is not None and work.exists():
+                result.write_bytes(said)
+            raise
+        steadily(lambda: sync(final.parent))
         return Artefact(final, manifest)
+
+    def _has_seal(self, folder: Path, seal: str) -> bool:
+        try:
+            return bool(json.loads(self._manifest_text(folder) or "{}").get("seal") == seal)
+        except (OSError, ValueError, AttributeError, Damaged):
+            return False
+
+    def _aside(self, entry: Path) -> Path:
+        """Where in `work/` goes what is to be removed; `gc` removes what is left there."""
+        name = f"removed-{entry.parent.name}-{entry.name}-{socket.gethostname()}-{os.getpid()}"
+        return self.root / "work" / f"{name}-{time.time_ns()}"
 
     def remove(self, folder: Path) -> None:
         """Remove an artefact: it disappears in one rename, then its files go."""
-        gone = self.root / "work" / f"removed-{folder.parent.name}-{folder.name}-{os.getpid()}"
-        folder.rename(gone)
-        shutil.rmtree(gone)
+        gone = self._aside(folder)
+        network_files.rename(folder, gone, lambda: gone.exists() and not folder.exists())
+        network_files.remove(gone, self._aside(folder))
 
     def remembered(self, row: str) -> dict[str, str]:
         """The keys that a row's stages had when they last ran or were reused."""
@@ -302,64 +337,22 @@ class Store:
         )
 
 
-def _holder(owner: str) -> str:
-    """Who holds a lock, for what its owner wrote into it: a killed owner's stage may live on."""
-    words = owner.split()
-    if (
-        len(words) == 4
-        and words[3] == socket.gethostname()
-        and not Path("/proc", words[1]).exists()
-    ):
-        return "what a killed run left (see `ps`)"
-    return owner or "another process"
+def _lock_name(stage: str, key: str) -> str:
+    return f"{stage}-{key[:SHORT]}"
 
 
-def _written(file: IO[str]) -> str:
-    """What a lock's owner wrote into it."""
-    file.seek(0)
-    return file.read().strip()
-
-
-def _sign(file: IO[str]) -> None:
-    """Write into a lock who holds it."""
-    file.seek(0)
-    file.truncate()
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
-
-
-def _try_lock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
-        if e.errno in (errno.EAGAIN, errno.EACCES):
-            return False
-        raise
-    return True
-
-
-def _remove(entry: Path) -> None:
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry)
-    else:
-        entry.unlink()
-
-
-def sync(path: Path) -> None:
-    """Have a file's or a folder's present content reach the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _record(path: Path) -> FileRecord:
+    """A file's digest and size, once it has reached the disk."""
+    sync(path)
+    return {"sha256": file_digest(path), "size": path.stat().st_size}
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that a reader, or a crash, sees the old one or the new one whole."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{get_ident()}")
     with part.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    sync(path.parent)
+    steadily(lambda: sync(path.parent))

@@ -10,7 +10,7 @@ from harness import __version__
 from harness.artefact.environment import image_tag, kind_of
 from harness.artefact.keys import file_digest
 from harness.artefact.manifest import Manifest
-from harness.artefact.store import files_below
+from harness.artefact.network_files import files_below
 from harness.crate import CRATE_FILE, METADATA
 from harness.run.plan import RowPlan, StagePlan
 

@@ -14,7 +14,8 @@ from rich.filesize import decimal
 
 from harness import __version__
 from harness.artefact.keys import Files
-from harness.artefact.store import Artefact, Store, files_below
+from harness.artefact.network_files import files_below
+from harness.artefact.store import Artefact, Store
 from harness.common.progress import counted, plain
 from harness.crate import (
     ARCHIVES,

@@ -18,7 +18,8 @@ from harness.answer.engine import QUANTIZATION
 from harness.artefact import environment
 from harness.artefact.call import CHECKPOINT
 from harness.artefact.keys import Files, digest_of, flatten, key_view
-from harness.artefact.store import Artefact, Damaged, Store, files_below
+from harness.artefact.network_files import files_below
+from harness.artefact.store import Artefact, Damaged, Store
 from harness.crate import ARCHIVES, CRATE_FILE, CRATE_FORMAT, METADATA, HeldCrate, HeldStage
 from harness.errors import HarnessError, InputError
 from harness.gen.recipes.union import Gen

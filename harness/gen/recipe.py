@@ -35,6 +35,8 @@ class RecipeResult:
     used: dict[str, Any] = field(default_factory=dict)
     client: "Client | None" = None
     """The closed client of a recipe that called a model."""
+    teachers: Mapping[str, str] = field(default_factory=dict)
+    """Step -> the model that it asked, where they are several."""
     before: list[DatasetExample] | None = None
     """The examples as they were, for a recipe that rewrites: the card compares their lengths."""
 
@@ -45,12 +47,20 @@ class RecipeResult:
 
 
 class ReplySource(NamedTuple):
-    """Where a recipe's replies come from. `role`: also the field that holds the endpoint."""
+    """Where a recipe's replies come from. `role`: also the field that holds the endpoint. `others`: the
+    endpoints of steps that have one of their own, in the same role."""
 
     role: Literal["teacher", "judge"]
     endpoint: Endpoint
     transcript: Data | None
-    """The recorded calls that stand for it."""
+    """The recorded calls that stand for them."""
+    others: tuple[Endpoint, ...] = ()
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Each once."""
+        endpoints = [self.endpoint, *self.others]
+        return [e for i, e in enumerate(endpoints) if e not in endpoints[:i]]
 
 
 class Recipe(Spec):
@@ -103,7 +113,7 @@ class Recipe(Spec):
             return Needs()
         if source.transcript is not None:
             return Needs(is_recorded=True)
-        return Needs(endpoint=source.endpoint)
+        return Needs(endpoints=source.endpoints)
 
     def twin(self, smoke: Path) -> Self:
         """Its scaled-down form, with the files of `smoke`, which is specs/smoke."""
@@ -116,9 +126,10 @@ class Recipe(Spec):
     def replaced(self) -> Iterator[str]:
         """What of it the twin replaces, and by what, in words."""
         source = self.reply_source
-        if source is not None and source.endpoint.simulated is None:
-            stand_in = "rater" if source.role == "judge" else source.role
-            yield f"a simulated {stand_in} for {source.endpoint.model}"
+        for endpoint in source.endpoints if source is not None else ():
+            if source is not None and endpoint.simulated is None:
+                stand_in = "rater" if source.role == "judge" else source.role
+                yield f"a simulated {stand_in} for {endpoint.model}"
         if source is not None and source.transcript is not None:
             yield "calls for the recorded ones"
 

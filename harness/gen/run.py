@@ -41,7 +41,7 @@ def run(call: StageCall) -> StageResult:
     return StageResult(
         keep=[DATA, DROPPED, *([TRANSCRIPT] if client else []), *result.files, *cards],
         counts=_counts(result),
-        used={**result.used, **({"served_models": client.served_models} if client else {})},
+        used=result.used | _models_used(result),
         seeds=result.seeds,
         cost=client.cost() if client else {},
         simulated=sorted(simulated),
@@ -71,6 +71,15 @@ def _counts(result: RecipeResult) -> dict[str, int]:
         counts |= step.counts(f"{at}dropped")
         counts[f"{at}kept"] = step.kept
     return {**counts, "examples": len(result.examples)}
+
+
+def _models_used(result: RecipeResult) -> dict[str, object]:
+    """Who answered; where several teachers were asked, also what each one's calls took."""
+    client = result.client
+    if client is None:
+        return {}
+    costs = dict(client.cost_of_each()) if result.teachers and not client.replay else {}
+    return {"served_models": client.served_models} | ({"cost_of_each": costs} if costs else {})
 
 
 def _notes(result: RecipeResult) -> list[str]:

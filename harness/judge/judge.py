@@ -222,7 +222,7 @@ class PairwiseJudge(BaseJudge):
 
     def needs(self) -> Needs:
         is_recorded = self.transcript is not None
-        return Needs(endpoint=None if is_recorded else self.judge, is_recorded=is_recorded)
+        return Needs(endpoints=() if is_recorded else (self.judge,), is_recorded=is_recorded)
 
     def fixed_characters(self) -> int:
         """Of a prompt of the judge's, without what differs between prompts."""

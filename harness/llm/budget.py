@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from harness.errors import HarnessError
@@ -31,6 +32,17 @@ class Amount(NamedTuple):
         )
 
 
+@dataclass
+class _Spending:
+    """What the guards of one budget have in common."""
+
+    priced: list[tuple[Totals, Price | None]]
+    """The recorded calls of each guard."""
+    reserved: Amount = field(default_factory=Amount)
+    unusable: Amount = field(default_factory=Amount)
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+
 class BudgetGuard:
     """Limits on what a transcript may come to hold, what earlier tries left in it included.
 
@@ -47,7 +59,8 @@ class BudgetGuard:
     limit may be passed by what the replies in flight exceed that: by the first reply, whatever its
     length, and later by replies that are so many times as long as all before. No call is made then.
 
-    price: needed for a limit in dollars. batch: calls are priced as the Batch API's.
+    price: needed for a limit in dollars. batch: calls are priced as the Batch API's. totals: of the
+    calls that have this price. `beside`: the guard of another model's calls within the same limits.
     """
 
     def __init__(
@@ -61,10 +74,15 @@ class BudgetGuard:
         self._calls = limits.get("calls")
         self._tokens = limits.get("tokens")
         self._usd = limits.get("usd")
+        self._limits = limits
         self._totals, self._price, self._batch = totals, price, batch
-        self._reserved = Amount()
-        self._unusable = Amount()
-        self._changed = asyncio.Condition()
+        self._shared = _Spending([(totals, price)])
+
+    def beside(self, totals: Totals, price: Price | None, batch: bool) -> "BudgetGuard":
+        guard = BudgetGuard(self._limits, totals, price, batch)
+        guard._shared = self._shared
+        self._shared.priced.append((totals, price))
+        return guard
 
     async def reserve(self, body: Body) -> Amount:
         """Set aside one call, as soon as it fits; returns what was set aside.
@@ -73,28 +91,28 @@ class BudgetGuard:
             HarnessError: the call would pass a limit.
         """
         unlimited = self._is_unlimited(body)
-        async with self._changed:
+        async with self._shared.changed:
             longest, most = self._totals.longest_reply, self._most(body)
-            while (passed := self._passed(most)) or self._reserved.calls >= self._most_at_once(
-                unlimited
-            ):
-                if self._reserved.calls == 0:
+            while (
+                passed := self._passed(most)
+            ) or self._shared.reserved.calls >= self._most_at_once(unlimited):
+                if self._shared.reserved.calls == 0:
                     assert passed is not None
                     raise self._exhausted(passed, most, unlimited)
-                await self._changed.wait()
+                await self._shared.changed.wait()
                 if unlimited and self._totals.longest_reply != longest:
                     longest, most = self._totals.longest_reply, self._most(body)
-            self._reserved = self._reserved.plus(most)
+            self._shared.reserved = self._shared.reserved.plus(most)
         return most
 
     def reserve_now(self, body: Body) -> Amount | None:
         """As `reserve`, for one more call of a batch; None where it would have to wait or raise."""
-        if self.is_first_unlimited(body) and self._reserved.calls:
+        if self.is_first_unlimited(body) and self._shared.reserved.calls:
             return None
         most = self._most(body)
         if self._passed(most):
             return None
-        self._reserved = self._reserved.plus(most)
+        self._shared.reserved = self._shared.reserved.plus(most)
         return most
 
     def is_first_unlimited(self, body: Body) -> bool:
@@ -104,14 +122,14 @@ class BudgetGuard:
     def hold(self, body: Body) -> Amount:
         """Set aside a call that is in flight already, whatever the limits say."""
         most = self._most(body)
-        self._reserved = self._reserved.plus(most)
+        self._shared.reserved = self._shared.reserved.plus(most)
         return most
 
     async def release(self, reserved: Amount) -> None:
         """The calls are over; what they really used is in the transcript by now."""
-        async with self._changed:
-            self._reserved = self._reserved.plus(reserved, -1)
-            self._changed.notify_all()
+        async with self._shared.changed:
+            self._shared.reserved = self._shared.reserved.plus(reserved, -1)
+            self._shared.changed.notify_all()
 
     def note_unusable(self, reserved: Amount) -> None:
         """An attempt of a call in flight was served, or may have been, without a reply of use.
@@ -119,14 +137,14 @@ class BudgetGuard:
         Raises:
             HarnessError: another attempt would pass a limit.
         """
-        self._unusable = self._unusable.plus(reserved)
+        self._shared.unusable = self._shared.unusable.plus(reserved)
         if passed := self._passed(Amount()):
-            in_flight = self._reserved.calls - reserved.calls
+            in_flight = self._shared.reserved.calls - reserved.calls
             raise self._exhausted(passed, reserved, unlimited=False, in_flight=in_flight)
 
     def note_recorded(self, reserved: Amount, unusable: int) -> None:
         """So many of them are in the transcript from now on, which counts them."""
-        self._unusable = self._unusable.plus(reserved, -unusable)
+        self._shared.unusable = self._shared.unusable.plus(reserved, -unusable)
 
     def too_small(self, body: Body, fit: int, left: int) -> HarnessError:
         """What to raise where only `fit` of the `left` calls still to be made are sure to fit, and
@@ -156,12 +174,14 @@ class BudgetGuard:
         return Amount(1, sum(most), usd)
 
     def _spent(self) -> Amount:
-        totals = self._totals
-        usd = totals.most_usd(self._price) if self._price else 0.0
-        return Amount(totals.calls, totals.most_tokens, usd).plus(self._unusable)
+        spent = self._shared.unusable
+        for totals, price in self._shared.priced:
+            usd = totals.most_usd(price) if price else 0.0
+            spent = spent.plus(Amount(totals.calls, totals.most_tokens, usd))
+        return spent
 
     def _passed(self, more: Amount) -> Limit | None:
-        return self._over(self._spent().plus(self._reserved).plus(more))
+        return self._over(self._spent().plus(self._shared.reserved).plus(more))
 
     def _over(self, total: Amount) -> Limit | None:
         if self._calls is not None and total.calls > self._calls:
@@ -200,7 +220,8 @@ class BudgetGuard:
         return HarnessError(f"{message}: {usage}", hint)
 
     def _usage(self, passed: Limit, spent: Amount) -> str:
-        up_to = "up to " if spent.tokens > sum(self._totals.tokens) else ""
+        reported = sum(sum(totals.tokens) for totals, _ in self._shared.priced)
+        up_to = "up to " if spent.tokens > reported else ""
         used = f"${spent.usd:.4f}" if passed == "usd" else f"{spent.tokens} tokens"
         return f"{spent.calls} calls and {up_to}{used}"
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import shutil
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
@@ -19,11 +20,12 @@ from harness.llm.connect import connect
 from harness.llm.interrupts import Interrupts
 from harness.llm.ledger import Ledger, request_id
 from harness.llm.live import LiveCalls
-from harness.llm.prices import Price
+from harness.llm.prices import FREE, Price
 from harness.llm.replay import miss
 from harness.llm.reply import Body, Kind, Reply, Response, reply_from
 from harness.llm.secrets import read_key
-from harness.llm.transcript import Transcript, digest_of
+from harness.llm.totals import Totals
+from harness.llm.transcript import Asked, Transcript, digest_of
 from harness.spec.base import Data, Endpoint
 
 OnDone = Callable[[int, Reply], None]
@@ -40,7 +42,8 @@ class Client:
     of harness.llm.prices.Price; None where that is not known. replay: every reply comes from the
     transcript, which may be read-only and stays as it is; nothing is connected to, no key is needed.
     at: (base URL, model's name) where the calls really go, for a server that stands elsewhere each
-    time: the transcript then knows them by what `endpoint` says.
+    time: the transcript then knows them by what `endpoint` says. `beside`: the client of another model
+    whose calls stand in the same transcript and budget.
 
     Raises, on entering:
         InputError: no key where the endpoint names one, a base URL that is none, or a budget in
@@ -50,7 +53,7 @@ class Client:
     def __init__(
         self,
         endpoint: Endpoint,
-        transcript: Path,
+        transcript: Path | Transcript,
         budget: Mapping[str, float | None] | None = None,
         price: Mapping[str, Any] | None = None,
         replay: bool = False,
@@ -61,19 +64,29 @@ class Client:
         self.replay = replay
         usd = {name: value for name, value in (price or {}).items() if name in Price.model_fields}
         self.price = None if price is None else Price(**usd)
-        self.transcript = Transcript(transcript, read_only=replay)
+        if isinstance(transcript, Path):
+            transcript = Transcript(transcript, read_only=replay)
+        self.transcript = transcript
         self._server = server_of(endpoint)
+        self._asked: Asked = (endpoint.model, self._server)
+        self._beside: list[Client] = []
+        self._first = self
         self._limits = budget or {}
         self._replayed = 0
         self._interrupts: Interrupts | None = None
+        self._budget: BudgetGuard
         self._close = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         if self.replay:
             return self
         try:
-            self._check_price()
-            await self._connect()
+            for client in self._all:
+                client._check_price()
+            for client in self._all:
+                await client._connect()
+            self._interrupts = Interrupts([client._live for client in self._all])
+            self._close.callback(self._interrupts.close)
         except BaseException:
             await self._leave()
             raise
@@ -91,6 +104,17 @@ class Client:
             raise KeyboardInterrupt
         if error is None:
             self.transcript.finish()
+
+    def beside(self, endpoint: Endpoint, price: Mapping[str, Any] | None = None) -> "Client":
+        """The client of another model, which is opened and closed with this one; this one itself for
+        its own endpoint. To be called before this one is opened."""
+        for client in self._all:
+            if client.endpoint == endpoint:
+                return client
+        client = Client(endpoint, self.transcript, self._limits, price, self.replay)
+        client._first = self
+        self._beside.append(client)
+        return client
 
     async def gather(
         self, bodies: Sequence[Body], on_done: OnDone | None = None, kind: Kind = "chat"
@@ -127,7 +151,7 @@ class Client:
     @property
     def simulated(self) -> bool:
         """Whether any reply came, or would come, from a simulated model."""
-        return self.endpoint.simulated is not None or self.transcript.simulated
+        return self.transcript.simulated or any(c.endpoint.simulated for c in self._all)
 
     @property
     def served_models(self) -> list[str]:
@@ -144,8 +168,36 @@ class Client:
         """
         if self.replay:
             nothing = ("calls", "attempts", "prompt_tokens", "completion_tokens", "usd")
-            return {**dict.fromkeys(nothing, 0), "replayed_calls": self._replayed}
-        totals = self.transcript.totals
+            replayed = sum(client._replayed for client in self._all)
+            return {**dict.fromkeys(nothing, 0), "replayed_calls": replayed}
+        parts = [client._cost() for client in self._all]
+        cost = {
+            name: sum(part.get(name, 0) for part in parts) for name in parts[0] if name != "usd"
+        }
+        unreported = self.transcript.totals.without_usage
+        if unreported:
+            cost["calls_without_usage"] = unreported
+        elif all("usd" in part for part in parts):
+            # Sums of floats end in digits that mean nothing.
+            cost["usd"] = round(math.fsum(part["usd"] for part in parts), 9)
+        return cost
+
+    def cost_of_each(self) -> list[tuple[str, dict[str, float]]]:
+        """Each model that was to be asked, with what its recorded calls took, as in `cost`."""
+        return [(client.endpoint.model, client._cost()) for client in self._all]
+
+    @property
+    def _all(self) -> "list[Client]":
+        return [self, *self._beside]
+
+    @property
+    def _totals(self) -> Totals:
+        """Of its own calls; where it is alone, of all that the transcript holds."""
+        has_others = bool(self._first._beside)
+        return self.transcript.totals_of(self._asked) if has_others else self.transcript.totals
+
+    def _cost(self) -> dict[str, float]:
+        totals = self._totals
         cost: dict[str, float] = {
             "calls": totals.calls,
             "attempts": totals.attempts,
@@ -155,7 +207,6 @@ class Client:
         if totals.without_usage:
             cost["calls_without_usage"] = totals.without_usage
         elif self.price is not None:
-            # Sums of floats end in digits that mean nothing.
             cost["usd"] = round(totals.usd(self.price), 9)
         return cost
 
@@ -167,6 +218,7 @@ class Client:
             )
 
     async def _connect(self) -> None:
+        first = self._first
         endpoint = self.endpoint
         url = self._start_server() or endpoint.base_url or OPENAI_URL
         url, model = self._at or (url, endpoint.model)
@@ -174,16 +226,18 @@ class Client:
         if endpoint.api_key_env is not None and endpoint.simulated is None:
             key = read_key(endpoint.api_key_env, f"{endpoint.model} at {url}")
         sdk, http = connect(url, key, endpoint.timeout_s)
-        await self._close.enter_async_context(sdk)
+        await first._close.enter_async_context(sdk)
         by_batch = endpoint.mode == "batch"
-        budget = BudgetGuard(self._limits, self.transcript.totals, self.price, by_batch)
+        if first is self:
+            self._budget = BudgetGuard(self._limits, self._totals, self.price, by_batch)
+        else:
+            self._budget = first._budget.beside(self._totals, self.price, by_batch)
         self._line = Connection(
-            endpoint, url, self._server, key, sdk, http, self.transcript, budget, model
+            endpoint, url, self._server, key, sdk, http, self.transcript, self._budget, model
         )
-        self._ledger = Ledger(self.transcript.path)
+        server = "" if first is self else digest_of({"asked": self._asked})[:12]
+        self._ledger = Ledger(self.transcript.path, server)
         self._live = LiveCalls(self._line)
-        self._interrupts = Interrupts(self._live)
-        self._close.callback(self._interrupts.close)
         if not by_batch:
             self._warn_of_batches()
 
@@ -193,7 +247,7 @@ class Client:
         from harness.sim import server
 
         simulated = server.start(self.endpoint.simulated)
-        self._close.callback(simulated.close)
+        self._first._close.callback(simulated.close)
         return str(simulated.base_url)
 
     async def _leave(self) -> None:
@@ -287,6 +341,13 @@ async def _run_all(workers: list[Coroutine[Any, Any, None]]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def price_in(call: StageCall, endpoint: Endpoint) -> Mapping[str, Any] | None:
+    """What the stage was told that a call of the endpoint costs, for a `Client`."""
+    if endpoint.simulated is not None:
+        return FREE.model_dump()
+    return call.prices.get(endpoint.model)
+
+
 def open_client(call: StageCall, endpoint: Endpoint, recording: Data | None) -> Client:
     """The client for a stage's calls, an async context manager; its transcript is the artefact's.
 
@@ -297,10 +358,11 @@ def open_client(call: StageCall, endpoint: Endpoint, recording: Data | None) -> 
         InputError: the recorded file cannot be read, or is not a transcript.
     """
     path = call.folder / TRANSCRIPT
+    price = price_in(call, endpoint)
     if recording is None or call.replay:
-        return Client(endpoint, path, call.budget, price=call.price, replay=call.replay)
+        return Client(endpoint, path, call.budget, price, replay=call.replay)
     # It is read where the spec says that it is, which errors then name; the copy is the artefact's.
-    client = Client(endpoint, Path(recording.path), call.budget, price=call.price, replay=True)
+    client = Client(endpoint, Path(recording.path), call.budget, price, replay=True)
     part = path.with_name(path.name + ".part")
     shutil.copyfile(client.transcript.path, part)
     part.replace(path)

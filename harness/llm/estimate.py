@@ -1,14 +1,14 @@
 """What a stage will ask of a teacher or judge: calls and tokens, before it runs. Rough, and said so."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.artefact.keys import Files
 from harness.errors import InputError
-from harness.spec.base import Data, FileText
+from harness.spec.base import Data, Endpoint, FileText
 from harness.spec.prompts import PromptSet
 
 CHARACTERS_PER_TOKEN = 4
@@ -19,6 +19,14 @@ TOKENS_PER_TASK = 60
 PROMPT_CHARACTERS = 200
 """Of a prompt that is not there to be counted."""
 ON_HUB = "how many examples the hub data set has is known once it is fetched"
+
+
+class Share(NamedTuple):
+    """Expected tokens of the calls of one endpoint."""
+
+    endpoint: Endpoint
+    prompt_tokens: int
+    completion_tokens: int
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,13 @@ class Estimate:
     """None: not known."""
     unknown: str = ""
     """Why the calls, or else the examples, are not known."""
+    shares: tuple[Share, ...] = ()
+    """Whose tokens they are, of a stage that calls several models; no shares: all of its one."""
+
+    def of(self, endpoint: Endpoint) -> "Estimate":
+        """The same calls, as one model's share of a stage's."""
+        share = Share(endpoint, self.prompt_tokens, self.completion_tokens)
+        return replace(self, shares=(share,))
 
     def __add__(self, other: "Estimate") -> "Estimate":
         """Both sets of calls, as far as they are known; the second one's examples."""
@@ -41,6 +56,7 @@ class Estimate:
             self.completion_tokens + other.completion_tokens,
             other.examples,
             self.unknown or other.unknown,
+            self.shares + other.shares,
         )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -23,7 +23,7 @@ class Interrupts:
     signal does what it did before.
     """
 
-    def __init__(self, live: LiveCalls) -> None:
+    def __init__(self, live: Sequence[LiveCalls]) -> None:
         self.came = False
         self._live = live
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
@@ -43,8 +43,12 @@ class Interrupts:
         if self._stop is not None:
             self._stop.cancel()
 
+    @property
+    def _in_flight(self) -> int:
+        return sum(live.in_flight for live in self._live)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.came or not self._live.in_flight:
+        if self.came or not self._in_flight:
             self._before[number](number, frame)
             return
         self.came = True
@@ -55,9 +59,9 @@ class Interrupts:
 
     async def _end(self) -> None:
         events.note(
-            f"stopping: the {self._live.in_flight} calls in flight are awaited for up to "
+            f"stopping: the {self._in_flight} calls in flight are awaited for up to "
             f"{GRACE_S:g} s, as they are paid for; a second interrupt drops them"
         )
-        await self._live.drain(GRACE_S)
+        await asyncio.gather(*(live.drain(GRACE_S) for live in self._live))
         assert self._task is not None
         self._task.cancel()

@@ -34,15 +34,17 @@ class Ledger:
     transcript, and not noted here.
 
     in_flight: request id -> the batch that was asked for it. uploads: file -> the requests in it,
-    while no batch is known to have been made of it. started: batch -> when (ISO, UTC).
+    while no batch is known to have been made of it. started: batch -> when (ISO, UTC). `of`: a name for
+    the server's, where the calls of several stand in one transcript: each knows its own batches alone.
 
     Raises:
         InputError: a line before the last one is none of the ledger's.
         HarnessError: the file cannot be read or written.
     """
 
-    def __init__(self, transcript: Path) -> None:
-        self.path = transcript.with_name(f"{transcript.stem}.batches.jsonl")
+    def __init__(self, transcript: Path, of: str = "") -> None:
+        name = f"{transcript.stem}.{of}.batches.jsonl" if of else f"{transcript.stem}.batches.jsonl"
+        self.path = transcript.with_name(name)
         self.in_flight: dict[str, str] = {}
         self.uploads: dict[str, list[str]] = {}
         self.started: dict[str, str] = {}

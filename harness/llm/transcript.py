@@ -12,6 +12,9 @@ from harness.llm.record import CallRecord
 from harness.llm.reply import MOST_NESTED, is_nested_deeper, provider_error
 from harness.llm.totals import Totals
 
+Asked = tuple[str, str]
+"""The model that a request names, and what it says of its server."""
+
 CallPlace = tuple[str, int]
 """A request's digest and, for requests repeated word for word, which of them it is (0, 1, ...)."""
 
@@ -39,6 +42,7 @@ class Transcript:
     def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
         self.totals = Totals()
+        self._totals_of: dict[Asked, Totals] = {}
         self.served_models: list[str] = []
         self.simulated = False
         self.cut: int | None = None
@@ -71,6 +75,10 @@ class Transcript:
     def number(self, place: CallPlace) -> int:
         """The line, from 0, on which this request stands once `finish` has been called."""
         return self._lines[place] if self._read_only else self._positions[place]
+
+    def totals_of(self, asked: Asked) -> Totals:
+        """Sums over the calls of one model alone; they grow with the transcript."""
+        return self._totals_of.setdefault(asked, Totals())
 
     def order(self, place: CallPlace) -> int:
         """How many requests were asked before this one."""
@@ -188,6 +196,8 @@ class Transcript:
         place = (record["digest"], record["occurrence"])
         self._spans.append((place, start, length))
         self.totals.add(record)
+        request = record.get("request", {})
+        self.totals_of((str(request.get("model")), str(request.get("endpoint")))).add(record)
         # An earlier version took a provider's error among the choices for an answer.
         is_error = record["response"].get("choices") and provider_error(record["response"])
         if not record["ok"] or is_error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.artefact import events
 from harness.artefact.call import StageCall, StageResult
-from harness.artefact.store import files_below
+from harness.artefact.network_files import files_below
 from harness.errors import HarnessError, InputError
 from harness.llm.secrets import read_key, redact
 from harness.modeling.generation import BASE_CHAT_TEMPLATE

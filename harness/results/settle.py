@@ -403,7 +403,7 @@ def _price(stages: Sequence[StagePlan], what: str) -> float:
     """Raises InputError where a price is not known."""
     for stage in stages:
         if stage.usd() is None:
-            model = stage.endpoint.model if stage.endpoint else "a model"
+            model = " and of ".join(stage.unpriced)
             raise InputError(
                 f"what {what} costs is not known: the price of {model} is not",
                 "Add it to specs/prices.yaml, or to the file that HARNESS_PRICES names.",

@@ -19,7 +19,7 @@ from harness.results.verdict.sides import KIND_WORDS, KINDS
 from harness.results.verdict.verdict import Weighed
 from harness.row.load import LoadedRow
 from harness.row.published_judge import in_words, own_judge
-from harness.row.rejudged import REJUDGED, WIN_RATE
+from harness.row.rejudged import WIN_RATE, is_rejudged
 from harness.run.plan import Planner
 from harness.stats.bridge import FEW_MODELS
 from harness.stats.intervals import t_quantile
@@ -165,7 +165,7 @@ def _against(line: MatrixLine) -> str:
     against, c = line.weighed.against, line.cells
     plan = line.plan
     if against is None:
-        if plan is None or plan.published is None or c.metric not in REJUDGED:
+        if plan is None or plan.published is None or not is_rejudged(c.metric):
             return ""
         if all(stage.artefact for stage in plan.published.final()):
             return "of the study's own answers and ours fewer than two prompts were both judged"

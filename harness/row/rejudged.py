@@ -12,10 +12,10 @@ from harness.row.reported import PublishedJudge, ReportedNumbers
 from harness.row.row import Eval, Replicates, Row
 from harness.spec.base import DataPath
 from harness.spec.hub import Sample
-from harness.spec.prompts import PromptSet
+from harness.spec.prompts import OutputFiles, PromptSet
 
 PUBLISHED, BRIDGE = "published", "bridge"
-WIN_RATE = "win_rate"
+WIN_RATE, OUTPUT = "win_rate", "output"
 REJUDGED = (WIN_RATE, "rubric_score", "rating")
 """Metrics of which a grade is kept for each prompt."""
 
@@ -36,6 +36,16 @@ class BridgeRow:
     loaded: LoadedRow
     retired: RetiredVerdicts
 
+    @property
+    def is_of_one_set(self) -> bool:
+        answer = self.loaded.row.eval.answer if self.loaded.row.eval else None
+        return answer is not None and answer.prompts.files is None
+
+
+def is_rejudged(metric: str) -> bool:
+    """Also of a prompt set's own score, `win_rate/SET`."""
+    return metric.partition("/")[0] in REJUDGED
+
 
 def has_another_judge(row: Row) -> bool:
     """Whether a published number was judged by another judge than the row's, as far as the spec says,
@@ -48,20 +58,43 @@ def has_another_judge(row: Row) -> bool:
     return any(published is not None and another_judge(published, judge) for published in judges)
 
 
-def has_outputs(row: Row) -> bool:
-    """Whether the study's own answers for the row are one file, in alpaca_eval's format."""
-    return len(row.reported.outputs) == 1
+def published_outputs(row: Row) -> DataPath | OutputFiles | None:
+    """The study's own answers for the row: one file in alpaca_eval's format, else files that are read
+    as prompt sets are, each called as the row's prompt set that its name has in it."""
+    published = row.reported
+    if not published.outputs:
+        return None
+    if len(published.outputs) == 1 and published.output_column is None:
+        return published.outputs[0]
+    answer = row.eval.answer if row.eval else None
+    sets = (answer.prompts.files or {}) if answer else {}
+    files: dict[str, DataPath] = {}
+    for number, file in enumerate(published.outputs, start=1):
+        of_set = next((name for name in sets if name in file.file_name), "")
+        free = of_set and of_set not in files
+        files[of_set if free else str(number)] = file
+    return OutputFiles(files=files, output=published.output_column or OUTPUT)
 
 
 def published_row(loaded: LoadedRow) -> LoadedRow | None:
-    """The study's own answers for the row, judged as the row is; None where there are none, or where
-    their published number needs no other judging."""
+    """The study's own answers for the row, judged as the row is; None where there are none, where
+    their published number needs no other judging, or where they are what the row itself judges."""
     row = loaded.row
-    if not has_outputs(row) or not has_another_judge(row):
+    outputs = published_outputs(row)
+    if outputs is None or not has_another_judge(row):
         return None
     assert row.eval is not None
     assert row.eval.answer is not None
-    return _given(loaded, row.reported.outputs[0], PUBLISHED, row.eval.answer.prompts)
+    if _digests(row.eval.answer.engine.given_outputs) == _digests(outputs):
+        return None
+    return _given(loaded, outputs, PUBLISHED, row.eval.answer.prompts)
+
+
+def _digests(outputs: DataPath | OutputFiles | None) -> set[str | None]:
+    """Of what the answers are read from, and the column's name."""
+    if isinstance(outputs, OutputFiles):
+        return {outputs.output, *(file.sha256 for file in outputs.files.values())}
+    return {outputs.sha256} if outputs is not None else set()
 
 
 def bridge_rows(loaded: LoadedRow) -> Iterator[BridgeRow]:
@@ -69,7 +102,7 @@ def bridge_rows(loaded: LoadedRow) -> Iterator[BridgeRow]:
     were published, which need no bridge."""
     row = loaded.row
     judge = row.reported.judge_of(WIN_RATE)
-    if judge is None or not has_another_judge(row) or has_outputs(row):
+    if judge is None or not has_another_judge(row) or row.reported.outputs:
         return
     assert row.eval is not None
     assert row.eval.answer is not None
@@ -82,17 +115,25 @@ def bridge_rows(loaded: LoadedRow) -> Iterator[BridgeRow]:
         yield BridgeRow(given, RetiredVerdicts(model.annotations, judge))
 
 
-def _given(loaded: LoadedRow, outputs: DataPath, name: str, prompts: PromptSet) -> LoadedRow:
+def _given(
+    loaded: LoadedRow, outputs: DataPath | OutputFiles, name: str, prompts: PromptSet
+) -> LoadedRow:
     row = loaded.row
     assert row.eval is not None
     engine = ReferenceEngine(outputs=outputs)
+    own = row.eval.answer.strip if row.eval.answer else None
+    # Given outputs stay as they are, said or not: said as the row says it, a row that judges the very
+    # same outputs shares the artefact.
+    strip = False if own is False else None
     update: dict[str, object] = {
         "row": f"{row.row}-{name}",
         "model": None,
         "gen": None,
         "data": None,
         "train": None,
-        "eval": Eval(answer=Answer(prompts=prompts, engine=engine), judge=row.eval.judge),
+        "eval": Eval(
+            answer=Answer(prompts=prompts, engine=engine, strip=strip), judge=row.eval.judge
+        ),
         "replicates": Replicates(judge=row.replicates.judge),
         "reported": ReportedNumbers(),
         "sources": {},

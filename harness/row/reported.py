@@ -111,6 +111,9 @@ class ReportedNumbers(Spec, Mapping[str, Reported]):
     """Who judged, for all metrics that say no judge of their own; losses have none."""
     outputs: PublishedFiles = ()
     """The model's answers that the study itself published for this row; or a list of several files."""
+    output_column: Annotated[str, NO_KEY] | None = None
+    """The column of `outputs` with the model's answers, where files such as AlpaGasus's have several
+    models'; left open: they are in alpaca_eval's format."""
     annotations: PublishedFiles = ()
     """The judge's verdicts that it published for this row; or a list of several files."""
     bridge: tuple[BridgingModel, ...] = ()
@@ -142,6 +145,12 @@ class ReportedNumbers(Spec, Mapping[str, Reported]):
         digests = [model.outputs.sha256 for model in self.bridge]
         if len(set(digests)) < len(digests):
             raise ValueError("bridge names the same outputs twice: it is one model all the same")
+        return self
+
+    @model_validator(mode="after")
+    def _column_of_something(self) -> "ReportedNumbers":
+        if self.output_column is not None and not self.outputs:
+            raise ValueError("output_column names a column of outputs, and there are none")
         return self
 
     def judge_of(self, metric: str) -> PublishedJudge | None:

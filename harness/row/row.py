@@ -78,8 +78,10 @@ class Budget(Spec):
 
 
 class Limits(Spec):
-    """What a stage's container may use."""
+    """What a stage may use: of GPUs anywhere, of all else in a container."""
 
+    gpus: Annotated[int, Field(ge=1)] | None = None
+    """A stage that works on more is refused; left open: as many as it works on."""
     cpus: Annotated[float, Field(gt=0)] | None = None
     memory: Annotated[str, Field(pattern="^[0-9]+[kmg]$")] | None = None
     """For example 8g."""

@@ -14,11 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.answer.answer import Answer, Decoding
+from harness.artefact.keys import file_digest
 from harness.errors import InputError
 from harness.judge.judge import BaseJudge
 from harness.row.load import LoadedRow
+from harness.row.rejudged import OUTPUT, bridge_rows, published_outputs, published_row
+from harness.row.reported import BridgingModel, PublishedJudge, ReportedNumbers
 from harness.row.row import Budget, Eval, Limits, Replicates, Row
+from harness.sim.retired import ANSWERS, BASELINE, BRIDGING, NAME, OWN, VERDICTS
+from harness.spec.base import DataPath
 from harness.spec.model_source import ModelSource, RandomModel
+from harness.spec.prompts import OutputFiles
 from harness.spec.template import Template
 from harness.spec.train import Train
 from harness.spec.twin import (
@@ -46,8 +52,11 @@ FAMILIES = {
 }
 """Part of a hub id, or else of a template's name -> the architecture that transformers calls so."""
 USUAL_FAMILY = "qwen2"
-UNPUBLISHED: dict[str, tuple[()]] = {"outputs": (), "annotations": (), "bridge": ()}
+UNPUBLISHED: dict[str, object] = {
+    "outputs": (), "output_column": None, "annotations": (), "bridge": (),
+}  # fmt: skip
 """A twin is compared with nothing that was published."""
+RETIRED, BRIDGING_PROMPTS = "retired", 40
 ARCHITECTURE: dict[str, float] = {
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -72,6 +81,7 @@ def scaled(loaded: LoadedRow) -> LoadedRow:
     if row.scale == "tiny":
         return loaded
     smoke = smoke_folder(loaded.path)
+    reported = _reported(loaded, smoke)
     kind = "preference" if row.train and row.train.objective == "orpo" else ""
     twin = row.model_copy(
         update={
@@ -86,8 +96,11 @@ def scaled(loaded: LoadedRow) -> LoadedRow:
             "replicates": _replicates(row.replicates),
             "budget": Budget(),
             "limits": Limits(shm=row.limits.shm, pids=row.limits.pids),
-            "reported": row.reported.model_copy(update=UNPUBLISHED),
-            "deviations": [*row.deviations, _deviation(row)],
+            "reported": reported,
+            "deviations": [
+                *row.deviations,
+                _deviation(row, rejudging=bool(reported.outputs or reported.bridge)),
+            ],
         }
     )
     return LoadedRow(twin, loaded.path, loaded.is_named)
@@ -114,8 +127,8 @@ def _candidates(spec: Path) -> Iterator[Path]:
     yield Path(__file__).parents[2] / "specs" / SMOKE
 
 
-def _deviation(row: Row) -> str:
-    """What of the row was replaced, and by what."""
+def _deviation(row: Row, rejudging: bool) -> str:
+    """What of the row was replaced, and by what. rejudging: see `_reported`."""
     replaced = []
     if row.model is not None:
         family = _family(row.model, row.template)
@@ -129,6 +142,8 @@ def _deviation(row: Row) -> str:
         replaced += _replaced_in_training(row.train)
     if row.eval:
         replaced += _replaced_in_evaluation(row.eval)
+    if rejudging:
+        replaced.append("what an older version of the simulated judge left for what was published")
     replicates = row.replicates
     if _replicates(replicates) != replicates:
         replaced.append(f"at most {REPLICATES} replicates of a kind")
@@ -163,6 +178,42 @@ def _replaced_in_evaluation(evaluation: Eval) -> Iterator[str]:
         yield from answer.engine.replaced()
     if judge is not None:
         yield from judge.replaced_in_twin()
+
+
+# What was published
+
+
+def _reported(loaded: LoadedRow, smoke: Path) -> ReportedNumbers:
+    """The study's numbers. Where the row's judge judges beside the row, the older version of the
+    simulated judge stands for the published one (harness.sim.retired): the twin goes the same way, and
+    by how much the two versions differ is known."""
+    row = loaded.row
+    update, folder = dict(UNPUBLISHED), smoke / "twin" / RETIRED
+    judge = row.eval.judge if row.eval else None
+    if judge is None or judge.twin_prompts(smoke) is not None:
+        return row.reported.model_copy(update=update)
+    if published_row(loaded) is not None:
+        update["outputs"] = (_published(folder / ANSWERS.format(OWN)),)
+        if isinstance(published_outputs(row), OutputFiles):
+            update["output_column"] = OUTPUT
+    elif bridging := [other for other in bridge_rows(loaded) if other.is_of_one_set]:
+        update["bridge"] = tuple(
+            BridgingModel(
+                outputs=_published(folder / ANSWERS.format(model)),
+                annotations=_published(folder / VERDICTS.format(model)),
+                prompts=BRIDGING_PROMPTS,
+            )
+            for model, _ in zip(BRIDGING, bridging, strict=False)
+        )
+    if not (update["outputs"] or update["bridge"]):
+        return row.reported.model_copy(update=update)
+    update["judge"] = PublishedJudge(model=NAME, annotator=NAME, baseline=BASELINE)
+    update |= {name: cell.model_copy(update={"judge": None}) for name, cell in row.reported.items()}
+    return row.reported.model_copy(update=update)
+
+
+def _published(path: Path) -> DataPath:
+    return DataPath(path=str(path), sha256=file_digest(path))
 
 
 # Models

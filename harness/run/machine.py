@@ -44,7 +44,7 @@ class Part:
     gpus: tuple[Gpu, ...]
     cpus: int
     memory: int
-    endpoint: tuple[str | None, str] | None
+    endpoints: frozenset[tuple[str | None, str]]
 
 
 class Ledger:
@@ -66,7 +66,7 @@ class Ledger:
         """What the stage is handed; None while others have it."""
         cpus, share = self._threads(stage, wanted)
         memory = self.machine.usable_memory // 2 if wanted.memory is None else wanted.memory
-        part = Part(wanted.kind, share, (), cpus, memory, _endpoint(stage))
+        part = Part(wanted.kind, share, (), cpus, memory, _endpoints(stage))
         if not self._has_room(part):
             return None
         if wanted.gpus:
@@ -93,7 +93,7 @@ class Ledger:
         return count, Share(threads=count if count < self.machine.cpus else None)
 
     def _has_room(self, part: Part) -> bool:
-        if part.endpoint is not None and part.endpoint in {p.endpoint for p in self._parts}:
+        if any(part.endpoints & other.endpoints for other in self._parts):
             return False
         used = sum(p.memory for p in self._parts)
         if self._parts and used + part.memory > self.machine.usable_memory:
@@ -123,9 +123,11 @@ def _fits(stage: StagePlan, gpu: Gpu, executor: str) -> bool:
     return placing.suits(stage, gpu, executor)
 
 
-def _endpoint(stage: StagePlan) -> tuple[str | None, str] | None:
-    endpoint = stage.endpoint if stage.pays else None
-    return (endpoint.base_url, endpoint.model) if endpoint is not None else None
+def _endpoints(stage: StagePlan) -> frozenset[tuple[str | None, str]]:
+    """Those that it may pay, and the server that somebody started for it."""
+    asked = {(e.base_url, e.model) for e in stage.endpoints if e.simulated is None}
+    server = stage.served
+    return frozenset(asked | ({(server.base_url, "")} if server and server.base_url else set()))
 
 
 def _memory_limits() -> Sequence[int]:

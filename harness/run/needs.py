@@ -174,9 +174,9 @@ class _Looking:
     def _keys(self, hubs: Iterable[NeededItem]) -> Iterator[NeededItem]:
         uses: dict[str, list[str]] = {}
         for stage in self.stages:
-            endpoint = stage.endpoint
-            if endpoint is not None and endpoint.api_key_env and endpoint.simulated is None:
-                uses.setdefault(endpoint.api_key_env, []).append(endpoint.model)
+            for endpoint in stage.endpoints:
+                if endpoint.api_key_env and endpoint.simulated is None:
+                    uses.setdefault(endpoint.api_key_env, []).append(endpoint.model)
         for hub in hubs:
             if hub.state == "missing" and is_gated(hub.name):
                 uses.setdefault(TOKEN, []).append(hub.name)

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,7 +31,7 @@ from harness.errors import HarnessError, InputError, NotFetched
 from harness.gen.recipe import Recipe
 from harness.judge.judge import BaseJudge
 from harness.llm.estimate import Estimate
-from harness.llm.prices import Price, Prices
+from harness.llm.prices import Prices
 from harness.row.load import LoadedRow, load_rows
 from harness.row.rejudged import RetiredVerdicts, bridge_rows, published_row
 from harness.row.row import Row
@@ -67,9 +68,8 @@ class StagePlan:
     status: str = "run"
     """`reuse`, `run`, or `stale`: it was there, and what decides its content has changed."""
     reasons: list[str] = field(default_factory=list)
-    price: Price | None = None
-    """Of the called model; None where there is none, or its price is not known."""
-    price_dated: str = ""
+    prices: Prices = field(default_factory=lambda: Prices("", {}))
+    """Of the called models, as far as they are known."""
     tokenizer: ModelSource | None = None
     """The row's, for the lengths in a data card; it decides nothing else."""
     artefact: Artefact | None = None
@@ -139,14 +139,19 @@ class StagePlan:
         return f"{kind}: {self.stage}" + (f" ({self.label})" if self.label else "")
 
     @property
-    def endpoint(self) -> Endpoint | None:
-        """The teacher or judge that this stage calls; None where recorded calls stand for it."""
-        return _endpoint_of(self.params)
+    def endpoints(self) -> list[Endpoint]:
+        """The teachers or the judge that this stage calls; none where recorded calls stand for them."""
+        return _endpoints_of(self.params)
 
     @property
     def pays(self) -> bool:
         """Whether it calls an endpoint that may cost money."""
-        return self.endpoint is not None and self.endpoint.simulated is None
+        return any(endpoint.simulated is None for endpoint in self.endpoints)
+
+    @property
+    def unpriced(self) -> list[str]:
+        """The called models whose price is not known."""
+        return [e.model for e in self.endpoints if self.prices.of(e) is None]
 
     @property
     def base(self) -> ModelSource | None:
@@ -200,23 +205,35 @@ class StagePlan:
         yield from iter_data(self.tokenizer)
 
     def usd(self) -> float | None:
-        """What its calls are expected to cost; None where the model's price is not known."""
-        endpoint, price = self.endpoint, self.price
-        if endpoint is None or price is None:
-            return 0.0 if endpoint is None else None
-        expected = self.estimate
-        batch = endpoint.mode == "batch"
-        return price.usd(expected.prompt_tokens, expected.completion_tokens, batch)
+        """What its calls are expected to cost; None where a model's price is not known."""
+        return None if self.unpriced else self.usd_of_priced()
 
-    def call_price(self) -> PriceRecord | None:
-        """The price as the stage is told it."""
-        if self.price is None:
-            return None
+    def usd_of_priced(self) -> float:
+        """What those of its calls are expected to cost whose model's price is known."""
+        if not self.endpoints:
+            return 0.0
+        expected = self.estimate
+        shares = expected.shares or expected.of(self.endpoints[0]).shares
+        priced = [(share, self.prices.of(share.endpoint)) for share in shares]
+        return math.fsum(
+            price.usd(share.prompt_tokens, share.completion_tokens, share.endpoint.mode == "batch")
+            for share, price in priced
+            if price is not None
+        )
+
+    def call_prices(self) -> dict[str, PriceRecord]:
+        """The prices as the stage is told them."""
+        paid = [e.model for e in self.endpoints if e.simulated is None]
+        known = {model: self.prices.models.get(model) for model in paid}
         return {
-            "prompt": self.price.prompt,
-            "completion": self.price.completion,
-            "batch_share": self.price.batch_share,
-            "dated": self.price_dated,
+            model: {
+                "prompt": price.prompt,
+                "completion": price.completion,
+                "batch_share": price.batch_share,
+                "dated": self.prices.dated,
+            }
+            for model, price in known.items()
+            if price is not None
         }
 
 
@@ -463,8 +480,7 @@ class Planner:
             "inputs": {name: plan.key for name, plan in inputs.items()},
             "environment": environment.environment_of(stage, self.executor),
         }
-        endpoint = _endpoint_of(params)
-        if endpoint is not None and endpoint.simulated is not None:
+        if any(endpoint.simulated for endpoint in _endpoints_of(params)):
             document["simulated_version"] = environment.CODE_VERSIONS["sim"]
         key = digest_of(document)
         planned = StagePlan(
@@ -472,8 +488,7 @@ class Planner:
         )
         if stage == "gen":
             planned.tokenizer = loaded.row.model
-        if endpoint is not None:
-            planned.price, planned.price_dated = self.prices.of(endpoint), self.prices.dated
+        planned.prices = self.prices
         self._look_up(planned)
         return planned
 
@@ -586,9 +601,9 @@ def needs_of(params: Mapping[str, Any]) -> Needs:
     return judge.needs() if judge is not None else Needs()
 
 
-def _endpoint_of(params: dict[str, Any]) -> Endpoint | None:
+def _endpoints_of(params: dict[str, Any]) -> list[Endpoint]:
     gen: Recipe | None = params.get("gen")
-    return gen.needs().endpoint if gen is not None else needs_of(params).endpoint
+    return list((gen.needs() if gen is not None else needs_of(params)).endpoints)
 
 
 def _prompts_of(params: dict[str, Any]) -> PromptSet:

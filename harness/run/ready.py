@@ -79,24 +79,21 @@ def check_stage(planned: StagePlan, only: Sequence[str], store: Store, executor:
                 f"the volume {store.root}",
                 f"Make it with: {command_for(source, planned)}",
             )
-    endpoint = planned.endpoint
-    for called in (endpoint, planned.served):
+    for called in (*planned.endpoints, planned.served):
         if called is not None and called.base_url is not None:
             _check_reachable(planned, called.base_url, executor)
-    if endpoint is None:
-        return
-    if planned.owner.budget.usd is not None and planned.price is None:
+    if planned.owner.budget.usd is not None and planned.unpriced:
         raise InputError(
-            f"row {planned.row} has a budget in dollars, and the price of {endpoint.model}, "
-            f"which its {planned.stage} stage calls, is not known",
+            f"row {planned.row} has a budget in dollars, and the price of "
+            f"{' and of '.join(planned.unpriced)}, which its {planned.stage} stage calls, is not known",
             "Add it to specs/prices.yaml, or to the file that HARNESS_PRICES names.",
         )
-    if endpoint.simulated is not None or endpoint.api_key_env is None:
-        return
-    read_key(
-        endpoint.api_key_env,
-        f"{endpoint.model}, which the {planned.stage} stage of row {planned.row} calls",
-    )
+    for endpoint in planned.endpoints:
+        if endpoint.simulated is None and endpoint.api_key_env is not None:
+            read_key(
+                endpoint.api_key_env,
+                f"{endpoint.model}, which the {planned.stage} stage of row {planned.row} calls",
+            )
 
 
 def _check_reachable(planned: StagePlan, url: str, executor: str) -> None:

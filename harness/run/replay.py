@@ -17,7 +17,8 @@ from harness.artefact import environment
 from harness.artefact.call import TRANSCRIPT, StageResult
 from harness.artefact.keys import file_digest, flatten
 from harness.artefact.manifest import Manifest, MetricValue
-from harness.artefact.store import Artefact, files_below
+from harness.artefact.network_files import files_below
+from harness.artefact.store import Artefact
 from harness.common.progress import ProgressView
 from harness.errors import InputError
 from harness.run.executors import carry_out

@@ -38,12 +38,14 @@ def resources_of(planned: StagePlan) -> Resources:
     """What a planned stage takes on this machine, or on one like it."""
     planner = planned.planner
     seconds = foretold(planner.store).seconds(planned) if planner is not None else None
-    gpus = _gpus(planned)
+    gpus, limit = _gpus(planned), _limit(planned)
     if gpus:
-        return Resources("gpu", gpus, gpus, _memory(planned, on_gpu=True), seconds)
+        memory = limit or _memory(planned, on_gpu=True)
+        return Resources("gpu", gpus, gpus, memory, seconds)
     if has_model(planned) or _serves_here(planned):
         cpus = _threads(planned) or environment.cpus()
-        return Resources("cpu", 0, cpus, _memory(planned, on_gpu=False), seconds)
+        memory = limit or _memory(planned, on_gpu=False)
+        return Resources("cpu", 0, cpus, memory, seconds)
     calls = planned.pays or planned.served is not None
     return Resources("network" if calls else "cpu", 0, 1, PROCESS, seconds)
 
@@ -54,8 +56,11 @@ def has_model(planned: StagePlan) -> bool:
 
 
 def threads_are_open(planned: StagePlan) -> bool:
-    """Whether the spec leaves it to the machine how many threads the stage's model works with."""
-    return has_model(planned) and _threads(planned) is None
+    """Whether the spec leaves it to the machine how many threads the stage's model works with; not of
+    several processes, which part what the machine has among them."""
+    train = planned.params.get("train")
+    is_launched = isinstance(train, Train) and train.launch.processes > 1
+    return has_model(planned) and _threads(planned) is None and not is_launched
 
 
 def _gpus(planned: StagePlan) -> int:
@@ -84,6 +89,14 @@ def _threads(planned: StagePlan) -> int | None:
         if threads is not None:
             return threads * (part.launch.processes if isinstance(part, Train) else 1)
     return None
+
+
+def _limit(planned: StagePlan) -> int | None:
+    """Bytes that its container cannot pass; None where it is in none, or has no limit."""
+    memory, planner = planned.owner.limits.memory, planned.planner
+    if memory is None or planner is None or planner.executor == "local":
+        return None
+    return int(memory[:-1]) << {"k": 10, "m": 20, "g": 30}[memory[-1]]
 
 
 def _memory(planned: StagePlan, on_gpu: bool) -> int | None:

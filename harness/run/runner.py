@@ -177,8 +177,12 @@ class Runner:
         """Note a made stage's key for each row that it is of."""
         for plan in plans:
             for row, made in plan.remembered():
-                if made.key == planned.key:
-                    self.store.remember(row, {made.memory_name: made.key})
+                name = made.memory_name
+                if made.key != planned.key or self.store.remembered(row).get(name) == made.key:
+                    continue
+                # Other runs on this volume may be at other stages of the row.
+                with self.store.lock("row", row):
+                    self.store.remember(row, {name: made.key})
 
     def job(
         self,
@@ -191,7 +195,6 @@ class Runner:
         replay: bool = False,
     ) -> Job:
         """The stage as an executor is given it."""
-        endpoint = None if replay else planned.endpoint
         tokenizer = planned.tokenizer
         if tokenizer is not None and tokenizer.hub is not None:
             snapshot = self.store.hub_folder(tokenizer.hub, tokenizer.trust_remote_code)
@@ -209,10 +212,10 @@ class Runner:
             image_stage=planned.stage,
             environment=planned.document["environment"],
             network=planned.pays and not replay,
-            secrets=(endpoint.api_key_env,) if endpoint and endpoint.api_key_env else (),
+            secrets=() if replay else tuple(sorted(key_names(planned.endpoints))),
             others_keys=self.downloads.keys | key_names(planned.owner),
             budget=planned.owner.budget.model_dump(),
-            price=planned.call_price(),
+            prices=planned.call_prices(),
             tokenizer=tokenizer,
             replay=replay,
             limits=planned.owner.limits,

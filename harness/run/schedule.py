@@ -149,7 +149,7 @@ class Schedule:
             if self.jobs is not None and len(self.running) >= self.jobs:
                 return
             wanted = self.wanted[_name(stage)]
-            scarce = wanted.kind if stage.endpoint is None else (wanted.kind, str(stage.endpoint))
+            scarce = (wanted.kind, *map(str, stage.endpoints))
             if scarce in full or not self._has_inputs(stage):
                 continue
             part = self.ledger.take(stage, wanted)

@@ -44,7 +44,7 @@ class ToyJudge(BaseJudge):
         return ["words are counted"]
 
     def needs(self) -> Needs:
-        return Needs(endpoint=Endpoint(model="counter"), gpus=3)
+        return Needs(endpoints=[Endpoint(model="counter")], gpus=3)
 
     def estimate(self, prompts: PromptSet | None, files: Files) -> Estimate:
         return Estimate(calls=11)
@@ -89,7 +89,7 @@ def test_a_plan_has_the_code_version_endpoint_calls_and_gpus_of_its_judge(
 ) -> None:
     (stage,) = plan(loaded).final()
     assert stage.document["code_version"] == 7
-    assert stage.endpoint == Endpoint(model="counter")
+    assert stage.endpoints == [Endpoint(model="counter")]
     assert stage.estimate.calls == 11
     assert gpus_of(stage.stage, stage.params) == 3
 

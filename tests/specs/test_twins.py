@@ -20,9 +20,9 @@ def checkout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_covering_twins_take_every_way_that_any_studys_row_takes() -> None:
-    rows = [scaled(loaded).row for loaded in load_rows(STUDIES)]
+    rows = [scaled(loaded) for loaded in load_rows(STUDIES)]
     wanted = set().union(*(ways(row) for row in rows))
-    chosen = [scaled(loaded).row for loaded in load_rows([Path(path) for path in COVERING])]
+    chosen = [scaled(loaded) for loaded in load_rows([Path(path) for path in COVERING])]
     assert wanted - set().union(*(ways(row) for row in chosen)) == set()
     assert len(COVERING) < len(rows) / 2
 

@@ -19,11 +19,22 @@ from harness.gen.recipes.importing import ImportGen
 from harness.judge.judge import RowOutputs
 from harness.judge.kinds.alpaca_eval import AlpacaEvalJudge
 from harness.judge.kinds.flow_judge import RubricJudge
+from harness.results.line import MatrixLine
 from harness.results.matrix import lines_of
 from harness.row.load import LoadedRow, load_rows
+from harness.row.rejudged import (
+    BRIDGE,
+    PUBLISHED,
+    WIN_RATE,
+    bridge_rows,
+    is_rejudged,
+    published_outputs,
+    published_row,
+)
 from harness.row.row import Row
 from harness.row.twin import scaled
 from harness.run.plan import Planner
+from harness.spec.prompts import OutputFiles
 from harness.spec.template import Template
 
 STUDIES = tuple(
@@ -31,16 +42,15 @@ STUDIES = tuple(
     for name in ("mini_lima", "mini_lima_assignment", "mini_lima_paper", "orpo_lab", "alpagasus2")
 )
 COVERING: tuple[str, ...] = (
+    "specs/alpagasus2/13b.yaml",
     "specs/alpagasus2/13b_benchmarks.yaml",
     "specs/alpagasus2/13b_published_answers.yaml",
-    "specs/alpagasus2/control_other_rater.yaml",
-    "specs/alpagasus2/from_scratch/13b.yaml",
     "specs/alpagasus2/from_scratch/control_random_k.yaml",
     "specs/mini_lima/control_null.yaml",
-    "specs/mini_lima/from_scratch/line_02_338_default_prompt.yaml",
-    "specs/mini_lima/line_04_338_default_prompt1.yaml",
-    "specs/mini_lima/line_10_1735_qwen_prompt2.yaml",
-    "specs/mini_lima_paper/control_longest_k.yaml",
+    "specs/mini_lima/from_scratch/line_04_338_default_prompt1.yaml",
+    "specs/mini_lima/from_scratch/line_10_1735_qwen_prompt2.yaml",
+    "specs/mini_lima/from_scratch/unlisted_683_filtered_qwen_prompt.yaml",
+    "specs/mini_lima/line_02_338_default_prompt.yaml",
     "specs/mini_lima_paper/table2_0.5b_improved.yaml",
     "specs/orpo_lab/base_correctness.yaml",
     "specs/orpo_lab/control_longest_k.yaml",
@@ -54,9 +64,10 @@ prints; continuous integration runs them."""
 Way = tuple[str, str]
 
 
-def ways(row: Row) -> set[Way]:
-    """What of the harness a row's twin goes through: recipes, training, templates, judges, engines."""
-    return set(_ways(row))
+def ways(loaded: LoadedRow) -> set[Way]:
+    """What of the harness a row's twin goes through: recipes, training, templates, judges, engines, and
+    what is judged beside it."""
+    return {*_ways(loaded.row), *_beside(loaded)}
 
 
 def _ways(row: Row) -> Iterator[Way]:
@@ -107,18 +118,27 @@ def _ways(row: Row) -> Iterator[Way]:
             yield "reference", "a row's" if isinstance(reference, RowOutputs) else "a file"
 
 
+def _beside(loaded: LoadedRow) -> Iterator[Way]:
+    """What its judge judges beside it, where a published number has another judge."""
+    if published_row(loaded) is not None:
+        several = isinstance(published_outputs(loaded.row), OutputFiles)
+        yield "published answers", "with a column" if several else "a file"
+    if any(bridge_rows(loaded)):
+        yield "another judge", "a bridge"
+
+
 def _called(template: Template) -> str:
     return template.name or (Path(template.prompt.path).name if template.prompt else "")
 
 
 def covering(rows: Sequence[LoadedRow]) -> list[LoadedRow]:
     """Few rows that together take every way: each time the row with the most that are not taken yet."""
-    open_ways = set().union(*(ways(loaded.row) for loaded in rows))
+    open_ways = set().union(*(ways(loaded) for loaded in rows))
     chosen: list[LoadedRow] = []
     while open_ways:
-        best = max(rows, key=lambda loaded: len(ways(loaded.row) & open_ways))
+        best = max(rows, key=lambda loaded: len(ways(loaded) & open_ways))
         chosen.append(best)
-        open_ways -= ways(best.row)
+        open_ways -= ways(best)
     return sorted(chosen, key=lambda loaded: loaded.path)
 
 
@@ -139,7 +159,19 @@ def unfilled(rows: Sequence[LoadedRow], planner: Planner) -> list[str]:
                 wrong.append(f"{name}: not filled")
             elif cells.verdict != "simulated":
                 wrong.append(f"{name}: {cells.verdict}")
+            elif line.plan is not None and cells.reported is not None:
+                wrong += [f"{name}: {way} was judged, and says nothing" for way in _silent(line)]
     return wrong
+
+
+def _silent(line: MatrixLine) -> Iterator[str]:
+    """What was judged beside a row and is not in its line."""
+    plan, metric = line.plan, line.cells.metric
+    assert plan is not None
+    if plan.published is not None and is_rejudged(metric) and line.weighed.against is None:
+        yield PUBLISHED
+    if plan.bridge and metric == WIN_RATE and line.weighed.in_their_terms is None:
+        yield BRIDGE
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -72,12 +72,12 @@ def _show_total(console: Console, todo: Sequence[StagePlan]) -> None:
     text = f"{len(todo)} stages to run"
     unknown = [s for s in todo if _is_open(s)]
     if total.calls or unknown:
-        costs = [usd for s in todo if (usd := s.usd()) is not None]
-        unpriced = sorted({s.endpoint.model for s in todo if s.endpoint and s.usd() is None})
+        costs = [s.usd_of_priced() for s in todo]
+        unpriced = sorted({model for s in todo for model in s.unpriced})
         text += f", {'at least' if unknown else 'about'} {_calls(total)}, {_usd(sum(costs))}"
         if unpriced:
             text += f" and what {', '.join(map(plain, unpriced))} costs, whose price is not known"
-        dated = next((s.price_dated for s in todo if s.price_dated and s.usd()), "")
+        dated = next((s.prices.dated for s in todo if s.prices.dated and s.usd_of_priced()), "")
         if dated:
             text += f" (prices dated {dated})"
     if unknown:
@@ -88,7 +88,7 @@ def _show_total(console: Console, todo: Sequence[StagePlan]) -> None:
 
 def _is_open(stage: StagePlan) -> bool:
     """Whether it will call a model, and how often is not known."""
-    return bool(stage.estimate.unknown) and stage.endpoint is not None and not _is_recorded(stage)
+    return bool(stage.estimate.unknown and stage.endpoints) and not _is_recorded(stage)
 
 
 def _on_this_machine(stage: StagePlan) -> Iterator[tuple[str, str]]:
@@ -220,12 +220,13 @@ def _is_recorded(stage: StagePlan) -> bool:
 
 
 def _dollars(stage: StagePlan) -> str:
-    endpoint, usd = stage.endpoint, stage.usd()
-    if usd is None and endpoint is not None:
-        return f"the price of {endpoint.model} is not known"
-    if endpoint is not None and endpoint.simulated is not None:
-        return f"{_usd(usd or 0)} (simulated)"
-    return _usd(usd or 0)
+    usd, unpriced = stage.usd_of_priced(), " and of ".join(stage.unpriced)
+    if unpriced:
+        known = f"{_usd(usd)} and more: " if usd else ""
+        return f"{known}the price of {unpriced} is not known"
+    if stage.endpoints and not stage.pays:
+        return f"{_usd(usd)} (simulated)"
+    return _usd(usd)
 
 
 def _usd(usd: float) -> str:

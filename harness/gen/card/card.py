@@ -63,7 +63,7 @@ def measure(
     instructions = [e.instruction for e in examples]
     tokenizer, tokens = _tokens(call, examples)
     classifications = [e.is_classification for e in examples if e.is_classification is not None]
-    return {
+    card: record.Card = {
         "format": FORMAT,
         "recipe": recipe,
         "simulated": simulated,
@@ -84,6 +84,18 @@ def measure(
         "ratings": _ratings([e.rating for e in examples]),
         "rewritten": None if result.before is None else _rewritten(result.before, examples),
     }
+    if result.teachers and result.client is not None:
+        card["teachers"] = [
+            {
+                "model": model,
+                "steps": [step for step, name in result.teachers.items() if name == model],
+                "calls": int(cost["calls"]),
+                "prompt_tokens": int(cost["prompt_tokens"]),
+                "completion_tokens": int(cost["completion_tokens"]),
+            }
+            for model, cost in result.client.cost_of_each()
+        ]
+    return card
 
 
 def _step(tally: Tally) -> record.FilterCounts:

@@ -1,7 +1,7 @@
 """card.json, format 1: what a data set holds, in figures. Numbers stand beside the number of which they
 are a part."""
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 Bin = TypedDict("Bin", {"from": float, "to": float, "count": int})
 """How many are from `from` to `to`; whole numbers include `to`, others only in the last bin."""
@@ -32,6 +32,16 @@ class TokenizerUsed(TypedDict):
     name: str
     not_counted: str | None
     """The reason, where tokens could not be counted with it."""
+
+
+class TeacherCalls(TypedDict):
+    """What one of several teachers was asked for, and what its calls took."""
+
+    model: str
+    steps: list[str]
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
 
 
 class FilterCounts(TypedDict):
@@ -140,6 +150,8 @@ class Card(TypedDict):
     examples: int
     counts: dict[str, int]
     """From the recipe: requests, seeds, ..."""
+    teachers: NotRequired[list[TeacherCalls]]
+    """Of a recipe whose steps have several."""
     filters: list[FilterCounts]
     origins: dict[str, int]
     with_input: int

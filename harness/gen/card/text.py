@@ -44,6 +44,7 @@ def sections(card: Card) -> list[Section]:
         )
     parts = [
         _overview(card),
+        _teachers(card),
         _counts(card),
         _filters(card),
         _words(card),
@@ -86,6 +87,17 @@ def _overview(card: Card) -> Section:
             f"{system['distinct']:,} different ones"
         )
     return Section("Overview", lines)
+
+
+def _teachers(card: Card) -> Section | None:
+    rows = [
+        (t["model"], ", ".join(t["steps"]), *(f"{n:,}" for n in (
+            t["calls"], t["prompt_tokens"], t["completion_tokens"]
+        )))
+        for t in card.get("teachers", [])
+    ]  # fmt: skip
+    headings = ("model", "steps", "calls", "prompt tokens", "completion tokens")
+    return Section("Teachers", (), headings, rows) if rows else None
 
 
 def _counts(card: Card) -> Section | None:

@@ -22,9 +22,11 @@ from harness.run.plan import StagePlan
 from harness.stats.intervals import Range
 from harness.stats.variance import Grades, Index
 
-RATING = "rating"
+RATING, WIN_RATE = "rating", "win_rate"
+PARTS = (RATING, WIN_RATE)
+"""Metrics of which a part is told apart by the annotations: a turn, a category, a prompt set."""
 LOSSES = "losses.jsonl"
-GRADED = ("win_rate", "winning_score", "rubric_score", RATING, *BENCHMARKS)
+GRADED = (WIN_RATE, "winning_score", "rubric_score", RATING, *BENCHMARKS)
 """Metrics of which a grade is kept for each prompt or question."""
 LossPlace = tuple[str, int, int]
 """A set of held-out examples, the number of one, its answer's tokens."""
@@ -136,9 +138,10 @@ def gather(
 
 
 def is_graded(metric: str) -> bool:
-    """Whether grades may be kept: also of a rating's parts, and of lm-eval's `TASK/METRIC`."""
+    """Whether grades may be kept: also of a rating's parts, a prompt set's win rate, and lm-eval's
+    `TASK/METRIC`."""
     kind, slash, _ = metric.partition("/")
-    return metric in GRADED or (bool(slash) and (kind == RATING or kind not in METRICS))
+    return metric in GRADED or (bool(slash) and (kind in PARTS or kind not in METRICS))
 
 
 def grades_of(artefact: Artefact, metric: str) -> dict[Any, float | None]:
@@ -152,7 +155,7 @@ def grades_of(artefact: Artefact, metric: str) -> dict[Any, float | None]:
     if metric_of(metric).is_loss:
         return dict(_of_loss(artefact, metric))
     task, slash, of_task = metric.partition("/")
-    if slash and task != RATING:
+    if slash and task not in PARTS:
         return _of_package_task(artefact, metric, task, of_task)
     if not (artefact.folder / ANNOTATIONS).is_file():
         return {}

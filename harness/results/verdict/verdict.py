@@ -38,7 +38,7 @@ from harness.results.verdict.sides import (
     reproduced_of,
 )
 from harness.row.published_judge import another_judge
-from harness.row.rejudged import REJUDGED, WIN_RATE
+from harness.row.rejudged import WIN_RATE, is_rejudged
 from harness.row.reported import Reported
 from harness.row.row import Row
 from harness.run.plan import RowPlan, StagePlan
@@ -198,7 +198,7 @@ def _rejudged(
     """The verdict against the study's own answers under today's judge, where these were published; else
     by the bridge."""
     reported, margin = row.reported[metric], margin_of(row, metric)
-    ours = gather(row, metric, planned, every_grade=True) if metric in REJUDGED else None
+    ours = gather(row, metric, planned, every_grade=True) if is_rejudged(metric) else None
     reproduced = reproduced_of(ours) if ours is not None else None
     if ours is None or margin is None or reproduced is None or reported.value is None:
         return weighed

@@ -111,7 +111,7 @@ class Job(StageCall):
             code_version=environment.code_version(self.stage, self.params),
             environment=self.environment,
             budget=self.budget,
-            price=self.price,
+            prices=self.prices,
             replay=self.replay,
             tokenizer=dump(self.tokenizer, place),
             cache=cache,

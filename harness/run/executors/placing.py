@@ -57,6 +57,7 @@ def place(stage: StagePlan, executor: str) -> tuple[Gpu, ...]:
     count, engine = gpus_of(stage.stage, stage.params), _unnamed_server(stage, executor)
     if count or engine is not None:
         check_cpu_is_meant(work)
+        _check_limit(stage, count, engine, work)
     if engine is not None and executor not in BY_SERVICE:
         _refuse_unnamed_server(stage, work)
     chosen: tuple[Gpu, ...] = ()
@@ -70,6 +71,18 @@ def place(stage: StagePlan, executor: str) -> tuple[Gpu, ...]:
     if isinstance(train, Train):
         _check_training(train, chosen, row, executor)
     return chosen if engine is None else chosen + of_server(engine, f"{row}vLLM")
+
+
+def _check_limit(stage: StagePlan, count: int, engine: VllmEngine | None, work: str) -> None:
+    """Raises InputError where the stage works on more GPUs than its spec lets it have."""
+    most = stage.owner.limits.gpus
+    needed = max(count, engine.tensor_parallel if engine is not None else 0)
+    if most is not None and needed > most and environment.accelerator() == "cuda":
+        setting = gpus.PROCESSES if needed == count else TENSOR_PARALLEL
+        raise InputError(
+            f"{work} works on {needed} GPUs ({setting}), and limits.gpus is {most}",
+            f"Write limits.gpus: {needed}, or a smaller {setting}.",
+        )
 
 
 def suits(stage: StagePlan, gpu: Gpu, executor: str) -> bool:

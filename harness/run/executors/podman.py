@@ -1,6 +1,7 @@
 """Runs a stage in its pinned image by podman, rootless or not: Docker's executor on podman's socket."""
 
 import atexit
+import functools
 import os
 import shutil
 import subprocess
@@ -153,8 +154,9 @@ def _client(url: str, hint: str) -> Any:
     return client
 
 
+@functools.cache
 def _start_service() -> Path:
-    """The socket of a podman service that ends with this process."""
+    """The socket of a podman service that ends with this process; the first call starts it."""
     if shutil.which("podman") is None:
         raise HarnessError(
             "podman is not here",

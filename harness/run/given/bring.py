@@ -14,7 +14,8 @@ from urllib.parse import quote, urlsplit
 from rich.console import Console
 
 from harness.artefact.keys import Files, digest_of
-from harness.artefact.store import SHORT, Store, sync
+from harness.artefact.network_files import sync
+from harness.artefact.store import SHORT, Store
 from harness.common.progress import ProgressView
 from harness.errors import DataAbsent, HarnessError, InputError, NotFetched
 from harness.run.executors import waiting

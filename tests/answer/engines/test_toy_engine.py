@@ -38,7 +38,7 @@ class EchoEngine(BaseEngine):
     loudness: int = 3
 
     def needs(self) -> Needs:
-        return Needs(endpoint=self.endpoint, gpus=2)
+        return Needs(endpoints=[self.endpoint], gpus=2)
 
     def estimate(self, answer: Answer, files: Files) -> Estimate:
         return Estimate(calls=self.loudness)
@@ -89,7 +89,7 @@ def test_a_plan_has_its_code_version_endpoint_estimate_and_gpus(
     _, stage = plan_of(loaded, tmp_path)
     assert stage.document["code_version"] == 7
     assert stage.document["params"]["answer"]["engine"]["loudness"] == 3
-    assert stage.endpoint == Endpoint(model="echo-1")
+    assert stage.endpoints == [Endpoint(model="echo-1")]
     assert stage.pays
     assert stage.served is None
     assert stage.estimate == Estimate(calls=3)

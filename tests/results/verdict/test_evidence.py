@@ -86,7 +86,8 @@ def test_a_question_of_any_of_the_packages_tasks_has_a_grade_where_the_score_is_
     kept.manifest.metrics["arc_easy/acc"] = MetricValue(value=60.0)
     assert grades_of(kept, "arc_easy/acc") == {}
     assert is_graded("arc_easy/acc")
-    assert not is_graded("win_rate/koala")
+    assert is_graded("win_rate/koala")
+    assert not is_graded("average/koala")
 
 
 def test_a_ratings_part_has_the_grades_of_its_own_answers(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from harness.common import env_variables
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.judge.kinds.held_out_loss import LossJudge
 from harness.row.row import Limits
-from harness.run.executors import Job, StageFailed, secret_files
+from harness.run.executors import Job, Share, StageFailed, secret_files
 from harness.run.executors import docker as docker_executor
 from harness.run.executors.docker import DockerExecutor
 from harness.spec.base import DataPath
@@ -31,6 +31,7 @@ from tests.helpers import (
     harness,
     planned,
     some_gpus,
+    until,
     write_row,
 )
 
@@ -632,6 +633,49 @@ def test_stopped_the_container_is_asked_first_and_killed_when_it_does_not_end(
         run(job)
     expected = ["start", "SIGINT"] + ([] if obeys else ["SIGKILL"]) + ["remove"]
     assert engine.made[0].done == expected
+
+
+@pytest.mark.parametrize("kill", [True, False])
+def test_asked_from_another_thread_the_container_is_stopped(
+    engine: Engine, job: Job, monkeypatch: pytest.MonkeyPatch, kill: bool
+) -> None:
+    engine.obeys = not kill
+
+    def stream(container: Container) -> Iterator[tuple[bytes | None, bytes | None]]:
+        yield b"", None
+        job.stop.set()
+        until(lambda: "SIGINT" in container.done)
+        if kill:
+            job.kill.set()
+        until(lambda: container.status == "exited")
+
+    monkeypatch.setattr(Container, "stream", stream)
+    with pytest.raises(Interrupted):
+        run(job)
+    assert engine.made[0].done == ["start", "SIGINT"] + ["SIGKILL"] * kill + ["remove"]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "threads", "nano"), [(None, 3, 3), (1.5, 3, 1.5), (None, None, None)]
+)
+def test_a_container_has_its_share_of_the_threads_unless_its_limit_says_other(
+    engine: Engine, job: Job, cpus: float | None, threads: int | None, nano: float | None
+) -> None:
+    run(replace(job, limits=Limits(cpus=cpus), share=Share(threads=threads)))
+    settings = engine.made[0].settings
+    assert settings.get("nano_cpus") == (nano and int(nano * 1e9))
+    expected = None if threads is None else str(threads)
+    assert settings["environment"].get("OMP_NUM_THREADS") == expected
+
+
+def test_a_container_is_given_the_gpus_it_was_handed_alone(
+    engine: Engine, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = some_gpus(3)
+    give_gpus(monkeypatch, *devices)
+    run(replace(job, params={"train": Train()}, share=Share(gpus=(devices[2],))))
+    (request,) = engine.made[0].settings["device_requests"]
+    assert request["DeviceIDs"] == ["GPU-2222"]
 
 
 def test_what_a_killed_harness_left_running_is_removed_before_the_stage_starts(

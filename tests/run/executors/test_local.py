@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from harness.artefact.call import CALL_FILE, StageCall
 from harness.artefact.keys import Files
 from harness.common import env_variables
 from harness.errors import InputError, Interrupted
-from harness.run.executors import LOG_TAIL, EventReader, Job, StageFailed, child
+from harness.run.executors import LOG_TAIL, EventReader, Job, Share, StageFailed, child
 from harness.run.executors.local import LocalExecutor
 from harness.spec.train import Train
 from tests.helpers import (
@@ -371,6 +372,66 @@ def test_a_stage_that_does_not_stop_is_killed_with_all_it_started(
     helper = int((fake.folder / "helper").read_text())
     until(lambda: not is_alive(helper))
     assert (job.folder / "state.txt").exists()
+
+
+@pytest.mark.parametrize(("order", "kill"), [("wait", False), ("ignore and wait", True)])
+def test_asked_from_another_thread_a_stage_ends_in_order_or_is_killed(
+    fake: FakeStages, job: Job, order: str, kill: bool
+) -> None:
+    fake.order("train", order)
+
+    def ask() -> None:
+        fake.wait_until_waiting()
+        job.stop.set()
+        if kill:
+            until((fake.folder / "helper").exists)
+            job.kill.set()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    with pytest.raises(Interrupted, match="was stopped; what it has made so far is kept"):
+        run(job)
+    asking.join()
+    assert not is_alive(fake.pid("train"))
+    if kill:
+        helper = int((fake.folder / "helper").read_text())
+        until(lambda: not is_alive(helper))
+    else:
+        assert "Traceback" not in job.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("callers", "threads", "had"),
+    [(None, None, None), (None, 3, "3"), ("2", 3, "2"), ("8", 3, "3"), ("all", 3, "3")],
+)
+def test_a_stage_takes_the_threads_it_is_handed_or_fewer_where_the_caller_has_them_so(
+    fake: FakeStages,
+    job: Job,
+    monkeypatch: pytest.MonkeyPatch,
+    callers: str | None,
+    threads: int | None,
+    had: str | None,
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    if callers is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", callers)
+    run(replace(job, share=Share(threads=threads)))
+    variables = json.loads((fake.folder / "variables").read_text())
+    assert variables.get("OMP_NUM_THREADS") == had
+    assert variables.get("MKL_NUM_THREADS") == (None if threads is None else str(threads))
+
+
+def test_a_stage_that_shares_the_machine_sees_only_the_gpus_it_was_handed(
+    fake: FakeStages, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = some_gpus(4)
+    give_gpus(monkeypatch, *devices)
+    train = Train.model_validate({"launch": {"processes": 2}})
+    job = replace(job, params={"train": train}, share=Share(gpus=(devices[3], devices[1])))
+    run(job)
+    had = json.loads((fake.folder / "variables").read_text())
+    assert had["CUDA_VISIBLE_DEVICES"] == "GPU-3333,GPU-1111"
 
 
 def test_a_fault_while_events_are_shown_leaves_no_stage_behind(fake: FakeStages, job: Job) -> None:

@@ -162,6 +162,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     monkeypatch.setattr(podman, "SYSTEM_SOCKET", tmp_path / "absent.sock")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    podman._start_service.cache_clear()
     (tmp_path / "bin").mkdir()
     return tmp_path / "bin"
 

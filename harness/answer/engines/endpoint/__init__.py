@@ -47,7 +47,7 @@ class EndpointEngine(BaseEngine):
 
     def needs(self) -> Needs:
         is_recorded = self.transcript is not None
-        return Needs(endpoint=None if is_recorded else self.endpoint, is_recorded=is_recorded)
+        return Needs(endpoints=() if is_recorded else (self.endpoint,), is_recorded=is_recorded)
 
     def estimate(self, answer: "Answer", files: Files) -> Estimate:
         if self.transcript is not None:

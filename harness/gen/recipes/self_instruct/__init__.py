@@ -11,7 +11,7 @@ from harness.artefact.keys import Files
 from harness.data.dataset import DatasetExample
 from harness.errors import InputError
 from harness.gen.filters import InstructionFilter
-from harness.gen.recipe import RecipeResult, Seeded, Taught
+from harness.gen.recipe import RecipeResult, ReplySource, Seeded, Taught
 from harness.gen.seeds import SeedTask, check_count
 from harness.llm.estimate import (
     TOKENS_PER_INSTRUCTION,
@@ -21,8 +21,20 @@ from harness.llm.estimate import (
     count_tokens,
     estimate_calls,
 )
-from harness.spec.base import Count, Data, Sampling, Seed, Spec, TextFile, if_set, with_fields
-from harness.spec.twin import EXAMPLES, smoke_data
+from harness.spec.base import (
+    Count,
+    Data,
+    Endpoint,
+    Sampling,
+    Seed,
+    Spec,
+    TextFile,
+    if_set,
+    with_fields,
+)
+from harness.spec.twin import EXAMPLES, simulated, smoke_data
+
+Api = Literal["chat", "completion"]
 
 
 class Instructions(Spec):
@@ -51,14 +63,23 @@ class Instructions(Spec):
     seed: Seed = 42
 
 
-class Classification(Spec):
+class OwnTeacher(Spec):
+    """Of a step that may have another teacher than the recipe."""
+
+    teacher: Endpoint | None = if_set(None)
+    """null: the recipe's."""
+    api: Api | None = if_set(None)
+    """How this step's teacher is asked; null: as the recipe's `api` says."""
+
+
+class Classification(OwnTeacher):
     """Self-Instruct's second step: is a task a classification task?"""
 
     prompt: Annotated[TextFile, with_fields("instruction")]
     sampling: Sampling = Sampling(temperature=0.0, top_p=0.0, max_tokens=3, stop=["\n", "Task"])
 
 
-class Instances(Spec):
+class Instances(OwnTeacher):
     """Self-Instruct's third step: inputs and outputs for each instruction.
 
     Classification tasks are asked for their labels first, so that these are not all the same.
@@ -115,7 +136,7 @@ class SelfInstructGen(Seeded, Taught):
 
     code_version: ClassVar[int] = 2
     recipe: Literal["self_instruct"] = "self_instruct"
-    api: Literal["chat", "completion"] = "chat"
+    api: Api = "chat"
     """How the teacher is asked: chat completions, or text completions as upstream."""
     seeds: Data
     """Seed tasks in Self-Instruct's JSONL format."""
@@ -139,6 +160,28 @@ class SelfInstructGen(Seeded, Taught):
                 "give either instructions.count or examples, and null for one that is inherited"
             )
         return self
+
+    @model_validator(mode="after")
+    def _one_way_to_each_model(self) -> Self:
+        endpoints = self.reply_source.endpoints
+        names = [(e.model, e.base_url, e.simulated) for e in endpoints]
+        for endpoint, name in zip(endpoints, names, strict=True):
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"two steps ask {endpoint.model} at the same server with other settings (mode, "
+                    "timeout_s, ...): its calls are counted and priced together, so give both the same"
+                )
+        return self
+
+    @property
+    def reply_source(self) -> ReplySource:
+        others = [step.teacher for step in self._taught if step.teacher is not None]
+        return super().reply_source._replace(others=tuple(others))
+
+    @property
+    def _taught(self) -> tuple[OwnTeacher, OwnTeacher]:
+        """The steps that may have a teacher of their own."""
+        return self.classification, self.instances
 
     def make(self, call: StageCall, input_examples: list[DatasetExample]) -> RecipeResult:
         from harness.gen.recipes.self_instruct.recipe import make
@@ -188,10 +231,20 @@ class SelfInstructGen(Seeded, Taught):
             2 * TOKENS_PER_TASK,
             count + seeds,
         )
-        return listing + kind + filled
+        if not self.reply_source.others:
+            return listing + kind + filled
+        return (
+            listing.of(self.teacher)
+            + kind.of(self.classification.teacher or self.teacher)
+            + filled.of(self.instances.teacher or self.teacher)
+        )
 
     def twin(self, smoke: Path) -> Self:
-        changes: dict[str, Any] = {}
+        changes: dict[str, Any] = {
+            name: step.model_copy(update={"teacher": simulated(step.teacher)})
+            for name, step in zip(("classification", "instances"), self._taught, strict=True)
+            if step.teacher is not None
+        }
         if self.instructions.count is not None:
             count = min(self.instructions.count, EXAMPLES)
             changes["instructions"] = self.instructions.model_copy(update={"count": count})

@@ -11,7 +11,7 @@ from harness.gen.recipes.self_instruct.parse import read_classification
 from harness.gen.recipes.self_instruct.steps import RECIPE, GeneratedTask, StepResult
 from harness.llm.calls import fill, prompt_body
 from harness.llm.client import Client
-from harness.llm.reply import Body, Reply
+from harness.llm.reply import Body, Kind, Reply
 
 NAME = "classification"
 
@@ -26,22 +26,26 @@ async def classify(
     step = StepResult(f"{NAME}.jsonl", Tally(NAME, "tasks"))
     step.counts = {"classification_tasks": 0, "unclear_classifications": 0}
     show = counting(Progress(NAME, len(tasks), "tasks"))
-    replies = await client.gather([_body(gen, task) for task in tasks], show, gen.api)
+    replies = await client.gather([_body(gen, task) for task in tasks], show, _api(gen))
     sorted_ = [_sort(gen, step, *pair) for pair in zip(tasks, replies, strict=True)]
     chosen = [task for task in sorted_ if gen.instances.tasks in ("all", _kind(task))]
     step.tally.kept = len(chosen)
     return step, chosen
 
 
+def _api(gen: SelfInstructGen) -> Kind:
+    return gen.classification.api or gen.api
+
+
 def _body(gen: SelfInstructGen, task: GeneratedTask) -> Body:
     prompt = fill(gen.classification.prompt.text, {"instruction": task.instruction})
-    return prompt_body(prompt, gen.classification.sampling, kind=gen.api)
+    return prompt_body(prompt, gen.classification.sampling, kind=_api(gen))
 
 
 def _sort(
     gen: SelfInstructGen, step: StepResult, task: GeneratedTask, reply: Reply
 ) -> GeneratedTask:
-    answer = read_classification(reply.text, gen.api == "chat")
+    answer = read_classification(reply.text, _api(gen) == "chat")
     lineage = (*task.lineage, Lineage(RECIPE, NAME, (reply.request,)))
     task = task._replace(lineage=lineage, is_classification=answer is True)
     step.counts["classification_tasks"] += answer is True

@@ -11,7 +11,7 @@ from harness.gen.recipes.self_instruct.parse import read_instances
 from harness.gen.recipes.self_instruct.steps import RECIPE, GeneratedTask, StepResult
 from harness.llm.calls import fill, prompt_body
 from harness.llm.client import Client
-from harness.llm.reply import Body, Reply
+from harness.llm.reply import Body, Kind, Reply
 
 NAME = "instances"
 
@@ -22,7 +22,7 @@ async def instantiate(
     """The good instances of each task."""
     step = StepResult(f"{NAME}.jsonl", Tally(NAME, NAME))
     show = counting(Progress(NAME, len(tasks), "tasks"))
-    replies = await client.gather(list(_bodies(gen, tasks)), show, gen.api)
+    replies = await client.gather(list(_bodies(gen, tasks)), show, _api(gen))
     instances = [
         list(_examples(gen, step, task, reply)) for task, reply in zip(tasks, replies, strict=True)
     ]
@@ -41,6 +41,10 @@ async def instantiate(
     return step, instances
 
 
+def _api(gen: SelfInstructGen) -> Kind:
+    return gen.instances.api or gen.api
+
+
 def _bodies(gen: SelfInstructGen, tasks: Sequence[GeneratedTask]) -> Iterator[Body]:
     settings = gen.instances
     for start in range(0, len(tasks), settings.batch):
@@ -52,14 +56,14 @@ def _bodies(gen: SelfInstructGen, tasks: Sequence[GeneratedTask]) -> Iterator[Bo
             template = settings.output_first if task.is_classification else settings.input_first
             prompt = fill(template.text, {"instruction": task.instruction})
             limit = {} if most is None else {"max_tokens": most}
-            yield {**prompt_body(prompt, settings.sampling, kind=gen.api), **limit}
+            yield {**prompt_body(prompt, settings.sampling, kind=_api(gen)), **limit}
 
 
 def _examples(
     gen: SelfInstructGen, step: StepResult, task: GeneratedTask, reply: Reply
 ) -> Iterator[DatasetExample]:
     lineage = (*task.lineage, Lineage(RECIPE, NAME, (reply.request,)))
-    instances = read_instances(reply, task.is_classification, gen.api == "chat")
+    instances = read_instances(reply, task.is_classification, _api(gen) == "chat")
     for index, (input_text, output, rule) in enumerate(instances):
         name = f"{task.id}_{index}"
         if rule is not None:

@@ -10,7 +10,9 @@ What it does, and the option of SelfInstructGen that governs it; each step leave
    `classification_seeds_only`, only the classification tasks among the seeds are shown and compared
    with;
 2. classification.jsonl: what is neither yes nor no is counted as unclear and taken as no;
-3. instances.jsonl: the raw replies; `instances.tasks` restricts it to one kind of task;
+3. instances.jsonl: the raw replies; `instances.tasks` restricts it to one kind of task. Steps 2 and 3
+   may each have a `teacher` and an `api` of their own: one transcript and one budget hold the calls of
+   all;
 4. data.jsonl: replies taken apart, filtered, `prepare.max_instances` of a task drawn, shuffled;
    prompts.jsonl where `prepare.encodings` are given.
 
@@ -38,7 +40,7 @@ from harness.gen.recipes.self_instruct.instructions import (
 from harness.gen.recipes.self_instruct.prepare import PROMPTS, encode, prepare
 from harness.gen.recipes.self_instruct.steps import RECIPE, StepResult
 from harness.gen.seeds import SeedTask
-from harness.llm.client import open_client
+from harness.llm.client import Client, open_client, price_in
 
 
 def make(call: StageCall, gen: SelfInstructGen) -> RecipeResult:
@@ -48,6 +50,12 @@ def make(call: StageCall, gen: SelfInstructGen) -> RecipeResult:
         [], seeds={"instructions": gen.instructions.seed, "prepare": gen.prepare.seed}
     )
     asyncio.run(_make(call, gen, gen.prompt_seeds(seeds), gen.wanted(seeds), result))
+    if gen.reply_source.others:
+        result.teachers = {
+            "instructions": gen.teacher.model,
+            "classification": (gen.classification.teacher or gen.teacher).model,
+            "instances": (gen.instances.teacher or gen.teacher).model,
+        }
     if result.examples and gen.include_seeds:
         instances = [example for seed in seeds for example in seed.examples(RECIPE)]
         result.counts["seeds"] = len(instances)
@@ -58,6 +66,14 @@ def make(call: StageCall, gen: SelfInstructGen) -> RecipeResult:
         write_rows(call.folder / PROMPTS, rows)
         result.files.append(PROMPTS)
     return result
+
+
+def _clients(call: StageCall, gen: SelfInstructGen) -> tuple[Client, Client, Client]:
+    """Of the steps that ask, each its own; the first opens and closes all."""
+    client = open_client(call, gen.teacher, gen.transcript)
+    own = [gen.classification.teacher or gen.teacher, gen.instances.teacher or gen.teacher]
+    others = [client.beside(endpoint, price_in(call, endpoint)) for endpoint in own]
+    return client, others[0], others[1]
 
 
 async def _make(
@@ -81,14 +97,15 @@ async def _make(
             steps[step.file].add(step)
         write_rows(call.folder / step.file, steps.setdefault(step.file, step).rows)
 
-    async with open_client(call, gen.teacher, gen.transcript) as result.client:
+    client, classifier, instance_maker = _clients(call, gen)
+    async with client as result.client:
         while True:
-            tasks = await instruct(result.client, gen, harvest)
+            tasks = await instruct(client, gen, harvest)
             write_rows(call.folder / INSTRUCTIONS, harvest.rows)
             if tasks:
-                step, tasks = await classify(result.client, gen, tasks)
+                step, tasks = await classify(classifier, gen, tasks)
                 note(step)
-                step, new = await instantiate(result.client, gen, tasks)
+                step, new = await instantiate(instance_maker, gen, tasks)
                 note(step)
                 instances += new
             made = len(prepare(instances, gen.prepare)[1])

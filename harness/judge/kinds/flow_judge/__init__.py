@@ -146,7 +146,7 @@ class RubricJudge(BaseJudge):
         return replace(self.engine.needs(), model=self.model)
 
     def estimate(self, prompts: PromptSet | None, files: Files) -> Estimate:
-        if prompts is None or self.needs().endpoint is None:
+        if prompts is None or not self.needs().endpoints:
             return Estimate()
         lengths = prompt_lengths(prompts, files)
         if lengths is None:

@@ -132,7 +132,7 @@ class SingleGradingJudge(BaseJudge):
 
     def needs(self) -> Needs:
         is_recorded = self.transcript is not None
-        return Needs(endpoint=None if is_recorded else self.judge, is_recorded=is_recorded)
+        return Needs(endpoints=() if is_recorded else (self.judge,), is_recorded=is_recorded)
 
     def estimate(self, prompts: PromptSet | None, files: Files) -> Estimate:
         if prompts is None or self.transcript is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypedDict, runtime_checkable
 
 from harness.artefact import gpus
+from harness.common.executor_names import IN_IMAGES
 from harness.errors import HarnessError, InputError
 
 CODE_VERSIONS = {
@@ -149,7 +150,7 @@ def has_cuda_13() -> bool:
 
 def cpu_instead(executor: str = "local") -> str:
     """How to do without a GPU: a stage in an image takes another image for that."""
-    in_image = executor == "docker" or current_image() is not None
+    in_image = executor in IN_IMAGES or current_image() is not None
     return f"{gpus.CPU_INSTEAD}{', in the images for it' if in_image else ''}"
 
 
@@ -203,7 +204,7 @@ def environment_of(stage: str, executor: str) -> KeyEnvironment:
     names, so that artefacts of the two never mix.
     """
     image = image_name(stage, accelerator())
-    if executor == "docker" or current_image() is not None:
+    if executor in IN_IMAGES or current_image() is not None:
         return {"image": image, "lock": lock_digest(image)}
     installed = installed_packages()
     names = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==", lock_text(image), re.MULTILINE)

@@ -14,9 +14,10 @@ from harness.cli.workspace import inputs_folder, make_console
 def doctor(volume: Path, inputs: Path | None) -> None:
     """Say what is there, and what each lack would prevent.
 
-    Looked for: engine, Compose, images, GPUs (driver, capability, container toolkit), local packages,
-    disk, keys (by name), given data; of the volume its file system, which locks hold there (two
-    processes try), whether renames are atomic, its server's clock; where caches are (HARNESS_CACHE).
+    Looked for: engines (Docker, podman, Apptainer, Charliecloud), Compose, images, GPUs (driver,
+    capability, container toolkit), local packages, disk, keys (by name), given data; of the volume its
+    file system, which locks hold there (two processes try), whether renames are atomic, its server's
+    clock; where caches are (HARNESS_CACHE).
     """
     from harness.cli.views.terminal import show_checks
     from harness.run.doctor import examine

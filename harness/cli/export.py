@@ -60,7 +60,7 @@ def export(
     loaded = row_named(name, scale)
     console = make_console()
     if model or target["to"].startswith(HUB):
-        runner = Runner(planner.store, planner.files, make(executor), console)
+        runner = Runner(planner.store, planner.files, make(executor, volume), console)
         messages = export_model(runner, planner.plan_model(loaded), Target(**target))
     else:
         from harness.crate.pack import pack

@@ -31,5 +31,5 @@ def fetch(specs: tuple[Path, ...], volume: Path, inputs: Path | None, executor: 
     files = planner.files
     planner.files = Hopeful(files.inputs, planner.store.root / "cache/digests.json", files.fetched)
     plans = plan_specs(specs, planner)
-    Downloads(planner.store, planner.files, make(executor), make_console()).fetch(plans)
+    Downloads(planner.store, planner.files, make(executor, volume), make_console()).fetch(plans)
     check_addressed([d for plan in plans for s in plan.stages for d in s.data()], planner.files)

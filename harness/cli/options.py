@@ -7,6 +7,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from harness.common.executor_names import EXECUTORS
+
 SPECS = click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=Path))
 
 
@@ -37,10 +39,11 @@ DATA, INPUTS = _inputs("--inputs", "--data"), _inputs("--inputs")
 
 EXECUTOR = click.option(
     "--executor",
-    type=click.Choice(["local", "docker"]),
+    type=click.Choice(EXECUTORS),
     default="local",
     show_default=True,
-    help="Where stages run: in this Python environment, or in the pinned images.",
+    help="Where stages run: in this Python environment, or in the pinned images, by what is there to "
+    "run them. Artefacts from the images have the same keys whatever ran them.",
 )
 
 
@@ -56,8 +59,9 @@ SCALE = click.option(
 
 ANY_EXECUTOR = click.option(
     "--executor",
-    type=click.Choice(["local", "docker"]),
-    help="Whose artefacts to read [default: docker's where a row has them, else local].",
+    type=click.Choice(EXECUTORS),
+    help="Whose artefacts to read, all that run images being one [default: the images' where a row has "
+    "them, else local].",
 )
 
 

@@ -57,7 +57,7 @@ def replay(
         with opened(Path(name), executor) as crate:
             for note in crate.notes:
                 click.echo(f"note: {note}", err=True)
-            runner = Runner(crate.store, crate.files, make(executor), make_console())
+            runner = Runner(crate.store, crate.files, make(executor, volume), make_console())
             _replay(runner, crate.plan, kinds, name, mount_of(Path(name)))
             if not kinds:
                 _compare_shifts(runner.console, crate)
@@ -66,7 +66,7 @@ def replay(
     planner.store.prepare()
     plan = planner.plan(row_named(name, scale))
     twin = f" --scale {scale}" if scale != "full" else ""
-    runner = Runner(planner.store, planner.files, make(executor), make_console())
+    runner = Runner(planner.store, planner.files, make(executor, volume), make_console())
     _replay(runner, plan, kinds, name + twin)
 
 

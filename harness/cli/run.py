@@ -69,8 +69,8 @@ def run(
             console.print(f"row {row_plan.row.row} has no {' or '.join(stages)} stage")
     failed = None
     try:
-        runner = Runner(planner.store, planner.files, make(executor), console)
-        schedule.run(runner, lambda: make(executor), plans, stages, jobs)
+        runner = Runner(planner.store, planner.files, make(executor, volume), console)
+        schedule.run(runner, lambda: make(executor, volume), plans, stages, jobs)
     except StagesFailed as e:
         failed = e
     planner.files.save()

@@ -65,7 +65,7 @@ def settle(
             console.print(line, markup=False, highlight=False)
         return
     planner.store.prepare()
-    verdict = settler.settle(make(executor), console).verdict
+    verdict = settler.settle(make(executor, volume), console).verdict
     for line in settler.kept():
         console.print(line, markup=False, highlight=False)
     codes = {"reproduced": REPRODUCED, "not reproduced": NOT_REPRODUCED}

@@ -24,8 +24,12 @@ SLOW = "training of real models in reasonable time"
 
 
 def examine(volume: Path, inputs: Path | None) -> list[Check]:
+    from harness.run.runtimes import podman, process_runtimes
+
     return [
         *_engine(),
+        *podman(),
+        *process_runtimes(volume),
         _gpu(),
         _local(),
         _disk(volume),

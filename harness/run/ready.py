@@ -19,6 +19,7 @@ from harness.artefact import environment
 from harness.artefact.environment import STAGES
 from harness.artefact.keys import Files
 from harness.artefact.store import Store
+from harness.common.executor_names import BY_SERVICE
 from harness.errors import DataAbsent, InputError, NotFetched
 from harness.judge.judge import BaseJudge
 from harness.llm.secrets import read_key
@@ -99,7 +100,7 @@ def _check_reachable(planned: StagePlan, url: str, executor: str) -> None:
     """Refuse a server on this machine's loopback address for a stage in a container, where that
     is the container itself."""
     inside = environment.current_image() is not None
-    if not (inside or executor == "docker") or not on_loopback(url):
+    if not (inside or executor in BY_SERVICE) or not on_loopback(url):
         return
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)

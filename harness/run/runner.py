@@ -28,6 +28,7 @@ from harness.run.executors import (
     StageFailed,
     StagesFailed,
     carry_out,
+    notes_of,
     waiting,
 )
 from harness.run.executors.serving import served
@@ -304,7 +305,7 @@ class Runner:
             "simulated": sorted(inherited | set(result.simulated)),
             "random_weights": any(a.manifest.random_weights for a in sources)
             or bool(source is not None and source.random is not None),
-            "notes": result.notes,
+            "notes": [*result.notes, *notes_of(executor.describe())],
             "findings": [finding.to_json() for finding in result.findings],
             "deviations": result.deviations,
             "ran": datetime.now(UTC).isoformat(timespec="seconds"),

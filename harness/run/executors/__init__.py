@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 from urllib.parse import urlsplit
 
 from rich.console import Console
@@ -150,6 +150,18 @@ class ExecutorRecord(TypedDict):
 
     executor: str
     image: dict[str, str] | None
+    lacks: NotRequired[list[str]]
+    """What of the usual confinement it could not do for this stage, in sentences."""
+
+
+def record_of(executor: str, image: dict[str, str], lacks: list[str]) -> ExecutorRecord:
+    record: ExecutorRecord = {"executor": executor, "image": image}
+    return {**record, "lacks": lacks} if lacks else record
+
+
+def notes_of(record: ExecutorRecord) -> list[str]:
+    """What a stage's reader is told of how it ran."""
+    return [f"{record['executor']}: {lack}" for lack in record.get("lacks", [])]
 
 
 class Executor(Protocol):
@@ -333,16 +345,48 @@ def _tail(log: Path) -> list[str]:
     return lines[begins[-1] + 1 :][-LOG_TAIL:] if begins else lines[-LOG_TAIL:]
 
 
-def make(name: str) -> Executor:
-    if name == "docker":
-        if environment.current_image() is not None:
-            raise InputError("inside a container there is the local executor only")
-        from harness.run.executors.docker import DockerExecutor
+def check_lock(name: str, image: str, lock: str, mend: str) -> None:
+    """Raises InputError for an image that was built from another lock than requirements/`name`.txt."""
+    if lock != environment.lock_digest(name):
+        raise InputError(
+            f"the {image} was built from another lock ({lock[:12] or 'none'}) than "
+            f"requirements/{name}.txt ({environment.lock_digest(name)[:12]})",
+            mend,
+        )
 
-        return DockerExecutor()
+
+def make(name: str, volume: Path | None = None) -> Executor:
+    """`volume`: where image files lie unless HARNESS_IMAGES names their folder."""
+    if name != "local" and environment.current_image() is not None:
+        raise InputError("inside a container there is the local executor only")
+    match name:
+        case "docker":
+            from harness.run.executors.docker import DockerExecutor
+
+            return DockerExecutor()
+        case "podman":
+            from harness.run.executors.podman import PodmanExecutor
+
+            return PodmanExecutor()
+        case "apptainer":
+            from harness.run.executors.apptainer import ApptainerExecutor
+
+            return ApptainerExecutor(images_folder(volume))
+        case "charliecloud":
+            from harness.run.executors.charliecloud import CharliecloudExecutor
+
+            return CharliecloudExecutor(images_folder(volume))
     from harness.run.executors.local import LocalExecutor
 
     return LocalExecutor()
+
+
+def images_folder(volume: Path | None = None) -> Path:
+    """Where the image files of apptainer and charliecloud lie: HARNESS_IMAGES, else `images` on the
+    volume."""
+    named = os.environ.get("HARNESS_IMAGES")
+    volume = volume or Path(os.environ.get("HARNESS_DATA") or "runs")
+    return Path(named) if named else volume / "images"
 
 
 def on_loopback(url: str) -> bool:

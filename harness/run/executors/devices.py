@@ -63,11 +63,12 @@ def asked_for(chosen: Sequence[Gpu]) -> dict[str, Any]:
     }
 
 
-def fault(title: str, reason: str) -> HarnessError | None:
+def fault(title: str, reason: str, executor: str = "docker") -> HarnessError | None:
     """What to do where an engine said that it cannot pass GPUs on: the toolkit is not there, knows no
     such GPU, or fails. None where it said anything else, though it be of a file of the driver's."""
-    instead = f"{environment.cpu_instead('docker')}."
-    cannot = f"{title}: Docker cannot pass a GPU into a container: {reason}"
+    instead = f"{environment.cpu_instead(executor)}."
+    engine = "Docker" if executor == "docker" else executor
+    cannot = f"{title}: {engine} cannot pass a GPU into a container: {reason}"
     if _LACKING.search(reason):
         return HarnessError(
             cannot,

@@ -2,17 +2,13 @@
 
 import contextlib
 import os
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import docker
 import docker.errors
 import requests.exceptions
-from docker.types import Mount
 
 from harness.artefact import environment
 from harness.artefact.gpus import Gpu
@@ -21,37 +17,35 @@ from harness.common import env_variables
 from harness.common.env_variables import ENDPOINT
 from harness.common.progress import Event
 from harness.errors import HarnessError, InputError
-from harness.llm.secrets import key_variable, read_key
 from harness.run.executors import (
     HOST,
     STOP_SECONDS,
     EventReader,
     ExecutorRecord,
     Job,
+    check_lock,
     devices,
     ended_when_asked,
     on_loopback,
     placing,
+    record_of,
     start_log,
     stopped,
     tell_stopping,
     vllm,
     wait_for_end,
 )
-from harness.run.executors.mounts import read_only
+from harness.run.executors.mounts import WORK, Bind, StageFiles
+from harness.run.executors.secret_files import secret_files
 from harness.run.plan import StagePlan
-from harness.spec.base import DataPath
 from harness.spec.train import Train
 
-WORK, INPUTS, DATA, CACHE, SECRETS = "/work", "/inputs", "/data", "/cache", "/run/secrets"
 NO_ENGINE = (
     docker.errors.DockerException,
     requests.exceptions.ConnectionError,
     requests.exceptions.ReadTimeout,
 )
 OUT_OF_MEMORY = 137
-MEMORY, KEYS = Path("/dev/shm"), "harness-keys"
-"""Where keys stand as files while a container runs, and what their folders' names begin with."""
 
 
 def connect() -> Any:
@@ -73,14 +67,38 @@ def connect() -> Any:
 
 
 class DockerExecutor:
+    """Of an engine that speaks Docker's API; what is Docker's own about it, a subclass says anew."""
+
     name = "docker"
+    engine = "Docker"
+    """In sentences."""
+    host = HOST
+    """What a container calls this machine."""
+    checks_health = True
+    """Whether the engine itself carries out a container's health check."""
 
     def __init__(self) -> None:
-        self._client = connect()
+        self._client = self._connect()
         self._image: dict[str, str] = {}
 
+    def _connect(self) -> Any:
+        return connect()
+
+    def _adapted(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """A container's settings as the engine wants them."""
+        if settings.get("network_mode") == "bridge":
+            settings["extra_hosts"] = {self.host: "host-gateway"}
+        return settings
+
+    def _build_hint(self, stage: str) -> str:
+        return f"Build it: {environment.build_command(environment.FAMILY[stage])}"
+
     def describe(self) -> ExecutorRecord:
-        return {"executor": self.name, "image": self._image}
+        return record_of(self.name, self._image, self.lacks())
+
+    def lacks(self) -> list[str]:
+        """What of a stage's confinement this engine cannot do here, in sentences."""
+        return []
 
     def check(self, stages: Sequence[StagePlan]) -> None:
         """Every stage's image, and that of the vLLM server beside it; and their GPUs.
@@ -90,59 +108,48 @@ class DockerExecutor:
                 stage needs; or see placing.place.
         """
         placing.check(stages, self.name)
-        images = {name: self._find_image(name) for name in dict.fromkeys(s.stage for s in stages)}
+        images = {name: self.find_image(name) for name in dict.fromkeys(s.stage for s in stages)}
         for stage in stages:
             train, engine = stage.params.get("train"), stage.served
             if isinstance(train, Train) and train.liger_kernels:
-                _check_compiler(images[stage.stage], f"row {stage.row}: train.liger_kernels")
+                check_compiler(images[stage.stage].labels, f"row {stage.row}: train.liger_kernels")
             if engine is not None and engine.base_url is None:
                 vllm.find_image(self._client, engine)
 
     def run(self, job: Job, files: Files, on_event: Callable[[Event], None]) -> None:
-        image = self._find_image(job.image_stage)
+        image = self.find_image(job.image_stage)
         chosen = job.own_gpus()
         self._remove_left_over(job)
-        mounts = [Mount(WORK, str(job.folder.resolve()), "bind")]
-        inputs = {}
-        for name, folder in job.inputs.items():
-            inputs[name] = f"{INPUTS}/{name}"
-            mounts.append(Mount(inputs[name], str(Path(folder).resolve()), "bind", read_only=True))
-        places: dict[Path, str] = {}
-
-        def place(data: DataPath) -> str:
-            path = files.locate(data)
-            if path not in places:
-                places[path] = f"{DATA}/{len(places)}/{path.name}"
-                mounts.extend(read_only(path, places[path]))
-            return places[path]
-
-        if job.cache is not None:
-            mounts.append(Mount(CACHE, str(Path(job.cache).resolve()), "bind"))
+        stage_files = StageFiles(job, files)
         start_log(job, self.name)
         with contextlib.ExitStack() as stack:
             network, base_url = None, None
             beside: tuple[Gpu, ...] = ()
             if job.serve is not None and job.serve.engine.base_url is None:
                 beside = placing.of_server(job.serve.engine, f"{job.title}: vLLM", job.share.gpus)
-                serving = vllm.serving(self._client, job, on_event, beside)
+                serving = vllm.serving(
+                    self._client, job, on_event, beside, self._adapted, self.checks_health
+                )
                 network, base_url = stack.enter_context(serving)
             elif job.serve is not None:
                 network, base_url = "bridge", job.serve.engine.base_url
-            cache = CACHE if job.cache else None
-            call = job.placed(WORK, inputs, place, cache, base_url, [*chosen, *beside])
+            gpus = [*chosen, *beside]
+            inputs, cache = stage_files.inputs, stage_files.cache
+            call = job.placed(WORK, inputs, stage_files.place, cache, base_url, gpus)
             call.write(job.call_path)
-            secret_mounts, keys = stack.enter_context(_secret_files(job))
-            env = {**keys, **_passed_on(job, on_event)}
+            secret_binds, keys = stack.enter_context(secret_files(job))
+            binds = [*stage_files.binds, *secret_binds]
+            env = {**keys, **passed_on(job, on_event, self.engine, self.host)}
             try:
                 container = self._client.containers.create(
                     image.id,
                     entrypoint=["python", "-m", "harness.stage"],
                     command=[f"{WORK}/{job.call_path.name}"],
-                    **_settings(job, [*mounts, *secret_mounts], env, network, chosen),
+                    **self._adapted(_settings(job, binds, env, network, chosen)),
                 )
             except NO_ENGINE as e:
                 reason = _first_line(e)
-                raise devices.fault(job.title, " ".join(str(e).split())) or HarnessError(
+                raise devices.fault(job.title, " ".join(str(e).split()), self.name) or HarnessError(
                     f"{job.title} could not start: {reason}"
                 ) from None
             try:
@@ -151,23 +158,18 @@ class DockerExecutor:
                 with contextlib.suppress(*NO_ENGINE):
                     container.remove(force=True)
 
-    def _find_image(self, stage: str) -> Any:
+    def find_image(self, stage: str) -> Any:
         tag = environment.image_tag(stage, environment.accelerator())
         name = environment.image_name(stage, environment.accelerator())
-        build = f"Build it: {environment.build_command(environment.FAMILY[stage])}"
+        build = self._build_hint(stage)
         try:
             image = self._client.images.get(tag)
-        except docker.errors.ImageNotFound:
+        except docker.errors.NotFound:
             raise InputError(f"there is no image {tag}", build) from None
         except NO_ENGINE as e:
-            raise HarnessError(f"the Docker engine does not answer: {_first_line(e)}") from None
+            raise HarnessError(f"{self.engine} does not answer: {_first_line(e)}") from None
         lock = image.labels.get("harness.lock", "")
-        if lock != environment.lock_digest(name):
-            raise InputError(
-                f"the image {tag} was built from another lock ({lock[:12] or 'none'}) than "
-                f"requirements/{name}.txt ({environment.lock_digest(name)[:12]})",
-                build,
-            )
+        check_lock(name, f"image {tag}", lock, build)
         self._image = {
             "tag": tag,
             "id": image.id,
@@ -187,8 +189,8 @@ class DockerExecutor:
             raise HarnessError(
                 f"{job.title}: the container that a killed run left cannot be removed: "
                 f"{_first_line(e)}",
-                "Run the same command again, or remove it with `docker rm -f`; `docker ps -a "
-                f"--filter label=harness.key={job.key}` shows it.",
+                f"Run the same command again, or remove it with `{self.name} rm -f`; `{self.name} ps "
+                f"-a --filter label=harness.key={job.key}` shows it.",
             ) from None
 
     def _follow(self, container: Any, job: Job, on_event: Callable[[Event], None]) -> None:
@@ -211,8 +213,8 @@ class DockerExecutor:
             raise stopped(job) from None
         except NO_ENGINE as e:
             reason = _first_line(e)
-            raise devices.fault(job.title, " ".join(str(e).split())) or HarnessError(
-                f"{job.title}: the Docker engine stopped answering: {reason}",
+            raise devices.fault(job.title, " ".join(str(e).split()), self.name) or HarnessError(
+                f"{job.title}: {self.engine} stopped answering: {reason}",
                 "Run the same command again to go on.",
             ) from None
         if job.stop.is_set():
@@ -224,10 +226,10 @@ class DockerExecutor:
         reader.finish(code, killed)
 
 
-def _check_compiler(image: Any, user: str) -> None:
+def check_compiler(labels: Mapping[str, str], user: str) -> None:
     """Raises InputError for an image that does not say that it holds a C compiler, which Triton needs:
     a lock names packages, and one from before has the same."""
-    if environment.COMPILER_LABEL not in image.labels:
+    if environment.COMPILER_LABEL not in labels:
         raise InputError(
             f"{user} needs a C compiler, and the image {environment.image_tag('train', 'cuda')} was "
             "built before it held one",
@@ -238,7 +240,7 @@ def _check_compiler(image: Any, user: str) -> None:
 
 def _settings(
     job: Job,
-    mounts: list[Mount],
+    binds: Sequence[Bind],
     env: dict[str, str],
     network: str | None,
     chosen: Sequence[Gpu],
@@ -248,7 +250,7 @@ def _settings(
     passed = devices.asked_for(chosen)
     mode = network or ("bridge" if job.network else "none")
     settings: dict[str, Any] = {
-        "mounts": mounts,
+        "mounts": [bind.as_mount() for bind in binds],
         "environment": {
             **env,
             **env_variables.given(job.stage),
@@ -271,8 +273,6 @@ def _settings(
         "init": True,
         **passed,
     }
-    if mode == "bridge":
-        settings["extra_hosts"] = {HOST: "host-gateway"}
     if limits.memory:
         settings["mem_limit"] = limits.memory
     if cpus := limits.cpus or job.share.threads:
@@ -280,8 +280,11 @@ def _settings(
     return settings
 
 
-def _passed_on(job: Job, on_event: Callable[[Event], None]) -> dict[str, str]:
-    """The caller's variables that say where the hub is and how to reach a network.
+def passed_on(
+    job: Job, on_event: Callable[[Event], None], engine: str, host: str
+) -> dict[str, str]:
+    """The caller's variables that say where the hub is and how to reach a network. `host`: what the
+    container calls this machine.
 
     Raises:
         InputError: the hub is named on this machine's loopback address.
@@ -294,8 +297,8 @@ def _passed_on(job: Job, on_event: Callable[[Event], None]) -> dict[str, str]:
         raise InputError(
             f"{ENDPOINT} is {passed[ENDPOINT]}, a loopback address; inside a "
             "container that is the container itself, not this machine",
-            "Have the hub listen on this machine's address on Docker's bridge (`ip -4 addr show "
-            "docker0`, often 172.17.0.1) and name that, or use --executor local.",
+            f"Have the hub listen on this machine's address on {engine}'s bridge (`ip -4 addr`; "
+            f"a container calls it {host}) and name that, or use --executor local.",
         )
     for name in unreachable:
         # Not its value, which may hold a password.
@@ -304,38 +307,9 @@ def _passed_on(job: Job, on_event: Callable[[Event], None]) -> dict[str, str]:
         del passed[name]
     if any(name in passed for name in env_variables.PROXY):
         no_proxy = next(filter(None, map(os.environ.get, reversed(env_variables.NO_PROXY))), "")
-        direct = ",".join(filter(None, [no_proxy, "localhost", "127.0.0.1", HOST]))
+        direct = ",".join(filter(None, [no_proxy, "localhost", "127.0.0.1", host]))
         passed |= dict.fromkeys(env_variables.NO_PROXY, direct)
     return passed
-
-
-@contextlib.contextmanager
-def _secret_files(job: Job) -> Iterator[tuple[list[Mount], dict[str, str]]]:
-    """Keys as files in memory that only this user can read: the engine's records name them only."""
-    values = {n: read_key(n, job.title) for n in job.secrets if key_variable(n)}
-    memory = MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
-    _remove_keys_of_killed(memory)
-    if not values:
-        yield [], {}
-        return
-    with tempfile.TemporaryDirectory(prefix=f"{KEYS}-{os.getpid()}-", dir=memory) as folder:
-        mounts, variables = [], {}
-        for name, value in values.items():
-            path = Path(folder) / name
-            path.touch(mode=0o600)
-            path.write_text(value, encoding="utf-8")
-            mounts.append(Mount(f"{SECRETS}/{name}", str(path), "bind", read_only=True))
-            variables[f"{name}_FILE"] = f"{SECRETS}/{name}"
-        yield mounts, variables
-
-
-def _remove_keys_of_killed(memory: Path) -> None:
-    """A harness that was killed could not remove its keys."""
-    for folder in memory.glob(f"{KEYS}-*-*"):
-        owner = folder.name.removeprefix(f"{KEYS}-").split("-")[0]
-        with contextlib.suppress(FileNotFoundError):
-            if not Path("/proc", owner).exists() and folder.stat().st_uid == os.getuid():
-                shutil.rmtree(folder)
 
 
 def _stop(container: Any, job: Job) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from harness.answer.engines.vllm import VLLM_IMAGE, VllmEngine
 from harness.artefact import environment, gpus
 from harness.artefact.gpus import Gpu
+from harness.common.executor_names import BY_SERVICE, IN_IMAGES
 from harness.errors import InputError
 from harness.run.executors import gpus_of
 from harness.run.executors.serving import URL_VARIABLE, no_server, running_url, served
@@ -57,7 +58,7 @@ def place(stage: StagePlan, executor: str) -> tuple[Gpu, ...]:
     if count or engine is not None:
         check_cpu_is_meant(work)
         _check_limit(stage, count, engine, work)
-    if engine is not None and executor == "local":
+    if engine is not None and executor not in BY_SERVICE:
         _refuse_unnamed_server(stage, work)
     chosen: tuple[Gpu, ...] = ()
     if environment.accelerator() == "cuda":
@@ -142,7 +143,7 @@ def _unnamed_server(stage: StagePlan, executor: str) -> VllmEngine | None:
     engine = stage.served
     if engine is None or engine.base_url is not None:
         return None
-    return None if executor == "local" and os.environ.get(URL_VARIABLE) else engine
+    return None if executor not in BY_SERVICE and os.environ.get(URL_VARIABLE) else engine
 
 
 def _refuse_unnamed_server(stage: StagePlan, work: str) -> None:
@@ -212,7 +213,7 @@ def _check_training(train: Train, chosen: Sequence[Gpu], row: str, executor: str
                 f"{row}train.tf32: GPU {gpu} is {gpus.sm(gpu.capability)}, which has no TF32",
                 f"Set train.tf32: false, or take a card of {gpus.sm(gpus.TF32)} or newer.",
             )
-    if executor == "docker":
+    if executor in IN_IMAGES:
         return
     if train.liger_kernels:
         compilers.check_for_triton(row)

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import docker.errors
-from docker.types import Mount
 
 from harness.answer.engines.vllm import VllmEngine
 from harness.artefact.gpus import Gpu
 from harness.common.progress import Event
 from harness.errors import HarnessError, InputError
 from harness.run.executors import Job, Serve, devices, stopped
-from harness.run.executors.mounts import read_only
+from harness.run.executors.mounts import Bind, read_only
 from harness.run.executors.serving import ADAPTER, ENVIRONMENT, HOST, MODEL, PORT, arguments
 
 LOG_LINES = 15
@@ -39,9 +38,17 @@ def find_image(client: Any, engine: VllmEngine) -> Any:
 
 @contextlib.contextmanager
 def serving(
-    client: Any, job: Job, on_event: Callable[[Event], None], chosen: Sequence[Gpu]
+    client: Any,
+    job: Job,
+    on_event: Callable[[Event], None],
+    chosen: Sequence[Gpu],
+    adapted: Callable[[dict[str, Any]], dict[str, Any]] = lambda settings: settings,
+    checks_health: bool = True,
 ) -> Iterator[tuple[str, str]]:
     """The network's name and the server's base URL on it, while the server runs on `chosen`.
+
+    `adapted`: a container's settings as the engine wants them; `checks_health`: whether the engine
+    itself asks the server whether it is up.
 
     Raises:
         InputError: the image is not there.
@@ -63,10 +70,10 @@ def serving(
                 command=arguments(serve),
                 network=name,
                 networking_config={name: client.api.create_endpoint_config(aliases=[HOST])},
-                **_settings(job, serve, labels, chosen),
+                **adapted(_settings(job, serve, labels, chosen)),
             )
         container.start()
-        _wait(container, job, serve, on_event)
+        _wait(container, job, serve, on_event, checks_health)
         yield name, f"http://{HOST}:{PORT}/v1"
     except docker.errors.APIError as e:
         reason = str(e.explanation or e)
@@ -106,11 +113,11 @@ def _settings(
     job: Job, serve: Serve, labels: dict[str, str], chosen: Sequence[Gpu]
 ) -> dict[str, Any]:
     passed = devices.asked_for(chosen)
-    mounts = read_only(serve.model, MODEL)
+    binds = read_only(serve.model, MODEL)
     if serve.adapter is not None:
-        mounts.append(Mount(ADAPTER, str(serve.adapter.resolve()), "bind", read_only=True))
+        binds.append(Bind(ADAPTER, serve.adapter.resolve()))
     return {
-        "mounts": mounts,
+        "mounts": [bind.as_mount() for bind in binds],
         "labels": labels,
         "environment": {**ENVIRONMENT, **passed.pop("environment", {})},
         "user": f"{os.getuid()}:{os.getgid()}",
@@ -131,13 +138,24 @@ def _settings(
     }
 
 
-def _wait(container: Any, job: Job, serve: Serve, on_event: Callable[[Event], None]) -> None:
+def _answers(container: Any) -> bool:
+    return bool(container.exec_run(["python3", "-c", _ALIVE]).exit_code == 0)
+
+
+def _wait(
+    container: Any,
+    job: Job,
+    serve: Serve,
+    on_event: Callable[[Event], None],
+    checks_health: bool,
+) -> None:
     began = time.monotonic()
     limit = serve.engine.start_timeout_s
     while (spent := time.monotonic() - began) < limit:
         container.reload()
         state = container.attrs["State"]
-        if state.get("Health", {}).get("Status") == "healthy":
+        health = state.get("Health") or {}
+        if health.get("Status") == "healthy" if checks_health else _answers(container):
             return
         if state["Status"] in ("exited", "dead"):
             break

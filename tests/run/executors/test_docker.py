@@ -19,7 +19,7 @@ from harness.common import env_variables
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.judge.kinds.held_out_loss import LossJudge
 from harness.row.row import Limits
-from harness.run.executors import Job, Share, StageFailed
+from harness.run.executors import Job, Share, StageFailed, secret_files
 from harness.run.executors import docker as docker_executor
 from harness.run.executors.docker import DockerExecutor
 from harness.spec.base import DataPath
@@ -520,10 +520,10 @@ def test_keys_that_a_killed_harness_left_are_removed_and_those_of_a_living_one_s
     gone.wait()
     memory = tmp_path / "memory"
     for owner in (gone.pid, os.getpid()):
-        (memory / f"{docker_executor.KEYS}-{owner}-abc").mkdir(parents=True)
-    monkeypatch.setattr(docker_executor, "MEMORY", memory)
+        (memory / f"{secret_files.KEYS}-{owner}-abc").mkdir(parents=True)
+    monkeypatch.setattr(secret_files, "MEMORY", memory)
     run(job)
-    assert [p.name for p in memory.iterdir()] == [f"{docker_executor.KEYS}-{os.getpid()}-abc"]
+    assert [p.name for p in memory.iterdir()] == [f"{secret_files.KEYS}-{os.getpid()}-abc"]
 
 
 def test_a_key_file_that_is_not_there_is_the_users_fault(

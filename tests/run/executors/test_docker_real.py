@@ -214,7 +214,7 @@ def test_an_engine_without_the_toolkit_is_told_that_it_lacks_it_and_nothing_is_l
     )
     executor = DockerExecutor()
     gen = executor._client.images.get("harness-gen:latest")
-    monkeypatch.setattr(executor, "_find_image", lambda stage: gen)
+    monkeypatch.setattr(executor, "find_image", lambda stage: gen)
     with pytest.raises(HarnessError, match="Docker cannot pass a GPU into a container") as e:
         executor.run(job, Files(None, None), lambda event: None)
     assert "NVIDIA Container Toolkit" in e.value.hint

@@ -18,7 +18,7 @@ from harness.artefact.call import CALL_FILE, StageCall
 from harness.artefact.keys import Files
 from harness.common import env_variables
 from harness.errors import InputError, Interrupted
-from harness.run.executors import LOG_TAIL, EventReader, Job, Share, StageFailed, local
+from harness.run.executors import LOG_TAIL, EventReader, Job, Share, StageFailed, child
 from harness.run.executors.local import LocalExecutor
 from harness.spec.train import Train
 from tests.helpers import (
@@ -356,7 +356,7 @@ def test_a_stage_killed_from_outside_says_so_and_hints_at_memory(
 def test_a_stage_that_does_not_stop_is_killed_with_all_it_started(
     fake: FakeStages, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "STOP_SECONDS", 0.3)
+    monkeypatch.setattr(child, "STOP_SECONDS", 0.3)
     fake.order("train", "ignore and wait")
 
     def interrupt(event: dict[str, Any]) -> None:

@@ -5,11 +5,13 @@ import re
 import shlex
 import shutil
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from harness.answer.engine import QUANTIZATION
 from harness.artefact import environment
@@ -23,6 +25,7 @@ from harness.modeling.memory.fit import USABLE, gib, machine_memory
 from harness.modeling.memory.need import FLOAT32, Need, shape_of
 from harness.run.executors import gpus_of
 from harness.run.executors.placing import place
+from harness.run.executors.serving import NoServer
 from harness.run.plan import Planner, RowPlan, StagePlan, dtype_of, unique
 from harness.spec.address import shown
 from harness.spec.base import DATA_SCHEME, DataPath
@@ -39,6 +42,8 @@ PARAMETERS = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([BM])(?![A-Za-z0-9])", re.IG
 """In a model's name, how many it has."""
 BYTES = 2
 """Of a parameter, as models are published."""
+FOLDERS = 3
+"""Of an address that tell files of one name apart."""
 ANY = {"seed", "replicate"}
 """Parameters that change what a stage makes, and not how long it takes."""
 
@@ -47,7 +52,7 @@ ANY = {"seed", "replicate"}
 class NeededItem:
     """One thing that a row needs."""
 
-    kind: Literal["file", "model", "data set", "key", "memory", "disk", "time"]
+    kind: Literal["file", "model", "data set", "key", "server", "memory", "disk", "time"]
     name: str
     state: State
     bytes: int | None = None
@@ -143,8 +148,11 @@ class _Looking:
             (data.name, data.sha256): data for stage in self.stages for data in stage.data()
             if data.url or data.by_digest or data.path.startswith(DATA_SCHEME)
         }  # fmt: skip
-        for data in given.values():
-            yield self._file(data)
+        items = [(self._file(data), data) for data in given.values()]
+        counts = Counter(item.name for item, _ in items)
+        for item, data in items:
+            is_alone = counts[item.name] == 1 or not data.url
+            yield item if is_alone else replace(item, name=_longer_name(item.name, data))
 
     def _file(self, data: DataPath) -> NeededItem:
         name = data.name if not data.url else data.path or data.file_name
@@ -212,6 +220,8 @@ class _Looking:
         needed = int(need.memory.needed) if isinstance(need, Need) else self._weights(stage)
         try:
             chosen = place(stage, self.executor)
+        except NoServer as e:
+            return NeededItem("server", "vLLM", "missing", note=e.message, advice=e.hint)
         except HarnessError as e:
             advice = e.hint or f"memory {name}: take another machine"
             return NeededItem("memory", name, "missing", needed, note=e.message, advice=advice)
@@ -327,6 +337,12 @@ def _key(name: str, note: str) -> NeededItem:
         note += f"; what {variable} has is no key that can be read"
         return NeededItem("key", name, "missing", note=note, advice=f"{variable}: {e.hint}")
     return NeededItem("key", name, "there", note=note)
+
+
+def _longer_name(name: str, data: DataPath) -> str:
+    """With the folders of its address, where several files have the name."""
+    folders = [p for p in urlsplit(data.url[0]).path.split("/")[:-1] if p]
+    return "/".join([*folders[-FOLDERS:], name])
 
 
 def _others(data: DataPath) -> str:

@@ -47,7 +47,7 @@ def audit(
     artefacts. A row (ROW.yaml, or the id of one below specs/): what the study itself published of it
     (reported.outputs, reported.annotations) is fetched, onto the volume, and the reported numbers are
     computed from it anew. Exit codes: 0 no finding, 1 some or another number than the reported one,
-    2 nothing that could be read.
+    2 nothing that could be read, or a published file that cannot be had.
     """
     rows = [str(path) for path in paths if _is_row(path)]
     folders = [path for path in paths if not _is_row(path)]
@@ -84,6 +84,7 @@ def _audit_rows(names: list[str], as_json: bool, volume: Path, inputs: Path | No
 
     from harness.cli.views.audit import show_published
     from harness.results.published import audit_published, to_json
+    from harness.run.given.bring import NotBrought
 
     planner = make_planner(volume, inputs, "local")
     planner.store.prepare()
@@ -92,7 +93,11 @@ def _audit_rows(names: list[str], as_json: bool, volume: Path, inputs: Path | No
         row = row_named(name).row
         # What is told of downloads is none of the audit's output.
         stderr = Console(stderr=True, emoji=False)
-        audits.append(audit_published(row, planner.store, planner.files, stderr))
+        try:
+            audits.append(audit_published(row, planner.store, planner.files, stderr))
+        except NotBrought as e:
+            e.exit_code = 2  # 1 says that something was found
+            raise
     if as_json:
         documents = [to_json(audit) for audit in audits]
         click.echo(json.dumps(documents[0] if len(documents) == 1 else documents, indent=2))

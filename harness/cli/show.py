@@ -80,7 +80,7 @@ def show(
     if sources:
         from harness.cli.views.sources import show_sources
 
-        show_sources(make_console(), row_named(name, scale).row, as_json)
+        show_sources(make_console(), row_named(name, scale), as_json)
         return
     # What narrows outputs down asks for them.
     if outputs or any(value for option, value in wishes.items() if option != "count"):

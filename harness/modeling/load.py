@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from harness.artefact import environment, events, gpus
 from harness.common.device_faults import memory_for, pass_on
 from harness.errors import HarnessError, InputError
+from harness.modeling import chat_format
 from harness.modeling.generation import (
     BASE_CHAT_TEMPLATE,
     CONFIG,
@@ -59,6 +60,18 @@ def load_tokenizer(source: ModelSource, inputs: dict[str, str]) -> "PreTrainedTo
 
     Raises InputError where it is absent, unreadable or without an end.
     """
+    tokenizer = _stored_tokenizer(source, inputs)
+    if source.chat_format is not None:
+        chat_format.add_marks(tokenizer)
+    if tokenizer.eos_token_id is None:
+        raise InputError(
+            f"the tokenizer in {tokenizer.name_or_path} names no end-of-sequence token",
+            "Set eos_token in its tokenizer_config.json.",
+        )
+    return tokenizer
+
+
+def _stored_tokenizer(source: ModelSource, inputs: dict[str, str]) -> "PreTrainedTokenizerBase":
     trained = trained_folder(inputs)
     if trained is not None:
         folder = trained
@@ -83,11 +96,6 @@ def load_tokenizer(source: ModelSource, inputs: dict[str, str]) -> "PreTrainedTo
     if trained is not None and (trained / BASE_CHAT_TEMPLATE).is_file():
         text = (trained / BASE_CHAT_TEMPLATE).read_text(encoding="utf-8")
         tokenizer.chat_template = text or None
-    if tokenizer.eos_token_id is None:
-        raise InputError(
-            f"the tokenizer in {folder} names no end-of-sequence token",
-            "Set eos_token in its tokenizer_config.json.",
-        )
     return tokenizer
 
 
@@ -126,7 +134,7 @@ def load_model(
         model = _cast(_random_model(source.random, tokenizer), dtype)
     else:
         model = model_in(model_folder(source, inputs), source, dtype, **placed)
-    check_vocabulary(len(tokenizer), model.get_input_embeddings().num_embeddings)
+    _fit_vocabulary(model, source, tokenizer)
     model.to(device)
     if trained is not None and is_adapter(trained):
         model = _with_ends(_with_adapter(model, trained), trained)
@@ -184,7 +192,7 @@ def quantised_model(
             folder = model_folder(source, inputs)
         placed = _placed(device)
         model = model_in(folder, source, dtype, quantization_config=settings, device_map=placed)
-    check_vocabulary(len(tokenizer), model.get_input_embeddings().num_embeddings)
+    _fit_vocabulary(model, source, tokenizer)
     if not any(type(m).__name__ == QUANTISED for m in model.modules()):
         raise InputError(
             "no layer of this model can be quantised by bitsandbytes", "Take method: lora."
@@ -413,6 +421,15 @@ def _config(
         return AutoConfig.for_model(**fitted)
     except Exception as e:
         raise InputError(f"model.random.config is not a {kind} configuration: {_brief(e)}") from e
+
+
+def _fit_vocabulary(
+    model: "PreTrainedModel", source: ModelSource, tokenizer: "PreTrainedTokenizerBase"
+) -> None:
+    """The embeddings of a chat format's tokens; else raises InputError where there are too few rows."""
+    if source.chat_format is not None:
+        chat_format.fit_embeddings(model, tokenizer)
+    check_vocabulary(len(tokenizer), model.get_input_embeddings().num_embeddings)
 
 
 def check_vocabulary(tokens: int, rows: int) -> None:

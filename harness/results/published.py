@@ -77,6 +77,8 @@ class PublishedAudit:
     figures: list[Recomputed]
     remarks: list[str]
     """What is wrong with the files as those of this row, a sentence each."""
+    pooled: list[str]
+    """Which figures are over several results together, and what each of these gives by itself."""
 
     @property
     def is_clean(self) -> bool:
@@ -115,7 +117,7 @@ def audit_published(row: Row, store: Store, files: Files, console: Console) -> P
         remarks += _faults_of_outputs(outputs, results)
         for result in results:
             _without_folder(result, f"{name}/")
-    return PublishedAudit(row.row, results, _figures(row, results), remarks)
+    return PublishedAudit(row.row, results, _figures(row, results), remarks, _pools(row, results))
 
 
 def _laid_out(published: Sequence[DataPath], files: Files, root: Path) -> dict[Path, DataPath]:
@@ -212,17 +214,41 @@ def _figures(row: Row, results: Sequence[Result]) -> list[Recomputed]:
 
 def _values_of(metric: str, results: Sequence[Result]) -> dict[str, float | None]:
     """A metric's figures: of the one result that gives it, or over those of several prompt sets."""
-    kind, _, part = metric.partition("/")
-    name = OTHER_NAMES.get(kind, kind)
-    giving = [r for r in results if isinstance(r.metrics.get(name), int | float)]
-    if part:
-        giving = [r for r in giving if _is_of(part, r)]
+    kind = metric.partition("/")[0]
+    name, giving = _giving(metric, results)
     if not giving:
         return {}
     if len(giving) == 1:
         metrics = giving[0].metrics
         return {"value": metrics[name], **{figure: metrics.get(n) for figure, n in AUDITED.items()}}
     return _pooled(kind, giving)
+
+
+def _giving(metric: str, results: Sequence[Result]) -> tuple[str, list[Result]]:
+    """What readers call the metric, and the results that give it."""
+    kind, _, part = metric.partition("/")
+    name = OTHER_NAMES.get(kind, kind)
+    giving = [r for r in results if isinstance(r.metrics.get(name), int | float)]
+    return name, [r for r in giving if not part or _is_of(part, r)]
+
+
+def _pools(row: Row, results: Sequence[Result]) -> list[str]:
+    """A sentence for each reported metric that several results give."""
+    sentences = []
+    for metric in row.reported:
+        name, giving = _giving(metric, results)
+        if len(giving) > 1:
+            how = (
+                "pooled over" if _values_of(metric, giving) else "not pooled, wins not counted, of"
+            )
+            each = [f"{r.path} {r.metrics[name]:.6g}{_of_judged(r)}" for r in giving]
+            sentences.append(f"{metric}: {how} {len(giving)} results: {'; '.join(each)}")
+    return sentences
+
+
+def _of_judged(result: Result) -> str:
+    judged = result.metrics.get(AUDITED["judged"])
+    return f" ({judged} judged)" if judged is not None else ""
 
 
 def _is_of(part: str, result: Result) -> bool:
@@ -269,5 +295,6 @@ def to_json(audit: PublishedAudit) -> dict[str, Any]:
             for f in audit.figures
         ],
         "remarks": audit.remarks,
+        "pooled": audit.pooled,
         "results": [json.loads(json.dumps(result.to_dict())) for result in audit.results],
     }

@@ -273,6 +273,12 @@ def _leaves(key: str, path: str, value: Any) -> Iterator[tuple[str, Setting]]:
     """`key` has the numbers of a list's items, `path`, as a spec's `studied` names it, has not."""
     if path == "train.validation":
         yield from _held_out(path, value).items()
+    elif isinstance(value, ModelSource):
+        # The same base under another layout is the same base.
+        base = value.model_copy(update={"chat_format": None})
+        yield key, _setting(path, _plain(base), _name(base))
+        chat = value.chat_format
+        yield f"{key}.chat_format", Setting("chat format of the model", chat, _name(chat), (path,))
     elif isinstance(value, BaseModel) and not isinstance(value, WHOLE):
         kind = getattr(value, "kind", None) or getattr(value, "recipe", None) or "given"
         yield key, _setting(path, kind, str(getattr(value, "method", kind)))

@@ -81,13 +81,16 @@ def _with_digest(data: DataPath) -> DataPath:
 
 
 def _several(value: Any) -> Any:
+    """null: none, in place of those of a spec that is extended."""
+    if value is None:
+        return ()
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
 PublishedFile = Annotated[Data, AfterValidator(_with_digest)]
 PublishedFiles = Annotated[
     tuple[PublishedFile, ...],
-    BeforeValidator(_several, json_schema_input_type=PublishedFile | list[PublishedFile]),
+    BeforeValidator(_several, json_schema_input_type=PublishedFile | list[PublishedFile] | None),
 ]
 
 

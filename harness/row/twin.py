@@ -222,7 +222,8 @@ def _published(path: Path) -> DataPath:
 def _model(row: Row, source: ModelSource, smoke: Path) -> ModelSource:
     config = {"model_type": _family(source, row.template), **ARCHITECTURE}
     tokenizer = smoke_data(smoke / "twin" / "tokenizer")
-    return ModelSource(random=RandomModel(config=config, tokenizer=tokenizer, seed=_seed(row)))
+    random = RandomModel(config=config, tokenizer=tokenizer, seed=_seed(row))
+    return ModelSource(random=random, chat_format=source.chat_format)
 
 
 def _seed(row: Row) -> int:

@@ -2,10 +2,12 @@
 
 import shlex
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from harness.artefact import environment
 from harness.artefact.gpus import counted
@@ -17,6 +19,7 @@ from harness.modeling.memory.fit import USABLE, gib, machine_memory
 from harness.modeling.memory.need import Need
 from harness.run.executors import gpus_of
 from harness.run.executors.placing import place
+from harness.run.executors.serving import NoServer
 from harness.run.foretold import foretold
 from harness.run.plan import Planner, RowPlan, StagePlan, unique
 from harness.run.weights import size_by_name, size_of, weights_of
@@ -31,13 +34,15 @@ FETCHED = ("file", "model", "data set")
 GATED = ("meta-llama/", "google/gemma", "mistralai/Mistral-Small", "mistralai/Mistral-7B")
 """How the ids of models begin that are known to be given to those alone who accepted their terms."""
 TOKEN = "HF_TOKEN"
+FOLDERS = 3
+"""Of an address that tell files of one name apart."""
 
 
 @dataclass(frozen=True)
 class NeededItem:
     """One thing that a row needs."""
 
-    kind: Literal["file", "model", "data set", "key", "memory", "disk", "time"]
+    kind: Literal["file", "model", "data set", "key", "server", "memory", "disk", "time"]
     name: str
     state: State
     bytes: int | None = None
@@ -133,8 +138,11 @@ class _Looking:
             (data.name, data.sha256): data for stage in self.stages for data in stage.data()
             if data.url or data.by_digest or data.path.startswith(DATA_SCHEME)
         }  # fmt: skip
-        for data in given.values():
-            yield self._file(data)
+        items = [(self._file(data), data) for data in given.values()]
+        counts = Counter(item.name for item, _ in items)
+        for item, data in items:
+            is_alone = counts[item.name] == 1 or not data.url
+            yield item if is_alone else replace(item, name=_longer_name(item.name, data))
 
     def _file(self, data: DataPath) -> NeededItem:
         name = data.name if not data.url else data.path or data.file_name
@@ -206,6 +214,8 @@ class _Looking:
         )
         try:
             chosen = place(stage, self.executor)
+        except NoServer as e:
+            return NeededItem("server", "vLLM", "missing", note=e.message, advice=e.hint)
         except HarnessError as e:
             advice = e.hint or f"memory {name}: take another machine"
             return NeededItem("memory", name, "missing", needed, note=e.message, advice=advice)
@@ -273,6 +283,12 @@ def _key(name: str, note: str) -> NeededItem:
         note += f"; what {variable} has is no key that can be read"
         return NeededItem("key", name, "missing", note=note, advice=f"{variable}: {e.hint}")
     return NeededItem("key", name, "there", note=note)
+
+
+def _longer_name(name: str, data: DataPath) -> str:
+    """With the folders of its address, where several files have the name."""
+    folders = [p for p in urlsplit(data.url[0]).path.split("/")[:-1] if p]
+    return "/".join([*folders[-FOLDERS:], name])
 
 
 def _others(data: DataPath) -> str:

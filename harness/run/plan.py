@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from harness.modeling.memory.need import Need
 
 
+NOT_THERE = "a given file is not on the volume yet (`harness fetch SPEC` brings it)"
+
+
 @dataclass
 class StagePlan:
     """One stage of one replicate of a row."""
@@ -94,7 +97,7 @@ class StagePlan:
         try:
             return estimate.of_stage(self.stage, self.params, self.planner.files, before)
         except NotFetched:
-            return Estimate(examples=None, unknown="a given file is not on the volume yet")
+            return Estimate(examples=None, unknown=NOT_THERE)
 
     @cached_property
     def readings(self) -> "Sequence[Reading]":

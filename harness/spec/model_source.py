@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, model_validator
 
-from harness.spec.base import Data, Hub, Seed, Spec
+from harness.spec.base import Data, Hub, Seed, Spec, if_set
 
 
 def _as_json(value: dict[str, Any]) -> dict[str, Any]:
@@ -39,6 +39,10 @@ class ModelSource(Spec):
     hub: HubModel | None = None
     trust_remote_code: bool = False
     """Run the Python code that stands beside the weights. Shows as a deviation."""
+    chat_format: Literal["chatml"] | None = if_set(None)
+    """chatml: `<|im_start|>` and `<|im_end|>` become tokens of the vocabulary, with rows of their own
+    in the embeddings, and begin, end and pad texts: TRL's setup_chat_format. null: the vocabulary as it
+    is."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "ModelSource":

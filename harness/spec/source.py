@@ -3,7 +3,7 @@
 import codecs
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,10 @@ class Node:
     key_marks: dict[Any, Mark] = field(default_factory=dict)
     is_complete: bool = True
     """Whether everything that it extends could be read."""
+    replaced: "Node | None" = None
+    """What it stands in place of, in a file that is extended."""
+    files: tuple[Path, ...] = ()
+    """Of a whole spec: the files that it is of, in the order in which they are merged."""
 
     def plain(self) -> Any:
         """The value without its places, strings knowing their folder."""
@@ -223,6 +227,7 @@ def load_tree(
     parents = node.children.pop(EXTENDS, None)
     node.key_marks.pop(EXTENDS, None)
     chain = (*chain, path.resolve())
+    files: list[Path] = []
     merged: Node | None = None
     for name, mark in _parent_names(parents, faults):
         parent = path.parent / name
@@ -239,7 +244,9 @@ def load_tree(
             continue
         parents_read[parent] = tree
         merged = tree if merged is None else merge(merged, tree)
-    return node if merged is None else merge(merged, node)
+        files += tree.files
+    result = node if merged is None else merge(merged, node)
+    return replace(result, files=(*files, path))
 
 
 def _is_file(path: Path) -> bool:
@@ -269,9 +276,9 @@ def merge(below: Node, above: Node, at: tuple[Any, ...] = ()) -> Node:
     too) replaces the one below, and so does a mapping that names another kind of thing, whose settings
     are other ones, or says where something comes from. `at`: the keys that led here."""
     if not (isinstance(below.value, dict) and isinstance(above.value, dict)) or _is_place(at):
-        return above
+        return replace(above, replaced=below)
     if any(k in above.children and _plain(above, k) != _plain(below, k) for k in KINDS):
-        return above
+        return replace(above, replaced=below)
     marks = {**below.key_marks, **above.key_marks}
     result = Node(
         above.mark, {}, dict(below.children), marks, below.is_complete and above.is_complete

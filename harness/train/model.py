@@ -230,26 +230,33 @@ def gathered(trainer: Any) -> dict[str, Tensor] | None:
 
 
 def write(model: Any, folder: Path, state: dict[str, Tensor] | None) -> None:
-    """A whole model, or an adapter without its base, as safetensors.
+    """A whole model, or an adapter without its base, as safetensors; where the vocabulary grew
+    (harness.modeling.chat_format) with the embeddings, which the base has not.
 
     state: the gathered weights, where the model itself holds a share of them only.
     """
     if folder.exists():
         shutil.rmtree(folder)
+    with_embeddings = getattr(model, "harness_grown", False) and hasattr(model, "peft_config")
+    if with_embeddings and state is None:
+        state = model.state_dict()
     if state is not None and model.config.tie_word_embeddings:
-        # Gathered, the head no longer shares the embedding's memory and would be written too.
+        # Gathered, or beside an adapter, the head would be written too, apart from the embeddings.
         tied = tuple(getattr(model, "_tied_weights_keys", None) or ())
         state = {
             name: weight for name, weight in state.items() if not name.endswith(tied or ("\0",))
         }
-    model.save_pretrained(folder, **({} if state is None else {"state_dict": state}))
+    settings: dict[str, Any] = {} if state is None else {"state_dict": state}
+    if with_embeddings:
+        settings["save_embedding_layers"] = True
+    model.save_pretrained(folder, **settings)
     (folder / "README.md").unlink(missing_ok=True)
-    settings = folder / ADAPTER
-    if settings.is_file():
+    adapter = folder / ADAPTER
+    if adapter.is_file():
         # The path of the machine it was trained on says nothing; the row says what the base is.
-        config = json.loads(settings.read_text(encoding="utf-8"))
+        config = json.loads(adapter.read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = ""
-        settings.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        adapter.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def merge(

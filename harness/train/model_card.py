@@ -15,6 +15,7 @@ from harness.artefact.call import MANIFEST, StageCall, StageResult
 from harness.artefact.keys import flatten
 from harness.common.plot_style import DPI, STYLE
 from harness.common.progress import plain
+from harness.modeling.chat_format import END, START
 from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
 
@@ -142,6 +143,11 @@ def _base(facts: Facts) -> Iterator[str]:
         yield f"- a given folder{_digest(model['path'])}"
     if model.get("trust_remote_code"):
         yield "- the code that comes with it was run (trust_remote_code)"
+    if model.get("chat_format"):
+        yield (
+            f"- ChatML's marks {escaped(START)} and {escaped(END)} are tokens of the vocabulary, and "
+            "begin, end and pad texts (as by TRL's setup\\_chat\\_format)"
+        )
     if "parameters" in facts["used"]:
         yield f"- {facts['used']['parameters']:,} parameters"
 
@@ -248,6 +254,9 @@ def _use(facts: Facts) -> Iterator[str]:
             code += [f"    bnb_4bit_use_double_quant={quantization['double']!r},", ")"]
             base += ", quantization_config=in_4_bits"
         code += [f"base = AutoModelForCausalLM.from_pretrained({base})"]
+        if model.get("chat_format"):
+            code += ["# The adapter brings the embeddings of the tokens that were added."]
+            code += ["base.resize_token_embeddings(len(tokenizer))"]
         code += [f"base.generation_config = GenerationConfig.from_pretrained({at})"]
         code += [f"model = PeftModel.from_pretrained(base, {at})"]
     else:

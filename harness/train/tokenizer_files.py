@@ -11,7 +11,13 @@ from transformers import PreTrainedTokenizerBase
 from harness.common.device_faults import pass_on
 from harness.errors import InputError
 from harness.modeling.chat_template import chat_template_of
-from harness.modeling.generation import BASE_CHAT_TEMPLATE, GENERATION, read_settings, token_set
+from harness.modeling.generation import (
+    BASE_CHAT_TEMPLATE,
+    GENERATION,
+    TOKENS,
+    read_settings,
+    token_set,
+)
 from harness.modeling.load import TOKENIZERS, model_folder
 from harness.modeling.text import Encoder
 from harness.spec.model_source import ModelSource
@@ -57,7 +63,8 @@ def write_beside(
     (folder / CHAT_TEMPLATE).write_text(chat_template_of(tokenizer, template), encoding="utf-8")
     encoder = Encoder(tokenizer, template)
     ends, stop = encoder.stops()
-    notes += _write_settings(folder, {int(tokenizer.eos_token_id), *ends}, base)
+    keeps_ends = source.chat_format is None
+    notes += _write_settings(folder, {int(tokenizer.eos_token_id), *ends}, base, keeps_ends)
     if base is not None:
         patterns = (*CARRIED, CODE) if source.trust_remote_code else CARRIED
         _copy(base, folder, patterns)
@@ -81,8 +88,11 @@ def _write_tokenizer(
     return []
 
 
-def _write_settings(folder: Path, ends: set[int], model: Path | None) -> list[str]:
-    """generation_config.json as the base has it, with the template's end beside the base's own."""
+def _write_settings(
+    folder: Path, ends: set[int], model: Path | None, keeps_ends: bool
+) -> list[str]:
+    """generation_config.json as the base has it, with the template's end beside the base's own, or in
+    their place."""
     path = folder / GENERATION
     proposed = read_settings(folder if model is None else model)
     fields = dict(proposed.fields)
@@ -92,6 +102,9 @@ def _write_settings(folder: Path, ends: set[int], model: Path | None) -> list[st
             f"of the base model's {GENERATION} this could not be carried over, as transformers "
             f"does not read it: {', '.join(proposed.dropped)}"
         )
+    if not keeps_ends:
+        for name in TOKENS:
+            fields.pop(name, None)
     before = token_set(fields.get("eos_token_id"))
     every = before | ends
     if every != before or "eos_token_id" not in fields:

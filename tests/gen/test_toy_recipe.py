@@ -109,7 +109,7 @@ def test_its_calls_its_endpoint_and_its_hub_data_are_planned(
 ) -> None:
     planned = first(loaded, tmp_path)
     assert planned.estimate == Estimate(calls=2, examples=2)
-    assert planned.endpoint == Endpoint(model="toy")
+    assert planned.endpoints == [Endpoint(model="toy")]
     assert planned.pays
     assert planned.hub_sets() == {"lines": LINES}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from harness.run.given import bring, download
 from harness.run.given.bring import MIRROR
 from tests.audit.folders import reviews, rows_of, write
 from tests.helpers import command, evaluation, write_row
@@ -141,6 +142,36 @@ def test_the_sets_of_a_prompt_set_are_told_apart_and_together(
     assert figures["win_rate/koala", "value"] == (parts[0], pytest.approx(parts[0]), True)
     assert figures["win_rate/vicuna", "value"] == (parts[1], pytest.approx(parts[1]), True)
     assert figures["win_rate/vicuna", "judged"][1] == 60
+    document = json.loads(audited(tmp_path, spec, "--json").stdout)
+    [pooled] = document["pooled"]
+    assert pooled.startswith("win_rate: pooled over 2 results: ")
+    assert f"{parts[0]:.6g} (40 judged)" in pooled
+    assert f"{parts[1]:.6g} (60 judged)" in pooled
+    assert "pooled over 2 results" in sentence(audited(tmp_path, spec))
+
+
+def test_a_file_that_cannot_be_had_now_is_told_apart_from_findings_by_the_exit_code(
+    tmp_path: Path, study: Path, mirror: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(MIRROR)
+    monkeypatch.setattr(bring, "PACE", download.Patience(silence=1, attempts=1, pause=0.01))
+    annotations = published(mirror, study / "annotations.json")
+    annotations["url"] = "https://127.0.0.1:9/annotations.json"
+    result = audited(tmp_path, spec_of(tmp_path, win_rate=30.0, annotations=annotations))
+    assert "cannot be had" in sentence(result)
+    assert result.exit_code == 2
+
+
+def test_null_drops_the_outputs_that_a_row_would_inherit(
+    tmp_path: Path, study: Path, mirror: FileServer
+) -> None:
+    annotations = published(mirror, study / "annotations.json")
+    gone = {"url": f"https://{HOST}/gone.json", "sha256": "0" * 64}
+    base = spec_of(tmp_path, win_rate=30.0, annotations=annotations, outputs=gone)
+    above = base.parent / "above.yaml"
+    above.write_text(f"extends: {base.name}\nrow: above\nreported: {{outputs: null}}\n")
+    assert audited(tmp_path, base).exit_code == 2
+    assert figures_of(tmp_path, above)["win_rate", "value"][2] is True
 
 
 def test_a_file_that_has_moved_on_is_named_with_both_digests(

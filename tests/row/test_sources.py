@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.row.inherited import stale_in
 from harness.row.load import SpecFaults, load_rows
 from harness.row.row import Row
 
@@ -212,3 +213,39 @@ def test_published_files_are_given_by_address_and_have_a_digest(folder: Path) ->
     (fault,) = faults_of("reported: {annotations: [{url: 'https://x.org/a.json'}]}")
     assert fault.startswith("a.yaml:3:")
     assert "an address needs the sha256" in fault
+
+
+def stale_of(text: str) -> list[str]:
+    row = row_of(text)
+    return list(stale_in(Path("a.yaml"), row.settings()))
+
+
+def test_an_inherited_source_is_not_of_a_value_that_the_row_puts_in_the_others_place(
+    folder: Path,
+) -> None:
+    assert stale_of("train: {learning_rate: 3.0e-4}") == ["train.learning_rate"]
+    assert stale_of("train: {epochs: 3}") == ["train.epochs"]
+    assert stale_of("train: {betas: [0.9, 0.99]}") == ["train.betas"]
+    Path("other.json").write_text("[]")
+    assert stale_of("data: other.json") == ["data"]
+
+
+def test_a_source_of_the_rows_own_or_the_same_value_or_one_that_was_open_is_not_stale(
+    folder: Path,
+) -> None:
+    assert stale_of("train: {learning_rate: 1.0e-5, seed: 7}") == []
+    own = "sources: {train.learning_rate: {document: X}}"
+    assert stale_of(f"train: {{learning_rate: 3.0e-4}}\n{own}") == []
+    assert stale_of("sources: {train: {document: X}}\ntrain: {epochs: 4}") == ["train.epochs"]
+
+
+def test_a_chain_that_is_written_anew_is_compared_step_by_step(folder: Path) -> None:
+    Path("seeds.jsonl").write_text("")
+    base = BASE.replace("data: data.json\n", "").replace(
+        "  data: {document: README, also: ", "  gen: {document: "
+    )
+    base += "gen: {recipe: random_k, k: 3, seed: 1}\n"
+    Path("_base.yaml").write_text(base)
+    step = "recipe: import, file: data.json"
+    text = f"gen: [{{{step}}}, {{recipe: random_k, k: 4, seed: 1}}]"
+    assert stale_of(text) == ["gen.1.recipe", "gen.2.k"]

@@ -9,6 +9,7 @@ import yaml
 
 from harness.artefact.store import Store
 from harness.run.needs import NeededItem, is_gated, needs_of, size_by_name, spoken
+from harness.spec.model_source import HubModel
 from tests.helpers import (
     InstantExecutor,
     Volume,
@@ -330,3 +331,33 @@ def test_the_models_of_the_studies_that_are_gated_are_known() -> None:
 
 def test_time_is_spoken_in_the_unit_of_its_size() -> None:
     assert [spoken(s) for s in (5, 600, 36000)] == ["5 s", "10 min", "10.0 h"]
+
+
+def test_a_server_that_nobody_has_named_is_no_want_of_memory(
+    specs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HARNESS_VLLM_URL", raising=False)
+    parts = evaluation(specs)
+    parts["answer"]["engine"] = {"kind": "vllm"}
+    hub = {"id": "a/b", "revision": "0" * 40}
+    spec = write_row(specs, model={"hub": hub}, gen=None, train=None, eval=parts)
+    snapshot(Store(tmp_path / "volume").hub_folder(HubModel(**hub), False))
+    needed = items(tmp_path / "volume", spec)
+    assert needed["server", "vLLM"].state == "missing"
+    assert "HARNESS_VLLM_URL" in needed["server", "vLLM"].advice
+    assert ("memory", "for answer") not in needed
+
+
+def test_files_of_one_name_are_told_apart_by_their_addresses_folders(
+    specs: Path, tmp_path: Path
+) -> None:
+    parts = evaluation(specs)
+    parts["answer"]["prompts"] = {
+        "files": {
+            name: {"url": f"https://example.com/a/{name}/set.jsonl", "sha256": digit * 64}
+            for name, digit in (("koala", "1"), ("vicuna", "2"))
+        }
+    }
+    names = [name for kind, name in items(tmp_path / "volume", write_row(specs, eval=parts))
+             if kind == "file"]  # fmt: skip
+    assert names == ["a/koala/set.jsonl", "a/vicuna/set.jsonl"]

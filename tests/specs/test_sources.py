@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from harness.artefact.keys import file_digest
+from harness.row.inherited import stale_sources
 from harness.row.load import LoadedRow, load_rows
 from harness.spec.provenance import Provenance
+from harness.spec.source import Node, load_tree
 from tests.helpers import ROOT
 
 STUDIES = ("mini_lima", "mini_lima_assignment", "orpo_lab", "mini_lima_paper", "alpagasus2")
@@ -43,6 +45,17 @@ def test_each_setting_of_each_row_has_a_source(study: str) -> None:
         for loaded in rows(study)
     }
     assert not {name: paths for name, paths in unsourced.items() if paths}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_value_that_a_row_replaces_has_a_source_of_its_own(study: str) -> None:
+    parents: dict[Path, Node] = {}
+    stale = {}
+    for loaded in rows(study):
+        tree = load_tree(loaded.path, [], parents)
+        assert tree is not None
+        stale[loaded.path.name] = stale_sources(tree, loaded.row.settings())
+    assert not {name: paths for name, paths in stale.items() if paths}
 
 
 def test_each_published_file_has_an_address_and_its_digest() -> None:

@@ -75,6 +75,8 @@ def show_published(console: Console, audit: PublishedAudit) -> None:
         table.add_row(Text(_line(name) if figure.figure == "value" else name), *cells,
                       Text(figure.verdict, style))  # fmt: skip
     console.print(table, highlight=False)
+    for sentence in audit.pooled:
+        _print(console, Text(_line(sentence), "dim"), 0)
 
 
 class CommonFindings:

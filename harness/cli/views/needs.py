@@ -7,6 +7,8 @@ from rich.markup import escape
 from harness.common.progress import plain
 from harness.run.needs import NeededItem, RowNeeds
 
+MOST_NAMED = 4
+"""Of what a command brings."""
 COLOURS = {"there": "green", "missing": "yellow", "not known": "dim"}
 
 
@@ -25,7 +27,8 @@ def show_needs(console: Console, needs: RowNeeds) -> None:
     if needs.command:
         fetched = [item.name for item in needs.missing if item.is_fetched]
         is_all = len(fetched) == len(needs.missing)
-        what = "what is missing of these is" if is_all else f"{', '.join(fetched)}:"
+        listed = ", ".join(fetched) if len(fetched) <= MOST_NAMED else f"{len(fetched)} of these"
+        what = "what is missing of these is" if is_all else f"{listed}:"
         _line(console, f"{what} brought by: {needs.command}")
     for advice in dict.fromkeys(item.advice for item in needs.missing if not item.is_fetched):
         _line(console, f"no fetch brings this: {advice}")

@@ -74,15 +74,21 @@ def _show_total(console: Console, todo: Sequence[StagePlan]) -> None:
     if total.calls or unknown:
         costs = [s.usd_of_priced() for s in todo]
         unpriced = sorted({model for s in todo for model in s.unpriced})
-        text += f", {'at least' if unknown else 'about'} {_calls(total)}, {_usd(sum(costs))}"
+        if total.calls:
+            text += f", {'at least' if unknown else 'about'} {_calls(total)}, {_usd(sum(costs))}"
         if unpriced:
-            text += f" and what {', '.join(map(plain, unpriced))} costs, whose price is not known"
+            join = " and" if total.calls else ";"
+            text += f"{join} what {', '.join(map(plain, unpriced))} costs, whose price is not known"
         dated = next((s.prices.dated for s in todo if s.prices.dated and s.usd_of_priced()), "")
         if dated:
             text += f" (prices dated {dated})"
     if unknown:
         each = [f"{s.stage}{f' ({s.label})' if s.label else ''} of {s.owner.row}" for s in unknown]
-        text += f", without the calls of {', '.join(each)}, which are not known"
+        calls = ", ".join(each)
+        if total.calls:
+            text += f", without the calls of {calls}, which are not known"
+        else:
+            text += f"; the calls of {calls} are not known yet, nor what they cost"
     console.print(text, highlight=False, markup=False)
 
 

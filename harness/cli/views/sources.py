@@ -3,7 +3,10 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 
 from pydantic import JsonValue
 from rich.console import Console
@@ -11,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.common.progress import counted, plain
-from harness.row.row import Row
+from harness.row.inherited import stale_in
+from harness.row.load import LoadedRow
 from harness.row.sources import Valued
 from harness.spec.base import REVISION
 
@@ -24,27 +28,34 @@ STYLES = {
     "no source": "bold red",
 }
 HARNESS = "the harness's default: how, and not what"
-NAME, VALUE, STATUS = 27, 16, 10
-"""Widths of the columns; what is left of the terminal's is the source's."""
+NAME, STATUS = 27, 10
+VALUE, VALUE_SHARE = (16, 48), 3
+"""Widths of the columns, of the values' the least and the most: it has a third of what is left of the
+terminal's, and the sources have the rest."""
+GAPS = 6
 DITTO = '"'
 
 
-def show_sources(console: Console, row: Row, as_json: bool) -> None:
-    """Every setting that decides what the row's stages make: value, source, and how the two stand."""
-    settings = row.settings()
+def show_sources(console: Console, loaded: LoadedRow, as_json: bool) -> None:
+    """Every setting that decides what the row's stages make: value, source, and how the two stand. A
+    source of a value that the row replaces is none of its own."""
+    settings = loaded.row.settings()
+    stale = stale_in(loaded.path, settings) if loaded.row.scale == "full" else {}
+    settings = [_without_stale(setting, stale) for setting in settings]
     if as_json:
-        console.file.write(json.dumps(list(map(_to_json, settings)), indent=2) + "\n")
+        documents = [_to_json(setting, stale) for setting in settings]
+        console.file.write(json.dumps(documents, indent=2) + "\n")
         return
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("setting", width=NAME, overflow="fold")
-    table.add_column("value", width=VALUE, overflow="fold")
+    table.add_column("value", width=_value_width(console, settings), overflow="fold")
     table.add_column("source", overflow="fold")
     table.add_column("status", width=STATUS)
     for part, inside in groupby(settings, _part_of):
         table.add_row(f"[bold]{escape(part)}[/]")
         above = ""
         for setting in inside:
-            source = _source(setting)
+            source = _source(setting, stale)
             cells = (
                 _name(setting, part),
                 _value(setting),
@@ -58,6 +69,18 @@ def show_sources(console: Console, row: Row, as_json: bool) -> None:
     counts = Counter(map(status_of, settings))
     each = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
     console.print(f"{counted(len(settings), 'setting')}: {each}", highlight=False)
+
+
+def _without_stale(setting: Valued, stale: Mapping[str, Path]) -> Valued:
+    return replace(setting, source=None) if setting.path in stale else setting
+
+
+def _value_width(console: Console, settings: Sequence[Valued]) -> int:
+    """As wide as the longest value, within bounds and the terminal's room."""
+    least, most = VALUE
+    longest = max((len(_value(setting)) for setting in settings), default=0)
+    room = (console.width - NAME - STATUS - GAPS) // VALUE_SHARE
+    return max(least, min(longest, most, room))
 
 
 def status_of(setting: Valued) -> str:
@@ -96,15 +119,19 @@ def _value(setting: Valued) -> str:
     return f"{text or repr(text)} (default)" if setting.is_default else text
 
 
-def _source(setting: Valued) -> str:
+def _source(setting: Valued, stale: Mapping[str, Path]) -> str:
     if setting.source is not None:
         return str(setting.source)
+    if setting.path in stale:
+        return f"(what {stale[setting.path].name} says is of the value that this one replaces)"
     return HARNESS if status_of(setting) == "harness" else ""
 
 
-def _to_json(setting: Valued) -> dict[str, JsonValue]:
+def _to_json(setting: Valued, stale: Mapping[str, Path]) -> dict[str, JsonValue]:
     source = setting.source
+    replaced = {"replaces_value_of": str(stale[setting.path])} if setting.path in stale else {}
     return {
+        **replaced,
         "setting": setting.path,
         "value": setting.value,
         "is_default": setting.is_default,

@@ -229,7 +229,7 @@ def _token_counter(source: ModelSource, folder: str | None, show: Callable[[int]
     """A function for the number of each text's tokens; `show` is told how many texts it counted."""
     if source.random is not None and source.random.tokenizer == "bytes":
         return _count_bytes
-    encode = _plain_encoder(folder) if folder else None
+    encode = _plain_encoder(folder) if folder and source.chat_format is None else None
     if encode is None:
         tokenizer = load_tokenizer(source, {"hub": folder} if folder else {})
 

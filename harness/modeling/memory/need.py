@@ -69,6 +69,9 @@ class Need:
     shape: Shape
     lengths: Sequence[int] | None = None
     """Tokens of each example, about; None: not known, so as if all had cutoff_length tokens."""
+    keeps_embeddings: bool = False
+    """Whether an adapter is written with the embeddings, to which a chat format's tokens were added.
+    The rows of two tokens are too few to be counted."""
 
     @cached_property
     def memory(self) -> Memory:
@@ -80,6 +83,8 @@ class Need:
         merged = self.train.lora is not None and self.train.lora.merge
         size = _size(self.train) if merged else FLOAT32
         weights = self.shape.parameters if merged else trained_parameters(self.train, self.shape)
+        if self.keeps_embeddings and self.train.lora is not None and not merged:
+            weights += self.shape.embeddings
         return len(self.train.keep) * size * weights
 
     @cached_property
@@ -104,7 +109,8 @@ def of_stage(
         if source.hub is not None and not (hub_folder and hub_folder.is_dir()):
             return "the model is not on the volume yet (`harness fetch SPEC` brings it)"
         return "the model's configuration does not say enough"
-    return Need(train, shape, _tokens(params, files, artefact))
+    lengths = _tokens(params, files, artefact)
+    return Need(train, shape, lengths, source.chat_format is not None)
 
 
 def shape_of(source: ModelSource, files: Files, hub_folder: Path | None) -> Shape | None:

@@ -73,6 +73,13 @@ class Shape:
         """Of one layer's matrices: what is quantised, and copied to bfloat16."""
         return sum(rows * columns for rows, columns in self.linears.values())
 
+    @property
+    def embeddings(self) -> int:
+        """Parameters of the embeddings, and of the head where it has its own."""
+        matrix = self.vocabulary * self.hidden
+        rest = self.parameters - self.layers * self.linear_parameters
+        return matrix * (2 if rest >= 2 * matrix else 1)
+
 
 def from_config(config: Mapping[str, Any]) -> Shape | None:
     """The shape of a known model type; None for others, and where a setting makes no sense."""

@@ -131,10 +131,14 @@ def running_url(serve: Serve, where: str = "") -> str:
     )
 
 
-def no_server(where: str, instead: str) -> InputError:
+class NoServer(InputError):
+    """No server is named for a model that one has to serve."""
+
+
+def no_server(where: str, instead: str) -> NoServer:
     """The error of a stage whose server nobody has named; `instead`: what to do without Docker's
     executor."""
-    return InputError(
+    return NoServer(
         f"{where}no vLLM server is named: outside the docker executor one has to run already",
         f"Use --executor docker, which starts and stops one; or {instead}",
     )

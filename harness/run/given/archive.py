@@ -44,6 +44,10 @@ class ArchiveMember:
     """By which its archive finds it."""
 
 
+class NotInIt(Failed):
+    """The archive can be read, and the member is not in it."""
+
+
 class Archive(Protocol):
     def entries(self) -> Iterator[ArchiveMember]:
         """All but folders, in order."""
@@ -190,7 +194,7 @@ def _chosen(archive: Archive, member: str) -> list[tuple[str, ArchiveMember]]:
         inside = name if member == ALL else name[len(member) + 1 :]
         chosen[inside] = entry
     if not chosen:
-        raise Failed(_not_in_it(member, names))
+        raise NotInIt(_not_in_it(member, names))
     if "" in chosen:
         return [("", chosen[""])]
     return list(chosen.items())

@@ -19,7 +19,7 @@ from harness.artefact.store import SHORT, Store
 from harness.common.progress import ProgressView
 from harness.errors import DataAbsent, HarnessError, InputError, NotFetched
 from harness.run.executors import waiting
-from harness.run.given.archive import take, what_it_is
+from harness.run.given.archive import NotInIt, take, what_it_is
 from harness.run.given.download import Failed, Patience, Tell, download, redirected, tag_file
 from harness.spec.address import check_address, file_address, path_of, shown
 from harness.spec.base import DataPath
@@ -59,11 +59,23 @@ class Failure:
     def is_lasting(self) -> bool:
         return all(reason.is_lasting for _, reason in self.reasons)
 
+    @property
+    def keeps_archive(self) -> bool:
+        """Whether an archive came whole that has another member than the spec names: the right name, or
+        digest, is then all that is wanting."""
+        return any(isinstance(reason, WrongMember) for _, reason in self.reasons)
+
     def __str__(self) -> str:
         each = [f"{_from(source)} {reason}" for source, reason in self.reasons]
         return f"{self.data.name} cannot be had: {'; '.join(each)}"
 
     def hint(self) -> str:
+        if self.keeps_archive:
+            return (
+                "Correct `member` or sha256 in the spec: the archive is kept, and not fetched again "
+                f"for that. Or name a mirror that has the file in {MIRROR}, or a copy on disk with "
+                "`path:`."
+            )
         if not self.is_lasting:
             return (
                 "Run the same command again when the network is there: what has come stays. "
@@ -73,6 +85,10 @@ class Failure:
             f"Correct its url or sha256 in the spec, name a mirror that has it in {MIRROR}, or a "
             "copy on disk with `path:`."
         )
+
+
+class WrongMember(Failed):
+    """What an archive, which is kept, has under the member's name is none, or another file."""
 
 
 def _from(source: FileSource) -> str:
@@ -128,7 +144,7 @@ def bring(wanted: Iterable[DataPath], store: Store, files: Files, console: Conso
             brought.append(bringer.bring([*mirrored(data, mirror), *_sources(data)]))
         except _AllFailed as e:
             failures.append(Failure(data, e.reasons))
-    unfinished = {_archive_digest(f.data) for f in failures if not f.is_lasting}
+    unfinished = {_archive_digest(f.data) for f in failures if not f.is_lasting or f.keeps_archive}
     for digest in {_archive_digest(data) for data in absent if data.member} - unfinished:
         with store.lock(ARCHIVE, digest):
             shutil.rmtree(store.work_folder(ARCHIVE, digest), ignore_errors=True)
@@ -317,14 +333,28 @@ class _Bringer:
                 if not whole.is_file():
                     answered = download(source.address, part, None, tell, PACE)
                     part.rename(whole)
-                take(whole, member, target)
-                self._check(target, tell)
+                self._member(whole, member, target, tell)
+            except WrongMember as e:
+                kept = f"; the archive is kept in {whole}, and removing it has it fetched again"
+                where = redirected(source.address, answered)
+                raise WrongMember(f"{e}{where}{kept}", e.is_lasting) from None
             except Failed as e:
                 _remove(whole)
                 where = redirected(source.address, answered)
                 raise Failed(f"{e}{where}", e.is_lasting) from None
             finally:
                 _drop_empty(folder)
+
+    def _member(self, archive: Path, member: str, target: Path, tell: Tell) -> None:
+        """Raises WrongMember where the archive can be read, and what is meant is not in it."""
+        try:
+            take(archive, member, target)
+        except NotInIt as e:
+            raise WrongMember(str(e)) from None
+        try:
+            self._check(target, tell)
+        except Failed as e:
+            raise WrongMember(str(e)) from None
 
     def _check(self, path: Path, tell: Tell, where: str = "") -> None:
         """`where`: in brackets to where the address has sent."""

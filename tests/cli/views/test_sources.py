@@ -54,7 +54,7 @@ def test_the_table_is_read_at_80_columns(spec: Path, monkeypatch: pytest.MonkeyP
     from harness.row.load import load_rows
 
     console = Console(width=80, record=True, emoji=False)
-    show_sources(console, load_rows([spec])[0].row, as_json=False)
+    show_sources(console, load_rows([spec])[0], as_json=False)
     lines = [line.rstrip() for line in console.export_text().splitlines()]
     assert max(map(len, lines)) <= 80
     text = " ".join(" ".join(lines).split())
@@ -66,3 +66,31 @@ def test_the_table_is_read_at_80_columns(spec: Path, monkeypatch: pytest.MonkeyP
     assert any(line.startswith("  prompt") and line.endswith("no source") for line in lines)
     assert text.endswith("no source")
     assert "1 deviation, 1 assumption" in text
+
+
+def test_a_wide_terminal_shows_values_whole_and_a_source_of_a_replaced_value_is_none(
+    spec: Path,
+) -> None:
+    from rich.console import Console
+
+    from harness.cli.views.sources import show_sources
+    from harness.row.load import load_rows
+
+    name = "a-longer-name-than-sixteen-characters.txt"
+    (spec.parent / name).write_text("{count} {examples} {next}")
+    above = spec.parent / "above.yaml"
+    above.write_text(
+        f"extends: {spec.name}\nrow: above\ngen: {{prompt: {name}}}\ntrain: {{weight_decay: 0.2}}\n"
+    )
+    for width, is_whole in ((200, True), (80, False)):
+        console = Console(width=width, record=True, emoji=False)
+        show_sources(console, load_rows([above])[0], as_json=False)
+        text = console.export_text()
+        assert (name in text) == is_whole
+        assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    line = next(line for line in text.splitlines() if line.startswith("  weight_decay"))
+    assert line.rstrip().endswith("no source")
+    result = json.loads(command("show", above, "--sources", "--json").output)
+    entry = next(entry for entry in result if entry["setting"] == "train.weight_decay")
+    assert entry["source"] is None
+    assert entry["replaces_value_of"].endswith(spec.name)

@@ -568,6 +568,28 @@ def test_an_archive_without_the_member_is_told_with_the_nearest_names(
     assert "has no set/trian.json in it; near: set/train.json" in fetch.fault(data)
 
 
+def test_an_archive_with_a_wrong_member_is_kept_and_the_right_one_taken_without_another_download(
+    server: FileServer, fetch: Fetcher, tmp_path: Path
+) -> None:
+    make_zip(tmp_path / "packed", FILES)
+    server.files["/packed"] = (tmp_path / "packed").read_bytes()
+    url = f"{server.url}/packed"
+    for wrong in (
+        given(url, content=b"train", member="set/trian.json"),
+        given(url, content=b"other", member="set/train.json"),
+    ):
+        with pytest.raises(HarnessError) as caught:
+            fetch(wrong)
+        assert "the archive is kept in" in caught.value.message
+        assert "Correct `member` or sha256" in caught.value.hint
+    assert len(server.requests) == 1
+    right = given(url, content=b"train", member="set/train.json")
+    fetch(right)
+    assert fetch.files.locate(right).read_bytes() == b"train"
+    assert len(server.requests) == 1
+    assert fetch.left() == []
+
+
 @pytest.mark.parametrize(
     ("member", "near"),
     [("data/train.json", "near: repo-1a2b/data/train.json"), ("dat", "near: repo-1a2b/data"),

@@ -65,8 +65,9 @@ class VllmEngine(BaseEngine):
         return Needs(server=self)
 
     def check_model(self, source: ModelSource | None, train: Train | None, where: str) -> None:
-        """Random weights that no training leaves in a folder, and an adapter to weights in float32:
-        vLLM's LoRA kernels take none. What a server that the spec names serves is not known."""
+        """Random weights that no training leaves in a folder, an adapter to weights in float32, which
+        vLLM's LoRA kernels do not take, and tokens of a chat format that stand in no folder's
+        embeddings. What a server that the spec names serves is not known."""
         is_adapter = train is not None and train.lora is not None and not train.lora.merge
         if source is not None and source.random is not None and (train is None or is_adapter):
             raise serving_needs_a_folder(where)
@@ -74,6 +75,14 @@ class VllmEngine(BaseEngine):
             raise InputError(
                 f"{where}vLLM serves adapters in bfloat16 and float16 alone, not in float32",
                 "Take another precision, train.lora: {merge: true}, or the engine transformers.",
+            )
+        is_whole = train is not None and not is_adapter
+        if source is not None and source.chat_format and not is_whole and self.base_url is None:
+            raise InputError(
+                f"{where}vLLM serves a base with the vocabulary that its folder has, without the "
+                f"tokens of model.chat_format: {source.chat_format}",
+                "Take the engine transformers"
+                + (", or train.lora: {merge: true}, which leaves a whole model." if train else "."),
             )
 
     def twin(self, smoke: Path) -> BaseEngine:

@@ -22,7 +22,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,8 @@ MARGIN = 0.03
 AGREEMENT = 0.62
 """Correlation of two judges' verdicts on a model's prompts, the mean of six in verdicts.json; a board
 has only the two standard errors."""
+FEWEST_FOR_SLOPE = 8
+"""Models that a pair must share for a slope to be fitted to all but one."""
 FEWEST = 4
 """Models that a pair of judges must share to be taken."""
 Z = t_quantile(math.inf)
@@ -170,6 +172,71 @@ def _others(values: Sequence[float]) -> list[list[float]]:
     return [[v for j, v in enumerate(values) if j != i] for i in range(len(values))]
 
 
+def on_covariates(found: Sequence[Pair], lengths: Mapping[str, float]) -> None:
+    """Whether the shift of a held-out model is foretold better with a covariate than by the mean of the
+    other models: today's log-odds (the first verdict), or the logarithm of the answers' mean length. By
+    all the others, and by draws of five, as many as most studies could have."""
+    covariates: dict[str, Callable[[Pair, int], float]] = {
+        "today's log-odds": lambda pair, i: log_odds(pair.today[i]),
+        "log length": lambda pair, i: math.log(lengths[pair.models[i]]),
+    }
+    print(
+        "\nheld-out shifts, log-odds: root mean square error by the mean of the others -> with a "
+        f"covariate (pairs of {FEWEST_FOR_SLOPE} models or more); of all others, and of five"
+    )
+    for name, of in covariates.items():
+        every: list[list[tuple[float, float]]] = [[], []]
+        for pair in (p for p in found if len(p.models) >= FEWEST_FOR_SLOPE):
+            x = [of(pair, i) for i in range(len(pair.models))]
+            each = [_held_out(pair, x, None), _held_out(pair, x, 5)]
+            every = [before + now for before, now in zip(every, each, strict=True)]
+            print(f"  {name:18} {' / '.join(pair.names):62.62} {'   '.join(map(_rms, each))}")
+        print(f"  {name:18} {'all':62} {'   '.join(map(_rms, every))}")
+
+
+def _held_out(
+    pair: Pair, covariate: Sequence[float], count: int | None
+) -> list[tuple[float, float]]:
+    """How far each model's shift is from the weighted mean of others, and from their line; of all
+    others, or of ten draws of so many."""
+    random = np.random.default_rng(0)
+    apart = []
+    for index, held in enumerate(pair.shifts):
+        rest = [i for i in range(len(covariate)) if i != index]
+        draws = [rest] if count is None else [
+            random.choice(rest, count, replace=False).tolist() for _ in range(10)
+        ]  # fmt: skip
+        for others in draws:
+            spread = paule_mandel([pair.shifts[i] for i in others])
+            weights = np.array([1 / (spread**2 + pair.shifts[i].error ** 2) for i in others])
+            y = np.array([pair.shifts[i].value for i in others])
+            x = np.array([covariate[i] for i in others])
+            mean, centre = (float(np.average(values, weights=weights)) for values in (y, x))
+            square = float((weights * (x - centre) ** 2).sum())
+            slope = float((weights * (x - centre) * y).sum()) / square
+            error = held.value - mean
+            apart.append((error, error - slope * (covariate[index] - centre)))
+    return apart
+
+
+def _rms(apart: Sequence[tuple[float, float]]) -> str:
+    plain, sloped = (
+        math.sqrt(sum(e * e for e in side) / len(apart)) for side in zip(*apart, strict=True)
+    )
+    return f"{plain:.3f} -> {sloped:.3f}"
+
+
+def lengths_of(folder: Path) -> dict[str, float]:
+    """Model -> its answers' mean length in characters."""
+    found = {}
+    for path in sorted(folder.glob("baseline_*.csv")):
+        with path.open() as file:
+            found.update(
+                {line["model"]: float(line["avg_length"]) for line in csv.DictReader(file)}
+            )
+    return found
+
+
 def on_verdicts(folder: Path) -> None:
     """The paired shift from single verdicts, and its error beside the one from the boards' errors."""
     verdicts = json.loads((folder / "verdicts.json").read_text())
@@ -302,6 +369,7 @@ def main() -> None:
     started = time.perf_counter()
     found = list(pairs(options.boards))
     on_boards(found, options.refit)
+    on_covariates(found, lengths_of(options.boards))
     on_verdicts(options.boards)
     by_simulation(options.runs, options.quick)
     print(f"{time.perf_counter() - started:.0f} s")

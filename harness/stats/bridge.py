@@ -8,7 +8,7 @@ predictive distribution says what the shift of another model may be.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from harness.stats.intervals import LEVEL
@@ -99,7 +99,8 @@ def predict(shifts: Sequence[Shift], level: float = LEVEL) -> Predicted:
 
     Normal shifts about a mean of which nothing is known beforehand, with the spread as SPREAD or, of
     more than FEW_MODELS, summed over its posterior (Roever 2020, Bayesian random-effects meta-analysis
-    using the bayesmeta R package, Journal of Statistical Software 93(6), sections 2.3 to 2.6).
+    using the bayesmeta R package, Journal of Statistical Software 93(6), sections 2.3 to 2.6). There a
+    prompt's variance is the mean over the models.
 
     Raises:
         ValueError: without a shift.
@@ -107,6 +108,7 @@ def predict(shifts: Sequence[Shift], level: float = LEVEL) -> Predicted:
     if not shifts:
         raise ValueError("no bridging model")
     estimated = len(shifts) > FEW_MODELS
+    shifts = _equally_noisy(shifts) if estimated else shifts
     spreads = [math.exp(x) for x in _GRID] if estimated else [SPREAD]
     points = [_given(spread, shifts) for spread in spreads]
     top = max(point.log_weight for point in points)
@@ -126,6 +128,17 @@ def predict(shifts: Sequence[Shift], level: float = LEVEL) -> Predicted:
     ]
     low, high = (_quantile(parts, (1 + side * level) / 2) for side in (-1, 1))
     return Predicted(mean, low, high, math.sqrt(mean_variance), spread, len(shifts))
+
+
+def _equally_noisy(shifts: Sequence[Shift]) -> list[Shift]:
+    """The shifts with errors by their prompts and the mean of a prompt's variance over the models.
+
+    Of few prompts a model's own error hangs together with its shift, both being made of a few wins: far
+    shifts then weigh least, and the spread comes out too small (Boehning et al. 2002, Some general
+    points in estimating heterogeneity variance with the DerSimonian-Laird estimator, Biostatistics 3).
+    """
+    variance = math.fsum(s.error * s.error * s.prompts for s in shifts) / len(shifts)
+    return [replace(s, error=math.sqrt(variance / s.prompts)) for s in shifts]
 
 
 @dataclass(frozen=True)

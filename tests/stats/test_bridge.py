@@ -103,3 +103,17 @@ def test_the_interval_holds_another_models_shift(models: int, spread: float) -> 
         found = predict(shifts)
         hits += found.low <= spread * random.standard_normal() <= found.high
     assert hits >= 0.91 * 300
+
+
+def test_of_equally_many_prompts_no_models_shift_weighs_less_than_anothers() -> None:
+    """An error made of a few wins hangs together with its shift."""
+    values, errors = (0.0, 0.1, 0.2, 1.5), (0.1, 0.1, 0.1, 0.9)
+    given = [Shift(v, e, 50) for v, e in zip(values, errors, strict=True)]
+    turned = [Shift(v, e, 50) for v, e in zip(values, reversed(errors), strict=True)]
+    first, second = predict(given), predict(turned)
+    assert (first.mean, first.low, first.high) == pytest.approx(
+        (second.mean, second.low, second.high)
+    )
+    # Of more prompts it weighs more.
+    known = [*given[:3], Shift(1.5, 0.9, 5000)]
+    assert predict(known).mean > first.mean

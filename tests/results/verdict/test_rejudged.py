@@ -286,7 +286,7 @@ def test_too_few_bridging_models_are_said_to_be_what_keeps_it_open(tmp_path: Pat
 
 
 def test_how_many_bridging_prompts_would_decide_it_is_said(tmp_path: Path) -> None:
-    """Of twelve models, in whom both judges agree but for noise, 60 prompts of 2,000 are judged."""
+    """Of thirty models, in whom both judges agree but for noise, 60 prompts of 2,000 are judged."""
 
     def spread_out(every: int, of: int) -> list[float]:
         return [2.0 if n % every == 0 else 1.0 for n in range(of)]
@@ -296,10 +296,13 @@ def test_how_many_bridging_prompts_would_decide_it_is_said(tmp_path: Path) -> No
             "outputs": outputs(tmp_path, f"m{n}"),
             "annotations": annotations(tmp_path, f"m{n}", spread_out(3, PROMPTS)),
         }
-        for n in range(12)
+        for n in range(30)
     ]
-    today = [[*spread_out(3, 60)[n % 2 :], 1.0][:60] for n in range(12)]
+    today = [[*spread_out(3, 60)[n % 2 :], 1.0][:60] for n in range(30)]
     spec = row(tmp_path, wins(667, PROMPTS), *today, value=33.3, bridge=models)
+    # The published number is just what ours is in its judge's terms.
+    centre = 100 * metric(tmp_path, spec)["bridge"]["ours"]["value"]
+    spec.write_text(spec.read_text().replace("33.3", f"{centre:.2f}"))
     found = metric(tmp_path, spec)
     assert found["verdict"] == "inconclusive"
     would = found["bridge_would"]

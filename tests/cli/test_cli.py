@@ -32,6 +32,7 @@ from tests.helpers import (
 COMMANDS = (
     "validate", "schema", "plan", "needs", "run", "fetch", "join", "chat", "export", "replay", "table",
     "show", "gc", "doctor", "sim", "verify", "compare", "audit", "report", "pin", "settle",
+    "images",
 )  # fmt: skip
 STAGES = ("gen", "train", "answer", "judge")
 SCORE = {"value": 40.0, "standard_error": 2.0, "judged": 1, "expected": 1}
@@ -48,7 +49,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     write_row(tmp_path / "specs", eval=evaluation(tmp_path / "specs"))
-    monkeypatch.setattr("harness.run.executors.make", lambda name: InstantExecutor(score_judgings))
+    monkeypatch.setattr(
+        "harness.run.executors.make", lambda *which: InstantExecutor(score_judgings)
+    )
     return tmp_path
 
 
@@ -60,7 +63,7 @@ def executor_that(monkeypatch: pytest.MonkeyPatch) -> Any:
         def outcome(job: Any) -> dict[str, Any]:
             raise error
 
-        monkeypatch.setattr("harness.run.executors.make", lambda name: InstantExecutor(outcome))
+        monkeypatch.setattr("harness.run.executors.make", lambda *which: InstantExecutor(outcome))
 
     return set_to_raise
 
@@ -500,7 +503,7 @@ def test_where_a_row_fails_the_matrix_of_the_others_is_printed_before_the_error(
             raise StageFailed(job, "no loss", "Lower the rate.", 1)
         return score_judgings(job)
 
-    monkeypatch.setattr("harness.run.executors.make", lambda name: InstantExecutor(outcome))
+    monkeypatch.setattr("harness.run.executors.make", lambda *which: InstantExecutor(outcome))
     write_row(place / "specs", "two", train={"steps": 2})
     write_row(place / "specs", "three", train={"steps": 3}, eval=evaluation(place / "specs"))
     result = command("run", "specs/two.yaml", "specs/one.yaml", "specs/three.yaml")

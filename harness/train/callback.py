@@ -21,7 +21,7 @@ from harness.train import checkpoints
 from harness.train.data import Data, EncodedExamples
 from harness.train.model import gathered, write
 from harness.train.objectives import parts_of
-from harness.train.run import MODEL
+from harness.train.run import MODEL, STOP
 from harness.train.schedule import Step
 
 if TYPE_CHECKING:
@@ -110,9 +110,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         last = state.global_step >= len(self.steps)
         # The model itself is written after the last step. Going on from there would train on.
-        control.should_save = not last and (
-            control.should_save or self.stopping or self._is_due(args, state)
-        )
+        due = self._is_due(args, state)
+        control.should_save = not last and (control.should_save or self.stopping or due)
         is_kept = state.global_step in self.trainer.params.keep
         if last or control.should_save or is_kept or self._is_measured(state):
             control.should_log = True
@@ -208,19 +207,19 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         return int(sum(self.sizes[i] for part in step.micro_batches for i in part))
 
     def _is_due(self, args: TrainingArguments, state: TrainerState) -> bool:
-        """Whether enough time has gone by for a checkpoint to cost little of it."""
-        if self.trainer.params.checkpoint_steps is not None:
-            return False
+        """Whether enough time has gone by for a checkpoint to cost little of it. Several processes
+        learn here, together, that they are to stop."""
         several = args.world_size > 1
         if several and state.global_step % AGREE_STEPS:
             return False
         wait = min(max(SOONEST_S, self.save_costs / CHECKPOINT_SHARE), LATEST_S)
         due = time.monotonic() - self.saved > wait
         if several:
-            decision = torch.tensor([int(due)], device=args.device)
+            stopping = (self.path.parent / STOP).exists()
+            decision = torch.tensor([int(due), int(stopping)], device=args.device)
             torch.distributed.broadcast(decision, 0)
-            due = bool(decision.item())
-        return due
+            due, self.stopping = map(bool, decision.tolist())
+        return due and self.trainer.params.checkpoint_steps is None
 
     def _flush(self, state: TrainerState, grad_norm: float | None) -> None:
         """Log every step since the last one logged; all processes take part."""

@@ -17,12 +17,15 @@ from harness.artefact.call import CALL_FILE, StageCall, StageResult
 from harness.common import env_variables
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.spec.train import Launch, Train
+from harness.train.run import STOP
 
 OUTCOME = "train_outcome.json"
 FAULT = "train_fault.json"
 """What the first worker that failed says, so that it is not lost in torchrun's own report."""
 RENDEZVOUS = "HARNESS_RENDEZVOUS"
-STOP_S = 20
+STOP_S = 5
+ORDERLY_S = int(os.environ.get("HARNESS_STOP_SECONDS", "30")) - 2 * STOP_S
+"""How long the workers have for a checkpoint; less than this process is given itself."""
 
 
 def train_under_torchrun(call: StageCall, params: Train) -> StageResult:
@@ -31,7 +34,7 @@ def train_under_torchrun(call: StageCall, params: Train) -> StageResult:
         from harness.train.ops import prepare_deepspeed
 
         prepare_deepspeed(params.deepspeed.offload_optimizer)
-    for name in (OUTCOME, FAULT):
+    for name in (OUTCOME, FAULT, STOP):
         (call.folder / name).unlink(missing_ok=True)
     if params.launch.machines > 1:
         events.note(
@@ -63,6 +66,11 @@ def run_workers(
     try:
         return process.wait()
     except KeyboardInterrupt:
+        # The workers look for it every few steps; slower ones go on from their last checkpoint.
+        (call_file.parent / STOP).touch()
+        events.note("stopping within the next steps, with a checkpoint")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(ORDERLY_S)
         process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_S)
@@ -75,6 +83,8 @@ def run_workers(
 def _die_with_parent() -> None:
     """torchrun ends, and with it the workers, when the stage's process is gone."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    # Slurm's warning goes to all processes of a job, and would end these at once.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def join(work: Path, launch: Launch, key: str) -> int:

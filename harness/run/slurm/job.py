@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from harness.run.plan import RowPlan, StagePlan
     from harness.run.runner import Runner, Turn
 
+FIRST_TELLS_S = 60
 FOREVER_S = 3600
 """Longer than Slurm takes to end a job that it was asked to requeue."""
 STOP_VARIABLE = "HARNESS_STOP_SECONDS"
@@ -261,15 +262,22 @@ def _take_part(order: Order) -> None:
     from harness.run.join import take_part
 
     os.chdir(order.cwd)
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    warned = []
+    signal.signal(signal.SIGUSR2, lambda *of_the_signal: warned.append(True))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
     checkout.check_same(order.checkout, node)
     _meet(order)
     _, planned, _ = plan_again(order, node)
     placing.check([planned], "local")
-    if planned.artefact is None:
+    if planned.artefact is not None:
+        return
+    try:
         take_part(planned, Store(Path(order.volume)))
+    except HarnessError:
+        # An end with a fault ends the first machine's part too, which has yet to say what it was.
+        time.sleep(FOREVER_S if warned else FIRST_TELLS_S)
+        raise
 
 
 def facts(node: str) -> dict[str, Any]:

@@ -161,15 +161,24 @@ class Records:
             self._path("attempts", stage, key), {"attempts": [asdict(a) for a in attempts[-20:]]}
         )
 
-    def output(self, record: Submitted) -> Path:
-        """Where the job's own output goes; its stage's log is the store's."""
-        return self.jobs / f"{record.ref}_0_log.out"
+    def outputs(self, record: Submitted) -> list[Path]:
+        """Of each of its machines, the one first that was written last."""
+        found = [
+            p for p in self.jobs.glob(f"{record.ref}_*_log.out") if _task(p, record) is not None
+        ]
+        return sorted(found, key=lambda p: p.stat().st_mtime, reverse=True)
 
     def errors(self, record: Submitted) -> Path:
         return self.jobs / f"{record.ref}_0_log.err"
 
     def _path(self, kind: str, stage: str, key: str) -> Path:
         return self.root / kind / f"{stage}-{key[:SHORT]}.json"
+
+
+def _task(path: Path, record: Submitted) -> int | None:
+    """Whose output it is; None for another job whose name begins alike, as an array's tasks' do."""
+    number = path.name.removeprefix(f"{record.ref}_").removesuffix("_log.out")
+    return int(number) if number.isdigit() else None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Where each stage of submitted rows stands: what Slurm, the volume and the jobs' own notes say."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from harness.run.slurm.records import Attempt, Records, Submitted
 State = Literal["done", "running", "pending", "failed", "cancelled", "not run", "not submitted"]
 
 WAITS = {
-    "Priority": "others have a higher priority",
+    "Priority": "while others go first",
     "Resources": "for nodes to become free",
     "Dependency": "for the stages before it",
     "BeginTime": "to be started again",
@@ -111,7 +112,7 @@ def _status(
     job = known.get(record.ref)
     status = StageStatus(stage, "pending", record.ref, warning=_clocks(own))
     if job is not None and job.is_open and not record.cancelled:
-        _open(status, job, own, before, records.output(record))
+        _open(status, job, own, before, records.outputs(record))
     elif record.cancelled or (job is not None and job.state == "CANCELLED" and own is None):
         _cancelled(status, before, record)
     else:
@@ -124,7 +125,7 @@ def _open(
     job: QueuedJob,
     own: Attempt | None,
     before: Sequence[StageStatus],
-    output: Path,
+    outputs: Sequence[Path],
 ) -> None:
     requeued = ""
     if own is not None and own.outcome == "requeued":
@@ -133,7 +134,7 @@ def _open(
         status.state, status.node = "running", job.node
         status.since = _timestamp(job.start)
         ending = "ending" if job.state == "COMPLETING" else ""
-        status.why = ending + requeued or _progress(output) or "starting"
+        status.why = ending + requeued or _progress(outputs) or "starting"
         return
     lost = _lost(before)
     reason = job.reason.strip("()").split(",")[0]
@@ -230,10 +231,24 @@ def _clocks(attempt: Attempt | None) -> str:
     return ""
 
 
-def _progress(output: Path) -> str:
-    """The last line that says how far the stage is."""
-    lines = [line.strip() for line in _tail(output, 20) if not line.startswith("submitit ")]
-    return lines[-1] if lines else ""
+def _progress(outputs: Sequence[Path]) -> str:
+    """The last line that says how far the stage is. A training's first process may work on another
+    machine than the first, and tells it there as an event."""
+    for output in outputs:
+        lines = [line.strip() for line in _tail(output, 20) if not line.startswith("submitit ")]
+        if lines:
+            return _in_words(lines[-1])
+    return ""
+
+
+def _in_words(line: str) -> str:
+    try:
+        event = json.loads(line)
+        if event["event"] == "note":
+            return str(event["message"])
+        return f"{event['task']}: {event['done']} of {event['total']} {event['unit']}"
+    except (ValueError, KeyError, TypeError):
+        return line
 
 
 def _tail(path: Path, count: int) -> list[str]:

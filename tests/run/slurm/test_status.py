@@ -1,5 +1,6 @@
 """What is said of a stage, for each thing that Slurm, the volume and the job's notes can say."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def test_what_was_never_submitted_is_said_to_be_so_and_slurm_is_not_asked(
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
-        ("Priority", "waits others have a higher priority"),
+        ("Priority", "waits while others go first"),
         ("Resources", "waits for nodes to become free"),
         ("(PartitionTimeLimit)", "waits for ever: it asks for more time than its partition gives"),
         ("ReqNodeNotAvail, UnavailableNodes:n1", "waits for nodes that are not available"),
@@ -82,6 +83,18 @@ def test_a_running_stage_shows_its_last_progress_and_not_submitits_own_lines(pla
     )
     found = place.status()
     assert (found.state, found.node, found.why) == ("running", "n2", "working: 1 of 2 steps")
+
+
+def test_a_training_that_tells_its_progress_on_another_machine_is_read_there(place: Place) -> None:
+    place.submit()
+    place.begin()
+    place.say("RUNNING", node="n[1-2]")
+    (place.records.jobs / f"{JOB}_0_log.out").write_text("waiting for 1 more machines\n")
+    event = '{"event": "progress", "task": "train", "done": 3, "total": 9, "unit": "steps"}'
+    (place.records.jobs / f"{JOB}_1_log.out").write_text(event + "\n")
+    (place.records.jobs / f"{JOB}_4_0_log.out").write_text("of a task of another array\n")
+    os.utime(place.records.jobs / f"{JOB}_0_log.out", (1, 1))
+    assert place.status().why == "train: 3 of 9 steps"
 
 
 def test_a_failure_has_the_jobs_own_reason_and_the_stages_last_lines(place: Place) -> None:

@@ -1,6 +1,8 @@
 """Trainings that Slurm ends before they are through, and a table that is the same as without Slurm."""
 
 import json
+import time
+from math import ceil
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,8 @@ from tests.run.slurm.login_node import (
 
 pytestmark = pytest.mark.slurm
 
+STEPS = 2500
+"""Enough for a minute or two, in which the first training's time is up."""
 SMOKE = ROOT / "specs" / "smoke"
 
 
@@ -68,19 +72,21 @@ def losses(login: Login) -> list[list[str]]:
 def test_trainings_whose_time_is_up_or_whose_node_dies_go_on_from_their_checkpoints(
     cluster: Cluster, login: Login, tmp_path: Path
 ) -> None:
-    spec = training(tmp_path / "specs", steps=1200, checkpoint_steps=40)
+    spec = training(tmp_path / "specs", steps=STEPS, checkpoint_steps=40)
     document = yaml.safe_load(spec.read_text())
     spec.write_text(yaml.safe_dump({**document, "replicates": {"train_seeds": [1, 2]}}))
-    configure(login, time="60", flags=["--exclusive"])
+    configure(login, time="60", warning_seconds=60, flags=["--exclusive"])
     volume = Path(login["HARNESS_DATA"])
+    began = time.monotonic()
     submitted = harness(login, "submit", spec)
     assert "train, an array of 2" in submitted.stdout, submitted.stdout
     (job,) = submissions(submitted.stdout)
     until(cluster, lambda: all(checkpoints(volume)), 300)
     cluster.kill_node(node_of(cluster, f"{job}_0"))
-    # Slurm looks at times twice a minute: within half a one it warns the other, and not again.
-    cluster.call("scontrol", "update", f"JobId={job}_1", "TimeLimit=1")
-    until(cluster, lambda: outcomes(login)[1][0] == "requeued", 100)
+    # The other's time will be up within two minutes, of which Slurm warns it for a whole one.
+    limit = ceil((time.monotonic() - began) / 60 + 0.6)
+    cluster.call("scontrol", "update", f"JobId={job}_1", f"TimeLimit={limit}")
+    until(cluster, lambda: outcomes(login)[1][0] == "requeued", 150)
     cluster.call("scontrol", "update", f"JobId={job}_1", "TimeLimit=60")
     until(cluster, lambda: ended(cluster), 400)
     status = harness(login, "status", spec)
@@ -91,7 +97,7 @@ def test_trainings_whose_time_is_up_or_whose_node_dies_go_on_from_their_checkpoi
     output = "".join(p.read_text() for p in volume.glob("slurm/jobs/*_log.out"))
     assert output.count("going on from the checkpoint at step") >= 2
     for log in losses(login):
-        assert [json.loads(line)["step"] for line in log] == list(range(1, 1201))
+        assert [json.loads(line)["step"] for line in log] == list(range(1, STEPS + 1))
 
 
 def test_a_table_through_slurm_has_the_keys_and_the_matrix_of_a_local_one(
@@ -134,3 +140,22 @@ def test_a_training_on_two_machines_is_one_job_of_two_nodes_that_find_each_other
     assert [machine["rank"] for machine in manifest["used"]["machines"]] == [0, 1]
     (log,) = losses(login)
     assert len(log) == 12
+
+
+def test_several_machines_stop_together_with_a_checkpoint_when_slurm_warns_them(
+    cluster: Cluster, login: Login, tmp_path: Path
+) -> None:
+    spec = training(tmp_path / "specs", steps=400, launch={"machines": 2})
+    submitted = harness(login, "submit", spec)
+    (job,) = submissions(submitted.stdout)
+    volume = Path(login["HARNESS_DATA"])
+    until(cluster, lambda: "of 400 steps" in harness(login, "status", spec).stdout, 240)
+    cluster.call("scancel", "--signal=USR2", job)
+    until(cluster, lambda: outcomes(login)[0][0] == "requeued", 100)
+    assert all(checkpoints(volume)[:1])
+    until(cluster, lambda: ended(cluster), 300)
+    assert outcomes(login) == [["requeued", "done"]], harness(login, "status", spec).stdout
+    outputs = "".join(p.read_text() for p in volume.glob("slurm/jobs/*_log.out"))
+    assert "going on from the checkpoint at step" in outputs
+    (log,) = losses(login)
+    assert [json.loads(line)["step"] for line in log] == list(range(1, 401))

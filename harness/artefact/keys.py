@@ -235,11 +235,13 @@ def key_view(value: Any, files: Files) -> Any:
     if isinstance(value, DataPath):
         return {"sha256": files.digest(value)}
     if isinstance(value, BaseModel):
-        return {
-            name: key_view(getattr(value, name), files)
-            for name, if_set in _in_key(type(value)).items()
-            if not if_set or getattr(value, name) != type(value).model_fields[name].default
-        }
+        model = type(value)
+        view = {}
+        for name, if_set in _in_key(model).items():
+            part = getattr(value, name)
+            if not if_set or part != model.model_fields[name].default:
+                view[name] = part if isinstance(part, SCALARS) else key_view(part, files)
+        return view
     if isinstance(value, list | tuple):
         return [key_view(v, files) for v in value]
     if isinstance(value, dict):
@@ -276,14 +278,21 @@ def _parts(value: Any, kind: type[Part]) -> Iterator[Part]:
     if isinstance(value, kind):
         yield value
     elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from _parts(getattr(value, name), kind)
+        for name in _field_names(type(value)):
+            part = getattr(value, name)
+            if not isinstance(part, SCALARS):
+                yield from _parts(part, kind)
     elif isinstance(value, dict):
         for item in value.values():
             yield from _parts(item, kind)
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _parts(item, kind)
+
+
+@functools.cache
+def _field_names(model: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(model.model_fields)
 
 
 def flatten(value: object, at: str = "") -> dict[str, object]:

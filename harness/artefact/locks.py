@@ -12,11 +12,13 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import get_ident
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from harness.artefact.file_system import FileSystem, LockKind, file_system_of
-from harness.artefact.leases import Leases, is_left_behind
 from harness.errors import InputError
+
+if TYPE_CHECKING:
+    from harness.artefact.leases import Leases
 
 VARIABLE = "HARNESS_LOCKS"
 ASKED = f"{VARIABLE} says so"
@@ -121,7 +123,9 @@ class Locks:
         )
 
     @cached_property
-    def _leases(self) -> Leases:
+    def _leases(self) -> "Leases":
+        from harness.artefact.leases import Leases
+
         return Leases(self.kind.seconds)
 
     @contextlib.contextmanager
@@ -170,7 +174,11 @@ class Locks:
         with self.try_lock(name) as descriptor:
             if descriptor is not None:
                 return False
-        return self.kind.kind == "flock" or not is_left_behind(path, self.kind.seconds)
+        if self.kind.kind == "flock":
+            return True
+        from harness.artefact.leases import is_left_behind
+
+        return not is_left_behind(path, self.kind.seconds)
 
     def check(self, name: str) -> None:
         """Raises HarnessError where a lock that this process holds may be another's by now."""

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-ALLOCATIONS = 50_000
+ALLOCATIONS = 200_000
 """Objects made between two looks for garbage: most of what a command makes stays until it ends."""
 
 

@@ -1,5 +1,6 @@
 """A plan at the terminal."""
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 
@@ -31,9 +32,37 @@ COLOURS = {"reuse": "green", "run": "cyan", "stale": "yellow"}
 
 def show_plans(console: Console, plans: Sequence[RowPlan]) -> None:
     """Each row's stages with status, key, reason, and expected calls, tokens and dollars."""
+    with contextlib.closing(_Lines(console)) as lines:
+        _list_plans(lines, plans)
+    _show_total(console, [s for s in unique(plans) if s.status != "reuse"])
+
+
+class _Lines:
+    """Lines of markup that are printed many at a time: each print takes rich about a millisecond."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lines: list[str] = []
+        self._soft_wrap = False
+
+    def add(self, line: str, soft_wrap: bool = False) -> None:
+        """`soft_wrap`: however long, it is one line."""
+        if soft_wrap != self._soft_wrap:
+            self.close()
+            self._soft_wrap = soft_wrap
+        self._lines.append(line)
+
+    def close(self) -> None:
+        if self._lines:
+            text = "\n".join(self._lines)
+            self._console.print(text, highlight=False, soft_wrap=self._soft_wrap)
+        self._lines = []
+
+
+def _list_plans(lines: _Lines, plans: Sequence[RowPlan]) -> None:
     counted: set[tuple[str, str]] = set()
     for plan in plans:
-        console.print(f"[bold]{plan.row.row}[/]  {escape(plain(plan.row.title))}", highlight=False)
+        lines.add(f"[bold]{plan.row.row}[/]  {escape(plain(plan.row.title))}")
         for stage in plan.stages:
             label = f" ({stage.label})" if stage.label else ""
             words, over = "; ".join(stage.reasons), ""
@@ -49,22 +78,20 @@ def show_plans(console: Console, plans: Sequence[RowPlan]) -> None:
             elif stage.status != "reuse" and _is_recorded(stage):
                 words += "; replies from a given transcript"
             colour = COLOURS[stage.status]
-            console.print(
+            lines.add(
                 f"  {stage.stage + label:<26} [{colour}]{stage.status:<5}[/] {stage.key[:12]}"
                 + (f"  [dim]{escape(plain(words))}[/]" if words else "")
                 + (f"[dim];[/] [yellow]{over}[/]" if over else ""),
-                highlight=False,
             )
             for reading in stage.readings if not shared else ():
                 words = escape(plain(f"data: {reading}"))
-                console.print(f"    [dim]{words}[/]", highlight=False, soft_wrap=True)
+                lines.add(f"    [dim]{words}[/]", soft_wrap=True)
             for line, style in _on_this_machine(stage) if not shared else ():
                 words = escape(plain(line))
-                console.print(f"    [{style}]{words}[/]", highlight=False, soft_wrap=True)
+                lines.add(f"    [{style}]{words}[/]", soft_wrap=True)
         for name in dict.fromkeys(n for stage in plan.stages for n in stage.open_hubs()):
             words = f"{name}: revision open: `harness pin {plan.spec}` resolves and writes it"
-            console.print(f"  [yellow]{escape(plain(words))}[/]", highlight=False, soft_wrap=True)
-    _show_total(console, [s for s in unique(plans) if s.status != "reuse"])
+            lines.add(f"  [yellow]{escape(plain(words))}[/]", soft_wrap=True)
 
 
 def _show_total(console: Console, todo: Sequence[StagePlan]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, InputError
-from harness.run.doctor import Check
+from harness.run.doctor_check import Check
 from harness.run.executors import cut_off, images_folder
 from harness.run.executors import podman as podman_executor
 from harness.run.executors.apptainer import ApptainerExecutor

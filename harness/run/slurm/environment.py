@@ -28,8 +28,9 @@ def exported(stages: Sequence[StagePlan], more: Iterable[str] = ()) -> list[str]
     keys = {
         variable
         for stage in stages
-        if stage.pays and stage.endpoint is not None and stage.endpoint.api_key_env
-        for variable in of_key(stage.endpoint.api_key_env)
+        for endpoint in stage.endpoints
+        if endpoint.simulated is None and endpoint.api_key_env
+        for variable in of_key(endpoint.api_key_env)
     }
     ways = {*PROXY, *NO_PROXY} if any(stage.pays for stage in stages) else set()
     others = {n for n in os.environ if BEGINNINGS.fullmatch(n) and not API_KEY.search(n)}

@@ -509,7 +509,7 @@ def test_where_a_row_fails_the_matrix_of_the_others_is_printed_before_the_error(
     result = command("run", "specs/two.yaml", "specs/one.yaml", "specs/three.yaml")
     assert result.exit_code == 1
     assert result.stdout.count("40.00 ± 2.00") == 2
-    assert "  failed: no loss" in result.stdout
+    assert ": failed: no loss" in result.stdout
     assert re.match(r"error: train: two \[\w+\] failed: no loss\nLower the rate\.", result.stderr)
     assert "Not run" not in result.stderr
 

@@ -127,6 +127,26 @@ def is_left_behind(path: Path, seconds: float) -> bool:
     return all(now - beat >= seconds for beat in beats)
 
 
+def keeper_of(path: Path) -> int | None:
+    """The number of the process that wrote the lease's heartbeats, on the machine that took it; None
+    where nobody has it."""
+    folder = path.with_name(f"{path.name}.rw")
+    try:
+        newest = max(p for p in (folder / "gen").iterdir() if p.name.isdigit())
+        token = _value(newest, "writer")
+        return int(_value(folder / "holders" / token, "pid"))
+    except (OSError, ValueError):
+        return None
+
+
+def _value(record: Path, name: str) -> str:
+    """Of a NAME=VALUE line in one of filelock's records. Raises ValueError where it has none."""
+    for line in record.read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{name}="):
+            return line.partition("=")[2]
+    raise ValueError(name)
+
+
 def _fresh_mtime(path: Path) -> float:
     """An open file's attributes are the server's; those of a name may be this machine's old copy."""
     with path.open("rb") as file:

@@ -153,6 +153,19 @@ def test_the_lease_of_a_killed_owner_holds_while_a_child_that_inherited_it_lives
     until(lambda: not store.is_locked("train", KEY))
 
 
+def test_a_lease_of_which_nobody_is_left_is_said_to_wait_for_its_time_alone(
+    store: Store, hold: Callable[..., Holder]
+) -> None:
+    holder = hold()
+    os.kill(holder.keeper, signal.SIGKILL)
+    holder.kill()
+    until(lambda: not is_alive(holder.keeper))
+    owners: list[str] = []
+    with store.lock("train", KEY, owners.append):
+        pass
+    assert owners == [f"a lease that nobody renews, up to {SECONDS:.0f} s"]
+
+
 def test_the_lease_of_a_machine_that_is_gone_is_taken_over_in_bounded_time_and_not_before(
     store: Store, hold: Callable[..., Holder]
 ) -> None:

@@ -72,7 +72,10 @@ class Keeper:
             self._selector.unregister(self._control)
             return
         request = json.loads(message)
-        reply = self._carry_out(request["what"], request["path"], pipes)
+        reply = {
+            "number": request["number"],
+            **self._carry_out(request["what"], request["path"], pipes),
+        }
         # Where the harness is gone meanwhile, the next message says so.
         with contextlib.suppress(OSError):
             self._control.send(json.dumps(reply).encode())

@@ -32,6 +32,8 @@ class Leases:
     """How long nothing is to be seen of a lease's holder before another takes it."""
     _control: socket.socket | None = None
     _keeper: "subprocess.Popen[bytes] | None" = None
+    _number: int = 0
+    """Of the last request."""
     _turn: threading.Lock = field(default_factory=threading.Lock)
     _held: set[Path] = field(default_factory=set)
 
@@ -79,21 +81,32 @@ class Leases:
             )
 
     def _ask(self, what: str, path: Path, pipe: int | None = None) -> dict[str, Any]:
-        message = json.dumps({"what": what, "path": str(path)}).encode()
         with self._turn:
+            self._number += 1
+            request = {"number": self._number, "what": what, "path": str(path)}
             control = self._control = self._control or self._start()
             try:
-                socket.send_fds(control, [message], [] if pipe is None else [pipe])
-                reply = control.recv(MESSAGE_BYTES)
+                pipes = [] if pipe is None else [pipe]
+                socket.send_fds(control, [json.dumps(request).encode()], pipes)
+                reply = self._reply_to(self._number, control)
             except OSError:
-                reply = b""
-            if not reply:
+                reply = None
+            if reply is None:
                 self._control = None
                 raise HarnessError(
                     f"the process that keeps this run's leases has ended (asked for {path.name})",
                     "Run the same command again.",
                 )
-        return dict(json.loads(reply))
+        return reply
+
+    @staticmethod
+    def _reply_to(number: int, control: socket.socket) -> dict[str, Any] | None:
+        """Past the replies to requests that were interrupted before; None where the keeper has ended."""
+        while message := control.recv(MESSAGE_BYTES):
+            reply = dict(json.loads(message))
+            if reply["number"] == number:
+                return reply
+        return None
 
     def _start(self) -> socket.socket:
         ours, keepers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -238,6 +239,31 @@ def test_a_lease_whose_keeper_is_gone_is_said_to_be_lost(store: Store) -> None:
         keeper.wait()
         with pytest.raises(HarnessError, match="keeps this run's leases has ended"):
             store.locks.check(name)
+
+
+def test_a_request_that_was_interrupted_leaves_the_next_ones_their_own_replies(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = socket.send_fds
+
+    def interrupt(*arguments: object) -> None:
+        send(*arguments)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    leases, other = store.locks._leases, store.root / "locks" / "other"
+    with store.lock("train", KEY):
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "send_fds", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                leases._ask("say", other)
+        store.locks.check(f"train-{KEY[:16]}")
+        assert not leases._ask("say", other)["held"]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "send_fds", interrupt)
+        with pytest.raises(KeyboardInterrupt), store.try_lock("train", KEY):
+            pass
+    until(lambda: not store.is_locked("train", KEY))
 
 
 def test_threads_of_one_process_take_turns(store: Store) -> None:

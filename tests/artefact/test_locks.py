@@ -229,16 +229,45 @@ def test_what_a_run_makes_after_its_lease_was_lost_is_not_sealed(
     assert store.find("train", KEY) is None
 
 
-def test_a_lease_whose_keeper_is_gone_is_said_to_be_lost(store: Store) -> None:
-    name = f"train-{KEY[:16]}"
+def test_a_lease_whose_keeper_was_killed_is_kept_on_by_another_at_once(
+    store: Store, hold: Callable[..., Holder]
+) -> None:
+    name, other = f"train-{KEY[:16]}", Store(store.root)
+    leases = store.locks._leases
     with store.lock("train", KEY):
-        store.locks.check(name)
-        keeper = store.locks._leases._keeper
+        keeper = leases._keeper
         assert keeper is not None
         keeper.kill()
-        keeper.wait()
-        with pytest.raises(HarnessError, match="keeps this run's leases has ended"):
-            store.locks.check(name)
+        # Nothing is asked of it meanwhile.
+        until(lambda: leases._keeper is not keeper)
+        end = time.monotonic() + 2 * SECONDS
+        while time.monotonic() < end:
+            with other.try_lock("train", KEY) as lock:
+                assert lock is None
+            time.sleep(0.1)
+        store.locks.check(name)
+    with other.try_lock("train", KEY) as lock:
+        assert lock is not None
+
+
+def test_a_lease_that_another_took_before_its_keeper_was_killed_is_said_to_be_lost(
+    store: Store, hold: Callable[..., Holder]
+) -> None:
+    with store.lock("answer", KEY), store.lock("train", KEY):
+        keeper = store.locks._leases._keeper
+        assert keeper is not None
+        keeper.send_signal(signal.SIGSTOP)
+        other = hold()
+        keeper.kill()
+        with pytest.raises(HarnessError, match="kept it ended, another took it") as lost:
+            store.locks.check(f"train-{KEY[:16]}")
+        assert "did not reach" not in lost.value.message
+        store.locks.check(f"answer-{KEY[:16]}")
+    assert is_alive(other.process.pid)
+    assert store.is_locked("train", KEY)
+    other.close()
+    with store.lock("train", KEY):
+        store.locks.check(f"train-{KEY[:16]}")
 
 
 def test_a_request_that_was_interrupted_leaves_the_next_ones_their_own_replies(

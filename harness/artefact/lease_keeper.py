@@ -13,9 +13,11 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from filelock import SoftFileLockProtocolError, SoftReadWriteLock, Timeout
+from filelock._soft_rw._protocol import Participant, Snapshot
 
 MESSAGE_BYTES = 65_536
 BEATS = 6
@@ -32,6 +34,31 @@ def lease(path: str, seconds: float, timeout: float = 0) -> SoftReadWriteLock:
         heartbeat_interval=seconds / BEATS,
         stale_threshold=seconds,
     )
+
+
+class Heir(Participant):
+    """Takes the place of a keeper that has ended, in one step and only where nobody else did: at the
+    generation at which that one took the lease."""
+
+    def __init__(self, *arguments: Any, after: int, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._after = after
+
+    def _is_stale(self, token: str) -> bool:
+        return True
+
+    def _commit(
+        self, latest: Snapshot, writer: str | None, readers: frozenset[str], stale: frozenset[str]
+    ) -> int | None:
+        if latest.generation != self._after and self.token not in latest.members:
+            return None
+        return super()._commit(latest, writer, readers, stale)
+
+
+def _inherit(target: SoftReadWriteLock, after: int) -> None:
+    """Have the lease's next holder be an heir: filelock has no way for that from outside."""
+    new = target._new_participant
+    target._new_participant = partial(Heir, *new.args, after=after, **new.keywords)  # type: ignore[assignment, misc]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,34 +99,45 @@ class Keeper:
             self._selector.unregister(self._control)
             return
         request = json.loads(message)
-        reply = self._carry_out(request["what"], request["path"], pipes)
+        reply = {
+            "number": request["number"],
+            **self._carry_out(request["what"], request["path"], pipes, request["after"]),
+        }
         # Where the harness is gone meanwhile, the next message says so.
         with contextlib.suppress(OSError):
             self._control.send(json.dumps(reply).encode())
 
-    def _carry_out(self, what: str, path: str, pipes: list[int]) -> dict[str, Any]:
+    def _carry_out(
+        self, what: str, path: str, pipes: list[int], after: int | None
+    ) -> dict[str, Any]:
         if what == "take":
-            return self._take(path, pipes[0])
+            return self._take(path, pipes[0], after)
         held = self._held.get(path)
         if what == "give back" and held is not None and _is_at_end(held.pipe):
             self._release(held)
         return {"held": path in self._held and self._leases[path].compromise is None}
 
-    def _take(self, path: str, pipe: int) -> dict[str, Any]:
+    def _take(self, path: str, pipe: int, after: int | None) -> dict[str, Any]:
         if path in self._held:
             os.close(pipe)
             return {"held": False}
         try:
-            self._leases.setdefault(path, lease(path, self._seconds)).acquire_write(blocking=False)
+            target = self._leases.setdefault(path, lease(path, self._seconds))
+            if after is not None:
+                _inherit(target, after)
+            target.acquire_write(blocking=False)
         except Timeout:
             os.close(pipe)
+            if after is not None:
+                # An heir can take it at that one generation alone.
+                del self._leases[path]
             return {"held": False}
         except (OSError, RuntimeError, SoftFileLockProtocolError) as e:
             os.close(pipe)
             return {"held": False, "fault": f"{type(e).__name__}: {e}"}
         self._held[path] = Held(pipe, path)
         self._selector.register(pipe, selectors.EVENT_READ, self._held[path])
-        return {"held": True}
+        return {"held": True, "generation": target.generation}
 
     def _release(self, held: Held) -> None:
         self._selector.unregister(held.pipe)

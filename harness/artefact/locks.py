@@ -185,6 +185,11 @@ class Locks:
         if "kind" in self.__dict__ and self.kind.kind == "lease":
             self._leases.check(self.folder / name)
 
+    def _is_kept_here(self, name: str) -> bool:
+        from harness.artefact.leases import keeper_of
+
+        return _is_alive(str(keeper_of(self.folder / name)))
+
     def _holder(self, name: str) -> str:
         """Who holds a lock, for what its owner wrote into it: a killed owner's stage may live on."""
         try:
@@ -193,9 +198,19 @@ class Locks:
             owner = ""
         words = owner.split()
         is_here = len(words) == 4 and words[3] == socket.gethostname()
-        if is_here and not Path("/proc", words[1]).exists():
+        if is_here and not _is_alive(words[1]):
+            if self.kind.kind == "lease" and not self._is_kept_here(name):
+                return f"a lease that nobody renews, up to {self.kind.seconds:.0f} s"
             return "what a killed run left (see `ps`)"
         return owner or "another process"
+
+
+def _is_alive(process: str) -> bool:
+    """Whether a process of this number is here and has not ended: where nobody asks how, it stays."""
+    try:
+        return Path("/proc", process, "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _wanted() -> LockKind | None:

@@ -151,10 +151,16 @@ class Store:
         except OSError as e:
             if e.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
+            if e.errno == errno.EROFS:
+                way = f"mount this one for writing (`findmnt -T {self.root}` shows how it is mounted)."
+            else:
+                way = (
+                    "with compose, run as yourself: "
+                    "HARNESS_UID=$(id -u) HARNESS_GID=$(id -g) docker compose run ..."
+                )
             raise InputError(
                 f"the volume {self.root} cannot be written by user {os.getuid()}: {e.strerror}",
-                "Name another with --volume or HARNESS_DATA; with compose, run as yourself: "
-                "HARNESS_UID=$(id -u) HARNESS_GID=$(id -g) docker compose run ...",
+                f"Name another with --volume or HARNESS_DATA; {way}",
             ) from None
 
     def find(self, stage: str, key: str) -> Artefact | None:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -153,6 +154,19 @@ def test_the_lease_of_a_killed_owner_holds_while_a_child_that_inherited_it_lives
     until(lambda: not store.is_locked("train", KEY))
 
 
+def test_a_lease_of_which_nobody_is_left_is_said_to_wait_for_its_time_alone(
+    store: Store, hold: Callable[..., Holder]
+) -> None:
+    holder = hold()
+    os.kill(holder.keeper, signal.SIGKILL)
+    holder.kill()
+    until(lambda: not is_alive(holder.keeper))
+    owners: list[str] = []
+    with store.lock("train", KEY, owners.append):
+        pass
+    assert owners == [f"a lease that nobody renews, up to {SECONDS:.0f} s"]
+
+
 def test_the_lease_of_a_machine_that_is_gone_is_taken_over_in_bounded_time_and_not_before(
     store: Store, hold: Callable[..., Holder]
 ) -> None:
@@ -215,16 +229,70 @@ def test_what_a_run_makes_after_its_lease_was_lost_is_not_sealed(
     assert store.find("train", KEY) is None
 
 
-def test_a_lease_whose_keeper_is_gone_is_said_to_be_lost(store: Store) -> None:
-    name = f"train-{KEY[:16]}"
+def test_a_lease_whose_keeper_was_killed_is_kept_on_by_another_at_once(
+    store: Store, hold: Callable[..., Holder]
+) -> None:
+    name, other = f"train-{KEY[:16]}", Store(store.root)
+    leases = store.locks._leases
     with store.lock("train", KEY):
-        store.locks.check(name)
-        keeper = store.locks._leases._keeper
+        keeper = leases._keeper
         assert keeper is not None
         keeper.kill()
-        keeper.wait()
-        with pytest.raises(HarnessError, match="keeps this run's leases has ended"):
-            store.locks.check(name)
+        # Nothing is asked of it meanwhile.
+        until(lambda: leases._keeper is not keeper)
+        end = time.monotonic() + 2 * SECONDS
+        while time.monotonic() < end:
+            with other.try_lock("train", KEY) as lock:
+                assert lock is None
+            time.sleep(0.1)
+        store.locks.check(name)
+    with other.try_lock("train", KEY) as lock:
+        assert lock is not None
+
+
+def test_a_lease_that_another_took_before_its_keeper_was_killed_is_said_to_be_lost(
+    store: Store, hold: Callable[..., Holder]
+) -> None:
+    with store.lock("answer", KEY), store.lock("train", KEY):
+        keeper = store.locks._leases._keeper
+        assert keeper is not None
+        keeper.send_signal(signal.SIGSTOP)
+        other = hold()
+        keeper.kill()
+        with pytest.raises(HarnessError, match="kept it ended, another took it") as lost:
+            store.locks.check(f"train-{KEY[:16]}")
+        assert "did not reach" not in lost.value.message
+        store.locks.check(f"answer-{KEY[:16]}")
+    assert is_alive(other.process.pid)
+    assert store.is_locked("train", KEY)
+    other.close()
+    with store.lock("train", KEY):
+        store.locks.check(f"train-{KEY[:16]}")
+
+
+def test_a_request_that_was_interrupted_leaves_the_next_ones_their_own_replies(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = socket.send_fds
+
+    def interrupt(*arguments: object) -> None:
+        send(*arguments)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    leases, other = store.locks._leases, store.root / "locks" / "other"
+    with store.lock("train", KEY):
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "send_fds", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                leases._ask("say", other)
+        store.locks.check(f"train-{KEY[:16]}")
+        assert not leases._ask("say", other)["held"]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "send_fds", interrupt)
+        with pytest.raises(KeyboardInterrupt), store.try_lock("train", KEY):
+            pass
+    until(lambda: not store.is_locked("train", KEY))
 
 
 def test_threads_of_one_process_take_turns(store: Store) -> None:

@@ -503,6 +503,7 @@ def test_a_volume_that_cannot_be_a_folder_ends_in_one_message(
         assert done.returncode == 2
         assert f"the volume {tmp_path}/file/volume cannot be written by user" in done.stdout
         assert "--volume or HARNESS_DATA" in done.stdout
+        assert "HARNESS_UID" in done.stdout
     else:
         assert done.returncode == 0, done.stdout
 
@@ -535,6 +536,8 @@ def test_a_read_only_volume_is_refused_with_the_way_out_and_can_still_be_read(
     assert refused.returncode == 2
     assert "cannot be written by user" in refused.stdout
     assert "Read-only file system" in refused.stdout
+    assert "mount this one for writing" in refused.stdout
+    assert "HARNESS_UID" not in refused.stdout
     planned = harness(fake.env, "plan", spec, "--volume", small_disk)
     assert planned.returncode == 0, planned.stdout
     assert "reuse" in planned.stdout

@@ -334,7 +334,43 @@ def test_a_failed_stage_stops_only_what_needs_it(specs: Path, together: Together
     assert together.began == ["train row1", "answer row1", "judge row1"]
 
 
-@pytest.mark.parametrize("error", [HarnessError("no engine"), OSError(28, "no space")])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_damaged_artefact_or_a_fault_around_a_stage_stops_only_what_needs_it(
+    specs: Path, together: Together, jobs: int
+) -> None:
+    rows = write_rows(specs, 4)
+    together.run(rows[1], only=["train"], jobs=1)
+    trained = planned(together.store.root, rows[1])[0].stages[0]
+    assert trained.artefact is not None
+    (model,) = (p for p in trained.artefact.folder.rglob("*") if p.name != "manifest.json")
+    model.chmod(0o644)
+    model.write_text("something else")
+    together.began.clear()
+
+    def during(job: Any) -> None:
+        if job.title.startswith("train: row2 "):
+            raise HarnessError("the lock was lost", "Look at the volume.")
+
+    together.during = during
+    with pytest.raises(StagesFailed) as caught:
+        together.run(*rows, jobs=jobs)
+    error = caught.value
+    assert error.exit_code == 1
+    assert error.message.startswith("2 stages failed\n- ")
+    assert re.search(
+        r"answer: row1 \[\w+\] failed: the artefact train/\w+ was changed", error.message
+    )
+    assert re.search(
+        r"train: row2 \[\w+\] failed: the lock was lost\n  Look at the volume\.", error.message
+    )
+    left_out = r"Not run because of it: .*judge: row1 .*answer: row2 .*judge: row2|"
+    left_out += r"Not run because of it: .*answer: row2 .*judge: row2 .*judge: row1"
+    assert re.search(left_out, error.hint)
+    whole = [name for name in together.began if name.endswith(("row0", "row3"))]
+    assert len(whole) == 6
+
+
+@pytest.mark.parametrize("error", [Interrupted("stopped"), OSError(28, "no space")])
 def test_what_would_hit_every_row_ends_the_others_in_order(
     specs: Path, together: Together, error: Exception
 ) -> None:

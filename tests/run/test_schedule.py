@@ -505,6 +505,26 @@ def test_a_second_ctrl_c_kills_what_does_not_end(
     in_time(lambda: not is_alive(helper))
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_one_order_that_comes_as_two_signals_kills_nothing_and_a_later_one_does(
+    specs: Path, fake: FakeStages, tmp_path: Path, jobs: str
+) -> None:
+    fake.order("train", "ignore and wait")
+    process = start(fake.env, "run", *write_rows(specs, 2), "-j", jobs, "--volume", tmp_path / "v")
+    in_time(lambda: len(fake.runs("train")) == int(jobs))
+    in_time((fake.folder / "helper").exists)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(1.2)
+    assert process.poll() is None
+    assert all(is_alive(int(run.split()[2])) for run in fake.runs())
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=15)
+    assert process.returncode == 130, output
+    assert not any(is_alive(int(run.split()[2])) for run in fake.runs())
+
+
 def test_a_killed_harness_takes_all_its_stages_with_it(
     specs: Path, fake: FakeStages, tmp_path: Path
 ) -> None:

@@ -1,7 +1,10 @@
 """The stages of a run that failed: each keeps only what depends on it from being run."""
 
-from harness.errors import HarnessError
-from harness.run.executors import StageFailed, StagesFailed
+import contextlib
+from collections.abc import Iterator
+
+from harness.errors import HarnessError, Interrupted
+from harness.run.executors import StageFailed, StagesFailed, listed
 from harness.run.plan import StagePlan
 
 
@@ -34,6 +37,31 @@ class Failures:
         """Raises StagesFailed where any stage failed."""
         if self._errors:
             raise StagesFailed(self._errors, self._not_run)
+
+    @contextlib.contextmanager
+    def told_when_stopped(self) -> Iterator[None]:
+        """Meanwhile an interrupt is told with the failures that came before it."""
+        try:
+            yield
+        except Interrupted as e:
+            raise self._beside(e) from None
+        except KeyboardInterrupt:
+            if not self._errors:
+                raise
+            raise self._beside(
+                Interrupted(
+                    "stopped; what is finished stays.", "Run the same command again to go on."
+                )
+            ) from None
+
+    def _beside(self, stop: Interrupted) -> Interrupted:
+        if not self._errors:
+            return stop
+        count = len(self._errors)
+        before = f"Before that {count} stage{'s' if count > 1 else ''} failed:"
+        told = Interrupted("\n".join([stop.message, before, *map(listed, self._errors)]), stop.hint)
+        told.exit_code = stop.exit_code
+        return told
 
 
 def _named(stage: StagePlan, error: HarnessError) -> HarnessError:

@@ -79,6 +79,13 @@ class Runner:
         """Run the stages that `begin` gave, one after the other; those that another process works on
         come last. Raises as `run`."""
         failures = Failures()
+        with failures.told_when_stopped():
+            self._go_through(stages, plans, failures)
+        failures.tell()
+
+    def _go_through(
+        self, stages: Sequence[StagePlan], plans: Sequence[RowPlan], failures: Failures
+    ) -> None:
         pending = list(stages)
         while pending:
             with contextlib.ExitStack() as stack:
@@ -94,7 +101,6 @@ class Runner:
                     say(self.console, f"  failed: {plain(failures.note(stage, e))}")
                     continue
             self.remember(stage, plans)
-        failures.tell()
 
     def _next(
         self, pending: Sequence[StagePlan], stack: contextlib.ExitStack

@@ -111,7 +111,7 @@ class Schedule:
                 self.runner.run_stage(stage)
                 self.runner.remember(stage, self.plans)
         self._tell_threads()
-        with self.board:
+        with self.failures.told_when_stopped(), self.board:
             try:
                 self._go_through()
             except KeyboardInterrupt:
@@ -252,6 +252,12 @@ class Schedule:
         done = [r for r in self.running if r.began and r.error is None and r.stage.artefact]
         for running in done:
             self.runner.remember(running.stage, self.plans)
+        for running in self.running:
+            if isinstance(running.error, HarnessError) and not isinstance(
+                running.error, Interrupted
+            ):
+                self.failures.note(running.stage, running.error)
+                done.append(running)
         return [running.stage for running in self.running if running not in done]
 
     def _tell(self, text: str) -> None:

@@ -506,6 +506,29 @@ def test_a_second_ctrl_c_kills_what_does_not_end(
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_interrupt_tells_what_failed_before_it(
+    specs: Path, fake: FakeStages, tmp_path: Path, jobs: str
+) -> None:
+    rows, volume = write_rows(specs, 3), tmp_path / "volume"
+    keys = [planned(volume, row)[0].stages[0].key[:12] for row in rows]
+    for key, order in zip(keys, ["fail", "wait", "wait"], strict=True):
+        fake.order(f"train-{key}", order)
+    process = start(fake.env, "run", *rows, "-j", jobs, "--volume", volume)
+    in_time(lambda: len(fake.runs("train")) == 1 + int(jobs))
+    in_time((fake.folder / "waiting").exists)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130, output
+    end = output[output.index("error: ") :]
+    assert "stopped; what" in end
+    assert re.search(
+        rf"Before that 1 stage failed:\n- train: row0 \[{keys[0]}\] failed: the loss is not a number\n"
+        r"  Lower the learning rate\.\n  The whole log: \S+\nRun the same command again to go on\.",
+        end,
+    )
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
 def test_one_order_that_comes_as_two_signals_kills_nothing_and_a_later_one_does(
     specs: Path, fake: FakeStages, tmp_path: Path, jobs: str
 ) -> None:

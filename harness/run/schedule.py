@@ -246,9 +246,11 @@ class Schedule:
                         self._woken.get(timeout=HELD_SECONDS)
                 break
             except KeyboardInterrupt:
+                told = any(running.turn.kill.is_set() for running in self.running)
                 for running in self.running:
                     running.turn.kill.set()
-                self._tell("killing what has not ended")
+                if not told:
+                    self._tell("killing what has not ended")
         done = [r for r in self.running if r.began and r.error is None and r.stage.artefact]
         for running in done:
             self.runner.remember(running.stage, self.plans)

@@ -548,6 +548,28 @@ def test_one_order_that_comes_as_two_signals_kills_nothing_and_a_later_one_does(
     assert not any(is_alive(int(run.split()[2])) for run in fake.runs())
 
 
+def test_that_what_has_not_ended_is_killed_is_said_once(
+    specs: Path, together: Together, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def during(job: Any) -> None:
+        until(lambda: len(together.began) == 2)
+        if job.title.startswith("train: row0 "):
+            for _ in range(4):
+                signal.pthread_kill(main, signal.SIGINT)
+                time.sleep(0.3)
+            goes_on.set()
+        assert goes_on.wait(10)
+
+    together.during = during
+    with pytest.raises(Interrupted):
+        together.run(*write_rows(specs, 2), jobs=2)
+    assert together.output.getvalue().count("killing what has not ended") == 1
+
+
 def test_a_killed_harness_takes_all_its_stages_with_it(
     specs: Path, fake: FakeStages, tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import DATA, EXECUTOR, SCALE, SPECS, VOLUME
+from harness.cli.options import DATA, EXECUTOR, SCALE, SPECS, VOLUME, Count
 from harness.cli.workspace import make_console, make_planner, plan_rows, rows_to_run
 from harness.errors import InputError
 
@@ -20,7 +20,7 @@ from harness.errors import InputError
 @click.option(
     "--jobs",
     "-j",
-    type=click.IntRange(min=1),
+    type=Count(),
     envvar="HARNESS_JOBS",
     metavar="N",
     help="How many stages run at a time, at most [default: as many as the machine bears while each has "

@@ -605,10 +605,12 @@ def test_no_jobs_at_all_and_what_is_no_number_are_refused(specs: Path, fake: Fak
     for arguments, env in (
         (["--jobs", "0"], {}),
         (["-j", "two"], {}),
+        (["-j", "1.5"], {}),
         ([], {"HARNESS_JOBS": "-1"}),
     ):
         refused = harness({**fake.env, **env}, "run", row, *arguments)
         assert refused.returncode == 2, refused.stdout
         assert "--jobs" in refused.stdout
+        assert "is no integer from 1" in refused.stdout
         assert "Traceback" not in refused.stdout
     assert not fake.runs()

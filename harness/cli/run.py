@@ -48,10 +48,12 @@ def run(
     """
     from harness.artefact.environment import STAGES
     from harness.cli.views.terminal import show_matrix
+    from harness.common.progress import OutputClosed
     from harness.results.agreement import show_agreement
     from harness.results.matrix import agreements_of, lines_of, together
     from harness.run import schedule
     from harness.run.executors import StagesFailed, make
+    from harness.run.failures import unread
     from harness.run.runner import Runner
 
     stages = [s.strip() for s in only.split(",") if s.strip()]
@@ -73,6 +75,8 @@ def run(
         schedule.run(runner, lambda: make(executor, volume), plans, stages, jobs)
     except StagesFailed as e:
         failed = e
+    except OutputClosed:
+        raise unread() from None
     planner.files.save()
     if not stages or {"judge", "train"} & set(stages):
         planned = {p.row.row for p in plans}

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
+from harness.common.progress import OutputClosed
 from harness.errors import HarnessError, Interrupted
 from harness.run.executors import StageFailed, StagesFailed, listed
 from harness.run.plan import StagePlan
@@ -45,6 +46,8 @@ class Failures:
             yield
         except Interrupted as e:
             raise self._beside(e) from None
+        except OutputClosed:
+            raise self._beside(unread()) from None
         except KeyboardInterrupt:
             if not self._errors:
                 raise
@@ -62,6 +65,15 @@ class Failures:
         told = Interrupted("\n".join([stop.message, before, *map(listed, self._errors)]), stop.hint)
         told.exit_code = stop.exit_code
         return told
+
+
+def unread() -> Interrupted:
+    """What a run ends with whose output nothing reads any more."""
+    return Interrupted(
+        "nothing reads this command's output any more, so it stopped; what its stages have made so far "
+        "is kept.",
+        "Run the same command again to go on.",
+    )
 
 
 def _named(stage: StagePlan, error: HarnessError) -> HarnessError:

@@ -263,8 +263,8 @@ class Schedule:
         return [running.stage for running in self.running if running not in done]
 
     def _tell(self, text: str) -> None:
-        # Ctrl-C ends what the output is piped into as well; rich makes a SystemExit of that.
-        with contextlib.suppress(OSError, SystemExit):
+        # Ctrl-C ends what the output is piped into as well.
+        with contextlib.suppress(OSError):
             say(self.console, text)
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ from harness.run.executors import StageFailed, StagesFailed
 from harness.run.machine import Machine
 from harness.run.runner import Runner
 from tests.helpers import (
+    HARNESS,
+    ROOT,
     TINY,
     FakeStages,
     InstantExecutor,
@@ -568,6 +571,43 @@ def test_that_what_has_not_ended_is_killed_is_said_once(
     with pytest.raises(Interrupted):
         together.run(*write_rows(specs, 2), jobs=2)
     assert together.output.getvalue().count("killing what has not ended") == 1
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_run_whose_output_nothing_reads_any_more_ends_in_order_and_says_how_it_goes_on(
+    specs: Path, fake: FakeStages, tmp_path: Path, jobs: str
+) -> None:
+    rows, volume = write_rows(specs, 3), tmp_path / "volume"
+    keys = [planned(volume, row)[0].stages[0].key[:12] for row in rows]
+    for key, order in zip(keys, ["until told", "wait", "wait"], strict=True):
+        fake.order(f"train-{key}", order)
+    command = ["run", *map(str, rows), "-j", jobs, "--volume", str(volume)]
+    process = subprocess.Popen(
+        [*HARNESS, *command],
+        env=fake.env,
+        cwd=ROOT,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline()
+    in_time(lambda: len(fake.runs("train")) == int(jobs))
+    in_time((fake.folder / "waiting").exists)
+    process.stdout.close()
+    (fake.folder / "go").touch()
+    said = process.stderr.read()
+    assert process.wait(30) == 130, said
+    assert "nothing reads this command's output any more" in said
+    assert said.endswith("Run the same command again to go on.\n")
+    assert "Traceback" not in said
+    assert not any(is_alive(int(run.split()[2])) for run in fake.runs())
+    for key in keys:
+        fake.order(f"train-{key}", None)
+    again = harness(fake.env, *command)
+    assert again.returncode == 0, again.stdout
 
 
 def test_a_killed_harness_takes_all_its_stages_with_it(

@@ -231,8 +231,8 @@ def waiting(console: Console, title: str) -> Callable[[str], None]:
 def tell_stopping(on_event: Callable[[Event], None]) -> None:
     """An interrupt came: say so before the stage has ended, which can take a while."""
     message = f"stopping: the stage gets {STOP_SECONDS} s to end in order"
-    # Ctrl-C ends what the output is piped into as well; rich makes a SystemExit of that.
-    with contextlib.suppress(OSError, SystemExit):
+    # Ctrl-C ends what the output is piped into as well.
+    with contextlib.suppress(OSError):
         on_event({"event": "note", "message": message})
 
 

@@ -6,10 +6,8 @@ A command is a file: parse, call, print. Heavy imports stand inside the function
 import contextlib
 import errno
 import os
-import signal
 import sys
 from gc import set_threshold
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,6 +40,7 @@ from harness.cli import (
     validate,
     verify,
 )
+from harness.cli.signals import StopOrders
 from harness.common.encoding import tolerate_any_terminal
 from harness.errors import HarnessError, Interrupted, masked
 
@@ -66,7 +65,7 @@ class Group(click.Group):
             return super().make_context(*args, **extra)
 
     def invoke(self, context: click.Context) -> Any:
-        signal.signal(signal.SIGTERM, _interrupt)
+        StopOrders().install()
         try:
             with _masked_usage():
                 return super().invoke(context)
@@ -112,10 +111,6 @@ def _masked_usage() -> "Iterator[None]":
         if text == e.format_message():
             raise
         raise click.UsageError(text, e.ctx) from None
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _complain(message: str, hint: str) -> None:

@@ -9,6 +9,20 @@ from click.core import ParameterSource
 
 from harness.common.executor_names import EXECUTORS
 
+
+class Count(click.IntRange):
+    """An integer from 1. What is none is refused in those words."""
+
+    def __init__(self) -> None:
+        super().__init__(min=1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return int(super().convert(value, param, ctx))
+        except click.BadParameter:
+            self.fail(f"{value!r} is no integer from 1", param, ctx)
+
+
 SPECS = click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=Path))
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import DATA, EXECUTOR, SCALE, SPECS, VOLUME
+from harness.cli.options import DATA, EXECUTOR, SCALE, SPECS, VOLUME, Count
 from harness.cli.workspace import make_console, make_planner, plan_rows, rows_to_run
 from harness.errors import InputError
 
@@ -20,7 +20,7 @@ from harness.errors import InputError
 @click.option(
     "--jobs",
     "-j",
-    type=click.IntRange(min=1),
+    type=Count(),
     envvar="HARNESS_JOBS",
     metavar="N",
     help="How many stages run at a time, at most [default: as many as the machine bears while each has "
@@ -48,10 +48,12 @@ def run(
     """
     from harness.artefact.environment import STAGES
     from harness.cli.views.terminal import show_matrix
+    from harness.common.progress import OutputClosed
     from harness.results.agreement import show_agreement
     from harness.results.matrix import agreements_of, lines_of, together
     from harness.run import schedule
     from harness.run.executors import StagesFailed, make
+    from harness.run.failures import unread
     from harness.run.runner import Runner
 
     stages = [s.strip() for s in only.split(",") if s.strip()]
@@ -73,6 +75,8 @@ def run(
         schedule.run(runner, lambda: make(executor, volume), plans, stages, jobs)
     except StagesFailed as e:
         failed = e
+    except OutputClosed:
+        raise unread() from None
     planner.files.save()
     if not stages or {"judge", "train"} & set(stages):
         planned = {p.row.row for p in plans}

@@ -260,9 +260,9 @@ def unknown_row(name: str, message: str, usable: "Usable | None") -> InputError:
 
 
 def make_console() -> "Console":
-    from rich.console import Console
+    from harness.common.progress import Output
 
-    console = Console(emoji=False)
+    console = Output(emoji=False)
     if not console.is_terminal:
         console.width = 200
     return console

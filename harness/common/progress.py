@@ -1,9 +1,11 @@
 """A stage's progress at the terminal: live bars, or plain lines where there is no terminal."""
 
+import os
+import sys
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, Required, TypedDict
+from typing import Any, Never, Protocol, Required, TypedDict
 
 from rich.console import Console
 from rich.markup import escape
@@ -38,6 +40,20 @@ class Event(TypedDict, total=False):
     total: int | None
     unit: str
     info: dict[str, float | str | None]
+
+
+class OutputClosed(BrokenPipeError):
+    """What read the command's output has ended, such as `head`."""
+
+
+class Output(Console):
+    """Standard output. Once its reader is gone it raises OutputClosed, and is silent from then on."""
+
+    def on_broken_pipe(self) -> Never:
+        self.quiet = True
+        # What is still buffered is written when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputClosed
 
 
 def plain(text: str) -> str:

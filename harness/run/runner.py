@@ -19,19 +19,19 @@ from harness.artefact.manifest import Manifest
 from harness.artefact.store import FAILED, Artefact, Store
 from harness.common import env_variables
 from harness.common.progress import ProgressView, StageView, plain, say
-from harness.errors import HarnessError, InputError
+from harness.errors import HarnessError, InputError, Interrupted
 from harness.run import ready
 from harness.run.executors import (
     Executor,
     Job,
     Share,
     StageFailed,
-    StagesFailed,
     carry_out,
     notes_of,
     waiting,
 )
 from harness.run.executors.serving import served
+from harness.run.failures import Failures
 from harness.run.hub import Downloads, check_pinned, needs_base
 from harness.run.plan import RowPlan, StagePlan, unique
 
@@ -69,37 +69,38 @@ class Runner:
         Raises:
             InputError: an input is missing and its stage is not among `only`, a key is not set, a
                 server cannot be reached from where its stage runs, a revision on the hub is open.
-            StagesFailed: stages failed; all that does not depend on them was run.
-            HarnessError: no stage can run, an artefact is damaged, it was interrupted.
+            StagesFailed: stages failed, or an artefact that they read is damaged; all that does not
+                depend on them was run.
+            HarnessError: no stage can run, it was interrupted.
         """
         self.go_through(self.begin(plans, only), plans)
 
     def go_through(self, stages: Sequence[StagePlan], plans: Sequence[RowPlan]) -> None:
         """Run the stages that `begin` gave, one after the other; those that another process works on
         come last. Raises as `run`."""
-        failures: list[StageFailed] = []
-        failed: set[tuple[str, str]] = set()
-        not_run: list[StagePlan] = []
+        failures = Failures()
+        with failures.told_when_stopped():
+            self._go_through(stages, plans, failures)
+        failures.tell()
+
+    def _go_through(
+        self, stages: Sequence[StagePlan], plans: Sequence[RowPlan], failures: Failures
+    ) -> None:
         pending = list(stages)
         while pending:
             with contextlib.ExitStack() as stack:
                 stage, lock = self._next(pending, stack)
                 pending.remove(stage)
-                needed = {(s.stage, s.key) for s in stage.inputs.values()}
-                if stage.artefact is None and needed & failed:
-                    failed.add((stage.stage, stage.key))
-                    not_run.append(stage)
+                if stage.artefact is None and failures.keep_out(stage):
                     continue
                 try:
                     self.run_stage(stage, None, lock)
-                except StageFailed as e:
-                    failures.append(e)
-                    failed.add((stage.stage, stage.key))
-                    say(self.console, f"  failed: {plain(e.reason)}")
+                except Interrupted:
+                    raise
+                except HarnessError as e:
+                    say(self.console, f"  failed: {plain(failures.note(stage, e))}")
                     continue
             self.remember(stage, plans)
-        if failures:
-            raise StagesFailed(failures, not_run)
 
     def _next(
         self, pending: Sequence[StagePlan], stack: contextlib.ExitStack

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from harness.artefact.store import Store
 from harness.common.board import Board
 from harness.common.progress import plain, say
-from harness.errors import InputError, Interrupted
+from harness.errors import HarnessError, InputError, Interrupted
 from harness.modeling.memory.fit import gib
-from harness.run.executors import STOP_SECONDS, Executor, StageFailed, StagesFailed, stopped
+from harness.run.executors import STOP_SECONDS, Executor, stopped
+from harness.run.failures import Failures
 from harness.run.machine import Ledger, Machine, Part
 from harness.run.plan import RowPlan, StagePlan
 from harness.run.resources import Resources, resources_of, threads_are_open
@@ -99,9 +100,7 @@ class Schedule:
         self.running: list[_Running] = []
         self.held: dict[Name, bool] = {}
         """Those that another process works on, and whether that was said."""
-        self.failures: list[StageFailed] = []
-        self.failed: set[Name] = set()
-        self.not_run: list[StagePlan] = []
+        self.failures = Failures()
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def run(self, stages: Sequence[StagePlan]) -> None:
@@ -112,7 +111,7 @@ class Schedule:
                 self.runner.run_stage(stage)
                 self.runner.remember(stage, self.plans)
         self._tell_threads()
-        with self.board:
+        with self.failures.told_when_stopped(), self.board:
             try:
                 self._go_through()
             except KeyboardInterrupt:
@@ -120,8 +119,7 @@ class Schedule:
             except BaseException:
                 self._stop()
                 raise
-        if self.failures:
-            raise StagesFailed(self.failures, self.not_run)
+        self.failures.tell()
 
     def _tell_threads(self) -> None:
         count, cpus = self.ledger.open_threads, self.ledger.machine.cpus
@@ -203,15 +201,12 @@ class Schedule:
         if error is None:
             self.runner.remember(stage, self.plans)
             return
-        if not isinstance(error, StageFailed):
+        if not isinstance(error, HarnessError) or isinstance(error, Interrupted):
             raise error
-        self.failures.append(error)
-        self.failed.add(_name(stage))
-        running.turn.view.say(f"failed: {plain(error.reason)}", "red")
+        reason = self.failures.note(stage, error)
+        running.turn.view.say(f"failed: {plain(reason)}", "red")
         for other in list(self.waiting):
-            if any(_name(source) in self.failed for source in other.inputs.values()):
-                self.failed.add(_name(other))
-                self.not_run.append(other)
+            if self.failures.keep_out(other):
                 self.waiting.remove(other)
                 self.held.pop(_name(other), None)
                 self.board.count_ended()
@@ -251,17 +246,25 @@ class Schedule:
                         self._woken.get(timeout=HELD_SECONDS)
                 break
             except KeyboardInterrupt:
+                told = any(running.turn.kill.is_set() for running in self.running)
                 for running in self.running:
                     running.turn.kill.set()
-                self._tell("killing what has not ended")
+                if not told:
+                    self._tell("killing what has not ended")
         done = [r for r in self.running if r.began and r.error is None and r.stage.artefact]
         for running in done:
             self.runner.remember(running.stage, self.plans)
+        for running in self.running:
+            if isinstance(running.error, HarnessError) and not isinstance(
+                running.error, Interrupted
+            ):
+                self.failures.note(running.stage, running.error)
+                done.append(running)
         return [running.stage for running in self.running if running not in done]
 
     def _tell(self, text: str) -> None:
-        # Ctrl-C ends what the output is piped into as well; rich makes a SystemExit of that.
-        with contextlib.suppress(OSError, SystemExit):
+        # Ctrl-C ends what the output is piped into as well.
+        with contextlib.suppress(OSError):
             say(self.console, text)
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ from harness.run.executors import StageFailed, StagesFailed
 from harness.run.machine import Machine
 from harness.run.runner import Runner
 from tests.helpers import (
+    HARNESS,
+    ROOT,
     TINY,
     FakeStages,
     InstantExecutor,
@@ -334,7 +337,43 @@ def test_a_failed_stage_stops_only_what_needs_it(specs: Path, together: Together
     assert together.began == ["train row1", "answer row1", "judge row1"]
 
 
-@pytest.mark.parametrize("error", [HarnessError("no engine"), OSError(28, "no space")])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_damaged_artefact_or_a_fault_around_a_stage_stops_only_what_needs_it(
+    specs: Path, together: Together, jobs: int
+) -> None:
+    rows = write_rows(specs, 4)
+    together.run(rows[1], only=["train"], jobs=1)
+    trained = planned(together.store.root, rows[1])[0].stages[0]
+    assert trained.artefact is not None
+    (model,) = (p for p in trained.artefact.folder.rglob("*") if p.name != "manifest.json")
+    model.chmod(0o644)
+    model.write_text("something else")
+    together.began.clear()
+
+    def during(job: Any) -> None:
+        if job.title.startswith("train: row2 "):
+            raise HarnessError("the lock was lost", "Look at the volume.")
+
+    together.during = during
+    with pytest.raises(StagesFailed) as caught:
+        together.run(*rows, jobs=jobs)
+    error = caught.value
+    assert error.exit_code == 1
+    assert error.message.startswith("2 stages failed\n- ")
+    assert re.search(
+        r"answer: row1 \[\w+\] failed: the artefact train/\w+ was changed", error.message
+    )
+    assert re.search(
+        r"train: row2 \[\w+\] failed: the lock was lost\n  Look at the volume\.", error.message
+    )
+    left_out = r"Not run because of it: .*judge: row1 .*answer: row2 .*judge: row2|"
+    left_out += r"Not run because of it: .*answer: row2 .*judge: row2 .*judge: row1"
+    assert re.search(left_out, error.hint)
+    whole = [name for name in together.began if name.endswith(("row0", "row3"))]
+    assert len(whole) == 6
+
+
+@pytest.mark.parametrize("error", [Interrupted("stopped"), OSError(28, "no space")])
 def test_what_would_hit_every_row_ends_the_others_in_order(
     specs: Path, together: Together, error: Exception
 ) -> None:
@@ -469,6 +508,108 @@ def test_a_second_ctrl_c_kills_what_does_not_end(
     in_time(lambda: not is_alive(helper))
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_interrupt_tells_what_failed_before_it(
+    specs: Path, fake: FakeStages, tmp_path: Path, jobs: str
+) -> None:
+    rows, volume = write_rows(specs, 3), tmp_path / "volume"
+    keys = [planned(volume, row)[0].stages[0].key[:12] for row in rows]
+    for key, order in zip(keys, ["fail", "wait", "wait"], strict=True):
+        fake.order(f"train-{key}", order)
+    process = start(fake.env, "run", *rows, "-j", jobs, "--volume", volume)
+    in_time(lambda: len(fake.runs("train")) == 1 + int(jobs))
+    in_time((fake.folder / "waiting").exists)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130, output
+    end = output[output.index("error: ") :]
+    assert "stopped; what" in end
+    assert re.search(
+        rf"Before that 1 stage failed:\n- train: row0 \[{keys[0]}\] failed: the loss is not a number\n"
+        r"  Lower the learning rate\.\n  The whole log: \S+\nRun the same command again to go on\.",
+        end,
+    )
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_one_order_that_comes_as_two_signals_kills_nothing_and_a_later_one_does(
+    specs: Path, fake: FakeStages, tmp_path: Path, jobs: str
+) -> None:
+    fake.order("train", "ignore and wait")
+    process = start(fake.env, "run", *write_rows(specs, 2), "-j", jobs, "--volume", tmp_path / "v")
+    in_time(lambda: len(fake.runs("train")) == int(jobs))
+    in_time((fake.folder / "helper").exists)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(1.2)
+    assert process.poll() is None
+    assert all(is_alive(int(run.split()[2])) for run in fake.runs())
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=15)
+    assert process.returncode == 130, output
+    assert not any(is_alive(int(run.split()[2])) for run in fake.runs())
+
+
+def test_that_what_has_not_ended_is_killed_is_said_once(
+    specs: Path, together: Together, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def during(job: Any) -> None:
+        until(lambda: len(together.began) == 2)
+        if job.title.startswith("train: row0 "):
+            for _ in range(4):
+                signal.pthread_kill(main, signal.SIGINT)
+                time.sleep(0.3)
+            goes_on.set()
+        assert goes_on.wait(10)
+
+    together.during = during
+    with pytest.raises(Interrupted):
+        together.run(*write_rows(specs, 2), jobs=2)
+    assert together.output.getvalue().count("killing what has not ended") == 1
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_run_whose_output_nothing_reads_any_more_ends_in_order_and_says_how_it_goes_on(
+    specs: Path, fake: FakeStages, tmp_path: Path, jobs: str
+) -> None:
+    rows, volume = write_rows(specs, 3), tmp_path / "volume"
+    keys = [planned(volume, row)[0].stages[0].key[:12] for row in rows]
+    for key, order in zip(keys, ["until told", "wait", "wait"], strict=True):
+        fake.order(f"train-{key}", order)
+    command = ["run", *map(str, rows), "-j", jobs, "--volume", str(volume)]
+    process = subprocess.Popen(
+        [*HARNESS, *command],
+        env=fake.env,
+        cwd=ROOT,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline()
+    in_time(lambda: len(fake.runs("train")) == int(jobs))
+    in_time((fake.folder / "waiting").exists)
+    process.stdout.close()
+    (fake.folder / "go").touch()
+    said = process.stderr.read()
+    assert process.wait(30) == 130, said
+    assert "nothing reads this command's output any more" in said
+    assert said.endswith("Run the same command again to go on.\n")
+    assert "Traceback" not in said
+    assert not any(is_alive(int(run.split()[2])) for run in fake.runs())
+    for key in keys:
+        fake.order(f"train-{key}", None)
+    again = harness(fake.env, *command)
+    assert again.returncode == 0, again.stdout
+
+
 def test_a_killed_harness_takes_all_its_stages_with_it(
     specs: Path, fake: FakeStages, tmp_path: Path
 ) -> None:
@@ -504,10 +645,12 @@ def test_no_jobs_at_all_and_what_is_no_number_are_refused(specs: Path, fake: Fak
     for arguments, env in (
         (["--jobs", "0"], {}),
         (["-j", "two"], {}),
+        (["-j", "1.5"], {}),
         ([], {"HARNESS_JOBS": "-1"}),
     ):
         refused = harness({**fake.env, **env}, "run", row, *arguments)
         assert refused.returncode == 2, refused.stdout
         assert "--jobs" in refused.stdout
+        assert "is no integer from 1" in refused.stdout
         assert "Traceback" not in refused.stdout
     assert not fake.runs()

@@ -198,17 +198,24 @@ class StageFailed(HarnessError):
 class StagesFailed(HarnessError):
     """Stages or downloads ended with a fault; `not_run` needed what they make."""
 
-    def __init__(self, failures: Sequence[StageFailed], not_run: Sequence[StagePlan]) -> None:
+    def __init__(self, failures: Sequence[HarnessError], not_run: Sequence[StagePlan]) -> None:
         first = failures[0]
         message, hint = first.message, first.hint
         if len(failures) > 1:
-            messages = [_indented(e.message, e.advice, f"The whole log: {e.log}") for e in failures]
-            message, hint = "\n".join([f"{len(failures)} stages failed", *messages]), ""
+            messages = [f"{len(failures)} stages failed", *map(listed, failures)]
+            message, hint = "\n".join(messages), ""
         if not_run:
             titles = ", ".join(s.title for s in not_run)
             hint = "\n".join(filter(None, [hint, f"Not run because of it: {titles}"]))
         super().__init__(message, hint)
         self.exit_code = first.exit_code
+
+
+def listed(error: HarnessError) -> str:
+    """One of several failures: what, the way out, and the log of a stage that itself failed."""
+    if isinstance(error, StageFailed):
+        return _indented(error.message, error.advice, f"The whole log: {error.log}")
+    return _indented(error.message, error.hint)
 
 
 def _indented(*parts: str) -> str:
@@ -224,8 +231,8 @@ def waiting(console: Console, title: str) -> Callable[[str], None]:
 def tell_stopping(on_event: Callable[[Event], None]) -> None:
     """An interrupt came: say so before the stage has ended, which can take a while."""
     message = f"stopping: the stage gets {STOP_SECONDS} s to end in order"
-    # Ctrl-C ends what the output is piped into as well; rich makes a SystemExit of that.
-    with contextlib.suppress(OSError, SystemExit):
+    # Ctrl-C ends what the output is piped into as well.
+    with contextlib.suppress(OSError):
         on_event({"event": "note", "message": message})
 
 

@@ -1,0 +1,35 @@
+"""Which signals order a command to stop, and which of them are an order of their own."""
+
+import signal
+import time
+from types import FrameType
+
+ONE_ORDER_SECONDS = 1.0
+"""timeout(1) signals its child and then the group that the child is in: one order comes twice."""
+
+
+class StopOrders:
+    """Makes a KeyboardInterrupt of each order to stop.
+
+    A signal that comes within a second of the first is the same order, but for a second Ctrl-C.
+    """
+
+    def __init__(self) -> None:
+        self._first: float | None = None
+        self._was_ctrl_c = False
+
+    def install(self) -> None:
+        signal.signal(signal.SIGTERM, self._handle)
+        # A command that a shell began in the background ignores Ctrl-C.
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        is_first = self._first is None
+        if self._first is None:
+            self._first = now
+        again = number == signal.SIGINT and self._was_ctrl_c
+        self._was_ctrl_c = self._was_ctrl_c or number == signal.SIGINT
+        if is_first or again or now - self._first > ONE_ORDER_SECONDS:
+            raise KeyboardInterrupt

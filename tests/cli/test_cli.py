@@ -32,7 +32,7 @@ from tests.helpers import (
 COMMANDS = (
     "validate", "schema", "plan", "needs", "run", "fetch", "join", "chat", "export", "replay", "table",
     "show", "gc", "doctor", "sim", "verify", "compare", "audit", "report", "pin", "settle",
-    "images",
+    "images", "submit", "status", "cancel",
 )  # fmt: skip
 STAGES = ("gen", "train", "answer", "judge")
 SCORE = {"value": 40.0, "standard_error": 2.0, "judged": 1, "expected": 1}

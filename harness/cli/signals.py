@@ -6,12 +6,15 @@ from types import FrameType
 
 ONE_ORDER_SECONDS = 1.0
 """timeout(1) signals its child and then the group that the child is in: one order comes twice."""
+ONE_PRESS_SECONDS = 0.25
+"""Nobody presses Ctrl-C twice in less: `timeout -s INT` does."""
 
 
 class StopOrders:
     """Makes a KeyboardInterrupt of each order to stop.
 
-    A signal that comes within a second of the first is the same order, but for a second Ctrl-C.
+    A signal that comes within a second of the first is the same order, but for a Ctrl-C that somebody
+    pressed again.
     """
 
     def __init__(self) -> None:
@@ -29,7 +32,8 @@ class StopOrders:
         is_first = self._first is None
         if self._first is None:
             self._first = now
-        again = number == signal.SIGINT and self._was_ctrl_c
+        passed = now - self._first
+        again = number == signal.SIGINT and self._was_ctrl_c and passed > ONE_PRESS_SECONDS
         self._was_ctrl_c = self._was_ctrl_c or number == signal.SIGINT
-        if is_first or again or now - self._first > ONE_ORDER_SECONDS:
+        if is_first or again or passed > ONE_ORDER_SECONDS:
             raise KeyboardInterrupt

@@ -531,17 +531,20 @@ def test_an_interrupt_tells_what_failed_before_it(
     )
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize(
+    ("jobs", "order", "apart"),
+    [("1", signal.SIGTERM, 0.2), ("2", signal.SIGTERM, 0.2), ("2", signal.SIGINT, 0.05)],
+)
 def test_one_order_that_comes_as_two_signals_kills_nothing_and_a_later_one_does(
-    specs: Path, fake: FakeStages, tmp_path: Path, jobs: str
+    specs: Path, fake: FakeStages, tmp_path: Path, jobs: str, order: signal.Signals, apart: float
 ) -> None:
     fake.order("train", "ignore and wait")
     process = start(fake.env, "run", *write_rows(specs, 2), "-j", jobs, "--volume", tmp_path / "v")
     in_time(lambda: len(fake.runs("train")) == int(jobs))
     in_time((fake.folder / "helper").exists)
-    process.send_signal(signal.SIGTERM)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(order)
+    time.sleep(apart)
+    process.send_signal(order)
     time.sleep(1.2)
     assert process.poll() is None
     assert all(is_alive(int(run.split()[2])) for run in fake.runs())

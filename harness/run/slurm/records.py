@@ -15,6 +15,9 @@ from harness.errors import HarnessError, InputError
 from harness.run.slurm.checkout import Checkout
 
 FORMAT = 1
+COMMENT = "harness:"
+NAME = "harness"
+"""Every job's."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Submitted:
     stage: str
     key: str
     submission: str
-    """Stands as the job's comment too, by which it is found if this was never completed."""
+    """Stands in the job's comment too, by which it is known: Slurm gives numbers out again."""
     task: int | None
     """Its index in an array; None for a job alone."""
     job: str = ""
@@ -68,6 +71,11 @@ class Submitted:
     def ref(self) -> str:
         """As Slurm's commands take and say it."""
         return self.job if self.task is None else f"{self.job}_{self.task}"
+
+    @property
+    def comment(self) -> str:
+        """The job's."""
+        return COMMENT + self.submission
 
 
 @dataclass(frozen=True)

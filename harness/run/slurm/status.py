@@ -81,7 +81,8 @@ def statuses(plans: Sequence[RowPlan], store: Store) -> list[StageStatus]:
         if s.artefact is None and (record := records.submitted(s.stage, s.key)) is not None
     }
     known = queue.jobs() if submitted else {}
-    known |= queue.forgotten({r.ref for r in submitted.values() if r.job and r.ref not in known})
+    missing = [r for r in submitted.values() if r.job and queue.job_of(r, known) is None]
+    known = queue.forgotten(missing) | known
     found: dict[tuple[str, str], StageStatus] = {}
     for stage in stages:
         before = [found[i.stage, i.key] for i in stage.inputs.values() if (i.stage, i.key) in found]
@@ -109,7 +110,7 @@ def _status(
     if record is None:
         return StageStatus(stage, "not submitted", why="; ".join(stage.reasons))
     own = last if last is not None and last.submission == record.submission else None
-    job = known.get(record.ref)
+    job = queue.job_of(record, known)
     status = StageStatus(stage, "pending", record.ref, warning=_clocks(own))
     if job is not None and job.is_open and not record.cancelled:
         _open(status, job, own, before, records.outputs(record))
@@ -282,7 +283,7 @@ def cancel(plans: Sequence[RowPlan], store: Store) -> list[StagePlan]:
         chosen = []
         for stage in unique(plans):
             record = records.submitted(stage.stage, stage.key)
-            job = known.get(record.ref) if record is not None and record.job else None
+            job = queue.job_of(record, known) if record is not None else None
             if record is not None and job is not None and job.is_open:
                 chosen.append((stage, record))
         if chosen:

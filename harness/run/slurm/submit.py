@@ -26,13 +26,10 @@ from harness.run.slurm.asking import Asked, asked, partition_of
 from harness.run.slurm.environment import exported, only_variables
 from harness.run.slurm.grouping import Group, Id, Place, groups
 from harness.run.slurm.job import StageTask
-from harness.run.slurm.records import Order, Records, Submitted
+from harness.run.slurm.records import COMMENT, NAME, Order, Records, Submitted
 
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
-
-COMMENT = "harness:"
-NAME = "harness"
 
 
 @dataclass(frozen=True)
@@ -115,11 +112,11 @@ class Submission:
             record = self.records.submitted(stage.stage, stage.key)
             if record is None:
                 continue
-            noted = comments.get(COMMENT + record.submission)
+            noted = comments.get(record.comment)
             if not record.job and noted is not None:
                 record = replace(record, job=noted.ref.split("_")[0])
                 self.records.write_submitted(record)
-            job = known.get(record.ref)
+            job = queue.job_of(record, known)
             if job is not None and job.is_open and not record.cancelled:
                 queued[stage.stage, stage.key] = Place(int(record.job), record.task)
         return queued

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from harness.run.slurm import queue, status, tools
+from harness.run.site import SlurmSite
+from harness.run.slurm import grouping, queue, status, tools
 from harness.run.slurm.queue import QueuedJob
 from harness.run.slurm.records import Attempt, Records, Submitted
+from harness.run.slurm.submit import Submission
 from tests.helpers import planned, write_row
 
 JOB = "12"
@@ -43,11 +46,15 @@ class Place:
         self.records.begin(self.stage.stage, self.stage.key, Attempt(**values))
 
     def say(self, state: str, **facts: str) -> None:
-        self.jobs[JOB] = QueuedJob(JOB, state, **facts)
+        self.jobs[JOB] = QueuedJob(JOB, state, **{"comment": "harness:s", **facts})
 
     def status(self) -> status.StageStatus:
         (found,) = status.statuses([self.plan], self.stage.planner.store)
         return found
+
+
+def record(job: str, task: int | None) -> Submitted:
+    return Submitted("gen", "k", "s", task, job)
 
 
 def test_what_was_never_submitted_is_said_to_be_so_and_slurm_is_not_asked(
@@ -191,15 +198,46 @@ def test_without_accounting_nothing_is_said_of_forgotten_jobs(
 
     monkeypatch.setattr(tools, "call", refuse)
     monkeypatch.setattr(queue.shutil, "which", lambda tool: f"/usr/bin/{tool}")
-    assert queue.forgotten(["7"]) == {}
+    assert queue.forgotten([record("7", None)]) == {}
 
 
 def test_accounting_knows_what_became_of_forgotten_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = "7_1|CANCELLED by 1000|n2|2026-01-01T00:00:00|0:0\n8|NODE_FAIL|n1|x|1:0\n"
+    said = "7_1|CANCELLED by 1000|n2|harness|\n8|NODE_FAIL|n1|harness|harness:s\n"
     monkeypatch.setattr(tools, "call", lambda command: said)
     monkeypatch.setattr(queue.shutil, "which", lambda tool: f"/usr/bin/{tool}")
-    found = queue.forgotten(["7_1", "8"])
+    found = queue.forgotten([record("7", 1), record("8", None)])
     assert {ref: (job.state, job.node) for ref, job in found.items()} == {
         "7_1": ("CANCELLED", "n2"),
         "8": ("NODE_FAIL", "n1"),
     }
+
+
+@pytest.mark.parametrize("comment", ["harness:another", "", "of somebody's own"])
+def test_a_number_that_slurm_gave_out_again_is_not_the_stages_job(
+    place: Place, monkeypatch: pytest.MonkeyPatch, comment: str
+) -> None:
+    called: list[object] = []
+    monkeypatch.setattr(tools, "call", called.append)
+    place.submit()
+    place.say("RUNNING", node="n2", comment=comment)
+    store = place.stage.planner.store
+    assert place.status().state == "failed"
+    assert status.cancel([place.plan], store) == []
+    assert not called
+    submission = Submission(store, place.stage.planner.files, SlurmSite(), None, Console())
+    assert submission._queued([place.stage]) == {}
+    place.say("RUNNING", node="n2")
+    assert list(submission._queued([place.stage]).values()) == [grouping.Place(int(JOB), None)]
+    assert status.cancel([place.plan], store) == [place.stage]
+    assert called == [["scancel", JOB]]
+
+
+def test_accounting_tells_another_job_of_the_same_number_from_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = "7|FAILED|n1|harness|harness:other\n8|FAILED|n1|wrap|\n9|FAILED|n1|harness|\n"
+    monkeypatch.setattr(tools, "call", lambda command: said)
+    monkeypatch.setattr(queue.shutil, "which", lambda tool: f"/usr/bin/{tool}")
+    records = [record(job, None) for job in ("7", "8", "9")]
+    found = queue.forgotten(records)
+    assert [queue.job_of(r, found) is not None for r in records] == [False, False, True]

@@ -29,6 +29,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.artefact.environment import root
+from harness.common.executor_names import check_name
 from harness.errors import InputError
 
 CONFIG = "HARNESS_CONFIG"
@@ -87,7 +88,7 @@ def slurm_site(environ: Mapping[str, str] = os.environ) -> SlurmSite:
         raise InputError(
             _faults(origin, e), f"Settings: {', '.join(SlurmSite.model_fields)}"
         ) from None
-    _check(site, origin)
+    _check(site, origin, environ)
     return site
 
 
@@ -120,7 +121,7 @@ def _faults(origin: str, error: ValidationError) -> str:
     return f"{origin}: " + "; ".join(faults)
 
 
-def _check(site: SlurmSite, origin: str) -> None:
+def _check(site: SlurmSite, origin: str, environ: Mapping[str, str]) -> None:
     for flag in site.flags:
         if not FLAG.fullmatch(flag):
             raise InputError(
@@ -132,6 +133,8 @@ def _check(site: SlurmSite, origin: str) -> None:
             f"{origin}: slurm.flags: --{taken[0]} is set by the harness itself",
             "Jobs are found again, chained and given their keys by it.",
         )
+    named = environ.get(PREFIX + "EXECUTOR", "").strip()
+    check_name(site.executor, f"{PREFIX}EXECUTOR" if named else f"{origin}: slurm.executor")
     if site.time is not None:
         seconds(site.time)
 

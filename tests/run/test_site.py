@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError
+from harness.run.executors import make
 from harness.run.site import SlurmSite, seconds, slurm_site
 
 
@@ -31,6 +32,7 @@ def test_the_environment_has_the_last_word(tmp_path: Path) -> None:
         ('[slurm]\nflags = ["-p gpu"]\n', "'-p gpu' is no long option of sbatch"),
         ('[slurm]\nflags = ["--export=ALL"]\n', "--export is set by the harness itself"),
         ('[slurm]\ntime = "soon"\n', "'soon' is no time of Slurm's"),
+        ('[slurm]\nexecutor = "aptainer"\n', "there is no executor 'aptainer'"),
         ("[slurm\n", "is no TOML"),
         ('slurm = "gpu"\n', "slurm is no table"),
     ],
@@ -53,3 +55,14 @@ def test_a_configuration_that_is_named_must_be_there(tmp_path: Path) -> None:
 def test_times_are_read_as_slurm_writes_them(time: str, expected: int) -> None:
     assert seconds(time) == expected
     assert seconds("UNLIMITED") is None
+
+
+def test_an_executor_that_is_none_is_refused_wherever_it_is_named() -> None:
+    with pytest.raises(
+        InputError, match="HARNESS_SLURM_EXECUTOR: there is no executor 'dcoker'"
+    ) as e:
+        slurm_site({"HARNESS_SLURM_EXECUTOR": "dcoker"})
+    assert "docker, podman, apptainer" in e.value.hint
+    with pytest.raises(InputError, match="there is no executor 'dcoker'"):
+        make("dcoker")
+    assert make("local").name == "local"

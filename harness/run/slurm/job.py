@@ -204,7 +204,7 @@ def plan_again(order: Order, node: str) -> "tuple[RowPlan, StagePlan, Runner]":
     (loaded,) = load_rows([Path(order.spec)])
     plan = planner.plan(scaled(loaded) if order.scale == "tiny" else loaded)
     planned = _found(order, plan.stages, node)
-    executor = make(order.executor)
+    executor = make(order.executor, store.root)
     runner = NodeRunner(store, files, executor, Console(emoji=False, width=120), node)
     runner.downloads.keys = key_names([plan.row])
     ready.check_stage(planned, [order.stage], store, executor.name)

@@ -53,8 +53,8 @@ class OnANode(LocalExecutor):
                 )
 
 
-def checking_executor(name: str) -> Executor:
-    return OnANode() if name == "local" else make(name)
+def checking_executor(name: str, volume: Path) -> Executor:
+    return OnANode() if name == "local" else make(name, volume)
 
 
 class Submission:
@@ -86,7 +86,7 @@ class Submission:
             self._tell(len(stages) - len(missing), len(missing) - len(to_submit))
             if not to_submit:
                 return
-            executor = checking_executor(self.site.executor)
+            executor = checking_executor(self.site.executor, self.store.root)
             runner = Runner(self.store, self.files, executor, self.console)
             runner.downloads.keys = key_names([plan.row for plan in plans])
             runner.prepare(plans, to_submit, only)

@@ -98,6 +98,20 @@ class Attempt:
     hint: str = ""
 
 
+@dataclass(frozen=True)
+class MachineFault:
+    """Why one of a training's other machines ended before the first."""
+
+    submission: str
+    restart: int
+    rank: int
+    node: str
+    outcome: str
+    """failed or refused."""
+    message: str
+    hint: str = ""
+
+
 @dataclass
 class Records:
     """Those of one volume."""
@@ -111,7 +125,7 @@ class Records:
         return self.root / "jobs"
 
     def prepare(self) -> None:
-        for name in ("jobs", "orders", "submitted", "attempts"):
+        for name in ("jobs", "orders", "submitted", "attempts", "faults"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
 
     @contextlib.contextmanager
@@ -164,6 +178,18 @@ class Records:
         ended = replace(last, ended=time.time(), outcome=outcome, message=message, hint=hint)
         self._keep(stage, key, [*before, ended])
 
+    def tell_fault(self, stage: str, key: str, fault: MachineFault) -> None:
+        """The first of a start counts: others end because of it."""
+        if self.fault(stage, key, fault.submission, fault.restart) is None:
+            _write(self._path("faults", stage, key), asdict(fault))
+
+    def fault(self, stage: str, key: str, submission: str, restart: int) -> MachineFault | None:
+        """Of this start."""
+        values = _read(self._path("faults", stage, key))
+        fault = MachineFault(**values) if values else None
+        is_of_it = fault is not None and (fault.submission, fault.restart) == (submission, restart)
+        return fault if is_of_it else None
+
     def _keep(self, stage: str, key: str, attempts: list[Attempt]) -> None:
         _write(
             self._path("attempts", stage, key), {"attempts": [asdict(a) for a in attempts[-20:]]}
@@ -176,8 +202,8 @@ class Records:
         ]
         return sorted(found, key=lambda p: p.stat().st_mtime, reverse=True)
 
-    def errors(self, record: Submitted) -> Path:
-        return self.jobs / f"{record.ref}_0_log.err"
+    def errors(self, record: Submitted, rank: int = 0) -> Path:
+        return self.jobs / f"{record.ref}_{rank}_log.err"
 
     def _path(self, kind: str, stage: str, key: str) -> Path:
         return self.root / kind / f"{stage}-{key[:SHORT]}.json"

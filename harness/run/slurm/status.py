@@ -14,7 +14,7 @@ from harness.run.plan import RowPlan, StagePlan, unique
 from harness.run.slurm import queue, tools
 from harness.run.slurm.probe import APART_S
 from harness.run.slurm.queue import QueuedJob
-from harness.run.slurm.records import Attempt, Records, Submitted
+from harness.run.slurm.records import Attempt, MachineFault, Records, Submitted
 
 State = Literal["done", "running", "pending", "failed", "cancelled", "not run", "not submitted"]
 
@@ -181,19 +181,32 @@ def _ended(
         status.tail = _tail(records.errors(record), LOG_TAIL)
         return
     status.node, status.since, status.log = own.node, own.ended, log
+    fault = records.fault(stage.stage, stage.key, own.submission, own.restart)
+    if fault is not None:
+        _of_another_machine(status, fault, records.errors(record, fault.rank))
+        return
     if own.outcome in ("failed", "refused"):
         status.why = own.message + (f" {own.hint}" if own.hint else "")
+    elif job is not None and job.state in ENDED:
+        status.why = ENDED[job.state]
+    elif own.outcome == "stopped" and job is not None and job.state == "FAILED":
+        status.why = "one of its machines ended with a fault and left no word"
     elif own.outcome == "stopped" or (job is not None and job.state == "CANCELLED"):
         status.state, status.why = "cancelled", "by scancel, or an administrator, while it ran"
         return
-    elif job is not None and job.state in ENDED:
-        status.why = ENDED[job.state]
     else:
         status.why = f"its job ended without a word on {own.node}"
     if own.outcome == "refused":
         status.log = None
         return
     status.tail = _tail(log, LOG_TAIL) or _tail(records.errors(record), LOG_TAIL)
+
+
+def _of_another_machine(status: StageStatus, fault: MachineFault, log: Path) -> None:
+    """What ended the first machine's part, which knows no reason itself."""
+    status.node = fault.node
+    status.why = fault.message + (f" {fault.hint}" if fault.hint else "")
+    status.tail, status.log = _tail(log, LOG_TAIL), log if log.is_file() else None
 
 
 def _never_began(job: QueuedJob | None, record: Submitted, records: Records, store: Store) -> str:

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from harness.errors import InputError
 from harness.run import executors
 from harness.run.site import SlurmSite
 from harness.run.slurm import job
 from harness.run.slurm.asking import Asked
+from harness.run.slurm.job import StageTask
+from harness.run.slurm.records import Order
 from harness.run.slurm.submit import Kind, Submission
 from tests.helpers import planned, write_row
 
@@ -41,3 +44,34 @@ def test_a_node_looks_for_images_on_the_volume_of_the_submission(
     monkeypatch.setattr(executors, "make", lambda *given: asked.append(given) or local)
     job.plan_again(order, "n1")
     assert asked == [("local", tmp_path / "volume")]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "message"),
+    [
+        (InputError("its driver is old"), "refused", "its driver is old"),
+        (FileNotFoundError("no folder"), "failed", "FileNotFoundError: no folder"),
+    ],
+)
+def test_a_second_machine_that_ends_with_a_fault_tells_why(
+    tmp_path: Path,
+    spec: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    outcome: str,
+    message: str,
+) -> None:
+    def refuse(order: Order) -> None:
+        raise error
+
+    (plan,) = planned(tmp_path / "volume", spec)
+    made, (stage,) = submission(plan), plan.stages
+    made.records.write_order("s", None, made._order(stage, plan, KIND, time.time()))
+    monkeypatch.setattr(job, "_take_part", refuse)
+    for name, value in {"PROCID": "1", "RESTART_COUNT": "2"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    with pytest.raises((SystemExit, FileNotFoundError)):
+        StageTask(str(made.records.root), "s", False)()
+    fault = made.records.fault(stage.stage, stage.key, "s", 2)
+    assert fault is not None
+    assert (fault.rank, fault.outcome, fault.message) == (1, outcome, message)

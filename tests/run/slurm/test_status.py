@@ -11,7 +11,7 @@ from rich.console import Console
 from harness.run.site import SlurmSite
 from harness.run.slurm import grouping, queue, status, tools
 from harness.run.slurm.queue import QueuedJob
-from harness.run.slurm.records import Attempt, Records, Submitted
+from harness.run.slurm.records import Attempt, MachineFault, Records, Submitted
 from harness.run.slurm.submit import Submission
 from tests.helpers import planned, write_row
 
@@ -241,3 +241,31 @@ def test_accounting_tells_another_job_of_the_same_number_from_ours(
     records = [record(job, None) for job in ("7", "8", "9")]
     found = queue.forgotten(records)
     assert [queue.job_of(r, found) is not None for r in records] == [False, False, True]
+
+
+def test_a_second_machine_that_ended_first_is_a_failure_with_its_reason_and_log(
+    place: Place,
+) -> None:
+    place.submit()
+    place.begin(restart=1)
+    name, key = place.stage.stage, place.stage.key
+    place.records.tell_fault(name, key, MachineFault("s", 1, 1, "n2", "refused", "no GPU", "Do."))
+    place.records.tell_fault(name, key, MachineFault("s", 1, 2, "n3", "failed", "later"))
+    place.records.end(name, key, "stopped", "Slurm asked it to end")
+    log = place.records.jobs / f"{JOB}_1_log.err"
+    log.write_text("error: no GPU\n")
+    found = place.status()
+    assert (found.state, found.node, found.why) == ("failed", "n2", "no GPU Do.")
+    assert (list(found.tail), found.log) == (["error: no GPU"], log)
+
+
+def test_a_fault_of_an_earlier_start_says_nothing_of_this_one(place: Place) -> None:
+    place.submit()
+    place.begin(restart=1)
+    name, key = place.stage.stage, place.stage.key
+    place.records.tell_fault(name, key, MachineFault("s", 0, 1, "n2", "failed", "no GPU"))
+    place.records.end(name, key, "stopped", "Slurm asked it to end")
+    assert place.status().state == "cancelled"
+    place.say("FAILED")
+    found = place.status()
+    assert (found.state, "one of its machines" in found.why) == ("failed", True)

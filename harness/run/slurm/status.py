@@ -49,6 +49,10 @@ ENDED = {
     "REVOKED": "it was revoked",
     "LAUNCH_FAILED": "its node could not start it",
 }
+FORGOTTEN = (
+    "Slurm no longer knows its job, which left nothing on the volume: it was cancelled while it "
+    "waited, or its node did not see the volume. Submit again"
+)
 
 
 @dataclass
@@ -176,11 +180,16 @@ def _ended(
     stage = status.stage
     status.state = "failed"
     log = store.log_path(stage.stage, stage.key)
-    if own is None:
-        status.why, status.log = _never_began(job, record, records, store), records.errors(record)
-        status.tail = _tail(records.errors(record), LOG_TAIL)
+    of_the_job = records.errors(record)
+    if own is None and job is None and record.job and not of_the_job.is_file():
+        # Of an array's task that was cancelled while it waited Slurm keeps nothing.
+        status.state, status.why = "not run", FORGOTTEN
         return
-    status.node, status.since, status.log = own.node, own.ended, log
+    if own is None:
+        status.why, status.log = _never_began(job, record, records, store), _there(of_the_job)
+        status.tail = _tail(of_the_job, LOG_TAIL)
+        return
+    status.node, status.since, status.log = own.node, own.ended, _there(log, of_the_job)
     fault = records.fault(stage.stage, stage.key, own.submission, own.restart)
     if fault is not None:
         _of_another_machine(status, fault, records.errors(record, fault.rank))
@@ -199,14 +208,18 @@ def _ended(
     if own.outcome == "refused":
         status.log = None
         return
-    status.tail = _tail(log, LOG_TAIL) or _tail(records.errors(record), LOG_TAIL)
+    status.tail = _tail(log, LOG_TAIL) or _tail(of_the_job, LOG_TAIL)
 
 
 def _of_another_machine(status: StageStatus, fault: MachineFault, log: Path) -> None:
     """What ended the first machine's part, which knows no reason itself."""
     status.node = fault.node
     status.why = fault.message + (f" {fault.hint}" if fault.hint else "")
-    status.tail, status.log = _tail(log, LOG_TAIL), log if log.is_file() else None
+    status.tail, status.log = _tail(log, LOG_TAIL), _there(log)
+
+
+def _there(*logs: Path) -> Path | None:
+    return next((log for log in logs if log.is_file()), None)
 
 
 def _never_began(job: QueuedJob | None, record: Submitted, records: Records, store: Store) -> str:

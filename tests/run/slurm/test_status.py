@@ -136,7 +136,28 @@ def test_a_job_that_was_killed_says_by_what(place: Place, state: str, words: str
 
 def test_a_job_that_left_nothing_points_at_the_volume(place: Place) -> None:
     place.submit()
-    assert f"most often the node does not see {place.volume}" in place.status().why
+    place.say("FAILED", node="n3")
+    found = place.status()
+    assert f"volume on n3: most often the node does not see {place.volume}" in found.why
+    assert (found.state, found.log) == ("failed", None)
+
+
+def test_a_job_that_slurm_forgot_and_that_left_nothing_is_said_to_be_so(place: Place) -> None:
+    place.submit(task=3)
+    found = place.status()
+    assert (found.state, found.log) == ("not run", None)
+    assert "Slurm no longer knows its job" in found.why
+    error = place.records.jobs / f"{JOB}_3_0_log.err"
+    error.write_text("no module\n")
+    found = place.status()
+    assert (found.state, found.log, found.tail) == ("failed", error, ["no module"])
+
+
+def test_no_log_is_named_that_is_not_there(place: Place) -> None:
+    place.submit()
+    place.begin()
+    place.say("NODE_FAIL")
+    assert (place.status().state, place.status().log) == ("failed", None)
 
 
 def test_a_submission_that_was_cut_off_is_said_to_be_so(place: Place) -> None:
@@ -221,7 +242,7 @@ def test_a_number_that_slurm_gave_out_again_is_not_the_stages_job(
     place.submit()
     place.say("RUNNING", node="n2", comment=comment)
     store = place.stage.planner.store
-    assert place.status().state == "failed"
+    assert place.status().state == "not run"
     assert status.cancel([place.plan], store) == []
     assert not called
     submission = Submission(store, place.stage.planner.files, SlurmSite(), None, Console())

@@ -1,5 +1,7 @@
 """Hands stages over to Slurm: all that can be checked or downloaded first, then few submissions."""
 
+import contextlib
+import io
 import os
 import socket
 import time
@@ -15,7 +17,7 @@ from rich.console import Console
 from harness.artefact.keys import Files, key_names
 from harness.artefact.store import Store
 from harness.common.progress import counted, say
-from harness.errors import InputError
+from harness.errors import HarnessError, InputError
 from harness.run.executors import Executor, make, placing
 from harness.run.executors.local import LocalExecutor
 from harness.run.plan import RowPlan, StagePlan, unique
@@ -74,6 +76,7 @@ class Submission:
             InputError: Slurm, the partition or the account is not there; a stage could only fail.
             StagesFailed: downloads failed.
             SlurmFault: one of Slurm's commands failed.
+            HarnessError: sbatch took some stages' jobs and refused one.
         """
         tools.require()
         partition = partition_of(self.site)
@@ -172,11 +175,19 @@ class Submission:
             first = next(iter(group.tasks.values()))
             kind = kinds[first.stage, first.key]
             assert isinstance(kind, Kind)
-            job = self._submit_group(group, kind, _dependency(group, jobs), specs)
-            jobs[-group.number] = job
             stage_names = ", ".join(dict.fromkeys(s.stage for s in group.tasks.values()))
             many = f"{stage_names}, an array of {len(group.tasks)}"
             what = many if group.is_array else first.title
+            try:
+                job = self._submit_group(group, kind, _dependency(group, jobs), specs)
+            except tools.SlurmFault as e:
+                taken = ", ".join(map(str, jobs.values()))
+                raise HarnessError(
+                    f"sbatch did not take {what}: {e.said}",
+                    f"Handed over before it: {f'jobs {taken}' if taken else 'nothing'}. The same "
+                    "command again hands over the rest, and nothing twice.",
+                ) from None
+            jobs[-group.number] = job
             say(self.console, f"job {job}: {what}")
         say(
             self.console,
@@ -205,11 +216,7 @@ class Submission:
         # An array's pickles are all the same, which is what lets its indices have gaps.
         count = max(group.tasks) + 1 if group.is_array else 1
         task_of = StageTask(str(self.records.root), submission, group.is_array)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with only_variables(kind.variables), executor.batch():
-                made = [executor.submit(task_of) for _ in range(count)]
-        job = made[0].job_id.split("_")[0]
+        job = _handed_over(executor, task_of, count, kind.variables)
         for record in records:
             self.records.write_submitted(replace(record, job=job))
         return int(job)
@@ -278,6 +285,25 @@ class Submission:
             requeues=self.site.requeues,
             machines=kind.asked.machines,
         )
+
+
+def _handed_over(
+    executor: "SlurmExecutor", task: StageTask, count: int, variables: Sequence[str]
+) -> str:
+    """Slurm's number. Raises SlurmFault where sbatch refuses, or says nothing that makes sense."""
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    try:
+        # submitit writes what sbatch said there too.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            with only_variables(variables), executor.batch():
+                made = [executor.submit(task) for _ in range(count)]
+    except (FailedJobError, FailedSubmissionError) as e:
+        # Below what it quotes of sbatch submitit says how to use itself.
+        words = " ".join(str(e).partition("\nJob instance")[0].split())
+        raise tools.SlurmFault("sbatch", words or "no reason") from None
+    return made[0].job_id.split("_")[0]
 
 
 def _specs(plans: Sequence[RowPlan]) -> dict[Id, RowPlan]:

@@ -1,5 +1,6 @@
 """What a submission hands to Slurm and what it makes of Slurm's answers, without a Slurm."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.errors import InputError
+from harness.errors import HarnessError, InputError
 from harness.run import executors
 from harness.run.site import SlurmSite
 from harness.run.slurm import job
@@ -17,12 +18,21 @@ from harness.run.slurm.records import Order
 from harness.run.slurm.submit import Kind, Submission
 from tests.helpers import planned, write_row
 
-KIND = Kind(Asked(1, 0, None, 10, 1), ())
+KIND = Kind(Asked(1, 0, None, 10, 1), ("PATH",))
 
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Path:
     return write_row(tmp_path / "specs", train=None)
+
+
+def programs(patch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
+    """An sbatch that is this script, and an srun."""
+    folder.mkdir()
+    for name, text in {"sbatch": script, "srun": ""}.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    patch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
 
 def submission(plan: Any, **site: Any) -> Submission:
@@ -75,3 +85,41 @@ def test_a_second_machine_that_ends_with_a_fault_tells_why(
     fault = made.records.fault(stage.stage, stage.key, "s", 2)
     assert fault is not None
     assert (fault.rank, fault.outcome, fault.message) == (1, outcome, message)
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (
+            "echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1",
+            "MaxSubmitJobPerUserLimit",
+        ),
+        ("echo 'Your quota is fine, thanks'", "Your quota is fine, thanks"),
+    ],
+)
+def test_what_sbatch_refuses_or_says_is_told_with_what_was_handed_over(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    script: str,
+    words: str,
+) -> None:
+    """The first of two jobs is taken."""
+    (plan,) = planned(tmp_path / "volume", write_row(tmp_path / "specs"))
+    gen, train = plan.stages
+    made = Submission(gen.planner.store, gen.planner.files, SlurmSite(), None, Console())
+    made.records.prepare()
+    programs(monkeypatch, tmp_path / "bin", f"[ -e {tmp_path}/one ] && {{ {script}; exit; }}\n"
+             f"touch {tmp_path}/one; echo Submitted batch job 12")  # fmt: skip
+    kinds: dict[Any, object] = {(s.stage, s.key): KIND for s in plan.stages}
+    specs = {(s.stage, s.key): plan for s in plan.stages}
+    with pytest.raises(HarnessError) as e:
+        made._hand_over(plan.stages, kinds, {}, specs)
+    assert "sbatch did not take " + train.title in e.value.message
+    assert words in e.value.message
+    assert "jobs 12" in e.value.hint
+    assert "hands over the rest" in e.value.hint
+    first = made.records.submitted(gen.stage, gen.key)
+    assert first is not None
+    assert first.job == "12"
+    assert not capfd.readouterr().err

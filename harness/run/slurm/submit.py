@@ -73,12 +73,19 @@ class Submission:
         """Submit every stage that is neither there nor queued.
 
         Raises:
-            InputError: Slurm, the partition or the account is not there; a stage could only fail.
+            InputError: Slurm, the partition or the account is not there; a stage could only fail;
+                the volume's path is none for Slurm.
             StagesFailed: downloads failed.
             SlurmFault: one of Slurm's commands failed.
             HarnessError: sbatch took some stages' jobs and refused one.
         """
         tools.require()
+        if "%" in str(self.records.jobs):
+            raise InputError(
+                f"the volume {self.store.root} has % in its path, which Slurm takes for a job's number "
+                "or name in the path of an output",
+                "Name another with --volume or HARNESS_DATA.",
+            )
         partition = partition_of(self.site)
         self.records.prepare()
         with self.records.alone():

@@ -11,7 +11,7 @@ from rich.console import Console
 from harness.errors import HarnessError, InputError
 from harness.run import executors
 from harness.run.site import SlurmSite
-from harness.run.slurm import job
+from harness.run.slurm import job, tools
 from harness.run.slurm.asking import Asked
 from harness.run.slurm.job import StageTask
 from harness.run.slurm.records import Order
@@ -123,3 +123,12 @@ def test_what_sbatch_refuses_or_says_is_told_with_what_was_handed_over(
     assert first is not None
     assert first.job == "12"
     assert not capfd.readouterr().err
+
+
+def test_a_volume_whose_path_slurm_would_rewrite_is_refused(
+    tmp_path: Path, spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tools, "require", lambda: None)
+    (plan,) = planned(tmp_path / "50%j", spec)
+    with pytest.raises(InputError, match="50%j has % in its path"):
+        submission(plan).submit([plan])

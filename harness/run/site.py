@@ -37,8 +37,14 @@ FILE = "harness.toml"
 PREFIX = "HARNESS_SLURM_"
 FROM_ENVIRONMENT = ("partition", "account", "qos", "time", "flags", "executor")
 FLAG = re.compile(r"--[a-z][a-z0-9-]*(=\S.*)?")
-OURS = ("array", "dependency", "export", "output", "error", "signal", "requeue", "wrap", "job-name")
-"""Of sbatch's options those without which jobs would not be what the harness takes them for."""
+OURS = (
+    "array", "chdir", "clusters", "comment", "dependency", "error", "export", "export-file",
+    "get-user-env", "help", "job-name", "kill-on-invalid-dep", "no-requeue", "nodes", "ntasks",
+    "ntasks-per-node", "open-mode", "output", "parsable", "quiet", "requeue", "signal", "test-only",
+    "usage", "version", "wait", "wrap",
+)  # fmt: skip
+"""Of sbatch's options those with which jobs would not be what the harness takes them for, or sbatch
+would submit none, or not say its number."""
 
 
 class SlurmSite(BaseModel):
@@ -128,15 +134,20 @@ def _check(site: SlurmSite, origin: str, environ: Mapping[str, str]) -> None:
                 f"{origin}: slurm.flags: {flag!r} is no long option of sbatch",
                 "Write each as one text: --constraint=a100",
             )
-    if taken := [name for name in site.options() if name in OURS]:
+    if taken := [name for name in site.options() if _is_ours(name)]:
         raise InputError(
             f"{origin}: slurm.flags: --{taken[0]} is set by the harness itself",
-            "Jobs are found again, chained and given their keys by it.",
+            "By such options jobs are found again, chained, sized and given their keys.",
         )
     named = environ.get(PREFIX + "EXECUTOR", "").strip()
     check_name(site.executor, f"{PREFIX}EXECUTOR" if named else f"{origin}: slurm.executor")
     if site.time is not None:
         seconds(site.time)
+
+
+def _is_ours(name: str) -> bool:
+    """sbatch takes the beginning of an option's name for it."""
+    return any(ours.startswith(name) for ours in OURS)
 
 
 def seconds(time: str) -> int | None:

@@ -7,6 +7,7 @@ import pytest
 from harness.errors import InputError
 from harness.run.executors import make
 from harness.run.site import SlurmSite, seconds, slurm_site
+from harness.run.slurm import probe
 
 
 def site(tmp_path: Path, text: str, **environ: str) -> SlurmSite:
@@ -20,8 +21,8 @@ def test_the_environment_has_the_last_word(tmp_path: Path) -> None:
     here = site(tmp_path, text, HARNESS_SLURM_PARTITION="cpu")
     assert (here.partition, here.account) == ("cpu", "lab")
     assert here.options() == {"constraint": "a100", "exclusive": True}
-    flags = {"HARNESS_SLURM_FLAGS": "--gres=gpu:a100:1 --comment='two words'"}
-    assert slurm_site(flags).options() == {"gres": "gpu:a100:1", "comment": "two words"}
+    flags = {"HARNESS_SLURM_FLAGS": "--gres=gpu:a100:1 --licenses='two words'"}
+    assert slurm_site(flags).options() == {"gres": "gpu:a100:1", "licenses": "two words"}
 
 
 @pytest.mark.parametrize(
@@ -66,3 +67,20 @@ def test_an_executor_that_is_none_is_refused_wherever_it_is_named() -> None:
     with pytest.raises(InputError, match="there is no executor 'dcoker'"):
         make("dcoker")
     assert make("local").name == "local"
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["--test-only", "--nodes=3", "--ntasks=2", "--comment=x", "--no-requeue", "--array=1-2", "--wrap=x",
+     "--parsable", "--output=x", "--error=x", "--dependency=1", "--signal=USR1", "--export=NONE",
+     "--quiet", "--test", "--depend=afterok:1"],
+)  # fmt: skip
+def test_a_flag_with_which_jobs_would_be_other_ones_is_refused(flag: str) -> None:
+    with pytest.raises(InputError, match="is set by the harness itself"):
+        slurm_site({"HARNESS_SLURM_FLAGS": flag})
+
+
+def test_the_look_at_a_node_gets_no_flag_that_srun_lacks_or_that_has_it_wait() -> None:
+    flags = ("--begin=now+60", "--wait-all-nodes=1", "--constraint=a100", "--exclusive")
+    command = probe._command(SlurmSite(flags=flags), Path("/v/slurm"), "t")
+    assert [part for part in command if part in flags] == ["--constraint=a100", "--exclusive"]

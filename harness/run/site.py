@@ -45,6 +45,11 @@ OURS = (
 )  # fmt: skip
 """Of sbatch's options those with which jobs would not be what the harness takes them for, or sbatch
 would submit none, or not say its number."""
+EXPECTED = {
+    "extra_forbidden": "there is no such setting",
+    "tuple_type": 'must be a list of texts, such as ["--constraint=a100"]',
+    "string_type": "must be a text in quotes",
+}
 
 
 class SlurmSite(BaseModel):
@@ -77,7 +82,8 @@ def slurm_site(environ: Mapping[str, str] = os.environ) -> SlurmSite:
     """The settings of this place.
 
     Raises:
-        InputError: the file is not there, no TOML, or has something else than settings.
+        InputError: the file is not there, no TOML, or has something else than settings; so have the
+            variables.
     """
     path = _path(environ)
     settings = _read(path).get("slurm", {}) if path is not None else {}
@@ -87,7 +93,7 @@ def slurm_site(environ: Mapping[str, str] = os.environ) -> SlurmSite:
     for name in FROM_ENVIRONMENT:
         value = environ.get(PREFIX + name.upper(), "").strip()
         if value:
-            settings[name] = shlex.split(value) if name == "flags" else value
+            settings[name] = _parted(value) if name == "flags" else value
     try:
         site = SlurmSite.model_validate(settings)
     except ValidationError as e:
@@ -96,6 +102,16 @@ def slurm_site(environ: Mapping[str, str] = os.environ) -> SlurmSite:
         ) from None
     _check(site, origin, environ)
     return site
+
+
+def _parted(flags: str) -> list[str]:
+    try:
+        return shlex.split(flags)
+    except ValueError as e:
+        raise InputError(
+            f"{PREFIX}FLAGS cannot be taken apart as a shell does: {e}: {flags}",
+            "Write it as on sbatch's command line, each quotation closed.",
+        ) from None
 
 
 def _path(environ: Mapping[str, str]) -> Path | None:
@@ -122,8 +138,7 @@ def _faults(origin: str, error: ValidationError) -> str:
     faults = []
     for fault in error.errors():
         name = ".".join(map(str, fault["loc"]))
-        unknown = fault["type"] == "extra_forbidden"
-        faults.append(f"slurm.{name}: " + ("there is no such setting" if unknown else fault["msg"]))
+        faults.append(f"slurm.{name}: {EXPECTED.get(fault['type'], fault['msg'])}")
     return f"{origin}: " + "; ".join(faults)
 
 
@@ -141,8 +156,11 @@ def _check(site: SlurmSite, origin: str, environ: Mapping[str, str]) -> None:
         )
     named = environ.get(PREFIX + "EXECUTOR", "").strip()
     check_name(site.executor, f"{PREFIX}EXECUTOR" if named else f"{origin}: slurm.executor")
-    if site.time is not None:
-        seconds(site.time)
+    if site.time is not None and seconds(site.time) == 0:
+        raise InputError(
+            f"slurm.time: {site.time!r} gives a job no time",
+            "For example 12:00:00; UNLIMITED is without end.",
+        )
 
 
 def _is_ours(name: str) -> bool:

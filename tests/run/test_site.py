@@ -34,6 +34,9 @@ def test_the_environment_has_the_last_word(tmp_path: Path) -> None:
         ('[slurm]\nflags = ["--export=ALL"]\n', "--export is set by the harness itself"),
         ('[slurm]\ntime = "soon"\n', "'soon' is no time of Slurm's"),
         ('[slurm]\nexecutor = "aptainer"\n', "there is no executor 'aptainer'"),
+        ('[slurm]\nflags = "--exclusive"\n', "slurm.flags: must be a list of texts"),
+        ('[slurm]\ntime = "0"\n', "'0' gives a job no time"),
+        ("[slurm]\ntime = 90\n", "slurm.time: must be a text in quotes"),
         ("[slurm\n", "is no TOML"),
         ('slurm = "gpu"\n', "slurm is no table"),
     ],
@@ -84,3 +87,8 @@ def test_the_look_at_a_node_gets_no_flag_that_srun_lacks_or_that_has_it_wait() -
     flags = ("--begin=now+60", "--wait-all-nodes=1", "--constraint=a100", "--exclusive")
     command = probe._command(SlurmSite(flags=flags), Path("/v/slurm"), "t")
     assert [part for part in command if part in flags] == ["--constraint=a100", "--exclusive"]
+
+
+def test_flags_with_an_open_quotation_are_refused_with_a_sentence() -> None:
+    with pytest.raises(InputError, match="HARNESS_SLURM_FLAGS cannot be taken apart"):
+        slurm_site({"HARNESS_SLURM_FLAGS": "--licenses='two words"})

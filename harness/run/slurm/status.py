@@ -195,7 +195,7 @@ def _ended(
         _of_another_machine(status, fault, records.errors(record, fault.rank))
         return
     if own.outcome in ("failed", "refused"):
-        status.why = own.message + (f" {own.hint}" if own.hint else "")
+        status.why = _sentences(own.message, own.hint)
     elif job is not None and job.state in ENDED:
         status.why = ENDED[job.state]
     elif own.outcome == "stopped" and job is not None and job.state == "FAILED":
@@ -214,8 +214,14 @@ def _ended(
 def _of_another_machine(status: StageStatus, fault: MachineFault, log: Path) -> None:
     """What ended the first machine's part, which knows no reason itself."""
     status.node = fault.node
-    status.why = fault.message + (f" {fault.hint}" if fault.hint else "")
+    status.why = _sentences(fault.message, fault.hint)
     status.tail, status.log = _tail(log, LOG_TAIL), _there(log)
+
+
+def _sentences(message: str, hint: str) -> str:
+    """A fault and the way out in one line."""
+    ended = message if message.endswith((".", "!", "?", ":")) else f"{message}."
+    return f"{ended} {hint}" if hint else message
 
 
 def _there(*logs: Path) -> Path | None:

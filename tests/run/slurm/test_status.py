@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from harness.errors import InputError
 from harness.run.site import SlurmSite
 from harness.run.slurm import grouping, queue, status, tools
 from harness.run.slurm.queue import QueuedJob
@@ -276,7 +277,7 @@ def test_a_second_machine_that_ended_first_is_a_failure_with_its_reason_and_log(
     log = place.records.jobs / f"{JOB}_1_log.err"
     log.write_text("error: no GPU\n")
     found = place.status()
-    assert (found.state, found.node, found.why) == ("failed", "n2", "no GPU Do.")
+    assert (found.state, found.node, found.why) == ("failed", "n2", "no GPU. Do.")
     assert (list(found.tail), found.log) == (["error: no GPU"], log)
 
 
@@ -290,3 +291,23 @@ def test_a_fault_of_an_earlier_start_says_nothing_of_this_one(place: Place) -> N
     place.say("FAILED")
     found = place.status()
     assert (found.state, "one of its machines" in found.why) == ("failed", True)
+
+
+def test_a_refusal_and_its_way_out_are_two_sentences(place: Place) -> None:
+    place.submit()
+    place.begin()
+    end = ("refused", "the checkout differs", "Submit again.")
+    place.records.end(place.stage.stage, place.stage.key, *end)
+    assert place.status().why == "the checkout differs. Submit again."
+
+
+def test_a_machine_without_slurm_is_told_what_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="sbatch, squeue and scontrol are not on PATH"):
+        tools.require()
+    for name in ("sbatch", "squeue"):
+        (tmp_path / name).touch(0o755)
+    with pytest.raises(InputError, match="here: scontrol is not on PATH"):
+        tools.require()

@@ -18,11 +18,12 @@ HARNESS_CONFIG names; single settings also from the environment, which has the l
     probe = true                      # look at one free node before jobs are submitted
 """
 
+import difflib
 import os
 import re
 import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,7 @@ from harness.errors import InputError
 
 CONFIG = "HARNESS_CONFIG"
 FILE = "harness.toml"
+TABLE = "slurm"
 PREFIX = "HARNESS_SLURM_"
 FROM_ENVIRONMENT = ("partition", "account", "qos", "time", "flags", "executor")
 FLAG = re.compile(r"--[a-z][a-z0-9-]*(=\S.*)?")
@@ -86,7 +88,9 @@ def slurm_site(environ: Mapping[str, str] = os.environ) -> SlurmSite:
             variables.
     """
     path = _path(environ)
-    settings = _read(path).get("slurm", {}) if path is not None else {}
+    tables = _read(path) if path is not None else {}
+    _check_tables(tables, path)
+    settings = tables.get(TABLE, {})
     origin = str(path) if path is not None else "the environment"
     if not isinstance(settings, dict):
         raise InputError(f"{origin}: slurm is no table", "Write [slurm] and its settings below.")
@@ -134,11 +138,35 @@ def _read(path: Path) -> dict[str, object]:
         raise InputError(f"{path} is no TOML: {e}") from None
 
 
+def _check_tables(tables: Mapping[str, object], path: Path | None) -> None:
+    """Raises InputError where the file has anything besides [slurm], which would set nothing."""
+    for name, value in tables.items():
+        if name == TABLE:
+            continue
+        if name in SlurmSite.model_fields:
+            raise InputError(
+                f"{path}: {name} stands outside of its table", "Write [slurm] above it."
+            )
+        what = f"[{name}]" if isinstance(value, dict) else name
+        raise InputError(
+            f"{path}: there is no table or setting {what}{_nearest(name, [TABLE])}",
+            "A place has one table, [slurm]. Its settings: " + ", ".join(SlurmSite.model_fields),
+        )
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), list(names), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 def _faults(origin: str, error: ValidationError) -> str:
     faults = []
     for fault in error.errors():
         name = ".".join(map(str, fault["loc"]))
-        faults.append(f"slurm.{name}: {EXPECTED.get(fault['type'], fault['msg'])}")
+        what = EXPECTED.get(fault["type"], fault["msg"])
+        if fault["type"] == "extra_forbidden":
+            what += _nearest(name, SlurmSite.model_fields)
+        faults.append(f"slurm.{name}: {what}")
     return f"{origin}: " + "; ".join(faults)
 
 

@@ -28,7 +28,7 @@ def test_the_environment_has_the_last_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ('[slurm]\npartitoin = "gpu"\n', "slurm.partitoin: there is no such setting"),
+        ('[slurm]\npartitoin = "gpu"\n', "there is no such setting; did you mean partition?"),
         ("[slurm]\nrequeues = -1\n", "slurm.requeues: Input should be greater"),
         ('[slurm]\nflags = ["-p gpu"]\n', "'-p gpu' is no long option of sbatch"),
         ('[slurm]\nflags = ["--export=ALL"]\n', "--export is set by the harness itself"),
@@ -37,6 +37,13 @@ def test_the_environment_has_the_last_word(tmp_path: Path) -> None:
         ('[slurm]\nflags = "--exclusive"\n', "slurm.flags: must be a list of texts"),
         ('[slurm]\ntime = "0"\n', "'0' gives a job no time"),
         ("[slurm]\ntime = 90\n", "slurm.time: must be a text in quotes"),
+        (
+            '[slrum]\npartition = "gpu"\n',
+            "there is no table or setting [slrum]; did you mean slurm?",
+        ),
+        ('[SLURM]\npartition = "gpu"\n', "[SLURM]; did you mean slurm?"),
+        ('[docker]\npartition = "gpu"\n', "there is no table or setting [docker]"),
+        ('partition = "gpu"\n', "partition stands outside of its table"),
         ("[slurm\n", "is no TOML"),
         ('slurm = "gpu"\n', "slurm is no table"),
     ],

@@ -179,8 +179,11 @@ class Records:
         self._keep(stage, key, [*before, ended])
 
     def tell_fault(self, stage: str, key: str, fault: MachineFault) -> None:
-        """The first of a start counts: others end because of it."""
-        if self.fault(stage, key, fault.submission, fault.restart) is None:
+        """The first of a start counts, the first machine's own too: others end because of it."""
+        start = (fault.submission, fault.restart)
+        own = [a for a in self.attempts(stage, key) if (a.submission, a.restart) == start]
+        has_failed = any(a.outcome in ("failed", "refused") for a in own)
+        if not has_failed and self.fault(stage, key, *start) is None:
             _write(self._path("faults", stage, key), asdict(fault))
 
     def fault(self, stage: str, key: str, submission: str, restart: int) -> MachineFault | None:

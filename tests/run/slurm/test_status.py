@@ -311,3 +311,12 @@ def test_a_machine_without_slurm_is_told_what_it_lacks(
         (tmp_path / name).touch(0o755)
     with pytest.raises(InputError, match="here: scontrol is not on PATH"):
         tools.require()
+
+
+def test_a_first_machine_that_ended_first_keeps_its_reason(place: Place) -> None:
+    place.submit()
+    place.begin()
+    name, key = place.stage.stage, place.stage.key
+    place.records.end(name, key, "failed", "the loss is not a number")
+    place.records.tell_fault(name, key, MachineFault("s", 0, 1, "n2", "failed", "exit code 1"))
+    assert place.status().why == "the loss is not a number"

@@ -18,26 +18,40 @@ HARNESS_CONFIG names; single settings also from the environment, which has the l
     probe = true                      # look at one free node before jobs are submitted
 """
 
+import difflib
 import os
 import re
 import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.artefact.environment import root
+from harness.common.executor_names import check_name
 from harness.errors import InputError
 
 CONFIG = "HARNESS_CONFIG"
 FILE = "harness.toml"
+TABLE = "slurm"
 PREFIX = "HARNESS_SLURM_"
 FROM_ENVIRONMENT = ("partition", "account", "qos", "time", "flags", "executor")
 FLAG = re.compile(r"--[a-z][a-z0-9-]*(=\S.*)?")
-OURS = ("array", "dependency", "export", "output", "error", "signal", "requeue", "wrap", "job-name")
-"""Of sbatch's options those without which jobs would not be what the harness takes them for."""
+OURS = (
+    "array", "chdir", "clusters", "comment", "dependency", "error", "export", "export-file",
+    "get-user-env", "help", "job-name", "kill-on-invalid-dep", "no-requeue", "nodes", "ntasks",
+    "ntasks-per-node", "open-mode", "output", "parsable", "quiet", "requeue", "signal", "test-only",
+    "usage", "version", "wait", "wrap",
+)  # fmt: skip
+"""Of sbatch's options those with which jobs would not be what the harness takes them for, or sbatch
+would submit none, or not say its number."""
+EXPECTED = {
+    "extra_forbidden": "there is no such setting",
+    "tuple_type": 'must be a list of texts, such as ["--constraint=a100"]',
+    "string_type": "must be a text in quotes",
+}
 
 
 class SlurmSite(BaseModel):
@@ -70,25 +84,38 @@ def slurm_site(environ: Mapping[str, str] = os.environ) -> SlurmSite:
     """The settings of this place.
 
     Raises:
-        InputError: the file is not there, no TOML, or has something else than settings.
+        InputError: the file is not there, no TOML, or has something else than settings; so have the
+            variables.
     """
     path = _path(environ)
-    settings = _read(path).get("slurm", {}) if path is not None else {}
+    tables = _read(path) if path is not None else {}
+    _check_tables(tables, path)
+    settings = tables.get(TABLE, {})
     origin = str(path) if path is not None else "the environment"
     if not isinstance(settings, dict):
         raise InputError(f"{origin}: slurm is no table", "Write [slurm] and its settings below.")
     for name in FROM_ENVIRONMENT:
         value = environ.get(PREFIX + name.upper(), "").strip()
         if value:
-            settings[name] = shlex.split(value) if name == "flags" else value
+            settings[name] = _parted(value) if name == "flags" else value
     try:
         site = SlurmSite.model_validate(settings)
     except ValidationError as e:
         raise InputError(
             _faults(origin, e), f"Settings: {', '.join(SlurmSite.model_fields)}"
         ) from None
-    _check(site, origin)
+    _check(site, origin, environ)
     return site
+
+
+def _parted(flags: str) -> list[str]:
+    try:
+        return shlex.split(flags)
+    except ValueError as e:
+        raise InputError(
+            f"{PREFIX}FLAGS cannot be taken apart as a shell does: {e}: {flags}",
+            "Write it as on sbatch's command line, each quotation closed.",
+        ) from None
 
 
 def _path(environ: Mapping[str, str]) -> Path | None:
@@ -111,29 +138,62 @@ def _read(path: Path) -> dict[str, object]:
         raise InputError(f"{path} is no TOML: {e}") from None
 
 
+def _check_tables(tables: Mapping[str, object], path: Path | None) -> None:
+    """Raises InputError where the file has anything besides [slurm], which would set nothing."""
+    for name, value in tables.items():
+        if name == TABLE:
+            continue
+        if name in SlurmSite.model_fields:
+            raise InputError(
+                f"{path}: {name} stands outside of its table", "Write [slurm] above it."
+            )
+        what = f"[{name}]" if isinstance(value, dict) else name
+        raise InputError(
+            f"{path}: there is no table or setting {what}{_nearest(name, [TABLE])}",
+            "A place has one table, [slurm]. Its settings: " + ", ".join(SlurmSite.model_fields),
+        )
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), list(names), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 def _faults(origin: str, error: ValidationError) -> str:
     faults = []
     for fault in error.errors():
         name = ".".join(map(str, fault["loc"]))
-        unknown = fault["type"] == "extra_forbidden"
-        faults.append(f"slurm.{name}: " + ("there is no such setting" if unknown else fault["msg"]))
+        what = EXPECTED.get(fault["type"], fault["msg"])
+        if fault["type"] == "extra_forbidden":
+            what += _nearest(name, SlurmSite.model_fields)
+        faults.append(f"slurm.{name}: {what}")
     return f"{origin}: " + "; ".join(faults)
 
 
-def _check(site: SlurmSite, origin: str) -> None:
+def _check(site: SlurmSite, origin: str, environ: Mapping[str, str]) -> None:
     for flag in site.flags:
         if not FLAG.fullmatch(flag):
             raise InputError(
                 f"{origin}: slurm.flags: {flag!r} is no long option of sbatch",
                 "Write each as one text: --constraint=a100",
             )
-    if taken := [name for name in site.options() if name in OURS]:
+    if taken := [name for name in site.options() if _is_ours(name)]:
         raise InputError(
             f"{origin}: slurm.flags: --{taken[0]} is set by the harness itself",
-            "Jobs are found again, chained and given their keys by it.",
+            "By such options jobs are found again, chained, sized and given their keys.",
         )
-    if site.time is not None:
-        seconds(site.time)
+    named = environ.get(PREFIX + "EXECUTOR", "").strip()
+    check_name(site.executor, f"{PREFIX}EXECUTOR" if named else f"{origin}: slurm.executor")
+    if site.time is not None and seconds(site.time) == 0:
+        raise InputError(
+            f"slurm.time: {site.time!r} gives a job no time",
+            "For example 12:00:00; UNLIMITED is without end.",
+        )
+
+
+def _is_ours(name: str) -> bool:
+    """sbatch takes the beginning of an option's name for it."""
+    return any(ours.startswith(name) for ours in OURS)
 
 
 def seconds(time: str) -> int | None:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError
+from harness.run.executors import make
 from harness.run.site import SlurmSite, seconds, slurm_site
+from harness.run.slurm import probe
 
 
 def site(tmp_path: Path, text: str, **environ: str) -> SlurmSite:
@@ -19,18 +21,29 @@ def test_the_environment_has_the_last_word(tmp_path: Path) -> None:
     here = site(tmp_path, text, HARNESS_SLURM_PARTITION="cpu")
     assert (here.partition, here.account) == ("cpu", "lab")
     assert here.options() == {"constraint": "a100", "exclusive": True}
-    flags = {"HARNESS_SLURM_FLAGS": "--gres=gpu:a100:1 --comment='two words'"}
-    assert slurm_site(flags).options() == {"gres": "gpu:a100:1", "comment": "two words"}
+    flags = {"HARNESS_SLURM_FLAGS": "--gres=gpu:a100:1 --licenses='two words'"}
+    assert slurm_site(flags).options() == {"gres": "gpu:a100:1", "licenses": "two words"}
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ('[slurm]\npartitoin = "gpu"\n', "slurm.partitoin: there is no such setting"),
+        ('[slurm]\npartitoin = "gpu"\n', "there is no such setting; did you mean partition?"),
         ("[slurm]\nrequeues = -1\n", "slurm.requeues: Input should be greater"),
         ('[slurm]\nflags = ["-p gpu"]\n', "'-p gpu' is no long option of sbatch"),
         ('[slurm]\nflags = ["--export=ALL"]\n', "--export is set by the harness itself"),
         ('[slurm]\ntime = "soon"\n', "'soon' is no time of Slurm's"),
+        ('[slurm]\nexecutor = "aptainer"\n', "there is no executor 'aptainer'"),
+        ('[slurm]\nflags = "--exclusive"\n', "slurm.flags: must be a list of texts"),
+        ('[slurm]\ntime = "0"\n', "'0' gives a job no time"),
+        ("[slurm]\ntime = 90\n", "slurm.time: must be a text in quotes"),
+        (
+            '[slrum]\npartition = "gpu"\n',
+            "there is no table or setting [slrum]; did you mean slurm?",
+        ),
+        ('[SLURM]\npartition = "gpu"\n', "[SLURM]; did you mean slurm?"),
+        ('[docker]\npartition = "gpu"\n', "there is no table or setting [docker]"),
+        ('partition = "gpu"\n', "partition stands outside of its table"),
         ("[slurm\n", "is no TOML"),
         ('slurm = "gpu"\n', "slurm is no table"),
     ],
@@ -53,3 +66,36 @@ def test_a_configuration_that_is_named_must_be_there(tmp_path: Path) -> None:
 def test_times_are_read_as_slurm_writes_them(time: str, expected: int) -> None:
     assert seconds(time) == expected
     assert seconds("UNLIMITED") is None
+
+
+def test_an_executor_that_is_none_is_refused_wherever_it_is_named() -> None:
+    with pytest.raises(
+        InputError, match="HARNESS_SLURM_EXECUTOR: there is no executor 'dcoker'"
+    ) as e:
+        slurm_site({"HARNESS_SLURM_EXECUTOR": "dcoker"})
+    assert "docker, podman, apptainer" in e.value.hint
+    with pytest.raises(InputError, match="there is no executor 'dcoker'"):
+        make("dcoker")
+    assert make("local").name == "local"
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["--test-only", "--nodes=3", "--ntasks=2", "--comment=x", "--no-requeue", "--array=1-2", "--wrap=x",
+     "--parsable", "--output=x", "--error=x", "--dependency=1", "--signal=USR1", "--export=NONE",
+     "--quiet", "--test", "--depend=afterok:1"],
+)  # fmt: skip
+def test_a_flag_with_which_jobs_would_be_other_ones_is_refused(flag: str) -> None:
+    with pytest.raises(InputError, match="is set by the harness itself"):
+        slurm_site({"HARNESS_SLURM_FLAGS": flag})
+
+
+def test_the_look_at_a_node_gets_no_flag_that_srun_lacks_or_that_has_it_wait() -> None:
+    flags = ("--begin=now+60", "--wait-all-nodes=1", "--constraint=a100", "--exclusive")
+    command = probe._command(SlurmSite(flags=flags), Path("/v/slurm"), "t")
+    assert [part for part in command if part in flags] == ["--constraint=a100", "--exclusive"]
+
+
+def test_flags_with_an_open_quotation_are_refused_with_a_sentence() -> None:
+    with pytest.raises(InputError, match="HARNESS_SLURM_FLAGS cannot be taken apart"):
+        slurm_site({"HARNESS_SLURM_FLAGS": "--licenses='two words"})

@@ -19,6 +19,7 @@ from harness.artefact import environment, gpus
 from harness.artefact.call import CALL_FILE, RESULT_FILE, StageCall, StageResult, model_input
 from harness.artefact.gpus import Gpu
 from harness.artefact.keys import Files
+from harness.common.executor_names import check_name
 from harness.common.progress import Event, StageView, say
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.row.row import Limits
@@ -363,7 +364,12 @@ def check_lock(name: str, image: str, lock: str, mend: str) -> None:
 
 
 def make(name: str, volume: Path | None = None) -> Executor:
-    """`volume`: where image files lie unless HARNESS_IMAGES names their folder."""
+    """`volume`: where image files lie unless HARNESS_IMAGES names their folder.
+
+    Raises:
+        InputError: there is no such executor; or not in here.
+    """
+    check_name(name, "executor")
     if name != "local" and environment.current_image() is not None:
         raise InputError("inside a container there is the local executor only")
     match name:

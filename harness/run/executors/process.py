@@ -3,6 +3,7 @@ have: the stage is a process of the caller's, in a container that the command ma
 
 import contextlib
 import os
+import shlex
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,15 @@ from harness.common import env_variables
 from harness.common.progress import Event
 from harness.errors import InputError
 from harness.row.row import Limits
-from harness.run.executors import ExecutorRecord, Job, check_lock, placing, record_of, start_log
+from harness.run.executors import (
+    ExecutorRecord,
+    Job,
+    check_lock,
+    images_folder,
+    placing,
+    record_of,
+    start_log,
+)
 from harness.run.executors.child import follow
 from harness.run.executors.docker import check_compiler
 from harness.run.executors.mounts import WORK, Bind, StageFiles
@@ -127,7 +136,7 @@ class ProcessExecutor(ABC):
         """Raises InputError where there is none for this checkout."""
         tag = environment.image_tag(stage, environment.accelerator())
         path = self.image_path(tag)
-        mend = mend_image(self.name, tag)
+        mend = mend_image(self.name, tag, self._images)
         if not path.exists():
             raise InputError(f"there is no image file {path} of {tag} on this machine", mend)
         image = self.read_image(path)
@@ -170,11 +179,14 @@ class ProcessExecutor(ABC):
             follow(job, command, process_env, on_event)
 
 
-def mend_image(executor: str, tag: str) -> str:
-    """How the image file of a tag is made."""
+def mend_image(executor: str, tag: str, folder: Path) -> str:
+    """How the image file of a tag is made in the folder."""
+    make = f"harness images --executor {executor}"
+    if folder.absolute() != images_folder().absolute():
+        make += f" --volume {shlex.quote(str(folder.parent))}"
     return (
-        f"Where Docker or podman has the image: harness images --executor {executor}; elsewhere: "
-        f"docker save -o images.tar {tag} there, then harness images --executor {executor} images.tar"
+        f"Where Docker or podman has the image: {make}; elsewhere: "
+        f"docker save -o images.tar {tag} there, then {make} images.tar"
     )
 
 

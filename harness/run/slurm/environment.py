@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from harness.artefact.keys import key_names
-from harness.common.env_variables import API_KEY, HUB, HUB_CLIENT, NO_PROXY, PROXY, of_key, restored
+from harness.common.env_variables import HUB, HUB_CLIENT, NO_PROXY, PROXY, of_key, restored
 from harness.run.plan import StagePlan
 
 NAMES = (
@@ -19,6 +19,13 @@ NAMES = (
 BEGINNINGS = re.compile(
     r"(HARNESS|LC|CUDA|NCCL|GLOO|TORCH|PYTORCH|OMP|MKL|APPTAINER|SINGULARITY)_\w+"
 )
+SECRET = re.compile(
+    r"TOKEN(?!IZ)|PASSWORD|PASSWD|PASSPHRASE|SECRET|CREDENTIAL|PRIVATE|_PEM_|API_?KEY"
+    r"|(^|_)([^_]*KEYS?|PASS|AUTH|JWT|CREDS?)(_|$)",
+    re.IGNORECASE,
+)
+"""Of names with these beginnings those of secrets, such as a registry's password for Apptainer: a job
+gets one where its stage names it, or the place's `export`."""
 OF_THE_NODE = ("CUDA_VISIBLE_DEVICES", "HARNESS_RENDEZVOUS")
 """Slurm, or the job itself, says these on the node."""
 
@@ -33,7 +40,7 @@ def exported(stages: Sequence[StagePlan], more: Iterable[str] = ()) -> list[str]
         for variable in of_key(endpoint.api_key_env)
     }
     ways = {*PROXY, *NO_PROXY} if any(stage.pays for stage in stages) else set()
-    others = {n for n in os.environ if BEGINNINGS.fullmatch(n) and not API_KEY.search(n)}
+    others = {n for n in os.environ if BEGINNINGS.fullmatch(n) and not SECRET.search(n)}
     named = {*NAMES, *others, *more} - {*OF_THE_NODE, *HUB, *HUB_CLIENT}
     named -= _keys_of_others(stages, keys)
     return sorted(name for name in named | keys | ways if name in os.environ)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.run.slurm import checkout
-from harness.run.slurm.records import Attempt, Order, Records
+from harness.run.slurm.records import Attempt, MachineFault, Order, Records
 
 if TYPE_CHECKING:
     from harness.run.plan import RowPlan, StagePlan
@@ -50,7 +50,7 @@ class StageTask:
         order = Order.from_json(json.loads(path.read_text(encoding="utf-8")))
         try:
             if int(os.environ.get("SLURM_PROCID", "0")):
-                _take_part(order)
+                _take_part_or_tell(records, order, self.submission)
             else:
                 _Node(records, order, self.submission).carry_out()
         except HarnessError as e:
@@ -64,7 +64,7 @@ class _Node:
     def __init__(self, records: Records, order: Order, submission: str) -> None:
         self.records, self.order, self.submission = records, order, submission
         self.job = _job()
-        self.node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+        self.node = _node()
         self.restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
         self.warned: int | None = None
         """The signal with which Slurm told that the job must end."""
@@ -204,7 +204,7 @@ def plan_again(order: Order, node: str) -> "tuple[RowPlan, StagePlan, Runner]":
     (loaded,) = load_rows([Path(order.spec)])
     plan = planner.plan(scaled(loaded) if order.scale == "tiny" else loaded)
     planned = _found(order, plan.stages, node)
-    executor = make(order.executor)
+    executor = make(order.executor, store.root)
     runner = NodeRunner(store, files, executor, Console(emoji=False, width=120), node)
     runner.downloads.keys = key_names([plan.row])
     ready.check_stage(planned, [order.stage], store, executor.name)
@@ -254,6 +254,29 @@ def _meet(order: Order) -> None:
         os.environ[RENDEZVOUS] = f"{os.environ['SLURM_LAUNCH_NODE_IPADDR']}:{port}"
 
 
+def _take_part_or_tell(records: Records, order: Order, submission: str) -> None:
+    """Slurm ends all machines with the first that ends with a fault, and the others know no reason."""
+    try:
+        _take_part(order)
+    except Exception as e:
+        error = e if isinstance(e, HarnessError) else HarnessError(f"{type(e).__name__}: {e}")
+        fault = MachineFault(
+            submission,
+            int(os.environ.get("SLURM_RESTART_COUNT") or 0),
+            int(os.environ["SLURM_PROCID"]),
+            _node(),
+            "refused" if isinstance(e, InputError) else "failed",
+            error.message,
+            error.hint,
+        )
+        records.tell_fault(order.stage, order.key, fault)
+        raise
+
+
+def _node() -> str:
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
 def _take_part(order: Order) -> None:
     """Another machine's part of a training. The first one notes what becomes of it, and has Slurm start
     both again where their time is up."""
@@ -265,7 +288,7 @@ def _take_part(order: Order) -> None:
     warned = []
     signal.signal(signal.SIGUSR2, lambda *of_the_signal: warned.append(True))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    node = _node()
     checkout.check_same(order.checkout, node)
     _meet(order)
     _, planned, _ = plan_again(order, node)

@@ -24,6 +24,11 @@ WAIT_S, ANSWER_S = 5, 90
 """How long a free node is waited for, and its answer."""
 APART_S = 5.0
 """Seconds by which clocks may differ before it is said."""
+OF_JOBS = frozenset({
+    "batch", "bb", "bbf", "begin", "hold", "ignore-pbs", "mail-type", "mail-user", "time", "time-min",
+    "wait-all-nodes",
+})  # fmt: skip
+"""Of the place's flags those that srun lacks, or that would have the look wait or tell somebody."""
 BUSY = ("Unable to allocate resources", "Immediate execution impossible")
 
 
@@ -57,11 +62,12 @@ def look(site: SlurmSite, records: Path, console: Console) -> None:
 
 def _command(site: SlurmSite, records: Path, token: str) -> list[str]:
     chosen = {"partition": site.partition, "account": site.account, "qos": site.qos}
+    flags = [f for f in site.flags if f.removeprefix("--").partition("=")[0] not in OF_JOBS]
     return [
         "srun", "--quiet", f"--immediate={WAIT_S}", "--nodes=1", "--ntasks=1", "--time=2",
         "--job-name=harness-probe", "--export=ALL",
         *(f"--{name}={value}" for name, value in chosen.items() if value),
-        *site.flags, sys.executable, "-m", "harness.run.slurm.probe", str(records), token,
+        *flags, sys.executable, "-m", "harness.run.slurm.probe", str(records), token,
     ]  # fmt: skip
 
 

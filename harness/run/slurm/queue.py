@@ -4,10 +4,11 @@ import os
 import pwd
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.run.slurm import tools
+from harness.run.slurm.records import NAME, Submitted
 
 FIELDS = "%i|%T|%N|%S|%l|%k|%r"
 """Job, state, nodes, start, time limit, comment, reason (last, for it is free text)."""
@@ -56,22 +57,38 @@ def jobs() -> dict[str, QueuedJob]:
     return found
 
 
-def forgotten(refs: Iterable[str]) -> dict[str, QueuedJob]:
-    """Of jobs that the controller no longer knows what accounting says; empty where there is none."""
-    asked = sorted(refs)
+def job_of(record: Submitted, known: Mapping[str, QueuedJob]) -> QueuedJob | None:
+    """The record's job; None where Slurm knows none of its number, or another that has got it since."""
+    job = known.get(record.ref) if record.job else None
+    return job if job is not None and job.comment == record.comment else None
+
+
+def forgotten(records: Iterable[Submitted]) -> dict[str, QueuedJob]:
+    """Of jobs that the controller no longer knows what accounting says; empty where there is none. Not
+    every accounting keeps comments: where it does not, the job's name has to be ours."""
+    asked = {record.ref: record for record in records}
     if not asked or shutil.which("sacct") is None:
         return {}
-    command = ["sacct", "--allocations", "--noheader", "--parsable2", f"--jobs={','.join(asked)}"]
+    command = [
+        "sacct",
+        "--allocations",
+        "--noheader",
+        "--parsable2",
+        f"--jobs={','.join(sorted(asked))}",
+    ]
     try:
-        said = tools.call([*command, "--format=JobID,State,NodeList,End,ExitCode"])
+        said = tools.call([*command, "--format=JobID,State,NodeList,JobName,Comment"])
     except tools.SlurmFault:
         return {}
     found = {}
     for line in said.splitlines():
         parts = line.split("|")
-        if len(parts) == 5 and parts[0] in asked:
-            # "CANCELLED by 1000" has more than the state.
-            found[parts[0]] = QueuedJob(parts[0], parts[1].split()[0], parts[2], reason=parts[4])
+        record = asked.get(parts[0])
+        if len(parts) != 5 or record is None:
+            continue
+        comment = parts[4] or (record.comment if parts[3] == NAME else "")
+        # "CANCELLED by 1000" has more than the state.
+        found[record.ref] = QueuedJob(record.ref, parts[1].split()[0], parts[2], comment=comment)
     return found
 
 

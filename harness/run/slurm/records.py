@@ -15,6 +15,9 @@ from harness.errors import HarnessError, InputError
 from harness.run.slurm.checkout import Checkout
 
 FORMAT = 1
+COMMENT = "harness:"
+NAME = "harness"
+"""Every job's."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Submitted:
     stage: str
     key: str
     submission: str
-    """Stands as the job's comment too, by which it is found if this was never completed."""
+    """Stands in the job's comment too, by which it is known: Slurm gives numbers out again."""
     task: int | None
     """Its index in an array; None for a job alone."""
     job: str = ""
@@ -68,6 +71,11 @@ class Submitted:
     def ref(self) -> str:
         """As Slurm's commands take and say it."""
         return self.job if self.task is None else f"{self.job}_{self.task}"
+
+    @property
+    def comment(self) -> str:
+        """The job's."""
+        return COMMENT + self.submission
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,20 @@ class Attempt:
     hint: str = ""
 
 
+@dataclass(frozen=True)
+class MachineFault:
+    """Why one of a training's other machines ended before the first."""
+
+    submission: str
+    restart: int
+    rank: int
+    node: str
+    outcome: str
+    """failed or refused."""
+    message: str
+    hint: str = ""
+
+
 @dataclass
 class Records:
     """Those of one volume."""
@@ -103,7 +125,7 @@ class Records:
         return self.root / "jobs"
 
     def prepare(self) -> None:
-        for name in ("jobs", "orders", "submitted", "attempts"):
+        for name in ("jobs", "orders", "submitted", "attempts", "faults"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
 
     @contextlib.contextmanager
@@ -156,6 +178,21 @@ class Records:
         ended = replace(last, ended=time.time(), outcome=outcome, message=message, hint=hint)
         self._keep(stage, key, [*before, ended])
 
+    def tell_fault(self, stage: str, key: str, fault: MachineFault) -> None:
+        """The first of a start counts, the first machine's own too: others end because of it."""
+        start = (fault.submission, fault.restart)
+        own = [a for a in self.attempts(stage, key) if (a.submission, a.restart) == start]
+        has_failed = any(a.outcome in ("failed", "refused") for a in own)
+        if not has_failed and self.fault(stage, key, *start) is None:
+            _write(self._path("faults", stage, key), asdict(fault))
+
+    def fault(self, stage: str, key: str, submission: str, restart: int) -> MachineFault | None:
+        """Of this start."""
+        values = _read(self._path("faults", stage, key))
+        fault = MachineFault(**values) if values else None
+        is_of_it = fault is not None and (fault.submission, fault.restart) == (submission, restart)
+        return fault if is_of_it else None
+
     def _keep(self, stage: str, key: str, attempts: list[Attempt]) -> None:
         _write(
             self._path("attempts", stage, key), {"attempts": [asdict(a) for a in attempts[-20:]]}
@@ -168,8 +205,8 @@ class Records:
         ]
         return sorted(found, key=lambda p: p.stat().st_mtime, reverse=True)
 
-    def errors(self, record: Submitted) -> Path:
-        return self.jobs / f"{record.ref}_0_log.err"
+    def errors(self, record: Submitted, rank: int = 0) -> Path:
+        return self.jobs / f"{record.ref}_{rank}_log.err"
 
     def _path(self, kind: str, stage: str, key: str) -> Path:
         return self.root / kind / f"{stage}-{key[:SHORT]}.json"

@@ -14,7 +14,7 @@ from harness.run.plan import RowPlan, StagePlan, unique
 from harness.run.slurm import queue, tools
 from harness.run.slurm.probe import APART_S
 from harness.run.slurm.queue import QueuedJob
-from harness.run.slurm.records import Attempt, Records, Submitted
+from harness.run.slurm.records import Attempt, MachineFault, Records, Submitted
 
 State = Literal["done", "running", "pending", "failed", "cancelled", "not run", "not submitted"]
 
@@ -49,6 +49,10 @@ ENDED = {
     "REVOKED": "it was revoked",
     "LAUNCH_FAILED": "its node could not start it",
 }
+FORGOTTEN = (
+    "Slurm no longer knows its job, which left nothing on the volume: it was cancelled while it "
+    "waited, or its node did not see the volume. Submit again"
+)
 
 
 @dataclass
@@ -81,7 +85,8 @@ def statuses(plans: Sequence[RowPlan], store: Store) -> list[StageStatus]:
         if s.artefact is None and (record := records.submitted(s.stage, s.key)) is not None
     }
     known = queue.jobs() if submitted else {}
-    known |= queue.forgotten({r.ref for r in submitted.values() if r.job and r.ref not in known})
+    missing = [r for r in submitted.values() if r.job and queue.job_of(r, known) is None]
+    known = queue.forgotten(missing) | known
     found: dict[tuple[str, str], StageStatus] = {}
     for stage in stages:
         before = [found[i.stage, i.key] for i in stage.inputs.values() if (i.stage, i.key) in found]
@@ -109,7 +114,7 @@ def _status(
     if record is None:
         return StageStatus(stage, "not submitted", why="; ".join(stage.reasons))
     own = last if last is not None and last.submission == record.submission else None
-    job = known.get(record.ref)
+    job = queue.job_of(record, known)
     status = StageStatus(stage, "pending", record.ref, warning=_clocks(own))
     if job is not None and job.is_open and not record.cancelled:
         _open(status, job, own, before, records.outputs(record))
@@ -175,24 +180,52 @@ def _ended(
     stage = status.stage
     status.state = "failed"
     log = store.log_path(stage.stage, stage.key)
-    if own is None:
-        status.why, status.log = _never_began(job, record, records, store), records.errors(record)
-        status.tail = _tail(records.errors(record), LOG_TAIL)
+    of_the_job = records.errors(record)
+    if own is None and job is None and record.job and not of_the_job.is_file():
+        # Of an array's task that was cancelled while it waited Slurm keeps nothing.
+        status.state, status.why = "not run", FORGOTTEN
         return
-    status.node, status.since, status.log = own.node, own.ended, log
+    if own is None:
+        status.why, status.log = _never_began(job, record, records, store), _there(of_the_job)
+        status.tail = _tail(of_the_job, LOG_TAIL)
+        return
+    status.node, status.since, status.log = own.node, own.ended, _there(log, of_the_job)
+    fault = records.fault(stage.stage, stage.key, own.submission, own.restart)
+    if fault is not None:
+        _of_another_machine(status, fault, records.errors(record, fault.rank))
+        return
     if own.outcome in ("failed", "refused"):
-        status.why = own.message + (f" {own.hint}" if own.hint else "")
+        status.why = _sentences(own.message, own.hint)
+    elif job is not None and job.state in ENDED:
+        status.why = ENDED[job.state]
+    elif own.outcome == "stopped" and job is not None and job.state == "FAILED":
+        status.why = "one of its machines ended with a fault and left no word"
     elif own.outcome == "stopped" or (job is not None and job.state == "CANCELLED"):
         status.state, status.why = "cancelled", "by scancel, or an administrator, while it ran"
         return
-    elif job is not None and job.state in ENDED:
-        status.why = ENDED[job.state]
     else:
         status.why = f"its job ended without a word on {own.node}"
     if own.outcome == "refused":
         status.log = None
         return
-    status.tail = _tail(log, LOG_TAIL) or _tail(records.errors(record), LOG_TAIL)
+    status.tail = _tail(log, LOG_TAIL) or _tail(of_the_job, LOG_TAIL)
+
+
+def _of_another_machine(status: StageStatus, fault: MachineFault, log: Path) -> None:
+    """What ended the first machine's part, which knows no reason itself."""
+    status.node = fault.node
+    status.why = _sentences(fault.message, fault.hint)
+    status.tail, status.log = _tail(log, LOG_TAIL), _there(log)
+
+
+def _sentences(message: str, hint: str) -> str:
+    """A fault and the way out in one line."""
+    ended = message if message.endswith((".", "!", "?", ":")) else f"{message}."
+    return f"{ended} {hint}" if hint else message
+
+
+def _there(*logs: Path) -> Path | None:
+    return next((log for log in logs if log.is_file()), None)
 
 
 def _never_began(job: QueuedJob | None, record: Submitted, records: Records, store: Store) -> str:
@@ -282,7 +315,7 @@ def cancel(plans: Sequence[RowPlan], store: Store) -> list[StagePlan]:
         chosen = []
         for stage in unique(plans):
             record = records.submitted(stage.stage, stage.key)
-            job = known.get(record.ref) if record is not None and record.job else None
+            job = queue.job_of(record, known) if record is not None else None
             if record is not None and job is not None and job.is_open:
                 chosen.append((stage, record))
         if chosen:

@@ -1,5 +1,7 @@
 """Hands stages over to Slurm: all that can be checked or downloaded first, then few submissions."""
 
+import contextlib
+import io
 import os
 import socket
 import time
@@ -15,7 +17,7 @@ from rich.console import Console
 from harness.artefact.keys import Files, key_names
 from harness.artefact.store import Store
 from harness.common.progress import counted, say
-from harness.errors import InputError
+from harness.errors import HarnessError, InputError
 from harness.run.executors import Executor, make, placing
 from harness.run.executors.local import LocalExecutor
 from harness.run.plan import RowPlan, StagePlan, unique
@@ -26,13 +28,10 @@ from harness.run.slurm.asking import Asked, asked, partition_of
 from harness.run.slurm.environment import exported, only_variables
 from harness.run.slurm.grouping import Group, Id, Place, groups
 from harness.run.slurm.job import StageTask
-from harness.run.slurm.records import Order, Records, Submitted
+from harness.run.slurm.records import COMMENT, NAME, Order, Records, Submitted
 
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
-
-COMMENT = "harness:"
-NAME = "harness"
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ class OnANode(LocalExecutor):
                 )
 
 
-def checking_executor(name: str) -> Executor:
-    return OnANode() if name == "local" else make(name)
+def checking_executor(name: str, volume: Path) -> Executor:
+    return OnANode() if name == "local" else make(name, volume)
 
 
 class Submission:
@@ -74,11 +73,19 @@ class Submission:
         """Submit every stage that is neither there nor queued.
 
         Raises:
-            InputError: Slurm, the partition or the account is not there; a stage could only fail.
+            InputError: Slurm, the partition or the account is not there; a stage could only fail;
+                the volume's path is none for Slurm.
             StagesFailed: downloads failed.
             SlurmFault: one of Slurm's commands failed.
+            HarnessError: sbatch took some stages' jobs and refused one.
         """
         tools.require()
+        if "%" in str(self.records.jobs):
+            raise InputError(
+                f"the volume {self.store.root} has % in its path, which Slurm takes for a job's number "
+                "or name in the path of an output",
+                "Name another with --volume or HARNESS_DATA.",
+            )
         partition = partition_of(self.site)
         self.records.prepare()
         with self.records.alone():
@@ -89,7 +96,7 @@ class Submission:
             self._tell(len(stages) - len(missing), len(missing) - len(to_submit))
             if not to_submit:
                 return
-            executor = checking_executor(self.site.executor)
+            executor = checking_executor(self.site.executor, self.store.root)
             runner = Runner(self.store, self.files, executor, self.console)
             runner.downloads.keys = key_names([plan.row for plan in plans])
             runner.prepare(plans, to_submit, only)
@@ -115,11 +122,11 @@ class Submission:
             record = self.records.submitted(stage.stage, stage.key)
             if record is None:
                 continue
-            noted = comments.get(COMMENT + record.submission)
+            noted = comments.get(record.comment)
             if not record.job and noted is not None:
                 record = replace(record, job=noted.ref.split("_")[0])
                 self.records.write_submitted(record)
-            job = known.get(record.ref)
+            job = queue.job_of(record, known)
             if job is not None and job.is_open and not record.cancelled:
                 queued[stage.stage, stage.key] = Place(int(record.job), record.task)
         return queued
@@ -175,11 +182,19 @@ class Submission:
             first = next(iter(group.tasks.values()))
             kind = kinds[first.stage, first.key]
             assert isinstance(kind, Kind)
-            job = self._submit_group(group, kind, _dependency(group, jobs), specs)
-            jobs[-group.number] = job
             stage_names = ", ".join(dict.fromkeys(s.stage for s in group.tasks.values()))
             many = f"{stage_names}, an array of {len(group.tasks)}"
             what = many if group.is_array else first.title
+            try:
+                job = self._submit_group(group, kind, _dependency(group, jobs), specs)
+            except tools.SlurmFault as e:
+                taken = ", ".join(map(str, jobs.values()))
+                raise HarnessError(
+                    f"sbatch did not take {what}: {e.said}",
+                    f"Handed over before it: {f'jobs {taken}' if taken else 'nothing'}. The same "
+                    "command again hands over the rest, and nothing twice.",
+                ) from None
+            jobs[-group.number] = job
             say(self.console, f"job {job}: {what}")
         say(
             self.console,
@@ -208,11 +223,7 @@ class Submission:
         # An array's pickles are all the same, which is what lets its indices have gaps.
         count = max(group.tasks) + 1 if group.is_array else 1
         task_of = StageTask(str(self.records.root), submission, group.is_array)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with only_variables(kind.variables), executor.batch():
-                made = [executor.submit(task_of) for _ in range(count)]
-        job = made[0].job_id.split("_")[0]
+        job = _handed_over(executor, task_of, count, kind.variables)
         for record in records:
             self.records.write_submitted(replace(record, job=job))
         return int(job)
@@ -281,6 +292,25 @@ class Submission:
             requeues=self.site.requeues,
             machines=kind.asked.machines,
         )
+
+
+def _handed_over(
+    executor: "SlurmExecutor", task: StageTask, count: int, variables: Sequence[str]
+) -> str:
+    """Slurm's number. Raises SlurmFault where sbatch refuses, or says nothing that makes sense."""
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    try:
+        # submitit writes what sbatch said there too.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            with only_variables(variables), executor.batch():
+                made = [executor.submit(task) for _ in range(count)]
+    except (FailedJobError, FailedSubmissionError) as e:
+        # Below what it quotes of sbatch submitit says how to use itself.
+        words = " ".join(str(e).partition("\nJob instance")[0].split())
+        raise tools.SlurmFault("sbatch", words or "no reason") from None
+    return made[0].job_id.split("_")[0]
 
 
 def _specs(plans: Sequence[RowPlan]) -> dict[Id, RowPlan]:

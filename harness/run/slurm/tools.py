@@ -28,8 +28,10 @@ def require() -> None:
     """Raises InputError where this machine has no Slurm, or not submitit."""
     lacking = [tool for tool in ("sbatch", "squeue", "scontrol") if shutil.which(tool) is None]
     if lacking:
+        *others, last = lacking
+        names = f"{', '.join(others)} and {last} are" if others else f"{last} is"
         raise InputError(
-            f"there is no Slurm here: {', '.join(lacking)} is not on PATH",
+            f"there is no Slurm here: {names} not on PATH",
             "Do this on a login node; elsewhere `harness run`.",
         )
     try:

@@ -24,6 +24,7 @@ from harness.errors import HarnessError, InputError, Interrupted
 from harness.row.row import Limits
 from harness.run.executors import Executor, Job, StageFailed, apptainer, cut_off, make, process
 from harness.run.executors.image_archive import CONFIG
+from harness.run.slurm.submit import checking_executor
 from harness.spec.base import DataPath
 from harness.spec.train import Train
 from tests.helpers import give_gpus, some_gpus, until
@@ -396,6 +397,20 @@ def test_a_machine_without_the_image_is_told_the_command_that_makes_it(
     assert f"harness images --executor {runtime.name}" in e.value.hint
     assert "docker save -o images.tar harness-train:cpu" in e.value.hint
     assert not (runtime.folder / "record.json").exists()
+
+
+def test_images_on_the_volume_that_was_named_are_found_and_made_there(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("HARNESS_IMAGES")
+    path = runtime.give_image()
+    (tmp_path / "a volume" / "images").mkdir(parents=True)
+    with pytest.raises(InputError, match="there is no image file") as e:
+        checking_executor(runtime.name, tmp_path / "a volume").find_image("train")  # type: ignore[attr-defined]
+    make_it = f"harness images --executor {runtime.name} --volume '{tmp_path}/a volume'"
+    assert e.value.hint.count(make_it) == 2
+    path.rename(tmp_path / "a volume" / "images" / path.name)
+    assert checking_executor(runtime.name, tmp_path / "a volume").find_image("train")  # type: ignore[attr-defined]
 
 
 def test_an_image_of_another_checkout_is_refused(runtime: Runtime, held: Job) -> None:

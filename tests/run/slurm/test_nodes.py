@@ -20,6 +20,7 @@ from tests.run.slurm.login_node import (
     submissions,
     until,
 )
+from tests.run.slurm.test_training import training
 
 pytestmark = pytest.mark.slurm
 
@@ -31,6 +32,16 @@ ANOTHER_COMMIT = "1234567890abcdef1234567890abcdef12345678"
 def mounts() -> None:
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
         pytest.skip("this machine lets no process have mounts of its own")
+
+
+def another_checkout(other: Path) -> tuple[str, str]:
+    """Mounts by which a node sees this one's code at another commit."""
+    shutil.copytree(ROOT / "harness", other / "harness")
+    shutil.copytree(ROOT / "requirements", other / "requirements")
+    for name in (".git", ".venv"):
+        (other / name).mkdir()
+    (other / ".git" / "HEAD").write_text(ANOTHER_COMMIT + "\n")
+    return f"--bind {ROOT / '.venv'} {other / '.venv'}", f"--rbind {other} {ROOT}"
 
 
 @pytest.mark.usefixtures("mounts")
@@ -58,13 +69,7 @@ def test_a_node_without_the_volume_is_told_before_jobs_queue_and_in_status(
 def test_another_checkout_on_a_node_is_refused_with_both_commits(
     cluster: Cluster, login: Login, fakes: FakeStages, tmp_path: Path
 ) -> None:
-    other = tmp_path / "checkout"
-    shutil.copytree(ROOT / "harness", other / "harness")
-    shutil.copytree(ROOT / "requirements", other / "requirements")
-    for name in (".git", ".venv"):
-        (other / name).mkdir()
-    (other / ".git" / "HEAD").write_text(ANOTHER_COMMIT + "\n")
-    mounts = (f"--bind {ROOT / '.venv'} {other / '.venv'}", f"--rbind {other} {ROOT}")
+    mounts = another_checkout(tmp_path / "checkout")
     spec = small_row(tmp_path / "specs", train=None)
     there = {**login, "HARNESS_SLURM_FLAGS": "--nodelist=n3"}
     with cluster.node_that_sees("n3", *mounts):
@@ -79,6 +84,22 @@ def test_another_checkout_on_a_node_is_refused_with_both_commits(
         assert ANOTHER_COMMIT[:12] in output
     assert (status.returncode, refused.returncode) == (1, 2)
     assert not submissions(refused.stdout)
+
+
+@pytest.mark.usefixtures("mounts")
+def test_a_second_machine_that_refuses_fails_the_training_with_its_reason(
+    cluster: Cluster, login: Login, tmp_path: Path
+) -> None:
+    spec = training(tmp_path / "specs", steps=12, launch={"machines": 2})
+    there = {**login, "HARNESS_SLURM_FLAGS": "--nodelist=n[1,3]"}
+    with cluster.node_that_sees("n3", *another_checkout(tmp_path / "checkout")):
+        submitted = harness(there, "submit", spec)
+        assert submissions(submitted.stdout), submitted.stdout
+        until(cluster, lambda: ended(cluster))
+        status = harness(there, "status", spec)
+    assert status.returncode == 1, status.stdout
+    assert re.search(r"failed on n3: .* the checkout differs", status.stdout), status.stdout
+    assert ANOTHER_COMMIT[:12] in status.stdout
 
 
 def test_a_spec_that_changed_while_its_job_queued_is_refused_with_both_keys(

@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from harness.run.slurm import queue, status, tools
+from harness.errors import InputError
+from harness.run.site import SlurmSite
+from harness.run.slurm import grouping, queue, status, tools
 from harness.run.slurm.queue import QueuedJob
-from harness.run.slurm.records import Attempt, Records, Submitted
+from harness.run.slurm.records import Attempt, MachineFault, Records, Submitted
+from harness.run.slurm.submit import Submission
 from tests.helpers import planned, write_row
 
 JOB = "12"
@@ -43,11 +47,15 @@ class Place:
         self.records.begin(self.stage.stage, self.stage.key, Attempt(**values))
 
     def say(self, state: str, **facts: str) -> None:
-        self.jobs[JOB] = QueuedJob(JOB, state, **facts)
+        self.jobs[JOB] = QueuedJob(JOB, state, **{"comment": "harness:s", **facts})
 
     def status(self) -> status.StageStatus:
         (found,) = status.statuses([self.plan], self.stage.planner.store)
         return found
+
+
+def record(job: str, task: int | None) -> Submitted:
+    return Submitted("gen", "k", "s", task, job)
 
 
 def test_what_was_never_submitted_is_said_to_be_so_and_slurm_is_not_asked(
@@ -129,7 +137,28 @@ def test_a_job_that_was_killed_says_by_what(place: Place, state: str, words: str
 
 def test_a_job_that_left_nothing_points_at_the_volume(place: Place) -> None:
     place.submit()
-    assert f"most often the node does not see {place.volume}" in place.status().why
+    place.say("FAILED", node="n3")
+    found = place.status()
+    assert f"volume on n3: most often the node does not see {place.volume}" in found.why
+    assert (found.state, found.log) == ("failed", None)
+
+
+def test_a_job_that_slurm_forgot_and_that_left_nothing_is_said_to_be_so(place: Place) -> None:
+    place.submit(task=3)
+    found = place.status()
+    assert (found.state, found.log) == ("not run", None)
+    assert "Slurm no longer knows its job" in found.why
+    error = place.records.jobs / f"{JOB}_3_0_log.err"
+    error.write_text("no module\n")
+    found = place.status()
+    assert (found.state, found.log, found.tail) == ("failed", error, ["no module"])
+
+
+def test_no_log_is_named_that_is_not_there(place: Place) -> None:
+    place.submit()
+    place.begin()
+    place.say("NODE_FAIL")
+    assert (place.status().state, place.status().log) == ("failed", None)
 
 
 def test_a_submission_that_was_cut_off_is_said_to_be_so(place: Place) -> None:
@@ -191,15 +220,103 @@ def test_without_accounting_nothing_is_said_of_forgotten_jobs(
 
     monkeypatch.setattr(tools, "call", refuse)
     monkeypatch.setattr(queue.shutil, "which", lambda tool: f"/usr/bin/{tool}")
-    assert queue.forgotten(["7"]) == {}
+    assert queue.forgotten([record("7", None)]) == {}
 
 
 def test_accounting_knows_what_became_of_forgotten_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = "7_1|CANCELLED by 1000|n2|2026-01-01T00:00:00|0:0\n8|NODE_FAIL|n1|x|1:0\n"
+    said = "7_1|CANCELLED by 1000|n2|harness|\n8|NODE_FAIL|n1|harness|harness:s\n"
     monkeypatch.setattr(tools, "call", lambda command: said)
     monkeypatch.setattr(queue.shutil, "which", lambda tool: f"/usr/bin/{tool}")
-    found = queue.forgotten(["7_1", "8"])
+    found = queue.forgotten([record("7", 1), record("8", None)])
     assert {ref: (job.state, job.node) for ref, job in found.items()} == {
         "7_1": ("CANCELLED", "n2"),
         "8": ("NODE_FAIL", "n1"),
     }
+
+
+@pytest.mark.parametrize("comment", ["harness:another", "", "of somebody's own"])
+def test_a_number_that_slurm_gave_out_again_is_not_the_stages_job(
+    place: Place, monkeypatch: pytest.MonkeyPatch, comment: str
+) -> None:
+    called: list[object] = []
+    monkeypatch.setattr(tools, "call", called.append)
+    place.submit()
+    place.say("RUNNING", node="n2", comment=comment)
+    store = place.stage.planner.store
+    assert place.status().state == "not run"
+    assert status.cancel([place.plan], store) == []
+    assert not called
+    submission = Submission(store, place.stage.planner.files, SlurmSite(), None, Console())
+    assert submission._queued([place.stage]) == {}
+    place.say("RUNNING", node="n2")
+    assert list(submission._queued([place.stage]).values()) == [grouping.Place(int(JOB), None)]
+    assert status.cancel([place.plan], store) == [place.stage]
+    assert called == [["scancel", JOB]]
+
+
+def test_accounting_tells_another_job_of_the_same_number_from_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = "7|FAILED|n1|harness|harness:other\n8|FAILED|n1|wrap|\n9|FAILED|n1|harness|\n"
+    monkeypatch.setattr(tools, "call", lambda command: said)
+    monkeypatch.setattr(queue.shutil, "which", lambda tool: f"/usr/bin/{tool}")
+    records = [record(job, None) for job in ("7", "8", "9")]
+    found = queue.forgotten(records)
+    assert [queue.job_of(r, found) is not None for r in records] == [False, False, True]
+
+
+def test_a_second_machine_that_ended_first_is_a_failure_with_its_reason_and_log(
+    place: Place,
+) -> None:
+    place.submit()
+    place.begin(restart=1)
+    name, key = place.stage.stage, place.stage.key
+    place.records.tell_fault(name, key, MachineFault("s", 1, 1, "n2", "refused", "no GPU", "Do."))
+    place.records.tell_fault(name, key, MachineFault("s", 1, 2, "n3", "failed", "later"))
+    place.records.end(name, key, "stopped", "Slurm asked it to end")
+    log = place.records.jobs / f"{JOB}_1_log.err"
+    log.write_text("error: no GPU\n")
+    found = place.status()
+    assert (found.state, found.node, found.why) == ("failed", "n2", "no GPU. Do.")
+    assert (list(found.tail), found.log) == (["error: no GPU"], log)
+
+
+def test_a_fault_of_an_earlier_start_says_nothing_of_this_one(place: Place) -> None:
+    place.submit()
+    place.begin(restart=1)
+    name, key = place.stage.stage, place.stage.key
+    place.records.tell_fault(name, key, MachineFault("s", 0, 1, "n2", "failed", "no GPU"))
+    place.records.end(name, key, "stopped", "Slurm asked it to end")
+    assert place.status().state == "cancelled"
+    place.say("FAILED")
+    found = place.status()
+    assert (found.state, "one of its machines" in found.why) == ("failed", True)
+
+
+def test_a_refusal_and_its_way_out_are_two_sentences(place: Place) -> None:
+    place.submit()
+    place.begin()
+    end = ("refused", "the checkout differs", "Submit again.")
+    place.records.end(place.stage.stage, place.stage.key, *end)
+    assert place.status().why == "the checkout differs. Submit again."
+
+
+def test_a_machine_without_slurm_is_told_what_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="sbatch, squeue and scontrol are not on PATH"):
+        tools.require()
+    for name in ("sbatch", "squeue"):
+        (tmp_path / name).touch(0o755)
+    with pytest.raises(InputError, match="here: scontrol is not on PATH"):
+        tools.require()
+
+
+def test_a_first_machine_that_ended_first_keeps_its_reason(place: Place) -> None:
+    place.submit()
+    place.begin()
+    name, key = place.stage.stage, place.stage.key
+    place.records.end(name, key, "failed", "the loss is not a number")
+    place.records.tell_fault(name, key, MachineFault("s", 0, 1, "n2", "failed", "exit code 1"))
+    assert place.status().why == "the loss is not a number"

@@ -47,6 +47,8 @@ OURS = (
 )  # fmt: skip
 """Of sbatch's options those with which jobs would not be what the harness takes them for, or sbatch
 would submit none, or not say its number."""
+LEAST_WARNING = 10
+"""Seconds."""
 EXPECTED = {
     "extra_forbidden": "there is no such setting",
     "tuple_type": 'must be a list of texts, such as ["--constraint=a100"]',
@@ -69,7 +71,7 @@ class SlurmSite(BaseModel):
     accelerator: str | None = None
     export: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
-    warning_seconds: Annotated[int, Field(ge=10)] = 120
+    warning_seconds: Annotated[int, Field(ge=LEAST_WARNING)] = 120
     requeues: Annotated[int, Field(ge=0)] = 5
     parallel: Annotated[int, Field(ge=1)] = 64
     probe: bool = True

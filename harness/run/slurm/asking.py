@@ -7,7 +7,7 @@ from harness.errors import InputError
 from harness.run import site as sites
 from harness.run.plan import StagePlan
 from harness.run.resources import Resources, resources_of, threads_are_open
-from harness.run.site import SlurmSite
+from harness.run.site import LEAST_WARNING, SlurmSite
 from harness.run.slurm import tools
 from harness.spec.train import Train
 
@@ -16,6 +16,8 @@ SPARE_MEMORY = 1.25
 """An estimate's share: a job over its memory is killed."""
 SPARE_TIME, LEAST_TIME = 2.0, 1800
 """An estimate's share, and seconds: another node may be slower, and a start takes its time."""
+START_S = 60
+"""In which a stage of a job has begun to work: less before Slurm's warning, and it never would."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def partition_of(site: SlurmSite) -> Partition:
 
 
 def asked(planned: StagePlan, site: SlurmSite, partition: Partition) -> Asked:
+    """Raises InputError where a job would have no time to work before Slurm warns it of its end."""
     takes = resources_of(planned)
     limits, train = planned.owner.limits, planned.params.get("train")
     cpus = takes.cpus if not threads_are_open(planned) or takes.gpus else site.cpus
@@ -84,12 +87,12 @@ def asked(planned: StagePlan, site: SlurmSite, partition: Partition) -> Asked:
         max(cpus, 1),
         takes.gpus,
         _rounded(memory / 2**20, 1024) if memory else None,
-        _minutes(takes, site, partition),
+        minutes_asked(takes, site, partition),
         machines,
     )
 
 
-def _minutes(takes: Resources, site: SlurmSite, partition: Partition) -> int | None:
+def minutes_asked(takes: Resources, site: SlurmSite, partition: Partition) -> int | None:
     """Until Slurm ends the job. What goes on after a requeue may ask for less than it takes in all."""
     if takes.seconds is not None:
         needed: int | None = _rounded(takes.seconds * SPARE_TIME + LEAST_TIME, LEAST_TIME)
@@ -99,7 +102,18 @@ def _minutes(takes: Resources, site: SlurmSite, partition: Partition) -> int | N
         needed = partition.default or partition.limit
     if partition.limit is not None:
         needed = min(needed, partition.limit) if needed is not None else partition.limit
-    return None if needed is None else max(math.ceil(needed / 60), 1)
+    if needed is None:
+        return None
+    minutes = max(math.ceil(needed / 60), 1)
+    if minutes * 60 < site.warning_seconds + START_S:
+        raise InputError(
+            f"a job of partition {partition.name} would have {minutes} min, and be warned of its end "
+            f"{site.warning_seconds} s before: no stage would come to work",
+            f"Set slurm.time to more, or slurm.warning_seconds to {minutes * 60 - START_S} or less."
+            if minutes * 60 - START_S >= LEAST_WARNING
+            else "Set slurm.time to more, or name another partition.",
+        )
+    return minutes
 
 
 def _rounded(least: float, unit: int) -> int:

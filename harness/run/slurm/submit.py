@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import shlex
 import socket
 import time
 import uuid
@@ -260,7 +261,7 @@ class Submission:
             "mem": f"{kind.asked.memory_mib}M" if kind.asked.memory_mib else None,
             "time": kind.asked.minutes,
             "signal_delay_s": self.site.warning_seconds,
-            "setup": list(self.site.setup) or None,
+            "setup": [or_end(line) for line in self.site.setup] or None,
             # Without one machine of a training the others would wait for it.
             "srun_args": [
                 "--export=ALL",
@@ -292,6 +293,12 @@ class Submission:
             requeues=self.site.requeues,
             machines=kind.asked.machines,
         )
+
+
+def or_end(line: str) -> str:
+    """A line of setup without which a job does not go on: its stage would run without what it loads."""
+    words = shlex.quote(f"harness.toml: this line of setup failed: {line}")
+    return f"{{ {line}\n}} || {{ echo {words} >&2; exit 1; }}"
 
 
 def _handed_over(

@@ -312,6 +312,7 @@ def test_both_keys_are_needed_and_handed_to_the_stage_alone(
     assert "LABELLER_KEY" in said
     assert "LISTER_KEY" in said
     store = Store(tmp_path / "runs")
+    store.prepare()
     [plan] = planned(store.root, spec)
     with pytest.raises(InputError, match="LABELLER_KEY is not set"):
         check_stage(plan.stages[0], (), store, "local")

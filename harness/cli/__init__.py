@@ -65,9 +65,8 @@ class Group(click.Group):
             return super().make_context(*args, **extra)
 
     def invoke(self, context: click.Context) -> Any:
-        StopOrders().install()
         try:
-            with _masked_usage():
+            with StopOrders().taken(), _masked_usage():
                 return super().invoke(context)
         except HarnessError as e:
             _complain(e.message, e.hint)

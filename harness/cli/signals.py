@@ -1,7 +1,9 @@
 """Which signals order a command to stop, and which of them are an order of their own."""
 
+import contextlib
 import signal
 import time
+from collections.abc import Iterator
 from types import FrameType
 
 ONE_ORDER_SECONDS = 1.0
@@ -21,11 +23,17 @@ class StopOrders:
         self._first: float | None = None
         self._was_ctrl_c = False
 
-    def install(self) -> None:
-        signal.signal(signal.SIGTERM, self._handle)
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """While a command runs."""
         # A command that a shell began in the background ignores Ctrl-C.
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, self._handle)
+        numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if not _is_ignored(n)]
+        before = [(number, signal.signal(number, self._handle)) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in before:
+                signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -37,3 +45,7 @@ class StopOrders:
         self._was_ctrl_c = self._was_ctrl_c or number == signal.SIGINT
         if is_first or again or passed > ONE_ORDER_SECONDS:
             raise KeyboardInterrupt
+
+
+def _is_ignored(number: signal.Signals) -> bool:
+    return number == signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN

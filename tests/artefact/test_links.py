@@ -162,13 +162,11 @@ def test_a_container_is_given_what_links_lead_to_under_their_own_names(cache: Pa
     from harness.run.executors.mounts import read_only
 
     snapshot = cache / "models--me--mine" / "snapshots" / "abc"
-    mounts = {m["Target"]: m["Source"] for m in read_only(snapshot, "/data/0/abc")}
+    mounts = {m.inside: str(m.source) for m in read_only(snapshot, "/data/0/abc")}
     blobs = cache / "models--me--mine" / "blobs"
     assert mounts == {
         "/data/0/abc/config.json": str(blobs / "11"),
         "/data/0/abc/model.safetensors": str(blobs / "22"),
     }
     [mount] = read_only(blobs, "/data/0/blobs")
-    assert (mount["Target"], mount["Source"], mount["ReadOnly"]) == (
-        "/data/0/blobs", str(blobs), True,
-    )  # fmt: skip
+    assert (mount.inside, mount.source, mount.is_read_only) == ("/data/0/blobs", blobs, True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-# Setting its logging up closes all handlers that are there, and absl's closes the file it writes to: within
-# a test that is pytest's own.
+# Setting its logging up closes all handlers that are there, and absl's closes the file it writes to:
+# within a test that is pytest's own.
 import submitit  # noqa: F401
 
 from tests.helpers import FakeStages

@@ -20,7 +20,7 @@ def small_row(folder: Path, row: str = "one", **changes: Any) -> Path:
     return write_row(folder, row, limits={"cpus": 1, "memory": "1g"}, **changes)
 
 
-def until(cluster: Cluster, condition: Callable[[], object], seconds: float = 90) -> None:
+def until(cluster: Cluster, condition: Callable[[], object], seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

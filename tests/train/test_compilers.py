@@ -8,6 +8,7 @@ import pytest
 
 from harness.artefact import environment
 from harness.errors import InputError
+from harness.row.row import Limits
 from harness.run.executors import placing
 from harness.run.executors.local import LocalExecutor
 from harness.spec.train import Train
@@ -36,9 +37,9 @@ def add(folder: Path, name: str) -> Path:
 
 
 def stage(**train: object) -> SimpleNamespace:
-    return SimpleNamespace(
-        row="one", stage="train", served=None, params={"train": Train.model_validate(train)}
-    )
+    params = {"train": Train.model_validate(train)}
+    owner = SimpleNamespace(limits=Limits())
+    return SimpleNamespace(row="one", stage="train", served=None, params=params, owner=owner)
 
 
 def test_ligers_kernels_without_a_c_compiler_are_refused_before_anything_runs(

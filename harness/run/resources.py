@@ -30,24 +30,26 @@ class Resources:
     """Threads it can use well, at least 1."""
     memory: int | None
     """Bytes of main memory; None where not known."""
-    seconds: float | None
-    """From earlier manifests; None where not foretold."""
 
 
 def resources_of(planned: StagePlan) -> Resources:
     """What a planned stage takes on this machine, or on one like it."""
-    planner = planned.planner
-    seconds = foretold(planner.store).seconds(planned) if planner is not None else None
     gpus, limit = _gpus(planned), _limit(planned)
     if gpus:
         memory = limit or _memory(planned, on_gpu=True)
-        return Resources("gpu", gpus, gpus, memory, seconds)
+        return Resources("gpu", gpus, gpus, memory)
     if has_model(planned) or _serves_here(planned):
         cpus = _threads(planned) or environment.cpus()
         memory = limit or _memory(planned, on_gpu=False)
-        return Resources("cpu", 0, cpus, memory, seconds)
+        return Resources("cpu", 0, cpus, memory)
     calls = planned.pays or planned.served is not None
-    return Resources("network" if calls else "cpu", 0, 1, PROCESS, seconds)
+    return Resources("network" if calls else "cpu", 0, 1, PROCESS)
+
+
+def seconds_of(planned: StagePlan) -> float | None:
+    """What alike stages took before, by the volume's manifests; None where there is none."""
+    planner = planned.planner
+    return foretold(planner.store).seconds(planned) if planner is not None else None
 
 
 def has_model(planned: StagePlan) -> bool:

@@ -144,22 +144,19 @@ class Schedule:
     def _start(self) -> None:
         """Start what can be, in the plan's order: none is overtaken by another that takes the same."""
         full: set[object] = set()
+        unmade = {_name(s) for s in [*self.waiting, *(r.stage for r in self.running)]}
         for stage in list(self.waiting):
             if self.jobs is not None and len(self.running) >= self.jobs:
                 return
             wanted = self.wanted[_name(stage)]
             scarce = (wanted.kind, *map(str, stage.endpoints))
-            if scarce in full or not self._has_inputs(stage):
+            if scarce in full or any(_name(s) in unmade for s in stage.inputs.values()):
                 continue
             part = self.ledger.take(stage, wanted)
             if part is None:
                 full.add(scarce)
             elif not self._begin(stage, part):
                 self.ledger.give_back(part)
-
-    def _has_inputs(self, stage: StagePlan) -> bool:
-        unmade = {_name(s) for s in [*self.waiting, *(r.stage for r in self.running)]}
-        return not any(_name(source) in unmade for source in stage.inputs.values())
 
     def _begin(self, stage: StagePlan, part: Part) -> bool:
         """Run the stage in a thread, unless another process holds it; whether it runs."""

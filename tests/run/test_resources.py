@@ -11,7 +11,7 @@ from harness.run import machine
 from harness.run.executors.placing import place
 from harness.run.machine import Ledger, Machine
 from harness.run.plan import StagePlan
-from harness.run.resources import MODEL_PROCESS, PROCESS, Resources, resources_of
+from harness.run.resources import MODEL_PROCESS, PROCESS, Resources, resources_of, seconds_of
 from tests.helpers import (
     TINY,
     Volume,
@@ -49,7 +49,7 @@ def test_on_a_cpu_what_has_a_model_takes_threads_and_memory_and_what_calls_takes
     assert {r.gpus for r in taken.values()} == {0}
     assert taken["gen"].memory == taken["judge"].memory == PROCESS
     assert MODEL_PROCESS < (taken["answer"].memory or 0) < (taken["train"].memory or 0) < GIB
-    assert {r.seconds for r in taken.values()} == {None}
+    assert {seconds_of(stage) for stage in stages.values()} == {None}
 
 
 def test_threads_are_those_of_the_spec_for_each_process(
@@ -76,7 +76,7 @@ def test_gpus_are_those_of_the_stages_process_or_of_the_server_that_is_started_b
     }  # fmt: skip
     monkeypatch.setenv("HARNESS_VLLM_URL", "http://elsewhere:8000/v1")
     answer = stages_of(tmp_path, spec)["answer"]
-    assert resources_of(answer) == Resources("network", 0, 1, PROCESS, None)
+    assert resources_of(answer) == Resources("network", 0, 1, PROCESS)
 
 
 def test_seconds_are_those_that_the_same_work_took_before(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_seconds_are_those_that_the_same_work_took_before(tmp_path: Path) -> Non
         for n in (1, 2)
     )
     volume.run(one)
-    assert resources_of(stages_of(tmp_path, other)["train"]).seconds == 40.0
+    assert seconds_of(stages_of(tmp_path, other)["train"]) == 40.0
 
 
 def test_a_model_whose_size_is_not_known_has_no_memory_foretold(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from harness.errors import InputError
 from harness.run import site as sites
 from harness.run.plan import StagePlan
-from harness.run.resources import Resources, resources_of, threads_are_open
+from harness.run.resources import resources_of, seconds_of, threads_are_open
 from harness.run.site import LEAST_WARNING, SlurmSite
 from harness.run.slurm import tools
 from harness.spec.train import Train
@@ -87,15 +87,16 @@ def asked(planned: StagePlan, site: SlurmSite, partition: Partition) -> Asked:
         max(cpus, 1),
         takes.gpus,
         _rounded(memory / 2**20, 1024) if memory else None,
-        minutes_asked(takes, site, partition),
+        minutes_asked(seconds_of(planned), site, partition),
         machines,
     )
 
 
-def minutes_asked(takes: Resources, site: SlurmSite, partition: Partition) -> int | None:
-    """Until Slurm ends the job. What goes on after a requeue may ask for less than it takes in all."""
-    if takes.seconds is not None:
-        needed: int | None = _rounded(takes.seconds * SPARE_TIME + LEAST_TIME, LEAST_TIME)
+def minutes_asked(seconds: float | None, site: SlurmSite, partition: Partition) -> int | None:
+    """Until Slurm ends the job; `seconds`: that it is foretold to take. What goes on after a requeue
+    may ask for less than it takes in all."""
+    if seconds is not None:
+        needed: int | None = _rounded(seconds * SPARE_TIME + LEAST_TIME, LEAST_TIME)
     elif site.time is not None:
         needed = sites.seconds(site.time)
     else:

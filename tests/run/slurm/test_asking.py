@@ -5,23 +5,20 @@ import subprocess
 import pytest
 
 from harness.errors import InputError
-from harness.run.resources import Resources
 from harness.run.site import SlurmSite
 from harness.run.slurm.asking import Partition, minutes_asked
 from harness.run.slurm.submit import or_end
-
-STAGE = Resources("cpu", 0, 1, None, None)
 
 
 def test_a_job_that_would_be_warned_before_it_works_is_refused() -> None:
     short = Partition("short", 120, None)
     with pytest.raises(InputError, match="would have 2 min, and be warned of its end 120 s") as e:
-        minutes_asked(STAGE, SlurmSite(), short)
+        minutes_asked(None, SlurmSite(), short)
     assert "slurm.warning_seconds to 60 or less" in str(e.value.hint)
-    assert minutes_asked(STAGE, SlurmSite(warning_seconds=60), short) == 2
+    assert minutes_asked(None, SlurmSite(warning_seconds=60), short) == 2
     with pytest.raises(InputError, match="would have 1 min") as e:
         minutes_asked(
-            STAGE, SlurmSite(time="00:01:00", warning_seconds=10), Partition("p", None, None)
+            None, SlurmSite(time="00:01:00", warning_seconds=10), Partition("p", None, None)
         )
     assert "warning_seconds" not in str(e.value.hint)
 

@@ -18,7 +18,8 @@ def status(specs: tuple[Path, ...], scale: str, volume: Path, inputs: Path | Non
     """Show where each stage of submitted rows stands.
 
     Pending and what for, running where and how far, done, failed and why with its log's last lines,
-    cancelled, or not run because of another. Slurm is asked once. Exit code 1 where something failed.
+    cancelled, or not run because of another. Slurm is asked once, and its accounting for jobs that
+    it has forgotten. Exit code 1 where something failed.
     """
     from harness.cli.views.queue import show_queue
     from harness.run.slurm import tools

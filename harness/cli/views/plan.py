@@ -38,7 +38,7 @@ def show_plans(console: Console, plans: Sequence[RowPlan]) -> None:
 
 
 class _Lines:
-    """Lines of markup that are printed many at a time: each print takes rich about a millisecond."""
+    """Lines of markup that are printed many at a time: each print by rich takes its time."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

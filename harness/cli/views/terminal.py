@@ -50,7 +50,7 @@ def show_matrix(console: Console, lines: Sequence[MatrixLine]) -> None:
 
 
 def _show_table(console: Console, rows: Sequence[Sequence[str]]) -> None:
-    """Written line by line where no cell has to be folded: rich takes ten times as long."""
+    """Written line by line where no cell has to be folded: rich's tables take longer."""
     columns = list(zip(TABLE_HEADINGS, *rows, strict=True))
     widths = [max(map(cell_len, column)) for column in columns]
     if sum(widths) + 2 * (len(widths) - 1) <= console.width and not any(

@@ -44,6 +44,8 @@ class StageTask:
     is_array: bool
 
     def __call__(self) -> None:
+        # Read when the executors and the training's launch are imported, on whichever of its machines.
+        os.environ.setdefault(STOP_VARIABLE, str(FOREVER_S))
         index = int(os.environ["SLURM_ARRAY_TASK_ID"]) if self.is_array else None
         records = Records(Path(self.root))
         path = records.order_path(self.submission, index)
@@ -183,8 +185,6 @@ def plan_again(order: Order, node: str) -> "tuple[RowPlan, StagePlan, Runner]":
     Raises:
         InputError: it has another key here, or could only fail.
     """
-    # Read when the executors are imported.
-    os.environ.setdefault(STOP_VARIABLE, str(FOREVER_S))
     from rich.console import Console
 
     from harness.artefact.keys import Files, key_names

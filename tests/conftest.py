@@ -15,6 +15,9 @@ from tests.helpers import evaluation, write_row
 
 # As in a stage of its own, whose first work on a GPU comes after it: PyTorch looks once in a process.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+# An import of submitit sets logging up, which closes all handlers that are there, and absl's closes the
+# file it writes to: within a test run that is pytest's own.
+os.environ["SUBMITIT_LOG_LEVEL"] = "NOCONFIG"
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

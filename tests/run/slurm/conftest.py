@@ -5,10 +5,6 @@ from pathlib import Path
 
 import pytest
 
-# Setting its logging up closes all handlers that are there, and absl's closes the file it writes to:
-# within a test that is pytest's own.
-import submitit  # noqa: F401
-
 from tests.helpers import FakeStages
 from tests.run.slurm.cluster import Cluster, NoSlurm
 from tests.run.slurm.login_node import Login, configure

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from harness.run.slurm import tools
 from harness.run.slurm.records import NAME, Submitted
 
-FIELDS = "%i|%T|%N|%S|%l|%k|%r"
-"""Job, state, nodes, start, time limit, comment, reason (last, for it is free text)."""
+FIELDS = "%i|%T|%N|%S|%k|%r"
+"""Job, state, nodes, start, comment, reason (last, for it is free text)."""
 WAITING = frozenset({
     "PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD",
     "SPECIAL_EXIT",
@@ -30,7 +30,6 @@ class QueuedJob:
     state: str
     node: str = ""
     start: str = ""
-    limit: str = ""
     comment: str = ""
     reason: str = ""
 
@@ -50,8 +49,8 @@ def jobs() -> dict[str, QueuedJob]:
     command = ["squeue", "--noheader", "--array", "--states=all", f"--user={user}"]
     found = {}
     for line in tools.call([*command, f"--format={FIELDS}"]).splitlines():
-        parts = [part.strip() for part in line.split("|", 6)]
-        if len(parts) == 7:
+        parts = [part.strip() for part in line.split("|", 5)]
+        if len(parts) == 6:
             for ref in _refs(parts[0]):
                 found[ref] = QueuedJob(ref, *parts[1:])
     return found

@@ -14,7 +14,7 @@ from harness.artefact.store import SHORT, write_atomically
 from harness.errors import HarnessError, InputError
 from harness.run.slurm.checkout import Checkout
 
-FORMAT = 1
+FORMAT = 2
 COMMENT = "harness:"
 NAME = "harness"
 """Every job's."""
@@ -26,7 +26,6 @@ class Order:
 
     stage: str
     key: str
-    title: str
     spec: str
     scale: str
     volume: str
@@ -38,7 +37,6 @@ class Order:
     """What the key is of, to say what differs where the node has another."""
     submitted: float
     """By the login node's clock."""
-    host: str
     requeues: int
     machines: int = 1
 

@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import shlex
-import socket
 import time
 import uuid
 import warnings
@@ -70,7 +69,7 @@ class Submission:
         self.console = console
         self.records = Records(store.root / "slurm")
 
-    def submit(self, plans: Sequence[RowPlan], only: Sequence[str] = ()) -> None:
+    def submit(self, plans: Sequence[RowPlan]) -> None:
         """Submit every stage that is neither there nor queued.
 
         Raises:
@@ -90,7 +89,7 @@ class Submission:
         partition = partition_of(self.site)
         self.records.prepare()
         with self.records.alone():
-            stages = [s for s in unique(plans) if not only or s.stage in only]
+            stages = unique(plans)
             queued = self._queued(stages)
             missing = [s for s in stages if s.artefact is None]
             to_submit = [s for s in missing if (s.stage, s.key) not in queued]
@@ -100,15 +99,14 @@ class Submission:
             executor = checking_executor(self.site.executor, self.store.root)
             runner = Runner(self.store, self.files, executor, self.console)
             runner.downloads.keys = key_names([plan.row for plan in plans])
-            runner.prepare(plans, to_submit, only)
-            kinds: dict[Id, object] = {
+            runner.prepare(plans, to_submit, ())
+            kinds = {
                 (s.stage, s.key): Kind(
                     asked(s, self.site, partition), tuple(exported([s], self.site.export))
                 )
                 for s in to_submit
             }
             for kind in dict.fromkeys(kinds.values()):
-                assert isinstance(kind, Kind)
                 self._test(kind)
             if self.site.probe:
                 probe.look(self.site, self.records.root, self.console)
@@ -170,7 +168,7 @@ class Submission:
     def _hand_over(
         self,
         stages: Sequence[StagePlan],
-        kinds: dict[Id, object],
+        kinds: dict[Id, Kind],
         queued: dict[Id, Place],
         specs: dict[Id, RowPlan],
     ) -> None:
@@ -182,7 +180,6 @@ class Submission:
         for group in groups(stages, needed, kinds, queued):
             first = next(iter(group.tasks.values()))
             kind = kinds[first.stage, first.key]
-            assert isinstance(kind, Kind)
             stage_names = ", ".join(dict.fromkeys(s.stage for s in group.tasks.values()))
             many = f"{stage_names}, an array of {len(group.tasks)}"
             what = many if group.is_array else first.title
@@ -279,7 +276,6 @@ class Submission:
         return Order(
             stage=stage.stage,
             key=stage.key,
-            title=stage.title,
             spec=str(plan.spec.resolve()),
             scale=plan.row.scale,
             volume=str(self.store.root),
@@ -289,7 +285,6 @@ class Submission:
             checkout=checkout.here(),
             document=stage.document,
             submitted=now,
-            host=socket.gethostname(),
             requeues=self.site.requeues,
             machines=kind.asked.machines,
         )

@@ -111,7 +111,7 @@ def test_what_sbatch_refuses_or_says_is_told_with_what_was_handed_over(
     made.records.prepare()
     programs(monkeypatch, tmp_path / "bin", f"[ -e {tmp_path}/one ] && {{ {script}; exit; }}\n"
              f"touch {tmp_path}/one; echo Submitted batch job 12")  # fmt: skip
-    kinds: dict[Any, object] = {(s.stage, s.key): KIND for s in plan.stages}
+    kinds: dict[Any, Kind] = {(s.stage, s.key): KIND for s in plan.stages}
     specs = {(s.stage, s.key): plan for s in plan.stages}
     with pytest.raises(HarnessError) as e:
         made._hand_over(plan.stages, kinds, {}, specs)

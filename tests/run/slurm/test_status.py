@@ -202,7 +202,7 @@ def test_clocks_that_are_apart_are_said(place: Place, clock: dict[str, float], w
 def test_an_array_in_one_line_of_squeue_is_read_task_by_task(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    lines = "7_[0-2,5%4]|PENDING||N/A|1:00|harness:x|Resources\n7_3|RUNNING|n1|2026|1:00|c|None\n"
+    lines = "7_[0-2,5%4]|PENDING||N/A|harness:x|Resources\n7_3|RUNNING|n1|2026|c|None\n"
     monkeypatch.setattr(tools, "call", lambda command: lines)
     found = queue.jobs()
     assert {ref: job.state for ref, job in found.items()} == {

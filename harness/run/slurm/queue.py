@@ -5,10 +5,11 @@ import pwd
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.run.slurm import tools
-from harness.run.slurm.records import NAME, Submitted
+from harness.run.slurm.grouping import HasKey, Id
+from harness.run.slurm.records import NAME, Records, Submitted
 
 FIELDS = "%i|%T|%N|%S|%k|%r"
 """Job, state, nodes, start, comment, reason (last, for it is free text)."""
@@ -54,6 +55,29 @@ def jobs() -> dict[str, QueuedJob]:
             for ref in _refs(parts[0]):
                 found[ref] = QueuedJob(ref, *parts[1:])
     return found
+
+
+def handed_over(
+    records: Records, stages: Iterable[HasKey]
+) -> tuple[dict[Id, Submitted], dict[str, QueuedJob]]:
+    """Under which job each stage was handed over last, of those that were; and all jobs, by one
+    question to Slurm. A job whose number a submission that was cut off did not note is known by its
+    comment.
+
+    Raises:
+        SlurmFault: the controller does not answer.
+    """
+    found = {
+        (s.stage, s.key): record
+        for s in stages
+        if (record := records.submitted(s.stage, s.key)) is not None
+    }
+    known = jobs() if found else {}
+    numbers = {job.comment: job.ref.split("_")[0] for job in known.values()}
+    return {
+        stage: replace(record, job=record.job or numbers.get(record.comment, ""))
+        for stage, record in found.items()
+    }, known
 
 
 def job_of(record: Submitted, known: Mapping[str, QueuedJob]) -> QueuedJob | None:

@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from harness.run.plan import RowPlan, StagePlan, unique
 from harness.run.slurm import queue, tools
 from harness.run.slurm.probe import APART_S
 from harness.run.slurm.queue import QueuedJob
-from harness.run.slurm.records import Attempt, MachineFault, Records, Submitted
+from harness.run.slurm.records import LOCK, Attempt, MachineFault, Records, Submitted
 
 State = Literal["done", "running", "pending", "failed", "cancelled", "not run", "not submitted"]
 
@@ -79,12 +79,7 @@ def statuses(plans: Sequence[RowPlan], store: Store) -> list[StageStatus]:
     """
     records = Records(store.root / "slurm")
     stages = unique(plans)
-    submitted = {
-        (s.stage, s.key): record
-        for s in stages
-        if s.artefact is None and (record := records.submitted(s.stage, s.key)) is not None
-    }
-    known = queue.jobs() if submitted else {}
+    submitted, known = queue.handed_over(records, [s for s in stages if s.artefact is None])
     missing = [r for r in submitted.values() if r.job and queue.job_of(r, known) is None]
     known = queue.forgotten(missing) | known
     found: dict[tuple[str, str], StageStatus] = {}
@@ -230,7 +225,7 @@ def _there(*logs: Path) -> Path | None:
 
 def _never_began(job: QueuedJob | None, record: Submitted, records: Records, store: Store) -> str:
     if not record.job:
-        return "it was not handed over: the submission was cut off. Submit again"
+        return "its submission was cut off, and Slurm knows no job of it. Submit again"
     if job is not None and job.state in ENDED:
         return ENDED[job.state]
     if records.errors(record).is_file():
@@ -299,22 +294,24 @@ def _timestamp(text: str) -> float | None:
         return None
 
 
-def cancel(plans: Sequence[RowPlan], store: Store) -> list[StagePlan]:
-    """End the jobs of the rows' stages that wait or run; which stages they were of.
+def cancel(
+    plans: Sequence[RowPlan], store: Store, waiting: Callable[[str], None]
+) -> list[StagePlan]:
+    """End the jobs of the rows' stages that wait or run; which stages they were of. `waiting` is told
+    who submits or cancels at this moment.
 
     Raises:
         SlurmFault: Slurm refuses.
     """
-    from dataclasses import replace
-
     records = Records(store.root / "slurm")
     if not records.root.is_dir():
         return []
-    with records.alone():
-        known = queue.jobs()
+    with store.lock(*LOCK, waiting):
+        stages = unique(plans)
+        submitted, known = queue.handed_over(records, stages)
         chosen = []
-        for stage in unique(plans):
-            record = records.submitted(stage.stage, stage.key)
+        for stage in stages:
+            record = submitted.get((stage.stage, stage.key))
             job = queue.job_of(record, known) if record is not None else None
             if record is not None and job is not None and job.is_open:
                 chosen.append((stage, record))

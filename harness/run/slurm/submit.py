@@ -18,7 +18,7 @@ from harness.artefact.keys import Files, key_names
 from harness.artefact.store import Store
 from harness.common.progress import counted, say
 from harness.errors import HarnessError, InputError
-from harness.run.executors import Executor, make, placing
+from harness.run.executors import Executor, make, placing, waiting
 from harness.run.executors.local import LocalExecutor
 from harness.run.plan import RowPlan, StagePlan, unique
 from harness.run.runner import Runner
@@ -28,7 +28,7 @@ from harness.run.slurm.asking import Asked, asked, partition_of
 from harness.run.slurm.environment import exported, only_variables
 from harness.run.slurm.grouping import Group, Id, Place, groups
 from harness.run.slurm.job import StageTask
-from harness.run.slurm.records import COMMENT, NAME, Order, Records, Submitted
+from harness.run.slurm.records import COMMENT, LOCK, NAME, Order, Records, Submitted
 
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
@@ -88,7 +88,7 @@ class Submission:
             )
         partition = partition_of(self.site)
         self.records.prepare()
-        with self.records.alone():
+        with self.store.lock(*LOCK, waiting(self.console, "submit")):
             stages = unique(plans)
             queued = self._queued(stages)
             missing = [s for s in stages if s.artefact is None]
@@ -113,21 +113,13 @@ class Submission:
             self._hand_over(to_submit, kinds, queued, _specs(plans))
 
     def _queued(self, stages: Sequence[StagePlan]) -> dict[Id, Place]:
-        """Those that wait or run under an earlier submission; what it had not noted yet is noted."""
-        known = queue.jobs()
-        comments = {job.comment: job for job in known.values() if job.comment.startswith(COMMENT)}
+        """Those that wait or run under an earlier submission."""
+        records, known = queue.handed_over(self.records, stages)
         queued = {}
-        for stage in stages:
-            record = self.records.submitted(stage.stage, stage.key)
-            if record is None:
-                continue
-            noted = comments.get(record.comment)
-            if not record.job and noted is not None:
-                record = replace(record, job=noted.ref.split("_")[0])
-                self.records.write_submitted(record)
+        for stage, record in records.items():
             job = queue.job_of(record, known)
             if job is not None and job.is_open and not record.cancelled:
-                queued[stage.stage, stage.key] = Place(int(record.job), record.task)
+                queued[stage] = Place(int(record.job), record.task)
         return queued
 
     def _tell(self, there: int, queued: int) -> None:

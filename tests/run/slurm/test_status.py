@@ -1,6 +1,7 @@
 """What is said of a stage, for each thing that Slurm, the volume and the job's notes can say."""
 
 import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from harness.errors import InputError
 from harness.run.site import SlurmSite
 from harness.run.slurm import grouping, queue, status, tools
 from harness.run.slurm.queue import QueuedJob
-from harness.run.slurm.records import Attempt, MachineFault, Records, Submitted
+from harness.run.slurm.records import LOCK, Attempt, MachineFault, Records, Submitted
 from harness.run.slurm.submit import Submission
 from tests.helpers import planned, write_row
 
@@ -32,6 +33,8 @@ class Place:
         self.spec = write_row(folder / "specs", train=None)
         (self.plan,) = planned(self.volume, self.spec)
         (self.stage,) = self.plan.stages
+        self.store = self.stage.planner.store
+        self.store.prepare()
         self.records = Records(self.volume / "slurm")
         self.records.prepare()
         self.jobs: dict[str, QueuedJob] = {}
@@ -50,8 +53,15 @@ class Place:
         self.jobs[JOB] = QueuedJob(JOB, state, **{"comment": "harness:s", **facts})
 
     def status(self) -> status.StageStatus:
-        (found,) = status.statuses([self.plan], self.stage.planner.store)
+        (found,) = status.statuses([self.plan], self.store)
         return found
+
+    def queued(self) -> dict[grouping.Id, grouping.Place]:
+        submission = Submission(self.store, self.stage.planner.files, SlurmSite(), None, Console())
+        return submission._queued([self.stage])
+
+    def cancel(self) -> list[Any]:
+        return status.cancel([self.plan], self.store, pytest.fail)
 
 
 def record(job: str, task: int | None) -> Submitted:
@@ -109,8 +119,7 @@ def test_a_failure_has_the_jobs_own_reason_and_the_stages_last_lines(place: Plac
     place.submit()
     place.begin()
     place.records.end(place.stage.stage, place.stage.key, "failed", "the loss is not a number")
-    log = place.stage.planner.store.log_path(place.stage.stage, place.stage.key)
-    log.parent.mkdir(parents=True)
+    log = place.store.log_path(place.stage.stage, place.stage.key)
     log.write_text("\n".join(f"line {n}" for n in range(40)))
     found = place.status()
     assert (found.state, found.why, found.node) == ("failed", "the loss is not a number", "n1")
@@ -163,7 +172,40 @@ def test_no_log_is_named_that_is_not_there(place: Place) -> None:
 
 def test_a_submission_that_was_cut_off_is_said_to_be_so(place: Place) -> None:
     place.submit(job="")
-    assert "the submission was cut off" in place.status().why
+    assert "its submission was cut off, and Slurm knows no job of it" in place.status().why
+
+
+def test_a_job_whose_number_a_submission_had_not_noted_is_found_submitted_once_and_cancelled(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[object] = []
+    monkeypatch.setattr(tools, "call", called.append)
+    place.submit(job="", task=3)
+    ref = f"{JOB}_3"
+    place.jobs[ref] = QueuedJob(ref, "RUNNING", "n2", comment="harness:s")
+    found = place.status()
+    assert (found.state, found.job, found.node) == ("running", ref, "n2")
+    assert list(place.queued().values()) == [grouping.Place(int(JOB), 3)]
+    assert place.cancel() == [place.stage]
+    assert called == [["scancel", ref]]
+    assert place.status().why == "by harness cancel"
+
+
+def test_a_cancellation_waits_for_a_submission_that_is_at_work(place: Place) -> None:
+    place.submit()
+    place.say("RUNNING", node="n2")
+    told: list[str] = []
+
+    def leave(owner: str) -> None:
+        told.append(owner)
+        raise KeyboardInterrupt
+
+    with place.store.lock(*LOCK), pytest.raises(KeyboardInterrupt):
+        status.cancel([place.plan], place.store, leave)
+    assert told == [f"process {os.getpid()} on {socket.gethostname()}"]
+    record = place.records.submitted(place.stage.stage, place.stage.key)
+    assert record is not None
+    assert not record.cancelled
 
 
 def test_a_requeued_job_says_why_it_waits_again(place: Place) -> None:
@@ -242,15 +284,13 @@ def test_a_number_that_slurm_gave_out_again_is_not_the_stages_job(
     monkeypatch.setattr(tools, "call", called.append)
     place.submit()
     place.say("RUNNING", node="n2", comment=comment)
-    store = place.stage.planner.store
     assert place.status().state == "not run"
-    assert status.cancel([place.plan], store) == []
+    assert place.cancel() == []
     assert not called
-    submission = Submission(store, place.stage.planner.files, SlurmSite(), None, Console())
-    assert submission._queued([place.stage]) == {}
+    assert place.queued() == {}
     place.say("RUNNING", node="n2")
-    assert list(submission._queued([place.stage]).values()) == [grouping.Place(int(JOB), None)]
-    assert status.cancel([place.plan], store) == [place.stage]
+    assert list(place.queued().values()) == [grouping.Place(int(JOB), None)]
+    assert place.cancel() == [place.stage]
     assert called == [["scancel", JOB]]
 
 

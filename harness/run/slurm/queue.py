@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from harness.run.slurm import tools
 from harness.run.slurm.grouping import HasKey, Id
-from harness.run.slurm.records import NAME, Records, Submitted
+from harness.run.slurm.records import Records, Submitted
 
 FIELDS = "%i|%T|%N|%S|%k|%r"
 """Job, state, nodes, start, comment, reason (last, for it is free text)."""
@@ -88,7 +88,7 @@ def job_of(record: Submitted, known: Mapping[str, QueuedJob]) -> QueuedJob | Non
 
 def forgotten(records: Iterable[Submitted]) -> dict[str, QueuedJob]:
     """Of jobs that the controller no longer knows what accounting says; empty where there is none. Not
-    every accounting keeps comments: where it does not, the job's name has to be ours."""
+    every accounting keeps comments: where it does not, the job's name has to be the same."""
     asked = {record.ref: record for record in records}
     if not asked or shutil.which("sacct") is None:
         return {}
@@ -109,7 +109,7 @@ def forgotten(records: Iterable[Submitted]) -> dict[str, QueuedJob]:
         record = asked.get(parts[0])
         if len(parts) != 5 or record is None:
             continue
-        comment = parts[4] or (record.comment if parts[3] == NAME else "")
+        comment = parts[4] or (record.comment if parts[3] == record.name else "")
         # "CANCELLED by 1000" has more than the state.
         found[record.ref] = QueuedJob(record.ref, parts[1].split()[0], parts[2], comment=comment)
     return found

@@ -13,8 +13,6 @@ from harness.run.slurm.checkout import Checkout
 
 FORMAT = 2
 COMMENT = "harness:"
-NAME = "harness"
-"""Every job's."""
 LOCK = ("slurm", "submission")
 """Of the store's: two submissions at a time would hand over the same stage."""
 
@@ -63,6 +61,8 @@ class Submitted:
     """Slurm's number, of an array the array's; empty until sbatch has answered."""
     at: float = 0.0
     cancelled: bool = False
+    name: str = ""
+    """The job's: what accounting knows it by where it keeps no comments."""
 
     @property
     def ref(self) -> str:

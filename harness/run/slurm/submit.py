@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import shlex
 import time
 import uuid
@@ -28,7 +29,7 @@ from harness.run.slurm.asking import Asked, asked, partition_of
 from harness.run.slurm.environment import exported, only_variables
 from harness.run.slurm.grouping import Group, Id, Place, groups
 from harness.run.slurm.job import StageTask
-from harness.run.slurm.records import COMMENT, LOCK, NAME, Order, Records, Submitted
+from harness.run.slurm.records import COMMENT, LOCK, Order, Records, Submitted
 
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
@@ -172,8 +173,7 @@ class Submission:
         for group in groups(stages, needed, kinds, queued):
             first = next(iter(group.tasks.values()))
             kind = kinds[first.stage, first.key]
-            stage_names = ", ".join(dict.fromkeys(s.stage for s in group.tasks.values()))
-            many = f"{stage_names}, an array of {len(group.tasks)}"
+            many = f"{', '.join(_stages(group))}, an array of {len(group.tasks)}"
             what = many if group.is_array else first.title
             try:
                 job = self._submit_group(group, kind, _dependency(group, jobs), specs)
@@ -199,17 +199,17 @@ class Submission:
         specs: dict[Id, RowPlan],
     ) -> int:
         submission = uuid.uuid4().hex[:12]
-        now = time.time()
+        now, name = time.time(), job_name(group)
         records = []
         for index, stage in group.tasks.items():
             task = index if group.is_array else None
             self.records.write_order(
                 submission, task, self._order(stage, specs[stage.stage, stage.key], kind, now)
             )
-            record = Submitted(stage.stage, stage.key, submission, task, at=now)
+            record = Submitted(stage.stage, stage.key, submission, task, at=now, name=name)
             self.records.write_submitted(record)
             records.append(record)
-        executor = self._executor(group, kind, dependency, submission)
+        executor = self._executor(group, kind, dependency, submission, name)
         # An array's pickles are all the same, which is what lets its indices have gaps.
         count = max(group.tasks) + 1 if group.is_array else 1
         task_of = StageTask(str(self.records.root), submission, group.is_array)
@@ -219,7 +219,7 @@ class Submission:
         return int(job)
 
     def _executor(
-        self, group: Group[StagePlan], kind: Kind, dependency: str, submission: str
+        self, group: Group[StagePlan], kind: Kind, dependency: str, submission: str, name: str
     ) -> "SlurmExecutor":
         from submitit import SlurmExecutor
 
@@ -240,7 +240,7 @@ class Submission:
             more |= {"dependency": dependency, "kill-on-invalid-dep": "yes"}
         executor = SlurmExecutor(self.records.jobs, max_num_timeout=self.site.requeues)
         settings: dict[str, Any] = {
-            "job_name": NAME,
+            "job_name": name,
             "partition": self.site.partition,
             "account": self.site.account,
             "qos": self.site.qos,
@@ -280,6 +280,18 @@ class Submission:
             requeues=self.site.requeues,
             machines=kind.asked.machines,
         )
+
+
+def job_name(group: Group[StagePlan]) -> str:
+    """For squeue: STAGE:ROW and what tells its replicates apart, or of an array STAGE:xCOUNT."""
+    first = next(iter(group.tasks.values()))
+    which = f"x{len(group.tasks)}" if group.is_array else f"{first.row}:{first.label}"
+    name = f"{'+'.join(_stages(group))}:{which}".rstrip(":")
+    return re.sub(r"[^\w.+:-]+", "-", name, flags=re.ASCII)
+
+
+def _stages(group: Group[StagePlan]) -> list[str]:
+    return list(dict.fromkeys(stage.stage for stage in group.tasks.values()))
 
 
 def or_end(line: str) -> str:

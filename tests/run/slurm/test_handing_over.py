@@ -13,9 +13,10 @@ from harness.run import executors
 from harness.run.site import SlurmSite
 from harness.run.slurm import job, tools
 from harness.run.slurm.asking import Asked
+from harness.run.slurm.grouping import Group
 from harness.run.slurm.job import StageTask
 from harness.run.slurm.records import Order
-from harness.run.slurm.submit import Kind, Submission
+from harness.run.slurm.submit import Kind, Submission, job_name
 from tests.helpers import planned, write_row
 
 KIND = Kind(Asked(1, 0, None, 10, 1), ("PATH",))
@@ -123,6 +124,16 @@ def test_what_sbatch_refuses_or_says_is_told_with_what_was_handed_over(
     assert first is not None
     assert first.job == "12"
     assert not capfd.readouterr().err
+
+
+def test_a_jobs_name_says_stage_and_row_or_how_many_there_are(tmp_path: Path) -> None:
+    row = write_row(tmp_path / "specs", replicates={"train_seeds": [1, 2]})
+    (plan,) = planned(tmp_path / "volume", row)
+    gen, first, second = plan.stages
+    assert job_name(Group({0: gen})) == "gen:one"
+    assert job_name(Group({0: second})) == "train:one:train-seed-2"
+    assert job_name(Group({0: first, 3: second})) == "train:x2"
+    assert job_name(Group({0: gen, 1: first})) == "gen+train:x2"
 
 
 def test_a_volume_whose_path_slurm_would_rewrite_is_refused(

@@ -65,7 +65,7 @@ class Place:
 
 
 def record(job: str, task: int | None) -> Submitted:
-    return Submitted("gen", "k", "s", task, job)
+    return Submitted("gen", "k", "s", task, job, name="gen:one")
 
 
 def test_what_was_never_submitted_is_said_to_be_so_and_slurm_is_not_asked(
@@ -266,7 +266,7 @@ def test_without_accounting_nothing_is_said_of_forgotten_jobs(
 
 
 def test_accounting_knows_what_became_of_forgotten_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = "7_1|CANCELLED by 1000|n2|harness|\n8|NODE_FAIL|n1|harness|harness:s\n"
+    said = "7_1|CANCELLED by 1000|n2|gen:one|\n8|NODE_FAIL|n1|gen:one|harness:s\n"
     monkeypatch.setattr(tools, "call", lambda command: said)
     monkeypatch.setattr(queue.shutil, "which", lambda tool: f"/usr/bin/{tool}")
     found = queue.forgotten([record("7", 1), record("8", None)])
@@ -297,7 +297,7 @@ def test_a_number_that_slurm_gave_out_again_is_not_the_stages_job(
 def test_accounting_tells_another_job_of_the_same_number_from_ours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    said = "7|FAILED|n1|harness|harness:other\n8|FAILED|n1|wrap|\n9|FAILED|n1|harness|\n"
+    said = "7|FAILED|n1|gen:one|harness:other\n8|FAILED|n1|wrap|\n9|FAILED|n1|gen:one|\n"
     monkeypatch.setattr(tools, "call", lambda command: said)
     monkeypatch.setattr(queue.shutil, "which", lambda tool: f"/usr/bin/{tool}")
     records = [record(job, None) for job in ("7", "8", "9")]

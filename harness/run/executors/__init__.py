@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import threading
 import time
@@ -19,6 +20,7 @@ from harness.artefact import environment, gpus
 from harness.artefact.call import CALL_FILE, RESULT_FILE, StageCall, StageResult, model_input
 from harness.artefact.gpus import Gpu
 from harness.artefact.keys import Files
+from harness.common import env_variables
 from harness.common.executor_names import check_name
 from harness.common.progress import Event, StageView, say
 from harness.errors import HarnessError, InputError, Interrupted
@@ -29,8 +31,8 @@ from harness.spec.train import Train
 
 LOG_TAIL = 12
 """Lines of a failed stage's log that are shown."""
-STOP_SECONDS = int(os.environ.get("HARNESS_STOP_SECONDS", "30"))
-"""How long a stage may take to stop cleanly before it is killed; in a Slurm job: as it lasts."""
+STOP_SECONDS = env_variables.stop_seconds()
+STOP_LIMIT = "as long as the job lasts" if math.isinf(STOP_SECONDS) else f"{STOP_SECONDS:g} s"
 LOOK_SECONDS = 0.2
 """How often a running stage's executor looks whether another thread has asked it to stop."""
 
@@ -231,7 +233,7 @@ def waiting(console: Console, title: str) -> Callable[[str], None]:
 
 def tell_stopping(on_event: Callable[[Event], None]) -> None:
     """An interrupt came: say so before the stage has ended, which can take a while."""
-    message = f"stopping: the stage gets {STOP_SECONDS} s to end in order"
+    message = f"stopping: the stage gets {STOP_LIMIT} to end in order"
     # Ctrl-C ends what the output is piped into as well.
     with contextlib.suppress(OSError):
         on_event({"event": "note", "message": message})

@@ -35,6 +35,7 @@ class Order:
     submitted: float
     """By the login node's clock."""
     requeues: int
+    warning_seconds: int
     machines: int = 1
 
     @classmethod

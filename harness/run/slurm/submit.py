@@ -278,6 +278,7 @@ class Submission:
             document=stage.document,
             submitted=now,
             requeues=self.site.requeues,
+            warning_seconds=self.site.warning_seconds,
             machines=kind.asked.machines,
         )
 

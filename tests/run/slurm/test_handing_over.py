@@ -1,6 +1,7 @@
 """What a submission hands to Slurm and what it makes of Slurm's answers, without a Slurm."""
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,20 @@ def test_what_sbatch_refuses_or_says_is_told_with_what_was_handed_over(
     assert first is not None
     assert first.job == "12"
     assert not capfd.readouterr().err
+
+
+def test_on_slurms_warning_a_job_says_how_long_it_has(
+    tmp_path: Path, spec: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (plan,) = planned(tmp_path / "volume", spec)
+    made = submission(plan, warning_seconds=75)
+    order = made._order(plan.stages[0], plan, KIND, time.time())
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    node = job._Node(made.records, order, "s")
+    with pytest.raises(KeyboardInterrupt):
+        node._warn(signal.SIGUSR2, None)
+    node._warn(signal.SIGUSR2, None)
+    assert capfd.readouterr().out == "its time is up in 75 s or more\n"
 
 
 def test_a_jobs_name_says_stage_and_row_or_how_many_there_are(tmp_path: Path) -> None:

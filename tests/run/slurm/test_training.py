@@ -97,6 +97,8 @@ def test_trainings_whose_time_is_up_or_whose_node_dies_go_on_from_their_checkpoi
     assert outcomes(login) == [["", "done"], ["requeued", "done"]]
     output = "".join(p.read_text() for p in volume.glob("slurm/jobs/*_log.out"))
     assert output.count("going on from the checkpoint at step") >= 2
+    assert "its time is up in 60 s or more" in output
+    assert "stopping: the stage gets as long as the job lasts to end in order" in output
     for log in losses(login):
         assert [json.loads(line)["step"] for line in log] == list(range(1, STEPS + 1))
 

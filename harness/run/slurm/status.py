@@ -159,7 +159,7 @@ def _cancelled(status: StageStatus, before: Sequence[StageStatus], record: Submi
     if lost is not None and not record.cancelled:
         status.state, status.why = "not run", lost
     else:
-        status.state = "cancelled"
+        status.state, status.since = "cancelled", record.at if record.cancelled else None
         status.why = "by harness cancel" if record.cancelled else "by scancel, or an administrator"
 
 

@@ -1,14 +1,19 @@
 """What is said of a stage, for each thing that Slurm, the volume and the job's notes can say."""
 
+import io
+import json
 import os
 import socket
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from harness.cli.views.queue import as_json, show_queue
+from harness.cli.workspace import make_console
 from harness.errors import InputError
 from harness.run.site import SlurmSite
 from harness.run.slurm import grouping, queue, status, tools
@@ -360,3 +365,49 @@ def test_a_first_machine_that_ended_first_keeps_its_reason(place: Place) -> None
     place.records.end(name, key, "failed", "the loss is not a number")
     place.records.tell_fault(name, key, MachineFault("s", 0, 1, "n2", "failed", "exit code 1"))
     assert place.status().why == "the loss is not a number"
+
+
+def shown(place: Place, width: int) -> list[str]:
+    file = io.StringIO()
+    show_queue(Console(file=file, width=width), status.statuses([place.plan], place.store))
+    return file.getvalue().splitlines()
+
+
+def test_on_80_columns_a_stage_has_several_lines_and_nothing_is_cut(place: Place) -> None:
+    place.submit(task=17)
+    ref = f"{JOB}_17"
+    why = "waits for ever: it asks for more time than its partition gives"
+    place.jobs[ref] = QueuedJob(ref, "PENDING", comment="harness:s", reason="PartitionTimeLimit")
+    narrow, wide = shown(place, 80), shown(place, 200)
+    assert [line.strip() for line in narrow[1:4]] == [
+        f"pending  {place.stage.title}", f"job {ref}", why
+    ]  # fmt: skip
+    assert max(map(len, narrow)) <= 80
+    assert len(wide) == 3
+    for words in (place.stage.title, "pending", ref, why):
+        assert words in wide[1]
+
+
+def test_the_width_that_columns_says_holds_without_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "72")
+    assert make_console().width == 72
+    monkeypatch.delenv("COLUMNS")
+    assert make_console().width == 200
+
+
+def test_as_json_a_status_has_all_that_is_known_of_a_stage(place: Place) -> None:
+    place.submit()
+    place.begin()
+    end = ("failed", "the loss is not a number")
+    place.records.end(place.stage.stage, place.stage.key, *end)
+    log = place.store.log_path(place.stage.stage, place.stage.key)
+    log.write_text("last words\n")
+    (facts,) = json.loads(as_json(status.statuses([place.plan], place.store)))
+    assert abs(datetime.fromisoformat(facts.pop("since")).timestamp() - time.time()) < 60
+    assert facts == {
+        "stage": "gen", "row": "one", "label": "", "key": place.stage.key, "state": "failed",
+        "job": JOB, "node": "n1", "why": "the loss is not a number", "log": str(log),
+        "tail": ["last words"], "warning": "",
+    }  # fmt: skip

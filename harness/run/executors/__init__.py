@@ -29,6 +29,8 @@ from harness.run.plan import StagePlan, dump, needs_of
 from harness.spec.base import DataPath
 from harness.spec.train import Train
 
+BEGINNING = "--- "
+"""With this an attempt begins in a log."""
 LOG_TAIL = 12
 """Lines of a failed stage's log that are shown."""
 STOP_SECONDS = env_variables.stop_seconds()
@@ -188,10 +190,8 @@ class StageFailed(HarnessError):
 
     def __init__(self, job: Job, message: str, hint: str, code: int) -> None:
         parts = [hint] if hint else []
-        if code != InputError.exit_code:
-            tail = _tail(job.log)
-            if tail:
-                parts.append("The last lines of its log:\n" + "\n".join(f"  | {t}" for t in tail))
+        if code != InputError.exit_code and (lines := tail(job.log)):
+            parts.append("The last lines of its log:\n" + "\n".join(f"  | {t}" for t in lines))
         parts.append(f"The whole log: {job.log}")
         super().__init__(f"{job.title} failed: {message}", "\n".join(parts))
         self.reason, self.advice, self.log = message, hint, job.log
@@ -343,16 +343,18 @@ def stopped(job: Job | StagePlan) -> Interrupted:
 def start_log(job: Job, executor: str) -> None:
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("a", encoding="utf-8") as file:
-        file.write(f"--- {job.title}, {executor} executor, key {job.key}\n")
+        file.write(f"{BEGINNING}{job.title}, {executor} executor, key {job.key}\n")
 
 
-def _tail(log: Path) -> list[str]:
+def tail(log: Path, count: int = LOG_TAIL) -> list[str]:
+    """The last lines of a log's last attempt; none where there is no log."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-    begins = [i for i, line in enumerate(lines) if line.startswith("--- ")]
-    return lines[begins[-1] + 1 :][-LOG_TAIL:] if begins else lines[-LOG_TAIL:]
+    begins = [i for i, line in enumerate(lines) if line.startswith(BEGINNING)]
+    own = lines[begins[-1] + 1 :] if begins else lines
+    return [line for line in own if line.strip()][-count:]
 
 
 def check_lock(name: str, image: str, lock: str, mend: str) -> None:

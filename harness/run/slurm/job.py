@@ -49,6 +49,11 @@ class StageTask:
         records = Records(Path(self.root))
         path = records.order_path(self.submission, index)
         order = Order.from_json(json.loads(path.read_text(encoding="utf-8")))
+        from harness.run.executors import BEGINNING
+
+        for stream in (sys.stdout, sys.stderr):
+            # Slurm appends to what an earlier start wrote.
+            print(f"{BEGINNING}start {_restart() + 1} on {_node()}", file=stream, flush=True)
         try:
             if int(os.environ.get("SLURM_PROCID", "0")):
                 _take_part_or_tell(records, order, self.submission)
@@ -66,7 +71,7 @@ class _Node:
         self.records, self.order, self.submission = records, order, submission
         self.job = _job()
         self.node = _node()
-        self.restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+        self.restart = _restart()
         self.warned: int | None = None
         """The signal with which Slurm told that the job must end."""
 
@@ -264,7 +269,7 @@ def _take_part_or_tell(records: Records, order: Order, submission: str) -> None:
         error = e if isinstance(e, HarnessError) else HarnessError(f"{type(e).__name__}: {e}")
         fault = MachineFault(
             submission,
-            int(os.environ.get("SLURM_RESTART_COUNT") or 0),
+            _restart(),
             int(os.environ["SLURM_PROCID"]),
             _node(),
             "refused" if isinstance(e, InputError) else "failed",
@@ -273,6 +278,10 @@ def _take_part_or_tell(records: Records, order: Order, submission: str) -> None:
         )
         records.tell_fault(order.stage, order.key, fault)
         raise
+
+
+def _restart() -> int:
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
 
 
 def _node() -> str:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Literal
 
 from harness.artefact.store import Store
-from harness.run.executors import LOG_TAIL
+from harness.run.executors import tail
 from harness.run.plan import RowPlan, StagePlan, unique
 from harness.run.slurm import queue, tools
 from harness.run.slurm.probe import APART_S
 from harness.run.slurm.queue import QueuedJob
 from harness.run.slurm.records import LOCK, Attempt, MachineFault, Records, Submitted
 
+CLOCK_S = 1.0
+"""Within which times of a file and of the job that writes it are compared; a start takes longer."""
 State = Literal["done", "running", "pending", "failed", "cancelled", "not run", "not submitted"]
 
 WAITS = {
@@ -182,9 +184,10 @@ def _ended(
         return
     if own is None:
         status.why, status.log = _never_began(job, record, records, store), _there(of_the_job)
-        status.tail = _tail(of_the_job, LOG_TAIL)
+        status.tail = tail(of_the_job)
         return
-    status.node, status.since, status.log = own.node, own.ended, _there(log, of_the_job)
+    logs = [log, of_the_job] if _is_written_since(log, own) else [of_the_job]
+    status.node, status.since, status.log = own.node, own.ended, _there(*logs)
     fault = records.fault(stage.stage, stage.key, own.submission, own.restart)
     if fault is not None:
         _of_another_machine(status, fault, records.errors(record, fault.rank))
@@ -203,20 +206,26 @@ def _ended(
     if own.outcome == "refused":
         status.log = None
         return
-    status.tail = _tail(log, LOG_TAIL) or _tail(of_the_job, LOG_TAIL)
+    status.tail = next(filter(None, map(tail, logs)), [])
 
 
 def _of_another_machine(status: StageStatus, fault: MachineFault, log: Path) -> None:
     """What ended the first machine's part, which knows no reason itself."""
     status.node = fault.node
     status.why = _sentences(fault.message, fault.hint)
-    status.tail, status.log = _tail(log, LOG_TAIL), _there(log)
+    status.tail, status.log = tail(log), _there(log)
 
 
 def _sentences(message: str, hint: str) -> str:
     """A fault and the way out in one line."""
     ended = message if message.endswith((".", "!", "?", ":")) else f"{message}."
     return f"{ended} {hint}" if hint else message
+
+
+def _is_written_since(log: Path, attempt: Attempt) -> bool:
+    """Whether a stage's log has anything of this attempt, by the volume's clock."""
+    began = attempt.started - attempt.skew
+    return log.is_file() and log.stat().st_mtime >= began - CLOCK_S
 
 
 def _there(*logs: Path) -> Path | None:
@@ -263,7 +272,7 @@ def _progress(outputs: Sequence[Path]) -> str:
     """The last line that says how far the stage is. A training's first process may work on another
     machine than the first, and tells it there as an event."""
     for output in outputs:
-        lines = [line.strip() for line in _tail(output, 20) if not line.startswith("submitit ")]
+        lines = [line.strip() for line in tail(output, 20) if not line.startswith("submitit ")]
         if lines:
             return _in_words(lines[-1])
     return ""
@@ -277,14 +286,6 @@ def _in_words(line: str) -> str:
         return f"{event['task']}: {event['done']} of {event['total']} {event['unit']}"
     except (ValueError, KeyError, TypeError):
         return line
-
-
-def _tail(path: Path, count: int) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    return [line for line in text.splitlines() if line.strip()][-count:]
 
 
 def _timestamp(text: str) -> float | None:

@@ -82,6 +82,7 @@ def test_a_second_machine_that_ends_with_a_fault_tells_why(
     monkeypatch.setattr(job, "_take_part", refuse)
     for name, value in {"PROCID": "1", "RESTART_COUNT": "2"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("HARNESS_STOP_SECONDS", "30")  # a job sets it for its stages
     with pytest.raises((SystemExit, FileNotFoundError)):
         StageTask(str(made.records.root), "s", False)()
     fault = made.records.fault(stage.stage, stage.key, "s", 2)

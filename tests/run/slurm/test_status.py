@@ -131,6 +131,36 @@ def test_a_failure_has_the_jobs_own_reason_and_the_stages_last_lines(place: Plac
     assert list(found.tail) == [f"line {n}" for n in range(28, 40)]
 
 
+def test_the_last_lines_are_never_those_of_an_earlier_attempt(place: Place) -> None:
+    place.submit()
+    place.begin(skew=-30.0)
+    log = place.store.log_path(place.stage.stage, place.stage.key)
+    log.write_text("--- an attempt before\nits last line\n")
+    os.utime(log, (time.time() + 20,) * 2)  # by the clock of the volume, which is 30 s ahead
+    error = place.records.jobs / f"{JOB}_0_log.err"
+    error.write_text("--- start 1 on n1\nof its first start\n--- start 2 on n1\n")
+    end = ("failed", "its driver is old")
+    place.records.end(place.stage.stage, place.stage.key, *end)
+    found = place.status()
+    assert (list(found.tail), found.log) == ([], error)
+    with error.open("a") as file:
+        file.write("of its second\n")
+    assert list(place.status().tail) == ["of its second"]
+    with log.open("a") as file:
+        file.write("--- gen: one\nof the stage\n")
+    os.utime(log, (time.time() + 31,) * 2)
+    assert (list(place.status().tail), place.status().log) == (["of the stage"], log)
+
+
+def test_the_progress_of_an_earlier_start_is_not_this_ones(place: Place) -> None:
+    place.submit()
+    place.begin(restart=1)
+    place.say("RUNNING", node="n2")
+    output = place.records.jobs / f"{JOB}_0_log.out"
+    output.write_text("--- start 1\n  working: 1 of 2 steps\n--- start 2\n")
+    assert place.status().why == "starting"
+
+
 @pytest.mark.parametrize(
     ("state", "words"),
     [

@@ -129,14 +129,17 @@ def _open(
     before: Sequence[StageStatus],
     outputs: Sequence[Path],
 ) -> None:
-    requeued = ""
-    if own is not None and own.outcome == "requeued":
-        requeued = f"; {own.message} at its start number {own.restart + 1}, it goes on"
+    again = ""
+    if own is not None and own.outcome in ("requeued", "stopped"):
+        again = f"; {own.message} at its start number {own.restart + 1}, it goes on"
     if job.state in queue.RUNNING:
         status.state, status.node = "running", job.node
         status.since = _timestamp(job.start)
-        ending = "ending" if job.state == "COMPLETING" else ""
-        status.why = ending + requeued or _progress(outputs) or "starting"
+        if job.state == "COMPLETING":
+            # Of one that Slurm stops only the end says whether it is queued again.
+            status.why = "ending" + (again if own and own.outcome == "requeued" else "")
+        else:
+            status.why = f"starting{again}" if again else _progress(outputs) or "starting"
         return
     lost = _lost(before)
     reason = job.reason.strip("()").split(",")[0]
@@ -144,7 +147,7 @@ def _open(
         status.state, status.why = "not run", lost
     elif reason == "DependencyNeverSatisfied":
         status.state, status.why = "not run", "a stage before it did not end well"
-    elif own is not None and own.outcome != "requeued":
+    elif own is not None and not again:
         status.why = f"queued again after it was lost on {own.node}; it goes on from what is kept"
     elif reason == "Dependency":
         names = ", ".join(
@@ -153,7 +156,7 @@ def _open(
         status.why = f"waits for {names}" if names else "waits for the stages before it"
     else:
         status.why = f"waits {WAITS[reason]}" if reason in WAITS else f"waits: {job.reason}"
-        status.why += requeued
+        status.why += again
 
 
 def _cancelled(status: StageStatus, before: Sequence[StageStatus], record: Submitted) -> None:

@@ -253,6 +253,20 @@ def test_a_requeued_job_says_why_it_waits_again(place: Place) -> None:
     assert "its time was up" in found.why
 
 
+def test_a_job_that_slurm_stopped_and_queued_again_is_neither_lost_nor_cancelled(
+    place: Place,
+) -> None:
+    place.submit()
+    place.begin()
+    end = ("stopped", "Slurm asked it to end")
+    place.records.end(place.stage.stage, place.stage.key, *end)
+    again = "; Slurm asked it to end at its start number 1, it goes on"
+    for state, why in {"COMPLETING": "ending", "PENDING": f"waits for nodes to become free{again}",
+                       "RUNNING": f"starting{again}"}.items():  # fmt: skip
+        place.say(state, node="n1", reason="Resources")
+        assert place.status().why == why
+
+
 def test_a_job_whose_node_died_is_said_to_go_on(place: Place) -> None:
     place.submit()
     place.begin()

@@ -52,14 +52,14 @@ def connect() -> Any:
     """A client of the engine that DOCKER_HOST or the present context names.
 
     Raises:
-        HarnessError: no engine answers.
+        InputError: no engine answers.
     """
     try:
         client = docker.from_env(timeout=600)
         client.ping()
     except NO_ENGINE as e:
-        raise HarnessError(
-            f"no Docker engine answers: {_first_line(e)}",
+        raise InputError(
+            f"no Docker engine answers: {reason_of(e)}",
             "Start it (for example `sudo systemctl start docker`), name it in DOCKER_HOST, or use "
             "`--executor local`. `harness doctor` shows what is there.",
         ) from None
@@ -148,7 +148,7 @@ class DockerExecutor:
                     **self._adapted(_settings(job, binds, env, network, chosen)),
                 )
             except NO_ENGINE as e:
-                reason = _first_line(e)
+                reason = reason_of(e)
                 raise devices.fault(job.title, " ".join(str(e).split()), self.name) or HarnessError(
                     f"{job.title} could not start: {reason}"
                 ) from None
@@ -167,7 +167,7 @@ class DockerExecutor:
         except docker.errors.NotFound:
             raise InputError(f"there is no image {tag}", build) from None
         except NO_ENGINE as e:
-            raise HarnessError(f"{self.engine} does not answer: {_first_line(e)}") from None
+            raise HarnessError(f"{self.engine} does not answer: {reason_of(e)}") from None
         lock = image.labels.get("harness.lock", "")
         check_lock(name, f"image {tag}", lock, build)
         self._image = {
@@ -188,7 +188,7 @@ class DockerExecutor:
         except NO_ENGINE as e:
             raise HarnessError(
                 f"{job.title}: the container that a killed run left cannot be removed: "
-                f"{_first_line(e)}",
+                f"{reason_of(e)}",
                 f"Run the same command again, or remove it with `{self.name} rm -f`; `{self.name} ps "
                 f"-a --filter label=harness.key={job.key}` shows it.",
             ) from None
@@ -212,7 +212,7 @@ class DockerExecutor:
             _stop(container, job)
             raise stopped(job) from None
         except NO_ENGINE as e:
-            reason = _first_line(e)
+            reason = reason_of(e)
             raise devices.fault(job.title, " ".join(str(e).split()), self.name) or HarnessError(
                 f"{job.title}: {self.engine} stopped answering: {reason}",
                 "Run the same command again to go on.",
@@ -329,5 +329,12 @@ def _stop(container: Any, job: Job) -> None:
             container.kill()
 
 
-def _first_line(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
+    """What the system said (`Connection refused`), however deep a client has wrapped it; else the
+    error's first line."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -91,15 +91,26 @@ class Runner:
             with contextlib.ExitStack() as stack:
                 stage, lock = self._next(pending, stack)
                 pending.remove(stage)
-                if stage.artefact is None and failures.keep_out(stage):
-                    continue
-                try:
-                    self.run_stage(stage, None, lock)
-                except Interrupted:
-                    raise
-                except HarnessError as e:
-                    say(self.console, f"  failed: {plain(failures.note(stage, e))}")
-                    continue
+                self.attempt(stage, plans, failures, lock)
+
+    def attempt(
+        self,
+        stage: StagePlan,
+        plans: Sequence[RowPlan],
+        failures: Failures,
+        lock: int | None = None,
+    ) -> None:
+        """Run a stage and remember it; a fault is noted, and what needs a failed one is not run.
+        `lock`: see run_stage. Raises what would hit every stage."""
+        if stage.artefact is None and failures.keep_out(stage):
+            return
+        try:
+            self.run_stage(stage, None, lock)
+        except Interrupted:
+            raise
+        except HarnessError as e:
+            say(self.console, f"  failed: {plain(failures.note(stage, e))}")
+        else:
             self.remember(stage, plans)
 
     def _next(

@@ -209,6 +209,7 @@ class StagesFailed(HarnessError):
             titles = ", ".join(s.title for s in not_run)
             hint = "\n".join(filter(None, [hint, f"Not run because of it: {titles}"]))
         super().__init__(message, hint)
+        self.failures, self.not_run = failures, not_run
         self.exit_code = first.exit_code
 
 

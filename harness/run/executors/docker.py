@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import docker
@@ -23,6 +23,7 @@ from harness.run.executors import (
     EventReader,
     ExecutorRecord,
     Job,
+    check_compilers,
     check_lock,
     devices,
     ended_when_asked,
@@ -38,7 +39,6 @@ from harness.run.executors import (
 from harness.run.executors.mounts import WORK, Bind, StageFiles
 from harness.run.executors.secret_files import secret_files
 from harness.run.plan import StagePlan
-from harness.spec.train import Train
 
 NO_ENGINE = (
     docker.errors.DockerException,
@@ -109,10 +109,9 @@ class DockerExecutor:
         """
         placing.check(stages, self.name)
         images = {name: self.find_image(name) for name in dict.fromkeys(s.stage for s in stages)}
+        check_compilers(stages, {name: image.labels for name, image in images.items()})
         for stage in stages:
-            train, engine = stage.params.get("train"), stage.served
-            if isinstance(train, Train) and train.liger_kernels:
-                check_compiler(images[stage.stage].labels, f"row {stage.row}: train.liger_kernels")
+            engine = stage.served
             if engine is not None and engine.base_url is None:
                 vllm.find_image(self._client, engine)
 
@@ -224,18 +223,6 @@ class DockerExecutor:
             memory = container.attrs["State"].get("OOMKilled")
             killed = "it was killed" + (": it ran out of memory (limits.memory)" if memory else "")
         reader.finish(code, killed)
-
-
-def check_compiler(labels: Mapping[str, str], user: str) -> None:
-    """Raises InputError for an image that does not say that it holds a C compiler, which Triton needs:
-    a lock names packages, and one from before has the same."""
-    if environment.COMPILER_LABEL not in labels:
-        raise InputError(
-            f"{user} needs a C compiler, and the image {environment.image_tag('train', 'cuda')} was "
-            "built before it held one",
-            f"Rebuild the image: {environment.build_command('train')}; or set "
-            "train.liger_kernels: false",
-        )
 
 
 def _settings(

@@ -161,7 +161,7 @@ class Runner:
 
     def _caches(self) -> dict[str, str]:
         """Where a training finds what it compiled before."""
-        folder = caches.for_libraries(self.store.root)
+        folder = caches.for_libraries(caches.prepare(self.store.root))
         return env_variables.caches("train", folder) if folder else {}
 
     def run_stage(
@@ -225,6 +225,7 @@ class Runner:
             snapshot = self.store.hub_folder(tokenizer.hub, tokenizer.trust_remote_code)
             if snapshot.is_dir():
                 folders["tokenizer"] = snapshot
+        cache = caches.prepare(self.store.root)
         return Job(
             stage=planned.stage,
             key=planned.key,
@@ -244,10 +245,8 @@ class Runner:
             tokenizer=tokenizer,
             replay=replay,
             limits=planned.owner.limits,
-            cache=str(caches.prepare(self.store.root) / TOKENS)
-            if planned.stage == "train"
-            else None,
-            caches=caches.for_libraries(self.store.root),
+            cache=str(cache / TOKENS) if planned.stage == "train" else None,
+            caches=caches.for_libraries(cache),
             lease_seconds=self.store.locks.lease_seconds,
             serve=None if replay else served(planned, folders, self.files),
         )

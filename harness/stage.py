@@ -200,7 +200,7 @@ def _unforeseen(call: StageCall, error: Exception) -> int:
 
 
 def _fail(message: str, hint: str, code: int) -> int:
-    events.emit("error", message=message, hint=hint, exit_code=code)
+    events.error(message, hint, code)
     return code
 
 

@@ -47,9 +47,9 @@ def prepare(volume: Path) -> Path:
     return folder
 
 
-def for_libraries(volume: Path) -> Path | None:
-    """Where libraries keep theirs; None in an image, which has them below /tmp unless HARNESS_CACHE
-    names a folder."""
+def for_libraries(folder: Path) -> Path | None:
+    """Where in the prepared folder libraries keep theirs; None in an image, which has them below /tmp
+    unless HARNESS_CACHE names a folder."""
     if environment.current_image() is not None and not os.environ.get(VARIABLE):
         return None
-    return prepare(volume) / LIBRARIES
+    return folder / LIBRARIES

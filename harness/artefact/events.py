@@ -11,6 +11,8 @@ from typing import Any, TextIO
 
 SHORTEST_PAUSE_S = 0.2
 _stream: TextIO = sys.stdout
+_untold: dict[str, Any] | None = None
+"""The last progress, where it was left out."""
 
 
 def claim_stdout() -> None:
@@ -27,7 +29,16 @@ def emit(event: str, **fields: Any) -> None:
 
 def progress(task: str, done: int, total: int | None, unit: str, **info: Any) -> None:
     """`done` of `total` (None: not known) `unit`s of `task`; `info` holds figures to show beside it."""
+    global _untold
+    _untold = None
     emit("progress", task=task, done=done, total=total, unit=unit, info=info)
+
+
+def error(message: str, hint: str, exit_code: int) -> None:
+    """The stage ends with a fault: how far it was, and what it is."""
+    if _untold is not None:
+        progress(**_untold)
+    emit("error", message=message, hint=hint, exit_code=exit_code)
 
 
 def note(message: str) -> None:
@@ -35,7 +46,8 @@ def note(message: str) -> None:
 
 
 class Progress:
-    """`done` of `total` `unit`s of a task, told at most five times a second, and at the end."""
+    """`done` of `total` `unit`s of a task, told at most five times a second, and at the end, also where
+    that is a fault."""
 
     def __init__(self, task: str, total: int, unit: str) -> None:
         self.task, self.total, self.unit = task, total, unit
@@ -46,6 +58,16 @@ class Progress:
         return time.monotonic() - self._last_shown >= SHORTEST_PAUSE_S or done >= self.total
 
     def show(self, done: int, **info: Any) -> None:
+        global _untold
+        figures: dict[str, Any] = {
+            "task": self.task,
+            "done": done,
+            "total": self.total,
+            "unit": self.unit,
+            **info,
+        }
         if self.is_due(done):
             self._last_shown = time.monotonic()
-            progress(self.task, done, self.total, self.unit, **info)
+            progress(**figures)
+        else:
+            _untold = figures

@@ -1,12 +1,19 @@
 """`harness run`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.options import DATA, EXECUTOR, SCALE, SPECS, VOLUME, Count
 from harness.cli.workspace import make_console, make_planner, plan_rows, rows_to_run
-from harness.errors import InputError
+from harness.errors import HarnessError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.artefact.store import Damaged
+    from harness.run.plan import StagePlan
 
 
 @click.command()
@@ -65,16 +72,20 @@ def run(
     console = make_console()
     rows = rows_to_run(specs, scale)
     planner.store.prepare()
-    plans = plan_rows(rows, planner)
+    damaged: dict[str, Damaged] = {}
+    plans = plan_rows(rows, planner, damaged)
+    failures: list[HarnessError] = [*damaged.values()]
+    not_run: Sequence[StagePlan] = ()
+    if failures and not plans:
+        raise StagesFailed(failures, not_run)
     for row_plan in plans:
         if stages and not any(s.stage in stages for s in row_plan.stages):
             console.print(f"row {row_plan.row.row} has no {' or '.join(stages)} stage")
-    failed = None
     try:
         runner = Runner(planner.store, planner.files, make(executor, volume), console)
         schedule.run(runner, lambda: make(executor, volume), plans, stages, jobs)
     except StagesFailed as e:
-        failed = e
+        failures, not_run = [*failures, *e.failures], e.not_run
     except OutputClosed:
         raise unread() from None
     planner.files.save()
@@ -90,5 +101,5 @@ def run(
         if data is not None and data.stage == "gen" and data.artefact is not None:
             card = data.artefact.folder / "card.md"
             console.print(f"row {row_plan.row.row}: its data card is {card}", markup=False)
-    if failed is not None:
-        raise failed
+    if failures:
+        raise StagesFailed(failures, not_run)

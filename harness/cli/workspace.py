@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from harness.artefact.store import Store
+    from harness.artefact.store import Damaged, Store
     from harness.results.agreement import Agreement
     from harness.results.line import MatrixLine
     from harness.row.load import LoadedRow, Usable
@@ -187,8 +187,14 @@ def plan_specs(specs: tuple[Path, ...], planner: "Planner", scale: str = "full")
     return plans
 
 
-def plan_rows(rows: "list[LoadedRow]", planner: "Planner") -> "list[RowPlan]":
-    """Plans; of a folder of specs, a row whose given data is absent is left out, and said."""
+def plan_rows(
+    rows: "list[LoadedRow]", planner: "Planner", damaged: "dict[str, Damaged] | None" = None
+) -> "list[RowPlan]":
+    """Plans; of a folder of specs, a row whose given data is absent is left out, and said; so is one
+    that needs a damaged artefact, where `damaged` takes it: what is wrong -> the error, which names the
+    specs."""
+    from harness.artefact.store import Damaged
+
     plans = []
     absent: dict[str, list[str]] = {}
     for loaded in rows:
@@ -199,8 +205,14 @@ def plan_rows(rows: "list[LoadedRow]", planner: "Planner") -> "list[RowPlan]":
                 for name in _absent(loaded, planner):
                     absent.setdefault(name, []).append(loaded.row.row)
                 continue
-            e.message = f"{loaded.path}: {e.message}"
-            raise
+            fault = e.message
+            e.message = f"{loaded.path}: {fault}"
+            if damaged is None or not isinstance(e, Damaged):
+                raise
+            click.echo(f"left out: {e.message}", err=True)
+            if fault in damaged:
+                e.message = f"{loaded.path}, {damaged[fault].message}"
+            damaged[fault] = e
     if absent:
         from harness.artefact.keys import where_given
         from harness.common.progress import plain

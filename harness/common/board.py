@@ -2,7 +2,9 @@
 the stage's name where there is no terminal."""
 
 import time
+from collections import Counter
 from types import TracebackType
+from typing import Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,10 +12,12 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Column
 from rich.text import Text
 
-from harness.common.progress import Event, Figures, Pace, plain, say
+from harness.common.progress import Event, Figures, PlainLines, plain, say
 
 WIDE = 120
 """Columns of a terminal that has a place for a stage's figures, such as its loss."""
+
+Outcome = Literal["done", "failed", "not run"]
 
 
 class _Time(ProgressColumn):
@@ -30,7 +34,8 @@ class Board:
 
     def __init__(self, console: Console, stages: int) -> None:
         self._console = console
-        self._count, self._ended = stages, 0
+        self._count = stages
+        self._outcomes = Counter[Outcome]()
         self.is_live = console.is_terminal
         columns: list[ProgressColumn] = [
             TextColumn(
@@ -72,15 +77,18 @@ class Board:
     def view(self, title: str) -> "BoardView":
         return BoardView(self, self._console, title)
 
-    def count_ended(self, stages: int = 1) -> None:
-        """Note that so many more need no more work."""
-        self._ended += stages
+    def count(self, outcome: Outcome) -> None:
+        """Note that one more stage needs no more work."""
+        self._outcomes[outcome] += 1
         if self.is_live:
             self._tell_count()
 
     def _tell_count(self) -> None:
-        figures = f"{self._ended}/{self._count} done"
-        self.bars.update(self._all, completed=self._ended, figures=figures)
+        figures = f"{self._outcomes['done']}/{self._count} done"
+        for outcome in ("failed", "not run"):
+            if count := self._outcomes[outcome]:
+                figures += f", {count} {outcome}"
+        self.bars.update(self._all, completed=self._outcomes.total(), figures=figures)
 
 
 class BoardView:
@@ -90,19 +98,23 @@ class BoardView:
         self._board = board
         self._console = console
         self._title = title
-        self._started = time.monotonic()
-        self._pace = Pace()
+        self._plain = PlainLines(self.say)
         self._line: TaskID | None = None
         self._task = ""
 
     def __enter__(self) -> "BoardView":
-        self._started = time.monotonic()
+        self._plain.begin()
         self._console.print(f"[bold]{escape(self._title)}[/]", highlight=False)
         if self._board.is_live:
             # Without the key, which stands in the line above.
             name = escape(self._title.rpartition(" [")[0] or self._title)
             self._line = self._board.bars.add_task(
-                name, total=None, figures="starting", info="", guesses=False, began=self._started
+                name,
+                total=None,
+                figures="starting",
+                info="",
+                guesses=False,
+                began=time.monotonic(),
             )
         return self
 
@@ -112,6 +124,7 @@ class BoardView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._plain.end()
         if self._line is not None:
             self._board.bars.remove_task(self._line)
             self._line = None
@@ -140,8 +153,8 @@ class BoardView:
                 info=escape(at.info),
                 guesses=at.guesses,
             )
-        elif self._pace.lets(at):
-            self.say(f"{at}, {time.monotonic() - self._started:.0f} s{at.tail}")
+        else:
+            self._plain.show(at)
 
 
 def _clock(seconds: float) -> str:

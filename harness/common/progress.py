@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Never, Protocol, Required, TypedDict
@@ -20,6 +21,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from harness.errors import Interrupted
 
 PLAIN_SECONDS = 5.0
 """Without a terminal, a task says how far it is at most this often."""
@@ -103,10 +106,10 @@ class ProgressView:
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
         self._title = title
-        self._started = time.monotonic()
         self._live = console.is_terminal
         self._tasks: dict[str, TaskID] = {}
-        self._pace = Pace()
+        self._current = ""
+        self._plain = PlainLines(self.say)
         self._bars = Progress(
             TextColumn("  {task.description}"),
             BarColumn(bar_width=28),
@@ -121,6 +124,7 @@ class ProgressView:
 
     def __enter__(self) -> "ProgressView":
         self._console.print(f"[bold]{escape(self._title)}[/]", highlight=False)
+        self._plain.begin()
         self._bars.start()
         if self._live:
             self._tasks[""] = self._bars.add_task(
@@ -134,6 +138,12 @@ class ProgressView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._plain.end()
+        for task in self._bars.tasks if error is not None else ():
+            if task.id == self._tasks[self._current] and not task.finished:
+                was_stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+                outcome = f"{task.description}: {'stopped' if was_stopped else 'failed'}"
+                self._bars.update(task.id, description=outcome, guesses=True)
         self._bars.stop()
 
     def say(self, text: str, style: str | None = None) -> None:
@@ -155,6 +165,7 @@ class ProgressView:
                 self._tasks[at.task] = self._bars.add_task(
                     escape(at.task), total=at.total, unit=at.unit, info="", guesses=at.guesses
                 )
+            self._current = at.task
             self._bars.update(
                 self._tasks[at.task],
                 completed=at.done,
@@ -162,8 +173,8 @@ class ProgressView:
                 unit=at.unit,
                 info=escape(at.info),
             )
-        elif self._pace.lets(at):
-            self.say(f"{at}, {time.monotonic() - self._started:.0f} s{at.tail}")
+        else:
+            self._plain.show(at)
 
 
 @dataclass(frozen=True)
@@ -206,18 +217,35 @@ class Figures:
         return f" ({self.info})" if self.info else ""
 
 
-class Pace:
-    """Which figures are worth a line where there is no terminal."""
+class PlainLines:
+    """How far a stage is where there is no terminal: a line now and then, and the last figures."""
 
-    def __init__(self) -> None:
-        self._said: dict[str, float] = {}
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._said: dict[str, tuple[float, int]] = {}
+        """Task -> when it was last told, and how far it was."""
+        self._untold: Figures | None = None
+        self.begin()
 
-    def lets(self, at: Figures) -> bool:
-        now, last = time.monotonic(), self._said.get(at.task)
-        if last is not None and at.done != at.total and now - last < PLAIN_SECONDS:
-            return False
-        self._said[at.task] = now
-        return True
+    def begin(self) -> None:
+        self._started = time.monotonic()
+
+    def show(self, at: Figures) -> None:
+        when, done = self._said.get(at.task, (-PLAIN_SECONDS, -1))
+        if time.monotonic() - when >= PLAIN_SECONDS or done != at.done == at.total:
+            self._tell(at)
+        elif at.done != done:
+            self._untold = at
+
+    def end(self) -> None:
+        """Tell the last figures where they were not told."""
+        if self._untold is not None:
+            self._tell(self._untold)
+
+    def _tell(self, at: Figures) -> None:
+        now, self._untold = time.monotonic(), None
+        self._said[at.task] = now, at.done
+        self._say(f"{at}, {now - self._started:.0f} s{at.tail}")
 
 
 def _figure(value: Any) -> str:

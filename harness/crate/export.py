@@ -147,7 +147,7 @@ def _upload(runner: Runner, planned: StagePlan, target: Target, card: str) -> li
             network=True,
             secrets=(TOKEN,),
             others_keys=key_names(planned.owner),
-            caches=caches.for_libraries(root),
+            caches=caches.for_libraries(caches.prepare(root)),
         )
         result = carry_out(
             job, runner.executor, runner.files, ProgressView(runner.console, job.title)

@@ -77,6 +77,9 @@ class Budget(Spec):
     """US dollars, at the prices in specs/prices.yaml."""
 
 
+_SHIFTS = {"k": 10, "m": 20, "g": 30}
+
+
 class Limits(Spec):
     """What a stage may use: of GPUs anywhere, of all else in a container."""
 
@@ -87,6 +90,10 @@ class Limits(Spec):
     """For example 8g."""
     shm: Annotated[str, Field(pattern="^[0-9]+[kmg]$")] = "1g"
     pids: Annotated[int, Field(ge=16)] = 4096
+
+    @property
+    def memory_bytes(self) -> int | None:
+        return int(self.memory[:-1]) << _SHIFTS[self.memory[-1]] if self.memory else None
 
 
 def _steps(value: Any) -> Any:

@@ -161,7 +161,7 @@ class Downloads:
                 network=True,
                 secrets=("HF_TOKEN",),
                 others_keys=self.keys,
-                caches=caches.for_libraries(self.store.root),
+                caches=caches.for_libraries(caches.prepare(self.store.root)),
             )
             carry_out(job, self.executor, self.files, ProgressView(self.console, title))
             final.parent.mkdir(exist_ok=True)

@@ -22,6 +22,7 @@ RUNTIMES: dict[str, type[ProcessExecutor]] = {
     "charliecloud": CharliecloudExecutor,
 }
 PREFIX = "harness-"
+MB = 10**6
 
 
 def make_files(name: str, archives: Sequence[Path], volume: Path, console: Console) -> None:
@@ -66,7 +67,8 @@ def _make_of(executor: ProcessExecutor, archive: Path, console: Console) -> None
 def _make(executor: ProcessExecutor, archive: Path, image: ArchivedImage, console: Console) -> None:
     target = executor.image_path(image.tag)
     if isinstance(executor, ApptainerExecutor):
-        say(console, f"{image.tag}: {executor.program} converts it, which can take minutes")
+        size = f"{image.size // MB} MB"
+        say(console, f"{image.tag}: {executor.program} converts its {size}, which can take minutes")
         build(executor.program, archive, image.tag, target)
     elif target.exists() and executor.read_image(target).id == image.config.id:
         say(console, f"{image.tag}: there already")
@@ -82,7 +84,9 @@ def _unpack(archive: Path, image: ArchivedImage, target: Path, console: Console)
     for folder in (part, old):
         shutil.rmtree(folder, ignore_errors=True)
     with ProgressView(console, image.tag) as view:
-        unpack(archive, image, part, lambda done: view.show(_progress("unpacked", done)))
+        unpack(
+            archive, image, part, lambda done: view.show(_progress("unpacked", done, image.size))
+        )
     if target.exists():
         target.rename(old)
     part.rename(target)
@@ -96,11 +100,14 @@ def _saved(tag: str, folder: Path, console: Console) -> Iterator[Path]:
     archive = folder / f"{tag.replace(':', '-')}.tar.part"
     try:
         done = 0
+        # About as much as its archive will have.
+        size = f"{image.attrs['Size'] // MB} MB"
         with archive.open("wb") as file, ProgressView(console, tag) as view:
             for chunk in image.save(named=tag):
                 file.write(chunk)
                 done += len(chunk)
-                view.show(_progress("saved", done))
+                view.show(_progress("saved", done, None, image=size))
+            view.show(_progress("saved", done, done))
         yield archive
     finally:
         archive.unlink(missing_ok=True)
@@ -128,12 +135,12 @@ def _find(tag: str) -> Any:
     )
 
 
-def _progress(task: str, done: int) -> Event:
+def _progress(task: str, done: int, total: int | None, **info: str) -> Event:
     return {
         "event": "progress",
         "task": task,
-        "done": done // 10**6,
-        "total": None,
+        "done": done // MB,
+        "total": total if total is None else total // MB,
         "unit": "MB",
-        "info": {},
+        "info": {**info},
     }

@@ -95,10 +95,10 @@ def _threads(planned: StagePlan) -> int | None:
 
 def _limit(planned: StagePlan) -> int | None:
     """Bytes that its container cannot pass; None where it is in none, or has no limit."""
-    memory, planner = planned.owner.limits.memory, planned.planner
-    if memory is None or planner is None or planner.executor == "local":
+    planner = planned.planner
+    if planner is None or planner.executor == "local":
         return None
-    return int(memory[:-1]) << {"k": 10, "m": 20, "g": 30}[memory[-1]]
+    return planned.owner.limits.memory_bytes
 
 
 def _memory(planned: StagePlan, on_gpu: bool) -> int | None:

@@ -91,15 +91,26 @@ class Runner:
             with contextlib.ExitStack() as stack:
                 stage, lock = self._next(pending, stack)
                 pending.remove(stage)
-                if stage.artefact is None and failures.keep_out(stage):
-                    continue
-                try:
-                    self.run_stage(stage, None, lock)
-                except Interrupted:
-                    raise
-                except HarnessError as e:
-                    say(self.console, f"  failed: {plain(failures.note(stage, e))}")
-                    continue
+                self.attempt(stage, plans, failures, lock)
+
+    def attempt(
+        self,
+        stage: StagePlan,
+        plans: Sequence[RowPlan],
+        failures: Failures,
+        lock: int | None = None,
+    ) -> None:
+        """Run a stage and remember it; a fault is noted, and what needs a failed one is not run.
+        `lock`: see run_stage. Raises what would hit every stage."""
+        if stage.artefact is None and failures.keep_out(stage):
+            return
+        try:
+            self.run_stage(stage, None, lock)
+        except Interrupted:
+            raise
+        except HarnessError as e:
+            say(self.console, f"  failed: {plain(failures.note(stage, e))}")
+        else:
             self.remember(stage, plans)
 
     def _next(
@@ -150,7 +161,7 @@ class Runner:
 
     def _caches(self) -> dict[str, str]:
         """Where a training finds what it compiled before."""
-        folder = caches.for_libraries(self.store.root)
+        folder = caches.for_libraries(caches.prepare(self.store.root))
         return env_variables.caches("train", folder) if folder else {}
 
     def run_stage(
@@ -214,6 +225,7 @@ class Runner:
             snapshot = self.store.hub_folder(tokenizer.hub, tokenizer.trust_remote_code)
             if snapshot.is_dir():
                 folders["tokenizer"] = snapshot
+        cache = caches.prepare(self.store.root)
         return Job(
             stage=planned.stage,
             key=planned.key,
@@ -233,10 +245,8 @@ class Runner:
             tokenizer=tokenizer,
             replay=replay,
             limits=planned.owner.limits,
-            cache=str(caches.prepare(self.store.root) / TOKENS)
-            if planned.stage == "train"
-            else None,
-            caches=caches.for_libraries(self.store.root),
+            cache=str(cache / TOKENS) if planned.stage == "train" else None,
+            caches=caches.for_libraries(cache),
             lease_seconds=self.store.locks.lease_seconds,
             serve=None if replay else served(planned, folders, self.files),
         )

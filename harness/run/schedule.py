@@ -106,19 +106,20 @@ class Schedule:
     def run(self, stages: Sequence[StagePlan]) -> None:
         """Go through all stages. Raises as Runner.run."""
         self.waiting = [stage for stage in stages if _name(stage) in self.wanted]
-        for stage in stages:
-            if _name(stage) not in self.wanted:
-                self.runner.run_stage(stage)
-                self.runner.remember(stage, self.plans)
-        self._tell_threads()
-        with self.failures.told_when_stopped(), self.board:
-            try:
-                self._go_through()
-            except KeyboardInterrupt:
-                raise self._interrupted() from None
-            except BaseException:
-                self._stop()
-                raise
+        with self.failures.told_when_stopped():
+            for stage in stages:
+                if _name(stage) not in self.wanted:
+                    self.runner.attempt(stage, self.plans, self.failures)
+            self._tell_threads()
+            with self.board:
+                try:
+                    self._keep_out()
+                    self._go_through()
+                except KeyboardInterrupt:
+                    raise self._interrupted() from None
+                except BaseException:
+                    self._stop()
+                    raise
         self.failures.tell()
 
     def _tell_threads(self) -> None:
@@ -194,19 +195,24 @@ class Schedule:
         self.running.remove(running)
         self.ledger.give_back(running.part)
         stage, error = running.stage, running.error
-        self.board.count_ended()
         if error is None:
+            self.board.count("done")
             self.runner.remember(stage, self.plans)
             return
         if not isinstance(error, HarnessError) or isinstance(error, Interrupted):
             raise error
         reason = self.failures.note(stage, error)
+        self.board.count("failed")
         running.turn.view.say(f"failed: {plain(reason)}", "red")
-        for other in list(self.waiting):
-            if self.failures.keep_out(other):
-                self.waiting.remove(other)
-                self.held.pop(_name(other), None)
-                self.board.count_ended()
+        self._keep_out()
+
+    def _keep_out(self) -> None:
+        """Wait no longer for what needs a failed stage."""
+        for stage in list(self.waiting):
+            if self.failures.keep_out(stage):
+                self.waiting.remove(stage)
+                self.held.pop(_name(stage), None)
+                self.board.count("not run")
 
     def _say_who_holds(self) -> None:
         for stage in self.waiting:
@@ -250,12 +256,14 @@ class Schedule:
                     self._tell("killing what has not ended")
         done = [r for r in self.running if r.began and r.error is None and r.stage.artefact]
         for running in done:
+            self.board.count("done")
             self.runner.remember(running.stage, self.plans)
         for running in self.running:
             if isinstance(running.error, HarnessError) and not isinstance(
                 running.error, Interrupted
             ):
                 self.failures.note(running.stage, running.error)
+                self.board.count("failed")
                 done.append(running)
         return [running.stage for running in self.running if running not in done]
 

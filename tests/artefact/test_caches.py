@@ -64,8 +64,8 @@ def test_an_image_has_them_below_tmp_unless_a_folder_is_named(
 ) -> None:
     monkeypatch.setattr(environment, "current_image", lambda: {"image": "train-cpu"})
     assert caches.for_libraries(tmp_path) is None
-    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "mine"))
-    assert caches.for_libraries(tmp_path) == tmp_path / "mine" / "libraries"
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+    assert caches.for_libraries(tmp_path) == tmp_path / "libraries"
 
 
 def test_what_the_caller_names_stays_where_it_is(

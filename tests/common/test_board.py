@@ -21,7 +21,8 @@ def shown(terminal: bool, width: int = 80) -> str:
         with long, short:
             long.show({**EVENT, "info": {"loss": 0.5}})  # type: ignore[typeddict-item]
             short.show({**EVENT, "task": "loading", "total": None})  # type: ignore[typeddict-item]
-            board.count_ended(2)
+            board.count("done")
+            board.count("done")
             short.show({"event": "note", "message": "a \x1b[2Jnote [bold]"})
             board.bars.refresh()
         long.say("done in 2.0 s")
@@ -65,3 +66,15 @@ def test_a_new_task_of_a_stage_begins_its_bar_anew_and_its_time_goes_on() -> Non
         assert task.fields["began"] <= task.start_time
         view.show({**EVENT, "task": "saving", "done": 5, "total": 4, "unit": "file"})  # type: ignore[typeddict-item]
         assert board.bars.tasks[-1].fields["figures"] == "5 files"
+
+
+def test_the_last_line_says_what_became_of_all_stages() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    with Board(console, 4) as board:
+        board.count("done")
+        board.count("failed")
+        for _ in range(2):
+            board.count("not run")
+    assert isinstance(console.file, io.StringIO)
+    last = console.file.getvalue().rpartition("all stages")[2]
+    assert "1/4 done, 1 failed, 2 not run" in last

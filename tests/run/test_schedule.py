@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ class Together:
         self.beside: set[frozenset[str]] = set()
         """Pairs that ran at the same time."""
         self.during: Callable[[Any], None] = lambda job: time.sleep(0.05)
+        self.once_planned: Callable[[], object] = lambda: None
         self._now: set[str] = set()
         self._lock = threading.Lock()
 
@@ -88,6 +90,7 @@ class Together:
         console = Console(file=self.output, width=200)
         runner = Runner(self.store, files, executor, console)
         plans = planned(self.store.root, *specs)
+        self.once_planned()
         schedule.run(runner, lambda: executor, plans, only, jobs, machine)
 
     def were_beside(self, *names: str) -> bool:
@@ -323,8 +326,11 @@ def failing(together: Together, stage: str, row: str) -> Callable[[Any], None]:
     return during
 
 
-def test_a_failed_stage_stops_only_what_needs_it(specs: Path, together: Together) -> None:
-    rows = write_rows(specs, 3)
+def test_a_failed_stage_stops_only_what_needs_it(
+    specs: Path, together: Together, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, outcomes = write_rows(specs, 3), list[str]()
+    monkeypatch.setattr(schedule.Board, "count", lambda board, outcome: outcomes.append(outcome))
     together.during = failing(together, "train", "row1")
     with pytest.raises(StagesFailed, match=r"train: row1 \[\w+\] failed: no loss") as caught:
         together.run(*rows, jobs=2)
@@ -333,6 +339,7 @@ def test_a_failed_stage_stops_only_what_needs_it(specs: Path, together: Together
         ["train row1", *(f"{s} row{i}" for i in (0, 2) for s in ("train", "answer", "judge"))]
     )
     assert re.search(r"^train: row1 \[\w+\]: failed: no loss$", together.output.getvalue(), re.M)
+    assert Counter(outcomes) == {"done": 6, "failed": 1, "not run": 2}
     together.began.clear()
     together.during = lambda job: None
     together.run(*rows, jobs=2)
@@ -373,6 +380,33 @@ def test_a_damaged_artefact_or_a_fault_around_a_stage_stops_only_what_needs_it(
     assert re.search(left_out, error.hint)
     whole = [name for name in together.began if name.endswith(("row0", "row3"))]
     assert len(whole) == 6
+
+
+def edit_manifest(volume: Path, stage: str) -> Path:
+    """Of the only artefact of the stage."""
+    (path,) = volume.glob(f"artefacts/{stage}/*/manifest.json")
+    path.write_text(path.read_text().replace('"stage"', '"stages"'))
+    return path
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_is_damaged_once_it_is_planned_for_reuse_stops_only_what_needs_it(
+    specs: Path, together: Together, jobs: int
+) -> None:
+    rows = write_rows(specs, 3)
+    together.run(rows[1], only=["train"], jobs=1)
+    together.began.clear()
+    together.once_planned = lambda: edit_manifest(together.store.root, "train")
+    with pytest.raises(StagesFailed) as caught:
+        together.run(*rows, jobs=jobs)
+    assert caught.value.exit_code == 1
+    assert re.match(
+        r"train: row1 \[\w+\] failed: the artefact train/\w+ was changed", caught.value.message
+    )
+    assert re.search(r"Not run because of it: answer: row1 .* judge: row1", caught.value.hint)
+    assert sorted(together.began) == sorted(
+        f"{s} row{i}" for i in (0, 2) for s in ("train", "answer", "judge")
+    )
 
 
 @pytest.mark.parametrize("error", [Interrupted("stopped"), OSError(28, "no space")])
@@ -464,6 +498,28 @@ def test_two_at_a_time_make_the_same_keys_and_the_same_matrix_as_one(
     for line in two.splitlines():
         if "working:" in line:
             assert re.match(r"(train|answer|judge): row\d \[\w{12}\]: working: \d of 2 steps", line)
+
+
+def test_rows_that_would_reuse_a_damaged_artefact_are_left_out_and_the_others_run(
+    specs: Path, fake: FakeStages, tmp_path: Path
+) -> None:
+    first, shares, other = *write_rows(specs, 1), specs / "shares.yaml", *write_rows(specs, 2)[1:]
+    shares.write_text(first.read_text().replace("row: row0", "row: shares"))
+    options = ("--jobs", "2", "--volume", tmp_path)
+    assert harness(fake.env, "run", first, "--only", "train", *options).returncode == 0
+    artefact = edit_manifest(tmp_path, "train").parent
+    done = harness(fake.env, "run", first, shares, other, *options)
+    assert done.returncode == 1, done.stdout
+    fault = f"the artefact train/{artefact.name} was changed after it was made: "
+    assert f"left out: {first}: {fault}" in done.stdout
+    assert f"left out: {shares}: {fault}" in done.stdout
+    assert f"error: {shares}, {first}: {fault}" in done.stdout
+    assert f"gc --yes train/{artefact.name}" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert [run.split()[0] for run in fake.runs()] == ["train", "train", "answer", "judge"]
+    alone = harness(fake.env, "run", first, *options)
+    assert alone.returncode == 1
+    assert f"error: {first}: {fault}" in alone.stdout
 
 
 def test_ctrl_c_ends_all_stages_in_order_and_the_same_command_goes_on(

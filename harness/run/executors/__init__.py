@@ -211,6 +211,7 @@ class StagesFailed(HarnessError):
             titles = ", ".join(s.title for s in not_run)
             hint = "\n".join(filter(None, [hint, f"Not run because of it: {titles}"]))
         super().__init__(message, hint)
+        self.failures, self.not_run = failures, not_run
         self.exit_code = first.exit_code
 
 
@@ -365,6 +366,21 @@ def check_lock(name: str, image: str, lock: str, mend: str) -> None:
             f"requirements/{name}.txt ({environment.lock_digest(name)[:12]})",
             mend,
         )
+
+
+def check_compilers(stages: Sequence[StagePlan], labels: Mapping[str, Mapping[str, str]]) -> None:
+    """Raises InputError for a stage whose image does not say that it holds a C compiler, which Triton
+    needs: a lock names packages, and one from before has the same. `labels`: of each stage's image."""
+    for stage in stages:
+        train = stage.params.get("train")
+        needs_one = isinstance(train, Train) and train.liger_kernels
+        if needs_one and environment.COMPILER_LABEL not in labels[stage.stage]:
+            raise InputError(
+                f"row {stage.row}: train.liger_kernels needs a C compiler, and the image "
+                f"{environment.image_tag('train', 'cuda')} was built before it held one",
+                f"Rebuild the image: {environment.build_command('train')}; or set "
+                "train.liger_kernels: false",
+            )
 
 
 def make(name: str, volume: Path | None = None) -> Executor:

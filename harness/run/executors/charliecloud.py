@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.errors import HarnessError, InputError
+from harness.errors import InputError
 from harness.run.executors import cut_off
 from harness.run.executors.image_archive import CONFIG, ImageConfig
 from harness.run.executors.mounts import WORK, Bind
@@ -53,9 +53,7 @@ class CharliecloudExecutor(ProcessExecutor):
         """Host variables are all left out but those the stage is given; /tmp is in memory, the root is
         read-only, and no home folder is there, as ch-run has it unless told otherwise."""
         if why := cut_off.refusal():
-            raise HarnessError(
-                why, "Charliecloud needs user namespaces: `harness doctor` says more."
-            )
+            raise InputError(why, "Charliecloud needs user namespaces: `harness doctor` says more.")
         before = cut_off.prefix(
             [str(bind.source) for bind in container.binds if bind.is_read_only],
             container.has_network,

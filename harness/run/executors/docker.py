@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import docker
@@ -23,6 +23,7 @@ from harness.run.executors import (
     EventReader,
     ExecutorRecord,
     Job,
+    check_compilers,
     check_lock,
     devices,
     ended_when_asked,
@@ -38,7 +39,6 @@ from harness.run.executors import (
 from harness.run.executors.mounts import WORK, Bind, StageFiles
 from harness.run.executors.secret_files import secret_files
 from harness.run.plan import StagePlan
-from harness.spec.train import Train
 
 NO_ENGINE = (
     docker.errors.DockerException,
@@ -52,14 +52,14 @@ def connect() -> Any:
     """A client of the engine that DOCKER_HOST or the present context names.
 
     Raises:
-        HarnessError: no engine answers.
+        InputError: no engine answers.
     """
     try:
         client = docker.from_env(timeout=600)
         client.ping()
     except NO_ENGINE as e:
-        raise HarnessError(
-            f"no Docker engine answers: {_first_line(e)}",
+        raise InputError(
+            f"no Docker engine answers: {reason_of(e)}",
             "Start it (for example `sudo systemctl start docker`), name it in DOCKER_HOST, or use "
             "`--executor local`. `harness doctor` shows what is there.",
         ) from None
@@ -109,10 +109,9 @@ class DockerExecutor:
         """
         placing.check(stages, self.name)
         images = {name: self.find_image(name) for name in dict.fromkeys(s.stage for s in stages)}
+        check_compilers(stages, {name: image.labels for name, image in images.items()})
         for stage in stages:
-            train, engine = stage.params.get("train"), stage.served
-            if isinstance(train, Train) and train.liger_kernels:
-                check_compiler(images[stage.stage].labels, f"row {stage.row}: train.liger_kernels")
+            engine = stage.served
             if engine is not None and engine.base_url is None:
                 vllm.find_image(self._client, engine)
 
@@ -148,7 +147,7 @@ class DockerExecutor:
                     **self._adapted(_settings(job, binds, env, network, chosen)),
                 )
             except NO_ENGINE as e:
-                reason = _first_line(e)
+                reason = reason_of(e)
                 raise devices.fault(job.title, " ".join(str(e).split()), self.name) or HarnessError(
                     f"{job.title} could not start: {reason}"
                 ) from None
@@ -167,7 +166,7 @@ class DockerExecutor:
         except docker.errors.NotFound:
             raise InputError(f"there is no image {tag}", build) from None
         except NO_ENGINE as e:
-            raise HarnessError(f"{self.engine} does not answer: {_first_line(e)}") from None
+            raise HarnessError(f"{self.engine} does not answer: {reason_of(e)}") from None
         lock = image.labels.get("harness.lock", "")
         check_lock(name, f"image {tag}", lock, build)
         self._image = {
@@ -188,7 +187,7 @@ class DockerExecutor:
         except NO_ENGINE as e:
             raise HarnessError(
                 f"{job.title}: the container that a killed run left cannot be removed: "
-                f"{_first_line(e)}",
+                f"{reason_of(e)}",
                 f"Run the same command again, or remove it with `{self.name} rm -f`; `{self.name} ps "
                 f"-a --filter label=harness.key={job.key}` shows it.",
             ) from None
@@ -212,7 +211,7 @@ class DockerExecutor:
             _stop(container, job)
             raise stopped(job) from None
         except NO_ENGINE as e:
-            reason = _first_line(e)
+            reason = reason_of(e)
             raise devices.fault(job.title, " ".join(str(e).split()), self.name) or HarnessError(
                 f"{job.title}: {self.engine} stopped answering: {reason}",
                 "Run the same command again to go on.",
@@ -224,18 +223,6 @@ class DockerExecutor:
             memory = container.attrs["State"].get("OOMKilled")
             killed = "it was killed" + (": it ran out of memory (limits.memory)" if memory else "")
         reader.finish(code, killed)
-
-
-def check_compiler(labels: Mapping[str, str], user: str) -> None:
-    """Raises InputError for an image that does not say that it holds a C compiler, which Triton needs:
-    a lock names packages, and one from before has the same."""
-    if environment.COMPILER_LABEL not in labels:
-        raise InputError(
-            f"{user} needs a C compiler, and the image {environment.image_tag('train', 'cuda')} was "
-            "built before it held one",
-            f"Rebuild the image: {environment.build_command('train')}; or set "
-            "train.liger_kernels: false",
-        )
 
 
 def _settings(
@@ -329,5 +316,12 @@ def _stop(container: Any, job: Job) -> None:
             container.kill()
 
 
-def _first_line(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
+    """What the system said (`Connection refused`), however deep a client has wrapped it; else the
+    error's first line."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
     return str(error).splitlines()[0] if str(error) else type(error).__name__

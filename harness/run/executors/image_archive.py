@@ -3,9 +3,10 @@ unpacked into a folder, as any user."""
 
 import hashlib
 import json
+import os
 import shutil
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -50,6 +51,8 @@ class ArchivedImage:
     config: ImageConfig
     layers: tuple[str, ...]
     """Their names in the archive, lowest first."""
+    size: int
+    """Bytes of the layers, as the archive has them."""
 
 
 def images_in(archive: Path) -> list[ArchivedImage]:
@@ -70,7 +73,7 @@ _HOW = "Make one: docker save -o images.tar harness-gen:latest harness-train:cpu
 
 
 def unpack(archive: Path, image: ArchivedImage, folder: Path, told: Callable[[int], None]) -> None:
-    """Unpack an image into a folder that is not there yet; `told`: bytes so far, now and then.
+    """Unpack an image into a folder that is not there yet; `told`: of its size so far, now and then.
 
     Owners are not kept, devices are left out: a user's container has neither.
     """
@@ -78,11 +81,13 @@ def unpack(archive: Path, image: ArchivedImage, folder: Path, told: Callable[[in
     done = 0
     with tarfile.open(archive) as tar:
         for name in image.layers:
-            with tarfile.open(fileobj=_file(tar, name)) as layer:
+            file = _file(tar, name)
+            with tarfile.open(fileobj=file) as layer:
                 for member in layer:
                     _unpack(layer, member, folder)
-                    done += member.size
-                    told(done)
+                    told(done + file.tell())
+            done += file.seek(0, os.SEEK_END)
+            told(done)
     for mount_point in MOUNT_POINTS:
         (folder / mount_point).mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_bytes(image.config.text)
@@ -93,7 +98,7 @@ def _of_docker(tar: tarfile.TarFile) -> list[ArchivedImage]:
     for entry in json.load(_file(tar, DOCKER_LIST)):
         config = ImageConfig.read(_file(tar, entry["Config"]).read())
         for tag in entry.get("RepoTags") or []:
-            images.append(ArchivedImage(_short(tag), config, tuple(entry["Layers"])))
+            images.append(_image(tar, tag, config, entry["Layers"]))
     return images
 
 
@@ -106,17 +111,21 @@ def _of_oci(tar: tarfile.TarFile) -> list[ArchivedImage]:
         if "manifests" in manifest:  # one image for several machines: the first that is an image
             manifest = json.load(_file(tar, _blob(manifest["manifests"][0]["digest"])))
         config = ImageConfig.read(_file(tar, _blob(manifest["config"]["digest"])).read())
-        layers = tuple(_blob(layer["digest"]) for layer in manifest["layers"])
-        images.append(ArchivedImage(_short(name), config, layers))
+        layers = [_blob(layer["digest"]) for layer in manifest["layers"]]
+        images.append(_image(tar, name, config, layers))
     return images
+
+
+def _image(
+    tar: tarfile.TarFile, name: str, config: ImageConfig, layers: Sequence[str]
+) -> ArchivedImage:
+    size = sum(_file(tar, layer).seek(0, os.SEEK_END) for layer in layers)
+    # Without a registry's name.
+    return ArchivedImage(name.rpartition("/")[2], config, tuple(layers), size)
 
 
 def _blob(digest: str) -> str:
     return f"blobs/{digest.replace(':', '/')}"
-
-
-def _short(name: str) -> str:
-    return name.rpartition("/")[2]
 
 
 def _file(tar: tarfile.TarFile, name: str) -> IO[bytes]:

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from docker.types import Mount
+from typing import TYPE_CHECKING
 
 from harness.artefact import links
 from harness.artefact.keys import Files
 from harness.run.executors import Job
 from harness.spec.base import DataPath
+
+if TYPE_CHECKING:
+    from docker.types import Mount
 
 WORK, INPUTS, DATA, CACHE, SECRETS = "/work", "/inputs", "/data", "/cache", "/run/secrets"
 
@@ -21,7 +23,9 @@ class Bind:
     source: Path
     is_read_only: bool = True
 
-    def as_mount(self) -> Mount:
+    def as_mount(self) -> "Mount":
+        from docker.types import Mount
+
         return Mount(self.inside, str(self.source), "bind", read_only=self.is_read_only)
 
 

@@ -18,9 +18,9 @@ from docker.types import DeviceRequest
 
 from harness.artefact import environment
 from harness.common import env_variables
-from harness.errors import HarnessError
+from harness.errors import InputError
 from harness.run.executors import cut_off
-from harness.run.executors.docker import NO_ENGINE, DockerExecutor
+from harness.run.executors.docker import NO_ENGINE, DockerExecutor, reason_of
 
 SOCKET_VARIABLE = "CONTAINER_HOST"
 """What podman's own client reads."""
@@ -86,7 +86,7 @@ def connect() -> Any:
     root, or one that is started for as long as this process lives.
 
     Raises:
-        HarnessError: none answers and none can be started.
+        InputError: none answers and none can be started.
     """
     named = os.environ.get(SOCKET_VARIABLE)
     if named:
@@ -95,7 +95,7 @@ def connect() -> Any:
         if path.is_socket():
             try:
                 return _client(f"unix://{path}", "")
-            except HarnessError:
+            except InputError:
                 continue  # left by a service that has ended
     return _client(f"unix://{_start_service()}", "`podman info` says more")
 
@@ -146,9 +146,8 @@ def _client(url: str, hint: str) -> Any:
         client.api = _Api(base_url=url, timeout=600, version="auto")
         client.ping()
     except (*NO_ENGINE, requests.exceptions.RequestException, ValueError) as e:
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise HarnessError(
-            f"podman does not answer at {url}: {reason}",
+        raise InputError(
+            f"podman does not answer at {url}: {reason_of(e)}",
             f"{hint}. Or start its service: podman system service --time=0 {url}",
         ) from None
     return client
@@ -158,8 +157,8 @@ def _client(url: str, hint: str) -> Any:
 def _start_service() -> Path:
     """The socket of a podman service that ends with this process; the first call starts it."""
     if shutil.which("podman") is None:
-        raise HarnessError(
-            "podman is not here",
+        raise InputError(
+            "podman is not on this machine",
             "Install it (on Debian or Ubuntu: apt install podman uidmap slirp4netns), name a running "
             f"service's socket in {SOCKET_VARIABLE}, or use another executor: `harness doctor` shows "
             "what is there.",
@@ -190,7 +189,7 @@ def _start_service() -> Path:
     while not socket.is_socket():
         if service.poll() is not None or time.monotonic() > deadline:
             words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise HarnessError(
+            raise InputError(
                 f"podman's service does not start: {words[-1] if words else 'it says nothing'}",
                 "`podman info` must work for this user; rootless it needs ranges in /etc/subuid and "
                 "/etc/subgid, and the package uidmap.",

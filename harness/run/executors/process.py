@@ -19,6 +19,7 @@ from harness.row.row import Limits
 from harness.run.executors import (
     ExecutorRecord,
     Job,
+    check_compilers,
     check_lock,
     images_folder,
     placing,
@@ -26,12 +27,10 @@ from harness.run.executors import (
     start_log,
 )
 from harness.run.executors.child import follow
-from harness.run.executors.docker import check_compiler
 from harness.run.executors.mounts import WORK, Bind, StageFiles
 from harness.run.executors.secret_files import secret_files
 from harness.run.executors.serving import running_url
 from harness.run.plan import StagePlan
-from harness.spec.train import Train
 
 PROXIES = (*env_variables.PROXY, *env_variables.NO_PROXY, env_variables.ENDPOINT)
 NO_LIMITS = "no such limit is set; a Slurm job's own holds"
@@ -126,11 +125,7 @@ class ProcessExecutor(ABC):
         """
         placing.check(stages, self.name)
         images = {name: self.find_image(name) for name in dict.fromkeys(s.stage for s in stages)}
-        for stage in stages:
-            train = stage.params.get("train")
-            if isinstance(train, Train) and train.liger_kernels:
-                labels = images[stage.stage].labels
-                check_compiler(labels, f"row {stage.row}: train.liger_kernels")
+        check_compilers(stages, {name: image.labels for name, image in images.items()})
 
     def find_image(self, stage: str) -> ImageFile:
         """Raises InputError where there is none for this checkout."""

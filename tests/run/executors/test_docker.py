@@ -720,14 +720,23 @@ def test_a_container_that_cannot_be_removed_does_not_hide_how_the_stage_ended(
         run(job)
 
 
-@pytest.mark.parametrize("host", ["unix:///nonexistent", "tcp://127.0.0.1:1", "nonsense://x"])
-def test_without_an_engine_the_command_ends_with_the_way_out(tmp_path: Path, host: str) -> None:
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        ("unix:///nonexistent", "No such file or directory"),
+        ("tcp://127.0.0.1:1", "Connection refused"),
+        ("nonsense://x", "Invalid bind address protocol: nonsense://x"),
+    ],
+)
+def test_without_an_engine_the_command_ends_with_the_way_out(
+    tmp_path: Path, host: str, reason: str
+) -> None:
     fake = FakeStages(tmp_path / "fake")
     spec, volume = write_row(tmp_path / "specs", train=None), tmp_path / "volume"
     env = {**fake.env, "DOCKER_HOST": host}
     done = harness(env, "run", "--executor", "docker", spec, "--volume", volume)
-    assert done.returncode == 1, done.stdout
-    assert "no Docker engine answers" in done.stdout
+    assert done.returncode == 2, done.stdout
+    assert f"no Docker engine answers: {reason}\n" in done.stdout
     assert "--executor local" in done.stdout
     assert "DOCKER_HOST" in done.stdout
     assert "Traceback" not in done.stdout

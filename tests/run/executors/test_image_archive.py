@@ -92,6 +92,7 @@ def test_an_archive_says_its_images_by_tag_with_the_engines_id_labels_and_variab
     assert image.config.id == f"sha256:{digest(CONFIG_TEXT)}"
     assert image.config.labels == {"harness.lock": "abc"}
     assert image.config.variables == {"PATH": "/opt/venv/bin:/bin", "EMPTY": ""}
+    assert image.size == len(layer(LOWER))
 
 
 @pytest.mark.parametrize("kind", ["docker", "oci"])
@@ -110,6 +111,8 @@ def test_an_upper_layer_replaces_removes_and_empties_what_lower_ones_have(
     assert (folder / "run/secrets").is_dir()
     assert ImageConfig.read((folder / CONFIG).read_bytes()) == image.config
     assert counts == sorted(counts)
+    assert counts[-1] == image.size == len(layer(LOWER)) + len(layer(UPPER))
+    assert len(set(counts)) > 3
 
 
 def test_no_link_and_no_name_in_an_image_leads_out_of_its_folder(tmp_path: Path) -> None:

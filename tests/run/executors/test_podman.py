@@ -13,7 +13,7 @@ import pytest
 
 from harness.artefact import environment
 from harness.artefact.keys import Files
-from harness.errors import HarnessError, InputError
+from harness.errors import InputError
 from harness.run.executors import Job, make, notes_of, podman
 from harness.run.executors.podman import PodmanExecutor
 from harness.spec.train import Train
@@ -149,7 +149,8 @@ def test_a_socket_that_refuses_is_told_with_the_variable_that_names_it(
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
     monkeypatch.setenv(podman.SOCKET_VARIABLE, f"unix://{path}")
-    with pytest.raises(HarnessError, match=f"podman does not answer at unix://{path}") as e:
+    told = f"podman does not answer at unix://{path}: Connection refused"
+    with pytest.raises(InputError, match=told) as e:
         make("podman")
     assert "Correct CONTAINER_HOST, or unset it" in e.value.hint
     assert f"podman system service --time=0 unix://{path}" in e.value.hint
@@ -168,7 +169,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_a_machine_without_podman_is_told_what_installs_it(bare: Path) -> None:
-    with pytest.raises(HarnessError, match="podman is not here") as e:
+    with pytest.raises(InputError, match="podman is not on this machine") as e:
         make("podman")
     assert "apt install podman" in e.value.hint
 
@@ -177,6 +178,6 @@ def test_a_service_that_cannot_start_is_told_in_its_own_last_words(bare: Path) -
     program = bare / "podman"
     program.write_text("#!/bin/sh\necho first >&2\necho cannot set up namespace >&2\nexit 1\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    with pytest.raises(HarnessError, match="does not start: cannot set up namespace") as e:
+    with pytest.raises(InputError, match="does not start: cannot set up namespace") as e:
         make("podman")
     assert "/etc/subuid" in e.value.hint

@@ -20,7 +20,7 @@ from harness.artefact import environment
 from harness.artefact.call import StageCall
 from harness.artefact.keys import Files
 from harness.common import env_variables
-from harness.errors import HarnessError, InputError, Interrupted
+from harness.errors import InputError, Interrupted
 from harness.row.row import Limits
 from harness.run.executors import Executor, Job, StageFailed, apptainer, cut_off, make, process
 from harness.run.executors.image_archive import CONFIG
@@ -442,7 +442,7 @@ def test_a_kernel_without_user_namespaces_is_told(
     runtime: Runtime, held: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cut_off, "refusal", lambda: "the kernel refuses: [Errno 1]")
-    with pytest.raises(HarnessError, match="the kernel refuses"):
+    with pytest.raises(InputError, match="the kernel refuses"):
         runtime.run(held)
 
 

@@ -328,6 +328,8 @@ def _plain(value: Any) -> Any:
         return value.text.removesuffix("\n")
     if isinstance(value, RowOutputs):
         return _place(value.spec)
+    if isinstance(value, Endpoint):
+        value = value.model_copy(update={"base_url": value.server})
     if isinstance(value, BaseModel):
         return {
             name: _plain(getattr(value, name))
@@ -366,7 +368,7 @@ def _name(value: Any) -> str:
         if value.simulated is not None:
             wrong = value.simulated.error_rate
             return f"simulated {value.model}" + (f" (error rate {wrong:g})" if wrong else "")
-        return value.model + (f" at {value.base_url}" if value.base_url else "")
+        return value.model + (f" at {value.server}" if value.server else "")
     if isinstance(value, HubData):
         parts = [value.id, value.config, getattr(value, "file", None)]
         return " ".join(str(part) for part in parts if part)

@@ -151,6 +151,7 @@ class Settler:
     ) -> None:
         self.loaded, self.metric, self.planner = loaded, metric, planner
         self.usd = usd
+        self._plans: dict[Counts, RowPlan] = {}
         cell = loaded.row.reported.get(metric)
         if cell is None or cell.value is None:
             raise InputError(
@@ -212,6 +213,7 @@ class Settler:
             plan = self._plan(counts)
             Runner(self.planner.store, self.planner.files, executor, console).run([plan])
             self.planner.files.save()
+            self._plans.clear()
             level = course.terms.levels[len(looks)]
             plan = self._plan(counts)
             weighed = self._weigh(plan, level)
@@ -334,27 +336,28 @@ class Settler:
         first = next(iter(steps(outlook, counts, kind)), None)
         if first is None:
             return None
-        usd = self._priced(plan, counts, kind, first)[1]
+        usd = self._priced(plan, counts, kind, first)
         if usd > left:
             return None
         price = price_of(kind, counts, first, usd)
         difference = weighed.verdict.difference or 0.0
         count = enough(outlook, counts, kind, difference, lambda n: price(n) <= share)
         assert count is not None
-        bought, usd = self._priced(plan, counts, kind, count)
+        usd = self._priced(plan, counts, kind, count)
         more = more_of(counts, kind, count)
-        return Purchase(kind, count, usd, half_of(outlook, more), more, bought)
+        return Purchase(kind, count, usd, half_of(outlook, more), more)
 
-    def _priced(
-        self, plan: RowPlan, counts: Counts, kind: str, count: int
-    ) -> tuple[RowPlan, float]:
+    def _priced(self, plan: RowPlan, counts: Counts, kind: str, count: int) -> float:
         more = self._plan(more_of(counts, kind, count))
         known = {(stage.stage, stage.key) for stage in plan.stages}
         new = [s for s in more.stages if (s.stage, s.key) not in known and s.artefact is None]
-        return more, _price(new, f"another {WORDS[kind][0]}")
+        return _price(new, f"another {WORDS[kind][0]}")
 
     def _plan(self, counts: Counts) -> RowPlan:
-        return self.planner.plan(extended(self.loaded, counts))
+        """Once for all that is asked of it, until a run makes more of it."""
+        if counts not in self._plans:
+            self._plans[counts] = self.planner.plan(extended(self.loaded, counts))
+        return self._plans[counts]
 
     def _weigh(self, plan: RowPlan, level: float) -> Weighed:
         planned: Sequence[StagePlan] = losses.stages_that_give(plan, self.metric)

@@ -16,7 +16,7 @@ from harness.errors import HarnessError, InputError, Interrupted
 from harness.modeling.memory.fit import gib
 from harness.run.executors import STOP_LIMIT, Executor, stopped
 from harness.run.failures import Failures
-from harness.run.machine import Ledger, Machine, Part
+from harness.run.machine import Ledger, Machine, Part, endpoints_of
 from harness.run.plan import RowPlan, StagePlan
 from harness.run.resources import Resources, resources_of, threads_are_open
 from harness.run.runner import Runner, Turn
@@ -150,7 +150,7 @@ class Schedule:
             if self.jobs is not None and len(self.running) >= self.jobs:
                 return
             wanted = self.wanted[_name(stage)]
-            scarce = (wanted.kind, *map(str, stage.endpoints))
+            scarce = (wanted.kind, endpoints_of(stage))
             if scarce in full or any(_name(s) in unmade for s in stage.inputs.values()):
                 continue
             part = self.ledger.take(stage, wanted)

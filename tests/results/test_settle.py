@@ -13,9 +13,9 @@ from harness.artefact.keys import Files
 from harness.artefact.store import Store
 from harness.errors import HarnessError, InputError
 from harness.results.settle import Settler
-from harness.row.load import load_rows
+from harness.row.load import LoadedRow, load_rows
 from harness.row.twin import scaled
-from harness.run.plan import Planner
+from harness.run.plan import Planner, RowPlan
 from harness.stats.spending import levels
 from tests.helpers import command, evaluation
 from tests.results.scored_rows import Scored, scored_row, wins
@@ -92,6 +92,25 @@ def test_what_an_interrupted_first_run_made_is_still_its_own_purchase(tmp_path: 
     assert list((tmp_path / "runs").rglob("manifest.json"))
     found, _ = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60)
     assert found.course.owned == []
+
+
+def test_the_same_replicates_are_planned_once_between_two_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = row(tmp_path, trained=True, replicates={})
+    planned: list[tuple[str, int]] = []
+    plan = Planner.plan
+
+    def counted(self: Planner, loaded: LoadedRow) -> RowPlan:
+        made = len(list((tmp_path / "runs").rglob("manifest.json")))
+        planned.append((loaded.row.replicates.model_dump_json(), made))
+        return plan(self, loaded)
+
+    monkeypatch.setattr(Planner, "plan", counted)
+    found, _ = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60)
+    assert len(found.course.looks) > 1
+    # The first is that of the terms, before the lock is held.
+    assert len(planned[1:]) == len(set(planned[1:])) > 2
 
 
 def test_a_changed_file_of_terms_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from harness.results.verdict.evidence import Evidence
 from harness.results.verdict.forecast import COSTS, DECIDED, MOST_ADDED, More, decide, half_with
@@ -18,6 +19,12 @@ PERCENT = 100
 NOTHING = ScoreSpan(0.0, 0.0, 0.0, 0.0)
 STEPS = 12
 """Numbers of bridging prompts that are tried, in equal ratios up to all of them."""
+
+
+@lru_cache(maxsize=4 * STEPS)
+def _predicted(shifts: tuple[Shift, ...], level: float) -> Predicted:
+    """The same for every number of replicates."""
+    return predict(shifts, level)
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Bridge:
     ) -> tuple[Predicted, Bridged, tuple[float, float]]:
         """Our number with its interval under today's judge -> ours in the published judge's terms, and
         the interval of its difference from the published number."""
-        predicted = predict(self.shifts, level)
+        predicted = _predicted(self.shifts, level)
         ours = bridged(value / PERCENT, low / PERCENT, high / PERCENT, predicted)
         half = (t_quantile(math.inf, level) * self.error + self.open) / PERCENT
         low, high = bridged_difference(ours, self.reported / PERCENT, half)

@@ -144,7 +144,7 @@ class Schedule:
 
     def _start(self) -> None:
         """Start what can be, in the plan's order: none is overtaken by another that takes the same."""
-        full: set[tuple[str, ...]] = set()
+        full: set[tuple[str, frozenset[tuple[str | None, str]]]] = set()
         unmade = {_name(s) for s in [*self.waiting, *(r.stage for r in self.running)]}
         for stage in list(self.waiting):
             if self.jobs is not None and len(self.running) >= self.jobs:

@@ -110,6 +110,15 @@ def slurm_site(environ: Mapping[str, str] = os.environ) -> SlurmSite:
     return site
 
 
+def is_configured(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this place has settings for Slurm, or a file of settings with a fault."""
+    try:
+        path = _path(environ)
+        return path is not None and TABLE in _read(path)
+    except InputError:
+        return True
+
+
 def _parted(flags: str) -> list[str]:
     try:
         return shlex.split(flags)

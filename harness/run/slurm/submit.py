@@ -25,7 +25,7 @@ from harness.run.plan import RowPlan, StagePlan, unique
 from harness.run.runner import Runner
 from harness.run.site import SlurmSite, slurm_site
 from harness.run.slurm import checkout, probe, queue, tools
-from harness.run.slurm.asking import Asked, asked, partition_of
+from harness.run.slurm.asking import Asked, asked, check, partition_of
 from harness.run.slurm.environment import exported, only_variables
 from harness.run.slurm.grouping import Group, Id, Place, groups
 from harness.run.slurm.job import StageTask
@@ -108,7 +108,7 @@ class Submission:
                 for s in to_submit
             }
             for kind in dict.fromkeys(kinds.values()):
-                self._test(kind)
+                check(kind.asked, self.site)
             if self.site.probe:
                 probe.look(self.site, self.records.root, self.console)
             self._hand_over(to_submit, kinds, queued, _specs(plans))
@@ -128,35 +128,6 @@ class Submission:
             say(self.console, f"{counted(there, 'stage')} there already")
         if queued:
             say(self.console, f"{counted(queued, 'stage')} queued already")
-
-    def _test(self, kind: Kind) -> None:
-        """Have Slurm look whether such a job could ever start. Raises InputError where it cannot."""
-        command = ["sbatch", "--test-only", *self._flags(kind.asked), "--wrap=true"]
-        try:
-            tools.call(command)
-        except tools.SlurmFault as e:
-            said = e.said.replace("sbatch: error: ", "").replace("allocation failure: ", "")
-            asks = " ".join(self._flags(kind.asked))
-            raise InputError(f"Slurm would refuse a job: {said} ({asks})", tools.ADVICE) from None
-
-    def _flags(self, ask: Asked) -> list[str]:
-        values: dict[str, Any] = {
-            "partition": self.site.partition,
-            "account": self.site.account,
-            "qos": self.site.qos,
-            "nodes": ask.machines,
-            "ntasks-per-node": 1,
-            "cpus-per-task": ask.cpus,
-            "gpus-per-node": ask.gpus or None,
-            "mem": f"{ask.memory_mib}M" if ask.memory_mib else None,
-            "time": ask.minutes if ask.minutes is not None else "UNLIMITED",
-            **self.site.options(),
-        }
-        return [
-            f"--{name}" if value is True else f"--{name}={value}"
-            for name, value in values.items()
-            if value is not None
-        ]
 
     def _hand_over(
         self,

@@ -17,7 +17,7 @@ from harness.artefact.call import CALL_FILE, StageCall, StageResult
 from harness.common import env_variables
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.spec.train import Launch, Train
-from harness.train.run import STOP
+from harness.train.checkpoints import STOP
 
 OUTCOME = "train_outcome.json"
 FAULT = "train_fault.json"

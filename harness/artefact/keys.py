@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from harness.artefact import environment, links
+from harness.common.paths import files_of
 from harness.errors import DataAbsent, InputError, NotFetched
 from harness.spec.base import DATA_SCHEME, KEY_IF_SET, NOT_KEY, DataPath, Endpoint, Hub
 
@@ -179,7 +180,7 @@ class Files:
     def digest_path(self, path: Path) -> str:
         """As `digest`, of a file or folder on disk."""
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.is_file())
+            files = sorted(files_of(path))
             return digest_of({str(p.relative_to(path)): self._digest_file(p) for p in files})
         return self._digest_file(path)
 
@@ -204,8 +205,7 @@ class Files:
     def stamps(self, data: DataPath) -> dict[str, tuple[int, ...]]:
         """What changes about each file of `data` whenever it is written, put back or replaced."""
         path = self.locate(data)
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        stats = {str(p): p.stat() for p in files}
+        stats = {str(p): p.stat() for p in sorted(files_of(path))}
         return {n: (s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for n, s in stats.items()}
 
     def save(self) -> None:

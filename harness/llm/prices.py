@@ -63,17 +63,21 @@ class Prices:
         return FREE if endpoint.simulated is not None else self.models.get(endpoint.model)
 
 
+def table_file() -> Path:
+    """Where prices stand: the file that HARNESS_PRICES names, else specs/prices.yaml."""
+    return Path(os.environ.get("HARNESS_PRICES") or FILE)
+
+
 def load(path: Path | None = None) -> Prices:
-    """The table at `path`, in HARNESS_PRICES or in specs/prices.yaml; empty where there is none.
+    """The table at `path`, else of `table_file`; empty where neither is named and there is none.
 
     Raises:
         InputError: a file that was named is not there, or is no table of prices.
     """
-    set_to = os.environ.get("HARNESS_PRICES")
-    chosen = path or (Path(set_to) if set_to else None)
-    path = chosen or FILE
+    is_named = bool(path or os.environ.get("HARNESS_PRICES"))
+    path = path or table_file()
     if not os.path.exists(path):
-        if chosen is None:
+        if not is_named:
             return Prices("", {})
         raise InputError(f"the table of prices {path} is not there")
     faults: list[Fault] = []

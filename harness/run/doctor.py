@@ -10,6 +10,7 @@ from typing import Any
 from harness.artefact import environment, gpus
 from harness.artefact.gpus import Gpu
 from harness.artefact.links import files_below
+from harness.common.paths import nearest_folder
 from harness.errors import HarnessError
 from harness.llm.secrets import key_variable
 from harness.modeling.memory.fit import gib
@@ -142,9 +143,7 @@ def _local() -> Check:
 
 
 def _disk(volume: Path) -> Check:
-    place = volume.resolve()
-    while not place.exists():
-        place = place.parent
+    place = nearest_folder(volume.resolve())
     free = shutil.disk_usage(place).free
     writable = os.access(place, os.W_OK)
     enough = writable and free >= LOW_DISK_BYTES

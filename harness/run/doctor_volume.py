@@ -15,6 +15,7 @@ from pathlib import Path
 from harness.artefact import caches, environment
 from harness.artefact.file_system import file_system_of
 from harness.artefact.locks import Kind, Locks, note
+from harness.common.paths import nearest_folder
 from harness.errors import HarnessError
 from harness.run.doctor_check import Check
 
@@ -32,9 +33,7 @@ CLOCK_S = 2.0
 
 
 def examine(volume: Path) -> Iterator[Check]:
-    place = volume.resolve()
-    while not place.exists():
-        place = place.parent
+    place = nearest_folder(volume.resolve())
     try:
         scratch = Path(tempfile.mkdtemp(prefix=".harness-doctor-", dir=place))
     except OSError as e:
@@ -147,9 +146,7 @@ def _clock(scratch: Path) -> Check:
 
 def _caches(volume: Path) -> Check:
     folder = caches.cache_folder(volume)
-    place = folder
-    while not place.exists():
-        place = place.parent
+    place = nearest_folder(folder)
     system = file_system_of(folder)
     named = "HARNESS_CACHE" if os.environ.get(caches.VARIABLE) else "HARNESS_CACHE is not set"
     state = f"{folder} on {system}, {shutil.disk_usage(place).free / 1e9:.0f} GB free ({named})"

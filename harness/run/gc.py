@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.artefact.environment import STAGES, accelerator, image_name
 from harness.artefact.store import SHORT, Damaged, Store
+from harness.common.paths import size_of
 from harness.errors import HarnessError, InputError
 from harness.row.load import LoadedRow
 from harness.row.twin import scaled
@@ -125,6 +126,5 @@ def remove(store: Store, items: Sequence[Item]) -> None:
 
 
 def _item(store: Store, folder: Path, why: str) -> Item:
-    size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     name = folder.name if folder.parent.name == "work" else f"{folder.parent.name}/{folder.name}"
-    return Item(name, folder, size, why)
+    return Item(name, folder, size_of(folder), why)

@@ -42,10 +42,13 @@ class Part:
 
     kind: str
     share: Share
-    gpus: tuple[Gpu, ...]
     cpus: int
     memory: int
     endpoints: frozenset[tuple[str | None, str]]
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        return self.share.gpus or ()
 
 
 class Ledger:
@@ -67,14 +70,14 @@ class Ledger:
         """What the stage is handed; None while others have it."""
         cpus, share = self._threads(stage, wanted)
         memory = self.machine.usable_memory // 2 if wanted.memory is None else wanted.memory
-        part = Part(wanted.kind, share, (), cpus, memory, endpoints_of(stage))
+        part = Part(wanted.kind, share, cpus, memory, endpoints_of(stage))
         if not self._has_room(part):
             return None
         if wanted.gpus:
             chosen = self._choose(stage, wanted.gpus)
             if chosen is None:
                 return None
-            part = replace(part, gpus=chosen, share=replace(share, gpus=chosen))
+            part = replace(part, share=replace(share, gpus=chosen))
         self._parts.append(part)
         return part
 

@@ -13,6 +13,7 @@ from harness.artefact import environment
 from harness.artefact.gpus import counted
 from harness.artefact.keys import Files
 from harness.artefact.store import Store
+from harness.common.paths import nearest_folder, size_of
 from harness.errors import DataAbsent, HarnessError, InputError, NotFetched
 from harness.llm.secrets import key_variable, read_key
 from harness.modeling.memory.fit import USABLE, gib, machine_memory
@@ -22,7 +23,7 @@ from harness.run.executors.placing import place
 from harness.run.executors.serving import NoServer
 from harness.run.foretold import foretold
 from harness.run.plan import Planner, RowPlan, StagePlan, unique
-from harness.run.weights import size_by_name, size_of, weights_of
+from harness.run.weights import size_by_name, weights_of
 from harness.spec.address import shown
 from harness.spec.base import DATA_SCHEME, DataPath
 from harness.spec.hub import HubData
@@ -246,10 +247,7 @@ class _Looking:
         needed += sum(n.kept for n in trainings if isinstance(n, Need))
         unknown = [item.name for item in absent if item.bytes is None]
         unknown += ["what is trained"] if len(memories) < len(trainings) else []
-        folder = self.store.root
-        while not folder.exists():
-            folder = folder.parent
-        free = shutil.disk_usage(folder).free
+        free = shutil.disk_usage(nearest_folder(self.store.root)).free
         note = f"{free / 1e9:.0f} GB are free"
         note += f"; without {', '.join(unknown)}, whose size is not known" if unknown else ""
         root = str(self.store.root)

@@ -200,6 +200,15 @@ class StagePlan:
         server = needs_of(self.params).server
         return server if isinstance(server, VllmEngine) else None
 
+    def check_engine(self, engine: BaseEngine, where: str) -> None:
+        """Raises InputError where an engine cannot take the model that answers. `where`: the beginning
+        of the message."""
+        if self.judge_model is not None:
+            engine.check_model(self.judge_model, None, where)
+            return
+        trained = self.inputs.get("model")
+        engine.check_model(self.base, trained.params.get("train") if trained else None, where)
+
     def data(self) -> Iterator[DataPath]:
         """Every given file or folder that the stage, or its result, is read with."""
         yield from iter_data(self.params)

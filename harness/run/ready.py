@@ -22,6 +22,7 @@ from harness.artefact.store import Store
 from harness.common.executor_names import BY_SERVICE
 from harness.errors import DataAbsent, InputError, NotFetched
 from harness.judge.judge import BaseJudge
+from harness.llm import prices
 from harness.llm.secrets import read_key
 from harness.modeling import load
 from harness.modeling.memory import shapes
@@ -86,7 +87,7 @@ def check_stage(planned: StagePlan, only: Sequence[str], store: Store, executor:
         raise InputError(
             f"row {planned.row} has a budget in dollars, and the price of "
             f"{' and of '.join(planned.unpriced)}, which its {planned.stage} stage calls, is not known",
-            "Add it to specs/prices.yaml, or to the file that HARNESS_PRICES names.",
+            f"Add it to {prices.table_file()}.",
         )
     for endpoint in planned.endpoints:
         if endpoint.simulated is None and endpoint.api_key_env is not None:
@@ -137,8 +138,7 @@ def _check(stage: StagePlan, files: Files, snapshots: dict[str, str]) -> None:
             elif source is not None and source.hub is not None and name in snapshots:
                 load.check_model(Path(snapshots[name]))
     if stage.stage == "answer":
-        train = trained.params.get("train") if trained is not None else None
-        stage.params["answer"].engine.check_model(stage.base, train, ANSWERING)
+        stage.check_engine(stage.params["answer"].engine, ANSWERING)
     if stage.stage in ("gen", "train"):
         training_data.read(stage.stage, stage.params, files)
     if stage.stage == "gen":

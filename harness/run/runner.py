@@ -18,6 +18,7 @@ from harness.artefact.keys import Files, file_digest, key_names
 from harness.artefact.manifest import Manifest
 from harness.artefact.store import FAILED, Artefact, Store
 from harness.common import env_variables
+from harness.common.paths import files_of
 from harness.common.progress import ProgressView, StageView, plain, say
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.run import ready
@@ -385,8 +386,7 @@ class Runner:
         digests = set()
         for data in planned.data():
             path = self.files.locate(data)
-            files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-            digests |= {file_digest(p) for p in files}
+            digests |= {file_digest(p) for p in files_of(path)}
         return [
             artefact
             for artefact in (self.store.whole() if digests else [])

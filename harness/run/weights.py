@@ -7,6 +7,7 @@ from pathlib import Path
 from harness.answer.engine import QUANTIZATION
 from harness.artefact.keys import Files
 from harness.artefact.store import Store
+from harness.common.paths import size_of
 from harness.errors import InputError
 from harness.modeling.memory.need import FLOAT32, shape_of
 from harness.run.plan import StagePlan, dtype_of
@@ -41,12 +42,6 @@ def _given_weights(source: ModelSource, files: Files) -> int | None:
     except InputError:
         return None
     return FLOAT32 * shape.parameters if shape is not None else None
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all below a folder."""
-    paths = path.rglob("*") if path.is_dir() else [path]
-    return sum(p.stat().st_size for p in paths if p.is_file())
 
 
 def _is_half(folder: Path) -> bool:

@@ -18,10 +18,11 @@ from harness.artefact.call import KEPT
 from harness.errors import HarnessError
 from harness.spec.train import Train
 from harness.train import checkpoints
+from harness.train.checkpoints import STOP
 from harness.train.data import Data, EncodedExamples
 from harness.train.model import gathered, write
 from harness.train.objectives import parts_of
-from harness.train.run import MODEL, STOP
+from harness.train.run import MODEL
 from harness.train.schedule import Step
 
 if TYPE_CHECKING:

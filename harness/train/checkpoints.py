@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from harness.common.device_faults import more_memory
 
 MARKER = "finished.json"
+STOP = "train_stop"
+"""Asks several processes to stop, with a checkpoint."""
 GOES_ON = "With more memory free the same command goes on from the last checkpoint."
 STATES = 3
 """Copies of what is trained: the weights and, usually, two states of the optimizer."""

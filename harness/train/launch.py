@@ -18,7 +18,7 @@ from harness.common import env_variables
 from harness.common.env_variables import RENDEZVOUS
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.spec.train import Launch, Train
-from harness.train.run import STOP
+from harness.train.checkpoints import STOP
 
 OUTCOME = "train_outcome.json"
 FAULT = "train_fault.json"

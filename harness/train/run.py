@@ -24,8 +24,6 @@ from harness.train.data import load_data
 MODEL = "model"
 LOG = "trainer_log.jsonl"
 TEMPLATE = "template.json"
-STOP = "train_stop"
-"""Asks several processes to stop, with a checkpoint."""
 
 
 def run(call: StageCall) -> StageResult:

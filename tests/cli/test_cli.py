@@ -794,7 +794,9 @@ def test_a_runtime_that_is_a_command_is_run_without_dockers_client(module: str) 
     assert "docker" not in modules_of(module)
 
 
-@pytest.mark.parametrize("module", ["harness.cli", "harness.run.plan", "harness.row.load"])
+@pytest.mark.parametrize(
+    "module", ["harness.cli", "harness.run.plan", "harness.row.load", "harness.run.join"]
+)
 def test_the_core_imports_nothing_that_only_a_stage_needs(module: str) -> None:
     modules = modules_of(module)
     assert "harness" in modules

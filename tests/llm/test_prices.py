@@ -182,4 +182,6 @@ def test_a_budget_in_dollars_for_a_model_without_a_price_is_refused_before_anyth
     done = command("run", "--volume", tmp_path / "runs", spec)
     assert done.exit_code == 2
     assert "the price of another, which its gen stage calls, is not known" in done.output
-    assert "specs/prices.yaml" in done.output
+    assert f"Add it to {table}." in done.output.replace("\n", " ")
+    plan = command("plan", "--volume", tmp_path / "runs", spec).output
+    assert f"no known price: add it to {table} to run this" in " ".join(plan.split())

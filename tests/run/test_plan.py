@@ -23,6 +23,7 @@ from harness.row.load import load_rows
 from harness.row.twin import scaled
 from harness.run.executors import placing
 from harness.run.executors.local import LocalExecutor
+from harness.run.needs import needs_of
 from tests.helpers import (
     InstantExecutor,
     command,
@@ -472,6 +473,10 @@ def test_of_answers_on_a_gpu_a_plan_says_that_vllm_is_there_and_changes_nothing(
     ]
     monkeypatch.setenv("HARNESS_VLLM_URL", "http://127.0.0.1:8000/v1")
     assert "HARNESS_VLLM_URL names a running one" in shown(volume, spec)
+    edit(spec, train={"method": "lora"})
+    assert "speed:" not in shown(volume, spec), "vLLM has no base to put the adapter on"
+    edit(spec, train={"method": "lora", "lora": {"merge": True}})
+    assert "speed:" in shown(volume, spec)
     make(volume, spec)
     assert "speed:" not in shown(volume, spec)
 
@@ -642,6 +647,34 @@ def test_a_server_that_nobody_names_is_missed_before_the_training(
     monkeypatch.setenv("HARNESS_VLLM_URL", "http://elsewhere:8000/v1")
     LocalExecutor().check(plan.stages)
     assert "run refuses" not in shown(volume, spec)
+
+
+@pytest.mark.parametrize("judges", [False, True])
+def test_a_model_that_vllm_cannot_serve_is_refused_before_its_server_is_asked_for(
+    spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch, judges: bool
+) -> None:
+    give_gpus(monkeypatch, *some_gpus(1))
+    monkeypatch.delenv("HARNESS_VLLM_URL", raising=False)
+    model = {"hub": {"id": "a/b", "revision": "0" * 40}, "chat_format": "chatml"}
+    if judges:
+        parts = yaml.safe_load(spec.read_text())["eval"]
+        judge = {"kind": "flow_judge", "rubric": "response_relevance_3point"}
+        parts["judge"] = {**judge, "model": model, "engine": {"kind": "vllm"}}
+        edit(spec, eval=parts)
+    else:
+        answered_by(spec, kind="vllm")
+        edit(spec, model={**model, "random": None}, train=None, gen=None)
+    stage = "judge" if judges else "answer"
+    told = f"row one: eval.{stage}.engine: vLLM serves a base with the vocabulary"
+    (plan,) = planned(volume, spec)
+    with pytest.raises(InputError, match=told):
+        LocalExecutor().check([s for s in plan.stages if s.stage == stage])
+    text = shown(volume, spec)
+    assert f"run refuses: {told}" in text
+    assert "no vLLM server" not in text
+    items = needs_of([plan], planner(volume), [spec]).items
+    (item,) = [item for item in items if item.name == f"for {stage}"]
+    assert item.note.startswith(told)
 
 
 @pytest.mark.parametrize(

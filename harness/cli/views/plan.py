@@ -8,10 +8,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.answer.engine import QUANTIZATION
+from harness.answer.engines.vllm import VllmEngine
 from harness.artefact import environment
 from harness.artefact.gpus import Gpu, emulates_bfloat16, emulation, numbered, visible
 from harness.common.progress import plain
 from harness.errors import InputError
+from harness.llm import prices
 from harness.llm.estimate import Estimate
 from harness.modeling.memory.fit import (
     USABLE,
@@ -185,10 +187,14 @@ def _memory(need: Need | str, kind: str, chosen: Sequence[Gpu] | None) -> str:
 
 
 def _advice(stage: StagePlan, kind: str, chosen: Sequence[Gpu]) -> str:
-    """That vLLM is there, where a stage to run would make answers on a GPU without it."""
+    """That vLLM is there, where a stage to run would make answers on a GPU without it, and it could."""
     engine = engine_of(stage.params)
     advice = engine.advice(stage.params.get(QUANTIZATION)) if engine is not None else ""
     if not chosen or not advice:
+        return ""
+    try:
+        stage.check_engine(VllmEngine(), "")
+    except InputError:
         return ""
     if kind != "local":
         where = "the executor starts it beside the stage"
@@ -242,7 +248,8 @@ def _over_budget(stage: StagePlan) -> str:
     if limits.usd is not None and usd is not None and usd > limits.usd:
         passed.append(f"${limits.usd:g}")
     if limits.usd is not None and usd is None:
-        return "has a budget in dollars and no known price: add it to specs/prices.yaml to run this"
+        table = prices.table_file()
+        return f"has a budget in dollars and no known price: add it to {table} to run this"
     return f"exceeds the budget of {' and '.join(passed)} for a stage" if passed else ""
 
 

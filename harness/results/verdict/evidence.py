@@ -17,12 +17,13 @@ from harness.judge.kinds.lm_eval.catalogue import responses_file
 from harness.judge.scores import BASELINE, DRAW
 from harness.results.agreement import ANNOTATIONS, read_grades
 from harness.results.losses import BITS
+from harness.row.rejudged import WIN_RATE
 from harness.row.row import Row
 from harness.run.plan import StagePlan
 from harness.stats.intervals import Range
 from harness.stats.variance import Grades, Index
 
-RATING, WIN_RATE = "rating", "win_rate"
+RATING = "rating"
 PARTS = (RATING, WIN_RATE)
 """Metrics of which a part is told apart by the annotations: a turn, a category, a prompt set."""
 LOSSES = "losses.jsonl"

@@ -12,7 +12,7 @@ from harness.common.executor_names import BY_SERVICE, IN_IMAGES
 from harness.errors import InputError
 from harness.run.executors import gpus_of
 from harness.run.executors.serving import URL_VARIABLE, no_server, running_url, served
-from harness.run.plan import StagePlan, command_for
+from harness.run.plan import StagePlan, command_for, engine_of
 from harness.spec.train import Train
 from harness.train import compilers
 
@@ -42,13 +42,16 @@ def place(stage: StagePlan, executor: str) -> tuple[Gpu, ...]:
     """The GPUs of a stage and of the server beside it; empty: it works on the CPU.
 
     Raises:
-        InputError: the stage's packages are not installed here; there are too few; a driver, a card or
-            torch here cannot do; a compiler is not there; no GPU is used and the training asks for what
-            only they can do, or whether one is there is not known; no server is named, and none is to
-            be started.
+        InputError: its engine cannot take the model; its packages are not installed here; there are too
+            few; a driver, a card or torch here cannot do; a compiler is not there; no GPU is used and
+            the training asks for what only they can do, or whether one is there is not known; no server
+            is named, and none is to be started.
     """
     train, row = stage.params.get("train"), f"row {stage.row}: "
     work = f"{row}its {stage.stage} stage"
+    answers = engine_of(stage.params)
+    if answers is not None:
+        stage.check_engine(answers, f"{row}eval.{stage.stage}.engine: ")
     if executor == "local" and (lacking := missing_packages([stage.stage])):
         raise InputError(
             f"{work} needs {', '.join(lacking)}, not installed in this environment",

@@ -16,6 +16,7 @@ from rich.console import Console
 from harness.artefact.keys import Files, digest_of
 from harness.artefact.network_files import sync
 from harness.artefact.store import SHORT, Store
+from harness.common.paths import size_of
 from harness.common.progress import ProgressView
 from harness.errors import DataAbsent, HarnessError, InputError, NotFetched
 from harness.run.executors import waiting
@@ -363,7 +364,7 @@ class _Bringer:
 
     def _check(self, path: Path, tell: Tell, where: str = "") -> None:
         """`where`: in brackets to where the address has sent."""
-        digest, size, said = self.files.digest_path(path), _size(path), self.data.bytes
+        digest, size, said = self.files.digest_path(path), size_of(path), self.data.bytes
         if digest == self.digest:
             if said not in (None, size):
                 message = f"it has {size:,} bytes, and its spec says {said:,}: correct `bytes`"
@@ -388,11 +389,6 @@ class _Bringer:
         else:
             target.rename(self.final)
         sync(folder.parent)
-
-
-def _size(path: Path) -> int:
-    paths = path.rglob("*") if path.is_dir() else [path]
-    return sum(p.stat().st_size for p in paths if p.is_file())
 
 
 def _drop_empty(folder: Path) -> None:

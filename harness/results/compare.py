@@ -355,8 +355,8 @@ def _once(comparison: Comparison) -> list[str]:
     if comparison.first.evidence.trainings == comparison.second.evidence.trainings:
         # Of one and the same model.
         return []
-    alone = [s.row.row for s in (comparison.first, comparison.second)
-             if s.evidence.trains and s.evidence.count(0) == 1]  # fmt: skip
+    sides = comparison.first, comparison.second
+    alone = [side.row.row for side in sides if side.evidence.trained_once]
     if not alone:
         return []
     which = " and ".join(dict.fromkeys(alone))

@@ -15,6 +15,7 @@ from harness.common.progress import counted, plain
 from harness.results.line import MatrixLine, marks
 from harness.results.matrix import lines_of
 from harness.results.verdict.deciding import assumed, more
+from harness.results.verdict.outlook import PERCENT
 from harness.results.verdict.sides import KIND_WORDS, KINDS
 from harness.results.verdict.verdict import Weighed
 from harness.row.load import LoadedRow
@@ -25,7 +26,6 @@ from harness.stats.bridge import FEW_MODELS
 from harness.stats.intervals import t_quantile
 from harness.stats.variance import VariancePart
 
-PERCENT = 100
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = 0, 3, 4
 """Exit codes."""
 COLOURS = {"reproduced": "green", "not reproduced": "red"}
@@ -191,9 +191,8 @@ def _bridge(line: MatrixLine) -> str:
             return "the bridging models are judged, and give none: see the verdict"
         return f"the bridging models are not judged yet: harness run {plan.target}"
     number, ours = line.weighed.number, terms.ours
-    value, low, high, mean, spread = (
-        PERCENT * x for x in (ours.value, ours.low, ours.high, ours.bridge_error, ours.spread)
-    )
+    value, low, high = terms.percent
+    mean, spread = PERCENT * ours.bridge_error, PERCENT * ours.spread
     text = (
         f"in the published judge's terms ours is {number(value)}, 95 % interval "
         f"{numbers.interval(low, high, line.weighed.digits)}, by "

@@ -4,9 +4,8 @@ import math
 
 from harness.common import numbers
 from harness.common.progress import counted
-from harness.results.verdict.forecast import MOST_ADDED
+from harness.results.verdict.forecast import MOST_ADDED, more_in_words
 from harness.results.verdict.outlook import BridgeForetold
-from harness.results.verdict.sides import KIND_WORDS
 from harness.results.verdict.verdict import Weighed
 from harness.row.reported import Reported
 from harness.stats.intervals import t_quantile
@@ -20,8 +19,7 @@ def more(weighed: Weighed, reported: Reported | None) -> str:
     if foretold is None or reported_span is None or verdict.margin is None:
         return ""
     if foretold.more:
-        ((kind, count),) = foretold.more
-        what = f"{count} more {KIND_WORDS[kind][count > 1]}"
+        what = more_in_words(foretold.more)
         if foretold.chance is None:
             return (
                 f"{what} would show what each adds to the error over prompts, and so whether more of "
@@ -66,8 +64,7 @@ def _of_bridge(weighed: Weighed, foretold: BridgeForetold) -> str:
     now, models = outlook.bridge.prompts, counted(len(outlook.bridge.shifts), "bridging model")
     ways = []
     if foretold.more:
-        ((kind, count),) = foretold.more
-        ways.append(f"{count} more {KIND_WORDS[kind][count > 1]}")
+        ways.append(more_in_words(foretold.more))
     if foretold.prompts is not None:
         ways.append(
             f"{foretold.prompts} prompts of each bridging model in place of {now} (reported.bridge, "

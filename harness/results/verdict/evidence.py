@@ -17,12 +17,13 @@ from harness.judge.kinds.lm_eval.catalogue import responses_file
 from harness.judge.scores import BASELINE, DRAW
 from harness.results.agreement import ANNOTATIONS, read_grades
 from harness.results.losses import BITS
+from harness.row.rejudged import WIN_RATE
 from harness.row.row import Row
 from harness.run.plan import StagePlan
 from harness.stats.intervals import Range
 from harness.stats.variance import Grades, Index
 
-RATING, WIN_RATE = "rating", "win_rate"
+RATING = "rating"
 PARTS = (RATING, WIN_RATE)
 """Metrics of which a part is told apart by the annotations: a turn, a category, a prompt set."""
 LOSSES = "losses.jsonl"
@@ -73,9 +74,20 @@ class Evidence:
         """Whether a training of the row's own decides the score."""
         return bool(self.trainings)
 
+    @property
+    def trained_once(self) -> bool:
+        """Whether what trainings differ by is not known."""
+        return self.trains and self.count(0) == 1
+
     def count(self, depth: int) -> int:
         """Different trainings (0), samplings (1) or judgings (2) in all."""
         return len({index[: depth + 1] for index in self.runs})
+
+    @property
+    def counts(self) -> tuple[float, float, float]:
+        """Trainings, samplings of each, judgings of each of these; the last two on average."""
+        a, b, c = map(self.count, range(3))
+        return a, b / a, c / b
 
 
 def bounds_of(row: Row, metric: str) -> Range | None:

@@ -14,6 +14,7 @@ from harness.artefact.keys import canonical
 from harness.judge.judge import RowOutputs
 from harness.row.row import Row
 from harness.row.settings import STUDIED, WHOLE, is_compared
+from harness.row.sources import shown_name
 from harness.run.plan import RowPlan
 from harness.spec.base import DATA_SCHEME, NOT_KEY, DataPath, Endpoint, FileText
 from harness.spec.hub import HubData
@@ -353,15 +354,8 @@ def _name(value: Any) -> str:
         return "none"
     if isinstance(value, Template):
         return value.name or (Path(value.prompt.path).name if value.prompt else "tokenizer")
-    if isinstance(value, DataPath):
-        if value == GIVEN:
-            return "given data"
-        is_beside = value.path and not value.path.startswith(DATA_SCHEME)
-        return Path(value.path).name if is_beside else value.name
-    if isinstance(value, FileText):
-        return Path(value.path).name
-    if isinstance(value, RowOutputs):
-        return f"the outputs of {Path(value.spec).stem}"
+    if isinstance(value, DataPath | FileText | RowOutputs):
+        return "given data" if value == GIVEN else shown_name(value)
     if isinstance(value, OutputFiles):
         return f"the given outputs {value.output}"
     if isinstance(value, Endpoint):

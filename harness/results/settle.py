@@ -275,8 +275,8 @@ class Settler:
         terms, counts = self.course.terms, _counts(self.loaded)
         levels_in_words = ", ".join(f"{100 * level:.6g} %" for level in terms.levels)
         yield (
-            f"margin {terms.margin:g}; {len(terms.levels)} looks at most, each with an interval of its own "
-            f"level: {levels_in_words}; bought by: {terms.rule}"
+            f"margin {terms.margin:g}; {len(terms.levels)} looks at most, each with an interval of its "
+            f"own level: {levels_in_words}; bought by: {terms.rule}"
         )
         plan = self._plan(counts)
         to_run = [stage for stage in plan.stages if stage.artefact is None]

@@ -102,8 +102,8 @@ def _reported_part(
     assert reported.judged is not None
     count, item = reported.expected - reported.judged, weighed.evidence.item
     text = (
-        f"what {counted(count, f'unjudged {item}')} of the published run leave{'s' * (count == 1)} open "
-        f"spans {weighed.number(2 * half)} alone"
+        f"what {counted(count, f'unjudged {item}')} of the published run leave{'s' * (count == 1)} "
+        f"open spans {weighed.number(2 * half)} alone"
     )
     if half <= margin:
         text += f", with the reported number's own error {weighed.number(2 * (half + error_half))}"

@@ -66,12 +66,13 @@ def threads(count: int | None) -> dict[str, str]:
 
 def given(stage: str) -> dict[str, str]:
     """What a stage's process is given, whatever the caller's variables say; but that PyTorch divides a
-    GPU's memory as the caller has it, and a fault is looked for as the caller asks."""
-    diagnosis = {name: os.environ[name] for name in DIAGNOSIS if name in os.environ}
+    GPU's memory as the caller has it, a fault is looked for as the caller asks, and a stage has as long
+    to stop as it is waited for."""
+    passed = {name: os.environ[name] for name in (*DIAGNOSIS, STOP_SECONDS) if name in os.environ}
     if stage in HUB_STAGES:
-        return {**diagnosis, **QUIET}
+        return {**passed, **QUIET}
     callers = {name: os.environ[name] for name in ALLOCATOR if os.environ.get(name)}
-    return {**diagnosis, **QUIET, **OFFLINE, **(callers or EXPANDABLE)}
+    return {**passed, **QUIET, **OFFLINE, **(callers or EXPANDABLE)}
 
 
 def caches(stage: str, folder: Path) -> dict[str, str]:

@@ -290,7 +290,7 @@ class Runner:
 
         def kill(loss: HarnessError) -> None:
             losses.append(loss)
-            job.kill.set()
+            job.kill.set()  # first: else it is given its time
             job.stop.set()
 
         try:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import os
 import subprocess
 import sys
@@ -113,3 +114,14 @@ def test_what_a_gpus_fault_is_looked_for_with_reaches_every_stage(
 def test_what_would_undo_a_rows_float32_reaches_no_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     for stage in ("train", "answer", "judge"):
         assert env_variables.withheld(stage, network=True) >= set(env_variables.TF32)
+
+
+def test_a_stage_knows_how_long_it_is_waited_for_also_in_a_container(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(env_variables.STOP_SECONDS, raising=False)
+    assert env_variables.stop_seconds() == 30
+    assert env_variables.STOP_SECONDS not in env_variables.given("train")
+    monkeypatch.setenv(env_variables.STOP_SECONDS, "inf")
+    assert env_variables.stop_seconds() == math.inf
+    assert env_variables.given("train")[env_variables.STOP_SECONDS] == "inf"

@@ -22,6 +22,7 @@ from harness.artefact.gpus import Gpu
 from harness.artefact.keys import Files
 from harness.common import env_variables
 from harness.common.executor_names import check_name
+from harness.common.logs import BEGINNING, tail
 from harness.common.progress import Event, StageView, say
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.row.row import Limits
@@ -29,10 +30,6 @@ from harness.run.plan import StagePlan, dump, needs_of
 from harness.spec.base import DataPath
 from harness.spec.train import Train
 
-BEGINNING = "--- "
-"""With this an attempt begins in a log."""
-LOG_TAIL = 12
-"""Lines of a failed stage's log that are shown."""
 STOP_SECONDS = env_variables.stop_seconds()
 STOP_LIMIT = "as long as the job lasts" if math.isinf(STOP_SECONDS) else f"{STOP_SECONDS:g} s"
 LOOK_SECONDS = 0.2
@@ -345,17 +342,6 @@ def start_log(job: Job, executor: str) -> None:
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("a", encoding="utf-8") as file:
         file.write(f"{BEGINNING}{job.title}, {executor} executor, key {job.key}\n")
-
-
-def tail(log: Path, count: int = LOG_TAIL) -> list[str]:
-    """The last lines of a log's last attempt; none where there is no log."""
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    begins = [i for i, line in enumerate(lines) if line.startswith(BEGINNING)]
-    own = lines[begins[-1] + 1 :] if begins else lines
-    return [line for line in own if line.strip()][-count:]
 
 
 def check_lock(name: str, image: str, lock: str, mend: str) -> None:

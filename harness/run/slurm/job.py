@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from harness.common.env_variables import RENDEZVOUS, STOP_SECONDS
+from harness.common.logs import BEGINNING
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.run.slurm import checkout
 from harness.run.slurm.records import Attempt, MachineFault, Order, Records
@@ -49,8 +50,6 @@ class StageTask:
         records = Records(Path(self.root))
         path = records.order_path(self.submission, index)
         order = Order.from_json(json.loads(path.read_text(encoding="utf-8")))
-        from harness.run.executors import BEGINNING
-
         for stream in (sys.stdout, sys.stderr):
             # Slurm appends to what an earlier start wrote.
             print(f"{BEGINNING}start {_restart() + 1} on {_node()}", file=stream, flush=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.artefact.store import Store
-from harness.run.executors import tail
+from harness.common.logs import tail
 from harness.run.plan import RowPlan, StagePlan, unique
 from harness.run.slurm import queue, tools
 from harness.run.slurm.probe import APART_S

@@ -170,17 +170,19 @@ class Submission:
         specs: dict[Id, RowPlan],
     ) -> int:
         submission = uuid.uuid4().hex[:12]
-        now, name = time.time(), job_name(group)
+        now = time.time()
         records = []
         for index, stage in group.tasks.items():
             task = index if group.is_array else None
             self.records.write_order(
                 submission, task, self._order(stage, specs[stage.stage, stage.key], kind, now)
             )
-            record = Submitted(stage.stage, stage.key, submission, task, at=now, name=name)
+            record = Submitted(
+                stage.stage, stage.key, submission, task, at=now, name=job_name(group)
+            )
             self.records.write_submitted(record)
             records.append(record)
-        executor = self._executor(group, kind, dependency, submission, name)
+        executor = self._executor(group, kind, dependency, submission)
         # An array's pickles are all the same, which is what lets its indices have gaps.
         count = max(group.tasks) + 1 if group.is_array else 1
         task_of = StageTask(str(self.records.root), submission, group.is_array)
@@ -190,7 +192,7 @@ class Submission:
         return int(job)
 
     def _executor(
-        self, group: Group[StagePlan], kind: Kind, dependency: str, submission: str, name: str
+        self, group: Group[StagePlan], kind: Kind, dependency: str, submission: str
     ) -> "SlurmExecutor":
         from submitit import SlurmExecutor
 
@@ -211,7 +213,7 @@ class Submission:
             more |= {"dependency": dependency, "kill-on-invalid-dep": "yes"}
         executor = SlurmExecutor(self.records.jobs, max_num_timeout=self.site.requeues)
         settings: dict[str, Any] = {
-            "job_name": name,
+            "job_name": job_name(group),
             "partition": self.site.partition,
             "account": self.site.account,
             "qos": self.site.qos,

@@ -17,8 +17,9 @@ import pytest
 from harness.artefact.call import CALL_FILE, StageCall
 from harness.artefact.keys import Files
 from harness.common import env_variables
+from harness.common.logs import LOG_TAIL
 from harness.errors import InputError, Interrupted
-from harness.run.executors import LOG_TAIL, EventReader, Job, Share, StageFailed, child
+from harness.run.executors import EventReader, Job, Share, StageFailed, child
 from harness.run.executors.local import LocalExecutor
 from harness.spec.train import Train
 from tests.helpers import (

@@ -1,13 +1,14 @@
 """How often `harness settle` decides wrongly, with its looks, by simulation with known truth.
 
-    python benchmarks/settle_error_rates.py [--runs N] [--quick]
+    python benchmarks/settle_error_rates.py [--runs N] [--only replicates|bridge] [--quick]
 
 Each case draws a published run, and as many trainings and judgings of ours as could be bought, as
 benchmarks/verdict_error_rates.py does. settle is then played: at each look the verdict of
 harness.results.verdict.verdict on what is there, at that look's level; what is bought next is what
 harness.results.purchase says, with no limit of money. True differences lie at the margin (`reproduced`
 is wrong) and just within (`not reproduced` is). Beside it: the same looks, each at 95 %, as if looking
-cost nothing; and the rate at which it decides rightly where the truth is 0 or twice the margin.
+cost nothing; and the rate at which it decides rightly where the truth is 0 or twice the margin. So too
+where ours stands in the published judge's terms, by a bridge, and prompts of its models are bought.
 """
 
 import argparse
@@ -119,7 +120,7 @@ def simulate(case: Case, all_levels: list[float], runs: int, seed: int) -> Rates
     )
 
 
-MARGIN, RATE, PROMPTS = 6.0, 0.3, 805
+MARGIN, RATE, PROMPTS = 14.0, 0.3, 805
 """Points; ours under the retired judge; of ours, and of each bridging model's that it has judged."""
 FEW = 50
 """Prompts of each bridging model at the first look."""
@@ -183,9 +184,18 @@ def told(share: float, runs: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=400)
-    parser.add_argument("--quick", action="store_true", help="one case")
+    parser.add_argument("--quick", action="store_true", help="one case of each table")
+    parser.add_argument("--only", choices=["replicates", "bridge"], help="one of the two tables")
     options = parser.parse_args()
-    runs, started = options.runs, time.perf_counter()
+    started = time.perf_counter()
+    if options.only != "bridge":
+        print_replicates(options.runs, options.quick)
+    if options.only != "replicates":
+        print_bridge(options.runs, options.quick)
+    print(f"{time.perf_counter() - started:.0f} s")
+
+
+def print_replicates(runs: int, quick: bool) -> None:
     base = Case(200, margin=14.0)
     cases = [replace(base, trainings=1, training_sd=sd) for sd in (1.0, 3.0, 6.0)]
     cases += [base, replace(base, judging_sd=2.0)]
@@ -195,7 +205,7 @@ def main() -> None:
         "--- | --- |"
     )
     paid, unpaid = levels(LOOKS), [LEVEL] * LOOKS
-    for seed, case in enumerate(cases[:1] if options.quick else cases):
+    for seed, case in enumerate(cases[:1] if quick else cases):
         at = [replace(case, difference=d * case.margin) for d in (1.0, 1 - 1e-9)]
         wrong = [simulate(c, paid, runs, seed) for c in at]
         loose = [simulate(c, unpaid, runs, seed) for c in at]
@@ -212,27 +222,30 @@ def main() -> None:
             f"{told(far.not_reproduced, runs)} | {wrong[0].looks:.1f} | {wrong[0].trainings:.1f} |",
             flush=True,
         )
+
+
+def print_bridge(runs: int, quick: bool) -> None:
     print(
         "\n| bridging models | spread, points | wrongly reproduced | wrongly not | every look "
-        "at 95 % | prompts at the end |\n| --- | --- | --- | --- | --- | --- |"
+        "at 95 % | rightly reproduced | rightly not | prompts at the end |\n| --- | --- | --- | --- | "
+        "--- | --- | --- | --- |"
     )
-    for models, spread in (
-        ((6, 0.0),) if options.quick else ((3, 0.0), (6, 0.0), (6, 4.0), (10, 4.0))
-    ):
-        rates = [
-            [
-                bridge_simulated(models, spread, apart, each, runs)
-                for apart in (MARGIN, MARGIN - 1e-9)
-            ]
-            for each in (paid, unpaid)
-        ]
-        (first, second), (loose_first, loose_second) = rates
+    paid, unpaid = levels(LOOKS), [LEVEL] * LOOKS
+    cases = ((6, 0.0),) if quick else ((3, 0.0), (6, 0.0), (6, 4.0), (10, 4.0))
+    for models, spread in cases:
+        reproduced, not_reproduced = (
+            [bridge_simulated(models, spread, apart, each, runs)[which] for each in (paid, unpaid)]
+            for which, apart in ((0, MARGIN), (1, MARGIN - 1e-9))
+        )
+        right = bridge_simulated(models, spread, 0.0, paid, runs)
+        far = bridge_simulated(models, spread, 2 * MARGIN, paid, runs)
         print(
-            f"| {models} | {spread:g} | {told(first[0], runs)} | {told(second[1], runs)} | "
-            f"{told(loose_first[0], runs)}; {told(loose_second[1], runs)} | {first[2]:.0f} |",
+            f"| {models} | {spread:g} | {told(reproduced[0], runs)} | "
+            f"{told(not_reproduced[0], runs)} | {told(reproduced[1], runs)}; "
+            f"{told(not_reproduced[1], runs)} | {told(right[0], runs)} | {told(far[1], runs)} | "
+            f"{right[2]:.0f} |",
             flush=True,
         )
-    print(f"{time.perf_counter() - started:.0f} s")
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ def start(env: dict[str, str], *arguments: str | Path, cwd: Path = ROOT) -> "sub
 
 
 def harness(
-    env: dict[str, str], *arguments: str | Path, cwd: Path = ROOT, seconds: float = 60
+    env: dict[str, str], *arguments: str | Path, cwd: Path = ROOT, seconds: float = 300
 ) -> "subprocess.CompletedProcess[str]":
     """`harness ARGUMENTS`, run to its end; standard error comes with standard output."""
     process = start(env, *arguments, cwd=cwd)

@@ -25,6 +25,10 @@ MESSAGE_BYTES = 65_536
 PASSED_ON = ("PATH", "LD_LIBRARY_PATH")
 
 
+class LeaseLost(HarnessError):
+    """Another may have taken a lease that this process took."""
+
+
 @dataclass(frozen=True)
 class Hold:
     """What a new keeper needs to go on with a lease."""
@@ -98,7 +102,7 @@ class Leases:
                     os.close(hold.pipe)
 
     def check(self, path: Path) -> None:
-        """Raises HarnessError where this process took the lease and another may have taken it since."""
+        """Raises LeaseLost where this process took the lease and another may have taken it since."""
         with self._turn:
             if path not in self._held or (
                 self._ask("say", path)["held"] and path not in self._lost
@@ -107,7 +111,7 @@ class Leases:
             reason = self._lost.get(path) or (
                 f"this machine did not reach the volume for {self.seconds:.0f} s"
             )
-        raise HarnessError(
+        raise LeaseLost(
             f"the lease {path.name} was lost: {reason}, and another may work on the same artefact now",
             "Run the same command again: it waits for the other, or goes on from what is there.",
         )

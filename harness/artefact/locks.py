@@ -6,16 +6,16 @@ import fcntl
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from threading import get_ident
 from typing import IO, TYPE_CHECKING
 
 from harness.artefact.file_system import FileSystem, LockKind, file_system_of
-from harness.errors import InputError
+from harness.errors import HarnessError, InputError
 
 if TYPE_CHECKING:
     from harness.artefact.leases import Leases
@@ -26,6 +26,8 @@ NOTE = ".kind.json"
 LEASE_SECONDS = 120.0
 """Longer than a file server's restart, and than NFS keeps a folder's attributes (60 s, nfs(5))."""
 NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+WATCHED = 1 / 4
+"""Of a lease's seconds, how often is asked whether it was lost while a stage works under it."""
 FLOCK_POLL_S, LEASE_POLL_S = 0.2, 1.0
 """A try for a lease is some ten requests to the file server."""
 
@@ -181,9 +183,35 @@ class Locks:
         return not is_left_behind(path, self.kind.seconds)
 
     def check(self, name: str) -> None:
-        """Raises HarnessError where a lock that this process holds may be another's by now."""
+        """Raises LeaseLost where a lock that this process holds may be another's by now."""
         if "kind" in self.__dict__ and self.kind.kind == "lease":
             self._leases.check(self.folder / name)
+
+    @contextlib.contextmanager
+    def watched(self, name: str, lost: Callable[[HarnessError], None]) -> Iterator[None]:
+        """Meanwhile `lost` is called once, from a thread of its own, where `check` would raise."""
+        from harness.artefact.leases import LeaseLost
+
+        left = threading.Event()
+
+        def watch() -> None:
+            while not left.wait(self.kind.seconds * WATCHED):
+                try:
+                    self.check(name)
+                except LeaseLost as e:
+                    lost(e)
+                    return
+                except (HarnessError, OSError):
+                    # Its keeper cannot be asked just now, which says nothing of the lease.
+                    continue
+
+        if self.kind.kind == "lease":
+            # Not waited for at the end: a keeper may not answer while the file server does not.
+            threading.Thread(target=watch, name=f"watches {name}", daemon=True).start()
+        try:
+            yield
+        finally:
+            left.set()
 
     def _is_kept_here(self, name: str) -> bool:
         from harness.artefact.leases import keeper_of
@@ -252,7 +280,7 @@ def try_flock(file: IO[str]) -> bool:
 def note(folder: Path, kind: Kind) -> None:
     """Note the kind unless another has: of several at once the first one counts."""
     path = folder / NOTE
-    part = path.with_name(f"{NOTE}.{socket.gethostname()}.{os.getpid()}.{get_ident()}")
+    part = path.with_name(f"{NOTE}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}")
     part.write_text(json.dumps(asdict(kind), indent=2) + "\n", encoding="utf-8")
     try:
         os.link(part, path)

@@ -252,6 +252,15 @@ class Store:
     def is_locked(self, stage: str, short_key: str) -> bool:
         return self.locks.is_locked(_lock_name(stage, short_key))
 
+    @contextlib.contextmanager
+    def watched_lock(
+        self, stage: str, key: str, lost: Callable[[HarnessError], None]
+    ) -> Iterator[None]:
+        """Meanwhile `lost` is called, from a thread of its own, once the held lock of the key may be
+        another's."""
+        with self.locks.watched(_lock_name(stage, key), lost):
+            yield
+
     def seal(self, manifest: Manifest, keep: list[str]) -> Artefact:
         """Turn a finished work folder into the artefact.
 

@@ -19,6 +19,7 @@ def cancel(specs: tuple[Path, ...], scale: str, volume: Path, inputs: Path | Non
     A stage that other rows share ends for these too.
     """
     from harness.common.progress import say
+    from harness.run.executors import waiting
     from harness.run.slurm import tools
     from harness.run.slurm.status import cancel
     from harness.run.slurm.submit import site_here
@@ -27,7 +28,8 @@ def cancel(specs: tuple[Path, ...], scale: str, volume: Path, inputs: Path | Non
     tools.require()
     planner = make_planner(volume, inputs, site.executor)
     console = make_console()
-    stages = cancel(plan_specs(specs, planner, scale), planner.store)
+    plans = plan_specs(specs, planner, scale)
+    stages = cancel(plans, planner.store, waiting(console, "cancel"))
     for stage in stages:
         say(console, f"cancelled: {stage.title}")
     if not stages:

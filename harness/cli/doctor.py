@@ -17,7 +17,8 @@ def doctor(volume: Path, inputs: Path | None) -> None:
     Looked for: engines (Docker, podman, Apptainer, Charliecloud), Compose, images, GPUs (driver,
     capability, container toolkit), local packages, disk, keys (by name), given data; of the volume its
     file system, which locks hold there (two processes try), whether renames are atomic, its server's
-    clock; where caches are (HARNESS_CACHE).
+    clock; where caches are (HARNESS_CACHE). Where there is Slurm, or harness.toml speaks of it: its
+    version, whether it would take a job with this place's settings, whether nodes may see the volume.
     """
     from harness.cli.views.terminal import show_checks
     from harness.run.doctor import examine

@@ -14,14 +14,18 @@ from harness.errors import HarnessError
 @SCALE
 @VOLUME
 @DATA
-def status(specs: tuple[Path, ...], scale: str, volume: Path, inputs: Path | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="All that is known of each stage, as JSON.")
+def status(
+    specs: tuple[Path, ...], scale: str, volume: Path, inputs: Path | None, as_json: bool
+) -> None:
     """Show where each stage of submitted rows stands.
 
     Pending and what for, running where and how far, done, failed and why with its log's last lines,
     cancelled, or not run because of another. Slurm is asked once, and its accounting for jobs that
-    it has forgotten. Exit code 1 where something failed.
+    it has forgotten. Below 120 columns (COLUMNS) a stage has several lines. Exit code 1 where
+    something failed.
     """
-    from harness.cli.views.queue import show_queue
+    from harness.cli.views import queue
     from harness.run.slurm import tools
     from harness.run.slurm.status import statuses
     from harness.run.slurm.submit import site_here
@@ -30,6 +34,9 @@ def status(specs: tuple[Path, ...], scale: str, volume: Path, inputs: Path | Non
     tools.require()
     planner = make_planner(volume, inputs, site.executor)
     found = statuses(plan_specs(specs, planner, scale), planner.store)
-    show_queue(make_console(), found)
+    if as_json:
+        print(queue.as_json(found))
+    else:
+        queue.show_queue(make_console(), found)
     if any(s.state == "failed" for s in found):
         raise SystemExit(HarnessError.exit_code)

@@ -1,5 +1,6 @@
 """What commands work with: specs, the volume, given data, plans."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -275,6 +276,6 @@ def make_console() -> "Console":
     from harness.common.progress import Output
 
     console = Output(emoji=False)
-    if not console.is_terminal:
+    if not console.is_terminal and not os.environ.get("COLUMNS"):
         console.width = 200
     return console

@@ -164,7 +164,9 @@ def _smaller_model(precision: str) -> str:
 
 def _what_to_do(text: str) -> str:
     if "no kernel image" in text or "ARCH_MISMATCH" in text:
-        return "This build of torch has no code for this GPU: the README says which GPUs it is for."
+        return (
+            "This build of torch has no code for this GPU; docs/machines.md says for which it has."
+        )
     if "assert" in text:
         return (
             "Most often an index is out of range, as a token's that the model has no row for. "

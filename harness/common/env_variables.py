@@ -46,6 +46,10 @@ API_KEY = re.compile(r"(^|_)API_KEY(_FILE)?$", re.IGNORECASE)
 NO_PROXY = ("NO_PROXY", "no_proxy")
 PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 
+RENDEZVOUS = "HARNESS_RENDEZVOUS"
+"""HOST:PORT where the machines of a training meet."""
+STOP_SECONDS = "HARNESS_STOP_SECONDS"
+
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 """How many threads PyTorch, numpy and the novelty filter take where nothing else says it."""
 
@@ -96,6 +100,11 @@ def caches(stage: str, folder: Path) -> dict[str, str]:
         "CUDA_CACHE_PATH": str(folder / "cuda"),
     }
     return {name: place for name, place in places.items() if not os.environ.get(name)}
+
+
+def stop_seconds() -> float:
+    """How long a stage may take to stop in order before it is killed; inf: as long as its job lasts."""
+    return float(os.environ.get(STOP_SECONDS, "30"))
 
 
 def of_key(name: str) -> tuple[str, ...]:

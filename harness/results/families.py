@@ -5,11 +5,10 @@ from dataclasses import replace
 
 from harness.common.progress import counted
 from harness.results.line import DOES_NOT, MatrixLine
-from harness.results.verdict.forecast import decide
+from harness.results.verdict.forecast import DECIDED, decide
 from harness.results.verdict.verdict import Weighed
 from harness.stats.intervals import LEVEL
 
-DECIDED = ("reproduced", "not reproduced")
 HALVINGS = 20
 """Of an interval of 0.05: to 5e-8."""
 ALPHA = 1 - LEVEL

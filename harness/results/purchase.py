@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from harness.results.verdict.forecast import COSTS, MOST_ADDED
 from harness.results.verdict.outlook import Outlook, numbers_of_prompts
 from harness.results.verdict.sides import KIND_WORDS, KINDS
-from harness.run.plan import RowPlan
 
 BRIDGE = "bridge"
 Counts = tuple[int, int, int, int]
@@ -30,7 +29,6 @@ class Purchase:
     """Half of the interval of the difference that it is expected to leave."""
     counts: Counts
     """With it."""
-    plan: RowPlan | None = None
 
     def __str__(self) -> str:
         what = f"{self.count} more {WORDS[self.kind][self.count > 1]}"

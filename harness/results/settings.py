@@ -14,6 +14,7 @@ from harness.artefact.keys import canonical
 from harness.judge.judge import RowOutputs
 from harness.row.row import Row
 from harness.row.settings import STUDIED, WHOLE, is_compared
+from harness.row.sources import shown_name
 from harness.run.plan import RowPlan
 from harness.spec.base import DATA_SCHEME, NOT_KEY, DataPath, Endpoint, FileText
 from harness.spec.hub import HubData
@@ -328,6 +329,8 @@ def _plain(value: Any) -> Any:
         return value.text.removesuffix("\n")
     if isinstance(value, RowOutputs):
         return _place(value.spec)
+    if isinstance(value, Endpoint):
+        value = value.model_copy(update={"base_url": value.server})
     if isinstance(value, BaseModel):
         return {
             name: _plain(getattr(value, name))
@@ -351,22 +354,15 @@ def _name(value: Any) -> str:
         return "none"
     if isinstance(value, Template):
         return value.name or (Path(value.prompt.path).name if value.prompt else "tokenizer")
-    if isinstance(value, DataPath):
-        if value == GIVEN:
-            return "given data"
-        is_beside = value.path and not value.path.startswith(DATA_SCHEME)
-        return Path(value.path).name if is_beside else value.name
-    if isinstance(value, FileText):
-        return Path(value.path).name
-    if isinstance(value, RowOutputs):
-        return f"the outputs of {Path(value.spec).stem}"
+    if isinstance(value, DataPath | FileText | RowOutputs):
+        return "given data" if value == GIVEN else shown_name(value)
     if isinstance(value, OutputFiles):
         return f"the given outputs {value.output}"
     if isinstance(value, Endpoint):
         if value.simulated is not None:
             wrong = value.simulated.error_rate
             return f"simulated {value.model}" + (f" (error rate {wrong:g})" if wrong else "")
-        return value.model + (f" at {value.base_url}" if value.base_url else "")
+        return value.model + (f" at {value.server}" if value.server else "")
     if isinstance(value, HubData):
         parts = [value.id, value.config, getattr(value, "file", None)]
         return " ".join(str(part) for part in parts if part)

@@ -152,6 +152,7 @@ class Settler:
     ) -> None:
         self.loaded, self.metric, self.planner = loaded, metric, planner
         self.usd = usd
+        self._plans: dict[Counts, RowPlan] = {}
         cell = loaded.row.reported.get(metric)
         if cell is None or cell.value is None:
             raise InputError(
@@ -176,8 +177,7 @@ class Settler:
         """Buy and look until it is decided, the budget is spent, or the planned looks are over.
 
         Raises:
-            InputError: a price is not known, the row as it stands costs more than the budget, or
-                nothing of it can be repeated.
+            InputError: a price is not known, or the row as it stands costs more than the budget.
             HarnessError: as `Runner.run`; the same command goes on.
         """
         name = self.course.path.stem[-16:]
@@ -213,6 +213,7 @@ class Settler:
             plan = self._plan(counts)
             Runner(self.planner.store, self.planner.files, executor, console).run([plan])
             self.planner.files.save()
+            self._plans.clear()
             level = course.terms.levels[len(looks)]
             plan = self._plan(counts)
             weighed = self._weigh(plan, level)
@@ -232,13 +233,20 @@ class Settler:
         self, plan: RowPlan, weighed: Weighed, counts: Counts, console: Console
     ) -> Purchase | None:
         purchase = self.purchase(plan, weighed, counts, self.usd - self._spent(plan))
-        say(console, f"buying {purchase}" if purchase else f"it ends here: {self._why(weighed)}")
+        why = "" if purchase else self._why(plan, weighed, counts)
+        say(console, f"buying {purchase}" if purchase else f"it ends here: {why}")
         return purchase
 
-    def _why(self, weighed: Weighed) -> str:
+    def _why(self, plan: RowPlan, weighed: Weighed, counts: Counts) -> str:
+        """Why nothing is bought."""
         if weighed.evidence is None or weighed.reported_span is None:
             verdict = weighed.verdict
             return verdict.reason or f"the row is {verdict.name}"
+        if not self._kinds(plan, counts):
+            return (
+                "nothing of the row can be repeated with another outcome: it trains nothing, samples "
+                "nothing, and asks no judge"
+            )
         return "no replicate that the rest of the budget pays is expected to narrow the interval"
 
     def _check_first(self, plan: RowPlan) -> None:
@@ -266,7 +274,10 @@ class Settler:
         """The terms, and what would be bought first."""
         terms, counts = self.course.terms, _counts(self.loaded)
         levels_in_words = ", ".join(f"{100 * level:.6g} %" for level in terms.levels)
-        yield f"margin {terms.margin:g}; looks at {levels_in_words}; bought by: {terms.rule}"
+        yield (
+            f"margin {terms.margin:g}; {len(terms.levels)} looks at most, each with an interval of its "
+            f"own level: {levels_in_words}; bought by: {terms.rule}"
+        )
         plan = self._plan(counts)
         to_run = [stage for stage in plan.stages if stage.artefact is None]
         if to_run:
@@ -279,7 +290,7 @@ class Settler:
             yield f"nothing: it is {verdict.name}"
             return
         purchase = self.purchase(plan, weighed, counts, self.usd)
-        yield f"first {purchase}" if purchase else f"nothing: {self._why(weighed)}"
+        yield f"first {purchase}" if purchase else f"nothing: {self._why(plan, weighed, counts)}"
 
     def kept(self) -> Iterator[str]:
         """Where the course stands, and what gives later commands the same replicates."""
@@ -319,11 +330,6 @@ class Settler:
         kinds = [kind for kind in KINDS if possible[kind]]
         if plan.bridge and self.metric == WIN_RATE:
             kinds.append(BRIDGE)
-        if not kinds:
-            raise InputError(
-                f"row {row.row}: nothing of it can be repeated with another outcome",
-                "It trains nothing, samples nothing, and asks no judge.",
-            )
         return ["train"] if possible["train"] and counts[0] == 1 else kinds
 
     def _option(
@@ -335,27 +341,28 @@ class Settler:
         first = next(iter(steps(outlook, counts, kind)), None)
         if first is None:
             return None
-        usd = self._priced(plan, counts, kind, first)[1]
+        usd = self._priced(plan, counts, kind, first)
         if usd > left:
             return None
         price = price_of(kind, counts, first, usd)
         difference = weighed.verdict.difference or 0.0
         count = enough(outlook, counts, kind, difference, lambda n: price(n) <= share)
         assert count is not None
-        bought, usd = self._priced(plan, counts, kind, count)
+        usd = self._priced(plan, counts, kind, count)
         more = more_of(counts, kind, count)
-        return Purchase(kind, count, usd, half_of(outlook, more), more, bought)
+        return Purchase(kind, count, usd, half_of(outlook, more), more)
 
-    def _priced(
-        self, plan: RowPlan, counts: Counts, kind: str, count: int
-    ) -> tuple[RowPlan, float]:
+    def _priced(self, plan: RowPlan, counts: Counts, kind: str, count: int) -> float:
         more = self._plan(more_of(counts, kind, count))
         known = {(stage.stage, stage.key) for stage in plan.stages}
         new = [s for s in more.stages if (s.stage, s.key) not in known and s.artefact is None]
-        return more, _price(new, f"another {WORDS[kind][0]}")
+        return _price(new, f"another {WORDS[kind][0]}")
 
     def _plan(self, counts: Counts) -> RowPlan:
-        return self.planner.plan(extended(self.loaded, counts))
+        """Once for all that is asked of it, until a run makes more of it."""
+        if counts not in self._plans:
+            self._plans[counts] = self.planner.plan(extended(self.loaded, counts))
+        return self._plans[counts]
 
     def _weigh(self, plan: RowPlan, level: float) -> Weighed:
         planned: Sequence[StagePlan] = losses.stages_that_give(plan, self.metric)

@@ -36,11 +36,6 @@ class BridgeRow:
     loaded: LoadedRow
     retired: RetiredVerdicts
 
-    @property
-    def is_of_one_set(self) -> bool:
-        answer = self.loaded.row.eval.answer if self.loaded.row.eval else None
-        return answer is not None and answer.prompts.files is None
-
 
 def is_rejudged(metric: str) -> bool:
     """Also of a prompt set's own score, `win_rate/SET`."""
@@ -98,8 +93,8 @@ def _digests(outputs: DataPath | OutputFiles | None) -> set[str | None]:
 
 
 def bridge_rows(loaded: LoadedRow) -> Iterator[BridgeRow]:
-    """The bridging models of a row, each with a sample of the row's prompts. None where its own answers
-    were published, which need no bridge."""
+    """The bridging models of a row, each with a sample of the row's prompts, of each of several sets.
+    None where its own answers were published, which need no bridge."""
     row = loaded.row
     judge = row.reported.judge_of(WIN_RATE)
     if judge is None or not has_another_judge(row) or row.reported.outputs:

@@ -102,7 +102,8 @@ class BridgingModel(Spec):
     annotations: PublishedFile
     """The published judge's verdicts on them, against the same baseline."""
     prompts: Annotated[int, Field(ge=FEWEST_PROMPTS)] | None = None
-    """A seeded sample of so many of the row's prompts, 30 at least; left open, all of them."""
+    """A seeded sample of so many of the row's prompts, 30 at least, of each of several sets; left open,
+    all of them."""
 
 
 class ReportedNumbers(Spec, Mapping[str, Reported]):

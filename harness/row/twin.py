@@ -21,10 +21,10 @@ from harness.row.load import LoadedRow
 from harness.row.rejudged import OUTPUT, bridge_rows, published_outputs, published_row
 from harness.row.reported import BridgingModel, PublishedJudge, ReportedNumbers
 from harness.row.row import Budget, Eval, Limits, Replicates, Row
-from harness.sim.retired import ANSWERS, BASELINE, BRIDGING, NAME, OWN, VERDICTS
+from harness.sim.retired import ANSWERS, BASELINE, BRIDGING, NAME, OWN, PROMPT_SETS, VERDICTS
 from harness.spec.base import DataPath
 from harness.spec.model_source import ModelSource, RandomModel
-from harness.spec.prompts import OutputFiles
+from harness.spec.prompts import OutputFiles, PromptSet
 from harness.spec.template import Template
 from harness.spec.train import Train
 from harness.spec.twin import (
@@ -92,15 +92,12 @@ def scaled(loaded: LoadedRow) -> LoadedRow:
             "gen": [step.twin(smoke) for step in row.gen] if row.gen else None,
             "data": smoke_examples(smoke, kind) if row.data else None,
             "train": _train(row.train, smoke) if row.train else None,
-            "eval": _eval(row.eval, row.train, smoke) if row.eval else None,
+            "eval": _eval(row.eval, row.train, smoke, reported) if row.eval else None,
             "replicates": _replicates(row.replicates),
             "budget": Budget(),
             "limits": Limits(shm=row.limits.shm, pids=row.limits.pids),
             "reported": reported,
-            "deviations": [
-                *row.deviations,
-                _deviation(row, rejudging=bool(reported.outputs or reported.bridge)),
-            ],
+            "deviations": [*row.deviations, _deviation(row, reported)],
         }
     )
     return LoadedRow(twin, loaded.path, loaded.is_named)
@@ -127,8 +124,8 @@ def _candidates(spec: Path) -> Iterator[Path]:
     yield Path(__file__).parents[2] / "specs" / SMOKE
 
 
-def _deviation(row: Row, rejudging: bool) -> str:
-    """What of the row was replaced, and by what. rejudging: see `_reported`."""
+def _deviation(row: Row, reported: ReportedNumbers) -> str:
+    """What of the row was replaced, and by what. reported: the twin's, see `_reported`."""
     replaced = []
     if row.model is not None:
         family = _family(row.model, row.template)
@@ -141,8 +138,8 @@ def _deviation(row: Row, rejudging: bool) -> str:
     if row.train:
         replaced += _replaced_in_training(row.train)
     if row.eval:
-        replaced += _replaced_in_evaluation(row.eval)
-    if rejudging:
+        replaced += _replaced_in_evaluation(row.eval, reported)
+    if reported.outputs or reported.bridge:
         replaced.append("what an older version of the simulated judge left for what was published")
     replicates = row.replicates
     if _replicates(replicates) != replicates:
@@ -168,13 +165,13 @@ def _replaced_in_training(train: Train) -> Iterator[str]:
         yield "at most 2 processes on one machine"
 
 
-def _replaced_in_evaluation(evaluation: Eval) -> Iterator[str]:
+def _replaced_in_evaluation(evaluation: Eval, reported: ReportedNumbers) -> Iterator[str]:
     answer, judge = evaluation.answer, evaluation.judge
     if answer is not None:
         yield "few prompts, of specs/smoke"
-        sets = answer.prompts.files or {}
-        if len(sets) > SETS:
-            yield f"prompt sets that repeat after {SETS}"
+        sets = len(PROMPT_SETS) if reported.bridge else SETS
+        if len(answer.prompts.files or {}) > sets:
+            yield f"prompt sets that repeat after {sets}"
         yield from answer.engine.replaced()
     if judge is not None:
         yield from judge.replaced_in_twin()
@@ -196,14 +193,14 @@ def _reported(loaded: LoadedRow, smoke: Path) -> ReportedNumbers:
         update["outputs"] = (_published(folder / ANSWERS.format(OWN)),)
         if isinstance(published_outputs(row), OutputFiles):
             update["output_column"] = OUTPUT
-    elif bridging := [other for other in bridge_rows(loaded) if other.is_of_one_set]:
+    else:
         update["bridge"] = tuple(
             BridgingModel(
                 outputs=_published(folder / ANSWERS.format(model)),
                 annotations=_published(folder / VERDICTS.format(model)),
                 prompts=BRIDGING_PROMPTS,
             )
-            for model, _ in zip(BRIDGING, bridging, strict=False)
+            for model, _ in zip(BRIDGING, bridge_rows(loaded), strict=False)
         )
     if not (update["outputs"] or update["bridge"]):
         return row.reported.model_copy(update=update)
@@ -291,19 +288,23 @@ def _scaled_step(step: int, train: Train) -> int:
 # Evaluation
 
 
-def _eval(evaluation: Eval, train: Train | None, smoke: Path) -> Eval:
+def _eval(evaluation: Eval, train: Train | None, smoke: Path, reported: ReportedNumbers) -> Eval:
     answer, judge, step = evaluation.answer, evaluation.judge, evaluation.checkpoint
     return evaluation.model_copy(
         update={
-            "answer": _answer(answer, judge, smoke) if answer else None,
+            "answer": _answer(answer, judge, smoke, reported) if answer else None,
             "judge": judge.twin(smoke) if judge else None,
             "checkpoint": _scaled_step(step, train) if step and train else None,
         }
     )
 
 
-def _answer(answer: Answer, judge: BaseJudge | None, smoke: Path) -> Answer:
+def _answer(
+    answer: Answer, judge: BaseJudge | None, smoke: Path, reported: ReportedNumbers
+) -> Answer:
     prompts = judge.twin_prompts(smoke) if judge else None
+    if reported.bridge and answer.prompts.files:
+        prompts = _bridged_sets(answer.prompts, smoke)
     tokens = min(answer.decoding.max_new_tokens or ANSWER_TOKENS, ANSWER_TOKENS)
     return answer.model_copy(
         update={
@@ -312,6 +313,17 @@ def _answer(answer: Answer, judge: BaseJudge | None, smoke: Path) -> Answer:
             "decoding": Decoding(**{**answer.decoding.model_dump(), "max_new_tokens": tokens}),
         }
     )
+
+
+def _bridged_sets(prompts: PromptSet, smoke: Path) -> PromptSet:
+    """Few prompts of sets that are larger than those of other rows: a bridging model is asked more."""
+    few = few_prompts(prompts, smoke)
+    files = {
+        name: smoke_data(smoke / "twin" / RETIRED / PROMPT_SETS[number % len(PROMPT_SETS)])
+        for number, name in enumerate(few.files or {})
+    }
+    first = None if few.sample else at_most(few.first, PROMPTS // len(PROMPT_SETS))
+    return few.model_copy(update={"files": files, "first": first})
 
 
 def _replicates(replicates: Replicates) -> Replicates:

@@ -26,6 +26,7 @@ SLOW = "training of real models in reasonable time"
 
 def examine(volume: Path, inputs: Path | None) -> list[Check]:
     from harness.run.runtimes import podman, process_runtimes
+    from harness.run.slurm import doctor as slurm
 
     return [
         *_engine(),
@@ -35,6 +36,7 @@ def examine(volume: Path, inputs: Path | None) -> list[Check]:
         _local(),
         _disk(volume),
         *doctor_volume.examine(volume),
+        *slurm.examine(volume),
         *_keys(),
         given_data(inputs),
     ]

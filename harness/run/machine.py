@@ -12,6 +12,7 @@ from harness.modeling.memory.need import Need
 from harness.run.executors import Share, placing
 from harness.run.plan import StagePlan
 from harness.run.resources import Resources, threads_are_open
+from harness.spec.base import server_name
 
 CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
@@ -69,7 +70,7 @@ class Ledger:
         """What the stage is handed; None while others have it."""
         cpus, share = self._threads(stage, wanted)
         memory = self.machine.usable_memory // 2 if wanted.memory is None else wanted.memory
-        part = Part(wanted.kind, share, cpus, memory, _endpoints(stage))
+        part = Part(wanted.kind, share, cpus, memory, endpoints_of(stage))
         if not self._has_room(part):
             return None
         if wanted.gpus:
@@ -126,11 +127,11 @@ def _fits(stage: StagePlan, gpu: Gpu, executor: str) -> bool:
     return placing.suits(stage, gpu, executor)
 
 
-def _endpoints(stage: StagePlan) -> frozenset[tuple[str | None, str]]:
+def endpoints_of(stage: StagePlan) -> frozenset[tuple[str | None, str]]:
     """Those that it may pay, and the server that somebody started for it."""
-    asked = {(e.base_url, e.model) for e in stage.endpoints if e.simulated is None}
-    server = stage.served
-    return frozenset(asked | ({(server.base_url, "")} if server and server.base_url else set()))
+    asked = {(e.server, e.model) for e in stage.endpoints if e.simulated is None}
+    server = server_name(stage.served.base_url) if stage.served else None
+    return frozenset(asked | ({(server, "")} if server else set()))
 
 
 def _memory_limits() -> Sequence[int]:

@@ -280,11 +280,27 @@ class Runner:
         return artefact
 
     def _follow(self, job: Job, turn: Turn) -> StageResult:
-        """Run the stage; why it failed is noted, so that a plan can say it."""
+        """Run the stage; why it failed is noted, so that a plan can say it.
+
+        Where its lease is lost meanwhile it is killed: another may write into its work folder.
+        """
         failed = job.folder / FAILED
         failed.unlink(missing_ok=True)
+        losses: list[HarnessError] = []
+
+        def kill(loss: HarnessError) -> None:
+            losses.append(loss)
+            job.kill.set()
+            job.stop.set()
+
         try:
-            return carry_out(job, turn.executor, self.files, turn.view)
+            with self.store.watched_lock(job.stage, job.key, kill):
+                return carry_out(job, turn.executor, self.files, turn.view)
+        except Interrupted as e:
+            # Whoever was stopped by Ctrl-C stays so.
+            if losses and not isinstance(e.__context__, KeyboardInterrupt):
+                raise losses[0] from None
+            raise
         except StageFailed as e:
             failed.write_text(e.reason, encoding="utf-8")
             raise

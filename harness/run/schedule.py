@@ -14,9 +14,9 @@ from harness.common.board import Board
 from harness.common.progress import plain, say
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.modeling.memory.fit import gib
-from harness.run.executors import STOP_SECONDS, Executor, stopped
+from harness.run.executors import STOP_LIMIT, Executor, stopped
 from harness.run.failures import Failures
-from harness.run.machine import Ledger, Machine, Part
+from harness.run.machine import Ledger, Machine, Part, endpoints_of
 from harness.run.plan import RowPlan, StagePlan
 from harness.run.resources import Resources, resources_of, threads_are_open
 from harness.run.runner import Runner, Turn
@@ -144,13 +144,13 @@ class Schedule:
 
     def _start(self) -> None:
         """Start what can be, in the plan's order: none is overtaken by another that takes the same."""
-        full: set[object] = set()
+        full: set[tuple[str, frozenset[tuple[str | None, str]]]] = set()
         unmade = {_name(s) for s in [*self.waiting, *(r.stage for r in self.running)]}
         for stage in list(self.waiting):
             if self.jobs is not None and len(self.running) >= self.jobs:
                 return
             wanted = self.wanted[_name(stage)]
-            scarce = (wanted.kind, *map(str, stage.endpoints))
+            scarce = (wanted.kind, endpoints_of(stage))
             if scarce in full or any(_name(s) in unmade for s in stage.inputs.values()):
                 continue
             part = self.ledger.take(stage, wanted)
@@ -227,7 +227,7 @@ class Schedule:
         count = len(self.running)
         stages = f"{count} stages get" if count > 1 else "the stage gets"
         if count:
-            self._tell(f"stopping: {stages} {STOP_SECONDS} s to end in order; Ctrl-C again kills")
+            self._tell(f"stopping: {stages} {STOP_LIMIT} to end in order; Ctrl-C again kills")
         stopped_stages = self._stop()
         if len(stopped_stages) == 1:
             return stopped(stopped_stages[0])

@@ -13,7 +13,7 @@ HARNESS_CONFIG names; single settings also from the environment, which has the l
     export = ["LAB_PROXY"]            # more variables that jobs get of the caller's
     setup = ["module load cuda"]      # lines of shell before a job's work
     warning_seconds = 120             # between Slurm's warning and the end of a job's time
-    requeues = 5                      # how often a job that was warned or preempted goes on
+    requeues = 5                      # how often a job that was warned, preempted or lost goes on
     parallel = 64                     # jobs of one array at the same time
     probe = true                      # look at one free node before jobs are submitted
 """
@@ -108,6 +108,15 @@ def slurm_site(environ: Mapping[str, str] = os.environ) -> SlurmSite:
         ) from None
     _check(site, origin, environ)
     return site
+
+
+def is_configured(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this place has settings for Slurm, or a file of settings with a fault."""
+    try:
+        path = _path(environ)
+        return path is not None and TABLE in _read(path)
+    except InputError:
+        return True
 
 
 def _parted(flags: str) -> list[str]:

@@ -3,7 +3,7 @@
 The old version is the present one but for a known shift: it finds each answer better, beside the
 baseline's, by SHIFT log-odds. `python -m harness.sim.retired --write FOLDER` writes what twins are told
 that a study published: the answers of its own model, those of bridging models, and the old version's
-verdicts on the latter.
+verdicts on the latter; and prompt sets that are large enough for a bridge.
 """
 
 import argparse
@@ -27,6 +27,8 @@ RIGHT = {OWN: 0.5, "bridge-1": 0.25, "bridge-2": 0.5, "bridge-3": 0.75}
 """Model -> share of its answers that are right."""
 BRIDGING = tuple(name for name in RIGHT if name != OWN)
 ANSWERS, VERDICTS = "{}.json", "{}_annotations.json"
+PROMPT_SETS = ("set-1.json", "set-2.json")
+"""Files among which the prompts are dealt out, for rows with several sets."""
 
 
 def answers(model: str) -> list[dict[str, str]]:
@@ -82,9 +84,13 @@ def annotations(model: str) -> list[dict[str, Any]]:
 
 def files() -> dict[str, str]:
     """File name -> text."""
-    written = {ANSWERS.format(model): answers(model) for model in RIGHT}
-    texts = {name: _json(rows) for name, rows in written.items()}
-    return texts | {VERDICTS.format(model): _json(annotations(model)) for model in BRIDGING}
+    prompts, share = evaluation_prompts(PROMPTS), PROMPTS // len(PROMPT_SETS)
+    written = {
+        **{ANSWERS.format(model): answers(model) for model in RIGHT},
+        **{VERDICTS.format(model): annotations(model) for model in BRIDGING},
+        **{name: prompts[n * share :][:share] for n, name in enumerate(PROMPT_SETS)},
+    }
+    return {name: _json(rows) for name, rows in written.items()}
 
 
 def _json(rows: Sequence[object]) -> str:

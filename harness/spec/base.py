@@ -291,6 +291,11 @@ def _server_url(value: str) -> str:
     return value
 
 
+def server_name(base_url: str | None) -> str | None:
+    """The same for an address with and without a slash at its end."""
+    return base_url.rstrip("/") if base_url else None
+
+
 def _variable_name(value: Any) -> Any:
     """A name, that is, and no key: many a key could be a variable's name."""
     text = str(value)
@@ -324,6 +329,11 @@ class Endpoint(Spec):
     mode: Literal["live", "batch"] = Field(default="live", json_schema_extra=NOT_KEY)
     """`batch`: through the server's Batch API, slower and at half price."""
     batch_poll_s: Annotated[float, Field(gt=0)] = Field(default=30.0, json_schema_extra=NOT_KEY)
+
+    @property
+    def server(self) -> str | None:
+        """By which servers are told apart."""
+        return server_name(self.base_url)
 
     @model_validator(mode="after")
     def _one_server(self) -> "Endpoint":

@@ -15,6 +15,7 @@ from typing import TypedDict
 from harness.artefact import environment, events, gpus
 from harness.artefact.call import CALL_FILE, StageCall, StageResult
 from harness.common import env_variables
+from harness.common.env_variables import RENDEZVOUS
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.spec.train import Launch, Train
 from harness.train.checkpoints import STOP
@@ -22,9 +23,8 @@ from harness.train.checkpoints import STOP
 OUTCOME = "train_outcome.json"
 FAULT = "train_fault.json"
 """What the first worker that failed says, so that it is not lost in torchrun's own report."""
-RENDEZVOUS = "HARNESS_RENDEZVOUS"
 STOP_S = 5
-ORDERLY_S = int(os.environ.get("HARNESS_STOP_SECONDS", "30")) - 2 * STOP_S
+ORDERLY_S = env_variables.stop_seconds() - 2 * STOP_S
 """How long the workers have for a checkpoint; less than this process is given itself."""
 
 

@@ -157,7 +157,7 @@ def test_what_to_do_follows_from_what_failed() -> None:
     assert "Run the same command again" in hint(FAILED["a launch"])
     for name in ("NCCL", "a timeout"):
         assert "NCCL_DEBUG=INFO" in hint(FAILED[name])
-    assert "README" in hint(UNSUPPORTED["a card"])
+    assert "docs/machines.md" in hint(UNSUPPORTED["a card"])
 
 
 @pytest.mark.parametrize("error", UNSUPPORTED.values(), ids=UNSUPPORTED)

@@ -224,11 +224,9 @@ def test_rows_with_a_number_stand_before_those_without_and_a_table_has_its_study
     assert told == ["What <i>they</i> found (document 9, table 2)"]
 
 
-def test_the_verdicts_are_told_in_readmes_words() -> None:
-    readme = (ROOT / "README.md").read_text().partition("### Verdicts")[2]
-    rules = dict(
-        re.findall(r"^\| ([a-z: ]+) \| (.+) \|$", readme.partition("###")[0], re.MULTILINE)
-    )
+def test_the_verdicts_are_told_in_the_words_of_the_docs() -> None:
+    page = (ROOT / "docs" / "results.md").read_text().partition("## Verdicts")[2]
+    rules = dict(re.findall(r"^\| ([a-z: ]+) \| (.+) \|$", page.partition("##")[0], re.MULTILINE))
     assert rules == {"verdict": "when", **RULES}
 
 

@@ -86,6 +86,12 @@ def test_each_setting_of_the_evaluation_in_which_one_row_differs_is_named(
     assert found == {"other": [words]}
 
 
+def test_a_judge_at_the_same_server_is_the_same_with_a_slash_at_its_end(judged: Write) -> None:
+    at = [{"judge": {"model": "judge", "base_url": url}} for url in ("http://h/v1", "http://h/v1/")]
+    one, two = (judged(name, judge=judge) for name, judge in zip(("one", "two"), at, strict=True))
+    assert told(one, two) == {}
+
+
 def test_the_base_that_a_qlora_row_is_scored_on_is_among_the_settings_that_are_compared(
     tmp_path: Path,
 ) -> None:

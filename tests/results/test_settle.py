@@ -13,9 +13,9 @@ from harness.artefact.keys import Files
 from harness.artefact.store import Store
 from harness.errors import HarnessError, InputError
 from harness.results.settle import Settler
-from harness.row.load import load_rows
+from harness.row.load import LoadedRow, load_rows
 from harness.row.twin import scaled
-from harness.run.plan import Planner
+from harness.run.plan import Planner, RowPlan
 from harness.stats.spending import levels
 from tests.helpers import command, evaluation
 from tests.results.scored_rows import Scored, scored_row, wins
@@ -94,6 +94,25 @@ def test_what_an_interrupted_first_run_made_is_still_its_own_purchase(tmp_path: 
     assert found.course.owned == []
 
 
+def test_the_same_replicates_are_planned_once_between_two_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = row(tmp_path, trained=True, replicates={})
+    planned: list[tuple[str, int]] = []
+    plan = Planner.plan
+
+    def counted(self: Planner, loaded: LoadedRow) -> RowPlan:
+        made = len(list((tmp_path / "runs").rglob("manifest.json")))
+        planned.append((loaded.row.replicates.model_dump_json(), made))
+        return plan(self, loaded)
+
+    monkeypatch.setattr(Planner, "plan", counted)
+    found, _ = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60)
+    assert len(found.course.looks) > 1
+    # The first is that of the terms, before the lock is held.
+    assert len(planned[1:]) == len(set(planned[1:])) > 2
+
+
 def test_a_changed_file_of_terms_is_refused(tmp_path: Path) -> None:
     spec = row(tmp_path, trained=True, replicates={})
     settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60)
@@ -113,6 +132,20 @@ def test_rows_that_nothing_can_settle_are_told_so(tmp_path: Path) -> None:
             Settler(loaded, metric, 1.0, 3, planner)
     with pytest.raises(InputError, match="a scaled-down twin, which settles nothing"):
         Settler(scaled(loaded), "win_rate", 1.0, 3, planner)
+
+
+def test_what_nothing_can_repeat_is_looked_at_once_and_stays_open(tmp_path: Path) -> None:
+    """A constant answer, by recorded calls of the judge."""
+    specs = tmp_path / "specs"
+    parts = evaluation(specs)
+    (specs / "calls.jsonl").write_text("")
+    parts["answer"]["engine"] = {"kind": "null"}
+    parts["judge"]["transcript"] = "calls.jsonl"
+    spec = row(tmp_path, value=37.0, eval=parts, replicates={})
+    found, text = settle(tmp_path, spec, wins(1600, PROMPTS))
+    (look,) = found.course.looks
+    assert (look.verdict, look.next) == ("inconclusive", None)
+    assert "it ends here: nothing of the row can be repeated with another outcome" in text
 
 
 def test_the_same_command_again_buys_nothing_and_other_terms_are_refused(tmp_path: Path) -> None:
@@ -145,7 +178,7 @@ def test_a_dry_run_says_the_terms_and_buys_nothing(tmp_path: Path) -> None:
     result = command("settle", spec, "--usd", "5", "--dry-run", "--volume", tmp_path / "runs")
     assert result.exit_code == 0, result.output
     text = " ".join(result.output.split())
-    assert "margin 3; looks at 99.9988 %" in text
+    assert "margin 3; 5 looks at most, each with an interval of its own level: 99.9988 %" in text
     assert "first the row as it stands" in text
     assert not list((tmp_path / "runs").rglob("settle/*"))
 

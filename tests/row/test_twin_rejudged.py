@@ -18,6 +18,7 @@ from harness.row.twin import BRIDGING_PROMPTS, scaled
 from harness.run.plan import Planner, RowPlan
 from harness.sim import retired
 from harness.spec.prompts import PromptSet
+from harness.spec.twin import PROMPTS
 from harness.stats.bridge import log_odds, of_log_odds
 from tests.helpers import ROOT, command, evaluation, write_row
 
@@ -26,12 +27,13 @@ OTHER = {"model": "gone", "annotator": "chatgpt", "baseline": "another"}
 GIVEN: dict[str, Any] = {"path": "data:published.json", "sha256": DIGEST}
 
 
-def row(folder: Path, several: bool = False, **reported: Any) -> Path:
-    parts = evaluation(folder)
+def row(folder: Path, sets: str = "", asked: dict[str, Any] | None = None, **reported: Any) -> Path:
+    """`sets`: the names of its prompt sets, a letter each; `asked`: the judge's model."""
+    parts = evaluation(folder, asked)
     parts["answer"]["engine"] = {"kind": "null", "output": "I do not know."}
     parts["judge"]["prompt"] = str(ROOT / "specs" / "smoke" / "prompts" / "judge.txt")
-    if several:
-        parts["answer"]["prompts"] = {"files": {"a": "prompts.jsonl", "b": "prompts.jsonl"}}
+    if sets:
+        parts["answer"]["prompts"] = {"files": dict.fromkeys(sets, "prompts.jsonl")}
     numbers = {"judge": OTHER, "win_rate": {"value": 40.0}} | reported
     nothing = {"model": None, "template": None, "gen": None, "train": None}
     return write_row(folder, eval=parts, reported=numbers, **nothing)
@@ -70,8 +72,10 @@ def answered(model: str) -> dict[str, str]:
     return {row["instruction"]: row["output"] for row in retired.answers(model)}
 
 
-def test_by_a_bridge_ours_comes_out_within_the_known_shift(tmp_path: Path) -> None:
-    plan, weighed = made(tmp_path, row(tmp_path, bridge=bridging(5)))
+@pytest.mark.parametrize("sets", ["", "ab"], ids=["one set", "several sets"])
+def test_by_a_bridge_ours_comes_out_within_the_known_shift(tmp_path: Path, sets: str) -> None:
+    # A real judge's twin errs as often as the older version; one that is simulated already, as it says.
+    plan, weighed = made(tmp_path, row(tmp_path, sets, {"model": "judge"}, bridge=bridging(5)))
     terms = weighed.in_their_terms
     assert terms is not None
     assert terms.models == len(retired.BRIDGING)
@@ -82,7 +86,7 @@ def test_by_a_bridge_ours_comes_out_within_the_known_shift(tmp_path: Path) -> No
         known = log_odds(chances(answered(model), prompts, retired.SHIFT)) - log_odds(
             chances(answered(model), prompts)
         )
-        assert shift.prompts == BRIDGING_PROMPTS
+        assert shift.prompts == (len(sets) or 1) * BRIDGING_PROMPTS
         assert abs(shift.value - known) < 2.6 * shift.error, model
     assert plan.row.eval is not None
     assert plan.row.eval.answer is not None
@@ -103,7 +107,7 @@ def test_against_the_published_answers_both_are_judged_by_todays_version(
     published: dict[str, Any] = {"outputs": GIVEN}
     if several:
         published = {"outputs": files, "output_column": "theirs", "win_rate/a": {"value": 30.0}}
-    plan, weighed = made(tmp_path, row(tmp_path, several, **published))
+    plan, weighed = made(tmp_path, row(tmp_path, "ab" if several else "", **published))
     against = weighed.against
     assert against is not None
     assert plan.published is not None
@@ -118,6 +122,17 @@ def test_against_the_published_answers_both_are_judged_by_todays_version(
         _, weighed = made(tmp_path, plan.spec, "win_rate/a")
         assert weighed.against is not None
         assert weighed.against.prompts == 4
+
+
+def test_sets_beyond_those_large_enough_for_a_bridge_repeat_and_it_says_so(tmp_path: Path) -> None:
+    spec = row(tmp_path, "abc", bridge=bridging(1))
+    assert "prompt sets that repeat after 2" in scaled(load_rows([spec])[0]).row.deviations[-1]
+    plan, weighed = made(tmp_path, spec)
+    assert weighed.in_their_terms is not None
+    assert plan.row.eval is not None
+    assert plan.row.eval.answer is not None
+    asked = read_prompts(plan.row.eval.answer.prompts, None)
+    assert len(asked) == 3 * PROMPTS // len(retired.PROMPT_SETS)
 
 
 def test_everything_that_is_judged_beside_is_marked_simulated(tmp_path: Path) -> None:

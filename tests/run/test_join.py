@@ -7,9 +7,9 @@ import pytest
 
 from harness.artefact import environment, gpus
 from harness.artefact.gpus import Gpu
+from harness.common.env_variables import RENDEZVOUS
 from harness.errors import InputError
 from harness.run import join
-from harness.train.launch import RENDEZVOUS
 from tests.helpers import give_gpus, planner, some_gpus, write_row
 
 CASES: list[tuple[list[Gpu], dict[str, bool], str]] = [

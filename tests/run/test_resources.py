@@ -140,6 +140,19 @@ def test_parts_of_a_gpu_go_to_what_works_on_one_and_whole_ones_to_what_needs_sev
     assert ledger.take(two, resources_of(two)) is not None
 
 
+def test_a_server_is_one_with_and_without_a_slash_at_its_end(tmp_path: Path) -> None:
+    specs = tmp_path / "specs"
+    judges = []
+    for name, url in (("a", PAID["base_url"]), ("b", f"{PAID['base_url']}/"), ("c", "http://h/v1")):
+        parts = evaluation(specs, PAID | {"base_url": url})
+        spec = write_row(specs, name, model=MODEL, eval=parts)
+        judges.append(stages_of(tmp_path, spec)["judge"])
+    ledger = Ledger(Machine((), 4, 64 * GIB), "local")
+    taken = [ledger.take(judge, resources_of(judge)) is not None for judge in judges]
+    assert taken == [True, False, True]
+    assert judges[0].key != judges[1].key
+
+
 def test_of_the_cpus_threads_a_gpu_stage_gets_its_gpus_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

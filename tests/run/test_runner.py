@@ -1,7 +1,9 @@
 """Carrying out plans: what is checked first, what is run once, what the manifests say."""
 
 import json
+import os
 import re
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,9 @@ import pytest
 import yaml
 
 from harness.artefact import environment
+from harness.artefact.leases import keeper_of
+from harness.artefact.locks import Kind, note
+from harness.artefact.store import Store
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.run.executors import StageFailed, StagesFailed
 from tests.helpers import (
@@ -19,8 +24,11 @@ from tests.helpers import (
     Volume,
     evaluation,
     harness,
+    is_alive,
     planned,
     snapshot,
+    start,
+    until,
     write_row,
 )
 
@@ -879,3 +887,24 @@ def test_a_copy_of_simulated_data_carries_its_mark_and_a_file_they_share_does_no
     volume.run(write_row(specs, "three", **copy, train={"steps": 2}))
     marks = [a.manifest.simulated for a in volume.store.match("train/")]
     assert sorted(marks) == [[], ["teacher"]]
+
+
+def test_a_stage_whose_lease_another_took_is_killed_and_the_run_says_why(tmp_path: Path) -> None:
+    fakes, store = FakeStages(tmp_path / "fakes"), Store(tmp_path / "volume")
+    fakes.order("gen", "ignore and wait")
+    store.locks.folder.mkdir(parents=True)
+    note(store.locks.folder, Kind("lease", "a test", False, "here", seconds=3))
+    spec = write_row(tmp_path / "specs", train=None)
+    run = start({**fakes.env, "HARNESS_DATA": str(store.root)}, "run", spec)
+    until((fakes.folder / "waiting").exists, 60)
+    stage, key, _ = fakes.runs()[0].split()
+    keeper = keeper_of(store.locks.folder / f"{stage}-{key[:16]}")
+    assert keeper is not None
+    os.kill(keeper, signal.SIGSTOP)
+    with store.lock(stage, key):
+        os.kill(keeper, signal.SIGCONT)
+        output, _ = run.communicate(timeout=60)
+    assert run.returncode == 1, output
+    assert f"the lease gen-{key[:16]} was lost: this machine did not reach the volume" in output
+    assert "another may work on the same artefact now" in output
+    assert not is_alive(fakes.pid())

@@ -54,6 +54,7 @@ def test_there_is_an_answer_to_every_prompt_of_a_twin() -> None:
 
     smoke = ROOT / "specs" / "smoke"
     sets = [smoke / "prompts.jsonl", *sorted((smoke / "twin" / "sets").iterdir())]
+    sets += [FOLDER / name for name in retired.PROMPT_SETS]
     for path in sets:
         prompts = read_prompts(PromptSet(file=smoke_data(path)), None)
         for model in retired.RIGHT:

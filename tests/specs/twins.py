@@ -123,8 +123,10 @@ def _beside(loaded: LoadedRow) -> Iterator[Way]:
     if published_row(loaded) is not None:
         several = isinstance(published_outputs(loaded.row), OutputFiles)
         yield "published answers", "with a column" if several else "a file"
-    if any(bridge_rows(loaded)):
-        yield "another judge", "a bridge"
+    for other in bridge_rows(loaded):
+        answer = other.loaded.row.eval.answer if other.loaded.row.eval else None
+        several = answer is not None and answer.prompts.files is not None
+        yield "another judge", "a bridge over several sets" if several else "a bridge"
 
 
 def _called(template: Template) -> str:

@@ -2,14 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
-
-_NORMAL = NormalDist()
 
 
 def two_sided(z: float) -> float:
     """p of a standard normal variable at least this far from zero."""
-    return 2 * _NORMAL.cdf(-abs(z))
+    return math.erfc(abs(z) / math.sqrt(2))
 
 
 def larger(sample: Sequence[float], other_sample: Sequence[float]) -> tuple[float, float]:

@@ -30,7 +30,7 @@ RULES = {
     "not judged": "the row answers prompts and has no judge",
     "simulated": "the simulated teacher or judge had a hand in it, or it is a scaled-down twin",
 }
-"""In README's words."""
+"""In the words of docs/results.md."""
 
 
 def tally(lines: Sequence[MatrixLine]) -> Html:

@@ -4,9 +4,8 @@ import math
 
 from harness.common import numbers
 from harness.common.progress import counted
-from harness.results.verdict.forecast import MOST_ADDED
+from harness.results.verdict.forecast import MOST_ADDED, more_in_words
 from harness.results.verdict.outlook import BridgeForetold
-from harness.results.verdict.sides import KIND_WORDS
 from harness.results.verdict.verdict import Weighed
 from harness.row.reported import Reported
 from harness.stats.intervals import t_quantile
@@ -19,12 +18,13 @@ def more(weighed: Weighed, reported: Reported | None) -> str:
         return _of_bridge(weighed, weighed.bridge_foretold)
     if foretold is None or reported_span is None or verdict.margin is None:
         return ""
+    assert weighed.evidence is not None
+    item = weighed.evidence.item
     if foretold.more:
-        ((kind, count),) = foretold.more
-        what = f"{count} more {KIND_WORDS[kind][count > 1]}"
+        what = more_in_words(foretold.more)
         if foretold.chance is None:
             return (
-                f"{what} would show what each adds to the error over prompts, and so whether more of "
+                f"{what} would show what each adds to the error over {item}s, and so whether more of "
                 "them can decide it"
             )
         text = (
@@ -39,10 +39,10 @@ def more(weighed: Weighed, reported: Reported | None) -> str:
         f"interval of ±{weighed.number(foretold.limit)} about the difference, or more"
     )
     if weighed.against is not None:
-        end = "it takes more prompts, or more runs of the study's own, of which there is one"
+        end = f"it takes more {item}s, or more runs of the study's own, of which there is one"
         if foretold.unjudged:
             open_ = weighed.number(2 * foretold.unjudged)
-            text += f". What the unjudged prompts of either side leave open spans {open_} of it"
+            text += f". What the unjudged {item}s of either side leave open spans {open_} of it"
         return f"{text}: {end}"
     error_half = t_quantile(math.inf) * min(reported_span.low_error, reported_span.high_error)
     half = (reported_span.high - reported_span.low) / 2
@@ -52,10 +52,10 @@ def more(weighed: Weighed, reported: Reported | None) -> str:
     if ours is not None and ours.low < ours.high:
         span = weighed.number(ours.high - ours.low)
         return (
-            f"{text}. What our unjudged prompts leave open spans {span} of it: it takes verdicts on "
-            "them, or more prompts"
+            f"{text}. What our unjudged {item}s leave open spans {span} of it: it takes verdicts on "
+            f"them, or more {item}s"
         )
-    return f"{text}: it takes more prompts"
+    return f"{text}: it takes more {item}s"
 
 
 def _of_bridge(weighed: Weighed, foretold: BridgeForetold) -> str:
@@ -66,8 +66,7 @@ def _of_bridge(weighed: Weighed, foretold: BridgeForetold) -> str:
     now, models = outlook.bridge.prompts, counted(len(outlook.bridge.shifts), "bridging model")
     ways = []
     if foretold.more:
-        ((kind, count),) = foretold.more
-        ways.append(f"{count} more {KIND_WORDS[kind][count > 1]}")
+        ways.append(more_in_words(foretold.more))
     if foretold.prompts is not None:
         ways.append(
             f"{foretold.prompts} prompts of each bridging model in place of {now} (reported.bridge, "
@@ -97,13 +96,14 @@ def _reported_part(
     if not half:
         alone = weighed.number(error_half)
         return f"the reported number's own error alone leaves ±{alone}, more than the margin: {end}"
+    assert weighed.evidence is not None
     assert reported is not None
     assert reported.expected is not None
     assert reported.judged is not None
-    count = reported.expected - reported.judged
+    count, item = reported.expected - reported.judged, weighed.evidence.item
     text = (
-        f"what {counted(count, 'unjudged prompt')} of the published run leave{'s' * (count == 1)} open "
-        f"spans {weighed.number(2 * half)} alone"
+        f"what {counted(count, f'unjudged {item}')} of the published run leave{'s' * (count == 1)} "
+        f"open spans {weighed.number(2 * half)} alone"
     )
     if half <= margin:
         text += f", with the reported number's own error {weighed.number(2 * (half + error_half))}"

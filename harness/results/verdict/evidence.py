@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.artefact.keys import digest_of
 from harness.artefact.manifest import MetricValue
-from harness.artefact.metrics import METRICS, metric_of
+from harness.artefact.metrics import METRICS, TASKS, metric_of
 from harness.artefact.store import Artefact
 from harness.common.text_files import read_lines
 from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, benchmark_of
@@ -68,15 +68,28 @@ class Evidence:
     """All that the runs with grades were asked, the unjudged ones too."""
     is_stratified: bool = False
     """Whether the score is the mean of several parts' means, see `strata_of`."""
+    item: str = "prompt"
+    """What the score is a mean over, in a word: see `item_of`."""
 
     @property
     def trains(self) -> bool:
         """Whether a training of the row's own decides the score."""
         return bool(self.trainings)
 
+    @property
+    def trained_once(self) -> bool:
+        """Whether what trainings differ by is not known."""
+        return self.trains and self.count(0) == 1
+
     def count(self, depth: int) -> int:
         """Different trainings (0), samplings (1) or judgings (2) in all."""
         return len({index[: depth + 1] for index in self.runs})
+
+    @property
+    def counts(self) -> tuple[float, float, float]:
+        """Trainings, samplings of each, judgings of each of these; the last two on average."""
+        a, b, c = map(self.count, range(3))
+        return a, b / a, c / b
 
 
 def bounds_of(row: Row, metric: str) -> Range | None:
@@ -135,7 +148,16 @@ def gather(
         grades=grades,
         prompts=frozenset(prompts),
         is_stratified=metric == MMLU,
+        item=item_of(metric),
     )
+
+
+def item_of(metric: str) -> str:
+    """What a judge judges, a task asks, or a loss is of."""
+    kind, slash, _ = metric.partition("/")
+    if metric_of(metric).is_loss:
+        return "example"
+    return "question" if kind in TASKS or (slash and kind not in METRICS) else "prompt"
 
 
 def is_graded(metric: str) -> bool:

@@ -68,11 +68,7 @@ def foretell(
     it, and neither is how much more of them would take off: where the most that they can take off
     would decide, the first of them are asked for.
     """
-    counts = (
-        evidence.count(0),
-        evidence.count(1) / evidence.count(0),
-        evidence.count(2) / evidence.count(1),
-    )
+    counts = evidence.counts
     low, high = reproduced.span.low - reported_span.high, reproduced.span.high - reported_span.low
 
     def decides(
@@ -83,14 +79,11 @@ def foretell(
         several = numbers[0] > 1 or not evidence.trains
         return decide(low + moved - half, high + moved + half, margin, several) in DECIDED
 
-    possible = {"train": evidence.trains, "sampling": evidence.samples, "judge": evidence.judges}
-    # Of one training no other replicate says what trainings differ by.
-    alone = evidence.trains and counts[0] == 1
-    kinds = [kind for kind in KINDS if possible[kind] and (kind == "train" or not alone)]
+    kinds = kinds_of(evidence)
     candidates: list[tuple[bool, int, str, int, float]] = []
     for kind in kinds:
         for added in range(1, MOST_ADDED + 1):
-            more = [n + added * (kind == other) for n, other in zip(counts, KINDS, strict=True)]
+            more = with_more(counts, kind, added)
             if not decides(more):
                 continue
             futures = _futures(evidence, reproduced, kind, added, margin)
@@ -110,6 +103,19 @@ def foretell(
         added = 2 if kind == "train" else 1
         return Foretold(((kind, added),), limit, unjudged, is_first=True)
     return Foretold((), limit, unjudged)
+
+
+def kinds_of(evidence: Evidence) -> list[str]:
+    """Of replicates that there may be more of. Of one training no other replicate says what trainings
+    differ by."""
+    if evidence.trained_once:
+        return ["train"]
+    possible = {"train": evidence.trains, "sampling": evidence.samples, "judge": evidence.judges}
+    return [kind for kind in KINDS if possible[kind]]
+
+
+def with_more(counts: Sequence[float], kind: str, added: float) -> list[float]:
+    return [n + added * (kind == other) for n, other in zip(counts, KINDS, strict=True)]
 
 
 def _futures(
@@ -178,7 +184,7 @@ def half_with(
     if with_prompts and variance_split is not None:
         prompts += variance_split.prompts - variance_split.top.columns
     common = parts["train"].common if "train" in parts else reproduced.between
-    if evidence.trains and evidence.count(0) == 1:
+    if evidence.trained_once:
         common = share_of_range(USUAL_SPREAD, evidence, margin) ** 2
     prompt_variance = prompts + reported_span.low_error**2
     many = 2 * freedom(reproduced.judged)
@@ -193,6 +199,12 @@ def half_with(
     return half_width(prompt_variance + single, 0.0, 1, many)
 
 
+def more_in_words(more: More) -> str:
+    """`2 more trainings`."""
+    ((kind, count),) = more
+    return f"{count} more {KIND_WORDS[kind][count > 1]}"
+
+
 def in_words(foretold: Foretold) -> str:
     if not foretold.more:
         of_it = f", ±{foretold.unjudged:.2g} of it by unjudged prompts" * (foretold.unjudged > 0)
@@ -200,8 +212,7 @@ def in_words(foretold: Foretold) -> str:
             f"replicates alone would not decide it: endless ones would leave ±{foretold.limit:.2g}"
             + of_it
         )
-    ((kind, count),) = foretold.more
-    more = f"{count} more {KIND_WORDS[kind][count > 1]} would"
+    more = more_in_words(foretold.more)
     if foretold.chance is None:
-        return f"{more} show whether replicates can decide it"
-    return f"{more} decide it with a chance of about {numbers.percent(foretold.chance, digits=0)}"
+        return f"{more} would show whether replicates can decide it"
+    return f"{more} would decide it with a chance of about {numbers.percent(foretold.chance, digits=0)}"

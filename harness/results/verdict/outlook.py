@@ -3,11 +3,21 @@ models; and which of them would decide a verdict that a bridge leaves open."""
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from harness.results.verdict.evidence import Evidence
-from harness.results.verdict.forecast import COSTS, DECIDED, MOST_ADDED, More, decide, half_with
+from harness.results.verdict.forecast import (
+    COSTS,
+    DECIDED,
+    MOST_ADDED,
+    More,
+    decide,
+    half_with,
+    kinds_of,
+    with_more,
+)
 from harness.results.verdict.sides import KINDS, Reproduced
 from harness.stats.bridge import Bridged, Predicted, Shift, bridged, predict
 from harness.stats.bridge import difference as bridged_difference
@@ -18,6 +28,12 @@ PERCENT = 100
 NOTHING = ScoreSpan(0.0, 0.0, 0.0, 0.0)
 STEPS = 12
 """Numbers of bridging prompts that are tried, in equal ratios up to all of them."""
+
+
+@lru_cache(maxsize=4 * STEPS)
+def _predicted(shifts: tuple[Shift, ...], level: float) -> Predicted:
+    """The same for every number of replicates."""
+    return predict(shifts, level)
 
 
 @dataclass(frozen=True)
@@ -52,7 +68,7 @@ class Bridge:
     ) -> tuple[Predicted, Bridged, tuple[float, float]]:
         """Our number with its interval under today's judge -> ours in the published judge's terms, and
         the interval of its difference from the published number."""
-        predicted = predict(self.shifts, level)
+        predicted = _predicted(self.shifts, level)
         ours = bridged(value / PERCENT, low / PERCENT, high / PERCENT, predicted)
         half = (t_quantile(math.inf, level) * self.error + self.open) / PERCENT
         low, high = bridged_difference(ours, self.reported / PERCENT, half)
@@ -89,18 +105,6 @@ class Outlook:
         low, high = self.ends(counts, prompts)
         return (high - low) / 2
 
-    @property
-    def counts(self) -> tuple[float, float, float]:
-        evidence = self.evidence
-        return (
-            evidence.count(0),
-            evidence.count(1) / evidence.count(0),
-            evidence.count(2) / evidence.count(1),
-        )
-
-    def with_more(self, kind: str, added: float) -> list[float]:
-        return [n + added * (kind == other) for n, other in zip(self.counts, KINDS, strict=True)]
-
 
 @dataclass(frozen=True)
 class BridgeForetold:
@@ -130,14 +134,14 @@ def foretell_bridged(outlook: Outlook) -> BridgeForetold:
 
     found = [
         (COSTS[kind] * added, kind, added)
-        for kind in _kinds(evidence)
-        if (added := _fewest(outlook, kind, decides)) is not None
+        for kind in kinds_of(evidence)
+        if (added := _fewest(evidence, kind, decides)) is not None
     ]
     more: More = ()
     if found:
         _, kind, added = min(found)
         more = ((kind, added),)
-    numbers = [n for n in numbers_of_prompts(bridge) if decides(outlook.counts, n)]
+    numbers = [n for n in numbers_of_prompts(bridge) if decides(evidence.counts, n)]
     endless = [math.inf] * len(KINDS)
     low, high = outlook.ends(endless, bridge.most)
     together = decide(low, high, outlook.margin) in DECIDED
@@ -146,16 +150,9 @@ def foretell_bridged(outlook: Outlook) -> BridgeForetold:
     )
 
 
-def _kinds(evidence: Evidence) -> Iterator[str]:
-    possible = {"train": evidence.trains, "sampling": evidence.samples, "judge": evidence.judges}
-    # Of one training no other replicate says what trainings differ by.
-    alone = evidence.trains and evidence.count(0) == 1
-    return (kind for kind in KINDS if possible[kind] and (kind == "train" or not alone))
-
-
-def _fewest(outlook: Outlook, kind: str, decides: Decides) -> int | None:
+def _fewest(evidence: Evidence, kind: str, decides: Decides) -> int | None:
     added = range(1, MOST_ADDED + 1)
-    return next((n for n in added if decides(outlook.with_more(kind, n))), None)
+    return next((n for n in added if decides(with_more(evidence.counts, kind, n))), None)
 
 
 def numbers_of_prompts(bridge: Bridge) -> list[int]:

@@ -137,9 +137,7 @@ def reported_span_of(
 
 
 def assumed_spread(evidence: Evidence, margin: float | None) -> float:
-    if not evidence.trains or evidence.count(0) > 1:
-        return 0.0
-    return share_of_range(UNKNOWN_SPREAD, evidence, margin)
+    return share_of_range(UNKNOWN_SPREAD, evidence, margin) if evidence.trained_once else 0.0
 
 
 def share_of_range(share: float, evidence: Evidence, margin: float | None) -> float:

@@ -227,9 +227,8 @@ def _rejudged(
     )
     if weighed.verdict.name != ANOTHER_JUDGE:
         return weighed
-    unknown = ours.trains and ours.count(0) == 1
     low, high = interval(level)
-    name = decide(low, high, margin, may_be_reproduced=not unknown)
+    name = decide(low, high, margin, may_be_reproduced=not ours.trained_once)
     foretold, by_bridge = None, None
     if name == "inconclusive" and outlook.bridge is None:
         foretold = foretell(ours, outlook.reproduced, outlook.reported_span, margin)
@@ -360,13 +359,12 @@ def _compare(
     reported_span, reported_error, origin = reported_span_of(reported, evidence, reproduced)
     assumed = assumed_spread(evidence, margin)
     low, high = difference_interval(reproduced, reported_span, assumed, level)
-    unknown = evidence.trains and evidence.count(0) == 1
-    name = decide(low, high, margin, may_be_reproduced=not unknown)
+    name = decide(low, high, margin, may_be_reproduced=not evidence.trained_once)
     ends = f"{low:+.1f} and {high:+.1f} points"
     if evidence.bounds != (0, 100):
         ends = f"{low:+.3g} and {high:+.3g}"
     reason = f"difference between {ends} ({100 * level:.6g} %), margin {margin:g}"
-    if unknown:
+    if evidence.trained_once:
         reason += (
             f"; one training, so that a standard deviation of {assumed:g} between trainings "
             "is allowed for"

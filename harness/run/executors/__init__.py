@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import threading
 import time
@@ -19,6 +20,7 @@ from harness.artefact import environment, gpus
 from harness.artefact.call import CALL_FILE, RESULT_FILE, StageCall, StageResult, model_input
 from harness.artefact.gpus import Gpu
 from harness.artefact.keys import Files
+from harness.common import env_variables
 from harness.common.executor_names import check_name
 from harness.common.progress import Event, StageView, say
 from harness.errors import HarnessError, InputError, Interrupted
@@ -27,10 +29,12 @@ from harness.run.plan import StagePlan, dump, needs_of
 from harness.spec.base import DataPath
 from harness.spec.train import Train
 
+BEGINNING = "--- "
+"""With this an attempt begins in a log."""
 LOG_TAIL = 12
 """Lines of a failed stage's log that are shown."""
-STOP_SECONDS = int(os.environ.get("HARNESS_STOP_SECONDS", "30"))
-"""How long a stage may take to stop cleanly before it is killed; in a Slurm job: as it lasts."""
+STOP_SECONDS = env_variables.stop_seconds()
+STOP_LIMIT = "as long as the job lasts" if math.isinf(STOP_SECONDS) else f"{STOP_SECONDS:g} s"
 LOOK_SECONDS = 0.2
 """How often a running stage's executor looks whether another thread has asked it to stop."""
 
@@ -186,10 +190,8 @@ class StageFailed(HarnessError):
 
     def __init__(self, job: Job, message: str, hint: str, code: int) -> None:
         parts = [hint] if hint else []
-        if code != InputError.exit_code:
-            tail = _tail(job.log)
-            if tail:
-                parts.append("The last lines of its log:\n" + "\n".join(f"  | {t}" for t in tail))
+        if code != InputError.exit_code and (lines := tail(job.log)):
+            parts.append("The last lines of its log:\n" + "\n".join(f"  | {t}" for t in lines))
         parts.append(f"The whole log: {job.log}")
         super().__init__(f"{job.title} failed: {message}", "\n".join(parts))
         self.reason, self.advice, self.log = message, hint, job.log
@@ -232,7 +234,7 @@ def waiting(console: Console, title: str) -> Callable[[str], None]:
 
 def tell_stopping(on_event: Callable[[Event], None]) -> None:
     """An interrupt came: say so before the stage has ended, which can take a while."""
-    message = f"stopping: the stage gets {STOP_SECONDS} s to end in order"
+    message = f"stopping: the stage gets {STOP_LIMIT} to end in order"
     # Ctrl-C ends what the output is piped into as well.
     with contextlib.suppress(OSError):
         on_event({"event": "note", "message": message})
@@ -342,16 +344,18 @@ def stopped(job: Job | StagePlan) -> Interrupted:
 def start_log(job: Job, executor: str) -> None:
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("a", encoding="utf-8") as file:
-        file.write(f"--- {job.title}, {executor} executor, key {job.key}\n")
+        file.write(f"{BEGINNING}{job.title}, {executor} executor, key {job.key}\n")
 
 
-def _tail(log: Path) -> list[str]:
+def tail(log: Path, count: int = LOG_TAIL) -> list[str]:
+    """The last lines of a log's last attempt; none where there is no log."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-    begins = [i for i, line in enumerate(lines) if line.startswith("--- ")]
-    return lines[begins[-1] + 1 :][-LOG_TAIL:] if begins else lines[-LOG_TAIL:]
+    begins = [i for i, line in enumerate(lines) if line.startswith(BEGINNING)]
+    own = lines[begins[-1] + 1 :] if begins else lines
+    return [line for line in own if line.strip()][-count:]
 
 
 def check_lock(name: str, image: str, lock: str, mend: str) -> None:

@@ -67,8 +67,13 @@ class Failure:
         return any(isinstance(reason, WrongMember) for _, reason in self.reasons)
 
     def __str__(self) -> str:
-        each = [f"{_from(source)} {reason}" for source, reason in self.reasons]
+        each = [f"{self._from(source)} {reason}" for source, reason in self.reasons]
         return f"{self.data.name} cannot be had: {'; '.join(each)}"
+
+    def _from(self, source: FileSource) -> str:
+        """The address of which the data has its name is not said again."""
+        place = _from(source)
+        return "the address" if place == self.data.name.partition(" ")[0] else place
 
     def hint(self) -> str:
         if self.keeps_archive:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from harness.errors import InputError
 from harness.run import site as sites
@@ -115,6 +116,42 @@ def minutes_asked(seconds: float | None, site: SlurmSite, partition: Partition) 
             else "Set slurm.time to more, or name another partition.",
         )
     return minutes
+
+
+def check(ask: Asked, site: SlurmSite) -> None:
+    """Have Slurm look whether such a job could ever start.
+
+    Raises:
+        InputError: it could not, or the partition, account or QOS is not there for this user.
+    """
+    flags = _flags(ask, site)
+    try:
+        tools.call(["sbatch", "--test-only", *flags, "--wrap=true"])
+    except tools.SlurmFault as e:
+        said = e.said.replace("sbatch: error: ", "").replace("allocation failure: ", "")
+        raise InputError(
+            f"Slurm would refuse a job: {said} ({' '.join(flags)})", tools.ADVICE
+        ) from None
+
+
+def _flags(ask: Asked, site: SlurmSite) -> list[str]:
+    values: dict[str, Any] = {
+        "partition": site.partition,
+        "account": site.account,
+        "qos": site.qos,
+        "nodes": ask.machines,
+        "ntasks-per-node": 1,
+        "cpus-per-task": ask.cpus,
+        "gpus-per-node": ask.gpus or None,
+        "mem": f"{ask.memory_mib}M" if ask.memory_mib else None,
+        "time": ask.minutes if ask.minutes is not None else "UNLIMITED",
+        **site.options(),
+    }
+    return [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in values.items()
+        if value is not None
+    ]
 
 
 def _rounded(least: float, unit: int) -> int:

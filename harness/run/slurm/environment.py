@@ -8,7 +8,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from harness.artefact.keys import key_names
-from harness.common.env_variables import HUB, HUB_CLIENT, NO_PROXY, PROXY, of_key, restored
+from harness.common.env_variables import (
+    HUB,
+    HUB_CLIENT,
+    NO_PROXY,
+    PROXY,
+    RENDEZVOUS,
+    of_key,
+    restored,
+)
 from harness.run.plan import StagePlan
 
 NAMES = (
@@ -26,7 +34,7 @@ SECRET = re.compile(
 )
 """Of names with these beginnings those of secrets, such as a registry's password for Apptainer: a job
 gets one where its stage names it, or the place's `export`."""
-OF_THE_NODE = ("CUDA_VISIBLE_DEVICES", "HARNESS_RENDEZVOUS")
+OF_THE_NODE = ("CUDA_VISIBLE_DEVICES", RENDEZVOUS)
 """Slurm, or the job itself, says these on the node."""
 
 

@@ -3,8 +3,8 @@ each for the task of the same index of one array before it (Slurm's aftercorr). 
 other, and sixty rows of four stages are four submissions."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 
@@ -38,7 +38,7 @@ class Group(Generic[Stage]):
     """Jobs that all of it waits for."""
     each_after: int | None = None
     """The array of whose tasks each task waits for the one of its own index."""
-    number: int = field(default=0)
+    number: int = 0
 
     @property
     def is_array(self) -> bool:
@@ -51,7 +51,7 @@ class Group(Generic[Stage]):
 def groups(
     stages: Sequence[Stage],
     needed: Mapping[Id, Sequence[Id]],
-    kinds: Mapping[Id, object],
+    kinds: Mapping[Id, Hashable],
     queued: Mapping[Id, Place],
 ) -> list[Group[Stage]]:
     """Submissions in the order in which they must be made.
@@ -63,7 +63,7 @@ def groups(
     made: list[Group[Stage]] = []
     level = _levels(stages, needed)
     for depth in sorted(set(level.values())):
-        alike: dict[object, list[Stage]] = defaultdict(list)
+        alike: dict[Hashable, list[Stage]] = defaultdict(list)
         for stage in stages:
             if level[stage.stage, stage.key] == depth:
                 alike[kinds[stage.stage, stage.key]].append(stage)

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from harness.common.env_variables import RENDEZVOUS, STOP_SECONDS
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.run.slurm import checkout
 from harness.run.slurm.records import Attempt, MachineFault, Order, Records
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 FIRST_TELLS_S = 60
 FOREVER_S = 3600
 """Longer than Slurm takes to end a job that it was asked to requeue."""
-STOP_VARIABLE = "HARNESS_STOP_SECONDS"
-RENDEZVOUS = "HARNESS_RENDEZVOUS"
 FIRST_PORT, PORTS = 20_000, 12_000
 """Below those that Linux gives out by itself."""
 
@@ -45,11 +44,16 @@ class StageTask:
 
     def __call__(self) -> None:
         # Read when the executors and the training's launch are imported, on whichever of its machines.
-        os.environ.setdefault(STOP_VARIABLE, str(FOREVER_S))
+        os.environ.setdefault(STOP_SECONDS, "inf")
         index = int(os.environ["SLURM_ARRAY_TASK_ID"]) if self.is_array else None
         records = Records(Path(self.root))
         path = records.order_path(self.submission, index)
         order = Order.from_json(json.loads(path.read_text(encoding="utf-8")))
+        from harness.run.executors import BEGINNING
+
+        for stream in (sys.stdout, sys.stderr):
+            # Slurm appends to what an earlier start wrote.
+            print(f"{BEGINNING}start {_restart() + 1} on {_node()}", file=stream, flush=True)
         try:
             if int(os.environ.get("SLURM_PROCID", "0")):
                 _take_part_or_tell(records, order, self.submission)
@@ -67,7 +71,7 @@ class _Node:
         self.records, self.order, self.submission = records, order, submission
         self.job = _job()
         self.node = _node()
-        self.restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+        self.restart = _restart()
         self.warned: int | None = None
         """The signal with which Slurm told that the job must end."""
 
@@ -130,6 +134,9 @@ class _Node:
         as by Ctrl-C. A SIGTERM reaches a local stage too, and a second would cut its checkpoint off."""
         first = self.warned is None
         self.warned = number if first else self.warned
+        if first and number == signal.SIGUSR2:
+            # Not by print: what is interrupted may be just at that.
+            os.write(1, f"its time is up in {self.order.warning_seconds} s or more\n".encode())
         if first and (number == signal.SIGUSR2 or self.order.executor != "local"):
             raise KeyboardInterrupt
 
@@ -262,7 +269,7 @@ def _take_part_or_tell(records: Records, order: Order, submission: str) -> None:
         error = e if isinstance(e, HarnessError) else HarnessError(f"{type(e).__name__}: {e}")
         fault = MachineFault(
             submission,
-            int(os.environ.get("SLURM_RESTART_COUNT") or 0),
+            _restart(),
             int(os.environ["SLURM_PROCID"]),
             _node(),
             "refused" if isinstance(e, InputError) else "failed",
@@ -271,6 +278,10 @@ def _take_part_or_tell(records: Records, order: Order, submission: str) -> None:
         )
         records.tell_fault(order.stage, order.key, fault)
         raise
+
+
+def _restart() -> int:
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
 
 
 def _node() -> str:

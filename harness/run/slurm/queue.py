@@ -5,13 +5,14 @@ import pwd
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.run.slurm import tools
-from harness.run.slurm.records import NAME, Submitted
+from harness.run.slurm.grouping import HasKey, Id
+from harness.run.slurm.records import Records, Submitted
 
-FIELDS = "%i|%T|%N|%S|%l|%k|%r"
-"""Job, state, nodes, start, time limit, comment, reason (last, for it is free text)."""
+FIELDS = "%i|%T|%N|%S|%k|%r"
+"""Job, state, nodes, start, comment, reason (last, for it is free text)."""
 WAITING = frozenset({
     "PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD",
     "SPECIAL_EXIT",
@@ -30,7 +31,6 @@ class QueuedJob:
     state: str
     node: str = ""
     start: str = ""
-    limit: str = ""
     comment: str = ""
     reason: str = ""
 
@@ -50,11 +50,34 @@ def jobs() -> dict[str, QueuedJob]:
     command = ["squeue", "--noheader", "--array", "--states=all", f"--user={user}"]
     found = {}
     for line in tools.call([*command, f"--format={FIELDS}"]).splitlines():
-        parts = [part.strip() for part in line.split("|", 6)]
-        if len(parts) == 7:
+        parts = [part.strip() for part in line.split("|", 5)]
+        if len(parts) == 6:
             for ref in _refs(parts[0]):
                 found[ref] = QueuedJob(ref, *parts[1:])
     return found
+
+
+def handed_over(
+    records: Records, stages: Iterable[HasKey]
+) -> tuple[dict[Id, Submitted], dict[str, QueuedJob]]:
+    """Under which job each stage was handed over last, of those that were; and all jobs, by one
+    question to Slurm. A job whose number a submission that was cut off did not note is known by its
+    comment.
+
+    Raises:
+        SlurmFault: the controller does not answer.
+    """
+    found = {
+        (s.stage, s.key): record
+        for s in stages
+        if (record := records.submitted(s.stage, s.key)) is not None
+    }
+    known = jobs() if found else {}
+    numbers = {job.comment: job.ref.split("_")[0] for job in known.values()}
+    return {
+        stage: replace(record, job=record.job or numbers.get(record.comment, ""))
+        for stage, record in found.items()
+    }, known
 
 
 def job_of(record: Submitted, known: Mapping[str, QueuedJob]) -> QueuedJob | None:
@@ -65,7 +88,7 @@ def job_of(record: Submitted, known: Mapping[str, QueuedJob]) -> QueuedJob | Non
 
 def forgotten(records: Iterable[Submitted]) -> dict[str, QueuedJob]:
     """Of jobs that the controller no longer knows what accounting says; empty where there is none. Not
-    every accounting keeps comments: where it does not, the job's name has to be ours."""
+    every accounting keeps comments: where it does not, the job's name has to be the same."""
     asked = {record.ref: record for record in records}
     if not asked or shutil.which("sacct") is None:
         return {}
@@ -86,7 +109,7 @@ def forgotten(records: Iterable[Submitted]) -> dict[str, QueuedJob]:
         record = asked.get(parts[0])
         if len(parts) != 5 or record is None:
             continue
-        comment = parts[4] or (record.comment if parts[3] == NAME else "")
+        comment = parts[4] or (record.comment if parts[3] == record.name else "")
         # "CANCELLED by 1000" has more than the state.
         found[record.ref] = QueuedJob(record.ref, parts[1].split()[0], parts[2], comment=comment)
     return found

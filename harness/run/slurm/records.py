@@ -1,23 +1,20 @@
 """What submissions and jobs leave on the volume, below slurm/: what a task is to do, under which job a
 stage was submitted, and what each job says of itself. No secret is in any of it."""
 
-import contextlib
-import fcntl
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.artefact.store import SHORT, write_atomically
-from harness.errors import HarnessError, InputError
+from harness.errors import InputError
 from harness.run.slurm.checkout import Checkout
 
-FORMAT = 1
+FORMAT = 2
 COMMENT = "harness:"
-NAME = "harness"
-"""Every job's."""
+LOCK = ("slurm", "submission")
+"""Of the store's: two submissions at a time would hand over the same stage."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,6 @@ class Order:
 
     stage: str
     key: str
-    title: str
     spec: str
     scale: str
     volume: str
@@ -38,8 +34,8 @@ class Order:
     """What the key is of, to say what differs where the node has another."""
     submitted: float
     """By the login node's clock."""
-    host: str
     requeues: int
+    warning_seconds: int
     machines: int = 1
 
     @classmethod
@@ -66,6 +62,8 @@ class Submitted:
     """Slurm's number, of an array the array's; empty until sbatch has answered."""
     at: float = 0.0
     cancelled: bool = False
+    name: str = ""
+    """The job's: what accounting knows it by where it keeps no comments."""
 
     @property
     def ref(self) -> str:
@@ -127,28 +125,6 @@ class Records:
     def prepare(self) -> None:
         for name in ("jobs", "orders", "submitted", "attempts", "faults"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Only one submission or cancellation at a time: two would hand over the same stage.
-
-        Raises:
-            HarnessError: another works at this moment, for longer than a minute.
-        """
-        with (self.root / "lock").open("a") as file:
-            end = time.monotonic() + 60
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError:
-                    if time.monotonic() > end:
-                        raise HarnessError(
-                            f"another submission to {self.root.parent} has been at work for a minute",
-                            "Wait for it, then run the same command again.",
-                        ) from None
-                    time.sleep(0.2)
-            yield
 
     def order_path(self, submission: str, task: int | None) -> Path:
         return self.root / "orders" / submission / f"{task or 0}.json"

@@ -2,20 +2,22 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from harness.artefact.store import Store
-from harness.run.executors import LOG_TAIL
+from harness.run.executors import tail
 from harness.run.plan import RowPlan, StagePlan, unique
 from harness.run.slurm import queue, tools
 from harness.run.slurm.probe import APART_S
 from harness.run.slurm.queue import QueuedJob
-from harness.run.slurm.records import Attempt, MachineFault, Records, Submitted
+from harness.run.slurm.records import LOCK, Attempt, MachineFault, Records, Submitted
 
+CLOCK_S = 1.0
+"""Within which times of a file and of the job that writes it are compared; a start takes longer."""
 State = Literal["done", "running", "pending", "failed", "cancelled", "not run", "not submitted"]
 
 WAITS = {
@@ -79,12 +81,7 @@ def statuses(plans: Sequence[RowPlan], store: Store) -> list[StageStatus]:
     """
     records = Records(store.root / "slurm")
     stages = unique(plans)
-    submitted = {
-        (s.stage, s.key): record
-        for s in stages
-        if s.artefact is None and (record := records.submitted(s.stage, s.key)) is not None
-    }
-    known = queue.jobs() if submitted else {}
+    submitted, known = queue.handed_over(records, [s for s in stages if s.artefact is None])
     missing = [r for r in submitted.values() if r.job and queue.job_of(r, known) is None]
     known = queue.forgotten(missing) | known
     found: dict[tuple[str, str], StageStatus] = {}
@@ -132,14 +129,17 @@ def _open(
     before: Sequence[StageStatus],
     outputs: Sequence[Path],
 ) -> None:
-    requeued = ""
-    if own is not None and own.outcome == "requeued":
-        requeued = f"; {own.message} at its start number {own.restart + 1}, it goes on"
+    again = ""
+    if own is not None and own.outcome in ("requeued", "stopped"):
+        again = f"; {own.message} at its start number {own.restart + 1}, it goes on"
     if job.state in queue.RUNNING:
         status.state, status.node = "running", job.node
         status.since = _timestamp(job.start)
-        ending = "ending" if job.state == "COMPLETING" else ""
-        status.why = ending + requeued or _progress(outputs) or "starting"
+        if job.state == "COMPLETING":
+            # Of one that Slurm stops only the end says whether it is queued again.
+            status.why = "ending" + (again if own and own.outcome == "requeued" else "")
+        else:
+            status.why = f"starting{again}" if again else _progress(outputs) or "starting"
         return
     lost = _lost(before)
     reason = job.reason.strip("()").split(",")[0]
@@ -147,7 +147,7 @@ def _open(
         status.state, status.why = "not run", lost
     elif reason == "DependencyNeverSatisfied":
         status.state, status.why = "not run", "a stage before it did not end well"
-    elif own is not None and own.outcome != "requeued":
+    elif own is not None and not again:
         status.why = f"queued again after it was lost on {own.node}; it goes on from what is kept"
     elif reason == "Dependency":
         names = ", ".join(
@@ -156,7 +156,7 @@ def _open(
         status.why = f"waits for {names}" if names else "waits for the stages before it"
     else:
         status.why = f"waits {WAITS[reason]}" if reason in WAITS else f"waits: {job.reason}"
-        status.why += requeued
+        status.why += again
 
 
 def _cancelled(status: StageStatus, before: Sequence[StageStatus], record: Submitted) -> None:
@@ -164,7 +164,7 @@ def _cancelled(status: StageStatus, before: Sequence[StageStatus], record: Submi
     if lost is not None and not record.cancelled:
         status.state, status.why = "not run", lost
     else:
-        status.state = "cancelled"
+        status.state, status.since = "cancelled", record.at if record.cancelled else None
         status.why = "by harness cancel" if record.cancelled else "by scancel, or an administrator"
 
 
@@ -187,9 +187,10 @@ def _ended(
         return
     if own is None:
         status.why, status.log = _never_began(job, record, records, store), _there(of_the_job)
-        status.tail = _tail(of_the_job, LOG_TAIL)
+        status.tail = tail(of_the_job)
         return
-    status.node, status.since, status.log = own.node, own.ended, _there(log, of_the_job)
+    logs = [log, of_the_job] if _is_written_since(log, own) else [of_the_job]
+    status.node, status.since, status.log = own.node, own.ended, _there(*logs)
     fault = records.fault(stage.stage, stage.key, own.submission, own.restart)
     if fault is not None:
         _of_another_machine(status, fault, records.errors(record, fault.rank))
@@ -208,14 +209,14 @@ def _ended(
     if own.outcome == "refused":
         status.log = None
         return
-    status.tail = _tail(log, LOG_TAIL) or _tail(of_the_job, LOG_TAIL)
+    status.tail = next(filter(None, map(tail, logs)), [])
 
 
 def _of_another_machine(status: StageStatus, fault: MachineFault, log: Path) -> None:
     """What ended the first machine's part, which knows no reason itself."""
     status.node = fault.node
     status.why = _sentences(fault.message, fault.hint)
-    status.tail, status.log = _tail(log, LOG_TAIL), _there(log)
+    status.tail, status.log = tail(log), _there(log)
 
 
 def _sentences(message: str, hint: str) -> str:
@@ -224,13 +225,19 @@ def _sentences(message: str, hint: str) -> str:
     return f"{ended} {hint}" if hint else message
 
 
+def _is_written_since(log: Path, attempt: Attempt) -> bool:
+    """Whether a stage's log has anything of this attempt, by the volume's clock."""
+    began = attempt.started - attempt.skew
+    return log.is_file() and log.stat().st_mtime >= began - CLOCK_S
+
+
 def _there(*logs: Path) -> Path | None:
     return next((log for log in logs if log.is_file()), None)
 
 
 def _never_began(job: QueuedJob | None, record: Submitted, records: Records, store: Store) -> str:
     if not record.job:
-        return "it was not handed over: the submission was cut off. Submit again"
+        return "its submission was cut off, and Slurm knows no job of it. Submit again"
     if job is not None and job.state in ENDED:
         return ENDED[job.state]
     if records.errors(record).is_file():
@@ -268,7 +275,7 @@ def _progress(outputs: Sequence[Path]) -> str:
     """The last line that says how far the stage is. A training's first process may work on another
     machine than the first, and tells it there as an event."""
     for output in outputs:
-        lines = [line.strip() for line in _tail(output, 20) if not line.startswith("submitit ")]
+        lines = [line.strip() for line in tail(output, 20) if not line.startswith("submitit ")]
         if lines:
             return _in_words(lines[-1])
     return ""
@@ -284,14 +291,6 @@ def _in_words(line: str) -> str:
         return line
 
 
-def _tail(path: Path, count: int) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    return [line for line in text.splitlines() if line.strip()][-count:]
-
-
 def _timestamp(text: str) -> float | None:
     try:
         return datetime.fromisoformat(text).timestamp()
@@ -299,22 +298,24 @@ def _timestamp(text: str) -> float | None:
         return None
 
 
-def cancel(plans: Sequence[RowPlan], store: Store) -> list[StagePlan]:
-    """End the jobs of the rows' stages that wait or run; which stages they were of.
+def cancel(
+    plans: Sequence[RowPlan], store: Store, waiting: Callable[[str], None]
+) -> list[StagePlan]:
+    """End the jobs of the rows' stages that wait or run; which stages they were of. `waiting` is told
+    who submits or cancels at this moment.
 
     Raises:
         SlurmFault: Slurm refuses.
     """
-    from dataclasses import replace
-
     records = Records(store.root / "slurm")
     if not records.root.is_dir():
         return []
-    with records.alone():
-        known = queue.jobs()
+    with store.lock(*LOCK, waiting):
+        stages = unique(plans)
+        submitted, known = queue.handed_over(records, stages)
         chosen = []
-        for stage in unique(plans):
-            record = records.submitted(stage.stage, stage.key)
+        for stage in stages:
+            record = submitted.get((stage.stage, stage.key))
             job = queue.job_of(record, known) if record is not None else None
             if record is not None and job is not None and job.is_open:
                 chosen.append((stage, record))

@@ -3,8 +3,8 @@
 import contextlib
 import io
 import os
+import re
 import shlex
-import socket
 import time
 import uuid
 import warnings
@@ -19,17 +19,17 @@ from harness.artefact.keys import Files, key_names
 from harness.artefact.store import Store
 from harness.common.progress import counted, say
 from harness.errors import HarnessError, InputError
-from harness.run.executors import Executor, make, placing
+from harness.run.executors import Executor, make, placing, waiting
 from harness.run.executors.local import LocalExecutor
 from harness.run.plan import RowPlan, StagePlan, unique
 from harness.run.runner import Runner
 from harness.run.site import SlurmSite, slurm_site
 from harness.run.slurm import checkout, probe, queue, tools
-from harness.run.slurm.asking import Asked, asked, partition_of
+from harness.run.slurm.asking import Asked, asked, check, partition_of
 from harness.run.slurm.environment import exported, only_variables
 from harness.run.slurm.grouping import Group, Id, Place, groups
 from harness.run.slurm.job import StageTask
-from harness.run.slurm.records import COMMENT, NAME, Order, Records, Submitted
+from harness.run.slurm.records import COMMENT, LOCK, Order, Records, Submitted
 
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
@@ -70,7 +70,7 @@ class Submission:
         self.console = console
         self.records = Records(store.root / "slurm")
 
-    def submit(self, plans: Sequence[RowPlan], only: Sequence[str] = ()) -> None:
+    def submit(self, plans: Sequence[RowPlan]) -> None:
         """Submit every stage that is neither there nor queued.
 
         Raises:
@@ -89,8 +89,8 @@ class Submission:
             )
         partition = partition_of(self.site)
         self.records.prepare()
-        with self.records.alone():
-            stages = [s for s in unique(plans) if not only or s.stage in only]
+        with self.store.lock(*LOCK, waiting(self.console, "submit")):
+            stages = unique(plans)
             queued = self._queued(stages)
             missing = [s for s in stages if s.artefact is None]
             to_submit = [s for s in missing if (s.stage, s.key) not in queued]
@@ -100,36 +100,27 @@ class Submission:
             executor = checking_executor(self.site.executor, self.store.root)
             runner = Runner(self.store, self.files, executor, self.console)
             runner.downloads.keys = key_names([plan.row for plan in plans])
-            runner.prepare(plans, to_submit, only)
-            kinds: dict[Id, object] = {
+            runner.prepare(plans, to_submit, ())
+            kinds = {
                 (s.stage, s.key): Kind(
                     asked(s, self.site, partition), tuple(exported([s], self.site.export))
                 )
                 for s in to_submit
             }
             for kind in dict.fromkeys(kinds.values()):
-                assert isinstance(kind, Kind)
-                self._test(kind)
+                check(kind.asked, self.site)
             if self.site.probe:
                 probe.look(self.site, self.records.root, self.console)
             self._hand_over(to_submit, kinds, queued, _specs(plans))
 
     def _queued(self, stages: Sequence[StagePlan]) -> dict[Id, Place]:
-        """Those that wait or run under an earlier submission; what it had not noted yet is noted."""
-        known = queue.jobs()
-        comments = {job.comment: job for job in known.values() if job.comment.startswith(COMMENT)}
+        """Those that wait or run under an earlier submission."""
+        records, known = queue.handed_over(self.records, stages)
         queued = {}
-        for stage in stages:
-            record = self.records.submitted(stage.stage, stage.key)
-            if record is None:
-                continue
-            noted = comments.get(record.comment)
-            if not record.job and noted is not None:
-                record = replace(record, job=noted.ref.split("_")[0])
-                self.records.write_submitted(record)
+        for stage, record in records.items():
             job = queue.job_of(record, known)
             if job is not None and job.is_open and not record.cancelled:
-                queued[stage.stage, stage.key] = Place(int(record.job), record.task)
+                queued[stage] = Place(int(record.job), record.task)
         return queued
 
     def _tell(self, there: int, queued: int) -> None:
@@ -138,39 +129,10 @@ class Submission:
         if queued:
             say(self.console, f"{counted(queued, 'stage')} queued already")
 
-    def _test(self, kind: Kind) -> None:
-        """Have Slurm look whether such a job could ever start. Raises InputError where it cannot."""
-        command = ["sbatch", "--test-only", *self._flags(kind.asked), "--wrap=true"]
-        try:
-            tools.call(command)
-        except tools.SlurmFault as e:
-            said = e.said.replace("sbatch: error: ", "").replace("allocation failure: ", "")
-            asks = " ".join(self._flags(kind.asked))
-            raise InputError(f"Slurm would refuse a job: {said} ({asks})", tools.ADVICE) from None
-
-    def _flags(self, ask: Asked) -> list[str]:
-        values: dict[str, Any] = {
-            "partition": self.site.partition,
-            "account": self.site.account,
-            "qos": self.site.qos,
-            "nodes": ask.machines,
-            "ntasks-per-node": 1,
-            "cpus-per-task": ask.cpus,
-            "gpus-per-node": ask.gpus or None,
-            "mem": f"{ask.memory_mib}M" if ask.memory_mib else None,
-            "time": ask.minutes if ask.minutes is not None else "UNLIMITED",
-            **self.site.options(),
-        }
-        return [
-            f"--{name}" if value is True else f"--{name}={value}"
-            for name, value in values.items()
-            if value is not None
-        ]
-
     def _hand_over(
         self,
         stages: Sequence[StagePlan],
-        kinds: dict[Id, object],
+        kinds: dict[Id, Kind],
         queued: dict[Id, Place],
         specs: dict[Id, RowPlan],
     ) -> None:
@@ -182,9 +144,7 @@ class Submission:
         for group in groups(stages, needed, kinds, queued):
             first = next(iter(group.tasks.values()))
             kind = kinds[first.stage, first.key]
-            assert isinstance(kind, Kind)
-            stage_names = ", ".join(dict.fromkeys(s.stage for s in group.tasks.values()))
-            many = f"{stage_names}, an array of {len(group.tasks)}"
+            many = f"{', '.join(_stages(group))}, an array of {len(group.tasks)}"
             what = many if group.is_array else first.title
             try:
                 job = self._submit_group(group, kind, _dependency(group, jobs), specs)
@@ -210,17 +170,17 @@ class Submission:
         specs: dict[Id, RowPlan],
     ) -> int:
         submission = uuid.uuid4().hex[:12]
-        now = time.time()
+        now, name = time.time(), job_name(group)
         records = []
         for index, stage in group.tasks.items():
             task = index if group.is_array else None
             self.records.write_order(
                 submission, task, self._order(stage, specs[stage.stage, stage.key], kind, now)
             )
-            record = Submitted(stage.stage, stage.key, submission, task, at=now)
+            record = Submitted(stage.stage, stage.key, submission, task, at=now, name=name)
             self.records.write_submitted(record)
             records.append(record)
-        executor = self._executor(group, kind, dependency, submission)
+        executor = self._executor(group, kind, dependency, submission, name)
         # An array's pickles are all the same, which is what lets its indices have gaps.
         count = max(group.tasks) + 1 if group.is_array else 1
         task_of = StageTask(str(self.records.root), submission, group.is_array)
@@ -230,7 +190,7 @@ class Submission:
         return int(job)
 
     def _executor(
-        self, group: Group[StagePlan], kind: Kind, dependency: str, submission: str
+        self, group: Group[StagePlan], kind: Kind, dependency: str, submission: str, name: str
     ) -> "SlurmExecutor":
         from submitit import SlurmExecutor
 
@@ -251,7 +211,7 @@ class Submission:
             more |= {"dependency": dependency, "kill-on-invalid-dep": "yes"}
         executor = SlurmExecutor(self.records.jobs, max_num_timeout=self.site.requeues)
         settings: dict[str, Any] = {
-            "job_name": NAME,
+            "job_name": name,
             "partition": self.site.partition,
             "account": self.site.account,
             "qos": self.site.qos,
@@ -279,7 +239,6 @@ class Submission:
         return Order(
             stage=stage.stage,
             key=stage.key,
-            title=stage.title,
             spec=str(plan.spec.resolve()),
             scale=plan.row.scale,
             volume=str(self.store.root),
@@ -289,10 +248,22 @@ class Submission:
             checkout=checkout.here(),
             document=stage.document,
             submitted=now,
-            host=socket.gethostname(),
             requeues=self.site.requeues,
+            warning_seconds=self.site.warning_seconds,
             machines=kind.asked.machines,
         )
+
+
+def job_name(group: Group[StagePlan]) -> str:
+    """For squeue: STAGE:ROW and what tells its replicates apart, or of an array STAGE:xCOUNT."""
+    first = next(iter(group.tasks.values()))
+    which = f"x{len(group.tasks)}" if group.is_array else f"{first.row}:{first.label}"
+    name = f"{'+'.join(_stages(group))}:{which}".rstrip(":")
+    return re.sub(r"[^\w.+:-]+", "-", name, flags=re.ASCII)
+
+
+def _stages(group: Group[StagePlan]) -> list[str]:
+    return list(dict.fromkeys(stage.stage for stage in group.tasks.values()))
 
 
 def or_end(line: str) -> str:

@@ -61,3 +61,5 @@ def test_data_that_length_separates_give_a_finite_slope() -> None:
 
 def test_two_sided_p_of_a_normal_variable() -> None:
     assert two_sided(1.959963985) == two_sided(-1.959963985) == pytest.approx(0.05)
+    # Where 1 and the distribution function no longer differ: scipy.stats.norm.sf(20) * 2.
+    assert two_sided(20) == pytest.approx(5.507248237212311e-89)

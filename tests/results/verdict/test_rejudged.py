@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from harness.errors import InputError
+from harness.results.verdict import outlook
 from harness.row.reported import PublishedJudge
 from harness.run.bridging import read_verdicts
+from harness.stats.bridge import Predicted, Shift, predict
 from tests.helpers import command
 from tests.results.scored_rows import scored_row, wins
 
@@ -113,7 +115,9 @@ def test_where_theirs_are_not_judged_yet_it_says_what_does_it(tmp_path: Path) ->
     numbers = {"judge": OTHER, "win_rate": {"value": 40.0}, "outputs": published}
     spec = scored_row(tmp_path, reported=numbers, replicates={"judge": 1})
     assert metric(tmp_path, spec)["verdict"] == "not comparable: another judge"
-    assert "the study's own answers are not judged yet: harness run" in words(tmp_path, spec)
+    found = words(tmp_path, spec)
+    assert "the study's own answers are not judged yet" in found
+    assert f"2 stages of it not made yet: harness run {spec}" in found
 
 
 def test_the_same_judge_judges_nothing_beside_the_row(tmp_path: Path) -> None:
@@ -310,6 +314,26 @@ def test_how_many_bridging_prompts_would_decide_it_is_said(tmp_path: Path) -> No
     assert 60 < would["prompts"] <= PROMPTS
     text = words(tmp_path, spec)
     assert f"{would['prompts']} prompts of each bridging model in place of 60" in text
+
+
+def test_the_shift_is_predicted_once_for_all_numbers_of_replicates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    predictions = []
+
+    def counted(shifts: Sequence[Shift], level: float) -> Predicted:
+        predictions.append((shifts, level))
+        return predict(shifts, level)
+
+    monkeypatch.setattr(outlook, "predict", counted)
+    outlook._predicted.cache_clear()
+    shifts = tuple(Shift(0.1 * n, 0.2, 60) for n in range(4))
+    bridge = outlook.Bridge(shifts, 800, 40.0, 1.0, 0.0)
+    wide, narrow = (bridge.with_prompts(0).weigh(40.0, 40 - h, 40 + h)[2] for h in (4.0, 2.0))
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+    assert len(predictions) == 1
+    bridge.with_prompts(200).weigh(40.0, 38.0, 42.0)
+    assert len(predictions) == 2
 
 
 def test_by_a_bridge_one_training_is_allowed_for_as_by_the_same_judge(tmp_path: Path) -> None:

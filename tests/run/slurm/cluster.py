@@ -68,7 +68,7 @@ def _unpack(folder: Path) -> None:
 class Cluster:
     """slurmctld and three slurmd; `env` is what a login node's shell has."""
 
-    def __init__(self, folder: Path, more: str = "") -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files = unpacked()
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
@@ -81,9 +81,9 @@ class Cluster:
         }
         for name in ("state", *(f"spool-{node}" for node in NODES)):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        (folder / "slurm.conf").write_text(self._configuration(more))
+        (folder / "slurm.conf").write_text(self._configuration())
 
-    def _configuration(self, more: str) -> str:
+    def _configuration(self) -> str:
         ports = _free_ports(1 + len(NODES))
         host, folder = socket.gethostname(), self.folder
         nodes = "".join(
@@ -119,10 +119,13 @@ SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
 ReturnToService=2
 SlurmdTimeout=5
-KillWait=5
+KillWait=10
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 {nodes}PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 PartitionName=short Nodes=ALL MaxTime=2 State=UP
-{more}"""
+PartitionName=urgent Nodes=ALL PriorityTier=2 State=UP
+"""
 
     def start(self) -> None:
         self._start("slurmctld", "slurmctld-wlm", "-D", "-i")

@@ -1,6 +1,7 @@
 """What a submission hands to Slurm and what it makes of Slurm's answers, without a Slurm."""
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from harness.run import executors
 from harness.run.site import SlurmSite
 from harness.run.slurm import job, tools
 from harness.run.slurm.asking import Asked
+from harness.run.slurm.grouping import Group
 from harness.run.slurm.job import StageTask
 from harness.run.slurm.records import Order
-from harness.run.slurm.submit import Kind, Submission
+from harness.run.slurm.submit import Kind, Submission, job_name
 from tests.helpers import planned, write_row
 
 KIND = Kind(Asked(1, 0, None, 10, 1), ("PATH",))
@@ -80,6 +82,7 @@ def test_a_second_machine_that_ends_with_a_fault_tells_why(
     monkeypatch.setattr(job, "_take_part", refuse)
     for name, value in {"PROCID": "1", "RESTART_COUNT": "2"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("HARNESS_STOP_SECONDS", "30")  # a job sets it for its stages
     with pytest.raises((SystemExit, FileNotFoundError)):
         StageTask(str(made.records.root), "s", False)()
     fault = made.records.fault(stage.stage, stage.key, "s", 2)
@@ -111,7 +114,7 @@ def test_what_sbatch_refuses_or_says_is_told_with_what_was_handed_over(
     made.records.prepare()
     programs(monkeypatch, tmp_path / "bin", f"[ -e {tmp_path}/one ] && {{ {script}; exit; }}\n"
              f"touch {tmp_path}/one; echo Submitted batch job 12")  # fmt: skip
-    kinds: dict[Any, object] = {(s.stage, s.key): KIND for s in plan.stages}
+    kinds: dict[Any, Kind] = {(s.stage, s.key): KIND for s in plan.stages}
     specs = {(s.stage, s.key): plan for s in plan.stages}
     with pytest.raises(HarnessError) as e:
         made._hand_over(plan.stages, kinds, {}, specs)
@@ -123,6 +126,30 @@ def test_what_sbatch_refuses_or_says_is_told_with_what_was_handed_over(
     assert first is not None
     assert first.job == "12"
     assert not capfd.readouterr().err
+
+
+def test_on_slurms_warning_a_job_says_how_long_it_has(
+    tmp_path: Path, spec: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (plan,) = planned(tmp_path / "volume", spec)
+    made = submission(plan, warning_seconds=75)
+    order = made._order(plan.stages[0], plan, KIND, time.time())
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    node = job._Node(made.records, order, "s")
+    with pytest.raises(KeyboardInterrupt):
+        node._warn(signal.SIGUSR2, None)
+    node._warn(signal.SIGUSR2, None)
+    assert capfd.readouterr().out == "its time is up in 75 s or more\n"
+
+
+def test_a_jobs_name_says_stage_and_row_or_how_many_there_are(tmp_path: Path) -> None:
+    row = write_row(tmp_path / "specs", replicates={"train_seeds": [1, 2]})
+    (plan,) = planned(tmp_path / "volume", row)
+    gen, first, second = plan.stages
+    assert job_name(Group({0: gen})) == "gen:one"
+    assert job_name(Group({0: second})) == "train:one:train-seed-2"
+    assert job_name(Group({0: first, 3: second})) == "train:x2"
+    assert job_name(Group({0: gen, 1: first})) == "gen+train:x2"
 
 
 def test_a_volume_whose_path_slurm_would_rewrite_is_refused(

@@ -87,5 +87,9 @@ def test_a_partition_that_is_not_there_is_refused_before_anything_queues(
     spec = small_row(tmp_path / "specs")
     refused = harness({**login, "HARNESS_SLURM_PARTITION": "gpus"}, "submit", spec)
     assert refused.returncode == 2
-    assert "there is no partition 'gpus' here; there are main, short" in refused.stdout
+    assert "there is no partition 'gpus' here; there are main, short, urgent" in refused.stdout
     assert ended(cluster)
+    doctor = harness(login, "doctor").stdout
+    assert "22.05.8, submitit" in doctor
+    assert "partition main: a job with no GPU would be taken" in doctor
+    assert "volume on Slurm's nodes" in doctor

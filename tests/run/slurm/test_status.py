@@ -1,18 +1,24 @@
 """What is said of a stage, for each thing that Slurm, the volume and the job's notes can say."""
 
+import io
+import json
 import os
+import socket
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from harness.cli.views.queue import as_json, show_queue
+from harness.cli.workspace import make_console
 from harness.errors import InputError
 from harness.run.site import SlurmSite
 from harness.run.slurm import grouping, queue, status, tools
 from harness.run.slurm.queue import QueuedJob
-from harness.run.slurm.records import Attempt, MachineFault, Records, Submitted
+from harness.run.slurm.records import LOCK, Attempt, MachineFault, Records, Submitted
 from harness.run.slurm.submit import Submission
 from tests.helpers import planned, write_row
 
@@ -32,6 +38,8 @@ class Place:
         self.spec = write_row(folder / "specs", train=None)
         (self.plan,) = planned(self.volume, self.spec)
         (self.stage,) = self.plan.stages
+        self.store = self.stage.planner.store
+        self.store.prepare()
         self.records = Records(self.volume / "slurm")
         self.records.prepare()
         self.jobs: dict[str, QueuedJob] = {}
@@ -50,12 +58,19 @@ class Place:
         self.jobs[JOB] = QueuedJob(JOB, state, **{"comment": "harness:s", **facts})
 
     def status(self) -> status.StageStatus:
-        (found,) = status.statuses([self.plan], self.stage.planner.store)
+        (found,) = status.statuses([self.plan], self.store)
         return found
+
+    def queued(self) -> dict[grouping.Id, grouping.Place]:
+        submission = Submission(self.store, self.stage.planner.files, SlurmSite(), None, Console())
+        return submission._queued([self.stage])
+
+    def cancel(self) -> list[Any]:
+        return status.cancel([self.plan], self.store, pytest.fail)
 
 
 def record(job: str, task: int | None) -> Submitted:
-    return Submitted("gen", "k", "s", task, job)
+    return Submitted("gen", "k", "s", task, job, name="gen:one")
 
 
 def test_what_was_never_submitted_is_said_to_be_so_and_slurm_is_not_asked(
@@ -109,12 +124,41 @@ def test_a_failure_has_the_jobs_own_reason_and_the_stages_last_lines(place: Plac
     place.submit()
     place.begin()
     place.records.end(place.stage.stage, place.stage.key, "failed", "the loss is not a number")
-    log = place.stage.planner.store.log_path(place.stage.stage, place.stage.key)
-    log.parent.mkdir(parents=True)
+    log = place.store.log_path(place.stage.stage, place.stage.key)
     log.write_text("\n".join(f"line {n}" for n in range(40)))
     found = place.status()
     assert (found.state, found.why, found.node) == ("failed", "the loss is not a number", "n1")
     assert list(found.tail) == [f"line {n}" for n in range(28, 40)]
+
+
+def test_the_last_lines_are_never_those_of_an_earlier_attempt(place: Place) -> None:
+    place.submit()
+    place.begin(skew=-30.0)
+    log = place.store.log_path(place.stage.stage, place.stage.key)
+    log.write_text("--- an attempt before\nits last line\n")
+    os.utime(log, (time.time() + 20,) * 2)  # by the clock of the volume, which is 30 s ahead
+    error = place.records.jobs / f"{JOB}_0_log.err"
+    error.write_text("--- start 1 on n1\nof its first start\n--- start 2 on n1\n")
+    end = ("failed", "its driver is old")
+    place.records.end(place.stage.stage, place.stage.key, *end)
+    found = place.status()
+    assert (list(found.tail), found.log) == ([], error)
+    with error.open("a") as file:
+        file.write("of its second\n")
+    assert list(place.status().tail) == ["of its second"]
+    with log.open("a") as file:
+        file.write("--- gen: one\nof the stage\n")
+    os.utime(log, (time.time() + 31,) * 2)
+    assert (list(place.status().tail), place.status().log) == (["of the stage"], log)
+
+
+def test_the_progress_of_an_earlier_start_is_not_this_ones(place: Place) -> None:
+    place.submit()
+    place.begin(restart=1)
+    place.say("RUNNING", node="n2")
+    output = place.records.jobs / f"{JOB}_0_log.out"
+    output.write_text("--- start 1\n  working: 1 of 2 steps\n--- start 2\n")
+    assert place.status().why == "starting"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +207,40 @@ def test_no_log_is_named_that_is_not_there(place: Place) -> None:
 
 def test_a_submission_that_was_cut_off_is_said_to_be_so(place: Place) -> None:
     place.submit(job="")
-    assert "the submission was cut off" in place.status().why
+    assert "its submission was cut off, and Slurm knows no job of it" in place.status().why
+
+
+def test_a_job_whose_number_a_submission_had_not_noted_is_found_submitted_once_and_cancelled(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[object] = []
+    monkeypatch.setattr(tools, "call", called.append)
+    place.submit(job="", task=3)
+    ref = f"{JOB}_3"
+    place.jobs[ref] = QueuedJob(ref, "RUNNING", "n2", comment="harness:s")
+    found = place.status()
+    assert (found.state, found.job, found.node) == ("running", ref, "n2")
+    assert list(place.queued().values()) == [grouping.Place(int(JOB), 3)]
+    assert place.cancel() == [place.stage]
+    assert called == [["scancel", ref]]
+    assert place.status().why == "by harness cancel"
+
+
+def test_a_cancellation_waits_for_a_submission_that_is_at_work(place: Place) -> None:
+    place.submit()
+    place.say("RUNNING", node="n2")
+    told: list[str] = []
+
+    def leave(owner: str) -> None:
+        told.append(owner)
+        raise KeyboardInterrupt
+
+    with place.store.lock(*LOCK), pytest.raises(KeyboardInterrupt):
+        status.cancel([place.plan], place.store, leave)
+    assert told == [f"process {os.getpid()} on {socket.gethostname()}"]
+    record = place.records.submitted(place.stage.stage, place.stage.key)
+    assert record is not None
+    assert not record.cancelled
 
 
 def test_a_requeued_job_says_why_it_waits_again(place: Place) -> None:
@@ -174,6 +251,20 @@ def test_a_requeued_job_says_why_it_waits_again(place: Place) -> None:
     found = place.status()
     assert found.state == "pending"
     assert "its time was up" in found.why
+
+
+def test_a_job_that_slurm_stopped_and_queued_again_is_neither_lost_nor_cancelled(
+    place: Place,
+) -> None:
+    place.submit()
+    place.begin()
+    end = ("stopped", "Slurm asked it to end")
+    place.records.end(place.stage.stage, place.stage.key, *end)
+    again = "; Slurm asked it to end at its start number 1, it goes on"
+    for state, why in {"COMPLETING": "ending", "PENDING": f"waits for nodes to become free{again}",
+                       "RUNNING": f"starting{again}"}.items():  # fmt: skip
+        place.say(state, node="n1", reason="Resources")
+        assert place.status().why == why
 
 
 def test_a_job_whose_node_died_is_said_to_go_on(place: Place) -> None:
@@ -202,7 +293,7 @@ def test_clocks_that_are_apart_are_said(place: Place, clock: dict[str, float], w
 def test_an_array_in_one_line_of_squeue_is_read_task_by_task(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    lines = "7_[0-2,5%4]|PENDING||N/A|1:00|harness:x|Resources\n7_3|RUNNING|n1|2026|1:00|c|None\n"
+    lines = "7_[0-2,5%4]|PENDING||N/A|harness:x|Resources\n7_3|RUNNING|n1|2026|c|None\n"
     monkeypatch.setattr(tools, "call", lambda command: lines)
     found = queue.jobs()
     assert {ref: job.state for ref, job in found.items()} == {
@@ -224,7 +315,7 @@ def test_without_accounting_nothing_is_said_of_forgotten_jobs(
 
 
 def test_accounting_knows_what_became_of_forgotten_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = "7_1|CANCELLED by 1000|n2|harness|\n8|NODE_FAIL|n1|harness|harness:s\n"
+    said = "7_1|CANCELLED by 1000|n2|gen:one|\n8|NODE_FAIL|n1|gen:one|harness:s\n"
     monkeypatch.setattr(tools, "call", lambda command: said)
     monkeypatch.setattr(queue.shutil, "which", lambda tool: f"/usr/bin/{tool}")
     found = queue.forgotten([record("7", 1), record("8", None)])
@@ -242,22 +333,20 @@ def test_a_number_that_slurm_gave_out_again_is_not_the_stages_job(
     monkeypatch.setattr(tools, "call", called.append)
     place.submit()
     place.say("RUNNING", node="n2", comment=comment)
-    store = place.stage.planner.store
     assert place.status().state == "not run"
-    assert status.cancel([place.plan], store) == []
+    assert place.cancel() == []
     assert not called
-    submission = Submission(store, place.stage.planner.files, SlurmSite(), None, Console())
-    assert submission._queued([place.stage]) == {}
+    assert place.queued() == {}
     place.say("RUNNING", node="n2")
-    assert list(submission._queued([place.stage]).values()) == [grouping.Place(int(JOB), None)]
-    assert status.cancel([place.plan], store) == [place.stage]
+    assert list(place.queued().values()) == [grouping.Place(int(JOB), None)]
+    assert place.cancel() == [place.stage]
     assert called == [["scancel", JOB]]
 
 
 def test_accounting_tells_another_job_of_the_same_number_from_ours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    said = "7|FAILED|n1|harness|harness:other\n8|FAILED|n1|wrap|\n9|FAILED|n1|harness|\n"
+    said = "7|FAILED|n1|gen:one|harness:other\n8|FAILED|n1|wrap|\n9|FAILED|n1|gen:one|\n"
     monkeypatch.setattr(tools, "call", lambda command: said)
     monkeypatch.setattr(queue.shutil, "which", lambda tool: f"/usr/bin/{tool}")
     records = [record(job, None) for job in ("7", "8", "9")]
@@ -320,3 +409,49 @@ def test_a_first_machine_that_ended_first_keeps_its_reason(place: Place) -> None
     place.records.end(name, key, "failed", "the loss is not a number")
     place.records.tell_fault(name, key, MachineFault("s", 0, 1, "n2", "failed", "exit code 1"))
     assert place.status().why == "the loss is not a number"
+
+
+def shown(place: Place, width: int) -> list[str]:
+    file = io.StringIO()
+    show_queue(Console(file=file, width=width), status.statuses([place.plan], place.store))
+    return file.getvalue().splitlines()
+
+
+def test_on_80_columns_a_stage_has_several_lines_and_nothing_is_cut(place: Place) -> None:
+    place.submit(task=17)
+    ref = f"{JOB}_17"
+    why = "waits for ever: it asks for more time than its partition gives"
+    place.jobs[ref] = QueuedJob(ref, "PENDING", comment="harness:s", reason="PartitionTimeLimit")
+    narrow, wide = shown(place, 80), shown(place, 200)
+    assert [line.strip() for line in narrow[1:4]] == [
+        f"pending  {place.stage.title}", f"job {ref}", why
+    ]  # fmt: skip
+    assert max(map(len, narrow)) <= 80
+    assert len(wide) == 3
+    for words in (place.stage.title, "pending", ref, why):
+        assert words in wide[1]
+
+
+def test_the_width_that_columns_says_holds_without_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "72")
+    assert make_console().width == 72
+    monkeypatch.delenv("COLUMNS")
+    assert make_console().width == 200
+
+
+def test_as_json_a_status_has_all_that_is_known_of_a_stage(place: Place) -> None:
+    place.submit()
+    place.begin()
+    end = ("failed", "the loss is not a number")
+    place.records.end(place.stage.stage, place.stage.key, *end)
+    log = place.store.log_path(place.stage.stage, place.stage.key)
+    log.write_text("last words\n")
+    (facts,) = json.loads(as_json(status.statuses([place.plan], place.store)))
+    assert abs(datetime.fromisoformat(facts.pop("since")).timestamp() - time.time()) < 60
+    assert facts == {
+        "stage": "gen", "row": "one", "label": "", "key": place.stage.key, "state": "failed",
+        "job": JOB, "node": "n1", "why": "the loss is not a number", "log": str(log),
+        "tail": ["last words"], "warning": "",
+    }  # fmt: skip

@@ -1,6 +1,7 @@
 """Trainings that Slurm ends before they are through, and a table that is the same as without Slurm."""
 
 import json
+import re
 import time
 from math import ceil
 from pathlib import Path
@@ -54,6 +55,12 @@ def checkpoints(volume: Path) -> list[bool]:
     return [len(found) > n for n in range(2)]
 
 
+def last_checkpoint(volume: Path) -> int:
+    """The step of the newest of the only training; 0: there is none."""
+    found = volume.glob("work/train-*/checkpoints/*/finished.json")
+    return max((int(re.sub(r"\D", "", p.parent.name)) for p in found), default=0)
+
+
 def node_of(cluster: Cluster, job: str) -> str:
     return cluster.call("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
 
@@ -97,8 +104,40 @@ def test_trainings_whose_time_is_up_or_whose_node_dies_go_on_from_their_checkpoi
     assert outcomes(login) == [["", "done"], ["requeued", "done"]]
     output = "".join(p.read_text() for p in volume.glob("slurm/jobs/*_log.out"))
     assert output.count("going on from the checkpoint at step") >= 2
+    assert "its time is up in 60 s or more" in output
+    assert "stopping: the stage gets as long as the job lasts to end in order" in output
     for log in losses(login):
         assert [json.loads(line)["step"] for line in log] == list(range(1, STEPS + 1))
+
+
+def test_a_training_that_is_requeued_and_then_preempted_goes_on_from_its_checkpoints(
+    cluster: Cluster, login: Login, tmp_path: Path
+) -> None:
+    spec = training(tmp_path / "specs", steps=STEPS, checkpoint_steps=40)
+    volume, done = Path(login["HARNESS_DATA"]), tmp_path / "done"
+    (job,) = submissions(harness(login, "submit", spec).stdout)
+    until(cluster, lambda: last_checkpoint(volume))
+    cluster.call("scontrol", "requeue", job)
+    until(cluster, lambda: outcomes(login)[0][0] == "stopped")
+    first = last_checkpoint(volume)
+    until(cluster, lambda: last_checkpoint(volume) > first)
+    urgent = f"until [ -e {done} ]; do sleep 0.2; done"
+    flags = ("--partition=urgent", "--nodes=3", "--exclusive", f"--output={tmp_path}/urgent.out")
+    cluster.call("sbatch", *flags, f"--wrap={urgent}")
+    running = ("squeue", "--noheader", "--partition=urgent", "--states=RUNNING")
+    until(cluster, lambda: cluster.call(*running))
+    status = harness(login, "status", spec)
+    done.touch()
+    until(cluster, lambda: ended(cluster), 400)
+    assert re.search(r"pending .*; Slurm asked it to end at its start number 2, it goes on",
+                     status.stdout), status.stdout  # fmt: skip
+    status = harness(login, "status", spec)
+    assert status.stdout.splitlines()[-1] == "1 done", status.stdout
+    assert outcomes(login) == [["stopped", "stopped", "done"]]
+    output = "".join(p.read_text() for p in volume.glob("slurm/jobs/*_log.out"))
+    assert output.count("going on from the checkpoint at step") == 2
+    (log,) = losses(login)
+    assert [json.loads(line)["step"] for line in log] == list(range(1, STEPS + 1))
 
 
 def test_a_table_through_slurm_has_the_keys_and_the_matrix_of_a_local_one(

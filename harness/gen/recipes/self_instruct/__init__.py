@@ -164,12 +164,13 @@ class SelfInstructGen(Seeded, Taught):
     @model_validator(mode="after")
     def _one_way_to_each_model(self) -> Self:
         endpoints = self.reply_source.endpoints
-        names = [(e.model, e.base_url, e.simulated) for e in endpoints]
+        names = [(e.model, e.server, e.simulated) for e in endpoints]
         for endpoint, name in zip(endpoints, names, strict=True):
             if names.count(name) > 1:
                 raise ValueError(
                     f"two steps ask {endpoint.model} at the same server with other settings (mode, "
-                    "timeout_s, ...): its calls are counted and priced together, so give both the same"
+                    "timeout_s, a slash at the end of base_url, ...): its calls are counted and priced "
+                    "together, so give both the same"
                 )
         return self
 

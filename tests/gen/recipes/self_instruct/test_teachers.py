@@ -343,6 +343,11 @@ def test_two_ways_to_the_same_model_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValidationError, match="two steps ask m at the same server with other"):
             make_call(tmp_path, server.endpoint(), instances__teacher=same["teacher"])
         again = {"instances__teacher": server.endpoint().model_dump()}
+        slash = {"base_url": f"{server.endpoint().base_url}/"}
+        with pytest.raises(ValidationError, match="a slash at the end of base_url"):
+            make_call(
+                tmp_path, server.endpoint(), instances__teacher=again["instances__teacher"] | slash
+            )
         call = make_call(tmp_path, server.endpoint(), **again)
         spec = SelfInstructGen.model_validate(call.params["gen"])
         assert len(spec.needs().endpoints) == 1

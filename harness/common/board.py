@@ -3,8 +3,7 @@ the stage's name where there is no terminal."""
 
 import time
 from collections import Counter
-from types import TracebackType
-from typing import Literal
+from typing import Literal, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,7 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Column
 from rich.text import Text
 
-from harness.common.progress import Event, Figures, PlainLines, plain, say
+from harness.common.progress import Figures, StageView, say
 
 WIDE = 120
 """Columns of a terminal that has a place for a stage's figures, such as its loss."""
@@ -52,7 +51,7 @@ class Board:
             )
         self.bars = Progress(*columns, console=console, disable=not self.is_live, expand=True)
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> Self:
         self.bars.start()
         if self.is_live:
             self._all = self.bars.add_task(
@@ -66,12 +65,7 @@ class Board:
             self._tell_count()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.bars.stop()
 
     def view(self, title: str) -> "BoardView":
@@ -91,20 +85,17 @@ class Board:
         self.bars.update(self._all, completed=self._outcomes.total(), figures=figures)
 
 
-class BoardView:
+class BoardView(StageView):
     """Shows one of the stages."""
 
     def __init__(self, board: Board, console: Console, title: str) -> None:
+        super().__init__(console, title)
         self._board = board
-        self._console = console
-        self._title = title
-        self._plain = PlainLines(self.say)
         self._line: TaskID | None = None
         self._task = ""
 
-    def __enter__(self) -> "BoardView":
-        self._plain.begin()
-        self._console.print(f"[bold]{escape(self._title)}[/]", highlight=False)
+    def __enter__(self) -> Self:
+        super().__enter__()
         if self._board.is_live:
             # Without the key, which stands in the line above.
             name = escape(self._title.rpartition(" [")[0] or self._title)
@@ -118,25 +109,14 @@ class BoardView:
             )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._plain.end()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        super().__exit__(kind, error, trace)
         if self._line is not None:
             self._board.bars.remove_task(self._line)
             self._line = None
 
     def say(self, text: str, style: str | None = None) -> None:
         say(self._console, f"{self._title}: {text}", style)
-
-    def show(self, event: Event) -> None:
-        if event.get("event") == "note":
-            self.say(plain(str(event["message"])))
-        elif event.get("event") == "progress":
-            self._progress(Figures.of(event))
 
     def _progress(self, at: Figures) -> None:
         if self._line is not None:

@@ -3,10 +3,10 @@
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Never, Protocol, Required, TypedDict
+from typing import Any, Never, Required, Self, TypedDict
 
 from rich.console import Console
 from rich.markup import escape
@@ -81,35 +81,46 @@ class _TimeRemaining(TimeRemainingColumn):
         return Text() if task.fields["guesses"] else super().render(task)
 
 
-class StageView(Protocol):
-    """What a stage says while it runs and afterwards, on the way to the terminal."""
-
-    def __enter__(self) -> Any: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-    def show(self, event: Event) -> None:
-        """Show an event of its process."""
-
-    def say(self, text: str, style: str | None = None) -> None:
-        """Print a line about the stage, as it is."""
-
-
-class ProgressView:
-    """Shows the events of a stage that runs alone."""
+class StageView(ABC):
+    """Shows what a stage says while it runs and afterwards, on the way to the terminal."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
         self._title = title
+        self._plain = PlainLines(self.say)
+
+    def __enter__(self) -> Self:
+        self._console.print(f"[bold]{escape(self._title)}[/]", highlight=False)
+        self._plain.begin()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._plain.end()
+
+    @abstractmethod
+    def say(self, text: str, style: str | None = None) -> None:
+        """Print a line about the stage, as it is."""
+
+    def show(self, event: Event) -> None:
+        """Show an event of its process."""
+        if event.get("event") == "note":
+            self.say(plain(str(event["message"])))
+        elif event.get("event") == "progress":
+            self._progress(Figures.of(event))
+
+    @abstractmethod
+    def _progress(self, at: "Figures") -> None:
+        """Show how far it is."""
+
+
+class ProgressView(StageView):
+    """Shows the events of a stage that runs alone."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        super().__init__(console, title)
         self._live = console.is_terminal
         self._tasks: dict[str, TaskID] = {}
         self._current = ""
-        self._plain = PlainLines(self.say)
         self._bars = Progress(
             TextColumn("  {task.description}"),
             BarColumn(bar_width=28),
@@ -122,9 +133,8 @@ class ProgressView:
             disable=not self._live,
         )
 
-    def __enter__(self) -> "ProgressView":
-        self._console.print(f"[bold]{escape(self._title)}[/]", highlight=False)
-        self._plain.begin()
+    def __enter__(self) -> Self:
+        super().__enter__()
         self._bars.start()
         if self._live:
             self._tasks[""] = self._bars.add_task(
@@ -132,15 +142,10 @@ class ProgressView:
             )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._plain.end()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        super().__exit__(kind, error, trace)
         for task in self._bars.tasks if error is not None else ():
-            if task.id == self._tasks[self._current] and not task.finished:
+            if task.id == self._tasks.get(self._current) and not task.finished:
                 was_stopped = isinstance(error, Interrupted | KeyboardInterrupt)
                 outcome = f"{task.description}: {'stopped' if was_stopped else 'failed'}"
                 self._bars.update(task.id, description=outcome, guesses=True)
@@ -149,14 +154,7 @@ class ProgressView:
     def say(self, text: str, style: str | None = None) -> None:
         say(self._console, f"  {text}", style)
 
-    def show(self, event: Event) -> None:
-        if event.get("event") == "note":
-            self.say(plain(str(event["message"])))
-        elif event.get("event") == "progress":
-            self._progress(event)
-
-    def _progress(self, event: Event) -> None:
-        at = Figures.of(event)
+    def _progress(self, at: "Figures") -> None:
         if self._live:
             starting = self._tasks.pop("", None)
             if starting is not None:

@@ -354,6 +354,19 @@ def check_lock(name: str, image: str, lock: str, mend: str) -> None:
         )
 
 
+def image_record(stage: str, labels: Mapping[str, str], image: str, mend: str) -> dict[str, str]:
+    """What a manifest says of the image of a stage's by its labels, which are those of this checkout.
+    `image`: what it is called in a message.
+
+    Raises:
+        InputError: see check_lock.
+    """
+    accelerator, lock = environment.accelerator(), labels.get("harness.lock", "")
+    check_lock(environment.image_name(stage, accelerator), image, lock, mend)
+    tag = environment.image_tag(stage, accelerator)
+    return {"tag": tag, "lock": lock, "base": labels.get("harness.base", "")}
+
+
 def check_compilers(stages: Sequence[StagePlan], labels: Mapping[str, Mapping[str, str]]) -> None:
     """Raises InputError for a stage whose image does not say that it holds a C compiler, which Triton
     needs: a lock names packages, and one from before has the same. `labels`: of each stage's image."""

@@ -24,9 +24,9 @@ from harness.run.executors import (
     ExecutorRecord,
     Job,
     check_compilers,
-    check_lock,
     devices,
     ended_when_asked,
+    image_record,
     on_loopback,
     placing,
     record_of,
@@ -159,7 +159,6 @@ class DockerExecutor:
 
     def find_image(self, stage: str) -> Any:
         tag = environment.image_tag(stage, environment.accelerator())
-        name = environment.image_name(stage, environment.accelerator())
         build = self._build_hint(stage)
         try:
             image = self._client.images.get(tag)
@@ -167,14 +166,8 @@ class DockerExecutor:
             raise InputError(f"there is no image {tag}", build) from None
         except NO_ENGINE as e:
             raise HarnessError(f"{self.engine} does not answer: {reason_of(e)}") from None
-        lock = image.labels.get("harness.lock", "")
-        check_lock(name, f"image {tag}", lock, build)
-        self._image = {
-            "tag": tag,
-            "id": image.id,
-            "lock": lock,
-            "base": image.labels.get("harness.base", ""),
-        }
+        record = image_record(stage, image.labels, f"image {tag}", build)
+        self._image = {**record, "id": image.id}
         return image
 
     def _remove_left_over(self, job: Job) -> None:

@@ -20,7 +20,7 @@ from harness.run.executors import (
     ExecutorRecord,
     Job,
     check_compilers,
-    check_lock,
+    image_record,
     images_folder,
     placing,
     record_of,
@@ -135,11 +135,8 @@ class ProcessExecutor(ABC):
         if not path.exists():
             raise InputError(f"there is no image file {path} of {tag} on this machine", mend)
         image = self.read_image(path)
-        lock = image.labels.get("harness.lock", "")
-        name = environment.image_name(stage, environment.accelerator())
-        check_lock(name, f"image in {path}", lock, mend)
-        base = image.labels.get("harness.base", "")
-        self._image = {"tag": tag, "id": image.id, "lock": lock, "base": base, "file": path.name}
+        record = image_record(stage, image.labels, f"image in {path}", mend)
+        self._image = {**record, "id": image.id, "file": path.name}
         return image
 
     def run(self, job: Job, files: Files, on_event: Callable[[Event], None]) -> None:

@@ -176,8 +176,7 @@ class Settler:
         """Buy and look until it is decided, the budget is spent, or the planned looks are over.
 
         Raises:
-            InputError: a price is not known, the row as it stands costs more than the budget, or
-                nothing of it can be repeated.
+            InputError: a price is not known, or the row as it stands costs more than the budget.
             HarnessError: as `Runner.run`; the same command goes on.
         """
         name = self.course.path.stem[-16:]
@@ -233,13 +232,20 @@ class Settler:
         self, plan: RowPlan, weighed: Weighed, counts: Counts, console: Console
     ) -> Purchase | None:
         purchase = self.purchase(plan, weighed, counts, self.usd - self._spent(plan))
-        say(console, f"buying {purchase}" if purchase else f"it ends here: {self._why(weighed)}")
+        why = "" if purchase else self._why(plan, weighed, counts)
+        say(console, f"buying {purchase}" if purchase else f"it ends here: {why}")
         return purchase
 
-    def _why(self, weighed: Weighed) -> str:
+    def _why(self, plan: RowPlan, weighed: Weighed, counts: Counts) -> str:
+        """Why nothing is bought."""
         if weighed.evidence is None or weighed.reported_span is None:
             verdict = weighed.verdict
             return verdict.reason or f"the row is {verdict.name}"
+        if not self._kinds(plan, counts):
+            return (
+                "nothing of the row can be repeated with another outcome: it trains nothing, samples "
+                "nothing, and asks no judge"
+            )
         return "no replicate that the rest of the budget pays is expected to narrow the interval"
 
     def _check_first(self, plan: RowPlan) -> None:
@@ -266,8 +272,9 @@ class Settler:
     def foretold(self) -> Iterator[str]:
         """The terms, and what would be bought first."""
         terms, counts = self.course.terms, _counts(self.loaded)
-        levels_in_words = ", ".join(f"{100 * level:.6g} %" for level in terms.levels)
-        yield f"margin {terms.margin:g}; looks at {levels_in_words}; bought by: {terms.rule}"
+        intervals = ", ".join(f"{100 * level:.6g} %" for level in terms.levels)
+        looks = f"at most {len(terms.levels)} looks, with intervals of {intervals}"
+        yield f"margin {terms.margin:g}; {looks}; bought by: {terms.rule}"
         plan = self._plan(counts)
         to_run = [stage for stage in plan.stages if stage.artefact is None]
         if to_run:
@@ -280,7 +287,7 @@ class Settler:
             yield f"nothing: it is {verdict.name}"
             return
         purchase = self.purchase(plan, weighed, counts, self.usd)
-        yield f"first {purchase}" if purchase else f"nothing: {self._why(weighed)}"
+        yield f"first {purchase}" if purchase else f"nothing: {self._why(plan, weighed, counts)}"
 
     def kept(self) -> Iterator[str]:
         """Where the course stands, and what gives later commands the same replicates."""
@@ -320,11 +327,6 @@ class Settler:
         kinds = [kind for kind in KINDS if possible[kind]]
         if plan.bridge and self.metric == WIN_RATE:
             kinds.append(BRIDGE)
-        if not kinds:
-            raise InputError(
-                f"row {row.row}: nothing of it can be repeated with another outcome",
-                "It trains nothing, samples nothing, and asks no judge.",
-            )
         return ["train"] if possible["train"] and counts[0] == 1 else kinds
 
     def _option(

@@ -134,6 +134,20 @@ def test_rows_that_nothing_can_settle_are_told_so(tmp_path: Path) -> None:
         Settler(scaled(loaded), "win_rate", 1.0, 3, planner)
 
 
+def test_what_nothing_can_repeat_is_looked_at_once_and_stays_open(tmp_path: Path) -> None:
+    """A constant answer, by recorded calls of the judge."""
+    specs = tmp_path / "specs"
+    parts = evaluation(specs)
+    (specs / "calls.jsonl").write_text("")
+    parts["answer"]["engine"] = {"kind": "null"}
+    parts["judge"]["transcript"] = "calls.jsonl"
+    spec = row(tmp_path, value=37.0, eval=parts, replicates={})
+    found, text = settle(tmp_path, spec, wins(1600, PROMPTS))
+    (look,) = found.course.looks
+    assert (look.verdict, look.next) == ("inconclusive", None)
+    assert "it ends here: nothing of the row can be repeated with another outcome" in text
+
+
 def test_the_same_command_again_buys_nothing_and_other_terms_are_refused(tmp_path: Path) -> None:
     spec = row(tmp_path, trained=True, replicates={})
     first, _ = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60)
@@ -164,7 +178,7 @@ def test_a_dry_run_says_the_terms_and_buys_nothing(tmp_path: Path) -> None:
     result = command("settle", spec, "--usd", "5", "--dry-run", "--volume", tmp_path / "runs")
     assert result.exit_code == 0, result.output
     text = " ".join(result.output.split())
-    assert "margin 3; looks at 99.9988 %" in text
+    assert "margin 3; at most 5 looks, with intervals of 99.9988 %" in text
     assert "first the row as it stands" in text
     assert not list((tmp_path / "runs").rglob("settle/*"))
 

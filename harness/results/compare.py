@@ -265,6 +265,7 @@ def sentences(comparison: Comparison) -> list[str]:
     """What a person reads of it, the first line naming what it is about; not escaped."""
     first, second = comparison.first, comparison.second
     unit = "points" if first.evidence.bounds == (0, 100) else ""
+    item = first.evidence.item
     marks = sorted(first.simulated | second.simulated)
     heading = f"{first.row.row} and {second.row.row}, {comparison.metric}"
     if marks:
@@ -275,9 +276,9 @@ def sentences(comparison: Comparison) -> list[str]:
     if comparison.result is None:
         gap = f"difference {first.pooled.value - second.pooled.value:+.4g} {unit}".rstrip()
         why = (
-            "no prompt was judged in both"
+            f"no {item} was judged in both"
             if first.places and second.places
-            else "no grade of each prompt is kept, so there is no test"
+            else f"no grade of each {item} is kept, so there is no test"
         )
         return [*lines, f"{gap}; {why}"]
     lines.append(_difference(comparison, unit))
@@ -288,13 +289,13 @@ def sentences(comparison: Comparison) -> list[str]:
     lines.append(_signs(comparison))
     if comparison.only_first or comparison.only_second:
         lines.append(
-            f"left out: {counted(comparison.only_first, 'prompt')} judged in {first.row.row} alone, "
+            f"left out: {counted(comparison.only_first, item)} judged in {first.row.row} alone, "
             f"{comparison.only_second} in {second.row.row} alone"
         )
     ends = numbers.interval(comparison.lowest, comparison.highest, signed=True)
     if ends:
         lines.append(
-            "over all prompts of both, with what went unjudged all against or all for "
+            f"over all {item}s of both, with what went unjudged all against or all for "
             f"{first.row.row}: {ends} {unit}".rstrip()
         )
     return lines + _once(comparison)
@@ -314,12 +315,12 @@ def _difference(comparison: Comparison, unit: str) -> str:
     assert result is not None
     digits = metric_of(comparison.metric).digits
     text = f"difference {numbers.number(result.difference, digits, signed=True)} {unit}".rstrip()
+    over = counted(comparison.shared, comparison.first.evidence.item)
     if result.low is None or result.high is None or result.smallest_seen is None:
-        over = counted(comparison.shared, "prompt")
         return f"{text} over {over} judged in both; too few for an interval"
     return (
         f"{text}, 95 % interval {numbers.interval(result.low, result.high, digits, signed=True)}, "
-        f"over {comparison.shared} prompts judged in both; the smallest difference that would have "
+        f"over {over} judged in both; the smallest difference that would have "
         f"been seen with a probability of {numbers.percent(POWER, digits=0)} is "
         f"{numbers.number(result.smallest_seen, digits)}"
     )
@@ -342,7 +343,8 @@ def _signs(comparison: Comparison) -> str:
     alike = comparison.shared - comparison.above - comparison.below
     verb = "is" if comparison.above == 1 else "are"
     how = "higher, and so worse," if metric_of(comparison.metric).is_loss else "better"
-    better = f"{counted(comparison.above, 'prompt')} {verb} {how} in the first"
+    item = comparison.first.evidence.item
+    better = f"{counted(comparison.above, item)} {verb} {how} in the first"
     text = f"{better}, {comparison.below} in the second, {alike} alike"
     return text + (
         f"; exact sign test of these runs, p = {comparison.p_value:.2g}"

@@ -49,9 +49,10 @@ def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[MatrixLine]
             stage.artefact.check()
     measured = sorted({name for s in judged if s.artefact for name in s.artefact.manifest.metrics})
     names = list(dict.fromkeys([*row.reported, *measured]))
-    if not names and (losses.is_judged(row) or row.train is None):
+    of_losses = losses.metrics_of(row)
+    if not names and (losses.is_judged_by_other(row) or not of_losses):
         names = [""]
-    names += [name for name in losses.metrics_of(row) if name not in names]
+    names += [name for name in of_losses if name not in names]
     held_out = losses.held_out_set(losses.stages_of(plan))
     return [_line(loaded, name, plan, problem, held_out) for name in names]
 

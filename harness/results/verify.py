@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from pydantic import JsonValue
@@ -65,10 +65,20 @@ def show_verification(
         console.print(f"[bold]{heading}[/]")
         for note in notes:
             console.print(f"  - {escape(plain(note))}", highlight=False, soft_wrap=True)
-    if loaded.row.reported.annotations:
-        text = f"the study published its verdicts: harness audit {loaded.path} computes its number anew"
+    for text in _commands(loaded, lines):
         console.print(escape(plain(text)), highlight=False, soft_wrap=True)
     return code
+
+
+def _commands(loaded: LoadedRow, lines: Sequence[MatrixLine]) -> Iterator[str]:
+    """What to run next. Not among the sentences, which a report has too, and specs' paths are not."""
+    plan = next((line.plan for line in lines if line.plan is not None), None)
+    plans = [plan, *plan.beside()] if plan is not None else []
+    missing = {(s.stage, s.key) for p in plans for s in p.stages if s.artefact is None}
+    if plan is not None and missing:
+        yield f"{counted(len(missing), 'stage')} of it not made yet: harness run {plan.target}"
+    if loaded.row.reported.annotations:
+        yield f"the study published its verdicts: harness audit {loaded.path} computes its number anew"
 
 
 def _notes(lines: Sequence[MatrixLine]) -> list[tuple[str, list[str]]]:
@@ -131,7 +141,7 @@ def _reported(line: MatrixLine) -> str:
     where = f" ({c.source})" if c.source else ""
     reported = line.row.reported.get(c.metric)
     if reported is None:
-        return f"no number{where}"
+        return "no number"
     if reported.value is None:
         return f"the study leaves this cell empty{where}"
     error, origin = reported.standard_error, "reported"
@@ -169,7 +179,7 @@ def _against(line: MatrixLine) -> str:
             return ""
         if all(stage.artefact for stage in plan.published.final()):
             return "of the study's own answers and ours fewer than two prompts were both judged"
-        return f"the study's own answers are not judged yet: harness run {plan.target}"
+        return "the study's own answers are not judged yet"
     number = line.weighed.number
     moved = against.theirs - (c.reported or 0.0)
     how = f"{number(abs(moved))} {'above' if moved > 0 else 'below'} the published number"
@@ -189,7 +199,7 @@ def _bridge(line: MatrixLine) -> str:
             return ""
         if all(stage.artefact for other in plan.bridge for stage in other.final()):
             return "the bridging models are judged, and give none: see the verdict"
-        return f"the bridging models are not judged yet: harness run {plan.target}"
+        return "the bridging models are not judged yet"
     number, ours = line.weighed.number, terms.ours
     value, low, high = terms.percent
     mean, spread = PERCENT * ours.bridge_error, PERCENT * ours.spread
@@ -218,7 +228,8 @@ def _reproduced(line: MatrixLine) -> str:
     text = weighed.number(c.reproduced)
     if c.standard_error is not None:
         each = ", each run" if len(weighed.evidence.runs) > 1 else ""
-        text += f"{each}{numbers.error(c.standard_error, weighed.digits)} over prompts"
+        error = numbers.error(c.standard_error, weighed.digits)
+        text += f"{each}{error} over {weighed.evidence.item}s"
     interval = numbers.interval(c.interval_low, c.interval_high, weighed.digits)
     text += f", 95 % interval {interval}" if interval else ""
     if c.expected is not None:
@@ -246,27 +257,29 @@ def runs_in_words(line: MatrixLine) -> str:
 
 def _spread(line: MatrixLine) -> str:
     """The variance of one run's score in its parts, as standard deviations."""
-    weighed, ours = line.weighed, line.weighed.reproduced
-    if ours is None:
+    weighed, ours, evidence = line.weighed, line.weighed.reproduced, line.weighed.evidence
+    if ours is None or evidence is None:
         return ""
-    split = ours.split
+    split, item = ours.split, evidence.item
     if split is None:
         if not ours.replicated:
             return ""
         spread = weighed.number(math.sqrt(ours.between))
-        return f"between trainings a standard deviation of {spread}; no grade per prompt is kept"
-    parts = [f"the choice of prompts {weighed.number(math.sqrt(split.prompts))}"]
-    parts += [_part(weighed, kind, split.parts[kind]) for kind in KIND_WORDS if kind in split.parts]
-    scope = f"over the {split.complete} prompts judged in every run"
+        return f"between trainings a standard deviation of {spread}; no grade per {item} is kept"
+    parts = [f"the choice of {item}s {weighed.number(math.sqrt(split.prompts))}"]
+    parts += [
+        _part(weighed, kind, split.parts[kind], item) for kind in KIND_WORDS if kind in split.parts
+    ]
+    scope = f"over the {split.complete} {item}s judged in every run"
     return f"standard deviation of one run's score, {scope}: {', '.join(parts)}"
 
 
-def _part(weighed: Weighed, kind: str, part: VariancePart) -> str:
+def _part(weighed: Weighed, kind: str, part: VariancePart, item: str) -> str:
     """`training 1.20 (of it 0.95 common to all prompts)`; what does not enter is said not to."""
     text = f"{KIND_WORDS[kind][0]} {weighed.number(math.sqrt(part.variance))}"
     if part.common == 0:
         return text
-    text += f" (of it {weighed.number(math.sqrt(part.common))} common to all prompts"
+    text += f" (of it {weighed.number(math.sqrt(part.common))} common to all {item}s"
     if not part.is_common:
         text += ", no more than chance makes"
     return f"{text})"
@@ -348,7 +361,8 @@ def _not_counted(line: MatrixLine) -> str:
     evidence, row = line.weighed.evidence, line.row
     if evidence is None or line.weighed.reported_span is None:
         return ""
-    effects = ["that both runs may have answered the same prompts, which would narrow the interval"]
+    item = evidence.item
+    effects = [f"that both runs may have had the same {item}s, which would narrow the interval"]
     sources = [step.reply_source for step in row.gen or []]
     if evidence.trains and any(source and source.role == "teacher" for source in sources):
         effects.append(

@@ -14,7 +14,15 @@ from harness.artefact.store import Damaged
 from harness.report.formats import to_csv, to_markdown, write_all
 from harness.results.matrix import lines_of
 from harness.row.load import load_rows
-from tests.helpers import InstantExecutor, evaluation, make, planned, planner, snapshot
+from tests.helpers import (
+    InstantExecutor,
+    command,
+    evaluation,
+    make,
+    planned,
+    planner,
+    snapshot,
+)
 from tests.results.matrix_rows import (
     HELD_OUT,
     SCORE,
@@ -189,10 +197,14 @@ def test_a_row_judged_by_its_loss_shows_the_judges_and_not_the_trainings(
 
     judge = {"kind": "held_out_loss", "examples": {"file": "prompts.jsonl"}}
     spec = row(eval={"judge": judge}, train={"steps": 1, "validation": {"share": 0.1}})
+    names = ["held_out_loss", "bits_per_byte"]
+    assert [line.cells.metric for line in lines(volume, spec)] == names  # not run yet
     make(volume, spec, executor=InstantExecutor(outcome))
     found = {line.cells.metric: shown(line) for line in lines(volume, spec)}
     assert found["held_out_loss"]["reproduced"] == "2.0000 ± 0.1000 (random weights)"
     assert found["held_out_loss"]["over"] == "4/5 examples: 4 held-out examples, 60 tokens"
+    told = command("verify", spec, "--volume", volume, "--executor", "local").output
+    assert "± 0.1000 over examples" in told
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,7 @@ def test_a_row_without_reported_numbers_shows_what_it_measured(tmp_path: Path) -
     assert result.exit_code == 4
     assert "no number was reported" in result.output
     assert "40.00 ± 4.92 over prompts" in result.output
+    assert "not made yet" not in result.output
 
 
 def test_a_row_that_did_not_run_exits_4(tmp_path: Path) -> None:
@@ -179,6 +180,7 @@ def test_a_row_that_did_not_run_exits_4(tmp_path: Path) -> None:
     result = verify(tmp_path, spec)
     assert result.exit_code == 4
     assert "one win_rate: not run" in result.output
+    assert f"harness run {spec}" in result.output
     assert told(tmp_path, spec)["metrics"][0]["reproduced"] is None
 
 

@@ -18,11 +18,13 @@ def more(weighed: Weighed, reported: Reported | None) -> str:
         return _of_bridge(weighed, weighed.bridge_foretold)
     if foretold is None or reported_span is None or verdict.margin is None:
         return ""
+    assert weighed.evidence is not None
+    item = weighed.evidence.item
     if foretold.more:
         what = more_in_words(foretold.more)
         if foretold.chance is None:
             return (
-                f"{what} would show what each adds to the error over prompts, and so whether more of "
+                f"{what} would show what each adds to the error over {item}s, and so whether more of "
                 "them can decide it"
             )
         text = (
@@ -37,10 +39,10 @@ def more(weighed: Weighed, reported: Reported | None) -> str:
         f"interval of ±{weighed.number(foretold.limit)} about the difference, or more"
     )
     if weighed.against is not None:
-        end = "it takes more prompts, or more runs of the study's own, of which there is one"
+        end = f"it takes more {item}s, or more runs of the study's own, of which there is one"
         if foretold.unjudged:
             open_ = weighed.number(2 * foretold.unjudged)
-            text += f". What the unjudged prompts of either side leave open spans {open_} of it"
+            text += f". What the unjudged {item}s of either side leave open spans {open_} of it"
         return f"{text}: {end}"
     error_half = t_quantile(math.inf) * min(reported_span.low_error, reported_span.high_error)
     half = (reported_span.high - reported_span.low) / 2
@@ -50,10 +52,10 @@ def more(weighed: Weighed, reported: Reported | None) -> str:
     if ours is not None and ours.low < ours.high:
         span = weighed.number(ours.high - ours.low)
         return (
-            f"{text}. What our unjudged prompts leave open spans {span} of it: it takes verdicts on "
-            "them, or more prompts"
+            f"{text}. What our unjudged {item}s leave open spans {span} of it: it takes verdicts on "
+            f"them, or more {item}s"
         )
-    return f"{text}: it takes more prompts"
+    return f"{text}: it takes more {item}s"
 
 
 def _of_bridge(weighed: Weighed, foretold: BridgeForetold) -> str:
@@ -94,13 +96,15 @@ def _reported_part(
     if not half:
         alone = weighed.number(error_half)
         return f"the reported number's own error alone leaves ±{alone}, more than the margin: {end}"
+    assert weighed.evidence is not None
     assert reported is not None
     assert reported.expected is not None
     assert reported.judged is not None
     count = reported.expected - reported.judged
+    unjudged = counted(count, f"unjudged {weighed.evidence.item}")
     text = (
-        f"what {counted(count, 'unjudged prompt')} of the published run leave{'s' * (count == 1)} open "
-        f"spans {weighed.number(2 * half)} alone"
+        f"what {unjudged} of the published run leave{'s' * (count == 1)} open spans "
+        f"{weighed.number(2 * half)} alone"
     )
     if half <= margin:
         text += f", with the reported number's own error {weighed.number(2 * (half + error_half))}"

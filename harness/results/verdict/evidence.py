@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.artefact.keys import digest_of
 from harness.artefact.manifest import MetricValue
-from harness.artefact.metrics import METRICS, metric_of
+from harness.artefact.metrics import METRICS, TASKS, metric_of
 from harness.artefact.store import Artefact
 from harness.common.text_files import read_lines
 from harness.judge.kinds.lm_eval.benchmarks import BENCHMARKS, MMLU, benchmark_of
@@ -68,6 +68,8 @@ class Evidence:
     """All that the runs with grades were asked, the unjudged ones too."""
     is_stratified: bool = False
     """Whether the score is the mean of several parts' means, see `strata_of`."""
+    item: str = "prompt"
+    """What the score is a mean over, in a word: see `item_of`."""
 
     @property
     def trains(self) -> bool:
@@ -146,7 +148,16 @@ def gather(
         grades=grades,
         prompts=frozenset(prompts),
         is_stratified=metric == MMLU,
+        item=item_of(metric),
     )
+
+
+def item_of(metric: str) -> str:
+    """What a judge judges, a task asks, or a loss is of."""
+    kind, slash, _ = metric.partition("/")
+    if metric_of(metric).is_loss:
+        return "example"
+    return "question" if kind in TASKS or (slash and kind not in METRICS) else "prompt"
 
 
 def is_graded(metric: str) -> bool:

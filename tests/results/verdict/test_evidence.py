@@ -11,7 +11,14 @@ import pytest
 from harness.artefact.manifest import MetricValue
 from harness.judge.kinds.flow_judge import RubricJudge
 from harness.judge.kinds.grading import GradingJudge
-from harness.results.verdict.evidence import bounds_of, gather, grades_of, is_graded, strata_of
+from harness.results.verdict.evidence import (
+    bounds_of,
+    gather,
+    grades_of,
+    is_graded,
+    item_of,
+    strata_of,
+)
 from harness.row.row import Eval, Row
 from tests.helpers import planned
 from tests.results.scored_rows import scored_row, wins
@@ -135,6 +142,15 @@ def test_one_run_is_not_read_for_its_grades_unless_they_are_asked_for(tmp_path: 
     asked = gather(plan.row, "win_rate", plan.final(), every_grade=True)
     assert asked is not None
     assert len(asked.grades[0, 0, 0]) == 100
+
+
+@pytest.mark.parametrize(
+    ("metric", "item"),
+    [("win_rate/koala", "prompt"), ("rating", "prompt"), ("hellaswag", "question"),
+     ("gsm8k/exact_match/strict-match", "question"), ("bits_per_byte/koala", "example")],
+)  # fmt: skip
+def test_what_a_score_is_a_mean_over_has_a_word(metric: str, item: str) -> None:
+    assert item_of(metric) == item
 
 
 @pytest.mark.parametrize(

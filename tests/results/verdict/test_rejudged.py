@@ -115,7 +115,9 @@ def test_where_theirs_are_not_judged_yet_it_says_what_does_it(tmp_path: Path) ->
     numbers = {"judge": OTHER, "win_rate": {"value": 40.0}, "outputs": published}
     spec = scored_row(tmp_path, reported=numbers, replicates={"judge": 1})
     assert metric(tmp_path, spec)["verdict"] == "not comparable: another judge"
-    assert "the study's own answers are not judged yet: harness run" in words(tmp_path, spec)
+    found = words(tmp_path, spec)
+    assert "the study's own answers are not judged yet" in found
+    assert f"2 stages of it not made yet: harness run {spec}" in found
 
 
 def test_the_same_judge_judges_nothing_beside_the_row(tmp_path: Path) -> None:

@@ -402,8 +402,13 @@ def _counts(loaded: LoadedRow) -> Counts:
 
 
 def _price(stages: Sequence[StagePlan], what: str) -> float:
-    """Raises InputError where a price is not known."""
+    """Raises InputError where a price, or how many calls there will be, is not known."""
     for stage in stages:
+        if stage.pays and stage.estimate.unknown:
+            raise InputError(
+                f"what {what} costs is not known: {stage.estimate.unknown}",
+                f"Fetch it first: harness fetch {stage.target}",
+            )
         if stage.usd() is None:
             model = " and of ".join(stage.unpriced)
             raise InputError(

@@ -120,7 +120,7 @@ class ProgressView:
         )
 
     def __enter__(self) -> "ProgressView":
-        self._console.print(f"[bold]{escape(self._title)}[/]", highlight=False)
+        self._console.print(f"[bold]{escape(self._title)}[/]", highlight=False, soft_wrap=True)
         self._bars.start()
         if self._live:
             self._tasks[""] = self._bars.add_task(

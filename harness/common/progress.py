@@ -90,7 +90,7 @@ class StageView(ABC):
         self._plain = PlainLines(self.say)
 
     def __enter__(self) -> Self:
-        self._console.print(f"[bold]{escape(self._title)}[/]", highlight=False)
+        self._console.print(f"[bold]{escape(self._title)}[/]", highlight=False, soft_wrap=True)
         self._plain.begin()
         return self
 

@@ -18,7 +18,6 @@ from harness.artefact.store import write_atomically
 from harness.common import numbers
 from harness.common.progress import counted, say
 from harness.errors import InputError
-from harness.llm import prices
 from harness.results import losses
 from harness.results.purchase import (
     BRIDGE,
@@ -273,11 +272,10 @@ class Settler:
     def foretold(self) -> Iterator[str]:
         """The terms, and what would be bought first."""
         terms, counts = self.course.terms, _counts(self.loaded)
-        levels_in_words = ", ".join(f"{100 * level:.6g} %" for level in terms.levels)
-        yield (
-            f"margin {terms.margin:g}; {len(terms.levels)} looks at most, each with an interval of its "
-            f"own level: {levels_in_words}; bought by: {terms.rule}"
-        )
+        intervals = ", ".join(f"{100 * level:.6g} %" for level in terms.levels)
+        most = f"at most {len(terms.levels)} looks"
+        looks = f"{most}, each with an interval of its own level: {intervals}"
+        yield f"margin {terms.margin:g}; {looks}; bought by: {terms.rule}"
         plan = self._plan(counts)
         to_run = [stage for stage in plan.stages if stage.artefact is None]
         if to_run:
@@ -405,13 +403,18 @@ def _counts(loaded: LoadedRow) -> Counts:
 
 
 def _price(stages: Sequence[StagePlan], what: str) -> float:
-    """Raises InputError where a price is not known."""
+    """Raises InputError where a price, or how many calls there will be, is not known."""
     for stage in stages:
+        if stage.pays and stage.estimate.unknown:
+            raise InputError(
+                f"what {what} costs is not known: {stage.estimate.unknown}",
+                f"Fetch it first: harness fetch {stage.target}",
+            )
         if stage.usd() is None:
             model = " and of ".join(stage.unpriced)
             raise InputError(
                 f"what {what} costs is not known: the price of {model} is not",
-                f"Add it to {prices.table_file()}.",
+                "Add it to specs/prices.yaml, or to the file that HARNESS_PRICES names.",
             )
     return math.fsum(stage.usd() or 0.0 for stage in stages)
 

@@ -229,7 +229,7 @@ def _reproduced(line: MatrixLine) -> str:
     if c.standard_error is not None:
         each = ", each run" if len(weighed.evidence.runs) > 1 else ""
         error = numbers.error(c.standard_error, weighed.digits)
-        text += f"{each}{error} over {weighed.evidence.item}s"
+        text += f"{each}{error} over {weighed.item}s"
     interval = numbers.interval(c.interval_low, c.interval_high, weighed.digits)
     text += f", 95 % interval {interval}" if interval else ""
     if c.expected is not None:
@@ -257,29 +257,27 @@ def runs_in_words(line: MatrixLine) -> str:
 
 def _spread(line: MatrixLine) -> str:
     """The variance of one run's score in its parts, as standard deviations."""
-    weighed, ours, evidence = line.weighed, line.weighed.reproduced, line.weighed.evidence
-    if ours is None or evidence is None:
+    weighed, ours = line.weighed, line.weighed.reproduced
+    if ours is None:
         return ""
-    split, item = ours.split, evidence.item
+    split, item = ours.split, weighed.item
     if split is None:
         if not ours.replicated:
             return ""
         spread = weighed.number(math.sqrt(ours.between))
         return f"between trainings a standard deviation of {spread}; no grade per {item} is kept"
     parts = [f"the choice of {item}s {weighed.number(math.sqrt(split.prompts))}"]
-    parts += [
-        _part(weighed, kind, split.parts[kind], item) for kind in KIND_WORDS if kind in split.parts
-    ]
+    parts += [_part(weighed, kind, split.parts[kind]) for kind in KIND_WORDS if kind in split.parts]
     scope = f"over the {split.complete} {item}s judged in every run"
     return f"standard deviation of one run's score, {scope}: {', '.join(parts)}"
 
 
-def _part(weighed: Weighed, kind: str, part: VariancePart, item: str) -> str:
+def _part(weighed: Weighed, kind: str, part: VariancePart) -> str:
     """`training 1.20 (of it 0.95 common to all prompts)`; what does not enter is said not to."""
     text = f"{KIND_WORDS[kind][0]} {weighed.number(math.sqrt(part.variance))}"
     if part.common == 0:
         return text
-    text += f" (of it {weighed.number(math.sqrt(part.common))} common to all {item}s"
+    text += f" (of it {weighed.number(math.sqrt(part.common))} common to all {weighed.item}s"
     if not part.is_common:
         text += ", no more than chance makes"
     return f"{text})"
@@ -361,7 +359,7 @@ def _not_counted(line: MatrixLine) -> str:
     evidence, row = line.weighed.evidence, line.row
     if evidence is None or line.weighed.reported_span is None:
         return ""
-    item = evidence.item
+    item = line.weighed.item
     effects = [f"that both runs may have had the same {item}s, which would narrow the interval"]
     sources = [step.reply_source for step in row.gen or []]
     if evidence.trains and any(source and source.role == "teacher" for source in sources):

@@ -18,8 +18,7 @@ def more(weighed: Weighed, reported: Reported | None) -> str:
         return _of_bridge(weighed, weighed.bridge_foretold)
     if foretold is None or reported_span is None or verdict.margin is None:
         return ""
-    assert weighed.evidence is not None
-    item = weighed.evidence.item
+    item = weighed.item
     if foretold.more:
         what = more_in_words(foretold.more)
         if foretold.chance is None:
@@ -96,14 +95,14 @@ def _reported_part(
     if not half:
         alone = weighed.number(error_half)
         return f"the reported number's own error alone leaves ±{alone}, more than the margin: {end}"
-    assert weighed.evidence is not None
     assert reported is not None
     assert reported.expected is not None
     assert reported.judged is not None
-    count, item = reported.expected - reported.judged, weighed.evidence.item
+    count = reported.expected - reported.judged
+    unjudged = counted(count, f"unjudged {weighed.item}")
     text = (
-        f"what {counted(count, f'unjudged {item}')} of the published run leave{'s' * (count == 1)} "
-        f"open spans {weighed.number(2 * half)} alone"
+        f"what {unjudged} of the published run leave{'s' * (count == 1)} open spans "
+        f"{weighed.number(2 * half)} alone"
     )
     if half <= margin:
         text += f", with the reported number's own error {weighed.number(2 * (half + error_half))}"

@@ -103,6 +103,11 @@ class Weighed:
         """That the score's unit bears, and a reader of the verdict is shown."""
         return 2 if self.evidence is None or self.evidence.bounds == (0, 100) else 4
 
+    @property
+    def item(self) -> str:
+        """What the score is a mean over, in a word."""
+        return self.evidence.item if self.evidence is not None else "prompt"
+
     def number(self, value: float | None, signed: bool = False) -> str:
         return numbers.number(value, self.digits, signed)
 

@@ -7,12 +7,14 @@ Events: `progress` (task, done, total, unit, info), `note` (one line for the per
 import json
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TextIO
 
 SHORTEST_PAUSE_S = 0.2
 _stream: TextIO = sys.stdout
-_untold: dict[str, Any] | None = None
-"""The last progress, where it was left out."""
+_untold: Callable[[], None] | None = None
+"""Tells the last progress, where it was left out."""
 
 
 def claim_stdout() -> None:
@@ -37,7 +39,7 @@ def progress(task: str, done: int, total: int | None, unit: str, **info: Any) ->
 def error(message: str, hint: str, exit_code: int) -> None:
     """The stage ends with a fault: how far it was, and what it is."""
     if _untold is not None:
-        progress(**_untold)
+        _untold()
     emit("error", message=message, hint=hint, exit_code=exit_code)
 
 
@@ -59,15 +61,9 @@ class Progress:
 
     def show(self, done: int, **info: Any) -> None:
         global _untold
-        figures: dict[str, Any] = {
-            "task": self.task,
-            "done": done,
-            "total": self.total,
-            "unit": self.unit,
-            **info,
-        }
+        figures = (self.task, done, self.total, self.unit)
         if self.is_due(done):
             self._last_shown = time.monotonic()
-            progress(**figures)
+            progress(*figures, **info)
         else:
-            _untold = figures
+            _untold = partial(progress, *figures, **info)

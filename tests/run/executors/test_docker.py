@@ -659,8 +659,14 @@ def test_asked_from_another_thread_the_container_is_stopped(
     ("cpus", "threads", "nano"), [(None, 3, 3), (1.5, 3, 1.5), (None, None, None)]
 )
 def test_a_container_has_its_share_of_the_threads_unless_its_limit_says_other(
-    engine: Engine, job: Job, cpus: float | None, threads: int | None, nano: float | None
+    engine: Engine,
+    job: Job,
+    monkeypatch: pytest.MonkeyPatch,
+    cpus: float | None,
+    threads: int | None,
+    nano: float | None,
 ) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     run(replace(job, limits=Limits(cpus=cpus), share=Share(threads=threads)))
     settings = engine.made[0].settings
     assert settings.get("nano_cpus") == (nano and int(nano * 1e9))

@@ -12,7 +12,6 @@ from harness.run.site import LEAST_WARNING, SlurmSite
 from harness.run.slurm import tools
 from harness.spec.train import Train
 
-UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
 SPARE_MEMORY = 1.25
 """An estimate's share: a job over its memory is killed."""
 SPARE_TIME, LEAST_TIME = 2.0, 1800
@@ -81,7 +80,7 @@ def asked(planned: StagePlan, site: SlurmSite, partition: Partition) -> Asked:
     if isinstance(train, Train):
         machines = train.launch.machines
         cpus = max(cpus, train.launch.processes) if not limits.cpus else cpus
-    memory = int(limits.memory[:-1]) * UNITS[limits.memory[-1]] if limits.memory else None
+    memory = limits.memory_bytes
     if memory is None and takes.memory is not None:
         memory = int(takes.memory * SPARE_MEMORY)
     return Asked(

@@ -663,10 +663,13 @@ def trained(plan: RowPlan, label: str = "") -> StagePlan:
     Raises:
         InputError: the row trains nothing, its model is not there, there are several.
     """
+    train_it = f"Train it: harness run {plan.target}"
     stages = [s for s in plan.stages if s.stage == "train"]
     if not stages:
         raise InputError(f"row {plan.row.row} trains no model")
     chosen = [s for s in stages if not label or s.label == label]
+    if not label and all(s.artefact is None for s in stages):
+        raise InputError(f"the model of row {plan.row.row} is not trained yet", train_it)
     if len(chosen) != 1:
         names = ", ".join(f'--label "{s.label}"' for s in stages)
         wrong = f"no trained model {label!r}" if label else f"{len(stages)} trained models"
@@ -675,6 +678,6 @@ def trained(plan: RowPlan, label: str = "") -> StagePlan:
         raise InputError(
             f"the model of row {plan.row.row} is not trained yet"
             + (f" ({chosen[0].label})" if chosen[0].label else ""),
-            f"Train it: harness run {plan.target}",
+            train_it,
         )
     return chosen[0]

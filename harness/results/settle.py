@@ -38,6 +38,7 @@ from harness.results.verdict.verdict import Weighed, assess, margin_of
 from harness.row.load import LoadedRow
 from harness.row.rejudged import WIN_RATE, bridge_rows
 from harness.row.row import Replicates
+from harness.row.twin import SUFFIX
 from harness.run.executors import Executor, waiting
 from harness.run.plan import Planner, RowPlan, StagePlan
 from harness.run.runner import Runner
@@ -166,7 +167,11 @@ class Settler:
                 "Give it one: margins: in the spec.",
             )
         if loaded.row.scale == "tiny":
-            raise InputError(f"{loaded.row.row} is a scaled-down twin, which settles nothing")
+            of = loaded.row.row.removesuffix(SUFFIX)
+            raise InputError(
+                f"{loaded.row.row} is a scaled-down twin, which settles nothing",
+                f"What its row would buy first: harness settle {of} --usd {usd:g} --dry-run",
+            )
         plan = planner.plan(loaded)
         document = digest_of([[stage.stage, stage.key] for stage in plan.stages])
         rule = RULE + BRIDGE_RULE * bool(plan.bridge)
@@ -276,7 +281,8 @@ class Settler:
         levels_in_words = ", ".join(f"{100 * level:.6g} %" for level in terms.levels)
         yield (
             f"margin {terms.margin:g}; {len(terms.levels)} looks at most, each with an interval of its "
-            f"own level: {levels_in_words}; bought by: {terms.rule}"
+            f"own level: {levels_in_words} (wider for the early looks, so that all together "
+            f"err no more often than one at 95 %); bought by: {terms.rule}"
         )
         plan = self._plan(counts)
         to_run = [stage for stage in plan.stages if stage.artefact is None]

@@ -130,8 +130,10 @@ def test_rows_that_nothing_can_settle_are_told_so(tmp_path: Path) -> None:
     for metric in ("win_rate/x", ""):
         with pytest.raises(InputError, match="reports no number"):
             Settler(loaded, metric, 1.0, 3, planner)
-    with pytest.raises(InputError, match="a scaled-down twin, which settles nothing"):
+    with pytest.raises(InputError, match="a scaled-down twin, which settles nothing") as error:
         Settler(scaled(loaded), "win_rate", 1.0, 3, planner)
+    assert error.value.hint.endswith("harness settle one --usd 1 --dry-run")
+    assert "--scale" not in command("settle", "--help").output
 
 
 def test_what_nothing_can_repeat_is_looked_at_once_and_stays_open(tmp_path: Path) -> None:
@@ -179,6 +181,7 @@ def test_a_dry_run_says_the_terms_and_buys_nothing(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     text = " ".join(result.output.split())
     assert "margin 3; 5 looks at most, each with an interval of its own level: 99.9988 %" in text
+    assert "(wider for the early looks, so that all together err no more often" in text
     assert "first the row as it stands" in text
     assert not list((tmp_path / "runs").rglob("settle/*"))
 

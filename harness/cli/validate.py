@@ -61,7 +61,7 @@ def _readings(rows: "list[LoadedRow]", inputs: Path | None) -> list[str]:
             except DataAbsent:
                 continue
             except InputError as e:
-                faults.setdefault(e.message, f"{loaded.path}: {e.message}")
+                faults.setdefault(e.message, f"{loaded.place(e.setting)}: {e.message}")
                 hints[e.hint] = None
     if faults:
         count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in what the specs name"

@@ -31,7 +31,7 @@ from harness.row.row import Row
 from harness.run import training_data
 from harness.run.bridging import verdicts_on
 from harness.run.executors import HOST, on_loopback
-from harness.run.plan import RowPlan, StagePlan, command_for, dump, evaluated
+from harness.run.plan import RowPlan, StagePlan, command_for, dump, endpoints_of, evaluated
 from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
 
@@ -166,6 +166,23 @@ def check_row(row: Row, files: Files) -> None:
     if row.model is not None and row.model.path is not None:
         with contextlib.suppress(DataAbsent), blamed("model", "path"):
             load.check_model(files.locate(row.model.path))
+
+
+def check_prices(row: Row) -> None:
+    """Raises InputError for a budget in dollars where a model is called whose price is not known, or
+    the table of prices cannot be read."""
+    if row.budget.usd is None:
+        return
+    known = prices.load()
+    for _, stage, params in _reading(row):
+        unpriced = [e.model for e in endpoints_of(params) if known.of(e) is None]
+        if unpriced:
+            with blamed("budget", "usd"):
+                raise InputError(
+                    f"there is a budget in dollars, and the price of {' and of '.join(unpriced)}, "
+                    f"which the {stage} stage calls, is not known",
+                    f"Add it to {prices.table_file()}.",
+                )
 
 
 def _reading(row: Row) -> Iterator[tuple[tuple[str | int, ...], str, dict[str, Any]]]:

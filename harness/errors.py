@@ -1,6 +1,8 @@
 """The two faults a person can meet: bad input (exit code 2) and a run that failed (exit code 1)."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 REDACTED = "[key]"
 KEY_ADVICE = (
@@ -49,6 +51,8 @@ class InputError(HarnessError):
     """The user's input cannot be used as it stands. Exit code 2."""
 
     exit_code = 2
+    setting: tuple[str | int, ...] = ()
+    """The path in a spec of what is to blame, as far as it is known."""
 
 
 class DataAbsent(InputError):
@@ -63,6 +67,17 @@ class Interrupted(HarnessError):
     """The user or the engine asked the stage to stop; what was made so far is kept. Exit code 130."""
 
     exit_code = 130
+
+
+@contextmanager
+def blamed(*path: str | int) -> Iterator[None]:
+    """What is refused within is the fault of the setting at this path; that of an inner one goes on
+    from there."""
+    try:
+        yield
+    except InputError as e:
+        e.setting = (*path, *e.setting)
+        raise
 
 
 def holds_key(text: str) -> bool:

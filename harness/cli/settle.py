@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import DATA, EXECUTOR, SCALE, VOLUME
+from harness.cli.options import DATA, EXECUTOR, VOLUME
 from harness.cli.workspace import make_console, make_planner, row_named
 from harness.errors import InputError
 
@@ -25,7 +25,6 @@ from harness.errors import InputError
     help="How often the verdict is looked at, at most.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be bought first, and buy nothing.")
-@SCALE
 @VOLUME
 @DATA
 @EXECUTOR
@@ -35,7 +34,6 @@ def settle(
     metric: str,
     looks: int,
     dry_run: bool,
-    scale: str,
     volume: Path,
     inputs: Path | None,
     executor: str,
@@ -55,7 +53,7 @@ def settle(
 
     if not math.isfinite(usd):
         raise InputError(f"--usd {usd}: a number of dollars is wanted")
-    loaded = row_named(name, scale)
+    loaded = row_named(name)
     metric = metric or next((m for m, c in loaded.row.reported.items() if c.value is not None), "")
     planner = make_planner(volume, inputs, executor)
     settler = Settler(loaded, metric, usd, looks, planner)

@@ -1,5 +1,6 @@
 """`harness validate`."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,18 +51,18 @@ def _readings(rows: "list[LoadedRow]", inputs: Path | None) -> list[str]:
     lines: dict[str, None] = {}
     hints: dict[str, None] = {}
 
-    def read(row: Row, files: Files) -> None:
+    def read(row: Row) -> None:
         for reading in of_row(row, files):
             lines[plain(f"data: {reading}")] = None
 
     for loaded in rows:
-        for check in (read, ready.check_row):
+        for check in (read, partial(ready.check_row, files=files), ready.check_prices):
             try:
-                check(loaded.row, files)
+                check(loaded.row)
             except DataAbsent:
                 continue
             except InputError as e:
-                faults.setdefault(e.message, f"{loaded.path}: {e.message}")
+                faults.setdefault(e.message, f"{loaded.place(e.setting)}: {e.message}")
                 hints[e.hint] = None
     if faults:
         count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in what the specs name"

@@ -267,9 +267,13 @@ def unknown_row(name: str, message: str, usable: "Usable | None") -> InputError:
 
     if usable is not None and usable.faults:
         return SpecFaults(usable.faults, f"Of the specs without faults: {message}. {ELSEWHERE}")
-    near = difflib.get_close_matches(name, [r.row.row for r in usable.rows] if usable else [], n=3)
-    hint = f"Near: {', '.join(near)}." if near else "`harness plan specs` lists rows and keys."
-    return InputError(message, f"{hint} {ELSEWHERE}")
+    ids = [row.row.row for row in usable.rows] if usable else []
+    near = difflib.get_close_matches(name, ids, n=3)
+    near = near or difflib.get_close_matches(
+        name, ids, n=3, cutoff=0
+    )  # like none: the most like it
+    hint = f"Near: {', '.join(near)}. " if near else ""
+    return InputError(message, hint + ELSEWHERE)
 
 
 def make_console() -> "Console":

@@ -13,6 +13,7 @@ from harness.answer.engine import BaseEngine, BaseWeights
 from harness.artefact.call import StageCall, StageResult
 from harness.artefact.keys import Files
 from harness.artefact.needs import Needs
+from harness.errors import blamed
 from harness.llm.estimate import (
     CHARACTERS_PER_TOKEN,
     ON_HUB,
@@ -251,7 +252,8 @@ class PairwiseJudge(BaseJudge):
         from harness.judge.pairs import check_baselines
 
         if self.baseline_file is not None and prompts:
-            check_baselines(self.baseline_file, prompts)
+            with blamed("reference"):
+                check_baselines(self.baseline_file, prompts)
 
     def twin(self, smoke: Path) -> Self:
         is_file = self.baseline_file is not None

@@ -91,6 +91,8 @@ def check_baselines(given: DataPath | OutputFiles, prompts: Sequence[Prompt]) ->
     path, records = given_records(given)
     baselines = _baselines(path, records, places)
     _refuse([_missing(places, baselines, _NO_BASELINE, f"in {path}")], _HINT)
+    for record in baselines.values():
+        text_field(path, record, "output")
 
 
 def read_outputs(

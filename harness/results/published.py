@@ -101,7 +101,8 @@ def audit_published(row: Row, store: Store, files: Files, console: Console) -> P
         have = "only outputs" if published.outputs else "nothing"
         raise InputError(
             f"row {row.row} names {have} that the study published of it",
-            "Give the judge's verdicts as reported.annotations: {url: ..., sha256: ...} in its spec.",
+            "Give the judge's verdicts as reported.annotations: {url: ..., sha256: ...} in its spec. "
+            f"To audit what was run here: harness audit {store.root}",
         )
     bring([*published.outputs, *published.annotations], store, files, console)
     with tempfile.TemporaryDirectory() as name:

@@ -37,6 +37,7 @@ from harness.results.verdict.verdict import Weighed, assess, margin_of
 from harness.row.load import LoadedRow
 from harness.row.rejudged import WIN_RATE, bridge_rows
 from harness.row.row import Replicates
+from harness.row.twin import SUFFIX
 from harness.run.executors import Executor, waiting
 from harness.run.plan import Planner, RowPlan, StagePlan
 from harness.run.runner import Runner
@@ -165,7 +166,11 @@ class Settler:
                 "Give it one: margins: in the spec.",
             )
         if loaded.row.scale == "tiny":
-            raise InputError(f"{loaded.row.row} is a scaled-down twin, which settles nothing")
+            of = loaded.row.row.removesuffix(SUFFIX)
+            raise InputError(
+                f"{loaded.row.row} is a scaled-down twin, which settles nothing",
+                f"What its row would buy first: harness settle {of} --usd {usd:g} --dry-run",
+            )
         plan = planner.plan(loaded)
         document = digest_of([[stage.stage, stage.key] for stage in plan.stages])
         rule = RULE + BRIDGE_RULE * bool(plan.bridge)
@@ -272,10 +277,12 @@ class Settler:
     def foretold(self) -> Iterator[str]:
         """The terms, and what would be bought first."""
         terms, counts = self.course.terms, _counts(self.loaded)
-        intervals = ", ".join(f"{100 * level:.6g} %" for level in terms.levels)
-        most = f"at most {len(terms.levels)} looks"
-        looks = f"{most}, each with an interval of its own level: {intervals}"
-        yield f"margin {terms.margin:g}; {looks}; bought by: {terms.rule}"
+        levels_in_words = ", ".join(f"{100 * level:.6g} %" for level in terms.levels)
+        yield (
+            f"margin {terms.margin:g}; {len(terms.levels)} looks at most, each with an interval of its "
+            f"own level: {levels_in_words} (wider for the early looks, so that all together "
+            f"err no more often than one at 95 %); bought by: {terms.rule}"
+        )
         plan = self._plan(counts)
         to_run = [stage for stage in plan.stages if stage.artefact is None]
         if to_run:

@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,12 @@ class LoadedRow:
     path: Path
     is_named: bool
     """Whether the file itself was named, and not a folder above it."""
+    tree: Node | None = field(default=None, repr=False, compare=False)
+    """What the files say, each value with its place; None of a row that is made of another."""
+
+    def place(self, setting: Sequence[str | int]) -> Mark | Path:
+        """Where a setting stands, or the mapping that it would stand in; of none the spec itself."""
+        return self.tree.at(tuple(setting))[1] if self.tree and setting else self.path
 
 
 class SpecFaults(InputError):
@@ -119,7 +125,7 @@ def load_usable(paths: Sequence[Path]) -> Usable:
                 faults.extend(_yes_for_a_number(tree, row))
                 faults.extend(_metrics_not_given(tree, row))
                 faults.extend(_settings_not_had(tree, row))
-                rows[path] = LoadedRow(row, path, is_named)
+                rows[path] = LoadedRow(row, path, is_named, tree)
         if len(faults) > before:
             rows.pop(path, None)
             faulty.append(path)

@@ -144,7 +144,7 @@ class StagePlan:
     @property
     def endpoints(self) -> list[Endpoint]:
         """The teachers or the judge that this stage calls; none where recorded calls stand for them."""
-        return _endpoints_of(self.params)
+        return endpoints_of(self.params)
 
     @property
     def pays(self) -> bool:
@@ -492,7 +492,7 @@ class Planner:
             "inputs": {name: plan.key for name, plan in inputs.items()},
             "environment": environment.environment_of(stage, self.executor),
         }
-        if any(endpoint.simulated for endpoint in _endpoints_of(params)):
+        if any(endpoint.simulated for endpoint in endpoints_of(params)):
             document["simulated_version"] = environment.CODE_VERSIONS["sim"]
         key = digest_of(document)
         planned = StagePlan(
@@ -613,7 +613,8 @@ def needs_of(params: Mapping[str, Any]) -> Needs:
     return judge.needs() if judge is not None else Needs()
 
 
-def _endpoints_of(params: dict[str, Any]) -> list[Endpoint]:
+def endpoints_of(params: dict[str, Any]) -> list[Endpoint]:
+    """The endpoints that a stage with these parameters calls."""
     gen: Recipe | None = params.get("gen")
     return list((gen.needs() if gen is not None else needs_of(params)).endpoints)
 
@@ -663,10 +664,13 @@ def trained(plan: RowPlan, label: str = "") -> StagePlan:
     Raises:
         InputError: the row trains nothing, its model is not there, there are several.
     """
+    train_it = f"Train it: harness run {plan.target}"
     stages = [s for s in plan.stages if s.stage == "train"]
     if not stages:
         raise InputError(f"row {plan.row.row} trains no model")
     chosen = [s for s in stages if not label or s.label == label]
+    if not label and all(s.artefact is None for s in stages):
+        raise InputError(f"the model of row {plan.row.row} is not trained yet", train_it)
     if len(chosen) != 1:
         names = ", ".join(f'--label "{s.label}"' for s in stages)
         wrong = f"no trained model {label!r}" if label else f"{len(stages)} trained models"
@@ -675,6 +679,6 @@ def trained(plan: RowPlan, label: str = "") -> StagePlan:
         raise InputError(
             f"the model of row {plan.row.row} is not trained yet"
             + (f" ({chosen[0].label})" if chosen[0].label else ""),
-            f"Train it: harness run {plan.target}",
+            train_it,
         )
     return chosen[0]

@@ -8,7 +8,7 @@ The stages check the same, and more, with the same functions.
 import contextlib
 import itertools
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ from harness.artefact.environment import STAGES
 from harness.artefact.keys import Files
 from harness.artefact.store import Store
 from harness.common.executor_names import BY_SERVICE
-from harness.errors import DataAbsent, InputError, NotFetched
+from harness.errors import DataAbsent, InputError, NotFetched, blamed
 from harness.judge.judge import BaseJudge
 from harness.llm import prices
 from harness.llm.secrets import read_key
@@ -31,7 +31,7 @@ from harness.row.row import Row
 from harness.run import training_data
 from harness.run.bridging import verdicts_on
 from harness.run.executors import HOST, on_loopback
-from harness.run.plan import RowPlan, StagePlan, command_for, dump, evaluated
+from harness.run.plan import RowPlan, StagePlan, command_for, dump, endpoints_of, evaluated
 from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
 
@@ -157,16 +157,40 @@ def check_row(row: Row, files: Files) -> None:
     Raises:
         InputError: a stage could only fail.
     """
-    stages: list[tuple[str, dict[str, Any]]] = [("gen", {"gen": step}) for step in row.gen or []]
-    stages += evaluated(row).items()
-    for stage, params in stages:
-        with contextlib.suppress(DataAbsent, ImportError):
+    for setting, stage, params in _reading(row):
+        with contextlib.suppress(DataAbsent, ImportError), blamed(*setting):
             _check_reads(stage, params, files, {})
     if row.eval is not None and row.eval.answer is not None:
-        row.eval.answer.engine.check_model(row.model, row.train, ANSWERING)
+        with blamed("eval", "answer", "engine"):
+            row.eval.answer.engine.check_model(row.model, row.train, ANSWERING)
     if row.model is not None and row.model.path is not None:
-        with contextlib.suppress(DataAbsent):
+        with contextlib.suppress(DataAbsent), blamed("model", "path"):
             load.check_model(files.locate(row.model.path))
+
+
+def check_prices(row: Row) -> None:
+    """Raises InputError for a budget in dollars where a model is called whose price is not known, or
+    the table of prices cannot be read."""
+    if row.budget.usd is None:
+        return
+    known = prices.load()
+    for _, stage, params in _reading(row):
+        unpriced = [e.model for e in endpoints_of(params) if known.of(e) is None]
+        if unpriced:
+            with blamed("budget", "usd"):
+                raise InputError(
+                    f"there is a budget in dollars, and the price of {' and of '.join(unpriced)}, "
+                    f"which the {stage} stage calls, is not known",
+                    f"Add it to {prices.table_file()}.",
+                )
+
+
+def _reading(row: Row) -> Iterator[tuple[tuple[str | int, ...], str, dict[str, Any]]]:
+    """Of each stage but the training: where it stands in the spec, its name, its parameters."""
+    for number, step in enumerate(row.gen or []):
+        yield ("gen", number), "gen", {"gen": step}
+    for stage, params in evaluated(row).items():
+        yield ("eval", stage), stage, params
 
 
 def _check_reads(
@@ -182,10 +206,12 @@ def _check_reads(
         return
     if stage == "answer":
         answer = Answer.model_validate(values["answer"])
-        prompts = _read(answer.prompts, snapshots)
-        _check_turns(prompts, answer.template if answer.uses_template else None)
+        with blamed("prompts"):
+            prompts = _read(answer.prompts, snapshots)
+            _check_turns(prompts, answer.template if answer.uses_template else None)
         if prompts:
-            answer.engine.check(prompts)
+            with blamed("engine"):
+                answer.engine.check(prompts)
         return
     assert judge is not None
     judge = type(judge).model_validate(values["judge"])

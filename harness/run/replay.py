@@ -48,6 +48,8 @@ class Replayed:
     artefact: Artefact
     files: int = 0
     """Files that were compared."""
+    left_out: list[str] = field(default_factory=list)
+    """Files that a crate came without."""
     same: list[str] = field(default_factory=list)
     different: list[str] = field(default_factory=list)
     """Files that are missing, new, or have other bytes; metrics and counts with another value. With a
@@ -259,9 +261,12 @@ def _compare_numbers(
 
 
 def _read_training(planned: StagePlan, artefact: Artefact) -> Replayed:
-    """A training, whose files have been checked: its numbers once more, from its log."""
+    """A training, whose files have been checked as far as they are here: its numbers once more, from
+    its log."""
     files = sorted(artefact.manifest.files)
-    replayed = Replayed(planned, artefact, len(files), files)
+    here = [name for name in files if (artefact.folder / name).exists()]
+    left_out = [name for name in files if name not in here]
+    replayed = Replayed(planned, artefact, len(here), left_out, here)
     replayed.notes.append(NOT_TRAINED)
     counts = artefact.manifest.counts
     metrics, counted = _logged(artefact.folder / LOG, counts.get("held_out"))

@@ -8,7 +8,7 @@ from typing import Any
 from harness.artefact import environment
 from harness.artefact.keys import Files
 from harness.data.records import without_collector
-from harness.errors import InputError
+from harness.errors import InputError, blamed
 from harness.gen.reading import Reading, cached_reading
 from harness.gen.recipe import Recipe
 from harness.modeling.template_pieces import pieces
@@ -32,23 +32,27 @@ def read(stage: str, params: Mapping[str, Any], files: Files) -> Sequence[Readin
     train, template = params["train"], params["template"]
     held_out = train.validation.file if train.validation else None
     pairs = train.objective == "orpo"
-    return [
-        cached_reading(
-            files,
-            data,
-            [train.objective, template],
-            environment.CODE_VERSIONS["train"],
-            functools.partial(_read_data, file_of(files.locate(data)), pairs, template),
-        )
-        for data in (params.get("data"), held_out)
-        if data is not None
-    ]
+    readings = []
+    for data, path in ((params.get("data"), ["data"]), (held_out, ["train", "validation", "file"])):
+        if data is not None:
+            with blamed(*path):
+                reading = cached_reading(
+                    files,
+                    data,
+                    [train.objective, template],
+                    environment.CODE_VERSIONS["train"],
+                    functools.partial(_read_data, file_of(files.locate(data)), pairs, template),
+                )
+            readings.append(reading)
+    return readings
 
 
 def of_row(row: Row, files: Files) -> Iterator[Reading]:
     """Of every file that a row reads as examples. Raises as `read`."""
-    for step in row.gen or []:
-        yield from read("gen", {"gen": step}, files)
+    for number, step in enumerate(row.gen or []):
+        with blamed("gen", number):
+            readings = read("gen", {"gen": step}, files)
+        yield from readings
     if row.train is not None:
         yield from read(
             "train", {"train": row.train, "template": row.template, "data": row.data}, files

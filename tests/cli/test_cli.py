@@ -175,10 +175,29 @@ def test_validate_finds_what_plan_refuses_of_prompts_baselines_annotators_and_se
         spec = write_row(place / "specs", name, eval=parts)
         assert command("plan", spec).exit_code == 2
         said = command("validate", spec)
-        assert f"{name}.yaml: " in said.stderr
-        assert words in said.stderr
+        assert re.search(rf"{name}\.yaml:\d+:\d+: .*{words}", said.stderr)
     (place / "specs" / "seeds.jsonl").write_text('{"what": 1}\n')
     assert command("validate", "specs/one.yaml").exit_code == 2
+
+
+def test_validate_says_where_the_value_stands_also_in_a_file_that_is_extended(place: Path) -> None:
+    parts = evaluation(place / "specs")
+    parts["judge"] |= {"kind": "alpaca_eval", "annotator": "chatgtp"}
+    del parts["judge"]["prompt"]
+    base = place / "specs" / "_base.yaml"
+    base.write_text(yaml.safe_dump({"eval": parts}))
+    spec = write_row(place / "specs", eval=None)
+    tree = yaml.safe_load(spec.read_text())
+    tree.pop("eval", None)
+    spec.write_text(yaml.safe_dump({"extends": "_base.yaml", **tree}))
+    (line,) = [n for n, t in enumerate(base.read_text().splitlines(), 1) if "chatgtp" in t]
+    column = base.read_text().splitlines()[line - 1].index("annotator") + 1
+    said = command("validate", "specs").stderr
+    assert f"specs/_base.yaml:{line}:{column}: alpaca_eval has no annotator 'chatgtp'\n" in said
+
+    (place / "specs" / "seeds.jsonl").write_text('{"what": 1}\n')
+    seeds = [n for n, t in enumerate(spec.read_text().splitlines(), 1) if t.startswith("gen:")]
+    assert f"specs/one.yaml:{seeds[0]}:1: " in command("validate", "specs").stderr
 
 
 def test_a_row_elsewhere_is_shown_by_its_spec_file(place: Path) -> None:

@@ -139,7 +139,22 @@ def test_weights_stay_behind_unless_they_are_asked_for(home: Path, tmp_path: Pat
     assert not list((tmp_path / "light").rglob("*.safetensors"))
     assert "1 files" not in export(tmp_path / "whole", "--weights").output
     assert list((tmp_path / "whole").rglob("*.safetensors"))
-    assert command("replay", tmp_path / "whole").exit_code == 0
+    for name, here, left_out in (
+        (
+            "light",
+            "that are here ",
+            "; 1 left out of the crate (model/model.safetensors), not checked",
+        ),
+        ("whole", "", ""),
+    ):
+        done = command("replay", tmp_path / name)
+        assert done.exit_code == 0
+        (folder,) = (tmp_path / name).rglob("artefacts/train/*")
+        n = sum(path.is_file() for path in folder.rglob("*")) - 1  # its manifest
+        text = f"exact, {n} of {n} files {here}have the digest they were made with{left_out}"
+        (line,) = [line for line in done.output.splitlines() if line.startswith("train ")]
+        assert text in line
+        assert ("not checked" in line) == bool(left_out)
 
 
 def test_the_same_row_gives_the_same_archive(home: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import yaml
 from harness.errors import InputError
 from harness.llm import prices
 from harness.spec.base import Endpoint
-from tests.helpers import command, write_row
+from tests.helpers import command, evaluation, write_row
 
 ROOT = Path(__file__).parents[2]
 
@@ -185,3 +185,25 @@ def test_a_budget_in_dollars_for_a_model_without_a_price_is_refused_before_anyth
     assert f"Add it to {table}." in done.output.replace("\n", " ")
     plan = command("plan", "--volume", tmp_path / "runs", spec).output
     assert f"no known price: add it to {table} to run this" in " ".join(plan.split())
+
+
+@pytest.mark.parametrize("stage", ["gen", "judge"])
+def test_validate_refuses_a_budget_in_dollars_with_a_model_of_no_known_price(
+    tmp_path: Path, table: Path, stage: str
+) -> None:
+    folder, unpriced = tmp_path / "specs", {"model": "unpriced", "api_key_env": None}
+    if stage == "gen":
+        spec = priced_row(folder, teacher=unpriced)
+    else:
+        spec = write_row(folder, eval=evaluation(folder, unpriced))
+    spec.write_text(spec.read_text() + "budget:\n  usd: 5\n")
+    (line,) = [n for n, t in enumerate(spec.read_text().splitlines(), 1) if "usd:" in t]
+    done = command("validate", spec)
+    assert done.exit_code == 2
+    assert (
+        f"{spec}:{line}:3: there is a budget in dollars, and the price of unpriced, which the {stage} "
+        "stage calls, is not known\n"
+    ) in done.stderr
+    assert f"Add it to {table}." in done.stderr
+    table.write_text(table.read_text() + "  unpriced: {prompt: 1, completion: 1}\n")
+    assert command("validate", spec).exit_code == 0

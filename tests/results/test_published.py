@@ -265,6 +265,8 @@ def test_a_row_of_which_nothing_or_only_outputs_were_published_says_so(
     result = audited(tmp_path, spec_of(tmp_path, win_rate=30.0))
     assert result.exit_code == 2
     assert "row one names nothing that the study published of it" in result.output
+    volume = (tmp_path / "runs").resolve()
+    assert f"To audit what was run here: harness audit {volume}\n" in result.output
     outputs = published(mirror, study / "model_outputs.json")
     result = audited(tmp_path, spec_of(tmp_path, win_rate=30.0, outputs=outputs))
     assert result.exit_code == 2

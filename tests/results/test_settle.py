@@ -1,6 +1,5 @@
 """`harness settle`: what it buys, when it stops, and that it goes on where it was."""
 
-import hashlib
 import io
 import json
 from pathlib import Path
@@ -131,8 +130,10 @@ def test_rows_that_nothing_can_settle_are_told_so(tmp_path: Path) -> None:
     for metric in ("win_rate/x", ""):
         with pytest.raises(InputError, match="reports no number"):
             Settler(loaded, metric, 1.0, 3, planner)
-    with pytest.raises(InputError, match="a scaled-down twin, which settles nothing"):
+    with pytest.raises(InputError, match="a scaled-down twin, which settles nothing") as error:
         Settler(scaled(loaded), "win_rate", 1.0, 3, planner)
+    assert error.value.hint.endswith("harness settle one --usd 1 --dry-run")
+    assert "--scale" not in command("settle", "--help").output
 
 
 def test_what_nothing_can_repeat_is_looked_at_once_and_stays_open(tmp_path: Path) -> None:
@@ -174,26 +175,13 @@ def test_the_row_as_it_stands_is_a_purchase_too(tmp_path: Path) -> None:
     assert "a number of dollars is wanted" in refused.output
 
 
-def test_calls_that_cannot_be_counted_yet_are_not_taken_to_cost_nothing(tmp_path: Path) -> None:
-    paid = evaluation(tmp_path / "specs")
-    paid["judge"]["judge"] = {"model": "gpt-4.1-mini", "api_key_env": None}
-    there = (tmp_path / "specs" / "prompts.jsonl").read_bytes()
-    digest = hashlib.sha256(there).hexdigest()
-    paid["answer"]["prompts"] = {"file": {"url": "https://h.invalid/p.jsonl", "sha256": digest}}
-    spec = row(tmp_path, eval=paid)
-    with pytest.raises(InputError, match="a given file is not on the volume yet") as error:
-        list(settler(tmp_path, spec).foretold())
-    assert error.value.hint == f"Fetch it first: harness fetch {spec}"
-    with pytest.raises(InputError, match="what the row as it stands costs is not known"):
-        settle(tmp_path, spec)
-
-
 def test_a_dry_run_says_the_terms_and_buys_nothing(tmp_path: Path) -> None:
     spec = row(tmp_path, trained=True, replicates={})
     result = command("settle", spec, "--usd", "5", "--dry-run", "--volume", tmp_path / "runs")
     assert result.exit_code == 0, result.output
     text = " ".join(result.output.split())
-    assert "margin 3; at most 5 looks, each with an interval of its own level: 99.9988 %" in text
+    assert "margin 3; 5 looks at most, each with an interval of its own level: 99.9988 %" in text
+    assert "(wider for the early looks, so that all together err no more often" in text
     assert "first the row as it stands" in text
     assert not list((tmp_path / "runs").rglob("settle/*"))
 

@@ -246,6 +246,10 @@ def test_what_cannot_be_talked_to_is_told_in_words(tmp_path: Path) -> None:
     options = ["--volume", tmp_path / "runs", "--once", "x"]
     done = command("chat", write_row(folder), *options)
     assert (done.exit_code, "is not trained yet" in done.output) == (2, True)
+    several = write_row(folder, "several", replicates={"train_seeds": [1, 2, 3]})
+    done = command("chat", several, *options)
+    assert "the model of row several is not trained yet" in done.stderr
+    assert done.stderr.endswith(f"Train it: harness run {several}\n")
     hub = {"hub": {"id": "some/model", "revision": "a" * 40}}
     done = command("chat", write_row(folder, "two", train=None, gen=None, model=hub), *options)
     assert (done.exit_code, "harness fetch" in done.output) == (2, True)

@@ -54,6 +54,29 @@ def test_a_baseline_that_lacks_prompts_is_told(tmp_path: Path) -> None:
     assert "letter by letter" in error.value.hint
 
 
+@pytest.mark.parametrize("kind", ["alpaca_eval", "preference", "grading"])
+def test_a_baseline_record_without_an_output_is_told_with_its_line(
+    tmp_path: Path, kind: str
+) -> None:
+    texts = {
+        "preference": {"prompt": "{instruction}{output_a}{output_b}"},
+        "grading": {"system": "Grade.", "prompt": "{question}{answer_1}{answer_2}"},
+    }.get(kind, {})
+    for text in texts.values():
+        (tmp_path / f"{text}.txt").write_text(text)
+    named = {field: f"{text}.txt" for field, text in texts.items()}
+    prompts = [{"instruction": "Say yes.", "output": "Yes."}, {"instruction": "Say no."}]
+    judge = {"kind": kind, **named, "judge": {"model": "judge"}, "reference": "asked.jsonl"}
+    spec = row(tmp_path, prompts, **judge)
+    (loaded,), (plan,) = load_rows([spec]), planned(tmp_path / "runs", spec)
+    for check in (
+        lambda: ready.check(plan, Files(None, None)),
+        lambda: ready.check_row(loaded.row, Files(None, None)),
+    ):
+        with pytest.raises(InputError, match=r"asked\.jsonl:2: no `output`"):
+            check()
+
+
 def test_prompts_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     row(tmp_path, [{"what": "is this"}])
     (plan,) = planned(tmp_path / "runs", tmp_path / "one.yaml")

@@ -154,9 +154,13 @@ def show_replayed(console: Console, replayed: "Replayed") -> None:
     planned = replayed.planned
     label = f" ({planned.label})" if planned.label else ""
     word = "[green]exact[/]" if replayed.exact else "[red]different[/]"
+    here, rest = "", ""
+    if replayed.left_out:
+        here, names = "that are here ", escape(plain(", ".join(replayed.left_out)))
+        rest = f"; {len(replayed.left_out)} left out of the crate ({names}), not checked"
     console.print(
         f"{planned.stage}{escape(plain(label))} {planned.key[:12]}: {word}, {len(replayed.same)} of "
-        f"{replayed.files} files have the digest they were made with"
+        f"{replayed.files} files {here}have the digest they were made with{rest}"
         + (f"; {replayed.numbers} numbers are the manifest's" if replayed.numbers else "")
         + (f"; {replayed.calls} replies from the transcript" if replayed.calls else ""),
         highlight=False,

@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from harness.artefact.call import StageCall, StageResult
 from harness.artefact.needs import Needs
+from harness.errors import blamed
 from harness.judge.judge import PairwiseJudge, Reference
 from harness.spec.base import Data, Spec
 from harness.spec.hub import HubData
@@ -72,7 +73,8 @@ class AlpacaEvalJudge(PairwiseJudge):
     def check_settings(self) -> None:
         from harness.judge.kinds.alpaca_eval.readings import check_annotator
 
-        check_annotator(self.annotator)
+        with blamed("annotator"):
+            check_annotator(self.annotator)
 
     def check(self, prompts: "Sequence[Prompt]", snapshots: Mapping[str, str]) -> None:
         from harness.judge.kinds.alpaca_eval import length_control
@@ -81,7 +83,8 @@ class AlpacaEvalJudge(PairwiseJudge):
         if control is not None and prompts:
             folder = control.folder.path if control.folder else snapshots.get("length_control")
             if folder is not None:
-                length_control.check(Path(folder), [prompt.instruction for prompt in prompts])
+                with blamed("length_control"):
+                    length_control.check(Path(folder), [prompt.instruction for prompt in prompts])
         super().check(prompts, snapshots)
 
     def twin(self, smoke: Path) -> Self:

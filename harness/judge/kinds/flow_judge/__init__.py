@@ -14,6 +14,7 @@ from harness.answer.engines.union import Engine
 from harness.artefact.call import StageCall, StageResult
 from harness.artefact.keys import Files
 from harness.artefact.needs import Needs
+from harness.errors import blamed
 from harness.judge.judge import ANSWER_CHARACTERS, ERROR_RATE, BaseJudge, with_sets
 from harness.llm.estimate import CHARACTERS_PER_TOKEN, ON_HUB, Estimate, prompt_lengths
 from harness.spec.base import Count, Endpoint, Sampling, Seed, Spec, if_set
@@ -156,13 +157,15 @@ class RubricJudge(BaseJudge):
         return Estimate(calls, characters // CHARACTERS_PER_TOKEN, calls * TOKENS_PER_FEEDBACK)
 
     def check_settings(self) -> None:
-        self.engine.check_model(self.model, None, "eval.judge.engine: ")
+        with blamed("engine"):
+            self.engine.check_model(self.model, None, "eval.judge.engine: ")
 
     def check(self, prompts: "Sequence[Prompt]", snapshots: Mapping[str, str]) -> None:
         from harness.judge.kinds.flow_judge.rubrics import inputs_for
 
         if prompts:
-            inputs_for(self.known_rubric(), prompts, self.fields, self.empty)
+            with blamed("rubric"):
+                inputs_for(self.known_rubric(), prompts, self.fields, self.empty)
 
     def twin(self, smoke: Path) -> Self:
         """A local judge model becomes a served one: a random one would give no score."""

@@ -1,5 +1,6 @@
 """`harness settle`: what it buys, when it stops, and that it goes on where it was."""
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -173,6 +174,20 @@ def test_the_row_as_it_stands_is_a_purchase_too(tmp_path: Path) -> None:
     refused = command("settle", spec, "--usd", "nan", "--volume", tmp_path / "runs")
     assert refused.exit_code == 2
     assert "a number of dollars is wanted" in refused.output
+
+
+def test_calls_that_cannot_be_counted_yet_are_not_taken_to_cost_nothing(tmp_path: Path) -> None:
+    paid = evaluation(tmp_path / "specs")
+    paid["judge"]["judge"] = {"model": "gpt-4.1-mini", "api_key_env": None}
+    there = (tmp_path / "specs" / "prompts.jsonl").read_bytes()
+    digest = hashlib.sha256(there).hexdigest()
+    paid["answer"]["prompts"] = {"file": {"url": "https://h.invalid/p.jsonl", "sha256": digest}}
+    spec = row(tmp_path, eval=paid)
+    with pytest.raises(InputError, match="a given file is not on the volume yet") as error:
+        list(settler(tmp_path, spec).foretold())
+    assert error.value.hint == f"Fetch it first: harness fetch {spec}"
+    with pytest.raises(InputError, match="what the row as it stands costs is not known"):
+        settle(tmp_path, spec)
 
 
 def test_a_dry_run_says_the_terms_and_buys_nothing(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def show(
     executor: str,
     **wishes: Any,
 ) -> None:
-    """Print the manifests of a row's artefacts, its data sets' cards, settings, prompts or outputs.
+    """Print a row's artefacts, data cards, settings or outputs.
 
     ROW is a row below specs/ or a spec file; KEY the beginning of an artefact's key (or STAGE/KEY). Of
     a row whose judge judged the same outputs again, also how far it agrees with itself.

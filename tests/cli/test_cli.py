@@ -83,7 +83,8 @@ def test_help_lists_every_command_with_what_it_does() -> None:
     text = command("--help").stdout
     listed = re.findall(r"^  (\w+)  +(\S.*)$", text.split("Commands:")[1], re.MULTILINE)
     assert sorted(name for name, _ in listed) == sorted(COMMANDS)
-    assert all(words for _, words in listed)
+    assert all(words.endswith(".") and not words.endswith("..") for _, words in listed)
+    assert [name for name, _ in listed][:3] == ["validate", "plan", "run"], "in the order of work"
     words = " ".join(text.split())
     codes = (
         "0 done, 1 a run failed, 2 the input is faulty or asks for what is not there, 130 stopped."
@@ -841,15 +842,16 @@ def test_a_plan_remembers_what_it_read_of_the_given_files(
     assert command("plan", spec).stdout == first
 
 
-def test_a_reader_that_leaves_early_causes_no_traceback() -> None:
+@pytest.mark.parametrize("arguments", [["schema"], ["--help"], ["validate", "specs/smoke"]])
+def test_a_reader_that_leaves_early_is_no_fault_and_causes_no_message(arguments: list[str]) -> None:
     process = subprocess.Popen(
-        [*HARNESS, "schema"], cwd=ROOT, env=clean_environment(),
+        [*HARNESS, *arguments], cwd=ROOT, env=clean_environment(),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
     process.stdout.close()
     _, errors = process.communicate(timeout=30)
-    assert errors == b""
+    assert (errors, process.returncode) == (b"", 141)
 
 
 def test_the_module_runs_as_the_command_does() -> None:

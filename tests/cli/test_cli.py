@@ -546,6 +546,21 @@ def test_gc_keeps_what_the_other_executor_made(place: Path) -> None:
     assert artefacts() == made
 
 
+def test_what_only_another_executor_made_is_named_with_the_option_for_it(
+    place: Path, tmp_path: Path
+) -> None:
+    make(Path("runs"), Path("specs/one.yaml"), kind="docker")
+    packed = ("export", "one", "--to", str(tmp_path / "crate"))
+    commands = (("show", "one"), ("show", "one", "--outputs"), ("replay", "one"), packed)
+    option = "--executor docker, podman, apptainer or charliecloud."
+    for arguments in commands:
+        told = command(*arguments)
+        assert told.exit_code == 2
+        assert f"what was made in the images is there: name it with {option}" in told.stderr
+    shutil.rmtree("runs/artefacts")
+    assert all("--executor" not in command(*arguments).stderr for arguments in commands)
+
+
 def test_gc_lists_unfinished_work_that_no_spec_refers_to_and_keeps_what_goes_on(
     place: Path,
 ) -> None:

@@ -561,6 +561,21 @@ def test_what_only_another_executor_made_is_named_with_the_option_for_it(
     assert all("--executor" not in command(*arguments).stderr for arguments in commands)
 
 
+@pytest.mark.parametrize("name", ["status", "cancel"])
+def test_without_slurm_a_volume_on_which_nothing_was_submitted_is_told_so(
+    place: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("PATH", str(place))
+    told = command(name, "specs/one.yaml")
+    assert told.exit_code == 0
+    assert told.stdout.startswith("nothing was submitted on the volume ")
+    Path("runs/slurm").mkdir(parents=True)
+    told = command(name, "specs/one.yaml")
+    assert told.exit_code == 2
+    assert "login node" in told.stderr
+    assert "harness run" not in told.stderr
+
+
 def test_gc_lists_unfinished_work_that_no_spec_refers_to_and_keeps_what_goes_on(
     place: Path,
 ) -> None:

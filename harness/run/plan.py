@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from harness.modeling.memory.need import Need
 
 
-NOT_THERE = "a given file is not on the volume yet (`harness fetch SPEC` brings it)"
+NOT_THERE = "a given file is not on the volume yet"
 
 
 @dataclass

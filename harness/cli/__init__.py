@@ -6,6 +6,7 @@ A command is a file: parse, call, print. Heavy imports stand inside the function
 import contextlib
 import errno
 import os
+import signal
 import sys
 from gc import set_threshold
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
 ALLOCATIONS = 200_000
 """Objects made between two looks for garbage: most of what a command makes stays until it ends."""
 
+CLOSED_PIPE = 128 + signal.SIGPIPE
+"""The exit code of a command that a closed pipe ended, as shells have it."""
+
 
 class Group(click.Group):
     """Ends every foreseeable fault in one message and the documented exit code."""
@@ -60,11 +64,18 @@ class Group(click.Group):
         tolerate_any_terminal()
         return super().main(*args, **extra)
 
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
+
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        with _masked_usage():
+        with _readers_may_leave(), _masked_usage():
             return super().make_context(*args, **extra)
 
     def invoke(self, context: click.Context) -> Any:
+        with _readers_may_leave():
+            return self._invoke(context)
+
+    def _invoke(self, context: click.Context) -> Any:
         try:
             with StopOrders().taken(), _masked_usage():
                 return super().invoke(context)
@@ -74,9 +85,6 @@ class Group(click.Group):
         except KeyboardInterrupt:
             _complain("stopped; what is finished stays.", "Run the same command again to go on.")
             sys.exit(Interrupted.exit_code)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
         except UnicodeEncodeError as e:
             if e.encoding.lower() == "utf-8" or e.encoding != sys.getfilesystemencoding():
                 raise
@@ -101,6 +109,19 @@ class Group(click.Group):
 
 
 @contextlib.contextmanager
+def _readers_may_leave() -> "Iterator[None]":
+    """Ends as other commands do, without a word, where what reads the output has ended (`| head`)."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(CLOSED_PIPE)
+
+
+@contextlib.contextmanager
 def _masked_usage() -> "Iterator[None]":
     """Click's own errors repeat what was typed, which may be a key in the wrong place."""
     try:
@@ -122,32 +143,33 @@ def _complain(message: str, hint: str) -> None:
 
 
 COMMANDS = (
-    audit.audit,
-    cancel.cancel,
-    chat.chat,
-    compare.compare,
-    doctor.doctor,
-    export.export,
-    fetch.fetch,
-    gc.gc,
-    images.images,
-    join.join,
-    needs.needs,
-    pin.pin,
-    plan.plan,
-    replay.replay,
-    report.report,
-    run.run,
-    schema.schema,
-    settle.settle,
-    show.show,
-    sim.sim,
-    status.status,
-    submit.submit,
-    table.table,
     validate.validate,
+    plan.plan,
+    run.run,
+    needs.needs,
+    fetch.fetch,
+    replay.replay,
+    table.table,
     verify.verify,
+    settle.settle,
+    compare.compare,
+    audit.audit,
+    report.report,
+    show.show,
+    chat.chat,
+    export.export,
+    pin.pin,
+    join.join,
+    submit.submit,
+    status.status,
+    cancel.cancel,
+    images.images,
+    gc.gc,
+    doctor.doctor,
+    sim.sim,
+    schema.schema,
 )
+"""In the order of work, in which --help lists them."""
 
 
 @click.group(cls=Group, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})

@@ -41,7 +41,7 @@ def audit(
     volume: Path,
     inputs: Path | None,
 ) -> None:
-    """Recompute the numbers of result folders, ours or others', and look for faults.
+    """Recompute result folders, ours or others', and look for faults.
 
     Reads alpaca_eval folders, AlpaGasus review files, lm-eval results, trainer logs, and this harness's
     artefacts. A row (ROW.yaml, or the id of one below specs/): what the study itself published of it

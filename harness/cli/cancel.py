@@ -20,15 +20,16 @@ def cancel(specs: tuple[Path, ...], scale: str, volume: Path, inputs: Path | Non
     """
     from harness.common.progress import say
     from harness.run.executors import waiting
-    from harness.run.slurm import tools
-    from harness.run.slurm.status import cancel
+    from harness.run.slurm.status import cancel, nothing_submitted
     from harness.run.slurm.submit import site_here
 
     site = site_here()
-    tools.require()
     planner = make_planner(volume, inputs, site.executor)
     console = make_console()
     plans = plan_specs(specs, planner, scale)
+    if words := nothing_submitted(planner.store):
+        say(console, words)
+        return
     stages = cancel(plans, planner.store, waiting(console, "cancel"))
     for stage in stages:
         say(console, f"cancelled: {stage.title}")

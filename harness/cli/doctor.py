@@ -21,6 +21,10 @@ def doctor(volume: Path, inputs: Path | None) -> None:
     version, whether it would take a job with this place's settings, whether nodes may see the volume.
     """
     from harness.cli.views.terminal import show_checks
-    from harness.run.doctor import examine
+    from harness.common.progress import say
+    from harness.run.doctor import examine, summary
 
-    show_checks(make_console(), examine(volume, inputs_folder(inputs)))
+    console = make_console()
+    checks = examine(volume, inputs_folder(inputs))
+    show_checks(console, checks)
+    say(console, summary(checks))

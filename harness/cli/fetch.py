@@ -14,9 +14,10 @@ from harness.cli.workspace import make_console, make_planner, plan_specs
 @DATA
 @EXECUTOR
 def fetch(specs: tuple[Path, ...], volume: Path, inputs: Path | None, executor: str) -> None:
-    """Download what rows name: given files by address, models and data sets on the hub.
+    """Download the given files, models and data sets that rows name.
 
-    A download that broke off is gone on with. `harness run` does this itself, before anything is paid;
+    Files come from their addresses, the rest from the hub. A download that broke off is gone on with.
+    `harness run` does this itself, before anything is paid;
     the train service of compose, which has no network, cannot. Given files that are absent and have no
     address are named at the end, and the exit code is then 2. HARNESS_MIRROR names an address or a
     folder where given files are looked for first.

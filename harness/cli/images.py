@@ -18,10 +18,11 @@ from harness.cli.workspace import make_console
 )
 @VOLUME
 def images(archives: tuple[Path, ...], executor: str, volume: Path) -> None:
-    """Make the image files of a runtime that is no service, once for each build of the images.
+    """Make the image files that apptainer and charliecloud run.
 
-    Of ARCHIVES, as `docker save`, `podman save` and buildx write them, or without any of what Docker or
-    podman has here. They lie in the folder that HARNESS_IMAGES names, else in `images` on the volume;
+    They are made once for each build of the images: of ARCHIVES, as `docker save`, `podman save` and
+    buildx write them, or without any of what Docker or podman has here. They lie in the folder that
+    HARNESS_IMAGES names, else in `images` on the volume;
     a Slurm node needs to see it.
     """
     from harness.run.image_files import make_files

@@ -45,7 +45,7 @@ def needs(
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
     else:
-        show_needs(make_console(), result)
+        show_needs(make_console(piped=80), result)
         if not result.items:
             click.echo("nothing: all stages are there")
     sys.exit(1 if result.missing else 0)

@@ -29,9 +29,10 @@ def plan(
 
     planner = make_planner(volume, inputs, executor)
     plans = plan_specs(specs, planner, scale)
-    show_plans(make_console(), plans)
-    options = typed("volume", "inputs", "executor")
-    show_needs(make_console(), needs_of(plans, planner, specs, options))
+    needs = needs_of(plans, planner, specs, typed("volume", "inputs", "executor"))
+    console = make_console(piped=80)
+    show_plans(console, plans, needs.command)
+    show_needs(console, needs)
     planner.files.save()
     for row_plan in plans:
         check(row_plan, planner.files)

@@ -38,7 +38,7 @@ def replay(
     inputs: Path | None,
     executor: str,
 ) -> None:
-    """Recompute every number of a row from its artefacts, with no network.
+    """Recompute a row's numbers from its artefacts, with no network.
 
     ROW is a row below specs/ or a spec file; CRATE the folder or archive that `harness export` made
     of one, with no volume, specs or given data beside it. Data sets are made again from their

@@ -30,9 +30,9 @@ def report(
     volume: Path,
     inputs: Path | None,
 ) -> None:
-    """Write one self-contained HTML page of the rows: matrix, each row's story, outputs.
+    """Write one HTML page of matrix, rows' stories and outputs.
 
-    It asks for nothing over a network, and can be mailed as it is.
+    The page is self-contained: it asks for nothing over a network, and can be mailed as it is.
     """
     from harness.report.html.page import write_report
 

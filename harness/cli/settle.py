@@ -38,7 +38,7 @@ def settle(
     inputs: Path | None,
     executor: str,
 ) -> None:
-    """Buy replicates of a row until its verdict is decided, or the budget is spent.
+    """Buy replicates until a verdict is decided or money is spent.
 
     What is bought next (trainings, samplings, judgings, prompts of bridging models) is what is
     expected to narrow the interval of the difference most for its price. The margin, the number of

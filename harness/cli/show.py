@@ -63,7 +63,7 @@ def show(
     executor: str,
     **wishes: Any,
 ) -> None:
-    """Print the manifests of a row's artefacts, its data sets' cards, settings, prompts or outputs.
+    """Print a row's artefacts, data cards, settings or outputs.
 
     ROW is a row below specs/ or a spec file; KEY the beginning of an artefact's key (or STAGE/KEY). Of
     a row whose judge judged the same outputs again, also how far it agrees with itself.
@@ -113,7 +113,7 @@ def _find_artefacts(
     name: str, planner: "Planner", scale: str
 ) -> "tuple[list[Artefact], LoadedRow | None]":
     """The artefacts of a row (see `row_named`), and that row; or those whose key begins so."""
-    from harness.run.plan import target
+    from harness.run.plan import made_otherwise, target
 
     if not name.rpartition("/")[2]:
         raise InputError("name a row, or the beginning of a key")
@@ -124,11 +124,12 @@ def _find_artefacts(
     else:
         loaded = among_rows(usable, name, scale) if usable else None
     if loaded is not None:
-        artefacts = [s.artefact for s in planner.plan(loaded).stages if s.artefact is not None]
+        stages = planner.plan(loaded).stages
+        artefacts = [s.artefact for s in stages if s.artefact is not None]
         if not artefacts:
             raise InputError(
                 f"row {loaded.row.row} has no artefact on {planner.store.root} made by this executor",
-                f"Make them: harness run {target(loaded.row, loaded.path)}",
+                f"Make them: harness run {target(loaded.row, loaded.path)}{made_otherwise(stages)}.",
             )
     else:
         artefacts = planner.store.match(name)

@@ -26,14 +26,17 @@ def status(
     something failed.
     """
     from harness.cli.views import queue
-    from harness.run.slurm import tools
-    from harness.run.slurm.status import statuses
+    from harness.common.progress import say
+    from harness.run.slurm.status import nothing_submitted, statuses
     from harness.run.slurm.submit import site_here
 
     site = site_here()
-    tools.require()
     planner = make_planner(volume, inputs, site.executor)
-    found = statuses(plan_specs(specs, planner, scale), planner.store)
+    plans = plan_specs(specs, planner, scale)
+    if (words := nothing_submitted(planner.store)) and not as_json:
+        say(make_console(), words)
+        return
+    found = statuses(plans, planner.store)
     if as_json:
         print(queue.as_json(found))
     else:

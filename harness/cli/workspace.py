@@ -276,10 +276,11 @@ def unknown_row(name: str, message: str, usable: "Usable | None") -> InputError:
     return InputError(message, hint + ELSEWHERE)
 
 
-def make_console() -> "Console":
+def make_console(piped: int = 200) -> "Console":
+    """Of the terminal's width, or of COLUMNS; without either, `piped` columns wide."""
     from harness.common.progress import Output
 
     console = Output(emoji=False)
     if not console.is_terminal and not os.environ.get("COLUMNS"):
-        console.width = 200
+        console.width = piped
     return console

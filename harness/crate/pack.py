@@ -33,7 +33,7 @@ from harness.crate.metadata import metadata_of
 from harness.crate.readme import readme_of
 from harness.errors import InputError
 from harness.row.row import Row, Stated
-from harness.run.plan import RowPlan, StagePlan, dump, unique
+from harness.run.plan import RowPlan, StagePlan, dump, made_otherwise, unique
 from harness.run.replay import NEEDED
 from harness.spec.base import DATA_SCHEME, DataPath
 from harness.spec.source import Fault, Node, load_tree
@@ -113,8 +113,7 @@ def pack(
         raise InputError(
             f"row {plan.row.row} is not finished: its {absent[0].stage} "
             f"{absent[0].key[:12]} is not on the volume",
-            f"Make it: harness run {plan.target}; or, if it was made by the other executor, name that "
-            "with --executor.",
+            f"Make it: harness run {plan.target}{made_otherwise(absent)}.",
         )
     to.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))

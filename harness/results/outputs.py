@@ -15,7 +15,7 @@ from harness.judge.judge import BaseJudge
 from harness.judge.scores import DRAW, is_judgement
 from harness.results.agreement import StoredAnnotation, prompt_of, read_annotations, verdict_of
 from harness.row.load import load_rows
-from harness.run.plan import RowPlan, StagePlan
+from harness.run.plan import RowPlan, StagePlan, made_otherwise
 
 UNJUDGED = "unjudged.jsonl"
 WORDS = {"win": "won", "draw": "draw", "lose": "lost"}
@@ -123,7 +123,7 @@ def read_outputs(plan: RowPlan, label: str) -> Chosen:
     if chosen is None:
         raise InputError(
             f"row {row} has no outputs yet on this volume, by this executor",
-            f"Make them: harness run {plan.target}; or name the other executor with --executor.",
+            f"Make them: harness run {plan.target}{made_otherwise(matching)}.",
         )
     judgings = [
         s

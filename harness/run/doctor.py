@@ -3,13 +3,14 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.artefact import environment, gpus
 from harness.artefact.gpus import Gpu
 from harness.artefact.links import files_below
+from harness.common.executor_names import IN_IMAGES
 from harness.common.paths import nearest_folder
 from harness.errors import HarnessError
 from harness.llm.secrets import key_variable
@@ -40,6 +41,23 @@ def examine(volume: Path, inputs: Path | None) -> list[Check]:
         *_keys(),
         given_data(inputs),
     ]
+
+
+def summary(checks: Sequence[Check]) -> str:
+    """What this machine can do now, in a line."""
+    there = {check.what: check.is_present for check in checks}
+    lack = next((c for c in checks if not c.is_present and c.prevents.startswith("any run")), None)
+    if lack is not None:
+        return f"here: no run, for want of {lack.what}"
+    images = [is_there for what, is_there in there.items() if what.startswith("image ")]
+    ways = ["local"] if there["local stages"] else []
+    ways += ["docker"] if images and all(images) else []
+    ways += [name for name in IN_IMAGES if there.get(f"images for {name}")]
+    device = "on the GPUs" if there["GPU"] else "on the CPU"
+    text = f"here: all stages, by --executor {' or '.join(ways)}, {device}"
+    if not ways:
+        text = "here: no stage yet; `make install` lets them run locally"
+    return f"{text}; images: `make images`" if not all(images) else text
 
 
 def _engine() -> Iterator[Check]:
@@ -73,7 +91,7 @@ def _image(client: Any, stage: str) -> Check:
 
     tag = environment.image_tag(stage, environment.accelerator())
     name = environment.image_name(stage, environment.accelerator())
-    build = f"its stages; build it: {environment.build_command(environment.FAMILY[stage])}"
+    build = "its stages; build it: make images"
     try:
         image = client.images.get(tag)
     except docker.errors.ImageNotFound:
@@ -81,7 +99,7 @@ def _image(client: Any, stage: str) -> Check:
     if image.labels.get("harness.lock") != environment.lock_digest(name):
         return Check(False, f"image {tag}", "built from another lock", build)
     if name == "train-cuda" and environment.COMPILER_LABEL not in image.labels:
-        prevents = f"train.liger_kernels; build it anew: {environment.build_command('train')}"
+        prevents = "train.liger_kernels; build it anew: make images"
         return Check(False, f"image {tag}", "lock current, but no C compiler in it", prevents)
     return Check(True, f"image {tag}", f"{image.attrs['Size'] / 1e9:.1f} GB, lock current")
 

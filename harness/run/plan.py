@@ -27,6 +27,7 @@ from harness.artefact.keys import (
 )
 from harness.artefact.needs import Needs
 from harness.artefact.store import FAILED, Artefact, Store
+from harness.common.executor_names import IN_IMAGES
 from harness.errors import HarnessError, InputError, NotFetched
 from harness.gen.recipe import Recipe
 from harness.judge.judge import BaseJudge
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from harness.modeling.memory.need import Need
 
 
-NOT_THERE = "a given file is not on the volume yet (`harness fetch SPEC` brings it)"
+NOT_THERE = "a given file is not on the volume yet"
 
 
 @dataclass
@@ -656,6 +657,33 @@ def unique(plans: Sequence[RowPlan]) -> list[StagePlan]:
     for stage in itertools.chain.from_iterable(p.stages for p in plans):
         stages_by_key.setdefault((stage.stage, stage.key), stage)
     return list(stages_by_key.values())
+
+
+def made_otherwise(stages: Sequence[StagePlan]) -> str:
+    """Which other executor's artefacts of these stages there are, and what names it, as the end of a
+    sentence; empty where there are none. Those that run stages in images share theirs."""
+    planner = stages[0].planner if stages else None
+    if planner is None:
+        return ""
+    before: dict[tuple[str, str], StagePlan] = {}
+
+    def add(stage: StagePlan) -> None:
+        for source in stage.inputs.values():
+            add(source)
+        before.setdefault((stage.stage, stage.key), stage)
+
+    for stage in stages:
+        add(stage)
+    is_in_images = planner.executor in IN_IMAGES
+    names = ("local",) if is_in_images else IN_IMAGES
+    other = Planner(planner.store, planner.files, names[0], planner.prices)
+    plan = RowPlan(stages[0].owner, stages[0].spec, list(before.values()))
+    made = {k for k, new in zip(before, other.replan(plan).stages, strict=True) if new.artefact}
+    if not any((s.stage, s.key) in made for s in stages):
+        return ""
+    how = "made by the local executor" if is_in_images else "made in the images"
+    options = " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return f"; what was {how} is there: name it with --executor {options}"
 
 
 def trained(plan: RowPlan, label: str = "") -> StagePlan:

@@ -23,7 +23,7 @@ from harness.artefact.store import Artefact
 from harness.common.progress import ProgressView
 from harness.errors import InputError
 from harness.run.executors import carry_out
-from harness.run.plan import RowPlan, StagePlan
+from harness.run.plan import RowPlan, StagePlan, made_otherwise
 from harness.run.runner import Runner
 from harness.spec.hub import HubData
 
@@ -158,7 +158,7 @@ def _absent(planned: StagePlan) -> InputError:
     return InputError(
         f"row {planned.row}: its {planned.stage}{label} {planned.key[:12]} is not on the volume, so "
         "there is nothing to replay",
-        f"Make it: {command}; or, if it was made by the other executor, name that with --executor.",
+        f"Make it: {command}{made_otherwise([planned])}.",
     )
 
 

@@ -83,7 +83,8 @@ def test_help_lists_every_command_with_what_it_does() -> None:
     text = command("--help").stdout
     listed = re.findall(r"^  (\w+)  +(\S.*)$", text.split("Commands:")[1], re.MULTILINE)
     assert sorted(name for name, _ in listed) == sorted(COMMANDS)
-    assert all(words for _, words in listed)
+    assert all(words.endswith(".") and not words.endswith("..") for _, words in listed)
+    assert [name for name, _ in listed][:3] == ["validate", "plan", "run"], "in the order of work"
     words = " ".join(text.split())
     codes = (
         "0 done, 1 a run failed, 2 the input is faulty or asks for what is not there, 130 stopped."
@@ -564,6 +565,36 @@ def test_gc_keeps_what_the_other_executor_made(place: Path) -> None:
     assert artefacts() == made
 
 
+def test_what_only_another_executor_made_is_named_with_the_option_for_it(
+    place: Path, tmp_path: Path
+) -> None:
+    make(Path("runs"), Path("specs/one.yaml"), kind="docker")
+    packed = ("export", "one", "--to", str(tmp_path / "crate"))
+    commands = (("show", "one"), ("show", "one", "--outputs"), ("replay", "one"), packed)
+    option = "--executor docker, podman, apptainer or charliecloud."
+    for arguments in commands:
+        told = command(*arguments)
+        assert told.exit_code == 2
+        assert f"what was made in the images is there: name it with {option}" in told.stderr
+    shutil.rmtree("runs/artefacts")
+    assert all("--executor" not in command(*arguments).stderr for arguments in commands)
+
+
+@pytest.mark.parametrize("name", ["status", "cancel"])
+def test_without_slurm_a_volume_on_which_nothing_was_submitted_is_told_so(
+    place: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("PATH", str(place))
+    told = command(name, "specs/one.yaml")
+    assert told.exit_code == 0
+    assert told.stdout.startswith("nothing was submitted on the volume ")
+    Path("runs/slurm").mkdir(parents=True)
+    told = command(name, "specs/one.yaml")
+    assert told.exit_code == 2
+    assert "login node" in told.stderr
+    assert "harness run" not in told.stderr
+
+
 def test_gc_lists_unfinished_work_that_no_spec_refers_to_and_keeps_what_goes_on(
     place: Path,
 ) -> None:
@@ -860,15 +891,16 @@ def test_a_plan_remembers_what_it_read_of_the_given_files(
     assert command("plan", spec).stdout == first
 
 
-def test_a_reader_that_leaves_early_causes_no_traceback() -> None:
+@pytest.mark.parametrize("arguments", [["schema"], ["--help"], ["validate", "specs/smoke"]])
+def test_a_reader_that_leaves_early_is_no_fault_and_causes_no_message(arguments: list[str]) -> None:
     process = subprocess.Popen(
-        [*HARNESS, "schema"], cwd=ROOT, env=clean_environment(),
+        [*HARNESS, *arguments], cwd=ROOT, env=clean_environment(),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
     process.stdout.close()
     _, errors = process.communicate(timeout=30)
-    assert errors == b""
+    assert (errors, process.returncode) == (b"", 141)
 
 
 def test_the_module_runs_as_the_command_does() -> None:

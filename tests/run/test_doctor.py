@@ -4,11 +4,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import docker.errors
 import pytest
 
 from harness.artefact import environment, gpus
 from harness.run import doctor
 from harness.run.doctor import given_data
+from harness.run.doctor_check import Check
 from tests.helpers import give_gpus, some_gpus
 
 
@@ -139,3 +141,33 @@ def test_the_toolkit_that_passes_gpus_on_is_looked_for(
     found = doctor._toolkit(SimpleNamespace(info=lambda: info))
     assert found.is_present == there
     assert ("nvidia-ctk runtime configure" in found.prevents) != there
+
+
+@pytest.mark.parametrize(
+    ("lacking", "line"),
+    [
+        ({"image gen", "GPU"}, "here: all stages, by --executor local, on the CPU; images: `make "
+                               "images`"),
+        ({"podman"}, "here: all stages, by --executor local or docker, on the GPUs"),
+        ({"local stages", "image gen"}, "here: no stage yet; `make install` lets them run locally; "
+                                        "images: `make images`"),
+        ({"volume"}, "here: no run, for want of volume"),
+    ],
+)  # fmt: skip
+def test_the_last_line_says_what_this_machine_can_do_now(lacking: set[str], line: str) -> None:
+    checks = [
+        Check(what not in lacking, what, "", "any run" if what in lacking & {"volume"} else "")
+        for what in ("image gen", "podman", "GPU", "local stages", "volume")
+    ]
+    assert doctor.summary(checks) == line
+
+
+def test_an_image_that_is_not_built_is_made_as_the_readme_makes_it() -> None:
+    class NoImages:
+        images = SimpleNamespace(get=lambda tag: _raise(docker.errors.ImageNotFound(tag)))
+
+    assert doctor._image(NoImages(), "train").prevents == "its stages; build it: make images"
+
+
+def _raise(error: Exception) -> None:
+    raise error

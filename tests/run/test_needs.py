@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from harness.artefact.store import Store
+from harness.cli.views.needs import repository
 from harness.run.needs import NeededItem, is_gated, needs_of, size_by_name, spoken
 from harness.spec.model_source import HubModel
 from tests.helpers import (
@@ -106,8 +107,9 @@ def test_given_data_without_an_address_is_told_as_missing_and_where_it_belongs(
 
 
 def test_fetch_is_said_to_bring_what_it_brings_and_the_rest_has_an_advice_of_its_own(
-    specs: Path, tmp_path: Path
+    specs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
     parts = evaluation(specs, judge=PAID)
     parts["judge"]["reference"] = {"url": "https://example.com/base.json", "sha256": OF_EMPTY_LIST}
     spec = write_row(specs, eval=parts)
@@ -170,15 +172,17 @@ def test_a_plan_ends_with_what_is_needed_and_the_command_that_brings_it(
     head, _, tail = result.stdout.partition("\nneeds\n")
     assert "2 stages to run" in head.replace("\n", " ")
     assert "model    missing   meta-llama/Llama-2-7b-hf  14.0 GB" in tail
-    assert f"brought by: harness fetch {spec} --volume {tmp_path / 'volume'}\n" in tail
+    command_line = f"brought by: harness fetch {spec} --volume {tmp_path / 'volume'}"
+    assert command_line in " ".join(tail.split())
 
 
 @pytest.mark.parametrize("name", ["needs", "plan"])
 def test_the_command_has_the_volume_and_the_given_data_that_were_typed_and_no_defaults(
-    specs: Path, tmp_path: Path, name: str
+    specs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     spec = write_row(specs, model={"hub": HUB})
     (tmp_path / "my data").mkdir()
+    monkeypatch.setenv("COLUMNS", "1000")
     plain = command(name, spec).stdout
     assert f"brought by: harness fetch {spec}\n" in plain
     result = command(name, spec, "--volume", "v", "--data", "my data").stdout
@@ -361,3 +365,38 @@ def test_files_of_one_name_are_told_apart_by_their_addresses_folders(
     names = [name for kind, name in items(tmp_path / "volume", write_row(specs, eval=parts))
              if kind == "file"]  # fmt: skip
     assert names == ["a/koala/set.jsonl", "a/vicuna/set.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["needs", "plan"])
+def test_no_line_is_wider_than_the_terminal_and_an_address_ends_with_its_repository(
+    specs: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    parts = evaluation(specs)
+    address = f"https://example.com/owner/name/raw/{'5' * 40}/{'long_' * 20}/set.jsonl"
+    parts["answer"]["prompts"] = {"files": {"set": {"url": address, "sha256": "1" * 64}}}
+    spec = write_row(specs, eval=parts, model={"hub": HUB}).relative_to(Path.cwd())
+    for columns in ("", "60"):
+        monkeypatch.setenv("COLUMNS", columns)
+        lines = command(name, spec).stdout.splitlines()
+        assert max(map(len, lines)) <= int(columns or 80)
+        needed = lines[lines.index("needs") + 1 :]
+        advice = next(n for n, line in enumerate(needed) if "brought by" in line)
+        kinds = ("file", "model", "key", "memory", "disk", "time")
+        assert all(line[:21].isspace() or line.split()[0] in kinds for line in needed[:advice])
+        text = " ".join(" ".join(lines).split())
+        assert "set.jsonl example.com/owner/name model" in text
+    assert address in command("needs", spec, "--json").stdout
+
+
+@pytest.mark.parametrize(
+    ("address", "short"),
+    [
+        ("https://example.com/owner/name/raw/5c6f/data/set.json", "example.com/owner/name"),
+        ("https://example.com/datasets/me/name/resolve/5c/a.json", "example.com/datasets/me/name"),
+        ("https://example.com/set.json", "example.com"),
+        ("the hub", "the hub"),
+        ("runs", "runs"),
+    ],
+)  # fmt: skip
+def test_of_an_address_its_host_and_repository_are_shown(address: str, short: str) -> None:
+    assert repository(address) == short

@@ -254,15 +254,16 @@ def test_calls_are_estimated_from_examples_and_prompts(spec: Path, volume: Path)
 
 
 def test_plan_prints_each_stage_with_its_state_reason_and_expected_calls(
-    spec: Path, volume: Path
+    spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
     other = write_row(spec.parent, "other", train={"steps": 2}, eval=evaluation(spec.parent))
     result = command("plan", spec, other)
     assert result.exit_code == 0
     lines = [line.split() for line in result.stdout.splitlines() if "memory:" not in line]
     assert lines[0] == ["one", "The", "row", "one"]
     assert lines[1][:2] == ["gen", "run"]
-    assert " ".join(lines[1][3:]).startswith("not made yet; about 1 calls, ")
+    assert " ".join(lines[1][3:]).startswith("not made yet; about 1 call, ")
     assert " ".join(lines[6][3:]) == "shared with a row above"
     total = result.stdout.partition("\nneeds\n")[0].splitlines()[-1]
     assert total.startswith("7 stages to run, about 3 calls, ")
@@ -287,8 +288,46 @@ def test_calls_that_wait_for_a_hub_data_set_are_said_to_be_left_out_of_the_total
     said = "calls not known: how many examples the hub data set has is known once it is fetched"
     assert told.count(said) == 1
     assert f"not made yet; {said} gen (step 3 select)" in told
-    assert "6 stages to run, at least 1 calls, " in told
-    assert told.endswith("without the calls of gen (step 2 rate) of one, which are not known")
+    assert "6 stages to run, at least 1 call, " in told
+    assert told.endswith(f"; calls not known for 1 gen stage until `harness fetch {spec}`")
+    second = write_row(spec.parent, "second", train={"steps": 2})
+    renamed = spec.read_text().replace("row: one\n", "row: second\n")
+    second.write_text(renamed.replace("gpt-4.1-mini", "gpt-4.1-nano"))
+    told = " ".join(command("plan", spec, second).stdout.partition("\nneeds\n")[0].split())
+    assert told.count(said) == 1, "why is said once"
+    assert f"calls not known for 2 gen stages until `harness fetch {spec} {second}`" in told
+
+
+def test_a_refusal_that_rows_share_is_told_once_and_then_named(
+    spec: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_gpus(monkeypatch, *some_gpus(1))
+    monkeypatch.setattr(environment, "lacks_cuda", lambda: True)
+    other = write_row(spec.parent, "other", train={"steps": 2})
+    edit(spec, eval=None)
+    edit(other, eval=None)
+    text = shown(volume, spec, other)
+    assert text.count("torch here is a build") == 1
+    assert text.count("    run refuses this too, as of row one\n") == 1
+
+
+def test_stages_that_a_row_shares_in_succession_take_one_line(spec: Path, volume: Path) -> None:
+    other = write_row(spec.parent, "other")
+    other.write_text(spec.read_text().replace("row: one\n", "row: other\n"))
+    text = shown(volume, spec, other)
+    names = "gen, train, answer, judge"
+    assert text.count(f"  4 stages shared with rows above: {names}\n4 stages to run") == 1
+
+
+def test_a_long_line_of_a_plan_hangs_below_its_column(spec: Path, volume: Path) -> None:
+    out = io.StringIO()
+    show_plans(Console(file=out, width=70), planned(volume, spec))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 70
+    (at,) = [n for n, line in enumerate(lines) if line.startswith("  gen ")]
+    assert lines[at].index("not made yet") == 49
+    assert lines[at + 1][:49].isspace()
+    assert lines[at + 1][49] != " "
 
 
 def with_given_data(spec: Path, **pin: str) -> None:

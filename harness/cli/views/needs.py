@@ -1,29 +1,34 @@
 """What rows need, at the terminal."""
 
+from urllib.parse import urlsplit
+
 from rich.console import Console
 from rich.filesize import decimal
-from rich.markup import escape
+from rich.text import Text
 
+from harness.cli.views.hanging import hanging
 from harness.common.progress import plain
-from harness.run.needs import NeededItem, RowNeeds
+from harness.run.needs import FETCHED, NeededItem, RowNeeds
 
 MOST_NAMED = 4
 """Of what a command brings."""
 COLOURS = {"there": "green", "missing": "yellow", "not known": "dim"}
 
 
+COLUMN = 21
+"""Where what is needed is named, after its kind and state."""
+
+
 def show_needs(console: Console, needs: RowNeeds) -> None:
-    """A line a thing, what is missing in yellow, and the command that brings it."""
+    """Each thing, what is missing in yellow, and the command that brings it; no line is wider than the
+    console, but for a word of a command."""
     if not needs.items:
         return
     console.print("[bold]needs[/]", highlight=False)
     for item in needs.items:
-        words = escape(plain(_words(item)))
-        console.print(
-            f"  {item.kind:<8} [{COLOURS[item.state]}]{item.state:<9}[/] {words}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        line = Text(f"  {item.kind:<8} ")
+        line.append(f"{item.state:<9}", COLOURS[item.state]).append(f" {plain(_words(item))}")
+        console.print(hanging(console, line, COLUMN), soft_wrap=True)
     if needs.command:
         fetched = [item.name for item in needs.missing if item.is_fetched]
         is_all = len(fetched) == len(needs.missing)
@@ -35,9 +40,21 @@ def show_needs(console: Console, needs: RowNeeds) -> None:
 
 
 def _line(console: Console, text: str) -> None:
-    console.print(escape(plain(f"  {text}")), highlight=False, soft_wrap=True)
+    line = Text(f"  {plain(text)}")
+    console.print(hanging(console, line, 4, cut_words=False), soft_wrap=True)
 
 
 def _words(item: NeededItem) -> str:
     size = decimal(item.bytes) if item.bytes is not None else ""
-    return "  ".join(filter(None, [item.name, size, item.address, item.note]))
+    is_found = item.kind in FETCHED and item.state == "there"
+    address = "" if is_found else repository(item.address)
+    return "  ".join(filter(None, [item.name, size, address, item.note]))
+
+
+def repository(address: str) -> str:
+    """An address as far as its repository: host, owner and name."""
+    parts = urlsplit(address)
+    folders = [folder for folder in parts.path.split("/")[:-1] if folder]
+    if not parts.netloc:
+        return address
+    return "/".join([parts.netloc, *folders[: 3 if folders[:1] == ["datasets"] else 2]])

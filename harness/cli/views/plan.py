@@ -1,20 +1,22 @@
 """A plan at the terminal."""
 
-import contextlib
+import itertools
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from harness.answer.engine import QUANTIZATION
 from harness.answer.engines.vllm import VllmEngine
 from harness.artefact import environment
 from harness.artefact.gpus import Gpu, emulates_bfloat16, emulation, numbered, visible
-from harness.common.progress import plain
+from harness.cli.views.hanging import hanging
+from harness.common.progress import counted, plain
 from harness.errors import InputError
 from harness.llm import prices
-from harness.llm.estimate import Estimate
+from harness.llm.estimate import ON_HUB, Estimate
 from harness.modeling.memory.fit import (
     USABLE,
     gib,
@@ -27,78 +29,91 @@ from harness.modeling.memory.need import Need
 from harness.run.executors import gpus_of
 from harness.run.executors.placing import place
 from harness.run.executors.serving import URL_VARIABLE
-from harness.run.plan import RowPlan, StagePlan, dtype_of, engine_of, needs_of, unique
+from harness.run.plan import NOT_THERE, RowPlan, StagePlan, dtype_of, engine_of, needs_of, unique
 
 COLOURS = {"reuse": "green", "run": "cyan", "stale": "yellow"}
 
 
-def show_plans(console: Console, plans: Sequence[RowPlan]) -> None:
-    """Each row's stages with status, key, reason, and expected calls, tokens and dollars."""
-    with contextlib.closing(_Lines(console)) as lines:
-        _list_plans(lines, plans)
-    _show_total(console, [s for s in unique(plans) if s.status != "reuse"])
+WORDS = 49
+"""The column of what is said of a stage, after its name, status and key."""
+MOST_SHARED = 2
+"""More stages in succession that a row shares with those above take one line."""
+FETCHABLE = (NOT_THERE, ON_HUB)
+"""Why calls are not known that are once what is absent is fetched."""
 
 
-class _Lines:
-    """Lines of markup that are printed many at a time: each print by rich takes its time."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._lines: list[str] = []
-        self._soft_wrap = False
-
-    def add(self, line: str, soft_wrap: bool = False) -> None:
-        """`soft_wrap`: however long, it is one line."""
-        if soft_wrap != self._soft_wrap:
-            self.close()
-            self._soft_wrap = soft_wrap
-        self._lines.append(line)
-
-    def close(self) -> None:
-        if self._lines:
-            text = "\n".join(self._lines)
-            self._console.print(text, highlight=False, soft_wrap=self._soft_wrap)
-        self._lines = []
+def show_plans(console: Console, plans: Sequence[RowPlan], fetch: str = "") -> None:
+    """Each row's stages with status, key, reason, and expected calls, tokens and dollars. `fetch`: the
+    command that brings what is absent."""
+    # Many at a time: each print by rich takes its time.
+    console.print(Text("\n").join(_list_plans(console, plans)), soft_wrap=True)
+    _show_total(console, [s for s in unique(plans) if s.status != "reuse"], fetch)
 
 
-def _list_plans(lines: _Lines, plans: Sequence[RowPlan]) -> None:
-    counted: set[tuple[str, str]] = set()
+def _list_plans(console: Console, plans: Sequence[RowPlan]) -> Iterator[Text]:
+    seen: set[tuple[str, str]] = set()
+    told: set[str] = set()
+    refused: dict[tuple[str, str], str] = {}
+
+    def is_shared(stage: StagePlan) -> bool:
+        return (stage.stage, stage.key) in seen and stage.status != "reuse"
+
+    def below(words: str, style: str, indent: int = 4) -> Iterator[Text]:
+        for part in plain(words).splitlines():
+            yield hanging(console, Text(" " * indent + part, style), indent + 2)
+
     for plan in plans:
-        lines.add(f"[bold]{plan.row.row}[/]  {escape(plain(plan.row.title))}")
-        for stage in plan.stages:
-            label = f" ({stage.label})" if stage.label else ""
-            words, over = "; ".join(stage.reasons), ""
-            shared = (stage.stage, stage.key) in counted and stage.status != "reuse"
-            counted.add((stage.stage, stage.key))
-            if shared:
-                words = "shared with a row above"
-            elif _is_open(stage):
-                words += f"; calls not known: {stage.estimate.unknown}"
-            elif stage.estimate.calls:
-                words += f"; about {_calls(stage.estimate)}, {_dollars(stage)}"
-                over = _over_budget(stage)
-            elif stage.status != "reuse" and _is_recorded(stage):
-                words += "; replies from a given transcript"
-            colour = COLOURS[stage.status]
-            lines.add(
-                f"  {stage.stage + label:<26} [{colour}]{stage.status:<5}[/] {stage.key[:12]}"
-                + (f"  [dim]{escape(plain(words))}[/]" if words else "")
-                + (f"[dim];[/] [yellow]{over}[/]" if over else ""),
-            )
-            for reading in stage.readings if not shared else ():
-                words = escape(plain(f"data: {reading}"))
-                lines.add(f"    [dim]{words}[/]", soft_wrap=True)
-            for line, style in _on_this_machine(stage) if not shared else ():
-                words = escape(plain(line))
-                lines.add(f"    [{style}]{words}[/]", soft_wrap=True)
+        line = Text.assemble((plan.row.row, "bold"), f"  {plain(plan.row.title)}")
+        yield hanging(console, line, 2)
+        for shared, group in itertools.groupby(plan.stages, is_shared):
+            stages = list(group)
+            if shared and len(stages) > MOST_SHARED:
+                names = ", ".join(map(_name, stages))
+                yield from below(f"{len(stages)} stages shared with rows above: {names}", "dim", 2)
+                continue
+            for stage in stages:
+                seen.add((stage.stage, stage.key))
+                yield hanging(console, _line(stage, shared, told), WORDS)
+                if shared:
+                    continue
+                for reading in stage.readings:
+                    yield from below(f"data: {reading}", "dim")
+                for text, style in _on_this_machine(stage, refused):
+                    yield from below(text, style)
         for name in dict.fromkeys(n for stage in plan.stages for n in stage.open_hubs()):
             words = f"{name}: revision open: `harness pin {plan.spec}` resolves and writes it"
-            lines.add(f"  [yellow]{escape(plain(words))}[/]", soft_wrap=True)
+            yield from below(words, "yellow", 2)
 
 
-def _show_total(console: Console, todo: Sequence[StagePlan]) -> None:
+def _name(stage: StagePlan) -> str:
+    return stage.stage + (f" ({stage.label})" if stage.label else "")
+
+
+def _line(stage: StagePlan, shared: bool, told: set[str]) -> Text:
+    """`told`: why calls are not known, as far as it was said."""
+    words, over = "; ".join(stage.reasons), ""
+    if shared:
+        words = "shared with a row above"
+    elif _is_open(stage):
+        why = stage.estimate.unknown
+        words += "; calls not known" + (f": {why}" if why not in told else "")
+        told.add(why)
+    elif stage.estimate.calls:
+        words += f"; about {_calls(stage.estimate)}, {_dollars(stage)}"
+        over = _over_budget(stage)
+    elif stage.status != "reuse" and _is_recorded(stage):
+        words += "; replies from a given transcript"
+    line = Text(f"  {_name(stage):<26} ")
+    line.append(f"{stage.status:<5}", COLOURS[stage.status]).append(f" {stage.key[:12]}")
+    line.append(f"  {plain(words)}" if words else "", "dim")
+    if over:
+        line.append(";", "dim").append(f" {over}", "yellow")
+    return line
+
+
+def _show_total(console: Console, todo: Sequence[StagePlan], fetch: str) -> None:
     total = sum((s.estimate for s in todo), Estimate())
-    text = f"{len(todo)} stages to run"
+    text = f"{counted(len(todo), 'stage')} to run"
     unknown = [s for s in todo if _is_open(s)]
     if total.calls or unknown:
         costs = [s.usd_of_priced() for s in todo]
@@ -112,13 +127,12 @@ def _show_total(console: Console, todo: Sequence[StagePlan]) -> None:
         if dated:
             text += f" (prices dated {dated})"
     if unknown:
-        each = [f"{s.stage}{f' ({s.label})' if s.label else ''} of {s.owner.row}" for s in unknown]
-        calls = ", ".join(each)
-        if total.calls:
-            text += f", without the calls of {calls}, which are not known"
-        else:
-            text += f"; the calls of {calls} are not known yet, nor what they cost"
-    console.print(text, highlight=False, markup=False)
+        counts = Counter(s.stage for s in unknown)
+        of = " and ".join(counted(count, f"{stage} stage") for stage, count in counts.items())
+        text += f"; calls not known for {of}"
+        if fetch and all(s.estimate.unknown in FETCHABLE for s in unknown):
+            text += f" until `{fetch}`"
+    console.print(hanging(console, Text(text), 2, cut_words=False), soft_wrap=True)
 
 
 def _is_open(stage: StagePlan) -> bool:
@@ -126,9 +140,12 @@ def _is_open(stage: StagePlan) -> bool:
     return bool(stage.estimate.unknown and stage.endpoints) and not _is_recorded(stage)
 
 
-def _on_this_machine(stage: StagePlan) -> Iterator[tuple[str, str]]:
+def _on_this_machine(
+    stage: StagePlan, refused: dict[tuple[str, str], str]
+) -> Iterator[tuple[str, str]]:
     """Of a stage to run: what it will work on, whether that suffices, or the sentence with which `run`
-    will refuse it; each line with its style."""
+    will refuse it; each line with its style. `refused`: the sentences told so far, with
+    their row."""
     if stage.status == "reuse":
         return
     kind = environment.kind_of(stage.document["environment"])
@@ -143,8 +160,14 @@ def _on_this_machine(stage: StagePlan) -> Iterator[tuple[str, str]]:
     if chosen is not None and visible():
         yield f"device: {_device(stage, chosen)}", "dim"
     if refusal is not None:
-        yield f"run refuses: {refusal.message}", "yellow"
-        yield f"  {refusal.hint}", "dim"
+        own = f"row {stage.owner.row}: "
+        alike = refusal.message.removeprefix(own), refusal.hint.replace(str(stage.spec), "")
+        told = refused.setdefault(alike, stage.owner.row)
+        if told == stage.owner.row:
+            yield f"run refuses: {refusal.message}", "yellow"
+            yield from ((f"  {part}", "dim") for part in refusal.hint.splitlines())
+        else:
+            yield f"run refuses this too, as of row {told}", "yellow"
     if chosen and (note := _emulated(stage, chosen)):
         yield f"note: {note}", "yellow"
     if chosen and (advice := _advice(stage, kind, chosen)):
@@ -275,7 +298,8 @@ def _usd(usd: float) -> str:
 
 
 def _calls(estimate: Estimate) -> str:
+    calls = f"{estimate.calls:,} call{'' if estimate.calls == 1 else 's'}"
     return (
-        f"{estimate.calls:,} calls, {estimate.prompt_tokens:,} prompt + "
+        f"{calls}, {estimate.prompt_tokens:,} prompt + "
         f"{estimate.completion_tokens:,} completion tokens"
     )

@@ -298,6 +298,20 @@ def _timestamp(text: str) -> float | None:
         return None
 
 
+def nothing_submitted(store: Store) -> str:
+    """A sentence where nothing was ever submitted on this volume; else empty.
+
+    Raises:
+        InputError: something was, and this machine has no Slurm to ask about it.
+    """
+    if not Records(store.root / "slurm").root.is_dir():
+        return (
+            f"nothing was submitted on the volume {store.root}; `harness plan` says what is there"
+        )
+    tools.require("Do this on a login node of the cluster that something was submitted to.")
+    return ""
+
+
 def cancel(
     plans: Sequence[RowPlan], store: Store, waiting: Callable[[str], None]
 ) -> list[StagePlan]:

@@ -24,7 +24,7 @@ class SlurmFault(HarnessError):
         self.said = said
 
 
-def require() -> None:
+def require(advice: str = "Do this on a login node; elsewhere `harness run`.") -> None:
     """Raises InputError where this machine has no Slurm, or not submitit."""
     lacking = [tool for tool in ("sbatch", "squeue", "scontrol") if shutil.which(tool) is None]
     if lacking:
@@ -32,7 +32,7 @@ def require() -> None:
         names = f"{', '.join(others)} and {last} are" if others else f"{last} is"
         raise InputError(
             f"there is no Slurm here: {names} not on PATH",
-            "Do this on a login node; elsewhere `harness run`.",
+            advice,
         )
     try:
         import submitit  # noqa: F401

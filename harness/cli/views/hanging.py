@@ -1,0 +1,44 @@
+"""Long lines at the terminal, broken so that they stay below their column."""
+
+import re
+from collections.abc import Iterator
+
+from rich.cells import cell_len, chop_cells
+from rich.console import Console
+from rich.text import Text
+
+LEAST = 20
+"""Columns that a hanging text has at least; on a terminal too narrow for that it hangs below NEAR."""
+NEAR = 4
+
+
+def hanging(console: Console, line: Text, column: int, cut_words: bool = True) -> Text:
+    """The line, broken at spaces where the console is narrower; all but the first part are indented by
+    `column`. `cut_words`: a word that is longer than a part is cut too; else it stays whole, as what is
+    to be copied has to."""
+    if line.cell_len <= console.width:
+        return line
+    column = column if console.width >= column + LEAST else NEAR
+    body = line[column:]
+    width = max(console.width - column, LEAST)
+    parts = body.divide(_breaks(body.plain, width, cut_words))
+    for part in parts:
+        part.rstrip()
+    return Text("\n" + " " * column).join([line[:column] + parts[0], *parts[1:]])
+
+
+def _breaks(text: str, width: int, cut_words: bool) -> Iterator[int]:
+    """Where parts after the first begin."""
+    used = 0
+    for word in re.finditer(r"\S+\s*", text):
+        cells = cell_len(word[0].rstrip())
+        if used and used + cells > width:
+            yield word.start()
+            used = 0
+        begin = word.start()
+        pieces = chop_cells(word[0].rstrip(), width) if cut_words and cells > width else []
+        for piece in pieces[:-1]:
+            begin += len(piece)
+            yield begin
+            used = 0
+        used += cell_len(text[begin : word.end()])

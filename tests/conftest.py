@@ -18,6 +18,8 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # An import of submitit sets logging up, which closes all handlers that are there, and absl's closes the
 # file it writes to: within a test run that is pytest's own.
 os.environ["SUBMITIT_LOG_LEVEL"] = "NOCONFIG"
+# pytest-xdist gives its processes a width, which commands would keep to.
+os.environ.pop("COLUMNS", None)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -58,6 +58,9 @@ def audit_paths(
     Raises:
         InputError: a path does not exist, an option's file is faulty, or nothing could be read.
     """
+    for given in (training_data, reference):
+        if given is not None and given.exists() and not given.is_file():
+            raise InputError(f"{given} is no plain file")
     results: list[Result] = []
     skipped: list[str] = []
     read_before: set[tuple[str, str]] = set()

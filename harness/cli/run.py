@@ -101,3 +101,8 @@ def run(
             console.print(f"row {row_plan.row.row}: its data card is {card}", markup=False)
     if failures:
         raise StagesFailed(failures, not_run)
+    judged = [p.row.row for p in plans if any(s.stage == "judge" and s.artefact for s in p.stages)]
+    if judged and not stages:
+        row = judged[0]
+        told = f"look at it: harness show {row} --outputs; harness verify {row}; harness report"
+        console.print(told, markup=False, highlight=False, soft_wrap=True)

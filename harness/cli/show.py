@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.argument("name", metavar="ROW|KEY")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, whatever is printed but prompts.")
 @click.option("--check", is_flag=True, help="Compare every file with its digest.")
+@click.option("--params", is_flag=True, help="The manifests' parameters, too.")
 @click.option("--data", "card", is_flag=True, help="The data cards in place of the manifests.")
 @click.option("--prompt", is_flag=True, help="The row's template, filled, and what is trained on.")
 @click.option("--sources", is_flag=True, help="The row's settings, and where each comes from.")
@@ -53,6 +54,7 @@ def show(
     name: str,
     as_json: bool,
     check: bool,
+    params: bool,
     card: bool,
     prompt: bool,
     sources: bool,
@@ -101,7 +103,7 @@ def show(
         click.echo(json.dumps([a.manifest.to_json() for a in artefacts], indent=2, sort_keys=True))
         return
     for artefact in artefacts:
-        show_artefact(make_console(), artefact, checked=check)
+        show_artefact(make_console(), artefact, checked=check, parameters=params)
     if loaded is not None and sum(artefact.stage == "judge" for artefact in artefacts) > 1:
         from harness.results.agreement import show_agreement
         from harness.results.matrix import agreements_of

@@ -276,11 +276,19 @@ def unknown_row(name: str, message: str, usable: "Usable | None") -> InputError:
     return InputError(message, hint + ELSEWHERE)
 
 
+NARROWEST = 20
+"""Columns."""
+
+
 def make_console(piped: int = 200) -> "Console":
-    """Of the terminal's width, or of COLUMNS; without either, `piped` columns wide."""
+    """Of the terminal's width, or of COLUMNS, at least NARROWEST; without either, `piped` wide."""
     from harness.common.progress import Output
 
     console = Output(emoji=False)
-    if not console.is_terminal and not os.environ.get("COLUMNS"):
+    told = os.environ.get("COLUMNS", "")
+    is_told = told.isdecimal() and int(told) > 0
+    if not console.is_terminal and not is_told:
         console.width = piped
+    elif console.width < NARROWEST:
+        console.width = NARROWEST if is_told else 80
     return console

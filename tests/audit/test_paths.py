@@ -1,12 +1,14 @@
 """Several paths of one call: files of a folder are read together, and none of them is lost."""
 
 import json
+import os
 import shutil
 from itertools import permutations
 from pathlib import Path
 
 import pytest
 
+from harness.audit import audit_paths
 from harness.errors import InputError
 from tests.audit.folders import audit, only_result, reviews, rows_of, write
 from tests.audit.readers.test_lm_eval import write_run
@@ -145,3 +147,11 @@ def test_archives_in_a_folder_of_results_are_counted_in_a_note(tmp_path: Path) -
         "into: unpack them first"
     ]
     assert result | {"notes": []} == expected
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    write(tmp_path / "results", rows_of())
+    for path, data in (("pipe", None), ("results", tmp_path / "pipe")):
+        with pytest.raises(InputError, match="is no plain file"):
+            audit_paths([tmp_path / path], training_data=data)

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from harness import __version__
+from harness.cli.workspace import make_console
 from harness.errors import HarnessError, Interrupted
 from harness.modeling.memory import need as memory
 from harness.run import estimate, training_data
@@ -420,7 +421,8 @@ def test_show_prints_the_manifests_of_a_row_or_of_the_key_that_begins_so(place: 
     for prefix in (key, key[:8], f"train/{key[:8]}"):
         shown = command("show", prefix).stdout
         assert shown.startswith(f"train {key}")
-        assert shown.count("parameters") == 1
+        assert "parameters" not in shown
+        assert command("show", "--params", prefix).stdout.count("parameters") == 1
     (manifest,) = json.loads(command("show", "--json", key).stdout)
     assert manifest["key"].startswith(key)
     assert manifest["stage"] == "train"
@@ -439,7 +441,7 @@ def test_show_of_a_whole_key_finds_it_and_of_a_key_that_goes_on_differently_does
 
 def test_show_with_check_finds_a_file_that_was_changed_and_names_the_way_out(place: Path) -> None:
     command("run", "specs/one.yaml")
-    assert "every file has the digest it was made with" in command("show", "--check", "one").stdout
+    assert "1 file, each with the digest it was made with" in command("show", "--check", "one").stdout
     (made,) = Path("runs/artefacts/answer").glob("*/made.txt")
     made.write_text("changed")
     name = f"answer/{made.parent.name}"
@@ -909,3 +911,13 @@ def test_the_module_runs_as_the_command_does() -> None:
         capture_output=True, check=True,
     )  # fmt: skip
     assert result.stdout.endswith("no fault\n")
+
+
+@pytest.mark.parametrize(
+    ("columns", "width"), [("", 200), ("0", 200), ("x", 200), ("1", 20), ("60", 60)]
+)
+def test_a_width_that_nothing_fits_is_none(
+    monkeypatch: pytest.MonkeyPatch, columns: str, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert make_console().width == width

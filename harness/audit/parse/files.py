@@ -136,6 +136,8 @@ class AuditSource:
         if not path.exists():
             raise InputError(f"{path} does not exist")
         if not path.is_dir():
+            if not path.is_file():
+                raise InputError(f"{path} is no plain file")
             if is_archive(path):
                 self.archives.append(path)
             else:

@@ -10,7 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from harness.artefact.manifest import MetricValue
 from harness.artefact.store import Artefact
+from harness.common import numbers
 from harness.common.progress import plain
 from harness.errors import InputError
 from harness.results.line import HEADINGS, MatrixLine, display
@@ -80,10 +82,17 @@ def _show_blocks(console: Console, rows: Sequence[dict[str, str]]) -> None:
                 console.print(f"  {heading:<13} {escape(plain(cells[heading]))}", highlight=False)
 
 
-def show_artefact(console: Console, artefact: Artefact, checked: bool) -> None:
-    """A manifest's main parts; `harness show --json` has all of it."""
+def show_artefact(
+    console: Console, artefact: Artefact, checked: bool, parameters: bool = False
+) -> None:
+    """A manifest's main parts (`harness show --json` has all), or of one that was `checked` a line."""
     m = artefact.manifest
     console.print(f"[bold]{m.stage}[/] {m.key}", highlight=False)
+    if checked:
+        count = len(m.files)
+        told = f"{count} file{'s' * (count != 1)}, each with the digest it was made with"
+        console.print(f"  {told}: {artefact.folder}", highlight=False, markup=False, soft_wrap=True)
+        return
     fields = {
         "row": m.row + (f" ({m.label})" if m.label else ""),
         "folder": str(artefact.folder),
@@ -91,21 +100,49 @@ def show_artefact(console: Console, artefact: Artefact, checked: bool) -> None:
         "simulated": ", ".join(m.simulated) or "nothing",
         "weights": "began random" if m.random_weights else "",
         "inputs": ", ".join(f"{n}: {i['stage']}/{i['key'][:12]}" for n, i in m.inputs.items()),
-        "parameters": json.dumps(m.document["params"], indent=2, ensure_ascii=False),
-        "metrics": json.dumps(
-            {n: v.to_json() for n, v in m.metrics.items()}, indent=2, sort_keys=True
-        ),
-        "counts": json.dumps(m.counts),
-        "cost": json.dumps(m.cost),
-        "seeds": json.dumps(m.seeds),
-        "used": json.dumps({k: v for k, v in m.used.items() if k != "environment"}),
-        "files": "\n".join(f"{n}  {f['size']:,} bytes" for n, f in m.files.items())
-        + ("\nevery file has the digest it was made with" if checked else ""),
+        "parameters": json.dumps(m.document["params"], indent=2, ensure_ascii=False)
+        if parameters
+        else "",
+        "metrics": "\n".join(f"{name}  {_score(value)}" for name, value in m.metrics.items()),
+        "findings": "\n".join(map(str, m.findings)),
+        "notes": "\n".join(m.notes),
+        "counts": _pairs(m.counts),
+        "cost": _pairs(m.cost),
+        "seeds": _pairs(m.seeds),
+        "used": json.dumps({k: v for k, v in m.used.items() if k != "environment"})
+        if parameters
+        else "",
+        "files": "\n".join(f"{n}  {f['size']:,} bytes" for n, f in m.files.items()),
     }
     for name, text in fields.items():
-        if text and text not in ("{}",):
-            indented = plain(text).replace("\n", "\n" + " " * 13)
-            console.print(f"  {name:<10} {escape(indented)}", highlight=False)
+        if text:
+            lines = Text("\n".join(plain(line) for line in text.splitlines()))
+            console.print(_beside(name, lines))
+
+
+def _beside(name: str, text: Text) -> Table:
+    """The text beside its name, its further lines below its first."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=12, no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(f"  {name}", text)
+    return grid
+
+
+def _score(value: MetricValue) -> str:
+    """`29.31 ± 1.71, 713 of 805 judged`."""
+    text = "none" if value.value is None else f"{value.value:.6g}"
+    text += "" if value.standard_error is None else f" ± {value.standard_error:.3g}"
+    counts = {
+        n: getattr(value, n) for n in ("wins", "losses", "draws", "examples", "tokens", "bytes")
+    }
+    if value.expected is not None:
+        text += f", {numbers.out_of(value.judged, value.expected)} judged"
+    return text + "".join(f", {n:,} {name}" for name, n in counts.items() if n is not None)
+
+
+def _pairs(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:,.10g}" for name, value in values.items())
 
 
 def show_data(console: Console, artefacts: Sequence[Artefact], as_json: bool) -> None:

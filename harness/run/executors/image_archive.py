@@ -57,6 +57,8 @@ class ArchivedImage:
 
 def images_in(archive: Path) -> list[ArchivedImage]:
     """Raises InputError for a file that is no such archive."""
+    if not archive.is_file():
+        raise InputError(f"{archive} is no plain file", _HOW)
     try:
         with tarfile.open(archive) as tar:
             names = set(tar.getnames())
@@ -64,8 +66,11 @@ def images_in(archive: Path) -> list[ArchivedImage]:
                 return _of_docker(tar)
             if OCI_LIST in names:
                 return _of_oci(tar)
-    except (OSError, tarfile.TarError, ValueError, KeyError) as e:
+    except (OSError, tarfile.TarError) as e:
         raise InputError(f"{archive} cannot be read as an image archive: {e}", _HOW) from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        wrong = "its list of images or what that names is faulty"
+        raise InputError(f"{archive} cannot be read as an image archive: {wrong}", _HOW) from None
     raise InputError(f"{archive} is no image archive: it lists no image", _HOW)
 
 

@@ -23,7 +23,7 @@ def test_the_terminal_shows_hostile_text_without_obeying_it(
     show_matrix(console, found)
     show_plans(console, [plan])
     for stage in plan.stages:
-        show_artefact(console, stage.artefact, checked=False)
+        show_artefact(console, stage.artefact, checked=False, parameters=True)
     assert not set("\x1b\x07\u202e") & set(out.getvalue())
     assert "[bold]x[/nothing] :smile:" in out.getvalue()
     assert '"model_type": "qwen2"' in out.getvalue()

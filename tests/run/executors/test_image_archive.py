@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,24 @@ def test_a_file_that_is_no_archive_is_the_users_fault_with_the_command_that_make
     with pytest.raises(InputError, match="cannot be read as an image archive") as e:
         images_in(path)
     assert "docker save -o images.tar" in e.value.hint
+
+
+@pytest.mark.parametrize(
+    "listed", ["[" * 100_000, '[{"Config": 5, "RepoTags": null, "Layers": null}]', "[5]", "{}x"]
+)
+def test_a_list_of_images_that_is_none_is_told_in_words(tmp_path: Path, listed: str) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        member = tarfile.TarInfo("manifest.json")
+        member.size = len(listed)
+        tar.addfile(member, io.BytesIO(listed.encode()))
+    with pytest.raises(InputError, match="its list of images or what that names is faulty"):
+        images_in(tmp_path / "a.tar")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is no plain file"):
+        images_in(tmp_path / "pipe")
 
 
 def test_an_archive_of_something_else_is_told(tmp_path: Path) -> None:

@@ -198,6 +198,8 @@ class Store:
                 return steadily(lambda: (folder / MANIFEST).read_text(encoding="utf-8"))
             look_again(folder.parent)
             if not folder.exists():
+                if folder.is_symlink():
+                    raise Damaged(folder, "it is a link that leads nowhere")
                 return None
             look_again(folder)
             if time.monotonic() >= end and not (folder / MANIFEST).exists():

@@ -241,6 +241,7 @@ def rewrite(folder: Path, change: Callable[[dict], object]) -> None:
         (lambda f: (f / MANIFEST).write_text('"text"'), "manifest cannot be read"),
         (lambda f: (f / MANIFEST).write_bytes(b"\xff\xfe"), "manifest cannot be read"),
         (lambda f: (f / MANIFEST).unlink(), "manifest is missing"),
+        (lambda f: (f.rename(f.with_name("x")), f.symlink_to("/nowhere")), "leads nowhere"),
     ],
 )
 def test_an_artefact_changed_by_hand_is_refused_and_the_way_out_is_named(

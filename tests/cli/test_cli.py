@@ -441,7 +441,9 @@ def test_show_of_a_whole_key_finds_it_and_of_a_key_that_goes_on_differently_does
 
 def test_show_with_check_finds_a_file_that_was_changed_and_names_the_way_out(place: Path) -> None:
     command("run", "specs/one.yaml")
-    assert "1 file, each with the digest it was made with" in command("show", "--check", "one").stdout
+    assert (
+        "1 file, each with the digest it was made with" in command("show", "--check", "one").stdout
+    )
     (made,) = Path("runs/artefacts/answer").glob("*/made.txt")
     made.write_text("changed")
     name = f"answer/{made.parent.name}"

@@ -403,7 +403,7 @@ def test_of_mig_without_instances_is_told_how_to_make_one_or_to_switch_it_off(
     assert "reboot" not in e.value.hint
 
 
-def test_the_readme_names_the_driver_and_the_oldest_card() -> None:
-    text = re.sub(r"\s+", " ", (ROOT / "README.md").read_text(encoding="utf-8"))
+def test_the_docs_name_the_driver_and_the_oldest_card() -> None:
+    text = re.sub(r"\s+", " ", (ROOT / "docs" / "machines.md").read_text(encoding="utf-8"))
     assert f"driver {gpus.DRIVER} or newer" in text
     assert gpus.sm(gpus.OLDEST) in text

@@ -86,6 +86,12 @@ def job_of(record: Submitted, known: Mapping[str, QueuedJob]) -> QueuedJob | Non
     return job if job is not None and job.comment == record.comment else None
 
 
+def is_kept(record: Submitted, job: QueuedJob) -> bool:
+    """Whether the record's job waits or runs, as Slurm says it: a cancelled one may have been let go
+    on. Only of one that ends the note says whether it is over."""
+    return job.is_open and not (record.cancelled and job.state == "COMPLETING")
+
+
 def forgotten(records: Iterable[Submitted]) -> dict[str, QueuedJob]:
     """Of jobs that the controller no longer knows what accounting says; empty where there is none. Not
     every accounting keeps comments: where it does not, the job's name has to be the same."""

@@ -119,7 +119,7 @@ class Submission:
         queued = {}
         for stage, record in records.items():
             job = queue.job_of(record, known)
-            if job is not None and job.is_open and not record.cancelled:
+            if job is not None and queue.is_kept(record, job):
                 queued[stage] = Place(int(record.job), record.task)
         return queued
 

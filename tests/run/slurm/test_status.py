@@ -69,6 +69,12 @@ class Place:
         return status.cancel([self.plan], self.store, pytest.fail)
 
 
+def program(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
 def record(job: str, task: int | None) -> Submitted:
     return Submitted("gen", "k", "s", task, job, name="gen:one")
 
@@ -223,7 +229,29 @@ def test_a_job_whose_number_a_submission_had_not_noted_is_found_submitted_once_a
     assert list(place.queued().values()) == [grouping.Place(int(JOB), 3)]
     assert place.cancel() == [place.stage]
     assert called == [["scancel", ref]]
+    place.jobs[ref] = QueuedJob(ref, "COMPLETING", "n2", comment="harness:s")
     assert place.status().why == "by harness cancel"
+    assert place.queued() == {}
+
+
+@pytest.mark.parametrize(
+    "script", ["echo 'scancel: error: Access/permission denied' >&2; exit 1", None]
+)
+def test_a_job_that_scancel_does_not_end_is_neither_called_cancelled_nor_submitted_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str | None
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    if script is not None:
+        program(tmp_path / "bin", "scancel", script)
+    place.submit()
+    place.say("RUNNING", node="n2")
+    before = place.records.submitted(place.stage.stage, place.stage.key)
+    with pytest.raises(tools.SlurmFault, match=r"^scancel: "):
+        place.cancel()
+    assert place.records.submitted(place.stage.stage, place.stage.key) == before
+    place.submit(cancelled=True)  # as where a cancellation was cut off
+    assert place.status().state == "running"
+    assert list(place.queued().values()) == [grouping.Place(int(JOB), None)]
 
 
 def test_a_cancellation_waits_for_a_submission_that_is_at_work(place: Place) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import random
 import socket
 import time
 from datetime import datetime
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from harness.cli.views.queue import as_json, show_queue
 from harness.cli.workspace import make_console
-from harness.errors import InputError
+from harness.errors import HarnessError, InputError
 from harness.run.site import SlurmSite
 from harness.run.slurm import grouping, queue, status, tools
 from harness.run.slurm.queue import QueuedJob
@@ -329,6 +330,35 @@ def test_an_array_in_one_line_of_squeue_is_read_task_by_task(
         "7_3": "RUNNING",
     }
     assert found["7_0"].reason == "Resources"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "no job at all",
+        random.Random(1).randbytes(3000).decode(errors="replace"),
+        "99_[0-4000000000]|PENDING||N/A|harness:x|Resources",
+        "99_[0-400000000]|PENDING||N/A|harness:x|Resources",
+        "99_[0-2,...]|PENDING||N/A|harness:x|Resources",
+    ],
+)
+def test_what_squeue_does_not_say_of_jobs_is_not_taken_for_an_empty_queue(
+    monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.setattr(tools, "call", lambda command: f"7|RUNNING|n1|2026|c|None\n{line}\n")
+    with pytest.raises(HarnessError, match=r"^squeue's answer could not be read: ") as e:
+        queue.jobs()
+    assert type(e.value) is HarnessError
+    assert len(e.value.message) < 500
+
+
+def test_squeue_is_asked_for_a_user_who_has_no_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program(tmp_path, "squeue", 'echo "7|RUNNING|n1|2026|c|$*"')
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    assert "--user=54321 " in queue.jobs()["7"].reason
 
 
 def test_without_accounting_nothing_is_said_of_forgotten_jobs(

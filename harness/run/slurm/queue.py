@@ -81,6 +81,7 @@ def handed_over(
 
     Raises:
         SlurmFault: the controller does not answer.
+        InputError: a stage's record is damaged.
     """
     found = {
         (s.stage, s.key): record

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import re
 import socket
 import time
 from datetime import datetime
@@ -253,6 +254,20 @@ def test_a_job_that_scancel_does_not_end_is_neither_called_cancelled_nor_submitt
     place.submit(cancelled=True)  # as where a cancellation was cut off
     assert place.status().state == "running"
     assert list(place.queued().values()) == [grouping.Place(int(JOB), None)]
+
+
+@pytest.mark.parametrize("text", ["", "\0\0", "[]", "{}", '{"key": 1}', '{"key": "k", "more": 1}'])
+def test_a_damaged_record_is_named_and_its_stage_not_submitted_again(
+    place: Place, text: str
+) -> None:
+    place.submit()
+    place.say("RUNNING", node="n2")
+    (path,) = (place.records.root / "submitted").iterdir()
+    path.write_text(text)
+    for look in (place.status, place.queued, place.cancel):
+        with pytest.raises(InputError, match=re.escape(f"{path}, which says under which job")) as e:
+            look()
+        assert "delete this file and submit again" in e.value.hint
 
 
 def test_a_cancellation_waits_for_a_submission_that_is_at_work(place: Place) -> None:

@@ -126,6 +126,8 @@ def check(ask: Asked, site: SlurmSite) -> None:
     flags = _flags(ask, site)
     try:
         tools.call(["sbatch", "--test-only", *flags, "--wrap=true"])
+    except tools.NoAnswer:
+        raise
     except tools.SlurmFault as e:
         said = e.said.replace("sbatch: error: ", "").replace("allocation failure: ", "")
         raise InputError(

@@ -70,7 +70,8 @@ def call(command: Sequence[str], timeout: float = TIMEOUT_S) -> str:
     except OSError as e:
         raise SlurmFault(command[0], f"cannot be run: {e.strerror}") from None
     if done.returncode:
-        raise SlurmFault(command[0], " ".join((done.stderr or done.stdout).split()) or "no reason")
+        said = " ".join((done.stderr or done.stdout).split())
+        raise SlurmFault(command[0], said.replace(f"{command[0]}: error: ", "") or "no reason")
     return done.stdout
 
 

@@ -129,7 +129,7 @@ def forgotten(records: Iterable[Submitted]) -> dict[str, QueuedJob]:
     for line in said.splitlines():
         parts = line.split("|")
         record = asked.get(parts[0])
-        if len(parts) != 5 or record is None:
+        if len(parts) != 5 or record is None or not parts[1].strip():
             continue
         comment = parts[4] or (record.comment if parts[3] == record.name else "")
         # "CANCELLED by 1000" has more than the state.

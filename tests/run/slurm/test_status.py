@@ -388,7 +388,7 @@ def test_without_accounting_nothing_is_said_of_forgotten_jobs(
 
 
 def test_accounting_knows_what_became_of_forgotten_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = "7_1|CANCELLED by 1000|n2|gen:one|\n8|NODE_FAIL|n1|gen:one|harness:s\n"
+    said = "8| |n1|gen:one|\n7_1|CANCELLED by 1000|n2|gen:one|\n8|NODE_FAIL|n1|gen:one|harness:s\n"
     monkeypatch.setattr(tools, "call", lambda command: said)
     monkeypatch.setattr(queue.shutil, "which", lambda tool: f"/usr/bin/{tool}")
     found = queue.forgotten([record("7", 1), record("8", None)])

@@ -23,13 +23,14 @@ import os
 import re
 import shlex
 import tomllib
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.artefact.environment import root
+from harness.artefact.environment import ACCELERATORS, root
 from harness.common.executor_names import check_name
 from harness.errors import InputError
 
@@ -182,6 +183,25 @@ def _faults(origin: str, error: ValidationError) -> str:
 
 
 def _check(site: SlurmSite, origin: str, environ: Mapping[str, str]) -> None:
+    for name, value in site:
+        for text in value if isinstance(value, tuple) else (value,):
+            # Of setup a text may be several lines.
+            allowed = "\t\n" if name == "setup" else ""
+            if isinstance(text, str) and any(
+                unicodedata.category(c) == "Cc" and c not in allowed for c in text
+            ):
+                variable = PREFIX + name.upper()
+                is_variable = name in FROM_ENVIRONMENT and environ.get(variable, "").strip()
+                raise InputError(
+                    f"{variable if is_variable else f'{origin}: slurm.{name}'}: {text!r} has a "
+                    "control character",
+                    "Write it without.",
+                )
+    if site.accelerator and site.accelerator not in ACCELERATORS:
+        raise InputError(
+            f"{origin}: slurm.accelerator is {site.accelerator!r}; it can be cpu or cuda",
+            "Without it, what this machine has counts.",
+        )
     for flag in site.flags:
         if not FLAG.fullmatch(flag):
             raise InputError(
@@ -207,8 +227,9 @@ def _is_ours(name: str) -> bool:
     return any(ours.startswith(name) for ours in OURS)
 
 
-def seconds(time: str) -> int | None:
+def seconds(time: str, origin: str = "slurm.time") -> int | None:
     """Of a time as Slurm writes it: minutes, M:S, H:M:S, D-H, D-H:M, D-H:M:S; None: without end.
+    `origin`: whose it is.
 
     Raises:
         InputError: it is none.
@@ -219,7 +240,7 @@ def seconds(time: str) -> int | None:
     parts = rest.split(":")
     if not all(p.isdigit() for p in [*parts, *([days] if dash else [])]) or len(parts) > 3:
         raise InputError(
-            f"slurm.time: {time!r} is no time of Slurm's", "For example 12:00:00, or 1-12:00:00."
+            f"{origin}: {time!r} is no time of Slurm's", "For example 12:00:00, or 1-12:00:00."
         )
     numbers = [int(p) for p in parts]
     if dash:  # D-H, D-H:M, D-H:M:S

@@ -1,5 +1,6 @@
 """What a place sets, in a file or in the environment."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,13 @@ def test_the_environment_has_the_last_word(tmp_path: Path) -> None:
         ('[slurm]\ntime = "soon"\n', "'soon' is no time of Slurm's"),
         ('[slurm]\nexecutor = "aptainer"\n', "there is no executor 'aptainer'"),
         ('[slurm]\nflags = "--exclusive"\n', "slurm.flags: must be a list of texts"),
+        ('[slurm]\naccelerator = "tpu"\n', "place.toml: slurm.accelerator is 'tpu'; it can be"),
+        ('[slurm]\naccount = "a\\u0000x"\n', "place.toml: slurm.account: 'a\\x00x' has a control"),
+        (
+            '[slurm]\nflags = ["--qos=a\\nb"]\n',
+            "place.toml: slurm.flags: '--qos=a\\nb' has a control",
+        ),
+        ('[slurm]\nsetup = ["a\\u001b"]\n', "place.toml: slurm.setup: 'a\\x1b' has a control"),
         ('[slurm]\ntime = "0"\n', "'0' gives a job no time"),
         ("[slurm]\ntime = 90\n", "slurm.time: must be a text in quotes"),
         (
@@ -52,6 +60,16 @@ def test_a_setting_that_is_none_is_refused(tmp_path: Path, text: str, complaint:
     with pytest.raises(InputError) as refused:
         site(tmp_path, text)
     assert complaint in refused.value.message
+
+
+def test_a_control_character_in_a_variable_is_told_of_the_variable(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^HARNESS_SLURM_QOS: 'a.tb' has a control character"):
+        site(tmp_path, "[slurm]\n", HARNESS_SLURM_QOS="a\tb")
+
+
+def test_a_line_of_setup_may_be_several_of_shell(tmp_path: Path) -> None:
+    lines = "if true; then\n\tmodule load cuda\nfi"
+    assert site(tmp_path, f"[slurm]\nsetup = [{json.dumps(lines)}]\n").setup == (lines,)
 
 
 def test_a_configuration_that_is_named_must_be_there(tmp_path: Path) -> None:

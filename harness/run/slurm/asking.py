@@ -45,13 +45,18 @@ def partition_of(site: SlurmSite) -> Partition:
     """The partition that jobs will go to.
 
     Raises:
-        InputError: there is none of this name, or none is the default.
+        InputError: there is none of this name, none is the default, or what scontrol says of it
+            makes no sense.
     """
     said = tools.call(["scontrol", "show", "partition", "--oneliner"])
-    partitions = [
-        dict(p.split("=", 1) for p in line.split() if "=" in p) for line in said.splitlines()
-    ]
-    names = [p["PartitionName"] for p in partitions if "PartitionName" in p]
+    lines = [dict(p.split("=", 1) for p in line.split() if "=" in p) for line in said.splitlines()]
+    partitions = [p for p in lines if "PartitionName" in p]
+    names = [p["PartitionName"] for p in partitions]
+    if not names:
+        raise InputError(
+            "scontrol told of no partition here",
+            "`scontrol show partition` should name those that you may use.",
+        )
     # sbatch takes several with commas between them: the first says how long.
     wanted = site.partition.split(",") if site.partition else []
     for name in wanted:
@@ -61,10 +66,13 @@ def partition_of(site: SlurmSite) -> Partition:
                 tools.ADVICE,
             )
     for found in partitions:
-        if found.get("PartitionName") == wanted[0] if wanted else found.get("Default") == "YES":
-            limit = sites.seconds(found.get("MaxTime", "UNLIMITED"))
-            default = found.get("DefaultTime", "NONE")
-            return Partition(found["PartitionName"], limit, sites.seconds(default))
+        name = found["PartitionName"]
+        if name == wanted[0] if wanted else found.get("Default") == "YES":
+            limit, default = (
+                sites.seconds(found.get(which, "NONE"), f"scontrol's {which} of partition {name}")
+                for which in ("MaxTime", "DefaultTime")
+            )
+            return Partition(name, limit, default)
     raise InputError(
         f"no partition is the default here; there are {', '.join(names)}", tools.ADVICE
     )
@@ -126,8 +134,10 @@ def check(ask: Asked, site: SlurmSite) -> None:
     flags = _flags(ask, site)
     try:
         tools.call(["sbatch", "--test-only", *flags, "--wrap=true"])
+    except tools.NoAnswer:
+        raise
     except tools.SlurmFault as e:
-        said = e.said.replace("sbatch: error: ", "").replace("allocation failure: ", "")
+        said = e.said.replace("allocation failure: ", "")
         raise InputError(
             f"Slurm would refuse a job: {said} ({' '.join(flags)})", tools.ADVICE
         ) from None

@@ -168,7 +168,10 @@ class _Node:
 
     def _is_cancelled(self) -> bool:
         """By `harness cancel`, which notes it beforehand."""
-        record = self.records.submitted(self.order.stage, self.order.key)
+        try:
+            record = self.records.submitted(self.order.stage, self.order.key)
+        except InputError:
+            return False
         return record is not None and record.cancelled
 
     def _end(self, outcome: str, error: HarnessError) -> None:

@@ -1,12 +1,12 @@
 """What Slurm says of jobs: one call for all; accounting's word on those that the controller forgot."""
 
 import os
-import pwd
 import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from harness.errors import HarnessError
 from harness.run.slurm import tools
 from harness.run.slurm.grouping import HasKey, Id
 from harness.run.slurm.records import Records, Submitted
@@ -20,7 +20,11 @@ WAITING = frozenset({
 RUNNING = frozenset(
     {"RUNNING", "COMPLETING", "SUSPENDED", "RESIZING", "STAGE_OUT", "SIGNALING", "STOPPED"}
 )
-PART = re.compile(r"(\d+)(?:-(\d+))?")
+REF = re.compile(r"\d+(?:[_+]\d+)?")
+TASKS = re.compile(r"(\d+)_\[([\d,:-]+)(?:%\d+)?\]")
+PART = re.compile(r"(\d{1,9})(?:-(\d{1,9})(?::(\d{1,9}))?)?")
+MOST_TASKS = 4_000_001
+"""The most that Slurm's MaxArraySize can be."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +49,26 @@ def jobs() -> dict[str, QueuedJob]:
 
     Raises:
         SlurmFault: the controller does not answer.
+        HarnessError: its answer is none.
     """
-    user = pwd.getpwuid(os.getuid()).pw_name
-    command = ["squeue", "--noheader", "--array", "--states=all", f"--user={user}"]
+    # By number, for not every user has a name on every machine.
+    command = ["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}"]
     found = {}
-    for line in tools.call([*command, f"--format={FIELDS}"]).splitlines():
+    for line in tools.call([*command, f"--format={FIELDS}"]).split("\n"):
+        if not line.strip():
+            continue
         parts = [part.strip() for part in line.split("|", 5)]
-        if len(parts) == 6:
-            for ref in _refs(parts[0]):
-                found[ref] = QueuedJob(ref, *parts[1:])
+        refs = _refs(parts[0]) if len(parts) == 6 else []
+        if not refs:
+            # Taken for no job, it would have stages submitted that are queued.
+            shown = line if len(line) <= 80 else f"{line[:80]}..."
+            raise HarnessError(
+                f"squeue's answer could not be read: {shown!r}",
+                f"Each line should be a job as --format='{FIELDS}' writes it; see what `squeue --me "
+                f"--format='{FIELDS}'` says.",
+            )
+        for ref in refs:
+            found[ref] = QueuedJob(ref, *parts[1:])
     return found
 
 
@@ -66,6 +81,7 @@ def handed_over(
 
     Raises:
         SlurmFault: the controller does not answer.
+        InputError: a stage's record is damaged.
     """
     found = {
         (s.stage, s.key): record
@@ -84,6 +100,12 @@ def job_of(record: Submitted, known: Mapping[str, QueuedJob]) -> QueuedJob | Non
     """The record's job; None where Slurm knows none of its number, or another that has got it since."""
     job = known.get(record.ref) if record.job else None
     return job if job is not None and job.comment == record.comment else None
+
+
+def is_kept(record: Submitted, job: QueuedJob) -> bool:
+    """Whether the record's job waits or runs, as Slurm says it: a cancelled one may have been let go
+    on. Only of one that ends the note says whether it is over."""
+    return job.is_open and not (record.cancelled and job.state == "COMPLETING")
 
 
 def forgotten(records: Iterable[Submitted]) -> dict[str, QueuedJob]:
@@ -107,7 +129,7 @@ def forgotten(records: Iterable[Submitted]) -> dict[str, QueuedJob]:
     for line in said.splitlines():
         parts = line.split("|")
         record = asked.get(parts[0])
-        if len(parts) != 5 or record is None:
+        if len(parts) != 5 or record is None or not parts[1].strip():
             continue
         comment = parts[4] or (record.comment if parts[3] == record.name else "")
         # "CANCELLED by 1000" has more than the state.
@@ -116,12 +138,14 @@ def forgotten(records: Iterable[Submitted]) -> dict[str, QueuedJob]:
 
 
 def _refs(text: str) -> list[str]:
-    """`12`, `12_3`, or with several tasks in one line `12_[0-2,5%4]`."""
-    job, bracket, rest = text.partition("_[")
-    if not bracket:
+    """`12`, `12_3`, or with several tasks in one line `12_[0-2,5%4]`; none where it is no job."""
+    if REF.fullmatch(text):
         return [text]
+    match = TASKS.fullmatch(text)
     numbers: list[int] = []
-    for part in rest.rstrip("]").split("%")[0].split(","):
-        if match := PART.fullmatch(part):
-            numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
-    return [f"{job}_{number}" for number in numbers]
+    for part in match[2].split(",") if match else ():
+        tasks = PART.fullmatch(part)
+        if tasks is None or int(tasks[2] or tasks[1]) >= MOST_TASKS:
+            return []
+        numbers += range(int(tasks[1]), int(tasks[2] or tasks[1]) + 1, int(tasks[3] or 1) or 1)
+    return [f"{text.partition('_')[0]}_{number}" for number in numbers]

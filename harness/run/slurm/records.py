@@ -135,8 +135,26 @@ class Records:
         write_atomically(path, json.dumps(order.to_json(), sort_keys=True) + "\n")
 
     def submitted(self, stage: str, key: str) -> Submitted | None:
-        values = _read(self._path("submitted", stage, key))
-        return Submitted(**values) if values and values.get("key") == key else None
+        """None where it never was.
+
+        Raises:
+            InputError: the record is damaged; taken for none, the stage would be submitted twice.
+        """
+        path = self._path("submitted", stage, key)
+        try:
+            record = Submitted(**json.loads(path.read_text(encoding="utf-8")))
+            if not all(isinstance(v, str) for v in (record.key, record.submission, record.job)):
+                raise TypeError
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as e:
+            why = f": {e.strerror}" if isinstance(e, OSError) else ""
+            raise InputError(
+                f"{path}, which says under which job a stage was submitted, cannot be read{why}",
+                f"Where `squeue --me` shows no {stage} job of this row (else `scancel` it first), "
+                "delete this file and submit again.",
+            ) from None
+        return record if record.key == key else None
 
     def write_submitted(self, record: Submitted) -> None:
         _write(self._path("submitted", record.stage, record.key), asdict(record))

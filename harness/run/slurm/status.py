@@ -113,7 +113,7 @@ def _status(
     own = last if last is not None and last.submission == record.submission else None
     job = queue.job_of(record, known)
     status = StageStatus(stage, "pending", record.ref, warning=_clocks(own))
-    if job is not None and job.is_open and not record.cancelled:
+    if job is not None and queue.is_kept(record, job):
         _open(status, job, own, before, records.outputs(record))
     elif record.cancelled or (job is not None and job.state == "CANCELLED" and own is None):
         _cancelled(status, before, record)
@@ -337,5 +337,10 @@ def cancel(
             # Noted first: what is cancelled must not look as if it had failed.
             for _, record in chosen:
                 records.write_submitted(replace(record, cancelled=True, at=time.time()))
-            tools.call(["scancel", *(record.ref for _, record in chosen)])
+            try:
+                tools.call(["scancel", *(record.ref for _, record in chosen)])
+            except tools.SlurmFault:
+                for _, record in chosen:
+                    records.write_submitted(record)
+                raise
     return [stage for stage, _ in chosen]

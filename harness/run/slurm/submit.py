@@ -5,6 +5,7 @@ import io
 import os
 import re
 import shlex
+import subprocess
 import time
 import uuid
 import warnings
@@ -33,6 +34,9 @@ from harness.run.slurm.records import COMMENT, LOCK, Order, Records, Submitted
 
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
+
+TIMED_OUT = (124, 137)
+"""How coreutils' timeout ends where the command did not, the second where it had to be killed."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ class Submission:
         queued = {}
         for stage, record in records.items():
             job = queue.job_of(record, known)
-            if job is not None and job.is_open and not record.cancelled:
+            if job is not None and queue.is_kept(record, job):
                 queued[stage] = Place(int(record.job), record.task)
         return queued
 
@@ -150,8 +154,11 @@ class Submission:
                 job = self._submit_group(group, kind, _dependency(group, jobs), specs)
             except tools.SlurmFault as e:
                 taken = ", ".join(map(str, jobs.values()))
+                is_open = isinstance(e, tools.NoAnswer)
                 raise HarnessError(
-                    f"sbatch did not take {what}: {e.said}",
+                    f"{e.message}: whether it took {what} the next submission sees"
+                    if is_open
+                    else f"sbatch did not take {what}: {e.said}",
                     f"Handed over before it: {f'jobs {taken}' if taken else 'nothing'}. The same "
                     "command again hands over the rest, and nothing twice.",
                 ) from None
@@ -194,8 +201,6 @@ class Submission:
     def _executor(
         self, group: Group[StagePlan], kind: Kind, dependency: str, submission: str
     ) -> "SlurmExecutor":
-        from submitit import SlurmExecutor
-
         more: dict[str, Any] = {
             "comment": COMMENT + submission,
             # Of the few that sbatch is started with. A list of names would have every node run the
@@ -211,7 +216,7 @@ class Submission:
             more["array"] = f"{','.join(map(str, group.tasks))}%{self.site.parallel}"
         if dependency:
             more |= {"dependency": dependency, "kill-on-invalid-dep": "yes"}
-        executor = SlurmExecutor(self.records.jobs, max_num_timeout=self.site.requeues)
+        executor = _in_time(self.records.jobs, self.site.requeues)
         settings: dict[str, Any] = {
             "job_name": job_name(group),
             "partition": self.site.partition,
@@ -274,10 +279,24 @@ def or_end(line: str) -> str:
     return f"{{ {line}\n}} || {{ echo {words} >&2; exit 1; }}"
 
 
+def _in_time(folder: Path, requeues: int) -> "SlurmExecutor":
+    """One whose sbatch is ended, with what it started, if it does not answer: submitit would wait for
+    ever."""
+    from submitit import SlurmExecutor
+
+    class InTime(SlurmExecutor):
+        def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+            command = super()._make_submission_command(submission_file_path)
+            return ["timeout", "--kill-after=5", f"{tools.TIMEOUT_S}", *command]
+
+    return InTime(folder, max_num_timeout=requeues)
+
+
 def _handed_over(
     executor: "SlurmExecutor", task: StageTask, count: int, variables: Sequence[str]
 ) -> str:
-    """Slurm's number. Raises SlurmFault where sbatch refuses, or says nothing that makes sense."""
+    """Slurm's number. Raises SlurmFault where sbatch refuses, does not answer, or says nothing that
+    makes sense."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     try:
@@ -287,6 +306,9 @@ def _handed_over(
             with only_variables(variables), executor.batch():
                 made = [executor.submit(task) for _ in range(count)]
     except (FailedJobError, FailedSubmissionError) as e:
+        why = e.__cause__
+        if isinstance(why, subprocess.CalledProcessError) and why.returncode in TIMED_OUT:
+            raise tools.NoAnswer("sbatch", tools.TIMEOUT_S) from None
         # Below what it quotes of sbatch submitit says how to use itself.
         words = " ".join(str(e).partition("\nJob instance")[0].split())
         raise tools.SlurmFault("sbatch", words or "no reason") from None

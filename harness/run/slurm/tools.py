@@ -24,6 +24,13 @@ class SlurmFault(HarnessError):
         self.said = said
 
 
+class NoAnswer(SlurmFault):
+    """It may have done what it was asked for or not."""
+
+    def __init__(self, command: str, seconds: float) -> None:
+        super().__init__(command, f"no answer within {seconds:.0f} s")
+
+
 def require(advice: str = "Do this on a login node; elsewhere `harness run`.") -> None:
     """Raises InputError where this machine has no Slurm, or not submitit."""
     lacking = [tool for tool in ("sbatch", "squeue", "scontrol") if shutil.which(tool) is None]
@@ -59,11 +66,12 @@ def call(command: Sequence[str], timeout: float = TIMEOUT_S) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise SlurmFault(command[0], f"no answer within {timeout:.0f} s") from None
+        raise NoAnswer(command[0], timeout) from None
     except OSError as e:
         raise SlurmFault(command[0], f"cannot be run: {e.strerror}") from None
     if done.returncode:
-        raise SlurmFault(command[0], " ".join((done.stderr or done.stdout).split()) or "no reason")
+        said = " ".join((done.stderr or done.stdout).split())
+        raise SlurmFault(command[0], said.replace(f"{command[0]}: error: ", "") or "no reason")
     return done.stdout
 
 

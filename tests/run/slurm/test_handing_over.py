@@ -12,9 +12,9 @@ from rich.console import Console
 from harness.errors import HarnessError, InputError
 from harness.run import executors
 from harness.run.site import SlurmSite
-from harness.run.slurm import job, tools
+from harness.run.slurm import job, queue, tools
 from harness.run.slurm.asking import Asked
-from harness.run.slurm.grouping import Group
+from harness.run.slurm.grouping import Group, Place
 from harness.run.slurm.job import StageTask
 from harness.run.slurm.records import Order
 from harness.run.slurm.submit import Kind, Submission, job_name
@@ -126,6 +126,27 @@ def test_what_sbatch_refuses_or_says_is_told_with_what_was_handed_over(
     assert first is not None
     assert first.job == "12"
     assert not capfd.readouterr().err
+
+
+def test_an_sbatch_that_hangs_is_ended_and_what_was_handed_over_is_told(
+    tmp_path: Path, spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tools, "TIMEOUT_S", 1)
+    programs(monkeypatch, tmp_path / "bin", "sleep 100; echo Submitted batch job 12")
+    (plan,) = planned(tmp_path / "volume", spec)
+    made, (stage,) = submission(plan), plan.stages
+    stage_id = (stage.stage, stage.key)
+    began = time.monotonic()
+    with pytest.raises(HarnessError, match=r"^sbatch: no answer within 1 s: whether it took") as e:
+        made._hand_over(plan.stages, {stage_id: KIND}, {}, {stage_id: plan})
+    assert time.monotonic() - began < 30
+    assert "Handed over before it: nothing" in e.value.hint
+    record = made.records.submitted(*stage_id)
+    assert record is not None
+    assert record.job == ""
+    found = queue.QueuedJob("12", "PENDING", comment=record.comment)
+    monkeypatch.setattr(queue, "jobs", lambda: {"12": found})
+    assert made._queued(plan.stages) == {stage_id: Place(12, None)}
 
 
 def test_on_slurms_warning_a_job_says_how_long_it_has(

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import random
+import re
 import socket
 import time
 from datetime import datetime
@@ -14,7 +16,7 @@ from rich.console import Console
 
 from harness.cli.views.queue import as_json, show_queue
 from harness.cli.workspace import make_console
-from harness.errors import InputError
+from harness.errors import HarnessError, InputError
 from harness.run.site import SlurmSite
 from harness.run.slurm import grouping, queue, status, tools
 from harness.run.slurm.queue import QueuedJob
@@ -67,6 +69,12 @@ class Place:
 
     def cancel(self) -> list[Any]:
         return status.cancel([self.plan], self.store, pytest.fail)
+
+
+def program(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
 
 
 def record(job: str, task: int | None) -> Submitted:
@@ -223,7 +231,43 @@ def test_a_job_whose_number_a_submission_had_not_noted_is_found_submitted_once_a
     assert list(place.queued().values()) == [grouping.Place(int(JOB), 3)]
     assert place.cancel() == [place.stage]
     assert called == [["scancel", ref]]
+    place.jobs[ref] = QueuedJob(ref, "COMPLETING", "n2", comment="harness:s")
     assert place.status().why == "by harness cancel"
+    assert place.queued() == {}
+
+
+@pytest.mark.parametrize(
+    "script", ["echo 'scancel: error: Access/permission denied' >&2; exit 1", None]
+)
+def test_a_job_that_scancel_does_not_end_is_neither_called_cancelled_nor_submitted_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str | None
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    if script is not None:
+        program(tmp_path / "bin", "scancel", script)
+    place.submit()
+    place.say("RUNNING", node="n2")
+    before = place.records.submitted(place.stage.stage, place.stage.key)
+    with pytest.raises(tools.SlurmFault, match=r"^scancel: "):
+        place.cancel()
+    assert place.records.submitted(place.stage.stage, place.stage.key) == before
+    place.submit(cancelled=True)  # as where a cancellation was cut off
+    assert place.status().state == "running"
+    assert list(place.queued().values()) == [grouping.Place(int(JOB), None)]
+
+
+@pytest.mark.parametrize("text", ["", "\0\0", "[]", "{}", '{"key": 1}', '{"key": "k", "more": 1}'])
+def test_a_damaged_record_is_named_and_its_stage_not_submitted_again(
+    place: Place, text: str
+) -> None:
+    place.submit()
+    place.say("RUNNING", node="n2")
+    (path,) = (place.records.root / "submitted").iterdir()
+    path.write_text(text)
+    for look in (place.status, place.queued, place.cancel):
+        with pytest.raises(InputError, match=re.escape(f"{path}, which says under which job")) as e:
+            look()
+        assert "delete this file and submit again" in e.value.hint
 
 
 def test_a_cancellation_waits_for_a_submission_that_is_at_work(place: Place) -> None:
@@ -303,6 +347,35 @@ def test_an_array_in_one_line_of_squeue_is_read_task_by_task(
     assert found["7_0"].reason == "Resources"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "no job at all",
+        random.Random(1).randbytes(3000).decode(errors="replace"),
+        "99_[0-4000000000]|PENDING||N/A|harness:x|Resources",
+        "99_[0-400000000]|PENDING||N/A|harness:x|Resources",
+        "99_[0-2,...]|PENDING||N/A|harness:x|Resources",
+    ],
+)
+def test_what_squeue_does_not_say_of_jobs_is_not_taken_for_an_empty_queue(
+    monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.setattr(tools, "call", lambda command: f"7|RUNNING|n1|2026|c|None\n{line}\n")
+    with pytest.raises(HarnessError, match=r"^squeue's answer could not be read: ") as e:
+        queue.jobs()
+    assert type(e.value) is HarnessError
+    assert len(e.value.message) < 500
+
+
+def test_squeue_is_asked_for_a_user_who_has_no_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program(tmp_path, "squeue", 'echo "7|RUNNING|n1|2026|c|$*"')
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    assert "--user=54321 " in queue.jobs()["7"].reason
+
+
 def test_without_accounting_nothing_is_said_of_forgotten_jobs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -315,7 +388,7 @@ def test_without_accounting_nothing_is_said_of_forgotten_jobs(
 
 
 def test_accounting_knows_what_became_of_forgotten_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = "7_1|CANCELLED by 1000|n2|gen:one|\n8|NODE_FAIL|n1|gen:one|harness:s\n"
+    said = "8| |n1|gen:one|\n7_1|CANCELLED by 1000|n2|gen:one|\n8|NODE_FAIL|n1|gen:one|harness:s\n"
     monkeypatch.setattr(tools, "call", lambda command: said)
     monkeypatch.setattr(queue.shutil, "which", lambda tool: f"/usr/bin/{tool}")
     found = queue.forgotten([record("7", 1), record("8", None)])

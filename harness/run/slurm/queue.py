@@ -53,22 +53,26 @@ def jobs() -> dict[str, QueuedJob]:
     """
     # By number, for not every user has a name on every machine.
     command = ["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}"]
-    found = {}
-    for line in tools.call([*command, f"--format={FIELDS}"]).split("\n"):
-        if not line.strip():
-            continue
+    found: dict[str, QueuedJob] = {}
+    line = ""
+    for text in tools.call([*command, f"--format={FIELDS}"]).split("\n"):
+        line = f"{line} {text}".strip()
         parts = [part.strip() for part in line.split("|", 5)]
-        refs = _refs(parts[0]) if len(parts) == 6 else []
-        if not refs:
-            # Taken for no job, it would have stages submitted that are queued.
-            shown = line if len(line) <= 80 else f"{line[:80]}..."
-            raise HarnessError(
-                f"squeue's answer could not be read: {shown!r}",
-                f"Each line should be a job as --format='{FIELDS}' writes it; see what `squeue --me "
-                f"--format='{FIELDS}'` says.",
-            )
-        for ref in refs:
-            found[ref] = QueuedJob(ref, *parts[1:])
+        refs = _refs(parts[0])
+        if line and not refs:
+            break
+        if len(parts) == 6:
+            found |= {ref: QueuedJob(ref, *parts[1:]) for ref in refs}
+            line = ""
+        # Else a comment that goes on in the next line.
+    if line:
+        # Taken for no job, it would have stages submitted that are queued.
+        shown = line if len(line) <= 80 else f"{line[:80]}..."
+        raise HarnessError(
+            f"squeue's answer could not be read: {shown!r}",
+            f"Each line should be a job as --format='{FIELDS}' writes it; see what `squeue --me "
+            f"--format='{FIELDS}'` says.",
+        )
     return found
 
 
@@ -125,7 +129,7 @@ def forgotten(records: Iterable[Submitted]) -> dict[str, QueuedJob]:
         said = tools.call([*command, "--format=JobID,State,NodeList,JobName,Comment"])
     except tools.SlurmFault:
         return {}
-    found = {}
+    found: dict[str, QueuedJob] = {}
     for line in said.splitlines():
         parts = line.split("|")
         record = asked.get(parts[0])

@@ -347,6 +347,15 @@ def test_an_array_in_one_line_of_squeue_is_read_task_by_task(
     assert found["7_0"].reason == "Resources"
 
 
+def test_a_job_of_anothers_may_have_line_breaks_in_its_comment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = "7|RUNNING|n1|2026|of\nthree\n\nlines|None\n8|PENDING||N/A|c|Priority\n"
+    monkeypatch.setattr(tools, "call", lambda command: said)
+    seven, eight = queue.jobs().values()
+    assert (seven.comment, seven.reason, eight.ref) == ("of three lines", "None", "8")
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -164,9 +164,10 @@ def compare(first: RowPlan, second: RowPlan) -> list[Comparison]:
 
 
 def _metrics(plan: RowPlan) -> list[str]:
-    artefacts = [stage.artefact for stage in [*plan.final(), *losses.trainings(plan)]]
-    names = [name for artefact in artefacts if artefact for name in artefact.manifest.metrics]
+    """Those that the row is scored by: where a judge gives its loss, a training's own is none."""
     judged = losses.is_judged_by_other(plan.row)
+    artefacts = [stage.artefact for stage in [*plan.final(), *losses.stages_of(plan)]]
+    names = [name for artefact in artefacts if artefact for name in artefact.manifest.metrics]
     return [n for n in dict.fromkeys(names) if not (judged and metric_of(n).is_loss)]
 
 

@@ -1,12 +1,13 @@
 """`harness compare`: two rows prompt by prompt, and what is said where they cannot be compared."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers import command, evaluation
+from tests.helpers import InstantExecutor, command, evaluation, make
 from tests.results.scored_rows import scored_row, wins
 
 
@@ -156,3 +157,20 @@ def test_the_other_way_round_the_difference_has_the_other_sign(tmp_path: Path) -
     theirs = told(tmp_path, second, first)["metrics"][0]["paired"]
     assert ours["low"] == pytest.approx(-theirs["high"])
     assert ours["smallest_seen"] == pytest.approx(theirs["smallest_seen"])
+
+
+def test_trained_rows_whose_judge_gives_the_loss_are_compared_by_it(
+    row: Callable[..., Path], volume: Path
+) -> None:
+    def outcome(job: Any) -> dict[str, Any]:
+        loss = {"value": 2.0, "standard_error": 0.1, "judged": 4, "expected": 4}
+        metrics = {"train": {"train_loss": {"value": 3.0}}, "judge": {"held_out_loss": loss}}
+        return {"metrics": metrics.get(job.stage, {})}
+
+    judge = {"judge": {"kind": "held_out_loss", "examples": {"file": "prompts.jsonl"}}}
+    specs = [row(name, eval=judge, train={"steps": n}) for name, n in (("one", 1), ("two", 2))]
+    make(volume, *specs, executor=InstantExecutor(outcome))
+    result = command("compare", *specs, "--volume", volume, "--executor", "local")
+    assert result.exit_code == 0, result.output
+    assert "held_out_loss" in result.output
+    assert "train_loss" not in result.output

@@ -97,13 +97,15 @@ def _unpack(archive: Path, image: ArchivedImage, target: Path, console: Console)
 def _saved(tag: str, folder: Path, console: Console) -> Iterator[Path]:
     """An archive of an image that an engine here has, while it is used."""
     image = _find(tag)
+    # podman has it with a registry's name or localhost's before it.
+    own = next((name for name in image.tags if name.rpartition("/")[2] == tag), tag)
     archive = folder / f"{tag.replace(':', '-')}.tar.part"
     try:
         done = 0
         # About as much as its archive will have.
         size = f"{image.attrs['Size'] // MB} MB"
         with archive.open("wb") as file, ProgressView(console, tag) as view:
-            for chunk in image.save(named=tag):
+            for chunk in image.save(named=own):
                 file.write(chunk)
                 done += len(chunk)
                 view.show(_progress("saved", done, None, image=size))

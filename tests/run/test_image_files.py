@@ -18,20 +18,24 @@ from tests.run.executors.test_image_archive import archive, layer
 class EnginesImage:
     """What an engine says of an image, and its archive."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tag: str) -> None:
         self.content = path.read_bytes()
         self.attrs = {"Size": 4_100_000}
+        self.tags = ["other:latest", tag]
 
     def save(self, named: str) -> Iterator[bytes]:
+        assert named in self.tags  # as docker-py asks
         yield self.content[:1_500_000]
         yield self.content[1_500_000:]
 
 
+@pytest.mark.parametrize("registry", ["", "localhost/", "registry.invalid/library/"])
 def test_how_far_an_image_is_saved_and_unpacked_is_said_with_what_there_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: str
 ) -> None:
     layers = [layer({f"file{i}": os.urandom(10**6) for i in part}) for part in ((1, 2), (3, 4))]
-    image = EnginesImage(archive(tmp_path / "a.tar", "docker", *layers))
+    path = archive(tmp_path / "a.tar", "docker", *layers)
+    image = EnginesImage(path, f"{registry}harness-gen:latest")
     monkeypatch.setattr(CharliecloudExecutor, "find_program", classmethod(lambda kind: "ch-run"))
     monkeypatch.setattr(image_files, "_find", lambda tag: image)
     monkeypatch.setattr(image_files, "check_lock", lambda *facts: None)

@@ -56,9 +56,9 @@ def test_reasoning_is_told_from_the_answer(text: str, rest: str, expected: set[s
 
 
 def test_a_run_of_opening_marks_is_read_at_once() -> None:
-    started = time.monotonic()
+    started = time.thread_time()
     split_reasoning("x <think>" * 200_000)
-    assert time.monotonic() - started < 2
+    assert time.thread_time() - started < 2
 
 
 def test_reasoning_is_found_however_seldom_and_the_judges_view_is_said() -> None:

@@ -115,7 +115,8 @@ def _readers_may_leave() -> "Iterator[None]":
         try:
             yield
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # as it is where whoever started the command closed it
+                sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(CLOSED_PIPE)

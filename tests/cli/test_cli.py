@@ -923,3 +923,10 @@ def test_a_width_that_nothing_fits_is_none(
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     assert make_console().width == width
+
+
+@pytest.mark.parametrize("arguments", ["schema", "--help"])
+def test_a_command_without_standard_output_is_no_fault(arguments: str) -> None:
+    command_line = f'exec "{sys.executable}" -m harness {arguments} >&-'
+    done = subprocess.run(["sh", "-c", command_line], stderr=subprocess.PIPE, check=False, cwd=ROOT)
+    assert (done.stderr, done.returncode) == (b"", 0)

@@ -269,9 +269,8 @@ def unknown_row(name: str, message: str, usable: "Usable | None") -> InputError:
         return SpecFaults(usable.faults, f"Of the specs without faults: {message}. {ELSEWHERE}")
     ids = [row.row.row for row in usable.rows] if usable else []
     near = difflib.get_close_matches(name, ids, n=3)
-    near = near or difflib.get_close_matches(
-        name, ids, n=3, cutoff=0
-    )  # like none: the most like it
+    # Where it is like none, the most like it.
+    near = near or difflib.get_close_matches(name, ids, n=3, cutoff=0)
     hint = f"Near: {', '.join(near)}. " if near else ""
     return InputError(message, hint + ELSEWHERE)
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from harness.artefact.manifest import MetricValue
 from harness.artefact.store import Artefact
 from harness.common import numbers
-from harness.common.progress import plain
+from harness.common.progress import counted, plain
 from harness.errors import InputError
 from harness.results.line import HEADINGS, MatrixLine, display
 from harness.results.matrix import CONFOUNDED, conclusions
@@ -89,8 +89,7 @@ def show_artefact(
     m = artefact.manifest
     console.print(f"[bold]{m.stage}[/] {m.key}", highlight=False)
     if checked:
-        count = len(m.files)
-        told = f"{count} file{'s' * (count != 1)}, each with the digest it was made with"
+        told = f"{counted(len(m.files), 'file')}, each with the digest it was made with"
         console.print(f"  {told}: {artefact.folder}", highlight=False, markup=False, soft_wrap=True)
         return
     fields = {

@@ -144,6 +144,9 @@ def main() -> None:
     parser.add_argument("--train", action="store_true", help="train a tiny model in each row")
     parser.add_argument("--snakemake", help="its program; without it Snakemake is left out")
     chosen = parser.parse_args()
+    for program in filter(None, ("make", chosen.snakemake)):
+        if shutil.which(program) is None:
+            parser.error(f"there is no program {program}")
     os.environ.update(TOLD)
     env = {**os.environ, **env_variables.given("gen"), "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryDirectory(prefix="many-rows-") as name:

@@ -17,6 +17,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import statistics
 import string
 import subprocess
@@ -101,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path in [options.tasks / f"{file}.jsonl" for file, _, _ in TASKS.values()]:
         if not path.is_file():
             parser.error(f"{path} is not there")
+    if options.llamafactory and shutil.which(options.llamafactory) is None:
+        parser.error(f"there is no program {options.llamafactory}")
     options.model = options.model.resolve()
     # The harness of this checkout in every child, wherever it is installed; and no network.
     os.environ |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(options.threads)}

@@ -43,8 +43,9 @@ FETCHABLE = (NOT_THERE, ON_HUB)
 
 
 def show_plans(console: Console, plans: Sequence[RowPlan], fetch: str = "") -> None:
-    """Each row's stages with status, key, reason, and expected calls, tokens and dollars; at the end their
-    sum, and why the memory of trainings is not known. `fetch`: the command that brings what is absent."""
+    """Each row's stages with status, key, reason, and expected calls, tokens and dollars; at the end
+    their sum, and why the memory of trainings is not known. `fetch`: the command that brings what is
+    absent."""
     # Many at a time: each print by rich takes its time.
     console.print(Text("\n").join(_list_plans(console, plans)), soft_wrap=True)
     todo = [s for s in unique(plans) if s.status != "reuse"]

@@ -102,6 +102,10 @@ def _is_as_recorded(path: Path, recorded: Mapping[str, Any]) -> bool:
     return bool(path.stat().st_size == size and file_digest(path) == digest)
 
 
+class Unwritable(InputError):
+    """This user cannot write to the volume."""
+
+
 class Store:
     """The artefacts on one volume.
 
@@ -139,7 +143,8 @@ class Store:
         """Make the volume's folders.
 
         Raises:
-            InputError: the volume cannot be written by this user.
+            Unwritable: the volume cannot be written by this user.
+            InputError: others take other locks there.
         """
         try:
             for name in ("artefacts", "work", "locks", "logs", "rows"):
@@ -158,7 +163,7 @@ class Store:
                     "with compose, run as yourself: "
                     "HARNESS_UID=$(id -u) HARNESS_GID=$(id -g) docker compose run ..."
                 )
-            raise InputError(
+            raise Unwritable(
                 f"the volume {self.root} cannot be written by user {os.getuid()}: {e.strerror}",
                 f"Name another with --volume or HARNESS_DATA; {way}",
             ) from None
@@ -350,6 +355,24 @@ class Store:
         write_atomically(
             self.root / "rows" / f"{row}.json", json.dumps(merged, indent=2, sort_keys=True) + "\n"
         )
+
+
+class ReadStore(Store):
+    """What a volume holds; work, locks and logs stand in another folder, `root`."""
+
+    def __init__(self, volume: Path, root: Path) -> None:
+        super().__init__(root)
+        self.volume = Store(volume)
+
+    def folder(self, stage: str, key: str) -> Path:
+        return self.volume.folder(stage, key)
+
+    def hub_folder(self, hub: HubModel | HubData, code: bool = False) -> Path:
+        return self.volume.hub_folder(hub, code)
+
+    @property
+    def files_folder(self) -> Path:
+        return self.volume.files_folder
 
 
 def _lock_name(stage: str, key: str) -> str:

@@ -87,7 +87,6 @@ def _audit_rows(names: list[str], as_json: bool, volume: Path, inputs: Path | No
     from harness.run.given.bring import NotBrought
 
     planner = make_planner(volume, inputs, "local")
-    planner.store.prepare()
     audits = []
     for name in names:
         row = row_named(name).row

@@ -56,10 +56,12 @@ def export(
     if target["to"].lower().startswith(HUB):
         target["to"] = HUB + target["to"][len(HUB) :]
     planner = make_planner(volume, inputs, executor)
-    planner.store.prepare()
     loaded = row_named(name, scale)
     console = make_console()
-    if model or target["to"].startswith(HUB):
+    is_upload = target["to"].startswith(HUB)
+    if is_upload:
+        planner.store.prepare()
+    if model or is_upload:
         runner = Runner(planner.store, planner.files, make(executor, volume), console)
         messages = export_model(runner, planner.plan_model(loaded), Target(**target))
     else:

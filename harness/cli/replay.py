@@ -47,10 +47,12 @@ def replay(
     says; else which have not, and exit code 1. A training is not run again: its files are
     checked, and its losses read from its log. What was judged beside the row (published answers,
     bridging models) is replayed with it, and out of a crate the shift between the judges
-    compared, too. Inside an image, those stages alone are made again that run in it.
+    compared, too. Inside an image, those stages alone are made again that run in it. A volume that
+    cannot be written is only read.
     """
     from harness.crate.unpack import is_crate, mount_of, opened
     from harness.run.executors import make
+    from harness.run.replay import workable
     from harness.run.runner import Runner
 
     if is_crate(name):
@@ -63,11 +65,11 @@ def replay(
                 _compare_shifts(runner.console, crate)
         return
     planner = make_planner(volume, inputs, executor)
-    planner.store.prepare()
-    plan = planner.plan(row_named(name, scale))
     twin = f" --scale {scale}" if scale != "full" else ""
-    runner = Runner(planner.store, planner.files, make(executor, volume), make_console())
-    _replay(runner, plan, kinds, name + twin)
+    with workable(planner.store) as store:
+        plan = planner.plan(row_named(name, scale))
+        runner = Runner(store, planner.files, make(executor, volume), make_console())
+        _replay(runner, plan, kinds, name + twin)
 
 
 def _compare_shifts(console: "Console", crate: "Opened") -> None:

@@ -17,6 +17,7 @@ from harness.cli.workspace import make_planners, rows_of
 )
 @click.option("--outputs", default=100, show_default=True, type=click.IntRange(0),
               help="Outputs of each row in the reader; 0: none.")  # fmt: skip
+@click.option("--all", "every_row", is_flag=True, help="Also rows of which nothing is made yet.")
 @SCALE
 @ANY_EXECUTOR
 @VOLUME
@@ -25,6 +26,7 @@ def report(
     specs: tuple[str, ...],
     out: Path | None,
     outputs: int,
+    every_row: bool,
     scale: str,
     executor: str | None,
     volume: Path,
@@ -32,11 +34,12 @@ def report(
 ) -> None:
     """Write one HTML page of matrix, rows' stories and outputs.
 
-    The page is self-contained: it asks for nothing over a network, and can be mailed as it is.
+    The page is self-contained: it asks for nothing over a network, and can be mailed as it is. Rows of
+    which nothing is made yet are counted and left out.
     """
     from harness.report.html.page import write_report
 
     planners = make_planners(volume, inputs, executor)
     out = out or volume / "results" / "report.html"
-    written = write_report(rows_of(specs, scale), planners, out, outputs)
+    written = write_report(rows_of(specs, scale), planners, out, outputs, every_row)
     click.echo(written)

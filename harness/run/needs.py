@@ -265,10 +265,12 @@ class _Looking:
         count = len(self.stages)
         if not times:
             return NeededItem("time", "", "not known", note="nothing alike has run on this volume")
-        rest = f"; of {count - len(times)} nothing is known" if len(times) < count else ""
-        name = f"about {spoken(sum(times))}"
-        note = f"as {len(times)} of {count} stages took before on this volume{rest}"
-        return NeededItem("time", name, "there", note=note)
+        stages, rest = "the stage" if count == 1 else f"all {count} stages", ""
+        if len(times) < count:
+            stages = f"{len(times)} of {count} stages"
+            rest = f"; of {count - len(times)} nothing is known"
+        note = f"as {stages} took before on this volume{rest}"
+        return NeededItem("time", f"about {spoken(sum(times))}", "there", note=note)
 
 
 def _key(name: str, note: str) -> NeededItem:

@@ -5,13 +5,15 @@ that the manifest says. A training is not run again: its files are checked, and 
 its log.
 """
 
+import contextlib
 import itertools
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from harness.artefact import environment
@@ -19,7 +21,7 @@ from harness.artefact.call import TRANSCRIPT, StageResult
 from harness.artefact.keys import file_digest, flatten
 from harness.artefact.manifest import Manifest, MetricValue
 from harness.artefact.network_files import files_below
-from harness.artefact.store import Artefact
+from harness.artefact.store import Artefact, ReadStore, Store, Unwritable
 from harness.common.progress import ProgressView
 from harness.errors import InputError
 from harness.run.executors import carry_out
@@ -67,6 +69,27 @@ class Replayed:
     @property
     def exact(self) -> bool:
         return not self.different
+
+
+@contextlib.contextmanager
+def workable(store: Store) -> Iterator[Store]:
+    """The store; of a volume that cannot be written one that works in a temporary folder, which stays
+    where a stage fails or comes out different."""
+    try:
+        store.prepare()
+        temporary = None
+    except Unwritable:
+        temporary = Path(mkdtemp(prefix="harness-replay-")).resolve()
+    if temporary is None:
+        yield store
+        return
+    reader = ReadStore(store.root, temporary)
+    reader.prepare()
+    try:
+        yield reader
+    finally:
+        if not any((temporary / "work").iterdir()):
+            shutil.rmtree(temporary)
 
 
 def to_replay(plan: RowPlan, stages: Sequence[str]) -> list[StagePlan]:

@@ -228,8 +228,8 @@ def test_rows_that_make_data_alone_are_counted_by_table_and_by_report(place: Pat
         f"1 row without a result is left out (--all shows them all)\n{told}\n"
     )
     assert done.stderr == "nothing written\n"
-    assert "2 rows, " in command("report").stdout
-    assert told in command("report").stdout
+    assert "2 rows, " in command("report", "--all").stdout
+    assert told in command("report", "--all").stdout
     assert "written: " in command("table").stderr, "the folder is there now"
 
 
@@ -878,7 +878,7 @@ def test_tables_and_reports_estimate_neither_calls_nor_memory_and_read_no_given_
     monkeypatch.setattr(memory, "of_stage", not_expected)
     monkeypatch.setattr(training_data, "read", not_expected)
     assert command("table", "--all").exit_code == 0
-    assert command("report", "specs").exit_code == 0
+    assert command("report", "specs", "--all").exit_code == 0
     assert command("verify", "specs/one.yaml").exit_code == 4
     with pytest.raises(RuntimeError, match="not expected"):
         command("plan", "specs/one.yaml")

@@ -18,7 +18,7 @@ from harness.errors import HarnessError, InputError
 from harness.report.html import charts
 from harness.report.html.markup import Html, escape, join, tag
 from harness.report.html.overview import RULES
-from harness.report.html.page import render, write_report
+from harness.report.html.page import render, stories_of, write_report
 from harness.report.html.sections import reader
 from harness.report.html.sections.answers import _binned, _edges
 from harness.report.html.sections.reader import sample
@@ -85,7 +85,7 @@ def page(text: str) -> Page:
 
 def rendered(folder: Path, *specs: Path, outputs: int = 100) -> str:
     rows = load_rows(specs or [folder / "specs"])
-    return render(rows, [planner(folder / "runs")], outputs)
+    return render(stories_of(rows, [planner(folder / "runs")], outputs))
 
 
 def story(page: Page, row: str) -> str:
@@ -373,13 +373,35 @@ def test_the_command_writes_the_page_whole_and_says_so(
     assert [p.name for p in out.parent.iterdir()] == ["report.html"]
 
 
+def test_rows_of_which_nothing_is_made_are_counted_and_left_out_but_with_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HARNESS_DATA", "HARNESS_INPUTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "runs" / "results" / "report.html"
+    write_row(tmp_path / "specs", "waiting", eval=None)
+    told = "1 row of which nothing is made yet is left out (--all shows them all)\n"
+    assert command("report").stdout == f"nothing written; {told}"
+    assert not out.exists()
+    judged_row(tmp_path, answers(3), annotations(1.0, 2.0, 1.5))
+    done = command("report")
+    assert ", 1 row, " in done.stdout
+    assert done.stdout.endswith(f"; {told}")
+    assert 'id="row-waiting"' not in out.read_text()
+    done = command("report", "--all")
+    assert ", 2 rows, " in done.stdout
+    assert "left out" not in done.stdout
+    assert 'id="row-waiting"' in out.read_text()
+
+
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     rows = load_rows([write_row(tmp_path / "specs")])
     os.mkfifo(tmp_path / "pipe")  # as a device, it must not be replaced by a file
     for out in (tmp_path / "file" / "report.html", tmp_path / "specs", tmp_path / "pipe", Path("")):
         with pytest.raises(InputError, match="cannot be written"):
-            write_report(rows, [planner(tmp_path / "runs")], out, 10)
+            write_report(rows, [planner(tmp_path / "runs")], out, 10, every_row=True)
     assert (tmp_path / "pipe").is_fifo()
     assert not list(tmp_path.glob(".*"))
 

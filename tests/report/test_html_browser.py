@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness.report.html.page import render
+from harness.report.html.page import render, stories_of
 from harness.row.load import load_rows
 from tests.helpers import planner
 from tests.report.report_rows import several_rows
@@ -33,7 +33,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     several_rows(folder)
     out = folder / "report.html"
-    out.write_text(render(load_rows([folder / "specs"]), [planner(folder / "runs")], 100))
+    out.write_text(
+        render(stories_of(load_rows([folder / "specs"]), [planner(folder / "runs")], 100))
+    )
     return out
 
 

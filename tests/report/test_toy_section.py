@@ -26,9 +26,9 @@ def test_a_section_in_the_list_stands_in_its_place_in_each_story_that_has_it(
     scored_row(tmp_path, wins(40), row="judged")
     scored_row(tmp_path, row="waiting")
     rows, planners = load_rows([tmp_path / "specs"]), [planner(tmp_path / "runs")]
-    before = page.render(rows, planners, 10)
+    before = page.render(page.stories_of(rows, planners, 10))
     monkeypatch.setattr(page, "SECTIONS", [StorySection("Runs", _runs), *SECTIONS])
-    text = page.render(rows, planners, 10)
+    text = page.render(page.stories_of(rows, planners, 10))
     section = "<section><h4>Runs</h4><p>1 judging of judged &lt;so far&gt;</p></section>"
     assert text.count("<h4>Runs</h4>") == 1
     start = text.index('id="row-judged"')

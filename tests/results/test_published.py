@@ -1,6 +1,7 @@
 """`harness audit ROW`: what the study published of a row, fetched, and its numbers computed anew."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -84,6 +85,21 @@ def test_the_reported_number_is_computed_anew_from_the_published_verdicts(
     assert ["win_rate", "30", "30", "equal"] in lines
     assert str(tmp_path) not in result.stdout
     assert {path for path, _ in mirror.requests} >= {f"/{HOST}/annotations.json"}
+
+
+def test_published_files_that_are_there_are_audited_on_a_volume_that_cannot_be_written(
+    tmp_path: Path, study: Path, mirror: FileServer
+) -> None:
+    files = study / "annotations.json"
+    spec = spec_of(tmp_path, win_rate=30.0, annotations=published(mirror, files))
+    before = audited(tmp_path, spec)
+    shutil.rmtree(tmp_path / "runs" / "locks")
+    (tmp_path / "runs" / "locks").write_text("so that no folder can be made here")
+    assert audited(tmp_path, spec).stdout == before.stdout
+    shutil.rmtree(tmp_path / "runs" / "files")
+    refused = audited(tmp_path, spec)
+    assert refused.exit_code == 2
+    assert "cannot be written by user" in refused.stderr
 
 
 def test_another_number_than_the_published_verdicts_give_is_told_and_exits_1(

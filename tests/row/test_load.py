@@ -562,6 +562,12 @@ def test_every_spec_begins_with_the_line_that_names_its_schema_to_editors(path: 
     assert schema.resolve() == ROOT / "specs" / "schema.json"
 
 
+def test_no_line_of_a_yaml_file_ends_in_a_blank() -> None:
+    folders = (ROOT / name for name in ("docs", "harness", "specs"))
+    files = [*ROOT.glob("*.yaml"), *(path for folder in folders for path in folder.rglob("*.yaml"))]
+    assert [path for path in files if re.search(r"[ \t]$", path.read_text("utf-8"), re.M)] == []
+
+
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [

@@ -211,9 +211,14 @@ def test_time_is_foretold_by_the_same_work_with_another_seed_and_not_by_other_wo
     make(volume, write_row(specs), executor=InstantExecutor(slow))
     same = write_row(specs, "same", train={"steps": 1, "seed": 7})
     time = items(volume, same)["time", "about 2.0 h"]
-    assert time.note == "as 1 of 1 stages took before on this volume"
+    assert time.note == "as the stage took before on this volume"
     other = write_row(specs, "other", train={"steps": 2})
     assert items(volume, other)["time", ""].state == "not known"
+    two = write_row(specs, "two", train={"steps": 1}, replicates={"train_seeds": [8, 9]})
+    note = items(volume, two)["time", "about 4.0 h"].note
+    assert note == "as all 2 stages took before on this volume"
+    note = items(volume, two, other)["time", "about 4.0 h"].note
+    assert note == "as 2 of 3 stages took before on this volume; of 1 nothing is known"
     tree = yaml.safe_load((specs / "one.yaml").read_text())
     tree["train"]["steps"] = 3
     (specs / "one.yaml").write_text(yaml.safe_dump(tree))

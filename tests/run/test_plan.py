@@ -791,7 +791,20 @@ def test_a_hub_model_that_was_not_downloaded_leaves_the_memory_unknown_and_says_
 ) -> None:
     edit(spec, model=None)
     edit(spec, model={"hub": {"id": "owner/name", "revision": "0" * 40}})
-    assert "not on the volume yet (`harness fetch SPEC` brings it)" in shown(volume, spec)
+    told = "memory not known for 1 train stage: the model is not on the volume yet"
+    assert told in shown(volume, spec)
+    second = write_row(spec.parent, "second", train={"steps": 2})
+    edit(second, model=None)
+    edit(second, model={"hub": {"id": "owner/other", "revision": "0" * 40}})
+    told = " ".join(command("plan", spec, second, "--volume", volume).stdout.split())
+    fetch = f"harness fetch {spec} {second} --volume {volume}"
+    assert told.count("memory not known for 2") == told.count("memory: ") + 1 == 1
+    assert f"memory not known for 2 train stages until `{fetch}`" in told
+    edit(second, model=None)
+    edit(second, model={"random": {"config": {"model_type": "mamba"}}})
+    told = " ".join(command("plan", second, "--volume", volume).stdout.split())
+    words = "memory not known for 1 train stage: the model's configuration does not say enough"
+    assert words in told
     folder = volume / "models" / f"owner--name-{'0' * 12}"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(GPU_MODEL))

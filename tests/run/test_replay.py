@@ -3,7 +3,9 @@
 import io
 import json
 import math
+import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import pytest
 import yaml
 
 from harness.artefact import environment
+from harness.artefact.keys import digest_of, file_digest
 from harness.errors import InputError
 from tests.helpers import (
+    HARNESS,
     ROOT,
     InstantExecutor,
     command,
@@ -80,13 +84,49 @@ def test_a_replay_is_exact_and_leaves_nothing_behind(spec: Path) -> None:
     assert list(Path("runs/work").iterdir()) == []
 
 
+def reading(volume: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`harness ARGUMENTS` where the volume can only be read, and temporary files are in ./tmp."""
+    read_only = f"mount --bind {volume} {volume} && mount -o remount,bind,ro {volume}"
+    mounts = ["unshare", "--mount", "sh", "-c"]
+    if subprocess.run([*mounts, read_only], capture_output=True).returncode:
+        pytest.skip("this machine lets no process have mounts of its own")
+    Path("tmp").mkdir(exist_ok=True)
+    return subprocess.run(
+        [*mounts, f'{read_only} && exec "$@"', "sh", *HARNESS, *arguments],
+        env={**os.environ, "TMPDIR": os.path.abspath("tmp"), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def test_a_volume_that_can_only_be_read_is_replayed_in_a_temporary_folder_and_packed(
+    spec: Path,
+) -> None:
+    folder = run(spec)
+    done = reading(Path("runs"), "replay", "one")
+    assert done.returncode == 0, done.stdout
+    assert "one: 1 of 1 artefacts exact" in done.stdout
+    assert list(Path("tmp").iterdir()) == []
+    done = reading(Path("runs"), "export", "one", "--to", "one.zip")
+    assert done.returncode == 0, done.stdout
+    assert command("replay", "one.zip").exit_code == 0
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest.pop("seal")
+    manifest["counts"]["examples"] = 7
+    seal = digest_of(manifest)
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "seal": seal}))
+    done = reading(Path("runs"), "replay", "one")
+    assert done.returncode == 1, done.stdout
+    assert "count examples (recorded 7" in done.stdout
+    [work] = Path("tmp").glob("harness-replay-*/work/*")
+    assert str(work.resolve()) in done.stdout.replace("\n", "")
+    assert list(Path("runs/work").iterdir()) == []
+
+
 def test_a_file_that_comes_out_otherwise_is_named_and_the_replay_fails(
     spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = run(spec)
     # A transcript that a person changed, and a manifest sealed over it.
-    from harness.artefact.keys import digest_of, file_digest
-
     path = folder / "transcript.jsonl"
     first, *others = path.read_text().splitlines()
     record = json.loads(first)

@@ -37,6 +37,8 @@ LENGTH_SURE = SURE / 10
 FEWEST = 50
 """Judgements below which nothing is said of length."""
 NO_BOUNDS = {"lower_bound": None, "upper_bound": None}
+LARGEST = 1e6
+"""Of a stored number, which is 1 to 2 as a preference, from which on no mean is made with it."""
 UNREAD_MARGIN = 0.5
 """Points by which unread replies move the score from which on it is wrong."""
 
@@ -218,17 +220,19 @@ def check_stored(
     stored = [(row.number or DRAW) - 1 for row in rows if row.number is not None]
     out = set(faulty)
     right = [row.share for n, row in enumerate(rows) if row.preference is not None and n not in out]
-    averaged = 100 * fmean(stored)
+    averaged = 100 * fmean(stored) if max(map(abs, stored)) < LARGEST else None
     without = 100 * fmean(right) if right else None
-    effect = None if without is None else averaged - without
+    effect = None if averaged is None or without is None else averaged - without
     published = result.published.get("win_rate")
     values = sorted({v for n in faulty if (v := rows[n].number) is not None})[:5]
-    message = (
-        f"{len(faulty)} replies that hold no judgement are stored as numbers "
-        f"({', '.join(f'{v:g}' for v in values)})"
-    )
+    message = "1 reply that holds no judgement is stored as a number"
+    if len(faulty) > 1:
+        message = f"{len(faulty)} replies that hold no judgement are stored as numbers"
+    message += f" ({', '.join(f'{v:g}' for v in values)})"
     if without is None:
         message += ": there is no judgement beside them"
+    elif averaged is None:
+        message += f": no mean can be made of that; over the others the win rate is {without:.2f}"
     else:
         message += f": averaged in, the win rate is {averaged:.2f}, without them {without:.2f}"
         if published is not None and abs(published - averaged) < abs(published - without):
@@ -239,7 +243,7 @@ def check_stored(
         {
             "instruction": short(rows[n].instruction),
             "reply": short(what(n)),
-            "stored": rows[n].number,
+            "stored": _as_json(rows[n].number),
         }
         for n in faulty[:EXAMPLES]
     ]
@@ -247,5 +251,16 @@ def check_stored(
         "unparsed_scored",
         "error" if is_wrong else "warning",
         message,
-        {"rows": len(faulty), "of": len(rows), "stored_as": values, **rates, "examples": examples},
+        {
+            "rows": len(faulty),
+            "of": len(rows),
+            "stored_as": [_as_json(v) for v in values],
+            **rates,
+            "examples": examples,
+        },
     )
+
+
+def _as_json(number: float | None) -> float | str | None:
+    """JSON has no infinite number."""
+    return str(number) if number is not None and math.isinf(number) else number

@@ -70,13 +70,14 @@ def material_of(rows: Sequence[JudgedPair], **facts: Any) -> Material:
 
 
 def as_preference(value: Any) -> tuple[float | None, float | None]:
-    """A stored preference: the judgement that it is, and the number, None where it is none."""
+    """A stored preference: the judgement that it is, and the number, None where it is none; NaN, as
+    which pandas writes that there is none, is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None, None
     try:
         number = float(value)
     except OverflowError:
-        return None, None
-    if not math.isfinite(number):
+        number = math.inf if value > 0 else -math.inf
+    if math.isnan(number):
         return None, None
     return (number or DRAW) if is_judgement(number) else None, number

@@ -25,7 +25,7 @@ from harness.modeling.memory.fit import (
     what_fits,
     would_fit,
 )
-from harness.modeling.memory.need import Need
+from harness.modeling.memory.need import MODEL_ABSENT, Need
 from harness.run.executors import gpus_of
 from harness.run.executors.placing import place
 from harness.run.executors.serving import URL_VARIABLE
@@ -43,11 +43,17 @@ FETCHABLE = (NOT_THERE, ON_HUB)
 
 
 def show_plans(console: Console, plans: Sequence[RowPlan], fetch: str = "") -> None:
-    """Each row's stages with status, key, reason, and expected calls, tokens and dollars. `fetch`: the
-    command that brings what is absent."""
+    """Each row's stages with status, key, reason, and expected calls, tokens and dollars; at the end
+    their sum, and why the memory of trainings is not known. `fetch`: the command that brings what is
+    absent."""
     # Many at a time: each print by rich takes its time.
     console.print(Text("\n").join(_list_plans(console, plans)), soft_wrap=True)
-    _show_total(console, [s for s in unique(plans) if s.status != "reuse"], fetch)
+    todo = [s for s in unique(plans) if s.status != "reuse"]
+    _show_total(console, todo, fetch)
+    for why, count in Counter(s.need for s in todo if isinstance(s.need, str)).items():
+        text = f"memory not known for {counted(count, 'train stage')}"
+        text += f" until `{fetch}`" if fetch and why == MODEL_ABSENT else f": {why}"
+        console.print(hanging(console, Text(plain(text)), 2, cut_words=False), soft_wrap=True)
 
 
 def _list_plans(console: Console, plans: Sequence[RowPlan]) -> Iterator[Text]:
@@ -155,7 +161,7 @@ def _on_this_machine(
         chosen = place(stage, "local" if is_local else "docker")
     except InputError as e:
         refusal = e
-    if stage.need is not None:
+    if isinstance(stage.need, Need):
         yield _memory(stage.need, kind, chosen), "dim"
     if chosen is not None and visible():
         yield f"device: {_device(stage, chosen)}", "dim"
@@ -190,11 +196,9 @@ def _emulated(stage: StagePlan, chosen: Sequence[Gpu]) -> str:
     return emulation(slow[0].name, slow[0].capability)
 
 
-def _memory(need: Need | str, kind: str, chosen: Sequence[Gpu] | None) -> str:
+def _memory(need: Need, kind: str, chosen: Sequence[Gpu] | None) -> str:
     """`memory: about 7.9 GiB (weights 1.9, ...); fits NVIDIA X (24.0 GiB)`. `kind`: `local`, or the
     image's name. `chosen`: the training's GPUs; None where it cannot run."""
-    if isinstance(need, str):
-        return f"memory: not known: {need}"
     text = f"memory: {_parts(need)}"
     devices = [gpu for gpu in chosen or () if gpu.size]
     if not devices:

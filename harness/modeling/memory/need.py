@@ -93,6 +93,9 @@ class Need:
         return of_training(self.train, self.shape)
 
 
+MODEL_ABSENT = "the model is not on the volume yet"
+
+
 def of_stage(
     params: Mapping[str, Any], files: Files, hub_folder: Path | None, artefact: Path | None
 ) -> Need | str:
@@ -107,7 +110,7 @@ def of_stage(
         return e.message
     if shape is None:
         if source.hub is not None and not (hub_folder and hub_folder.is_dir()):
-            return "the model is not on the volume yet (`harness fetch SPEC` brings it)"
+            return MODEL_ABSENT
         return "the model's configuration does not say enough"
     lengths = _tokens(params, files, artefact)
     return Need(train, shape, lengths, source.chat_format is not None)

@@ -31,11 +31,16 @@ from harness.run.plan import Planner
 
 
 def write_report(
-    rows: Sequence[LoadedRow], planners: Sequence[Planner], out: Path, outputs: int
+    rows: Sequence[LoadedRow],
+    planners: Sequence[Planner],
+    out: Path,
+    outputs: int,
+    every_row: bool = False,
 ) -> str:
-    """Write the page of these rows to `out`; `outputs`: most of each row's in its reader.
+    """Write the page of these rows to `out`; `outputs`: most of each row's in its reader; `every_row`:
+    also those of which nothing is made yet. Without any row, nothing is written.
 
-    Returns what was written, in words. The same artefacts give the same bytes.
+    Returns what was written, and what was left out, in words. The same artefacts give the same bytes.
 
     Raises:
         Damaged: an artefact of a row was changed.
@@ -44,40 +49,57 @@ def write_report(
     """
     if not out.name or (out.exists() and not out.is_file()):
         raise InputError(f"{out} is no file and cannot be written", "Name a file with --out.")
-    page = render(rows, planners, outputs)
+    stories = stories_of(rows, planners, outputs)
+    listed = stories if every_row else [s for s in stories if any(t.artefact for t in s.stages)]
     for planner in planners[:1]:
         planner.files.save()
-    with written_to("file"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, page)
-    sentence = f"written: {out}, {counted(len(rows), 'row')}, {decimal(len(page.encode()))}"
-    return "; ".join(filter(None, [sentence, data_alone(rows)]))
+    sentences = ["nothing written"]
+    if listed:
+        page = render(listed)
+        with written_to("file"):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(out, page)
+        size = decimal(len(page.encode()))
+        sentences = [f"written: {out}, {counted(len(listed), 'row')}, {size}"]
+    if left_out := len(stories) - len(listed):
+        verb = "is" if left_out == 1 else "are"
+        sentences.append(
+            f"{counted(left_out, 'row')} of which nothing is made yet {verb} left out (--all shows "
+            "them all)"
+        )
+    return "; ".join(filter(None, [*sentences, data_alone([story.loaded for story in listed])]))
 
 
-def render(rows: Sequence[LoadedRow], planners: Sequence[Planner], outputs: int) -> str:
-    """The page's text."""
+def stories_of(rows: Sequence[LoadedRow], planners: Sequence[Planner], outputs: int) -> list[Story]:
+    """As the matrix has the rows, those with a number first; rows without a line come last."""
     lines = _results_first(
         together([line for loaded in rows for line in lines_of(loaded, planners)])
     )
-    layouts = layouts_of(lines)
     lines_by_row: dict[str, list[MatrixLine]] = {}
     for line in lines:
         lines_by_row.setdefault(line.cells.row, []).append(line)
     appendix = Appendix()
-    # As the matrix has them; rows without a line come last.
-    tables: dict[str, list[Html]] = {line.cells.table: [] for line in lines}
     places = {row: place for place, row in enumerate(lines_by_row)}
-    for loaded in sorted(rows, key=lambda loaded: places.get(loaded.row.row, len(places))):
-        row_lines = lines_by_row.get(loaded.row.row, [])
-        story = story_of(loaded, planners, row_lines, appendix, outputs)
-        tables.setdefault(loaded.row.table, []).append(_article(story))
+    return [
+        story_of(loaded, planners, lines_by_row.get(loaded.row.row, []), appendix, outputs)
+        for loaded in sorted(rows, key=lambda loaded: places.get(loaded.row.row, len(places)))
+    ]
+
+
+def render(stories: Sequence[Story]) -> str:
+    """The page's text."""
+    lines = [line for story in stories for line in story.lines]
+    layouts = layouts_of(lines)
+    tables: dict[str, list[Html]] = {}
+    for story in stories:
+        tables.setdefault(story.loaded.row.table, []).append(_article(story))
     style, script = _asset("style.css"), _asset("script.js")
     return Template(_asset("page.html")).substitute(
         style=style,
         script=script,
         style_digest=_digest(style),
         script_digest=_digest(script),
-        count=_count(rows, len(lines)),
+        count=f"{counted(len(stories), 'row')}, {counted(len(lines), 'line')} in the matrix.",
         tally=overview.tally(lines),
         notice=overview.notice(lines) or "",
         matrix=overview.matrix(lines) if lines else tag("p", "None of these rows has a number."),
@@ -85,7 +107,7 @@ def render(rows: Sequence[LoadedRow], planners: Sequence[Planner], outputs: int)
             [_table(name, layouts.get(name), articles) for name, articles in tables.items()]
         ),
         explanation=overview.explanation(lines),
-        appendix=appendix.render(),
+        appendix=stories[0].appendix.render(),
     )
 
 
@@ -96,10 +118,6 @@ def _asset(name: str) -> str:
 def _digest(text: str) -> str:
     """As a Content-Security-Policy names what stands between the tags."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _count(rows: Sequence[LoadedRow], lines: int) -> Html:
-    return join(f"{counted(len(rows), 'row')}, {counted(lines, 'line')} in the matrix.")
 
 
 def _results_first(lines: Sequence[MatrixLine]) -> list[MatrixLine]:

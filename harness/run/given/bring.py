@@ -136,12 +136,13 @@ def bring(wanted: Iterable[DataPath], store: Store, files: Files, console: Conso
 
     Raises:
         NotBrought: some could not be had; every one was tried.
-        InputError: HARNESS_MIRROR names no mirror.
+        InputError: the volume cannot be written; HARNESS_MIRROR names no mirror.
         HarnessError: there is no room.
     """
     absent = lacking(wanted, files)
     if not absent:
         return []
+    store.prepare()
     mirror = mirror_address()
     failures, brought = [], []
     for data in absent:

@@ -508,6 +508,33 @@ def test_replies_that_do_not_parse_and_are_scored_are_found(tmp_path: Path, valu
     assert "count_mismatch" not in kinds(result)
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(1e308, "1e+308"), (math.inf, "inf"), (-math.inf, "-inf"), (10**400, "inf"), (1e7, "1e+07")],
+)
+def test_a_stored_number_with_which_no_mean_can_be_made_is_told_in_one_sentence(
+    tmp_path: Path, value: float, told: str
+) -> None:
+    def change(rows: list[dict[str, object]], count: int) -> None:
+        for row in rows[:count]:
+            row["preference"] = value
+
+    for count, said in (
+        (1, "1 reply that holds no judgement is stored as a number"),
+        (2, "2 replies that hold no judgement are stored as numbers"),
+    ):
+        folder = write(tmp_path / str(count), rows_of(), lambda rows, n=count: change(rows, n))
+        result = only_result(folder)
+        rest = [r["preference"] - 1 for r in rows_of()[count:]]
+        rate = 100 * sum(rest) / len(rest)
+        finding = finding_of(result, "unparsed_scored")
+        assert finding.message == (
+            f"{said} ({told}): no mean can be made of that; over the others the win rate is {rate:.2f}"
+        )
+        assert result.metrics["win_rate"] == pytest.approx(rate)
+        json.dumps(result.to_dict(), allow_nan=False)
+
+
 def test_a_published_mean_over_unread_replies_is_told(tmp_path: Path) -> None:
     rows = rows_of()
     wrong = 100 * (sum(r["preference"] - 1 for r in rows[20:]) - 2 * 20) / 200

@@ -111,7 +111,7 @@ def test_tables_and_the_report_say_another_judge_and_why(tmp_path: Path) -> None
     assert "not comparable: another judge" in table(tmp_path, spec, "latex", "--layout", "study")
     to = tmp_path / "report.html"
     result = command(
-        "report", spec, "--volume", tmp_path / "runs", "--executor", "local", "--out", to
+        "report", "--all", spec, "--volume", tmp_path / "runs", "--executor", "local", "--out", to
     )
     assert result.exit_code == 0, result.output
     html = to.read_text()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.spec.base import Endpoint, Spec
+from harness.spec.base import Data, Endpoint, Spec
 from harness.spec.hub import HubData
 from harness.spec.model_source import ModelSource
 
@@ -24,3 +24,8 @@ class Needs:
     """The engine whose server stands beside the stage."""
     gpus: int = 0
     """On how many the stage's own process works, where GPUs are used."""
+
+    @classmethod
+    def asking(cls, endpoints: Sequence[Endpoint], transcript: Data | None) -> "Needs":
+        """To ask these, where no recorded calls stand for them."""
+        return cls(endpoints) if transcript is None else cls(is_recorded=True)

@@ -47,8 +47,6 @@ class Reader(Generic[Source]):
     name: str
     looks_for: str
     """What it reads, in words, for who gave something else."""
-    kinds: tuple[str, ...]
-    """The words for its results."""
     findings: frozenset[str]
     """The kinds of findings that it can make."""
     find: "Callable[[Source], list[Result]]"
@@ -61,7 +59,7 @@ class Reader(Generic[Source]):
     """Equal judgements are a sign of a copy; not so where a few steps are all that a judge gives."""
 
 
-NO_READER: Reader[Any] = Reader("", "", (), frozenset(), lambda source: [])
+NO_READER: Reader[Any] = Reader("", "", frozenset(), lambda source: [])
 
 
 @dataclass

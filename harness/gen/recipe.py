@@ -109,11 +109,7 @@ class Recipe(Spec):
 
     def needs(self) -> Needs:
         source = self.reply_source
-        if source is None:
-            return Needs()
-        if source.transcript is not None:
-            return Needs(is_recorded=True)
-        return Needs(endpoints=source.endpoints)
+        return Needs() if source is None else Needs.asking(source.endpoints, source.transcript)
 
     def twin(self, smoke: Path) -> Self:
         """Its scaled-down form, with the files of `smoke`, which is specs/smoke."""

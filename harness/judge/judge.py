@@ -4,6 +4,7 @@ A kind's class owns all that is known of it; what is heavy it imports in its met
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -14,13 +15,7 @@ from harness.artefact.call import StageCall, StageResult
 from harness.artefact.keys import Files
 from harness.artefact.needs import Needs
 from harness.errors import blamed
-from harness.llm.estimate import (
-    CHARACTERS_PER_TOKEN,
-    ON_HUB,
-    Estimate,
-    prompt_lengths,
-    text_lengths,
-)
+from harness.llm.estimate import Estimate, estimate_prompts, text_lengths
 from harness.spec.base import NOT_KEY, Count, Data, DataPath, Endpoint, Spec, SpecFile
 from harness.spec.prompts import OutputFiles, PromptSet
 from harness.spec.template import Template
@@ -185,8 +180,8 @@ class BaseJudge(Spec):
         raise NotImplementedError
 
 
-class PairwiseJudge(BaseJudge):
-    """What judges that ask a model which of two outputs is better have in common."""
+class AskingJudge(BaseJudge):
+    """What judges that ask a model behind an endpoint have in common."""
 
     identity: ClassVar[tuple[str, ...]] = ("judge",)
     calls_per_prompt: ClassVar[int] = 1
@@ -199,6 +194,37 @@ class PairwiseJudge(BaseJudge):
     """How often a prompt is asked at most while no reply to it can be read."""
     on_model_change: Literal["flag", "stop"] = "flag"
     """What to do when the server answers with another model than before."""
+
+    def needs(self) -> Needs:
+        return Needs.asking((self.judge,), self.transcript)
+
+    def fixed_characters(self) -> int:
+        """Of a prompt of the judge's, without what differs between prompts."""
+        raise NotImplementedError
+
+    def characters(self, lengths: Sequence[int], files: Files) -> int:
+        """Of the judge's prompts about prompts of these lengths, one each."""
+        return with_answers(lengths, self.fixed_characters())
+
+    def estimate(self, prompts: PromptSet | None, files: Files) -> Estimate:
+        if prompts is None or self.transcript is not None:
+            return Estimate()
+        characters = partial(self.characters, files=files)
+        times = self.calls_per_prompt
+        return estimate_prompts(prompts, files, self.tokens_per_call, characters, times)
+
+    def twin(self, smoke: Path) -> Self:
+        update = {"judge": simulated(self.judge, ERROR_RATE), "transcript": None}
+        return self.model_copy(update=update)
+
+    def replaced_in_twin(self) -> Iterator[str]:
+        if self.judge.simulated is None:
+            yield f"a simulated judge for {self.judge.model}"
+
+
+class PairwiseJudge(AskingJudge):
+    """What judges that ask a model which of two outputs is better have in common."""
+
     if TYPE_CHECKING:
         reference: Reference
 
@@ -221,32 +247,16 @@ class PairwiseJudge(BaseJudge):
     def metrics(self, prompts: PromptSet | None) -> list[str]:
         return with_sets(["win_rate"], prompts)
 
-    def needs(self) -> Needs:
-        is_recorded = self.transcript is not None
-        return Needs(endpoints=() if is_recorded else (self.judge,), is_recorded=is_recorded)
-
-    def fixed_characters(self) -> int:
-        """Of a prompt of the judge's, without what differs between prompts."""
-        raise NotImplementedError
-
-    def estimate(self, prompts: PromptSet | None, files: Files) -> Estimate:
-        if prompts is None or self.transcript is not None:
-            return Estimate()
-        lengths = prompt_lengths(prompts, files)
-        if lengths is None:
-            return Estimate(unknown=ON_HUB)
-        times, file = self.calls_per_prompt, self.baseline_file
+    def characters(self, lengths: Sequence[int], files: Files) -> int:
+        file = self.baseline_file
         if file is None:
-            answers = sum(lengths) + len(lengths) * ANSWER_CHARACTERS
+            answers = with_answers(lengths)
         else:
             of_files = file.files.values() if isinstance(file, OutputFiles) else [file]
             texts = [n for data in of_files for n in text_lengths(files.locate(data))]
             answers = sum(texts[: len(lengths)])
         # The model's answers are taken to be as long as the baseline's.
-        characters = len(lengths) * self.fixed_characters() + 2 * answers
-        calls = times * len(lengths)
-        tokens = times * characters // CHARACTERS_PER_TOKEN
-        return Estimate(calls, tokens, calls * self.tokens_per_call)
+        return len(lengths) * self.fixed_characters() + 2 * answers
 
     def check(self, prompts: "Sequence[Prompt]", snapshots: Mapping[str, str]) -> None:
         from harness.judge.pairs import check_baselines
@@ -258,13 +268,10 @@ class PairwiseJudge(BaseJudge):
     def twin(self, smoke: Path) -> Self:
         is_file = self.baseline_file is not None
         baseline = smoke_data(smoke / "prompts.jsonl") if is_file else self.reference
-        judge = simulated(self.judge, ERROR_RATE)
-        update = {"judge": judge, "transcript": None, "reference": baseline}
-        return self.model_copy(update=update)
+        return super().twin(smoke).model_copy(update={"reference": baseline})
 
     def replaced_in_twin(self) -> Iterator[str]:
-        if self.judge.simulated is None:
-            yield f"a simulated judge for {self.judge.model}"
+        yield from super().replaced_in_twin()
         yield from self._replaced_beside()
         if self.baseline_file is not None:
             yield "specs/smoke's outputs as the baseline"
@@ -311,6 +318,11 @@ def prompts_of(call: StageCall) -> PromptSet:
 
 def replicate_of(call: StageCall) -> int:
     return int(call.params.get("replicate", 0))
+
+
+def with_answers(lengths: Sequence[int], fixed: int = 0) -> int:
+    """Characters of prompts of these lengths, each with an answer and with so many more."""
+    return sum(lengths) + len(lengths) * (fixed + ANSWER_CHARACTERS)
 
 
 def with_sets(names: list[str], prompts: PromptSet | None) -> list[str]:

@@ -1,6 +1,6 @@
 """What a stage will ask of a teacher or judge: calls and tokens, before it runs. Rough, and said so."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -71,6 +71,23 @@ def prompt_lengths(prompts: PromptSet, files: Files) -> Sequence[int] | None:
     most = prompts.sample.k if prompts.sample else prompts.first
     records = [r for data in sources for r in _records_in(files.locate(data))[:most]]
     return [length for length, turns in records for _ in range(turns)]
+
+
+def estimate_prompts(
+    prompts: PromptSet,
+    files: Files,
+    completion: int,
+    characters: Callable[[Sequence[int]], int] = sum,
+    times: int = 1,
+) -> Estimate:
+    """Of `times` calls about each prompt. `characters`: of one call about each of them, by the prompts'
+    own; `completion`: tokens of a reply."""
+    lengths = prompt_lengths(prompts, files)
+    if lengths is None:
+        return Estimate(unknown=ON_HUB)
+    calls = times * len(lengths)
+    tokens = times * characters(lengths) // CHARACTERS_PER_TOKEN
+    return Estimate(calls, tokens, calls * completion)
 
 
 def estimate_calls(calls: int, prompt: int, completion: int, examples: int = 0) -> Estimate:

@@ -39,7 +39,7 @@ def votes(path: Path) -> Result:
     return result
 
 
-TOY = Reader("toy", "votes by hand", ("votes",), frozenset({"count_mismatch"}), find)
+TOY = Reader("toy", "votes by hand", frozenset({"count_mismatch"}), find)
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from harness.judge.kinds.alpaca_eval.readings import is_switched, preference_from, shows_model_first
+from harness.judge.kinds.alpaca_eval.readings import is_switched, shows_model_first
 from harness.judge.scores import describe, position_bias, position_findings, win_rate_metric
+from tests.judge.readings import preference_from
 
 TOLERANCE = 1e-9
 STORED_DECIMALS = 1e-10

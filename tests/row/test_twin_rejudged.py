@@ -16,11 +16,11 @@ from harness.results.verdict.verdict import Weighed
 from harness.row.load import load_rows
 from harness.row.twin import BRIDGING_PROMPTS, scaled
 from harness.run.plan import Planner, RowPlan
-from harness.sim import retired
 from harness.spec.prompts import PromptSet
 from harness.spec.twin import PROMPTS
 from harness.stats.bridge import log_odds, of_log_odds
 from tests.helpers import ROOT, command, evaluation, write_row
+from tests.sim import retired
 
 DIGEST = "0" * 64
 OTHER = {"model": "gone", "annotator": "chatgpt", "baseline": "another"}

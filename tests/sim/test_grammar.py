@@ -4,18 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.sim import grammar
 from harness.sim.facts import RELATIONS
-from harness.sim.grammar import (
-    draw,
-    evaluation_prompts,
-    find,
-    held_out_tasks,
-    is_right,
-    seed_tasks,
-    solve,
-    teachable_tasks,
-)
+from harness.sim.grammar import draw, find, held_out_tasks, is_right, solve, teachable_tasks
+from tests.sim import smoke
+from tests.sim.smoke import evaluation_prompts, seed_tasks
 
 SMOKE = Path(__file__).parents[2] / "specs" / "smoke"
 
@@ -111,7 +103,7 @@ def test_evaluation_prompts_are_held_out_and_their_baseline_is_mostly_wrong() ->
 
 def test_wrong_baseline_answers_are_of_both_kinds() -> None:
     prompts = evaluation_prompts(100)
-    excuses = sum(p["output"] in grammar.NO_ANSWER for p in prompts)
+    excuses = sum(p["output"] in smoke.NO_ANSWER for p in prompts)
     assert 25 <= excuses <= 65
 
 
@@ -145,6 +137,6 @@ def test_a_draw_has_no_repeats_and_stops_at_what_there_is() -> None:
 def test_the_committed_files_are_what_the_command_writes(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["grammar", "--write", str(tmp_path)])
-    grammar.main()
+    monkeypatch.setattr(sys, "argv", ["smoke", "--write", str(tmp_path)])
+    smoke.main()
     assert (tmp_path / name).read_bytes() == (SMOKE / name).read_bytes()

@@ -8,9 +8,9 @@ from harness.answer.outputs import given_outputs
 from harness.judge.judge import ERROR_RATE
 from harness.row.reported import PublishedJudge
 from harness.run.bridging import read_verdicts
-from harness.sim import retired
 from harness.stats.bridge import log_odds
 from tests.helpers import ROOT
+from tests.sim import retired
 
 FOLDER = ROOT / "specs" / "smoke" / "twin" / "retired"
 

@@ -1,8 +1,8 @@
 """What a file is by its content, where its name does not say it."""
 
 import csv
-import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from harness.audit.parse.files import (
     is_archive,
     number,
     read_json,
+    read_lines,
     read_text,
 )
 from harness.audit.parse.lm_eval_files import is_results
@@ -69,15 +70,9 @@ def read_values(path: Path) -> Any:
     try:
         return read_json(path)
     except Unreadable as e:
-        lines = [line for line in read_text(path).split("\n") if line.strip()]
-        values = []
-        for place, line in enumerate(lines):
-            try:
-                values.append(json.loads(line))
-            except (ValueError, RecursionError):
-                if place < len(lines) - 1 or not values:
-                    raise e from None
-        return values
+        with suppress(Unreadable):
+            return read_lines(path, may_be_cut=True)
+        raise e from None
 
 
 def packed(source: AuditSource) -> str:

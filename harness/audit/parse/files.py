@@ -230,17 +230,19 @@ def read_json(path: Path) -> Any:
         raise Unreadable(f"not JSON ({e})") from None
 
 
-def read_lines(path: Path) -> list[Any]:
-    """A JSONL file's values; empty lines are left out. Raises Unreadable, with the line."""
-    values = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
-            try:
-                values.append(json.loads(line))
-            except RecursionError:
-                raise Unreadable(f"line {number} is nested too deeply") from None
-            except ValueError:
-                raise Unreadable(f"line {number} is not JSON") from None
+def read_lines(path: Path, may_be_cut: bool = False) -> list[Any]:
+    """A JSONL file's values; empty lines are left out, and where the file `may_be_cut` a last line
+    that a killed run left unfinished. Raises Unreadable, with the line."""
+    values: list[Any] = []
+    lines = [(n, s) for n, s in enumerate(read_text(path).split("\n"), 1) if s.strip()]
+    for number, line in lines:
+        try:
+            values.append(json.loads(line))
+        except (ValueError, RecursionError) as e:
+            if may_be_cut and values and number == lines[-1][0]:
+                break
+            fault = "nested too deeply" if isinstance(e, RecursionError) else "not JSON"
+            raise Unreadable(f"line {number} is {fault}") from None
     return values
 
 

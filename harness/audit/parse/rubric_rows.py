@@ -109,10 +109,6 @@ def is_scores(rows: Sequence[JsonObject]) -> bool:
     )
 
 
-def read_rubric_rows(rows: Sequence[JsonObject]) -> list[RubricRow]:
-    return [_read(row) for row in rows]
-
-
 def scale_of(path: Path, rows: Sequence[RubricRow]) -> tuple[float, float] | None:
     """The rubric's lowest and highest score: by the manifest beside it, else by the rubric's name in
     the path; None where neither says it."""
@@ -153,7 +149,7 @@ def _score_name(row: JsonObject) -> str | None:
     return next(names, None)
 
 
-def _read(row: JsonObject) -> RubricRow:
+def read_rubric_row(row: JsonObject) -> RubricRow:
     name, sample = _score_name(row), row.object("sample")
     inputs = _inputs(row, sample)
     reply, feedback = row.text(*REPLIES), row.text(*WORDS)

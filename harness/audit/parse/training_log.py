@@ -2,7 +2,6 @@
 harness's trainer_log.jsonl."""
 
 import itertools
-import json
 import math
 import re
 from collections import Counter
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.audit.parse.files import JsonObject, Unreadable, number, read_json, read_text
+from harness.audit.parse.files import JsonObject, Unreadable, number, read_json, read_lines
 
 STATE, LINES = "trainer_state.json", "trainer_log.jsonl"
 SUMMARIES = ("train_results.json", "all_results.json")
@@ -152,17 +151,8 @@ def _read_state(log: Log, state: JsonObject) -> None:
 def _read_lines(log: Log, path: Path) -> None:
     """A line that an interrupted run left unfinished at the end is no fault. Lines of a prediction,
     which count its batches as steps, are left out."""
-    entries: list[JsonObject] = []
-    lines = [line for line in read_text(path).split("\n") if line.strip()]
-    for place, text in enumerate(lines):
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            if place == len(lines) - 1 and entries:
-                break
-            raise Unreadable(f"line {place + 1} is not JSON") from None
-        if isinstance(value, dict):
-            entries.append(JsonObject(value))
+    values = read_lines(path, may_be_cut=True)
+    entries = [JsonObject(value) for value in values if isinstance(value, dict)]
     of_training = ("epoch", "loss", "eval_loss", "held_out_loss")
     training = [v for v in entries if any(v.get(name) is not None for name in of_training)]
     if entries and not training:

@@ -566,7 +566,6 @@ def _outputs_alone(inventory: _Inventory) -> list[Result]:
 READER = Reader(
     "alpaca_eval",
     looks_for="alpaca_eval's annotations.json, leaderboard.csv and model_outputs.json",
-    kinds=(KIND, "leaderboard", "model_outputs"),
     findings=FINDINGS,
     find=find,
     comparable=True,

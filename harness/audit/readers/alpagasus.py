@@ -413,7 +413,6 @@ def _words_of(counts: Mapping[str, int | None]) -> str:
 READER = Reader(
     "alpagasus",
     looks_for="AlpaGasus's review files (FIRST-SECOND-SET.json) with SET_result.json",
-    kinds=(KIND,),
     findings=FINDINGS,
     find=find,
     comparable=True,

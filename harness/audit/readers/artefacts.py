@@ -257,7 +257,6 @@ def _carry_over(result: Result, findings: Sequence[JsonObject]) -> None:
 READER = Reader(
     "artefacts",
     looks_for="this harness's artefacts (manifest.json), on a volume or one by one",
-    kinds=(KIND,),
     findings=frozenset(KINDS),
     find=find,
     states_copies=True,

@@ -175,7 +175,6 @@ def _tail(name: str, checkpoints: Sequence[str]) -> str:
 READER = Reader(
     "checkpoints",
     looks_for="configurations that name the checkpoint beside results (configs.yaml, scripts)",
-    kinds=(KIND,),
     findings=frozenset({"unknown_checkpoint"}),
     find=find,
 )

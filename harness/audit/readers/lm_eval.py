@@ -386,7 +386,6 @@ def _match(result: Result) -> None:
 READER = Reader(
     "lm_eval",
     looks_for="lm-eval's results (results_*.json, with samples_*.jsonl)",
-    kinds=(KIND,),
     findings=frozenset({"confounded", "count_mismatch", "dropped_rows", "empty_or_truncated"}),
     find=find,
 )

@@ -29,7 +29,7 @@ from harness.audit.parse.rubric_rows import (
     RubricRow,
     is_scores,
     questions_of,
-    read_rubric_rows,
+    read_rubric_row,
     scale_of,
 )
 from harness.judge.kinds.single_grading import HIGHEST, LOWEST
@@ -100,7 +100,7 @@ class _Scores:
 
 def _audit(path: Path, stored: Sequence[JsonObject], source: AuditSource) -> Result:
     result = Result(str(path), KIND)
-    rows = read_rubric_rows(stored)
+    rows = [read_rubric_row(row) for row in stored]
     metrics = _own_metrics(path.parent / MANIFEST)
     is_rating = RATING in metrics
     own_metric = metrics.object(RATING if is_rating else METRIC)
@@ -415,7 +415,6 @@ def _check_feedback(result: Result, scored: Sequence[RubricRow]) -> None:
 READER = Reader(
     "rubrics",
     looks_for="scores on a rubric (JSON or JSONL with score and feedback, as Flow Judge writes them)",
-    kinds=(KIND,),
     findings=frozenset((
         "count_mismatch", "dropped_rows", "empty_or_truncated", "missing_context",
         "truncated_scores", "unparsed_scored",

@@ -326,7 +326,6 @@ READER = Reader(
         "trainings' logs (trainer_state.json, trainer_log.jsonl), and data sets (instruction and "
         "output, messages), alone or where a README's table links to them"
     ),
-    kinds=(KIND, DATA_KIND),
     findings=frozenset({"count_mismatch"}),
     find=find,
 )

@@ -45,7 +45,11 @@ def reply(query: Query) -> str:
     elif prompt.startswith(MORE_INSTANCES):
         new_rows = [_with_more(row, seed, salt) for row in rows[-1:]]
     else:
-        new_rows = [_with_new(row, seed, salt) for row in rows if "instances" not in row]
+        new_rows = [
+            {**row, "instances": _instances(row["instruction"], seed, salt)[:NEW]}
+            for row in rows
+            if "instances" not in row
+        ]
     if query.wrong:
         return "\n".join([CHATTER, *(row["name"] for row in new_rows)])
     return "\n".join(json.dumps(row, ensure_ascii=False) for row in new_rows)
@@ -82,11 +86,6 @@ def _with_more(row: _Task, seed: int, salt: str) -> _Task:
     instances = [i for i in row.get("instances") or [] if isinstance(i, dict)]
     new = [i for i in _instances(row["instruction"], seed, salt) if i not in instances]
     return {**row, "instances": instances + new[:GIVEN_MORE]}
-
-
-def _with_new(row: _Task, seed: int, salt: str) -> _Task:
-    """The line with five instances."""
-    return {**row, "instances": _instances(row["instruction"], seed, salt)[:NEW]}
 
 
 def _instances(instruction: str, seed: int, salt: str) -> list[dict[str, str]]:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.sim.grammar import NO_ANSWER, evaluation_prompts, solve
+from harness.sim.grammar import solve
 from harness.sim.replies.judge import UNCLEAR, compare, judge, read_question, readability
+from tests.sim.smoke import NO_ANSWER, evaluation_prompts
 
 OWN = (Path(__file__).parents[3] / "specs/smoke/prompts/judge.txt").read_text()
 TASK = "What is the opposite of hot?"

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from harness.answer.engine import Answered, AnswerTask, BaseEngine
 from harness.artefact.keys import Files
 from harness.artefact.needs import Needs
-from harness.llm.estimate import CHARACTERS_PER_TOKEN, ON_HUB, Estimate, prompt_lengths
+from harness.llm.estimate import Estimate, estimate_prompts
 from harness.spec.base import Data, Endpoint
 from harness.spec.twin import simulated
 
@@ -46,17 +46,13 @@ class EndpointEngine(BaseEngine):
         return url is not None and urlsplit(url).hostname != OPENAI_HOST
 
     def needs(self) -> Needs:
-        is_recorded = self.transcript is not None
-        return Needs(endpoints=() if is_recorded else (self.endpoint,), is_recorded=is_recorded)
+        return Needs.asking((self.endpoint,), self.transcript)
 
     def estimate(self, answer: "Answer", files: Files) -> Estimate:
         if self.transcript is not None:
             return Estimate()
-        lengths = prompt_lengths(answer.prompts, files)
-        if lengths is None:
-            return Estimate(unknown=ON_HUB)
         most = min(TOKENS_PER_ANSWER, answer.decoding.max_new_tokens or TOKENS_PER_ANSWER)
-        return Estimate(len(lengths), sum(lengths) // CHARACTERS_PER_TOKEN, len(lengths) * most)
+        return estimate_prompts(answer.prompts, files, most)
 
     def twin(self, smoke: Path) -> BaseEngine:
         return self.model_copy(update={"endpoint": simulated(self.endpoint), "transcript": None})

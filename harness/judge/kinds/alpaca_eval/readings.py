@@ -1,7 +1,8 @@
 """What a judge's words mean under alpaca_eval's annotators, read without the package.
 
 For checking stored annotations, ours or other people's: the order in which an instruction's two
-outputs were shown, and the preference in a raw completion.
+outputs were shown, and which of them a raw completion (a text, or a choice of OpenAI's API with its
+log-probs) says is better.
 """
 
 import ast
@@ -16,16 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
-from harness.judge.scores import BASELINE, MODEL
 
 FIRST, SECOND = 1.0, 2.0
 """A reading: 1 where the output shown first is the better one, 2 where the second is."""
 
 Reader = Callable[[Any], float | None]
-
-
-class UnknownAnnotator(Exception):
-    """Nothing is known of how this annotator's completions are read."""
 
 
 def is_switched(instruction: str, seed: int = 0) -> bool:
@@ -36,30 +32,6 @@ def is_switched(instruction: str, seed: int = 0) -> bool:
 def shows_model_first(annotator: str, instruction: str, seed: int = 0) -> bool:
     """The same for any annotator: some always show the baseline first."""
     return annotator not in UNSWITCHED and is_switched(instruction, seed)
-
-
-def preference_from(
-    annotator: str, raw_completion: Any, instruction: str, seed: int = 0
-) -> float | None:
-    """The preference (1: the baseline, 2: the model) that a raw completion comes to; None where it
-    cannot be read.
-
-    raw_completion: a text, or a choice of OpenAI's API with its log-probs. seed: the package's; 0
-    but for replicates.
-
-    Raises:
-        UnknownAnnotator: for an annotator that is not in READERS.
-    """
-    if annotator not in READERS:
-        raise UnknownAnnotator(annotator)
-    if not raw_completion:
-        return None
-    reading = READERS[annotator](raw_completion)
-    if reading is None:
-        return None
-    if shows_model_first(annotator, instruction, seed):
-        reading = BASELINE + MODEL - reading
-    return reading
 
 
 def _by_pattern(first: str, second: str) -> Reader:

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -15,8 +16,8 @@ from harness.artefact.call import StageCall, StageResult
 from harness.artefact.keys import Files
 from harness.artefact.needs import Needs
 from harness.errors import blamed
-from harness.judge.judge import ANSWER_CHARACTERS, ERROR_RATE, BaseJudge, with_sets
-from harness.llm.estimate import CHARACTERS_PER_TOKEN, ON_HUB, Estimate, prompt_lengths
+from harness.judge.judge import ERROR_RATE, BaseJudge, with_answers, with_sets
+from harness.llm.estimate import Estimate, estimate_prompts
 from harness.spec.base import Count, Endpoint, Sampling, Seed, Spec, if_set
 from harness.spec.model_source import ModelSource
 from harness.spec.prompts import PromptSet
@@ -149,12 +150,8 @@ class RubricJudge(BaseJudge):
     def estimate(self, prompts: PromptSet | None, files: Files) -> Estimate:
         if prompts is None or not self.needs().endpoints:
             return Estimate()
-        lengths = prompt_lengths(prompts, files)
-        if lengths is None:
-            return Estimate(unknown=ON_HUB)
-        calls = len(lengths)
-        characters = sum(lengths) + calls * (RUBRIC_CHARACTERS + ANSWER_CHARACTERS)
-        return Estimate(calls, characters // CHARACTERS_PER_TOKEN, calls * TOKENS_PER_FEEDBACK)
+        characters = partial(with_answers, fixed=RUBRIC_CHARACTERS)
+        return estimate_prompts(prompts, files, TOKENS_PER_FEEDBACK, characters)
 
     def check_settings(self) -> None:
         with blamed("engine"):

@@ -22,6 +22,7 @@ from harness.artefact.manifest import Finding, MetricValue
 from harness.artefact.resume import whole_lines
 from harness.common.device_faults import memory_for, smaller_batch
 from harness.common.text_files import read_lines
+from harness.data.dataset import write_rows
 from harness.errors import HarnessError, InputError
 from harness.judge.kinds.held_out_loss import LossJudge
 from harness.modeling.load import available_device, load_tokenizer, most_positions
@@ -177,7 +178,7 @@ def _measure(
 
     rows = model.get_input_embeddings().num_embeddings
     todo = _batches([s for s in sequences if s.start < len(s.ids)], judge.batch_size, rows)
-    done = _read_measured(path)
+    done = {index: nats for line in whole_lines(path) for index, nats in json.loads(line)}
     progress = Progress("judge", sum(map(len, todo)), "examples")
     measured = tokens = 0
     began = time.monotonic()
@@ -255,14 +256,8 @@ def _batch_nats(model: "PreTrainedModel", batch: list[LossExample]) -> list[floa
     return nats
 
 
-def _read_measured(path: Path) -> dict[int, float]:
-    """What an interrupted run measured."""
-    return {index: nats for line in whole_lines(path) for index, nats in json.loads(line)}
-
-
 def _result(call: StageCall, judge: LossJudge, rows: list[LossRow]) -> StageResult:
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    (call.folder / LOSSES).write_text("".join(lines), encoding="utf-8")
+    write_rows(call.folder / LOSSES, rows)
     measured = [row for row in rows if row["tokens"]]
     if not measured:
         raise HarnessError(

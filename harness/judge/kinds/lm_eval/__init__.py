@@ -102,7 +102,8 @@ class PackageTask(Spec):
 
     @property
     def place(self) -> Data | None:
-        return self.folder if self.folder is not None else _single(self.data)
+        data = self.data if isinstance(self.data, DataPath) else None
+        return self.folder if self.folder is not None else data
 
     @property
     def files(self) -> dict[str, Data] | None:
@@ -113,10 +114,6 @@ class PackageTask(Spec):
         if sum(place is not None for place in (self.data, self.folder, self.hub)) > 1:
             raise ValueError("give one of data, folder, hub")
         return self
-
-
-def _single(data: Any) -> Data | None:
-    return data if isinstance(data, DataPath) else None
 
 
 def _kind_of(value: Any) -> str:
@@ -336,11 +333,8 @@ class TasksJudge(ModelJudge):
 
     def replaced_in_twin(self) -> Iterator[str]:
         yield from super().replaced_in_twin()
-        if left_out := self._without_smoke_data():
+        if left_out := [name for name in self.package_tasks if name not in SMOKE_TASKS]:
             yield f"tasks without made-up questions are left out: {', '.join(left_out)}"
-
-    def _without_smoke_data(self) -> list[str]:
-        return [name for name in self.package_tasks if name not in SMOKE_TASKS]
 
     def run(self, call: StageCall) -> StageResult:
         from harness.judge.kinds.lm_eval.judge import run

@@ -43,6 +43,7 @@ class Questions:
 
     @property
     def benchmark(self) -> Benchmark:
+        """Of a task that is one of BENCHMARKS."""
         return BENCHMARKS[benchmark_of(self.unit)]
 
     def asked(self, first: int | None) -> int:
@@ -51,18 +52,11 @@ class Questions:
         return count if first is None else min(first, count)
 
 
-@dataclass(frozen=True)
-class PackageQuestions:
-    """A task of the package with its data, a list of records for each split that it names."""
-
-    unit: str
-    splits: dict[str, list[dict[str, Any]]]
-
-
 def read_package_task(
     entry: Entry, task: PackageTask, inputs: Mapping[str, str]
-) -> list[PackageQuestions]:
-    """The questions of one of the package's tasks; of a group those of each of its tasks.
+) -> list[Questions]:
+    """The questions of one of the package's tasks, in every split that it names; of a group those of
+    each of its tasks.
 
     Raises:
         InputError: a split is not there, lacks a column that the task's templates name, or has too few
@@ -85,7 +79,7 @@ def read_package_task(
 
 def _package_questions(
     unit: Entry, task: PackageTask, place: Path | None, several: bool
-) -> PackageQuestions:
+) -> Questions:
     shots, split = unit.shots(task.shots), unit.split
     if split is None:
         raise InputError(f"lm-eval's task {unit.name} names no split with questions")
@@ -105,7 +99,7 @@ def _package_questions(
             f"{shots} are shown before each question"
         )
     # The package reads every split that a task names, and uses no other.
-    return PackageQuestions(unit.name, {n: splits.get(n, splits[split]) for n in unit.splits})
+    return Questions(unit.name, {n: splits.get(n, splits[split]) for n in unit.splits})
 
 
 def _package_files(

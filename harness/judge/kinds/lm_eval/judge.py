@@ -13,12 +13,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.answer.row_model import base_of, load_row_model
+from harness.answer.row_model import account_of, base_of, load_row_model
 from harness.artefact import events
 from harness.artefact.call import StageCall, StageResult
 from harness.artefact.events import Progress
 from harness.artefact.manifest import Finding, MetricValue
 from harness.common.device_faults import memory_for, smaller_batch
+from harness.common.text_files import read_lines
+from harness.data.dataset import write_rows
 from harness.errors import InputError
 from harness.judge.kinds.lm_eval import PackageTask, TasksJudge, catalogue, check_packages
 from harness.judge.kinds.lm_eval.benchmarks import (
@@ -28,12 +30,7 @@ from harness.judge.kinds.lm_eval.benchmarks import (
     SUBJECTS,
     benchmark_of,
 )
-from harness.judge.kinds.lm_eval.data import (
-    PackageQuestions,
-    Questions,
-    read_package_task,
-    read_task,
-)
+from harness.judge.kinds.lm_eval.data import Questions, read_package_task, read_task
 from harness.judge.kinds.lm_eval.scores import (
     Sample,
     metrics_of,
@@ -41,12 +38,7 @@ from harness.judge.kinds.lm_eval.scores import (
     underflows,
     unit_results,
 )
-from harness.modeling.load import (
-    available_device,
-    device_name,
-    load_tokenizer,
-    trained_folder,
-)
+from harness.modeling.load import available_device, load_tokenizer
 from harness.spec.model_source import ModelSource
 
 if TYPE_CHECKING:
@@ -118,19 +110,9 @@ def run(call: StageCall, judge: TasksJudge) -> StageResult:
         },
     }
     result = _result(call.folder, samples, settings, package_runs)
-    result.notes += base.notes
-    result.deviations += base.deviations
-    result.used |= base.used | {
-        "parameters": model.num_parameters(),
-        "device": device_name(device),
-        "threads": torch.get_num_threads(),
-        "context": lm.max_length,
-    }
-    if source.random is not None and trained_folder(call.inputs) is None:
-        result.used["base_model"] = "random"
-        result.seeds["model"] = source.random.seed
-        result.notes.append("the model had random weights and no training")
-    result.cost = {"gpu_seconds": round(seconds, 3) if device == "cuda" else 0.0}
+    result.add(base)
+    result.add(account_of(call, source, model, device, seconds))
+    result.used["context"] = lm.max_length
     return result
 
 
@@ -167,7 +149,7 @@ def _score_all(
             lm.kept, lm.on_done = folder / f"{unit}.jsonl", count
             with memory_for(f"scoring a batch of task {unit}", way_out):
                 samples[unit] = package.evaluate_task(lm, unit, tasks[unit], first)
-            _write_samples(path, samples[unit])
+            write_rows(path, samples[unit])
         if done < len(samples[unit]):
             progress.show(before + len(samples[unit]), at=unit)
     return samples
@@ -182,7 +164,7 @@ def _replayed(call: StageCall, judge: TasksJudge) -> StageResult:
         for unit in settings["tasks"]
     }
     for unit, rows in samples.items():
-        _write_samples(call.folder / _samples_file(unit), rows)
+        write_rows(call.folder / _samples_file(unit), rows)
     runs = [
         _PackageRun.replayed(name, task, recorded, settings[PACKAGE_TASKS][name])
         for name, task in judge.package_tasks.items()
@@ -212,7 +194,7 @@ class _PackageRun:
             raise InputError(f"lm-eval has no task {name!r}")
         check_packages(entry)
         limited = task.model_copy(update={"limit": judge.limit(task)})
-        questions: list[PackageQuestions] = read_package_task(entry, limited, call.inputs)
+        questions = read_package_task(entry, limited, call.inputs)
         loaded = package_tasks.load(entry, limited, questions)
         units = {
             unit: {
@@ -418,13 +400,5 @@ def _samples_file(unit: str) -> str:
     return f"samples_{unit}.jsonl"
 
 
-def _write_samples(path: Path, samples: list[Sample]) -> None:
-    part = path.with_suffix(".part")
-    lines = (json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
-    part.write_text("".join(lines), encoding="utf-8")
-    part.replace(path)
-
-
 def _read_samples(path: Path) -> list[Sample]:
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    return [json.loads(line) for line in read_lines(path)]

@@ -5,7 +5,7 @@ import itertools
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,10 @@ with env_variables.restored():  # lm-eval sets some of the hub's client's when i
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["SHOTS_SEED", "Scorer", "evaluate_task", "load_tasks", "mmlu_subjects"]
+__all__ = [
+    "SHOTS_SEED", "Scorer", "data_sets", "evaluate_task", "load_tasks", "mmlu_subjects",
+    "task_manager",
+]  # fmt: skip
 
 FOLDERS = ("arc", "hellaswag", "truthfulqa", "mmlu/default")
 """Of the package's task definitions: the whole index would take twenty seconds."""
@@ -46,11 +49,16 @@ BATCHES_AT_ONCE = 4
 """Questions between two records of what is done, in batches."""
 
 
-def _manager() -> TaskManager:
+def task_manager(folders: Sequence[Path]) -> TaskManager:
+    """The package's, which then has nothing to say, of the task definitions in these folders alone."""
     datasets.disable_progress_bars()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    return TaskManager(include_path=folders, include_defaults=False)
+
+
+def _manager() -> TaskManager:
     root = Path(lm_eval.tasks.__file__).parent
-    return TaskManager(include_path=[root / name for name in FOLDERS], include_defaults=False)
+    return task_manager([root / name for name in FOLDERS])
 
 
 def mmlu_subjects() -> list[str]:
@@ -64,9 +72,10 @@ def load_tasks(questions: Iterable[Questions]) -> dict[str, Any]:
     shots drawn with the seed that its command line has."""
     members = []
     for each in questions:
+        splits = data_sets(each.unit, each.splits)
         member: dict[str, Any] = {
             "task": each.unit,
-            "custom_dataset": _given(each),
+            "custom_dataset": lambda splits=splits, /, **_: splits,
             "num_fewshot": each.benchmark.shots,
         }
         if each.benchmark.shots_split is not None:
@@ -78,20 +87,19 @@ def load_tasks(questions: Iterable[Questions]) -> dict[str, Any]:
     return tasks
 
 
-def _given(questions: Questions) -> Callable[..., dict[str, datasets.Dataset]]:
-    splits = {}
-    for name, rows in questions.splits.items():
+def data_sets(unit: str, splits: Mapping[str, list[Sample]]) -> dict[str, datasets.Dataset]:
+    """The splits of a task as the package reads them.
+
+    Raises InputError for records that are not of one kind."""
+    made = {}
+    for name, rows in splits.items():
         try:
-            splits[name] = datasets.Dataset.from_list(rows)
+            made[name] = datasets.Dataset.from_list(rows)
         except (ValueError, TypeError, OverflowError) as e:
             raise InputError(
-                f"task {questions.unit}: the records of the split {name} are not of one kind: {e}"
+                f"task {unit}: the records of the split {name} are not of one kind: {e}"
             ) from None
-
-    def load(**_: Any) -> dict[str, datasets.Dataset]:
-        return splits
-
-    return load
+    return made
 
 
 class Scorer(HFLM):  # type: ignore[misc]
@@ -137,7 +145,8 @@ class Scorer(HFLM):  # type: ignore[misc]
                     f"task {self.kept.stem}: the choice {choice[:60]!r} has {len(ids)} tokens, and "
                     f"the model takes {self.max_length}"
                 )
-        done = _read_kept(self.kept)
+        kept = map(json.loads, whole_lines(self.kept))
+        done: dict[int, tuple[float, bool]] = {number: (ll, greedy) for number, ll, greedy in kept}
         steps = _steps(requests, BATCHES_AT_ONCE * int(self.batch_size))
         self.groups = sum(map(len, steps))
         with self.kept.open("a", encoding="ascii") as file:
@@ -225,11 +234,6 @@ def _generation_steps(requests: list[Any], lengths: list[int], size: int) -> lis
         numbers.sort(key=lambda n: (-lengths[n], requests[n].args[0]))
         steps += [numbers[at : at + size] for at in range(0, len(numbers), size)]
     return steps
-
-
-def _read_kept(path: Path) -> dict[int, tuple[float, bool]]:
-    """What an interrupted run recorded."""
-    return {number: (ll, greedy) for number, ll, greedy in map(json.loads, whole_lines(path))}
 
 
 def _check_number(ll: float, task: str) -> None:

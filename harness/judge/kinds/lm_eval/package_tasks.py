@@ -6,7 +6,6 @@ Of each question the document, as the task made it, and the model's responses ar
 
 import contextlib
 import json
-import logging
 import random
 import sys
 from collections import Counter
@@ -23,14 +22,15 @@ from harness.artefact.metrics import metric_of
 from harness.common import env_variables
 from harness.errors import HarnessError, InputError
 from harness.judge.kinds.lm_eval import PackageTask, catalogue
-from harness.judge.kinds.lm_eval.data import PackageQuestions
+from harness.judge.kinds.lm_eval.data import Questions
+from harness.judge.kinds.lm_eval.package import data_sets, task_manager
+from harness.judge.kinds.lm_eval.scores import over_all
 
 with env_variables.restored():  # lm-eval sets some of the hub's client's when it is imported
     from lm_eval.api.model import LM
     from lm_eval.defaults import DEFAULT_OTHER_SEED as OTHER_SEED
     from lm_eval.defaults import DEFAULT_RANDOM_SEED as RANDOM_SEED
     from lm_eval.evaluator import evaluate
-    from lm_eval.tasks import TaskManager
     from lm_eval.tasks._factory import TaskFactory
     from lm_eval.utils import handle_non_serializable
 
@@ -54,9 +54,7 @@ Row = dict[str, Any]
 """Of a responses file: doc_id, doc, prompt_hash, responses of each request, scores by metric."""
 
 
-def load(
-    entry: catalogue.Entry, task: PackageTask, questions: Sequence[PackageQuestions]
-) -> Loaded:
+def load(entry: catalogue.Entry, task: PackageTask, questions: Sequence[Questions]) -> Loaded:
     """The tasks with their data in place, ready for `evaluate`, each document tried.
 
     Raises:
@@ -180,14 +178,7 @@ def _metric(name: str, value: Any, error: Any, questions: int) -> dict[str, Any]
         scale = 100
     value = float(scale * value)
     is_number = isinstance(error, int | float | np.number)
-    return {
-        "value": value,
-        "standard_error": float(scale * error) if is_number else None,
-        "judged": questions,
-        "expected": questions,
-        "lower_bound": value,
-        "upper_bound": value,
-    }
+    return over_all(value, float(scale * error) if is_number else None, questions)
 
 
 class _Player(LM):  # type: ignore[misc]
@@ -228,18 +219,14 @@ def _load(
     by_file = {str(unit.path): unit.name for unit in units}
 
     def custom_dataset(config_source: str = "", **_: Any) -> dict[str, datasets.Dataset]:
-        return {
-            n: _dataset(by_file[config_source], n, r)
-            for n, r in data[by_file[config_source]].items()
-        }
+        unit = by_file[config_source]
+        return data_sets(unit, data[unit])
 
-    datasets.disable_progress_bars()
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     root = catalogue.package_folder()
     assert root is not None
     paths = [each.path for each in [entry, *units] if each.path is not None]
     folders = sorted({root / path.relative_to(root).parts[0] for path in paths})
-    manager = TaskManager(include_path=folders, include_defaults=False)
+    manager = task_manager(folders)
     own = {"custom_dataset": custom_dataset, **changes}
     with _faults_of(entry.name):
         # A group that load() itself is given with changes hands its members their own list too.
@@ -247,15 +234,6 @@ def _load(
             manager.task_index[entry.name], overrides=own, registry=manager.task_index
         )
         return dict(manager.load(built if isinstance(built, list) else [built]))
-
-
-def _dataset(unit: str, split: str, rows: list[dict[str, Any]]) -> datasets.Dataset:
-    try:
-        return datasets.Dataset.from_list(rows)
-    except (ValueError, TypeError, OverflowError) as e:
-        raise InputError(
-            f"task {unit}: the records of the split {split} are not of one kind: {e}"
-        ) from None
 
 
 @contextlib.contextmanager

@@ -106,7 +106,7 @@ def metrics_of(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         values = [r[benchmark.metric] for r in units.values()]
         errors = [r[f"{benchmark.metric}_stderr"] for r in units.values()]
         sizes = [r["questions"] for r in units.values()]
-        metrics[name] = _metric(math.fsum(values) / len(values), of_means(errors), sum(sizes))
+        metrics[name] = over_all(math.fsum(values) / len(values), of_means(errors), sum(sizes))
         metrics[name]["shots"] = benchmark.shots
         if name == MMLU:
             by_size = math.fsum(v * n for v, n in zip(values, sizes, strict=True)) / sum(sizes)
@@ -120,11 +120,11 @@ def metrics_of(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         values = [m["value"] for m in metrics.values()]
         error = of_means([m["standard_error"] for m in metrics.values()])
         judged = sum(m["judged"] for m in metrics.values())
-        metrics[AVERAGE] = _metric(math.fsum(values) / len(values), error, judged)
+        metrics[AVERAGE] = over_all(math.fsum(values) / len(values), error, judged)
     return metrics
 
 
-def _metric(value: float, error: float | None, questions: int) -> dict[str, Any]:
+def over_all(value: float, error: float | None, questions: int) -> dict[str, Any]:
     """Every question has a score, so the bounds are the value."""
     return {
         "value": value,

@@ -1,21 +1,18 @@
 """Grades of single answers, as MT-Bench has them."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import model_validator
 
 from harness.artefact.call import StageCall, StageResult
-from harness.artefact.keys import Files
-from harness.artefact.needs import Needs
 from harness.errors import InputError
-from harness.judge.judge import ANSWER_CHARACTERS, ERROR_RATE, BaseJudge, with_sets
-from harness.llm.estimate import CHARACTERS_PER_TOKEN, ON_HUB, Estimate, prompt_lengths
-from harness.spec.base import Count, Data, Endpoint, FileText, Sampling, TextFile, with_fields
+from harness.judge.judge import AskingJudge, with_sets
+from harness.spec.base import FileText, Sampling, TextFile, with_fields
 from harness.spec.prompts import PromptSet
-from harness.spec.twin import simulated, smoke_data
+from harness.spec.twin import smoke_data
 
 if TYPE_CHECKING:
     from harness.answer.prompts import Prompt
@@ -23,7 +20,6 @@ if TYPE_CHECKING:
 METRIC = "rating"
 CATEGORY = "category"
 LOWEST, HIGHEST = 1, 10
-TOKENS_PER_GRADE = 200
 TURN_NAMES = ("turn_1", "turn_2")
 TURNS = ("question_1", "answer_1", "question_2", "answer_2")
 
@@ -90,15 +86,14 @@ def _check_twice(prompts: "Sequence[Prompt]") -> None:
         )
 
 
-class SingleGradingJudge(BaseJudge):
+class SingleGradingJudge(AskingJudge):
     """Each answer graded 1 to 10 by itself, as MT-Bench does it (arXiv 2306.05685): the answer to a
     second turn is shown with the first, and where a question has a reference the judge is shown it."""
 
     code_version = 2
     reads_turns = True
-    identity = ("judge",)
+    tokens_per_call = 200
     kind: Literal["single_grading"] = "single_grading"
-    judge: Endpoint
     system: TextFile | None = None
     prompt: Annotated[TextFile, with_fields("question", "answer")]
     """Template with {question} and {answer}; the reply must hold the grade as [[8]]."""
@@ -112,10 +107,6 @@ class SingleGradingJudge(BaseJudge):
         Annotated[TextFile, with_fields(*TURNS, "ref_answer_1", "ref_answer_2")] | None
     ) = None
     sampling: Sampling = Sampling(temperature=0.0, max_tokens=2048)
-    transcript: Data | None = None
-    """The recorded calls of another run. They then stand for the judge, which is not called."""
-    asks: Count = 2
-    on_model_change: Literal["flag", "stop"] = "flag"
 
     @model_validator(mode="after")
     def _fits_together(self) -> "SingleGradingJudge":
@@ -130,19 +121,8 @@ class SingleGradingJudge(BaseJudge):
         """`rating/turn_1` and that of each category, which only the questions show."""
         return metric.startswith(f"{METRIC}/")
 
-    def needs(self) -> Needs:
-        is_recorded = self.transcript is not None
-        return Needs(endpoints=() if is_recorded else (self.judge,), is_recorded=is_recorded)
-
-    def estimate(self, prompts: PromptSet | None, files: Files) -> Estimate:
-        if prompts is None or self.transcript is not None:
-            return Estimate()
-        lengths = prompt_lengths(prompts, files)
-        if lengths is None:
-            return Estimate(unknown=ON_HUB)
-        calls = len(lengths)
-        characters = sum(lengths) + calls * (len(self.prompt.text) + ANSWER_CHARACTERS)
-        return Estimate(calls, characters // CHARACTERS_PER_TOKEN, calls * TOKENS_PER_GRADE)
+    def fixed_characters(self) -> int:
+        return len(self.prompt.text)
 
     def prompt_for(self, turn: int, has_reference: bool) -> FileText | None:
         if turn == 1:
@@ -184,14 +164,6 @@ class SingleGradingJudge(BaseJudge):
         if self.prompt_turns is None:
             return None
         return PromptSet(file=smoke_data(smoke / "turns.jsonl"))
-
-    def twin(self, smoke: Path) -> Self:
-        changes = {"judge": simulated(self.judge, ERROR_RATE), "transcript": None}
-        return self.model_copy(update=changes)
-
-    def replaced_in_twin(self) -> Iterator[str]:
-        if self.judge.simulated is None:
-            yield f"a simulated judge for {self.judge.model}"
 
     def run(self, call: StageCall) -> StageResult:
         from harness.judge.kinds.single_grading.judge import run

@@ -16,11 +16,10 @@ from harness.judge import run as judge
 from harness.judge.kinds.alpaca_eval.readings import (
     READERS,
     UNSWITCHED,
-    UnknownAnnotator,
-    preference_from,
     shows_model_first,
 )
 from harness.spec.base import Endpoint
+from tests.judge.readings import preference_from
 from tests.judge.test_run import Row, made_up, make_call, read
 from tests.llm.fake_server import Answer, FakeServer, completion, failure, last_message
 
@@ -124,8 +123,6 @@ def test_the_readings_cover_every_annotator_that_sees_one_prompt_at_a_time() -> 
         if len(configs) == 1 and (configs[name].get("batch_size") or 1) == 1
     }
     assert set(READERS) == single
-    with pytest.raises(UnknownAnnotator):
-        preference_from("alpaca_farm", "Output (a)", "x")
 
 
 @pytest.mark.parametrize("raw", [None, "", {}, [], "no", {"logprobs": None}, 3])
